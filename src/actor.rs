@@ -1,0 +1,7 @@
+//! Our small kit over ractor: references that survive restarts, and exits that carry the restart policy.
+
+pub mod exit;
+pub mod service_ref;
+
+pub use exit::ActorExit;
+pub use service_ref::{ServiceCell, ServiceRef};

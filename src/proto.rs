@@ -1,0 +1,100 @@
+//! The messages of `proto/can_sync.proto`, and their way to and from our own types. Whatever comes from outside is
+//! checked here once; past this module a record is well-formed.
+
+use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, MetaError, WriterId};
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated from the .proto file"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/can_sync.v2.rs"));
+}
+
+pub use generated::{
+    AssetMeta as WireMeta, AssetRecord as WireRecord, Auth, Cancel, ContentHeader, ContentRequest, Error,
+    FeedEntry as WireFeedEntry, Frame, Have, Hello, IngestHeader, IngestResult, LibraryProof, LibrarySummary,
+    Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, Want, Welcome, frame, ingest_result,
+};
+
+/// A record on the wire that no honest sender writes.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RecordError {
+    /// A field of fixed length has another one.
+    #[error("field '{field}' of a record has {len} bytes, not 32")]
+    FieldLength {
+        /// Name in the .proto file.
+        field: &'static str,
+        /// Bytes it had.
+        len: usize,
+    },
+    /// No metadata at all.
+    #[error("a record has no metadata")]
+    MetaMissing,
+    /// Metadata over its limits.
+    #[error("the metadata of {hash} is not acceptable: {source}")]
+    Meta {
+        /// The asset it is about.
+        hash: ContentHash,
+        /// The rule that was broken.
+        source: MetaError,
+    },
+}
+
+fn bytes32(field: &'static str, bytes: &[u8]) -> Result<[u8; 32], RecordError> {
+    bytes.try_into().map_err(|_| RecordError::FieldLength { field, len: bytes.len() })
+}
+
+impl TryFrom<WireRecord> for AssetRecord {
+    type Error = RecordError;
+
+    fn try_from(wire: WireRecord) -> Result<Self, Self::Error> {
+        let hash = ContentHash(bytes32("hash", &wire.hash)?);
+        let meta = wire.meta.ok_or(RecordError::MetaMissing)?;
+        let meta = AssetMeta {
+            mime_type: meta.mime_type,
+            filename: meta.filename,
+            application: meta.application,
+            user: meta.user,
+            tags: meta.tags,
+            description: meta.description,
+            created_at_ms: meta.created_at_ms,
+        };
+        meta.validate().map_err(|source| RecordError::Meta { hash, source })?;
+        Ok(Self {
+            hash,
+            size: wire.size,
+            blake3: wire.blake3.map(|b| bytes32("blake3", &b)).transpose()?,
+            hlc: Hlc(wire.hlc),
+            writer: WriterId(bytes32("writer", &wire.writer)?),
+            deleted: wire.deleted,
+            meta,
+        })
+    }
+}
+
+impl From<&AssetRecord> for WireRecord {
+    fn from(record: &AssetRecord) -> Self {
+        let meta = &record.meta;
+        Self {
+            hash: record.hash.0.to_vec().into(),
+            size: record.size,
+            blake3: record.blake3.map(|b| b.to_vec().into()),
+            hlc: record.hlc.0,
+            writer: record.writer.0.to_vec().into(),
+            deleted: record.deleted,
+            meta: Some(WireMeta {
+                mime_type: meta.mime_type.clone(),
+                filename: meta.filename.clone(),
+                application: meta.application.clone(),
+                user: meta.user.clone(),
+                tags: meta.tags.clone(),
+                description: meta.description.clone(),
+                created_at_ms: meta.created_at_ms,
+            }),
+        }
+    }
+}

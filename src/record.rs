@@ -1,0 +1,373 @@
+//! The one data type everything shares: what is replicated about an asset, and which of two versions wins.
+//!
+//! Pure: no clock, no I/O. The rules are those of the protocol's *Record* section.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::HEXLOWER;
+
+/// Most tags that an asset may carry.
+pub const TAGS_MAX: usize = 64;
+/// Longest tag, in characters.
+pub const TAG_CHARS_MAX: usize = 128;
+/// Most metadata of one asset, in bytes: the sum of its strings.
+pub const META_BYTES_MAX: usize = 16 * 1024;
+/// How far ahead of our own clock a record may be dated before we refuse it, in milliseconds.
+pub const HLC_AHEAD_MAX_MS: u64 = 10 * 60 * 1000;
+
+/// Context of the digest that breaks ties between versions of one instant and writer.
+const DIGEST_CONTEXT: &str = "can-sync 2026 v2 record digest";
+
+/// A string that is not 64 lower-case hexadecimal digits.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("'{0}' is not 64 lower-case hexadecimal digits")]
+pub struct ParseIdError(String);
+
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub [u8; 32]);
+
+        impl $name {
+            /// From raw bytes, or `None` unless there are exactly 32.
+            #[must_use]
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(Self)
+            }
+
+            /// The raw bytes.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// The first ten hexadecimal digits, for logs and tables.
+            #[must_use]
+            pub fn short(&self) -> String {
+                HEXLOWER.encode(&self.0[..5])
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&HEXLOWER.encode(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let shown = || ParseIdError(text.chars().take(80).collect());
+                let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| shown())?;
+                Self::from_slice(&bytes).ok_or_else(shown)
+            }
+        }
+    };
+}
+
+id_type! {
+    /// SHA-256 of an asset's content: the *CAN hash*, the asset's name everywhere.
+    ContentHash
+}
+id_type! {
+    /// Identity of one version of a record inside one library; means nothing without the library's key.
+    RecordId
+}
+id_type! {
+    /// Who wrote a version of a record.
+    WriterId
+}
+
+impl WriterId {
+    /// The writer of every asset that was never edited.
+    pub const NULL: Self = Self([0; 32]);
+}
+
+/// Hybrid logical clock: 48 bits of milliseconds since the Unix epoch, then a 16-bit counter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Hlc(pub u64);
+
+impl Hlc {
+    /// The first instant of a millisecond.
+    #[must_use]
+    pub fn from_ms(ms: u64) -> Self {
+        Self((ms & 0xFFFF_FFFF_FFFF) << 16)
+    }
+
+    /// The millisecond it falls into.
+    #[must_use]
+    pub fn ms(self) -> u64 {
+        self.0 >> 16
+    }
+
+    /// The time of an edit made at `now_ms` of a record last written at `self`: later than both.
+    #[must_use]
+    pub fn next(self, now_ms: u64) -> Self {
+        Self::from_ms(now_ms).max(Self(self.0.saturating_add(1)))
+    }
+
+    /// Whether it is dated too far ahead of `now_ms` to be believed ([`HLC_AHEAD_MAX_MS`]).
+    #[must_use]
+    pub fn is_too_far_ahead(self, now_ms: u64) -> bool {
+        self.ms() > now_ms.saturating_add(HLC_AHEAD_MAX_MS)
+    }
+}
+
+/// What a user may say about an asset.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AssetMeta {
+    /// Media type; `application/octet-stream` when nothing better is known.
+    pub mime_type: String,
+    /// Name that the content had where it came from. Never used as a path.
+    pub filename: Option<String>,
+    /// Program that made the asset.
+    pub application: Option<String>,
+    /// Person that made the asset.
+    pub user: Option<String>,
+    /// Sorted, without duplicates; see [`AssetMeta::normalise_tags`].
+    pub tags: Vec<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// When the asset was first stored anywhere, in milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+}
+
+/// A rule of [`AssetMeta`] that was broken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MetaError {
+    /// More than [`TAGS_MAX`].
+    #[error("{0} tags are too many: at most {TAGS_MAX}")]
+    TooManyTags(usize),
+    /// Longer than [`TAG_CHARS_MAX`].
+    #[error("a tag of {0} characters is too long: at most {TAG_CHARS_MAX}")]
+    TagTooLong(usize),
+    /// Empty, unsorted or repeated.
+    #[error("tags must be sorted, non-empty and without duplicates")]
+    TagsNotCanonical,
+    /// More than [`META_BYTES_MAX`].
+    #[error("{0} bytes of metadata are too many: at most {META_BYTES_MAX}")]
+    TooLarge(usize),
+    /// Later than 48 bits of milliseconds can say.
+    #[error("created_at_ms {0} is out of range")]
+    CreatedAt(u64),
+}
+
+impl AssetMeta {
+    /// Trims, sorts and de-duplicates tags, and drops empty ones.
+    #[must_use]
+    pub fn normalise_tags<S: AsRef<str>>(tags: impl IntoIterator<Item = S>) -> Vec<String> {
+        let mut tags: Vec<String> = tags
+            .into_iter()
+            .map(|tag| tag.as_ref().trim().to_owned())
+            .filter(|tag| !tag.is_empty())
+            .collect();
+        tags.sort_unstable();
+        tags.dedup();
+        tags
+    }
+
+    /// Bytes of text: what [`META_BYTES_MAX`] limits.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let optional = [&self.filename, &self.application, &self.user, &self.description];
+        self.mime_type.len()
+            + optional.iter().filter_map(|s| s.as_ref()).map(String::len).sum::<usize>()
+            + self.tags.iter().map(String::len).sum::<usize>()
+    }
+
+    /// Checks every limit.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), MetaError> {
+        if self.tags.len() > TAGS_MAX {
+            return Err(MetaError::TooManyTags(self.tags.len()));
+        }
+        if let Some(long) = self.tags.iter().map(|t| t.chars().count()).find(|n| *n > TAG_CHARS_MAX) {
+            return Err(MetaError::TagTooLong(long));
+        }
+        let canonical = self.tags.iter().all(|t| !t.is_empty()) && self.tags.is_sorted_by(|a, b| a < b);
+        if !canonical {
+            return Err(MetaError::TagsNotCanonical);
+        }
+        if self.text_bytes() > META_BYTES_MAX {
+            return Err(MetaError::TooLarge(self.text_bytes()));
+        }
+        if self.created_at_ms >> 48 != 0 {
+            return Err(MetaError::CreatedAt(self.created_at_ms));
+        }
+        Ok(())
+    }
+}
+
+/// What is replicated about one asset.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AssetRecord {
+    /// Names the content.
+    pub hash: ContentHash,
+    /// Length of the content in bytes.
+    pub size: u64,
+    /// BLAKE3 of the content, where known: a hint, and no part of the record's identity.
+    pub blake3: Option<[u8; 32]>,
+    /// When this version was written.
+    pub hlc: Hlc,
+    /// Who wrote it.
+    pub writer: WriterId,
+    /// A tombstone: the content is gone, the record stays.
+    pub deleted: bool,
+    /// What users said about it.
+    pub meta: AssetMeta,
+}
+
+impl AssetRecord {
+    /// A record as its first ingest makes it: dated by its own creation, with the null writer, so that two stores with
+    /// the same history agree without a word.
+    #[must_use]
+    pub fn new(hash: ContentHash, size: u64, blake3: Option<[u8; 32]>, meta: AssetMeta) -> Self {
+        let hlc = Hlc::from_ms(meta.created_at_ms);
+        Self { hash, size, blake3, hlc, writer: WriterId::NULL, deleted: false, meta }
+    }
+
+    /// Whether this version wins over `other` of the same asset: the greater `(hlc, writer, digest)`. Total, so any two
+    /// agents pick the same one. The digest is independent of libraries, unlike the record id.
+    #[must_use]
+    pub fn supersedes(&self, other: &Self) -> bool {
+        debug_assert_eq!(self.hash, other.hash, "versions of different assets have no order");
+        (self.hlc, self.writer)
+            .cmp(&(other.hlc, other.writer))
+            .then_with(|| self.digest().cmp(&other.digest()))
+            .is_gt()
+    }
+
+    /// The record's id in the library whose record key is `key`.
+    #[must_use]
+    pub fn id(&self, key: &[u8; 32]) -> RecordId {
+        RecordId(*self.canonical(blake3::Hasher::new_keyed(key)).finalize().as_bytes())
+    }
+
+    /// Digest of the canonical encoding; the same in every library.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        *self.canonical(blake3::Hasher::new_derive_key(DIGEST_CONTEXT)).finalize().as_bytes()
+    }
+
+    /// Feeds the canonical encoding to `hasher`: fixed fields in order, strings behind their length, options behind a
+    /// flag. Without `blake3`, which is a hint.
+    fn canonical(&self, mut hasher: blake3::Hasher) -> blake3::Hasher {
+        fn text(hasher: &mut blake3::Hasher, s: &str) {
+            hasher.update(&(s.len() as u64).to_le_bytes()).update(s.as_bytes());
+        }
+        fn option(hasher: &mut blake3::Hasher, s: Option<&str>) {
+            hasher.update(&[u8::from(s.is_some())]);
+            text(hasher, s.unwrap_or_default());
+        }
+        let meta = &self.meta;
+        hasher
+            .update(&self.hash.0)
+            .update(&self.size.to_le_bytes())
+            .update(&self.hlc.0.to_le_bytes())
+            .update(&self.writer.0)
+            .update(&[u8::from(self.deleted)])
+            .update(&meta.created_at_ms.to_le_bytes());
+        text(&mut hasher, &meta.mime_type);
+        option(&mut hasher, meta.filename.as_deref());
+        option(&mut hasher, meta.application.as_deref());
+        option(&mut hasher, meta.user.as_deref());
+        option(&mut hasher, meta.description.as_deref());
+        hasher.update(&(meta.tags.len() as u64).to_le_bytes());
+        for tag in &meta.tags {
+            text(&mut hasher, tag);
+        }
+        hasher
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(hlc: u64, writer: u8, name: &str) -> AssetRecord {
+        AssetRecord {
+            hlc: Hlc(hlc),
+            writer: WriterId([writer; 32]),
+            ..AssetRecord::new(
+                ContentHash([7; 32]),
+                3,
+                None,
+                AssetMeta { filename: Some(name.into()), ..AssetMeta::default() },
+            )
+        }
+    }
+
+    #[test]
+    fn ids_round_trip_and_refuse_everything_else() {
+        let hash = ContentHash([0xab; 32]);
+        assert_eq!(hash.to_string().parse(), Ok(hash));
+        for bad in ["", "ab", &"AB".repeat(32), &"g".repeat(64), &"ab".repeat(33)] {
+            assert!(bad.parse::<ContentHash>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_edit_is_later_than_the_clock_and_than_what_it_edits() {
+        let old = Hlc::from_ms(1_000);
+        assert_eq!(old.next(2_000), Hlc::from_ms(2_000));
+        assert_eq!(old.next(500), Hlc(old.0 + 1));
+        assert!(Hlc::from_ms(700_001).is_too_far_ahead(100_000));
+        assert!(!Hlc::from_ms(700_000).is_too_far_ahead(100_000));
+    }
+
+    #[test]
+    fn absent_and_empty_text_are_different_records() {
+        let absent = AssetRecord { meta: AssetMeta::default(), ..record(1, 0, "") };
+        assert_ne!(absent.digest(), record(1, 0, "").digest());
+    }
+
+    #[test]
+    fn the_content_hint_is_no_part_of_the_identity() {
+        let plain = record(1, 0, "a");
+        let hinted = AssetRecord { blake3: Some([1; 32]), ..plain.clone() };
+        assert_eq!(plain.id(&[9; 32]), hinted.id(&[9; 32]));
+        assert_ne!(plain.id(&[9; 32]), plain.id(&[8; 32]));
+    }
+
+    #[test]
+    fn limits_of_metadata() {
+        let meta = |tags: Vec<String>| AssetMeta { tags, ..AssetMeta::default() };
+        let many = (0..65).map(|i| format!("{i:03}")).collect();
+        assert_eq!(meta(many).validate(), Err(MetaError::TooManyTags(65)));
+        assert_eq!(meta(vec!["é".repeat(129)]).validate(), Err(MetaError::TagTooLong(129)));
+        assert_eq!(meta(vec!["b".into(), "a".into()]).validate(), Err(MetaError::TagsNotCanonical));
+        assert_eq!(meta(vec!["a".into(), "a".into()]).validate(), Err(MetaError::TagsNotCanonical));
+        let long = AssetMeta { description: Some("x".repeat(META_BYTES_MAX + 1)), ..AssetMeta::default() };
+        assert_eq!(long.validate(), Err(MetaError::TooLarge(META_BYTES_MAX + 1)));
+        assert_eq!(AssetMeta::normalise_tags([" b ", "a", "", "b"]), ["a", "b"]);
+    }
+
+    proptest! {
+        /// Exactly one of two different versions wins, whichever side asks.
+        #[test]
+        fn one_of_two_versions_wins(
+            a in (0..3u64, 0..2u8, "[ab]?"),
+            b in (0..3u64, 0..2u8, "[ab]?"),
+        ) {
+            let (a, b) = (record(a.0, a.1, &a.2), record(b.0, b.1, &b.2));
+            if a == b {
+                prop_assert!(!a.supersedes(&b));
+            } else {
+                prop_assert_ne!(a.supersedes(&b), b.supersedes(&a));
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Where assets live.
+//!
+//! [`ContentStore`] is what an agent needs of a CAN Service, whether it is embedded in the process ([`embedded`]) or
+//! behind HTTP ([`can_http`]); [`service`] is the HTTP API over an embedded store. One conformance suite runs against
+//! both implementations.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::record::{AssetRecord, ContentHash};
+
+pub mod can_http;
+pub mod embedded;
+pub mod service;
+
+/// A store, shared by whoever needs it. Outlives any actor.
+pub type StoreRef = Arc<dyn ContentStore>;
+
+/// One change of the store: the record as it is now, under the number of its latest change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FeedEntry {
+    /// Rises with every change, never goes back.
+    pub seq: u64,
+    /// The version that won.
+    pub record: AssetRecord,
+}
+
+/// Changes in sequence.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FeedPage {
+    /// Ascending by `seq`, all greater than the cursor that was asked for.
+    pub entries: Vec<FeedEntry>,
+    /// The cursor lies outside what this store can continue from (older than purged tombstones, or ahead of the
+    /// store's last number, as after a restore): read everything again from 0. `entries` is empty then.
+    pub reset: bool,
+}
+
+/// What [`ContentStore::watch`] yields.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreEvent {
+    /// There are changes up to this number.
+    Advanced(u64),
+    /// As [`FeedPage::reset`].
+    Reset,
+}
+
+/// Health and size of a store.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StoreStatus {
+    /// Live assets.
+    pub assets: u64,
+    /// Sum of their sizes.
+    pub bytes: u64,
+    /// Number of the last change.
+    pub seq: u64,
+    /// Why the store takes no writes at the moment, where it does not.
+    pub read_only: Option<String>,
+}
+
+/// Content that arrived, with what it hashes to.
+#[derive(Debug)]
+pub enum IncomingContent {
+    /// All of it in memory; the store checks the hash.
+    Bytes(Bytes),
+    /// In a file that the receiver hashed while it wrote it.
+    File(ReceivedFile),
+}
+
+/// A received file, complete and hashed, that is ready to be moved into a store. Deleted when dropped.
+#[derive(Debug)]
+pub struct ReceivedFile {
+    /// Where it is; removed on drop unless the store moved it.
+    pub path: tempfile::TempPath,
+    /// Bytes written.
+    pub size: u64,
+    /// SHA-256 of those bytes, computed while they were written.
+    pub sha256: ContentHash,
+    /// BLAKE3 of the same bytes.
+    pub blake3: [u8; 32],
+}
+
+/// An asset from a peer.
+#[derive(Debug)]
+pub struct IncomingAsset {
+    /// What the peer says of it.
+    pub record: AssetRecord,
+    /// Its content.
+    pub content: IncomingContent,
+}
+
+/// What became of one asset or record of a batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Durable now, this version won.
+    Stored,
+    /// The store had this version or a newer one; nothing to do.
+    Unchanged,
+    /// A live record whose content the store does not have.
+    NeedsContent,
+    /// Refused, and why: the content does not hash to the record's hash, lengths differ, metadata over its limits.
+    Rejected(String),
+}
+
+/// Content as it is read.
+pub struct ContentReader {
+    /// Size of the whole content in bytes.
+    pub total: u64,
+    /// The bytes asked for, in chunks of at most 256 KiB.
+    pub chunks: BoxStream<'static, Result<Bytes, StoreError>>,
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum StoreError {
+    /// No live asset of this hash.
+    #[error("no asset {0}")]
+    NotFound(ContentHash),
+    /// Stored bytes that no longer hash to their name.
+    #[error("the stored content of {0} is damaged: run `can-sync scrub`")]
+    Corrupt(ContentHash),
+    /// No room, or less than the reserve.
+    #[error("{0}")]
+    Full(String),
+    /// The store takes no writes until it is started again.
+    #[error("the store is read-only: {0}")]
+    ReadOnly(String),
+    /// The caller's fault: what was asked makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// An external CAN Service that does not answer, or answers with a server error.
+    #[error("the CAN Service at {url} is not available: {reason}")]
+    Unavailable {
+        /// Its base URL.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// An external CAN Service that does not know our key.
+    #[error("the CAN Service at {url} refuses our key: set sync_api_key to the service's own")]
+    Unauthorized {
+        /// Its base URL.
+        url: String,
+    },
+    /// Anything else below: SQLite, the file system.
+    #[error("{action}: {reason}")]
+    Io {
+        /// What was attempted, on what.
+        action: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// What an agent needs of a store. Every method may be called at any time from any task.
+pub trait ContentStore: Send + Sync + 'static {
+    /// Health and counts.
+    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>>;
+
+    /// Changes after `since`, at most `limit` (capped at 1,000) of them, tombstones included.
+    fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>>;
+
+    /// Yields whenever the store has changes after the last number yielded (`since` at first). Coalesces; ends or
+    /// yields an error when the stream is cut, after which the caller asks again.
+    fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>>;
+
+    /// The records of these assets, tombstones included, in any order; unknown ones are left out. At most 1,000.
+    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<AssetRecord>, StoreError>>;
+
+    /// Content from `offset`, at most `length` bytes (all that follows if `None`).
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for unknown and deleted assets, [`StoreError::Invalid`] for an offset past the end.
+    fn content(
+        &self,
+        hash: ContentHash,
+        offset: u64,
+        length: Option<u64>,
+    ) -> BoxFuture<'_, Result<ContentReader, StoreError>>;
+
+    /// Takes assets from a peer, content included; answers in the same order once all that is `Stored` is durable.
+    /// Each is checked against its hash. The record merges: the winning version stays. An `Err` means that nothing of
+    /// the batch may be counted on.
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+
+    /// Takes records without content: edits and tombstones. Same order, same durability.
+    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+}

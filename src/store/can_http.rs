@@ -1,0 +1,1 @@
+//! A CAN Service behind HTTP.

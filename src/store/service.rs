@@ -1,0 +1,1 @@
+//! The CAN Service's HTTP API.
