@@ -1,6 +1,8 @@
 //! can-sync: peer-to-peer replication of content-addressed assets between machines that share a passphrase.
 
 pub mod actor;
+pub mod node;
+pub mod peer;
 pub mod proto;
 pub mod reconcile;
 pub mod record;

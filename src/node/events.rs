@@ -1,0 +1,130 @@
+//! What happened on this node, for whoever watches: a bounded log with numbers, so that a watcher that was cut off
+//! resumes where it was.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// Events kept for watchers that come back.
+const EVENTS_KEPT: usize = 1024;
+
+/// Something worth telling.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum NodeEvent {
+    /// A peer proved that it belongs to our network.
+    PeerConnected {
+        /// Its endpoint id.
+        endpoint_id: String,
+        /// What it calls itself.
+        name: String,
+    },
+    /// A peer's session ended.
+    PeerLost {
+        /// Its endpoint id.
+        endpoint_id: String,
+        /// Why.
+        reason: String,
+    },
+    /// An asset from a peer is durable here.
+    AssetReceived {
+        /// Its CAN hash.
+        hash: String,
+        /// Bytes.
+        size: u64,
+        /// The endpoint id of the peer that sent it.
+        from: String,
+    },
+    /// An asset could not be had from a peer.
+    AssetFailed {
+        /// Its CAN hash.
+        hash: String,
+        /// The endpoint id of the peer that was to send it.
+        from: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing is missing on either side of any connected peer.
+    InSync {
+        /// Live assets held.
+        assets: u64,
+    },
+    /// An actor was started again.
+    ActorRestarted {
+        /// Its kind.
+        kind: String,
+        /// Why it had ended.
+        reason: String,
+        /// How often it was restarted since the start of the process.
+        restarts: u32,
+    },
+}
+
+impl NodeEvent {
+    /// The event's type, as in its JSON and as the SSE event name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::PeerConnected { .. } => "peer_connected",
+            Self::PeerLost { .. } => "peer_lost",
+            Self::AssetReceived { .. } => "asset_received",
+            Self::AssetFailed { .. } => "asset_failed",
+            Self::InSync { .. } => "in_sync",
+            Self::ActorRestarted { .. } => "actor_restarted",
+        }
+    }
+}
+
+/// An event with its number and time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LoggedEvent {
+    /// Rises by one with each event of this process.
+    pub id: u64,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: NodeEvent,
+}
+
+/// The log. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EventLog {
+    kept: Arc<Mutex<VecDeque<LoggedEvent>>>,
+    last: watch::Sender<u64>,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self { kept: Arc::default(), last: watch::Sender::new(0) }
+    }
+}
+
+impl EventLog {
+    /// Adds an event that happened at `at_ms`.
+    pub fn publish(&self, at_ms: u64, event: NodeEvent) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == EVENTS_KEPT {
+            kept.pop_front();
+        }
+        let id = *self.last.borrow() + 1;
+        kept.push_back(LoggedEvent { id, at_ms, event });
+        self.last.send_replace(id);
+    }
+
+    /// The events after number `since` that are still kept, and whether some in between are gone.
+    #[must_use]
+    pub fn since(&self, since: u64) -> (Vec<LoggedEvent>, bool) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let gap = kept.front().is_some_and(|first| first.id > since + 1);
+        (kept.iter().filter(|e| e.id > since).cloned().collect(), gap)
+    }
+
+    /// The number of the last event; changes whenever there is a new one.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+}

@@ -1,0 +1,4 @@
+//! Sessions with other agents: who to connect to, one actor per connection, and what they say.
+
+pub mod messages;
+pub mod report;

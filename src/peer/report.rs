@@ -1,0 +1,138 @@
+//! What the peers' side of the node tells about itself: the shapes of `/status`, `/peers` and `/transfers`.
+
+use serde::Serialize;
+
+/// How far a peer is from a working session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerState {
+    /// Known, not connected; waits for its next attempt.
+    Waiting,
+    /// Being dialled, or proving who it is.
+    Connecting,
+    /// Comparing what each side has.
+    Reconciling,
+    /// Something is on its way.
+    Syncing,
+    /// Nothing is missing on either side.
+    InSync,
+    /// Its session crashed too often; it is left alone until the back-off ends.
+    BackingOff,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PeerReport {
+    /// Endpoint id, 64 hexadecimal digits.
+    pub endpoint_id: String,
+    /// What it calls itself; empty until it said so.
+    pub name: String,
+    /// How far it is.
+    pub state: PeerState,
+    /// `direct` or `relay`, where connected.
+    pub path: Option<&'static str>,
+    /// Address of the path in use.
+    pub remote_addr: Option<String>,
+    /// Round trip of that path.
+    pub rtt_ms: Option<f64>,
+    /// Live assets that it last said to hold.
+    pub assets: Option<u64>,
+    /// Assets that it has and we want and do not have yet.
+    pub missing_here: u64,
+    /// Bytes of those.
+    pub missing_here_bytes: u64,
+    /// Assets that we offered and it has not confirmed yet.
+    pub missing_there: u64,
+    /// Content bytes since the process started.
+    pub bytes_sent: u64,
+    /// Content bytes since the process started.
+    pub bytes_received: u64,
+    /// Content bytes per second, lately.
+    pub send_rate: f64,
+    /// Content bytes per second, lately.
+    pub receive_rate: f64,
+    /// Milliseconds since the Unix epoch of the last sign of life.
+    pub last_seen_ms: Option<u64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+/// How the node as a whole stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncState {
+    /// No peer is connected.
+    Alone,
+    /// Comparing with at least one peer.
+    Reconciling,
+    /// Something is on its way.
+    Syncing,
+    /// Connected, and nothing is missing on either side.
+    InSync,
+    /// The store does not work at the moment, so nothing moves; `reason` says why.
+    Paused,
+}
+
+/// The `sync` part of `/status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SyncReport {
+    /// How things stand.
+    pub state: SyncState,
+    /// Why, where the state needs a reason.
+    pub reason: Option<String>,
+    /// Different assets that some peer has and we want and do not have yet.
+    pub missing: u64,
+    /// Bytes of those.
+    pub missing_bytes: u64,
+    /// Content bytes received per second, lately, from all peers.
+    pub rate: f64,
+    /// Seconds until nothing is missing at this rate; absent when nothing moves or nothing is missing.
+    pub eta_secs: Option<u64>,
+}
+
+/// Everything [`crate::peer::messages::PeersMsg::GetReport`] answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PeersReport {
+    /// The node as a whole.
+    pub sync: SyncReport,
+    /// Every known peer, connected ones first.
+    pub peers: Vec<PeerReport>,
+}
+
+impl PeersReport {
+    /// Peers with an authenticated session.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.peers
+            .iter()
+            .filter(|p| matches!(p.state, PeerState::Reconciling | PeerState::Syncing | PeerState::InSync))
+            .count()
+    }
+}
+
+/// Direction of a transfer, seen from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the peer to us.
+    Receiving,
+    /// From us to the peer.
+    Sending,
+}
+
+/// One asset on its way, or waiting for its turn.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TransferReport {
+    /// CAN hash.
+    pub hash: String,
+    /// Size of the content.
+    pub size: u64,
+    /// Bytes that have arrived.
+    pub done: u64,
+    /// Which way.
+    pub direction: Direction,
+    /// Endpoint id of the other side.
+    pub peer: String,
+    /// Whether it has been asked for yet; otherwise it waits for its turn.
+    pub started: bool,
+}
