@@ -1,4 +1,6 @@
 //! Sessions with other agents: who to connect to, one actor per connection, and what they say.
 
+pub mod auth;
 pub mod messages;
 pub mod report;
+pub mod wire;
