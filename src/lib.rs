@@ -8,3 +8,4 @@ pub mod proto;
 pub mod reconcile;
 pub mod record;
 pub mod store;
+pub mod transfer;

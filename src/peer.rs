@@ -3,4 +3,5 @@
 pub mod auth;
 pub mod messages;
 pub mod report;
+pub mod session;
 pub mod wire;
