@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod identity;
+pub mod library;
 pub mod node;
 pub mod peer;
 pub mod proto;

@@ -14,6 +14,7 @@ use crate::record::{AssetRecord, ContentHash};
 
 pub mod can_http;
 pub mod embedded;
+pub mod feed;
 pub mod service;
 
 /// A store, shared by whoever needs it. Outlives any actor.
