@@ -174,7 +174,10 @@ pub enum Input {
     /// Changes of the store were missed; a reconciliation will find them.
     ChangesLost,
     /// A user wants to know for sure: compare afresh.
-    Verify,
+    Verify {
+        /// Number of this wish; the standing says when it was fulfilled.
+        round: u64,
+    },
     /// Time passed.
     Tick,
 }
@@ -282,7 +285,9 @@ pub struct Session {
     /// A question on its way: its number and when it was asked.
     probe: Option<(u64, Instant)>,
     next_nonce: u64,
-    verifying: bool,
+    /// The round of comparing afresh that is under way, and the last one that ended.
+    verifying: Option<u64>,
+    verified: u64,
     /// Fingerprints (ours, theirs) that a reconciliation was last opened for. Some differences are meant to stay, such
     /// as deletions that are not applied here; they are not worth a second one.
     reconciled_for: Option<(Summary, Summary)>,
@@ -331,7 +336,8 @@ impl Session {
             last_heard: now,
             probe: None,
             next_nonce: 1,
-            verifying: false,
+            verifying: None,
+            verified: 0,
             reconciled_for: None,
             last_error: None,
         };
@@ -374,7 +380,7 @@ impl Session {
             }
             Input::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
             Input::ChangesLost => self.queue_overflowed = true,
-            Input::Verify => self.verifying = true,
+            Input::Verify { round } => self.verifying = Some(round),
             Input::Tick => self.on_tick(now, &mut out),
         }
         self.pump(now, &mut out);
@@ -639,7 +645,9 @@ impl Session {
             return;
         }
         if ours.same_records(&theirs) || self.reconciled_for == Some((ours, theirs)) {
-            self.verifying = false;
+            if let Some(round) = self.verifying.take() {
+                self.verified = round;
+            }
         } else {
             self.reconciled_for = Some((ours, theirs));
             self.open_reconciliation(now, out);
@@ -717,7 +725,7 @@ impl Session {
                 rids: rids.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect(),
             })));
         }
-        if self.verifying && self.probe.is_none() && !self.is_busy() {
+        if self.verifying.is_some() && self.probe.is_none() && !self.is_busy() {
             self.ask(now, out);
         }
     }
@@ -746,7 +754,7 @@ impl Session {
         let reconciling = self.recon != Recon::Ended;
         let state = if self.is_busy() && !reconciling || self.is_incomplete() {
             PeerState::Syncing
-        } else if reconciling || self.verifying {
+        } else if reconciling || self.verifying.is_some() {
             PeerState::Reconciling
         } else {
             PeerState::InSync
@@ -761,6 +769,7 @@ impl Session {
                 + self.open_offers.len()
                 + self.refused_there.len()) as u64,
             last_error: self.last_error.clone(),
+            verified: self.verified,
         }
     }
 }
@@ -780,6 +789,8 @@ pub struct Standing {
     pub missing_there: u64,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// The last round of comparing afresh that ended.
+    pub verified: u64,
 }
 
 fn violation(what: &str) -> Effect {

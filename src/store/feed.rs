@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{FeedEntry, StoreError, StoreEvent, StoreRef, StoreStatus};
 use crate::actor::{ActorExit, ServiceRef};
 use crate::library::Library;
+use crate::node::status::ActorDetail;
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
 
@@ -62,17 +63,8 @@ pub enum CanServiceMsg {
     /// Status: how things stand.
     GetHealth {
         /// The answer.
-        reply: RpcReplyPort<CanServiceHealth>,
+        reply: RpcReplyPort<ActorDetail>,
     },
-}
-
-/// Answer to [`CanServiceMsg::GetHealth`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CanServiceHealth {
-    /// Where the feed was followed to.
-    pub cursor: Option<u64>,
-    /// Why the store does not work, if it does not.
-    pub failure: Option<String>,
 }
 
 /// What it is started with.
@@ -146,10 +138,7 @@ impl Actor for CanServiceActor {
                 myself.send_after(state.args.full_scan_interval, || CanServiceMsg::ScanDue);
             }
             CanServiceMsg::GetHealth { reply } => {
-                let _ = reply.send(CanServiceHealth {
-                    cursor: *state.args.library.cursor().borrow(),
-                    failure: state.failure.as_ref().map(ToString::to_string),
-                });
+                let _ = reply.send(state.detail());
             }
         }
         // A task ends by itself only when it panicked or its work is done; the follower's never is.
@@ -172,6 +161,16 @@ impl Actor for CanServiceActor {
 }
 
 impl CanServiceState {
+    fn detail(&self) -> ActorDetail {
+        let cursor = *self.args.library.cursor().borrow();
+        let detail = match (&self.failure, cursor) {
+            (Some(error), _) => format!("store: {error}"),
+            (None, Some(seq)) => format!("at {seq}"),
+            (None, None) => "reading the store for the first time".to_owned(),
+        };
+        ActorDetail { detail: Some(detail), ..ActorDetail::default() }
+    }
+
     fn on_page(&mut self, entries: Vec<FeedEntry>, follows: bool) {
         let last = entries.last().map(|entry| entry.seq);
         let changed = self.args.library.apply(entries);

@@ -9,11 +9,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use iroh::endpoint::RecvStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::schedule::{Failure, SMALL_BYTES_MAX};
@@ -34,8 +32,8 @@ const BATCHES_IN_STORE: usize = 2;
 /// Bytes taken from the network at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// What became of contents that were asked for.
-pub type Results = Vec<(ContentHash, Result<(), Failure>)>;
+/// What became of contents that were asked for: stored, with their size, or not.
+pub type Results = Vec<(ContentHash, Result<u64, Failure>)>;
 
 /// The requests of one session that wait for their contents.
 #[derive(Debug, Default)]
@@ -119,13 +117,11 @@ pub struct Violation(pub String);
 /// [`Violation`] when the peer sent something that was not asked for or that does not match its record; the connection
 /// is to be closed. Everything else that goes wrong is in the results.
 pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Result<(), Violation> {
-    let mut intake = Intake { receiver, storing: FuturesUnordered::new(), batch: Vec::new(), batch_bytes: 0 };
+    let mut intake = Intake { receiver, storing: JoinSet::new(), batch: Vec::new(), batch_bytes: 0 };
     let mut request = None;
     let outcome = intake.run(&mut stream, &mut request).await;
     intake.flush().await;
-    while let Some(results) = intake.storing.next().await {
-        intake.report(results).await;
-    }
+    while intake.stored().await {}
     let (reason, violation) = match outcome {
         Ok(()) => ("the peer did not send it".to_owned(), None),
         Err(Trouble::Broken(reason)) => (reason, None),
@@ -153,7 +149,7 @@ impl From<WireError> for Trouble {
 
 struct Intake {
     receiver: Receiver,
-    storing: FuturesUnordered<BoxFuture<'static, Results>>,
+    storing: JoinSet<Results>,
     batch: Vec<IncomingAsset>,
     batch_bytes: usize,
 }
@@ -280,22 +276,36 @@ impl Intake {
     }
 
     async fn store(&mut self, batch: Vec<IncomingAsset>) {
-        if self.storing.len() >= BATCHES_IN_STORE
-            && let Some(results) = self.storing.next().await
-        {
-            self.report(results).await;
+        if self.storing.len() >= BATCHES_IN_STORE {
+            self.stored().await;
         }
         let store = Arc::clone(&self.receiver.store);
-        self.storing.push(Box::pin(async move {
-            let hashes: Vec<ContentHash> = batch.iter().map(|asset| asset.record.hash).collect();
+        self.storing.spawn(async move {
+            let assets: Vec<(ContentHash, u64)> =
+                batch.iter().map(|asset| (asset.record.hash, asset.record.size)).collect();
             match store.ingest(batch).await {
-                Ok(outcomes) => hashes.into_iter().zip(outcomes.into_iter().map(result)).collect(),
+                Ok(outcomes) => assets
+                    .into_iter()
+                    .zip(outcomes)
+                    .map(|((hash, size), outcome)| (hash, result(outcome).map(|()| size)))
+                    .collect(),
                 Err(error) => {
                     let failure = Failure::Store(error.to_string());
-                    hashes.into_iter().map(|hash| (hash, Err(failure.clone()))).collect()
+                    assets.into_iter().map(|(hash, _)| (hash, Err(failure.clone()))).collect()
                 }
             }
-        }));
+        });
+    }
+
+    /// Waits for a batch that the store works on and reports it; `false` when there is none.
+    async fn stored(&mut self) -> bool {
+        match self.storing.join_next().await {
+            Some(Ok(results)) => self.report(results).await,
+            // A panic of the store is one of this task, and so of the session.
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Some(Err(_)) | None => return false,
+        }
+        true
     }
 
     async fn report(&self, results: Results) {
