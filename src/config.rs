@@ -63,7 +63,7 @@ settings! {
         /// How often the store is asked for changes, besides its event stream.
         poll_interval as "poll_interval_secs": Duration = Duration::from_secs(3);
         /// How often the store and the index are compared in full.
-        full_scan_interval as "full_scan_interval_secs": Duration = Duration::from_secs(300);
+        full_scan_interval as "full_scan_interval_secs": Duration = Duration::from_mins(5);
         /// Where this node's ticket is written at start.
         ticket_file: Option<PathBuf> = None;
         /// Where another node's ticket is read, to connect to it.
@@ -142,7 +142,7 @@ settings! {
         /// First pause after a failed dial.
         dial_backoff_min as "dial_backoff_min_secs": Duration = Duration::from_secs(1);
         /// Longest pause after failed dials.
-        dial_backoff_max as "dial_backoff_max_secs": Duration = Duration::from_secs(300);
+        dial_backoff_max as "dial_backoff_max_secs": Duration = Duration::from_mins(5);
     }
 }
 

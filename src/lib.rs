@@ -2,9 +2,11 @@
 
 pub mod actor;
 pub mod config;
+pub mod identity;
 pub mod node;
 pub mod peer;
 pub mod proto;
 pub mod reconcile;
 pub mod record;
 pub mod store;
+pub mod transfer;

@@ -204,16 +204,16 @@ fn parse_file(path: &Path, text: &str) -> Result<ConfigLayer, ConfigError> {
     }
     serde_yaml::from_str(text).map_err(|e| {
         let (line, column) = e.location().map_or((1, 1), |at| (at.line(), at.column()));
-        ConfigError::Malformed { path: path.to_owned(), line, column, problem: explain(&e.to_string()) }
+        ConfigError::Malformed { path: path.to_owned(), line, column, problem: explain(&e, line, column) }
     })
 }
 
 /// Puts the YAML reader's complaint in the user's terms.
-fn explain(message: &str) -> String {
-    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+fn explain(error: &serde_yaml::Error, line: usize, column: usize) -> String {
+    let message = error.to_string().replacen(&format!(" at line {line} column {column}"), "", 1);
     let (section, rest) = match message.split_once(": ") {
         Some((path, rest)) if rest.starts_with("unknown field") => (path, rest),
-        _ => ("", message),
+        _ => ("", message.as_str()),
     };
     if let Some(field) = quoted_after(rest, "unknown field `") {
         let key = if section.is_empty() { field.to_owned() } else { format!("{section}.{field}") };

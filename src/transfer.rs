@@ -1,0 +1,3 @@
+//! Moving content: who is asked for what ([`schedule`]), and the two ends of a content stream ([`send`], [`receive`]).
+
+pub mod schedule;
