@@ -35,7 +35,8 @@ const CONTEXT_AUTH: &str = "can-sync 2026 v2 library session authentication";
 const CONTEXT_RECORD: &str = "can-sync 2026 v2 library record ids";
 
 const KEY_FILE: &str = "secret.key";
-const PASSPHRASE_FILE: &str = "passphrase";
+/// Where the data directory keeps the passphrase that was made at the first start.
+pub const PASSPHRASE_FILE: &str = "passphrase";
 
 /// Why the identity of this node could not be had.
 #[derive(Debug, thiserror::Error)]
