@@ -2,5 +2,6 @@
 
 mod actors_md;
 mod signals;
+mod store_embedded;
 mod supervisor;
 mod support;
