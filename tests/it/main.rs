@@ -1,5 +1,8 @@
 //! Everything that is tested from outside a module, in one binary.
 
+mod actors_md;
 mod sessions;
+mod signals;
 mod store_embedded;
+mod supervisor;
 mod support;
