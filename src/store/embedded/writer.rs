@@ -47,7 +47,7 @@ const CHECKPOINT_BYTES: usize = 32 * 1024 * 1024;
 /// Without a task for so long, the WAL is brought home at leisure.
 const IDLE: Duration = Duration::from_millis(500);
 /// How often old tombstones and trash are purged.
-const PURGE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+const PURGE_INTERVAL: Duration = Duration::from_hours(24);
 /// What a record costs in the WAL, roughly, in bytes.
 const RECORD_BYTES: usize = 4096;
 
@@ -121,7 +121,7 @@ where
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) layout: Layout,
-    pub(super) writer_id: WriterId,
+    pub(super) id: WriterId,
     pub(super) totals: Totals,
     pub(super) shared: Arc<Shared>,
     pub(super) seq: watch::Sender<u64>,
@@ -187,7 +187,7 @@ impl Writer {
         let mut tx = Tx {
             conn: &transaction,
             layout: &self.layout,
-            writer: self.writer_id,
+            writer: self.id,
             now_ms: now_ms(),
             totals: self.totals,
         };
@@ -269,10 +269,11 @@ impl Writer {
                 self.has_pending = false;
                 tracing::debug!(removed, "removed content that nothing refers to");
             }
-            // They stay named, and are looked at again after the next group and when the store opens.
-            Err(abort) => {
+            // They stay named, and are looked at again later, at the latest when the store opens.
+            Err(abort) if abort.is_fatal() => {
                 self.on_abort(&abort);
             }
+            Err(abort) => tracing::debug!(?abort, "content that nothing refers to is not removed yet"),
         }
     }
 
