@@ -1,4 +1,5 @@
 //! Everything that is tested from outside a module, in one binary.
 
+mod store_conformance;
 mod store_embedded;
 mod support;
