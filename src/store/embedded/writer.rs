@@ -33,6 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::failure::{self, Abort};
 use super::layout::{self, Layout};
 use super::purge::{self, Purged};
+use super::rows::{self, Place};
 use super::tx::{self, Totals, Tx};
 use super::{Shared, now_ms};
 use crate::record::{ContentHash, WriterId};
@@ -217,8 +218,10 @@ impl Writer {
     fn place(&mut self, files: Vec<ReceivedFile>) -> Result<Vec<ContentHash>, Abort> {
         let mut wanted = Vec::with_capacity(files.len());
         for file in files {
-            let held = tx::refers_to_file(&self.conn, file.sha256)?;
-            if !held || !self.layout.has_content(file.sha256, file.size) {
+            // What lies in the trash was not looked at since it was deleted, and is better replaced.
+            let live =
+                rows::find(&self.conn, file.sha256)?.is_some_and(|held| held.place == Some(Place::File));
+            if !live || !self.layout.has_content(file.sha256, file.size) {
                 wanted.push(file);
             }
         }
