@@ -3,6 +3,7 @@
 mod actors_md;
 mod sessions;
 mod signals;
+mod store_conformance;
 mod store_embedded;
 mod supervisor;
 mod support;

@@ -1,5 +1,7 @@
 //! Helpers that several tests share.
 
+pub(crate) mod embedded;
 pub(crate) mod faulty;
 pub(crate) mod probe;
+pub(crate) mod store;
 pub(crate) mod tree;

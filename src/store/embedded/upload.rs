@@ -8,8 +8,8 @@ use super::tx::{Verified, VerifiedBytes};
 use super::types::{IngestFields, Ingested};
 use super::{EmbeddedStore, INLINE_BYTES_MAX, writer};
 use crate::record::{AssetMeta, ContentHash};
-use crate::store::StoreError;
 use crate::store::hashing_file::HashingFile;
+use crate::store::{ReceivedFile, StoreError};
 
 /// How much of the beginning is looked at to guess the media type, in bytes.
 const SNIFFED_BYTES: usize = 8 * 1024;
@@ -69,7 +69,7 @@ impl Upload {
         check(&fields)?;
         let (content, files) = match self.file.take() {
             Some(file) => {
-                let received = self.complete(file).await?;
+                let received = complete(&self.store, file).await?;
                 let content = Verified {
                     hash: received.sha256,
                     size: received.size,
@@ -106,12 +106,12 @@ impl Upload {
         let pushed = file.push(chunk).await;
         pushed.map_err(|error| note(&self.store, file.explain(&error), &error))
     }
+}
 
-    async fn complete(&self, mut file: HashingFile) -> Result<crate::store::ReceivedFile, StoreError> {
-        match file.complete().await {
-            Ok(hashes) => Ok(file.into_received(hashes)),
-            Err(error) => Err(note(&self.store, file.explain(&error), &error)),
-        }
+async fn complete(store: &EmbeddedStore, mut file: HashingFile) -> Result<ReceivedFile, StoreError> {
+    match file.complete().await {
+        Ok(hashes) => Ok(file.into_received(hashes)),
+        Err(error) => Err(note(store, file.explain(&error), &error)),
     }
 }
 
