@@ -15,6 +15,7 @@ use crate::record::{AssetRecord, ContentHash};
 pub mod can_http;
 pub mod embedded;
 pub mod service;
+pub mod sync_wire;
 
 /// A store, shared by whoever needs it. Outlives any actor.
 pub type StoreRef = Arc<dyn ContentStore>;
