@@ -6,6 +6,8 @@ pub mod identity;
 pub mod library;
 pub mod node;
 pub mod peer;
+pub mod cli;
+pub mod http;
 pub mod proto;
 pub mod reconcile;
 pub mod record;

@@ -1,6 +1,7 @@
 //! Everything that is tested from outside a module, in one binary.
 
 mod actors_md;
+mod service_http;
 mod sessions;
 mod signals;
 mod store_conformance;

@@ -3,5 +3,6 @@
 pub(crate) mod embedded;
 pub(crate) mod faulty;
 pub(crate) mod probe;
+pub(crate) mod service;
 pub(crate) mod store;
 pub(crate) mod tree;

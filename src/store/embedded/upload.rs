@@ -86,12 +86,7 @@ impl Upload {
 
     /// Goes on in a file.
     async fn spill(&mut self) -> Result<(), StoreError> {
-        let store = self.store.clone();
-        let create = move || {
-            let tmp = store.0.shared.layout.tmp();
-            HashingFile::create(&tmp).map_err(|error| store.io_failed("make a temporary file", &error))
-        };
-        self.file = Some(blocking("make a temporary file", create).await?);
+        self.file = Some(temporary_file(&self.store).await?);
         let head = self.head.split().freeze();
         self.head.extend_from_slice(&head[..head.len().min(SNIFFED_BYTES)]);
         self.push(head).await
