@@ -1,6 +1,8 @@
 //! can-sync: peer-to-peer replication of content-addressed assets between machines that share a passphrase.
 
 pub mod actor;
+pub mod cli;
+pub mod http;
 pub mod node;
 pub mod peer;
 pub mod proto;
