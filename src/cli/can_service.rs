@@ -60,8 +60,6 @@ enum StartError {
     PortInUse(SocketAddr),
     #[error("cannot listen on {addr}: {source}; choose another address with --listen")]
     Listen { addr: SocketAddr, source: io::Error },
-    #[error("cannot make the data directory {}: {source}; choose another with --data-dir", path.display())]
-    DataDir { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -111,7 +109,10 @@ async fn run(options: Options) -> Result<(), StartError> {
 }
 
 /// The key, and where it is kept: the file on the command line, else the environment, else the data directory.
-fn sync_api_key(data_dir: &std::path::Path, file: Option<PathBuf>) -> Result<(SecretString, String), KeyError> {
+fn sync_api_key(
+    data_dir: &std::path::Path,
+    file: Option<PathBuf>,
+) -> Result<(SecretString, String), KeyError> {
     if let Some(file) = file {
         return Ok((key::read(&file)?, file.display().to_string()));
     }

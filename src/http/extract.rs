@@ -31,7 +31,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
         let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
         let Query(mut pairs) = query.map_err(|error| {
-            ApiError::bad_request("invalid_query", error.body_text(), "encode parameters as name=value&name=value")
+            ApiError::bad_request(
+                "invalid_query",
+                error.body_text(),
+                "encode parameters as name=value&name=value",
+            )
         })?;
         pairs.retain(|(_, value)| !value.is_empty());
         Ok(Self(pairs))
@@ -70,7 +74,8 @@ impl Params {
     /// # Errors
     /// It is none, or there more than once.
     pub fn number(&self, name: &str) -> ApiResult<Option<u64>> {
-        let not_a_number = |_| ApiError::invalid_parameter(name, "is not a whole number", "give a number such as 50");
+        let not_a_number =
+            |_| ApiError::invalid_parameter(name, "is not a whole number", "give a number such as 50");
         self.one(name)?.map(|value| value.parse().map_err(not_a_number)).transpose()
     }
 
@@ -94,7 +99,11 @@ impl Params {
         let hashes = self.many(name).map(parse_hash).collect::<ApiResult<Vec<_>>>()?;
         if hashes.len() > max {
             let problem = format!("names {} hashes", hashes.len());
-            return Err(ApiError::invalid_parameter(name, problem, format!("ask for at most {max} at a time")));
+            return Err(ApiError::invalid_parameter(
+                name,
+                problem,
+                format!("ask for at most {max} at a time"),
+            ));
         }
         Ok(hashes)
     }
@@ -118,7 +127,11 @@ impl Params {
 
 fn parse_hash(text: &str) -> ApiResult<ContentHash> {
     text.parse().map_err(|error: crate::record::ParseIdError| {
-        ApiError::bad_request("invalid_hash", error.to_string(), "a hash is the SHA-256 of the content in hexadecimal")
+        ApiError::bad_request(
+            "invalid_hash",
+            error.to_string(),
+            "a hash is the SHA-256 of the content in hexadecimal",
+        )
     })
 }
 
@@ -192,7 +205,11 @@ pub async fn progress<T>(next: impl Future<Output = T>) -> ApiResult<T> {
 
 /// A body that ended before its end. The client is usually gone and sees none of this.
 pub fn cut(error: impl Display) -> ApiError {
-    ApiError::bad_request("body_cut", format!("the body of the request was cut off: {error}"), "send it again")
+    ApiError::bad_request(
+        "body_cut",
+        format!("the body of the request was cut off: {error}"),
+        "send it again",
+    )
 }
 
 #[cfg(test)]

@@ -27,10 +27,7 @@ const DEFAULT_HEADERS: [(HeaderName, HeaderValue); 5] = [
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),
     ),
-    (
-        HeaderName::from_static("cross-origin-resource-policy"),
-        HeaderValue::from_static("same-origin"),
-    ),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
@@ -189,7 +186,9 @@ mod tests {
     #[test]
     fn hosts() {
         let loopback = "127.0.0.1:3210";
-        for good in ["localhost", "LOCALHOST:1", "127.0.0.1:3210", "127.3.2.1", "[::1]:3210", "localhost.", "nas.lan"] {
+        for good in
+            ["localhost", "LOCALHOST:1", "127.0.0.1:3210", "127.3.2.1", "[::1]:3210", "localhost.", "nas.lan"]
+        {
             assert_eq!(status(loopback, &[("host", good)]), 200, "{good}");
         }
         for bad in ["evil.example", "10.0.0.7", "localhost.evil.example", "", "a b", "nas.lan.evil"] {
@@ -215,8 +214,13 @@ mod tests {
     fn origins() {
         let with = |origin: &str| status("127.0.0.1:3210", &[("host", "localhost:3210"), ("origin", origin)]);
         assert_eq!(with("http://localhost:3210"), 200);
-        for bad in ["http://localhost:8080", "http://evil.example", "null", "file://localhost:3210", "http://127.0.0.1:3210"]
-        {
+        for bad in [
+            "http://localhost:8080",
+            "http://evil.example",
+            "null",
+            "file://localhost:3210",
+            "http://127.0.0.1:3210",
+        ] {
             assert_eq!(with(bad), 403, "{bad}");
         }
         let behind_tls = [("host", "nas.lan"), ("origin", "https://nas.lan")];
@@ -225,7 +229,8 @@ mod tests {
 
     #[test]
     fn sites() {
-        let with = |site: &str| status("127.0.0.1:3210", &[("host", "localhost:3210"), ("sec-fetch-site", site)]);
+        let with =
+            |site: &str| status("127.0.0.1:3210", &[("host", "localhost:3210"), ("sec-fetch-site", site)]);
         assert_eq!((with("same-origin"), with("none")), (200, 200));
         assert_eq!((with("same-site"), with("cross-site")), (403, 403));
     }

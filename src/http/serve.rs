@@ -127,9 +127,10 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
     }
     let router = TowerToHyperService::new(router);
     // Boxed because hyper hands the socket back only when the futures can be moved.
-    let service = service_fn(|request: Request<Incoming>| -> BoxFuture<'static, Result<Response, Infallible>> {
-        router.call(request).boxed()
-    });
+    let service =
+        service_fn(|request: Request<Incoming>| -> BoxFuture<'static, Result<Response, Infallible>> {
+            router.call(request).boxed()
+        });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -195,7 +196,11 @@ impl StallIo {
 }
 
 impl AsyncRead for StallIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -7,10 +7,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
@@ -23,7 +22,8 @@ use crate::store::sync_wire::{
     BATCH_MAX, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, outcome_of, put,
 };
 use crate::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent, StoreStatus,
+    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
+    StoreStatus,
 };
 
 mod answer;
@@ -74,7 +74,8 @@ impl CanHttpStore {
         let base = base_of(base_url).ok_or_else(|| CanHttpError::Url { url: base_url.to_owned() })?;
         let mut key = HeaderValue::from_str(key.expose_secret()).map_err(|_| CanHttpError::Key)?;
         key.set_sensitive(true);
-        let headers: HeaderMap = [(key::HEADER.parse().map_err(|_| CanHttpError::Key)?, key)].into_iter().collect();
+        let headers: HeaderMap =
+            [(key::HEADER.parse().map_err(|_| CanHttpError::Key)?, key)].into_iter().collect();
         // The client wants a process-wide provider. When somebody installed one before, theirs is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -100,13 +101,21 @@ impl CanHttpStore {
     }
 
     /// Sends a request that has no long body, and checks the status of the answer.
-    async fn send(&self, request: RequestBuilder, about: Option<ContentHash>) -> Result<Response, StoreError> {
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        about: Option<ContentHash>,
+    ) -> Result<Response, StoreError> {
         let response = timed(self.url(), READ_TIMEOUT, request.send()).await?;
         check(self.url(), response.map_err(|error| fail(self.url(), &error))?, about).await
     }
 
     /// Reads at most `max` messages.
-    async fn messages<M: prost::Message + Default>(&self, response: Response, max: usize) -> Result<Vec<M>, StoreError> {
+    async fn messages<M: prost::Message + Default>(
+        &self,
+        response: Response,
+        max: usize,
+    ) -> Result<Vec<M>, StoreError> {
         let mut reader = BodyReader::new(response.bytes_stream().boxed(), READ_TIMEOUT);
         let mut messages = Vec::new();
         while let Some(message) = reader.message().await.map_err(|error| self.garbled(&error))? {
@@ -166,7 +175,11 @@ impl CanHttpStore {
                 let body: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
                 self.request(Method::POST, "sync/records/query").header(CONTENT_TYPE, PROTOBUF).body(body)
             }
-            many => return Err(StoreError::Invalid(format!("{many} records at a time are too many: at most {BATCH_MAX}"))),
+            many => {
+                return Err(StoreError::Invalid(format!(
+                    "{many} records at a time are too many: at most {BATCH_MAX}"
+                )));
+            }
         };
         let max = hashes.len();
         let messages = self.messages::<WireRecord>(self.send(request, None).await?, max).await?;
@@ -183,7 +196,8 @@ impl CanHttpStore {
         if length == Some(0) {
             // No range says "nothing": what is left is the question of how much there is.
             let response = self.send(self.request(Method::HEAD, &path), Some(hash)).await?;
-            let total = answer::content_length(&response).ok_or_else(|| self.garbled(&"it gives no length"))?;
+            let total =
+                answer::content_length(&response).ok_or_else(|| self.garbled(&"it gives no length"))?;
             return self.empty(total, offset);
         }
         let mut request = self.request(Method::GET, &path);
@@ -225,7 +239,8 @@ impl CanHttpStore {
         let (body, progress) = upload::body(batch);
         let request = self.request(Method::POST, "sync/ingest").header(CONTENT_TYPE, PROTOBUF).body(body);
         let sent = progress.watch(self.url(), request.send()).await?;
-        let response = check(self.url(), sent.map_err(|error| progress.explain(self.url(), &error))?, None).await?;
+        let response =
+            check(self.url(), sent.map_err(|error| progress.explain(self.url(), &error))?, None).await?;
         self.outcomes(response, &hashes).await
     }
 
@@ -242,7 +257,9 @@ impl CanHttpStore {
     /// The outcomes of a request about these assets, which must be all there and in order.
     async fn outcomes(&self, response: Response, hashes: &[ContentHash]) -> Result<Vec<Outcome>, StoreError> {
         let results = self.messages::<IngestResult>(response, hashes.len()).await?;
-        if results.len() != hashes.len() || results.iter().zip(hashes).any(|(result, hash)| result.hash[..] != hash.0) {
+        if results.len() != hashes.len()
+            || results.iter().zip(hashes).any(|(result, hash)| result.hash[..] != hash.0)
+        {
             return Err(self.garbled(&"its outcomes are not those of what was sent"));
         }
         let outcomes: Option<Vec<_>> = results.into_iter().map(outcome_of).collect();
@@ -253,7 +270,10 @@ impl CanHttpStore {
 /// The URL of the API at what the user configured.
 fn base_of(text: &str) -> Option<Url> {
     let mut url: Url = text.trim().parse().ok()?;
-    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    let plain = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !plain {
         return None;
     }
@@ -322,16 +342,21 @@ mod tests {
     #[test]
     fn urls_come_with_and_without_the_base_path() {
         let expected = Some("http://nas:3210/api/v1/can/0".to_owned());
-        for good in
-            ["http://nas:3210", "http://nas:3210/", "http://nas:3210/api/v1/can/0", " http://nas:3210/api/v1/can/0/ "]
-        {
+        for good in [
+            "http://nas:3210",
+            "http://nas:3210/",
+            "http://nas:3210/api/v1/can/0",
+            " http://nas:3210/api/v1/can/0/ ",
+        ] {
             assert_eq!(base_of(good).map(String::from), expected, "{good}");
         }
         assert_eq!(
             base_of("https://nas/store/").map(String::from),
             Some("https://nas/store/api/v1/can/0".to_owned())
         );
-        for bad in ["", "nas:3210", "ftp://nas", "http://", "http://nas/?x", "http://user:pass@nas", "file:///x"] {
+        for bad in
+            ["", "nas:3210", "ftp://nas", "http://", "http://nas/?x", "http://user:pass@nas", "file:///x"]
+        {
             assert_eq!(base_of(bad), None, "{bad}");
         }
     }

@@ -74,7 +74,9 @@ where
                 let end = prefix + length;
                 if self.buffer.len() >= end {
                     let bytes = self.buffer.split_to(end).freeze().slice(prefix..);
-                    return M::decode(bytes).map(Some).map_err(|error| BodyError::Malformed(error.to_string()));
+                    return M::decode(bytes)
+                        .map(Some)
+                        .map_err(|error| BodyError::Malformed(error.to_string()));
                 }
             }
             match self.pull().await? {

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, BoxStream};
 use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use reqwest::header::{CONTENT_LENGTH, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -26,7 +26,11 @@ pub(super) fn unavailable(url: &str, reason: impl Into<String>) -> StoreError {
 }
 
 /// Waits for something that the service does, at most `limit`.
-pub(super) async fn timed<T>(url: &str, limit: Duration, work: impl Future<Output = T>) -> Result<T, StoreError> {
+pub(super) async fn timed<T>(
+    url: &str,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, StoreError> {
     let waited = tokio::time::timeout(limit, work).await;
     waited.map_err(|_| unavailable(url, format!("it did not answer within {} s", limit.as_secs())))
 }
@@ -83,8 +87,9 @@ pub(super) async fn json<T: DeserializeOwned>(url: &str, response: Response) -> 
         }
         bytes.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| unavailable(url, format!("its answer cannot be read ({error}): is it a CAN Service?")))
+    serde_json::from_slice(&bytes).map_err(|error| {
+        unavailable(url, format!("its answer cannot be read ({error}): is it a CAN Service?"))
+    })
 }
 
 /// The `Content-Length` as it was sent. The client's own notion of it is 0 for HEAD.

@@ -96,7 +96,11 @@ impl Progress {
     }
 
     /// Waits for the answer to an upload for as long as it makes progress.
-    pub(super) async fn watch<T>(&self, url: &str, request: impl Future<Output = T>) -> Result<T, StoreError> {
+    pub(super) async fn watch<T>(
+        &self,
+        url: &str,
+        request: impl Future<Output = T>,
+    ) -> Result<T, StoreError> {
         let mut request = pin!(request);
         loop {
             let (pieces, complete) = self.now();

@@ -33,7 +33,8 @@ pub(super) fn watch(store: CanHttpStore, since: u64) -> BoxStream<'static, Resul
 }
 
 async fn open(store: &CanHttpStore, since: u64) -> Result<Response, StoreError> {
-    let request = store.request(Method::GET, &format!("events?since={since}")).header(ACCEPT, "text/event-stream");
+    let request =
+        store.request(Method::GET, &format!("events?since={since}")).header(ACCEPT, "text/event-stream");
     let response = store.send(request, None).await?;
     let is_stream = |value: &reqwest::header::HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
     if response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {

@@ -119,7 +119,10 @@ pub(super) async fn edit(
         (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
     ))]
-pub(super) async fn delete(State(service): Shared, HashPath(hash): HashPath) -> ApiResult<Success<AssetJson>> {
+pub(super) async fn delete(
+    State(service): Shared,
+    HashPath(hash): HashPath,
+) -> ApiResult<Success<AssetJson>> {
     service.live(hash).await?;
     Ok(Success::new(service.store.delete(hash).await?.into()))
 }

@@ -6,8 +6,8 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    HeaderMap, HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -114,7 +114,8 @@ fn header_value(text: &str) -> ApiResult<HeaderValue> {
 
 fn unsatisfiable(size: u64) -> ApiResult<ApiError> {
     let message = format!("the range lies outside the content, which has {size} bytes");
-    let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", message, "ask for less");
+    let error =
+        ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", message, "ask for less");
     Ok(error.with_header(CONTENT_RANGE, header_value(&format!("bytes */{size}"))?))
 }
 
@@ -157,7 +158,8 @@ fn disposition(record: &AssetRecord) -> ApiResult<HeaderValue> {
 fn file_name(record: &AssetRecord) -> String {
     let stored = record.meta.filename.as_deref().unwrap_or_default();
     let last = stored.rsplit(['/', '\\']).next().unwrap_or_default();
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let clean: String =
         last.chars().filter(|c| !c.is_control() && !turns(*c)).take(FILE_NAME_CHARS_MAX).collect();
     let clean = clean.trim().trim_start_matches('.');

@@ -20,15 +20,21 @@ impl From<StoreError> for ApiError {
         let message = error.to_string();
         let (status, code, hint) = match error {
             StoreError::NotFound(hash) => return not_found(hash),
-            StoreError::Corrupt(_) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, codes::CORRUPT, "run `can-sync scrub`: it heals from peers")
-            }
-            StoreError::Full(_) => {
-                (StatusCode::INSUFFICIENT_STORAGE, codes::DISK_FULL, "make room on the store's disk, then try again")
-            }
-            StoreError::ReadOnly(_) => {
-                (StatusCode::SERVICE_UNAVAILABLE, codes::READ_ONLY, "repair the disk, then start the service again")
-            }
+            StoreError::Corrupt(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                codes::CORRUPT,
+                "run `can-sync scrub`: it heals from peers",
+            ),
+            StoreError::Full(_) => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                codes::DISK_FULL,
+                "make room on the store's disk, then try again",
+            ),
+            StoreError::ReadOnly(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                codes::READ_ONLY,
+                "repair the disk, then start the service again",
+            ),
             StoreError::Invalid(_) => {
                 (StatusCode::BAD_REQUEST, "invalid", "/openapi.json describes what is expected")
             }

@@ -55,7 +55,8 @@ pub(super) async fn events(
         None => params.number("since")?,
     };
     let cursor = since.unwrap_or(*signal.borrow());
-    let changes = Changes { store: service.store.clone(), signal, cursor, page: VecDeque::new(), ended: false };
+    let changes =
+        Changes { store: service.store.clone(), signal, cursor, page: VecDeque::new(), ended: false };
     let stream = stream::unfold((changes, closing), |(mut changes, closing)| async move {
         let event = tokio::select! {
             () = closing.closed() => None,

@@ -125,7 +125,12 @@ impl Received {
         Ok(())
     }
 
-    async fn take_file(&mut self, store: &EmbeddedStore, mut field: Field<'_>, gauge: &Gauge) -> ApiResult<()> {
+    async fn take_file(
+        &mut self,
+        store: &EmbeddedStore,
+        mut field: Field<'_>,
+        gauge: &Gauge,
+    ) -> ApiResult<()> {
         if self.upload.is_some() {
             let hint = "send one request for each file";
             return Err(ApiError::bad_request("file_repeated", "the form has two parts named 'file'", hint));
@@ -149,7 +154,9 @@ impl Received {
         while let Some(chunk) = chunk(&mut field, gauge).await? {
             self.count(&chunk)?;
             if text.len() + chunk.len() > META_BYTES_MAX {
-                return Err(invalid_metadata(format!("the part '{name}' is longer than {META_BYTES_MAX} bytes")));
+                return Err(invalid_metadata(format!(
+                    "the part '{name}' is longer than {META_BYTES_MAX} bytes"
+                )));
             }
             text.extend_from_slice(&chunk);
         }

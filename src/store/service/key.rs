@@ -36,7 +36,9 @@ pub enum KeyError {
     #[error("the sync API key {} can be read by other users: run `chmod 600` on it", .0.display())]
     Exposed(PathBuf),
     /// Empty, too long, or with characters that no header can carry.
-    #[error("{0} holds no usable sync API key: it must be one line of 1 to {KEY_BYTES_MAX} visible ASCII characters")]
+    #[error(
+        "{0} holds no usable sync API key: it must be one line of 1 to {KEY_BYTES_MAX} visible ASCII characters"
+    )]
     Malformed(String),
 }
 

@@ -11,7 +11,10 @@ use crate::store::embedded::{ListPage, MetaPatch, StoredAsset};
 #[derive(Serialize, Deserialize, ToSchema, Clone, PartialEq, Eq, Debug)]
 pub struct AssetJson {
     /// SHA-256 of the content: 64 lower-case hexadecimal digits.
-    #[schema(pattern = "^[0-9a-f]{64}$", example = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
+    #[schema(
+        pattern = "^[0-9a-f]{64}$",
+        example = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )]
     pub hash: String,
     /// Length of the content in bytes.
     pub size: u64,

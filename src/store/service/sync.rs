@@ -9,7 +9,6 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::StreamExt;
 
 use super::{Shared, content, key};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
@@ -36,7 +35,10 @@ pub(super) async fn require_key(State(service): Shared, request: Request, next: 
         return next.run(request).await;
     }
     let message = "this path needs the service's sync API key";
-    let hint = format!("send it in the header {}; the service prints where its key is kept when it starts", key::HEADER);
+    let hint = format!(
+        "send it in the header {}; the service prints where its key is kept when it starts",
+        key::HEADER
+    );
     ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message, hint).into_response()
 }
 
@@ -217,8 +219,11 @@ impl Slots {
     /// Puts the store's outcomes into the gaps.
     fn fill(self, outcomes: Vec<Outcome>) -> ApiResult<Vec<(ContentHash, Outcome)>> {
         let mut outcomes = outcomes.into_iter();
-        let filled: Option<Vec<_>> =
-            self.0.into_iter().map(|(hash, known)| Some((hash, known.or_else(|| outcomes.next())?))).collect();
+        let filled: Option<Vec<_>> = self
+            .0
+            .into_iter()
+            .map(|(hash, known)| Some((hash, known.or_else(|| outcomes.next())?)))
+            .collect();
         filled.ok_or_else(|| {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             ApiError::new(status, "internal", "the store left an asset without an outcome", "report this")
@@ -245,7 +250,11 @@ fn protobuf_body(request: Request) -> ApiResult<Body> {
 }
 
 fn malformed(message: impl Into<String>) -> ApiError {
-    ApiError::bad_request("malformed_body", message, "see proto/can_sync.proto, and the versions of both programs")
+    ApiError::bad_request(
+        "malformed_body",
+        message,
+        "see proto/can_sync.proto, and the versions of both programs",
+    )
 }
 
 fn body_error(error: BodyError) -> ApiError {

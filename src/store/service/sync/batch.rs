@@ -93,7 +93,7 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: std::fmt::Display,
 {
-    let mut file = store.begin_receive(length)?;
+    let mut file = store.begin_receive().await?;
     let mut left = length;
     while left > 0 {
         let chunk = body.content(left).await.map_err(body_error)?;
@@ -130,7 +130,12 @@ impl Parts {
         let Some(committing) = self.committing.take() else { return Ok(()) };
         let outcomes = committing.await.map_err(|error| {
             let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-            ApiError::new(status, "internal", format!("a commit failed: {error}"), "see the log of the service")
+            ApiError::new(
+                status,
+                "internal",
+                format!("a commit failed: {error}"),
+                "see the log of the service",
+            )
         })?;
         self.outcomes.extend(outcomes?);
         Ok(())
