@@ -92,9 +92,12 @@ async fn run(options: Options) -> Result<(), StartError> {
     let Options { listen, data_dir, sync_api_key_file, disk_reserve, allowed_host } = options;
     let shutdown = shutdown_signal().map_err(StartError::Signals)?;
     // First, so that a second start on the same port changes nothing on disk.
-    let listener = TcpListener::bind(listen).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortInUse(listen),
-        _ => StartError::Listen { addr: listen, source },
+    let listener = TcpListener::bind(listen).await.map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            StartError::PortInUse(listen)
+        } else {
+            StartError::Listen { addr: listen, source }
+        }
     })?;
     let addr = listener.local_addr().map_err(|source| StartError::Listen { addr: listen, source })?;
     let config = EmbeddedConfig { dir: data_dir.clone(), disk_reserve_bytes: disk_reserve.as_u64() };

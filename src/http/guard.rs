@@ -46,8 +46,9 @@ pub struct GuardSettings {
 
 /// Puts the guard, the default headers and the fallbacks in the envelope around everything in `router`.
 pub fn protect(router: Router, settings: GuardSettings) -> Router {
-    let allowed_hosts = settings.allowed_hosts.iter().map(|host| normal_host(host)).collect();
-    let settings = Arc::new(GuardSettings { allowed_hosts, ..settings });
+    let GuardSettings { bound_addr, allowed_hosts, hosts_setting } = settings;
+    let allowed_hosts = allowed_hosts.iter().map(|host| normal_host(host)).collect();
+    let settings = Arc::new(GuardSettings { bound_addr, allowed_hosts, hosts_setting });
     router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

@@ -165,21 +165,18 @@ impl CanHttpStore {
     }
 
     async fn read_records(&self, hashes: Vec<ContentHash>) -> Result<Vec<AssetRecord>, StoreError> {
-        let request = match hashes.len() {
-            0 => return Ok(Vec::new()),
-            1..=QUERY_HASHES_MAX => {
-                let list: Vec<String> = hashes.iter().map(ToString::to_string).collect();
-                self.request(Method::GET, &format!("sync/records?hash={}", list.join(",")))
-            }
-            ..=BATCH_MAX => {
-                let body: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-                self.request(Method::POST, "sync/records/query").header(CONTENT_TYPE, PROTOBUF).body(body)
-            }
-            many => {
-                return Err(StoreError::Invalid(format!(
-                    "{many} records at a time are too many: at most {BATCH_MAX}"
-                )));
-            }
+        if hashes.is_empty() {
+            return Ok(Vec::new());
+        }
+        if hashes.len() > BATCH_MAX {
+            return Err(StoreError::Invalid(format!("at most {BATCH_MAX} records can be read at once")));
+        }
+        let request = if hashes.len() <= QUERY_HASHES_MAX {
+            let list: Vec<String> = hashes.iter().map(ToString::to_string).collect();
+            self.request(Method::GET, &format!("sync/records?hash={}", list.join(",")))
+        } else {
+            let body: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+            self.request(Method::POST, "sync/records/query").header(CONTENT_TYPE, PROTOBUF).body(body)
         };
         let max = hashes.len();
         let messages = self.messages::<WireRecord>(self.send(request, None).await?, max).await?;
@@ -198,7 +195,7 @@ impl CanHttpStore {
             let response = self.send(self.request(Method::HEAD, &path), Some(hash)).await?;
             let total =
                 answer::content_length(&response).ok_or_else(|| self.garbled(&"it gives no length"))?;
-            return self.empty(total, offset);
+            return empty(total, offset);
         }
         let mut request = self.request(Method::GET, &path);
         let partial = offset > 0 || length.is_some();
@@ -210,7 +207,7 @@ impl CanHttpStore {
         let response = sent.map_err(|error| fail(self.url(), &error))?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             let total = response.headers().get(CONTENT_RANGE).and_then(answer::total_of_unsatisfied);
-            return self.empty(total.ok_or_else(|| self.garbled(&"it gives no length"))?, offset);
+            return empty(total.ok_or_else(|| self.garbled(&"it gives no length"))?, offset);
         }
         let response = check(self.url(), response, Some(hash)).await?;
         let (start, total) = if response.status() == StatusCode::PARTIAL_CONTENT {
@@ -226,14 +223,6 @@ impl CanHttpStore {
         Ok(ContentReader { total, chunks: answer::content(self.url().to_owned(), response, expected) })
     }
 
-    /// A reader of nothing at `offset` of content that has `total` bytes.
-    fn empty(&self, total: u64, offset: u64) -> Result<ContentReader, StoreError> {
-        if offset > total {
-            return Err(StoreError::Invalid(format!("offset {offset} lies past the end of {total} bytes")));
-        }
-        Ok(ContentReader { total, chunks: futures::stream::empty().boxed() })
-    }
-
     async fn send_batch(&self, batch: Vec<IncomingAsset>) -> Result<Vec<Outcome>, StoreError> {
         let hashes: Vec<_> = batch.iter().map(|asset| asset.record.hash).collect();
         let (body, progress) = upload::body(batch);
@@ -247,7 +236,9 @@ impl CanHttpStore {
     async fn send_records(&self, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
         let hashes: Vec<_> = records.iter().map(|record| record.hash).collect();
         let mut body = Vec::new();
-        records.iter().for_each(|record| put(&mut body, &WireRecord::from(record)));
+        for record in &records {
+            put(&mut body, &WireRecord::from(record));
+        }
         let request = self.request(Method::POST, "sync/records").header(CONTENT_TYPE, PROTOBUF).body(body);
         let sent = timed(self.url(), upload::COMMIT_TIMEOUT, request.send()).await?;
         let response = check(self.url(), sent.map_err(|error| fail(self.url(), &error))?, None).await?;
@@ -265,6 +256,14 @@ impl CanHttpStore {
         let outcomes: Option<Vec<_>> = results.into_iter().map(outcome_of).collect();
         outcomes.ok_or_else(|| self.garbled(&"an outcome is unknown"))
     }
+}
+
+/// A reader of nothing at `offset` of content that has `total` bytes.
+fn empty(total: u64, offset: u64) -> Result<ContentReader, StoreError> {
+    if offset > total {
+        return Err(StoreError::Invalid(format!("offset {offset} lies past the end of {total} bytes")));
+    }
+    Ok(ContentReader { total, chunks: futures::stream::empty().boxed() })
 }
 
 /// The URL of the API at what the user configured.

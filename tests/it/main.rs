@@ -1,4 +1,5 @@
 //! Everything that is tested from outside a module, in one binary.
 
+mod service_http;
 mod store_embedded;
 mod support;

@@ -1,1 +1,3 @@
 //! Helpers that several tests share.
+
+pub(crate) mod service;

@@ -23,7 +23,7 @@ use crate::store::{IncomingAsset, IncomingContent, ReceivedFile, StoreError};
 /// How long the service may take nothing of the body.
 const STALL: Duration = Duration::from_secs(30);
 /// How long it may take to make a batch durable once it has all of it: disks may have much to write.
-pub(super) const COMMIT_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const COMMIT_TIMEOUT: Duration = Duration::from_mins(2);
 /// What is read from a file at a time.
 const READ_BYTES: usize = 256 << 10;
 

@@ -3,6 +3,8 @@
 //! Content comes from strangers: it is served as a download under its stored media type, with sniffing and scripts
 //! forbidden. It never changes under its name, so it may be cached for ever.
 
+use std::fmt::Write;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
@@ -147,7 +149,8 @@ fn disposition(record: &AssetRecord) -> ApiResult<HeaderValue> {
         if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            // Writing to a string cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
         }
     }
     header_value(&format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"))

@@ -108,6 +108,10 @@ pub struct StatusJson {
 /// New values of metadata. A field that is not given stays as it is; null clears one that may be absent.
 #[derive(Deserialize, ToSchema, Default, Debug)]
 #[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::option_option,
+    reason = "absent, null and a value are three things, as in the store's patch"
+)]
 pub(super) struct MetaPatchJson {
     /// Media type.
     #[serde(deserialize_with = "given")]

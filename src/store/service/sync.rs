@@ -160,7 +160,9 @@ pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResul
     let body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
     let results = batch::ingest(&service.store, body).await?;
     let mut answer = Vec::new();
-    results.into_iter().for_each(|(hash, outcome)| put(&mut answer, &result_of(hash, outcome)));
+    for (hash, outcome) in results {
+        put(&mut answer, &result_of(hash, outcome));
+    }
     Ok(protobuf(answer))
 }
 
@@ -233,7 +235,9 @@ impl Slots {
 
 fn encode(records: &[AssetRecord]) -> Vec<u8> {
     let mut body = Vec::new();
-    records.iter().for_each(|record| put(&mut body, &WireRecord::from(record)));
+    for record in records {
+        put(&mut body, &WireRecord::from(record));
+    }
     body
 }
 
