@@ -1,3 +1,5 @@
 //! Helpers that several tests share.
 
+pub(crate) mod agent;
+pub(crate) mod probe;
 pub(crate) mod service;
