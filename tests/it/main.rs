@@ -1,6 +1,9 @@
 //! Everything that is tested from outside a module, in one binary.
 
+mod actors_md;
 mod agent_api;
 mod service_http;
+mod signals;
 mod store_embedded;
+mod supervisor;
 mod support;
