@@ -1,6 +1,7 @@
 //! Everything that is tested from outside a module, in one binary.
 
 mod actors_md;
+mod agent_api;
 mod service_http;
 mod sessions;
 mod signals;

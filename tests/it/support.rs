@@ -1,5 +1,6 @@
 //! Helpers that several tests share.
 
+pub(crate) mod agent;
 pub(crate) mod embedded;
 pub(crate) mod faulty;
 pub(crate) mod probe;
