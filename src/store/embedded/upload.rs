@@ -103,6 +103,50 @@ impl Upload {
     }
 }
 
+/// Content from a peer on its way into a file of the store's own directory, for
+/// [`ingest`](crate::store::ContentStore::ingest) to move. Dropping it leaves nothing behind.
+pub struct Receive {
+    store: EmbeddedStore,
+    file: HashingFile,
+}
+
+impl Receive {
+    pub(super) async fn begin(store: EmbeddedStore) -> Result<Self, StoreError> {
+        store.0.shared.check_writable()?;
+        let file = temporary_file(&store).await?;
+        Ok(Self { store, file })
+    }
+
+    /// Takes more bytes; waits while the disk or the processor is behind.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        let shared = &self.store.0.shared;
+        shared.check_writable()?;
+        shared.space.claim(chunk.len() as u64)?;
+        let pushed = self.file.push(chunk).await;
+        pushed.map_err(|error| note(&self.store, self.file.explain(&error), &error))
+    }
+
+    /// Writes what is left and makes the file durable.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn finish(self) -> Result<ReceivedFile, StoreError> {
+        complete(&self.store, self.file).await
+    }
+}
+
+async fn temporary_file(store: &EmbeddedStore) -> Result<HashingFile, StoreError> {
+    let store = store.clone();
+    let create = move || {
+        let tmp = store.0.shared.layout.tmp();
+        HashingFile::create(&tmp).map_err(|error| store.io_failed("make a temporary file", &error))
+    };
+    blocking("make a temporary file", create).await
+}
+
 async fn complete(store: &EmbeddedStore, mut file: HashingFile) -> Result<ReceivedFile, StoreError> {
     match file.complete().await {
         Ok(hashes) => Ok(file.into_received(hashes)),
