@@ -2,4 +2,6 @@
 
 mod store_conformance;
 mod store_embedded;
+mod store_list;
+mod store_merge;
 mod support;
