@@ -7,5 +7,7 @@ mod sessions;
 mod signals;
 mod store_conformance;
 mod store_embedded;
+mod store_list;
+mod store_merge;
 mod supervisor;
 mod support;
