@@ -2,6 +2,7 @@
 
 mod actors_md;
 mod agent_api;
+mod cli;
 mod service_http;
 mod sessions;
 mod signals;
