@@ -1,6 +1,3 @@
-//! The command lines: one module per program or command. The only place that prints.
-
-pub mod can_service;
 //! The command line: one file per command, and what they share.
 //!
 //! Results go to stdout, messages to stderr. Commands that need the daemon talk to its HTTP API ([`client`]); those that
@@ -15,6 +12,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use crate::config::{Config, FlagValue, HttpUrl, Loaded, Sources};
 
 mod assets;
+pub mod can_service;
 mod client;
 mod completions;
 mod config;
