@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::view::{AgentView, ChannelReport, ChannelState, StoreMode};
+use super::view::{AgentView, StoreMode};
 use crate::node::status::ActorStatus;
+use crate::peer::report::{ChannelReport, ChannelState};
 use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
 use crate::store::StoreStatus;
 
