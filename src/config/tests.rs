@@ -125,7 +125,7 @@ fn every_setting_can_come_from_the_environment() {
     assert_eq!(config.discovery.bootstrap, ["one", "two"]);
     assert_eq!(config.discovery.pkarr_relays[1].as_str(), "http://127.0.0.1:2/");
     assert_eq!(config.limits.in_flight_bytes, 16 << 20);
-    assert_eq!(config.full_scan_interval, Duration::from_secs(60));
+    assert_eq!(config.full_scan_interval, Duration::from_mins(1));
     assert_eq!(config.sync_passphrase.as_ref().unwrap().expose_secret(), "12345");
     assert_eq!(config.relay_url, RelaySetting::Default);
     assert_eq!(loaded.origin("relay_url"), Origin::Default, "an empty variable is not set");

@@ -112,8 +112,9 @@ fn content_goes_where_the_user_says_and_nowhere_else() {
     assert_eq!(run(&user, &daemon, &["get", &hash, "--json"]).code, 2);
     #[cfg(unix)]
     {
-        assert_eq!(run(&user, &daemon, &["get", &hash, "-o", "/dev/null"]).code, 2);
         use std::os::unix::fs::FileTypeExt as _;
+
+        assert_eq!(run(&user, &daemon, &["get", &hash, "-o", "/dev/null"]).code, 2);
         let null = std::fs::metadata("/dev/null").expect("the null device");
         assert!(null.file_type().is_char_device(), "a device is not replaced by a file");
         user.write("target", "old");
