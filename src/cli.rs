@@ -1,3 +1,6 @@
+//! The command lines: one module per program or command. The only place that prints.
+
+pub mod can_service;
 //! The command line: one file per command, and what they share.
 //!
 //! Results go to stdout, messages to stderr. Commands that need the daemon talk to its HTTP API ([`client`]); those that

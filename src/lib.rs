@@ -3,7 +3,9 @@
 pub mod actor;
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod identity;
+pub mod library;
 pub mod node;
 pub mod peer;
 pub mod proto;

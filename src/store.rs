@@ -14,7 +14,12 @@ use crate::record::{AssetRecord, ContentHash};
 
 pub mod can_http;
 pub mod embedded;
+pub mod feed;
+pub mod hashing_file;
 pub mod service;
+pub mod sync_wire;
+
+pub use hashing_file::HashingFile;
 
 /// A store, shared by whoever needs it. Outlives any actor.
 pub type StoreRef = Arc<dyn ContentStore>;

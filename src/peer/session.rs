@@ -48,6 +48,8 @@ const PROBE_AFTER: Duration = Duration::from_secs(15);
 const PROBE_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Time between attempts at a reconciliation that failed.
 const RECONCILE_RETRY: Duration = Duration::from_secs(5);
+/// Time until assets that could not be moved are found and tried again.
+const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
 
 /// Size and fingerprint of a library, ours or theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -169,8 +171,13 @@ pub enum Input {
         /// Why it failed, if it did.
         result: Result<(), String>,
     },
+    /// Changes of the store were missed; a reconciliation will find them.
+    ChangesLost,
     /// A user wants to know for sure: compare afresh.
-    Verify,
+    Verify {
+        /// Number of this wish; the standing says when it was fulfilled.
+        round: u64,
+    },
     /// Time passed.
     Tick,
 }
@@ -249,6 +256,8 @@ pub struct Session {
     settings: SessionSettings,
     theirs: Summary,
     recon: Recon,
+    /// When the last reconciliation was opened here.
+    opened_at: Instant,
     /// What the peer asked for by id, to be offered first.
     answers: VecDeque<ContentHash>,
     /// Ids that it asked for and that are not in `answers` yet.
@@ -267,6 +276,8 @@ pub struct Session {
     asked: HashSet<RecordId>,
     taken: HashMap<ContentHash, Taken>,
     taken_offers: usize,
+    /// Number and bytes of those in `taken` whose content is wanted.
+    wanted: (u64, u64),
     failed_here: HashSet<ContentHash>,
     echoes: HashMap<ContentHash, [u8; 32]>,
     echo_order: VecDeque<ContentHash>,
@@ -274,7 +285,9 @@ pub struct Session {
     /// A question on its way: its number and when it was asked.
     probe: Option<(u64, Instant)>,
     next_nonce: u64,
-    verifying: bool,
+    /// The round of comparing afresh that is under way, and the last one that ended.
+    verifying: Option<u64>,
+    verified: u64,
     /// Fingerprints (ours, theirs) that a reconciliation was last opened for. Some differences are meant to stay, such
     /// as deletions that are not applied here; they are not worth a second one.
     reconciled_for: Option<(Summary, Summary)>,
@@ -304,6 +317,7 @@ impl Session {
             settings,
             theirs,
             recon,
+            opened_at: now,
             answers: VecDeque::new(),
             resolving: 0,
             queue: VecDeque::new(),
@@ -315,13 +329,15 @@ impl Session {
             asked: HashSet::new(),
             taken: HashMap::new(),
             taken_offers: 0,
+            wanted: (0, 0),
             failed_here: HashSet::new(),
             echoes: HashMap::new(),
             echo_order: VecDeque::new(),
             last_heard: now,
             probe: None,
             next_nonce: 1,
-            verifying: false,
+            verifying: None,
+            verified: 0,
             reconciled_for: None,
             last_error: None,
         };
@@ -363,7 +379,8 @@ impl Session {
                 self.to_ask.extend(need);
             }
             Input::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
-            Input::Verify => self.verifying = true,
+            Input::ChangesLost => self.queue_overflowed = true,
+            Input::Verify { round } => self.verifying = Some(round),
             Input::Tick => self.on_tick(now, &mut out),
         }
         self.pump(now, &mut out);
@@ -474,8 +491,10 @@ impl Session {
                 }
                 Verdict::Fetch => {
                     self.expect_echo(&record);
-                    if let Some(taken) = self.taken.get_mut(&record.hash) {
-                        taken.wanted_bytes = Some(record.size);
+                    if let Some(taken) = self.taken.get_mut(&record.hash)
+                        && taken.wanted_bytes.replace(record.size).is_none()
+                    {
+                        self.wanted = (self.wanted.0 + 1, self.wanted.1 + record.size);
                     }
                     fetch.push(record);
                 }
@@ -497,10 +516,9 @@ impl Session {
     fn settle(&mut self, hashes: Vec<ContentHash>, out: &mut Vec<Effect>) {
         let mut have = Vec::with_capacity(hashes.len());
         for hash in hashes {
-            let Some(taken) = self.taken.remove(&hash) else { continue };
-            self.taken_offers = self.taken_offers.saturating_sub(taken.offers as usize);
+            let offers = self.close_taken(&hash);
             self.failed_here.remove(&hash);
-            for _ in 0..taken.offers {
+            for _ in 0..offers {
                 have.push(bytes::Bytes::copy_from_slice(&hash.0));
             }
         }
@@ -509,16 +527,25 @@ impl Session {
         }
     }
 
+    /// Forgets the peer's offers of `hash`; how many there were.
+    fn close_taken(&mut self, hash: &ContentHash) -> u32 {
+        let Some(taken) = self.taken.remove(hash) else { return 0 };
+        self.taken_offers = self.taken_offers.saturating_sub(taken.offers as usize);
+        if let Some(bytes) = taken.wanted_bytes {
+            self.wanted = (self.wanted.0 - 1, self.wanted.1 - bytes);
+        }
+        taken.offers
+    }
+
     fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<Effect>) {
         for (hash, reason) in failures {
-            let Some(taken) = self.taken.remove(&hash) else { continue };
-            self.taken_offers = self.taken_offers.saturating_sub(taken.offers as usize);
+            let offers = self.close_taken(&hash);
             self.echoes.remove(&hash);
-            if self.failed_here.len() < OFFERS_TAKEN_MAX {
+            if offers > 0 && self.failed_here.len() < OFFERS_TAKEN_MAX {
                 self.failed_here.insert(hash);
             }
             self.last_error = Some(format!("{}: {reason}", hash.short()));
-            for _ in 0..taken.offers {
+            for _ in 0..offers {
                 out.push(Effect::Send(frame::Kind::Error(proto::Error {
                     code: 422,
                     message: reason.clone(),
@@ -618,15 +645,18 @@ impl Session {
             return;
         }
         if ours.same_records(&theirs) || self.reconciled_for == Some((ours, theirs)) {
-            self.verifying = false;
+            if let Some(round) = self.verifying.take() {
+                self.verified = round;
+            }
         } else {
             self.reconciled_for = Some((ours, theirs));
-            self.open_reconciliation(out);
+            self.open_reconciliation(now, out);
         }
     }
 
-    fn open_reconciliation(&mut self, out: &mut Vec<Effect>) {
+    fn open_reconciliation(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.recon = Recon::Running;
+        self.opened_at = now;
         self.refused_there.clear();
         self.failed_here.clear();
         self.queue_overflowed = false;
@@ -657,11 +687,15 @@ impl Session {
         }
         let retry = match self.recon {
             Recon::Failed { at } => now.duration_since(at) > RECONCILE_RETRY,
-            Recon::Ended => self.queue_overflowed && self.queue.is_empty(),
+            Recon::Ended if self.is_busy() => false,
+            Recon::Ended => {
+                let due = now.duration_since(self.opened_at) > INCOMPLETE_RETRY;
+                self.queue_overflowed || (self.is_incomplete() && due)
+            }
             Recon::Expected | Recon::Running => false,
         };
         if retry {
-            self.open_reconciliation(out);
+            self.open_reconciliation(now, out);
         }
     }
 
@@ -691,7 +725,7 @@ impl Session {
                 rids: rids.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect(),
             })));
         }
-        if self.verifying && self.probe.is_none() && !self.is_busy() {
+        if self.verifying.is_some() && self.probe.is_none() && !self.is_busy() {
             self.ask(now, out);
         }
     }
@@ -709,19 +743,18 @@ impl Session {
             || !self.taken.is_empty()
     }
 
+    /// Whether something failed that a later reconciliation may mend.
+    fn is_incomplete(&self) -> bool {
+        !self.refused_there.is_empty() || !self.failed_here.is_empty()
+    }
+
     /// How things stand.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let wanted: (u64, u64) = self
-            .taken
-            .values()
-            .filter_map(|taken| taken.wanted_bytes)
-            .fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
         let reconciling = self.recon != Recon::Ended;
-        let incomplete = !self.refused_there.is_empty() || !self.failed_here.is_empty();
-        let state = if self.is_busy() && !reconciling || incomplete {
+        let state = if self.is_busy() && !reconciling || self.is_incomplete() {
             PeerState::Syncing
-        } else if reconciling || self.verifying {
+        } else if reconciling || self.verifying.is_some() {
             PeerState::Reconciling
         } else {
             PeerState::InSync
@@ -729,13 +762,14 @@ impl Session {
         Standing {
             state,
             assets: self.theirs.assets,
-            missing_here: wanted.0 + (self.asked.len() + self.to_ask.len() + self.failed_here.len()) as u64,
-            missing_here_bytes: wanted.1,
+            missing_here: self.wanted.0 + (self.asked.len() + self.to_ask.len() + self.failed_here.len()) as u64,
+            missing_here_bytes: self.wanted.1,
             missing_there: (self.answers.len()
                 + self.queue.len()
                 + self.open_offers.len()
                 + self.refused_there.len()) as u64,
             last_error: self.last_error.clone(),
+            verified: self.verified,
         }
     }
 }
@@ -755,6 +789,8 @@ pub struct Standing {
     pub missing_there: u64,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// The last round of comparing afresh that ended.
+    pub verified: u64,
 }
 
 fn violation(what: &str) -> Effect {

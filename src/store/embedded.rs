@@ -1,1 +1,297 @@
-//! The embedded store.
+//! The embedded store: SQLite and a directory of files.
+//!
+//! # Who does what
+//! One thread writes ([`writer`]): it commits whatever is queued as one transaction, and acknowledges after the commit.
+//! A few connections read ([`readers`]) and never wait for it. Hashing, and the writing of content that is too large
+//! for the database, happen before a change is queued, on blocking threads
+//! ([`HashingFile`](super::hashing_file::HashingFile), [`incoming`]).
+//!
+//! # Where content lies
+//! Up to 64 KiB in the database, in a table of its own. Larger content in `content/ab/cd/<hash>`; [`writer`] says how
+//! it gets there so that no crash leaves a record without its file, or a file without its record.
+//! Content of deleted assets stays in its place for 30 days, listed in the table `trash`, from where it comes back
+//! if a live version wins over the tombstone.
+//!
+//! # The feed
+//! The records in the order of their latest change. The number of the last change is stored apart from the records:
+//! it never goes back, whatever is purged. A cursor below the greatest purged number is answered with a reset, as a
+//! deletion may have been missed. Only the cursors of a reading that began at 0 are exempt, since such a reader has
+//! nothing to miss; the store remembers where the latest pages of those ended.
+//!
+//! # When the disk fails
+//! Full: the change is refused and nothing of it stays; the next one is tried again. An I/O error in a write, fsync or
+//! commit: the store takes no more writes until it is opened again, because the kernel may have dropped what it could
+//! not write. It goes on reading.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use self::layout::Layout;
+use self::readers::Readers;
+use self::space::Space;
+use self::tx::{Totals, Tx};
+use self::writer::{Msg, Task};
+use crate::record::ContentHash;
+use crate::store::{ReceivedFile, StoreError};
+
+mod content;
+mod contract;
+mod edit;
+pub(crate) mod failure;
+mod incoming;
+mod layout;
+mod merge;
+mod open;
+mod purge;
+mod query;
+mod readers;
+mod rows;
+mod schema;
+mod space;
+mod tx;
+mod types;
+mod upload;
+mod writer;
+
+pub use self::purge::Purged;
+pub use self::types::{
+    EmbeddedConfig, IngestFields, Ingested, ListFilter, ListPage, ListQuery, MetaPatch, Order, StoredAsset,
+};
+pub use self::upload::{Receive, Upload};
+
+/// Largest content that is kept inside the database, in bytes.
+pub const INLINE_BYTES_MAX: u64 = 64 * 1024;
+/// Most hashes in one question.
+const HASHES_MAX: usize = 1000;
+/// Changes that may be queued before the next one has to wait.
+const QUEUE_TASKS: usize = 1024;
+/// Longest wait for a place in the queue, and then for the commit. A commit takes milliseconds; a disk that takes this
+/// long is as good as gone.
+const WRITE_TIMEOUT: Duration = Duration::from_mins(2);
+/// How many ends of pages of full readings are remembered.
+const WALKS_MAX: usize = 256;
+
+/// A store in a directory of this machine. Cheap to clone; [`close`](Self::close) it before another one is opened on
+/// the same directory.
+#[derive(Clone)]
+pub struct EmbeddedStore(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    /// To the writer; `None` once closed.
+    queue: Mutex<Option<SyncSender<Msg>>>,
+    turns: Arc<Semaphore>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the store's methods and its writer both see.
+struct Shared {
+    layout: Layout,
+    space: Space,
+    readers: Readers,
+    /// Transactions committed for changes since the store was opened.
+    commits: AtomicU64,
+    purge_floor: AtomicU64,
+    /// Why there are no more writes.
+    read_only: Mutex<Option<String>>,
+    /// Where pages of full readings ended that have not passed the purge floor yet.
+    walks: Mutex<VecDeque<u64>>,
+    seq: watch::Receiver<u64>,
+}
+
+impl Shared {
+    fn read_only(&self) -> Option<String> {
+        self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first reason stays: it is the cause of those that follow.
+    fn set_read_only(&self, why: String) {
+        self.read_only.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+
+    fn check_writable(&self) -> Result<(), StoreError> {
+        self.read_only().map_or(Ok(()), |why| Err(StoreError::ReadOnly(why)))
+    }
+
+    /// Whether a reader at `since` may have missed something.
+    fn needs_reset(&self, since: u64, totals: &Totals) -> bool {
+        let missed = since != 0 && since < totals.purge_floor && !self.is_walk(since);
+        missed || since > totals.last_seq
+    }
+
+    fn is_walk(&self, since: u64) -> bool {
+        self.walks.lock().unwrap_or_else(PoisonError::into_inner).contains(&since)
+    }
+
+    fn remember_walk(&self, page_end: u64) {
+        let mut walks = self.walks.lock().unwrap_or_else(PoisonError::into_inner);
+        if !walks.contains(&page_end) {
+            if walks.len() == WALKS_MAX {
+                walks.pop_front();
+            }
+            walks.push_back(page_end);
+        }
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a directory, making it if there is none. Takes the directory for this process alone, removes
+    /// what a crash left behind, migrates an older database (a copy of which is kept beside it), purges what is old.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: another process has the store open, the directory cannot be written, the database is damaged
+    /// or newer than this program. [`StoreError::Full`].
+    pub async fn open(config: EmbeddedConfig) -> Result<Self, StoreError> {
+        let dir = config.dir.clone();
+        tokio::task::spawn_blocking(move || open::open(config)).await.map_err(|error| StoreError::Io {
+            action: format!("open the store in {}", dir.display()),
+            reason: error.to_string(),
+        })?
+    }
+
+    /// Begins to take content from a user.
+    pub fn begin_upload(&self) -> Upload {
+        Upload::new(self.clone())
+    }
+
+    /// Begins to take content from a peer that is too large to be held in memory.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`], [`StoreError::Io`].
+    pub async fn begin_receive(&self) -> Result<Receive, StoreError> {
+        Receive::begin(self.clone()).await
+    }
+
+    /// An asset or its tombstone.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn asset(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
+        let found = self.0.shared.readers.run("look up an asset", move |conn| rows::find(conn, hash)).await?;
+        Ok(found.map(|held| held.asset))
+    }
+
+    /// Live assets, filtered, ordered by creation, in pages. A cursor keeps its place whatever is added meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a cursor that is not one of this order, or too many hashes; [`StoreError::Io`].
+    pub async fn list(&self, query: ListQuery) -> Result<ListPage, StoreError> {
+        let query = query::Prepared::new(query)?;
+        self.0.shared.readers.run("list assets", move |conn| query.run(conn)).await
+    }
+
+    /// Changes the metadata of a live asset. Nothing is written if it is that already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for a deleted one; [`StoreError::Invalid`] for metadata over its limits; the
+    /// errors of writing.
+    pub async fn patch(&self, hash: ContentHash, patch: MetaPatch) -> Result<StoredAsset, StoreError> {
+        self.submit(Vec::new(), 0, move |tx| edit::patch(tx, hash, patch)).await
+    }
+
+    /// Deletes a live asset: a tombstone remains, and its content stays in the trash for 30 days.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for one deleted before; the errors of writing.
+    pub async fn delete(&self, hash: ContentHash) -> Result<StoredAsset, StoreError> {
+        self.submit(Vec::new(), 0, move |tx| edit::delete(tx, hash)).await
+    }
+
+    /// The number of the last committed change, whenever it rises. Ends when the store is closed.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.shared.seq.clone()
+    }
+
+    /// Removes content deleted 30 days before `now_ms` and tombstones of 180 days, as the store does by itself when it
+    /// is opened and every day after.
+    ///
+    /// # Errors
+    /// The errors of writing.
+    pub async fn purge(&self, now_ms: u64) -> Result<Purged, StoreError> {
+        self.0.shared.check_writable()?;
+        let _turn = self.turn().await?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Msg::Purge { now_ms, reply })?;
+        in_time(answer).await
+    }
+
+    /// Transactions committed for changes since the store was opened; many changes share one.
+    pub fn commits(&self) -> u64 {
+        self.0.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// The directory that this store is in.
+    pub fn dir(&self) -> PathBuf {
+        self.0.shared.layout.dir.clone()
+    }
+
+    /// Commits what is queued, ends the writer, and gives the directory free. Whatever is asked afterwards fails.
+    pub async fn close(&self) {
+        self.0.turns.close();
+        // One place is left in the queue for this message, so it is never refused for want of room.
+        let _ = self.send(Msg::Stop);
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.shared.readers.close().await;
+        let writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            let joined = tokio::task::spawn_blocking(move || writer.join());
+            if tokio::time::timeout(WRITE_TIMEOUT, joined).await.is_err() {
+                tracing::error!("the store's writer did not end in time");
+            }
+        }
+    }
+
+    /// Queues a change and waits until it is durable. `files` are in their places before `run` is called; `bytes` is
+    /// roughly what the change adds to the database.
+    async fn submit<T: Send + 'static>(
+        &self,
+        files: Vec<ReceivedFile>,
+        bytes: usize,
+        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0.shared.check_writable()?;
+        let turn = self.turn().await?;
+        let (reply, answer) = oneshot::channel();
+        let task = Task { files, bytes, run: Some(run), answer: None, reply, _turn: turn };
+        self.send(Msg::Work(Box::new(task)))?;
+        in_time(answer).await
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        tokio::time::timeout(WRITE_TIMEOUT, Arc::clone(&self.0.turns).acquire_owned())
+            .await
+            .map_err(|_| not_written("the disk does not keep up"))?
+            .map_err(|_| not_written("the store is closed"))
+    }
+
+    fn send(&self, msg: Msg) -> Result<(), StoreError> {
+        let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = queue.as_ref().is_some_and(|queue| queue.try_send(msg).is_ok());
+        if sent { Ok(()) } else { Err(not_written("the store is closed")) }
+    }
+}
+
+/// Waits for the writer's answer.
+async fn in_time<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(WRITE_TIMEOUT, answer)
+        .await
+        .map_err(|_| not_written("the disk does not answer; whether the change was made is not known"))?
+        .map_err(|_| not_written("the store's writer has ended"))?
+}
+
+fn not_written(reason: &str) -> StoreError {
+    StoreError::Io { action: "write to the store".into(), reason: reason.into() }
+}
+
+/// The time, in milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

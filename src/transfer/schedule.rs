@@ -160,23 +160,11 @@ impl Scheduler {
         decisions
     }
 
-    /// Content asked for from `session` is durable, or did not come.
+    /// Contents asked for from `session` are durable, or did not come.
     pub fn finished(
         &mut self,
         session: SessionId,
-        hash: ContentHash,
-        result: Result<(), Failure>,
-    ) -> Vec<Decision> {
-        let mut decisions = self.conclude(session, hash, result);
-        decisions.extend(self.assign());
-        decisions
-    }
-
-    /// As [`Scheduler::finished`], for several.
-    pub fn finished_all(
-        &mut self,
-        session: SessionId,
-        results: Vec<(ContentHash, Result<(), Failure>)>,
+        results: impl IntoIterator<Item = (ContentHash, Result<(), Failure>)>,
     ) -> Vec<Decision> {
         let mut decisions = Vec::new();
         let mut settled: BTreeMap<SessionId, Vec<ContentHash>> = BTreeMap::new();
@@ -449,7 +437,7 @@ mod tests {
         let r = record(1, 10);
         assert_eq!(fetched(&s.announce(A, vec![r.clone()])), [(A, r.hash)]);
         assert_eq!(s.announce(B, vec![r.clone()]), [], "already on its way");
-        let told = s.finished(A, r.hash, Ok(()));
+        let told = s.finished(A, [(r.hash, Ok(()))]);
         assert_eq!(
             told,
             [A, B].map(|session| Decision::Settled { session, hashes: vec![r.hash] }),
@@ -464,7 +452,7 @@ mod tests {
         let r = record(1, 10);
         s.announce(A, vec![r.clone()]);
         s.announce(B, vec![r.clone()]);
-        let decisions = s.finished(A, r.hash, Err(Failure::Source("wrong bytes".into())));
+        let decisions = s.finished(A, [(r.hash, Err(Failure::Source("wrong bytes".into())))]);
         assert!(matches!(&decisions[0], Decision::Failed { session: A, .. }));
         assert_eq!(fetched(&decisions), [(B, r.hash)]);
         s.announce(A, vec![r.clone()]);
@@ -478,7 +466,7 @@ mod tests {
         let mut s = scheduler();
         let (r, other) = (record(1, 10), record(2, 10));
         s.announce(A, vec![r.clone()]);
-        assert_eq!(s.finished(A, r.hash, Err(Failure::Store("disk full".into()))), []);
+        assert_eq!(s.finished(A, [(r.hash, Err(Failure::Store("disk full".into())))]), []);
         assert_eq!(s.announce(A, vec![other.clone()]), []);
         let all = fetched(&s.resume());
         assert_eq!(all, [(A, r.hash), (A, other.hash)]);
@@ -512,7 +500,7 @@ mod tests {
         s.announce(A, vec![r.clone()]);
         s.session_ended(A);
         s.announce(B, vec![r.clone()]);
-        assert_eq!(s.finished(A, r.hash, Ok(())), []);
+        assert_eq!(s.finished(A, [(r.hash, Ok(()))]), []);
         assert_eq!(s.missing(), (1, 10));
     }
 
@@ -549,11 +537,11 @@ mod tests {
                     }
                     Step::Finish(i, how) if !flying.is_empty() => {
                         let (session, hash) = flying.remove(i % flying.len());
-                        s.finished(session, hash, match how {
+                        s.finished(session, [(hash, match how {
                             0 => Err(Failure::Source("x".into())),
                             1 => Err(Failure::Store("x".into())),
                             _ => Ok(()),
-                        })
+                        })])
                     }
                     Step::Finish(..) => continue,
                     Step::End(session) => {
@@ -572,7 +560,7 @@ mod tests {
             for _ in 0..10_000 {
                 flying.extend(fetched(&decisions));
                 let Some((session, hash)) = flying.pop() else { break };
-                decisions = s.finished(session, hash, Ok(()));
+                decisions = s.finished(session, [(hash, Ok(()))]);
             }
             prop_assert_eq!(s.missing(), (0, 0));
             prop_assert_eq!(s.in_flight, 0);

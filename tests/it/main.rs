@@ -1,4 +1,14 @@
 //! Everything that is tested from outside a module, in one binary.
 
+mod actors_md;
+mod agent_api;
 mod cli;
+mod service_http;
+mod sessions;
+mod signals;
+mod store_conformance;
+mod store_embedded;
+mod store_list;
+mod store_merge;
+mod supervisor;
 mod support;

@@ -1,0 +1,269 @@
+//! What to do after a child's exit. Pure: the time and the chance in it come in as arguments.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use ractor::{ActorCell, ActorProcessingErr, SpawnErr, SupervisionEvent};
+
+use super::policy::{Backoff, Exhausted, Policy, Restart};
+use crate::actor::ActorExit;
+
+/// Characters kept of an error; a panic's message may hold anything.
+const ERROR_CHARS_KEPT: usize = 300;
+
+/// How an actor ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitKind {
+    /// A panic, an error from a handler, or a start that did not succeed.
+    Failed {
+        /// The panic's message or the error.
+        reason: String,
+        /// Whether the actor said that a restart cannot help.
+        fatal: bool,
+    },
+    /// Killed, or its task was cancelled.
+    Killed {
+        /// What ractor says about it.
+        reason: String,
+    },
+    /// It stopped in order.
+    Stopped {
+        /// Why, where a reason was given.
+        reason: Option<String>,
+        /// Whether that is how it should be: the supervisor asked for it, or the actor has nothing left to do
+        /// ([`ActorExit::Done`]).
+        asked_for: bool,
+    },
+}
+
+impl ExitKind {
+    /// Reads an exit out of a supervision event; `asked_for` is whether the supervisor stops its children just now.
+    /// `None` for events that are no exit.
+    #[must_use]
+    pub fn of_event(event: SupervisionEvent, asked_for: bool) -> Option<(ActorCell, Self)> {
+        match event {
+            SupervisionEvent::ActorFailed(who, error) => Some((who, Self::of_error(&error))),
+            SupervisionEvent::ActorTerminated(who, _state, reason) => {
+                // ractor has no other mark for a kill and a cancelled task than these texts.
+                let exit = match reason {
+                    Some(reason) if reason == "killed" || reason == "actor_task_cancelled" => {
+                        Self::Killed { reason }
+                    }
+                    reason => Self::Stopped { reason, asked_for },
+                };
+                Some((who, exit))
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => None,
+        }
+    }
+
+    /// Reads an exit out of the error that a handler returned or a panic became.
+    #[must_use]
+    pub fn of_error(error: &ActorProcessingErr) -> Self {
+        match error.downcast_ref::<ActorExit>() {
+            Some(ActorExit::Done(reason)) => {
+                Self::Stopped { reason: Some(shortened(reason)), asked_for: true }
+            }
+            Some(ActorExit::Fatal(reason)) => Self::Failed { reason: shortened(reason), fatal: true },
+            Some(ActorExit::Transient(reason)) => Self::Failed { reason: shortened(reason), fatal: false },
+            None => Self::Failed { reason: shortened(&error.to_string()), fatal: false },
+        }
+    }
+
+    /// Reads an exit out of a start that did not succeed.
+    #[must_use]
+    pub fn of_spawn_error(error: &SpawnErr) -> Self {
+        let exit = match error {
+            SpawnErr::StartupFailed(inner) => Self::of_error(inner),
+            SpawnErr::ActorAlreadyStarted | SpawnErr::ActorAlreadyRegistered(_) => {
+                Self::Failed { reason: error.to_string(), fatal: false }
+            }
+        };
+        match exit {
+            Self::Failed { reason, fatal } => {
+                Self::Failed { reason: format!("could not start: {reason}"), fatal }
+            }
+            Self::Killed { .. } | Self::Stopped { .. } => exit,
+        }
+    }
+
+    /// Why, in words for a person.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Failed { reason, fatal: false } => reason.clone(),
+            Self::Failed { reason, fatal: true } => format!("fatal: {reason}"),
+            Self::Killed { reason } if reason == "killed" => reason.clone(),
+            Self::Killed { reason } => format!("killed: {reason}"),
+            Self::Stopped { reason: Some(reason), .. } => format!("stopped: {reason}"),
+            Self::Stopped { reason: None, .. } => "stopped without a reason".to_owned(),
+        }
+    }
+}
+
+/// What a supervisor remembers of one child, over all its incarnations.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// When each restart of the current window takes place; never more than the budget.
+    recent: VecDeque<Instant>,
+    running_since: Option<Instant>,
+    restarts: u32,
+    spent_in_a_row: u32,
+    last_error: Option<String>,
+}
+
+impl History {
+    /// Takes note that an incarnation runs from `now` on.
+    pub fn started(&mut self, now: Instant) {
+        self.running_since = Some(now);
+    }
+
+    /// Restarts decided since the process started.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// Why it failed last.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// Since when the current incarnation runs.
+    #[must_use]
+    pub fn running_since(&self) -> Option<Instant> {
+        self.running_since
+    }
+
+    /// Whether the budget was spent and the child has not run for a calm window since.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.spent_in_a_row > 0
+    }
+
+    /// Takes note of a failure, and forgets what lies further back than the window.
+    fn failed(&mut self, reason: &str, policy: &Policy, now: Instant) {
+        self.last_error = Some(shortened(reason));
+        let window = policy.budget.window;
+        let ran = self.running_since.take().map_or(Duration::ZERO, |since| now.duration_since(since));
+        if ran >= window {
+            self.spent_in_a_row = 0;
+        }
+        while self.recent.front().is_some_and(|at| *at + window <= now) {
+            self.recent.pop_front();
+        }
+    }
+}
+
+/// What the supervisor does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Start it again.
+    Respawn {
+        /// After this time.
+        after: Duration,
+    },
+    /// Go on without it, say why, and try again.
+    Degrade {
+        /// After this time.
+        retry_after: Duration,
+        /// Why.
+        why: String,
+    },
+    /// Shut the node down in order.
+    Escalate {
+        /// Why.
+        why: String,
+    },
+    /// Leave this peer alone.
+    BackOff {
+        /// For this time.
+        for_: Duration,
+        /// Why.
+        why: String,
+    },
+    /// Nothing; it is not missed.
+    LetGo,
+}
+
+/// Decides what follows an exit at `now`, and takes note of it in `history`. `jitter` is chance, from 0 to 1.
+///
+/// The first restart is immediate, later ones wait ever longer. No window ever holds more restarts than the budget
+/// allows. Once the budget is spent, every further failure counts as such until the child has run for a whole window.
+pub fn decide(
+    policy: &Policy,
+    exit: &ExitKind,
+    history: &mut History,
+    now: Instant,
+    jitter: f64,
+) -> Decision {
+    let (may_restart, fatal) = match exit {
+        ExitKind::Stopped { asked_for: true, .. } => (false, false),
+        ExitKind::Stopped { asked_for: false, .. } => (policy.restart == Restart::Always, false),
+        ExitKind::Failed { fatal, .. } => (policy.restart != Restart::Never, *fatal),
+        ExitKind::Killed { .. } => (policy.restart != Restart::Never, false),
+    };
+    let reason = exit.reason();
+    if may_restart || !matches!(exit, ExitKind::Stopped { .. }) {
+        history.failed(&reason, policy, now);
+    }
+    if !may_restart {
+        history.running_since = None;
+        return Decision::LetGo;
+    }
+
+    let used = u32::try_from(history.recent.len()).unwrap_or(u32::MAX);
+    if fatal || history.is_spent() || used >= policy.budget.restarts {
+        history.spent_in_a_row = history.spent_in_a_row.saturating_add(1);
+        return give_up(policy, history, fatal, &reason);
+    }
+    let after = delay(policy.backoff, used, jitter);
+    history.recent.push_back(now + after);
+    history.restarts = history.restarts.saturating_add(1);
+    Decision::Respawn { after }
+}
+
+fn give_up(policy: &Policy, history: &mut History, fatal: bool, reason: &str) -> Decision {
+    let Policy { kind, budget, backoff, exhausted, .. } = policy;
+    let why = if fatal {
+        format!("{kind}: {reason}")
+    } else {
+        format!("{kind} failed more than {} times in {:?}, last: {reason}", budget.restarts, budget.window)
+    };
+    match exhausted {
+        Exhausted::Escalate => Decision::Escalate { why },
+        Exhausted::Degrade => {
+            history.restarts = history.restarts.saturating_add(1);
+            Decision::Degrade { retry_after: backoff.max, why }
+        }
+        Exhausted::BackOffPeer if fatal => Decision::BackOff { for_: backoff.max, why },
+        Exhausted::BackOffPeer => {
+            let for_ = doubled(budget.window, history.spent_in_a_row - 1).min(backoff.max);
+            Decision::BackOff { for_, why }
+        }
+    }
+}
+
+/// The wait before restart number `used` (from 0) of a window. Chance may at most double a delay, and the next one is
+/// twice as long: delays never shrink, whatever chance says.
+fn delay(backoff: Backoff, used: u32, jitter: f64) -> Duration {
+    let Some(doublings) = used.checked_sub(1) else { return Duration::ZERO };
+    let base = doubled(backoff.min, doublings).min(backoff.max);
+    let share = (backoff.jitter * jitter).clamp(0.0, 1.0);
+    (base + base.mul_f64(share)).min(backoff.max)
+}
+
+fn doubled(duration: Duration, times: u32) -> Duration {
+    duration.saturating_mul(2_u32.saturating_pow(times))
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(ERROR_CHARS_KEPT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::node::policy::{Budget, ChildKind, POLICIES, policy};
+
+const TEST: Policy = Policy {
+    kind: ChildKind::CanService,
+    restart: Restart::Always,
+    budget: Budget { restarts: 4, window: Duration::from_mins(1) },
+    backoff: Backoff { min: Duration::from_millis(100), max: Duration::from_secs(5), jitter: 0.0 },
+    exhausted: Exhausted::Escalate,
+    stop_order: 1,
+    stop_timeout: Duration::from_secs(1),
+};
+
+#[test]
+fn the_first_restart_is_immediate_and_later_ones_wait_twice_as_long() {
+    let (mut history, now) = (History::default(), Instant::now());
+    let delays: Vec<_> = (0..4).map(|_| decide(&TEST, &failed("x"), &mut history, now, 1.0)).collect();
+    let expected = [0, 100, 200, 400].map(|ms| Decision::Respawn { after: Duration::from_millis(ms) });
+    assert_eq!(delays, expected);
+    assert_eq!(history.restarts(), 4);
+    assert_eq!(history.last_error(), Some("x"));
+}
+
+#[test]
+fn a_spent_budget_does_what_the_policy_says() {
+    let now = Instant::now();
+    for (exhausted, expected) in [
+        (Exhausted::Escalate, Decision::Escalate { why: why() }),
+        (Exhausted::Degrade, Decision::Degrade { retry_after: Duration::from_secs(5), why: why() }),
+        (Exhausted::BackOffPeer, Decision::BackOff { for_: Duration::from_secs(5), why: why() }),
+    ] {
+        let policy = Policy { exhausted, ..TEST };
+        let mut history = History::default();
+        for _ in 0..4 {
+            let decision = decide(&policy, &failed("x"), &mut history, now, 0.0);
+            assert!(matches!(decision, Decision::Respawn { .. }), "{decision:?}");
+        }
+        assert!(!history.is_spent());
+        assert_eq!(decide(&policy, &failed("x"), &mut history, now, 0.0), expected);
+        assert!(history.is_spent());
+    }
+}
+
+#[test]
+fn restarts_leave_the_window_one_by_one() {
+    let (mut history, start) = (History::default(), Instant::now());
+    for i in 0..4 {
+        decide(&TEST, &failed("x"), &mut history, start + Duration::from_secs(10 * i), 0.0);
+    }
+    // The first of the four is out of the window now, so there is room for one.
+    let now = start + Duration::from_secs(61);
+    assert!(matches!(decide(&TEST, &failed("x"), &mut history, now, 0.0), Decision::Respawn { .. }));
+    assert!(matches!(decide(&TEST, &failed("x"), &mut history, now, 0.0), Decision::Escalate { .. }));
+}
+
+#[test]
+fn a_degraded_child_stays_at_the_longest_delay_until_it_has_been_calm() {
+    let policy = Policy { exhausted: Exhausted::Degrade, ..TEST };
+    let (mut history, mut now) = (History::default(), Instant::now());
+    for _ in 0..5 {
+        decide(&policy, &failed("x"), &mut history, now, 0.0);
+    }
+    // Retries that fail soon, long after the window of the first failures.
+    for _ in 0..20 {
+        now += Duration::from_secs(50);
+        history.started(now);
+        now += Duration::from_secs(1);
+        let decision = decide(&policy, &failed("x"), &mut history, now, 0.0);
+        assert!(
+            matches!(decision, Decision::Degrade { retry_after, .. } if retry_after == TEST.backoff.max),
+            "{decision:?}"
+        );
+    }
+    history.started(now);
+    now += policy.budget.window;
+    let decision = decide(&policy, &failed("x"), &mut history, now, 0.0);
+    assert_eq!(decision, Decision::Respawn { after: Duration::ZERO });
+}
+
+#[test]
+fn a_peer_is_left_alone_for_longer_each_time() {
+    let policy = policy(ChildKind::Peer);
+    let (mut history, now) = (History::default(), Instant::now());
+    for _ in 0..policy.budget.restarts {
+        decide(policy, &failed("x"), &mut history, now, 0.0);
+    }
+    let pauses: Vec<u64> = (0..5)
+        .map(|_| match decide(policy, &failed("x"), &mut history, now, 0.0) {
+            Decision::BackOff { for_, .. } => for_.as_secs(),
+            other @ (Decision::Respawn { .. }
+            | Decision::Degrade { .. }
+            | Decision::Escalate { .. }
+            | Decision::LetGo) => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(pauses, [60, 120, 240, 300, 300]);
+}
+
+#[test]
+fn a_fatal_exit_gives_up_at_once() {
+    let now = Instant::now();
+    let fatal = ExitKind::Failed { reason: "no key".to_owned(), fatal: true };
+    for policy in &POLICIES {
+        let mut history = History::default();
+        let decision = decide(policy, &fatal, &mut history, now, 0.5);
+        match policy.exhausted {
+            Exhausted::Escalate => assert!(matches!(decision, Decision::Escalate { .. })),
+            Exhausted::Degrade => assert!(matches!(decision, Decision::Degrade { .. })),
+            Exhausted::BackOffPeer => {
+                assert!(matches!(decision, Decision::BackOff { for_, .. } if for_ == policy.backoff.max));
+            }
+        }
+        assert_eq!(history.last_error(), Some("fatal: no key"));
+    }
+}
+
+#[test]
+fn exits_in_order_are_let_go() {
+    let (mut history, now) = (History::default(), Instant::now());
+    let asked = ExitKind::Stopped { reason: None, asked_for: true };
+    let by_itself = ExitKind::Stopped { reason: None, asked_for: false };
+    let killed = ExitKind::Killed { reason: "killed".to_owned() };
+    let on_failure = Policy { restart: Restart::OnFailure, ..TEST };
+    let never = Policy { restart: Restart::Never, ..TEST };
+
+    assert_eq!(decide(&TEST, &asked, &mut history, now, 0.0), Decision::LetGo);
+    assert_eq!(decide(&on_failure, &by_itself, &mut history, now, 0.0), Decision::LetGo);
+    assert_eq!(history.last_error(), None);
+    assert_eq!(decide(&never, &failed("x"), &mut history, now, 0.0), Decision::LetGo);
+    assert_eq!((history.last_error(), history.restarts()), (Some("x"), 0));
+
+    assert!(matches!(decide(&TEST, &by_itself, &mut history, now, 0.0), Decision::Respawn { .. }));
+    assert!(matches!(decide(&on_failure, &killed, &mut history, now, 0.0), Decision::Respawn { .. }));
+}
+
+#[test]
+fn errors_carry_the_policy() {
+    let of = |exit: ActorExit| ExitKind::of_error(&exit.into());
+    assert_eq!(of(ActorExit::Transient("a".into())), failed("a"));
+    assert_eq!(
+        of(ActorExit::Fatal("b".into())),
+        ExitKind::Failed { reason: "b".to_owned(), fatal: true },
+        "the policy already says that it is fatal; the reason need not"
+    );
+    assert_eq!(
+        of(ActorExit::Done("c".into())),
+        ExitKind::Stopped { reason: Some("c".to_owned()), asked_for: true }
+    );
+    assert_eq!(ExitKind::of_error(&"d".into()), failed("d"));
+    let spawn_error = SpawnErr::StartupFailed(ActorExit::Fatal("e".into()).into());
+    assert_eq!(
+        ExitKind::of_spawn_error(&spawn_error),
+        ExitKind::Failed { reason: "could not start: e".to_owned(), fatal: true }
+    );
+}
+
+#[test]
+fn an_endless_error_is_cut() {
+    let ExitKind::Failed { reason, .. } = ExitKind::of_error(&"é".repeat(100_000).into()) else {
+        panic!("an error is a failure")
+    };
+    assert_eq!(reason.chars().count(), ERROR_CHARS_KEPT + 1);
+}
+
+#[test]
+fn whoever_fails_at_once_spends_its_budget_within_the_window() {
+    for policy in &POLICIES {
+        let (mut history, start) = (History::default(), Instant::now());
+        let mut now = start;
+        let mut respawns = 0;
+        while let Decision::Respawn { after } = decide(policy, &failed("x"), &mut history, now, 1.0) {
+            respawns += 1;
+            now += after;
+            history.started(now);
+            assert!(now - start < policy.budget.window, "{}: the delays outlast the window", policy.kind);
+        }
+        assert_eq!(respawns, policy.budget.restarts, "{}", policy.kind);
+    }
+}
+
+prop_compose! {
+    fn any_policy()(
+        restarts in 1..12_u32,
+        window_secs in 1..120_u64,
+        min_ms in 1..2_000_u64,
+        max_ms in 2_000..60_000_u64,
+        jitter in 0.0..=1.0_f64,
+        exhausted in prop_oneof![
+            Just(Exhausted::Escalate), Just(Exhausted::Degrade), Just(Exhausted::BackOffPeer)
+        ],
+    ) -> Policy {
+        Policy {
+            budget: Budget { restarts, window: Duration::from_secs(window_secs) },
+            backoff: Backoff {
+                min: Duration::from_millis(min_ms), max: Duration::from_millis(max_ms), jitter
+            },
+            exhausted,
+            ..TEST
+        }
+    }
+}
+
+proptest! {
+    /// Whatever the runs between failures: no window holds more restarts than the budget, and giving up happens
+    /// exactly when the window is full (or was, without calm since).
+    #[test]
+    fn no_window_holds_more_restarts_than_the_budget(
+        policy in any_policy(),
+        runs in prop::collection::vec((0..200_000_u64, 0.0..=1.0_f64), 1..60),
+    ) {
+        let window = policy.budget.window;
+        let (mut history, mut now) = (History::default(), Instant::now());
+        let mut restarted: Vec<Instant> = Vec::new();
+        let mut spent = false;
+        for (ran_ms, jitter) in runs {
+            history.started(now);
+            let ran = Duration::from_millis(ran_ms);
+            now += ran;
+            spent &= ran < window;
+            let in_window = restarted.iter().filter(|at| **at + window > now).count();
+            let full = in_window >= policy.budget.restarts as usize;
+            spent |= full;
+            match decide(&policy, &failed("x"), &mut history, now, jitter) {
+                Decision::Respawn { after } => {
+                    prop_assert!(!spent, "restarted though the window is full");
+                    now += after;
+                    restarted.push(now);
+                }
+                Decision::Degrade { retry_after: pause, .. } | Decision::BackOff { for_: pause, .. } => {
+                    prop_assert!(spent, "gave up with {in_window} restarts in the window");
+                    prop_assert!(pause <= policy.backoff.max);
+                    now += pause;
+                }
+                Decision::Escalate { .. } => {
+                    prop_assert!(spent, "gave up with {in_window} restarts in the window");
+                }
+                Decision::LetGo => prop_assert!(false, "nobody asked for this exit"),
+            }
+            prop_assert_eq!(history.is_spent(), spent);
+            prop_assert!(history.recent.len() <= policy.budget.restarts as usize);
+        }
+        for (i, at) in restarted.iter().enumerate() {
+            let held = restarted[i..].iter().take_while(|later| **later < *at + window).count();
+            prop_assert!(held <= policy.budget.restarts as usize);
+        }
+    }
+
+    /// Chance never makes a later delay shorter than an earlier one, and none is above the longest.
+    #[test]
+    fn delays_grow_up_to_the_longest(
+        policy in any_policy(),
+        chances in prop::collection::vec(0.0..=1.0_f64, 2..40),
+    ) {
+        let mut last = Duration::ZERO;
+        for (used, chance) in (0..).zip(chances) {
+            let next = delay(policy.backoff, used, chance);
+            prop_assert_eq!(next.is_zero(), used == 0);
+            prop_assert!(last <= next && next <= policy.backoff.max, "{:?} after {:?}", next, last);
+            last = next;
+        }
+    }
+}
+
+fn failed(reason: &str) -> ExitKind {
+    ExitKind::Failed { reason: reason.to_owned(), fatal: false }
+}
+
+fn why() -> String {
+    "CanServiceActor failed more than 4 times in 60s, last: x".to_owned()
+}

@@ -1,0 +1,257 @@
+//! How the actors are: the tree that `GET /actors` shows, and the text of the status dump.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use ractor::rpc::CallResult;
+use ractor::{ActorRef, Message, RpcReplyPort};
+use serde::{Deserialize, Serialize};
+
+/// How long RootSupervisor waits for a child to say how it is; after that the child counts as unresponsive.
+pub const ASK_CHILD_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long a child waits for its own children while it is being asked: shorter, so that one hung grandchild does not
+/// make the whole branch look hung.
+pub const ASK_GRANDCHILD_LIMIT: Duration = Duration::from_millis(300);
+
+/// Characters shown of one text; names come from strangers.
+const TEXT_CHARS_SHOWN: usize = 160;
+
+/// What an actor is up to, seen from its supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorState {
+    /// It runs and answers.
+    Running,
+    /// Its first start is under way.
+    Starting,
+    /// It failed and is about to run again.
+    Restarting,
+    /// It failed too often; the node goes on without it and tries again from time to time.
+    Degraded,
+    /// It runs, but did not answer in time.
+    Unresponsive,
+    /// It finishes its work before it ends.
+    Stopping,
+    /// It ended and is not missed.
+    Stopped,
+}
+
+impl ActorState {
+    /// The state as in its JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Starting => "starting",
+            Self::Restarting => "restarting",
+            Self::Degraded => "degraded",
+            Self::Unresponsive => "unresponsive",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// One actor and those under it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorStatus {
+    /// Identity of the current incarnation; `None` while there is none.
+    pub id: Option<String>,
+    /// The actor's name, such as `PeersActor`.
+    pub kind: String,
+    /// What tells it from others of its kind, such as a peer's name.
+    pub label: Option<String>,
+    /// What it is up to.
+    pub state: ActorState,
+    /// How often it was started again since the process started.
+    pub restarts: u32,
+    /// For how long the current incarnation runs.
+    pub uptime_secs: u64,
+    /// Messages or jobs that wait for it, as far as it can tell: ractor keeps a mailbox's length to itself.
+    pub queued: Option<u64>,
+    /// Why it failed last.
+    pub last_error: Option<String>,
+    /// The actors that it supervises.
+    pub children: Vec<ActorStatus>,
+    /// What else it says of itself, in one line.
+    pub detail: Option<String>,
+}
+
+/// What an actor says of itself when its supervisor asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ActorDetail {
+    /// Jobs that wait for it.
+    pub queued: Option<u64>,
+    /// One line on what it is doing.
+    pub detail: Option<String>,
+    /// The actors that it supervises.
+    pub children: Vec<ActorStatus>,
+}
+
+/// Asks one actor how it is, for at most `limit`. `None` when it does not answer in time or is gone.
+pub async fn ask<M: Message>(
+    actor: &ActorRef<M>,
+    query: impl FnOnce(RpcReplyPort<ActorDetail>) -> M + Send,
+    limit: Duration,
+) -> Option<ActorDetail> {
+    match actor.call(query, Some(limit)).await {
+        Ok(CallResult::Success(detail)) => Some(detail),
+        Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => None,
+    }
+}
+
+/// The dump: a heading, then one aligned line per actor, indented by its place in the tree. Control characters and
+/// what changes the direction of text are escaped.
+#[must_use]
+pub fn render(tree: &ActorStatus) -> String {
+    let mut lines = vec![["actor", "state", "restarts", "uptime", "queued", "notes"].map(str::to_owned)];
+    collect(tree, 0, &mut lines);
+    let width = |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 6] = std::array::from_fn(width);
+
+    let mut text = String::new();
+    for line in &lines {
+        let mut padded = String::new();
+        for ((cell, width), heading) in line.iter().zip(widths).zip(&lines[0]) {
+            let _ = match heading.as_str() {
+                "restarts" | "uptime" | "queued" => write!(padded, "{cell:>width$}  "),
+                _ => write!(padded, "{cell:width$}  "),
+            };
+        }
+        text.push_str(padded.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn collect(actor: &ActorStatus, depth: usize, lines: &mut Vec<[String; 6]>) {
+    let mut name = "  ".repeat(depth) + &escaped(&actor.kind);
+    if let Some(label) = &actor.label {
+        let _ = write!(name, " {}", escaped(label));
+    }
+    let error = actor.last_error.as_ref().map(|e| format!("last error: {}", escaped(e)));
+    let notes: Vec<String> = actor.detail.as_deref().map(escaped).into_iter().chain(error).collect();
+    lines.push([
+        name,
+        actor.state.name().to_owned(),
+        actor.restarts.to_string(),
+        uptime(actor.uptime_secs),
+        actor.queued.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+        notes.join("; "),
+    ]);
+    for child in &actor.children {
+        collect(child, depth + 1, lines);
+    }
+}
+
+fn uptime(secs: u64) -> String {
+    let (days, hours, minutes) = (secs / 86_400, secs / 3_600 % 24, secs / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{secs}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", secs % 60),
+        (0, _, _) => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut shown = String::new();
+    for (i, c) in text.chars().enumerate() {
+        if i == TEXT_CHARS_SHOWN {
+            shown.push('…');
+            break;
+        }
+        if c.is_control() || is_invisible(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Characters that a terminal may use to reorder, join or hide text: zero width, line and paragraph separators, marks
+/// and overrides of direction, the byte order mark.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_aligned_line_per_actor() {
+        let peer = ActorStatus {
+            label: Some("laptop".to_owned()),
+            uptime_secs: 7,
+            detail: Some("in sync".to_owned()),
+            ..actor("PeerActor", ActorState::Running)
+        };
+        let peers = ActorStatus {
+            queued: Some(12),
+            uptime_secs: 3_725,
+            restarts: 3,
+            last_error: Some("boom".to_owned()),
+            children: vec![peer],
+            ..actor("PeersActor", ActorState::Unresponsive)
+        };
+        let tree = ActorStatus {
+            uptime_secs: 200_000,
+            children: vec![peers],
+            ..actor("RootSupervisor", ActorState::Running)
+        };
+        let expected = "\
+actor                 state         restarts  uptime  queued  notes
+RootSupervisor        running              0   2d07h       -
+  PeersActor          unresponsive         3   1h02m      12  last error: boom
+    PeerActor laptop  running              0      7s       -  in sync
+";
+        assert_eq!(render(&tree), expected);
+    }
+
+    #[test]
+    fn strangers_cannot_write_to_the_terminal() {
+        let hostile = "a\u{1b}[2Jb\nc\u{202e}d\u{7}\u{9b}e\u{2028}";
+        let tree = ActorStatus {
+            label: Some(hostile.to_owned()),
+            last_error: Some(hostile.to_owned()),
+            detail: Some("x".repeat(1_000)),
+            ..actor("PeerActor", ActorState::Running)
+        };
+        let text = render(&tree);
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.chars().all(|c| c == '\n' || !(c.is_control() || is_invisible(c))), "{text:?}");
+        assert!(text.contains(r"a\u{1b}[2Jb\nc\u{202e}d"), "{text}");
+        assert!(!text.contains(&"x".repeat(TEXT_CHARS_SHOWN + 1)));
+    }
+
+    #[test]
+    fn uptimes_stay_short() {
+        let shown = [0, 59, 60, 3_599, 3_600, 86_399, 86_400].map(uptime);
+        assert_eq!(shown, ["0s", "59s", "1m00s", "59m59s", "1h00m", "23h59m", "1d00h"]);
+    }
+
+    #[test]
+    fn the_json_says_what_the_dump_says() {
+        let json = serde_json::to_value(actor("HttpActor", ActorState::Degraded)).unwrap();
+        assert_eq!(json["state"], ActorState::Degraded.name());
+        assert_eq!(json["kind"], "HttpActor");
+    }
+
+    fn actor(kind: &str, state: ActorState) -> ActorStatus {
+        ActorStatus {
+            id: None,
+            kind: kind.to_owned(),
+            label: None,
+            state,
+            restarts: 0,
+            uptime_secs: 0,
+            queued: None,
+            last_error: None,
+            children: Vec::new(),
+            detail: None,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The embedded store as a [`ContentStore`].
+
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use rusqlite::params;
+
+use super::rows::{self, COLUMNS};
+use super::tx::Totals;
+use super::{EmbeddedStore, HASHES_MAX, StoredAsset};
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::{
+    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
+    StoreStatus,
+};
+
+/// Most entries on a page of the feed.
+const FEED_MAX: usize = 1000;
+
+impl ContentStore for EmbeddedStore {
+    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+        async {
+            let totals = self.totals().await?;
+            Ok(StoreStatus {
+                assets: totals.assets,
+                bytes: totals.bytes,
+                seq: totals.last_seq,
+                read_only: self.0.shared.read_only(),
+            })
+        }
+        .boxed()
+    }
+
+    fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+        self.read_feed(since, limit).boxed()
+    }
+
+    fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
+        let store = self.clone();
+        let first = async move {
+            // Asked of the database: a reader can know of a commit before the channel does.
+            let reset = store.totals().await.map(|totals| store.0.shared.needs_reset(since, &totals));
+            let seen = store.subscribe();
+            match reset {
+                Ok(false) => advances(seen, since),
+                Ok(true) => {
+                    let now = *seen.borrow();
+                    stream::once(async { Ok(StoreEvent::Reset) }).chain(advances(seen, now)).boxed()
+                }
+                Err(error) => stream::once(async { Err(error) }).boxed(),
+            }
+        };
+        first.flatten_stream().boxed()
+    }
+
+    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<AssetRecord>, StoreError>> {
+        async {
+            if hashes.len() > HASHES_MAX {
+                return Err(StoreError::Invalid(format!("at most {HASHES_MAX} records can be read at once")));
+            }
+            let read = move |conn: &rusqlite::Connection| {
+                let mut records = Vec::with_capacity(hashes.len());
+                for hash in hashes {
+                    records.extend(rows::find(conn, hash)?.map(|held| held.asset.record));
+                }
+                Ok(records)
+            };
+            self.0.shared.readers.run("read records", read).await
+        }
+        .boxed()
+    }
+
+    fn content(
+        &self,
+        hash: ContentHash,
+        offset: u64,
+        length: Option<u64>,
+    ) -> BoxFuture<'_, Result<ContentReader, StoreError>> {
+        self.read_content(hash, offset, length).boxed()
+    }
+
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.ingest_batch(batch).boxed()
+    }
+
+    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.apply_batch(records).boxed()
+    }
+}
+
+impl EmbeddedStore {
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        self.0.shared.readers.run("read the store's status", Totals::read).await
+    }
+
+    /// As [`ContentStore::feed`], but the assets as this store holds them; `None` stands for a reset.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn changes(&self, since: u64, limit: usize) -> Result<Option<Vec<StoredAsset>>, StoreError> {
+        let limit = limit.clamp(1, FEED_MAX);
+        let read = move |conn: &rusqlite::Connection| {
+            let totals = Totals::read(conn)?;
+            let after = i64::try_from(since).unwrap_or(i64::MAX);
+            let assets: Vec<StoredAsset> = conn
+                .prepare_cached(&format!(
+                    "SELECT {COLUMNS} FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+                ))?
+                .query_map(params![after, i64::try_from(limit).unwrap_or(i64::MAX)], rows::read_asset)?
+                .collect::<Result<_, _>>()?;
+            Ok((totals, assets))
+        };
+        let (totals, assets) = self.0.shared.readers.run("read the feed", read).await?;
+        if self.0.shared.needs_reset(since, &totals) {
+            return Ok(None);
+        }
+        // Below the floor, only a reading that began at 0 comes this far.
+        if let Some(end) = assets.last().map(|asset| asset.seq).filter(|end| *end < totals.purge_floor) {
+            self.0.shared.remember_walk(end);
+        }
+        Ok(Some(assets))
+    }
+
+    async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
+        let Some(assets) = self.changes(since, limit).await? else {
+            return Ok(FeedPage { entries: Vec::new(), reset: true });
+        };
+        let entry = |StoredAsset { seq, record, .. }| FeedEntry { seq, record };
+        Ok(FeedPage { entries: assets.into_iter().map(entry).collect(), reset: false })
+    }
+}
+
+/// An event for each rise above `last`; those that pass unseen are covered by the next.
+fn advances(
+    seen: tokio::sync::watch::Receiver<u64>,
+    last: u64,
+) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
+    stream::unfold((seen, last), |(mut seen, last)| async move {
+        let now = *seen.wait_for(|seq| *seq > last).await.ok()?;
+        Some((Ok(StoreEvent::Advanced(now)), (seen, now)))
+    })
+    .boxed()
+}

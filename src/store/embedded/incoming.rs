@@ -1,0 +1,260 @@
+//! What peers send, checked and hashed on a blocking thread before the writer sees it.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use super::rows::Place;
+use super::tx::{self, Verified, VerifiedBytes};
+use super::{EmbeddedStore, INLINE_BYTES_MAX, failure, merge, rows, writer};
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError};
+
+/// Bytes hashed at once when a file is checked.
+const CHECK_BYTES: usize = 256 * 1024;
+
+/// What is left of an asset from a peer once it was checked.
+enum Checked {
+    Good(AssetRecord, Verified),
+    /// A tombstone: content that came with it is not wanted.
+    RecordOnly(AssetRecord),
+    Bad(String),
+}
+
+impl EmbeddedStore {
+    pub(super) async fn ingest_batch(&self, batch: Vec<IncomingAsset>) -> Result<Vec<Outcome>, StoreError> {
+        self.0.shared.check_writable()?;
+        self.0.shared.space.claim(batch.iter().map(in_memory).sum())?;
+        let store = self.clone();
+        let (checked, files) = blocking("check content", move || store.check_batch(batch)).await?;
+        let bytes = checked.iter().map(Checked::bytes).sum();
+        let outcomes = self.submit(files, bytes, move |tx| {
+            let none = HashSet::new();
+            let merged = checked.into_iter().map(|checked| match checked {
+                Checked::Good(record, content) => merge::ingest(tx, record, &content),
+                Checked::RecordOnly(record) => merge::apply(tx, record, &none),
+                Checked::Bad(why) => Ok(Outcome::Rejected(why)),
+            });
+            merged.collect::<Result<Vec<_>, _>>().map(Ok)
+        });
+        outcomes.await
+    }
+
+    pub(super) async fn apply_batch(&self, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
+        self.0.shared.check_writable()?;
+        let verified = self.verify_trash(&records).await?;
+        let bytes = records.iter().map(|record| record.meta.text_bytes()).sum();
+        let outcomes = self.submit(Vec::new(), bytes, move |tx| {
+            let merged = records.into_iter().map(|record| match record.meta.validate() {
+                Ok(()) => merge::apply(tx, record, &verified),
+                Err(broken) => Ok(Outcome::Rejected(broken.to_string())),
+            });
+            merged.collect::<Result<Vec<_>, _>>().map(Ok)
+        });
+        outcomes.await
+    }
+
+    /// Hashes what the trash has of those assets that the records would bring back, and says which is whole.
+    async fn verify_trash(&self, records: &[AssetRecord]) -> Result<HashSet<ContentHash>, StoreError> {
+        let live: Vec<ContentHash> = records.iter().filter(|r| !r.deleted).map(|r| r.hash).collect();
+        if live.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let layout = self.0.shared.layout.clone();
+        let found = self.0.shared.readers.run("look into the trash", move |conn| {
+            let mut whole = HashSet::new();
+            let mut files = Vec::new();
+            for hash in live {
+                match tx::trashed(conn, hash)?.map(|trashed| trashed.place) {
+                    None => {}
+                    Some(Place::File) => files.push(hash),
+                    Some(Place::Inline(id)) => {
+                        let data = rows::inline_content(conn, id)?;
+                        if data.is_some_and(|data| Sha256::digest(&data).as_slice() == hash.0) {
+                            whole.insert(hash);
+                        }
+                    }
+                }
+            }
+            Ok((whole, files))
+        });
+        let (mut whole, files) = found.await?;
+        if !files.is_empty() {
+            let check = move || {
+                let good = files.into_iter().filter(|hash| {
+                    hash_file(&layout.content(*hash)).is_ok_and(|(sha256, _, _)| sha256 == *hash)
+                });
+                Ok(good.collect::<Vec<_>>())
+            };
+            whole.extend(blocking("check content in the trash", check).await?);
+        }
+        Ok(whole)
+    }
+
+    fn check_batch(
+        &self,
+        batch: Vec<IncomingAsset>,
+    ) -> Result<(Vec<Checked>, Vec<ReceivedFile>), StoreError> {
+        let mut files = Vec::new();
+        let mut checked = Vec::with_capacity(batch.len());
+        for IncomingAsset { record, content } in batch {
+            if let Err(broken) = record.meta.validate() {
+                checked.push(Checked::Bad(broken.to_string()));
+            } else if record.deleted {
+                checked.push(Checked::RecordOnly(record));
+            } else {
+                checked.push(self.check(record, content, &mut files)?);
+            }
+        }
+        Ok((checked, files))
+    }
+
+    fn check(
+        &self,
+        record: AssetRecord,
+        content: IncomingContent,
+        files: &mut Vec<ReceivedFile>,
+    ) -> Result<Checked, StoreError> {
+        let (sha256, size, blake3) = match &content {
+            IncomingContent::Bytes(bytes) => hash_bytes(bytes),
+            IncomingContent::File(file) => (file.sha256, file.size, file.blake3),
+        };
+        if size != record.size {
+            let why = format!("the record of {} says {} bytes, but {size} came", record.hash, record.size);
+            return Ok(Checked::Bad(why));
+        }
+        if sha256 != record.hash {
+            return Ok(Checked::Bad(format!("the content of {} hashes to {sha256}", record.hash)));
+        }
+        let bytes = match content {
+            IncomingContent::Bytes(bytes) if size <= INLINE_BYTES_MAX => VerifiedBytes::Inline(bytes),
+            IncomingContent::File(file) if size <= INLINE_BYTES_MAX => {
+                let read =
+                    fs::read(&file.path).map_err(|error| self.io_failed("read received content", &error))?;
+                // Read again, so checked again.
+                if hash_bytes(&read).0 != record.hash {
+                    return Ok(Checked::Bad(format!(
+                        "the file of {} changed after it was received",
+                        record.hash
+                    )));
+                }
+                VerifiedBytes::Inline(read.into())
+            }
+            IncomingContent::Bytes(bytes) => {
+                let written = self.write_file(&bytes, sha256, blake3);
+                files.push(written.map_err(|error| self.io_failed("write content", &error))?);
+                VerifiedBytes::File
+            }
+            IncomingContent::File(file) => {
+                let adopted = self.adopt(file);
+                files.push(adopted.map_err(|error| self.io_failed("take over received content", &error))?);
+                VerifiedBytes::File
+            }
+        };
+        let content = Verified { hash: record.hash, size, blake3, bytes };
+        Ok(Checked::Good(record, content))
+    }
+
+    /// Writes large content from memory.
+    fn write_file(&self, bytes: &[u8], sha256: ContentHash, blake3: [u8; 32]) -> io::Result<ReceivedFile> {
+        let mut file = NamedTempFile::new_in(self.0.shared.layout.tmp())?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        Ok(ReceivedFile { path: file.into_temp_path(), size: bytes.len() as u64, sha256, blake3 })
+    }
+
+    /// Brings a received file into our own directory, so that the writer only has to rename it: a rename where it is
+    /// on the same file system, else a copy.
+    fn adopt(&self, file: ReceivedFile) -> io::Result<ReceivedFile> {
+        let tmp = self.0.shared.layout.tmp();
+        if file.path.parent() == Some(tmp.as_path()) {
+            return Ok(file);
+        }
+        let (mut place, path) = NamedTempFile::new_in(&tmp)?.into_parts();
+        let ReceivedFile { path: from, size, sha256, blake3 } = file;
+        match fs::rename(&from, &path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                let copied = copy_hashed(&mut File::open(&from)?, &mut place)?;
+                if copied != (sha256, size, blake3) {
+                    return Err(io::Error::other("the file changed after it was received"));
+                }
+                place.sync_all()?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(ReceivedFile { path, size, sha256, blake3 })
+    }
+
+    /// What a failure of the file system means to whoever sent the content.
+    pub(super) fn io_failed(&self, action: &str, error: &io::Error) -> StoreError {
+        let dir = &self.0.shared.layout.dir;
+        let answer = failure::io_error(format!("{action} in {}", dir.display()), dir, error);
+        writer::note_io_failure(&self.0.shared, error, &answer);
+        answer
+    }
+}
+
+impl Checked {
+    /// Roughly what it adds to the database.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Good(record, content) => {
+                let inline = match &content.bytes {
+                    VerifiedBytes::Inline(bytes) => bytes.len(),
+                    VerifiedBytes::File => 0,
+                };
+                inline + record.meta.text_bytes()
+            }
+            Self::RecordOnly(record) => record.meta.text_bytes(),
+            Self::Bad(_) => 0,
+        }
+    }
+}
+
+/// Bytes that are still to be written to our disk.
+fn in_memory(asset: &IncomingAsset) -> u64 {
+    match &asset.content {
+        IncomingContent::Bytes(bytes) => bytes.len() as u64,
+        IncomingContent::File(_) => 0,
+    }
+}
+
+/// SHA-256, length and BLAKE3.
+pub(super) fn hash_bytes(bytes: &[u8]) -> (ContentHash, u64, [u8; 32]) {
+    (ContentHash(Sha256::digest(bytes).into()), bytes.len() as u64, *blake3::hash(bytes).as_bytes())
+}
+
+fn hash_file(path: &std::path::Path) -> io::Result<(ContentHash, u64, [u8; 32])> {
+    copy_hashed(&mut File::open(path)?, &mut io::sink())
+}
+
+fn copy_hashed(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<(ContentHash, u64, [u8; 32])> {
+    let (mut sha256, mut blake3, mut size) = (Sha256::new(), blake3::Hasher::new(), 0);
+    let mut buffer = vec![0; CHECK_BYTES];
+    loop {
+        let n = match from.read(&mut buffer) {
+            Ok(0) => return Ok((ContentHash(sha256.finalize().into()), size, *blake3.finalize().as_bytes())),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        sha256.update(&buffer[..n]);
+        blake3.update(&buffer[..n]);
+        to.write_all(&buffer[..n])?;
+        size += n as u64;
+    }
+}
+
+/// Runs work that hashes or touches the disk on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    action: &str,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StoreError::Io { action: action.into(), reason: error.to_string() })?
+}

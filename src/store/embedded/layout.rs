@@ -1,0 +1,103 @@
+//! Where things lie in the store's directory.
+//!
+//! ```text
+//! store.lock              held while a process has the store open
+//! store.db, -wal, -shm    records, and content up to 64 KiB
+//! content/ab/cd/abcd…     larger content, named by its hash
+//! tmp/                    content that is being received; emptied when the store opens
+//! ```
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::record::ContentHash;
+
+/// The paths below one store's directory.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    /// The store's directory.
+    pub(super) dir: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn lock(&self) -> PathBuf {
+        self.dir.join("store.lock")
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.dir.join("store.db")
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+
+    fn contents(&self) -> PathBuf {
+        self.dir.join("content")
+    }
+
+    /// Where the content of this hash lies if it is in a file. Made from the hash alone.
+    pub(super) fn content(&self, hash: ContentHash) -> PathBuf {
+        let name = hash.to_string();
+        self.contents().join(&name[..2]).join(&name[2..4]).join(name)
+    }
+
+    /// Makes what is missing, for the owner's eyes only. All 256 first-level directories are made at once, so that
+    /// later only the second level can be missing.
+    pub(super) fn create(&self) -> io::Result<()> {
+        create_dir(&self.dir)?;
+        create_dir(&self.tmp())?;
+        if !self.contents().is_dir() {
+            let part = self.dir.join("content.part");
+            create_dir(&part)?;
+            for byte in 0..=u8::MAX {
+                create_dir(&part.join(format!("{byte:02x}")))?;
+            }
+            sync_dir(&part)?;
+            fs::rename(&part, self.contents())?;
+        }
+        sync_dir(&self.dir)
+    }
+
+    /// Removes whatever an earlier process left in `tmp`.
+    pub(super) fn sweep_tmp(&self) -> io::Result<u64> {
+        let mut removed = 0;
+        for entry in fs::read_dir(self.tmp())? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Whether the content's file is there and has this length.
+    pub(super) fn has_content(&self, hash: ContentHash, size: u64) -> bool {
+        fs::metadata(self.content(hash)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    }
+
+    /// Removes the content's file, durably; it may be gone already.
+    pub(super) fn remove_content(&self, hash: ContentHash) -> io::Result<()> {
+        let path = self.content(hash);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_dir(path.parent().unwrap_or(&self.dir)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Makes a directory and those above it, for the owner's eyes only.
+pub(super) fn create_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

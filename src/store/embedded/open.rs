@@ -1,0 +1,110 @@
+//! Opening a store, and putting right what a crash left behind.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, watch};
+
+use super::failure::Abort;
+use super::layout::Layout;
+use super::readers::Readers;
+use super::space::Space;
+use super::tx::Totals;
+use super::writer::{Writer, clean_pending};
+use super::{EmbeddedConfig, EmbeddedStore, Inner, QUEUE_TASKS, Shared, now_ms, purge, schema};
+use crate::record::WriterId;
+use crate::store::StoreError;
+
+/// Opens the store; see [`EmbeddedStore::open`]. Blocks.
+pub(super) fn open(config: EmbeddedConfig) -> Result<EmbeddedStore, StoreError> {
+    let layout = Layout { dir: config.dir };
+    let began = Instant::now();
+    let store = try_open(&layout, config.disk_reserve_bytes)
+        .map_err(|abort| abort.answer(&format!("open the store in {}", layout.dir.display()), &layout.dir))?;
+    tracing::info!(dir = %layout.dir.display(), elapsed = ?began.elapsed(), "the store is open");
+    Ok(store)
+}
+
+fn try_open(layout: &Layout, reserve_bytes: u64) -> Result<EmbeddedStore, Abort> {
+    let io = |action: &str| {
+        let action = format!("{action} {}", layout.dir.display());
+        move |source| Abort::Io { action, source }
+    };
+    layout.create().map_err(io("make the store's directories in"))?;
+    let lock = lock(layout)?;
+    layout.sweep_tmp().map_err(io("remove temporary files from"))?;
+
+    let mut conn = schema::open_for_writing(&layout.database())?;
+    super::layout::sync_dir(&layout.dir).map_err(io("fsync"))?;
+    let mut totals = Totals::read(&conn)?;
+    let id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
+    clean_pending(&mut conn, layout)?;
+    purge::purge(&mut conn, layout, &mut totals, now_ms())?;
+
+    let (seq, seen) = watch::channel(totals.last_seq);
+    let shared = Arc::new(Shared {
+        space: Space::new(layout.dir.clone(), reserve_bytes),
+        readers: Readers::new(layout.dir.clone(), layout.database()),
+        layout: layout.clone(),
+        commits: AtomicU64::new(0),
+        purge_floor: AtomicU64::new(totals.purge_floor),
+        read_only: Mutex::new(None),
+        walks: Mutex::new(VecDeque::new()),
+        seq: seen,
+    });
+    // One more than there are turns: for the message that ends the writer.
+    let (queue, queued) = std::sync::mpsc::sync_channel(QUEUE_TASKS + 1);
+    let writer = Writer {
+        conn,
+        layout: layout.clone(),
+        id,
+        totals,
+        shared: Arc::clone(&shared),
+        seq,
+        since_checkpoint: 0,
+        has_pending: false,
+        last_purge: Instant::now(),
+        _lock: lock,
+    };
+    let ended = Arc::clone(&shared);
+    let writer = std::thread::Builder::new()
+        .name("store-writer".into())
+        .spawn(move || {
+            let run = AssertUnwindSafe(|| writer.run(&queued));
+            if catch_unwind(run).is_err() {
+                ended.set_read_only("its writer failed by a defect of this program; start again".into());
+            }
+        })
+        .map_err(io("start the writer of the store in"))?;
+    Ok(EmbeddedStore(Arc::new(Inner {
+        shared,
+        queue: Mutex::new(Some(queue)),
+        turns: Arc::new(Semaphore::new(QUEUE_TASKS)),
+        writer: Mutex::new(Some(writer)),
+    })))
+}
+
+/// Takes the directory for this process alone.
+fn lock(layout: &Layout) -> Result<File, Abort> {
+    let path = layout.lock();
+    let action = || format!("lock {}", path.display());
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|source| Abort::Io { action: action(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Abort::Refused(
+            "another process has it open: stop that one, or choose another directory".into(),
+        )),
+        Err(TryLockError::Error(source)) => Err(Abort::Io { action: action(), source }),
+    }
+}

@@ -1,0 +1,191 @@
+//! Listing and searching.
+//!
+//! Assets are ordered by (`created_at_ms`, `hash`), which no edit changes, so that a cursor is a place in that order
+//! and stays good whatever is added or removed. It is opaque to the caller: the order, the millisecond and the hash in
+//! base64.
+
+use data_encoding::BASE64URL_NOPAD;
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::rows::{self, COLUMNS};
+use super::tx::Totals;
+use super::types::{ListFilter, ListPage, ListQuery, Order};
+use super::{HASHES_MAX, StoredAsset};
+use crate::record::{ContentHash, TAGS_MAX};
+use crate::store::StoreError;
+
+/// Most assets on a page.
+const LIMIT_MAX: usize = 1000;
+/// Greater than anything that follows a prefix.
+const LAST_CHAR: char = char::MAX;
+
+/// A query that was found to make sense.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    order: Order,
+    limit: usize,
+    after: Option<Position>,
+    conditions: Conditions,
+}
+
+/// A place in the order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Position {
+    created_at_ms: u64,
+    hash: ContentHash,
+}
+
+/// A WHERE clause in the making.
+#[derive(Debug)]
+struct Conditions {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Prepared {
+    pub(super) fn new(query: ListQuery) -> Result<Self, StoreError> {
+        let after = query.cursor.map(|text| Position::decode(&text, query.order)).transpose()?;
+        Ok(Self {
+            order: query.order,
+            limit: query.limit.clamp(1, LIMIT_MAX),
+            after,
+            conditions: Conditions::of(query.filter)?,
+        })
+    }
+
+    pub(super) fn run(self, conn: &Connection) -> Result<ListPage, rusqlite::Error> {
+        let total = self.conditions.count(conn)?;
+        let mut page = self.conditions;
+        let (direction, beyond) = match self.order {
+            Order::NewestFirst => ("DESC", "<"),
+            Order::OldestFirst => ("ASC", ">"),
+        };
+        if let Some(after) = self.after {
+            page.add(
+                &format!("(created_at_ms, hash) {beyond} (?, ?)"),
+                [ms(after.created_at_ms), Value::Blob(after.hash.0.to_vec())],
+            );
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM records WHERE {} ORDER BY created_at_ms {direction}, hash {direction} LIMIT {}",
+            page.sql,
+            // One more than wanted tells whether there is a next page.
+            self.limit + 1,
+        );
+        let mut assets: Vec<StoredAsset> = conn
+            .prepare_cached(&sql)?
+            .query_map(params_from_iter(page.values), rows::read_asset)?
+            .collect::<Result<_, _>>()?;
+        let more = assets.len() > self.limit;
+        assets.truncate(self.limit);
+        let next_cursor = assets.last().filter(|_| more).map(|last| {
+            Position { created_at_ms: last.record.meta.created_at_ms, hash: last.record.hash }
+                .encode(self.order)
+        });
+        Ok(ListPage { assets, next_cursor, total })
+    }
+}
+
+impl Conditions {
+    fn of(filter: ListFilter) -> Result<Self, StoreError> {
+        if filter.hashes.len() > HASHES_MAX {
+            return Err(StoreError::Invalid(format!(
+                "at most {HASHES_MAX} hashes can be searched for at once"
+            )));
+        }
+        if filter.tags.len() > TAGS_MAX {
+            return Err(StoreError::Invalid(format!("at most {TAGS_MAX} tags can be searched for at once")));
+        }
+        let mut all = Self { sql: "deleted = 0".into(), values: Vec::new() };
+        if let Some(application) = filter.application {
+            all.add("application = ?", [application.into()]);
+        }
+        if let Some(user) = filter.user {
+            all.add("user = ?", [user.into()]);
+        }
+        if let Some(prefix) = filter.mime_prefix.filter(|prefix| !prefix.is_empty()) {
+            let end = format!("{prefix}{LAST_CHAR}");
+            all.add("mime_type >= ? AND mime_type < ?", [prefix.into(), end.into()]);
+        }
+        if !filter.tags.is_empty() {
+            let sql = format!(
+                "hash IN (SELECT hash FROM record_tags WHERE tag IN ({}))",
+                placeholders(filter.tags.len())
+            );
+            all.add(&sql, filter.tags.into_iter().map(Value::from));
+        }
+        if !filter.hashes.is_empty() {
+            let sql = format!("hash IN ({})", placeholders(filter.hashes.len()));
+            all.add(&sql, filter.hashes.into_iter().map(|hash| Value::Blob(hash.0.to_vec())));
+        }
+        if let Some(q) = filter.q.filter(|q| !q.is_empty()) {
+            // `instr` knows no wildcards, so there is nothing to escape.
+            all.add("instr(search, ?) > 0", [q.to_lowercase().into()]);
+        }
+        if let Some(from) = filter.from_ms {
+            all.add("created_at_ms >= ?", [ms(from)]);
+        }
+        if let Some(to) = filter.to_ms {
+            all.add("created_at_ms <= ?", [ms(to)]);
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, sql: &str, values: impl IntoIterator<Item = Value>) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(sql);
+        self.values.extend(values);
+    }
+
+    fn count(&self, conn: &Connection) -> Result<u64, rusqlite::Error> {
+        if self.values.is_empty() {
+            return Ok(Totals::read(conn)?.assets);
+        }
+        conn.prepare_cached(&format!("SELECT count(*) FROM records WHERE {}", self.sql))?
+            .query_row(params_from_iter(&self.values), |row| rows::unsigned(row, 0))
+    }
+}
+
+impl Position {
+    fn encode(self, order: Order) -> String {
+        let mut bytes = vec![order_byte(order)];
+        bytes.extend(self.created_at_ms.to_be_bytes());
+        bytes.extend(self.hash.0);
+        BASE64URL_NOPAD.encode(&bytes)
+    }
+
+    fn decode(text: &str, order: Order) -> Result<Self, StoreError> {
+        let invalid = || {
+            StoreError::Invalid(
+                "the cursor is not one of this list: begin without one, and keep the order".into(),
+            )
+        };
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| invalid())?;
+        let (first, rest) = bytes.split_first().ok_or_else(invalid)?;
+        let (time, hash) = rest.split_first_chunk::<8>().ok_or_else(invalid)?;
+        let hash = ContentHash::from_slice(hash).ok_or_else(invalid)?;
+        if *first != order_byte(order) {
+            return Err(invalid());
+        }
+        Ok(Self { created_at_ms: u64::from_be_bytes(*time), hash })
+    }
+}
+
+fn order_byte(order: Order) -> u8 {
+    match order {
+        Order::NewestFirst => b'n',
+        Order::OldestFirst => b'o',
+    }
+}
+
+/// A time as SQLite compares it: beyond what it can say, later than all there is.
+fn ms(ms: u64) -> Value {
+    Value::Integer(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+fn placeholders(n: usize) -> String {
+    let mut text = "?,".repeat(n);
+    text.pop();
+    text
+}

@@ -1,0 +1,140 @@
+//! Records as rows, and rows as records.
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+
+use super::types::StoredAsset;
+use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
+
+/// The columns of a record, in the order that [`read_held`] expects.
+pub(super) const COLUMNS: &str = "seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
+     created_at_ms, mime_type, filename, application, user, tags, description";
+
+/// Where the content of a record lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// In the file that is named by its hash.
+    File,
+    /// In the table `contents`, under this id.
+    Inline(i64),
+}
+
+impl Place {
+    pub(super) fn from_column(value: i64) -> Self {
+        if value == 0 { Self::File } else { Self::Inline(value) }
+    }
+
+    pub(super) fn to_column(self) -> i64 {
+        match self {
+            Self::File => 0,
+            Self::Inline(id) => id,
+        }
+    }
+}
+
+/// A record as the store holds it.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) asset: StoredAsset,
+    /// `None` for tombstones.
+    pub(super) place: Option<Place>,
+}
+
+/// The record of an asset, tombstones included.
+pub(super) fn find(conn: &Connection, hash: ContentHash) -> Result<Option<Held>, rusqlite::Error> {
+    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM records WHERE hash = ?1"))?
+        .query_row([hash.0], read_held)
+        .optional()
+}
+
+/// Small content.
+pub(super) fn inline_content(conn: &Connection, id: i64) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+    conn.prepare_cached("SELECT data FROM contents WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()
+}
+
+/// Reads a row of [`COLUMNS`].
+pub(super) fn read_held(row: &Row<'_>) -> Result<Held, rusqlite::Error> {
+    let place: Option<i64> = row.get(7)?;
+    Ok(Held { asset: read_asset(row)?, place: place.map(Place::from_column) })
+}
+
+/// Reads a row of [`COLUMNS`], less where the content lies.
+pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> {
+    let tags: Option<String> = row.get(14)?;
+    let tags = match tags {
+        Some(json) => serde_json::from_str(&json)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(14, Type::Text, Box::new(error)))?,
+        None => Vec::new(),
+    };
+    let record = AssetRecord {
+        hash: ContentHash(row.get(1)?),
+        size: unsigned(row, 2)?,
+        blake3: row.get(3)?,
+        hlc: Hlc(unsigned(row, 4)?),
+        writer: row.get::<_, Option<[u8; 32]>>(5)?.map_or(WriterId::NULL, WriterId),
+        deleted: row.get(6)?,
+        meta: AssetMeta {
+            mime_type: row.get(10)?,
+            filename: row.get(11)?,
+            application: row.get(12)?,
+            user: row.get(13)?,
+            tags,
+            description: row.get(15)?,
+            created_at_ms: unsigned(row, 9)?,
+        },
+    };
+    Ok(StoredAsset { seq: unsigned(row, 0)?, updated_at_ms: unsigned(row, 8)?, record })
+}
+
+/// Writes a row in place of the asset's earlier one, if there was one.
+pub(super) fn write(
+    conn: &Connection,
+    asset: &StoredAsset,
+    place: Option<Place>,
+) -> Result<(), rusqlite::Error> {
+    let record = &asset.record;
+    let meta = &record.meta;
+    let mut insert = conn.prepare_cached(
+        "INSERT OR REPLACE INTO records (seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
+         created_at_ms, mime_type, filename, application, user, tags, description, search) \
+         VALUES (:seq, :hash, :size, :blake3, :hlc, :writer, :deleted, :content, :updated_at_ms, \
+         :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search)",
+    )?;
+    insert.execute(named_params! {
+        ":seq": asset.seq.cast_signed(),
+        ":hash": record.hash.0,
+        ":size": record.size.cast_signed(),
+        ":blake3": record.blake3,
+        ":hlc": record.hlc.0.cast_signed(),
+        ":writer": (record.writer != WriterId::NULL).then_some(record.writer.0),
+        ":deleted": record.deleted,
+        ":content": place.map(Place::to_column),
+        ":updated_at_ms": asset.updated_at_ms.cast_signed(),
+        ":created_at_ms": meta.created_at_ms.cast_signed(),
+        ":mime_type": meta.mime_type,
+        ":filename": meta.filename,
+        ":application": meta.application,
+        ":user": meta.user,
+        ":tags": (!meta.tags.is_empty()).then(|| serde_json::Value::from(meta.tags.clone()).to_string()),
+        ":description": meta.description,
+        ":search": searched_text(meta),
+    })?;
+    Ok(())
+}
+
+/// What a search by words looks into.
+fn searched_text(meta: &AssetMeta) -> Option<String> {
+    // The separator keeps a match from running from the one into the other.
+    match (&meta.filename, &meta.description) {
+        (None, None) => None,
+        (Some(one), None) | (None, Some(one)) => Some(one.to_lowercase()),
+        (Some(name), Some(text)) => Some(format!("{}\u{1f}{}", name.to_lowercase(), text.to_lowercase())),
+    }
+}
+
+/// An unsigned column: SQLite knows only signed integers, so the bits are kept.
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
+    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+}

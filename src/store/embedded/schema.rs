@@ -1,0 +1,220 @@
+//! The database: its connections, its tables, and how an older one becomes a newer one.
+//!
+//! Migrations are numbered by their place in [`MIGRATIONS`] (SQLite's `user_version`) and each runs inside a
+//! transaction. Before the first one touches a database that holds anything, a copy of it is put beside it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations};
+
+use super::failure::Abort;
+
+/// Nobody else writes, but a person may look with the sqlite3 shell.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The schema.
+///
+/// - `records` is the feed: its rowid is the sequence number, so a change moves the row to the end and reading the
+///   feed is a walk along the table. `writer` is NULL for the null writer. `content` says where the content lies: NULL
+///   nowhere, 0 in a file, else an id in `contents`. `search` is what `q` looks into: file name and description in
+///   lower case. Tags are JSON here, so that a record is one row.
+/// - `record_tags` finds live records by tag.
+/// - `contents` is apart from `records`, so that walking the records does not drag content through the cache.
+/// - `trash` names content of deleted assets that is still there. A file in the trash stays in its place.
+/// - `pending_files` names files that may lie under their final name without a record (see the module `writer`).
+/// - `state` has one row. `last_seq` is what makes sequence numbers survive the purge of the newest row.
+const SCHEMA_1: &str = "
+CREATE TABLE state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    writer_id BLOB NOT NULL,
+    last_seq INTEGER NOT NULL,
+    purge_floor INTEGER NOT NULL,
+    assets INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO state VALUES (1, randomblob(32), 0, 0, 0, 0);
+
+CREATE TABLE records (
+    seq INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    blake3 BLOB,
+    hlc INTEGER NOT NULL,
+    writer BLOB,
+    deleted INTEGER NOT NULL,
+    content INTEGER,
+    updated_at_ms INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    mime_type TEXT NOT NULL,
+    filename TEXT,
+    application TEXT,
+    user TEXT,
+    tags TEXT,
+    description TEXT,
+    search TEXT
+) STRICT;
+CREATE UNIQUE INDEX records_by_hash ON records (hash);
+CREATE INDEX records_by_creation ON records (created_at_ms, hash) WHERE deleted = 0;
+CREATE INDEX records_by_mime_type ON records (mime_type, created_at_ms, hash) WHERE deleted = 0;
+CREATE INDEX records_by_application ON records (application, created_at_ms, hash)
+    WHERE deleted = 0 AND application IS NOT NULL;
+CREATE INDEX records_by_user ON records (user, created_at_ms, hash)
+    WHERE deleted = 0 AND user IS NOT NULL;
+CREATE INDEX records_deleted ON records (updated_at_ms) WHERE deleted = 1;
+
+CREATE TABLE record_tags (
+    tag TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (tag, hash)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE contents (
+    id INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE trash (
+    hash BLOB PRIMARY KEY,
+    content INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    trashed_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX trash_by_age ON trash (trashed_at_ms);
+
+CREATE TABLE pending_files (
+    hash BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+";
+
+/// Every version of the schema, oldest first. Released entries are never edited.
+const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA_1)];
+
+/// Opens the connection of the writer, and makes or migrates the database.
+pub(super) fn open_for_writing(path: &Path) -> Result<Connection, Abort> {
+    let mut conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    // The writer checkpoints by itself, after the acknowledgements.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    conn.pragma_update(None, "cache_size", -16_000)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "trusted_schema", "OFF")?;
+    conn.set_prepared_statement_cache_capacity(64);
+    migrate(&mut conn, path, MIGRATIONS)?;
+    Ok(conn)
+}
+
+/// Opens one of the connections that only read.
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.pragma_update(None, "cache_size", -4_000)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "trusted_schema", "OFF")?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+/// Brings the database to the last of `migrations`, keeping a copy of one that is older.
+fn migrate(conn: &mut Connection, path: &Path, migrations: &[M<'_>]) -> Result<(), Abort> {
+    let version = migrations.len() as u64;
+    let found = user_version(conn)?;
+    if found > version {
+        return Err(Abort::Refused(format!(
+            "it was written by a newer version of can-sync (schema {found}, this one knows {version}): use that version"
+        )));
+    }
+    if found > 0 && found < version {
+        keep_copy(conn, &copy_path(path, found))?;
+    }
+    Migrations::from_slice(migrations).to_latest(conn).map_err(|error| {
+        if let rusqlite_migration::Error::RusqliteError { err, .. } = error {
+            Abort::Sql(err)
+        } else {
+            Abort::Refused(format!("its schema cannot be brought up to date: {error}"))
+        }
+    })
+}
+
+fn user_version(conn: &Connection) -> Result<u64, rusqlite::Error> {
+    conn.pragma_query_value(None, "user_version", |row| super::rows::unsigned(row, 0))
+}
+
+/// Where the copy of a database of schema `version` goes.
+fn copy_path(path: &Path, version: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".schema-{version}"));
+    name.into()
+}
+
+/// Copies the database, unless a finished copy is there already. The copy gets its name only once it is complete.
+fn keep_copy(conn: &Connection, copy: &Path) -> Result<(), Abort> {
+    if copy.exists() {
+        return Ok(());
+    }
+    let part = copy.with_extension("part");
+    let failed = |source| Abort::Io { action: format!("copy the database to {}", copy.display()), source };
+    match std::fs::remove_file(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        Err(_) | Ok(()) => {}
+    }
+    let text = part.to_str().ok_or_else(|| {
+        failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is not valid UTF-8"))
+    })?;
+    conn.execute("VACUUM INTO ?1", [text])?;
+    std::fs::File::open(&part).and_then(|file| file.sync_all()).map_err(failed)?;
+    std::fs::rename(&part, copy).map_err(failed)?;
+    super::layout::sync_dir(copy.parent().unwrap_or(Path::new("."))).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows;
+    use super::*;
+
+    #[test]
+    fn migrations_are_valid() {
+        assert_eq!(Migrations::from_slice(MIGRATIONS).validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_older_database_is_migrated_and_its_copy_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let mut conn = open_for_writing(&path).unwrap();
+        conn.execute("INSERT INTO contents (data) VALUES (x'01')", []).unwrap();
+        let next = [M::up(SCHEMA_1), M::up("DELETE FROM contents;")];
+        migrate(&mut conn, &path, &next).unwrap();
+
+        let rows = |path: &Path| {
+            let conn = Connection::open(path).unwrap();
+            conn.query_row("SELECT count(*) FROM contents", [], |row| rows::unsigned(row, 0)).unwrap()
+        };
+        assert_eq!(rows(&path), 0);
+        assert_eq!(rows(&copy_path(&path, 1)), 1);
+    }
+
+    #[test]
+    fn a_failed_migration_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let mut conn = open_for_writing(&path).unwrap();
+        let next = [M::up(SCHEMA_1), M::up("DROP TABLE trash; THIS IS NOT SQL;")];
+        assert!(migrate(&mut conn, &path, &next).is_err());
+        assert_eq!(conn.query_row("SELECT count(*) FROM trash", [], |row| rows::unsigned(row, 0)), Ok(0));
+        assert_eq!(user_version(&conn), Ok(1));
+    }
+
+    #[test]
+    fn a_newer_database_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        open_for_writing(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(open_for_writing(&path), Err(Abort::Refused(why)) if why.contains("newer")));
+    }
+}

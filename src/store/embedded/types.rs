@@ -1,0 +1,129 @@
+//! What the embedded store is asked, and what it answers, beyond [`ContentStore`](crate::store::ContentStore).
+
+use std::path::PathBuf;
+
+use crate::record::{AssetRecord, ContentHash};
+
+/// Where an embedded store lives.
+#[derive(Clone, Debug)]
+pub struct EmbeddedConfig {
+    /// Its directory; made if it is missing.
+    pub dir: PathBuf,
+    /// Bytes that are kept free on that disk: content that would go into them is refused.
+    pub disk_reserve_bytes: u64,
+}
+
+/// What a user says about content that is uploaded.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct IngestFields {
+    /// Media type; guessed from the content, then from the file name, if absent or empty.
+    pub mime_type: Option<String>,
+    /// Name that the content had where it came from.
+    pub filename: Option<String>,
+    /// Program that made it.
+    pub application: Option<String>,
+    /// Person that made it.
+    pub user: Option<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// In any order; trimmed, sorted and de-duplicated by the store.
+    pub tags: Vec<String>,
+}
+
+/// What became of an upload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ingested {
+    /// The asset as it is now.
+    pub asset: StoredAsset,
+    /// `false` if the store held a live asset of this content before.
+    pub new: bool,
+}
+
+/// An asset, or its tombstone, as this store holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredAsset {
+    /// Number of its latest change in this store.
+    pub seq: u64,
+    /// When that change was made in this store, in milliseconds since the Unix epoch.
+    pub updated_at_ms: u64,
+    /// What is replicated.
+    pub record: AssetRecord,
+}
+
+/// A change of metadata. The outer `None` leaves a field as it is; `Some(None)` clears it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MetaPatch {
+    /// Media type.
+    pub mime_type: Option<String>,
+    /// Name that the content had where it came from.
+    pub filename: Option<Option<String>>,
+    /// Program that made it.
+    pub application: Option<Option<String>>,
+    /// Person that made it.
+    pub user: Option<Option<String>>,
+    /// Free text.
+    pub description: Option<Option<String>>,
+    /// All tags, in any order.
+    pub tags: Option<Vec<String>>,
+}
+
+/// Which live assets to list. All fields that are given must match.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ListFilter {
+    /// Exactly this program.
+    pub application: Option<String>,
+    /// Exactly this person.
+    pub user: Option<String>,
+    /// Media types that begin so.
+    pub mime_prefix: Option<String>,
+    /// Any of these; none given means any asset.
+    pub tags: Vec<String>,
+    /// Any of these; none given means any asset. At most 1,000.
+    pub hashes: Vec<ContentHash>,
+    /// Text in the file name or the description, in upper or lower case.
+    pub q: Option<String>,
+    /// Created at this millisecond or later.
+    pub from_ms: Option<u64>,
+    /// Created at this millisecond or earlier.
+    pub to_ms: Option<u64>,
+}
+
+/// By time of creation, assets of one millisecond by hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Order {
+    /// Latest creation first.
+    #[default]
+    NewestFirst,
+    /// Earliest creation first.
+    OldestFirst,
+}
+
+/// A question for [`list`](super::EmbeddedStore::list).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListQuery {
+    /// Which.
+    pub filter: ListFilter,
+    /// In which order.
+    pub order: Order,
+    /// How many at most; brought into 1..=1000.
+    pub limit: usize,
+    /// The `next_cursor` of the page before, with the same filter and order.
+    pub cursor: Option<String>,
+}
+
+impl Default for ListQuery {
+    fn default() -> Self {
+        Self { filter: ListFilter::default(), order: Order::default(), limit: 50, cursor: None }
+    }
+}
+
+/// A page of a list.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ListPage {
+    /// Live assets.
+    pub assets: Vec<StoredAsset>,
+    /// Where the next page begins, if there is one.
+    pub next_cursor: Option<String>,
+    /// All that match the filter, on whatever page.
+    pub total: u64,
+}

@@ -1,0 +1,208 @@
+//! Content from a user, of any length, in bounded memory.
+
+use bytes::{Bytes, BytesMut};
+
+use super::edit::{self, UNKNOWN_MIME_TYPE};
+use super::incoming::{blocking, hash_bytes};
+use super::tx::{Verified, VerifiedBytes};
+use super::types::{IngestFields, Ingested};
+use super::{EmbeddedStore, INLINE_BYTES_MAX, writer};
+use crate::record::{AssetMeta, ContentHash};
+use crate::store::hashing_file::HashingFile;
+use crate::store::{ReceivedFile, StoreError};
+
+/// How much of the beginning is looked at to guess the media type, in bytes.
+const SNIFFED_BYTES: usize = 8 * 1024;
+/// Content up to this length is hashed where it is: handing it over would take as long (about 10 µs).
+const HASHED_IN_PLACE_BYTES: usize = 8 * 1024;
+
+/// Content that is being uploaded. Dropping it leaves nothing behind.
+pub struct Upload {
+    store: EmbeddedStore,
+    /// The first bytes: all of them for as long as there is no file.
+    head: BytesMut,
+    file: Option<HashingFile>,
+    written: u64,
+}
+
+impl Upload {
+    pub(super) fn new(store: EmbeddedStore) -> Self {
+        Self { store, head: BytesMut::new(), file: None, written: 0 }
+    }
+
+    /// Bytes taken so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Takes more bytes; waits while the disk or the processor is behind.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Io`]. The upload has failed then.
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let shared = &self.store.0.shared;
+        shared.check_writable()?;
+        shared.space.claim(chunk.len() as u64)?;
+        self.written += chunk.len() as u64;
+        if self.file.is_none() && self.written <= INLINE_BYTES_MAX {
+            self.head.extend_from_slice(&chunk);
+            return Ok(());
+        }
+        if self.file.is_none() {
+            self.spill().await?;
+        }
+        self.push(chunk).await
+    }
+
+    /// Makes the content an asset, or adds the fields to the one that is there: then tags are united and absent fields
+    /// filled in. Answers once it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for fields over their limits; the errors of [`write`](Self::write).
+    pub async fn finish(mut self, fields: IngestFields) -> Result<Ingested, StoreError> {
+        self.store.0.shared.check_writable()?;
+        self.store.0.shared.space.claim(0)?;
+        let guessed = guess_mime_type(&self.head, fields.filename.as_deref());
+        check(&fields)?;
+        let (content, files) = match self.file.take() {
+            Some(file) => {
+                let received = complete(&self.store, file).await?;
+                let content = Verified {
+                    hash: received.sha256,
+                    size: received.size,
+                    blake3: received.blake3,
+                    bytes: VerifiedBytes::File,
+                };
+                (content, vec![received])
+            }
+            None => (inline(self.head.freeze()).await?, Vec::new()),
+        };
+        let bytes = if files.is_empty() { usize::try_from(content.size).unwrap_or(usize::MAX) } else { 0 };
+        self.store.submit(files, bytes, move |tx| edit::ingest(tx, &content, fields, guessed)).await
+    }
+
+    /// Goes on in a file.
+    async fn spill(&mut self) -> Result<(), StoreError> {
+        self.file = Some(temporary_file(&self.store).await?);
+        let head = self.head.split().freeze();
+        self.head.extend_from_slice(&head[..head.len().min(SNIFFED_BYTES)]);
+        self.push(head).await
+    }
+
+    async fn push(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        if self.head.len() < SNIFFED_BYTES {
+            let missing = SNIFFED_BYTES - self.head.len();
+            self.head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let pushed = file.push(chunk).await;
+        pushed.map_err(|error| note(&self.store, file.explain(&error), &error))
+    }
+}
+
+/// Content from a peer on its way into a file of the store's own directory, for
+/// [`ingest`](crate::store::ContentStore::ingest) to move. Dropping it leaves nothing behind.
+pub struct Receive {
+    store: EmbeddedStore,
+    file: HashingFile,
+}
+
+impl Receive {
+    pub(super) async fn begin(store: EmbeddedStore) -> Result<Self, StoreError> {
+        store.0.shared.check_writable()?;
+        let file = temporary_file(&store).await?;
+        Ok(Self { store, file })
+    }
+
+    /// Takes more bytes; waits while the disk or the processor is behind.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        let shared = &self.store.0.shared;
+        shared.check_writable()?;
+        shared.space.claim(chunk.len() as u64)?;
+        let pushed = self.file.push(chunk).await;
+        pushed.map_err(|error| note(&self.store, self.file.explain(&error), &error))
+    }
+
+    /// Writes what is left and makes the file durable.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn finish(self) -> Result<ReceivedFile, StoreError> {
+        complete(&self.store, self.file).await
+    }
+}
+
+async fn temporary_file(store: &EmbeddedStore) -> Result<HashingFile, StoreError> {
+    let store = store.clone();
+    let create = move || {
+        let tmp = store.0.shared.layout.tmp();
+        HashingFile::create(&tmp).map_err(|error| store.io_failed("make a temporary file", &error))
+    };
+    blocking("make a temporary file", create).await
+}
+
+async fn complete(store: &EmbeddedStore, mut file: HashingFile) -> Result<ReceivedFile, StoreError> {
+    match file.complete().await {
+        Ok(hashes) => Ok(file.into_received(hashes)),
+        Err(error) => Err(note(store, file.explain(&error), &error)),
+    }
+}
+
+/// Ends the store's writing if the disk can no longer be trusted.
+fn note(store: &EmbeddedStore, answer: StoreError, error: &std::io::Error) -> StoreError {
+    writer::note_io_failure(&store.0.shared, error, &answer);
+    answer
+}
+
+/// Refuses fields that no record could have, before anything is made durable.
+fn check(fields: &IngestFields) -> Result<(), StoreError> {
+    let meta = AssetMeta {
+        mime_type: edit::given(fields.mime_type.clone()).unwrap_or_default(),
+        filename: fields.filename.clone(),
+        application: fields.application.clone(),
+        user: fields.user.clone(),
+        tags: AssetMeta::normalise_tags(&fields.tags),
+        description: fields.description.clone(),
+        created_at_ms: 0,
+    };
+    meta.validate().map_err(|broken| StoreError::Invalid(broken.to_string()))
+}
+
+/// Hashes content that stays in memory.
+async fn inline(bytes: Bytes) -> Result<Verified, StoreError> {
+    let same = bytes.clone();
+    let (hash, size, blake3): (ContentHash, u64, [u8; 32]) = if bytes.len() <= HASHED_IN_PLACE_BYTES {
+        hash_bytes(&bytes)
+    } else {
+        blocking("hash content", move || Ok(hash_bytes(&same))).await?
+    };
+    Ok(Verified { hash, size, blake3, bytes: VerifiedBytes::Inline(bytes) })
+}
+
+/// By the first bytes, else by the name.
+fn guess_mime_type(head: &[u8], filename: Option<&str>) -> &'static str {
+    infer::get(head)
+        .map(|kind| kind.mime_type())
+        .or_else(|| filename.and_then(|name| mime_guess::from_path(name).first_raw()))
+        .unwrap_or(UNKNOWN_MIME_TYPE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_is_asked_before_the_name() {
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+        assert_eq!(guess_mime_type(png, Some("a.txt")), "image/png");
+        assert_eq!(guess_mime_type(b"hello", Some("a.txt")), "text/plain");
+        assert_eq!(guess_mime_type(b"hello", Some("../a.nothing-known")), UNKNOWN_MIME_TYPE);
+        assert_eq!(guess_mime_type(b"", None), UNKNOWN_MIME_TYPE);
+    }
+}

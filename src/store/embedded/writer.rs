@@ -1,0 +1,383 @@
+//! The one thread that writes.
+//!
+//! It takes whatever is queued, runs it as one transaction, and answers everyone after the commit: many changes share
+//! one fsync, and none is acknowledged before it. An answer that is an error of the caller's (no such asset, too many
+//! tags) leaves the others of the group alone; a failure of the disk fails the whole group, and nothing of it stays.
+//!
+//! # Content in files
+//! The bytes were hashed, written to `tmp` and fsynced before the task was queued. The writer then
+//! 1. commits the hashes of the files to the table `pending_files`,
+//! 2. renames the files into place and fsyncs the directories,
+//! 3. commits the records, and with them the removal of the hashes from `pending_files`.
+//!
+//! A crash after 1 leaves at most files without a record, and `pending_files` says which they may be: opening the store
+//! removes those to which nothing refers, without looking at any other. A record is never committed before its file
+//! is durable under its name, so that readers need no second place to look.
+//!
+//! Deleting content moves nothing either: it is in the trash once the table says so, and the purge removes the file
+//! *before* it forgets the entry. Only this thread renames and removes files in `content`, so that what it sees there
+//! stays so for as long as it looks.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use super::failure::{self, Abort};
+use super::layout::{self, Layout};
+use super::purge::{self, Purged};
+use super::rows::{self, Place};
+use super::tx::{self, Totals, Tx};
+use super::{Shared, now_ms};
+use crate::record::{ContentHash, WriterId};
+use crate::store::{ReceivedFile, StoreError};
+
+/// Most tasks in one transaction: what bounds the wait of the first of them.
+const GROUP_TASKS_MAX: usize = 1024;
+/// Most content in one transaction, in bytes.
+const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How much is written before the WAL is brought home even though there is more to do, in bytes.
+const CHECKPOINT_BYTES: usize = 32 * 1024 * 1024;
+/// Without a task for so long, the WAL is brought home at leisure.
+const IDLE: Duration = Duration::from_millis(500);
+/// How often old tombstones and trash are purged.
+const PURGE_INTERVAL: Duration = Duration::from_hours(24);
+/// What a record costs in the WAL, roughly, in bytes.
+const RECORD_BYTES: usize = 4096;
+
+/// What the writer is asked to do.
+pub(super) enum Msg {
+    /// A change.
+    Work(Box<dyn Work>),
+    /// Remove what is old enough at `now_ms`.
+    Purge { now_ms: u64, reply: oneshot::Sender<Result<Purged, StoreError>> },
+    /// Bring everything home and end.
+    Stop,
+}
+
+/// A change, and who waits for it.
+pub(super) trait Work: Send {
+    /// Content that has to be in its place before the change is made.
+    fn files(&mut self) -> Vec<ReceivedFile>;
+    /// Roughly what it adds to the WAL.
+    fn weight(&self) -> usize;
+    /// Makes the change in the group's transaction; the answer is kept.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error>;
+    /// Gives the answer, after the group was committed or failed.
+    fn finish(self: Box<Self>, group: Result<(), StoreError>);
+}
+
+/// The usual [`Work`]: a closure.
+pub(super) struct Task<F, T> {
+    pub(super) files: Vec<ReceivedFile>,
+    pub(super) bytes: usize,
+    pub(super) run: Option<F>,
+    pub(super) answer: Option<Result<T, StoreError>>,
+    pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
+    /// A place in the queue, given back with the answer.
+    pub(super) _turn: OwnedSemaphorePermit,
+}
+
+impl<F, T> Work for Task<F, T>
+where
+    F: FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send,
+    T: Send,
+{
+    fn files(&mut self) -> Vec<ReceivedFile> {
+        std::mem::take(&mut self.files)
+    }
+
+    fn weight(&self) -> usize {
+        self.bytes + RECORD_BYTES
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
+        if let Some(run) = self.run.take() {
+            self.answer = Some(run(tx)?);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, group: Result<(), StoreError>) {
+        let not_run = || {
+            Err(StoreError::Io {
+                action: "write to the store".into(),
+                reason: "the change was not made".into(),
+            })
+        };
+        let Self { answer, reply, .. } = *self;
+        // Whoever asked may have gone; the change stands all the same.
+        let _ = reply.send(group.and_then(|()| answer.unwrap_or_else(not_run)));
+    }
+}
+
+/// The writer's state.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) layout: Layout,
+    pub(super) id: WriterId,
+    pub(super) totals: Totals,
+    pub(super) shared: Arc<Shared>,
+    pub(super) seq: watch::Sender<u64>,
+    /// Written since the WAL was last brought home, in bytes.
+    pub(super) since_checkpoint: usize,
+    /// `pending_files` may have entries of a group that failed.
+    pub(super) has_pending: bool,
+    pub(super) last_purge: Instant,
+    /// Kept until the very end: the next process may open the store once it is released.
+    pub(super) _lock: fs::File,
+}
+
+impl Writer {
+    /// Works until it is stopped, or nobody is left to ask.
+    pub(super) fn run(mut self, queue: &Receiver<Msg>) {
+        loop {
+            match queue.recv_timeout(IDLE) {
+                Ok(Msg::Work(first)) => {
+                    let (group, next) = collect(first, queue);
+                    self.commit(group);
+                    match next {
+                        Some(Msg::Purge { now_ms, reply }) => self.on_purge(now_ms, reply),
+                        Some(Msg::Stop) => break,
+                        Some(Msg::Work(_)) | None => {}
+                    }
+                }
+                Ok(Msg::Purge { now_ms, reply }) => self.on_purge(now_ms, reply),
+                Ok(Msg::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => self.on_idle(),
+            }
+            if self.since_checkpoint >= CHECKPOINT_BYTES {
+                self.checkpoint("PASSIVE");
+            }
+        }
+        self.checkpoint("TRUNCATE");
+    }
+
+    /// Commits a group and answers everyone in it.
+    fn commit(&mut self, mut group: Vec<Box<dyn Work>>) {
+        let result = match self.shared.read_only() {
+            Some(why) => Err(StoreError::ReadOnly(why)),
+            None => self.try_commit(&mut group).map_err(|abort| self.on_abort(&abort)),
+        };
+        if result.is_ok() {
+            self.since_checkpoint += group.iter().map(|task| task.weight()).sum::<usize>();
+            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            let last = self.totals.last_seq;
+            self.seq.send_if_modified(|seq| std::mem::replace(seq, last) != last);
+        }
+        for task in group {
+            task.finish(result.clone());
+        }
+        if self.has_pending {
+            self.clean_pending();
+        }
+    }
+
+    fn try_commit(&mut self, group: &mut [Box<dyn Work>]) -> Result<(), Abort> {
+        let pending_before = self.has_pending;
+        let files: Vec<ReceivedFile> = group.iter_mut().flat_map(|task| task.files()).collect();
+        let placed = self.place(files)?;
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut tx = Tx {
+            conn: &transaction,
+            layout: &self.layout,
+            writer: self.id,
+            now_ms: now_ms(),
+            totals: self.totals,
+        };
+        for task in group {
+            task.run(&mut tx)?;
+        }
+        let mut unused = false;
+        for hash in placed {
+            if tx.refers_to_file(hash)? {
+                tx.conn.prepare_cached("DELETE FROM pending_files WHERE hash = ?1")?.execute([hash.0])?;
+            } else {
+                unused = true;
+            }
+        }
+        let totals = tx.totals;
+        if totals != self.totals {
+            totals.write(&transaction)?;
+        }
+        transaction.commit()?;
+        self.totals = totals;
+        self.has_pending = pending_before || unused;
+        Ok(())
+    }
+
+    /// Puts the files of a group under their names, durably, and says which. Those whose content the store holds
+    /// already are left out, and removed as they are dropped.
+    fn place(&mut self, files: Vec<ReceivedFile>) -> Result<Vec<ContentHash>, Abort> {
+        let mut wanted = Vec::with_capacity(files.len());
+        for file in files {
+            // What lies in the trash was not looked at since it was deleted, and is better replaced.
+            let live =
+                rows::find(&self.conn, file.sha256)?.is_some_and(|held| held.place == Some(Place::File));
+            if !live || !self.layout.has_content(file.sha256, file.size) {
+                wanted.push(file);
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.has_pending = true;
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for file in &wanted {
+            transaction
+                .prepare_cached("INSERT OR IGNORE INTO pending_files (hash) VALUES (?1)")?
+                .execute([file.sha256.0])?;
+        }
+        transaction.commit()?;
+
+        let mut dirs = BTreeSet::new();
+        let mut placed = Vec::with_capacity(wanted.len());
+        for file in wanted {
+            let target = self.layout.content(file.sha256);
+            let failed =
+                |source| Abort::Io { action: format!("move content to {}", target.display()), source };
+            placed.push(file.sha256);
+            move_into_place(file, &target, &mut dirs).map_err(failed)?;
+        }
+        for dir in &dirs {
+            layout::sync_dir(dir)
+                .map_err(|source| Abort::Io { action: format!("fsync {}", dir.display()), source })?;
+        }
+        Ok(placed)
+    }
+
+    /// What a failure means to those who wait, and to all who come after.
+    fn on_abort(&mut self, abort: &Abort) -> StoreError {
+        let answer = abort.answer("write to the store", &self.layout.dir);
+        if abort.is_fatal() {
+            tracing::error!(error = %answer, "the store takes no more writes until it is opened again");
+            self.shared.set_read_only(format!("{answer}; check the disk, then start again"));
+        } else {
+            tracing::warn!(error = %answer, "a group of changes was not committed");
+        }
+        answer
+    }
+
+    /// Removes placed files to which nothing refers.
+    fn clean_pending(&mut self) {
+        match clean_pending(&mut self.conn, &self.layout) {
+            Ok(removed) => {
+                self.has_pending = false;
+                tracing::debug!(removed, "removed content that nothing refers to");
+            }
+            // They stay named, and are looked at again later, at the latest when the store opens.
+            Err(abort) if abort.is_fatal() => {
+                self.on_abort(&abort);
+            }
+            Err(abort) => tracing::debug!(?abort, "content that nothing refers to is not removed yet"),
+        }
+    }
+
+    fn on_purge(&mut self, now_ms: u64, reply: oneshot::Sender<Result<Purged, StoreError>>) {
+        let result = match self.shared.read_only() {
+            Some(why) => Err(StoreError::ReadOnly(why)),
+            None => purge::purge(&mut self.conn, &self.layout, &mut self.totals, now_ms)
+                .map_err(|abort| self.on_abort(&abort)),
+        };
+        self.shared.purge_floor.store(self.totals.purge_floor, Ordering::Release);
+        self.last_purge = Instant::now();
+        let _ = reply.send(result);
+    }
+
+    fn on_idle(&mut self) {
+        if self.shared.read_only().is_some() {
+            return;
+        }
+        if self.since_checkpoint > 0 {
+            self.checkpoint("PASSIVE");
+        }
+        if self.has_pending {
+            self.clean_pending();
+        }
+        if self.last_purge.elapsed() >= PURGE_INTERVAL {
+            self.on_purge(now_ms(), oneshot::channel().0);
+        }
+    }
+
+    /// Brings the WAL home into the database. Everything is durable before; this only keeps the WAL short.
+    fn checkpoint(&mut self, mode: &str) {
+        if self.shared.read_only().is_some() {
+            return;
+        }
+        self.since_checkpoint = 0;
+        let done = self.conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+        if let Err(error) = done {
+            self.on_abort(&Abort::Sql(error));
+        }
+    }
+}
+
+/// The tasks that are queued behind `first`, up to the bounds of a group, and what ended them.
+fn collect(first: Box<dyn Work>, queue: &Receiver<Msg>) -> (Vec<Box<dyn Work>>, Option<Msg>) {
+    let mut bytes = first.weight();
+    let mut group = vec![first];
+    while group.len() < GROUP_TASKS_MAX && bytes < GROUP_BYTES_MAX {
+        match queue.try_recv() {
+            Ok(Msg::Work(task)) => {
+                bytes += task.weight();
+                group.push(task);
+            }
+            Ok(other) => return (group, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (group, None)
+}
+
+/// Renames a file into its place and adds the directories that have to be fsynced for that.
+fn move_into_place(
+    file: ReceivedFile,
+    target: &Path,
+    dirs: &mut BTreeSet<std::path::PathBuf>,
+) -> io::Result<()> {
+    let parent = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    if !parent.is_dir() {
+        layout::create_dir(parent)?;
+        dirs.extend(parent.parent().map(Path::to_owned));
+    }
+    dirs.insert(parent.to_owned());
+    file.path.persist(target).map_err(|error| error.error)
+}
+
+/// Removes the files that `pending_files` names and nothing refers to, then forgets the names.
+pub(super) fn clean_pending(conn: &mut Connection, layout: &Layout) -> Result<u64, Abort> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let hashes: Vec<[u8; 32]> = transaction
+        .prepare_cached("SELECT hash FROM pending_files")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut removed = 0;
+    for hash in hashes.iter().copied().map(ContentHash) {
+        if !tx::refers_to_file(&transaction, hash)? {
+            layout.remove_content(hash).map_err(|source| Abort::Io {
+                action: format!("remove {}", layout.content(hash).display()),
+                source,
+            })?;
+            removed += 1;
+        }
+    }
+    if !hashes.is_empty() {
+        transaction.execute("DELETE FROM pending_files", [])?;
+    }
+    transaction.commit()?;
+    Ok(removed)
+}
+
+/// Whether a failure to receive content means that the disk is no longer to be trusted.
+pub(super) fn note_io_failure(shared: &Shared, error: &io::Error, answer: &StoreError) {
+    if failure::is_fatal(error) {
+        shared.set_read_only(format!("{answer}; check the disk, then start again"));
+    }
+}

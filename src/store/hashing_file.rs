@@ -1,0 +1,223 @@
+//! Content on its way to the disk: hashed while it is written, and durable at the end.
+//!
+//! The bytes that arrive are gathered into blocks. While a block is being filled, the one before it is written and
+//! hashed with BLAKE3 on one blocking thread, and hashed with SHA-256, the slowest of the three, on another. No thread is held while
+//! bytes are awaited, so a slow sender costs a little memory and nothing else: at most two blocks, of which the second
+//! is refused for as long as the first is not done.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tempfile::{NamedTempFile, TempPath};
+use tokio::task::JoinHandle;
+
+use crate::record::ContentHash;
+use crate::store::embedded::failure;
+use crate::store::{ReceivedFile, StoreError};
+
+/// Size of a block: large enough that handing it to a thread costs nothing beside hashing it (about 0.8 ms).
+const BLOCK_BYTES: usize = 1024 * 1024;
+/// Most slices that one system call takes.
+const SLICES_MAX: usize = 1024;
+
+/// A file that is hashed while it is written. Removed when dropped, unless it was [finished](Self::finish).
+pub struct HashingFile {
+    path: TempPath,
+    /// Only for messages.
+    dir: PathBuf,
+    block: Vec<Bytes>,
+    block_bytes: usize,
+    written: u64,
+    ends: Ends,
+}
+
+/// Where blocks go.
+enum Ends {
+    Idle(Box<(Pen, Sha256)>),
+    Busy(JoinHandle<io::Result<(Pen, Sha256)>>),
+    /// An earlier block could not be written.
+    Failed,
+}
+
+/// What writes a block.
+struct Pen {
+    file: File,
+    blake3: blake3::Hasher,
+}
+
+impl HashingFile {
+    /// A new file of a name of its own in `dir`, readable by its owner alone. Blocks for a moment.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create(dir: &Path) -> io::Result<Self> {
+        let (file, path) = NamedTempFile::new_in(dir)?.into_parts();
+        Ok(Self {
+            path,
+            dir: dir.to_owned(),
+            block: Vec::new(),
+            block_bytes: 0,
+            written: 0,
+            ends: Ends::Idle(Box::new((Pen { file, blake3: blake3::Hasher::new() }, Sha256::new()))),
+        })
+    }
+
+    /// Bytes taken so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Takes more bytes; waits while the disk or the processor is behind. If the wait is given up, bytes may be
+    /// missing: drop the file then.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and [`StoreError::Io`], also for bytes that were taken by an earlier call.
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        self.push(chunk).await.map_err(|error| self.explain(&error))
+    }
+
+    /// Writes what is left and makes the file durable; its name in the directory is not, as it will be moved.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn finish(mut self) -> Result<ReceivedFile, StoreError> {
+        let hashes = self.complete().await.map_err(|error| self.explain(&error))?;
+        Ok(self.into_received(hashes))
+    }
+
+    pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
+        self.written += chunk.len() as u64;
+        self.block_bytes += chunk.len();
+        self.block.push(chunk);
+        if self.block_bytes >= BLOCK_BYTES || self.block.len() >= SLICES_MAX {
+            self.send_block().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and makes it durable.
+    pub(crate) async fn complete(&mut self) -> io::Result<(ContentHash, [u8; 32])> {
+        self.send_block().await?;
+        let (pen, sha256) = self.take_idle().await?;
+        let file = pen.file;
+        tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(io::Error::other)??;
+        Ok((ContentHash(sha256.finalize().into()), *pen.blake3.finalize().as_bytes()))
+    }
+
+    pub(crate) fn into_received(self, (sha256, blake3): (ContentHash, [u8; 32])) -> ReceivedFile {
+        ReceivedFile { path: self.path, size: self.written, sha256, blake3 }
+    }
+
+    /// What a failure means to whoever sent the bytes.
+    pub(crate) fn explain(&self, error: &io::Error) -> StoreError {
+        failure::io_error(format!("write content to {}", self.dir.display()), &self.dir, error)
+    }
+
+    /// Hands the block to the threads, once they are done with the one before.
+    async fn send_block(&mut self) -> io::Result<()> {
+        let (mut pen, mut sha256) = self.take_idle().await?;
+        self.block_bytes = 0;
+        let block: Arc<[Bytes]> = std::mem::take(&mut self.block).into();
+        let same = Arc::clone(&block);
+        let hashed = tokio::task::spawn_blocking(move || {
+            same.iter().for_each(|chunk| sha256.update(chunk));
+            sha256
+        });
+        let written = tokio::task::spawn_blocking(move || {
+            block.iter().for_each(|chunk| {
+                pen.blake3.update(chunk);
+            });
+            write_all(&mut pen.file, &block).map(|()| pen)
+        });
+        let both = async move {
+            let (pen, sha256) = tokio::join!(written, hashed);
+            Ok((pen.map_err(io::Error::other)??, sha256.map_err(io::Error::other)?))
+        };
+        self.ends = Ends::Busy(tokio::spawn(both));
+        Ok(())
+    }
+
+    /// Waits until the last block is written. Nothing is lost if the wait is given up.
+    async fn take_idle(&mut self) -> io::Result<(Pen, Sha256)> {
+        if let Ends::Busy(work) = &mut self.ends {
+            let done = work.await;
+            self.ends = Ends::Failed;
+            return done.map_err(io::Error::other)?;
+        }
+        match std::mem::replace(&mut self.ends, Ends::Failed) {
+            Ends::Idle(ends) => Ok(*ends),
+            Ends::Busy(_) | Ends::Failed => Err(io::Error::other("an earlier write failed")),
+        }
+    }
+}
+
+/// Writes all chunks, many in one system call.
+fn write_all(file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+    let mut left = slices.as_mut_slice();
+    // Skips leading empty slices, for which a write of nothing would look like a full disk.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut left, n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn received(chunks: Vec<Vec<u8>>) -> (ReceivedFile, Vec<u8>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = chunks.concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let file = runtime.block_on(async {
+            let mut file = HashingFile::create(dir.path()).unwrap();
+            for chunk in chunks {
+                file.write(chunk.into()).await.unwrap();
+            }
+            file.finish().await.unwrap()
+        });
+        (file, whole, dir)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn whatever_the_chunks_the_file_and_its_hashes_are_right(
+            sizes in prop::collection::vec(prop_oneof![Just(0), 1..9_000usize, Just(700_000)], 0..40),
+        ) {
+            let chunks = sizes.iter().enumerate().map(|(i, n)| vec![u8::try_from(i).unwrap(); *n]).collect();
+            let (file, whole, _dir) = received(chunks);
+            prop_assert_eq!(file.size, whole.len() as u64);
+            prop_assert_eq!(file.sha256.0, <[u8; 32]>::from(Sha256::digest(&whole)));
+            prop_assert_eq!(file.blake3, *blake3::hash(&whole).as_bytes());
+            prop_assert_eq!(std::fs::read(&file.path).unwrap(), whole);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_file_is_removed_even_with_a_block_under_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = HashingFile::create(dir.path()).unwrap();
+        file.write(vec![1; BLOCK_BYTES].into()).await.unwrap();
+        drop(file);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let mut file = HashingFile::create(dir.path()).unwrap();
+        file.write(vec![1; 10].into()).await.unwrap();
+        drop(file.finish().await.unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
