@@ -1,7 +1,4 @@
-//! The command lines: one module per program or command. The only place that prints.
-
-pub mod can_service;
-//! The command line: one file per command, and what they share.
+//! The command lines: one file per command, and what they share. The only place that prints.
 //!
 //! Results go to stdout, messages to stderr. Commands that need the daemon talk to its HTTP API ([`client`]); those that
 //! concern assets then talk to the CAN Service that the daemon names.
@@ -15,6 +12,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use crate::config::{Config, FlagValue, HttpUrl, Loaded, Sources};
 
 mod assets;
+pub mod can_service;
 mod client;
 mod completions;
 mod config;

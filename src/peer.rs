@@ -13,5 +13,5 @@ pub mod report;
 pub mod roster;
 pub mod session;
 mod streams;
-pub mod wire;
 pub mod supervisor;
+pub mod wire;

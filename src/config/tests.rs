@@ -253,6 +253,16 @@ fn values_are_read_as_they_were_typed() {
 }
 
 #[test]
+fn limits_are_numbers_for_metrics() {
+    let numbers = load("limits:\n  max_dialled: 3\n").unwrap().config.limits.numbers();
+    assert!(numbers.contains(&("max_dialled", 3)) && numbers.contains(&("handshake_timeout_secs", 5)));
+    let unset = ["upload_bytes_per_sec", "download_bytes_per_sec"];
+    assert!(numbers.iter().all(|(key, _)| !unset.contains(key)), "{numbers:?}");
+    let all = Config::default().list().iter().filter(|(key, _)| key.starts_with("limits.")).count();
+    assert_eq!(numbers.len(), all - unset.len());
+}
+
+#[test]
 fn secrets_show_nowhere() {
     let yaml =
         "sync_passphrase: hunter-two\nsync_api_key: key-three\ndiscovery:\n  topic_secret: topic-four\n";

@@ -127,7 +127,8 @@ impl Actor for HttpActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             HttpMsg::ServerEnded(reason) => {
-                Err(ActorExit::Transient(format!("the HTTP server on {} ended: {reason}", state.bound)).into())
+                Err(ActorExit::Transient(format!("the HTTP server on {} ended: {reason}", state.bound))
+                    .into())
             }
             HttpMsg::GetHealth { reply } => {
                 let detail = Some(format!("http://{}", state.bound));

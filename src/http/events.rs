@@ -160,7 +160,8 @@ impl Follower {
     }
 
     fn event(&self, logged: &LoggedEvent) -> Event {
-        let data = serde_json::to_string(logged).unwrap_or_else(|error| json!({ "error": error.to_string() }).to_string());
+        let data = serde_json::to_string(logged)
+            .unwrap_or_else(|error| json!({ "error": error.to_string() }).to_string());
         Event::default().id(self.id(logged.id)).event(logged.event.name()).data(data)
     }
 

@@ -61,7 +61,11 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse 
 fn node(out: &mut Exposition, view: &AgentView) {
     out.family("can_sync_build", "info", "Version of the program and identity of the node.");
     let id = view.endpoint_id.to_string();
-    out.sample("can_sync_build_info", &[("version", view.version), ("endpoint_id", &id), ("name", &view.name)], 1);
+    out.sample(
+        "can_sync_build_info",
+        &[("version", view.version), ("endpoint_id", &id), ("name", &view.name)],
+        1,
+    );
     out.gauge("can_sync_uptime_seconds", "Seconds since the start.", view.started.elapsed().as_secs());
     if !view.limits.is_empty() {
         out.family("can_sync_limit", "gauge", "Configured limits.");
@@ -93,7 +97,11 @@ fn store_figures(out: &mut Exposition, status: &StoreStatus) {
 fn peer_figures(out: &mut Exposition, report: &PeersReport) {
     let sync = &report.sync;
     out.gauge("can_sync_in_sync", "Whether nothing is missing.", u8::from(sync.state == SyncState::InSync));
-    out.gauge("can_sync_missing_assets", "Assets that a peer has and that are wanted and not here.", sync.missing);
+    out.gauge(
+        "can_sync_missing_assets",
+        "Assets that a peer has and that are wanted and not here.",
+        sync.missing,
+    );
     out.gauge("can_sync_missing_bytes", "Bytes of those.", sync.missing_bytes);
     out.gauge("can_sync_receive_bytes_per_second", "Content received from all peers, lately.", sync.rate);
     out.gauge("can_sync_peers_connected", "Peers with a session.", report.connected());
@@ -109,7 +117,9 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
             }
         }
     };
-    per_peer("can_sync_peer_sent_bytes", "counter", "Content sent to a peer.", &|p| Some(float(p.bytes_sent)));
+    per_peer("can_sync_peer_sent_bytes", "counter", "Content sent to a peer.", &|p| {
+        Some(float(p.bytes_sent))
+    });
     per_peer("can_sync_peer_received_bytes", "counter", "Content received from a peer.", &|p| {
         Some(float(p.bytes_received))
     });
@@ -119,7 +129,9 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
     per_peer("can_sync_peer_missing_there", "gauge", "Assets that a peer has not confirmed.", &|p| {
         Some(float(p.missing_there))
     });
-    per_peer("can_sync_peer_rtt_seconds", "gauge", "Round trip to a peer.", &|p| p.rtt_ms.map(|ms| ms / 1000.0));
+    per_peer("can_sync_peer_rtt_seconds", "gauge", "Round trip to a peer.", &|p| {
+        p.rtt_ms.map(|ms| ms / 1000.0)
+    });
 }
 
 fn is_connected(state: PeerState) -> bool {
@@ -165,7 +177,8 @@ impl Process {
             let status = tokio::fs::read_to_string("/proc/self/status").await.ok()?;
             resident_bytes(&status)
         };
-        let fds = tokio::task::spawn_blocking(|| std::fs::read_dir("/proc/self/fd").map(Iterator::count).ok());
+        let fds =
+            tokio::task::spawn_blocking(|| std::fs::read_dir("/proc/self/fd").map(Iterator::count).ok());
         let (resident_bytes, fds) = tokio::join!(resident, fds);
         Self { resident_bytes, open_fds: fds.ok().flatten() }
     }

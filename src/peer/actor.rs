@@ -146,7 +146,12 @@ impl Actor for PeerActor {
         let opening = Arc::new(AtomicBool::new(args.opens));
         let mut tasks = JoinSet::new();
         tasks.spawn(streams::watch_closed(myself.clone(), args.connection.clone()));
-        tasks.spawn(streams::accept_bi(myself.clone(), args.clone(), Arc::clone(&proved), Arc::clone(&opening)));
+        tasks.spawn(streams::accept_bi(
+            myself.clone(),
+            args.clone(),
+            Arc::clone(&proved),
+            Arc::clone(&opening),
+        ));
         if args.opens {
             let (actor, args) = (myself.clone(), args.clone());
             tasks.spawn(async move {

@@ -73,11 +73,7 @@ impl AddressBook {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, AddressBookError> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&connection).map_err(|e| AddressBookError {
-            action,
-            path: self.path.clone(),
-            source: e.into(),
-        })
+        work(&connection).map_err(|e| AddressBookError { action, path: self.path.clone(), source: e.into() })
     }
 
     /// Everyone in it, the last seen first. Blocks.
@@ -188,7 +184,8 @@ mod tests {
     fn a_file_that_is_no_database_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.db");
-        std::fs::write(&path, "garbage, and long enough to be looked at by SQLite as a header of its own").unwrap();
+        std::fs::write(&path, "garbage, and long enough to be looked at by SQLite as a header of its own")
+            .unwrap();
         let error = AddressBook::open(&path).unwrap_err().to_string();
         assert!(error.contains("agent.db") && error.contains("move the file away"), "{error}");
     }

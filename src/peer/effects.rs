@@ -156,7 +156,8 @@ pub(super) async fn judge_all(
             let held = ours.get(&record.hash).is_some_and(|ours| !ours.deleted);
             if record.deleted && held && *verdict == Verdict::Apply && !deletes.admit(assets, at) {
                 *verdict = Verdict::Refuse(
-                    "held back: too much would be deleted at once; confirm with POST /deletions/confirm".into(),
+                    "held back: too much would be deleted at once; confirm with POST /deletions/confirm"
+                        .into(),
                 );
             }
         }

@@ -180,8 +180,7 @@ pub fn summary_to_wire(blinded: &Bytes, summary: &Summary) -> LibrarySummary {
 /// If it is not there, or has a fingerprint of another length.
 pub fn summary_from_wire(blinded: &Bytes, summaries: &[LibrarySummary]) -> Result<Summary, WireError> {
     let malformed = || WireError::Malformed("no summary of the shared library".into());
-    let found =
-        summaries.iter().take(LIBRARIES_MAX).find(|s| s.blinded == *blinded).ok_or_else(malformed)?;
+    let found = summaries.iter().take(LIBRARIES_MAX).find(|s| s.blinded == *blinded).ok_or_else(malformed)?;
     let fingerprint = found.fingerprint.as_ref().try_into().map_err(|_| malformed())?;
     Ok(Summary { count: found.count, fingerprint, assets: found.assets, bytes: found.total_bytes })
 }
@@ -204,7 +203,11 @@ fn expect_proof(
     if auth.libraries.len() > LIBRARIES_MAX {
         return Err(WireError::Malformed("more libraries than may be offered".into()).into());
     }
-    if binding.verify(library.keys(), role, &auth.libraries) { Ok(()) } else { Err(EstablishError::NotShared) }
+    if binding.verify(library.keys(), role, &auth.libraries) {
+        Ok(())
+    } else {
+        Err(EstablishError::NotShared)
+    }
 }
 
 fn expect_welcome(kind: frame::Kind) -> Result<Welcome, EstablishError> {

@@ -88,9 +88,7 @@ async fn read_message(receive: &mut RecvStream) -> Result<Option<Bytes>, StreamE
     match within(wire::read_frame(receive)).await? {
         frame::Kind::ReconMsg(message) => Ok(Some(message.message)),
         frame::Kind::ReconClose(close) if close.reason.is_empty() => Ok(None),
-        frame::Kind::ReconClose(close) => {
-            Err(StreamError::Refused(close.reason.chars().take(200).collect()))
-        }
+        frame::Kind::ReconClose(close) => Err(StreamError::Refused(close.reason.chars().take(200).collect())),
         frame::Kind::Hello(_)
         | frame::Kind::Auth(_)
         | frame::Kind::Welcome(_)

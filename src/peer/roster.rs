@@ -72,9 +72,7 @@ impl Roster {
     /// A peer may be at `addr`: from a ticket, a user, a remembered session, discovery. With `fresh`, it is dialled at
     /// once, whatever its back-off. `false` if that is ourselves or there is no room.
     pub fn candidate(&mut self, addr: EndpointAddr, fresh: bool, now: Instant) -> bool {
-        if addr.id == self.own_id
-            || (self.peers.len() >= KNOWN_MAX && !self.peers.contains_key(&addr.id))
-        {
+        if addr.id == self.own_id || (self.peers.len() >= KNOWN_MAX && !self.peers.contains_key(&addr.id)) {
             return false;
         }
         let known = self.entry(addr.id);

@@ -762,7 +762,8 @@ impl Session {
         Standing {
             state,
             assets: self.theirs.assets,
-            missing_here: self.wanted.0 + (self.asked.len() + self.to_ask.len() + self.failed_here.len()) as u64,
+            missing_here: self.wanted.0
+                + (self.asked.len() + self.to_ask.len() + self.failed_here.len()) as u64,
             missing_here_bytes: self.wanted.1,
             missing_there: (self.answers.len()
                 + self.queue.len()

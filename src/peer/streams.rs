@@ -150,10 +150,8 @@ pub(super) async fn write_control(
     const AT_ONCE: usize = 16;
     let mut batch = Vec::with_capacity(AT_ONCE);
     while frames.recv_many(&mut batch, AT_ONCE).await > 0 {
-        let mut chunks: Vec<bytes::Bytes> = batch
-            .drain(..)
-            .map(|kind| wire::encode(&crate::proto::Frame { kind: Some(kind) }))
-            .collect();
+        let mut chunks: Vec<bytes::Bytes> =
+            batch.drain(..).map(|kind| wire::encode(&crate::proto::Frame { kind: Some(kind) })).collect();
         let written = timeout(WRITE_WITHIN, stream.write_all_chunks(&mut chunks)).await;
         let reason = match written {
             Ok(Ok(())) => continue,

@@ -18,7 +18,9 @@ use futures::future::BoxFuture;
 use iroh::endpoint::{Connection, VarInt};
 use iroh::{Endpoint, EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -498,8 +500,7 @@ impl PeersState {
                 self.args.events.publish(now_ms(), NodeEvent::ActorRestarted { kind, reason, restarts });
                 myself.send_after(after, move || PeersMsg::Respawn { session });
             }
-            Restart::BackOff { for_, why }
-            | Restart::Degrade { retry_after: for_, why } => {
+            Restart::BackOff { for_, why } | Restart::Degrade { retry_after: for_, why } => {
                 tracing::warn!(why, ?for_, "a peer is left alone for a while");
                 self.link_over(session, Some((for_, why)));
             }
@@ -550,7 +551,9 @@ impl PeersState {
     fn carry_out(&self, decisions: Vec<Decision>) {
         for decision in decisions {
             let (session, message) = match decision {
-                Decision::Fetch { session, request, records } => (session, PeerMsg::Fetch { request, records }),
+                Decision::Fetch { session, request, records } => {
+                    (session, PeerMsg::Fetch { request, records })
+                }
                 Decision::Settled { session, hashes } => (session, PeerMsg::Settled(hashes)),
                 Decision::Failed { session, hash, reason } => (session, PeerMsg::Failed { hash, reason }),
             };

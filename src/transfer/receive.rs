@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -85,9 +85,7 @@ impl Expected {
             .collect();
         stalled
             .into_iter()
-            .filter_map(|number| {
-                requests.remove(&number).map(|r| (number, r.records.into_keys().collect()))
-            })
+            .filter_map(|number| requests.remove(&number).map(|r| (number, r.records.into_keys().collect())))
             .collect()
     }
 }
@@ -129,8 +127,7 @@ pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Resul
     };
     if let Some(request) = request {
         let missing = intake.receiver.expected.abandon(request);
-        let failures =
-            missing.into_iter().map(|hash| (hash, Err(Failure::Source(reason.clone())))).collect();
+        let failures = missing.into_iter().map(|hash| (hash, Err(Failure::Source(reason.clone())))).collect();
         intake.report(failures).await;
     }
     violation.map_or(Ok(()), Err)
@@ -143,7 +140,11 @@ enum Trouble {
 
 impl From<WireError> for Trouble {
     fn from(error: WireError) -> Self {
-        if error.is_violation() { Self::Violation(error.to_string()) } else { Self::Broken(error.to_string()) }
+        if error.is_violation() {
+            Self::Violation(error.to_string())
+        } else {
+            Self::Broken(error.to_string())
+        }
     }
 }
 

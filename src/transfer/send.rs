@@ -109,9 +109,7 @@ async fn send(stream: &mut SendStream, mut chunks: [Bytes; 2]) -> Result<(), Sen
     limited(stream.write_all_chunks(&mut chunks)).await
 }
 
-async fn limited<T, E: std::fmt::Display>(
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, SendError> {
+async fn limited<T, E: std::fmt::Display>(work: impl Future<Output = Result<T, E>>) -> Result<T, SendError> {
     match timeout(STALL, work).await {
         Ok(result) => result.map_err(|e| SendError::Broken(e.to_string())),
         Err(_) => Err(SendError::Stalled),

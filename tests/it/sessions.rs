@@ -29,8 +29,13 @@ struct Mini {
 
 async fn mini(passphrase: &str) -> Mini {
     let dir = tempfile::tempdir().unwrap();
-    let store = EmbeddedStore::open(EmbeddedConfig { dir: dir.path().join("store"), disk_reserve_bytes: 0 }).await.unwrap();
-    let endpoint = endpoint::bind(SecretKey::generate(), "127.0.0.1:0".parse().unwrap(), RelayMode::Disabled, 32).await.unwrap();
+    let store = EmbeddedStore::open(EmbeddedConfig { dir: dir.path().join("store"), disk_reserve_bytes: 0 })
+        .await
+        .unwrap();
+    let endpoint =
+        endpoint::bind(SecretKey::generate(), "127.0.0.1:0".parse().unwrap(), RelayMode::Disabled, 32)
+            .await
+            .unwrap();
     let (ticket, task) = endpoint::follow_ticket(&endpoint);
     tokio::spawn(task);
     let library = Arc::new(Library::new(NetworkKeys::derive(&passphrase.into()).mirror().clone()));
@@ -56,34 +61,62 @@ async fn mini(passphrase: &str) -> Mini {
     };
     let (actor, _) = Actor::spawn(None, PeersActor, args).await.unwrap();
     cell.set(Some(actor));
-    let (_can, _) = Actor::spawn(None, CanServiceActor, CanServiceArgs {
-        store: Arc::new(store.clone()), library, peers: cell.service_ref(),
-        poll_interval: Duration::from_secs(3), full_scan_interval: Duration::from_secs(300),
-    }).await.unwrap();
+    let (_can, _) = Actor::spawn(
+        None,
+        CanServiceActor,
+        CanServiceArgs {
+            store: Arc::new(store.clone()),
+            library,
+            peers: cell.service_ref(),
+            poll_interval: Duration::from_secs(3),
+            full_scan_interval: Duration::from_secs(300),
+        },
+    )
+    .await
+    .unwrap();
     Mini { _dir: dir, store, peers: cell.service_ref(), ticket, _cell: cell }
 }
 
 async fn put(store: &EmbeddedStore, content: Vec<u8>) {
     let mut up = store.begin_upload();
-    for c in content.chunks(100_000) { up.write(Bytes::copy_from_slice(c)).await.unwrap(); }
+    for c in content.chunks(100_000) {
+        up.write(Bytes::copy_from_slice(c)).await.unwrap();
+    }
     up.finish(IngestFields { tags: vec!["x".into()], ..IngestFields::default() }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_mirror() {
-    let _ = tracing_subscriber::fmt().with_env_filter("can_sync=debug").with_writer(std::io::stderr).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter("can_sync=debug").with_writer(std::io::stderr).try_init();
     let a = mini("a passphrase of many words").await;
     let b = mini("a passphrase of many words").await;
-    for i in 0..2000u32 { put(&a.store, i.to_le_bytes().repeat(50)).await; if i % 2 == 0 { put(&b.store, (i + 1_000_000).to_le_bytes().repeat(500)).await; } }
+    for i in 0..2000u32 {
+        put(&a.store, i.to_le_bytes().repeat(50)).await;
+        if i % 2 == 0 {
+            put(&b.store, (i + 1_000_000).to_le_bytes().repeat(500)).await;
+        }
+    }
     put(&a.store, vec![7; 30_000_000]).await;
     let t = std::time::Instant::now();
     let ticket: iroh_tickets::endpoint::EndpointTicket = a.ticket.borrow().parse().unwrap();
-    b.peers.call(|reply| PeersMsg::DialPeer { addr: ticket.endpoint_addr().clone(), reply }, Duration::from_secs(1)).await.unwrap().unwrap();
+    b.peers
+        .call(
+            |reply| PeersMsg::DialPeer { addr: ticket.endpoint_addr().clone(), reply },
+            Duration::from_secs(1),
+        )
+        .await
+        .unwrap()
+        .unwrap();
     loop {
-        let report = b.peers.call(|reply| PeersMsg::GetReport { reply }, Duration::from_secs(1)).await.unwrap();
+        let report =
+            b.peers.call(|reply| PeersMsg::GetReport { reply }, Duration::from_secs(1)).await.unwrap();
         let n = b.store.list(ListQuery::default()).await.unwrap().total;
         let m = a.store.list(ListQuery::default()).await.unwrap().total;
-        if report.sync.state == SyncState::InSync && n == 3001 && m == 3001 { println!("{:?}", report); break; }
+        if report.sync.state == SyncState::InSync && n == 3001 && m == 3001 {
+            println!("{:?}", report);
+            break;
+        }
         assert!(t.elapsed() < Duration::from_secs(30), "{report:?} {n} {m}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -92,6 +125,9 @@ async fn two_nodes_mirror() {
     let t = std::time::Instant::now();
     put(&a.store, vec![9; 64_000]).await;
     let acked = t.elapsed();
-    while b.store.list(ListQuery::default()).await.unwrap().total < 3002 { assert!(t.elapsed() < Duration::from_secs(5)); tokio::time::sleep(Duration::from_millis(1)).await; }
+    while b.store.list(ListQuery::default()).await.unwrap().total < 3002 {
+        assert!(t.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     println!("live {:?} of {:?}", t.elapsed() - acked, t.elapsed());
 }

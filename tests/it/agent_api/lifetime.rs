@@ -84,7 +84,11 @@ async fn stopping_ends_event_streams_at_once() {
     let mut stream = agent.get("/events").send().await.unwrap().bytes_stream();
     stream.next().await.unwrap().unwrap();
     agent.actor.stop_and_wait(None, Some(PATIENCE)).await.expect("it stops with a stream open");
-    let ended = async { while let Some(chunk) = stream.next().await { chunk.expect("a clean end"); } };
+    let ended = async {
+        while let Some(chunk) = stream.next().await {
+            chunk.expect("a clean end");
+        }
+    };
     tokio::time::timeout(PATIENCE, ended).await.expect("the stream ends");
     let error = agent.get("/healthz").timeout(Duration::from_millis(200)).send().await.unwrap_err();
     assert!(error.is_timeout() || error.is_connect(), "{error:?}");
