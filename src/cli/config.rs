@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::error::CliError;
-use crate::config::{Loaded, Origin, Setting};
+use crate::config::{Loaded, Setting};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct ConfigArgs {
@@ -41,7 +41,7 @@ fn check(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
     if context.out.json {
         return Ok(context.out.value(&json!({ "ok": true, "path": path, "set": settings }))?);
     }
-    let what = path.map_or_else(|| "no configuration file, and so the defaults".to_owned(), |path| path);
+    let what = path.unwrap_or_else(|| "no configuration file, and so the defaults".to_owned());
     Ok(context.out.line(&format!("{}: ok, {} set", super::text::escape(&what), settings.len()))?)
 }
 
@@ -54,12 +54,8 @@ fn show(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
         return Ok(context.out.value(&json!({ "path": path, "settings": settings }))?);
     }
     let row = |s: Setting| {
-        let value = match s.value {
-            Value::String(text) => text,
-            other => other.to_string(),
-        };
-        let origin = if s.origin == Origin::Default { "default".to_owned() } else { s.origin.to_string() };
-        vec![s.key, value, origin]
+        let value = s.value.as_str().map_or_else(|| s.value.to_string(), str::to_owned);
+        vec![s.key, value, s.origin.to_string()]
     };
     let rows: Vec<_> = settings.into_iter().map(row).collect();
     Ok(context.out.table(Some(&["SETTING", "VALUE", "FROM"]), &rows)?)

@@ -54,14 +54,13 @@ fn print(context: &Context, event: &Event) -> Result<(), CliError> {
     }
     let time = data["at_ms"].as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let time = time.map(|time| format!("{time:.3}  ")).unwrap_or_default();
-    let detail = match &data {
-        Value::Object(fields) => {
+    let detail = data.as_object().map_or_else(
+        || plain(&data),
+        |fields| {
             let shown = fields.iter().filter(|(name, _)| !matches!(name.as_str(), "id" | "at_ms" | "type"));
-            let shown = shown.map(|(name, value)| format!("{name}={}", plain(value)));
-            shown.collect::<Vec<_>>().join(" ")
-        }
-        other => plain(other),
-    };
+            shown.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ")
+        },
+    );
     Ok(context.out.line(&text::escape(&format!("{time}{}  {detail}", event.event)))?)
 }
 

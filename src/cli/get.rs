@@ -45,11 +45,11 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
         Download { store, response, hasher: Sha256::new(), size: 0, count: progress.counter() };
     match target {
         Some(target) => {
-            let size = download.to_file(hash, target).await?;
+            let size = download.save(hash, target).await?;
             drop(progress);
             report(context, hash, size, &output.unwrap_or_default())
         }
-        None => download.to_stdout(hash, context.out.terminal).await,
+        None => download.print(hash, context.out.terminal).await,
     }
 }
 
@@ -135,7 +135,7 @@ impl<F: Fn(u64)> Download<F> {
     }
 
     /// Writes to a temporary name, verifies, makes durable, and only then puts the file in its place.
-    async fn to_file(&mut self, hash: ContentHash, target: Target) -> Result<u64, CliError> {
+    async fn save(&mut self, hash: ContentHash, target: Target) -> Result<u64, CliError> {
         let Target { path, mut file } = target;
         let cannot = |e: io::Error| CliError::failure(format!("cannot write '{}': {e}", path.display()));
         while let Some(chunk) = self.next().await? {
@@ -148,7 +148,7 @@ impl<F: Fn(u64)> Download<F> {
     }
 
     /// What was written before a mismatch showed cannot be taken back: the exit code says so.
-    async fn to_stdout(&mut self, hash: ContentHash, terminal: bool) -> Result<(), CliError> {
+    async fn print(&mut self, hash: ContentHash, terminal: bool) -> Result<(), CliError> {
         let mut text = TextCheck::default();
         while let Some(chunk) = self.next().await? {
             if terminal && !text.goes_on(&chunk) {

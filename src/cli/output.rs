@@ -17,6 +17,10 @@ pub(super) struct Output {
     pub(super) terminal: bool,
 }
 
+#[allow(
+    clippy::unused_self,
+    reason = "how results are written is decided here, even where one way is enough"
+)]
 impl Output {
     pub(super) fn new(json: bool) -> Self {
         Self { json, terminal: io::stdout().is_terminal() }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -197,7 +197,7 @@ async fn upload(
             (part(file, size, count), path.file_name().map(|name| name.to_string_lossy().into_owned()))
         }
     };
-    let (part, moved) = part;
+    let (part, flow) = part;
     let Meta { application, user, tags, mime_type, description, filename } = meta.clone();
     let fields = [
         ("application", application),
@@ -214,28 +214,45 @@ async fn upload(
     let request = store.request(Method::POST, "/ingest").multipart(form.part("file", part));
     tokio::select! {
         stored = store.call(request) => stored,
-        () = stalled(&moved) => Err(CliError::new(
+        () = stalled(&flow) => Err(CliError::new(
             Exit::Timeout,
             format!("{} took nothing for {} s", store.base(), STALL_LIMIT.as_secs()),
         )),
     }
 }
 
-/// A part of a form that streams a reader, and a counter of what went through.
+/// How an upload moves.
+#[derive(Debug, Default)]
+struct Flow {
+    /// Bytes that were handed over.
+    moved: AtomicU64,
+    /// It waits for its own input, for as long as that takes: a pipe may be silent for hours.
+    reading: AtomicBool,
+}
+
+/// A part of a form that streams a reader, and how that goes.
 fn part(
-    reader: impl tokio::io::AsyncRead + Send + 'static,
+    reader: impl tokio::io::AsyncRead + Send + Unpin + 'static,
     size: Option<u64>,
     count: Arc<impl Fn(u64) + Send + Sync + 'static>,
-) -> (Part, Arc<AtomicU64>) {
-    let moved = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&moved);
+) -> (Part, Arc<Flow>) {
+    let flow = Arc::new(Flow::default());
+    let shared = Arc::clone(&flow);
     // A file that grows while it is read is stored as it was when it was opened.
-    let reader = reader.take(size.unwrap_or(u64::MAX));
-    let stream = ReaderStream::with_capacity(reader, CHUNK_BYTES).inspect(move |chunk| {
-        if let Ok(chunk) = chunk {
-            let bytes = chunk.len() as u64;
-            counter.fetch_add(bytes, Ordering::Relaxed);
-            count(bytes);
+    let chunks = ReaderStream::with_capacity(reader.take(size.unwrap_or(u64::MAX)), CHUNK_BYTES);
+    let stream = futures::stream::unfold(chunks, move |mut chunks| {
+        let (flow, count) = (Arc::clone(&shared), Arc::clone(&count));
+        async move {
+            flow.reading.store(true, Ordering::Relaxed);
+            let chunk = chunks.next().await;
+            flow.reading.store(false, Ordering::Relaxed);
+            let chunk = chunk?;
+            if let Ok(chunk) = &chunk {
+                let bytes = chunk.len() as u64;
+                flow.moved.fetch_add(bytes, Ordering::Relaxed);
+                count(bytes);
+            }
+            Some((chunk, chunks))
         }
     });
     let body = Body::wrap_stream(stream);
@@ -243,18 +260,47 @@ fn part(
         Some(size) => Part::stream_with_length(body, size),
         None => Part::stream(body),
     };
-    (part, moved)
+    (part, flow)
 }
 
-/// Returns once `moved` has stood still for [`STALL_LIMIT`].
-async fn stalled(moved: &AtomicU64) {
-    let mut last = moved.load(Ordering::Relaxed);
+/// Returns once the other side has taken nothing for [`STALL_LIMIT`].
+async fn stalled(flow: &Flow) {
+    let mut last = 0;
     loop {
         tokio::time::sleep(STALL_LIMIT).await;
-        let now = moved.load(Ordering::Relaxed);
-        if now == last {
+        let now = flow.moved.load(Ordering::Relaxed);
+        if now == last && !flow.reading.load(Ordering::Relaxed) {
             return;
         }
         last = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_other_side_can_stall() {
+        let (mut writer, reader) = tokio::io::duplex(64);
+        let (part, flow) = part(reader, None, Arc::new(|_| ()));
+        let body = Form::new().part("file", part).into_stream();
+        tokio::pin!(body);
+        let long = STALL_LIMIT * 10;
+        let silent_input = tokio::time::timeout(long, async {
+            tokio::select! {
+                () = stalled(&flow) => panic!("waiting for input is no stall"),
+                () = async { while body.next().await.is_some() {} } => panic!("the input goes on"),
+            }
+        });
+        assert!(silent_input.await.is_err());
+        writer.write_all(b"the end").await.unwrap();
+        drop(writer);
+        while body.next().await.is_some() {}
+        assert_eq!(flow.moved.load(Ordering::Relaxed), 7);
+        let silent_server = tokio::time::timeout(long, stalled(&flow));
+        assert!(silent_server.await.is_ok(), "no answer after everything was sent is a stall");
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn run(context: &Context, args: &RmArgs) -> Result<(), CliError
     for hash in &args.hashes {
         match store.delete(&format!("/asset/{hash}")).await {
             Ok(()) if context.out.json => {
-                context.out.value(&json!({ "hash": hash.to_string(), "deleted": true }))?
+                context.out.value(&json!({ "hash": hash.to_string(), "deleted": true }))?;
             }
             Ok(()) => context.out.line(&format!("deleted {hash}"))?,
             Err(e) if e.exit() == Exit::NotFound => {

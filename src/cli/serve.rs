@@ -17,6 +17,7 @@ use crate::node::{Node, Shutdown, StartOutput};
 
 /// Flags lie over the environment and the file.
 #[derive(clap::Args, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "flags that are there or not")]
 pub(super) struct ServeArgs {
     /// The configuration file; without it `./config.yaml`, else the one in the user's configuration directory
     #[arg(value_name = "CONFIG")]
@@ -140,16 +141,14 @@ impl ServeArgs {
 
 pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliError> {
     let (file, flags) = args.flags();
-    if let (Some(positional), Some(named)) = (&file, &context.globals.config) {
-        if positional != named {
-            return Err(CliError::new(Exit::Usage, "two configuration files are named: keep one of them"));
-        }
+    if let (Some(positional), Some(named)) = (&file, &context.globals.config)
+        && positional != named
+    {
+        return Err(CliError::new(Exit::Usage, "two configuration files are named: keep one of them"));
     }
     let loaded = context.load_config(file, flags)?;
-    match &loaded.path {
-        Some(path) => tracing::info!(path = %path.display(), "configuration read"),
-        None => tracing::info!("no configuration file, and so the defaults"),
-    }
+    let path = loaded.path.as_ref().map(|path| path.display().to_string());
+    tracing::info!(file = path.as_deref().unwrap_or("none"), "configuration read");
     let config = loaded.config;
     // Before anything takes its time: from here on a signal stops the node in order.
     let signals =
@@ -199,12 +198,12 @@ fn announce(context: &Context, config: &Config, node: &Node) -> Result<(), CliEr
         }))?;
     } else {
         let channels = node.channels();
-        let none = || "no channel is up: connect with `can-sync peers add TICKET`".to_owned();
+        let alone = || "no channel is up: connect with `can-sync peers add TICKET`".to_owned();
         out.fields(&[
             ("endpoint id", node.endpoint_id().to_string()),
             ("store", node.store_url()),
             ("web page", page),
-            ("discovery", if channels.is_empty() { none() } else { channels.join(", ") }),
+            ("discovery", if channels.is_empty() { alone() } else { channels.join(", ") }),
         ])?;
     }
     match generated {

@@ -1,7 +1,9 @@
 //! The real program in a directory and an environment of its own.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -75,5 +77,48 @@ impl User {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!stderr.contains("panicked"), "{stderr}");
         Ran { code, stdout: output.stdout, stderr }
+    }
+}
+
+/// A command that goes on, whose output is read as it comes. Killed when dropped.
+pub(crate) struct Following {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl User {
+    /// Starts a command that goes on.
+    pub(crate) fn follow(&self, args: &[&str]) -> Following {
+        let mut command = self.command(args);
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = mpsc::sync_channel(16);
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Following { child, lines }
+    }
+}
+
+impl Following {
+    /// The next line.
+    pub(crate) fn line(&mut self) -> String {
+        self.lines.recv_timeout(LIMIT).expect("another line in time")
+    }
+
+    /// Waits for the end, and returns the exit code.
+    pub(crate) fn end(&mut self) -> Option<i32> {
+        let rest = self.lines.recv_timeout(LIMIT);
+        assert_eq!(rest, Err(mpsc::RecvTimeoutError::Disconnected), "the output ends in time");
+        self.child.wait().expect("the program's end").code()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
