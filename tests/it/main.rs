@@ -1,5 +1,7 @@
 //! Everything that is tested from outside a module, in one binary.
 
+mod can_http_faults;
+mod can_service;
 mod service_http;
 mod store_embedded;
 mod support;
