@@ -2,6 +2,9 @@
 
 mod actors_md;
 mod agent_api;
+mod can_http_conformance;
+mod can_http_faults;
+mod can_service;
 mod cli;
 mod service_http;
 mod sessions;
