@@ -48,13 +48,12 @@ const ADDRS_MAX: usize = 32;
 struct AgentApi;
 
 /// Everything that the agent serves on `bound`.
-pub fn router(view: AgentView, bound: SocketAddr) -> Router {
+pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
     let settings = GuardSettings {
         bound_addr: bound,
-        allowed_hosts: view.allowed_hosts.clone(),
+        allowed_hosts: state.view.allowed_hosts.clone(),
         hosts_setting: "allowed_hosts in the configuration",
     };
-    let state = ApiState::new(view);
     let (router, openapi) = OpenApiRouter::with_openapi(AgentApi::openapi())
         .routes(routes!(status))
         .routes(routes!(list_peers, dial_peer))
@@ -302,7 +301,9 @@ fn parse_endpoint_id(text: &str) -> ApiResult<EndpointId> {
 fn parse_dial(request: &DialRequest) -> ApiResult<EndpointAddr> {
     const EITHER: &str = r#"send {"ticket":"…"}, or {"endpoint_id":"…","addrs":["1.2.3.4:5678"]}"#;
     match request {
-        DialRequest { ticket: Some(ticket), endpoint_id: None, addrs } if addrs.is_empty() => parse_ticket(ticket),
+        DialRequest { ticket: Some(ticket), endpoint_id: None, addrs } if addrs.is_empty() => {
+            parse_ticket(ticket)
+        }
         DialRequest { ticket: None, endpoint_id: Some(id), addrs } => {
             let id = parse_endpoint_id(id)?;
             if addrs.len() > ADDRS_MAX {
@@ -310,7 +311,9 @@ fn parse_dial(request: &DialRequest) -> ApiResult<EndpointAddr> {
                 let hint = format!("send at most {ADDRS_MAX}");
                 return Err(ApiError::bad_request("too_many_addrs", message, hint));
             }
-            addrs.iter().try_fold(EndpointAddr::new(id), |addr, text| Ok(addr.with_ip_addr(parse_addr(text)?)))
+            addrs
+                .iter()
+                .try_fold(EndpointAddr::new(id), |addr, text| Ok(addr.with_ip_addr(parse_addr(text)?)))
         }
         DialRequest { .. } => {
             Err(ApiError::bad_request("invalid_dial", "it takes either a ticket or an endpoint id", EITHER))
@@ -330,7 +333,8 @@ fn parse_ticket(text: &str) -> ApiResult<EndpointAddr> {
     if text.len() > TICKET_BYTES_MAX {
         return Err(refuse(format!("it is longer than {TICKET_BYTES_MAX} bytes")));
     }
-    let ticket: EndpointTicket = text.parse().map_err(|error: iroh_tickets::ParseError| refuse(error.to_string()))?;
+    let ticket: EndpointTicket =
+        text.parse().map_err(|error: iroh_tickets::ParseError| refuse(error.to_string()))?;
     Ok(ticket.into())
 }
 

@@ -1,4 +1,4 @@
-//! `GET /metrics`: the node's figures in the OpenMetrics text format, which Prometheus reads, followed by iroh's own.
+//! `GET /metrics`: the node's figures in the `OpenMetrics` text format, which Prometheus reads, followed by iroh's own.
 //!
 //! What cannot be had in time is left out, and `can_sync_part_up` says so: a scrape never fails because one actor hangs.
 
@@ -61,7 +61,11 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse 
 fn node(out: &mut Exposition, view: &AgentView) {
     out.family("can_sync_build", "info", "Version of the program and identity of the node.");
     let id = view.endpoint_id.to_string();
-    out.sample("can_sync_build_info", &[("version", view.version), ("endpoint_id", &id), ("name", &view.name)], 1);
+    out.sample(
+        "can_sync_build_info",
+        &[("version", view.version), ("endpoint_id", &id), ("name", &view.name)],
+        1,
+    );
     out.gauge("can_sync_uptime_seconds", "Seconds since the start.", view.started.elapsed().as_secs());
     if !view.limits.is_empty() {
         out.family("can_sync_limit", "gauge", "Configured limits.");
@@ -93,7 +97,11 @@ fn store_figures(out: &mut Exposition, status: &StoreStatus) {
 fn peer_figures(out: &mut Exposition, report: &PeersReport) {
     let sync = &report.sync;
     out.gauge("can_sync_in_sync", "Whether nothing is missing.", u8::from(sync.state == SyncState::InSync));
-    out.gauge("can_sync_missing_assets", "Assets that a peer has and that are wanted and not here.", sync.missing);
+    out.gauge(
+        "can_sync_missing_assets",
+        "Assets that a peer has and that are wanted and not here.",
+        sync.missing,
+    );
     out.gauge("can_sync_missing_bytes", "Bytes of those.", sync.missing_bytes);
     out.gauge("can_sync_receive_bytes_per_second", "Content received from all peers, lately.", sync.rate);
     out.gauge("can_sync_peers_connected", "Peers with a session.", report.connected());
@@ -109,7 +117,9 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
             }
         }
     };
-    per_peer("can_sync_peer_sent_bytes", "counter", "Content sent to a peer.", &|p| Some(float(p.bytes_sent)));
+    per_peer("can_sync_peer_sent_bytes", "counter", "Content sent to a peer.", &|p| {
+        Some(float(p.bytes_sent))
+    });
     per_peer("can_sync_peer_received_bytes", "counter", "Content received from a peer.", &|p| {
         Some(float(p.bytes_received))
     });
@@ -119,7 +129,9 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
     per_peer("can_sync_peer_missing_there", "gauge", "Assets that a peer has not confirmed.", &|p| {
         Some(float(p.missing_there))
     });
-    per_peer("can_sync_peer_rtt_seconds", "gauge", "Round trip to a peer.", &|p| p.rtt_ms.map(|ms| ms / 1000.0));
+    per_peer("can_sync_peer_rtt_seconds", "gauge", "Round trip to a peer.", &|p| {
+        p.rtt_ms.map(|ms| ms / 1000.0)
+    });
 }
 
 fn is_connected(state: PeerState) -> bool {
@@ -133,7 +145,7 @@ fn actor_figures(out: &mut Exposition, tree: &ActorStatus) {
     // By kind: one series per session would grow with every peer that ever connected.
     let mut kinds: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
     visit(tree, 0, &mut |actor, _| {
-        let (running, total, restarts) = kinds.entry(actor.kind.to_string()).or_default();
+        let (running, total, restarts) = kinds.entry(actor.kind.clone()).or_default();
         *running += u64::from(is_running(actor));
         *total += 1;
         *restarts += u64::from(actor.restarts);
@@ -165,7 +177,8 @@ impl Process {
             let status = tokio::fs::read_to_string("/proc/self/status").await.ok()?;
             resident_bytes(&status)
         };
-        let fds = tokio::task::spawn_blocking(|| std::fs::read_dir("/proc/self/fd").map(Iterator::count).ok());
+        let fds =
+            tokio::task::spawn_blocking(|| std::fs::read_dir("/proc/self/fd").map(Iterator::count).ok());
         let (resident_bytes, fds) = tokio::join!(resident, fds);
         Self { resident_bytes, open_fds: fds.ok().flatten() }
     }

@@ -15,7 +15,7 @@ use crate::store::StoreStatus;
 
 /// Rows shown of each list; the API has all of them.
 const PEERS_SHOWN: usize = 200;
-const TRANSFERS_SHOWN: usize = 12;
+const TRANSFERS_SHOWN: usize = 6;
 const EVENTS_SHOWN: usize = 12;
 const ACTORS_SHOWN: usize = 200;
 const ASSETS_SHOWN: usize = 24;
@@ -140,10 +140,14 @@ impl Live {
             node: NodeModel::new(view, now_ms, &store),
             sync: SyncModel::new(peers.as_ref().map_err(|error| error.message.as_str())),
             transfers: transfers
-                .map(|all| Rows::new(all.iter(), TRANSFERS_SHOWN, |transfer| TransferRow::new(transfer, &names)))
+                .map(|all| {
+                    Rows::new(all.iter(), TRANSFERS_SHOWN, |transfer| TransferRow::new(transfer, &names))
+                })
                 .map_err(|error| error.message),
             peers: peers
-                .map(|report| Rows::new(report.peers.into_iter(), PEERS_SHOWN, |peer| PeerRow::new(peer, now_ms)))
+                .map(|report| {
+                    Rows::new(report.peers.into_iter(), PEERS_SHOWN, |peer| PeerRow::new(peer, now_ms))
+                })
                 .map_err(|error| error.message),
             actors_summary: tree.as_ref().map(actors_summary).unwrap_or_default(),
             actors: tree.as_ref().map(actor_rows).map_err(|error| error.message.clone()),
@@ -248,10 +252,13 @@ fn sync_words(sync: &SyncReport, connected: usize) -> (&'static str, String, Str
     let peers = count(connected as u64, "peer", "peers");
     match sync.state {
         SyncState::Alone => ("idle", "Alone".into(), "No peer is connected.".into()),
-        SyncState::Reconciling => ("busy", "Comparing".into(), format!("Finding out what differs, with {peers}.")),
+        SyncState::Reconciling => {
+            ("busy", "Comparing".into(), format!("Finding out what differs, with {peers}."))
+        }
         SyncState::Syncing => {
             let missing = count(sync.missing, "asset", "assets");
-            let eta = sync.eta_secs.map(|secs| format!(", about {} left", duration(secs))).unwrap_or_default();
+            let eta =
+                sync.eta_secs.map(|secs| format!(", about {} left", duration(secs))).unwrap_or_default();
             let detail = format!("{missing} ({}) to receive{eta}.", bytes(sync.missing_bytes));
             ("busy", "Syncing".into(), detail)
         }
@@ -418,9 +425,10 @@ impl ActivityRow {
             NodeEvent::InSync { assets } => {
                 ("good", format!("In sync with {}", count(*assets, "asset", "assets")))
             }
-            NodeEvent::ActorRestarted { kind, reason, restarts } => {
-                ("bad", format!("{kind} was restarted ({}): {reason}", count(u64::from(*restarts), "time", "times")))
-            }
+            NodeEvent::ActorRestarted { kind, reason, restarts } => (
+                "bad",
+                format!("{kind} was restarted ({}): {reason}", count(u64::from(*restarts), "time", "times")),
+            ),
         };
         Self { at: Ago::new(now_ms, logged.at_ms), mood, text: shown(&text) }
     }
@@ -472,11 +480,13 @@ impl Recent {
     /// Asks the store.
     pub(super) async fn gather(view: &AgentView) -> Self {
         let listing = view.store_proxy.newest(ASSETS_SHOWN).await.and_then(|value| {
-            serde_json::from_value::<Listing>(value).map_err(|error| view.store_proxy.broken(error.to_string()))
+            serde_json::from_value::<Listing>(value)
+                .map_err(|error| view.store_proxy.broken(error.to_string()))
         });
         match listing {
             Ok(listing) => {
-                let tiles = listing.data.assets.into_iter().take(ASSETS_SHOWN).filter_map(Tile::new).collect();
+                let tiles =
+                    listing.data.assets.into_iter().take(ASSETS_SHOWN).filter_map(Tile::new).collect();
                 Self { tiles, problem: None }
             }
             Err(error) => Self { tiles: Vec::new(), problem: Some(error.message) },
@@ -519,7 +529,10 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1\u{2009}000", "1\u{2009}234\u{2009}567"]);
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(grouped),
+            ["0", "999", "1\u{2009}000", "1\u{2009}234\u{2009}567"]
+        );
         assert_eq!(rate(f64::NAN), rate(0.0));
         assert_eq!(rate(-5.0), rate(0.0));
         assert_eq!(rate(1_500_000.0), "1.5 MB/s");

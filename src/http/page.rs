@@ -97,10 +97,16 @@ pub(super) fn sign_in() -> Response {
 }
 
 fn html(status: StatusCode, template: &impl Template) -> ApiResult<Response> {
-    const POLICY: (HeaderName, HeaderValue) = (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
+    const POLICY: (HeaderName, HeaderValue) =
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
     let text = template.render().map_err(|error| {
         let message = format!("the page cannot be put together: {error}");
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "page_failed", message, "GET /status says the same in JSON")
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "page_failed",
+            message,
+            "GET /status says the same in JSON",
+        )
     })?;
     Ok((status, [POLICY], Html(text)).into_response())
 }

@@ -67,7 +67,11 @@ impl StoreProxy {
             return Err(refuse(String::from("it must begin with http:// or https://")));
         }
         let path = parsed.path().trim_end_matches('/');
-        let base = format!("{}{}", parsed.origin().ascii_serialization(), if path.is_empty() { BASE_PATH } else { path });
+        let base = format!(
+            "{}{}",
+            parsed.origin().ascii_serialization(),
+            if path.is_empty() { BASE_PATH } else { path }
+        );
         // The process has one provider; whoever was first has installed the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
@@ -252,7 +256,8 @@ pub(super) async fn asset(
             headers.insert(header::CONTENT_DISPOSITION, attachment);
         }
         // The name of content is its hash, so a browser may keep it.
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+        headers
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
     }
     Ok(answer)
 }

@@ -85,12 +85,14 @@ async fn a_peer_is_dialled_by_ticket_or_by_address() {
     let other = SecretKey::from_bytes(&[2; 32]).public();
     let addr = EndpointAddr::new(other).with_ip_addr("192.0.2.9:7777".parse().unwrap());
     let ticket = EndpointTicket::new(addr.clone()).to_string();
-    let bodies = [json!({"ticket": ticket}), json!({"endpoint_id": other.to_string(), "addrs": ["192.0.2.9:7777"]})];
+    let bodies =
+        [json!({"ticket": ticket}), json!({"endpoint_id": other.to_string(), "addrs": ["192.0.2.9:7777"]})];
     for body in &bodies {
         let (status, answer) = agent.json(agent.client.post(agent.url("/peers")).json(body)).await;
         assert_eq!((status, &answer["data"]["endpoint_id"]), (202, &json!(other.to_string())), "{answer}");
     }
-    let dialled = |message: &PeersMsg| matches!(message, PeersMsg::DialPeer { addr: sent, .. } if *sent == addr);
+    let dialled =
+        |message: &PeersMsg| matches!(message, PeersMsg::DialPeer { addr: sent, .. } if *sent == addr);
     agent.peers.wait_for("both dials", |seen| seen.iter().filter(|m| dialled(m)).count() == 2).await;
 
     agent.answers.lock().unwrap().dial = Err("64 peers are connected already".into());
@@ -108,7 +110,10 @@ async fn a_dial_request_that_makes_no_sense_goes_nowhere() {
         (json!({"ticket": "endpointnonsense"}), "invalid_ticket"),
         (json!({"ticket": own}), "own_ticket"),
         (json!({"endpoint_id": "abc"}), "invalid_endpoint_id"),
-        (json!({"endpoint_id": SecretKey::from_bytes(&[2; 32]).public().to_string(), "addrs": ["localhost"]}), "invalid_address"),
+        (
+            json!({"endpoint_id": SecretKey::from_bytes(&[2; 32]).public().to_string(), "addrs": ["localhost"]}),
+            "invalid_address",
+        ),
         (json!({"tiket": "x"}), "invalid_json"),
     ];
     for (body, code) in cases {
@@ -129,7 +134,8 @@ async fn a_peer_is_forgotten() {
     let forget = |agent: &Agent, id: &str| agent.client.delete(agent.url(&format!("/peers/{id}")));
     let (status, body) = agent.json(forget(&agent, &id.to_string())).await;
     assert_eq!((status, &body["data"]["endpoint_id"]), (200, &json!(id.to_string())));
-    let forgotten = |m: &PeersMsg| matches!(m, PeersMsg::ForgetPeer { endpoint_id, .. } if *endpoint_id == id);
+    let forgotten =
+        |m: &PeersMsg| matches!(m, PeersMsg::ForgetPeer { endpoint_id, .. } if *endpoint_id == id);
     agent.peers.wait_for("the peer being forgotten", |seen| seen.iter().any(forgotten)).await;
     agent.answers.lock().unwrap().known = false;
     let (status, body) = agent.json(forget(&agent, &id.to_string())).await;
@@ -197,8 +203,20 @@ async fn the_description_names_every_path() {
     let (_, api) = agent.json(agent.get("/openapi.json")).await;
     let paths: Vec<&str> = api["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     for path in [
-        "/status", "/peers", "/peers/{id}", "/verify", "/transfers", "/actors", "/events", "/ticket", "/metrics",
-        "/healthz", "/readyz", "/store/ingest", "/store/list", "/store/asset/{hash}",
+        "/status",
+        "/peers",
+        "/peers/{id}",
+        "/verify",
+        "/transfers",
+        "/actors",
+        "/events",
+        "/ticket",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/store/ingest",
+        "/store/list",
+        "/store/asset/{hash}",
     ] {
         assert!(paths.contains(&path), "{path} is not among {paths:?}");
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use can_sync::http::events::STREAMS_MAX;
 use can_sync::node::events::NodeEvent;
 use eventsource_stream::{Event, Eventsource};
-use futures::stream::BoxStream;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
@@ -134,5 +134,7 @@ async fn streams_are_limited_and_given_back() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("the place of a closed stream is free again");
+    tokio::time::timeout(Duration::from_secs(10), freed)
+        .await
+        .expect("the place of a closed stream is free again");
 }

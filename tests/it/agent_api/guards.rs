@@ -68,7 +68,9 @@ async fn wrong_paths_and_methods_are_in_the_envelope() {
 async fn everything_but_liveness_needs_the_token() {
     let agent = Agent::start_with(|view| view.api_token = Some("right".into())).await;
     for path in ["/status", "/peers", "/events", "/metrics", "/openapi.json", "/page/live", "/store/list"] {
-        for request in [agent.get(path), agent.get(path).bearer_auth("wrong"), agent.get(path).bearer_auth("")] {
+        for request in
+            [agent.get(path), agent.get(path).bearer_auth("wrong"), agent.get(path).bearer_auth("")]
+        {
             let answer = request.send().await.unwrap();
             assert_eq!(answer.status(), 401, "{path}");
             assert_eq!(answer.headers()["www-authenticate"], "Bearer");

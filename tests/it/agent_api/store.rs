@@ -24,7 +24,10 @@ async fn a_file_goes_in_and_comes_out() {
     assert_eq!(agent.json(ingest()).await.0, 200);
 
     let list = agent.data("/store/list?limit=1").await;
-    assert_eq!((&list["assets"][0]["hash"], &list["assets"][0]["filename"]), (&json!(hash), &json!("holiday.bin")));
+    assert_eq!(
+        (&list["assets"][0]["hash"], &list["assets"][0]["filename"]),
+        (&json!(hash), &json!("holiday.bin"))
+    );
     let path = format!("/store/asset/{hash}");
     let answer = agent.get(&path).send().await.unwrap();
     assert!(answer.headers()["content-disposition"].to_str().unwrap().starts_with("attachment"));
@@ -116,6 +119,9 @@ async fn content_is_not_read_ahead_of_the_client() {
     let answer = agent.get(&format!("/store/asset/{}", "ab".repeat(32))).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let taken = store.await.unwrap();
-    assert!(taken < CONTENT_BYTES / 4, "{taken} bytes were taken from the store for a client that reads none");
+    assert!(
+        taken < CONTENT_BYTES / 4,
+        "{taken} bytes were taken from the store for a client that reads none"
+    );
     drop(answer);
 }

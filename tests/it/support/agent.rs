@@ -116,7 +116,8 @@ impl Agent {
         let addr = listener.local_addr().expect("an address");
         let args = HttpArgs { listener, view };
         let (actor, join) = Actor::spawn(None, HttpActor, args.clone()).await.expect("the API starts");
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
+        let client =
+            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
         Self {
             args,
             actor,
