@@ -4,7 +4,7 @@
 //! the start is one sentence with the next step, and exit code 1.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -127,10 +127,10 @@ fn sync_api_key(
     Ok((key, format!("{}{}", file.display(), if new { " (new)" } else { "" })))
 }
 
-#[expect(clippy::print_stdout, reason = "what starting up resulted in")]
 fn announce(addr: SocketAddr, key_place: &str) {
-    println!("CAN Service: http://{addr}{BASE_PATH}");
-    println!("Sync API key: {key_place}");
+    let text = format!("CAN Service: http://{addr}{BASE_PATH}\nSync API key: {key_place}\n");
+    // Whether anybody reads it is no reason to stop.
+    let _ = io::stdout().write_all(text.as_bytes());
     if !addr.ip().is_loopback() {
         tracing::warn!(
             "{addr} can be reached from other machines, and reading and storing assets needs no key: \

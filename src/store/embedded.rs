@@ -74,7 +74,7 @@ const HASHES_MAX: usize = 1000;
 const QUEUE_TASKS: usize = 1024;
 /// Longest wait for a place in the queue, and then for the commit. A commit takes milliseconds; a disk that takes this
 /// long is as good as gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+const WRITE_TIMEOUT: Duration = Duration::from_mins(2);
 /// How many ends of pages of full readings are remembered.
 const WALKS_MAX: usize = 256;
 

