@@ -2,10 +2,14 @@
 
 pub mod actor;
 pub mod cli;
+pub mod config;
 pub mod http;
+pub mod identity;
+pub mod library;
 pub mod node;
 pub mod peer;
 pub mod proto;
 pub mod reconcile;
 pub mod record;
 pub mod store;
+pub mod transfer;

@@ -1,4 +1,17 @@
 //! Sessions with other agents: who to connect to, one actor per connection, and what they say.
 
+pub mod actor;
+pub mod address_book;
+pub mod auth;
+mod dial;
+pub mod effects;
+pub mod establish;
 pub mod messages;
+mod overview;
+pub mod reconciliation;
 pub mod report;
+pub mod roster;
+pub mod session;
+mod streams;
+pub mod supervisor;
+pub mod wire;

@@ -1,14 +1,23 @@
-//! What PeersActor understands; everything that concerns more than one peer goes through it.
+//! What PeersActor and PeerActor understand.
 
 use std::sync::Arc;
 
+use iroh::endpoint::Connection;
 use iroh::{EndpointAddr, EndpointId};
 use ractor::RpcReplyPort;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::establish::Established;
 use super::report::{PeersReport, TransferReport};
+use super::session::Input;
+use crate::node::status::ActorDetail;
+use crate::proto::frame;
+use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;
+use crate::transfer::receive::Results;
+use crate::transfer::schedule::SessionId;
 
-/// Messages of PeersActor. Variants that only it and its own tasks use are added in `peer/supervisor.rs`'s terms.
+/// Messages of PeersActor: everything that concerns more than one peer.
 #[derive(Debug)]
 pub enum PeersMsg {
     /// CanServiceActor: these records changed, in sequence.
@@ -44,4 +53,158 @@ pub enum PeersMsg {
         /// The answer.
         reply: RpcReplyPort<Vec<TransferReport>>,
     },
+    /// Status: how it is, with one child per PeerActor.
+    GetHealth {
+        /// The answer.
+        reply: RpcReplyPort<ActorDetail>,
+    },
+    /// Ticket file and discovery: a peer may be there.
+    Candidate(EndpointAddr),
+    /// Accept task: a connection came in; the permit bounds those that have not proved themselves yet.
+    Accepted {
+        /// The connection.
+        connection: Connection,
+        /// Held until the session is up or over.
+        permit: OwnedSemaphorePermit,
+    },
+    /// Dial task: it succeeded or failed.
+    Dialed {
+        /// Whom.
+        endpoint_id: EndpointId,
+        /// The connection, or why there is none.
+        result: Result<Connection, String>,
+    },
+    /// PeerActor: its session is up.
+    SessionUp {
+        /// The session.
+        session: SessionId,
+        /// What the peer calls itself.
+        name: String,
+        /// Where else it can be reached: an endpoint ticket, or nothing.
+        ticket: String,
+    },
+    /// PeerActor: the other side does not know our passphrase, or did not prove it.
+    NotShared {
+        /// The session that did not come about.
+        session: SessionId,
+    },
+    /// PeerActor: its session begins anew on the same connection; whatever was asked for is void.
+    SessionReset {
+        /// The session.
+        session: SessionId,
+    },
+    /// PeerActor: the peer has these and we want their content.
+    Wanted {
+        /// The session.
+        session: SessionId,
+        /// What the peer says of them.
+        records: Vec<AssetRecord>,
+    },
+    /// PeerActor: what became of contents that the scheduler had it ask for.
+    Finished {
+        /// The session.
+        session: SessionId,
+        /// One by one.
+        results: Results,
+    },
+    /// Timer of the actor itself: start a PeerActor again on this session's connection.
+    Respawn {
+        /// The session.
+        session: SessionId,
+    },
+    /// Timer of the actor itself.
+    Tick,
+}
+
+/// Messages of PeerActor: one connection.
+#[derive(Debug)]
+pub enum PeerMsg {
+    /// PeersActor: these records changed, in sequence.
+    StoreChanged(Arc<[FeedEntry]>),
+    /// PeersActor: ask the peer for these, as one request.
+    Fetch {
+        /// Number of the request.
+        request: u64,
+        /// What.
+        records: Vec<AssetRecord>,
+    },
+    /// PeersActor: these are durable here, from whomever.
+    Settled(Vec<ContentHash>),
+    /// PeersActor: this cannot be had from the peer.
+    Failed {
+        /// What.
+        hash: ContentHash,
+        /// Why.
+        reason: String,
+    },
+    /// PeersActor: compare afresh; the standing says when this round is done.
+    Verify {
+        /// Number of the round.
+        round: u64,
+    },
+    /// PeersActor: close the connection and end.
+    Close {
+        /// Application error code.
+        code: u32,
+        /// For the peer.
+        reason: String,
+    },
+    /// Own tasks: a session was established, on a control stream that either side opened.
+    Established(Box<Established>),
+    /// Own tasks: the control stream that we opened did not become a session.
+    EstablishFailed(super::establish::EstablishError),
+    /// Reader task: a frame of the control stream; the permit bounds how many wait.
+    Frame {
+        /// Which of this actor's control streams.
+        epoch: u64,
+        /// The frame.
+        kind: frame::Kind,
+        /// Held while it waits.
+        permit: OwnedSemaphorePermit,
+    },
+    /// Reader and writer task: the control stream ended or broke.
+    ControlEnded {
+        /// Which of this actor's control streams.
+        epoch: u64,
+        /// Why.
+        reason: String,
+        /// Whether the peer broke the rules.
+        violation: bool,
+    },
+    /// Own tasks: the outcome of an effect.
+    Outcome {
+        /// Which of this actor's control streams.
+        epoch: u64,
+        /// The outcome.
+        input: Input,
+    },
+    /// Own tasks: a reconciliation that the peer opened has ended.
+    PeerReconciled(Input),
+    /// Own tasks: our feed has caught up; send our summary.
+    SummaryReady {
+        /// Which of this actor's control streams.
+        epoch: u64,
+        /// Number of the question.
+        nonce: u64,
+        /// Whether it answers the peer's question.
+        answer: bool,
+    },
+    /// Own tasks: contents arrived, or did not.
+    Received {
+        /// Which of this actor's control streams.
+        epoch: u64,
+        /// One by one.
+        results: Results,
+    },
+    /// Own tasks: the peer broke the rules.
+    Violation(String),
+    /// Own task: the connection is over.
+    ConnectionClosed(String),
+    /// Status: how it is.
+    GetHealth {
+        /// The answer.
+        reply: RpcReplyPort<ActorDetail>,
+    },
+    /// Timer of the actor itself.
+    Tick,
 }

@@ -5,8 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use futures::future::join_all;
-use ractor::ActorCell;
+use ractor::{ActorCell, ActorRef};
 
+use super::child::{Life, Supervised};
+use super::{RootMsg, RootState, spawn_in};
 use crate::node::policy::{ChildKind, POLICIES};
 
 /// How long a killed actor may take to disappear. A kill takes effect where the actor waits for something; one that
@@ -137,8 +139,95 @@ pub enum Ended {
     Stuck,
 }
 
+impl RootState {
+    pub(super) fn on_shutdown(&mut self, myself: &ActorRef<RootMsg>, reason: StopReason) {
+        match &mut self.phase {
+            Phase::Running => self.begin_to_stop(myself, Ok(reason)),
+            // The first request meets a shutdown that is under way for another reason.
+            Phase::Stopping(stopping) if stopping.cause.is_err() && !stopping.asked => {
+                stopping.asked = true;
+                tracing::info!(%reason, "the node is stopping already; asking again stops it at once");
+            }
+            Phase::Stopping(_) => {
+                tracing::warn!(%reason, "asked again: stops at once");
+                for actor in self.children.iter().filter_map(Supervised::actor) {
+                    actor.kill();
+                }
+                self.finish(myself, Outcome::Forced { reason });
+            }
+        }
+    }
+
+    pub(super) fn begin_to_stop(&mut self, myself: &ActorRef<RootMsg>, cause: Result<StopReason, String>) {
+        let stopping = Stopping { asked: cause.is_ok(), cause, killed: Vec::new() };
+        tracing::info!(why = stopping.why(), "the node stops");
+        self.phase = Phase::Stopping(stopping);
+        self.starting.abort_all();
+        for child in &mut self.children {
+            if matches!(child.life, Life::Starting | Life::Waiting { .. }) {
+                child.life = Life::Stopped;
+            }
+        }
+        self.stop_next_stage(myself);
+    }
+
+    fn stop_next_stage(&mut self, myself: &ActorRef<RootMsg>) {
+        let running = self.children.iter().filter(|c| matches!(c.life, Life::Running(_)));
+        let Some(order) = running.map(|c| c.policy.stop_order).min() else {
+            if let Phase::Stopping(stopping) = &self.phase {
+                let outcome = stopping.outcome();
+                self.finish(myself, outcome);
+            }
+            return;
+        };
+        let mut stage = Vec::new();
+        for child in self.children.iter_mut().filter(|c| c.policy.stop_order == order) {
+            if let Life::Running(actor) = &child.life {
+                let actor = actor.clone();
+                tracing::info!(kind = %child.child.kind, limit = ?child.policy.stop_timeout, "is asked to stop");
+                stage.push((child.child.kind, actor.clone(), child.policy.stop_timeout));
+                child.life = Life::Stopping(actor);
+            }
+        }
+        let myself = myself.clone();
+        spawn_in(&mut self.tasks, async move {
+            let ended = stop_stage(stage).await;
+            // When it fails, RootSupervisor was told to stop at once.
+            let _ = myself.send_message(RootMsg::StageStopped { ended });
+        });
+    }
+
+    pub(super) fn on_stage_stopped(&mut self, myself: &ActorRef<RootMsg>, ended: &[(ChildKind, Ended)]) {
+        let Phase::Stopping(stopping) = &mut self.phase else { return };
+        for (kind, how) in ended {
+            match how {
+                Ended::Drained => tracing::info!(%kind, "stopped"),
+                Ended::Stopped => tracing::warn!(%kind, "stopped, with messages left unread"),
+                Ended::Killed => tracing::warn!(%kind, "did not stop in time and was killed"),
+                Ended::Stuck => tracing::error!(%kind, "could not even be killed in time and is abandoned"),
+            }
+            if matches!(how, Ended::Killed | Ended::Stuck) {
+                stopping.killed.push(*kind);
+            }
+            if let Some(child) = self.children.iter_mut().find(|c| c.child.kind == *kind) {
+                (child.child.clear)();
+                child.life = Life::Stopped;
+            }
+        }
+        self.stop_next_stage(myself);
+    }
+
+    fn finish(&mut self, myself: &ActorRef<RootMsg>, outcome: Outcome) {
+        tracing::info!(%outcome, "the tree is down");
+        let reason = outcome.to_string();
+        // Set once: whatever comes after the first end changes nothing.
+        let _ = self.outcome.set(outcome);
+        myself.stop(Some(reason));
+    }
+}
+
 /// Stops several children together; each has its own limit.
-pub(super) async fn stop_stage(stage: Vec<(ChildKind, ActorCell, Duration)>) -> Vec<(ChildKind, Ended)> {
+async fn stop_stage(stage: Vec<(ChildKind, ActorCell, Duration)>) -> Vec<(ChildKind, Ended)> {
     join_all(
         stage.into_iter().map(|(kind, actor, limit)| async move { (kind, stop_one(&actor, limit).await) }),
     )

@@ -1,0 +1,305 @@
+//! Where settings come from, and which source wins.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::{Config, ConfigError, ConfigLayer, ENV_PREFIX};
+
+/// A configuration file is a few kilobytes; anything beyond this was named by mistake.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The file that is read where none is named.
+const FILE_NAME: &str = "config.yaml";
+/// Variables with our prefix that are no settings.
+const OTHER_VARIABLES: [&str; 2] = ["CAN_SYNC_API", "CAN_SYNC_CONFIG"];
+
+/// A setting given as a flag.
+#[derive(Clone, Debug)]
+pub struct FlagValue {
+    /// The setting's full key.
+    pub key: &'static str,
+    /// The flag, as it is typed.
+    pub flag: &'static str,
+    /// Its value.
+    pub text: String,
+}
+
+/// Everything that settings may come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file that was asked for: it has to exist.
+    pub file: Option<PathBuf>,
+    /// Files to try where none was asked for; the first that exists is read.
+    pub search: Vec<PathBuf>,
+    /// Environment variables; those that do not begin with [`ENV_PREFIX`] are passed over.
+    pub env: Vec<(String, String)>,
+    /// Flags, the last of several with one key wins.
+    pub flags: Vec<FlagValue>,
+}
+
+impl Sources {
+    /// The sources of this process: `file` and `flags` from its command line, its environment, and the usual files
+    /// (`./config.yaml`, then `can-sync/config.yaml` in the platform's configuration directory).
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<FlagValue>) -> Self {
+        let user_file = platform_config_dir().map(|dir| dir.join("can-sync").join(FILE_NAME));
+        let search = std::iter::once(PathBuf::from(FILE_NAME)).chain(user_file).collect();
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+            })
+            .collect();
+        Self { file, search, env, flags }
+    }
+}
+
+/// Where a program's configuration goes on this platform.
+fn platform_config_dir() -> Option<PathBuf> {
+    let from_env = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    if cfg!(windows) {
+        return from_env("APPDATA");
+    }
+    let in_home = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".config" };
+    from_env("XDG_CONFIG_HOME").or_else(|| std::env::home_dir().map(|home| home.join(in_home)))
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A file.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The line of its key, counted from 1; unknown in unusual layouts.
+        line: Option<usize>,
+    },
+    /// An environment variable, by name.
+    Env(String),
+    /// A flag, as it is typed.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => write!(f, "{}", path.display()),
+            Self::Env(name) => f.write_str(name),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// One setting as it came out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Full key, such as `discovery.mdns`.
+    pub key: String,
+    /// Its value in JSON; secrets are hidden.
+    pub value: serde_json::Value,
+    /// Where the value came from.
+    pub origin: Origin,
+}
+
+/// What came of all sources.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Where each setting came from that does not have its default, by full key.
+    pub origins: BTreeMap<String, Origin>,
+    /// The file that was read.
+    pub path: Option<PathBuf>,
+    /// What looks like a mistake and is not one for certain.
+    pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    /// Every setting with its origin, in the order of `config.yaml`.
+    pub fn settings(&self) -> Vec<Setting> {
+        let with_origin = |(key, value): (String, serde_json::Value)| {
+            let origin = self.origin(&key);
+            Setting { key, value, origin }
+        };
+        self.config.list().into_iter().map(with_origin).collect()
+    }
+
+    /// Where a setting came from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    fn lay(&mut self, layer: ConfigLayer, origin: impl Fn(&str) -> Origin) {
+        let Self { config, origins, .. } = self;
+        layer.lay_over(config, "", &mut |key| {
+            let origin = origin(&key);
+            origins.insert(key, origin);
+        });
+    }
+}
+
+impl Config {
+    /// Reads every source and lays them over one another: flags win over the environment, that over the file, that over
+    /// the defaults.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in one sentence that says where.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut loaded = Loaded::default();
+        if let Some((path, text)) = read_file(sources)? {
+            let layer = parse_file(&path, &text)?;
+            loaded.lay(layer, |key| Origin::File { path: path.clone(), line: line_of(&text, key) });
+            loaded.path = Some(path);
+        }
+        lay_environment(&mut loaded, &sources.env)?;
+        for FlagValue { key, flag, text } in &sources.flags {
+            let origin = Origin::Flag(flag);
+            let mut layer = ConfigLayer::default();
+            let known = layer.set(key, text);
+            debug_assert!(known.is_some(), "{flag} sets '{key}', which is no setting");
+            known.unwrap_or(Ok(())).map_err(|problem| invalid(origin.clone(), key, problem))?;
+            loaded.lay(layer, |_| origin.clone());
+        }
+        let checked = loaded.config.check();
+        checked.map_err(|(key, problem)| invalid(loaded.origin(key), key, problem))?;
+        Ok(loaded)
+    }
+}
+
+fn invalid(origin: Origin, key: &str, problem: String) -> ConfigError {
+    ConfigError::Invalid { origin, key: key.to_owned(), problem }
+}
+
+/// The file that was asked for, or the first of the usual ones that exists.
+fn read_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    let candidates = sources.file.as_ref().map_or(sources.search.as_slice(), std::slice::from_ref);
+    for path in candidates {
+        let unreadable = |source| ConfigError::Unreadable { path: path.clone(), source };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(unreadable(e)),
+        };
+        let mut text = String::new();
+        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(ConfigError::TooLarge { path: path.clone(), limit: FILE_BYTES_MAX });
+        }
+        return Ok(Some((path.clone(), text)));
+    }
+    match &sources.file {
+        Some(path) => Err(ConfigError::Missing(path.clone())),
+        None => Ok(None),
+    }
+}
+
+fn parse_file(path: &Path, text: &str) -> Result<ConfigLayer, ConfigError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.lines().all(|line| matches!(line.trim_start().chars().next(), None | Some('#'))) {
+        return Ok(ConfigLayer::default());
+    }
+    serde_yaml::from_str(text).map_err(|e| {
+        let (line, column) = e.location().map_or((1, 1), |at| (at.line(), at.column()));
+        ConfigError::Malformed { path: path.to_owned(), line, column, problem: explain(&e, line, column) }
+    })
+}
+
+/// Puts the YAML reader's complaint in the user's terms.
+fn explain(error: &serde_yaml::Error, line: usize, column: usize) -> String {
+    let message = error.to_string().replacen(&format!(" at line {line} column {column}"), "", 1);
+    let (section, rest) = match message.split_once(": ") {
+        Some((path, rest)) if rest.starts_with("unknown field") => (path, rest),
+        _ => ("", message.as_str()),
+    };
+    if let Some(field) = quoted_after(rest, "unknown field `") {
+        let key = if section.is_empty() { field.to_owned() } else { format!("{section}.{field}") };
+        return format!("unknown key '{key}'{}", suggestion(&key));
+    }
+    if let Some(field) = quoted_after(rest, "duplicate field `") {
+        return format!("the key '{field}' is given twice");
+    }
+    message.replace("invalid type: ", "found ").replace(", expected ", ", where expected is ")
+}
+
+fn quoted_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {
+    let (_, rest) = message.split_once(start)?;
+    rest.rsplit_once("`, expected").or_else(|| rest.rsplit_once('`')).map(|(name, _)| name)
+}
+
+/// The settings as environment variables say them.
+fn lay_environment(loaded: &mut Loaded, env: &[(String, String)]) -> Result<(), ConfigError> {
+    let keys: BTreeMap<String, String> =
+        loaded.config.list().into_iter().map(|(key, _)| (variable_of(&key), key)).collect();
+    for (name, text) in env.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)) {
+        let Some(key) = keys.get(name) else {
+            if !OTHER_VARIABLES.contains(&name.as_str()) {
+                let hint = nearest(name, keys.keys()).map(|near| format!("; did you mean {near}?"));
+                let hint = hint.unwrap_or_default();
+                loaded.warnings.push(format!("the environment variable {name} is no setting{hint}"));
+            }
+            continue;
+        };
+        // Set to nothing means not set: that is how service managers and compose files leave a variable out.
+        if text.is_empty() {
+            continue;
+        }
+        let origin = Origin::Env(name.clone());
+        let mut layer = ConfigLayer::default();
+        layer.set(key, text).unwrap_or(Ok(())).map_err(|problem| invalid(origin.clone(), key, problem))?;
+        loaded.lay(layer, |_| origin.clone());
+    }
+    loaded.warnings.sort();
+    Ok(())
+}
+
+/// The environment variable of a key.
+pub(super) fn variable_of(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+/// "; did you mean …?", where a known key is near, otherwise where all keys are listed.
+fn suggestion(key: &str) -> String {
+    let known: Vec<String> = Config::default().list().into_iter().map(|(key, _)| key).collect();
+    let sections = ["discovery", "limits"].map(str::to_owned);
+    match nearest(key, known.iter().chain(&sections)) {
+        Some(near) => format!("; did you mean '{near}'?"),
+        None => "; `can-sync config show` lists every key".to_owned(),
+    }
+}
+
+/// The candidate that most resembles a name, if one does. The last part counts as well, so that a key in the wrong
+/// section is recognised.
+fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a String>) -> Option<&'a String> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_lowercase();
+    let likeness = |candidate: &str| {
+        let whole = strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase());
+        whole.max(strsim::jaro_winkler(&last(name), &last(candidate)))
+    };
+    let best = candidates.into_iter().map(|c| (likeness(c), c)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 >= 0.8).then_some(best.1)
+}
+
+/// The line of a key in a file, counted from 1, where it stands alone at the start of one.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let (section, name) = key.rsplit_once('.').map_or((None, key), |(section, name)| (Some(section), name));
+    let mut inside: Option<&str> = None;
+    for (index, line) in text.lines().enumerate() {
+        let Some((found, _)) = line.split_once(':') else { continue };
+        let nested = found.starts_with(' ');
+        let found = found.trim();
+        if found.starts_with('#') {
+            continue;
+        }
+        if !nested {
+            inside = Some(found);
+        }
+        if found == name && (if nested { inside } else { None }) == section {
+            return Some(index + 1);
+        }
+    }
+    None
+}

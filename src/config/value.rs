@@ -1,0 +1,160 @@
+//! Types of settings that are more than text or a number.
+
+use std::fmt;
+
+use reqwest::Url;
+use serde_json::{Value, json};
+
+use super::setting::{Setting, unexpected};
+
+/// Where a CAN Service's API starts.
+const CAN_BASE_PATH: &str = "/api/v1/can/0";
+/// Longest name of a node, in characters; what peers keep of it.
+const NAME_CHARS_MAX: usize = 64;
+
+/// An `http` or `https` URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl(Url);
+
+impl HttpUrl {
+    /// Reads one; `None` for anything but `http` and `https` with a host.
+    pub fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        let usable = matches!(url.scheme(), "http" | "https") && url.has_host();
+        usable.then_some(Self(url))
+    }
+
+    /// The URL as text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The URL.
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Setting for HttpUrl {
+    const EXPECTED: &'static str = "a URL that starts with http:// or https://";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| unexpected::<Self>(text))
+    }
+
+    fn shown(&self) -> Value {
+        json!(self.as_str())
+    }
+}
+
+/// The base URL of a CAN Service's API, without a slash at the end. Given without a path, it gets `/api/v1/can/0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceUrl(String);
+
+impl ServiceUrl {
+    /// The base URL as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Setting for ServiceUrl {
+    const EXPECTED: &'static str = "the CAN Service's URL, such as http://127.0.0.1:3210";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let HttpUrl(url) = HttpUrl::parse(text).ok_or_else(|| unexpected::<Self>(text))?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(unexpected::<Self>(text));
+        }
+        let base = url.as_str().trim_end_matches('/');
+        Ok(Self(if url.path() == "/" { format!("{base}{CAN_BASE_PATH}") } else { base.to_owned() }))
+    }
+
+    fn shown(&self) -> Value {
+        json!(self.0)
+    }
+}
+
+/// Which iroh relay carries connections that cannot be direct.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelaySetting {
+    /// iroh's public relays.
+    Default,
+    /// None: direct connections only.
+    Disabled,
+    /// This one.
+    Url(HttpUrl),
+}
+
+impl Setting for RelaySetting {
+    const EXPECTED: &'static str = "a relay's URL, 'default' or 'disabled'";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "default" => Ok(Self::Default),
+            "disabled" => Ok(Self::Disabled),
+            url => HttpUrl::parse(url).map(Self::Url).ok_or_else(|| unexpected::<Self>(text)),
+        }
+    }
+
+    fn shown(&self) -> Value {
+        match self {
+            Self::Default => Value::Null,
+            Self::Disabled => json!("disabled"),
+            Self::Url(url) => json!(url.as_str()),
+        }
+    }
+}
+
+/// How rendezvous slots are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotFormat {
+    /// Encrypted, and under keys that change daily.
+    Sealed,
+    /// As earlier agents wrote and read them, for networks that still have some.
+    Compatible,
+}
+
+impl Setting for SlotFormat {
+    const EXPECTED: &'static str = "'sealed' or 'compatible'";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "sealed" => Ok(Self::Sealed),
+            "compatible" => Ok(Self::Compatible),
+            other => Err(unexpected::<Self>(other)),
+        }
+    }
+
+    fn shown(&self) -> Value {
+        match self {
+            Self::Sealed => json!("sealed"),
+            Self::Compatible => json!("compatible"),
+        }
+    }
+}
+
+/// This machine's name, as far as it makes a name for a node.
+pub(super) fn host_name() -> String {
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let name: String = host.trim().chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
+    if name.is_empty() { "unnamed".to_owned() } else { name }
+}
+
+/// What is wrong with a node's name, if anything.
+pub(super) fn name_problem(name: &str) -> Option<String> {
+    let fits = name.chars().count() <= NAME_CHARS_MAX && !name.chars().any(char::is_control);
+    (!fits).then(|| format!("expected at most {NAME_CHARS_MAX} characters, none of them a control character"))
+}

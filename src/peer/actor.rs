@@ -1,0 +1,550 @@
+//! PeerActor: one connection to one peer.
+//!
+//! **Owns** the session's state ([`Session`], pure) and every task on the connection: the control stream's reader and
+//! writer, the acceptors of streams, reconciliations, and one task per content stream. **Talks to** PeersActor
+//! (`SessionUp`, `Wanted`, `Finished`, …), which keeps the connection itself.
+//!
+//! **States**: connecting (a control stream is being opened or awaited), then in session. Either side may open a new
+//! control stream on the same connection at any time, which starts the session anew: that is how a PeerActor that was
+//! restarted after a crash takes the connection over.
+//!
+//! **Bounds**: [`FRAMES_WAITING`] frames in the mailbox, [`FRAMES_OUT`] to be written, [`SERVED_AT_ONCE`] content
+//! streams out, as many in as QUIC's stream limit allows. **A restart** loses the session's state and nothing else: both
+//! sides compare again.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use iroh::EndpointId;
+use iroh::endpoint::{Connection, ConnectionError, Side, VarInt};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::establish::{self, ESTABLISH_WITHIN, EstablishError, Established, Introduction};
+use super::messages::{PeerMsg, PeersMsg};
+use super::session::{Effect, Input, Session, SessionSettings, Standing};
+use super::{effects, streams};
+use crate::actor::{ActorExit, ServiceRef};
+use crate::library::Library;
+use crate::node::events::EventLog;
+use crate::node::status::ActorDetail;
+use crate::proto::{Cancel, Ping, Pong, Want, frame};
+use crate::record::AssetRecord;
+use crate::store::{FeedEntry, StoreRef};
+use crate::transfer::receive::{Expected, Receiver, Results};
+use crate::transfer::schedule::{Failure, SessionId};
+use crate::transfer::send::{self, Traffic};
+
+/// Frames of the control stream that may wait in the mailbox.
+const FRAMES_WAITING: usize = 64;
+/// Frames that may wait to be written. What a session has outstanding is bounded, so only a peer that does not read
+/// fills it.
+const FRAMES_OUT: usize = 16_384;
+/// Requests that are served at once; further ones wait.
+const SERVED_AT_ONCE: usize = 16;
+/// Requests that may wait to be served.
+const SERVED_MAX: usize = 1024;
+/// Contents in one request.
+const CONTENTS_PER_WANT_MAX: usize = 1024;
+/// Changes of the store that are kept while the session is being established.
+const EARLY_CHANGES_MAX: usize = 256;
+/// How often time-outs are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Application error codes that close a connection.
+pub mod code {
+    /// An ordered end.
+    pub const SHUTDOWN: u32 = 0;
+    /// The peer broke the rules.
+    pub const VIOLATION: u32 = 400;
+    /// No shared library.
+    pub const NOT_SHARED: u32 = 401;
+    /// No session in time.
+    pub const TIMEOUT: u32 = 408;
+    /// Another connection of the same two endpoints is kept.
+    pub const DUPLICATE: u32 = 409;
+    /// Too many connections.
+    pub const BUSY: u32 = 503;
+}
+
+/// What it is started with. The connection and the counters outlive the actor.
+#[derive(Clone)]
+pub struct PeerArgs {
+    /// Number of the session.
+    pub session: SessionId,
+    /// The connection.
+    pub connection: Connection,
+    /// Whether this actor opens the control stream: the dialler's does, and one that takes a connection over.
+    pub opens: bool,
+    /// Our endpoint id.
+    pub own_id: EndpointId,
+    /// What we say of ourselves.
+    pub introduction: Introduction,
+    /// What is shared.
+    pub library: Arc<Library>,
+    /// Where assets live.
+    pub store: StoreRef,
+    /// Where large contents are kept until they are complete.
+    pub partial_dir: PathBuf,
+    /// Whether the peer's deletions are applied, and how many at once.
+    pub deletes: Arc<effects::DeleteGuard>,
+    /// Counters of this peer.
+    pub traffic: Arc<Traffic>,
+    /// How the session stands, for PeersActor to read.
+    pub standing: Arc<Mutex<Option<Standing>>>,
+    /// PeersActor.
+    pub peers: ServiceRef<PeersMsg>,
+    /// What happens is told here.
+    pub events: EventLog,
+}
+
+struct Running {
+    session: Session,
+    epoch: u64,
+    library: bytes::Bytes,
+    out: mpsc::Sender<frame::Kind>,
+    expected: Arc<Expected>,
+    serving: HashMap<u64, AbortHandle>,
+    serve_permits: Arc<Semaphore>,
+    /// Everything that ends with the session.
+    tasks: JoinSet<()>,
+}
+
+/// Its state.
+pub struct PeerState {
+    args: PeerArgs,
+    /// Tasks that live as long as the connection.
+    tasks: JoinSet<()>,
+    running: Option<Running>,
+    epochs: u64,
+    /// Whether the peer proved itself: streams other than a control stream are served from then on.
+    proved: Arc<AtomicBool>,
+    early: Vec<Arc<[FeedEntry]>>,
+    early_lost: bool,
+    establish_by: Instant,
+}
+
+/// The actor.
+pub struct PeerActor;
+
+impl Actor for PeerActor {
+    type Msg = PeerMsg;
+    type State = PeerState;
+    type Arguments = PeerArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let proved = Arc::new(AtomicBool::new(false));
+        let opening = Arc::new(AtomicBool::new(args.opens));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(streams::watch_closed(myself.clone(), args.connection.clone()));
+        tasks.spawn(streams::accept_bi(
+            myself.clone(),
+            args.clone(),
+            Arc::clone(&proved),
+            Arc::clone(&opening),
+        ));
+        if args.opens {
+            let (actor, args) = (myself.clone(), args.clone());
+            tasks.spawn(async move {
+                let result =
+                    establish::open(&args.connection, args.own_id, &args.library, &args.introduction).await;
+                opening.store(false, Ordering::Relaxed);
+                let _ = actor.send_message(match result {
+                    Ok(established) => PeerMsg::Established(Box::new(established)),
+                    Err(error) => PeerMsg::EstablishFailed(error),
+                });
+            });
+        }
+        myself.send_after(TICK, || PeerMsg::Tick);
+        let establish_by = Instant::now() + ESTABLISH_WITHIN;
+        Ok(PeerState {
+            args,
+            tasks,
+            running: None,
+            epochs: 0,
+            proved,
+            early: Vec::new(),
+            early_lost: false,
+            establish_by,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PeerMsg::StoreChanged(entries) => state.on_store_changed(&myself, entries),
+            PeerMsg::Fetch { request, records } => state.on_fetch(&myself, request, records),
+            PeerMsg::Settled(hashes) => state.step(&myself, Input::Settled(hashes)),
+            PeerMsg::Failed { hash, reason } => state.step(&myself, Input::Failed(vec![(hash, reason)])),
+            PeerMsg::Verify { round } => state.step(&myself, Input::Verify { round }),
+            PeerMsg::Close { code, reason } => state.close(code, &reason),
+            PeerMsg::Established(established) => state.on_established(&myself, *established),
+            PeerMsg::EstablishFailed(error) => state.on_establish_failed(&error),
+            PeerMsg::Frame { epoch, kind, permit } => {
+                if state.is_current(epoch) {
+                    state.on_frame(&myself, kind);
+                }
+                drop(permit);
+            }
+            PeerMsg::ControlEnded { epoch, reason, violation } => {
+                state.on_control_ended(epoch, &reason, violation);
+            }
+            PeerMsg::Outcome { epoch, input } => {
+                if state.is_current(epoch) {
+                    state.step(&myself, input);
+                }
+            }
+            PeerMsg::PeerReconciled(input) => state.step(&myself, input),
+            PeerMsg::SummaryReady { epoch, nonce, answer } => {
+                if state.is_current(epoch) {
+                    state.on_summary_ready(nonce, answer);
+                }
+            }
+            PeerMsg::Received { epoch, results } => {
+                if state.is_current(epoch) {
+                    state.on_received(results);
+                }
+            }
+            PeerMsg::Violation(reason) => state.close(code::VIOLATION, &reason),
+            PeerMsg::ConnectionClosed(reason) => myself.stop(Some(reason)),
+            PeerMsg::GetHealth { reply } => {
+                let _ = reply.send(state.detail());
+            }
+            PeerMsg::Tick => {
+                state.on_tick(&myself);
+                myself.send_after(TICK, || PeerMsg::Tick);
+            }
+        }
+        state.check_tasks()
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.close(code::SHUTDOWN, "shutting down");
+        Ok(())
+    }
+}
+
+impl PeerState {
+    fn is_current(&self, epoch: u64) -> bool {
+        self.running.as_ref().is_some_and(|running| running.epoch == epoch)
+    }
+
+    /// Feeds the session and performs what it decides.
+    fn step(&mut self, myself: &ActorRef<PeerMsg>, input: Input) {
+        let Some(running) = &mut self.running else { return };
+        let effects = running.session.handle(input, Instant::now());
+        self.perform(myself, effects);
+        self.publish();
+    }
+
+    fn detail(&self) -> ActorDetail {
+        let detail = match &self.running {
+            None => "establishing a session".to_owned(),
+            Some(running) => {
+                let standing = running.session.standing();
+                format!(
+                    "{:?}, missing here {}, missing there {}",
+                    standing.state, standing.missing_here, standing.missing_there
+                )
+            }
+        };
+        ActorDetail { detail: Some(detail), ..ActorDetail::default() }
+    }
+
+    fn publish(&self) {
+        let standing = self.running.as_ref().map(|running| running.session.standing());
+        *self.args.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+
+    fn on_store_changed(&mut self, myself: &ActorRef<PeerMsg>, entries: Arc<[FeedEntry]>) {
+        if self.running.is_some() {
+            self.step(myself, Input::StoreChanged(entries));
+        } else if self.early.len() < EARLY_CHANGES_MAX {
+            // The session may already have told the peer a summary that does not have these.
+            self.early.push(entries);
+        } else {
+            self.early_lost = true;
+        }
+    }
+
+    fn on_fetch(&mut self, myself: &ActorRef<PeerMsg>, request: u64, records: Vec<AssetRecord>) {
+        let Some(running) = &self.running else { return };
+        running.expected.add(request, records.clone(), Instant::now());
+        self.step(myself, Input::Fetch { request, records });
+    }
+
+    fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
+        let Established { send, receive, library, ours, theirs, name, ticket } = established;
+        if self.running.take().is_some() {
+            tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
+            self.tell(PeersMsg::SessionReset { session: self.args.session });
+        }
+        self.epochs += 1;
+        let epoch = self.epochs;
+        self.proved.store(true, Ordering::Relaxed);
+
+        let mut tasks = JoinSet::new();
+        let (out, frames) = mpsc::channel(FRAMES_OUT);
+        let expected = Arc::new(Expected::default());
+        tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames));
+        let permits = Arc::new(Semaphore::new(FRAMES_WAITING));
+        tasks.spawn(streams::read_control(myself.clone(), epoch, receive, permits));
+        let (results, arrived) = mpsc::channel(FRAMES_WAITING);
+        tasks.spawn(streams::forward_results(myself.clone(), epoch, arrived));
+        let receiver = Receiver {
+            store: Arc::clone(&self.args.store),
+            partial_dir: self.args.partial_dir.clone(),
+            expected: Arc::clone(&expected),
+            traffic: Arc::clone(&self.args.traffic),
+            results,
+        };
+        tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
+
+        let settings = SessionSettings {
+            library: library.clone(),
+            record_key: self.args.library.keys().record().clone(),
+            dialer: self.args.connection.side() == Side::Client,
+        };
+        let (session, effects) = Session::new(settings, ours, theirs, Instant::now());
+        let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
+        let serving = HashMap::new();
+        self.running =
+            Some(Running { session, epoch, library, out, expected, serving, serve_permits, tasks });
+        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket });
+        self.perform(myself, effects);
+        for entries in std::mem::take(&mut self.early) {
+            self.step(myself, Input::StoreChanged(entries));
+        }
+        if std::mem::take(&mut self.early_lost) {
+            self.step(myself, Input::ChangesLost);
+        }
+        self.publish();
+    }
+
+    fn on_establish_failed(&mut self, error: &EstablishError) {
+        let connection = &self.args.connection;
+        let refused = connection.close_reason().is_some_and(|reason| is_close(&reason, code::NOT_SHARED));
+        if refused || matches!(error, EstablishError::NotShared) {
+            tracing::warn!(
+                peer = %connection.remote_id().fmt_short(),
+                "no session: the peer does not know our passphrase; check that both use the same one"
+            );
+            self.tell(PeersMsg::NotShared { session: self.args.session });
+            self.close(code::NOT_SHARED, "no shared library");
+        } else if connection.side() == Side::Client || matches!(error, EstablishError::Version(_)) {
+            self.close(code::TIMEOUT, &error.to_string());
+        }
+        // Otherwise both sides opened a control stream at once, and the dialler's counts; the tick sets the limit.
+    }
+
+    fn on_frame(&mut self, myself: &ActorRef<PeerMsg>, kind: frame::Kind) {
+        let Some(running) = &self.running else { return };
+        let (answer, nonce, summaries) = match kind {
+            frame::Kind::Ping(ping) => (false, ping.nonce, ping.libraries),
+            frame::Kind::Pong(pong) => (true, pong.nonce, pong.libraries),
+            kind => return self.step(myself, Input::Frame(kind)),
+        };
+        match establish::summary_from_wire(&running.library, &summaries) {
+            Ok(theirs) => {
+                let ours = self.args.library.summary();
+                self.step(myself, Input::Compared { answer, nonce, theirs, ours });
+            }
+            Err(error) => self.close(code::VIOLATION, &error.to_string()),
+        }
+    }
+
+    fn on_control_ended(&mut self, epoch: u64, reason: &str, violation: bool) {
+        if !self.is_current(epoch) {
+            return;
+        }
+        if violation {
+            return self.close(code::VIOLATION, reason);
+        }
+        // The peer's actor may have crashed: it has a moment to open a new control stream.
+        tracing::debug!(peer = %self.args.connection.remote_id().fmt_short(), reason, "the control stream ended");
+        self.running = None;
+        self.establish_by = Instant::now() + ESTABLISH_WITHIN;
+        self.tell(PeersMsg::SessionReset { session: self.args.session });
+        self.publish();
+    }
+
+    fn on_summary_ready(&mut self, nonce: u64, answer: bool) {
+        let Some(running) = &self.running else { return };
+        let libraries = vec![establish::summary_to_wire(&running.library, &self.args.library.summary())];
+        self.send(if answer {
+            frame::Kind::Pong(Pong { nonce, libraries })
+        } else {
+            frame::Kind::Ping(Ping { nonce, libraries })
+        });
+    }
+
+    fn on_received(&mut self, results: Results) {
+        let peer = self.args.connection.remote_id();
+        effects::publish_results(&self.args.events, peer, &results);
+        self.tell(PeersMsg::Finished { session: self.args.session, results });
+    }
+
+    fn on_tick(&mut self, myself: &ActorRef<PeerMsg>) {
+        let now = Instant::now();
+        let Some(running) = &mut self.running else {
+            if now > self.establish_by {
+                self.close(code::TIMEOUT, "no session in time");
+            }
+            return;
+        };
+        running.serving.retain(|_, task| !task.is_finished());
+        let stalled = running.expected.take_stalled(now);
+        for (request, hashes) in stalled {
+            let failure = Failure::Source("no progress".into());
+            let results = hashes.into_iter().map(|hash| (hash, Err(failure.clone()))).collect();
+            self.on_received(results);
+            self.send(frame::Kind::Cancel(Cancel { request }));
+        }
+        self.step(myself, Input::Tick);
+    }
+
+    /// A task that panicked is our failure: the supervisor starts us again on the same connection.
+    fn check_tasks(&mut self) -> Result<(), ActorProcessingErr> {
+        let session_tasks = self.running.as_mut().map(|running| &mut running.tasks);
+        for tasks in std::iter::once(&mut self.tasks).chain(session_tasks) {
+            while let Some(ended) = tasks.try_join_next() {
+                match ended {
+                    Err(error) if error.is_panic() => {
+                        return Err(ActorExit::Transient(format!("a task of the session: {error}")).into());
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, myself: &ActorRef<PeerMsg>, effects: Vec<Effect>) {
+        for effect in effects {
+            self.perform_one(myself, effect);
+        }
+    }
+
+    fn perform_one(&mut self, myself: &ActorRef<PeerMsg>, effect: Effect) {
+        let Some(running) = &mut self.running else { return };
+        let args = &self.args;
+        let report = effects::Reporter::new(myself.clone(), running.epoch);
+        let store = Arc::clone(&args.store);
+        match effect {
+            Effect::Send(kind) => self.send(kind),
+            Effect::Judge(records) => {
+                running.tasks.spawn(effects::judge_all(report, store, Arc::clone(&args.deletes), records));
+            }
+            Effect::Apply(records) => {
+                running.tasks.spawn(effects::apply(report, store, records));
+            }
+            Effect::Load(hashes) => {
+                running.tasks.spawn(effects::load(report, store, hashes));
+            }
+            Effect::Resolve(rids) => {
+                let (hashes, gone) = args.library.resolve(&rids);
+                self.step(myself, Input::Resolved { hashes, gone });
+            }
+            Effect::Announce(records) => {
+                self.tell(PeersMsg::Wanted { session: args.session, records });
+            }
+            Effect::Serve(want) => self.serve(want),
+            Effect::CancelServe(request) => {
+                if let Some(task) = running.serving.remove(&request) {
+                    task.abort();
+                }
+            }
+            Effect::SendSummary { nonce, answer } => {
+                let library = Arc::clone(&args.library);
+                running.tasks.spawn(effects::catch_up(report, store, library, nonce, answer));
+            }
+            Effect::Reconcile => {
+                let (connection, library) = (args.connection.clone(), running.library.clone());
+                let snapshot = args.library.snapshot();
+                running.tasks.spawn(effects::reconcile(report, connection, library, snapshot));
+            }
+            Effect::Close { code, reason } => self.close(code, &reason),
+        }
+    }
+
+    fn serve(&mut self, want: Want) {
+        let Some(running) = &mut self.running else { return };
+        let too_much = want.contents.len() > CONTENTS_PER_WANT_MAX || running.serving.len() >= SERVED_MAX;
+        if too_much {
+            return self.close(code::VIOLATION, "more content asked for than may be at once");
+        }
+        let (connection, store) = (self.args.connection.clone(), Arc::clone(&self.args.store));
+        let traffic = Arc::clone(&self.args.traffic);
+        let permits = Arc::clone(&running.serve_permits);
+        let request = want.request;
+        let task = running.tasks.spawn(async move {
+            let Ok(_permit) = permits.acquire().await else { return };
+            if let Err(error) = send::serve(&connection, &store, &traffic, want).await {
+                tracing::debug!(peer = %connection.remote_id().fmt_short(), %error, "a request was not served");
+            }
+        });
+        running.serving.insert(request, task);
+    }
+
+    fn send(&mut self, kind: frame::Kind) {
+        let Some(running) = &self.running else { return };
+        match running.out.try_send(kind) {
+            // A closed queue: the writer's end of the stream is reported by the writer.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.close(code::VIOLATION, "the peer does not read its control stream");
+            }
+        }
+    }
+
+    fn tell(&self, message: PeersMsg) {
+        // Without PeersActor there is no tree above us either; we are about to be stopped.
+        if let Err(error) = self.args.peers.cast(message) {
+            tracing::debug!(%error, "PeersActor is not told");
+        }
+    }
+
+    /// Closes the connection. The watcher reports it, and the actor stops then.
+    fn close(&mut self, code: u32, reason: &str) {
+        if self.args.connection.close_reason().is_none() {
+            let peer = self.args.connection.remote_id();
+            if code == code::VIOLATION {
+                tracing::warn!(peer = %peer.fmt_short(), reason, "closing the connection: the peer broke the rules");
+            }
+            let reason: String = reason.chars().take(200).collect();
+            self.args.connection.close(VarInt::from_u32(code), reason.as_bytes());
+        }
+    }
+}
+
+/// Whether a connection was closed with this application error code, by either side.
+#[must_use]
+pub fn is_close(reason: &ConnectionError, code: u32) -> bool {
+    match reason {
+        ConnectionError::ApplicationClosed(close) => close.error_code == VarInt::from_u32(code),
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::ConnectionClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => false,
+    }
+}

@@ -1,0 +1,192 @@
+//! Peers that this node has met, with the addresses that worked, in `agent.db`: what it dials first at its next start.
+//!
+//! Soft state: losing it costs a lookup, so writes do not wait for the disk to confirm them.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use iroh::{EndpointAddr, EndpointId};
+use iroh_tickets::endpoint::EndpointTicket;
+use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
+
+/// Peers that are remembered; the ones not seen for longest go first.
+const PEERS_MAX: u32 = 4096;
+
+const SCHEMA: &str = "CREATE TABLE peers (
+    endpoint_id TEXT PRIMARY KEY,
+    ticket TEXT NOT NULL,
+    name TEXT NOT NULL,
+    last_seen_ms INTEGER
+) STRICT;
+CREATE TABLE node (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;";
+
+/// Why the address book does not work.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} the address book '{path}': {source}; move the file away to start with an empty one")]
+pub struct AddressBookError {
+    action: &'static str,
+    path: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// One remembered peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it can be reached.
+    pub addr: EndpointAddr,
+    /// What it called itself.
+    pub name: String,
+    /// Milliseconds since the Unix epoch of its last session; `None` if there was none yet.
+    pub last_seen_ms: Option<u64>,
+}
+
+/// The address book. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AddressBook {
+    connection: Arc<Mutex<Connection>>,
+    path: String,
+}
+
+impl AddressBook {
+    /// Opens or makes the book in `path`. Blocks.
+    ///
+    /// # Errors
+    /// If the file is no database, or is a newer version's.
+    pub fn open(path: &Path) -> Result<Self, AddressBookError> {
+        let shown = path.display().to_string();
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| AddressBookError {
+            action: "open",
+            path: shown.clone(),
+            source,
+        };
+        let mut connection = Connection::open(path).map_err(|e| failed(e.into()))?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| failed(e.into()))?;
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(|e| failed(e.into()))?;
+        Migrations::new(vec![M::up(SCHEMA)]).to_latest(&mut connection).map_err(|e| failed(e.into()))?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), path: shown })
+    }
+
+    fn with<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, AddressBookError> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&connection).map_err(|e| AddressBookError { action, path: self.path.clone(), source: e.into() })
+    }
+
+    /// Everyone in it, the last seen first. Blocks.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn entries(&self) -> Result<Vec<Entry>, AddressBookError> {
+        let rows = self.with("read", |db| {
+            db.prepare("SELECT ticket, name, last_seen_ms FROM peers ORDER BY last_seen_ms DESC NULLS LAST")?
+                .query_map([], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?))
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let entry = |(ticket, name, seen): (String, String, Option<i64>)| {
+            let addr = ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone();
+            Some(Entry { addr, name, last_seen_ms: seen.and_then(|ms| u64::try_from(ms).ok()) })
+        };
+        Ok(rows.into_iter().filter_map(entry).collect())
+    }
+
+    /// Adds or replaces a peer. Blocks.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn remember(&self, entry: &Entry) -> Result<(), AddressBookError> {
+        let ticket = EndpointTicket::new(entry.addr.clone()).to_string();
+        let seen = entry.last_seen_ms.and_then(|ms| i64::try_from(ms).ok());
+        self.with("write", |db| {
+            db.execute(
+                "INSERT OR REPLACE INTO peers (endpoint_id, ticket, name, last_seen_ms) VALUES (?1, ?2, ?3, ?4)",
+                (entry.addr.id.to_string(), ticket, &entry.name, seen),
+            )?;
+            db.execute(
+                "DELETE FROM peers WHERE endpoint_id IN
+                 (SELECT endpoint_id FROM peers ORDER BY last_seen_ms DESC NULLS FIRST LIMIT -1 OFFSET ?1)",
+                [PEERS_MAX],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Takes a peer out. Blocks.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn forget(&self, id: &EndpointId) -> Result<(), AddressBookError> {
+        self.with("write", |db| db.execute("DELETE FROM peers WHERE endpoint_id = ?1", [id.to_string()]))?;
+        Ok(())
+    }
+
+    /// The UDP port that this node used last, so that peers find it where it was. Blocks.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_port(&self) -> Result<Option<u16>, AddressBookError> {
+        let found = self.with("read", |db| {
+            db.prepare("SELECT value FROM node WHERE key = 'port'")?
+                .query_map([], |row| row.get::<_, String>(0))?
+                .next()
+                .transpose()
+        })?;
+        Ok(found.and_then(|port| port.parse().ok()))
+    }
+
+    /// Keeps [`AddressBook::last_port`]. Blocks.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_last_port(&self, port: u16) -> Result<(), AddressBookError> {
+        self.with("write", |db| {
+            db.execute("INSERT OR REPLACE INTO node (key, value) VALUES ('port', ?1)", [port.to_string()])
+        })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iroh::SecretKey;
+
+    use super::*;
+
+    fn entry(n: u8, seen: Option<u64>) -> Entry {
+        let id = SecretKey::from_bytes(&[n; 32]).public();
+        let addr = EndpointAddr::new(id).with_ip_addr(([127, 0, 0, 1], u16::from(n)).into());
+        Entry { addr, name: format!("node {n}"), last_seen_ms: seen }
+    }
+
+    #[test]
+    fn peers_survive_a_restart_and_the_last_seen_come_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.db");
+        let book = AddressBook::open(&path).unwrap();
+        for entry in [entry(1, None), entry(2, Some(5)), entry(3, Some(9)), entry(4, Some(1))] {
+            book.remember(&entry).unwrap();
+        }
+        book.remember(&entry(4, Some(7))).unwrap();
+        book.forget(&entry(2, None).addr.id).unwrap();
+        book.set_last_port(4711).unwrap();
+        drop(book);
+        let book = AddressBook::open(&path).unwrap();
+        assert_eq!(book.entries().unwrap(), [entry(3, Some(9)), entry(4, Some(7)), entry(1, None)]);
+        assert_eq!(book.last_port().unwrap(), Some(4711));
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.db");
+        std::fs::write(&path, "garbage, and long enough to be looked at by SQLite as a header of its own")
+            .unwrap();
+        let error = AddressBook::open(&path).unwrap_err().to_string();
+        assert!(error.contains("agent.db") && error.contains("move the file away"), "{error}");
+    }
+}

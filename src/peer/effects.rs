@@ -1,0 +1,238 @@
+//! The tasks that perform a session's effects and report their outcomes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use iroh::EndpointId;
+use iroh::endpoint::Connection;
+use ractor::ActorRef;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::messages::PeerMsg;
+use super::reconciliation;
+use super::session::{Input, Verdict, judge};
+use crate::library::Library;
+use crate::node::events::{EventLog, NodeEvent};
+use crate::reconcile::tree::Snapshot;
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::{Outcome, StoreError, StoreRef};
+use crate::transfer::receive::Results;
+use crate::transfer::schedule::Failure;
+
+/// Wait before a store that failed is asked again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How long our feed has to catch up with our store before a summary goes out as it is.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
+
+/// Milliseconds since the Unix epoch.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reports outcomes to the actor whose session they belong to.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    actor: ActorRef<PeerMsg>,
+    epoch: u64,
+}
+
+impl Reporter {
+    pub(super) fn new(actor: ActorRef<PeerMsg>, epoch: u64) -> Self {
+        Self { actor, epoch }
+    }
+
+    fn report(&self, input: Input) {
+        // An actor that is gone needs no outcome.
+        let _ = self.actor.send_message(PeerMsg::Outcome { epoch: self.epoch, input });
+    }
+}
+
+/// Deletions allowed per [`DELETE_WINDOW`] without anyone's confirmation, however small the store.
+const DELETES_FREE: u64 = 20;
+/// Share of the store's assets that may go per window, as a divisor.
+const DELETES_SHARE: u64 = 10;
+/// See [`DELETES_FREE`].
+const DELETE_WINDOW: Duration = Duration::from_secs(60 * 60);
+
+/// Whether peers' deletions are applied here, and the brake on mass deletions: more than a tenth of the store and more
+/// than 20 assets within an hour are held back until somebody confirms.
+#[derive(Debug)]
+pub struct DeleteGuard {
+    enabled: bool,
+    state: Mutex<DeleteState>,
+}
+
+#[derive(Debug, Default)]
+struct DeleteState {
+    window_start: Option<Instant>,
+    applied: u64,
+    held: u64,
+    confirmed_until: Option<Instant>,
+}
+
+impl DeleteGuard {
+    /// `enabled` is the setting `replicate_deletes`.
+    #[must_use]
+    pub fn new(enabled: bool) -> Self {
+        Self { enabled, state: Mutex::default() }
+    }
+
+    /// Deletions held back so far in this window.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.state().held
+    }
+
+    /// Somebody looked and agrees: whatever is held back or comes within the next window is applied.
+    pub fn confirm(&self, now: Instant) {
+        let mut state = self.state();
+        state.confirmed_until = Some(now + DELETE_WINDOW);
+        state.held = 0;
+    }
+
+    /// Whether one more deletion may be applied at `now` in a store of `assets` live assets.
+    fn admit(&self, assets: u64, now: Instant) -> bool {
+        let mut state = self.state();
+        if state.window_start.is_none_or(|start| now.duration_since(start) >= DELETE_WINDOW) {
+            *state = DeleteState {
+                window_start: Some(now),
+                confirmed_until: state.confirmed_until,
+                ..DeleteState::default()
+            };
+        }
+        let confirmed = state.confirmed_until.is_some_and(|until| now < until);
+        // What went already counted as part of the store when the window began.
+        let allowed = DELETES_FREE.max((assets + state.applied) / DELETES_SHARE);
+        if confirmed || state.applied < allowed {
+            state.applied += 1;
+            true
+        } else {
+            state.held += 1;
+            false
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, DeleteState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks the store until it answers; a store that is down costs delay, nothing else. The task ends with its session.
+async fn insist<T, F: Future<Output = Result<T, StoreError>>>(mut call: impl FnMut() -> F) -> T {
+    loop {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                tracing::debug!(%error, "the store does not work; asking again");
+                sleep(STORE_RETRY).await;
+            }
+        }
+    }
+}
+
+pub(super) async fn judge_all(
+    report: Reporter,
+    store: StoreRef,
+    deletes: Arc<DeleteGuard>,
+    records: Vec<AssetRecord>,
+) {
+    let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
+    let ours = insist(|| store.records(hashes.clone())).await;
+    let ours: std::collections::HashMap<ContentHash, AssetRecord> =
+        ours.into_iter().map(|record| (record.hash, record)).collect();
+    let (now, at) = (now_ms(), Instant::now());
+    let mut verdicts: Vec<(AssetRecord, Verdict)> = records
+        .into_iter()
+        .map(|record| {
+            let verdict = judge(&record, ours.get(&record.hash), now, deletes.enabled);
+            (record, verdict)
+        })
+        .collect();
+    if verdicts.iter().any(|(record, verdict)| record.deleted && *verdict == Verdict::Apply) {
+        let assets = insist(|| store.status()).await.assets;
+        for (record, verdict) in &mut verdicts {
+            let held = ours.get(&record.hash).is_some_and(|ours| !ours.deleted);
+            if record.deleted && held && *verdict == Verdict::Apply && !deletes.admit(assets, at) {
+                *verdict = Verdict::Refuse(
+                    "held back: too much would be deleted at once; confirm with POST /deletions/confirm"
+                        .into(),
+                );
+            }
+        }
+    }
+    report.report(Input::Judged(verdicts));
+}
+
+pub(super) async fn apply(report: Reporter, store: StoreRef, records: Vec<AssetRecord>) {
+    let outcomes = insist(|| store.apply(records.clone())).await;
+    let (mut settled, mut failed) = (Vec::new(), Vec::new());
+    for (record, outcome) in records.into_iter().zip(outcomes) {
+        match outcome {
+            Outcome::Stored | Outcome::Unchanged => settled.push(record.hash),
+            Outcome::NeedsContent => failed.push((record.hash, "its content went away meanwhile".into())),
+            Outcome::Rejected(reason) => failed.push((record.hash, reason)),
+        }
+    }
+    if !failed.is_empty() {
+        report.report(Input::Failed(failed));
+    }
+    report.report(Input::Settled(settled));
+}
+
+pub(super) async fn load(report: Reporter, store: StoreRef, hashes: Vec<ContentHash>) {
+    let records = insist(|| store.records(hashes.clone())).await;
+    report.report(Input::Loaded { records });
+}
+
+/// Waits until the index has followed the store to where it is now, so that a summary means "everything that was
+/// acknowledged before the question".
+pub(super) async fn catch_up(
+    report: Reporter,
+    store: StoreRef,
+    library: Arc<Library>,
+    nonce: u64,
+    answer: bool,
+) {
+    let caught_up = async {
+        let status = insist(|| store.status()).await;
+        let mut cursor = library.cursor();
+        let seq = status.seq;
+        library.set_store_status(status);
+        // The library outlives every session.
+        let _ = cursor.wait_for(|cursor| cursor.is_some_and(|at| at >= seq)).await;
+    };
+    let _ = timeout(CATCH_UP_WITHIN, caught_up).await;
+    let epoch = report.epoch;
+    let _ = report.actor.send_message(PeerMsg::SummaryReady { epoch, nonce, answer });
+}
+
+pub(super) async fn reconcile(
+    report: Reporter,
+    connection: Connection,
+    library: bytes::Bytes,
+    snapshot: Snapshot,
+) {
+    let found = |have: Vec<ContentHash>, need| {
+        if !(have.is_empty() && Vec::is_empty(&need)) {
+            report.report(Input::Differences { have, need });
+        }
+    };
+    let result = reconciliation::initiate(&connection, library, snapshot, found).await;
+    report.report(Input::ReconEnded { opened_here: true, result: result.map_err(|e| e.to_string()) });
+}
+
+/// Tells whoever watches what came and what did not.
+pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Results) {
+    let at_ms = now_ms();
+    for (hash, result) in results {
+        let (hash, from) = (hash.to_string(), peer.to_string());
+        match result {
+            Ok(size) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size: *size, from }),
+            Err(Failure::Source(reason) | Failure::Store(reason)) => {
+                events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason: reason.clone() });
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What PeersActor tells: the reports, computed from the state whenever somebody asks.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use iroh::EndpointId;
+use ractor::ActorRef;
+
+use super::messages::PeerMsg;
+use super::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState};
+use super::roster::{Known, Link};
+use super::session::Standing;
+use super::supervisor::{PeerLink, PeersState};
+use crate::node::policy::ChildKind;
+use crate::node::restart::History;
+use crate::node::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
+use crate::transfer::send::Traffic;
+
+/// Time over which rates are smoothed.
+const RATE_WINDOW: Duration = Duration::from_secs(4);
+
+/// One peer's traffic and its rates.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    pub(super) traffic: Arc<Traffic>,
+    last: (u64, u64),
+    send_rate: f64,
+    receive_rate: f64,
+}
+
+impl Meter {
+    /// Takes note that `passed` has passed since the last time.
+    #[expect(clippy::cast_precision_loss, reason = "rates are shown, not computed with")]
+    pub(super) fn tick(&mut self, passed: Duration) {
+        let now = (self.sent(), self.received());
+        let weight = 1.0 - (-passed.as_secs_f64() / RATE_WINDOW.as_secs_f64()).exp();
+        let rate = |new: u64, old: u64| (new - old) as f64 / passed.as_secs_f64();
+        self.send_rate += weight * (rate(now.0, self.last.0) - self.send_rate);
+        self.receive_rate += weight * (rate(now.1, self.last.1) - self.receive_rate);
+        self.last = now;
+        // Below a byte per second nothing moves.
+        for value in [&mut self.send_rate, &mut self.receive_rate] {
+            if *value < 1.0 {
+                *value = 0.0;
+            }
+        }
+    }
+
+    fn sent(&self) -> u64 {
+        self.traffic.sent.load(Ordering::Relaxed)
+    }
+
+    fn received(&self) -> u64 {
+        self.traffic.received.load(Ordering::Relaxed)
+    }
+}
+
+pub(super) fn report(state: &PeersState) -> PeersReport {
+    let mut peers: Vec<PeerReport> = state.roster.iter().map(|(id, known)| peer(state, id, known)).collect();
+    peers.sort_by(|a, b| {
+        let connected = |p: &PeerReport| p.path.is_some();
+        connected(b).cmp(&connected(a)).then_with(|| a.endpoint_id.cmp(&b.endpoint_id))
+    });
+    PeersReport { sync: sync(state), peers }
+}
+
+fn standing(state: &PeersState, link: &PeerLink) -> Option<Standing> {
+    let mut standing = link.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+    // A comparison that was asked for and has not begun is under way for whoever asked.
+    if standing.verified < state.verify_round && standing.state == PeerState::InSync {
+        standing.state = PeerState::Reconciling;
+    }
+    Some(standing)
+}
+
+fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
+    let link = state.current.get(id).and_then(|session| state.links.get(session));
+    let standing = link.and_then(|link| standing(state, link));
+    let path = link.and_then(|link| {
+        let paths = link.connection.paths();
+        let selected = paths.iter().find(|path| path.is_selected())?;
+        let kind = if selected.is_relay() { "relay" } else { "direct" };
+        Some((kind, shown(selected.remote_addr()), selected.rtt()))
+    });
+    let meter = state.traffic.get(id);
+    let waiting = match known.link {
+        Link::Idle { .. } => PeerState::Waiting,
+        Link::Dialing | Link::Connected { .. } => PeerState::Connecting,
+    };
+    PeerReport {
+        endpoint_id: id.to_string(),
+        name: known.name.clone(),
+        state: standing.as_ref().map_or(waiting, |standing| standing.state),
+        path: path.as_ref().map(|(kind, ..)| *kind),
+        remote_addr: path.as_ref().map(|(_, addr, _)| addr.clone()),
+        rtt_ms: path.as_ref().map(|(.., rtt)| rtt.as_secs_f64() * 1000.0),
+        assets: standing.as_ref().map(|standing| standing.assets),
+        missing_here: standing.as_ref().map_or(0, |standing| standing.missing_here),
+        missing_here_bytes: standing.as_ref().map_or(0, |standing| standing.missing_here_bytes),
+        missing_there: standing.as_ref().map_or(0, |standing| standing.missing_there),
+        bytes_sent: meter.map_or(0, Meter::sent),
+        bytes_received: meter.map_or(0, Meter::received),
+        send_rate: meter.map_or(0.0, |meter| meter.send_rate),
+        receive_rate: meter.map_or(0.0, |meter| meter.receive_rate),
+        last_seen_ms: known.last_seen_ms,
+        last_error: standing.and_then(|standing| standing.last_error).or_else(|| known.last_error.clone()),
+    }
+}
+
+fn shown(addr: &iroh::TransportAddr) -> String {
+    match addr {
+        iroh::TransportAddr::Ip(addr) => addr.to_string(),
+        iroh::TransportAddr::Relay(url) => url.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn sync(state: &PeersState) -> SyncReport {
+    let standings: Vec<Standing> = state.links.values().filter_map(|link| standing(state, link)).collect();
+    let (wanted, missing_bytes) = state.scheduler.missing();
+    // Assets that several peers have count once in the scheduler; what is not there yet is counted per peer.
+    let missing = standings.iter().map(|standing| standing.missing_here).max().unwrap_or(0).max(wanted);
+    let any = |wanted: PeerState| standings.iter().any(|standing| standing.state == wanted);
+    let sync_state = if state.store_failure.is_some() {
+        SyncState::Paused
+    } else if standings.is_empty() {
+        SyncState::Alone
+    } else if any(PeerState::Syncing) || wanted > 0 {
+        SyncState::Syncing
+    } else if any(PeerState::Reconciling) {
+        SyncState::Reconciling
+    } else {
+        SyncState::InSync
+    };
+    let rate: f64 = state.traffic.values().map(|meter| meter.receive_rate).sum();
+    SyncReport {
+        state: sync_state,
+        reason: state.store_failure.clone(),
+        missing,
+        missing_bytes,
+        rate,
+        eta_secs: eta_secs(missing_bytes, rate),
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate in whole seconds, never negative"
+)]
+fn eta_secs(missing_bytes: u64, rate: f64) -> Option<u64> {
+    (missing_bytes > 0 && rate > 0.0).then(|| (missing_bytes as f64 / rate).ceil() as u64)
+}
+
+/// One line per PeerActor; those that do not answer are shown as such.
+pub(super) async fn ask_children(
+    children: Vec<(EndpointId, Option<ActorRef<PeerMsg>>, History)>,
+) -> Vec<ActorStatus> {
+    let asked = children.into_iter().map(|(endpoint_id, actor, history)| async move {
+        let query = |reply| PeerMsg::GetHealth { reply };
+        let answer = match &actor {
+            Some(actor) => status::ask(actor, query, ASK_GRANDCHILD_LIMIT).await,
+            None => None,
+        };
+        let state = match (&actor, &answer) {
+            (None, _) => ActorState::Restarting,
+            (Some(_), None) => ActorState::Unresponsive,
+            (Some(_), Some(_)) => ActorState::Running,
+        };
+        let answer = answer.unwrap_or_default();
+        ActorStatus {
+            id: actor.map(|actor| actor.get_id().to_string()),
+            kind: ChildKind::Peer.to_string(),
+            label: Some(endpoint_id.fmt_short().to_string()),
+            state,
+            restarts: history.restarts(),
+            uptime_secs: history.running_since().map_or(0, |since| since.elapsed().as_secs()),
+            queued: answer.queued,
+            last_error: history.last_error().map(str::to_owned),
+            children: Vec::new(),
+            detail: answer.detail,
+        }
+    });
+    futures::future::join_all(asked).await
+}
+
+pub(super) fn is_in_sync(state: &PeersState) -> bool {
+    sync(state).state == SyncState::InSync
+}

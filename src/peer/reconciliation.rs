@@ -1,0 +1,114 @@
+//! The two ends of a reconciliation stream. The engine is pure; this moves its messages, within limits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use iroh::endpoint::{Connection, RecvStream, SendStream};
+use tokio::time::timeout;
+
+use super::wire::{self, WireError};
+use crate::proto::{ReconClose, ReconMsg, ReconOpen, frame};
+use crate::reconcile::engine::{Initiator, Limits, ReconError, Responder};
+use crate::reconcile::tree::Snapshot;
+use crate::record::{ContentHash, RecordId};
+
+/// How long either side waits for the other's next message.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Why a reconciliation did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The stream broke, or what came over it is no frame.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// What came over it makes no sense.
+    #[error(transparent)]
+    Engine(#[from] ReconError),
+    /// Nothing came.
+    #[error("no answer for {} s", ANSWER_WITHIN.as_secs())]
+    Silence,
+    /// The other side gave up.
+    #[error("the peer ended it: {0}")]
+    Refused(String),
+}
+
+/// Opens a reconciliation and follows it to its end. `found` gets the differences of each message as it arrives.
+///
+/// # Errors
+/// See [`StreamError`]; what was found until then holds.
+pub async fn initiate(
+    connection: &Connection,
+    library: Bytes,
+    snapshot: Snapshot,
+    mut found: impl FnMut(Vec<ContentHash>, Vec<RecordId>) + Send,
+) -> Result<(), StreamError> {
+    let (mut send, mut receive) =
+        within(async { connection.open_bi().await.map_err(|e| WireError::Broken(e.to_string())) }).await?;
+    let (mut initiator, first) = Initiator::new(snapshot, Limits::default());
+    let open = ReconOpen { library, message: first.into() };
+    within(wire::write_frame(&mut send, frame::Kind::ReconOpen(open))).await?;
+    loop {
+        let message = read_message(&mut receive).await?.ok_or(WireError::Ended)?;
+        let step = initiator.handle(&message)?;
+        found(step.have.iter().map(|item| item.hash).collect(), step.need);
+        let Some(reply) = step.reply else { break };
+        let reply = ReconMsg { message: reply.into() };
+        within(wire::write_frame(&mut send, frame::Kind::ReconMsg(reply))).await?;
+    }
+    within(wire::write_frame(&mut send, frame::Kind::ReconClose(ReconClose::default()))).await?;
+    // A peer that is gone by now has heard enough.
+    let _ = send.finish();
+    Ok(())
+}
+
+/// Answers a reconciliation that the peer opened with `open`, to its end.
+///
+/// # Errors
+/// See [`StreamError`].
+pub async fn respond(
+    mut send: SendStream,
+    mut receive: RecvStream,
+    open: ReconOpen,
+    snapshot: Snapshot,
+) -> Result<(), StreamError> {
+    let mut responder = Responder::new(snapshot, Limits::default());
+    let mut message = open.message;
+    loop {
+        let reply = ReconMsg { message: responder.handle(&message)?.into() };
+        within(wire::write_frame(&mut send, frame::Kind::ReconMsg(reply))).await?;
+        match read_message(&mut receive).await? {
+            Some(next) => message = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The next message; `None` once the other side closed the reconciliation.
+async fn read_message(receive: &mut RecvStream) -> Result<Option<Bytes>, StreamError> {
+    match within(wire::read_frame(receive)).await? {
+        frame::Kind::ReconMsg(message) => Ok(Some(message.message)),
+        frame::Kind::ReconClose(close) if close.reason.is_empty() => Ok(None),
+        frame::Kind::ReconClose(close) => Err(StreamError::Refused(close.reason.chars().take(200).collect())),
+        frame::Kind::Hello(_)
+        | frame::Kind::Auth(_)
+        | frame::Kind::Welcome(_)
+        | frame::Kind::Records(_)
+        | frame::Kind::Offer(_)
+        | frame::Kind::Want(_)
+        | frame::Kind::Cancel(_)
+        | frame::Kind::Have(_)
+        | frame::Kind::Ping(_)
+        | frame::Kind::Pong(_)
+        | frame::Kind::Error(_)
+        | frame::Kind::ReconOpen(_) => {
+            Err(WireError::Malformed("a frame that has no place on a reconciliation stream".into()).into())
+        }
+    }
+}
+
+async fn within<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, StreamError>
+where
+    StreamError: From<E>,
+{
+    Ok(timeout(ANSWER_WITHIN, work).await.map_err(|_| StreamError::Silence)??)
+}

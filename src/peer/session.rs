@@ -1,0 +1,799 @@
+//! One authenticated session as a pure state machine: what to say next, given what was heard.
+//!
+//! No clock, no socket: [`Session::handle`] takes an [`Input`] and the time, and returns [`Effect`]s that the PeerActor
+//! performs; their outcomes come back as further inputs. Everything is idempotent, so effects may be repeated after a
+//! crash or a lost connection.
+//!
+//! **Offering.** Whatever the other side may lack is queued as hashes (from a reconciliation, from the feed) and
+//! offered in batches. At most [`OFFERS_OPEN_MAX`] offers are unconfirmed at a time; the receiver confirms each with
+//! `Have` once it is durable there, or was settled otherwise. A record that came from the peer is remembered until our
+//! own feed reports it, and is not offered back.
+//!
+//! **Receiving.** Each offered record is compared with ours ([`judge`]): settled at once, applied without content, or
+//! handed to the scheduler that picks one source for its content.
+//!
+//! **Standing.** A session is in sync when a reconciliation ended and nothing is outstanding either way. A check on
+//! demand compares fingerprints afresh and reconciles again where they differ.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::report::PeerState;
+use crate::proto::{self, ContentRequest, Have, Offer, Records, Want, WireRecord, frame};
+use crate::record::{AssetRecord, ContentHash, RecordId};
+use crate::store::FeedEntry;
+
+/// Offers that may wait for their confirmation; with it, what the receiver must remember is bounded too.
+const OFFERS_OPEN_MAX: usize = 4096;
+/// Offers that we take before the peer is held to have broken the rule above; twice, since sides count apart.
+const OFFERS_TAKEN_MAX: usize = 2 * OFFERS_OPEN_MAX;
+/// Records in one frame.
+const RECORDS_PER_FRAME_MAX: usize = 1000;
+/// Encoded records in one frame; a record has at most 17 KiB, so a frame stays below its limit of 1 MiB.
+const RECORD_BYTES_PER_FRAME: usize = 512 * 1024;
+/// Records that are loaded from the store at once in order to be offered.
+const LOAD_BATCH: usize = 500;
+/// Record ids that may wait for their records.
+const ASKED_MAX: usize = 2000;
+/// Hashes waiting to be offered before we give up on the queue and reconcile again instead.
+const QUEUE_MAX: usize = 2_000_000;
+/// Versions known to be at the peer that our feed has not reported yet. Forgetting one costs a redundant offer.
+const ECHOES_MAX: usize = 16_384;
+/// Silence after which the peer is asked whether it is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+/// Time that it has for the answer. Its store may take a while to answer it.
+const PROBE_ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Time between attempts at a reconciliation that failed.
+const RECONCILE_RETRY: Duration = Duration::from_secs(5);
+/// Time until assets that could not be moved are found and tried again.
+const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
+
+/// Size and fingerprint of a library, ours or theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Records, tombstones included.
+    pub count: u64,
+    /// Negentropy fingerprint of all record ids.
+    pub fingerprint: [u8; 16],
+    /// Live assets.
+    pub assets: u64,
+    /// Sum of their sizes.
+    pub bytes: u64,
+}
+
+impl Summary {
+    fn same_records(&self, other: &Self) -> bool {
+        (self.count, self.fingerprint) == (other.count, other.fingerprint)
+    }
+}
+
+/// What an offered record means for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing to do: we have it, or something newer, or do not apply deletions.
+    Settled,
+    /// Take the record; its content is here already, or it is a tombstone.
+    Apply,
+    /// Take the record once its content is here.
+    Fetch,
+    /// Not acceptable, and why.
+    Refuse(String),
+}
+
+/// Compares an offered record with ours.
+#[must_use]
+pub fn judge(
+    offered: &AssetRecord,
+    ours: Option<&AssetRecord>,
+    now_ms: u64,
+    replicate_deletes: bool,
+) -> Verdict {
+    if offered.hlc.is_too_far_ahead(now_ms) {
+        let ahead = (offered.hlc.ms() - now_ms) / 1000;
+        return Verdict::Refuse(format!(
+            "it is dated {ahead} s ahead of our clock: check the clocks of both machines"
+        ));
+    }
+    if ours.is_some_and(|ours| ours == offered || !offered.supersedes(ours)) {
+        return Verdict::Settled;
+    }
+    let held = ours.filter(|ours| !ours.deleted);
+    if offered.deleted {
+        return if replicate_deletes { Verdict::Apply } else { Verdict::Settled };
+    }
+    match held {
+        Some(held) if held.size != offered.size => Verdict::Refuse(format!(
+            "it says {} bytes, but the content of that hash has {}",
+            offered.size, held.size
+        )),
+        Some(_) => Verdict::Apply,
+        None => Verdict::Fetch,
+    }
+}
+
+/// What the shell tells the session.
+#[derive(Debug)]
+pub enum Input {
+    /// The peer sent a frame, other than those that the shell answers itself.
+    Frame(frame::Kind),
+    /// A `Ping` or `Pong` with the peer's summary, and ours at this moment.
+    Compared {
+        /// `Some` for the answer to our own question.
+        answer: bool,
+        /// Number of the question.
+        nonce: u64,
+        /// What the peer says.
+        theirs: Summary,
+        /// Ours.
+        ours: Summary,
+    },
+    /// Our store's feed moved on.
+    StoreChanged(Arc<[FeedEntry]>),
+    /// Outcome of [`Effect::Judge`].
+    Judged(Vec<(AssetRecord, Verdict)>),
+    /// Outcome of [`Effect::Load`] and [`Effect::Resolve`].
+    Loaded {
+        /// What the store has of it.
+        records: Vec<AssetRecord>,
+    },
+    /// Outcome of [`Effect::Resolve`]: hashes of the records with these ids, and the ids that are gone.
+    Resolved {
+        /// Found.
+        hashes: Vec<ContentHash>,
+        /// Not found.
+        gone: Vec<RecordId>,
+    },
+    /// The scheduler: ask this peer for these contents, as one request of this number.
+    Fetch {
+        /// Number of the request.
+        request: u64,
+        /// What to ask for.
+        records: Vec<AssetRecord>,
+    },
+    /// These are durable here, from whomever, or were applied.
+    Settled(Vec<ContentHash>),
+    /// These could not be had.
+    Failed(Vec<(ContentHash, String)>),
+    /// A reconciliation that we opened found these differences so far.
+    Differences {
+        /// We have them, the peer does not.
+        have: Vec<ContentHash>,
+        /// The peer has them, we do not.
+        need: Vec<RecordId>,
+    },
+    /// A reconciliation ended.
+    ReconEnded {
+        /// Whether we opened it.
+        opened_here: bool,
+        /// Why it failed, if it did.
+        result: Result<(), String>,
+    },
+    /// Changes of the store were missed; a reconciliation will find them.
+    ChangesLost,
+    /// A user wants to know for sure: compare afresh.
+    Verify {
+        /// Number of this wish; the standing says when it was fulfilled.
+        round: u64,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What the shell is to do.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Send on the control stream.
+    Send(frame::Kind),
+    /// Compare these with ours ([`judge`]); answer with [`Input::Judged`].
+    Judge(Vec<AssetRecord>),
+    /// Store these without content; answer with [`Input::Settled`] or [`Input::Failed`].
+    Apply(Vec<AssetRecord>),
+    /// Load these from the store; answer with [`Input::Loaded`].
+    Load(Vec<ContentHash>),
+    /// Find the records with these ids; answer with [`Input::Resolved`].
+    Resolve(Vec<RecordId>),
+    /// Have the scheduler find a source for these: the peer has them.
+    Announce(Vec<AssetRecord>),
+    /// Send these contents on content streams.
+    Serve(Want),
+    /// Stop sending what this request asked for.
+    CancelServe(u64),
+    /// Let our feed catch up with the store, then send a `Ping` (or a `Pong`, when `answer`) with our summary.
+    SendSummary {
+        /// Number of the question.
+        nonce: u64,
+        /// Whether it answers the peer's question.
+        answer: bool,
+    },
+    /// Open a reconciliation.
+    Reconcile,
+    /// Close the connection.
+    Close {
+        /// Application error code.
+        code: u32,
+        /// For the peer's log and ours.
+        reason: String,
+    },
+}
+
+/// What differs between sessions.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// The library's blinded id on this connection.
+    pub library: bytes::Bytes,
+    /// The library's record key.
+    pub record_key: crate::identity::Key,
+    /// Whether we dialled: the dialler opens the first reconciliation.
+    pub dialer: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recon {
+    /// Not compared yet; the other side is to open it.
+    Expected,
+    Running,
+    Ended,
+    Failed {
+        at: Instant,
+    },
+}
+
+/// How an offered record of the peer stands.
+#[derive(Debug, Default, Clone, Copy)]
+struct Taken {
+    /// Offers of this hash that wait for their confirmation.
+    offers: u32,
+    /// Size of the content, once we know that we want it.
+    wanted_bytes: Option<u64>,
+}
+
+/// The state of one session.
+#[derive(Debug)]
+pub struct Session {
+    settings: SessionSettings,
+    theirs: Summary,
+    recon: Recon,
+    /// When the last reconciliation was opened here.
+    opened_at: Instant,
+    /// What the peer asked for by id, to be offered first.
+    answers: VecDeque<ContentHash>,
+    /// Ids that it asked for and that are not in `answers` yet.
+    resolving: usize,
+    /// To be offered.
+    queue: VecDeque<ContentHash>,
+    /// The queue overflowed; what was dropped is found by reconciling again.
+    queue_overflowed: bool,
+    loading: bool,
+    /// Offered and not confirmed, with the number of offers.
+    open_offers: HashMap<ContentHash, u32>,
+    /// Offers that the peer refused, until the next reconciliation.
+    refused_there: HashSet<ContentHash>,
+    /// Found by reconciling, not asked for yet.
+    to_ask: VecDeque<RecordId>,
+    asked: HashSet<RecordId>,
+    taken: HashMap<ContentHash, Taken>,
+    taken_offers: usize,
+    /// Number and bytes of those in `taken` whose content is wanted.
+    wanted: (u64, u64),
+    failed_here: HashSet<ContentHash>,
+    echoes: HashMap<ContentHash, [u8; 32]>,
+    echo_order: VecDeque<ContentHash>,
+    last_heard: Instant,
+    /// A question on its way: its number and when it was asked.
+    probe: Option<(u64, Instant)>,
+    next_nonce: u64,
+    /// The round of comparing afresh that is under way, and the last one that ended.
+    verifying: Option<u64>,
+    verified: u64,
+    /// Fingerprints (ours, theirs) that a reconciliation was last opened for. Some differences are meant to stay, such
+    /// as deletions that are not applied here; they are not worth a second one.
+    reconciled_for: Option<(Summary, Summary)>,
+    last_error: Option<String>,
+}
+
+impl Session {
+    /// A session that has just been authenticated, with both sides' summaries. The first effects come with it.
+    #[must_use]
+    pub fn new(
+        settings: SessionSettings,
+        ours: Summary,
+        theirs: Summary,
+        now: Instant,
+    ) -> (Self, Vec<Effect>) {
+        let same = ours.same_records(&theirs);
+        let mut effects = Vec::new();
+        let recon = if same {
+            Recon::Ended
+        } else if settings.dialer {
+            effects.push(Effect::Reconcile);
+            Recon::Running
+        } else {
+            Recon::Expected
+        };
+        let session = Self {
+            settings,
+            theirs,
+            recon,
+            opened_at: now,
+            answers: VecDeque::new(),
+            resolving: 0,
+            queue: VecDeque::new(),
+            queue_overflowed: false,
+            loading: false,
+            open_offers: HashMap::new(),
+            refused_there: HashSet::new(),
+            to_ask: VecDeque::new(),
+            asked: HashSet::new(),
+            taken: HashMap::new(),
+            taken_offers: 0,
+            wanted: (0, 0),
+            failed_here: HashSet::new(),
+            echoes: HashMap::new(),
+            echo_order: VecDeque::new(),
+            last_heard: now,
+            probe: None,
+            next_nonce: 1,
+            verifying: None,
+            verified: 0,
+            reconciled_for: None,
+            last_error: None,
+        };
+        (session, effects)
+    }
+
+    /// What to do about an input at time `now`.
+    pub fn handle(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+        let mut out = Vec::new();
+        match input {
+            Input::Frame(kind) => self.on_frame(kind, now, &mut out),
+            Input::Compared { answer, nonce, theirs, ours } => {
+                self.on_compared(answer, nonce, theirs, ours, now, &mut out);
+            }
+            Input::StoreChanged(entries) => self.on_store_changed(&entries, &mut out),
+            Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
+            Input::Loaded { records } => {
+                self.loading = false;
+                self.offer(records, Vec::new(), &mut out);
+            }
+            Input::Resolved { hashes, gone } => {
+                self.resolving = self.resolving.saturating_sub(hashes.len() + gone.len());
+                self.answers.extend(hashes);
+                if !gone.is_empty() {
+                    self.offer(Vec::new(), gone, &mut out);
+                }
+            }
+            Input::Fetch { request, records } => {
+                let contents = records
+                    .iter()
+                    .map(|r| ContentRequest { hash: r.hash.0.to_vec().into(), offset: 0, length: 0 })
+                    .collect();
+                out.push(Effect::Send(frame::Kind::Want(Want { request, contents })));
+            }
+            Input::Settled(hashes) => self.settle(hashes, &mut out),
+            Input::Failed(failures) => self.on_failed(failures, &mut out),
+            Input::Differences { have, need } => {
+                self.enqueue(have);
+                self.to_ask.extend(need);
+            }
+            Input::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
+            Input::ChangesLost => self.queue_overflowed = true,
+            Input::Verify { round } => self.verifying = Some(round),
+            Input::Tick => self.on_tick(now, &mut out),
+        }
+        self.pump(now, &mut out);
+        out
+    }
+
+    fn on_frame(&mut self, kind: frame::Kind, now: Instant, out: &mut Vec<Effect>) {
+        self.last_heard = now;
+        match kind {
+            frame::Kind::Offer(offer) => self.on_offer(offer, out),
+            frame::Kind::Records(records) => self.on_records(&records, out),
+            frame::Kind::Want(want) => out.push(Effect::Serve(want)),
+            frame::Kind::Cancel(cancel) => out.push(Effect::CancelServe(cancel.request)),
+            frame::Kind::Have(have) => {
+                for hash in have.hashes.iter().filter_map(|h| ContentHash::from_slice(h)) {
+                    self.close_offer(&hash);
+                }
+            }
+            frame::Kind::Error(error) => self.on_error(&error),
+            frame::Kind::Hello(_)
+            | frame::Kind::Auth(_)
+            | frame::Kind::Welcome(_)
+            | frame::Kind::Ping(_)
+            | frame::Kind::Pong(_)
+            | frame::Kind::ReconOpen(_)
+            | frame::Kind::ReconMsg(_)
+            | frame::Kind::ReconClose(_) => {
+                out.push(violation("a frame that has no place here on the control stream"));
+            }
+        }
+    }
+
+    fn on_error(&mut self, error: &proto::Error) {
+        let message: String = error.message.chars().take(200).collect();
+        if let Some(hash) = error.hash.as_ref().and_then(|h| ContentHash::from_slice(h))
+            && self.close_offer(&hash)
+        {
+            self.refused_there.insert(hash);
+            self.last_error = Some(format!("the peer does not take {}: {message}", hash.short()));
+        } else {
+            self.last_error = Some(format!("the peer reports: {message}"));
+        }
+    }
+
+    /// Forgets one offer of `hash`; whether there was one.
+    fn close_offer(&mut self, hash: &ContentHash) -> bool {
+        let Some(offers) = self.open_offers.get_mut(hash) else { return false };
+        *offers -= 1;
+        if *offers == 0 {
+            self.open_offers.remove(hash);
+        }
+        true
+    }
+
+    fn on_offer(&mut self, offer: Offer, out: &mut Vec<Effect>) {
+        if offer.library != self.settings.library {
+            return out.push(violation("an offer for a library that is not shared"));
+        }
+        if offer.records.len() > RECORDS_PER_FRAME_MAX {
+            return out.push(violation("too many records in one frame"));
+        }
+        self.taken_offers += offer.records.len();
+        if self.taken_offers > OFFERS_TAKEN_MAX {
+            return out.push(violation("more offers than may be open"));
+        }
+        for rid in offer.gone.iter().filter_map(|rid| RecordId::from_slice(rid)) {
+            self.asked.remove(&rid);
+        }
+        let mut records = Vec::with_capacity(offer.records.len());
+        for wire in offer.records {
+            let record = match AssetRecord::try_from(wire) {
+                Ok(record) => record,
+                Err(error) => return out.push(violation(&error.to_string())),
+            };
+            self.asked.remove(&record.id(self.settings.record_key.expose()));
+            self.taken.entry(record.hash).or_default().offers += 1;
+            records.push(record);
+        }
+        if !records.is_empty() {
+            out.push(Effect::Judge(records));
+        }
+    }
+
+    fn on_records(&mut self, records: &Records, out: &mut Vec<Effect>) {
+        if records.library != self.settings.library {
+            return out.push(violation("a question about a library that is not shared"));
+        }
+        self.resolving += records.rids.len();
+        if self.resolving + self.answers.len() > 2 * ASKED_MAX {
+            return out.push(violation("more record ids than may be asked for at once"));
+        }
+        let rids: Vec<RecordId> = records.rids.iter().filter_map(|rid| RecordId::from_slice(rid)).collect();
+        if rids.len() != records.rids.len() {
+            return out.push(violation("a record id that has not 32 bytes"));
+        }
+        out.push(Effect::Resolve(rids));
+    }
+
+    fn on_judged(&mut self, verdicts: Vec<(AssetRecord, Verdict)>, out: &mut Vec<Effect>) {
+        let (mut settled, mut apply, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
+        let mut refused = Vec::new();
+        for (record, verdict) in verdicts {
+            match verdict {
+                Verdict::Settled => settled.push(record.hash),
+                Verdict::Apply => {
+                    self.expect_echo(&record);
+                    apply.push(record);
+                }
+                Verdict::Fetch => {
+                    self.expect_echo(&record);
+                    if let Some(taken) = self.taken.get_mut(&record.hash)
+                        && taken.wanted_bytes.replace(record.size).is_none()
+                    {
+                        self.wanted = (self.wanted.0 + 1, self.wanted.1 + record.size);
+                    }
+                    fetch.push(record);
+                }
+                Verdict::Refuse(reason) => refused.push((record.hash, reason)),
+            }
+        }
+        if !apply.is_empty() {
+            out.push(Effect::Apply(apply));
+        }
+        if !fetch.is_empty() {
+            out.push(Effect::Announce(fetch));
+        }
+        self.settle(settled, out);
+        self.on_failed(refused, out);
+    }
+
+    /// Confirms offers of these hashes, all that are open of each: when two versions of one asset overlap, the second
+    /// may be confirmed a moment before it is durable, which a later comparison would notice.
+    fn settle(&mut self, hashes: Vec<ContentHash>, out: &mut Vec<Effect>) {
+        let mut have = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let offers = self.close_taken(&hash);
+            self.failed_here.remove(&hash);
+            for _ in 0..offers {
+                have.push(bytes::Bytes::copy_from_slice(&hash.0));
+            }
+        }
+        for hashes in have.chunks(RECORDS_PER_FRAME_MAX) {
+            out.push(Effect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec() })));
+        }
+    }
+
+    /// Forgets the peer's offers of `hash`; how many there were.
+    fn close_taken(&mut self, hash: &ContentHash) -> u32 {
+        let Some(taken) = self.taken.remove(hash) else { return 0 };
+        self.taken_offers = self.taken_offers.saturating_sub(taken.offers as usize);
+        if let Some(bytes) = taken.wanted_bytes {
+            self.wanted = (self.wanted.0 - 1, self.wanted.1 - bytes);
+        }
+        taken.offers
+    }
+
+    fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<Effect>) {
+        for (hash, reason) in failures {
+            let offers = self.close_taken(&hash);
+            self.echoes.remove(&hash);
+            if offers > 0 && self.failed_here.len() < OFFERS_TAKEN_MAX {
+                self.failed_here.insert(hash);
+            }
+            self.last_error = Some(format!("{}: {reason}", hash.short()));
+            for _ in 0..offers {
+                out.push(Effect::Send(frame::Kind::Error(proto::Error {
+                    code: 422,
+                    message: reason.clone(),
+                    hash: Some(bytes::Bytes::copy_from_slice(&hash.0)),
+                })));
+            }
+        }
+    }
+
+    fn expect_echo(&mut self, record: &AssetRecord) {
+        if self.echoes.insert(record.hash, record.digest()).is_none() {
+            self.echo_order.push_back(record.hash);
+        }
+        while self.echo_order.len() > ECHOES_MAX {
+            if let Some(oldest) = self.echo_order.pop_front() {
+                self.echoes.remove(&oldest);
+            }
+        }
+    }
+
+    /// Whether this version came from the peer, and so is nothing to tell it.
+    fn is_echo(&mut self, record: &AssetRecord) -> bool {
+        let is_echo = self.echoes.get(&record.hash).is_some_and(|digest| *digest == record.digest());
+        if is_echo {
+            self.echoes.remove(&record.hash);
+        }
+        is_echo
+    }
+
+    fn on_store_changed(&mut self, entries: &[FeedEntry], out: &mut Vec<Effect>) {
+        let fresh: Vec<&AssetRecord> =
+            entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
+        let straight =
+            self.queue.is_empty() && !self.loading && fresh.len() + self.open_offers.len() <= OFFERS_OPEN_MAX;
+        if straight {
+            self.offer(fresh.into_iter().cloned().collect(), Vec::new(), out);
+        } else {
+            self.enqueue(fresh.into_iter().map(|record| record.hash).collect());
+        }
+    }
+
+    fn enqueue(&mut self, hashes: Vec<ContentHash>) {
+        if self.queue.len() + hashes.len() > QUEUE_MAX {
+            self.queue_overflowed = true;
+        } else {
+            self.queue.extend(hashes);
+        }
+    }
+
+    fn offer(&mut self, records: Vec<AssetRecord>, gone: Vec<RecordId>, out: &mut Vec<Effect>) {
+        let library = &self.settings.library;
+        let mut gone: Vec<bytes::Bytes> =
+            gone.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect();
+        let mut batch: Vec<WireRecord> = Vec::new();
+        let mut batch_bytes = 0;
+        let mut send = |batch: &mut Vec<WireRecord>, gone: &mut Vec<bytes::Bytes>| {
+            out.push(Effect::Send(frame::Kind::Offer(Offer {
+                library: library.clone(),
+                records: std::mem::take(batch),
+                gone: std::mem::take(gone),
+            })));
+        };
+        for record in &records {
+            *self.open_offers.entry(record.hash).or_default() += 1;
+            batch_bytes += 160 + record.meta.text_bytes();
+            batch.push(record.into());
+            if batch.len() == RECORDS_PER_FRAME_MAX || batch_bytes >= RECORD_BYTES_PER_FRAME {
+                batch_bytes = 0;
+                send(&mut batch, &mut gone);
+            }
+        }
+        if !batch.is_empty() || !gone.is_empty() {
+            send(&mut batch, &mut gone);
+        }
+    }
+
+    fn on_compared(
+        &mut self,
+        answer: bool,
+        nonce: u64,
+        theirs: Summary,
+        ours: Summary,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        self.last_heard = now;
+        self.theirs = theirs;
+        if !answer {
+            return out.push(Effect::SendSummary { nonce, answer: true });
+        }
+        if self.probe.is_none_or(|(asked, _)| asked != nonce) {
+            return;
+        }
+        self.probe = None;
+        if self.is_busy() {
+            // Something is on its way; once it is done, `pump` asks again if someone waits for the result.
+            return;
+        }
+        if ours.same_records(&theirs) || self.reconciled_for == Some((ours, theirs)) {
+            if let Some(round) = self.verifying.take() {
+                self.verified = round;
+            }
+        } else {
+            self.reconciled_for = Some((ours, theirs));
+            self.open_reconciliation(now, out);
+        }
+    }
+
+    fn open_reconciliation(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.recon = Recon::Running;
+        self.opened_at = now;
+        self.refused_there.clear();
+        self.failed_here.clear();
+        self.queue_overflowed = false;
+        out.push(Effect::Reconcile);
+    }
+
+    fn on_recon_ended(&mut self, opened_here: bool, result: Result<(), String>, now: Instant) {
+        if !opened_here && self.recon == Recon::Running {
+            // Ours is still under way, and says more.
+            return;
+        }
+        self.recon = match result {
+            Ok(()) => Recon::Ended,
+            Err(reason) => {
+                self.last_error = Some(format!("reconciliation: {reason}"));
+                Recon::Failed { at: now }
+            }
+        };
+    }
+
+    fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if let Some((_, asked)) = self.probe {
+            if now.duration_since(asked) > PROBE_ANSWER_WITHIN {
+                out.push(Effect::Close { code: 408, reason: "no answer to a ping".into() });
+            }
+        } else if now.duration_since(self.last_heard) > PROBE_AFTER {
+            self.ask(now, out);
+        }
+        let retry = match self.recon {
+            Recon::Failed { at } => now.duration_since(at) > RECONCILE_RETRY,
+            Recon::Ended if self.is_busy() => false,
+            Recon::Ended => {
+                let due = now.duration_since(self.opened_at) > INCOMPLETE_RETRY;
+                self.queue_overflowed || (self.is_incomplete() && due)
+            }
+            Recon::Expected | Recon::Running => false,
+        };
+        if retry {
+            self.open_reconciliation(now, out);
+        }
+    }
+
+    fn ask(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let nonce = self.next_nonce;
+        self.next_nonce += 1;
+        self.probe = Some((nonce, now));
+        out.push(Effect::SendSummary { nonce, answer: false });
+    }
+
+    /// Moves on whatever has room to move.
+    fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let next = if self.answers.is_empty() { &mut self.queue } else { &mut self.answers };
+        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_offers.len());
+        let batch = next.len().min(LOAD_BATCH).min(room);
+        if !self.loading && batch > 0 {
+            self.loading = true;
+            out.push(Effect::Load(next.drain(..batch).collect()));
+        }
+        // Half the room at a time, so that ids go in few frames while the answers to the last ones come in.
+        if !self.to_ask.is_empty() && self.asked.len() <= ASKED_MAX / 2 {
+            let batch = self.to_ask.len().min(ASKED_MAX / 2);
+            let rids: Vec<RecordId> = self.to_ask.drain(..batch).collect();
+            self.asked.extend(rids.iter().copied());
+            out.push(Effect::Send(frame::Kind::Records(Records {
+                library: self.settings.library.clone(),
+                rids: rids.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect(),
+            })));
+        }
+        if self.verifying.is_some() && self.probe.is_none() && !self.is_busy() {
+            self.ask(now, out);
+        }
+    }
+
+    /// Whether anything is on its way in either direction.
+    fn is_busy(&self) -> bool {
+        self.recon != Recon::Ended
+            || self.loading
+            || self.resolving > 0
+            || !self.answers.is_empty()
+            || !self.queue.is_empty()
+            || !self.open_offers.is_empty()
+            || !self.to_ask.is_empty()
+            || !self.asked.is_empty()
+            || !self.taken.is_empty()
+    }
+
+    /// Whether something failed that a later reconciliation may mend.
+    fn is_incomplete(&self) -> bool {
+        !self.refused_there.is_empty() || !self.failed_here.is_empty()
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let reconciling = self.recon != Recon::Ended;
+        let state = if self.is_busy() && !reconciling || self.is_incomplete() {
+            PeerState::Syncing
+        } else if reconciling || self.verifying.is_some() {
+            PeerState::Reconciling
+        } else {
+            PeerState::InSync
+        };
+        Standing {
+            state,
+            assets: self.theirs.assets,
+            missing_here: self.wanted.0
+                + (self.asked.len() + self.to_ask.len() + self.failed_here.len()) as u64,
+            missing_here_bytes: self.wanted.1,
+            missing_there: (self.answers.len()
+                + self.queue.len()
+                + self.open_offers.len()
+                + self.refused_there.len()) as u64,
+            last_error: self.last_error.clone(),
+            verified: self.verified,
+        }
+    }
+}
+
+/// How a session stands, for the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Reconciling, syncing or in sync.
+    pub state: PeerState,
+    /// Live assets that the peer last said to hold.
+    pub assets: u64,
+    /// Records that it has and we want and do not have.
+    pub missing_here: u64,
+    /// Bytes of those whose size is known.
+    pub missing_here_bytes: u64,
+    /// Records that we have and it has not confirmed.
+    pub missing_there: u64,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// The last round of comparing afresh that ended.
+    pub verified: u64,
+}
+
+fn violation(what: &str) -> Effect {
+    Effect::Close { code: 400, reason: what.to_owned() }
+}

@@ -1,0 +1,218 @@
+//! The tasks on a connection that turn its streams into messages for the PeerActor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use iroh::endpoint::{Connection, RecvStream, SendStream, Side, VarInt};
+use ractor::ActorRef;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::actor::{PeerArgs, code};
+use super::establish::{self, EstablishError};
+use super::messages::{PeerMsg, PeersMsg};
+use super::reconciliation;
+use super::session::Input;
+use super::wire;
+use crate::proto::frame;
+use crate::transfer::receive::{self, Receiver, Results};
+
+/// Time that a new stream has for its first frame.
+const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for the peer to take a control frame.
+const WRITE_WITHIN: Duration = Duration::from_secs(30);
+/// Reconciliations that a peer may have open at once.
+const RECONCILIATIONS_MAX: usize = 4;
+
+/// Says when and why the connection is over.
+pub(super) async fn watch_closed(actor: ActorRef<PeerMsg>, connection: Connection) {
+    let reason = connection.closed().await;
+    let _ = actor.send_message(PeerMsg::ConnectionClosed(reason.to_string()));
+}
+
+/// Takes in bidirectional streams: a control stream begins with `Hello`, a reconciliation with `ReconOpen`.
+pub(super) async fn accept_bi(
+    actor: ActorRef<PeerMsg>,
+    args: PeerArgs,
+    proved: Arc<AtomicBool>,
+    opening: Arc<AtomicBool>,
+) {
+    let mut tasks = JoinSet::new();
+    let reconciliations = Arc::new(Semaphore::new(RECONCILIATIONS_MAX));
+    while let Ok((send, receive)) = args.connection.accept_bi().await {
+        reap(&mut tasks);
+        let stream = BiStream {
+            actor: actor.clone(),
+            args: args.clone(),
+            proved: Arc::clone(&proved),
+            opening: Arc::clone(&opening),
+            reconciliations: Arc::clone(&reconciliations),
+        };
+        tasks.spawn(stream.run(send, receive));
+    }
+}
+
+struct BiStream {
+    actor: ActorRef<PeerMsg>,
+    args: PeerArgs,
+    proved: Arc<AtomicBool>,
+    opening: Arc<AtomicBool>,
+    reconciliations: Arc<Semaphore>,
+}
+
+impl BiStream {
+    async fn run(self, send: SendStream, mut receive: RecvStream) {
+        let first = match timeout(FIRST_FRAME_WITHIN, wire::read_frame(&mut receive)).await {
+            Ok(Ok(kind)) => kind,
+            Ok(Err(error)) if error.is_violation() => return self.violation(error.to_string()),
+            Ok(Err(_)) | Err(_) => return,
+        };
+        match first {
+            frame::Kind::Hello(hello) => {
+                let dialer = self.args.connection.side() == Side::Client;
+                if dialer && self.opening.load(Ordering::Relaxed) {
+                    // Both sides opened one at once; the dialler's counts.
+                    return;
+                }
+                let args = &self.args;
+                let established = establish::answer(
+                    &args.connection,
+                    args.own_id,
+                    &args.library,
+                    &args.introduction,
+                    hello,
+                    (send, receive),
+                )
+                .await;
+                self.answered(established);
+            }
+            frame::Kind::ReconOpen(open) if self.proved.load(Ordering::Relaxed) => {
+                let Ok(_permit) = self.reconciliations.try_acquire() else {
+                    return self.violation("more reconciliations than may be open at once".into());
+                };
+                let snapshot = self.args.library.snapshot();
+                let result = reconciliation::respond(send, receive, open, snapshot).await;
+                let input =
+                    Input::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };
+                let _ = self.actor.send_message(PeerMsg::PeerReconciled(input));
+            }
+            _ => self.violation("a stream that begins with a frame out of place".into()),
+        }
+    }
+
+    fn answered(&self, established: Result<establish::Established, EstablishError>) {
+        match established {
+            Ok(established) => {
+                let _ = self.actor.send_message(PeerMsg::Established(Box::new(established)));
+            }
+            Err(EstablishError::NotShared) => {
+                let connection = &self.args.connection;
+                tracing::warn!(
+                    peer = %connection.remote_id().fmt_short(),
+                    "refused a connection: the peer does not know our passphrase"
+                );
+                let _ = self.args.peers.cast(PeersMsg::NotShared { session: self.args.session });
+                connection.close(VarInt::from_u32(code::NOT_SHARED), b"no shared library");
+            }
+            Err(error @ EstablishError::Version(_)) => self.violation(error.to_string()),
+            Err(EstablishError::Wire(error)) if error.is_violation() => self.violation(error.to_string()),
+            // The actor's own limit ends it unless another control stream comes.
+            Err(error) => tracing::debug!(%error, "a control stream did not become a session"),
+        }
+    }
+
+    fn violation(&self, reason: String) {
+        let _ = self.actor.send_message(PeerMsg::Violation(reason));
+    }
+}
+
+/// Lets finished tasks go. One that panicked takes its owner along, and with it the session: the supervisor starts a
+/// fresh one.
+fn reap(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.try_join_next() {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+/// Writes control frames, several at once where they wait.
+pub(super) async fn write_control(
+    actor: ActorRef<PeerMsg>,
+    epoch: u64,
+    mut stream: SendStream,
+    mut frames: mpsc::Receiver<frame::Kind>,
+) {
+    const AT_ONCE: usize = 16;
+    let mut batch = Vec::with_capacity(AT_ONCE);
+    while frames.recv_many(&mut batch, AT_ONCE).await > 0 {
+        let mut chunks: Vec<bytes::Bytes> =
+            batch.drain(..).map(|kind| wire::encode(&crate::proto::Frame { kind: Some(kind) })).collect();
+        let written = timeout(WRITE_WITHIN, stream.write_all_chunks(&mut chunks)).await;
+        let reason = match written {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the peer does not read its control stream".to_owned(),
+        };
+        let _ = actor.send_message(PeerMsg::ControlEnded { epoch, reason, violation: false });
+        return;
+    }
+}
+
+/// Reads control frames; waits while the actor has enough of them.
+pub(super) async fn read_control(
+    actor: ActorRef<PeerMsg>,
+    epoch: u64,
+    mut stream: RecvStream,
+    permits: Arc<Semaphore>,
+) {
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let message = match wire::read_frame(&mut stream).await {
+            Ok(kind) => PeerMsg::Frame { epoch, kind, permit },
+            Err(error) => {
+                let violation = error.is_violation();
+                let ended = PeerMsg::ControlEnded { epoch, reason: error.to_string(), violation };
+                let _ = actor.send_message(ended);
+                return;
+            }
+        };
+        if actor.send_message(message).is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes in content streams, each in a task of its own; QUIC's stream limit bounds how many.
+pub(super) async fn accept_uni(actor: ActorRef<PeerMsg>, connection: Connection, receiver: Receiver) {
+    let mut tasks = JoinSet::new();
+    while let Ok(stream) = connection.accept_uni().await {
+        reap(&mut tasks);
+        let (actor, receiver) = (actor.clone(), receiver.clone());
+        tasks.spawn(async move {
+            if let Err(receive::Violation(reason)) = receive::receive_stream(receiver, stream).await {
+                let _ = actor.send_message(PeerMsg::Violation(reason));
+            }
+        });
+    }
+}
+
+/// Passes results of receiving tasks on; several at once where they wait.
+pub(super) async fn forward_results(
+    actor: ActorRef<PeerMsg>,
+    epoch: u64,
+    mut arrived: mpsc::Receiver<Results>,
+) {
+    while let Some(mut results) = arrived.recv().await {
+        while let Ok(more) = arrived.try_recv() {
+            results.extend(more);
+        }
+        if actor.send_message(PeerMsg::Received { epoch, results }).is_err() {
+            return;
+        }
+    }
+}

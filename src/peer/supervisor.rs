@@ -1,0 +1,638 @@
+//! PeersActor: who to connect to, and what all connections share.
+//!
+//! **Owns** the roster of known peers, every connection with its PeerActor, the scheduler that picks one source per
+//! asset, and two kinds of tasks: the one that accepts connections and the dials. **Talks to** its PeerActors (changes of
+//! the store, what to fetch) and hears from them (`SessionUp`, `Wanted`, `Finished`).
+//!
+//! A PeerActor that fails is started again on its connection, within the policy's budget; then the peer is left alone
+//! for a while. Discovery never notices. **Bounds**: `limits.max_connections`, [`PENDING_MAX`] of them unproven,
+//! the scheduler's bytes in flight. **A restart** loses the connections: peers are dialled again from the address book,
+//! nothing that was received is fetched twice.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use iroh::endpoint::{Connection, VarInt};
+use iroh::{Endpoint, EndpointAddr, EndpointId};
+use iroh_tickets::endpoint::EndpointTicket;
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::actor::{PeerActor, PeerArgs, code};
+use super::address_book::{AddressBook, Entry};
+use super::auth::Throttle;
+use super::effects::{DeleteGuard, now_ms};
+use super::establish::Introduction;
+use super::messages::{PeerMsg, PeersMsg};
+use super::report::{Direction, TransferReport};
+use super::roster::Roster;
+use super::session::Standing;
+use super::{dial, overview};
+use crate::actor::ServiceRef;
+use crate::library::Library;
+use crate::node::events::{EventLog, NodeEvent};
+use crate::node::policy::{ChildKind, policy};
+use crate::node::restart::{Decision as Restart, ExitKind, History, decide};
+use crate::node::status::ActorDetail;
+use crate::store::{FeedEntry, StoreRef};
+use crate::transfer::schedule::{Decision, Failure, Limits, Scheduler, SessionId};
+
+/// Connections that may be proving themselves at once.
+pub const PENDING_MAX: usize = 32;
+/// How often dials, rates and pauses are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Wait after the store failed to take content before it is tried again.
+const STORE_PAUSE: Duration = Duration::from_secs(3);
+/// Transfers in one report.
+const TRANSFERS_MAX: usize = 1000;
+/// How long PeerActors have to end when we stop.
+const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(2);
+
+/// How a PeerActor is started; tests put another one in its place.
+pub type SpawnPeer =
+    Arc<dyn Fn(PeerArgs, ActorCell) -> BoxFuture<'static, Result<ActorRef<PeerMsg>, SpawnErr>> + Send + Sync>;
+
+/// The real one.
+#[must_use]
+pub fn spawn_peer() -> SpawnPeer {
+    Arc::new(|args, supervisor| {
+        Box::pin(async move {
+            let (actor, _) = Actor::spawn_linked(None, PeerActor, args, supervisor).await?;
+            Ok(actor)
+        })
+    })
+}
+
+/// What it is started with.
+#[derive(Clone)]
+pub struct PeersArgs {
+    /// The QUIC endpoint; outlives the actor.
+    pub endpoint: Endpoint,
+    /// What we say of ourselves.
+    pub introduction: Introduction,
+    /// What is shared.
+    pub library: Arc<Library>,
+    /// Where assets live.
+    pub store: StoreRef,
+    /// Directory for large contents until they are complete.
+    pub partial_dir: PathBuf,
+    /// Peers met before.
+    pub book: AddressBook,
+    /// A file with the ticket of a peer to connect to.
+    pub connect_ticket_file: Option<PathBuf>,
+    /// Whether and how peers' deletions are applied.
+    pub deletes: Arc<DeleteGuard>,
+    /// Most connections, and most of them that we dial.
+    pub max_connections: usize,
+    /// See `max_connections`.
+    pub max_dialled: usize,
+    /// Bytes in flight.
+    pub in_flight: Limits,
+    /// Time between two comparisons with every connected peer.
+    pub verify_interval: Duration,
+    /// What happens is told here.
+    pub events: EventLog,
+    /// How a PeerActor is started.
+    pub spawn_peer: SpawnPeer,
+    /// Ourselves, for PeerActors: leads to whichever incarnation runs.
+    pub myself: ServiceRef<PeersMsg>,
+}
+
+/// One connection.
+pub(super) struct PeerLink {
+    pub(super) endpoint_id: EndpointId,
+    pub(super) connection: Connection,
+    pub(super) actor: Option<ActorRef<PeerMsg>>,
+    pub(super) history: History,
+    pub(super) standing: Arc<Mutex<Option<Standing>>>,
+    /// Whether a session came about.
+    pub(super) up: bool,
+    /// Held until it did.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Its state.
+pub struct PeersState {
+    pub(super) args: PeersArgs,
+    pub(super) roster: Roster,
+    pub(super) links: HashMap<SessionId, PeerLink>,
+    pub(super) current: HashMap<EndpointId, SessionId>,
+    actors: HashMap<ActorId, SessionId>,
+    pub(super) traffic: HashMap<EndpointId, overview::Meter>,
+    pub(super) scheduler: Scheduler,
+    throttle: Throttle,
+    tasks: JoinSet<()>,
+    next_session: u64,
+    /// Why nothing moves: the store does not work, or was not read yet.
+    pub(super) store_failure: Option<String>,
+    /// Whether the store was read once; sessions begin after that.
+    accepting: bool,
+    resume_at: Option<Instant>,
+    /// Rounds of comparing afresh that were asked for.
+    pub(super) verify_round: u64,
+    verify_at: Instant,
+    was_in_sync: bool,
+}
+
+/// The actor.
+pub struct PeersActor;
+
+impl Actor for PeersActor {
+    type Msg = PeersMsg;
+    type State = PeersState;
+    type Arguments = PeersArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        myself.send_after(TICK, || PeersMsg::Tick);
+        // A restarted PeersActor finds the store read already; a fresh one waits for CanServiceActor to say so.
+        let ready = args.library.cursor().borrow().is_some();
+        let mut state = PeersState::new(args);
+        for entry in state.args.book.entries().unwrap_or_default() {
+            let id = entry.addr.id;
+            state.roster.candidate(entry.addr, false, Instant::now());
+            if let Some(known) = state.roster.get_mut(&id) {
+                known.name = entry.name;
+                known.last_seen_ms = entry.last_seen_ms;
+            }
+        }
+        if ready {
+            state.start_accepting(&myself);
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PeersMsg::StoreChanged(entries) => state.on_store_changed(&entries),
+            PeersMsg::StoreHealth(failure) => state.on_store_health(&myself, failure),
+            PeersMsg::DialPeer { addr, reply } => {
+                let _ = reply.send(state.on_dial_peer(&myself, addr));
+            }
+            PeersMsg::ForgetPeer { endpoint_id, reply } => {
+                let _ = reply.send(state.on_forget_peer(&endpoint_id));
+            }
+            PeersMsg::DialNow => {
+                state.roster.dial_now(Instant::now());
+                state.dial_due(&myself);
+            }
+            PeersMsg::Candidate(addr) => {
+                state.roster.candidate(addr, true, Instant::now());
+                state.dial_due(&myself);
+            }
+            PeersMsg::Verify => state.verify(),
+            PeersMsg::GetReport { reply } => {
+                let _ = reply.send(overview::report(state));
+            }
+            PeersMsg::GetTransfers { reply } => {
+                let _ = reply.send(state.transfers());
+            }
+            PeersMsg::GetHealth { reply } => state.on_get_health(reply),
+            PeersMsg::Accepted { connection, permit } => {
+                state.on_connection(&myself, connection, Some(permit)).await;
+            }
+            PeersMsg::Dialed { endpoint_id, result } => match result {
+                Ok(connection) => state.on_connection(&myself, connection, None).await,
+                Err(error) => {
+                    tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
+                    state.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
+                }
+            },
+            PeersMsg::SessionUp { session, name, ticket } => state.on_session_up(session, name, &ticket),
+            PeersMsg::NotShared { session } => state.on_not_shared(session),
+            PeersMsg::SessionReset { session } => {
+                let decisions = state.scheduler.session_ended(session);
+                state.carry_out(decisions);
+            }
+            PeersMsg::Wanted { session, records } => {
+                if state.links.contains_key(&session) {
+                    let decisions = state.scheduler.announce(session, records);
+                    state.carry_out(decisions);
+                }
+            }
+            PeersMsg::Finished { session, results } => state.on_finished(session, results),
+            PeersMsg::Respawn { session } => state.spawn_actor(&myself, session, true).await,
+            PeersMsg::Tick => {
+                state.on_tick(&myself);
+                myself.send_after(TICK, || PeersMsg::Tick);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        // An actor that we did not ask to stop stops by itself only when its connection is over.
+        let Some((who, exit)) = ExitKind::of_event(event, true) else { return Ok(()) };
+        if let Some(session) = state.actors.remove(&who.get_id()) {
+            state.on_peer_exit(&myself, session, &exit);
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.tasks.abort_all();
+        for link in state.links.values() {
+            link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"shutting down");
+        }
+        myself.stop_children_and_wait(Some("shutting down".into()), Some(STOP_CHILDREN_WITHIN)).await;
+        Ok(())
+    }
+}
+
+impl PeersState {
+    fn new(args: PeersArgs) -> Self {
+        let roster = Roster::new(args.endpoint.id(), args.max_dialled);
+        let scheduler = Scheduler::new(args.in_flight);
+        let verify_at = Instant::now() + args.verify_interval;
+        Self {
+            args,
+            roster,
+            links: HashMap::new(),
+            current: HashMap::new(),
+            actors: HashMap::new(),
+            traffic: HashMap::new(),
+            scheduler,
+            throttle: Throttle::default(),
+            tasks: JoinSet::new(),
+            next_session: 1,
+            store_failure: Some("the store was not read yet".into()),
+            accepting: false,
+            resume_at: None,
+            verify_round: 0,
+            verify_at,
+            was_in_sync: false,
+        }
+    }
+
+    fn start_accepting(&mut self, myself: &ActorRef<PeersMsg>) {
+        self.accepting = true;
+        self.store_failure = None;
+        let pending = Arc::new(Semaphore::new(PENDING_MAX));
+        self.tasks.spawn(dial::accept(myself.clone(), self.args.endpoint.clone(), pending));
+        if let Some(path) = self.args.connect_ticket_file.clone() {
+            self.tasks.spawn(dial::watch_ticket_file(myself.clone(), path));
+        }
+        self.dial_due(myself);
+    }
+
+    fn on_store_changed(&mut self, entries: &Arc<[FeedEntry]>) {
+        for link in self.links.values() {
+            link.cast(PeerMsg::StoreChanged(Arc::clone(entries)));
+        }
+    }
+
+    fn on_store_health(&mut self, myself: &ActorRef<PeersMsg>, failure: Option<String>) {
+        self.store_failure = failure;
+        if self.store_failure.is_some() {
+            self.scheduler.pause();
+            return;
+        }
+        self.resume_at = None;
+        let decisions = self.scheduler.resume();
+        self.carry_out(decisions);
+        if !self.accepting {
+            self.start_accepting(myself);
+        }
+    }
+
+    fn on_dial_peer(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr) -> Result<(), String> {
+        let id = addr.id;
+        if !self.roster.candidate(addr.clone(), true, Instant::now()) {
+            return Err(if id == self.args.endpoint.id() {
+                "that is this node's own address".into()
+            } else {
+                "too many peers are known already".into()
+            });
+        }
+        self.remember(&id, addr);
+        self.dial_due(myself);
+        Ok(())
+    }
+
+    fn on_forget_peer(&mut self, id: &EndpointId) -> bool {
+        if let Some(link) = self.current.get(id).and_then(|session| self.links.get(session)) {
+            link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"forgotten");
+        }
+        let (book, forgotten) = (self.args.book.clone(), *id);
+        self.tasks.spawn_blocking(move || {
+            if let Err(error) = book.forget(&forgotten) {
+                tracing::warn!(%error, "a peer that was to be forgotten will be back at the next start");
+            }
+        });
+        self.roster.forget(id)
+    }
+
+    fn dial_due(&mut self, myself: &ActorRef<PeersMsg>) {
+        if !self.accepting || self.links.len() >= self.args.max_connections {
+            return;
+        }
+        for addr in self.roster.due(Instant::now()) {
+            self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr));
+        }
+    }
+
+    /// Takes in a connection that we dialled (without `permit`) or accepted.
+    async fn on_connection(
+        &mut self,
+        myself: &ActorRef<PeersMsg>,
+        connection: Connection,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let id = connection.remote_id();
+        let now = Instant::now();
+        let dialed_here = permit.is_none();
+        let refuse = |code: u32, reason: &str| connection.close(VarInt::from_u32(code), reason.as_bytes());
+        if self.throttle.refuses(id, now) {
+            refuse(code::NOT_SHARED, "no shared library");
+            return self.roster.dial_failed(&id, "it does not know our passphrase".into(), now, 1.0);
+        }
+        if self.links.len() >= self.args.max_connections && !self.current.contains_key(&id) {
+            refuse(code::BUSY, "too many connections");
+            return self.roster.dial_failed(&id, "we have too many connections".into(), now, 1.0);
+        }
+        if !self.roster.connected(id, dialed_here, now) {
+            return refuse(code::DUPLICATE, "another connection is kept");
+        }
+        let session = SessionId(self.next_session);
+        self.next_session += 1;
+        if let Some(old) = self.current.insert(id, session)
+            && let Some(link) = self.links.get(&old)
+        {
+            link.connection.close(VarInt::from_u32(code::DUPLICATE), b"another connection is kept");
+        }
+        let link = PeerLink {
+            endpoint_id: id,
+            connection,
+            actor: None,
+            history: History::default(),
+            standing: Arc::default(),
+            up: false,
+            permit,
+        };
+        self.links.insert(session, link);
+        self.spawn_actor(myself, session, dialed_here).await;
+    }
+
+    async fn spawn_actor(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, opens: bool) {
+        let Some(link) = self.links.get_mut(&session) else { return };
+        if link.connection.close_reason().is_some() {
+            return self.link_over(session, None);
+        }
+        let meter = self.traffic.entry(link.endpoint_id).or_default();
+        let args = PeerArgs {
+            session,
+            connection: link.connection.clone(),
+            opens,
+            own_id: self.args.endpoint.id(),
+            introduction: self.args.introduction.clone(),
+            library: Arc::clone(&self.args.library),
+            store: Arc::clone(&self.args.store),
+            partial_dir: self.args.partial_dir.clone(),
+            deletes: Arc::clone(&self.args.deletes),
+            traffic: Arc::clone(&meter.traffic),
+            standing: Arc::clone(&link.standing),
+            peers: self.args.myself.clone(),
+            events: self.args.events.clone(),
+        };
+        match (self.args.spawn_peer)(args, myself.get_cell()).await {
+            Ok(actor) => {
+                link.history.started(std::time::Instant::now());
+                self.actors.insert(actor.get_id(), session);
+                link.actor = Some(actor);
+            }
+            Err(error) => self.on_peer_exit(myself, session, &ExitKind::of_spawn_error(&error)),
+        }
+    }
+
+    fn on_session_up(&mut self, session: SessionId, name: String, ticket: &str) {
+        let Some(link) = self.links.get_mut(&session) else { return };
+        let id = link.endpoint_id;
+        link.permit = None;
+        let first = !std::mem::replace(&mut link.up, true);
+        if self.verify_round > 0 {
+            link.cast(PeerMsg::Verify { round: self.verify_round });
+        }
+        self.roster.session_up(&id, now_ms());
+        let Some(known) = self.roster.get_mut(&id) else { return };
+        known.name.clone_from(&name);
+        // Where it says it is, and where it was seen: either may be what works next time.
+        let mut addr = ticket
+            .parse::<EndpointTicket>()
+            .map(|ticket| ticket.endpoint_addr().clone())
+            .ok()
+            .filter(|addr| addr.id == id && addr.addrs.len() <= dial::ADDRS_MAX)
+            .unwrap_or_else(|| EndpointAddr::new(id));
+        addr.addrs.extend(link.connection.paths().iter().map(|path| path.remote_addr().clone()));
+        known.addr = addr.clone();
+        if first {
+            tracing::info!(peer = %id.fmt_short(), name, "connected");
+            let event = NodeEvent::PeerConnected { endpoint_id: id.to_string(), name };
+            self.args.events.publish(now_ms(), event);
+        }
+        self.remember(&id, addr);
+    }
+
+    fn remember(&mut self, id: &EndpointId, addr: EndpointAddr) {
+        let Some(known) = self.roster.get(id) else { return };
+        let entry = Entry { addr, name: known.name.clone(), last_seen_ms: known.last_seen_ms };
+        let book = self.args.book.clone();
+        self.tasks.spawn_blocking(move || {
+            if let Err(error) = book.remember(&entry) {
+                tracing::warn!(%error, "a peer is not remembered for the next start");
+            }
+        });
+    }
+
+    fn on_not_shared(&mut self, session: SessionId) {
+        if let Some(link) = self.links.get(&session) {
+            self.throttle.failed(link.endpoint_id, Instant::now());
+            if let Some(known) = self.roster.get_mut(&link.endpoint_id) {
+                known.last_error =
+                    Some("it does not know our passphrase: check that both sides use the same one".into());
+            }
+        }
+    }
+
+    fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {
+        let Some(link) = self.links.get_mut(&session) else { return };
+        link.actor = None;
+        *link.standing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let decision = decide(
+            policy(ChildKind::Peer),
+            exit,
+            &mut link.history,
+            std::time::Instant::now(),
+            rand::random(),
+        );
+        let restarts = link.history.restarts();
+        let decisions = self.scheduler.session_ended(session);
+        self.carry_out(decisions);
+        let reason = exit.reason();
+        match decision {
+            Restart::LetGo => self.link_over(session, None),
+            Restart::Respawn { after } => {
+                tracing::warn!(reason, ?after, "a PeerActor failed and is started again");
+                let kind = ChildKind::Peer.to_string();
+                self.args.events.publish(now_ms(), NodeEvent::ActorRestarted { kind, reason, restarts });
+                myself.send_after(after, move || PeersMsg::Respawn { session });
+            }
+            Restart::BackOff { for_, why } | Restart::Degrade { retry_after: for_, why } => {
+                tracing::warn!(why, ?for_, "a peer is left alone for a while");
+                self.link_over(session, Some((for_, why)));
+            }
+            Restart::Escalate { why } => self.link_over(session, Some((Duration::MAX, why))),
+        }
+    }
+
+    /// A connection is over, or given up for a while.
+    fn link_over(&mut self, session: SessionId, hold: Option<(Duration, String)>) {
+        let Some(link) = self.links.remove(&session) else { return };
+        let id = link.endpoint_id;
+        let decisions = self.scheduler.session_ended(session);
+        self.carry_out(decisions);
+        let closed = link.connection.close_reason();
+        link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"given up for now");
+        if self.current.get(&id) != Some(&session) {
+            return;
+        }
+        self.current.remove(&id);
+        let now = Instant::now();
+        let reason = closed.map_or_else(|| "the session failed".to_owned(), |reason| reason.to_string());
+        if link.up {
+            tracing::info!(peer = %id.fmt_short(), reason, "disconnected");
+            let event = NodeEvent::PeerLost { endpoint_id: id.to_string(), reason: reason.clone() };
+            self.args.events.publish(now_ms(), event);
+        }
+        self.roster.disconnected(&id, link.up, Some(reason).filter(|_| link.up), now, rand::random());
+        if let Some((for_, why)) = hold {
+            let until = now.checked_add(for_).unwrap_or(now + Duration::from_secs(24 * 3600));
+            self.roster.hold(&id, until, why);
+        }
+    }
+
+    fn on_finished(&mut self, session: SessionId, results: crate::transfer::receive::Results) {
+        if let Some(reason) = results.iter().find_map(|(_, result)| match result {
+            Err(Failure::Store(reason)) => Some(reason),
+            Ok(_) | Err(Failure::Source(_)) => None,
+        }) {
+            tracing::warn!(reason, "the store does not take content; transfers pause");
+            self.store_failure.get_or_insert_with(|| reason.clone());
+            self.resume_at = Some(Instant::now() + STORE_PAUSE);
+        }
+        let results = results.into_iter().map(|(hash, result)| (hash, result.map(|_| ())));
+        let decisions = self.scheduler.finished(session, results);
+        self.carry_out(decisions);
+    }
+
+    fn carry_out(&self, decisions: Vec<Decision>) {
+        for decision in decisions {
+            let (session, message) = match decision {
+                Decision::Fetch { session, request, records } => {
+                    (session, PeerMsg::Fetch { request, records })
+                }
+                Decision::Settled { session, hashes } => (session, PeerMsg::Settled(hashes)),
+                Decision::Failed { session, hash, reason } => (session, PeerMsg::Failed { hash, reason }),
+            };
+            if let Some(link) = self.links.get(&session) {
+                link.cast(message);
+            }
+        }
+    }
+
+    fn verify(&mut self) {
+        self.verify_round += 1;
+        self.verify_at = Instant::now() + self.args.verify_interval;
+        for link in self.links.values().filter(|link| link.up) {
+            link.cast(PeerMsg::Verify { round: self.verify_round });
+        }
+    }
+
+    fn transfers(&self) -> Vec<TransferReport> {
+        let peer = |session: Option<SessionId>| {
+            session.and_then(|s| self.links.get(&s)).map(|link| link.endpoint_id.to_string())
+        };
+        self.scheduler
+            .report(TRANSFERS_MAX)
+            .into_iter()
+            .map(|wanted| TransferReport {
+                hash: wanted.hash.to_string(),
+                size: wanted.size,
+                done: 0,
+                direction: Direction::Receiving,
+                peer: peer(wanted.session).unwrap_or_default(),
+                started: wanted.started,
+            })
+            .collect()
+    }
+
+    fn on_get_health(&self, reply: RpcReplyPort<ActorDetail>) {
+        let children: Vec<_> = self
+            .links
+            .values()
+            .map(|link| (link.endpoint_id, link.actor.clone(), link.history.clone()))
+            .collect();
+        let detail = format!("{} connected, {} known", self.current.len(), self.roster.iter().count());
+        // Asked from a task: a hung PeerActor must not hold us up.
+        tokio::spawn(async move {
+            let children = overview::ask_children(children).await;
+            let _ = reply.send(ActorDetail { queued: None, detail: Some(detail), children });
+        });
+    }
+
+    fn on_tick(&mut self, myself: &ActorRef<PeersMsg>) {
+        let now = Instant::now();
+        while self.tasks.try_join_next().is_some() {}
+        for meter in self.traffic.values_mut() {
+            meter.tick(TICK);
+        }
+        if self.resume_at.is_some_and(|at| at <= now) {
+            self.resume_at = None;
+            self.store_failure = None;
+            let decisions = self.scheduler.resume();
+            self.carry_out(decisions);
+        }
+        if now >= self.verify_at {
+            self.verify();
+        }
+        self.dial_due(myself);
+        let in_sync = overview::is_in_sync(self);
+        if in_sync && !self.was_in_sync {
+            let assets = self.args.library.summary().assets;
+            self.args.events.publish(now_ms(), NodeEvent::InSync { assets });
+        }
+        self.was_in_sync = in_sync;
+    }
+}
+
+impl PeerLink {
+    fn cast(&self, message: PeerMsg) {
+        // Between two incarnations nobody is there: the next one compares everything anyway.
+        if let Some(actor) = &self.actor {
+            let _ = actor.send_message(message);
+        }
+    }
+}

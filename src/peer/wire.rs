@@ -1,0 +1,154 @@
+//! Frames on a stream: a `u32` big-endian length, then that many bytes of a protobuf message. Nothing is allocated
+//! before the length was checked.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use iroh::endpoint::{ReadExactError, RecvStream, SendStream, WriteError};
+use prost::Message;
+
+use crate::proto::{ContentHeader, Frame, frame};
+
+/// Longest control or reconciliation frame.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Longest content header; an honest one has about 70 bytes.
+pub const HEADER_BYTES_MAX: usize = 256;
+
+/// Why a frame could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The stream ended where a frame could have begun.
+    #[error("the stream ended")]
+    Ended,
+    /// The stream ended inside a frame.
+    #[error("the stream ended inside a frame")]
+    Truncated,
+    /// A length that no honest sender announces.
+    #[error("a frame of {len} bytes is longer than the limit of {max}")]
+    TooLong {
+        /// Bytes announced.
+        len: usize,
+        /// Bytes allowed here.
+        max: usize,
+    },
+    /// Bytes that are no frame of this version.
+    #[error("not a frame of this protocol version: {0}")]
+    Malformed(String),
+    /// The stream or its connection broke.
+    #[error("the stream broke: {0}")]
+    Broken(String),
+}
+
+impl WireError {
+    /// Whether the peer broke the rules, rather than the connection breaking.
+    #[must_use]
+    pub fn is_violation(&self) -> bool {
+        match self {
+            Self::TooLong { .. } | Self::Malformed(_) => true,
+            Self::Ended | Self::Truncated | Self::Broken(_) => false,
+        }
+    }
+}
+
+impl From<WriteError> for WireError {
+    fn from(error: WriteError) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+/// A message behind its length.
+#[must_use]
+pub fn encode<M: Message>(message: &M) -> Bytes {
+    let len = message.encoded_len();
+    let mut buffer = BytesMut::with_capacity(4 + len);
+    buffer.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+    message.encode_raw(&mut buffer);
+    buffer.freeze()
+}
+
+/// The content of a frame, which must be of a known kind.
+///
+/// # Errors
+/// [`WireError::Malformed`] for bytes that are no frame, and for a kind that this version does not have.
+pub fn decode_frame(bytes: Bytes) -> Result<frame::Kind, WireError> {
+    let frame = Frame::decode(bytes).map_err(|e| WireError::Malformed(e.to_string()))?;
+    frame.kind.ok_or_else(|| WireError::Malformed("a frame of unknown kind".into()))
+}
+
+/// Reads one length-delimited piece of at most `max` bytes; `None` at a clean end.
+async fn read_delimited(stream: &mut RecvStream, max: usize) -> Result<Option<Bytes>, WireError> {
+    let mut len = [0; 4];
+    match stream.read_exact(&mut len).await {
+        Ok(()) => {}
+        Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
+        Err(ReadExactError::FinishedEarly(_)) => return Err(WireError::Truncated),
+        Err(ReadExactError::ReadError(e)) => return Err(WireError::Broken(e.to_string())),
+    }
+    let len = u32::from_be_bytes(len) as usize;
+    if len > max {
+        return Err(WireError::TooLong { len, max });
+    }
+    let mut body = BytesMut::zeroed(len);
+    match stream.read_exact(&mut body).await {
+        Ok(()) => Ok(Some(body.freeze())),
+        Err(ReadExactError::FinishedEarly(_)) => Err(WireError::Truncated),
+        Err(ReadExactError::ReadError(e)) => Err(WireError::Broken(e.to_string())),
+    }
+}
+
+/// Reads the next frame. Waits as long as the stream is open; callers set the limit.
+///
+/// # Errors
+/// See [`WireError`].
+pub async fn read_frame(stream: &mut RecvStream) -> Result<frame::Kind, WireError> {
+    let bytes = read_delimited(stream, FRAME_BYTES_MAX).await?.ok_or(WireError::Ended)?;
+    decode_frame(bytes)
+}
+
+/// Writes a frame; waits while the peer's window is full.
+///
+/// # Errors
+/// [`WireError::Broken`] when the stream or its connection is gone.
+pub async fn write_frame(stream: &mut SendStream, kind: frame::Kind) -> Result<(), WireError> {
+    Ok(stream.write_chunk(encode(&Frame { kind: Some(kind) })).await?)
+}
+
+/// Reads the header of the next content on a content stream; `None` after the last one.
+///
+/// # Errors
+/// See [`WireError`].
+pub async fn read_header(stream: &mut RecvStream) -> Result<Option<ContentHeader>, WireError> {
+    let Some(bytes) = read_delimited(stream, HEADER_BYTES_MAX).await? else { return Ok(None) };
+    ContentHeader::decode(bytes).map(Some).map_err(|e| WireError::Malformed(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::Ping;
+
+    #[test]
+    fn a_frame_round_trips() {
+        let kind = frame::Kind::Ping(Ping { nonce: 7, ..Ping::default() });
+        let bytes = encode(&Frame { kind: Some(kind.clone()) });
+        assert_eq!(u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize, bytes.len() - 4);
+        assert_eq!(decode_frame(bytes.slice(4..)).unwrap(), kind);
+    }
+
+    #[test]
+    fn an_unknown_kind_is_an_error_and_an_unknown_field_is_not() {
+        // Field 100, varint 1: no such kind.
+        assert!(decode_frame(Bytes::from_static(&[0xa0, 0x06, 0x01])).is_err());
+        let mut bytes =
+            BytesMut::from(&encode(&Frame { kind: Some(frame::Kind::Ping(Ping::default())) })[4..]);
+        bytes.put_slice(&[0xa0, 0x06, 0x01]);
+        assert!(decode_frame(bytes.freeze()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let _ = decode_frame(Bytes::from(bytes));
+        }
+    }
+}

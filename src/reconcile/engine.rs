@@ -1,0 +1,279 @@
+//! The two sides of a session: messages in, messages and differences out.
+//!
+//! The initiator opens with fingerprints of sixteen ranges. Whoever receives a fingerprint that differs from its own
+//! answers with the range split further, or with its ids once they are few; the initiator compares lists and settles
+//! their ranges. A frame that grows too long ends with one fingerprint of all that remains, which the other side takes
+//! up again. Splitting and cutting follow the reference to the byte, so that either side may be another implementation.
+//!
+//! Each side works on one [`Snapshot`]; what has changed since is for the live feed to say. Differences are given out
+//! with the message that showed them, and acting on one twice must do no harm: a difference can be named again.
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use super::tree::{Item, Snapshot};
+pub use super::wire::ReconError;
+use super::wire::{Bound, Content, Reader, Writer};
+use crate::record::RecordId;
+
+/// Parts that a range is split into.
+const BRANCHES: usize = 16;
+/// A range of fewer items is listed instead of split.
+const LIST_BELOW: usize = 2 * BRANCHES;
+/// Least limit of a frame: one split range, or some ids, must always fit.
+const FRAME_BYTES_MIN: usize = 4096;
+/// Kept free in a frame for the range that is being written and for the one that stands for the rest.
+const FRAME_BYTES_SPARE: usize = 200;
+
+/// Bounds of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Longest message that we send, in bytes; at least 4096 (less is taken as that), or 0 for any length.
+    pub frame_bytes: usize,
+    /// Most messages that we take in one session. The longest honest sessions list millions of differences, about
+    /// `frame_bytes / 32` a message.
+    pub rounds_max: usize,
+    /// Most items in one [`Step::have`]; at least 1. The rest comes with later steps, after one round trip each.
+    pub have_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { frame_bytes: 256 * 1024, rounds_max: 65_536, have_max: 65_536 }
+    }
+}
+
+/// What one message brought.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Step {
+    /// Items that we have and the peer lacks, in order.
+    pub have: Vec<Item>,
+    /// Ids of items that the peer has and we lack. The peer finds them with [`ItemTree::find_rid`].
+    ///
+    /// [`ItemTree::find_rid`]: super::tree::ItemTree::find_rid
+    pub need: Vec<RecordId>,
+    /// What to send next; `None` when all differences have been named.
+    pub reply: Option<Vec<u8>>,
+}
+
+/// The side that asks, and learns the differences.
+#[derive(Debug)]
+pub struct Initiator(Session);
+
+impl Initiator {
+    /// With the first message to send. That one is short, whatever the limits.
+    pub fn new(snapshot: Snapshot, limits: Limits) -> (Self, Vec<u8>) {
+        let session = Session::new(snapshot, limits);
+        let mut opening = Writer::new();
+        session.split(&mut opening, 0..session.snapshot.len(), &Bound::END);
+        (Self(session), opening.finish())
+    }
+
+    /// Takes the peer's answer.
+    ///
+    /// # Errors
+    /// [`ReconError`] for a message that breaks the protocol, for one too many, and for any after the end. The session
+    /// is over then; differences already given out stand.
+    pub fn handle(&mut self, message: &[u8]) -> Result<Step, ReconError> {
+        let mut step = Step::default();
+        let reply = self.0.handle(message, Some(&mut step))?;
+        // A message without ranges: everything is settled.
+        if reply.len() > 1 {
+            step.reply = Some(reply);
+        } else {
+            self.0.over = true;
+        }
+        Ok(step)
+    }
+}
+
+/// The side that answers, and learns nothing.
+#[derive(Debug)]
+pub struct Responder(Session);
+
+impl Responder {
+    /// Ready for the first message.
+    pub fn new(snapshot: Snapshot, limits: Limits) -> Self {
+        Self(Session::new(snapshot, limits))
+    }
+
+    /// Takes a message of the initiator and returns the answer, which has no ranges if there is nothing left to say.
+    ///
+    /// # Errors
+    /// [`ReconError`] for a message that breaks the protocol, for one too many, and for any after an error. A version
+    /// other than ours is an error too, not answered with our own: an answer without ranges could pass for "no
+    /// differences", and versions are settled before.
+    pub fn handle(&mut self, message: &[u8]) -> Result<Vec<u8>, ReconError> {
+        self.0.handle(message, None)
+    }
+}
+
+/// What both sides do.
+#[derive(Debug)]
+struct Session {
+    snapshot: Snapshot,
+    limits: Limits,
+    /// Length at which a message counts as full.
+    full_bytes: usize,
+    rounds: usize,
+    over: bool,
+}
+
+/// How far the reading of one message has come.
+struct Progress {
+    /// Upper bound of the last range that was read, and the number of the first item above it.
+    bound: Bound,
+    next: usize,
+    /// Whether ranges below that bound await a skip, once something is said of a later one.
+    skipping: bool,
+    /// Number of the first item above all that has been written: what a cut message still has to cover.
+    written: usize,
+}
+
+impl Progress {
+    /// Writes the skip that is due before something is said of the next range.
+    fn resume(&mut self, out: &mut Writer) {
+        if std::mem::take(&mut self.skipping) {
+            out.skip(&self.bound);
+        }
+    }
+}
+
+impl Session {
+    fn new(snapshot: Snapshot, limits: Limits) -> Self {
+        let full_bytes = match limits.frame_bytes {
+            0 => usize::MAX,
+            bytes => bytes.max(FRAME_BYTES_MIN) - FRAME_BYTES_SPARE,
+        };
+        Self { snapshot, limits, full_bytes, rounds: 0, over: false }
+    }
+
+    /// Answers a message. `step` is where the initiator collects differences; the responder has none.
+    fn handle(&mut self, message: &[u8], step: Option<&mut Step>) -> Result<Vec<u8>, ReconError> {
+        if self.over {
+            return Err(ReconError::Finished);
+        }
+        // Until the message has proved good.
+        self.over = true;
+        self.rounds += 1;
+        if self.rounds > self.limits.rounds_max {
+            return Err(ReconError::TooManyRounds(self.limits.rounds_max));
+        }
+        let reply = self.answer(message, step)?;
+        self.over = false;
+        Ok(reply)
+    }
+
+    fn answer(&self, message: &[u8], mut step: Option<&mut Step>) -> Result<Vec<u8>, ReconError> {
+        let mut reader = Reader::new(message)?;
+        let mut out = Writer::new();
+        let mut progress = Progress { bound: Bound::START, next: 0, skipping: false, written: 0 };
+        while let Some((bound, content)) = reader.next_range()? {
+            let numbers = progress.next..self.snapshot.lower_bound(&bound.key).max(progress.next);
+            let end = numbers.end;
+            // What may be taken back if the frame proves full, and what may not.
+            let mut kept = out.len();
+            match (content, step.as_deref_mut()) {
+                (Content::Skip, _) => progress.skipping = true,
+                (Content::Fingerprint(theirs), _) => {
+                    if theirs == self.snapshot.fingerprint_of(numbers.clone()) {
+                        progress.skipping = true;
+                    } else {
+                        progress.resume(&mut out);
+                        self.split(&mut out, numbers, &bound);
+                    }
+                }
+                (Content::Ids(theirs), Some(step)) => {
+                    progress.skipping = true;
+                    if let Some(cut) = self.compare(theirs, numbers, step) {
+                        progress.bound = Bound::before(self.snapshot.item(cut).key());
+                        progress.resume(&mut out);
+                        self.rest(&mut out, cut);
+                        break;
+                    }
+                }
+                (Content::Ids(_), None) => {
+                    progress.resume(&mut out);
+                    progress.written = self.list(&mut out, kept, numbers, &bound);
+                    kept = out.len();
+                }
+            }
+            if out.len() > self.full_bytes {
+                out.truncate(kept);
+                self.rest(&mut out, progress.written);
+                break;
+            }
+            if out.len() > kept {
+                progress.written = end;
+            }
+            progress.next = end;
+            progress.bound = bound;
+        }
+        Ok(out.finish())
+    }
+
+    /// Writes a range that differs in more detail: by fingerprints of its parts, or by its ids.
+    fn split(&self, out: &mut Writer, numbers: Range<usize>, upper: &Bound) {
+        let count = numbers.len();
+        if count < LIST_BELOW {
+            return out.ids(upper, count, self.rids(numbers));
+        }
+        let mut start = numbers.start;
+        for branch in 0..BRANCHES {
+            let end = start + count / BRANCHES + usize::from(branch < count % BRANCHES);
+            let bound = if end == numbers.end {
+                *upper
+            } else {
+                Bound::between(self.snapshot.item(end - 1).key(), self.snapshot.item(end).key())
+            };
+            out.fingerprint(&bound, self.snapshot.fingerprint_of(start..end));
+            start = end;
+        }
+    }
+
+    /// Writes the ids of a range, as many as the frame has room for after its first `used` bytes. Returns the number of
+    /// the first item that is not among them.
+    fn list(&self, out: &mut Writer, used: usize, numbers: Range<usize>, upper: &Bound) -> usize {
+        let room = self.full_bytes.saturating_sub(used) / 32 + 1;
+        let count = numbers.len().min(room);
+        let end = numbers.start + count;
+        let cut = (end < numbers.end).then(|| Bound::before(self.snapshot.item(end).key()));
+        out.ids(&cut.unwrap_or(*upper), count, self.rids(numbers.start..end));
+        end
+    }
+
+    /// Writes everything from an item on as one range, for the other side to take up again.
+    fn rest(&self, out: &mut Writer, from: usize) {
+        out.fingerprint(&Bound::END, self.snapshot.fingerprint_of(from..self.snapshot.len()));
+    }
+
+    /// Adds the differences between the peer's list of a range and ours to `step`. Returns the number of the first item
+    /// that found no room in it.
+    fn compare(&self, theirs: &[[u8; 32]], numbers: Range<usize>, step: &mut Step) -> Option<usize> {
+        let have_max = self.limits.have_max.max(1);
+        let mut theirs: Vec<(&[u8; 32], bool)> = theirs.iter().map(|id| (id, false)).collect();
+        theirs.sort_unstable();
+        theirs.dedup();
+        let mut cut = None;
+        for (number, item) in (numbers.start..).zip(self.snapshot.items_of(numbers)) {
+            match theirs.binary_search_by(|(id, _)| (*id).cmp(&item.rid.0)) {
+                Ok(place) => theirs[place].1 = true,
+                Err(_) if step.have.len() < have_max => step.have.push(*item),
+                Err(_) => {
+                    cut = cut.or(Some(number));
+                    if theirs.is_empty() {
+                        break;
+                    }
+                }
+            }
+        }
+        step.need.extend(theirs.iter().filter(|(_, held)| !held).map(|(id, _)| RecordId(**id)));
+        cut
+    }
+
+    fn rids(&self, numbers: Range<usize>) -> impl Iterator<Item = &RecordId> {
+        self.snapshot.items_of(numbers).map(|item| &item.rid)
+    }
+}

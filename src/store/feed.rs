@@ -1,0 +1,362 @@
+//! CanServiceActor: follows the store and tells everyone else what changed.
+//!
+//! **Owns** the cursor into the store's feed and two tasks: the *follower*, which reads changes as they come, and the
+//! *scan*, which now and then compares all of the store with the index. **Talks to** PeersActor (`StoreChanged`,
+//! `StoreHealth`) and keeps the [`Library`]'s index up to date before it does.
+//!
+//! The event stream only wakes the follower; the records themselves always come from the feed, by the cursor, so
+//! events and poll cannot let anything fall between them. A store that is down, slow or cuts the stream costs delay
+//! and nothing else.
+//!
+//! **Bounds**: the follower waits until the actor has taken each page, so at most one page of 1,000 records is in the
+//! mailbox. **A restart** loses nothing: the index and its cursor live in the [`Library`].
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{FeedEntry, StoreError, StoreEvent, StoreRef, StoreStatus};
+use crate::actor::{ActorExit, ServiceRef};
+use crate::library::Library;
+use crate::node::status::ActorDetail;
+use crate::peer::messages::PeersMsg;
+use crate::record::ContentHash;
+
+/// Records per page of the feed.
+const PAGE: usize = 1000;
+/// Longest wait for one answer of the store.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Waits after a failed call to the store: doubled from the first to the last.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Longest that the actor may take over a page before the follower gives up on it.
+const TAKE_WITHIN: Duration = Duration::from_secs(30);
+
+/// What CanServiceActor understands.
+#[derive(Debug)]
+pub enum CanServiceMsg {
+    /// Follower or scan: a page of changes, ascending; answered once it was taken in.
+    Page {
+        /// The records.
+        entries: Vec<FeedEntry>,
+        /// Whether it moves the cursor (the follower's) or not (the scan's).
+        follows: bool,
+        /// Taken.
+        reply: RpcReplyPort<()>,
+    },
+    /// Follower: it has caught up with the store, whose counts these are. Also says that the store works.
+    CaughtUp(StoreStatus),
+    /// Follower: the store does not work at the moment.
+    StoreFailed(StoreError),
+    /// Follower: the store's numbers do not continue ours; everything is read again.
+    Reset,
+    /// Scan: these are in the index and not in the store.
+    Vanished(Vec<ContentHash>),
+    /// Timer of the actor itself: compare everything now.
+    ScanDue,
+    /// Status: how things stand.
+    GetHealth {
+        /// The answer.
+        reply: RpcReplyPort<ActorDetail>,
+    },
+}
+
+/// What it is started with.
+#[derive(Clone)]
+pub struct CanServiceArgs {
+    /// The store.
+    pub store: StoreRef,
+    /// The index to keep.
+    pub library: Arc<Library>,
+    /// Who is told.
+    pub peers: ServiceRef<PeersMsg>,
+    /// Longest time between two looks at the feed.
+    pub poll_interval: Duration,
+    /// Time between two full comparisons.
+    pub full_scan_interval: Duration,
+}
+
+/// Its state.
+pub struct CanServiceState {
+    args: CanServiceArgs,
+    tasks: JoinSet<()>,
+    scanning: bool,
+    failure: Option<StoreError>,
+    /// Whether anybody was told how the store is since this incarnation started.
+    health_told: bool,
+}
+
+/// The actor.
+pub struct CanServiceActor;
+
+impl Actor for CanServiceActor {
+    type Msg = CanServiceMsg;
+    type State = CanServiceState;
+    type Arguments = CanServiceArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(myself.clone(), args.clone()));
+        myself.send_after(args.full_scan_interval, || CanServiceMsg::ScanDue);
+        Ok(CanServiceState { args, tasks, scanning: false, failure: None, health_told: false })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            CanServiceMsg::Page { entries, follows, reply } => {
+                state.on_page(entries, follows);
+                // A follower that gave up waiting sends the page again; taking it twice does no harm.
+                let _ = reply.send(());
+            }
+            CanServiceMsg::CaughtUp(status) => state.on_caught_up(status),
+            CanServiceMsg::StoreFailed(error) => state.on_store_failed(error),
+            CanServiceMsg::Reset => state.on_reset(&myself),
+            CanServiceMsg::Vanished(hashes) => {
+                state.scanning = false;
+                if !hashes.is_empty() {
+                    tracing::warn!(records = hashes.len(), "the store no longer has records that it had");
+                    state.args.library.remove(&hashes);
+                }
+            }
+            CanServiceMsg::ScanDue => {
+                state.start_scan(&myself);
+                myself.send_after(state.args.full_scan_interval, || CanServiceMsg::ScanDue);
+            }
+            CanServiceMsg::GetHealth { reply } => {
+                let _ = reply.send(state.detail());
+            }
+        }
+        // A task ends by itself only when it panicked or its work is done; the follower's never is.
+        while let Some(ended) = state.tasks.try_join_next() {
+            if let Err(error) = ended {
+                return Err(ActorExit::Transient(format!("a task of the store's follower: {error}")).into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.tasks.shutdown().await;
+        Ok(())
+    }
+}
+
+impl CanServiceState {
+    fn detail(&self) -> ActorDetail {
+        let cursor = *self.args.library.cursor().borrow();
+        let detail = match (&self.failure, cursor) {
+            (Some(error), _) => format!("store: {error}"),
+            (None, Some(seq)) => format!("at {seq}"),
+            (None, None) => "reading the store for the first time".to_owned(),
+        };
+        ActorDetail { detail: Some(detail), ..ActorDetail::default() }
+    }
+
+    fn on_page(&mut self, entries: Vec<FeedEntry>, follows: bool) {
+        let last = entries.last().map(|entry| entry.seq);
+        let changed = self.args.library.apply(entries);
+        if let Some(seq) = last.filter(|_| follows) {
+            self.args.library.set_cursor(seq);
+        }
+        if !changed.is_empty() {
+            self.tell(PeersMsg::StoreChanged(changed.into()));
+        }
+    }
+
+    fn on_caught_up(&mut self, status: StoreStatus) {
+        // An empty store has no page that would set the cursor.
+        if self.args.library.cursor().borrow().is_none() {
+            self.args.library.set_cursor(0);
+        }
+        self.args.library.set_store_status(status);
+        if let Some(error) = self.failure.take() {
+            tracing::info!(was = %error, "the store works again");
+            self.health_told = false;
+        }
+        if !self.health_told {
+            self.health_told = true;
+            self.tell(PeersMsg::StoreHealth(None));
+        }
+    }
+
+    fn on_store_failed(&mut self, error: StoreError) {
+        if self.failure.as_ref() != Some(&error) {
+            tracing::warn!(%error, "the store does not work; sync waits for it");
+            self.tell(PeersMsg::StoreHealth(Some(error.to_string())));
+            self.failure = Some(error);
+        }
+    }
+
+    fn on_reset(&mut self, myself: &ActorRef<CanServiceMsg>) {
+        tracing::warn!("the store's numbers do not continue where they were: comparing everything");
+        self.args.library.set_cursor(0);
+        self.start_scan(myself);
+    }
+
+    fn start_scan(&mut self, myself: &ActorRef<CanServiceMsg>) {
+        if !self.scanning {
+            self.scanning = true;
+            self.tasks.spawn(scan(myself.clone(), self.args.clone()));
+        }
+    }
+
+    fn tell(&self, message: PeersMsg) {
+        // When PeersActor is down it will reconcile every session from the index once it is back.
+        if let Err(error) = self.args.peers.cast(message) {
+            tracing::debug!(%error, "peers are not told of a change of the store");
+        }
+    }
+}
+
+/// Reads the feed as it grows. Never ends.
+async fn follow(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
+    let mut retry = RETRY_MIN;
+    let mut events: Option<BoxStream<'static, Result<StoreEvent, StoreError>>> = None;
+    let mut events_wanted_at = Instant::now();
+    loop {
+        let cursor = args.library.cursor().borrow().unwrap_or(0);
+        match catch_up(&actor, &args, cursor).await {
+            Ok(()) => retry = RETRY_MIN,
+            Err(error) => {
+                let _ = actor.send_message(CanServiceMsg::StoreFailed(error));
+                events = None;
+                sleep(retry).await;
+                retry = (retry * 2).min(RETRY_MAX);
+                continue;
+            }
+        }
+        let now = Instant::now();
+        if events.is_none() && now >= events_wanted_at {
+            let cursor = args.library.cursor().borrow().unwrap_or(0);
+            events = Some(args.store.watch(cursor));
+            // A stream that breaks at once is not asked for in a tight loop; the poll goes on meanwhile.
+            events_wanted_at = now + RETRY_MIN.max(args.poll_interval / 4);
+        }
+        let next_event = async {
+            match events.as_mut() {
+                Some(stream) => stream.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        match timeout(args.poll_interval, next_event).await {
+            Ok(Some(Ok(StoreEvent::Advanced(_) | StoreEvent::Reset))) | Err(_) => {}
+            Ok(Some(Err(error))) => {
+                tracing::debug!(%error, "the event stream broke");
+                events = None;
+            }
+            Ok(None) => events = None,
+        }
+    }
+}
+
+/// Reads pages after `cursor` until there are no more, and hands each to the actor.
+async fn catch_up(
+    actor: &ActorRef<CanServiceMsg>,
+    args: &CanServiceArgs,
+    mut cursor: u64,
+) -> Result<(), StoreError> {
+    loop {
+        let page = answered(args.store.feed(cursor, PAGE)).await?;
+        if page.reset {
+            let _ = actor.send_message(CanServiceMsg::Reset);
+            cursor = 0;
+            continue;
+        }
+        let Some(last) = page.entries.last().map(|entry| entry.seq) else { break };
+        let more = page.entries.len() >= PAGE;
+        hand_over(actor, page.entries, true).await?;
+        cursor = last;
+        if !more {
+            break;
+        }
+    }
+    let status = answered(args.store.status()).await?;
+    let _ = actor.send_message(CanServiceMsg::CaughtUp(status));
+    Ok(())
+}
+
+/// Compares all of the store with the index: changed records go to the actor as pages, and what the index has and the
+/// store does not is reported at the end.
+async fn scan(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
+    let before = args.library.hashes();
+    let vanished = match scan_store(&actor, &args, before).await {
+        Ok(vanished) => vanished,
+        Err(error) => {
+            tracing::debug!(%error, "a full comparison with the store did not end; the next one is due later");
+            Vec::new()
+        }
+    };
+    let _ = actor.send_message(CanServiceMsg::Vanished(vanished));
+}
+
+async fn scan_store(
+    actor: &ActorRef<CanServiceMsg>,
+    args: &CanServiceArgs,
+    before: Vec<ContentHash>,
+) -> Result<Vec<ContentHash>, StoreError> {
+    let mut unseen: HashSet<ContentHash> = before.into_iter().collect();
+    let mut cursor = 0;
+    loop {
+        let page = answered(args.store.feed(cursor, PAGE)).await?;
+        let Some(last) = page.entries.last().map(|entry| entry.seq) else { break };
+        for entry in &page.entries {
+            unseen.remove(&entry.record.hash);
+        }
+        hand_over(actor, page.entries, false).await?;
+        cursor = last;
+    }
+    // A record that changed while we read moved ahead of us, so ask once more before calling it gone.
+    let unseen: Vec<ContentHash> = unseen.into_iter().collect();
+    let mut vanished = Vec::new();
+    for hashes in unseen.chunks(PAGE) {
+        let found = answered(args.store.records(hashes.to_vec())).await?;
+        let found: HashSet<ContentHash> = found.iter().map(|record| record.hash).collect();
+        vanished.extend(hashes.iter().filter(|hash| !found.contains(hash)));
+    }
+    Ok(vanished)
+}
+
+async fn hand_over(
+    actor: &ActorRef<CanServiceMsg>,
+    entries: Vec<FeedEntry>,
+    follows: bool,
+) -> Result<(), StoreError> {
+    let page = |reply| CanServiceMsg::Page { entries, follows, reply };
+    match actor.call(page, Some(TAKE_WITHIN)).await {
+        Ok(ractor::rpc::CallResult::Success(())) => Ok(()),
+        Ok(ractor::rpc::CallResult::Timeout | ractor::rpc::CallResult::SenderError) | Err(_) => {
+            Err(StoreError::Io {
+                action: "cannot take in a page of the feed".into(),
+                reason: "CanServiceActor does not answer".into(),
+            })
+        }
+    }
+}
+
+async fn answered<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(ANSWER_WITHIN, call).await.unwrap_or_else(|_| {
+        Err(StoreError::Io {
+            action: "cannot read the store".into(),
+            reason: format!("no answer for {} s", ANSWER_WITHIN.as_secs()),
+        })
+    })
+}

@@ -1,0 +1,5 @@
+//! Moving content: who is asked for what ([`schedule`]), and the two ends of a content stream ([`send`], [`receive`]).
+
+pub mod receive;
+pub mod schedule;
+pub mod send;
