@@ -48,13 +48,12 @@ const ADDRS_MAX: usize = 32;
 struct AgentApi;
 
 /// Everything that the agent serves on `bound`.
-pub fn router(view: AgentView, bound: SocketAddr) -> Router {
+pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
     let settings = GuardSettings {
         bound_addr: bound,
-        allowed_hosts: view.allowed_hosts.clone(),
+        allowed_hosts: state.view.allowed_hosts.clone(),
         hosts_setting: "allowed_hosts in the configuration",
     };
-    let state = ApiState::new(view);
     let (router, openapi) = OpenApiRouter::with_openapi(AgentApi::openapi())
         .routes(routes!(status))
         .routes(routes!(list_peers, dial_peer))

@@ -16,7 +16,7 @@ use crate::store::StoreStatus;
 
 /// Rows shown of each list; the API has all of them.
 const PEERS_SHOWN: usize = 200;
-const TRANSFERS_SHOWN: usize = 12;
+const TRANSFERS_SHOWN: usize = 6;
 const EVENTS_SHOWN: usize = 12;
 const ACTORS_SHOWN: usize = 200;
 const ASSETS_SHOWN: usize = 24;

@@ -334,8 +334,8 @@ impl ActorsSummary {
         visit(tree, 0, &mut |actor, _| {
             summary.total += 1;
             summary.restarts += u64::from(actor.restarts);
-            if !is_running(actor) && !summary.degraded.contains(&actor.kind.to_string()) {
-                summary.degraded.push(actor.kind.to_string());
+            if !is_running(actor) && !summary.degraded.contains(&actor.kind) {
+                summary.degraded.push(actor.kind.clone());
             }
         });
         summary
@@ -344,7 +344,7 @@ impl ActorsSummary {
 
 /// Whether an actor does its work.
 pub(super) fn is_running(actor: &ActorStatus) -> bool {
-    word(&actor.state) == "running"
+    actor.state == ActorState::Running
 }
 
 /// Calls `each` with every actor of a tree and its depth, parents first.

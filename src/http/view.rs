@@ -11,7 +11,6 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use utoipa::ToSchema;
 
-use super::events::STREAMS_MAX;
 use super::proxy::StoreProxy;
 use super::{ApiError, ApiResult};
 use crate::actor::ServiceRef;
@@ -135,12 +134,6 @@ pub(super) fn unavailable(actor: &str, error: ServiceError) -> ApiError {
 pub(super) struct ApiState {
     /// The node.
     pub(super) view: AgentView,
-    /// One permit per open event stream.
+    /// One permit per event stream that may still be opened.
     pub(super) streams: Arc<Semaphore>,
-}
-
-impl ApiState {
-    pub(super) fn new(view: AgentView) -> Self {
-        Self { view, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
-    }
 }
