@@ -220,7 +220,6 @@ fn children(
     channels: watch::Sender<Vec<ChannelReport>>,
     signals: Option<Signals>,
 ) -> Vec<Child> {
-    let deletes = Arc::new(DeleteGuard::new(config.replicate_deletes));
     let can_service = CanServiceArgs {
         store: Arc::clone(&resources.store),
         server: resources.store_server.clone(),
@@ -229,10 +228,10 @@ fn children(
         poll_interval: config.poll_interval,
         full_scan_interval: config.full_scan_interval,
     };
-    let peers = peers_args(config, resources, cells, channels.clone(), Arc::clone(&deletes));
+    let peers = peers_args(config, resources, cells, channels.clone());
     let http = HttpArgs {
         listener: resources.api_listener.clone(),
-        view: view(config, resources, cells, &channels, deletes),
+        view: view(config, resources, cells, &channels),
     };
     let mut children = vec![
         Child::new(
@@ -265,7 +264,7 @@ fn children(
             ChildKind::Signal,
             Arc::clone(&cells.signals),
             move || (SignalActor, args.clone()),
-            |reply| SignalMsg::GetStatus { reply },
+            |reply| SignalMsg::GetHealth { reply },
         ));
     }
     children
@@ -276,7 +275,6 @@ fn peers_args(
     resources: &Resources,
     cells: &Cells,
     channels: watch::Sender<Vec<ChannelReport>>,
-    deletes: Arc<DeleteGuard>,
 ) -> PeersArgs {
     let limits = &config.limits;
     PeersArgs {
@@ -289,7 +287,7 @@ fn peers_args(
         connect_ticket_file: config.connect_ticket_file.clone(),
         bootstrap: resources.bootstrap.clone(),
         channels,
-        deletes,
+        deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
         max_connections: limits.max_connections,
         max_dialled: limits.max_dialled,
         max_pending: limits.max_pending_handshakes,
@@ -309,7 +307,6 @@ fn view(
     resources: &Resources,
     cells: &Cells,
     channels: &watch::Sender<Vec<ChannelReport>>,
-    deletes: Arc<DeleteGuard>,
 ) -> AgentView {
     let limits = &config.limits;
     AgentView {
@@ -335,7 +332,6 @@ fn view(
         ]),
         ticket: resources.ticket.clone(),
         discovery: channels.subscribe(),
-        deletes,
         api_token: resources.api_token.clone(),
         allowed_hosts: config.allowed_hosts.clone(),
     }

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::view::{AgentView, StoreMode};
-use crate::node::status::ActorStatus;
-use crate::peer::report::{ChannelReport, ChannelState};
-use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
+use crate::node::status::{ActorState, ActorStatus};
+use crate::peer::report::{
+    ChannelReport, ChannelState, PeerReport, PeersReport, SyncReport, SyncState, TransferReport,
+};
 use crate::store::StoreStatus;
 
 /// The answer of `GET /status`.
@@ -98,14 +99,16 @@ pub struct SyncView {
     pub missing_bytes: u64,
     /// Content bytes received per second, lately.
     pub rate: f64,
+    /// Peers' deletions that wait for `POST /deletions/confirm`, because they are many.
+    pub held_deletions: u64,
     /// Seconds until nothing is missing at this rate.
     pub eta_secs: Option<u64>,
 }
 
 impl From<SyncReport> for SyncView {
     fn from(report: SyncReport) -> Self {
-        let SyncReport { state, reason, missing, missing_bytes, rate, eta_secs } = report;
-        Self { state, reason, missing, missing_bytes, rate, eta_secs }
+        let SyncReport { state, reason, missing, missing_bytes, rate, held_deletions, eta_secs } = report;
+        Self { state, reason, missing, missing_bytes, rate, held_deletions, eta_secs }
     }
 }
 
@@ -284,6 +287,13 @@ pub struct Dialling {
 pub struct Forgotten {
     /// The endpoint that is no longer known.
     pub endpoint_id: String,
+}
+
+/// The answer of `POST /deletions/confirm`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DeletionsConfirmed {
+    /// How many were held back.
+    pub released: u64,
 }
 
 /// The answer of `POST /verify`.

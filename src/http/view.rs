@@ -18,7 +18,6 @@ use crate::actor::service_ref::ServiceError;
 use crate::node::events::EventLog;
 use crate::node::status::ActorStatus;
 use crate::node::supervisor::RootMsg;
-use crate::peer::effects::DeleteGuard;
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{ChannelReport, PeersReport, TransferReport};
 use crate::store::{StoreError, StoreRef, StoreStatus};
@@ -69,8 +68,6 @@ pub struct AgentView {
     pub ticket: watch::Receiver<String>,
     /// The ways of finding peers.
     pub discovery: watch::Receiver<Vec<ChannelReport>>,
-    /// The brake on peers' deletions.
-    pub deletes: Arc<DeleteGuard>,
     /// Bearer token, if one is required.
     pub api_token: Option<SecretString>,
     /// Host names, besides loopback and the address we listen on, under which the API may be reached.

@@ -87,6 +87,8 @@ pub struct SyncReport {
     pub missing_bytes: u64,
     /// Content bytes received per second, lately, from all peers.
     pub rate: f64,
+    /// Peers' deletions that wait for somebody's confirmation, because they are many.
+    pub held_deletions: u64,
     /// Seconds until nothing is missing at this rate; absent when nothing moves or nothing is missing.
     pub eta_secs: Option<u64>,
 }

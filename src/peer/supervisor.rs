@@ -202,6 +202,10 @@ impl Actor for PeersActor {
                 state.dial_due(&myself);
             }
             PeersMsg::Verify => state.verify(),
+            PeersMsg::ConfirmDeletions { reply } => {
+                let _ = reply.send(state.args.deletes.confirm(Instant::now()));
+                state.verify();
+            }
             PeersMsg::GetReport { reply } => {
                 let _ = reply.send(overview::report(state));
             }

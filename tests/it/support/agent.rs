@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use can_sync::actor::ServiceRef;
-use can_sync::http::view::{ChannelReport, ChannelState, StoreMode};
+use can_sync::http::view::StoreMode;
 use can_sync::http::{AgentView, HttpActor, HttpArgs, HttpMsg, SharedListener, proxy::StoreProxy};
 use can_sync::node::events::EventLog;
 use can_sync::node::status::{ActorState, ActorStatus};
 use can_sync::node::supervisor::RootMsg;
 use can_sync::peer::messages::PeersMsg;
+use can_sync::peer::report::{ChannelReport, ChannelState};
 use can_sync::peer::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport};
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
 use can_sync::store::service::{ServiceSettings, router};
@@ -216,7 +217,15 @@ pub(crate) async fn hung<M: ractor::Message + Sync>() -> (Probe<M>, ServiceRef<M
 }
 
 pub(crate) fn sync(state: SyncState) -> SyncReport {
-    SyncReport { state, reason: None, missing: 0, missing_bytes: 0, rate: 0.0, eta_secs: None }
+    SyncReport {
+        state,
+        reason: None,
+        missing: 0,
+        missing_bytes: 0,
+        rate: 0.0,
+        held_deletions: 0,
+        eta_secs: None,
+    }
 }
 
 pub(crate) fn peer(seed: u8, name: &str, state: PeerState) -> PeerReport {
