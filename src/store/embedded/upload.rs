@@ -86,12 +86,7 @@ impl Upload {
 
     /// Goes on in a file.
     async fn spill(&mut self) -> Result<(), StoreError> {
-        let store = self.store.clone();
-        let create = move || {
-            let tmp = store.0.shared.layout.tmp();
-            HashingFile::create(&tmp).map_err(|error| store.io_failed("make a temporary file", &error))
-        };
-        self.file = Some(blocking("make a temporary file", create).await?);
+        self.file = Some(temporary_file(&self.store).await?);
         let head = self.head.split().freeze();
         self.head.extend_from_slice(&head[..head.len().min(SNIFFED_BYTES)]);
         self.push(head).await
@@ -106,6 +101,50 @@ impl Upload {
         let pushed = file.push(chunk).await;
         pushed.map_err(|error| note(&self.store, file.explain(&error), &error))
     }
+}
+
+/// Content from a peer on its way into a file of the store's own directory, for
+/// [`ingest`](crate::store::ContentStore::ingest) to move. Dropping it leaves nothing behind.
+pub struct Receive {
+    store: EmbeddedStore,
+    file: HashingFile,
+}
+
+impl Receive {
+    pub(super) async fn begin(store: EmbeddedStore) -> Result<Self, StoreError> {
+        store.0.shared.check_writable()?;
+        let file = temporary_file(&store).await?;
+        Ok(Self { store, file })
+    }
+
+    /// Takes more bytes; waits while the disk or the processor is behind.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        let shared = &self.store.0.shared;
+        shared.check_writable()?;
+        shared.space.claim(chunk.len() as u64)?;
+        let pushed = self.file.push(chunk).await;
+        pushed.map_err(|error| note(&self.store, self.file.explain(&error), &error))
+    }
+
+    /// Writes what is left and makes the file durable.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn finish(self) -> Result<ReceivedFile, StoreError> {
+        complete(&self.store, self.file).await
+    }
+}
+
+async fn temporary_file(store: &EmbeddedStore) -> Result<HashingFile, StoreError> {
+    let store = store.clone();
+    let create = move || {
+        let tmp = store.0.shared.layout.tmp();
+        HashingFile::create(&tmp).map_err(|error| store.io_failed("make a temporary file", &error))
+    };
+    blocking("make a temporary file", create).await
 }
 
 async fn complete(store: &EmbeddedStore, mut file: HashingFile) -> Result<ReceivedFile, StoreError> {
