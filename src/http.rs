@@ -1,0 +1,11 @@
+//! What every HTTP server of the package shares: the agent's API and the CAN Service's answer in one envelope, guard
+//! against the same threats, and serve connections under the same limits.
+
+pub mod envelope;
+pub mod extract;
+pub mod guard;
+pub mod serve;
+
+pub use envelope::{ApiError, ApiResult, Success};
+pub use guard::{GuardSettings, protect};
+pub use serve::{Closing, serve};
