@@ -16,6 +16,7 @@ pub mod can_http;
 pub mod embedded;
 pub mod hashing_file;
 pub mod service;
+pub mod sync_wire;
 
 pub use hashing_file::HashingFile;
 
