@@ -1,6 +1,7 @@
 //! can-sync: peer-to-peer replication of content-addressed assets between machines that share a passphrase.
 
 pub mod actor;
+pub mod cli;
 pub mod http;
 pub mod proto;
 pub mod reconcile;
