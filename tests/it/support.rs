@@ -1,4 +1,5 @@
 //! Helpers that several tests share.
 
 pub(crate) mod embedded;
+pub(crate) mod service;
 pub(crate) mod store;
