@@ -2,6 +2,7 @@
 
 mod store_conformance;
 mod store_embedded;
+mod store_faults;
 mod store_list;
 mod store_merge;
 mod support;
