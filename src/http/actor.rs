@@ -2,7 +2,7 @@
 //!
 //! Owns one task, the server, which owns its connections: when the actor ends, however it ends, they are closed. Talks to
 //! nobody by itself; the handlers ask PeersActor, RootSupervisor and the store, each with a time limit.
-//! Bounds: those of [`super::serve`], and [`super::events::STREAMS_MAX`] event streams.
+//! Bounds: those of [`super::serve()`], and [`super::events::STREAMS_MAX`] event streams.
 //! A restart loses open connections. The socket is bound at boot and stays, so new ones wait for the next incarnation
 //! instead of being refused, and watchers of events resume by themselves.
 
@@ -66,7 +66,7 @@ pub enum HttpMsg {
     /// Its own server task: it has ended, and why. The actor fails, and its supervisor starts it again.
     ServerEnded(String),
     /// RootSupervisor: how it is.
-    GetStatus {
+    GetHealth {
         /// The answer.
         reply: RpcReplyPort<ActorDetail>,
     },
@@ -135,7 +135,7 @@ impl Actor for HttpActor {
                 Err(ActorExit::Transient(format!("the HTTP server on {} ended: {reason}", state.bound))
                     .into())
             }
-            HttpMsg::GetStatus { reply } => {
+            HttpMsg::GetHealth { reply } => {
                 let streams = STREAMS_MAX - state.streams.available_permits();
                 let detail = Some(format!("http://{}, event streams: {streams}", state.bound));
                 // Whoever asked may have given up.

@@ -121,6 +121,6 @@ async fn it_says_where_it_serves() {
     let agent = Agent::start().await;
     let mut stream = agent.get("/events").send().await.unwrap().bytes_stream();
     stream.next().await.unwrap().unwrap();
-    let status = ractor::call_t!(agent.actor, |reply| HttpMsg::GetStatus { reply }, 5_000).unwrap();
+    let status = ractor::call_t!(agent.actor, |reply| HttpMsg::GetHealth { reply }, 5_000).unwrap();
     assert_eq!(status.detail, Some(format!("http://{}, event streams: 1", agent.addr)));
 }
