@@ -3,11 +3,11 @@
 //! `gather` asks; the rest is pure.
 
 use super::shapes::{is_running, visit, word};
-use super::view::{AgentView, ChannelState, StoreMode};
+use super::view::{AgentView, StoreMode};
 use crate::node::events::{LoggedEvent, NodeEvent};
 use crate::node::status::ActorStatus;
 use crate::peer::report::{
-    Direction, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
+    ChannelState, Direction, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
 };
 use crate::store::StoreStatus;
 

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::view::{AgentView, ChannelReport, ChannelState, StoreMode};
+use super::view::{AgentView, StoreMode};
 use crate::node::status::{ActorState, ActorStatus};
-use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
+use crate::peer::report::{
+    ChannelReport, ChannelState, PeerReport, PeersReport, SyncReport, SyncState, TransferReport,
+};
 use crate::store::StoreStatus;
 
 /// The answer of `GET /status`.

@@ -18,8 +18,9 @@ use crate::actor::service_ref::ServiceError;
 use crate::node::events::EventLog;
 use crate::node::status::ActorStatus;
 use crate::node::supervisor::RootMsg;
+use crate::peer::effects::DeleteGuard;
 use crate::peer::messages::PeersMsg;
-use crate::peer::report::{PeersReport, TransferReport};
+use crate::peer::report::{ChannelReport, PeersReport, TransferReport};
 use crate::store::{StoreError, StoreRef, StoreStatus};
 
 /// Longest wait for an actor or the store; then the answer says who did not answer.
@@ -33,31 +34,6 @@ pub enum StoreMode {
     Embedded,
     /// In a CAN Service of its own.
     External,
-}
-
-/// Whether a discovery channel works.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ChannelState {
-    /// In use.
-    Up,
-    /// Tried, and fails at the moment.
-    Down,
-    /// Switched off, or nothing to do.
-    Off,
-}
-
-/// One way of finding peers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ChannelReport {
-    /// What it is called, such as `ticket`.
-    pub name: &'static str,
-    /// Whether it works.
-    pub state: ChannelState,
-    /// When it last did what it is for, in milliseconds since the Unix epoch.
-    pub last_success_ms: Option<u64>,
-    /// Peers that it has led to.
-    pub found: u64,
 }
 
 /// Everything that the API shows or asks. Cheap to clone; outlives any incarnation of the actor.
@@ -93,6 +69,8 @@ pub struct AgentView {
     pub ticket: watch::Receiver<String>,
     /// The ways of finding peers.
     pub discovery: watch::Receiver<Vec<ChannelReport>>,
+    /// The brake on peers' deletions.
+    pub deletes: Arc<DeleteGuard>,
     /// Bearer token, if one is required.
     pub api_token: Option<SecretString>,
     /// Host names, besides loopback and the address we listen on, under which the API may be reached.

@@ -1,7 +1,9 @@
 //! Helpers that several tests share.
 
 pub(crate) mod agent;
+pub(crate) mod command;
 pub(crate) mod embedded;
+pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
 pub(crate) mod probe;
 pub(crate) mod service;

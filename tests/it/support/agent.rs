@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use can_sync::actor::ServiceRef;
-use can_sync::http::view::{ChannelReport, ChannelState, StoreMode};
+use can_sync::http::view::StoreMode;
 use can_sync::http::{AgentView, HttpActor, HttpArgs, HttpMsg, SharedListener, proxy::StoreProxy};
 use can_sync::node::events::EventLog;
 use can_sync::node::status::{ActorState, ActorStatus};
 use can_sync::node::supervisor::RootMsg;
+use can_sync::peer::effects::DeleteGuard;
 use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport};
+use can_sync::peer::report::{
+    ChannelReport, ChannelState, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
+};
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
 use can_sync::store::service::{ServiceSettings, router};
 use iroh::SecretKey;
@@ -109,6 +112,7 @@ impl Agent {
             limits: Arc::from([("peers", 64)]),
             ticket: ticket_seen,
             discovery: discovery_seen,
+            deletes: Arc::new(DeleteGuard::new(false)),
             api_token: None,
             allowed_hosts: vec!["nas.lan".into(), "proxy.lan:8080".into()],
         };
