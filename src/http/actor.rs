@@ -203,7 +203,6 @@ mod tests {
             limits: Arc::from([]),
             ticket: watch::channel(String::new()).1,
             discovery: watch::channel(Vec::new()).1,
-            deletes: Arc::new(crate::peer::effects::DeleteGuard::new(false)),
             api_token: None,
             allowed_hosts: Vec::new(),
         }
