@@ -51,8 +51,7 @@ settings! {
         listen_addr: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 3213));
         /// A file that holds the token which the agent's API asks for.
         api_token_file: Option<PathBuf> = None;
-        /// Names, with a port where it is not the listener's, under which the HTTP servers may be addressed, besides
-        /// those they listen on.
+        /// Host names, without port, under which the HTTP servers may be addressed besides those they listen on.
         allowed_hosts: Vec<String> = Vec::new();
         /// Keys, databases, content, partial downloads.
         data_dir: PathBuf = PathBuf::from("./can_sync_data");

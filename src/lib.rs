@@ -1,7 +1,9 @@
 //! can-sync: peer-to-peer replication of content-addressed assets between machines that share a passphrase.
 
 pub mod actor;
+pub mod cli;
 pub mod config;
+pub mod http;
 pub mod identity;
 pub mod library;
 pub mod node;

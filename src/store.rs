@@ -17,6 +17,7 @@ pub mod embedded;
 pub mod feed;
 pub mod hashing_file;
 pub mod service;
+pub mod sync_wire;
 
 pub use hashing_file::HashingFile;
 

@@ -257,6 +257,13 @@ macro_rules! settings {
         }
 
         impl $name {
+            /// The settings of this section that are numbers and set, by key, in order; for metrics.
+            pub fn numbers(&self) -> Vec<(&'static str, u64)> {
+                use crate::config::setting::{Setting as _, settings};
+                let all = [$( (settings!(@key $field $($key)?), self.$field.shown()) ),*];
+                all.into_iter().filter_map(|(key, value)| Some((key, value.as_u64()?))).collect()
+            }
+
             /// Every setting's full key and value, in order.
             fn list_into(&self, prefix: &str, list: &mut Vec<(String, serde_json::Value)>) {
                 use crate::config::setting::{Setting as _, settings};

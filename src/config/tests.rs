@@ -125,7 +125,7 @@ fn every_setting_can_come_from_the_environment() {
     assert_eq!(config.discovery.bootstrap, ["one", "two"]);
     assert_eq!(config.discovery.pkarr_relays[1].as_str(), "http://127.0.0.1:2/");
     assert_eq!(config.limits.in_flight_bytes, 16 << 20);
-    assert_eq!(config.full_scan_interval, Duration::from_secs(60));
+    assert_eq!(config.full_scan_interval, Duration::from_mins(1));
     assert_eq!(config.sync_passphrase.as_ref().unwrap().expose_secret(), "12345");
     assert_eq!(config.relay_url, RelaySetting::Default);
     assert_eq!(loaded.origin("relay_url"), Origin::Default, "an empty variable is not set");
@@ -250,6 +250,16 @@ fn values_are_read_as_they_were_typed() {
     assert_eq!(config.ticket_file, None);
     let full = load("can_service_url: http://h:1/api/v1/can/0/\n").unwrap();
     assert_eq!(full.config.can_service_url.unwrap().as_str(), "http://h:1/api/v1/can/0");
+}
+
+#[test]
+fn limits_are_numbers_for_metrics() {
+    let numbers = load("limits:\n  max_dialled: 3\n").unwrap().config.limits.numbers();
+    assert!(numbers.contains(&("max_dialled", 3)) && numbers.contains(&("handshake_timeout_secs", 5)));
+    let unset = ["upload_bytes_per_sec", "download_bytes_per_sec"];
+    assert!(numbers.iter().all(|(key, _)| !unset.contains(key)), "{numbers:?}");
+    let all = Config::default().list().iter().filter(|(key, _)| key.starts_with("limits.")).count();
+    assert_eq!(numbers.len(), all - unset.len());
 }
 
 #[test]

@@ -92,17 +92,26 @@ pub struct LoggedEvent {
 /// The log. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventLog {
+    boot: Arc<str>,
     kept: Arc<Mutex<VecDeque<LoggedEvent>>>,
     last: watch::Sender<u64>,
 }
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { kept: Arc::default(), last: watch::Sender::new(0) }
+        let boot = format!("{:016x}", rand::random::<u64>()).into();
+        Self { boot, kept: Arc::default(), last: watch::Sender::new(0) }
     }
 }
 
 impl EventLog {
+    /// Names this log: 16 hexadecimal digits, different in each process, so that a watcher that comes back notices that
+    /// the numbers began again.
+    #[must_use]
+    pub fn boot(&self) -> &str {
+        &self.boot
+    }
+
     /// Adds an event that happened at `at_ms`.
     pub fn publish(&self, at_ms: u64, event: NodeEvent) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +127,7 @@ impl EventLog {
     #[must_use]
     pub fn since(&self, since: u64) -> (Vec<LoggedEvent>, bool) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let gap = kept.front().is_some_and(|first| first.id > since + 1);
+        let gap = kept.front().is_some_and(|first| first.id > since.saturating_add(1));
         (kept.iter().filter(|e| e.id > since).cloned().collect(), gap)
     }
 

@@ -85,11 +85,12 @@ impl DeleteGuard {
         self.state().held
     }
 
-    /// Somebody looked and agrees: whatever is held back or comes within the next window is applied.
-    pub fn confirm(&self, now: Instant) {
+    /// Somebody looked and agrees: whatever is held back or comes within the next window is applied. Says how many
+    /// were held back.
+    pub fn confirm(&self, now: Instant) -> u64 {
         let mut state = self.state();
         state.confirmed_until = Some(now + DELETE_WINDOW);
-        state.held = 0;
+        std::mem::take(&mut state.held)
     }
 
     /// Whether one more deletion may be applied at `now` in a store of `assets` live assets.

@@ -141,6 +141,7 @@ fn sync(state: &PeersState) -> SyncReport {
         missing,
         missing_bytes,
         rate,
+        held_deletions: state.args.deletes.held(),
         eta_secs: eta_secs(missing_bytes, rate),
     }
 }

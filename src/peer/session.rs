@@ -380,7 +380,11 @@ impl Session {
             }
             Input::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
             Input::ChangesLost => self.queue_overflowed = true,
-            Input::Verify { round } => self.verifying = Some(round),
+            Input::Verify { round } => {
+                self.verifying = Some(round);
+                // Whoever asks wants what was given up on to be tried again, too.
+                self.reconciled_for = None;
+            }
             Input::Tick => self.on_tick(now, &mut out),
         }
         self.pump(now, &mut out);

@@ -1,1 +1,371 @@
 //! A CAN Service behind HTTP.
+//!
+//! [`CanHttpStore`] speaks the sync API of [`crate::store::service`]. Content streams both ways; nothing that the
+//! service answers is held in memory beyond its bound. Every wait is limited: connecting, each piece that is read, each
+//! piece that is sent, and the commit at the end. It neither follows redirects nor uses a proxy: the key goes to the
+//! configured address and nowhere else.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::http::envelope::Success;
+use crate::proto::{IngestResult, WireFeedEntry, WireRecord};
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::service::{BASE_PATH, StatusJson, key};
+use crate::store::sync_wire::{
+    BATCH_MAX, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, outcome_of, put,
+};
+use crate::store::{
+    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
+    StoreStatus,
+};
+
+mod answer;
+mod sse;
+mod upload;
+mod watch;
+
+use answer::{check, fail, json, timed};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may take to begin, and each piece of it to come. Twice the heartbeat of the event stream.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections that idle longer are closed here, well before the service closes them under a request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Largest piece of content that readers get.
+const CHUNK_BYTES_MAX: usize = 256 << 10;
+
+/// Why a store behind HTTP cannot even be named.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CanHttpError {
+    /// Not the URL of a CAN Service.
+    #[error("'{url}' is not the URL of a CAN Service: write it as http://host:3210")]
+    Url {
+        /// What was given.
+        url: String,
+    },
+    /// The key cannot be sent.
+    #[error("the sync API key holds characters that cannot be sent: copy it again from the CAN Service")]
+    Key,
+    /// No HTTP client could be made.
+    #[error("no HTTP client can be set up: {0}")]
+    Client(String),
+}
+
+/// A CAN Service behind HTTP. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct CanHttpStore {
+    client: Client,
+    /// Ends with the base path, without a slash.
+    base: Url,
+}
+
+impl CanHttpStore {
+    /// The service at `base_url`: `http://host:3210`, with or without the API's base path. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The URL or the key make no sense.
+    pub fn new(base_url: &str, key: &SecretString) -> Result<Self, CanHttpError> {
+        let base = base_of(base_url).ok_or_else(|| CanHttpError::Url { url: base_url.to_owned() })?;
+        let mut key = HeaderValue::from_str(key.expose_secret()).map_err(|_| CanHttpError::Key)?;
+        key.set_sensitive(true);
+        let headers: HeaderMap =
+            [(key::HEADER.parse().map_err(|_| CanHttpError::Key)?, key)].into_iter().collect();
+        // The client wants a process-wide provider. When somebody installed one before, theirs is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .default_headers(headers)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build()
+            .map_err(|error| CanHttpError::Client(error.to_string()))?;
+        Ok(Self { client, base })
+    }
+
+    /// The base URL, as errors name it.
+    pub fn url(&self) -> &str {
+        self.base.as_str()
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}/{path}", self.base))
+    }
+
+    /// Sends a request that has no long body, and checks the status of the answer.
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        about: Option<ContentHash>,
+    ) -> Result<Response, StoreError> {
+        let response = timed(self.url(), READ_TIMEOUT, request.send()).await?;
+        check(self.url(), response.map_err(|error| fail(self.url(), &error))?, about).await
+    }
+
+    /// Reads at most `max` messages.
+    async fn messages<M: prost::Message + Default>(
+        &self,
+        response: Response,
+        max: usize,
+    ) -> Result<Vec<M>, StoreError> {
+        let mut reader = BodyReader::new(response.bytes_stream().boxed(), READ_TIMEOUT);
+        let mut messages = Vec::new();
+        while let Some(message) = reader.message().await.map_err(|error| self.garbled(&error))? {
+            if messages.len() == max {
+                return Err(self.garbled(&"more was sent than was asked for"));
+            }
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
+    fn garbled(&self, problem: &dyn std::fmt::Display) -> StoreError {
+        StoreError::Unavailable {
+            url: self.url().to_owned(),
+            reason: format!("its answer cannot be used: {problem}"),
+        }
+    }
+
+    async fn read_status(&self) -> Result<StoreStatus, StoreError> {
+        let response = self.send(self.request(Method::GET, "status"), None).await?;
+        let Success { data, .. } = json::<Success<StatusJson>>(self.url(), response).await?;
+        Ok(StoreStatus { assets: data.assets, bytes: data.bytes, seq: data.seq, read_only: data.read_only })
+    }
+
+    async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
+        let limit = limit.clamp(1, BATCH_MAX);
+        let request = self.request(Method::GET, &format!("sync/feed?since={since}&limit={limit}"));
+        let response = self.send(request, None).await?;
+        if response.headers().get(FEED_RESET).is_some_and(|value| value == "true") {
+            return Ok(FeedPage { entries: Vec::new(), reset: true });
+        }
+        let mut entries = Vec::new();
+        let mut last = since;
+        for WireFeedEntry { seq, record } in self.messages(response, limit).await? {
+            if seq <= last {
+                return Err(self.garbled(&format!("number {seq} follows {last} in its feed")));
+            }
+            last = seq;
+            let record = record.ok_or_else(|| self.garbled(&"an entry of its feed has no record"))?;
+            entries.push(FeedEntry { seq, record: self.record(record)? });
+        }
+        Ok(FeedPage { entries, reset: false })
+    }
+
+    fn record(&self, wire: WireRecord) -> Result<AssetRecord, StoreError> {
+        wire.try_into().map_err(|error: crate::proto::RecordError| self.garbled(&error))
+    }
+
+    async fn read_records(&self, hashes: Vec<ContentHash>) -> Result<Vec<AssetRecord>, StoreError> {
+        if hashes.is_empty() {
+            return Ok(Vec::new());
+        }
+        if hashes.len() > BATCH_MAX {
+            return Err(StoreError::Invalid(format!("at most {BATCH_MAX} records can be read at once")));
+        }
+        let request = if hashes.len() <= QUERY_HASHES_MAX {
+            let list: Vec<String> = hashes.iter().map(ToString::to_string).collect();
+            self.request(Method::GET, &format!("sync/records?hash={}", list.join(",")))
+        } else {
+            let body: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+            self.request(Method::POST, "sync/records/query").header(CONTENT_TYPE, PROTOBUF).body(body)
+        };
+        let max = hashes.len();
+        let messages = self.messages::<WireRecord>(self.send(request, None).await?, max).await?;
+        messages.into_iter().map(|wire| self.record(wire)).collect()
+    }
+
+    async fn open_content(
+        &self,
+        hash: ContentHash,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<ContentReader, StoreError> {
+        let path = format!("sync/content/{hash}");
+        if length == Some(0) {
+            // No range says "nothing": what is left is the question of how much there is.
+            let response = self.send(self.request(Method::HEAD, &path), Some(hash)).await?;
+            let total =
+                answer::content_length(&response).ok_or_else(|| self.garbled(&"it gives no length"))?;
+            return empty(total, offset);
+        }
+        let mut request = self.request(Method::GET, &path);
+        let partial = offset > 0 || length.is_some();
+        if partial {
+            let last = length.map(|length| offset.saturating_add(length - 1).to_string()).unwrap_or_default();
+            request = request.header(RANGE, format!("bytes={offset}-{last}"));
+        }
+        let sent = timed(self.url(), READ_TIMEOUT, request.send()).await?;
+        let response = sent.map_err(|error| fail(self.url(), &error))?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            let total = response.headers().get(CONTENT_RANGE).and_then(answer::total_of_unsatisfied);
+            return empty(total.ok_or_else(|| self.garbled(&"it gives no length"))?, offset);
+        }
+        let response = check(self.url(), response, Some(hash)).await?;
+        let (start, total) = if response.status() == StatusCode::PARTIAL_CONTENT {
+            let range = response.headers().get(CONTENT_RANGE).and_then(answer::start_and_total);
+            range.ok_or_else(|| self.garbled(&"it does not say which bytes it sends"))?
+        } else {
+            (0, answer::content_length(&response).ok_or_else(|| self.garbled(&"it gives no length"))?)
+        };
+        if start != offset {
+            return Err(self.garbled(&"it sends other bytes than were asked for"));
+        }
+        let expected = (total - offset.min(total)).min(length.unwrap_or(u64::MAX));
+        Ok(ContentReader { total, chunks: answer::content(self.url().to_owned(), response, expected) })
+    }
+
+    async fn send_batch(&self, batch: Vec<IncomingAsset>) -> Result<Vec<Outcome>, StoreError> {
+        let hashes: Vec<_> = batch.iter().map(|asset| asset.record.hash).collect();
+        let (body, progress) = upload::body(batch);
+        let request = self.request(Method::POST, "sync/ingest").header(CONTENT_TYPE, PROTOBUF).body(body);
+        let sent = progress.watch(self.url(), request.send()).await?;
+        let response =
+            check(self.url(), sent.map_err(|error| progress.explain(self.url(), &error))?, None).await?;
+        self.outcomes(response, &hashes).await
+    }
+
+    async fn send_records(&self, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
+        let hashes: Vec<_> = records.iter().map(|record| record.hash).collect();
+        let mut body = Vec::new();
+        for record in &records {
+            put(&mut body, &WireRecord::from(record));
+        }
+        let request = self.request(Method::POST, "sync/records").header(CONTENT_TYPE, PROTOBUF).body(body);
+        let sent = timed(self.url(), upload::COMMIT_TIMEOUT, request.send()).await?;
+        let response = check(self.url(), sent.map_err(|error| fail(self.url(), &error))?, None).await?;
+        self.outcomes(response, &hashes).await
+    }
+
+    /// The outcomes of a request about these assets, which must be all there and in order.
+    async fn outcomes(&self, response: Response, hashes: &[ContentHash]) -> Result<Vec<Outcome>, StoreError> {
+        let results = self.messages::<IngestResult>(response, hashes.len()).await?;
+        if results.len() != hashes.len()
+            || results.iter().zip(hashes).any(|(result, hash)| result.hash[..] != hash.0)
+        {
+            return Err(self.garbled(&"its outcomes are not those of what was sent"));
+        }
+        let outcomes: Option<Vec<_>> = results.into_iter().map(outcome_of).collect();
+        outcomes.ok_or_else(|| self.garbled(&"an outcome is unknown"))
+    }
+}
+
+/// A reader of nothing at `offset` of content that has `total` bytes.
+fn empty(total: u64, offset: u64) -> Result<ContentReader, StoreError> {
+    if offset > total {
+        return Err(StoreError::Invalid(format!("offset {offset} lies past the end of {total} bytes")));
+    }
+    Ok(ContentReader { total, chunks: futures::stream::empty().boxed() })
+}
+
+/// The URL of the API at what the user configured.
+fn base_of(text: &str) -> Option<Url> {
+    let mut url: Url = text.trim().parse().ok()?;
+    let plain = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !plain {
+        return None;
+    }
+    let path = url.path().trim_end_matches('/');
+    // A service behind a proxy may live under a path of its own.
+    let path = if path.ends_with(BASE_PATH) { path.to_owned() } else { format!("{path}{BASE_PATH}") };
+    url.set_path(&path);
+    Some(url)
+}
+
+impl ContentStore for CanHttpStore {
+    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+        self.read_status().boxed()
+    }
+
+    fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+        self.read_feed(since, limit).boxed()
+    }
+
+    fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
+        watch::watch(self.clone(), since)
+    }
+
+    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<AssetRecord>, StoreError>> {
+        self.read_records(hashes).boxed()
+    }
+
+    fn content(
+        &self,
+        hash: ContentHash,
+        offset: u64,
+        length: Option<u64>,
+    ) -> BoxFuture<'_, Result<ContentReader, StoreError>> {
+        self.open_content(hash, offset, length).boxed()
+    }
+
+    fn ingest(&self, mut batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        async move {
+            let mut outcomes = Vec::with_capacity(batch.len());
+            while !batch.is_empty() {
+                let rest = batch.split_off(batch.len().min(BATCH_MAX));
+                outcomes.extend(self.send_batch(std::mem::replace(&mut batch, rest)).await?);
+            }
+            Ok(outcomes)
+        }
+        .boxed()
+    }
+
+    fn apply(&self, mut records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        async move {
+            let mut outcomes = Vec::with_capacity(records.len());
+            while !records.is_empty() {
+                let rest = records.split_off(records.len().min(BATCH_MAX));
+                outcomes.extend(self.send_records(std::mem::replace(&mut records, rest)).await?);
+            }
+            Ok(outcomes)
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_come_with_and_without_the_base_path() {
+        let expected = Some("http://nas:3210/api/v1/can/0".to_owned());
+        for good in [
+            "http://nas:3210",
+            "http://nas:3210/",
+            "http://nas:3210/api/v1/can/0",
+            " http://nas:3210/api/v1/can/0/ ",
+        ] {
+            assert_eq!(base_of(good).map(String::from), expected, "{good}");
+        }
+        assert_eq!(
+            base_of("https://nas/store/").map(String::from),
+            Some("https://nas/store/api/v1/can/0".to_owned())
+        );
+        for bad in
+            ["", "nas:3210", "ftp://nas", "http://", "http://nas/?x", "http://user:pass@nas", "file:///x"]
+        {
+            assert_eq!(base_of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn both_schemes_have_what_they_need() {
+        for url in ["http://localhost:1", "https://localhost:1"] {
+            assert!(CanHttpStore::new(url, &"key".into()).is_ok(), "{url}");
+        }
+        assert_eq!(CanHttpStore::new("http://nas", &"a\nb".into()).err(), Some(CanHttpError::Key));
+    }
+}

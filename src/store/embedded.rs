@@ -64,7 +64,7 @@ pub use self::purge::Purged;
 pub use self::types::{
     EmbeddedConfig, IngestFields, Ingested, ListFilter, ListPage, ListQuery, MetaPatch, Order, StoredAsset,
 };
-pub use self::upload::Upload;
+pub use self::upload::{Receive, Upload};
 
 /// Largest content that is kept inside the database, in bytes.
 pub const INLINE_BYTES_MAX: u64 = 64 * 1024;
@@ -74,7 +74,7 @@ const HASHES_MAX: usize = 1000;
 const QUEUE_TASKS: usize = 1024;
 /// Longest wait for a place in the queue, and then for the commit. A commit takes milliseconds; a disk that takes this
 /// long is as good as gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+const WRITE_TIMEOUT: Duration = Duration::from_mins(2);
 /// How many ends of pages of full readings are remembered.
 const WALKS_MAX: usize = 256;
 
@@ -159,6 +159,14 @@ impl EmbeddedStore {
     /// Begins to take content from a user.
     pub fn begin_upload(&self) -> Upload {
         Upload::new(self.clone())
+    }
+
+    /// Begins to take content from a peer that is too large to be held in memory.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`], [`StoreError::Io`].
+    pub async fn begin_receive(&self) -> Result<Receive, StoreError> {
+        Receive::begin(self.clone()).await
     }
 
     /// An asset or its tombstone.

@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempPath};
+use tokio::task::JoinHandle;
 
 use crate::record::ContentHash;
 use crate::store::embedded::failure;
@@ -39,7 +38,7 @@ pub struct HashingFile {
 /// Where blocks go.
 enum Ends {
     Idle(Box<(Pen, Sha256)>),
-    Busy(BoxFuture<'static, io::Result<(Pen, Sha256)>>),
+    Busy(JoinHandle<io::Result<(Pen, Sha256)>>),
     /// An earlier block could not be written.
     Failed,
 }
@@ -138,7 +137,7 @@ impl HashingFile {
             let (pen, sha256) = tokio::join!(written, hashed);
             Ok((pen.map_err(io::Error::other)??, sha256.map_err(io::Error::other)?))
         };
-        self.ends = Ends::Busy(both.boxed());
+        self.ends = Ends::Busy(tokio::spawn(both));
         Ok(())
     }
 
@@ -147,7 +146,7 @@ impl HashingFile {
         if let Ends::Busy(work) = &mut self.ends {
             let done = work.await;
             self.ends = Ends::Failed;
-            return done;
+            return done.map_err(io::Error::other)?;
         }
         match std::mem::replace(&mut self.ends, Ends::Failed) {
             Ends::Idle(ends) => Ok(*ends),

@@ -1,1 +1,161 @@
-//! The CAN Service's HTTP API.
+//! The CAN Service's HTTP API: an embedded store as other programs see it.
+//!
+//! Reading, ingest and edits need no key; what stands between them and web pages is [`crate::http::guard`]. Replication
+//! (`/sync/…`) needs the sync API key. Content streams both ways in bounded memory, whatever its size.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bytes::Bytes;
+use secrecy::SecretString;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+
+use crate::http::guard::{GuardSettings, protect};
+use crate::store::embedded::EmbeddedStore;
+
+mod assets;
+mod content;
+mod error;
+mod events;
+mod ingest;
+pub mod key;
+mod model;
+mod range;
+mod sync;
+
+pub(crate) use error::codes;
+pub use model::{AssetJson, AssetListJson, StatusJson};
+
+/// Where the API lives.
+pub const BASE_PATH: &str = "/api/v1/can/0";
+/// How often an event stream without events says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What the API needs to know besides its store.
+#[derive(Clone, Debug)]
+pub struct ServiceSettings {
+    /// Opens the sync API.
+    pub sync_api_key: SecretString,
+    /// Where the server listens; requests may name this address as their host.
+    pub bound_addr: SocketAddr,
+    /// Further hosts that requests may name, without port.
+    pub allowed_hosts: Vec<String>,
+    /// What the user sets to allow a host, as a refusal names it.
+    pub hosts_setting: &'static str,
+    /// How often an event stream without events says that it is alive.
+    pub heartbeat: Duration,
+}
+
+impl ServiceSettings {
+    /// The defaults for a server on `bound_addr`.
+    pub fn new(sync_api_key: SecretString, bound_addr: SocketAddr) -> Self {
+        Self {
+            sync_api_key,
+            bound_addr,
+            allowed_hosts: Vec::new(),
+            hosts_setting: "--allowed-host",
+            heartbeat: HEARTBEAT,
+        }
+    }
+}
+
+/// What handlers share.
+struct Service {
+    store: EmbeddedStore,
+    key: key::KeyCheck,
+    heartbeat: Duration,
+    /// `/openapi.json`, set once the routes are known.
+    description: OnceLock<Bytes>,
+}
+
+type Shared = State<Arc<Service>>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "CAN Service",
+        description = "Content-addressed assets: the SHA-256 of the content is the asset's name. Every JSON answer is \
+            an envelope: `{\"status\":\"success\",\"data\":…}`, or `{\"status\":\"error\",\"error\":…,\"code\":…,\
+            \"hint\":…}` under the HTTP status that fits.",
+    ),
+    tags(
+        (name = "assets", description = "Store, find, read and edit assets"),
+        (name = "service", description = "The service itself"),
+        (name = "sync", description = "Replication between a service and an agent. Bodies are length-delimited \
+            protobuf messages of `proto/can_sync.proto`"),
+    ),
+    modifiers(&SyncKeyScheme),
+)]
+struct Description;
+
+struct SyncKeyScheme;
+
+impl Modify for SyncKeyScheme {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let key = ApiKeyValue::with_description(key::HEADER, "The service's sync API key");
+        let scheme = SecurityScheme::ApiKey(ApiKey::Header(key));
+        openapi.components.get_or_insert_default().add_security_scheme("sync_key", scheme);
+    }
+}
+
+/// The whole API over `store`, guarded, with fallbacks in the envelope. For [`crate::http::serve`].
+pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
+    let service = Arc::new(Service {
+        store,
+        key: key::KeyCheck::new(&settings.sync_api_key),
+        heartbeat: settings.heartbeat,
+        description: OnceLock::new(),
+    });
+    let sync = OpenApiRouter::new()
+        .routes(routes!(sync::feed))
+        .routes(routes!(sync::records, sync::apply))
+        .routes(routes!(sync::query_records))
+        .routes(routes!(sync::content))
+        .routes(routes!(sync::ingest))
+        .layer(middleware::from_fn_with_state(Arc::clone(&service), sync::require_key));
+    let api = OpenApiRouter::new()
+        // Its parts are bounded one by one: the file by the disk, everything else by BODY_BYTES_MAX.
+        .routes(routes!(ingest::ingest).layer(DefaultBodyLimit::disable()))
+        .routes(routes!(assets::list))
+        .routes(routes!(assets::search))
+        .routes(routes!(content::read, assets::delete))
+        .routes(routes!(assets::meta, assets::edit))
+        .routes(routes!(events::events))
+        .routes(routes!(assets::status))
+        .routes(routes!(description))
+        .nest("/sync", sync);
+    let (router, openapi) =
+        OpenApiRouter::with_openapi(Description::openapi()).nest(BASE_PATH, api).split_for_parts();
+    let json = openapi.to_json().unwrap_or_else(|error| {
+        tracing::error!(%error, "the API's description cannot be written as JSON");
+        "{}".to_owned()
+    });
+    // Set once, here.
+    let _ = service.description.set(json.into());
+    let router = router.route("/openapi.json", get(description)).with_state(service);
+    let guard = GuardSettings {
+        bound_addr: settings.bound_addr,
+        allowed_hosts: settings.allowed_hosts,
+        hosts_setting: settings.hosts_setting,
+    };
+    protect(router, guard)
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "service", responses(
+    (status = 200, description = "An OpenAPI 3.1 document", content_type = "application/json", body = Object),
+))]
+async fn description(State(service): Shared) -> impl IntoResponse {
+    let json = service.description.get().cloned().unwrap_or_default();
+    ([(CONTENT_TYPE, "application/json")], json)
+}

@@ -1,7 +1,17 @@
 //! Everything that is tested from outside a module, in one binary.
 
 mod actors_md;
+mod agent_api;
+mod can_http_conformance;
+mod can_http_faults;
+mod can_service;
+mod cli;
+mod mirror;
+mod service_http;
 mod signals;
+mod store_conformance;
 mod store_embedded;
+mod store_list;
+mod store_merge;
 mod supervisor;
 mod support;

@@ -1,37 +1,442 @@
-//! The embedded store beyond the contract that it shares with others.
+//! The embedded store: the contract that it shares with others, and what it promises beyond that.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested, ListQuery};
-use can_sync::store::{ContentStore, StoreError};
-use futures::TryStreamExt;
+use can_sync::record::{ContentHash, WriterId};
+use can_sync::store::embedded::{IngestFields, ListQuery, MetaPatch};
+use can_sync::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent, Outcome, StoreError};
+use futures::StreamExt;
+use futures::future::join_all;
 
-async fn open(dir: &std::path::Path) -> EmbeddedStore {
-    EmbeddedStore::open(EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0 })
-        .await
-        .expect("the store opens")
+use crate::support::embedded::{
+    content_files, content_path, open, temporary_files, try_open, try_upload, upload,
+};
+use crate::support::store::{edited, hash_of, held, incoming, noise, read, read_feed, record_of};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    u64::try_from(since.as_millis()).expect("before the end of time")
 }
 
-async fn upload(store: &EmbeddedStore, content: &[u8], fields: IngestFields) -> Result<Ingested, StoreError> {
-    let mut upload = store.begin_upload();
-    for chunk in content.chunks(50_000) {
-        upload.write(Bytes::copy_from_slice(chunk)).await?;
+fn tagged(tags: &[&str]) -> IngestFields {
+    IngestFields { tags: tags.iter().map(|&tag| tag.to_owned()).collect(), ..IngestFields::default() }
+}
+
+mod contract {
+    use can_sync::record::ContentHash;
+    use can_sync::store::StoreRef;
+    use can_sync::store::embedded::{EmbeddedStore, IngestFields, MetaPatch};
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+
+    use crate::store_conformance::{Fixture, conformance_tests};
+    use crate::support::embedded::{open, upload};
+
+    struct Embedded {
+        store: EmbeddedStore,
+        _dir: tempfile::TempDir,
     }
-    upload.finish(fields).await
+
+    impl Embedded {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            Self { store: open(dir.path()).await, _dir: dir }
+        }
+    }
+
+    impl Fixture for Embedded {
+        fn store(&self) -> StoreRef {
+            std::sync::Arc::new(self.store.clone())
+        }
+
+        fn put(&self, content: Vec<u8>, fields: IngestFields) -> BoxFuture<'_, ContentHash> {
+            async move { upload(&self.store, &content, fields).await.asset.record.hash }.boxed()
+        }
+
+        fn describe(&self, hash: ContentHash, text: &'static str) -> BoxFuture<'_, ()> {
+            let patch = MetaPatch { description: Some(Some(text.into())), ..MetaPatch::default() };
+            async move { drop(self.store.patch(hash, patch).await.expect("the asset is edited")) }.boxed()
+        }
+
+        fn delete(&self, hash: ContentHash) -> BoxFuture<'_, ()> {
+            async move { drop(self.store.delete(hash).await.expect("the asset is deleted")) }.boxed()
+        }
+    }
+
+    conformance_tests!(Embedded::new().await);
 }
 
 #[tokio::test]
 async fn everything_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
+    let (small, large) = (noise(100, 1), noise(300_000, 2));
+    let before = {
+        let store = open(dir.path()).await;
+        let hash = upload(&store, &small, tagged(&["a", "b"])).await.asset.record.hash;
+        upload(&store, &large, IngestFields::default()).await;
+        store
+            .patch(hash, MetaPatch { user: Some(Some("ann".into())), ..MetaPatch::default() })
+            .await
+            .unwrap();
+        let gone = upload(&store, b"gone", IngestFields::default()).await;
+        store.delete(gone.asset.record.hash).await.unwrap();
+        let before = (read_feed(&store, 0, 10).await, store.status().await.unwrap());
+        store.close().await;
+        before
+    };
     let store = open(dir.path()).await;
-    let small = upload(&store, b"small", IngestFields::default()).await.unwrap();
-    let large = upload(&store, &vec![7; 300_000], IngestFields::default()).await.unwrap();
-    assert!(small.new && large.new);
+    assert_eq!((read_feed(&store, 0, 10).await, store.status().await.unwrap()), before);
+    assert_eq!(*store.subscribe().borrow(), before.1.seq);
+    for content in [&small, &large] {
+        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+    }
+    let page = store.list(ListQuery::default()).await.unwrap();
+    assert_eq!((page.assets.len(), page.total), (2, 2));
+    // Still the same writer: an edit of its own edit is not one by somebody else.
+    let edit = MetaPatch { user: Some(None), ..MetaPatch::default() };
+    let again = store.patch(hash_of(&small), edit).await.unwrap();
+    assert_eq!(again.record.writer, before.0[1].record.writer);
+    assert_ne!(again.record.writer, WriterId::NULL);
+}
+
+#[tokio::test]
+async fn one_process_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let refused = try_open(dir.path(), 0).await.map(drop).unwrap_err().to_string();
+    assert!(
+        refused.contains("another process") && refused.contains(&dir.path().display().to_string()),
+        "{refused}"
+    );
+    store.close().await;
+    let next = open(dir.path()).await;
+    // The closed one says so instead of writing beside the new one.
+    let mut late = store.begin_upload();
+    late.write(Bytes::from_static(b"x")).await.unwrap();
+    assert!(matches!(late.finish(IngestFields::default()).await, Err(StoreError::Io { .. })));
+    assert!(matches!(store.status().await, Err(StoreError::Io { .. })));
+    assert!(store.watch(0).next().await.is_none_or(|event| event.is_err()));
+    upload(&next, b"x", IngestFields::default()).await;
+}
+
+#[tokio::test]
+async fn what_a_crash_left_behind_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = noise(100_000, 1);
+    let store = open(dir.path()).await;
+    upload(&store, &kept, IngestFields::default()).await;
+    store.close().await;
+
+    // As if the process had ended while it received one file, and between moving another into place and committing
+    // its record. One that is held is among those it announced, too.
+    fs::write(dir.path().join("tmp/received"), b"half").unwrap();
+    let stray = hash_of(b"stray");
+    fs::create_dir_all(content_path(dir.path(), stray).parent().unwrap()).unwrap();
+    fs::write(content_path(dir.path(), stray), b"stray").unwrap();
+    let database = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    for hash in [stray, hash_of(&kept), hash_of(b"announced, but not moved")] {
+        database.execute("INSERT INTO pending_files VALUES (?1)", [hash.0]).unwrap();
+    }
+    drop(database);
+
+    let store = open(dir.path()).await;
+    assert_eq!(temporary_files(dir.path()), 0);
+    assert_eq!(content_files(dir.path()), [hash_of(&kept)].into());
+    assert!(read(&store, hash_of(&kept), 0, None).await.unwrap() == kept);
+    store.close().await;
+    let database = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    let pending = database.query_row("SELECT count(*) FROM pending_files", [], |row| row.get::<_, i64>(0));
+    assert_eq!(pending, Ok(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_ingests_share_a_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let tasks = (0..500_u64).map(|i| {
+        let store = store.clone();
+        tokio::spawn(async move { upload(&store, &noise(1000, i), IngestFields::default()).await })
+    });
+    let done = join_all(tasks).await;
+    assert!(done.iter().all(|ingested| ingested.as_ref().is_ok_and(|ingested| ingested.new)));
+    assert_eq!(store.status().await.unwrap().assets, 500);
+    let commits = store.commits();
+    assert!((1..=250).contains(&commits), "{commits} commits for 500 ingests");
+}
+
+#[tokio::test]
+async fn uploading_again_adds_what_was_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let first = upload(&store, b"x", tagged(&["b", " a ", "b", ""])).await;
+    assert!(first.new);
+    assert_eq!(first.asset.record.meta.tags, ["a", "b"]);
+    let again = upload(&store, b"x", IngestFields::default()).await;
+    assert!(!again.new);
+    assert_eq!(again.asset, first.asset, "nothing new is no edit");
+
+    let named = IngestFields { filename: Some("one".into()), ..tagged(&["c"]) };
+    let second = upload(&store, b"x", named).await;
+    assert!(!second.new && second.asset.record.supersedes(&first.asset.record));
+    assert_eq!(second.asset.record.meta.tags, ["a", "b", "c"]);
+    let renamed = IngestFields { filename: Some("two".into()), ..tagged(&["a"]) };
+    let third = upload(&store, b"x", renamed).await;
+    assert_eq!(third.asset, second.asset, "what is there stays");
+
+    store.delete(hash_of(b"x")).await.unwrap();
+    let back = upload(&store, b"x", tagged(&["d"])).await;
+    assert!(back.new);
+    assert_eq!(back.asset.record.meta.tags, ["d"]);
+    assert_eq!(read(&store, hash_of(b"x"), 0, None).await, Ok(b"x".to_vec()));
+}
+
+#[tokio::test]
+async fn metadata_is_changed_field_by_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let fields = IngestFields { filename: Some("a.txt".into()), user: Some("ann".into()), ..tagged(&["a"]) };
+    let first = upload(&store, b"x", fields).await.asset;
+    let hash = first.record.hash;
+    assert_eq!(store.patch(hash, MetaPatch::default()).await, Ok(first.clone()));
+    let patch = MetaPatch {
+        mime_type: Some("text/markdown".into()),
+        filename: Some(None),
+        description: Some(Some(String::new())),
+        tags: Some(vec!["z".into(), "y".into(), "z".into()]),
+        ..MetaPatch::default()
+    };
+    let second = store.patch(hash, patch).await.unwrap();
+    assert!(second.seq > first.seq && second.record.supersedes(&first.record));
+    let meta = &second.record.meta;
+    assert_eq!((meta.mime_type.as_str(), &meta.filename), ("text/markdown", &None));
+    assert_eq!((meta.user.as_deref(), meta.description.as_deref()), (Some("ann"), Some("")));
+    assert_eq!(meta.tags, ["y", "z"]);
+    assert_eq!(store.asset(hash).await, Ok(Some(second.clone())));
+
+    let too_long = MetaPatch { tags: Some(vec!["t".repeat(129)]), ..MetaPatch::default() };
+    assert!(matches!(store.patch(hash, too_long.clone()).await, Err(StoreError::Invalid(_))));
+    let too_long = IngestFields { tags: too_long.tags.unwrap(), ..IngestFields::default() };
+    assert!(matches!(try_upload(&store, b"y", too_long.clone()).await, Err(StoreError::Invalid(_))));
+    assert!(matches!(
+        try_upload(&store, &noise(100_000, 1), too_long.clone()).await,
+        Err(StoreError::Invalid(_))
+    ));
+    assert!(matches!(try_upload(&store, b"x", too_long).await, Err(StoreError::Invalid(_))));
+    assert_eq!(store.asset(hash).await, Ok(Some(second)));
+    assert_eq!((store.status().await.unwrap().assets, temporary_files(dir.path())), (1, 0));
+
+    let unknown = hash_of(b"unknown");
+    assert_eq!(store.patch(unknown, MetaPatch::default()).await, Err(StoreError::NotFound(unknown)));
+    assert_eq!(store.delete(unknown).await, Err(StoreError::NotFound(unknown)));
+    let tombstone = store.delete(hash).await.unwrap();
+    assert!(tombstone.record.deleted);
+    assert_eq!(store.asset(hash).await, Ok(Some(tombstone)));
+    assert_eq!(store.delete(hash).await, Err(StoreError::NotFound(hash)));
+    assert_eq!(store.patch(hash, MetaPatch::default()).await, Err(StoreError::NotFound(hash)));
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for len in [10, 100_000, 3_000_000] {
+        let mut upload = store.begin_upload();
+        upload.write(noise(len, 1).into()).await.unwrap();
+        assert_eq!(upload.written(), len as u64);
+        drop(upload);
+    }
+    assert_eq!(temporary_files(dir.path()), 0);
+    assert_eq!(store.status().await.unwrap().seq, 0);
+}
+
+#[tokio::test]
+async fn received_files_are_moved_in() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(dir.path()).await;
+    let content = noise(3_000_000, 1);
+    for deleted_before in [false, true] {
+        let mut file = HashingFile::create(elsewhere.path()).unwrap();
+        for chunk in content.chunks(70_000) {
+            file.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+        }
+        assert_eq!(file.written(), content.len() as u64);
+        let received = file.finish().await.unwrap();
+        assert_eq!(received.sha256, hash_of(&content));
+        let record =
+            if deleted_before { edited(&record_of(&content), 20, Some("x")) } else { record_of(&content) };
+        let batch = vec![IncomingAsset { record, content: IncomingContent::File(received) }];
+        assert_eq!(store.ingest(batch).await, Ok(vec![Outcome::Stored]));
+        assert!(read(&store, hash_of(&content), 0, None).await.unwrap() == content);
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0, "moved, not copied");
+        if !deleted_before {
+            store.apply(vec![edited(&record_of(&content), 10, None)]).await.unwrap();
+        }
+    }
+    // A duplicate is removed, and nothing is left of content that lost to a tombstone.
+    let other = noise(100_000, 2);
+    store.apply(vec![edited(&record_of(&other), 10, None)]).await.unwrap();
+    let batch = vec![
+        crate::support::store::incoming_file(record_of(&content), &content),
+        incoming(record_of(&other), &other),
+    ];
+    assert_eq!(store.ingest(batch).await, Ok(vec![Outcome::Unchanged; 2]));
+    assert_eq!(temporary_files(dir.path()), 0);
+    store.close().await;
+    assert_eq!(content_files(dir.path()), [hash_of(&content)].into());
+}
+
+#[tokio::test]
+async fn small_contents_are_read_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let contents: Vec<_> = (0..20).map(|i| noise(1000, i)).chain([noise(64 * 1024, 30), vec![]]).collect();
+    for content in &contents {
+        upload(&store, content, IngestFields::default()).await;
+    }
+    let large = upload(&store, &noise(64 * 1024 + 1, 31), IngestFields::default()).await.asset.record.hash;
+    store.delete(hash_of(&contents[3])).await.unwrap();
+    let mut asked: Vec<ContentHash> = contents.iter().map(|content| hash_of(content)).collect();
+    asked.extend([large, hash_of(b"unknown")]);
+    let found = store.contents_inline(asked).await.unwrap();
+    assert_eq!(found.len(), contents.len() - 1);
+    assert!(found.iter().all(|(hash, content)| *hash == hash_of(content)));
+    let too_many = vec![large; 1001];
+    assert!(matches!(store.contents_inline(too_many).await, Err(StoreError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn damaged_content_is_never_served_and_heals() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let (small, short, missing) = (noise(1000, 1), noise(100_000, 2), noise(100_000, 3));
+    let all = [&small, &short, &missing];
+    for content in all {
+        upload(&store, content, IngestFields::default()).await;
+    }
+    let database = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    let mut flipped = small.clone();
+    flipped[500] ^= 1;
+    database.execute("UPDATE contents SET data = ?1", [flipped]).unwrap();
+    drop(database);
+    fs::write(content_path(dir.path(), hash_of(&short)), &short[..99_999]).unwrap();
+    fs::remove_file(content_path(dir.path(), hash_of(&missing))).unwrap();
+    for content in all {
+        let hash = hash_of(content);
+        assert_eq!(read(&store, hash, 0, Some(1)).await, Err(StoreError::Corrupt(hash)));
+    }
+    assert_eq!(store.contents_inline(vec![hash_of(&small)]).await, Ok(vec![]));
+    // The same content again, from whomever, makes them whole.
+    upload(&store, &small, IngestFields::default()).await;
+    let batch = vec![incoming(record_of(&short), &short), incoming(record_of(&missing), &missing)];
+    store.ingest(batch).await.unwrap();
+    for content in all {
+        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+    }
+}
+
+#[tokio::test]
+async fn the_trash_is_emptied_after_thirty_days() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let contents = [noise(1000, 1), noise(100_000, 2)];
+    for content in &contents {
+        store.ingest(vec![incoming(record_of(content), content)]).await.unwrap();
+        store.delete(hash_of(content)).await.unwrap();
+    }
+    assert_eq!(store.purge(now_ms() + 29 * DAY_MS).await.unwrap().contents, 0);
+    assert_eq!(content_files(dir.path()).len(), 1);
+    assert_eq!(store.purge(now_ms() + 31 * DAY_MS).await.unwrap().contents, 2);
+    assert!(content_files(dir.path()).is_empty());
+    let left = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    let rows = left.query_row("SELECT count(*) FROM contents", [], |row| row.get::<_, i64>(0));
+    assert_eq!(rows, Ok(0));
+    for content in &contents {
+        let tombstone = held(&store, hash_of(content)).await.unwrap();
+        assert!(tombstone.deleted, "the record stays");
+        let back = edited(&tombstone, 10, Some("back"));
+        assert_eq!(store.apply(vec![back.clone()]).await, Ok(vec![Outcome::NeedsContent]));
+        assert_eq!(store.ingest(vec![incoming(back, content)]).await, Ok(vec![Outcome::Stored]));
+        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+    }
+}
+
+#[tokio::test]
+async fn damaged_trash_is_not_brought_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let content = noise(100_000, 1);
+    store.ingest(vec![incoming(record_of(&content), &content)]).await.unwrap();
+    store.apply(vec![edited(&record_of(&content), 10, None)]).await.unwrap();
+    let mut damaged = content.clone();
+    damaged[7] ^= 1;
+    fs::write(content_path(dir.path(), hash_of(&content)), damaged).unwrap();
+    let back = edited(&record_of(&content), 20, Some("back"));
+    assert_eq!(store.apply(vec![back.clone()]).await, Ok(vec![Outcome::NeedsContent]));
+    assert_eq!(store.ingest(vec![incoming(back, &content)]).await, Ok(vec![Outcome::Stored]));
+    assert!(read(&store, hash_of(&content), 0, None).await.unwrap() == content);
+}
+
+#[tokio::test]
+async fn numbers_never_go_back_and_old_cursors_are_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for i in 0..20_u8 {
+        upload(&store, &[i], IngestFields::default()).await;
+    }
+    for i in 10..20_u8 {
+        store.delete(hash_of(&[i])).await.unwrap();
+    }
+    assert_eq!(store.purge(now_ms() + 179 * DAY_MS).await.unwrap().tombstones, 0);
+    assert_eq!(store.purge(now_ms() + 181 * DAY_MS).await.unwrap().tombstones, 10);
+    assert_eq!(held(&store, hash_of(&[15])).await, None);
+    // The purged rows had the greatest numbers.
+    assert_eq!(store.status().await.unwrap().seq, 30);
     store.close().await;
 
     let store = open(dir.path()).await;
-    let page = store.list(ListQuery::default()).await.unwrap();
-    assert_eq!((page.assets.len(), page.total), (2, 2));
-    let reader = store.content(large.asset.record.hash, 0, None).await.unwrap();
-    let chunks: Vec<Bytes> = reader.chunks.try_collect().await.unwrap();
-    assert_eq!(chunks.concat(), vec![7; 300_000]);
+    assert_eq!(store.status().await.unwrap().seq, 30);
+    for stale in [1, 7, 29] {
+        assert!(store.feed(stale, 10).await.unwrap().reset, "{stale} may have missed a deletion");
+        let event = store.watch(stale).next().await;
+        assert_eq!(event, Some(Ok(can_sync::store::StoreEvent::Reset)));
+    }
+    assert!(!store.feed(30, 10).await.unwrap().reset);
+    // Reading everything again works, in pages however small, and ends beyond the floor.
+    let all = read_feed(&store, 0, 3).await;
+    assert_eq!(all.len(), 10);
+    assert_eq!(upload(&store, b"new", IngestFields::default()).await.asset.seq, 31);
+    assert_eq!(read_feed(&store, all[8].seq, 3).await.len(), 2, "the end of a page of that reading");
+    assert!(store.feed(all[7].seq, 10).await.unwrap().reset, "no end of a page");
+}
+
+#[tokio::test]
+async fn the_reserve_is_kept_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = try_open(dir.path(), u64::MAX / 2).await.unwrap();
+    let refused = try_upload(&store, b"x", IngestFields::default()).await.map(drop).unwrap_err();
+    let StoreError::Full(why) = &refused else { panic!("{refused}") };
+    assert!(why.contains(&dir.path().display().to_string()) && why.contains("disk_reserve"), "{why}");
+    let refused = store.ingest(vec![incoming(record_of(b"x"), b"x")]).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    assert_eq!(store.status().await.unwrap().assets, 0);
+    // What frees space is never refused for want of space.
+    let tombstone = edited(&record_of(b"y"), 10, None);
+    assert_eq!(store.apply(vec![tombstone]).await, Ok(vec![Outcome::Stored]));
+}
+
+#[tokio::test]
+async fn watching_ends_when_the_store_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    upload(&store, b"x", IngestFields::default()).await;
+    let mut events = store.watch(1);
+    let closing = Arc::new(store);
+    let (ended, ()) =
+        futures::join!(tokio::time::timeout(Duration::from_secs(30), events.next()), closing.close());
+    assert_eq!(ended, Ok(None));
 }

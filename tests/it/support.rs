@@ -1,5 +1,12 @@
 //! Helpers that several tests share.
 
+pub(crate) mod agent;
+pub(crate) mod command;
+pub(crate) mod embedded;
+pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
+pub(crate) mod nodes;
 pub(crate) mod probe;
+pub(crate) mod service;
+pub(crate) mod store;
 pub(crate) mod tree;

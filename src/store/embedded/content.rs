@@ -72,11 +72,11 @@ impl EmbeddedStore {
         let end = length.map_or(total, |length| offset.saturating_add(length).min(total));
         match source {
             Source::Inline(bytes) => Ok(from_memory(&bytes, offset, end)),
-            Source::File { size } => self.from_file(hash, size, offset, end).await,
+            Source::File { size } => self.stream_file(hash, size, offset, end).await,
         }
     }
 
-    async fn from_file(
+    async fn stream_file(
         &self,
         hash: ContentHash,
         size: u64,
@@ -151,9 +151,12 @@ async fn read_chunk(file: Arc<File>, hash: ContentHash, start: u64, len: u64) ->
     })
     .await
     .map_err(|error| unreadable(hash, &error.to_string()))?;
-    read.map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => StoreError::Corrupt(hash),
-        _ => unreadable(hash, &error.to_string()),
+    read.map_err(|error| {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            StoreError::Corrupt(hash)
+        } else {
+            unreadable(hash, &error.to_string())
+        }
     })
 }
 

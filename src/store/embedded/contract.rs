@@ -32,7 +32,7 @@ impl ContentStore for EmbeddedStore {
     }
 
     fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
-        self.read_feed(since, limit.clamp(1, FEED_MAX)).boxed()
+        self.read_feed(since, limit).boxed()
     }
 
     fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
@@ -93,30 +93,40 @@ impl EmbeddedStore {
         self.0.shared.readers.run("read the store's status", Totals::read).await
     }
 
-    async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
+    /// As [`ContentStore::feed`], but the assets as this store holds them; `None` stands for a reset.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn changes(&self, since: u64, limit: usize) -> Result<Option<Vec<StoredAsset>>, StoreError> {
+        let limit = limit.clamp(1, FEED_MAX);
         let read = move |conn: &rusqlite::Connection| {
             let totals = Totals::read(conn)?;
             let after = i64::try_from(since).unwrap_or(i64::MAX);
-            let entries: Vec<FeedEntry> = conn
+            let assets: Vec<StoredAsset> = conn
                 .prepare_cached(&format!(
                     "SELECT {COLUMNS} FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
                 ))?
-                .query_map(params![after, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-                    let StoredAsset { seq, record, .. } = rows::read_asset(row)?;
-                    Ok(FeedEntry { seq, record })
-                })?
+                .query_map(params![after, i64::try_from(limit).unwrap_or(i64::MAX)], rows::read_asset)?
                 .collect::<Result<_, _>>()?;
-            Ok((totals, entries))
+            Ok((totals, assets))
         };
-        let (totals, entries) = self.0.shared.readers.run("read the feed", read).await?;
+        let (totals, assets) = self.0.shared.readers.run("read the feed", read).await?;
         if self.0.shared.needs_reset(since, &totals) {
-            return Ok(FeedPage { entries: Vec::new(), reset: true });
+            return Ok(None);
         }
         // Below the floor, only a reading that began at 0 comes this far.
-        if let Some(end) = entries.last().map(|entry| entry.seq).filter(|end| *end < totals.purge_floor) {
+        if let Some(end) = assets.last().map(|asset| asset.seq).filter(|end| *end < totals.purge_floor) {
             self.0.shared.remember_walk(end);
         }
-        Ok(FeedPage { entries, reset: false })
+        Ok(Some(assets))
+    }
+
+    async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
+        let Some(assets) = self.changes(since, limit).await? else {
+            return Ok(FeedPage { entries: Vec::new(), reset: true });
+        };
+        let entry = |StoredAsset { seq, record, .. }| FeedEntry { seq, record };
+        Ok(FeedPage { entries: assets.into_iter().map(entry).collect(), reset: false })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -41,7 +42,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64) -> Result<EmbeddedStore, Abort>
     let mut conn = schema::open_for_writing(&layout.database())?;
     super::layout::sync_dir(&layout.dir).map_err(io("fsync"))?;
     let mut totals = Totals::read(&conn)?;
-    let writer_id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
+    let id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
     clean_pending(&mut conn, layout)?;
     purge::purge(&mut conn, layout, &mut totals, now_ms())?;
 
@@ -61,7 +62,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64) -> Result<EmbeddedStore, Abort>
     let writer = Writer {
         conn,
         layout: layout.clone(),
-        writer_id,
+        id,
         totals,
         shared: Arc::clone(&shared),
         seq,
@@ -70,9 +71,15 @@ fn try_open(layout: &Layout, reserve_bytes: u64) -> Result<EmbeddedStore, Abort>
         last_purge: Instant::now(),
         _lock: lock,
     };
+    let ended = Arc::clone(&shared);
     let writer = std::thread::Builder::new()
         .name("store-writer".into())
-        .spawn(move || writer.run(&queued))
+        .spawn(move || {
+            let run = AssertUnwindSafe(|| writer.run(&queued));
+            if catch_unwind(run).is_err() {
+                ended.set_read_only("its writer failed by a defect of this program; start again".into());
+            }
+        })
         .map_err(io("start the writer of the store in"))?;
     Ok(EmbeddedStore(Arc::new(Inner {
         shared,

@@ -13,7 +13,7 @@ const TRASH_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// How long a tombstone is kept: an agent that was away for longer has to read everything again.
 const TOMBSTONES_KEPT_MS: u64 = 180 * 24 * 3600 * 1000;
 /// Entries per transaction, so that changes do not wait long behind a purge.
-const BATCH: usize = 512;
+const BATCH: u32 = 512;
 
 /// What a purge removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -45,7 +45,7 @@ fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let batch: Vec<(ContentHash, Place)> = transaction
             .prepare_cached("SELECT hash, content FROM trash WHERE trashed_at_ms < ?1 LIMIT ?2")?
-            .query_map(params![until_ms.cast_signed(), BATCH as i64], |row| {
+            .query_map(params![until_ms.cast_signed(), BATCH], |row| {
                 Ok((ContentHash(row.get(0)?), Place::from_column(row.get(1)?)))
             })?
             .collect::<Result<_, _>>()?;
@@ -65,7 +65,7 @@ fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<
         }
         transaction.commit()?;
         removed += batch.len() as u64;
-        if batch.len() < BATCH {
+        if batch.len() < BATCH as usize {
             return Ok(removed);
         }
     }
@@ -78,7 +78,7 @@ fn purge_tombstones(conn: &mut Connection, totals: &mut Totals, until_ms: u64) -
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let batch: Vec<u64> = transaction
             .prepare_cached("SELECT seq FROM records WHERE deleted = 1 AND updated_at_ms < ?1 LIMIT ?2")?
-            .query_map(params![until_ms.cast_signed(), BATCH as i64], |row| rows::unsigned(row, 0))?
+            .query_map(params![until_ms.cast_signed(), BATCH], |row| rows::unsigned(row, 0))?
             .collect::<Result<_, _>>()?;
         for seq in &batch {
             transaction.prepare_cached("DELETE FROM records WHERE seq = ?1")?.execute([seq.cast_signed()])?;
@@ -90,7 +90,7 @@ fn purge_tombstones(conn: &mut Connection, totals: &mut Totals, until_ms: u64) -
         transaction.commit()?;
         *totals = next;
         removed += batch.len() as u64;
-        if batch.len() < BATCH {
+        if batch.len() < BATCH as usize {
             return Ok(removed);
         }
     }

@@ -132,9 +132,12 @@ fn migrate(conn: &mut Connection, path: &Path, migrations: &[M<'_>]) -> Result<(
     if found > 0 && found < version {
         keep_copy(conn, &copy_path(path, found))?;
     }
-    Migrations::from_slice(migrations).to_latest(conn).map_err(|error| match error {
-        rusqlite_migration::Error::RusqliteError { err, .. } => Abort::Sql(err),
-        other => Abort::Refused(format!("its schema cannot be brought up to date: {other}")),
+    Migrations::from_slice(migrations).to_latest(conn).map_err(|error| {
+        if let rusqlite_migration::Error::RusqliteError { err, .. } = error {
+            Abort::Sql(err)
+        } else {
+            Abort::Refused(format!("its schema cannot be brought up to date: {error}"))
+        }
     })
 }
 

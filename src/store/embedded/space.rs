@@ -32,7 +32,7 @@ impl Space {
     pub(super) fn claim(&self, bytes: u64) -> Result<(), StoreError> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let needed = bytes.saturating_add(self.reserve_bytes);
-        let known = left.filter(|(asked, _)| asked.elapsed() < FRESH).map(|(asked, free)| (asked, free));
+        let known = left.filter(|(asked, _)| asked.elapsed() < FRESH);
         let (asked, free) = match known {
             Some((asked, free)) if free >= needed => (asked, free),
             // Too little as we count it, but space may have been freed: ask before refusing.

@@ -8,8 +8,8 @@ use super::tx::{Verified, VerifiedBytes};
 use super::types::{IngestFields, Ingested};
 use super::{EmbeddedStore, INLINE_BYTES_MAX, writer};
 use crate::record::{AssetMeta, ContentHash};
-use crate::store::StoreError;
 use crate::store::hashing_file::HashingFile;
+use crate::store::{ReceivedFile, StoreError};
 
 /// How much of the beginning is looked at to guess the media type, in bytes.
 const SNIFFED_BYTES: usize = 8 * 1024;
@@ -69,7 +69,7 @@ impl Upload {
         check(&fields)?;
         let (content, files) = match self.file.take() {
             Some(file) => {
-                let received = self.complete(file).await?;
+                let received = complete(&self.store, file).await?;
                 let content = Verified {
                     hash: received.sha256,
                     size: received.size,
@@ -86,12 +86,7 @@ impl Upload {
 
     /// Goes on in a file.
     async fn spill(&mut self) -> Result<(), StoreError> {
-        let store = self.store.clone();
-        let create = move || {
-            let tmp = store.0.shared.layout.tmp();
-            HashingFile::create(&tmp).map_err(|error| store.io_failed("make a temporary file", &error))
-        };
-        self.file = Some(blocking("make a temporary file", create).await?);
+        self.file = Some(temporary_file(&self.store).await?);
         let head = self.head.split().freeze();
         self.head.extend_from_slice(&head[..head.len().min(SNIFFED_BYTES)]);
         self.push(head).await
@@ -106,12 +101,56 @@ impl Upload {
         let pushed = file.push(chunk).await;
         pushed.map_err(|error| note(&self.store, file.explain(&error), &error))
     }
+}
 
-    async fn complete(&self, mut file: HashingFile) -> Result<crate::store::ReceivedFile, StoreError> {
-        match file.complete().await {
-            Ok(hashes) => Ok(file.into_received(hashes)),
-            Err(error) => Err(note(&self.store, file.explain(&error), &error)),
-        }
+/// Content from a peer on its way into a file of the store's own directory, for
+/// [`ingest`](crate::store::ContentStore::ingest) to move. Dropping it leaves nothing behind.
+pub struct Receive {
+    store: EmbeddedStore,
+    file: HashingFile,
+}
+
+impl Receive {
+    pub(super) async fn begin(store: EmbeddedStore) -> Result<Self, StoreError> {
+        store.0.shared.check_writable()?;
+        let file = temporary_file(&store).await?;
+        Ok(Self { store, file })
+    }
+
+    /// Takes more bytes; waits while the disk or the processor is behind.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        let shared = &self.store.0.shared;
+        shared.check_writable()?;
+        shared.space.claim(chunk.len() as u64)?;
+        let pushed = self.file.push(chunk).await;
+        pushed.map_err(|error| note(&self.store, self.file.explain(&error), &error))
+    }
+
+    /// Writes what is left and makes the file durable.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn finish(self) -> Result<ReceivedFile, StoreError> {
+        complete(&self.store, self.file).await
+    }
+}
+
+async fn temporary_file(store: &EmbeddedStore) -> Result<HashingFile, StoreError> {
+    let store = store.clone();
+    let create = move || {
+        let tmp = store.0.shared.layout.tmp();
+        HashingFile::create(&tmp).map_err(|error| store.io_failed("make a temporary file", &error))
+    };
+    blocking("make a temporary file", create).await
+}
+
+async fn complete(store: &EmbeddedStore, mut file: HashingFile) -> Result<ReceivedFile, StoreError> {
+    match file.complete().await {
+        Ok(hashes) => Ok(file.into_received(hashes)),
+        Err(error) => Err(note(store, file.explain(&error), &error)),
     }
 }
 

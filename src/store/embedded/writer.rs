@@ -33,6 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::failure::{self, Abort};
 use super::layout::{self, Layout};
 use super::purge::{self, Purged};
+use super::rows::{self, Place};
 use super::tx::{self, Totals, Tx};
 use super::{Shared, now_ms};
 use crate::record::{ContentHash, WriterId};
@@ -47,7 +48,7 @@ const CHECKPOINT_BYTES: usize = 32 * 1024 * 1024;
 /// Without a task for so long, the WAL is brought home at leisure.
 const IDLE: Duration = Duration::from_millis(500);
 /// How often old tombstones and trash are purged.
-const PURGE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+const PURGE_INTERVAL: Duration = Duration::from_hours(24);
 /// What a record costs in the WAL, roughly, in bytes.
 const RECORD_BYTES: usize = 4096;
 
@@ -121,7 +122,7 @@ where
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) layout: Layout,
-    pub(super) writer_id: WriterId,
+    pub(super) id: WriterId,
     pub(super) totals: Totals,
     pub(super) shared: Arc<Shared>,
     pub(super) seq: watch::Sender<u64>,
@@ -187,7 +188,7 @@ impl Writer {
         let mut tx = Tx {
             conn: &transaction,
             layout: &self.layout,
-            writer: self.writer_id,
+            writer: self.id,
             now_ms: now_ms(),
             totals: self.totals,
         };
@@ -217,8 +218,10 @@ impl Writer {
     fn place(&mut self, files: Vec<ReceivedFile>) -> Result<Vec<ContentHash>, Abort> {
         let mut wanted = Vec::with_capacity(files.len());
         for file in files {
-            let held = tx::refers_to_file(&self.conn, file.sha256)?;
-            if !held || !self.layout.has_content(file.sha256, file.size) {
+            // What lies in the trash was not looked at since it was deleted, and is better replaced.
+            let live =
+                rows::find(&self.conn, file.sha256)?.is_some_and(|held| held.place == Some(Place::File));
+            if !live || !self.layout.has_content(file.sha256, file.size) {
                 wanted.push(file);
             }
         }
@@ -269,10 +272,11 @@ impl Writer {
                 self.has_pending = false;
                 tracing::debug!(removed, "removed content that nothing refers to");
             }
-            // They stay named, and are looked at again after the next group and when the store opens.
-            Err(abort) => {
+            // They stay named, and are looked at again later, at the latest when the store opens.
+            Err(abort) if abort.is_fatal() => {
                 self.on_abort(&abort);
             }
+            Err(abort) => tracing::debug!(?abort, "content that nothing refers to is not removed yet"),
         }
     }
 

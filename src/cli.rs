@@ -1,0 +1,224 @@
+//! The command lines: one file per command, and what they share. The only place that prints.
+//!
+//! Results go to stdout, messages to stderr. Commands that need the daemon talk to its HTTP API ([`client`]); those that
+//! concern assets then talk to the CAN Service that the daemon names.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::config::{Config, FlagValue, HttpUrl, Loaded, Sources};
+
+mod assets;
+pub mod can_service;
+mod client;
+mod completions;
+mod config;
+mod default_command;
+mod demo;
+mod error;
+mod events;
+mod get;
+mod id;
+mod list;
+mod logging;
+mod output;
+mod passphrase;
+mod peers;
+mod progress;
+mod put;
+mod rm;
+mod search;
+mod serve;
+mod status;
+pub mod text;
+mod wait;
+
+use client::Service;
+use error::{CliError, Exit};
+use output::Output;
+
+const AFTER_HELP: &str = "\
+Without a command, can-sync serves: `can-sync`, `can-sync my-config.yaml` and `can-sync --name desk` are all `serve`.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 no daemon, 4 degraded, 5 not allowed, 6 not found, 7 timeout.";
+
+/// Keeps content-addressed assets the same on all machines that share a passphrase.
+#[derive(Parser, Debug)]
+#[command(name = "can-sync", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(propagate_version = false, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+struct Globals {
+    /// Print JSON: one object, or one per line where there are many
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+    /// The daemon's API, if not at the configured `listen_addr`
+    #[arg(long, global = true, value_name = "URL", env = "CAN_SYNC_API", value_parser = api_url)]
+    #[arg(help_heading = "Global options")]
+    api: Option<String>,
+    /// The configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "CAN_SYNC_CONFIG",
+        help_heading = "Global options"
+    )]
+    config: Option<PathBuf>,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    verbose: u8,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a node: the default
+    Serve(serve::ServeArgs),
+    /// Show two nodes on this machine exchange assets
+    Demo,
+    /// Show how the running node is
+    Status(status::StatusArgs),
+    /// Store files
+    Put(put::PutArgs),
+    /// Read an asset's content
+    Get(get::GetArgs),
+    /// List assets, newest first
+    List(list::ListArgs),
+    /// Find assets
+    Search(search::SearchArgs),
+    /// Delete assets
+    Rm(rm::RmArgs),
+    /// Wait until nothing is missing on either side
+    Wait(wait::WaitArgs),
+    /// Follow what happens on the node
+    Events(events::EventsArgs),
+    /// Show peers, or add one
+    Peers(peers::PeersArgs),
+    /// Print the node's endpoint id
+    Id(id::IdArgs),
+    /// Check or show the configuration
+    Config(config::ConfigArgs),
+    /// Print the passphrase that the data directory keeps
+    Passphrase(passphrase::PassphraseArgs),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// What every command gets.
+struct Context {
+    globals: Globals,
+    out: Output,
+}
+
+impl Context {
+    /// The configuration, with these flags over it. Warnings go to stderr.
+    fn load_config(&self, file: Option<PathBuf>, flags: Vec<FlagValue>) -> Result<Loaded, CliError> {
+        let file = file.or_else(|| self.globals.config.clone());
+        let loaded = Config::load(&Sources::of_process(file, flags))?;
+        for warning in &loaded.warnings {
+            output::message(&format!("warning: {warning}"));
+        }
+        Ok(loaded)
+    }
+
+    /// The daemon's API.
+    fn agent(&self) -> Result<Service, CliError> {
+        let loaded = self.load_config(None, Vec::new())?;
+        let configured = || {
+            loaded.config.api_url().ok_or_else(|| {
+                CliError::new(Exit::Usage, "listen_addr has port 0, so the daemon's address is not known")
+                    .hint("pass the URL that the daemon printed with --api")
+            })
+        };
+        let url = self.globals.api.clone().map_or_else(configured, Ok)?;
+        Service::agent(&url, loaded.config.api_token_file.as_deref())
+    }
+
+    /// The CAN Service of the daemon.
+    async fn store(&self) -> Result<Service, CliError> {
+        let agent = self.agent()?;
+        let status: status::NodeStatus = agent.get("/status", &[]).await?;
+        Service::store(&status.store.url)
+    }
+}
+
+/// Runs the program.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Ignoring the error: it says that there is a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let parsed = default_command::insert(args.into_iter().collect(), &Cli::command());
+    let cli = match parsed {
+        Ok(args) => match Cli::try_parse_from(args) {
+            Ok(cli) => cli,
+            Err(e) => {
+                // A closed pipe is no reason for another exit code.
+                let _ = e.print();
+                return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(Exit::Usage.code()));
+            }
+        },
+        Err(e) => return e.report(),
+    };
+    let Cli { globals, command } = cli;
+    let serves = matches!(command, Command::Serve(_) | Command::Demo);
+    logging::start(globals.verbose, matches!(command, Command::Serve(_)));
+    let runtime = if serves {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    } else {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()
+    };
+    let context = Context { out: Output::new(globals.json), globals };
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(Box::pin(dispatch(command, &context))),
+        Err(e) => Err(CliError::failure(format!("cannot start the runtime: {e}"))),
+    };
+    done.map_or_else(|e| e.report(), |()| ExitCode::SUCCESS)
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
+    match command {
+        Command::Serve(args) => Box::pin(serve::run(context, args)).await,
+        Command::Demo => Box::pin(demo::run(context)).await,
+        Command::Status(args) => status::run(context, &args).await,
+        Command::Put(args) => put::run(context, args).await,
+        Command::Get(args) => get::run(context, args).await,
+        Command::List(args) => list::run(context, &args).await,
+        Command::Search(args) => search::run(context, args).await,
+        Command::Rm(args) => rm::run(context, &args).await,
+        Command::Wait(args) => wait::run(context, &args).await,
+        Command::Events(args) => events::run(context, &args).await,
+        Command::Peers(args) => peers::run(context, args).await,
+        Command::Id(args) => id::run(context, &args).await,
+        Command::Config(args) => config::run(context, args),
+        Command::Passphrase(_) => passphrase::run(context),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// `--api`: a URL without what the paths of the API would be appended to wrongly.
+fn api_url(text: &str) -> Result<String, String> {
+    let expected = || "expected a URL such as http://127.0.0.1:3213".to_owned();
+    let url = HttpUrl::parse(text).ok_or_else(expected)?;
+    if url.as_url().query().is_some() || url.as_url().fragment().is_some() {
+        return Err(expected());
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

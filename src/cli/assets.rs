@@ -1,0 +1,101 @@
+//! What commands about assets share: how assets are named, listed and shown.
+
+use serde::{Deserialize, Serialize};
+
+use super::client::Service;
+use super::error::CliError;
+use super::output::{Output, message};
+use super::text;
+use crate::record::ContentHash;
+
+/// Most that the CAN Service gives at a time.
+pub(super) const PAGE_MAX: u64 = 1000;
+
+/// A CAN hash as it is typed; capitals are taken, too.
+pub(super) fn hash(text: &str) -> Result<ContentHash, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| "expected a CAN hash: 64 hexadecimal digits".to_owned())
+}
+
+/// An asset as the CAN Service describes it. Fields that a later service adds are passed on in JSON.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Asset {
+    pub(super) hash: String,
+    pub(super) size: u64,
+    #[serde(default)]
+    pub(super) mime_type: String,
+    #[serde(default)]
+    pub(super) filename: Option<String>,
+    #[serde(default)]
+    pub(super) tags: Vec<String>,
+    #[serde(default)]
+    pub(super) created_at: String,
+    #[serde(flatten)]
+    pub(super) more: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    assets: Vec<Asset>,
+    #[serde(default)]
+    next_cursor: Option<String>,
+    #[serde(default)]
+    total: Option<u64>,
+}
+
+/// How many assets are wanted.
+#[derive(clap::Args, Debug)]
+pub(super) struct Amount {
+    /// At most this many
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// All there are
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+}
+
+/// Prints what `path` (`/list` or `/search`) answers to `query`, page by page, as much as is wanted.
+pub(super) async fn print_pages(
+    out: Output,
+    store: &Service,
+    path: &str,
+    query: Vec<(&str, String)>,
+    amount: &Amount,
+) -> Result<(), CliError> {
+    let wanted = if amount.all { u64::MAX } else { amount.limit };
+    let mut shown = 0;
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = query.clone();
+        query.push(("limit", PAGE_MAX.min(wanted - shown).to_string()));
+        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let Page { assets, next_cursor, total } = store.get(path, &query).await?;
+        // A table needs its heading even when it is empty; later pages go on without one.
+        print(out, &assets, shown == 0)?;
+        shown += assets.len() as u64;
+        match next_cursor {
+            Some(next) if shown < wanted && !assets.is_empty() => cursor = Some(next),
+            Some(_) if !amount.all => {
+                let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
+                message(&format!("{shown}{of} shown; --all shows the rest"));
+                return Ok(());
+            }
+            Some(_) | None => return Ok(()),
+        }
+    }
+}
+
+fn print(out: Output, assets: &[Asset], heading: bool) -> std::io::Result<()> {
+    if out.json {
+        return assets.iter().try_for_each(|asset| out.value(asset));
+    }
+    // People read sizes and times; programs count.
+    let row = |asset: &Asset| {
+        let size = if out.terminal { text::bytes(asset.size) } else { asset.size.to_string() };
+        let created = if out.terminal { text::ago(&asset.created_at) } else { asset.created_at.clone() };
+        let filename = asset.filename.clone().unwrap_or_default();
+        vec![asset.hash.clone(), size, asset.mime_type.clone(), filename, asset.tags.join(","), created]
+    };
+    let rows: Vec<_> = assets.iter().map(row).collect();
+    let names = ["HASH", "SIZE", "TYPE", "NAME", "TAGS", "CREATED"];
+    out.table(if heading { Some(&names) } else { None }, &rows)
+}

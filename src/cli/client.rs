@@ -1,0 +1,217 @@
+//! HTTP towards the daemon and its CAN Service.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::{CliError, Exit};
+use crate::identity;
+
+/// For a connection, which is local as a rule.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For an answer in JSON, complete.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two pieces of a body: event streams say something every 15 s.
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
+/// Largest answer in JSON: a page of 1,000 assets with all the metadata that they may have.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// Which of the two a [`Service`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Agent,
+    Store,
+}
+
+/// The daemon's API, or a CAN Service.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    kind: Kind,
+    base: String,
+    client: Client,
+}
+
+/// Every answer in JSON.
+#[derive(Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+enum Envelope<T> {
+    Success {
+        data: T,
+    },
+    Error {
+        error: String,
+        #[serde(default)]
+        hint: Option<String>,
+    },
+}
+
+impl Service {
+    /// The daemon's API at a base URL, with the token in a file where there is one.
+    pub(super) fn agent(base: &str, token_file: Option<&Path>) -> Result<Self, CliError> {
+        let mut headers = HeaderMap::new();
+        if let Some(path) = token_file {
+            let token = identity::read_secret(path)?.ok_or_else(|| {
+                CliError::failure(format!("there is no file '{}'", path.display()))
+                    .hint("api_token_file names it: the daemon reads its token there")
+            })?;
+            let malformed = |_| CliError::failure(format!("'{}' holds no token", path.display()));
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(malformed)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        Self::new(Kind::Agent, base, headers)
+    }
+
+    /// A CAN Service at the base URL of its API.
+    pub(super) fn store(base: &str) -> Result<Self, CliError> {
+        Self::new(Kind::Store, base, HeaderMap::new())
+    }
+
+    fn new(kind: Kind, base: &str, headers: HeaderMap) -> Result<Self, CliError> {
+        let client = Client::builder()
+            .default_headers(headers)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .build()
+            .map_err(|e| CliError::failure(format!("cannot set up HTTP: {}", chain(&e))))?;
+        Ok(Self { kind, base: base.trim_end_matches('/').to_owned(), client })
+    }
+
+    /// The base URL.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// A request to be sent with [`Self::send`].
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    /// Sends a request; the answer's body has not been read.
+    ///
+    /// # Errors
+    /// Also for any status that is not a success, with what the service said.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
+    }
+
+    /// Sends a request and reads the answer's `data`.
+    pub(super) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
+        let response = self.send(request).await?;
+        let body = self.read(response).await?;
+        match serde_json::from_slice(&body) {
+            Ok(Envelope::Success { data }) => Ok(data),
+            Ok(Envelope::Error { .. }) | Err(_) => Err(self.foreign()),
+        }
+    }
+
+    /// `GET` with a query.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, CliError> {
+        self.call(self.request(Method::GET, path).query(query).timeout(ANSWER_TIMEOUT)).await
+    }
+
+    /// `POST` with JSON.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        self.call(self.request(Method::POST, path).json(body).timeout(ANSWER_TIMEOUT)).await
+    }
+
+    /// `DELETE`.
+    pub(super) async fn delete(&self, path: &str) -> Result<(), CliError> {
+        self.send(self.request(Method::DELETE, path).timeout(ANSWER_TIMEOUT)).await.map(drop)
+    }
+
+    async fn read(&self, mut response: Response) -> Result<BytesMut, CliError> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(&e))? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(self.foreign());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// What a request that got no answer, or half of one, means.
+    pub(super) fn unreachable(&self, e: &reqwest::Error) -> CliError {
+        let Self { base, .. } = self;
+        if e.is_connect() {
+            return match self.kind {
+                Kind::Agent => CliError::new(Exit::NoDaemon, format!("no can-sync daemon answers at {base}"))
+                    .hint("start one with `can-sync serve`, or name another with --api"),
+                Kind::Store => {
+                    CliError::new(Exit::Degraded, format!("the CAN Service at {base} does not answer"))
+                        .hint("`can-sync status` says what the daemon knows about it")
+                }
+            };
+        }
+        let who = self.who();
+        if e.is_timeout() {
+            return CliError::new(Exit::Timeout, format!("{who} at {base} took too long to answer"));
+        }
+        CliError::failure(format!("the connection to {who} at {base} broke off: {}", chain(e)))
+    }
+
+    fn who(&self) -> &'static str {
+        match self.kind {
+            Kind::Agent => "the can-sync daemon",
+            Kind::Store => "the CAN Service",
+        }
+    }
+
+    fn foreign(&self) -> CliError {
+        CliError::failure(format!("what answers at {} is not {}", self.base, self.who()))
+            .hint("is another program at this address?")
+    }
+
+    async fn refused(&self, response: Response) -> CliError {
+        let status = response.status();
+        let exit = match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => Exit::NotFound,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {
+                Exit::NotAllowed
+            }
+            StatusCode::SERVICE_UNAVAILABLE => Exit::Degraded,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Exit::Timeout,
+            _ => Exit::Failure,
+        };
+        let body = match self.read(response).await {
+            Ok(body) => body,
+            Err(e) => return e,
+        };
+        match serde_json::from_slice::<Envelope<serde_json::Value>>(&body) {
+            Ok(Envelope::Error { error, hint }) => match hint.filter(|hint| !hint.is_empty()) {
+                Some(hint) => CliError::new(exit, error).hint(hint),
+                None => CliError::new(exit, error),
+            },
+            // Not in our envelope: something else answers, and its status means nothing to us.
+            Ok(Envelope::Success { .. }) | Err(_) => self.foreign(),
+        }
+    }
+}
+
+/// An error with its causes: reqwest's own text names only the outermost.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,62 @@
+//! `can-sync config`: whether a file is good, and what applies.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use super::Context;
+use super::error::CliError;
+use crate::config::{Loaded, Setting};
+
+#[derive(clap::Args, Debug)]
+pub(super) struct ConfigArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Action {
+    /// Check a configuration and say what is wrong with it
+    Check {
+        /// The file; without it, the one that `serve` would read
+        file: Option<PathBuf>,
+    },
+    /// Show every setting, its value, and where that comes from; secrets stay hidden
+    Show {
+        /// The file; without it, the one that `serve` would read
+        file: Option<PathBuf>,
+    },
+}
+
+pub(super) fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
+    match args.action {
+        Action::Check { file } => check(context, &context.load_config(file, Vec::new())?),
+        Action::Show { file } => show(context, &context.load_config(file, Vec::new())?),
+    }
+}
+
+fn check(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
+    let path = loaded.path.as_ref().map(|path| path.display().to_string());
+    let settings: Vec<String> = loaded.origins.keys().cloned().collect();
+    if context.out.json {
+        return Ok(context.out.value(&json!({ "ok": true, "path": path, "set": settings }))?);
+    }
+    let what = path.unwrap_or_else(|| "no configuration file, and so the defaults".to_owned());
+    Ok(context.out.line(&format!("{}: ok, {} set", super::text::escape(&what), settings.len()))?)
+}
+
+fn show(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
+    let settings = loaded.settings();
+    if context.out.json {
+        let entry = |s: Setting| (s.key, json!({ "value": s.value, "origin": s.origin.to_string() }));
+        let settings: Map<String, Value> = settings.into_iter().map(entry).collect();
+        let path = loaded.path.as_ref().map(|path| path.display().to_string());
+        return Ok(context.out.value(&json!({ "path": path, "settings": settings }))?);
+    }
+    let row = |s: Setting| {
+        let value = s.value.as_str().map_or_else(|| s.value.to_string(), str::to_owned);
+        vec![s.key, value, s.origin.to_string()]
+    };
+    let rows: Vec<_> = settings.into_iter().map(row).collect();
+    Ok(context.out.table(Some(&["SETTING", "VALUE", "FROM"]), &rows)?)
+}

@@ -1,0 +1,113 @@
+//! How a command fails: an exit code, a sentence, and what to do.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use super::{output, text};
+use crate::config::ConfigError;
+use crate::identity::IdentityError;
+
+/// Exit codes other than 0; part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// It did not work.
+    Failure = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// No daemon answers.
+    NoDaemon = 3,
+    /// The daemon runs, but not as it should.
+    Degraded = 4,
+    /// The daemon refuses.
+    NotAllowed = 5,
+    /// There is no such thing.
+    NotFound = 6,
+    /// It took too long.
+    Timeout = 7,
+}
+
+impl Exit {
+    /// The number.
+    pub(super) fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(super) struct CliError {
+    exit: Exit,
+    /// Empty where everything has been said already.
+    message: String,
+    hint: Option<String>,
+    /// Nobody reads our output any more: no failure of ours.
+    closed: bool,
+}
+
+impl CliError {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None, closed: false }
+    }
+
+    /// With exit code 1.
+    pub(super) fn failure(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failure, message)
+    }
+
+    /// Everything has been said already.
+    pub(super) fn said(exit: Exit) -> Self {
+        Self::new(exit, "")
+    }
+
+    /// Says what to do.
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Prints the error and turns it into the process's exit code.
+    pub(super) fn report(&self) -> ExitCode {
+        if self.closed {
+            return ExitCode::SUCCESS;
+        }
+        if !self.message.is_empty() {
+            output::message(&format!("can-sync: {self}"));
+        }
+        ExitCode::from(self.exit.code())
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&text::escape(&self.message))?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  {}", text::escape(hint))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writing to stdout failed.
+impl From<io::Error> for CliError {
+    fn from(e: io::Error) -> Self {
+        let closed = e.kind() == io::ErrorKind::BrokenPipe;
+        Self { closed, ..Self::failure(format!("cannot write the output: {e}")) }
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(e: ConfigError) -> Self {
+        Self::new(if e.is_usage() { Exit::Usage } else { Exit::Failure }, e.to_string())
+    }
+}
+
+impl From<IdentityError> for CliError {
+    fn from(e: IdentityError) -> Self {
+        Self::failure(e.to_string())
+    }
+}

@@ -1,0 +1,69 @@
+//! `can-sync events`: what happens on the node, as it happens.
+
+use eventsource_stream::{Event, Eventsource as _};
+use futures::StreamExt as _;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::Context;
+use super::error::{CliError, Exit};
+use super::text;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct EventsArgs {
+    /// Begin after this event (the `id` of one that was printed); 0 begins with the oldest that is kept
+    #[arg(long, value_name = "ID")]
+    since: Option<String>,
+    /// Only these, such as `asset_received`, separated by commas
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Stop after this many
+    #[arg(long, value_name = "COUNT")]
+    count: Option<u64>,
+}
+
+/// Ends when the daemon does.
+pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<(), CliError> {
+    let agent = context.agent()?;
+    let query: Vec<_> = args.since.iter().map(|since| ("since", since)).collect();
+    let response = agent.send(agent.request(Method::GET, "/events").query(&query)).await?;
+    let mut events = response.bytes_stream().eventsource();
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let Some(event) = events.next().await else {
+            return Err(CliError::new(Exit::NoDaemon, format!("the daemon at {} stopped", agent.base())));
+        };
+        let event = event.map_err(|e| {
+            CliError::new(Exit::NoDaemon, format!("the event stream of {} broke off: {e}", agent.base()))
+        })?;
+        // The greeting tells where the stream begins, and is no event.
+        let wanted = args.types.is_empty() || args.types.contains(&event.event);
+        if event.event != "hello" && wanted {
+            print(context, &event)?;
+            left -= 1;
+        }
+    }
+    Ok(())
+}
+
+fn print(context: &Context, event: &Event) -> Result<(), CliError> {
+    let data: Value = serde_json::from_str(&event.data).unwrap_or_else(|_| Value::String(event.data.clone()));
+    if context.out.json {
+        let line = serde_json::json!({ "id": event.id, "event": event.event, "data": data });
+        return Ok(context.out.value(&line)?);
+    }
+    let time = data["at_ms"].as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let time = time.map(|time| format!("{time:.3}  ")).unwrap_or_default();
+    let detail = data.as_object().map_or_else(
+        || plain(&data),
+        |fields| {
+            let shown = fields.iter().filter(|(name, _)| !matches!(name.as_str(), "id" | "at_ms" | "type"));
+            shown.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ")
+        },
+    );
+    Ok(context.out.line(&text::escape(&format!("{time}{}  {detail}", event.event)))?)
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

@@ -1,0 +1,210 @@
+//! `can-sync get`: reads an asset's content, and checks that it hashes to its name.
+//!
+//! Content goes where the user says, never where a record's file name points.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use reqwest::{Method, Response};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use super::Context;
+use super::assets;
+use super::client::Service;
+use super::error::{CliError, Exit};
+use super::output::message;
+use super::progress::Progress;
+use super::text;
+use crate::record::ContentHash;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct GetArgs {
+    /// CAN hash
+    #[arg(value_parser = assets::hash)]
+    hash: ContentHash,
+    /// Where to write the content; stdout without it
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError> {
+    let GetArgs { hash, output } = args;
+    if output.is_none() && context.out.json {
+        return Err(CliError::new(Exit::Usage, "--json needs -o FILE: stdout is for the content"));
+    }
+    // Before anything is fetched: whether there is a place to put it.
+    let target = output.as_deref().map(|path| Target::new(path, hash)).transpose()?;
+    let store = context.store().await?;
+    let response = store.send(store.request(Method::GET, &format!("/asset/{hash}"))).await?;
+    let total = response.content_length();
+    let progress = Progress::bytes(&format!("reading {}", hash.short()), total);
+    let mut download =
+        Download { store, response, hasher: Sha256::new(), size: 0, count: progress.counter() };
+    match target {
+        Some(target) => {
+            let size = download.save(hash, target).await?;
+            drop(progress);
+            report(context, hash, size, &output.unwrap_or_default())
+        }
+        None => download.print(hash, context.out.terminal).await,
+    }
+}
+
+fn report(context: &Context, hash: ContentHash, size: u64, path: &Path) -> Result<(), CliError> {
+    let path = path.display().to_string();
+    if context.out.json {
+        context
+            .out
+            .value(&json!({ "hash": hash.to_string(), "size": size, "path": path, "verified": true }))?;
+    } else {
+        message(&format!("{}: {}, verified", text::escape(&path), text::bytes(size)));
+    }
+    Ok(())
+}
+
+/// A file in the making, next to the place that it will have.
+struct Target {
+    path: PathBuf,
+    file: NamedTempFile,
+}
+
+impl Target {
+    fn new(path: &Path, hash: ContentHash) -> Result<Self, CliError> {
+        let shown = path.display();
+        // Through a link: the file that it leads to is replaced, not the link.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => {
+                return Err(CliError::new(Exit::Usage, format!("'{shown}' is a directory"))
+                    .hint(format!("name a file in it: -o {}", path.join(hash.to_string()).display())));
+            }
+            Ok(meta) if !meta.is_file() => {
+                return Err(CliError::new(Exit::Usage, format!("'{shown}' is no plain file"))
+                    .hint(format!("write to it through stdout: can-sync get {hash} > '{shown}'")));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".can-sync-");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            // As any new file: the umask takes its part.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let file = builder
+            .tempfile_in(dir)
+            .map_err(|e| CliError::failure(format!("cannot write to '{}': {e}", dir.display())))?;
+        Ok(Self { path, file })
+    }
+}
+
+/// Content on its way, and what it hashes to so far.
+struct Download<F> {
+    store: Service,
+    response: Response,
+    hasher: Sha256,
+    size: u64,
+    count: F,
+}
+
+impl<F: Fn(u64)> Download<F> {
+    async fn next(&mut self) -> Result<Option<Bytes>, CliError> {
+        let chunk = self.response.chunk().await.map_err(|e| self.store.unreachable(&e))?;
+        if let Some(chunk) = &chunk {
+            self.hasher.update(chunk);
+            self.size += chunk.len() as u64;
+            (self.count)(chunk.len() as u64);
+        }
+        Ok(chunk)
+    }
+
+    fn verify(&mut self, hash: ContentHash) -> Result<(), CliError> {
+        let found = ContentHash(std::mem::take(&mut self.hasher).finalize().into());
+        if found == hash {
+            return Ok(());
+        }
+        let store = self.store.base();
+        Err(CliError::failure(format!(
+            "the content that {store} gave for {hash} is damaged: it hashes to {found}"
+        )))
+    }
+
+    /// Writes to a temporary name, verifies, makes durable, and only then puts the file in its place.
+    async fn save(&mut self, hash: ContentHash, target: Target) -> Result<u64, CliError> {
+        let Target { path, mut file } = target;
+        let cannot = |e: io::Error| CliError::failure(format!("cannot write '{}': {e}", path.display()));
+        while let Some(chunk) = self.next().await? {
+            file.write_all(&chunk).map_err(cannot)?;
+        }
+        self.verify(hash)?;
+        file.as_file().sync_all().map_err(cannot)?;
+        file.persist(&path).map_err(|e| cannot(e.error))?;
+        Ok(self.size)
+    }
+
+    /// What was written before a mismatch showed cannot be taken back: the exit code says so.
+    async fn print(&mut self, hash: ContentHash, terminal: bool) -> Result<(), CliError> {
+        let mut text = TextCheck::default();
+        while let Some(chunk) = self.next().await? {
+            if terminal && !text.goes_on(&chunk) {
+                return Err(CliError::new(
+                    Exit::Usage,
+                    "this is no plain text, and could garble the terminal",
+                )
+                .hint(format!("write it to a file: can-sync get {hash} -o FILE")));
+            }
+            io::stdout().lock().write_all(&chunk)?;
+        }
+        io::stdout().lock().flush()?;
+        self.verify(hash)
+    }
+}
+
+/// Whether a stream of bytes is UTF-8 text without control characters other than line ends and tabs.
+#[derive(Debug, Default)]
+struct TextCheck {
+    /// The start of a character whose end has not come yet.
+    partial: Vec<u8>,
+}
+
+impl TextCheck {
+    fn goes_on(&mut self, chunk: &[u8]) -> bool {
+        let mut bytes = std::mem::take(&mut self.partial);
+        bytes.extend_from_slice(chunk);
+        let text = match std::str::from_utf8(&bytes) {
+            Ok(text) => text,
+            Err(e) if e.error_len().is_none() => {
+                self.partial = bytes[e.valid_up_to()..].to_vec();
+                std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or_default()
+            }
+            Err(_) => return false,
+        };
+        !text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_text(chunks: &[&[u8]]) -> bool {
+        let mut check = TextCheck::default();
+        chunks.iter().all(|chunk| check.goes_on(chunk))
+    }
+
+    #[test]
+    fn text_is_told_from_what_a_terminal_would_act_on() {
+        assert!(is_text(&[b"plain\n\ttext\r\n"]));
+        assert!(is_text(&["gr\u{fc}n".as_bytes()]));
+        assert!(is_text(&[b"gr\xc3", b"\xbcn"]), "a character may be cut between two chunks");
+        assert!(!is_text(&[b"\x89PNG\r\n"]));
+        assert!(!is_text(&[b"a\x1b[2J"]));
+        assert!(!is_text(&[b"nul\0"]));
+        assert!(!is_text(&[b"gr\xc3", b"n"]));
+    }
+}

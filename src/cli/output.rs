@@ -1,0 +1,110 @@
+//! Results on stdout, messages on stderr.
+
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::text::{escape, is_hazard};
+
+/// How results are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    /// JSON, one value per line.
+    pub(super) json: bool,
+    /// Someone looks at it.
+    pub(super) terminal: bool,
+}
+
+#[allow(
+    clippy::unused_self,
+    reason = "how results are written is decided here, even where one way is enough"
+)]
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, terminal: io::stdout().is_terminal() }
+    }
+
+    /// Writes one line of text that is safe to show.
+    pub(super) fn line(self, line: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
+
+    /// Writes one value as a line of JSON.
+    pub(super) fn value(self, value: &impl Serialize) -> io::Result<()> {
+        let line = serde_json::to_string(value)?;
+        let line = if line.contains(is_hazard) { escape_json(&line) } else { line };
+        self.line(&line)
+    }
+
+    /// Writes rows: a table on a terminal, tab-separated lines with a heading otherwise. Every cell is escaped.
+    pub(super) fn table(self, heading: Option<&[&str]>, rows: &[Vec<String>]) -> io::Result<()> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        if self.terminal {
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+            if let Some(heading) = heading {
+                table.set_header(heading.to_vec());
+            }
+            table.add_rows(rows.iter().map(|row| row.iter().map(|cell| escape(cell).into_owned())));
+            for line in table.lines() {
+                writeln!(out, "{}", line.trim_end())?;
+            }
+        } else {
+            if let Some(heading) = heading {
+                writeln!(out, "{}", heading.join("\t"))?;
+            }
+            for row in rows {
+                let cells: Vec<_> = row.iter().map(|cell| escape(cell)).collect();
+                writeln!(out, "{}", cells.join("\t"))?;
+            }
+        }
+        out.flush()
+    }
+
+    /// Writes named values below one another. Every value is escaped.
+    pub(super) fn fields(self, fields: &[(&str, String)]) -> io::Result<()> {
+        let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        let mut out = BufWriter::new(io::stdout().lock());
+        for (name, value) in fields {
+            writeln!(out, "{name:width$}  {}", escape(value))?;
+        }
+        out.flush()
+    }
+}
+
+/// Escapes what acts on a terminal and is valid in a JSON string all the same; all other text stays readable.
+fn escape_json(line: &str) -> String {
+    let mut out = String::with_capacity(line.len() + 16);
+    for c in line.chars() {
+        if is_hazard(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Writes a message for people. Nothing can be done if stderr is closed.
+pub(super) fn message(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_keeps_text_and_loses_terminal_controls() {
+        let text = "gr\u{fc}n \u{9b}2J \u{1b}[0m \u{202e} \u{e0001}";
+        let escaped = escape_json(&serde_json::to_string(text).unwrap());
+        assert_eq!(escaped, "\"gr\u{fc}n \\u009b2J \\u001b[0m \\u202e \\udb40\\udc01\"");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+    }
+}

@@ -1,0 +1,58 @@
+//! `can-sync search`: assets that match all of what is asked.
+
+use super::Context;
+use super::assets::{self, Amount};
+use super::error::{CliError, Exit};
+use crate::record::ContentHash;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct SearchArgs {
+    /// Words in the file name or description
+    #[arg(value_name = "WORDS")]
+    q: Option<String>,
+    /// Made by this program
+    #[arg(long)]
+    application: Option<String>,
+    /// Made by this person
+    #[arg(long)]
+    user: Option<String>,
+    /// With any of these tags, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    tags: Vec<String>,
+    /// Whose media type begins so, such as `image/`
+    #[arg(long, value_name = "PREFIX")]
+    mime_prefix: Option<String>,
+    /// With this hash
+    #[arg(long, value_parser = assets::hash)]
+    hash: Option<ContentHash>,
+    /// Created at this time (RFC 3339) or later
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Created at this time (RFC 3339) or earlier
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    #[command(flatten)]
+    amount: Amount,
+}
+
+pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliError> {
+    let SearchArgs { q, application, user, tags, mime_prefix, hash, from, to, amount } = args;
+    let tags = (!tags.is_empty()).then(|| tags.join(","));
+    let fields = [
+        ("q", q),
+        ("application", application),
+        ("user", user),
+        ("tags", tags),
+        ("mime_prefix", mime_prefix),
+        ("hash", hash.map(|hash| hash.to_string())),
+        ("from", from),
+        ("to", to),
+    ];
+    let query: Vec<_> = fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    if query.is_empty() {
+        return Err(CliError::new(Exit::Usage, "nothing to search for")
+            .hint("`can-sync search --help` says by what; `can-sync list` shows everything"));
+    }
+    let store = context.store().await?;
+    assets::print_pages(context.out, &store, "/search", query, &amount).await
+}

@@ -1,0 +1,246 @@
+//! `can-sync status`: how the node is, once or again and again.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Context;
+use super::client::Service;
+use super::error::{CliError, Exit};
+use super::output::message;
+use super::text;
+
+/// Between two looks with `--watch`.
+const REFRESH: Duration = Duration::from_secs(1);
+/// Home, and clear what is below: a screen that is written again without flicker.
+const CLEAR_SCREEN: &str = "\x1b[H\x1b[J";
+
+#[derive(clap::Args, Debug)]
+pub(super) struct StatusArgs {
+    /// Show it again every second, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// `GET /status`, as far as the command line needs it; the rest is passed on in JSON.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct NodeStatus {
+    pub(super) endpoint_id: String,
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    uptime_secs: u64,
+    pub(super) store: StoreStatus,
+    pub(super) sync: SyncStatus,
+    pub(super) peers: PeerCounts,
+    #[serde(default)]
+    discovery: BTreeMap<String, Channel>,
+    #[serde(default)]
+    actors: Actors,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct StoreStatus {
+    #[serde(default)]
+    mode: String,
+    pub(super) url: String,
+    pub(super) healthy: bool,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    assets: Option<u64>,
+    #[serde(default)]
+    bytes: Option<u64>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct SyncStatus {
+    pub(super) state: String,
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+    #[serde(default)]
+    pub(super) missing: u64,
+    #[serde(default)]
+    pub(super) missing_bytes: u64,
+    #[serde(default)]
+    rate: f64,
+    #[serde(default)]
+    eta_secs: Option<u64>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct PeerCounts {
+    pub(super) connected: u64,
+    pub(super) known: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Channel {
+    state: String,
+    #[serde(default)]
+    last_success: Option<String>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+struct Actors {
+    #[serde(default)]
+    degraded: Vec<String>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+impl SyncStatus {
+    /// Where things stand, in a clause.
+    pub(super) fn sentence(&self) -> String {
+        let reason = self.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        match self.state.as_str() {
+            "alone" => "alone, no peer is connected".to_owned(),
+            "in_sync" => "in sync".to_owned(),
+            "reconciling" => "comparing with peers".to_owned(),
+            "paused" => format!("paused{reason}"),
+            "syncing" if self.missing > 0 => {
+                let missing = text::counted(self.missing, "asset");
+                let eta =
+                    self.eta_secs.map(|secs| format!(", {} left", text::seconds(secs))).unwrap_or_default();
+                let size = text::bytes(self.missing_bytes);
+                format!("syncing, {missing} ({size}) missing, {}{eta}", text::rate(self.rate))
+            }
+            "syncing" => "syncing, peers are fetching what they miss".to_owned(),
+            other => format!("{other}{reason}"),
+        }
+    }
+}
+
+impl NodeStatus {
+    /// Why the node is not as it should be.
+    fn degraded(&self) -> Option<String> {
+        if !self.store.healthy {
+            return Some(self.store.error.clone().unwrap_or_else(|| "the store does not work".to_owned()));
+        }
+        if self.sync.state == "paused" {
+            return Some(format!("sync is {}", self.sync.sentence()));
+        }
+        let degraded = &self.actors.degraded;
+        (!degraded.is_empty()).then(|| format!("not running as they should: {}", degraded.join(", ")))
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let StoreStatus { mode, url, healthy, assets, bytes, .. } = &self.store;
+        let counts = match (assets, bytes) {
+            (Some(assets), Some(bytes)) => {
+                format!(", {} ({})", text::counted(*assets, "asset"), text::bytes(*bytes))
+            }
+            _ => String::new(),
+        };
+        let health = if *healthy { "" } else { ", not healthy" };
+        let mut fields = vec![
+            ("node", format!("{} ({})", self.name, self.endpoint_id)),
+            ("version", format!("{}, up {}", self.version, text::seconds(self.uptime_secs))),
+            ("store", format!("{mode} at {url}{health}{counts}")),
+            ("sync", self.sync.sentence()),
+            ("peers", format!("{} connected, {} known", self.peers.connected, self.peers.known)),
+        ];
+        for (name, channel) in &self.discovery {
+            let last =
+                channel.last_success.as_deref().map(|time| format!(", last success {}", text::ago(time)));
+            fields.push(("discovery", format!("{name}: {}{}", channel.state, last.unwrap_or_default())));
+        }
+        fields
+    }
+}
+
+pub(super) async fn fetch(agent: &Service) -> Result<NodeStatus, CliError> {
+    agent.get("/status", &[]).await
+}
+
+/// Exit code 4 when the node is not as it should be.
+pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<(), CliError> {
+    let agent = context.agent()?;
+    let out = context.out;
+    loop {
+        let status = fetch(&agent).await?;
+        if out.json {
+            out.value(&status)?;
+        } else if args.watch && !out.terminal {
+            let peers = text::counted(status.peers.connected, "peer");
+            out.line(&text::escape(&format!("{}; {peers}", status.sync.sentence())))?;
+        } else {
+            if args.watch {
+                std::io::stdout().lock().write_all(CLEAR_SCREEN.as_bytes())?;
+            }
+            out.fields(&status.fields())?;
+        }
+        let degraded = status.degraded();
+        if !args.watch {
+            return degraded
+                .map_or(Ok(()), |why| Err(CliError::new(Exit::Degraded, format!("degraded: {why}"))));
+        }
+        if let (Some(why), true) = (degraded, out.terminal) {
+            message(&format!("\ndegraded: {}", text::escape(&why)));
+        }
+        tokio::time::sleep(REFRESH).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(change: impl FnOnce(&mut Value)) -> NodeStatus {
+        let mut status = json!({
+            "endpoint_id": "ab", "name": "desk", "version": "1", "uptime_secs": 5,
+            "store": { "mode": "embedded", "url": "http://s", "healthy": true, "assets": 2, "bytes": 1536, "seq": 9 },
+            "sync": { "state": "in_sync", "missing": 0, "missing_bytes": 0, "rate": 0.0 },
+            "peers": { "connected": 1, "known": 2 },
+            "discovery": {}, "libraries": [], "actors": { "total": 5, "restarts": 0, "degraded": [] },
+        });
+        change(&mut status);
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn what_is_degraded_is_said() {
+        assert_eq!(status(|_| ()).degraded(), None);
+        let store =
+            status(|s| s["store"] = json!({ "url": "http://s", "healthy": false, "error": "disk full" }));
+        assert_eq!(store.degraded().unwrap(), "disk full");
+        let paused = status(|s| s["sync"] = json!({ "state": "paused", "reason": "store down" }));
+        assert_eq!(paused.degraded().unwrap(), "sync is paused: store down");
+        let actors = status(|s| s["actors"]["degraded"] = json!(["GossipActor"]));
+        assert!(actors.degraded().unwrap().contains("GossipActor"));
+    }
+
+    #[test]
+    fn every_state_reads_as_a_clause() {
+        let sentence = |sync: Value| status(|s| s["sync"] = sync).sync.sentence();
+        assert_eq!(sentence(json!({ "state": "in_sync" })), "in sync");
+        let syncing =
+            json!({ "state": "syncing", "missing": 2, "missing_bytes": 2048, "rate": 1024.0, "eta_secs": 2 });
+        assert_eq!(sentence(syncing), "syncing, 2 assets (2.0 KiB) missing, 1.0 KiB/s, 2 s left");
+        assert!(sentence(json!({ "state": "alone" })).contains("no peer"));
+    }
+
+    #[test]
+    fn nothing_that_the_daemon_says_is_lost_in_json() {
+        let value = serde_json::to_value(status(|s| s["sync"]["new_field"] = json!(7))).unwrap();
+        assert_eq!(value["sync"]["new_field"], json!(7));
+        assert_eq!(value["libraries"], json!([]));
+        assert_eq!(value["store"]["seq"], json!(9));
+        assert_eq!(value["actors"]["total"], json!(5));
+    }
+}

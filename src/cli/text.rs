@@ -1,0 +1,105 @@
+//! Text for people: escaped, and with units.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Whether a character would do something to a terminal, or hide what a line says: control characters, and those that
+/// change the direction of text or show nothing.
+pub(super) fn is_hazard(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Makes text from records, peers and files safe to show: one line, no control characters, nothing that turns the
+/// direction of text.
+#[must_use]
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hazard) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if is_hazard(c) => {
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A number of bytes, such as `1.2 MiB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    bytesize::ByteSize(count).display().iec().to_string()
+}
+
+/// A rate in bytes per second, such as `1.2 MiB/s`.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown, and a cast saturates")]
+pub fn rate(bytes_per_sec: f64) -> String {
+    format!("{}/s", bytes(bytes_per_sec as u64))
+}
+
+/// A span of time in its largest unit, such as `12 s`, `5 min` or `3 d`.
+#[must_use]
+pub fn seconds(secs: u64) -> String {
+    match secs {
+        0..120 => format!("{secs} s"),
+        120..7_200 => format!("{} min", secs / 60),
+        7_200..172_800 => format!("{} h", secs / 3_600),
+        _ => format!("{} d", secs / 86_400),
+    }
+}
+
+/// How long ago an RFC 3339 time was, such as `12 s ago`; the text itself, escaped, where it is none.
+#[must_use]
+pub fn ago(time: &str) -> String {
+    let Ok(then) = time.parse::<jiff::Timestamp>() else { return escape(time).into_owned() };
+    let secs = jiff::Timestamp::now().as_second().saturating_sub(then.as_second());
+    u64::try_from(secs).map_or_else(|_| "just now".to_owned(), |secs| format!("{} ago", seconds(secs)))
+}
+
+/// `1 asset`, `2 assets`.
+#[must_use]
+pub fn counted(count: u64, singular: &str) -> String {
+    format!("{count} {singular}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_on_a_terminal_is_escaped() {
+        assert_eq!(escape("plain, gr\u{fc}n, \u{65e5}\u{672c}"), "plain, gr\u{fc}n, \u{65e5}\u{672c}");
+        assert_eq!(escape("a\u{1b}[31mb"), "a\\u{1b}[31mb");
+        assert_eq!(escape("a\nb\tc\r"), "a\\nb\\tc\\r");
+        assert_eq!(escape("\u{9b}2J\u{7f}\0"), "\\u{9b}2J\\u{7f}\\u{0}");
+        assert_eq!(escape("cod\u{202e}exe"), "cod\\u{202e}exe");
+        for hazard in ('\0'..='\u{e1000}').filter(|c| is_hazard(*c)) {
+            assert!(!escape(&hazard.to_string()).contains(hazard));
+        }
+    }
+
+    #[test]
+    fn quantities_have_units() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(rate(2.0 * 1024.0 * 1024.0), "2.0 MiB/s");
+        assert_eq!(
+            (seconds(119), seconds(120), seconds(7_200)),
+            ("119 s".into(), "2 min".into(), "2 h".into())
+        );
+        assert_eq!(seconds(200_000), "2 d");
+        assert_eq!((counted(1, "asset"), counted(0, "asset")), ("1 asset".into(), "0 assets".into()));
+        assert_eq!(ago("not\u{1b}a time"), "not\\u{1b}a time");
+        assert_eq!(ago("9999-01-01T00:00:00Z"), "just now");
+        assert!(ago("2000-01-01T00:00:00Z").ends_with(" d ago"));
+    }
+}

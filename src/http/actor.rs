@@ -1,0 +1,254 @@
+//! HttpActor: serves the agent's API and page.
+//!
+//! Owns one task, the server, which owns its connections: when the actor ends, however it ends, they are closed. Talks to
+//! nobody by itself; the handlers ask PeersActor, RootSupervisor and the store, each with a time limit.
+//! Bounds: those of [`super::serve`], and [`super::events::STREAMS_MAX`] event streams.
+//! A restart loses open connections. The socket is bound at boot and stays, so new ones wait for the next incarnation
+//! instead of being refused, and watchers of events resume by themselves.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::api;
+use super::events::STREAMS_MAX;
+use super::serve::serve;
+use super::view::{AgentView, ApiState};
+use crate::actor::ActorExit;
+use crate::node::status::ActorDetail;
+
+/// How long requests under way may take once the actor is told to stop. Event streams end at once.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// A bound, listening socket that outlives any server on it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SharedListener(Arc<TcpListener>);
+
+impl SharedListener {
+    /// Binds `addr`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// What the system says: the port is in use, the address is not ours.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self(Arc::new(listener)))
+    }
+
+    /// The address in use, with the port that was taken.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// A duplicate for one server; dropping it leaves this one open.
+    ///
+    /// # Errors
+    /// What the system says: typically too many open files.
+    pub fn duplicate(&self) -> io::Result<tokio::net::TcpListener> {
+        tokio::net::TcpListener::from_std(self.0.try_clone()?)
+    }
+}
+
+/// What HttpActor understands.
+#[derive(Debug)]
+pub enum HttpMsg {
+    /// Its own server task: it has ended, and why. The actor fails, and its supervisor starts it again.
+    ServerEnded(String),
+    /// RootSupervisor: how it is.
+    GetHealth {
+        /// The answer.
+        reply: RpcReplyPort<ActorDetail>,
+    },
+}
+
+/// What an incarnation needs.
+#[derive(Clone)]
+pub struct HttpArgs {
+    /// Where to listen.
+    pub listener: SharedListener,
+    /// What to show.
+    pub view: AgentView,
+}
+
+/// What an incarnation has.
+pub struct HttpState {
+    server: JoinSet<()>,
+    stop: CancellationToken,
+    bound: SocketAddr,
+    streams: Arc<Semaphore>,
+}
+
+/// Serves the agent's API and page.
+pub struct HttpActor;
+
+impl Actor for HttpActor {
+    type Msg = HttpMsg;
+    type State = HttpState;
+    type Arguments = HttpArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let HttpArgs { listener, view } = args;
+        let bound = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let mut server = JoinSet::new();
+        let stopped = stop.clone();
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        let api = ApiState { view, streams: Arc::clone(&streams) };
+        server.spawn(async move {
+            let run = run(listener, api, bound, stopped.clone());
+            let reason = match AssertUnwindSafe(run).catch_unwind().await {
+                Ok(Ok(())) => String::from("it stopped by itself"),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => String::from("it panicked"),
+            };
+            if !stopped.is_cancelled() {
+                // Without an actor there is nobody left to tell.
+                let _ = myself.cast(HttpMsg::ServerEnded(reason));
+            }
+        });
+        Ok(HttpState { server, stop, bound, streams })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            HttpMsg::ServerEnded(reason) => {
+                Err(ActorExit::Transient(format!("the HTTP server on {} ended: {reason}", state.bound))
+                    .into())
+            }
+            HttpMsg::GetHealth { reply } => {
+                let streams = STREAMS_MAX - state.streams.available_permits();
+                let detail = Some(format!("http://{}, event streams: {streams}", state.bound));
+                // Whoever asked may have given up.
+                let _ = reply.send(ActorDetail { detail, ..ActorDetail::default() });
+                Ok(())
+            }
+        }
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.stop.cancel();
+        if tokio::time::timeout(DRAIN_LIMIT, state.server.join_next()).await.is_err() {
+            tracing::info!("closing HTTP connections that did not finish in time");
+            state.server.shutdown().await;
+        }
+        Ok(())
+    }
+}
+
+/// The server, until `stop`.
+async fn run(
+    listener: SharedListener,
+    api: ApiState,
+    bound: SocketAddr,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let listener = listener.duplicate()?;
+    serve(listener, api::router(api, bound), stop.cancelled_owned()).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use iroh::SecretKey;
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+    use crate::actor::ServiceCell;
+    use crate::http::proxy::StoreProxy;
+    use crate::http::view::StoreMode;
+    use crate::node::events::EventLog;
+    use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
+
+    async fn view(dir: &std::path::Path) -> AgentView {
+        let config = EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0 };
+        AgentView {
+            endpoint_id: SecretKey::from_bytes(&[1; 32]).public(),
+            name: "n".into(),
+            version: "0",
+            started: Instant::now(),
+            passphrase_origin: "generated",
+            store_mode: StoreMode::Embedded,
+            store_proxy: StoreProxy::new("http://127.0.0.1:1").unwrap(),
+            store: Arc::new(EmbeddedStore::open(config).await.unwrap()),
+            peers: ServiceCell::new("PeersActor").service_ref(),
+            root: ServiceCell::new("RootSupervisor").service_ref(),
+            events: EventLog::default(),
+            registry: Arc::default(),
+            limits: Arc::from([]),
+            ticket: watch::channel(String::new()).1,
+            discovery: watch::channel(Vec::new()).1,
+            api_token: None,
+            allowed_hosts: Vec::new(),
+        }
+    }
+
+    /// Starts HttpActor and passes on why it failed.
+    struct Parent;
+
+    impl Actor for Parent {
+        type Msg = ();
+        type State = mpsc::Sender<String>;
+        type Arguments = mpsc::Sender<String>;
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<()>,
+            told: Self::State,
+        ) -> Result<Self::State, ActorProcessingErr> {
+            Ok(told)
+        }
+
+        async fn handle_supervisor_evt(
+            &self,
+            _: ActorRef<()>,
+            event: ractor::SupervisionEvent,
+            told: &mut Self::State,
+        ) -> Result<(), ActorProcessingErr> {
+            if let ractor::SupervisionEvent::ActorFailed(_, why) = event {
+                told.send(why.to_string()).await?;
+            }
+            Ok(())
+        }
+    }
+
+    /// A socket that blocks is one that tokio panics on in debug builds: a server task that really dies.
+    #[cfg(debug_assertions)]
+    #[tokio::test]
+    async fn a_server_that_panics_fails_the_actor() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocking = TcpListener::bind("127.0.0.1:0").unwrap();
+        let args = HttpArgs { listener: SharedListener(Arc::new(blocking)), view: view(dir.path()).await };
+        let (told, mut failures) = mpsc::channel(1);
+        let (parent, _) = Actor::spawn(None, Parent, told).await.unwrap();
+        let (_, join) = Actor::spawn_linked(None, HttpActor, args, parent.get_cell()).await.unwrap();
+        let why = tokio::time::timeout(Duration::from_secs(10), failures.recv()).await.unwrap().unwrap();
+        assert!(why.ends_with("ended: it panicked"), "{why}");
+        join.await.unwrap();
+    }
+}

@@ -1,0 +1,404 @@
+//! The agent's API: its routes and what stands in front of them, and the handlers that answer in JSON.
+//!
+//! A handler asks actors and the store, each within [`ASK_TIMEOUT`], and never decides anything itself.
+
+use std::net::SocketAddr;
+
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use iroh::{EndpointAddr, EndpointId};
+use iroh_tickets::endpoint::EndpointTicket;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::envelope::Success;
+use super::extract::JsonBody;
+use super::guard::{GuardSettings, protect};
+use super::shapes::{
+    Alive, DeletionsConfirmed, DialRequest, Dialling, Forgotten, NodeStatus, PeerList, PeerView, Ready,
+    TicketView, TransferList, Verifying, is_running, node_status, visit,
+};
+use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
+use super::{ApiError, ApiResult, events, metrics, page, proxy, token};
+use crate::node::status::ActorStatus;
+use crate::peer::messages::PeersMsg;
+
+/// Longest ticket that is looked at.
+const TICKET_BYTES_MAX: usize = 4096;
+/// Most addresses of one dial request.
+const ADDRS_MAX: usize = 32;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "can-sync agent",
+        description = "State and control of one node. Every JSON answer is `{\"status\":\"success\",\"data\":…}` or \
+            `{\"status\":\"error\",\"error\":…,\"code\":…,\"hint\":…}`."
+    ),
+    tags(
+        (name = "node", description = "This node."),
+        (name = "peers", description = "Other nodes, and what moves between them and this one."),
+        (name = "events", description = "What happens."),
+        (name = "store", description = "The store's own API, as far as the page needs it.")
+    )
+)]
+struct AgentApi;
+
+/// Everything that the agent serves on `bound`.
+pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
+    let settings = GuardSettings {
+        bound_addr: bound,
+        allowed_hosts: state.view.allowed_hosts.clone(),
+        hosts_setting: "allowed_hosts in the configuration",
+    };
+    let (router, openapi) = OpenApiRouter::with_openapi(AgentApi::openapi())
+        .routes(routes!(status))
+        .routes(routes!(list_peers, dial_peer))
+        .routes(routes!(show_peer, forget_peer))
+        .routes(routes!(verify))
+        .routes(routes!(confirm_deletions))
+        .routes(routes!(transfers))
+        .routes(routes!(actors))
+        .routes(routes!(events::events))
+        .routes(routes!(ticket))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(proxy::ingest))
+        .routes(routes!(proxy::list))
+        .routes(routes!(proxy::asset))
+        .split_for_parts();
+    let openapi = axum::routing::get(async move || Json(openapi));
+    let router = router
+        .route("/openapi.json", openapi)
+        .merge(page::routes())
+        .layer(axum::middleware::from_fn_with_state(state.clone(), token::require))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(state);
+    protect(router, settings)
+}
+
+/// How the node is
+#[utoipa::path(
+    get,
+    path = "/status",
+    tag = "node",
+    responses((status = 200, body = Success<NodeStatus>), (status = 503, description = "An actor does not answer."))
+)]
+async fn status(State(state): State<ApiState>) -> ApiResult<Success<NodeStatus>> {
+    let view = &state.view;
+    let (store, peers, tree) = tokio::join!(view.store_status(), view.peers_report(), view.tree());
+    Ok(Success::new(node_status(view, store, peers?, &tree?)))
+}
+
+/// Every known peer
+#[utoipa::path(
+    get,
+    path = "/peers",
+    tag = "peers",
+    responses((status = 200, body = Success<PeerList>), (status = 503, description = "PeersActor does not answer."))
+)]
+async fn list_peers(State(state): State<ApiState>) -> ApiResult<Success<PeerList>> {
+    let report = state.view.peers_report().await?;
+    Ok(Success::new(PeerList { peers: report.peers.into_iter().map(PeerView::from).collect() }))
+}
+
+/// One peer
+#[utoipa::path(
+    get,
+    path = "/peers/{id}",
+    tag = "peers",
+    params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
+    responses(
+        (status = 200, body = Success<PeerView>),
+        (status = 400, description = "That is no endpoint id."),
+        (status = 404, description = "No such peer."),
+        (status = 503, description = "PeersActor does not answer.")
+    )
+)]
+async fn show_peer(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<PeerView>> {
+    let id = parse_endpoint_id(&id)?;
+    let report = state.view.peers_report().await?;
+    let text = id.to_string();
+    let peer = report.peers.into_iter().find(|peer| peer.endpoint_id == text);
+    peer.map(|peer| Success::new(peer.into())).ok_or_else(|| unknown_peer(id))
+}
+
+/// Connect to a peer now, and remember it
+#[utoipa::path(
+    post,
+    path = "/peers",
+    tag = "peers",
+    request_body(content = DialRequest, example = json!({ "ticket": "endpointa…" })),
+    responses(
+        (status = 202, body = Success<Dialling>, description = "The dial is under way; `GET /peers/{id}` shows its fate."),
+        (status = 400, description = "The ticket, id or address makes no sense."),
+        (status = 409, description = "It is not dialled, and why."),
+        (status = 415, description = "The body is not JSON."),
+        (status = 503, description = "PeersActor does not answer.")
+    )
+)]
+async fn dial_peer(
+    State(state): State<ApiState>,
+    JsonBody(request): JsonBody<DialRequest>,
+) -> ApiResult<(StatusCode, Success<Dialling>)> {
+    let addr = parse_dial(&request)?;
+    if addr.id == state.view.endpoint_id {
+        let hint = "take the ticket from another machine: `can-sync id` prints it there";
+        return Err(ApiError::bad_request("own_ticket", "that is this node itself", hint));
+    }
+    let endpoint_id = addr.id.to_string();
+    let answer = ask(&state.view.peers, PEERS, |reply| PeersMsg::DialPeer { addr, reply }).await?;
+    answer.map_err(|why| {
+        let hint = "GET /peers shows what is connected";
+        ApiError::new(StatusCode::CONFLICT, "not_dialled", format!("the peer is not dialled: {why}"), hint)
+    })?;
+    Ok((StatusCode::ACCEPTED, Success::new(Dialling { endpoint_id })))
+}
+
+/// Forget a peer and close its session
+#[utoipa::path(
+    delete,
+    path = "/peers/{id}",
+    tag = "peers",
+    params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
+    responses(
+        (status = 200, body = Success<Forgotten>),
+        (status = 400, description = "That is no endpoint id."),
+        (status = 404, description = "No such peer."),
+        (status = 503, description = "PeersActor does not answer.")
+    )
+)]
+async fn forget_peer(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Forgotten>> {
+    let endpoint_id = parse_endpoint_id(&id)?;
+    let forget = |reply| PeersMsg::ForgetPeer { endpoint_id, reply };
+    if ask(&state.view.peers, PEERS, forget).await? {
+        Ok(Success::new(Forgotten { endpoint_id: endpoint_id.to_string() }))
+    } else {
+        Err(unknown_peer(endpoint_id))
+    }
+}
+
+/// Compare with every connected peer afresh
+#[utoipa::path(
+    post,
+    path = "/verify",
+    tag = "peers",
+    responses(
+        (status = 202, body = Success<Verifying>, description = "Under way; `/status` shows `reconciling` until it is done."),
+        (status = 503, description = "PeersActor is not running.")
+    )
+)]
+async fn verify(State(state): State<ApiState>) -> ApiResult<(StatusCode, Success<Verifying>)> {
+    state.view.peers.cast(PeersMsg::Verify).map_err(|error| unavailable(PEERS, error))?;
+    Ok((StatusCode::ACCEPTED, Success::new(Verifying { state: "reconciling" })))
+}
+
+/// Let the peers' deletions through that were held back because they are many
+#[utoipa::path(
+    post,
+    path = "/deletions/confirm",
+    tag = "peers",
+    responses(
+        (status = 200, body = Success<DeletionsConfirmed>, description = "They are applied now, and so is what comes within an hour."),
+        (status = 503, description = "PeersActor does not answer.")
+    )
+)]
+async fn confirm_deletions(State(state): State<ApiState>) -> ApiResult<Success<DeletionsConfirmed>> {
+    let confirm = |reply| PeersMsg::ConfirmDeletions { reply };
+    let released = ask(&state.view.peers, PEERS, confirm).await?;
+    Ok(Success::new(DeletionsConfirmed { released }))
+}
+
+/// What moves now
+#[utoipa::path(
+    get,
+    path = "/transfers",
+    tag = "peers",
+    responses((status = 200, body = Success<TransferList>), (status = 503, description = "PeersActor does not answer."))
+)]
+async fn transfers(State(state): State<ApiState>) -> ApiResult<Success<TransferList>> {
+    let transfers = state.view.transfers().await?;
+    Ok(Success::new(TransferList { transfers: transfers.into_iter().map(Into::into).collect() }))
+}
+
+/// The supervision tree
+#[utoipa::path(
+    get,
+    path = "/actors",
+    tag = "node",
+    responses(
+        (status = 200, body = Success<Object>, description = "Each actor: `id, kind, label, state, restarts, \
+            uptime_secs, queued, last_error, detail, children`."),
+        (status = 503, description = "RootSupervisor does not answer.")
+    )
+)]
+async fn actors(State(state): State<ApiState>) -> ApiResult<Success<ActorStatus>> {
+    state.view.tree().await.map(Success::new)
+}
+
+/// Our own ticket
+#[utoipa::path(
+    get,
+    path = "/ticket",
+    tag = "node",
+    responses((status = 200, body = Success<TicketView>), (status = 503, description = "There is no address yet."))
+)]
+async fn ticket(State(state): State<ApiState>) -> ApiResult<Success<TicketView>> {
+    let ticket = state.view.ticket.borrow().clone();
+    if ticket.is_empty() {
+        let hint = "try again in a second";
+        let message = "this node does not know an address of its own yet";
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no_address", message, hint));
+    }
+    Ok(Success::new(TicketView { endpoint_id: state.view.endpoint_id.to_string(), ticket }))
+}
+
+/// Whether the process is alive
+#[utoipa::path(get, path = "/healthz", tag = "node", responses((status = 200, body = Success<Alive>)))]
+async fn healthz() -> Success<Alive> {
+    Success::new(Alive { alive: true })
+}
+
+/// Whether the node can do its work: the store answers and takes writes, and every actor runs
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "node",
+    responses((status = 200, body = Success<Ready>), (status = 503, description = "Why not, all reasons in one sentence."))
+)]
+async fn readyz(State(state): State<ApiState>) -> Response {
+    let reasons = not_ready(&state.view).await;
+    if reasons.is_empty() {
+        return Success::new(Ready { ready: true }).into_response();
+    }
+    let hint = "GET /status and GET /actors say more";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reasons.join("; "), hint).into_response()
+}
+
+async fn not_ready(view: &AgentView) -> Vec<String> {
+    let (store, peers, tree) = tokio::join!(view.store_status(), view.peers_report(), view.tree());
+    let mut reasons = Vec::new();
+    match store {
+        Ok(status) => reasons.extend(status.read_only.map(|why| format!("the store takes no writes: {why}"))),
+        Err(why) => reasons.push(why),
+    }
+    reasons.extend(peers.err().map(|error| error.message));
+    match tree {
+        Ok(tree) => visit(&tree, 0, &mut |actor, depth| {
+            // A session that restarts is no reason to call the whole node unready.
+            if depth <= 1 && !is_running(actor) {
+                reasons.push(format!("{} is {}", actor.kind, actor.state.name()));
+            }
+        }),
+        Err(error) => reasons.push(error.message),
+    }
+    reasons
+}
+
+fn unknown_peer(id: EndpointId) -> ApiError {
+    let message = format!("no peer {id} is known");
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_peer", message, "GET /peers lists those that are")
+}
+
+fn parse_endpoint_id(text: &str) -> ApiResult<EndpointId> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(80).collect();
+        ApiError::bad_request(
+            "invalid_endpoint_id",
+            format!("'{shown}' is no endpoint id"),
+            "an endpoint id has 64 hexadecimal digits: `can-sync id` prints a node's own",
+        )
+    })
+}
+
+fn parse_dial(request: &DialRequest) -> ApiResult<EndpointAddr> {
+    const EITHER: &str = r#"send {"ticket":"…"}, or {"endpoint_id":"…","addrs":["1.2.3.4:5678"]}"#;
+    match request {
+        DialRequest { ticket: Some(ticket), endpoint_id: None, addrs } if addrs.is_empty() => {
+            parse_ticket(ticket)
+        }
+        DialRequest { ticket: None, endpoint_id: Some(id), addrs } => {
+            let id = parse_endpoint_id(id)?;
+            if addrs.len() > ADDRS_MAX {
+                let message = format!("{} addresses are too many", addrs.len());
+                let hint = format!("send at most {ADDRS_MAX}");
+                return Err(ApiError::bad_request("too_many_addrs", message, hint));
+            }
+            addrs
+                .iter()
+                .try_fold(EndpointAddr::new(id), |addr, text| Ok(addr.with_ip_addr(parse_addr(text)?)))
+        }
+        DialRequest { .. } => {
+            Err(ApiError::bad_request("invalid_dial", "it takes either a ticket or an endpoint id", EITHER))
+        }
+    }
+}
+
+fn parse_ticket(text: &str) -> ApiResult<EndpointAddr> {
+    let text = text.trim();
+    let refuse = |why: String| {
+        ApiError::bad_request(
+            "invalid_ticket",
+            format!("that is no ticket: {why}"),
+            "copy the whole text that `can-sync id` prints on the other machine",
+        )
+    };
+    if text.len() > TICKET_BYTES_MAX {
+        return Err(refuse(format!("it is longer than {TICKET_BYTES_MAX} bytes")));
+    }
+    let ticket: EndpointTicket =
+        text.parse().map_err(|error: iroh_tickets::ParseError| refuse(error.to_string()))?;
+    Ok(ticket.into())
+}
+
+fn parse_addr(text: &str) -> ApiResult<SocketAddr> {
+    let addr: Option<SocketAddr> = text.parse().ok().filter(|addr: &SocketAddr| addr.port() != 0);
+    addr.ok_or_else(|| {
+        let shown: String = text.chars().take(80).collect();
+        ApiError::bad_request(
+            "invalid_address",
+            format!("'{shown}' is no address"),
+            "an address is IP:port, such as 192.0.2.7:4433 or [2001:db8::7]:4433",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use iroh::SecretKey;
+
+    use super::*;
+
+    fn request(ticket: Option<&str>, id: Option<&str>, addrs: &[&str]) -> DialRequest {
+        DialRequest {
+            ticket: ticket.map(Into::into),
+            endpoint_id: id.map(Into::into),
+            addrs: addrs.iter().map(|&addr| addr.into()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_dial_request_is_a_ticket_or_an_address() {
+        let id = SecretKey::from_bytes(&[7; 32]).public();
+        let addr = EndpointAddr::new(id).with_ip_addr("192.0.2.7:4433".parse().unwrap());
+        let ticket = EndpointTicket::new(addr.clone()).to_string();
+        let id = id.to_string();
+        assert_eq!(parse_dial(&request(Some(&format!(" {ticket}\n")), None, &[])).unwrap(), addr);
+        assert_eq!(parse_dial(&request(None, Some(&id), &["192.0.2.7:4433"])).unwrap(), addr);
+        assert_eq!(parse_dial(&request(None, Some(&id), &[])).unwrap(), EndpointAddr::new(addr.id));
+
+        let code = |request: &DialRequest| parse_dial(request).unwrap_err().code;
+        assert_eq!(code(&request(None, None, &[])), "invalid_dial");
+        assert_eq!(code(&request(Some(&ticket), Some(&id), &[])), "invalid_dial");
+        assert_eq!(code(&request(Some(&ticket[..20]), None, &[])), "invalid_ticket");
+        assert_eq!(code(&request(Some(&"x".repeat(5000)), None, &[])), "invalid_ticket");
+        assert_eq!(code(&request(None, Some("abc"), &[])), "invalid_endpoint_id");
+        assert_eq!(code(&request(None, Some(&id), &["192.0.2.7"])), "invalid_address");
+        assert_eq!(code(&request(None, Some(&id), &["192.0.2.7:0"])), "invalid_address");
+        assert_eq!(code(&request(None, Some(&id), &["1.1.1.1:1"; 33])), "too_many_addrs");
+    }
+}

@@ -1,0 +1,368 @@
+// Keeps the page fresh: fetches the parts that the node renders and swaps in those that changed, at once when the node
+// tells of an event, else every few seconds. Nothing from the node is ever built into markup here.
+"use strict";
+
+const REFRESH_MS = 2000;
+const SOON_MS = 150;
+const SAMPLES = 60;
+
+const byId = (id) => document.getElementById(id);
+
+// ---- asking the node ----
+
+async function ask(path, options) {
+  const answer = await fetch(path, { cache: "no-store", credentials: "same-origin", ...options });
+  if (answer.status === 401 && !byId("sign-in")) location.reload();
+  return answer;
+}
+
+async function askJson(path, method, body) {
+  const options = { method };
+  if (body !== undefined) {
+    options.headers = { "Content-Type": "application/json" };
+    options.body = JSON.stringify(body);
+  }
+  const answer = await ask(path, options);
+  if (answer.ok) return answer.status === 204 ? null : (await answer.json()).data;
+  throw new Error(await explain(answer));
+}
+
+async function explain(answer) {
+  return sentence(await answer.text(), answer.status);
+}
+
+function sentence(text, status) {
+  try {
+    const { error, hint } = JSON.parse(text);
+    return [error, hint].filter(Boolean).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`).join(" ");
+  } catch {
+    return `The node answered ${status}.`;
+  }
+}
+
+// ---- swapping parts ----
+
+// What each part was when it was swapped in, without the words of its times, which change all the time by themselves.
+const swapped = new Map();
+const withoutTimes = (html) => html.replace(/(<time [^>]*>)[^<]*/g, "$1");
+
+function swap(html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html");
+  for (const part of fresh.querySelectorAll("[data-live]")) {
+    const old = byId(part.id);
+    if (!old) continue;
+    for (const { name, value } of part.attributes) old.setAttribute(name, value);
+    const content = withoutTimes(part.innerHTML);
+    if (swapped.get(part.id) === content || isSelected(old)) continue;
+    swapped.set(part.id, content);
+    const scrolled = old.querySelector(".scroll")?.scrollLeft;
+    const focused = old.contains(document.activeElement) ? target(document.activeElement) : null;
+    old.replaceChildren(...part.childNodes);
+    if (scrolled) old.querySelector(".scroll")?.scrollTo({ left: scrolled });
+    if (focused) [...old.querySelectorAll("a, button")].find((e) => target(e) === focused)?.focus({ preventScroll: true });
+  }
+  tellTimes();
+}
+
+// What a link or button is about: the same before and after a swap.
+function target(element) {
+  return element.dataset.forget ?? element.getAttribute("href");
+}
+
+// A part in which someone selects text stays as it is until they are done.
+function isSelected(part) {
+  const selection = getSelection();
+  return !selection.isCollapsed && selection.containsNode(part, true);
+}
+
+let refreshing = false;
+let again = false;
+let shownSeq = null;
+
+async function refresh() {
+  if (refreshing) {
+    again = true;
+    return;
+  }
+  refreshing = true;
+  try {
+    const answer = await ask("/page/live");
+    if (!answer.ok) throw new Error(await explain(answer));
+    swap(await answer.text());
+    byId("offline").hidden = true;
+    sample();
+    const { seq } = byId("node").dataset;
+    if (shownSeq !== null && seq !== shownSeq) swap(await (await ask("/page/recent")).text());
+    shownSeq = seq;
+  } catch {
+    byId("offline").hidden = false;
+  } finally {
+    refreshing = false;
+    if (again) {
+      again = false;
+      soon();
+    }
+  }
+}
+
+let pending = null;
+function soon() {
+  pending ??= setTimeout(() => {
+    pending = null;
+    refresh();
+  }, SOON_MS);
+}
+
+// ---- times ----
+
+function ago(ms) {
+  const secs = Math.max(0, Math.floor((Date.now() - skewMs - ms) / 1000));
+  if (secs === 0) return "now";
+  if (secs < 60) return `${secs}s ago`;
+  if (secs < 3600) return `${Math.floor(secs / 60)}m ago`;
+  if (secs < 86400) return `${Math.floor(secs / 3600)}h ago`;
+  return `${Math.floor(secs / 86400)}d ago`;
+}
+
+// How far this machine's clock is ahead of the node's; less than a few seconds is only the way here.
+let skewMs = 0;
+
+function tellTimes() {
+  const ahead = Date.now() - Number(byId("head").dataset.now);
+  if (Math.abs(ahead) > 30000 && Math.abs(ahead - skewMs) > 30000) skewMs = ahead;
+  for (const time of document.querySelectorAll("time")) {
+    const ms = Number(time.dataset.ms ?? Date.parse(time.dateTime));
+    if (!Number.isFinite(ms)) continue;
+    const text = ago(ms);
+    if (time.textContent !== text) time.textContent = text;
+    time.title = new Date(ms).toLocaleString();
+  }
+}
+
+// ---- the graph ----
+
+const samples = [];
+
+function sample() {
+  const { send, receive } = byId("traffic").dataset;
+  samples.push({ at: Date.now(), send: Number(send), receive: Number(receive) });
+  const since = Date.now() - SAMPLES * REFRESH_MS;
+  while (samples.length > 1 && samples[0].at < since) samples.shift();
+  const top = Math.max(1024, ...samples.map((s) => Math.max(s.send, s.receive)));
+  const x = (s) => (240 * (1 - (Date.now() - s.at) / (SAMPLES * REFRESH_MS))).toFixed(1);
+  const y = (rate) => (62 - (60 * rate) / top).toFixed(1);
+  const points = (key) => samples.map((s) => `${x(s)},${y(s[key])}`).join(" ");
+  const graph = byId("graph");
+  graph.querySelector(".line.receive").setAttribute("points", points("receive"));
+  graph.querySelector(".line.send").setAttribute("points", points("send"));
+  const area = `M${x(samples[0])},64 L${points("receive").replaceAll(" ", " L")} L${x(samples.at(-1))},64 Z`;
+  graph.querySelector(".area").setAttribute("d", area);
+  byId("graph-max").textContent = `top ${bytes(top)}/s`;
+}
+
+function bytes(count) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let unit = 0;
+  while (count >= 1000 && unit < units.length - 1) {
+    count /= 1000;
+    unit += 1;
+  }
+  return `${unit === 0 ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;
+}
+
+// ---- adding files ----
+
+const queue = [];
+let uploading = false;
+
+function add(files) {
+  for (const file of files) {
+    const row = document.createElement("li");
+    const name = document.createElement("bdi");
+    name.textContent = `${file.name} (${bytes(file.size)})`;
+    const progress = document.createElement("progress");
+    progress.max = 1;
+    progress.value = 0;
+    progress.setAttribute("aria-label", file.name);
+    row.append(name, progress);
+    byId("uploads").append(row);
+    queue.push({ file, row, progress });
+  }
+  uploadNext();
+}
+
+function uploadNext() {
+  if (uploading) return;
+  const next = queue.shift();
+  if (!next) return;
+  uploading = true;
+  const { file, row, progress } = next;
+  const form = new FormData();
+  // Fields before the file: the store can then take the file as it streams in.
+  if (file.type) form.append("mime_type", file.type);
+  form.append("filename", file.name);
+  form.append("file", file, file.name);
+  const request = new XMLHttpRequest();
+  const done = (mood, text) => {
+    const result = document.createElement("span");
+    result.className = mood;
+    result.textContent = text;
+    progress.replaceWith(result);
+    if (mood === "good") setTimeout(() => row.remove(), 5000);
+    uploading = false;
+    soon();
+    uploadNext();
+  };
+  request.upload.onprogress = (event) => {
+    if (event.lengthComputable) progress.value = event.loaded / event.total;
+  };
+  request.onload = () => {
+    if (request.status === 201) done("good", "stored");
+    else if (request.status === 200) done("good", "was there already");
+    else done("bad", sentence(request.responseText, request.status));
+  };
+  request.onerror = () => done("bad", "The connection broke off.");
+  request.open("POST", "/store/ingest");
+  request.send(form);
+}
+
+function watchDrops() {
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  const mark = (on) => document.body.classList.toggle("dropping", on);
+  document.addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    mark(true);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) mark(false);
+  });
+  document.addEventListener("drop", (event) => {
+    mark(false);
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    add(event.dataTransfer.files);
+  });
+  byId("files").addEventListener("change", (event) => {
+    add(event.target.files);
+    event.target.value = "";
+  });
+}
+
+// ---- buttons and forms ----
+
+function say(element, mood, text) {
+  element.className = `result ${mood}`;
+  element.textContent = text;
+}
+
+async function onDial(event) {
+  event.preventDefault();
+  const form = event.target;
+  const result = byId("dial-result");
+  const button = form.querySelector("button");
+  button.disabled = true;
+  try {
+    const { endpoint_id } = await askJson("/peers", "POST", { ticket: form.ticket.value.trim() });
+    say(result, "good", `Connecting to ${endpoint_id.slice(0, 10)}…`);
+    form.reset();
+  } catch (error) {
+    say(result, "bad", error.message);
+  } finally {
+    button.disabled = false;
+    soon();
+  }
+}
+
+async function onCopy(button) {
+  const input = byId(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(input.value);
+  } catch {
+    // Without a secure context there is no clipboard: select, so that the usual keys copy it.
+    input.select();
+    return;
+  }
+  const label = button.textContent;
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = label), 1500);
+}
+
+async function onForget(button) {
+  if (!confirm("Forget this peer and close its session?")) return;
+  button.blur();
+  try {
+    await askJson(`/peers/${encodeURIComponent(button.dataset.forget)}`, "DELETE");
+  } catch (error) {
+    alert(error.message);
+  }
+  soon();
+}
+
+async function onVerify(button) {
+  button.disabled = true;
+  try {
+    await askJson("/verify", "POST");
+  } catch (error) {
+    alert(error.message);
+  }
+  button.disabled = false;
+  soon();
+}
+
+async function onSignIn(event) {
+  event.preventDefault();
+  try {
+    await askJson("/session", "POST", { token: event.target.token.value.trim() });
+    location.reload();
+  } catch (error) {
+    say(byId("sign-in-result"), "bad", error.message);
+  }
+}
+
+// ---- start ----
+
+function watchEvents() {
+  const source = new EventSource("/events");
+  for (const name of [
+    "hello", "reset", "peer_connected", "peer_lost", "asset_received", "asset_failed", "in_sync", "actor_restarted",
+  ]) {
+    source.addEventListener(name, soon);
+  }
+  source.addEventListener("hello", (event) => {
+    // The node was started again, perhaps as a newer version: so is the page.
+    if (JSON.parse(event.data).boot !== document.body.dataset.boot) location.reload();
+  });
+  source.onerror = () => {
+    soon();
+    // A browser tries again by itself unless the answer was an error.
+    if (source.readyState === EventSource.CLOSED) setTimeout(watchEvents, 5000);
+  };
+}
+
+function start() {
+  const signIn = byId("sign-in");
+  if (signIn) {
+    signIn.addEventListener("submit", onSignIn);
+    return;
+  }
+  byId("dial").addEventListener("submit", onDial);
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.copy) onCopy(button);
+    else if (button.dataset.forget) onForget(button);
+    else if (button.id === "verify") onVerify(button);
+  });
+  watchDrops();
+  watchEvents();
+  tellTimes();
+  refresh();
+  setInterval(() => {
+    if (!document.hidden) refresh();
+  }, REFRESH_MS);
+  setInterval(tellTimes, 1000);
+  document.addEventListener("visibilitychange", soon);
+}
+
+start();

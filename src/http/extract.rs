@@ -1,0 +1,256 @@
+//! What handlers take out of a request, each refusal in the envelope and each body bounded in size and time.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::http::request::Parts;
+use bytes::BytesMut;
+use futures::StreamExt;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+
+use super::envelope::{ApiError, ApiResult};
+use crate::record::ContentHash;
+
+/// Most bytes of a body that is not the content of a file.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long a body may take to make progress.
+pub const BODY_STALL: Duration = Duration::from_secs(30);
+
+/// The parameters of a query. One that is not asked for is ignored; an empty one counts as absent.
+#[derive(Debug, Default)]
+pub struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Query(mut pairs) = query.map_err(|error| {
+            ApiError::bad_request(
+                "invalid_query",
+                error.body_text(),
+                "encode parameters as name=value&name=value",
+            )
+        })?;
+        pairs.retain(|(_, value)| !value.is_empty());
+        Ok(Self(pairs))
+    }
+}
+
+impl Params {
+    /// The value of a parameter that may be there once.
+    ///
+    /// # Errors
+    /// It is there more than once.
+    pub fn one(&self, name: &str) -> ApiResult<Option<&str>> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            (_, Some(_)) => Err(ApiError::invalid_parameter(name, "is there twice", "give it once")),
+        }
+    }
+
+    /// As [`Params::one`], owned.
+    ///
+    /// # Errors
+    /// It is there more than once.
+    pub fn text(&self, name: &str) -> ApiResult<Option<String>> {
+        Ok(self.one(name)?.map(ToOwned::to_owned))
+    }
+
+    /// The values of a parameter that may be repeated, or hold several values separated by commas.
+    pub fn many(&self, name: &str) -> impl Iterator<Item = &str> {
+        let values = self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str());
+        values.flat_map(|value| value.split(',')).map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// It is none, or there more than once.
+    pub fn number(&self, name: &str) -> ApiResult<Option<u64>> {
+        let not_a_number =
+            |_| ApiError::invalid_parameter(name, "is not a whole number", "give a number such as 50");
+        self.one(name)?.map(|value| value.parse().map_err(not_a_number)).transpose()
+    }
+
+    /// How many results are wanted: `default` unless given, at most `max`.
+    ///
+    /// # Errors
+    /// It is zero or no number.
+    pub fn limit(&self, default: usize, max: usize) -> ApiResult<usize> {
+        match self.number("limit")? {
+            None => Ok(default),
+            Some(0) => Err(ApiError::invalid_parameter("limit", "is zero", format!("give 1 to {max}"))),
+            Some(limit) => Ok(usize::try_from(limit).unwrap_or(max).min(max)),
+        }
+    }
+
+    /// Hashes, repeated or separated by commas; at most `max`.
+    ///
+    /// # Errors
+    /// One is malformed, or there are too many.
+    pub fn hashes(&self, name: &str, max: usize) -> ApiResult<Vec<ContentHash>> {
+        let hashes = self.many(name).map(parse_hash).collect::<ApiResult<Vec<_>>>()?;
+        if hashes.len() > max {
+            let problem = format!("names {} hashes", hashes.len());
+            return Err(ApiError::invalid_parameter(
+                name,
+                problem,
+                format!("ask for at most {max} at a time"),
+            ));
+        }
+        Ok(hashes)
+    }
+
+    /// A point in time: RFC 3339, or milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// It is neither, lies before 1970, or is there more than once.
+    pub fn time_ms(&self, name: &str) -> ApiResult<Option<u64>> {
+        let Some(value) = self.one(name)? else { return Ok(None) };
+        if let Ok(ms) = value.parse() {
+            return Ok(Some(ms));
+        }
+        // An offset such as +01:00 that was not escaped arrives with a space.
+        let time = value.parse::<Timestamp>().or_else(|_| value.replace(' ', "+").parse());
+        let ms = time.ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());
+        let hint = "give a time such as 2026-11-20T12:00:00Z, or milliseconds since 1970";
+        ms.map(Some).ok_or_else(|| ApiError::invalid_parameter(name, "is not a time since 1970", hint))
+    }
+}
+
+fn parse_hash(text: &str) -> ApiResult<ContentHash> {
+    text.parse().map_err(|error: crate::record::ParseIdError| {
+        ApiError::bad_request(
+            "invalid_hash",
+            error.to_string(),
+            "a hash is the SHA-256 of the content in hexadecimal",
+        )
+    })
+}
+
+/// The content hash in a path: `/asset/{hash}`.
+#[derive(Clone, Copy, Debug)]
+pub struct HashPath(pub ContentHash);
+
+impl<S: Send + Sync> FromRequestParts<S> for HashPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => parse_hash(&text).map(Self),
+            // Escapes that decode to something other than text.
+            Err(_) => parse_hash("").map(Self),
+        }
+    }
+}
+
+/// A JSON object as body, with its content type.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> ApiResult<Self> {
+        // A browser asks the server first before it sends this type to another origin, and we never agree.
+        if !has_content_type(request.headers(), "application/json") {
+            return Err(ApiError::unsupported_media_type("application/json"));
+        }
+        let body = collect(request.into_body(), BODY_BYTES_MAX).await?;
+        // An array would be taken for the fields in their order.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(invalid_json(&"it is no object"));
+        }
+        serde_json::from_slice(&body).map(Self).map_err(|error| invalid_json(&error))
+    }
+}
+
+fn invalid_json(problem: &dyn Display) -> ApiError {
+    let hint = "/openapi.json describes the body of every request";
+    ApiError::bad_request("invalid_json", format!("the JSON body is not what is expected: {problem}"), hint)
+}
+
+/// Whether the body is said to be of this media type, whatever its parameters.
+pub fn has_content_type(headers: &HeaderMap, expected: &str) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(expected))
+}
+
+/// Reads a body of at most `max` bytes.
+///
+/// # Errors
+/// 413 when it is longer, 408 when it stalls, 400 when it is cut.
+pub async fn collect(body: Body, max: usize) -> ApiResult<BytesMut> {
+    let mut body = body.into_data_stream();
+    let mut collected = BytesMut::new();
+    while let Some(chunk) = progress(body.next()).await? {
+        let chunk = chunk.map_err(cut)?;
+        if collected.len() + chunk.len() > max {
+            return Err(ApiError::body_too_large(format!("the body is longer than {max} bytes")));
+        }
+        collected.extend_from_slice(&chunk);
+    }
+    Ok(collected)
+}
+
+/// Waits for the next piece of a body.
+///
+/// # Errors
+/// 408 after [`BODY_STALL`].
+pub async fn progress<T>(next: impl Future<Output = T>) -> ApiResult<T> {
+    tokio::time::timeout(BODY_STALL, next).await.map_err(|_| ApiError::stalled())
+}
+
+/// A body that ended before its end. The client is usually gone and sees none of this.
+pub fn cut(error: impl Display) -> ApiError {
+    ApiError::bad_request(
+        "body_cut",
+        format!("the body of the request was cut off: {error}"),
+        "send it again",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(pairs: &[(&str, &str)]) -> Params {
+        Params(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn values_are_repeated_or_separated_by_commas() {
+        let params = params(&[("tags", "a, b,"), ("tag", "x"), ("tags", "c")]);
+        assert_eq!(params.many("tags").collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert!(params.one("tags").is_err());
+        assert_eq!(params.one("tag").unwrap(), Some("x"));
+        assert_eq!(params.one("none").unwrap(), None);
+    }
+
+    #[test]
+    fn times() {
+        let ms = |text: &str| params(&[("from", text)]).time_ms("from").ok().flatten();
+        assert_eq!(ms("1500"), Some(1_500));
+        assert_eq!(ms("1970-01-01T00:00:01.250Z"), Some(1_250));
+        assert_eq!(ms("1970-01-01T01:00:01+01:00"), Some(1_000));
+        assert_eq!(ms("1970-01-01T01:00:01 01:00"), Some(1_000));
+        for bad in ["yesterday", "1969-01-01T00:00:00Z", "-1", "2026-13-01T00:00:00Z"] {
+            assert_eq!(ms(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits() {
+        let limit = |text: &str| params(&[("limit", text)]).limit(50, 1_000).ok();
+        assert_eq!((limit("1"), limit("1000"), limit("5000")), (Some(1), Some(1_000), Some(1_000)));
+        assert_eq!((limit("0"), limit("-1"), limit("x")), (None, None, None));
+        assert_eq!(params(&[]).limit(50, 1_000).ok(), Some(50));
+    }
+}

@@ -1,0 +1,273 @@
+//! `GET /metrics`: the node's figures in the `OpenMetrics` text format, which Prometheus reads, followed by iroh's own.
+//!
+//! What cannot be had in time is left out, and `can_sync_part_up` says so: a scrape never fails because one actor hangs.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use iroh::Endpoint;
+use iroh_metrics::Registry;
+
+use super::shapes::{is_running, visit};
+use super::view::{AgentView, ApiState};
+use crate::node::status::ActorStatus;
+use crate::peer::report::{PeerReport, PeerState, PeersReport, SyncState};
+use crate::store::StoreStatus;
+
+/// Peers with series of their own: as many as there may be connections.
+const PEERS_MAX: usize = 64;
+/// What the answer says it is.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A registry with the endpoint's own metrics, each under the prefix `iroh_`.
+#[must_use]
+pub fn endpoint_registry(endpoint: &Endpoint) -> Arc<Registry> {
+    let mut registry = Registry::default();
+    registry.sub_registry_with_prefix("iroh").register_all(endpoint.metrics());
+    Arc::new(registry)
+}
+
+/// Figures for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "node",
+    responses((status = 200, content_type = "application/openmetrics-text", body = String))
+)]
+pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse {
+    let view = &state.view;
+    let (store, peers, tree, process) =
+        tokio::join!(view.store_status(), view.peers_report(), view.tree(), Process::read());
+    let mut out = Exposition::default();
+    node(&mut out, view);
+    up(&mut out, [("store", store.is_ok()), ("peers", peers.is_ok()), ("actors", tree.is_ok())]);
+    if let Ok(status) = &store {
+        store_figures(&mut out, status);
+    }
+    if let Ok(report) = &peers {
+        peer_figures(&mut out, report);
+    }
+    if let Ok(tree) = &tree {
+        actor_figures(&mut out, tree);
+    }
+    process.write(&mut out);
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], out.finish(&view.registry))
+}
+
+fn node(out: &mut Exposition, view: &AgentView) {
+    out.family("can_sync_build", "info", "Version of the program and identity of the node.");
+    let id = view.endpoint_id.to_string();
+    out.sample(
+        "can_sync_build_info",
+        &[("version", view.version), ("endpoint_id", &id), ("name", &view.name)],
+        1,
+    );
+    out.gauge("can_sync_uptime_seconds", "Seconds since the start.", view.started.elapsed().as_secs());
+    if !view.limits.is_empty() {
+        out.family("can_sync_limit", "gauge", "Configured limits.");
+        for (name, value) in view.limits.iter() {
+            out.sample("can_sync_limit", &[("name", name)], value);
+        }
+    }
+    out.family("can_sync_channel_found", "gauge", "Peers that each way of finding peers has led to.");
+    for channel in view.discovery.borrow().iter() {
+        out.sample("can_sync_channel_found", &[("channel", channel.name)], channel.found);
+    }
+}
+
+fn up(out: &mut Exposition, parts: [(&str, bool); 3]) {
+    out.family("can_sync_part_up", "gauge", "Whether this part of the node answered for this scrape.");
+    for (part, up) in parts {
+        out.sample("can_sync_part_up", &[("part", part)], u8::from(up));
+    }
+}
+
+fn store_figures(out: &mut Exposition, status: &StoreStatus) {
+    let StoreStatus { assets, bytes, seq, read_only } = status;
+    out.gauge("can_sync_store_assets", "Live assets.", assets);
+    out.gauge("can_sync_store_bytes", "Sum of the sizes of live assets.", bytes);
+    out.gauge("can_sync_store_seq", "Number of the store's last change.", seq);
+    out.gauge("can_sync_store_writable", "Whether the store takes writes.", u8::from(read_only.is_none()));
+}
+
+fn peer_figures(out: &mut Exposition, report: &PeersReport) {
+    let sync = &report.sync;
+    out.gauge("can_sync_in_sync", "Whether nothing is missing.", u8::from(sync.state == SyncState::InSync));
+    out.gauge(
+        "can_sync_missing_assets",
+        "Assets that a peer has and that are wanted and not here.",
+        sync.missing,
+    );
+    out.gauge("can_sync_missing_bytes", "Bytes of those.", sync.missing_bytes);
+    out.gauge("can_sync_receive_bytes_per_second", "Content received from all peers, lately.", sync.rate);
+    out.gauge("can_sync_peers_connected", "Peers with a session.", report.connected());
+    out.gauge("can_sync_peers_known", "Peers in all.", report.peers.len());
+    let connected: Vec<&PeerReport> =
+        report.peers.iter().filter(|peer| is_connected(peer.state)).take(PEERS_MAX).collect();
+    let mut per_peer = |name: &str, kind: &str, help: &str, value: &dyn Fn(&PeerReport) -> Option<f64>| {
+        out.family(name, kind, help);
+        let sample = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        for peer in &connected {
+            if let Some(value) = value(peer) {
+                out.sample(&sample, &[("endpoint_id", &peer.endpoint_id)], value);
+            }
+        }
+    };
+    per_peer("can_sync_peer_sent_bytes", "counter", "Content sent to a peer.", &|p| {
+        Some(float(p.bytes_sent))
+    });
+    per_peer("can_sync_peer_received_bytes", "counter", "Content received from a peer.", &|p| {
+        Some(float(p.bytes_received))
+    });
+    per_peer("can_sync_peer_missing_here", "gauge", "Assets that are wanted from a peer.", &|p| {
+        Some(float(p.missing_here))
+    });
+    per_peer("can_sync_peer_missing_there", "gauge", "Assets that a peer has not confirmed.", &|p| {
+        Some(float(p.missing_there))
+    });
+    per_peer("can_sync_peer_rtt_seconds", "gauge", "Round trip to a peer.", &|p| {
+        p.rtt_ms.map(|ms| ms / 1000.0)
+    });
+}
+
+fn is_connected(state: PeerState) -> bool {
+    match state {
+        PeerState::Reconciling | PeerState::Syncing | PeerState::InSync => true,
+        PeerState::Waiting | PeerState::Connecting | PeerState::BackingOff => false,
+    }
+}
+
+fn actor_figures(out: &mut Exposition, tree: &ActorStatus) {
+    // By kind: one series per session would grow with every peer that ever connected.
+    let mut kinds: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+    visit(tree, 0, &mut |actor, _| {
+        let (running, total, restarts) = kinds.entry(actor.kind.clone()).or_default();
+        *running += u64::from(is_running(actor));
+        *total += 1;
+        *restarts += u64::from(actor.restarts);
+    });
+    out.family("can_sync_actors", "gauge", "Actors in the tree.");
+    for (kind, (_, total, _)) in &kinds {
+        out.sample("can_sync_actors", &[("kind", kind)], total);
+    }
+    out.family("can_sync_actors_running", "gauge", "Actors that do their work.");
+    for (kind, (running, _, _)) in &kinds {
+        out.sample("can_sync_actors_running", &[("kind", kind)], running);
+    }
+    out.family("can_sync_actor_restarts", "counter", "Restarts of the actors that are in the tree now.");
+    for (kind, (_, _, restarts)) in &kinds {
+        out.sample("can_sync_actor_restarts_total", &[("kind", kind)], restarts);
+    }
+}
+
+/// What the system says about the process, where it says anything (Linux).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Process {
+    resident_bytes: Option<u64>,
+    open_fds: Option<usize>,
+}
+
+impl Process {
+    async fn read() -> Self {
+        let resident = async {
+            let status = tokio::fs::read_to_string("/proc/self/status").await.ok()?;
+            resident_bytes(&status)
+        };
+        let fds =
+            tokio::task::spawn_blocking(|| std::fs::read_dir("/proc/self/fd").map(Iterator::count).ok());
+        let (resident_bytes, fds) = tokio::join!(resident, fds);
+        Self { resident_bytes, open_fds: fds.ok().flatten() }
+    }
+
+    fn write(&self, out: &mut Exposition) {
+        if let Some(bytes) = self.resident_bytes {
+            out.gauge("process_resident_memory_bytes", "Memory in use.", bytes);
+        }
+        if let Some(fds) = self.open_fds {
+            out.gauge("process_open_fds", "Open file descriptors.", fds);
+        }
+    }
+}
+
+/// The resident set from the text of `/proc/self/status`.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Counts are shown, not summed: what a float cannot hold exactly does not matter.
+#[expect(clippy::cast_precision_loss)]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// A text in the making.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    /// Opens a family; its samples follow.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let open = if index == 0 { '{' } else { ',' };
+            let _ = write!(self.0, "{open}{label}=\"{}\"", escape(text));
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{close} {value}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
+
+    fn finish(mut self, registry: &Registry) -> String {
+        if let Err(error) = registry.encode_openmetrics_to_writer(&mut self.0) {
+            tracing::warn!(%error, "cannot write the endpoint's metrics");
+        }
+        self.0.push_str("# EOF\n");
+        self.0
+    }
+}
+
+/// A label's value: names come from people.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_break_out_of_a_label() {
+        let mut out = Exposition::default();
+        out.sample("x", &[("name", "a\"} 1\nevil 2\\")], 3);
+        assert_eq!(out.0, "x{name=\"a\\\"} 1\\nevil 2\\\\\"} 3\n");
+    }
+
+    #[test]
+    fn memory_is_read_from_the_system_s_words() {
+        assert_eq!(resident_bytes("VmPeak:\t  9 kB\nVmRSS:\t  12345 kB\n"), Some(12_345 * 1024));
+        assert_eq!(resident_bytes("VmRSS: many\n"), None);
+        assert_eq!(resident_bytes(""), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_process_has_memory_and_files() {
+        let process = Process::read().await;
+        assert!(process.resident_bytes.unwrap() > 1 << 20);
+        assert!(process.open_fds.unwrap() > 2);
+    }
+}

@@ -1,0 +1,581 @@
+//! What the page shows, ready for its templates: words, numbers and lengths that fit.
+//!
+//! `gather` asks; the rest is pure.
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+use super::shapes::{is_running, rfc3339, visit, word};
+use super::view::{AgentView, StoreMode};
+use crate::node::events::{LoggedEvent, NodeEvent};
+use crate::node::status::ActorStatus;
+use crate::peer::report::ChannelState;
+use crate::peer::report::{Direction, PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
+use crate::record::ContentHash;
+use crate::store::StoreStatus;
+
+/// Rows shown of each list; the API has all of them.
+const PEERS_SHOWN: usize = 200;
+const TRANSFERS_SHOWN: usize = 6;
+const EVENTS_SHOWN: usize = 12;
+const ACTORS_SHOWN: usize = 200;
+const ASSETS_SHOWN: usize = 24;
+/// Characters shown of a name or an error.
+const TEXT_CHARS_SHOWN: usize = 120;
+/// Largest image that is shown as a thumbnail: it is the whole image that the browser fetches.
+const THUMBNAIL_BYTES_MAX: u64 = 4 << 20;
+/// Images that hold pixels and nothing else.
+const RASTER_TYPES: [&str; 5] = ["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"];
+
+/// A time, for people and for the script that keeps it fresh.
+pub(super) struct Ago {
+    pub(super) ms: u64,
+    pub(super) rfc3339: String,
+    pub(super) text: String,
+}
+
+impl Ago {
+    fn new(now_ms: u64, ms: u64) -> Self {
+        Self { ms, rfc3339: rfc3339(ms).unwrap_or_default(), text: ago(now_ms, ms) }
+    }
+}
+
+/// `12s ago`. A time that has not come yet is a matter of clocks and counts as now.
+fn ago(now_ms: u64, ms: u64) -> String {
+    match now_ms.saturating_sub(ms) / 1000 {
+        0 => String::from("now"),
+        secs @ 1..60 => format!("{secs}s ago"),
+        secs @ 60..3_600 => format!("{}m ago", secs / 60),
+        secs @ 3_600..86_400 => format!("{}h ago", secs / 3_600),
+        secs => format!("{}d ago", secs / 86_400),
+    }
+}
+
+/// `3h 12m`.
+fn duration(secs: u64) -> String {
+    match secs {
+        0..60 => format!("{secs}s"),
+        60..3_600 => format!("{}m {}s", secs / 60, secs % 60),
+        3_600..86_400 => format!("{}h {}m", secs / 3_600, secs / 60 % 60),
+        86_400.. => format!("{}d {}h", secs / 86_400, secs / 3_600 % 24),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    ByteSize(count).display().si().to_string()
+}
+
+/// Bytes per second; what is no sensible rate is none.
+fn rate(per_sec: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits first")]
+    let whole = per_sec.clamp(0.0, 1e15) as u64;
+    format!("{}/s", bytes(whole))
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
+/// Digits in groups of three, with a thin space between them.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push('\u{2009}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// One line of limited length; what a browser would not show as text is left out.
+fn shown(text: &str) -> String {
+    let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut line: String = chars.by_ref().take(TEXT_CHARS_SHOWN).collect();
+    if chars.next().is_some() {
+        line.push('…');
+    }
+    line
+}
+
+fn short(id: &str) -> String {
+    id.chars().take(10).collect()
+}
+
+/// What changes by itself: fetched again every few seconds and after every event.
+pub(super) struct Live {
+    pub(super) now_ms: u64,
+    pub(super) node: NodeModel,
+    pub(super) sync: SyncModel,
+    pub(super) peers: Result<Rows<PeerRow>, String>,
+    pub(super) transfers: Result<Rows<TransferRow>, String>,
+    pub(super) actors: Result<Rows<ActorRow>, String>,
+    pub(super) actors_summary: String,
+    pub(super) activity: Vec<ActivityRow>,
+}
+
+/// The first rows of a list, and how many more there are.
+pub(super) struct Rows<T> {
+    pub(super) shown: Vec<T>,
+    pub(super) more: usize,
+}
+
+impl<T> Rows<T> {
+    fn new<S>(all: impl ExactSizeIterator<Item = S>, max: usize, row: impl FnMut(S) -> T) -> Self {
+        let more = all.len().saturating_sub(max);
+        Self { shown: all.take(max).map(row).collect(), more }
+    }
+}
+
+impl Live {
+    /// Asks for everything at once.
+    pub(super) async fn gather(view: &AgentView, now_ms: u64) -> Self {
+        let (store, peers, transfers, tree) =
+            tokio::join!(view.store_status(), view.peers_report(), view.transfers(), view.tree());
+        let names = peers.as_ref().map(|report| report.peers.clone()).unwrap_or_default();
+        let last = *view.events.subscribe().borrow();
+        let (events, _) = view.events.since(last.saturating_sub(EVENTS_SHOWN as u64));
+        Self {
+            now_ms,
+            node: NodeModel::new(view, now_ms, &store),
+            sync: SyncModel::new(peers.as_ref().map_err(|error| error.message.as_str())),
+            transfers: transfers
+                .map(|all| {
+                    Rows::new(all.iter(), TRANSFERS_SHOWN, |transfer| TransferRow::new(transfer, &names))
+                })
+                .map_err(|error| error.message),
+            peers: peers
+                .map(|report| {
+                    Rows::new(report.peers.into_iter(), PEERS_SHOWN, |peer| PeerRow::new(peer, now_ms))
+                })
+                .map_err(|error| error.message),
+            actors_summary: tree.as_ref().map(actors_summary).unwrap_or_default(),
+            actors: tree.as_ref().map(actor_rows).map_err(|error| error.message.clone()),
+            activity: events.iter().rev().map(|event| ActivityRow::new(event, &names, now_ms)).collect(),
+        }
+    }
+}
+
+/// This node.
+pub(super) struct NodeModel {
+    pub(super) name: String,
+    pub(super) endpoint_id: String,
+    pub(super) version: &'static str,
+    pub(super) uptime: String,
+    pub(super) passphrase_origin: &'static str,
+    pub(super) store_mode: &'static str,
+    pub(super) store_url: String,
+    pub(super) store_problem: Option<String>,
+    pub(super) assets: Option<String>,
+    pub(super) bytes: Option<String>,
+    pub(super) seq: Option<u64>,
+    pub(super) channels: Vec<ChannelRow>,
+}
+
+/// One way of finding peers.
+pub(super) struct ChannelRow {
+    pub(super) name: &'static str,
+    pub(super) state: &'static str,
+    pub(super) found: u64,
+    pub(super) last_success: Option<Ago>,
+}
+
+impl NodeModel {
+    fn new(view: &AgentView, now_ms: u64, store: &Result<StoreStatus, String>) -> Self {
+        let status = store.as_ref().ok();
+        let problem = match store {
+            Ok(status) => status.read_only.as_ref().map(|why| format!("The store takes no writes: {why}")),
+            Err(why) => Some(why.clone()),
+        };
+        let channels = view.discovery.borrow();
+        Self {
+            name: shown(&view.name),
+            endpoint_id: view.endpoint_id.to_string(),
+            version: view.version,
+            uptime: duration(view.started.elapsed().as_secs()),
+            passphrase_origin: view.passphrase_origin,
+            store_mode: match view.store_mode {
+                StoreMode::Embedded => "embedded",
+                StoreMode::External => "external",
+            },
+            store_url: view.store_proxy.base().to_owned(),
+            store_problem: problem,
+            assets: status.map(|status| count(status.assets, "asset", "assets")),
+            bytes: status.map(|status| bytes(status.bytes)),
+            seq: status.map(|status| status.seq),
+            channels: channels
+                .iter()
+                .map(|channel| ChannelRow {
+                    name: channel.name,
+                    state: match channel.state {
+                        ChannelState::Up => "up",
+                        ChannelState::Down => "down",
+                        ChannelState::Off => "off",
+                    },
+                    found: channel.found,
+                    last_success: channel.last_success_ms.map(|ms| Ago::new(now_ms, ms)),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// How far this node and its peers agree.
+pub(super) struct SyncModel {
+    /// `good`, `busy`, `idle` or `bad`: the colour.
+    pub(super) mood: &'static str,
+    pub(super) title: String,
+    pub(super) detail: String,
+    pub(super) send_rate: f64,
+    pub(super) receive_rate: f64,
+    pub(super) send: String,
+    pub(super) receive: String,
+}
+
+impl SyncModel {
+    fn new(report: Result<&PeersReport, &str>) -> Self {
+        let (mood, title, detail, send_rate, receive_rate) = match report {
+            Err(error) => ("bad", String::from("Unknown"), error.to_owned(), 0.0, 0.0),
+            Ok(report) => {
+                let (mood, title, detail) = sync_words(&report.sync, report.connected());
+                let send = report.peers.iter().map(|peer| peer.send_rate).sum();
+                let receive = report.peers.iter().map(|peer| peer.receive_rate).sum();
+                (mood, title, detail, send, receive)
+            }
+        };
+        let (send, receive) = (rate(send_rate), rate(receive_rate));
+        Self { mood, title, detail, send_rate, receive_rate, send, receive }
+    }
+}
+
+fn sync_words(sync: &SyncReport, connected: usize) -> (&'static str, String, String) {
+    let peers = count(connected as u64, "peer", "peers");
+    match sync.state {
+        SyncState::Alone => ("idle", "Alone".into(), "No peer is connected.".into()),
+        SyncState::Reconciling => {
+            ("busy", "Comparing".into(), format!("Finding out what differs, with {peers}."))
+        }
+        SyncState::Syncing => {
+            let missing = count(sync.missing, "asset", "assets");
+            let eta =
+                sync.eta_secs.map(|secs| format!(", about {} left", duration(secs))).unwrap_or_default();
+            let detail = format!("{missing} ({}) to receive{eta}.", bytes(sync.missing_bytes));
+            ("busy", "Syncing".into(), detail)
+        }
+        SyncState::InSync => ("good", "In sync".into(), format!("Nothing is missing, with {peers}.")),
+        SyncState::Paused => {
+            let reason = sync.reason.as_deref().map_or_else(|| "The store does not work.".into(), shown);
+            ("bad", "Paused".into(), reason)
+        }
+    }
+}
+
+/// A peer in the table.
+pub(super) struct PeerRow {
+    pub(super) name: String,
+    pub(super) endpoint_id: String,
+    pub(super) short_id: String,
+    pub(super) state: String,
+    pub(super) mood: &'static str,
+    pub(super) path: Option<&'static str>,
+    pub(super) remote_addr: String,
+    pub(super) rtt: Option<String>,
+    pub(super) assets: Option<String>,
+    pub(super) missing_here: String,
+    pub(super) missing_here_bytes: Option<String>,
+    pub(super) missing_there: String,
+    pub(super) sent: String,
+    pub(super) received: String,
+    pub(super) last_seen: Option<Ago>,
+    pub(super) last_error: Option<String>,
+}
+
+impl PeerRow {
+    fn new(peer: PeerReport, now_ms: u64) -> Self {
+        use crate::peer::report::PeerState;
+        let mood = match peer.state {
+            PeerState::InSync => "good",
+            PeerState::Connecting | PeerState::Reconciling | PeerState::Syncing => "busy",
+            PeerState::Waiting => "idle",
+            PeerState::BackingOff => "bad",
+        };
+        Self {
+            name: if peer.name.is_empty() { String::from("(no name yet)") } else { shown(&peer.name) },
+            short_id: short(&peer.endpoint_id),
+            endpoint_id: peer.endpoint_id,
+            state: word(&peer.state).replace('_', " "),
+            mood,
+            path: peer.path,
+            remote_addr: peer.remote_addr.as_deref().map(shown).unwrap_or_default(),
+            rtt: peer.rtt_ms.map(|ms| if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }),
+            assets: peer.assets.map(grouped),
+            missing_here: grouped(peer.missing_here),
+            missing_here_bytes: (peer.missing_here > 0).then(|| bytes(peer.missing_here_bytes)),
+            missing_there: grouped(peer.missing_there),
+            sent: bytes(peer.bytes_sent),
+            received: bytes(peer.bytes_received),
+            last_seen: peer.last_seen_ms.map(|ms| Ago::new(now_ms, ms)),
+            last_error: peer.last_error.as_deref().map(shown),
+        }
+    }
+}
+
+/// What a peer is called, for a sentence: its name, else the beginning of its id.
+fn called(endpoint_id: &str, peers: &[PeerReport]) -> String {
+    let peer = peers.iter().find(|peer| peer.endpoint_id == endpoint_id);
+    peer.filter(|peer| !peer.name.is_empty()).map_or_else(|| short(endpoint_id), |peer| shown(&peer.name))
+}
+
+/// Something on its way.
+pub(super) struct TransferRow {
+    pub(super) short_hash: String,
+    pub(super) hash: String,
+    pub(super) arrow: &'static str,
+    pub(super) direction: &'static str,
+    pub(super) peer: String,
+    pub(super) size: String,
+    pub(super) percent: u64,
+    pub(super) started: bool,
+}
+
+impl TransferRow {
+    fn new(transfer: &TransferReport, peers: &[PeerReport]) -> Self {
+        let (arrow, direction) = match transfer.direction {
+            Direction::Receiving => ("↓", "from"),
+            Direction::Sending => ("↑", "to"),
+        };
+        let done = u128::from(transfer.done.min(transfer.size)) * 100;
+        let percent = done.checked_div(u128::from(transfer.size)).unwrap_or(100);
+        Self {
+            short_hash: short(&transfer.hash),
+            hash: transfer.hash.clone(),
+            arrow,
+            direction,
+            peer: called(&transfer.peer, peers),
+            size: bytes(transfer.size),
+            percent: u64::try_from(percent).unwrap_or(100),
+            started: transfer.started,
+        }
+    }
+}
+
+/// An actor in the tree.
+pub(super) struct ActorRow {
+    pub(super) depth: usize,
+    pub(super) kind: String,
+    pub(super) label: Option<String>,
+    pub(super) state: &'static str,
+    pub(super) mood: &'static str,
+    pub(super) restarts: u32,
+    pub(super) uptime: String,
+    pub(super) queued: Option<u64>,
+    pub(super) notes: Vec<String>,
+}
+
+fn actor_rows(tree: &ActorStatus) -> Rows<ActorRow> {
+    let mut all = Vec::new();
+    visit(tree, 0, &mut |actor, depth| all.push((actor, depth)));
+    Rows::new(all.into_iter(), ACTORS_SHOWN, |(actor, depth)| ActorRow {
+        depth: depth.min(3),
+        kind: shown(&actor.kind),
+        label: actor.label.as_deref().map(shown),
+        state: actor.state.name(),
+        mood: if is_running(actor) { "good" } else { "bad" },
+        restarts: actor.restarts,
+        uptime: duration(actor.uptime_secs),
+        queued: actor.queued,
+        notes: actor.detail.iter().chain(&actor.last_error).map(|text| shown(text)).collect(),
+    })
+}
+
+fn actors_summary(tree: &ActorStatus) -> String {
+    let (mut total, mut restarts, mut ailing) = (0, 0, 0);
+    visit(tree, 0, &mut |actor, _| {
+        total += 1;
+        restarts += u64::from(actor.restarts);
+        ailing += u64::from(!is_running(actor));
+    });
+    let health = if ailing == 0 { String::from("all running") } else { format!("{ailing} not running") };
+    format!("{total} actors, {health}, {}", count(restarts, "restart", "restarts"))
+}
+
+/// Something that happened.
+pub(super) struct ActivityRow {
+    pub(super) at: Ago,
+    pub(super) mood: &'static str,
+    pub(super) text: String,
+}
+
+impl ActivityRow {
+    fn new(logged: &LoggedEvent, peers: &[PeerReport], now_ms: u64) -> Self {
+        let (mood, text) = match &logged.event {
+            NodeEvent::PeerConnected { endpoint_id, name } => {
+                let name = if name.is_empty() { short(endpoint_id) } else { name.clone() };
+                ("good", format!("{name} connected"))
+            }
+            NodeEvent::PeerLost { endpoint_id, reason } => {
+                ("idle", format!("{} is gone: {reason}", called(endpoint_id, peers)))
+            }
+            NodeEvent::AssetReceived { hash, size, from } => {
+                ("busy", format!("{} ({}) received from {}", short(hash), bytes(*size), called(from, peers)))
+            }
+            NodeEvent::AssetFailed { hash, from, reason } => {
+                ("bad", format!("{} could not be had from {}: {reason}", short(hash), called(from, peers)))
+            }
+            NodeEvent::InSync { assets } => {
+                ("good", format!("In sync with {}", count(*assets, "asset", "assets")))
+            }
+            NodeEvent::ActorRestarted { kind, reason, restarts } => (
+                "bad",
+                format!("{kind} was restarted ({}): {reason}", count(u64::from(*restarts), "time", "times")),
+            ),
+        };
+        Self { at: Ago::new(now_ms, logged.at_ms), mood, text: shown(&text) }
+    }
+}
+
+/// The newest assets.
+pub(super) struct Recent {
+    pub(super) tiles: Vec<Tile>,
+    pub(super) problem: Option<String>,
+}
+
+/// One asset.
+pub(super) struct Tile {
+    pub(super) hash: String,
+    pub(super) title: String,
+    pub(super) kind: String,
+    pub(super) size: String,
+    pub(super) created_at: String,
+    pub(super) tags: Vec<String>,
+    pub(super) is_thumbnail: bool,
+}
+
+/// As much as the page needs of the store's answer.
+#[derive(Deserialize)]
+struct Listing {
+    data: ListingData,
+}
+
+#[derive(Deserialize)]
+struct ListingData {
+    assets: Vec<ListedAsset>,
+}
+
+#[derive(Deserialize)]
+struct ListedAsset {
+    hash: String,
+    size: u64,
+    #[serde(default)]
+    mime_type: Option<String>,
+    #[serde(default)]
+    filename: Option<String>,
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    created_at: Option<String>,
+}
+
+impl Recent {
+    /// Asks the store.
+    pub(super) async fn gather(view: &AgentView) -> Self {
+        let listing = view.store_proxy.newest(ASSETS_SHOWN).await.and_then(|value| {
+            serde_json::from_value::<Listing>(value)
+                .map_err(|error| view.store_proxy.broken(error.to_string()))
+        });
+        match listing {
+            Ok(listing) => {
+                let tiles =
+                    listing.data.assets.into_iter().take(ASSETS_SHOWN).filter_map(Tile::new).collect();
+                Self { tiles, problem: None }
+            }
+            Err(error) => Self { tiles: Vec::new(), problem: Some(error.message) },
+        }
+    }
+}
+
+impl Tile {
+    /// `None` for what has no proper name: the hash becomes part of a link.
+    fn new(asset: ListedAsset) -> Option<Self> {
+        let hash: ContentHash = asset.hash.parse().ok()?;
+        let kind = asset.mime_type.unwrap_or_default().to_ascii_lowercase();
+        let name = asset.filename.filter(|name| !name.trim().is_empty());
+        Some(Self {
+            title: name.as_deref().map_or_else(|| hash.short(), shown),
+            is_thumbnail: RASTER_TYPES.contains(&kind.as_str()) && asset.size <= THUMBNAIL_BYTES_MAX,
+            kind: shown(&kind),
+            size: bytes(asset.size),
+            created_at: asset.created_at.as_deref().map(shown).unwrap_or_default(),
+            tags: asset.tags.iter().take(4).map(|tag| shown(tag)).collect(),
+            hash: hash.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        let at = |secs: u64| ago(secs * 1000, 0);
+        assert_eq!(
+            [0, 1, 59, 60, 3_599, 3_600, 86_399, 86_400].map(at),
+            ["now", "1s ago", "59s ago", "1m ago", "59m ago", "1h ago", "23h ago", "1d ago"]
+        );
+        assert_eq!(ago(0, 5_000), "now");
+        assert_eq!([5, 65, 3_700, 90_000].map(duration), ["5s", "1m 5s", "1h 1m", "1d 1h"]);
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(grouped),
+            ["0", "999", "1\u{2009}000", "1\u{2009}234\u{2009}567"]
+        );
+        assert_eq!(rate(f64::NAN), rate(0.0));
+        assert_eq!(rate(-5.0), rate(0.0));
+        assert_eq!(rate(1_500_000.0), "1.5 MB/s");
+    }
+
+    #[test]
+    fn text_of_strangers_has_an_end_and_no_control_characters() {
+        let text = shown(&format!("a\u{1b}[2J\n{}", "x".repeat(1_000)));
+        assert_eq!(text.chars().count(), TEXT_CHARS_SHOWN + 1);
+        assert!(!text.contains(char::is_control));
+    }
+
+    #[test]
+    fn only_pixels_become_thumbnails_and_only_hashes_links() {
+        let asset = |hash: &str, kind: &str, size| ListedAsset {
+            hash: hash.into(),
+            size,
+            mime_type: Some(kind.into()),
+            filename: None,
+            tags: Vec::new(),
+            created_at: None,
+        };
+        let hash = "ab".repeat(32);
+        let thumbnail = |kind: &str, size| Tile::new(asset(&hash, kind, size)).unwrap().is_thumbnail;
+        assert!(thumbnail("image/PNG", 10));
+        assert!(!thumbnail("image/svg+xml", 10));
+        assert!(!thumbnail("text/html", 10));
+        assert!(!thumbnail("image/png", THUMBNAIL_BYTES_MAX + 1));
+        assert!(Tile::new(asset("../../etc", "image/png", 1)).is_none());
+    }
+
+    #[test]
+    fn an_empty_transfer_is_complete() {
+        let transfer = |size, done| TransferReport {
+            hash: "ab".repeat(32),
+            size,
+            done,
+            direction: Direction::Receiving,
+            peer: "cd".repeat(32),
+            started: true,
+        };
+        let percent = |size, done| TransferRow::new(&transfer(size, done), &[]).percent;
+        assert_eq!((percent(0, 0), percent(200, 50), percent(10, 20)), (100, 25, 100));
+    }
+}

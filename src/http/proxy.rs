@@ -1,0 +1,281 @@
+//! The way from the page to the store's own HTTP API.
+//!
+//! The store listens on another port, which is another origin to a browser, and neither server allows other origins. So
+//! the agent passes on the three things that its page needs: put a file in, list, show. Bytes are streamed in both
+//! directions; nothing is kept. The store's URL comes from the configuration alone, and redirects are not followed.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::header::{self, HeaderMap, HeaderName};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use reqwest::redirect::Policy;
+
+use super::extract::{HashPath, has_content_type};
+use super::view::{ASK_TIMEOUT, ApiState};
+use super::{ApiError, ApiResult};
+
+/// Path of the CAN Service's API, for a URL that names only the host.
+const BASE_PATH: &str = "/api/v1/can/0";
+/// How long the store may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the store may take to send anything. After an upload that is the time in which its last bytes reach the
+/// disk, which can be slow.
+const READ_TIMEOUT: Duration = Duration::from_secs(110);
+/// Most bytes of a list that the page reads.
+const LIST_BYTES_MAX: usize = 4 << 20;
+/// Headers of the request for content that matter to the store.
+const ASSET_REQUEST_HEADERS: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH];
+/// Headers of the store's answer that are passed on.
+const ANSWER_HEADERS: [HeaderName; 8] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_DISPOSITION,
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::RETRY_AFTER,
+];
+
+/// A URL that the store cannot have.
+#[derive(Debug, thiserror::Error)]
+#[error("'{url}' is no URL of a CAN Service: {reason}")]
+pub struct StoreUrlError {
+    url: String,
+    reason: String,
+}
+
+/// A client of the store's HTTP API. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StoreProxy {
+    client: reqwest::Client,
+    base: String,
+}
+
+impl StoreProxy {
+    /// For the store at `url`: `http://host:3210`, with or without the API's path.
+    ///
+    /// # Errors
+    /// The URL is none, or the client cannot be set up.
+    pub fn new(url: &str) -> Result<Self, StoreUrlError> {
+        let refuse = |reason: String| StoreUrlError { url: url.to_owned(), reason };
+        let parsed = reqwest::Url::parse(url).map_err(|error| refuse(error.to_string()))?;
+        if !matches!(parsed.scheme(), "http" | "https") || parsed.cannot_be_a_base() {
+            return Err(refuse(String::from("it must begin with http:// or https://")));
+        }
+        let path = parsed.path().trim_end_matches('/');
+        let base = format!(
+            "{}{}",
+            parsed.origin().ascii_serialization(),
+            if path.is_empty() { BASE_PATH } else { path }
+        );
+        // The process has one provider; whoever was first has installed the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .redirect(Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .build()
+            .map_err(|error| refuse(error.to_string()))?;
+        Ok(Self { client, base })
+    }
+
+    /// The API's URL, path included, without a slash at its end.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The newest `limit` assets as the store describes them.
+    pub(super) async fn newest(&self, limit: usize) -> ApiResult<serde_json::Value> {
+        let fetch = async {
+            let url = format!("{}/list?limit={limit}", self.base);
+            let mut answer = self.client.get(url).send().await.map_err(|error| self.unavailable(&error))?;
+            if !answer.status().is_success() {
+                return Err(self.broken(format!("it answered {}", answer.status())));
+            }
+            let mut body = Vec::new();
+            while let Some(chunk) = answer.chunk().await.map_err(|error| self.unavailable(&error))? {
+                if body.len() + chunk.len() > LIST_BYTES_MAX {
+                    return Err(self.broken(format!("its list is longer than {LIST_BYTES_MAX} bytes")));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            serde_json::from_slice(&body).map_err(|error| self.broken(error.to_string()))
+        };
+        let late = |_| self.broken(format!("it did not answer within {} s", ASK_TIMEOUT.as_secs()));
+        tokio::time::timeout(ASK_TIMEOUT, fetch).await.map_err(late)?
+    }
+
+    async fn pass(&self, request: reqwest::RequestBuilder) -> ApiResult<Response> {
+        let answer = request.send().await.map_err(|error| self.unavailable(&error))?;
+        let status = answer.status();
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            return Err(self.broken(format!("it answered {status}")));
+        }
+        let mut headers = HeaderMap::new();
+        for name in ANSWER_HEADERS {
+            if let Some(value) = answer.headers().get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        Ok((status, headers, Body::from_stream(answer.bytes_stream())).into_response())
+    }
+
+    fn unavailable(&self, error: &reqwest::Error) -> ApiError {
+        let mut reason = if error.is_timeout() {
+            String::from("it did not answer in time")
+        } else if error.is_connect() {
+            String::from("it does not accept connections")
+        } else {
+            error.to_string()
+        };
+        if let Some(cause) = root_cause(error) {
+            reason = format!("{reason} ({cause})");
+        }
+        self.broken(reason)
+    }
+
+    /// 502 about the store.
+    pub(super) fn broken(&self, reason: impl AsRef<str>) -> ApiError {
+        ApiError::new(
+            StatusCode::BAD_GATEWAY,
+            "store_unavailable",
+            format!("the CAN Service at {} is not available: {}", self.base, reason.as_ref()),
+            "GET /status shows the state of the store",
+        )
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> Option<String> {
+    let mut cause = error.source()?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause.to_string())
+}
+
+/// Put a file into the store
+///
+/// Passed on to the CAN Service's `POST /ingest`; its description says what the form may hold.
+#[utoipa::path(
+    post,
+    path = "/store/ingest",
+    tag = "store",
+    request_body(content_type = "multipart/form-data", content = String, description = "A form with the field `file`."),
+    responses(
+        (status = 201, description = "Stored; the asset's description."),
+        (status = 200, description = "It was there already; the asset's description."),
+        (status = 415, description = "The body is not a multipart form."),
+        (status = 502, description = "The CAN Service is not available.")
+    )
+)]
+pub(super) async fn ingest(State(state): State<ApiState>, request: Request) -> ApiResult<Response> {
+    if !has_content_type(request.headers(), "multipart/form-data") {
+        return Err(ApiError::unsupported_media_type("multipart/form-data"));
+    }
+    let proxy = &state.view.store_proxy;
+    let mut forward = proxy.client.post(format!("{}/ingest", proxy.base));
+    for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
+        if let Some(value) = request.headers().get(&name) {
+            forward = forward.header(name, value);
+        }
+    }
+    let body = request.into_body().into_data_stream();
+    proxy.pass(forward.body(reqwest::Body::wrap_stream(body))).await
+}
+
+/// List assets
+///
+/// Passed on to the CAN Service's `GET /list`, query included.
+#[utoipa::path(
+    get,
+    path = "/store/list",
+    tag = "store",
+    params(
+        ("limit" = Option<u32>, Query, description = "Most assets of the answer."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the answer before."),
+        ("order" = Option<String>, Query, description = "As the CAN Service's.")
+    ),
+    responses(
+        (status = 200, description = "Assets, newest first unless asked otherwise."),
+        (status = 502, description = "The CAN Service is not available.")
+    )
+)]
+pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+    let proxy = &state.view.store_proxy;
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    proxy.pass(proxy.client.get(format!("{}/list{query}", proxy.base))).await
+}
+
+/// Read an asset's content
+///
+/// Passed on to the CAN Service's `GET /asset/{hash}`. Always an attachment, never run by a browser.
+#[utoipa::path(
+    get,
+    path = "/store/asset/{hash}",
+    tag = "store",
+    params(
+        ("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits."),
+        ("Range" = Option<String>, Header, description = "A part of the content.")
+    ),
+    responses(
+        (status = 200, content_type = "application/octet-stream", description = "The content."),
+        (status = 206, content_type = "application/octet-stream", description = "The part asked for."),
+        (status = 400, description = "That is no hash."),
+        (status = 404, description = "No such asset."),
+        (status = 416, description = "The content has no such part."),
+        (status = 502, description = "The CAN Service is not available.")
+    )
+)]
+pub(super) async fn asset(
+    State(state): State<ApiState>,
+    HashPath(hash): HashPath,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let proxy = &state.view.store_proxy;
+    let mut forward = proxy.client.get(format!("{}/asset/{hash}", proxy.base));
+    for name in ASSET_REQUEST_HEADERS {
+        if let Some(value) = headers.get(&name) {
+            forward = forward.header(name, value);
+        }
+    }
+    let mut answer = proxy.pass(forward).await?;
+    if answer.status().is_success() {
+        // An external service may be of any make: what it says must not turn content into a page of ours.
+        let attachment = HeaderValue::from_static("attachment");
+        let headers = answer.headers_mut();
+        let is_attachment = headers
+            .get(header::CONTENT_DISPOSITION)
+            .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"attachment"));
+        if !is_attachment {
+            headers.insert(header::CONTENT_DISPOSITION, attachment);
+        }
+        // The name of content is its hash, so a browser may keep it.
+        headers
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_the_api_may_be_left_out() {
+        let base = |url: &str| StoreProxy::new(url).map(|proxy| proxy.base().to_owned()).ok();
+        let full = Some(String::from("http://127.0.0.1:3210/api/v1/can/0"));
+        assert_eq!(base("http://127.0.0.1:3210"), full);
+        assert_eq!(base("http://127.0.0.1:3210/"), full);
+        assert_eq!(base("http://127.0.0.1:3210/api/v1/can/0/"), full);
+        assert_eq!(base("https://nas.lan/can"), Some(String::from("https://nas.lan/can")));
+        for bad in ["", "nas.lan:3210", "ftp://nas.lan", "file:///etc/passwd", "http://"] {
+            assert_eq!(base(bad), None, "{bad}");
+        }
+    }
+}

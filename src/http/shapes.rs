@@ -1,0 +1,404 @@
+//! The JSON shapes of the agent's API, and how they come about from what the actors report.
+//!
+//! Pure. Reports are taken apart field by field, so that a new field cannot be forgotten here.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::view::{AgentView, StoreMode};
+use crate::node::status::{ActorState, ActorStatus};
+use crate::peer::report::{
+    ChannelReport, ChannelState, PeerReport, PeersReport, SyncReport, SyncState, TransferReport,
+};
+use crate::store::StoreStatus;
+
+/// The answer of `GET /status`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct NodeStatus {
+    /// Endpoint id, 64 hexadecimal digits.
+    pub endpoint_id: String,
+    /// What the node calls itself.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Names this run of the process; event numbers begin again with each.
+    pub boot: String,
+    /// Seconds since the start.
+    pub uptime_secs: u64,
+    /// Where the passphrase came from.
+    pub passphrase_origin: String,
+    /// Where the assets live, and how it is.
+    pub store: StoreView,
+    /// How far this node and its peers agree.
+    pub sync: SyncView,
+    /// How many peers there are.
+    pub peers: PeerCounts,
+    /// The ways of finding peers, by name.
+    pub discovery: BTreeMap<String, ChannelView>,
+    /// The libraries that this node takes part in, besides the full mirror.
+    #[schema(value_type = Vec<Object>)]
+    pub libraries: [(); 0],
+    /// The supervision tree in short; `GET /actors` has all of it.
+    pub actors: ActorsSummary,
+}
+
+/// The `store` part of `/status`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct StoreView {
+    /// In this process or in one of its own.
+    pub mode: StoreMode,
+    /// Its HTTP API.
+    pub url: String,
+    /// Whether it answers and takes writes.
+    pub healthy: bool,
+    /// Why it is not healthy.
+    pub error: Option<String>,
+    /// Live assets; absent while it does not answer.
+    pub assets: Option<u64>,
+    /// Sum of their sizes in bytes.
+    pub bytes: Option<u64>,
+    /// Number of its last change.
+    pub seq: Option<u64>,
+}
+
+impl StoreView {
+    pub(super) fn new(view: &AgentView, status: Result<StoreStatus, String>) -> Self {
+        let mode = view.store_mode;
+        let url = view.store_proxy.base().to_owned();
+        match status {
+            Ok(StoreStatus { assets, bytes, seq, read_only }) => Self {
+                mode,
+                url,
+                healthy: read_only.is_none(),
+                error: read_only.map(|why| format!("the store takes no writes: {why}")),
+                assets: Some(assets),
+                bytes: Some(bytes),
+                seq: Some(seq),
+            },
+            Err(error) => {
+                Self { mode, url, healthy: false, error: Some(error), assets: None, bytes: None, seq: None }
+            }
+        }
+    }
+}
+
+/// The `sync` part of `/status`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct SyncView {
+    /// `alone`, `reconciling`, `syncing`, `in_sync` or `paused`.
+    #[schema(value_type = String, example = "in_sync")]
+    pub state: SyncState,
+    /// Why, where the state needs a reason.
+    pub reason: Option<String>,
+    /// Different assets that some peer has, and that are wanted and not here yet.
+    pub missing: u64,
+    /// Bytes of those.
+    pub missing_bytes: u64,
+    /// Content bytes received per second, lately.
+    pub rate: f64,
+    /// Peers' deletions that wait for `POST /deletions/confirm`, because they are many.
+    pub held_deletions: u64,
+    /// Seconds until nothing is missing at this rate.
+    pub eta_secs: Option<u64>,
+}
+
+impl From<SyncReport> for SyncView {
+    fn from(report: SyncReport) -> Self {
+        let SyncReport { state, reason, missing, missing_bytes, rate, held_deletions, eta_secs } = report;
+        Self { state, reason, missing, missing_bytes, rate, held_deletions, eta_secs }
+    }
+}
+
+/// How many peers there are.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PeerCounts {
+    /// With a session.
+    pub connected: usize,
+    /// In all.
+    pub known: usize,
+}
+
+/// One way of finding peers.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ChannelView {
+    /// Whether it works.
+    pub state: ChannelState,
+    /// When it last did what it is for (RFC 3339).
+    pub last_success: Option<String>,
+    /// Peers that it has led to.
+    pub found: u64,
+}
+
+pub(super) fn channels(reports: &[ChannelReport]) -> BTreeMap<String, ChannelView> {
+    let view = |report: &ChannelReport| {
+        let &ChannelReport { name, state, last_success_ms, found } = report;
+        (name.to_owned(), ChannelView { state, last_success: last_success_ms.and_then(rfc3339), found })
+    };
+    reports.iter().map(view).collect()
+}
+
+/// Content bytes per second, lately.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Rates {
+    /// To the peer.
+    pub send: f64,
+    /// From the peer.
+    pub receive: f64,
+}
+
+/// One peer, as in `GET /peers`.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct PeerView {
+    /// Endpoint id, 64 hexadecimal digits.
+    pub endpoint_id: String,
+    /// What it calls itself; empty until it said so.
+    pub name: String,
+    /// `waiting`, `connecting`, `reconciling`, `syncing`, `in_sync` or `backing_off`.
+    pub state: String,
+    /// `direct` or `relay`, where connected.
+    pub path: Option<&'static str>,
+    /// Address of the path in use.
+    pub remote_addr: Option<String>,
+    /// Round trip of that path.
+    pub rtt_ms: Option<f64>,
+    /// Live assets that it last said to hold.
+    pub assets: Option<u64>,
+    /// Assets that it has, and that are wanted and not here yet.
+    pub missing_here: u64,
+    /// Bytes of those.
+    pub missing_here_bytes: u64,
+    /// Assets that were offered to it and that it has not confirmed yet.
+    pub missing_there: u64,
+    /// Content bytes since the process started.
+    pub bytes_sent: u64,
+    /// Content bytes since the process started.
+    pub bytes_received: u64,
+    /// Content bytes per second, lately.
+    pub rates: Rates,
+    /// Last sign of life (RFC 3339).
+    pub last_seen: Option<String>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+impl From<PeerReport> for PeerView {
+    fn from(report: PeerReport) -> Self {
+        let PeerReport {
+            endpoint_id,
+            name,
+            state,
+            path,
+            remote_addr,
+            rtt_ms,
+            assets,
+            missing_here,
+            missing_here_bytes,
+            missing_there,
+            bytes_sent,
+            bytes_received,
+            send_rate,
+            receive_rate,
+            last_seen_ms,
+            last_error,
+        } = report;
+        Self {
+            endpoint_id,
+            name,
+            state: word(&state),
+            path,
+            remote_addr,
+            rtt_ms,
+            assets,
+            missing_here,
+            missing_here_bytes,
+            missing_there,
+            bytes_sent,
+            bytes_received,
+            rates: Rates { send: send_rate, receive: receive_rate },
+            last_seen: last_seen_ms.and_then(rfc3339),
+            last_error,
+        }
+    }
+}
+
+/// The answer of `GET /peers`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PeerList {
+    /// Every known peer, connected ones first.
+    pub peers: Vec<PeerView>,
+}
+
+/// One asset on its way, as in `GET /transfers`.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct TransferView {
+    /// CAN hash.
+    pub hash: String,
+    /// Size of the content in bytes.
+    pub size: u64,
+    /// Bytes that have arrived.
+    pub done: u64,
+    /// `receiving` or `sending`.
+    pub direction: String,
+    /// Endpoint id of the other side.
+    pub peer: String,
+    /// Whether it moves; otherwise it waits for its turn.
+    pub started: bool,
+}
+
+impl From<TransferReport> for TransferView {
+    fn from(report: TransferReport) -> Self {
+        let TransferReport { hash, size, done, direction, peer, started } = report;
+        Self { hash, size, done, direction: word(&direction), peer, started }
+    }
+}
+
+/// The answer of `GET /transfers`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct TransferList {
+    /// What moves or waits, at most 1,000.
+    pub transfers: Vec<TransferView>,
+}
+
+/// The body of `POST /peers`: either a ticket, or an endpoint id with addresses.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DialRequest {
+    /// A ticket, as `can-sync id` prints it.
+    pub ticket: Option<String>,
+    /// 64 hexadecimal digits.
+    pub endpoint_id: Option<String>,
+    /// `IP:port` each, at most 32; with none, the endpoint is looked up.
+    #[serde(default)]
+    pub addrs: Vec<String>,
+}
+
+/// The answer of `POST /peers`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Dialling {
+    /// The endpoint that is being dialled.
+    pub endpoint_id: String,
+}
+
+/// The answer of `DELETE /peers/{id}`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Forgotten {
+    /// The endpoint that is no longer known.
+    pub endpoint_id: String,
+}
+
+/// The answer of `POST /deletions/confirm`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DeletionsConfirmed {
+    /// How many were held back.
+    pub released: u64,
+}
+
+/// The answer of `POST /verify`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Verifying {
+    /// Always `reconciling`: `/status` shows when it is done.
+    pub state: &'static str,
+}
+
+/// The answer of `GET /ticket`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct TicketView {
+    /// Our endpoint id.
+    pub endpoint_id: String,
+    /// What another node needs to reach this one; worth nothing without the passphrase.
+    pub ticket: String,
+}
+
+/// The answer of `GET /healthz`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Alive {
+    /// Always true.
+    pub alive: bool,
+}
+
+/// The answer of `GET /readyz`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Ready {
+    /// Always true: what is not ready is an error.
+    pub ready: bool,
+}
+
+/// The `actors` part of `/status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ActorsSummary {
+    /// Actors in the tree.
+    pub total: usize,
+    /// Restarts since the process started.
+    pub restarts: u64,
+    /// Kinds of those that do not run as they should, each once.
+    pub degraded: Vec<String>,
+}
+
+impl ActorsSummary {
+    /// Sums up a tree.
+    pub(super) fn new(tree: &ActorStatus) -> Self {
+        let mut summary = Self::default();
+        visit(tree, 0, &mut |actor, _| {
+            summary.total += 1;
+            summary.restarts += u64::from(actor.restarts);
+            if !is_running(actor) && !summary.degraded.contains(&actor.kind) {
+                summary.degraded.push(actor.kind.clone());
+            }
+        });
+        summary
+    }
+}
+
+/// Whether an actor does its work.
+pub(super) fn is_running(actor: &ActorStatus) -> bool {
+    actor.state == ActorState::Running
+}
+
+/// Calls `each` with every actor of a tree and its depth, parents first.
+pub(super) fn visit<'a>(tree: &'a ActorStatus, depth: usize, each: &mut impl FnMut(&'a ActorStatus, usize)) {
+    each(tree, depth);
+    for child in &tree.children {
+        visit(child, depth + 1, each);
+    }
+}
+
+/// A unit variant as its JSON word.
+pub(super) fn word(variant: &impl Serialize) -> String {
+    match serde_json::to_value(variant) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(_) | Err(_) => String::from("unknown"),
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds; `None` for a time that no calendar has.
+pub(super) fn rfc3339(ms: u64) -> Option<String> {
+    let time = Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+    Some(format!("{time:.3}"))
+}
+
+/// The answer of `GET /status` from its parts.
+pub(super) fn node_status(
+    view: &AgentView,
+    store: Result<StoreStatus, String>,
+    peers: PeersReport,
+    tree: &ActorStatus,
+) -> NodeStatus {
+    let counts = PeerCounts { connected: peers.connected(), known: peers.peers.len() };
+    NodeStatus {
+        endpoint_id: view.endpoint_id.to_string(),
+        name: view.name.clone(),
+        version: view.version.to_owned(),
+        boot: view.events.boot().to_owned(),
+        uptime_secs: view.started.elapsed().as_secs(),
+        passphrase_origin: view.passphrase_origin.to_owned(),
+        store: StoreView::new(view, store),
+        sync: peers.sync.into(),
+        peers: counts,
+        discovery: channels(&view.discovery.borrow()),
+        libraries: [],
+        actors: ActorsSummary::new(tree),
+    }
+}

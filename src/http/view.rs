@@ -1,0 +1,136 @@
+//! What the agent's API sees of the node: handles to ask, and facts that were settled at boot.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use iroh::EndpointId;
+use ractor::{Message, RpcReplyPort};
+use secrecy::SecretString;
+use serde::Serialize;
+use tokio::sync::{Semaphore, watch};
+use utoipa::ToSchema;
+
+use super::proxy::StoreProxy;
+use super::{ApiError, ApiResult};
+use crate::actor::ServiceRef;
+use crate::actor::service_ref::ServiceError;
+use crate::node::events::EventLog;
+use crate::node::status::ActorStatus;
+use crate::node::supervisor::RootMsg;
+use crate::peer::messages::PeersMsg;
+use crate::peer::report::{ChannelReport, PeersReport, TransferReport};
+use crate::store::{StoreError, StoreRef, StoreStatus};
+
+/// Longest wait for an actor or the store; then the answer says who did not answer.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where the assets live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreMode {
+    /// In this process.
+    Embedded,
+    /// In a CAN Service of its own.
+    External,
+}
+
+/// Everything that the API shows or asks. Cheap to clone; outlives any incarnation of the actor.
+#[derive(Clone)]
+pub struct AgentView {
+    /// Our endpoint id.
+    pub endpoint_id: EndpointId,
+    /// What we call ourselves.
+    pub name: String,
+    /// Version of the program.
+    pub version: &'static str,
+    /// When the process started.
+    pub started: Instant,
+    /// Where the passphrase came from: `generated`, `config`, `file`, `environment`.
+    pub passphrase_origin: &'static str,
+    /// Where the assets live.
+    pub store_mode: StoreMode,
+    /// Way to the store's own HTTP API, for the page.
+    pub store_proxy: StoreProxy,
+    /// The store.
+    pub store: StoreRef,
+    /// PeersActor.
+    pub peers: ServiceRef<PeersMsg>,
+    /// RootSupervisor.
+    pub root: ServiceRef<RootMsg>,
+    /// What happened.
+    pub events: EventLog,
+    /// The endpoint's own metrics; see [`super::metrics::endpoint_registry`].
+    pub registry: Arc<iroh_metrics::Registry>,
+    /// Configured limits by name, shown in the metrics.
+    pub limits: Arc<[(&'static str, u64)]>,
+    /// Our current endpoint ticket; empty until the endpoint has an address.
+    pub ticket: watch::Receiver<String>,
+    /// The ways of finding peers.
+    pub discovery: watch::Receiver<Vec<ChannelReport>>,
+    /// Bearer token, if one is required.
+    pub api_token: Option<SecretString>,
+    /// Host names, besides loopback and the address we listen on, under which the API may be reached.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl AgentView {
+    /// The peers' side of the node.
+    pub(super) async fn peers_report(&self) -> ApiResult<PeersReport> {
+        ask(&self.peers, PEERS, |reply| PeersMsg::GetReport { reply }).await
+    }
+
+    /// What moves.
+    pub(super) async fn transfers(&self) -> ApiResult<Vec<TransferReport>> {
+        ask(&self.peers, PEERS, |reply| PeersMsg::GetTransfers { reply }).await
+    }
+
+    /// The supervision tree.
+    pub(super) async fn tree(&self) -> ApiResult<ActorStatus> {
+        ask(&self.root, ROOT, |reply| RootMsg::GetTree { reply }).await
+    }
+
+    /// The store's health, or one sentence why there is none.
+    pub(super) async fn store_status(&self) -> Result<StoreStatus, String> {
+        match tokio::time::timeout(ASK_TIMEOUT, self.store.status()).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(error)) => Err(StoreError::to_string(&error)),
+            Err(_) => Err(format!("the store did not answer within {} s", ASK_TIMEOUT.as_secs())),
+        }
+    }
+}
+
+/// What errors call the actors that we ask.
+pub(super) const PEERS: &str = "PeersActor";
+/// As [`PEERS`].
+pub(super) const ROOT: &str = "RootSupervisor";
+
+/// Asks an actor within [`ASK_TIMEOUT`]; silence is a 503 that names it.
+pub(super) async fn ask<M: Message, T: Send + 'static>(
+    service: &ServiceRef<M>,
+    actor: &str,
+    message: impl FnOnce(RpcReplyPort<T>) -> M + Send,
+) -> ApiResult<T> {
+    service.call(message, ASK_TIMEOUT).await.map_err(|error| unavailable(actor, error))
+}
+
+/// 503 about an actor.
+pub(super) fn unavailable(actor: &str, error: ServiceError) -> ApiError {
+    let (code, message) = match error {
+        ServiceError::Down(_) => ("actor_down", format!("{actor} is not running at the moment")),
+        ServiceError::Timeout(_) => {
+            ("actor_timeout", format!("{actor} did not answer within {} s", ASK_TIMEOUT.as_secs()))
+        }
+    };
+    let hint = "GET /actors shows what it is doing; one that crashed is started again by itself";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message, hint)
+}
+
+/// What the handlers share: the view, and what belongs to one incarnation of the server.
+#[derive(Clone)]
+pub(super) struct ApiState {
+    /// The node.
+    pub(super) view: AgentView,
+    /// One permit per event stream that may still be opened.
+    pub(super) streams: Arc<Semaphore>,
+}

@@ -1,0 +1,167 @@
+//! List, search, metadata, deletion, status.
+
+use axum::extract::State;
+
+use super::error::{about_metadata, deleted, invalid_metadata, not_found};
+use super::model::{AssetJson, AssetListJson, MetaPatchJson, StatusJson, is_media_type};
+use super::{Service, Shared};
+use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
+use crate::http::extract::{HashPath, JsonBody, Params};
+use crate::record::ContentHash;
+use crate::store::ContentStore;
+use crate::store::embedded::{ListFilter, ListQuery, Order, StoredAsset};
+
+/// Assets of a page, unless the query says otherwise.
+const LIMIT_DEFAULT: usize = 50;
+/// Most assets of a page.
+const LIMIT_MAX: usize = 1_000;
+
+/// List assets.
+///
+/// Newest first, unless `order` says otherwise.
+#[utoipa::path(get, path = "/list", tag = "assets",
+    params(
+        ("limit" = Option<u64>, Query, description = "Assets per page: 50 unless given, at most 1000"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("order" = Option<String>, Query, description = "`newest` (default) or `oldest` first, by creation"),
+    ),
+    responses(
+        (status = 200, description = "A page of assets", body = Success<AssetListJson>),
+        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
+    ))]
+pub(super) async fn list(State(service): Shared, params: Params) -> ApiResult<Success<AssetListJson>> {
+    service.page(&params, ListFilter::default()).await
+}
+
+/// Search assets.
+///
+/// All that is given must match.
+#[utoipa::path(get, path = "/search", tag = "assets",
+    params(
+        ("application" = Option<String>, Query, description = "Made by exactly this program"),
+        ("user" = Option<String>, Query, description = "Made by exactly this person"),
+        ("tags" = Option<String>, Query, description = "Any of these tags, separated by commas or repeated"),
+        ("mime_prefix" = Option<String>, Query, description = "Media types that begin so: `image/`"),
+        ("hash" = Option<String>, Query, description = "Any of these hashes, separated by commas or repeated"),
+        ("q" = Option<String>, Query, description = "Text in file name or description, in upper or lower case"),
+        ("from" = Option<String>, Query, description = "Created then or later: RFC 3339, or milliseconds since 1970"),
+        ("to" = Option<String>, Query, description = "Created then or earlier: RFC 3339, or milliseconds since 1970"),
+        ("limit" = Option<u64>, Query, description = "Assets per page: 50 unless given, at most 1000"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, with the same filter"),
+        ("order" = Option<String>, Query, description = "`newest` (default) or `oldest` first, by creation"),
+    ),
+    responses(
+        (status = 200, description = "A page of the assets that match", body = Success<AssetListJson>),
+        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
+    ))]
+pub(super) async fn search(State(service): Shared, params: Params) -> ApiResult<Success<AssetListJson>> {
+    let filter = ListFilter {
+        application: params.text("application")?,
+        user: params.text("user")?,
+        mime_prefix: params.text("mime_prefix")?,
+        tags: params.many("tags").map(ToOwned::to_owned).collect(),
+        hashes: params.hashes("hash", LIMIT_MAX)?,
+        q: params.text("q")?,
+        from_ms: params.time_ms("from")?,
+        to_ms: params.time_ms("to")?,
+    };
+    service.page(&params, filter).await
+}
+
+/// Metadata of an asset.
+#[utoipa::path(get, path = "/asset/{hash}/meta", tag = "assets",
+    params(("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits")),
+    responses(
+        (status = 200, description = "The asset", body = Success<AssetJson>),
+        (status = 400, description = "No hash", body = ErrorBody),
+        (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
+    ))]
+pub(super) async fn meta(State(service): Shared, HashPath(hash): HashPath) -> ApiResult<Success<AssetJson>> {
+    Ok(Success::new(service.live(hash).await?.into()))
+}
+
+/// Edit metadata.
+///
+/// Replaces the fields that are given.
+#[utoipa::path(patch, path = "/asset/{hash}/meta", tag = "assets",
+    params(("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits")),
+    request_body(content = MetaPatchJson, description = "The fields to replace"),
+    responses(
+        (status = 200, description = "The asset as it is now", body = Success<AssetJson>),
+        (status = 400, description = "`invalid_json`, `invalid_metadata`, or no hash", body = ErrorBody),
+        (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
+        (status = 413, description = "More than 1 MiB of JSON", body = ErrorBody),
+        (status = 415, description = "Not `application/json`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody),
+    ))]
+pub(super) async fn edit(
+    State(service): Shared,
+    HashPath(hash): HashPath,
+    JsonBody(patch): JsonBody<MetaPatchJson>,
+) -> ApiResult<Success<AssetJson>> {
+    service.live(hash).await?;
+    if let Some(mime_type) = patch.mime_type().filter(|mime_type| !is_media_type(mime_type)) {
+        return Err(invalid_metadata(format!("'{}' is no media type", mime_type.escape_debug())));
+    }
+    let asset = service.store.patch(hash, patch.into()).await.map_err(about_metadata)?;
+    Ok(Success::new(asset.into()))
+}
+
+/// Delete an asset.
+///
+/// Leaves a tombstone; the content stays in the trash for 30 days.
+#[utoipa::path(delete, path = "/asset/{hash}", tag = "assets",
+    params(("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits")),
+    responses(
+        (status = 200, description = "The tombstone", body = Success<AssetJson>),
+        (status = 400, description = "No hash", body = ErrorBody),
+        (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+    ))]
+pub(super) async fn delete(
+    State(service): Shared,
+    HashPath(hash): HashPath,
+) -> ApiResult<Success<AssetJson>> {
+    service.live(hash).await?;
+    Ok(Success::new(service.store.delete(hash).await?.into()))
+}
+
+/// Health and size.
+#[utoipa::path(get, path = "/status", tag = "service",
+    responses((status = 200, description = "How the service is", body = Success<StatusJson>)))]
+pub(super) async fn status(State(service): Shared) -> ApiResult<Success<StatusJson>> {
+    let status = service.store.status().await?;
+    Ok(Success::new(StatusJson {
+        healthy: status.read_only.is_none(),
+        assets: status.assets,
+        bytes: status.bytes,
+        seq: status.seq,
+        read_only: status.read_only,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }))
+}
+
+impl Service {
+    /// The asset, if it is neither unknown nor deleted.
+    pub(super) async fn live(&self, hash: ContentHash) -> ApiResult<StoredAsset> {
+        match self.store.asset(hash).await? {
+            Some(asset) if asset.record.deleted => Err(deleted(hash)),
+            Some(asset) => Ok(asset),
+            None => Err(not_found(hash)),
+        }
+    }
+
+    async fn page(&self, params: &Params, filter: ListFilter) -> ApiResult<Success<AssetListJson>> {
+        let order = match params.one("order")? {
+            None | Some("newest" | "desc") => Order::NewestFirst,
+            Some("oldest" | "asc") => Order::OldestFirst,
+            Some(_) => {
+                return Err(ApiError::invalid_parameter("order", "is unknown", "give newest or oldest"));
+            }
+        };
+        let limit = params.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+        let query = ListQuery { filter, order, limit, cursor: params.text("cursor")? };
+        Ok(Success::new(self.store.list(query).await?.into()))
+    }
+}

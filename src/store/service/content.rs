@@ -1,0 +1,211 @@
+//! The content of an asset, whole or in part.
+//!
+//! Content comes from strangers: it is served as a download under its stored media type, with sniffing and scripts
+//! forbidden. It never changes under its name, so it may be cached for ever.
+
+use std::fmt::Write;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    HeaderMap, HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE,
+};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+
+use super::range::{Wanted, wanted};
+use super::{Service, Shared};
+use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
+use crate::http::extract::HashPath;
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::ContentStore;
+
+/// The name of a hash never means anything else.
+const FOR_EVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+/// Longest file name that is sent, in characters.
+const FILE_NAME_CHARS_MAX: usize = 200;
+
+/// Content of an asset.
+#[utoipa::path(method(get, head), path = "/asset/{hash}", tag = "assets",
+    params(
+        ("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits"),
+        ("Range" = Option<String>, Header, description = "One range of bytes: `bytes=0-99`, `bytes=100-`, `bytes=-100`"),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of what is held already"),
+        ("If-Range" = Option<String>, Header, description = "The ETag for which `Range` is meant"),
+    ),
+    responses(
+        (status = 200, description = "The content, as a download", content_type = "application/octet-stream",
+            body = Vec<u8>, headers(
+                ("ETag" = String, description = "The hash in quotes"),
+                ("Content-Disposition" = String, description = "`attachment` and the file name"),
+            )),
+        (status = 206, description = "The range of it", content_type = "application/octet-stream", body = Vec<u8>,
+            headers(("Content-Range" = String, description = "Which bytes of how many"))),
+        (status = 304, description = "It is held already"),
+        (status = 400, description = "No hash", body = ErrorBody),
+        (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
+        (status = 416, description = "The range lies outside the content", body = ErrorBody,
+            headers(("Content-Range" = String, description = "How many bytes there are"))),
+        (status = 500, description = "`corrupt`: the stored bytes are damaged", body = ErrorBody),
+    ))]
+pub(super) async fn read(
+    State(service): Shared,
+    HashPath(hash): HashPath,
+    method: Method,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let asset = service.live(hash).await?;
+    answer(&service, &asset.record, &method, &headers).await
+}
+
+/// The answer to GET or HEAD of the content that belongs to a live record.
+pub(super) async fn answer(
+    service: &Service,
+    record: &AssetRecord,
+    method: &Method,
+    headers: &HeaderMap,
+) -> ApiResult<Response> {
+    let mut response = Response::new(Body::empty());
+    let out = response.headers_mut();
+    let etag = etag(record.hash);
+    out.insert(ETAG, header_value(&etag)?);
+    out.insert(CACHE_CONTROL, FOR_EVER);
+    out.insert(ACCEPT_RANGES, BYTES);
+    if is_held(headers, &etag) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    // Peers may have said anything; what no header can carry is left out.
+    let mime_type = HeaderValue::from_str(&record.meta.mime_type).ok().filter(|value| !value.is_empty());
+    out.insert(CONTENT_TYPE, mime_type.unwrap_or(OCTET_STREAM));
+    out.insert(CONTENT_DISPOSITION, disposition(record)?);
+
+    let range = if *method == Method::GET { range_of(headers, &etag) } else { None };
+    let bytes = match range.map_or(Wanted::All, |range| wanted(range, record.size)) {
+        Wanted::All => 0..record.size,
+        Wanted::Part(part) => {
+            let shown = format!("bytes {}-{}/{}", part.start, part.end - 1, record.size);
+            out.insert(CONTENT_RANGE, header_value(&shown)?);
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            part
+        }
+        Wanted::Unsatisfiable => return Err(unsatisfiable(record.size)?),
+    };
+    let length = bytes.end - bytes.start;
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    if *method == Method::GET {
+        let reader = service.store.content(record.hash, bytes.start, Some(length)).await?;
+        *response.body_mut() = Body::from_stream(reader.chunks);
+    }
+    Ok(response)
+}
+
+fn etag(hash: ContentHash) -> String {
+    format!("\"{hash}\"")
+}
+
+fn header_value(text: &str) -> ApiResult<HeaderValue> {
+    HeaderValue::from_str(text).map_err(|_| {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        ApiError::new(status, "internal", "a header of the answer could not be written", "report this")
+    })
+}
+
+fn unsatisfiable(size: u64) -> ApiResult<ApiError> {
+    let message = format!("the range lies outside the content, which has {size} bytes");
+    let error =
+        ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", message, "ask for less");
+    Ok(error.with_header(CONTENT_RANGE, header_value(&format!("bytes */{size}"))?))
+}
+
+/// Whether `If-None-Match` names this content; the comparison is the weak one.
+fn is_held(headers: &HeaderMap, etag: &str) -> bool {
+    headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    })
+}
+
+/// The `Range` header, unless there are several or `If-Range` means other content; dates never match, we send none.
+fn range_of<'a>(headers: &'a HeaderMap, etag: &str) -> Option<&'a str> {
+    let mut ranges = headers.get_all(RANGE).iter();
+    let (range, None) = (ranges.next()?, ranges.next()) else { return None };
+    let applies = headers.get(IF_RANGE).is_none_or(|value| value.as_bytes() == etag.as_bytes());
+    if applies { range.to_str().ok() } else { None }
+}
+
+/// `attachment`, with the file name in plain ASCII and, where that loses something, in UTF-8 (RFC 6266, RFC 8187).
+fn disposition(record: &AssetRecord) -> ApiResult<HeaderValue> {
+    let name = file_name(record);
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii() && !matches!(c, '"' | '\\' | '%') { c } else { '_' }).collect();
+    if plain == name {
+        return header_value(&format!("attachment; filename=\"{plain}\""));
+    }
+    let mut encoded = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    header_value(&format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"))
+}
+
+/// A name that is safe to save under: the last part of the stored one, without control characters and those that turn
+/// the direction of writing; the hash where nothing is left.
+fn file_name(record: &AssetRecord) -> String {
+    let stored = record.meta.filename.as_deref().unwrap_or_default();
+    let last = stored.rsplit(['/', '\\']).next().unwrap_or_default();
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let clean: String =
+        last.chars().filter(|c| !c.is_control() && !turns(*c)).take(FILE_NAME_CHARS_MAX).collect();
+    let clean = clean.trim().trim_start_matches('.');
+    if clean.is_empty() { record.hash.to_string() } else { clean.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::AssetMeta;
+
+    fn shown(name: &str) -> String {
+        let meta = AssetMeta { filename: Some(name.into()), ..AssetMeta::default() };
+        let record = AssetRecord::new(ContentHash([0xab; 32]), 1, None, meta);
+        disposition(&record).unwrap().to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn file_names_are_safe_to_save_under() {
+        let hash = "ab".repeat(32);
+        assert_eq!(shown("a b.txt"), r#"attachment; filename="a b.txt""#);
+        assert_eq!(shown("../../etc/passwd"), r#"attachment; filename="passwd""#);
+        assert_eq!(shown(r"C:\evil\x.exe"), r#"attachment; filename="x.exe""#);
+        assert_eq!(shown("a\r\nSet-Cookie: x"), r#"attachment; filename="aSet-Cookie: x""#);
+        assert_eq!(shown("a\u{202e}txt.exe"), r#"attachment; filename="atxt.exe""#);
+        for empty in ["", "..", "/", "\u{7}", "a/"] {
+            assert_eq!(shown(empty), format!(r#"attachment; filename="{hash}""#), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn names_beyond_ascii_come_in_both_forms() {
+        assert_eq!(shown("é\".txt"), r#"attachment; filename="__.txt"; filename*=UTF-8''%C3%A9%22.txt"#);
+    }
+
+    #[test]
+    fn etags_compare_weakly() {
+        let tag = etag(ContentHash([1; 32]));
+        let with = |value: &str| {
+            let headers = [(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap())].into_iter().collect();
+            is_held(&headers, &tag)
+        };
+        assert!(with(&tag) && with(&format!("W/{tag}")) && with("*") && with(&format!("\"x\", {tag}")));
+        assert!(!with("\"x\"") && !with(""));
+    }
+}

@@ -1,0 +1,76 @@
+//! How the store's errors appear over HTTP. [`crate::store::can_http`] reads them back by their codes.
+
+use axum::http::StatusCode;
+
+use crate::http::envelope::ApiError;
+use crate::record::ContentHash;
+use crate::store::StoreError;
+
+/// Codes that a client acts upon.
+pub(crate) mod codes {
+    pub(crate) const NOT_FOUND: &str = "not_found";
+    pub(crate) const DELETED: &str = "deleted";
+    pub(crate) const CORRUPT: &str = "corrupt";
+    pub(crate) const DISK_FULL: &str = "disk_full";
+    pub(crate) const READ_ONLY: &str = "read_only";
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        let (status, code, hint) = match error {
+            StoreError::NotFound(hash) => return not_found(hash),
+            StoreError::Corrupt(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                codes::CORRUPT,
+                "run `can-sync scrub`: it heals from peers",
+            ),
+            StoreError::Full(_) => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                codes::DISK_FULL,
+                "make room on the store's disk, then try again",
+            ),
+            StoreError::ReadOnly(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                codes::READ_ONLY,
+                "repair the disk, then start the service again",
+            ),
+            StoreError::Invalid(_) => {
+                (StatusCode::BAD_REQUEST, "invalid", "/openapi.json describes what is expected")
+            }
+            StoreError::Unavailable { .. } | StoreError::Unauthorized { .. } => {
+                (StatusCode::BAD_GATEWAY, "store_unavailable", "check can_service_url and sync_api_key")
+            }
+            StoreError::Io { .. } => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "storage_error", "see the log of the service")
+            }
+        };
+        if status.is_server_error() {
+            tracing::error!(code, "{message}");
+        }
+        Self::new(status, code, message, hint)
+    }
+}
+
+/// No such asset, and never was.
+pub(super) fn not_found(hash: ContentHash) -> ApiError {
+    let hint = "check the hash: /list and /search show what is here";
+    ApiError::new(StatusCode::NOT_FOUND, codes::NOT_FOUND, format!("there is no asset {hash}"), hint)
+}
+
+/// No such asset any more.
+pub(super) fn deleted(hash: ContentHash) -> ApiError {
+    let hint = "ingest the content again to bring it back";
+    ApiError::new(StatusCode::NOT_FOUND, codes::DELETED, format!("the asset {hash} was deleted"), hint)
+}
+
+/// What is wrong with the metadata that a user gave.
+pub(super) fn invalid_metadata(message: impl Into<String>) -> ApiError {
+    let hint = "at most 64 tags of 128 characters, 16 KiB of text in all";
+    ApiError::bad_request("invalid_metadata", message, hint)
+}
+
+/// As the general case, but what the store calls invalid is the metadata.
+pub(super) fn about_metadata(error: StoreError) -> ApiError {
+    if let StoreError::Invalid(message) = error { invalid_metadata(message) } else { error.into() }
+}

@@ -1,0 +1,116 @@
+//! The event stream: every change of the store, in sequence, as server-sent events.
+//!
+//! A stream reads the feed in pages and waits for the store's signal in between, so a slow client costs one page of
+//! memory, misses nothing, and gets each record once, in its latest version.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+
+use axum::extract::State;
+use axum::http::header::{HeaderMap, HeaderName};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use tokio::sync::watch;
+
+use super::Shared;
+use super::model::AssetJson;
+use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
+use crate::http::extract::Params;
+use crate::http::serve::Closing;
+use crate::store::StoreError;
+use crate::store::embedded::{EmbeddedStore, StoredAsset};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Changes that are read at a time.
+const PAGE: usize = 256;
+
+/// Changes as they happen.
+///
+/// Each `asset` event is one changed record: its `id` is the number of the change, its data the asset (a tombstone has
+/// `deleted`). `reset` means that the number asked for is one this store cannot continue from: read everything again,
+/// from 0; the stream ends after it. Comments every 15 seconds show that the stream is alive.
+#[utoipa::path(get, path = "/events", tag = "assets",
+    params(
+        ("since" = Option<u64>, Query, description = "Changes after this number; from now on when absent"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "As `since`, which it overrules; browsers send it by \
+            themselves when they reconnect"),
+    ),
+    responses(
+        (status = 200, description = "A stream of server-sent events", content_type = "text/event-stream",
+            body = AssetJson),
+        (status = 400, description = "The number is none", body = ErrorBody),
+    ))]
+pub(super) async fn events(
+    State(service): Shared,
+    closing: Closing,
+    params: Params,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let signal = service.store.subscribe();
+    let since = match headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
+        Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {
+            ApiError::invalid_parameter("Last-Event-ID", "is not a whole number", "send the id of an event")
+        })?),
+        None => params.number("since")?,
+    };
+    let cursor = since.unwrap_or(*signal.borrow());
+    let changes =
+        Changes { store: service.store.clone(), signal, cursor, page: VecDeque::new(), ended: false };
+    let stream = stream::unfold((changes, closing), |(mut changes, closing)| async move {
+        let event = tokio::select! {
+            () = closing.closed() => None,
+            event = changes.next() => event,
+        };
+        event.map(|event| (Ok::<_, Infallible>(event), (changes, closing)))
+    });
+    let sse = Sse::new(stream).keep_alive(KeepAlive::new().interval(service.heartbeat));
+    // Proxies that buffer would keep events to themselves.
+    Ok(([(HeaderName::from_static("x-accel-buffering"), "no")], sse).into_response())
+}
+
+struct Changes {
+    store: EmbeddedStore,
+    signal: watch::Receiver<u64>,
+    cursor: u64,
+    page: VecDeque<StoredAsset>,
+    ended: bool,
+}
+
+impl Changes {
+    /// The next event, however long it takes; `None` when there will be none.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(asset) = self.page.pop_front() {
+                self.cursor = asset.seq;
+                return asset_event(asset);
+            }
+            if self.ended {
+                return None;
+            }
+            // Marked as seen before the feed is read, so that a commit in between is not slept through.
+            self.signal.borrow_and_update();
+            match self.store.changes(self.cursor, PAGE).await {
+                Ok(Some(page)) if page.is_empty() => self.signal.changed().await.ok()?,
+                Ok(Some(page)) => self.page = page.into(),
+                Ok(None) => {
+                    self.ended = true;
+                    // The id makes a browser that reconnects begin again.
+                    return Some(Event::default().event("reset").id("0").data(self.cursor.to_string()));
+                }
+                Err(error) => return end(&error),
+            }
+        }
+    }
+}
+
+fn asset_event(asset: StoredAsset) -> Option<Event> {
+    let seq = asset.seq;
+    let event = Event::default().event("asset").id(seq.to_string()).json_data(AssetJson::from(asset));
+    event.inspect_err(|error| tracing::error!(seq, %error, "an event cannot be written")).ok()
+}
+
+fn end(error: &StoreError) -> Option<Event> {
+    tracing::warn!(%error, "an event stream ends: the feed cannot be read");
+    None
+}

@@ -1,0 +1,242 @@
+//! Upload of an asset as a multipart form, part by part as it streams in.
+//!
+//! The content goes into the store's upload as it arrives; the other parts are kept in memory, within limits, wherever
+//! they come. Nothing is kept of an upload that does not end well: dropping it removes its file.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use axum::body::Body;
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{HeaderValue, LOCATION};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::error::{about_metadata, invalid_metadata};
+use super::model::{AssetJson, IngestForm, is_media_type};
+use super::{BASE_PATH, Shared};
+use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
+use crate::http::extract::{BODY_BYTES_MAX, cut, has_content_type, progress};
+use crate::record::META_BYTES_MAX;
+use crate::store::embedded::{EmbeddedStore, IngestFields, Upload};
+
+const MULTIPART: &str = "multipart/form-data";
+/// Bytes that may have been read from the body and not yet handed to the store: everything that is not the file, and
+/// what the parser holds at a time.
+const UNACCOUNTED_BYTES_MAX: u64 = BODY_BYTES_MAX as u64 + (4 << 20);
+
+/// Store an asset.
+///
+/// The parts may come in any order; parts of other names are ignored. When the content is there already, the metadata
+/// is merged.
+#[utoipa::path(post, path = "/ingest", tag = "assets",
+    request_body(content = IngestForm, content_type = "multipart/form-data",
+        description = "The content in `file`, what is known about it in the other parts"),
+    responses(
+        (status = 201, description = "The new asset", body = Success<AssetJson>,
+            headers(("Location" = String, description = "Where its content is"))),
+        (status = 200, description = "The content was there already: the asset as it is now",
+            body = Success<AssetJson>),
+        (status = 400, description = "`file_missing`, `file_repeated`, `invalid_metadata`, `invalid_multipart`",
+            body = ErrorBody),
+        (status = 408, description = "The body stopped arriving", body = ErrorBody),
+        (status = 413, description = "More than 1 MiB besides the file", body = ErrorBody),
+        (status = 415, description = "Not `multipart/form-data`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody),
+    ))]
+pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let (mut form, gauge) = open_form(request).await?;
+    let mut received = Received::default();
+    while let Some(field) = progress(form.next_field()).await?.map_err(|error| gauge.explain(&error))? {
+        received.take(&service.store, field, &gauge).await?;
+    }
+    let (upload, fields) = received.into_fields();
+    let Some(upload) = upload else {
+        let hint = "send the content as a part named 'file': curl -F file=@photo.jpg …";
+        return Err(ApiError::bad_request("file_missing", "the form has no part named 'file'", hint));
+    };
+    let ingested = upload.finish(fields).await.map_err(about_metadata)?;
+    let hash = ingested.asset.record.hash;
+    let status = if ingested.new { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = (status, Success::new(AssetJson::from(ingested.asset))).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("{BASE_PATH}/asset/{hash}")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn open_form(request: Request) -> ApiResult<(Multipart, Gauge)> {
+    if !has_content_type(request.headers(), MULTIPART) {
+        return Err(ApiError::unsupported_media_type(MULTIPART));
+    }
+    let gauge = Gauge::default();
+    let (parts, body) = request.into_parts();
+    let metered = gauge.clone();
+    let body = body.into_data_stream().map(move |chunk| match chunk {
+        Ok(chunk) => metered.read(&chunk).map(|()| chunk),
+        Err(error) => {
+            metered.cut();
+            Err(error)
+        }
+    });
+    let request = Request::from_parts(parts, Body::from_stream(body));
+    let form = Multipart::from_request(request, &()).await;
+    let form = form.map_err(|error| invalid_multipart(error.body_text()))?;
+    Ok((form, gauge))
+}
+
+fn invalid_multipart(problem: impl std::fmt::Display) -> ApiError {
+    let hint = "send it as curl -F or a browser's form does";
+    ApiError::bad_request("invalid_multipart", format!("the form cannot be read: {problem}"), hint)
+}
+
+/// What has been read of a form.
+#[derive(Default)]
+struct Received {
+    upload: Option<Upload>,
+    fields: IngestFields,
+    /// What the part `file` says of itself; the parts `mime_type` and `filename` count for more, wherever they come.
+    file_mime_type: Option<String>,
+    file_name: Option<String>,
+    /// Bytes of all parts but the file.
+    other_bytes: usize,
+}
+
+impl Received {
+    async fn take(&mut self, store: &EmbeddedStore, field: Field<'_>, gauge: &Gauge) -> ApiResult<()> {
+        let name = field.name().unwrap_or_default().to_owned();
+        match name.as_str() {
+            "file" => self.take_file(store, field, gauge).await?,
+            "tags" => {
+                let tags = self.text("tags", field, gauge).await?;
+                self.fields.tags.extend(tags.split(',').map(ToOwned::to_owned));
+            }
+            "mime_type" => self.fields.mime_type = mime_type(self.text("mime_type", field, gauge).await?)?,
+            "filename" => self.fields.filename = Some(self.text("filename", field, gauge).await?),
+            "application" => self.fields.application = Some(self.text("application", field, gauge).await?),
+            "user" => self.fields.user = Some(self.text("user", field, gauge).await?),
+            "description" => self.fields.description = Some(self.text("description", field, gauge).await?),
+            _ => self.ignore(field, gauge).await?,
+        }
+        Ok(())
+    }
+
+    async fn take_file(
+        &mut self,
+        store: &EmbeddedStore,
+        mut field: Field<'_>,
+        gauge: &Gauge,
+    ) -> ApiResult<()> {
+        if self.upload.is_some() {
+            let hint = "send one request for each file";
+            return Err(ApiError::bad_request("file_repeated", "the form has two parts named 'file'", hint));
+        }
+        // What clients send when they do not know says nothing.
+        let known = |mime_type: &&str| is_media_type(mime_type) && *mime_type != "application/octet-stream";
+        self.file_mime_type = field.content_type().filter(known).map(ToOwned::to_owned);
+        let last = |name: &str| name.rsplit(['/', '\\']).next().map(ToOwned::to_owned);
+        self.file_name = field.file_name().and_then(last).filter(|name| !name.is_empty());
+        let mut upload = store.begin_upload();
+        while let Some(chunk) = chunk(&mut field, gauge).await? {
+            gauge.hand_over(&chunk);
+            upload.write(chunk).await?;
+        }
+        self.upload = Some(upload);
+        Ok(())
+    }
+
+    async fn text(&mut self, name: &str, mut field: Field<'_>, gauge: &Gauge) -> ApiResult<String> {
+        let mut text = Vec::new();
+        while let Some(chunk) = chunk(&mut field, gauge).await? {
+            self.count(&chunk)?;
+            if text.len() + chunk.len() > META_BYTES_MAX {
+                return Err(invalid_metadata(format!(
+                    "the part '{name}' is longer than {META_BYTES_MAX} bytes"
+                )));
+            }
+            text.extend_from_slice(&chunk);
+        }
+        String::from_utf8(text).map_err(|_| invalid_metadata(format!("the part '{name}' is not UTF-8")))
+    }
+
+    async fn ignore(&mut self, mut field: Field<'_>, gauge: &Gauge) -> ApiResult<()> {
+        while let Some(chunk) = chunk(&mut field, gauge).await? {
+            self.count(&chunk)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, chunk: &Bytes) -> ApiResult<()> {
+        self.other_bytes += chunk.len();
+        if self.other_bytes > BODY_BYTES_MAX { Err(too_much_besides_the_file()) } else { Ok(()) }
+    }
+
+    fn into_fields(self) -> (Option<Upload>, IngestFields) {
+        let mut fields = self.fields;
+        fields.mime_type = fields.mime_type.or(self.file_mime_type);
+        fields.filename = fields.filename.or(self.file_name);
+        (self.upload, fields)
+    }
+}
+
+fn mime_type(text: String) -> ApiResult<Option<String>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if is_media_type(&text) {
+        Ok(Some(text))
+    } else {
+        Err(invalid_metadata(format!("'{}' is no media type", text.escape_debug())))
+    }
+}
+
+async fn chunk(field: &mut Field<'_>, gauge: &Gauge) -> ApiResult<Option<Bytes>> {
+    progress(field.chunk()).await?.map_err(|error| gauge.explain(&error))
+}
+
+fn too_much_besides_the_file() -> ApiError {
+    ApiError::body_too_large(format!("the form has more than {BODY_BYTES_MAX} bytes besides its file"))
+}
+
+/// Bounds what the form's parser holds in memory: it looks for the end of a part's head without a limit of its own.
+#[derive(Clone, Default)]
+struct Gauge(Arc<Metered>);
+
+#[derive(Default)]
+struct Metered {
+    /// Bytes read from the body that are not handed over as content of the file.
+    unaccounted: AtomicU64,
+    exceeded: AtomicBool,
+    cut: AtomicBool,
+}
+
+impl Gauge {
+    fn read(&self, chunk: &Bytes) -> Result<(), axum::Error> {
+        let before = self.0.unaccounted.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        if before + chunk.len() as u64 <= UNACCOUNTED_BYTES_MAX {
+            return Ok(());
+        }
+        self.0.exceeded.store(true, Ordering::Relaxed);
+        Err(axum::Error::new("too much besides the file"))
+    }
+
+    fn cut(&self) {
+        self.0.cut.store(true, Ordering::Relaxed);
+    }
+
+    fn hand_over(&self, chunk: &Bytes) {
+        self.0.unaccounted.fetch_sub(chunk.len() as u64, Ordering::Relaxed);
+    }
+
+    fn explain(&self, error: &MultipartError) -> ApiError {
+        if self.0.exceeded.load(Ordering::Relaxed) {
+            return too_much_besides_the_file();
+        }
+        let text = error.body_text();
+        if self.0.cut.load(Ordering::Relaxed) { cut(text) } else { invalid_multipart(text) }
+    }
+}

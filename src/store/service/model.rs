@@ -1,0 +1,225 @@
+//! What assets look like in JSON.
+
+use jiff::Timestamp;
+use serde::de::Deserializer;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::store::embedded::{ListPage, MetaPatch, StoredAsset};
+
+/// An asset, or its tombstone.
+#[derive(Serialize, Deserialize, ToSchema, Clone, PartialEq, Eq, Debug)]
+pub struct AssetJson {
+    /// SHA-256 of the content: 64 lower-case hexadecimal digits.
+    #[schema(
+        pattern = "^[0-9a-f]{64}$",
+        example = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )]
+    pub hash: String,
+    /// Length of the content in bytes.
+    pub size: u64,
+    /// Media type.
+    #[schema(example = "image/png")]
+    pub mime_type: String,
+    /// Name that the content had where it came from.
+    pub filename: Option<String>,
+    /// Program that made the asset.
+    pub application: Option<String>,
+    /// Person that made the asset.
+    pub user: Option<String>,
+    /// Sorted, without duplicates.
+    pub tags: Vec<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// When the asset was first stored anywhere: RFC 3339, UTC, milliseconds.
+    #[schema(format = DateTime, example = "2026-11-20T12:00:00.000Z")]
+    pub created_at: String,
+    /// When it last changed in this store: RFC 3339, UTC, milliseconds.
+    #[schema(format = DateTime, example = "2026-11-20T12:00:00.000Z")]
+    pub updated_at: String,
+    /// Number of its last change in this store; the `id` of its event.
+    pub seq: u64,
+    /// Whether this is a tombstone: the content is gone.
+    pub deleted: bool,
+}
+
+impl From<StoredAsset> for AssetJson {
+    fn from(asset: StoredAsset) -> Self {
+        let StoredAsset { seq, updated_at_ms, record } = asset;
+        let meta = record.meta;
+        Self {
+            hash: record.hash.to_string(),
+            size: record.size,
+            mime_type: meta.mime_type,
+            filename: meta.filename,
+            application: meta.application,
+            user: meta.user,
+            tags: meta.tags,
+            description: meta.description,
+            created_at: rfc3339(meta.created_at_ms),
+            updated_at: rfc3339(updated_at_ms),
+            seq,
+            deleted: record.deleted,
+        }
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds; what lies past the year 9999 is shown as its end.
+fn rfc3339(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    format!("{:.3}", time.unwrap_or(Timestamp::MAX))
+}
+
+/// A page of assets.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct AssetListJson {
+    /// The assets of this page.
+    pub assets: Vec<AssetJson>,
+    /// Give this as `cursor`, with the same filter and order, for the next page; null on the last one.
+    pub next_cursor: Option<String>,
+    /// How many assets match, on all pages.
+    pub total: u64,
+}
+
+impl From<ListPage> for AssetListJson {
+    fn from(page: ListPage) -> Self {
+        let assets = page.assets.into_iter().map(AssetJson::from).collect();
+        Self { assets, next_cursor: page.next_cursor, total: page.total }
+    }
+}
+
+/// How the service is.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct StatusJson {
+    /// Whether it takes writes.
+    pub healthy: bool,
+    /// Live assets.
+    pub assets: u64,
+    /// Sum of their sizes in bytes.
+    pub bytes: u64,
+    /// Number of the last change.
+    pub seq: u64,
+    /// Why it takes no writes, where it does not.
+    pub read_only: Option<String>,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// New values of metadata. A field that is not given stays as it is; null clears one that may be absent.
+#[derive(Deserialize, ToSchema, Default, Debug)]
+#[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::option_option,
+    reason = "absent, null and a value are three things, as in the store's patch"
+)]
+pub(super) struct MetaPatchJson {
+    /// Media type.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    mime_type: Option<String>,
+    /// Name of the content.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    filename: Option<Option<String>>,
+    /// Program that made the asset.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    application: Option<Option<String>>,
+    /// Person that made the asset.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    user: Option<Option<String>>,
+    /// Free text.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    description: Option<Option<String>>,
+    /// All tags, in any order.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>, nullable = false)]
+    tags: Option<Vec<String>>,
+}
+
+/// A field that is there, whatever its value: tells null from absent, and refuses null where the type does.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+impl From<MetaPatchJson> for MetaPatch {
+    fn from(patch: MetaPatchJson) -> Self {
+        let MetaPatchJson { mime_type, filename, application, user, description, tags } = patch;
+        Self { mime_type, filename, application, user, description, tags }
+    }
+}
+
+impl MetaPatchJson {
+    pub(super) fn mime_type(&self) -> Option<&str> {
+        self.mime_type.as_deref()
+    }
+}
+
+/// The parts of an upload.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the multipart form, which is read part by part")]
+pub(super) struct IngestForm {
+    /// The content.
+    #[schema(value_type = String, format = Binary)]
+    file: String,
+    /// Media type; guessed when absent.
+    mime_type: Option<String>,
+    /// Program that made the asset.
+    application: Option<String>,
+    /// Person that made the asset.
+    user: Option<String>,
+    /// Tags separated by commas; may be repeated.
+    #[schema(example = "holiday,2026")]
+    tags: Option<String>,
+    /// Name of the content; that of the part `file` when absent.
+    filename: Option<String>,
+    /// Free text.
+    description: Option<String>,
+}
+
+/// Whether `text` is `type/subtype`, with or without parameters, of characters that a header can carry.
+pub(super) fn is_media_type(text: &str) -> bool {
+    let token = |text: &str| {
+        let extra = b"!#$&-^_.+";
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || extra.contains(&byte))
+    };
+    let printable = text.len() <= 255 && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let essence = text.split(';').next().unwrap_or_default().trim_end();
+    printable && essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_milliseconds() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_700_000_000_120), "2023-11-14T22:13:20.120Z");
+        assert!(rfc3339(u64::MAX).starts_with("9999-12-"));
+    }
+
+    #[test]
+    fn a_patch_tells_null_from_absent() {
+        let patch: MetaPatchJson = serde_json::from_str(r#"{"filename":null,"user":"ann"}"#).unwrap();
+        let patch = MetaPatch::from(patch);
+        assert_eq!(patch.filename, Some(None));
+        assert_eq!(patch.user, Some(Some("ann".into())));
+        assert_eq!(patch.description, None);
+        for bad in [r#"{"mime_type":null}"#, r#"{"tags":null}"#, r#"{"hash":"x"}"#, "{"] {
+            assert!(serde_json::from_str::<MetaPatchJson>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn media_types() {
+        for good in ["text/plain", "text/plain; charset=utf-8", "image/svg+xml", "application/x-7z.b"] {
+            assert!(is_media_type(good), "{good}");
+        }
+        for bad in ["", "text", "text/", "/plain", "text/plain\r\nX: y", "té/xt", "a b/c"] {
+            assert!(!is_media_type(bad), "{bad}");
+        }
+    }
+}

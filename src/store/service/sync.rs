@@ -1,0 +1,270 @@
+//! Replication: what an agent asks of an external CAN Service.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+
+use super::{Shared, content, key};
+use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
+use crate::http::extract::{BODY_STALL, HashPath, Params, collect, has_content_type};
+use crate::proto::{RecordError, WireFeedEntry, WireRecord};
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::sync_wire::{
+    BATCH_MAX, BodyError, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, put, result_of,
+};
+use crate::store::{ContentStore, FeedEntry, Outcome};
+
+mod batch;
+
+const STALL: Duration = BODY_STALL;
+
+/// Lets only those in that know the key.
+pub(super) async fn require_key(State(service): Shared, request: Request, next: Next) -> Response {
+    let mut keys = request.headers().get_all(key::HEADER).iter();
+    let known = match (keys.next(), keys.next()) {
+        (Some(key), None) => service.key.accepts(key.as_bytes()),
+        (None | Some(_), _) => false,
+    };
+    if known {
+        return next.run(request).await;
+    }
+    let message = "this path needs the service's sync API key";
+    let hint = format!(
+        "send it in the header {}; the service prints where its key is kept when it starts",
+        key::HEADER
+    );
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message, hint).into_response()
+}
+
+/// Changes in sequence.
+///
+/// Length-delimited `FeedEntry` messages, under the numbers that `/events` uses. When the header `X-Feed-Reset: true`
+/// is set, the store cannot continue from `since`: read everything again, from 0.
+#[utoipa::path(get, path = "/feed", tag = "sync", operation_id = "sync_feed", security(("sync_key" = [])),
+    params(
+        ("since" = Option<u64>, Query, description = "Changes after this number; all when absent"),
+        ("limit" = Option<u64>, Query, description = "Entries at most: 1000 unless given, and never more"),
+    ),
+    responses(
+        (status = 200, description = "Entries in ascending sequence", content_type = "application/x-protobuf",
+            body = Vec<u8>, headers(("X-Feed-Reset" = Option<bool>, description = "`true` for a reset"))),
+        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+    ))]
+pub(super) async fn feed(State(service): Shared, params: Params) -> ApiResult<Response> {
+    let since = params.number("since")?.unwrap_or(0);
+    let page = service.store.feed(since, params.limit(BATCH_MAX, BATCH_MAX)?).await?;
+    let mut body = Vec::new();
+    for FeedEntry { seq, record } in &page.entries {
+        put(&mut body, &WireFeedEntry { seq: *seq, record: Some(record.into()) });
+    }
+    let mut response = protobuf(body);
+    if page.reset {
+        response.headers_mut().insert(HeaderName::from_static(FEED_RESET), HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Records by hash.
+///
+/// Length-delimited `AssetRecord` messages, tombstones included, in any order; unknown ones are left out.
+#[utoipa::path(get, path = "/records", tag = "sync", operation_id = "sync_records", security(("sync_key" = [])),
+    params(("hash" = String, Query, description = "Up to 50 hashes, separated by commas or repeated")),
+    responses(
+        (status = 200, description = "The records", content_type = "application/x-protobuf", body = Vec<u8>),
+        (status = 400, description = "No hash, or too many", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+    ))]
+pub(super) async fn records(State(service): Shared, params: Params) -> ApiResult<Response> {
+    let hashes = params.hashes("hash", QUERY_HASHES_MAX)?;
+    Ok(protobuf(encode(&service.store.records(hashes).await?)))
+}
+
+/// Records by hash, many at once.
+///
+/// As `GET /sync/records`; the hashes are the body.
+#[utoipa::path(post, path = "/records/query", tag = "sync", operation_id = "sync_query_records",
+    security(("sync_key" = [])),
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "Up to 1000 hashes of 32 raw bytes, one after the other"),
+    responses(
+        (status = 200, description = "The records", content_type = "application/x-protobuf", body = Vec<u8>),
+        (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+        (status = 413, description = "More than 1000 hashes", body = ErrorBody),
+        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
+    ))]
+pub(super) async fn query_records(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let body = collect(protobuf_body(request)?, BATCH_MAX * 32).await?;
+    let (hashes, []) = body.as_chunks::<32>() else {
+        return Err(malformed("the body is not a sequence of hashes of 32 bytes"));
+    };
+    let hashes = hashes.iter().map(|bytes| ContentHash(*bytes)).collect();
+    Ok(protobuf(encode(&service.store.records(hashes).await?)))
+}
+
+/// Content, for agents.
+///
+/// As `GET /asset/{hash}`.
+#[utoipa::path(get, path = "/content/{hash}", tag = "sync", operation_id = "sync_content",
+    security(("sync_key" = [])),
+    params(
+        ("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+    ),
+    responses(
+        (status = 200, description = "The content", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 206, description = "The range of it", content_type = "application/octet-stream", body = Vec<u8>,
+            headers(("Content-Range" = String, description = "Which bytes of how many"))),
+        (status = 400, description = "No hash", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+        (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
+        (status = 416, description = "The range lies outside the content", body = ErrorBody),
+        (status = 500, description = "`corrupt`: the stored bytes are damaged", body = ErrorBody),
+    ))]
+pub(super) async fn content(
+    State(service): Shared,
+    HashPath(hash): HashPath,
+    method: Method,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let asset = service.live(hash).await?;
+    content::answer(&service, &asset.record, &method, &headers).await
+}
+
+/// Take assets with their content.
+///
+/// The body is a sequence of length-delimited `IngestHeader` messages, each followed by the raw content that it
+/// announces. The answer is an `IngestResult` for each, in the same order, once all that is `STORED` is durable. Each
+/// content is checked against its hash. An error means that nothing of the request may be counted on.
+#[utoipa::path(post, path = "/ingest", tag = "sync", operation_id = "sync_ingest", security(("sync_key" = [])),
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "Up to 1000 of: `IngestHeader`, then as many raw bytes as it says"),
+    responses(
+        (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Vec<u8>),
+        (status = 400, description = "The body cannot be read", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+        (status = 408, description = "The body stopped arriving", body = ErrorBody),
+        (status = 413, description = "More than 1000 assets", body = ErrorBody),
+        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody),
+    ))]
+pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
+    let results = batch::ingest(&service.store, body).await?;
+    let mut answer = Vec::new();
+    for (hash, outcome) in results {
+        put(&mut answer, &result_of(hash, outcome));
+    }
+    Ok(protobuf(answer))
+}
+
+/// Take records without content.
+///
+/// Edits and tombstones: length-delimited `AssetRecord` messages. The answer is as for `/sync/ingest`.
+#[utoipa::path(post, path = "/records", tag = "sync", operation_id = "sync_apply", security(("sync_key" = [])),
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf", description = "Up to 1000 records"),
+    responses(
+        (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Vec<u8>),
+        (status = 400, description = "The body cannot be read", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+        (status = 408, description = "The body stopped arriving", body = ErrorBody),
+        (status = 413, description = "More than 1000 records", body = ErrorBody),
+        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody),
+    ))]
+pub(super) async fn apply(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
+    let mut slots = Slots::default();
+    let mut records = Vec::new();
+    while let Some(wire) = body.message::<WireRecord>().await.map_err(body_error)? {
+        if let Some(record) = slots.take(wire)? {
+            records.push(record);
+        }
+    }
+    let outcomes = service.store.apply(records).await?;
+    let mut answer = Vec::new();
+    for (hash, outcome) in slots.fill(outcomes)? {
+        put(&mut answer, &result_of(hash, outcome));
+    }
+    Ok(protobuf(answer))
+}
+
+/// The outcomes of a request in its order: those known at once, and gaps for those that the store will decide.
+#[derive(Default)]
+struct Slots(Vec<(ContentHash, Option<Outcome>)>);
+
+impl Slots {
+    /// Checks a record. One that breaks a rule is rejected by itself, as long as it says which asset it is about.
+    fn take(&mut self, wire: WireRecord) -> ApiResult<Option<AssetRecord>> {
+        if self.0.len() == BATCH_MAX {
+            return Err(ApiError::body_too_large(format!("the request has more than {BATCH_MAX} records")));
+        }
+        let hash = ContentHash::from_slice(&wire.hash).ok_or_else(|| malformed("a record has no hash"))?;
+        let checked: Result<AssetRecord, RecordError> = wire.try_into();
+        let (record, outcome) = match checked {
+            Ok(record) => (Some(record), None),
+            Err(error) => (None, Some(Outcome::Rejected(error.to_string()))),
+        };
+        self.0.push((hash, outcome));
+        Ok(record)
+    }
+
+    /// Puts the store's outcomes into the gaps.
+    fn fill(self, outcomes: Vec<Outcome>) -> ApiResult<Vec<(ContentHash, Outcome)>> {
+        let mut outcomes = outcomes.into_iter();
+        let filled: Option<Vec<_>> = self
+            .0
+            .into_iter()
+            .map(|(hash, known)| Some((hash, known.or_else(|| outcomes.next())?)))
+            .collect();
+        filled.ok_or_else(|| {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            ApiError::new(status, "internal", "the store left an asset without an outcome", "report this")
+        })
+    }
+}
+
+fn encode(records: &[AssetRecord]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for record in records {
+        put(&mut body, &WireRecord::from(record));
+    }
+    body
+}
+
+fn protobuf(body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF))], Bytes::from(body)).into_response()
+}
+
+fn protobuf_body(request: Request) -> ApiResult<Body> {
+    if has_content_type(request.headers(), PROTOBUF) {
+        Ok(request.into_body())
+    } else {
+        Err(ApiError::unsupported_media_type(PROTOBUF))
+    }
+}
+
+fn malformed(message: impl Into<String>) -> ApiError {
+    ApiError::bad_request(
+        "malformed_body",
+        message,
+        "see proto/can_sync.proto, and the versions of both programs",
+    )
+}
+
+fn body_error(error: BodyError) -> ApiError {
+    match error {
+        BodyError::Stalled(_) => ApiError::stalled(),
+        BodyError::Cut(_) | BodyError::Truncated => crate::http::extract::cut(error),
+        BodyError::TooLong(_) | BodyError::Malformed(_) => malformed(error.to_string()),
+    }
+}

@@ -1,0 +1,260 @@
+//! The agent's API as its clients meet it.
+
+use can_sync::node::status::ActorState;
+use can_sync::peer::messages::PeersMsg;
+use can_sync::peer::report::{Direction, PeerState, SyncState, TransferReport};
+use can_sync::store::embedded::IngestFields;
+use iroh::{EndpointAddr, SecretKey};
+use iroh_tickets::endpoint::EndpointTicket;
+use serde_json::json;
+
+use crate::support::agent::{Agent, actor, hung, peer};
+
+mod events;
+mod guards;
+mod lifetime;
+mod metrics;
+mod page;
+mod store;
+
+#[tokio::test]
+async fn status_says_everything_about_the_node() {
+    let agent = Agent::start().await;
+    agent.ingest(b"twelve bytes", IngestFields::default()).await;
+    agent.set_peers(
+        SyncState::Syncing,
+        vec![peer(2, "cellar", PeerState::Syncing), peer(3, "attic", PeerState::Waiting)],
+    );
+    {
+        let mut tree = agent.tree.lock().unwrap();
+        tree.children.push(actor("CanServiceActor", vec![]));
+        tree.children[1].restarts = 4;
+        tree.children[1].state = ActorState::Degraded;
+    }
+    let status = agent.data("/status").await;
+    assert_eq!(status["endpoint_id"], SecretKey::from_bytes(&[1; 32]).public().to_string());
+    assert_eq!(status["name"], "atelier");
+    assert_eq!(status["version"], "0.1.0");
+    assert_eq!(status["passphrase_origin"], "generated");
+    assert_eq!(status["boot"], agent.events.boot());
+    assert!(status["uptime_secs"].is_u64());
+    let store = &status["store"];
+    assert_eq!((&store["mode"], &store["healthy"]), (&json!("embedded"), &json!(true)));
+    assert_eq!((&store["assets"], &store["bytes"], &store["seq"]), (&json!(1), &json!(12), &json!(1)));
+    assert!(store["url"].as_str().unwrap().ends_with("/api/v1/can/0"));
+    assert_eq!(
+        status["sync"],
+        json!({"state": "syncing", "reason": null, "missing": 0, "missing_bytes": 0, "rate": 0.0, "eta_secs": null})
+    );
+    assert_eq!(status["peers"], json!({"connected": 1, "known": 2}));
+    assert_eq!(
+        status["discovery"],
+        json!({"ticket": {"state": "up", "last_success": "2023-11-14T22:13:20.123Z", "found": 1}})
+    );
+    assert_eq!(status["libraries"], json!([]));
+    assert_eq!(status["actors"], json!({"total": 3, "restarts": 4, "degraded": ["CanServiceActor"]}));
+}
+
+#[tokio::test]
+async fn peers_have_every_field_of_the_design() {
+    let agent = Agent::start().await;
+    assert_eq!(agent.data("/peers").await, json!({"peers": []}));
+    let mut cellar = peer(2, "cellar", PeerState::InSync);
+    cellar.last_error = Some("reset".into());
+    let id = cellar.endpoint_id.clone();
+    agent.set_peers(SyncState::InSync, vec![cellar]);
+    let expected = json!({
+        "endpoint_id": id, "name": "cellar", "state": "in_sync", "path": "direct", "remote_addr": "192.0.2.7:4433",
+        "rtt_ms": 12.5, "assets": 40, "missing_here": 3, "missing_here_bytes": 4096, "missing_there": 2,
+        "bytes_sent": 1000, "bytes_received": 2000, "rates": {"send": 10.5, "receive": 20.5},
+        "last_seen": "2023-11-14T22:13:20.000Z", "last_error": "reset",
+    });
+    assert_eq!(agent.data("/peers").await["peers"], json!([expected]));
+    assert_eq!(agent.data(&format!("/peers/{id}")).await, expected);
+
+    let (status, body) = agent.json(agent.get("/peers/nonsense")).await;
+    assert_eq!((status, &body["code"]), (400, &json!("invalid_endpoint_id")));
+    let stranger = SecretKey::from_bytes(&[9; 32]).public();
+    let (status, body) = agent.json(agent.get(&format!("/peers/{stranger}"))).await;
+    assert_eq!((status, &body["code"]), (404, &json!("unknown_peer")));
+}
+
+#[tokio::test]
+async fn a_peer_is_dialled_by_ticket_or_by_address() {
+    let mut agent = Agent::start().await;
+    let other = SecretKey::from_bytes(&[2; 32]).public();
+    let addr = EndpointAddr::new(other).with_ip_addr("192.0.2.9:7777".parse().unwrap());
+    let ticket = EndpointTicket::new(addr.clone()).to_string();
+    let bodies =
+        [json!({"ticket": ticket}), json!({"endpoint_id": other.to_string(), "addrs": ["192.0.2.9:7777"]})];
+    for body in &bodies {
+        let (status, answer) = agent.json(agent.client.post(agent.url("/peers")).json(body)).await;
+        assert_eq!((status, &answer["data"]["endpoint_id"]), (202, &json!(other.to_string())), "{answer}");
+    }
+    let dialled =
+        |message: &PeersMsg| matches!(message, PeersMsg::DialPeer { addr: sent, .. } if *sent == addr);
+    agent.peers.wait_for("both dials", |seen| seen.iter().filter(|m| dialled(m)).count() == 2).await;
+
+    agent.answers.lock().unwrap().dial = Err("64 peers are connected already".into());
+    let (status, answer) = agent.json(agent.client.post(agent.url("/peers")).json(&bodies[0])).await;
+    assert_eq!((status, &answer["code"]), (409, &json!("not_dialled")));
+    assert!(answer["error"].as_str().unwrap().contains("64 peers are connected already"));
+}
+
+#[tokio::test]
+async fn a_dial_request_that_makes_no_sense_goes_nowhere() {
+    let agent = Agent::start().await;
+    let own = agent.ticket.borrow().clone();
+    let cases = [
+        (json!({}), "invalid_dial"),
+        (json!({"ticket": "endpointnonsense"}), "invalid_ticket"),
+        (json!({"ticket": own}), "own_ticket"),
+        (json!({"endpoint_id": "abc"}), "invalid_endpoint_id"),
+        (
+            json!({"endpoint_id": SecretKey::from_bytes(&[2; 32]).public().to_string(), "addrs": ["localhost"]}),
+            "invalid_address",
+        ),
+        (json!({"tiket": "x"}), "invalid_json"),
+    ];
+    for (body, code) in cases {
+        let (status, answer) = agent.json(agent.client.post(agent.url("/peers")).json(&body)).await;
+        assert_eq!((status, &answer["code"]), (400, &json!(code)), "{body}");
+        assert!(!answer["hint"].as_str().unwrap().is_empty());
+    }
+    let huge = json!({ "ticket": "x".repeat(2 << 20) });
+    let (status, _) = agent.json(agent.client.post(agent.url("/peers")).json(&huge)).await;
+    assert_eq!(status, 413);
+    assert!(agent.peers.look(<[PeersMsg]>::is_empty));
+}
+
+#[tokio::test]
+async fn a_peer_is_forgotten() {
+    let mut agent = Agent::start().await;
+    let id = SecretKey::from_bytes(&[2; 32]).public();
+    let forget = |agent: &Agent, id: &str| agent.client.delete(agent.url(&format!("/peers/{id}")));
+    let (status, body) = agent.json(forget(&agent, &id.to_string())).await;
+    assert_eq!((status, &body["data"]["endpoint_id"]), (200, &json!(id.to_string())));
+    let forgotten =
+        |m: &PeersMsg| matches!(m, PeersMsg::ForgetPeer { endpoint_id, .. } if *endpoint_id == id);
+    agent.peers.wait_for("the peer being forgotten", |seen| seen.iter().any(forgotten)).await;
+    agent.answers.lock().unwrap().known = false;
+    let (status, body) = agent.json(forget(&agent, &id.to_string())).await;
+    assert_eq!((status, &body["code"]), (404, &json!("unknown_peer")));
+    let (status, _) = agent.json(forget(&agent, "zz")).await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test]
+async fn verify_asks_for_a_new_comparison() {
+    let mut agent = Agent::start().await;
+    let (status, body) = agent.json(agent.client.post(agent.url("/verify"))).await;
+    assert_eq!((status, &body["data"]["state"]), (202, &json!("reconciling")));
+    agent.peers.wait_for("the comparison", |seen| matches!(seen, [PeersMsg::Verify])).await;
+}
+
+#[tokio::test]
+async fn transfers_actors_and_ticket() {
+    let agent = Agent::start().await;
+    agent.answers.lock().unwrap().transfers = vec![TransferReport {
+        hash: "ab".repeat(32),
+        size: 100,
+        done: 40,
+        direction: Direction::Receiving,
+        peer: "cd".repeat(32),
+        started: true,
+    }];
+    let expected = json!({"hash": "ab".repeat(32), "size": 100, "done": 40, "direction": "receiving",
+        "peer": "cd".repeat(32), "started": true});
+    assert_eq!(agent.data("/transfers").await["transfers"], json!([expected]));
+
+    let tree = agent.data("/actors").await;
+    assert_eq!(tree, serde_json::to_value(&*agent.tree.lock().unwrap()).unwrap());
+    assert_eq!(tree["children"][0]["kind"], "PeersActor");
+
+    let ticket = agent.data("/ticket").await["ticket"].as_str().unwrap().parse::<EndpointTicket>().unwrap();
+    assert_eq!(ticket.endpoint_addr().id, SecretKey::from_bytes(&[1; 32]).public());
+    agent.ticket.send_replace(String::new());
+    let (status, body) = agent.json(agent.get("/ticket")).await;
+    assert_eq!((status, &body["code"]), (503, &json!("no_address")));
+}
+
+#[tokio::test]
+async fn readiness_gives_its_reasons() {
+    let agent = Agent::start().await;
+    assert_eq!(agent.data("/healthz").await, json!({"alive": true}));
+    assert_eq!(agent.data("/readyz").await, json!({"ready": true}));
+    agent.tree.lock().unwrap().children[0].state = ActorState::Restarting;
+    let (status, body) = agent.json(agent.get("/readyz")).await;
+    assert_eq!((status, &body["code"]), (503, &json!("not_ready")));
+    assert_eq!(body["error"], "PeersActor is restarting");
+    agent.tree.lock().unwrap().children[0].state = ActorState::Running;
+    agent.store.close().await;
+    let (status, body) = agent.json(agent.get("/readyz")).await;
+    assert_eq!(status, 503, "{body}");
+    // The node itself is still described.
+    let store = agent.data("/status").await["store"].clone();
+    assert_eq!(store["healthy"], false);
+    assert!(!store["error"].as_str().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_description_names_every_path() {
+    let agent = Agent::start().await;
+    let (_, api) = agent.json(agent.get("/openapi.json")).await;
+    let paths: Vec<&str> = api["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    for path in [
+        "/status",
+        "/peers",
+        "/peers/{id}",
+        "/verify",
+        "/transfers",
+        "/actors",
+        "/events",
+        "/ticket",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/store/ingest",
+        "/store/list",
+        "/store/asset/{hash}",
+    ] {
+        assert!(paths.contains(&path), "{path} is not among {paths:?}");
+    }
+    assert!(api["components"]["schemas"]["PeerView"]["properties"]["missing_here"].is_object());
+}
+
+#[tokio::test]
+async fn a_hung_actor_is_named_in_time() {
+    let (_probe, service) = hung().await;
+    let agent = Agent::start_with(|view| view.peers = service).await;
+    let id = SecretKey::from_bytes(&[2; 32]).public().to_string();
+    let peer_path = format!("/peers/{id}");
+    let requests = [
+        agent.get("/status"),
+        agent.get("/peers"),
+        agent.get(&peer_path),
+        agent.get("/transfers"),
+        agent.client.delete(agent.url(&peer_path)),
+        agent.client.post(agent.url("/peers")).json(&json!({"endpoint_id": id})),
+        agent.get("/readyz"),
+    ];
+    let answers = futures::future::join_all(requests.map(|request| agent.json(request))).await;
+    for (status, body) in answers {
+        assert_eq!(status, 503, "{body}");
+        assert!(body["error"].as_str().unwrap().contains("PeersActor did not answer within 2 s"), "{body}");
+    }
+    // What needs no answer from it works as ever.
+    assert_eq!(agent.data("/healthz").await, json!({"alive": true}));
+    assert_eq!(agent.data("/actors").await["kind"], "RootSupervisor");
+}
+
+#[tokio::test]
+async fn an_actor_between_two_incarnations_is_named_at_once() {
+    let down = can_sync::actor::ServiceCell::new("PeersActor");
+    let agent = Agent::start_with(|view| view.peers = down.service_ref()).await;
+    for request in [agent.get("/peers"), agent.client.post(agent.url("/verify"))] {
+        let (status, body) = agent.json(request).await;
+        assert_eq!((status, &body["code"]), (503, &json!("actor_down")));
+        assert_eq!(body["error"], "PeersActor is not running at the moment");
+    }
+}

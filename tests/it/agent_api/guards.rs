@@ -1,0 +1,108 @@
+//! What keeps web pages of other sites, and people without the token, out.
+
+use reqwest::header::{CONTENT_TYPE, HOST, ORIGIN};
+use serde_json::json;
+
+use crate::support::agent::Agent;
+
+#[tokio::test]
+async fn only_known_hosts_are_answered() {
+    let agent = Agent::start().await;
+    for path in ["/", "/status", "/metrics", "/events", "/healthz", "/assets/app.js", "/nothing"] {
+        let (status, body) = agent.json(agent.get(path).header(HOST, "evil.example")).await;
+        assert_eq!((status, &body["code"]), (421, &json!("host_not_allowed")), "{path}");
+        assert!(body["hint"].as_str().unwrap().contains("allowed_hosts"), "{body}");
+    }
+    for host in ["localhost:3213", "127.0.0.1", "nas.lan"] {
+        assert_eq!(agent.get("/status").header(HOST, host).send().await.unwrap().status(), 200, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_are_refused() {
+    let agent = Agent::start().await;
+    let post = || agent.client.post(agent.url("/verify"));
+    for request in [
+        post().header(ORIGIN, "https://evil.example"),
+        post().header(ORIGIN, "null"),
+        post().header("Sec-Fetch-Site", "cross-site"),
+        agent.get("/status").header(ORIGIN, "http://localhost:3210"),
+        agent.client.post(agent.url("/store/ingest")).header(ORIGIN, "https://evil.example"),
+    ] {
+        let (status, body) = agent.json(request).await;
+        assert_eq!((status, &body["code"]), (403, &json!("cross_origin")));
+    }
+    let own = format!("http://{}", agent.addr);
+    let answer = post().header(ORIGIN, own).header("Sec-Fetch-Site", "same-origin").send().await.unwrap();
+    assert_eq!(answer.status(), 202);
+    assert!(answer.headers().get("access-control-allow-origin").is_none());
+    assert!(agent.peers.look(|seen| seen.len() == 1));
+}
+
+#[tokio::test]
+async fn bodies_are_json() {
+    let agent = Agent::start().await;
+    let body = r#"{"ticket":"x"}"#;
+    for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
+        let mut request = agent.client.post(agent.url("/peers")).body(body);
+        if let Some(content_type) = content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        let (status, body) = agent.json(request).await;
+        assert_eq!((status, &body["code"]), (415, &json!("unsupported_media_type")), "{content_type:?}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_paths_and_methods_are_in_the_envelope() {
+    let agent = Agent::start().await;
+    let (status, body) = agent.json(agent.get("/nothing")).await;
+    assert_eq!((status, &body["status"], &body["code"]), (404, &json!("error"), &json!("unknown_path")));
+    let (status, body) = agent.json(agent.client.delete(agent.url("/status"))).await;
+    assert_eq!((status, &body["code"]), (405, &json!("wrong_method")));
+    let (status, body) = agent.json(agent.get("/assets/..%2f..%2fCargo.toml")).await;
+    assert_eq!((status, &body["code"]), (404, &json!("unknown_path")));
+}
+
+#[tokio::test]
+async fn everything_but_liveness_needs_the_token() {
+    let agent = Agent::start_with(|view| view.api_token = Some("right".into())).await;
+    for path in ["/status", "/peers", "/events", "/metrics", "/openapi.json", "/page/live", "/store/list"] {
+        for request in
+            [agent.get(path), agent.get(path).bearer_auth("wrong"), agent.get(path).bearer_auth("")]
+        {
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 401, "{path}");
+            assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+        }
+    }
+    assert_eq!(agent.client.post(agent.url("/verify")).send().await.unwrap().status(), 401);
+    assert!(agent.peers.look(<[_]>::is_empty));
+    for path in ["/healthz", "/assets/app.css"] {
+        assert_eq!(agent.get(path).send().await.unwrap().status(), 200, "{path}");
+    }
+    assert_eq!(agent.get("/status").bearer_auth("right").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn the_page_trades_the_token_for_a_cookie() {
+    let agent = Agent::start_with(|view| view.api_token = Some("right".into())).await;
+    let answer = agent.get("/").send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    let html = answer.text().await.unwrap();
+    assert!(html.contains("id=\"sign-in\"") && !html.contains("atelier"), "{html}");
+
+    let sign_in = |token: &str| agent.client.post(agent.url("/session")).json(&json!({ "token": token }));
+    let (status, body) = agent.json(sign_in("wrong")).await;
+    assert_eq!((status, &body["code"]), (401, &json!("wrong_token")));
+
+    let answer = sign_in("right").send().await.unwrap();
+    assert_eq!(answer.status(), 204);
+    let set = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict"), "{set}");
+    assert!(!set.contains("right"), "{set}");
+    let cookie = set.split(';').next().unwrap();
+    let with = |cookie: &str| agent.get("/").header("Cookie", cookie).send();
+    assert_eq!(with(cookie).await.unwrap().status(), 200);
+    assert_eq!(with(&cookie[..cookie.len() - 1]).await.unwrap().status(), 401);
+}

@@ -1,0 +1,5 @@
+//! The command line, on the real program.
+
+mod assets;
+mod daemon;
+mod local;

@@ -1,0 +1,8 @@
+//! The CAN Service's HTTP API, over real sockets and a real store.
+
+mod content;
+mod events;
+mod guard;
+mod ingest;
+mod metadata;
+mod sync;

@@ -1,0 +1,265 @@
+//! A complete agent API over real parts: an embedded store behind its own HTTP API, an event log, and probes in the place
+//! of PeersActor and RootSupervisor that answer as the test likes.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use can_sync::actor::ServiceRef;
+use can_sync::http::view::StoreMode;
+use can_sync::http::{AgentView, HttpActor, HttpArgs, HttpMsg, SharedListener, proxy::StoreProxy};
+use can_sync::node::events::EventLog;
+use can_sync::node::status::{ActorState, ActorStatus};
+use can_sync::node::supervisor::RootMsg;
+use can_sync::peer::messages::PeersMsg;
+use can_sync::peer::report::{ChannelReport, ChannelState};
+use can_sync::peer::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport};
+use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
+use can_sync::store::service::{ServiceSettings, router};
+use iroh::SecretKey;
+use iroh_tickets::endpoint::EndpointTicket;
+use ractor::{Actor, ActorRef};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::probe::Probe;
+
+/// What the probe of PeersActor answers.
+pub(crate) struct PeersAnswers {
+    pub(crate) report: PeersReport,
+    pub(crate) transfers: Vec<TransferReport>,
+    pub(crate) dial: Result<(), String>,
+    pub(crate) known: bool,
+}
+
+/// A running API.
+pub(crate) struct Agent {
+    pub(crate) args: HttpArgs,
+    pub(crate) actor: ActorRef<HttpMsg>,
+    pub(crate) join: JoinHandle<()>,
+    pub(crate) addr: SocketAddr,
+    pub(crate) client: reqwest::Client,
+    pub(crate) peers: Probe<PeersMsg>,
+    pub(crate) answers: Arc<Mutex<PeersAnswers>>,
+    pub(crate) tree: Arc<Mutex<ActorStatus>>,
+    pub(crate) events: EventLog,
+    pub(crate) store: EmbeddedStore,
+    pub(crate) ticket: watch::Sender<String>,
+    pub(crate) store_server: JoinHandle<()>,
+    _root: Probe<RootMsg>,
+    _dir: tempfile::TempDir,
+    _discovery: watch::Sender<Vec<ChannelReport>>,
+}
+
+impl Agent {
+    /// With probes that answer.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// As [`Agent::start`], with changes to what the API sees.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut AgentView)) -> Self {
+        let answers = Arc::new(Mutex::new(PeersAnswers {
+            report: PeersReport { sync: sync(SyncState::Alone), peers: Vec::new() },
+            transfers: Vec::new(),
+            dial: Ok(()),
+            known: true,
+        }));
+        let peers = Probe::answering(answer_peers(Arc::clone(&answers))).await;
+        let tree = Arc::new(Mutex::new(actor("RootSupervisor", vec![actor("PeersActor", vec![])])));
+        let shown = Arc::clone(&tree);
+        let root = Probe::answering(move |message| match message {
+            RootMsg::GetTree { reply } => {
+                let _ = reply.send(shown.lock().expect("no panic").clone());
+                None
+            }
+            other => Some(other),
+        })
+        .await;
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = EmbeddedConfig { dir: dir.path().to_owned(), disk_reserve_bytes: 0 };
+        let store = EmbeddedStore::open(config).await.expect("the store opens");
+        let (store_addr, store_server) = serve_store(&store).await;
+
+        let events = EventLog::default();
+        let id = SecretKey::from_bytes(&[1; 32]).public();
+        let addr = iroh::EndpointAddr::new(id).with_ip_addr("192.0.2.1:4433".parse().expect("an address"));
+        let (ticket, ticket_seen) = watch::channel(EndpointTicket::new(addr).to_string());
+        let (discovery, discovery_seen) = watch::channel(vec![ChannelReport {
+            name: "ticket",
+            state: ChannelState::Up,
+            last_success_ms: Some(1_700_000_000_123),
+            found: 1,
+        }]);
+        let mut view = AgentView {
+            endpoint_id: id,
+            name: "atelier".into(),
+            version: "0.1.0",
+            started: Instant::now(),
+            passphrase_origin: "generated",
+            store_mode: StoreMode::Embedded,
+            store_proxy: StoreProxy::new(&format!("http://{store_addr}")).expect("a URL"),
+            store: Arc::new(store.clone()),
+            peers: peers.service(),
+            root: root.service(),
+            events: events.clone(),
+            registry: Arc::default(),
+            limits: Arc::from([("peers", 64)]),
+            ticket: ticket_seen,
+            discovery: discovery_seen,
+            api_token: None,
+            allowed_hosts: vec!["nas.lan".into()],
+        };
+        change(&mut view);
+        let listener = SharedListener::bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let args = HttpArgs { listener, view };
+        let (actor, join) = Actor::spawn(None, HttpActor, args.clone()).await.expect("the API starts");
+        let client =
+            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
+        Self {
+            args,
+            actor,
+            join,
+            addr,
+            client,
+            peers,
+            answers,
+            tree,
+            events,
+            store,
+            ticket,
+            store_server,
+            _root: root,
+            _dir: dir,
+            _discovery: discovery,
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.get(self.url(path))
+    }
+
+    /// The status and JSON body of an answer.
+    pub(crate) async fn json(&self, request: reqwest::RequestBuilder) -> (u16, serde_json::Value) {
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        (status, answer.json().await.expect("JSON"))
+    }
+
+    /// The `data` of a successful GET.
+    pub(crate) async fn data(&self, path: &str) -> serde_json::Value {
+        let (status, body) = self.json(self.get(path)).await;
+        assert_eq!((status, &body["status"]), (200, &"success".into()), "{path}: {body}");
+        body["data"].clone()
+    }
+
+    /// The body of a successful GET as text.
+    pub(crate) async fn text(&self, path: &str) -> String {
+        let answer = self.get(path).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.text().await.expect("text")
+    }
+
+    pub(crate) fn set_peers(&self, state: SyncState, peers: Vec<PeerReport>) {
+        self.answers.lock().expect("no panic").report = PeersReport { sync: sync(state), peers };
+    }
+
+    /// Puts an asset into the store.
+    pub(crate) async fn ingest(&self, content: &[u8], fields: IngestFields) -> Ingested {
+        let mut upload = self.store.begin_upload();
+        upload.write(Bytes::copy_from_slice(content)).await.expect("written");
+        upload.finish(fields).await.expect("stored")
+    }
+}
+
+async fn serve_store(store: &EmbeddedStore) -> (SocketAddr, JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let router = router(store.clone(), ServiceSettings::new("key".into(), addr));
+    (addr, tokio::spawn(can_sync::http::serve(listener, router, std::future::pending())))
+}
+
+fn answer_peers(answers: Arc<Mutex<PeersAnswers>>) -> impl FnMut(PeersMsg) -> Option<PeersMsg> + Send + Sync {
+    move |message| {
+        let answers = answers.lock().expect("no panic");
+        match message {
+            PeersMsg::GetReport { reply } => drop(reply.send(answers.report.clone())),
+            PeersMsg::GetTransfers { reply } => drop(reply.send(answers.transfers.clone())),
+            PeersMsg::DialPeer { addr, reply } => {
+                let _ = reply.send(answers.dial.clone());
+                // The address is what the test looks at; the port has had its answer.
+                let (spent, _) = ractor::concurrency::oneshot();
+                return Some(PeersMsg::DialPeer { addr, reply: spent.into() });
+            }
+            PeersMsg::ForgetPeer { endpoint_id, reply } => {
+                let _ = reply.send(answers.known);
+                let (spent, _) = ractor::concurrency::oneshot();
+                return Some(PeersMsg::ForgetPeer { endpoint_id, reply: spent.into() });
+            }
+            other => return Some(other),
+        }
+        None
+    }
+}
+
+/// A service whose actor takes every message and answers none.
+pub(crate) async fn hung<M: ractor::Message + Sync>() -> (Probe<M>, ServiceRef<M>) {
+    let probe = Probe::spawn().await;
+    let service = probe.service();
+    (probe, service)
+}
+
+pub(crate) fn sync(state: SyncState) -> SyncReport {
+    SyncReport {
+        state,
+        reason: None,
+        missing: 0,
+        missing_bytes: 0,
+        rate: 0.0,
+        held_deletions: 0,
+        eta_secs: None,
+    }
+}
+
+pub(crate) fn peer(seed: u8, name: &str, state: PeerState) -> PeerReport {
+    PeerReport {
+        endpoint_id: SecretKey::from_bytes(&[seed; 32]).public().to_string(),
+        name: name.into(),
+        state,
+        path: Some("direct"),
+        remote_addr: Some("192.0.2.7:4433".into()),
+        rtt_ms: Some(12.5),
+        assets: Some(40),
+        missing_here: 3,
+        missing_here_bytes: 4096,
+        missing_there: 2,
+        bytes_sent: 1_000,
+        bytes_received: 2_000,
+        send_rate: 10.5,
+        receive_rate: 20.5,
+        last_seen_ms: Some(1_700_000_000_000),
+        last_error: None,
+    }
+}
+
+pub(crate) fn actor(kind: &str, children: Vec<ActorStatus>) -> ActorStatus {
+    ActorStatus {
+        id: Some("0.1".into()),
+        kind: kind.into(),
+        label: None,
+        state: ActorState::Running,
+        restarts: 0,
+        uptime_secs: 5,
+        queued: None,
+        last_error: None,
+        children,
+        detail: None,
+    }
+}

@@ -1,0 +1,124 @@
+//! The real program in a directory and an environment of its own.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// No command of a test takes longer.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A machine's user: an empty home, which is also the working directory.
+pub(crate) struct User {
+    home: TempDir,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("stdout is UTF-8")
+    }
+
+    /// One value per line.
+    pub(crate) fn json(&self) -> Vec<Value> {
+        self.text().lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+}
+
+impl User {
+    pub(crate) fn new() -> Self {
+        Self { home: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Writes a file into the home directory.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.home.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(path, content).expect("a file");
+    }
+
+    /// A command that sees nothing of the environment in which the tests run.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_can-sync"));
+        command.args(args).current_dir(self.home()).env_clear().env("HOME", self.home());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.run_with(args, &[], b"")
+    }
+
+    /// Runs a command with further environment variables and something on stdin.
+    pub(crate) fn run_with(&self, args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
+        let mut command = self.command(args);
+        command.envs(env.iter().copied());
+        let output = assert_cmd::Command::from_std(command)
+            .write_stdin(stdin)
+            .timeout(LIMIT)
+            .output()
+            .expect("the program runs and ends in time");
+        let code = output.status.code().expect("ended by itself, not by a signal");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        Ran { code, stdout: output.stdout, stderr }
+    }
+}
+
+/// A command that goes on, whose output is read as it comes. Killed when dropped.
+pub(crate) struct Following {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl User {
+    /// Starts a command that goes on.
+    pub(crate) fn follow(&self, args: &[&str]) -> Following {
+        let mut command = self.command(args);
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = mpsc::sync_channel(16);
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Following { child, lines }
+    }
+}
+
+impl Following {
+    /// The next line.
+    pub(crate) fn line(&mut self) -> String {
+        self.lines.recv_timeout(LIMIT).expect("another line in time")
+    }
+
+    /// Waits for the end, and returns the exit code.
+    pub(crate) fn end(&mut self) -> Option<i32> {
+        let rest = self.lines.recv_timeout(LIMIT);
+        assert_eq!(rest, Err(mpsc::RecvTimeoutError::Disconnected), "the output ends in time");
+        self.child.wait().expect("the program's end").code()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
