@@ -50,7 +50,7 @@ fn the_longest_shutdown_is_the_one_described() {
 
 #[test]
 fn every_file_that_is_named_exists() {
-    let names = ACTORS_MD.split('`').filter(|text| text.ends_with(".rs"));
+    let names = ACTORS_MD.split('`').filter(|text| Path::new(text).extension().is_some_and(|e| e == "rs"));
     let mut count = 0;
     for name in names {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(name).is_file(), "actors.md names {name}");
