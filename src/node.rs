@@ -111,11 +111,14 @@ impl Node {
             found: 0,
         }]);
         let seen_channels = channels.subscribe();
-        let children = children(&config, &resources, &cells, channels, output.signals);
+        let children = children(&config, &resources, &cells, &channels, output.signals);
         let events = resources.events.clone();
-        let on_degraded = |kind: ChildKind, why: Option<&str>| match why {
-            Some(why) => tracing::error!(%kind, why, "the node goes on without it and keeps trying"),
-            None => tracing::info!(%kind, "it works again"),
+        let on_degraded = |kind: ChildKind, why: Option<&str>| {
+            if let Some(why) = why {
+                tracing::error!(%kind, why, "the node goes on without it and keeps trying");
+            } else {
+                tracing::info!(%kind, "it works again");
+            }
         };
         let args =
             RootArgs { cell: Arc::clone(&cells.root), children, events, on_degraded: Arc::new(on_degraded) };
@@ -217,7 +220,7 @@ fn children(
     config: &Config,
     resources: &Resources,
     cells: &Cells,
-    channels: watch::Sender<Vec<ChannelReport>>,
+    channels: &watch::Sender<Vec<ChannelReport>>,
     signals: Option<Signals>,
 ) -> Vec<Child> {
     let can_service = CanServiceArgs {
@@ -229,10 +232,8 @@ fn children(
         full_scan_interval: config.full_scan_interval,
     };
     let peers = peers_args(config, resources, cells, channels.clone());
-    let http = HttpArgs {
-        listener: resources.api_listener.clone(),
-        view: view(config, resources, cells, &channels),
-    };
+    let http =
+        HttpArgs { listener: resources.api_listener.clone(), view: view(config, resources, cells, channels) };
     let mut children = vec![
         Child::new(
             ChildKind::CanService,

@@ -2,7 +2,7 @@
 //!
 //! Owns one task, the server, which owns its connections: when the actor ends, however it ends, they are closed. Talks to
 //! nobody by itself; the handlers ask PeersActor, RootSupervisor and the store, each with a time limit.
-//! Bounds: those of [`super::serve`], and [`super::events::STREAMS_MAX`] event streams.
+//! Bounds: those of [`super::serve()`], and [`super::events::STREAMS_MAX`] event streams.
 //! A restart loses open connections. The socket is bound at boot and stays, so new ones wait for the next incarnation
 //! instead of being refused, and watchers of events resume by themselves.
 

@@ -1,11 +1,12 @@
 //! The agent's API: its routes and what stands in front of them, and the handlers that answer in JSON.
 //!
-//! A handler asks actors and the store, each within [`ASK_TIMEOUT`], and never decides anything itself.
+//! A handler asks actors and the store, each within [`super::view::ASK_TIMEOUT`], and never decides anything itself.
 
 use std::net::SocketAddr;
 
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
+use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use iroh::{EndpointAddr, EndpointId};
@@ -51,7 +52,7 @@ struct AgentApi;
 pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
     let settings = GuardSettings {
         bound_addr: bound,
-        allowed_hosts: state.view.allowed_hosts.clone(),
+        allowed_hosts: state.view.allowed_hosts.iter().map(|host| without_port(host)).collect(),
         hosts_setting: "allowed_hosts in the configuration",
     };
     let (router, openapi) = OpenApiRouter::with_openapi(AgentApi::openapi())
@@ -147,7 +148,7 @@ async fn dial_peer(
 ) -> ApiResult<(StatusCode, Success<Dialling>)> {
     let addr = parse_dial(&request)?;
     if addr.id == state.view.endpoint_id {
-        let hint = "take the ticket from another machine: `can-sync id` prints it there";
+        let hint = "take the ticket from another machine: `can-sync id --ticket` prints it there";
         return Err(ApiError::bad_request("own_ticket", "that is this node itself", hint));
     }
     let endpoint_id = addr.id.to_string();
@@ -299,6 +300,11 @@ async fn not_ready(view: &AgentView) -> Vec<String> {
     reasons
 }
 
+/// The guard compares names alone.
+fn without_port(host: &str) -> String {
+    host.parse::<Authority>().map_or_else(|_| host.to_owned(), |authority| authority.host().to_owned())
+}
+
 fn unknown_peer(id: EndpointId) -> ApiError {
     let message = format!("no peer {id} is known");
     ApiError::new(StatusCode::NOT_FOUND, "unknown_peer", message, "GET /peers lists those that are")
@@ -344,7 +350,7 @@ fn parse_ticket(text: &str) -> ApiResult<EndpointAddr> {
         ApiError::bad_request(
             "invalid_ticket",
             format!("that is no ticket: {why}"),
-            "copy the whole text that `can-sync id` prints on the other machine",
+            "copy the whole text that `can-sync id --ticket` prints on the other machine",
         )
     };
     if text.len() > TICKET_BYTES_MAX {

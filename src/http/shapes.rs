@@ -266,7 +266,7 @@ pub struct TransferList {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DialRequest {
-    /// A ticket, as `can-sync id` prints it.
+    /// A ticket, as `can-sync id --ticket` prints it.
     pub ticket: Option<String>,
     /// 64 hexadecimal digits.
     pub endpoint_id: Option<String>,

@@ -54,7 +54,7 @@ const DELETES_FREE: u64 = 20;
 /// Share of the store's assets that may go per window, as a divisor.
 const DELETES_SHARE: u64 = 10;
 /// See [`DELETES_FREE`].
-const DELETE_WINDOW: Duration = Duration::from_secs(60 * 60);
+const DELETE_WINDOW: Duration = Duration::from_hours(1);
 
 /// Whether peers' deletions are applied here, and the brake on mass deletions: more than a tenth of the store and more
 /// than 20 assets within an hour are held back until somebody confirms.

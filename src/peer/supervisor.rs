@@ -1,8 +1,8 @@
 //! PeersActor: who to connect to, and what all connections share.
 //!
 //! **Owns** the roster of known peers, every connection with its PeerActor, the scheduler that picks one source per
-//! asset, and two kinds of tasks: the one that accepts connections and the dials. **Talks to** its PeerActors (changes of
-//! the store, what to fetch) and hears from them (`SessionUp`, `Wanted`, `Finished`).
+//! asset, and two kinds of tasks: the one that accepts connections and the dials. **Talks to** every PeerActor (changes
+//! of the store, what to fetch) and hears from them (`SessionUp`, `Wanted`, `Finished`).
 //!
 //! A PeerActor that fails is started again on its connection, within the policy's budget; then the peer is left alone
 //! for a while. Discovery never notices. **Bounds**: `limits.max_connections`, `limits.max_pending_handshakes` of them unproven,
@@ -50,7 +50,7 @@ const TICK: Duration = Duration::from_secs(1);
 const STORE_PAUSE: Duration = Duration::from_secs(3);
 /// Transfers in one report.
 const TRANSFERS_MAX: usize = 1000;
-/// How long PeerActors have to end when we stop.
+/// How long the children have to end when we stop.
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(2);
 
 /// How a PeerActor is started; tests put another one in its place.
@@ -105,7 +105,7 @@ pub struct PeersArgs {
     pub events: EventLog,
     /// How a PeerActor is started.
     pub spawn_peer: SpawnPeer,
-    /// Ourselves, for PeerActors: leads to whichever incarnation runs.
+    /// Ourselves, for the children: leads to whichever incarnation runs.
     pub myself: ServiceRef<PeersMsg>,
 }
 
@@ -565,7 +565,7 @@ impl PeersState {
         }
         self.roster.disconnected(&id, link.up, Some(reason).filter(|_| link.up), now, rand::random());
         if let Some((for_, why)) = hold {
-            let until = now.checked_add(for_).unwrap_or(now + Duration::from_secs(24 * 3600));
+            let until = now.checked_add(for_).unwrap_or(now + Duration::from_hours(24));
             self.roster.hold(&id, until, why);
         }
     }

@@ -11,6 +11,7 @@ mod service_http;
 mod signals;
 mod store_conformance;
 mod store_embedded;
+mod store_faults;
 mod store_list;
 mod store_merge;
 mod supervisor;

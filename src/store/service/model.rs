@@ -179,6 +179,12 @@ pub(super) struct IngestForm {
     description: Option<String>,
 }
 
+/// Raw bytes.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "describes bodies that are no JSON")]
+pub(super) struct Binary(Vec<u8>);
+
 /// Whether `text` is `type/subtype`, with or without parameters, of characters that a header can carry.
 pub(super) fn is_media_type(text: &str) -> bool {
     let token = |text: &str| {

@@ -24,10 +24,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for something at most [`PATIENCE`].
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(done) => done,
-        Err(_) => panic!("{what} did not happen in time"),
-    }
+    let Ok(done) = tokio::time::timeout(PATIENCE, future).await else {
+        panic!("{what} did not happen in time")
+    };
+    done
 }
 
 /// Asks until the answer is yes.
