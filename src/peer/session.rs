@@ -137,10 +137,10 @@ pub enum Input {
         /// What the store has of it.
         records: Vec<AssetRecord>,
     },
-    /// Outcome of [`Effect::Resolve`]: hashes of the records with these ids, and the ids that are gone.
+    /// Outcome of [`Effect::Resolve`]: the contents whose records have these ids, and the ids that are gone.
     Resolved {
         /// Found.
-        hashes: Vec<ContentHash>,
+        found: Vec<(RecordId, ContentHash)>,
         /// Not found.
         gone: Vec<RecordId>,
     },
@@ -259,14 +259,15 @@ pub struct Session {
     /// When the last reconciliation was opened here.
     opened_at: Instant,
     /// What the peer asked for by id, to be offered first.
-    answers: VecDeque<ContentHash>,
+    answers: VecDeque<(RecordId, ContentHash)>,
     /// Ids that it asked for and that are not in `answers` yet.
     resolving: usize,
     /// To be offered.
     queue: VecDeque<ContentHash>,
     /// The queue overflowed; what was dropped is found by reconciling again.
     queue_overflowed: bool,
-    loading: bool,
+    /// Records are being loaded in order to be offered; these ids were asked for by the peer.
+    loading: Option<Vec<RecordId>>,
     /// Offered and not confirmed, with the number of offers.
     open_offers: HashMap<ContentHash, u32>,
     /// Offers that the peer refused, until the next reconciliation.
@@ -324,7 +325,7 @@ impl Session {
             resolving: 0,
             queue: VecDeque::new(),
             queue_overflowed: false,
-            loading: false,
+            loading: None,
             open_offers: HashMap::new(),
             refused_there: HashSet::new(),
             to_ask: VecDeque::new(),
@@ -357,13 +358,10 @@ impl Session {
             }
             Input::StoreChanged(entries) => self.on_store_changed(&entries, &mut out),
             Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
-            Input::Loaded { records } => {
-                self.loading = false;
-                self.offer(&records, &[], &mut out);
-            }
-            Input::Resolved { hashes, gone } => {
-                self.resolving = self.resolving.saturating_sub(hashes.len() + gone.len());
-                self.answers.extend(hashes);
+            Input::Loaded { records } => self.on_loaded(&records, &mut out),
+            Input::Resolved { found, gone } => {
+                self.resolving = self.resolving.saturating_sub(found.len() + gone.len());
+                self.answers.extend(found);
                 if !gone.is_empty() {
                     self.offer(&[], &gone, &mut out);
                 }
@@ -469,6 +467,18 @@ impl Session {
         if !records.is_empty() {
             out.push(Effect::Judge(records));
         }
+    }
+
+    /// Offers what was loaded. A record that changed since it was looked up has another id by now: whoever asked for
+    /// the old one must not wait for it.
+    fn on_loaded(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+        let mut gone = self.loading.take().unwrap_or_default();
+        if !gone.is_empty() {
+            let key = self.settings.record_key.expose();
+            let found: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
+            gone.retain(|rid| !found.contains(rid));
+        }
+        self.offer(records, &gone, out);
     }
 
     fn on_records(&mut self, records: &Records, out: &mut Vec<Effect>) {
@@ -585,8 +595,9 @@ impl Session {
     fn on_store_changed(&mut self, entries: &[FeedEntry], out: &mut Vec<Effect>) {
         let fresh: Vec<&AssetRecord> =
             entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
-        let straight =
-            self.queue.is_empty() && !self.loading && fresh.len() + self.open_offers.len() <= OFFERS_OPEN_MAX;
+        let straight = self.queue.is_empty()
+            && self.loading.is_none()
+            && fresh.len() + self.open_offers.len() <= OFFERS_OPEN_MAX;
         if straight {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
             self.offer(&fresh, &[], out);
@@ -720,12 +731,18 @@ impl Session {
 
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let next = if self.answers.is_empty() { &mut self.queue } else { &mut self.answers };
-        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_offers.len());
-        let batch = next.len().min(LOAD_BATCH).min(room);
-        if !self.loading && batch > 0 {
-            self.loading = true;
-            out.push(Effect::Load(next.drain(..batch).collect()));
+        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_offers.len()).min(LOAD_BATCH);
+        if self.loading.is_none() && room > 0 {
+            if !self.answers.is_empty() {
+                let batch = self.answers.len().min(room);
+                let (rids, hashes) = self.answers.drain(..batch).unzip();
+                self.loading = Some(rids);
+                out.push(Effect::Load(hashes));
+            } else if !self.queue.is_empty() {
+                let batch = self.queue.len().min(room);
+                self.loading = Some(Vec::new());
+                out.push(Effect::Load(self.queue.drain(..batch).collect()));
+            }
         }
         // Half the room at a time, so that ids go in few frames while the answers to the last ones come in.
         if !self.to_ask.is_empty() && self.asked.len() <= ASKED_MAX / 2 {
@@ -746,7 +763,7 @@ impl Session {
     /// Whether anything is on its way in either direction.
     fn is_busy(&self) -> bool {
         self.recon != Recon::Ended
-            || self.loading
+            || self.loading.is_some()
             || self.resolving > 0
             || !self.answers.is_empty()
             || !self.queue.is_empty()
