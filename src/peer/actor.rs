@@ -478,8 +478,8 @@ impl PeerState {
                 running.tasks.spawn(effects::load(report, store, hashes));
             }
             Effect::Resolve(rids) => {
-                let (hashes, gone) = args.library.resolve(&rids);
-                self.step(myself, Input::Resolved { hashes, gone });
+                let (found, gone) = args.library.resolve(&rids);
+                self.step(myself, Input::Resolved { found, gone });
             }
             Effect::Announce(records) => {
                 self.tell(PeersMsg::Wanted { session: args.session, records });

@@ -137,10 +137,10 @@ pub enum Input {
         /// What the store has of it.
         records: Vec<AssetRecord>,
     },
-    /// Outcome of [`Effect::Resolve`]: hashes of the records with these ids, and the ids that are gone.
+    /// Outcome of [`Effect::Resolve`]: the contents whose records have these ids, and the ids that are gone.
     Resolved {
         /// Found.
-        hashes: Vec<ContentHash>,
+        found: Vec<(RecordId, ContentHash)>,
         /// Not found.
         gone: Vec<RecordId>,
     },
@@ -259,7 +259,9 @@ pub struct Session {
     /// When the last reconciliation was opened here.
     opened_at: Instant,
     /// What the peer asked for by id, to be offered first.
-    answers: VecDeque<ContentHash>,
+    answers: VecDeque<(RecordId, ContentHash)>,
+    /// Those of them that are being loaded.
+    answering: Vec<RecordId>,
     /// Ids that it asked for and that are not in `answers` yet.
     resolving: usize,
     /// To be offered.
@@ -321,6 +323,7 @@ impl Session {
             recon,
             opened_at: now,
             answers: VecDeque::new(),
+            answering: Vec::new(),
             resolving: 0,
             queue: VecDeque::new(),
             queue_overflowed: false,
@@ -359,11 +362,11 @@ impl Session {
             Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
             Input::Loaded { records } => {
                 self.loading = false;
-                self.offer(&records, &[], &mut out);
+                self.on_loaded(&records, &mut out);
             }
-            Input::Resolved { hashes, gone } => {
-                self.resolving = self.resolving.saturating_sub(hashes.len() + gone.len());
-                self.answers.extend(hashes);
+            Input::Resolved { found, gone } => {
+                self.resolving = self.resolving.saturating_sub(found.len() + gone.len());
+                self.answers.extend(found);
                 if !gone.is_empty() {
                     self.offer(&[], &gone, &mut out);
                 }
@@ -595,6 +598,18 @@ impl Session {
         }
     }
 
+    /// Offers what was loaded. A version that the peer asked for by its id may have been overtaken by another since: it
+    /// learns that the one it waits for is gone.
+    fn on_loaded(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+        let mut overtaken = std::mem::take(&mut self.answering);
+        if !overtaken.is_empty() {
+            let key = self.settings.record_key.expose();
+            let loaded: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
+            overtaken.retain(|rid| !loaded.contains(rid));
+        }
+        self.offer(records, &overtaken, out);
+    }
+
     fn enqueue(&mut self, hashes: Vec<ContentHash>) {
         if self.queue.len() + hashes.len() > QUEUE_MAX {
             self.queue_overflowed = true;
@@ -720,12 +735,20 @@ impl Session {
 
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let next = if self.answers.is_empty() { &mut self.queue } else { &mut self.answers };
-        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_offers.len());
-        let batch = next.len().min(LOAD_BATCH).min(room);
-        if !self.loading && batch > 0 {
-            self.loading = true;
-            out.push(Effect::Load(next.drain(..batch).collect()));
+        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_offers.len()).min(LOAD_BATCH);
+        if !self.loading && room > 0 {
+            let hashes: Vec<ContentHash> = if self.answers.is_empty() {
+                self.queue.drain(..self.queue.len().min(room)).collect()
+            } else {
+                let batch = self.answers.drain(..self.answers.len().min(room));
+                let (rids, hashes) = batch.unzip();
+                self.answering = rids;
+                hashes
+            };
+            if !hashes.is_empty() {
+                self.loading = true;
+                out.push(Effect::Load(hashes));
+            }
         }
         // Half the room at a time, so that ids go in few frames while the answers to the last ones come in.
         if !self.to_ask.is_empty() && self.asked.len() <= ASKED_MAX / 2 {
