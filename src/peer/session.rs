@@ -15,6 +15,9 @@
 //! **Standing.** A session is in sync when a reconciliation ended and nothing is outstanding either way. A check on
 //! demand compares fingerprints afresh and reconciles again where they differ.
 
+#[cfg(test)]
+mod simulation;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
