@@ -15,6 +15,9 @@
 //! **Standing.** A session is in sync when a reconciliation ended and nothing is outstanding either way. A check on
 //! demand compares fingerprints afresh and reconciles again where they differ.
 
+#[cfg(test)]
+mod simulation;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -260,14 +263,15 @@ pub struct Session {
     opened_at: Instant,
     /// What the peer asked for by id, to be offered first.
     answers: VecDeque<(RecordId, ContentHash)>,
+    /// Those of them that are being loaded.
+    answering: Vec<RecordId>,
     /// Ids that it asked for and that are not in `answers` yet.
     resolving: usize,
     /// To be offered.
     queue: VecDeque<ContentHash>,
     /// The queue overflowed; what was dropped is found by reconciling again.
     queue_overflowed: bool,
-    /// Records are being loaded in order to be offered; these ids were asked for by the peer.
-    loading: Option<Vec<RecordId>>,
+    loading: bool,
     /// Offered and not confirmed, with the number of offers.
     open_offers: HashMap<ContentHash, u32>,
     /// Offers that the peer refused, until the next reconciliation.
@@ -322,10 +326,11 @@ impl Session {
             recon,
             opened_at: now,
             answers: VecDeque::new(),
+            answering: Vec::new(),
             resolving: 0,
             queue: VecDeque::new(),
             queue_overflowed: false,
-            loading: None,
+            loading: false,
             open_offers: HashMap::new(),
             refused_there: HashSet::new(),
             to_ask: VecDeque::new(),
@@ -358,7 +363,10 @@ impl Session {
             }
             Input::StoreChanged(entries) => self.on_store_changed(&entries, &mut out),
             Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
-            Input::Loaded { records } => self.on_loaded(&records, &mut out),
+            Input::Loaded { records } => {
+                self.loading = false;
+                self.on_loaded(&records, &mut out);
+            }
             Input::Resolved { found, gone } => {
                 self.resolving = self.resolving.saturating_sub(found.len() + gone.len());
                 self.answers.extend(found);
@@ -467,18 +475,6 @@ impl Session {
         if !records.is_empty() {
             out.push(Effect::Judge(records));
         }
-    }
-
-    /// Offers what was loaded. A record that changed since it was looked up has another id by now: whoever asked for
-    /// the old one must not wait for it.
-    fn on_loaded(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
-        let mut gone = self.loading.take().unwrap_or_default();
-        if !gone.is_empty() {
-            let key = self.settings.record_key.expose();
-            let found: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
-            gone.retain(|rid| !found.contains(rid));
-        }
-        self.offer(records, &gone, out);
     }
 
     fn on_records(&mut self, records: &Records, out: &mut Vec<Effect>) {
@@ -595,15 +591,26 @@ impl Session {
     fn on_store_changed(&mut self, entries: &[FeedEntry], out: &mut Vec<Effect>) {
         let fresh: Vec<&AssetRecord> =
             entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
-        let straight = self.queue.is_empty()
-            && self.loading.is_none()
-            && fresh.len() + self.open_offers.len() <= OFFERS_OPEN_MAX;
+        let straight =
+            self.queue.is_empty() && !self.loading && fresh.len() + self.open_offers.len() <= OFFERS_OPEN_MAX;
         if straight {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
             self.offer(&fresh, &[], out);
         } else {
             self.enqueue(fresh.into_iter().map(|record| record.hash).collect());
         }
+    }
+
+    /// Offers what was loaded. A version that the peer asked for by its id may have been overtaken by another since: it
+    /// learns that the one it waits for is gone.
+    fn on_loaded(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+        let mut overtaken = std::mem::take(&mut self.answering);
+        if !overtaken.is_empty() {
+            let key = self.settings.record_key.expose();
+            let loaded: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
+            overtaken.retain(|rid| !loaded.contains(rid));
+        }
+        self.offer(records, &overtaken, out);
     }
 
     fn enqueue(&mut self, hashes: Vec<ContentHash>) {
@@ -732,16 +739,18 @@ impl Session {
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let room = OFFERS_OPEN_MAX.saturating_sub(self.open_offers.len()).min(LOAD_BATCH);
-        if self.loading.is_none() && room > 0 {
-            if !self.answers.is_empty() {
-                let batch = self.answers.len().min(room);
-                let (rids, hashes) = self.answers.drain(..batch).unzip();
-                self.loading = Some(rids);
+        if !self.loading && room > 0 {
+            let hashes: Vec<ContentHash> = if self.answers.is_empty() {
+                self.queue.drain(..self.queue.len().min(room)).collect()
+            } else {
+                let batch = self.answers.drain(..self.answers.len().min(room));
+                let (rids, hashes) = batch.unzip();
+                self.answering = rids;
+                hashes
+            };
+            if !hashes.is_empty() {
+                self.loading = true;
                 out.push(Effect::Load(hashes));
-            } else if !self.queue.is_empty() {
-                let batch = self.queue.len().min(room);
-                self.loading = Some(Vec::new());
-                out.push(Effect::Load(self.queue.drain(..batch).collect()));
             }
         }
         // Half the room at a time, so that ids go in few frames while the answers to the last ones come in.
@@ -763,7 +772,7 @@ impl Session {
     /// Whether anything is on its way in either direction.
     fn is_busy(&self) -> bool {
         self.recon != Recon::Ended
-            || self.loading.is_some()
+            || self.loading
             || self.resolving > 0
             || !self.answers.is_empty()
             || !self.queue.is_empty()
