@@ -6,6 +6,7 @@ mod can_http_conformance;
 mod can_http_faults;
 mod can_service;
 mod cli;
+mod daemon;
 mod mirror;
 mod service_http;
 mod signals;
