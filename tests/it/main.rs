@@ -7,6 +7,7 @@ mod can_http_faults;
 mod can_service;
 mod cli;
 mod daemon;
+mod external;
 mod kill;
 mod mirror;
 mod service_http;
