@@ -30,7 +30,6 @@ mod peers;
 mod progress;
 mod put;
 mod rm;
-mod running;
 mod search;
 mod serve;
 mod status;

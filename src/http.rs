@@ -1,10 +1,10 @@
 //! What every HTTP server of the package shares: the agent's API and the CAN Service's answer in one envelope, guard
 //! against the same threats, and serve connections under the same limits.
 //!
-//! The rest is the agent's own: [`actor`] serves [`api`], its events and metrics, and the page.
+//! The rest is the agent's own: [`actor`] serves its API, events, metrics and page.
 
 pub mod actor;
-pub mod api;
+mod api;
 pub mod envelope;
 pub mod events;
 pub mod extract;

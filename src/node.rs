@@ -1,9 +1,369 @@
 //! Boot, shutdown, supervision: the whole tree is put together here.
+//!
+//! [`Node::start`] makes the resources in [`resources`] (keys, store, endpoint, sockets), which outlive any actor, and
+//! then the tree of actors around them. [`Node::wait`] takes both down again, the actors first.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use iroh::EndpointId;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use self::events::EventLog;
+use self::policy::ChildKind;
+use self::resources::Resources;
+use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
+use self::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason};
+use crate::actor::ServiceCell;
+use crate::config::Config;
+use crate::http::view::StoreMode;
+use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
+use crate::identity::PassphraseOrigin;
+use crate::peer::effects::DeleteGuard;
+use crate::peer::establish::Introduction;
+use crate::peer::messages::PeersMsg;
+use crate::peer::report::{ChannelReport, ChannelState};
+use crate::peer::supervisor::{PeersActor, PeersArgs, spawn_peer};
+use crate::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
+use crate::transfer::schedule;
 
 pub mod endpoint;
 pub mod events;
 pub mod policy;
+pub mod resources;
 pub mod restart;
 pub mod signals;
 pub mod status;
 pub mod supervisor;
+
+/// How long the endpoint has to say goodbye to peers.
+const CLOSE_ENDPOINT_WITHIN: Duration = Duration::from_secs(3);
+
+/// Why a node does not start: one sentence with the next step.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+impl StartError {
+    /// From anything that says what to do.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
+/// What a start needs of whoever starts it.
+pub struct StartOutput {
+    /// Told what the start is busy with, as a clause such as "stretching the passphrase".
+    pub progress: Box<dyn Fn(&str) + Send + Sync>,
+    /// The process's signals; without them, the node stops only through [`Node::stop`].
+    pub signals: Option<Signals>,
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Why.
+    pub reason: String,
+    /// Whether it had to.
+    pub failed: bool,
+    /// Whether it was asked for twice, and so did not wait for anything.
+    pub forced: bool,
+}
+
+/// A running node.
+pub struct Node {
+    resources: Resources,
+    root: Arc<ServiceCell<RootMsg>>,
+    outcome: JoinHandle<Outcome>,
+    channels: watch::Receiver<Vec<ChannelReport>>,
+    /// Tasks that belong to no actor: the ticket and its file.
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    /// Starts a node: resources first, then the tree.
+    ///
+    /// # Errors
+    /// One sentence with the next step; nothing that was there before has changed then.
+    pub async fn start(config: Config, output: StartOutput) -> Result<Self, StartError> {
+        let mut resources = Resources::open(&config, &output.progress).await?;
+        (output.progress)("starting the actors");
+        let mut tasks = JoinSet::new();
+        let (ticket, follow) = endpoint::follow_ticket(&resources.endpoint);
+        tasks.spawn(follow);
+        if let Some(path) = config.ticket_file.clone() {
+            resources::write_ticket(&path, &ticket.borrow())
+                .await
+                .map_err(|e| StartError(format!("cannot write ticket_file '{}': {e}", path.display())))?;
+            tasks.spawn(resources::follow_ticket_file(path, ticket.clone()));
+        }
+        resources.ticket = ticket;
+
+        let cells = Cells::default();
+        let channels = watch::Sender::new(vec![ChannelReport {
+            name: "tickets",
+            state: ChannelState::Up,
+            last_success_ms: None,
+            found: 0,
+        }]);
+        let seen_channels = channels.subscribe();
+        let children = children(&config, &resources, &cells, &channels, output.signals);
+        let events = resources.events.clone();
+        let on_degraded = |kind: ChildKind, why: Option<&str>| {
+            if let Some(why) = why {
+                tracing::error!(%kind, why, "the node goes on without it and keeps trying");
+            } else {
+                tracing::info!(%kind, "it works again");
+            }
+        };
+        let args =
+            RootArgs { cell: Arc::clone(&cells.root), children, events, on_degraded: Arc::new(on_degraded) };
+        let (_, outcome) = supervisor::start(args)
+            .await
+            .map_err(|e| StartError(format!("cannot start the supervisor: {e}")))?;
+        Ok(Self { resources, root: cells.root, outcome, channels: seen_channels, tasks })
+    }
+
+    /// Where the agent's API and page are.
+    #[must_use]
+    pub fn api_addr(&self) -> SocketAddr {
+        self.resources.api_addr
+    }
+
+    /// Base URL of the CAN Service, embedded or external.
+    #[must_use]
+    pub fn store_url(&self) -> String {
+        self.resources.store_url.clone()
+    }
+
+    /// Who we are.
+    #[must_use]
+    pub fn endpoint_id(&self) -> EndpointId {
+        self.resources.endpoint.id()
+    }
+
+    /// Our ticket, as of now.
+    #[must_use]
+    pub fn ticket(&self) -> String {
+        self.resources.ticket.borrow().clone()
+    }
+
+    /// Where the passphrase came from.
+    #[must_use]
+    pub fn passphrase_origin(&self) -> PassphraseOrigin {
+        self.resources.passphrase_origin
+    }
+
+    /// Names of the discovery channels that are up.
+    #[must_use]
+    pub fn channels(&self) -> Vec<String> {
+        let up = |c: &&ChannelReport| c.state == ChannelState::Up;
+        self.channels.borrow().iter().filter(up).map(|c| c.name.to_owned()).collect()
+    }
+
+    /// What happens on this node.
+    #[must_use]
+    pub fn events(&self) -> EventLog {
+        self.resources.events.clone()
+    }
+
+    /// Begins an ordered shutdown; [`Node::wait`] tells when it is over.
+    pub fn stop(&self, reason: &str) {
+        let message = RootMsg::Shutdown { reason: StopReason::Requested(reason.to_owned()) };
+        // A supervisor that is gone has stopped already.
+        let _ = self.root.service_ref().cast(message);
+    }
+
+    /// Waits for the node's end and takes its resources down.
+    pub async fn wait(mut self) -> Shutdown {
+        let outcome = (&mut self.outcome).await.unwrap_or(Outcome::Crashed);
+        let forced = matches!(outcome, Outcome::Forced { .. });
+        self.tasks.abort_all();
+        if !forced {
+            let closed = timeout(CLOSE_ENDPOINT_WITHIN, self.resources.endpoint.close()).await;
+            if closed.is_err() {
+                tracing::debug!("peers did not confirm the goodbye in time");
+            }
+            self.resources.close_store().await;
+        }
+        Shutdown { reason: outcome.to_string(), failed: outcome.is_failure() && !forced, forced }
+    }
+}
+
+/// The places where siblings find each other.
+struct Cells {
+    root: Arc<ServiceCell<RootMsg>>,
+    can_service: Arc<ServiceCell<CanServiceMsg>>,
+    peers: Arc<ServiceCell<PeersMsg>>,
+    http: Arc<ServiceCell<HttpMsg>>,
+    signals: Arc<ServiceCell<SignalMsg>>,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self {
+            root: Arc::new(ServiceCell::new("RootSupervisor")),
+            can_service: Arc::new(ServiceCell::new("CanServiceActor")),
+            peers: Arc::new(ServiceCell::new("PeersActor")),
+            http: Arc::new(ServiceCell::new("HttpActor")),
+            signals: Arc::new(ServiceCell::new("SignalActor")),
+        }
+    }
+}
+
+/// The tree: every child of the root with what it starts from.
+fn children(
+    config: &Config,
+    resources: &Resources,
+    cells: &Cells,
+    channels: &watch::Sender<Vec<ChannelReport>>,
+    signals: Option<Signals>,
+) -> Vec<Child> {
+    let can_service = CanServiceArgs {
+        store: Arc::clone(&resources.store),
+        server: resources.store_server.clone(),
+        library: Arc::clone(&resources.library),
+        peers: cells.peers.service_ref(),
+        poll_interval: config.poll_interval,
+        full_scan_interval: config.full_scan_interval,
+    };
+    let peers = peers_args(config, resources, cells, channels.clone());
+    let http =
+        HttpArgs { listener: resources.api_listener.clone(), view: view(config, resources, cells, channels) };
+    let mut children = vec![
+        Child::new(
+            ChildKind::CanService,
+            Arc::clone(&cells.can_service),
+            move || (CanServiceActor, can_service.clone()),
+            |reply| CanServiceMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Peers,
+            Arc::clone(&cells.peers),
+            move || (PeersActor, peers.clone()),
+            |reply| PeersMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Http,
+            Arc::clone(&cells.http),
+            move || (HttpActor, http.clone()),
+            |reply| HttpMsg::GetHealth { reply },
+        ),
+    ];
+    if let Some(signals) = signals {
+        let args = SignalArgs {
+            signals,
+            root: cells.root.service_ref(),
+            peers: cells.peers.service_ref(),
+            data_dir: config.data_dir.clone(),
+        };
+        children.push(Child::new(
+            ChildKind::Signal,
+            Arc::clone(&cells.signals),
+            move || (SignalActor, args.clone()),
+            |reply| SignalMsg::GetHealth { reply },
+        ));
+    }
+    children
+}
+
+fn peers_args(
+    config: &Config,
+    resources: &Resources,
+    cells: &Cells,
+    channels: watch::Sender<Vec<ChannelReport>>,
+) -> PeersArgs {
+    let limits = &config.limits;
+    PeersArgs {
+        endpoint: resources.endpoint.clone(),
+        introduction: Introduction { name: config.name.clone(), ticket: resources.ticket.clone() },
+        library: Arc::clone(&resources.library),
+        store: Arc::clone(&resources.store),
+        partial_dir: resources.partial_dir.clone(),
+        book: resources.book.clone(),
+        connect_ticket_file: config.connect_ticket_file.clone(),
+        bootstrap: resources.bootstrap.clone(),
+        channels,
+        deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
+        max_connections: limits.max_connections,
+        max_dialled: limits.max_dialled,
+        max_pending: limits.max_pending_handshakes,
+        in_flight: schedule::Limits {
+            node_bytes: limits.in_flight_bytes,
+            peer_bytes: limits.in_flight_per_peer_bytes,
+        },
+        verify_interval: config.full_scan_interval,
+        events: resources.events.clone(),
+        spawn_peer: spawn_peer(),
+        myself: cells.peers.service_ref(),
+    }
+}
+
+fn view(
+    config: &Config,
+    resources: &Resources,
+    cells: &Cells,
+    channels: &watch::Sender<Vec<ChannelReport>>,
+) -> AgentView {
+    let limits = &config.limits;
+    AgentView {
+        endpoint_id: resources.endpoint.id(),
+        name: config.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        started: Instant::now(),
+        passphrase_origin: resources.passphrase_origin.as_str(),
+        store_mode: if config.can_service_url.is_some() { StoreMode::External } else { StoreMode::Embedded },
+        store_proxy: resources.store_proxy.clone(),
+        store: Arc::clone(&resources.store),
+        peers: cells.peers.service_ref(),
+        root: cells.root.service_ref(),
+        events: resources.events.clone(),
+        registry: metrics::endpoint_registry(&resources.endpoint),
+        limits: Arc::new([
+            ("max_connections", limits.max_connections as u64),
+            ("max_dialled", limits.max_dialled as u64),
+            ("max_pending_handshakes", limits.max_pending_handshakes as u64),
+            ("in_flight_bytes", limits.in_flight_bytes),
+            ("in_flight_per_peer_bytes", limits.in_flight_per_peer_bytes),
+            ("disk_reserve_bytes", limits.disk_reserve_bytes),
+        ]),
+        ticket: resources.ticket.clone(),
+        discovery: channels.subscribe(),
+        api_token: resources.api_token.clone(),
+        allowed_hosts: config.allowed_hosts.clone(),
+    }
+}
+
+/// Where a node keeps its things.
+#[derive(Clone, Debug)]
+pub(crate) struct DataDir(PathBuf);
+
+impl DataDir {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.0.join("store")
+    }
+
+    pub(crate) fn partial(&self) -> PathBuf {
+        self.0.join("partial")
+    }
+
+    pub(crate) fn agent_db(&self) -> PathBuf {
+        self.0.join("agent.db")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+}

@@ -4,7 +4,7 @@
 //! the start is one sentence with the next step, and exit code 1.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,8 +72,10 @@ enum StartError {
 #[expect(clippy::print_stderr, reason = "the log may be filtered away, the reason for not starting may not")]
 pub fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -127,10 +129,10 @@ fn sync_api_key(
     Ok((key, format!("{}{}", file.display(), if new { " (new)" } else { "" })))
 }
 
-#[expect(clippy::print_stdout, reason = "what starting up resulted in")]
 fn announce(addr: SocketAddr, key_place: &str) {
-    println!("CAN Service: http://{addr}{BASE_PATH}");
-    println!("Sync API key: {key_place}");
+    let text = format!("CAN Service: http://{addr}{BASE_PATH}\nSync API key: {key_place}\n");
+    // Whether anybody reads it is no reason to stop.
+    let _ = io::stdout().write_all(text.as_bytes());
     if !addr.ip().is_loopback() {
         tracing::warn!(
             "{addr} can be reached from other machines, and reading and storing assets needs no key: \

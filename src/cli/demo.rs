@@ -14,10 +14,10 @@ use super::assets::Asset;
 use super::client::Service;
 use super::error::{CliError, Exit};
 use super::output::message;
-use super::running::Node;
 use super::{put, serve, status, text};
 use crate::config::{Config, Discovery, Limits, RelaySetting};
 use crate::identity;
+use crate::node::Node;
 use crate::record::ContentHash;
 
 mod samples;
@@ -41,14 +41,14 @@ struct Side {
 
 impl Side {
     async fn start(name: &'static str, dir: &Path, passphrase: &str) -> Result<Self, CliError> {
-        let node = Box::pin(serve::start(config(name, dir, passphrase))).await?;
+        let node = Box::pin(serve::start(config(name, dir, passphrase), None)).await?;
         let agent = Service::agent(serve::page_url(node.api_addr()).trim_end_matches('/'), None)?;
         let store = Service::store(&node.store_url())?;
         Ok(Self { name, node, agent, store })
     }
 
     async fn stop(self) {
-        self.node.stop();
+        self.node.stop("the demo ends");
         if tokio::time::timeout(STOP_LIMIT, self.node.wait()).await.is_err() {
             message(&format!("can-sync: {} did not stop in time", self.name));
         }

@@ -9,10 +9,11 @@ use super::Context;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::progress::Progress;
-use super::running::{Node, Shutdown, StartOutput};
 use super::text;
 use crate::config::{Config, FlagValue};
 use crate::identity::{self, PassphraseOrigin};
+use crate::node::signals::Signals;
+use crate::node::{Node, Shutdown, StartOutput};
 
 /// Flags lie over the environment and the file.
 #[derive(clap::Args, Debug, Default)]
@@ -149,7 +150,10 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
     let path = loaded.path.as_ref().map(|path| path.display().to_string());
     tracing::info!(file = path.as_deref().unwrap_or("none"), "configuration read");
     let config = loaded.config;
-    let node = Box::pin(start(config.clone())).await?;
+    // Before anything takes its time: from here on a signal stops the node in order.
+    let signals =
+        Signals::install().map_err(|e| CliError::failure(format!("cannot wait for signals: {e}")))?;
+    let node = Box::pin(start(config.clone(), Some(signals))).await?;
     announce(context, &config, &node)?;
     let Shutdown { reason, failed, forced } = node.wait().await;
     let reason = text::escape(&reason).into_owned();
@@ -160,11 +164,12 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
     Ok(())
 }
 
-/// Starts a node and shows what takes long.
-pub(super) async fn start(config: Config) -> Result<Node, CliError> {
+/// Starts a node and shows what takes long. With `signals`, the node obeys them.
+pub(super) async fn start(config: Config, signals: Option<Signals>) -> Result<Node, CliError> {
     let progress = std::sync::Arc::new(Progress::spinner("starting"));
     let shown = std::sync::Arc::downgrade(&progress);
     let output = StartOutput {
+        signals,
         progress: Box::new(move |what| {
             if let Some(progress) = shown.upgrade() {
                 progress.set(what);

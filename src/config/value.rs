@@ -58,6 +58,14 @@ impl Setting for HttpUrl {
 pub struct ServiceUrl(String);
 
 impl ServiceUrl {
+    /// From `http://host:port`, with or without the API's path.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+
     /// The base URL as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -2,7 +2,7 @@
 //!
 //! Owns one task, the server, which owns its connections: when the actor ends, however it ends, they are closed. Talks to
 //! nobody by itself; the handlers ask PeersActor, RootSupervisor and the store, each with a time limit.
-//! Bounds: those of [`super::serve`], and [`super::events::STREAMS_MAX`] event streams.
+//! Bounds: those of [`super::serve()`], and [`super::events::STREAMS_MAX`] event streams.
 //! A restart loses open connections. The socket is bound at boot and stays, so new ones wait for the next incarnation
 //! instead of being refused, and watchers of events resume by themselves.
 
@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::api;
+use super::events::STREAMS_MAX;
 use super::serve::serve;
-use super::view::AgentView;
+use super::view::{AgentView, ApiState};
 use crate::actor::ActorExit;
 use crate::node::status::ActorDetail;
 
@@ -84,6 +86,7 @@ pub struct HttpState {
     server: JoinSet<()>,
     stop: CancellationToken,
     bound: SocketAddr,
+    streams: Arc<Semaphore>,
 }
 
 /// Serves the agent's API and page.
@@ -104,8 +107,10 @@ impl Actor for HttpActor {
         let stop = CancellationToken::new();
         let mut server = JoinSet::new();
         let stopped = stop.clone();
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        let api = ApiState { view, streams: Arc::clone(&streams) };
         server.spawn(async move {
-            let run = run(listener, view, bound, stopped.clone());
+            let run = run(listener, api, bound, stopped.clone());
             let reason = match AssertUnwindSafe(run).catch_unwind().await {
                 Ok(Ok(())) => String::from("it stopped by itself"),
                 Ok(Err(error)) => error.to_string(),
@@ -116,7 +121,7 @@ impl Actor for HttpActor {
                 let _ = myself.cast(HttpMsg::ServerEnded(reason));
             }
         });
-        Ok(HttpState { server, stop, bound })
+        Ok(HttpState { server, stop, bound, streams })
     }
 
     async fn handle(
@@ -131,7 +136,8 @@ impl Actor for HttpActor {
                     .into())
             }
             HttpMsg::GetHealth { reply } => {
-                let detail = Some(format!("http://{}", state.bound));
+                let streams = STREAMS_MAX - state.streams.available_permits();
+                let detail = Some(format!("http://{}, event streams: {streams}", state.bound));
                 // Whoever asked may have given up.
                 let _ = reply.send(ActorDetail { detail, ..ActorDetail::default() });
                 Ok(())
@@ -156,11 +162,93 @@ impl Actor for HttpActor {
 /// The server, until `stop`.
 async fn run(
     listener: SharedListener,
-    view: AgentView,
+    api: ApiState,
     bound: SocketAddr,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let listener = listener.duplicate()?;
-    serve(listener, api::router(view, bound), stop.cancelled_owned()).await;
+    serve(listener, api::router(api, bound), stop.cancelled_owned()).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use iroh::SecretKey;
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+    use crate::actor::ServiceCell;
+    use crate::http::proxy::StoreProxy;
+    use crate::http::view::StoreMode;
+    use crate::node::events::EventLog;
+    use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
+
+    async fn view(dir: &std::path::Path) -> AgentView {
+        let config = EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0 };
+        AgentView {
+            endpoint_id: SecretKey::from_bytes(&[1; 32]).public(),
+            name: "n".into(),
+            version: "0",
+            started: Instant::now(),
+            passphrase_origin: "generated",
+            store_mode: StoreMode::Embedded,
+            store_proxy: StoreProxy::new("http://127.0.0.1:1").unwrap(),
+            store: Arc::new(EmbeddedStore::open(config).await.unwrap()),
+            peers: ServiceCell::new("PeersActor").service_ref(),
+            root: ServiceCell::new("RootSupervisor").service_ref(),
+            events: EventLog::default(),
+            registry: Arc::default(),
+            limits: Arc::from([]),
+            ticket: watch::channel(String::new()).1,
+            discovery: watch::channel(Vec::new()).1,
+            api_token: None,
+            allowed_hosts: Vec::new(),
+        }
+    }
+
+    /// Starts HttpActor and passes on why it failed.
+    struct Parent;
+
+    impl Actor for Parent {
+        type Msg = ();
+        type State = mpsc::Sender<String>;
+        type Arguments = mpsc::Sender<String>;
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<()>,
+            told: Self::State,
+        ) -> Result<Self::State, ActorProcessingErr> {
+            Ok(told)
+        }
+
+        async fn handle_supervisor_evt(
+            &self,
+            _: ActorRef<()>,
+            event: ractor::SupervisionEvent,
+            told: &mut Self::State,
+        ) -> Result<(), ActorProcessingErr> {
+            if let ractor::SupervisionEvent::ActorFailed(_, why) = event {
+                told.send(why.to_string()).await?;
+            }
+            Ok(())
+        }
+    }
+
+    /// A socket that blocks is one that tokio panics on in debug builds: a server task that really dies.
+    #[cfg(debug_assertions)]
+    #[tokio::test]
+    async fn a_server_that_panics_fails_the_actor() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocking = TcpListener::bind("127.0.0.1:0").unwrap();
+        let args = HttpArgs { listener: SharedListener(Arc::new(blocking)), view: view(dir.path()).await };
+        let (told, mut failures) = mpsc::channel(1);
+        let (parent, _) = Actor::spawn(None, Parent, told).await.unwrap();
+        let (_, join) = Actor::spawn_linked(None, HttpActor, args, parent.get_cell()).await.unwrap();
+        let why = tokio::time::timeout(Duration::from_secs(10), failures.recv()).await.unwrap().unwrap();
+        assert!(why.ends_with("ended: it panicked"), "{why}");
+        join.await.unwrap();
+    }
 }

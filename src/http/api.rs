@@ -1,11 +1,12 @@
 //! The agent's API: its routes and what stands in front of them, and the handlers that answer in JSON.
 //!
-//! A handler asks actors and the store, each within [`ASK_TIMEOUT`], and never decides anything itself.
+//! A handler asks actors and the store, each within [`super::view::ASK_TIMEOUT`], and never decides anything itself.
 
 use std::net::SocketAddr;
 
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
+use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use iroh::{EndpointAddr, EndpointId};
@@ -18,8 +19,8 @@ use super::envelope::Success;
 use super::extract::JsonBody;
 use super::guard::{GuardSettings, protect};
 use super::shapes::{
-    Alive, DialRequest, Dialling, Forgotten, NodeStatus, PeerList, PeerView, Ready, TicketView, TransferList,
-    Verifying, is_running, node_status, visit,
+    Alive, DeletionsConfirmed, DialRequest, Dialling, Forgotten, NodeStatus, PeerList, PeerView, Ready,
+    TicketView, TransferList, Verifying, is_running, node_status, visit,
 };
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
 use super::{ApiError, ApiResult, events, metrics, page, proxy, token};
@@ -48,18 +49,18 @@ const ADDRS_MAX: usize = 32;
 struct AgentApi;
 
 /// Everything that the agent serves on `bound`.
-pub fn router(view: AgentView, bound: SocketAddr) -> Router {
+pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
     let settings = GuardSettings {
         bound_addr: bound,
-        allowed_hosts: view.allowed_hosts.clone(),
+        allowed_hosts: state.view.allowed_hosts.iter().map(|host| without_port(host)).collect(),
         hosts_setting: "allowed_hosts in the configuration",
     };
-    let state = ApiState::new(view);
     let (router, openapi) = OpenApiRouter::with_openapi(AgentApi::openapi())
         .routes(routes!(status))
         .routes(routes!(list_peers, dial_peer))
         .routes(routes!(show_peer, forget_peer))
         .routes(routes!(verify))
+        .routes(routes!(confirm_deletions))
         .routes(routes!(transfers))
         .routes(routes!(actors))
         .routes(routes!(events::events))
@@ -147,7 +148,7 @@ async fn dial_peer(
 ) -> ApiResult<(StatusCode, Success<Dialling>)> {
     let addr = parse_dial(&request)?;
     if addr.id == state.view.endpoint_id {
-        let hint = "take the ticket from another machine: `can-sync id` prints it there";
+        let hint = "take the ticket from another machine: `can-sync id --ticket` prints it there";
         return Err(ApiError::bad_request("own_ticket", "that is this node itself", hint));
     }
     let endpoint_id = addr.id.to_string();
@@ -195,6 +196,22 @@ async fn forget_peer(State(state): State<ApiState>, Path(id): Path<String>) -> A
 async fn verify(State(state): State<ApiState>) -> ApiResult<(StatusCode, Success<Verifying>)> {
     state.view.peers.cast(PeersMsg::Verify).map_err(|error| unavailable(PEERS, error))?;
     Ok((StatusCode::ACCEPTED, Success::new(Verifying { state: "reconciling" })))
+}
+
+/// Let the peers' deletions through that were held back because they are many
+#[utoipa::path(
+    post,
+    path = "/deletions/confirm",
+    tag = "peers",
+    responses(
+        (status = 200, body = Success<DeletionsConfirmed>, description = "They are applied now, and so is what comes within an hour."),
+        (status = 503, description = "PeersActor does not answer.")
+    )
+)]
+async fn confirm_deletions(State(state): State<ApiState>) -> ApiResult<Success<DeletionsConfirmed>> {
+    let confirm = |reply| PeersMsg::ConfirmDeletions { reply };
+    let released = ask(&state.view.peers, PEERS, confirm).await?;
+    Ok(Success::new(DeletionsConfirmed { released }))
 }
 
 /// What moves now
@@ -283,6 +300,11 @@ async fn not_ready(view: &AgentView) -> Vec<String> {
     reasons
 }
 
+/// The guard compares names alone.
+fn without_port(host: &str) -> String {
+    host.parse::<Authority>().map_or_else(|_| host.to_owned(), |authority| authority.host().to_owned())
+}
+
 fn unknown_peer(id: EndpointId) -> ApiError {
     let message = format!("no peer {id} is known");
     ApiError::new(StatusCode::NOT_FOUND, "unknown_peer", message, "GET /peers lists those that are")
@@ -328,7 +350,7 @@ fn parse_ticket(text: &str) -> ApiResult<EndpointAddr> {
         ApiError::bad_request(
             "invalid_ticket",
             format!("that is no ticket: {why}"),
-            "copy the whole text that `can-sync id` prints on the other machine",
+            "copy the whole text that `can-sync id --ticket` prints on the other machine",
         )
     };
     if text.len() > TICKET_BYTES_MAX {

@@ -114,7 +114,7 @@ impl Follower {
     fn new(log: EventLog, cursor: Option<Cursor>, closing: Closing, permit: OwnedSemaphorePermit) -> Self {
         let mut news = log.subscribe();
         let last = *news.borrow_and_update();
-        let (after, lost) = match cursor {
+        let (after, is_reset) = match cursor {
             None => (last, false),
             Some(Cursor { boot, number }) => {
                 let is_ours = boot.is_none_or(|boot| boot == log.boot()) && number <= last;
@@ -127,7 +127,7 @@ impl Follower {
         let hello = Event::default().id(follower.id(after)).event("hello").retry(RETRY);
         let data = json!({ "boot": follower.log.boot(), "last_id": last });
         follower.ready.push_back(hello.data(data.to_string()));
-        follower.read(lost);
+        follower.read(is_reset);
         follower
     }
 
@@ -146,9 +146,9 @@ impl Follower {
     }
 
     /// Takes over what the log has for us, behind a reset if events were lost.
-    fn read(&mut self, lost: bool) {
+    fn read(&mut self, is_reset: bool) {
         let (events, gap) = self.log.since(self.after);
-        if gap || lost {
+        if gap || is_reset {
             let data = json!({ "boot": self.log.boot(), "first_id": events.first().map(|event| event.id) });
             self.ready.push_back(Event::default().event("reset").data(data.to_string()));
         }

@@ -151,7 +151,7 @@ impl<S: Send + Sync> FromRequestParts<S> for HashPath {
     }
 }
 
-/// A JSON body, with its content type.
+/// A JSON object as body, with its content type.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
@@ -164,12 +164,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             return Err(ApiError::unsupported_media_type("application/json"));
         }
         let body = collect(request.into_body(), BODY_BYTES_MAX).await?;
-        let invalid = |error: serde_json::Error| {
-            let hint = "/openapi.json describes the body of every request";
-            ApiError::bad_request("invalid_json", format!("the body is not what is expected: {error}"), hint)
-        };
-        serde_json::from_slice(&body).map(Self).map_err(invalid)
+        // An array would be taken for the fields in their order.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(invalid_json(&"it is no object"));
+        }
+        serde_json::from_slice(&body).map(Self).map_err(|error| invalid_json(&error))
     }
+}
+
+fn invalid_json(problem: &dyn Display) -> ApiError {
+    let hint = "/openapi.json describes the body of every request";
+    ApiError::bad_request("invalid_json", format!("the JSON body is not what is expected: {problem}"), hint)
 }
 
 /// Whether the body is said to be of this media type, whatever its parameters.

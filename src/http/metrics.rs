@@ -1,4 +1,4 @@
-//! `GET /metrics`: the node's figures in the OpenMetrics text format, which Prometheus reads, followed by iroh's own.
+//! `GET /metrics`: the node's figures in the `OpenMetrics` text format, which Prometheus reads, followed by iroh's own.
 //!
 //! What cannot be had in time is left out, and `can_sync_part_up` says so: a scrape never fails because one actor hangs.
 
@@ -145,7 +145,7 @@ fn actor_figures(out: &mut Exposition, tree: &ActorStatus) {
     // By kind: one series per session would grow with every peer that ever connected.
     let mut kinds: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
     visit(tree, 0, &mut |actor, _| {
-        let (running, total, restarts) = kinds.entry(actor.kind.to_string()).or_default();
+        let (running, total, restarts) = kinds.entry(actor.kind.clone()).or_default();
         *running += u64::from(is_running(actor));
         *total += 1;
         *restarts += u64::from(actor.restarts);

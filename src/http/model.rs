@@ -2,105 +2,26 @@
 //!
 //! `gather` asks; the rest is pure.
 
-use bytesize::ByteSize;
-use serde::Deserialize;
-
-use super::shapes::{is_running, rfc3339, visit, word};
-use super::view::{AgentView, ChannelState, StoreMode};
+use super::shapes::{is_running, visit, word};
+use super::view::{AgentView, StoreMode};
 use crate::node::events::{LoggedEvent, NodeEvent};
 use crate::node::status::ActorStatus;
-use crate::peer::report::{Direction, PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
-use crate::record::ContentHash;
+use crate::peer::report::{
+    ChannelState, Direction, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
+};
 use crate::store::StoreStatus;
+
+mod recent;
+mod text;
+
+pub(super) use self::recent::Recent;
+use self::text::{Ago, bytes, count, duration, grouped, rate, short, shown};
 
 /// Rows shown of each list; the API has all of them.
 const PEERS_SHOWN: usize = 200;
-const TRANSFERS_SHOWN: usize = 12;
+const TRANSFERS_SHOWN: usize = 6;
 const EVENTS_SHOWN: usize = 12;
 const ACTORS_SHOWN: usize = 200;
-const ASSETS_SHOWN: usize = 24;
-/// Characters shown of a name or an error.
-const TEXT_CHARS_SHOWN: usize = 120;
-/// Largest image that is shown as a thumbnail: it is the whole image that the browser fetches.
-const THUMBNAIL_BYTES_MAX: u64 = 4 << 20;
-/// Images that hold pixels and nothing else.
-const RASTER_TYPES: [&str; 5] = ["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"];
-
-/// A time, for people and for the script that keeps it fresh.
-pub(super) struct Ago {
-    pub(super) ms: u64,
-    pub(super) rfc3339: String,
-    pub(super) text: String,
-}
-
-impl Ago {
-    fn new(now_ms: u64, ms: u64) -> Self {
-        Self { ms, rfc3339: rfc3339(ms).unwrap_or_default(), text: ago(now_ms, ms) }
-    }
-}
-
-/// `12s ago`. A time that has not come yet is a matter of clocks and counts as now.
-fn ago(now_ms: u64, ms: u64) -> String {
-    match now_ms.saturating_sub(ms) / 1000 {
-        0 => String::from("now"),
-        secs @ 1..60 => format!("{secs}s ago"),
-        secs @ 60..3_600 => format!("{}m ago", secs / 60),
-        secs @ 3_600..86_400 => format!("{}h ago", secs / 3_600),
-        secs => format!("{}d ago", secs / 86_400),
-    }
-}
-
-/// `3h 12m`.
-fn duration(secs: u64) -> String {
-    match secs {
-        0..60 => format!("{secs}s"),
-        60..3_600 => format!("{}m {}s", secs / 60, secs % 60),
-        3_600..86_400 => format!("{}h {}m", secs / 3_600, secs / 60 % 60),
-        86_400.. => format!("{}d {}h", secs / 86_400, secs / 3_600 % 24),
-    }
-}
-
-fn bytes(count: u64) -> String {
-    ByteSize(count).display().si().to_string()
-}
-
-/// Bytes per second; what is no sensible rate is none.
-fn rate(per_sec: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits first")]
-    let whole = per_sec.clamp(0.0, 1e15) as u64;
-    format!("{}/s", bytes(whole))
-}
-
-fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", grouped(number), if number == 1 { one } else { many })
-}
-
-/// Digits in groups of three, with a thin space between them.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push('\u{2009}');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// One line of limited length; what a browser would not show as text is left out.
-fn shown(text: &str) -> String {
-    let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut line: String = chars.by_ref().take(TEXT_CHARS_SHOWN).collect();
-    if chars.next().is_some() {
-        line.push('…');
-    }
-    line
-}
-
-fn short(id: &str) -> String {
-    id.chars().take(10).collect()
-}
 
 /// What changes by itself: fetched again every few seconds and after every event.
 pub(super) struct Live {
@@ -292,7 +213,6 @@ pub(super) struct PeerRow {
 
 impl PeerRow {
     fn new(peer: PeerReport, now_ms: u64) -> Self {
-        use crate::peer::report::PeerState;
         let mood = match peer.state {
             PeerState::InSync => "good",
             PeerState::Connecting | PeerState::Reconciling | PeerState::Syncing => "busy",
@@ -434,135 +354,9 @@ impl ActivityRow {
     }
 }
 
-/// The newest assets.
-pub(super) struct Recent {
-    pub(super) tiles: Vec<Tile>,
-    pub(super) problem: Option<String>,
-}
-
-/// One asset.
-pub(super) struct Tile {
-    pub(super) hash: String,
-    pub(super) title: String,
-    pub(super) kind: String,
-    pub(super) size: String,
-    pub(super) created_at: String,
-    pub(super) tags: Vec<String>,
-    pub(super) is_thumbnail: bool,
-}
-
-/// As much as the page needs of the store's answer.
-#[derive(Deserialize)]
-struct Listing {
-    data: ListingData,
-}
-
-#[derive(Deserialize)]
-struct ListingData {
-    assets: Vec<ListedAsset>,
-}
-
-#[derive(Deserialize)]
-struct ListedAsset {
-    hash: String,
-    size: u64,
-    #[serde(default)]
-    mime_type: Option<String>,
-    #[serde(default)]
-    filename: Option<String>,
-    #[serde(default)]
-    tags: Vec<String>,
-    #[serde(default)]
-    created_at: Option<String>,
-}
-
-impl Recent {
-    /// Asks the store.
-    pub(super) async fn gather(view: &AgentView) -> Self {
-        let listing = view.store_proxy.newest(ASSETS_SHOWN).await.and_then(|value| {
-            serde_json::from_value::<Listing>(value)
-                .map_err(|error| view.store_proxy.broken(error.to_string()))
-        });
-        match listing {
-            Ok(listing) => {
-                let tiles =
-                    listing.data.assets.into_iter().take(ASSETS_SHOWN).filter_map(Tile::new).collect();
-                Self { tiles, problem: None }
-            }
-            Err(error) => Self { tiles: Vec::new(), problem: Some(error.message) },
-        }
-    }
-}
-
-impl Tile {
-    /// `None` for what has no proper name: the hash becomes part of a link.
-    fn new(asset: ListedAsset) -> Option<Self> {
-        let hash: ContentHash = asset.hash.parse().ok()?;
-        let kind = asset.mime_type.unwrap_or_default().to_ascii_lowercase();
-        let name = asset.filename.filter(|name| !name.trim().is_empty());
-        Some(Self {
-            title: name.as_deref().map_or_else(|| hash.short(), shown),
-            is_thumbnail: RASTER_TYPES.contains(&kind.as_str()) && asset.size <= THUMBNAIL_BYTES_MAX,
-            kind: shown(&kind),
-            size: bytes(asset.size),
-            created_at: asset.created_at.as_deref().map(shown).unwrap_or_default(),
-            tags: asset.tags.iter().take(4).map(|tag| shown(tag)).collect(),
-            hash: hash.to_string(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_short() {
-        let at = |secs: u64| ago(secs * 1000, 0);
-        assert_eq!(
-            [0, 1, 59, 60, 3_599, 3_600, 86_399, 86_400].map(at),
-            ["now", "1s ago", "59s ago", "1m ago", "59m ago", "1h ago", "23h ago", "1d ago"]
-        );
-        assert_eq!(ago(0, 5_000), "now");
-        assert_eq!([5, 65, 3_700, 90_000].map(duration), ["5s", "1m 5s", "1h 1m", "1d 1h"]);
-    }
-
-    #[test]
-    fn numbers_are_readable() {
-        assert_eq!(
-            [0, 999, 1_000, 1_234_567].map(grouped),
-            ["0", "999", "1\u{2009}000", "1\u{2009}234\u{2009}567"]
-        );
-        assert_eq!(rate(f64::NAN), rate(0.0));
-        assert_eq!(rate(-5.0), rate(0.0));
-        assert_eq!(rate(1_500_000.0), "1.5 MB/s");
-    }
-
-    #[test]
-    fn text_of_strangers_has_an_end_and_no_control_characters() {
-        let text = shown(&format!("a\u{1b}[2J\n{}", "x".repeat(1_000)));
-        assert_eq!(text.chars().count(), TEXT_CHARS_SHOWN + 1);
-        assert!(!text.contains(char::is_control));
-    }
-
-    #[test]
-    fn only_pixels_become_thumbnails_and_only_hashes_links() {
-        let asset = |hash: &str, kind: &str, size| ListedAsset {
-            hash: hash.into(),
-            size,
-            mime_type: Some(kind.into()),
-            filename: None,
-            tags: Vec::new(),
-            created_at: None,
-        };
-        let hash = "ab".repeat(32);
-        let thumbnail = |kind: &str, size| Tile::new(asset(&hash, kind, size)).unwrap().is_thumbnail;
-        assert!(thumbnail("image/PNG", 10));
-        assert!(!thumbnail("image/svg+xml", 10));
-        assert!(!thumbnail("text/html", 10));
-        assert!(!thumbnail("image/png", THUMBNAIL_BYTES_MAX + 1));
-        assert!(Tile::new(asset("../../etc", "image/png", 1)).is_none());
-    }
 
     #[test]
     fn an_empty_transfer_is_complete() {

@@ -11,7 +11,10 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use reqwest::ClientBuilder;
 use reqwest::redirect::Policy;
+use tokio::sync::watch;
 
 use super::extract::{HashPath, has_content_type};
 use super::view::{ASK_TIMEOUT, ApiState};
@@ -21,9 +24,11 @@ use super::{ApiError, ApiResult};
 const BASE_PATH: &str = "/api/v1/can/0";
 /// How long the store may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the store may take to send anything. After an upload that is the time in which its last bytes reach the
-/// disk, which can be slow.
-const READ_TIMEOUT: Duration = Duration::from_secs(110);
+/// How long the store may take to send anything, or to take more of an upload. Once all of that is sent, it is the time
+/// in which the last bytes reach the disk, which can be slow.
+const STALL: Duration = Duration::from_secs(110);
+/// Most bytes of the store's answer to an upload.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of a list that the page reads.
 const LIST_BYTES_MAX: usize = 4 << 20;
 /// Headers of the request for content that matter to the store.
@@ -52,6 +57,8 @@ pub struct StoreUrlError {
 #[derive(Clone, Debug)]
 pub struct StoreProxy {
     client: reqwest::Client,
+    /// Without the read timeout, which would count from the beginning of a request, however well its body moves.
+    uploads: reqwest::Client,
     base: String,
 }
 
@@ -74,14 +81,11 @@ impl StoreProxy {
         );
         // The process has one provider; whoever was first has installed the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .build()
-            .map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { client, base })
+        let build = |builder: ClientBuilder| builder.build().map_err(|error| refuse(error.to_string()));
+        let common = || {
+            reqwest::Client::builder().redirect(Policy::none()).no_proxy().connect_timeout(CONNECT_TIMEOUT)
+        };
+        Ok(Self { client: build(common().read_timeout(STALL))?, uploads: build(common())?, base })
     }
 
     /// The API's URL, path included, without a slash at its end.
@@ -94,36 +98,60 @@ impl StoreProxy {
     pub(super) async fn newest(&self, limit: usize) -> ApiResult<serde_json::Value> {
         let fetch = async {
             let url = format!("{}/list?limit={limit}", self.base);
-            let mut answer = self.client.get(url).send().await.map_err(|error| self.unavailable(&error))?;
+            let answer = self.client.get(url).send().await.map_err(|error| self.unavailable(&error))?;
             if !answer.status().is_success() {
                 return Err(self.broken(format!("it answered {}", answer.status())));
             }
-            let mut body = Vec::new();
-            while let Some(chunk) = answer.chunk().await.map_err(|error| self.unavailable(&error))? {
-                if body.len() + chunk.len() > LIST_BYTES_MAX {
-                    return Err(self.broken(format!("its list is longer than {LIST_BYTES_MAX} bytes")));
-                }
-                body.extend_from_slice(&chunk);
-            }
+            let body = self.collect(answer, LIST_BYTES_MAX).await?;
             serde_json::from_slice(&body).map_err(|error| self.broken(error.to_string()))
         };
         let late = |_| self.broken(format!("it did not answer within {} s", ASK_TIMEOUT.as_secs()));
         tokio::time::timeout(ASK_TIMEOUT, fetch).await.map_err(late)?
     }
 
+    /// Passes on the answer to a request, content as a stream.
     async fn pass(&self, request: reqwest::RequestBuilder) -> ApiResult<Response> {
         let answer = request.send().await.map_err(|error| self.unavailable(&error))?;
+        let (status, headers) = self.head(&answer)?;
+        Ok((status, headers, Body::from_stream(answer.bytes_stream())).into_response())
+    }
+
+    /// Sends an upload on its way and passes on the answer.
+    async fn upload(&self, request: reqwest::RequestBuilder, body: Body) -> ApiResult<Response> {
+        let (moved, movement) = watch::channel(());
+        let pieces = body.into_data_stream().inspect(move |_| moved.send_replace(()));
+        let exchange = async {
+            let sent = request.body(reqwest::Body::wrap_stream(pieces)).send().await;
+            let answer = sent.map_err(|error| self.unavailable(&error))?;
+            let (status, headers) = self.head(&answer)?;
+            Ok((status, headers, self.collect(answer, ANSWER_BYTES_MAX).await?).into_response())
+        };
+        tokio::select! {
+            answer = exchange => answer,
+            () = stalled(movement) => Err(self.broken("the upload stood still")),
+        }
+    }
+
+    /// What of the store's answer is passed on besides the body.
+    fn head(&self, answer: &reqwest::Response) -> ApiResult<(StatusCode, HeaderMap)> {
         let status = answer.status();
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return Err(self.broken(format!("it answered {status}")));
         }
-        let mut headers = HeaderMap::new();
-        for name in ANSWER_HEADERS {
-            if let Some(value) = answer.headers().get(&name) {
-                headers.insert(name, value.clone());
+        let passed = |name: HeaderName| Some((name.clone(), answer.headers().get(name)?.clone()));
+        Ok((status, ANSWER_HEADERS.into_iter().filter_map(passed).collect()))
+    }
+
+    /// Reads an answer of at most `max` bytes.
+    async fn collect(&self, mut answer: reqwest::Response, max: usize) -> ApiResult<Vec<u8>> {
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.unavailable(&error))? {
+            if body.len() + chunk.len() > max {
+                return Err(self.broken(format!("its answer is longer than {max} bytes")));
             }
+            body.extend_from_slice(&chunk);
         }
-        Ok((status, headers, Body::from_stream(answer.bytes_stream())).into_response())
+        Ok(body)
     }
 
     fn unavailable(&self, error: &reqwest::Error) -> ApiError {
@@ -148,6 +176,15 @@ impl StoreProxy {
             format!("the CAN Service at {} is not available: {}", self.base, reason.as_ref()),
             "GET /status shows the state of the store",
         )
+    }
+}
+
+/// Ends when nothing has moved for [`STALL`]; once the body is through (its end of the channel is gone), that is the
+/// time for the answer.
+async fn stalled(mut movement: watch::Receiver<()>) {
+    while let Ok(Ok(())) = tokio::time::timeout(STALL, movement.changed()).await {}
+    if movement.has_changed().is_err() {
+        tokio::time::sleep(STALL).await;
     }
 }
 
@@ -179,14 +216,13 @@ pub(super) async fn ingest(State(state): State<ApiState>, request: Request) -> A
         return Err(ApiError::unsupported_media_type("multipart/form-data"));
     }
     let proxy = &state.view.store_proxy;
-    let mut forward = proxy.client.post(format!("{}/ingest", proxy.base));
+    let mut forward = proxy.uploads.post(format!("{}/ingest", proxy.base));
     for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
         if let Some(value) = request.headers().get(&name) {
             forward = forward.header(name, value);
         }
     }
-    let body = request.into_body().into_data_stream();
-    proxy.pass(forward.body(reqwest::Body::wrap_stream(body))).await
+    proxy.upload(forward, request.into_body()).await
 }
 
 /// List assets
@@ -264,6 +300,8 @@ pub(super) async fn asset(
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]
@@ -277,5 +315,27 @@ mod tests {
         for bad in ["", "nas.lan:3210", "ftp://nas.lan", "file:///etc/passwd", "http://"] {
             assert_eq!(base(bad), None, "{bad}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_may_last_as_long_as_it_moves() {
+        let (moved, movement) = watch::channel(());
+        let began = Instant::now();
+        let watching = tokio::spawn(stalled(movement));
+        for _ in 0..100 {
+            tokio::time::sleep(STALL / 2).await;
+            moved.send(()).unwrap();
+        }
+        drop(moved);
+        watching.await.unwrap();
+        assert_eq!(began.elapsed(), STALL * 50 + STALL, "the store has its time for the answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_stands_still_is_given_up() {
+        let (_moved, movement) = watch::channel(());
+        let began = Instant::now();
+        stalled(movement).await;
+        assert_eq!(began.elapsed(), STALL);
     }
 }

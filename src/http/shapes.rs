@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::view::{AgentView, ChannelReport, ChannelState, StoreMode};
-use crate::node::status::ActorStatus;
-use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
+use super::view::{AgentView, StoreMode};
+use crate::node::status::{ActorState, ActorStatus};
+use crate::peer::report::{
+    ChannelReport, ChannelState, PeerReport, PeersReport, SyncReport, SyncState, TransferReport,
+};
 use crate::store::StoreStatus;
 
 /// The answer of `GET /status`.
@@ -97,14 +99,16 @@ pub struct SyncView {
     pub missing_bytes: u64,
     /// Content bytes received per second, lately.
     pub rate: f64,
+    /// Peers' deletions that wait for `POST /deletions/confirm`, because they are many.
+    pub held_deletions: u64,
     /// Seconds until nothing is missing at this rate.
     pub eta_secs: Option<u64>,
 }
 
 impl From<SyncReport> for SyncView {
     fn from(report: SyncReport) -> Self {
-        let SyncReport { state, reason, missing, missing_bytes, rate, eta_secs } = report;
-        Self { state, reason, missing, missing_bytes, rate, eta_secs }
+        let SyncReport { state, reason, missing, missing_bytes, rate, held_deletions, eta_secs } = report;
+        Self { state, reason, missing, missing_bytes, rate, held_deletions, eta_secs }
     }
 }
 
@@ -262,7 +266,7 @@ pub struct TransferList {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DialRequest {
-    /// A ticket, as `can-sync id` prints it.
+    /// A ticket, as `can-sync id --ticket` prints it.
     pub ticket: Option<String>,
     /// 64 hexadecimal digits.
     pub endpoint_id: Option<String>,
@@ -283,6 +287,13 @@ pub struct Dialling {
 pub struct Forgotten {
     /// The endpoint that is no longer known.
     pub endpoint_id: String,
+}
+
+/// The answer of `POST /deletions/confirm`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DeletionsConfirmed {
+    /// How many were held back.
+    pub released: u64,
 }
 
 /// The answer of `POST /verify`.
@@ -333,8 +344,8 @@ impl ActorsSummary {
         visit(tree, 0, &mut |actor, _| {
             summary.total += 1;
             summary.restarts += u64::from(actor.restarts);
-            if !is_running(actor) && !summary.degraded.contains(&actor.kind.to_string()) {
-                summary.degraded.push(actor.kind.to_string());
+            if !is_running(actor) && !summary.degraded.contains(&actor.kind) {
+                summary.degraded.push(actor.kind.clone());
             }
         });
         summary
@@ -343,7 +354,7 @@ impl ActorsSummary {
 
 /// Whether an actor does its work.
 pub(super) fn is_running(actor: &ActorStatus) -> bool {
-    word(&actor.state) == "running"
+    actor.state == ActorState::Running
 }
 
 /// Calls `each` with every actor of a tree and its depth, parents first.

@@ -11,7 +11,6 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use utoipa::ToSchema;
 
-use super::events::STREAMS_MAX;
 use super::proxy::StoreProxy;
 use super::{ApiError, ApiResult};
 use crate::actor::ServiceRef;
@@ -20,7 +19,7 @@ use crate::node::events::EventLog;
 use crate::node::status::ActorStatus;
 use crate::node::supervisor::RootMsg;
 use crate::peer::messages::PeersMsg;
-use crate::peer::report::{PeersReport, TransferReport};
+use crate::peer::report::{ChannelReport, PeersReport, TransferReport};
 use crate::store::{StoreError, StoreRef, StoreStatus};
 
 /// Longest wait for an actor or the store; then the answer says who did not answer.
@@ -34,31 +33,6 @@ pub enum StoreMode {
     Embedded,
     /// In a CAN Service of its own.
     External,
-}
-
-/// Whether a discovery channel works.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ChannelState {
-    /// In use.
-    Up,
-    /// Tried, and fails at the moment.
-    Down,
-    /// Switched off, or nothing to do.
-    Off,
-}
-
-/// One way of finding peers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ChannelReport {
-    /// What it is called, such as `ticket`.
-    pub name: &'static str,
-    /// Whether it works.
-    pub state: ChannelState,
-    /// When it last did what it is for, in milliseconds since the Unix epoch.
-    pub last_success_ms: Option<u64>,
-    /// Peers that it has led to.
-    pub found: u64,
 }
 
 /// Everything that the API shows or asks. Cheap to clone; outlives any incarnation of the actor.
@@ -157,12 +131,6 @@ pub(super) fn unavailable(actor: &str, error: ServiceError) -> ApiError {
 pub(super) struct ApiState {
     /// The node.
     pub(super) view: AgentView,
-    /// One permit per open event stream.
+    /// One permit per event stream that may still be opened.
     pub(super) streams: Arc<Semaphore>,
-}
-
-impl ApiState {
-    pub(super) fn new(view: AgentView) -> Self {
-        Self { view, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
-    }
 }

@@ -147,7 +147,7 @@ pub enum SignalMsg {
     /// Its writing task: the dump is written, or why it is not.
     DumpWritten(Result<PathBuf, String>),
     /// RootSupervisor: how are you?
-    GetStatus {
+    GetHealth {
         /// The answer.
         reply: RpcReplyPort<ActorDetail>,
     },
@@ -202,7 +202,7 @@ impl Actor for SignalActor {
         match message {
             SignalMsg::SignalReceived(kind) => state.on_signal_received(myself, kind),
             SignalMsg::DumpWritten(outcome) => state.on_dump_written(outcome),
-            SignalMsg::GetStatus { reply } => state.on_get_status(reply),
+            SignalMsg::GetHealth { reply } => state.on_get_status(reply),
         }
         Ok(())
     }

@@ -354,11 +354,12 @@ impl PeerState {
         // Otherwise both sides opened a control stream at once, and the dialler's counts; the tick sets the limit.
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the session names all the others")]
     fn on_frame(&mut self, myself: &ActorRef<PeerMsg>, kind: frame::Kind) {
         let Some(running) = &self.running else { return };
         let (answer, nonce, summaries) = match kind {
-            frame::Kind::Ping(ping) => (false, ping.nonce, ping.libraries),
-            frame::Kind::Pong(pong) => (true, pong.nonce, pong.libraries),
+            frame::Kind::Ping(Ping { nonce, libraries }) => (false, nonce, libraries),
+            frame::Kind::Pong(Pong { nonce, libraries }) => (true, nonce, libraries),
             kind => return self.step(myself, Input::Frame(kind)),
         };
         match establish::summary_from_wire(&running.library, &summaries) {

@@ -22,7 +22,7 @@ pub const LIBRARIES_MAX: usize = 64;
 /// Failures that one endpoint may have within [`FAILURE_WINDOW`] before its connections are refused unheard.
 pub const FAILURES_MAX: usize = 3;
 /// See [`FAILURES_MAX`].
-pub const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+pub const FAILURE_WINDOW: Duration = Duration::from_mins(1);
 /// Endpoints whose failures are remembered. Ids are free, so this only bounds memory.
 const THROTTLED_MAX: usize = 1024;
 

@@ -54,7 +54,7 @@ const DELETES_FREE: u64 = 20;
 /// Share of the store's assets that may go per window, as a divisor.
 const DELETES_SHARE: u64 = 10;
 /// See [`DELETES_FREE`].
-const DELETE_WINDOW: Duration = Duration::from_secs(60 * 60);
+const DELETE_WINDOW: Duration = Duration::from_hours(1);
 
 /// Whether peers' deletions are applied here, and the brake on mass deletions: more than a tenth of the store and more
 /// than 20 assets within an hour are held back until somebody confirms.
@@ -85,11 +85,12 @@ impl DeleteGuard {
         self.state().held
     }
 
-    /// Somebody looked and agrees: whatever is held back or comes within the next window is applied.
-    pub fn confirm(&self, now: Instant) {
+    /// Somebody looked and agrees: whatever is held back or comes within the next window is applied. Says how many
+    /// were held back.
+    pub fn confirm(&self, now: Instant) -> u64 {
         let mut state = self.state();
         state.confirmed_until = Some(now + DELETE_WINDOW);
-        state.held = 0;
+        std::mem::take(&mut state.held)
     }
 
     /// Whether one more deletion may be applied at `now` in a store of `assets` live assets.

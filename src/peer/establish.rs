@@ -186,11 +186,8 @@ pub fn summary_from_wire(blinded: &Bytes, summaries: &[LibrarySummary]) -> Resul
 }
 
 fn expect_hello(kind: frame::Kind) -> Result<(), EstablishError> {
-    match kind {
-        frame::Kind::Hello(hello) if hello.version == VERSION => Ok(()),
-        frame::Kind::Hello(hello) => Err(EstablishError::Version(hello.version)),
-        _ => Err(out_of_order()),
-    }
+    let frame::Kind::Hello(hello) = kind else { return Err(out_of_order()) };
+    if hello.version == VERSION { Ok(()) } else { Err(EstablishError::Version(hello.version)) }
 }
 
 fn expect_proof(

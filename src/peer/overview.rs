@@ -80,7 +80,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
     let standing = link.and_then(|link| standing(state, link));
     let path = link.and_then(|link| {
         let paths = link.connection.paths();
-        let selected = paths.iter().find(|path| path.is_selected())?;
+        let selected = paths.iter().find(iroh::endpoint::Path::is_selected)?;
         let kind = if selected.is_relay() { "relay" } else { "direct" };
         Some((kind, shown(selected.remote_addr()), selected.rtt()))
     });
@@ -109,6 +109,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "iroh's kinds of addresses may grow")]
 fn shown(addr: &iroh::TransportAddr) -> String {
     match addr {
         iroh::TransportAddr::Ip(addr) => addr.to_string(),
@@ -141,6 +142,7 @@ fn sync(state: &PeersState) -> SyncReport {
         missing,
         missing_bytes,
         rate,
+        held_deletions: state.args.deletes.held(),
         eta_secs: eta_secs(missing_bytes, rate),
     }
 }

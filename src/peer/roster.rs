@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// Waits between attempts to reach a peer: doubled from the first to the last, plus up to as much by chance.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_secs(300);
+const BACKOFF_MAX: Duration = Duration::from_mins(5);
 /// Longest wait before a lost connection is dialled again; chance spreads the two ends apart.
 const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// Two connections of one pair that came up within this time were dialled at once by both ends; later, a new one means

@@ -356,13 +356,13 @@ impl Session {
             Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
             Input::Loaded { records } => {
                 self.loading = false;
-                self.offer(records, Vec::new(), &mut out);
+                self.offer(&records, &[], &mut out);
             }
             Input::Resolved { hashes, gone } => {
                 self.resolving = self.resolving.saturating_sub(hashes.len() + gone.len());
                 self.answers.extend(hashes);
                 if !gone.is_empty() {
-                    self.offer(Vec::new(), gone, &mut out);
+                    self.offer(&[], &gone, &mut out);
                 }
             }
             Input::Fetch { request, records } => {
@@ -380,7 +380,11 @@ impl Session {
             }
             Input::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
             Input::ChangesLost => self.queue_overflowed = true,
-            Input::Verify { round } => self.verifying = Some(round),
+            Input::Verify { round } => {
+                self.verifying = Some(round);
+                // Whoever asks wants what was given up on to be tried again, too.
+                self.reconciled_for = None;
+            }
             Input::Tick => self.on_tick(now, &mut out),
         }
         self.pump(now, &mut out);
@@ -581,7 +585,8 @@ impl Session {
         let straight =
             self.queue.is_empty() && !self.loading && fresh.len() + self.open_offers.len() <= OFFERS_OPEN_MAX;
         if straight {
-            self.offer(fresh.into_iter().cloned().collect(), Vec::new(), out);
+            let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
+            self.offer(&fresh, &[], out);
         } else {
             self.enqueue(fresh.into_iter().map(|record| record.hash).collect());
         }
@@ -595,7 +600,7 @@ impl Session {
         }
     }
 
-    fn offer(&mut self, records: Vec<AssetRecord>, gone: Vec<RecordId>, out: &mut Vec<Effect>) {
+    fn offer(&mut self, records: &[AssetRecord], gone: &[RecordId], out: &mut Vec<Effect>) {
         let library = &self.settings.library;
         let mut gone: Vec<bytes::Bytes> =
             gone.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect();
@@ -608,7 +613,7 @@ impl Session {
                 gone: std::mem::take(gone),
             })));
         };
-        for record in &records {
+        for record in records {
             *self.open_offers.entry(record.hash).or_default() += 1;
             batch_bytes += 160 + record.meta.text_bytes();
             batch.push(record.into());

@@ -63,6 +63,7 @@ struct BiStream {
 }
 
 impl BiStream {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "no other kind may begin a stream")]
     async fn run(self, send: SendStream, mut receive: RecvStream) {
         let first = match timeout(FIRST_FRAME_WITHIN, wire::read_frame(&mut receive)).await {
             Ok(Ok(kind)) => kind,

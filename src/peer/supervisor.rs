@@ -1,15 +1,15 @@
 //! PeersActor: who to connect to, and what all connections share.
 //!
 //! **Owns** the roster of known peers, every connection with its PeerActor, the scheduler that picks one source per
-//! asset, and two kinds of tasks: the one that accepts connections and the dials. **Talks to** its PeerActors (changes of
-//! the store, what to fetch) and hears from them (`SessionUp`, `Wanted`, `Finished`).
+//! asset, and two kinds of tasks: the one that accepts connections and the dials. **Talks to** every PeerActor (changes
+//! of the store, what to fetch) and hears from them (`SessionUp`, `Wanted`, `Finished`).
 //!
 //! A PeerActor that fails is started again on its connection, within the policy's budget; then the peer is left alone
-//! for a while. Discovery never notices. **Bounds**: `limits.max_connections`, [`PENDING_MAX`] of them unproven,
+//! for a while. Discovery never notices. **Bounds**: `limits.max_connections`, `limits.max_pending_handshakes` of them unproven,
 //! the scheduler's bytes in flight. **A restart** loses the connections: peers are dialled again from the address book,
 //! nothing that was received is fetched twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use iroh_tickets::endpoint::EndpointTicket;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -31,7 +31,7 @@ use super::auth::Throttle;
 use super::effects::{DeleteGuard, now_ms};
 use super::establish::Introduction;
 use super::messages::{PeerMsg, PeersMsg};
-use super::report::{Direction, TransferReport};
+use super::report::{ChannelReport, Direction, TransferReport};
 use super::roster::Roster;
 use super::session::Standing;
 use super::{dial, overview};
@@ -44,15 +44,13 @@ use crate::node::status::ActorDetail;
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::schedule::{Decision, Failure, Limits, Scheduler, SessionId};
 
-/// Connections that may be proving themselves at once.
-pub const PENDING_MAX: usize = 32;
 /// How often dials, rates and pauses are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Wait after the store failed to take content before it is tried again.
 const STORE_PAUSE: Duration = Duration::from_secs(3);
 /// Transfers in one report.
 const TRANSFERS_MAX: usize = 1000;
-/// How long PeerActors have to end when we stop.
+/// How long the children have to end when we stop.
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(2);
 
 /// How a PeerActor is started; tests put another one in its place.
@@ -87,12 +85,18 @@ pub struct PeersArgs {
     pub book: AddressBook,
     /// A file with the ticket of a peer to connect to.
     pub connect_ticket_file: Option<PathBuf>,
+    /// Peers to try first.
+    pub bootstrap: Vec<EndpointAddr>,
+    /// How the ways of finding peers do.
+    pub channels: watch::Sender<Vec<ChannelReport>>,
     /// Whether and how peers' deletions are applied.
     pub deletes: Arc<DeleteGuard>,
     /// Most connections, and most of them that we dial.
     pub max_connections: usize,
     /// See `max_connections`.
     pub max_dialled: usize,
+    /// Most connections that have not proved themselves yet.
+    pub max_pending: usize,
     /// Bytes in flight.
     pub in_flight: Limits,
     /// Time between two comparisons with every connected peer.
@@ -101,7 +105,7 @@ pub struct PeersArgs {
     pub events: EventLog,
     /// How a PeerActor is started.
     pub spawn_peer: SpawnPeer,
-    /// Ourselves, for PeerActors: leads to whichever incarnation runs.
+    /// Ourselves, for the children: leads to whichever incarnation runs.
     pub myself: ServiceRef<PeersMsg>,
 }
 
@@ -128,6 +132,8 @@ pub struct PeersState {
     pub(super) traffic: HashMap<EndpointId, overview::Meter>,
     pub(super) scheduler: Scheduler,
     throttle: Throttle,
+    /// Peers that a ticket led to.
+    from_ticket: HashSet<EndpointId>,
     tasks: JoinSet<()>,
     next_session: u64,
     /// Why nothing moves: the store does not work, or was not read yet.
@@ -192,10 +198,14 @@ impl Actor for PeersActor {
                 state.dial_due(&myself);
             }
             PeersMsg::Candidate(addr) => {
-                state.roster.candidate(addr, true, Instant::now());
+                state.on_candidate(addr);
                 state.dial_due(&myself);
             }
             PeersMsg::Verify => state.verify(),
+            PeersMsg::ConfirmDeletions { reply } => {
+                let _ = reply.send(state.args.deletes.confirm(Instant::now()));
+                state.verify();
+            }
             PeersMsg::GetReport { reply } => {
                 let _ = reply.send(overview::report(state));
             }
@@ -277,6 +287,7 @@ impl PeersState {
             traffic: HashMap::new(),
             scheduler,
             throttle: Throttle::default(),
+            from_ticket: HashSet::new(),
             tasks: JoinSet::new(),
             next_session: 1,
             store_failure: Some("the store was not read yet".into()),
@@ -291,12 +302,29 @@ impl PeersState {
     fn start_accepting(&mut self, myself: &ActorRef<PeersMsg>) {
         self.accepting = true;
         self.store_failure = None;
-        let pending = Arc::new(Semaphore::new(PENDING_MAX));
+        let pending = Arc::new(Semaphore::new(self.args.max_pending));
         self.tasks.spawn(dial::accept(myself.clone(), self.args.endpoint.clone(), pending));
         if let Some(path) = self.args.connect_ticket_file.clone() {
             self.tasks.spawn(dial::watch_ticket_file(myself.clone(), path));
         }
+        for addr in self.args.bootstrap.clone() {
+            self.on_candidate(addr);
+        }
         self.dial_due(myself);
+    }
+
+    /// A ticket led to a peer.
+    fn on_candidate(&mut self, addr: EndpointAddr) {
+        let id = addr.id;
+        let new = self.roster.get(&id).is_none();
+        if self.roster.candidate(addr, true, Instant::now()) {
+            self.from_ticket.insert(id);
+            self.args.channels.send_modify(|channels| {
+                for channel in channels.iter_mut().filter(|c| c.name == "tickets") {
+                    channel.found += u64::from(new);
+                }
+            });
+        }
     }
 
     fn on_store_changed(&mut self, entries: &Arc<[FeedEntry]>) {
@@ -321,7 +349,8 @@ impl PeersState {
 
     fn on_dial_peer(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr) -> Result<(), String> {
         let id = addr.id;
-        if !self.roster.candidate(addr.clone(), true, Instant::now()) {
+        self.on_candidate(addr.clone());
+        if self.roster.get(&id).is_none() {
             return Err(if id == self.args.endpoint.id() {
                 "that is this node's own address".into()
             } else {
@@ -437,6 +466,13 @@ impl PeersState {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
         self.roster.session_up(&id, now_ms());
+        if self.from_ticket.contains(&id) {
+            self.args.channels.send_modify(|channels| {
+                for channel in channels.iter_mut().filter(|c| c.name == "tickets") {
+                    channel.last_success_ms = Some(now_ms());
+                }
+            });
+        }
         let Some(known) = self.roster.get_mut(&id) else { return };
         known.name.clone_from(&name);
         // Where it says it is, and where it was seen: either may be what works next time.
@@ -529,7 +565,7 @@ impl PeersState {
         }
         self.roster.disconnected(&id, link.up, Some(reason).filter(|_| link.up), now, rand::random());
         if let Some((for_, why)) = hold {
-            let until = now.checked_add(for_).unwrap_or(now + Duration::from_secs(24 * 3600));
+            let until = now.checked_add(for_).unwrap_or(now + Duration::from_hours(24));
             self.roster.hold(&id, until, why);
         }
     }

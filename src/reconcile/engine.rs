@@ -1,9 +1,10 @@
 //! The two sides of a session: messages in, messages and differences out.
 //!
-//! The initiator opens with fingerprints of sixteen ranges. Whoever receives a fingerprint that differs from its own
+//! The initiator opens with the fingerprints of a few ranges. Whoever receives a fingerprint that differs from its own
 //! answers with the range split further, or with its ids once they are few; the initiator compares lists and settles
 //! their ranges. A frame that grows too long ends with one fingerprint of all that remains, which the other side takes
-//! up again. Splitting and cutting follow the reference to the byte, so that either side may be another implementation.
+//! up again. Either side may be another implementation of the protocol. Where to split is a matter of taste: ours aims
+//! at few bytes and round trips, and with the reference's taste the engine writes the reference's bytes.
 //!
 //! Each side works on one [`Snapshot`]; what has changed since is for the live feed to say. Differences are given out
 //! with the message that showed them, and acting on one twice must do no harm: a difference can be named again.
@@ -18,10 +19,6 @@ pub use super::wire::ReconError;
 use super::wire::{Bound, Content, Reader, Writer};
 use crate::record::RecordId;
 
-/// Parts that a range is split into.
-const BRANCHES: usize = 16;
-/// A range of fewer items is listed instead of split.
-const LIST_BELOW: usize = 2 * BRANCHES;
 /// Least limit of a frame: one split range, or some ids, must always fit.
 const FRAME_BYTES_MIN: usize = 4096;
 /// Kept free in a frame for the range that is being written and for the one that stands for the rest.
@@ -65,7 +62,11 @@ pub struct Initiator(Session);
 impl Initiator {
     /// With the first message to send. That one is short, whatever the limits.
     pub fn new(snapshot: Snapshot, limits: Limits) -> (Self, Vec<u8>) {
-        let session = Session::new(snapshot, limits);
+        Self::with(Splitting::Lean, snapshot, limits)
+    }
+
+    fn with(splitting: Splitting, snapshot: Snapshot, limits: Limits) -> (Self, Vec<u8>) {
+        let session = Session::new(Side::Asking, splitting, snapshot, limits);
         let mut opening = Writer::new();
         session.split(&mut opening, 0..session.snapshot.len(), &Bound::END);
         (Self(session), opening.finish())
@@ -96,7 +97,11 @@ pub struct Responder(Session);
 impl Responder {
     /// Ready for the first message.
     pub fn new(snapshot: Snapshot, limits: Limits) -> Self {
-        Self(Session::new(snapshot, limits))
+        Self::with(Splitting::Lean, snapshot, limits)
+    }
+
+    fn with(splitting: Splitting, snapshot: Snapshot, limits: Limits) -> Self {
+        Self(Session::new(Side::Answering, splitting, snapshot, limits))
     }
 
     /// Takes a message of the initiator and returns the answer, which has no ranges if there is nothing left to say.
@@ -110,9 +115,56 @@ impl Responder {
     }
 }
 
+/// How a range that differs is taken apart. Any choice is understood by any peer; it decides bytes and round trips.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Splitting {
+    /// Ours. Sixteen parts, or eight of a range of some hundred items, where every difference costs a split of its own.
+    /// The initiator lists next to nothing: the answer to a list is another, the answer to fingerprints only the lists
+    /// of the parts that differ. And whoever splits the newest range says that it has nothing newer than its newest
+    /// item: the other side then lists all that came since, which is the usual difference, in one round trip.
+    Lean,
+    /// That of other implementations: sixteen parts, and lists below thirty-two items.
+    #[cfg(test)]
+    Reference,
+}
+
+impl Splitting {
+    /// Into how many parts `count` items are split; `None` if they are listed.
+    fn parts(self, count: usize, side: Side) -> Option<usize> {
+        match self {
+            Self::Lean => {
+                let list_below = match side {
+                    Side::Asking => 3,
+                    Side::Answering => 16,
+                };
+                let parts = if count < 512 { 8 } else { 16 };
+                (count >= list_below).then_some(parts.min(count))
+            }
+            #[cfg(test)]
+            Self::Reference => (count >= 32).then_some(16),
+        }
+    }
+
+    /// Whether the range above the newest item is set apart.
+    fn ends_at_newest(self) -> bool {
+        self == Self::Lean
+    }
+}
+
+/// Which side of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    /// The initiator.
+    Asking,
+    /// The responder.
+    Answering,
+}
+
 /// What both sides do.
 #[derive(Debug)]
 struct Session {
+    side: Side,
+    splitting: Splitting,
     snapshot: Snapshot,
     limits: Limits,
     /// Length at which a message counts as full.
@@ -142,12 +194,12 @@ impl Progress {
 }
 
 impl Session {
-    fn new(snapshot: Snapshot, limits: Limits) -> Self {
+    fn new(side: Side, splitting: Splitting, snapshot: Snapshot, limits: Limits) -> Self {
         let full_bytes = match limits.frame_bytes {
             0 => usize::MAX,
             bytes => bytes.max(FRAME_BYTES_MIN) - FRAME_BYTES_SPARE,
         };
-        Self { snapshot, limits, full_bytes, rounds: 0, over: false }
+        Self { side, splitting, snapshot, limits, full_bytes, rounds: 0, over: false }
     }
 
     /// Answers a message. `step` is where the initiator collects differences; the responder has none.
@@ -217,19 +269,27 @@ impl Session {
     /// Writes a range that differs in more detail: by fingerprints of its parts, or by its ids.
     fn split(&self, out: &mut Writer, numbers: Range<usize>, upper: &Bound) {
         let count = numbers.len();
-        if count < LIST_BELOW {
+        let Some(parts) = self.splitting.parts(count, self.side) else {
             return out.ids(upper, count, self.rids(numbers));
-        }
+        };
+        let newest = (self.splitting.ends_at_newest() && *upper == Bound::END)
+            .then(|| Bound::after(self.snapshot.item(numbers.end - 1).key()))
+            .filter(|newest| newest != upper);
+        // The empty range at the end is one of the parts.
+        let parts = parts - usize::from(newest.is_some());
         let mut start = numbers.start;
-        for branch in 0..BRANCHES {
-            let end = start + count / BRANCHES + usize::from(branch < count % BRANCHES);
+        for part in 0..parts {
+            let end = start + count / parts + usize::from(part < count % parts);
             let bound = if end == numbers.end {
-                *upper
+                newest.unwrap_or(*upper)
             } else {
                 Bound::between(self.snapshot.item(end - 1).key(), self.snapshot.item(end).key())
             };
             out.fingerprint(&bound, self.snapshot.fingerprint_of(start..end));
             start = end;
+        }
+        if newest.is_some() {
+            out.ids(upper, 0, std::iter::empty());
         }
     }
 

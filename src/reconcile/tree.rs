@@ -180,7 +180,7 @@ impl ItemTree {
 
     /// The items as they are now, unaffected by later changes.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.leaves.iter().map(|leaf| (leaf.first, self.chunk(leaf.chunk))), self.leaves.len())
+        Snapshot::new(self.leaves.iter().map(|leaf| (leaf.first, self.chunk(leaf.chunk))))
     }
 
     fn chunk(&self, chunk: ChunkId) -> &Arc<Chunk> {

@@ -99,6 +99,11 @@ impl Bound {
         Self { key: (hlc, rid), prefix: 32 }
     }
 
+    /// A short bound above an item and below all of a later time.
+    pub(super) fn after((hlc, _): (Hlc, RecordId)) -> Self {
+        Self { key: (Hlc(hlc.0.saturating_add(1)), RecordId([0; 32])), prefix: 0 }
+    }
+
     /// The shortest bound above `lower` and not above `upper`, two neighbours in order.
     pub(super) fn between(lower: (Hlc, RecordId), upper: (Hlc, RecordId)) -> Self {
         let mut bound = Self { key: (upper.0, RecordId([0; 32])), prefix: 0 };

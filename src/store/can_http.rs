@@ -27,6 +27,7 @@ use crate::store::{
 };
 
 mod answer;
+mod sse;
 mod upload;
 mod watch;
 

@@ -1,13 +1,13 @@
 //! The embedded store: SQLite and a directory of files.
 //!
 //! # Who does what
-//! One thread writes ([`writer`]): it commits whatever is queued as one transaction, and acknowledges after the commit.
-//! A few connections read ([`readers`]) and never wait for it. Hashing, and the writing of content that is too large
+//! One thread writes (`writer`): it commits whatever is queued as one transaction, and acknowledges after the commit.
+//! A few connections read (`readers`) and never wait for it. Hashing, and the writing of content that is too large
 //! for the database, happen before a change is queued, on blocking threads
-//! ([`HashingFile`](super::hashing_file::HashingFile), [`incoming`]).
+//! ([`HashingFile`](super::hashing_file::HashingFile), `incoming`).
 //!
 //! # Where content lies
-//! Up to 64 KiB in the database, in a table of its own. Larger content in `content/ab/cd/<hash>`; [`writer`] says how
+//! Up to 64 KiB in the database, in a table of its own. Larger content in `content/ab/cd/<hash>`; `writer` says how
 //! it gets there so that no crash leaves a record without its file, or a file without its record.
 //! Content of deleted assets stays in its place for 30 days, listed in the table `trash`, from where it comes back
 //! if a live version wins over the tombstone.

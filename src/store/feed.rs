@@ -1,7 +1,7 @@
 //! CanServiceActor: follows the store and tells everyone else what changed.
 //!
-//! **Owns** the cursor into the store's feed and two tasks: the *follower*, which reads changes as they come, and the
-//! *scan*, which now and then compares all of the store with the index. **Talks to** PeersActor (`StoreChanged`,
+//! **Owns** the cursor into the store's feed and its tasks: the *follower*, which reads changes as they come, the
+//! *scan*, which now and then compares all of the store with the index, and the HTTP server of an embedded store. **Talks to** PeersActor (`StoreChanged`,
 //! `StoreHealth`) and keeps the [`Library`]'s index up to date before it does.
 //!
 //! The event stream only wakes the follower; the records themselves always come from the feed, by the cursor, so
@@ -20,9 +20,11 @@ use futures::stream::BoxStream;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{FeedEntry, StoreError, StoreEvent, StoreRef, StoreStatus};
 use crate::actor::{ActorExit, ServiceRef};
+use crate::http::{SharedListener, serve};
 use crate::library::Library;
 use crate::node::status::ActorDetail;
 use crate::peer::messages::PeersMsg;
@@ -35,6 +37,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Waits after a failed call to the store: doubled from the first to the last.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long requests under way may take once the actor is told to stop.
+const SERVER_ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// Longest that the actor may take over a page before the follower gives up on it.
 const TAKE_WITHIN: Duration = Duration::from_secs(30);
 
@@ -58,6 +62,8 @@ pub enum CanServiceMsg {
     Reset,
     /// Scan: these are in the index and not in the store.
     Vanished(Vec<ContentHash>),
+    /// Own task: the HTTP server of the embedded store ended, which it does only when told to.
+    ServerEnded,
     /// Timer of the actor itself: compare everything now.
     ScanDue,
     /// Status: how things stand.
@@ -67,11 +73,22 @@ pub enum CanServiceMsg {
     },
 }
 
+/// The HTTP server of an embedded store: the socket and the API, which outlive any incarnation of the actor.
+#[derive(Clone)]
+pub struct StoreServer {
+    /// Where it listens.
+    pub listener: SharedListener,
+    /// What it serves.
+    pub router: axum::Router,
+}
+
 /// What it is started with.
 #[derive(Clone)]
 pub struct CanServiceArgs {
     /// The store.
     pub store: StoreRef,
+    /// The embedded store's HTTP server; `None` with an external one.
+    pub server: Option<StoreServer>,
     /// The index to keep.
     pub library: Arc<Library>,
     /// Who is told.
@@ -86,6 +103,8 @@ pub struct CanServiceArgs {
 pub struct CanServiceState {
     args: CanServiceArgs,
     tasks: JoinSet<()>,
+    /// Tells the HTTP server to finish.
+    closing: CancellationToken,
     scanning: bool,
     failure: Option<StoreError>,
     /// Whether anybody was told how the store is since this incarnation started.
@@ -107,8 +126,18 @@ impl Actor for CanServiceActor {
     ) -> Result<Self::State, ActorProcessingErr> {
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(myself.clone(), args.clone()));
+        let closing = CancellationToken::new();
+        if let Some(StoreServer { listener, router }) = &args.server {
+            let listener = listener.duplicate()?;
+            let server = serve(listener, router.clone(), closing.clone().cancelled_owned());
+            let actor = myself.clone();
+            tasks.spawn(async move {
+                server.await;
+                let _ = actor.send_message(CanServiceMsg::ServerEnded);
+            });
+        }
         myself.send_after(args.full_scan_interval, || CanServiceMsg::ScanDue);
-        Ok(CanServiceState { args, tasks, scanning: false, failure: None, health_told: false })
+        Ok(CanServiceState { args, tasks, closing, scanning: false, failure: None, health_told: false })
     }
 
     async fn handle(
@@ -133,6 +162,9 @@ impl Actor for CanServiceActor {
                     state.args.library.remove(&hashes);
                 }
             }
+            CanServiceMsg::ServerEnded => {
+                return Err(ActorExit::Transient("the CAN Service's HTTP server ended".into()).into());
+            }
             CanServiceMsg::ScanDue => {
                 state.start_scan(&myself);
                 myself.send_after(state.args.full_scan_interval, || CanServiceMsg::ScanDue);
@@ -155,6 +187,15 @@ impl Actor for CanServiceActor {
         _: ActorRef<Self::Msg>,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
+        // The server ends in order; the follower never ends by itself.
+        state.closing.cancel();
+        let server_ends = async {
+            let more_than_follower = usize::from(state.args.server.is_some());
+            for _ in 0..more_than_follower {
+                let _ = state.tasks.join_next().await;
+            }
+        };
+        let _ = timeout(SERVER_ENDS_WITHIN, server_ends).await;
         state.tasks.shutdown().await;
         Ok(())
     }

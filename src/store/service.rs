@@ -108,7 +108,7 @@ impl Modify for SyncKeyScheme {
     }
 }
 
-/// The whole API over `store`, guarded, with fallbacks in the envelope. For [`crate::http::serve`].
+/// The whole API over `store`, guarded, with fallbacks in the envelope. For [`serve`](fn@crate::http::serve).
 pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
     let service = Arc::new(Service {
         store,

@@ -69,7 +69,7 @@ fn actor_of(messages: &str) -> String {
     }
 }
 
-/// Every enum in `src/` that is named `…Msg`, with its variants. Relies on the layout that `cargo fmt` gives.
+/// Every public enum in `src/` that is named `…Msg`, with its variants. Relies on the layout that `cargo fmt` gives.
 fn message_enums() -> BTreeMap<String, BTreeSet<String>> {
     let mut found = BTreeMap::new();
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -81,10 +81,8 @@ fn message_enums() -> BTreeMap<String, BTreeSet<String>> {
         let text = fs::read_to_string(entry.path()).expect("the sources can be read");
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
-            let Some(name) = line.split_once("enum ").map(|(_, rest)| rest.trim_end_matches(" {")) else {
-                continue;
-            };
-            if !line.starts_with("pub") || !name.ends_with("Msg") {
+            let name = line.strip_prefix("pub enum ").unwrap_or_default().trim_end_matches(" {");
+            if !name.ends_with("Msg") {
                 continue;
             }
             let variants = lines

@@ -2,12 +2,16 @@
 
 mod actors_md;
 mod agent_api;
+mod can_http_conformance;
+mod can_http_faults;
+mod can_service;
 mod cli;
+mod mirror;
 mod service_http;
-mod sessions;
 mod signals;
 mod store_conformance;
 mod store_embedded;
+mod store_faults;
 mod store_list;
 mod store_merge;
 mod supervisor;

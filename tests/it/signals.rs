@@ -217,7 +217,7 @@ async fn wait_for_detail(actor: &ActorRef<SignalMsg>) -> String {
 }
 
 async fn status(actor: &ActorRef<SignalMsg>) -> ActorDetail {
-    let detail = ask(actor, |reply| SignalMsg::GetStatus { reply }, ASK_CHILD_LIMIT).await;
+    let detail = ask(actor, |reply| SignalMsg::GetHealth { reply }, ASK_CHILD_LIMIT).await;
     detail.expect("SignalActor always answers")
 }
 

@@ -122,12 +122,12 @@ async fn filters_narrow_together() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     let mut all = Vec::new();
-    for i in 0..24 {
-        let hash = store_asset(&store, i, i, |meta| {
-            meta.mime_type = ["image/png", "image/jpeg", "imagex/png", "text/plain"][i as usize % 4].into();
+    for i in 0..24_usize {
+        let hash = store_asset(&store, i as u64, i as u64, |meta| {
+            meta.mime_type = ["image/png", "image/jpeg", "imagex/png", "text/plain"][i % 4].into();
             meta.application = (i % 2 == 0).then(|| "camera".into());
             meta.user = (i % 3 == 0).then(|| "ann".into());
-            meta.tags = ["a", "b", "c"].iter().take(i as usize % 4).map(|&tag| tag.into()).collect();
+            meta.tags = ["a", "b", "c"].iter().take(i % 4).map(|&tag| tag.into()).collect();
         });
         all.push(hash.await);
     }

@@ -5,6 +5,7 @@ pub(crate) mod command;
 pub(crate) mod embedded;
 pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
+pub(crate) mod nodes;
 pub(crate) mod probe;
 pub(crate) mod service;
 pub(crate) mod store;

@@ -34,7 +34,7 @@ async function explain(answer) {
 function sentence(text, status) {
   try {
     const { error, hint } = JSON.parse(text);
-    return hint ? `${error}: ${hint}.` : `${error}.`;
+    return [error, hint].filter(Boolean).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`).join(" ");
   } catch {
     return `The node answered ${status}.`;
   }
@@ -42,23 +42,35 @@ function sentence(text, status) {
 
 // ---- swapping parts ----
 
+// What each part was when it was swapped in, without the words of its times, which change all the time by themselves.
+const swapped = new Map();
+const withoutTimes = (html) => html.replace(/(<time [^>]*>)[^<]*/g, "$1");
+
 function swap(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
   for (const part of fresh.querySelectorAll("[data-live]")) {
     const old = byId(part.id);
     if (!old) continue;
     for (const { name, value } of part.attributes) old.setAttribute(name, value);
-    if (old.innerHTML === part.innerHTML || isInUse(old)) continue;
-    const { scrollLeft } = old.querySelector(".scroll") ?? {};
+    const content = withoutTimes(part.innerHTML);
+    if (swapped.get(part.id) === content || isSelected(old)) continue;
+    swapped.set(part.id, content);
+    const scrolled = old.querySelector(".scroll")?.scrollLeft;
+    const focused = old.contains(document.activeElement) ? target(document.activeElement) : null;
     old.replaceChildren(...part.childNodes);
-    if (scrollLeft) old.querySelector(".scroll").scrollLeft = scrollLeft;
+    if (scrolled) old.querySelector(".scroll")?.scrollTo({ left: scrolled });
+    if (focused) [...old.querySelectorAll("a, button")].find((e) => target(e) === focused)?.focus({ preventScroll: true });
   }
   tellTimes();
 }
 
-// A part in which someone has put the focus or selects text stays as it is until they are done.
-function isInUse(part) {
-  if (part.contains(document.activeElement)) return true;
+// What a link or button is about: the same before and after a swap.
+function target(element) {
+  return element.dataset.forget ?? element.getAttribute("href");
+}
+
+// A part in which someone selects text stays as it is until they are done.
+function isSelected(part) {
   const selection = getSelection();
   return !selection.isCollapsed && selection.containsNode(part, true);
 }

@@ -8,12 +8,15 @@ use crate::reconcile::tree::ItemTree;
 
 type Ids = BTreeSet<RecordId>;
 
-/// Which implementation takes a side.
+/// Who takes a side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Maker {
-    Ours,
+    Ours(Splitting),
     Oracle,
 }
+
+const LEAN: Maker = Maker::Ours(Splitting::Lean);
+const LIKE_THE_ORACLE: Maker = Maker::Ours(Splitting::Reference);
 
 /// All that passed in a session, from the first message on, and what the initiator learned.
 #[derive(PartialEq, Eq, Debug, Default)]
@@ -31,32 +34,52 @@ fn snapshot(items: &[Item]) -> Snapshot {
     ItemTree::from_unsorted(items.to_vec()).snapshot()
 }
 
+enum Asking<'a> {
+    Ours(Initiator),
+    Oracle(Oracle<'a>),
+}
+
+enum Answering<'a> {
+    Ours(Responder),
+    Oracle(Oracle<'a>),
+}
+
 /// Runs a session to its end between `asks` and `answers`, each with its items and frame limit.
 fn run(asks: (Maker, &[Item], usize), answers: (Maker, &[Item], usize)) -> Transcript {
-    let (mut initiator, opening) = Initiator::new(snapshot(asks.1), frames_of(asks.2));
-    let mut responder = Responder::new(snapshot(answers.1), frames_of(answers.2));
-    let mut oracle_initiator = Oracle::owned(oracle::storage(asks.1), asks.2 as u64).unwrap();
-    let mut oracle_responder = Oracle::owned(oracle::storage(answers.1), answers.2 as u64).unwrap();
-    let mut transcript = Transcript::default();
-    let mut message = match asks.0 {
-        Maker::Ours => opening,
-        Maker::Oracle => oracle_initiator.initiate().unwrap(),
+    let oracle = |items: &[Item], limit: usize| Oracle::owned(oracle::storage(items), limit as u64).unwrap();
+    let (mut initiator, mut message) = match asks.0 {
+        Maker::Ours(splitting) => {
+            let (initiator, opening) = Initiator::with(splitting, snapshot(asks.1), frames_of(asks.2));
+            (Asking::Ours(initiator), opening)
+        }
+        Maker::Oracle => {
+            let mut initiator = oracle(asks.1, asks.2);
+            let opening = initiator.initiate().unwrap();
+            (Asking::Oracle(initiator), opening)
+        }
     };
+    let mut responder = match answers.0 {
+        Maker::Ours(splitting) => {
+            Answering::Ours(Responder::with(splitting, snapshot(answers.1), frames_of(answers.2)))
+        }
+        Maker::Oracle => Answering::Oracle(oracle(answers.1, answers.2)),
+    };
+    let mut transcript = Transcript::default();
     loop {
-        let answer = match answers.0 {
-            Maker::Ours => responder.handle(&message).unwrap(),
-            Maker::Oracle => oracle_responder.reconcile(&message).unwrap(),
+        let answer = match &mut responder {
+            Answering::Ours(responder) => responder.handle(&message).unwrap(),
+            Answering::Oracle(responder) => responder.reconcile(&message).unwrap(),
         };
-        let reply = match asks.0 {
-            Maker::Ours => {
+        let reply = match &mut initiator {
+            Asking::Ours(initiator) => {
                 let step = initiator.handle(&answer).unwrap();
                 transcript.have.extend(step.have.iter().map(|item| item.rid));
                 transcript.need.extend(step.need);
                 step.reply
             }
-            Maker::Oracle => {
+            Asking::Oracle(initiator) => {
                 let (mut have, mut need) = (Vec::new(), Vec::new());
-                let reply = oracle_initiator.reconcile_with_ids(&answer, &mut have, &mut need).unwrap();
+                let reply = initiator.reconcile_with_ids(&answer, &mut have, &mut need).unwrap();
                 transcript.have.extend(have.iter().map(|id| RecordId(id.to_bytes())));
                 transcript.need.extend(need.iter().map(|id| RecordId(id.to_bytes())));
                 reply
@@ -75,21 +98,36 @@ fn ids_of<'a>(items: impl IntoIterator<Item = &'a Item>) -> Ids {
     items.into_iter().map(|item| item.rid).collect()
 }
 
-/// The result is right, and every pairing of makers says the same, byte for byte.
+/// Whoever takes which side, the result is right and no message too long; and where we split like the oracle, all
+/// pairings say the same, byte for byte.
 fn assert_like_the_oracle(a: &[Item], b: &[Item], limit_a: usize, limit_b: usize) {
     let (ids_a, ids_b) = (ids_of(a), ids_of(b));
-    let ours = run((Maker::Ours, a, limit_a), (Maker::Ours, b, limit_b));
-    assert!(ours.have == &ids_a - &ids_b, "what only the initiator has");
-    assert!(ours.need == &ids_b - &ids_a, "what only the responder has");
-    for (i, message) in ours.messages.iter().enumerate() {
-        let limit = if i % 2 == 0 { limit_a } else { limit_b };
-        assert!(limit == 0 || message.len() <= limit, "{} bytes with a limit of {limit}", message.len());
+    let (only_a, only_b) = (&ids_a - &ids_b, &ids_b - &ids_a);
+    let run = |asks: Maker, answers: Maker| {
+        let transcript = run((asks, a, limit_a), (answers, b, limit_b));
+        assert!(transcript.have == only_a, "{asks:?} asks, {answers:?} answers: what only the initiator has");
+        assert!(transcript.need == only_b, "{asks:?} asks, {answers:?} answers: what only the responder has");
+        for (i, message) in transcript.messages.iter().enumerate() {
+            let limit = if i % 2 == 0 { limit_a } else { limit_b };
+            assert!(limit == 0 || message.len() <= limit, "{} bytes with a limit of {limit}", message.len());
+        }
+        transcript
+    };
+    for (asks, answers) in [(LEAN, LEAN), (LEAN, Maker::Oracle), (Maker::Oracle, LEAN)] {
+        run(asks, answers);
     }
-    for (asks, answers) in
-        [(Maker::Oracle, Maker::Oracle), (Maker::Ours, Maker::Oracle), (Maker::Oracle, Maker::Ours)]
-    {
-        let other = run((asks, a, limit_a), (answers, b, limit_b));
-        assert!(other == ours, "{asks:?} asks, {answers:?} answers: {}", first_difference(&ours, &other));
+    let expected = run(Maker::Oracle, Maker::Oracle);
+    for (asks, answers) in [
+        (LIKE_THE_ORACLE, LIKE_THE_ORACLE),
+        (LIKE_THE_ORACLE, Maker::Oracle),
+        (Maker::Oracle, LIKE_THE_ORACLE),
+    ] {
+        let ours = run(asks, answers);
+        assert!(
+            ours == expected,
+            "{asks:?} asks, {answers:?} answers: {}",
+            first_difference(&ours, &expected)
+        );
     }
 }
 
@@ -141,8 +179,8 @@ const CLOCKS: [Clocks; 4] = [Clocks::Random, Clocks::Clustered, Clocks::Equal, C
 #[test]
 fn same_bytes_as_the_oracle_around_every_threshold() {
     for clocks in CLOCKS {
-        for shared in [0, 1, 15, 16, 31, 32, 33, 511, 512, 513, 1_500] {
-            for (only_a, only_b) in [(0, 0), (1, 0), (0, 1), (3, 4), (31, 32), (200, 0), (0, 300)] {
+        for shared in [0, 1, 15, 16, 31, 32, 33, 127, 128, 511, 512, 700] {
+            for (only_a, only_b) in [(0, 0), (1, 0), (0, 1), (31, 32), (200, 0), (0, 300)] {
                 let (a, b) = sets(11, clocks, shared, only_a, only_b);
                 assert_like_the_oracle(&a, &b, 0, 0);
             }
@@ -152,13 +190,12 @@ fn same_bytes_as_the_oracle_around_every_threshold() {
 
 #[test]
 fn same_bytes_as_the_oracle_whatever_the_frame() {
-    for (i, limit) in [4_096, 4_097, 4_128, 5_000, 8_192, 40_000, 262_144, 0].into_iter().enumerate() {
-        for clocks in CLOCKS {
-            let (a, b) = sets(20 + i as u64, clocks, 2_500, 400, 700);
-            assert_like_the_oracle(&a, &b, limit, limit);
-            assert_like_the_oracle(&a, &b, limit, 4_096);
-            assert_like_the_oracle(&a, &b, 4_767, limit);
-        }
+    for (i, limit) in [4_096, 4_097, 4_128, 5_000, 8_192, 40_000, 262_144].into_iter().enumerate() {
+        let (a, b) = sets(20 + i as u64, CLOCKS[i % 4], 1_500, 300, 500);
+        assert_like_the_oracle(&a, &b, limit, limit);
+        assert_like_the_oracle(&a, &b, limit, 4_096);
+        assert_like_the_oracle(&b, &a, 4_767, limit);
+        assert_like_the_oracle(&b, &a, limit, 0);
     }
 }
 
@@ -377,7 +414,39 @@ fn an_id_that_is_listed_twice_is_needed_once() {
 #[test]
 fn a_frame_limit_below_the_least_is_taken_as_the_least() {
     let (a, b) = sets(43, Clocks::Random, 0, 0, 2_000);
-    let mut transcript = run((Maker::Ours, &a, 4_096), (Maker::Oracle, &b, 4_096));
+    let mut transcript = run((LEAN, &a, 4_096), (LEAN, &b, 4_096));
     let mut responder = Responder::new(snapshot(&b), frames_of(1));
     assert_eq!(responder.handle(&transcript.messages[0]).unwrap(), transcript.messages.swap_remove(1));
+}
+
+/// The usual case: a peer was away for a while.
+#[test]
+fn what_came_since_takes_one_round_trip() {
+    let (all, _) = sets(44, Clocks::Ascending, 0, 30_000, 0);
+    let mut all = all;
+    all.sort_unstable_by_key(|item| item.hlc);
+    let (earlier, since) = all.split_at(29_000);
+    let transcript = run((LEAN, earlier, 262_144), (LEAN, &all, 262_144));
+    assert_eq!(transcript.messages.len(), 2);
+    assert_eq!(transcript.need, ids_of(since));
+    let bytes: usize = transcript.messages.iter().map(Vec::len).sum();
+    assert!(bytes < 1_000 * 32 + 1_000, "{bytes} bytes");
+}
+
+#[test]
+fn scattered_differences_cost_less_than_with_the_oracles_splitting() {
+    let (a, b) = sets(45, Clocks::Random, 60_000, 100, 100);
+    let [ours, reference] = [LEAN, LIKE_THE_ORACLE].map(|maker| run((maker, &a, 0), (maker, &b, 0)));
+    let bytes = |transcript: &Transcript| transcript.messages.iter().map(Vec::len).sum::<usize>();
+    assert!(bytes(&ours) * 5 < bytes(&reference) * 4, "{} and {} bytes", bytes(&ours), bytes(&reference));
+    assert!(ours.messages.len() <= 6, "{} messages", ours.messages.len());
+}
+
+#[test]
+fn the_last_instant_that_can_be_named_is_reconciled() {
+    let ids = |from: u8| (from..from + 40).map(|i| item(u64::MAX - 1, [i; 32])).collect::<Vec<Item>>();
+    for limit in [0, 4_096] {
+        assert_like_the_oracle(&ids(0), &ids(20), limit, limit);
+        assert_like_the_oracle(&[ids(0), vec![item(5, [99; 32])]].concat(), &[], limit, limit);
+    }
 }

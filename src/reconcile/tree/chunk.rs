@@ -8,9 +8,9 @@ use crate::record::{ContentHash, RecordId};
 
 /// Most items of a chunk. A change while a snapshot is held copies one chunk, and a fingerprint that begins or ends in
 /// one adds up half of its items at most.
-pub(super) const ITEMS_MAX: usize = 512;
+pub(super) const ITEMS_MAX: usize = 128;
 /// Spare room of a chunk when it grows. Small, because every chunk carries it.
-const SPARE: usize = 16;
+const SPARE: usize = 8;
 
 /// Sorted items, at most [`ITEMS_MAX`], with the sum of their ids.
 #[derive(Debug, Default)]

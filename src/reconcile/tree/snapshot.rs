@@ -25,24 +25,25 @@ struct Frozen {
 
 impl Snapshot {
     /// From chunks in order, each with its first key.
-    pub(super) fn new<'a>(chunks: impl Iterator<Item = (Key, &'a Arc<Chunk>)>, count: usize) -> Self {
+    pub(super) fn new<'a>(chunks: impl ExactSizeIterator<Item = (Key, &'a Arc<Chunk>)> + Clone) -> Self {
         let mut frozen = Frozen {
-            chunks: Vec::with_capacity(count),
-            firsts: Vec::with_capacity(count),
-            starts: Vec::with_capacity(count + 1),
-            sums: Vec::with_capacity(count + 1),
+            chunks: Vec::with_capacity(chunks.len()),
+            firsts: Vec::with_capacity(chunks.len()),
+            starts: Vec::with_capacity(chunks.len() + 1),
+            sums: Vec::with_capacity(chunks.len() + 1),
         };
         let (mut start, mut sum) = (0, IdSum::default());
-        for (first, chunk) in chunks {
+        for (first, chunk) in chunks.clone() {
             frozen.firsts.push(first);
             frozen.starts.push(start);
             frozen.sums.push(sum);
             start += chunk.items().len();
             sum = sum.plus(chunk.sum());
-            frozen.chunks.push(Arc::clone(chunk));
         }
         frozen.starts.push(start);
         frozen.sums.push(sum);
+        // Counting a reference waits for the chunk's memory, reading does not: after the loop above it is at hand.
+        frozen.chunks.extend(chunks.map(|(_, chunk)| Arc::clone(chunk)));
         Self(Arc::new(frozen))
     }
 

@@ -55,7 +55,8 @@ impl Prepared {
     }
 
     pub(super) fn run(self, conn: &Connection) -> Result<ListPage, rusqlite::Error> {
-        let total = self.conditions.count(conn)?;
+        let all = Totals::read(conn)?.assets;
+        let total = if self.conditions.values.is_empty() { all } else { self.conditions.count(conn)? };
         let mut page = self.conditions;
         let (direction, beyond) = match self.order {
             Order::NewestFirst => ("DESC", "<"),
@@ -67,8 +68,12 @@ impl Prepared {
                 [ms(after.created_at_ms), Value::Blob(after.hash.0.to_vec())],
             );
         }
+        // Walking in order until the page is full meets about so many records; finding all that match and sorting
+        // them meets `total`. SQLite cannot know which is less, we do.
+        let walked = (self.limit as u64 + 1).saturating_mul(all) / total.max(1);
+        let walk = if walked < total { "INDEXED BY records_by_creation" } else { "" };
         let sql = format!(
-            "SELECT {COLUMNS} FROM records WHERE {} ORDER BY created_at_ms {direction}, hash {direction} LIMIT {}",
+            "SELECT {COLUMNS} FROM records {walk} WHERE {} ORDER BY created_at_ms {direction}, hash {direction} LIMIT {}",
             page.sql,
             // One more than wanted tells whether there is a next page.
             self.limit + 1,
@@ -139,9 +144,6 @@ impl Conditions {
     }
 
     fn count(&self, conn: &Connection) -> Result<u64, rusqlite::Error> {
-        if self.values.is_empty() {
-            return Ok(Totals::read(conn)?.assets);
-        }
         conn.prepare_cached(&format!("SELECT count(*) FROM records WHERE {}", self.sql))?
             .query_row(params_from_iter(&self.values), |row| rows::unsigned(row, 0))
     }

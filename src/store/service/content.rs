@@ -14,6 +14,7 @@ use axum::http::header::{
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
+use super::model::Binary;
 use super::range::{Wanted, wanted};
 use super::{Service, Shared};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
@@ -38,11 +39,11 @@ const FILE_NAME_CHARS_MAX: usize = 200;
     ),
     responses(
         (status = 200, description = "The content, as a download", content_type = "application/octet-stream",
-            body = Vec<u8>, headers(
+            body = Binary, headers(
                 ("ETag" = String, description = "The hash in quotes"),
                 ("Content-Disposition" = String, description = "`attachment` and the file name"),
             )),
-        (status = 206, description = "The range of it", content_type = "application/octet-stream", body = Vec<u8>,
+        (status = 206, description = "The range of it", content_type = "application/octet-stream", body = Binary,
             headers(("Content-Range" = String, description = "Which bytes of how many"))),
         (status = 304, description = "It is held already"),
         (status = 400, description = "No hash", body = ErrorBody),

@@ -74,3 +74,32 @@ pub(super) fn invalid_metadata(message: impl Into<String>) -> ApiError {
 pub(super) fn about_metadata(error: StoreError) -> ApiError {
     if let StoreError::Invalid(message) = error { invalid_metadata(message) } else { error.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_the_store_has_its_status_and_code() {
+        let hash = ContentHash([1; 32]);
+        let text = || "why".to_owned();
+        let cases = [
+            (StoreError::NotFound(hash), 404, "not_found"),
+            (StoreError::Corrupt(hash), 500, "corrupt"),
+            (StoreError::Full(text()), 507, "disk_full"),
+            (StoreError::ReadOnly(text()), 503, "read_only"),
+            (StoreError::Invalid(text()), 400, "invalid"),
+            (StoreError::Unavailable { url: text(), reason: text() }, 502, "store_unavailable"),
+            (StoreError::Unauthorized { url: text() }, 502, "store_unavailable"),
+            (StoreError::Io { action: text(), reason: text() }, 500, "storage_error"),
+        ];
+        for (error, status, code) in cases {
+            let shown = ApiError::from(error);
+            assert_eq!((shown.status.as_u16(), shown.code), (status, code));
+            assert!(!shown.message.is_empty() && !shown.hint.is_empty());
+        }
+        let metadata = about_metadata(StoreError::Invalid(text()));
+        assert_eq!((metadata.status.as_u16(), metadata.code), (400, "invalid_metadata"));
+        assert_eq!(about_metadata(StoreError::Full(text())).code, "disk_full");
+    }
+}

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
+use super::model::Binary;
 use super::{Shared, content, key};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{BODY_STALL, HashPath, Params, collect, has_content_type};
@@ -53,7 +54,7 @@ pub(super) async fn require_key(State(service): Shared, request: Request, next: 
     ),
     responses(
         (status = 200, description = "Entries in ascending sequence", content_type = "application/x-protobuf",
-            body = Vec<u8>, headers(("X-Feed-Reset" = Option<bool>, description = "`true` for a reset"))),
+            body = Binary, headers(("X-Feed-Reset" = Option<bool>, description = "`true` for a reset"))),
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
@@ -77,7 +78,7 @@ pub(super) async fn feed(State(service): Shared, params: Params) -> ApiResult<Re
 #[utoipa::path(get, path = "/records", tag = "sync", operation_id = "sync_records", security(("sync_key" = [])),
     params(("hash" = String, Query, description = "Up to 50 hashes, separated by commas or repeated")),
     responses(
-        (status = 200, description = "The records", content_type = "application/x-protobuf", body = Vec<u8>),
+        (status = 200, description = "The records", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "No hash, or too many", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
@@ -91,10 +92,10 @@ pub(super) async fn records(State(service): Shared, params: Params) -> ApiResult
 /// As `GET /sync/records`; the hashes are the body.
 #[utoipa::path(post, path = "/records/query", tag = "sync", operation_id = "sync_query_records",
     security(("sync_key" = [])),
-    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+    request_body(content = Binary, content_type = "application/x-protobuf",
         description = "Up to 1000 hashes of 32 raw bytes, one after the other"),
     responses(
-        (status = 200, description = "The records", content_type = "application/x-protobuf", body = Vec<u8>),
+        (status = 200, description = "The records", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
         (status = 413, description = "More than 1000 hashes", body = ErrorBody),
@@ -112,15 +113,15 @@ pub(super) async fn query_records(State(service): Shared, request: Request) -> A
 /// Content, for agents.
 ///
 /// As `GET /asset/{hash}`.
-#[utoipa::path(get, path = "/content/{hash}", tag = "sync", operation_id = "sync_content",
+#[utoipa::path(method(get, head), path = "/content/{hash}", tag = "sync", operation_id = "sync_content",
     security(("sync_key" = [])),
     params(
         ("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits"),
         ("Range" = Option<String>, Header, description = "One range of bytes"),
     ),
     responses(
-        (status = 200, description = "The content", content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 206, description = "The range of it", content_type = "application/octet-stream", body = Vec<u8>,
+        (status = 200, description = "The content", content_type = "application/octet-stream", body = Binary),
+        (status = 206, description = "The range of it", content_type = "application/octet-stream", body = Binary,
             headers(("Content-Range" = String, description = "Which bytes of how many"))),
         (status = 400, description = "No hash", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
@@ -144,10 +145,10 @@ pub(super) async fn content(
 /// announces. The answer is an `IngestResult` for each, in the same order, once all that is `STORED` is durable. Each
 /// content is checked against its hash. An error means that nothing of the request may be counted on.
 #[utoipa::path(post, path = "/ingest", tag = "sync", operation_id = "sync_ingest", security(("sync_key" = [])),
-    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+    request_body(content = Binary, content_type = "application/x-protobuf",
         description = "Up to 1000 of: `IngestHeader`, then as many raw bytes as it says"),
     responses(
-        (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Vec<u8>),
+        (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "The body cannot be read", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
         (status = 408, description = "The body stopped arriving", body = ErrorBody),
@@ -170,9 +171,9 @@ pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResul
 ///
 /// Edits and tombstones: length-delimited `AssetRecord` messages. The answer is as for `/sync/ingest`.
 #[utoipa::path(post, path = "/records", tag = "sync", operation_id = "sync_apply", security(("sync_key" = [])),
-    request_body(content = Vec<u8>, content_type = "application/x-protobuf", description = "Up to 1000 records"),
+    request_body(content = Binary, content_type = "application/x-protobuf", description = "Up to 1000 records"),
     responses(
-        (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Vec<u8>),
+        (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "The body cannot be read", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
         (status = 408, description = "The body stopped arriving", body = ErrorBody),

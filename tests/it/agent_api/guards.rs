@@ -13,7 +13,7 @@ async fn only_known_hosts_are_answered() {
         assert_eq!((status, &body["code"]), (421, &json!("host_not_allowed")), "{path}");
         assert!(body["hint"].as_str().unwrap().contains("allowed_hosts"), "{body}");
     }
-    for host in ["localhost:3213", "127.0.0.1", "nas.lan"] {
+    for host in ["localhost:3213", "127.0.0.1", "nas.lan", "proxy.lan:8080"] {
         assert_eq!(agent.get("/status").header(HOST, host).send().await.unwrap().status(), 200, "{host}");
     }
 }

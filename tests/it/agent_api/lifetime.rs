@@ -119,6 +119,8 @@ async fn stopping_does_not_wait_for_a_client_that_never_finishes() {
 #[tokio::test]
 async fn it_says_where_it_serves() {
     let agent = Agent::start().await;
-    let health = ractor::call_t!(agent.actor, |reply| HttpMsg::GetHealth { reply }, 5_000).unwrap();
-    assert_eq!(health.detail, Some(format!("http://{}", agent.addr)));
+    let mut stream = agent.get("/events").send().await.unwrap().bytes_stream();
+    stream.next().await.unwrap().unwrap();
+    let status = ractor::call_t!(agent.actor, |reply| HttpMsg::GetHealth { reply }, 5_000).unwrap();
+    assert_eq!(status.detail, Some(format!("http://{}, event streams: 1", agent.addr)));
 }

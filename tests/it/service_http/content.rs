@@ -1,6 +1,10 @@
 //! `GET` and `HEAD /asset/{hash}`.
 
+use std::time::Duration;
+
 use reqwest::{Method, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::service::{TestService, refusal, soon};
 
@@ -150,4 +154,28 @@ async fn damaged_content_is_not_served() {
     let path = service.store.dir().join("content").join(&hash[..2]).join(&hash[2..4]).join(hash);
     std::fs::write(path, "short").unwrap();
     assert_eq!(refusal(service.get(&format!("/asset/{hash}"))).await, (500, "corrupt".into()));
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut() {
+    const SIZE: usize = 32 << 20;
+    let service = TestService::start().await;
+    let asset = service.put(vec![1; SIZE], &[]).await;
+    let mut stream = TcpStream::connect(service.addr).await.unwrap();
+    let head = format!(
+        "GET /api/v1/can/0/asset/{} HTTP/1.1\r\nHost: {}\r\n\r\n",
+        asset["hash"].as_str().unwrap(),
+        service.addr
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 1];
+    stream.read_exact(&mut first).await.unwrap();
+    // From here on nothing moves but the clock.
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    tokio::time::resume();
+    let mut rest = Vec::new();
+    // Either an end or a reset, but not the whole.
+    let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+    assert!(rest.len() < SIZE, "{}", rest.len());
 }

@@ -38,9 +38,9 @@ async fn changes_of_every_kind_arrive_as_they_happen() {
     assert_eq!(next(&mut events).await, (2, asset.clone()));
 
     let path = format!("/asset/{}", asset["hash"].as_str().unwrap());
-    let patch =
+    let edit =
         service.client.patch(service.url(&format!("{path}/meta"))).json(&serde_json::json!({"user": "bob"}));
-    patch.send().await.unwrap();
+    edit.send().await.unwrap();
     let (seq, edited) = next(&mut events).await;
     assert_eq!((seq, &edited["user"], &edited["seq"]), (3, &"bob".into(), &3.into()));
     service.client.delete(service.url(&path)).send().await.unwrap();
@@ -147,10 +147,14 @@ async fn the_usual_heartbeat_is_fifteen_seconds() {
     let response = soon("the head", service.get("/events").send()).await.unwrap();
     let mut body = Box::pin(comments(response.bytes_stream()));
     tokio::time::pause();
+    let mut heartbeat = async || {
+        let text = tokio::time::timeout(Duration::from_secs(29), body.next()).await.expect("a heartbeat");
+        assert!(text.expect("text").starts_with(':'));
+    };
+    // The first one began while the clock still ran.
+    heartbeat().await;
     let started = tokio::time::Instant::now();
-    let text =
-        tokio::time::timeout(Duration::from_secs(29), body.next()).await.expect("a heartbeat").unwrap();
-    assert!(text.starts_with(':'));
+    heartbeat().await;
     assert_eq!(started.elapsed().as_secs(), 15);
 }
 
@@ -161,10 +165,8 @@ async fn open_streams_do_not_hold_up_a_stop() {
     for _ in 0..5 {
         streams.push(open(service.get("/events")).await);
     }
-    let started = std::time::Instant::now();
     service.stop().await;
-    // The limit for answers under way is ten seconds: streams end before it, of their own accord.
-    assert!(started.elapsed() < Duration::from_secs(8));
+    // A stream that had been cut when the time for answers under way was over would fail here instead of ending.
     for mut events in streams {
         assert!(soon("the end", events.next()).await.is_none());
     }

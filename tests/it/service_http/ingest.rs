@@ -88,7 +88,7 @@ async fn forms_that_make_no_sense_are_refused_and_leave_nothing() {
     let twice = Form::new().part("file", file(b"1")).part("file", file(b"2"));
     assert_eq!(refused(twice).await, (400, "file_repeated".into()));
     let with = |name: &'static str, value: Vec<u8>| {
-        Form::new().part("file", file(&[7; 200_000])).part(name, Part::bytes(value))
+        Form::new().part("file", file(&vec![7; 200_000])).part(name, Part::bytes(value))
     };
     assert_eq!(refused(with("description", vec![b'x'; 16 * 1024 + 1])).await, invalid());
     assert_eq!(refused(with("user", vec![0xff, 0xfe])).await, invalid());
@@ -170,7 +170,8 @@ async fn a_client_that_stalls_is_cut() {
     let started = tokio::time::Instant::now();
     let read = tokio::time::timeout(Duration::from_mins(2), stream.read_to_string(&mut answer));
     read.await.expect("an answer in time").unwrap();
-    assert!(started.elapsed() >= Duration::from_secs(30));
+    // Thirty, less what passed before the clock stopped.
+    assert!(started.elapsed() > Duration::from_secs(25));
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("\"stalled\""));
     tokio::time::resume();

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use can_sync::actor::ServiceRef;
-use can_sync::http::view::{ChannelReport, ChannelState, StoreMode};
+use can_sync::http::view::StoreMode;
 use can_sync::http::{AgentView, HttpActor, HttpArgs, HttpMsg, SharedListener, proxy::StoreProxy};
 use can_sync::node::events::EventLog;
 use can_sync::node::status::{ActorState, ActorStatus};
 use can_sync::node::supervisor::RootMsg;
 use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport};
+use can_sync::peer::report::{
+    ChannelReport, ChannelState, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
+};
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
 use can_sync::store::service::{ServiceSettings, router};
 use iroh::SecretKey;
@@ -58,6 +60,7 @@ impl Agent {
     }
 
     /// As [`Agent::start`], with changes to what the API sees.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a probe answers questions and records the rest")]
     pub(crate) async fn start_with(change: impl FnOnce(&mut AgentView)) -> Self {
         let answers = Arc::new(Mutex::new(PeersAnswers {
             report: PeersReport { sync: sync(SyncState::Alone), peers: Vec::new() },
@@ -109,7 +112,7 @@ impl Agent {
             ticket: ticket_seen,
             discovery: discovery_seen,
             api_token: None,
-            allowed_hosts: vec!["nas.lan".into()],
+            allowed_hosts: vec!["nas.lan".into(), "proxy.lan:8080".into()],
         };
         change(&mut view);
         let listener = SharedListener::bind(([127, 0, 0, 1], 0).into()).expect("a port");
@@ -185,6 +188,7 @@ async fn serve_store(store: &EmbeddedStore) -> (SocketAddr, JoinHandle<()>) {
     (addr, tokio::spawn(can_sync::http::serve(listener, router, std::future::pending())))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "a probe answers questions and records the rest")]
 fn answer_peers(answers: Arc<Mutex<PeersAnswers>>) -> impl FnMut(PeersMsg) -> Option<PeersMsg> + Send + Sync {
     move |message| {
         let answers = answers.lock().expect("no panic");
@@ -216,7 +220,15 @@ pub(crate) async fn hung<M: ractor::Message + Sync>() -> (Probe<M>, ServiceRef<M
 }
 
 pub(crate) fn sync(state: SyncState) -> SyncReport {
-    SyncReport { state, reason: None, missing: 0, missing_bytes: 0, rate: 0.0, eta_secs: None }
+    SyncReport {
+        state,
+        reason: None,
+        missing: 0,
+        missing_bytes: 0,
+        rate: 0.0,
+        held_deletions: 0,
+        eta_secs: None,
+    }
 }
 
 pub(crate) fn peer(seed: u8, name: &str, state: PeerState) -> PeerReport {

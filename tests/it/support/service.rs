@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use can_sync::http::serve;
@@ -24,10 +24,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for something at most [`PATIENCE`].
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(done) => done,
-        Err(_) => panic!("{what} did not happen in time"),
-    }
+    let Ok(done) = tokio::time::timeout(PATIENCE, future).await else {
+        panic!("{what} did not happen in time")
+    };
+    done
 }
 
 /// Asks until the answer is yes.
@@ -51,7 +51,7 @@ pub(crate) struct TestService {
     pub(crate) addr: SocketAddr,
     pub(crate) store: EmbeddedStore,
     pub(crate) client: Client,
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -78,7 +78,7 @@ impl TestService {
         let server = tokio::spawn(serve(listener, router, async {
             let _ = stopped.await;
         }));
-        Self { addr, store, client: client(), dir, stop: Some(stop), server }
+        Self { addr, store, client: client(), _dir: dir, stop: Some(stop), server }
     }
 
     /// Asks the server to stop and waits until it has.
@@ -160,22 +160,32 @@ pub(crate) async fn refusal_of(response: Response) -> (u16, String) {
 pub(crate) struct ServiceProcess {
     pub(crate) child: Child,
     pub(crate) addr: SocketAddr,
+    /// What it said when it had started.
+    pub(crate) lines: [String; 2],
+    /// Kept open, so that it can go on talking.
+    _stdout: BufReader<ChildStdout>,
 }
 
 impl ServiceProcess {
-    /// Starts one with `key` on a data directory and waits until it serves.
+    /// Starts one with the tests' key on a data directory and waits until it serves.
     pub(crate) fn start(data_dir: &Path, listen: &str) -> Self {
-        let mut child = command(data_dir, listen)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("can-service starts");
-        let stdout = child.stdout.take().expect("its stdout");
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("its first line");
-        let url = line.trim().strip_prefix("CAN Service: http://").expect("its address");
+        let mut command = command(data_dir, listen);
+        command.stderr(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Runs a command line and waits until it serves.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("can-service starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("its stdout"));
+        let lines = [(); 2].map(|()| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("a line");
+            line.trim_end().to_owned()
+        });
+        let url = lines[0].strip_prefix("CAN Service: http://").expect("its address");
         let addr = url.strip_suffix(BASE_PATH).and_then(|addr| addr.parse().ok()).expect("its address");
-        Self { child, addr }
+        Self { child, addr, lines, _stdout: stdout }
     }
 
     pub(crate) fn remote(&self) -> CanHttpStore {

@@ -1,0 +1,115 @@
+//! The newest assets, as the store lists them.
+
+use serde::Deserialize;
+
+use super::text::{bytes, shown};
+use crate::http::view::AgentView;
+use crate::record::ContentHash;
+
+const ASSETS_SHOWN: usize = 24;
+/// Largest image that is shown as a thumbnail: it is the whole image that the browser fetches.
+const THUMBNAIL_BYTES_MAX: u64 = 4 << 20;
+/// Images that hold pixels and nothing else.
+const RASTER_TYPES: [&str; 5] = ["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"];
+
+/// The newest assets.
+pub(in crate::http) struct Recent {
+    pub(in crate::http) tiles: Vec<Tile>,
+    pub(in crate::http) problem: Option<String>,
+}
+
+/// One asset.
+pub(in crate::http) struct Tile {
+    pub(in crate::http) hash: String,
+    pub(in crate::http) title: String,
+    pub(in crate::http) kind: String,
+    pub(in crate::http) size: String,
+    pub(in crate::http) created_at: String,
+    pub(in crate::http) tags: Vec<String>,
+    pub(in crate::http) is_thumbnail: bool,
+}
+
+/// As much as the page needs of the store's answer.
+#[derive(Deserialize)]
+struct Listing {
+    data: ListingData,
+}
+
+#[derive(Deserialize)]
+struct ListingData {
+    assets: Vec<ListedAsset>,
+}
+
+#[derive(Deserialize)]
+struct ListedAsset {
+    hash: String,
+    size: u64,
+    #[serde(default)]
+    mime_type: Option<String>,
+    #[serde(default)]
+    filename: Option<String>,
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    created_at: Option<String>,
+}
+
+impl Recent {
+    /// Asks the store.
+    pub(in crate::http) async fn gather(view: &AgentView) -> Self {
+        let listing = view.store_proxy.newest(ASSETS_SHOWN).await.and_then(|value| {
+            serde_json::from_value::<Listing>(value)
+                .map_err(|error| view.store_proxy.broken(error.to_string()))
+        });
+        match listing {
+            Ok(listing) => {
+                let tiles =
+                    listing.data.assets.into_iter().take(ASSETS_SHOWN).filter_map(Tile::new).collect();
+                Self { tiles, problem: None }
+            }
+            Err(error) => Self { tiles: Vec::new(), problem: Some(error.message) },
+        }
+    }
+}
+
+impl Tile {
+    /// `None` for what has no proper name: the hash becomes part of a link.
+    fn new(asset: ListedAsset) -> Option<Self> {
+        let hash: ContentHash = asset.hash.parse().ok()?;
+        let kind = asset.mime_type.unwrap_or_default().to_ascii_lowercase();
+        let name = asset.filename.filter(|name| !name.trim().is_empty());
+        Some(Self {
+            title: name.as_deref().map_or_else(|| hash.short(), shown),
+            is_thumbnail: RASTER_TYPES.contains(&kind.as_str()) && asset.size <= THUMBNAIL_BYTES_MAX,
+            kind: shown(&kind),
+            size: bytes(asset.size),
+            created_at: asset.created_at.as_deref().map(shown).unwrap_or_default(),
+            tags: asset.tags.iter().take(4).map(|tag| shown(tag)).collect(),
+            hash: hash.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pixels_become_thumbnails_and_only_hashes_links() {
+        let asset = |hash: &str, kind: &str, size| ListedAsset {
+            hash: hash.into(),
+            size,
+            mime_type: Some(kind.into()),
+            filename: None,
+            tags: Vec::new(),
+            created_at: None,
+        };
+        let hash = "ab".repeat(32);
+        let thumbnail = |kind: &str, size| Tile::new(asset(&hash, kind, size)).unwrap().is_thumbnail;
+        assert!(thumbnail("image/PNG", 10));
+        assert!(!thumbnail("image/svg+xml", 10));
+        assert!(!thumbnail("text/html", 10));
+        assert!(!thumbnail("image/png", THUMBNAIL_BYTES_MAX + 1));
+        assert!(Tile::new(asset("../../etc", "image/png", 1)).is_none());
+    }
+}

@@ -1,0 +1,352 @@
+//! What is made once at boot and outlives every actor: keys, store, endpoint, sockets.
+//!
+//! Sockets come first, so that a second start on the same ports changes nothing on disk; then the data directory's
+//! lock, so that two agents never share one.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode};
+use iroh_tickets::endpoint::EndpointTicket;
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::events::EventLog;
+use super::{DataDir, StartError, endpoint};
+use crate::config::{Config, RelaySetting};
+use crate::http::SharedListener;
+use crate::http::proxy::StoreProxy;
+use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin};
+use crate::library::Library;
+use crate::peer::address_book::AddressBook;
+use crate::store::StoreRef;
+use crate::store::can_http::CanHttpStore;
+use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
+use crate::store::feed::StoreServer;
+use crate::store::service::{self, ServiceSettings, key};
+
+/// Everything that is made once.
+pub(super) struct Resources {
+    pub(super) api_listener: SharedListener,
+    pub(super) api_addr: SocketAddr,
+    pub(super) api_token: Option<SecretString>,
+    pub(super) passphrase_origin: PassphraseOrigin,
+    pub(super) library: Arc<Library>,
+    pub(super) store: StoreRef,
+    pub(super) store_url: String,
+    pub(super) store_proxy: StoreProxy,
+    /// The embedded store's own HTTP server.
+    pub(super) store_server: Option<StoreServer>,
+    embedded: Option<EmbeddedStore>,
+    pub(super) endpoint: Endpoint,
+    pub(super) ticket: watch::Receiver<String>,
+    pub(super) book: AddressBook,
+    pub(super) bootstrap: Vec<EndpointAddr>,
+    pub(super) partial_dir: PathBuf,
+    pub(super) events: EventLog,
+    /// Held for as long as the process lives.
+    _lock: File,
+}
+
+impl Resources {
+    /// Makes everything; `progress` is told what takes its time.
+    pub(super) async fn open(
+        config: &Config,
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<Self, StartError> {
+        let api_listener = listen(config.listen_addr, "listen_addr")?;
+        let api_addr = api_listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
+        let can_listener = match config.can_service_url {
+            None => Some(listen(config.can_listen_addr, "can_listen_addr")?),
+            Some(_) => None,
+        };
+        let bootstrap = parse_bootstrap(&config.discovery.bootstrap)?;
+        let dir = DataDir::new(&config.data_dir);
+        let lock = lock(&dir)?;
+
+        progress("stretching the passphrase");
+        let secrets = {
+            let (config, dir) = (config.clone(), dir.clone());
+            blocking(move || Secrets::load(&config, &dir)).await?
+        };
+        progress("opening the store");
+        let opened = OpenedStore::open(config, &dir, can_listener, secrets.sync_api_key).await?;
+        let book = {
+            let path = dir.agent_db();
+            blocking(move || AddressBook::open(&path).map_err(|e| StartError::new(e.to_string()))).await?
+        };
+        progress("opening the network endpoint");
+        let endpoint = open_endpoint(config, secrets.endpoint_key, &book).await?;
+        let store_proxy =
+            StoreProxy::new(&opened.url).map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
+        Ok(Self {
+            api_listener,
+            api_addr,
+            api_token: secrets.api_token,
+            passphrase_origin: secrets.passphrase_origin,
+            library: Arc::new(Library::new(secrets.keys.mirror().clone())),
+            store: opened.store,
+            store_url: opened.url,
+            store_proxy,
+            store_server: opened.server,
+            embedded: opened.embedded,
+            endpoint,
+            ticket: watch::Sender::new(String::new()).subscribe(),
+            book,
+            bootstrap,
+            partial_dir: dir.partial(),
+            events: EventLog::default(),
+            _lock: lock,
+        })
+    }
+
+    /// Lets the embedded store finish what it was asked to do.
+    pub(super) async fn close_store(&self) {
+        if let Some(store) = &self.embedded {
+            store.close().await;
+        }
+    }
+}
+
+fn listen(addr: SocketAddr, setting: &str) -> Result<SharedListener, StartError> {
+    SharedListener::bind(addr).map_err(|e| {
+        StartError::new(if e.kind() == io::ErrorKind::AddrInUse {
+            format!(
+                "{addr} is in use, perhaps by another agent: stop that one, or set {setting} to another address"
+            )
+        } else {
+            format!("cannot listen on {addr}: {e}; set {setting} to an address of this machine")
+        })
+    })
+}
+
+fn lock(dir: &DataDir) -> Result<File, StartError> {
+    identity::private_dir(dir.path()).map_err(|e| StartError::new(e.to_string()))?;
+    let path = dir.lock();
+    let file = File::options().create(true).append(true).open(&path).map_err(|e| {
+        StartError::new(format!(
+            "cannot open '{}': {e}; check that this user may write there",
+            path.display()
+        ))
+    })?;
+    file.try_lock().map_err(|e| {
+        let shown = dir.path().display();
+        StartError::new(match e {
+            std::fs::TryLockError::WouldBlock => format!(
+                "the data directory '{shown}' is in use by another agent: stop that one, or set data_dir to another \
+                 directory"
+            ),
+            std::fs::TryLockError::Error(e) => format!("cannot lock the data directory '{shown}': {e}"),
+        })
+    })?;
+    // Contents that had not arrived completely when the last process ended; they are asked for again.
+    let partial = dir.partial();
+    let swept = match std::fs::remove_dir_all(&partial) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        Ok(()) | Err(_) => identity::private_dir(&partial).map_err(io::Error::other),
+    };
+    swept.map_err(|e| StartError::new(format!("cannot clear '{}': {e}", partial.display())))?;
+    Ok(file)
+}
+
+/// What comes out of files and settings that nobody else may read.
+struct Secrets {
+    endpoint_key: iroh::SecretKey,
+    keys: NetworkKeys,
+    passphrase_origin: PassphraseOrigin,
+    sync_api_key: Option<SecretString>,
+    api_token: Option<SecretString>,
+}
+
+impl Secrets {
+    fn load(config: &Config, dir: &DataDir) -> Result<Self, StartError> {
+        let sentence = |e: identity::IdentityError| StartError::new(e.to_string());
+        let passphrase = Passphrase::load(
+            config.sync_passphrase.as_ref(),
+            config.sync_passphrase_file.as_deref(),
+            dir.path(),
+            config.allow_weak_passphrase,
+        )
+        .map_err(sentence)?;
+        let endpoint_key = identity::endpoint_key(dir.path()).map_err(sentence)?;
+        let sync_api_key = match (&config.sync_api_key, &config.sync_api_key_file) {
+            (Some(key), _) => Some(key.clone()),
+            (None, Some(path)) => Some(key::read(path).map_err(|e| StartError::new(e.to_string()))?),
+            (None, None) if config.can_service_url.is_none() => {
+                let path = dir.path().join(key::FILE_NAME);
+                let (key, _) = key::read_or_generate(&path).map_err(|e| StartError::new(e.to_string()))?;
+                Some(key)
+            }
+            (None, None) => None,
+        };
+        let api_token = match &config.api_token_file {
+            None => None,
+            Some(path) => {
+                let missing =
+                    || StartError::new(format!("api_token_file '{}' does not exist", path.display()));
+                let token = identity::read_secret(path).map_err(sentence)?.ok_or_else(missing)?;
+                Some(token.as_str().into())
+            }
+        };
+        Ok(Self {
+            endpoint_key,
+            keys: NetworkKeys::derive(&passphrase.secret),
+            passphrase_origin: passphrase.origin,
+            sync_api_key,
+            api_token,
+        })
+    }
+}
+
+struct OpenedStore {
+    store: StoreRef,
+    url: String,
+    server: Option<StoreServer>,
+    embedded: Option<EmbeddedStore>,
+}
+
+impl OpenedStore {
+    async fn open(
+        config: &Config,
+        dir: &DataDir,
+        listener: Option<SharedListener>,
+        key: Option<SecretString>,
+    ) -> Result<Self, StartError> {
+        match (&config.can_service_url, listener, key) {
+            (Some(url), _, Some(key)) => {
+                let store = CanHttpStore::new(url.as_str(), &key)
+                    .map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
+                let url = store.url().to_owned();
+                Ok(Self { store: Arc::new(store), url, server: None, embedded: None })
+            }
+            (None, Some(listener), Some(key)) => Self::embedded(config, dir, listener, key).await,
+            (_, _, None) | (None, None, _) => Err(StartError::new(
+                "an external CAN Service needs its key: set sync_api_key or sync_api_key_file to what \
+                 can-service keeps in its data directory as 'sync_api_key'",
+            )),
+        }
+    }
+
+    async fn embedded(
+        config: &Config,
+        dir: &DataDir,
+        listener: SharedListener,
+        key: SecretString,
+    ) -> Result<Self, StartError> {
+        let store_config =
+            EmbeddedConfig { dir: dir.store(), disk_reserve_bytes: config.limits.disk_reserve_bytes };
+        let store = EmbeddedStore::open(store_config).await.map_err(|e| StartError::new(e.to_string()))?;
+        let addr = listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
+        let settings = ServiceSettings {
+            allowed_hosts: config.allowed_hosts.clone(),
+            hosts_setting: "allowed_hosts",
+            ..ServiceSettings::new(key, addr)
+        };
+        let router = service::router(store.clone(), settings);
+        let mut reachable = addr;
+        if addr.ip().is_unspecified() {
+            reachable.set_ip(if addr.is_ipv4() {
+                [127, 0, 0, 1].into()
+            } else {
+                [0_u16, 0, 0, 0, 0, 0, 0, 1].into()
+            });
+        }
+        Ok(Self {
+            store: Arc::new(store.clone()),
+            url: format!("http://{reachable}{}", service::BASE_PATH),
+            server: Some(StoreServer { listener, router }),
+            embedded: Some(store),
+        })
+    }
+}
+
+/// Opens the endpoint, on the port that it had last time where the setting leaves it open: peers that remember us find
+/// us there after a restart.
+async fn open_endpoint(
+    config: &Config,
+    key: iroh::SecretKey,
+    book: &AddressBook,
+) -> Result<Endpoint, StartError> {
+    let relay_mode = match &config.relay_url {
+        RelaySetting::Default => RelayMode::Default,
+        RelaySetting::Disabled => RelayMode::Disabled,
+        RelaySetting::Url(url) => {
+            let parsed = url
+                .as_str()
+                .parse()
+                .map_err(|e| StartError::new(format!("relay_url '{}': {e}", url.as_str())))?;
+            RelayMode::custom([parsed])
+        }
+    };
+    let streams_max = u32::try_from(config.limits.max_streams_per_connection).unwrap_or(u32::MAX);
+    let wanted = config.bind_addr;
+    let last = if wanted.port() == 0 { book.last_port().ok().flatten() } else { None };
+    let bind = |addr| endpoint::bind(key.clone(), addr, relay_mode.clone(), streams_max);
+    let bound = match last {
+        Some(port) => match bind(SocketAddr::new(wanted.ip(), port)).await {
+            Ok(endpoint) => Ok(endpoint),
+            Err(_) => bind(wanted).await,
+        },
+        None => bind(wanted).await,
+    };
+    let endpoint = bound.map_err(|e| {
+        StartError::new(format!("cannot open the UDP socket {wanted}: {e}; set bind_addr to a free address"))
+    })?;
+    let port =
+        endpoint.bound_sockets().into_iter().find(|a| a.is_ipv4() == wanted.is_ipv4()).map(|a| a.port());
+    if let Some(Err(error)) = port.map(|port| book.set_last_port(port)) {
+        tracing::warn!(%error, "the UDP port is not remembered for the next start");
+    }
+    Ok(endpoint)
+}
+
+/// Peers to try first: endpoint ids or tickets.
+fn parse_bootstrap(entries: &[String]) -> Result<Vec<EndpointAddr>, StartError> {
+    let parse = |entry: &String| {
+        let ticket = entry.parse::<EndpointTicket>().map(|ticket| ticket.endpoint_addr().clone());
+        ticket.or_else(|_| entry.parse::<EndpointId>().map(EndpointAddr::new)).map_err(|_| {
+            let shown: String = entry.chars().take(80).collect();
+            StartError::new(format!("discovery.bootstrap: '{shown}' is neither an endpoint id nor a ticket"))
+        })
+    };
+    entries.iter().map(parse).collect()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(StartError::new(format!("a step of the start failed: {e}"))))
+}
+
+/// Writes the ticket so that a reader finds all of it or nothing.
+pub(super) async fn write_ticket(path: &Path, ticket: &str) -> io::Result<()> {
+    let (path, ticket) = (path.to_owned(), ticket.to_owned());
+    let write = move || {
+        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().permissions(readable_by_all()).tempfile_in(dir)?;
+        io::Write::write_all(&mut file, format!("{ticket}\n").as_bytes())?;
+        file.persist(&path).map(|_| ()).map_err(|e| e.error)
+    };
+    spawn_blocking(write).await.map_err(io::Error::other)?
+}
+
+/// A ticket is an address, not a secret: the passphrase is what lets somebody in.
+fn readable_by_all() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
+
+/// Keeps the ticket file current.
+pub(super) async fn follow_ticket_file(path: PathBuf, mut ticket: watch::Receiver<String>) {
+    while ticket.changed().await.is_ok() {
+        let text = ticket.borrow_and_update().clone();
+        if let Err(error) = write_ticket(&path, &text).await {
+            tracing::warn!(path = %path.display(), %error, "cannot write ticket_file");
+        }
+    }
+}

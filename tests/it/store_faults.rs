@@ -1,0 +1,470 @@
+//! The embedded store when its process is killed, and when its disk is full or fails.
+//!
+//! The store runs in a process of its own: this test binary again, running the ignored test
+//! [`a_store_that_is_told_what_to_do`]. It says on its standard output what was acknowledged; whatever it said must be
+//! there afterwards. System calls are made to fail with strace, where that is installed and allowed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use can_sync::record::ContentHash;
+use can_sync::store::embedded::{EmbeddedStore, IngestFields, MetaPatch};
+use can_sync::store::{ContentStore, Outcome, StoreError};
+use futures::future::join_all;
+
+use crate::support::embedded::{content_files, temporary_files, try_open, try_upload};
+use crate::support::store::{hash_of, incoming, noise, read, read_feed, record_of};
+
+const DIR: &str = "CAN_SYNC_TEST_STORE_DIR";
+const SEED: &str = "CAN_SYNC_TEST_STORE_SEED";
+/// How often the process is killed in one run of the test; more with this variable.
+const ROUNDS: &str = "CAN_SYNC_TEST_KILLS";
+const ROUNDS_DEFAULT: u64 = 12;
+/// How often a process tries. A fault hits each of its threads once.
+const ATTEMPTS: u32 = 20;
+/// For one process. Under strace and on a busy machine everything takes long.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// What a process said.
+#[derive(Debug, Default)]
+struct Said {
+    stored: BTreeSet<ContentHash>,
+    described: BTreeMap<ContentHash, String>,
+    deleting: BTreeSet<ContentHash>,
+    deleted: BTreeSet<ContentHash>,
+    /// What failed, and whether the store called itself read-only then.
+    failed: Vec<String>,
+    /// It came to its end.
+    end: bool,
+}
+
+impl Said {
+    fn hear(&mut self, line: &str) {
+        let mut words = line.splitn(3, ' ');
+        let (verb, hash) = (words.next(), words.next().and_then(|word| word.parse().ok()));
+        match (verb, hash) {
+            (Some("stored"), Some(hash)) => drop(self.stored.insert(hash)),
+            (Some("described"), Some(hash)) => {
+                self.described.insert(hash, words.next().unwrap_or_default().to_owned());
+            }
+            (Some("deleting"), Some(hash)) => drop(self.deleting.insert(hash)),
+            (Some("deleted"), Some(hash)) => drop(self.deleted.insert(hash)),
+            (Some("failed"), None) => self.failed.push(line.to_owned()),
+            (Some("end"), None) => self.end = true,
+            // Cargo's test harness talks on the same channel.
+            (_, _) => {}
+        }
+    }
+}
+
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("{text}\n").as_bytes()).expect("the parent listens");
+    out.flush().expect("the parent listens");
+}
+
+/// Not a test of its own: what runs in the other process. `CAN_SYNC_TEST_STORE_SEED` is a number, from which it
+/// ingests for ever, or `once`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started by the tests of this module"]
+async fn a_store_that_is_told_what_to_do() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let seed = std::env::var(SEED).unwrap();
+    // The harness has begun a line of its own.
+    say("");
+    match try_open(Path::new(&dir), 0).await {
+        Err(error) => say(&format!("failed to open: {error}")),
+        Ok(store) => match seed.parse() {
+            Ok(seed) => ingest_for_ever(&store, seed).await,
+            Err(_) => do_everything_once(&store).await,
+        },
+    }
+    say("end");
+}
+
+async fn ingest_for_ever(store: &EmbeddedStore, seed: u64) {
+    let tasks = (0..8_u64).map(|task| async move {
+        for i in 0.. {
+            let number = seed * 1_000_000 + task * 100_000 + i;
+            let content = content_for_ever(number);
+            let hash = hash_of(&content);
+            if number.is_multiple_of(2) {
+                try_upload(store, &content, IngestFields::default()).await.expect("uploaded");
+            } else {
+                let outcomes = store.ingest(vec![incoming(record_of(&content), &content)]).await;
+                assert_eq!(outcomes, Ok(vec![Outcome::Stored]));
+            }
+            say(&format!("stored {hash}"));
+            if number.is_multiple_of(3) {
+                let text = format!("number {number}");
+                let patch = MetaPatch { description: Some(Some(text.clone())), ..MetaPatch::default() };
+                store.patch(hash, patch).await.expect("described");
+                say(&format!("described {hash} {text}"));
+            }
+            if number.is_multiple_of(5) {
+                say(&format!("deleting {hash}"));
+                store.delete(hash).await.expect("deleted");
+                say(&format!("deleted {hash}"));
+            }
+        }
+    });
+    join_all(tasks).await;
+}
+
+/// Mostly small, some in files, a few of several blocks.
+fn content_for_ever(number: u64) -> Vec<u8> {
+    let len = match number % 7 {
+        0 => 2_500_000,
+        1 | 2 => 100_000,
+        _ => 3000,
+    };
+    noise(len, number)
+}
+
+/// Each kind of change, and all again if one failed: a full disk passes.
+async fn do_everything_once(store: &EmbeddedStore) {
+    for attempt in 0..ATTEMPTS {
+        let mut failed = Vec::new();
+        for (number, len) in [(1, 100_000), (2, 3000), (3, 1_500_000)] {
+            let content = noise(len, number);
+            match try_upload(store, &content, IngestFields::default()).await {
+                Ok(_) => say(&format!("stored {}", hash_of(&content))),
+                Err(error) => failed.push(error),
+            }
+        }
+        let (large, small) = (noise(200_000, 4), noise(2000, 5));
+        let batch = vec![incoming(record_of(&large), &large), incoming(record_of(&small), &small)];
+        match store.ingest(batch).await {
+            Ok(_) => [&large, &small].iter().for_each(|content| say(&format!("stored {}", hash_of(content)))),
+            Err(error) => failed.push(error),
+        }
+        let hash = hash_of(&large);
+        let patch = MetaPatch { description: Some(Some("large".into())), ..MetaPatch::default() };
+        match store.patch(hash, patch).await {
+            Ok(_) => say(&format!("described {hash} large")),
+            Err(error) => failed.push(error),
+        }
+        let hash = hash_of(&noise(100_000, 1));
+        say(&format!("deleting {hash}"));
+        match store.delete(hash).await {
+            Ok(_) => say(&format!("deleted {hash}")),
+            Err(error) => failed.push(error),
+        }
+        let read_only = store.status().await.is_ok_and(|status| status.read_only.is_some());
+        failed.retain(|error| !matches!(error, StoreError::NotFound(_)));
+        for error in &failed {
+            say(&format!("failed, read-only {read_only}: {error}"));
+        }
+        if failed.is_empty() || read_only {
+            break;
+        }
+        assert!(attempt + 1 < ATTEMPTS, "it does not go on");
+    }
+    store.close().await;
+}
+
+/// Starts the other process, under `wrapper` if that is not empty.
+fn start(dir: &Path, seed: &str, wrapper: &[&str]) -> Child {
+    let exe = std::env::current_exe().expect("this binary");
+    let name = concat!(module_path!(), "::a_store_that_is_told_what_to_do");
+    // The harness names tests without the crate.
+    let name = name.split_once("::").expect("a path").1;
+    let mut words: Vec<std::ffi::OsString> = wrapper.iter().map(Into::into).collect();
+    words.push(exe.into());
+    words.extend(["--ignored", "--exact", name, "--nocapture", "--test-threads=1"].map(Into::into));
+    Command::new(&words[0])
+        .args(&words[1..])
+        .process_group(0)
+        .env(DIR, dir)
+        .env(SEED, seed)
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the process starts")
+}
+
+/// Listens to a process until it ends; kills it after `lines` acknowledgements, and at the deadline.
+fn listen(mut child: Child, lines: usize) -> Said {
+    let mut said = Said::default();
+    let output = BufReader::new(child.stdout.take().expect("piped"));
+    let group = child.id();
+    let (alive, ended) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let late = ended.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout);
+        if late {
+            kill_group(group);
+        }
+        late
+    });
+    for line in output.lines() {
+        // What it wrote before it was killed counts, even if it is read only afterwards.
+        said.hear(&line.expect("text"));
+        if said.stored.len() + said.deleted.len() == lines {
+            kill_group(group);
+        }
+    }
+    drop(alive);
+    child.wait().expect("the process ends");
+    assert!(!watchdog.join().expect("the watchdog ends"), "the process came to no end: {said:?}");
+    said
+}
+
+/// Kills a process and those that it started: what strace traces would outlive it.
+fn kill_group(leader: u32) {
+    let group = rustix::process::Pid::from_raw(leader.cast_signed()).expect("a process");
+    // It may have ended already.
+    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+}
+
+/// Opens the store and checks that everything acknowledged is there, and nothing else is left. How long opening took.
+async fn check(dir: &Path, said: &Said) -> Duration {
+    let began = Instant::now();
+    let store = try_open(dir, 0).await.expect("the store opens again");
+    let ready = began.elapsed();
+    let mut unseen: BTreeSet<_> = said.stored.difference(&said.deleting).copied().collect();
+    for entry in read_feed(&store, 0, 500).await {
+        let hash = entry.record.hash;
+        if entry.record.deleted {
+            assert!(said.deleting.contains(&hash), "{hash} was deleted by nobody");
+            continue;
+        }
+        assert!(!said.deleted.contains(&hash), "the deletion of {hash} was lost");
+        let content = read(&store, hash, 0, None).await.expect("what is listed can be read");
+        assert_eq!(hash_of(&content), hash, "what is listed is whole");
+        unseen.remove(&hash);
+        if let Some(text) = said.described.get(&hash) {
+            assert_eq!(entry.record.meta.description.as_ref(), Some(text), "the edit of {hash} was lost");
+        }
+    }
+    assert!(unseen.is_empty(), "acknowledged and lost: {unseen:?}");
+    store.close().await;
+    assert_eq!(temporary_files(dir), 0);
+    assert_eq!(content_files(dir), files_referred_to(dir), "no content without a record, and none missing");
+    ready
+}
+
+fn files_referred_to(dir: &Path) -> BTreeSet<ContentHash> {
+    let database = rusqlite::Connection::open(dir.join("store.db")).expect("the database");
+    let mut select = database
+        .prepare("SELECT hash FROM records WHERE content = 0 UNION SELECT hash FROM trash WHERE content = 0")
+        .expect("the tables");
+    let rows = select.query_map([], |row| row.get(0).map(ContentHash)).expect("the rows");
+    rows.map(|row| row.expect("a hash")).collect()
+}
+
+/// A number for this run, or the one that is asked for.
+fn seed() -> u64 {
+    let given = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| u64::from(std::process::id()))
+}
+
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
+    let seed = seed();
+    let rounds = std::env::var(ROUNDS).ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS_DEFAULT);
+    let dir = tempfile::tempdir().unwrap();
+    let (mut all, mut slowest) = (Said::default(), Duration::ZERO);
+    for round in 0..rounds {
+        let random = noise(8, seed + round);
+        let lines = 1 + usize::from(random[0]) * usize::from(random[1]) % 150;
+        // Numbers of different rounds do not meet.
+        let child = start(dir.path(), &(seed % 1000 * 1000 + round).to_string(), &[]);
+        let said = tokio::task::spawn_blocking(move || listen(child, lines)).await.unwrap();
+        assert!(said.stored.len() + said.deleted.len() >= lines, "seed {seed}: {said:?}");
+        all.stored.extend(said.stored);
+        all.described.extend(said.described);
+        all.deleting.extend(said.deleting);
+        all.deleted.extend(said.deleted);
+        slowest = slowest.max(check(dir.path(), &all).await);
+    }
+    tell(&format!(
+        "seed {seed}: {rounds} kills, {} acknowledged, 0 lost, opened again in at most {slowest:?}",
+        all.stored.len() + all.deleted.len()
+    ));
+}
+
+/// Says so and is `false` where strace cannot be used.
+fn strace_works() -> bool {
+    let tried = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    let works = tried.is_ok_and(|status| status.success());
+    if !works {
+        tell("skipped: strace is not installed or not allowed here");
+    }
+    works
+}
+
+/// An empty store to begin with, so that making the directories is not part of what is interrupted.
+async fn fresh_store() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    try_open(dir.path(), 0).await.expect("the store opens").close().await;
+    dir
+}
+
+/// Makes the `n`th of these system calls in any thread of the process fail, for each `n` until it passes unnoticed.
+/// How many there were.
+async fn inject(call: &str, fault: &str, step: usize, mut verdict: impl FnMut(&Said)) -> usize {
+    let mut n = 1;
+    loop {
+        let dir = fresh_store().await;
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let expression = format!("inject={call}:{fault}:when={n}");
+        let child = {
+            let log = log.path().to_str().expect("a path in UTF-8");
+            let trace = format!("trace={call}");
+            start(dir.path(), "once", &["strace", "-f", "-q", "-e", &trace, "-e", &expression, "-o", log])
+        };
+        let said = tokio::task::spawn_blocking(move || listen(child, usize::MAX)).await.expect("listened");
+        let trace = std::fs::read_to_string(log.path()).expect("strace's log");
+        let hit = trace.contains("(INJECTED)") || trace.contains("killed by SIGKILL");
+        if !hit {
+            assert!(n > 1, "{call} is never called");
+            assert!(said.end && said.failed.is_empty(), "undisturbed, all goes well: {said:?}");
+            assert_eq!((said.stored.len(), said.deleted.len()), (5, 1));
+            return n - 1;
+        }
+        verdict(&said);
+        check(dir.path(), &said).await;
+        n += step;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_at_any_step_leaves_a_clean_store() {
+    if !strace_works() {
+        return;
+    }
+    for (call, step) in [("fsync", 1), ("/^rename", 1), ("mkdir", 1), ("unlink", 1), ("pwrite64", 11)] {
+        let points = inject(call, "signal=KILL", step, |said| assert!(!said.end)).await;
+        tell(&format!("killed at each of {points} calls of {call}, or one in {step}: all clean"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_disk_ends_all_writing() {
+    if !strace_works() {
+        return;
+    }
+    let points = inject("fsync", "error=EIO", 1, |said| {
+        // Nothing failed if it was the last checkpoint, after all answers.
+        for failed in &said.failed {
+            assert!(failed.contains("read-only true") || failed.contains("to open"), "{failed}");
+        }
+    });
+    tell(&format!("EIO at each of {} calls of fsync: never acknowledged, read-only", points.await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_at_any_step_passes() {
+    if !strace_works() {
+        return;
+    }
+    for (call, step) in [("pwrite64", 11), ("writev", 1), ("mkdir", 1), ("/^rename", 1)] {
+        let points = inject(call, "error=ENOSPC", step, |said| {
+            assert!(said.failed.iter().all(|failed| !failed.contains("read-only true")), "{said:?}");
+            let opened = !said.failed.iter().any(|failed| failed.contains("to open"));
+            // It went on once there was room.
+            assert!(!opened || (said.stored.len(), said.deleted.len()) == (5, 1), "{said:?}");
+        });
+        tell(&format!("ENOSPC at {} calls of {call}, or one in {step}: refused, then taken", points.await));
+    }
+}
+
+/// A file system of its own; unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None`, having said why, where mounting is not allowed.
+    fn new(dir: &Path, options: &str) -> Option<Self> {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(dir.to_owned())),
+            Ok(output) => {
+                tell(&format!("skipped: cannot mount: {}", String::from_utf8_lossy(&output.stderr).trim()));
+                None
+            }
+            Err(error) => {
+                tell(&format!("skipped: cannot mount: {error}"));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_disk_fills_up_and_is_freed() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mounted) = Mounted::new(dir.path(), "size=24m") else { return };
+    let filler = dir.path().join("filler");
+    std::fs::write(&filler, vec![0; 8_000_000]).unwrap();
+    let home = dir.path().join("store");
+    let store = try_open(&home, 0).await.unwrap();
+    let mut said = Said::default();
+    for (first, len) in [(0, 400_000), (1000, 30_000), (2000, 500)] {
+        // Until there is no room for content of this size.
+        let mut refused = None;
+        for number in first..first + 1000 {
+            let content = noise(len, number);
+            match try_upload(&store, &content, IngestFields::default()).await {
+                Ok(_) => drop(said.stored.insert(hash_of(&content))),
+                Err(error) => {
+                    assert!(
+                        matches!(&error, StoreError::Full(why) if why.contains("free some space")),
+                        "{error}"
+                    );
+                    assert_eq!(store.asset(hash_of(&content)).await, Ok(None), "refused is not there");
+                    refused = Some(content);
+                    break;
+                }
+            }
+        }
+        let refused = refused.expect("the disk is full");
+        assert_eq!(store.status().await.unwrap().read_only, None);
+        let peer = store.ingest(vec![incoming(record_of(&refused), &refused)]).await;
+        assert!(matches!(peer, Err(StoreError::Full(_)) | Ok(_)), "{peer:?}");
+        if peer.is_ok() {
+            said.stored.insert(hash_of(&refused));
+        }
+    }
+    std::fs::remove_file(&filler).unwrap();
+    for (number, len) in [(5000, 400_000), (5001, 500)] {
+        let content = noise(len, number);
+        try_upload(&store, &content, IngestFields::default()).await.expect("it goes on");
+        said.stored.insert(hash_of(&content));
+    }
+    store.close().await;
+    check(&home, &said).await;
+    drop(mounted);
+}
+
+#[tokio::test]
+async fn a_read_only_disk_is_named_when_the_store_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mounted) = Mounted::new(dir.path(), "size=8m") else { return };
+    let store = try_open(&dir.path().join("store"), 0).await.unwrap();
+    store.close().await;
+    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(dir.path()).status().unwrap();
+    assert!(remounted.success());
+    for home in ["store", "new"] {
+        let home = dir.path().join(home);
+        let error = try_open(&home, 0).await.map(drop).unwrap_err().to_string();
+        assert!(error.contains("ead-only") && error.contains(&home.display().to_string()), "{error}");
+    }
+    drop(mounted);
+}

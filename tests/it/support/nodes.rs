@@ -1,0 +1,191 @@
+//! Whole nodes in this process, on loopback, with directories of their own: real QUIC, real SQLite, real HTTP.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use can_sync::config::{Config, RelaySetting, ServiceUrl, Sources};
+use can_sync::node::{Node, Shutdown, StartOutput};
+use reqwest::multipart::{Form, Part};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+/// Long enough for a loaded machine; nothing waits for all of it unless it is broken.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// The network of most tests.
+pub(crate) const PASSPHRASE: &str = "seven sleepy otters juggle quiet lanterns tonight";
+
+/// A node with its configuration, so that it can be started again.
+pub(crate) struct TestNode {
+    pub(crate) dir: TempDir,
+    pub(crate) config: Config,
+    node: Option<Node>,
+    pub(crate) http: reqwest::Client,
+}
+
+/// A configuration that touches nothing but loopback and `dir`.
+pub(crate) fn config(name: &str, dir: &TempDir) -> Config {
+    let mut config = Config::load(&Sources::default()).expect("defaults are valid").config;
+    config.name = name.to_owned();
+    config.data_dir = dir.path().join("data");
+    config.listen_addr = "127.0.0.1:0".parse().expect("an address");
+    config.can_listen_addr = "127.0.0.1:0".parse().expect("an address");
+    config.bind_addr = "127.0.0.1:0".parse().expect("an address");
+    config.relay_url = RelaySetting::Disabled;
+    config.sync_passphrase = Some(PASSPHRASE.into());
+    config.limits.disk_reserve_bytes = 0;
+    config
+}
+
+impl TestNode {
+    /// Starts a node; `adjust` changes its configuration first.
+    pub(crate) async fn start(name: &str, adjust: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut config = config(name, &dir);
+        adjust(&mut config);
+        // Whatever made a client first has installed the same provider.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let mut node = Self { dir, config, node: None, http };
+        node.boot().await;
+        node
+    }
+
+    /// Starts it again on the same directory and ports.
+    pub(crate) async fn boot(&mut self) {
+        let output = StartOutput { progress: Box::new(|_| {}), signals: None };
+        let node = Box::pin(Node::start(self.config.clone(), output)).await.expect("the node starts");
+        self.config.listen_addr = node.api_addr();
+        self.node = Some(node);
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(&mut self) -> Shutdown {
+        let node = self.node.take().expect("a running node");
+        node.stop("the test wants it");
+        node.wait().await
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        self.node.as_ref().expect("a running node")
+    }
+
+    pub(crate) fn ticket(&self) -> String {
+        self.node().ticket()
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.node().endpoint_id().to_string()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `POST /peers` with the other node's ticket.
+    pub(crate) async fn dial(&self, other: &Self) {
+        let answer = self.post("/peers", json!({ "ticket": other.ticket() })).await;
+        assert_eq!(answer["status"], "success", "{answer}");
+    }
+
+    /// An answer of the agent's API.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let url = format!("http://{}{path}", self.node().api_addr());
+        self.http.get(url).send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
+        let url = format!("http://{}{path}", self.node().api_addr());
+        self.http.post(url).json(&body).send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    /// The node's entry about another one.
+    pub(crate) async fn peer(&self, other: &str) -> Value {
+        self.get(&format!("/peers/{other}")).await["data"].clone()
+    }
+
+    /// Stores an asset over HTTP; its hash.
+    pub(crate) async fn ingest(&self, content: impl Into<Vec<u8>>, fields: &[(&str, &str)]) -> String {
+        let file = Part::bytes(content.into()).file_name("file.bin");
+        let mut form = Form::new();
+        for (name, value) in fields {
+            form = form.text((*name).to_owned(), (*value).to_owned());
+        }
+        let url = format!("{}/ingest", self.node().store_url());
+        let answer: Value = self
+            .http
+            .post(url)
+            .multipart(form.part("file", file))
+            .send()
+            .await
+            .expect("an answer")
+            .json()
+            .await
+            .expect("JSON");
+        answer["data"]["hash"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    /// An answer of the CAN Service.
+    pub(crate) async fn store(&self, path: &str) -> Value {
+        let url = format!("{}{path}", self.node().store_url());
+        self.http.get(url).send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    pub(crate) async fn content(&self, hash: &str) -> Option<Vec<u8>> {
+        let url = format!("{}/asset/{hash}", self.node().store_url());
+        let answer = self.http.get(url).send().await.expect("an answer");
+        let found = answer.status().is_success();
+        let body = answer.bytes().await.expect("a body");
+        found.then(|| body.to_vec())
+    }
+
+    /// Every asset as the store lists it, by hash, without what differs between stores.
+    pub(crate) async fn assets(&self) -> Vec<Value> {
+        let mut assets = Vec::new();
+        let mut cursor = None::<String>;
+        loop {
+            let after = cursor.map(|c| format!("&cursor={c}")).unwrap_or_default();
+            let page = self.store(&format!("/list?limit=1000{after}")).await;
+            assets.extend(page["data"]["assets"].as_array().expect("a list").iter().cloned());
+            cursor = page["data"]["next_cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        for asset in &mut assets {
+            let fields = asset.as_object_mut().expect("an object");
+            fields.remove("seq");
+            fields.remove("updated_at");
+        }
+        assets.sort_by_key(|asset| asset["hash"].as_str().map(str::to_owned));
+        assets
+    }
+
+    /// Waits until a fresh comparison with every connected peer finds nothing missing on either side.
+    pub(crate) async fn wait_in_sync(&self) {
+        let _ = self.post("/verify", json!({})).await;
+        eventually("in sync", async || {
+            let status = self.get("/status").await;
+            (status["data"]["sync"]["state"] == "in_sync").then_some(()).ok_or_else(|| status.to_string())
+        })
+        .await;
+    }
+}
+
+/// Tries until it succeeds; the last failure is in the panic.
+pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(last) if Instant::now() > deadline => panic!("{what}: {last}"),
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Points a node at an external CAN Service.
+pub(crate) fn external(config: &mut Config, url: &str, key: &str) {
+    config.can_service_url = Some(ServiceUrl::parse(url).expect("a URL"));
+    config.sync_api_key = Some(key.into());
+}
