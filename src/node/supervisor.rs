@@ -251,10 +251,8 @@ impl RootState {
     }
 
     fn on_respawn(&mut self, myself: &ActorRef<RootMsg>, kind: ChildKind, generation: u64) {
-        if matches!(self.phase, Phase::Stopping(_)) {
-            return;
-        }
         let Some(child) = self.children.iter_mut().find(|c| c.child.kind == kind) else { return };
+        // While the node stops, no child waits.
         if child.generation != generation || !matches!(child.life, Life::Waiting { .. }) {
             return;
         }

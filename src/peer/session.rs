@@ -42,8 +42,6 @@ const ASKED_MAX: usize = 2000;
 const QUEUE_MAX: usize = 2_000_000;
 /// Versions known to be at the peer that our feed has not reported yet. Forgetting one costs a redundant offer.
 const ECHOES_MAX: usize = 16_384;
-/// Silence after which the peer is asked whether it is still there.
-const PROBE_AFTER: Duration = Duration::from_secs(15);
 /// Time that it has for the answer. Its store may take a while to answer it.
 const PROBE_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Time between attempts at a reconciliation that failed.
@@ -228,6 +226,8 @@ pub struct SessionSettings {
     pub record_key: crate::identity::Key,
     /// Whether we dialled: the dialler opens the first reconciliation.
     pub dialer: bool,
+    /// Silence after which the peer is asked whether it is still there.
+    pub probe_after: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,6 +285,8 @@ pub struct Session {
     /// A question on its way: its number and when it was asked.
     probe: Option<(u64, Instant)>,
     next_nonce: u64,
+    /// Something moved since the last comparison.
+    was_busy: bool,
     /// The round of comparing afresh that is under way, and the last one that ended.
     verifying: Option<u64>,
     verified: u64,
@@ -336,6 +338,7 @@ impl Session {
             last_heard: now,
             probe: None,
             next_nonce: 1,
+            was_busy: !same,
             verifying: None,
             verified: 0,
             reconciled_for: None,
@@ -687,7 +690,11 @@ impl Session {
             if now.duration_since(asked) > PROBE_ANSWER_WITHIN {
                 out.push(Effect::Close { code: 408, reason: "no answer to a ping".into() });
             }
-        } else if now.duration_since(self.last_heard) > PROBE_AFTER {
+        } else if now.duration_since(self.last_heard) > self.settings.probe_after
+            || (self.was_busy && !self.is_busy())
+        {
+            // Also after each burst: it shows what the peer holds now, and that nothing was missed.
+            self.was_busy = false;
             self.ask(now, out);
         }
         let retry = match self.recon {
@@ -730,6 +737,7 @@ impl Session {
                 rids: rids.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect(),
             })));
         }
+        self.was_busy |= self.is_busy();
         if self.verifying.is_some() && self.probe.is_none() && !self.is_busy() {
             self.ask(now, out);
         }

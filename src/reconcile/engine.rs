@@ -273,8 +273,7 @@ impl Session {
             return out.ids(upper, count, self.rids(numbers));
         };
         let newest = (self.splitting.ends_at_newest() && *upper == Bound::END)
-            .then(|| Bound::after(self.snapshot.item(numbers.end - 1).key()))
-            .filter(|newest| newest != upper);
+            .then(|| Bound::after(self.snapshot.item(numbers.end - 1).key()));
         // The empty range at the end is one of the parts.
         let parts = parts - usize::from(newest.is_some());
         let mut start = numbers.start;

@@ -18,11 +18,12 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{FeedEntry, StoreError, StoreEvent, StoreRef, StoreStatus};
+use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::http::{SharedListener, serve};
 use crate::library::Library;
@@ -64,6 +65,8 @@ pub enum CanServiceMsg {
     Vanished(Vec<ContentHash>),
     /// Own task: the HTTP server of the embedded store ended, which it does only when told to.
     ServerEnded,
+    /// Own tasks: one of them panicked, and why.
+    TaskFailed(String),
     /// Timer of the actor itself: compare everything now.
     ScanDue,
     /// Status: how things stand.
@@ -102,9 +105,10 @@ pub struct CanServiceArgs {
 /// Its state.
 pub struct CanServiceState {
     args: CanServiceArgs,
-    tasks: JoinSet<()>,
+    tasks: Tasks<CanServiceMsg>,
     /// Tells the HTTP server to finish.
     closing: CancellationToken,
+    server_ended: Option<oneshot::Receiver<()>>,
     scanning: bool,
     failure: Option<StoreError>,
     /// Whether anybody was told how the store is since this incarnation started.
@@ -124,20 +128,32 @@ impl Actor for CanServiceActor {
         myself: ActorRef<Self::Msg>,
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::new(myself.clone(), CanServiceMsg::TaskFailed);
         tasks.spawn(follow(myself.clone(), args.clone()));
         let closing = CancellationToken::new();
+        let mut server_ended = None;
         if let Some(StoreServer { listener, router }) = &args.server {
             let listener = listener.duplicate()?;
             let server = serve(listener, router.clone(), closing.clone().cancelled_owned());
             let actor = myself.clone();
+            let (ended, waits) = oneshot::channel();
+            server_ended = Some(waits);
             tasks.spawn(async move {
                 server.await;
+                let _ = ended.send(());
                 let _ = actor.send_message(CanServiceMsg::ServerEnded);
             });
         }
         myself.send_after(args.full_scan_interval, || CanServiceMsg::ScanDue);
-        Ok(CanServiceState { args, tasks, closing, scanning: false, failure: None, health_told: false })
+        Ok(CanServiceState {
+            args,
+            tasks,
+            closing,
+            server_ended,
+            scanning: false,
+            failure: None,
+            health_told: false,
+        })
     }
 
     async fn handle(
@@ -165,18 +181,15 @@ impl Actor for CanServiceActor {
             CanServiceMsg::ServerEnded => {
                 return Err(ActorExit::Transient("the CAN Service's HTTP server ended".into()).into());
             }
+            CanServiceMsg::TaskFailed(why) => {
+                return Err(ActorExit::Transient(format!("a task of the store's follower: {why}")).into());
+            }
             CanServiceMsg::ScanDue => {
                 state.start_scan(&myself);
                 myself.send_after(state.args.full_scan_interval, || CanServiceMsg::ScanDue);
             }
             CanServiceMsg::GetHealth { reply } => {
                 let _ = reply.send(state.detail());
-            }
-        }
-        // A task ends by itself only when it panicked or its work is done; the follower's never is.
-        while let Some(ended) = state.tasks.try_join_next() {
-            if let Err(error) = ended {
-                return Err(ActorExit::Transient(format!("a task of the store's follower: {error}")).into());
             }
         }
         Ok(())
@@ -189,13 +202,9 @@ impl Actor for CanServiceActor {
     ) -> Result<(), ActorProcessingErr> {
         // The server ends in order; the follower never ends by itself.
         state.closing.cancel();
-        let server_ends = async {
-            let more_than_follower = usize::from(state.args.server.is_some());
-            for _ in 0..more_than_follower {
-                let _ = state.tasks.join_next().await;
-            }
-        };
-        let _ = timeout(SERVER_ENDS_WITHIN, server_ends).await;
+        if let Some(server_ended) = state.server_ended.take() {
+            let _ = timeout(SERVER_ENDS_WITHIN, server_ended).await;
+        }
         state.tasks.shutdown().await;
         Ok(())
     }
@@ -256,7 +265,8 @@ impl CanServiceState {
     fn start_scan(&mut self, myself: &ActorRef<CanServiceMsg>) {
         if !self.scanning {
             self.scanning = true;
-            self.tasks.spawn(scan(myself.clone(), self.args.clone()));
+            let scan = scan(myself.clone(), self.args.clone());
+            self.tasks.spawn(scan);
         }
     }
 

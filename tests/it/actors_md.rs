@@ -48,6 +48,17 @@ fn the_longest_shutdown_is_the_one_described() {
     assert!(section("Shutdown").expect("a section on it").contains(&limit), "actors.md does not say {limit}");
 }
 
+#[test]
+fn every_file_that_is_named_exists() {
+    let names = ACTORS_MD.split('`').filter(|text| Path::new(text).extension().is_some_and(|e| e == "rs"));
+    let mut count = 0;
+    for name in names {
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(name).is_file(), "actors.md names {name}");
+        count += 1;
+    }
+    assert!(count > 5, "actors.md names {count} files");
+}
+
 /// From one heading of the second level to the next.
 fn section(name: &str) -> Option<&'static str> {
     let start = ACTORS_MD.find(&format!("\n## {name}\n"))? + 1;

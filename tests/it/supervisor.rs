@@ -12,7 +12,7 @@ use can_sync::node::events::{EventLog, NodeEvent};
 use can_sync::node::policy::ChildKind::{self, CanService, Http, Peers, Signal};
 use can_sync::node::policy::policy;
 use can_sync::node::restart::ExitKind;
-use can_sync::node::status::{ActorState, render};
+use can_sync::node::status::{ActorState, ActorStatus, render};
 use can_sync::node::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason, shutdown_limit, start};
 use futures::FutureExt;
 
@@ -80,6 +80,7 @@ async fn an_actor_that_is_done_is_let_go() {
     let gone = tree.wait_for(Signal, "let go", |c| c.state == ActorState::Stopped).await;
     assert_eq!((gone.restarts, gone.id, gone.last_error), (0, None, None));
     assert_eq!(tree.ping(Signal).await, Err(ServiceError::Down("SignalActor")));
+    assert!(tree.service(Signal).get().is_none());
     assert_eq!(tree.ping(Peers).await, Ok(1));
 }
 
@@ -205,6 +206,7 @@ async fn a_spent_budget_degrades_the_store_until_it_works_again() {
     let degraded = tree.wait_for(CanService, "degraded", |c| c.state == ActorState::Degraded).await;
     assert_eq!(degraded.last_error.as_deref(), Some("no such table"));
     assert_eq!(tree.ping(CanService).await, Err(ServiceError::Down("CanServiceActor")));
+    assert!(tree.service(CanService).get().is_none(), "nobody holds on to a dead incarnation");
     let why = "CanServiceActor failed more than 10 times in 60s, last: no such table".to_owned();
     assert_eq!(tree.degraded(), [(CanService, Some(why))]);
     assert_eq!(tree.ping(Peers).await, Ok(1), "the others go on");
@@ -393,6 +395,32 @@ async fn nothing_is_started_any_more_once_the_node_stops() {
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!((store.get().starts, peers.get().starts), starts);
     assert_eq!(root.get_children(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_under_way_and_a_pending_one_are_given_up_when_the_node_stops() {
+    let tree = Tree::start_with(&[Http, Peers, CanService], |kind, plan| match kind {
+        Peers => plan.get().start_takes = Duration::from_secs(2),
+        CanService => plan.get().fail_starts = u32::MAX,
+        Http | Signal | ChildKind::Peer => {}
+    })
+    .await;
+    tree.wait_for(Http, "running", |c| c.state == ActorState::Running).await;
+    tree.send(Http, FaultyMsg::Hang);
+    let pending = |c: &ActorStatus| c.restarts >= 1 && c.state == ActorState::Restarting;
+    tree.wait_for(CanService, "waiting for its next start", pending).await;
+    tree.shut_down(StopReason::Terminate);
+    let starts = tree.plan(CanService).get().starts;
+    // As if the back-off had ended just before the shutdown began.
+    for generation in 0..10 {
+        tree.root.send_message(RootMsg::Respawn { kind: CanService, generation }).unwrap();
+    }
+    let (peers, store) = (tree.service(Peers), tree.plan(CanService).clone());
+    // The hung one makes the shutdown last longer than the start would have taken.
+    let outcome = end_of(tree.outcome, shutdown_limit()).await;
+    assert_eq!(outcome, Outcome::Ordered { reason: StopReason::Terminate, killed: vec![Http] });
+    assert!(peers.get().is_none(), "it came to life in the middle of the shutdown");
+    assert_eq!(store.get().starts, starts);
 }
 
 #[tokio::test(start_paused = true)]

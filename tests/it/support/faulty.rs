@@ -44,6 +44,8 @@ pub(crate) struct PlanState {
     pub(crate) fail_starts: u32,
     /// How many of the next starts panic in `pre_start`.
     pub(crate) panic_starts: u32,
+    /// How long `pre_start` takes.
+    pub(crate) start_takes: std::time::Duration,
     /// How many of the next starts never come back from `pre_start`.
     pub(crate) hang_starts: u32,
     /// How many of the next starts fail in `post_start`, after the supervisor has the actor.
@@ -80,7 +82,7 @@ impl Actor for FaultyActor {
     type Arguments = Plan;
 
     async fn pre_start(&self, _: ActorRef<FaultyMsg>, plan: Plan) -> Result<(Plan, u32), ActorProcessingErr> {
-        let hangs = {
+        let (hangs, takes) = {
             let mut state = plan.get();
             state.starts += 1;
             if let Some(exit) = state.start_exit.clone() {
@@ -93,11 +95,12 @@ impl Actor for FaultyActor {
                 drop(state);
                 panic!("planned panic of the start");
             }
-            PlanState::take_one(&mut state.hang_starts)
+            (PlanState::take_one(&mut state.hang_starts), state.start_takes)
         };
         if hangs {
             std::future::pending::<()>().await;
         }
+        tokio::time::sleep(takes).await;
         let incarnation = plan.get().starts;
         Ok((plan, incarnation))
     }
