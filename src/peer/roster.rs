@@ -59,6 +59,8 @@ pub struct Known {
     pub last_error: Option<String>,
     /// Where it stands.
     pub link: Link,
+    /// Left alone until then, whoever dials.
+    pub held_until: Option<Instant>,
     /// Whether somebody named it to us: a ticket, a user, the address book, discovery.
     named: bool,
     attempts: u32,
@@ -104,6 +106,7 @@ impl Roster {
         }
         if fresh {
             known.attempts = 0;
+            known.held_until = None;
         }
         if let Link::Idle { dial_at } = &mut known.link
             && (fresh || dial_at.is_none())
@@ -121,6 +124,7 @@ impl Roster {
             last_error: None,
             link: Link::Idle { dial_at: None },
             named: false,
+            held_until: None,
             attempts: 0,
             turned_away: false,
         })
@@ -245,9 +249,16 @@ impl Roster {
         known.link = Link::Idle { dial_at: Some(now + wait) };
     }
 
+    /// Whether `id` is left alone at `now`.
+    #[must_use]
+    pub fn holds(&self, id: &EndpointId, now: Instant) -> bool {
+        self.peers.get(id).and_then(|known| known.held_until).is_some_and(|until| now < until)
+    }
+
     /// Leaves a peer alone until `until`.
     pub fn hold(&mut self, id: &EndpointId, until: Instant, why: String) {
         if let Some(known) = self.peers.get_mut(id) {
+            known.held_until = Some(until);
             known.last_error = Some(why);
             known.link = Link::Idle { dial_at: Some(until) };
         }
