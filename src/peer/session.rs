@@ -274,6 +274,8 @@ pub struct Session {
     loading: bool,
     /// Offered and not confirmed, with the number of offers.
     open_offers: HashMap<ContentHash, u32>,
+    /// Their sum: several versions of one asset may be on their way, and the peer counts each.
+    open_count: usize,
     /// Offers that the peer refused, until the next reconciliation.
     refused_there: HashSet<ContentHash>,
     /// Found by reconciling, not asked for yet.
@@ -332,6 +334,7 @@ impl Session {
             queue_overflowed: false,
             loading: false,
             open_offers: HashMap::new(),
+            open_count: 0,
             refused_there: HashSet::new(),
             to_ask: VecDeque::new(),
             asked: HashSet::new(),
@@ -442,6 +445,7 @@ impl Session {
     fn close_offer(&mut self, hash: &ContentHash) -> bool {
         let Some(offers) = self.open_offers.get_mut(hash) else { return false };
         *offers -= 1;
+        self.open_count -= 1;
         if *offers == 0 {
             self.open_offers.remove(hash);
         }
@@ -592,7 +596,7 @@ impl Session {
         let fresh: Vec<&AssetRecord> =
             entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
         let straight =
-            self.queue.is_empty() && !self.loading && fresh.len() + self.open_offers.len() <= OFFERS_OPEN_MAX;
+            self.queue.is_empty() && !self.loading && fresh.len() + self.open_count <= OFFERS_OPEN_MAX;
         if straight {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
             self.offer(&fresh, &[], out);
@@ -634,6 +638,7 @@ impl Session {
                 gone: std::mem::take(gone),
             })));
         };
+        self.open_count += records.len();
         for record in records {
             *self.open_offers.entry(record.hash).or_default() += 1;
             batch_bytes += 160 + record.meta.text_bytes();
@@ -738,7 +743,7 @@ impl Session {
 
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_offers.len()).min(LOAD_BATCH);
+        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_count).min(LOAD_BATCH);
         if !self.loading && room > 0 {
             let hashes: Vec<ContentHash> = if self.answers.is_empty() {
                 self.queue.drain(..self.queue.len().min(room)).collect()
