@@ -328,6 +328,13 @@ async fn catch_up(
     loop {
         let page = answered(args.store.feed(cursor, PAGE)).await?;
         if page.reset {
+            if cursor == 0 {
+                // There is nothing before the beginning; asking again at once would go on for ever.
+                return Err(StoreError::Io {
+                    action: "cannot read the store's changes".into(),
+                    reason: "it asks to begin anew although we did".into(),
+                });
+            }
             let _ = actor.send_message(CanServiceMsg::Reset);
             cursor = 0;
             continue;
