@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -111,8 +111,9 @@ pub struct CanServiceState {
     server_ended: Option<oneshot::Receiver<()>>,
     scanning: bool,
     failure: Option<StoreError>,
-    /// Whether anybody was told how the store is since this incarnation started.
-    health_told: bool,
+    /// Which incarnation of PeersActor was told last how the store is, and what: one that comes late or anew needs to
+    /// be told, too.
+    health_told: Option<(ActorId, Option<StoreError>)>,
 }
 
 /// The actor.
@@ -152,7 +153,7 @@ impl Actor for CanServiceActor {
             server_ended,
             scanning: false,
             failure: None,
-            health_told: false,
+            health_told: None,
         })
     }
 
@@ -240,19 +241,25 @@ impl CanServiceState {
         self.args.library.set_store_status(status);
         if let Some(error) = self.failure.take() {
             tracing::info!(was = %error, "the store works again");
-            self.health_told = false;
         }
-        if !self.health_told {
-            self.health_told = true;
-            self.tell(PeersMsg::StoreHealth(None));
-        }
+        self.tell_health();
     }
 
     fn on_store_failed(&mut self, error: StoreError) {
         if self.failure.as_ref() != Some(&error) {
             tracing::warn!(%error, "the store does not work; sync waits for it");
-            self.tell(PeersMsg::StoreHealth(Some(error.to_string())));
             self.failure = Some(error);
+        }
+        self.tell_health();
+    }
+
+    /// Tells how the store is, unless that is known.
+    fn tell_health(&mut self) {
+        let Some(peers) = self.args.peers.get() else { return };
+        let news = Some((peers.get_id(), self.failure.clone()));
+        if self.health_told != news {
+            self.tell(PeersMsg::StoreHealth(self.failure.as_ref().map(ToString::to_string)));
+            self.health_told = news;
         }
     }
 
