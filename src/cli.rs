@@ -1,6 +1,6 @@
 //! The command lines: one file per command, and what they share. The only place that prints.
 //!
-//! Results go to stdout, messages to stderr. Commands that need the daemon talk to its HTTP API ([`client`]); those that
+//! Results go to stdout, messages to stderr. Commands that need the daemon talk to its HTTP API (`client.rs`); those that
 //! concern assets then talk to the CAN Service that the daemon names.
 
 use std::ffi::OsString;

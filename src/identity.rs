@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use data_encoding::HEXLOWER;
+use diceware_wordlists::EFF_LONG_WORDLIST;
 use iroh::SecretKey;
 use rand::seq::IndexedRandom as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -189,17 +190,26 @@ pub fn read_secret(path: &Path) -> Result<Option<Zeroizing<String>>, IdentityErr
 /// # Errors
 /// If the file cannot be read or written, can be read by others, or holds something else.
 pub fn endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
-    let path = data_dir.join(KEY_FILE);
-    let Some(text) = read_secret(&path)? else {
-        let key = SecretKey::generate();
-        let text = Zeroizing::new(HEXLOWER.encode(&key.to_bytes()));
-        write_secret(&path, &text)?;
+    if let Some(key) = existing_endpoint_key(data_dir)? {
         return Ok(key);
-    };
+    }
+    let key = SecretKey::generate();
+    let text = Zeroizing::new(HEXLOWER.encode(&key.to_bytes()));
+    write_secret(&data_dir.join(KEY_FILE), &text)?;
+    Ok(key)
+}
+
+/// As [`endpoint_key`], without making one.
+///
+/// # Errors
+/// As there.
+pub fn existing_endpoint_key(data_dir: &Path) -> Result<Option<SecretKey>, IdentityError> {
+    let path = data_dir.join(KEY_FILE);
+    let Some(text) = read_secret(&path)? else { return Ok(None) };
     let malformed = || IdentityError::MalformedKey { path: path.clone() };
     let bytes = Zeroizing::new(HEXLOWER.decode(text.as_bytes()).map_err(|_| malformed())?);
     let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| malformed())?;
-    Ok(SecretKey::from_bytes(&bytes))
+    Ok(Some(SecretKey::from_bytes(&bytes)))
 }
 
 /// A passphrase and where it came from.
@@ -224,7 +234,24 @@ impl Passphrase {
         data_dir: &Path,
         allow_weak: bool,
     ) -> Result<Self, IdentityError> {
-        let kept = data_dir.join(PASSPHRASE_FILE);
+        if let Some(found) = Self::existing(configured, file, data_dir, allow_weak)? {
+            return Ok(found);
+        }
+        let generated = generate_passphrase();
+        write_secret(&data_dir.join(PASSPHRASE_FILE), &generated)?;
+        Ok(Self { secret: generated.as_str().into(), origin: PassphraseOrigin::Generated })
+    }
+
+    /// As [`Passphrase::load`], without making one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn existing(
+        configured: Option<&SecretString>,
+        file: Option<&Path>,
+        data_dir: &Path,
+        allow_weak: bool,
+    ) -> Result<Option<Self>, IdentityError> {
         let found = if let Some(secret) = configured {
             Some(Self { secret: secret.clone(), origin: PassphraseOrigin::Config })
         } else if let Some(path) = file {
@@ -236,16 +263,13 @@ impl Passphrase {
             let text = read_secret(path)?.ok_or_else(missing)?;
             Some(Self { secret: text.as_str().into(), origin: PassphraseOrigin::File })
         } else {
-            read_secret(&kept)?
+            read_secret(&data_dir.join(PASSPHRASE_FILE))?
                 .map(|text| Self { secret: text.as_str().into(), origin: PassphraseOrigin::DataDir })
         };
-        if let Some(passphrase) = found {
+        if let Some(passphrase) = &found {
             passphrase.check(allow_weak)?;
-            return Ok(passphrase);
         }
-        let generated = generate_passphrase();
-        write_secret(&kept, &generated)?;
-        Ok(Self { secret: generated.as_str().into(), origin: PassphraseOrigin::Generated })
+        Ok(found)
     }
 
     fn check(&self, allow_weak: bool) -> Result<(), IdentityError> {
@@ -270,9 +294,8 @@ impl Passphrase {
 /// Seven words of the EFF's long list, joined by hyphens.
 fn generate_passphrase() -> Zeroizing<String> {
     let mut rng = rand::rng();
-    let words: Vec<&str> = (0..PASSPHRASE_WORDS)
-        .filter_map(|_| eff_wordlist::large::LIST.choose(&mut rng).map(|(_, word)| *word))
-        .collect();
+    let words: Vec<&str> =
+        (0..PASSPHRASE_WORDS).filter_map(|_| EFF_LONG_WORDLIST.choose(&mut rng).copied()).collect();
     Zeroizing::new(words.join("-"))
 }
 
@@ -406,6 +429,16 @@ mod tests {
         assert_eq!(again.secret.expose_secret(), first.secret.expose_secret());
         let configured = load(dir.path(), Some("correct horse battery staple and more"), false).unwrap();
         assert_eq!(configured.origin, PassphraseOrigin::Config);
+    }
+
+    #[test]
+    fn every_word_of_a_passphrase_is_worth_what_is_counted_on() {
+        let words: std::collections::BTreeSet<_> = EFF_LONG_WORDLIST.into_iter().collect();
+        assert_eq!(words.len(), 7_776);
+        assert!(words.iter().all(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        assert!(words.iter().all(|word| word.len() >= 3));
+        let made: std::collections::BTreeSet<_> = (0..8).map(|_| generate_passphrase().to_string()).collect();
+        assert_eq!(made.len(), 8);
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Library {
         Summary { count: tree.len() as u64, fingerprint: tree.fingerprint(), assets, bytes }
     }
 
-    /// The contents whose records have these ids, and the ids that no record has any more.
+    /// The contents whose records have these ids, with the ids, and the ids that no record has any more.
     #[must_use]
     pub fn resolve(&self, rids: &[RecordId]) -> (Vec<(RecordId, ContentHash)>, Vec<RecordId>) {
         let tree = self.tree();

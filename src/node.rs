@@ -128,6 +128,7 @@ impl Node {
         let (_, outcome) = supervisor::start(args)
             .await
             .map_err(|e| StartError(format!("cannot start the supervisor: {e}")))?;
+        resources.started();
         Ok(Self { resources, root: cells.root, outcome, channels: seen_channels, tasks })
     }
 

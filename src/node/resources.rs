@@ -1,7 +1,7 @@
 //! What is made once at boot and outlives every actor: keys, store, endpoint, sockets.
 //!
-//! Sockets come first, so that a second start on the same ports changes nothing on disk; then the data directory's
-//! lock, so that two agents never share one.
+//! Sockets come first, then the reading of every secret, so that a start which cannot work changes nothing on disk;
+//! then the data directory's lock, so that two agents never share one.
 
 use std::fs::File;
 use std::io;
@@ -29,6 +29,9 @@ use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::feed::StoreServer;
 use crate::store::service::{self, ServiceSettings, key};
 
+const KEY_NEEDED: &str = "an external CAN Service needs its key: set sync_api_key or sync_api_key_file to what \
+                          can-service keeps in its data directory as 'sync_api_key'";
+
 /// Everything that is made once.
 pub(super) struct Resources {
     pub(super) api_listener: SharedListener,
@@ -48,6 +51,7 @@ pub(super) struct Resources {
     pub(super) bootstrap: Vec<EndpointAddr>,
     pub(super) partial_dir: PathBuf,
     pub(super) events: EventLog,
+    unshown: Unshown,
     /// Held for as long as the process lives.
     _lock: File,
 }
@@ -65,7 +69,12 @@ impl Resources {
             Some(_) => None,
         };
         let bootstrap = parse_bootstrap(&config.discovery.bootstrap)?;
+        std::net::UdpSocket::bind(config.bind_addr).map_err(|e| udp_failed(config.bind_addr, &e))?;
         let dir = DataDir::new(&config.data_dir);
+        {
+            let (config, dir) = (config.clone(), dir.clone());
+            blocking(move || Secrets::check(&config, &dir)).await?;
+        }
         let lock = lock(&dir)?;
 
         progress("stretching the passphrase");
@@ -73,6 +82,8 @@ impl Resources {
             let (config, dir) = (config.clone(), dir.clone());
             blocking(move || Secrets::load(&config, &dir)).await?
         };
+        let generated = secrets.passphrase_origin == PassphraseOrigin::Generated;
+        let unshown = Unshown(generated.then(|| dir.path().join(identity::PASSPHRASE_FILE)));
         progress("opening the store");
         let opened = OpenedStore::open(config, &dir, can_listener, secrets.sync_api_key).await?;
         let book = {
@@ -100,14 +111,32 @@ impl Resources {
             bootstrap,
             partial_dir: dir.partial(),
             events: EventLog::default(),
+            unshown,
             _lock: lock,
         })
+    }
+
+    /// The start has succeeded, and whoever started the node can see its passphrase.
+    pub(super) fn started(&mut self) {
+        self.unshown.0 = None;
     }
 
     /// Lets the embedded store finish what it was asked to do.
     pub(super) async fn close_store(&self) {
         if let Some(store) = &self.embedded {
             store.close().await;
+        }
+    }
+}
+
+/// A passphrase that was made by this start. If the start fails, nobody will see it: the next one makes another.
+struct Unshown(Option<PathBuf>);
+
+impl Drop for Unshown {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // A file that stays is shown by `can-sync passphrase`.
+            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -163,6 +192,22 @@ struct Secrets {
 }
 
 impl Secrets {
+    /// Finds whatever [`Secrets::load`] would stumble over, and makes nothing.
+    fn check(config: &Config, dir: &DataDir) -> Result<(), StartError> {
+        let sentence = |e: identity::IdentityError| StartError::new(e.to_string());
+        Passphrase::existing(
+            config.sync_passphrase.as_ref(),
+            config.sync_passphrase_file.as_deref(),
+            dir.path(),
+            config.allow_weak_passphrase,
+        )
+        .map_err(sentence)?;
+        identity::existing_endpoint_key(dir.path()).map_err(sentence)?;
+        Self::sync_api_key(config, dir, key::read_if_there)?;
+        Self::api_token(config)?;
+        Ok(())
+    }
+
     fn load(config: &Config, dir: &DataDir) -> Result<Self, StartError> {
         let sentence = |e: identity::IdentityError| StartError::new(e.to_string());
         let passphrase = Passphrase::load(
@@ -173,25 +218,9 @@ impl Secrets {
         )
         .map_err(sentence)?;
         let endpoint_key = identity::endpoint_key(dir.path()).map_err(sentence)?;
-        let sync_api_key = match (&config.sync_api_key, &config.sync_api_key_file) {
-            (Some(key), _) => Some(key.clone()),
-            (None, Some(path)) => Some(key::read(path).map_err(|e| StartError::new(e.to_string()))?),
-            (None, None) if config.can_service_url.is_none() => {
-                let path = dir.path().join(key::FILE_NAME);
-                let (key, _) = key::read_or_generate(&path).map_err(|e| StartError::new(e.to_string()))?;
-                Some(key)
-            }
-            (None, None) => None,
-        };
-        let api_token = match &config.api_token_file {
-            None => None,
-            Some(path) => {
-                let missing =
-                    || StartError::new(format!("api_token_file '{}' does not exist", path.display()));
-                let token = identity::read_secret(path).map_err(sentence)?.ok_or_else(missing)?;
-                Some(token.as_str().into())
-            }
-        };
+        let read_or_generate = |path: &Path| key::read_or_generate(path).map(|(key, _)| Some(key));
+        let sync_api_key = Self::sync_api_key(config, dir, read_or_generate)?;
+        let api_token = Self::api_token(config)?;
         Ok(Self {
             endpoint_key,
             keys: NetworkKeys::derive(&passphrase.secret),
@@ -199,6 +228,30 @@ impl Secrets {
             sync_api_key,
             api_token,
         })
+    }
+
+    /// The key from the settings; for an embedded store without any, what `own` makes of the data directory's.
+    fn sync_api_key(
+        config: &Config,
+        dir: &DataDir,
+        own: impl FnOnce(&Path) -> Result<Option<SecretString>, key::KeyError>,
+    ) -> Result<Option<SecretString>, StartError> {
+        let sentence = |e: key::KeyError| StartError::new(e.to_string());
+        match (&config.sync_api_key, &config.sync_api_key_file) {
+            (Some(key), _) => Ok(Some(key.clone())),
+            (None, Some(path)) => key::read(path).map(Some).map_err(sentence),
+            (None, None) if config.can_service_url.is_none() => {
+                own(&dir.path().join(key::FILE_NAME)).map_err(sentence)
+            }
+            (None, None) => Err(StartError::new(KEY_NEEDED)),
+        }
+    }
+
+    fn api_token(config: &Config) -> Result<Option<SecretString>, StartError> {
+        let Some(path) = &config.api_token_file else { return Ok(None) };
+        let missing = || StartError::new(format!("api_token_file '{}' does not exist", path.display()));
+        let token = identity::read_secret(path).map_err(|e| StartError::new(e.to_string()))?;
+        Ok(Some(token.ok_or_else(missing)?.as_str().into()))
     }
 }
 
@@ -224,10 +277,7 @@ impl OpenedStore {
                 Ok(Self { store: Arc::new(store), url, server: None, embedded: None })
             }
             (None, Some(listener), Some(key)) => Self::embedded(config, dir, listener, key).await,
-            (_, _, None) | (None, None, _) => Err(StartError::new(
-                "an external CAN Service needs its key: set sync_api_key or sync_api_key_file to what \
-                 can-service keeps in its data directory as 'sync_api_key'",
-            )),
+            (_, _, None) | (None, None, _) => Err(StartError::new(KEY_NEEDED)),
         }
     }
 
@@ -243,7 +293,6 @@ impl OpenedStore {
         let addr = listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
         let settings = ServiceSettings {
             allowed_hosts: config.allowed_hosts.clone(),
-            hosts_setting: "allowed_hosts",
             ..ServiceSettings::new(key, addr)
         };
         let router = service::router(store.clone(), settings);
@@ -293,15 +342,17 @@ async fn open_endpoint(
         },
         None => bind(wanted).await,
     };
-    let endpoint = bound.map_err(|e| {
-        StartError::new(format!("cannot open the UDP socket {wanted}: {e}; set bind_addr to a free address"))
-    })?;
+    let endpoint = bound.map_err(|e| udp_failed(wanted, &e))?;
     let port =
         endpoint.bound_sockets().into_iter().find(|a| a.is_ipv4() == wanted.is_ipv4()).map(|a| a.port());
     if let Some(Err(error)) = port.map(|port| book.set_last_port(port)) {
         tracing::warn!(%error, "the UDP port is not remembered for the next start");
     }
     Ok(endpoint)
+}
+
+fn udp_failed(addr: SocketAddr, cause: &dyn std::fmt::Display) -> StartError {
+    StartError::new(format!("cannot open the UDP socket {addr}: {cause}; set bind_addr to a free address"))
 }
 
 /// Peers to try first: endpoint ids or tickets.

@@ -62,6 +62,8 @@ pub struct Known {
     /// Whether somebody named it to us: a ticket, a user, the address book, discovery.
     named: bool,
     attempts: u32,
+    /// Whether the last connection that it dialled was turned away in favour of the one that there was.
+    turned_away: bool,
 }
 
 impl Known {
@@ -120,6 +122,7 @@ impl Roster {
             link: Link::Idle { dial_at: None },
             named: false,
             attempts: 0,
+            turned_away: false,
         })
     }
 
@@ -190,18 +193,21 @@ impl Roster {
     }
 
     /// There is a new connection with `id`: whether to keep it. If so and there was one before, that one is to be
-    /// closed. Of two that were dialled at once, both ends keep the one dialled by the smaller id.
+    /// closed. Of two that were dialled at once, both ends keep the one dialled by the smaller id. A peer that dials
+    /// again after it was turned away does not have the other one: it was started anew, and ours leads nowhere.
     pub fn connected(&mut self, id: EndpointId, dialed_here: bool, now: Instant) -> bool {
         let own_id = self.own_id;
         let known = self.entry(id);
         let keep = match known.link {
             Link::Idle { .. } | Link::Dialing => true,
             Link::Connected { since, dialed_here: old } => {
-                let at_once = old != dialed_here && now.duration_since(since) < AT_ONCE;
+                let insists = known.turned_away && !dialed_here;
+                let at_once = old != dialed_here && now.duration_since(since) < AT_ONCE && !insists;
                 let ours_wins = own_id.as_bytes() < id.as_bytes();
                 !at_once || dialed_here == ours_wins
             }
         };
+        known.turned_away = !keep && !dialed_here;
         if keep {
             known.link = Link::Connected { since: now, dialed_here };
         }
@@ -306,6 +312,18 @@ mod tests {
         assert!(roster.connected(large, true, now));
         assert!(roster.connected(large, false, now + AT_ONCE), "it dials because it no longer has ours");
         assert!(roster.connected(large, false, now + AT_ONCE), "and once more the same way");
+    }
+
+    #[test]
+    fn a_peer_that_was_started_anew_at_once_is_let_in_when_it_insists() {
+        let (small, large) = ids();
+        let now = Instant::now();
+        let mut roster = Roster::new(small, limits(16));
+        assert!(roster.connected(large, true, now));
+        assert!(!roster.connected(large, false, now), "perhaps both dialled at once");
+        assert!(roster.connected(large, false, now + AT_ONCE / 2), "no, it has no connection");
+        assert!(roster.connected(large, true, now + AT_ONCE / 2), "and what is dialled now is judged afresh");
+        assert!(!roster.connected(large, false, now + AT_ONCE / 2));
     }
 
     #[test]

@@ -110,10 +110,11 @@ pub struct CanServiceState {
     closing: CancellationToken,
     server_ended: Option<oneshot::Receiver<()>>,
     scanning: bool,
+    /// The store was replaced during a scan, which therefore does not count.
+    scan_again: bool,
     failure: Option<StoreError>,
-    /// Which incarnation of PeersActor was told last how the store is, and what: one that comes late or anew needs to
-    /// be told, too.
-    health_told: Option<(ActorId, Option<StoreError>)>,
+    /// The incarnation of PeersActor that knows how the store is.
+    told: Option<ActorId>,
 }
 
 /// The actor.
@@ -153,7 +154,8 @@ impl Actor for CanServiceActor {
             server_ended,
             scanning: false,
             failure: None,
-            health_told: None,
+            told: None,
+            scan_again: false,
         })
     }
 
@@ -174,7 +176,9 @@ impl Actor for CanServiceActor {
             CanServiceMsg::Reset => state.on_reset(&myself),
             CanServiceMsg::Vanished(hashes) => {
                 state.scanning = false;
-                if !hashes.is_empty() {
+                if std::mem::take(&mut state.scan_again) {
+                    state.start_scan(&myself);
+                } else if !hashes.is_empty() {
                     tracing::warn!(records = hashes.len(), "the store no longer has records that it had");
                     state.args.library.remove(&hashes);
                 }
@@ -186,7 +190,9 @@ impl Actor for CanServiceActor {
                 return Err(ActorExit::Transient(format!("a task of the store's follower: {why}")).into());
             }
             CanServiceMsg::ScanDue => {
-                state.start_scan(&myself);
+                if !state.scanning {
+                    state.start_scan(&myself);
+                }
                 myself.send_after(state.args.full_scan_interval, || CanServiceMsg::ScanDue);
             }
             CanServiceMsg::GetHealth { reply } => {
@@ -241,6 +247,7 @@ impl CanServiceState {
         self.args.library.set_store_status(status);
         if let Some(error) = self.failure.take() {
             tracing::info!(was = %error, "the store works again");
+            self.told = None;
         }
         self.tell_health();
     }
@@ -249,17 +256,17 @@ impl CanServiceState {
         if self.failure.as_ref() != Some(&error) {
             tracing::warn!(%error, "the store does not work; sync waits for it");
             self.failure = Some(error);
+            self.told = None;
         }
         self.tell_health();
     }
 
-    /// Tells how the store is, unless that is known.
+    /// Tells PeersActor how the store is, unless this incarnation of it knows. Asked again with every look at the store.
     fn tell_health(&mut self) {
         let Some(peers) = self.args.peers.get() else { return };
-        let news = Some((peers.get_id(), self.failure.clone()));
-        if self.health_told != news {
-            self.tell(PeersMsg::StoreHealth(self.failure.as_ref().map(ToString::to_string)));
-            self.health_told = news;
+        let health = PeersMsg::StoreHealth(self.failure.as_ref().map(ToString::to_string));
+        if self.told != Some(peers.get_id()) && peers.send_message(health).is_ok() {
+            self.told = Some(peers.get_id());
         }
     }
 
@@ -270,7 +277,9 @@ impl CanServiceState {
     }
 
     fn start_scan(&mut self, myself: &ActorRef<CanServiceMsg>) {
-        if !self.scanning {
+        if self.scanning {
+            self.scan_again = true;
+        } else {
             self.scanning = true;
             let scan = scan(myself.clone(), self.args.clone());
             self.tasks.spawn(scan);
@@ -334,14 +343,13 @@ async fn catch_up(
 ) -> Result<(), StoreError> {
     loop {
         let page = answered(args.store.feed(cursor, PAGE)).await?;
+        if page.reset && cursor == 0 {
+            return Err(StoreError::Io {
+                action: "cannot follow the store's feed".into(),
+                reason: "it wants to be read from the start, and refuses the start".into(),
+            });
+        }
         if page.reset {
-            if cursor == 0 {
-                // There is nothing before the beginning; asking again at once would go on for ever.
-                return Err(StoreError::Io {
-                    action: "cannot read the store's changes".into(),
-                    reason: "it asks to begin anew although we did".into(),
-                });
-            }
             let _ = actor.send_message(CanServiceMsg::Reset);
             cursor = 0;
             continue;

@@ -283,7 +283,7 @@ async fn a_store_that_only_ever_says_reset_is_a_store_that_fails() {
     let asked = store.script().asked.len();
     assert!((10..60).contains(&asked), "asked {asked} times in a minute");
     let [Some(why)] = &t.health()[..] else { panic!("{:?}", t.health()) };
-    assert!(why.contains("begin anew"), "{why}");
+    assert!(why.contains("refuses the start"), "{why}");
     store.set_mood(Mood::Well);
     store.put(&record(1));
     t.caught_up(1).await;

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod command;
+pub(crate) mod daemon;
 pub(crate) mod embedded;
 pub(crate) mod fake_daemon;
 pub(crate) mod faulty;

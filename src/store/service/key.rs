@@ -66,16 +66,27 @@ pub fn read(path: &Path) -> Result<SecretString, KeyError> {
     parse(&text, &path.display().to_string())
 }
 
+/// Reads the key in `path`; `None` if there is no such file.
+///
+/// # Errors
+/// It cannot be read, is no key, or others can read it.
+pub fn read_if_there(path: &Path) -> Result<Option<SecretString>, KeyError> {
+    match path.metadata() {
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => Err(KeyError::Exposed(path.to_owned())),
+        Ok(_) => read(path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(KeyError::Io { action: "read", path: path.to_owned(), source }),
+    }
+}
+
 /// Reads the key in `path`, or generates one there, readable by its owner alone. Says whether it is new.
 ///
 /// # Errors
 /// It cannot be read or created, is no key, or others can read it.
 pub fn read_or_generate(path: &Path) -> Result<(SecretString, bool), KeyError> {
-    match path.metadata() {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => Err(KeyError::Exposed(path.to_owned())),
-        Ok(_) => Ok((read(path)?, false)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((generate(path)?, true)),
-        Err(source) => Err(KeyError::Io { action: "read", path: path.to_owned(), source }),
+    match read_if_there(path)? {
+        Some(key) => Ok((key, false)),
+        None => Ok((generate(path)?, true)),
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -89,7 +90,13 @@ pub(crate) struct Following {
 impl User {
     /// Starts a command that goes on.
     pub(crate) fn follow(&self, args: &[&str]) -> Following {
+        self.follow_with(args, &[])
+    }
+
+    /// As [`User::follow`], with further environment variables.
+    pub(crate) fn follow_with(&self, args: &[&str], env: &[(&str, &str)]) -> Following {
         let mut command = self.command(args);
+        command.envs(env.iter().copied());
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -105,6 +112,23 @@ impl Following {
     /// The next line.
     pub(crate) fn line(&mut self) -> String {
         self.lines.recv_timeout(LIMIT).expect("another line in time")
+    }
+
+    /// All further lines, up to its end.
+    pub(crate) fn rest(&mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(line) => rest.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return rest,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the output does not end: {rest:?}"),
+            }
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
     }
 
     /// Waits for the end, and returns the exit code.

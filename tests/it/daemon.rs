@@ -1,0 +1,7 @@
+//! `can-sync serve` and `can-sync demo` from outside: starting, refusing to start, signals, and two of them together.
+
+mod demo;
+mod pair;
+mod refusals;
+mod signals;
+mod start;

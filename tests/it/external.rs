@@ -1,0 +1,237 @@
+//! Agents in front of `can-service` processes: the same mirror, with the stores elsewhere.
+
+use can_sync::store::service::BASE_PATH;
+use reqwest::multipart::{Form, Part};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use crate::support::daemon::{Daemon, list, yaml};
+use crate::support::nodes::{PASSPHRASE, eventually};
+use crate::support::service::{KEY, ServiceProcess, client};
+
+/// A store with its agent.
+struct Side {
+    dir: TempDir,
+    service: Option<ServiceProcess>,
+    /// Where the store is, across its restarts.
+    addr: String,
+    agent: Daemon,
+}
+
+fn config(addr: &str, key: &str) -> String {
+    yaml(&format!("sync_passphrase: {PASSPHRASE}\ncan_service_url: http://{addr}\nsync_api_key: {key}"))
+}
+
+impl Side {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let service = ServiceProcess::start(dir.path(), "127.0.0.1:0");
+        let addr = service.addr.to_string();
+        let agent = Daemon::start(&config(&addr, KEY));
+        Self { dir, service: Some(service), addr, agent }
+    }
+
+    /// kill -9.
+    fn kill_service(&mut self) {
+        self.service = None;
+    }
+
+    fn start_service(&mut self) {
+        self.service = Some(ServiceProcess::start(self.dir.path(), &self.addr));
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{BASE_PATH}{path}", self.addr)
+    }
+
+    async fn ingest(&self, seed: usize, len: usize) -> String {
+        let mut content = vec![0; len];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut content);
+        let form = Form::new()
+            .text("tags", "b,a")
+            .text("description", format!("number {seed}"))
+            .part("file", Part::bytes(content).file_name("file.bin"));
+        let answer = client().post(self.url("/ingest")).multipart(form).send().await.expect("an answer");
+        assert_eq!(answer.status(), 201);
+        let answer: Value = answer.json().await.expect("JSON");
+        answer["data"]["hash"].as_str().expect("a hash").to_owned()
+    }
+
+    async fn assets(&self) -> Vec<Value> {
+        list(&client(), &self.url("")).await
+    }
+
+    async fn meta(&self, hash: &str) -> Value {
+        let answer = client().get(self.url(&format!("/asset/{hash}/meta"))).send().await.expect("an answer");
+        answer.json::<Value>().await.expect("JSON")["data"].take()
+    }
+
+    async fn has(&self, count: usize) {
+        eventually("everything is there", async || {
+            let n = self.assets().await.len();
+            (n == count).then_some(()).ok_or_else(|| format!("{n} of {count}; {}", self.agent.stderr()))
+        })
+        .await;
+    }
+
+    async fn status(&self) -> Value {
+        self.agent.get("/status").await
+    }
+
+    /// Waits until the agent says that its store is away, and why.
+    async fn paused(&self) {
+        let status = eventually("paused", async || {
+            let status = self.status().await;
+            (status["sync"]["state"] == "paused").then_some(status.clone()).ok_or_else(|| status.to_string())
+        })
+        .await;
+        let reason = status["sync"]["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(&self.addr), "which store: {status}");
+        assert_eq!(status["store"]["healthy"], false, "{status}");
+        let ran = self.agent.run(&["status"]);
+        assert_eq!(ran.code, 4, "degraded: {}", ran.text());
+        let ready = client().get(self.agent.url("/readyz")).send().await.expect("an answer");
+        assert_eq!(ready.status(), 503);
+        let alive = client().get(self.agent.url("/healthz")).send().await.expect("an answer");
+        assert_eq!(alive.status(), 200);
+    }
+}
+
+/// Both hold the same, and every content is what its name says.
+async fn assert_same(a: &Side, b: &Side, count: usize) {
+    tokio::join!(a.agent.wait_in_sync(), b.agent.wait_in_sync());
+    let (of_a, of_b) = (a.assets().await, b.assets().await);
+    assert_eq!(of_a.len(), count);
+    assert_eq!(of_a, of_b);
+    for asset in &of_a {
+        let hash = asset["hash"].as_str().expect("a hash");
+        for side in [a, b] {
+            let content = client().get(side.url(&format!("/asset/{hash}"))).send().await.expect("an answer");
+            let content = content.bytes().await.expect("a body");
+            assert_eq!(data_encoding::HEXLOWER.encode(&Sha256::digest(&content)), hash);
+        }
+    }
+}
+
+const SIZES: [usize; 8] = [0, 1, 700, 20_000, 65_536, 65_537, 400_000, 2_000_000];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_services_are_mirrored_and_stay_so() {
+    let (a, b) = (Side::start(), Side::start());
+    let mut count = 0;
+    for seed in 0..40 {
+        let side = if seed % 2 == 0 { &a } else { &b };
+        // Everyone has the same empty content.
+        count += usize::from(SIZES[seed % 8] > 0 || seed == 0);
+        if SIZES[seed % 8] > 0 || seed == 0 {
+            side.ingest(seed, SIZES[seed % 8]).await;
+        }
+    }
+    b.agent.dial(&a.agent).await;
+    a.has(count).await;
+    b.has(count).await;
+    assert_same(&a, &b, count).await;
+    assert_eq!(a.status().await["store"]["mode"], "external");
+
+    let hash = a.ingest(1_000, 64).await;
+    b.has(count + 1).await;
+    let edit = json!({ "tags": ["new"], "description": null });
+    let answer = client().patch(b.url(&format!("/asset/{hash}/meta"))).json(&edit).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    eventually("the edit comes back", async || {
+        let meta = a.meta(&hash).await;
+        let there = meta["tags"] == json!(["new"]) && meta["description"] == json!(null);
+        there.then_some(()).ok_or_else(|| meta.to_string())
+    })
+    .await;
+    assert_same(&a, &b, count + 1).await;
+    for side in [&a, &b] {
+        assert!(!side.agent.data_dir().join("store").exists(), "nothing is kept twice");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_killed_costs_delay_and_nothing_else() {
+    let (mut a, mut b) = (Side::start(), Side::start());
+    let mut count = 0;
+    for seed in 0..60 {
+        a.ingest(seed, SIZES[1 + seed % 7]).await;
+        count += 1;
+    }
+    b.agent.dial(&a.agent).await;
+    // The receiver's store, in the middle of the transfer.
+    eventually("some have arrived", async || {
+        let n = b.assets().await.len();
+        (n > 0).then_some(()).ok_or_else(|| n.to_string())
+    })
+    .await;
+    b.kill_service();
+    b.paused().await;
+    for seed in 60..70 {
+        a.ingest(seed, 10_000).await;
+        count += 1;
+    }
+    b.start_service();
+    b.has(count).await;
+
+    // The sender's, while the other side goes on.
+    a.kill_service();
+    a.paused().await;
+    for seed in 70..80 {
+        b.ingest(seed, 10_000).await;
+        count += 1;
+    }
+    a.start_service();
+    a.has(count).await;
+    assert_same(&a, &b, count).await;
+    eventually("no longer paused", async || {
+        let status = b.status().await;
+        (status["sync"]["state"] == "in_sync" && status["store"]["healthy"] == true)
+            .then_some(())
+            .ok_or_else(|| status.to_string())
+    })
+    .await;
+    for side in [&a, &b] {
+        assert_eq!(std::fs::read_dir(side.agent.data_dir().join("partial")).unwrap().count(), 0);
+        let tree = side.agent.get("/actors").await;
+        for child in tree["children"].as_array().unwrap() {
+            assert_eq!(child["restarts"], 0, "nobody crashed over it: {tree}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_is_said_and_mended_by_the_right_one() {
+    let a = Side::start();
+    a.ingest(1, 5_000).await;
+    let wrong = Daemon::start(&config(&a.addr, "not-the-key"));
+    // The store itself is well; it is the agent that it does not let in.
+    let status = eventually("paused", async || {
+        let status = wrong.get("/status").await;
+        (status["sync"]["state"] == "paused"
+            && status["sync"]["reason"].as_str().is_some_and(|r| r.contains("key")))
+        .then_some(status.clone())
+        .ok_or_else(|| status.to_string())
+    })
+    .await;
+    let reason = status["sync"]["reason"].as_str().unwrap();
+    assert!(reason.contains("sync_api_key") && reason.contains(&a.addr), "{reason}");
+    eventually("the log", async || {
+        let log = wrong.stderr();
+        let told = log.lines().any(|line| line.contains("WARN") && line.contains("sync_api_key"));
+        told.then_some(()).ok_or(log)
+    })
+    .await;
+    let ran = wrong.run(&["status"]);
+    assert_eq!(ran.code, 4);
+    assert!(ran.stderr.contains("sync_api_key"), "{}", ran.stderr);
+    assert!(!wrong.stderr().contains("not-the-key") && !reason.contains("not-the-key"), "keys are secret");
+
+    let b = Side::start();
+    let user = wrong.into_user();
+    user.write("config.yaml", config(&a.addr, KEY));
+    let right = Daemon::start_as(user);
+    right.dial(&b.agent).await;
+    b.has(1).await;
+}
