@@ -5,6 +5,7 @@ mod agent_api;
 mod can_http_conformance;
 mod can_http_faults;
 mod can_service;
+mod can_service_actor;
 mod cli;
 mod daemon;
 mod external;

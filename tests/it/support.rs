@@ -8,6 +8,7 @@ pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
 pub(crate) mod nodes;
 pub(crate) mod probe;
+pub(crate) mod scripted;
 pub(crate) mod service;
 pub(crate) mod store;
 pub(crate) mod tree;

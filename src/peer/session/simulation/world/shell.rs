@@ -1,0 +1,388 @@
+//! What the actors and their tasks do around the sessions: the feed, PeersActor's scheduler, streams, the store's answers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{At, Channel, Event, KEYS, LIBRARY, MS, News, PeersNews, SECOND, World};
+use crate::library::Library;
+use crate::peer::establish::{summary_from_wire, summary_to_wire};
+use crate::peer::session::{Effect, Input, Session, SessionSettings, Summary, Verdict, judge};
+use crate::peer::wire::{FRAME_BYTES_MAX, decode_frame, encode};
+use crate::proto::{Frame, Offer, Ping, Pong, Want, frame};
+use crate::reconcile::engine::{Initiator, Limits, Responder};
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::Outcome;
+use crate::transfer::schedule::{Decision, Failure, SessionId};
+
+/// Reconciliations that a peer may have open at once; one more would cost the connection.
+const RECONCILIATIONS_MAX: usize = 4;
+
+impl World {
+    // ---- What CanServiceActor and PeersActor do ------------------------------------------------------------------
+
+    pub(super) fn on_feed(&mut self, agent: usize) {
+        if self.now < self.agents[agent].store_down_until {
+            return self.put(self.now + SECOND, Event::Feed(agent));
+        }
+        let limit = 1 + self.dice.index(20);
+        let (changed, more) = self.agents[agent].follow(limit);
+        if !changed.is_empty() {
+            self.tell_peers(agent, PeersNews::Changed(changed.into()));
+        }
+        if more {
+            self.later(Event::Feed(agent));
+        }
+    }
+
+    fn tell_peers(&mut self, agent: usize, news: PeersNews) {
+        self.in_order(Channel::PeersActor(agent), Event::Peers(agent, news));
+    }
+
+    pub(super) fn on_peers(&mut self, agent: usize, news: PeersNews) {
+        let decisions = match news {
+            PeersNews::Changed(entries) => {
+                let ends: Vec<At> =
+                    self.ends().filter(|at| self.links[at.link].agents[at.end] == agent).collect();
+                for at in ends {
+                    let news = News::Changed(Arc::clone(&entries));
+                    self.in_order(Channel::PeerActor(at), Event::Side(at, news));
+                }
+                return;
+            }
+            PeersNews::Wanted(id, records) => {
+                if self.end_of(agent, id).is_none() {
+                    return;
+                }
+                self.agents[agent].scheduler.announce(id, records)
+            }
+            PeersNews::Finished(id, results) => {
+                if results.iter().any(|(_, result)| matches!(result, Err(Failure::Store(_)))) {
+                    self.put(self.now + 3 * SECOND, Event::Resume(agent));
+                }
+                self.agents[agent].scheduler.finished(id, results)
+            }
+        };
+        self.carry_out(agent, decisions);
+    }
+
+    fn end_of(&self, agent: usize, id: SessionId) -> Option<At> {
+        self.ends().find(|at| {
+            let side = self.links[at.link].sides.as_ref().map(|sides| &sides[at.end]);
+            side.is_some_and(|side| side.agent == agent && side.id == id)
+        })
+    }
+
+    pub(super) fn carry_out(&mut self, agent: usize, decisions: Vec<Decision>) {
+        for decision in decisions {
+            let (id, news) = match decision {
+                Decision::Fetch { session, request, records } => (session, News::Fetch(request, records)),
+                Decision::Settled { session, hashes } => (session, News::Input(Input::Settled(hashes))),
+                Decision::Failed { session, hash, reason } => {
+                    (session, News::Input(Input::Failed(vec![(hash, reason)])))
+                }
+            };
+            if let Some(at) = self.end_of(agent, id) {
+                self.in_order(Channel::PeerActor(at), Event::Side(at, news));
+            }
+        }
+    }
+
+    // ---- What a PeerActor and its tasks do -----------------------------------------------------------------------
+
+    pub(super) fn on_news(&mut self, at: At, news: News) {
+        match news {
+            News::Greet => {
+                let ours = self.library_of(at).summary();
+                self.send(at, News::Greeted(ours));
+            }
+            News::Greeted(theirs) => {
+                let ours = self.library_of(at).summary();
+                self.send(at, News::Met { ours: theirs, theirs: ours });
+                self.begin(at, ours, theirs);
+            }
+            News::Met { ours, theirs } => self.begin(at, ours, theirs),
+            News::Frame(bytes) => self.on_frame(at, bytes),
+            News::Changed(entries) => match self.side(at) {
+                Some(side) if side.session.is_none() => side.early.push(entries),
+                _ => self.step(at, Input::StoreChanged(entries)),
+            },
+            News::Fetch(request, records) => {
+                let Some(side) = self.side(at).filter(|side| side.session.is_some()) else { return };
+                side.expected.insert(request, records.clone());
+                self.step(at, Input::Fetch { request, records });
+            }
+            News::Input(input) => self.step(at, input),
+            News::Perform(effect) => self.on_perform(at, effect),
+            News::Summary { nonce, answer, seq, until } => self.on_summary(at, nonce, answer, seq, until),
+            News::ToResponder(id, message) => self.on_to_responder(at, id, message),
+            News::ToInitiator(id, message) => self.on_to_initiator(at, id, &message),
+            News::ReconEnds(id, result) => {
+                let Some(side) = self.side(at) else { return };
+                side.responders.remove(&id);
+                self.step(at, Input::ReconEnded { opened_here: false, result });
+            }
+            News::Content { request, items, broken } => self.on_content(at, request, items, broken),
+            News::Received(results) => {
+                let Some((agent, id)) = self.side(at).map(|side| (side.agent, side.id)) else { return };
+                self.tell_peers(agent, PeersNews::Finished(id, results));
+            }
+            News::Tick => {
+                self.step(at, Input::Tick);
+                self.put(self.now + SECOND, Event::Side(at, News::Tick));
+            }
+        }
+    }
+
+    fn library_of(&self, at: At) -> Arc<Library> {
+        Arc::clone(&self.agents[self.links[at.link].agents[at.end]].library)
+    }
+
+    fn send(&mut self, from: At, news: News) {
+        let to = from.other();
+        self.in_order(Channel::Control(to), Event::Side(to, news));
+    }
+
+    fn begin(&mut self, at: At, ours: Summary, theirs: Summary) {
+        let settings = SessionSettings {
+            library: LIBRARY,
+            record_key: KEYS.record().clone(),
+            dialer: at.end == 0,
+            probe_after: Duration::from_secs(15),
+        };
+        let (session, effects) = Session::new(settings, ours, theirs, self.instant());
+        let Some(side) = self.side(at) else { return };
+        side.session = Some(session);
+        let early = std::mem::take(&mut side.early);
+        self.perform(at, effects);
+        for entries in early {
+            self.step(at, Input::StoreChanged(entries));
+        }
+        let first_tick = self.now + self.dice.below(SECOND);
+        self.put(first_tick, Event::Side(at, News::Tick));
+    }
+
+    pub(super) fn step(&mut self, at: At, input: Input) {
+        let now = self.instant();
+        let Some(session) = self.side(at).and_then(|side| side.session.as_mut()) else { return };
+        let effects = session.handle(input, now);
+        self.perform(at, effects);
+    }
+
+    fn perform(&mut self, at: At, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send(kind) => {
+                    self.said += 1;
+                    if let frame::Kind::Offer(offer) = &kind {
+                        self.count_echoes(at, offer);
+                    }
+                    self.send_frame(at, kind);
+                }
+                Effect::Judge(_) | Effect::Apply(_) | Effect::Load(_) | Effect::Serve(_) => {
+                    self.later(Event::Side(at, News::Perform(effect)));
+                }
+                Effect::Resolve(rids) => {
+                    let (found, gone) = self.library_of(at).resolve(&rids);
+                    self.step(at, Input::Resolved { found, gone });
+                }
+                Effect::Announce(records) => {
+                    let Some((agent, id)) = self.side(at).map(|side| (side.agent, side.id)) else { return };
+                    self.tell_peers(agent, PeersNews::Wanted(id, records));
+                }
+                Effect::SendSummary { nonce, answer } => {
+                    let agent = self.links[at.link].agents[at.end];
+                    let (seq, until) = (self.agents[agent].seq(), self.now + 2 * SECOND);
+                    self.later(Event::Side(at, News::Summary { nonce, answer, seq, until }));
+                }
+                Effect::Reconcile => {
+                    self.said += 1;
+                    let id = self.number();
+                    let snapshot = self.library_of(at).snapshot();
+                    let (initiator, first) = Initiator::new(snapshot, Limits::default());
+                    let Some(side) = self.side(at) else { return };
+                    side.initiators.insert(id, initiator);
+                    self.later(Event::Side(at.other(), News::ToResponder(id, first)));
+                }
+                Effect::CancelServe(_) => panic!("nothing stalls here, so nothing is cancelled"),
+                Effect::Close { code, reason } => panic!("{at:?} closes an honest peer: {code} {reason}"),
+            }
+        }
+    }
+
+    fn count_echoes(&mut self, at: At, offer: &Offer) {
+        for digest in digests(offer) {
+            self.offers += 1;
+            self.echoes += u64::from(self.side(at).is_some_and(|side| side.heard.contains(&digest)));
+        }
+    }
+
+    fn send_frame(&mut self, at: At, kind: frame::Kind) {
+        let bytes = encode(&Frame { kind: Some(kind) });
+        assert!(bytes.len() - 4 <= FRAME_BYTES_MAX, "a frame of {} bytes", bytes.len());
+        self.send(at, News::Frame(bytes.slice(4..)));
+    }
+
+    fn on_frame(&mut self, at: At, bytes: Bytes) {
+        let kind = decode_frame(bytes).expect("an honest peer's frame");
+        let (answer, nonce, summaries) = match kind {
+            frame::Kind::Ping(Ping { nonce, libraries, .. }) => (false, nonce, libraries),
+            frame::Kind::Pong(Pong { nonce, libraries, .. }) => (true, nonce, libraries),
+            kind => {
+                if let (frame::Kind::Offer(offer), Some(side)) = (&kind, self.side(at)) {
+                    side.heard.extend(digests(offer));
+                }
+                return self.step(at, Input::Frame(kind));
+            }
+        };
+        let theirs = summary_from_wire(&LIBRARY, &summaries).expect("an honest peer's summary");
+        let ours = self.library_of(at).summary();
+        self.step(at, Input::Compared { answer, nonce, theirs, ours, certain: true });
+    }
+
+    fn on_summary(&mut self, at: At, nonce: u64, answer: bool, seq: u64, until: u64) {
+        let library = self.library_of(at);
+        if library.cursor().borrow().unwrap_or_default() < seq && self.now < until {
+            let again = Event::Side(at, News::Summary { nonce, answer, seq, until });
+            return self.put(self.now + 20 * MS, again);
+        }
+        let libraries = vec![summary_to_wire(&LIBRARY, &library.summary())];
+        self.send_frame(
+            at,
+            if answer {
+                frame::Kind::Pong(Pong { nonce, libraries, behind: false })
+            } else {
+                frame::Kind::Ping(Ping { nonce, libraries, behind: false })
+            },
+        );
+    }
+
+    /// Tasks that ask the store; they insist until it answers.
+    fn on_perform(&mut self, at: At, effect: Effect) {
+        let number = self.links[at.link].agents[at.end];
+        let now = self.now;
+        let agent = &mut self.agents[number];
+        if now < agent.store_down_until {
+            return self.put(now + SECOND, Event::Side(at, News::Perform(effect)));
+        }
+        let input = match effect {
+            Effect::Judge(records) => {
+                let clock = agent.clock_ms(now);
+                let verdicts = records.into_iter().map(|record| {
+                    let ours = agent.records.get(&record.hash).map(|(_, ours)| ours);
+                    let verdict = judge(&record, ours, clock, agent.replicate_deletes);
+                    assert!(!matches!(verdict, Verdict::Refuse(_)), "{verdict:?}");
+                    (record, verdict)
+                });
+                Input::Judged(verdicts.collect())
+            }
+            Effect::Apply(records) => {
+                let (mut settled, mut failed) = (Vec::new(), Vec::new());
+                for record in records {
+                    let hash = record.hash;
+                    match agent.merge(record, false) {
+                        Outcome::Stored | Outcome::Unchanged => settled.push(hash),
+                        Outcome::NeedsContent => failed.push((hash, "its content went away".to_owned())),
+                        Outcome::Rejected(why) => panic!("{why}"),
+                    }
+                }
+                self.later(Event::Feed(number));
+                self.step(at, Input::Failed(failed));
+                Input::Settled(settled)
+            }
+            Effect::Load(hashes) => Input::Loaded { records: agent.held(&hashes) },
+            Effect::Serve(want) => return self.serve(at, want),
+            other => panic!("{other:?} is done at once"),
+        };
+        self.step(at, input);
+    }
+
+    fn serve(&mut self, at: At, Want { request, contents }: Want) {
+        let agent = &self.agents[self.links[at.link].agents[at.end]];
+        let mut items: Vec<(ContentHash, bool)> = contents
+            .iter()
+            .map(|content| ContentHash::from_slice(&content.hash).expect("an honest peer's request"))
+            .map(|hash| (hash, agent.contents.contains(&hash)))
+            .collect();
+        let broken = self.chaos() && self.dice.one_in(15);
+        if broken {
+            let arrived = self.dice.index(items.len());
+            items.truncate(arrived);
+        }
+        self.later(Event::Side(at.other(), News::Content { request, items, broken }));
+    }
+
+    fn on_content(&mut self, at: At, request: u64, items: Vec<(ContentHash, bool)>, broken: bool) {
+        let Some(side) = self.side(at) else { return };
+        let mut expected: HashMap<ContentHash, AssetRecord> =
+            side.expected.remove(&request).unwrap_or_default().into_iter().map(|r| (r.hash, r)).collect();
+        let number = side.agent;
+        let agent = &mut self.agents[number];
+        let down = self.now < agent.store_down_until;
+        let mut results = Vec::new();
+        for (hash, there) in items {
+            let record = expected.remove(&hash).expect("asked for");
+            results.push((
+                hash,
+                if !there {
+                    Err(Failure::Source("the peer no longer has it".into()))
+                } else if down {
+                    Err(Failure::Store("down".into()))
+                } else {
+                    assert_ne!(agent.merge(record, true), Outcome::NeedsContent);
+                    Ok(())
+                },
+            ));
+        }
+        assert!(broken || expected.is_empty(), "the peer did not send everything");
+        let broke = Failure::Source("the stream broke".into());
+        results.extend(expected.into_keys().map(|hash| (hash, Err(broke.clone()))));
+        self.later(Event::Feed(number));
+        self.later(Event::Side(at, News::Received(results)));
+    }
+
+    fn on_to_responder(&mut self, at: At, id: u64, message: Vec<u8>) {
+        let snapshot = self.library_of(at).snapshot();
+        let (now, fails) = (self.now, self.chaos() && self.dice.one_in(40));
+        let Some(side) = self.side(at) else { return };
+        if side.session.is_none() {
+            // A stream may overtake the end of the introduction.
+            return self.put(now + 5 * MS, Event::Side(at, News::ToResponder(id, message)));
+        }
+        let responder =
+            side.responders.entry(id).or_insert_with(|| Responder::new(snapshot, Limits::default()));
+        let reply = responder.handle(&message).expect("an honest peer's message");
+        assert!(side.responders.len() <= RECONCILIATIONS_MAX, "too many reconciliations");
+        if fails {
+            self.end_recon(at.other(), id, Err("the stream broke".into()));
+        } else {
+            self.later(Event::Side(at.other(), News::ToInitiator(id, reply)));
+        }
+    }
+
+    fn on_to_initiator(&mut self, at: At, id: u64, message: &[u8]) {
+        let Some(initiator) = self.side(at).and_then(|side| side.initiators.get_mut(&id)) else { return };
+        let found = initiator.handle(message).expect("an honest peer's message");
+        let have = found.have.iter().map(|item| item.hash).collect();
+        self.step(at, Input::Differences { have, need: found.need });
+        match found.reply {
+            Some(reply) => self.later(Event::Side(at.other(), News::ToResponder(id, reply))),
+            None => self.end_recon(at, id, Ok(())),
+        }
+    }
+
+    /// A reconciliation that the end `at` opened is over, for better or worse.
+    fn end_recon(&mut self, at: At, id: u64, result: Result<(), String>) {
+        if let Some(side) = self.side(at) {
+            side.initiators.remove(&id);
+        }
+        self.step(at, Input::ReconEnded { opened_here: true, result: result.clone() });
+        self.later(Event::Side(at.other(), News::ReconEnds(id, result)));
+    }
+}
+
+fn digests(offer: &Offer) -> impl Iterator<Item = [u8; 32]> {
+    offer.records.iter().map(|wire| AssetRecord::try_from(wire.clone()).expect("an honest record").digest())
+}

@@ -1,0 +1,802 @@
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::identity::{LibraryKeys, NetworkKeys};
+use crate::peer::wire;
+use crate::proto::{Frame, Hello, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Welcome};
+use crate::record::{AssetMeta, Hlc, WriterId};
+
+static KEYS: LazyLock<LibraryKeys> =
+    LazyLock::new(|| NetworkKeys::derive(&"a network of tests".into()).mirror().clone());
+const LIBRARY: Bytes = Bytes::from_static(b"the mirror");
+const NOW_MS: u64 = 1_700_000_000_000;
+
+const EMPTY: Summary = Summary { count: 0, fingerprint: [0; 16], assets: 0, bytes: 0 };
+const OTHER: Summary = Summary { count: 3, fingerprint: [1; 16], assets: 3, bytes: 3 };
+
+// ---- Beginning -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_dialler_compares_where_summaries_differ_and_nobody_where_they_are_equal() {
+    let now = Instant::now();
+    for dialer in [true, false] {
+        let (session, effects) = Session::new(settings(dialer), OTHER, OTHER, now);
+        assert_eq!((effects, session.standing().state), (vec![], PeerState::InSync));
+        // Counts of the store may lag behind; the records are what is compared.
+        let lagging = Summary { assets: 0, bytes: 0, ..OTHER };
+        let (session, effects) = Session::new(settings(dialer), OTHER, lagging, now);
+        assert_eq!((effects, session.standing().state), (vec![], PeerState::InSync));
+    }
+    let (session, effects) = Session::new(settings(true), EMPTY, OTHER, now);
+    assert_eq!((effects, session.standing().state), (vec![Effect::Reconcile], PeerState::Reconciling));
+    let (mut session, effects) = Session::new(settings(false), EMPTY, OTHER, now);
+    assert_eq!((effects, session.standing().state), (vec![], PeerState::Reconciling));
+    assert_eq!(session.standing().assets, 3, "what the peer says it holds");
+    assert_eq!(session.handle(ended(false), now), []);
+    assert_eq!(session.standing().state, PeerState::InSync);
+}
+
+#[test]
+fn the_end_of_the_peers_comparison_does_not_end_ours() {
+    let mut t = Test::reconciling();
+    t.quiet(ended(false));
+    assert_eq!(t.state(), PeerState::Reconciling);
+    t.quiet(ended(true));
+    assert_eq!(t.state(), PeerState::InSync);
+}
+
+#[test]
+fn a_comparison_that_failed_is_tried_again_after_five_seconds() {
+    let mut t = Test::reconciling();
+    t.quiet(Input::ReconEnded { opened_here: true, result: Err("the stream broke".into()) });
+    assert_eq!(t.session.standing().last_error.unwrap(), "reconciliation: the stream broke");
+    assert_eq!(t.after(5), []);
+    assert_eq!(t.after(1), [Effect::Reconcile]);
+    assert_eq!(t.after(6), [], "one at a time");
+}
+
+// ---- Offering --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_is_new_is_offered_until_the_peer_has_it() {
+    let mut t = Test::in_sync();
+    let (a, b) = (record(1), record(2));
+    assert_eq!(t.step(changed([&a, &b])), [offer([&a, &b])]);
+    assert_eq!((t.state(), t.missing_there()), (PeerState::Syncing, 2));
+    t.quiet(have([&a]));
+    assert_eq!((t.state(), t.missing_there()), (PeerState::Syncing, 1));
+    t.quiet(have([&a, &record(3)]));
+    assert_eq!(t.missing_there(), 1, "what is not open cannot be confirmed");
+    t.quiet(have([&b]));
+    assert_eq!((t.state(), t.missing_there()), (PeerState::InSync, 0));
+}
+
+#[test]
+fn two_versions_in_flight_take_two_confirmations() {
+    let mut t = Test::in_sync();
+    let (first, second) = (record(1), edited(&record(1), 5, "later"));
+    t.step(changed([&first]));
+    assert_eq!(t.step(changed([&second])), [offer([&second])]);
+    t.quiet(have([&first]));
+    assert_eq!(t.state(), PeerState::Syncing);
+    t.quiet(have([&first]));
+    assert_eq!(t.state(), PeerState::InSync);
+}
+
+#[test]
+fn no_more_than_4096_offers_wait_for_their_confirmation() {
+    let mut t = Test::in_sync();
+    let records: Vec<_> = (0..4097).map(record).collect();
+    let sizes: Vec<usize> = t.step(changed(&records[..4096])).iter().map(records_in).collect();
+    assert_eq!(sizes, [1000, 1000, 1000, 1000, 96]);
+    t.quiet(changed([&records[4096]]));
+    assert_eq!(t.missing_there(), 4097);
+    assert_eq!(t.step(have([&records[7]])), [Effect::Load(vec![records[4096].hash])]);
+    let loaded = Input::Loaded { records: vec![records[4096].clone()] };
+    assert_eq!(t.step(loaded), [offer([&records[4096]])]);
+    assert_eq!(t.missing_there(), 4096);
+}
+
+#[test]
+fn versions_of_one_asset_count_one_by_one() {
+    let mut t = Test::in_sync();
+    let mut version = record(1);
+    let mut offered = 0;
+    for n in 0..5000 {
+        version = edited(&version, 1, &n.to_string());
+        offered += t.step(changed([&version])).iter().map(records_in).sum::<usize>();
+    }
+    assert_eq!(offered, 4096, "the peer closes the connection when more are open than it must take");
+    // What was held back goes out as one, the latest, since only the hash was kept.
+    let effects = t.step(have(vec![&version; 4096]));
+    let [Effect::Load(hashes)] = &effects[..] else { panic!("{effects:?}") };
+    assert!(hashes.iter().all(|hash| *hash == version.hash));
+    assert_eq!(t.step(Input::Loaded { records: vec![version.clone()] })[0], offer([&version]));
+}
+
+#[test]
+fn differences_are_loaded_in_batches_and_offered() {
+    let mut t = Test::in_sync();
+    let records: Vec<_> = (0..700).map(record).collect();
+    let found = Input::Differences { have: hashes(&records), need: Vec::new() };
+    assert_eq!(t.step(found), [Effect::Load(hashes(&records[..500]))]);
+    t.quiet(changed([&record(900)]));
+    let loaded = Input::Loaded { records: records[..499].to_vec() };
+    let effects = t.step(loaded);
+    assert_eq!(effects[0], offer(&records[..499]), "what the store no longer has is left out");
+    let rest: Vec<_> = hashes(&records[500..]).into_iter().chain([record(900).hash]).collect();
+    assert_eq!(effects[1..], [Effect::Load(rest)], "what came meanwhile has its turn afterwards");
+}
+
+#[test]
+fn frames_of_the_largest_records_keep_to_their_limit() {
+    let mut t = Test::in_sync();
+    let large = |n| {
+        let mut record = record(n);
+        record.meta.description = Some("x".repeat(16 * 1024));
+        record
+    };
+    let records: Vec<_> = (0..500).map(large).collect();
+    let effects = t.step(changed(&records));
+    assert_eq!(effects.iter().map(records_in).sum::<usize>(), 500);
+    for effect in effects {
+        let Effect::Send(kind) = effect else { panic!("{effect:?}") };
+        let bytes = wire::encode(&Frame { kind: Some(kind) });
+        assert!(bytes.len() - 4 <= wire::FRAME_BYTES_MAX, "{} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn what_came_from_the_peer_is_not_offered_back_but_what_came_of_it_is() {
+    let mut t = Test::in_sync();
+    let (applied, fetched) = (record(1), record(2));
+    t.step(offered([&applied, &fetched]));
+    t.step(judged([(&applied, Verdict::Apply), (&fetched, Verdict::Fetch)]));
+    assert_eq!(t.step(Input::Settled(hashes(&[applied.clone(), fetched.clone()]))).len(), 1);
+    let own = record(3);
+    assert_eq!(t.step(changed([&applied, &own, &fetched])), [offer([&own])]);
+    let later = edited(&applied, 1, "edited here");
+    assert_eq!(t.step(changed([&later])), [offer([&later])]);
+    assert_eq!(t.step(changed([&fetched])), [offer([&fetched])], "only the first report is the echo");
+}
+
+#[test]
+fn what_could_not_be_had_is_no_echo() {
+    let mut t = Test::in_sync();
+    let a = record(1);
+    t.step(offered([&a]));
+    t.step(judged([(&a, Verdict::Fetch)]));
+    t.step(Input::Failed(vec![(a.hash, "no progress".into())]));
+    assert_eq!(t.step(changed([&a])), [offer([&a])], "it came from somewhere else then");
+}
+
+#[test]
+fn a_refused_offer_is_tried_again_after_15_seconds() {
+    let mut t = Test::in_sync();
+    let a = record(1);
+    t.step(changed([&a]));
+    t.quiet(error(Some(&a), "dated in the future"));
+    let standing = t.session.standing();
+    assert_eq!((standing.state, standing.missing_there), (PeerState::Syncing, 1));
+    let said = standing.last_error.unwrap();
+    assert!(said.contains(&a.hash.short()) && said.contains("dated in the future"), "{said}");
+    assert!(!t.reconciles_within(15));
+    assert!(t.reconciles_within(1));
+    t.quiet(ended(true));
+    assert_eq!(t.missing_there(), 0, "the comparison says again what is missing");
+}
+
+#[test]
+fn an_error_about_nothing_that_was_offered_is_told_and_changes_nothing() {
+    let mut t = Test::in_sync();
+    t.quiet(error(None, &"x".repeat(5000)));
+    t.quiet(error(Some(&record(1)), "never offered"));
+    assert_eq!((t.state(), t.missing_there()), (PeerState::InSync, 0));
+    assert_eq!(t.session.standing().last_error.unwrap(), "the peer reports: never offered");
+    t.quiet(error(None, &"x".repeat(5000)));
+    assert!(t.session.standing().last_error.unwrap().len() < 250, "strangers' words are cut");
+}
+
+#[test]
+fn a_queue_that_overflows_is_given_up_for_another_comparison() {
+    let mut t = Test::in_sync();
+    let first = record(1);
+    assert_eq!(t.step(changed([&first])).len(), 1);
+    let many = vec![record(2).hash; QUEUE_MAX + 1];
+    t.quiet(Input::Differences { have: many, need: Vec::new() });
+    assert!(!t.reconciles_within(3), "something is still on its way");
+    t.quiet(have([&first]));
+    assert!(t.reconciles_within(1));
+}
+
+#[test]
+fn changes_that_were_lost_are_found_by_another_comparison() {
+    let mut t = Test::in_sync();
+    t.quiet(Input::ChangesLost);
+    assert!(t.reconciles_within(1));
+    t.quiet(ended(true));
+    assert!(!t.reconciles_within(60), "once is enough");
+}
+
+// ---- Receiving -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_is_offered_is_judged_and_confirmed_once_it_is_durable() {
+    let mut t = Test::in_sync();
+    let [known, edit, content] = [1, 2, 3].map(record);
+    let all = [&known, &edit, &content];
+    assert_eq!(t.step(offered(all)), [Effect::Judge(all.map(Clone::clone).to_vec())]);
+    assert_eq!(t.state(), PeerState::Syncing);
+    let verdicts = [(&known, Verdict::Settled), (&edit, Verdict::Apply), (&content, Verdict::Fetch)];
+    let effects = t.step(judged(verdicts));
+    let expected =
+        [Effect::Apply(vec![edit.clone()]), Effect::Announce(vec![content.clone()]), confirmed([&known])];
+    assert_eq!(effects, expected);
+    let standing = t.session.standing();
+    assert_eq!((standing.missing_here, standing.missing_here_bytes), (1, content.size));
+    assert_eq!(t.step(Input::Settled(vec![edit.hash])), [confirmed([&edit])]);
+    assert_eq!(t.step(Input::Settled(vec![content.hash])), [confirmed([&content])]);
+    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
+    t.quiet(Input::Settled(vec![content.hash]));
+}
+
+#[test]
+fn every_offer_gets_its_confirmation() {
+    let mut t = Test::in_sync();
+    let (first, second) = (record(1), edited(&record(1), 1, "later"));
+    t.step(offered([&first]));
+    t.step(offered([&second]));
+    t.step(judged([(&first, Verdict::Fetch)]));
+    t.step(judged([(&second, Verdict::Fetch)]));
+    assert_eq!(t.missing_here(), 1, "one content");
+    assert_eq!(t.step(Input::Settled(vec![first.hash])), [confirmed([&first, &first])]);
+    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
+}
+
+#[test]
+fn what_is_not_acceptable_is_refused_by_name_and_looked_at_again() {
+    let mut t = Test::in_sync();
+    let a = record(1);
+    t.step(offered([&a]));
+    let effects = t.step(judged([(&a, Verdict::Refuse("its size is a lie".into()))]));
+    assert_eq!(effects, [refusal(&a, "its size is a lie")]);
+    let standing = t.session.standing();
+    assert_eq!((standing.state, standing.missing_here), (PeerState::Syncing, 1));
+    assert!(standing.last_error.unwrap().contains("its size is a lie"));
+    assert!(!t.reconciles_within(15));
+    assert!(t.reconciles_within(1));
+}
+
+#[test]
+fn what_could_not_be_fetched_is_refused_and_forgiven_once_it_came() {
+    let mut t = Test::in_sync();
+    let a = record(1);
+    t.step(offered([&a]));
+    t.step(judged([(&a, Verdict::Fetch)]));
+    assert_eq!(t.step(Input::Failed(vec![(a.hash, "gone".into())])), [refusal(&a, "gone")]);
+    assert_eq!((t.state(), t.missing_here()), (PeerState::Syncing, 1));
+    t.quiet(Input::Settled(vec![a.hash]));
+    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
+    assert!(!t.reconciles_within(60));
+}
+
+#[test]
+fn the_scheduler_has_the_peer_asked() {
+    let mut t = Test::in_sync();
+    let records = vec![record(1), record(2)];
+    let effects = t.step(Input::Fetch { request: 9, records: records.clone() });
+    let [Effect::Send(frame::Kind::Want(want))] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(want.request, 9);
+    let asked: Vec<_> = want.contents.iter().map(|c| (c.hash.to_vec(), c.offset, c.length)).collect();
+    assert_eq!(asked, records.iter().map(|r| (r.hash.0.to_vec(), 0, 0)).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_peers_requests_are_served_and_cancelled() {
+    let mut t = Test::in_sync();
+    let want = Want { request: 4, contents: Vec::new() };
+    assert_eq!(t.step(Input::Frame(frame::Kind::Want(want.clone()))), [Effect::Serve(want)]);
+    let cancel = frame::Kind::Cancel(proto::Cancel { request: 4 });
+    assert_eq!(t.step(Input::Frame(cancel)), [Effect::CancelServe(4)]);
+}
+
+#[test]
+fn more_than_8192_open_offers_end_the_connection() {
+    let mut t = Test::in_sync();
+    for n in 0..8 {
+        let records: Vec<_> = (n * 1000..(n + 1) * 1000).map(record).collect();
+        assert!(matches!(t.step(offered(&records))[..], [Effect::Judge(_)]));
+    }
+    let records: Vec<_> = (8000..8192).map(record).collect();
+    assert!(matches!(t.step(offered(&records))[..], [Effect::Judge(_)]));
+    // A confirmation makes room for one more.
+    assert_eq!(t.step(judged([(&record(0), Verdict::Settled)])), [confirmed([&record(0)])]);
+    assert!(matches!(t.step(offered([&record(9000)]))[..], [Effect::Judge(_)]));
+    assert_closes(&t.step(offered([&record(9001)])), 400);
+}
+
+#[test]
+fn offers_that_break_the_rules_end_the_connection() {
+    let records: Vec<_> = (0..1001).map(record).collect();
+    let mut bad_hash = wire_offer([&record(1)]);
+    bad_hash.records[0].hash = Bytes::from_static(b"short");
+    let mut bad_meta = wire_offer([&record(1)]);
+    bad_meta.records[0].meta = None;
+    let elsewhere = Offer { library: Bytes::from_static(b"another"), ..wire_offer([&record(1)]) };
+    for offer in [wire_offer(&records), bad_hash, bad_meta, elsewhere] {
+        assert_closes(&Test::in_sync().step(Input::Frame(frame::Kind::Offer(offer))), 400);
+    }
+}
+
+#[test]
+fn judgements() {
+    let ours = record(1);
+    let newer = edited(&ours, 1000, "newer");
+    let tombstone = AssetRecord { deleted: true, ..newer.clone() };
+    let older = AssetRecord { hlc: Hlc::from_ms(NOW_MS - 1_000_000), ..ours.clone() };
+    let edge = AssetRecord { hlc: Hlc::from_ms(NOW_MS + 600_000), ..newer.clone() };
+    let ahead = AssetRecord { hlc: Hlc::from_ms(NOW_MS + 605_000), ..newer.clone() };
+    let lie = AssetRecord { size: ours.size + 1, ..newer.clone() };
+    let hint = AssetRecord { blake3: Some([3; 32]), ..ours.clone() };
+    let deleted = Some(&tombstone);
+    let revived = edited(&newer, 2000, "back");
+    let revived_in_another_size = AssetRecord { size: 1, ..revived.clone() };
+    use Verdict::{Apply, Fetch, Settled};
+    // What is offered, what we hold, without and with `replicate_deletes`.
+    let table = [
+        (&ours, None, Fetch, Fetch),
+        (&ours, Some(&ours), Settled, Settled),
+        (&hint, Some(&ours), Settled, Settled),
+        (&newer, Some(&ours), Apply, Apply),
+        (&older, Some(&ours), Settled, Settled),
+        (&edge, Some(&ours), Apply, Apply),
+        (&tombstone, None, Settled, Apply),
+        (&tombstone, Some(&ours), Settled, Apply),
+        (&tombstone, deleted, Settled, Settled),
+        (&tombstone, Some(&revived), Settled, Settled),
+        (&ours, deleted, Settled, Settled),
+        (&revived, deleted, Fetch, Fetch),
+        (&revived_in_another_size, deleted, Fetch, Fetch),
+    ];
+    for (offered, held, add_only, replicating) in table {
+        assert_eq!(judge(offered, held, NOW_MS, false), add_only, "{offered:?} over {held:?}");
+        assert_eq!(judge(offered, held, NOW_MS, true), replicating, "{offered:?} over {held:?}");
+    }
+    for (offered, held, words) in [
+        (&ahead, None, "605 s ahead of our clock"),
+        (&ahead, Some(&ours), "check the clocks"),
+        (&lie, Some(&ours), "but the content of that hash has"),
+    ] {
+        let Verdict::Refuse(why) = judge(offered, held, NOW_MS, true) else { panic!("{offered:?}") };
+        assert!(why.contains(words), "{why}");
+    }
+}
+
+// ---- Asking by id ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn ids_are_asked_for_two_thousand_at_most_until_they_are_answered() {
+    let mut t = Test::in_sync();
+    let records: Vec<_> = (0..2500).map(record).collect();
+    let effects = t.step(Input::Differences { have: Vec::new(), need: ids(&records) });
+    assert_eq!(effects, [ask(&records[..1000])]);
+    assert_eq!(t.missing_here(), 2500);
+    let mut asked = vec![1000];
+    // Answered one by one, so that the next question comes as soon as there is room for it.
+    for (answered, record) in (1..).zip(&records) {
+        for effect in t.step(offered([record])) {
+            if let Effect::Send(frame::Kind::Records(records)) = effect {
+                asked.push(records.rids.len());
+            }
+        }
+        assert!(asked.iter().sum::<usize>() - answered <= 2000);
+        t.step(judged([(record, Verdict::Settled)]));
+    }
+    assert_eq!(asked.iter().sum::<usize>(), 2500);
+    assert!(asked.iter().all(|n| *n <= 1000), "{asked:?}");
+    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
+}
+
+#[test]
+fn an_id_that_is_gone_is_no_longer_waited_for() {
+    let mut t = Test::in_sync();
+    let (there, gone) = (record(1), record(2));
+    t.step(Input::Differences { have: Vec::new(), need: ids(&[there.clone(), gone.clone()]) });
+    let mut answer = wire_offer([&there]);
+    answer.gone = vec![rid_bytes(&gone)];
+    assert_eq!(t.step(Input::Frame(frame::Kind::Offer(answer))), [Effect::Judge(vec![there.clone()])]);
+    t.step(judged([(&there, Verdict::Settled)]));
+    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
+}
+
+#[test]
+fn ids_that_the_peer_asks_for_are_answered_before_everything_else() {
+    let mut t = Test::in_sync();
+    let (queued, asked, gone) = (record(1), record(2), record(3));
+    let all = [asked.clone(), gone.clone()];
+    assert_eq!(t.step(question(&all)), [Effect::Resolve(ids(&all))]);
+    t.quiet(Input::Resolved { found: Vec::new(), gone: Vec::new() });
+    let effects = t.step(Input::Resolved { found: vec![(id(&asked), asked.hash)], gone: vec![id(&gone)] });
+    let sorry = offer_with([], [&gone]);
+    assert_eq!(effects, [sorry, Effect::Load(vec![asked.hash])]);
+    t.quiet(Input::Differences { have: vec![queued.hash], need: Vec::new() });
+    let effects = t.step(Input::Loaded { records: vec![asked.clone()] });
+    assert_eq!(effects, [offer([&asked]), Effect::Load(vec![queued.hash])]);
+}
+
+#[test]
+fn a_version_that_was_overtaken_while_it_was_loaded_is_gone() {
+    let mut t = Test::in_sync();
+    let (old, purged) = (record(1), record(2));
+    let new = edited(&old, 1, "meanwhile");
+    t.step(question(&[old.clone(), purged.clone()]));
+    let found = [&old, &purged].map(|r| (id(r), r.hash)).to_vec();
+    t.step(Input::Resolved { found, gone: Vec::new() });
+    let effects = t.step(Input::Loaded { records: vec![new.clone()] });
+    assert_eq!(effects, [offer_with([&new], [&old, &purged])]);
+}
+
+#[test]
+fn questions_that_break_the_rules_end_the_connection() {
+    let question = |records: Records| Test::in_sync().step(Input::Frame(frame::Kind::Records(records)));
+    assert_closes(&question(Records { library: Bytes::from_static(b"another"), rids: Vec::new() }), 400);
+    let short = vec![Bytes::from_static(b"short")];
+    assert_closes(&question(Records { library: LIBRARY, rids: short }), 400);
+    let many = vec![Bytes::from_static(&[1; 32]); 4001];
+    assert_closes(&question(Records { library: LIBRARY, rids: many.clone() }), 400);
+    assert!(matches!(
+        question(Records { library: LIBRARY, rids: many[..4000].to_vec() })[..],
+        [Effect::Resolve(_)]
+    ));
+}
+
+#[test]
+fn frames_out_of_place_end_the_connection() {
+    for kind in [
+        frame::Kind::Hello(Hello::default()),
+        frame::Kind::Auth(proto::Auth::default()),
+        frame::Kind::Welcome(Welcome::default()),
+        frame::Kind::Ping(Ping::default()),
+        frame::Kind::Pong(Pong::default()),
+        frame::Kind::ReconOpen(ReconOpen::default()),
+        frame::Kind::ReconMsg(ReconMsg::default()),
+        frame::Kind::ReconClose(ReconClose::default()),
+    ] {
+        assert_closes(&Test::in_sync().step(Input::Frame(kind)), 400);
+    }
+}
+
+// ---- Comparing -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn silence_is_probed_and_ends_the_connection() {
+    let mut t = Test::in_sync();
+    assert_eq!(t.after(15), []);
+    let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no probe") };
+    assert_eq!(t.after(30), [], "one question at a time");
+    assert_closes(&t.after(1), 408);
+    t.step(Input::Compared { answer: true, nonce, theirs: EMPTY, ours: EMPTY, certain: true });
+    assert_eq!(t.after(15), [], "the answer came after all");
+}
+
+#[test]
+fn whoever_speaks_is_not_probed() {
+    let mut t = Test::in_sync();
+    for _ in 0..5 {
+        assert_eq!(t.after(14), []);
+        t.quiet(have([]));
+    }
+}
+
+#[test]
+fn a_question_is_answered_and_an_answer_to_nothing_is_ignored() {
+    let mut t = Test::in_sync();
+    let question = Input::Compared { answer: false, nonce: 77, theirs: OTHER, ours: EMPTY, certain: true };
+    assert_eq!(t.step(question), [Effect::SendSummary { nonce: 77, answer: true }]);
+    assert_eq!(t.session.standing().assets, 3);
+    t.quiet(Input::Compared { answer: true, nonce: 78, theirs: OTHER, ours: EMPTY, certain: true });
+}
+
+#[test]
+fn a_difference_that_nobody_reported_is_found_after_the_next_burst() {
+    let mut t = Test::in_sync();
+    let a = record(1);
+    t.step(changed([&a]));
+    t.quiet(have([&a]));
+    let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no question") };
+    let effects = t.step(Input::Compared { answer: true, nonce, theirs: OTHER, ours: EMPTY, certain: true });
+    assert_eq!(effects, [Effect::Reconcile]);
+}
+
+#[test]
+fn making_sure_ends_with_equal_records() {
+    let mut t = Test::in_sync();
+    let nonce = t.asks(Input::Verify { round: 5 });
+    assert_eq!((t.state(), t.session.standing().verified), (PeerState::Reconciling, 0));
+    let lagging = Summary { assets: 9, ..OTHER };
+    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: lagging, certain: true });
+    assert_eq!((t.state(), t.session.standing().verified), (PeerState::InSync, 5));
+}
+
+#[test]
+fn making_sure_waits_for_what_is_on_its_way_and_asks_again() {
+    let mut t = Test::in_sync();
+    let a = record(1);
+    t.step(changed([&a]));
+    t.quiet(Input::Verify { round: 1 });
+    let nonce = t.asks(have([&a]));
+    let b = record(2);
+    t.step(changed([&b]));
+    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    assert_eq!(t.session.standing().verified, 0, "there is something to confirm yet");
+    let nonce = t.asks(have([&b]));
+    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    assert_eq!(t.session.standing().verified, 1);
+}
+
+#[test]
+fn making_sure_compares_differences_that_stay_once_and_no_more() {
+    let mut t = Test::in_sync();
+    for round in 1..4 {
+        let nonce = t.asks(Input::Verify { round });
+        let effects =
+            t.step(Input::Compared { answer: true, nonce, theirs: OTHER, ours: EMPTY, certain: true });
+        assert_eq!(effects, [Effect::Reconcile], "round {round}");
+        let nonce = t.asks(ended(true));
+        t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: EMPTY, certain: true });
+        assert_eq!((t.state(), t.session.standing().verified), (PeerState::InSync, round));
+    }
+    // The comparison after the burst knows those differences, too.
+    let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no question") };
+    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: EMPTY, certain: true });
+    assert!(!t.reconciles_within(10));
+}
+
+#[test]
+fn making_sure_follows_differences_that_change() {
+    let mut t = Test::in_sync();
+    let mut nonce = t.asks(Input::Verify { round: 1 });
+    for count in 10..20 {
+        let ours = Summary { count, ..EMPTY };
+        let effects = t.step(Input::Compared { answer: true, nonce, theirs: OTHER, ours, certain: true });
+        assert_eq!(effects, [Effect::Reconcile]);
+        nonce = t.asks(ended(true));
+    }
+    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    assert_eq!(t.session.standing().verified, 1);
+}
+
+#[test]
+fn a_round_that_is_asked_for_meanwhile_takes_the_place_of_the_last() {
+    let mut t = Test::in_sync();
+    let early = t.asks(Input::Verify { round: 1 });
+    let nonce = t.asks(Input::Verify { round: 2 });
+    t.quiet(Input::Compared { answer: true, nonce: early, theirs: OTHER, ours: OTHER, certain: true });
+    assert_eq!(t.session.standing().verified, 0, "that was asked before the round");
+    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    assert_eq!(t.session.standing().verified, 2);
+}
+
+#[test]
+fn an_answer_from_before_the_wish_or_from_a_store_that_lags_makes_nothing_sure() {
+    let mut t = Test::in_sync();
+    let [Effect::SendSummary { nonce: early, answer: false }] = t.after(16)[..] else { panic!("no probe") };
+    let nonce = t.asks(Input::Verify { round: 1 });
+    t.quiet(Input::Compared { answer: true, nonce: early, theirs: OTHER, ours: OTHER, certain: true });
+    assert_eq!(t.session.standing().verified, 0);
+    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: false });
+    assert_eq!((t.state(), t.session.standing().verified), (PeerState::Reconciling, 0));
+    let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("not asked again") };
+    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    assert_eq!(t.session.standing().verified, 1);
+}
+
+// ---- Helpers ---------------------------------------------------------------------------------------------------------
+
+struct Test {
+    session: Session,
+    now: Instant,
+}
+
+impl Test {
+    fn in_sync() -> Self {
+        let now = Instant::now();
+        Self { session: Session::new(settings(true), EMPTY, EMPTY, now).0, now }
+    }
+
+    fn reconciling() -> Self {
+        let now = Instant::now();
+        let (session, effects) = Session::new(settings(true), EMPTY, OTHER, now);
+        assert_eq!(effects, [Effect::Reconcile]);
+        Self { session, now }
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Effect> {
+        self.session.handle(input, self.now)
+    }
+
+    /// A step that has nothing done.
+    #[track_caller]
+    fn quiet(&mut self, input: Input) {
+        assert_eq!(self.step(input), []);
+    }
+
+    /// A step that has the peer asked how it stands; the question's number.
+    #[track_caller]
+    fn asks(&mut self, input: Input) -> u64 {
+        match self.step(input)[..] {
+            [Effect::SendSummary { nonce, answer: false }] => nonce,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a tick has done so many seconds later.
+    fn after(&mut self, secs: u64) -> Vec<Effect> {
+        self.now += Duration::from_secs(secs);
+        self.step(Input::Tick)
+    }
+
+    /// Whether a reconciliation is opened within so many ticks, one per second; probes are answered on the way.
+    fn reconciles_within(&mut self, secs: u64) -> bool {
+        (0..secs).any(|_| {
+            let effects = self.after(1);
+            for effect in &effects {
+                if let Effect::SendSummary { nonce, answer: false } = effect {
+                    self.quiet(Input::Compared {
+                        answer: true,
+                        nonce: *nonce,
+                        theirs: EMPTY,
+                        ours: EMPTY,
+                        certain: true,
+                    });
+                }
+            }
+            effects.contains(&Effect::Reconcile)
+        })
+    }
+
+    fn state(&self) -> PeerState {
+        self.session.standing().state
+    }
+
+    fn missing_here(&self) -> u64 {
+        self.session.standing().missing_here
+    }
+
+    fn missing_there(&self) -> u64 {
+        self.session.standing().missing_there
+    }
+}
+
+fn settings(dialer: bool) -> SessionSettings {
+    SessionSettings {
+        library: LIBRARY,
+        record_key: KEYS.record().clone(),
+        dialer,
+        probe_after: Duration::from_secs(15),
+    }
+}
+
+fn record(n: u32) -> AssetRecord {
+    let mut hash = [0; 32];
+    hash[..4].copy_from_slice(&n.to_be_bytes());
+    let meta = AssetMeta { created_at_ms: NOW_MS - 10_000, ..AssetMeta::default() };
+    AssetRecord::new(ContentHash(hash), 100 + u64::from(n), None, meta)
+}
+
+fn edited(record: &AssetRecord, after_ms: u64, text: &str) -> AssetRecord {
+    let mut edited = record.clone();
+    edited.hlc = Hlc::from_ms(record.hlc.ms() + after_ms);
+    edited.writer = WriterId([7; 32]);
+    edited.meta.description = Some(text.to_owned());
+    edited
+}
+
+fn id(record: &AssetRecord) -> RecordId {
+    record.id(KEYS.record().expose())
+}
+
+fn rid_bytes(record: &AssetRecord) -> Bytes {
+    Bytes::copy_from_slice(&id(record).0)
+}
+
+fn ids(records: &[AssetRecord]) -> Vec<RecordId> {
+    records.iter().map(id).collect()
+}
+
+fn hashes(records: &[AssetRecord]) -> Vec<ContentHash> {
+    records.iter().map(|record| record.hash).collect()
+}
+
+fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
+    let entry = |(n, record): (usize, &AssetRecord)| FeedEntry { seq: n as u64, record: record.clone() };
+    Input::StoreChanged(records.into_iter().enumerate().map(entry).collect())
+}
+
+fn wire_offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Offer {
+    Offer { library: LIBRARY, records: records.into_iter().map(WireRecord::from).collect(), gone: Vec::new() }
+}
+
+fn offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Effect {
+    offer_with(records, [])
+}
+
+fn offer_with<'a>(
+    records: impl IntoIterator<Item = &'a AssetRecord>,
+    gone: impl IntoIterator<Item = &'a AssetRecord>,
+) -> Effect {
+    let gone = gone.into_iter().map(rid_bytes).collect();
+    Effect::Send(frame::Kind::Offer(Offer { gone, ..wire_offer(records) }))
+}
+
+fn offered<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
+    Input::Frame(frame::Kind::Offer(wire_offer(records)))
+}
+
+fn judged<'a>(verdicts: impl IntoIterator<Item = (&'a AssetRecord, Verdict)>) -> Input {
+    Input::Judged(verdicts.into_iter().map(|(record, verdict)| (record.clone(), verdict)).collect())
+}
+
+fn have_frame<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> frame::Kind {
+    let hashes = records.into_iter().map(|record| Bytes::copy_from_slice(&record.hash.0)).collect();
+    frame::Kind::Have(Have { hashes })
+}
+
+fn have<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
+    Input::Frame(have_frame(records))
+}
+
+fn confirmed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Effect {
+    Effect::Send(have_frame(records))
+}
+
+fn error_frame(record: Option<&AssetRecord>, message: &str) -> frame::Kind {
+    let hash = record.map(|record| Bytes::copy_from_slice(&record.hash.0));
+    frame::Kind::Error(proto::Error { code: 422, message: message.to_owned(), hash })
+}
+
+fn error(record: Option<&AssetRecord>, message: &str) -> Input {
+    Input::Frame(error_frame(record, message))
+}
+
+fn refusal(record: &AssetRecord, message: &str) -> Effect {
+    Effect::Send(error_frame(Some(record), message))
+}
+
+fn records_frame(records: &[AssetRecord]) -> frame::Kind {
+    frame::Kind::Records(Records { library: LIBRARY, rids: records.iter().map(rid_bytes).collect() })
+}
+
+fn ask(records: &[AssetRecord]) -> Effect {
+    Effect::Send(records_frame(records))
+}
+
+fn question(records: &[AssetRecord]) -> Input {
+    Input::Frame(records_frame(records))
+}
+
+fn ended(opened_here: bool) -> Input {
+    Input::ReconEnded { opened_here, result: Ok(()) }
+}
+
+/// Records in an offer; none in anything else.
+fn records_in(effect: &Effect) -> usize {
+    match effect {
+        Effect::Send(frame::Kind::Offer(offer)) => offer.records.len(),
+        _ => 0,
+    }
+}
+
+#[track_caller]
+fn assert_closes(effects: &[Effect], expected: u32) {
+    let codes: Vec<u32> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Close { code, reason } if !reason.is_empty() => Some(*code),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(codes, [expected], "{effects:?}");
+}
