@@ -8,6 +8,7 @@ mod can_service;
 mod cli;
 mod daemon;
 mod external;
+mod hostile;
 mod kill;
 mod mirror;
 mod service_http;
