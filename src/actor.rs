@@ -2,6 +2,7 @@
 
 pub mod exit;
 pub mod service_ref;
+pub mod tasks;
 
 pub use exit::ActorExit;
 pub use service_ref::{ServiceCell, ServiceRef};

@@ -1,11 +1,12 @@
 //! The command lines: one file per command, and what they share. The only place that prints.
 //!
-//! Results go to stdout, messages to stderr. Commands that need the daemon talk to its HTTP API ([`client`]); those that
+//! Results go to stdout, messages to stderr. Commands that need the daemon talk to its HTTP API (`client.rs`); those that
 //! concern assets then talk to the CAN Service that the daemon names.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
@@ -44,6 +45,9 @@ const AFTER_HELP: &str = "\
 Without a command, can-sync serves: `can-sync`, `can-sync my-config.yaml` and `can-sync --name desk` are all `serve`.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 no daemon, 4 degraded, 5 not allowed, 6 not found, 7 timeout.";
+
+/// How long what still runs may take once the command is done.
+const LEFTOVERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Keeps content-addressed assets the same on all machines that share a passphrase.
 #[derive(Parser, Debug)]
@@ -177,7 +181,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let context = Context { out: Output::new(globals.json), globals };
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(Box::pin(dispatch(command, &context))),
+        Ok(runtime) => {
+            let done = runtime.block_on(Box::pin(dispatch(command, &context)));
+            // A write to a pipe that nobody reads would hold up the end for ever.
+            runtime.shutdown_timeout(LEFTOVERS_WITHIN);
+            done
+        }
         Err(e) => Err(CliError::failure(format!("cannot start the runtime: {e}"))),
     };
     done.map_or_else(|e| e.report(), |()| ExitCode::SUCCESS)

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use data_encoding::HEXLOWER;
+use diceware_wordlists::EFF_LONG_WORDLIST;
 use iroh::SecretKey;
 use rand::seq::IndexedRandom as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -293,9 +294,8 @@ impl Passphrase {
 /// Seven words of the EFF's long list, joined by hyphens.
 fn generate_passphrase() -> Zeroizing<String> {
     let mut rng = rand::rng();
-    let words: Vec<&str> = (0..PASSPHRASE_WORDS)
-        .filter_map(|_| eff_wordlist::large::LIST.choose(&mut rng).map(|(_, word)| *word))
-        .collect();
+    let words: Vec<&str> =
+        (0..PASSPHRASE_WORDS).filter_map(|_| EFF_LONG_WORDLIST.choose(&mut rng).copied()).collect();
     Zeroizing::new(words.join("-"))
 }
 
@@ -429,6 +429,16 @@ mod tests {
         assert_eq!(again.secret.expose_secret(), first.secret.expose_secret());
         let configured = load(dir.path(), Some("correct horse battery staple and more"), false).unwrap();
         assert_eq!(configured.origin, PassphraseOrigin::Config);
+    }
+
+    #[test]
+    fn every_word_of_a_passphrase_is_worth_what_is_counted_on() {
+        let words: std::collections::BTreeSet<_> = EFF_LONG_WORDLIST.into_iter().collect();
+        assert_eq!(words.len(), 7_776);
+        assert!(words.iter().all(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        assert!(words.iter().all(|word| word.len() >= 3));
+        let made: std::collections::BTreeSet<_> = (0..8).map(|_| generate_passphrase().to_string()).collect();
+        assert_eq!(made.len(), 8);
     }
 
     #[test]

@@ -105,15 +105,15 @@ impl Library {
         Summary { count: tree.len() as u64, fingerprint: tree.fingerprint(), assets, bytes }
     }
 
-    /// The contents whose records have these ids, and the ids that no record has any more.
+    /// The contents whose records have these ids, with the ids, and the ids that no record has any more.
     #[must_use]
-    pub fn resolve(&self, rids: &[RecordId]) -> (Vec<ContentHash>, Vec<RecordId>) {
+    pub fn resolve(&self, rids: &[RecordId]) -> (Vec<(RecordId, ContentHash)>, Vec<RecordId>) {
         let tree = self.tree();
         let mut found = Vec::with_capacity(rids.len());
         let mut gone = Vec::new();
         for rid in rids {
             match tree.find_rid(rid) {
-                Some(item) => found.push(item.hash),
+                Some(item) => found.push((*rid, item.hash)),
                 None => gone.push(*rid),
             }
         }

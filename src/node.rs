@@ -23,12 +23,15 @@ use crate::config::Config;
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
 use crate::identity::PassphraseOrigin;
+use crate::peer::actor::PeerLimits;
 use crate::peer::effects::DeleteGuard;
 use crate::peer::establish::Introduction;
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{ChannelReport, ChannelState};
+use crate::peer::roster::DialLimits;
 use crate::peer::supervisor::{PeersActor, PeersArgs, spawn_peer};
 use crate::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
+use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
 pub mod endpoint;
@@ -291,11 +294,24 @@ fn peers_args(
         channels,
         deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
         max_connections: limits.max_connections,
-        max_dialled: limits.max_dialled,
         max_pending: limits.max_pending_handshakes,
         in_flight: schedule::Limits {
             node_bytes: limits.in_flight_bytes,
             peer_bytes: limits.in_flight_per_peer_bytes,
+        },
+        dialling: DialLimits {
+            dialled_max: limits.max_dialled,
+            at_once_max: limits.max_hint_dials,
+            known_max: limits.max_known_peers,
+            backoff_min: limits.dial_backoff_min,
+            backoff_max: limits.dial_backoff_max,
+        },
+        limits: PeerLimits {
+            establish: limits.handshake_timeout,
+            stall: limits.stall_timeout,
+            probe_after: limits.idle_probe,
+            upload: Pace::new(limits.upload_bytes_per_sec),
+            download: Pace::new(limits.download_bytes_per_sec),
         },
         verify_interval: config.full_scan_interval,
         events: resources.events.clone(),

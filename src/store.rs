@@ -185,6 +185,26 @@ pub trait ContentStore: Send + Sync + 'static {
         length: Option<u64>,
     ) -> BoxFuture<'_, Result<ContentReader, StoreError>>;
 
+    /// Those of these contents that are small and at hand, checked against their hashes, in one read: for sending many
+    /// at once. May leave out any. At most 1,000 hashes; the caller bounds what that may hold.
+    fn small_contents(
+        &self,
+        hashes: Vec<ContentHash>,
+    ) -> BoxFuture<'_, Result<Vec<(ContentHash, Bytes)>, StoreError>> {
+        drop(hashes);
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Whether content of so many bytes would be taken now, as far as the store can tell before it comes: what it
+    /// cannot take need not be transferred.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let _ = bytes;
+        Ok(())
+    }
+
     /// Takes assets from a peer, content included; answers in the same order once all that is `Stored` is durable.
     /// Each is checked against its hash. The record merges: the winning version stays. An `Err` means that nothing of
     /// the batch may be counted on.

@@ -5,17 +5,39 @@ use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 use ractor::{ActorRef, Message};
+use tokio::task::{AbortHandle, JoinSet};
 
-/// `work`, with a panic turned into a message to its owner, who hears of it at once and can fail in turn: a task that
-/// is only joined now and then dies unnoticed.
-pub async fn watched<M: Message>(
+/// An actor's tasks; they end when it is dropped. A panic in one becomes a message to the owner, which hears of it at
+/// once and can fail in turn: a task that is only joined now and then dies unnoticed.
+#[derive(Debug)]
+pub struct Tasks<M: Message> {
     owner: ActorRef<M>,
-    work: impl Future<Output = ()> + Send,
     failed: fn(String) -> M,
-) {
-    if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-        // An owner that is gone took the rest of its tasks along.
-        let _ = owner.send_message(failed(message_of(panic.as_ref())));
+    set: JoinSet<()>,
+}
+
+impl<M: Message> Tasks<M> {
+    /// None yet. `failed` makes the message that reports a panic, from what it said.
+    #[must_use]
+    pub fn new(owner: ActorRef<M>, failed: fn(String) -> M) -> Self {
+        Self { owner, failed, set: JoinSet::new() }
+    }
+
+    /// Starts one more.
+    pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        while self.set.try_join_next().is_some() {}
+        let (owner, failed) = (self.owner.clone(), self.failed);
+        self.set.spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+                // An owner that is gone took the rest of its tasks along.
+                let _ = owner.send_message(failed(message_of(panic.as_ref())));
+            }
+        })
+    }
+
+    /// Ends them all, and waits until they have ended.
+    pub async fn shutdown(&mut self) {
+        self.set.shutdown().await;
     }
 }
 

@@ -9,51 +9,81 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bytesize::ByteSize;
 use clap::Parser;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::config::{Config, ConfigError, FlagValue, Sources};
 use crate::http::serve;
+use crate::identity::{IdentityError, private_dir};
+use crate::node::DataDir;
 use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::service::key::{self, KeyError};
 use crate::store::service::{BASE_PATH, ServiceSettings, router};
 
-/// Where a key may come from besides a file.
-const KEY_VARIABLE: &str = "CAN_SYNC_SYNC_API_KEY";
-
 /// Keep content-addressed assets and serve them over HTTP.
+///
+/// Takes the same configuration as `can-sync` (file, environment, flags), and of it `can_listen_addr`, `data_dir`,
+/// `sync_api_key`, `sync_api_key_file`, `allowed_hosts` and `limits.disk_reserve_bytes`. Started on an agent's data
+/// directory, it serves the store that was embedded there.
 #[derive(Parser, Debug)]
 #[command(name = "can-service", version)]
 struct Options {
-    /// Where to listen
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3210")]
-    listen: SocketAddr,
+    /// Configuration file [default: ./config.yaml, then the platform's]
+    #[arg(value_name = "CONFIG")]
+    config: Option<PathBuf>,
 
-    /// Where assets are kept
-    #[arg(long, value_name = "DIR", default_value = "./can_service_data")]
-    data_dir: PathBuf,
+    /// Where to listen: `can_listen_addr` [default: 127.0.0.1:3210]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
 
-    /// File that holds the sync API key [default: the environment variable `CAN_SYNC_SYNC_API_KEY`, else
-    /// `sync_api_key` in the data directory, generated at the first start]
+    /// Where the store and its key are kept: `data_dir` [default: ./can_sync_data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+
+    /// File that holds the sync API key [default: `sync_api_key` in the data directory, made at the first start]
     #[arg(long, value_name = "FILE")]
-    sync_api_key_file: Option<PathBuf>,
+    sync_api_key_file: Option<String>,
 
-    /// Space to leave free on the disk
-    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
-    disk_reserve: ByteSize,
+    /// Space to leave free on the disk: `limits.disk_reserve_bytes` [default: 1 GiB]
+    #[arg(long, value_name = "SIZE")]
+    disk_reserve: Option<String>,
 
-    /// Another host name under which requests may reach this service; may be repeated
-    #[arg(long, value_name = "HOST")]
-    allowed_host: Vec<String>,
+    /// Other host names under which requests may reach this service: `allowed_hosts`
+    #[arg(long, value_name = "HOST,…")]
+    allowed_hosts: Option<String>,
+}
+
+impl Options {
+    fn load(self) -> Result<Config, ConfigError> {
+        let Self { config, listen, data_dir, sync_api_key_file, disk_reserve, allowed_hosts } = self;
+        let flags = [
+            ("can_listen_addr", "--listen", listen),
+            ("data_dir", "--data-dir", data_dir),
+            ("sync_api_key_file", "--sync-api-key-file", sync_api_key_file),
+            ("limits.disk_reserve_bytes", "--disk-reserve", disk_reserve),
+            ("allowed_hosts", "--allowed-hosts", allowed_hosts),
+        ];
+        let given = |(key, flag, text): (_, _, Option<String>)| Some(FlagValue { key, flag, text: text? });
+        let flags = flags.into_iter().filter_map(given).collect();
+        let loaded = Config::load(&Sources::of_process(config, flags))?;
+        for warning in loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(loaded.config)
+    }
 }
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
     #[error("port {} of {} is in use: stop the program that listens there, or choose another with --listen", .0.port(), .0.ip())]
@@ -91,9 +121,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), StartError> {
-    let Options { listen, data_dir, sync_api_key_file, disk_reserve, allowed_host } = options;
+    let config = options.load()?;
     let shutdown = shutdown_signal().map_err(StartError::Signals)?;
     // First, so that a second start on the same port changes nothing on disk.
+    let listen = config.can_listen_addr;
     let listener = TcpListener::bind(listen).await.map_err(|source| {
         if source.kind() == io::ErrorKind::AddrInUse {
             StartError::PortInUse(listen)
@@ -102,10 +133,14 @@ async fn run(options: Options) -> Result<(), StartError> {
         }
     })?;
     let addr = listener.local_addr().map_err(|source| StartError::Listen { addr: listen, source })?;
-    let config = EmbeddedConfig { dir: data_dir.clone(), disk_reserve_bytes: disk_reserve.as_u64() };
-    let store = EmbeddedStore::open(config).await?;
-    let (key, key_place) = sync_api_key(&data_dir, sync_api_key_file)?;
-    let settings = ServiceSettings { allowed_hosts: allowed_host, ..ServiceSettings::new(key, addr) };
+    let dir = DataDir::new(&config.data_dir);
+    private_dir(dir.path())?;
+    let store_config =
+        EmbeddedConfig { dir: dir.store(), disk_reserve_bytes: config.limits.disk_reserve_bytes };
+    let store = EmbeddedStore::open(store_config).await?;
+    let (key, key_place) = sync_api_key(&config, &dir)?;
+    let settings =
+        ServiceSettings { allowed_hosts: config.allowed_hosts.clone(), ..ServiceSettings::new(key, addr) };
     announce(addr, &key_place);
     serve(listener, router(store.clone(), settings), shutdown).await;
     store.close().await;
@@ -113,18 +148,15 @@ async fn run(options: Options) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The key, and where it is kept: the file on the command line, else the environment, else the data directory.
-fn sync_api_key(
-    data_dir: &std::path::Path,
-    file: Option<PathBuf>,
-) -> Result<(SecretString, String), KeyError> {
-    if let Some(file) = file {
-        return Ok((key::read(&file)?, file.display().to_string()));
+/// The key, and where it is kept: as configured, else in the data directory.
+fn sync_api_key(config: &Config, dir: &DataDir) -> Result<(SecretString, String), KeyError> {
+    if let Some(key) = &config.sync_api_key {
+        return Ok((key.clone(), "setting sync_api_key".to_owned()));
     }
-    if let Ok(text) = std::env::var(KEY_VARIABLE) {
-        return Ok((key::parse(&text, KEY_VARIABLE)?, format!("the environment variable {KEY_VARIABLE}")));
+    if let Some(file) = &config.sync_api_key_file {
+        return Ok((key::read(file)?, file.display().to_string()));
     }
-    let file = data_dir.join(key::FILE_NAME);
+    let file = dir.path().join(key::FILE_NAME);
     let (key, new) = key::read_or_generate(&file)?;
     Ok((key, format!("{}{}", file.display(), if new { " (new)" } else { "" })))
 }

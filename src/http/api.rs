@@ -53,7 +53,6 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
     let settings = GuardSettings {
         bound_addr: bound,
         allowed_hosts: state.view.allowed_hosts.iter().map(|host| without_port(host)).collect(),
-        hosts_setting: "allowed_hosts in the configuration",
     };
     let (router, openapi) = OpenApiRouter::with_openapi(AgentApi::openapi())
         .routes(routes!(status))

@@ -40,15 +40,13 @@ pub struct GuardSettings {
     pub bound_addr: SocketAddr,
     /// Further names and addresses, without port.
     pub allowed_hosts: Vec<String>,
-    /// What the user sets to allow a host, as the refusal names it: `--allowed-host`, say.
-    pub hosts_setting: &'static str,
 }
 
 /// Puts the guard, the default headers and the fallbacks in the envelope around everything in `router`.
 pub fn protect(router: Router, settings: GuardSettings) -> Router {
-    let GuardSettings { bound_addr, allowed_hosts, hosts_setting } = settings;
+    let GuardSettings { bound_addr, allowed_hosts } = settings;
     let allowed_hosts = allowed_hosts.iter().map(|host| normal_host(host)).collect();
-    let settings = Arc::new(GuardSettings { bound_addr, allowed_hosts, hosts_setting });
+    let settings = Arc::new(GuardSettings { bound_addr, allowed_hosts });
     router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -88,7 +86,7 @@ impl GuardSettings {
                 StatusCode::MISDIRECTED_REQUEST,
                 "host_not_allowed",
                 format!("this server does not answer for the host '{host}'"),
-                format!("use the address that it listens on, or allow the host with {}", self.hosts_setting),
+                "use the address that it listens on, or add the host to the setting allowed_hosts",
             )
         };
         let host = host.ok_or_else(|| refusal(""))?;
@@ -164,11 +162,7 @@ mod tests {
     use super::*;
 
     fn settings(bound: &str) -> GuardSettings {
-        GuardSettings {
-            bound_addr: bound.parse().unwrap(),
-            allowed_hosts: vec!["nas.lan".into()],
-            hosts_setting: "--allowed-host",
-        }
+        GuardSettings { bound_addr: bound.parse().unwrap(), allowed_hosts: vec!["nas.lan".into()] }
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -293,7 +293,6 @@ impl OpenedStore {
         let addr = listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
         let settings = ServiceSettings {
             allowed_hosts: config.allowed_hosts.clone(),
-            hosts_setting: "allowed_hosts",
             ..ServiceSettings::new(key, addr)
         };
         let router = service::router(store.clone(), settings);

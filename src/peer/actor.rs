@@ -22,13 +22,14 @@ use iroh::EndpointId;
 use iroh::endpoint::{Connection, ConnectionError, Side, VarInt};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::establish::{self, ESTABLISH_WITHIN, EstablishError, Established, Introduction};
+use super::establish::{self, EstablishError, Established, Introduction};
 use super::messages::{PeerMsg, PeersMsg};
 use super::session::{Effect, Input, Session, SessionSettings, Standing};
 use super::{effects, streams};
+use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::library::Library;
 use crate::node::events::EventLog;
@@ -36,9 +37,10 @@ use crate::node::status::ActorDetail;
 use crate::proto::{Cancel, Ping, Pong, Want, frame};
 use crate::record::AssetRecord;
 use crate::store::{FeedEntry, StoreRef};
+use crate::transfer::pace::Pace;
 use crate::transfer::receive::{Expected, Receiver, Results};
 use crate::transfer::schedule::{Failure, SessionId};
-use crate::transfer::send::{self, Traffic};
+use crate::transfer::send::{Sender, Traffic};
 
 /// Frames of the control stream that may wait in the mailbox.
 const FRAMES_WAITING: usize = 64;
@@ -101,6 +103,23 @@ pub struct PeerArgs {
     pub peers: ServiceRef<PeersMsg>,
     /// What happens is told here.
     pub events: EventLog,
+    /// Waits and speeds.
+    pub limits: PeerLimits,
+}
+
+/// How long a session waits, and how fast it may go.
+#[derive(Clone, Debug)]
+pub struct PeerLimits {
+    /// For a session to come about.
+    pub establish: Duration,
+    /// Without progress, a transfer is given up.
+    pub stall: Duration,
+    /// Without a word, the peer is asked whether it is there.
+    pub probe_after: Duration,
+    /// Speed of content to peers.
+    pub upload: Pace,
+    /// Speed of content from peers.
+    pub download: Pace,
 }
 
 struct Running {
@@ -112,14 +131,14 @@ struct Running {
     serving: HashMap<u64, AbortHandle>,
     serve_permits: Arc<Semaphore>,
     /// Everything that ends with the session.
-    tasks: JoinSet<()>,
+    tasks: Tasks<PeerMsg>,
 }
 
 /// Its state.
 pub struct PeerState {
     args: PeerArgs,
     /// Tasks that live as long as the connection.
-    tasks: JoinSet<()>,
+    tasks: Tasks<PeerMsg>,
     running: Option<Running>,
     epochs: u64,
     /// Whether the peer proved itself: streams other than a control stream are served from then on.
@@ -144,7 +163,7 @@ impl Actor for PeerActor {
     ) -> Result<Self::State, ActorProcessingErr> {
         let proved = Arc::new(AtomicBool::new(false));
         let opening = Arc::new(AtomicBool::new(args.opens));
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         tasks.spawn(streams::watch_closed(myself.clone(), args.connection.clone()));
         tasks.spawn(streams::accept_bi(
             myself.clone(),
@@ -155,8 +174,14 @@ impl Actor for PeerActor {
         if args.opens {
             let (actor, args) = (myself.clone(), args.clone());
             tasks.spawn(async move {
-                let result =
-                    establish::open(&args.connection, args.own_id, &args.library, &args.introduction).await;
+                let result = establish::open(
+                    &args.connection,
+                    args.own_id,
+                    &args.library,
+                    &args.introduction,
+                    args.limits.establish,
+                )
+                .await;
                 opening.store(false, Ordering::Relaxed);
                 let _ = actor.send_message(match result {
                     Ok(established) => PeerMsg::Established(Box::new(established)),
@@ -165,7 +190,7 @@ impl Actor for PeerActor {
             });
         }
         myself.send_after(TICK, || PeerMsg::Tick);
-        let establish_by = Instant::now() + ESTABLISH_WITHIN;
+        let establish_by = Instant::now() + args.limits.establish;
         Ok(PeerState {
             args,
             tasks,
@@ -219,6 +244,10 @@ impl Actor for PeerActor {
                 }
             }
             PeerMsg::Violation(reason) => state.close(code::VIOLATION, &reason),
+            PeerMsg::TaskFailed(why) => {
+                // The supervisor starts us again on the same connection.
+                return Err(ActorExit::Transient(format!("a task of the session: {why}")).into());
+            }
             PeerMsg::ConnectionClosed(reason) => myself.stop(Some(reason)),
             PeerMsg::GetHealth { reply } => {
                 let _ = reply.send(state.detail());
@@ -228,7 +257,7 @@ impl Actor for PeerActor {
                 myself.send_after(TICK, || PeerMsg::Tick);
             }
         }
-        state.check_tasks()
+        Ok(())
     }
 
     async fn post_stop(
@@ -237,6 +266,8 @@ impl Actor for PeerActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         state.close(code::SHUTDOWN, "shutting down");
+        state.running = None;
+        state.tasks.shutdown().await;
         Ok(())
     }
 }
@@ -300,7 +331,7 @@ impl PeerState {
         let epoch = self.epochs;
         self.proved.store(true, Ordering::Relaxed);
 
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         let (out, frames) = mpsc::channel(FRAMES_OUT);
         let expected = Arc::new(Expected::default());
         tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames));
@@ -313,6 +344,8 @@ impl PeerState {
             partial_dir: self.args.partial_dir.clone(),
             expected: Arc::clone(&expected),
             traffic: Arc::clone(&self.args.traffic),
+            stall: self.args.limits.stall,
+            pace: self.args.limits.download.clone(),
             results,
         };
         tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
@@ -321,6 +354,7 @@ impl PeerState {
             library: library.clone(),
             record_key: self.args.library.keys().record().clone(),
             dialer: self.args.connection.side() == Side::Client,
+            probe_after: self.args.limits.probe_after,
         };
         let (session, effects) = Session::new(settings, ours, theirs, Instant::now());
         let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
@@ -381,7 +415,7 @@ impl PeerState {
         // The peer's actor may have crashed: it has a moment to open a new control stream.
         tracing::debug!(peer = %self.args.connection.remote_id().fmt_short(), reason, "the control stream ended");
         self.running = None;
-        self.establish_by = Instant::now() + ESTABLISH_WITHIN;
+        self.establish_by = Instant::now() + self.args.limits.establish;
         self.tell(PeersMsg::SessionReset { session: self.args.session });
         self.publish();
     }
@@ -411,7 +445,7 @@ impl PeerState {
             return;
         };
         running.serving.retain(|_, task| !task.is_finished());
-        let stalled = running.expected.take_stalled(now);
+        let stalled = running.expected.take_stalled(self.args.limits.stall, now);
         for (request, hashes) in stalled {
             let failure = Failure::Source("no progress".into());
             let results = hashes.into_iter().map(|hash| (hash, Err(failure.clone()))).collect();
@@ -419,22 +453,6 @@ impl PeerState {
             self.send(frame::Kind::Cancel(Cancel { request }));
         }
         self.step(myself, Input::Tick);
-    }
-
-    /// A task that panicked is our failure: the supervisor starts us again on the same connection.
-    fn check_tasks(&mut self) -> Result<(), ActorProcessingErr> {
-        let session_tasks = self.running.as_mut().map(|running| &mut running.tasks);
-        for tasks in std::iter::once(&mut self.tasks).chain(session_tasks) {
-            while let Some(ended) = tasks.try_join_next() {
-                match ended {
-                    Err(error) if error.is_panic() => {
-                        return Err(ActorExit::Transient(format!("a task of the session: {error}")).into());
-                    }
-                    Ok(()) | Err(_) => {}
-                }
-            }
-        }
-        Ok(())
     }
 
     fn perform(&mut self, myself: &ActorRef<PeerMsg>, effects: Vec<Effect>) {
@@ -460,8 +478,8 @@ impl PeerState {
                 running.tasks.spawn(effects::load(report, store, hashes));
             }
             Effect::Resolve(rids) => {
-                let (hashes, gone) = args.library.resolve(&rids);
-                self.step(myself, Input::Resolved { hashes, gone });
+                let (found, gone) = args.library.resolve(&rids);
+                self.step(myself, Input::Resolved { found, gone });
             }
             Effect::Announce(records) => {
                 self.tell(PeersMsg::Wanted { session: args.session, records });
@@ -491,14 +509,20 @@ impl PeerState {
         if too_much {
             return self.close(code::VIOLATION, "more content asked for than may be at once");
         }
-        let (connection, store) = (self.args.connection.clone(), Arc::clone(&self.args.store));
-        let traffic = Arc::clone(&self.args.traffic);
+        let sender = Sender {
+            connection: self.args.connection.clone(),
+            store: Arc::clone(&self.args.store),
+            traffic: Arc::clone(&self.args.traffic),
+            stall: self.args.limits.stall,
+            pace: self.args.limits.upload.clone(),
+        };
         let permits = Arc::clone(&running.serve_permits);
         let request = want.request;
         let task = running.tasks.spawn(async move {
             let Ok(_permit) = permits.acquire().await else { return };
-            if let Err(error) = send::serve(&connection, &store, &traffic, want).await {
-                tracing::debug!(peer = %connection.remote_id().fmt_short(), %error, "a request was not served");
+            if let Err(error) = sender.serve(want).await {
+                let peer = sender.connection.remote_id();
+                tracing::debug!(peer = %peer.fmt_short(), %error, "a request was not served");
             }
         });
         running.serving.insert(request, task);

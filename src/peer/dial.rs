@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::establish::{ALPN, ESTABLISH_WITHIN};
+use super::establish::ALPN;
 use super::messages::PeersMsg;
 
 /// Addresses of one peer that are tried.
@@ -25,22 +25,32 @@ const TICKET_FILE_EVERY: Duration = Duration::from_secs(1);
 const TICKET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Accepts connections for as long as the endpoint lives; waits while too many are proving themselves.
-pub(super) async fn accept(actor: ActorRef<PeersMsg>, endpoint: Endpoint, pending: Arc<Semaphore>) {
+pub(super) async fn accept(
+    actor: ActorRef<PeersMsg>,
+    endpoint: Endpoint,
+    pending: Arc<Semaphore>,
+    within: Duration,
+) {
     let mut handshakes = JoinSet::new();
     loop {
         let Ok(permit) = Arc::clone(&pending).acquire_owned().await else { return };
         let Some(incoming) = endpoint.accept().await else { return };
         while handshakes.try_join_next().is_some() {}
-        handshakes.spawn(handshake(actor.clone(), incoming, permit));
+        handshakes.spawn(handshake(actor.clone(), incoming, permit, within));
     }
 }
 
-async fn handshake(actor: ActorRef<PeersMsg>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+async fn handshake(
+    actor: ActorRef<PeersMsg>,
+    incoming: Incoming,
+    permit: OwnedSemaphorePermit,
+    within: Duration,
+) {
     let accepting = match incoming.accept() {
         Ok(accepting) => accepting,
         Err(error) => return tracing::debug!(%error, "an incoming connection broke"),
     };
-    match timeout(ESTABLISH_WITHIN, accepting).await {
+    match timeout(within, accepting).await {
         Ok(Ok(connection)) => {
             let _ = actor.send_message(PeersMsg::Accepted { connection, permit });
         }

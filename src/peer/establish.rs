@@ -21,8 +21,6 @@ use crate::proto::{Auth, Hello, LibraryProof, LibrarySummary, Welcome, frame};
 pub const ALPN: &[u8] = b"/can-sync/2";
 /// Version in `Hello`.
 const VERSION: u32 = 2;
-/// Limit of the whole exchange.
-pub const ESTABLISH_WITHIN: Duration = Duration::from_secs(5);
 /// Longest name that a peer may give itself, in characters.
 const NAME_CHARS_MAX: usize = 64;
 /// Longest ticket that a peer may give, in bytes.
@@ -35,8 +33,8 @@ pub enum EstablishError {
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The exchange took too long.
-    #[error("no session within {} s", ESTABLISH_WITHIN.as_secs())]
-    Timeout,
+    #[error("no session within {} s", .0.as_secs())]
+    Timeout(Duration),
     /// They share nothing.
     #[error("the other side does not know our passphrase: check that both use the same one")]
     NotShared,
@@ -76,7 +74,7 @@ pub struct Introduction {
     pub ticket: tokio::sync::watch::Receiver<String>,
 }
 
-/// Opens a control stream and establishes a session on it.
+/// Opens a control stream and establishes a session on it, `within` a limit for the whole exchange.
 ///
 /// # Errors
 /// See [`EstablishError`].
@@ -85,6 +83,7 @@ pub async fn open(
     own_id: EndpointId,
     library: &Arc<Library>,
     introduction: &Introduction,
+    within: Duration,
 ) -> Result<Established, EstablishError> {
     let work = async {
         let binding = bind(connection, own_id)?;
@@ -101,10 +100,10 @@ pub async fn open(
         wire::write_frame(&mut send, introduce(introduction, &blinded, &ours)).await?;
         finish(send, receive, blinded, ours, welcome)
     };
-    timeout(ESTABLISH_WITHIN, work).await.unwrap_or(Err(EstablishError::Timeout))
+    timeout(within, work).await.unwrap_or(Err(EstablishError::Timeout(within)))
 }
 
-/// Answers on a control stream that the peer opened; its `Hello` was read already.
+/// Answers on a control stream that the peer opened, `within` a limit; its `Hello` was read already.
 ///
 /// # Errors
 /// See [`EstablishError`]. [`EstablishError::NotShared`] is a failed authentication; nothing was revealed.
@@ -115,6 +114,7 @@ pub async fn answer(
     introduction: &Introduction,
     hello_frame: Hello,
     (mut send, mut receive): (SendStream, RecvStream),
+    within: Duration,
 ) -> Result<Established, EstablishError> {
     let work = async {
         let binding = bind(connection, own_id)?;
@@ -129,7 +129,7 @@ pub async fn answer(
         let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
         finish(send, receive, blinded, ours, welcome)
     };
-    timeout(ESTABLISH_WITHIN, work).await.unwrap_or(Err(EstablishError::Timeout))
+    timeout(within, work).await.unwrap_or(Err(EstablishError::Timeout(within)))
 }
 
 fn bind(connection: &Connection, own_id: EndpointId) -> Result<Binding, EstablishError> {

@@ -203,6 +203,8 @@ pub enum PeerMsg {
     },
     /// Own tasks: the peer broke the rules.
     Violation(String),
+    /// Own tasks: one of them panicked, and why.
+    TaskFailed(String),
     /// Own task: the connection is over.
     ConnectionClosed(String),
     /// Status: how it is.

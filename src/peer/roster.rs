@@ -6,18 +6,26 @@ use std::time::Duration;
 use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
-/// Waits between attempts to reach a peer: doubled from the first to the last, plus up to as much by chance.
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_mins(5);
 /// Longest wait before a lost connection is dialled again; chance spreads the two ends apart.
 const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// Two connections of one pair that came up within this time were dialled at once by both ends; later, a new one means
 /// that the peer no longer has the old one.
 const AT_ONCE: Duration = Duration::from_secs(5);
-/// Peers that are known.
-const KNOWN_MAX: usize = 4096;
-/// Dials under way at once.
-const DIALS_MAX: usize = 8;
+
+/// How peers are dialled.
+#[derive(Clone, Debug)]
+pub struct DialLimits {
+    /// Connections that we dial.
+    pub dialled_max: usize,
+    /// Dials under way at once.
+    pub at_once_max: usize,
+    /// Peers that are known.
+    pub known_max: usize,
+    /// Waits between attempts to reach a peer: doubled from this one…
+    pub backoff_min: Duration,
+    /// …to this one, plus up to as much by chance.
+    pub backoff_max: Duration,
+}
 
 /// Where a peer stands between us and it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +59,19 @@ pub struct Known {
     pub last_error: Option<String>,
     /// Where it stands.
     pub link: Link,
+    /// Whether somebody named it to us: a ticket, a user, the address book, discovery.
+    named: bool,
     attempts: u32,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     turned_away: bool,
+}
+
+impl Known {
+    /// Whether it never had a session with us and nobody named it to us: it only connected.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.last_seen_ms.is_none() && !self.named
+    }
 }
 
 /// Everyone known.
@@ -61,23 +79,26 @@ pub struct Known {
 pub struct Roster {
     own_id: EndpointId,
     peers: HashMap<EndpointId, Known>,
-    dialled_max: usize,
+    limits: DialLimits,
 }
 
 impl Roster {
-    /// Nobody yet. `dialled_max` bounds the connections that we dial.
+    /// Nobody yet.
     #[must_use]
-    pub fn new(own_id: EndpointId, dialled_max: usize) -> Self {
-        Self { own_id, peers: HashMap::new(), dialled_max }
+    pub fn new(own_id: EndpointId, limits: DialLimits) -> Self {
+        Self { own_id, peers: HashMap::new(), limits }
     }
 
     /// A peer may be at `addr`: from a ticket, a user, a remembered session, discovery. With `fresh`, it is dialled at
     /// once, whatever its back-off. `false` if that is ourselves or there is no room.
     pub fn candidate(&mut self, addr: EndpointAddr, fresh: bool, now: Instant) -> bool {
-        if addr.id == self.own_id || (self.peers.len() >= KNOWN_MAX && !self.peers.contains_key(&addr.id)) {
+        if addr.id == self.own_id
+            || (self.peers.len() >= self.limits.known_max && !self.peers.contains_key(&addr.id))
+        {
             return false;
         }
         let known = self.entry(addr.id);
+        known.named = true;
         if !addr.addrs.is_empty() {
             known.addr = addr;
         }
@@ -99,6 +120,7 @@ impl Roster {
             last_seen_ms: None,
             last_error: None,
             link: Link::Idle { dial_at: None },
+            named: false,
             attempts: 0,
             turned_away: false,
         })
@@ -129,7 +151,7 @@ impl Roster {
     pub fn due(&mut self, now: Instant) -> Vec<EndpointAddr> {
         let busy = self.peers.values().filter(|p| p.link == Link::Dialing).count();
         let dialled = |p: &&Known| matches!(p.link, Link::Connected { dialed_here: true, .. });
-        let room = self.dialled_max.saturating_sub(self.peers.values().filter(dialled).count() + busy);
+        let room = self.limits.dialled_max.saturating_sub(self.peers.values().filter(dialled).count() + busy);
         let mut due: Vec<(Instant, EndpointId)> = self
             .peers
             .iter()
@@ -139,7 +161,7 @@ impl Roster {
             })
             .collect();
         due.sort_unstable_by_key(|(at, id)| (*at, *id.as_bytes()));
-        due.truncate(DIALS_MAX.saturating_sub(busy).min(room));
+        due.truncate(self.limits.at_once_max.saturating_sub(busy).min(room));
         due.into_iter()
             .map(|(_, id)| {
                 let known = self.entry(id);
@@ -164,7 +186,8 @@ impl Roster {
         let Some(known) = self.peers.get_mut(id) else { return };
         known.last_error = Some(error);
         if known.link == Link::Dialing {
-            known.link = Link::Idle { dial_at: Some(now + backoff(known.attempts, chance)) };
+            let wait = self.limits.backoff(known.attempts, chance);
+            known.link = Link::Idle { dial_at: Some(now + wait) };
             known.attempts = known.attempts.saturating_add(1);
         }
     }
@@ -217,7 +240,7 @@ impl Roster {
             REDIAL_MAX.mul_f64(chance)
         } else {
             known.attempts = known.attempts.saturating_add(1);
-            backoff(known.attempts, chance)
+            self.limits.backoff(known.attempts, chance)
         };
         known.link = Link::Idle { dial_at: Some(now + wait) };
     }
@@ -231,9 +254,11 @@ impl Roster {
     }
 }
 
-fn backoff(attempts: u32, chance: f64) -> Duration {
-    let base = BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(attempts)).min(BACKOFF_MAX);
-    (base + base.mul_f64(chance.clamp(0.0, 1.0))).min(BACKOFF_MAX)
+impl DialLimits {
+    fn backoff(&self, attempts: u32, chance: f64) -> Duration {
+        let base = self.backoff_min.saturating_mul(2_u32.saturating_pow(attempts)).min(self.backoff_max);
+        (base + base.mul_f64(chance.clamp(0.0, 1.0))).min(self.backoff_max)
+    }
 }
 
 #[cfg(test)]
@@ -241,6 +266,16 @@ mod tests {
     use iroh::SecretKey;
 
     use super::*;
+
+    fn limits(dialled_max: usize) -> DialLimits {
+        DialLimits {
+            dialled_max,
+            at_once_max: 8,
+            known_max: 4096,
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_mins(5),
+        }
+    }
 
     /// Two ids, the smaller first.
     fn ids() -> (EndpointId, EndpointId) {
@@ -259,7 +294,7 @@ mod tests {
         let now = Instant::now();
         for first_is_by_small in [true, false] {
             for (own, other) in [(small, large), (large, small)] {
-                let mut roster = Roster::new(own, 16);
+                let mut roster = Roster::new(own, limits(16));
                 let by_small = own == small;
                 let first = first_is_by_small == by_small;
                 assert!(roster.connected(other, first, now));
@@ -273,7 +308,7 @@ mod tests {
     fn a_peer_that_comes_back_replaces_its_dead_connection() {
         let (small, large) = ids();
         let now = Instant::now();
-        let mut roster = Roster::new(small, 16);
+        let mut roster = Roster::new(small, limits(16));
         assert!(roster.connected(large, true, now));
         assert!(roster.connected(large, false, now + AT_ONCE), "it dials because it no longer has ours");
         assert!(roster.connected(large, false, now + AT_ONCE), "and once more the same way");
@@ -283,7 +318,7 @@ mod tests {
     fn a_peer_that_was_started_anew_at_once_is_let_in_when_it_insists() {
         let (small, large) = ids();
         let now = Instant::now();
-        let mut roster = Roster::new(small, 16);
+        let mut roster = Roster::new(small, limits(16));
         assert!(roster.connected(large, true, now));
         assert!(!roster.connected(large, false, now), "perhaps both dialled at once");
         assert!(roster.connected(large, false, now + AT_ONCE / 2), "no, it has no connection");
@@ -295,7 +330,7 @@ mod tests {
     fn waits_double_up_to_five_minutes_and_end_with_a_session() {
         let (own, other) = ids();
         let mut now = Instant::now();
-        let mut roster = Roster::new(own, 16);
+        let mut roster = Roster::new(own, limits(16));
         assert!(!roster.candidate(addr(own), true, now), "nobody dials himself");
         assert!(roster.candidate(addr(other), true, now));
         let mut waits = Vec::new();
@@ -318,12 +353,12 @@ mod tests {
     fn no_more_dials_than_there_is_room_for() {
         let (own, _) = ids();
         let now = Instant::now();
-        let mut roster = Roster::new(own, 10);
+        let mut roster = Roster::new(own, limits(10));
         for n in 10..60 {
             roster.candidate(addr(SecretKey::from_bytes(&[n; 32]).public()), false, now);
         }
         let first = roster.due(now);
-        assert_eq!(first.len(), DIALS_MAX);
+        assert_eq!(first.len(), 8);
         for a in &first {
             roster.connected(a.id, true, now);
         }

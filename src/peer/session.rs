@@ -15,6 +15,9 @@
 //! **Standing.** A session is in sync when a reconciliation ended and nothing is outstanding either way. A check on
 //! demand compares fingerprints afresh and reconciles again where they differ.
 
+#[cfg(test)]
+mod simulation;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,8 +45,6 @@ const ASKED_MAX: usize = 2000;
 const QUEUE_MAX: usize = 2_000_000;
 /// Versions known to be at the peer that our feed has not reported yet. Forgetting one costs a redundant offer.
 const ECHOES_MAX: usize = 16_384;
-/// Silence after which the peer is asked whether it is still there.
-const PROBE_AFTER: Duration = Duration::from_secs(15);
 /// Time that it has for the answer. Its store may take a while to answer it.
 const PROBE_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Time between attempts at a reconciliation that failed.
@@ -139,10 +140,10 @@ pub enum Input {
         /// What the store has of it.
         records: Vec<AssetRecord>,
     },
-    /// Outcome of [`Effect::Resolve`]: hashes of the records with these ids, and the ids that are gone.
+    /// Outcome of [`Effect::Resolve`]: the contents whose records have these ids, and the ids that are gone.
     Resolved {
         /// Found.
-        hashes: Vec<ContentHash>,
+        found: Vec<(RecordId, ContentHash)>,
         /// Not found.
         gone: Vec<RecordId>,
     },
@@ -228,6 +229,8 @@ pub struct SessionSettings {
     pub record_key: crate::identity::Key,
     /// Whether we dialled: the dialler opens the first reconciliation.
     pub dialer: bool,
+    /// Silence after which the peer is asked whether it is still there.
+    pub probe_after: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,7 +262,9 @@ pub struct Session {
     /// When the last reconciliation was opened here.
     opened_at: Instant,
     /// What the peer asked for by id, to be offered first.
-    answers: VecDeque<ContentHash>,
+    answers: VecDeque<(RecordId, ContentHash)>,
+    /// Those of them that are being loaded.
+    answering: Vec<RecordId>,
     /// Ids that it asked for and that are not in `answers` yet.
     resolving: usize,
     /// To be offered.
@@ -285,6 +290,8 @@ pub struct Session {
     /// A question on its way: its number and when it was asked.
     probe: Option<(u64, Instant)>,
     next_nonce: u64,
+    /// Something moved since the last comparison.
+    was_busy: bool,
     /// The round of comparing afresh that is under way, and the last one that ended.
     verifying: Option<u64>,
     verified: u64,
@@ -319,6 +326,7 @@ impl Session {
             recon,
             opened_at: now,
             answers: VecDeque::new(),
+            answering: Vec::new(),
             resolving: 0,
             queue: VecDeque::new(),
             queue_overflowed: false,
@@ -336,6 +344,7 @@ impl Session {
             last_heard: now,
             probe: None,
             next_nonce: 1,
+            was_busy: !same,
             verifying: None,
             verified: 0,
             reconciled_for: None,
@@ -356,11 +365,11 @@ impl Session {
             Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
             Input::Loaded { records } => {
                 self.loading = false;
-                self.offer(&records, &[], &mut out);
+                self.on_loaded(&records, &mut out);
             }
-            Input::Resolved { hashes, gone } => {
-                self.resolving = self.resolving.saturating_sub(hashes.len() + gone.len());
-                self.answers.extend(hashes);
+            Input::Resolved { found, gone } => {
+                self.resolving = self.resolving.saturating_sub(found.len() + gone.len());
+                self.answers.extend(found);
                 if !gone.is_empty() {
                     self.offer(&[], &gone, &mut out);
                 }
@@ -592,6 +601,18 @@ impl Session {
         }
     }
 
+    /// Offers what was loaded. A version that the peer asked for by its id may have been overtaken by another since: it
+    /// learns that the one it waits for is gone.
+    fn on_loaded(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+        let mut overtaken = std::mem::take(&mut self.answering);
+        if !overtaken.is_empty() {
+            let key = self.settings.record_key.expose();
+            let loaded: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
+            overtaken.retain(|rid| !loaded.contains(rid));
+        }
+        self.offer(records, &overtaken, out);
+    }
+
     fn enqueue(&mut self, hashes: Vec<ContentHash>) {
         if self.queue.len() + hashes.len() > QUEUE_MAX {
             self.queue_overflowed = true;
@@ -687,7 +708,11 @@ impl Session {
             if now.duration_since(asked) > PROBE_ANSWER_WITHIN {
                 out.push(Effect::Close { code: 408, reason: "no answer to a ping".into() });
             }
-        } else if now.duration_since(self.last_heard) > PROBE_AFTER {
+        } else if now.duration_since(self.last_heard) > self.settings.probe_after
+            || (self.was_busy && !self.is_busy())
+        {
+            // Also after each burst: it shows what the peer holds now, and that nothing was missed.
+            self.was_busy = false;
             self.ask(now, out);
         }
         let retry = match self.recon {
@@ -713,12 +738,20 @@ impl Session {
 
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let next = if self.answers.is_empty() { &mut self.queue } else { &mut self.answers };
-        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_offers.len());
-        let batch = next.len().min(LOAD_BATCH).min(room);
-        if !self.loading && batch > 0 {
-            self.loading = true;
-            out.push(Effect::Load(next.drain(..batch).collect()));
+        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_offers.len()).min(LOAD_BATCH);
+        if !self.loading && room > 0 {
+            let hashes: Vec<ContentHash> = if self.answers.is_empty() {
+                self.queue.drain(..self.queue.len().min(room)).collect()
+            } else {
+                let batch = self.answers.drain(..self.answers.len().min(room));
+                let (rids, hashes) = batch.unzip();
+                self.answering = rids;
+                hashes
+            };
+            if !hashes.is_empty() {
+                self.loading = true;
+                out.push(Effect::Load(hashes));
+            }
         }
         // Half the room at a time, so that ids go in few frames while the answers to the last ones come in.
         if !self.to_ask.is_empty() && self.asked.len() <= ASKED_MAX / 2 {
@@ -730,6 +763,7 @@ impl Session {
                 rids: rids.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect(),
             })));
         }
+        self.was_busy |= self.is_busy();
         if self.verifying.is_some() && self.probe.is_none() && !self.is_busy() {
             self.ask(now, out);
         }

@@ -19,8 +19,6 @@ use super::wire;
 use crate::proto::frame;
 use crate::transfer::receive::{self, Receiver, Results};
 
-/// Time that a new stream has for its first frame.
-const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for the peer to take a control frame.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Reconciliations that a peer may have open at once.
@@ -65,7 +63,7 @@ struct BiStream {
 impl BiStream {
     #[expect(clippy::wildcard_enum_match_arm, reason = "no other kind may begin a stream")]
     async fn run(self, send: SendStream, mut receive: RecvStream) {
-        let first = match timeout(FIRST_FRAME_WITHIN, wire::read_frame(&mut receive)).await {
+        let first = match timeout(self.args.limits.establish, wire::read_frame(&mut receive)).await {
             Ok(Ok(kind)) => kind,
             Ok(Err(error)) if error.is_violation() => return self.violation(error.to_string()),
             Ok(Err(_)) | Err(_) => return,
@@ -85,6 +83,7 @@ impl BiStream {
                     &args.introduction,
                     hello,
                     (send, receive),
+                    args.limits.establish,
                 )
                 .await;
                 self.answered(established);

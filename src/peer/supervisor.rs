@@ -25,14 +25,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::actor::{PeerActor, PeerArgs, code};
+use super::actor::{PeerActor, PeerArgs, PeerLimits, code};
 use super::address_book::{AddressBook, Entry};
 use super::auth::Throttle;
 use super::effects::{DeleteGuard, now_ms};
 use super::establish::Introduction;
 use super::messages::{PeerMsg, PeersMsg};
 use super::report::{ChannelReport, Direction, TransferReport};
-use super::roster::Roster;
+use super::roster::{DialLimits, Known, Roster};
 use super::session::Standing;
 use super::{dial, overview};
 use crate::actor::ServiceRef;
@@ -91,14 +91,16 @@ pub struct PeersArgs {
     pub channels: watch::Sender<Vec<ChannelReport>>,
     /// Whether and how peers' deletions are applied.
     pub deletes: Arc<DeleteGuard>,
-    /// Most connections, and most of them that we dial.
+    /// Most connections.
     pub max_connections: usize,
-    /// See `max_connections`.
-    pub max_dialled: usize,
     /// Most connections that have not proved themselves yet.
     pub max_pending: usize,
     /// Bytes in flight.
     pub in_flight: Limits,
+    /// How peers are dialled.
+    pub dialling: DialLimits,
+    /// Waits and speeds of every session.
+    pub limits: PeerLimits,
     /// Time between two comparisons with every connected peer.
     pub verify_interval: Duration,
     /// What happens is told here.
@@ -130,6 +132,8 @@ pub struct PeersState {
     pub(super) current: HashMap<EndpointId, SessionId>,
     actors: HashMap<ActorId, SessionId>,
     pub(super) traffic: HashMap<EndpointId, overview::Meter>,
+    /// How often the actors of each peer failed; of peers without a connection.
+    histories: HashMap<EndpointId, History>,
     pub(super) scheduler: Scheduler,
     throttle: Throttle,
     /// Peers that a ticket led to.
@@ -275,7 +279,7 @@ impl Actor for PeersActor {
 
 impl PeersState {
     fn new(args: PeersArgs) -> Self {
-        let roster = Roster::new(args.endpoint.id(), args.max_dialled);
+        let roster = Roster::new(args.endpoint.id(), args.dialling.clone());
         let scheduler = Scheduler::new(args.in_flight);
         let verify_at = Instant::now() + args.verify_interval;
         Self {
@@ -285,6 +289,7 @@ impl PeersState {
             current: HashMap::new(),
             actors: HashMap::new(),
             traffic: HashMap::new(),
+            histories: HashMap::new(),
             scheduler,
             throttle: Throttle::default(),
             from_ticket: HashSet::new(),
@@ -303,7 +308,8 @@ impl PeersState {
         self.accepting = true;
         self.store_failure = None;
         let pending = Arc::new(Semaphore::new(self.args.max_pending));
-        self.tasks.spawn(dial::accept(myself.clone(), self.args.endpoint.clone(), pending));
+        let within = self.args.limits.establish;
+        self.tasks.spawn(dial::accept(myself.clone(), self.args.endpoint.clone(), pending, within));
         if let Some(path) = self.args.connect_ticket_file.clone() {
             self.tasks.spawn(dial::watch_ticket_file(myself.clone(), path));
         }
@@ -417,7 +423,7 @@ impl PeersState {
             endpoint_id: id,
             connection,
             actor: None,
-            history: History::default(),
+            history: self.histories.remove(&id).unwrap_or_default(),
             standing: Arc::default(),
             up: false,
             permit,
@@ -446,6 +452,7 @@ impl PeersState {
             standing: Arc::clone(&link.standing),
             peers: self.args.myself.clone(),
             events: self.args.events.clone(),
+            limits: self.args.limits.clone(),
         };
         match (self.args.spawn_peer)(args, myself.get_cell()).await {
             Ok(actor) => {
@@ -563,6 +570,13 @@ impl PeersState {
             let event = NodeEvent::PeerLost { endpoint_id: id.to_string(), reason: reason.clone() };
             self.args.events.publish(now_ms(), event);
         }
+        if !link.up && self.roster.get(&id).is_some_and(Known::is_stranger) {
+            // Nothing is kept of whoever only knocked: ids cost nothing to make.
+            self.roster.forget(&id);
+            self.traffic.remove(&id);
+            return;
+        }
+        self.histories.insert(id, link.history);
         self.roster.disconnected(&id, link.up, Some(reason).filter(|_| link.up), now, rand::random());
         if let Some((for_, why)) = hold {
             let until = now.checked_add(for_).unwrap_or(now + Duration::from_hours(24));

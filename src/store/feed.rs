@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::task::JoinSet;
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{FeedEntry, StoreError, StoreEvent, StoreRef, StoreStatus};
+use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::http::{SharedListener, serve};
 use crate::library::Library;
@@ -64,6 +65,8 @@ pub enum CanServiceMsg {
     Vanished(Vec<ContentHash>),
     /// Own task: the HTTP server of the embedded store ended, which it does only when told to.
     ServerEnded,
+    /// Own tasks: one of them panicked, and why.
+    TaskFailed(String),
     /// Timer of the actor itself: compare everything now.
     ScanDue,
     /// Status: how things stand.
@@ -102,13 +105,16 @@ pub struct CanServiceArgs {
 /// Its state.
 pub struct CanServiceState {
     args: CanServiceArgs,
-    tasks: JoinSet<()>,
+    tasks: Tasks<CanServiceMsg>,
     /// Tells the HTTP server to finish.
     closing: CancellationToken,
+    server_ended: Option<oneshot::Receiver<()>>,
     scanning: bool,
+    /// The store was replaced during a scan, which therefore does not count.
+    scan_again: bool,
     failure: Option<StoreError>,
-    /// Whether anybody was told how the store is since this incarnation started.
-    health_told: bool,
+    /// The incarnation of PeersActor that knows how the store is.
+    told: Option<ActorId>,
 }
 
 /// The actor.
@@ -124,20 +130,33 @@ impl Actor for CanServiceActor {
         myself: ActorRef<Self::Msg>,
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::new(myself.clone(), CanServiceMsg::TaskFailed);
         tasks.spawn(follow(myself.clone(), args.clone()));
         let closing = CancellationToken::new();
+        let mut server_ended = None;
         if let Some(StoreServer { listener, router }) = &args.server {
             let listener = listener.duplicate()?;
             let server = serve(listener, router.clone(), closing.clone().cancelled_owned());
             let actor = myself.clone();
+            let (ended, waits) = oneshot::channel();
+            server_ended = Some(waits);
             tasks.spawn(async move {
                 server.await;
+                let _ = ended.send(());
                 let _ = actor.send_message(CanServiceMsg::ServerEnded);
             });
         }
         myself.send_after(args.full_scan_interval, || CanServiceMsg::ScanDue);
-        Ok(CanServiceState { args, tasks, closing, scanning: false, failure: None, health_told: false })
+        Ok(CanServiceState {
+            args,
+            tasks,
+            closing,
+            server_ended,
+            scanning: false,
+            failure: None,
+            told: None,
+            scan_again: false,
+        })
     }
 
     async fn handle(
@@ -157,7 +176,9 @@ impl Actor for CanServiceActor {
             CanServiceMsg::Reset => state.on_reset(&myself),
             CanServiceMsg::Vanished(hashes) => {
                 state.scanning = false;
-                if !hashes.is_empty() {
+                if std::mem::take(&mut state.scan_again) {
+                    state.start_scan(&myself);
+                } else if !hashes.is_empty() {
                     tracing::warn!(records = hashes.len(), "the store no longer has records that it had");
                     state.args.library.remove(&hashes);
                 }
@@ -165,18 +186,17 @@ impl Actor for CanServiceActor {
             CanServiceMsg::ServerEnded => {
                 return Err(ActorExit::Transient("the CAN Service's HTTP server ended".into()).into());
             }
+            CanServiceMsg::TaskFailed(why) => {
+                return Err(ActorExit::Transient(format!("a task of the store's follower: {why}")).into());
+            }
             CanServiceMsg::ScanDue => {
-                state.start_scan(&myself);
+                if !state.scanning {
+                    state.start_scan(&myself);
+                }
                 myself.send_after(state.args.full_scan_interval, || CanServiceMsg::ScanDue);
             }
             CanServiceMsg::GetHealth { reply } => {
                 let _ = reply.send(state.detail());
-            }
-        }
-        // A task ends by itself only when it panicked or its work is done; the follower's never is.
-        while let Some(ended) = state.tasks.try_join_next() {
-            if let Err(error) = ended {
-                return Err(ActorExit::Transient(format!("a task of the store's follower: {error}")).into());
             }
         }
         Ok(())
@@ -189,13 +209,9 @@ impl Actor for CanServiceActor {
     ) -> Result<(), ActorProcessingErr> {
         // The server ends in order; the follower never ends by itself.
         state.closing.cancel();
-        let server_ends = async {
-            let more_than_follower = usize::from(state.args.server.is_some());
-            for _ in 0..more_than_follower {
-                let _ = state.tasks.join_next().await;
-            }
-        };
-        let _ = timeout(SERVER_ENDS_WITHIN, server_ends).await;
+        if let Some(server_ended) = state.server_ended.take() {
+            let _ = timeout(SERVER_ENDS_WITHIN, server_ended).await;
+        }
         state.tasks.shutdown().await;
         Ok(())
     }
@@ -231,19 +247,26 @@ impl CanServiceState {
         self.args.library.set_store_status(status);
         if let Some(error) = self.failure.take() {
             tracing::info!(was = %error, "the store works again");
-            self.health_told = false;
+            self.told = None;
         }
-        if !self.health_told {
-            self.health_told = true;
-            self.tell(PeersMsg::StoreHealth(None));
-        }
+        self.tell_health();
     }
 
     fn on_store_failed(&mut self, error: StoreError) {
         if self.failure.as_ref() != Some(&error) {
             tracing::warn!(%error, "the store does not work; sync waits for it");
-            self.tell(PeersMsg::StoreHealth(Some(error.to_string())));
             self.failure = Some(error);
+            self.told = None;
+        }
+        self.tell_health();
+    }
+
+    /// Tells PeersActor how the store is, unless this incarnation of it knows. Asked again with every look at the store.
+    fn tell_health(&mut self) {
+        let Some(peers) = self.args.peers.get() else { return };
+        let health = PeersMsg::StoreHealth(self.failure.as_ref().map(ToString::to_string));
+        if self.told != Some(peers.get_id()) && peers.send_message(health).is_ok() {
+            self.told = Some(peers.get_id());
         }
     }
 
@@ -254,9 +277,12 @@ impl CanServiceState {
     }
 
     fn start_scan(&mut self, myself: &ActorRef<CanServiceMsg>) {
-        if !self.scanning {
+        if self.scanning {
+            self.scan_again = true;
+        } else {
             self.scanning = true;
-            self.tasks.spawn(scan(myself.clone(), self.args.clone()));
+            let scan = scan(myself.clone(), self.args.clone());
+            self.tasks.spawn(scan);
         }
     }
 
@@ -317,6 +343,12 @@ async fn catch_up(
 ) -> Result<(), StoreError> {
     loop {
         let page = answered(args.store.feed(cursor, PAGE)).await?;
+        if page.reset && cursor == 0 {
+            return Err(StoreError::Io {
+                action: "cannot follow the store's feed".into(),
+                reason: "it wants to be read from the start, and refuses the start".into(),
+            });
+        }
         if page.reset {
             let _ = actor.send_message(CanServiceMsg::Reset);
             cursor = 0;

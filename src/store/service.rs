@@ -50,8 +50,6 @@ pub struct ServiceSettings {
     pub bound_addr: SocketAddr,
     /// Further hosts that requests may name, without port.
     pub allowed_hosts: Vec<String>,
-    /// What the user sets to allow a host, as a refusal names it.
-    pub hosts_setting: &'static str,
     /// How often an event stream without events says that it is alive.
     pub heartbeat: Duration,
 }
@@ -59,13 +57,7 @@ pub struct ServiceSettings {
 impl ServiceSettings {
     /// The defaults for a server on `bound_addr`.
     pub fn new(sync_api_key: SecretString, bound_addr: SocketAddr) -> Self {
-        Self {
-            sync_api_key,
-            bound_addr,
-            allowed_hosts: Vec::new(),
-            hosts_setting: "--allowed-host",
-            heartbeat: HEARTBEAT,
-        }
+        Self { sync_api_key, bound_addr, allowed_hosts: Vec::new(), heartbeat: HEARTBEAT }
     }
 }
 
@@ -143,11 +135,7 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
     // Set once, here.
     let _ = service.description.set(json.into());
     let router = router.route("/openapi.json", get(description)).with_state(service);
-    let guard = GuardSettings {
-        bound_addr: settings.bound_addr,
-        allowed_hosts: settings.allowed_hosts,
-        hosts_setting: settings.hosts_setting,
-    };
+    let guard = GuardSettings { bound_addr: settings.bound_addr, allowed_hosts: settings.allowed_hosts };
     protect(router, guard)
 }
 

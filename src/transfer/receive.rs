@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::pace::Pace;
 use super::schedule::{Failure, SMALL_BYTES_MAX};
 use super::send::Traffic;
 use crate::peer::wire::{self, WireError};
@@ -22,8 +23,6 @@ use crate::record::{AssetRecord, ContentHash};
 use crate::store::hashing_file::HashingFile;
 use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreRef};
 
-/// A transfer without progress for so long is given up and tried elsewhere.
-pub const STALL: Duration = Duration::from_secs(30);
 /// Small contents that go to the store together.
 const BATCH_ASSETS: usize = 256;
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -75,12 +74,12 @@ impl Expected {
         self.requests().remove(&request).map(|r| r.records.into_keys().collect()).unwrap_or_default()
     }
 
-    /// Requests that nothing came of for [`STALL`], with what is missing of them; no longer expected.
-    pub fn take_stalled(&self, now: Instant) -> Vec<(u64, Vec<ContentHash>)> {
+    /// Requests that nothing came of for `stall`, with what is missing of them; no longer expected.
+    pub fn take_stalled(&self, stall: Duration, now: Instant) -> Vec<(u64, Vec<ContentHash>)> {
         let mut requests = self.requests();
         let stalled: Vec<u64> = requests
             .iter()
-            .filter(|(_, r)| now.duration_since(r.last_progress) > STALL)
+            .filter(|(_, r)| now.duration_since(r.last_progress) > stall)
             .map(|(number, _)| *number)
             .collect();
         stalled
@@ -101,6 +100,10 @@ pub struct Receiver {
     pub expected: Arc<Expected>,
     /// Bytes received are counted here.
     pub traffic: Arc<Traffic>,
+    /// A transfer without progress for so long is given up.
+    pub stall: Duration,
+    /// How fast content may come in.
+    pub pace: Pace,
     /// Results go here as they come.
     pub results: mpsc::Sender<Results>,
 }
@@ -158,7 +161,9 @@ struct Intake {
 impl Intake {
     async fn run(&mut self, stream: &mut RecvStream, request: &mut Option<u64>) -> Result<(), Trouble> {
         loop {
-            let header = timeout(STALL, wire::read_header(stream)).await.map_err(|_| stalled())??;
+            let header = timeout(self.receiver.stall, wire::read_header(stream))
+                .await
+                .map_err(|_| self.stalled())??;
             let Some(header) = header else { return Ok(()) };
             if *request.get_or_insert(header.request) != header.request {
                 return Err(Trouble::Violation("one stream answers two requests".into()));
@@ -205,11 +210,11 @@ impl Intake {
     async fn small(&mut self, stream: &mut RecvStream, record: AssetRecord) -> Result<(), Trouble> {
         let len = usize::try_from(record.size).map_err(|e| Trouble::Violation(e.to_string()))?;
         let mut content = BytesMut::zeroed(len);
-        timeout(STALL, stream.read_exact(&mut content))
+        timeout(self.receiver.stall, stream.read_exact(&mut content))
             .await
-            .map_err(|_| stalled())?
+            .map_err(|_| self.stalled())?
             .map_err(|e| Trouble::Broken(e.to_string()))?;
-        self.count(len);
+        self.count(len).await;
         self.batch_bytes += len;
         self.batch.push(IncomingAsset { record, content: IncomingContent::Bytes(content.freeze()) });
         if self.batch.len() >= BATCH_ASSETS || self.batch_bytes >= BATCH_BYTES {
@@ -220,6 +225,10 @@ impl Intake {
 
     async fn large(&mut self, stream: &mut RecvStream, record: AssetRecord) -> Result<(), Trouble> {
         let hash = record.hash;
+        if let Err(error) = self.receiver.store.check_room(record.size) {
+            self.report(vec![(hash, Err(Failure::Store(error.to_string())))]).await;
+            return Err(Trouble::Broken("our disk does not take it".into()));
+        }
         let mut file = match HashingFile::create(&self.receiver.partial_dir) {
             Ok(file) => file,
             Err(e) => {
@@ -253,17 +262,23 @@ impl Intake {
 
     async fn chunk(&self, stream: &mut RecvStream, left: u64) -> Result<Bytes, Trouble> {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-        let chunk = timeout(STALL, stream.read_chunk(most))
+        let chunk = timeout(self.receiver.stall, stream.read_chunk(most))
             .await
-            .map_err(|_| stalled())?
+            .map_err(|_| self.stalled())?
             .map_err(|e| Trouble::Broken(e.to_string()))?
             .ok_or_else(|| Trouble::Broken("the stream ended inside a content".into()))?;
-        self.count(chunk.len());
+        self.count(chunk.len()).await;
         Ok(chunk)
     }
 
-    fn count(&self, bytes: usize) {
+    /// Counts what came, and waits where it came too fast: QUIC's windows then slow the sender down.
+    async fn count(&self, bytes: usize) {
         self.receiver.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.receiver.pace.take(bytes).await;
+    }
+
+    fn stalled(&self) -> Trouble {
+        Trouble::Broken(format!("no progress for {} s", self.receiver.stall.as_secs()))
     }
 
     /// Hands the batch to the store, while the next one is received.
@@ -323,8 +338,4 @@ fn result(outcome: Outcome) -> Result<(), Failure> {
         Outcome::NeedsContent => Err(Failure::Store("the store lost the content again".into())),
         Outcome::Rejected(reason) => Err(Failure::Source(reason)),
     }
-}
-
-fn stalled() -> Trouble {
-    Trouble::Broken(format!("no progress for {} s", STALL.as_secs()))
 }

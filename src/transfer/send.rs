@@ -2,6 +2,7 @@
 //!
 //! Nothing is hashed here: the record vouches for the content and the receiver checks it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,13 +12,14 @@ use futures::StreamExt as _;
 use iroh::endpoint::{Connection, SendStream};
 use tokio::time::timeout;
 
+use super::pace::Pace;
 use crate::peer::wire;
 use crate::proto::{ContentHeader, ContentRequest, Want};
 use crate::record::ContentHash;
 use crate::store::{ContentReader, StoreError, StoreRef};
 
-/// A stream that takes no byte for so long is given up.
-const STALL: Duration = Duration::from_secs(30);
+/// Contents that are read from the store at once; small ones have at most 64 KiB.
+const READ_AT_ONCE: usize = 32;
 
 /// Content bytes that went to and came from one peer since the process started.
 #[derive(Debug, Default)]
@@ -31,9 +33,9 @@ pub struct Traffic {
 /// Why a request could not be served to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The receiver took nothing for [`STALL`].
-    #[error("the peer took no data for {} s", STALL.as_secs())]
-    Stalled,
+    /// The receiver took nothing for a long time.
+    #[error("the peer took no data for {} s", .0.as_secs())]
+    Stalled(Duration),
     /// The stream or its connection is gone.
     #[error("the content stream broke: {0}")]
     Broken(String),
@@ -42,76 +44,121 @@ pub enum SendError {
     Store(#[from] StoreError),
 }
 
-/// Sends everything that `want` asks for over one new stream, in order.
-///
-/// # Errors
-/// See [`SendError`]; the stream is reset then, and the receiver asks again.
-pub async fn serve(
-    connection: &Connection,
-    store: &StoreRef,
-    traffic: &Arc<Traffic>,
-    want: Want,
-) -> Result<(), SendError> {
-    let mut stream = limited(connection.open_uni()).await?;
-    for content in want.contents {
-        serve_one(&mut stream, store, traffic, want.request, &content).await?;
-    }
-    stream.finish().map_err(|e| SendError::Broken(e.to_string()))
+/// The sending end of one connection.
+#[derive(Clone)]
+pub struct Sender {
+    /// The connection.
+    pub connection: Connection,
+    /// Where contents come from.
+    pub store: StoreRef,
+    /// Bytes sent are counted here.
+    pub traffic: Arc<Traffic>,
+    /// A stream that takes no byte for so long is given up.
+    pub stall: Duration,
+    /// How fast content may go out.
+    pub pace: Pace,
 }
 
-async fn serve_one(
-    stream: &mut SendStream,
-    store: &StoreRef,
-    traffic: &Arc<Traffic>,
-    request: u64,
-    wanted: &ContentRequest,
-) -> Result<(), SendError> {
-    let length = (wanted.length > 0).then_some(wanted.length);
-    let reader = match ContentHash::from_slice(&wanted.hash) {
-        Some(hash) => store.content(hash, wanted.offset, length).await,
-        None => Err(StoreError::Invalid("a hash that has not 32 bytes".into())),
-    };
-    let mut header = ContentHeader {
-        request,
-        hash: wanted.hash.clone(),
-        offset: wanted.offset,
-        ..ContentHeader::default()
-    };
-    let ContentReader { total, mut chunks } = match reader {
-        Ok(reader) => reader,
-        Err(error) => {
-            tracing::debug!(%error, "a content that was asked for cannot be served");
-            header.gone = true;
-            return send(stream, [wire::encode(&header), Bytes::new()]).await;
+impl Sender {
+    /// Sends everything that `want` asks for over one new stream, in order.
+    ///
+    /// # Errors
+    /// See [`SendError`]; the stream is reset then, and the receiver asks again.
+    pub async fn serve(&self, want: Want) -> Result<(), SendError> {
+        let mut stream = self.limited(self.connection.open_uni()).await?;
+        for contents in want.contents.chunks(READ_AT_ONCE) {
+            let small = self.small_contents(contents).await;
+            for content in contents {
+                match small.get(content.hash.as_ref()).filter(|_| content.offset == 0 && content.length == 0)
+                {
+                    Some(bytes) => {
+                        self.serve_small(&mut stream, want.request, content, bytes.clone()).await?
+                    }
+                    None => self.serve_one(&mut stream, want.request, content).await?,
+                }
+            }
         }
-    };
-    header.total = total;
-    header.length = length.unwrap_or(u64::MAX).min(total - wanted.offset.min(total));
-    let mut left = header.length;
-    let mut front = wire::encode(&header);
-    // The header goes out together with the first chunk.
-    while let Some(chunk) = chunks.next().await.transpose()? {
-        left = left.saturating_sub(chunk.len() as u64);
-        let bytes = chunk.len() as u64;
-        send(stream, [std::mem::take(&mut front), chunk]).await?;
-        traffic.sent.fetch_add(bytes, Ordering::Relaxed);
+        stream.finish().map_err(|e| SendError::Broken(e.to_string()))
     }
-    if left > 0 {
-        return Err(SendError::Broken("the store ended a content early".into()));
-    }
-    if !front.is_empty() {
-        send(stream, [front, Bytes::new()]).await?;
-    }
-    Ok(())
-}
 
-async fn send(stream: &mut SendStream, mut chunks: [Bytes; 2]) -> Result<(), SendError> {
-    limited(stream.write_all_chunks(&mut chunks)).await
-}
+    /// What of these can be had in one read.
+    async fn small_contents(&self, contents: &[ContentRequest]) -> HashMap<[u8; 32], Bytes> {
+        let hashes = contents.iter().filter_map(|content| ContentHash::from_slice(&content.hash)).collect();
+        // Whatever is not here is read one by one, where a failure has its own answer.
+        let found = self.store.small_contents(hashes).await.unwrap_or_default();
+        found.into_iter().map(|(hash, bytes)| (hash.0, bytes)).collect()
+    }
 
-async fn limited<T, E: std::fmt::Display>(work: impl Future<Output = Result<T, E>>) -> Result<T, SendError> {
-    match timeout(STALL, work).await {
-        Ok(result) => result.map_err(|e| SendError::Broken(e.to_string())),
-        Err(_) => Err(SendError::Stalled),
+    async fn serve_small(
+        &self,
+        stream: &mut SendStream,
+        request: u64,
+        wanted: &ContentRequest,
+        content: Bytes,
+    ) -> Result<(), SendError> {
+        let length = content.len() as u64;
+        let hash = wanted.hash.clone();
+        let header = ContentHeader { request, hash, length, total: length, ..ContentHeader::default() };
+        self.pace.take(content.len()).await;
+        self.send(stream, [wire::encode(&header), content]).await?;
+        self.traffic.sent.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn serve_one(
+        &self,
+        stream: &mut SendStream,
+        request: u64,
+        wanted: &ContentRequest,
+    ) -> Result<(), SendError> {
+        let length = (wanted.length > 0).then_some(wanted.length);
+        let reader = match ContentHash::from_slice(&wanted.hash) {
+            Some(hash) => self.store.content(hash, wanted.offset, length).await,
+            None => Err(StoreError::Invalid("a hash that has not 32 bytes".into())),
+        };
+        let mut header = ContentHeader {
+            request,
+            hash: wanted.hash.clone(),
+            offset: wanted.offset,
+            ..ContentHeader::default()
+        };
+        let ContentReader { total, mut chunks } = match reader {
+            Ok(reader) => reader,
+            Err(error) => {
+                tracing::debug!(%error, "a content that was asked for cannot be served");
+                header.gone = true;
+                return self.send(stream, [wire::encode(&header), Bytes::new()]).await;
+            }
+        };
+        header.total = total;
+        header.length = length.unwrap_or(u64::MAX).min(total.saturating_sub(wanted.offset));
+        let mut left = header.length;
+        let mut front = wire::encode(&header);
+        // The header goes out together with the first chunk.
+        while let Some(chunk) = chunks.next().await.transpose()? {
+            let bytes = chunk.len();
+            left = left.saturating_sub(bytes as u64);
+            self.pace.take(bytes).await;
+            self.send(stream, [std::mem::take(&mut front), chunk]).await?;
+            self.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        if left > 0 {
+            return Err(SendError::Broken("the store ended a content early".into()));
+        }
+        if front.is_empty() { Ok(()) } else { self.send(stream, [front, Bytes::new()]).await }
+    }
+
+    async fn send(&self, stream: &mut SendStream, mut chunks: [Bytes; 2]) -> Result<(), SendError> {
+        self.limited(stream.write_all_chunks(&mut chunks)).await
+    }
+
+    async fn limited<T, E: std::fmt::Display>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, SendError> {
+        match timeout(self.stall, work).await {
+            Ok(result) => result.map_err(|e| SendError::Broken(e.to_string())),
+            Err(_) => Err(SendError::Stalled(self.stall)),
+        }
     }
 }

@@ -76,7 +76,7 @@ fn a_key_may_come_from_a_file_of_ones_own() {
     std::fs::write(&file, "my-own-key\n").unwrap();
     let with = |file: &Path| {
         let mut command = command(&dir.path().join("data"), "127.0.0.1:0");
-        command.arg("--sync-api-key-file").arg(file);
+        command.arg("--sync-api-key-file").arg(file).env_remove("CAN_SYNC_SYNC_API_KEY");
         command
     };
     let process = ServiceProcess::spawn(with(&file));

@@ -1,5 +1,6 @@
 //! The embedded store as a [`ContentStore`].
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
@@ -51,6 +52,19 @@ impl ContentStore for EmbeddedStore {
             }
         };
         first.flatten_stream().boxed()
+    }
+
+    fn small_contents(
+        &self,
+        hashes: Vec<ContentHash>,
+    ) -> BoxFuture<'_, Result<Vec<(ContentHash, Bytes)>, StoreError>> {
+        self.contents_inline(hashes).boxed()
+    }
+
+    fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let shared = &self.0.shared;
+        shared.check_writable()?;
+        shared.space.claim(bytes)
     }
 
     fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<AssetRecord>, StoreError>> {

@@ -20,7 +20,7 @@ async fn only_known_hosts_are_answered() {
         assert_eq!(response.status(), 421, "{bad}");
         let body: serde_json::Value = response.json().await.unwrap();
         assert_eq!(body["code"], "host_not_allowed");
-        assert!(body["hint"].as_str().unwrap().contains("--allowed-host"));
+        assert!(body["hint"].as_str().unwrap().contains("allowed_hosts"));
     }
     let anywhere =
         service.client.get(format!("http://{}/anything", service.addr)).header(HOST, "evil.example");

@@ -1,0 +1,46 @@
+//! Limits of bandwidth, for all peers together.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+/// Counted in KiB: a 32-bit count of bytes would end at 4 GiB/s, and finer steps cost more than they show.
+const UNIT_BYTES: usize = 1024;
+
+/// How fast content may go one way. Cheap to clone; clones share the limit.
+#[derive(Clone, Debug, Default)]
+pub struct Pace(Option<Arc<Limiter>>);
+
+#[derive(Debug)]
+struct Limiter {
+    bucket: DefaultDirectRateLimiter,
+    /// Most units that are taken at once: as many as the bucket holds.
+    burst: u32,
+}
+
+impl Pace {
+    /// At most so many bytes per second; `None` for as fast as it goes.
+    #[must_use]
+    pub fn new(bytes_per_sec: Option<u64>) -> Self {
+        let Some(bytes) = bytes_per_sec else { return Self(None) };
+        let units = u32::try_from(bytes / UNIT_BYTES as u64).unwrap_or(u32::MAX);
+        let units = NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN);
+        let bucket = RateLimiter::direct(Quota::per_second(units));
+        Self(Some(Arc::new(Limiter { bucket, burst: units.get() })))
+    }
+
+    /// Waits until `bytes` more may go.
+    pub async fn take(&self, bytes: usize) {
+        let Some(limiter) = &self.0 else { return };
+        let mut units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        while units > 0 {
+            let now = units.min(limiter.burst);
+            if let Some(now) = NonZeroU32::new(now) {
+                // Refused only for more than the bucket can ever hold.
+                let _ = limiter.bucket.until_n_ready(now).await;
+            }
+            units -= now;
+        }
+    }
+}
