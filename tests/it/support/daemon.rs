@@ -133,6 +133,26 @@ impl Daemon {
         self.child.try_wait().expect("its status").is_none()
     }
 
+    /// Memory that it holds now, in bytes; from here on the peak is counted anew.
+    pub(crate) fn forget_peak(&self) -> u64 {
+        let file = format!("/proc/{}/clear_refs", self.child.id());
+        std::fs::write(file, "5").expect("the peak can be set back");
+        self.memory("VmRSS:")
+    }
+
+    /// Most memory that it held since [`Daemon::forget_peak`], in bytes.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("its memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.said("api_url"))
     }
