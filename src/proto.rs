@@ -31,6 +31,9 @@ pub enum RecordError {
         /// Bytes it had.
         len: usize,
     },
+    /// More bytes than any store can hold.
+    #[error("a record speaks of {0} bytes of content")]
+    Size(u64),
     /// No metadata at all.
     #[error("a record has no metadata")]
     MetaMissing,
@@ -53,6 +56,9 @@ impl TryFrom<WireRecord> for AssetRecord {
 
     fn try_from(wire: WireRecord) -> Result<Self, Self::Error> {
         let hash = ContentHash(bytes32("hash", &wire.hash)?);
+        if i64::try_from(wire.size).is_err() {
+            return Err(RecordError::Size(wire.size));
+        }
         let meta = wire.meta.ok_or(RecordError::MetaMissing)?;
         let meta = AssetMeta {
             mime_type: meta.mime_type,

@@ -1,5 +1,6 @@
 //! The tasks that perform a session's effects and report their outcomes.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -50,14 +51,16 @@ impl Reporter {
 }
 
 /// Deletions allowed per [`DELETE_WINDOW`] without anyone's confirmation, however small the store.
-const DELETES_FREE: u64 = 20;
+const DELETES_FREE: usize = 20;
 /// Share of the store's assets that may go per window, as a divisor.
 const DELETES_SHARE: u64 = 10;
 /// See [`DELETES_FREE`].
 const DELETE_WINDOW: Duration = Duration::from_hours(1);
+/// Deletions held back that are counted one by one; further ones are held back just the same.
+const HELD_MAX: usize = 100_000;
 
-/// Whether peers' deletions are applied here, and the brake on mass deletions: more than a tenth of the store and more
-/// than 20 assets within an hour are held back until somebody confirms.
+/// Whether peers' deletions are applied here, and the brake on mass deletions: when more than a tenth of the store and
+/// more than 20 assets would go within an hour, this and everything after it is held back until somebody confirms.
 #[derive(Debug)]
 pub struct DeleteGuard {
     enabled: bool,
@@ -67,8 +70,8 @@ pub struct DeleteGuard {
 #[derive(Debug, Default)]
 struct DeleteState {
     window_start: Option<Instant>,
-    applied: u64,
-    held: u64,
+    admitted: HashSet<ContentHash>,
+    held: HashSet<ContentHash>,
     confirmed_until: Option<Instant>,
 }
 
@@ -79,40 +82,45 @@ impl DeleteGuard {
         Self { enabled, state: Mutex::default() }
     }
 
-    /// Deletions held back so far in this window.
+    /// Assets whose deletion is held back.
     #[must_use]
     pub fn held(&self) -> u64 {
-        self.state().held
+        self.state().held.len() as u64
     }
 
-    /// Somebody looked and agrees: whatever is held back or comes within the next window is applied. Says how many
+    /// Somebody looked and agrees: whatever is held back or comes within the next hour is applied. Says how many
     /// were held back.
     pub fn confirm(&self, now: Instant) -> u64 {
         let mut state = self.state();
         state.confirmed_until = Some(now + DELETE_WINDOW);
-        std::mem::take(&mut state.held)
+        std::mem::take(&mut state.held).len() as u64
     }
 
-    /// Whether one more deletion may be applied at `now` in a store of `assets` live assets.
-    fn admit(&self, assets: u64, now: Instant) -> bool {
+    /// Whether these deletions, which came together, may be applied at `now` in a store of `assets` live assets: all
+    /// of them or none.
+    fn admit(&self, hashes: &[ContentHash], assets: u64, now: Instant) -> bool {
         let mut state = self.state();
-        if state.window_start.is_none_or(|start| now.duration_since(start) >= DELETE_WINDOW) {
-            *state = DeleteState {
-                window_start: Some(now),
-                confirmed_until: state.confirmed_until,
-                ..DeleteState::default()
-            };
+        if state.confirmed_until.is_some_and(|until| now < until) {
+            return true;
         }
-        let confirmed = state.confirmed_until.is_some_and(|until| now < until);
+        let window_over = state.window_start.is_none_or(|start| now.duration_since(start) >= DELETE_WINDOW);
+        // While something is held back nothing is forgotten: time alone confirms nothing.
+        if window_over && state.held.is_empty() {
+            state.window_start = Some(now);
+            state.admitted.clear();
+        }
+        let fresh = hashes.iter().filter(|hash| !state.admitted.contains(*hash)).count();
         // What went already counted as part of the store when the window began.
-        let allowed = DELETES_FREE.max((assets + state.applied) / DELETES_SHARE);
-        if confirmed || state.applied < allowed {
-            state.applied += 1;
-            true
-        } else {
-            state.held += 1;
-            false
+        let share = (assets + state.admitted.len() as u64) / DELETES_SHARE;
+        let allowed = DELETES_FREE.max(usize::try_from(share).unwrap_or(usize::MAX));
+        let may = state.held.is_empty() && state.admitted.len() + fresh <= allowed;
+        let noted = if may { &mut state.admitted } else { &mut state.held };
+        for hash in hashes {
+            if noted.len() < HELD_MAX {
+                noted.insert(*hash);
+            }
         }
+        may
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, DeleteState> {
@@ -141,7 +149,7 @@ pub(super) async fn judge_all(
 ) {
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
     let ours = insist(|| store.records(hashes.clone())).await;
-    let ours: std::collections::HashMap<ContentHash, AssetRecord> =
+    let ours: HashMap<ContentHash, AssetRecord> =
         ours.into_iter().map(|record| (record.hash, record)).collect();
     let (now, at) = (now_ms(), Instant::now());
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
@@ -151,11 +159,15 @@ pub(super) async fn judge_all(
             (record, verdict)
         })
         .collect();
-    if verdicts.iter().any(|(record, verdict)| record.deleted && *verdict == Verdict::Apply) {
+    let held = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.deleted);
+    let goes = |(record, verdict): &&(AssetRecord, Verdict)| {
+        record.deleted && *verdict == Verdict::Apply && held(&record.hash)
+    };
+    let going: Vec<ContentHash> = verdicts.iter().filter(goes).map(|(record, _)| record.hash).collect();
+    if !going.is_empty() {
         let assets = insist(|| store.status()).await.assets;
-        for (record, verdict) in &mut verdicts {
-            let held = ours.get(&record.hash).is_some_and(|ours| !ours.deleted);
-            if record.deleted && held && *verdict == Verdict::Apply && !deletes.admit(assets, at) {
+        if !deletes.admit(&going, assets, at) {
+            for (_, verdict) in verdicts.iter_mut().filter(|judged| goes(&&**judged)) {
                 *verdict = Verdict::Refuse(
                     "held back: too much would be deleted at once; confirm with POST /deletions/confirm"
                         .into(),
@@ -235,5 +247,49 @@ pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Res
                 events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason: reason.clone() });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hashes(from: u8, to: u8) -> Vec<ContentHash> {
+        (from..to).map(|n| ContentHash([n; 32])).collect()
+    }
+
+    #[test]
+    fn a_tenth_or_twenty_may_go_in_an_hour() {
+        let start = Instant::now();
+        let guard = DeleteGuard::new(true);
+        assert!(guard.admit(&hashes(0, 20), 40, start));
+        assert!(guard.admit(&hashes(0, 20), 20, start), "the same ones, from another peer");
+        assert!(!guard.admit(&hashes(20, 21), 20, start));
+        assert_eq!(guard.held(), 1);
+        let large = DeleteGuard::new(true);
+        assert!(large.admit(&hashes(0, 100), 1_000, start));
+        assert!(!large.admit(&hashes(100, 101), 900, start));
+    }
+
+    #[test]
+    fn time_alone_does_not_let_a_mass_deletion_through() {
+        let start = Instant::now();
+        let guard = DeleteGuard::new(true);
+        for hour in 0..48 {
+            let now = start + DELETE_WINDOW * hour;
+            assert!(!guard.admit(&hashes(0, 200), 300, now));
+            assert!(!guard.admit(&hashes(200, 201), 300, now), "nor a small one behind it");
+        }
+        assert_eq!(guard.confirm(start), 201);
+        assert!(guard.admit(&hashes(0, 200), 300, start));
+        assert_eq!(guard.held(), 0);
+    }
+
+    #[test]
+    fn a_quiet_hour_makes_room_again() {
+        let start = Instant::now();
+        let guard = DeleteGuard::new(true);
+        assert!(guard.admit(&hashes(0, 20), 40, start));
+        assert!(guard.admit(&hashes(20, 40), 20, start + DELETE_WINDOW));
     }
 }

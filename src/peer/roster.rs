@@ -318,7 +318,7 @@ mod tests {
     fn a_peer_that_was_started_anew_at_once_is_let_in_when_it_insists() {
         let (small, large) = ids();
         let now = Instant::now();
-        let mut roster = Roster::new(small, 16);
+        let mut roster = Roster::new(small, limits(16));
         assert!(roster.connected(large, true, now));
         assert!(!roster.connected(large, false, now), "perhaps both dialled at once");
         assert!(roster.connected(large, false, now + AT_ONCE / 2), "no, it has no connection");

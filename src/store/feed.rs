@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -110,9 +110,11 @@ pub struct CanServiceState {
     closing: CancellationToken,
     server_ended: Option<oneshot::Receiver<()>>,
     scanning: bool,
+    /// The store was replaced during a scan, which therefore does not count.
+    scan_again: bool,
     failure: Option<StoreError>,
-    /// Whether anybody was told how the store is since this incarnation started.
-    health_told: bool,
+    /// The incarnation of PeersActor that knows how the store is.
+    told: Option<ActorId>,
 }
 
 /// The actor.
@@ -152,7 +154,8 @@ impl Actor for CanServiceActor {
             server_ended,
             scanning: false,
             failure: None,
-            health_told: false,
+            told: None,
+            scan_again: false,
         })
     }
 
@@ -173,7 +176,9 @@ impl Actor for CanServiceActor {
             CanServiceMsg::Reset => state.on_reset(&myself),
             CanServiceMsg::Vanished(hashes) => {
                 state.scanning = false;
-                if !hashes.is_empty() {
+                if std::mem::take(&mut state.scan_again) {
+                    state.start_scan(&myself);
+                } else if !hashes.is_empty() {
                     tracing::warn!(records = hashes.len(), "the store no longer has records that it had");
                     state.args.library.remove(&hashes);
                 }
@@ -185,7 +190,9 @@ impl Actor for CanServiceActor {
                 return Err(ActorExit::Transient(format!("a task of the store's follower: {why}")).into());
             }
             CanServiceMsg::ScanDue => {
-                state.start_scan(&myself);
+                if !state.scanning {
+                    state.start_scan(&myself);
+                }
                 myself.send_after(state.args.full_scan_interval, || CanServiceMsg::ScanDue);
             }
             CanServiceMsg::GetHealth { reply } => {
@@ -240,19 +247,26 @@ impl CanServiceState {
         self.args.library.set_store_status(status);
         if let Some(error) = self.failure.take() {
             tracing::info!(was = %error, "the store works again");
-            self.health_told = false;
+            self.told = None;
         }
-        if !self.health_told {
-            self.health_told = true;
-            self.tell(PeersMsg::StoreHealth(None));
-        }
+        self.tell_health();
     }
 
     fn on_store_failed(&mut self, error: StoreError) {
         if self.failure.as_ref() != Some(&error) {
             tracing::warn!(%error, "the store does not work; sync waits for it");
-            self.tell(PeersMsg::StoreHealth(Some(error.to_string())));
             self.failure = Some(error);
+            self.told = None;
+        }
+        self.tell_health();
+    }
+
+    /// Tells PeersActor how the store is, unless this incarnation of it knows. Asked again with every look at the store.
+    fn tell_health(&mut self) {
+        let Some(peers) = self.args.peers.get() else { return };
+        let health = PeersMsg::StoreHealth(self.failure.as_ref().map(ToString::to_string));
+        if self.told != Some(peers.get_id()) && peers.send_message(health).is_ok() {
+            self.told = Some(peers.get_id());
         }
     }
 
@@ -263,7 +277,9 @@ impl CanServiceState {
     }
 
     fn start_scan(&mut self, myself: &ActorRef<CanServiceMsg>) {
-        if !self.scanning {
+        if self.scanning {
+            self.scan_again = true;
+        } else {
             self.scanning = true;
             let scan = scan(myself.clone(), self.args.clone());
             self.tasks.spawn(scan);
@@ -327,6 +343,12 @@ async fn catch_up(
 ) -> Result<(), StoreError> {
     loop {
         let page = answered(args.store.feed(cursor, PAGE)).await?;
+        if page.reset && cursor == 0 {
+            return Err(StoreError::Io {
+                action: "cannot follow the store's feed".into(),
+                reason: "it wants to be read from the start, and refuses the start".into(),
+            });
+        }
         if page.reset {
             let _ = actor.send_message(CanServiceMsg::Reset);
             cursor = 0;
