@@ -21,14 +21,21 @@ pub(super) fn start(verbose: u8, serves: bool) {
     };
     let filter = std::env::var("RUST_LOG").ok().filter(|spec| !spec.is_empty());
     let filter = filter.as_deref().map_or_else(|| EnvFilter::new(default), EnvFilter::new);
+    subscribe(filter, verbose > 0);
+}
+
+/// Writes what passes the filter to stderr. A stderr that is gone (a closed terminal, a reader that ended) loses the
+/// lines: left to itself, the subscriber would say so on stderr, and panic.
+pub(super) fn subscribe(filter: EnvFilter, with_target: bool) {
     let terminal = io::stderr().is_terminal();
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // Ignoring the error: it says that someone logs already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .log_internal_errors(false)
         .with_ansi(colour)
-        .with_target(verbose > 0)
+        .with_target(with_target)
         .with_timer(Clock { terminal })
         .try_init();
 }

@@ -161,9 +161,9 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
     if node.passphrase_origin() == PassphraseOrigin::Generated && !context.out.json {
         show_passphrase(context, &config, &node).await?;
     }
-    let Shutdown { reason, failed, forced } = node.wait().await;
+    let Shutdown { reason, failed, forced: _ } = node.wait().await;
     let reason = text::escape(&reason).into_owned();
-    if failed || forced {
+    if failed {
         return Err(CliError::failure(reason));
     }
     message(&reason);
