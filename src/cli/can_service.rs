@@ -42,7 +42,7 @@ struct Options {
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
 
-    /// Where the store and its key are kept: `data_dir` [default: ./can_sync_data]
+    /// Where the store and its key are kept: `data_dir` [default: `./can_sync_data`]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
 
