@@ -5,7 +5,7 @@
 //! crash or a lost connection.
 //!
 //! **Offering.** Whatever the other side may lack is queued as hashes (from a reconciliation, from the feed) and
-//! offered in batches. At most [`OFFERS_OPEN_MAX`] offers are unconfirmed at a time; the receiver confirms each with
+//! offered in batches. At most `OFFERS_OPEN_MAX` offers are unconfirmed at a time; the receiver confirms each with
 //! `Have` once it is durable there, or was settled otherwise. A record that came from the peer is remembered until our
 //! own feed reports it, and is not offered back.
 //!

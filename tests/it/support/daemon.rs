@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -51,8 +51,22 @@ impl Daemon {
         Self::start_as(user)
     }
 
+    /// As [`Self::start`], with nobody at the other end of its stderr.
+    pub(crate) fn start_unheard(config: &str) -> Self {
+        let user = User::new();
+        user.write("config.yaml", config);
+        Self::spawn(user, |stderr| {
+            drop(stderr);
+            Output::follow(std::io::empty())
+        })
+    }
+
     /// Starts it in a home that has its configuration.
     pub(crate) fn start_as(user: User) -> Self {
+        Self::spawn(user, Output::follow)
+    }
+
+    fn spawn(user: User, listen: impl FnOnce(ChildStderr) -> Output) -> Self {
         let began = Instant::now();
         let mut child = user
             .command(&["--json", "serve"])
@@ -61,7 +75,7 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let stderr = Output::follow(child.stderr.take().expect("a pipe"));
+        let stderr = listen(child.stderr.take().expect("a pipe"));
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a line");
