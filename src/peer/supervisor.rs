@@ -341,11 +341,12 @@ impl PeersState {
 
     fn on_store_health(&mut self, myself: &ActorRef<PeersMsg>, failure: Option<String>) {
         self.store_failure = failure;
+        // What is known of the store as a whole goes before what one transfer met with.
+        self.resume_at = None;
         if self.store_failure.is_some() {
             self.scheduler.pause();
             return;
         }
-        self.resume_at = None;
         let decisions = self.scheduler.resume();
         self.carry_out(decisions);
         if !self.accepting {
@@ -590,8 +591,10 @@ impl PeersState {
             Ok(_) | Err(Failure::Source(_)) => None,
         }) {
             tracing::warn!(reason, "the store does not take content; transfers pause");
-            self.store_failure.get_or_insert_with(|| reason.clone());
-            self.resume_at = Some(Instant::now() + STORE_PAUSE);
+            if self.store_failure.is_none() {
+                self.store_failure = Some(reason.clone());
+                self.resume_at = Some(Instant::now() + STORE_PAUSE);
+            }
         }
         let results = results.into_iter().map(|(hash, result)| (hash, result.map(|_| ())));
         let decisions = self.scheduler.finished(session, results);
