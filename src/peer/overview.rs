@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use iroh::EndpointId;
 use ractor::ActorRef;
+use tokio::time::Instant;
 
 use super::messages::PeerMsg;
 use super::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState};
@@ -86,6 +87,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
     });
     let meter = state.traffic.get(id);
     let waiting = match known.link {
+        Link::Idle { .. } if known.is_held(Instant::now()) => PeerState::BackingOff,
         Link::Idle { .. } => PeerState::Waiting,
         Link::Dialing | Link::Connected { .. } => PeerState::Connecting,
     };

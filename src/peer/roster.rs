@@ -64,6 +64,8 @@ pub struct Known {
     attempts: u32,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     turned_away: bool,
+    /// Until when it is left alone.
+    held_until: Option<Instant>,
 }
 
 impl Known {
@@ -71,6 +73,12 @@ impl Known {
     #[must_use]
     pub fn is_stranger(&self) -> bool {
         self.last_seen_ms.is_none() && !self.named
+    }
+
+    /// Whether it is left alone at `now`: neither dialled nor let in.
+    #[must_use]
+    pub fn is_held(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now < until)
     }
 }
 
@@ -104,6 +112,7 @@ impl Roster {
         }
         if fresh {
             known.attempts = 0;
+            known.held_until = None;
         }
         if let Link::Idle { dial_at } = &mut known.link
             && (fresh || dial_at.is_none())
@@ -123,6 +132,7 @@ impl Roster {
             named: false,
             attempts: 0,
             turned_away: false,
+            held_until: None,
         })
     }
 
@@ -174,6 +184,7 @@ impl Roster {
     /// Everyone who waits is dialled now.
     pub fn dial_now(&mut self, now: Instant) {
         for known in self.peers.values_mut() {
+            known.held_until = None;
             if let Link::Idle { dial_at } = &mut known.link {
                 *dial_at = Some(now);
                 known.attempts = 0;
@@ -245,11 +256,12 @@ impl Roster {
         known.link = Link::Idle { dial_at: Some(now + wait) };
     }
 
-    /// Leaves a peer alone until `until`.
+    /// Leaves a peer alone until `until`, unless somebody asks for it by name before.
     pub fn hold(&mut self, id: &EndpointId, until: Instant, why: String) {
         if let Some(known) = self.peers.get_mut(id) {
             known.last_error = Some(why);
             known.link = Link::Idle { dial_at: Some(until) };
+            known.held_until = Some(until);
         }
     }
 }

@@ -409,6 +409,9 @@ impl PeersState {
             refuse(code::NOT_SHARED, "no shared library");
             return self.roster.dial_failed(&id, "it does not know our passphrase".into(), now, 1.0);
         }
+        if self.roster.get(&id).is_some_and(|known| known.is_held(now)) {
+            return refuse(code::BUSY, "left alone for a while: its sessions kept failing here");
+        }
         if self.links.len() >= self.args.max_connections && !self.current.contains_key(&id) {
             refuse(code::BUSY, "too many connections");
             return self.roster.dial_failed(&id, "we have too many connections".into(), now, 1.0);
