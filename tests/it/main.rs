@@ -11,6 +11,7 @@ mod daemon;
 mod external;
 mod kill;
 mod mirror;
+mod peers_actor;
 mod service_http;
 mod signals;
 mod store_conformance;
