@@ -12,6 +12,7 @@ mod external;
 mod hostile;
 mod kill;
 mod mirror;
+mod peers_actor;
 mod service_http;
 mod signals;
 mod store_conformance;

@@ -8,6 +8,7 @@ pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
 pub(crate) mod hostile;
 pub(crate) mod nodes;
+pub(crate) mod peers;
 pub(crate) mod probe;
 pub(crate) mod scripted;
 pub(crate) mod service;

@@ -57,6 +57,7 @@ impl Flood {
         frame::Kind::Ping(Ping {
             nonce: 1,
             libraries: vec![summary_to_wire(&self.library, &Summary::default())],
+            behind: false,
         })
     }
 
@@ -156,7 +157,7 @@ async fn answers_to_nothing_are_passed_over() {
         flood.repeat(50_000, frame::Kind::Cancel(Cancel { request: 3 })).await;
         let error = Error { code: 422, message: "x".repeat(100_000), hash: Some(vec![1; 32].into()) };
         flood.repeat(500, frame::Kind::Error(error)).await;
-        let wrong = can_sync::proto::Pong { nonce: 9, libraries: Vec::new() };
+        let wrong = can_sync::proto::Pong { nonce: 9, libraries: Vec::new(), behind: false };
         flood.repeat(1, frame::Kind::Pong(wrong)).await;
         flood.closed_for("no summary").await;
     };

@@ -135,7 +135,7 @@ async fn streams_are_no_more_than_agreed() {
         let summary = can_sync::peer::session::Summary::default();
         let libraries =
             vec![can_sync::peer::establish::summary_to_wire(&session.established.library, &summary)];
-        let ping = frame::Kind::Ping(Ping { nonce: 77, libraries });
+        let ping = frame::Kind::Ping(Ping { nonce: 77, libraries, behind: false });
         wire::write_frame(&mut session.established.send, ping).await.unwrap();
         session
             .wait_for("a Pong", |kind| {

@@ -1,0 +1,438 @@
+//! A real PeersActor on a real endpoint, whose PeerActors record what they are told and fail on command; and bare
+//! endpoints to connect it with.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use can_sync::actor::{ServiceCell, ServiceRef};
+use can_sync::identity::{LibraryKeys, NetworkKeys};
+use can_sync::library::Library;
+use can_sync::node::endpoint;
+use can_sync::node::events::{EventLog, NodeEvent};
+use can_sync::node::status::ActorDetail;
+use can_sync::peer::actor::{PeerArgs, PeerLimits, is_close};
+use can_sync::peer::address_book::AddressBook;
+use can_sync::peer::effects::DeleteGuard;
+use can_sync::peer::establish::{ALPN, Introduction};
+use can_sync::peer::messages::{PeerMsg, PeersMsg};
+use can_sync::peer::report::{ChannelReport, ChannelState, PeerReport, PeersReport};
+use can_sync::peer::roster::DialLimits;
+use can_sync::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer};
+use can_sync::transfer::pace::Pace;
+use can_sync::transfer::schedule::{Limits, SessionId};
+use iroh::endpoint::{Connection, ConnectionError};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::scripted::ScriptedStore;
+
+/// How long a test waits for what takes milliseconds, or a policy's few seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Keys of the network of these tests.
+pub(crate) static KEYS: LazyLock<LibraryKeys> =
+    LazyLock::new(|| NetworkKeys::derive(&"a network of tests".into()).mirror().clone());
+
+/// An endpoint on loopback.
+pub(crate) async fn bind(key: SecretKey) -> Endpoint {
+    let addr = "127.0.0.1:0".parse().expect("an address");
+    endpoint::bind(key, addr, RelayMode::Disabled).await.expect("a free port")
+}
+
+/// Where an endpoint is.
+pub(crate) fn addr_of(endpoint: &Endpoint) -> EndpointAddr {
+    let sockets = endpoint.bound_sockets().into_iter();
+    sockets.fold(EndpointAddr::new(endpoint.id()), EndpointAddr::with_ip_addr)
+}
+
+/// Limits as by default.
+pub(crate) fn peer_limits() -> PeerLimits {
+    PeerLimits {
+        establish: Duration::from_secs(5),
+        streams: 32,
+        stall: Duration::from_secs(30),
+        probe_after: Duration::from_secs(15),
+        upload: Pace::default(),
+        download: Pace::default(),
+    }
+}
+
+/// A bare endpoint, for the other end of connections.
+pub(crate) struct Remote(pub(crate) Endpoint);
+
+impl Remote {
+    pub(crate) async fn bind() -> Self {
+        Self(bind(SecretKey::generate()).await)
+    }
+
+    pub(crate) async fn with_key(key: SecretKey) -> Self {
+        Self(bind(key).await)
+    }
+
+    pub(crate) fn id(&self) -> EndpointId {
+        self.0.id()
+    }
+
+    pub(crate) fn addr(&self) -> EndpointAddr {
+        addr_of(&self.0)
+    }
+
+    /// The next connection that comes in.
+    pub(crate) async fn accept(&self) -> Connection {
+        let accepted =
+            async { self.0.accept().await.expect("the endpoint lives").await.expect("a handshake") };
+        timeout(PATIENCE, accepted).await.expect("somebody dials")
+    }
+
+    /// A connection to `other`.
+    pub(crate) async fn dial(&self, other: &Endpoint) -> Connection {
+        let connected = timeout(PATIENCE, self.0.connect(addr_of(other), ALPN)).await;
+        connected.expect("an answer in time").expect("a connection")
+    }
+}
+
+/// Waits until the other side closes the connection, and checks the code that it gives.
+pub(crate) async fn assert_closed(connection: &Connection, code: u32) -> ConnectionError {
+    let reason = timeout(PATIENCE, connection.closed()).await;
+    let reason = reason.unwrap_or_else(|_| panic!("the connection is not closed with {code}"));
+    assert!(is_close(&reason, code), "closed with {reason}, not with {code}");
+    reason
+}
+
+// ---- PeerActors that record --------------------------------------------------------------------------------------------
+
+/// What happened to one of them.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// It was started.
+    Started { session: SessionId, peer: EndpointId, opens: bool },
+    /// It was sent this.
+    Told(SessionId, PeerMsg),
+    /// It was stopped in order.
+    Stopped(SessionId),
+}
+
+/// What all of them share with the test.
+#[derive(Clone, Default)]
+pub(crate) struct Stage(Arc<StageState>);
+
+#[derive(Default)]
+struct StageState {
+    heard: Mutex<Vec<Heard>>,
+    actors: Mutex<HashMap<SessionId, (ActorRef<PeerMsg>, PeerArgs)>>,
+    cursed: Mutex<HashSet<EndpointId>>,
+    count: watch::Sender<usize>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stage {
+    /// How PeersActor starts one.
+    pub(crate) fn spawn_peer(&self) -> SpawnPeer {
+        let stage = self.clone();
+        Arc::new(move |args, supervisor| {
+            let stage = stage.clone();
+            Box::pin(async move {
+                let (actor, _) = Actor::spawn_linked(None, RecordingPeer, (args, stage), supervisor).await?;
+                Ok(actor)
+            })
+        })
+    }
+
+    fn note(&self, heard: Heard) {
+        lock(&self.0.heard).push(heard);
+        self.0.count.send_modify(|count| *count += 1);
+    }
+
+    /// Every PeerActor of this peer fails as soon as it runs.
+    pub(crate) fn curse(&self, peer: EndpointId) {
+        lock(&self.0.cursed).insert(peer);
+    }
+
+    /// The current PeerActor of a session.
+    pub(crate) fn actor(&self, session: SessionId) -> ActorRef<PeerMsg> {
+        lock(&self.0.actors)[&session].0.clone()
+    }
+
+    /// What it was started with.
+    pub(crate) fn args(&self, session: SessionId) -> PeerArgs {
+        lock(&self.0.actors)[&session].1.clone()
+    }
+
+    /// Has the PeerActor of a session `panic`, `fail`, `stop` or `hang`.
+    pub(crate) fn command(&self, session: SessionId, what: &str) {
+        self.actor(session).send_message(PeerMsg::Violation(what.to_owned())).expect("it runs");
+    }
+
+    /// Looks at everything that happened so far.
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&[Heard]) -> T) -> T {
+        at(&lock(&self.0.heard))
+    }
+
+    /// Waits until what happened satisfies `condition`, and gives what it gives.
+    pub(crate) async fn wait_for<T>(
+        &self,
+        what: &str,
+        mut condition: impl FnMut(&[Heard]) -> Option<T>,
+    ) -> T {
+        let mut count = self.0.count.subscribe();
+        let found = async {
+            loop {
+                count.mark_unchanged();
+                if let Some(found) = self.look(&mut condition) {
+                    return found;
+                }
+                count.changed().await.expect("the stage lives");
+            }
+        };
+        match timeout(PATIENCE, found).await {
+            Ok(found) => found,
+            Err(_) => panic!("{what} did not happen; this did: {:#?}", lock(&self.0.heard)),
+        }
+    }
+
+    /// Waits for the `n`th start (from 0) of a PeerActor for `peer`; its session, and whether it opens the stream.
+    pub(crate) async fn started(&self, peer: EndpointId, n: usize) -> (SessionId, bool) {
+        self.wait_for("a start", |heard| starts(heard, peer).get(n).copied()).await
+    }
+
+    /// How many PeerActors were started for `peer`.
+    pub(crate) fn starts(&self, peer: EndpointId) -> usize {
+        self.look(|heard| starts(heard, peer).len())
+    }
+
+    /// Waits for the `n`th message (from 0) of a session that `pick` picks.
+    pub(crate) async fn told<T>(
+        &self,
+        what: &str,
+        session: SessionId,
+        n: usize,
+        pick: impl Fn(&PeerMsg) -> Option<T>,
+    ) -> T {
+        self.wait_for(what, |heard| told(heard, session).filter_map(&pick).nth(n)).await
+    }
+}
+
+fn starts(heard: &[Heard], peer: EndpointId) -> Vec<(SessionId, bool)> {
+    let start = |heard: &Heard| match heard {
+        Heard::Started { session, peer: who, opens } if *who == peer => Some((*session, *opens)),
+        _ => None,
+    };
+    heard.iter().filter_map(start).collect()
+}
+
+/// What a session's PeerActors were sent.
+pub(crate) fn told(heard: &[Heard], session: SessionId) -> impl Iterator<Item = &PeerMsg> {
+    heard.iter().filter_map(move |heard| match heard {
+        Heard::Told(who, message) if *who == session => Some(message),
+        _ => None,
+    })
+}
+
+struct RecordingPeer;
+
+impl Actor for RecordingPeer {
+    type Msg = PeerMsg;
+    type State = (PeerArgs, Stage, JoinHandle<()>);
+    type Arguments = (PeerArgs, Stage);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<PeerMsg>,
+        (args, stage): Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let (session, peer) = (args.session, args.connection.remote_id());
+        lock(&stage.0.actors).insert(session, (myself.clone(), args.clone()));
+        stage.note(Heard::Started { session, peer, opens: args.opens });
+        if lock(&stage.0.cursed).contains(&peer) {
+            myself.send_message(PeerMsg::Violation("panic".into()))?;
+        }
+        // As the real one: it ends with its connection.
+        let connection = args.connection.clone();
+        let watch = tokio::spawn(async move {
+            let reason = connection.closed().await;
+            let _ = myself.send_message(PeerMsg::ConnectionClosed(reason.to_string()));
+        });
+        Ok((args, stage, watch))
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<PeerMsg>,
+        message: PeerMsg,
+        (args, stage, _): &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PeerMsg::Violation(command) => match command.as_str() {
+                "panic" => panic!("planned panic of a PeerActor"),
+                "fail" => return Err("planned failure of a PeerActor".into()),
+                "stop" => myself.stop(None),
+                _ => std::future::pending().await,
+            },
+            PeerMsg::ConnectionClosed(reason) => myself.stop(Some(reason)),
+            PeerMsg::GetHealth { reply } => {
+                let detail = Some("well".to_owned());
+                let _ = reply.send(ActorDetail { detail, ..ActorDetail::default() });
+            }
+            other => stage.note(Heard::Told(args.session, other)),
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<PeerMsg>,
+        (args, stage, _): &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        stage.note(Heard::Stopped(args.session));
+        Ok(())
+    }
+}
+
+// ---- PeersActor --------------------------------------------------------------------------------------------------------
+
+/// A PeersActor under test.
+pub(crate) struct PeersRig {
+    pub(crate) actor: ActorRef<PeersMsg>,
+    pub(crate) ends: JoinHandle<()>,
+    pub(crate) service: ServiceRef<PeersMsg>,
+    pub(crate) args: PeersArgs,
+    pub(crate) stage: Stage,
+    _dir: TempDir,
+}
+
+impl PeersRig {
+    /// With a store that works.
+    pub(crate) async fn start() -> Self {
+        let rig = Self::start_with(SecretKey::generate(), |_| {}).await;
+        rig.tell(PeersMsg::StoreHealth(None));
+        rig
+    }
+
+    /// With this key, after `adjust` has changed what it starts from; the store was not read yet.
+    pub(crate) async fn start_with(key: SecretKey, adjust: impl FnOnce(&mut PeersArgs)) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let stage = Stage::default();
+        let cell = Arc::new(ServiceCell::new("PeersActor"));
+        let mut args = peers_args(bind(key).await, dir.path().to_owned(), cell.service_ref());
+        args.spawn_peer = stage.spawn_peer();
+        adjust(&mut args);
+        let (actor, ends) = Actor::spawn(None, PeersActor, args.clone()).await.expect("it starts");
+        cell.set(Some(actor.clone()));
+        Self { service: ServiceRef::fixed(actor.clone()), actor, ends, args, stage, _dir: dir }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.args.endpoint
+    }
+
+    pub(crate) fn tell(&self, message: PeersMsg) {
+        self.service.cast(message).expect("it runs");
+    }
+
+    pub(crate) async fn dial(&self, addr: EndpointAddr) -> Result<(), String> {
+        self.call(|reply| PeersMsg::DialPeer { addr, reply }).await
+    }
+
+    /// Asks; it must answer within a second, whatever its PeerActors do.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(ractor::RpcReplyPort<T>) -> PeersMsg + Send,
+    ) -> T {
+        self.service.call(query, Duration::from_secs(1)).await.expect("it answers")
+    }
+
+    pub(crate) async fn report(&self) -> PeersReport {
+        self.call(|reply| PeersMsg::GetReport { reply }).await
+    }
+
+    pub(crate) async fn peer(&self, id: EndpointId) -> Option<PeerReport> {
+        self.report().await.peers.into_iter().find(|peer| peer.endpoint_id == id.to_string())
+    }
+
+    /// A connection from `remote` whose session is said to be up.
+    pub(crate) async fn session(&self, remote: &Remote) -> (SessionId, Connection) {
+        let before = self.stage.starts(remote.id());
+        let connection = remote.dial(self.endpoint()).await;
+        let (session, _) = self.stage.started(remote.id(), before).await;
+        self.up(session, "remote");
+        (session, connection)
+    }
+
+    pub(crate) fn up(&self, session: SessionId, name: &str) {
+        self.tell(PeersMsg::SessionUp { session, name: name.to_owned(), ticket: String::new() });
+    }
+
+    /// What was published so far.
+    pub(crate) fn events(&self) -> Vec<NodeEvent> {
+        self.args.events.since(0).0.into_iter().map(|logged| logged.event).collect()
+    }
+
+    /// Waits until the report satisfies `condition`.
+    pub(crate) async fn wait_for_report(&self, what: &str, condition: impl Fn(&PeersReport) -> bool) {
+        self.wait_until(what, async || {
+            let report = self.report().await;
+            if condition(&report) { Ok(()) } else { Err(format!("{report:#?}")) }
+        })
+        .await;
+    }
+
+    /// Waits until `attempt` succeeds.
+    pub(crate) async fn wait_until<T>(
+        &self,
+        what: &str,
+        mut attempt: impl AsyncFnMut() -> Result<T, String>,
+    ) -> T {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match attempt().await {
+                Ok(value) => return value,
+                Err(last) if tokio::time::Instant::now() > deadline => panic!("{what}: {last}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+}
+
+/// What a PeersActor starts from, with the limits that are the default.
+pub(crate) fn peers_args(endpoint: Endpoint, dir: PathBuf, myself: ServiceRef<PeersMsg>) -> PeersArgs {
+    let channel = ChannelReport { name: "tickets", state: ChannelState::Up, last_success_ms: None, found: 0 };
+    PeersArgs {
+        endpoint,
+        introduction: Introduction {
+            name: "under test".to_owned(),
+            ticket: watch::Sender::new(String::new()).subscribe(),
+        },
+        library: Arc::new(Library::new(KEYS.clone())),
+        store: ScriptedStore::new().as_ref(),
+        partial_dir: dir.join("partial"),
+        book: AddressBook::open(&dir.join("agent.db")).expect("an address book"),
+        connect_ticket_file: None,
+        bootstrap: Vec::new(),
+        channels: watch::Sender::new(vec![channel]),
+        deletes: Arc::new(DeleteGuard::new(false)),
+        max_connections: 64,
+        max_pending: 32,
+        in_flight: Limits { node_bytes: 64 << 20, peer_bytes: 8 << 20 },
+        dialling: DialLimits {
+            dialled_max: 16,
+            at_once_max: 8,
+            known_max: 4096,
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_mins(5),
+        },
+        limits: peer_limits(),
+        verify_interval: Duration::from_hours(1),
+        events: EventLog::default(),
+        spawn_peer: can_sync::peer::supervisor::spawn_peer(),
+        myself,
+    }
+}
