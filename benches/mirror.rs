@@ -303,12 +303,13 @@ async fn raw_stream() -> Result<()> {
     use can_sync::node::endpoint;
     use iroh::{EndpointAddr, RelayMode, SecretKey, TransportAddr};
     const TOTAL: u64 = 512 << 20;
-    let bind = || endpoint::bind(SecretKey::generate(), ([127, 0, 0, 1], 0).into(), RelayMode::Disabled, 8);
+    let bind = || endpoint::bind(SecretKey::generate(), ([127, 0, 0, 1], 0).into(), RelayMode::Disabled);
     let (near, far) = (bind().await?, bind().await?);
     let mut addr = EndpointAddr::new(far.id());
     addr.addrs.extend(far.bound_sockets().into_iter().map(TransportAddr::Ip));
     let receiver = tokio::spawn(async move {
         let connection = far.accept().await.ok_or("closed")?.await?;
+        endpoint::open_up(&connection, 8);
         let mut stream = connection.accept_uni().await?;
         let mut got = 0;
         while let Some(chunk) = stream.read_chunk(256 << 10).await? {

@@ -308,6 +308,7 @@ fn peers_args(
         },
         limits: PeerLimits {
             establish: limits.handshake_timeout,
+            streams: u32::try_from(limits.max_streams_per_connection).unwrap_or(u32::MAX),
             stall: limits.stall_timeout,
             probe_after: limits.idle_probe,
             upload: Pace::new(limits.upload_bytes_per_sec),

@@ -1,5 +1,6 @@
 //! Moving content: who is asked for what ([`schedule`]), and the two ends of a content stream ([`send`], [`receive`]).
 
+pub mod moving;
 pub mod pace;
 pub mod receive;
 pub mod schedule;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use iroh::endpoint::{QuicTransportConfig, VarInt, presets};
+use iroh::endpoint::{Connection, QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, RelayMode, SecretKey, TransportAddr, Watcher as _};
 use iroh_tickets::endpoint::EndpointTicket;
 use tokio::sync::watch;
@@ -15,26 +15,25 @@ use crate::peer::establish::ALPN;
 const STREAM_WINDOW: u32 = 1_250_000;
 /// Window of a connection: what all its streams may have in flight. Unlimited by default.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// What a peer may have in flight before it proved itself, and the streams that it may open: a control stream, and one
+/// more when both sides begin at once.
+const STRANGER_WINDOW: u32 = 64 * 1024;
+const STRANGER_STREAMS: u32 = 2;
 /// A connection without a sign of life for so long is over.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signs of life while nothing else is said.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// Opens the endpoint. `streams_max` bounds the streams that a peer may have open, of each kind.
+/// Opens the endpoint. A connection begins with what a stranger may have; [`open_up`] gives more.
 ///
 /// # Errors
 /// What the system says, usually that the UDP port is taken.
-pub async fn bind(
-    key: SecretKey,
-    bind_addr: SocketAddr,
-    relay_mode: RelayMode,
-    streams_max: u32,
-) -> Result<Endpoint, String> {
+pub async fn bind(key: SecretKey, bind_addr: SocketAddr, relay_mode: RelayMode) -> Result<Endpoint, String> {
     let transport = QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(VarInt::from_u32(streams_max))
-        .max_concurrent_uni_streams(VarInt::from_u32(streams_max))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .send_window(u64::from(CONNECTION_WINDOW))
         .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().map_err(|e| format!("{e}"))?))
         .keep_alive_interval(KEEP_ALIVE)
@@ -58,6 +57,13 @@ pub async fn bind(
             .map_err(|e| e.to_string())?;
     }
     builder.bind().await.map_err(|e| format!("{e:#}"))
+}
+
+/// Lets a peer that has proved itself send as much as a session needs, over `streams` streams of each kind.
+pub fn open_up(connection: &Connection, streams: u32) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(streams));
+    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
 }
 
 /// Follows the endpoint's addresses: the ticket is always current.

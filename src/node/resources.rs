@@ -331,10 +331,9 @@ async fn open_endpoint(
             RelayMode::custom([parsed])
         }
     };
-    let streams_max = u32::try_from(config.limits.max_streams_per_connection).unwrap_or(u32::MAX);
     let wanted = config.bind_addr;
     let last = if wanted.port() == 0 { book.last_port().ok().flatten() } else { None };
-    let bind = |addr| endpoint::bind(key.clone(), addr, relay_mode.clone(), streams_max);
+    let bind = |addr| endpoint::bind(key.clone(), addr, relay_mode.clone());
     let bound = match last {
         Some(port) => match bind(SocketAddr::new(wanted.ip(), port)).await {
             Ok(endpoint) => Ok(endpoint),

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iroh::EndpointId;
@@ -32,11 +32,13 @@ use super::{effects, streams};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::library::Library;
+use crate::node::endpoint;
 use crate::node::events::EventLog;
 use crate::node::status::ActorDetail;
 use crate::proto::{Cancel, Ping, Pong, Want, frame};
 use crate::record::AssetRecord;
 use crate::store::{FeedEntry, StoreRef};
+use crate::transfer::moving::Moving;
 use crate::transfer::pace::Pace;
 use crate::transfer::receive::{Expected, Receiver, Results};
 use crate::transfer::schedule::{Failure, SessionId};
@@ -97,8 +99,12 @@ pub struct PeerArgs {
     pub deletes: Arc<effects::DeleteGuard>,
     /// Counters of this peer.
     pub traffic: Arc<Traffic>,
-    /// How the session stands, for PeersActor to read.
-    pub standing: Arc<Mutex<Option<Standing>>>,
+    /// Large contents under way from the peer, and to it.
+    pub receiving: Moving,
+    /// See `receiving`.
+    pub sending: Moving,
+    /// What PeersActor reads of the session at any time.
+    pub board: Arc<Mutex<Board>>,
     /// PeersActor.
     pub peers: ServiceRef<PeersMsg>,
     /// What happens is told here.
@@ -107,11 +113,23 @@ pub struct PeerArgs {
     pub limits: PeerLimits,
 }
 
+/// What a session shows without being asked, and what outlives its actor: messages can be overtaken by the news of its
+/// end.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// How it stands, while it is up.
+    pub standing: Option<Standing>,
+    /// What the peer did that no honest peer does.
+    pub misbehaved: Option<String>,
+}
+
 /// How long a session waits, and how fast it may go.
 #[derive(Clone, Debug)]
 pub struct PeerLimits {
     /// For a session to come about.
     pub establish: Duration,
+    /// Streams of each kind that the peer may have open.
+    pub streams: u32,
     /// Without progress, a transfer is given up.
     pub stall: Duration,
     /// Without a word, the peer is asked whether it is there.
@@ -122,6 +140,14 @@ pub struct PeerLimits {
     pub download: Pace,
 }
 
+/// A session that is up, as the tasks that accept streams need to know it.
+#[derive(Clone)]
+pub(super) struct Proved {
+    pub(super) epoch: u64,
+    /// The library's blinded id.
+    pub(super) library: bytes::Bytes,
+}
+
 struct Running {
     session: Session,
     epoch: u64,
@@ -130,6 +156,10 @@ struct Running {
     expected: Arc<Expected>,
     serving: HashMap<u64, AbortHandle>,
     serve_permits: Arc<Semaphore>,
+    /// The peer's question that is being answered.
+    answering: Option<u64>,
+    /// Whether our feed had not caught up with our store when we last asked.
+    asked_behind: bool,
     /// Everything that ends with the session.
     tasks: Tasks<PeerMsg>,
 }
@@ -141,8 +171,8 @@ pub struct PeerState {
     tasks: Tasks<PeerMsg>,
     running: Option<Running>,
     epochs: u64,
-    /// Whether the peer proved itself: streams other than a control stream are served from then on.
-    proved: Arc<AtomicBool>,
+    /// The session, for the tasks that accept streams: nothing but a control stream is served without one.
+    proved: Arc<Mutex<Option<Proved>>>,
     early: Vec<Arc<[FeedEntry]>>,
     early_lost: bool,
     establish_by: Instant,
@@ -161,7 +191,7 @@ impl Actor for PeerActor {
         myself: ActorRef<Self::Msg>,
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let proved = Arc::new(AtomicBool::new(false));
+        let proved = Arc::new(Mutex::new(None));
         let opening = Arc::new(AtomicBool::new(args.opens));
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         tasks.spawn(streams::watch_closed(myself.clone(), args.connection.clone()));
@@ -215,7 +245,6 @@ impl Actor for PeerActor {
             PeerMsg::Settled(hashes) => state.step(&myself, Input::Settled(hashes)),
             PeerMsg::Failed { hash, reason } => state.step(&myself, Input::Failed(vec![(hash, reason)])),
             PeerMsg::Verify { round } => state.step(&myself, Input::Verify { round }),
-            PeerMsg::Close { code, reason } => state.close(code, &reason),
             PeerMsg::Established(established) => state.on_established(&myself, *established),
             PeerMsg::EstablishFailed(error) => state.on_establish_failed(&error),
             PeerMsg::Frame { epoch, kind, permit } => {
@@ -232,10 +261,9 @@ impl Actor for PeerActor {
                     state.step(&myself, input);
                 }
             }
-            PeerMsg::PeerReconciled(input) => state.step(&myself, input),
-            PeerMsg::SummaryReady { epoch, nonce, answer } => {
+            PeerMsg::SummaryReady { epoch, nonce, answer, behind } => {
                 if state.is_current(epoch) {
-                    state.on_summary_ready(nonce, answer);
+                    state.on_summary_ready(nonce, answer, behind);
                 }
             }
             PeerMsg::Received { epoch, results } => {
@@ -248,7 +276,10 @@ impl Actor for PeerActor {
                 // The supervisor starts us again on the same connection.
                 return Err(ActorExit::Transient(format!("a task of the session: {why}")).into());
             }
-            PeerMsg::ConnectionClosed(reason) => myself.stop(Some(reason)),
+            PeerMsg::ConnectionClosed(reason) => {
+                state.on_connection_closed();
+                myself.stop(Some(reason));
+            }
             PeerMsg::GetHealth { reply } => {
                 let _ = reply.send(state.detail());
             }
@@ -299,9 +330,13 @@ impl PeerState {
         ActorDetail { detail: Some(detail), ..ActorDetail::default() }
     }
 
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.args.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn publish(&self) {
         let standing = self.running.as_ref().map(|running| running.session.standing());
-        *self.args.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+        self.board().standing = standing;
     }
 
     fn on_store_changed(&mut self, myself: &ActorRef<PeerMsg>, entries: Arc<[FeedEntry]>) {
@@ -325,11 +360,14 @@ impl PeerState {
         let Established { send, receive, library, ours, theirs, name, ticket } = established;
         if self.running.take().is_some() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
-            self.tell(PeersMsg::SessionReset { session: self.args.session });
         }
+        // Also for a first one: an incarnation before us may have left requests that nobody answers any more.
+        self.tell(PeersMsg::SessionReset { session: self.args.session });
         self.epochs += 1;
         let epoch = self.epochs;
-        self.proved.store(true, Ordering::Relaxed);
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Proved { epoch, library: library.clone() });
+        endpoint::open_up(&self.args.connection, self.args.limits.streams);
 
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         let (out, frames) = mpsc::channel(FRAMES_OUT);
@@ -344,6 +382,7 @@ impl PeerState {
             partial_dir: self.args.partial_dir.clone(),
             expected: Arc::clone(&expected),
             traffic: Arc::clone(&self.args.traffic),
+            moving: self.args.receiving.clone(),
             stall: self.args.limits.stall,
             pace: self.args.limits.download.clone(),
             results,
@@ -359,8 +398,18 @@ impl PeerState {
         let (session, effects) = Session::new(settings, ours, theirs, Instant::now());
         let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
         let serving = HashMap::new();
-        self.running =
-            Some(Running { session, epoch, library, out, expected, serving, serve_permits, tasks });
+        self.running = Some(Running {
+            session,
+            epoch,
+            library,
+            out,
+            expected,
+            serving,
+            serve_permits,
+            answering: None,
+            asked_behind: false,
+            tasks,
+        });
         self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket });
         self.perform(myself, effects);
         for entries in std::mem::take(&mut self.early) {
@@ -373,33 +422,55 @@ impl PeerState {
     }
 
     fn on_establish_failed(&mut self, error: &EstablishError) {
-        let connection = &self.args.connection;
-        let refused = connection.close_reason().is_some_and(|reason| is_close(&reason, code::NOT_SHARED));
-        if refused || matches!(error, EstablishError::NotShared) {
-            tracing::warn!(
-                peer = %connection.remote_id().fmt_short(),
-                "no session: the peer does not know our passphrase; check that both use the same one"
-            );
-            self.tell(PeersMsg::NotShared { session: self.args.session });
-            self.close(code::NOT_SHARED, "no shared library");
-        } else if connection.side() == Side::Client || matches!(error, EstablishError::Version(_)) {
-            self.close(code::TIMEOUT, &error.to_string());
+        match error {
+            EstablishError::NotShared => {
+                self.not_shared();
+                self.close(code::NOT_SHARED, "no shared library");
+            }
+            EstablishError::Version(_) => self.close(code::VIOLATION, &error.to_string()),
+            EstablishError::Wire(wire) if wire.is_violation() => {
+                self.close(code::VIOLATION, &error.to_string());
+            }
+            EstablishError::Wire(_) | EstablishError::Timeout(_) | EstablishError::Binding(_) => {
+                // Perhaps both sides opened a control stream at once, and then the dialler's counts; the tick sets the
+                // limit.
+                if self.args.connection.side() == Side::Client {
+                    self.close(code::TIMEOUT, &error.to_string());
+                }
+            }
         }
-        // Otherwise both sides opened a control stream at once, and the dialler's counts; the tick sets the limit.
+    }
+
+    /// Says that there is no session because nothing is shared.
+    fn not_shared(&self) {
+        let peer = self.args.connection.remote_id();
+        tracing::warn!(
+            peer = %peer.fmt_short(),
+            "no session: the peer does not know our passphrase; check that both use the same one"
+        );
+        self.tell(PeersMsg::NotShared { endpoint_id: peer });
+    }
+
+    fn on_connection_closed(&mut self) {
+        let reason = self.args.connection.close_reason();
+        if self.running.is_none() && reason.is_some_and(|reason| is_close(&reason, code::NOT_SHARED)) {
+            self.not_shared();
+        }
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "the session names all the others")]
     fn on_frame(&mut self, myself: &ActorRef<PeerMsg>, kind: frame::Kind) {
         let Some(running) = &self.running else { return };
-        let (answer, nonce, summaries) = match kind {
-            frame::Kind::Ping(Ping { nonce, libraries }) => (false, nonce, libraries),
-            frame::Kind::Pong(Pong { nonce, libraries }) => (true, nonce, libraries),
+        let (answer, nonce, summaries, behind) = match kind {
+            frame::Kind::Ping(Ping { nonce, libraries, behind }) => (false, nonce, libraries, behind),
+            frame::Kind::Pong(Pong { nonce, libraries, behind }) => (true, nonce, libraries, behind),
             kind => return self.step(myself, Input::Frame(kind)),
         };
         match establish::summary_from_wire(&running.library, &summaries) {
             Ok(theirs) => {
                 let ours = self.args.library.summary();
-                self.step(myself, Input::Compared { answer, nonce, theirs, ours });
+                let certain = !behind && !running.asked_behind;
+                self.step(myself, Input::Compared { answer, nonce, theirs, ours, certain });
             }
             Err(error) => self.close(code::VIOLATION, &error.to_string()),
         }
@@ -415,19 +486,22 @@ impl PeerState {
         // The peer's actor may have crashed: it has a moment to open a new control stream.
         tracing::debug!(peer = %self.args.connection.remote_id().fmt_short(), reason, "the control stream ended");
         self.running = None;
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.establish_by = Instant::now() + self.args.limits.establish;
         self.tell(PeersMsg::SessionReset { session: self.args.session });
         self.publish();
     }
 
-    fn on_summary_ready(&mut self, nonce: u64, answer: bool) {
-        let Some(running) = &self.running else { return };
+    fn on_summary_ready(&mut self, nonce: u64, answer: bool, behind: bool) {
+        let Some(running) = &mut self.running else { return };
         let libraries = vec![establish::summary_to_wire(&running.library, &self.args.library.summary())];
-        self.send(if answer {
-            frame::Kind::Pong(Pong { nonce, libraries })
+        if answer {
+            let nonce = running.answering.take().unwrap_or(nonce);
+            self.send(frame::Kind::Pong(Pong { nonce, libraries, behind }));
         } else {
-            frame::Kind::Ping(Ping { nonce, libraries })
-        });
+            running.asked_behind = behind;
+            self.send(frame::Kind::Ping(Ping { nonce, libraries, behind }));
+        }
     }
 
     fn on_received(&mut self, results: Results) {
@@ -444,7 +518,6 @@ impl PeerState {
             }
             return;
         };
-        running.serving.retain(|_, task| !task.is_finished());
         let stalled = running.expected.take_stalled(self.args.limits.stall, now);
         for (request, hashes) in stalled {
             let failure = Failure::Source("no progress".into());
@@ -490,7 +563,14 @@ impl PeerState {
                     task.abort();
                 }
             }
+            Effect::SendSummary { nonce, answer: true } if running.answering.is_some() => {
+                // One answer at a time: a flood of questions costs one look at the store, and only the last counts.
+                running.answering = Some(nonce);
+            }
             Effect::SendSummary { nonce, answer } => {
+                if answer {
+                    running.answering = Some(nonce);
+                }
                 let library = Arc::clone(&args.library);
                 running.tasks.spawn(effects::catch_up(report, store, library, nonce, answer));
             }
@@ -505,7 +585,11 @@ impl PeerState {
 
     fn serve(&mut self, want: Want) {
         let Some(running) = &mut self.running else { return };
-        let too_much = want.contents.len() > CONTENTS_PER_WANT_MAX || running.serving.len() >= SERVED_MAX;
+        running.serving.retain(|_, task| !task.is_finished());
+        let too_much = want.contents.len() > CONTENTS_PER_WANT_MAX
+            || running.serving.len() >= SERVED_MAX
+            // A number in use would hide the task that it stands for.
+            || running.serving.contains_key(&want.request);
         if too_much {
             return self.close(code::VIOLATION, "more content asked for than may be at once");
         }
@@ -513,6 +597,7 @@ impl PeerState {
             connection: self.args.connection.clone(),
             store: Arc::clone(&self.args.store),
             traffic: Arc::clone(&self.args.traffic),
+            moving: self.args.sending.clone(),
             stall: self.args.limits.stall,
             pace: self.args.limits.upload.clone(),
         };
@@ -551,6 +636,7 @@ impl PeerState {
         if self.args.connection.close_reason().is_none() {
             let peer = self.args.connection.remote_id();
             if code == code::VIOLATION {
+                self.board().misbehaved = Some(reason.to_owned());
                 tracing::warn!(peer = %peer.fmt_short(), reason, "closing the connection: the peer broke the rules");
             }
             let reason: String = reason.chars().take(200).collect();

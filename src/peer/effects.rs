@@ -216,9 +216,9 @@ pub(super) async fn catch_up(
         // The library outlives every session.
         let _ = cursor.wait_for(|cursor| cursor.is_some_and(|at| at >= seq)).await;
     };
-    let _ = timeout(CATCH_UP_WITHIN, caught_up).await;
+    let behind = timeout(CATCH_UP_WITHIN, caught_up).await.is_err();
     let epoch = report.epoch;
-    let _ = report.actor.send_message(PeerMsg::SummaryReady { epoch, nonce, answer });
+    let _ = report.actor.send_message(PeerMsg::SummaryReady { epoch, nonce, answer, behind });
 }
 
 pub(super) async fn reconcile(
@@ -243,7 +243,7 @@ pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Res
         let (hash, from) = (hash.to_string(), peer.to_string());
         match result {
             Ok(size) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size: *size, from }),
-            Err(Failure::Source(reason) | Failure::Store(reason)) => {
+            Err(Failure::Source(reason) | Failure::Store(reason) | Failure::Asset(reason)) => {
                 events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason: reason.clone() });
             }
         }

@@ -7,6 +7,7 @@ use iroh::{EndpointAddr, EndpointId};
 use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::address_book::Entry;
 use super::establish::Established;
 use super::report::{PeersReport, TransferReport};
 use super::session::Input;
@@ -90,9 +91,15 @@ pub enum PeersMsg {
     },
     /// PeerActor: the other side does not know our passphrase, or did not prove it.
     NotShared {
-        /// The session that did not come about.
-        session: SessionId,
+        /// Whose.
+        endpoint_id: EndpointId,
     },
+    /// Own task: the peers met before, from the address book.
+    Remembered(Vec<Entry>),
+    /// Own task: the store was read for the first time, so sessions may begin.
+    StoreRead,
+    /// Own tasks: one of them panicked, and why.
+    TaskFailed(String),
     /// PeerActor: its session begins anew on the same connection; whatever was asked for is void.
     SessionReset {
         /// The session.
@@ -147,13 +154,6 @@ pub enum PeerMsg {
         /// Number of the round.
         round: u64,
     },
-    /// PeersActor: close the connection and end.
-    Close {
-        /// Application error code.
-        code: u32,
-        /// For the peer.
-        reason: String,
-    },
     /// Own tasks: a session was established, on a control stream that either side opened.
     Established(Box<Established>),
     /// Own tasks: the control stream that we opened did not become a session.
@@ -183,8 +183,6 @@ pub enum PeerMsg {
         /// The outcome.
         input: Input,
     },
-    /// Own tasks: a reconciliation that the peer opened has ended.
-    PeerReconciled(Input),
     /// Own tasks: our feed has caught up; send our summary.
     SummaryReady {
         /// Which of this actor's control streams.
@@ -193,6 +191,8 @@ pub enum PeerMsg {
         nonce: u64,
         /// Whether it answers the peer's question.
         answer: bool,
+        /// Whether the feed did not catch up in time: the summary may lack what was stored lately.
+        behind: bool,
     },
     /// Own tasks: contents arrived, or did not.
     Received {

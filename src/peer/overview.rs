@@ -1,13 +1,11 @@
 //! What PeersActor tells: the reports, computed from the state whenever somebody asks.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use iroh::EndpointId;
 use ractor::ActorRef;
-use tokio::time::Instant;
 
 use super::messages::PeerMsg;
 use super::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState};
@@ -68,7 +66,7 @@ pub(super) fn report(state: &PeersState) -> PeersReport {
 }
 
 fn standing(state: &PeersState, link: &PeerLink) -> Option<Standing> {
-    let mut standing = link.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+    let mut standing = link.board().standing.clone()?;
     // A comparison that was asked for and has not begun is under way for whoever asked.
     if standing.verified < state.verify_round && standing.state == PeerState::InSync {
         standing.state = PeerState::Reconciling;
@@ -86,8 +84,9 @@ fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
         Some((kind, shown(selected.remote_addr()), selected.rtt()))
     });
     let meter = state.traffic.get(id);
+    let held = state.roster.holds(id, tokio::time::Instant::now());
     let waiting = match known.link {
-        Link::Idle { .. } if known.is_held(Instant::now()) => PeerState::BackingOff,
+        Link::Idle { .. } if held => PeerState::BackingOff,
         Link::Idle { .. } => PeerState::Waiting,
         Link::Dialing | Link::Connected { .. } => PeerState::Connecting,
     };
@@ -126,7 +125,7 @@ fn sync(state: &PeersState) -> SyncReport {
     // Assets that several peers have count once in the scheduler; what is not there yet is counted per peer.
     let missing = standings.iter().map(|standing| standing.missing_here).max().unwrap_or(0).max(wanted);
     let any = |wanted: PeerState| standings.iter().any(|standing| standing.state == wanted);
-    let sync_state = if state.store_failure.is_some() {
+    let sync_state = if state.paused().is_some() {
         SyncState::Paused
     } else if standings.is_empty() {
         SyncState::Alone
@@ -140,7 +139,7 @@ fn sync(state: &PeersState) -> SyncReport {
     let rate: f64 = state.traffic.values().map(|meter| meter.receive_rate).sum();
     SyncReport {
         state: sync_state,
-        reason: state.store_failure.clone(),
+        reason: state.paused().map(str::to_owned),
         missing,
         missing_bytes,
         rate,

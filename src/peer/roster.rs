@@ -59,13 +59,13 @@ pub struct Known {
     pub last_error: Option<String>,
     /// Where it stands.
     pub link: Link,
+    /// Left alone until then, whoever dials.
+    pub held_until: Option<Instant>,
     /// Whether somebody named it to us: a ticket, a user, the address book, discovery.
     named: bool,
     attempts: u32,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     turned_away: bool,
-    /// Until when it is left alone.
-    held_until: Option<Instant>,
 }
 
 impl Known {
@@ -73,12 +73,6 @@ impl Known {
     #[must_use]
     pub fn is_stranger(&self) -> bool {
         self.last_seen_ms.is_none() && !self.named
-    }
-
-    /// Whether it is left alone at `now`: neither dialled nor let in.
-    #[must_use]
-    pub fn is_held(&self, now: Instant) -> bool {
-        self.held_until.is_some_and(|until| now < until)
     }
 }
 
@@ -130,9 +124,9 @@ impl Roster {
             last_error: None,
             link: Link::Idle { dial_at: None },
             named: false,
+            held_until: None,
             attempts: 0,
             turned_away: false,
-            held_until: None,
         })
     }
 
@@ -184,7 +178,6 @@ impl Roster {
     /// Everyone who waits is dialled now.
     pub fn dial_now(&mut self, now: Instant) {
         for known in self.peers.values_mut() {
-            known.held_until = None;
             if let Link::Idle { dial_at } = &mut known.link {
                 *dial_at = Some(now);
                 known.attempts = 0;
@@ -256,12 +249,18 @@ impl Roster {
         known.link = Link::Idle { dial_at: Some(now + wait) };
     }
 
-    /// Leaves a peer alone until `until`, unless somebody asks for it by name before.
+    /// Whether `id` is left alone at `now`.
+    #[must_use]
+    pub fn holds(&self, id: &EndpointId, now: Instant) -> bool {
+        self.peers.get(id).and_then(|known| known.held_until).is_some_and(|until| now < until)
+    }
+
+    /// Leaves a peer alone until `until`.
     pub fn hold(&mut self, id: &EndpointId, until: Instant, why: String) {
         if let Some(known) = self.peers.get_mut(id) {
+            known.held_until = Some(until);
             known.last_error = Some(why);
             known.link = Link::Idle { dial_at: Some(until) };
-            known.held_until = Some(until);
         }
     }
 }

@@ -51,6 +51,11 @@ const ECHOES_MAX: usize = 16_384;
 const PROBE_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Time between attempts at a reconciliation that failed.
 const RECONCILE_RETRY: Duration = Duration::from_secs(5);
+/// Least time between two questions of one round.
+const ASK_APART: Duration = Duration::from_millis(100);
+/// Least time between reconciliations that nobody asked for: some differences are meant to stay, such as deletions that
+/// are not applied, and each reconciliation offers them again.
+const RECONCILE_APART: Duration = Duration::from_mins(1);
 /// Time until assets that could not be moved are found and tried again.
 const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
 
@@ -132,6 +137,8 @@ pub enum Input {
         theirs: Summary,
         /// Ours.
         ours: Summary,
+        /// Whether both had caught up with their stores: only then is being equal worth anything.
+        certain: bool,
     },
     /// Our store's feed moved on.
     StoreChanged(Arc<[FeedEntry]>),
@@ -276,7 +283,7 @@ pub struct Session {
     loading: bool,
     /// Offered and not confirmed, with the number of offers.
     open_offers: HashMap<ContentHash, u32>,
-    /// Their sum: several versions of one asset may be on their way, and the peer counts each.
+    /// Sum of them: what the peer counts.
     open_count: usize,
     /// Offers that the peer refused, until the next reconciliation.
     refused_there: HashSet<ContentHash>,
@@ -293,12 +300,15 @@ pub struct Session {
     last_heard: Instant,
     /// A question on its way: its number and when it was asked.
     probe: Option<(u64, Instant)>,
+    asked_at: Option<Instant>,
     next_nonce: u64,
     /// Something moved since the last comparison.
     was_busy: bool,
     /// The round of comparing afresh that is under way, and the last one that ended.
     verifying: Option<u64>,
     verified: u64,
+    /// The question that was asked for it.
+    verify_nonce: Option<u64>,
     /// Fingerprints (ours, theirs) that a reconciliation was last opened for. Some differences are meant to stay, such
     /// as deletions that are not applied here; they are not worth a second one.
     reconciled_for: Option<(Summary, Summary)>,
@@ -348,10 +358,12 @@ impl Session {
             echo_order: VecDeque::new(),
             last_heard: now,
             probe: None,
+            asked_at: None,
             next_nonce: 1,
             was_busy: !same,
             verifying: None,
             verified: 0,
+            verify_nonce: None,
             reconciled_for: None,
             last_error: None,
         };
@@ -363,8 +375,15 @@ impl Session {
         let mut out = Vec::new();
         match input {
             Input::Frame(kind) => self.on_frame(kind, now, &mut out),
-            Input::Compared { answer, nonce, theirs, ours } => {
-                self.on_compared(answer, nonce, theirs, ours, now, &mut out);
+            Input::Compared { answer: false, nonce, theirs, .. } => {
+                self.last_heard = now;
+                self.theirs = theirs;
+                out.push(Effect::SendSummary { nonce, answer: true });
+            }
+            Input::Compared { answer: true, nonce, theirs, ours, certain } => {
+                self.last_heard = now;
+                self.theirs = theirs;
+                self.on_answer(nonce, theirs, ours, certain, now, &mut out);
             }
             Input::StoreChanged(entries) => self.on_store_changed(&entries, &mut out),
             Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
@@ -390,12 +409,17 @@ impl Session {
             Input::Failed(failures) => self.on_failed(failures, &mut out),
             Input::Differences { have, need } => {
                 self.enqueue(have);
-                self.to_ask.extend(need);
+                if self.to_ask.len() + need.len() > QUEUE_MAX {
+                    self.queue_overflowed = true;
+                } else {
+                    self.to_ask.extend(need);
+                }
             }
             Input::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
             Input::ChangesLost => self.queue_overflowed = true,
             Input::Verify { round } => {
                 self.verifying = Some(round);
+                self.verify_nonce = None;
                 // Whoever asks wants what was given up on to be tried again, too.
                 self.reconciled_for = None;
             }
@@ -513,7 +537,7 @@ impl Session {
                     if let Some(taken) = self.taken.get_mut(&record.hash)
                         && taken.wanted_bytes.replace(record.size).is_none()
                     {
-                        self.wanted = (self.wanted.0 + 1, self.wanted.1 + record.size);
+                        self.wanted = (self.wanted.0 + 1, self.wanted.1.saturating_add(record.size));
                     }
                     fetch.push(record);
                 }
@@ -551,7 +575,7 @@ impl Session {
         let Some(taken) = self.taken.remove(hash) else { return 0 };
         self.taken_offers = self.taken_offers.saturating_sub(taken.offers as usize);
         if let Some(bytes) = taken.wanted_bytes {
-            self.wanted = (self.wanted.0 - 1, self.wanted.1 - bytes);
+            self.wanted = (self.wanted.0 - 1, self.wanted.1.saturating_sub(bytes));
         }
         taken.offers
     }
@@ -640,9 +664,9 @@ impl Session {
                 gone: std::mem::take(gone),
             })));
         };
-        self.open_count += records.len();
         for record in records {
             *self.open_offers.entry(record.hash).or_default() += 1;
+            self.open_count += 1;
             batch_bytes += 160 + record.meta.text_bytes();
             batch.push(record.into());
             if batch.len() == RECORDS_PER_FRAME_MAX || batch_bytes >= RECORD_BYTES_PER_FRAME {
@@ -655,33 +679,31 @@ impl Session {
         }
     }
 
-    fn on_compared(
+    fn on_answer(
         &mut self,
-        answer: bool,
         nonce: u64,
         theirs: Summary,
         ours: Summary,
+        certain: bool,
         now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        self.last_heard = now;
-        self.theirs = theirs;
-        if !answer {
-            return out.push(Effect::SendSummary { nonce, answer: true });
-        }
         if self.probe.is_none_or(|(asked, _)| asked != nonce) {
             return;
         }
         self.probe = None;
-        if self.is_busy() {
+        // Only a question that was asked for this round answers it: an earlier one was about an earlier moment.
+        let verifying = self.verify_nonce.take() == Some(nonce);
+        if self.is_busy() || !certain {
             // Something is on its way; once it is done, `pump` asks again if someone waits for the result.
             return;
         }
-        if ours.same_records(&theirs) || self.reconciled_for == Some((ours, theirs)) {
-            if let Some(round) = self.verifying.take() {
+        let known = self.reconciled_for == Some((ours, theirs));
+        if ours.same_records(&theirs) || known {
+            if let Some(round) = self.verifying.take_if(|_| verifying) {
                 self.verified = round;
             }
-        } else {
+        } else if verifying || now.duration_since(self.opened_at) > RECONCILE_APART {
             self.reconciled_for = Some((ours, theirs));
             self.open_reconciliation(now, out);
         }
@@ -736,10 +758,16 @@ impl Session {
         }
     }
 
+    /// Questions for a round of comparing are not asked in a tight loop while stores lag behind.
+    fn may_ask(&self, now: Instant) -> bool {
+        self.asked_at.is_none_or(|at| now.duration_since(at) >= ASK_APART)
+    }
+
     fn ask(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let nonce = self.next_nonce;
         self.next_nonce += 1;
         self.probe = Some((nonce, now));
+        self.asked_at = Some(now);
         out.push(Effect::SendSummary { nonce, answer: false });
     }
 
@@ -771,8 +799,9 @@ impl Session {
             })));
         }
         self.was_busy |= self.is_busy();
-        if self.verifying.is_some() && self.probe.is_none() && !self.is_busy() {
+        if self.verifying.is_some() && self.verify_nonce.is_none() && !self.is_busy() && self.may_ask(now) {
             self.ask(now, out);
+            self.verify_nonce = self.probe.map(|(nonce, _)| nonce);
         }
     }
 
@@ -791,7 +820,7 @@ impl Session {
 
     /// Whether something failed that a later reconciliation may mend.
     fn is_incomplete(&self) -> bool {
-        !self.refused_there.is_empty() || !self.failed_here.is_empty()
+        self.queue_overflowed || !self.refused_there.is_empty() || !self.failed_here.is_empty()
     }
 
     /// How things stand.

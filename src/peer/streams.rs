@@ -1,21 +1,21 @@
 //! The tasks on a connection that turn its streams into messages for the PeerActor.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use iroh::endpoint::{Connection, RecvStream, SendStream, Side, VarInt};
 use ractor::ActorRef;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::actor::{PeerArgs, code};
+use super::actor::{PeerArgs, Proved, code};
 use super::establish::{self, EstablishError};
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::Input;
 use super::wire;
+use crate::actor::tasks::Tasks;
 use crate::proto::frame;
 use crate::transfer::receive::{self, Receiver, Results};
 
@@ -34,13 +34,12 @@ pub(super) async fn watch_closed(actor: ActorRef<PeerMsg>, connection: Connectio
 pub(super) async fn accept_bi(
     actor: ActorRef<PeerMsg>,
     args: PeerArgs,
-    proved: Arc<AtomicBool>,
+    proved: Arc<Mutex<Option<Proved>>>,
     opening: Arc<AtomicBool>,
 ) {
-    let mut tasks = JoinSet::new();
+    let mut tasks = Tasks::new(actor.clone(), PeerMsg::TaskFailed);
     let reconciliations = Arc::new(Semaphore::new(RECONCILIATIONS_MAX));
     while let Ok((send, receive)) = args.connection.accept_bi().await {
-        reap(&mut tasks);
         let stream = BiStream {
             actor: actor.clone(),
             args: args.clone(),
@@ -55,7 +54,7 @@ pub(super) async fn accept_bi(
 struct BiStream {
     actor: ActorRef<PeerMsg>,
     args: PeerArgs,
-    proved: Arc<AtomicBool>,
+    proved: Arc<Mutex<Option<Proved>>>,
     opening: Arc<AtomicBool>,
     reconciliations: Arc<Semaphore>,
 }
@@ -63,7 +62,10 @@ struct BiStream {
 impl BiStream {
     #[expect(clippy::wildcard_enum_match_arm, reason = "no other kind may begin a stream")]
     async fn run(self, send: SendStream, mut receive: RecvStream) {
-        let first = match timeout(self.args.limits.establish, wire::read_frame(&mut receive)).await {
+        let proved = self.proved.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let most = if proved.is_some() { wire::FRAME_BYTES_MAX } else { wire::FIRST_FRAME_BYTES_MAX };
+        let first = timeout(self.args.limits.establish, wire::read_frame_of(&mut receive, most)).await;
+        let first = match first {
             Ok(Ok(kind)) => kind,
             Ok(Err(error)) if error.is_violation() => return self.violation(error.to_string()),
             Ok(Err(_)) | Err(_) => return,
@@ -88,7 +90,12 @@ impl BiStream {
                 .await;
                 self.answered(established);
             }
-            frame::Kind::ReconOpen(open) if self.proved.load(Ordering::Relaxed) => {
+            frame::Kind::ReconOpen(open) => {
+                // A session that has just begun anew: the peer opened this for the last one, and will again.
+                let Some(Proved { epoch, library }) = proved else { return };
+                if open.library != library {
+                    return self.violation("a reconciliation of a library that is not shared".into());
+                }
                 let Ok(_permit) = self.reconciliations.try_acquire() else {
                     return self.violation("more reconciliations than may be open at once".into());
                 };
@@ -96,7 +103,7 @@ impl BiStream {
                 let result = reconciliation::respond(send, receive, open, snapshot).await;
                 let input =
                     Input::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };
-                let _ = self.actor.send_message(PeerMsg::PeerReconciled(input));
+                let _ = self.actor.send_message(PeerMsg::Outcome { epoch, input });
             }
             _ => self.violation("a stream that begins with a frame out of place".into()),
         }
@@ -109,11 +116,12 @@ impl BiStream {
             }
             Err(EstablishError::NotShared) => {
                 let connection = &self.args.connection;
+                let endpoint_id = connection.remote_id();
                 tracing::warn!(
-                    peer = %connection.remote_id().fmt_short(),
+                    peer = %endpoint_id.fmt_short(),
                     "refused a connection: the peer does not know our passphrase"
                 );
-                let _ = self.args.peers.cast(PeersMsg::NotShared { session: self.args.session });
+                let _ = self.args.peers.cast(PeersMsg::NotShared { endpoint_id });
                 connection.close(VarInt::from_u32(code::NOT_SHARED), b"no shared library");
             }
             Err(error @ EstablishError::Version(_)) => self.violation(error.to_string()),
@@ -125,18 +133,6 @@ impl BiStream {
 
     fn violation(&self, reason: String) {
         let _ = self.actor.send_message(PeerMsg::Violation(reason));
-    }
-}
-
-/// Lets finished tasks go. One that panicked takes its owner along, and with it the session: the supervisor starts a
-/// fresh one.
-fn reap(tasks: &mut JoinSet<()>) {
-    while let Some(ended) = tasks.try_join_next() {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            std::panic::resume_unwind(error.into_panic());
-        }
     }
 }
 
@@ -189,9 +185,8 @@ pub(super) async fn read_control(
 
 /// Takes in content streams, each in a task of its own; QUIC's stream limit bounds how many.
 pub(super) async fn accept_uni(actor: ActorRef<PeerMsg>, connection: Connection, receiver: Receiver) {
-    let mut tasks = JoinSet::new();
+    let mut tasks = Tasks::new(actor.clone(), PeerMsg::TaskFailed);
     while let Ok(stream) = connection.accept_uni().await {
-        reap(&mut tasks);
         let (actor, receiver) = (actor.clone(), receiver.clone());
         tasks.spawn(async move {
             if let Err(receive::Violation(reason)) = receive::receive_stream(receiver, stream).await {

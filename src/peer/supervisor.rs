@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -22,10 +22,10 @@ use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::actor::{PeerActor, PeerArgs, PeerLimits, code};
+use super::actor::{Board, PeerActor, PeerArgs, PeerLimits, code};
 use super::address_book::{AddressBook, Entry};
 use super::auth::Throttle;
 use super::effects::{DeleteGuard, now_ms};
@@ -33,15 +33,18 @@ use super::establish::Introduction;
 use super::messages::{PeerMsg, PeersMsg};
 use super::report::{ChannelReport, Direction, TransferReport};
 use super::roster::{DialLimits, Known, Roster};
-use super::session::Standing;
 use super::{dial, overview};
-use crate::actor::ServiceRef;
+use crate::actor::tasks::Tasks;
+use crate::actor::{ActorExit, ServiceRef};
 use crate::library::Library;
 use crate::node::events::{EventLog, NodeEvent};
 use crate::node::policy::{ChildKind, policy};
 use crate::node::restart::{Decision as Restart, ExitKind, History, decide};
 use crate::node::status::ActorDetail;
+use crate::record::{AssetRecord, ContentHash};
 use crate::store::{FeedEntry, StoreRef};
+use crate::transfer::moving::Moving;
+use crate::transfer::receive::{Results, WRONG_BYTES};
 use crate::transfer::schedule::{Decision, Failure, Limits, Scheduler, SessionId};
 
 /// How often dials, rates and pauses are looked at.
@@ -50,6 +53,10 @@ const TICK: Duration = Duration::from_secs(1);
 const STORE_PAUSE: Duration = Duration::from_secs(3);
 /// Transfers in one report.
 const TRANSFERS_MAX: usize = 1000;
+/// How long a peer is left alone that broke the rules.
+const MISBEHAVED_HOLD: Duration = Duration::from_mins(5);
+/// Contents with wrong bytes that one peer may send before it has broken the rules.
+const WRONG_CONTENTS_MAX: usize = 3;
 /// How long the children have to end when we stop.
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(2);
 
@@ -117,9 +124,12 @@ pub(super) struct PeerLink {
     pub(super) connection: Connection,
     pub(super) actor: Option<ActorRef<PeerMsg>>,
     pub(super) history: History,
-    pub(super) standing: Arc<Mutex<Option<Standing>>>,
+    board: Arc<Mutex<Board>>,
     /// Whether a session came about.
     pub(super) up: bool,
+    /// Large contents under way from it, and to it.
+    receiving: Moving,
+    sending: Moving,
     /// Held until it did.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -136,12 +146,16 @@ pub struct PeersState {
     histories: HashMap<EndpointId, History>,
     pub(super) scheduler: Scheduler,
     throttle: Throttle,
+    /// Contents that came with wrong bytes, by peer.
+    distrusted: HashMap<EndpointId, HashSet<ContentHash>>,
     /// Peers that a ticket led to.
     from_ticket: HashSet<EndpointId>,
-    tasks: JoinSet<()>,
+    tasks: Tasks<PeersMsg>,
     next_session: u64,
-    /// Why nothing moves: the store does not work, or was not read yet.
-    pub(super) store_failure: Option<String>,
+    /// Why the store does not work, as CanServiceActor says.
+    store_failure: Option<String>,
+    /// Why the store took no content lately.
+    ingest_failure: Option<String>,
     /// Whether the store was read once; sessions begin after that.
     accepting: bool,
     resume_at: Option<Instant>,
@@ -165,20 +179,21 @@ impl Actor for PeersActor {
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         myself.send_after(TICK, || PeersMsg::Tick);
-        // A restarted PeersActor finds the store read already; a fresh one waits for CanServiceActor to say so.
-        let ready = args.library.cursor().borrow().is_some();
-        let mut state = PeersState::new(args);
-        for entry in state.args.book.entries().unwrap_or_default() {
-            let id = entry.addr.id;
-            state.roster.candidate(entry.addr, false, Instant::now());
-            if let Some(known) = state.roster.get_mut(&id) {
-                known.name = entry.name;
-                known.last_seen_ms = entry.last_seen_ms;
+        let mut state = PeersState::new(args, &myself);
+        let (actor, mut cursor) = (myself.clone(), state.args.library.cursor());
+        state.tasks.spawn(async move {
+            // The library outlives every actor.
+            let _ = cursor.wait_for(Option::is_some).await;
+            let _ = actor.send_message(PeersMsg::StoreRead);
+        });
+        let (actor, book) = (myself, state.args.book.clone());
+        state.tasks.spawn(async move {
+            let entries = spawn_blocking(move || book.entries()).await.map_err(|e| e.to_string());
+            match entries.and_then(|entries| entries.map_err(|e| e.to_string())) {
+                Ok(entries) => drop(actor.send_message(PeersMsg::Remembered(entries))),
+                Err(error) => tracing::warn!(error, "peers met before are not dialled"),
             }
-        }
-        if ready {
-            state.start_accepting(&myself);
-        }
+        });
         Ok(state)
     }
 
@@ -190,7 +205,7 @@ impl Actor for PeersActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PeersMsg::StoreChanged(entries) => state.on_store_changed(&entries),
-            PeersMsg::StoreHealth(failure) => state.on_store_health(&myself, failure),
+            PeersMsg::StoreHealth(failure) => state.on_store_health(failure),
             PeersMsg::DialPeer { addr, reply } => {
                 let _ = reply.send(state.on_dial_peer(&myself, addr));
             }
@@ -221,9 +236,6 @@ impl Actor for PeersActor {
                 state.on_connection(&myself, connection, Some(permit)).await;
             }
             PeersMsg::Dialed { endpoint_id, result } => match result {
-                Ok(connection) if state.roster.get(&endpoint_id).is_none() => {
-                    connection.close(VarInt::from_u32(code::SHUTDOWN), b"forgotten while it was dialled");
-                }
                 Ok(connection) => state.on_connection(&myself, connection, None).await,
                 Err(error) => {
                     tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
@@ -231,16 +243,18 @@ impl Actor for PeersActor {
                 }
             },
             PeersMsg::SessionUp { session, name, ticket } => state.on_session_up(session, name, &ticket),
-            PeersMsg::NotShared { session } => state.on_not_shared(session),
+            PeersMsg::NotShared { endpoint_id } => state.on_not_shared(endpoint_id),
+            PeersMsg::Remembered(entries) => state.on_remembered(&myself, entries),
+            PeersMsg::StoreRead => state.start_accepting(&myself),
+            PeersMsg::TaskFailed(why) => {
+                return Err(ActorExit::Transient(format!("a task: {why}")).into());
+            }
             PeersMsg::SessionReset { session } => {
                 let decisions = state.scheduler.session_ended(session);
                 state.carry_out(decisions);
             }
             PeersMsg::Wanted { session, records } => {
-                if state.links.contains_key(&session) {
-                    let decisions = state.scheduler.announce(session, records);
-                    state.carry_out(decisions);
-                }
+                state.on_wanted(session, records);
             }
             PeersMsg::Finished { session, results } => state.on_finished(session, results),
             PeersMsg::Respawn { session } => state.spawn_actor(&myself, session, true).await,
@@ -271,7 +285,7 @@ impl Actor for PeersActor {
         myself: ActorRef<Self::Msg>,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        state.tasks.abort_all();
+        state.tasks.shutdown().await;
         for link in state.links.values() {
             link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"shutting down");
         }
@@ -281,7 +295,7 @@ impl Actor for PeersActor {
 }
 
 impl PeersState {
-    fn new(args: PeersArgs) -> Self {
+    fn new(args: PeersArgs, myself: &ActorRef<PeersMsg>) -> Self {
         let roster = Roster::new(args.endpoint.id(), args.dialling.clone());
         let scheduler = Scheduler::new(args.in_flight);
         let verify_at = Instant::now() + args.verify_interval;
@@ -295,10 +309,12 @@ impl PeersState {
             histories: HashMap::new(),
             scheduler,
             throttle: Throttle::default(),
+            distrusted: HashMap::new(),
             from_ticket: HashSet::new(),
-            tasks: JoinSet::new(),
+            tasks: Tasks::new(myself.clone(), PeersMsg::TaskFailed),
             next_session: 1,
-            store_failure: Some("the store was not read yet".into()),
+            store_failure: None,
+            ingest_failure: None,
             accepting: false,
             resume_at: None,
             verify_round: 0,
@@ -307,9 +323,26 @@ impl PeersState {
         }
     }
 
+    /// Why nothing moves, if so.
+    pub(super) fn paused(&self) -> Option<&str> {
+        let unread = (!self.accepting).then_some("the store was not read yet");
+        self.store_failure.as_deref().or(self.ingest_failure.as_deref()).or(unread)
+    }
+
+    fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<Entry>) {
+        for entry in entries {
+            let id = entry.addr.id;
+            self.roster.candidate(entry.addr, false, Instant::now());
+            if let Some(known) = self.roster.get_mut(&id).filter(|known| known.last_seen_ms.is_none()) {
+                known.name = entry.name;
+                known.last_seen_ms = entry.last_seen_ms;
+            }
+        }
+        self.dial_due(myself);
+    }
+
     fn start_accepting(&mut self, myself: &ActorRef<PeersMsg>) {
         self.accepting = true;
-        self.store_failure = None;
         let pending = Arc::new(Semaphore::new(self.args.max_pending));
         let within = self.args.limits.establish;
         self.tasks.spawn(dial::accept(myself.clone(), self.args.endpoint.clone(), pending, within));
@@ -342,18 +375,15 @@ impl PeersState {
         }
     }
 
-    fn on_store_health(&mut self, myself: &ActorRef<PeersMsg>, failure: Option<String>) {
+    fn on_store_health(&mut self, failure: Option<String>) {
         self.store_failure = failure;
-        // What is known of the store as a whole goes before what one transfer met with.
-        self.resume_at = None;
         if self.store_failure.is_some() {
             self.scheduler.pause();
             return;
         }
-        let decisions = self.scheduler.resume();
-        self.carry_out(decisions);
-        if !self.accepting {
-            self.start_accepting(myself);
+        if self.ingest_failure.is_none() {
+            let decisions = self.scheduler.resume();
+            self.carry_out(decisions);
         }
     }
 
@@ -377,10 +407,14 @@ impl PeersState {
             link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"forgotten");
         }
         let (book, forgotten) = (self.args.book.clone(), *id);
-        self.tasks.spawn_blocking(move || {
-            if let Err(error) = book.forget(&forgotten) {
-                tracing::warn!(%error, "a peer that was to be forgotten will be back at the next start");
-            }
+        self.tasks.spawn(async move {
+            let work = move || {
+                if let Err(error) = book.forget(&forgotten) {
+                    tracing::warn!(%error, "a peer that was to be forgotten will be back at the next start");
+                }
+            };
+            // A panic of SQLite's is reported by the runtime; nothing here depends on it.
+            let _ = spawn_blocking(work).await;
         });
         self.roster.forget(id)
     }
@@ -409,8 +443,8 @@ impl PeersState {
             refuse(code::NOT_SHARED, "no shared library");
             return self.roster.dial_failed(&id, "it does not know our passphrase".into(), now, 1.0);
         }
-        if self.roster.get(&id).is_some_and(|known| known.is_held(now)) {
-            return refuse(code::BUSY, "left alone for a while: its sessions kept failing here");
+        if self.roster.holds(&id, now) {
+            return refuse(code::BUSY, "left alone for a while");
         }
         if self.links.len() >= self.args.max_connections && !self.current.contains_key(&id) {
             refuse(code::BUSY, "too many connections");
@@ -431,8 +465,10 @@ impl PeersState {
             connection,
             actor: None,
             history: self.histories.remove(&id).unwrap_or_default(),
-            standing: Arc::default(),
+            board: Arc::default(),
             up: false,
+            receiving: Moving::default(),
+            sending: Moving::default(),
             permit,
         };
         self.links.insert(session, link);
@@ -456,7 +492,9 @@ impl PeersState {
             partial_dir: self.args.partial_dir.clone(),
             deletes: Arc::clone(&self.args.deletes),
             traffic: Arc::clone(&meter.traffic),
-            standing: Arc::clone(&link.standing),
+            receiving: link.receiving.clone(),
+            sending: link.sending.clone(),
+            board: Arc::clone(&link.board),
             peers: self.args.myself.clone(),
             events: self.args.events.clone(),
             limits: self.args.limits.clone(),
@@ -510,27 +548,60 @@ impl PeersState {
         let Some(known) = self.roster.get(id) else { return };
         let entry = Entry { addr, name: known.name.clone(), last_seen_ms: known.last_seen_ms };
         let book = self.args.book.clone();
-        self.tasks.spawn_blocking(move || {
-            if let Err(error) = book.remember(&entry) {
-                tracing::warn!(%error, "a peer is not remembered for the next start");
-            }
+        self.tasks.spawn(async move {
+            let work = move || {
+                if let Err(error) = book.remember(&entry) {
+                    tracing::warn!(%error, "a peer is not remembered for the next start");
+                }
+            };
+            // A panic of SQLite's is reported by the runtime; nothing here depends on it.
+            let _ = spawn_blocking(work).await;
         });
     }
 
-    fn on_not_shared(&mut self, session: SessionId) {
-        if let Some(link) = self.links.get(&session) {
-            self.throttle.failed(link.endpoint_id, Instant::now());
-            if let Some(known) = self.roster.get_mut(&link.endpoint_id) {
-                known.last_error =
-                    Some("it does not know our passphrase: check that both sides use the same one".into());
-            }
+    fn on_not_shared(&mut self, id: EndpointId) {
+        self.throttle.failed(id, Instant::now());
+        if let Some(known) = self.roster.get_mut(&id) {
+            known.last_error =
+                Some("it does not know our passphrase: check that both sides use the same one".into());
+        }
+    }
+
+    fn on_wanted(&mut self, session: SessionId, records: Vec<AssetRecord>) {
+        let Some(link) = self.links.get(&session) else { return };
+        let distrusted = self.distrusted.get(&link.endpoint_id);
+        let (refused, wanted): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| distrusted.is_some_and(|d| d.contains(&record.hash)));
+        for record in refused {
+            let reason = "it sent wrong bytes for it before".to_owned();
+            link.cast(PeerMsg::Failed { hash: record.hash, reason });
+        }
+        let decisions = self.scheduler.announce(session, wanted);
+        self.carry_out(decisions);
+    }
+
+    /// Takes note of contents that came with wrong bytes: they are not asked of that peer again, and a peer that sends
+    /// several is no peer of ours. One alone may be a disk that rots.
+    fn distrust(&mut self, session: SessionId, results: &Results) {
+        let wrong = results.iter().filter_map(|(hash, result)| match result {
+            Err(Failure::Source(reason)) if reason.starts_with(WRONG_BYTES) => Some(*hash),
+            Ok(_) | Err(Failure::Source(_) | Failure::Store(_) | Failure::Asset(_)) => None,
+        });
+        let wrong: Vec<ContentHash> = wrong.collect();
+        let Some(link) = self.links.get_mut(&session).filter(|_| !wrong.is_empty()) else { return };
+        let known = self.distrusted.entry(link.endpoint_id).or_default();
+        known.extend(wrong);
+        tracing::warn!(peer = %link.endpoint_id.fmt_short(), contents = known.len(), "the peer sent wrong bytes");
+        if known.len() >= WRONG_CONTENTS_MAX {
+            link.board().misbehaved = Some("it sent wrong bytes several times".into());
+            link.connection.close(VarInt::from_u32(code::VIOLATION), b"wrong bytes");
         }
     }
 
     fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {
         let Some(link) = self.links.get_mut(&session) else { return };
         link.actor = None;
-        *link.standing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        link.board().standing = None;
         let decision = decide(
             policy(ChildKind::Peer),
             exit,
@@ -583,25 +654,27 @@ impl PeersState {
             self.traffic.remove(&id);
             return;
         }
+        let misbehaved = link.board().misbehaved.take();
         self.histories.insert(id, link.history);
-        self.roster.disconnected(&id, link.up, Some(reason).filter(|_| link.up), now, rand::random());
-        if let Some((for_, why)) = hold {
+        let worked = link.up && misbehaved.is_none();
+        self.roster.disconnected(&id, worked, Some(reason).filter(|_| link.up), now, rand::random());
+        let misbehaved = misbehaved.map(|reason| (MISBEHAVED_HOLD, reason));
+        if let Some((for_, why)) = hold.or(misbehaved) {
             let until = now.checked_add(for_).unwrap_or(now + Duration::from_hours(24));
             self.roster.hold(&id, until, why);
         }
     }
 
-    fn on_finished(&mut self, session: SessionId, results: crate::transfer::receive::Results) {
+    fn on_finished(&mut self, session: SessionId, results: Results) {
         if let Some(reason) = results.iter().find_map(|(_, result)| match result {
             Err(Failure::Store(reason)) => Some(reason),
-            Ok(_) | Err(Failure::Source(_)) => None,
+            Ok(_) | Err(Failure::Source(_) | Failure::Asset(_)) => None,
         }) {
             tracing::warn!(reason, "the store does not take content; transfers pause");
-            if self.store_failure.is_none() {
-                self.store_failure = Some(reason.clone());
-                self.resume_at = Some(Instant::now() + STORE_PAUSE);
-            }
+            self.ingest_failure = Some(reason.clone());
+            self.resume_at = Some(Instant::now() + STORE_PAUSE);
         }
+        self.distrust(session, &results);
         let results = results.into_iter().map(|(hash, result)| (hash, result.map(|_| ())));
         let decisions = self.scheduler.finished(session, results);
         self.carry_out(decisions);
@@ -631,21 +704,29 @@ impl PeersState {
     }
 
     fn transfers(&self) -> Vec<TransferReport> {
-        let peer = |session: Option<SessionId>| {
-            session.and_then(|s| self.links.get(&s)).map(|link| link.endpoint_id.to_string())
-        };
-        self.scheduler
-            .report(TRANSFERS_MAX)
-            .into_iter()
-            .map(|wanted| TransferReport {
+        let sending = self.links.values().flat_map(|link| {
+            link.sending.list().into_iter().map(|(hash, progress)| TransferReport {
+                hash: hash.to_string(),
+                size: progress.size,
+                done: progress.done,
+                direction: Direction::Sending,
+                peer: link.endpoint_id.to_string(),
+                started: true,
+            })
+        });
+        let receiving = self.scheduler.report(TRANSFERS_MAX).into_iter().map(|wanted| {
+            let link = wanted.session.and_then(|session| self.links.get(&session));
+            let progress = link.and_then(|link| link.receiving.progress(&wanted.hash));
+            TransferReport {
                 hash: wanted.hash.to_string(),
                 size: wanted.size,
-                done: 0,
+                done: progress.map_or(0, |progress| progress.done),
                 direction: Direction::Receiving,
-                peer: peer(wanted.session).unwrap_or_default(),
+                peer: link.map(|link| link.endpoint_id.to_string()).unwrap_or_default(),
                 started: wanted.started,
-            })
-            .collect()
+            }
+        });
+        sending.chain(receiving).take(TRANSFERS_MAX).collect()
     }
 
     fn on_get_health(&self, reply: RpcReplyPort<ActorDetail>) {
@@ -664,13 +745,14 @@ impl PeersState {
 
     fn on_tick(&mut self, myself: &ActorRef<PeersMsg>) {
         let now = Instant::now();
-        while self.tasks.try_join_next().is_some() {}
         for meter in self.traffic.values_mut() {
             meter.tick(TICK);
         }
         if self.resume_at.is_some_and(|at| at <= now) {
             self.resume_at = None;
-            self.store_failure = None;
+            self.ingest_failure = None;
+        }
+        if self.store_failure.is_none() && self.ingest_failure.is_none() {
             let decisions = self.scheduler.resume();
             self.carry_out(decisions);
         }
@@ -688,6 +770,10 @@ impl PeersState {
 }
 
 impl PeerLink {
+    pub(super) fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn cast(&self, message: PeerMsg) {
         // Between two incarnations nobody is there: the next one compares everything anyway.
         if let Some(actor) = &self.actor {

@@ -8,6 +8,9 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 /// Counted in KiB: a 32-bit count of bytes would end at 4 GiB/s, and finer steps cost more than they show.
 const UNIT_BYTES: usize = 1024;
 
+/// What one stream takes at once under a limit, so that the others do not wait long.
+const STEP_BYTES: usize = 16 * 1024;
+
 /// How fast content may go one way. Cheap to clone; clones share the limit.
 #[derive(Clone, Debug, Default)]
 pub struct Pace(Option<Arc<Limiter>>);
@@ -28,6 +31,12 @@ impl Pace {
         let units = NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN);
         let bucket = RateLimiter::direct(Quota::per_second(units));
         Self(Some(Arc::new(Limiter { bucket, burst: units.get() })))
+    }
+
+    /// How much to take at once.
+    #[must_use]
+    pub fn step_bytes(&self) -> usize {
+        if self.0.is_some() { STEP_BYTES } else { usize::MAX }
     }
 
     /// Waits until `bytes` more may go.

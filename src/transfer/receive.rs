@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::moving::{Moving, Passage};
 use super::pace::Pace;
 use super::schedule::{Failure, SMALL_BYTES_MAX};
 use super::send::Traffic;
@@ -21,7 +22,7 @@ use crate::peer::wire::{self, WireError};
 use crate::proto::ContentHeader;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::hashing_file::HashingFile;
-use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreRef};
+use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError, StoreRef};
 
 /// Small contents that go to the store together.
 const BATCH_ASSETS: usize = 256;
@@ -31,61 +32,73 @@ const BATCHES_IN_STORE: usize = 2;
 /// Bytes taken from the network at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// Why a content was refused whose hash is another than its record's.
+pub const WRONG_BYTES: &str = "the peer sent wrong bytes";
+
 /// What became of contents that were asked for: stored, with their size, or not.
 pub type Results = Vec<(ContentHash, Result<u64, Failure>)>;
 
 /// The requests of one session that wait for their contents.
 #[derive(Debug, Default)]
 pub struct Expected {
-    requests: Mutex<HashMap<u64, Request>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    requests: HashMap<u64, Request>,
+    /// When anything came last; a request that waits behind others at the sender makes no progress of its own.
+    last_progress: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Request {
     records: HashMap<ContentHash, AssetRecord>,
-    last_progress: Instant,
+    since: Instant,
 }
 
 impl Expected {
-    fn requests(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Request>> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request is about to be sent.
     pub fn add(&self, request: u64, records: Vec<AssetRecord>, now: Instant) {
         let records = records.into_iter().map(|r| (r.hash, r)).collect();
-        self.requests().insert(request, Request { records, last_progress: now });
+        self.waiting().requests.insert(request, Request { records, since: now });
     }
 
     /// The record of a content that arrives now; each is taken once.
-    fn take(&self, request: u64, hash: &ContentHash, now: Instant) -> Option<AssetRecord> {
-        let mut requests = self.requests();
-        let found = requests.get_mut(&request)?;
-        found.last_progress = now;
+    fn take(&self, request: u64, hash: &ContentHash) -> Option<AssetRecord> {
+        let mut waiting = self.waiting();
+        let found = waiting.requests.get_mut(&request)?;
         let record = found.records.remove(hash);
         if found.records.is_empty() {
-            requests.remove(&request);
+            waiting.requests.remove(&request);
         }
         record
     }
 
-    /// Whatever of a request has not begun to arrive; it is no longer expected.
-    fn abandon(&self, request: u64) -> Vec<ContentHash> {
-        self.requests().remove(&request).map(|r| r.records.into_keys().collect()).unwrap_or_default()
+    /// Something came at `now`.
+    fn progress(&self, now: Instant) {
+        self.waiting().last_progress = Some(now);
     }
 
-    /// Requests that nothing came of for `stall`, with what is missing of them; no longer expected.
+    /// Whatever of a request has not begun to arrive; it is no longer expected.
+    fn abandon(&self, request: u64) -> Vec<ContentHash> {
+        self.waiting().requests.remove(&request).map(|r| r.records.into_keys().collect()).unwrap_or_default()
+    }
+
+    /// When nothing at all came for `stall`: the requests that waited for so long, with what is missing of them. They
+    /// are no longer expected.
     pub fn take_stalled(&self, stall: Duration, now: Instant) -> Vec<(u64, Vec<ContentHash>)> {
-        let mut requests = self.requests();
-        let stalled: Vec<u64> = requests
-            .iter()
-            .filter(|(_, r)| now.duration_since(r.last_progress) > stall)
-            .map(|(number, _)| *number)
-            .collect();
-        stalled
-            .into_iter()
-            .filter_map(|number| requests.remove(&number).map(|r| (number, r.records.into_keys().collect())))
-            .collect()
+        let mut waiting = self.waiting();
+        if waiting.last_progress.is_some_and(|at| now.duration_since(at) <= stall) {
+            return Vec::new();
+        }
+        let stalled = |request: &Request| now.duration_since(request.since) > stall;
+        let requests = waiting.requests.extract_if(|_, request| stalled(request));
+        requests.map(|(number, request)| (number, request.records.into_keys().collect())).collect()
     }
 }
 
@@ -100,6 +113,8 @@ pub struct Receiver {
     pub expected: Arc<Expected>,
     /// Bytes received are counted here.
     pub traffic: Arc<Traffic>,
+    /// Large contents under way are noted here.
+    pub moving: Moving,
     /// A transfer without progress for so long is given up.
     pub stall: Duration,
     /// How fast content may come in.
@@ -115,8 +130,8 @@ pub struct Violation(pub String);
 /// Takes in one content stream to its end.
 ///
 /// # Errors
-/// [`Violation`] when the peer sent something that was not asked for or that does not match its record; the connection
-/// is to be closed. Everything else that goes wrong is in the results.
+/// [`Violation`] when what came is no content stream; the connection is to be closed. Whatever goes wrong with a single
+/// content is in the results.
 pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Result<(), Violation> {
     let mut intake = Intake { receiver, storing: JoinSet::new(), batch: Vec::new(), batch_bytes: 0 };
     let mut request = None;
@@ -125,7 +140,7 @@ pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Resul
     while intake.stored().await {}
     let (reason, violation) = match outcome {
         Ok(()) => ("the peer did not send it".to_owned(), None),
-        Err(Trouble::Broken(reason)) => (reason, None),
+        Err(Trouble::Broken(reason) | Trouble::Reported(reason)) => (reason, None),
         Err(Trouble::Violation(reason)) => (reason.clone(), Some(Violation(reason))),
     };
     if let Some(request) = request {
@@ -138,6 +153,8 @@ pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Resul
 
 enum Trouble {
     Broken(String),
+    /// Ends the stream too, but what became of the content is in the results already.
+    Reported(String),
     Violation(String),
 }
 
@@ -170,31 +187,38 @@ impl Intake {
             }
             let record = self.expect(&header)?;
             if header.gone {
-                let gone = Failure::Source("the peer no longer has it".into());
+                let gone = Failure::Source("the peer cannot serve it now".into());
                 self.report(vec![(record.hash, Err(gone))]).await;
                 continue;
             }
             let (hash, size) = (record.hash, record.size);
             if (header.total, header.offset, header.length) != (size, 0, size) {
-                let reason = format!(
-                    "the peer sends {} bytes for an asset of {size}: {}",
-                    header.length,
-                    hash.short()
-                );
-                self.report(vec![(hash, Err(Failure::Source(reason.clone())))]).await;
-                return Err(Trouble::Violation(reason));
+                return self
+                    .refuse(
+                        hash,
+                        Failure::Source(format!("{} bytes came for an asset of {size}", header.length)),
+                    )
+                    .await;
             }
             let received = if size <= SMALL_BYTES_MAX {
                 self.small(stream, record).await
             } else {
                 self.large(stream, record).await
             };
-            if let Err(trouble) = received {
-                let (Trouble::Broken(reason) | Trouble::Violation(reason)) = &trouble;
-                self.report(vec![(hash, Err(Failure::Source(reason.clone())))]).await;
-                return Err(trouble);
+            match received {
+                Ok(()) => {}
+                Err(Trouble::Broken(reason)) => return self.refuse(hash, Failure::Source(reason)).await,
+                Err(trouble) => return Err(trouble),
             }
         }
+    }
+
+    /// Reports what became of a content, and ends the stream.
+    async fn refuse(&self, hash: ContentHash, failure: Failure) -> Result<(), Trouble> {
+        let (Failure::Source(reason) | Failure::Store(reason) | Failure::Asset(reason)) = &failure;
+        let reason = reason.clone();
+        self.report(vec![(hash, Err(failure))]).await;
+        Err(Trouble::Reported(reason))
     }
 
     fn expect(&self, header: &ContentHeader) -> Result<AssetRecord, Trouble> {
@@ -203,7 +227,7 @@ impl Intake {
         // Nothing of that request is expected any more after a stall or in a fresh session: no offence.
         self.receiver
             .expected
-            .take(header.request, &hash, Instant::now())
+            .take(header.request, &hash)
             .ok_or_else(|| Trouble::Broken("a content that is not expected (any more)".into()))
     }
 
@@ -226,38 +250,46 @@ impl Intake {
     async fn large(&mut self, stream: &mut RecvStream, record: AssetRecord) -> Result<(), Trouble> {
         let hash = record.hash;
         if let Err(error) = self.receiver.store.check_room(record.size) {
-            self.report(vec![(hash, Err(Failure::Store(error.to_string())))]).await;
-            return Err(Trouble::Broken("our disk does not take it".into()));
+            return self.refuse(hash, Failure::Asset(error.to_string())).await;
         }
-        let mut file = match HashingFile::create(&self.receiver.partial_dir) {
+        let moving = self.receiver.moving.begin(hash, record.size);
+        match self.large_file(stream, record.size, &moving).await? {
+            Ok(file) if file.sha256 == hash => {
+                self.store(vec![IncomingAsset { record, content: IncomingContent::File(file) }]).await;
+                Ok(())
+            }
+            Ok(_) => {
+                self.report(vec![(hash, Err(Failure::Source(WRONG_BYTES.into())))]).await;
+                Ok(())
+            }
+            Err(failure) => self.refuse(hash, failure).await,
+        }
+    }
+
+    /// Receives one content into a file; the inner error is our own disk's.
+    async fn large_file(
+        &self,
+        stream: &mut RecvStream,
+        size: u64,
+        moving: &Passage,
+    ) -> Result<Result<ReceivedFile, Failure>, Trouble> {
+        let dir = &self.receiver.partial_dir;
+        let mut file = match HashingFile::create(dir) {
             Ok(file) => file,
             Err(e) => {
-                let what = format!("cannot create a file in {}: {e}", self.receiver.partial_dir.display());
-                self.report(vec![(hash, Err(Failure::Store(what)))]).await;
-                return Err(Trouble::Broken("our disk does not take it".into()));
+                return Ok(Err(Failure::Store(format!("cannot create a file in {}: {e}", dir.display()))));
             }
         };
-        let mut left = record.size;
+        let mut left = size;
         while left > 0 {
             let chunk = self.chunk(stream, left).await?;
             left -= chunk.len() as u64;
             if let Err(error) = file.write(chunk).await {
-                self.report(vec![(hash, Err(Failure::Store(error.to_string())))]).await;
-                return Err(Trouble::Broken("our disk does not take it".into()));
+                return Ok(Err(Failure::Store(error.to_string())));
             }
+            moving.set(size - left);
         }
-        let file = match file.finish().await {
-            Ok(file) => file,
-            Err(error) => {
-                self.report(vec![(hash, Err(Failure::Store(error.to_string())))]).await;
-                return Ok(());
-            }
-        };
-        if file.sha256 != hash {
-            return Err(Trouble::Violation(format!("the peer sent wrong bytes for {}", hash.short())));
-        }
-        self.store(vec![IncomingAsset { record, content: IncomingContent::File(file) }]).await;
-        Ok(())
+        Ok(file.finish().await.map_err(|error| Failure::Store(error.to_string())))
     }
 
     async fn chunk(&self, stream: &mut RecvStream, left: u64) -> Result<Bytes, Trouble> {
@@ -274,6 +306,7 @@ impl Intake {
     /// Counts what came, and waits where it came too fast: QUIC's windows then slow the sender down.
     async fn count(&self, bytes: usize) {
         self.receiver.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.receiver.expected.progress(Instant::now());
         self.receiver.pace.take(bytes).await;
     }
 
@@ -306,7 +339,12 @@ impl Intake {
                     .map(|((hash, size), outcome)| (hash, result(outcome).map(|()| size)))
                     .collect(),
                 Err(error) => {
-                    let failure = Failure::Store(error.to_string());
+                    let failure = if let StoreError::Invalid(reason) = &error {
+                        // The same would be refused again.
+                        Failure::Asset(reason.clone())
+                    } else {
+                        Failure::Store(error.to_string())
+                    };
                     assets.into_iter().map(|(hash, _)| (hash, Err(failure.clone()))).collect()
                 }
             }
@@ -336,6 +374,8 @@ fn result(outcome: Outcome) -> Result<(), Failure> {
     match outcome {
         Outcome::Stored | Outcome::Unchanged => Ok(()),
         Outcome::NeedsContent => Err(Failure::Store("the store lost the content again".into())),
-        Outcome::Rejected(reason) => Err(Failure::Source(reason)),
+        Outcome::Rejected(reason) => {
+            Err(Failure::Source(format!("{WRONG_BYTES}, or a wrong record: {reason}")))
+        }
     }
 }

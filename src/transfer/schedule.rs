@@ -42,6 +42,8 @@ pub enum Failure {
     Source(String),
     /// Our store's fault: the same is tried again once the store works.
     Store(String),
+    /// It cannot be taken here, whoever sends it: too large for the disk, for example.
+    Asset(String),
 }
 
 /// What the scheduler decided.
@@ -138,7 +140,7 @@ impl Scheduler {
         for record in records {
             let (hash, size) = (record.hash, record.size);
             let wanted = self.wanted.entry(hash).or_insert_with(|| {
-                self.wanted_bytes += size;
+                self.wanted_bytes = self.wanted_bytes.saturating_add(size);
                 Wanted { record: record.clone(), sources: Vec::new(), fetching: None }
             });
             if wanted.record.size != size {
@@ -214,6 +216,14 @@ impl Scheduler {
                 }
                 vec![Decision::Failed { session, hash, reason }]
             }
+            Err(Failure::Asset(reason)) => {
+                let sources = std::mem::take(&mut wanted.sources);
+                self.forget(&hash);
+                sources
+                    .into_iter()
+                    .map(|session| Decision::Failed { session, hash, reason: reason.clone() })
+                    .collect()
+            }
             Err(Failure::Store(_)) => {
                 self.paused = true;
                 self.requeue(hash);
@@ -262,12 +272,6 @@ impl Scheduler {
         self.assign()
     }
 
-    /// Whether a failure of the store stopped everything.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
     /// Assets wanted, and their bytes.
     #[must_use]
     pub fn missing(&self) -> (u64, u64) {
@@ -290,7 +294,7 @@ impl Scheduler {
 
     fn forget(&mut self, hash: &ContentHash) {
         if let Some(wanted) = self.wanted.remove(hash) {
-            self.wanted_bytes -= wanted.record.size;
+            self.wanted_bytes = self.wanted_bytes.saturating_sub(wanted.record.size);
         }
     }
 

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use iroh::endpoint::{Connection, SendStream};
+use iroh::endpoint::{Connection, SendStream, VarInt};
 use tokio::time::timeout;
 
+use super::moving::Moving;
 use super::pace::Pace;
+use super::schedule::SMALL_BYTES_MAX;
 use crate::peer::wire;
 use crate::proto::{ContentHeader, ContentRequest, Want};
 use crate::record::ContentHash;
@@ -53,6 +55,8 @@ pub struct Sender {
     pub store: StoreRef,
     /// Bytes sent are counted here.
     pub traffic: Arc<Traffic>,
+    /// Large contents under way are noted here.
+    pub moving: Moving,
     /// A stream that takes no byte for so long is given up.
     pub stall: Duration,
     /// How fast content may go out.
@@ -66,19 +70,29 @@ impl Sender {
     /// See [`SendError`]; the stream is reset then, and the receiver asks again.
     pub async fn serve(&self, want: Want) -> Result<(), SendError> {
         let mut stream = self.limited(self.connection.open_uni()).await?;
+        let served = self.serve_all(&mut stream, want).await;
+        match served {
+            Ok(()) => stream.finish().map_err(|e| SendError::Broken(e.to_string())),
+            Err(error) => {
+                // Dropping it would end it as if it were complete. One that is closed already needs no reset.
+                let _ = stream.reset(VarInt::from_u32(1));
+                Err(error)
+            }
+        }
+    }
+
+    async fn serve_all(&self, stream: &mut SendStream, want: Want) -> Result<(), SendError> {
         for contents in want.contents.chunks(READ_AT_ONCE) {
             let small = self.small_contents(contents).await;
             for content in contents {
                 match small.get(content.hash.as_ref()).filter(|_| content.offset == 0 && content.length == 0)
                 {
-                    Some(bytes) => {
-                        self.serve_small(&mut stream, want.request, content, bytes.clone()).await?
-                    }
-                    None => self.serve_one(&mut stream, want.request, content).await?,
+                    Some(bytes) => self.serve_small(stream, want.request, content, bytes.clone()).await?,
+                    None => self.serve_one(stream, want.request, content).await?,
                 }
             }
         }
-        stream.finish().map_err(|e| SendError::Broken(e.to_string()))
+        Ok(())
     }
 
     /// What of these can be had in one read.
@@ -112,7 +126,8 @@ impl Sender {
         wanted: &ContentRequest,
     ) -> Result<(), SendError> {
         let length = (wanted.length > 0).then_some(wanted.length);
-        let reader = match ContentHash::from_slice(&wanted.hash) {
+        let hash = ContentHash::from_slice(&wanted.hash);
+        let reader = match hash {
             Some(hash) => self.store.content(hash, wanted.offset, length).await,
             None => Err(StoreError::Invalid("a hash that has not 32 bytes".into())),
         };
@@ -133,14 +148,24 @@ impl Sender {
         header.total = total;
         header.length = length.unwrap_or(u64::MAX).min(total.saturating_sub(wanted.offset));
         let mut left = header.length;
+        let passage =
+            hash.filter(|_| total > SMALL_BYTES_MAX).map(|hash| self.moving.begin(hash, header.length));
         let mut front = wire::encode(&header);
         // The header goes out together with the first chunk.
         while let Some(chunk) = chunks.next().await.transpose()? {
-            let bytes = chunk.len();
-            left = left.saturating_sub(bytes as u64);
-            self.pace.take(bytes).await;
-            self.send(stream, [std::mem::take(&mut front), chunk]).await?;
-            self.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+            left = left.saturating_sub(chunk.len() as u64);
+            let mut rest = chunk;
+            while !rest.is_empty() {
+                // With a limit, small steps: everybody who waits gets some within a stall's time.
+                let piece = rest.split_to(rest.len().min(self.pace.step_bytes()));
+                let bytes = piece.len();
+                self.pace.take(bytes).await;
+                self.send(stream, [std::mem::take(&mut front), piece]).await?;
+                self.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+            if let Some(passage) = &passage {
+                passage.set(header.length - left);
+            }
         }
         if left > 0 {
             return Err(SendError::Broken("the store ended a content early".into()));

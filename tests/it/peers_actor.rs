@@ -72,9 +72,11 @@ async fn a_peer_that_dials_gets_its_actor_once_the_store_was_read() {
 
     rig.tell(PeersMsg::StoreHealth(Some("still down".into())));
     assert_eq!(rig.report().await.sync.reason.as_deref(), Some("still down"));
-    rig.tell(PeersMsg::StoreHealth(None));
+    rig.args.library.set_cursor(0);
     let _connection = remote.accept().await;
     rig.stage.started(remote.id(), 0).await;
+    rig.tell(PeersMsg::StoreHealth(None));
+    assert_ne!(rig.report().await.sync.state, SyncState::Paused);
 
     let another = Remote::bind().await;
     let _connection = another.dial(rig.endpoint()).await;
@@ -147,8 +149,7 @@ async fn of_two_connections_dialled_at_once_the_smaller_ids_is_kept() {
     let mut keys = [SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32])];
     keys.sort_unstable_by_key(|key| *key.public().as_bytes());
     for under_test in [0, 1] {
-        let rig = PeersRig::start_with(keys[under_test].clone(), |_| {}).await;
-        rig.tell(PeersMsg::StoreHealth(None));
+        let rig = PeersRig::start_with(keys[under_test].clone(), |args| args.library.set_cursor(0)).await;
         let remote = Remote::with_key(keys[1 - under_test].clone()).await;
         rig.dial(remote.addr()).await.unwrap();
         let by_rig = remote.accept().await;
@@ -199,9 +200,9 @@ async fn connections_are_limited_and_so_are_those_that_prove_nothing() {
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
         args.max_connections = 2;
         args.max_pending = 1;
+        args.library.set_cursor(0);
     })
     .await;
-    rig.tell(PeersMsg::StoreHealth(None));
     let (a, b, c) = tokio::join!(Remote::bind(), Remote::bind(), Remote::bind());
     let _a = a.dial(rig.endpoint()).await;
     let (session, _) = rig.stage.started(a.id(), 0).await;
@@ -224,7 +225,7 @@ async fn who_fails_to_prove_himself_three_times_is_not_heard_for_a_while() {
     for n in 0..3 {
         let connection = remote.dial(rig.endpoint()).await;
         let (session, _) = rig.stage.started(remote.id(), n).await;
-        rig.tell(PeersMsg::NotShared { session });
+        rig.tell(PeersMsg::NotShared { endpoint_id: remote.id() });
         rig.stage.args(session).connection.close(code::NOT_SHARED.into(), b"no shared library");
         assert_closed(&connection, code::NOT_SHARED).await;
         rig.stage.wait_for("its end", |heard| stopped(heard, session)).await;
@@ -245,7 +246,7 @@ async fn a_peer_that_we_named_and_that_does_not_know_the_passphrase_says_so_in_t
     rig.dial(remote.addr()).await.unwrap();
     let connection = remote.accept().await;
     let (session, _) = rig.stage.started(remote.id(), 0).await;
-    rig.tell(PeersMsg::NotShared { session });
+    rig.tell(PeersMsg::NotShared { endpoint_id: remote.id() });
     connection.close(code::NOT_SHARED.into(), b"no shared library");
     let id = remote.id().to_string();
     rig.wait_for_report("told", |report| {
@@ -568,7 +569,7 @@ async fn two_sessions() -> (PeersRig, [SessionId; 2], [iroh::endpoint::Connectio
 
 /// Has a session stand like this.
 fn stands(rig: &PeersRig, session: SessionId, state: PeerState, verified: u64) {
-    *rig.stage.args(session).standing.lock().unwrap() = Some(Standing {
+    rig.stage.args(session).board.lock().unwrap().standing = Some(Standing {
         state,
         assets: 7,
         missing_here: 0,

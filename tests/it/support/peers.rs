@@ -42,7 +42,7 @@ pub(crate) static KEYS: LazyLock<LibraryKeys> =
 /// An endpoint on loopback.
 pub(crate) async fn bind(key: SecretKey) -> Endpoint {
     let addr = "127.0.0.1:0".parse().expect("an address");
-    endpoint::bind(key, addr, RelayMode::Disabled, 32).await.expect("a free port")
+    endpoint::bind(key, addr, RelayMode::Disabled).await.expect("a free port")
 }
 
 /// Where an endpoint is.
@@ -55,6 +55,7 @@ pub(crate) fn addr_of(endpoint: &Endpoint) -> EndpointAddr {
 pub(crate) fn peer_limits() -> PeerLimits {
     PeerLimits {
         establish: Duration::from_secs(5),
+        streams: 32,
         stall: Duration::from_secs(30),
         probe_after: Duration::from_secs(15),
         upload: Pace::default(),
@@ -309,14 +310,12 @@ pub(crate) struct PeersRig {
 }
 
 impl PeersRig {
-    /// With a store that works.
+    /// With a store that was read and works.
     pub(crate) async fn start() -> Self {
-        let rig = Self::start_with(SecretKey::generate(), |_| {}).await;
-        rig.tell(PeersMsg::StoreHealth(None));
-        rig
+        Self::start_with(SecretKey::generate(), |args| args.library.set_cursor(0)).await
     }
 
-    /// With this key, after `adjust` has changed what it starts from; the store was not read yet.
+    /// With this key, after `adjust` has changed what it starts from; the store was not read unless the library says so.
     pub(crate) async fn start_with(key: SecretKey, adjust: impl FnOnce(&mut PeersArgs)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let stage = Stage::default();
