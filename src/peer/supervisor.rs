@@ -236,6 +236,9 @@ impl Actor for PeersActor {
                 state.on_connection(&myself, connection, Some(permit)).await;
             }
             PeersMsg::Dialed { endpoint_id, result } => match result {
+                Ok(connection) if state.roster.get(&endpoint_id).is_none() => {
+                    connection.close(VarInt::from_u32(code::SHUTDOWN), b"forgotten while it was dialled");
+                }
                 Ok(connection) => state.on_connection(&myself, connection, None).await,
                 Err(error) => {
                     tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
