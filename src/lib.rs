@@ -1,15 +1,65 @@
 //! can-sync: peer-to-peer replication of content-addressed assets between machines that share a passphrase.
+//!
+//! The library behind two programs: `can-sync`, the agent, and `can-service`, the store alone. How to run them is in the
+//! README; this is about how they are made.
+//!
+//! # The flow
+//!
+//! An asset's way from one store into another, by the modules that it passes:
+//!
+//! ```text
+//!  another agent                                                     this agent's store
+//!       │                                                                    ▲
+//!       ▼                                                                    │
+//!     peer ─────────► reconcile ─────────► transfer ─────────────────────► store
+//!     who it is,      what one has and     who is asked for what,          SQLite and files,
+//!     what it says    the other lacks      bytes in, hash checked          or another CAN Service
+//!       ▲                  ▲                                                 │
+//!       │                  │                                                 │
+//!       └───────────── library ◄──────────────── feed ◄──────────────────────┘
+//!                      the index of all records       every change, in sequence
+//! ```
+//!
+//! [`record::AssetRecord`] is the one type that all of them share: what is replicated about an asset, and the rule which of
+//! two versions wins. Records are compared, offered and merged; content follows on streams of its own.
+//!
+//! # The tree
+//!
+//! ```text
+//! RootSupervisor        node        starts, restarts and stops the others
+//! ├── CanServiceActor   store       the store and its feed
+//! ├── PeersActor        peer        who to connect to, and what is fetched from whom
+//! │   └── PeerActor ×N  peer        one connection: session, comparison, transfers
+//! ├── HttpActor         http        the agent's API and page
+//! └── SignalActor       node        signals of the process
+//! ```
+//!
+//! Actors decide and never carry content: that flows between QUIC streams, tasks and the store, in bounded buffers. What
+//! has to outlive a crash is no actor: keys, store, library, endpoint and sockets are made at boot ([`node`]) and handed to the
+//! actors. `actors.md` describes every actor with its messages, limits and what a restart loses.
+//!
+//! # What is pure
+//!
+//! Rules are functions of their arguments, time included, with neither runtime nor I/O: [`record`], [`peer::session`],
+//! [`peer::roster`], [`reconcile`], [`transfer::schedule`], [`node::restart`]. Actors perform what these decide, so that each
+//! rule can be tested without a socket.
+
+// In the order of the flow: settings and keys, what is shared, the network, what differs, moving it, keeping it, and then
+// what holds all of it together.
+pub mod config;
+pub mod identity;
+pub mod proto;
+pub mod record;
+
+pub mod peer;
+pub mod reconcile;
+pub mod transfer;
+
+pub mod store;
+
+pub mod library;
 
 pub mod actor;
 pub mod cli;
-pub mod config;
 pub mod http;
-pub mod identity;
-pub mod library;
 pub mod node;
-pub mod peer;
-pub mod proto;
-pub mod reconcile;
-pub mod record;
-pub mod store;
-pub mod transfer;

@@ -156,6 +156,13 @@ impl Node {
         self.resources.ticket.borrow().clone()
     }
 
+    /// Our ticket once it names a relay, which reaches us from other networks; after `limit`, as of then.
+    pub async fn ticket_with_relay(&self, limit: Duration) -> String {
+        let mut ticket = self.resources.ticket.clone();
+        let _ = timeout(limit, ticket.wait_for(|ticket| endpoint::names_relay(ticket))).await;
+        self.ticket()
+    }
+
     /// Where the passphrase came from.
     #[must_use]
     pub fn passphrase_origin(&self) -> PassphraseOrigin {

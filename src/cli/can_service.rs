@@ -4,7 +4,7 @@
 //! the start is one sentence with the next step, and exit code 1.
 
 use std::future::Future;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use super::logging;
+use super::output::message;
 use crate::config::{Config, ConfigError, FlagValue, Sources};
 use crate::http::serve;
 use crate::identity::{IdentityError, private_dir};
@@ -40,7 +42,7 @@ struct Options {
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
 
-    /// Where the store and its key are kept: `data_dir` [default: ./can_sync_data]
+    /// Where the store and its key are kept: `data_dir` [default: `./can_sync_data`]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
 
@@ -99,13 +101,11 @@ enum StartError {
 }
 
 /// Runs the program.
-#[expect(clippy::print_stderr, reason = "the log may be filtered away, the reason for not starting may not")]
 pub fn main() -> ExitCode {
     let options = Options::parse();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
-    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
+    logging::subscribe(filter, false);
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -114,7 +114,8 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("can-service: {error}");
+            // The log may be filtered away, the reason for not starting may not.
+            message(&format!("can-service: {error}"));
             ExitCode::FAILURE
         }
     }

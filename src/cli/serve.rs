@@ -1,7 +1,8 @@
 //! `can-sync serve`: runs a node until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -10,10 +11,13 @@ use super::error::{CliError, Exit};
 use super::output::message;
 use super::progress::Progress;
 use super::text;
-use crate::config::{Config, FlagValue};
+use crate::config::{Config, FlagValue, RelaySetting};
 use crate::identity::{self, PassphraseOrigin};
 use crate::node::signals::Signals;
 use crate::node::{Node, Shutdown, StartOutput};
+
+/// For a relay to answer before the first start says how to reach this node: a local one does without.
+const RELAY_WITHIN: Duration = Duration::from_secs(3);
 
 /// Flags lie over the environment and the file.
 #[derive(clap::Args, Debug, Default)]
@@ -148,19 +152,21 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
     }
     let loaded = context.load_config(file, flags)?;
     let path = loaded.path.as_ref().map(|path| path.display().to_string());
-    tracing::info!(file = path.as_deref().unwrap_or("none"), "configuration read");
     let config = loaded.config;
     // Before anything takes its time: from here on a signal stops the node in order.
     let signals =
         Signals::install().map_err(|e| CliError::failure(format!("cannot wait for signals: {e}")))?;
     let node = Box::pin(start(config.clone(), Some(signals))).await?;
-    announce(context, &config, &node)?;
-    let Shutdown { reason, failed, forced } = node.wait().await;
+    announce(context, path.as_deref(), &config, &node)?;
+    if node.passphrase_origin() == PassphraseOrigin::Generated && !context.out.json {
+        show_passphrase(context, &config, &node).await?;
+    }
+    let Shutdown { reason, failed, forced: _ } = node.wait().await;
     let reason = text::escape(&reason).into_owned();
     if failed {
-        return Err(CliError::failure(format!("stopped: {reason}")));
+        return Err(CliError::failure(reason));
     }
-    message(&format!("stopped{}: {reason}", if forced { " at once" } else { "" }));
+    message(&reason);
     Ok(())
 }
 
@@ -179,8 +185,8 @@ pub(super) async fn start(config: Config, signals: Option<Signals>) -> Result<No
     Node::start(config, output).await.map_err(|e| CliError::failure(e.to_string()))
 }
 
-/// Where everything is; and the passphrase, when it was made just now.
-fn announce(context: &Context, config: &Config, node: &Node) -> Result<(), CliError> {
+/// Where everything is.
+fn announce(context: &Context, file: Option<&str>, config: &Config, node: &Node) -> Result<(), CliError> {
     let page = page_url(node.api_addr());
     let generated = (node.passphrase_origin() == PassphraseOrigin::Generated)
         .then(|| config.data_dir.join(identity::PASSPHRASE_FILE));
@@ -189,6 +195,8 @@ fn announce(context: &Context, config: &Config, node: &Node) -> Result<(), CliEr
         out.value(&json!({
             "endpoint_id": node.endpoint_id().to_string(),
             "name": config.name,
+            "config_file": file,
+            "data_dir": config.data_dir.display().to_string(),
             "store_url": node.store_url(),
             "api_url": page.trim_end_matches('/'),
             "page_url": page,
@@ -200,25 +208,33 @@ fn announce(context: &Context, config: &Config, node: &Node) -> Result<(), CliEr
         let channels = node.channels();
         let alone = || "no channel is up: connect with `can-sync peers add TICKET`".to_owned();
         out.fields(&[
+            ("configuration", file.unwrap_or("defaults, no file").to_owned()),
+            ("data", config.data_dir.display().to_string()),
             ("endpoint id", node.endpoint_id().to_string()),
             ("store", node.store_url()),
             ("web page", page),
             ("discovery", if channels.is_empty() { alone() } else { channels.join(", ") }),
         ])?;
     }
-    match generated {
-        Some(path) if !out.json => show_passphrase(context, &path),
-        Some(_) | None => Ok(()),
-    }
+    Ok(())
 }
 
-fn show_passphrase(context: &Context, path: &Path) -> Result<(), CliError> {
-    let Some(passphrase) = identity::read_secret(path)? else { return Ok(()) };
+/// How the next machine joins, when the passphrase was made just now.
+async fn show_passphrase(context: &Context, config: &Config, node: &Node) -> Result<(), CliError> {
+    let path = config.data_dir.join(identity::PASSPHRASE_FILE);
+    let Some(passphrase) = identity::read_secret(&path)? else { return Ok(()) };
+    let ticket = if config.relay_url == RelaySetting::Disabled {
+        node.ticket()
+    } else {
+        let _progress = Progress::spinner("connecting to a relay");
+        node.ticket_with_relay(RELAY_WITHIN).await
+    };
     let path = path.display().to_string();
     let path = text::escape(&path);
     Ok(context.out.line(&format!(
         "\nThis network's passphrase was made just now and is kept in '{path}'. On the next machine, run\n\n  \
-         CAN_SYNC_SYNC_PASSPHRASE='{}' can-sync\n\nIt is not shown again; `can-sync passphrase` prints it.",
+         CAN_SYNC_SYNC_PASSPHRASE='{}' can-sync --bootstrap {ticket}\n\n\
+         It is not shown again: `can-sync passphrase` prints it, and `can-sync id --ticket` what follows --bootstrap.\n",
         passphrase.as_str()
     ))?)
 }
@@ -233,8 +249,10 @@ pub(super) fn page_url(addr: SocketAddr) -> String {
 mod tests {
     use clap::Parser;
 
+    use std::path::Path;
+
     use super::*;
-    use crate::config::{RelaySetting, Sources};
+    use crate::config::Sources;
 
     #[derive(Parser)]
     struct Line {

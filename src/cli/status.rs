@@ -74,6 +74,8 @@ pub(super) struct SyncStatus {
     #[serde(default)]
     rate: f64,
     #[serde(default)]
+    held_deletions: u64,
+    #[serde(default)]
     eta_secs: Option<u64>,
     #[serde(flatten)]
     more: Map<String, Value>,
@@ -153,6 +155,10 @@ impl NodeStatus {
             ("sync", self.sync.sentence()),
             ("peers", format!("{} connected, {} known", self.peers.connected, self.peers.known)),
         ];
+        if self.sync.held_deletions > 0 {
+            let held = text::counted(self.sync.held_deletions, "deletion");
+            fields.push(("held back", format!("{held} by peers; POST /deletions/confirm lets them through")));
+        }
         for (name, channel) in &self.discovery {
             let last =
                 channel.last_success.as_deref().map(|time| format!(", last success {}", text::ago(time)));
@@ -233,6 +239,14 @@ mod tests {
             json!({ "state": "syncing", "missing": 2, "missing_bytes": 2048, "rate": 1024.0, "eta_secs": 2 });
         assert_eq!(sentence(syncing), "syncing, 2 assets (2.0 KiB) missing, 1.0 KiB/s, 2 s left");
         assert!(sentence(json!({ "state": "alone" })).contains("no peer"));
+    }
+
+    #[test]
+    fn deletions_that_wait_for_somebody_are_shown() {
+        let shown = |count: u64| status(|s| s["sync"]["held_deletions"] = json!(count)).fields();
+        assert!(shown(0).iter().all(|(name, _)| *name != "held back"));
+        let held = shown(21).into_iter().find(|(name, _)| *name == "held back").unwrap().1;
+        assert!(held.starts_with("21 deletions") && held.contains("/deletions/confirm"), "{held}");
     }
 
     #[test]

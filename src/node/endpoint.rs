@@ -79,6 +79,12 @@ pub fn follow_ticket(endpoint: &Endpoint) -> (watch::Receiver<String>, impl Futu
     (receiver, task)
 }
 
+/// Whether a ticket leads through a relay as well.
+pub(super) fn names_relay(ticket: &str) -> bool {
+    let ticket = ticket.parse::<EndpointTicket>();
+    ticket.is_ok_and(|ticket| ticket.endpoint_addr().relay_urls().next().is_some())
+}
+
 /// The endpoint's addresses as of now. On a machine without a network, and for a socket bound to loopback, the
 /// loopback address is all there is, and it is what a second node on the same machine needs.
 fn ticket(endpoint: &Endpoint) -> String {

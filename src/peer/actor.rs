@@ -8,7 +8,7 @@
 //! control stream on the same connection at any time, which starts the session anew: that is how a PeerActor that was
 //! restarted after a crash takes the connection over.
 //!
-//! **Bounds**: [`FRAMES_WAITING`] frames in the mailbox, [`FRAMES_OUT`] to be written, [`SERVED_AT_ONCE`] content
+//! **Bounds**: `FRAMES_WAITING` frames in the mailbox, `FRAMES_OUT` to be written, `SERVED_AT_ONCE` content
 //! streams out, as many in as QUIC's stream limit allows. **A restart** loses the session's state and nothing else: both
 //! sides compare again.
 

@@ -5,7 +5,7 @@
 //! crash or a lost connection.
 //!
 //! **Offering.** Whatever the other side may lack is queued as hashes (from a reconciliation, from the feed) and
-//! offered in batches. At most [`OFFERS_OPEN_MAX`] offers are unconfirmed at a time; the receiver confirms each with
+//! offered in batches. At most `OFFERS_OPEN_MAX` offers are unconfirmed at a time; the receiver confirms each with
 //! `Have` once it is durable there, or was settled otherwise. A record that came from the peer is remembered until our
 //! own feed reports it, and is not offered back.
 //!
@@ -51,7 +51,7 @@ const ECHOES_MAX: usize = 16_384;
 const PROBE_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Time between attempts at a reconciliation that failed.
 const RECONCILE_RETRY: Duration = Duration::from_secs(5);
-/// Least time between two questions of one round.
+/// Wait after an answer that said nothing because a store lagged behind.
 const ASK_APART: Duration = Duration::from_millis(100);
 /// Least time between reconciliations that nobody asked for: some differences are meant to stay, such as deletions that
 /// are not applied, and each reconciliation offers them again.
@@ -300,7 +300,10 @@ pub struct Session {
     last_heard: Instant,
     /// A question on its way: its number and when it was asked.
     probe: Option<(u64, Instant)>,
-    asked_at: Option<Instant>,
+    /// Stores that lag behind are not asked in a tight loop.
+    ask_after: Option<Instant>,
+    /// When a reconciliation was last opened that nobody asked for.
+    unasked_at: Option<Instant>,
     next_nonce: u64,
     /// Something moved since the last comparison.
     was_busy: bool,
@@ -358,7 +361,8 @@ impl Session {
             echo_order: VecDeque::new(),
             last_heard: now,
             probe: None,
-            asked_at: None,
+            ask_after: None,
+            unasked_at: None,
             next_nonce: 1,
             was_busy: !same,
             verifying: None,
@@ -694,6 +698,9 @@ impl Session {
         self.probe = None;
         // Only a question that was asked for this round answers it: an earlier one was about an earlier moment.
         let verifying = self.verify_nonce.take() == Some(nonce);
+        if !certain {
+            self.ask_after = Some(now + ASK_APART);
+        }
         if self.is_busy() || !certain {
             // Something is on its way; once it is done, `pump` asks again if someone waits for the result.
             return;
@@ -703,7 +710,10 @@ impl Session {
             if let Some(round) = self.verifying.take_if(|_| verifying) {
                 self.verified = round;
             }
-        } else if verifying || now.duration_since(self.opened_at) > RECONCILE_APART {
+        } else if verifying || self.unasked_at.is_none_or(|at| now.duration_since(at) > RECONCILE_APART) {
+            if !verifying {
+                self.unasked_at = Some(now);
+            }
             self.reconciled_for = Some((ours, theirs));
             self.open_reconciliation(now, out);
         }
@@ -758,16 +768,10 @@ impl Session {
         }
     }
 
-    /// Questions for a round of comparing are not asked in a tight loop while stores lag behind.
-    fn may_ask(&self, now: Instant) -> bool {
-        self.asked_at.is_none_or(|at| now.duration_since(at) >= ASK_APART)
-    }
-
     fn ask(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let nonce = self.next_nonce;
         self.next_nonce += 1;
         self.probe = Some((nonce, now));
-        self.asked_at = Some(now);
         out.push(Effect::SendSummary { nonce, answer: false });
     }
 
@@ -799,7 +803,11 @@ impl Session {
             })));
         }
         self.was_busy |= self.is_busy();
-        if self.verifying.is_some() && self.verify_nonce.is_none() && !self.is_busy() && self.may_ask(now) {
+        if self.verifying.is_some()
+            && self.verify_nonce.is_none()
+            && !self.is_busy()
+            && self.ask_after.is_none_or(|at| now >= at)
+        {
             self.ask(now, out);
             self.verify_nonce = self.probe.map(|(nonce, _)| nonce);
         }

@@ -9,6 +9,7 @@ mod can_service_actor;
 mod cli;
 mod daemon;
 mod external;
+mod hostile;
 mod kill;
 mod mirror;
 mod peers_actor;

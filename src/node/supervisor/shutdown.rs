@@ -184,7 +184,7 @@ impl RootState {
         for child in self.children.iter_mut().filter(|c| c.policy.stop_order == order) {
             if let Life::Running(actor) = &child.life {
                 let actor = actor.clone();
-                tracing::info!(kind = %child.child.kind, limit = ?child.policy.stop_timeout, "is asked to stop");
+                tracing::debug!(kind = %child.child.kind, limit = ?child.policy.stop_timeout, "is asked to stop");
                 stage.push((child.child.kind, actor.clone(), child.policy.stop_timeout));
                 child.life = Life::Stopping(actor);
             }
@@ -201,7 +201,7 @@ impl RootState {
         let Phase::Stopping(stopping) = &mut self.phase else { return };
         for (kind, how) in ended {
             match how {
-                Ended::Drained => tracing::info!(%kind, "stopped"),
+                Ended::Drained => tracing::debug!(%kind, "stopped"),
                 Ended::Stopped => tracing::warn!(%kind, "stopped, with messages left unread"),
                 Ended::Killed => tracing::warn!(%kind, "did not stop in time and was killed"),
                 Ended::Stuck => tracing::error!(%kind, "could not even be killed in time and is abandoned"),
@@ -218,7 +218,7 @@ impl RootState {
     }
 
     fn finish(&mut self, myself: &ActorRef<RootMsg>, outcome: Outcome) {
-        tracing::info!(%outcome, "the tree is down");
+        tracing::debug!(%outcome, "the tree is down");
         let reason = outcome.to_string();
         // Set once: whatever comes after the first end changes nothing.
         let _ = self.outcome.set(outcome);

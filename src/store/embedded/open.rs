@@ -26,7 +26,7 @@ pub(super) fn open(config: EmbeddedConfig) -> Result<EmbeddedStore, StoreError> 
     let began = Instant::now();
     let store = try_open(&layout, config.disk_reserve_bytes)
         .map_err(|abort| abort.answer(&format!("open the store in {}", layout.dir.display()), &layout.dir))?;
-    tracing::info!(dir = %layout.dir.display(), elapsed = ?began.elapsed(), "the store is open");
+    tracing::debug!(dir = %layout.dir.display(), elapsed = ?began.elapsed(), "the store is open");
     Ok(store)
 }
 

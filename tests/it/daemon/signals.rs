@@ -41,7 +41,7 @@ async fn a_signal_stops_the_node_in_order_whoever_is_connected() {
         assert_eq!(stopped.end().await, Some(0), "{name}");
         println!("{name}: stopped after {} ms", asked.elapsed().as_millis());
         let said = stopped.stderr();
-        assert!(said.contains("stopped: stopped in order") && said.contains(name), "{said}");
+        assert!(said.contains("stopped in order") && said.contains(name), "{said}");
         // The tree's own limits are a few seconds; whoever overstays them is killed and named.
         assert!(!said.contains("took too long") && !said.contains("left unread"), "{said}");
         for mut stream in streams {
@@ -125,4 +125,18 @@ async fn sighup_dials_afresh_and_ends_nothing() {
     logged(&daemon, "peers are dialled afresh").await;
     assert!(daemon.runs());
     assert_eq!(daemon.get("/status").await["peers"]["connected"], 1);
+}
+
+#[tokio::test]
+async fn a_node_outlives_whoever_read_its_log() {
+    let mut daemon = Daemon::start_unheard(&embedded_yaml(""));
+    daemon.signal(Signal::HUP);
+    daemon.signal(Signal::USR1);
+    let file = daemon.data_dir().join("status.txt");
+    let dump =
+        eventually("the dump", async || std::fs::read_to_string(&file).map_err(|e| e.to_string())).await;
+    assert!(dump.contains("SignalActor"), "{dump}");
+    assert_eq!(daemon.get("/status").await["actors"]["restarts"], 0);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().await, Some(0));
 }

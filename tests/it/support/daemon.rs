@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -51,8 +51,22 @@ impl Daemon {
         Self::start_as(user)
     }
 
+    /// As [`Self::start`], with nobody at the other end of its stderr.
+    pub(crate) fn start_unheard(config: &str) -> Self {
+        let user = User::new();
+        user.write("config.yaml", config);
+        Self::spawn(user, |stderr| {
+            drop(stderr);
+            Output::follow(std::io::empty())
+        })
+    }
+
     /// Starts it in a home that has its configuration.
     pub(crate) fn start_as(user: User) -> Self {
+        Self::spawn(user, Output::follow)
+    }
+
+    fn spawn(user: User, listen: impl FnOnce(ChildStderr) -> Output) -> Self {
         let began = Instant::now();
         let mut child = user
             .command(&["--json", "serve"])
@@ -61,7 +75,7 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let stderr = Output::follow(child.stderr.take().expect("a pipe"));
+        let stderr = listen(child.stderr.take().expect("a pipe"));
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a line");
@@ -131,6 +145,26 @@ impl Daemon {
     /// Whether it still runs.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("its status").is_none()
+    }
+
+    /// Memory that it holds now, in bytes; from here on the peak is counted anew.
+    pub(crate) fn forget_peak(&self) -> u64 {
+        let file = format!("/proc/{}/clear_refs", self.child.id());
+        std::fs::write(file, "5").expect("the peak can be set back");
+        self.memory("VmRSS:")
+    }
+
+    /// Most memory that it held since [`Daemon::forget_peak`], in bytes.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("its memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

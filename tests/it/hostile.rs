@@ -1,0 +1,7 @@
+//! Peers that do not keep to the rules: each is shut out, or the one asset refused, and nobody else notices.
+
+mod content;
+mod floods;
+mod frames;
+mod records;
+mod strangers;

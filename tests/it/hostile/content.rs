@@ -1,0 +1,163 @@
+//! Contents that are not what was asked for.
+
+use can_sync::peer::wire;
+use can_sync::proto::ContentHeader;
+use can_sync::record::ContentHash;
+
+use crate::support::hostile::{Arena, Attacker, Session, hash_of, header, record, records};
+
+/// Offers an asset and gives the number of the request that comes for it.
+async fn bait(session: &mut Session, hash: ContentHash, size: u64) -> u64 {
+    session.offer(vec![record(hash, size)]).await;
+    let want = session.wanted().await;
+    assert_eq!(want.contents.len(), 1);
+    assert_eq!(want.contents[0].hash, hash.0.to_vec());
+    want.request
+}
+
+/// Answers a request with a header and bytes; that they are not taken is what is expected.
+async fn serve(session: &Session, header: &ContentHeader, content: &[u8]) {
+    let mut stream = session.content_stream().await;
+    let _ = stream.write_chunk(wire::encode(header)).await;
+    let _ = stream.write_all(content).await;
+    let _ = stream.finish();
+    // Reset, closed or taken; in any case it is over.
+    let _ = stream.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_are_not_stored() {
+    let mut arena = Arena::new().await;
+    let large = 3_000_000;
+    let attacker = Attacker::member(&arena).await;
+    let mut session = attacker.session().await;
+    let attack = async {
+        let hash = ContentHash(rand::random());
+        let request = bait(&mut session, hash, 1_000).await;
+        serve(&session, &header(request, hash, 1_000), &[7; 1_000]).await;
+        let reason = session.refused(hash).await;
+        assert!(reason.contains("hash"), "{reason}");
+    };
+    arena.survives("small wrong bytes", attack).await;
+    let attack = async {
+        let hash = ContentHash(rand::random());
+        let request = bait(&mut session, hash, large).await;
+        serve(&session, &header(request, hash, large), &vec![7; large as usize]).await;
+        session.closed_for("wrong bytes").await;
+    };
+    arena.survives("large wrong bytes", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_about_sizes_end_the_session() {
+    let mut arena = Arena::new().await;
+    let content = vec![5; 200_000];
+    let hash = hash_of(&content);
+    // The record says one thing and the header another, smaller, larger, or with a part only.
+    let lies = [
+        ("a smaller size", 200_000, header(0, hash, 10)),
+        ("a larger size", 10, header(0, hash, 200_000)),
+        ("an enormous size", 10, header(0, hash, u64::MAX)),
+        ("an offset", 200_000, ContentHeader { offset: 5, length: 199_995, ..header(0, hash, 200_000) }),
+        ("a part", 200_000, ContentHeader { length: 5, ..header(0, hash, 200_000) }),
+    ];
+    for (what, size, lie) in lies {
+        let attacker = Attacker::member(&arena).await;
+        let mut session = attacker.session().await;
+        let attack = async {
+            let request = bait(&mut session, hash, size).await;
+            serve(&session, &ContentHeader { request, ..lie.clone() }, &content).await;
+            session.closed_for("bytes for an asset of").await;
+        };
+        arena.survives(what, attack).await;
+    }
+    // The header agrees with the record, and the content with neither: more of it, without an end.
+    for (what, size, code) in [("endless, small", 1_000, 400), ("endless, large", 100_000, 400)] {
+        let attacker = Attacker::member(&arena).await;
+        let mut session = attacker.session().await;
+        let attack = async {
+            let hash = ContentHash(rand::random());
+            let request = bait(&mut session, hash, size).await;
+            let mut stream = session.content_stream().await;
+            stream.write_chunk(wire::encode(&header(request, hash, size))).await.unwrap();
+            let endless = vec![0xee; 1 << 20];
+            while stream.write_all(&endless).await.is_ok() {}
+            assert_eq!(session.closed().await.0, code);
+        };
+        arena.survives(what, attack).await;
+    }
+    let attacker = Attacker::member(&arena).await;
+    let mut session = attacker.session().await;
+    let attack = async {
+        let hash = ContentHash(rand::random());
+        let request = bait(&mut session, hash, 500_000).await;
+        serve(&session, &header(request, hash, 500_000), &[1; 1_000]).await;
+        let reason = session.refused(hash).await;
+        assert!(reason.contains("ended inside"), "{reason}");
+    };
+    arena.survives("a content that ends early", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_asked_for_is_not_taken() {
+    let mut arena = Arena::new().await;
+    let attacker = Attacker::member(&arena).await;
+    let mut session = attacker.session().await;
+    let attack = async {
+        let content = vec![9; 300_000];
+        let hash = hash_of(&content);
+        for request in [0, 1, u64::MAX] {
+            serve(&session, &header(request, hash, 300_000), &content).await;
+        }
+        // With the number of a request for something else.
+        let wanted = ContentHash(rand::random());
+        let request = bait(&mut session, wanted, 400_000).await;
+        serve(&session, &header(request, hash, 300_000), &content).await;
+        session.refused(wanted).await;
+        let no_hash = ContentHeader { hash: vec![1; 31].into(), ..header(1, hash, 5) };
+        serve(&session, &no_hash, b"12345").await;
+        session.closed_for("without a hash").await;
+    };
+    arena.survives("content that was not asked for", attack).await;
+    for (what, bytes) in [("a header of 4 GiB", &[0xff; 8][..]), ("no header", b"\0\0\0\x08garbage!")] {
+        let attacker = Attacker::member(&arena).await;
+        let session = attacker.session().await;
+        let attack = async {
+            let mut stream = session.content_stream().await;
+            let _ = stream.write_all(bytes).await;
+            assert_eq!(session.closed().await.0, 400);
+        };
+        arena.survives(what, attack).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promises_that_are_not_kept_cost_little() {
+    let mut arena = Arena::new().await;
+    let attacker = Attacker::member(&arena).await;
+    let mut session = attacker.session().await;
+    // Ten thousand assets, none of which is ever sent. It is asked for a few, and told to go at too many.
+    let attack = async {
+        for _ in 0..10 {
+            session.offer(records(1_000, 50_000)).await;
+        }
+        session.closed_for("more offers than may be open").await;
+    };
+    arena.survives("10,000 offers", attack).await;
+    let attacker = Attacker::member(&arena).await;
+    let mut session = attacker.session().await;
+    // The same with as much text as a record may have.
+    let attack = async {
+        'all: for _ in 0..300 {
+            let mut frame = records(60, 50_000);
+            for record in &mut frame {
+                record.meta.as_mut().unwrap().description = Some("x".repeat(16_000));
+            }
+            if !session.offer(frame).await {
+                break 'all;
+            }
+        }
+        session.closed_for("more offers than may be open").await;
+    };
+    arena.survives("offers with much text", attack).await;
+}

@@ -1,0 +1,207 @@
+//! More of what is allowed than anyone can want.
+
+use bytes::Bytes;
+use can_sync::peer::establish::{Established, summary_to_wire};
+use can_sync::peer::session::Summary;
+use can_sync::proto::{Cancel, ContentRequest, Error, Have, Ping, ReconOpen, Records, Want, frame};
+use iroh::endpoint::{Connection, SendStream};
+use tokio::task::JoinHandle;
+
+use crate::support::hostile::{Arena, Attacker, Session, closed, framed};
+
+/// A session whose answers are read by a task, or by nobody.
+struct Flood {
+    connection: Connection,
+    send: SendStream,
+    library: Bytes,
+    /// Gives the number of bytes read, once there are no more.
+    reader: Option<JoinHandle<usize>>,
+    /// Kept open, and not read.
+    _receive: Option<iroh::endpoint::RecvStream>,
+    _attacker: Attacker,
+}
+
+impl Flood {
+    async fn start(arena: &Arena, reads: bool) -> Self {
+        let attacker = Attacker::member(arena).await;
+        let Session { connection, established } = attacker.session().await;
+        let Established { send, mut receive, library, .. } = established;
+        let (reader, receive) = if reads {
+            let reader = tokio::spawn(async move {
+                let mut read = 0;
+                while let Ok(Some(chunk)) = receive.read_chunk(1 << 20).await {
+                    read += chunk.len();
+                }
+                read
+            });
+            (Some(reader), None)
+        } else {
+            (None, Some(receive))
+        };
+        Self { connection, send, library, reader, _receive: receive, _attacker: attacker }
+    }
+
+    /// Writes the same frame again and again, while the other side lets us.
+    async fn repeat(&mut self, times: usize, kind: frame::Kind) {
+        let one = framed(kind);
+        let per_write = (1 << 18) / one.len() + 1;
+        let many = one.repeat(per_write);
+        for _ in 0..times.div_ceil(per_write) {
+            if self.send.write_all(&many).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn ping(&self) -> frame::Kind {
+        frame::Kind::Ping(Ping {
+            nonce: 1,
+            libraries: vec![summary_to_wire(&self.library, &Summary::default())],
+        })
+    }
+
+    fn questions(&self, count: usize) -> frame::Kind {
+        let rids = (0..count).map(|_| Bytes::copy_from_slice(&rand::random::<[u8; 32]>())).collect();
+        frame::Kind::Records(Records { library: self.library.clone(), rids })
+    }
+
+    async fn closed_for(&self, reason: &str) {
+        let (code, said) = closed(&self.connection).await;
+        assert_eq!(code, 400, "{said}");
+        assert!(said.contains(reason), "'{reason}' in: {said}");
+    }
+
+    /// Ends a session that is still open, and gives how much was answered.
+    async fn end(self) -> usize {
+        assert!(self.connection.close_reason().is_none(), "{:?}", self.connection.close_reason());
+        self.connection.close(0_u32.into(), b"enough");
+        self.reader.expect("somebody reads").await.expect("no panic")
+    }
+}
+
+fn want(request: u64, count: usize) -> frame::Kind {
+    let hash = Bytes::from(vec![3; 32]);
+    frame::Kind::Want(Want { request, contents: vec![ContentRequest { hash, offset: 0, length: 0 }; count] })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_without_end_are_answered_within_bounds() {
+    let mut arena = Arena::new().await;
+    let mut flood = Flood::start(&arena, true).await;
+    let attack = async {
+        flood.repeat(100_000, flood.ping()).await;
+        flood.repeat(200, flood.questions(2_000)).await;
+        let answered = flood.end().await;
+        assert!(answered > 1 << 20, "{answered} bytes");
+    };
+    arena.survives("questions", attack).await;
+
+    let mut flood = Flood::start(&arena, false).await;
+    let attack = async {
+        flood.repeat(200_000, flood.ping()).await;
+        flood.closed_for("does not read").await;
+    };
+    arena.survives("Pings by one who does not read", attack).await;
+
+    let mut flood = Flood::start(&arena, false).await;
+    let attack = async {
+        flood.repeat(20_000, flood.questions(2_000)).await;
+        flood.closed_for("does not read").await;
+    };
+    arena.survives("questions by one who does not read", attack).await;
+
+    let mut flood = Flood::start(&arena, false).await;
+    let attack = async {
+        flood.repeat(1, flood.questions(4_001)).await;
+        flood.closed_for("more record ids").await;
+    };
+    arena.survives("4,001 ids at once", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_without_end_are_bounded() {
+    let mut arena = Arena::new().await;
+    // The streams that answer are never read.
+    let mut flood = Flood::start(&arena, true).await;
+    let attack = async {
+        for request in 0..20_000 {
+            if flood.send.write_chunk(framed(want(request, 100))).await.is_err() {
+                break;
+            }
+        }
+        flood.closed_for("more content asked for").await;
+    };
+    arena.survives("requests", attack).await;
+    let mut flood = Flood::start(&arena, true).await;
+    let attack = async {
+        flood.repeat(20_000, want(7, 1_000)).await;
+        flood.closed_for("asked for").await;
+    };
+    arena.survives("the same request", attack).await;
+    let mut flood = Flood::start(&arena, true).await;
+    let attack = async {
+        flood.repeat(1, want(7, 1_025)).await;
+        flood.closed_for("more content asked for").await;
+    };
+    arena.survives("1,025 contents", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_nothing_are_passed_over() {
+    let mut arena = Arena::new().await;
+    let mut flood = Flood::start(&arena, true).await;
+    let attack = async {
+        let hashes = (0..1_000).map(|_| Bytes::copy_from_slice(&rand::random::<[u8; 32]>())).collect();
+        flood.repeat(500, frame::Kind::Have(Have { hashes })).await;
+        flood.repeat(50_000, frame::Kind::Cancel(Cancel { request: 3 })).await;
+        let error = Error { code: 422, message: "x".repeat(100_000), hash: Some(vec![1; 32].into()) };
+        flood.repeat(500, frame::Kind::Error(error)).await;
+        let wrong = can_sync::proto::Pong { nonce: 9, libraries: Vec::new() };
+        flood.repeat(1, frame::Kind::Pong(wrong)).await;
+        flood.closed_for("no summary").await;
+    };
+    arena.survives("answers to nothing", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reconciliations_are_few_and_make_sense() {
+    let mut arena = Arena::new().await;
+    let open = |library: &Bytes, message: &[u8]| {
+        let message = Bytes::copy_from_slice(message);
+        framed(frame::Kind::ReconOpen(ReconOpen { library: library.clone(), message }))
+    };
+    // An empty message of the right version is answered and then waited for.
+    let flood = Flood::start(&arena, true).await;
+    let attack = async {
+        let mut streams = Vec::new();
+        for _ in 0..5 {
+            let (mut send, receive) = flood.connection.open_bi().await.unwrap();
+            let _ = send.write_chunk(open(&flood.library, &[0x61])).await;
+            streams.push((send, receive));
+        }
+        flood.closed_for("more reconciliations").await;
+    };
+    arena.survives("five reconciliations", attack).await;
+
+    let flood = Flood::start(&arena, true).await;
+    let attack = async {
+        let (mut send, _receive) = flood.connection.open_bi().await.unwrap();
+        let _ = send.write_chunk(open(&Bytes::from_static(&[8; 32]), &[0x61])).await;
+        flood.closed_for("not shared").await;
+    };
+    arena.survives("a reconciliation of another library", attack).await;
+
+    for garbage in [&b""[..], &[0x60], &[0x61, 0xff, 0xff], &[0x61, 0, 0, 9], &[0xee; 1000]] {
+        let flood = Flood::start(&arena, true).await;
+        let attack = async {
+            // Over and over, as long as it is let.
+            while let Ok((mut send, receive)) = flood.connection.open_bi().await {
+                let _ = send.write_chunk(open(&flood.library, garbage)).await;
+                let _ = send.finish();
+                drop(receive);
+            }
+            flood.closed_for("reconciliation").await;
+        };
+        arena.survives("garbage in a reconciliation", attack).await;
+    }
+}
