@@ -64,8 +64,6 @@ pub struct Known {
     attempts: u32,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     turned_away: bool,
-    /// Until when it is left alone.
-    held_until: Option<Instant>,
 }
 
 impl Known {
@@ -73,12 +71,6 @@ impl Known {
     #[must_use]
     pub fn is_stranger(&self) -> bool {
         self.last_seen_ms.is_none() && !self.named
-    }
-
-    /// Whether it is left alone at `now`: neither dialled nor let in.
-    #[must_use]
-    pub fn is_held(&self, now: Instant) -> bool {
-        self.held_until.is_some_and(|until| now < until)
     }
 }
 
@@ -132,7 +124,6 @@ impl Roster {
             named: false,
             attempts: 0,
             turned_away: false,
-            held_until: None,
         })
     }
 
@@ -184,7 +175,6 @@ impl Roster {
     /// Everyone who waits is dialled now.
     pub fn dial_now(&mut self, now: Instant) {
         for known in self.peers.values_mut() {
-            known.held_until = None;
             if let Link::Idle { dial_at } = &mut known.link {
                 *dial_at = Some(now);
                 known.attempts = 0;
@@ -267,7 +257,6 @@ impl Roster {
         if let Some(known) = self.peers.get_mut(id) {
             known.last_error = Some(why);
             known.link = Link::Idle { dial_at: Some(until) };
-            known.held_until = Some(until);
         }
     }
 }

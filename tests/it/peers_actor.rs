@@ -72,9 +72,11 @@ async fn a_peer_that_dials_gets_its_actor_once_the_store_was_read() {
 
     rig.tell(PeersMsg::StoreHealth(Some("still down".into())));
     assert_eq!(rig.report().await.sync.reason.as_deref(), Some("still down"));
-    rig.tell(PeersMsg::StoreHealth(None));
+    rig.args.library.set_cursor(0);
     let _connection = remote.accept().await;
     rig.stage.started(remote.id(), 0).await;
+    rig.tell(PeersMsg::StoreHealth(None));
+    assert_ne!(rig.report().await.sync.state, SyncState::Paused);
 
     let another = Remote::bind().await;
     let _connection = another.dial(rig.endpoint()).await;
@@ -147,8 +149,7 @@ async fn of_two_connections_dialled_at_once_the_smaller_ids_is_kept() {
     let mut keys = [SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32])];
     keys.sort_unstable_by_key(|key| *key.public().as_bytes());
     for under_test in [0, 1] {
-        let rig = PeersRig::start_with(keys[under_test].clone(), |_| {}).await;
-        rig.tell(PeersMsg::StoreHealth(None));
+        let rig = PeersRig::start_with(keys[under_test].clone(), |args| args.library.set_cursor(0)).await;
         let remote = Remote::with_key(keys[1 - under_test].clone()).await;
         rig.dial(remote.addr()).await.unwrap();
         let by_rig = remote.accept().await;
@@ -199,9 +200,9 @@ async fn connections_are_limited_and_so_are_those_that_prove_nothing() {
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
         args.max_connections = 2;
         args.max_pending = 1;
+        args.library.set_cursor(0);
     })
     .await;
-    rig.tell(PeersMsg::StoreHealth(None));
     let (a, b, c) = tokio::join!(Remote::bind(), Remote::bind(), Remote::bind());
     let _a = a.dial(rig.endpoint()).await;
     let (session, _) = rig.stage.started(a.id(), 0).await;

@@ -477,7 +477,7 @@ fn silence_is_probed_and_ends_the_connection() {
     let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no probe") };
     assert_eq!(t.after(30), [], "one question at a time");
     assert_closes(&t.after(1), 408);
-    t.step(Input::Compared { answer: true, nonce, theirs: EMPTY, ours: EMPTY, certain: true });
+    t.step(compared(nonce, EMPTY, EMPTY));
     assert_eq!(t.after(15), [], "the answer came after all");
 }
 
@@ -496,18 +496,24 @@ fn a_question_is_answered_and_an_answer_to_nothing_is_ignored() {
     let question = Input::Compared { answer: false, nonce: 77, theirs: OTHER, ours: EMPTY, certain: true };
     assert_eq!(t.step(question), [Effect::SendSummary { nonce: 77, answer: true }]);
     assert_eq!(t.session.standing().assets, 3);
-    t.quiet(Input::Compared { answer: true, nonce: 78, theirs: OTHER, ours: EMPTY, certain: true });
+    t.quiet(compared(78, OTHER, EMPTY));
 }
 
 #[test]
 fn a_difference_that_nobody_reported_is_found_after_the_next_burst() {
     let mut t = Test::in_sync();
-    let a = record(1);
-    t.step(changed([&a]));
-    t.quiet(have([&a]));
-    let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no question") };
-    let effects = t.step(Input::Compared { answer: true, nonce, theirs: OTHER, ours: EMPTY, certain: true });
-    assert_eq!(effects, [Effect::Reconcile]);
+    t.now += RECONCILE_APART + Duration::from_secs(1);
+    t.quiet(have([]));
+    for (records, compares) in [(1, true), (2, false)] {
+        let a = record(records);
+        t.step(changed([&a]));
+        t.quiet(have([&a]));
+        let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no question") };
+        let ours = Summary { count: records.into(), ..EMPTY };
+        let effects = t.step(compared(nonce, OTHER, ours));
+        assert_eq!(effects == [Effect::Reconcile], compares, "once in a minute: {effects:?}");
+        t.quiet(ended(true));
+    }
 }
 
 #[test]
@@ -516,7 +522,7 @@ fn making_sure_ends_with_equal_records() {
     let nonce = t.asks(Input::Verify { round: 5 });
     assert_eq!((t.state(), t.session.standing().verified), (PeerState::Reconciling, 0));
     let lagging = Summary { assets: 9, ..OTHER };
-    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: lagging, certain: true });
+    t.quiet(compared(nonce, OTHER, lagging));
     assert_eq!((t.state(), t.session.standing().verified), (PeerState::InSync, 5));
 }
 
@@ -529,10 +535,10 @@ fn making_sure_waits_for_what_is_on_its_way_and_asks_again() {
     let nonce = t.asks(have([&a]));
     let b = record(2);
     t.step(changed([&b]));
-    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    t.quiet(compared(nonce, OTHER, OTHER));
     assert_eq!(t.session.standing().verified, 0, "there is something to confirm yet");
     let nonce = t.asks(have([&b]));
-    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    t.quiet(compared(nonce, OTHER, OTHER));
     assert_eq!(t.session.standing().verified, 1);
 }
 
@@ -541,16 +547,15 @@ fn making_sure_compares_differences_that_stay_once_and_no_more() {
     let mut t = Test::in_sync();
     for round in 1..4 {
         let nonce = t.asks(Input::Verify { round });
-        let effects =
-            t.step(Input::Compared { answer: true, nonce, theirs: OTHER, ours: EMPTY, certain: true });
+        let effects = t.step(compared(nonce, OTHER, EMPTY));
         assert_eq!(effects, [Effect::Reconcile], "round {round}");
         let nonce = t.asks(ended(true));
-        t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: EMPTY, certain: true });
+        t.quiet(compared(nonce, OTHER, EMPTY));
         assert_eq!((t.state(), t.session.standing().verified), (PeerState::InSync, round));
     }
     // The comparison after the burst knows those differences, too.
     let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no question") };
-    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: EMPTY, certain: true });
+    t.quiet(compared(nonce, OTHER, EMPTY));
     assert!(!t.reconciles_within(10));
 }
 
@@ -560,36 +565,34 @@ fn making_sure_follows_differences_that_change() {
     let mut nonce = t.asks(Input::Verify { round: 1 });
     for count in 10..20 {
         let ours = Summary { count, ..EMPTY };
-        let effects = t.step(Input::Compared { answer: true, nonce, theirs: OTHER, ours, certain: true });
+        let effects = t.step(compared(nonce, OTHER, ours));
         assert_eq!(effects, [Effect::Reconcile]);
         nonce = t.asks(ended(true));
     }
-    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    t.quiet(compared(nonce, OTHER, OTHER));
     assert_eq!(t.session.standing().verified, 1);
 }
 
 #[test]
-fn a_round_that_is_asked_for_meanwhile_takes_the_place_of_the_last() {
+fn a_round_that_is_asked_for_meanwhile_has_a_question_of_its_own() {
     let mut t = Test::in_sync();
-    let early = t.asks(Input::Verify { round: 1 });
-    let nonce = t.asks(Input::Verify { round: 2 });
-    t.quiet(Input::Compared { answer: true, nonce: early, theirs: OTHER, ours: OTHER, certain: true });
-    assert_eq!(t.session.standing().verified, 0, "that was asked before the round");
-    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    let first = t.asks(Input::Verify { round: 1 });
+    let second = t.asks(Input::Verify { round: 2 });
+    t.quiet(compared(first, OTHER, OTHER));
+    assert_eq!(t.session.standing().verified, 0, "that was about an earlier moment");
+    t.quiet(compared(second, OTHER, OTHER));
     assert_eq!(t.session.standing().verified, 2);
 }
 
 #[test]
-fn an_answer_from_before_the_wish_or_from_a_store_that_lags_makes_nothing_sure() {
+fn an_answer_of_stores_that_lag_behind_is_worth_nothing() {
     let mut t = Test::in_sync();
-    let [Effect::SendSummary { nonce: early, answer: false }] = t.after(16)[..] else { panic!("no probe") };
     let nonce = t.asks(Input::Verify { round: 1 });
-    t.quiet(Input::Compared { answer: true, nonce: early, theirs: OTHER, ours: OTHER, certain: true });
+    let uncertain = Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: false };
+    t.quiet(uncertain);
     assert_eq!(t.session.standing().verified, 0);
-    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: false });
-    assert_eq!((t.state(), t.session.standing().verified), (PeerState::Reconciling, 0));
-    let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("not asked again") };
-    t.quiet(Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: true });
+    let nonce = t.asks(have([]));
+    t.quiet(compared(nonce, OTHER, OTHER));
     assert_eq!(t.session.standing().verified, 1);
 }
 
@@ -626,7 +629,13 @@ impl Test {
     /// A step that has the peer asked how it stands; the question's number.
     #[track_caller]
     fn asks(&mut self, input: Input) -> u64 {
-        match self.step(input)[..] {
+        let mut effects = self.step(input);
+        if effects.is_empty() {
+            // Questions keep a distance.
+            self.now += ASK_APART;
+            effects = self.step(have([]));
+        }
+        match effects[..] {
             [Effect::SendSummary { nonce, answer: false }] => nonce,
             ref other => panic!("{other:?}"),
         }
@@ -644,13 +653,7 @@ impl Test {
             let effects = self.after(1);
             for effect in &effects {
                 if let Effect::SendSummary { nonce, answer: false } = effect {
-                    self.quiet(Input::Compared {
-                        answer: true,
-                        nonce: *nonce,
-                        theirs: EMPTY,
-                        ours: EMPTY,
-                        certain: true,
-                    });
+                    self.quiet(compared(*nonce, EMPTY, EMPTY));
                 }
             }
             effects.contains(&Effect::Reconcile)
@@ -775,6 +778,10 @@ fn ask(records: &[AssetRecord]) -> Effect {
 
 fn question(records: &[AssetRecord]) -> Input {
     Input::Frame(records_frame(records))
+}
+
+fn compared(nonce: u64, theirs: Summary, ours: Summary) -> Input {
+    Input::Compared { answer: true, nonce, theirs, ours, certain: true }
 }
 
 fn ended(opened_here: bool) -> Input {

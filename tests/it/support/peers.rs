@@ -310,14 +310,12 @@ pub(crate) struct PeersRig {
 }
 
 impl PeersRig {
-    /// With a store that works.
+    /// With a store that was read and works.
     pub(crate) async fn start() -> Self {
-        let rig = Self::start_with(SecretKey::generate(), |_| {}).await;
-        rig.tell(PeersMsg::StoreHealth(None));
-        rig
+        Self::start_with(SecretKey::generate(), |args| args.library.set_cursor(0)).await
     }
 
-    /// With this key, after `adjust` has changed what it starts from; the store was not read yet.
+    /// With this key, after `adjust` has changed what it starts from; the store was not read unless the library says so.
     pub(crate) async fn start_with(key: SecretKey, adjust: impl FnOnce(&mut PeersArgs)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let stage = Stage::default();

@@ -25,7 +25,7 @@ const SECOND: u64 = 1_000 * MS;
 /// How long the network may take to converge once it is calm: some rounds of trying again, hop by hop.
 const CONVERGE_WITHIN: u64 = 240 * SECOND;
 /// How long nothing may be said afterwards, once the last comparisons are through.
-const SETTLE: u64 = 120 * SECOND;
+const SETTLE: u64 = 150 * SECOND;
 const SILENCE: u64 = 40 * SECOND;
 /// More events than any seed needs; beyond it something goes round in circles.
 const EVENTS_MAX: u64 = 400_000;
@@ -156,6 +156,8 @@ struct Side {
     early: Vec<Arc<[FeedEntry]>>,
     /// Versions that the peer has offered.
     heard: HashSet<[u8; 32]>,
+    /// Whether our feed had not caught up when we last asked.
+    asked_behind: bool,
     expected: HashMap<u64, Vec<AssetRecord>>,
     initiators: HashMap<u64, Initiator>,
     responders: HashMap<u64, Responder>,
@@ -480,6 +482,7 @@ impl World {
             session: None,
             early: Vec::new(),
             heard: HashSet::new(),
+            asked_behind: false,
             expected: HashMap::new(),
             initiators: HashMap::new(),
             responders: HashMap::new(),

@@ -227,9 +227,9 @@ impl World {
 
     fn on_frame(&mut self, at: At, bytes: Bytes) {
         let kind = decode_frame(bytes).expect("an honest peer's frame");
-        let (answer, nonce, summaries) = match kind {
-            frame::Kind::Ping(Ping { nonce, libraries, .. }) => (false, nonce, libraries),
-            frame::Kind::Pong(Pong { nonce, libraries, .. }) => (true, nonce, libraries),
+        let (answer, nonce, summaries, behind) = match kind {
+            frame::Kind::Ping(Ping { nonce, libraries, behind }) => (false, nonce, libraries, behind),
+            frame::Kind::Pong(Pong { nonce, libraries, behind }) => (true, nonce, libraries, behind),
             kind => {
                 if let (frame::Kind::Offer(offer), Some(side)) = (&kind, self.side(at)) {
                     side.heard.extend(digests(offer));
@@ -239,24 +239,25 @@ impl World {
         };
         let theirs = summary_from_wire(&LIBRARY, &summaries).expect("an honest peer's summary");
         let ours = self.library_of(at).summary();
-        self.step(at, Input::Compared { answer, nonce, theirs, ours, certain: true });
+        let certain = !behind && self.side(at).is_some_and(|side| !side.asked_behind);
+        self.step(at, Input::Compared { answer, nonce, theirs, ours, certain });
     }
 
     fn on_summary(&mut self, at: At, nonce: u64, answer: bool, seq: u64, until: u64) {
         let library = self.library_of(at);
-        if library.cursor().borrow().unwrap_or_default() < seq && self.now < until {
+        let behind = library.cursor().borrow().unwrap_or_default() < seq;
+        if behind && self.now < until {
             let again = Event::Side(at, News::Summary { nonce, answer, seq, until });
             return self.put(self.now + 20 * MS, again);
         }
         let libraries = vec![summary_to_wire(&LIBRARY, &library.summary())];
-        self.send_frame(
-            at,
-            if answer {
-                frame::Kind::Pong(Pong { nonce, libraries, behind: false })
-            } else {
-                frame::Kind::Ping(Ping { nonce, libraries, behind: false })
-            },
-        );
+        if answer {
+            return self.send_frame(at, frame::Kind::Pong(Pong { nonce, libraries, behind }));
+        }
+        if let Some(side) = self.side(at) {
+            side.asked_behind = behind;
+        }
+        self.send_frame(at, frame::Kind::Ping(Ping { nonce, libraries, behind }));
     }
 
     /// Tasks that ask the store; they insist until it answers.
