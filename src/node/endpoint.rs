@@ -14,7 +14,9 @@ use crate::peer::establish::ALPN;
 /// use parallel streams instead.
 const STREAM_WINDOW: u32 = 1_250_000;
 /// Window of a connection: what all its streams may have in flight. Unlimited by default.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// The same until the other side has proved itself: what strangers send waits in memory, too.
+const UNPROVED_WINDOW: u32 = 128 * 1024;
 /// A connection without a sign of life for so long is over.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signs of life while nothing else is said.
@@ -34,7 +36,7 @@ pub async fn bind(
         .max_concurrent_bidi_streams(VarInt::from_u32(streams_max))
         .max_concurrent_uni_streams(VarInt::from_u32(streams_max))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .receive_window(VarInt::from_u32(UNPROVED_WINDOW))
         .send_window(u64::from(CONNECTION_WINDOW))
         .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().map_err(|e| format!("{e}"))?))
         .keep_alive_interval(KEEP_ALIVE)

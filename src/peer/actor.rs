@@ -14,27 +14,29 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, ConnectionError, Side, VarInt};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::establish::{self, EstablishError, Established, Introduction};
 use super::messages::{PeerMsg, PeersMsg};
 use super::session::{Effect, Input, Session, SessionSettings, Standing};
-use super::{effects, streams};
+use super::{effects, streams, wire};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::library::Library;
+use crate::node::endpoint::CONNECTION_WINDOW;
 use crate::node::events::EventLog;
 use crate::node::status::ActorDetail;
-use crate::proto::{Cancel, Ping, Pong, Want, frame};
+use crate::proto::{Cancel, Frame, Ping, Pong, Want, frame};
 use crate::record::AssetRecord;
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::pace::Pace;
@@ -47,6 +49,11 @@ const FRAMES_WAITING: usize = 64;
 /// Frames that may wait to be written. What a session has outstanding is bounded, so only a peer that does not read
 /// fills it.
 const FRAMES_OUT: usize = 16_384;
+/// Bytes of frames that may wait to be written; offers are most of what an honest session has outstanding, and have
+/// a limit of their own below this.
+const BYTES_OUT: usize = 16 * 1024 * 1024;
+/// Questions of the peer for our summary that may be open; an honest one has one.
+const QUESTIONS_MAX: usize = 8;
 /// Requests that are served at once; further ones wait.
 const SERVED_AT_ONCE: usize = 16;
 /// Requests that may wait to be served.
@@ -125,8 +132,12 @@ pub struct PeerLimits {
 struct Running {
     session: Session,
     epoch: u64,
-    library: bytes::Bytes,
-    out: mpsc::Sender<frame::Kind>,
+    library: Bytes,
+    out: mpsc::Sender<Bytes>,
+    /// Bytes that wait in `out`.
+    bytes_out: Arc<AtomicUsize>,
+    /// Questions of the peer that wait for our summary.
+    questions: usize,
     expected: Arc<Expected>,
     serving: HashMap<u64, AbortHandle>,
     serve_permits: Arc<Semaphore>,
@@ -141,8 +152,8 @@ pub struct PeerState {
     tasks: Tasks<PeerMsg>,
     running: Option<Running>,
     epochs: u64,
-    /// Whether the peer proved itself: streams other than a control stream are served from then on.
-    proved: Arc<AtomicBool>,
+    /// The library that the peer proved to know: streams other than a control stream are served from then on.
+    proved: watch::Sender<Option<Bytes>>,
     early: Vec<Arc<[FeedEntry]>>,
     early_lost: bool,
     establish_by: Instant,
@@ -161,14 +172,14 @@ impl Actor for PeerActor {
         myself: ActorRef<Self::Msg>,
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let proved = Arc::new(AtomicBool::new(false));
+        let proved = watch::Sender::new(None);
         let opening = Arc::new(AtomicBool::new(args.opens));
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         tasks.spawn(streams::watch_closed(myself.clone(), args.connection.clone()));
         tasks.spawn(streams::accept_bi(
             myself.clone(),
             args.clone(),
-            Arc::clone(&proved),
+            proved.subscribe(),
             Arc::clone(&opening),
         ));
         if args.opens {
@@ -329,12 +340,14 @@ impl PeerState {
         }
         self.epochs += 1;
         let epoch = self.epochs;
-        self.proved.store(true, Ordering::Relaxed);
+        self.proved.send_replace(Some(library.clone()));
+        self.args.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
 
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         let (out, frames) = mpsc::channel(FRAMES_OUT);
+        let bytes_out = Arc::default();
         let expected = Arc::new(Expected::default());
-        tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames));
+        tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames, Arc::clone(&bytes_out)));
         let permits = Arc::new(Semaphore::new(FRAMES_WAITING));
         tasks.spawn(streams::read_control(myself.clone(), epoch, receive, permits));
         let (results, arrived) = mpsc::channel(FRAMES_WAITING);
@@ -357,10 +370,18 @@ impl PeerState {
             probe_after: self.args.limits.probe_after,
         };
         let (session, effects) = Session::new(settings, ours, theirs, Instant::now());
-        let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
-        let serving = HashMap::new();
-        self.running =
-            Some(Running { session, epoch, library, out, expected, serving, serve_permits, tasks });
+        self.running = Some(Running {
+            session,
+            epoch,
+            library,
+            out,
+            bytes_out,
+            questions: 0,
+            expected,
+            serving: HashMap::new(),
+            serve_permits: Arc::new(Semaphore::new(SERVED_AT_ONCE)),
+            tasks,
+        });
         self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket });
         self.perform(myself, effects);
         for entries in std::mem::take(&mut self.early) {
@@ -421,7 +442,10 @@ impl PeerState {
     }
 
     fn on_summary_ready(&mut self, nonce: u64, answer: bool) {
-        let Some(running) = &self.running else { return };
+        let Some(running) = &mut self.running else { return };
+        if answer {
+            running.questions = running.questions.saturating_sub(1);
+        }
         let libraries = vec![establish::summary_to_wire(&running.library, &self.args.library.summary())];
         self.send(if answer {
             frame::Kind::Pong(Pong { nonce, libraries })
@@ -491,6 +515,10 @@ impl PeerState {
                 }
             }
             Effect::SendSummary { nonce, answer } => {
+                running.questions += usize::from(answer);
+                if running.questions > QUESTIONS_MAX {
+                    return self.close(code::VIOLATION, "more questions than may be open at once");
+                }
                 let library = Arc::clone(&args.library);
                 running.tasks.spawn(effects::catch_up(report, store, library, nonce, answer));
             }
@@ -505,6 +533,12 @@ impl PeerState {
 
     fn serve(&mut self, want: Want) {
         let Some(running) = &mut self.running else { return };
+        if running.serving.len() >= SERVED_MAX {
+            running.serving.retain(|_, task| !task.is_finished());
+        }
+        if running.serving.get(&want.request).is_some_and(|task| !task.is_finished()) {
+            return self.close(code::VIOLATION, "the same content asked for twice at once");
+        }
         let too_much = want.contents.len() > CONTENTS_PER_WANT_MAX || running.serving.len() >= SERVED_MAX;
         if too_much {
             return self.close(code::VIOLATION, "more content asked for than may be at once");
@@ -530,12 +564,16 @@ impl PeerState {
 
     fn send(&mut self, kind: frame::Kind) {
         let Some(running) = &self.running else { return };
-        match running.out.try_send(kind) {
+        let frame = wire::encode(&Frame { kind: Some(kind) });
+        let bytes = frame.len();
+        let waiting = running.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+        let refused = match running.out.try_send(frame) {
             // A closed queue: the writer's end of the stream is reported by the writer.
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.close(code::VIOLATION, "the peer does not read its control stream");
-            }
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => waiting + bytes > BYTES_OUT,
+            Err(mpsc::error::TrySendError::Full(_)) => true,
+        };
+        if refused {
+            self.close(code::VIOLATION, "the peer does not read its control stream");
         }
     }
 

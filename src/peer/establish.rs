@@ -93,8 +93,8 @@ pub async fn open(
         let proof = binding.prove(library.keys(), Role::Opener);
         let blinded = proof.blinded.clone();
         wire::write_frame(&mut send, auth(proof)).await?;
-        expect_hello(wire::read_frame(&mut receive).await?)?;
-        expect_proof(wire::read_frame(&mut receive).await?, &binding, library, Role::Answerer)?;
+        expect_hello(read(&mut receive).await?)?;
+        expect_proof(read(&mut receive).await?, &binding, library, Role::Answerer)?;
         let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
         let ours = library.summary();
         wire::write_frame(&mut send, introduce(introduction, &blinded, &ours)).await?;
@@ -119,7 +119,7 @@ pub async fn answer(
     let work = async {
         let binding = bind(connection, own_id)?;
         expect_hello(frame::Kind::Hello(hello_frame))?;
-        expect_proof(wire::read_frame(&mut receive).await?, &binding, library, Role::Opener)?;
+        expect_proof(read(&mut receive).await?, &binding, library, Role::Opener)?;
         let proof = binding.prove(library.keys(), Role::Answerer);
         let blinded = proof.blinded.clone();
         wire::write_frame(&mut send, hello()).await?;
@@ -130,6 +130,11 @@ pub async fn answer(
         finish(send, receive, blinded, ours, welcome)
     };
     timeout(within, work).await.unwrap_or(Err(EstablishError::Timeout(within)))
+}
+
+/// The next frame of a side that has not proved itself.
+async fn read(receive: &mut RecvStream) -> Result<frame::Kind, WireError> {
+    wire::read_short_frame(receive, wire::HANDSHAKE_BYTES_MAX).await
 }
 
 fn bind(connection: &Connection, own_id: EndpointId) -> Result<Binding, EstablishError> {

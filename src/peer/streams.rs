@@ -1,12 +1,13 @@
 //! The tasks on a connection that turn its streams into messages for the PeerActor.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream, SendStream, Side, VarInt};
 use ractor::ActorRef;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -16,7 +17,7 @@ use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::Input;
 use super::wire;
-use crate::proto::frame;
+use crate::proto::{ReconOpen, frame};
 use crate::transfer::receive::{self, Receiver, Results};
 
 /// Longest wait for the peer to take a control frame.
@@ -34,7 +35,7 @@ pub(super) async fn watch_closed(actor: ActorRef<PeerMsg>, connection: Connectio
 pub(super) async fn accept_bi(
     actor: ActorRef<PeerMsg>,
     args: PeerArgs,
-    proved: Arc<AtomicBool>,
+    proved: watch::Receiver<Option<Bytes>>,
     opening: Arc<AtomicBool>,
 ) {
     let mut tasks = JoinSet::new();
@@ -44,7 +45,7 @@ pub(super) async fn accept_bi(
         let stream = BiStream {
             actor: actor.clone(),
             args: args.clone(),
-            proved: Arc::clone(&proved),
+            proved: proved.clone(),
             opening: Arc::clone(&opening),
             reconciliations: Arc::clone(&reconciliations),
         };
@@ -55,7 +56,7 @@ pub(super) async fn accept_bi(
 struct BiStream {
     actor: ActorRef<PeerMsg>,
     args: PeerArgs,
-    proved: Arc<AtomicBool>,
+    proved: watch::Receiver<Option<Bytes>>,
     opening: Arc<AtomicBool>,
     reconciliations: Arc<Semaphore>,
 }
@@ -63,7 +64,10 @@ struct BiStream {
 impl BiStream {
     #[expect(clippy::wildcard_enum_match_arm, reason = "no other kind may begin a stream")]
     async fn run(self, send: SendStream, mut receive: RecvStream) {
-        let first = match timeout(self.args.limits.establish, wire::read_frame(&mut receive)).await {
+        let max =
+            if self.proved.borrow().is_some() { wire::FRAME_BYTES_MAX } else { wire::HANDSHAKE_BYTES_MAX };
+        let first = match timeout(self.args.limits.establish, wire::read_short_frame(&mut receive, max)).await
+        {
             Ok(Ok(kind)) => kind,
             Ok(Err(error)) if error.is_violation() => return self.violation(error.to_string()),
             Ok(Err(_)) | Err(_) => return,
@@ -88,18 +92,35 @@ impl BiStream {
                 .await;
                 self.answered(established);
             }
-            frame::Kind::ReconOpen(open) if self.proved.load(Ordering::Relaxed) => {
-                let Ok(_permit) = self.reconciliations.try_acquire() else {
-                    return self.violation("more reconciliations than may be open at once".into());
-                };
-                let snapshot = self.args.library.snapshot();
-                let result = reconciliation::respond(send, receive, open, snapshot).await;
-                let input =
-                    Input::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };
-                let _ = self.actor.send_message(PeerMsg::PeerReconciled(input));
-            }
+            frame::Kind::ReconOpen(open) => self.reconcile(send, receive, open).await,
             _ => self.violation("a stream that begins with a frame out of place".into()),
         }
+    }
+
+    async fn reconcile(&self, send: SendStream, receive: RecvStream, open: ReconOpen) {
+        // Streams overtake each other: the frame that ends the proof may still be on its way.
+        let mut proved = self.proved.clone();
+        let within = self.args.limits.establish;
+        let Ok(Ok(library)) =
+            timeout(within, proved.wait_for(Option::is_some)).await.map(|p| p.map(|p| p.clone()))
+        else {
+            return;
+        };
+        if library != Some(open.library.clone()) {
+            return self.violation("a reconciliation of a library that is not shared".into());
+        }
+        let Ok(_permit) = self.reconciliations.try_acquire() else {
+            return self.violation("more reconciliations than may be open at once".into());
+        };
+        let snapshot = self.args.library.snapshot();
+        let result = reconciliation::respond(send, receive, open, snapshot).await;
+        if let Err(error) = &result
+            && error.is_violation()
+        {
+            return self.violation(format!("in a reconciliation: {error}"));
+        }
+        let input = Input::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };
+        let _ = self.actor.send_message(PeerMsg::PeerReconciled(input));
     }
 
     fn answered(&self, established: Result<establish::Established, EstablishError>) {
@@ -140,19 +161,21 @@ fn reap(tasks: &mut JoinSet<()>) {
     }
 }
 
-/// Writes control frames, several at once where they wait.
+/// Writes encoded control frames, several at once where they wait; takes their bytes off `waiting` once they are gone.
 pub(super) async fn write_control(
     actor: ActorRef<PeerMsg>,
     epoch: u64,
     mut stream: SendStream,
-    mut frames: mpsc::Receiver<frame::Kind>,
+    mut frames: mpsc::Receiver<Bytes>,
+    waiting: Arc<AtomicUsize>,
 ) {
     const AT_ONCE: usize = 16;
     let mut batch = Vec::with_capacity(AT_ONCE);
     while frames.recv_many(&mut batch, AT_ONCE).await > 0 {
-        let mut chunks: Vec<bytes::Bytes> =
-            batch.drain(..).map(|kind| wire::encode(&crate::proto::Frame { kind: Some(kind) })).collect();
-        let written = timeout(WRITE_WITHIN, stream.write_all_chunks(&mut chunks)).await;
+        let bytes: usize = batch.iter().map(Bytes::len).sum();
+        let written = timeout(WRITE_WITHIN, stream.write_all_chunks(&mut batch)).await;
+        batch.clear();
+        waiting.fetch_sub(bytes, Ordering::Relaxed);
         let reason = match written {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => error.to_string(),

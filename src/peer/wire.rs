@@ -9,6 +9,8 @@ use crate::proto::{ContentHeader, Frame, frame};
 
 /// Longest control or reconciliation frame.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Longest frame before the other side has proved itself: 64 libraries have about 5 KiB.
+pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// Longest content header; an honest one has about 70 bytes.
 pub const HEADER_BYTES_MAX: usize = 256;
 
@@ -99,7 +101,15 @@ async fn read_delimited(stream: &mut RecvStream, max: usize) -> Result<Option<By
 /// # Errors
 /// See [`WireError`].
 pub async fn read_frame(stream: &mut RecvStream) -> Result<frame::Kind, WireError> {
-    let bytes = read_delimited(stream, FRAME_BYTES_MAX).await?.ok_or(WireError::Ended)?;
+    read_short_frame(stream, FRAME_BYTES_MAX).await
+}
+
+/// As [`read_frame`], of at most `max` bytes.
+///
+/// # Errors
+/// See [`WireError`].
+pub async fn read_short_frame(stream: &mut RecvStream, max: usize) -> Result<frame::Kind, WireError> {
+    let bytes = read_delimited(stream, max).await?.ok_or(WireError::Ended)?;
     decode_frame(bytes)
 }
 
