@@ -226,7 +226,8 @@ impl Intake {
     async fn large(&mut self, stream: &mut RecvStream, record: AssetRecord) -> Result<(), Trouble> {
         let hash = record.hash;
         if let Err(error) = self.receiver.store.check_room(record.size) {
-            self.report(vec![(hash, Err(Failure::Store(error.to_string())))]).await;
+            // No failure of the store: smaller assets may well find room.
+            self.report(vec![(hash, Err(Failure::Source(error.to_string())))]).await;
             return Err(Trouble::Broken("our disk does not take it".into()));
         }
         let mut file = match HashingFile::create(&self.receiver.partial_dir) {
