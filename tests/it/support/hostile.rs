@@ -75,6 +75,7 @@ impl Arena {
     /// Lets an attack loose and sees that nothing comes of it: an honest asset arrives meanwhile and another one
     /// afterwards, the store has those and nothing else, memory stays, and no actor that everyone shares crashed.
     pub(crate) async fn survives(&mut self, what: &str, attack: impl Future<Output = ()>) {
+        let attack = Box::pin(attack);
         let limit = DEADLINE * 2;
         let before = self.victim.forget_peak();
         let (attacked, ()) = tokio::join!(timeout(limit, attack), self.honest_asset(100_000));
@@ -167,7 +168,7 @@ impl Attacker {
     pub(crate) async fn establish(&self, connection: &Connection) -> Result<Established, String> {
         let introduction =
             Introduction { name: "hostile".into(), ticket: watch::Sender::new(String::new()).subscribe() };
-        establish::open(connection, self.endpoint.id(), &self.library, &introduction)
+        establish::open(connection, self.endpoint.id(), &self.library, &introduction, DEADLINE)
             .await
             .map_err(|error| error.to_string())
     }
