@@ -61,6 +61,8 @@ pub struct Known {
     pub link: Link,
     /// Whether somebody named it to us: a ticket, a user, the address book, discovery.
     named: bool,
+    /// Until when it is left alone.
+    held_until: Option<Instant>,
     attempts: u32,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     turned_away: bool,
@@ -122,6 +124,7 @@ impl Roster {
             last_error: None,
             link: Link::Idle { dial_at: None },
             named: false,
+            held_until: None,
             attempts: 0,
             turned_away: false,
         })
@@ -249,12 +252,13 @@ impl Roster {
     /// Whether `id` is left alone at `now`.
     #[must_use]
     pub fn holds(&self, id: &EndpointId, now: Instant) -> bool {
-        self.peers.get(id).is_some_and(|known| known.is_held(now))
+        self.peers.get(id).and_then(|known| known.held_until).is_some_and(|until| now < until)
     }
 
     /// Leaves a peer alone until `until`.
     pub fn hold(&mut self, id: &EndpointId, until: Instant, why: String) {
         if let Some(known) = self.peers.get_mut(id) {
+            known.held_until = Some(until);
             known.last_error = Some(why);
             known.link = Link::Idle { dial_at: Some(until) };
         }
