@@ -12,6 +12,7 @@ mod external;
 mod hostile;
 mod kill;
 mod mirror;
+mod peer_actor;
 mod peers_actor;
 mod service_http;
 mod signals;
