@@ -46,6 +46,9 @@ pub mod supervisor;
 /// How long the endpoint has to say goodbye to peers.
 const CLOSE_ENDPOINT_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long the actors have for their first start; the supervisor goes on trying after that.
+const ACTORS_START_WITHIN: Duration = Duration::from_secs(5);
+
 /// Why a node does not start: one sentence with the next step.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -128,6 +131,10 @@ impl Node {
         let (_, outcome) = supervisor::start(args)
             .await
             .map_err(|e| StartError(format!("cannot start the supervisor: {e}")))?;
+        // Whoever is told that the node runs may ask it something at once.
+        if timeout(ACTORS_START_WITHIN, cells.up()).await.is_err() {
+            tracing::warn!("not every actor has started yet; GET /actors shows which");
+        }
         resources.started();
         Ok(Self { resources, root: cells.root, outcome, channels: seen_channels, tasks })
     }
@@ -223,6 +230,15 @@ impl Default for Cells {
             http: Arc::new(ServiceCell::new("HttpActor")),
             signals: Arc::new(ServiceCell::new("SignalActor")),
         }
+    }
+}
+
+impl Cells {
+    /// Waits until every actor that others ask runs.
+    async fn up(&self) {
+        let (can_service, peers, http) =
+            (self.can_service.service_ref(), self.peers.service_ref(), self.http.service_ref());
+        tokio::join!(can_service.up(), peers.up(), http.up());
     }
 }
 

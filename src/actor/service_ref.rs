@@ -73,6 +73,13 @@ impl<M: Message> ServiceRef<M> {
         self.cell.borrow().clone()
     }
 
+    /// Waits until some incarnation runs; for ever if the supervisor is gone.
+    pub async fn up(&self) {
+        if self.cell.clone().wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Sends without waiting.
     ///
     /// # Errors

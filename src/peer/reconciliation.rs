@@ -32,6 +32,18 @@ pub enum StreamError {
     Refused(String),
 }
 
+impl StreamError {
+    /// Whether the peer broke the rules, rather than the stream breaking.
+    #[must_use]
+    pub fn is_violation(&self) -> bool {
+        match self {
+            Self::Wire(error) => error.is_violation(),
+            Self::Engine(_) => true,
+            Self::Silence | Self::Refused(_) => false,
+        }
+    }
+}
+
 /// Opens a reconciliation and follows it to its end. `found` gets the differences of each message as it arrives.
 ///
 /// # Errors

@@ -59,10 +59,10 @@ pub struct Known {
     pub last_error: Option<String>,
     /// Where it stands.
     pub link: Link,
-    /// Left alone until then, whoever dials.
-    pub held_until: Option<Instant>,
     /// Whether somebody named it to us: a ticket, a user, the address book, discovery.
     named: bool,
+    /// Until when it is left alone.
+    held_until: Option<Instant>,
     attempts: u32,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     turned_away: bool,

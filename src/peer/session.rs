@@ -35,6 +35,13 @@ use crate::store::FeedEntry;
 const OFFERS_OPEN_MAX: usize = 4096;
 /// Offers that we take before the peer is held to have broken the rule above; twice, since sides count apart.
 const OFFERS_TAKEN_MAX: usize = 2 * OFFERS_OPEN_MAX;
+/// Bytes of unconfirmed records beyond which no more are offered: records full of text must not fill the receiver's
+/// memory.
+const OFFERED_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of unconfirmed records that we take: what the rule above allows and a full load that was under way.
+const OFFERED_BYTES_TAKEN_MAX: usize = 16 * 1024 * 1024;
+/// Size that we believe of an asset, 16 TiB. Sums over everything that may be on offer stay far below 64 bits.
+const SIZE_MAX: u64 = 1 << 44;
 /// Records in one frame.
 const RECORDS_PER_FRAME_MAX: usize = 1000;
 /// Encoded records in one frame; a record has at most 17 KiB, so a frame stays below its limit of 1 MiB.
@@ -103,6 +110,12 @@ pub fn judge(
         let ahead = (offered.hlc.ms() - now_ms) / 1000;
         return Verdict::Refuse(format!(
             "it is dated {ahead} s ahead of our clock: check the clocks of both machines"
+        ));
+    }
+    if offered.size > SIZE_MAX {
+        return Verdict::Refuse(format!(
+            "it says {} bytes, which nothing has: at most {SIZE_MAX}",
+            offered.size
         ));
     }
     if ours.is_some_and(|ours| ours == offered || !offered.supersedes(ours)) {
@@ -256,10 +269,19 @@ enum Recon {
 /// How an offered record of the peer stands.
 #[derive(Debug, Default, Clone, Copy)]
 struct Taken {
-    /// Offers of this hash that wait for their confirmation.
+    /// Offers of this hash that wait for their confirmation, and the bytes of their records.
     offers: u32,
+    offered_bytes: usize,
     /// Size of the content, once we know that we want it.
     wanted_bytes: Option<u64>,
+}
+
+/// What we offered of one asset and the peer has not confirmed.
+#[derive(Debug, Default, Clone, Copy)]
+struct Open {
+    offers: u32,
+    /// Of the records.
+    bytes: usize,
 }
 
 /// The state of one session.
@@ -282,9 +304,10 @@ pub struct Session {
     queue_overflowed: bool,
     loading: bool,
     /// Offered and not confirmed, with the number of offers.
-    open_offers: HashMap<ContentHash, u32>,
-    /// Sum of them: what the peer counts.
+    open_offers: HashMap<ContentHash, Open>,
+    /// Sums of them: what the peer counts.
     open_count: usize,
+    open_bytes: usize,
     /// Offers that the peer refused, until the next reconciliation.
     refused_there: HashSet<ContentHash>,
     /// Found by reconciling, not asked for yet.
@@ -292,6 +315,7 @@ pub struct Session {
     asked: HashSet<RecordId>,
     taken: HashMap<ContentHash, Taken>,
     taken_offers: usize,
+    taken_bytes: usize,
     /// Number and bytes of those in `taken` whose content is wanted.
     wanted: (u64, u64),
     failed_here: HashSet<ContentHash>,
@@ -350,11 +374,13 @@ impl Session {
             loading: false,
             open_offers: HashMap::new(),
             open_count: 0,
+            open_bytes: 0,
             refused_there: HashSet::new(),
             to_ask: VecDeque::new(),
             asked: HashSet::new(),
             taken: HashMap::new(),
             taken_offers: 0,
+            taken_bytes: 0,
             wanted: (0, 0),
             failed_here: HashSet::new(),
             echoes: HashMap::new(),
@@ -473,10 +499,13 @@ impl Session {
 
     /// Forgets one offer of `hash`; whether there was one.
     fn close_offer(&mut self, hash: &ContentHash) -> bool {
-        let Some(offers) = self.open_offers.get_mut(hash) else { return false };
-        *offers -= 1;
+        let Some(open) = self.open_offers.get_mut(hash) else { return false };
+        let bytes = open.bytes / open.offers.max(1) as usize;
+        open.bytes -= bytes;
+        open.offers = open.offers.saturating_sub(1);
+        self.open_bytes -= bytes;
         self.open_count -= 1;
-        if *offers == 0 {
+        if open.offers == 0 {
             self.open_offers.remove(hash);
         }
         true
@@ -503,8 +532,14 @@ impl Session {
                 Err(error) => return out.push(violation(&error.to_string())),
             };
             self.asked.remove(&record.id(self.settings.record_key.expose()));
-            self.taken.entry(record.hash).or_default().offers += 1;
+            let taken = self.taken.entry(record.hash).or_default();
+            taken.offers += 1;
+            taken.offered_bytes += offered_bytes(&record);
+            self.taken_bytes += offered_bytes(&record);
             records.push(record);
+        }
+        if self.taken_bytes > OFFERED_BYTES_TAKEN_MAX {
+            return out.push(violation("more offers than may be open, by their text"));
         }
         if !records.is_empty() {
             out.push(Effect::Judge(records));
@@ -578,6 +613,7 @@ impl Session {
     fn close_taken(&mut self, hash: &ContentHash) -> u32 {
         let Some(taken) = self.taken.remove(hash) else { return 0 };
         self.taken_offers = self.taken_offers.saturating_sub(taken.offers as usize);
+        self.taken_bytes -= taken.offered_bytes;
         if let Some(bytes) = taken.wanted_bytes {
             self.wanted = (self.wanted.0 - 1, self.wanted.1.saturating_sub(bytes));
         }
@@ -625,8 +661,10 @@ impl Session {
     fn on_store_changed(&mut self, entries: &[FeedEntry], out: &mut Vec<Effect>) {
         let fresh: Vec<&AssetRecord> =
             entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
-        let straight =
-            self.queue.is_empty() && !self.loading && fresh.len() + self.open_count <= OFFERS_OPEN_MAX;
+        let bytes: usize = fresh.iter().map(|record| offered_bytes(record)).sum();
+        let room =
+            fresh.len() + self.open_count <= OFFERS_OPEN_MAX && bytes + self.open_bytes <= OFFERED_BYTES_MAX;
+        let straight = self.queue.is_empty() && !self.loading && room;
         if straight {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
             self.offer(&fresh, &[], out);
@@ -669,9 +707,13 @@ impl Session {
             })));
         };
         for record in records {
-            *self.open_offers.entry(record.hash).or_default() += 1;
+            let bytes = offered_bytes(record);
+            let open = self.open_offers.entry(record.hash).or_default();
+            open.offers += 1;
+            open.bytes += bytes;
+            self.open_bytes += bytes;
             self.open_count += 1;
-            batch_bytes += 160 + record.meta.text_bytes();
+            batch_bytes += bytes;
             batch.push(record.into());
             if batch.len() == RECORDS_PER_FRAME_MAX || batch_bytes >= RECORD_BYTES_PER_FRAME {
                 batch_bytes = 0;
@@ -778,7 +820,7 @@ impl Session {
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let room = OFFERS_OPEN_MAX.saturating_sub(self.open_count).min(LOAD_BATCH);
-        if !self.loading && room > 0 {
+        if !self.loading && room > 0 && self.open_bytes < OFFERED_BYTES_MAX {
             let hashes: Vec<ContentHash> = if self.answers.is_empty() {
                 self.queue.drain(..self.queue.len().min(room)).collect()
             } else {
@@ -875,6 +917,11 @@ pub struct Standing {
     pub last_error: Option<String>,
     /// The last round of comparing afresh that ended.
     pub verified: u64,
+}
+
+/// About what a record takes on the wire and in memory.
+fn offered_bytes(record: &AssetRecord) -> usize {
+    160 + record.meta.text_bytes()
 }
 
 fn violation(what: &str) -> Effect {

@@ -1,5 +1,12 @@
 //! kill -9 in the middle of a transfer: nothing is lost, nothing is altered, nothing is left lying about.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts and sizes of a test, none of them large or negative"
+)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -48,7 +55,7 @@ fn contents(random: &mut StdRng) -> Vec<Vec<u8>> {
 async fn ingest(daemon: &Daemon, number: usize, content: Vec<u8>) -> String {
     let form = Form::new()
         .text("application", "kill")
-        .text("tags", format!("even-{},all", number % 2 == 0))
+        .text("tags", format!("even-{},all", number.is_multiple_of(2)))
         .text("description", format!("number {number}"))
         .part("file", Part::bytes(content).file_name(format!("{number}.bin")));
     let answer =

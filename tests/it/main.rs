@@ -1,5 +1,7 @@
 //! Everything that is tested from outside a module, in one binary.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test measured belongs into its output")]
+
 mod actors_md;
 mod agent_api;
 mod can_http_conformance;

@@ -245,7 +245,7 @@ async fn a_peer_that_we_named_and_that_does_not_know_the_passphrase_says_so_in_t
     let (rig, remote) = tokio::join!(PeersRig::start(), Remote::bind());
     rig.dial(remote.addr()).await.unwrap();
     let connection = remote.accept().await;
-    let (session, _) = rig.stage.started(remote.id(), 0).await;
+    rig.stage.started(remote.id(), 0).await;
     rig.tell(PeersMsg::NotShared { endpoint_id: remote.id() });
     connection.close(code::NOT_SHARED.into(), b"no shared library");
     let id = remote.id().to_string();

@@ -28,7 +28,6 @@ async fn serve(session: &Session, header: &ContentHeader, content: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_are_not_stored() {
     let mut arena = Arena::new().await;
-    let large = 3_000_000;
     let attacker = Attacker::member(&arena).await;
     let mut session = attacker.session().await;
     let attack = async {
@@ -41,8 +40,8 @@ async fn wrong_bytes_are_not_stored() {
     arena.survives("small wrong bytes", attack).await;
     let attack = async {
         let hash = ContentHash(rand::random());
-        let request = bait(&mut session, hash, large).await;
-        serve(&session, &header(request, hash, large), &vec![7; large as usize]).await;
+        let request = bait(&mut session, hash, 3_000_000).await;
+        serve(&session, &header(request, hash, 3_000_000), &vec![7; 3_000_000]).await;
         session.closed_for("wrong bytes").await;
     };
     arena.survives("large wrong bytes", attack).await;
@@ -96,6 +95,26 @@ async fn lies_about_sizes_end_the_session() {
         assert!(reason.contains("ended inside"), "{reason}");
     };
     arena.survives("a content that ends early", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asset_that_finds_no_room_stops_nothing_else() {
+    let mut arena = Arena::new().await;
+    let attacker = Attacker::member(&arena).await;
+    let mut session = attacker.session().await;
+    let (api, http) = (arena.victim.url("/status"), arena.victim.http.clone());
+    let attack = async {
+        let hash = ContentHash(rand::random());
+        // More than any disk that runs this test has.
+        let size = 1 << 43;
+        let request = bait(&mut session, hash, size).await;
+        serve(&session, &header(request, hash, size), &vec![0; 100_000]).await;
+        let reason = session.refused(hash).await;
+        assert!(reason.contains("free"), "{reason}");
+        let status: serde_json::Value = http.get(api).send().await.unwrap().json().await.unwrap();
+        assert_ne!(status["data"]["sync"]["state"], "paused", "{status}");
+    };
+    arena.survives("an enormous asset", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +176,7 @@ async fn promises_that_are_not_kept_cost_little() {
                 break 'all;
             }
         }
-        session.closed_for("more offers than may be open").await;
+        session.closed_for("by their text").await;
     };
     arena.survives("offers with much text", attack).await;
 }

@@ -5,7 +5,6 @@ use can_sync::peer::establish::{Established, summary_to_wire};
 use can_sync::peer::session::Summary;
 use can_sync::proto::{Cancel, ContentRequest, Error, Have, Ping, ReconOpen, Records, Want, frame};
 use iroh::endpoint::{Connection, SendStream};
-use tokio::task::JoinHandle;
 
 use crate::support::hostile::{Arena, Attacker, Session, closed, framed};
 
@@ -14,8 +13,6 @@ struct Flood {
     connection: Connection,
     send: SendStream,
     library: Bytes,
-    /// Gives the number of bytes read, once there are no more.
-    reader: Option<JoinHandle<usize>>,
     /// Kept open, and not read.
     _receive: Option<iroh::endpoint::RecvStream>,
     _attacker: Attacker,
@@ -26,19 +23,13 @@ impl Flood {
         let attacker = Attacker::member(arena).await;
         let Session { connection, established } = attacker.session().await;
         let Established { send, mut receive, library, .. } = established;
-        let (reader, receive) = if reads {
-            let reader = tokio::spawn(async move {
-                let mut read = 0;
-                while let Ok(Some(chunk)) = receive.read_chunk(1 << 20).await {
-                    read += chunk.len();
-                }
-                read
-            });
-            (Some(reader), None)
+        let receive = if reads {
+            tokio::spawn(async move { while let Ok(Some(_)) = receive.read_chunk(1 << 20).await {} });
+            None
         } else {
-            (None, Some(receive))
+            Some(receive)
         };
-        Self { connection, send, library, reader, _receive: receive, _attacker: attacker }
+        Self { connection, send, library, _receive: receive, _attacker: attacker }
     }
 
     /// Writes the same frame again and again, while the other side lets us.
@@ -57,12 +48,8 @@ impl Flood {
         frame::Kind::Ping(Ping {
             nonce: 1,
             libraries: vec![summary_to_wire(&self.library, &Summary::default())],
+            behind: false,
         })
-    }
-
-    fn questions(&self, count: usize) -> frame::Kind {
-        let rids = (0..count).map(|_| Bytes::copy_from_slice(&rand::random::<[u8; 32]>())).collect();
-        frame::Kind::Records(Records { library: self.library.clone(), rids })
     }
 
     async fn closed_for(&self, reason: &str) {
@@ -70,12 +57,18 @@ impl Flood {
         assert_eq!(code, 400, "{said}");
         assert!(said.contains(reason), "'{reason}' in: {said}");
     }
+}
 
-    /// Ends a session that is still open, and gives how much was answered.
-    async fn end(self) -> usize {
-        assert!(self.connection.close_reason().is_none(), "{:?}", self.connection.close_reason());
-        self.connection.close(0_u32.into(), b"enough");
-        self.reader.expect("somebody reads").await.expect("no panic")
+fn questions(library: &Bytes, count: usize) -> frame::Kind {
+    let rids = (0..count).map(|_| Bytes::copy_from_slice(&rand::random::<[u8; 32]>())).collect();
+    frame::Kind::Records(Records { library: library.clone(), rids })
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "anything else is passed over")]
+fn offered_as_gone(kind: frame::Kind) -> Option<usize> {
+    match kind {
+        frame::Kind::Offer(offer) => Some(offer.gone.len()),
+        _ => None,
     }
 }
 
@@ -87,32 +80,40 @@ fn want(request: u64, count: usize) -> frame::Kind {
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_without_end_are_answered_within_bounds() {
     let mut arena = Arena::new().await;
-    let mut flood = Flood::start(&arena, true).await;
+    for reads in [true, false] {
+        let mut flood = Flood::start(&arena, reads).await;
+        let attack = async {
+            flood.repeat(200_000, flood.ping()).await;
+            flood.closed_for("more questions").await;
+        };
+        arena.survives("Pings", attack).await;
+    }
+
+    // As long as somebody takes the answers, there are answers.
+    let attacker = Attacker::member(&arena).await;
+    let mut session = attacker.session().await;
     let attack = async {
-        flood.repeat(100_000, flood.ping()).await;
-        flood.repeat(200, flood.questions(2_000)).await;
-        let answered = flood.end().await;
-        assert!(answered > 1 << 20, "{answered} bytes");
+        for _ in 0..20 {
+            session.send(questions(&session.established.library, 2_000)).await;
+        }
+        let mut gone = 0;
+        while gone < 40_000 {
+            gone += session.wait_for("answers", offered_as_gone).await;
+        }
+        assert_eq!(gone, 40_000);
     };
     arena.survives("questions", attack).await;
 
     let mut flood = Flood::start(&arena, false).await;
     let attack = async {
-        flood.repeat(200_000, flood.ping()).await;
-        flood.closed_for("does not read").await;
-    };
-    arena.survives("Pings by one who does not read", attack).await;
-
-    let mut flood = Flood::start(&arena, false).await;
-    let attack = async {
-        flood.repeat(20_000, flood.questions(2_000)).await;
+        flood.repeat(20_000, questions(&flood.library, 2_000)).await;
         flood.closed_for("does not read").await;
     };
     arena.survives("questions by one who does not read", attack).await;
 
     let mut flood = Flood::start(&arena, false).await;
     let attack = async {
-        flood.repeat(1, flood.questions(4_001)).await;
+        flood.repeat(1, questions(&flood.library, 4_001)).await;
         flood.closed_for("more record ids").await;
     };
     arena.survives("4,001 ids at once", attack).await;
@@ -135,7 +136,7 @@ async fn requests_without_end_are_bounded() {
     let mut flood = Flood::start(&arena, true).await;
     let attack = async {
         flood.repeat(20_000, want(7, 1_000)).await;
-        flood.closed_for("asked for").await;
+        flood.closed_for("asked for twice").await;
     };
     arena.survives("the same request", attack).await;
     let mut flood = Flood::start(&arena, true).await;
@@ -156,7 +157,7 @@ async fn answers_to_nothing_are_passed_over() {
         flood.repeat(50_000, frame::Kind::Cancel(Cancel { request: 3 })).await;
         let error = Error { code: 422, message: "x".repeat(100_000), hash: Some(vec![1; 32].into()) };
         flood.repeat(500, frame::Kind::Error(error)).await;
-        let wrong = can_sync::proto::Pong { nonce: 9, libraries: Vec::new() };
+        let wrong = can_sync::proto::Pong { nonce: 9, libraries: Vec::new(), behind: false };
         flood.repeat(1, frame::Kind::Pong(wrong)).await;
         flood.closed_for("no summary").await;
     };

@@ -59,8 +59,8 @@ async fn a_session_does_not_begin_with_garbage() {
             "an impatient reconciliation",
             framed(frame::Kind::ReconOpen(ReconOpen::default())).to_vec(),
             false,
-            400,
-            "out of place",
+            408,
+            "no session in time",
         ),
         ("Hello twice", two(hello(2), hello(2)), false, 400, "out of order"),
         ("65 libraries", two(hello(2), auth(65)), false, 400, "more libraries"),
@@ -135,11 +135,11 @@ async fn streams_are_no_more_than_agreed() {
         let summary = can_sync::peer::session::Summary::default();
         let libraries =
             vec![can_sync::peer::establish::summary_to_wire(&session.established.library, &summary)];
-        let ping = frame::Kind::Ping(Ping { nonce: 77, libraries });
+        let ping = frame::Kind::Ping(Ping { nonce: 77, libraries, behind: false });
         wire::write_frame(&mut session.established.send, ping).await.unwrap();
         session
             .wait_for("a Pong", |kind| {
-                matches!(kind, frame::Kind::Pong(pong) if pong.nonce == 77).then_some(())
+                matches!(kind, frame::Kind::Pong(answer) if answer.nonce == 77).then_some(())
             })
             .await;
     };

@@ -34,6 +34,7 @@ async fn records_that_break_the_rules_end_the_session() {
         ("a short hash", one(with(|r| r.hash = r.hash.slice(..31))), "'hash'"),
         ("a long writer", one(with(|r| r.writer = vec![0; 33].into())), "'writer'"),
         ("a short BLAKE3", one(with(|r| r.blake3 = Some(vec![0; 31].into()))), "'blake3'"),
+        ("a size beyond counting", one(with(|r| r.size = u64::MAX)), "bytes of content"),
         ("no metadata", one(with(|r| r.meta = None)), "no metadata"),
     ];
     for (what, records, reason) in cases {
@@ -68,9 +69,9 @@ async fn a_record_that_cannot_be_believed_is_refused_alone() {
         session.offer(vec![WireRecord { hlc: tomorrow.0, ..record(future, 5) }]).await;
         let reason = session.refused(future).await;
         assert!(reason.contains("ahead of our clock"), "{reason}");
-        // Sizes that no disk has, and sums of them that no number holds.
+        // Sizes that no disk has.
         let huge: Vec<ContentHash> = (0..3).map(|_| ContentHash(rand::random())).collect();
-        session.offer(huge.iter().map(|hash| record(*hash, u64::MAX)).collect()).await;
+        session.offer(huge.iter().map(|hash| record(*hash, 1 << 45)).collect()).await;
         for hash in huge {
             let reason = session.refused(hash).await;
             assert!(reason.contains("bytes"), "{reason}");
@@ -83,6 +84,41 @@ async fn a_record_that_cannot_be_believed_is_refused_alone() {
         assert!(session.connection.close_reason().is_none(), "the session goes on");
     };
     arena.survives("records that cannot be believed", attack).await;
+}
+
+/// The limits on text are none for those who keep to them, however much they have to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_honest_node_full_of_text_is_not_taken_for_a_hostile_one() {
+    use crate::support::nodes::TestNode;
+    use futures::StreamExt as _;
+
+    let (a, b) = tokio::join!(TestNode::start("a", |_| {}), TestNode::start("b", |_| {}));
+    let text = "x".repeat(14_000);
+    let fill = async |from: usize| {
+        futures::stream::iter(from..from + 700)
+            .map(|n| {
+                let (a, text) = (&a, text.as_str());
+                async move { a.ingest(n.to_le_bytes(), &[("description", text)]).await }
+            })
+            .buffer_unordered(64)
+            .for_each(|_| std::future::ready(()))
+            .await;
+    };
+    // What is found by comparing, then what is told as it comes.
+    for (from, count) in [(0, 700), (700, 1_400)] {
+        fill(from).await;
+        if from == 0 {
+            b.dial(&a).await;
+        }
+        crate::support::nodes::eventually("all of it", async || {
+            let n = b.get("/status").await["data"]["store"]["assets"].clone();
+            (n == count).then_some(()).ok_or_else(|| n.to_string())
+        })
+        .await;
+        b.wait_in_sync().await;
+    }
+    let (events, _) = a.node().events().since(0);
+    assert!(events.iter().all(|logged| logged.event.name() != "peer_lost"), "{events:?}");
 }
 
 /// What is allowed as text need not be allowed everywhere: it must not act on those who are shown it.

@@ -143,8 +143,7 @@ impl Attacker {
 
     pub(crate) async fn with(victim: EndpointAddr, keys: LibraryKeys) -> Self {
         let bind = "127.0.0.1:0".parse().expect("an address");
-        let endpoint =
-            can_sync::node::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled, 200).await;
+        let endpoint = can_sync::node::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
         Self { endpoint: endpoint.expect("an endpoint"), library: Arc::new(Library::new(keys)), victim }
     }
 
@@ -167,15 +166,22 @@ impl Attacker {
     pub(crate) async fn establish(&self, connection: &Connection) -> Result<Established, String> {
         let introduction =
             Introduction { name: "hostile".into(), ticket: watch::Sender::new(String::new()).subscribe() };
-        establish::open(connection, self.endpoint.id(), &self.library, &introduction)
-            .await
-            .map_err(|error| error.to_string())
+        establish::open(
+            connection,
+            self.endpoint.id(),
+            &self.library,
+            &introduction,
+            std::time::Duration::from_secs(10),
+        )
+        .await
+        .map_err(|error| error.to_string())
     }
 
     /// A valid session.
     pub(crate) async fn session(&self) -> Session {
         let connection = self.connect().await;
         let established = self.establish(&connection).await.expect("a session");
+        can_sync::node::endpoint::open_up(&connection, 200);
         Session { connection, established }
     }
 }

@@ -1,9 +1,8 @@
 //! Whole nodes in this process, on loopback, with directories of their own: real QUIC, real SQLite, real HTTP.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use can_sync::config::{Config, RelaySetting, ServiceUrl, Sources};
+use can_sync::config::{Config, RelaySetting, Sources};
 use can_sync::node::{Node, Shutdown, StartOutput};
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -11,13 +10,13 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 /// Long enough for a loaded machine; nothing waits for all of it unless it is broken.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// The network of most tests.
 pub(crate) const PASSPHRASE: &str = "seven sleepy otters juggle quiet lanterns tonight";
 
 /// A node with its configuration, so that it can be started again.
 pub(crate) struct TestNode {
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
     pub(crate) config: Config,
     node: Option<Node>,
     pub(crate) http: reqwest::Client,
@@ -26,7 +25,7 @@ pub(crate) struct TestNode {
 /// A configuration that touches nothing but loopback and `dir`.
 pub(crate) fn config(name: &str, dir: &TempDir) -> Config {
     let mut config = Config::load(&Sources::default()).expect("defaults are valid").config;
-    config.name = name.to_owned();
+    name.clone_into(&mut config.name);
     config.data_dir = dir.path().join("data");
     config.listen_addr = "127.0.0.1:0".parse().expect("an address");
     config.can_listen_addr = "127.0.0.1:0".parse().expect("an address");
@@ -46,7 +45,7 @@ impl TestNode {
         // Whatever made a client first has installed the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut node = Self { dir, config, node: None, http };
+        let mut node = Self { _dir: dir, config, node: None, http };
         node.boot().await;
         node
     }
@@ -76,10 +75,6 @@ impl TestNode {
 
     pub(crate) fn id(&self) -> String {
         self.node().endpoint_id().to_string()
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
     }
 
     /// `POST /peers` with the other node's ticket.
@@ -182,10 +177,4 @@ pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> 
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     }
-}
-
-/// Points a node at an external CAN Service.
-pub(crate) fn external(config: &mut Config, url: &str, key: &str) {
-    config.can_service_url = Some(ServiceUrl::parse(url).expect("a URL"));
-    config.sync_api_key = Some(key.into());
 }
