@@ -15,6 +15,7 @@ mod hostile;
 mod kill;
 mod mirror;
 mod peer_actor;
+mod peer_crash;
 mod peers_actor;
 mod service_http;
 mod signals;
