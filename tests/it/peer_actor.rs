@@ -291,13 +291,13 @@ async fn a_reconciliation_that_overtakes_the_end_of_the_introduction_is_no_offen
     // The first frames by hand, up to the one that completes them.
     let (mut send, mut receive) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut send, hello(2)).await.unwrap();
-    let (mut recon, _answer) = t.connection.open_bi().await.unwrap();
+    let (mut recon, answer) = t.connection.open_bi().await.unwrap();
     let (_, first) = Initiator::new(t.library.snapshot(), Limits::default());
     let open = ReconOpen { library: Bytes::from_static(b"blinded"), message: first.into() };
     wire::write_frame(&mut recon, frame::Kind::ReconOpen(open)).await.unwrap();
     sleep(Duration::from_millis(200)).await;
     assert!(t.connection.close_reason().is_none(), "{:?}", t.connection.close_reason());
-    drop((recon, _answer));
+    drop((recon, answer));
     send.reset(0_u32.into()).unwrap();
     let _ = receive.stop(0_u32.into());
     t.open().await;
