@@ -196,7 +196,7 @@ impl Intake {
                 return self
                     .refuse(
                         hash,
-                        Failure::Source(format!("{} bytes came for an asset of {size}", header.length)),
+                        Failure::Source(format!("{WRONG_BYTES}: {} for an asset of {size}", header.length)),
                     )
                     .await;
             }
