@@ -51,8 +51,9 @@ const FRAMES_WAITING: usize = 64;
 const FRAMES_OUT: usize = 16_384;
 /// Requests that are served at once; further ones wait.
 const SERVED_AT_ONCE: usize = 16;
-/// Requests that may wait to be served.
-const SERVED_MAX: usize = 1024;
+/// Requests that may wait to be served: one for each offer that may be open, when each asset is asked for by itself, and
+/// as many again for those that were given up and are asked for anew.
+const SERVED_MAX: usize = 8192;
 /// Contents in one request.
 const CONTENTS_PER_WANT_MAX: usize = 1024;
 /// Changes of the store that are kept while the session is being established.

@@ -350,10 +350,10 @@ impl World {
             let versions: Vec<Option<&AssetRecord>> =
                 self.agents.iter().map(|agent| agent.records.get(&hash).map(|(_, record)| record)).collect();
             let Some(live) = versions.iter().flatten().find(|record| !record.deleted) else { continue };
-            let agrees = |version: &Option<&AssetRecord>| {
+            let agrees = |version: Option<&AssetRecord>| {
                 version.is_some_and(|v| v == *live || (v.deleted && v.supersedes(live)))
             };
-            if !versions.iter().all(agrees) {
+            if !versions.iter().copied().all(agrees) {
                 return Err(format!("versions of one asset: {versions:#?}"));
             }
         }
