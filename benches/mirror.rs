@@ -4,7 +4,8 @@
 //! toolchain's own directory: at least 500, of mixed sizes, at least 200 MB. Half of them is stored at each agent over
 //! HTTP while they do not know each other; the clock runs from the dial until both say that they are in sync. Then every
 //! content is read back from both and hashed again, and the metadata compared. `--external` puts two `can-service`
-//! processes behind the agents. The raw limits are measured in the same run.
+//! processes behind the agents, and `--bins DIR` takes both programs from there instead of the ones built along: to
+//! measure another build. The raw limits are measured in the same run.
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader};
@@ -34,6 +35,8 @@ async fn main() -> Result<()> {
     if args.iter().any(|arg| arg == "--test") {
         return Ok(());
     }
+    let bins = args.iter().position(|arg| arg == "--bins").and_then(|i| args.get(i + 1)).map(PathBuf::from);
+    let bins = Bins::new(bins);
     let external = args.iter().any(|arg| arg == "--external");
     let named = args.iter().position(|arg| arg == "--files").and_then(|i| args.get(i + 1)).map(PathBuf::from);
     let files = match named {
@@ -46,7 +49,7 @@ async fn main() -> Result<()> {
         None => toolchain_files()?,
     };
     let http = client()?;
-    let (a, b) = (Agent::start("a", external)?, Agent::start("b", external)?);
+    let (a, b) = (Agent::start("a", &bins, external)?, Agent::start("b", &bins, external)?);
     println!("{} files, {}", files.len(), if external { "external stores" } else { "embedded stores" });
 
     let (left, right): (Vec<_>, Vec<_>) = files.iter().enumerate().partition(|(i, _)| i % 2 == 0);
@@ -122,6 +125,24 @@ fn toolchain_files() -> Result<Vec<PathBuf>> {
     Ok(large.chain(small.iter().step_by(step).cloned()).collect())
 }
 
+/// The programs under measurement.
+struct Bins {
+    agent: PathBuf,
+    service: PathBuf,
+}
+
+impl Bins {
+    fn new(dir: Option<PathBuf>) -> Self {
+        match dir {
+            Some(dir) => Self { agent: dir.join("can-sync"), service: dir.join("can-service") },
+            None => Self {
+                agent: env!("CARGO_BIN_EXE_can-sync").into(),
+                service: env!("CARGO_BIN_EXE_can-service").into(),
+            },
+        }
+    }
+}
+
 struct Agent {
     agent: Child,
     service: Option<Child>,
@@ -142,16 +163,17 @@ impl Drop for Agent {
 }
 
 impl Agent {
-    fn start(name: &str, external: bool) -> Result<Self> {
+    fn start(name: &str, bins: &Bins, external: bool) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_can-sync"));
+        let mut command = Command::new(&bins.agent);
         command.arg("--json").arg("serve").args(["--name", name, "--no-relay", "--listen", "127.0.0.1:0"]);
         command
             .args(["--can-listen", "127.0.0.1:0", "--bind", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(dir.path().join("data"));
         command.env("CAN_SYNC_SYNC_PASSPHRASE", PASSPHRASE).current_dir(dir.path());
-        let service = if external { Some(start_service(dir.path(), &mut command)?) } else { None };
+        let service =
+            if external { Some(start_service(dir.path(), &bins.service, &mut command)?) } else { None };
         let mut agent = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let stdout = agent.stdout.take().ok_or("no stdout")?;
         let mut line = String::new();
@@ -217,8 +239,8 @@ impl Agent {
     }
 }
 
-fn start_service(dir: &Path, agent: &mut Command) -> Result<Child> {
-    let mut service = Command::new(env!("CARGO_BIN_EXE_can-service"))
+fn start_service(dir: &Path, service: &Path, agent: &mut Command) -> Result<Child> {
+    let mut service = Command::new(service)
         .args(["--listen", "127.0.0.1:0", "--data-dir"])
         .arg(dir.join("service"))
         .stdout(Stdio::piped())

@@ -29,7 +29,7 @@ use crate::peer::establish::Introduction;
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{ChannelReport, ChannelState};
 use crate::peer::roster::DialLimits;
-use crate::peer::supervisor::{PeersActor, PeersArgs, spawn_peer};
+use crate::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer, spawn_peer};
 use crate::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
@@ -96,6 +96,19 @@ impl Node {
     /// # Errors
     /// One sentence with the next step; nothing that was there before has changed then.
     pub async fn start(config: Config, output: StartOutput) -> Result<Self, StartError> {
+        Self::start_with(config, output, spawn_peer()).await
+    }
+
+    /// As [`Node::start`], with PeerActors of the caller's: tests have theirs fail at the worst moment.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    #[doc(hidden)]
+    pub async fn start_with(
+        config: Config,
+        output: StartOutput,
+        spawn_peer: SpawnPeer,
+    ) -> Result<Self, StartError> {
         let mut resources = Resources::open(&config, &output.progress).await?;
         (output.progress)("starting the actors");
         let mut tasks = JoinSet::new();
@@ -117,7 +130,7 @@ impl Node {
             found: 0,
         }]);
         let seen_channels = channels.subscribe();
-        let children = children(&config, &resources, &cells, &channels, output.signals);
+        let children = children(&config, &resources, &cells, &channels, output.signals, spawn_peer);
         let events = resources.events.clone();
         let on_degraded = |kind: ChildKind, why: Option<&str>| {
             if let Some(why) = why {
@@ -249,6 +262,7 @@ fn children(
     cells: &Cells,
     channels: &watch::Sender<Vec<ChannelReport>>,
     signals: Option<Signals>,
+    spawn_peer: SpawnPeer,
 ) -> Vec<Child> {
     let can_service = CanServiceArgs {
         store: Arc::clone(&resources.store),
@@ -258,7 +272,7 @@ fn children(
         poll_interval: config.poll_interval,
         full_scan_interval: config.full_scan_interval,
     };
-    let peers = peers_args(config, resources, cells, channels.clone());
+    let peers = PeersArgs { spawn_peer, ..peers_args(config, resources, cells, channels.clone()) };
     let http =
         HttpArgs { listener: resources.api_listener.clone(), view: view(config, resources, cells, channels) };
     let mut children = vec![

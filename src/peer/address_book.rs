@@ -9,6 +9,8 @@ use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 /// Peers that are remembered; the ones not seen for longest go first.
 const PEERS_MAX: u32 = 4096;
@@ -39,6 +41,15 @@ pub struct Entry {
     pub name: String,
     /// Milliseconds since the Unix epoch of its last session; `None` if there was none yet.
     pub last_seen_ms: Option<u64>,
+}
+
+/// A change of the book.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// As [`AddressBook::remember`].
+    Remember(Entry),
+    /// As [`AddressBook::forget`].
+    Forget(EndpointId),
 }
 
 /// The address book. Cheap to clone.
@@ -123,6 +134,23 @@ impl AddressBook {
     pub fn forget(&self, id: &EndpointId) -> Result<(), AddressBookError> {
         self.with("write", |db| db.execute("DELETE FROM peers WHERE endpoint_id = ?1", [id.to_string()]))?;
         Ok(())
+    }
+
+    /// Makes changes one after the other, off the async threads, until nobody sends any more. One that fails costs a
+    /// lookup at the next start.
+    pub async fn keep(self, mut changes: mpsc::Receiver<Change>) {
+        while let Some(change) = changes.recv().await {
+            let book = self.clone();
+            let work = move || match change {
+                Change::Remember(entry) => book.remember(&entry),
+                Change::Forget(id) => book.forget(&id),
+            };
+            match spawn_blocking(work).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the next start will not know of this change"),
+                Err(error) => tracing::warn!(%error, "the address book failed"),
+            }
+        }
     }
 
     /// The UDP port that this node used last, so that peers find it where it was. Blocks.

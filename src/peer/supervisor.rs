@@ -21,12 +21,12 @@ use iroh_tickets::endpoint::EndpointTicket;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::actor::{Board, PeerActor, PeerArgs, PeerLimits, code};
-use super::address_book::{AddressBook, Entry};
+use super::address_book::{AddressBook, Change, Entry};
 use super::auth::Throttle;
 use super::effects::{DeleteGuard, now_ms};
 use super::establish::Introduction;
@@ -51,6 +51,8 @@ use crate::transfer::schedule::{Decision, Failure, Limits, Scheduler, SessionId}
 const TICK: Duration = Duration::from_secs(1);
 /// Wait after the store failed to take content before it is tried again.
 const STORE_PAUSE: Duration = Duration::from_secs(3);
+/// Changes of the address book that may wait.
+const BOOK_CHANGES_MAX: usize = 4096;
 /// Transfers in one report.
 const TRANSFERS_MAX: usize = 1000;
 /// How long a peer is left alone that broke the rules.
@@ -142,6 +144,8 @@ pub struct PeersState {
     pub(super) current: HashMap<EndpointId, SessionId>,
     actors: HashMap<ActorId, SessionId>,
     pub(super) traffic: HashMap<EndpointId, overview::Meter>,
+    /// Changes of the address book, in order.
+    book: mpsc::Sender<Change>,
     /// How often the actors of each peer failed; of peers without a connection.
     histories: HashMap<EndpointId, History>,
     pub(super) scheduler: Scheduler,
@@ -302,6 +306,9 @@ impl PeersState {
         let roster = Roster::new(args.endpoint.id(), args.dialling.clone());
         let scheduler = Scheduler::new(args.in_flight);
         let verify_at = Instant::now() + args.verify_interval;
+        let mut tasks = Tasks::new(myself.clone(), PeersMsg::TaskFailed);
+        let (book, changes) = mpsc::channel(BOOK_CHANGES_MAX);
+        tasks.spawn(args.book.clone().keep(changes));
         Self {
             args,
             roster,
@@ -309,12 +316,13 @@ impl PeersState {
             current: HashMap::new(),
             actors: HashMap::new(),
             traffic: HashMap::new(),
+            book,
             histories: HashMap::new(),
             scheduler,
             throttle: Throttle::default(),
             distrusted: HashMap::new(),
             from_ticket: HashSet::new(),
-            tasks: Tasks::new(myself.clone(), PeersMsg::TaskFailed),
+            tasks,
             next_session: 1,
             store_failure: None,
             ingest_failure: None,
@@ -409,16 +417,7 @@ impl PeersState {
         if let Some(link) = self.current.get(id).and_then(|session| self.links.get(session)) {
             link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"forgotten");
         }
-        let (book, forgotten) = (self.args.book.clone(), *id);
-        self.tasks.spawn(async move {
-            let work = move || {
-                if let Err(error) = book.forget(&forgotten) {
-                    tracing::warn!(%error, "a peer that was to be forgotten will be back at the next start");
-                }
-            };
-            // A panic of SQLite's is reported by the runtime; nothing here depends on it.
-            let _ = spawn_blocking(work).await;
-        });
+        self.change_book(Change::Forget(*id));
         self.roster.forget(id)
     }
 
@@ -550,16 +549,14 @@ impl PeersState {
     fn remember(&mut self, id: &EndpointId, addr: EndpointAddr) {
         let Some(known) = self.roster.get(id) else { return };
         let entry = Entry { addr, name: known.name.clone(), last_seen_ms: known.last_seen_ms };
-        let book = self.args.book.clone();
-        self.tasks.spawn(async move {
-            let work = move || {
-                if let Err(error) = book.remember(&entry) {
-                    tracing::warn!(%error, "a peer is not remembered for the next start");
-                }
-            };
-            // A panic of SQLite's is reported by the runtime; nothing here depends on it.
-            let _ = spawn_blocking(work).await;
-        });
+        self.change_book(Change::Remember(entry));
+    }
+
+    /// Changes are made in order by one task; with too many waiting, one is left out.
+    fn change_book(&self, change: Change) {
+        if self.book.try_send(change).is_err() {
+            tracing::warn!("the next start will not know of a change of the address book");
+        }
     }
 
     fn on_not_shared(&mut self, id: EndpointId) {
@@ -583,22 +580,25 @@ impl PeersState {
         self.carry_out(decisions);
     }
 
-    /// Takes note of contents that came with wrong bytes: they are not asked of that peer again, and a peer that sends
-    /// several is no peer of ours. One alone may be a disk that rots.
+    /// Takes note of contents that came with wrong bytes: the connection is closed and they are not asked of that peer
+    /// again. One alone may be a disk that rots, so the peer may come back; after several it is left alone for a while.
     fn distrust(&mut self, session: SessionId, results: &Results) {
         let wrong = results.iter().filter_map(|(hash, result)| match result {
-            Err(Failure::Source(reason)) if reason.starts_with(WRONG_BYTES) => Some(*hash),
+            Err(Failure::Source(reason)) if reason.starts_with(WRONG_BYTES) => Some((*hash, reason)),
             Ok(_) | Err(Failure::Source(_) | Failure::Store(_) | Failure::Asset(_)) => None,
         });
-        let wrong: Vec<ContentHash> = wrong.collect();
-        let Some(link) = self.links.get_mut(&session).filter(|_| !wrong.is_empty()) else { return };
-        let known = self.distrusted.entry(link.endpoint_id).or_default();
-        known.extend(wrong);
-        tracing::warn!(peer = %link.endpoint_id.fmt_short(), contents = known.len(), "the peer sent wrong bytes");
+        let wrong: Vec<(ContentHash, &String)> = wrong.collect();
+        let Some((hash, reason)) = wrong.first() else { return };
+        let Some(link) = self.links.get(&session) else { return };
+        let peer = link.endpoint_id;
+        let known = self.distrusted.entry(peer).or_default();
+        known.extend(wrong.iter().map(|(hash, _)| *hash));
+        tracing::warn!(peer = %peer.fmt_short(), %hash, reason, contents = known.len(), "closing the connection");
         if known.len() >= WRONG_CONTENTS_MAX {
             link.board().misbehaved = Some("it sent wrong bytes several times".into());
-            link.connection.close(VarInt::from_u32(code::VIOLATION), b"wrong bytes");
         }
+        let reason: String = reason.chars().take(200).collect();
+        link.connection.close(VarInt::from_u32(code::VIOLATION), reason.as_bytes());
     }
 
     fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {

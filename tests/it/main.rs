@@ -14,6 +14,8 @@ mod external;
 mod hostile;
 mod kill;
 mod mirror;
+mod peer_actor;
+mod peer_crash;
 mod peers_actor;
 mod service_http;
 mod signals;

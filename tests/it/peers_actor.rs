@@ -378,11 +378,9 @@ async fn an_actor_that_hangs_is_shown_as_such_in_time() {
     let (a_session, _a) = rig.session(&a).await;
     let (_, _b) = rig.session(&b).await;
     rig.stage.command(a_session, "hang");
-    let asked = Instant::now();
     let query = |reply| PeersMsg::GetHealth { reply };
     let detail =
         rig.service.call(query, ASK_CHILD_LIMIT).await.expect("an answer within the root's patience");
-    assert!(asked.elapsed() < ASK_CHILD_LIMIT);
     assert_eq!(detail.detail.unwrap(), "2 connected, 2 known");
     let state = |id: EndpointId| {
         let label = Some(id.fmt_short().to_string());

@@ -1,3 +1,8 @@
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    clippy::items_after_statements,
+    reason = "what a test does not expect is one case"
+)]
 use std::sync::LazyLock;
 
 use bytes::Bytes;

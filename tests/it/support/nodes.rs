@@ -1,9 +1,11 @@
 //! Whole nodes in this process, on loopback, with directories of their own: real QUIC, real SQLite, real HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use can_sync::config::{Config, RelaySetting, Sources};
 use can_sync::node::{Node, Shutdown, StartOutput};
+use can_sync::peer::supervisor::{SpawnPeer, spawn_peer};
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -19,6 +21,7 @@ pub(crate) struct TestNode {
     _dir: TempDir,
     pub(crate) config: Config,
     node: Option<Node>,
+    spawn_peer: SpawnPeer,
     pub(crate) http: reqwest::Client,
 }
 
@@ -39,13 +42,22 @@ pub(crate) fn config(name: &str, dir: &TempDir) -> Config {
 impl TestNode {
     /// Starts a node; `adjust` changes its configuration first.
     pub(crate) async fn start(name: &str, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(name, spawn_peer(), adjust).await
+    }
+
+    /// As [`Self::start`], with PeerActors of the test's own.
+    pub(crate) async fn start_with(
+        name: &str,
+        spawn_peer: SpawnPeer,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut config = config(name, &dir);
         adjust(&mut config);
         // Whatever made a client first has installed the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut node = Self { _dir: dir, config, node: None, http };
+        let mut node = Self { _dir: dir, config, node: None, spawn_peer, http };
         node.boot().await;
         node
     }
@@ -53,7 +65,8 @@ impl TestNode {
     /// Starts it again on the same directory and ports.
     pub(crate) async fn boot(&mut self) {
         let output = StartOutput { progress: Box::new(|_| {}), signals: None };
-        let node = Box::pin(Node::start(self.config.clone(), output)).await.expect("the node starts");
+        let (config, spawn_peer) = (self.config.clone(), Arc::clone(&self.spawn_peer));
+        let node = Box::pin(Node::start_with(config, output, spawn_peer)).await.expect("the node starts");
         self.config.listen_addr = node.api_addr();
         self.node = Some(node);
     }
