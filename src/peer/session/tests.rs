@@ -140,9 +140,9 @@ fn frames_of_the_largest_records_keep_to_their_limit() {
         record.meta.description = Some("x".repeat(16 * 1024));
         record
     };
-    let records: Vec<_> = (0..500).map(large).collect();
+    let records: Vec<_> = (0..100).map(large).collect();
     let effects = t.step(changed(&records));
-    assert_eq!(effects.iter().map(records_in).sum::<usize>(), 500);
+    assert_eq!(effects.iter().map(records_in).sum::<usize>(), 100);
     for effect in effects {
         let Effect::Send(kind) = effect else { panic!("{effect:?}") };
         let bytes = wire::encode(&Frame { kind: Some(kind) });
