@@ -584,18 +584,21 @@ impl PeersState {
     /// again. One alone may be a disk that rots, so the peer may come back; after several it is left alone for a while.
     fn distrust(&mut self, session: SessionId, results: &Results) {
         let wrong = results.iter().filter_map(|(hash, result)| match result {
-            Err(Failure::Source(reason)) if reason.starts_with(WRONG_BYTES) => Some(*hash),
+            Err(Failure::Source(reason)) if reason.starts_with(WRONG_BYTES) => Some((*hash, reason)),
             Ok(_) | Err(Failure::Source(_) | Failure::Store(_) | Failure::Asset(_)) => None,
         });
-        let wrong: Vec<ContentHash> = wrong.collect();
-        let Some(link) = self.links.get_mut(&session).filter(|_| !wrong.is_empty()) else { return };
-        let known = self.distrusted.entry(link.endpoint_id).or_default();
-        known.extend(wrong);
-        tracing::warn!(peer = %link.endpoint_id.fmt_short(), contents = known.len(), "the peer sent wrong bytes");
+        let wrong: Vec<(ContentHash, &String)> = wrong.collect();
+        let Some((hash, reason)) = wrong.first() else { return };
+        let Some(link) = self.links.get(&session) else { return };
+        let peer = link.endpoint_id;
+        let known = self.distrusted.entry(peer).or_default();
+        known.extend(wrong.iter().map(|(hash, _)| *hash));
+        tracing::warn!(peer = %peer.fmt_short(), %hash, reason, contents = known.len(), "closing the connection");
         if known.len() >= WRONG_CONTENTS_MAX {
             link.board().misbehaved = Some("it sent wrong bytes several times".into());
         }
-        link.connection.close(VarInt::from_u32(code::VIOLATION), WRONG_BYTES.as_bytes());
+        let reason: String = reason.chars().take(200).collect();
+        link.connection.close(VarInt::from_u32(code::VIOLATION), reason.as_bytes());
     }
 
     fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {

@@ -196,7 +196,10 @@ impl Intake {
                 return self
                     .refuse(
                         hash,
-                        Failure::Source(format!("{WRONG_BYTES}: {} for an asset of {size}", header.length)),
+                        Failure::Source(format!(
+                            "{WRONG_BYTES}: {} bytes for an asset of {size}",
+                            header.length
+                        )),
                     )
                     .await;
             }

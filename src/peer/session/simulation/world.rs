@@ -1,5 +1,10 @@
 //! The network of the simulation: who is connected, what is on its way, and what the shells around the sessions would
 //! do. One event at a time, in the order of virtual time.
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    clippy::items_after_statements,
+    reason = "what a test does not expect is one case"
+)]
 
 mod shell;
 
