@@ -5,8 +5,6 @@
 //!
 //! `CAN_SYNC_SIM_SEEDS=10000 cargo test --lib simulation` runs more of them, `CAN_SYNC_SIM_SEED=7` that one alone.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "what is of no interest here is passed over")]
-
 mod agent;
 mod world;
 
