@@ -14,28 +14,28 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, ConnectionError, Side, VarInt};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::establish::{self, EstablishError, Established, Introduction};
 use super::messages::{PeerMsg, PeersMsg};
 use super::session::{Effect, Input, Session, SessionSettings, Standing};
-use super::{effects, streams};
+use super::{effects, streams, wire};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::library::Library;
 use crate::node::endpoint;
 use crate::node::events::EventLog;
 use crate::node::status::ActorDetail;
-use crate::proto::{Cancel, Ping, Pong, Want, frame};
+use crate::proto::{Cancel, Frame, Ping, Pong, Want, frame};
 use crate::record::AssetRecord;
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::moving::Moving;
@@ -49,6 +49,9 @@ const FRAMES_WAITING: usize = 64;
 /// Frames that may wait to be written. What a session has outstanding is bounded, so only a peer that does not read
 /// fills it.
 const FRAMES_OUT: usize = 16_384;
+/// Bytes of frames that may wait to be written; offers are most of what an honest session has outstanding, and have
+/// a limit of their own below this.
+const BYTES_OUT: usize = 16 * 1024 * 1024;
 /// Requests that are served at once; further ones wait.
 const SERVED_AT_ONCE: usize = 16;
 /// Contents that a peer may have asked for and not got yet: those of all offers that may be open, and as many again for
@@ -159,7 +162,9 @@ struct Running {
     session: Session,
     epoch: u64,
     library: bytes::Bytes,
-    out: mpsc::Sender<frame::Kind>,
+    out: mpsc::Sender<bytes::Bytes>,
+    /// Bytes that wait in `out`.
+    bytes_out: Arc<AtomicUsize>,
     expected: Arc<Expected>,
     serving: HashMap<u64, Served>,
     serve_permits: Arc<Semaphore>,
@@ -179,7 +184,7 @@ pub struct PeerState {
     running: Option<Running>,
     epochs: u64,
     /// The session, for the tasks that accept streams: nothing but a control stream is served without one.
-    proved: Arc<Mutex<Option<Proved>>>,
+    proved: watch::Sender<Option<Proved>>,
     early: Vec<Arc<[FeedEntry]>>,
     early_lost: bool,
     establish_by: Instant,
@@ -198,14 +203,14 @@ impl Actor for PeerActor {
         myself: ActorRef<Self::Msg>,
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let proved = Arc::new(Mutex::new(None));
+        let proved = watch::Sender::new(None);
         let opening = Arc::new(AtomicBool::new(args.opens));
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         tasks.spawn(streams::watch_closed(myself.clone(), args.connection.clone()));
         tasks.spawn(streams::accept_bi(
             myself.clone(),
             args.clone(),
-            Arc::clone(&proved),
+            proved.subscribe(),
             Arc::clone(&opening),
         ));
         if args.opens {
@@ -372,14 +377,14 @@ impl PeerState {
         self.tell(PeersMsg::SessionReset { session: self.args.session });
         self.epochs += 1;
         let epoch = self.epochs;
-        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Proved { epoch, library: library.clone() });
+        self.proved.send_replace(Some(Proved { epoch, library: library.clone() }));
         endpoint::open_up(&self.args.connection, self.args.limits.streams);
 
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         let (out, frames) = mpsc::channel(FRAMES_OUT);
         let expected = Arc::new(Expected::default());
-        tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames));
+        let bytes_out = Arc::default();
+        tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames, Arc::clone(&bytes_out)));
         let permits = Arc::new(Semaphore::new(FRAMES_WAITING));
         tasks.spawn(streams::read_control(myself.clone(), epoch, receive, permits));
         let (results, arrived) = mpsc::channel(FRAMES_WAITING);
@@ -410,6 +415,7 @@ impl PeerState {
             epoch,
             library,
             out,
+            bytes_out,
             expected,
             serving,
             serve_permits,
@@ -493,7 +499,7 @@ impl PeerState {
         // The peer's actor may have crashed: it has a moment to open a new control stream.
         tracing::debug!(peer = %self.args.connection.remote_id().fmt_short(), reason, "the control stream ended");
         self.running = None;
-        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.proved.send_replace(None);
         self.establish_by = Instant::now() + self.args.limits.establish;
         self.tell(PeersMsg::SessionReset { session: self.args.session });
         self.publish();
@@ -625,12 +631,16 @@ impl PeerState {
 
     fn send(&mut self, kind: frame::Kind) {
         let Some(running) = &self.running else { return };
-        match running.out.try_send(kind) {
+        let frame = wire::encode(&Frame { kind: Some(kind) });
+        let bytes = frame.len();
+        let waiting = running.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+        let refused = match running.out.try_send(frame) {
             // A closed queue: the writer's end of the stream is reported by the writer.
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.close(code::VIOLATION, "the peer does not read its control stream");
-            }
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => waiting + bytes > BYTES_OUT,
+            Err(mpsc::error::TrySendError::Full(_)) => true,
+        };
+        if refused {
+            self.close(code::VIOLATION, "the peer does not read its control stream");
         }
     }
 

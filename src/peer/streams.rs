@@ -1,12 +1,12 @@
 //! The tasks on a connection that turn its streams into messages for the PeerActor.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use iroh::endpoint::{Connection, RecvStream, SendStream, Side, VarInt};
 use ractor::ActorRef;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::actor::{PeerArgs, Proved, code};
@@ -16,7 +16,7 @@ use super::reconciliation;
 use super::session::Input;
 use super::wire;
 use crate::actor::tasks::Tasks;
-use crate::proto::frame;
+use crate::proto::{ReconOpen, frame};
 use crate::transfer::receive::{self, Receiver, Results};
 
 /// Longest wait for the peer to take a control frame.
@@ -34,7 +34,7 @@ pub(super) async fn watch_closed(actor: ActorRef<PeerMsg>, connection: Connectio
 pub(super) async fn accept_bi(
     actor: ActorRef<PeerMsg>,
     args: PeerArgs,
-    proved: Arc<Mutex<Option<Proved>>>,
+    proved: watch::Receiver<Option<Proved>>,
     opening: Arc<AtomicBool>,
 ) {
     let mut tasks = Tasks::new(actor.clone(), PeerMsg::TaskFailed);
@@ -43,7 +43,7 @@ pub(super) async fn accept_bi(
         let stream = BiStream {
             actor: actor.clone(),
             args: args.clone(),
-            proved: Arc::clone(&proved),
+            proved: proved.clone(),
             opening: Arc::clone(&opening),
             reconciliations: Arc::clone(&reconciliations),
         };
@@ -54,7 +54,7 @@ pub(super) async fn accept_bi(
 struct BiStream {
     actor: ActorRef<PeerMsg>,
     args: PeerArgs,
-    proved: Arc<Mutex<Option<Proved>>>,
+    proved: watch::Receiver<Option<Proved>>,
     opening: Arc<AtomicBool>,
     reconciliations: Arc<Semaphore>,
 }
@@ -62,8 +62,8 @@ struct BiStream {
 impl BiStream {
     #[expect(clippy::wildcard_enum_match_arm, reason = "no other kind may begin a stream")]
     async fn run(self, send: SendStream, mut receive: RecvStream) {
-        let proved = self.proved.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let most = if proved.is_some() { wire::FRAME_BYTES_MAX } else { wire::FIRST_FRAME_BYTES_MAX };
+        let most =
+            if self.proved.borrow().is_some() { wire::FRAME_BYTES_MAX } else { wire::FIRST_FRAME_BYTES_MAX };
         let first = timeout(self.args.limits.establish, wire::read_frame_of(&mut receive, most)).await;
         let first = match first {
             Ok(Ok(kind)) => kind,
@@ -90,23 +90,33 @@ impl BiStream {
                 .await;
                 self.answered(established);
             }
-            frame::Kind::ReconOpen(open) => {
-                // A session that has just begun anew: the peer opened this for the last one, and will again.
-                let Some(Proved { epoch, library }) = proved else { return };
-                if open.library != library {
-                    return self.violation("a reconciliation of a library that is not shared".into());
-                }
-                let Ok(_permit) = self.reconciliations.try_acquire() else {
-                    return self.violation("more reconciliations than may be open at once".into());
-                };
-                let snapshot = self.args.library.snapshot();
-                let result = reconciliation::respond(send, receive, open, snapshot).await;
-                let input =
-                    Input::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };
-                let _ = self.actor.send_message(PeerMsg::Outcome { epoch, input });
-            }
+            frame::Kind::ReconOpen(open) => self.reconcile(send, receive, open).await,
             _ => self.violation("a stream that begins with a frame out of place".into()),
         }
+    }
+
+    async fn reconcile(&self, send: SendStream, receive: RecvStream, open: ReconOpen) {
+        // Streams overtake each other: the frame that ends the proof may still be on its way to the actor.
+        let mut proved = self.proved.clone();
+        let session = timeout(self.args.limits.establish, proved.wait_for(Option::is_some)).await;
+        let Some(Proved { epoch, library }) = session.ok().and_then(|proved| proved.ok()?.clone()) else {
+            return;
+        };
+        if open.library != library {
+            return self.violation("a reconciliation of a library that is not shared".into());
+        }
+        let Ok(_permit) = self.reconciliations.try_acquire() else {
+            return self.violation("more reconciliations than may be open at once".into());
+        };
+        let snapshot = self.args.library.snapshot();
+        let result = reconciliation::respond(send, receive, open, snapshot).await;
+        if let Err(error) = &result
+            && error.is_violation()
+        {
+            return self.violation(format!("in a reconciliation: {error}"));
+        }
+        let input = Input::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };
+        let _ = self.actor.send_message(PeerMsg::Outcome { epoch, input });
     }
 
     fn answered(&self, established: Result<establish::Established, EstablishError>) {
@@ -136,19 +146,21 @@ impl BiStream {
     }
 }
 
-/// Writes control frames, several at once where they wait.
+/// Writes encoded control frames, several at once where they wait; takes their bytes off `waiting` once they are gone.
 pub(super) async fn write_control(
     actor: ActorRef<PeerMsg>,
     epoch: u64,
     mut stream: SendStream,
-    mut frames: mpsc::Receiver<frame::Kind>,
+    mut frames: mpsc::Receiver<bytes::Bytes>,
+    waiting: Arc<AtomicUsize>,
 ) {
     const AT_ONCE: usize = 16;
     let mut batch = Vec::with_capacity(AT_ONCE);
     while frames.recv_many(&mut batch, AT_ONCE).await > 0 {
-        let mut chunks: Vec<bytes::Bytes> =
-            batch.drain(..).map(|kind| wire::encode(&crate::proto::Frame { kind: Some(kind) })).collect();
-        let written = timeout(WRITE_WITHIN, stream.write_all_chunks(&mut chunks)).await;
+        let bytes: usize = batch.iter().map(bytes::Bytes::len).sum();
+        let written = timeout(WRITE_WITHIN, stream.write_all_chunks(&mut batch)).await;
+        batch.clear();
+        waiting.fetch_sub(bytes, Ordering::Relaxed);
         let reason = match written {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => error.to_string(),

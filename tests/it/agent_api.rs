@@ -44,7 +44,7 @@ async fn status_says_everything_about_the_node() {
     assert!(store["url"].as_str().unwrap().ends_with("/api/v1/can/0"));
     assert_eq!(
         status["sync"],
-        json!({"state": "syncing", "reason": null, "missing": 0, "missing_bytes": 0, "rate": 0.0, "eta_secs": null})
+        json!({"state": "syncing", "reason": null, "missing": 0, "missing_bytes": 0, "rate": 0.0, "held_deletions": 0, "eta_secs": null})
     );
     assert_eq!(status["peers"], json!({"connected": 1, "known": 2}));
     assert_eq!(

@@ -3,6 +3,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test measured belongs into its output")]
 #![allow(
     clippy::large_futures,
+    clippy::manual_assert,
+    clippy::needless_pass_by_value,
     clippy::similar_names,
     clippy::unchecked_time_subtraction,
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! PeerActors that crash in the middle of a transfer, in whole nodes: the connection goes on, and so does everything else.
+//! A PeerActor that crashes in the middle of a transfer, in whole nodes: the connection goes on, and so does everything else.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::nodes::{TestNode, eventually};
 use crate::support::store::noise;
 
-/// Real PeerActors, each of which may be told to panic instead of handling its next message.
+/// Every PeerActor is a real one, and each of which may be told to panic instead of handling its next message.
 #[derive(Clone, Default)]
 struct Crashes(Arc<State>);
 

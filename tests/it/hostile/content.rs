@@ -43,13 +43,26 @@ async fn wrong_bytes_are_not_stored() {
         let hash = ContentHash(rand::random());
         let request = bait(&mut session, hash, 3_000_000).await;
         serve(&session, &header(request, hash, 3_000_000), &vec![7; 3_000_000]).await;
+        let reason = session.refused(hash).await;
+        assert!(reason.contains("wrong bytes"), "{reason}");
+        // Offered again, it is not asked for again; a third one is enough.
+        session.offer(vec![record(hash, 3_000_000)]).await;
+        let reason = session.refused(hash).await;
+        assert!(reason.contains("before"), "{reason}");
+        let third = ContentHash(rand::random());
+        let request = bait(&mut session, third, 1_000).await;
+        serve(&session, &header(request, third, 1_000), &[7; 1_000]).await;
         session.closed_for("wrong bytes").await;
     };
     arena.survives("large wrong bytes", attack).await;
+    // Nor is it heard for a while.
+    let connection = attacker.connect().await;
+    let refused = attacker.establish(&connection).await.is_err();
+    assert!(refused, "it comes back at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lies_about_sizes_end_the_session() {
+async fn lies_about_sizes_are_not_believed() {
     let mut arena = Arena::new().await;
     let content = vec![5; 200_000];
     let hash = hash_of(&content);
@@ -67,7 +80,8 @@ async fn lies_about_sizes_end_the_session() {
         let attack = async {
             let request = bait(&mut session, hash, size).await;
             serve(&session, &ContentHeader { request, ..lie.clone() }, &content).await;
-            session.closed_for("bytes for an asset of").await;
+            let reason = session.refused(hash).await;
+            assert!(reason.contains("bytes came for an asset of"), "{what}: {reason}");
         };
         arena.survives(what, attack).await;
     }

@@ -83,8 +83,9 @@ async fn questions_without_end_are_answered_within_bounds() {
     for reads in [true, false] {
         let mut flood = Flood::start(&arena, reads).await;
         let attack = async {
+            // Many questions that come together have one answer, however fast they come.
             flood.repeat(200_000, flood.ping()).await;
-            flood.closed_for("more questions").await;
+            assert!(flood.connection.close_reason().is_none(), "{:?}", flood.connection.close_reason());
         };
         arena.survives("Pings", attack).await;
     }
@@ -136,7 +137,7 @@ async fn requests_without_end_are_bounded() {
     let mut flood = Flood::start(&arena, true).await;
     let attack = async {
         flood.repeat(20_000, want(7, 1_000)).await;
-        flood.closed_for("asked for twice").await;
+        flood.closed_for("asked for").await;
     };
     arena.survives("the same request", attack).await;
     let mut flood = Flood::start(&arena, true).await;

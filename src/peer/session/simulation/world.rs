@@ -3,6 +3,7 @@
 #![allow(
     clippy::wildcard_enum_match_arm,
     clippy::items_after_statements,
+    clippy::ref_option_ref,
     reason = "what a test does not expect is one case"
 )]
 
