@@ -13,6 +13,7 @@ use can_sync::library::Library;
 use can_sync::node::endpoint::open_up;
 use can_sync::node::events::{EventLog, NodeEvent};
 use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits, code};
+use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::peer::effects::DeleteGuard;
 use can_sync::peer::establish::{self, Established, Introduction};
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
@@ -20,7 +21,7 @@ use can_sync::peer::report::PeerState;
 use can_sync::peer::wire;
 use can_sync::proto::{
     Auth, Cancel, ContentHeader, ContentRequest, Frame, Have, Hello, Offer, Ping, Pong, ReconMsg, ReconOpen,
-    Want, WireRecord, frame,
+    Want, Welcome, WireRecord, frame,
 };
 use can_sync::reconcile::engine::{Initiator, Limits};
 use can_sync::record::{AssetRecord, ContentHash};
@@ -34,7 +35,7 @@ use ractor::{Actor, ActorRef};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::support::embedded;
 use crate::support::peers::{KEYS, PATIENCE, Remote, assert_closed, peer_limits};
@@ -288,21 +289,35 @@ async fn reconciliations_are_answered_four_at_once_at_most() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reconciliation_that_overtakes_the_end_of_the_introduction_is_no_offence() {
+async fn a_reconciliation_that_overtakes_the_end_of_the_introduction_is_answered_after_it() {
     let mut t = Test::start(Setup::default()).await;
-    // The first frames by hand, up to the one that completes them.
+    t.ingest(&noise(10, 1)).await;
+    // The first frames by hand, all but the one that completes them.
+    let (dialer, acceptor) = (t.remote.id(), t.connection.remote_id());
+    let mut ekm = [0; 32];
+    t.connection
+        .export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(dialer, acceptor))
+        .unwrap();
+    let proof = Binding::new(ekm, dialer, acceptor).prove(&KEYS, Role::Opener);
+    let library = proof.blinded.clone();
     let (mut send, mut receive) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut send, hello(2)).await.unwrap();
-    let (mut recon, answer) = t.connection.open_bi().await.unwrap();
-    let (_, first) = Initiator::new(t.library.snapshot(), Limits::default());
-    let open = ReconOpen { library: Bytes::from_static(b"blinded"), message: first.into() };
+    wire::write_frame(&mut send, frame::Kind::Auth(Auth { libraries: vec![proof] })).await.unwrap();
+    for _ in ["hello", "auth", "welcome"] {
+        t.first_frame(&mut receive).await;
+    }
+    let (mut recon, mut answer) = t.connection.open_bi().await.unwrap();
+    let (mut initiator, first) = Initiator::new(t.library.snapshot(), Limits::default());
+    let open = ReconOpen { library: library.clone(), message: first.into() };
     wire::write_frame(&mut recon, frame::Kind::ReconOpen(open)).await.unwrap();
-    sleep(Duration::from_millis(200)).await;
-    assert!(t.connection.close_reason().is_none(), "{:?}", t.connection.close_reason());
-    drop((recon, answer));
-    send.reset(0_u32.into()).unwrap();
-    let _ = receive.stop(0_u32.into());
-    t.open().await;
+    let early = timeout(Duration::from_millis(200), wire::read_frame(&mut answer)).await;
+    assert!(early.is_err(), "nothing is said before the introduction is complete: {early:?}");
+
+    let libraries = vec![establish::summary_to_wire(&library, &t.library.summary())];
+    let welcome = frame::Kind::Welcome(Welcome { libraries, ..Welcome::default() });
+    wire::write_frame(&mut send, welcome).await.unwrap();
+    let frame::Kind::ReconMsg(message) = t.first_frame(&mut answer).await else { panic!("no answer") };
+    assert_eq!(initiator.handle(&message.message).unwrap().need.len(), 1);
     t.up(1).await;
 }
 
