@@ -177,6 +177,13 @@ impl Attacker {
         .map_err(|error| error.to_string())
     }
 
+    /// Comes back after it was shut out, and is not heard.
+    pub(crate) async fn is_left_alone(&self) {
+        let connection = self.connect().await;
+        assert!(self.establish(&connection).await.is_err(), "it is back at once");
+        assert_eq!(closed(&connection).await.0, 503);
+    }
+
     /// A valid session.
     pub(crate) async fn session(&self) -> Session {
         let connection = self.connect().await;
@@ -244,6 +251,23 @@ impl Session {
             _ => None,
         })
         .await
+    }
+
+    /// As [`Session::refused`], or the end of the session for the same reason.
+    pub(crate) async fn refused_or_closed(&mut self, hash: ContentHash) -> String {
+        loop {
+            match self.read().await {
+                Ok(frame::Kind::Error(error)) if error.hash.as_deref() == Some(&hash.0[..]) => {
+                    return error.message;
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    let (code, reason) = self.closed().await;
+                    assert_eq!(code, 400, "{reason}");
+                    return reason;
+                }
+            }
+        }
     }
 
     pub(crate) async fn content_stream(&self) -> SendStream {
