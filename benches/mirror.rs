@@ -6,6 +6,7 @@
 //! content is read back from both and hashed again, and the metadata compared. `--external` puts two `can-service`
 //! processes behind the agents, and `--bins DIR` takes both programs from there instead of the ones built along: to
 //! measure another build. The raw limits are measured in the same run.
+#![expect(clippy::print_stdout, reason = "tables are what a bench is for")]
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader};
@@ -144,7 +145,7 @@ impl Bins {
 }
 
 struct Agent {
-    agent: Child,
+    process: Child,
     service: Option<Child>,
     api: String,
     store: String,
@@ -154,7 +155,7 @@ struct Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        for child in std::iter::once(&mut self.agent).chain(&mut self.service) {
+        for child in std::iter::once(&mut self.process).chain(&mut self.service) {
             // Ended already, which is just as well.
             let _ = child.kill();
             let _ = child.wait();
@@ -181,7 +182,7 @@ impl Agent {
         let told: Value = serde_json::from_str(&line)?;
         let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
-            agent,
+            process: agent,
             service,
             api: text("api_url"),
             store: text("store_url"),
@@ -200,7 +201,7 @@ impl Agent {
     }
 
     async fn wait_in_sync(&self, http: &Client) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(600);
+        let deadline = Instant::now() + Duration::from_mins(10);
         loop {
             let status = self.get(http, "/status").await?;
             if status["data"]["sync"]["state"] == "in_sync" {

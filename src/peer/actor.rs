@@ -54,8 +54,9 @@ const FRAMES_OUT: usize = 16_384;
 const BYTES_OUT: usize = 16 * 1024 * 1024;
 /// Requests that are served at once; further ones wait.
 const SERVED_AT_ONCE: usize = 16;
-/// Requests that may wait to be served.
-const SERVED_MAX: usize = 1024;
+/// Contents that a peer may have asked for and not got yet: those of all offers that may be open, and as many again for
+/// what was given up and is asked for anew. Over a slow path each may come in a request of its own.
+const SERVED_MAX: usize = 8192;
 /// Contents in one request.
 const CONTENTS_PER_WANT_MAX: usize = 1024;
 /// Changes of the store that are kept while the session is being established.
@@ -151,6 +152,12 @@ pub(super) struct Proved {
     pub(super) library: bytes::Bytes,
 }
 
+/// A request of the peer's that is being served or waits for it.
+struct Served {
+    task: AbortHandle,
+    contents: usize,
+}
+
 struct Running {
     session: Session,
     epoch: u64,
@@ -159,7 +166,7 @@ struct Running {
     /// Bytes that wait in `out`.
     bytes_out: Arc<AtomicUsize>,
     expected: Arc<Expected>,
-    serving: HashMap<u64, AbortHandle>,
+    serving: HashMap<u64, Served>,
     serve_permits: Arc<Semaphore>,
     /// The peer's question that is being answered.
     answering: Option<u64>,
@@ -565,8 +572,8 @@ impl PeerState {
             }
             Effect::Serve(want) => self.serve(want),
             Effect::CancelServe(request) => {
-                if let Some(task) = running.serving.remove(&request) {
-                    task.abort();
+                if let Some(served) = running.serving.remove(&request) {
+                    served.task.abort();
                 }
             }
             Effect::SendSummary { nonce, answer: true } if running.answering.is_some() => {
@@ -591,9 +598,12 @@ impl PeerState {
 
     fn serve(&mut self, want: Want) {
         let Some(running) = &mut self.running else { return };
-        running.serving.retain(|_, task| !task.is_finished());
-        let too_much = want.contents.len() > CONTENTS_PER_WANT_MAX
-            || running.serving.len() >= SERVED_MAX
+        running.serving.retain(|_, served| !served.task.is_finished());
+        // An empty request counts, too.
+        let contents = want.contents.len().max(1);
+        let waiting: usize = running.serving.values().map(|served| served.contents).sum();
+        let too_much = contents > CONTENTS_PER_WANT_MAX
+            || waiting + contents > SERVED_MAX
             // A number in use would hide the task that it stands for.
             || running.serving.contains_key(&want.request);
         if too_much {
@@ -616,7 +626,7 @@ impl PeerState {
                 tracing::debug!(peer = %peer.fmt_short(), %error, "a request was not served");
             }
         });
-        running.serving.insert(request, task);
+        running.serving.insert(request, Served { task, contents });
     }
 
     fn send(&mut self, kind: frame::Kind) {

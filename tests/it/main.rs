@@ -1,6 +1,16 @@
 //! Everything that is tested from outside a module, in one binary.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test measured belongs into its output")]
+#![allow(
+    clippy::large_futures,
+    clippy::manual_assert,
+    clippy::needless_pass_by_value,
+    clippy::similar_names,
+    clippy::unchecked_time_subtraction,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "whole nodes make large futures; a helper may unwrap as a test may; what a test does not expect is one case"
+)]
 
 mod actors_md;
 mod agent_api;

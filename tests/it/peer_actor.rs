@@ -1,6 +1,8 @@
 //! PeerActor between a recording PeersActor, a real store, and a real connection whose other end the test drives frame by
 //! frame.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test picks out what it looks for")]
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -191,7 +193,7 @@ async fn what_changes_before_the_session_is_offered_in_it() {
     t.tell(changed(2));
     let mut session = t.open().await;
     t.up(1).await;
-    let mut offered = vec![offer(&mut session).await.records, offer(&mut session).await.records].concat();
+    let mut offered = [offer(&mut session).await.records, offer(&mut session).await.records].concat();
     offered.sort_by_key(|record| record.size);
     let expected = [1, 2].map(|n| WireRecord::from(&record_of(&noise(n, n as u64))));
     assert_eq!(offered, expected);
@@ -291,13 +293,13 @@ async fn a_reconciliation_that_overtakes_the_end_of_the_introduction_is_no_offen
     // The first frames by hand, up to the one that completes them.
     let (mut send, mut receive) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut send, hello(2)).await.unwrap();
-    let (mut recon, _answer) = t.connection.open_bi().await.unwrap();
+    let (mut recon, answer) = t.connection.open_bi().await.unwrap();
     let (_, first) = Initiator::new(t.library.snapshot(), Limits::default());
     let open = ReconOpen { library: Bytes::from_static(b"blinded"), message: first.into() };
     wire::write_frame(&mut recon, frame::Kind::ReconOpen(open)).await.unwrap();
     sleep(Duration::from_millis(200)).await;
     assert!(t.connection.close_reason().is_none(), "{:?}", t.connection.close_reason());
-    drop((recon, _answer));
+    drop((recon, answer));
     send.reset(0_u32.into()).unwrap();
     let _ = receive.stop(0_u32.into());
     t.open().await;
@@ -475,6 +477,25 @@ async fn what_is_asked_for_is_served_as_long_as_it_is_wanted() {
     assert!(t.connection.close_reason().is_none());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_requests_may_wait_as_offers_may_be_open() {
+    let mut t = Test::start(Setup::default()).await;
+    let hash = t.ingest(&noise(200, 1)).await;
+    let mut session = t.open().await;
+    t.up(1).await;
+    // A slow path: none of the streams is taken yet.
+    for request in 0..4096 {
+        wire::write_frame(&mut session.send, want_of(request, vec![hash])).await.unwrap();
+    }
+    t.ping(&mut session).await;
+    let mut served = 0;
+    while served < 4096 {
+        let mut stream = timeout(PATIENCE, t.connection.accept_uni()).await.unwrap().unwrap();
+        assert_eq!(wire::read_header(&mut stream).await.unwrap().unwrap().length, 200);
+        served += 1;
+    }
+}
+
 // ---- Ending ----------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
@@ -623,11 +644,11 @@ impl Test {
         send: SendStream,
         receive: RecvStream,
     ) -> Result<Established, establish::EstablishError> {
-        let frame::Kind::Hello(hello) = hello else { panic!("{hello:?} is no hello") };
+        let frame::Kind::Hello(first) = hello else { panic!("{hello:?} is no hello") };
         let introduction = introduction("the other end", "our ticket");
         let streams = (send, receive);
         let (id, library) = (self.remote.id(), &self.library);
-        establish::answer(&self.connection, id, library, &introduction, hello, streams, PATIENCE).await
+        establish::answer(&self.connection, id, library, &introduction, first, streams, PATIENCE).await
     }
 
     async fn accept_bi(&self) -> (SendStream, RecvStream) {
@@ -657,7 +678,13 @@ impl Test {
     }
 
     fn standing(&self) -> Option<PeerState> {
-        self.args.board.lock().unwrap().standing.as_ref().map(|standing| standing.state)
+        self.args
+            .board
+            .lock()
+            .expect("nobody panics with it")
+            .standing
+            .as_ref()
+            .map(|standing| standing.state)
     }
 
     async fn health(&self) -> String {
@@ -685,8 +712,8 @@ impl Test {
     /// Asks how the actor's side stands.
     async fn ping(&self, session: &mut Established) -> Pong {
         let libraries = vec![establish::summary_to_wire(&session.library, &self.library.summary())];
-        let ping = frame::Kind::Ping(Ping { nonce: 99, libraries, behind: false });
-        wire::write_frame(&mut session.send, ping).await.expect("it is taken");
+        let question = frame::Kind::Ping(Ping { nonce: 99, libraries, behind: false });
+        wire::write_frame(&mut session.send, question).await.expect("it is taken");
         pick(session, |kind| match kind {
             frame::Kind::Pong(pong) if pong.nonce == 99 => Some(pong),
             _ => None,
@@ -739,8 +766,8 @@ fn header(request: u64, record: &AssetRecord) -> ContentHeader {
 }
 
 fn want_of(request: u64, hashes: Vec<ContentHash>) -> frame::Kind {
-    let content = |hash: ContentHash| ContentRequest { hash: hash.0.to_vec().into(), offset: 0, length: 0 };
-    frame::Kind::Want(Want { request, contents: hashes.into_iter().map(content).collect() })
+    let one = |hash: ContentHash| ContentRequest { hash: hash.0.to_vec().into(), offset: 0, length: 0 };
+    frame::Kind::Want(Want { request, contents: hashes.into_iter().map(one).collect() })
 }
 
 /// A change of the actor's store: an asset of `n` bytes.

@@ -1,4 +1,4 @@
-//! PeerActors that crash in the middle of a transfer, in whole nodes: the connection goes on, and so does everything else.
+//! A PeerActor that crashes in the middle of a transfer, in whole nodes: the connection goes on, and so does everything else.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::nodes::{TestNode, eventually};
 use crate::support::store::noise;
 
-/// Real PeerActors, each of which may be told to panic instead of handling its next message.
+/// Every PeerActor is a real one, and each of which may be told to panic instead of handling its next message.
 #[derive(Clone, Default)]
 struct Crashes(Arc<State>);
 
@@ -35,7 +35,8 @@ impl Crashes {
             let crashes = crashes.clone();
             Box::pin(async move {
                 crashes.0.starts.fetch_add(1, Ordering::Relaxed);
-                crashes.0.connections.lock().unwrap().insert(args.connection.stable_id());
+                let connections = crashes.0.connections.lock();
+                connections.expect("nobody panics with it").insert(args.connection.stable_id());
                 let (actor, _) = Actor::spawn_linked(None, CrashingPeer(crashes), args, supervisor).await?;
                 Ok(actor)
             })
@@ -75,9 +76,8 @@ impl Actor for CrashingPeer {
         state: &mut PeerState,
     ) -> Result<(), ActorProcessingErr> {
         let due = &self.0.0.due;
-        if due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| due.checked_sub(1)).is_ok() {
-            panic!("planned panic of a PeerActor");
-        }
+        let crash = due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| due.checked_sub(1)).is_ok();
+        assert!(!crash, "planned panic of a PeerActor");
         PeerActor.handle(myself, message, state).await
     }
 

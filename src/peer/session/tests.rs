@@ -1,8 +1,5 @@
-#![allow(
-    clippy::wildcard_enum_match_arm,
-    clippy::items_after_statements,
-    reason = "what a test does not expect is one case"
-)]
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is of no interest here is passed over")]
+
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -348,6 +345,7 @@ fn offers_that_break_the_rules_end_the_connection() {
 
 #[test]
 fn judgements() {
+    use Verdict::{Apply, Fetch, Settled};
     let ours = record(1);
     let newer = edited(&ours, 1000, "newer");
     let tombstone = AssetRecord { deleted: true, ..newer.clone() };
@@ -359,7 +357,6 @@ fn judgements() {
     let deleted = Some(&tombstone);
     let revived = edited(&newer, 2000, "back");
     let revived_in_another_size = AssetRecord { size: 1, ..revived.clone() };
-    use Verdict::{Apply, Fetch, Settled};
     // What is offered, what we hold, without and with `replicate_deletes`.
     let table = [
         (&ours, None, Fetch, Fetch),

@@ -253,23 +253,6 @@ impl Session {
         .await
     }
 
-    /// As [`Session::refused`], or the end of the session for the same reason.
-    pub(crate) async fn refused_or_closed(&mut self, hash: ContentHash) -> String {
-        loop {
-            match self.read().await {
-                Ok(frame::Kind::Error(error)) if error.hash.as_deref() == Some(&hash.0[..]) => {
-                    return error.message;
-                }
-                Ok(_) => {}
-                Err(_) => {
-                    let (code, reason) = self.closed().await;
-                    assert_eq!(code, 400, "{reason}");
-                    return reason;
-                }
-            }
-        }
-    }
-
     pub(crate) async fn content_stream(&self) -> SendStream {
         timeout(DEADLINE, self.connection.open_uni()).await.expect("in time").expect("a stream")
     }

@@ -1,8 +1,10 @@
 //! A real PeersActor on a real endpoint, whose PeerActors record what they are told and fail on command; and bare
 //! endpoints to connect it with.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test picks out what it looks for")]
+
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +44,7 @@ pub(crate) static KEYS: LazyLock<LibraryKeys> =
 /// An endpoint on loopback.
 pub(crate) async fn bind(key: SecretKey) -> Endpoint {
     let addr = "127.0.0.1:0".parse().expect("an address");
-    endpoint::bind(key, addr, RelayMode::Disabled).await.expect("a free port")
+    Box::pin(endpoint::bind(key, addr, RelayMode::Disabled)).await.expect("a free port")
 }
 
 /// Where an endpoint is.
@@ -87,12 +89,12 @@ impl Remote {
     pub(crate) async fn accept(&self) -> Connection {
         let accepted =
             async { self.0.accept().await.expect("the endpoint lives").await.expect("a handshake") };
-        timeout(PATIENCE, accepted).await.expect("somebody dials")
+        timeout(PATIENCE, Box::pin(accepted)).await.expect("somebody dials")
     }
 
     /// A connection to `other`.
     pub(crate) async fn dial(&self, other: &Endpoint) -> Connection {
-        let connected = timeout(PATIENCE, self.0.connect(addr_of(other), ALPN)).await;
+        let connected = timeout(PATIENCE, Box::pin(self.0.connect(addr_of(other), ALPN))).await;
         connected.expect("an answer in time").expect("a connection")
     }
 }
@@ -193,10 +195,8 @@ impl Stage {
                 count.changed().await.expect("the stage lives");
             }
         };
-        match timeout(PATIENCE, found).await {
-            Ok(found) => found,
-            Err(_) => panic!("{what} did not happen; this did: {:#?}", lock(&self.0.heard)),
-        }
+        let found = timeout(PATIENCE, found).await;
+        found.unwrap_or_else(|_| panic!("{what} did not happen; this did: {:#?}", lock(&self.0.heard)))
     }
 
     /// Waits for the `n`th start (from 0) of a PeerActor for `peer`; its session, and whether it opens the stream.
@@ -320,7 +320,7 @@ impl PeersRig {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let stage = Stage::default();
         let cell = Arc::new(ServiceCell::new("PeersActor"));
-        let mut args = peers_args(bind(key).await, dir.path().to_owned(), cell.service_ref());
+        let mut args = peers_args(bind(key).await, dir.path(), cell.service_ref());
         args.spawn_peer = stage.spawn_peer();
         adjust(&mut args);
         let (actor, ends) = Actor::spawn(None, PeersActor, args.clone()).await.expect("it starts");
@@ -401,7 +401,7 @@ impl PeersRig {
 }
 
 /// What a PeersActor starts from, with the limits that are the default.
-pub(crate) fn peers_args(endpoint: Endpoint, dir: PathBuf, myself: ServiceRef<PeersMsg>) -> PeersArgs {
+pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<PeersMsg>) -> PeersArgs {
     let channel = ChannelReport { name: "tickets", state: ChannelState::Up, last_success_ms: None, found: 0 };
     PeersArgs {
         endpoint,

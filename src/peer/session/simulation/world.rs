@@ -3,6 +3,7 @@
 #![allow(
     clippy::wildcard_enum_match_arm,
     clippy::items_after_statements,
+    clippy::ref_option_ref,
     reason = "what a test does not expect is one case"
 )]
 
@@ -349,10 +350,10 @@ impl World {
             let versions: Vec<Option<&AssetRecord>> =
                 self.agents.iter().map(|agent| agent.records.get(&hash).map(|(_, record)| record)).collect();
             let Some(live) = versions.iter().flatten().find(|record| !record.deleted) else { continue };
-            let agrees = |version: &Option<&AssetRecord>| {
+            let agrees = |version: Option<&AssetRecord>| {
                 version.is_some_and(|v| v == *live || (v.deleted && v.supersedes(live)))
             };
-            if !versions.iter().all(agrees) {
+            if !versions.iter().copied().all(agrees) {
                 return Err(format!("versions of one asset: {versions:#?}"));
             }
         }
