@@ -184,6 +184,12 @@ async fn a_connection_that_breaks_is_told_and_dialled_again() {
     let connection = remote.accept().await;
     let (session, _) = rig.stage.started(remote.id(), 0).await;
     rig.up(session, "remote");
+    // News of an end overtake messages, and a session that never came about is not lost.
+    rig.wait_until("up", async || {
+        let up = rig.events().iter().any(|event| matches!(event, NodeEvent::PeerConnected { .. }));
+        if up { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
     connection.close(0_u32.into(), b"gone for a moment");
     let _again = remote.accept().await;
     let (next, opens) = rig.stage.started(remote.id(), 1).await;
