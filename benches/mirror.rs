@@ -168,13 +168,14 @@ impl Agent {
         let dir = tempfile::tempdir()?;
         let mut command = Command::new(&bins.agent);
         command.arg("--json").arg("serve").args(["--name", name, "--no-relay", "--listen", "127.0.0.1:0"]);
-        command
-            .args(["--can-listen", "127.0.0.1:0", "--bind", "127.0.0.1:0"])
-            .arg("--data-dir")
-            .arg(dir.path().join("data"));
+        command.args(["--bind", "127.0.0.1:0"]).arg("--data-dir").arg(dir.path().join("data"));
         command.env("CAN_SYNC_SYNC_PASSPHRASE", PASSPHRASE).current_dir(dir.path());
-        let service =
-            if external { Some(start_service(dir.path(), &bins.service, &mut command)?) } else { None };
+        let service = if external {
+            Some(start_service(dir.path(), &bins.service, &mut command)?)
+        } else {
+            command.args(["--can-listen", "127.0.0.1:0"]);
+            None
+        };
         let mut agent = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let stdout = agent.stdout.take().ok_or("no stdout")?;
         let mut line = String::new();
