@@ -445,7 +445,9 @@ impl PeersState {
             refuse(code::NOT_SHARED, "no shared library");
             return self.roster.dial_failed(&id, "it does not know our passphrase".into(), now, 1.0);
         }
-        if self.roster.holds(&id, now) {
+        // It may be back before we were told of the end of the connection that it was shut out from.
+        let shut_out = self.current.get(&id).and_then(|session| self.links.get(session));
+        if self.roster.holds(&id, now) || shut_out.is_some_and(|link| link.board().misbehaved.is_some()) {
             return refuse(code::BUSY, "left alone for a while");
         }
         if self.links.len() >= self.args.max_connections && !self.current.contains_key(&id) {

@@ -140,14 +140,25 @@ fn frames_of_the_largest_records_keep_to_their_limit() {
         record.meta.description = Some("x".repeat(16 * 1024));
         record
     };
-    let records: Vec<_> = (0..100).map(large).collect();
-    let effects = t.step(changed(&records));
-    assert_eq!(effects.iter().map(records_in).sum::<usize>(), 100);
+    let records: Vec<_> = (0..500).map(large).collect();
+    let found = Input::Differences { have: hashes(&records), need: Vec::new() };
+    assert_eq!(t.step(found), [Effect::Load(hashes(&records))]);
+    let effects = t.step(Input::Loaded { records: records.clone() });
+    assert_eq!(effects.iter().map(records_in).sum::<usize>(), 500);
     for effect in effects {
         let Effect::Send(kind) = effect else { panic!("{effect:?}") };
         let bytes = wire::encode(&Frame { kind: Some(kind) });
         assert!(bytes.len() - 4 <= wire::FRAME_BYTES_MAX, "{} bytes", bytes.len());
     }
+    // So much text is enough until most of it is confirmed.
+    t.quiet(changed([&record(900)]));
+    let kept = hashes(&records[400..]).into_iter().map(|hash| hash.0.to_vec().into());
+    let have = |hashes| Input::Frame(frame::Kind::Have(Have { hashes }));
+    t.quiet(have(hashes(&records[..200]).into_iter().map(|hash| hash.0.to_vec().into()).collect()));
+    let next =
+        t.step(have(hashes(&records[200..400]).into_iter().map(|hash| hash.0.to_vec().into()).collect()));
+    assert_eq!(next, [Effect::Load(vec![record(900).hash])]);
+    t.quiet(have(kept.collect()));
 }
 
 #[test]

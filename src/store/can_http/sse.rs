@@ -55,8 +55,8 @@ impl Parser {
         match field {
             b"event" => self.kind = String::from_utf8_lossy(value).into_owned(),
             b"id" => self.id = String::from_utf8_lossy(value).into_owned(),
-            // An event needs some; an empty field counts for nothing.
-            b"data" => self.has_data |= !value.is_empty(),
+            // An event needs some, if only an empty line of it.
+            b"data" => self.has_data = true,
             _ => {}
         }
         None

@@ -33,7 +33,7 @@ async fn a_session_does_not_begin_with_garbage() {
         let refused = attacker.connect_with(b"/some/other/protocol").await;
         assert!(refused.is_err(), "an unknown ALPN");
     };
-    arena.survives("unknown ALPN", attack).await;
+    Box::pin(arena.survives("unknown ALPN", attack)).await;
 
     // All at once: some of them are closed by a time-out only.
     let proof = LibraryProof { blinded: vec![1; 32].into(), proof: vec![2; 32].into() };
@@ -97,6 +97,7 @@ async fn a_session_does_not_go_on_with_garbage() {
         let attack = async {
             let _ = session.established.send.write_all(&bytes).await;
             session.closed_for(reason).await;
+            attacker.is_left_alone().await;
         };
         arena.survives(what, attack).await;
     }

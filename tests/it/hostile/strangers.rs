@@ -84,5 +84,5 @@ async fn before_the_proof_nothing_is_served_and_little_is_kept() {
             }
         }
     };
-    arena.survives("large frames before the proof", attack).await;
+    Box::pin(arena.survives("large frames before the proof", attack)).await;
 }

@@ -177,6 +177,13 @@ impl Attacker {
         .map_err(|error| error.to_string())
     }
 
+    /// Comes back after it was shut out, and is not heard.
+    pub(crate) async fn is_left_alone(&self) {
+        let connection = self.connect().await;
+        assert!(self.establish(&connection).await.is_err(), "it is back at once");
+        assert_eq!(closed(&connection).await.0, 503);
+    }
+
     /// A valid session.
     pub(crate) async fn session(&self) -> Session {
         let connection = self.connect().await;
