@@ -180,8 +180,8 @@ async fn a_control_stream_that_ends_may_be_replaced_for_a_moment() {
         t.up(n).await;
         session.send.finish().unwrap();
         t.peers.wait_for("the reset", |seen| resets(seen) == 2 * n).await;
-        assert_eq!(t.standing(), None);
         assert_eq!(t.health().await, "establishing a session");
+        assert_eq!(t.standing(), None);
     }
     assert_closed(&t.connection, code::TIMEOUT).await;
     t.ends_in_order().await;

@@ -118,6 +118,8 @@ enum PeersNews {
     Changed(Arc<[FeedEntry]>),
     Wanted(SessionId, Vec<AssetRecord>),
     Finished(SessionId, Vec<(ContentHash, Result<(), Failure>)>),
+    /// The session begins, perhaps anew: what an earlier one was asked for is void.
+    Reset(SessionId),
 }
 
 /// For one end of a connection.

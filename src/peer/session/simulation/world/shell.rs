@@ -58,6 +58,7 @@ impl World {
                 }
                 self.agents[agent].scheduler.announce(id, records)
             }
+            PeersNews::Reset(id) => self.agents[agent].scheduler.session_ended(id),
             PeersNews::Finished(id, results) => {
                 if results.iter().any(|(_, result)| matches!(result, Err(Failure::Store(_)))) {
                     self.put(self.now + 3 * SECOND, Event::Resume(agent));
@@ -156,6 +157,8 @@ impl World {
         let Some(side) = self.side(at) else { return };
         side.session = Some(session);
         let early = std::mem::take(&mut side.early);
+        let (agent, id) = (side.agent, side.id);
+        self.tell_peers(agent, PeersNews::Reset(id));
         self.perform(at, effects);
         for entries in early {
             self.step(at, Input::StoreChanged(entries));
