@@ -1,11 +1,12 @@
 //! The sync API key: where it is kept, and how one that is presented is compared.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use data_encoding::BASE64URL_NOPAD;
+use crate::identity::{self, IdentityError};
+
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
@@ -14,18 +15,19 @@ pub const HEADER: &str = "X-Sync-Key";
 /// The name of the key's file in a data directory.
 pub const FILE_NAME: &str = "sync_api_key";
 
-/// Random bytes of a generated key.
-const KEY_BYTES: usize = 32;
 /// Longest key that is accepted, in bytes.
 const KEY_BYTES_MAX: u64 = 1024;
 
 /// Why there is no key to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
+    /// A new key could not be written.
+    #[error(transparent)]
+    Write(#[from] IdentityError),
     /// Not readable, not writable.
     #[error("cannot {action} the sync API key {}: {source}", path.display())]
     Io {
-        /// Read, or create.
+        /// What was attempted.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -91,19 +93,9 @@ pub fn read_or_generate(path: &Path) -> Result<(SecretString, bool), KeyError> {
 }
 
 fn generate(path: &Path) -> Result<SecretString, KeyError> {
-    let key = BASE64URL_NOPAD.encode(&rand::random::<[u8; KEY_BYTES]>());
-    // A crash in between leaves the temporary name, never half a key under the real one.
-    let temporary = path.with_extension("new");
-    let write = || {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(format!("{key}\n").as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-    };
-    write().map_err(|source| KeyError::Io { action: "create", path: path.to_owned(), source })?;
-    Ok(key.into())
+    let key = identity::random_token();
+    identity::write_secret(path, &key)?;
+    Ok(key.as_str().into())
 }
 
 /// Compares keys by their digests, so that neither content nor length shows in the time it takes.
