@@ -51,6 +51,7 @@ pub mod identity;
 pub mod proto;
 pub mod record;
 
+pub mod discovery;
 pub mod peer;
 pub mod reconcile;
 pub mod transfer;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iroh::EndpointId;
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -20,6 +19,8 @@ use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
 use self::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason};
 use crate::actor::ServiceCell;
 use crate::config::Config;
+use crate::discovery::channel::{Channel, ChannelState, Channels};
+use crate::discovery::gossip::GossipMsg;
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
 use crate::identity::PassphraseOrigin;
@@ -27,7 +28,6 @@ use crate::peer::actor::PeerLimits;
 use crate::peer::effects::DeleteGuard;
 use crate::peer::establish::Introduction;
 use crate::peer::messages::PeersMsg;
-use crate::peer::report::{ChannelReport, ChannelState};
 use crate::peer::roster::DialLimits;
 use crate::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer, spawn_peer};
 use crate::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
@@ -85,7 +85,7 @@ pub struct Node {
     resources: Resources,
     root: Arc<ServiceCell<RootMsg>>,
     outcome: JoinHandle<Outcome>,
-    channels: watch::Receiver<Vec<ChannelReport>>,
+    channels: Channels,
     /// Tasks that belong to no actor: the ticket and its file.
     tasks: JoinSet<()>,
 }
@@ -123,13 +123,12 @@ impl Node {
         resources.ticket = ticket;
 
         let cells = Cells::default();
-        let channels = watch::Sender::new(vec![ChannelReport {
-            name: "tickets",
-            state: ChannelState::Up,
-            last_success_ms: None,
-            found: 0,
-        }]);
-        let seen_channels = channels.subscribe();
+        let channels = Channels::default();
+        channels.up(Channel::Tickets);
+        channels.up(Channel::Saved);
+        if !config.discovery.bootstrap.is_empty() {
+            channels.up(Channel::Bootstrap);
+        }
         let children = children(&config, &resources, &cells, &channels, output.signals, spawn_peer);
         let events = resources.events.clone();
         let on_degraded = |kind: ChildKind, why: Option<&str>| {
@@ -149,7 +148,7 @@ impl Node {
             tracing::warn!("not every actor has started yet; GET /actors shows which");
         }
         resources.started();
-        Ok(Self { resources, root: cells.root, outcome, channels: seen_channels, tasks })
+        Ok(Self { resources, root: cells.root, outcome, channels, tasks })
     }
 
     /// Where the agent's API and page are.
@@ -192,8 +191,8 @@ impl Node {
     /// Names of the discovery channels that are up.
     #[must_use]
     pub fn channels(&self) -> Vec<String> {
-        let up = |c: &&ChannelReport| c.state == ChannelState::Up;
-        self.channels.borrow().iter().filter(up).map(|c| c.name.to_owned()).collect()
+        let up = self.channels.reports().into_iter().filter(|c| c.state == ChannelState::Up);
+        up.map(|c| c.channel.name().to_owned()).collect()
     }
 
     /// What happens on this node.
@@ -229,6 +228,7 @@ impl Node {
 struct Cells {
     root: Arc<ServiceCell<RootMsg>>,
     can_service: Arc<ServiceCell<CanServiceMsg>>,
+    gossip: Arc<ServiceCell<GossipMsg>>,
     peers: Arc<ServiceCell<PeersMsg>>,
     http: Arc<ServiceCell<HttpMsg>>,
     signals: Arc<ServiceCell<SignalMsg>>,
@@ -239,6 +239,7 @@ impl Default for Cells {
         Self {
             root: Arc::new(ServiceCell::new("RootSupervisor")),
             can_service: Arc::new(ServiceCell::new("CanServiceActor")),
+            gossip: Arc::new(ServiceCell::new("GossipActor")),
             peers: Arc::new(ServiceCell::new("PeersActor")),
             http: Arc::new(ServiceCell::new("HttpActor")),
             signals: Arc::new(ServiceCell::new("SignalActor")),
@@ -260,7 +261,7 @@ fn children(
     config: &Config,
     resources: &Resources,
     cells: &Cells,
-    channels: &watch::Sender<Vec<ChannelReport>>,
+    channels: &Channels,
     signals: Option<Signals>,
     spawn_peer: SpawnPeer,
 ) -> Vec<Child> {
@@ -312,12 +313,7 @@ fn children(
     children
 }
 
-fn peers_args(
-    config: &Config,
-    resources: &Resources,
-    cells: &Cells,
-    channels: watch::Sender<Vec<ChannelReport>>,
-) -> PeersArgs {
+fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: Channels) -> PeersArgs {
     let limits = &config.limits;
     PeersArgs {
         endpoint: resources.endpoint.clone(),
@@ -329,6 +325,9 @@ fn peers_args(
         connect_ticket_file: config.connect_ticket_file.clone(),
         bootstrap: resources.bootstrap.clone(),
         channels,
+        gossip: cells.gossip.service_ref(),
+        protocols: Arc::new([]),
+        connected: resources.connected.clone(),
         deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
         max_connections: limits.max_connections,
         max_pending: limits.max_pending_handshakes,
@@ -358,12 +357,7 @@ fn peers_args(
     }
 }
 
-fn view(
-    config: &Config,
-    resources: &Resources,
-    cells: &Cells,
-    channels: &watch::Sender<Vec<ChannelReport>>,
-) -> AgentView {
+fn view(config: &Config, resources: &Resources, cells: &Cells, channels: &Channels) -> AgentView {
     let limits = &config.limits;
     AgentView {
         endpoint_id: resources.endpoint.id(),
@@ -387,7 +381,7 @@ fn view(
             ("disk_reserve_bytes", limits.disk_reserve_bytes),
         ]),
         ticket: resources.ticket.clone(),
-        discovery: channels.subscribe(),
+        discovery: channels.clone(),
         api_token: resources.api_token.clone(),
         allowed_hosts: config.allowed_hosts.clone(),
     }

@@ -4,10 +4,11 @@
 
 use super::shapes::{is_running, visit, word};
 use super::view::{AgentView, StoreMode};
+use crate::discovery::channel::ChannelState;
 use crate::node::events::{LoggedEvent, NodeEvent};
 use crate::node::status::ActorStatus;
 use crate::peer::report::{
-    ChannelState, Direction, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
+    Direction, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
 };
 use crate::store::StoreStatus;
 
@@ -108,7 +109,7 @@ impl NodeModel {
             Ok(status) => status.read_only.as_ref().map(|why| format!("The store takes no writes: {why}")),
             Err(why) => Some(why.clone()),
         };
-        let channels = view.discovery.borrow();
+        let channels = view.discovery.reports();
         Self {
             name: shown(&view.name),
             endpoint_id: view.endpoint_id.to_string(),
@@ -127,7 +128,7 @@ impl NodeModel {
             channels: channels
                 .iter()
                 .map(|channel| ChannelRow {
-                    name: channel.name,
+                    name: channel.channel.name(),
                     state: match channel.state {
                         ChannelState::Up => "up",
                         ChannelState::Down => "down",

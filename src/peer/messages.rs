@@ -11,6 +11,7 @@ use super::address_book::Entry;
 use super::establish::Established;
 use super::report::{PeersReport, TransferReport};
 use super::session::Input;
+use crate::discovery::channel::Channel;
 use crate::node::status::ActorDetail;
 use crate::proto::frame;
 use crate::record::{AssetRecord, ContentHash};
@@ -65,7 +66,12 @@ pub enum PeersMsg {
         reply: RpcReplyPort<ActorDetail>,
     },
     /// Ticket file and discovery: a peer may be there.
-    Candidate(EndpointAddr),
+    Candidate {
+        /// Where.
+        addr: EndpointAddr,
+        /// Which channel led there.
+        channel: Channel,
+    },
     /// Accept task: a connection came in; the permit bounds those that have not proved themselves yet.
     Accepted {
         /// The connection.

@@ -1,7 +1,6 @@
 //! What the peers' side of the node tells about itself: the shapes of `/status`, `/peers` and `/transfers`.
 
 use serde::Serialize;
-use utoipa::ToSchema;
 
 /// How far a peer is from a working session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -138,29 +137,4 @@ pub struct TransferReport {
     pub peer: String,
     /// Whether it has been asked for yet; otherwise it waits for its turn.
     pub started: bool,
-}
-
-/// Whether a discovery channel works.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ChannelState {
-    /// In use.
-    Up,
-    /// Tried, and fails at the moment.
-    Down,
-    /// Switched off, or nothing to do.
-    Off,
-}
-
-/// One way of finding peers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ChannelReport {
-    /// What it is called, such as `ticket`.
-    pub name: &'static str,
-    /// Whether it works.
-    pub state: ChannelState,
-    /// When it last did what it is for, in milliseconds since the Unix epoch.
-    pub last_success_ms: Option<u64>,
-    /// Peers that it has led to.
-    pub found: u64,
 }

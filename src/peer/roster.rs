@@ -6,6 +6,8 @@ use std::time::Duration;
 use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
+use crate::discovery::channel::{Channel, Sources};
+
 /// Longest wait before a lost connection is dialled again; chance spreads the two ends apart.
 const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// Two connections of one pair that came up within this time were dialled at once by both ends; later, a new one means
@@ -59,8 +61,8 @@ pub struct Known {
     pub last_error: Option<String>,
     /// Where it stands.
     pub link: Link,
-    /// Whether somebody named it to us: a ticket, a user, the address book, discovery.
-    named: bool,
+    /// Which channels led to it; none if it only connected.
+    pub sources: Sources,
     /// Until when it is left alone.
     held_until: Option<Instant>,
     attempts: u32,
@@ -72,7 +74,7 @@ impl Known {
     /// Whether it never had a session with us and nobody named it to us: it only connected.
     #[must_use]
     pub fn is_stranger(&self) -> bool {
-        self.last_seen_ms.is_none() && !self.named
+        self.last_seen_ms.is_none() && self.sources.is_empty()
     }
 }
 
@@ -91,16 +93,17 @@ impl Roster {
         Self { own_id, peers: HashMap::new(), limits }
     }
 
-    /// A peer may be at `addr`: from a ticket, a user, a remembered session, discovery. With `fresh`, it is dialled at
-    /// once, whatever its back-off. `false` if that is ourselves or there is no room.
-    pub fn candidate(&mut self, addr: EndpointAddr, fresh: bool, now: Instant) -> bool {
+    /// A peer may be at `addr`, says this channel. `false` if that is ourselves or there is no room.
+    pub fn candidate(&mut self, addr: EndpointAddr, channel: Channel, now: Instant) -> bool {
+        // Whom a user names is dialled at once, whatever the back-off.
+        let fresh = matches!(channel, Channel::Tickets | Channel::Bootstrap);
         if addr.id == self.own_id
             || (self.peers.len() >= self.limits.known_max && !self.peers.contains_key(&addr.id))
         {
             return false;
         }
         let known = self.entry(addr.id);
-        known.named = true;
+        known.sources.insert(channel);
         if !addr.addrs.is_empty() {
             known.addr = addr;
         }
@@ -123,7 +126,7 @@ impl Roster {
             last_seen_ms: None,
             last_error: None,
             link: Link::Idle { dial_at: None },
-            named: false,
+            sources: Sources::new(),
             held_until: None,
             attempts: 0,
             turned_away: false,
@@ -342,8 +345,8 @@ mod tests {
         let (own, other) = ids();
         let mut now = Instant::now();
         let mut roster = Roster::new(own, limits(16));
-        assert!(!roster.candidate(addr(own), true, now), "nobody dials himself");
-        assert!(roster.candidate(addr(other), true, now));
+        assert!(!roster.candidate(addr(own), Channel::Tickets, now), "nobody dials himself");
+        assert!(roster.candidate(addr(other), Channel::Tickets, now));
         let mut waits = Vec::new();
         for _ in 0..12 {
             assert_eq!(roster.due(now).len(), 1);
@@ -366,7 +369,7 @@ mod tests {
         let now = Instant::now();
         let mut roster = Roster::new(own, limits(10));
         for n in 10..60 {
-            roster.candidate(addr(SecretKey::from_bytes(&[n; 32]).public()), false, now);
+            roster.candidate(addr(SecretKey::from_bytes(&[n; 32]).public()), Channel::Gossip, now);
         }
         let first = roster.due(now);
         assert_eq!(first.len(), 8);

@@ -28,14 +28,17 @@ use tokio::time::Instant;
 use super::actor::{Board, PeerActor, PeerArgs, PeerLimits, code};
 use super::address_book::{AddressBook, Change, Entry};
 use super::auth::Throttle;
+use super::dial::{Acceptor, Protocols};
 use super::effects::{DeleteGuard, now_ms};
 use super::establish::Introduction;
 use super::messages::{PeerMsg, PeersMsg};
-use super::report::{ChannelReport, Direction, TransferReport};
+use super::report::{Direction, TransferReport};
 use super::roster::{DialLimits, Known, Roster};
 use super::{dial, overview};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
+use crate::discovery::channel::{Channel, Channels};
+use crate::discovery::gossip::GossipMsg;
 use crate::library::Library;
 use crate::node::events::{EventLog, NodeEvent};
 use crate::node::policy::{ChildKind, policy};
@@ -97,7 +100,13 @@ pub struct PeersArgs {
     /// Peers to try first.
     pub bootstrap: Vec<EndpointAddr>,
     /// How the ways of finding peers do.
-    pub channels: watch::Sender<Vec<ChannelReport>>,
+    pub channels: Channels,
+    /// Who is told of sessions and of dials that came to nothing.
+    pub gossip: ServiceRef<GossipMsg>,
+    /// Who takes connections that are no sessions.
+    pub protocols: Protocols,
+    /// How many peers are connected: discovery looks less often once somebody is.
+    pub connected: watch::Sender<usize>,
     /// Whether and how peers' deletions are applied.
     pub deletes: Arc<DeleteGuard>,
     /// Most connections.
@@ -152,8 +161,6 @@ pub struct PeersState {
     throttle: Throttle,
     /// Contents that came with wrong bytes, by peer.
     distrusted: HashMap<EndpointId, HashSet<ContentHash>>,
-    /// Peers that a ticket led to.
-    from_ticket: HashSet<EndpointId>,
     tasks: Tasks<PeersMsg>,
     next_session: u64,
     /// Why the store does not work, as CanServiceActor says.
@@ -184,6 +191,7 @@ impl Actor for PeersActor {
     ) -> Result<Self::State, ActorProcessingErr> {
         myself.send_after(TICK, || PeersMsg::Tick);
         let mut state = PeersState::new(args, &myself);
+        state.accept(&myself);
         let (actor, mut cursor) = (myself.clone(), state.args.library.cursor());
         state.tasks.spawn(async move {
             // The library outlives every actor.
@@ -220,8 +228,8 @@ impl Actor for PeersActor {
                 state.roster.dial_now(Instant::now());
                 state.dial_due(&myself);
             }
-            PeersMsg::Candidate(addr) => {
-                state.on_candidate(addr);
+            PeersMsg::Candidate { addr, channel } => {
+                state.on_candidate(addr, channel);
                 state.dial_due(&myself);
             }
             PeersMsg::Verify => state.verify(),
@@ -321,7 +329,6 @@ impl PeersState {
             scheduler,
             throttle: Throttle::default(),
             distrusted: HashMap::new(),
-            from_ticket: HashSet::new(),
             tasks,
             next_session: 1,
             store_failure: None,
@@ -343,7 +350,7 @@ impl PeersState {
     fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<Entry>) {
         for entry in entries {
             let id = entry.addr.id;
-            self.roster.candidate(entry.addr, false, Instant::now());
+            self.on_candidate(entry.addr, Channel::Saved);
             if let Some(known) = self.roster.get_mut(&id).filter(|known| known.last_seen_ms.is_none()) {
                 known.name = entry.name;
                 known.last_seen_ms = entry.last_seen_ms;
@@ -352,31 +359,34 @@ impl PeersState {
         self.dial_due(myself);
     }
 
+    fn accept(&mut self, myself: &ActorRef<PeersMsg>) {
+        let acceptor = Acceptor {
+            actor: myself.clone(),
+            endpoint: self.args.endpoint.clone(),
+            protocols: Arc::clone(&self.args.protocols),
+            cursor: self.args.library.cursor(),
+            within: self.args.limits.establish,
+        };
+        self.tasks.spawn(acceptor.run(Arc::new(Semaphore::new(self.args.max_pending))));
+    }
+
+    /// The store was read: sessions may begin.
     fn start_accepting(&mut self, myself: &ActorRef<PeersMsg>) {
         self.accepting = true;
-        let pending = Arc::new(Semaphore::new(self.args.max_pending));
-        let within = self.args.limits.establish;
-        self.tasks.spawn(dial::accept(myself.clone(), self.args.endpoint.clone(), pending, within));
         if let Some(path) = self.args.connect_ticket_file.clone() {
             self.tasks.spawn(dial::watch_ticket_file(myself.clone(), path));
         }
         for addr in self.args.bootstrap.clone() {
-            self.on_candidate(addr);
+            self.on_candidate(addr, Channel::Bootstrap);
         }
         self.dial_due(myself);
     }
 
-    /// A ticket led to a peer.
-    fn on_candidate(&mut self, addr: EndpointAddr) {
+    /// A channel led to a peer.
+    fn on_candidate(&mut self, addr: EndpointAddr, channel: Channel) {
         let id = addr.id;
-        let new = self.roster.get(&id).is_none();
-        if self.roster.candidate(addr, true, Instant::now()) {
-            self.from_ticket.insert(id);
-            self.args.channels.send_modify(|channels| {
-                for channel in channels.iter_mut().filter(|c| c.name == "tickets") {
-                    channel.found += u64::from(new);
-                }
-            });
+        if self.roster.candidate(addr, channel, Instant::now()) {
+            self.args.channels.found(channel, id);
         }
     }
 
@@ -400,7 +410,7 @@ impl PeersState {
 
     fn on_dial_peer(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr) -> Result<(), String> {
         let id = addr.id;
-        self.on_candidate(addr.clone());
+        self.on_candidate(addr.clone(), Channel::Tickets);
         if self.roster.get(&id).is_none() {
             return Err(if id == self.args.endpoint.id() {
                 "that is this node's own address".into()
@@ -522,14 +532,10 @@ impl PeersState {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
         self.roster.session_up(&id, now_ms());
-        if self.from_ticket.contains(&id) {
-            self.args.channels.send_modify(|channels| {
-                for channel in channels.iter_mut().filter(|c| c.name == "tickets") {
-                    channel.last_success_ms = Some(now_ms());
-                }
-            });
-        }
         let Some(known) = self.roster.get_mut(&id) else { return };
+        for channel in known.sources.iter().filter(|channel| channel.is_static()) {
+            self.args.channels.succeeded(*channel, now_ms());
+        }
         known.name.clone_from(&name);
         // Where it says it is, and where it was seen: either may be what works next time.
         let mut addr = ticket

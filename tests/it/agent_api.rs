@@ -48,8 +48,8 @@ async fn status_says_everything_about_the_node() {
     );
     assert_eq!(status["peers"], json!({"connected": 1, "known": 2}));
     assert_eq!(
-        status["discovery"],
-        json!({"ticket": {"state": "up", "last_success": "2023-11-14T22:13:20.123Z", "found": 1}})
+        status["discovery"]["tickets"],
+        json!({"state": "up", "last_success": "2023-11-14T22:13:20.123Z", "found": 1, "last_error": null})
     );
     assert_eq!(status["libraries"], json!([]));
     assert_eq!(status["actors"], json!({"total": 3, "restarts": 4, "degraded": ["CanServiceActor"]}));

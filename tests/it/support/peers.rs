@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use can_sync::actor::{ServiceCell, ServiceRef};
+use can_sync::discovery::channel::Channels;
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::Library;
 use can_sync::node::endpoint;
@@ -19,7 +20,7 @@ use can_sync::peer::address_book::AddressBook;
 use can_sync::peer::effects::DeleteGuard;
 use can_sync::peer::establish::{ALPN, Introduction};
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
-use can_sync::peer::report::{ChannelReport, ChannelState, PeerReport, PeersReport};
+use can_sync::peer::report::{PeerReport, PeersReport};
 use can_sync::peer::roster::DialLimits;
 use can_sync::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer};
 use can_sync::transfer::pace::Pace;
@@ -402,7 +403,6 @@ impl PeersRig {
 
 /// What a PeersActor starts from, with the limits that are the default.
 pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<PeersMsg>) -> PeersArgs {
-    let channel = ChannelReport { name: "tickets", state: ChannelState::Up, last_success_ms: None, found: 0 };
     PeersArgs {
         endpoint,
         introduction: Introduction {
@@ -415,7 +415,10 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         book: AddressBook::open(&dir.join("agent.db")).expect("an address book"),
         connect_ticket_file: None,
         bootstrap: Vec::new(),
-        channels: watch::Sender::new(vec![channel]),
+        channels: Channels::default(),
+        gossip: ServiceCell::new("GossipActor").service_ref(),
+        protocols: Arc::new([]),
+        connected: watch::Sender::new(0),
         deletes: Arc::new(DeleteGuard::new(false)),
         max_connections: 64,
         max_pending: 32,

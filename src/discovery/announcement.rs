@@ -1,0 +1,1 @@
+//! What an agent says of itself to its network, signed with its endpoint key. Pure.
