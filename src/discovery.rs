@@ -9,3 +9,7 @@ pub mod candidates;
 pub mod channel;
 pub mod directory;
 pub mod gossip;
+pub mod list;
+pub mod network;
+pub mod rendezvous;
+pub mod slot;
