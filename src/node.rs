@@ -37,6 +37,7 @@ use crate::transfer::schedule;
 pub mod endpoint;
 pub mod events;
 pub mod policy;
+mod protocols;
 pub mod resources;
 pub mod restart;
 pub mod signals;
@@ -125,7 +126,6 @@ impl Node {
         let cells = Cells::default();
         let channels = Channels::default();
         channels.up(Channel::Tickets);
-        channels.up(Channel::Saved);
         if !config.discovery.bootstrap.is_empty() {
             channels.up(Channel::Bootstrap);
         }
@@ -326,7 +326,8 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         bootstrap: resources.bootstrap.clone(),
         channels,
         gossip: cells.gossip.service_ref(),
-        protocols: Arc::new([]),
+        protocols: Arc::new([protocols::gossip(&resources.gossip)]),
+        directory: resources.directory.clone(),
         connected: resources.connected.clone(),
         deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
         max_connections: limits.max_connections,
@@ -337,7 +338,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         },
         dialling: DialLimits {
             dialled_max: limits.max_dialled,
-            at_once_max: limits.max_hint_dials,
+            hints_at_once_max: limits.max_hint_dials,
             known_max: limits.max_known_peers,
             backoff_min: limits.dial_backoff_min,
             backoff_max: limits.dial_backoff_max,

@@ -34,6 +34,9 @@ pub(crate) fn config(name: &str, dir: &TempDir) -> Config {
     config.can_listen_addr = "127.0.0.1:0".parse().expect("an address");
     config.bind_addr = "127.0.0.1:0".parse().expect("an address");
     config.relay_url = RelaySetting::Disabled;
+    config.discovery.pkarr_relays = Vec::new();
+    config.discovery.dht = false;
+    config.discovery.mdns = false;
     config.sync_passphrase = Some(PASSPHRASE.into());
     config.limits.disk_reserve_bytes = 0;
     config
