@@ -27,6 +27,7 @@ mod mirror;
 mod peer_actor;
 mod peer_crash;
 mod peers_actor;
+mod relay_path;
 mod service_http;
 mod signals;
 mod store_conformance;
