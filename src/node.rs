@@ -19,7 +19,7 @@ use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
 use self::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason};
 use crate::actor::ServiceCell;
 use crate::config::Config;
-use crate::discovery::channel::{Channel, ChannelState, Channels};
+use crate::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
 use crate::discovery::gossip::GossipMsg;
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
@@ -193,6 +193,12 @@ impl Node {
     pub fn channels(&self) -> Vec<String> {
         let up = self.channels.reports().into_iter().filter(|c| c.state == ChannelState::Up);
         up.map(|c| c.channel.name().to_owned()).collect()
+    }
+
+    /// How each discovery channel does.
+    #[must_use]
+    pub fn channel_reports(&self) -> Vec<ChannelReport> {
+        self.channels.reports()
     }
 
     /// What happens on this node.

@@ -48,6 +48,11 @@ impl TestNode {
         Self::start_with(name, spawn_peer(), adjust).await
     }
 
+    /// As [`Self::start`], for many at once.
+    pub(crate) async fn start_owned(name: String, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start(&name, adjust).await
+    }
+
     /// As [`Self::start`], with PeerActors of the test's own.
     pub(crate) async fn start_with(
         name: &str,
@@ -184,8 +189,17 @@ impl TestNode {
 }
 
 /// Tries until it succeeds; the last failure is in the panic.
-pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + DEADLINE;
+pub(crate) async fn eventually<T>(what: &str, attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
+    eventually_within(DEADLINE, what, attempt).await
+}
+
+/// As [`eventually`], for this long.
+pub(crate) async fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    mut attempt: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         match attempt().await {
             Ok(value) => return value,
