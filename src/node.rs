@@ -307,6 +307,7 @@ fn children(
             signals,
             root: cells.root.service_ref(),
             peers: cells.peers.service_ref(),
+            channels: channels.clone(),
             data_dir: config.data_dir.clone(),
         };
         children.push(Child::new(

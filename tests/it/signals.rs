@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use can_sync::actor::{ServiceCell, ServiceRef};
+use can_sync::discovery::channel::Channels;
 use can_sync::node::policy::ChildKind::{CanService, Peers};
 use can_sync::node::signals::{SignalActor, SignalArgs, SignalKind, SignalMsg, Signals};
 use can_sync::node::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask, render};
@@ -224,7 +225,7 @@ async fn status(actor: &ActorRef<SignalMsg>) -> ActorDetail {
 /// Arguments with signals that never arrive.
 fn args(root: ServiceRef<RootMsg>, peers: ServiceRef<PeersMsg>, data_dir: &Path) -> SignalArgs {
     let signals = Signals::from_stream(futures::stream::pending());
-    SignalArgs { signals, root, peers, data_dir: data_dir.to_owned() }
+    SignalArgs { signals, root, peers, channels: Channels::default(), data_dir: data_dir.to_owned() }
 }
 
 /// A reference to a service that does not run.
