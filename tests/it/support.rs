@@ -7,6 +7,8 @@ pub(crate) mod embedded;
 pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
 pub(crate) mod hostile;
+pub(crate) mod infrastructure;
+pub(crate) mod netns;
 pub(crate) mod nodes;
 pub(crate) mod peers;
 pub(crate) mod probe;

@@ -16,6 +16,8 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// A machine's user: an empty home, which is also the working directory.
 pub(crate) struct User {
     home: TempDir,
+    /// The network namespace in which its programs run.
+    network: Option<String>,
 }
 
 /// What a command did.
@@ -39,7 +41,12 @@ impl Ran {
 
 impl User {
     pub(crate) fn new() -> Self {
-        Self { home: tempfile::tempdir().expect("a temporary directory") }
+        Self { home: tempfile::tempdir().expect("a temporary directory"), network: None }
+    }
+
+    /// One whose programs run in this network namespace.
+    pub(crate) fn within(network: &str) -> Self {
+        Self { network: Some(network.to_owned()), ..Self::new() }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -55,7 +62,15 @@ impl User {
 
     /// A command that sees nothing of the environment in which the tests run.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_can-sync"));
+        let program = env!("CARGO_BIN_EXE_can-sync");
+        let mut command = match &self.network {
+            None => Command::new(program),
+            Some(network) => {
+                let mut command = Command::new("/usr/sbin/ip");
+                command.args(["netns", "exec", network, program]);
+                command
+            }
+        };
         command.args(args).current_dir(self.home()).env_clear().env("HOME", self.home());
         command
     }
