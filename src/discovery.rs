@@ -9,3 +9,4 @@ pub mod candidates;
 pub mod channel;
 pub mod directory;
 pub mod gossip;
+pub mod mdns;
