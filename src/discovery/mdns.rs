@@ -80,7 +80,8 @@ impl Mdns {
         loop {
             let networks = Networks::look().await;
             let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
-            let discoverer = match self.start(id, &networks, sender, &ticket.borrow_and_update()) {
+            let at = ticket.borrow_and_update().clone();
+            let discoverer = match self.start(id, &networks, sender, &at) {
                 Ok(discoverer) => discoverer,
                 Err(why) => {
                     tracing::debug!(why, "the local network cannot be asked");

@@ -21,6 +21,7 @@ mod can_service_actor;
 mod cli;
 mod daemon;
 mod external;
+mod gossip;
 mod hostile;
 mod kill;
 mod mirror;
