@@ -10,6 +10,7 @@ pub mod channel;
 pub mod directory;
 pub mod gossip;
 pub mod list;
+pub mod mdns;
 pub mod network;
 pub mod rendezvous;
 pub mod slot;

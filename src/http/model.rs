@@ -341,6 +341,10 @@ impl ActivityRow {
             NodeEvent::PeerLost { endpoint_id, reason } => {
                 ("idle", format!("{} is gone: {reason}", called(endpoint_id, peers)))
             }
+            NodeEvent::PeerStale { endpoint_id, name } => {
+                let name = if name.is_empty() { short(endpoint_id) } else { name.clone() };
+                ("idle", format!("{name} was silent and does not answer"))
+            }
             NodeEvent::AssetReceived { hash, size, from } => {
                 ("busy", format!("{} ({}) received from {}", short(hash), bytes(*size), called(from, peers)))
             }

@@ -22,6 +22,7 @@ mod cli;
 mod daemon;
 mod discovery;
 mod external;
+mod gossip;
 mod hostile;
 mod kill;
 mod mirror;
