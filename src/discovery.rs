@@ -7,5 +7,6 @@
 pub mod announcement;
 pub mod candidates;
 pub mod channel;
+pub mod crawl;
 pub mod directory;
 pub mod gossip;
