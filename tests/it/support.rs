@@ -7,6 +7,7 @@ pub(crate) mod embedded;
 pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
 pub(crate) mod hostile;
+pub(crate) mod listing;
 pub(crate) mod nodes;
 pub(crate) mod peers;
 pub(crate) mod probe;
