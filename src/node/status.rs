@@ -173,7 +173,7 @@ fn escaped(text: &str) -> String {
 
 /// Characters that a terminal may use to reorder, join or hide text: zero width, line and paragraph separators, marks
 /// and overrides of direction, the byte order mark.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
