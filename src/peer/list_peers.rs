@@ -10,7 +10,7 @@
 mod client;
 mod server;
 
-pub use client::{Asking, Found, ListError, Listed, Page, list_all, probe, read_announcement};
+pub use client::{Asking, Found, ListError, Listed, Page, list_all, probe};
 pub use server::{ListPeersService, Source};
 
 /// ALPN of the request for an agent's list of peers.

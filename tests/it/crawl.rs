@@ -35,7 +35,8 @@ impl Ring {
             endpoints.push(bind(key.clone()).await);
         }
         let addrs: Vec<_> = endpoints.iter().map(addr_of).collect();
-        let entry = |n: usize| listing(&keys[n], &format!("node {n}"), addrs[n].clone(), Duration::from_secs(9));
+        let entry =
+            |n: usize| listing(&keys[n], &format!("node {n}"), addrs[n].clone(), Duration::from_secs(9));
         let entries: Vec<_> = (0..AGENTS).map(entry).collect();
         let agents = endpoints.into_iter().enumerate().map(|(n, endpoint)| {
             let own = announcement(&keys[n], &format!("node {n}"), 7, &addrs[n]);
@@ -115,7 +116,12 @@ async fn dead_and_hostile_agents_cost_their_own_place_and_no_other() {
     // The first, the ring, and the three as the first described them.
     assert_eq!(crawled.found.len(), AGENTS + 4);
     let blamed: BTreeSet<_> = crawled.errors.iter().map(|(id, _)| *id).collect();
-    assert_eq!(blamed, BTreeSet::from([dead.public(), endless.public(), oversized.public()]), "{:?}", crawled.errors);
+    assert_eq!(
+        blamed,
+        BTreeSet::from([dead.public(), endless.public(), oversized.public()]),
+        "{:?}",
+        crawled.errors
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +146,9 @@ async fn vandal(secret_key: SecretKey, oversized: bool) -> Lister {
         tokio::spawn(async move {
             let dialer = connection.remote_id();
             let mut ekm = [0; 32];
-            connection.export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(dialer, id)).ok()?;
+            connection
+                .export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(dialer, id))
+                .ok()?;
             let binding = Binding::new(ekm, dialer, id);
             let (mut send, _receive) = connection.accept_bi().await.ok()?;
             let auth = Auth { libraries: vec![binding.prove_key(&key(), Role::Answerer)] };

@@ -6,10 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use iroh::endpoint::{Connection, ConnectionError, VarInt};
 use iroh::{Endpoint, EndpointAddr, EndpointId};
+use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use tokio::time::{Instant, timeout};
 
 use super::{ALPN, CURSOR_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use crate::discovery::announcement::{self, Announcement, AnnouncementError};
 use crate::identity::Key;
 use crate::peer::actor::{code, is_close};
 use crate::peer::auth::{Binding, LIBRARIES_MAX, Role};
@@ -55,6 +57,9 @@ pub enum ListError {
     /// Frames did not come as they should.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// An entry that was not written by whom it is about.
+    #[error("gave an answer that cannot be right: {0}")]
+    Announcement(#[from] AnnouncementError),
     /// An answer that no honest agent gives.
     #[error("gave an answer that cannot be right: {0}")]
     Invalid(&'static str),
@@ -75,6 +80,16 @@ pub struct Found {
     pub age: Duration,
     /// Where it said that it can be reached.
     pub addr: EndpointAddr,
+}
+
+impl Found {
+    /// From what an agent said of itself, last alive `age` ago.
+    #[must_use]
+    pub fn new(announcement: Announcement, age: Duration) -> Self {
+        let addr = announcement.addr();
+        let Announcement { id, name, assets, total_bytes, .. } = announcement;
+        Self { id, name, assets, total_bytes, age, addr }
+    }
 }
 
 /// One page of an answer.
@@ -270,22 +285,25 @@ fn read_page(bytes: &Bytes, asked: EndpointId) -> Result<Page, ListError> {
     if entries(bytes).is_none_or(|count| count > PAGE_ENTRIES_MAX) {
         return Err(ListError::Invalid("more entries than a page has"));
     }
-    let reply: ListPeersReply =
-        prost::Message::decode(bytes.clone()).map_err(|e| WireError::Malformed(e.to_string()))?;
+    let reply = ListPeersReply::decode(bytes.clone()).map_err(|e| WireError::Malformed(e.to_string()))?;
     if reply.next_cursor.len() > CURSOR_BYTES_MAX {
         return Err(ListError::Invalid("a cursor that is too long"));
     }
-    let own = reply.own.map(|own| read_announcement(&own, Duration::ZERO)).transpose()?;
+    let own = reply.own.map(|own| read(&own, Duration::ZERO)).transpose()?;
     if own.as_ref().is_some_and(|own| own.id != asked) {
         return Err(ListError::Invalid("another agent's announcement for its own"));
     }
     let found = |entry: crate::proto::ListedPeer| {
         let announcement =
             entry.announcement.ok_or(ListError::Invalid("an entry without an announcement"))?;
-        read_announcement(&announcement, Duration::from_secs(entry.age_secs))
+        read(&announcement, Duration::from_secs(entry.age_secs))
     };
     let peers = reply.peers.into_iter().map(found).collect::<Result<_, _>>()?;
     Ok(Page { own, peers, next_cursor: reply.next_cursor })
+}
+
+fn read(signed: &SignedAnnouncement, age: Duration) -> Result<Found, ListError> {
+    Ok(Found::new(announcement::verify(&signed.encode_to_vec().into())?.announcement, age))
 }
 
 /// How many entries an encoded reply has; `None` if it is none.
@@ -298,24 +316,4 @@ fn entries(bytes: &Bytes) -> Option<usize> {
         skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
     }
     Some(count)
-}
-
-/// Reads what an agent said of itself.
-///
-/// # Errors
-/// If it is malformed, or not signed by the agent that it names.
-pub fn read_announcement(signed: &SignedAnnouncement, age: Duration) -> Result<Found, ListError> {
-    let wire: crate::proto::WireAnnouncement = prost::Message::decode(signed.announcement.clone())
-        .map_err(|e| WireError::Malformed(e.to_string()))?;
-    let id: [u8; 32] = wire.endpoint_id.as_ref().try_into().map_err(|_| ListError::Invalid("id"))?;
-    let id = EndpointId::from_bytes(&id).map_err(|_| ListError::Invalid("id"))?;
-    let signature: [u8; 64] =
-        signed.signature.as_ref().try_into().map_err(|_| ListError::Invalid("signature"))?;
-    let message = [b"can-sync announcement v1".as_slice(), &signed.announcement].concat();
-    id.verify(&message, &iroh::Signature::from_bytes(&signature))
-        .map_err(|_| ListError::Invalid("signature"))?;
-    let addrs = wire.addrs.iter().take(16).filter_map(|addr| addr.parse().ok());
-    let addr = addrs.fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr);
-    let name = wire.name.chars().filter(|c| !c.is_control()).take(64).collect();
-    Ok(Found { id, name, assets: wire.asset_count, total_bytes: wire.total_bytes, age, addr })
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use can_sync::discovery::announcement::Announcement;
 use can_sync::discovery::directory::Listing;
 use can_sync::identity::{Key, PresenceKeys};
 use can_sync::node::endpoint;
 use can_sync::peer::list_peers::{ListPeersService, Source};
-use can_sync::proto::{SignedAnnouncement, WireAnnouncement};
+use can_sync::proto::SignedAnnouncement;
 use iroh::endpoint::Connection;
-use iroh::{Endpoint, EndpointAddr, SecretKey, TransportAddr};
+use iroh::{Endpoint, EndpointAddr, SecretKey};
 use prost::Message as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -24,24 +25,20 @@ pub(crate) fn key() -> Key {
 
 /// An announcement, signed by whom it is about.
 pub(crate) fn announcement(key: &SecretKey, name: &str, assets: u64, addr: &EndpointAddr) -> Bytes {
-    let addrs = addr.addrs.iter().filter_map(|addr| match addr {
-        TransportAddr::Ip(addr) => Some(addr.to_string()),
-        _ => None,
-    });
-    let announcement = WireAnnouncement {
-        endpoint_id: Bytes::copy_from_slice(key.public().as_bytes()),
+    let announcement = Announcement {
+        id: key.public(),
         name: name.to_owned(),
-        asset_count: assets,
+        assets,
         total_bytes: assets * 1000,
-        root_fingerprint: vec![0; 16].into(),
+        fingerprint: [0; 16],
         timestamp_ms: u64::try_from(jiff::Timestamp::now().as_millisecond()).expect("after 1970"),
         boot_id: 1,
         counter: 1,
-        addrs: addrs.collect(),
-        relay_url: String::new(),
+        addrs: addr.ip_addrs().copied().collect(),
+        relay_url: None,
         version: "0.1.0".to_owned(),
     };
-    sign(key, announcement.encode_to_vec().into())
+    announcement.sign(key)
 }
 
 /// Signs whatever bytes as an announcement is signed.
