@@ -7,6 +7,7 @@
 pub mod announcement;
 pub mod candidates;
 pub mod channel;
+pub mod crawl;
 pub mod directory;
 pub mod gossip;
 pub mod list;

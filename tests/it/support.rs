@@ -8,6 +8,7 @@ pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
 pub(crate) mod hostile;
 pub(crate) mod infrastructure;
+pub(crate) mod listing;
 pub(crate) mod netns;
 pub(crate) mod nodes;
 pub(crate) mod peers;
