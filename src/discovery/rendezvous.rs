@@ -30,7 +30,7 @@ use self::work::{Location, Work};
 use super::candidates::Candidates;
 use super::channel::{Channel, Channels};
 use super::directory::SharedDirectory;
-use super::network::{Connect, now_us};
+use super::network::{Connect, NetworkError, now_us};
 use super::slot::pace::{Timing, publishes};
 use super::slot::{Look, SLOTS, Slot, SlotKeys};
 use crate::actor::ActorExit;
@@ -107,8 +107,8 @@ pub enum RendezvousMsg {
         channel: Channel,
         /// Whose.
         id: EndpointId,
-        /// Where it is; nothing if there is no record of it.
-        addr: Option<EndpointAddr>,
+        /// Where it is; nothing if there is no record of it, an error if that could not be found out.
+        addr: Result<Option<EndpointAddr>, NetworkError>,
     },
     /// Own task: nobody is connected any more, or somebody again.
     ContactChanged,
@@ -339,14 +339,14 @@ impl RendezvousState {
         myself: &ActorRef<RendezvousMsg>,
         channel: Channel,
         id: EndpointId,
-        addr: Option<EndpointAddr>,
+        addr: Result<Option<EndpointAddr>, NetworkError>,
     ) {
         let Some(index) = self.line(channel) else { return };
+        let addr = addr.map(|addr| addr.filter(|addr| !addr.is_empty()));
+        self.lines[index].located(id, &addr, Instant::now());
         // Agents of the old kind publish where iroh looks by itself, so their bare id is enough for a dial.
         let bare = matches!(self.args.slots, SlotKeys::Compatible { .. }).then(|| EndpointAddr::new(id));
-        let addr = addr.filter(|addr| !addr.is_empty());
-        self.lines[index].located(id, addr.clone(), Instant::now());
-        if let Some(addr) = addr.or(bare) {
+        if let Some(addr) = addr.ok().flatten().or(bare) {
             self.args.candidates.found(addr, channel);
         }
         self.locate(myself, index);
@@ -446,6 +446,11 @@ impl RendezvousState {
             self.lines[index].record_written(addr, Instant::now());
         }
         self.lines[index].published_once |= failure.is_none();
+        if failure.is_some() && !self.lines[index].published_once {
+            // Nobody can find us yet: that does not wait for the next period.
+            let delay = self.args.timing.until_retry(self.lines[index].failures + 1, rand::random());
+            self.arm_publish(myself, index, delay);
+        }
         if let Some(slot) = slot {
             self.lines[index].claimed = Some(slot);
             // The more writers met here, the further they spread.

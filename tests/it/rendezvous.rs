@@ -280,9 +280,12 @@ fn dht(network: &Infrastructure) -> NetworkSettings {
 async fn found(agent: &Agent, n: u16) {
     let id = secret_key(n).public();
     eventually("the other is found", async || {
-        let addr = agent.candidates().remove(&id).ok_or("not found")?;
-        let ports: Vec<u16> = addr.ip_addrs().map(std::net::SocketAddr::port).collect();
-        if ports == [4000 + n] { Ok(()) } else { Err(format!("found at {ports:?}")) }
+        let ports: Option<Vec<u16>> =
+            agent.candidates().get(&id).map(|addr| addr.ip_addrs().map(std::net::SocketAddr::port).collect());
+        if ports.as_deref() == Some(&[4000 + n]) {
+            return Ok(());
+        }
+        Err(format!("{ports:?}; {}", agent.detail().await))
     })
     .await;
 }
