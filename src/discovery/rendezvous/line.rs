@@ -34,9 +34,7 @@ pub(super) struct Line {
     pub(super) transport: Arc<Counted>,
     pub(super) scan_generation: u64,
     pub(super) publish_generation: u64,
-    pub(super) scanning: bool,
-    pub(super) publishing: bool,
-    pub(super) verifying: bool,
+    pub(super) busy: Busy,
     pub(super) scanned_once: bool,
     pub(super) published_once: bool,
     /// Looks since somebody is connected.
@@ -64,6 +62,14 @@ pub(super) struct Line {
     located: HashMap<EndpointId, Located>,
 }
 
+/// Which tasks are under way.
+#[derive(Default)]
+pub(super) struct Busy {
+    pub(super) scanning: bool,
+    pub(super) publishing: bool,
+    pub(super) verifying: bool,
+}
+
 /// What came of looking for an agent's record.
 struct Located {
     at: Instant,
@@ -80,9 +86,7 @@ impl Line {
             transport,
             scan_generation: 0,
             publish_generation: 0,
-            scanning: false,
-            publishing: false,
-            verifying: false,
+            busy: Busy::default(),
             scanned_once: false,
             published_once: false,
             quiet: 0,
@@ -122,7 +126,7 @@ impl Line {
     }
 
     pub(super) fn begin_scan(&mut self, contact: bool) {
-        self.scanning = true;
+        self.busy.scanning = true;
         self.lookups = 0;
         self.quiet = if contact { self.quiet.saturating_add(1) } else { 0 };
     }

@@ -1,4 +1,4 @@
-//! RendezvousActors with recording neighbours, and a pkarr that obeys the test.
+//! RendezvousActor with recording neighbours, and a pkarr that obeys the test.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
