@@ -188,11 +188,15 @@ impl Directory {
         self.entries.get(id).map(|entry| entry.addr.clone())
     }
 
-    /// Says who we are; `boot_id` names this run, unless a run goes on after its actor failed.
-    pub fn begin(&mut self, me: EndpointId, boot_id: u64) {
+    /// Says who we are; `boot_id` names this run, unless a run goes on after its actor failed. Then the swarm is to be joined
+    /// again: through those who proved themselves at once, through others a little later, lest one of them was the reason.
+    pub fn begin(&mut self, me: EndpointId, boot_id: u64, now: Instant) {
         self.me = Some(me);
         self.run.get_or_insert((boot_id, 0));
         self.entries.remove(&me);
+        for entry in self.entries.values_mut() {
+            entry.join_again(now);
+        }
     }
 
     /// The place of our next announcement: the run, and its counter.
@@ -291,6 +295,7 @@ impl Directory {
             effects.push(Effect::Located(addr.clone()));
         }
         (entry.proven, entry.connected) = (true, true);
+        entry.join_at = now;
         entry.lives(now, now_ms);
         effects
     }
