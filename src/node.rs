@@ -19,8 +19,9 @@ use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
 use self::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason};
 use crate::actor::ServiceCell;
 use crate::config::Config;
-use crate::discovery::channel::{Channel, ChannelState, Channels};
-use crate::discovery::gossip::GossipMsg;
+use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
+use crate::discovery::gossip::{GossipActor, GossipMsg};
+use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
 use crate::identity::PassphraseOrigin;
@@ -34,9 +35,11 @@ use crate::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
+mod discovery;
 pub mod endpoint;
 pub mod events;
 pub mod policy;
+mod protocols;
 pub mod resources;
 pub mod restart;
 pub mod signals;
@@ -123,12 +126,7 @@ impl Node {
         resources.ticket = ticket;
 
         let cells = Cells::default();
-        let channels = Channels::default();
-        channels.up(Channel::Tickets);
-        channels.up(Channel::Saved);
-        if !config.discovery.bootstrap.is_empty() {
-            channels.up(Channel::Bootstrap);
-        }
+        let channels = discovery::channels(&config);
         let children = children(&config, &resources, &cells, &channels, output.signals, spawn_peer);
         let events = resources.events.clone();
         let on_degraded = |kind: ChildKind, why: Option<&str>| {
@@ -195,6 +193,12 @@ impl Node {
         up.map(|c| c.channel.name().to_owned()).collect()
     }
 
+    /// How each discovery channel does.
+    #[must_use]
+    pub fn channel_reports(&self) -> Vec<ChannelReport> {
+        self.channels.reports()
+    }
+
     /// What happens on this node.
     #[must_use]
     pub fn events(&self) -> EventLog {
@@ -228,6 +232,7 @@ impl Node {
 struct Cells {
     root: Arc<ServiceCell<RootMsg>>,
     can_service: Arc<ServiceCell<CanServiceMsg>>,
+    rendezvous: Arc<ServiceCell<RendezvousMsg>>,
     gossip: Arc<ServiceCell<GossipMsg>>,
     peers: Arc<ServiceCell<PeersMsg>>,
     http: Arc<ServiceCell<HttpMsg>>,
@@ -239,6 +244,7 @@ impl Default for Cells {
         Self {
             root: Arc::new(ServiceCell::new("RootSupervisor")),
             can_service: Arc::new(ServiceCell::new("CanServiceActor")),
+            rendezvous: Arc::new(ServiceCell::new("RendezvousActor")),
             gossip: Arc::new(ServiceCell::new("GossipActor")),
             peers: Arc::new(ServiceCell::new("PeersActor")),
             http: Arc::new(ServiceCell::new("HttpActor")),
@@ -273,6 +279,8 @@ fn children(
         poll_interval: config.poll_interval,
         full_scan_interval: config.full_scan_interval,
     };
+    let rendezvous = discovery::rendezvous(config, resources, cells, channels);
+    let gossip = discovery::gossip(config, resources, cells, channels);
     let peers = PeersArgs { spawn_peer, ..peers_args(config, resources, cells, channels.clone()) };
     let http =
         HttpArgs { listener: resources.api_listener.clone(), view: view(config, resources, cells, channels) };
@@ -282,6 +290,18 @@ fn children(
             Arc::clone(&cells.can_service),
             move || (CanServiceActor, can_service.clone()),
             |reply| CanServiceMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Rendezvous,
+            Arc::clone(&cells.rendezvous),
+            move || (RendezvousActor, rendezvous.clone()),
+            |reply| RendezvousMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Gossip,
+            Arc::clone(&cells.gossip),
+            move || (GossipActor, gossip.clone()),
+            |reply| GossipMsg::GetHealth { reply },
         ),
         Child::new(
             ChildKind::Peers,
@@ -301,6 +321,7 @@ fn children(
             signals,
             root: cells.root.service_ref(),
             peers: cells.peers.service_ref(),
+            channels: channels.clone(),
             data_dir: config.data_dir.clone(),
         };
         children.push(Child::new(
@@ -326,7 +347,8 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         bootstrap: resources.bootstrap.clone(),
         channels,
         gossip: cells.gossip.service_ref(),
-        protocols: Arc::new([]),
+        protocols: protocols::all(resources),
+        directory: resources.directory.clone(),
         connected: resources.connected.clone(),
         deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
         max_connections: limits.max_connections,
@@ -337,7 +359,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         },
         dialling: DialLimits {
             dialled_max: limits.max_dialled,
-            at_once_max: limits.max_hint_dials,
+            hints_at_once_max: limits.max_hint_dials,
             known_max: limits.max_known_peers,
             backoff_min: limits.dial_backoff_min,
             backoff_max: limits.dial_backoff_max,

@@ -5,10 +5,11 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -21,6 +22,9 @@ use crate::discovery::directory::SavedPeer;
 const PEERS_MAX: u32 = 4096;
 /// Agents that were alive and are remembered, as many as the directory has room for.
 const DIRECTORY_MAX: u32 = 4096;
+
+/// For whoever writes to let others read.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 
 const SCHEMA: &str = "CREATE TABLE peers (
     endpoint_id TEXT PRIMARY KEY,
@@ -112,18 +116,7 @@ impl AddressBook {
     /// # Errors
     /// What SQLite says.
     pub fn entries(&self) -> Result<Vec<Entry>, AddressBookError> {
-        let rows = self.with("read", |db| {
-            db.prepare("SELECT ticket, name, last_seen_ms FROM peers ORDER BY last_seen_ms DESC NULLS LAST")?
-                .query_map([], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?))
-                })?
-                .collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let entry = |(ticket, name, seen): (String, String, Option<i64>)| {
-            let addr = ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone();
-            Some(Entry { addr, name, last_seen_ms: seen.and_then(|ms| u64::try_from(ms).ok()) })
-        };
-        Ok(rows.into_iter().filter_map(entry).collect())
+        self.with("read", entries)
     }
 
     /// Adds or replaces a peer. Blocks.
@@ -266,6 +259,37 @@ fn sources_of(names: &str) -> Sources {
     names.split(',').filter_map(channel).collect()
 }
 
+/// Everyone in the book in `path`, the last seen first, without changing or locking anything: an agent may be using it.
+/// Blocks.
+///
+/// # Errors
+/// If there is none, or it cannot be read.
+pub fn read(path: &Path) -> Result<Vec<Entry>, AddressBookError> {
+    let read = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(READ_WITHIN)?;
+        entries(&connection)
+    };
+    read().map_err(|e| AddressBookError {
+        action: "read",
+        path: path.display().to_string(),
+        source: e.into(),
+    })
+}
+
+fn entries(db: &Connection) -> rusqlite::Result<Vec<Entry>> {
+    let rows = db
+        .prepare("SELECT ticket, name, last_seen_ms FROM peers ORDER BY last_seen_ms DESC NULLS LAST")?
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let entry = |(ticket, name, seen): (String, String, Option<i64>)| {
+        let addr = ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone();
+        Some(Entry { addr, name, last_seen_ms: seen.and_then(|ms| u64::try_from(ms).ok()) })
+    };
+    Ok(rows.into_iter().filter_map(entry).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use iroh::SecretKey;
@@ -289,7 +313,11 @@ mod tests {
         book.remember(&entry(4, Some(7))).unwrap();
         book.forget(&entry(2, None).addr.id).unwrap();
         book.set_last_port(4711).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 3, "read beside the one that writes");
         drop(book);
+        assert_eq!(read(&path).unwrap()[0], entry(3, Some(9)));
+        assert!(read(&dir.path().join("none")).is_err());
+        assert!(!dir.path().join("none").exists());
         let book = AddressBook::open(&path).unwrap();
         assert_eq!(book.entries().unwrap(), [entry(3, Some(9)), entry(4, Some(7)), entry(1, None)]);
         assert_eq!(book.last_port().unwrap(), Some(4711));

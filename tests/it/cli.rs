@@ -3,3 +3,4 @@
 mod assets;
 mod daemon;
 mod local;
+mod peers;
