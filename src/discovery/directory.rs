@@ -27,9 +27,9 @@ pub mod gate;
 mod tests;
 
 /// How long a sign of life counts.
-pub const FRESH_FOR: Duration = Duration::from_secs(120);
+pub const FRESH_FOR: Duration = Duration::from_mins(2);
 /// How often those who are stale are taken off the list.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+pub const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// Agents in the directory, hints included.
 pub const ENTRIES_MAX: usize = 4096;
 /// How far an author's clock may be from ours.
@@ -42,7 +42,7 @@ const MARKS_MAX: usize = 2 * ENTRIES_MAX;
 /// Questions for a sign of life at once.
 const PROBES_MAX: usize = 16;
 /// After which a question counts as lost with whoever asked it, and is asked again.
-const PROBE_LOST_AFTER: Duration = Duration::from_secs(60);
+const PROBE_LOST_AFTER: Duration = Duration::from_mins(1);
 /// How often an agent that goes on announcing itself is offered as a candidate again.
 const OFFER_EVERY: Duration = Duration::from_mins(5);
 /// How often a mere sign of life is written down.
@@ -331,7 +331,7 @@ impl Directory {
         for (id, entry) in &mut self.entries {
             match entry.standing {
                 Standing::Asked { since } if now.saturating_duration_since(since) < PROBE_LOST_AFTER => {
-                    asked += 1
+                    asked += 1;
                 }
                 Standing::Stale => {}
                 Standing::Fresh | Standing::Asked { .. } => {

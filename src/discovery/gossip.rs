@@ -48,7 +48,7 @@ use crate::peer::effects::now_ms;
 
 /// How often we say that we are there, in a network of up to about a thousand; receivers count us as fresh for 120 s.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
-const ANNOUNCE_EVERY_MAX: Duration = Duration::from_secs(60);
+const ANNOUNCE_EVERY_MAX: Duration = Duration::from_mins(1);
 /// Shortest time between two announcements, however much changes: twice what receivers ask for, and longer in a large
 /// network, up to what a flood of invented agents may make of it.
 const ANNOUNCE_GAP: Duration = Duration::from_secs(2);
@@ -675,7 +675,7 @@ impl Follower {
         loop {
             match receiver.next().await {
                 Some(Ok(Event::Received(message))) => {
-                    let Some(signed) = self.checked(message.content, gate) else {
+                    let Some(signed) = self.checked(&message.content, gate) else {
                         self.refused.fetch_add(1, Ordering::Relaxed);
                         continue;
                     };
@@ -710,8 +710,8 @@ impl Follower {
     }
 
     /// What came, if it is an announcement that counts: size and place first, then as many signatures as are allowed.
-    fn checked(&self, content: bytes::Bytes, gate: &mut Gate) -> Option<Signed> {
-        let claimed = Unverified::read(&content).ok()?;
+    fn checked(&self, content: &bytes::Bytes, gate: &mut Gate) -> Option<Signed> {
+        let claimed = Unverified::read(content).ok()?;
         let now = Instant::now();
         let known = {
             let directory = self.args.directory.lock();

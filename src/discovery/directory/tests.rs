@@ -19,7 +19,8 @@ fn id(n: u64) -> EndpointId {
 }
 
 fn addr(n: u64) -> EndpointAddr {
-    EndpointAddr::new(id(n)).with_ip_addr(([10, 0, (n >> 8) as u8, n as u8], 4711).into())
+    let [low, high, ..] = n.to_le_bytes();
+    EndpointAddr::new(id(n)).with_ip_addr(([10, 0, high, low], 4711).into())
 }
 
 /// The `counter`th announcement of agent `n`.
