@@ -85,7 +85,7 @@ const FOLLOWER_PERMITS: usize = 64;
 /// How long gossip keeps messages for neighbours that missed them, and what it has seen: as little as works, for that is
 /// what a flood fills.
 const GOSSIP_KEEPS_MESSAGES: Duration = Duration::from_secs(3);
-const GOSSIP_KEEPS_IDS: Duration = Duration::from_secs(30);
+const GOSSIP_KEEPS_IDS: Duration = Duration::from_secs(10);
 
 /// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join
 /// through whoever did, and so tell it the topic.
