@@ -4,3 +4,4 @@ mod assets;
 mod daemon;
 mod local;
 mod peers;
+mod repl;
