@@ -19,7 +19,7 @@ use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
 use self::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason};
 use crate::actor::ServiceCell;
 use crate::config::Config;
-use crate::discovery::channel::{Channel, ChannelState, Channels};
+use crate::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
 use crate::discovery::gossip::GossipMsg;
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
@@ -37,6 +37,7 @@ use crate::transfer::schedule;
 pub mod endpoint;
 pub mod events;
 pub mod policy;
+mod protocols;
 pub mod resources;
 pub mod restart;
 pub mod signals;
@@ -125,7 +126,6 @@ impl Node {
         let cells = Cells::default();
         let channels = Channels::default();
         channels.up(Channel::Tickets);
-        channels.up(Channel::Saved);
         if !config.discovery.bootstrap.is_empty() {
             channels.up(Channel::Bootstrap);
         }
@@ -193,6 +193,12 @@ impl Node {
     pub fn channels(&self) -> Vec<String> {
         let up = self.channels.reports().into_iter().filter(|c| c.state == ChannelState::Up);
         up.map(|c| c.channel.name().to_owned()).collect()
+    }
+
+    /// How each discovery channel does.
+    #[must_use]
+    pub fn channel_reports(&self) -> Vec<ChannelReport> {
+        self.channels.reports()
     }
 
     /// What happens on this node.
@@ -301,6 +307,7 @@ fn children(
             signals,
             root: cells.root.service_ref(),
             peers: cells.peers.service_ref(),
+            channels: channels.clone(),
             data_dir: config.data_dir.clone(),
         };
         children.push(Child::new(
@@ -326,7 +333,8 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         bootstrap: resources.bootstrap.clone(),
         channels,
         gossip: cells.gossip.service_ref(),
-        protocols: Arc::new([]),
+        protocols: Arc::new([protocols::gossip(&resources.gossip)]),
+        directory: resources.directory.clone(),
         connected: resources.connected.clone(),
         deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
         max_connections: limits.max_connections,
@@ -337,7 +345,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         },
         dialling: DialLimits {
             dialled_max: limits.max_dialled,
-            at_once_max: limits.max_hint_dials,
+            hints_at_once_max: limits.max_hint_dials,
             known_max: limits.max_known_peers,
             backoff_min: limits.dial_backoff_min,
             backoff_max: limits.dial_backoff_max,

@@ -113,6 +113,12 @@ impl Announcement {
             .into()
     }
 
+    /// Its place among its author's.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { timestamp_ms: self.timestamp_ms, boot_id: self.boot_id, counter: self.counter }
+    }
+
     /// Where it says it can be reached.
     #[must_use]
     pub fn addr(&self) -> EndpointAddr {

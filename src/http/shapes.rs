@@ -184,6 +184,8 @@ pub struct PeerView {
     pub last_seen: Option<String>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// Discovery channels that led to it; `incoming` when it came by itself.
+    pub sources: Vec<&'static str>,
 }
 
 impl From<PeerReport> for PeerView {
@@ -204,6 +206,7 @@ impl From<PeerReport> for PeerView {
             send_rate,
             receive_rate,
             last_seen_ms,
+            sources,
             last_error,
         } = report;
         Self {
@@ -221,6 +224,7 @@ impl From<PeerReport> for PeerView {
             bytes_received,
             rates: Rates { send: send_rate, receive: receive_rate },
             last_seen: last_seen_ms.and_then(rfc3339),
+            sources,
             last_error,
         }
     }

@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use iroh::address_lookup::MemoryLookup;
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode};
+use iroh_gossip::net::Gossip;
 use iroh_tickets::endpoint::EndpointTicket;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -18,6 +20,7 @@ use tokio::task::spawn_blocking;
 use super::events::EventLog;
 use super::{DataDir, StartError, endpoint};
 use crate::config::{Config, RelaySetting};
+use crate::discovery::directory::SharedDirectory;
 use crate::http::SharedListener;
 use crate::http::proxy::StoreProxy;
 use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin};
@@ -46,9 +49,13 @@ pub(super) struct Resources {
     pub(super) store_server: Option<StoreServer>,
     embedded: Option<EmbeddedStore>,
     pub(super) endpoint: Endpoint,
+    /// Addresses that discovery learned.
+    pub(super) addresses: MemoryLookup,
+    pub(super) gossip: Gossip,
     pub(super) ticket: watch::Receiver<String>,
     pub(super) book: AddressBook,
     pub(super) connected: watch::Sender<usize>,
+    pub(super) directory: SharedDirectory,
     pub(super) bootstrap: Vec<EndpointAddr>,
     pub(super) partial_dir: PathBuf,
     pub(super) events: EventLog,
@@ -93,6 +100,11 @@ impl Resources {
         };
         progress("opening the network endpoint");
         let endpoint = open_endpoint(config, secrets.endpoint_key, &book).await?;
+        let addresses = MemoryLookup::new();
+        if let Ok(services) = endpoint.address_lookup() {
+            services.add(addresses.clone());
+        }
+        let gossip = Gossip::builder().spawn(endpoint.clone());
         let store_proxy =
             StoreProxy::new(&opened.url).map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
         Ok(Self {
@@ -107,9 +119,12 @@ impl Resources {
             store_server: opened.server,
             embedded: opened.embedded,
             endpoint,
+            addresses,
+            gossip,
             ticket: watch::Sender::new(String::new()).subscribe(),
             book,
             connected: watch::Sender::new(0),
+            directory: SharedDirectory::default(),
             bootstrap,
             partial_dir: dir.partial(),
             events: EventLog::default(),

@@ -70,6 +70,8 @@ pub mod code {
     pub const SHUTDOWN: u32 = 0;
     /// The peer broke the rules.
     pub const VIOLATION: u32 = 400;
+    /// Given up in favour of another peer, so that the network stays mixed; both ends leave it at that for a while.
+    pub const ROTATED: u32 = 1;
     /// No shared library.
     pub const NOT_SHARED: u32 = 401;
     /// No session in time.
@@ -407,6 +409,7 @@ impl PeerState {
             dialer: self.args.connection.side() == Side::Client,
             probe_after: self.args.limits.probe_after,
         };
+        let assets = theirs.assets;
         let (session, effects) = Session::new(settings, ours, theirs, Instant::now());
         let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
         let serving = HashMap::new();
@@ -423,7 +426,7 @@ impl PeerState {
             asked_behind: false,
             tasks,
         });
-        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket });
+        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets });
         self.perform(myself, effects);
         for entries in std::mem::take(&mut self.early) {
             self.step(myself, Input::StoreChanged(entries));

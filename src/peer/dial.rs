@@ -22,6 +22,8 @@ use crate::node::endpoint;
 pub(super) const ADDRS_MAX: usize = 32;
 /// Limit of a dial: holepunching and a relay's round trips included.
 const DIAL_WITHIN: Duration = Duration::from_secs(15);
+/// Limit of a dial to a peer that only hints led to: many of them may lead nowhere.
+const DIAL_HINT_WITHIN: Duration = Duration::from_secs(8);
 /// How often the ticket file is looked at.
 const TICKET_FILE_EVERY: Duration = Duration::from_secs(1);
 /// Largest ticket file.
@@ -84,13 +86,14 @@ impl Acceptor {
     }
 }
 
-/// Dials once.
-pub(super) async fn dial(actor: ActorRef<PeersMsg>, endpoint: Endpoint, addr: EndpointAddr) {
+/// Dials once; `hint` says that nobody vouches for the peer.
+pub(super) async fn dial(actor: ActorRef<PeersMsg>, endpoint: Endpoint, addr: EndpointAddr, hint: bool) {
     let endpoint_id = addr.id;
-    let result = match timeout(DIAL_WITHIN, endpoint.connect(addr, ALPN)).await {
+    let within = if hint { DIAL_HINT_WITHIN } else { DIAL_WITHIN };
+    let result = match timeout(within, endpoint.connect(addr, ALPN)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(format!("{error:#}")),
-        Err(_) => Err(format!("no answer within {} s", DIAL_WITHIN.as_secs())),
+        Err(_) => Err(format!("no answer within {} s", within.as_secs())),
     };
     let _ = actor.send_message(PeersMsg::Dialed { endpoint_id, result });
 }

@@ -94,6 +94,8 @@ pub enum PeersMsg {
         name: String,
         /// Where else it can be reached: an endpoint ticket, or nothing.
         ticket: String,
+        /// Live assets that it holds.
+        assets: u64,
     },
     /// PeerActor: the other side does not know our passphrase, or did not prove it.
     NotShared {

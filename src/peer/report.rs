@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
-    /// Known, not connected; waits for its next attempt.
+    /// Known, not connected; waits for its next attempt, or for a place.
     Waiting,
     /// Being dialled, or proving who it is.
     Connecting,
@@ -35,7 +35,7 @@ pub struct PeerReport {
     pub remote_addr: Option<String>,
     /// Round trip of that path.
     pub rtt_ms: Option<f64>,
-    /// Live assets that it last said to hold.
+    /// Live assets that it last said to hold, in a session or in an announcement.
     pub assets: Option<u64>,
     /// Assets that it has and we want and do not have yet.
     pub missing_here: u64,
@@ -55,6 +55,8 @@ pub struct PeerReport {
     pub last_seen_ms: Option<u64>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// What led to it: names of discovery channels, or `incoming` when it came by itself.
+    pub sources: Vec<&'static str>,
 }
 
 /// How the node as a whole stands.

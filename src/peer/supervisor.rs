@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::actor::{Board, PeerActor, PeerArgs, PeerLimits, code};
+use super::actor::{Board, PeerActor, PeerArgs, PeerLimits, code, is_close};
 use super::address_book::{AddressBook, Change, Entry};
 use super::auth::Throttle;
 use super::dial::{Acceptor, Protocols};
@@ -38,6 +38,7 @@ use super::{dial, overview};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::discovery::channel::{Channel, Channels};
+use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip::GossipMsg;
 use crate::library::Library;
 use crate::node::events::{EventLog, NodeEvent};
@@ -105,6 +106,8 @@ pub struct PeersArgs {
     pub gossip: ServiceRef<GossipMsg>,
     /// Who takes connections that are no sessions.
     pub protocols: Protocols,
+    /// Who has announced themselves.
+    pub directory: SharedDirectory,
     /// How many peers are connected: discovery looks less often once somebody is.
     pub connected: watch::Sender<usize>,
     /// Whether and how peers' deletions are applied.
@@ -141,6 +144,8 @@ pub(super) struct PeerLink {
     /// Large contents under way from it, and to it.
     receiving: Moving,
     sending: Moving,
+    /// Whether we gave it up in favour of another peer.
+    rotated: bool,
     /// Held until it did.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -255,9 +260,14 @@ impl Actor for PeersActor {
                 Err(error) => {
                     tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
                     state.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
+                    // Gossip may be down; it then starts anew, without what failed.
+                    let _ = state.args.gossip.cast(GossipMsg::DialFailed { endpoint_id });
+                    state.dial_due(&myself);
                 }
             },
-            PeersMsg::SessionUp { session, name, ticket } => state.on_session_up(session, name, &ticket),
+            PeersMsg::SessionUp { session, name, ticket, assets } => {
+                state.on_session_up(session, name, &ticket, assets);
+            }
             PeersMsg::NotShared { endpoint_id } => state.on_not_shared(endpoint_id),
             PeersMsg::Remembered(entries) => state.on_remembered(&myself, entries),
             PeersMsg::StoreRead => state.start_accepting(&myself),
@@ -348,6 +358,9 @@ impl PeersState {
     }
 
     fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            self.args.channels.up(Channel::Saved);
+        }
         for entry in entries {
             let id = entry.addr.id;
             self.on_candidate(entry.addr, Channel::Saved);
@@ -435,8 +448,8 @@ impl PeersState {
         if !self.accepting || self.links.len() >= self.args.max_connections {
             return;
         }
-        for addr in self.roster.due(Instant::now()) {
-            self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr));
+        for (addr, hint) in self.roster.due(Instant::now(), rand::random()) {
+            self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
         }
     }
 
@@ -483,6 +496,7 @@ impl PeersState {
             up: false,
             receiving: Moving::default(),
             sending: Moving::default(),
+            rotated: false,
             permit,
         };
         self.links.insert(session, link);
@@ -523,7 +537,7 @@ impl PeersState {
         }
     }
 
-    fn on_session_up(&mut self, session: SessionId, name: String, ticket: &str) {
+    fn on_session_up(&mut self, session: SessionId, name: String, ticket: &str, assets: u64) {
         let Some(link) = self.links.get_mut(&session) else { return };
         let id = link.endpoint_id;
         link.permit = None;
@@ -546,6 +560,10 @@ impl PeersState {
             .unwrap_or_else(|| EndpointAddr::new(id));
         addr.addrs.extend(link.connection.paths().iter().map(|path| path.remote_addr().clone()));
         known.addr = addr.clone();
+        let gossip = GossipMsg::PeerUp { addr: addr.clone(), name: name.clone(), assets };
+        // Gossip may be down; it then begins with the peers of the address book, which has this one.
+        let _ = self.args.gossip.cast(gossip);
+        self.args.connected.send_replace(self.links.values().filter(|link| link.up).count());
         if first {
             tracing::info!(peer = %id.fmt_short(), name, "connected");
             let event = NodeEvent::PeerConnected { endpoint_id: id.to_string(), name };
@@ -568,11 +586,9 @@ impl PeersState {
     }
 
     fn on_not_shared(&mut self, id: EndpointId) {
-        self.throttle.failed(id, Instant::now());
-        if let Some(known) = self.roster.get_mut(&id) {
-            known.last_error =
-                Some("it does not know our passphrase: check that both sides use the same one".into());
-        }
+        let now = Instant::now();
+        self.throttle.failed(id, now);
+        self.roster.not_shared(&id, now);
     }
 
     fn on_wanted(&mut self, session: SessionId, records: Vec<AssetRecord>) {
@@ -643,10 +659,12 @@ impl PeersState {
     /// A connection is over, or given up for a while.
     fn link_over(&mut self, session: SessionId, hold: Option<(Duration, String)>) {
         let Some(link) = self.links.remove(&session) else { return };
+        self.args.connected.send_replace(self.links.values().filter(|link| link.up).count());
         let id = link.endpoint_id;
         let decisions = self.scheduler.session_ended(session);
         self.carry_out(decisions);
         let closed = link.connection.close_reason();
+        let rotated = link.rotated || closed.as_ref().is_some_and(|reason| is_close(reason, code::ROTATED));
         link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"given up for now");
         if self.current.get(&id) != Some(&session) {
             return;
@@ -658,6 +676,10 @@ impl PeersState {
             tracing::info!(peer = %id.fmt_short(), reason, "disconnected");
             let event = NodeEvent::PeerLost { endpoint_id: id.to_string(), reason: reason.clone() };
             self.args.events.publish(now_ms(), event);
+        }
+        if link.up && rotated {
+            self.histories.insert(id, link.history);
+            return self.roster.rotated(&id, now);
         }
         if !link.up && self.roster.get(&id).is_some_and(Known::is_stranger) {
             // Nothing is kept of whoever only knocked: ids cost nothing to make.
@@ -769,6 +791,13 @@ impl PeersState {
         }
         if now >= self.verify_at {
             self.verify();
+        }
+        if let Some(id) = self.roster.rotate(now, rand::random())
+            && let Some(link) = self.current.get(&id).and_then(|session| self.links.get_mut(session))
+        {
+            link.rotated = true;
+            tracing::debug!(peer = %id.fmt_short(), "giving a connection up in favour of another peer");
+            link.connection.close(VarInt::from_u32(code::ROTATED), b"making room for another peer");
         }
         self.dial_due(myself);
         let in_sync = overview::is_in_sync(self);

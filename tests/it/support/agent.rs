@@ -243,6 +243,7 @@ pub(crate) fn peer(seed: u8, name: &str, state: PeerState) -> PeerReport {
         receive_rate: 20.5,
         last_seen_ms: Some(1_700_000_000_000),
         last_error: None,
+        sources: vec!["mdns", "gossip"],
     }
 }
 

@@ -16,6 +16,8 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// A machine's user: an empty home, which is also the working directory.
 pub(crate) struct User {
     home: TempDir,
+    /// The network namespace in which its programs run.
+    network: Option<String>,
 }
 
 /// What a command did.
@@ -39,7 +41,12 @@ impl Ran {
 
 impl User {
     pub(crate) fn new() -> Self {
-        Self { home: tempfile::tempdir().expect("a temporary directory") }
+        Self { home: tempfile::tempdir().expect("a temporary directory"), network: None }
+    }
+
+    /// One whose programs run in this network namespace.
+    pub(crate) fn within(network: &str) -> Self {
+        Self { network: Some(network.to_owned()), ..Self::new() }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -55,7 +62,7 @@ impl User {
 
     /// A command that sees nothing of the environment in which the tests run.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        command(self.home(), args)
+        command(self.home(), self.network.as_deref(), args)
     }
 
     /// Runs a command to its end.
@@ -66,13 +73,23 @@ impl User {
     /// Runs a command with further environment variables and something on stdin.
     pub(crate) fn run_with(&self, args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self::at(self.home(), &args, env, stdin)
+        Self::run_command(self.network.as_deref(), self.home(), &args, env, stdin)
     }
 
     /// As [`User::run_with`], for whoever runs it on another thread.
     pub(crate) fn at(home: &Path, args: &[String], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
+        Self::run_command(None, home, args, env, stdin)
+    }
+
+    fn run_command(
+        network: Option<&str>,
+        home: &Path,
+        args: &[String],
+        env: &[(&str, &str)],
+        stdin: &[u8],
+    ) -> Ran {
         let args: Vec<_> = args.iter().map(String::as_str).collect();
-        let mut command = command(home, &args);
+        let mut command = command(home, network, &args);
         command.envs(env.iter().copied());
         let output = assert_cmd::Command::from_std(command)
             .write_stdin(stdin)
@@ -86,8 +103,16 @@ impl User {
     }
 }
 
-fn command(home: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_can-sync"));
+fn command(home: &Path, network: Option<&str>, args: &[&str]) -> Command {
+    let program = env!("CARGO_BIN_EXE_can-sync");
+    let mut command = match network {
+        None => Command::new(program),
+        Some(network) => {
+            let mut command = Command::new("/usr/sbin/ip");
+            command.args(["netns", "exec", network, program]);
+            command
+        }
+    };
     command.args(args).current_dir(home).env_clear().env("HOME", home);
     command
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::discovery::channel::Channels;
+use can_sync::discovery::directory::SharedDirectory;
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::Library;
 use can_sync::node::endpoint;
@@ -367,7 +368,7 @@ impl PeersRig {
     }
 
     pub(crate) fn up(&self, session: SessionId, name: &str) {
-        self.tell(PeersMsg::SessionUp { session, name: name.to_owned(), ticket: String::new() });
+        self.tell(PeersMsg::SessionUp { session, name: name.to_owned(), ticket: String::new(), assets: 0 });
     }
 
     /// What was published so far.
@@ -418,6 +419,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         channels: Channels::default(),
         gossip: ServiceCell::new("GossipActor").service_ref(),
         protocols: Arc::new([]),
+        directory: SharedDirectory::default(),
         connected: watch::Sender::new(0),
         deletes: Arc::new(DeleteGuard::new(false)),
         max_connections: 64,
@@ -425,7 +427,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         in_flight: Limits { node_bytes: 64 << 20, peer_bytes: 8 << 20 },
         dialling: DialLimits {
             dialled_max: 16,
-            at_once_max: 8,
+            hints_at_once_max: 8,
             known_max: 4096,
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),
