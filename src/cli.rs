@@ -19,6 +19,7 @@ mod completions;
 mod config;
 mod default_command;
 mod demo;
+mod doctor;
 mod error;
 mod events;
 mod get;
@@ -108,6 +109,8 @@ enum Command {
     Events(events::EventsArgs),
     /// List the network's agents, ask them, or add one
     Peers(peers::PeersArgs),
+    /// Find out which layer does not work, and what to do
+    Doctor,
     /// Run commands one after the other
     Repl,
     /// Print the node's endpoint id
@@ -208,6 +211,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Wait(args) => wait::run(context, &args).await,
         Command::Events(args) => events::run(context, &args).await,
         Command::Peers(args) => peers::run(context, args).await,
+        Command::Doctor => Box::pin(doctor::run(context)).await,
         Command::Repl => Box::pin(repl::run(context)).await,
         Command::Id(args) => id::run(context, &args).await,
         Command::Config(args) => config::run(context, args),
