@@ -19,8 +19,9 @@ use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
 use self::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason};
 use crate::actor::ServiceCell;
 use crate::config::Config;
-use crate::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
-use crate::discovery::gossip::GossipMsg;
+use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
+use crate::discovery::gossip::{GossipActor, GossipMsg};
+use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
 use crate::identity::PassphraseOrigin;
@@ -34,6 +35,7 @@ use crate::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
+mod discovery;
 pub mod endpoint;
 pub mod events;
 pub mod policy;
@@ -124,11 +126,7 @@ impl Node {
         resources.ticket = ticket;
 
         let cells = Cells::default();
-        let channels = Channels::default();
-        channels.up(Channel::Tickets);
-        if !config.discovery.bootstrap.is_empty() {
-            channels.up(Channel::Bootstrap);
-        }
+        let channels = discovery::channels(&config);
         let children = children(&config, &resources, &cells, &channels, output.signals, spawn_peer);
         let events = resources.events.clone();
         let on_degraded = |kind: ChildKind, why: Option<&str>| {
@@ -234,6 +232,7 @@ impl Node {
 struct Cells {
     root: Arc<ServiceCell<RootMsg>>,
     can_service: Arc<ServiceCell<CanServiceMsg>>,
+    rendezvous: Arc<ServiceCell<RendezvousMsg>>,
     gossip: Arc<ServiceCell<GossipMsg>>,
     peers: Arc<ServiceCell<PeersMsg>>,
     http: Arc<ServiceCell<HttpMsg>>,
@@ -245,6 +244,7 @@ impl Default for Cells {
         Self {
             root: Arc::new(ServiceCell::new("RootSupervisor")),
             can_service: Arc::new(ServiceCell::new("CanServiceActor")),
+            rendezvous: Arc::new(ServiceCell::new("RendezvousActor")),
             gossip: Arc::new(ServiceCell::new("GossipActor")),
             peers: Arc::new(ServiceCell::new("PeersActor")),
             http: Arc::new(ServiceCell::new("HttpActor")),
@@ -279,6 +279,8 @@ fn children(
         poll_interval: config.poll_interval,
         full_scan_interval: config.full_scan_interval,
     };
+    let rendezvous = discovery::rendezvous(config, resources, cells, channels);
+    let gossip = discovery::gossip(config, resources, cells, channels);
     let peers = PeersArgs { spawn_peer, ..peers_args(config, resources, cells, channels.clone()) };
     let http =
         HttpArgs { listener: resources.api_listener.clone(), view: view(config, resources, cells, channels) };
@@ -288,6 +290,18 @@ fn children(
             Arc::clone(&cells.can_service),
             move || (CanServiceActor, can_service.clone()),
             |reply| CanServiceMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Rendezvous,
+            Arc::clone(&cells.rendezvous),
+            move || (RendezvousActor, rendezvous.clone()),
+            |reply| RendezvousMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Gossip,
+            Arc::clone(&cells.gossip),
+            move || (GossipActor, gossip.clone()),
+            |reply| GossipMsg::GetHealth { reply },
         ),
         Child::new(
             ChildKind::Peers,
@@ -333,7 +347,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         bootstrap: resources.bootstrap.clone(),
         channels,
         gossip: cells.gossip.service_ref(),
-        protocols: Arc::new([protocols::gossip(&resources.gossip)]),
+        protocols: protocols::all(resources),
         directory: resources.directory.clone(),
         connected: resources.connected.clone(),
         deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
