@@ -1,6 +1,7 @@
 //! `can-sync peers`: who is in the network, as the daemon knows it, or as other agents say when they are asked.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
@@ -13,10 +14,13 @@ use super::client::Service;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::text;
+use crate::peer::list_peers::Found;
 
 mod ask;
 mod connections;
 mod network;
+
+pub(super) use network::relay_mode;
 
 /// Said where nobody was found.
 const NOBODY: &str = "(no peers discovered)";
@@ -62,6 +66,9 @@ struct AskArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "gossip")]
     #[arg(value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX)))]
     depth: Option<i64>,
+    /// Read what this agent has published about itself and others, in the DHT and on the rendezvous relays
+    #[arg(long, value_name = "ID", value_parser = agent, conflicts_with_all = ["from", "gossip", "rpc", "depth", "discover"])]
+    lookup: Option<EndpointAddr>,
     /// Stop at so many agents
     #[arg(long, value_name = "N", default_value_t = 1000)]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
@@ -98,6 +105,7 @@ impl AskArgs {
             gossip,
             rpc,
             depth,
+            lookup,
             max_peers: _,
             timeout: _,
             discover,
@@ -110,6 +118,7 @@ impl AskArgs {
         let flags = *gossip || *rpc || *discover || *no_relay || *no_mdns;
         flags
             || from.is_some()
+            || lookup.is_some()
             || depth.is_some()
             || !bootstrap.is_empty()
             || topic.is_some()
@@ -163,6 +172,7 @@ pub(super) async fn run(context: &Context, args: PeersArgs) -> Result<(), CliErr
     match action {
         Some(Action::List) => connections::list(context).await,
         Some(Action::Add { peer, addrs }) => connections::add(context, &peer, &addrs).await,
+        None if let Some(agent) = &ask.lookup => Box::pin(ask::look_up(context, &ask, agent.id)).await,
         None if ask.names_a_way() => Box::pin(ask::run(context, &ask)).await,
         None => known(context, &ask).await,
     }
@@ -199,10 +209,17 @@ impl From<Peer> for Row {
 }
 
 impl Row {
+    /// An agent of which only its being alive was published, `age` before `now`.
+    fn published(addr: &EndpointAddr, age: Duration, now: Timestamp) -> Self {
+        let (endpoint_id, last_seen) = (addr.id.to_string(), before(now, age));
+        let ticket = (!addr.addrs.is_empty()).then(|| EndpointTicket::new(addr.clone()).to_string());
+        let json = json!({ "endpoint_id": endpoint_id, "last_seen": last_seen, "ticket": ticket });
+        Self { endpoint_id, name: String::new(), assets: None, last_seen, json }
+    }
+
     /// An agent that others described at `now`.
-    fn found(found: &crate::peer::list_peers::Found, now: Timestamp) -> Self {
-        let seen = now.as_millisecond() - i64::try_from(found.age.as_millis()).unwrap_or(i64::MAX);
-        let last_seen = Timestamp::from_millisecond(seen).ok().map(|seen| format!("{seen:.3}"));
+    fn found(found: &Found, now: Timestamp) -> Self {
+        let last_seen = before(now, found.age);
         let endpoint_id = found.id.to_string();
         let json = json!({
             "endpoint_id": endpoint_id,
@@ -214,6 +231,12 @@ impl Row {
         });
         Self { endpoint_id, name: found.name.clone(), assets: Some(found.assets), last_seen, json }
     }
+}
+
+/// `age` before `now`, in RFC 3339.
+fn before(now: Timestamp, age: Duration) -> Option<String> {
+    let seen = now.as_millisecond().checked_sub(i64::try_from(age.as_millis()).ok()?)?;
+    Some(format!("{:.3}", Timestamp::from_millisecond(seen).ok()?))
 }
 
 /// Prints the list by id: tab-separated without a heading for programs, a table with one for people.
@@ -295,6 +318,7 @@ mod tests {
             &format!("--gossip {id}"),
             "--depth -2",
             "--depth x",
+            &format!("--lookup {id} --rpc"),
             "--max-peers 0",
             "--timeout 0",
             "--rpc list",

@@ -12,13 +12,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
-use iroh::{EndpointAddr, EndpointId};
+use iroh::{EndpointAddr, EndpointId, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
 use netwatch::interfaces::{Interface, State as Interfaces};
 use swarm_discovery::{Discoverer, DropGuard, IpClass, Peer};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::announcement::ADDRS_MAX;
 use super::candidates::Candidates;
@@ -30,6 +30,10 @@ use crate::peer::effects::now_ms;
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 /// Somebody asks about this often, however many there are.
 const CADENCE: Duration = Duration::from_secs(2);
+/// As [`CADENCE`], where somebody waits for it and nobody else takes part.
+const TRIAL_CADENCE: Duration = Duration::from_millis(300);
+/// An address to announce in a trial; nobody dials it (RFC 5737).
+const TRIAL_ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Answers per second that everybody together gives.
 const ANSWERS_PER_SEC: f32 = 1.0;
 /// How often the interfaces are looked at, and a network that took no multicast is tried again.
@@ -47,6 +51,7 @@ const TELL_AGAIN: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mdns {
     service: String,
+    cadence: Duration,
 }
 
 /// A peer's answer: its label, and where it says it is.
@@ -59,7 +64,7 @@ impl Mdns {
         // 2 letters and 64 bits of a hash are the 15 characters that a service's name may have (RFC 6763, section 7.2).
         let hash = blake3::hash(key.expose());
         let label = BASE32_NOPAD.encode(&hash.as_bytes()[..8]).to_ascii_lowercase();
-        Self { service: format!("cs{label}") }
+        Self { service: format!("cs{label}"), cadence: CADENCE }
     }
 
     /// The service's name, without its underscore.
@@ -123,6 +128,46 @@ impl Mdns {
         }
     }
 
+    /// Who answers within a time, to somebody called `id` who does not say where it is.
+    ///
+    /// # Errors
+    /// If no interface takes multicast.
+    pub async fn find(&self, id: EndpointId, within: Duration) -> Result<Vec<EndpointAddr>, String> {
+        let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
+        let _discoverer = self.start(id, &Networks::look().await, sender, "")?;
+        let mut told = Told::default();
+        let mut found = BTreeMap::new();
+        let until = Instant::now() + within;
+        while let Ok(Some(answer)) = timeout_at(until, answers.recv()).await {
+            if let Some(addr) = told.news(id, &answer, Instant::now()).filter(|_| found.len() < TOLD_MAX) {
+                found.insert(addr.id, addr);
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// Whether multicast works on this machine: somebody who is looked for under a name that nobody else has is found within a
+    /// time.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn try_out(within: Duration) -> Result<(), String> {
+        let label = BASE32_NOPAD.encode(&rand::random::<[u8; 8]>()).to_ascii_lowercase();
+        let trial = Self { service: format!("cs{label}"), cadence: TRIAL_CADENCE };
+        let addr = EndpointAddr::new(SecretKey::generate().public()).with_ip_addr((TRIAL_ADDR, 9).into());
+        let (ignored, _answers) = mpsc::channel(ANSWERS_MAX);
+        let ticket = EndpointTicket::new(addr.clone()).to_string();
+        let _there = trial.start(addr.id, &Networks::look().await, ignored, &ticket)?;
+        let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
+        let _here = trial.start(SecretKey::generate().public(), &Networks::look().await, sender, "")?;
+        let heard =
+            async { while answers.recv().await.is_some_and(|(label, _)| label != label_of(addr.id)) {} };
+        let within_secs = within.as_secs();
+        timeout(within, heard)
+            .await
+            .map_err(|_| format!("multicast was sent, and not heard within {within_secs} s"))
+    }
+
     fn start(
         &self,
         id: EndpointId,
@@ -141,7 +186,7 @@ impl Mdns {
             let _ = answers.try_send((label.to_owned(), addrs.collect()));
         };
         let mut discoverer = Discoverer::new(self.service.clone(), label_of(id))
-            .with_cadence(CADENCE)
+            .with_cadence(self.cadence)
             .with_response_rate(ANSWERS_PER_SEC)
             .with_ip_class(class)
             .with_multicast_interfaces_v4(networks.v4.clone())
@@ -242,8 +287,6 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use iroh::SecretKey;
-
     use super::*;
     use crate::identity::NetworkKeys;
 

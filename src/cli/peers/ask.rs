@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use iroh::{Endpoint, EndpointAddr};
+use iroh::{Endpoint, EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::network::{self, Keys, Known};
 use super::{AskArgs, NOBODY, Row, complain, show};
@@ -17,6 +17,8 @@ use crate::cli::progress::Progress;
 use crate::cli::text;
 use crate::config::Config;
 use crate::discovery::crawl::{self, Crawl, CrawlLimits};
+use crate::discovery::list::{self, LookupError};
+use crate::discovery::network::NetworkSettings;
 use crate::peer::list_peers::{Found, list_all};
 
 /// For finding out where the agent is that is to be asked.
@@ -33,8 +35,40 @@ struct Outcome {
 pub(super) async fn run(context: &Context, args: &AskArgs) -> Result<(), CliError> {
     let config = context.load_config(None, Vec::new())?.config;
     let keys = Keys::load(&config, args).await?.ok_or_else(|| network::no_keys(&config))?;
-    let known = Known::gather(context, &config, args).await?;
+    let known = Known::gather(context, &config, args, &keys).await?;
     discover(context, args, &config, &keys, &known).await
+}
+
+/// What an agent has published about itself and those it has seen alive, in the DHT and on the relays.
+pub(super) async fn look_up(context: &Context, args: &AskArgs, id: EndpointId) -> Result<(), CliError> {
+    let config = context.load_config(None, Vec::new())?.config;
+    let keys = Keys::load(&config, args).await?.and_then(|keys| keys.network);
+    let keys = keys.ok_or_else(|| network::no_keys(&config))?;
+    let transports = NetworkSettings::of(&config.discovery)
+        .connect()
+        .map_err(|error| CliError::failure(error.to_string()))?;
+    let within = Duration::from_secs(args.timeout);
+    let progress = Progress::spinner("looking the agent up");
+    let looked = timeout(within, Box::pin(list::lookup(&transports, &keys, id))).await;
+    drop(progress);
+    let published = looked
+        .map_err(|_| {
+            CliError::new(Exit::Timeout, format!("no answer within {}", text::seconds(args.timeout)))
+        })?
+        .map_err(|error| {
+            let exit = match error {
+                LookupError::NotFound(_) => Exit::NotFound,
+                LookupError::NotOurs(_) => Exit::NotAllowed,
+                LookupError::NoChannel(_) | LookupError::Failed { .. } => Exit::Failure,
+            };
+            CliError::new(exit, error.to_string())
+        })?;
+    let now = Timestamp::now();
+    let since = list::age(&published);
+    let others = published.agents.iter().filter(|(agent, _)| *agent != id);
+    let rows = others.map(|(agent, age)| Row::published(&EndpointAddr::new(*agent), since + *age, now));
+    let rows = rows.chain([Row::published(&published.addr, since, now)]).collect();
+    show(context, rows)
 }
 
 /// As [`run`], for want of a daemon; `no_daemon` is the error if there is nothing to ask with or nobody to ask.
@@ -45,7 +79,7 @@ pub(super) async fn without_daemon(
 ) -> Result<(), CliError> {
     let config = context.load_config(None, Vec::new())?.config;
     let Some(keys) = Keys::load(&config, args).await? else { return Err(no_daemon) };
-    let known = Known::gather(context, &config, args).await?;
+    let known = Known::gather(context, &config, args, &keys).await?;
     if known.reachable().is_empty() {
         if !context.out.json {
             context.out.line(NOBODY)?;

@@ -11,7 +11,6 @@ use iroh::address_lookup::memory::MemoryLookup;
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use iroh_gossip::api::Event;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
-use iroh_gossip::proto::TopicId;
 use iroh_tickets::endpoint::EndpointTicket;
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -23,8 +22,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::AskArgs;
 use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
+use crate::cli::progress::Progress;
 use crate::config::{Config, RelaySetting};
-use crate::discovery::announcement;
+use crate::discovery::mdns::Mdns;
+use crate::discovery::{announcement, gossip};
 use crate::identity::{Key, NetworkKeys, Passphrase, PresenceKeys};
 use crate::node::{DataDir, endpoint};
 use crate::peer::address_book;
@@ -38,8 +39,8 @@ const QUIET: Duration = Duration::from_secs(32);
 const JOIN_WITHIN: Duration = Duration::from_secs(15);
 /// Announcements dated further away are somebody's old ones, or nonsense.
 const DATED_WITHIN_MS: u64 = 10 * 60 * 1000;
-/// Longest message of gossip, framing included; both sides have to agree.
-const MESSAGE_BYTES_MAX: usize = 4096;
+/// For the local network to answer: a query goes out every two seconds.
+const MDNS_WITHIN: Duration = Duration::from_secs(5);
 /// For the endpoint to say goodbye.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Remembered agents that a question begins with: the last ones seen.
@@ -50,6 +51,8 @@ pub(super) struct Keys {
     pub(super) presence: PresenceKeys,
     /// Each that an agent may be asked with.
     pub(super) rpc: Vec<Key>,
+    /// The passphrase's, where there is one: a topic is enough for listing.
+    pub(super) network: Option<NetworkKeys>,
 }
 
 impl Keys {
@@ -70,10 +73,10 @@ impl Keys {
             let network = passphrase.map(|passphrase| NetworkKeys::derive(&passphrase.secret));
             let named = (topic.is_some() || secret.is_some())
                 .then(|| PresenceKeys::of_topic(topic.as_deref().unwrap_or_default(), secret.as_ref()));
-            let network = network.as_ref().map(NetworkKeys::presence);
-            let presence = named.as_ref().or(network)?.clone();
-            let rpc = named.iter().chain(network).map(|keys| keys.rpc().clone()).collect();
-            Some(Self { presence, rpc })
+            let own = network.as_ref().map(NetworkKeys::presence);
+            let presence = named.as_ref().or(own)?.clone();
+            let rpc = named.iter().chain(own).map(|keys| keys.rpc().clone()).collect();
+            Some(Self { presence, rpc, network })
         };
         spawn_blocking(derive).await.map_err(|e| CliError::failure(format!("cannot derive the keys: {e}")))
     }
@@ -84,8 +87,14 @@ impl Keys {
 pub(super) struct Known(BTreeMap<EndpointId, EndpointAddr>);
 
 impl Known {
-    /// From the flags, the daemon (its own address) where one runs, the settings and the address book.
-    pub(super) async fn gather(context: &Context, config: &Config, args: &AskArgs) -> Result<Self, CliError> {
+    /// From the flags, the daemon (its own address) where one runs, the settings and the address book; if nobody is known from
+    /// these, from the local network.
+    pub(super) async fn gather(
+        context: &Context,
+        config: &Config,
+        args: &AskArgs,
+        keys: &Keys,
+    ) -> Result<Self, CliError> {
         let mut known = Self::default();
         for addr in args.from.iter().chain(&args.bootstrap) {
             known.add(addr.clone());
@@ -108,6 +117,16 @@ impl Known {
             }
             Ok(Err(error)) => tracing::warn!(%error, "remembered agents are not asked"),
             Err(error) => tracing::warn!(%error, "remembered agents are not asked"),
+        }
+        let mdns = keys.network.as_ref().map(|keys| Mdns::new(keys.mdns()));
+        if let Some(mdns) =
+            mdns.filter(|_| config.discovery.mdns && !args.no_mdns && known.reachable().is_empty())
+        {
+            let _progress = Progress::spinner("looking on the local network");
+            match mdns.find(SecretKey::generate().public(), MDNS_WITHIN).await {
+                Ok(found) => found.into_iter().for_each(|addr| known.add(addr)),
+                Err(why) => tracing::info!(why, "the local network cannot be asked"),
+            }
         }
         Ok(known)
     }
@@ -192,10 +211,10 @@ pub(super) async fn listen(
         lookup.add_endpoint_info(addr);
     }
     endpoint.address_lookup().map_err(|e| failed(&e))?.add(lookup.clone());
-    let gossip = Gossip::builder().max_message_size(MESSAGE_BYTES_MAX).spawn(endpoint.clone());
-    let _accepting = accept(endpoint.clone(), gossip.clone());
-    let topic = TopicId::from_bytes(*presence.topic().expose());
-    let (_sender, mut events) = gossip.subscribe(topic, ids.clone()).await.map_err(|e| failed(&e))?.split();
+    let swarm = gossip::start(endpoint);
+    let _accepting = accept(endpoint.clone(), swarm.clone());
+    let topic = gossip::topic_of(presence.topic());
+    let (_sender, mut events) = swarm.subscribe(topic, ids.clone()).await.map_err(|e| failed(&e))?.split();
 
     let mut heard: BTreeMap<[u8; 32], (Found, Instant)> = BTreeMap::new();
     let mut joined = false;
@@ -232,7 +251,7 @@ pub(super) async fn listen(
         }
     }
     // Leaving is a courtesy.
-    let _ = timeout(CLOSE_WITHIN, gossip.shutdown()).await;
+    let _ = timeout(CLOSE_WITHIN, swarm.shutdown()).await;
     let found = heard.into_values().map(|(found, at)| Found { age: at.elapsed(), ..found }).collect();
     Ok(Heard { found, joined, capped })
 }
