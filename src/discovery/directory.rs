@@ -27,9 +27,9 @@ pub mod gate;
 mod tests;
 
 /// How long a sign of life counts.
-pub const FRESH_FOR: Duration = Duration::from_secs(120);
+pub const FRESH_FOR: Duration = Duration::from_mins(2);
 /// How often those who are stale are taken off the list.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+pub const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// Agents in the directory, hints included.
 pub const ENTRIES_MAX: usize = 4096;
 /// How far an author's clock may be from ours.
@@ -42,7 +42,7 @@ const MARKS_MAX: usize = 2 * ENTRIES_MAX;
 /// Questions for a sign of life at once.
 const PROBES_MAX: usize = 16;
 /// After which a question counts as lost with whoever asked it, and is asked again.
-const PROBE_LOST_AFTER: Duration = Duration::from_secs(60);
+const PROBE_LOST_AFTER: Duration = Duration::from_mins(1);
 /// How often an agent that goes on announcing itself is offered as a candidate again.
 const OFFER_EVERY: Duration = Duration::from_mins(5);
 /// How often a mere sign of life is written down.
@@ -188,11 +188,15 @@ impl Directory {
         self.entries.get(id).map(|entry| entry.addr.clone())
     }
 
-    /// Says who we are; `boot_id` names this run, unless a run goes on after its actor failed.
-    pub fn begin(&mut self, me: EndpointId, boot_id: u64) {
+    /// Says who we are; `boot_id` names this run, unless a run goes on after its actor failed. Then the swarm is to be joined
+    /// again: through those who proved themselves at once, through others a little later, lest one of them was the reason.
+    pub fn begin(&mut self, me: EndpointId, boot_id: u64, now: Instant) {
         self.me = Some(me);
         self.run.get_or_insert((boot_id, 0));
         self.entries.remove(&me);
+        for entry in self.entries.values_mut() {
+            entry.join_again(now);
+        }
     }
 
     /// The place of our next announcement: the run, and its counter.
@@ -291,6 +295,7 @@ impl Directory {
             effects.push(Effect::Located(addr.clone()));
         }
         (entry.proven, entry.connected) = (true, true);
+        entry.join_at = now;
         entry.lives(now, now_ms);
         effects
     }
@@ -326,7 +331,7 @@ impl Directory {
         for (id, entry) in &mut self.entries {
             match entry.standing {
                 Standing::Asked { since } if now.saturating_duration_since(since) < PROBE_LOST_AFTER => {
-                    asked += 1
+                    asked += 1;
                 }
                 Standing::Stale => {}
                 Standing::Fresh | Standing::Asked { .. } => {

@@ -48,9 +48,11 @@ use crate::peer::effects::now_ms;
 
 /// How often we say that we are there, in a network of up to about a thousand; receivers count us as fresh for 120 s.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
-const ANNOUNCE_EVERY_MAX: Duration = Duration::from_secs(60);
-/// Shortest time between two announcements, however much changes; twice what receivers ask for.
+const ANNOUNCE_EVERY_MAX: Duration = Duration::from_mins(1);
+/// Shortest time between two announcements, however much changes: twice what receivers ask for, and longer in a large
+/// network, up to what a flood of invented agents may make of it.
 const ANNOUNCE_GAP: Duration = Duration::from_secs(2);
+const ANNOUNCE_GAP_MAX: Duration = Duration::from_secs(10);
 /// Announcements per second that all agents together make when they all change at once, as they do when an asset reaches
 /// all of them; and when nothing changes.
 const CHANGES_PER_SEC: u32 = 16;
@@ -83,7 +85,7 @@ const FOLLOWER_PERMITS: usize = 64;
 /// How long gossip keeps messages for neighbours that missed them, and what it has seen: as little as works, for that is
 /// what a flood fills.
 const GOSSIP_KEEPS_MESSAGES: Duration = Duration::from_secs(3);
-const GOSSIP_KEEPS_IDS: Duration = Duration::from_secs(30);
+const GOSSIP_KEEPS_IDS: Duration = Duration::from_secs(10);
 
 /// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join
 /// through whoever did, and so tell it the topic.
@@ -249,7 +251,7 @@ impl Actor for GossipActor {
         myself: ActorRef<Self::Msg>,
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        args.directory.lock().begin(args.endpoint.id(), rand::random());
+        args.directory.lock().begin(args.endpoint.id(), rand::random(), Instant::now());
         let mut tasks = Tasks::new(myself.clone(), GossipMsg::TaskFailed);
         let refused = Arc::new(AtomicU64::new(0));
         let follower = Follower { actor: myself.clone(), args: args.clone(), refused: Arc::clone(&refused) };
@@ -549,7 +551,7 @@ impl GossipState {
 /// How long to wait between announcements of changes, with this many others.
 fn gap(fresh: u32) -> Duration {
     let shared = Duration::from_secs(u64::from(fresh / CHANGES_PER_SEC));
-    shared.clamp(ANNOUNCE_GAP, ANNOUNCE_EVERY)
+    shared.clamp(ANNOUNCE_GAP, ANNOUNCE_GAP_MAX)
 }
 
 /// How often to announce ourselves, with this many others.
@@ -673,7 +675,7 @@ impl Follower {
         loop {
             match receiver.next().await {
                 Some(Ok(Event::Received(message))) => {
-                    let Some(signed) = self.checked(message.content, gate) else {
+                    let Some(signed) = self.checked(&message.content, gate) else {
                         self.refused.fetch_add(1, Ordering::Relaxed);
                         continue;
                     };
@@ -708,8 +710,8 @@ impl Follower {
     }
 
     /// What came, if it is an announcement that counts: size and place first, then as many signatures as are allowed.
-    fn checked(&self, content: bytes::Bytes, gate: &mut Gate) -> Option<Signed> {
-        let claimed = Unverified::read(&content).ok()?;
+    fn checked(&self, content: &bytes::Bytes, gate: &mut Gate) -> Option<Signed> {
+        let claimed = Unverified::read(content).ok()?;
         let now = Instant::now();
         let known = {
             let directory = self.args.directory.lock();
@@ -729,7 +731,7 @@ mod tests {
 
     #[test]
     fn a_large_network_speaks_less_often_and_stays_fresh() {
-        assert_eq!([0, 32, 160, 10_000].map(|n| gap(n).as_secs()), [2, 2, 10, 30]);
+        assert_eq!([0, 32, 80, 10_000].map(|n| gap(n).as_secs()), [2, 2, 5, 10]);
         assert_eq!([0, 900, 1_600, 10_000].map(|n| period(n).as_secs()), [30, 30, 50, 60]);
         for _ in 0..100 {
             let jittered = jittered(ANNOUNCE_EVERY);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use data_encoding::BASE32_NOPAD;
 use iroh::{EndpointAddr, EndpointId, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
-use netwatch::interfaces::State as Interfaces;
+use netwatch::interfaces::{Interface, State as Interfaces};
 use swarm_discovery::{Discoverer, DropGuard, IpClass, Peer};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -45,7 +45,7 @@ const ANSWERS_MAX: usize = 64;
 /// Peers of which we know that we have told of them; beyond that, all are told of once more.
 const TOLD_MAX: usize = 1024;
 /// How often a peer that is still there is told of again.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 /// The service of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,12 +214,11 @@ impl Networks {
     async fn look() -> Self {
         let interfaces = Interfaces::new().await;
         let up = interfaces.interfaces.values().filter(|interface| interface.is_up());
-        let addrs: BTreeSet<IpAddr> =
-            up.flat_map(|interface| interface.addrs()).map(|net| net.addr()).collect();
+        let addrs: BTreeSet<IpAddr> = up.flat_map(Interface::addrs).map(|net| net.addr()).collect();
         let mut v4: Vec<Ipv4Addr> = addrs
             .iter()
             .filter_map(|addr| match addr {
-                IpAddr::V4(addr) => Some(*addr).filter(takes_multicast),
+                IpAddr::V4(addr) => Some(*addr).filter(|addr| takes_multicast(*addr)),
                 IpAddr::V6(_) => None,
             })
             .collect();
@@ -230,9 +229,9 @@ impl Networks {
 }
 
 /// Whether the interface with this address can take part.
-fn takes_multicast(addr: &Ipv4Addr) -> bool {
+fn takes_multicast(addr: Ipv4Addr) -> bool {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
-    socket.and_then(|socket| socket.join_multicast_v4(&GROUP, addr)).is_ok()
+    socket.and_then(|socket| socket.join_multicast_v4(&GROUP, &addr)).is_ok()
 }
 
 /// An endpoint id as a label of a DNS name, which may have 63 characters.

@@ -1,7 +1,7 @@
 //! RendezvousActor: finds agents of its network through slots in pkarr, and lets itself be found.
 //!
 //! **Owns** the rhythm of looks and writes and one [`Line`] per channel (relays, DHT): what its slots held, whom to locate, how
-//! it does. **Talks to** PeersActor and GossipActor through [`Candidates`], and tells [`Channels`] how the channels do.
+//! it does. **Talks to** PeersActor and GossipActor through [`Candidates`](super::candidates::Candidates), and tells [`Channels`](super::channel::Channels) how the channels do.
 //!
 //! A *look* reads slots; each agent in them is *located* by the record that it publishes under its own key
 //! ([`list`](super::list)) and handed on with its addresses. A *write* brings our own record up to date and claims a slot;
@@ -13,157 +13,33 @@
 //! [`QUEUE_MAX`]. A panic in pkarr is one restart of this actor. **A restart** makes new clients and loses what was read.
 
 mod line;
+mod messages;
 mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::{EndpointAddr, EndpointId, SecretKey};
-use iroh_tickets::endpoint::EndpointTicket;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use iroh::{EndpointAddr, EndpointId};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::line::Line;
 pub use self::line::{LOCATED_MAX, QUEUE_MAX};
+pub use self::messages::{RendezvousArgs, RendezvousMsg};
 use self::work::{Location, Work};
-use super::candidates::Candidates;
-use super::channel::{Channel, Channels};
-use super::directory::SharedDirectory;
-use super::network::{Connect, now_us};
-use super::slot::pace::{Timing, publishes};
+use super::channel::Channel;
+use super::network::{NetworkError, now_us};
+use super::slot::pace::publishes;
 use super::slot::{Look, SLOTS, Slot, SlotKeys};
 use crate::actor::ActorExit;
 use crate::actor::tasks::Tasks;
-use crate::identity::NetworkKeys;
 use crate::node::status::ActorDetail;
 
 /// Writes that may be repeated at once because they were lost; then the next period is waited for.
 const RECLAIMS_MAX: u32 = 5;
 /// Our addresses change several times while an endpoint starts; one write for all of them.
 const ADDRESS_SETTLES: Duration = Duration::from_secs(2);
-
-/// What RendezvousActor understands.
-#[derive(Debug)]
-pub enum RendezvousMsg {
-    /// Timer: look into the channel's slots.
-    ScanDue {
-        /// Which channel.
-        channel: Channel,
-        /// Of the timer; an older one was replaced.
-        generation: u64,
-    },
-    /// Timer: write, if it is our turn.
-    PublishDue {
-        /// Which channel.
-        channel: Channel,
-        /// As above.
-        generation: u64,
-    },
-    /// Timer: see whether what was written is still there.
-    VerifyDue {
-        /// Which channel.
-        channel: Channel,
-        /// What was written.
-        slot: Slot,
-    },
-    /// Own tasks: a slot was read.
-    SlotRead {
-        /// Through which channel.
-        channel: Channel,
-        /// Which.
-        slot: Slot,
-        /// What was in it.
-        look: Look,
-    },
-    /// Own task: a look is over; why nothing could be read, if so.
-    Scanned {
-        /// Which channel.
-        channel: Channel,
-        /// Nothing, if any slot could be read.
-        failure: Option<String>,
-    },
-    /// Own task: a write is over.
-    Published {
-        /// Which channel.
-        channel: Channel,
-        /// The addresses in the record that was written, if it was.
-        record: Option<EndpointAddr>,
-        /// The slot that was written; none when it was not our turn or there was no place.
-        slot: Option<Slot>,
-        /// Why something was not written.
-        failure: Option<String>,
-    },
-    /// Own task: the slot was read again; whether we are in it. Nothing when it could not be read.
-    Verified {
-        /// Which channel.
-        channel: Channel,
-        /// The answer.
-        held: Option<bool>,
-    },
-    /// Own task: an agent's record was looked for.
-    Located {
-        /// Through which channel.
-        channel: Channel,
-        /// Whose.
-        id: EndpointId,
-        /// Where it is; nothing if there is no record of it.
-        addr: Option<EndpointAddr>,
-    },
-    /// Own task: nobody is connected any more, or somebody again.
-    ContactChanged,
-    /// Own task: we can be reached elsewhere.
-    AddressChanged,
-    /// Own tasks: one of them panicked, and why.
-    TaskFailed(String),
-    /// Status: how it is.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
-}
-
-/// What it is started with.
-#[derive(Clone)]
-pub struct RendezvousArgs {
-    /// The endpoint's key: signs our own record.
-    pub secret_key: SecretKey,
-    /// The slots' keys, in the configured format.
-    pub slots: SlotKeys,
-    /// The network's keys: seal our own record.
-    pub keys: NetworkKeys,
-    /// Makes the channels to pkarr.
-    pub connect: Connect,
-    /// Where we can be reached: an endpoint ticket, always current.
-    pub ticket: watch::Receiver<String>,
-    /// Who is told whom we found.
-    pub candidates: Candidates,
-    /// How the channels do.
-    pub channels: Channels,
-    /// Who was seen alive: how large the network is, and what our record lists.
-    pub directory: SharedDirectory,
-    /// How many peers are connected.
-    pub connected: watch::Receiver<usize>,
-    /// The rhythm.
-    pub timing: Timing,
-}
-
-impl RendezvousArgs {
-    fn contact(&self) -> bool {
-        *self.connected.borrow() > 0
-    }
-
-    /// Agents in the network, ourselves among them, as far as known.
-    fn network_size(&self) -> usize {
-        self.directory.lock().fresh(Instant::now()).max(*self.connected.borrow()) + 1
-    }
-
-    /// Where we are.
-    fn own_addr(&self) -> EndpointAddr {
-        let ticket = self.ticket.borrow().parse::<EndpointTicket>();
-        ticket.map_or_else(|_| EndpointAddr::new(self.secret_key.public()), |t| t.endpoint_addr().clone())
-    }
-}
 
 /// Its state.
 pub struct RendezvousState {
@@ -291,7 +167,7 @@ impl RendezvousState {
             return;
         }
         let contact = self.args.contact();
-        if !self.lines[index].scanning {
+        if !self.lines[index].busy.scanning {
             self.lines[index].begin_scan(contact);
             let work = self.work(myself, index);
             // The first look of a restarted actor is thorough, whoever is connected.
@@ -339,14 +215,14 @@ impl RendezvousState {
         myself: &ActorRef<RendezvousMsg>,
         channel: Channel,
         id: EndpointId,
-        addr: Option<EndpointAddr>,
+        addr: Result<Option<EndpointAddr>, NetworkError>,
     ) {
         let Some(index) = self.line(channel) else { return };
+        let addr = addr.map(|addr| addr.filter(|addr| !addr.is_empty()));
+        self.lines[index].located(id, &addr, Instant::now());
         // Agents of the old kind publish where iroh looks by itself, so their bare id is enough for a dial.
         let bare = matches!(self.args.slots, SlotKeys::Compatible { .. }).then(|| EndpointAddr::new(id));
-        let addr = addr.filter(|addr| !addr.is_empty());
-        self.lines[index].located(id, addr.clone(), Instant::now());
-        if let Some(addr) = addr.or(bare) {
+        if let Some(addr) = addr.ok().flatten().or(bare) {
             self.args.candidates.found(addr, channel);
         }
         self.locate(myself, index);
@@ -354,7 +230,7 @@ impl RendezvousState {
 
     fn on_scanned(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, failure: Option<String>) {
         let Some(index) = self.line(channel) else { return };
-        self.lines[index].scanning = false;
+        self.lines[index].busy.scanning = false;
         self.report(index, failure);
         if self.lines[index].failures > 0 {
             let delay = self.until_scan(index);
@@ -362,7 +238,7 @@ impl RendezvousState {
             return;
         }
         let first = !std::mem::replace(&mut self.lines[index].scanned_once, true);
-        if first && !self.lines[index].published_once && !self.lines[index].publishing {
+        if first && !self.lines[index].published_once && !self.lines[index].busy.publishing {
             // Now it is known where there is room.
             self.arm_publish(myself, index, Duration::ZERO);
         }
@@ -399,7 +275,7 @@ impl RendezvousState {
 
     /// Writes our record if it is out of date, and a slot if it is our turn.
     fn publish(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize, turn: bool) {
-        if self.lines[index].publishing {
+        if self.lines[index].busy.publishing {
             return;
         }
         let addr = self.args.own_addr();
@@ -411,25 +287,17 @@ impl RendezvousState {
         if !turn && !stale {
             return;
         }
-        self.lines[index].publishing = true;
+        self.lines[index].busy.publishing = true;
         let work = self.work(myself, index);
         let record = stale.then(|| work::Record {
             keys: self.args.keys.clone(),
             secret_key: self.args.secret_key.clone(),
             addr,
-            agents: self.seen_alive(),
+            agents: self.args.seen_alive(),
         });
         let day = self.args.slots.day(now_us());
         let looks = turn.then(|| (day, self.lines[index].looks_of(day).clone()));
         self.tasks.spawn(work.publish(record, looks));
-    }
-
-    /// Agents that are alive, the latest first.
-    fn seen_alive(&self) -> Vec<(EndpointId, Duration)> {
-        let listings = self.args.directory.lock().listings(Instant::now());
-        let mut alive: Vec<_> = listings.iter().filter(|l| !l.stale).map(|l| (l.id, l.age)).collect();
-        alive.sort_by_key(|(id, age)| (*age, *id));
-        alive
     }
 
     fn on_published(
@@ -441,11 +309,16 @@ impl RendezvousState {
         failure: Option<String>,
     ) {
         let Some(index) = self.line(channel) else { return };
-        self.lines[index].publishing = false;
+        self.lines[index].busy.publishing = false;
         if let Some(addr) = record {
             self.lines[index].record_written(addr, Instant::now());
         }
         self.lines[index].published_once |= failure.is_none();
+        if failure.is_some() && !self.lines[index].published_once {
+            // Nobody can find us yet: that does not wait for the next period.
+            let delay = self.args.timing.until_retry(self.lines[index].failures + 1, rand::random());
+            self.arm_publish(myself, index, delay);
+        }
         if let Some(slot) = slot {
             self.lines[index].claimed = Some(slot);
             // The more writers met here, the further they spread.
@@ -457,7 +330,7 @@ impl RendezvousState {
 
     fn on_verify_due(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, slot: Slot) {
         let Some(index) = self.line(channel) else { return };
-        if !std::mem::replace(&mut self.lines[index].verifying, true) {
+        if !std::mem::replace(&mut self.lines[index].busy.verifying, true) {
             let work = self.work(myself, index);
             self.tasks.spawn(work.verify(slot));
         }
@@ -466,7 +339,7 @@ impl RendezvousState {
     fn on_verified(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, held: Option<bool>) {
         let Some(index) = self.line(channel) else { return };
         let line = &mut self.lines[index];
-        line.verifying = false;
+        line.busy.verifying = false;
         if held == Some(false) {
             line.claimed = None;
             line.reclaims += 1;

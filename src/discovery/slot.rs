@@ -132,10 +132,9 @@ impl SlotKeys {
     pub fn neighbour_day(&self, now_us: u64) -> Option<u64> {
         let (day, second) = (self.day(now_us), now_us / MICROS % DAY_SECS);
         match self {
-            Self::Compatible { .. } => None,
             Self::Sealed { .. } if second < NEIGHBOUR_DAY_WITHIN_SECS => day.checked_sub(1),
             Self::Sealed { .. } if second >= DAY_SECS - NEIGHBOUR_DAY_WITHIN_SECS => Some(day + 1),
-            Self::Sealed { .. } => None,
+            Self::Sealed { .. } | Self::Compatible { .. } => None,
         }
     }
 
@@ -197,7 +196,7 @@ impl SlotKeys {
         let fallback = || match self {
             Self::Compatible { .. } => None,
             Self::Sealed { .. } => {
-                let hashed = usize::from(hashed_slot(own));
+                let hashed = hashed_slot(own);
                 let order = (hashed..looks.len()).chain(0..hashed.min(looks.len()));
                 let open = order.into_iter().find(|i| looks[*i] != Look::Closed);
                 open.and_then(|i| u8::try_from(i).ok())
@@ -237,9 +236,9 @@ pub fn merge(one: &[Entry], other: &[Entry], now_us: u64) -> Vec<Entry> {
 }
 
 /// Where an agent goes that finds no place.
-fn hashed_slot(id: &EndpointId) -> u8 {
+fn hashed_slot(id: &EndpointId) -> usize {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..8]);
-    // Below SLOTS, hence a byte.
-    (u64::from_le_bytes(first) % u64::from(SLOTS)) as u8
+    // The remainder is below eight.
+    usize::try_from(u64::from_le_bytes(first) % u64::from(SLOTS)).unwrap_or(0)
 }

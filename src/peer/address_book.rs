@@ -332,7 +332,7 @@ mod tests {
             name: format!("agent {n}"),
             sources: Sources::from([Channel::Dht, Channel::Gossip]),
             last_success_ms: n,
-            signed: (n % 2 == 0).then(|| vec![7; 300].into()),
+            signed: n.is_multiple_of(2).then(|| vec![7; 300].into()),
         }
     }
 

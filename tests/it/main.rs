@@ -33,6 +33,7 @@ mod peer_actor;
 mod peer_crash;
 mod peers_actor;
 mod relay_path;
+mod rendezvous;
 mod service_http;
 mod signals;
 mod store_conformance;

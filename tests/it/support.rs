@@ -13,6 +13,7 @@ pub(crate) mod netns;
 pub(crate) mod nodes;
 pub(crate) mod peers;
 pub(crate) mod probe;
+pub(crate) mod rendezvous;
 pub(crate) mod scripted;
 pub(crate) mod service;
 pub(crate) mod store;

@@ -142,6 +142,12 @@ impl Entry {
         self.join_at = now + JOIN_AGAIN;
     }
 
+    /// Attempts that were under way have come to nothing.
+    pub(super) fn join_again(&mut self, now: Instant) {
+        let soon = if self.proven { now } else { now + JOIN_RETRY_MIN };
+        self.join_at = self.join_at.min(soon);
+    }
+
     /// Adds addresses; the new ones stay where there are too many.
     pub(super) fn merge_addrs(&mut self, addr: &EndpointAddr) {
         self.addr.addrs.extend(addr.addrs.iter().cloned());

@@ -19,7 +19,8 @@ fn id(n: u64) -> EndpointId {
 }
 
 fn addr(n: u64) -> EndpointAddr {
-    EndpointAddr::new(id(n)).with_ip_addr(([10, 0, (n >> 8) as u8, n as u8], 4711).into())
+    let [low, high, ..] = n.to_le_bytes();
+    EndpointAddr::new(id(n)).with_ip_addr(([10, 0, high, low], 4711).into())
 }
 
 /// The `counter`th announcement of agent `n`.
@@ -43,8 +44,9 @@ fn announced(n: u64, counter: u64, timestamp_ms: u64) -> Signed {
 
 fn directory() -> (Directory, Instant) {
     let mut directory = Directory::default();
-    directory.begin(id(0), 1);
-    (directory, Instant::now())
+    let now = Instant::now();
+    directory.begin(id(0), 1, now);
+    (directory, now)
 }
 
 fn listing(directory: &Directory, n: u64, now: Instant) -> Option<Listing> {
@@ -361,7 +363,7 @@ fn what_is_kept_is_what_was_alive_and_it_comes_back_as_hints() {
     assert_eq!(directory.unsaved(start + SAVE_EVERY).len(), 1);
 
     let mut next = Directory::default();
-    next.begin(id(0), 2);
+    next.begin(id(0), 2, start);
     assert_eq!(next.restore(saved, start, NOW_MS + 60_000), [addr(2), addr(1)], "the last alive first");
     assert_eq!((next.known(), next.listings(start).len()), (2, 0));
     assert_eq!(next.hear(announced(1, 7, NOW_MS), start, NOW_MS + 60_000), Err(Refusal::Replayed));
@@ -372,10 +374,15 @@ fn what_is_kept_is_what_was_alive_and_it_comes_back_as_hints() {
 
 #[test]
 fn a_run_goes_on_where_its_actor_failed() {
-    let (mut directory, _) = directory();
+    let (mut directory, now) = directory();
     assert_eq!(directory.next_own(), (1, 1));
-    directory.begin(id(0), 99);
+    directory.peer_up(&addr(1), "", 0, now, NOW_MS);
+    directory.hint(&addr(2), Channel::Dht, now);
+    assert_eq!(directory.to_join(&HashSet::new(), 9, 1, now).len(), 2);
+    directory.begin(id(0), 99, now);
     assert_eq!(directory.next_own(), (1, 2));
+    assert_eq!(directory.to_join(&HashSet::new(), 9, 1, now), [(addr(1), true)]);
+    assert_eq!(directory.to_join(&HashSet::new(), 9, 1, now + 15 * SECOND), [(addr(2), false)]);
 }
 
 #[test]

@@ -18,12 +18,12 @@ use crate::discovery::slot::{Look, SLOTS, Slot};
 
 /// Agents whose addresses, or lack of them, are remembered per channel: two days' slots hold 384.
 pub const LOCATED_MAX: usize = 1024;
-/// Agents that wait to be located, per channel.
-pub const QUEUE_MAX: usize = 512;
+/// Agents that wait to be located, per channel; the oldest make room.
+pub const QUEUE_MAX: usize = 256;
 /// For how long addresses are taken from memory.
 const ADDRESS_LIFE: Duration = Duration::from_mins(5);
 /// An agent without a record is looked for again after this, then twice as long each time, up to the second.
-const MISS_MIN: Duration = Duration::from_secs(10);
+const MISS_MIN: Duration = Duration::from_secs(5);
 const MISS_MAX: Duration = Duration::from_mins(15);
 /// Agents that one look locates while somebody is connected: gossip tells of the others.
 const IN_COMPANY: usize = 4;
@@ -34,9 +34,7 @@ pub(super) struct Line {
     pub(super) transport: Arc<Counted>,
     pub(super) scan_generation: u64,
     pub(super) publish_generation: u64,
-    pub(super) scanning: bool,
-    pub(super) publishing: bool,
-    pub(super) verifying: bool,
+    pub(super) busy: Busy,
     pub(super) scanned_once: bool,
     pub(super) published_once: bool,
     /// Looks since somebody is connected.
@@ -64,6 +62,14 @@ pub(super) struct Line {
     located: HashMap<EndpointId, Located>,
 }
 
+/// Which tasks are under way.
+#[derive(Default)]
+pub(super) struct Busy {
+    pub(super) scanning: bool,
+    pub(super) publishing: bool,
+    pub(super) verifying: bool,
+}
+
 /// What came of looking for an agent's record.
 struct Located {
     at: Instant,
@@ -80,9 +86,7 @@ impl Line {
             transport,
             scan_generation: 0,
             publish_generation: 0,
-            scanning: false,
-            publishing: false,
-            verifying: false,
+            busy: Busy::default(),
             scanned_once: false,
             published_once: false,
             quiet: 0,
@@ -122,7 +126,7 @@ impl Line {
     }
 
     pub(super) fn begin_scan(&mut self, contact: bool) {
-        self.scanning = true;
+        self.busy.scanning = true;
         self.lookups = 0;
         self.quiet = if contact { self.quiet.saturating_add(1) } else { 0 };
     }
@@ -139,17 +143,27 @@ impl Line {
     /// A slot held these, its writer first.
     pub(super) fn wanted(&mut self, ids: impl Iterator<Item = EndpointId>) {
         for (place, id) in ids.enumerate() {
-            if self.queued.len() >= QUEUE_MAX || !self.queued.insert(id) {
+            if !self.queued.insert(id) {
                 continue;
             }
             if place == 0 { &mut self.writers } else { &mut self.listed }.push_back(id);
+            if self.queued.len() > QUEUE_MAX {
+                let oldest = self.listed.pop_front().or_else(|| self.writers.pop_front());
+                oldest.map(|oldest| self.queued.remove(&oldest));
+            }
         }
     }
 
     /// Whom to hand on or look for next; nobody when enough lookups are under way.
     pub(super) fn next_wanted(&mut self, contact: bool, now: Instant) -> Option<Location> {
         while self.locating < self.transport.width() {
-            let id = self.writers.pop_front().or_else(|| self.listed.pop_front())?;
+            // Whoever only writes names of others down does not keep us from those who are there themselves.
+            let others = self.locating < (self.transport.width() / 2).max(1);
+            let id = match self.writers.pop_front() {
+                Some(id) => id,
+                None if others => self.listed.pop_front()?,
+                None => return None,
+            };
             self.queued.remove(&id);
             match self.located.get(&id) {
                 Some(Located { at, addr: Some(addr), .. }) if now.duration_since(*at) < ADDRESS_LIFE => {
@@ -167,16 +181,22 @@ impl Line {
         None
     }
 
-    /// A lookup is over.
-    pub(super) fn located(&mut self, id: EndpointId, addr: Option<EndpointAddr>, now: Instant) {
+    /// A lookup is over. One that failed says nothing of the agent, so the next look tries again.
+    pub(super) fn located(
+        &mut self,
+        id: EndpointId,
+        addr: &Result<Option<EndpointAddr>, NetworkError>,
+        now: Instant,
+    ) {
         self.locating = self.locating.saturating_sub(1);
+        let Ok(addr) = addr else { return };
         if self.located.len() >= LOCATED_MAX && !self.located.contains_key(&id) {
             let oldest = self.located.iter().min_by_key(|(_, located)| located.at).map(|(id, _)| *id);
             oldest.map(|oldest| self.located.remove(&oldest));
         }
         let before = self.located.get(&id).map_or(0, |located| located.misses);
         let misses = if addr.is_some() { 0 } else { before.saturating_add(1) };
-        self.located.insert(id, Located { at: now, addr, misses });
+        self.located.insert(id, Located { at: now, addr: addr.clone(), misses });
     }
 
     /// Whether our record has to be written: never was, lately not, or with other addresses.

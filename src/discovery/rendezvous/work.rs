@@ -145,12 +145,14 @@ impl Work {
         self.transport.publish(packet.map_err(|e| e.to_string())?).await.map_err(|e| e.to_string())
     }
 
-    /// Reads the slot that looks best, writes it if it still does, else goes on to the next.
+    /// Reads the slot that looks best, writes it if it still does, else goes on to the next. One that somebody else wrote in
+    /// between is read and written once more.
     async fn claim(&self, day: u64, mut looks: Vec<Look>) -> Result<Option<Slot>, String> {
         let mut failure = None;
         let mut fresh = [None; SLOTS as usize];
-        // Each round reads one more slot, or ends.
-        for _ in 0..=SLOTS {
+        let mut overtaken = [false; SLOTS as usize];
+        // Each round reads a slot, or closes one, or is the last.
+        for _ in 0..=3 * SLOTS {
             let Some(index) = self.slots.claim(&self.own, &looks, now_us()) else { break };
             let at = usize::from(index);
             let slot = Slot { day, index };
@@ -175,7 +177,10 @@ impl Work {
                 Ok(()) => return Ok(Some(slot)),
                 Err(error) => {
                     failure = Some(error.to_string());
-                    looks[at] = Look::Closed;
+                    fresh[at] = None;
+                    if std::mem::replace(&mut overtaken[at], true) {
+                        looks[at] = Look::Closed;
+                    }
                 }
             }
         }
@@ -199,10 +204,10 @@ impl Work {
             Some(key) => self.transport.resolve(key).await,
             None => Ok(Answer::Nothing),
         };
-        let addr = match answer {
-            Ok(Answer::Packet(packet)) => list::unpack(&keys, id, &packet).map(|published| published.addr),
-            Ok(Answer::Nothing | Answer::FromTheFuture) | Err(_) => None,
-        };
+        let addr = answer.map(|answer| match answer {
+            Answer::Packet(packet) => list::unpack(&keys, id, &packet).map(|published| published.addr),
+            Answer::Nothing | Answer::FromTheFuture => None,
+        });
         self.tell(RendezvousMsg::Located { channel: self.channel, id, addr });
     }
 }

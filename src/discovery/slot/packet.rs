@@ -102,10 +102,9 @@ pub fn sign(
 
 /// What is in the packet's records named [`RECORD`], in order.
 pub fn contents(packet: &SignedPacket) -> impl Iterator<Item = Vec<u8>> {
-    packet.resource_records(RECORD).filter_map(|record| match &record.rdata {
-        RData::TXT(txt) => joined(txt),
-        #[allow(clippy::wildcard_enum_match_arm, reason = "every other kind of DNS record")]
-        _ => None,
+    packet.resource_records(RECORD).filter_map(|record| {
+        let RData::TXT(txt) = &record.rdata else { return None };
+        joined(txt)
     })
 }
 
