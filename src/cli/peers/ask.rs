@@ -129,7 +129,8 @@ async fn listen(
     }
     let progress = Progress::spinner("joining the network's gossip");
     let told = |count: usize| {
-        progress.set(&format!("listening for announcements, {} so far", text::counted(count as u64, "agent")))
+        progress
+            .set(&format!("listening for announcements, {} so far", text::counted(count as u64, "agent")));
     };
     let heard = network::listen(endpoint, &keys.presence, bootstrap, args.max_peers, deadline, told).await?;
     drop(progress);

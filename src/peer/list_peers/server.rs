@@ -125,12 +125,12 @@ impl ListPeersService {
         }
         let served = timeout(CONNECTION_WITHIN, self.answer(&connection)).await;
         let (code, why): (_, &[u8]) = match served {
-            Ok(Ok(())) => (code::SHUTDOWN, b""),
             Ok(Err(error)) if error.is_violation() => {
                 tracing::debug!(%peer, %error, "asked for peers in a way that nobody does");
                 (code::VIOLATION, b"malformed request")
             }
-            Ok(Err(_)) => (code::SHUTDOWN, b""),
+            // Its end, or a stream that broke.
+            Ok(Ok(()) | Err(_)) => (code::SHUTDOWN, b""),
             Err(_) => (code::TIMEOUT, b"too long"),
         };
         close(&connection, code, why);
