@@ -189,6 +189,12 @@ impl RendezvousState {
             let own = self.args.secret_key.public();
             self.lines[index].wanted(entries.iter().map(|entry| entry.id).filter(|id| *id != own));
         }
+        let own = self.args.secret_key.public();
+        let gone = matches!(&look, Look::Read(entries) if entries.iter().all(|entry| entry.id != own));
+        if gone && self.lines[index].claimed == Some(slot) && !self.args.contact() {
+            // In company, an entry may well run out before it is our turn again.
+            self.lost(myself, index);
+        }
         let day = self.args.slots.day(now_us());
         if slot.day == day && slot.index < SLOTS {
             self.lines[index].looks_of(day)[usize::from(slot.index)] = look;
@@ -344,14 +350,18 @@ impl RendezvousState {
 
     fn on_verified(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, held: Option<bool>) {
         let Some(index) = self.line(channel) else { return };
-        let line = &mut self.lines[index];
-        line.busy.verifying = false;
+        self.lines[index].busy.verifying = false;
         if held == Some(false) {
-            line.claimed = None;
+            self.lost(myself, index);
+        }
+    }
+
+    /// Somebody wrote over our claim, not knowing of it.
+    fn lost(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize) {
+        let line = &mut self.lines[index];
+        if line.claimed.take().is_some() && line.reclaims < RECLAIMS_MAX {
             line.reclaims += 1;
-            if line.reclaims <= RECLAIMS_MAX {
-                self.publish(myself, index, true);
-            }
+            self.publish(myself, index, true);
         }
     }
 
