@@ -296,7 +296,7 @@ impl RendezvousState {
             agents: self.args.seen_alive(),
         });
         let day = self.args.slots.day(now_us());
-        let looks = turn.then(|| (day, self.lines[index].looks_of(day).clone()));
+        let looks = turn.then(|| (day, self.lines[index].worth_a_try(day)));
         self.tasks.spawn(work.publish(record, looks));
     }
 
@@ -325,7 +325,13 @@ impl RendezvousState {
             let delay = self.args.timing.until_verify(rand::random()) * (self.lines[index].reclaims + 1);
             myself.send_after(delay, move || RendezvousMsg::VerifyDue { channel, slot });
         }
+        let failed = self.lines[index].failures > 0;
         self.report(index, failure);
+        if failed && self.lines[index].failures == 0 {
+            // It works again, so the next look does not wait as long as for a channel that fails.
+            let delay = self.until_scan(index);
+            self.arm_scan(myself, index, delay);
+        }
     }
 
     fn on_verify_due(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, slot: Slot) {
