@@ -685,7 +685,8 @@ impl PeersState {
             self.histories.insert(id, link.history);
             return self.roster.rotated(&id, now);
         }
-        if !link.up && self.roster.get(&id).is_some_and(Known::is_stranger) {
+        let proven = link.up || link.board().proven;
+        if !proven && self.roster.get(&id).is_some_and(Known::is_stranger) {
             // Nothing is kept of whoever only knocked: ids cost nothing to make.
             self.roster.forget(&id);
             self.traffic.remove(&id);
