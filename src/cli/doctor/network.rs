@@ -21,9 +21,9 @@ use crate::discovery::mdns::Mdns;
 use crate::discovery::network::NetworkSettings;
 use crate::node::endpoint;
 
-/// For one answer within a check, so that the check itself can still say what came of it.
 /// Limit of taking leave of a relay.
 const CLOSE_WITHIN: Duration = Duration::from_millis(400);
+/// For one answer within a check, so that the check itself can still say what came of it.
 const ANSWER_WITHIN: Duration = Duration::from_millis(4_500);
 /// For a packet that goes from this machine to itself.
 const ECHO_WITHIN: Duration = Duration::from_secs(2);
