@@ -127,6 +127,8 @@ pub struct Board {
     pub standing: Option<Standing>,
     /// What the peer did that no honest peer does.
     pub misbehaved: Option<String>,
+    /// Whether a session came about: the peer has proved itself.
+    pub proven: bool,
 }
 
 /// How long a session waits, and how fast it may go.
@@ -426,6 +428,7 @@ impl PeerState {
             asked_behind: false,
             tasks,
         });
+        self.board().proven = true;
         self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets });
         self.perform(myself, effects);
         for entries in std::mem::take(&mut self.early) {

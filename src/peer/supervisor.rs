@@ -621,6 +621,11 @@ impl PeersState {
         let now = Instant::now();
         self.throttle.failed(id, now);
         self.roster.not_shared(&id, now);
+        // The end of its actor may have come first.
+        if self.roster.get(&id).is_none() && !self.current.contains_key(&id) {
+            self.histories.remove(&id);
+            self.traffic.remove(&id);
+        }
     }
 
     fn on_wanted(&mut self, session: SessionId, records: Vec<AssetRecord>) {
@@ -717,7 +722,8 @@ impl PeersState {
             self.histories.insert(id, link.history);
             return self.roster.rotated(&id, now);
         }
-        if !link.up && self.roster.get(&id).is_none_or(Known::is_stranger) {
+        let proven = link.up || link.board().proven;
+        if !proven && self.roster.get(&id).is_none_or(Known::is_stranger) {
             // Nothing is kept of whoever only knocked, or was a wrong hint: ids cost nothing to make.
             self.roster.forget(&id);
             self.traffic.remove(&id);
