@@ -621,6 +621,11 @@ impl PeersState {
         let now = Instant::now();
         self.throttle.failed(id, now);
         self.roster.not_shared(&id, now);
+        // The end of its actor may have come first.
+        if self.roster.get(&id).is_none() && !self.current.contains_key(&id) {
+            self.histories.remove(&id);
+            self.traffic.remove(&id);
+        }
     }
 
     fn on_wanted(&mut self, session: SessionId, records: Vec<AssetRecord>) {
