@@ -44,7 +44,7 @@ use crate::node::status::ActorDetail;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::moving::Moving;
-use crate::transfer::receive::{Results, WRONG_BYTES};
+use crate::transfer::receive::Results;
 use crate::transfer::schedule::{Decision, Failure, Limits, Scheduler, SessionId};
 
 /// How often dials, rates and pauses are looked at.
@@ -586,7 +586,7 @@ impl PeersState {
     /// again. One alone may be a disk that rots, so the peer may come back; after several it is left alone for a while.
     fn distrust(&mut self, session: SessionId, results: &Results) {
         let wrong = results.iter().filter_map(|(hash, result)| match result {
-            Err(Failure::Source(reason)) if reason.starts_with(WRONG_BYTES) => Some((*hash, reason)),
+            Err(Failure::WrongBytes(reason)) => Some((*hash, reason)),
             Ok(_) | Err(Failure::Source(_) | Failure::Store(_) | Failure::Asset(_)) => None,
         });
         let wrong: Vec<(ContentHash, &String)> = wrong.collect();
@@ -673,7 +673,7 @@ impl PeersState {
     fn on_finished(&mut self, session: SessionId, results: Results) {
         if let Some(reason) = results.iter().find_map(|(_, result)| match result {
             Err(Failure::Store(reason)) => Some(reason),
-            Ok(_) | Err(Failure::Source(_) | Failure::Asset(_)) => None,
+            Ok(_) | Err(Failure::Source(_) | Failure::WrongBytes(_) | Failure::Asset(_)) => None,
         }) {
             tracing::warn!(reason, "the store does not take content; transfers pause");
             self.ingest_failure = Some(reason.clone());

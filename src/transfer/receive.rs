@@ -33,7 +33,7 @@ const BATCHES_IN_STORE: usize = 2;
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Why a content was refused whose hash is another than its record's.
-pub const WRONG_BYTES: &str = "the peer sent wrong bytes";
+const WRONG_BYTES: &str = "the peer sent wrong bytes";
 
 /// What became of contents that were asked for: stored, with their size, or not.
 pub type Results = Vec<(ContentHash, Result<u64, Failure>)>;
@@ -196,7 +196,7 @@ impl Intake {
                 return self
                     .refuse(
                         hash,
-                        Failure::Source(format!(
+                        Failure::WrongBytes(format!(
                             "{WRONG_BYTES}: {} bytes for an asset of {size}",
                             header.length
                         )),
@@ -218,8 +218,7 @@ impl Intake {
 
     /// Reports what became of a content, and ends the stream.
     async fn refuse(&self, hash: ContentHash, failure: Failure) -> Result<(), Trouble> {
-        let (Failure::Source(reason) | Failure::Store(reason) | Failure::Asset(reason)) = &failure;
-        let reason = reason.clone();
+        let reason = failure.reason().to_owned();
         self.report(vec![(hash, Err(failure))]).await;
         Err(Trouble::Reported(reason))
     }
@@ -262,7 +261,7 @@ impl Intake {
                 Ok(())
             }
             Ok(_) => {
-                self.report(vec![(hash, Err(Failure::Source(WRONG_BYTES.into())))]).await;
+                self.report(vec![(hash, Err(Failure::WrongBytes(WRONG_BYTES.into())))]).await;
                 Ok(())
             }
             Err(failure) => self.refuse(hash, failure).await,
@@ -378,7 +377,7 @@ fn result(outcome: Outcome) -> Result<(), Failure> {
         Outcome::Stored | Outcome::Unchanged => Ok(()),
         Outcome::NeedsContent => Err(Failure::Store("the store lost the content again".into())),
         Outcome::Rejected(reason) => {
-            Err(Failure::Source(format!("{WRONG_BYTES}, or a wrong record: {reason}")))
+            Err(Failure::WrongBytes(format!("{WRONG_BYTES}, or a wrong record: {reason}")))
         }
     }
 }

@@ -38,12 +38,24 @@ pub struct Limits {
 /// Why content did not come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The source's fault: gone, wrong bytes, no progress. Another one is tried.
+    /// The source's fault: gone, broken off, no progress. Another one is tried.
     Source(String),
+    /// The source sent something else than was asked for. Another one is tried, and this one has lost its place.
+    WrongBytes(String),
     /// Our store's fault: the same is tried again once the store works.
     Store(String),
     /// It cannot be taken here, whoever sends it: too large for the disk, for example.
     Asset(String),
+}
+
+impl Failure {
+    /// What happened, for whoever asks.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        let (Self::Source(reason) | Self::WrongBytes(reason) | Self::Store(reason) | Self::Asset(reason)) =
+            self;
+        reason
+    }
 }
 
 /// What the scheduler decided.
@@ -207,7 +219,7 @@ impl Scheduler {
                 self.forget(&hash);
                 sources.into_iter().map(|session| Decision::Settled { session, hashes: vec![hash] }).collect()
             }
-            Err(Failure::Source(reason)) => {
+            Err(Failure::Source(reason) | Failure::WrongBytes(reason)) => {
                 wanted.sources.retain(|s| *s != session);
                 if wanted.sources.is_empty() {
                     self.forget(&hash);

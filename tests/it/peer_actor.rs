@@ -374,7 +374,7 @@ async fn bytes_that_are_not_the_content_are_reported_and_not_stored() {
         t.send_content(n, &[(&record, &noise(len, 2))]).await;
         t.wait_finished(usize::try_from(n).unwrap()).await;
         let (hash, result) = t.finished().pop().unwrap();
-        let Err(Failure::Source(reason)) = result else { panic!("{result:?}") };
+        let Err(Failure::WrongBytes(reason)) = result else { panic!("{result:?}") };
         assert!(hash == record.hash && reason.starts_with("the peer sent wrong bytes"), "{reason}");
         assert!(held(&t.store, record.hash).await.is_none());
     }
@@ -401,7 +401,7 @@ async fn a_content_of_another_size_is_reported_and_not_stored() {
         want(&mut session).await;
         t.send_raw(&ContentHeader { request: n, ..lie }, &content).await;
         t.wait_finished(usize::try_from(n).unwrap()).await;
-        assert!(matches!(t.finished().pop(), Some((_, Err(Failure::Source(_))))), "{:?}", t.finished());
+        assert!(matches!(t.finished().pop(), Some((_, Err(Failure::WrongBytes(_))))), "{:?}", t.finished());
     }
     assert!(held(&t.store, record.hash).await.is_none());
 }
