@@ -2,6 +2,8 @@
 
 pub mod moving;
 pub mod pace;
+pub mod partial;
+pub mod ranges;
 pub mod receive;
 pub mod schedule;
 pub mod send;
