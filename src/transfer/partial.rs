@@ -232,7 +232,7 @@ impl Partials {
                 tracing::debug!(%error, "a part of a partial content is not kept");
             }
             let mut entries = self.entries();
-            // Two for the map and for us: somebody may have begun to work on it again.
+            // Two for the map and for us: somebody may have begun to work on it again, or still does. Then the next time.
             if Arc::strong_count(&partial) == 2 {
                 let (size, durable) = (partial.size(), partial.durable());
                 entries.insert(hash, Entry::Resting { size, durable, since: SystemTime::now() });

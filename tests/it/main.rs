@@ -36,3 +36,4 @@ mod store_list;
 mod store_merge;
 mod supervisor;
 mod support;
+mod transfer;

@@ -25,7 +25,8 @@ use crate::store::embedded::failure;
 use crate::store::{ReceivedFile, StoreError};
 use crate::transfer::ranges::Ranges;
 
-/// Bytes written after which they are made durable, once the last such work is done. What a crash costs is about this.
+/// Bytes written after which they are made durable, once the last such work is done. What a power cut costs is about
+/// this; what a killed process costs is what it had not written.
 const CHECKPOINT_BYTES: u64 = 2 * 1024 * 1024;
 /// Bytes hashed at once.
 const HASH_BYTES: usize = 1024 * 1024;
@@ -48,6 +49,7 @@ pub struct Partial {
     path: PathBuf,
     file: File,
     state: Mutex<State>,
+    ledger: Mutex<Ledger>,
     changed: Notify,
 }
 
@@ -60,8 +62,8 @@ struct State {
     from: BTreeMap<Giver, Ranges>,
     /// `None` while the job has it.
     hasher: Option<Box<Hasher>>,
-    /// `None` while the job has it.
-    ledger: Option<Ledger>,
+    /// Whether the job runs that makes durable what was written.
+    keeps: bool,
     /// The only one whose bytes are taken.
     only: Option<EndpointId>,
     /// Bytes of peers that were thrown away, to be compared with the right ones.
@@ -126,11 +128,15 @@ pub enum Blame {
 }
 
 impl Partial {
-    /// Opens the file at `path` where `durable` bytes are known to be, or makes it. Blocks.
+    /// Opens the file at `path` where `durable` bytes are, or makes it. Blocks.
     pub(super) fn open(path: &Path, hash: ContentHash, size: u64, durable: Ranges) -> io::Result<Self> {
         let file =
             OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o600).open(path)?;
         file.set_len(size)?;
+        if !durable.is_empty() {
+            // Some of it may have been written and no more when the last process ended.
+            file.sync_data()?;
+        }
         let ledger = Ledger::create(&ledger_path(path), hash, size, &durable)?;
         if let Some(dir) = path.parent() {
             File::open(dir)?.sync_all()?;
@@ -142,14 +148,19 @@ impl Partial {
             durable,
             from: from.into_iter().collect(),
             hasher: Some(Box::default()),
-            ledger: Some(ledger),
+            keeps: false,
             only: None,
             suspects: Vec::new(),
             sealed: false,
             failed: None,
         };
         let path = path.to_owned();
-        Ok(Self { hash, size, path, file, state: Mutex::new(state), changed: Notify::new() })
+        let (state, ledger) = (Mutex::new(state), Mutex::new(ledger));
+        Ok(Self { hash, size, path, file, state, ledger, changed: Notify::new() })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -224,6 +235,10 @@ impl Partial {
         peer: EndpointId,
     ) -> Result<(), StoreError> {
         let result = gaps.iter().try_for_each(|gap| write_at(&self.file, offset, chunks, gap));
+        let noted = result.is_ok().then(|| gaps.iter().try_for_each(|gap| self.ledger().note(gap)));
+        if let Some(Err(error)) = noted {
+            tracing::debug!(%error, "a part of a partial content is not noted before it is durable");
+        }
         let mut state = self.state();
         if let Err(error) = result {
             let error = self.explain(&error);
@@ -250,11 +265,10 @@ impl Partial {
             let this = Arc::clone(self);
             spawn_blocking(move || this.hash_along(hasher));
         }
-        if state.written.len() - state.durable.len() >= CHECKPOINT_BYTES
-            && let Some(ledger) = state.ledger.take()
-        {
+        if state.written.len() - state.durable.len() >= CHECKPOINT_BYTES && !state.keeps {
+            state.keeps = true;
             let this = Arc::clone(self);
-            spawn_blocking(move || this.keep_along(ledger));
+            spawn_blocking(move || this.keep_along());
         }
     }
 
@@ -286,19 +300,19 @@ impl Partial {
     }
 
     /// Makes durable what was written, for as long as there is enough of it.
-    fn keep_along(self: Arc<Self>, mut ledger: Ledger) {
+    fn keep_along(self: Arc<Self>) {
         loop {
             let fresh = {
                 let state = self.state();
                 state.written.len() - state.durable.len()
             };
-            let result = if fresh >= CHECKPOINT_BYTES { self.keep(&mut ledger) } else { Ok(()) };
+            let result = if fresh >= CHECKPOINT_BYTES { self.keep() } else { Ok(()) };
             let mut state = self.state();
             if let Err(error) = &result {
                 state.failed.get_or_insert_with(|| self.explain(error));
             }
             if fresh < CHECKPOINT_BYTES || result.is_err() {
-                state.ledger = Some(ledger);
+                state.keeps = false;
                 break;
             }
         }
@@ -306,14 +320,14 @@ impl Partial {
     }
 
     /// Makes durable what was written, then notes it.
-    fn keep(&self, ledger: &mut Ledger) -> io::Result<()> {
+    fn keep(&self) -> io::Result<()> {
         let (written, durable) = {
             let state = self.state();
             (state.written.clone(), state.durable.clone())
         };
         self.file.sync_data()?;
         let fresh: Vec<Range<u64>> = written.iter().flat_map(|range| durable.missing(range)).collect();
-        ledger.append(&fresh, &written)?;
+        self.ledger().append(&fresh, &written)?;
         self.state().durable = written;
         Ok(())
     }
@@ -330,16 +344,17 @@ impl Partial {
         }
     }
 
-    /// Waits until both jobs have nothing to do, and takes their places.
-    async fn take_over(&self) -> Result<(Box<Hasher>, Ledger), StoreError> {
+    /// Waits until both jobs have nothing to do, and takes their places; [`Self::hand_back`] ends that.
+    async fn take_over(&self) -> Result<Box<Hasher>, StoreError> {
         self.wait_for(|state| {
             if let Some(error) = &state.failed {
                 return Some(Err(error.clone()));
             }
-            if state.hasher.is_none() || state.ledger.is_none() || state.claimed != state.written {
+            if state.hasher.is_none() || state.keeps || state.claimed != state.written {
                 return None;
             }
-            state.hasher.take().zip(state.ledger.take()).map(Ok)
+            state.keeps = true;
+            state.hasher.take().map(Ok)
         })
         .await
     }
@@ -362,35 +377,33 @@ impl Partial {
             (hashed || state.failed.is_some()).then_some(())
         })
         .await;
-        let (hasher, ledger) = self.take_over().await?;
+        let hasher = self.take_over().await?;
         self.state().sealed = true;
-        let checked = spawn_blocking(move || this.check(hasher, ledger)).await;
+        let checked = spawn_blocking(move || this.check(hasher)).await;
         checked.map_err(io::Error::other).and_then(|checked| checked).map_err(|error| self.explain(&error))
     }
 
-    fn check(&self, hasher: Box<Hasher>, mut ledger: Ledger) -> io::Result<Finished> {
+    fn check(&self, hasher: Box<Hasher>) -> io::Result<Finished> {
         let (sha256, blake3) =
             (ContentHash(hasher.sha256.clone().finalize().into()), hasher.blake3.finalize());
         let (result, hasher) = if sha256 == self.hash {
-            let kept = self.keep(&mut ledger);
-            (kept.and_then(|()| self.whole(*blake3.as_bytes(), &mut ledger)), hasher)
+            (self.keep().and_then(|()| self.whole(*blake3.as_bytes())), hasher)
         } else {
-            (self.wrong(&mut ledger).map(Finished::Wrong), Box::default())
+            (self.wrong().map(Finished::Wrong), Box::default())
         };
-        let mut state = self.state();
-        state.sealed = matches!(result, Ok(Finished::Whole { .. }));
-        (state.hasher, state.ledger) = (Some(hasher), Some(ledger));
-        drop(state);
-        self.changed.notify_waiters();
+        self.state().sealed = matches!(result, Ok(Finished::Whole { .. }));
+        self.hand_back(hasher);
         result
     }
 
-    fn put_back(&self, hasher: Box<Hasher>, ledger: Ledger) {
+    fn hand_back(&self, hasher: Box<Hasher>) {
         let mut state = self.state();
-        (state.hasher, state.ledger) = (Some(hasher), Some(ledger));
+        (state.hasher, state.keeps) = (Some(hasher), false);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
-    fn whole(&self, blake3: [u8; 32], ledger: &mut Ledger) -> io::Result<Finished> {
+    fn whole(&self, blake3: [u8; 32]) -> io::Result<Finished> {
         let suspects = std::mem::take(&mut self.state().suspects);
         let mut liars = Vec::new();
         for suspect in suspects {
@@ -399,14 +412,14 @@ impl Partial {
             }
         }
         let from = self.main_giver();
-        let path = TempPath::try_from_path(self.second_name(ledger)?)?;
+        let path = TempPath::try_from_path(self.second_name()?)?;
         let file = ReceivedFile { path, size: self.size, sha256: self.hash, blake3 };
         Ok(Finished::Whole { file, from, liars })
     }
 
     /// Gives the file a second name: whoever takes that may fail, and then the bytes are still here. Where there are no
     /// second names, it gives up the first.
-    fn second_name(&self, ledger: &mut Ledger) -> io::Result<PathBuf> {
+    fn second_name(&self) -> io::Result<PathBuf> {
         let name = self.path.with_extension("whole");
         match fs::remove_file(&name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -414,7 +427,7 @@ impl Partial {
         }
         if let Err(error) = fs::hard_link(&self.path, &name) {
             tracing::debug!(%error, "no second name for a complete file");
-            self.drop_others(ledger, None)?;
+            self.drop_others(None)?;
             fs::rename(&self.path, &name)?;
         }
         Ok(name)
@@ -430,7 +443,7 @@ impl Partial {
     }
 
     /// Finds out whose fault it is as far as that is possible, and keeps what may be right.
-    fn wrong(&self, ledger: &mut Ledger) -> io::Result<Blame> {
+    fn wrong(&self) -> io::Result<Blame> {
         let givers: Vec<Giver> = self.state().from.keys().copied().collect();
         let blame = match (&givers[..], self.main_giver()) {
             ([Giver::Peer(peer)], _) => Blame::Peer(*peer),
@@ -441,7 +454,7 @@ impl Partial {
             Blame::OneOfSeveral { keep } => Some(keep),
             Blame::Peer(_) | Blame::Nobody => None,
         };
-        self.drop_others(ledger, keep)?;
+        self.drop_others(keep)?;
         Ok(blame)
     }
 
@@ -451,20 +464,18 @@ impl Partial {
     /// What the disk says.
     pub async fn restrict(self: &Arc<Self>, only: EndpointId) -> Result<(), StoreError> {
         self.state().only = Some(only);
-        let (hasher, mut ledger) = self.take_over().await?;
-        drop(hasher);
+        drop(self.take_over().await?);
         let this = Arc::clone(self);
         let dropped = spawn_blocking(move || {
-            let result = this.drop_others(&mut ledger, Some(only));
-            this.put_back(Box::default(), ledger);
+            let result = this.drop_others(Some(only));
+            this.hand_back(Box::default());
             this.follow(&mut this.state());
-            this.changed.notify_waiters();
             result
         });
         dropped.await.map_err(io::Error::other).and_then(|done| done).map_err(|error| self.explain(&error))
     }
 
-    fn drop_others(&self, ledger: &mut Ledger, keep: Option<EndpointId>) -> io::Result<()> {
+    fn drop_others(&self, keep: Option<EndpointId>) -> io::Result<()> {
         let others: Vec<(Giver, Ranges)> = {
             let state = self.state();
             let all = state.from.iter();
@@ -494,7 +505,7 @@ impl Partial {
         }
         let durable = state.durable.clone();
         drop(state);
-        ledger.replace(&durable)
+        self.ledger().replace(&durable)
     }
 
     fn digest(&self, range: &Range<u64>) -> io::Result<blake3::Hash> {
@@ -521,12 +532,11 @@ impl Partial {
     /// # Errors
     /// What the disk says.
     pub async fn settle(self: &Arc<Self>) -> Result<(), StoreError> {
-        let (hasher, mut ledger) = self.take_over().await?;
+        let hasher = self.take_over().await?;
         let this = Arc::clone(self);
         let kept = spawn_blocking(move || {
-            let result = this.keep(&mut ledger);
-            this.put_back(hasher, ledger);
-            this.changed.notify_waiters();
+            let result = this.keep();
+            this.hand_back(hasher);
             result
         });
         kept.await.map_err(io::Error::other).and_then(|kept| kept).map_err(|error| self.explain(&error))

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use iroh::EndpointId;
 use iroh::endpoint::RecvStream;
 use tokio::task::JoinHandle;
 
@@ -14,7 +15,7 @@ use crate::transfer::partial::{Partial, Partials};
 use crate::transfer::schedule::Failure;
 
 /// Bytes gathered before they are written, while those before them are.
-const BLOCK_BYTES: usize = 512 * 1024;
+const BLOCK_BYTES: usize = 256 * 1024;
 
 impl Intake {
     /// Takes in the bytes of `range`; the inner error is our own disk's.
@@ -29,24 +30,21 @@ impl Intake {
             Ok(partial) => partial,
             Err(failure) => return Ok(Err(failure)),
         };
-        let mut writer = Writer { partial, writing: None };
-        let mut at = range.start;
-        let mut block = Vec::new();
-        let (mut block_start, mut block_bytes) = (at, 0);
-        while at < range.end {
-            let chunk = self.chunk(stream, range.end - at).await?;
-            at += chunk.len() as u64;
+        let mut writer =
+            Writer { partial, peer: self.receiver.peer, at: range.start, block: Vec::new(), writing: None };
+        let mut left = range.end - range.start;
+        let mut block_bytes = 0;
+        while left > 0 {
+            let chunk = self.chunk(stream, left).await?;
+            left -= chunk.len() as u64;
             block_bytes += chunk.len();
-            block.push(chunk);
-            if block_bytes >= BLOCK_BYTES || at == range.end {
-                let held = self.receiver.traffic.hold();
-                if let Err(error) =
-                    writer.write(block_start, std::mem::take(&mut block), self.receiver.peer).await
-                {
+            writer.block.push(chunk);
+            if block_bytes >= BLOCK_BYTES || left == 0 {
+                let _held = self.receiver.traffic.hold();
+                if let Err(error) = writer.write().await {
                     return Ok(Err(Failure::Store(error.to_string())));
                 }
-                drop(held);
-                (block_start, block_bytes) = (at, 0);
+                block_bytes = 0;
             }
         }
         let _held = self.receiver.traffic.hold();
@@ -96,29 +94,46 @@ pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), Failure> {
     })
 }
 
-/// Writes one block while the next one is gathered.
+/// Gathers blocks, and writes one while the next one is gathered.
 struct Writer {
     partial: Arc<Partial>,
+    peer: EndpointId,
+    /// Where the block begins.
+    at: u64,
+    block: Vec<Bytes>,
     writing: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
 impl Writer {
-    async fn write(
-        &mut self,
-        offset: u64,
-        block: Vec<Bytes>,
-        peer: iroh::EndpointId,
-    ) -> Result<(), StoreError> {
+    /// Begins to write the block, once the one before it is written.
+    async fn write(&mut self) -> Result<(), StoreError> {
         self.finish().await?;
-        let partial = Arc::clone(&self.partial);
-        self.writing = Some(tokio::spawn(async move { partial.write(offset, block, peer).await }));
+        self.begin();
         Ok(())
     }
 
+    fn begin(&mut self) {
+        let (at, block) = (self.at, std::mem::take(&mut self.block));
+        self.at += block.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let (partial, peer) = (Arc::clone(&self.partial), self.peer);
+        self.writing = Some(tokio::spawn(async move { partial.write(at, block, peer).await }));
+    }
+
     async fn finish(&mut self) -> Result<(), StoreError> {
-        let Some(writing) = self.writing.take() else { return Ok(()) };
-        writing.await.unwrap_or_else(|error| {
+        let Some(writing) = &mut self.writing else { return Ok(()) };
+        let written = writing.await;
+        self.writing = None;
+        written.unwrap_or_else(|error| {
             Err(StoreError::Io { action: "write a part of a content".into(), reason: error.to_string() })
         })
+    }
+}
+
+impl Drop for Writer {
+    /// What came counts, also when the stream breaks, or its task ends with its session.
+    fn drop(&mut self) {
+        if !self.block.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
+            self.begin();
+        }
     }
 }
