@@ -89,9 +89,10 @@ impl PeersState {
                 liars.push(liar);
                 Committed::WrongFrom(self.current.get(&liar).copied())
             }
-            CommitOutcome::Wrong(Blame::OneOfSeveral { keep }) => {
+            CommitOutcome::Wrong(Blame::OneOfSeveral(givers)) => {
                 tracing::warn!(%hash, "one of several peers sent wrong bytes; one is asked alone now");
-                Committed::WrongFromSeveral(self.current.get(&keep).copied())
+                let session = |(peer, bytes): &(EndpointId, u64)| Some((*self.current.get(peer)?, *bytes));
+                Committed::WrongFromSeveral(givers.iter().filter_map(session).collect())
             }
             CommitOutcome::Wrong(Blame::Nobody) => {
                 tracing::warn!(%hash, "what an earlier process left of it was not usable");

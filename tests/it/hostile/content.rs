@@ -130,6 +130,38 @@ async fn an_asset_that_finds_no_room_stops_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_only_drips_loses_its_place() {
+    let mut arena = Arena::new().await;
+    for size in [50_000, 3_000_000, 30_000_000] {
+        let attacker = Attacker::member(&arena).await;
+        let mut session = attacker.session().await;
+        let attack = async {
+            let hash = ContentHash(rand::random());
+            session.offer(vec![record(hash, size)]).await;
+            let want = session.wanted().await;
+            let (offset, length) = (want.contents[0].offset, want.contents[0].length.max(1));
+            let length = if length == 1 { size } else { length };
+            let mut stream = session.content_stream().await;
+            let header = ContentHeader { offset, length, ..header(want.request, hash, size) };
+            stream.write_chunk(wire::encode(&header)).await.unwrap();
+            let drip = async {
+                // A byte now and then, for as long as anybody takes it.
+                while stream.write_all(&[7]).await.is_ok() {
+                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let reason = tokio::select! {
+                reason = session.refused(hash) => reason,
+                () = drip => unreachable!("it never ends"),
+            };
+            assert!(reason.starts_with("no progress: "), "{reason}");
+        };
+        arena.survives("a byte now and then", attack).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_asked_for_is_not_taken() {
     let mut arena = Arena::new().await;
     let attacker = Attacker::member(&arena).await;
