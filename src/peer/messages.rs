@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::address_book::Entry;
 use super::establish::Established;
-use super::report::{PeersReport, TransferReport};
+use super::report::{PeersReport, TransferReport, WhyReport};
 use super::session::Input;
 use crate::node::status::ActorDetail;
 use crate::proto::frame;
@@ -60,6 +60,13 @@ pub enum PeersMsg {
     GetTransfers {
         /// The answer.
         reply: RpcReplyPort<Vec<TransferReport>>,
+    },
+    /// HTTP API: why a content is not here.
+    GetWhy {
+        /// Which.
+        hash: ContentHash,
+        /// The answer.
+        reply: RpcReplyPort<WhyReport>,
     },
     /// Status: how it is, with one child per PeerActor.
     GetHealth {

@@ -164,3 +164,45 @@ pub struct ChannelReport {
     /// Peers that it has led to.
     pub found: u64,
 }
+
+/// Why a content is not here, as far as the peers' side knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WhyReport {
+    /// Whether somebody has it and we want it.
+    pub wanted: bool,
+    /// Its size, where it is wanted.
+    pub size: Option<u64>,
+    /// Bytes of it that are here.
+    pub done: u64,
+    /// Whether all of it is here, and it is being checked or stored.
+    pub complete: bool,
+    /// Why nothing is fetched now.
+    pub paused: Option<String>,
+    /// The only one that is asked, because one of several sent wrong bytes.
+    pub only: Option<String>,
+    /// Who has it, or was to send it and did not.
+    pub sources: Vec<SourceReport>,
+    /// Connected peers.
+    pub connected: u64,
+}
+
+/// One peer's part in why a content is not here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SourceReport {
+    /// Its endpoint id.
+    pub endpoint_id: String,
+    /// What it calls itself.
+    pub name: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Whether it has offered it in this session, and nothing speaks against asking it.
+    pub has_it: bool,
+    /// Whether it was asked and is to send it now.
+    pub asked: bool,
+    /// Why it did not come from this peer the last time.
+    pub last_error: Option<String>,
+    /// Whether it sent something else.
+    pub lied: bool,
+    /// When that was, in milliseconds since the Unix epoch.
+    pub failed_at_ms: Option<u64>,
+}

@@ -15,7 +15,7 @@ use crate::node::events::NodeEvent;
 use crate::peer::actor::code;
 use crate::peer::effects::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::peer::report::{Direction, TransferReport};
+use crate::peer::report::{Direction, SourceReport, TransferReport, WhyReport};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;
 use crate::transfer::commit::{self, CommitOutcome};
@@ -318,6 +318,43 @@ impl PeersState {
             }
         });
         sending.chain(receiving).take(TRANSFERS_MAX).collect()
+    }
+}
+
+impl PeersState {
+    /// Who has a content, and what went wrong with whom.
+    pub(super) fn why(&self, hash: &ContentHash) -> WhyReport {
+        let standing = self.scheduler.standing(hash);
+        let id_of = |session: &SessionId| self.links.get(session).map(|link| link.endpoint_id);
+        let ids = |sessions: &[SessionId]| sessions.iter().filter_map(id_of).collect::<Vec<EndpointId>>();
+        let has_it = standing.as_ref().map(|standing| ids(&standing.sources)).unwrap_or_default();
+        let asked = standing.as_ref().map(|standing| ids(&standing.asked)).unwrap_or_default();
+        let setbacks = self.setbacks.of(hash);
+        let mut all: Vec<EndpointId> = has_it.clone();
+        all.extend(setbacks.iter().map(|setback| setback.peer).filter(|peer| !has_it.contains(peer)));
+        let source = |peer: EndpointId| {
+            let setback = setbacks.iter().find(|setback| setback.peer == peer);
+            SourceReport {
+                endpoint_id: peer.to_string(),
+                name: self.roster.get(&peer).map(|known| known.name.clone()).unwrap_or_default(),
+                connected: self.current.contains_key(&peer),
+                has_it: has_it.contains(&peer),
+                asked: asked.contains(&peer),
+                last_error: setback.map(|setback| setback.reason.clone()),
+                lied: setback.is_some_and(|setback| setback.lied),
+                failed_at_ms: setback.map(|setback| setback.at_ms),
+            }
+        };
+        WhyReport {
+            wanted: standing.is_some(),
+            size: standing.as_ref().map(|standing| standing.size),
+            done: self.args.partials.held(hash).unwrap_or(0),
+            complete: standing.as_ref().is_some_and(|standing| standing.is_complete),
+            paused: self.paused().map(str::to_owned),
+            only: standing.and_then(|standing| id_of(&standing.only?)).map(|peer| peer.to_string()),
+            sources: all.into_iter().map(source).collect(),
+            connected: self.current.len() as u64,
+        }
     }
 }
 

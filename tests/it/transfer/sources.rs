@@ -78,6 +78,10 @@ async fn a_slow_source_and_a_liar_do_not_keep_an_asset_from_coming() {
     let received = events(&node, "asset_received").await;
     assert_eq!(received.len(), 1, "{received:?}");
     assert_ne!(received[0]["from"], liar.id());
+    let why = node.get(&format!("/why/{hash}")).await["data"].clone();
+    assert_eq!(why["state"], "here", "{why}");
+    let named = why["sources"].as_array().unwrap().iter().filter(|source| source["lied"] == true);
+    assert!(named.map(|source| source["endpoint_id"].clone()).eq([liar.id()]), "{why}");
     println!(
         "sent by the good one {}, the slow one {}, the liar {}",
         good.peer(&node.id()).await["bytes_sent"],
