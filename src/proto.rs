@@ -16,8 +16,9 @@ mod generated {
 
 pub use generated::{
     AssetMeta as WireMeta, AssetRecord as WireRecord, Auth, Cancel, ContentHeader, ContentRequest, Error,
-    FeedEntry as WireFeedEntry, Frame, Have, Hello, IngestHeader, IngestResult, LibraryProof, LibrarySummary,
-    Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, Want, Welcome, frame, ingest_result,
+    FeedEntry as WireFeedEntry, Frame, Have, Hello, IngestHeader, IngestResult, InlineContent, LibraryProof,
+    LibrarySummary, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, Want, Welcome, frame,
+    ingest_result,
 };
 
 /// A record on the wire that no honest sender writes.

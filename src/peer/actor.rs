@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::establish::{self, EstablishError, Established, Introduction};
 use super::messages::{PeerMsg, PeersMsg};
-use super::session::{Effect, Input, Session, SessionSettings, Standing};
+use super::session::{Effect, InlineContents, Input, Session, SessionSettings, Standing};
 use super::{effects, streams, wire};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
@@ -256,6 +256,7 @@ impl Actor for PeerActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PeerMsg::StoreChanged(entries) => state.on_store_changed(&myself, entries),
+            PeerMsg::Created { entries, contents } => state.on_created(&myself, entries, contents),
             PeerMsg::Fetch { request, records } => state.on_fetch(&myself, request, records),
             PeerMsg::FetchPart { request, hash, size, range } => {
                 state.on_fetch_part(request, hash, size, range);
@@ -371,6 +372,19 @@ impl PeerState {
             self.early.push(entries);
         } else {
             self.early_lost = true;
+        }
+    }
+
+    fn on_created(
+        &mut self,
+        myself: &ActorRef<PeerMsg>,
+        entries: Arc<[FeedEntry]>,
+        contents: Arc<InlineContents>,
+    ) {
+        if self.running.is_some() {
+            self.step(myself, Input::Created { entries, contents });
+        } else {
+            self.on_store_changed(myself, entries);
         }
     }
 
@@ -633,6 +647,11 @@ impl PeerState {
             Effect::Apply(records) => {
                 running.tasks.spawn(effects::apply(report, store, records));
             }
+            Effect::Store(items) => {
+                let bytes: usize = items.iter().map(|(_, content)| content.len()).sum();
+                args.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
+                running.tasks.spawn(effects::store_inline(report, store, args.peers.clone(), items));
+            }
             Effect::Load(hashes) => {
                 running.tasks.spawn(effects::load(report, store, hashes));
             }
@@ -704,6 +723,10 @@ impl PeerState {
 
     fn send(&mut self, kind: frame::Kind) {
         let Some(running) = &self.running else { return };
+        if let frame::Kind::Offer(offer) = &kind {
+            let bytes: usize = offer.contents.iter().map(|inline| inline.content.len()).sum();
+            self.args.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         let frame = wire::encode(&Frame { kind: Some(kind) });
         let bytes = frame.len();
         let waiting = running.bytes_out.fetch_add(bytes, Ordering::Relaxed);

@@ -42,12 +42,13 @@ use crate::node::policy::{ChildKind, policy};
 use crate::node::restart::{Decision as Restart, ExitKind, History, decide};
 use crate::node::status::ActorDetail;
 use crate::record::ContentHash;
-use crate::store::{FeedEntry, StoreRef};
+use crate::store::StoreRef;
 use crate::transfer::moving::Moving;
 use crate::transfer::partial::Partials;
 use crate::transfer::schedule::{Limits, Scheduler, SessionId};
 use crate::transfer::setbacks::Setbacks;
 
+mod feeding;
 mod transfers;
 
 /// How often dials, rates and pauses are looked at.
@@ -159,6 +160,8 @@ pub struct PeersState {
     histories: HashMap<EndpointId, History>,
     pub(super) scheduler: Scheduler,
     throttle: Throttle,
+    /// Changes of the store on their way to the PeerActors.
+    feeding: feeding::Feeding,
     /// What went wrong with which content.
     setbacks: Setbacks,
     /// Whether [`PeersMsg::CompareSources`] will come.
@@ -223,7 +226,10 @@ impl Actor for PeersActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            PeersMsg::StoreChanged(entries) => state.on_store_changed(&entries),
+            PeersMsg::StoreChanged(entries) => state.on_store_changed(entries),
+            PeersMsg::ContentsLoaded(contents) => state.on_contents_loaded(contents),
+            PeersMsg::Arriving(hashes) => state.feeding.note_foreign(hashes),
+            PeersMsg::Arrived(records) => state.on_arrived(&records),
             PeersMsg::StoreHealth(failure) => state.on_store_health(failure),
             PeersMsg::DialPeer { addr, reply } => {
                 let _ = reply.send(state.on_dial_peer(&myself, addr));
@@ -350,6 +356,7 @@ impl PeersState {
             histories: HashMap::new(),
             scheduler,
             throttle: Throttle::default(),
+            feeding: feeding::Feeding::default(),
             setbacks: Setbacks::default(),
             comparing: false,
             rest_parts_at: Instant::now() + REST_PARTS,
@@ -410,13 +417,6 @@ impl PeersState {
                     channel.found += u64::from(new);
                 }
             });
-        }
-    }
-
-    fn on_store_changed(&mut self, entries: &Arc<[FeedEntry]>) {
-        self.forget_parts(entries);
-        for link in self.links.values() {
-            link.cast(PeerMsg::StoreChanged(Arc::clone(entries)));
         }
     }
 

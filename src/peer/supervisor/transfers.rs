@@ -44,6 +44,8 @@ impl PeersState {
     pub(super) fn on_finished(&mut self, session: SessionId, results: Results) {
         let failure = results.iter().find_map(|(_, result)| result.as_ref().err().and_then(store_failure));
         self.note_store(failure.map(str::to_owned));
+        let came = results.iter().filter(|(_, result)| result.is_ok());
+        self.feeding.note_foreign(came.map(|(hash, _)| *hash).collect());
         for (hash, result) in &results {
             self.note_lie(session, *hash, result.as_ref().err());
         }

@@ -1,7 +1,7 @@
 //! Contents that are not what was asked for.
 
 use can_sync::peer::wire;
-use can_sync::proto::ContentHeader;
+use can_sync::proto::{ContentHeader, InlineContent, Offer, frame};
 use can_sync::record::ContentHash;
 
 use crate::support::hostile::{Arena, Attacker, Session, hash_of, header, record, records};
@@ -58,6 +58,22 @@ async fn wrong_bytes_are_not_stored_and_cost_their_sender_its_place() {
     arena.survives("large wrong bytes", attack).await;
     // Three are enough: it is not heard for a while.
     attacker.is_left_alone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_inside_an_offer_cost_their_sender_its_place() {
+    let mut arena = Arena::new().await;
+    let attacker = Attacker::member(&arena).await;
+    let mut session = attacker.session().await;
+    let attack = async {
+        let hash = ContentHash(rand::random());
+        let content = InlineContent { hash: hash.0.to_vec().into(), content: vec![7; 1_000].into() };
+        let (library, records) = (session.established.library.clone(), vec![record(hash, 1_000)]);
+        let offer = Offer { library, records, gone: Vec::new(), contents: vec![content] };
+        session.send(frame::Kind::Offer(offer)).await;
+        session.closed_for("wrong bytes").await;
+    };
+    arena.survives("wrong bytes inside an offer", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
