@@ -24,12 +24,12 @@ pub(super) async fn run(context: &Context, args: &WhyArgs) -> Result<(), CliErro
     let explanation = answer["explanation"].as_str().unwrap_or_default();
     context.out.line(&text::escape(explanation))?;
     for source in answer["sources"].as_array().into_iter().flatten() {
-        let state = match (&source["lied"], &source["asked"], &source["has_it"], &source["connected"]) {
-            (Value::Bool(true), ..) => "sent wrong bytes",
-            (_, Value::Bool(true), ..) => "is sending",
-            (_, _, Value::Bool(true), _) => "has it",
-            (.., Value::Bool(true)) => "could not give it",
-            _ => "is not connected",
+        let state = match (source["state"].as_str().unwrap_or_default(), source["connected"] == true) {
+            ("lied", _) => "sent wrong bytes",
+            ("sending", _) => "is sending",
+            ("has_it", _) => "has it",
+            (_, true) => "could not give it",
+            (_, false) => "is not connected",
         };
         let name = source["name"].as_str().unwrap_or_default();
         let id = source["endpoint_id"].as_str().unwrap_or_default();

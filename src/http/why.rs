@@ -11,7 +11,7 @@ use super::envelope::Success;
 use super::view::{ASK_TIMEOUT, ApiState, PEERS, ask};
 use super::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
-use crate::peer::report::{SourceReport, WhyReport};
+use crate::peer::report::{SourceReport, SourceState, WhyReport};
 use crate::record::{AssetRecord, ContentHash};
 
 /// Where a content stands.
@@ -115,7 +115,9 @@ fn whereabouts(record: Option<&AssetRecord>, report: &WhyReport) -> Option<Where
         Some(record) if !record.deleted => Whereabouts::Here,
         _ if report.wanted && report.complete && report.paused.is_none() => Whereabouts::Checking,
         _ if report.wanted && report.paused.is_some() => Whereabouts::Paused,
-        _ if report.sources.iter().any(|source| source.asked) => Whereabouts::OnItsWay,
+        _ if report.sources.iter().any(|source| source.state == SourceState::Sending) => {
+            Whereabouts::OnItsWay
+        }
         _ if report.wanted => Whereabouts::Waiting,
         Some(_) => Whereabouts::Deleted,
         None if !report.sources.is_empty() => Whereabouts::Failed,
@@ -124,9 +126,9 @@ fn whereabouts(record: Option<&AssetRecord>, report: &WhyReport) -> Option<Where
 }
 
 fn explain(whereabouts: Whereabouts, record: Option<&AssetRecord>, report: &WhyReport) -> String {
-    let named = |pick: fn(&SourceReport) -> bool| {
-        let names: Vec<String> = report.sources.iter().filter(|source| pick(source)).map(name).collect();
-        names.join(", ")
+    let named = |state: SourceState| {
+        let names = report.sources.iter().filter(|source| source.state == state).map(name);
+        names.collect::<Vec<String>>().join(", ")
     };
     let size = record.map(|record| record.size).or(report.size).unwrap_or(0);
     let mut text = match whereabouts {
@@ -138,12 +140,12 @@ fn explain(whereabouts: Whereabouts, record: Option<&AssetRecord>, report: &WhyR
         Whereabouts::Checking => "All of it came, and it is being checked and stored.".to_owned(),
         Whereabouts::OnItsWay => format!(
             "It is on its way from {}: {} of {}.",
-            named(|source| source.asked),
+            named(SourceState::Sending),
             ByteSize(report.done).display().iec(),
             ByteSize(size).display().iec()
         ),
         Whereabouts::Waiting => {
-            format!("{} could send it; it waits for its turn.", named(|source| source.has_it))
+            format!("{} could send it; it waits for its turn.", named(SourceState::HasIt))
         }
         Whereabouts::Failed => {
             "Nobody who is connected can give it now; it is asked for again when it is offered again."
@@ -156,7 +158,11 @@ fn explain(whereabouts: Whereabouts, record: Option<&AssetRecord>, report: &WhyR
     if whereabouts != Whereabouts::Here {
         for source in &report.sources {
             if let Some(error) = &source.last_error {
-                text.push_str(&format!(" From {} it did not come: {error}.", name(source)));
+                text.push_str(" From ");
+                text.push_str(&name(source));
+                text.push_str(" it did not come: ");
+                text.push_str(error);
+                text.push('.');
             }
         }
     }
@@ -187,7 +193,7 @@ mod tests {
         let liar = SourceReport {
             endpoint_id: "b".repeat(64),
             last_error: Some("it sent wrong bytes".into()),
-            lied: true,
+            state: SourceState::Lied,
             ..SourceReport::default()
         };
         report.sources.push(liar);
@@ -199,7 +205,7 @@ mod tests {
         report.sources.push(SourceReport {
             endpoint_id: "a".repeat(64),
             name: "desk".into(),
-            has_it: true,
+            state: SourceState::HasIt,
             ..SourceReport::default()
         });
         let (state, text) = say(None, &report).unwrap();
@@ -207,7 +213,7 @@ mod tests {
             state == Whereabouts::Waiting && text.starts_with("desk (aaaaaaaaaa) could send it"),
             "{text}"
         );
-        report.sources[1].asked = true;
+        report.sources[1].state = SourceState::Sending;
         report.done = 1 << 20;
         let (state, text) = say(None, &report).unwrap();
         assert!(state == Whereabouts::OnItsWay && text.contains("1.0 MiB of 5.0 MiB"), "{text}");

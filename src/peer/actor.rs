@@ -422,7 +422,8 @@ impl PeerState {
         }
         if let ([first, .., last], true) = (&ranges[..], ranges.len() > RANGES_PER_WANT_MAX) {
             // What is here already comes once more, and is left as it is.
-            ranges = vec![first.start..last.end];
+            let whole = first.start..last.end;
+            ranges = Vec::from([whole]);
         }
         let content = |range: &Range<u64>| ContentRequest {
             hash: hash.0.to_vec().into(),

@@ -186,6 +186,21 @@ pub struct WhyReport {
     pub connected: u64,
 }
 
+/// What a peer does about a content that is not here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// It was asked, and is to send it now.
+    Sending,
+    /// It has offered it and can be asked.
+    HasIt,
+    /// It did not send it.
+    #[default]
+    Failed,
+    /// It sent something else.
+    Lied,
+}
+
 /// One peer's part in why a content is not here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SourceReport {
@@ -195,14 +210,10 @@ pub struct SourceReport {
     pub name: String,
     /// Whether it is connected.
     pub connected: bool,
-    /// Whether it has offered it in this session, and nothing speaks against asking it.
-    pub has_it: bool,
-    /// Whether it was asked and is to send it now.
-    pub asked: bool,
+    /// What it does about it.
+    pub state: SourceState,
     /// Why it did not come from this peer the last time.
     pub last_error: Option<String>,
-    /// Whether it sent something else.
-    pub lied: bool,
     /// When that was, in milliseconds since the Unix epoch.
     pub failed_at_ms: Option<u64>,
 }

@@ -283,13 +283,8 @@ impl Actor for PeersActor {
             PeersMsg::TaskFailed(why) => {
                 return Err(ActorExit::Transient(format!("a task: {why}")).into());
             }
-            PeersMsg::SessionReset { session } => {
-                let decisions = state.scheduler.session_ended(session);
-                state.carry_out(decisions);
-            }
-            PeersMsg::Wanted { session, records } => {
-                state.on_wanted(session, records);
-            }
+            PeersMsg::SessionReset { session } => state.on_session_reset(session),
+            PeersMsg::Wanted { session, records } => state.on_wanted(session, records),
             PeersMsg::Finished { session, results } => state.on_finished(session, results),
             PeersMsg::PartFinished { session, request, hash, result } => {
                 state.on_part_finished(session, request, hash, result);

@@ -666,7 +666,9 @@ impl Scheduler {
             }
             took = true;
             self.revoke(request, out);
-            shared.into_iter().for_each(|hash| self.requeue(hash));
+            for hash in shared {
+                self.requeue(hash);
+            }
             let came = came.unwrap_or(0);
             let reason = format!("no progress: {came} bytes in {} s or more", JUDGED_AFTER.as_secs());
             for hash in alone {

@@ -89,7 +89,7 @@ impl PeersState {
     pub(super) fn on_contents_loaded(&mut self, contents: InlineContents) {
         // They may have gone ahead without.
         if let Some(entries) = self.feeding.waiting.pop_front() {
-            self.tell_changes(entries, contents);
+            self.tell_changes(&entries, contents);
         }
         self.feed();
     }
@@ -104,7 +104,7 @@ impl PeersState {
                 return self.load(inline);
             }
             if let Some(entries) = self.feeding.waiting.pop_front() {
-                self.tell_changes(entries, InlineContents::new());
+                self.tell_changes(&entries, InlineContents::new());
             }
         }
     }
@@ -113,7 +113,7 @@ impl PeersState {
     fn feed_rest(&mut self) {
         let rest = self.feeding.waiting.split_off(1);
         for entries in rest {
-            self.tell_changes(entries, InlineContents::new());
+            self.tell_changes(&entries, InlineContents::new());
         }
     }
 
@@ -127,10 +127,10 @@ impl PeersState {
         });
     }
 
-    fn tell_changes(&self, entries: Arc<[FeedEntry]>, contents: InlineContents) {
+    fn tell_changes(&self, entries: &Arc<[FeedEntry]>, contents: InlineContents) {
         let contents = Arc::new(contents);
         for link in self.links.values() {
-            let entries = Arc::clone(&entries);
+            let entries = Arc::clone(entries);
             link.cast(if contents.is_empty() {
                 PeerMsg::StoreChanged(entries)
             } else {

@@ -15,7 +15,7 @@ use crate::node::events::NodeEvent;
 use crate::peer::actor::code;
 use crate::peer::effects::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::peer::report::{Direction, SourceReport, TransferReport, WhyReport};
+use crate::peer::report::{Direction, SourceReport, SourceState, TransferReport, WhyReport};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;
 use crate::transfer::commit::{self, CommitOutcome};
@@ -38,6 +38,11 @@ impl PeersState {
             link.cast(PeerMsg::Failed { hash: record.hash, reason });
         }
         let decisions = self.scheduler.announce(session, wanted);
+        self.carry_out(decisions);
+    }
+
+    pub(super) fn on_session_reset(&mut self, session: SessionId) {
+        let decisions = self.scheduler.session_ended(session);
         self.carry_out(decisions);
     }
 
@@ -336,14 +341,21 @@ impl PeersState {
         all.extend(setbacks.iter().map(|setback| setback.peer).filter(|peer| !has_it.contains(peer)));
         let source = |peer: EndpointId| {
             let setback = setbacks.iter().find(|setback| setback.peer == peer);
+            let state = if setback.is_some_and(|setback| setback.lied) {
+                SourceState::Lied
+            } else if asked.contains(&peer) {
+                SourceState::Sending
+            } else if has_it.contains(&peer) {
+                SourceState::HasIt
+            } else {
+                SourceState::Failed
+            };
             SourceReport {
                 endpoint_id: peer.to_string(),
                 name: self.roster.get(&peer).map(|known| known.name.clone()).unwrap_or_default(),
                 connected: self.current.contains_key(&peer),
-                has_it: has_it.contains(&peer),
-                asked: asked.contains(&peer),
+                state,
                 last_error: setback.map(|setback| setback.reason.clone()),
-                lied: setback.is_some_and(|setback| setback.lied),
                 failed_at_ms: setback.map(|setback| setback.at_ms),
             }
         };

@@ -213,7 +213,9 @@ impl Partial {
                 return Ok(());
             }
             let gaps = state.claimed.missing(offset..end);
-            gaps.iter().for_each(|gap| state.claimed.insert(gap.clone()));
+            for gap in &gaps {
+                state.claimed.insert(gap.clone());
+            }
             gaps
         };
         if gaps.is_empty() {

@@ -190,7 +190,7 @@ async fn what_is_old_or_of_another_size_or_the_stores_is_not_picked_up() {
         assert_eq!(rig.files().len(), 2);
     };
     written(&rig).await;
-    assert_eq!(rig.partials.missing(&rig.hash, 7, 0..7), [0..7]);
+    assert!(rig.partials.missing(&rig.hash, 7, 0..7).into_iter().eq(std::iter::once(0..7)));
     rig.partials.trim(SystemTime::now() + KEPT_FOR / 2);
     assert_eq!(rig.missing(), 2_500_000);
     rig.partials.trim(SystemTime::now() + KEPT_FOR * 2);

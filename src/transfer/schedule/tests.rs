@@ -423,7 +423,7 @@ impl Around {
                 }
                 Decision::Settled { .. } | Decision::Failed { .. } => {}
                 Decision::Commit(_) | Decision::Apply(_) | Decision::Restrict { .. } => {
-                    self.doing.push(decision)
+                    self.doing.push(decision);
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use can_sync::node::events::NodeEvent;
 use can_sync::node::status::ActorState;
 use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{PeerState, SourceReport, SyncState, WhyReport};
+use can_sync::peer::report::{PeerState, SourceReport, SourceState, SyncState, WhyReport};
 use iroh::{EndpointAddr, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
 use serde_json::json;
@@ -67,8 +67,8 @@ async fn why_names_who_has_an_asset_and_who_lied() {
         size: Some(100 << 20),
         done: 10 << 20,
         sources: vec![
-            SourceReport { has_it: true, asked: true, ..source(2, "cellar") },
-            SourceReport { lied: true, last_error: error, ..source(3, "attic") },
+            SourceReport { state: SourceState::Sending, ..source(2, "cellar") },
+            SourceReport { state: SourceState::Lied, last_error: error, ..source(3, "attic") },
         ],
         connected: 2,
         ..WhyReport::default()
@@ -85,7 +85,7 @@ async fn why_names_who_has_an_asset_and_who_lied() {
         assert!(text.contains(&expected), "{expected}: {text}");
     }
     let json = run(&agent.url(""), &["why", &hash, "--json"]).json();
-    assert_eq!((&json[0]["state"], &json[0]["sources"][1]["lied"]), (&json!("on_its_way"), &json!(true)));
+    assert_eq!((&json[0]["state"], &json[0]["sources"][1]["state"]), (&json!("on_its_way"), &json!("lied")));
     assert_eq!(run(&agent.url(""), &["why", "nonsense"]).code, 2);
 }
 
