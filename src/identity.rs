@@ -34,6 +34,14 @@ const ARGON2_SALT: &[u8] = b"can-sync/v2|default";
 const CONTEXT_MIRROR: &str = "can-sync 2026 v2 mirror read secret";
 const CONTEXT_AUTH: &str = "can-sync 2026 v2 library session authentication";
 const CONTEXT_RECORD: &str = "can-sync 2026 v2 library record ids";
+const CONTEXT_SLOT: &str = "can-sync 2026 v2 rendezvous slot";
+const CONTEXT_SEAL: &str = "can-sync 2026 v2 rendezvous sealing";
+const CONTEXT_LIST: &str = "can-sync 2026 v2 peer list sealing";
+const CONTEXT_MDNS: &str = "can-sync 2026 v2 local network service";
+const CONTEXT_PRESENCE: &str = "can-sync 2026 v2 presence";
+const CONTEXT_TOPIC: &str = "can-sync 2026 v2 gossip topic";
+const CONTEXT_PEERS_RPC: &str = "can-sync 2026 v2 peer list authentication";
+const CONTEXT_NAMED_TOPIC: &str = "can-sync 2026 v2 named gossip topic";
 
 const KEY_FILE: &str = "secret.key";
 /// Where the data directory keeps the passphrase that was made at the first start.
@@ -325,6 +333,11 @@ impl fmt::Debug for Key {
 #[derive(Clone, Debug)]
 pub struct NetworkKeys {
     mirror: LibraryKeys,
+    slot: Key,
+    seal: Key,
+    list: Key,
+    mdns: Key,
+    presence: PresenceKeys,
 }
 
 impl NetworkKeys {
@@ -334,13 +347,15 @@ impl NetworkKeys {
     /// Never: the parameters are constants within Argon2's bounds.
     #[must_use]
     pub fn derive(passphrase: &SecretString) -> Self {
-        let normal: Zeroizing<String> = Zeroizing::new(passphrase.expose_secret().nfkc().collect());
-        let mut root = Zeroizing::new([0; 32]);
-        let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, Some(root.len()));
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params.expect("constants within Argon2's bounds"))
-            .hash_password_into(normal.as_bytes(), ARGON2_SALT, root.as_mut_slice())
-            .expect("constants within Argon2's bounds");
-        Self { mirror: LibraryKeys::from_read_secret(&Key::derive(CONTEXT_MIRROR, &root)) }
+        let root = stretch(passphrase);
+        Self {
+            mirror: LibraryKeys::from_read_secret(&Key::derive(CONTEXT_MIRROR, &root)),
+            slot: Key::derive(CONTEXT_SLOT, &root),
+            seal: Key::derive(CONTEXT_SEAL, &root),
+            list: Key::derive(CONTEXT_LIST, &root),
+            mdns: Key::derive(CONTEXT_MDNS, &root),
+            presence: PresenceKeys::from_secret(&Key::derive(CONTEXT_PRESENCE, &root)),
+        }
     }
 
     /// Keys of the library that mirrors everything to every member.
@@ -348,6 +363,85 @@ impl NetworkKeys {
     pub fn mirror(&self) -> &LibraryKeys {
         &self.mirror
     }
+
+    /// What the signing keys of rendezvous slots derive from.
+    #[must_use]
+    pub fn slot(&self) -> &Key {
+        &self.slot
+    }
+
+    /// Seals what rendezvous slots hold.
+    #[must_use]
+    pub fn seal(&self) -> &Key {
+        &self.seal
+    }
+
+    /// Seals the lists of agents that agents publish under their own keys.
+    #[must_use]
+    pub fn list(&self) -> &Key {
+        &self.list
+    }
+
+    /// What the name of the service on the local network derives from, so that networks do not see each other.
+    #[must_use]
+    pub fn mdns(&self) -> &Key {
+        &self.mdns
+    }
+
+    /// Keys of the network's presence: who is there, without what they hold.
+    #[must_use]
+    pub fn presence(&self) -> &PresenceKeys {
+        &self.presence
+    }
+}
+
+/// Keys of one presence network: a gossip topic, and the right to ask its members whom they know.
+#[derive(Clone, Debug)]
+pub struct PresenceKeys {
+    topic: Key,
+    rpc: Key,
+}
+
+impl PresenceKeys {
+    /// Of the topic `name`. With a secret, only those who know it as well; it is stretched as a passphrase is, which takes
+    /// as long. Without one, everybody who knows the name. Blocks.
+    #[must_use]
+    pub fn of_topic(name: &str, secret: Option<&SecretString>) -> Self {
+        let root = secret.map_or_else(|| Zeroizing::new([0; 32]), stretch);
+        let mut material = Zeroizing::new(root.to_vec());
+        material.extend_from_slice(name.as_bytes());
+        Self::from_secret(&Key(blake3::derive_key(CONTEXT_NAMED_TOPIC, &material)))
+    }
+
+    fn from_secret(secret: &Key) -> Self {
+        Self {
+            topic: Key::derive(CONTEXT_TOPIC, secret.expose()),
+            rpc: Key::derive(CONTEXT_PEERS_RPC, secret.expose()),
+        }
+    }
+
+    /// The gossip topic.
+    #[must_use]
+    pub fn topic(&self) -> &Key {
+        &self.topic
+    }
+
+    /// Proves membership to whoever is asked for its list of peers.
+    #[must_use]
+    pub fn rpc(&self) -> &Key {
+        &self.rpc
+    }
+}
+
+/// Argon2id of a secret that people choose.
+fn stretch(secret: &SecretString) -> Zeroizing<[u8; 32]> {
+    let normal: Zeroizing<String> = Zeroizing::new(secret.expose_secret().nfkc().collect());
+    let mut root = Zeroizing::new([0; 32]);
+    let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, Some(root.len()));
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.expect("constants within Argon2's bounds"))
+        .hash_password_into(normal.as_bytes(), ARGON2_SALT, root.as_mut_slice())
+        .expect("constants within Argon2's bounds");
+    root
 }
 
 /// What comes from a library's read secret.

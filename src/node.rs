@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iroh::EndpointId;
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -20,6 +19,9 @@ use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
 use self::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason};
 use crate::actor::ServiceCell;
 use crate::config::Config;
+use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
+use crate::discovery::gossip::{GossipActor, GossipMsg};
+use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
 use crate::identity::PassphraseOrigin;
@@ -27,16 +29,17 @@ use crate::peer::actor::PeerLimits;
 use crate::peer::effects::DeleteGuard;
 use crate::peer::establish::Introduction;
 use crate::peer::messages::PeersMsg;
-use crate::peer::report::{ChannelReport, ChannelState};
 use crate::peer::roster::DialLimits;
 use crate::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer, spawn_peer};
 use crate::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
+mod discovery;
 pub mod endpoint;
 pub mod events;
 pub mod policy;
+mod protocols;
 pub mod resources;
 pub mod restart;
 pub mod signals;
@@ -85,7 +88,7 @@ pub struct Node {
     resources: Resources,
     root: Arc<ServiceCell<RootMsg>>,
     outcome: JoinHandle<Outcome>,
-    channels: watch::Receiver<Vec<ChannelReport>>,
+    channels: Channels,
     /// Tasks that belong to no actor: the ticket and its file.
     tasks: JoinSet<()>,
 }
@@ -123,13 +126,7 @@ impl Node {
         resources.ticket = ticket;
 
         let cells = Cells::default();
-        let channels = watch::Sender::new(vec![ChannelReport {
-            name: "tickets",
-            state: ChannelState::Up,
-            last_success_ms: None,
-            found: 0,
-        }]);
-        let seen_channels = channels.subscribe();
+        let channels = discovery::channels(&config);
         let children = children(&config, &resources, &cells, &channels, output.signals, spawn_peer);
         let events = resources.events.clone();
         let on_degraded = |kind: ChildKind, why: Option<&str>| {
@@ -149,7 +146,7 @@ impl Node {
             tracing::warn!("not every actor has started yet; GET /actors shows which");
         }
         resources.started();
-        Ok(Self { resources, root: cells.root, outcome, channels: seen_channels, tasks })
+        Ok(Self { resources, root: cells.root, outcome, channels, tasks })
     }
 
     /// Where the agent's API and page are.
@@ -192,8 +189,14 @@ impl Node {
     /// Names of the discovery channels that are up.
     #[must_use]
     pub fn channels(&self) -> Vec<String> {
-        let up = |c: &&ChannelReport| c.state == ChannelState::Up;
-        self.channels.borrow().iter().filter(up).map(|c| c.name.to_owned()).collect()
+        let up = self.channels.reports().into_iter().filter(|c| c.state == ChannelState::Up);
+        up.map(|c| c.channel.name().to_owned()).collect()
+    }
+
+    /// How each discovery channel does.
+    #[must_use]
+    pub fn channel_reports(&self) -> Vec<ChannelReport> {
+        self.channels.reports()
     }
 
     /// What happens on this node.
@@ -229,6 +232,8 @@ impl Node {
 struct Cells {
     root: Arc<ServiceCell<RootMsg>>,
     can_service: Arc<ServiceCell<CanServiceMsg>>,
+    rendezvous: Arc<ServiceCell<RendezvousMsg>>,
+    gossip: Arc<ServiceCell<GossipMsg>>,
     peers: Arc<ServiceCell<PeersMsg>>,
     http: Arc<ServiceCell<HttpMsg>>,
     signals: Arc<ServiceCell<SignalMsg>>,
@@ -239,6 +244,8 @@ impl Default for Cells {
         Self {
             root: Arc::new(ServiceCell::new("RootSupervisor")),
             can_service: Arc::new(ServiceCell::new("CanServiceActor")),
+            rendezvous: Arc::new(ServiceCell::new("RendezvousActor")),
+            gossip: Arc::new(ServiceCell::new("GossipActor")),
             peers: Arc::new(ServiceCell::new("PeersActor")),
             http: Arc::new(ServiceCell::new("HttpActor")),
             signals: Arc::new(ServiceCell::new("SignalActor")),
@@ -260,7 +267,7 @@ fn children(
     config: &Config,
     resources: &Resources,
     cells: &Cells,
-    channels: &watch::Sender<Vec<ChannelReport>>,
+    channels: &Channels,
     signals: Option<Signals>,
     spawn_peer: SpawnPeer,
 ) -> Vec<Child> {
@@ -272,6 +279,8 @@ fn children(
         poll_interval: config.poll_interval,
         full_scan_interval: config.full_scan_interval,
     };
+    let rendezvous = discovery::rendezvous(config, resources, cells, channels);
+    let gossip = discovery::gossip(config, resources, cells, channels);
     let peers = PeersArgs { spawn_peer, ..peers_args(config, resources, cells, channels.clone()) };
     let http =
         HttpArgs { listener: resources.api_listener.clone(), view: view(config, resources, cells, channels) };
@@ -281,6 +290,18 @@ fn children(
             Arc::clone(&cells.can_service),
             move || (CanServiceActor, can_service.clone()),
             |reply| CanServiceMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Rendezvous,
+            Arc::clone(&cells.rendezvous),
+            move || (RendezvousActor, rendezvous.clone()),
+            |reply| RendezvousMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Gossip,
+            Arc::clone(&cells.gossip),
+            move || (GossipActor, gossip.clone()),
+            |reply| GossipMsg::GetHealth { reply },
         ),
         Child::new(
             ChildKind::Peers,
@@ -300,6 +321,7 @@ fn children(
             signals,
             root: cells.root.service_ref(),
             peers: cells.peers.service_ref(),
+            channels: channels.clone(),
             data_dir: config.data_dir.clone(),
         };
         children.push(Child::new(
@@ -312,12 +334,7 @@ fn children(
     children
 }
 
-fn peers_args(
-    config: &Config,
-    resources: &Resources,
-    cells: &Cells,
-    channels: watch::Sender<Vec<ChannelReport>>,
-) -> PeersArgs {
+fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: Channels) -> PeersArgs {
     let limits = &config.limits;
     PeersArgs {
         endpoint: resources.endpoint.clone(),
@@ -329,6 +346,10 @@ fn peers_args(
         connect_ticket_file: config.connect_ticket_file.clone(),
         bootstrap: resources.bootstrap.clone(),
         channels,
+        gossip: cells.gossip.service_ref(),
+        protocols: protocols::all(resources),
+        directory: resources.directory.clone(),
+        connected: resources.connected.clone(),
         deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
         max_connections: limits.max_connections,
         max_pending: limits.max_pending_handshakes,
@@ -340,7 +361,7 @@ fn peers_args(
         },
         dialling: DialLimits {
             dialled_max: limits.max_dialled,
-            at_once_max: limits.max_hint_dials,
+            hints_at_once_max: limits.max_hint_dials,
             known_max: limits.max_known_peers,
             backoff_min: limits.dial_backoff_min,
             backoff_max: limits.dial_backoff_max,
@@ -360,12 +381,7 @@ fn peers_args(
     }
 }
 
-fn view(
-    config: &Config,
-    resources: &Resources,
-    cells: &Cells,
-    channels: &watch::Sender<Vec<ChannelReport>>,
-) -> AgentView {
+fn view(config: &Config, resources: &Resources, cells: &Cells, channels: &Channels) -> AgentView {
     let limits = &config.limits;
     AgentView {
         endpoint_id: resources.endpoint.id(),
@@ -389,7 +405,7 @@ fn view(
             ("disk_reserve_bytes", limits.disk_reserve_bytes),
         ]),
         ticket: resources.ticket.clone(),
-        discovery: channels.subscribe(),
+        discovery: channels.clone(),
         api_token: resources.api_token.clone(),
         allowed_hosts: config.allowed_hosts.clone(),
     }

@@ -3,9 +3,10 @@
 pub mod actor;
 pub mod address_book;
 pub mod auth;
-mod dial;
+pub mod dial;
 pub mod effects;
 pub mod establish;
+pub mod list_peers;
 pub mod messages;
 mod overview;
 pub mod reconciliation;

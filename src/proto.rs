@@ -15,9 +15,10 @@ mod generated {
 }
 
 pub use generated::{
-    AssetMeta as WireMeta, AssetRecord as WireRecord, Auth, Cancel, ContentHeader, ContentRequest, Error,
-    FeedEntry as WireFeedEntry, Frame, Have, Hello, IngestHeader, IngestResult, InlineContent, LibraryProof,
-    LibrarySummary, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, Want, Welcome, frame,
+    Announcement as WireAnnouncement, AssetMeta as WireMeta, AssetRecord as WireRecord, Auth, Cancel,
+    ContentHeader, ContentRequest, Error, FeedEntry as WireFeedEntry, Frame, Have, Hello, IngestHeader,
+    IngestResult, InlineContent, LibraryProof, LibrarySummary, ListPeersReply, ListPeersRequest, ListedPeer,
+    Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, SignedAnnouncement, Want, Welcome, frame,
     ingest_result,
 };
 

@@ -180,6 +180,7 @@ mod tests {
 
     use super::*;
     use crate::actor::ServiceCell;
+    use crate::discovery::channel::Channels;
     use crate::http::proxy::StoreProxy;
     use crate::http::view::StoreMode;
     use crate::node::events::EventLog;
@@ -202,7 +203,7 @@ mod tests {
             registry: Arc::default(),
             limits: Arc::from([]),
             ticket: watch::channel(String::new()).1,
-            discovery: watch::channel(Vec::new()).1,
+            discovery: Channels::default(),
             api_token: None,
             allowed_hosts: Vec::new(),
         }

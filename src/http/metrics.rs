@@ -74,8 +74,8 @@ fn node(out: &mut Exposition, view: &AgentView) {
         }
     }
     out.family("can_sync_channel_found", "gauge", "Peers that each way of finding peers has led to.");
-    for channel in view.discovery.borrow().iter() {
-        out.sample("can_sync_channel_found", &[("channel", channel.name)], channel.found);
+    for channel in view.discovery.reports() {
+        out.sample("can_sync_channel_found", &[("channel", channel.channel.name())], channel.found);
     }
 }
 

@@ -4,10 +4,11 @@
 
 use super::shapes::{is_running, visit, word};
 use super::view::{AgentView, StoreMode};
+use crate::discovery::channel::ChannelState;
 use crate::node::events::{LoggedEvent, NodeEvent};
 use crate::node::status::ActorStatus;
 use crate::peer::report::{
-    ChannelState, Direction, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
+    Direction, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
 };
 use crate::store::StoreStatus;
 
@@ -99,6 +100,7 @@ pub(super) struct ChannelRow {
     pub(super) state: &'static str,
     pub(super) found: u64,
     pub(super) last_success: Option<Ago>,
+    pub(super) last_error: Option<String>,
 }
 
 impl NodeModel {
@@ -108,7 +110,7 @@ impl NodeModel {
             Ok(status) => status.read_only.as_ref().map(|why| format!("The store takes no writes: {why}")),
             Err(why) => Some(why.clone()),
         };
-        let channels = view.discovery.borrow();
+        let channels = view.discovery.reports();
         Self {
             name: shown(&view.name),
             endpoint_id: view.endpoint_id.to_string(),
@@ -127,7 +129,7 @@ impl NodeModel {
             channels: channels
                 .iter()
                 .map(|channel| ChannelRow {
-                    name: channel.name,
+                    name: channel.channel.name(),
                     state: match channel.state {
                         ChannelState::Up => "up",
                         ChannelState::Down => "down",
@@ -135,6 +137,7 @@ impl NodeModel {
                     },
                     found: channel.found,
                     last_success: channel.last_success_ms.map(|ms| Ago::new(now_ms, ms)),
+                    last_error: channel.last_error.as_deref().map(shown),
                 })
                 .collect(),
         }
@@ -209,6 +212,7 @@ pub(super) struct PeerRow {
     pub(super) received: String,
     pub(super) last_seen: Option<Ago>,
     pub(super) last_error: Option<String>,
+    pub(super) sources: String,
 }
 
 impl PeerRow {
@@ -236,6 +240,7 @@ impl PeerRow {
             received: bytes(peer.bytes_received),
             last_seen: peer.last_seen_ms.map(|ms| Ago::new(now_ms, ms)),
             last_error: peer.last_error.as_deref().map(shown),
+            sources: peer.sources.join(", "),
         }
     }
 }
@@ -335,6 +340,10 @@ impl ActivityRow {
             }
             NodeEvent::PeerLost { endpoint_id, reason } => {
                 ("idle", format!("{} is gone: {reason}", called(endpoint_id, peers)))
+            }
+            NodeEvent::PeerStale { endpoint_id, name } => {
+                let name = if name.is_empty() { short(endpoint_id) } else { name.clone() };
+                ("idle", format!("{name} was silent and does not answer"))
             }
             NodeEvent::AssetReceived { hash, size, from } => {
                 ("busy", format!("{} ({}) received from {}", short(hash), bytes(*size), called(from, peers)))

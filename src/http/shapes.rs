@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::view::{AgentView, StoreMode};
+use crate::discovery::channel::{ChannelReport, ChannelState};
 use crate::node::status::{ActorState, ActorStatus};
-use crate::peer::report::{
-    ChannelReport, ChannelState, PeerReport, PeersReport, SyncReport, SyncState, TransferReport,
-};
+use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
 use crate::store::StoreStatus;
 
 /// The answer of `GET /status`.
@@ -130,12 +129,15 @@ pub struct ChannelView {
     pub last_success: Option<String>,
     /// Peers that it has led to.
     pub found: u64,
+    /// Why it is down, where it is.
+    pub last_error: Option<String>,
 }
 
 pub(super) fn channels(reports: &[ChannelReport]) -> BTreeMap<String, ChannelView> {
     let view = |report: &ChannelReport| {
-        let &ChannelReport { name, state, last_success_ms, found } = report;
-        (name.to_owned(), ChannelView { state, last_success: last_success_ms.and_then(rfc3339), found })
+        let ChannelReport { channel, state, last_success_ms, found, last_error } = report.clone();
+        let last_success = last_success_ms.and_then(rfc3339);
+        (channel.name().to_owned(), ChannelView { state, last_success, found, last_error })
     };
     reports.iter().map(view).collect()
 }
@@ -182,6 +184,8 @@ pub struct PeerView {
     pub last_seen: Option<String>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// Discovery channels that led to it; `incoming` when it came by itself.
+    pub sources: Vec<&'static str>,
 }
 
 impl From<PeerReport> for PeerView {
@@ -202,6 +206,7 @@ impl From<PeerReport> for PeerView {
             send_rate,
             receive_rate,
             last_seen_ms,
+            sources,
             last_error,
         } = report;
         Self {
@@ -219,6 +224,7 @@ impl From<PeerReport> for PeerView {
             bytes_received,
             rates: Rates { send: send_rate, receive: receive_rate },
             last_seen: last_seen_ms.and_then(rfc3339),
+            sources,
             last_error,
         }
     }
@@ -397,7 +403,7 @@ pub(super) fn node_status(
         store: StoreView::new(view, store),
         sync: peers.sync.into(),
         peers: counts,
-        discovery: channels(&view.discovery.borrow()),
+        discovery: channels(&view.discovery.reports()),
         libraries: [],
         actors: ActorsSummary::new(tree),
     }

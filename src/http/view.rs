@@ -15,11 +15,12 @@ use super::proxy::StoreProxy;
 use super::{ApiError, ApiResult};
 use crate::actor::ServiceRef;
 use crate::actor::service_ref::ServiceError;
+use crate::discovery::channel::Channels;
 use crate::node::events::EventLog;
 use crate::node::status::ActorStatus;
 use crate::node::supervisor::RootMsg;
 use crate::peer::messages::PeersMsg;
-use crate::peer::report::{ChannelReport, PeersReport, TransferReport};
+use crate::peer::report::{PeersReport, TransferReport};
 use crate::store::{StoreError, StoreRef, StoreStatus};
 
 /// Longest wait for an actor or the store; then the answer says who did not answer.
@@ -67,7 +68,7 @@ pub struct AgentView {
     /// Our current endpoint ticket; empty until the endpoint has an address.
     pub ticket: watch::Receiver<String>,
     /// The ways of finding peers.
-    pub discovery: watch::Receiver<Vec<ChannelReport>>,
+    pub discovery: Channels,
     /// Bearer token, if one is required.
     pub api_token: Option<SecretString>,
     /// Host names, besides loopback and the address we listen on, under which the API may be reached.

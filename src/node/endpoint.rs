@@ -1,14 +1,17 @@
 //! The QUIC endpoint, and the ticket that says where it is.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::endpoint::{Connection, QuicTransportConfig, VarInt, presets};
+use iroh::endpoint::{Connection, QuicTransportConfig, ServerConfig, VarInt, presets};
 use iroh::{Endpoint, RelayMode, SecretKey, TransportAddr, Watcher as _};
+use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
 use tokio::sync::watch;
 
 use crate::peer::establish::ALPN;
+use crate::peer::list_peers::ALPN as LIST_PEERS_ALPN;
 
 /// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
 /// use parallel streams instead.
@@ -19,31 +22,56 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// more when both sides begin at once.
 const STRANGER_WINDOW: u32 = 64 * 1024;
 const STRANGER_STREAMS: u32 = 2;
+/// Streams that gossip may have from a peer: one per topic, and one more while it is replaced.
+const GOSSIP_STREAMS: u32 = 4;
+/// What is spoken here.
+const ALPNS: [&[u8]; 3] = [ALPN, GOSSIP_ALPN, LIST_PEERS_ALPN];
 /// A connection without a sign of life for so long is over.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signs of life while nothing else is said.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// Opens the endpoint. A connection begins with what a stranger may have; [`open_up`] gives more.
+/// What every connection begins with: a small window, and this many unidirectional streams.
+fn transport(uni_streams: u32) -> QuicTransportConfig {
+    let mut builder = QuicTransportConfig::builder()
+        .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(uni_streams))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW))
+        .send_window(u64::from(CONNECTION_WINDOW))
+        .keep_alive_interval(KEEP_ALIVE);
+    // A time that fits, by far.
+    if let Ok(timeout) = IDLE_TIMEOUT.try_into() {
+        builder = builder.max_idle_timeout(Some(timeout));
+    }
+    builder.build()
+}
+
+/// How connections are accepted: with what a stranger may have, whatever it says it wants.
+#[must_use]
+pub fn strangers(endpoint: &Endpoint) -> Arc<ServerConfig> {
+    let alpns = ALPNS.iter().map(|alpn| alpn.to_vec()).collect();
+    let builder = endpoint.create_server_config_builder(alpns).set_transport_config(transport(0));
+    Arc::new(builder.build())
+}
+
+/// Lets whoever was accepted on gossip's ALPN send: gossip has one unidirectional stream per topic and side.
+pub fn open_gossip(connection: &Connection) {
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS));
+}
+
+/// Opens the endpoint. A connection begins with what a stranger may have; [`open_up`] gives more. Those that gossip
+/// dials by itself begin with its streams, and sessions that we dial do, too.
 ///
 /// # Errors
 /// What the system says, usually that the UDP port is taken.
 pub async fn bind(key: SecretKey, bind_addr: SocketAddr, relay_mode: RelayMode) -> Result<Endpoint, String> {
-    let transport = QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(STRANGER_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
-        .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().map_err(|e| format!("{e}"))?))
-        .keep_alive_interval(KEEP_ALIVE)
-        .build();
     // The preset with n0's lookup services would publish this node's addresses to their DNS.
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(key)
-        .alpns(vec![ALPN.to_vec()])
+        .alpns(ALPNS.iter().map(|alpn| alpn.to_vec()).collect())
         .relay_mode(relay_mode)
-        .transport_config(transport)
+        .transport_config(transport(GOSSIP_STREAMS))
         .clear_ip_transports()
         .bind_addr(bind_addr)
         .map_err(|e| e.to_string())?;

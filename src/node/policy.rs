@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 pub enum ChildKind {
     /// The store's feed.
     CanService,
+    /// Rendezvous slots.
+    Rendezvous,
+    /// Announcements.
+    Gossip,
     /// Who to connect to.
     Peers,
     /// One session; a child of [`ChildKind::Peers`].
@@ -24,13 +28,16 @@ pub enum ChildKind {
 
 impl ChildKind {
     /// Every kind, in the order of [`POLICIES`].
-    pub const ALL: [Self; 5] = [Self::CanService, Self::Peers, Self::Peer, Self::Http, Self::Signal];
+    pub const ALL: [Self; 7] =
+        [Self::CanService, Self::Rendezvous, Self::Gossip, Self::Peers, Self::Peer, Self::Http, Self::Signal];
 
     /// The actor's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::CanService => "CanServiceActor",
+            Self::Rendezvous => "RendezvousActor",
+            Self::Gossip => "GossipActor",
             Self::Peers => "PeersActor",
             Self::Peer => "PeerActor",
             Self::Http => "HttpActor",
@@ -114,7 +121,7 @@ const PER_MINUTE_5: Budget = Budget { restarts: 5, window: Duration::from_mins(1
 const BRISK: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::from_secs(2), jitter: 0.5 };
 
 /// The table.
-pub static POLICIES: [Policy; 5] = [
+pub static POLICIES: [Policy; 7] = [
     // Stops late: whoever stops before it may still have something to write.
     Policy {
         kind: ChildKind::CanService,
@@ -124,6 +131,25 @@ pub static POLICIES: [Policy; 5] = [
         exhausted: Exhausted::Degrade,
         stop_order: 3,
         stop_timeout: Duration::from_secs(10),
+    },
+    // Without one of the ways of finding peers, the others go on.
+    Policy {
+        kind: ChildKind::Rendezvous,
+        restart: Restart::Always,
+        budget: PER_MINUTE_10,
+        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
+        exhausted: Exhausted::Degrade,
+        stop_order: 1,
+        stop_timeout: Duration::from_secs(2),
+    },
+    Policy {
+        kind: ChildKind::Gossip,
+        restart: Restart::Always,
+        budget: PER_MINUTE_10,
+        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
+        exhausted: Exhausted::Degrade,
+        stop_order: 1,
+        stop_timeout: Duration::from_secs(2),
     },
     Policy {
         kind: ChildKind::Peers,

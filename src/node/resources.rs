@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use iroh::address_lookup::MemoryLookup;
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode};
+use iroh_gossip::net::Gossip;
 use iroh_tickets::endpoint::EndpointTicket;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -18,9 +20,11 @@ use tokio::task::spawn_blocking;
 use super::events::EventLog;
 use super::{DataDir, StartError, endpoint};
 use crate::config::{Config, RelaySetting};
+use crate::discovery::directory::SharedDirectory;
+use crate::discovery::gossip;
 use crate::http::SharedListener;
 use crate::http::proxy::StoreProxy;
-use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin};
+use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin, PresenceKeys};
 use crate::library::Library;
 use crate::peer::address_book::AddressBook;
 use crate::store::StoreRef;
@@ -39,6 +43,11 @@ pub(super) struct Resources {
     pub(super) api_addr: SocketAddr,
     pub(super) api_token: Option<SecretString>,
     pub(super) passphrase_origin: PassphraseOrigin,
+    /// Rendezvous slots of earlier agents derive from the words themselves.
+    pub(super) passphrase: SecretString,
+    pub(super) keys: NetworkKeys,
+    /// The presence network: the passphrase's own, or another topic's.
+    pub(super) presence: PresenceKeys,
     pub(super) library: Arc<Library>,
     pub(super) store: StoreRef,
     pub(super) store_url: String,
@@ -47,8 +56,13 @@ pub(super) struct Resources {
     pub(super) store_server: Option<StoreServer>,
     embedded: Option<EmbeddedStore>,
     pub(super) endpoint: Endpoint,
+    /// Addresses that discovery learned.
+    pub(super) addresses: MemoryLookup,
+    pub(super) gossip: Gossip,
     pub(super) ticket: watch::Receiver<String>,
     pub(super) book: AddressBook,
+    pub(super) connected: watch::Sender<usize>,
+    pub(super) directory: SharedDirectory,
     pub(super) bootstrap: Vec<EndpointAddr>,
     pub(super) partials: Partials,
     pub(super) events: EventLog,
@@ -97,6 +111,11 @@ impl Resources {
         };
         progress("opening the network endpoint");
         let endpoint = open_endpoint(config, secrets.endpoint_key, &book).await?;
+        let addresses = MemoryLookup::new();
+        if let Ok(services) = endpoint.address_lookup() {
+            services.add(addresses.clone());
+        }
+        let gossip = gossip::start(&endpoint);
         let store_proxy =
             StoreProxy::new(&opened.url).map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
         Ok(Self {
@@ -105,14 +124,21 @@ impl Resources {
             api_token: secrets.api_token,
             passphrase_origin: secrets.passphrase_origin,
             library: Arc::new(Library::new(secrets.keys.mirror().clone())),
+            passphrase: secrets.passphrase,
+            keys: secrets.keys,
+            presence: secrets.presence,
             store: opened.store,
             store_url: opened.url,
             store_proxy,
             store_server: opened.server,
             embedded: opened.embedded,
             endpoint,
+            addresses,
+            gossip,
             ticket: watch::Sender::new(String::new()).subscribe(),
             book,
+            connected: watch::Sender::new(0),
+            directory: SharedDirectory::default(),
             bootstrap,
             partials,
             events: EventLog::default(),
@@ -194,7 +220,9 @@ fn open_partials(path: &Path) -> Result<Partials, StartError> {
 /// What comes out of files and settings that nobody else may read.
 struct Secrets {
     endpoint_key: iroh::SecretKey,
+    passphrase: SecretString,
     keys: NetworkKeys,
+    presence: PresenceKeys,
     passphrase_origin: PassphraseOrigin,
     sync_api_key: Option<SecretString>,
     api_token: Option<SecretString>,
@@ -230,9 +258,17 @@ impl Secrets {
         let read_or_generate = |path: &Path| key::read_or_generate(path).map(|(key, _)| Some(key));
         let sync_api_key = Self::sync_api_key(config, dir, read_or_generate)?;
         let api_token = Self::api_token(config)?;
+        let keys = NetworkKeys::derive(&passphrase.secret);
+        let (topic, topic_secret) = (&config.discovery.topic, &config.discovery.topic_secret);
+        let presence = match (topic, topic_secret) {
+            (None, None) => keys.presence().clone(),
+            (topic, secret) => PresenceKeys::of_topic(topic.as_deref().unwrap_or_default(), secret.as_ref()),
+        };
         Ok(Self {
             endpoint_key,
-            keys: NetworkKeys::derive(&passphrase.secret),
+            passphrase: passphrase.secret,
+            keys,
+            presence,
             passphrase_origin: passphrase.origin,
             sync_api_key,
             api_token,

@@ -73,6 +73,8 @@ pub mod code {
     pub const SHUTDOWN: u32 = 0;
     /// The peer broke the rules.
     pub const VIOLATION: u32 = 400;
+    /// Given up in favour of another peer, so that the network stays mixed; both ends leave it at that for a while.
+    pub const ROTATED: u32 = 1;
     /// No shared library.
     pub const NOT_SHARED: u32 = 401;
     /// No session in time.
@@ -128,6 +130,8 @@ pub struct Board {
     pub standing: Option<Standing>,
     /// What the peer did that no honest peer does.
     pub misbehaved: Option<String>,
+    /// Whether a session came about: the peer has proved itself.
+    pub proven: bool,
 }
 
 /// How long a session waits, and how fast it may go.
@@ -481,6 +485,7 @@ impl PeerState {
             dialer: self.args.connection.side() == Side::Client,
             probe_after: self.args.limits.probe_after,
         };
+        let assets = theirs.assets;
         let (session, effects) = Session::new(settings, ours, theirs, Instant::now());
         let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
         let serving = HashMap::new();
@@ -497,7 +502,8 @@ impl PeerState {
             asked_behind: false,
             tasks,
         });
-        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket });
+        self.board().proven = true;
+        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets });
         self.perform(myself, effects);
         for entries in std::mem::take(&mut self.early) {
             self.step(myself, Input::StoreChanged(entries));

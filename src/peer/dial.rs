@@ -4,68 +4,96 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::endpoint::Incoming;
+use iroh::endpoint::{Connection, Incoming, ServerConfig, VarInt};
 use iroh::{Endpoint, EndpointAddr};
 use iroh_tickets::endpoint::EndpointTicket;
 use ractor::ActorRef;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::actor::code;
 use super::establish::ALPN;
 use super::messages::PeersMsg;
+use crate::discovery::channel::Channel;
+use crate::node::endpoint;
 
 /// Addresses of one peer that are tried.
 pub(super) const ADDRS_MAX: usize = 32;
 /// Limit of a dial: holepunching and a relay's round trips included.
 const DIAL_WITHIN: Duration = Duration::from_secs(15);
+/// Limit of a dial to a peer that only hints led to: many of them may lead nowhere.
+const DIAL_HINT_WITHIN: Duration = Duration::from_secs(8);
 /// How often the ticket file is looked at.
 const TICKET_FILE_EVERY: Duration = Duration::from_secs(1);
 /// Largest ticket file.
 const TICKET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Accepts connections for as long as the endpoint lives; waits while too many are proving themselves.
-pub(super) async fn accept(
-    actor: ActorRef<PeersMsg>,
-    endpoint: Endpoint,
-    pending: Arc<Semaphore>,
-    within: Duration,
-) {
-    let mut handshakes = JoinSet::new();
-    loop {
-        let Ok(permit) = Arc::clone(&pending).acquire_owned().await else { return };
-        let Some(incoming) = endpoint.accept().await else { return };
-        while handshakes.try_join_next().is_some() {}
-        handshakes.spawn(handshake(actor.clone(), incoming, permit, within));
-    }
+/// Takes over a connection whose ALPN is not a session's; the permit bounds those that have not proved themselves.
+pub type ProtocolHandler = Arc<dyn Fn(Connection, OwnedSemaphorePermit) + Send + Sync>;
+
+/// What else is spoken on this endpoint, by ALPN.
+pub type Protocols = Arc<[(&'static [u8], ProtocolHandler)]>;
+
+/// What accepting needs.
+#[derive(Clone)]
+pub(super) struct Acceptor {
+    pub(super) actor: ActorRef<PeersMsg>,
+    pub(super) endpoint: Endpoint,
+    pub(super) protocols: Protocols,
+    /// Where the store's index stands; sessions begin once it was read.
+    pub(super) cursor: watch::Receiver<Option<u64>>,
+    /// For the handshake, and again for the store to be read.
+    pub(super) within: Duration,
 }
 
-async fn handshake(
-    actor: ActorRef<PeersMsg>,
-    incoming: Incoming,
-    permit: OwnedSemaphorePermit,
-    within: Duration,
-) {
-    let accepting = match incoming.accept() {
-        Ok(accepting) => accepting,
-        Err(error) => return tracing::debug!(%error, "an incoming connection broke"),
-    };
-    match timeout(within, accepting).await {
-        Ok(Ok(connection)) => {
-            let _ = actor.send_message(PeersMsg::Accepted { connection, permit });
+impl Acceptor {
+    /// Accepts connections for as long as the endpoint lives; waits while too many are proving themselves.
+    pub(super) async fn run(self, pending: Arc<Semaphore>) {
+        let mut handshakes = JoinSet::new();
+        let server = endpoint::strangers(&self.endpoint);
+        loop {
+            let Ok(permit) = Arc::clone(&pending).acquire_owned().await else { return };
+            let Some(incoming) = self.endpoint.accept().await else { return };
+            while handshakes.try_join_next().is_some() {}
+            handshakes.spawn(self.clone().handshake(incoming, Arc::clone(&server), permit));
         }
-        Ok(Err(error)) => tracing::debug!(%error, "an incoming connection failed its handshake"),
-        Err(_) => tracing::debug!("an incoming connection took too long over its handshake"),
+    }
+
+    async fn handshake(
+        mut self,
+        incoming: Incoming,
+        server: Arc<ServerConfig>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let accepting = match incoming.accept_with(server) {
+            Ok(accepting) => accepting,
+            Err(error) => return tracing::debug!(%error, "an incoming connection broke"),
+        };
+        let connection = match timeout(self.within, accepting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return tracing::debug!(%error, "an incoming connection failed its handshake"),
+            Err(_) => return tracing::debug!("an incoming connection took too long over its handshake"),
+        };
+        let other = self.protocols.iter().find(|(alpn, _)| *alpn == connection.alpn());
+        if let Some((_, handler)) = other {
+            return handler(connection, permit);
+        }
+        if timeout(self.within, self.cursor.wait_for(Option::is_some)).await.is_err() {
+            return connection.close(VarInt::from_u32(code::SHUTDOWN), b"not ready yet");
+        }
+        let _ = self.actor.send_message(PeersMsg::Accepted { connection, permit });
     }
 }
 
-/// Dials once.
-pub(super) async fn dial(actor: ActorRef<PeersMsg>, endpoint: Endpoint, addr: EndpointAddr) {
+/// Dials once; `hint` says that nobody vouches for the peer.
+pub(super) async fn dial(actor: ActorRef<PeersMsg>, endpoint: Endpoint, addr: EndpointAddr, hint: bool) {
     let endpoint_id = addr.id;
-    let result = match timeout(DIAL_WITHIN, endpoint.connect(addr, ALPN)).await {
+    let within = if hint { DIAL_HINT_WITHIN } else { DIAL_WITHIN };
+    let result = match timeout(within, endpoint.connect(addr, ALPN)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(format!("{error:#}")),
-        Err(_) => Err(format!("no answer within {} s", DIAL_WITHIN.as_secs())),
+        Err(_) => Err(format!("no answer within {} s", within.as_secs())),
     };
     let _ = actor.send_message(PeersMsg::Dialed { endpoint_id, result });
 }
@@ -79,7 +107,10 @@ pub(super) async fn watch_ticket_file(actor: ActorRef<PeersMsg>, path: PathBuf) 
             Ok(Some(text)) if text != last => {
                 match text.trim().parse::<EndpointTicket>() {
                     Ok(ticket) => {
-                        let candidate = PeersMsg::Candidate(ticket.endpoint_addr().clone());
+                        let candidate = PeersMsg::Candidate {
+                            addr: ticket.endpoint_addr().clone(),
+                            channel: Channel::Tickets,
+                        };
                         if actor.send_message(candidate).is_err() {
                             return;
                         }

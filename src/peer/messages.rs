@@ -12,6 +12,7 @@ use super::address_book::Entry;
 use super::establish::Established;
 use super::report::{PeersReport, TransferReport, WhyReport};
 use super::session::{InlineContents, Input};
+use crate::discovery::channel::Channel;
 use crate::node::status::ActorDetail;
 use crate::proto::frame;
 use crate::record::{AssetRecord, ContentHash};
@@ -74,7 +75,12 @@ pub enum PeersMsg {
         reply: RpcReplyPort<ActorDetail>,
     },
     /// Ticket file and discovery: a peer may be there.
-    Candidate(EndpointAddr),
+    Candidate {
+        /// Where.
+        addr: EndpointAddr,
+        /// Which channel led there.
+        channel: Channel,
+    },
     /// Accept task: a connection came in; the permit bounds those that have not proved themselves yet.
     Accepted {
         /// The connection.
@@ -97,6 +103,8 @@ pub enum PeersMsg {
         name: String,
         /// Where else it can be reached: an endpoint ticket, or nothing.
         ticket: String,
+        /// Live assets that it holds.
+        assets: u64,
     },
     /// PeerActor: the other side does not know our passphrase, or did not prove it.
     NotShared {

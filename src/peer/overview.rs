@@ -1,5 +1,6 @@
 //! What PeersActor tells: the reports, computed from the state whenever somebody asks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,11 +8,14 @@ use std::time::Duration;
 use iroh::EndpointId;
 use ractor::ActorRef;
 
+use super::effects::now_ms;
 use super::messages::PeerMsg;
 use super::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState};
 use super::roster::{Known, Link};
 use super::session::Standing;
 use super::supervisor::{PeerLink, PeersState};
+use crate::discovery::channel::{Channel, Sources};
+use crate::discovery::directory::Listing;
 use crate::node::policy::ChildKind;
 use crate::node::restart::History;
 use crate::node::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
@@ -57,12 +61,63 @@ impl Meter {
 }
 
 pub(super) fn report(state: &PeersState) -> PeersReport {
-    let mut peers: Vec<PeerReport> = state.roster.iter().map(|(id, known)| peer(state, id, known)).collect();
+    // Whoever only knocked is nobody's business before it has proved itself.
+    let known = state.roster.iter().filter(|(_, known)| !known.is_stranger());
+    let mut peers: Vec<PeerReport> = known.map(|(id, known)| peer(state, id, known)).collect();
+    add_announced(&mut peers, &state.args.directory.lock().listings(tokio::time::Instant::now()));
     peers.sort_by(|a, b| {
         let connected = |p: &PeerReport| p.path.is_some();
         connected(b).cmp(&connected(a)).then_with(|| a.endpoint_id.cmp(&b.endpoint_id))
     });
     PeersReport { sync: sync(state), peers }
+}
+
+/// Adds what agents say of themselves: to peers without a session, and agents that are not known otherwise.
+fn add_announced(peers: &mut Vec<PeerReport>, listings: &[Listing]) {
+    let now_ms = now_ms();
+    let mut listings: HashMap<String, &Listing> = listings.iter().map(|l| (l.id.to_string(), l)).collect();
+    let seen =
+        |listing: &Listing| now_ms.saturating_sub(u64::try_from(listing.age.as_millis()).unwrap_or(u64::MAX));
+    for peer in peers.iter_mut() {
+        let Some(listing) = listings.remove(&peer.endpoint_id) else { continue };
+        if peer.name.is_empty() {
+            peer.name.clone_from(&listing.name);
+        }
+        peer.assets = peer.assets.or(Some(listing.assets));
+        peer.last_seen_ms = peer.last_seen_ms.max(Some(seen(listing)));
+        peer.sources = sources(listing.sources.iter().chain(&channels_of(&peer.sources)).copied().collect());
+    }
+    peers.extend(listings.into_values().map(|listing| PeerReport {
+        endpoint_id: listing.id.to_string(),
+        name: listing.name.clone(),
+        state: PeerState::Waiting,
+        path: None,
+        remote_addr: None,
+        rtt_ms: None,
+        assets: Some(listing.assets),
+        missing_here: 0,
+        missing_here_bytes: 0,
+        missing_there: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        send_rate: 0.0,
+        receive_rate: 0.0,
+        last_seen_ms: Some(seen(listing)),
+        last_error: None,
+        sources: sources(listing.sources.clone()),
+    }));
+}
+
+/// Names of the channels that led to a peer.
+fn sources(sources: Sources) -> Vec<&'static str> {
+    if sources.is_empty() {
+        return vec!["incoming"];
+    }
+    sources.into_iter().map(Channel::name).collect()
+}
+
+fn channels_of(names: &[&'static str]) -> Sources {
+    Channel::ALL.into_iter().filter(|channel| names.contains(&channel.name())).collect()
 }
 
 fn standing(state: &PeersState, link: &PeerLink) -> Option<Standing> {
@@ -107,6 +162,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
         receive_rate: meter.map_or(0.0, |meter| meter.receive_rate),
         last_seen_ms: known.last_seen_ms,
         last_error: standing.and_then(|standing| standing.last_error).or_else(|| known.last_error.clone()),
+        sources: sources(known.sources.clone()),
     }
 }
 

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
-    /// Known, not connected; waits for its next attempt.
+    /// Known, not connected; waits for its next attempt, or for a place.
     Waiting,
     /// Being dialled, or proving who it is.
     Connecting,
@@ -36,7 +36,7 @@ pub struct PeerReport {
     pub remote_addr: Option<String>,
     /// Round trip of that path.
     pub rtt_ms: Option<f64>,
-    /// Live assets that it last said to hold.
+    /// Live assets that it last said to hold, in a session or in an announcement.
     pub assets: Option<u64>,
     /// Assets that it has and we want and do not have yet.
     pub missing_here: u64,
@@ -56,6 +56,8 @@ pub struct PeerReport {
     pub last_seen_ms: Option<u64>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// What led to it: names of discovery channels, or `incoming` when it came by itself.
+    pub sources: Vec<&'static str>,
 }
 
 /// How the node as a whole stands.
@@ -138,31 +140,6 @@ pub struct TransferReport {
     pub peer: String,
     /// Whether it has been asked for yet; otherwise it waits for its turn.
     pub started: bool,
-}
-
-/// Whether a discovery channel works.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ChannelState {
-    /// In use.
-    Up,
-    /// Tried, and fails at the moment.
-    Down,
-    /// Switched off, or nothing to do.
-    Off,
-}
-
-/// One way of finding peers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ChannelReport {
-    /// What it is called, such as `ticket`.
-    pub name: &'static str,
-    /// Whether it works.
-    pub state: ChannelState,
-    /// When it last did what it is for, in milliseconds since the Unix epoch.
-    pub last_success_ms: Option<u64>,
-    /// Peers that it has led to.
-    pub found: u64,
 }
 
 /// Why a content is not here, as far as the peers' side knows.

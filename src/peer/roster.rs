@@ -6,19 +6,35 @@ use std::time::Duration;
 use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
+use crate::discovery::channel::{Channel, Sources};
+
 /// Longest wait before a lost connection is dialled again; chance spreads the two ends apart.
 const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// Two connections of one pair that came up within this time were dialled at once by both ends; later, a new one means
 /// that the peer no longer has the old one.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
+/// Failed dials in a row after which a peer is forgotten that only hints led to and that was never there.
+const GIVE_UP_AFTER: u32 = 5;
+/// How long further hints at such a peer, or at one of another network, are ignored.
+const SILENT_FOR: Duration = Duration::from_hours(1);
+/// How many of those are remembered.
+const SILENT_MAX: usize = 4096;
+/// A hint at a peer that is being left alone for longer brings the next dial forward, this often.
+const HINTED_EVERY: Duration = Duration::from_secs(30);
+/// In a network with more peers than we connect to, one connection is exchanged for another this often, so that no group
+/// closes itself off.
+const ROTATE_EVERY: Duration = Duration::from_mins(10);
+/// Addresses of one peer that are kept.
+const ADDRS_MAX: usize = 32;
+
 /// How peers are dialled.
 #[derive(Clone, Debug)]
 pub struct DialLimits {
-    /// Connections that we dial.
+    /// Connections that we dial; and connections in all beyond which nobody is dialled whom no user named.
     pub dialled_max: usize,
-    /// Dials under way at once.
-    pub at_once_max: usize,
+    /// Dials under way at once to peers that only hints led to.
+    pub hints_at_once_max: usize,
     /// Peers that are known.
     pub known_max: usize,
     /// Waits between attempts to reach a peer: doubled from this one…
@@ -59,10 +75,12 @@ pub struct Known {
     pub last_error: Option<String>,
     /// Where it stands.
     pub link: Link,
-    /// Whether somebody named it to us: a ticket, a user, the address book, discovery.
-    named: bool,
+    /// Which channels led to it; none if it only connected.
+    pub sources: Sources,
     /// Until when it is left alone.
     held_until: Option<Instant>,
+    /// When a hint last brought the next dial forward.
+    hinted_at: Option<Instant>,
     attempts: u32,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     turned_away: bool,
@@ -72,7 +90,21 @@ impl Known {
     /// Whether it never had a session with us and nobody named it to us: it only connected.
     #[must_use]
     pub fn is_stranger(&self) -> bool {
-        self.last_seen_ms.is_none() && !self.named
+        self.last_seen_ms.is_none() && self.sources.is_empty()
+    }
+
+    /// Whether nobody vouches for it: it was never there, and no user, ticket or earlier session named it.
+    fn is_hint(&self) -> bool {
+        self.last_seen_ms.is_none() && !self.sources.iter().any(|channel| channel.is_static())
+    }
+
+    /// Whether a user named it, so that we want a connection to it whoever else is connected.
+    fn is_wanted(&self) -> bool {
+        self.sources.contains(&Channel::Tickets) || self.sources.contains(&Channel::Bootstrap)
+    }
+
+    fn is_connected(&self) -> bool {
+        matches!(self.link, Link::Connected { .. })
     }
 }
 
@@ -81,6 +113,9 @@ impl Known {
 pub struct Roster {
     own_id: EndpointId,
     peers: HashMap<EndpointId, Known>,
+    /// Peers that never answered, or are of another network, and until when hints at them are ignored.
+    silent: HashMap<EndpointId, Instant>,
+    rotated_at: Option<Instant>,
     limits: DialLimits,
 }
 
@@ -88,32 +123,69 @@ impl Roster {
     /// Nobody yet.
     #[must_use]
     pub fn new(own_id: EndpointId, limits: DialLimits) -> Self {
-        Self { own_id, peers: HashMap::new(), limits }
+        Self { own_id, peers: HashMap::new(), silent: HashMap::new(), rotated_at: None, limits }
     }
 
-    /// A peer may be at `addr`: from a ticket, a user, a remembered session, discovery. With `fresh`, it is dialled at
-    /// once, whatever its back-off. `false` if that is ourselves or there is no room.
-    pub fn candidate(&mut self, addr: EndpointAddr, fresh: bool, now: Instant) -> bool {
-        if addr.id == self.own_id
-            || (self.peers.len() >= self.limits.known_max && !self.peers.contains_key(&addr.id))
-        {
+    /// A peer may be at `addr`, says this channel. `false` if that is ourselves, if it is not worth a try, or if there is
+    /// no room.
+    pub fn candidate(&mut self, addr: EndpointAddr, channel: Channel, now: Instant) -> bool {
+        let id = addr.id;
+        // Whom a user names is dialled at once, whatever the back-off.
+        let wanted = matches!(channel, Channel::Tickets | Channel::Bootstrap);
+        if wanted {
+            self.silent.remove(&id);
+        }
+        let ignored = self.silent.get(&id).is_some_and(|until| now < *until);
+        if id == self.own_id || ignored || (!self.peers.contains_key(&id) && !self.make_room()) {
             return false;
         }
-        let known = self.entry(addr.id);
-        known.named = true;
-        if !addr.addrs.is_empty() {
+        let known = self.entry(id);
+        known.sources.insert(channel);
+        if wanted && !addr.addrs.is_empty() {
             known.addr = addr;
+        } else {
+            // Where it was reached before stays: a hint may be wrong.
+            let room = ADDRS_MAX.saturating_sub(known.addr.addrs.len());
+            known.addr.addrs.extend(addr.addrs.into_iter().take(room));
         }
-        if fresh {
+        if wanted {
             known.attempts = 0;
             known.held_until = None;
         }
-        if let Link::Idle { dial_at } = &mut known.link
-            && (fresh || dial_at.is_none())
-        {
-            *dial_at = Some(now);
+        let hinted_lately = known.hinted_at.is_some_and(|at| now.duration_since(at) < HINTED_EVERY);
+        let held = known.held_until.is_some_and(|until| now < until);
+        if let Link::Idle { dial_at } = &mut known.link {
+            let far = dial_at.is_none_or(|at| at > now + HINTED_EVERY);
+            if wanted || dial_at.is_none() || (far && !hinted_lately && !held) {
+                *dial_at = Some(now);
+                known.hinted_at = Some(now);
+            }
         }
         true
+    }
+
+    /// Makes room for one more; whether there is some. What only hints led to goes first, and of that whatever failed most.
+    fn make_room(&mut self) -> bool {
+        if self.peers.len() < self.limits.known_max {
+            return true;
+        }
+        let idle_hints =
+            self.peers.iter().filter(|(_, p)| p.is_hint() && matches!(p.link, Link::Idle { .. }));
+        let worst = idle_hints.filter(|(_, p)| p.attempts > 0).max_by_key(|(_, p)| p.attempts);
+        let Some(id) = worst.map(|(id, _)| *id) else { return false };
+        self.peers.remove(&id);
+        true
+    }
+
+    /// Forgets a peer and ignores hints at it for a while.
+    fn silence(&mut self, id: &EndpointId, now: Instant) {
+        self.peers.remove(id);
+        if self.silent.len() >= SILENT_MAX {
+            self.silent.retain(|_, until| now < *until);
+        }
+        if self.silent.len() < SILENT_MAX {
+            self.silent.insert(*id, now + SILENT_FOR);
+        }
     }
 
     fn entry(&mut self, id: EndpointId) -> &mut Known {
@@ -123,8 +195,9 @@ impl Roster {
             last_seen_ms: None,
             last_error: None,
             link: Link::Idle { dial_at: None },
-            named: false,
+            sources: Sources::new(),
             held_until: None,
+            hinted_at: None,
             attempts: 0,
             turned_away: false,
         })
@@ -151,28 +224,72 @@ impl Roster {
         self.peers.remove(id).is_some()
     }
 
-    /// Whom to dial now; they count as being dialled.
-    pub fn due(&mut self, now: Instant) -> Vec<EndpointAddr> {
-        let busy = self.peers.values().filter(|p| p.link == Link::Dialing).count();
+    /// Whom to dial now, and whether only hints led there; they count as being dialled. Whom a user named comes first, then
+    /// whoever failed least; `chance` spreads the rest, so that not everybody dials the same peers.
+    pub fn due(&mut self, now: Instant, chance: u64) -> Vec<(EndpointAddr, bool)> {
+        let dialing = self.peers.values().filter(|p| p.link == Link::Dialing).count();
+        let hints = self.peers.values().filter(|p| p.link == Link::Dialing && p.is_hint()).count();
+        let connected = self.peers.values().filter(|p| p.is_connected()).count();
         let dialled = |p: &&Known| matches!(p.link, Link::Connected { dialed_here: true, .. });
-        let room = self.limits.dialled_max.saturating_sub(self.peers.values().filter(dialled).count() + busy);
-        let mut due: Vec<(Instant, EndpointId)> = self
+        let dialled = self.peers.values().filter(dialled).count();
+        let mut room = self.limits.dialled_max.saturating_sub(dialled + dialing);
+        let mut room_for_others = self.limits.dialled_max.saturating_sub(connected + dialing);
+        let mut room_for_hints = self.limits.hints_at_once_max.saturating_sub(hints);
+
+        let mut due: Vec<(bool, u32, u64, EndpointId)> = self
             .peers
             .iter()
-            .filter_map(|(id, p)| match p.link {
-                Link::Idle { dial_at: Some(at) } if at <= now => Some((at, *id)),
-                Link::Idle { .. } | Link::Dialing | Link::Connected { .. } => None,
-            })
+            .filter(|(_, p)| matches!(p.link, Link::Idle { dial_at: Some(at) } if at <= now))
+            .map(|(id, p)| (!p.is_wanted(), p.attempts, shuffled(id, chance), *id))
             .collect();
-        due.sort_unstable_by_key(|(at, id)| (*at, *id.as_bytes()));
-        due.truncate(self.limits.at_once_max.saturating_sub(busy).min(room));
-        due.into_iter()
-            .map(|(_, id)| {
-                let known = self.entry(id);
-                known.link = Link::Dialing;
-                known.addr.clone()
-            })
-            .collect()
+        due.sort_unstable_by_key(|(unwanted, attempts, order, _)| (*unwanted, *attempts, *order));
+        let mut chosen = Vec::new();
+        for (unwanted, .., id) in due {
+            let known = self.entry(id);
+            let hint = known.is_hint();
+            if room == 0 || (unwanted && room_for_others == 0) || (hint && room_for_hints == 0) {
+                continue;
+            }
+            room -= 1;
+            room_for_others = room_for_others.saturating_sub(1);
+            room_for_hints = room_for_hints.saturating_sub(usize::from(hint));
+            known.link = Link::Dialing;
+            chosen.push((known.addr.clone(), hint));
+        }
+        chosen
+    }
+
+    /// The connection to give up in favour of a peer that waits for a place, if it is time for that: the oldest of those
+    /// that we dialled and that no user asked for.
+    pub fn rotate(&mut self, now: Instant, chance: f64) -> Option<EndpointId> {
+        let since = *self.rotated_at.get_or_insert(now);
+        if now.duration_since(since) < ROTATE_EVERY.mul_f64(0.75 + chance.clamp(0.0, 1.0) / 2.0) {
+            return None;
+        }
+        let connected = self.peers.values().filter(|p| p.is_connected()).count();
+        let waiting = self.peers.values().any(|p| {
+            matches!(p.link, Link::Idle { dial_at: Some(at) } if at <= now) && p.attempts < GIVE_UP_AFTER
+        });
+        if connected < self.limits.dialled_max || !waiting {
+            return None;
+        }
+        let candidates = self.peers.iter().filter(|(_, p)| !p.is_wanted());
+        let dialled = candidates.filter_map(|(id, p)| match p.link {
+            Link::Connected { since, dialed_here: true } => Some((since, *id)),
+            Link::Connected { .. } | Link::Idle { .. } | Link::Dialing => None,
+        });
+        let (_, oldest) = dialled.min_by_key(|(since, id)| (*since, *id.as_bytes()))?;
+        self.rotated_at = Some(now);
+        Some(oldest)
+    }
+
+    /// The connection with `id` was given up in favour of another peer, by us or by it: not dialled again soon.
+    pub fn rotated(&mut self, id: &EndpointId, now: Instant) {
+        if let Some(known) = self.peers.get_mut(id) {
+            known.attempts = 0;
+            known.hinted_at = Some(now + ROTATE_EVERY);
+            known.link = Link::Idle { dial_at: Some(now + 2 * ROTATE_EVERY) };
+        }
     }
 
     /// Everyone who waits is dialled now.
@@ -193,6 +310,20 @@ impl Roster {
             let wait = self.limits.backoff(known.attempts, chance);
             known.link = Link::Idle { dial_at: Some(now + wait) };
             known.attempts = known.attempts.saturating_add(1);
+            if known.attempts >= GIVE_UP_AFTER && known.is_hint() {
+                self.silence(id, now);
+            }
+        }
+    }
+
+    /// The peer is not of our network. Hints at it were wrong; whom a user named stays, for the user to see why.
+    pub fn not_shared(&mut self, id: &EndpointId, now: Instant) {
+        let Some(known) = self.peers.get_mut(id) else { return };
+        if known.is_hint() && !known.is_stranger() {
+            self.silence(id, now);
+        } else {
+            known.last_error =
+                Some("it does not know our passphrase: check that both sides use the same one".into());
         }
     }
 
@@ -272,6 +403,13 @@ impl DialLimits {
     }
 }
 
+/// A place in an order that differs from node to node and from time to time. Ids are as good as random.
+fn shuffled(id: &EndpointId, chance: u64) -> u64 {
+    let bytes = id.as_bytes();
+    let id = bytes.iter().rev().fold(0_u64, |sum, byte| sum.rotate_left(9) ^ u64::from(*byte));
+    (id ^ chance).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
 #[cfg(test)]
 mod tests {
     use iroh::SecretKey;
@@ -281,7 +419,7 @@ mod tests {
     fn limits(dialled_max: usize) -> DialLimits {
         DialLimits {
             dialled_max,
-            at_once_max: 8,
+            hints_at_once_max: 8,
             known_max: 4096,
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),
@@ -342,12 +480,12 @@ mod tests {
         let (own, other) = ids();
         let mut now = Instant::now();
         let mut roster = Roster::new(own, limits(16));
-        assert!(!roster.candidate(addr(own), true, now), "nobody dials himself");
-        assert!(roster.candidate(addr(other), true, now));
+        assert!(!roster.candidate(addr(own), Channel::Tickets, now), "nobody dials himself");
+        assert!(roster.candidate(addr(other), Channel::Tickets, now));
         let mut waits = Vec::new();
         for _ in 0..12 {
-            assert_eq!(roster.due(now).len(), 1);
-            assert!(roster.due(now).is_empty(), "one dial at a time");
+            assert_eq!(roster.due(now, 0).len(), 1);
+            assert!(roster.due(now, 0).is_empty(), "one dial at a time");
             roster.dial_failed(&other, "no answer".into(), now, 0.0);
             let Link::Idle { dial_at: Some(at) } = roster.get(&other).unwrap().link else { panic!() };
             waits.push((at - now).as_secs());
@@ -357,7 +495,7 @@ mod tests {
         roster.connected(other, true, now);
         roster.session_up(&other, 1);
         roster.disconnected(&other, true, None, now, 1.0);
-        assert_eq!(roster.due(now + REDIAL_MAX).len(), 1);
+        assert_eq!(roster.due(now + REDIAL_MAX, 0).len(), 1);
     }
 
     #[test]
@@ -366,13 +504,138 @@ mod tests {
         let now = Instant::now();
         let mut roster = Roster::new(own, limits(10));
         for n in 10..60 {
-            roster.candidate(addr(SecretKey::from_bytes(&[n; 32]).public()), false, now);
+            roster.candidate(addr(SecretKey::from_bytes(&[n; 32]).public()), Channel::Gossip, now);
         }
-        let first = roster.due(now);
+        let first = roster.due(now, 0);
         assert_eq!(first.len(), 8);
-        for a in &first {
+        for (a, _) in &first {
             roster.connected(a.id, true, now);
         }
-        assert_eq!(roster.due(now).len(), 2, "ten in all");
+        assert_eq!(roster.due(now, 0).len(), 2, "ten in all");
+    }
+
+    fn id(n: u16) -> EndpointId {
+        let mut seed = [7; 32];
+        seed[..2].copy_from_slice(&n.to_le_bytes());
+        SecretKey::from_bytes(&seed).public()
+    }
+
+    #[test]
+    fn a_thousand_hints_do_not_keep_a_named_peer_waiting() {
+        let now = Instant::now();
+        let mut roster = Roster::new(id(0), limits(16));
+        for n in 1..=1000 {
+            assert!(roster.candidate(addr(id(n)), Channel::Relays, now));
+        }
+        assert!(roster.due(now, 1).iter().all(|(_, hint)| *hint));
+        roster.candidate(addr(id(2000)), Channel::Tickets, now);
+        let due = roster.due(now, 2);
+        assert_eq!(due.iter().map(|(a, hint)| (a.id, *hint)).collect::<Vec<_>>(), [(id(2000), false)]);
+    }
+
+    #[test]
+    fn hints_that_lead_nowhere_are_forgotten_and_ignored_for_a_while() {
+        let mut now = Instant::now();
+        let mut roster = Roster::new(id(0), limits(16));
+        roster.candidate(addr(id(1)), Channel::Gossip, now);
+        for _ in 0..GIVE_UP_AFTER {
+            assert_eq!(roster.due(now, 0).len(), 1);
+            roster.dial_failed(&id(1), "no answer".into(), now, 0.0);
+            now += Duration::from_mins(1);
+        }
+        assert!(roster.get(&id(1)).is_none());
+        assert!(!roster.candidate(addr(id(1)), Channel::Relays, now));
+        assert!(roster.candidate(addr(id(1)), Channel::Tickets, now), "a user knows better");
+        roster.forget(&id(1));
+        assert!(roster.candidate(addr(id(1)), Channel::Relays, now + SILENT_FOR));
+    }
+
+    #[test]
+    fn a_full_roster_lets_go_of_hints_that_failed_and_of_nobody_else() {
+        let now = Instant::now();
+        let mut roster = Roster::new(id(0), DialLimits { known_max: 3, ..limits(16) });
+        roster.candidate(addr(id(1)), Channel::Saved, now);
+        roster.candidate(addr(id(2)), Channel::Gossip, now);
+        roster.candidate(addr(id(3)), Channel::Gossip, now);
+        assert!(!roster.candidate(addr(id(4)), Channel::Gossip, now), "nobody has failed yet");
+        roster.due(now, 0);
+        for n in 1..=2 {
+            roster.dial_failed(&id(n), "no answer".into(), now, 0.0);
+        }
+        assert!(roster.candidate(addr(id(4)), Channel::Gossip, now));
+        assert!(roster.get(&id(1)).is_some() && roster.get(&id(2)).is_none());
+    }
+
+    #[test]
+    fn a_hint_brings_a_late_dial_forward_but_not_again_and_again() {
+        let mut now = Instant::now();
+        let mut roster = Roster::new(id(0), limits(16));
+        roster.candidate(addr(id(1)), Channel::Saved, now);
+        for _ in 0..10 {
+            now += Duration::from_mins(10);
+            roster.due(now, 0);
+            roster.dial_failed(&id(1), "no answer".into(), now, 0.0);
+        }
+        now += Duration::from_secs(1);
+        assert!(roster.due(now, 0).is_empty());
+        roster.candidate(addr(id(1)), Channel::Mdns, now);
+        assert_eq!(roster.due(now, 0).len(), 1);
+        roster.dial_failed(&id(1), "no answer".into(), now, 0.0);
+        roster.candidate(addr(id(1)), Channel::Mdns, now);
+        assert!(roster.due(now, 0).is_empty());
+        roster.candidate(addr(id(1)), Channel::Mdns, now + HINTED_EVERY);
+        assert_eq!(roster.due(now + HINTED_EVERY, 0).len(), 1);
+    }
+
+    #[test]
+    fn in_a_large_network_connections_are_exchanged_slowly() {
+        let start = Instant::now();
+        let mut roster = Roster::new(id(0), limits(4));
+        for n in 1..=10 {
+            roster.candidate(addr(id(n)), Channel::Gossip, start);
+        }
+        roster.candidate(addr(id(11)), Channel::Tickets, start);
+        for (n, (a, _)) in roster.due(start, 5).into_iter().enumerate() {
+            roster.connected(a.id, true, start + Duration::from_millis(n as u64));
+            roster.session_up(&a.id, 1);
+        }
+        assert_eq!(roster.rotate(start, 0.5), None);
+        assert!(roster.due(start, 5).is_empty(), "four are enough");
+        let later = start + 2 * ROTATE_EVERY;
+        let given_up = roster.rotate(later, 0.5).unwrap();
+        assert_ne!(given_up, id(11), "a user wants that one");
+        assert_eq!(roster.rotate(later, 0.5), None, "one at a time");
+        roster.rotated(&given_up, later);
+        roster.candidate(addr(given_up), Channel::Gossip, later);
+        let due = roster.due(later, 5);
+        assert_eq!(due.len(), 1);
+        assert_ne!(due[0].0.id, given_up);
+    }
+
+    #[test]
+    fn nodes_choose_different_peers() {
+        let now = Instant::now();
+        let mut chosen = std::collections::HashSet::new();
+        for chance in 0..50 {
+            let mut roster = Roster::new(id(0), limits(4));
+            for n in 1..=100 {
+                roster.candidate(addr(id(n)), Channel::Gossip, now);
+            }
+            chosen.extend(roster.due(now, chance).into_iter().map(|(a, _)| a.id));
+        }
+        assert!(chosen.len() > 60, "200 choices hit {} of 100 peers", chosen.len());
+    }
+
+    #[test]
+    fn another_network_is_not_kept_unless_a_user_named_it() {
+        let now = Instant::now();
+        let mut roster = Roster::new(id(0), limits(4));
+        roster.candidate(addr(id(1)), Channel::Mdns, now);
+        roster.candidate(addr(id(2)), Channel::Tickets, now);
+        roster.not_shared(&id(1), now);
+        roster.not_shared(&id(2), now);
+        assert!(roster.get(&id(1)).is_none());
+        assert!(!roster.candidate(addr(id(1)), Channel::Mdns, now));
+        assert!(roster.get(&id(2)).unwrap().last_error.as_ref().unwrap().contains("passphrase"));
     }
 }

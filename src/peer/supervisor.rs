@@ -25,17 +25,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
-use super::actor::{Board, PeerActor, PeerArgs, PeerLimits, code};
+use super::actor::{Board, PeerActor, PeerArgs, PeerLimits, code, is_close};
 use super::address_book::{AddressBook, Change, Entry};
 use super::auth::Throttle;
+use super::dial::{Acceptor, Protocols};
 use super::effects::{DeleteGuard, now_ms};
 use super::establish::Introduction;
 use super::messages::{PeerMsg, PeersMsg};
-use super::report::ChannelReport;
 use super::roster::{DialLimits, Known, Roster};
 use super::{dial, overview};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
+use crate::discovery::channel::{Channel, Channels};
+use crate::discovery::directory::SharedDirectory;
+use crate::discovery::gossip::GossipMsg;
 use crate::library::Library;
 use crate::node::events::{EventLog, NodeEvent};
 use crate::node::policy::{ChildKind, policy};
@@ -107,7 +110,15 @@ pub struct PeersArgs {
     /// Peers to try first.
     pub bootstrap: Vec<EndpointAddr>,
     /// How the ways of finding peers do.
-    pub channels: watch::Sender<Vec<ChannelReport>>,
+    pub channels: Channels,
+    /// Who is told of sessions and of dials that came to nothing.
+    pub gossip: ServiceRef<GossipMsg>,
+    /// Who takes connections that are no sessions.
+    pub protocols: Protocols,
+    /// Who has announced themselves.
+    pub directory: SharedDirectory,
+    /// How many peers are connected: discovery looks less often once somebody is.
+    pub connected: watch::Sender<usize>,
     /// Whether and how peers' deletions are applied.
     pub deletes: Arc<DeleteGuard>,
     /// Most connections.
@@ -142,6 +153,8 @@ pub(super) struct PeerLink {
     /// Large contents under way from it, and to it.
     receiving: Moving,
     sending: Moving,
+    /// Whether we gave it up in favour of another peer.
+    rotated: bool,
     /// Held until it did.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -170,8 +183,6 @@ pub struct PeersState {
     rest_parts_at: Instant,
     /// Contents that came with wrong bytes, by peer.
     distrusted: HashMap<EndpointId, HashSet<ContentHash>>,
-    /// Peers that a ticket led to.
-    from_ticket: HashSet<EndpointId>,
     tasks: Tasks<PeersMsg>,
     next_session: u64,
     /// Why the store does not work, as CanServiceActor says.
@@ -202,6 +213,7 @@ impl Actor for PeersActor {
     ) -> Result<Self::State, ActorProcessingErr> {
         myself.send_after(TICK, || PeersMsg::Tick);
         let mut state = PeersState::new(args, &myself);
+        state.accept(&myself);
         let (actor, mut cursor) = (myself.clone(), state.args.library.cursor());
         state.tasks.spawn(async move {
             // The library outlives every actor.
@@ -241,8 +253,8 @@ impl Actor for PeersActor {
                 state.roster.dial_now(Instant::now());
                 state.dial_due(&myself);
             }
-            PeersMsg::Candidate(addr) => {
-                state.on_candidate(addr);
+            PeersMsg::Candidate { addr, channel } => {
+                state.on_candidate(addr, channel);
                 state.dial_due(&myself);
             }
             PeersMsg::Verify => state.verify(),
@@ -271,9 +283,14 @@ impl Actor for PeersActor {
                 Err(error) => {
                     tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
                     state.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
+                    // Gossip may be down; it then starts anew, without what failed.
+                    let _ = state.args.gossip.cast(GossipMsg::DialFailed { endpoint_id });
+                    state.dial_due(&myself);
                 }
             },
-            PeersMsg::SessionUp { session, name, ticket } => state.on_session_up(session, name, &ticket),
+            PeersMsg::SessionUp { session, name, ticket, assets } => {
+                state.on_session_up(session, name, &ticket, assets);
+            }
             PeersMsg::NotShared { endpoint_id } => state.on_not_shared(endpoint_id),
             PeersMsg::Remembered(entries) => state.on_remembered(&myself, entries),
             PeersMsg::StoreRead => {
@@ -356,7 +373,6 @@ impl PeersState {
             comparing: false,
             rest_parts_at: Instant::now() + REST_PARTS,
             distrusted: HashMap::new(),
-            from_ticket: HashSet::new(),
             tasks,
             next_session: 1,
             store_failure: None,
@@ -376,9 +392,12 @@ impl PeersState {
     }
 
     fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            self.args.channels.up(Channel::Saved);
+        }
         for entry in entries {
             let id = entry.addr.id;
-            self.roster.candidate(entry.addr, false, Instant::now());
+            self.on_candidate(entry.addr, Channel::Saved);
             if let Some(known) = self.roster.get_mut(&id).filter(|known| known.last_seen_ms.is_none()) {
                 known.name = entry.name;
                 known.last_seen_ms = entry.last_seen_ms;
@@ -387,31 +406,34 @@ impl PeersState {
         self.dial_due(myself);
     }
 
+    fn accept(&mut self, myself: &ActorRef<PeersMsg>) {
+        let acceptor = Acceptor {
+            actor: myself.clone(),
+            endpoint: self.args.endpoint.clone(),
+            protocols: Arc::clone(&self.args.protocols),
+            cursor: self.args.library.cursor(),
+            within: self.args.limits.establish,
+        };
+        self.tasks.spawn(acceptor.run(Arc::new(Semaphore::new(self.args.max_pending))));
+    }
+
+    /// The store was read: sessions may begin.
     fn start_accepting(&mut self, myself: &ActorRef<PeersMsg>) {
         self.accepting = true;
-        let pending = Arc::new(Semaphore::new(self.args.max_pending));
-        let within = self.args.limits.establish;
-        self.tasks.spawn(dial::accept(myself.clone(), self.args.endpoint.clone(), pending, within));
         if let Some(path) = self.args.connect_ticket_file.clone() {
             self.tasks.spawn(dial::watch_ticket_file(myself.clone(), path));
         }
         for addr in self.args.bootstrap.clone() {
-            self.on_candidate(addr);
+            self.on_candidate(addr, Channel::Bootstrap);
         }
         self.dial_due(myself);
     }
 
-    /// A ticket led to a peer.
-    fn on_candidate(&mut self, addr: EndpointAddr) {
+    /// A channel led to a peer.
+    fn on_candidate(&mut self, addr: EndpointAddr, channel: Channel) {
         let id = addr.id;
-        let new = self.roster.get(&id).is_none();
-        if self.roster.candidate(addr, true, Instant::now()) {
-            self.from_ticket.insert(id);
-            self.args.channels.send_modify(|channels| {
-                for channel in channels.iter_mut().filter(|c| c.name == "tickets") {
-                    channel.found += u64::from(new);
-                }
-            });
+        if self.roster.candidate(addr, channel, Instant::now()) {
+            self.args.channels.found(channel, id);
         }
     }
 
@@ -429,7 +451,7 @@ impl PeersState {
 
     fn on_dial_peer(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr) -> Result<(), String> {
         let id = addr.id;
-        self.on_candidate(addr.clone());
+        self.on_candidate(addr.clone(), Channel::Tickets);
         if self.roster.get(&id).is_none() {
             return Err(if id == self.args.endpoint.id() {
                 "that is this node's own address".into()
@@ -454,8 +476,8 @@ impl PeersState {
         if !self.accepting || self.links.len() >= self.args.max_connections {
             return;
         }
-        for addr in self.roster.due(Instant::now()) {
-            self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr));
+        for (addr, hint) in self.roster.due(Instant::now(), rand::random()) {
+            self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
         }
     }
 
@@ -502,6 +524,7 @@ impl PeersState {
             up: false,
             receiving: Moving::default(),
             sending: Moving::default(),
+            rotated: false,
             permit,
         };
         self.links.insert(session, link);
@@ -542,7 +565,7 @@ impl PeersState {
         }
     }
 
-    fn on_session_up(&mut self, session: SessionId, name: String, ticket: &str) {
+    fn on_session_up(&mut self, session: SessionId, name: String, ticket: &str, assets: u64) {
         let Some(link) = self.links.get_mut(&session) else { return };
         let id = link.endpoint_id;
         link.permit = None;
@@ -551,14 +574,10 @@ impl PeersState {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
         self.roster.session_up(&id, now_ms());
-        if self.from_ticket.contains(&id) {
-            self.args.channels.send_modify(|channels| {
-                for channel in channels.iter_mut().filter(|c| c.name == "tickets") {
-                    channel.last_success_ms = Some(now_ms());
-                }
-            });
-        }
         let Some(known) = self.roster.get_mut(&id) else { return };
+        for channel in known.sources.iter().filter(|channel| channel.is_static()) {
+            self.args.channels.succeeded(*channel, now_ms());
+        }
         known.name.clone_from(&name);
         // Where it says it is, and where it was seen: either may be what works next time.
         let mut addr = ticket
@@ -569,6 +588,10 @@ impl PeersState {
             .unwrap_or_else(|| EndpointAddr::new(id));
         addr.addrs.extend(link.connection.paths().iter().map(|path| path.remote_addr().clone()));
         known.addr = addr.clone();
+        let gossip = GossipMsg::PeerUp { addr: addr.clone(), name: name.clone(), assets };
+        // Gossip may be down; it then begins with the peers of the address book, which has this one.
+        let _ = self.args.gossip.cast(gossip);
+        self.args.connected.send_replace(self.links.values().filter(|link| link.up).count());
         if first {
             tracing::info!(peer = %id.fmt_short(), name, "connected");
             let event = NodeEvent::PeerConnected { endpoint_id: id.to_string(), name };
@@ -591,11 +614,9 @@ impl PeersState {
     }
 
     fn on_not_shared(&mut self, id: EndpointId) {
-        self.throttle.failed(id, Instant::now());
-        if let Some(known) = self.roster.get_mut(&id) {
-            known.last_error =
-                Some("it does not know our passphrase: check that both sides use the same one".into());
-        }
+        let now = Instant::now();
+        self.throttle.failed(id, now);
+        self.roster.not_shared(&id, now);
     }
 
     fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {
@@ -632,15 +653,21 @@ impl PeersState {
     /// A connection is over, or given up for a while.
     fn link_over(&mut self, session: SessionId, hold: Option<(Duration, String)>) {
         let Some(link) = self.links.remove(&session) else { return };
+        self.args.connected.send_replace(self.links.values().filter(|link| link.up).count());
         let id = link.endpoint_id;
         let decisions = self.scheduler.session_ended(session);
         self.carry_out(decisions);
         let closed = link.connection.close_reason();
+        let rotated = link.rotated || closed.as_ref().is_some_and(|reason| is_close(reason, code::ROTATED));
         link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"given up for now");
         if self.current.get(&id) != Some(&session) {
             return;
         }
         self.current.remove(&id);
+        if link.up {
+            // Gossip may be down; it then starts with nobody connected.
+            let _ = self.args.gossip.cast(GossipMsg::PeerGone { endpoint_id: id });
+        }
         let now = Instant::now();
         let reason = closed.map_or_else(|| "the session failed".to_owned(), |reason| reason.to_string());
         if link.up {
@@ -648,7 +675,12 @@ impl PeersState {
             let event = NodeEvent::PeerLost { endpoint_id: id.to_string(), reason: reason.clone() };
             self.args.events.publish(now_ms(), event);
         }
-        if !link.up && self.roster.get(&id).is_some_and(Known::is_stranger) {
+        if link.up && rotated {
+            self.histories.insert(id, link.history);
+            return self.roster.rotated(&id, now);
+        }
+        let proven = link.up || link.board().proven;
+        if !proven && self.roster.get(&id).is_some_and(Known::is_stranger) {
             // Nothing is kept of whoever only knocked: ids cost nothing to make.
             self.roster.forget(&id);
             self.traffic.remove(&id);
@@ -707,6 +739,13 @@ impl PeersState {
         }
         if now >= self.verify_at {
             self.verify();
+        }
+        if let Some(id) = self.roster.rotate(now, rand::random())
+            && let Some(link) = self.current.get(&id).and_then(|session| self.links.get_mut(session))
+        {
+            link.rotated = true;
+            tracing::debug!(peer = %id.fmt_short(), "giving a connection up in favour of another peer");
+            link.connection.close(VarInt::from_u32(code::ROTATED), b"making room for another peer");
         }
         self.dial_due(myself);
         let in_sync = overview::is_in_sync(self);

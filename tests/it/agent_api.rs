@@ -48,8 +48,8 @@ async fn status_says_everything_about_the_node() {
     );
     assert_eq!(status["peers"], json!({"connected": 1, "known": 2}));
     assert_eq!(
-        status["discovery"],
-        json!({"ticket": {"state": "up", "last_success": "2023-11-14T22:13:20.123Z", "found": 1}})
+        status["discovery"]["tickets"],
+        json!({"state": "up", "last_success": "2023-11-14T22:13:20.123Z", "found": 1, "last_error": null})
     );
     assert_eq!(status["libraries"], json!([]));
     assert_eq!(status["actors"], json!({"total": 3, "restarts": 4, "degraded": ["CanServiceActor"]}));
@@ -68,6 +68,7 @@ async fn peers_have_every_field_of_the_design() {
         "rtt_ms": 12.5, "assets": 40, "missing_here": 3, "missing_here_bytes": 4096, "missing_there": 2,
         "bytes_sent": 1000, "bytes_received": 2000, "rates": {"send": 10.5, "receive": 20.5},
         "last_seen": "2023-11-14T22:13:20.000Z", "last_error": "reset",
+        "sources": ["mdns", "gossip"],
     });
     assert_eq!(agent.data("/peers").await["peers"], json!([expected]));
     assert_eq!(agent.data(&format!("/peers/{id}")).await, expected);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use can_sync::actor::ServiceRef;
+use can_sync::discovery::channel::{Channel, Channels};
 use can_sync::http::view::StoreMode;
 use can_sync::http::{AgentView, HttpActor, HttpArgs, HttpMsg, SharedListener, proxy::StoreProxy};
 use can_sync::node::events::EventLog;
@@ -14,8 +15,7 @@ use can_sync::node::status::{ActorState, ActorStatus};
 use can_sync::node::supervisor::RootMsg;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{
-    ChannelReport, ChannelState, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
-    WhyReport,
+    PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport, WhyReport,
 };
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
 use can_sync::store::service::{ServiceSettings, router};
@@ -52,7 +52,6 @@ pub(crate) struct Agent {
     pub(crate) store_server: JoinHandle<()>,
     _root: Probe<RootMsg>,
     _dir: tempfile::TempDir,
-    _discovery: watch::Sender<Vec<ChannelReport>>,
 }
 
 impl Agent {
@@ -92,12 +91,9 @@ impl Agent {
         let id = SecretKey::from_bytes(&[1; 32]).public();
         let addr = iroh::EndpointAddr::new(id).with_ip_addr("192.0.2.1:4433".parse().expect("an address"));
         let (ticket, ticket_seen) = watch::channel(EndpointTicket::new(addr).to_string());
-        let (discovery, discovery_seen) = watch::channel(vec![ChannelReport {
-            name: "ticket",
-            state: ChannelState::Up,
-            last_success_ms: Some(1_700_000_000_123),
-            found: 1,
-        }]);
+        let discovery = Channels::default();
+        discovery.found(Channel::Tickets, id);
+        discovery.succeeded(Channel::Tickets, 1_700_000_000_123);
         let mut view = AgentView {
             endpoint_id: id,
             name: "atelier".into(),
@@ -113,7 +109,7 @@ impl Agent {
             registry: Arc::default(),
             limits: Arc::from([("peers", 64)]),
             ticket: ticket_seen,
-            discovery: discovery_seen,
+            discovery,
             api_token: None,
             allowed_hosts: vec!["nas.lan".into(), "proxy.lan:8080".into()],
         };
@@ -139,7 +135,6 @@ impl Agent {
             store_server,
             _root: root,
             _dir: dir,
-            _discovery: discovery,
         }
     }
 
@@ -253,6 +248,7 @@ pub(crate) fn peer(seed: u8, name: &str, state: PeerState) -> PeerReport {
         receive_rate: 20.5,
         last_seen_ms: Some(1_700_000_000_000),
         last_error: None,
+        sources: vec!["mdns", "gossip"],
     }
 }
 

@@ -16,6 +16,8 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// A machine's user: an empty home, which is also the working directory.
 pub(crate) struct User {
     home: TempDir,
+    /// The network namespace in which its programs run.
+    network: Option<String>,
 }
 
 /// What a command did.
@@ -39,7 +41,12 @@ impl Ran {
 
 impl User {
     pub(crate) fn new() -> Self {
-        Self { home: tempfile::tempdir().expect("a temporary directory") }
+        Self { home: tempfile::tempdir().expect("a temporary directory"), network: None }
+    }
+
+    /// One whose programs run in this network namespace.
+    pub(crate) fn within(network: &str) -> Self {
+        Self { network: Some(network.to_owned()), ..Self::new() }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -55,9 +62,7 @@ impl User {
 
     /// A command that sees nothing of the environment in which the tests run.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_can-sync"));
-        command.args(args).current_dir(self.home()).env_clear().env("HOME", self.home());
-        command
+        command(self.home(), self.network.as_deref(), args)
     }
 
     /// Runs a command to its end.
@@ -67,7 +72,24 @@ impl User {
 
     /// Runs a command with further environment variables and something on stdin.
     pub(crate) fn run_with(&self, args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
-        let mut command = self.command(args);
+        let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self::run_command(self.network.as_deref(), self.home(), &args, env, stdin)
+    }
+
+    /// As [`User::run_with`], for whoever runs it on another thread.
+    pub(crate) fn at(home: &Path, args: &[String], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
+        Self::run_command(None, home, args, env, stdin)
+    }
+
+    fn run_command(
+        network: Option<&str>,
+        home: &Path,
+        args: &[String],
+        env: &[(&str, &str)],
+        stdin: &[u8],
+    ) -> Ran {
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let mut command = command(home, network, &args);
         command.envs(env.iter().copied());
         let output = assert_cmd::Command::from_std(command)
             .write_stdin(stdin)
@@ -79,6 +101,20 @@ impl User {
         assert!(!stderr.contains("panicked"), "{stderr}");
         Ran { code, stdout: output.stdout, stderr }
     }
+}
+
+fn command(home: &Path, network: Option<&str>, args: &[&str]) -> Command {
+    let program = env!("CARGO_BIN_EXE_can-sync");
+    let mut command = match network {
+        None => Command::new(program),
+        Some(network) => {
+            let mut command = Command::new("/usr/sbin/ip");
+            command.args(["netns", "exec", network, program]);
+            command
+        }
+    };
+    command.args(args).current_dir(home).env_clear().env("HOME", home);
+    command
 }
 
 /// A command that goes on, whose output is read as it comes. Killed when dropped.

@@ -34,6 +34,9 @@ pub(crate) fn config(name: &str, dir: &TempDir) -> Config {
     config.can_listen_addr = "127.0.0.1:0".parse().expect("an address");
     config.bind_addr = "127.0.0.1:0".parse().expect("an address");
     config.relay_url = RelaySetting::Disabled;
+    config.discovery.pkarr_relays = Vec::new();
+    config.discovery.dht = false;
+    config.discovery.mdns = false;
     config.sync_passphrase = Some(PASSPHRASE.into());
     config.limits.disk_reserve_bytes = 0;
     config
@@ -43,6 +46,11 @@ impl TestNode {
     /// Starts a node; `adjust` changes its configuration first.
     pub(crate) async fn start(name: &str, adjust: impl FnOnce(&mut Config)) -> Self {
         Self::start_with(name, spawn_peer(), adjust).await
+    }
+
+    /// As [`Self::start`], for many at once.
+    pub(crate) async fn start_owned(name: String, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start(&name, adjust).await
     }
 
     /// As [`Self::start`], with PeerActors of the test's own.
@@ -181,8 +189,17 @@ impl TestNode {
 }
 
 /// Tries until it succeeds; the last failure is in the panic.
-pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + DEADLINE;
+pub(crate) async fn eventually<T>(what: &str, attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
+    eventually_within(DEADLINE, what, attempt).await
+}
+
+/// As [`eventually`], for this long.
+pub(crate) async fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    mut attempt: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         match attempt().await {
             Ok(value) => return value,

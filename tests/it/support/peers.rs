@@ -9,6 +9,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use can_sync::actor::{ServiceCell, ServiceRef};
+use can_sync::discovery::channel::Channels;
+use can_sync::discovery::directory::SharedDirectory;
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::Library;
 use can_sync::node::endpoint;
@@ -19,7 +21,7 @@ use can_sync::peer::address_book::AddressBook;
 use can_sync::peer::effects::DeleteGuard;
 use can_sync::peer::establish::{ALPN, Introduction};
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
-use can_sync::peer::report::{ChannelReport, ChannelState, PeerReport, PeersReport};
+use can_sync::peer::report::{PeerReport, PeersReport};
 use can_sync::peer::roster::DialLimits;
 use can_sync::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer};
 use can_sync::transfer::pace::Pace;
@@ -367,7 +369,7 @@ impl PeersRig {
     }
 
     pub(crate) fn up(&self, session: SessionId, name: &str) {
-        self.tell(PeersMsg::SessionUp { session, name: name.to_owned(), ticket: String::new() });
+        self.tell(PeersMsg::SessionUp { session, name: name.to_owned(), ticket: String::new(), assets: 0 });
     }
 
     /// What was published so far.
@@ -403,7 +405,6 @@ impl PeersRig {
 
 /// What a PeersActor starts from, with the limits that are the default.
 pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<PeersMsg>) -> PeersArgs {
-    let channel = ChannelReport { name: "tickets", state: ChannelState::Up, last_success_ms: None, found: 0 };
     PeersArgs {
         endpoint,
         introduction: Introduction {
@@ -416,7 +417,11 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         book: AddressBook::open(&dir.join("agent.db")).expect("an address book"),
         connect_ticket_file: None,
         bootstrap: Vec::new(),
-        channels: watch::Sender::new(vec![channel]),
+        channels: Channels::default(),
+        gossip: ServiceCell::new("GossipActor").service_ref(),
+        protocols: Arc::new([]),
+        directory: SharedDirectory::default(),
+        connected: watch::Sender::new(0),
         deletes: Arc::new(DeleteGuard::new(false)),
         max_connections: 64,
         max_pending: 32,
@@ -428,7 +433,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         },
         dialling: DialLimits {
             dialled_max: 16,
-            at_once_max: 8,
+            hints_at_once_max: 8,
             known_max: 4096,
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),

@@ -1,0 +1,196 @@
+//! The ways of finding peers, and how each of them does.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use iroh::EndpointId;
+use serde::Serialize;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+/// Peers that are counted per channel; beyond that, the count stands still.
+const FOUND_MAX: usize = 4096;
+
+/// One way of finding peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Channel {
+    /// Peers remembered from earlier runs.
+    Saved,
+    /// The local network.
+    Mdns,
+    /// Tickets: files, users, other programs.
+    Tickets,
+    /// The configured list.
+    Bootstrap,
+    /// Rendezvous slots on pkarr relays.
+    Relays,
+    /// Rendezvous slots in the mainline DHT.
+    Dht,
+    /// Announcements.
+    Gossip,
+}
+
+impl Channel {
+    /// All of them, in the order in which they are preferred.
+    pub const ALL: [Self; 7] =
+        [Self::Saved, Self::Mdns, Self::Tickets, Self::Bootstrap, Self::Relays, Self::Dht, Self::Gossip];
+
+    /// Its name in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Saved => "saved",
+            Self::Mdns => "mdns",
+            Self::Tickets => "tickets",
+            Self::Bootstrap => "bootstrap",
+            Self::Relays => "relays",
+            Self::Dht => "dht",
+            Self::Gossip => "gossip",
+        }
+    }
+}
+
+impl Channel {
+    /// Whether it names peers once, instead of looking for them again and again; somebody meant these peers, so they are
+    /// dialled at once, whatever their back-off.
+    #[must_use]
+    pub const fn is_static(self) -> bool {
+        match self {
+            Self::Saved | Self::Tickets | Self::Bootstrap => true,
+            Self::Mdns | Self::Relays | Self::Dht | Self::Gossip => false,
+        }
+    }
+}
+
+/// The channels that led to one peer.
+pub type Sources = BTreeSet<Channel>;
+
+/// Whether a discovery channel works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelState {
+    /// In use.
+    Up,
+    /// Tried, and fails at the moment.
+    Down,
+    /// Switched off, or nothing to do.
+    Off,
+}
+
+/// How one channel does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChannelReport {
+    /// Which.
+    pub channel: Channel,
+    /// Whether it works.
+    pub state: ChannelState,
+    /// When it last did what it is for, in milliseconds since the Unix epoch.
+    pub last_success_ms: Option<u64>,
+    /// Peers that it has led to.
+    pub found: u64,
+    /// Why it is down, where it is.
+    pub last_error: Option<String>,
+}
+
+/// How all channels do: written by those who run them, read by whoever tells it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Channels(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    reports: watch::Sender<Vec<ChannelReport>>,
+    found: Mutex<HashSet<(Channel, EndpointId)>>,
+}
+
+impl Default for Channels {
+    /// All off.
+    fn default() -> Self {
+        let off = |channel| ChannelReport {
+            channel,
+            state: ChannelState::Off,
+            last_success_ms: None,
+            found: 0,
+            last_error: None,
+        };
+        let reports = watch::Sender::new(Channel::ALL.map(off).to_vec());
+        Self(Arc::new(Inner { reports, found: Mutex::default() }))
+    }
+}
+
+impl Channels {
+    /// Every channel, in the order of [`Channel::ALL`].
+    #[must_use]
+    pub fn reports(&self) -> Vec<ChannelReport> {
+        self.0.reports.borrow().clone()
+    }
+
+    /// It is in use; nothing has come of it yet, or not lately.
+    pub fn up(&self, channel: Channel) {
+        self.change(channel, |report| {
+            report.state = ChannelState::Up;
+            report.last_error = None;
+        });
+    }
+
+    /// It fails at the moment.
+    pub fn down(&self, channel: Channel, why: &str) {
+        self.change(channel, |report| {
+            report.state = ChannelState::Down;
+            report.last_error = Some(why.to_owned());
+        });
+    }
+
+    /// It did what it is for, at `now_ms` since the Unix epoch: a record was read or written, a message came.
+    pub fn succeeded(&self, channel: Channel, now_ms: u64) {
+        self.change(channel, |report| {
+            report.state = ChannelState::Up;
+            report.last_error = None;
+            report.last_success_ms = Some(now_ms);
+        });
+    }
+
+    /// It led to a peer; whether for the first time.
+    pub fn found(&self, channel: Channel, id: EndpointId) -> bool {
+        let mut found = self.0.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = found.iter().filter(|(c, _)| *c == channel).take(FOUND_MAX).count() < FOUND_MAX;
+        let new = room && found.insert((channel, id));
+        drop(found);
+        if new {
+            self.change(channel, |report| report.found += 1);
+        }
+        new
+    }
+
+    fn change(&self, channel: Channel, change: impl FnOnce(&mut ChannelReport)) {
+        self.0.reports.send_modify(|reports| {
+            if let Some(report) = reports.iter_mut().find(|report| report.channel == channel) {
+                change(report);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iroh::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn each_peer_counts_once_per_channel() {
+        let channels = Channels::default();
+        let id = SecretKey::from_bytes(&[1; 32]).public();
+        assert!(channels.found(Channel::Mdns, id));
+        assert!(!channels.found(Channel::Mdns, id));
+        assert!(channels.found(Channel::Dht, id));
+        channels.succeeded(Channel::Dht, 5);
+        channels.down(Channel::Mdns, "no network");
+        let reports = channels.reports();
+        let of = |channel| reports.iter().find(|report| report.channel == channel).unwrap();
+        assert_eq!((of(Channel::Mdns).found, of(Channel::Dht).found, of(Channel::Saved).found), (1, 1, 0));
+        assert_eq!(of(Channel::Dht).last_success_ms, Some(5));
+        assert_eq!(of(Channel::Mdns).last_error.as_deref(), Some("no network"));
+        assert_eq!(of(Channel::Saved).state, ChannelState::Off);
+    }
+}
