@@ -23,7 +23,7 @@ use super::shapes::{
     TicketView, TransferList, Verifying, is_running, node_status, visit,
 };
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
-use super::{ApiError, ApiResult, events, metrics, page, proxy, token};
+use super::{ApiError, ApiResult, events, metrics, page, proxy, token, why};
 use crate::node::status::ActorStatus;
 use crate::peer::messages::PeersMsg;
 
@@ -61,6 +61,7 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(verify))
         .routes(routes!(confirm_deletions))
         .routes(routes!(transfers))
+        .routes(routes!(why::why))
         .routes(routes!(actors))
         .routes(routes!(events::events))
         .routes(routes!(ticket))

@@ -4,19 +4,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::Connection;
 use ractor::ActorRef;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::messages::PeerMsg;
+use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::{Input, Verdict, judge};
+use crate::actor::ServiceRef;
 use crate::library::Library;
 use crate::node::events::{EventLog, NodeEvent};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{Outcome, StoreError, StoreRef};
+use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError, StoreRef};
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::Failure;
 
@@ -194,6 +196,52 @@ pub(super) async fn apply(report: Reporter, store: StoreRef, records: Vec<AssetR
     report.report(Input::Settled(settled));
 }
 
+/// Stores contents that came with an offer. What the store does not take now goes the usual way.
+pub(super) async fn store_inline(
+    report: Reporter,
+    store: StoreRef,
+    peers: ServiceRef<PeersMsg>,
+    items: Vec<(AssetRecord, Bytes)>,
+) {
+    let records: Vec<AssetRecord> = items.iter().map(|(record, _)| record.clone()).collect();
+    // Before the store's feed can tell: what came from a peer goes along with no offer of ours.
+    let hashes = records.iter().map(|record| record.hash).collect();
+    let _ = peers.cast(PeersMsg::Arriving(hashes));
+    let asset = |(record, content)| IncomingAsset { record, content: IncomingContent::Bytes(content) };
+    let outcomes = match store.ingest(items.into_iter().map(asset).collect()).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            tracing::debug!(%error, "contents that came with an offer are not stored; they are fetched later");
+            return report.report(Input::NotStored(records));
+        }
+    };
+    let (mut results, mut failed) = (Results::new(), Vec::new());
+    let (mut stored, mut not_stored) = (Vec::new(), Vec::new());
+    for (record, outcome) in records.into_iter().zip(outcomes) {
+        match outcome {
+            Outcome::Stored | Outcome::Unchanged => {
+                results.push((record.hash, Ok(record.size)));
+                stored.push(record);
+            }
+            Outcome::NeedsContent => not_stored.push(record),
+            Outcome::Rejected(reason) => {
+                let reason = format!("the peer sent wrong bytes, or a wrong record: {reason}");
+                results.push((record.hash, Err(Failure::WrongBytes(reason.clone()))));
+                failed.push((record.hash, reason));
+            }
+        }
+    }
+    report.report(Input::Settled(stored.iter().map(|record| record.hash).collect()));
+    if !not_stored.is_empty() {
+        report.report(Input::NotStored(not_stored));
+    }
+    if !failed.is_empty() {
+        report.report(Input::Failed(failed));
+    }
+    let _ = peers.cast(PeersMsg::Arrived(stored));
+    let _ = report.actor.send_message(PeerMsg::Received { epoch: report.epoch, results });
+}
+
 pub(super) async fn load(report: Reporter, store: StoreRef, hashes: Vec<ContentHash>) {
     let records = insist(|| store.records(hashes.clone())).await;
     report.report(Input::Loaded { records });
@@ -243,8 +291,9 @@ pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Res
         let (hash, from) = (hash.to_string(), peer.to_string());
         match result {
             Ok(size) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size: *size, from }),
-            Err(Failure::Source(reason) | Failure::Store(reason) | Failure::Asset(reason)) => {
-                events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason: reason.clone() });
+            Err(failure) => {
+                let reason = failure.reason().to_owned();
+                events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason });
             }
         }
     }

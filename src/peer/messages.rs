@@ -1,5 +1,6 @@
 //! What PeersActor and PeerActor understand.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use iroh::endpoint::Connection;
@@ -9,15 +10,16 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::address_book::Entry;
 use super::establish::Established;
-use super::report::{PeersReport, TransferReport};
-use super::session::Input;
+use super::report::{PeersReport, TransferReport, WhyReport};
+use super::session::{InlineContents, Input};
 use crate::discovery::channel::Channel;
 use crate::node::status::ActorDetail;
 use crate::proto::frame;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;
+use crate::transfer::commit::CommitOutcome;
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::SessionId;
+use crate::transfer::schedule::{Failure, SessionId};
 
 /// Messages of PeersActor: everything that concerns more than one peer.
 #[derive(Debug)]
@@ -59,6 +61,13 @@ pub enum PeersMsg {
     GetTransfers {
         /// The answer.
         reply: RpcReplyPort<Vec<TransferReport>>,
+    },
+    /// HTTP API: why a content is not here.
+    GetWhy {
+        /// Which.
+        hash: ContentHash,
+        /// The answer.
+        reply: RpcReplyPort<WhyReport>,
     },
     /// Status: how it is, with one child per PeerActor.
     GetHealth {
@@ -120,6 +129,13 @@ pub enum PeersMsg {
         /// What the peer says of them.
         records: Vec<AssetRecord>,
     },
+    /// Own task: contents of assets that were made here, to go along with the offers of the oldest changes that wait
+    /// for them.
+    ContentsLoaded(InlineContents),
+    /// A PeerActor's task: these came with an offer and are about to be stored.
+    Arriving(Vec<ContentHash>),
+    /// A PeerActor's task: these came with an offer and are durable.
+    Arrived(Vec<AssetRecord>),
     /// PeerActor: what became of contents that the scheduler had it ask for.
     Finished {
         /// The session.
@@ -127,11 +143,47 @@ pub enum PeersMsg {
         /// One by one.
         results: Results,
     },
+    /// PeerActor: what became of a part of a large content that the scheduler had it ask for.
+    PartFinished {
+        /// The session.
+        session: SessionId,
+        /// Number of the request.
+        request: u64,
+        /// Which content.
+        hash: ContentHash,
+        /// Whether it is here.
+        result: Result<(), Failure>,
+    },
+    /// Own task: what became of a large content whose parts were all here.
+    Committed {
+        /// Which.
+        hash: ContentHash,
+        /// Its size.
+        size: u64,
+        /// Whether it is stored, or whose fault it is.
+        outcome: CommitOutcome,
+    },
+    /// Own task: a newer record of a stored content is applied, or could not be.
+    Applied {
+        /// Which.
+        hash: ContentHash,
+        /// Whether it is.
+        result: Result<(), Failure>,
+    },
+    /// Own task: what others sent of a content than its only source was thrown away, or could not be.
+    Restricted {
+        /// Which.
+        hash: ContentHash,
+        /// Whether it was.
+        result: Result<(), Failure>,
+    },
     /// Timer of the actor itself: start a PeerActor again on this session's connection.
     Respawn {
         /// The session.
         session: SessionId,
     },
+    /// Timer of the actor itself, while parts of large contents are on their way: look at how fast they come.
+    CompareSources,
     /// Timer of the actor itself.
     Tick,
 }
@@ -141,12 +193,35 @@ pub enum PeersMsg {
 pub enum PeerMsg {
     /// PeersActor: these records changed, in sequence.
     StoreChanged(Arc<[FeedEntry]>),
+    /// PeersActor: as `StoreChanged`, with the contents of small assets that were made here.
+    Created {
+        /// Changes, in sequence.
+        entries: Arc<[FeedEntry]>,
+        /// Contents of some of them.
+        contents: Arc<InlineContents>,
+    },
     /// PeersActor: ask the peer for these, as one request.
     Fetch {
         /// Number of the request.
         request: u64,
         /// What.
         records: Vec<AssetRecord>,
+    },
+    /// PeersActor: ask the peer for a part of a large content, as far as it is not here.
+    FetchPart {
+        /// Number of the request.
+        request: u64,
+        /// Which content.
+        hash: ContentHash,
+        /// Size of the whole.
+        size: u64,
+        /// The part.
+        range: Range<u64>,
+    },
+    /// PeersActor: what this request asked for is not wanted of the peer any more.
+    Revoke {
+        /// Number of the request.
+        request: u64,
     },
     /// PeersActor: these are durable here, from whomever.
     Settled(Vec<ContentHash>),
@@ -208,6 +283,17 @@ pub enum PeerMsg {
         epoch: u64,
         /// One by one.
         results: Results,
+    },
+    /// Own tasks: a part of a large content arrived, or did not.
+    PartReceived {
+        /// Which of this actor's control streams.
+        epoch: u64,
+        /// Number of the request.
+        request: u64,
+        /// Which content.
+        hash: ContentHash,
+        /// Whether it is here.
+        result: Result<(), Failure>,
     },
     /// Own tasks: the peer broke the rules.
     Violation(String),

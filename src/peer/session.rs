@@ -15,6 +15,9 @@
 //! **Standing.** A session is in sync when a reconciliation ended and nothing is outstanding either way. A check on
 //! demand compares fingerprints afresh and reconciles again where they differ.
 
+mod comparing;
+mod offering;
+mod receiving;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -24,10 +27,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::report::PeerState;
-use crate::proto::{self, ContentRequest, Have, Offer, Records, Want, WireRecord, frame};
+use crate::proto::{self, ContentRequest, Records, Want, frame};
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::FeedEntry;
 
@@ -46,6 +50,8 @@ const SIZE_MAX: u64 = 1 << 44;
 const RECORDS_PER_FRAME_MAX: usize = 1000;
 /// Encoded records in one frame; a record has at most 17 KiB, so a frame stays below its limit of 1 MiB.
 const RECORD_BYTES_PER_FRAME: usize = 512 * 1024;
+/// Largest content that goes along with an offer.
+pub const INLINE_CONTENT_BYTES_MAX: usize = 16 * 1024;
 /// Records that are loaded from the store at once in order to be offered.
 const LOAD_BATCH: usize = 500;
 /// Record ids that may wait for their records.
@@ -65,6 +71,9 @@ const ASK_APART: Duration = Duration::from_millis(100);
 const RECONCILE_APART: Duration = Duration::from_mins(1);
 /// Time until assets that could not be moved are found and tried again.
 const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
+
+/// Contents that go along with offers.
+pub type InlineContents = HashMap<ContentHash, Bytes>;
 
 /// Size and fingerprint of a library, ours or theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -155,6 +164,15 @@ pub enum Input {
     },
     /// Our store's feed moved on.
     StoreChanged(Arc<[FeedEntry]>),
+    /// The same, with the contents of small assets that were made here.
+    Created {
+        /// Changes, in sequence.
+        entries: Arc<[FeedEntry]>,
+        /// Contents of some of them.
+        contents: Arc<InlineContents>,
+    },
+    /// Outcome of [`Effect::Store`] for what the store did not take: it is to be fetched like anything else.
+    NotStored(Vec<AssetRecord>),
     /// Outcome of [`Effect::Judge`].
     Judged(Vec<(AssetRecord, Verdict)>),
     /// Outcome of [`Effect::Load`] and [`Effect::Resolve`].
@@ -214,6 +232,9 @@ pub enum Effect {
     Judge(Vec<AssetRecord>),
     /// Store these without content; answer with [`Input::Settled`] or [`Input::Failed`].
     Apply(Vec<AssetRecord>),
+    /// Store these, whose contents came with the offer; answer with [`Input::Settled`], [`Input::Failed`] or
+    /// [`Input::NotStored`].
+    Store(Vec<(AssetRecord, Bytes)>),
     /// Load these from the store; answer with [`Input::Loaded`].
     Load(Vec<ContentHash>),
     /// Find the records with these ids; answer with [`Input::Resolved`].
@@ -246,7 +267,7 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
     /// The library's blinded id on this connection.
-    pub library: bytes::Bytes,
+    pub library: Bytes,
     /// The library's record key.
     pub record_key: crate::identity::Key,
     /// Whether we dialled: the dialler opens the first reconciliation.
@@ -267,8 +288,12 @@ enum Recon {
 }
 
 /// How an offered record of the peer stands.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 struct Taken {
+    /// Its content, if that came along.
+    content: Option<Bytes>,
+    /// Offers that are not judged yet.
+    unjudged: u32,
     /// Offers of this hash that wait for their confirmation, and the bytes of their records.
     offers: u32,
     offered_bytes: usize,
@@ -415,7 +440,11 @@ impl Session {
                 self.theirs = theirs;
                 self.on_answer(nonce, theirs, ours, certain, now, &mut out);
             }
-            Input::StoreChanged(entries) => self.on_store_changed(&entries, &mut out),
+            Input::StoreChanged(entries) => {
+                self.on_store_changed(&entries, &InlineContents::new(), &mut out);
+            }
+            Input::Created { entries, contents } => self.on_store_changed(&entries, &contents, &mut out),
+            Input::NotStored(records) => out.push(Effect::Announce(records)),
             Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
             Input::Loaded { records } => {
                 self.loading = false;
@@ -425,7 +454,7 @@ impl Session {
                 self.resolving = self.resolving.saturating_sub(found.len() + gone.len());
                 self.answers.extend(found);
                 if !gone.is_empty() {
-                    self.offer(&[], &gone, &mut out);
+                    self.offer(&[], &gone, &InlineContents::new(), &mut out);
                 }
             }
             Input::Fetch { request, records } => {
@@ -497,326 +526,6 @@ impl Session {
         }
     }
 
-    /// Forgets one offer of `hash`; whether there was one.
-    fn close_offer(&mut self, hash: &ContentHash) -> bool {
-        let Some(open) = self.open_offers.get_mut(hash) else { return false };
-        let bytes = open.bytes / open.offers.max(1) as usize;
-        open.bytes -= bytes;
-        open.offers = open.offers.saturating_sub(1);
-        self.open_bytes -= bytes;
-        self.open_count -= 1;
-        if open.offers == 0 {
-            self.open_offers.remove(hash);
-        }
-        true
-    }
-
-    fn on_offer(&mut self, offer: Offer, out: &mut Vec<Effect>) {
-        if offer.library != self.settings.library {
-            return out.push(violation("an offer for a library that is not shared"));
-        }
-        if offer.records.len() > RECORDS_PER_FRAME_MAX {
-            return out.push(violation("too many records in one frame"));
-        }
-        self.taken_offers += offer.records.len();
-        if self.taken_offers > OFFERS_TAKEN_MAX {
-            return out.push(violation("more offers than may be open"));
-        }
-        for rid in offer.gone.iter().filter_map(|rid| RecordId::from_slice(rid)) {
-            self.asked.remove(&rid);
-        }
-        let mut records = Vec::with_capacity(offer.records.len());
-        for wire in offer.records {
-            let record = match AssetRecord::try_from(wire) {
-                Ok(record) => record,
-                Err(error) => return out.push(violation(&error.to_string())),
-            };
-            self.asked.remove(&record.id(self.settings.record_key.expose()));
-            let taken = self.taken.entry(record.hash).or_default();
-            taken.offers += 1;
-            taken.offered_bytes += offered_bytes(&record);
-            self.taken_bytes += offered_bytes(&record);
-            records.push(record);
-        }
-        if self.taken_bytes > OFFERED_BYTES_TAKEN_MAX {
-            return out.push(violation("more offers than may be open, by their text"));
-        }
-        if !records.is_empty() {
-            out.push(Effect::Judge(records));
-        }
-    }
-
-    fn on_records(&mut self, records: &Records, out: &mut Vec<Effect>) {
-        if records.library != self.settings.library {
-            return out.push(violation("a question about a library that is not shared"));
-        }
-        self.resolving += records.rids.len();
-        if self.resolving + self.answers.len() > 2 * ASKED_MAX {
-            return out.push(violation("more record ids than may be asked for at once"));
-        }
-        let rids: Vec<RecordId> = records.rids.iter().filter_map(|rid| RecordId::from_slice(rid)).collect();
-        if rids.len() != records.rids.len() {
-            return out.push(violation("a record id that has not 32 bytes"));
-        }
-        out.push(Effect::Resolve(rids));
-    }
-
-    fn on_judged(&mut self, verdicts: Vec<(AssetRecord, Verdict)>, out: &mut Vec<Effect>) {
-        let (mut settled, mut apply, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
-        let mut refused = Vec::new();
-        for (record, verdict) in verdicts {
-            match verdict {
-                Verdict::Settled => settled.push(record.hash),
-                Verdict::Apply => {
-                    self.expect_echo(&record);
-                    apply.push(record);
-                }
-                Verdict::Fetch => {
-                    self.expect_echo(&record);
-                    if let Some(taken) = self.taken.get_mut(&record.hash)
-                        && taken.wanted_bytes.replace(record.size).is_none()
-                    {
-                        self.wanted = (self.wanted.0 + 1, self.wanted.1.saturating_add(record.size));
-                    }
-                    fetch.push(record);
-                }
-                Verdict::Refuse(reason) => refused.push((record.hash, reason)),
-            }
-        }
-        if !apply.is_empty() {
-            out.push(Effect::Apply(apply));
-        }
-        if !fetch.is_empty() {
-            out.push(Effect::Announce(fetch));
-        }
-        self.settle(settled, out);
-        self.on_failed(refused, out);
-    }
-
-    /// Confirms offers of these hashes, all that are open of each: when two versions of one asset overlap, the second
-    /// may be confirmed a moment before it is durable, which a later comparison would notice.
-    fn settle(&mut self, hashes: Vec<ContentHash>, out: &mut Vec<Effect>) {
-        let mut have = Vec::with_capacity(hashes.len());
-        for hash in hashes {
-            let offers = self.close_taken(&hash);
-            self.failed_here.remove(&hash);
-            for _ in 0..offers {
-                have.push(bytes::Bytes::copy_from_slice(&hash.0));
-            }
-        }
-        for hashes in have.chunks(RECORDS_PER_FRAME_MAX) {
-            out.push(Effect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec() })));
-        }
-    }
-
-    /// Forgets the peer's offers of `hash`; how many there were.
-    fn close_taken(&mut self, hash: &ContentHash) -> u32 {
-        let Some(taken) = self.taken.remove(hash) else { return 0 };
-        self.taken_offers = self.taken_offers.saturating_sub(taken.offers as usize);
-        self.taken_bytes -= taken.offered_bytes;
-        if let Some(bytes) = taken.wanted_bytes {
-            self.wanted = (self.wanted.0 - 1, self.wanted.1.saturating_sub(bytes));
-        }
-        taken.offers
-    }
-
-    fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<Effect>) {
-        for (hash, reason) in failures {
-            let offers = self.close_taken(&hash);
-            self.echoes.remove(&hash);
-            if offers > 0 && self.failed_here.len() < OFFERS_TAKEN_MAX {
-                self.failed_here.insert(hash);
-            }
-            self.last_error = Some(format!("{}: {reason}", hash.short()));
-            for _ in 0..offers {
-                out.push(Effect::Send(frame::Kind::Error(proto::Error {
-                    code: 422,
-                    message: reason.clone(),
-                    hash: Some(bytes::Bytes::copy_from_slice(&hash.0)),
-                })));
-            }
-        }
-    }
-
-    fn expect_echo(&mut self, record: &AssetRecord) {
-        if self.echoes.insert(record.hash, record.digest()).is_none() {
-            self.echo_order.push_back(record.hash);
-        }
-        while self.echo_order.len() > ECHOES_MAX {
-            if let Some(oldest) = self.echo_order.pop_front() {
-                self.echoes.remove(&oldest);
-            }
-        }
-    }
-
-    /// Whether this version came from the peer, and so is nothing to tell it.
-    fn is_echo(&mut self, record: &AssetRecord) -> bool {
-        let is_echo = self.echoes.get(&record.hash).is_some_and(|digest| *digest == record.digest());
-        if is_echo {
-            self.echoes.remove(&record.hash);
-        }
-        is_echo
-    }
-
-    fn on_store_changed(&mut self, entries: &[FeedEntry], out: &mut Vec<Effect>) {
-        let fresh: Vec<&AssetRecord> =
-            entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
-        let bytes: usize = fresh.iter().map(|record| offered_bytes(record)).sum();
-        let room =
-            fresh.len() + self.open_count <= OFFERS_OPEN_MAX && bytes + self.open_bytes <= OFFERED_BYTES_MAX;
-        let straight = self.queue.is_empty() && !self.loading && room;
-        if straight {
-            let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
-            self.offer(&fresh, &[], out);
-        } else {
-            self.enqueue(fresh.into_iter().map(|record| record.hash).collect());
-        }
-    }
-
-    /// Offers what was loaded. A version that the peer asked for by its id may have been overtaken by another since: it
-    /// learns that the one it waits for is gone.
-    fn on_loaded(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
-        let mut overtaken = std::mem::take(&mut self.answering);
-        if !overtaken.is_empty() {
-            let key = self.settings.record_key.expose();
-            let loaded: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
-            overtaken.retain(|rid| !loaded.contains(rid));
-        }
-        self.offer(records, &overtaken, out);
-    }
-
-    fn enqueue(&mut self, hashes: Vec<ContentHash>) {
-        if self.queue.len() + hashes.len() > QUEUE_MAX {
-            self.queue_overflowed = true;
-        } else {
-            self.queue.extend(hashes);
-        }
-    }
-
-    fn offer(&mut self, records: &[AssetRecord], gone: &[RecordId], out: &mut Vec<Effect>) {
-        let library = &self.settings.library;
-        let mut gone: Vec<bytes::Bytes> =
-            gone.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect();
-        let mut batch: Vec<WireRecord> = Vec::new();
-        let mut batch_bytes = 0;
-        let mut send = |batch: &mut Vec<WireRecord>, gone: &mut Vec<bytes::Bytes>| {
-            out.push(Effect::Send(frame::Kind::Offer(Offer {
-                library: library.clone(),
-                records: std::mem::take(batch),
-                gone: std::mem::take(gone),
-            })));
-        };
-        for record in records {
-            let bytes = offered_bytes(record);
-            let open = self.open_offers.entry(record.hash).or_default();
-            open.offers += 1;
-            open.bytes += bytes;
-            self.open_bytes += bytes;
-            self.open_count += 1;
-            batch_bytes += bytes;
-            batch.push(record.into());
-            if batch.len() == RECORDS_PER_FRAME_MAX || batch_bytes >= RECORD_BYTES_PER_FRAME {
-                batch_bytes = 0;
-                send(&mut batch, &mut gone);
-            }
-        }
-        if !batch.is_empty() || !gone.is_empty() {
-            send(&mut batch, &mut gone);
-        }
-    }
-
-    fn on_answer(
-        &mut self,
-        nonce: u64,
-        theirs: Summary,
-        ours: Summary,
-        certain: bool,
-        now: Instant,
-        out: &mut Vec<Effect>,
-    ) {
-        if self.probe.is_none_or(|(asked, _)| asked != nonce) {
-            return;
-        }
-        self.probe = None;
-        // Only a question that was asked for this round answers it: an earlier one was about an earlier moment.
-        let verifying = self.verify_nonce.take() == Some(nonce);
-        if !certain {
-            self.ask_after = Some(now + ASK_APART);
-        }
-        if self.is_busy() || !certain {
-            // Something is on its way; once it is done, `pump` asks again if someone waits for the result.
-            return;
-        }
-        let known = self.reconciled_for == Some((ours, theirs));
-        if ours.same_records(&theirs) || known {
-            if let Some(round) = self.verifying.take_if(|_| verifying) {
-                self.verified = round;
-            }
-        } else if verifying || self.unasked_at.is_none_or(|at| now.duration_since(at) > RECONCILE_APART) {
-            if !verifying {
-                self.unasked_at = Some(now);
-            }
-            self.reconciled_for = Some((ours, theirs));
-            self.open_reconciliation(now, out);
-        }
-    }
-
-    fn open_reconciliation(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        self.recon = Recon::Running;
-        self.opened_at = now;
-        self.refused_there.clear();
-        self.failed_here.clear();
-        self.queue_overflowed = false;
-        out.push(Effect::Reconcile);
-    }
-
-    fn on_recon_ended(&mut self, opened_here: bool, result: Result<(), String>, now: Instant) {
-        if !opened_here && self.recon == Recon::Running {
-            // Ours is still under way, and says more.
-            return;
-        }
-        self.recon = match result {
-            Ok(()) => Recon::Ended,
-            Err(reason) => {
-                self.last_error = Some(format!("reconciliation: {reason}"));
-                Recon::Failed { at: now }
-            }
-        };
-    }
-
-    fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        if let Some((_, asked)) = self.probe {
-            if now.duration_since(asked) > PROBE_ANSWER_WITHIN {
-                out.push(Effect::Close { code: 408, reason: "no answer to a ping".into() });
-            }
-        } else if now.duration_since(self.last_heard) > self.settings.probe_after
-            || (self.was_busy && !self.is_busy())
-        {
-            // Also after each burst: it shows what the peer holds now, and that nothing was missed.
-            self.was_busy = false;
-            self.ask(now, out);
-        }
-        let retry = match self.recon {
-            Recon::Failed { at } => now.duration_since(at) > RECONCILE_RETRY,
-            Recon::Ended if self.is_busy() => false,
-            Recon::Ended => {
-                let due = now.duration_since(self.opened_at) > INCOMPLETE_RETRY;
-                self.queue_overflowed || (self.is_incomplete() && due)
-            }
-            Recon::Expected | Recon::Running => false,
-        };
-        if retry {
-            self.open_reconciliation(now, out);
-        }
-    }
-
-    fn ask(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let nonce = self.next_nonce;
-        self.next_nonce += 1;
-        self.probe = Some((nonce, now));
-        out.push(Effect::SendSummary { nonce, answer: false });
-    }
-
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let room = OFFERS_OPEN_MAX.saturating_sub(self.open_count).min(LOAD_BATCH);
@@ -841,7 +550,7 @@ impl Session {
             self.asked.extend(rids.iter().copied());
             out.push(Effect::Send(frame::Kind::Records(Records {
                 library: self.settings.library.clone(),
-                rids: rids.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect(),
+                rids: rids.iter().map(|rid| Bytes::copy_from_slice(&rid.0)).collect(),
             })));
         }
         self.was_busy |= self.is_busy();

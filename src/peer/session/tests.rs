@@ -8,6 +8,7 @@ use super::*;
 use crate::identity::{LibraryKeys, NetworkKeys};
 use crate::peer::wire;
 use crate::proto::{Frame, Hello, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Welcome};
+use crate::proto::{Have, InlineContent, Offer, WireRecord};
 use crate::record::{AssetMeta, Hlc, WriterId};
 
 static KEYS: LazyLock<LibraryKeys> =
@@ -84,6 +85,83 @@ fn two_versions_in_flight_take_two_confirmations() {
     t.quiet(have([&first]));
     assert_eq!(t.state(), PeerState::Syncing);
     t.quiet(have([&first]));
+    assert_eq!(t.state(), PeerState::InSync);
+}
+
+fn content_of(record: &AssetRecord) -> Bytes {
+    vec![7; usize::try_from(record.size).unwrap()].into()
+}
+
+fn inline(record: &AssetRecord, content: Bytes) -> InlineContent {
+    InlineContent { hash: Bytes::copy_from_slice(&record.hash.0), content }
+}
+
+#[test]
+fn a_small_asset_that_was_made_here_takes_its_content_along() {
+    let mut t = Test::in_sync();
+    let (small, other) = (record(1), record(2));
+    let Input::StoreChanged(entries) = changed([&small, &other]) else { unreachable!() };
+    let contents = Arc::new(InlineContents::from([(small.hash, content_of(&small))]));
+    let contents_sent = vec![inline(&small, content_of(&small))];
+    let expected = Offer { contents: contents_sent, ..wire_offer([&small, &other]) };
+    let created = Input::Created { entries, contents };
+    assert_eq!(t.step(created), [Effect::Send(frame::Kind::Offer(expected))]);
+    // What it weighs counts as unconfirmed: 2 MiB of it, and no more is sent.
+    let records: Vec<AssetRecord> =
+        (0..200).map(|n| AssetRecord { size: 16 * 1024, ..record(100 + n) }).collect();
+    let mut sent = 0;
+    for r in &records {
+        let Input::StoreChanged(entries) = changed([r]) else { unreachable!() };
+        let contents = Arc::new(InlineContents::from([(r.hash, content_of(r))]));
+        sent += t.step(Input::Created { entries, contents }).iter().map(records_in).sum::<usize>();
+    }
+    assert!((100..130).contains(&sent), "{sent}");
+}
+
+#[test]
+fn a_content_that_came_along_is_stored_and_nothing_is_asked_for() {
+    let mut t = Test::in_sync();
+    let (small, other) = (record(1), record(2));
+    let contents = vec![inline(&small, content_of(&small))];
+    let with = Offer { contents, ..wire_offer([&small, &other]) };
+    let judge = t.step(Input::Frame(frame::Kind::Offer(with)));
+    assert_eq!(judge, [Effect::Judge(vec![small.clone(), other.clone()])]);
+    let decided = t.step(judged([(&small, Verdict::Fetch), (&other, Verdict::Fetch)]));
+    let stores = Effect::Store(vec![(small.clone(), content_of(&small))]);
+    assert_eq!(decided, [stores, Effect::Announce(vec![other.clone()])]);
+    // A store that does not take it now has it fetched later.
+    assert_eq!(t.step(Input::NotStored(vec![small.clone()])), [Effect::Announce(vec![small.clone()])]);
+    assert_eq!(t.step(Input::Settled(vec![small.hash])), [confirmed([&small])]);
+}
+
+#[test]
+fn contents_that_have_no_place_in_an_offer_end_the_connection() {
+    let r = AssetRecord { size: 5, ..record(1) };
+    let large = AssetRecord { size: 16 * 1024 + 1, ..record(2) };
+    let lies = [
+        inline(&r, Bytes::from_static(b"123456")),
+        inline(&record(3), content_of(&record(3))),
+        inline(&large, content_of(&large)),
+        InlineContent { hash: Bytes::from_static(b"short"), content: Bytes::from_static(b"12345") },
+    ];
+    for lie in lies {
+        let mut t = Test::in_sync();
+        let offer = Offer { contents: vec![lie], ..wire_offer([&r, &large]) };
+        assert_closes(&t.step(Input::Frame(frame::Kind::Offer(offer))), 400);
+    }
+}
+
+#[test]
+fn what_is_not_judged_yet_is_not_confirmed() {
+    let mut t = Test::in_sync();
+    let (first, second) = (record(1), edited(&record(1), 5, "later"));
+    t.step(offered([&first]));
+    t.step(judged([(&first, Verdict::Fetch)]));
+    t.step(offered([&second]));
+    assert_eq!(t.step(Input::Settled(vec![first.hash])), [confirmed([&first])]);
+    assert_eq!(t.state(), PeerState::Syncing);
+    assert_eq!(t.step(judged([(&second, Verdict::Apply)])), [Effect::Apply(vec![second.clone()])]);
+    assert_eq!(t.step(Input::Settled(vec![first.hash])), [confirmed([&second])]);
     assert_eq!(t.state(), PeerState::InSync);
 }
 
@@ -732,7 +810,12 @@ fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
 }
 
 fn wire_offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Offer {
-    Offer { library: LIBRARY, records: records.into_iter().map(WireRecord::from).collect(), gone: Vec::new() }
+    Offer {
+        library: LIBRARY,
+        records: records.into_iter().map(WireRecord::from).collect(),
+        gone: Vec::new(),
+        contents: Vec::new(),
+    }
 }
 
 fn offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Effect {
