@@ -270,9 +270,7 @@ impl Actor for PeersActor {
             PeersMsg::GetTransfers { reply } => {
                 let _ = reply.send(state.transfers());
             }
-            PeersMsg::GetWhy { hash, reply } => {
-                let _ = reply.send(state.why(&hash));
-            }
+            PeersMsg::GetWhy { hash, reply } => drop(reply.send(state.why(&hash))),
             PeersMsg::GetHealth { reply } => state.on_get_health(reply),
             PeersMsg::Accepted { connection, permit } => {
                 state.on_connection(&myself, connection, Some(permit)).await;
