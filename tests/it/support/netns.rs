@@ -21,6 +21,10 @@ impl Isolated {
             println!("skipped: network namespaces need root");
             return None;
         }
+        if Command::new("ip").arg("-Version").output().is_err() {
+            println!("skipped: network namespaces need `ip` (iproute2)");
+            return None;
+        }
         let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
         let tag = format!("{}-{number}", std::process::id());
         // 10.128.0.0/9, by process and network: tests run side by side.
