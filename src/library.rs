@@ -5,6 +5,11 @@
 //! feed, sessions take snapshots of it. It outlives any actor's crash, so a restarted actor goes on where the last one
 //! stopped.
 
+mod codec;
+pub mod filter;
+pub mod revocation;
+pub mod ticket;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
