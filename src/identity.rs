@@ -452,6 +452,12 @@ pub struct LibraryKeys {
 }
 
 impl LibraryKeys {
+    /// Of the library with this read secret.
+    #[must_use]
+    pub fn of_read_secret(secret: &[u8; 32]) -> Self {
+        Self::from_read_secret(&Key(*secret))
+    }
+
     fn from_read_secret(secret: &Key) -> Self {
         Self {
             auth: Key::derive(CONTEXT_AUTH, secret.expose()),

@@ -274,7 +274,7 @@ fn children(
     let can_service = CanServiceArgs {
         store: Arc::clone(&resources.store),
         server: resources.store_server.clone(),
-        library: Arc::clone(&resources.library),
+        libraries: Arc::clone(&resources.libraries),
         peers: cells.peers.service_ref(),
         poll_interval: config.poll_interval,
         full_scan_interval: config.full_scan_interval,
@@ -324,7 +324,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
     PeersArgs {
         endpoint: resources.endpoint.clone(),
         introduction: Introduction { name: config.name.clone(), ticket: resources.ticket.clone() },
-        library: Arc::clone(&resources.library),
+        library: Arc::clone(resources.libraries.mirror()),
         store: Arc::clone(&resources.store),
         partial_dir: resources.partial_dir.clone(),
         book: resources.book.clone(),
@@ -417,6 +417,10 @@ impl DataDir {
 
     pub(crate) fn agent_db(&self) -> PathBuf {
         self.0.join("agent.db")
+    }
+
+    pub(crate) fn libraries_db(&self) -> PathBuf {
+        self.0.join("libraries.db")
     }
 
     pub(crate) fn lock(&self) -> PathBuf {

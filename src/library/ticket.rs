@@ -133,6 +133,8 @@ pub struct Claims {
     pub serial: u64,
     /// Tickets of an epoch below the library's are void.
     pub epoch: u64,
+    /// How much was in the library when the ticket was issued: assets, and the sum of their sizes.
+    pub held: (u64, u64),
     rest: [u8; 32],
 }
 
@@ -220,7 +222,7 @@ impl Claims {
             None => out.u8(0),
             Some(at) => out.u8(1).u64(at),
         };
-        out.u32(self.uses).u64(self.serial).u64(self.epoch).raw(&self.rest);
+        out.u32(self.uses).u64(self.serial).u64(self.epoch).u64(self.held.0).u64(self.held.1).raw(&self.rest);
         out.0
     }
 
@@ -253,9 +255,22 @@ impl Claims {
             1 => Some(from.u64()?),
             _ => return Err(CodecError::Value("expiry").into()),
         };
-        let (uses, serial, epoch, rest) = (from.u32()?, from.u64()?, from.u64()?, from.array()?);
+        let (uses, serial, epoch) = (from.u32()?, from.u64()?, from.u64()?);
+        let (held, rest) = ((from.u64()?, from.u64()?), from.array()?);
         from.end()?;
-        Ok(Self { library, name, access, subject, not_before_ms, expires_ms, uses, serial, epoch, rest })
+        Ok(Self {
+            library,
+            name,
+            access,
+            subject,
+            not_before_ms,
+            expires_ms,
+            uses,
+            serial,
+            epoch,
+            held,
+            rest,
+        })
     }
 
     /// Checks what depends on time alone. Clocks may be ten minutes apart: a ticket that was issued just now is valid
@@ -409,6 +424,8 @@ pub struct Terms {
     pub serial: u64,
     /// See [`Claims::epoch`].
     pub epoch: u64,
+    /// See [`Claims::held`].
+    pub held: (u64, u64),
 }
 
 /// A whole ticket. Whoever has it can read the library.
@@ -466,10 +483,21 @@ impl Ticket {
         addrs.retain(|addr| EndpointTicket::new(addr.clone()).to_string().len() <= ADDR_BYTES_MAX);
         addrs.truncate(ADDRS_MAX);
         let rest = blake3::derive_key(REST_CONTEXT, &rest(&secret, &filter, &addrs));
-        let Terms { name, access, subject, not_before_ms, expires_ms, uses, serial, epoch } = terms;
+        let Terms { name, access, subject, not_before_ms, expires_ms, uses, serial, epoch, held } = terms;
         let library = LibraryId(key.verifying_key().to_bytes());
-        let claims =
-            Claims { library, name, access, subject, not_before_ms, expires_ms, uses, serial, epoch, rest };
+        let claims = Claims {
+            library,
+            name,
+            access,
+            subject,
+            not_before_ms,
+            expires_ms,
+            uses,
+            serial,
+            epoch,
+            held,
+            rest,
+        };
         let signature = key.sign(&[SIGNED, &claims.encode()].concat()).to_bytes();
         Ok(Self { signed: SignedClaims { claims, signature }, secret, filter, addrs })
     }

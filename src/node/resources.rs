@@ -24,7 +24,8 @@ use crate::discovery::directory::SharedDirectory;
 use crate::http::SharedListener;
 use crate::http::proxy::StoreProxy;
 use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin};
-use crate::library::Library;
+use crate::library::registry::Registry;
+use crate::library::{Libraries, Library};
 use crate::peer::address_book::AddressBook;
 use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
@@ -41,7 +42,7 @@ pub(super) struct Resources {
     pub(super) api_addr: SocketAddr,
     pub(super) api_token: Option<SecretString>,
     pub(super) passphrase_origin: PassphraseOrigin,
-    pub(super) library: Arc<Library>,
+    pub(super) libraries: Arc<Libraries>,
     pub(super) store: StoreRef,
     pub(super) store_url: String,
     pub(super) store_proxy: StoreProxy,
@@ -98,6 +99,12 @@ impl Resources {
             let path = dir.agent_db();
             blocking(move || AddressBook::open(&path).map_err(|e| StartError::new(e.to_string()))).await?
         };
+        let libraries = {
+            let path = dir.libraries_db();
+            let mirror = Arc::new(Library::new(secrets.keys.mirror().clone()));
+            let open = move || Libraries::load(mirror, Registry::open(&path)?, false);
+            blocking(move || open().map_err(|e| StartError::new(e.to_string()))).await?
+        };
         progress("opening the network endpoint");
         let endpoint = open_endpoint(config, secrets.endpoint_key, &book).await?;
         let addresses = MemoryLookup::new();
@@ -112,7 +119,7 @@ impl Resources {
             api_addr,
             api_token: secrets.api_token,
             passphrase_origin: secrets.passphrase_origin,
-            library: Arc::new(Library::new(secrets.keys.mirror().clone())),
+            libraries: Arc::new(libraries),
             store: opened.store,
             store_url: opened.url,
             store_proxy,

@@ -25,6 +25,7 @@ fn terms() -> Terms {
         uses: 0,
         serial: 7,
         epoch: 2,
+        held: (3, 4096),
     }
 }
 
@@ -47,6 +48,7 @@ fn any_terms() -> impl Strategy<Value = Terms> {
             uses,
             serial,
             epoch,
+            held: (serial, epoch),
         })
 }
 

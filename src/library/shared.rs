@@ -1,0 +1,181 @@
+//! What a library has that is shared by ticket: who owns it, what belongs, what we may do, what was taken back.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ed25519_dalek::SigningKey;
+use iroh::EndpointId;
+
+use super::filter::Filter;
+use super::registry::{Kept, Member};
+use super::revocation::{Revocations, SignedRevocations};
+use super::ticket::{Access, LibraryId, Ticket, TicketError};
+use crate::identity::LibraryKeys;
+use crate::record::{AssetRecord, ContentHash};
+
+/// Members that were seen and are not written down yet.
+const NEWS_MAX: usize = 4096;
+
+/// A library that is shared by ticket, seen from this node.
+#[derive(Debug)]
+pub struct Shared {
+    id: LibraryId,
+    /// Its key, if it is ours.
+    key: Option<SigningKey>,
+    created_ms: u64,
+    ticket: Mutex<Ticket>,
+    filter: Filter,
+    access: Access,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What came through it. A reader's own assets are no part of the library, whatever they look like.
+    received: HashSet<ContentHash>,
+    revocations: Option<SignedRevocations>,
+    /// Members that were in sync since the last time somebody asked.
+    news: HashMap<EndpointId, Member>,
+    /// Why its members do not let us in any more.
+    refused: Option<String>,
+}
+
+impl Shared {
+    /// As it was kept, with what came through it.
+    #[must_use]
+    pub fn new(kept: Kept, received: HashSet<ContentHash>) -> Self {
+        let Kept { key, ticket, created_ms, revocations } = kept;
+        let claims = ticket.claims();
+        let (id, access) = (claims.library, claims.access);
+        let revocations = revocations.and_then(|list| SignedRevocations::decode(id, &list).ok());
+        let state = State { received, revocations, ..State::default() };
+        let filter = ticket.filter.clone();
+        Self { id, key, created_ms, ticket: Mutex::new(ticket), filter, access, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its name for machines.
+    #[must_use]
+    pub fn id(&self) -> LibraryId {
+        self.id
+    }
+
+    /// Its key, if it is ours.
+    #[must_use]
+    pub fn key(&self) -> Option<&SigningKey> {
+        self.key.as_ref()
+    }
+
+    /// When it was created or joined here, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn created_ms(&self) -> u64 {
+        self.created_ms
+    }
+
+    /// Our own ticket.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What belongs to it.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// What we may do.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    pub(super) fn keys(&self) -> LibraryKeys {
+        LibraryKeys::of_read_secret(&self.ticket().secret)
+    }
+
+    /// Whether a record of our store is part of it. For whoever may write, what matches; for a reader, what came through
+    /// it and still matches.
+    #[must_use]
+    pub fn holds(&self, record: &AssetRecord) -> bool {
+        self.filter.matches(record) && (self.access == Access::Write || self.came_through(&record.hash))
+    }
+
+    /// Whether this content came through it.
+    #[must_use]
+    pub fn came_through(&self, hash: &ContentHash) -> bool {
+        self.state().received.contains(hash)
+    }
+
+    /// Takes note of what comes through it; returns what was not noted yet.
+    pub fn receive(&self, hashes: &[ContentHash]) -> Vec<ContentHash> {
+        let mut state = self.state();
+        hashes.iter().filter(|hash| state.received.insert(**hash)).copied().collect()
+    }
+
+    /// What came through it.
+    #[must_use]
+    pub fn received(&self) -> Vec<ContentHash> {
+        self.state().received.iter().copied().collect()
+    }
+
+    /// What its owner took back, as far as we know.
+    #[must_use]
+    pub fn revocations(&self) -> Revocations {
+        self.state().revocations.as_ref().map(|signed| signed.list.clone()).unwrap_or_default()
+    }
+
+    /// The same as it is passed on.
+    #[must_use]
+    pub fn signed_revocations(&self) -> Option<SignedRevocations> {
+        self.state().revocations.clone()
+    }
+
+    /// Takes in a list; whether it is newer than what we had.
+    pub fn revoke(&self, list: SignedRevocations) -> bool {
+        let mut state = self.state();
+        let newer = state.revocations.as_ref().is_none_or(|known| list.list.version > known.list.version);
+        if newer {
+            state.revocations = Some(list);
+        }
+        newer
+    }
+
+    /// Whether our own ticket still holds at `now_ms`, as far as we can tell.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn check_own(&self, own_id: EndpointId, now_ms: u64) -> Result<(), TicketError> {
+        let ticket = self.ticket();
+        ticket.claims().check(self.id, own_id, &self.revocations(), now_ms)
+    }
+
+    /// Takes note of a member that is in sync.
+    pub fn member_synced(&self, id: EndpointId, member: Member) {
+        let mut state = self.state();
+        state.refused = None;
+        if state.news.len() < NEWS_MAX || state.news.contains_key(&id) {
+            state.news.insert(id, member);
+        }
+    }
+
+    /// Members that were in sync since the last call.
+    #[must_use]
+    pub fn take_news(&self) -> Vec<Member> {
+        std::mem::take(&mut self.state().news).into_values().collect()
+    }
+
+    /// Takes note that a member does not let us in, and why.
+    pub fn set_refused(&self, why: String) {
+        self.state().refused = Some(why);
+    }
+
+    /// Why members do not let us in.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        self.state().refused.clone()
+    }
+}
