@@ -28,6 +28,7 @@
 //! ```text
 //! RootSupervisor        node        starts, restarts and stops the others
 //! ├── CanServiceActor   store       the store and its feed
+//! ├── LibraryActor      library     libraries, tickets, who is let in
 //! ├── PeersActor        peer        who to connect to, and what is fetched from whom
 //! │   └── PeerActor ×N  peer        one connection: session, comparison, transfers
 //! ├── HttpActor         http        the agent's API and page
@@ -59,6 +60,7 @@ pub mod transfer;
 pub mod store;
 
 pub mod library;
+pub mod qr;
 
 pub mod actor;
 pub mod cli;

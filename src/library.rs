@@ -6,9 +6,12 @@
 //! indices up to date with the store's feed, sessions take snapshots of them. It outlives any actor's crash, so a
 //! restarted actor goes on where the last one stopped.
 
+pub mod actor;
 mod codec;
 pub mod filter;
+pub mod manage;
 pub mod registry;
+pub mod report;
 pub mod revocation;
 mod set;
 mod shared;

@@ -8,6 +8,7 @@ use iroh::EndpointId;
 
 use super::filter::Filter;
 use super::registry::{Kept, Member};
+use super::report::{MemberStanding, Progress};
 use super::revocation::{Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
 use crate::identity::LibraryKeys;
@@ -36,6 +37,8 @@ struct State {
     revocations: Option<SignedRevocations>,
     /// Members that were in sync since the last time somebody asked.
     news: HashMap<EndpointId, Member>,
+    /// How things stand with the members that are connected.
+    standings: HashMap<EndpointId, MemberStanding>,
     /// Why its members do not let us in any more.
     refused: Option<String>,
 }
@@ -91,6 +94,11 @@ impl Shared {
     #[must_use]
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    /// Replaces our own ticket by a newer one that allows the same.
+    pub fn set_ticket(&self, ticket: Ticket) {
+        *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
     }
 
     pub(super) fn keys(&self) -> LibraryKeys {
@@ -166,6 +174,45 @@ impl Shared {
     #[must_use]
     pub fn take_news(&self) -> Vec<Member> {
         std::mem::take(&mut self.state().news).into_values().collect()
+    }
+
+    /// Says how things stand with a connected member; `None` once it is connected no more.
+    pub fn set_standing(&self, id: EndpointId, standing: Option<MemberStanding>) {
+        let mut state = self.state();
+        match standing {
+            Some(standing) => drop(state.standings.insert(id, standing)),
+            None => drop(state.standings.remove(&id)),
+        }
+    }
+
+    /// Members that are connected.
+    #[must_use]
+    pub fn connected(&self) -> Vec<EndpointId> {
+        self.state().standings.keys().copied().collect()
+    }
+
+    /// Whether any member is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        !self.state().standings.is_empty()
+    }
+
+    pub(super) fn progress(&self, filling: bool) -> Progress {
+        let state = self.state();
+        let all = || state.standings.values();
+        Progress {
+            state: match (filling, state.standings.is_empty(), all().all(|member| member.in_sync)) {
+                (true, ..) => "reading",
+                (_, true, _) => "alone",
+                (_, _, true) => "in_sync",
+                (_, _, false) => "syncing",
+            },
+            connected: state.standings.len(),
+            // Members have the same: the one that has most of what is missing here tells most.
+            missing: all().map(|member| member.missing).max().unwrap_or_default(),
+            missing_bytes: all().map(|member| member.missing_bytes).max().unwrap_or_default(),
+            missing_there: all().map(|member| member.missing_there).sum(),
+        }
     }
 
     /// Takes note that a member does not let us in, and why.

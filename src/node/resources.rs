@@ -100,9 +100,9 @@ impl Resources {
             blocking(move || AddressBook::open(&path).map_err(|e| StartError::new(e.to_string()))).await?
         };
         let libraries = {
-            let path = dir.libraries_db();
+            let (path, approval) = (dir.libraries_db(), config.approve_devices);
             let mirror = Arc::new(Library::new(secrets.keys.mirror().clone()));
-            let open = move || Libraries::load(mirror, Registry::open(&path)?, false);
+            let open = move || Libraries::load(mirror, Registry::open(&path)?, approval);
             blocking(move || open().map_err(|e| StartError::new(e.to_string()))).await?
         };
         progress("opening the network endpoint");

@@ -24,6 +24,7 @@ mod discovery;
 mod external;
 mod hostile;
 mod kill;
+mod libraries;
 mod mirror;
 mod network;
 mod peer_actor;
