@@ -19,6 +19,7 @@ mod completions;
 mod config;
 mod default_command;
 mod demo;
+mod doctor;
 mod error;
 mod events;
 mod get;
@@ -30,6 +31,7 @@ mod passphrase;
 mod peers;
 mod progress;
 mod put;
+mod repl;
 mod rm;
 mod search;
 mod serve;
@@ -105,8 +107,12 @@ enum Command {
     Wait(wait::WaitArgs),
     /// Follow what happens on the node
     Events(events::EventsArgs),
-    /// Show peers, or add one
+    /// List the network's agents, ask them, or add one
     Peers(peers::PeersArgs),
+    /// Find out which layer does not work, and what to do
+    Doctor,
+    /// Run commands one after the other
+    Repl,
     /// Print the node's endpoint id
     Id(id::IdArgs),
     /// Check or show the configuration
@@ -172,7 +178,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(e) => return e.report(),
     };
     let Cli { globals, command } = cli;
-    let serves = matches!(command, Command::Serve(_) | Command::Demo);
+    let serves = matches!(command, Command::Serve(_) | Command::Demo | Command::Repl);
     logging::start(globals.verbose, matches!(command, Command::Serve(_)));
     let runtime = if serves {
         tokio::runtime::Builder::new_multi_thread().enable_all().build()
@@ -205,6 +211,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Wait(args) => wait::run(context, &args).await,
         Command::Events(args) => events::run(context, &args).await,
         Command::Peers(args) => peers::run(context, args).await,
+        Command::Doctor => Box::pin(doctor::run(context)).await,
+        Command::Repl => Box::pin(repl::run(context)).await,
         Command::Id(args) => id::run(context, &args).await,
         Command::Config(args) => config::run(context, args),
         Command::Passphrase(_) => passphrase::run(context),

@@ -7,5 +7,11 @@
 pub mod announcement;
 pub mod candidates;
 pub mod channel;
+pub mod crawl;
 pub mod directory;
 pub mod gossip;
+pub mod list;
+pub mod mdns;
+pub mod network;
+pub mod rendezvous;
+pub mod slot;

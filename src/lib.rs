@@ -8,7 +8,7 @@
 //! An asset's way from one store into another, by the modules that it passes:
 //!
 //! ```text
-//!  another agent                                                     this agent's store
+//!  another agent ◄──── discovery: who is there, and where            this agent's store
 //!       │                                                                    ▲
 //!       ▼                                                                    │
 //!     peer ─────────► reconcile ─────────► transfer ─────────────────────► store
@@ -28,6 +28,8 @@
 //! ```text
 //! RootSupervisor        node        starts, restarts and stops the others
 //! ├── CanServiceActor   store       the store and its feed
+//! ├── RendezvousActor   discovery   rendezvous slots on relays and in the DHT
+//! ├── GossipActor       discovery   who is there: announcements, the local network
 //! ├── LibraryActor      library     libraries, tickets, who is let in
 //! ├── PeersActor        peer        who to connect to, and what is fetched from whom
 //! │   └── PeerActor ×N  peer        one connection: session, comparison, transfers
@@ -41,9 +43,10 @@
 //!
 //! # What is pure
 //!
-//! Rules are functions of their arguments, time included, with neither runtime nor I/O: [`record`], [`peer::session`],
-//! [`peer::roster`], [`reconcile`], [`transfer::schedule`], [`node::restart`]. Actors perform what these decide, so that each
-//! rule can be tested without a socket.
+//! Rules are functions of their arguments, time included, with neither runtime nor I/O: [`record`], [`discovery::slot`],
+//! [`discovery::announcement`], [`discovery::directory`], [`peer::session`], [`peer::roster`], [`reconcile`],
+//! [`transfer::schedule`], [`node::restart`]. Actors perform what these decide, so that each rule can be tested without a
+//! socket.
 
 // In the order of the flow: settings and keys, what is shared, the network, what differs, moving it, keeping it, and then
 // what holds all of it together.

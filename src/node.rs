@@ -19,8 +19,9 @@ use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
 use self::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason};
 use crate::actor::ServiceCell;
 use crate::config::Config;
-use crate::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
-use crate::discovery::gossip::GossipMsg;
+use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
+use crate::discovery::gossip::{GossipActor, GossipMsg};
+use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
 use crate::identity::PassphraseOrigin;
@@ -36,6 +37,7 @@ use crate::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
+mod discovery;
 pub mod endpoint;
 pub mod events;
 pub mod policy;
@@ -126,11 +128,7 @@ impl Node {
         resources.ticket = ticket;
 
         let cells = Cells::default();
-        let channels = Channels::default();
-        channels.up(Channel::Tickets);
-        if !config.discovery.bootstrap.is_empty() {
-            channels.up(Channel::Bootstrap);
-        }
+        let channels = discovery::channels(&config);
         let children = children(&config, &resources, &cells, &channels, output.signals, spawn_peer);
         let events = resources.events.clone();
         let on_degraded = |kind: ChildKind, why: Option<&str>| {
@@ -236,6 +234,7 @@ impl Node {
 struct Cells {
     root: Arc<ServiceCell<RootMsg>>,
     can_service: Arc<ServiceCell<CanServiceMsg>>,
+    rendezvous: Arc<ServiceCell<RendezvousMsg>>,
     gossip: Arc<ServiceCell<GossipMsg>>,
     library: Arc<ServiceCell<LibraryMsg>>,
     peers: Arc<ServiceCell<PeersMsg>>,
@@ -248,6 +247,7 @@ impl Default for Cells {
         Self {
             root: Arc::new(ServiceCell::new("RootSupervisor")),
             can_service: Arc::new(ServiceCell::new("CanServiceActor")),
+            rendezvous: Arc::new(ServiceCell::new("RendezvousActor")),
             gossip: Arc::new(ServiceCell::new("GossipActor")),
             library: Arc::new(ServiceCell::new("LibraryActor")),
             peers: Arc::new(ServiceCell::new("PeersActor")),
@@ -283,6 +283,8 @@ fn children(
         poll_interval: config.poll_interval,
         full_scan_interval: config.full_scan_interval,
     };
+    let rendezvous = discovery::rendezvous(config, resources, cells, channels);
+    let gossip = discovery::gossip(config, resources, cells, channels);
     let library = LibraryArgs { manager: manager(resources, cells) };
     let peers = PeersArgs { spawn_peer, ..peers_args(config, resources, cells, channels.clone()) };
     let http =
@@ -293,6 +295,18 @@ fn children(
             Arc::clone(&cells.can_service),
             move || (CanServiceActor, can_service.clone()),
             |reply| CanServiceMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Rendezvous,
+            Arc::clone(&cells.rendezvous),
+            move || (RendezvousActor, rendezvous.clone()),
+            |reply| RendezvousMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Gossip,
+            Arc::clone(&cells.gossip),
+            move || (GossipActor, gossip.clone()),
+            |reply| GossipMsg::GetHealth { reply },
         ),
         Child::new(
             ChildKind::Library,
@@ -318,6 +332,7 @@ fn children(
             signals,
             root: cells.root.service_ref(),
             peers: cells.peers.service_ref(),
+            channels: channels.clone(),
             data_dir: config.data_dir.clone(),
         };
         children.push(Child::new(
@@ -355,7 +370,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         bootstrap: resources.bootstrap.clone(),
         channels,
         gossip: cells.gossip.service_ref(),
-        protocols: Arc::new([protocols::gossip(&resources.gossip)]),
+        protocols: protocols::all(resources),
         directory: resources.directory.clone(),
         connected: resources.connected.clone(),
         deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),

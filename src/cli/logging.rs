@@ -7,8 +7,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
-/// Lines of dependencies that tell users of no problem: iroh logs every orderly end of its relay client as an error.
-const NOISE: &str = "iroh::socket::transports::relay=off";
+/// Lines of dependencies that tell users of no problem: iroh logs every orderly end of its relay client as an error, gossip
+/// warns of every peer that is away, multicast DNS of every interface that takes none, and pkarr of each request that
+/// fails, which the state of the channel tells once.
+const NOISE: &str = "iroh::socket::transports::relay=off,iroh_gossip=error,swarm_discovery=off,pkarr=error";
 
 /// Starts logging: `RUST_LOG` decides, else `-v`, else a serving node says what it does and other commands only what
 /// goes wrong.

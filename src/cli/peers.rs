@@ -1,22 +1,42 @@
-//! `can-sync peers`: who the node knows and how each of them stands.
+//! `can-sync peers`: who is in the network, as the daemon knows it, or as other agents say when they are asked.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use iroh::{EndpointAddr, EndpointId};
+use iroh_tickets::endpoint::EndpointTicket;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::client::Service;
 use super::error::{CliError, Exit};
+use super::output::message;
 use super::text;
+use crate::peer::list_peers::Found;
+
+mod ask;
+mod connections;
+mod network;
+
+pub(super) use network::relay_mode;
+
+/// Said where nobody was found.
+const NOBODY: &str = "(no peers discovered)";
 
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct PeersArgs {
     #[command(subcommand)]
     action: Option<Action>,
+    #[command(flatten)]
+    ask: AskArgs,
 }
 
 #[derive(clap::Subcommand, Debug)]
 enum Action {
-    /// List them: the default
+    /// Show how each peer of the node stands: state, path, what is missing
     List,
     /// Connect to a node now, and remember it
     Add {
@@ -25,8 +45,90 @@ enum Action {
         peer: String,
         /// Where an endpoint id can be reached, `IP:PORT`
         #[arg(long = "addr", value_name = "ADDR")]
-        addrs: Vec<std::net::SocketAddr>,
+        addrs: Vec<SocketAddr>,
     },
+}
+
+/// How the network is asked. Without any of it, the daemon is.
+#[derive(clap::Args, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "flags that are there or not")]
+struct AskArgs {
+    /// Ask this agent whom it knows: an endpoint id (`@ID` is the same), or a ticket
+    #[arg(value_name = "ID", value_parser = agent, conflicts_with = "gossip")]
+    from: Option<EndpointAddr>,
+    /// Listen to the announcements of all agents, for as long as --timeout says
+    #[arg(long, conflicts_with = "rpc")]
+    gossip: bool,
+    /// Ask the agents that are known here whom they know
+    #[arg(long)]
+    rpc: bool,
+    /// Ask the agents that are found as well, so many steps away; -1 for no limit
+    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "gossip")]
+    #[arg(value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX)))]
+    depth: Option<i64>,
+    /// Read what this agent has published about itself and others, in the DHT and on the rendezvous relays
+    #[arg(long, value_name = "ID", value_parser = agent, conflicts_with_all = ["from", "gossip", "rpc", "depth", "discover"])]
+    lookup: Option<EndpointAddr>,
+    /// Stop at so many agents
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    max_peers: usize,
+    /// For all of it, in seconds
+    #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+    /// Hand what was found to the running daemon, which connects to whom it likes
+    #[arg(long)]
+    discover: bool,
+    /// Begin with these agents: endpoint ids or tickets, separated by commas
+    #[arg(long, value_name = "ID,…", value_delimiter = ',', value_parser = agent)]
+    bootstrap: Vec<EndpointAddr>,
+    /// Another topic than the passphrase's
+    #[arg(long)]
+    topic: Option<String>,
+    /// The topic's secret; better in `CAN_SYNC_TOPIC_SECRET`, where no one sees it
+    #[arg(long, value_name = "SECRET")]
+    topic_secret: Option<String>,
+    /// No relay: direct connections only
+    #[arg(long)]
+    no_relay: bool,
+    /// Do not look on the local network
+    #[arg(long)]
+    no_mdns: bool,
+}
+
+impl AskArgs {
+    /// Whether something is wanted that the daemon's own list is not.
+    fn names_a_way(&self) -> bool {
+        // Taken apart by name, so that no flag is forgotten.
+        let Self {
+            from,
+            gossip,
+            rpc,
+            depth,
+            lookup,
+            max_peers: _,
+            timeout: _,
+            discover,
+            bootstrap,
+            topic,
+            topic_secret,
+            no_relay,
+            no_mdns,
+        } = self;
+        let flags = *gossip || *rpc || *discover || *no_relay || *no_mdns;
+        flags
+            || from.is_some()
+            || lookup.is_some()
+            || depth.is_some()
+            || !bootstrap.is_empty()
+            || topic.is_some()
+            || topic_secret.is_some()
+    }
+
+    /// Whether agents are asked, rather than listened to.
+    fn asks(&self) -> bool {
+        self.rpc || self.from.is_some() || self.depth.is_some()
+    }
 }
 
 /// One entry of `GET /peers`, as far as the command line needs it; the rest is passed on in JSON.
@@ -41,6 +143,8 @@ pub(super) struct Peer {
     path: Option<String>,
     #[serde(default)]
     rtt_ms: Option<f64>,
+    #[serde(default)]
+    assets: Option<u64>,
     #[serde(default)]
     missing_here: u64,
     #[serde(default)]
@@ -58,69 +162,190 @@ struct Peers {
     peers: Vec<Peer>,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
-struct Dialling {
-    endpoint_id: String,
-}
-
 pub(super) async fn fetch(agent: &Service) -> Result<Vec<Peer>, CliError> {
     let Peers { peers } = agent.get("/peers", &[]).await?;
     Ok(peers)
 }
 
 pub(super) async fn run(context: &Context, args: PeersArgs) -> Result<(), CliError> {
-    match args.action.unwrap_or(Action::List) {
-        Action::List => list(context).await,
-        Action::Add { peer, addrs } => add(context, &peer, &addrs).await,
+    let PeersArgs { action, ask } = args;
+    match action {
+        Some(Action::List) => connections::list(context).await,
+        Some(Action::Add { peer, addrs }) => connections::add(context, &peer, &addrs).await,
+        None if let Some(agent) = &ask.lookup => Box::pin(ask::look_up(context, &ask, agent.id)).await,
+        None if ask.names_a_way() => Box::pin(ask::run(context, &ask)).await,
+        None => known(context, &ask).await,
     }
 }
 
-async fn list(context: &Context) -> Result<(), CliError> {
-    let out = context.out;
-    let peers = fetch(&context.agent()?).await?;
-    if out.json {
-        return Ok(peers.iter().try_for_each(|peer| out.value(peer))?);
+/// Whom the daemon knows; without one, who announces itself.
+async fn known(context: &Context, args: &AskArgs) -> Result<(), CliError> {
+    let peers = match fetch(&context.agent()?).await {
+        Ok(peers) => peers,
+        Err(error) if error.exit() == Exit::NoDaemon => {
+            return Box::pin(ask::without_daemon(context, args, error)).await;
+        }
+        Err(error) => return Err(error),
+    };
+    show(context, peers.into_iter().map(Row::from).collect())
+}
+
+/// One agent of the list.
+struct Row {
+    endpoint_id: String,
+    name: String,
+    assets: Option<u64>,
+    /// RFC 3339.
+    last_seen: Option<String>,
+    json: Value,
+}
+
+impl From<Peer> for Row {
+    fn from(peer: Peer) -> Self {
+        let json = serde_json::to_value(&peer).unwrap_or_default();
+        let Peer { endpoint_id, name, assets, last_seen, .. } = peer;
+        Self { endpoint_id, name, assets, last_seen, json }
     }
-    let row = |peer: &Peer| {
-        let id =
-            if out.terminal { peer.endpoint_id.chars().take(10).collect() } else { peer.endpoint_id.clone() };
-        let seen = peer.last_seen.as_deref().unwrap_or_default();
+}
+
+impl Row {
+    /// An agent of which only its being alive was published, `age` before `now`.
+    fn published(addr: &EndpointAddr, age: Duration, now: Timestamp) -> Self {
+        let (endpoint_id, last_seen) = (addr.id.to_string(), before(now, age));
+        let ticket = (!addr.addrs.is_empty()).then(|| EndpointTicket::new(addr.clone()).to_string());
+        let json = json!({ "endpoint_id": endpoint_id, "last_seen": last_seen, "ticket": ticket });
+        Self { endpoint_id, name: String::new(), assets: None, last_seen, json }
+    }
+
+    /// An agent that others described at `now`.
+    fn found(found: &Found, now: Timestamp) -> Self {
+        let last_seen = before(now, found.age);
+        let endpoint_id = found.id.to_string();
+        let json = json!({
+            "endpoint_id": endpoint_id,
+            "name": found.name,
+            "assets": found.assets,
+            "bytes": found.total_bytes,
+            "last_seen": last_seen,
+            "ticket": EndpointTicket::new(found.addr.clone()).to_string(),
+        });
+        Self { endpoint_id, name: found.name.clone(), assets: Some(found.assets), last_seen, json }
+    }
+}
+
+/// `age` before `now`, in RFC 3339.
+fn before(now: Timestamp, age: Duration) -> Option<String> {
+    let seen = now.as_millisecond().checked_sub(i64::try_from(age.as_millis()).ok()?)?;
+    Some(format!("{:.3}", Timestamp::from_millisecond(seen).ok()?))
+}
+
+/// Prints the list by id: tab-separated without a heading for programs, a table with one for people.
+fn show(context: &Context, mut rows: Vec<Row>) -> Result<(), CliError> {
+    let out = context.out;
+    rows.sort_unstable_by(|a, b| a.endpoint_id.cmp(&b.endpoint_id));
+    if out.json {
+        return Ok(rows.iter().try_for_each(|row| out.value(&row.json))?);
+    }
+    if rows.is_empty() {
+        return Ok(out.line(NOBODY)?);
+    }
+    let cells = |row: Row| {
+        let seen = row.last_seen.unwrap_or_default();
         vec![
-            id,
-            peer.name.clone(),
-            peer.state.clone(),
-            peer.path.clone().unwrap_or_default(),
-            peer.rtt_ms.map(|ms| format!("{ms:.1}")).unwrap_or_default(),
-            peer.missing_here.to_string(),
-            peer.missing_there.to_string(),
-            if out.terminal && !seen.is_empty() { text::ago(seen) } else { seen.to_owned() },
-            peer.last_error.clone().unwrap_or_default(),
+            row.endpoint_id,
+            row.name,
+            row.assets.map(|count| count.to_string()).unwrap_or_default(),
+            if out.terminal && !seen.is_empty() { text::ago(&seen) } else { seen },
         ]
     };
-    let rows: Vec<_> = peers.iter().map(row).collect();
-    let heading =
-        ["ID", "NAME", "STATE", "PATH", "RTT_MS", "LACKING_HERE", "LACKING_THERE", "LAST_SEEN", "LAST_ERROR"];
-    out.table(Some(&heading), &rows)?;
-    if rows.is_empty() && out.terminal {
-        super::output::message("No peers yet.");
-    }
-    Ok(())
+    let heading: &[&str] = &["ID", "NAME", "ASSETS", "LAST_SEEN"];
+    let rows: Vec<_> = rows.into_iter().map(cells).collect();
+    Ok(out.table(out.terminal.then_some(heading), &rows)?)
 }
 
-async fn add(context: &Context, peer: &str, addrs: &[std::net::SocketAddr]) -> Result<(), CliError> {
-    let is_id = peer.len() == 64 && peer.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_id && !addrs.is_empty() {
-        return Err(CliError::new(
-            Exit::Usage,
-            "--addr goes with an endpoint id: a ticket has its own addresses",
-        ));
+/// An agent as people name it: an endpoint id, with `@` before it as in the shell, or a ticket.
+fn agent(text: &str) -> Result<EndpointAddr, String> {
+    let text = text.trim();
+    let name = text.strip_prefix('@').unwrap_or(text);
+    if let Ok(ticket) = name.parse::<EndpointTicket>() {
+        return Ok(ticket.endpoint_addr().clone());
     }
-    let body = if is_id { json!({ "endpoint_id": peer, "addrs": addrs }) } else { json!({ "ticket": peer }) };
-    let dialling: Dialling = context.agent()?.post("/peers", &body).await?;
-    if context.out.json {
-        context.out.value(&dialling)?;
-    } else {
-        context.out.line(&format!("connecting to {}", text::escape(&dialling.endpoint_id)))?;
+    let id = name.parse::<EndpointId>();
+    id.map(EndpointAddr::new)
+        .map_err(|_| "expected an endpoint id of 64 hexadecimal digits, or a ticket".to_owned())
+}
+
+/// Says what one agent came to, on a line of its own.
+fn complain(id: EndpointId, why: &str) {
+    message(&format!("{id}: {}", text::escape(why)));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use iroh::SecretKey;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: PeersArgs,
     }
-    Ok(())
+
+    fn parse(line: &str) -> Result<AskArgs, clap::Error> {
+        let words = std::iter::once("peers").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.args.ask)
+    }
+
+    #[test]
+    fn an_agent_is_an_id_or_a_ticket() {
+        let addr = EndpointAddr::new(SecretKey::from_bytes(&[1; 32]).public())
+            .with_ip_addr("192.0.2.1:1".parse().unwrap());
+        assert_eq!(agent(&EndpointTicket::new(addr.clone()).to_string()), Ok(addr.clone()));
+        for text in [addr.id.to_string(), format!("@{}", addr.id), format!(" {} ", addr.id)] {
+            assert_eq!(agent(&text), Ok(EndpointAddr::new(addr.id)));
+        }
+        assert!(agent("elsewhere").is_err() && agent("@").is_err());
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_refused() {
+        let id = SecretKey::from_bytes(&[1; 32]).public();
+        for line in [
+            "--gossip --rpc",
+            "--gossip --depth 1",
+            &format!("--gossip {id}"),
+            "--depth -2",
+            "--depth x",
+            &format!("--lookup {id} --rpc"),
+            "--max-peers 0",
+            "--timeout 0",
+            "--rpc list",
+            "--bootstrap nonsense",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert_eq!(parse("--depth -1").unwrap().depth, Some(-1));
+        assert_eq!(parse(&format!("@{id} --depth=3")).unwrap().from, Some(EndpointAddr::new(id)));
+        assert_eq!(parse(&format!("--bootstrap {id},@{id}")).unwrap().bootstrap.len(), 2);
+    }
+
+    #[test]
+    fn only_limits_leave_the_question_to_the_daemon() {
+        assert!(!parse("").unwrap().names_a_way());
+        assert!(!parse("--max-peers 5 --timeout 3").unwrap().names_a_way());
+        for line in [
+            "--gossip",
+            "--rpc",
+            "--depth 0",
+            "--discover",
+            "--topic t",
+            "--topic-secret s",
+            "--no-relay",
+            "--no-mdns",
+        ] {
+            assert!(parse(line).unwrap().names_a_way(), "{line}");
+        }
+    }
 }

@@ -223,18 +223,25 @@ fn announce(context: &Context, file: Option<&str>, config: &Config, node: &Node)
 async fn show_passphrase(context: &Context, config: &Config, node: &Node) -> Result<(), CliError> {
     let path = config.data_dir.join(identity::PASSPHRASE_FILE);
     let Some(passphrase) = identity::read_secret(&path)? else { return Ok(()) };
-    let ticket = if config.relay_url == RelaySetting::Disabled {
-        node.ticket()
+    let found_by_itself =
+        config.discovery.mdns || config.discovery.dht || !config.discovery.pkarr_relays.is_empty();
+    let (bootstrap, where_from) = if found_by_itself {
+        (String::new(), "")
     } else {
-        let _progress = Progress::spinner("connecting to a relay");
-        node.ticket_with_relay(RELAY_WITHIN).await
+        let ticket = if config.relay_url == RelaySetting::Disabled {
+            node.ticket()
+        } else {
+            let _progress = Progress::spinner("connecting to a relay");
+            node.ticket_with_relay(RELAY_WITHIN).await
+        };
+        (format!(" --bootstrap {ticket}"), ", and `can-sync id --ticket` what follows --bootstrap")
     };
     let path = path.display().to_string();
     let path = text::escape(&path);
     Ok(context.out.line(&format!(
         "\nThis network's passphrase was made just now and is kept in '{path}'. On the next machine, run\n\n  \
-         CAN_SYNC_SYNC_PASSPHRASE='{}' can-sync --bootstrap {ticket}\n\n\
-         It is not shown again: `can-sync passphrase` prints it, and `can-sync id --ticket` what follows --bootstrap.\n",
+         CAN_SYNC_SYNC_PASSPHRASE='{}' can-sync{bootstrap}\n\n\
+         It is not shown again: `can-sync passphrase` prints it{where_from}.\n",
         passphrase.as_str()
     ))?)
 }

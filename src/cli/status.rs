@@ -92,6 +92,10 @@ struct Channel {
     state: String,
     #[serde(default)]
     last_success: Option<String>,
+    #[serde(default)]
+    found: u64,
+    #[serde(default)]
+    last_error: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
@@ -162,7 +166,10 @@ impl NodeStatus {
         for (name, channel) in &self.discovery {
             let last =
                 channel.last_success.as_deref().map(|time| format!(", last success {}", text::ago(time)));
-            fields.push(("discovery", format!("{name}: {}{}", channel.state, last.unwrap_or_default())));
+            let found = if channel.found > 0 { format!(", {} found", channel.found) } else { String::new() };
+            let error = channel.last_error.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+            let last = last.unwrap_or_default();
+            fields.push(("discovery", format!("{name}: {}{found}{last}{error}", channel.state)));
         }
         fields
     }

@@ -13,7 +13,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The file that is read where none is named.
 const FILE_NAME: &str = "config.yaml";
 /// Variables with our prefix that are no settings.
-const OTHER_VARIABLES: [&str; 2] = ["CAN_SYNC_API", "CAN_SYNC_CONFIG"];
+const OTHER_VARIABLES: [&str; 3] = ["CAN_SYNC_API", "CAN_SYNC_CONFIG", "CAN_SYNC_TOPIC_SECRET"];
 
 /// A setting given as a flag.
 #[derive(Clone, Debug)]

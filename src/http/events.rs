@@ -59,7 +59,7 @@ impl Cursor {
 /// What happens on this node, as server-sent events
 ///
 /// Begins with `event: hello`, whose data names the process (`boot`) and its last event (`last_id`). Then one event per
-/// happening: `peer_connected`, `peer_lost`, `asset_received`, `asset_failed`, `in_sync`, `actor_restarted`; and
+/// happening: `peer_connected`, `peer_lost`, `peer_stale`, `asset_received`, `asset_failed`, `in_sync`, `actor_restarted`; and
 /// `event: reset` when events were lost, after which come those that are still kept.
 #[utoipa::path(
     get,

@@ -100,6 +100,7 @@ pub(super) struct ChannelRow {
     pub(super) state: &'static str,
     pub(super) found: u64,
     pub(super) last_success: Option<Ago>,
+    pub(super) last_error: Option<String>,
 }
 
 impl NodeModel {
@@ -136,6 +137,7 @@ impl NodeModel {
                     },
                     found: channel.found,
                     last_success: channel.last_success_ms.map(|ms| Ago::new(now_ms, ms)),
+                    last_error: channel.last_error.as_deref().map(shown),
                 })
                 .collect(),
         }
@@ -210,6 +212,7 @@ pub(super) struct PeerRow {
     pub(super) received: String,
     pub(super) last_seen: Option<Ago>,
     pub(super) last_error: Option<String>,
+    pub(super) sources: String,
 }
 
 impl PeerRow {
@@ -237,6 +240,7 @@ impl PeerRow {
             received: bytes(peer.bytes_received),
             last_seen: peer.last_seen_ms.map(|ms| Ago::new(now_ms, ms)),
             last_error: peer.last_error.as_deref().map(shown),
+            sources: peer.sources.join(", "),
         }
     }
 }
@@ -336,6 +340,10 @@ impl ActivityRow {
             }
             NodeEvent::PeerLost { endpoint_id, reason } => {
                 ("idle", format!("{} is gone: {reason}", called(endpoint_id, peers)))
+            }
+            NodeEvent::PeerStale { endpoint_id, name } => {
+                let name = if name.is_empty() { short(endpoint_id) } else { name.clone() };
+                ("idle", format!("{name} was silent and does not answer"))
             }
             NodeEvent::AssetReceived { hash, size, from } => {
                 ("busy", format!("{} ({}) received from {}", short(hash), bytes(*size), called(from, peers)))

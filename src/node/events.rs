@@ -28,6 +28,13 @@ pub enum NodeEvent {
         /// Why.
         reason: String,
     },
+    /// An agent of our network was silent and did not answer when it was asked for a sign of life.
+    PeerStale {
+        /// Its endpoint id.
+        endpoint_id: String,
+        /// What it calls itself.
+        name: String,
+    },
     /// An asset from a peer is durable here.
     AssetReceived {
         /// Its CAN hash.
@@ -69,6 +76,7 @@ impl NodeEvent {
         match self {
             Self::PeerConnected { .. } => "peer_connected",
             Self::PeerLost { .. } => "peer_lost",
+            Self::PeerStale { .. } => "peer_stale",
             Self::AssetReceived { .. } => "asset_received",
             Self::AssetFailed { .. } => "asset_failed",
             Self::InSync { .. } => "in_sync",

@@ -21,9 +21,10 @@ use super::events::EventLog;
 use super::{DataDir, StartError, endpoint};
 use crate::config::{Config, RelaySetting};
 use crate::discovery::directory::SharedDirectory;
+use crate::discovery::gossip;
 use crate::http::SharedListener;
 use crate::http::proxy::StoreProxy;
-use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin};
+use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
 use crate::library::{Libraries, Library};
 use crate::peer::address_book::AddressBook;
@@ -43,6 +44,11 @@ pub(super) struct Resources {
     pub(super) api_token: Option<SecretString>,
     pub(super) passphrase_origin: PassphraseOrigin,
     pub(super) libraries: Arc<Libraries>,
+    /// Rendezvous slots of earlier agents derive from the words themselves.
+    pub(super) passphrase: SecretString,
+    pub(super) keys: NetworkKeys,
+    /// The presence network: the passphrase's own, or another topic's.
+    pub(super) presence: PresenceKeys,
     pub(super) store: StoreRef,
     pub(super) store_url: String,
     pub(super) store_proxy: StoreProxy,
@@ -111,7 +117,7 @@ impl Resources {
         if let Ok(services) = endpoint.address_lookup() {
             services.add(addresses.clone());
         }
-        let gossip = Gossip::builder().spawn(endpoint.clone());
+        let gossip = gossip::start(&endpoint);
         let store_proxy =
             StoreProxy::new(&opened.url).map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
         Ok(Self {
@@ -120,6 +126,9 @@ impl Resources {
             api_token: secrets.api_token,
             passphrase_origin: secrets.passphrase_origin,
             libraries: Arc::new(libraries),
+            passphrase: secrets.passphrase,
+            keys: secrets.keys,
+            presence: secrets.presence,
             store: opened.store,
             store_url: opened.url,
             store_proxy,
@@ -209,7 +218,9 @@ fn lock(dir: &DataDir) -> Result<File, StartError> {
 /// What comes out of files and settings that nobody else may read.
 struct Secrets {
     endpoint_key: iroh::SecretKey,
+    passphrase: SecretString,
     keys: NetworkKeys,
+    presence: PresenceKeys,
     passphrase_origin: PassphraseOrigin,
     sync_api_key: Option<SecretString>,
     api_token: Option<SecretString>,
@@ -245,9 +256,17 @@ impl Secrets {
         let read_or_generate = |path: &Path| key::read_or_generate(path).map(|(key, _)| Some(key));
         let sync_api_key = Self::sync_api_key(config, dir, read_or_generate)?;
         let api_token = Self::api_token(config)?;
+        let keys = NetworkKeys::derive(&passphrase.secret);
+        let (topic, topic_secret) = (&config.discovery.topic, &config.discovery.topic_secret);
+        let presence = match (topic, topic_secret) {
+            (None, None) => keys.presence().clone(),
+            (topic, secret) => PresenceKeys::of_topic(topic.as_deref().unwrap_or_default(), secret.as_ref()),
+        };
         Ok(Self {
             endpoint_key,
-            keys: NetworkKeys::derive(&passphrase.secret),
+            passphrase: passphrase.secret,
+            keys,
+            presence,
             passphrase_origin: passphrase.origin,
             sync_api_key,
             api_token,

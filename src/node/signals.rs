@@ -21,9 +21,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::signal::unix::{SignalKind as UnixSignal, signal};
 use tokio::task::JoinSet;
 
-use super::status::{ActorDetail, render};
+use super::status::{ActorDetail, render, render_channels};
 use super::supervisor::{RootMsg, StopReason};
 use crate::actor::ServiceRef;
+use crate::discovery::channel::Channels;
+use crate::peer::effects::now_ms;
 use crate::peer::messages::PeersMsg;
 
 /// How long RootSupervisor may take to give the tree: it waits half of this for its children.
@@ -162,6 +164,8 @@ pub struct SignalArgs {
     pub root: ServiceRef<RootMsg>,
     /// Whom to tell that the network may have changed.
     pub peers: ServiceRef<PeersMsg>,
+    /// How the ways of finding peers do, for the dump.
+    pub channels: Channels,
     /// Where `status.txt` goes.
     pub data_dir: PathBuf,
 }
@@ -248,11 +252,14 @@ impl SignalState {
             return;
         }
         let (root, path) = (self.args.root.clone(), self.args.data_dir.join(STATUS_FILE));
+        let channels = self.args.channels.clone();
         self.writing.spawn(async move {
-            let text = match root.call(|reply| RootMsg::GetTree { reply }, ROOT_LIMIT).await {
+            let mut text = match root.call(|reply| RootMsg::GetTree { reply }, ROOT_LIMIT).await {
                 Ok(tree) => render(&tree),
                 Err(error) => format!("no status within {ROOT_LIMIT:?}: {error}\n"),
             };
+            text.push('\n');
+            text.push_str(&render_channels(&channels.reports(), now_ms()));
             // Both may block: the file on a slow disk, stderr on a full pipe. The file comes first, so that it is there
             // whatever becomes of stderr.
             let to_file = text.clone();

@@ -7,6 +7,8 @@ use ractor::rpc::CallResult;
 use ractor::{ActorRef, Message, RpcReplyPort};
 use serde::{Deserialize, Serialize};
 
+use crate::discovery::channel::{ChannelReport, ChannelState};
+
 /// How long RootSupervisor waits for a child to say how it is; after that the child counts as unresponsive.
 pub const ASK_CHILD_LIMIT: Duration = Duration::from_millis(500);
 
@@ -125,6 +127,28 @@ pub fn render(tree: &ActorStatus) -> String {
     text
 }
 
+/// The dump's second part: a heading, then one aligned line per discovery channel.
+#[must_use]
+pub fn render_channels(reports: &[ChannelReport], now_ms: u64) -> String {
+    let mut text =
+        format!("{:<10} {:<5} {:>6}  {:<14} {}\n", "channel", "state", "found", "last success", "notes");
+    for report in reports {
+        let state = match report.state {
+            ChannelState::Up => "up",
+            ChannelState::Down => "down",
+            ChannelState::Off => "off",
+        };
+        let ago = |ms: u64| format!("{} ago", uptime(now_ms.saturating_sub(ms) / 1000));
+        let last = report.last_success_ms.map_or_else(|| "-".to_owned(), ago);
+        let notes = report.last_error.as_deref().map(escaped).unwrap_or_default();
+        let line =
+            format!("{:<10} {state:<5} {:>6}  {last:<14} {notes}", report.channel.name(), report.found);
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 fn collect(actor: &ActorStatus, depth: usize, lines: &mut Vec<[String; 6]>) {
     let mut name = "  ".repeat(depth) + &escaped(&actor.kind);
     if let Some(label) = &actor.label {
@@ -173,13 +197,14 @@ fn escaped(text: &str) -> String {
 
 /// Characters that a terminal may use to reorder, join or hide text: zero width, line and paragraph separators, marks
 /// and overrides of direction, the byte order mark.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::channel::Channel;
 
     #[test]
     fn one_aligned_line_per_actor() {
@@ -209,6 +234,27 @@ RootSupervisor        running              0   2d07h       -
     PeerActor laptop  running              0      7s       -  in sync
 ";
         assert_eq!(render(&tree), expected);
+    }
+
+    #[test]
+    fn one_line_per_channel() {
+        let report = |channel, state, last_success_ms, found, error: Option<&str>| ChannelReport {
+            channel,
+            state,
+            last_success_ms,
+            found,
+            last_error: error.map(str::to_owned),
+        };
+        let reports = [
+            report(Channel::Mdns, ChannelState::Up, Some(3_000), 2, None),
+            report(Channel::Dht, ChannelState::Down, None, 0, Some("no\u{1b}nodes")),
+        ];
+        let expected = "\
+channel    state  found  last success   notes
+mdns       up         2  1m05s ago
+dht        down       0  -              no\\u{1b}nodes
+";
+        assert_eq!(render_channels(&reports, 68_000), expected);
     }
 
     #[test]

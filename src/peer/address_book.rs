@@ -1,19 +1,30 @@
-//! Peers that this node has met, with the addresses that worked, in `agent.db`: what it dials first at its next start.
+//! Peers that this node has met, with the addresses that worked, in `agent.db`: what it dials first at its next start. Beside
+//! them, the directory: agents that were alive, with what led to them and what they said last.
 //!
 //! Soft state: losing it costs a lookup, so writes do not wait for the disk to confirm them.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use crate::discovery::announcement::ANNOUNCEMENT_BYTES_MAX;
+use crate::discovery::channel::{Channel, Sources};
+use crate::discovery::directory::SavedPeer;
+
 /// Peers that are remembered; the ones not seen for longest go first.
 const PEERS_MAX: u32 = 4096;
+/// Agents that were alive and are remembered, as many as the directory has room for.
+const DIRECTORY_MAX: u32 = 4096;
+
+/// For whoever writes to let others read.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 
 const SCHEMA: &str = "CREATE TABLE peers (
     endpoint_id TEXT PRIMARY KEY,
@@ -22,6 +33,17 @@ const SCHEMA: &str = "CREATE TABLE peers (
     last_seen_ms INTEGER
 ) STRICT;
 CREATE TABLE node (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;";
+
+/// Agents that were alive; `sources` are names of channels, separated by commas.
+const SCHEMA_DIRECTORY: &str = "CREATE TABLE directory (
+    endpoint_id TEXT PRIMARY KEY,
+    ticket TEXT NOT NULL,
+    name TEXT NOT NULL,
+    sources TEXT NOT NULL,
+    last_success_ms INTEGER NOT NULL,
+    announcement BLOB
+) STRICT;
+CREATE INDEX directory_by_success ON directory (last_success_ms);";
 
 /// Why the address book does not work.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +96,9 @@ impl AddressBook {
         let mut connection = Connection::open(path).map_err(|e| failed(e.into()))?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| failed(e.into()))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(|e| failed(e.into()))?;
-        Migrations::new(vec![M::up(SCHEMA)]).to_latest(&mut connection).map_err(|e| failed(e.into()))?;
+        Migrations::new(vec![M::up(SCHEMA), M::up(SCHEMA_DIRECTORY)])
+            .to_latest(&mut connection)
+            .map_err(|e| failed(e.into()))?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)), path: shown })
     }
 
@@ -92,18 +116,7 @@ impl AddressBook {
     /// # Errors
     /// What SQLite says.
     pub fn entries(&self) -> Result<Vec<Entry>, AddressBookError> {
-        let rows = self.with("read", |db| {
-            db.prepare("SELECT ticket, name, last_seen_ms FROM peers ORDER BY last_seen_ms DESC NULLS LAST")?
-                .query_map([], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?))
-                })?
-                .collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let entry = |(ticket, name, seen): (String, String, Option<i64>)| {
-            let addr = ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone();
-            Some(Entry { addr, name, last_seen_ms: seen.and_then(|ms| u64::try_from(ms).ok()) })
-        };
-        Ok(rows.into_iter().filter_map(entry).collect())
+        self.with("read", entries)
     }
 
     /// Adds or replaces a peer. Blocks.
@@ -153,6 +166,67 @@ impl AddressBook {
         }
     }
 
+    /// Agents that were alive, the last seen first. Blocks.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn directory(&self) -> Result<Vec<SavedPeer>, AddressBookError> {
+        let rows = self.with("read", |db| {
+            db.prepare(
+                "SELECT ticket, name, sources, last_success_ms, announcement FROM directory
+                 ORDER BY last_success_ms DESC LIMIT ?1",
+            )?
+            .query_map([DIRECTORY_MAX], |row| {
+                let (ticket, sources): (String, String) = (row.get(0)?, row.get(2)?);
+                let signed: Option<Vec<u8>> = row.get(4)?;
+                Ok((ticket, row.get(1)?, sources, row.get::<_, i64>(3)?, signed))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let peer = |(ticket, name, sources, last, signed): (String, String, String, i64, Option<Vec<u8>>)| {
+            Some(SavedPeer {
+                addr: ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone(),
+                name,
+                sources: sources_of(&sources),
+                last_success_ms: u64::try_from(last).ok()?,
+                signed: signed.filter(|bytes| bytes.len() <= ANNOUNCEMENT_BYTES_MAX).map(Into::into),
+            })
+        };
+        Ok(rows.into_iter().filter_map(peer).collect())
+    }
+
+    /// Adds or replaces agents that were alive, all of them or none. Blocks.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn save_directory(&self, peers: &[SavedPeer]) -> Result<(), AddressBookError> {
+        self.with("write", |db| {
+            let transaction = db.unchecked_transaction()?;
+            let mut insert = transaction.prepare_cached(
+                "INSERT OR REPLACE INTO directory
+                 (endpoint_id, ticket, name, sources, last_success_ms, announcement) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?;
+            for peer in peers {
+                let names: Vec<&str> = peer.sources.iter().map(|source| source.name()).collect();
+                insert.execute((
+                    peer.addr.id.to_string(),
+                    EndpointTicket::new(peer.addr.clone()).to_string(),
+                    &peer.name,
+                    names.join(","),
+                    i64::try_from(peer.last_success_ms).unwrap_or(i64::MAX),
+                    peer.signed.as_deref(),
+                ))?;
+            }
+            drop(insert);
+            transaction.execute(
+                "DELETE FROM directory WHERE endpoint_id IN
+                 (SELECT endpoint_id FROM directory ORDER BY last_success_ms DESC LIMIT -1 OFFSET ?1)",
+                [DIRECTORY_MAX],
+            )?;
+            transaction.commit()
+        })
+    }
+
     /// The UDP port that this node used last, so that peers find it where it was. Blocks.
     ///
     /// # Errors
@@ -179,6 +253,43 @@ impl AddressBook {
     }
 }
 
+/// Channels by their names; those that this version does not know are left out.
+fn sources_of(names: &str) -> Sources {
+    let channel = |name: &str| Channel::ALL.into_iter().find(|channel| channel.name() == name);
+    names.split(',').filter_map(channel).collect()
+}
+
+/// Everyone in the book in `path`, the last seen first, without changing or locking anything: an agent may be using it.
+/// Blocks.
+///
+/// # Errors
+/// If there is none, or it cannot be read.
+pub fn read(path: &Path) -> Result<Vec<Entry>, AddressBookError> {
+    let read = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(READ_WITHIN)?;
+        entries(&connection)
+    };
+    read().map_err(|e| AddressBookError {
+        action: "read",
+        path: path.display().to_string(),
+        source: e.into(),
+    })
+}
+
+fn entries(db: &Connection) -> rusqlite::Result<Vec<Entry>> {
+    let rows = db
+        .prepare("SELECT ticket, name, last_seen_ms FROM peers ORDER BY last_seen_ms DESC NULLS LAST")?
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let entry = |(ticket, name, seen): (String, String, Option<i64>)| {
+        let addr = ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone();
+        Some(Entry { addr, name, last_seen_ms: seen.and_then(|ms| u64::try_from(ms).ok()) })
+    };
+    Ok(rows.into_iter().filter_map(entry).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use iroh::SecretKey;
@@ -202,10 +313,83 @@ mod tests {
         book.remember(&entry(4, Some(7))).unwrap();
         book.forget(&entry(2, None).addr.id).unwrap();
         book.set_last_port(4711).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 3, "read beside the one that writes");
         drop(book);
+        assert_eq!(read(&path).unwrap()[0], entry(3, Some(9)));
+        assert!(read(&dir.path().join("none")).is_err());
+        assert!(!dir.path().join("none").exists());
         let book = AddressBook::open(&path).unwrap();
         assert_eq!(book.entries().unwrap(), [entry(3, Some(9)), entry(4, Some(7)), entry(1, None)]);
         assert_eq!(book.last_port().unwrap(), Some(4711));
+    }
+
+    fn saved(n: u64) -> SavedPeer {
+        let mut key = [3; 32];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        let addr = EndpointAddr::new(SecretKey::from_bytes(&key).public());
+        SavedPeer {
+            addr: addr.with_ip_addr(([127, 0, 0, 1], 1).into()),
+            name: format!("agent {n}"),
+            sources: Sources::from([Channel::Dht, Channel::Gossip]),
+            last_success_ms: n,
+            signed: n.is_multiple_of(2).then(|| vec![7; 300].into()),
+        }
+    }
+
+    #[test]
+    fn the_directory_survives_a_restart_and_stays_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.db");
+        let book = AddressBook::open(&path).unwrap();
+        book.save_directory(&[saved(1), saved(2)]).unwrap();
+        book.remember(&entry(1, None)).unwrap();
+        drop(book);
+        let book = AddressBook::open(&path).unwrap();
+        assert_eq!(book.directory().unwrap(), [saved(2), saved(1)]);
+        let later = SavedPeer { last_success_ms: 9, sources: Sources::new(), signed: None, ..saved(1) };
+        book.save_directory(std::slice::from_ref(&later)).unwrap();
+        assert_eq!(book.directory().unwrap(), [later, saved(2)]);
+        assert_eq!(book.entries().unwrap().len(), 1, "the book of sessions is another table");
+        let max = u64::from(DIRECTORY_MAX);
+        book.save_directory(&(10..10 + max + 5).map(saved).collect::<Vec<_>>()).unwrap();
+        let kept = book.directory().unwrap();
+        assert_eq!((kept.len(), kept[0].last_success_ms), (DIRECTORY_MAX as usize, max + 14));
+        assert_eq!(kept.last().unwrap().last_success_ms, 15);
+    }
+
+    #[test]
+    fn a_book_of_the_first_version_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.db");
+        let mut old = Connection::open(&path).unwrap();
+        Migrations::new(vec![M::up(SCHEMA)]).to_latest(&mut old).unwrap();
+        let ticket = EndpointTicket::new(entry(1, None).addr).to_string();
+        let id = entry(1, None).addr.id.to_string();
+        old.execute("INSERT INTO peers VALUES (?1, ?2, 'node 1', 5)", (id, ticket)).unwrap();
+        drop(old);
+        let book = AddressBook::open(&path).unwrap();
+        assert_eq!(book.entries().unwrap(), [entry(1, Some(5))]);
+        assert_eq!(book.directory().unwrap(), []);
+        book.save_directory(&[saved(1)]).unwrap();
+        assert_eq!(book.directory().unwrap(), [saved(1)]);
+    }
+
+    #[test]
+    fn rows_that_mean_nothing_to_this_version_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = AddressBook::open(&dir.path().join("agent.db")).unwrap();
+        book.save_directory(&[saved(1), saved(2)]).unwrap();
+        book.with("alter", |db| {
+            db.execute("UPDATE directory SET ticket = 'no ticket' WHERE last_success_ms = 1", [])?;
+            db.execute(
+                "UPDATE directory SET sources = 'carrier_pigeon,dht', announcement = zeroblob(5000)
+                 WHERE last_success_ms = 2",
+                [],
+            )
+        })
+        .unwrap();
+        let read = book.directory().unwrap();
+        assert_eq!(read, [SavedPeer { sources: Sources::from([Channel::Dht]), signed: None, ..saved(2) }]);
     }
 
     #[test]

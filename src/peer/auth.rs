@@ -12,7 +12,7 @@ use iroh::EndpointId;
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
-use crate::identity::LibraryKeys;
+use crate::identity::{Key, LibraryKeys};
 use crate::proto::LibraryProof;
 
 /// TLS exporter label (RFC 5705); the version makes proofs of different protocol versions unrelated.
@@ -68,19 +68,25 @@ impl Binding {
         context
     }
 
-    fn blinded(&self, keys: &LibraryKeys) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_keyed(keys.auth().expose());
+    fn blinded(&self, key: &Key) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(key.expose());
         *hasher.update(b"id").update(&self.ekm).finalize().as_bytes()
     }
 
     /// What `role` shows for a library.
     #[must_use]
     pub fn prove(&self, keys: &LibraryKeys, role: Role) -> LibraryProof {
-        let mut hasher = blake3::Hasher::new_keyed(keys.auth().expose());
+        self.prove_key(keys.auth(), role)
+    }
+
+    /// What `role` shows for knowing `key`, which must serve nothing else.
+    #[must_use]
+    pub fn prove_key(&self, key: &Key, role: Role) -> LibraryProof {
+        let mut hasher = blake3::Hasher::new_keyed(key.expose());
         hasher.update(role.label()).update(&self.ekm);
         hasher.update(self.dialer.as_bytes()).update(self.acceptor.as_bytes());
         LibraryProof {
-            blinded: self.blinded(keys).to_vec().into(),
+            blinded: self.blinded(key).to_vec().into(),
             proof: hasher.finalize().as_bytes().to_vec().into(),
         }
     }
@@ -88,7 +94,13 @@ impl Binding {
     /// Whether one of the proofs shown by `role` is right for this library. Takes the same time for each proof.
     #[must_use]
     pub fn verify(&self, keys: &LibraryKeys, role: Role, shown: &[LibraryProof]) -> bool {
-        let right = self.prove(keys, role);
+        self.verify_key(keys.auth(), role, shown)
+    }
+
+    /// Whether one of the proofs shown by `role` is right for `key`. Takes the same time for each proof.
+    #[must_use]
+    pub fn verify_key(&self, key: &Key, role: Role, shown: &[LibraryProof]) -> bool {
+        let right = self.prove_key(key, role);
         shown.iter().take(LIBRARIES_MAX).fold(false, |found, proof| {
             let same = proof.blinded.ct_eq(&right.blinded) & proof.proof.ct_eq(&right.proof);
             found | bool::from(same)

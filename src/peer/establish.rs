@@ -136,7 +136,8 @@ async fn first_frame(receive: &mut RecvStream) -> Result<frame::Kind, WireError>
     wire::read_frame_of(receive, wire::FIRST_FRAME_BYTES_MAX).await
 }
 
-fn bind(connection: &Connection, own_id: EndpointId) -> Result<Binding, EstablishError> {
+/// What ties proofs to this connection.
+pub(super) fn bind(connection: &Connection, own_id: EndpointId) -> Result<Binding, EstablishError> {
     let other = connection.remote_id();
     let (dialer, acceptor) = match connection.side() {
         Side::Client => (own_id, other),

@@ -1,4 +1,25 @@
 //! Whom an agent knows: asked for on an ALPN of its own, independent of sessions.
+//!
+//! The one that asks opens a stream and shows, for each key that it knows (its network's, a topic's), a proof bound to this
+//! connection; the one that is asked answers for the keys that it shares, or closes and has said nothing. Each question then
+//! has a stream of its own: a [`ListPeersRequest`](crate::proto::ListPeersRequest), and a
+//! [`ListPeersReply`](crate::proto::ListPeersReply) with a page of announcements, signed by those whom they are about.
+//!
+//! [`ListPeersService`] answers, [`Asking`] asks; both bound whatever the other side may do.
+
+mod client;
+mod server;
+
+pub use client::{Asking, Found, ListError, Listed, Page, list_all, probe};
+pub use server::{ListPeersService, Source};
 
 /// ALPN of the request for an agent's list of peers.
 pub const ALPN: &[u8] = b"/can-sync/peers/1";
+/// Entries of a page.
+pub const PAGE_ENTRIES_MAX: usize = 256;
+/// Bytes of a page.
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a request: a cursor and a number.
+const REQUEST_BYTES_MAX: usize = 256;
+/// Bytes of a cursor that is sent back to whoever made it.
+const CURSOR_BYTES_MAX: usize = 64;

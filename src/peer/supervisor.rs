@@ -670,6 +670,10 @@ impl PeersState {
             return;
         }
         self.current.remove(&id);
+        if link.up {
+            // Gossip may be down; it then starts with nobody connected.
+            let _ = self.args.gossip.cast(GossipMsg::PeerGone { endpoint_id: id });
+        }
         let now = Instant::now();
         let reason = closed.map_or_else(|| "the session failed".to_owned(), |reason| reason.to_string());
         if link.up {

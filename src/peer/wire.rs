@@ -109,8 +109,7 @@ pub async fn read_frame(stream: &mut RecvStream) -> Result<frame::Kind, WireErro
 /// # Errors
 /// See [`WireError`].
 pub async fn read_frame_of(stream: &mut RecvStream, max: usize) -> Result<frame::Kind, WireError> {
-    let bytes = read_delimited(stream, max).await?.ok_or(WireError::Ended)?;
-    decode_frame(bytes)
+    decode_frame(read_bytes(stream, max).await?)
 }
 
 /// Writes a frame; waits while the peer's window is full.
@@ -119,6 +118,32 @@ pub async fn read_frame_of(stream: &mut RecvStream, max: usize) -> Result<frame:
 /// [`WireError::Broken`] when the stream or its connection is gone.
 pub async fn write_frame(stream: &mut SendStream, kind: frame::Kind) -> Result<(), WireError> {
     Ok(stream.write_chunk(encode(&Frame { kind: Some(kind) })).await?)
+}
+
+/// Reads one piece of at most `max` bytes behind its length. Waits as long as the stream is open; callers set the limit.
+///
+/// # Errors
+/// See [`WireError`].
+pub async fn read_bytes(stream: &mut RecvStream, max: usize) -> Result<Bytes, WireError> {
+    read_delimited(stream, max).await?.ok_or(WireError::Ended)
+}
+
+/// Reads one message of at most `max` bytes behind its length, on streams that carry a single kind. Waits as long as the
+/// stream is open; callers set the limit.
+///
+/// # Errors
+/// See [`WireError`].
+pub async fn read_message<M: Message + Default>(stream: &mut RecvStream, max: usize) -> Result<M, WireError> {
+    let bytes = read_bytes(stream, max).await?;
+    M::decode(bytes).map_err(|e| WireError::Malformed(e.to_string()))
+}
+
+/// Writes what [`read_message`] reads; waits while the peer's window is full.
+///
+/// # Errors
+/// [`WireError::Broken`] when the stream or its connection is gone.
+pub async fn write_message<M: Message>(stream: &mut SendStream, message: &M) -> Result<(), WireError> {
+    Ok(stream.write_chunk(encode(message)).await?)
 }
 
 /// Reads the header of the next content on a content stream; `None` after the last one.

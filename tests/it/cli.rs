@@ -2,4 +2,7 @@
 
 mod assets;
 mod daemon;
+mod doctor;
 mod local;
+mod peers;
+mod repl;

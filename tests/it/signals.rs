@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use can_sync::actor::{ServiceCell, ServiceRef};
+use can_sync::discovery::channel::Channels;
 use can_sync::node::policy::ChildKind::{CanService, Peers};
 use can_sync::node::signals::{SignalActor, SignalArgs, SignalKind, SignalMsg, Signals};
-use can_sync::node::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask, render};
+use can_sync::node::status::{
+    ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask, render, render_channels,
+};
 use can_sync::node::supervisor::{RootMsg, StopReason};
 use can_sync::peer::messages::PeersMsg;
 use ractor::{Actor, ActorRef};
@@ -24,7 +27,7 @@ async fn sigusr1_writes_the_tree() {
     node.receive(SignalKind::Dump);
     let path = node.status_file();
     assert_eq!(node.wait_for_dump().await, format!("last dump in {}", path.display()));
-    let expected = render(&tree_of("boom\n\u{1b}[2J"));
+    let expected = with_channels(&render(&tree_of("boom\n\u{1b}[2J")));
     assert_eq!(read(&path), expected);
     assert_eq!(node.files(), ["status.txt"], "no temporary file is left");
 
@@ -50,7 +53,8 @@ async fn the_dump_shows_a_hung_actor_of_a_real_tree() {
     let line = |kind| text.lines().find(|l| l.trim_start().starts_with(kind)).unwrap();
     assert!(line("PeersActor").contains("unresponsive"), "{text}");
     assert!(line("CanServiceActor").contains("running"), "{text}");
-    assert_eq!(text.lines().count(), 4, "{text}");
+    let tree = text.split("\n\n").next().unwrap();
+    assert_eq!(tree.lines().count(), 4, "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +73,8 @@ async fn a_root_that_does_not_answer_is_said_so_and_holds_up_nothing() {
     .await;
     assert!(node.files().is_empty(), "the dump is still open");
     node.wait_for_dump().await;
-    assert_eq!(read(&node.status_file()), "no status within 1s: the fixed actor did not answer in time\n");
+    let expected = with_channels("no status within 1s: the fixed actor did not answer in time\n");
+    assert_eq!(read(&node.status_file()), expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +83,7 @@ async fn a_root_that_is_gone_is_said_so() {
     node.receive(SignalKind::Terminate);
     node.receive(SignalKind::Dump);
     node.wait_for_dump().await;
-    let expected = "no status within 1s: the root supervisor is not running at the moment\n";
+    let expected = with_channels("no status within 1s: the root supervisor is not running at the moment\n");
     assert_eq!(read(&node.status_file()), expected);
 }
 
@@ -222,9 +227,14 @@ async fn status(actor: &ActorRef<SignalMsg>) -> ActorDetail {
 }
 
 /// Arguments with signals that never arrive.
+/// A dump whose discovery channels are all off.
+fn with_channels(tree: &str) -> String {
+    format!("{tree}\n{}", render_channels(&Channels::default().reports(), 0))
+}
+
 fn args(root: ServiceRef<RootMsg>, peers: ServiceRef<PeersMsg>, data_dir: &Path) -> SignalArgs {
     let signals = Signals::from_stream(futures::stream::pending());
-    SignalArgs { signals, root, peers, data_dir: data_dir.to_owned() }
+    SignalArgs { signals, root, peers, channels: Channels::default(), data_dir: data_dir.to_owned() }
 }
 
 /// A reference to a service that does not run.

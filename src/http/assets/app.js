@@ -325,7 +325,7 @@ async function onSignIn(event) {
 function watchEvents() {
   const source = new EventSource("/events");
   for (const name of [
-    "hello", "reset", "peer_connected", "peer_lost", "asset_received", "asset_failed", "in_sync", "actor_restarted",
+    "hello", "reset", "peer_connected", "peer_lost", "peer_stale", "asset_received", "asset_failed", "in_sync", "actor_restarted",
   ]) {
     source.addEventListener(name, soon);
   }

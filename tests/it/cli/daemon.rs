@@ -153,17 +153,17 @@ fn wait_gives_up_and_says_what_is_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_are_listed_without_what_acts_on_a_terminal() {
     let agent = Agent::start().await;
-    assert_eq!(run(&agent.url(""), &["peers"]).text().lines().count(), 1, "the heading alone");
+    assert_eq!(run(&agent.url(""), &["peers", "list"]).text().lines().count(), 1, "the heading alone");
     let mut evil = peer(2, "evil\u{1b}]0;x\u{7}\tname", PeerState::BackingOff);
     evil.last_error = Some("line\nbreak".to_owned());
     agent.set_peers(SyncState::Alone, vec![evil]);
-    let ran = run(&agent.url(""), &["peers"]);
+    let ran = run(&agent.url(""), &["peers", "list"]);
     let row: Vec<&str> = ran.text().lines().nth(1).expect("a row").split('\t').collect();
     let expected = [&id(2), "evil\\u{1b}]0;x\\u{7}\\tname", "backing_off", "direct", "12.5", "3", "2"];
     assert_eq!(row[..7], expected);
     assert_eq!(row[8], "line\\nbreak");
     assert_eq!(
-        run(&agent.url(""), &["peers", "--json"]).json()[0]["name"],
+        run(&agent.url(""), &["peers", "list", "--json"]).json()[0]["name"],
         json!("evil\u{1b}]0;x\u{7}\tname")
     );
 }

@@ -37,6 +37,8 @@ fn help_lists_what_works_and_nothing_else() {
         "wait",
         "events",
         "peers",
+        "doctor",
+        "repl",
         "id",
         "config",
         "passphrase",

@@ -62,17 +62,7 @@ impl User {
 
     /// A command that sees nothing of the environment in which the tests run.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let program = env!("CARGO_BIN_EXE_can-sync");
-        let mut command = match &self.network {
-            None => Command::new(program),
-            Some(network) => {
-                let mut command = Command::new("/usr/sbin/ip");
-                command.args(["netns", "exec", network, program]);
-                command
-            }
-        };
-        command.args(args).current_dir(self.home()).env_clear().env("HOME", self.home());
-        command
+        command(self.home(), self.network.as_deref(), args)
     }
 
     /// Runs a command to its end.
@@ -82,7 +72,24 @@ impl User {
 
     /// Runs a command with further environment variables and something on stdin.
     pub(crate) fn run_with(&self, args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
-        let mut command = self.command(args);
+        let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self::run_command(self.network.as_deref(), self.home(), &args, env, stdin)
+    }
+
+    /// As [`User::run_with`], for whoever runs it on another thread.
+    pub(crate) fn at(home: &Path, args: &[String], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
+        Self::run_command(None, home, args, env, stdin)
+    }
+
+    fn run_command(
+        network: Option<&str>,
+        home: &Path,
+        args: &[String],
+        env: &[(&str, &str)],
+        stdin: &[u8],
+    ) -> Ran {
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let mut command = command(home, network, &args);
         command.envs(env.iter().copied());
         let output = assert_cmd::Command::from_std(command)
             .write_stdin(stdin)
@@ -94,6 +101,20 @@ impl User {
         assert!(!stderr.contains("panicked"), "{stderr}");
         Ran { code, stdout: output.stdout, stderr }
     }
+}
+
+fn command(home: &Path, network: Option<&str>, args: &[&str]) -> Command {
+    let program = env!("CARGO_BIN_EXE_can-sync");
+    let mut command = match network {
+        None => Command::new(program),
+        Some(network) => {
+            let mut command = Command::new("/usr/sbin/ip");
+            command.args(["netns", "exec", network, program]);
+            command
+        }
+    };
+    command.args(args).current_dir(home).env_clear().env("HOME", home);
+    command
 }
 
 /// A command that goes on, whose output is read as it comes. Killed when dropped.

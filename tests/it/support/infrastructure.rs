@@ -21,15 +21,24 @@ impl Infrastructure {
         Self { dht, relay }
     }
 
+    /// The relay.
+    pub(crate) fn relay_url(&self) -> HttpUrl {
+        HttpUrl::parse(self.relay.local_url().as_str()).expect("a URL")
+    }
+
+    /// Nodes through which the DHT is entered.
+    pub(crate) fn bootstrap(&self) -> Vec<String> {
+        self.dht.bootstrap.clone()
+    }
+
     /// Rendezvous through the relay alone.
     pub(crate) fn relays(&self, config: &mut Config) {
-        let url = HttpUrl::parse(self.relay.local_url().as_str()).expect("a URL");
-        config.discovery.pkarr_relays = vec![url];
+        config.discovery.pkarr_relays = vec![self.relay_url()];
     }
 
     /// Rendezvous through the DHT alone.
     pub(crate) fn dht(&self, config: &mut Config) {
         config.discovery.dht = true;
-        config.discovery.dht_bootstrap = Some(self.dht.bootstrap.clone());
+        config.discovery.dht_bootstrap = Some(self.bootstrap());
     }
 }

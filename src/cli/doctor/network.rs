@@ -1,0 +1,308 @@
+//! Whether other agents can be found and reached.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use iroh::{Endpoint, RelayMode, RelayUrl, SecretKey, Watcher as _};
+use jiff::Timestamp;
+use pkarr::Keypair;
+use reqwest::Client;
+use reqwest::header::DATE;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use super::Finding;
+use crate::cli::client::chain;
+use crate::cli::peers::relay_mode;
+use crate::config::Config;
+use crate::discovery::mdns::Mdns;
+use crate::discovery::network::NetworkSettings;
+use crate::node::endpoint;
+
+/// For one answer within a check, so that the check itself can still say what came of it.
+const ANSWER_WITHIN: Duration = Duration::from_millis(4_500);
+/// For a packet that goes from this machine to itself.
+const ECHO_WITHIN: Duration = Duration::from_secs(2);
+/// Agents turn away what is dated further ahead than this.
+const CLOCK_FAIL: Duration = Duration::from_mins(10);
+/// More than a network's delay and a clock's second explain.
+const CLOCK_WARN: Duration = Duration::from_secs(60);
+
+fn client() -> Result<Client, String> {
+    Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(ANSWER_WITHIN)
+        .build()
+        .map_err(|e| chain(&e))
+}
+
+/// This machine's clock against the first server that says what time it is.
+pub(super) async fn clock(config: &Config) -> Finding {
+    let pkarr = config.discovery.pkarr_relays.iter().map(|url| url.as_str().to_owned());
+    let iroh = relays(config).unwrap_or_default().into_iter().map(|url| url.to_string());
+    let urls: Vec<String> = pkarr.chain(iroh).collect();
+    if urls.is_empty() {
+        return Finding::off("no relay is configured whose clock it could be compared with");
+    }
+    let client = match client() {
+        Ok(client) => client,
+        Err(error) => return Finding::warn(format!("cannot set up HTTP: {error}"), "try again"),
+    };
+    let ask = |url: String| {
+        let client = client.clone();
+        async move {
+            let answer = client.get(&url).send().await.ok()?;
+            let date = answer.headers().get(DATE)?.to_str().ok()?.to_owned();
+            Some((url, parse_date(&date)?, Timestamp::now()))
+        }
+    };
+    let mut answers: FuturesUnordered<_> = urls.into_iter().map(ask).collect();
+    while let Some(answer) = answers.next().await {
+        if let Some((url, theirs, ours)) = answer {
+            return judge_clock(&url, theirs, ours);
+        }
+    }
+    Finding::warn("no relay answers with the time, so it could not be compared", "see the relays below")
+}
+
+/// The time in a `Date` header (RFC 9110, section 5.6.7).
+fn parse_date(text: &str) -> Option<Timestamp> {
+    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp())
+}
+
+fn judge_clock(url: &str, theirs: Timestamp, ours: Timestamp) -> Finding {
+    let off = ours.duration_since(theirs);
+    let direction = if off.is_negative() { "behind" } else { "ahead of" };
+    let off = off.unsigned_abs();
+    let detail = format!("{} s {direction} {url}", off.as_secs());
+    let advice = "set this machine's clock, best by a time service (NTP)";
+    if off >= CLOCK_FAIL {
+        Finding::fail(format!("{detail}: other agents turn away what this one dates"), advice)
+    } else if off >= CLOCK_WARN {
+        Finding::warn(detail, advice)
+    } else {
+        Finding::ok(detail)
+    }
+}
+
+/// Whether the socket for QUIC can be opened, and carries a packet.
+pub(super) async fn udp(config: &Config, daemon_runs: bool) -> Finding {
+    // The daemon has its own port open.
+    let port = if daemon_runs { 0 } else { config.bind_addr.port() };
+    let addr = SocketAddr::new(config.bind_addr.ip(), port);
+    match echo(addr).await {
+        Ok(bound) => Finding::ok(format!("{bound} takes and sends packets")),
+        Err(error) => Finding::fail(
+            format!("{addr}: {error}"),
+            "set bind_addr to a free address of this machine, and look whether a firewall blocks UDP",
+        ),
+    }
+}
+
+async fn echo(addr: SocketAddr) -> Result<SocketAddr, String> {
+    let text = |e: std::io::Error| e.to_string();
+    let receiver = UdpSocket::bind(addr).await.map_err(text)?;
+    let bound = receiver.local_addr().map_err(text)?;
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let sender = UdpSocket::bind(SocketAddr::new(ip, 0)).await.map_err(text)?;
+    let sent: [u8; 16] = rand::random();
+    sender.send_to(&sent, SocketAddr::new(ip, bound.port())).await.map_err(text)?;
+    let received = async {
+        let mut buffer = [0; 64];
+        loop {
+            let (len, _) = receiver.recv_from(&mut buffer).await.map_err(text)?;
+            if buffer[..len] == sent {
+                return Ok(bound);
+            }
+        }
+    };
+    let limit = ECHO_WITHIN.as_secs();
+    timeout(ECHO_WITHIN, received)
+        .await
+        .unwrap_or_else(|_| Err(format!("a packet did not arrive within {limit} s")))
+}
+
+fn relays(config: &Config) -> Result<Vec<RelayUrl>, String> {
+    let mode = relay_mode(&config.relay_url).map_err(|e| e.to_string())?;
+    Ok(mode.relay_map().urls())
+}
+
+/// Whether an iroh relay takes a connection of ours.
+pub(super) async fn relay(config: &Config) -> Finding {
+    let mode = match relay_mode(&config.relay_url) {
+        Ok(RelayMode::Disabled) => return Finding::off("relay_url is `disabled`: direct connections only"),
+        Ok(mode) => mode,
+        Err(error) => return Finding::fail(error.to_string(), "correct relay_url"),
+    };
+    let urls: Vec<RelayUrl> = mode.relay_map().urls();
+    let addr = SocketAddr::new(config.bind_addr.ip(), 0);
+    let endpoint = match Box::pin(endpoint::bind(SecretKey::generate(), addr, mode)).await {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            return Finding::fail(format!("cannot open a UDP socket at {addr}: {error}"), "see udp above");
+        }
+    };
+    let (connected, answers) = tokio::join!(home(&endpoint), join_all(urls.iter().map(ping)));
+    tokio::spawn(async move { endpoint.close().await });
+    let answering = answers.iter().filter(|answer| answer.is_ok()).count();
+    let all = urls.len();
+    match connected {
+        Ok(url) if answering == all => Finding::ok(format!("connected to {url}")),
+        Ok(url) => Finding::warn(
+            format!("connected to {url}; of {all} relays, {} do not answer", all - answering),
+            "one is enough; agents whose home relay is another one may be harder to reach",
+        ),
+        Err(why) if answering > 0 => Finding::fail(
+            format!("{answering} of {all} relays answer, and none takes a connection: {why}"),
+            "look whether a proxy or firewall lets WebSocket connections (HTTPS with an upgrade) through",
+        ),
+        Err(why) => {
+            let reason = answers.into_iter().find_map(Result::err).unwrap_or(why);
+            Finding::fail(
+                format!("none of {all} relays answers: {reason}"),
+                "look whether this machine may connect to the internet by HTTPS, or set relay_url to a relay of your own",
+            )
+        }
+    }
+}
+
+/// Whether a relay answers over HTTP.
+async fn ping(url: &RelayUrl) -> Result<(), String> {
+    let url = url.join("ping").map_err(|e| e.to_string())?;
+    let answer = client()?.get(url.clone()).send().await.map_err(|e| chain(&e))?;
+    if answer.status().is_success() { Ok(()) } else { Err(format!("{url} answers {}", answer.status())) }
+}
+
+/// The relay that the endpoint has connected to.
+async fn home(endpoint: &Endpoint) -> Result<RelayUrl, String> {
+    let mut status = endpoint.home_relay_status();
+    let mut why = "none was chosen in time".to_owned();
+    let connected = async {
+        loop {
+            for relay in status.get() {
+                if relay.is_connected() {
+                    return Some(relay.url().clone());
+                }
+                if let Some(error) = relay.last_error() {
+                    why = format!("{error:#}");
+                }
+            }
+            status.updated().await.ok()?;
+        }
+    };
+    let connected = timeout(ANSWER_WITHIN, connected).await.ok().flatten();
+    connected.ok_or(why)
+}
+
+/// Whether each of the rendezvous relays reads a key.
+pub(super) async fn pkarr_relays(config: &Config) -> Finding {
+    let relays = &config.discovery.pkarr_relays;
+    if relays.is_empty() {
+        return Finding::off("discovery.pkarr_relays is empty");
+    }
+    let ask = |url| async move {
+        let settings =
+            NetworkSettings { relays: vec![url], dht: false, ..NetworkSettings::of(&config.discovery) };
+        timeout(ANSWER_WITHIN, read_any(&settings))
+            .await
+            .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    };
+    let answers = join_all(relays.iter().cloned().map(ask)).await;
+    let failures: Vec<String> = relays
+        .iter()
+        .zip(&answers)
+        .filter_map(|(url, answer)| Some(format!("{url}: {}", answer.as_ref().err()?)))
+        .collect();
+    let (all, failed) = (relays.len(), failures.len());
+    let detail = format!("{} of {all} answer", all - failed);
+    match failures.first() {
+        None => Finding::ok(detail),
+        Some(first) if failed < all => Finding::warn(
+            format!("{detail}; {first}"),
+            "one is enough; remove those that are gone from discovery.pkarr_relays",
+        ),
+        Some(first) => Finding::fail(
+            format!("{detail}; {first}"),
+            "look whether this machine may connect to the internet by HTTPS, or set discovery.pkarr_relays to others",
+        ),
+    }
+}
+
+/// Whether nodes of the mainline DHT answer.
+pub(super) async fn dht(config: &Config) -> Finding {
+    if !config.discovery.dht {
+        return Finding::off("discovery.dht is false");
+    }
+    let settings = NetworkSettings { relays: Vec::new(), ..NetworkSettings::of(&config.discovery) };
+    match read_any(&settings).await {
+        Ok(()) => Finding::ok("its nodes answer"),
+        Err(error) => Finding::fail(
+            error,
+            "look whether a firewall lets UDP packets to the internet and back, or set discovery.dht_bootstrap to nodes that \
+             can be reached",
+        ),
+    }
+}
+
+/// Reads a key that nobody has: any answer will do.
+async fn read_any(settings: &NetworkSettings) -> Result<(), String> {
+    let transports = settings.connect().map_err(|e| e.to_string())?;
+    for (_, transport) in &transports {
+        let read = transport.resolve(Keypair::random().public_key()).await;
+        read.map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// Whether multicast goes out and comes back.
+pub(super) async fn mdns(config: &Config) -> Finding {
+    if !config.discovery.mdns {
+        return Finding::off("discovery.mdns is false");
+    }
+    match Mdns::try_out(ANSWER_WITHIN).await {
+        Ok(()) => Finding::ok("multicast goes out and comes back"),
+        Err(why) => Finding::fail(
+            why,
+            "look whether a firewall blocks UDP port 5353, and whether this network (a guest Wi-Fi, a container) carries multicast",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::Verdict;
+
+    #[test]
+    fn a_clock_is_judged_by_what_agents_bear() {
+        let theirs = parse_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(theirs.as_second(), 784_111_777);
+        assert!(parse_date("yesterday").is_none());
+        let verdict = |off: i64| {
+            let ours = Timestamp::from_second(theirs.as_second() + off).unwrap();
+            let finding = judge_clock("http://relay", theirs, ours);
+            (finding.verdict, finding.detail)
+        };
+        assert_eq!(verdict(2), (Verdict::Ok, "2 s ahead of http://relay".to_owned()));
+        assert_eq!(verdict(-90), (Verdict::Warn, "90 s behind http://relay".to_owned()));
+        assert_eq!((verdict(601).0, verdict(-86_400).0), (Verdict::Fail, Verdict::Fail));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_taken_is_named() {
+        let taken = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = taken.local_addr().unwrap();
+        let config = Config { bind_addr: addr, ..Config::default() };
+        let finding = udp(&config, false).await;
+        assert_eq!(finding.verdict, Verdict::Fail);
+        assert!(finding.detail.contains(&addr.to_string()), "{}", finding.detail);
+        assert_eq!(udp(&config, true).await.verdict, Verdict::Ok, "the daemon's own");
+    }
+}

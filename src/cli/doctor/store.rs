@@ -1,0 +1,163 @@
+//! Whether assets can be kept.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+
+use super::Finding;
+use crate::cli::text;
+use crate::config::Config;
+use crate::node::DataDir;
+use crate::store::can_http::CanHttpStore;
+use crate::store::service::key;
+use crate::store::{ContentStore as _, StoreStatus};
+
+/// With a daemon, what it says of its store; without one, the store itself. The disk in any case.
+pub(super) async fn check(config: &Config, daemon: Option<&Value>) -> Finding {
+    let said = match (daemon, &config.can_service_url) {
+        (Some(status), _) => of_daemon(status),
+        (None, Some(url)) => external(config, url.as_str()).await,
+        (None, None) => Ok("no daemon has it open".to_owned()),
+    };
+    let detail = match said {
+        Ok(detail) => detail,
+        Err(finding) => return finding,
+    };
+    if config.can_service_url.is_some() {
+        return Finding::ok(detail);
+    }
+    let (dir, reserve) = (config.data_dir.clone(), config.limits.disk_reserve_bytes);
+    let disk = spawn_blocking(move || disk(&dir, reserve)).await;
+    match disk.unwrap_or_else(|e| Err(Finding::fail(e.to_string(), "try again"))) {
+        Ok((free, finding)) => {
+            let detail = format!("{detail}, {free}");
+            finding.unwrap_or_else(|| Finding::ok(detail))
+        }
+        Err(finding) => finding,
+    }
+}
+
+fn of_daemon(status: &Value) -> Result<String, Finding> {
+    let text = |pointer| status.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    if status.pointer("/store/healthy").and_then(Value::as_bool) == Some(true) {
+        let assets = status.pointer("/store/assets").and_then(Value::as_u64).unwrap_or_default();
+        return Ok(format!(
+            "{} at {}, {}",
+            text("/store/mode"),
+            text("/store/url"),
+            text::counted(assets, "asset")
+        ));
+    }
+    let why = format!("the daemon's store at {} does not work: {}", text("/store/url"), text("/store/error"));
+    Err(Finding::fail(why, "the daemon's log says more; for an external CAN Service, look whether it runs"))
+}
+
+async fn external(config: &Config, url: &str) -> Result<String, Finding> {
+    let read = match (&config.sync_api_key, &config.sync_api_key_file) {
+        (Some(key), _) => Ok(key.clone()),
+        (None, Some(path)) => key::read(path).map_err(|e| e.to_string()),
+        (None, None) => {
+            Err("it needs a key, and neither sync_api_key nor sync_api_key_file is set".to_owned())
+        }
+    };
+    let failed = |why: String| {
+        Finding::fail(
+            format!("the CAN Service at {url} cannot be used: {why}"),
+            "start it, or correct can_service_url and sync_api_key",
+        )
+    };
+    let store = CanHttpStore::new(url, &read.map_err(failed)?).map_err(|e| failed(e.to_string()))?;
+    match store.status().await {
+        Ok(StoreStatus { read_only: Some(why), .. }) => Err(failed(format!("it takes no writes: {why}"))),
+        Ok(StoreStatus { assets, .. }) => {
+            Ok(format!("external at {url}, {}", text::counted(assets, "asset")))
+        }
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// How much room there is, and what is wrong although the store can be used. Blocks.
+fn disk(dir: &Path, reserve_bytes: u64) -> Result<(String, Option<Finding>), Finding> {
+    let exists = dir.is_dir();
+    let there = nearest(dir);
+    let shown = there.display().to_string();
+    let written = tempfile::tempfile_in(&there).and_then(|mut file| {
+        file.write_all(&[0; 4096])?;
+        file.sync_all()
+    });
+    written.map_err(|e| {
+        Finding::fail(
+            format!("'{shown}' cannot be written: {e}"),
+            "let this user write there, free some space, or set data_dir to another directory",
+        )
+    })?;
+    let database = DataDir::new(dir).store().join("store.db");
+    if database.exists() {
+        readable(&database).map_err(|e| {
+            Finding::fail(
+                format!("'{}' cannot be read: {e}", database.display()),
+                "restore the data directory from a backup, or move it away and let the network fill a new one",
+            )
+        })?;
+    }
+    let stat = rustix::fs::statvfs(&there).map_err(|e| {
+        Finding::fail(format!("cannot ask how much space '{shown}' has: {e}"), "look at the disk")
+    })?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let room = format!("{} free under '{shown}'", text::bytes(free));
+    let advice = "free some space, or lower limits.disk_reserve_bytes";
+    if free < reserve_bytes {
+        let why = format!(
+            "{room}, less than the {} kept in reserve: nothing more is stored",
+            text::bytes(reserve_bytes)
+        );
+        return Err(Finding::fail(why, advice));
+    }
+    let low = free < reserve_bytes.saturating_mul(2);
+    let finding = low.then(|| {
+        Finding::warn(format!("{room}, and {} of it are kept in reserve", text::bytes(reserve_bytes)), advice)
+    });
+    let room = if exists { room } else { format!("{room}; the data directory is made at the first start") };
+    Ok((room, finding))
+}
+
+/// The directory itself, or whatever of the way to it is there.
+fn nearest(dir: &Path) -> PathBuf {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    absolute.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn readable(database: &Path) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(database, flags)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::Verdict;
+
+    #[test]
+    fn a_directory_that_is_not_there_yet_is_judged_by_what_is() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("a/b");
+        let (room, finding) = disk(&dir, 0).unwrap();
+        assert!(room.contains("first start") && finding.is_none(), "{room}");
+        assert!(!dir.exists() && !home.path().join("a").exists());
+        let full = disk(&dir, u64::MAX).unwrap_err();
+        assert!(full.verdict == Verdict::Fail && full.detail.contains("kept in reserve"), "{full:?}");
+    }
+
+    #[test]
+    fn a_database_that_is_none_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join("store")).unwrap();
+        std::fs::write(home.path().join("store/store.db"), "garbage ".repeat(200)).unwrap();
+        let broken = disk(home.path(), 0).unwrap_err();
+        assert!(broken.detail.contains("store.db") && broken.advice.is_some(), "{broken:?}");
+    }
+}

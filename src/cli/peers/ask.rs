@@ -1,0 +1,246 @@
+//! `can-sync peers` beyond the daemon's own list: listens to announcements, or asks agents whom they know.
+
+use std::time::Duration;
+
+use iroh::{Endpoint, EndpointAddr, EndpointId};
+use iroh_tickets::endpoint::EndpointTicket;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::network::{self, Keys, Known};
+use super::{AskArgs, NOBODY, Row, complain, show};
+use crate::cli::Context;
+use crate::cli::error::{CliError, Exit};
+use crate::cli::output::message;
+use crate::cli::progress::Progress;
+use crate::cli::text;
+use crate::config::Config;
+use crate::discovery::crawl::{self, Crawl, CrawlLimits};
+use crate::discovery::list::{self, LookupError};
+use crate::discovery::network::NetworkSettings;
+use crate::peer::list_peers::{Found, list_all};
+
+/// For finding out where the agent is that is to be asked.
+const LOCATE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What was asked for, and how it ended.
+struct Outcome {
+    found: Vec<Found>,
+    /// What is wrong with it, said after the list.
+    trouble: Option<CliError>,
+}
+
+/// The network as it answers.
+pub(super) async fn run(context: &Context, args: &AskArgs) -> Result<(), CliError> {
+    let config = context.load_config(None, Vec::new())?.config;
+    let keys = Keys::load(&config, args).await?.ok_or_else(|| network::no_keys(&config))?;
+    let known = Known::gather(context, &config, args, &keys).await?;
+    discover(context, args, &config, &keys, &known).await
+}
+
+/// What an agent has published about itself and those it has seen alive, in the DHT and on the relays.
+pub(super) async fn look_up(context: &Context, args: &AskArgs, id: EndpointId) -> Result<(), CliError> {
+    let config = context.load_config(None, Vec::new())?.config;
+    let keys = Keys::load(&config, args).await?.and_then(|keys| keys.network);
+    let keys = keys.ok_or_else(|| network::no_keys(&config))?;
+    let transports = NetworkSettings::of(&config.discovery)
+        .connect()
+        .map_err(|error| CliError::failure(error.to_string()))?;
+    let within = Duration::from_secs(args.timeout);
+    let progress = Progress::spinner("looking the agent up");
+    let looked = timeout(within, Box::pin(list::lookup(&transports, &keys, id))).await;
+    drop(progress);
+    let published = looked
+        .map_err(|_| {
+            CliError::new(Exit::Timeout, format!("no answer within {}", text::seconds(args.timeout)))
+        })?
+        .map_err(|error| {
+            let exit = match error {
+                LookupError::NotFound(_) => Exit::NotFound,
+                LookupError::NotOurs(_) => Exit::NotAllowed,
+                LookupError::NoChannel(_) | LookupError::Failed { .. } => Exit::Failure,
+            };
+            CliError::new(exit, error.to_string())
+        })?;
+    let now = Timestamp::now();
+    let since = list::age(&published);
+    let others = published.agents.iter().filter(|(agent, _)| *agent != id);
+    let rows = others.map(|(agent, age)| Row::published(&EndpointAddr::new(*agent), since + *age, now));
+    let rows = rows.chain([Row::published(&published.addr, since, now)]).collect();
+    show(context, rows)
+}
+
+/// As [`run`], for want of a daemon; `no_daemon` is the error if there is nothing to ask with or nobody to ask.
+pub(super) async fn without_daemon(
+    context: &Context,
+    args: &AskArgs,
+    no_daemon: CliError,
+) -> Result<(), CliError> {
+    let config = context.load_config(None, Vec::new())?.config;
+    let Some(keys) = Keys::load(&config, args).await? else { return Err(no_daemon) };
+    let known = Known::gather(context, &config, args, &keys).await?;
+    if known.reachable().is_empty() {
+        if !context.out.json {
+            context.out.line(NOBODY)?;
+        }
+        return Err(no_daemon.hint(
+            "start one with `can-sync serve`, or name an agent of the network with --bootstrap TICKET",
+        ));
+    }
+    message("no daemon running: listening to the agents that are known here");
+    discover(context, args, &config, &keys, &known).await
+}
+
+async fn discover(
+    context: &Context,
+    args: &AskArgs,
+    config: &Config,
+    keys: &Keys,
+    known: &Known,
+) -> Result<(), CliError> {
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let endpoint = network::open(config, args.no_relay).await?;
+    let asked = if args.asks() {
+        ask(args, keys, known, &endpoint, deadline).await
+    } else {
+        listen(args, keys, known, &endpoint, deadline).await
+    };
+    network::close(endpoint).await;
+    let Outcome { found, trouble } = asked?;
+    let now = Timestamp::now();
+    show(context, found.iter().map(|found| Row::found(found, now)).collect())?;
+    if args.discover {
+        hand_over(context, &found).await?;
+    }
+    trouble.map_or(Ok(()), Err)
+}
+
+async fn listen(
+    args: &AskArgs,
+    keys: &Keys,
+    known: &Known,
+    endpoint: &Endpoint,
+    deadline: Instant,
+) -> Result<Outcome, CliError> {
+    let bootstrap = known.reachable();
+    if bootstrap.is_empty() {
+        return Err(nobody_to_ask());
+    }
+    let progress = Progress::spinner("joining the network's gossip");
+    let told = |count: usize| {
+        progress.set(&format!("listening for announcements, {} so far", text::counted(count as u64, "agent")))
+    };
+    let heard = network::listen(endpoint, &keys.presence, bootstrap, args.max_peers, deadline, told).await?;
+    drop(progress);
+    warn_of_cap(heard.capped, args);
+    let trouble = (!heard.joined).then(|| {
+        CliError::new(Exit::Timeout, "none of the agents that are known here let us join the gossip in time")
+            .hint("are they running, with the same passphrase? `can-sync doctor` looks at what is between")
+    });
+    Ok(Outcome { found: heard.found, trouble })
+}
+
+async fn ask(
+    args: &AskArgs,
+    keys: &Keys,
+    known: &Known,
+    endpoint: &Endpoint,
+    deadline: Instant,
+) -> Result<Outcome, CliError> {
+    let start = match &args.from {
+        Some(agent) => vec![locate(keys, known, endpoint, known.of(agent.id)).await?],
+        None => known.reachable(),
+    };
+    if start.is_empty() {
+        return Err(nobody_to_ask());
+    }
+    let depth = args.depth.map_or(Some(0), |depth| u32::try_from(depth).ok());
+    let limits = CrawlLimits { depth, peers_max: args.max_peers, ..CrawlLimits::default() };
+    let progress = Progress::spinner("asking agents whom they know");
+    let question = |addr: EndpointAddr| async move {
+        let listed = Box::pin(list_all(endpoint, addr, &keys.rpc, args.max_peers)).await;
+        listed.map_err(|error| error.to_string())
+    };
+    let told = |answered: usize, known: usize| {
+        progress.set(&format!("asking agents whom they know: {answered} of {known} have answered"));
+    };
+    let crawled = crawl::run(Crawl::new(limits, start), deadline, question, told).await;
+    drop(progress);
+    for (id, why) in &crawled.errors {
+        complain(*id, why);
+    }
+    warn_of_cap(crawled.capped, args);
+    let trouble = if crawled.timed_out {
+        let limit = text::seconds(args.timeout);
+        Some(
+            CliError::new(Exit::Timeout, format!("time was up after {limit}: the list is not complete"))
+                .hint("--timeout SECS allows more"),
+        )
+    } else if crawled.answered == 0 {
+        Some(CliError::failure("no agent answered").hint("`can-sync doctor` looks at what is between"))
+    } else {
+        None
+    };
+    Ok(Outcome { found: crawled.found, trouble })
+}
+
+/// Where an agent is of whom perhaps only the id is known: those who are known may know.
+async fn locate(
+    keys: &Keys,
+    known: &Known,
+    endpoint: &Endpoint,
+    agent: EndpointAddr,
+) -> Result<EndpointAddr, CliError> {
+    if !agent.addrs.is_empty() {
+        return Ok(agent);
+    }
+    let _progress = Progress::spinner("asking where the agent is");
+    let limits = CrawlLimits { depth: Some(0), ..CrawlLimits::default() };
+    let question = |addr: EndpointAddr| async move {
+        let listed = Box::pin(list_all(endpoint, addr, &keys.rpc, limits.peers_max)).await;
+        listed.map_err(|error| error.to_string())
+    };
+    let deadline = Instant::now() + LOCATE_WITHIN;
+    let crawled = crawl::run(Crawl::new(limits, known.reachable()), deadline, question, |_, _| ()).await;
+    let found = crawled.found.into_iter().find(|found| found.id == agent.id && !found.addr.addrs.is_empty());
+    found.map(|found| found.addr).ok_or_else(|| {
+        CliError::new(Exit::NotFound, format!("nobody here knows where {} is", agent.id))
+            .hint("give its ticket instead: `can-sync id --ticket` prints it on that machine")
+    })
+}
+
+/// Tells the daemon where everyone is.
+async fn hand_over(context: &Context, found: &[Found]) -> Result<(), CliError> {
+    let agent = context.agent()?;
+    let _progress = Progress::spinner("handing the agents to the daemon");
+    let mut handed = 0_u64;
+    for found in found.iter().filter(|found| !found.addr.addrs.is_empty()) {
+        let ticket = EndpointTicket::new(found.addr.clone()).to_string();
+        match agent.post::<Value>("/peers", &json!({ "ticket": ticket })).await {
+            Ok(_) => handed += 1,
+            Err(error) if error.exit() == Exit::NoDaemon => return Err(error),
+            // The daemon itself is among those who were found, and it refuses to dial itself.
+            Err(error) => complain(found.id, &error.to_string()),
+        }
+    }
+    message(&format!("handed {} to the daemon", text::counted(handed, "agent")));
+    Ok(())
+}
+
+fn warn_of_cap(capped: bool, args: &AskArgs) {
+    if capped {
+        message(&format!(
+            "warning: there are more than {} agents; --max-peers N takes in more",
+            args.max_peers
+        ));
+    }
+}
+
+fn nobody_to_ask() -> CliError {
+    CliError::new(
+        Exit::NotFound,
+        "there is nobody to ask: no daemon runs here, and no address of an agent is known",
+    )
+    .hint("name one with --bootstrap TICKET: `can-sync id --ticket` prints it on another machine")
+}

@@ -1,0 +1,283 @@
+//! The command line as a guest in the network: an endpoint of its own for the length of one command, with the network's keys
+//! and with addresses from whatever this machine knows.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use iroh::address_lookup::memory::MemoryLookup;
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
+use iroh_gossip::api::Event;
+use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
+use iroh_tickets::endpoint::EndpointTicket;
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::Deserialize;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::AskArgs;
+use crate::cli::Context;
+use crate::cli::error::{CliError, Exit};
+use crate::cli::progress::Progress;
+use crate::config::{Config, RelaySetting};
+use crate::discovery::mdns::Mdns;
+use crate::discovery::{announcement, gossip};
+use crate::identity::{Key, NetworkKeys, Passphrase, PresenceKeys};
+use crate::node::{DataDir, endpoint};
+use crate::peer::address_book;
+use crate::peer::list_peers::Found;
+
+/// Where the topic's secret is looked for, besides the settings.
+const TOPIC_SECRET_VARIABLE: &str = "CAN_SYNC_TOPIC_SECRET";
+/// Agents announce themselves every 30 s: after a little more without anybody new, all have been heard.
+const QUIET: Duration = Duration::from_secs(32);
+/// For a first neighbour. Joining through an address where nobody answers would wait for ever.
+const JOIN_WITHIN: Duration = Duration::from_secs(15);
+/// Announcements dated further away are somebody's old ones, or nonsense.
+const DATED_WITHIN_MS: u64 = 10 * 60 * 1000;
+/// For the local network to answer: a query goes out every two seconds.
+const MDNS_WITHIN: Duration = Duration::from_secs(5);
+/// For the endpoint to say goodbye.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// Remembered agents that a question begins with: the last ones seen.
+const REMEMBERED_MAX: usize = 64;
+
+/// Which network, and what proves that one is of it.
+pub(super) struct Keys {
+    pub(super) presence: PresenceKeys,
+    /// Each that an agent may be asked with.
+    pub(super) rpc: Vec<Key>,
+    /// The passphrase's, where there is one: a topic is enough for listing.
+    pub(super) network: Option<NetworkKeys>,
+}
+
+impl Keys {
+    /// From flags, settings and the data directory, as the daemon has them; nothing is made. `None` without any.
+    pub(super) async fn load(config: &Config, args: &AskArgs) -> Result<Option<Self>, CliError> {
+        let variable = std::env::var(TOPIC_SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty());
+        let secret = args.topic_secret.clone().or(variable).map(SecretString::from);
+        let secret = secret.or_else(|| config.discovery.topic_secret.clone());
+        let topic = args.topic.clone().or_else(|| config.discovery.topic.clone());
+        let passphrase = Passphrase::existing(
+            config.sync_passphrase.as_ref(),
+            config.sync_passphrase_file.as_deref(),
+            &config.data_dir,
+            config.allow_weak_passphrase,
+        )?;
+        // Stretching blocks for some tenths of a second.
+        let derive = move || {
+            let network = passphrase.map(|passphrase| NetworkKeys::derive(&passphrase.secret));
+            let named = (topic.is_some() || secret.is_some())
+                .then(|| PresenceKeys::of_topic(topic.as_deref().unwrap_or_default(), secret.as_ref()));
+            let own = network.as_ref().map(NetworkKeys::presence);
+            let presence = named.as_ref().or(own)?.clone();
+            let rpc = named.iter().chain(own).map(|keys| keys.rpc().clone()).collect();
+            Some(Self { presence, rpc, network })
+        };
+        spawn_blocking(derive).await.map_err(|e| CliError::failure(format!("cannot derive the keys: {e}")))
+    }
+}
+
+/// Where agents are, as far as this machine knows.
+#[derive(Debug, Default)]
+pub(super) struct Known(BTreeMap<EndpointId, EndpointAddr>);
+
+impl Known {
+    /// From the flags, the daemon (its own address) where one runs, the settings and the address book; if nobody is known from
+    /// these, from the local network.
+    pub(super) async fn gather(
+        context: &Context,
+        config: &Config,
+        args: &AskArgs,
+        keys: &Keys,
+    ) -> Result<Self, CliError> {
+        let mut known = Self::default();
+        for addr in args.from.iter().chain(&args.bootstrap) {
+            known.add(addr.clone());
+        }
+        for entry in &config.discovery.bootstrap {
+            let addr = super::agent(entry)
+                .map_err(|problem| CliError::failure(format!("discovery.bootstrap: {problem}")))?;
+            known.add(addr);
+        }
+        if let Some(addr) = daemon(context).await {
+            known.add(addr);
+        }
+        let path = DataDir::new(&config.data_dir).agent_db();
+        let read = move || if path.exists() { address_book::read(&path) } else { Ok(Vec::new()) };
+        match spawn_blocking(read).await {
+            Ok(Ok(entries)) => {
+                for entry in entries.into_iter().take(REMEMBERED_MAX) {
+                    known.add(entry.addr);
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "remembered agents are not asked"),
+            Err(error) => tracing::warn!(%error, "remembered agents are not asked"),
+        }
+        let mdns = keys.network.as_ref().map(|keys| Mdns::new(keys.mdns()));
+        if let Some(mdns) =
+            mdns.filter(|_| config.discovery.mdns && !args.no_mdns && known.reachable().is_empty())
+        {
+            let _progress = Progress::spinner("looking on the local network");
+            match mdns.find(SecretKey::generate().public(), MDNS_WITHIN).await {
+                Ok(found) => found.into_iter().for_each(|addr| known.add(addr)),
+                Err(why) => tracing::info!(why, "the local network cannot be asked"),
+            }
+        }
+        Ok(known)
+    }
+
+    fn add(&mut self, addr: EndpointAddr) {
+        self.0.entry(addr.id).or_insert_with(|| EndpointAddr::new(addr.id)).addrs.extend(addr.addrs);
+    }
+
+    /// Everyone of whom more than the id is known.
+    pub(super) fn reachable(&self) -> Vec<EndpointAddr> {
+        self.0.values().filter(|addr| !addr.addrs.is_empty()).cloned().collect()
+    }
+
+    /// All that is known of one agent.
+    pub(super) fn of(&self, id: EndpointId) -> EndpointAddr {
+        self.0.get(&id).cloned().unwrap_or_else(|| EndpointAddr::new(id))
+    }
+}
+
+#[derive(Deserialize)]
+struct DaemonTicket {
+    ticket: String,
+}
+
+/// Where the daemon is, if one runs here.
+async fn daemon(context: &Context) -> Option<EndpointAddr> {
+    let DaemonTicket { ticket } = context.agent().ok()?.get("/ticket", &[]).await.ok()?;
+    Some(ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone())
+}
+
+/// Opens an endpoint with a key that nobody has seen before.
+pub(super) async fn open(config: &Config, no_relay: bool) -> Result<Endpoint, CliError> {
+    let relay = if no_relay { RelayMode::Disabled } else { relay_mode(&config.relay_url)? };
+    let addr = SocketAddr::new(config.bind_addr.ip(), 0);
+    let bound = Box::pin(endpoint::bind(SecretKey::generate(), addr, relay)).await;
+    bound.map_err(|e| CliError::failure(format!("cannot open a UDP socket at {addr}: {e}")))
+}
+
+/// The setting as iroh has it.
+pub(in crate::cli) fn relay_mode(setting: &RelaySetting) -> Result<RelayMode, CliError> {
+    Ok(match setting {
+        RelaySetting::Default => RelayMode::Default,
+        RelaySetting::Disabled => RelayMode::Disabled,
+        RelaySetting::Url(url) => {
+            let parsed = url.as_str().parse();
+            RelayMode::custom([
+                parsed.map_err(|e| CliError::failure(format!("relay_url '{}': {e}", url.as_str())))?
+            ])
+        }
+    })
+}
+
+/// Ends an endpoint in order.
+pub(super) async fn close(endpoint: Endpoint) {
+    // Whoever does not hear the goodbye notices by itself.
+    let _ = timeout(CLOSE_WITHIN, endpoint.close()).await;
+}
+
+/// Who was heard on a topic.
+pub(super) struct Heard {
+    pub(super) found: Vec<Found>,
+    /// Whether anybody let us into the swarm.
+    pub(super) joined: bool,
+    /// Whether there were more than were to be taken in.
+    pub(super) capped: bool,
+}
+
+/// Listens to announcements until nobody new is heard for longer than agents are silent, until there are `peers_max` of them,
+/// or until `deadline`; `progress` is told how many there are.
+pub(super) async fn listen(
+    endpoint: &Endpoint,
+    presence: &PresenceKeys,
+    bootstrap: Vec<EndpointAddr>,
+    peers_max: usize,
+    deadline: Instant,
+    progress: impl Fn(usize),
+) -> Result<Heard, CliError> {
+    let failed = |e: &dyn std::fmt::Display| CliError::failure(format!("cannot join the gossip topic: {e}"));
+    let ids: Vec<_> = bootstrap.iter().map(|addr| addr.id).collect();
+    let lookup = MemoryLookup::new();
+    for addr in bootstrap {
+        lookup.add_endpoint_info(addr);
+    }
+    endpoint.address_lookup().map_err(|e| failed(&e))?.add(lookup.clone());
+    let swarm = gossip::start(endpoint);
+    let _accepting = accept(endpoint.clone(), swarm.clone());
+    let topic = gossip::topic_of(presence.topic());
+    let (_sender, mut events) = swarm.subscribe(topic, ids.clone()).await.map_err(|e| failed(&e))?.split();
+
+    let mut heard: BTreeMap<[u8; 32], (Found, Instant)> = BTreeMap::new();
+    let mut joined = false;
+    let mut capped = false;
+    let mut until = deadline.min(Instant::now() + JOIN_WITHIN);
+    while let Ok(Some(event)) = timeout_at(until, events.next()).await {
+        match event {
+            Ok(Event::NeighborUp(_)) => {
+                if !joined {
+                    until = deadline.min(Instant::now() + QUIET);
+                }
+                joined = true;
+            }
+            Ok(Event::Received(message)) => {
+                let Ok(signed) = announcement::verify(&message.content) else { continue };
+                let announcement = signed.announcement;
+                if announcement.timestamp_ms.abs_diff(now_ms()) > DATED_WITHIN_MS {
+                    continue;
+                }
+                lookup.add_endpoint_info(announcement.addr());
+                let id = *announcement.id.as_bytes();
+                if !heard.contains_key(&id) {
+                    if heard.len() == peers_max {
+                        capped = true;
+                        break;
+                    }
+                    until = deadline.min(Instant::now() + QUIET);
+                }
+                heard.insert(id, (Found::new(announcement, Duration::ZERO), Instant::now()));
+                progress(heard.len());
+            }
+            Ok(Event::NeighborDown(_) | Event::Lagged) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    // Leaving is a courtesy.
+    let _ = timeout(CLOSE_WITHIN, swarm.shutdown()).await;
+    let found = heard.into_values().map(|(found, at)| Found { age: at.elapsed(), ..found }).collect();
+    Ok(Heard { found, joined, capped })
+}
+
+/// Lets agents of the swarm connect to us.
+fn accept(endpoint: Endpoint, gossip: Gossip) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let server = endpoint::strangers(&endpoint);
+        while let Some(incoming) = endpoint.accept().await {
+            let Ok(accepting) = incoming.accept_with(Arc::clone(&server)) else { continue };
+            let Ok(Ok(connection)) = timeout(JOIN_WITHIN, accepting).await else { continue };
+            if connection.alpn() == GOSSIP_ALPN {
+                endpoint::open_gossip(&connection);
+                // Gossip has ended: so do we.
+                let _ = gossip.handle_connection(connection).await;
+            }
+        }
+    }))
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default()
+}
+
+/// Why nothing can be asked without keys.
+pub(super) fn no_keys(config: &Config) -> CliError {
+    CliError::new(Exit::NotFound, format!("there is no passphrase: neither a setting nor '{}' has one", config.data_dir.display()))
+        .hint("the first `can-sync serve` makes one; --config names another configuration, --topic a network of its own")
+}

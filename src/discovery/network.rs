@@ -1,0 +1,379 @@
+//! pkarr as discovery uses it: read a key, write a key, over relays or over the mainline DHT.
+//!
+//! Each channel is a [`Transport`] of its own, sufficient alone and reported alone. Nothing is cached: pkarr 8.1 does
+//! arithmetic on a packet's date when it takes it from a cache and panics over the largest one. For the same reason a packet
+//! from the future is turned away here, before anything else is done with it. The first packet that will do is the answer;
+//! waiting for every node's takes seconds and is worth nothing for what is only a hint.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::future::{BoxFuture, join_all};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use pkarr::dht::{DhtClient, DhtConfig};
+use pkarr::relay_client::{RelayClient, RelayError};
+use pkarr::{PublicKey, ResolvePolicy, SignedPacket};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::channel::Channel;
+use super::slot::AHEAD_MAX;
+use super::slot::pace::Spread;
+use crate::config::{Discovery, HttpUrl};
+
+/// Longest wait for one request to a relay, which asks the DHT in turn.
+const RELAY_WITHIN: Duration = Duration::from_secs(8);
+const RELAY_CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// pkarr relays let an address make two requests a second, and as many at once.
+const RELAY_EVERY: Duration = Duration::from_millis(500);
+const RELAY_BURST: u32 = 2;
+/// Longest wait for the DHT: a lookup in several steps of at most two seconds, and for a write another round.
+const DHT_READ_WITHIN: Duration = Duration::from_secs(12);
+const DHT_WRITE_WITHIN: Duration = Duration::from_secs(20);
+/// Longest wait for the addresses of the DHT's entry nodes.
+const BOOTSTRAP_WITHIN: Duration = Duration::from_secs(5);
+/// Lookups in the DHT at once: each asks some dozens of nodes.
+const DHT_WIDTH: usize = 8;
+const RELAY_WIDTH: usize = 2;
+
+/// Why a key was not read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// No answer in time.
+    #[error("no answer from {from} within {} s", within.as_secs())]
+    Timeout {
+        /// Who was asked.
+        from: &'static str,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// An answer that says no, or no way to ask.
+    #[error("cannot {action} through {through}: {reason}")]
+    Failed {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        through: &'static str,
+        /// What pkarr or the system said.
+        reason: String,
+    },
+    /// The configured entry nodes do not exist.
+    #[error(
+        "cannot enter the DHT: none of discovery.dht_bootstrap has an IPv4 address ({reason}); check the list"
+    )]
+    Bootstrap {
+        /// What the system said of the last of them.
+        reason: String,
+    },
+}
+
+/// What is under a key.
+pub enum Answer {
+    /// Nothing, or something that is no signed packet.
+    Nothing,
+    /// This, signed with the key, and not from the future.
+    Packet(SignedPacket),
+    /// A packet from the future: it is not looked at, and nothing dated honestly replaces it.
+    FromTheFuture,
+}
+
+/// One channel to pkarr.
+pub trait Transport: fmt::Debug + Send + Sync {
+    /// Reads a key.
+    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>>;
+    /// Writes the packet under its key.
+    fn publish(&self, packet: SignedPacket) -> BoxFuture<'_, Result<(), NetworkError>>;
+    /// How many reads at once make sense.
+    fn width(&self) -> usize;
+}
+
+/// The channels of one incarnation of whoever uses them.
+pub type Transports = Vec<(Channel, Arc<dyn Transport>)>;
+
+/// Makes them. Each incarnation has its own, since what failed may be in there.
+pub type Connect = Arc<dyn Fn() -> Result<Transports, NetworkError> + Send + Sync>;
+
+/// Where pkarr is.
+#[derive(Clone, Debug)]
+pub struct NetworkSettings {
+    /// Relays; empty for none.
+    pub relays: Vec<HttpUrl>,
+    /// Whether to use the mainline DHT.
+    pub dht: bool,
+    /// The nodes, `host:port`, through which it is entered; `None` for its public ones.
+    pub dht_bootstrap: Option<Vec<String>>,
+    /// The address of its socket. `None`: any, or loopback when all entry nodes are there.
+    pub dht_bind: Option<Ipv4Addr>,
+}
+
+impl NetworkSettings {
+    /// As configured.
+    #[must_use]
+    pub fn of(config: &Discovery) -> Self {
+        Self {
+            relays: config.pkarr_relays.clone(),
+            dht: config.dht,
+            dht_bootstrap: config.dht_bootstrap.clone(),
+            dht_bind: None,
+        }
+    }
+
+    /// Opens the channels. Cheap: the DHT is entered by its first use.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be made.
+    pub fn connect(&self) -> Result<Transports, NetworkError> {
+        let mut transports: Transports = Vec::new();
+        if !self.relays.is_empty() {
+            transports.push((Channel::Relays, Arc::new(Relays::new(&self.relays)?)));
+        }
+        if self.dht {
+            let (bootstrap, bind) = (self.dht_bootstrap.clone(), self.dht_bind);
+            transports.push((Channel::Dht, Arc::new(Dht { bootstrap, bind, client: OnceCell::new() })));
+        }
+        Ok(transports)
+    }
+
+    /// What makes them.
+    #[must_use]
+    pub fn connector(self) -> Connect {
+        Arc::new(move || self.connect())
+    }
+}
+
+/// Microseconds since the Unix epoch.
+#[must_use]
+pub fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A packet's date, for one that replaces what was there, dated `seen_us`.
+#[must_use]
+pub fn date_after(seen_us: Option<u64>, now_us: u64) -> u64 {
+    seen_us.map_or(now_us, |seen| now_us.max(seen.saturating_add(1)))
+}
+
+/// Turns packets from the future away.
+fn checked(packet: SignedPacket) -> Answer {
+    let ahead = u64::try_from(AHEAD_MAX.as_micros()).unwrap_or(u64::MAX);
+    if packet.timestamp().as_u64() > now_us().saturating_add(ahead) {
+        return Answer::FromTheFuture;
+    }
+    Answer::Packet(packet)
+}
+
+/// What is no packet at all, but has a date.
+fn no_packet(seq: i64) -> Answer {
+    let ahead = u64::try_from(AHEAD_MAX.as_micros()).unwrap_or(u64::MAX);
+    let future = u64::try_from(seq).is_ok_and(|seq| seq > now_us().saturating_add(ahead));
+    if future { Answer::FromTheFuture } else { Answer::Nothing }
+}
+
+/// All configured relays, asked side by side.
+#[derive(Debug)]
+struct Relays {
+    relays: Vec<RelayClient>,
+    spread: Mutex<Spread>,
+}
+
+impl Relays {
+    const NAME: &str = "pkarr relays";
+
+    fn new(urls: &[HttpUrl]) -> Result<Self, NetworkError> {
+        let failed =
+            |reason| NetworkError::Failed { action: "make an HTTP client", through: Self::NAME, reason };
+        // Somebody else may have chosen already; any provider will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(RELAY_CONNECT_WITHIN)
+            .build()
+            .map_err(|e| failed(e.to_string()))?;
+        let relay = |url: &HttpUrl| {
+            let url = reqwest::Url::parse(url.as_str()).map_err(|e| failed(e.to_string()))?;
+            RelayClient::new(url, client.clone(), RELAY_WITHIN).map_err(|e| failed(e.to_string()))
+        };
+        let relays = urls.iter().map(relay).collect::<Result<_, _>>()?;
+        Ok(Self { relays, spread: Mutex::new(Spread::new(RELAY_EVERY, RELAY_BURST)) })
+    }
+
+    /// Waits for our turn.
+    async fn turn(&self) {
+        let at = self.spread.lock().unwrap_or_else(PoisonError::into_inner).reserve(Instant::now());
+        sleep_until(at).await;
+    }
+
+    fn failed(action: &'static str, error: Option<RelayError>) -> NetworkError {
+        match error {
+            Some(RelayError::Timeout) => NetworkError::Timeout { from: Self::NAME, within: RELAY_WITHIN },
+            other => {
+                let reason = other.map_or_else(|| "none is configured".to_owned(), |e| e.to_string());
+                NetworkError::Failed { action, through: Self::NAME, reason }
+            }
+        }
+    }
+
+    async fn read(&self, key: &PublicKey) -> Result<Answer, NetworkError> {
+        self.turn().await;
+        let ask = |relay| RelayClient::resolve(relay, key, ResolvePolicy::NetworkOnly, None);
+        let mut answers: FuturesUnordered<_> = self.relays.iter().map(ask).collect();
+        let mut best = Err(None);
+        while let Some(answer) = answers.next().await {
+            let answer = match answer {
+                Ok(packet) => checked(packet),
+                Err(RelayError::NotFound) => Answer::Nothing,
+                Err(RelayError::InvalidSignedPacketSeq { seq }) => no_packet(seq),
+                Err(error) => {
+                    best = best.or(Err(Some(error)));
+                    continue;
+                }
+            };
+            match answer {
+                Answer::Packet(packet) => return Ok(Answer::Packet(packet)),
+                Answer::FromTheFuture => best = Ok(Answer::FromTheFuture),
+                Answer::Nothing => best = best.or(Ok(Answer::Nothing)),
+            }
+        }
+        best.map_err(|error| Self::failed("read", error))
+    }
+
+    async fn write(&self, packet: &SignedPacket) -> Result<(), NetworkError> {
+        self.turn().await;
+        let mut failure = None;
+        let mut written = false;
+        for result in join_all(self.relays.iter().map(|relay| relay.publish(packet))).await {
+            match result {
+                Ok(_) => written = true,
+                Err(error) => failure = Some(error),
+            }
+        }
+        if written { Ok(()) } else { Err(Self::failed("write", failure)) }
+    }
+}
+
+impl Transport for Relays {
+    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
+        Box::pin(async move { self.read(&key).await })
+    }
+
+    fn publish(&self, packet: SignedPacket) -> BoxFuture<'_, Result<(), NetworkError>> {
+        Box::pin(async move { self.write(&packet).await })
+    }
+
+    fn width(&self) -> usize {
+        RELAY_WIDTH
+    }
+}
+
+/// A node of our own in the mainline DHT, which asks and does not answer.
+#[derive(Debug)]
+struct Dht {
+    bootstrap: Option<Vec<String>>,
+    bind: Option<Ipv4Addr>,
+    client: OnceCell<DhtClient>,
+}
+
+impl Dht {
+    const NAME: &str = "the DHT";
+
+    fn failed(action: &'static str, reason: impl fmt::Display) -> NetworkError {
+        NetworkError::Failed { action, through: Self::NAME, reason: reason.to_string() }
+    }
+
+    async fn client(&self) -> Result<&DhtClient, NetworkError> {
+        self.client.get_or_try_init(|| self.enter()).await
+    }
+
+    async fn enter(&self) -> Result<DhtClient, NetworkError> {
+        let mut config = DhtConfig::default();
+        config.bind_address = self.bind;
+        if let Some(names) = &self.bootstrap {
+            let nodes = addresses(names).await?;
+            if nodes.iter().all(|node| node.ip().is_loopback()) {
+                // From any other address, a socket does not reach nodes on this machine alone on every system.
+                config.bind_address = self.bind.or(Some(Ipv4Addr::LOCALHOST));
+            }
+            config.bootstrap = Some(nodes);
+        }
+        DhtClient::build(config).map_err(|e| Self::failed("open a socket", e))
+    }
+
+    async fn read(&self, key: &PublicKey) -> Result<Answer, NetworkError> {
+        use pkarr::dht::ResolveError;
+        let response = self.client().await?.resolve(key, None).await;
+        // The rest of the lookup is given up as soon as one answer will do.
+        if let Some(packet) = response.first() {
+            let date = packet.timestamp();
+            if let Answer::Packet(packet) = checked(packet.clone()) {
+                return Ok(Answer::Packet(packet));
+            }
+            tracing::debug!(date_us = date.as_u64(), "a packet from the future is ignored");
+            return Ok(Answer::FromTheFuture);
+        }
+        match response.complete().await.most_recent {
+            Ok(packet) => Ok(checked(packet)),
+            Err(ResolveError::NotFound) => Ok(Answer::Nothing),
+            Err(ResolveError::InvalidSignedPacket { seq }) => Ok(no_packet(seq)),
+            Err(
+                e @ (ResolveError::NoNodesQueried
+                | ResolveError::NoNodesResponded
+                | ResolveError::NoUsableResponses),
+            ) => Err(Self::failed("read", e)),
+        }
+    }
+
+    async fn write(&self, packet: &SignedPacket) -> Result<(), NetworkError> {
+        let stored = self.client().await?.publish(packet).await.map_err(|e| Self::failed("write", e))?;
+        if stored == 0 {
+            return Err(Self::failed("write", "no node stored it"));
+        }
+        Ok(())
+    }
+}
+
+impl Transport for Dht {
+    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
+        Box::pin(async move { within(DHT_READ_WITHIN, self.read(&key)).await })
+    }
+
+    fn publish(&self, packet: SignedPacket) -> BoxFuture<'_, Result<(), NetworkError>> {
+        Box::pin(async move { within(DHT_WRITE_WITHIN, self.write(&packet)).await })
+    }
+
+    fn width(&self) -> usize {
+        DHT_WIDTH
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, NetworkError>>,
+) -> Result<T, NetworkError> {
+    timeout(limit, work).await.unwrap_or(Err(NetworkError::Timeout { from: Dht::NAME, within: limit }))
+}
+
+/// The IPv4 addresses of these nodes: mainline speaks nothing else.
+async fn addresses(names: &[String]) -> Result<Vec<SocketAddrV4>, NetworkError> {
+    let look_up = |name: &String| {
+        let name = name.clone();
+        async move {
+            let found = timeout(BOOTSTRAP_WITHIN, tokio::net::lookup_host(name)).await;
+            found.map_err(|e| e.to_string())?.map(Vec::from_iter).map_err(|e| e.to_string())
+        }
+    };
+    let mut reason = "the list is empty".to_owned();
+    let mut nodes = Vec::new();
+    for found in join_all(names.iter().map(look_up)).await {
+        match found {
+            Ok(found) => nodes.extend(found.into_iter().filter_map(|addr: SocketAddr| match addr {
+                SocketAddr::V4(addr) => Some(addr),
+                SocketAddr::V6(_) => None,
+            })),
+            Err(error) => reason = error,
+        }
+    }
+    if nodes.is_empty() { Err(NetworkError::Bootstrap { reason }) } else { Ok(nodes) }
+}

@@ -1,0 +1,406 @@
+//! RendezvousActor: finds agents of its network through slots in pkarr, and lets itself be found.
+//!
+//! **Owns** the rhythm of looks and writes and one [`Line`] per channel (relays, DHT): what its slots held, whom to locate, how
+//! it does. **Talks to** PeersActor and GossipActor through [`Candidates`](super::candidates::Candidates), and tells [`Channels`](super::channel::Channels) how the channels do.
+//!
+//! A *look* reads slots; each agent in them is *located* by the record that it publishes under its own key
+//! ([`list`](super::list)) and handed on with its addresses. A *write* brings our own record up to date and claims a slot;
+//! later the slot is *verified*, and claimed again if somebody wrote over it at the same time. The channels do not wait for
+//! each other.
+//!
+//! **Bounds**: all of pkarr happens in tasks, at most one look, one write and one verification per channel, and as many lookups
+//! as its transport wants; what is read is bounded by the packets' 1,000 bytes, what is remembered by [`LOCATED_MAX`] and
+//! [`QUEUE_MAX`]. A panic in pkarr is one restart of this actor. **A restart** makes new clients and loses what was read.
+
+mod line;
+mod messages;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use iroh::{EndpointAddr, EndpointId};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::line::Line;
+pub use self::line::{LOCATED_MAX, QUEUE_MAX};
+pub use self::messages::{RendezvousArgs, RendezvousMsg};
+use self::work::{Location, Work};
+use super::channel::Channel;
+use super::network::{NetworkError, now_us};
+use super::slot::pace::publishes;
+use super::slot::{Look, SLOTS, Slot, SlotKeys};
+use crate::actor::ActorExit;
+use crate::actor::tasks::Tasks;
+use crate::node::status::ActorDetail;
+
+/// Writes that may be repeated at once because they were lost; then the next period is waited for.
+const RECLAIMS_MAX: u32 = 5;
+/// Our addresses change several times while an endpoint starts; one write for all of them.
+const ADDRESS_SETTLES: Duration = Duration::from_secs(2);
+
+/// Its state.
+pub struct RendezvousState {
+    args: RendezvousArgs,
+    lines: Vec<Line>,
+    tasks: Tasks<RendezvousMsg>,
+}
+
+/// The actor.
+pub struct RendezvousActor;
+
+impl Actor for RendezvousActor {
+    type Msg = RendezvousMsg;
+    type State = RendezvousState;
+    type Arguments = RendezvousArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let transports = (args.connect)()?;
+        let mut tasks = Tasks::new(myself.clone(), RendezvousMsg::TaskFailed);
+        tasks.spawn(tell_changes(myself.clone(), args.connected.clone(), args.ticket.clone()));
+        let lines =
+            transports.into_iter().map(|(channel, transport)| Line::new(channel, transport)).collect();
+        let mut state = RendezvousState { args, lines, tasks };
+        for index in 0..state.lines.len() {
+            state.args.channels.up(state.lines[index].channel);
+            state.arm_scan(&myself, index, Duration::ZERO);
+            let delay = match state.args.slots {
+                SlotKeys::Sealed { .. } => Duration::ZERO,
+                // With one id per slot it matters whether one of them is still ours, which the first look tells.
+                SlotKeys::Compatible { .. } => state.args.timing.until_publish(rand::random()),
+            };
+            state.arm_publish(&myself, index, delay);
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RendezvousMsg::ScanDue { channel, generation } => state.on_scan_due(&myself, channel, generation),
+            RendezvousMsg::PublishDue { channel, generation } => {
+                state.on_publish_due(&myself, channel, generation);
+            }
+            RendezvousMsg::VerifyDue { channel, slot } => state.on_verify_due(&myself, channel, slot),
+            RendezvousMsg::SlotRead { channel, slot, look } => {
+                state.on_slot_read(&myself, channel, slot, look);
+            }
+            RendezvousMsg::Scanned { channel, failure } => state.on_scanned(&myself, channel, failure),
+            RendezvousMsg::Published { channel, record, slot, failure } => {
+                state.on_published(&myself, channel, record, slot, failure);
+            }
+            RendezvousMsg::Verified { channel, held } => state.on_verified(&myself, channel, held),
+            RendezvousMsg::Located { channel, id, addr } => state.on_located(&myself, channel, id, addr),
+            RendezvousMsg::ContactChanged => state.on_contact_changed(&myself),
+            RendezvousMsg::AddressChanged => state.on_address_changed(&myself),
+            RendezvousMsg::TaskFailed(why) => {
+                return Err(ActorExit::Transient(format!("a task of the rendezvous: {why}")).into());
+            }
+            RendezvousMsg::GetHealth { reply } => {
+                let _ = reply.send(state.detail());
+            }
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.tasks.shutdown().await;
+        Ok(())
+    }
+}
+
+impl RendezvousState {
+    fn line(&self, channel: Channel) -> Option<usize> {
+        self.lines.iter().position(|line| line.channel == channel)
+    }
+
+    fn detail(&self) -> ActorDetail {
+        let lines: Vec<String> = self.lines.iter().map(Line::describe).collect();
+        let detail = if lines.is_empty() { "no channel is configured".to_owned() } else { lines.join("; ") };
+        let queued = self.lines.iter().map(Line::waiting).sum::<usize>();
+        ActorDetail { detail: Some(detail), queued: u64::try_from(queued).ok(), children: Vec::new() }
+    }
+
+    fn arm_scan(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize, delay: Duration) {
+        let line = &mut self.lines[index];
+        line.scan_generation += 1;
+        let (channel, generation) = (line.channel, line.scan_generation);
+        myself.send_after(delay, move || RendezvousMsg::ScanDue { channel, generation });
+    }
+
+    fn arm_publish(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize, delay: Duration) {
+        let line = &mut self.lines[index];
+        line.publish_generation += 1;
+        let (channel, generation) = (line.channel, line.publish_generation);
+        myself.send_after(delay, move || RendezvousMsg::PublishDue { channel, generation });
+    }
+
+    /// What a task needs.
+    fn work(&self, myself: &ActorRef<RendezvousMsg>, index: usize) -> Work {
+        let line = &self.lines[index];
+        Work {
+            channel: line.channel,
+            transport: Arc::clone(&line.transport),
+            actor: myself.clone(),
+            slots: self.args.slots.clone(),
+            own: self.args.secret_key.public(),
+        }
+    }
+
+    fn on_scan_due(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, generation: u64) {
+        let Some(index) = self.line(channel) else { return };
+        if self.lines[index].scan_generation != generation {
+            return;
+        }
+        let contact = self.args.contact();
+        if !self.lines[index].busy.scanning {
+            self.lines[index].begin_scan(contact);
+            let work = self.work(myself, index);
+            // The first look of a restarted actor is thorough, whoever is connected.
+            let thorough = !contact || !self.lines[index].scanned_once;
+            self.tasks.spawn(work.scan(thorough, rand::random()));
+        }
+        let delay = self.until_scan(index);
+        self.arm_scan(myself, index, delay);
+    }
+
+    fn until_scan(&self, index: usize) -> Duration {
+        let (line, timing) = (&self.lines[index], &self.args.timing);
+        timing.until_scan(line.quiet, rand::random()).max(timing.until_retry(line.failures, rand::random()))
+    }
+
+    fn on_slot_read(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, slot: Slot, look: Look) {
+        let Some(index) = self.line(channel) else { return };
+        if let Look::Read(entries) = &look {
+            let own = self.args.secret_key.public();
+            self.lines[index].wanted(entries.iter().map(|entry| entry.id).filter(|id| *id != own));
+        }
+        let day = self.args.slots.day(now_us());
+        if slot.day == day && slot.index < SLOTS {
+            self.lines[index].looks_of(day)[usize::from(slot.index)] = look;
+        }
+        self.locate(myself, index);
+    }
+
+    /// Looks for as many wanted agents as the transport takes at once.
+    fn locate(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize) {
+        let contact = self.args.contact();
+        while let Some(next) = self.lines[index].next_wanted(contact, Instant::now()) {
+            match next {
+                Location::Known(addr) => self.args.candidates.found(addr, self.lines[index].channel),
+                Location::LookUp(id) => {
+                    let work = self.work(myself, index);
+                    self.tasks.spawn(work.locate(self.args.keys.clone(), id));
+                }
+            }
+        }
+    }
+
+    fn on_located(
+        &mut self,
+        myself: &ActorRef<RendezvousMsg>,
+        channel: Channel,
+        id: EndpointId,
+        addr: Result<Option<EndpointAddr>, NetworkError>,
+    ) {
+        let Some(index) = self.line(channel) else { return };
+        let addr = addr.map(|addr| addr.filter(|addr| !addr.is_empty()));
+        self.lines[index].located(id, &addr, Instant::now());
+        // Agents of the old kind publish where iroh looks by itself, so their bare id is enough for a dial.
+        let bare = matches!(self.args.slots, SlotKeys::Compatible { .. }).then(|| EndpointAddr::new(id));
+        if let Some(addr) = addr.ok().flatten().or(bare) {
+            self.args.candidates.found(addr, channel);
+        }
+        self.locate(myself, index);
+    }
+
+    fn on_scanned(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, failure: Option<String>) {
+        let Some(index) = self.line(channel) else { return };
+        self.lines[index].busy.scanning = false;
+        self.report(index, failure);
+        if self.lines[index].failures > 0 {
+            let delay = self.until_scan(index);
+            self.arm_scan(myself, index, delay);
+            return;
+        }
+        let first = !std::mem::replace(&mut self.lines[index].scanned_once, true);
+        if first && !self.lines[index].published_once && !self.lines[index].busy.publishing {
+            // Now it is known where there is room.
+            self.arm_publish(myself, index, Duration::ZERO);
+        }
+    }
+
+    /// Keeps count of failures, and tells how the channel does.
+    fn report(&mut self, index: usize, failure: Option<String>) {
+        let line = &mut self.lines[index];
+        match failure {
+            None => {
+                line.failures = 0;
+                self.args.channels.succeeded(line.channel, now_us() / 1000);
+            }
+            Some(why) => {
+                line.failures = line.failures.saturating_add(1);
+                tracing::debug!(channel = line.channel.name(), failures = line.failures, why, "rendezvous");
+                self.args.channels.down(line.channel, &why);
+            }
+        }
+    }
+
+    fn on_publish_due(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, generation: u64) {
+        let Some(index) = self.line(channel) else { return };
+        if self.lines[index].publish_generation != generation {
+            return;
+        }
+        let turn = publishes(self.args.network_size(), rand::random()) || !self.lines[index].published_once;
+        self.lines[index].reclaims = 0;
+        self.publish(myself, index, turn);
+        let (timing, failures) = (&self.args.timing, self.lines[index].failures);
+        let delay = timing.until_publish(rand::random()).max(timing.until_retry(failures, rand::random()));
+        self.arm_publish(myself, index, delay);
+    }
+
+    /// Writes our record if it is out of date, and a slot if it is our turn.
+    fn publish(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize, turn: bool) {
+        if self.lines[index].busy.publishing {
+            return;
+        }
+        let addr = self.args.own_addr();
+        let stale = self.lines[index].record_is_stale(&addr, self.args.timing.refresh, Instant::now());
+        self.lines[index].moving = false;
+        if !stale {
+            self.lines[index].moves = 0;
+        }
+        if !turn && !stale {
+            return;
+        }
+        self.lines[index].busy.publishing = true;
+        let work = self.work(myself, index);
+        let record = stale.then(|| work::Record {
+            keys: self.args.keys.clone(),
+            secret_key: self.args.secret_key.clone(),
+            addr,
+            agents: self.args.seen_alive(),
+        });
+        let day = self.args.slots.day(now_us());
+        let looks = turn.then(|| (day, self.lines[index].looks_of(day).clone()));
+        self.tasks.spawn(work.publish(record, looks));
+    }
+
+    fn on_published(
+        &mut self,
+        myself: &ActorRef<RendezvousMsg>,
+        channel: Channel,
+        record: Option<EndpointAddr>,
+        slot: Option<Slot>,
+        failure: Option<String>,
+    ) {
+        let Some(index) = self.line(channel) else { return };
+        self.lines[index].busy.publishing = false;
+        if let Some(addr) = record {
+            self.lines[index].record_written(addr, Instant::now());
+        }
+        self.lines[index].published_once |= failure.is_none();
+        if failure.is_some() && !self.lines[index].published_once {
+            // Nobody can find us yet: that does not wait for the next period.
+            let delay = self.args.timing.until_retry(self.lines[index].failures + 1, rand::random());
+            self.arm_publish(myself, index, delay);
+        }
+        if let Some(slot) = slot {
+            self.lines[index].claimed = Some(slot);
+            // The more writers met here, the further they spread.
+            let delay = self.args.timing.until_verify(rand::random()) * (self.lines[index].reclaims + 1);
+            myself.send_after(delay, move || RendezvousMsg::VerifyDue { channel, slot });
+        }
+        self.report(index, failure);
+    }
+
+    fn on_verify_due(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, slot: Slot) {
+        let Some(index) = self.line(channel) else { return };
+        if !std::mem::replace(&mut self.lines[index].busy.verifying, true) {
+            let work = self.work(myself, index);
+            self.tasks.spawn(work.verify(slot));
+        }
+    }
+
+    fn on_verified(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, held: Option<bool>) {
+        let Some(index) = self.line(channel) else { return };
+        let line = &mut self.lines[index];
+        line.busy.verifying = false;
+        if held == Some(false) {
+            line.claimed = None;
+            line.reclaims += 1;
+            if line.reclaims <= RECLAIMS_MAX {
+                self.publish(myself, index, true);
+            }
+        }
+    }
+
+    /// An endpoint that starts learns of its addresses one by one, and a bad network may change them for ever: the first
+    /// changes are written soon, further ones later.
+    fn on_address_changed(&mut self, myself: &ActorRef<RendezvousMsg>) {
+        for index in 0..self.lines.len() {
+            let line = &mut self.lines[index];
+            // Until something was written, that write is yet to come.
+            if line.published_once && !std::mem::replace(&mut line.moving, true) {
+                let delay = ADDRESS_SETTLES.saturating_mul(2_u32.saturating_pow(line.moves));
+                line.moves = line.moves.saturating_add(1);
+                self.arm_publish(myself, index, delay.min(self.args.timing.publish));
+            }
+        }
+    }
+
+    /// Whoever has lost everybody looks at once; whoever has found somebody, later.
+    fn on_contact_changed(&mut self, myself: &ActorRef<RendezvousMsg>) {
+        if self.args.contact() {
+            return;
+        }
+        for index in 0..self.lines.len() {
+            if std::mem::take(&mut self.lines[index].quiet) > 0 {
+                let delay = self.args.timing.until_scan(0, rand::random()) / 8;
+                self.arm_scan(myself, index, delay);
+            }
+        }
+    }
+}
+
+/// Tells when the first peer comes or the last one goes, and when our addresses change; ends with those who know.
+async fn tell_changes(
+    actor: ActorRef<RendezvousMsg>,
+    mut connected: watch::Receiver<usize>,
+    mut ticket: watch::Receiver<String>,
+) {
+    let mut contact = *connected.borrow_and_update() > 0;
+    ticket.mark_unchanged();
+    let (mut counts, mut moves) = (true, true);
+    while counts || moves {
+        tokio::select! {
+            changed = connected.changed(), if counts => {
+                counts = changed.is_ok();
+                let now = *connected.borrow_and_update() > 0;
+                if std::mem::replace(&mut contact, now) != now {
+                    let _ = actor.send_message(RendezvousMsg::ContactChanged);
+                }
+            }
+            changed = ticket.changed(), if moves => {
+                moves = changed.is_ok();
+                if moves {
+                    let _ = actor.send_message(RendezvousMsg::AddressChanged);
+                }
+            }
+        }
+    }
+}

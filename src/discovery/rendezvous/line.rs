@@ -1,0 +1,244 @@
+//! What RendezvousActor knows of one channel.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use iroh::{EndpointAddr, EndpointId};
+use pkarr::{PublicKey, SignedPacket};
+use tokio::time::Instant;
+
+use super::work::Location;
+use crate::discovery::channel::Channel;
+use crate::discovery::network::{Answer, NetworkError, Transport};
+use crate::discovery::slot::{Look, SLOTS, Slot};
+
+/// Agents whose addresses, or lack of them, are remembered per channel: two days' slots hold 384.
+pub const LOCATED_MAX: usize = 1024;
+/// Agents that wait to be located, per channel; the oldest make room.
+pub const QUEUE_MAX: usize = 256;
+/// For how long addresses are taken from memory.
+const ADDRESS_LIFE: Duration = Duration::from_mins(5);
+/// An agent without a record is looked for again after this, then twice as long each time, up to the second.
+const MISS_MIN: Duration = Duration::from_secs(5);
+const MISS_MAX: Duration = Duration::from_mins(15);
+/// Agents that one look locates while somebody is connected: gossip tells of the others.
+const IN_COMPANY: usize = 4;
+
+/// One channel.
+pub(super) struct Line {
+    pub(super) channel: Channel,
+    pub(super) transport: Arc<Counted>,
+    pub(super) scan_generation: u64,
+    pub(super) publish_generation: u64,
+    pub(super) busy: Busy,
+    pub(super) scanned_once: bool,
+    pub(super) published_once: bool,
+    /// Looks since somebody is connected.
+    pub(super) quiet: u32,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// Writes that were repeated this period.
+    pub(super) reclaims: u32,
+    /// Where we wrote ourselves last, unless that was lost.
+    pub(super) claimed: Option<Slot>,
+    /// Our addresses changed, and that is about to be written.
+    pub(super) moving: bool,
+    /// How often that happened lately.
+    pub(super) moves: u32,
+    record: Option<(Instant, EndpointAddr)>,
+    day: u64,
+    looks: Vec<Look>,
+    /// Agents that wrote a slot last, who are alive, before those that they listed.
+    writers: VecDeque<EndpointId>,
+    listed: VecDeque<EndpointId>,
+    queued: HashSet<EndpointId>,
+    locating: usize,
+    /// Lookups of the present look.
+    lookups: usize,
+    located: HashMap<EndpointId, Located>,
+}
+
+/// Which tasks are under way.
+#[derive(Default)]
+pub(super) struct Busy {
+    pub(super) scanning: bool,
+    pub(super) publishing: bool,
+    pub(super) verifying: bool,
+}
+
+/// What came of looking for an agent's record.
+struct Located {
+    at: Instant,
+    addr: Option<EndpointAddr>,
+    misses: u32,
+}
+
+impl Line {
+    pub(super) fn new(channel: Channel, transport: Arc<dyn Transport>) -> Self {
+        let transport =
+            Arc::new(Counted { transport, reads: AtomicU64::default(), writes: AtomicU64::default() });
+        Self {
+            channel,
+            transport,
+            scan_generation: 0,
+            publish_generation: 0,
+            busy: Busy::default(),
+            scanned_once: false,
+            published_once: false,
+            quiet: 0,
+            failures: 0,
+            reclaims: 0,
+            claimed: None,
+            moving: false,
+            moves: 0,
+            record: None,
+            day: 0,
+            looks: vec![Look::Unread; usize::from(SLOTS)],
+            writers: VecDeque::new(),
+            listed: VecDeque::new(),
+            queued: HashSet::new(),
+            locating: 0,
+            lookups: 0,
+            located: HashMap::new(),
+        }
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let (reads, writes) = self.transport.counts();
+        let mut text = format!("{}: {reads} reads, {writes} writes", self.channel.name());
+        // Writing to a string does not fail.
+        let _ = match self.claimed {
+            Some(slot) => write!(text, ", slot {}", slot.index),
+            None => write!(text, ", no slot"),
+        };
+        if self.failures > 0 {
+            let _ = write!(text, ", failing ({} times)", self.failures);
+        }
+        text
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.queued.len()
+    }
+
+    pub(super) fn begin_scan(&mut self, contact: bool) {
+        self.busy.scanning = true;
+        self.lookups = 0;
+        self.quiet = if contact { self.quiet.saturating_add(1) } else { 0 };
+    }
+
+    /// What is known of that day's slots.
+    pub(super) fn looks_of(&mut self, day: u64) -> &mut Vec<Look> {
+        if self.day != day {
+            self.day = day;
+            self.looks.fill(Look::Unread);
+        }
+        &mut self.looks
+    }
+
+    /// A slot held these, its writer first.
+    pub(super) fn wanted(&mut self, ids: impl Iterator<Item = EndpointId>) {
+        for (place, id) in ids.enumerate() {
+            if !self.queued.insert(id) {
+                continue;
+            }
+            if place == 0 { &mut self.writers } else { &mut self.listed }.push_back(id);
+            if self.queued.len() > QUEUE_MAX {
+                let oldest = self.listed.pop_front().or_else(|| self.writers.pop_front());
+                oldest.map(|oldest| self.queued.remove(&oldest));
+            }
+        }
+    }
+
+    /// Whom to hand on or look for next; nobody when enough lookups are under way.
+    pub(super) fn next_wanted(&mut self, contact: bool, now: Instant) -> Option<Location> {
+        while self.locating < self.transport.width() {
+            // Whoever only writes names of others down does not keep us from those who are there themselves.
+            let others = self.locating < (self.transport.width() / 2).max(1);
+            let id = match self.writers.pop_front() {
+                Some(id) => id,
+                None if others => self.listed.pop_front()?,
+                None => return None,
+            };
+            self.queued.remove(&id);
+            match self.located.get(&id) {
+                Some(Located { at, addr: Some(addr), .. }) if now.duration_since(*at) < ADDRESS_LIFE => {
+                    return Some(Location::Known(addr.clone()));
+                }
+                Some(Located { at, addr: None, misses }) if now.duration_since(*at) < pause(*misses) => {}
+                _ if contact && self.lookups >= IN_COMPANY => {}
+                _ => {
+                    self.locating += 1;
+                    self.lookups += 1;
+                    return Some(Location::LookUp(id));
+                }
+            }
+        }
+        None
+    }
+
+    /// A lookup is over. One that failed says nothing of the agent, so the next look tries again.
+    pub(super) fn located(
+        &mut self,
+        id: EndpointId,
+        addr: &Result<Option<EndpointAddr>, NetworkError>,
+        now: Instant,
+    ) {
+        self.locating = self.locating.saturating_sub(1);
+        let Ok(addr) = addr else { return };
+        if self.located.len() >= LOCATED_MAX && !self.located.contains_key(&id) {
+            let oldest = self.located.iter().min_by_key(|(_, located)| located.at).map(|(id, _)| *id);
+            oldest.map(|oldest| self.located.remove(&oldest));
+        }
+        let before = self.located.get(&id).map_or(0, |located| located.misses);
+        let misses = if addr.is_some() { 0 } else { before.saturating_add(1) };
+        self.located.insert(id, Located { at: now, addr: addr.clone(), misses });
+    }
+
+    /// Whether our record has to be written: never was, lately not, or with other addresses.
+    pub(super) fn record_is_stale(&self, addr: &EndpointAddr, refresh: Duration, now: Instant) -> bool {
+        self.record.as_ref().is_none_or(|(at, written)| written != addr || now.duration_since(*at) >= refresh)
+    }
+
+    pub(super) fn record_written(&mut self, addr: EndpointAddr, now: Instant) {
+        self.record = Some((now, addr));
+    }
+}
+
+fn pause(misses: u32) -> Duration {
+    MISS_MIN.saturating_mul(2_u32.saturating_pow(misses.saturating_sub(1))).min(MISS_MAX)
+}
+
+/// A transport, and how often it was used.
+#[derive(Debug)]
+pub(super) struct Counted {
+    transport: Arc<dyn Transport>,
+    reads: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl Counted {
+    fn counts(&self) -> (u64, u64) {
+        (self.reads.load(Ordering::Relaxed), self.writes.load(Ordering::Relaxed))
+    }
+}
+
+impl Transport for Counted {
+    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.transport.resolve(key)
+    }
+
+    fn publish(&self, packet: SignedPacket) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.transport.publish(packet)
+    }
+
+    fn width(&self) -> usize {
+        self.transport.width()
+    }
+}

@@ -1,0 +1,83 @@
+//! What the discovery actors start from, put together from the configuration and the node's resources.
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+
+use super::Cells;
+use super::resources::Resources;
+use crate::config::Config;
+use crate::discovery::candidates::Candidates;
+use crate::discovery::channel::{Channel, Channels};
+use crate::discovery::gossip::{GossipArgs, Probe, topic_of};
+use crate::discovery::mdns::Mdns;
+use crate::discovery::network::NetworkSettings;
+use crate::discovery::rendezvous::RendezvousArgs;
+use crate::discovery::slot::SlotKeys;
+use crate::discovery::slot::pace::Timing;
+use crate::peer::list_peers;
+
+/// The channels that begin by themselves. The actors that run the others say of theirs whether they work.
+pub(super) fn channels(config: &Config) -> Channels {
+    let channels = Channels::default();
+    channels.up(Channel::Tickets);
+    if !config.discovery.bootstrap.is_empty() {
+        channels.up(Channel::Bootstrap);
+    }
+    channels
+}
+
+fn candidates(cells: &Cells, channels: &Channels) -> Candidates {
+    Candidates::new(cells.peers.service_ref(), cells.gossip.service_ref(), channels.clone())
+}
+
+pub(super) fn rendezvous(
+    config: &Config,
+    resources: &Resources,
+    cells: &Cells,
+    channels: &Channels,
+) -> RendezvousArgs {
+    RendezvousArgs {
+        secret_key: resources.endpoint.secret_key().clone(),
+        slots: SlotKeys::new(config.discovery.slots, &resources.keys, &resources.passphrase),
+        keys: resources.keys.clone(),
+        connect: NetworkSettings::of(&config.discovery).connector(),
+        ticket: resources.ticket.clone(),
+        candidates: candidates(cells, channels),
+        channels: channels.clone(),
+        directory: resources.directory.clone(),
+        connected: resources.connected.subscribe(),
+        timing: Timing::default(),
+    }
+}
+
+pub(super) fn gossip(
+    config: &Config,
+    resources: &Resources,
+    cells: &Cells,
+    channels: &Channels,
+) -> GossipArgs {
+    let (endpoint, rpc) = (resources.endpoint.clone(), resources.presence.rpc().clone());
+    let probe: Probe = Arc::new(move |addr| {
+        let (endpoint, rpc) = (endpoint.clone(), rpc.clone());
+        async move { list_peers::probe(&endpoint, addr, &rpc).await }.boxed()
+    });
+    GossipArgs {
+        gossip: resources.gossip.clone(),
+        endpoint: resources.endpoint.clone(),
+        secret_key: resources.endpoint.secret_key().clone(),
+        topic: topic_of(resources.presence.topic()),
+        name: config.name.clone(),
+        ticket: resources.ticket.clone(),
+        library: Arc::clone(resources.libraries.mirror()),
+        directory: resources.directory.clone(),
+        book: resources.book.clone(),
+        candidates: candidates(cells, channels),
+        channels: channels.clone(),
+        lookup: resources.addresses.clone(),
+        events: resources.events.clone(),
+        announcements_per_sec: u32::try_from(config.limits.max_announcements_per_sec).unwrap_or(u32::MAX),
+        probe,
+        mdns: config.discovery.mdns.then(|| Mdns::new(resources.keys.mdns())),
+    }
+}

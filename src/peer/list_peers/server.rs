@@ -1,0 +1,261 @@
+//! Answers who this agent knows.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use iroh::EndpointId;
+use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, REQUEST_BYTES_MAX};
+use crate::discovery::directory::{Listing, SharedDirectory};
+use crate::identity::Key;
+use crate::peer::actor::code;
+use crate::peer::auth::{LIBRARIES_MAX, Role, Throttle};
+use crate::peer::dial::ProtocolHandler;
+use crate::peer::establish;
+use crate::peer::wire::{self, WireError};
+use crate::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
+
+/// Connections that are served at once; a crawl has one for a moment.
+const CONNECTIONS_MAX: usize = 16;
+/// For whoever asks to prove that it may.
+const PROOF_WITHIN: Duration = Duration::from_secs(5);
+/// A connection's whole life: enough for the largest directory on a poor path.
+const CONNECTION_WITHIN: Duration = Duration::from_mins(1);
+/// For one question, with its answer read by the other side.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Questions of one connection that are answered at once. Its streams are bounded too; this does not depend on it.
+const REQUESTS_AT_ONCE: usize = 2;
+/// Questions that one connection may ask: the largest directory in pages of the largest announcements takes 60.
+const REQUESTS_MAX: usize = 128;
+/// What of a page is left for its frame.
+const PAGE_MARGIN_BYTES: usize = 1024;
+
+/// Where answers come from.
+pub trait Source: Send + Sync {
+    /// Our own announcement, encoded and signed, once there is one.
+    fn own(&self) -> Option<Bytes>;
+    /// Everyone whom we know, by id.
+    fn listings(&self) -> Vec<Listing>;
+}
+
+impl Source for SharedDirectory {
+    fn own(&self) -> Option<Bytes> {
+        self.lock().own()
+    }
+
+    fn listings(&self) -> Vec<Listing> {
+        self.lock().listings(Instant::now())
+    }
+}
+
+/// Answers those who know one of our keys. Cheap to clone.
+#[derive(Clone)]
+pub struct ListPeersService(Arc<Inner>);
+
+struct Inner {
+    own_id: EndpointId,
+    keys: Vec<Key>,
+    source: Box<dyn Source>,
+    connections: Arc<Semaphore>,
+    throttle: Mutex<Throttle>,
+}
+
+impl fmt::Debug for ListPeersService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListPeersService").field("own_id", &self.0.own_id).finish_non_exhaustive()
+    }
+}
+
+impl ListPeersService {
+    /// For those who know one of `keys` (see [`PresenceKeys::rpc`](crate::identity::PresenceKeys::rpc)), from `source`: a
+    /// [`SharedDirectory`], as a rule.
+    #[must_use]
+    pub fn new(own_id: EndpointId, keys: Vec<Key>, source: impl Source + 'static) -> Self {
+        Self(Arc::new(Inner {
+            own_id,
+            keys,
+            source: Box::new(source),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            throttle: Mutex::default(),
+        }))
+    }
+
+    /// What takes over the connections on [`ALPN`](super::ALPN). Must be called within a runtime.
+    #[must_use]
+    pub fn handler(&self) -> ProtocolHandler {
+        let service = self.clone();
+        Arc::new(move |connection, permit| {
+            let service = service.clone();
+            // Bounded in number and in time by what it does first.
+            tokio::spawn(async move { service.serve(connection, permit).await });
+        })
+    }
+
+    /// Serves one connection to its end; `pending` is given back once the other side has proved itself.
+    pub async fn serve(&self, connection: Connection, pending: OwnedSemaphorePermit) {
+        let peer = connection.remote_id();
+        if self.throttle(|throttle, now| throttle.refuses(peer, now)) {
+            return close(&connection, code::NOT_SHARED, b"too many failures");
+        }
+        let Ok(_slot) = Arc::clone(&self.0.connections).try_acquire_owned() else {
+            return close(&connection, code::BUSY, b"busy");
+        };
+        match timeout(PROOF_WITHIN, self.authenticate(&connection)).await {
+            Ok(Ok(true)) => drop(pending),
+            Ok(Ok(false)) => {
+                self.throttle(|throttle, now| throttle.failed(peer, now));
+                return close(&connection, code::NOT_SHARED, b"not shared");
+            }
+            Ok(Err(error)) => {
+                // Whoever sends garbage first is no more welcome than one with a wrong proof.
+                if error.is_violation() {
+                    self.throttle(|throttle, now| throttle.failed(peer, now));
+                }
+                tracing::debug!(%peer, %error, "asked for peers without a proof");
+                return close(&connection, code::VIOLATION, b"no proof");
+            }
+            Err(_) => return close(&connection, code::TIMEOUT, b"no proof in time"),
+        }
+        let served = timeout(CONNECTION_WITHIN, self.answer(&connection)).await;
+        let (code, why): (_, &[u8]) = match served {
+            Ok(Ok(())) => (code::SHUTDOWN, b""),
+            Ok(Err(error)) if error.is_violation() => {
+                tracing::debug!(%peer, %error, "asked for peers in a way that nobody does");
+                (code::VIOLATION, b"malformed request")
+            }
+            Ok(Err(_)) => (code::SHUTDOWN, b""),
+            Err(_) => (code::TIMEOUT, b"too long"),
+        };
+        close(&connection, code, why);
+    }
+
+    fn throttle<T>(&self, with: impl FnOnce(&mut Throttle, Instant) -> T) -> T {
+        with(&mut self.0.throttle.lock().unwrap_or_else(PoisonError::into_inner), Instant::now())
+    }
+
+    /// Whether the other side knows a key of ours; then it was shown that we do.
+    async fn authenticate(&self, connection: &Connection) -> Result<bool, WireError> {
+        let binding = establish::bind(connection, self.0.own_id)
+            .map_err(|error| WireError::Broken(error.to_string()))?;
+        let (mut send, mut receive) =
+            connection.accept_bi().await.map_err(|e| WireError::Broken(e.to_string()))?;
+        let auth: Auth = wire::read_message(&mut receive, wire::FIRST_FRAME_BYTES_MAX).await?;
+        if auth.libraries.len() > LIBRARIES_MAX {
+            return Err(WireError::Malformed("more proofs than may be shown".into()));
+        }
+        // Every key is tried, so that time tells nothing of which one it was.
+        let shared: Vec<_> = self
+            .0
+            .keys
+            .iter()
+            .filter(|key| binding.verify_key(key, Role::Opener, &auth.libraries))
+            .map(|key| binding.prove_key(key, Role::Answerer))
+            .collect();
+        if shared.is_empty() {
+            return Ok(false);
+        }
+        wire::write_message(&mut send, &Auth { libraries: shared }).await?;
+        // Already finished or reset: nothing more is said there either way.
+        let _ = send.finish();
+        Ok(true)
+    }
+
+    /// Answers until the connection ends or has had enough.
+    async fn answer(&self, connection: &Connection) -> Result<(), WireError> {
+        let mut requests = JoinSet::new();
+        for _ in 0..REQUESTS_MAX {
+            while requests.len() >= REQUESTS_AT_ONCE {
+                settle(requests.join_next().await)?;
+            }
+            tokio::select! {
+                stream = connection.accept_bi() => {
+                    let Ok(stream) = stream else { return Ok(()) };
+                    let service = self.clone();
+                    requests.spawn(async move {
+                        timeout(REQUEST_WITHIN, service.reply(stream))
+                            .await
+                            .unwrap_or_else(|_| Err(WireError::Broken("too slow".into())))
+                    });
+                }
+                Some(done) = requests.join_next() => settle(Some(done))?,
+            }
+        }
+        while let Some(done) = requests.join_next().await {
+            settle(Some(done))?;
+        }
+        Ok(())
+    }
+
+    async fn reply(&self, (mut send, mut receive): (SendStream, RecvStream)) -> Result<(), WireError> {
+        let request: ListPeersRequest = wire::read_message(&mut receive, REQUEST_BYTES_MAX).await?;
+        let page = page(self.0.source.as_ref(), &request)?;
+        wire::write_message(&mut send, &page).await?;
+        let _ = send.finish();
+        // Held until it was read: closing earlier would throw away what is on its way.
+        let _ = send.stopped().await;
+        Ok(())
+    }
+}
+
+fn close(connection: &Connection, code: u32, why: &[u8]) {
+    connection.close(VarInt::from_u32(code), why);
+}
+
+/// A question that came to nothing because its stream broke concerns nobody else.
+fn settle(done: Option<Result<Result<(), WireError>, tokio::task::JoinError>>) -> Result<(), WireError> {
+    match done {
+        Some(Ok(Err(error))) if error.is_violation() => Err(error),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "answering who is known failed");
+            Ok(())
+        }
+        Some(Ok(Ok(()) | Err(_))) | None => Ok(()),
+    }
+}
+
+/// One page: everyone after the id that the cursor names, so that whoever comes and goes between two pages moves nobody
+/// else from one to the other.
+fn page(source: &dyn Source, request: &ListPeersRequest) -> Result<ListPeersReply, WireError> {
+    let after: Option<[u8; 32]> = match request.cursor.len() {
+        0 => None,
+        _ => Some(request.cursor.as_ref().try_into().map_err(|_| WireError::Malformed("cursor".into()))?),
+    };
+    let wanted = match request.limit {
+        0 => PAGE_ENTRIES_MAX,
+        limit => PAGE_ENTRIES_MAX.min(limit as usize),
+    };
+    let own = source.own().and_then(decode);
+    let mut left = PAGE_BYTES_MAX - PAGE_MARGIN_BYTES - own.as_ref().map_or(0, prost::Message::encoded_len);
+    let mut listings = source.listings();
+    listings.sort_unstable_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
+    let mut reply = ListPeersReply { own, ..ListPeersReply::default() };
+    let mut last = None;
+    for listing in listings {
+        if after.is_some_and(|after| *listing.id.as_bytes() <= after) {
+            continue;
+        }
+        let Some(announcement) = listing.signed.and_then(decode) else { continue };
+        let entry = ListedPeer { announcement: Some(announcement), age_secs: listing.age.as_secs() };
+        // With the field's tag and length.
+        let bytes = entry.encoded_len() + 8;
+        if reply.peers.len() == wanted || bytes > left {
+            reply.next_cursor = last.unwrap_or_default();
+            break;
+        }
+        left -= bytes;
+        last = Some(Bytes::copy_from_slice(listing.id.as_bytes()));
+        reply.peers.push(entry);
+    }
+    Ok(reply)
+}
+
+fn decode(signed: Bytes) -> Option<SignedAnnouncement> {
+    SignedAnnouncement::decode(signed).ok()
+}

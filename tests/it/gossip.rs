@@ -1,0 +1,641 @@
+//! GossipActor on real endpoints: who sees whom, what a hostile member of the swarm can do, what a restart keeps.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use can_sync::actor::ServiceCell;
+use can_sync::discovery::announcement::Announcement;
+use can_sync::discovery::candidates::Candidates;
+use can_sync::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
+use can_sync::discovery::directory::{FRESH_FOR, Listing, SWEEP_EVERY, SharedDirectory};
+use can_sync::discovery::gossip::{self, GossipActor, GossipArgs, GossipMsg, Probe as AskAlive, topic_of};
+use can_sync::discovery::mdns::Mdns;
+use can_sync::identity::NetworkKeys;
+use can_sync::library::Library;
+use can_sync::node::endpoint::open_gossip;
+use can_sync::node::events::{EventLog, NodeEvent};
+use can_sync::node::status::ask;
+use can_sync::peer::address_book::AddressBook;
+use can_sync::peer::messages::PeersMsg;
+use can_sync::store::StoreStatus;
+use iroh::address_lookup::memory::MemoryLookup;
+use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
+use iroh_gossip::api::{GossipReceiver, GossipSender};
+use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
+use iroh_tickets::endpoint::EndpointTicket;
+use ractor::Actor;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::peers::{addr_of, bind};
+use crate::support::probe::Probe;
+
+/// How long a test waits; far less than the time between two announcements that nothing has caused, twice.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+static KEYS: LazyLock<NetworkKeys> = LazyLock::new(|| NetworkKeys::derive(&"a network of gossip".into()));
+static OTHER_KEYS: LazyLock<NetworkKeys> = LazyLock::new(|| NetworkKeys::derive(&"another network".into()));
+
+fn yes() -> AskAlive {
+    Arc::new(|_| Box::pin(async { true }))
+}
+
+/// A GossipActor with everything around it.
+struct Agent {
+    endpoint: Endpoint,
+    args: GossipArgs,
+    cell: Arc<ServiceCell<GossipMsg>>,
+    exit: Option<ractor::concurrency::JoinHandle<()>>,
+    peers: Probe<PeersMsg>,
+    ticket: watch::Sender<String>,
+    /// Connections that gossip has got from others.
+    accepted: Arc<AtomicUsize>,
+    _accepting: JoinSet<()>,
+    dir: TempDir,
+}
+
+impl Agent {
+    async fn start(name: &str) -> Self {
+        Self::start_with(name, yes(), None).await
+    }
+
+    async fn start_with(name: &str, probe: AskAlive, mdns: Option<Mdns>) -> Self {
+        let mut agent = Self::prepare(name, probe, mdns).await;
+        agent.run().await;
+        agent
+    }
+
+    async fn prepare(name: &str, probe: AskAlive, mdns: Option<Mdns>) -> Self {
+        let secret_key = SecretKey::generate();
+        let endpoint = bind(secret_key.clone()).await;
+        let gossip = gossip::start(&endpoint);
+        let lookup = MemoryLookup::new();
+        endpoint.address_lookup().expect("it is open").add(lookup.clone());
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(endpoint.clone(), gossip.clone(), Arc::clone(&accepted)));
+        let dir = tempfile::tempdir().expect("a directory");
+        let cell = Arc::new(ServiceCell::new("GossipActor"));
+        let peers = Probe::spawn().await;
+        let channels = Channels::default();
+        let candidates = Candidates::new(peers.service(), cell.service_ref(), channels.clone());
+        let (ticket, at) = watch::channel(EndpointTicket::new(addr_of(&endpoint)).to_string());
+        let args = GossipArgs {
+            gossip,
+            endpoint: endpoint.clone(),
+            secret_key,
+            topic: topic_of(KEYS.presence().topic()),
+            name: name.to_owned(),
+            ticket: at,
+            library: Arc::new(Library::new(KEYS.mirror().clone())),
+            directory: SharedDirectory::default(),
+            book: book(dir.path()),
+            candidates,
+            channels,
+            lookup,
+            events: EventLog::default(),
+            announcements_per_sec: 64,
+            probe,
+            mdns,
+        };
+        Self { endpoint, args, cell, exit: None, peers, ticket, accepted, _accepting: accepting, dir }
+    }
+
+    /// Starts the actor, again if it was there before.
+    async fn run(&mut self) {
+        let (actor, exit) = Actor::spawn(None, GossipActor, self.args.clone()).await.expect("it starts");
+        self.cell.set(Some(actor));
+        self.exit = Some(exit);
+    }
+
+    /// Waits until the actor has ended.
+    async fn ended(&mut self) {
+        let exit = self.exit.take().expect("it runs");
+        timeout(PATIENCE, exit).await.expect("it ends in time").expect("it is not cancelled");
+        self.cell.set(None);
+    }
+
+    fn id(&self) -> EndpointId {
+        self.endpoint.id()
+    }
+
+    fn addr(&self) -> EndpointAddr {
+        addr_of(&self.endpoint)
+    }
+
+    fn tell(&self, message: GossipMsg) {
+        self.cell.service_ref().cast(message).expect("it runs");
+    }
+
+    fn hint(&self, other: &Self) {
+        self.tell(GossipMsg::Candidate { addr: other.addr(), channel: Channel::Bootstrap });
+    }
+
+    fn listings(&self) -> Vec<Listing> {
+        self.args.directory.lock().listings(Instant::now())
+    }
+
+    fn listing(&self, id: EndpointId) -> Option<Listing> {
+        self.listings().into_iter().find(|listing| listing.id == id)
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        self.listings().into_iter().map(|listing| listing.name).collect()
+    }
+
+    async fn sees(&self, what: &str, condition: impl Fn(&Listing) -> bool) -> Listing {
+        eventually(what, || self.listings().into_iter().find(&condition)).await
+    }
+
+    async fn sees_agent(&self, other: &Self) -> Listing {
+        let id = other.id();
+        self.sees(&format!("{} in the directory of {}", other.args.name, self.args.name), |listing| {
+            listing.id == id && listing.name == other.args.name && listing.signed.is_some()
+        })
+        .await
+    }
+
+    fn channel(&self, channel: Channel) -> ChannelReport {
+        let reports = self.args.channels.reports();
+        reports.into_iter().find(|report| report.channel == channel).expect("every channel is there")
+    }
+
+    async fn detail(&self) -> String {
+        let actor = self.cell.service_ref().get().expect("it runs");
+        let detail = ask(&actor, |reply| GossipMsg::GetHealth { reply }, Duration::from_secs(5)).await;
+        detail.and_then(|detail| detail.detail).expect("it says how it is")
+    }
+}
+
+fn book(dir: &Path) -> AddressBook {
+    AddressBook::open(&dir.join("agent.db")).expect("a new book")
+}
+
+async fn accept(endpoint: Endpoint, gossip: Gossip, accepted: Arc<AtomicUsize>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let Ok(connection) = incoming.await else { continue };
+        assert_eq!(connection.alpn(), GOSSIP_ALPN);
+        open_gossip(&connection);
+        accepted.fetch_add(1, Ordering::SeqCst);
+        gossip.handle_connection(connection).await.expect("gossip runs");
+    }
+}
+
+async fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = condition() {
+                return found;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+/// Somebody who knows the topic and says what it likes.
+struct Member {
+    _endpoint: Endpoint,
+    _gossip: Gossip,
+    sender: GossipSender,
+    receiver: GossipReceiver,
+    _accepting: JoinSet<()>,
+}
+
+impl Member {
+    async fn join(through: &Agent) -> Self {
+        let endpoint = bind(SecretKey::generate()).await;
+        let lookup = MemoryLookup::from_endpoint_info([through.addr()]);
+        endpoint.address_lookup().expect("it is open").add(lookup);
+        let gossip = gossip::start(&endpoint);
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(endpoint.clone(), gossip.clone(), Arc::default()));
+        let topic = gossip.subscribe_and_join(through.args.topic, vec![through.id()]);
+        let topic = timeout(PATIENCE, topic).await.expect("in time").expect("it joins");
+        let (sender, receiver) = topic.split();
+        Self { _endpoint: endpoint, _gossip: gossip, sender, receiver, _accepting: accepting }
+    }
+
+    async fn say(&self, bytes: impl Into<Bytes>) {
+        self.sender.broadcast(bytes.into()).await.expect("gossip takes it");
+    }
+}
+
+/// Memory of this process.
+fn resident_mib() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    pages.unwrap_or(0) / 256
+}
+
+fn now_ms() -> u64 {
+    can_sync::peer::effects::now_ms()
+}
+
+/// What an agent with this key could say.
+fn announcement(key: &SecretKey, name: &str) -> Announcement {
+    Announcement {
+        id: key.public(),
+        name: name.to_owned(),
+        assets: 1,
+        total_bytes: 1,
+        fingerprint: [0; 16],
+        timestamp_ms: now_ms(),
+        boot_id: 1,
+        counter: 1,
+        addrs: vec!["127.0.0.1:9".parse().unwrap()],
+        relay_url: None,
+        version: "0".into(),
+    }
+}
+
+/// Another message with the same announcement: gossip drops what it has seen.
+fn wrapped(signed: &Bytes, n: u8) -> Bytes {
+    // A field 15 of two bytes, which nobody knows.
+    [signed.as_ref(), &[0x7a, 1, n]].concat().into()
+}
+
+fn candidates(seen: &[PeersMsg], channel: Channel) -> Vec<EndpointAddr> {
+    let candidate = |message: &PeersMsg| match message {
+        PeersMsg::Candidate { addr, channel: by } if *by == channel => Some(addr.clone()),
+        _ => None,
+    };
+    seen.iter().filter_map(candidate).collect()
+}
+
+#[tokio::test]
+async fn two_agents_see_each_other_and_hear_of_changes_at_once() {
+    let mut one = Agent::start("one").await;
+    let two = Agent::start("two").await;
+    one.hint(&two);
+    let listed = one.sees_agent(&two).await;
+    assert_eq!((listed.addr, listed.assets, listed.stale), (two.addr(), 0, false));
+    assert_eq!(listed.sources, [Channel::Bootstrap, Channel::Gossip].into());
+    two.sees_agent(&one).await;
+    assert_eq!(one.args.directory.lock().fresh(Instant::now()), 1);
+    // Who dials hears of it, and the endpoint knows where it is.
+    let at = two.addr();
+    one.peers.wait_for("a candidate", |seen| candidates(seen, Channel::Gossip).contains(&at)).await;
+    assert!(one.args.lookup.get_endpoint_info(two.id()).is_some());
+    let report = one.channel(Channel::Gossip);
+    assert_eq!((report.state, report.found, report.last_success_ms.is_some()), (ChannelState::Up, 1, true));
+
+    two.args.library.set_store_status(StoreStatus { assets: 12, bytes: 3_400, ..StoreStatus::default() });
+    let id = two.id();
+    let listed = one.sees("the new count", |listing| listing.id == id && listing.assets == 12).await;
+    assert_eq!(listed.total_bytes, 3_400);
+    // It moves: its addresses are not added up but replaced.
+    let moved = EndpointAddr::new(two.id()).with_ip_addr("127.0.0.1:1".parse().unwrap());
+    two.ticket.send_replace(EndpointTicket::new(moved.clone()).to_string());
+    one.sees("the new address", |listing| listing.addr == moved).await;
+    eventually("the endpoint's knowledge of it", || {
+        let known = one.args.lookup.get_endpoint_info(two.id())?;
+        (known.into_endpoint_addr() == moved).then_some(())
+    })
+    .await;
+    assert!(
+        one.detail().await.starts_with("1 neighbours, 1 agents alive of 1 known"),
+        "{}",
+        one.detail().await
+    );
+}
+
+#[tokio::test]
+async fn five_agents_that_each_know_one_other_see_all() {
+    let names = ["one", "two", "three", "four", "five"];
+    let mut agents: Vec<Agent> = Vec::new();
+    for name in names {
+        let agent = Agent::start(name).await;
+        if let Some(last) = agents.last() {
+            agent.hint(last);
+        }
+        agents.push(agent);
+    }
+    for agent in &agents {
+        let others: BTreeSet<String> =
+            names.iter().filter(|name| **name != agent.args.name).map(|name| (*name).to_owned()).collect();
+        eventually(&format!("{others:?} at {}", agent.args.name), || (agent.names() == others).then_some(()))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn we_join_through_nobody_who_has_not_proved_itself() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asks = Arc::clone(&asked);
+    let no: AskAlive = Arc::new(move |_| {
+        asks.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { false })
+    });
+    let one = Agent::start_with("one", no, None).await;
+    let (stranger, friend) = (Agent::start("stranger").await, Agent::start("friend").await);
+    one.hint(&stranger);
+    eventually("a question", || (asked.load(Ordering::SeqCst) > 0).then_some(())).await;
+    // A session proves as much.
+    one.tell(GossipMsg::PeerUp { addr: friend.addr(), name: "friend".into(), assets: 1 });
+    one.sees_agent(&friend).await;
+    assert_eq!(stranger.accepted.load(Ordering::SeqCst), 0, "the topic was told to a stranger");
+    assert_eq!(one.listing(stranger.id()), None);
+}
+
+#[tokio::test]
+async fn what_a_hostile_member_says_does_not_count() {
+    let (one, two) = (Agent::start("one").await, Agent::start("two").await);
+    one.hint(&two);
+    one.sees_agent(&two).await;
+    let mut member = Member::join(&one).await;
+    let victim = SecretKey::generate();
+    // Signed by another key than the one named; from tomorrow; endless; nothing at all.
+    let stolen = Announcement { id: victim.public(), ..announcement(&SecretKey::generate(), "stolen") };
+    let key = SecretKey::generate();
+    let stolen = {
+        // `sign` writes the signer's id; put the victim's there, under the thief's signature.
+        let bytes = stolen.sign(&key).to_vec();
+        let at = bytes.windows(32).position(|part| part == key.public().as_bytes()).expect("the id is in it");
+        [&bytes[..at], victim.public().as_bytes(), &bytes[at + 32..]].concat()
+    };
+    let tomorrow = Announcement { timestamp_ms: now_ms() + 86_400_000, ..announcement(&key, "tomorrow") };
+    let last = Announcement { timestamp_ms: u64::MAX, ..announcement(&key, "last") };
+    member.say(stolen).await;
+    member.say(tomorrow.sign(&key)).await;
+    member.say(last.sign(&key)).await;
+    member.say(vec![7; 3_900]).await;
+    member.say(Vec::new()).await;
+    // What another one said, said again.
+    let heard = async {
+        loop {
+            match futures::StreamExt::next(&mut member.receiver).await {
+                Some(Ok(iroh_gossip::api::Event::Received(message))) => return message.content,
+                Some(Ok(_)) => {}
+                other => panic!("the topic ended: {other:?}"),
+            }
+        }
+    };
+    let heard = timeout(Duration::from_secs(60), heard).await.expect("somebody says something");
+    for n in 0..100 {
+        member.say(wrapped(&heard, n)).await;
+    }
+    // Behind all of it comes an honest one, so everything before was dealt with.
+    let honest = SecretKey::generate();
+    member.say(announcement(&honest, "honest").sign(&honest)).await;
+    for agent in [&one, &two] {
+        agent.sees("the honest one", |listing| listing.id == honest.public()).await;
+        let other = if agent.args.name == "one" { "two" } else { "one" };
+        assert_eq!(agent.names(), BTreeSet::from(["honest".to_owned(), other.to_owned()]));
+        let detail = agent.detail().await;
+        let refused: usize = detail
+            .split_whitespace()
+            .rev()
+            .nth(2)
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_else(|| panic!("no number in {detail}"));
+        assert!(refused >= 100, "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_announcements_is_bounded_and_hides_nobody() {
+    const PER_SEC: usize = 5_000;
+    const SECONDS: usize = 4;
+    let (one, two) = (Agent::start("one").await, Agent::start("two").await);
+    one.hint(&two);
+    one.sees_agent(&two).await;
+    two.sees_agent(&one).await;
+    let member = Member::join(&one).await;
+    // Each from an author of its own, properly signed: the most work that can be asked for.
+    let author = |n: usize| SecretKey::from_bytes(blake3::hash(&n.to_le_bytes()).as_bytes());
+    let sign = |n: usize| announcement(&author(n), "flood").sign(&author(n));
+    let flood: Vec<Bytes> = (0..PER_SEC * SECONDS).map(sign).collect();
+    let (before, began) = (resident_mib(), Instant::now());
+    let mut said = 0;
+    while said < flood.len() {
+        let due = (began.elapsed().as_millis() as usize * PER_SEC / 1_000).min(flood.len());
+        for bytes in &flood[said..due] {
+            member.say(bytes.clone()).await;
+        }
+        said = due;
+        sleep(Duration::from_millis(1)).await;
+    }
+    let spoke = began.elapsed();
+    // News get through, and the actor answers.
+    two.args.library.set_store_status(StoreStatus { assets: 99, ..StoreStatus::default() });
+    let id = two.id();
+    one.sees("news of the other one", |listing| listing.id == id && listing.assets == 99).await;
+    let detail = one.detail().await;
+    let floods = one.listings().iter().filter(|listing| listing.name == "flood").count();
+    let took = began.elapsed().as_secs() as usize + 1;
+    println!(
+        "{said} announcements in {:.1} s: {floods} looked at within {took} s; {detail}; resident {before} MiB before, {} after",
+        spoke.as_secs_f64(),
+        resident_mib(),
+    );
+    assert!(floods <= 64 * took + 128, "{floods} of {said} were looked at in {took} s");
+    assert!(one.listing(two.id()).is_some_and(|listing| !listing.stale));
+}
+
+#[tokio::test]
+async fn what_was_remembered_is_used_at_the_next_start() {
+    let mut one = Agent::start("one").await;
+    let two = Agent::start("two").await;
+    one.hint(&two);
+    one.sees_agent(&two).await;
+    two.sees_agent(&one).await;
+    one.cell.service_ref().get().expect("it runs").stop(None);
+    one.ended().await;
+    let saved = book(one.dir.path()).directory().expect("a book");
+    assert_eq!(saved.len(), 1);
+    assert_eq!((saved[0].addr.clone(), saved[0].name.as_str()), (two.addr(), "two"));
+    assert!(saved[0].sources.contains(&Channel::Gossip) && saved[0].signed.is_some());
+
+    // The next start knows nothing but its book, and nobody gives it a hint.
+    one.args.directory = SharedDirectory::default();
+    one.run().await;
+    let at = two.addr();
+    one.peers.wait_for("a candidate", |seen| candidates(seen, Channel::Saved).contains(&at)).await;
+    let listed = one.sees_agent(&two).await;
+    assert!(listed.sources.contains(&Channel::Saved));
+}
+
+#[tokio::test]
+async fn a_failure_loses_nothing_that_was_known() {
+    let panics: AskAlive = Arc::new(|_| Box::pin(async { panic!("a question that fails") }));
+    let mut one = Agent::start_with("one", panics, None).await;
+    let two = Agent::start("two").await;
+    one.tell(GossipMsg::PeerUp { addr: two.addr(), name: "two".into(), assets: 1 });
+    one.sees_agent(&two).await;
+    let before = one.args.directory.lock().next_own();
+    let nobody = Agent::start("nobody").await;
+    one.hint(&nobody);
+    one.ended().await;
+    assert!(one.listing(two.id()).is_some(), "the directory went with the actor");
+
+    one.args.probe = yes();
+    one.run().await;
+    assert!(one.listing(two.id()).is_some());
+    let after = one.args.directory.lock().next_own();
+    assert!(after.0 == before.0 && after.1 > before.1, "{before:?}, then {after:?}: still the same run");
+    // It is heard again.
+    one.args.library.set_store_status(StoreStatus { assets: 7, ..StoreStatus::default() });
+    let id = one.id();
+    two.sees("what it says after its failure", |listing| listing.id == id && listing.assets == 7).await;
+}
+
+/// Time stands still here and jumps to whatever is next, so the endpoint talks to nobody.
+#[tokio::test]
+async fn whoever_falls_silent_is_asked_goes_stale_and_is_taken_off_the_list() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asks = Arc::clone(&asked);
+    // Alive once, and never again.
+    let once: AskAlive = Arc::new(move |_| {
+        let alive = asks.fetch_add(1, Ordering::SeqCst) == 0;
+        Box::pin(async move { alive })
+    });
+    let mut one = Agent::prepare("one", once, None).await;
+    tokio::time::pause();
+    one.run().await;
+    let id = SecretKey::generate().public();
+    // Without an address: nothing is dialled.
+    one.tell(GossipMsg::PeerUp { addr: EndpointAddr::new(id), name: "two".into(), assets: 5 });
+    let start = Instant::now();
+    let until = |at: Duration| tokio::time::sleep_until(start + at);
+    until(FRESH_FOR - Duration::from_secs(1)).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    until(FRESH_FOR + Duration::from_secs(2)).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert!(one.listing(id).is_some_and(|listing| listing.age < Duration::from_secs(5)), "it answered");
+    until(2 * FRESH_FOR - Duration::from_secs(1)).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "one answer is good for two minutes");
+    until(2 * FRESH_FOR + 4 * Duration::from_secs(1)).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    let stale = NodeEvent::PeerStale { endpoint_id: id.to_string(), name: "two".into() };
+    let (events, _) = one.args.events.since(0);
+    assert_eq!(events.into_iter().map(|logged| logged.event).collect::<Vec<_>>(), [stale]);
+    until(2 * FRESH_FOR + 4 * Duration::from_secs(1) + SWEEP_EVERY).await;
+    assert_eq!(one.listing(id), None);
+    assert_eq!(one.args.directory.lock().fresh(Instant::now()), 0);
+}
+
+#[tokio::test]
+async fn agents_of_one_network_find_each_other_on_this_machine() {
+    let of = |keys: &NetworkKeys| Some(Mdns::new(keys.mdns()));
+    let one = Agent::start_with("one", yes(), of(&KEYS)).await;
+    let other = Agent::start_with("other", yes(), of(&OTHER_KEYS)).await;
+    let two = Agent::start_with("two", yes(), of(&KEYS)).await;
+    let state = eventually("the local network is tried", || {
+        let state = one.channel(Channel::Mdns).state;
+        (state != ChannelState::Off).then_some(state)
+    })
+    .await;
+    if state == ChannelState::Down {
+        println!("skipped: {:?}", one.channel(Channel::Mdns).last_error);
+        return;
+    }
+    one.sees_agent(&two).await;
+    for (agent, id) in [(&one, two.id()), (&two, one.id())] {
+        let found = |listing: &Listing| listing.id == id && listing.sources.contains(&Channel::Mdns);
+        agent.sees("each hears the other one's name", found).await;
+        let report = agent.channel(Channel::Mdns);
+        assert!(report.found == 1 && report.last_success_ms.is_some(), "{report:?}");
+    }
+    assert_eq!((other.channel(Channel::Mdns).found, other.listings()), (0, vec![]));
+}
+
+/// The other half of the next test: run by it in a network of its own.
+#[tokio::test]
+#[ignore = "a process that another test starts"]
+async fn somebody_on_the_local_network() {
+    let addr: std::net::SocketAddr = std::env::var("AT").expect("an address").parse().expect("an address");
+    let id = SecretKey::generate().public();
+    let ticket = EndpointTicket::new(EndpointAddr::new(id).with_ip_addr(addr)).to_string();
+    let (_sender, ticket) = watch::channel(ticket);
+    let mut peers = Probe::spawn().await;
+    let channels = Channels::default();
+    let nobody = ServiceCell::new("GossipActor");
+    let candidates = Candidates::new(peers.service(), nobody.service_ref(), channels.clone());
+    let mdns = Mdns::new(KEYS.mdns());
+    let watching = tokio::spawn(mdns.watch(id, ticket, candidates, channels.clone()));
+    peers.wait_for("somebody else", |seen| !candidates_of(seen).is_empty()).await;
+    println!("found {}", peers.look(candidates_of).join(" "));
+    // The other one may need a little longer to hear us.
+    sleep(Duration::from_secs(5)).await;
+    watching.abort();
+}
+
+fn candidates_of(seen: &[PeersMsg]) -> Vec<String> {
+    candidates(seen, Channel::Mdns)
+        .iter()
+        .flat_map(|addr| addr.ip_addrs().map(ToString::to_string).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Two network namespaces with a cable between them, and nothing else: no route to anywhere.
+struct Cable([String; 2]);
+
+impl Cable {
+    fn lay() -> Result<Self, String> {
+        let pid = std::process::id();
+        let names = [format!("cs-a-{pid}"), format!("cs-b-{pid}")];
+        let cable = Self(names.clone());
+        let [a, b] = &names;
+        for name in &names {
+            ip(&["netns", "add", name])?;
+        }
+        ip(&["link", "add", "cable", "netns", a, "type", "veth", "peer", "name", "cable", "netns", b])?;
+        for (name, addr) in [(a, "10.77.0.1/24"), (b, "10.77.0.2/24")] {
+            ip(&["-n", name, "addr", "add", addr, "dev", "cable"])?;
+            ip(&["-n", name, "link", "set", "cable", "up"])?;
+            ip(&["-n", name, "link", "set", "lo", "up"])?;
+        }
+        Ok(cable)
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            let _ = ip(&["netns", "del", name]);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> Result<(), String> {
+    let output = std::process::Command::new("ip").args(args).output().map_err(|e| format!("ip: {e}"))?;
+    let failed = || format!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    output.status.success().then_some(()).ok_or_else(failed)
+}
+
+#[tokio::test]
+async fn two_machines_on_one_cable_find_each_other() {
+    let cable = match Cable::lay() {
+        Ok(cable) => cable,
+        Err(why) => {
+            println!("skipped, because network namespaces cannot be made here: {why}");
+            return;
+        }
+    };
+    let test = std::env::current_exe().expect("the test's own file");
+    // Each ends by itself, found or not.
+    let children = cable.0.iter().zip(["10.77.0.1:4711", "10.77.0.2:4712"]).map(|(name, at)| {
+        let mut child = std::process::Command::new("ip");
+        child.args(["netns", "exec", name]).arg(&test);
+        child.args(["--ignored", "--exact", "gossip::somebody_on_the_local_network", "--nocapture"]);
+        child.env("AT", at);
+        tokio::task::spawn_blocking(move || child.output())
+    });
+    let outputs = timeout(2 * PATIENCE, futures::future::join_all(children)).await.expect("they end");
+    for (output, found) in outputs.into_iter().zip(["10.77.0.2:4712", "10.77.0.1:4711"]) {
+        let output = output.expect("no panic").expect("it was started");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.contains(&format!("found {found}")),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
