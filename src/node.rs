@@ -364,7 +364,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         introduction: Introduction { name: config.name.clone(), ticket: resources.ticket.clone() },
         library: Arc::clone(resources.libraries.mirror()),
         store: Arc::clone(&resources.store),
-        partial_dir: resources.partial_dir.clone(),
+        partials: resources.partials.clone(),
         book: resources.book.clone(),
         connect_ticket_file: config.connect_ticket_file.clone(),
         bootstrap: resources.bootstrap.clone(),
@@ -379,6 +379,8 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         in_flight: schedule::Limits {
             node_bytes: limits.in_flight_bytes,
             peer_bytes: limits.in_flight_per_peer_bytes,
+            part_bytes: schedule::PART_BYTES,
+            stall: limits.stall_timeout,
         },
         dialling: DialLimits {
             dialled_max: limits.max_dialled,

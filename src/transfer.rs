@@ -1,7 +1,11 @@
 //! Moving content: who is asked for what ([`schedule`]), and the two ends of a content stream ([`send`], [`receive`]).
 
+pub mod commit;
 pub mod moving;
 pub mod pace;
+pub mod partial;
+pub mod ranges;
 pub mod receive;
 pub mod schedule;
 pub mod send;
+pub mod setbacks;

@@ -33,6 +33,7 @@ use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::feed::StoreServer;
 use crate::store::service::{self, ServiceSettings, key};
+use crate::transfer::partial::Partials;
 
 const KEY_NEEDED: &str = "an external CAN Service needs its key: set sync_api_key or sync_api_key_file to what \
                           can-service keeps in its data directory as 'sync_api_key'";
@@ -64,7 +65,7 @@ pub(super) struct Resources {
     pub(super) connected: watch::Sender<usize>,
     pub(super) directory: SharedDirectory,
     pub(super) bootstrap: Vec<EndpointAddr>,
-    pub(super) partial_dir: PathBuf,
+    pub(super) partials: Partials,
     pub(super) events: EventLog,
     unshown: Unshown,
     /// Held for as long as the process lives.
@@ -101,6 +102,10 @@ impl Resources {
         let unshown = Unshown(generated.then(|| dir.path().join(identity::PASSPHRASE_FILE)));
         progress("opening the store");
         let opened = OpenedStore::open(config, &dir, can_listener, secrets.sync_api_key).await?;
+        let partials = {
+            let path = dir.partial();
+            blocking(move || open_partials(&path)).await?
+        };
         let book = {
             let path = dir.agent_db();
             blocking(move || AddressBook::open(&path).map_err(|e| StartError::new(e.to_string()))).await?
@@ -142,7 +147,7 @@ impl Resources {
             connected: watch::Sender::new(0),
             directory: SharedDirectory::default(),
             bootstrap,
-            partial_dir: dir.partial(),
+            partials,
             events: EventLog::default(),
             unshown,
             _lock: lock,
@@ -205,14 +210,18 @@ fn lock(dir: &DataDir) -> Result<File, StartError> {
             std::fs::TryLockError::Error(e) => format!("cannot lock the data directory '{shown}': {e}"),
         })
     })?;
-    // Contents that had not arrived completely when the last process ended; they are asked for again.
-    let partial = dir.partial();
-    let swept = match std::fs::remove_dir_all(&partial) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        Ok(()) | Err(_) => identity::private_dir(&partial).map_err(io::Error::other),
-    };
-    swept.map_err(|e| StartError::new(format!("cannot clear '{}': {e}", partial.display())))?;
     Ok(file)
+}
+
+/// Contents that had not arrived completely when the last process ended.
+fn open_partials(path: &Path) -> Result<Partials, StartError> {
+    let opened = identity::private_dir(path).map_err(io::Error::other).and_then(|()| Partials::open(path));
+    opened.map_err(|e| {
+        StartError::new(format!(
+            "cannot open '{}', where partial downloads are: {e}; check that this user may write there",
+            path.display()
+        ))
+    })
 }
 
 /// What comes out of files and settings that nobody else may read.

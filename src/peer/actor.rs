@@ -13,7 +13,7 @@
 //! sides compare again.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,13 +35,14 @@ use crate::library::Library;
 use crate::node::endpoint;
 use crate::node::events::EventLog;
 use crate::node::status::ActorDetail;
-use crate::proto::{Cancel, Frame, Ping, Pong, Want, frame};
-use crate::record::AssetRecord;
+use crate::proto::{Cancel, ContentRequest, Frame, Ping, Pong, Want, frame};
+use crate::record::{AssetRecord, ContentHash};
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::moving::Moving;
 use crate::transfer::pace::Pace;
-use crate::transfer::receive::{Expected, Receiver, Results};
-use crate::transfer::schedule::{Failure, SessionId};
+use crate::transfer::partial::Partials;
+use crate::transfer::receive::{self, Expected, Left, PartOf, Receiver, Results};
+use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX, SessionId};
 use crate::transfer::send::{Sender, Traffic};
 
 /// Frames of the control stream that may wait in the mailbox.
@@ -59,6 +60,8 @@ const SERVED_AT_ONCE: usize = 16;
 const SERVED_MAX: usize = 8192;
 /// Contents in one request.
 const CONTENTS_PER_WANT_MAX: usize = 1024;
+/// Pieces of a part that are asked for one by one.
+const RANGES_PER_WANT_MAX: usize = 16;
 /// Changes of the store that are kept while the session is being established.
 const EARLY_CHANGES_MAX: usize = 256;
 /// How often time-outs are looked at.
@@ -100,7 +103,7 @@ pub struct PeerArgs {
     /// Where assets live.
     pub store: StoreRef,
     /// Where large contents are kept until they are complete.
-    pub partial_dir: PathBuf,
+    pub partials: Partials,
     /// Whether the peer's deletions are applied, and how many at once.
     pub deletes: Arc<effects::DeleteGuard>,
     /// Counters of this peer.
@@ -256,6 +259,10 @@ impl Actor for PeerActor {
         match message {
             PeerMsg::StoreChanged(entries) => state.on_store_changed(&myself, entries),
             PeerMsg::Fetch { request, records } => state.on_fetch(&myself, request, records),
+            PeerMsg::FetchPart { request, hash, size, range } => {
+                state.on_fetch_part(request, hash, size, range);
+            }
+            PeerMsg::Revoke { request } => state.on_revoke(request),
             PeerMsg::Settled(hashes) => state.step(&myself, Input::Settled(hashes)),
             PeerMsg::Failed { hash, reason } => state.step(&myself, Input::Failed(vec![(hash, reason)])),
             PeerMsg::Verify { round } => state.step(&myself, Input::Verify { round }),
@@ -283,6 +290,11 @@ impl Actor for PeerActor {
             PeerMsg::Received { epoch, results } => {
                 if state.is_current(epoch) {
                     state.on_received(results);
+                }
+            }
+            PeerMsg::PartReceived { epoch, request, hash, result } => {
+                if state.is_current(epoch) {
+                    state.on_part_received(request, hash, result);
                 }
             }
             PeerMsg::Violation(reason) => state.close(code::VIOLATION, &reason),
@@ -366,8 +378,54 @@ impl PeerState {
 
     fn on_fetch(&mut self, myself: &ActorRef<PeerMsg>, request: u64, records: Vec<AssetRecord>) {
         let Some(running) = &self.running else { return };
-        running.expected.add(request, records.clone(), Instant::now());
-        self.step(myself, Input::Fetch { request, records });
+        // What finds no room is not asked for.
+        let room = |record: &AssetRecord| receive::check_room(&self.args.store, record.size);
+        let refused: Results = records
+            .iter()
+            .filter(|record| record.size > SMALL_BYTES_MAX)
+            .filter_map(|record| Some((record.hash, Err(room(record).err()?))))
+            .collect();
+        let wanted = |record: &AssetRecord| refused.iter().all(|(hash, _)| *hash != record.hash);
+        let records: Vec<AssetRecord> = records.into_iter().filter(wanted).collect();
+        if !records.is_empty() {
+            running.expected.add(request, records.clone(), Instant::now());
+            self.step(myself, Input::Fetch { request, records });
+        }
+        if !refused.is_empty() {
+            self.on_received(refused);
+        }
+    }
+
+    /// Asks for a part of a large content, as far as it is not here: an earlier life, or another peer, may have brought
+    /// some of it.
+    fn on_fetch_part(&mut self, request: u64, hash: ContentHash, size: u64, range: Range<u64>) {
+        let Some(running) = &self.running else { return };
+        let mut ranges = self.args.partials.missing(&hash, size, range);
+        if ranges.is_empty() {
+            return self.on_part_received(request, hash, Ok(()));
+        }
+        if let Err(failure) = receive::check_room_for_parts(&self.args.store, &self.args.partials, hash, size)
+        {
+            return self.on_part_received(request, hash, Err(failure));
+        }
+        if let ([first, .., last], true) = (&ranges[..], ranges.len() > RANGES_PER_WANT_MAX) {
+            // What is here already comes once more, and is left as it is.
+            ranges = vec![first.start..last.end];
+        }
+        let content = |range: &Range<u64>| ContentRequest {
+            hash: hash.0.to_vec().into(),
+            offset: range.start,
+            length: range.end - range.start,
+        };
+        let want = Want { request, contents: ranges.iter().map(content).collect() };
+        running.expected.add_part(request, PartOf { hash, size, ranges }, Instant::now());
+        self.send(frame::Kind::Want(want));
+    }
+
+    fn on_revoke(&mut self, request: u64) {
+        let Some(running) = &self.running else { return };
+        running.expected.revoke(request);
+        self.send(frame::Kind::Cancel(Cancel { request }));
     }
 
     fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
@@ -393,7 +451,8 @@ impl PeerState {
         tasks.spawn(streams::forward_results(myself.clone(), epoch, arrived));
         let receiver = Receiver {
             store: Arc::clone(&self.args.store),
-            partial_dir: self.args.partial_dir.clone(),
+            partials: self.args.partials.clone(),
+            peer: self.args.connection.remote_id(),
             expected: Arc::clone(&expected),
             traffic: Arc::clone(&self.args.traffic),
             moving: self.args.receiving.clone(),
@@ -526,6 +585,14 @@ impl PeerState {
         self.tell(PeersMsg::Finished { session: self.args.session, results });
     }
 
+    fn on_part_received(&mut self, request: u64, hash: ContentHash, result: Result<(), Failure>) {
+        if let Err(failure) = &result {
+            let results = vec![(hash, Err(failure.clone()))];
+            effects::publish_results(&self.args.events, self.args.connection.remote_id(), &results);
+        }
+        self.tell(PeersMsg::PartFinished { session: self.args.session, request, hash, result });
+    }
+
     fn on_tick(&mut self, myself: &ActorRef<PeerMsg>) {
         let now = Instant::now();
         let Some(running) = &mut self.running else {
@@ -535,10 +602,16 @@ impl PeerState {
             return;
         };
         let stalled = running.expected.take_stalled(self.args.limits.stall, now);
-        for (request, hashes) in stalled {
+        for (request, left) in stalled {
             let failure = Failure::Source("no progress".into());
-            let results = hashes.into_iter().map(|hash| (hash, Err(failure.clone()))).collect();
-            self.on_received(results);
+            match left {
+                Left::Assets(hashes) => {
+                    let results = hashes.into_iter().map(|hash| (hash, Err(failure.clone()))).collect();
+                    self.on_received(results);
+                }
+                Left::Part(hash) => self.on_part_received(request, hash, Err(failure)),
+                Left::Nothing => {}
+            }
             self.send(frame::Kind::Cancel(Cancel { request }));
         }
         self.step(myself, Input::Tick);

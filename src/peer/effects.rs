@@ -18,7 +18,6 @@ use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{Outcome, StoreError, StoreRef};
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::Failure;
 
 /// Wait before a store that failed is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -243,8 +242,9 @@ pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Res
         let (hash, from) = (hash.to_string(), peer.to_string());
         match result {
             Ok(size) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size: *size, from }),
-            Err(Failure::Source(reason) | Failure::Store(reason) | Failure::Asset(reason)) => {
-                events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason: reason.clone() });
+            Err(failure) => {
+                let reason = failure.reason().to_owned();
+                events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason });
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What PeersActor and PeerActor understand.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use iroh::endpoint::Connection;
@@ -16,8 +17,9 @@ use crate::node::status::ActorDetail;
 use crate::proto::frame;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;
+use crate::transfer::commit::CommitOutcome;
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::SessionId;
+use crate::transfer::schedule::{Failure, SessionId};
 
 /// Messages of PeersActor: everything that concerns more than one peer.
 #[derive(Debug)]
@@ -127,11 +129,47 @@ pub enum PeersMsg {
         /// One by one.
         results: Results,
     },
+    /// PeerActor: what became of a part of a large content that the scheduler had it ask for.
+    PartFinished {
+        /// The session.
+        session: SessionId,
+        /// Number of the request.
+        request: u64,
+        /// Which content.
+        hash: ContentHash,
+        /// Whether it is here.
+        result: Result<(), Failure>,
+    },
+    /// Own task: what became of a large content whose parts were all here.
+    Committed {
+        /// Which.
+        hash: ContentHash,
+        /// Its size.
+        size: u64,
+        /// Whether it is stored, or whose fault it is.
+        outcome: CommitOutcome,
+    },
+    /// Own task: a newer record of a stored content is applied, or could not be.
+    Applied {
+        /// Which.
+        hash: ContentHash,
+        /// Whether it is.
+        result: Result<(), Failure>,
+    },
+    /// Own task: what others sent of a content than its only source was thrown away, or could not be.
+    Restricted {
+        /// Which.
+        hash: ContentHash,
+        /// Whether it was.
+        result: Result<(), Failure>,
+    },
     /// Timer of the actor itself: start a PeerActor again on this session's connection.
     Respawn {
         /// The session.
         session: SessionId,
     },
+    /// Timer of the actor itself, while parts of large contents are on their way: look at how fast they come.
+    CompareSources,
     /// Timer of the actor itself.
     Tick,
 }
@@ -147,6 +185,22 @@ pub enum PeerMsg {
         request: u64,
         /// What.
         records: Vec<AssetRecord>,
+    },
+    /// PeersActor: ask the peer for a part of a large content, as far as it is not here.
+    FetchPart {
+        /// Number of the request.
+        request: u64,
+        /// Which content.
+        hash: ContentHash,
+        /// Size of the whole.
+        size: u64,
+        /// The part.
+        range: Range<u64>,
+    },
+    /// PeersActor: what this request asked for is not wanted of the peer any more.
+    Revoke {
+        /// Number of the request.
+        request: u64,
     },
     /// PeersActor: these are durable here, from whomever.
     Settled(Vec<ContentHash>),
@@ -208,6 +262,17 @@ pub enum PeerMsg {
         epoch: u64,
         /// One by one.
         results: Results,
+    },
+    /// Own tasks: a part of a large content arrived, or did not.
+    PartReceived {
+        /// Which of this actor's control streams.
+        epoch: u64,
+        /// Number of the request.
+        request: u64,
+        /// Which content.
+        hash: ContentHash,
+        /// Whether it is here.
+        result: Result<(), Failure>,
     },
     /// Own tasks: the peer broke the rules.
     Violation(String),

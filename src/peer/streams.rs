@@ -17,7 +17,7 @@ use super::session::Input;
 use super::wire;
 use crate::actor::tasks::Tasks;
 use crate::proto::{ReconOpen, frame};
-use crate::transfer::receive::{self, Receiver, Results};
+use crate::transfer::receive::{self, Received, Receiver, Results};
 
 /// Longest wait for the peer to take a control frame.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
@@ -212,13 +212,24 @@ pub(super) async fn accept_uni(actor: ActorRef<PeerMsg>, connection: Connection,
 pub(super) async fn forward_results(
     actor: ActorRef<PeerMsg>,
     epoch: u64,
-    mut arrived: mpsc::Receiver<Results>,
+    mut arrived: mpsc::Receiver<Received>,
 ) {
-    while let Some(mut results) = arrived.recv().await {
-        while let Ok(more) = arrived.try_recv() {
-            results.extend(more);
+    while let Some(first) = arrived.recv().await {
+        let mut results = Results::new();
+        let mut next = Some(first);
+        while let Some(received) = next {
+            match received {
+                Received::Contents(more) => results.extend(more),
+                Received::Part { request, hash, result } => {
+                    let part = PeerMsg::PartReceived { epoch, request, hash, result };
+                    if actor.send_message(part).is_err() {
+                        return;
+                    }
+                }
+            }
+            next = arrived.try_recv().ok();
         }
-        if actor.send_message(PeerMsg::Received { epoch, results }).is_err() {
+        if !results.is_empty() && actor.send_message(PeerMsg::Received { epoch, results }).is_err() {
             return;
         }
     }

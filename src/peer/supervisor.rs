@@ -23,7 +23,7 @@ use ractor::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::actor::{Board, PeerActor, PeerArgs, PeerLimits, code, is_close};
 use super::address_book::{AddressBook, Change, Entry};
@@ -32,7 +32,6 @@ use super::dial::{Acceptor, Protocols};
 use super::effects::{DeleteGuard, now_ms};
 use super::establish::Introduction;
 use super::messages::{PeerMsg, PeersMsg};
-use super::report::{Direction, TransferReport};
 use super::roster::{DialLimits, Known, Roster};
 use super::{dial, overview};
 use crate::actor::tasks::Tasks;
@@ -45,14 +44,23 @@ use crate::node::events::{EventLog, NodeEvent};
 use crate::node::policy::{ChildKind, policy};
 use crate::node::restart::{Decision as Restart, ExitKind, History, decide};
 use crate::node::status::ActorDetail;
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::ContentHash;
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::moving::Moving;
-use crate::transfer::receive::{Results, WRONG_BYTES};
-use crate::transfer::schedule::{Decision, Failure, Limits, Scheduler, SessionId};
+use crate::transfer::partial::Partials;
+use crate::transfer::schedule::{Limits, Scheduler, SessionId};
+use crate::transfer::setbacks::Setbacks;
+
+mod transfers;
 
 /// How often dials, rates and pauses are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the speeds of sources are compared while parts of large contents are on their way.
+const COMPARE: Duration = Duration::from_millis(250);
+/// How often parts are looked for that nobody offers any more.
+const REST_PARTS: Duration = Duration::from_secs(10);
+/// How long parts have to become durable when we stop.
+const KEEP_PARTS_WITHIN: Duration = Duration::from_secs(2);
 /// Wait after the store failed to take content before it is tried again.
 const STORE_PAUSE: Duration = Duration::from_secs(3);
 /// Changes of the address book that may wait.
@@ -92,8 +100,8 @@ pub struct PeersArgs {
     pub library: Arc<Library>,
     /// Where assets live.
     pub store: StoreRef,
-    /// Directory for large contents until they are complete.
-    pub partial_dir: PathBuf,
+    /// Large contents until they are complete.
+    pub partials: Partials,
     /// Peers met before.
     pub book: AddressBook,
     /// A file with the ticket of a peer to connect to.
@@ -164,6 +172,12 @@ pub struct PeersState {
     histories: HashMap<EndpointId, History>,
     pub(super) scheduler: Scheduler,
     throttle: Throttle,
+    /// What went wrong with which content.
+    setbacks: Setbacks,
+    /// Whether [`PeersMsg::CompareSources`] will come.
+    comparing: bool,
+    /// When parts that nobody offers are next looked at.
+    rest_parts_at: Instant,
     /// Contents that came with wrong bytes, by peer.
     distrusted: HashMap<EndpointId, HashSet<ContentHash>>,
     tasks: Tasks<PeersMsg>,
@@ -270,7 +284,10 @@ impl Actor for PeersActor {
             }
             PeersMsg::NotShared { endpoint_id } => state.on_not_shared(endpoint_id),
             PeersMsg::Remembered(entries) => state.on_remembered(&myself, entries),
-            PeersMsg::StoreRead => state.start_accepting(&myself),
+            PeersMsg::StoreRead => {
+                state.forget_stored_parts();
+                state.start_accepting(&myself);
+            }
             PeersMsg::TaskFailed(why) => {
                 return Err(ActorExit::Transient(format!("a task: {why}")).into());
             }
@@ -282,7 +299,14 @@ impl Actor for PeersActor {
                 state.on_wanted(session, records);
             }
             PeersMsg::Finished { session, results } => state.on_finished(session, results),
+            PeersMsg::PartFinished { session, request, hash, result } => {
+                state.on_part_finished(session, request, hash, result);
+            }
+            PeersMsg::Committed { hash, size, outcome } => state.on_committed(&myself, hash, size, outcome),
+            PeersMsg::Applied { hash, result } => state.on_applied(hash, result),
+            PeersMsg::Restricted { hash, result } => state.on_restricted(hash, result),
             PeersMsg::Respawn { session } => state.spawn_actor(&myself, session, true).await,
+            PeersMsg::CompareSources => state.on_compare_sources(&myself),
             PeersMsg::Tick => {
                 state.on_tick(&myself);
                 myself.send_after(TICK, || PeersMsg::Tick);
@@ -315,6 +339,8 @@ impl Actor for PeersActor {
             link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"shutting down");
         }
         myself.stop_children_and_wait(Some("shutting down".into()), Some(STOP_CHILDREN_WITHIN)).await;
+        // What is not durable by then is fetched again.
+        let _ = timeout(KEEP_PARTS_WITHIN, state.args.partials.rest(|_| false)).await;
         Ok(())
     }
 }
@@ -322,7 +348,7 @@ impl Actor for PeersActor {
 impl PeersState {
     fn new(args: PeersArgs, myself: &ActorRef<PeersMsg>) -> Self {
         let roster = Roster::new(args.endpoint.id(), args.dialling.clone());
-        let scheduler = Scheduler::new(args.in_flight);
+        let scheduler = Scheduler::new(args.in_flight, Instant::now());
         let verify_at = Instant::now() + args.verify_interval;
         let mut tasks = Tasks::new(myself.clone(), PeersMsg::TaskFailed);
         let (book, changes) = mpsc::channel(BOOK_CHANGES_MAX);
@@ -338,6 +364,9 @@ impl PeersState {
             histories: HashMap::new(),
             scheduler,
             throttle: Throttle::default(),
+            setbacks: Setbacks::default(),
+            comparing: false,
+            rest_parts_at: Instant::now() + REST_PARTS,
             distrusted: HashMap::new(),
             tasks,
             next_session: 1,
@@ -404,6 +433,7 @@ impl PeersState {
     }
 
     fn on_store_changed(&mut self, entries: &Arc<[FeedEntry]>) {
+        self.forget_parts(entries);
         for link in self.links.values() {
             link.cast(PeerMsg::StoreChanged(Arc::clone(entries)));
         }
@@ -517,7 +547,7 @@ impl PeersState {
             introduction: self.args.introduction.clone(),
             library: Arc::clone(&self.args.library),
             store: Arc::clone(&self.args.store),
-            partial_dir: self.args.partial_dir.clone(),
+            partials: self.args.partials.clone(),
             deletes: Arc::clone(&self.args.deletes),
             traffic: Arc::clone(&meter.traffic),
             receiving: link.receiving.clone(),
@@ -589,40 +619,6 @@ impl PeersState {
         let now = Instant::now();
         self.throttle.failed(id, now);
         self.roster.not_shared(&id, now);
-    }
-
-    fn on_wanted(&mut self, session: SessionId, records: Vec<AssetRecord>) {
-        let Some(link) = self.links.get(&session) else { return };
-        let distrusted = self.distrusted.get(&link.endpoint_id);
-        let (refused, wanted): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| distrusted.is_some_and(|d| d.contains(&record.hash)));
-        for record in refused {
-            let reason = "it sent wrong bytes for it before".to_owned();
-            link.cast(PeerMsg::Failed { hash: record.hash, reason });
-        }
-        let decisions = self.scheduler.announce(session, wanted);
-        self.carry_out(decisions);
-    }
-
-    /// Takes note of contents that came with wrong bytes: the connection is closed and they are not asked of that peer
-    /// again. One alone may be a disk that rots, so the peer may come back; after several it is left alone for a while.
-    fn distrust(&mut self, session: SessionId, results: &Results) {
-        let wrong = results.iter().filter_map(|(hash, result)| match result {
-            Err(Failure::Source(reason)) if reason.starts_with(WRONG_BYTES) => Some((*hash, reason)),
-            Ok(_) | Err(Failure::Source(_) | Failure::Store(_) | Failure::Asset(_)) => None,
-        });
-        let wrong: Vec<(ContentHash, &String)> = wrong.collect();
-        let Some((hash, reason)) = wrong.first() else { return };
-        let Some(link) = self.links.get(&session) else { return };
-        let peer = link.endpoint_id;
-        let known = self.distrusted.entry(peer).or_default();
-        known.extend(wrong.iter().map(|(hash, _)| *hash));
-        tracing::warn!(peer = %peer.fmt_short(), %hash, reason, contents = known.len(), "closing the connection");
-        if known.len() >= WRONG_CONTENTS_MAX {
-            link.board().misbehaved = Some("it sent wrong bytes several times".into());
-        }
-        let reason: String = reason.chars().take(200).collect();
-        link.connection.close(VarInt::from_u32(code::VIOLATION), reason.as_bytes());
     }
 
     fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {
@@ -702,68 +698,12 @@ impl PeersState {
         }
     }
 
-    fn on_finished(&mut self, session: SessionId, results: Results) {
-        if let Some(reason) = results.iter().find_map(|(_, result)| match result {
-            Err(Failure::Store(reason)) => Some(reason),
-            Ok(_) | Err(Failure::Source(_) | Failure::Asset(_)) => None,
-        }) {
-            tracing::warn!(reason, "the store does not take content; transfers pause");
-            self.ingest_failure = Some(reason.clone());
-            self.resume_at = Some(Instant::now() + STORE_PAUSE);
-        }
-        self.distrust(session, &results);
-        let results = results.into_iter().map(|(hash, result)| (hash, result.map(|_| ())));
-        let decisions = self.scheduler.finished(session, results);
-        self.carry_out(decisions);
-    }
-
-    fn carry_out(&self, decisions: Vec<Decision>) {
-        for decision in decisions {
-            let (session, message) = match decision {
-                Decision::Fetch { session, request, records } => {
-                    (session, PeerMsg::Fetch { request, records })
-                }
-                Decision::Settled { session, hashes } => (session, PeerMsg::Settled(hashes)),
-                Decision::Failed { session, hash, reason } => (session, PeerMsg::Failed { hash, reason }),
-            };
-            if let Some(link) = self.links.get(&session) {
-                link.cast(message);
-            }
-        }
-    }
-
     fn verify(&mut self) {
         self.verify_round += 1;
         self.verify_at = Instant::now() + self.args.verify_interval;
         for link in self.links.values().filter(|link| link.up) {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
-    }
-
-    fn transfers(&self) -> Vec<TransferReport> {
-        let sending = self.links.values().flat_map(|link| {
-            link.sending.list().into_iter().map(|(hash, progress)| TransferReport {
-                hash: hash.to_string(),
-                size: progress.size,
-                done: progress.done,
-                direction: Direction::Sending,
-                peer: link.endpoint_id.to_string(),
-                started: true,
-            })
-        });
-        let receiving = self.scheduler.report(TRANSFERS_MAX).into_iter().map(|wanted| {
-            let link = wanted.session.and_then(|session| self.links.get(&session));
-            let progress = link.and_then(|link| link.receiving.progress(&wanted.hash));
-            TransferReport {
-                hash: wanted.hash.to_string(),
-                size: wanted.size,
-                done: progress.map_or(0, |progress| progress.done),
-                direction: Direction::Receiving,
-                peer: link.map(|link| link.endpoint_id.to_string()).unwrap_or_default(),
-                started: wanted.started,
-            }
-        });
-        sending.chain(receiving).take(TRANSFERS_MAX).collect()
     }
 
     fn on_get_health(&self, reply: RpcReplyPort<ActorDetail>) {
@@ -792,6 +732,11 @@ impl PeersState {
         if self.store_failure.is_none() && self.ingest_failure.is_none() {
             let decisions = self.scheduler.resume();
             self.carry_out(decisions);
+        }
+        self.compare_sources(myself);
+        if now >= self.rest_parts_at {
+            self.rest_parts_at = now + REST_PARTS;
+            self.rest_parts();
         }
         if now >= self.verify_at {
             self.verify();

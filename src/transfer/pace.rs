@@ -11,6 +11,9 @@ const UNIT_BYTES: usize = 1024;
 /// What one stream takes at once under a limit, so that the others do not wait long.
 const STEP_BYTES: usize = 16 * 1024;
 
+/// What may go at once after a pause, as a share of what may go in a second.
+const BURSTS_PER_SEC: u32 = 10;
+
 /// How fast content may go one way. Cheap to clone; clones share the limit.
 #[derive(Clone, Debug, Default)]
 pub struct Pace(Option<Arc<Limiter>>);
@@ -29,8 +32,12 @@ impl Pace {
         let Some(bytes) = bytes_per_sec else { return Self(None) };
         let units = u32::try_from(bytes / UNIT_BYTES as u64).unwrap_or(u32::MAX);
         let units = NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN);
-        let bucket = RateLimiter::direct(Quota::per_second(units));
-        Self(Some(Arc::new(Limiter { bucket, burst: units.get() })))
+        // Evenly: what goes at once after a pause would only fill buffers on the way.
+        let step = u32::try_from(STEP_BYTES / UNIT_BYTES).unwrap_or(u32::MAX);
+        let burst =
+            NonZeroU32::new((units.get() / BURSTS_PER_SEC).max(step.min(units.get()))).unwrap_or(units);
+        let bucket = RateLimiter::direct(Quota::per_second(units).allow_burst(burst));
+        Self(Some(Arc::new(Limiter { bucket, burst: burst.get() })))
     }
 
     /// How much to take at once.

@@ -1,14 +1,14 @@
 //! The receiving end of a content stream: checks every header against what was asked for, keeps small contents in
-//! memory until a batch is full, streams large ones into files that are hashed as they are written, and hands both to
-//! the store.
+//! memory until a batch is full, streams larger ones into files that are hashed as they are written, and hands both to
+//! the store. Parts of large ones are written at their place, and somebody else looks at the whole.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use iroh::EndpointId;
 use iroh::endpoint::RecvStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::moving::{Moving, Passage};
 use super::pace::Pace;
+use super::partial::Partials;
 use super::schedule::{Failure, SMALL_BYTES_MAX};
 use super::send::Traffic;
 use crate::peer::wire::{self, WireError};
@@ -23,6 +24,13 @@ use crate::proto::ContentHeader;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::hashing_file::HashingFile;
 use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError, StoreRef};
+
+mod expected;
+mod part;
+
+use self::expected::Announced;
+pub use self::expected::{Expected, Left, PartOf};
+pub use self::part::{check_room, check_room_for_parts};
 
 /// Small contents that go to the store together.
 const BATCH_ASSETS: usize = 256;
@@ -33,73 +41,25 @@ const BATCHES_IN_STORE: usize = 2;
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Why a content was refused whose hash is another than its record's.
-pub const WRONG_BYTES: &str = "the peer sent wrong bytes";
+const WRONG_BYTES: &str = "the peer sent wrong bytes";
 
 /// What became of contents that were asked for: stored, with their size, or not.
 pub type Results = Vec<(ContentHash, Result<u64, Failure>)>;
 
-/// The requests of one session that wait for their contents.
-#[derive(Debug, Default)]
-pub struct Expected {
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    requests: HashMap<u64, Request>,
-    /// When anything came last; a request that waits behind others at the sender makes no progress of its own.
-    last_progress: Option<Instant>,
-}
-
+/// What became of what was asked for.
 #[derive(Debug)]
-struct Request {
-    records: HashMap<ContentHash, AssetRecord>,
-    since: Instant,
-}
-
-impl Expected {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A request is about to be sent.
-    pub fn add(&self, request: u64, records: Vec<AssetRecord>, now: Instant) {
-        let records = records.into_iter().map(|r| (r.hash, r)).collect();
-        self.waiting().requests.insert(request, Request { records, since: now });
-    }
-
-    /// The record of a content that arrives now; each is taken once.
-    fn take(&self, request: u64, hash: &ContentHash) -> Option<AssetRecord> {
-        let mut waiting = self.waiting();
-        let found = waiting.requests.get_mut(&request)?;
-        let record = found.records.remove(hash);
-        if found.records.is_empty() {
-            waiting.requests.remove(&request);
-        }
-        record
-    }
-
-    /// Something came at `now`.
-    fn progress(&self, now: Instant) {
-        self.waiting().last_progress = Some(now);
-    }
-
-    /// Whatever of a request has not begun to arrive; it is no longer expected.
-    fn abandon(&self, request: u64) -> Vec<ContentHash> {
-        self.waiting().requests.remove(&request).map(|r| r.records.into_keys().collect()).unwrap_or_default()
-    }
-
-    /// When nothing at all came for `stall`: the requests that waited for so long, with what is missing of them. They
-    /// are no longer expected.
-    pub fn take_stalled(&self, stall: Duration, now: Instant) -> Vec<(u64, Vec<ContentHash>)> {
-        let mut waiting = self.waiting();
-        if waiting.last_progress.is_some_and(|at| now.duration_since(at) <= stall) {
-            return Vec::new();
-        }
-        let stalled = |request: &Request| now.duration_since(request.since) > stall;
-        let requests = waiting.requests.extract_if(|_, request| stalled(request));
-        requests.map(|(number, request)| (number, request.records.into_keys().collect())).collect()
-    }
+pub enum Received {
+    /// Whole contents.
+    Contents(Results),
+    /// A part of a large one.
+    Part {
+        /// Of the request.
+        request: u64,
+        /// Which content.
+        hash: ContentHash,
+        /// Whether it is here.
+        result: Result<(), Failure>,
+    },
 }
 
 /// What a receiving task needs.
@@ -107,8 +67,10 @@ impl Expected {
 pub struct Receiver {
     /// Where contents go.
     pub store: StoreRef,
-    /// Directory for large contents until they are complete.
-    pub partial_dir: PathBuf,
+    /// Large contents until they are complete.
+    pub partials: Partials,
+    /// Who sends.
+    pub peer: EndpointId,
     /// What was asked for.
     pub expected: Arc<Expected>,
     /// Bytes received are counted here.
@@ -120,7 +82,7 @@ pub struct Receiver {
     /// How fast content may come in.
     pub pace: Pace,
     /// Results go here as they come.
-    pub results: mpsc::Sender<Results>,
+    pub results: mpsc::Sender<Received>,
 }
 
 /// The peer did what no honest peer does.
@@ -134,8 +96,19 @@ pub struct Violation(pub String);
 /// content is in the results.
 pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Result<(), Violation> {
     let mut intake = Intake { receiver, storing: JoinSet::new(), batch: Vec::new(), batch_bytes: 0 };
-    let mut request = None;
-    let outcome = intake.run(&mut stream, &mut request).await;
+    let first = intake.header(&mut stream).await;
+    let request = first.as_ref().ok().and_then(|header| header.as_ref()).map(|header| header.request);
+    let revoked = request.map(|request| intake.receiver.expected.revoked(request)).unwrap_or_default();
+    let outcome = tokio::select! {
+        outcome = async {
+            match first? {
+                Some(first) => intake.run(&mut stream, first).await,
+                None => Ok(()),
+            }
+        } => outcome,
+        // Dropped, the stream tells its sender to stop.
+        () = revoked.cancelled() => Err(Trouble::Broken("it is not wanted of the peer any more".into())),
+    };
     intake.flush().await;
     while intake.stored().await {}
     let (reason, violation) = match outcome {
@@ -144,9 +117,15 @@ pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Resul
         Err(Trouble::Violation(reason)) => (reason.clone(), Some(Violation(reason))),
     };
     if let Some(request) = request {
-        let missing = intake.receiver.expected.abandon(request);
-        let failures = missing.into_iter().map(|hash| (hash, Err(Failure::Source(reason.clone())))).collect();
-        intake.report(failures).await;
+        let failure = Failure::Source(reason);
+        match intake.receiver.expected.end(request) {
+            Left::Assets(missing) => {
+                let failures = missing.into_iter().map(|hash| (hash, Err(failure.clone()))).collect();
+                intake.report(failures).await;
+            }
+            Left::Part(hash) => intake.report_part(request, hash, Err(failure)).await,
+            Left::Nothing => {}
+        }
     }
     violation.map_or(Ok(()), Err)
 }
@@ -176,61 +155,112 @@ struct Intake {
 }
 
 impl Intake {
-    async fn run(&mut self, stream: &mut RecvStream, request: &mut Option<u64>) -> Result<(), Trouble> {
-        loop {
-            let header = timeout(self.receiver.stall, wire::read_header(stream))
-                .await
-                .map_err(|_| self.stalled())??;
-            let Some(header) = header else { return Ok(()) };
-            if *request.get_or_insert(header.request) != header.request {
+    async fn header(&self, stream: &mut RecvStream) -> Result<Option<ContentHeader>, Trouble> {
+        let header = timeout(self.receiver.stall, wire::read_header(stream)).await;
+        Ok(header.map_err(|_| self.stalled())??)
+    }
+
+    async fn run(&mut self, stream: &mut RecvStream, first: ContentHeader) -> Result<(), Trouble> {
+        let request = first.request;
+        let mut next = Some(first);
+        while let Some(header) = next {
+            if header.request != request {
                 return Err(Trouble::Violation("one stream answers two requests".into()));
             }
-            let record = self.expect(&header)?;
-            if header.gone {
-                let gone = Failure::Source("the peer cannot serve it now".into());
-                self.report(vec![(record.hash, Err(gone))]).await;
-                continue;
+            match self.expect(&header)? {
+                Announced::Asset(record) => self.asset(stream, &header, *record).await?,
+                Announced::Range { hash, size, range } => {
+                    self.range(stream, &header, hash, size, range).await?;
+                }
             }
-            let (hash, size) = (record.hash, record.size);
-            if (header.total, header.offset, header.length) != (size, 0, size) {
-                return self
-                    .refuse(
-                        hash,
-                        Failure::Source(format!(
-                            "{WRONG_BYTES}: {} bytes for an asset of {size}",
-                            header.length
-                        )),
-                    )
-                    .await;
-            }
-            let received = if size <= SMALL_BYTES_MAX {
-                self.small(stream, record).await
-            } else {
-                self.large(stream, record).await
-            };
-            match received {
-                Ok(()) => {}
-                Err(Trouble::Broken(reason)) => return self.refuse(hash, Failure::Source(reason)).await,
+            next = self.header(stream).await?;
+        }
+        Ok(())
+    }
+
+    async fn asset(
+        &mut self,
+        stream: &mut RecvStream,
+        header: &ContentHeader,
+        record: AssetRecord,
+    ) -> Result<(), Trouble> {
+        if header.gone {
+            let gone = Failure::Source("the peer cannot serve it now".into());
+            self.report(vec![(record.hash, Err(gone))]).await;
+            return Ok(());
+        }
+        let (hash, size) = (record.hash, record.size);
+        if (header.total, header.offset, header.length) != (size, 0, size) {
+            let lie = format!("{WRONG_BYTES}: {} bytes for an asset of {size}", header.length);
+            return self.refuse(hash, Failure::WrongBytes(lie)).await;
+        }
+        let received = if size <= SMALL_BYTES_MAX {
+            self.small(stream, record).await
+        } else {
+            self.large(stream, record).await
+        };
+        match received {
+            Err(Trouble::Broken(reason)) => self.refuse(hash, Failure::Source(reason)).await,
+            other => other,
+        }
+    }
+
+    /// Takes in one range of a part, and reports the part with its last.
+    async fn range(
+        &mut self,
+        stream: &mut RecvStream,
+        header: &ContentHeader,
+        hash: ContentHash,
+        size: u64,
+        range: Range<u64>,
+    ) -> Result<(), Trouble> {
+        let length = range.end - range.start;
+        let result = if header.gone {
+            Err(Failure::Source("the peer cannot serve it now".into()))
+        } else if (header.total, header.offset, header.length) != (size, range.start, length) {
+            let what = format!("{} bytes at {} of {}", header.length, header.offset, header.total);
+            let asked = format!("{length} at {} of {size}", range.start);
+            Err(Failure::WrongBytes(format!("{WRONG_BYTES}: {what}, asked for {asked}")))
+        } else {
+            let moving = self.receiver.moving.begin(hash, size);
+            let part = self.part(stream, hash, size, range).await;
+            drop(moving);
+            match part {
+                Ok(result) => result,
+                Err(Trouble::Broken(reason)) => Err(Failure::Source(reason)),
                 Err(trouble) => return Err(trouble),
+            }
+        };
+        let left = self.receiver.expected.ranges_left(header.request);
+        match result {
+            Ok(()) if left => Ok(()),
+            Ok(()) => {
+                self.report_part(header.request, hash, Ok(())).await;
+                Ok(())
+            }
+            Err(failure) => {
+                let reason = failure.reason().to_owned();
+                self.receiver.expected.end(header.request);
+                self.report_part(header.request, hash, Err(failure)).await;
+                Err(Trouble::Reported(reason))
             }
         }
     }
 
     /// Reports what became of a content, and ends the stream.
     async fn refuse(&self, hash: ContentHash, failure: Failure) -> Result<(), Trouble> {
-        let (Failure::Source(reason) | Failure::Store(reason) | Failure::Asset(reason)) = &failure;
-        let reason = reason.clone();
+        let reason = failure.reason().to_owned();
         self.report(vec![(hash, Err(failure))]).await;
         Err(Trouble::Reported(reason))
     }
 
-    fn expect(&self, header: &ContentHeader) -> Result<AssetRecord, Trouble> {
+    fn expect(&self, header: &ContentHeader) -> Result<Announced, Trouble> {
         let hash = ContentHash::from_slice(&header.hash)
             .ok_or_else(|| Trouble::Violation("a content header without a hash".into()))?;
         // Nothing of that request is expected any more after a stall or in a fresh session: no offence.
         self.receiver
             .expected
-            .take(header.request, &hash)
+            .take(header, &hash)
             .ok_or_else(|| Trouble::Broken("a content that is not expected (any more)".into()))
     }
 
@@ -252,8 +282,8 @@ impl Intake {
 
     async fn large(&mut self, stream: &mut RecvStream, record: AssetRecord) -> Result<(), Trouble> {
         let hash = record.hash;
-        if let Err(error) = self.receiver.store.check_room(record.size) {
-            return self.refuse(hash, Failure::Asset(error.to_string())).await;
+        if let Err(failure) = check_room(&self.receiver.store, record.size) {
+            return self.refuse(hash, failure).await;
         }
         let moving = self.receiver.moving.begin(hash, record.size);
         match self.large_file(stream, record.size, &moving).await? {
@@ -262,7 +292,7 @@ impl Intake {
                 Ok(())
             }
             Ok(_) => {
-                self.report(vec![(hash, Err(Failure::Source(WRONG_BYTES.into())))]).await;
+                self.report(vec![(hash, Err(Failure::WrongBytes(WRONG_BYTES.into())))]).await;
                 Ok(())
             }
             Err(failure) => self.refuse(hash, failure).await,
@@ -276,7 +306,7 @@ impl Intake {
         size: u64,
         moving: &Passage,
     ) -> Result<Result<ReceivedFile, Failure>, Trouble> {
-        let dir = &self.receiver.partial_dir;
+        let dir = self.receiver.partials.dir();
         let mut file = match HashingFile::create(dir) {
             Ok(file) => file,
             Err(e) => {
@@ -287,9 +317,11 @@ impl Intake {
         while left > 0 {
             let chunk = self.chunk(stream, left).await?;
             left -= chunk.len() as u64;
+            let held = self.receiver.traffic.hold();
             if let Err(error) = file.write(chunk).await {
                 return Ok(Err(Failure::Store(error.to_string())));
             }
+            drop(held);
             moving.set(size - left);
         }
         Ok(file.finish().await.map_err(|error| Failure::Store(error.to_string())))
@@ -310,6 +342,7 @@ impl Intake {
     async fn count(&self, bytes: usize) {
         self.receiver.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
         self.receiver.expected.progress(Instant::now());
+        let _held = self.receiver.traffic.hold();
         self.receiver.pace.take(bytes).await;
     }
 
@@ -332,7 +365,9 @@ impl Intake {
             self.stored().await;
         }
         let store = Arc::clone(&self.receiver.store);
+        let held = self.receiver.traffic.hold();
         self.storing.spawn(async move {
+            let _held = held;
             let assets: Vec<(ContentHash, u64)> =
                 batch.iter().map(|asset| (asset.record.hash, asset.record.size)).collect();
             match store.ingest(batch).await {
@@ -368,8 +403,12 @@ impl Intake {
     async fn report(&self, results: Results) {
         if !results.is_empty() {
             // The session is over when nobody listens; the scheduler knows that by itself.
-            let _ = self.receiver.results.send(results).await;
+            let _ = self.receiver.results.send(Received::Contents(results)).await;
         }
+    }
+
+    async fn report_part(&self, request: u64, hash: ContentHash, result: Result<(), Failure>) {
+        let _ = self.receiver.results.send(Received::Part { request, hash, result }).await;
     }
 }
 
@@ -378,7 +417,7 @@ fn result(outcome: Outcome) -> Result<(), Failure> {
         Outcome::Stored | Outcome::Unchanged => Ok(()),
         Outcome::NeedsContent => Err(Failure::Store("the store lost the content again".into())),
         Outcome::Rejected(reason) => {
-            Err(Failure::Source(format!("{WRONG_BYTES}, or a wrong record: {reason}")))
+            Err(Failure::WrongBytes(format!("{WRONG_BYTES}, or a wrong record: {reason}")))
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,33 @@ pub struct Traffic {
     pub sent: AtomicU64,
     /// From the peer.
     pub received: AtomicU64,
+    /// Streams of which something that came waits for us.
+    held: AtomicUsize,
+}
+
+impl Traffic {
+    /// Something that came waits for us, until this is dropped.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>) -> Held {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Held(Arc::clone(self))
+    }
+
+    /// Whether something does.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// See [`Traffic::hold`].
+#[derive(Debug)]
+pub struct Held(Arc<Traffic>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why a request could not be served to its end.
@@ -148,8 +175,7 @@ impl Sender {
         header.total = total;
         header.length = length.unwrap_or(u64::MAX).min(total.saturating_sub(wanted.offset));
         let mut left = header.length;
-        let passage =
-            hash.filter(|_| total > SMALL_BYTES_MAX).map(|hash| self.moving.begin(hash, header.length));
+        let passage = hash.filter(|_| total > SMALL_BYTES_MAX).map(|hash| self.moving.begin(hash, total));
         let mut front = wire::encode(&header);
         // The header goes out together with the first chunk.
         while let Some(chunk) = chunks.next().await.transpose()? {
@@ -164,7 +190,7 @@ impl Sender {
                 self.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
             }
             if let Some(passage) = &passage {
-                passage.set(header.length - left);
+                passage.set(header.offset + header.length - left);
             }
         }
         if left > 0 {

@@ -44,3 +44,4 @@ mod store_list;
 mod store_merge;
 mod supervisor;
 mod support;
+mod transfer;

@@ -27,6 +27,7 @@ use can_sync::reconcile::engine::{Initiator, Limits};
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::embedded::{EmbeddedStore, IngestFields};
 use can_sync::store::{ContentStore as _, FeedEntry, StoreRef};
+use can_sync::transfer::partial::Partials;
 use can_sync::transfer::receive::Results;
 use can_sync::transfer::schedule::{Failure, SessionId};
 use iroh::SecretKey;
@@ -355,7 +356,7 @@ async fn what_is_wanted_is_asked_for_stored_and_confirmed() {
     let received = t.args.events.since(0).0;
     let received = received.iter().filter(|e| matches!(e.event, NodeEvent::AssetReceived { .. })).count();
     assert_eq!(received, records.len());
-    assert_eq!(std::fs::read_dir(&t.args.partial_dir).unwrap().count(), 0, "nothing is left behind");
+    assert_eq!(std::fs::read_dir(t.args.partials.dir()).unwrap().count(), 0, "nothing is left behind");
 
     t.tell(PeerMsg::Settled(records.iter().map(|record| record.hash).collect()));
     let Have { hashes } = have(&mut session).await;
@@ -374,12 +375,12 @@ async fn bytes_that_are_not_the_content_are_reported_and_not_stored() {
         t.send_content(n, &[(&record, &noise(len, 2))]).await;
         t.wait_finished(usize::try_from(n).unwrap()).await;
         let (hash, result) = t.finished().pop().unwrap();
-        let Err(Failure::Source(reason)) = result else { panic!("{result:?}") };
+        let Err(Failure::WrongBytes(reason)) = result else { panic!("{result:?}") };
         assert!(hash == record.hash && reason.starts_with("the peer sent wrong bytes"), "{reason}");
         assert!(held(&t.store, record.hash).await.is_none());
     }
     assert!(t.connection.close_reason().is_none(), "PeersActor decides what it makes of it");
-    assert_eq!(std::fs::read_dir(&t.args.partial_dir).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(t.args.partials.dir()).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -401,7 +402,7 @@ async fn a_content_of_another_size_is_reported_and_not_stored() {
         want(&mut session).await;
         t.send_raw(&ContentHeader { request: n, ..lie }, &content).await;
         t.wait_finished(usize::try_from(n).unwrap()).await;
-        assert!(matches!(t.finished().pop(), Some((_, Err(Failure::Source(_))))), "{:?}", t.finished());
+        assert!(matches!(t.finished().pop(), Some((_, Err(Failure::WrongBytes(_))))), "{:?}", t.finished());
     }
     assert!(held(&t.store, record.hash).await.is_none());
 }
@@ -599,8 +600,7 @@ impl Test {
         open_up(&far, 32);
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = embedded::open(&dir.path().join("store")).await;
-        let partial_dir = dir.path().join("partial");
-        std::fs::create_dir(&partial_dir).expect("a directory");
+        let partials = Partials::open(&dir.path().join("partial")).expect("a directory");
         let peers = Probe::spawn().await;
         let library = Arc::new(Library::new(KEYS.clone()));
         library.set_cursor(0);
@@ -612,7 +612,7 @@ impl Test {
             introduction: introduction("under test", "its ticket"),
             library,
             store: setup.store.unwrap_or_else(|| Arc::new(store.clone())),
-            partial_dir,
+            partials,
             deletes: Arc::new(DeleteGuard::new(false)),
             traffic: Arc::default(),
             receiving: can_sync::transfer::moving::Moving::default(),

@@ -120,8 +120,7 @@ async fn an_asset_that_finds_no_room_stops_nothing_else() {
         let hash = ContentHash(rand::random());
         // More than any disk that runs this test has.
         let size = 1 << 43;
-        let request = bait(&mut session, hash, size).await;
-        serve(&session, &header(request, hash, size), &vec![0; 100_000]).await;
+        session.offer(vec![record(hash, size)]).await;
         let reason = session.refused(hash).await;
         assert!(reason.contains("free"), "{reason}");
         let status: serde_json::Value = http.get(api).send().await.unwrap().json().await.unwrap();

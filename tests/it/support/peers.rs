@@ -25,7 +25,8 @@ use can_sync::peer::report::{PeerReport, PeersReport};
 use can_sync::peer::roster::DialLimits;
 use can_sync::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer};
 use can_sync::transfer::pace::Pace;
-use can_sync::transfer::schedule::{Limits, SessionId};
+use can_sync::transfer::partial::Partials;
+use can_sync::transfer::schedule::{Limits, PART_BYTES, SessionId};
 use iroh::endpoint::{Connection, ConnectionError};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -412,7 +413,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         },
         library: Arc::new(Library::new(KEYS.clone())),
         store: ScriptedStore::new().as_ref(),
-        partial_dir: dir.join("partial"),
+        partials: Partials::open(&dir.join("partial")).expect("a directory"),
         book: AddressBook::open(&dir.join("agent.db")).expect("an address book"),
         connect_ticket_file: None,
         bootstrap: Vec::new(),
@@ -424,7 +425,12 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         deletes: Arc::new(DeleteGuard::new(false)),
         max_connections: 64,
         max_pending: 32,
-        in_flight: Limits { node_bytes: 64 << 20, peer_bytes: 8 << 20 },
+        in_flight: Limits {
+            node_bytes: 64 << 20,
+            peer_bytes: 8 << 20,
+            part_bytes: PART_BYTES,
+            stall: Duration::from_secs(30),
+        },
         dialling: DialLimits {
             dialled_max: 16,
             hints_at_once_max: 8,

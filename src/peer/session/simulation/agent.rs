@@ -2,17 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::identity::LibraryKeys;
 use crate::library::Library;
 use crate::record::{AssetMeta, AssetRecord, ContentHash, WriterId};
 use crate::store::{FeedEntry, Outcome, StoreStatus};
+use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::{Limits, Scheduler};
 
 /// When the simulations begin, in milliseconds since the Unix epoch.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Small, so that the scheduler's limits are felt.
-const LIMITS: Limits = Limits { node_bytes: 3 << 20, peer_bytes: 2 << 20 };
+const LIMITS: Limits = Limits {
+    node_bytes: 3 << 20,
+    peer_bytes: 2 << 20,
+    // Half of the large assets have several parts.
+    part_bytes: 512 << 10,
+    stall: Duration::from_secs(30),
+};
 
 pub(super) struct Agent {
     number: u8,
@@ -20,6 +30,8 @@ pub(super) struct Agent {
     pub(super) replicate_deletes: bool,
     pub(super) records: BTreeMap<ContentHash, (u64, AssetRecord)>,
     pub(super) contents: BTreeSet<ContentHash>,
+    /// Parts of contents that are here.
+    pub(super) parts: BTreeMap<ContentHash, Ranges>,
     seq: u64,
     pub(super) library: Arc<Library>,
     pub(super) scheduler: Scheduler,
@@ -37,9 +49,10 @@ impl Agent {
             replicate_deletes,
             records: BTreeMap::new(),
             contents: BTreeSet::new(),
+            parts: BTreeMap::new(),
             seq: 0,
             library,
-            scheduler: Scheduler::new(LIMITS),
+            scheduler: Scheduler::new(LIMITS, Instant::now()),
             store_down_until: 0,
         }
     }

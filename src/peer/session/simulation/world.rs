@@ -10,6 +10,7 @@
 mod shell;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -118,6 +119,10 @@ enum PeersNews {
     Changed(Arc<[FeedEntry]>),
     Wanted(SessionId, Vec<AssetRecord>),
     Finished(SessionId, Vec<(ContentHash, Result<(), Failure>)>),
+    PartFinished(SessionId, u64, Result<(), Failure>),
+    Commit(AssetRecord),
+    Apply(AssetRecord),
+    Restrict(ContentHash),
     /// The session begins, perhaps anew: what an earlier one was asked for is void.
     Reset(SessionId),
 }
@@ -136,6 +141,9 @@ enum News {
     Frame(Bytes),
     Changed(Arc<[FeedEntry]>),
     Fetch(u64, Vec<AssetRecord>),
+    FetchPart(u64, ContentHash, Range<u64>),
+    PartReceived(u64, Result<(), Failure>),
+    Revoke(u64),
     Input(Input),
     Perform(Effect),
     Summary {
@@ -167,6 +175,8 @@ struct Side {
     /// Whether our feed had not caught up when we last asked.
     asked_behind: bool,
     expected: HashMap<u64, Vec<AssetRecord>>,
+    /// Parts that were asked for: their contents, and what was missing of them.
+    expected_parts: HashMap<u64, (ContentHash, Vec<Range<u64>>)>,
     initiators: HashMap<u64, Initiator>,
     responders: HashMap<u64, Responder>,
 }
@@ -492,6 +502,7 @@ impl World {
             heard: HashSet::new(),
             asked_behind: false,
             expected: HashMap::new(),
+            expected_parts: HashMap::new(),
             initiators: HashMap::new(),
             responders: HashMap::new(),
         }));

@@ -1,6 +1,7 @@
 //! What the actors and their tasks do around the sessions: the feed, PeersActor's scheduler, streams, the store's answers.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use crate::library::Library;
 use crate::peer::establish::{summary_from_wire, summary_to_wire};
 use crate::peer::session::{Effect, Input, Session, SessionSettings, Summary, Verdict, judge};
 use crate::peer::wire::{FRAME_BYTES_MAX, decode_frame, encode};
-use crate::proto::{Frame, Offer, Ping, Pong, Want, frame};
+use crate::proto::{Cancel, ContentRequest, Frame, Offer, Ping, Pong, Want, frame};
 use crate::reconcile::engine::{Initiator, Limits, Responder};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::Outcome;
-use crate::transfer::schedule::{Decision, Failure, SessionId};
+use crate::transfer::ranges::Ranges;
+use crate::transfer::schedule::{Committed, Decision, Failure, SessionId};
 
 /// Reconciliations that a peer may have open at once; one more would cost the connection.
 const RECONCILIATIONS_MAX: usize = 4;
@@ -65,8 +67,52 @@ impl World {
                 }
                 self.agents[agent].scheduler.finished(id, results)
             }
+            PeersNews::PartFinished(id, request, result) => {
+                self.note_store(agent, &result);
+                self.agents[agent].scheduler.part_finished(id, request, result)
+            }
+            PeersNews::Commit(record) => self.commit(agent, &record),
+            PeersNews::Apply(record) => {
+                let hash = record.hash;
+                let result = if self.now < self.agents[agent].store_down_until {
+                    Err(Failure::Store("down".into()))
+                } else {
+                    match self.agents[agent].merge(record, false) {
+                        Outcome::NeedsContent => Err(Failure::Source("its content went away".into())),
+                        _ => Ok(()),
+                    }
+                };
+                self.note_store(agent, &result);
+                self.later(Event::Feed(agent));
+                self.agents[agent].scheduler.applied(hash, result)
+            }
+            PeersNews::Restrict(hash) => self.agents[agent].scheduler.restricted(hash, Ok(())),
         };
         self.carry_out(agent, decisions);
+    }
+
+    fn note_store(&mut self, agent: usize, result: &Result<(), Failure>) {
+        if let Err(Failure::Store(_)) = result {
+            self.put(self.now + 3 * SECOND, Event::Resume(agent));
+        }
+    }
+
+    /// All parts of a large content are here, or so the scheduler says.
+    fn commit(&mut self, number: usize, record: &AssetRecord) -> Vec<Decision> {
+        let agent = &mut self.agents[number];
+        let whole = agent.parts.get(&record.hash).map_or(0, Ranges::len) == record.size;
+        assert!(whole, "parts are missing that were said to be here");
+        let committed = if self.now < agent.store_down_until {
+            let down = Failure::Store("down".into());
+            self.note_store(number, &Err(down.clone()));
+            Committed::NotTaken(down)
+        } else {
+            assert_ne!(agent.merge(record.clone(), true), Outcome::NeedsContent);
+            agent.parts.remove(&record.hash);
+            Committed::Stored
+        };
+        self.later(Event::Feed(number));
+        self.agents[number].scheduler.committed(record.hash, committed)
     }
 
     fn end_of(&self, agent: usize, id: SessionId) -> Option<At> {
@@ -80,6 +126,22 @@ impl World {
         for decision in decisions {
             let (id, news) = match decision {
                 Decision::Fetch { session, request, records } => (session, News::Fetch(request, records)),
+                Decision::FetchPart { session, request, hash, range, .. } => {
+                    (session, News::FetchPart(request, hash, range))
+                }
+                Decision::Revoke { session, request } => (session, News::Revoke(request)),
+                Decision::Commit(record) => {
+                    self.put(self.now + MS, Event::Peers(agent, PeersNews::Commit(record)));
+                    continue;
+                }
+                Decision::Apply(record) => {
+                    self.put(self.now + MS, Event::Peers(agent, PeersNews::Apply(record)));
+                    continue;
+                }
+                Decision::Restrict { hash, .. } => {
+                    self.put(self.now + MS, Event::Peers(agent, PeersNews::Restrict(hash)));
+                    continue;
+                }
                 Decision::Settled { session, hashes } => (session, News::Input(Input::Settled(hashes))),
                 Decision::Failed { session, hash, reason } => {
                     (session, News::Input(Input::Failed(vec![(hash, reason)])))
@@ -114,6 +176,17 @@ impl World {
                 let Some(side) = self.side(at).filter(|side| side.session.is_some()) else { return };
                 side.expected.insert(request, records.clone());
                 self.step(at, Input::Fetch { request, records });
+            }
+            News::FetchPart(request, hash, range) => self.on_fetch_part(at, request, hash, range),
+            News::Revoke(request) => {
+                let Some(side) = self.side(at).filter(|side| side.session.is_some()) else { return };
+                side.expected.remove(&request);
+                side.expected_parts.remove(&request);
+                self.send_frame(at, frame::Kind::Cancel(Cancel { request }));
+            }
+            News::PartReceived(request, result) => {
+                let Some((agent, id)) = self.side(at).map(|side| (side.agent, side.id)) else { return };
+                self.tell_peers(agent, PeersNews::PartFinished(id, request, result));
             }
             News::Input(input) => self.step(at, input),
             News::Perform(effect) => self.on_perform(at, effect),
@@ -209,7 +282,8 @@ impl World {
                     side.initiators.insert(id, initiator);
                     self.later(Event::Side(at.other(), News::ToResponder(id, first)));
                 }
-                Effect::CancelServe(_) => panic!("nothing stalls here, so nothing is cancelled"),
+                // What is on its way comes all the same.
+                Effect::CancelServe(_) => {}
                 Effect::Close { code, reason } => panic!("{at:?} closes an honest peer: {code} {reason}"),
             }
         }
@@ -303,6 +377,50 @@ impl World {
         self.step(at, input);
     }
 
+    fn on_fetch_part(&mut self, at: At, request: u64, hash: ContentHash, range: Range<u64>) {
+        let Some(number) = self.side(at).filter(|side| side.session.is_some()).map(|side| side.agent) else {
+            return;
+        };
+        let missing = self.agents[number].parts.entry(hash).or_default().missing(range);
+        if missing.is_empty() {
+            return self.later(Event::Side(at, News::PartReceived(request, Ok(()))));
+        }
+        let contents = missing.iter().map(|range| ContentRequest {
+            hash: hash.0.to_vec().into(),
+            offset: range.start,
+            length: range.end - range.start,
+        });
+        let want = Want { request, contents: contents.collect() };
+        if let Some(side) = self.side(at) {
+            side.expected_parts.insert(request, (hash, missing));
+        }
+        self.send_frame(at, frame::Kind::Want(want));
+    }
+
+    /// The ranges of a part come in order; a stream that breaks brings some of them.
+    fn on_part(&mut self, at: At, request: u64, items: &[(ContentHash, bool)]) {
+        let Some(side) = self.side(at) else { return };
+        let Some((hash, ranges)) = side.expected_parts.remove(&request) else { return };
+        let number = side.agent;
+        let agent = &mut self.agents[number];
+        let down = self.now < agent.store_down_until;
+        let came = items.iter().take_while(|(_, there)| *there).count();
+        let result = if down {
+            Err(Failure::Store("down".into()))
+        } else {
+            let parts = agent.parts.entry(hash).or_default();
+            ranges.iter().take(came).for_each(|range| parts.insert(range.clone()));
+            if came < ranges.len() {
+                let half = ranges[came].start..u64::midpoint(ranges[came].start, ranges[came].end);
+                parts.insert(half);
+                Err(Failure::Source("it did not all come".into()))
+            } else {
+                Ok(())
+            }
+        };
+        self.later(Event::Side(at, News::PartReceived(request, result)));
+    }
+
     fn serve(&mut self, at: At, Want { request, contents }: Want) {
         let agent = &self.agents[self.links[at.link].agents[at.end]];
         let mut items: Vec<(ContentHash, bool)> = contents
@@ -319,7 +437,10 @@ impl World {
     }
 
     fn on_content(&mut self, at: At, request: u64, items: Vec<(ContentHash, bool)>, broken: bool) {
-        let Some(side) = self.side(at) else { return };
+        if self.side(at).is_some_and(|side| side.expected_parts.contains_key(&request)) {
+            return self.on_part(at, request, &items);
+        }
+        let Some(side) = self.side(at).filter(|side| side.expected.contains_key(&request)) else { return };
         let mut expected: HashMap<ContentHash, AssetRecord> =
             side.expected.remove(&request).unwrap_or_default().into_iter().map(|r| (r.hash, r)).collect();
         let number = side.agent;

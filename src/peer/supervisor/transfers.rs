@@ -1,0 +1,328 @@
+//! PeersActor's part in transfers: it asks the scheduler, carries out what that decides, and draws the consequences for
+//! peers that send something else than was asked of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use iroh::EndpointId;
+use iroh::endpoint::VarInt;
+use ractor::ActorRef;
+use tokio::time::Instant;
+
+use super::{PeersState, STORE_PAUSE, TRANSFERS_MAX, WRONG_CONTENTS_MAX};
+use crate::node::events::NodeEvent;
+use crate::peer::actor::code;
+use crate::peer::effects::now_ms;
+use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::report::{Direction, TransferReport};
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::FeedEntry;
+use crate::transfer::commit::{self, CommitOutcome};
+use crate::transfer::partial::Blame;
+use crate::transfer::receive::Results;
+use crate::transfer::schedule::{Committed, Decision, Failure, Progress, SessionId};
+use crate::transfer::setbacks::Setback;
+
+/// Hashes that the store is asked about at once.
+const ASKED_AT_ONCE: usize = 1000;
+
+impl PeersState {
+    pub(super) fn on_wanted(&mut self, session: SessionId, records: Vec<AssetRecord>) {
+        let Some(link) = self.links.get(&session) else { return };
+        let distrusted = self.distrusted.get(&link.endpoint_id);
+        let (refused, wanted): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| distrusted.is_some_and(|d| d.contains(&record.hash)));
+        for record in refused {
+            let reason = "it sent wrong bytes for it before".to_owned();
+            link.cast(PeerMsg::Failed { hash: record.hash, reason });
+        }
+        let decisions = self.scheduler.announce(session, wanted);
+        self.carry_out(decisions);
+    }
+
+    pub(super) fn on_finished(&mut self, session: SessionId, results: Results) {
+        let failure = results.iter().find_map(|(_, result)| result.as_ref().err().and_then(store_failure));
+        self.note_store(failure.map(str::to_owned));
+        for (hash, result) in &results {
+            self.note_lie(session, *hash, result.as_ref().err());
+        }
+        let results = results.into_iter().map(|(hash, result)| (hash, result.map(|_| ())));
+        let decisions = self.scheduler.finished(session, results);
+        self.carry_out(decisions);
+    }
+
+    pub(super) fn on_part_finished(
+        &mut self,
+        session: SessionId,
+        request: u64,
+        hash: ContentHash,
+        result: Result<(), Failure>,
+    ) {
+        self.note_store(result.as_ref().err().and_then(store_failure).map(str::to_owned));
+        self.note_lie(session, hash, result.as_ref().err());
+        let decisions = self.scheduler.part_finished(session, request, result);
+        self.carry_out(decisions);
+    }
+
+    pub(super) fn on_committed(
+        &mut self,
+        myself: &ActorRef<PeersMsg>,
+        hash: ContentHash,
+        size: u64,
+        outcome: CommitOutcome,
+    ) {
+        let mut liars = Vec::new();
+        let committed = match outcome {
+            CommitOutcome::Stored { from, liars: found } => {
+                liars = found;
+                let from = from.map(|from| from.to_string()).unwrap_or_default();
+                let event = NodeEvent::AssetReceived { hash: hash.to_string(), size, from };
+                self.args.events.publish(now_ms(), event);
+                Committed::Stored
+            }
+            CommitOutcome::NotTaken(failure) => {
+                self.note_store(store_failure(&failure).map(str::to_owned));
+                Committed::NotTaken(failure)
+            }
+            CommitOutcome::Wrong(Blame::Peer(liar)) => {
+                liars.push(liar);
+                Committed::WrongFrom(self.current.get(&liar).copied())
+            }
+            CommitOutcome::Wrong(Blame::OneOfSeveral { keep }) => {
+                tracing::warn!(%hash, "one of several peers sent wrong bytes; one is asked alone now");
+                Committed::WrongFromSeveral(self.current.get(&keep).copied())
+            }
+            CommitOutcome::Wrong(Blame::Nobody) => {
+                tracing::warn!(%hash, "what an earlier process left of it was not usable");
+                Committed::Again
+            }
+            CommitOutcome::Incomplete => Committed::Again,
+        };
+        let decisions = self.scheduler.committed(hash, committed);
+        self.carry_out(decisions);
+        for liar in liars {
+            let reason = "the peer sent wrong bytes".to_owned();
+            let (hash_text, from) = (hash.to_string(), liar.to_string());
+            let event = NodeEvent::AssetFailed { hash: hash_text, from, reason: reason.clone() };
+            self.args.events.publish(now_ms(), event);
+            self.distrust(liar, hash, &reason);
+        }
+        self.keep_comparing(myself);
+    }
+
+    pub(super) fn on_applied(&mut self, hash: ContentHash, result: Result<(), Failure>) {
+        self.note_store(result.as_ref().err().and_then(store_failure).map(str::to_owned));
+        let decisions = self.scheduler.applied(hash, result);
+        self.carry_out(decisions);
+    }
+
+    pub(super) fn on_restricted(&mut self, hash: ContentHash, result: Result<(), Failure>) {
+        self.note_store(result.as_ref().err().and_then(store_failure).map(str::to_owned));
+        let decisions = self.scheduler.restricted(hash, result);
+        self.carry_out(decisions);
+    }
+
+    /// After a failure of the store, transfers pause for a while.
+    fn note_store(&mut self, failure: Option<String>) {
+        let Some(reason) = failure else { return };
+        tracing::warn!(reason, "the store does not take content; transfers pause");
+        self.ingest_failure = Some(reason);
+        self.resume_at = Some(Instant::now() + STORE_PAUSE);
+    }
+
+    fn note_lie(&mut self, session: SessionId, hash: ContentHash, failure: Option<&Failure>) {
+        if let (Some(Failure::WrongBytes(reason)), Some(link)) = (failure, self.links.get(&session)) {
+            let peer = link.endpoint_id;
+            self.distrust(peer, hash, reason);
+        }
+    }
+
+    /// Takes note of a content that came with wrong bytes: the connection is closed and it is not asked of that peer
+    /// again. One alone may be a disk that rots, so the peer may come back; after several it is left alone for a while.
+    fn distrust(&mut self, peer: EndpointId, hash: ContentHash, reason: &str) {
+        let known = self.distrusted.entry(peer).or_default();
+        known.insert(hash);
+        let contents = known.len();
+        tracing::warn!(peer = %peer.fmt_short(), %hash, reason, contents, "closing the connection");
+        let setback = Setback { peer, reason: reason.to_owned(), lied: true, at_ms: now_ms() };
+        self.setbacks.note(hash, setback);
+        let Some(link) = self.current.get(&peer).and_then(|session| self.links.get(session)) else { return };
+        if contents >= WRONG_CONTENTS_MAX {
+            link.board().misbehaved = Some("it sent wrong bytes several times".into());
+        }
+        let reason: String = reason.chars().take(200).collect();
+        link.connection.close(VarInt::from_u32(code::VIOLATION), reason.as_bytes());
+    }
+
+    pub(super) fn carry_out(&mut self, decisions: Vec<Decision>) {
+        for decision in decisions {
+            let (session, message) = match decision {
+                Decision::Fetch { session, request, records } => {
+                    (session, PeerMsg::Fetch { request, records })
+                }
+                Decision::FetchPart { session, request, hash, size, range } => {
+                    (session, PeerMsg::FetchPart { request, hash, size, range })
+                }
+                Decision::Revoke { session, request } => (session, PeerMsg::Revoke { request }),
+                Decision::Settled { session, hashes } => (session, PeerMsg::Settled(hashes)),
+                Decision::Failed { session, hash, reason } => {
+                    self.note_setback(session, hash, &reason);
+                    (session, PeerMsg::Failed { hash, reason })
+                }
+                Decision::Commit(record) => {
+                    self.commit(record);
+                    continue;
+                }
+                Decision::Apply(record) => {
+                    self.apply(record);
+                    continue;
+                }
+                Decision::Restrict { hash, session } => {
+                    self.restrict(hash, session);
+                    continue;
+                }
+            };
+            if let Some(link) = self.links.get(&session) {
+                link.cast(message);
+            }
+        }
+    }
+
+    fn note_setback(&mut self, session: SessionId, hash: ContentHash, reason: &str) {
+        if let Some(link) = self.links.get(&session) {
+            let (peer, reason) = (link.endpoint_id, reason.to_owned());
+            self.setbacks.note(hash, Setback { peer, reason, lied: false, at_ms: now_ms() });
+        }
+    }
+
+    fn commit(&mut self, record: AssetRecord) {
+        let (partials, store) = (self.args.partials.clone(), Arc::clone(&self.args.store));
+        let myself = self.args.myself.clone();
+        self.tasks.spawn(async move {
+            let (hash, size) = (record.hash, record.size);
+            let outcome = commit::commit(partials, store, record).await;
+            // Another incarnation that does not know of it finds it in the store.
+            let _ = myself.cast(PeersMsg::Committed { hash, size, outcome });
+        });
+    }
+
+    fn apply(&mut self, record: AssetRecord) {
+        let (store, myself) = (Arc::clone(&self.args.store), self.args.myself.clone());
+        self.tasks.spawn(async move {
+            let hash = record.hash;
+            let result = commit::apply(store, record).await;
+            let _ = myself.cast(PeersMsg::Applied { hash, result });
+        });
+    }
+
+    fn restrict(&mut self, hash: ContentHash, session: SessionId) {
+        let peer = self.links.get(&session).map(|link| link.endpoint_id);
+        let (partials, myself) = (self.args.partials.clone(), self.args.myself.clone());
+        self.tasks.spawn(async move {
+            let mut result = Ok(());
+            if let (Some(partial), Some(peer)) = (partials.get(&hash), peer) {
+                result = partial.restrict(peer).await.map_err(|error| Failure::Store(error.to_string()));
+            }
+            let _ = myself.cast(PeersMsg::Restricted { hash, result });
+        });
+    }
+
+    /// How the sources do, for the scheduler; asks to be called again soon while their speed matters.
+    pub(super) fn compare_sources(&mut self, myself: &ActorRef<PeersMsg>) {
+        let progress: Vec<(SessionId, Progress)> = self
+            .links
+            .iter()
+            .filter_map(|(session, link)| {
+                let traffic = &self.traffic.get(&link.endpoint_id)?.traffic;
+                let received = traffic.received.load(Ordering::Relaxed);
+                Some((*session, Progress { received, held_here: traffic.is_held() }))
+            })
+            .collect();
+        let decisions = self.scheduler.tick(Instant::now(), progress);
+        self.carry_out(decisions);
+        self.keep_comparing(myself);
+    }
+
+    fn keep_comparing(&mut self, myself: &ActorRef<PeersMsg>) {
+        if self.scheduler.compares_speeds() && !self.comparing {
+            self.comparing = true;
+            myself.send_after(super::COMPARE, || PeersMsg::CompareSources);
+        }
+    }
+
+    pub(super) fn on_compare_sources(&mut self, myself: &ActorRef<PeersMsg>) {
+        self.comparing = false;
+        self.compare_sources(myself);
+    }
+
+    /// The store holds these by now, or they are deleted: no parts of them are kept.
+    pub(super) fn forget_parts(&mut self, entries: &[FeedEntry]) {
+        let gone = entries.iter().map(|entry| entry.record.hash);
+        let partials = self.args.partials.clone();
+        let gone: Vec<ContentHash> =
+            gone.filter(|hash| !self.scheduler.wants(hash) && partials.held(hash).is_some()).collect();
+        if !gone.is_empty() {
+            self.tasks.spawn(async move { partials.remove(gone).await });
+        }
+    }
+
+    /// As [`Self::forget_parts`], for what happened before we were here.
+    pub(super) fn forget_stored_parts(&mut self) {
+        let (partials, store) = (self.args.partials.clone(), Arc::clone(&self.args.store));
+        self.tasks.spawn(async move {
+            for hashes in partials.hashes().chunks(ASKED_AT_ONCE) {
+                // A store that does not answer now is asked at the next start.
+                let records = store.records(hashes.to_vec()).await.unwrap_or_default();
+                let stored = records.into_iter().filter(|record| !record.deleted).map(|record| record.hash);
+                partials.remove(stored.collect()).await;
+            }
+        });
+    }
+
+    /// Lets parts rest that nobody offers any more.
+    pub(super) fn rest_parts(&mut self) {
+        let partials = self.args.partials.clone();
+        let hashes = partials.hashes();
+        if hashes.is_empty() {
+            return;
+        }
+        let wanted: HashSet<ContentHash> =
+            hashes.into_iter().filter(|hash| self.scheduler.wants(hash)).collect();
+        self.tasks.spawn(async move { partials.rest(|hash| wanted.contains(hash)).await });
+    }
+
+    pub(super) fn transfers(&self) -> Vec<TransferReport> {
+        let sending = self.links.values().flat_map(|link| {
+            link.sending.list().into_iter().map(|(hash, progress)| TransferReport {
+                hash: hash.to_string(),
+                size: progress.size,
+                done: progress.done,
+                direction: Direction::Sending,
+                peer: link.endpoint_id.to_string(),
+                started: true,
+            })
+        });
+        let receiving = self.scheduler.report(TRANSFERS_MAX).into_iter().map(|wanted| {
+            let link = wanted.session.and_then(|session| self.links.get(&session));
+            let progress = link.and_then(|link| link.receiving.progress(&wanted.hash));
+            let kept = self.args.partials.held(&wanted.hash);
+            TransferReport {
+                hash: wanted.hash.to_string(),
+                size: wanted.size,
+                done: kept.or(progress.map(|progress| progress.done)).unwrap_or(0),
+                direction: Direction::Receiving,
+                peer: link.map(|link| link.endpoint_id.to_string()).unwrap_or_default(),
+                started: wanted.started,
+            }
+        });
+        sending.chain(receiving).take(TRANSFERS_MAX).collect()
+    }
+}
+
+fn store_failure(failure: &Failure) -> Option<&str> {
+    match failure {
+        Failure::Store(reason) => Some(reason),
+        Failure::Source(_) | Failure::WrongBytes(_) | Failure::Asset(_) => None,
+    }
+}

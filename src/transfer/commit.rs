@@ -1,0 +1,98 @@
+//! The last steps of a large content: all its parts are here, it is checked, and the store takes it.
+
+use iroh::EndpointId;
+
+use super::partial::{Blame, Finished, Partials};
+use super::schedule::Failure;
+use crate::record::AssetRecord;
+use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError, StoreRef};
+
+/// What became of a content whose parts were all here.
+#[derive(Debug)]
+pub enum CommitOutcome {
+    /// Durable in the store.
+    Stored {
+        /// Who sent most of it, unless all of it was here since an earlier life of the process.
+        from: Option<EndpointId>,
+        /// Who sent something else before.
+        liars: Vec<EndpointId>,
+    },
+    /// The store did not take it: [`Failure::Store`] or [`Failure::Asset`].
+    NotTaken(Failure),
+    /// It is something else.
+    Wrong(Blame),
+    /// Some of it is missing after all.
+    Incomplete,
+}
+
+/// Checks a content and hands it to the store with this record.
+pub async fn commit(partials: Partials, store: StoreRef, record: AssetRecord) -> CommitOutcome {
+    let hash = record.hash;
+    let outcome = try_commit(&partials, store, record).await;
+    match outcome {
+        Ok(stored @ CommitOutcome::Stored { .. }) => {
+            partials.remove(vec![hash]).await;
+            stored
+        }
+        Ok(outcome) => {
+            partials.not_taken(&hash);
+            outcome
+        }
+        Err(error) => {
+            partials.not_taken(&hash);
+            CommitOutcome::NotTaken(failure(error))
+        }
+    }
+}
+
+async fn try_commit(
+    partials: &Partials,
+    store: StoreRef,
+    record: AssetRecord,
+) -> Result<CommitOutcome, StoreError> {
+    let partial = partials.begin(record.hash, record.size).await?;
+    match partial.finish().await? {
+        Finished::Whole { file, from, liars } => take(store, record, file, from, liars).await,
+        Finished::Wrong(blame) => Ok(CommitOutcome::Wrong(blame)),
+        Finished::Incomplete => Ok(CommitOutcome::Incomplete),
+    }
+}
+
+async fn take(
+    store: StoreRef,
+    record: AssetRecord,
+    file: ReceivedFile,
+    from: Option<EndpointId>,
+    liars: Vec<EndpointId>,
+) -> Result<CommitOutcome, StoreError> {
+    let outcomes = store.ingest(vec![IncomingAsset { record, content: IncomingContent::File(file) }]).await?;
+    Ok(match outcomes.into_iter().next() {
+        Some(Outcome::Stored | Outcome::Unchanged) => CommitOutcome::Stored { from, liars },
+        Some(Outcome::Rejected(reason)) => CommitOutcome::NotTaken(Failure::Asset(reason)),
+        Some(Outcome::NeedsContent) | None => {
+            CommitOutcome::NotTaken(Failure::Store("the store lost the content again".into()))
+        }
+    })
+}
+
+/// Applies a newer record of a content that the store has.
+///
+/// # Errors
+/// [`Failure::Source`] if the store no longer has the content.
+pub async fn apply(store: StoreRef, record: AssetRecord) -> Result<(), Failure> {
+    let outcomes = store.apply(vec![record]).await.map_err(failure)?;
+    match outcomes.into_iter().next() {
+        Some(Outcome::Stored | Outcome::Unchanged) => Ok(()),
+        Some(Outcome::Rejected(reason)) => Err(Failure::Asset(reason)),
+        Some(Outcome::NeedsContent) | None => Err(Failure::Source("its content went away meanwhile".into())),
+    }
+}
+
+fn failure(error: StoreError) -> Failure {
+    if let StoreError::Invalid(reason) = error {
+        // The same would be refused again.
+        Failure::Asset(reason)
+    } else {
+        Failure::Store(error.to_string())
+    }
+}

@@ -1,0 +1,301 @@
+//! Large contents that are not complete yet, in a directory of their own, across restarts.
+//!
+//! `<hash>` is the content as far as it is here, `<hash>.ranges` its [`ledger`]. What a crash or a restart leaves is
+//! picked up again when somebody offers that content, for as long as it is neither too old nor too much; whoever sent
+//! it is forgotten then, and the hash of the whole decides. A file that is complete and right is given a second name,
+//! `<hash>.whole`, under which the store takes it; nothing is copied.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::record::ContentHash;
+use crate::store::StoreError;
+use crate::store::embedded::failure;
+use crate::transfer::ranges::Ranges;
+
+mod content;
+mod ledger;
+
+use self::content::ledger_path;
+pub use self::content::{Blame, Finished, Partial};
+use self::ledger::Ledger;
+
+/// How long what nobody offers any more is kept.
+const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
+/// How much of that is kept, in bytes and in files: the latest.
+const KEPT_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+const KEPT_FILES_MAX: usize = 1024;
+
+/// All partial contents of a node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Partials(Arc<Registry>);
+
+#[derive(Debug)]
+struct Registry {
+    dir: PathBuf,
+    entries: Mutex<HashMap<ContentHash, Entry>>,
+    /// Files are opened and removed one after another.
+    disk: Mutex<()>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    /// Nobody works on it.
+    Resting {
+        size: u64,
+        durable: Ranges,
+        since: SystemTime,
+    },
+    Open(Arc<Partial>),
+}
+
+impl Partials {
+    /// Those in `dir`, which is made if it is not there. Whatever is damaged, too old or too much is removed. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says of the directory.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let hash = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            if let Some(hash) = hash
+                && let Some(entry) = look(&path, hash)
+            {
+                found.push((hash, entry));
+            }
+        }
+        let partials = Self(Arc::new(Registry {
+            dir: dir.to_owned(),
+            entries: Mutex::new(found.into_iter().collect()),
+            disk: Mutex::default(),
+        }));
+        partials.trim(SystemTime::now());
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            let kind = path.extension().and_then(|extension| extension.to_str());
+            let known = stem.is_some_and(|hash: ContentHash| partials.entries().contains_key(&hash));
+            if !known || !matches!(kind, None | Some("ranges")) {
+                remove(&path);
+            }
+        }
+        Ok(partials)
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<ContentHash, Entry>> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, hash: ContentHash) -> PathBuf {
+        self.0.dir.join(hash.to_string())
+    }
+
+    /// What of `range` of a content of `size` bytes is not here.
+    #[must_use]
+    pub fn missing(&self, hash: &ContentHash, size: u64, range: Range<u64>) -> Vec<Range<u64>> {
+        match self.entries().get(hash) {
+            Some(Entry::Resting { size: known, durable, .. }) if *known == size => durable.missing(range),
+            Some(Entry::Open(partial)) if partial.size() == size && !partial.has_failed() => {
+                partial.missing(range)
+            }
+            _ => vec![range],
+        }
+    }
+
+    /// How many bytes of a content are here.
+    #[must_use]
+    pub fn held(&self, hash: &ContentHash) -> Option<u64> {
+        self.entries().get(hash).map(|entry| match entry {
+            Entry::Resting { durable, .. } => durable.len(),
+            Entry::Open(partial) => partial.held(),
+        })
+    }
+
+    /// Contents of which something is here.
+    #[must_use]
+    pub fn hashes(&self) -> Vec<ContentHash> {
+        self.entries().keys().copied().collect()
+    }
+
+    /// Bytes that the contents that are being worked on still lack.
+    #[must_use]
+    pub fn outstanding(&self) -> u64 {
+        let entries = self.entries();
+        let lacks = entries.values().map(|entry| match entry {
+            Entry::Resting { .. } => 0,
+            Entry::Open(partial) => partial.size() - partial.held(),
+        });
+        lacks.sum()
+    }
+
+    /// A content of `size` bytes to work on, with what is here of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and [`StoreError::Io`].
+    pub async fn begin(&self, hash: ContentHash, size: u64) -> Result<Arc<Partial>, StoreError> {
+        if let Some(partial) = self.opened(&hash, size) {
+            return Ok(partial);
+        }
+        let (this, path) = (self.clone(), self.path(hash));
+        let opened = tokio::task::spawn_blocking(move || this.begin_blocking(hash, size)).await;
+        opened.map_err(io::Error::other).and_then(|opened| opened).map_err(|error| {
+            failure::io_error(format!("open a partial content in {}", path.display()), &self.0.dir, &error)
+        })
+    }
+
+    fn opened(&self, hash: &ContentHash, size: u64) -> Option<Arc<Partial>> {
+        match self.entries().get(hash) {
+            Some(Entry::Open(partial)) if partial.size() == size && !partial.has_failed() => {
+                Some(Arc::clone(partial))
+            }
+            _ => None,
+        }
+    }
+
+    fn begin_blocking(&self, hash: ContentHash, size: u64) -> io::Result<Arc<Partial>> {
+        let _disk = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(partial) = self.opened(&hash, size) {
+            return Ok(partial);
+        }
+        let path = self.path(hash);
+        let durable = match self.entries().remove(&hash) {
+            Some(Entry::Resting { size: known, durable, .. }) if known == size => durable,
+            Some(Entry::Open(partial)) if partial.size() == size => partial.durable(),
+            Some(Entry::Resting { .. } | Entry::Open(_)) | None => Ranges::default(),
+        };
+        if durable.is_empty() {
+            // An earlier life of the file may be in other hands.
+            remove(&path);
+        }
+        let partial = Arc::new(Partial::open(&path, hash, size, durable)?);
+        self.entries().insert(hash, Entry::Open(Arc::clone(&partial)));
+        Ok(partial)
+    }
+
+    /// A content that is being worked on.
+    #[must_use]
+    pub fn get(&self, hash: &ContentHash) -> Option<Arc<Partial>> {
+        match self.entries().get(hash) {
+            Some(Entry::Open(partial)) => Some(Arc::clone(partial)),
+            Some(Entry::Resting { .. }) | None => None,
+        }
+    }
+
+    /// The store did not take a complete content: it stays for the next attempt.
+    pub fn not_taken(&self, hash: &ContentHash) {
+        if let Some(partial) = self.get(hash) {
+            partial.unseal();
+        }
+    }
+
+    /// Removes contents, from whoever works on them too: the store has them, or nobody wants them.
+    pub async fn remove(&self, hashes: Vec<ContentHash>) {
+        let this = self.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            let _disk = this.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
+            for hash in hashes {
+                if this.entries().remove(&hash).is_some() {
+                    remove_both(&this.path(hash));
+                }
+            }
+        });
+        // It can only fail by a panic, and what is left lying is swept at the next start.
+        let _ = removed.await;
+    }
+
+    /// Lets those rest that nobody works on; what was written is durable then. Removes what is too old or too much.
+    pub async fn rest(&self, is_wanted: impl Fn(&ContentHash) -> bool) {
+        let idle: Vec<(ContentHash, Arc<Partial>)> = self
+            .entries()
+            .iter()
+            .filter_map(|(hash, entry)| match entry {
+                Entry::Open(partial) if !is_wanted(hash) => Some((*hash, Arc::clone(partial))),
+                Entry::Open(_) | Entry::Resting { .. } => None,
+            })
+            .collect();
+        for (hash, partial) in idle {
+            if let Err(error) = partial.settle().await {
+                tracing::debug!(%error, "a part of a partial content is not kept");
+            }
+            let mut entries = self.entries();
+            // Two for the map and for us: somebody may have begun to work on it again, or still does. Then the next time.
+            if Arc::strong_count(&partial) == 2 {
+                let (size, durable) = (partial.size(), partial.durable());
+                entries.insert(hash, Entry::Resting { size, durable, since: SystemTime::now() });
+            }
+        }
+        let this = self.clone();
+        let _ = tokio::task::spawn_blocking(move || this.trim(SystemTime::now())).await;
+    }
+
+    /// Removes what has rested too long or is too much, the oldest first. Blocks.
+    fn trim(&self, now: SystemTime) {
+        let _disk = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
+        let mut resting: Vec<(SystemTime, ContentHash, u64)> = entries
+            .iter()
+            .filter_map(|(hash, entry)| match entry {
+                Entry::Resting { durable, since, .. } => Some((*since, *hash, durable.len())),
+                Entry::Open(_) => None,
+            })
+            .collect();
+        resting.sort_unstable_by_key(|entry| std::cmp::Reverse(*entry));
+        let mut bytes = 0;
+        for (n, (since, hash, len)) in resting.into_iter().enumerate() {
+            bytes += len;
+            let too_old = now.duration_since(since).is_ok_and(|age| age > KEPT_FOR);
+            if too_old || bytes > KEPT_BYTES_MAX || n >= KEPT_FILES_MAX {
+                entries.remove(&hash);
+                remove_both(&self.path(hash));
+            }
+        }
+    }
+}
+
+/// What is at `path` from an earlier life of the process, if it is any good.
+fn look(path: &Path, hash: ContentHash) -> Option<Entry> {
+    let meta = fs::metadata(path).ok()?;
+    // With a second name it is the store's, or was about to be: nothing may be written to it.
+    if !meta.is_file() || meta.nlink() > 1 {
+        return None;
+    }
+    let (size, mut durable) = Ledger::load(&ledger_path(path), hash).ok()??;
+    durable.remove(&(meta.len()..u64::MAX));
+    if durable.is_empty() {
+        return None;
+    }
+    let since = fs::metadata(ledger_path(path)).and_then(|meta| meta.modified()).ok()?;
+    Some(Entry::Resting { size, durable, since })
+}
+
+fn remove_both(path: &Path) {
+    // The ledger last: without its file it claims nothing.
+    remove(path);
+    remove(&ledger_path(path));
+}
+
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot be removed");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Where the parts of one large content are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::SessionId;
+
+/// What is done about a large content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its parts are asked for.
+    Fetching,
+    /// What others sent than the only source is being thrown away.
+    Restricting,
+    /// All parts are here, and it is to be stored.
+    Complete,
+    /// It is being checked and stored.
+    Committing,
+}
+
+/// The parts of one large content. Memory is for those on their way alone, whatever size somebody claims.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) phase: Phase,
+    /// After wrong bytes from several: the one that is asked alone, so that it is known who lies.
+    pub(super) only: Option<SessionId>,
+    size: u64,
+    part_bytes: u64,
+    count: u64,
+    /// No part from here on was asked for yet.
+    next: u64,
+    /// Asked for once, and given back.
+    returned: BTreeSet<u64>,
+    /// Parts on their way, with the requests for each.
+    flying: BTreeMap<u64, Vec<u64>>,
+}
+
+impl Parts {
+    pub(super) fn new(size: u64, part_bytes: u64) -> Self {
+        Self {
+            phase: Phase::Fetching,
+            only: None,
+            size,
+            part_bytes,
+            count: size.div_ceil(part_bytes),
+            next: 0,
+            returned: BTreeSet::new(),
+            flying: BTreeMap::new(),
+        }
+    }
+
+    /// The bytes of a part.
+    pub(super) fn range(&self, part: u64) -> Range<u64> {
+        let start = part * self.part_bytes;
+        start..(start + self.part_bytes).min(self.size)
+    }
+
+    pub(super) fn len(&self, part: u64) -> u64 {
+        let range = self.range(part);
+        range.end - range.start
+    }
+
+    /// Whether `session` may be asked for parts.
+    pub(super) fn admits(&self, session: SessionId) -> bool {
+        self.phase == Phase::Fetching && self.only.is_none_or(|only| only == session)
+    }
+
+    pub(super) fn has_free(&self) -> bool {
+        !self.returned.is_empty() || self.next < self.count
+    }
+
+    /// The first part that nobody was asked for.
+    pub(super) fn take(&mut self, request: u64) -> Option<u64> {
+        let part = match self.returned.pop_first() {
+            Some(part) => part,
+            None if self.next < self.count => {
+                self.next += 1;
+                self.next - 1
+            }
+            None => return None,
+        };
+        self.flying.insert(part, vec![request]);
+        Some(part)
+    }
+
+    /// Whether a part is on its way from one source and no other.
+    pub(super) fn flies_alone(&self, part: u64) -> bool {
+        self.flying.get(&part).is_some_and(|requests| requests.len() == 1)
+    }
+
+    /// A part is asked of a second source, too.
+    pub(super) fn hedge(&mut self, part: u64, request: u64) {
+        self.flying.entry(part).or_default().push(request);
+    }
+
+    /// A request for a part came to nothing.
+    pub(super) fn give_back(&mut self, part: u64, request: u64) {
+        let Some(requests) = self.flying.get_mut(&part) else { return };
+        requests.retain(|other| *other != request);
+        if requests.is_empty() {
+            self.flying.remove(&part);
+            self.returned.insert(part);
+        }
+    }
+
+    /// A part is here; the requests for it.
+    pub(super) fn done(&mut self, part: u64) -> Vec<u64> {
+        let requests = self.flying.remove(&part).unwrap_or_default();
+        if !self.has_free() && self.flying.is_empty() {
+            self.phase = Phase::Complete;
+        }
+        requests
+    }
+
+    /// All parts are wanted once more; how many bytes were here.
+    pub(super) fn start_over(&mut self) -> u64 {
+        let done = self.done_bytes();
+        *self = Self::new(self.size, self.part_bytes);
+        done
+    }
+
+    /// All requests for parts.
+    pub(super) fn requests(&self) -> Vec<u64> {
+        self.flying.values().flatten().copied().collect()
+    }
+
+    pub(super) fn first_request(&self) -> Option<u64> {
+        self.flying.values().flatten().next().copied()
+    }
+
+    /// Bytes of the parts that are here.
+    pub(super) fn done_bytes(&self) -> u64 {
+        let begun: u64 = if self.next == self.count { self.size } else { self.next * self.part_bytes };
+        let open = self.returned.iter().chain(self.flying.keys()).map(|part| self.len(*part));
+        begun - open.sum::<u64>()
+    }
+}

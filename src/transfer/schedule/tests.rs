@@ -1,0 +1,511 @@
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test picks out what it looks for")]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::AssetMeta;
+
+const A: SessionId = SessionId(1);
+const B: SessionId = SessionId(2);
+const C: SessionId = SessionId(3);
+const LIMITS: Limits = Limits {
+    node_bytes: 64 << 20,
+    peer_bytes: 8 << 20,
+    part_bytes: PART_BYTES,
+    stall: Duration::from_secs(30),
+};
+
+fn record(n: u32, size: u64) -> AssetRecord {
+    let mut hash = [0; 32];
+    hash[..4].copy_from_slice(&n.to_be_bytes());
+    AssetRecord::new(ContentHash(hash), size, None, AssetMeta::default())
+}
+
+fn scheduler() -> Scheduler {
+    Scheduler::new(LIMITS, Instant::now())
+}
+
+fn fetched(decisions: &[Decision]) -> Vec<(SessionId, ContentHash)> {
+    decisions
+        .iter()
+        .filter_map(|d| match d {
+            Decision::Fetch { session, records, .. } => Some((*session, records)),
+            _ => None,
+        })
+        .flat_map(|(session, records)| records.iter().map(move |r| (session, r.hash)))
+        .collect()
+}
+
+#[test]
+fn one_source_is_asked_and_all_are_told() {
+    let mut s = scheduler();
+    let r = record(1, 10);
+    assert_eq!(fetched(&s.announce(A, vec![r.clone()])), [(A, r.hash)]);
+    assert_eq!(s.announce(B, vec![r.clone()]), [], "already on its way");
+    let told = s.finished(A, [(r.hash, Ok(()))]);
+    assert_eq!(
+        told,
+        [A, B].map(|session| Decision::Settled { session, hashes: vec![r.hash] }),
+        "both may confirm"
+    );
+    assert_eq!(s.missing(), (0, 0));
+}
+
+#[test]
+fn another_source_is_asked_when_one_fails_or_leaves() {
+    let mut s = scheduler();
+    let r = record(1, 10);
+    s.announce(A, vec![r.clone()]);
+    s.announce(B, vec![r.clone()]);
+    let decisions = s.finished(A, [(r.hash, Err(Failure::Source("wrong bytes".into())))]);
+    assert!(matches!(&decisions[0], Decision::Failed { session: A, .. }));
+    assert_eq!(fetched(&decisions), [(B, r.hash)]);
+    s.announce(A, vec![r.clone()]);
+    assert_eq!(fetched(&s.session_ended(B)), [(A, r.hash)]);
+    assert_eq!(s.session_ended(A), []);
+    assert_eq!(s.missing(), (0, 0), "nobody has it any more");
+}
+
+#[test]
+fn a_failing_store_pauses_everything_and_loses_nothing() {
+    let mut s = scheduler();
+    let (r, other) = (record(1, 10), record(2, 10));
+    s.announce(A, vec![r.clone()]);
+    assert_eq!(s.finished(A, [(r.hash, Err(Failure::Store("disk full".into())))]), []);
+    assert_eq!(s.announce(A, vec![other.clone()]), []);
+    let all = fetched(&s.resume());
+    assert_eq!(all, [(A, r.hash), (A, other.hash)]);
+}
+
+#[test]
+fn small_assets_travel_in_packs_past_large_ones() {
+    let mut s = scheduler();
+    let large: Vec<_> = (0..100).map(|n| record(n, 1 << 20)).collect();
+    let first = s.announce(A, large);
+    assert!((4..=8).contains(&first.len()), "{}", first.len());
+    let small: Vec<_> = (1000..1100).map(|n| record(n, 100)).collect();
+    let packs = s.announce(A, small);
+    assert_eq!(packs.len(), 1, "one request");
+    assert_eq!(fetched(&packs).len(), 100);
+}
+
+#[test]
+fn sources_that_disagree_about_a_size_are_told_apart() {
+    let mut s = scheduler();
+    s.announce(A, vec![record(1, 10)]);
+    let told = s.announce(B, vec![record(1, 1 << 30)]);
+    assert!(matches!(&told[..], [Decision::Failed { session: B, .. }]));
+    assert_eq!(s.missing(), (1, 10));
+}
+
+#[test]
+fn late_news_of_an_ended_session_is_ignored() {
+    let mut s = scheduler();
+    let r = record(1, 10);
+    s.announce(A, vec![r.clone()]);
+    s.session_ended(A);
+    s.announce(B, vec![r.clone()]);
+    assert_eq!(s.finished(A, [(r.hash, Ok(()))]), []);
+    assert_eq!(s.missing(), (1, 10));
+}
+
+/// The parts that are asked for.
+fn parts(decisions: &[Decision]) -> Vec<(SessionId, u64, Range<u64>)> {
+    let part = |decision: &Decision| match decision {
+        Decision::FetchPart { session, request, range, .. } => Some((*session, *request, range.clone())),
+        _ => None,
+    };
+    decisions.iter().filter_map(part).collect()
+}
+
+fn revoked(decisions: &[Decision]) -> Vec<(SessionId, u64)> {
+    let revoked = |decision: &Decision| match decision {
+        Decision::Revoke { session, request } => Some((*session, *request)),
+        _ => None,
+    };
+    decisions.iter().filter_map(revoked).collect()
+}
+
+/// Lets `seconds` pass, in each of which a session sends so many bytes.
+fn run(s: &mut Scheduler, seconds: u64, rates: &[(SessionId, u64)]) -> Vec<Decision> {
+    let mut out = Vec::new();
+    let start = s.now;
+    for second in 1..=seconds {
+        let progress = |(session, rate): &(SessionId, u64)| {
+            (*session, Progress { received: (1 << 40) + second * rate, held_here: false })
+        };
+        out.extend(
+            s.tick(start + Duration::from_secs(second), rates.iter().map(progress).collect::<Vec<_>>()),
+        );
+    }
+    out
+}
+
+#[test]
+fn a_large_asset_comes_in_parts_from_all_who_have_it() {
+    let mut s = scheduler();
+    let r = record(1, 10 * PART_BYTES + 5);
+    let of_a = parts(&s.announce(A, vec![r.clone()]));
+    assert_eq!(of_a.iter().map(|part| part.2.start / PART_BYTES).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    let of_b = parts(&s.announce(B, vec![r.clone()]));
+    assert_eq!(of_b.iter().map(|part| part.2.start / PART_BYTES).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
+    assert_eq!(s.missing(), (1, r.size));
+    let (session, request, _) = of_b[0].clone();
+    let last = parts(&s.part_finished(session, request, Ok(())));
+    assert_eq!((last[0].0, last[0].2.clone()), (B, 10 * PART_BYTES..r.size));
+    assert_eq!(s.missing(), (1, r.size - PART_BYTES));
+    // What one cannot give, the other is asked for.
+    let moved = s.part_finished(A, of_a[0].1, Err(Failure::Source("gone".into())));
+    assert_eq!(revoked(&moved).len(), 4, "it is not asked for the others either: {moved:?}");
+    let mut open = [&of_b[1..], &last[..], &parts(&moved)[..]].concat();
+    let mut commit = Vec::new();
+    while let Some((session, request, _)) = open.pop() {
+        assert_eq!(session, B);
+        assert!(commit.is_empty(), "{commit:?}");
+        let decisions = s.part_finished(B, request, Ok(()));
+        open.extend(parts(&decisions));
+        commit = decisions.into_iter().filter(|d| matches!(d, Decision::Commit(_))).collect();
+    }
+    assert_eq!(commit, [Decision::Commit(r.clone())]);
+    assert_eq!(s.missing(), (1, 0));
+    assert!(s.standing(&r.hash).unwrap().is_complete);
+    assert_eq!(
+        s.committed(r.hash, Committed::Stored),
+        [Decision::Settled { session: B, hashes: vec![r.hash] }]
+    );
+    assert_eq!((s.missing(), s.in_flight, s.flights.len()), ((0, 0), 0, 0));
+}
+
+#[test]
+fn who_has_nothing_left_to_do_helps_a_slow_one() {
+    let mut s = scheduler();
+    let r = record(1, 6 * PART_BYTES);
+    let slow = parts(&s.announce(A, vec![r.clone()]));
+    let mut fast = parts(&s.announce(B, vec![r.clone()]));
+    assert_eq!((slow.len(), fast.len()), (5, 1));
+    // Nobody knows yet who is fast.
+    assert_eq!(run(&mut s, 1, &[(A, 1_000_000), (B, 100_000_000)]), []);
+    let out = run(&mut s, 2, &[(A, 1_000_000), (B, 100_000_000)]);
+    fast.extend(parts(&out));
+    assert_eq!(fast.len(), 5, "as many as it may have: {out:?}");
+    // One part at a time has the two of them; whoever is first has done it for both.
+    let (_, request, range) = fast[1].clone();
+    let done = s.part_finished(B, request, Ok(()));
+    let loser = slow.iter().find(|part| part.2 == range).unwrap();
+    assert_eq!(revoked(&done), [(A, loser.1)]);
+    assert_eq!(s.part_finished(A, loser.1, Ok(())), [], "too late");
+}
+
+#[test]
+fn equals_do_not_do_the_same_work_twice() {
+    let mut s = scheduler();
+    let r = record(1, 6 * PART_BYTES);
+    s.announce(A, vec![r.clone()]);
+    s.announce(B, vec![r.clone()]);
+    assert_eq!(run(&mut s, 3, &[(A, 10_000_000), (B, 15_000_000)]), []);
+}
+
+#[test]
+fn who_sends_nothing_loses_what_others_have_and_keeps_the_rest_for_a_while() {
+    let mut s = scheduler();
+    let (shared, alone) = (record(1, 1_000_000), record(2, 1_000_000));
+    s.announce(A, vec![shared.clone(), alone.clone()]);
+    s.announce(B, vec![shared.clone()]);
+    assert_eq!(fetched(&run(&mut s, 4, &[(A, 0), (B, 0)])), []);
+    let out = run(&mut s, 3, &[(A, 0), (B, 0)]);
+    assert_eq!((revoked(&out).len(), fetched(&out)), (1, vec![(B, shared.hash)]));
+    let out = run(&mut s, 30, &[(A, 0), (B, 1_000_000)]);
+    assert!(
+        out.iter().any(|d| matches!(d, Decision::Failed { session: A, hash, .. } if *hash == alone.hash)),
+        "{out:?}"
+    );
+    assert_eq!(s.missing(), (1, 1_000_000));
+}
+
+#[test]
+fn who_only_pretends_to_send_is_no_source() {
+    let mut s = scheduler();
+    let (small, large) = (record(1, 1_000), record(2, 5 * PART_BYTES));
+    s.announce(A, vec![small.clone(), large.clone()]);
+    let out = run(&mut s, 7, &[(A, 1)]);
+    let failed = out.iter().filter(|d| matches!(d, Decision::Failed { session: A, .. })).count();
+    assert_eq!((failed, s.missing(), s.in_flight), (2, (0, 0), 0), "{out:?}");
+    // It is not asked again for a moment, then it is.
+    assert_eq!(s.announce(A, vec![small.clone()]), []);
+    assert_eq!(fetched(&run(&mut s, 15, &[(A, 0)])), [(A, small.hash)]);
+}
+
+#[test]
+fn nobody_is_blamed_for_what_waits_here() {
+    let mut s = scheduler();
+    s.announce(A, vec![record(1, 1_000)]);
+    let start = s.now;
+    for second in 0..60 {
+        let held = Progress { received: 0, held_here: true };
+        assert_eq!(s.tick(start + Duration::from_secs(second), [(A, held)]), []);
+    }
+}
+
+/// Asks for everything, and has it arrive.
+fn complete(s: &mut Scheduler, mut decisions: Vec<Decision>) -> Vec<Decision> {
+    let mut all = Vec::new();
+    loop {
+        let open = parts(&decisions);
+        all.append(&mut decisions);
+        if open.is_empty() {
+            return all;
+        }
+        for (session, request, _) in open {
+            decisions.extend(s.part_finished(session, request, Ok(())));
+        }
+    }
+}
+
+#[test]
+fn a_liar_among_several_is_found_by_asking_one_alone() {
+    let mut s = scheduler();
+    let r = record(1, 6 * PART_BYTES);
+    let mut open = Vec::new();
+    for session in [A, B, C] {
+        open.extend(s.announce(session, vec![r.clone()]));
+    }
+    let out = complete(&mut s, open);
+    assert_eq!(out.last(), Some(&Decision::Commit(r.clone())));
+    // What B sent was kept: nothing has to be thrown away, and B alone is asked.
+    let again = s.committed(r.hash, Committed::WrongFromSeveral(Some(B)));
+    assert!(parts(&again).iter().all(|part| part.0 == B) && !parts(&again).is_empty(), "{again:?}");
+    assert_eq!(s.standing(&r.hash).unwrap().only, Some(B));
+    let out = complete(&mut s, again);
+    assert_eq!(out.last(), Some(&Decision::Commit(r.clone())));
+    // It was B.
+    let out = s.committed(r.hash, Committed::WrongFrom(Some(B)));
+    assert!(out.iter().any(|d| matches!(d, Decision::Failed { session: B, .. })), "{out:?}");
+    assert!(parts(&out).iter().all(|part| part.0 != B), "{out:?}");
+    // Again one of the two others. It leaves, and the last one is asked alone, once its place is clean.
+    let mixed = complete(&mut s, out);
+    assert_eq!(mixed.last(), Some(&Decision::Commit(r.clone())));
+    s.committed(r.hash, Committed::WrongFromSeveral(Some(A)));
+    assert_eq!(s.session_ended(A), [Decision::Restrict { hash: r.hash, session: C }]);
+    let out = s.restricted(r.hash, Ok(()));
+    let out = complete(&mut s, out);
+    assert_eq!(out.last(), Some(&Decision::Commit(r.clone())));
+    let told = s.committed(r.hash, Committed::Stored);
+    assert_eq!(told, [Decision::Settled { session: C, hashes: vec![r.hash] }]);
+    assert_eq!((s.missing(), s.in_flight), ((0, 0), 0));
+}
+
+fn newer(record: &AssetRecord) -> AssetRecord {
+    let mut newer = record.clone();
+    newer.hlc = record.hlc.next(1_700_000_000_000);
+    newer.meta.description = Some("edited".into());
+    newer
+}
+
+#[test]
+fn the_newest_version_is_what_is_stored_and_confirmed() {
+    let mut s = scheduler();
+    for size in [10, 100_000] {
+        let old = record(1, size);
+        let new = newer(&old);
+        s.announce(A, vec![old.clone()]);
+        assert_eq!(s.announce(B, vec![new.clone()]), []);
+        // What was asked for was the old one.
+        assert_eq!(s.finished(A, [(old.hash, Ok(()))]), [Decision::Apply(new.clone())]);
+        let newest = newer(&new);
+        s.announce(A, vec![newest.clone()]);
+        assert_eq!(s.applied(old.hash, Ok(())), [Decision::Apply(newest.clone())]);
+        assert_eq!(s.applied(old.hash, Err(Failure::Store("full".into()))), []);
+        assert_eq!(s.resume(), [Decision::Apply(newest.clone())]);
+        let told = s.applied(old.hash, Ok(()));
+        assert_eq!(told, [A, B].map(|session| Decision::Settled { session, hashes: vec![old.hash] }));
+        assert_eq!(s.missing(), (0, 0));
+    }
+    // A large one is stored with the newest in the first place, and with one that comes meanwhile behind it.
+    let old = record(2, 2 * PART_BYTES);
+    let (new, newest) = (newer(&old), newer(&newer(&old)));
+    let asked = s.announce(A, vec![old.clone()]);
+    s.announce(B, vec![new.clone()]);
+    assert_eq!(complete(&mut s, asked).last(), Some(&Decision::Commit(new)));
+    s.announce(A, vec![newest.clone()]);
+    assert_eq!(s.committed(old.hash, Committed::Stored), [Decision::Apply(newest)]);
+    // Its content goes away again before that.
+    let again = s.applied(old.hash, Err(Failure::Source("gone".into())));
+    assert_eq!(parts(&again).len(), 2, "{again:?}");
+    assert_eq!(s.missing(), (1, old.size));
+}
+
+#[test]
+fn what_arrives_by_another_way_is_not_waited_for() {
+    let mut s = scheduler();
+    let (small, large) = (record(1, 10), record(2, 3 * PART_BYTES));
+    s.announce(A, vec![small.clone(), large.clone()]);
+    s.announce(B, vec![newer(&small)]);
+    let out = s.arrived(&[small.clone(), large.clone()]);
+    assert_eq!(revoked(&out).len(), 4, "{out:?}");
+    assert!(out.contains(&Decision::Apply(newer(&small))), "{out:?}");
+    assert!(out.contains(&Decision::Settled { session: A, hashes: vec![large.hash] }), "{out:?}");
+    assert_eq!((s.missing(), s.in_flight), ((1, 0), 0));
+}
+
+#[test]
+fn a_claim_of_an_enormous_size_costs_nothing() {
+    let mut s = scheduler();
+    let records = (0..4096).map(|n| record(n, 1 << 44)).collect();
+    let asked = parts(&s.announce(A, records));
+    assert!(asked.len() <= 8);
+    assert_eq!(s.missing(), (4096, 4096 << 44));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Announce(u64, u32, u64),
+    Finish(usize, u8),
+    Commit(usize, u8),
+    End(u64),
+    Tick(u64),
+    Resume,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1..4u64, 0..40u32, prop_oneof![0..100u64, 60_000..70_000u64, 2_000_000..6_000_000u64])
+            .prop_map(|(s, n, size)| Step::Announce(s, n, size)),
+        8 => (any::<usize>(), 0..6u8).prop_map(|(i, how)| Step::Finish(i, how)),
+        2 => (any::<usize>(), 0..9u8).prop_map(|(i, how)| Step::Commit(i, how)),
+        1 => (1..4u64).prop_map(Step::End),
+        2 => (1..4u64).prop_map(Step::Tick),
+        1 => Just(Step::Resume),
+    ]
+}
+
+/// What the world around the scheduler knows: what is on its way, and what is being done.
+#[derive(Default)]
+struct Around {
+    flying: Vec<(SessionId, u64, ContentHash, Option<Range<u64>>)>,
+    /// Commits, applications and restrictions under way.
+    doing: Vec<Decision>,
+}
+
+impl Around {
+    fn note(&mut self, decisions: Vec<Decision>) -> Result<(), TestCaseError> {
+        for decision in decisions {
+            match decision {
+                Decision::Fetch { session, request, records } => {
+                    for r in records {
+                        prop_assert!(self.flying.iter().all(|f| f.2 != r.hash), "a whole is fetched twice");
+                        self.flying.push((session, request, r.hash, None));
+                    }
+                }
+                Decision::FetchPart { session, request, hash, range, .. } => {
+                    let same: Vec<_> = self
+                        .flying
+                        .iter()
+                        .filter(|f| f.2 == hash && f.3.as_ref().is_some_and(|r| r.start == range.start))
+                        .collect();
+                    prop_assert!(same.len() < 2 && same.iter().all(|f| f.0 != session), "{same:?}");
+                    self.flying.push((session, request, hash, Some(range)));
+                }
+                Decision::Revoke { session, request } => {
+                    self.flying.retain(|f| (f.0, f.1) != (session, request));
+                }
+                Decision::Settled { .. } | Decision::Failed { .. } => {}
+                Decision::Commit(_) | Decision::Apply(_) | Decision::Restrict { .. } => {
+                    self.doing.push(decision)
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<Decision> {
+        let (session, request, hash, range) = self.flying.remove(i % self.flying.len());
+        let result = match how {
+            0 => Err(Failure::Source("x".into())),
+            1 => Err(Failure::Store("x".into())),
+            2 => Err(Failure::WrongBytes("x".into())),
+            _ => Ok(()),
+        };
+        match range {
+            Some(_) => s.part_finished(session, request, result),
+            None => s.finished(session, [(hash, result)]),
+        }
+    }
+
+    fn done(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<Decision> {
+        let store = || Failure::Store("x".into());
+        match (self.doing.remove(i % self.doing.len()), how) {
+            (Decision::Commit(r), 0) => s.committed(r.hash, Committed::NotTaken(store())),
+            (Decision::Commit(r), 1) => s.committed(r.hash, Committed::NotTaken(Failure::Asset("x".into()))),
+            (Decision::Commit(r), 2) => s.committed(r.hash, Committed::WrongFrom(Some(A))),
+            (Decision::Commit(r), 3) => s.committed(r.hash, Committed::WrongFromSeveral(Some(B))),
+            (Decision::Commit(r), 4) => s.committed(r.hash, Committed::Again),
+            (Decision::Commit(r), _) => s.committed(r.hash, Committed::Stored),
+            (Decision::Apply(r), 0) => s.applied(r.hash, Err(store())),
+            (Decision::Apply(r), 1) => s.applied(r.hash, Err(Failure::Source("x".into()))),
+            (Decision::Apply(r), _) => s.applied(r.hash, Ok(())),
+            (Decision::Restrict { hash, .. }, 0) => s.restricted(hash, Err(store())),
+            (Decision::Restrict { hash, .. }, _) => s.restricted(hash, Ok(())),
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens: wholes come from one source and parts from at most two, limits hold, and once everything
+    /// that is asked for arrives, nothing is missing and nothing is charged.
+    #[test]
+    fn nothing_is_fetched_twice_or_forgotten(steps in prop::collection::vec(step(), 0..200)) {
+        let limits = Limits { node_bytes: 8 << 20, peer_bytes: 4 << 20, part_bytes: 1 << 20, ..LIMITS };
+        let start = Instant::now();
+        let mut s = Scheduler::new(limits, start);
+        let mut around = Around::default();
+        let (mut seconds, mut received) = (0, [0; 4]);
+        for step in steps {
+            let decisions = match step {
+                Step::Announce(session, n, size) => s.announce(SessionId(session), vec![record(n, size)]),
+                Step::Finish(i, how) if !around.flying.is_empty() => around.finish(&mut s, i, how),
+                Step::Commit(i, how) if !around.doing.is_empty() => around.done(&mut s, i, how),
+                Step::Finish(..) | Step::Commit(..) => continue,
+                Step::End(session) => {
+                    around.flying.retain(|f| f.0 != SessionId(session));
+                    s.session_ended(SessionId(session))
+                }
+                Step::Tick(fast) => {
+                    seconds += 2;
+                    received[usize::try_from(fast).unwrap()] += 100_000_000;
+                    let progress = (1..4).map(|n| {
+                        let received = received[usize::try_from(n).unwrap()];
+                        (SessionId(n), Progress { received, held_here: false })
+                    });
+                    s.tick(start + Duration::from_secs(seconds), progress.collect::<Vec<_>>())
+                }
+                Step::Resume => s.resume(),
+            };
+            around.note(decisions)?;
+            prop_assert!(s.in_flight <= limits.node_bytes + 3 * LARGE_CHARGE);
+            for session in [A, B, C] {
+                let requests: BTreeSet<u64> =
+                    around.flying.iter().filter(|f| f.0 == session).map(|f| f.1).collect();
+                prop_assert!(requests.len() <= 16);
+            }
+        }
+        // All is well from now on; nobody rests any more.
+        seconds += 100;
+        let mut decisions = s.resume();
+        decisions.extend(s.tick(start + Duration::from_secs(seconds), []));
+        for _ in 0..20_000 {
+            around.note(decisions)?;
+            decisions = if !around.flying.is_empty() {
+                around.finish(&mut s, 0, 9)
+            } else if !around.doing.is_empty() {
+                around.done(&mut s, 0, 9)
+            } else {
+                break;
+            };
+        }
+        prop_assert_eq!(s.missing(), (0, 0));
+        prop_assert_eq!((s.in_flight, s.flights.len()), (0, 0));
+        let idle = |source: &Source| (source.bytes, source.requests, source.large_requests) == (0, 0, 0);
+        prop_assert!(s.sources.values().all(idle));
+    }
+}

@@ -1,0 +1,3 @@
+//! Large assets between real agents: interrupted, from several sources, some of which are slow or lie.
+
+mod resume;
