@@ -186,6 +186,17 @@ impl Library {
         }
     }
 
+    /// Takes in records of the store that became part of it, where the index has none of their contents.
+    pub fn take_in(&self, records: &[AssetRecord]) {
+        let items: Vec<Option<Item>> = records.iter().map(|record| self.item_if_held(record)).collect();
+        let mut index = self.index();
+        for (record, item) in records.iter().zip(items) {
+            if item.is_some() && index.tree.get(&record.hash).is_none() {
+                self.put(&mut index, record, item);
+            }
+        }
+    }
+
     /// All that the store held was taken in.
     pub fn filled(&self) {
         self.index().filling = None;

@@ -362,7 +362,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
     PeersArgs {
         endpoint: resources.endpoint.clone(),
         introduction: Introduction { name: config.name.clone(), ticket: resources.ticket.clone() },
-        library: Arc::clone(resources.libraries.mirror()),
+        libraries: Arc::clone(&resources.libraries),
         store: Arc::clone(&resources.store),
         partials: resources.partials.clone(),
         book: resources.book.clone(),

@@ -162,7 +162,7 @@ impl Manager {
             return Err(LibraryError::Full);
         }
         let before = replaced.and_then(Library::shared);
-        let received = before.map(Shared::received).unwrap_or_default().into_iter().collect();
+        let received = before.map(Shared::received).unwrap_or_default();
         let revocations = before.and_then(Shared::signed_revocations).map(|list| list.encode());
         let created_ms = before.map_or(now, Shared::created_ms);
         let kept = Kept { key, ticket, created_ms, revocations };
@@ -231,7 +231,10 @@ impl Manager {
         let library = self.find(id)?;
         let mut gone = 0;
         if content {
-            let mut hashes = library.shared().map(Shared::received).unwrap_or_default();
+            let received = library.shared().map(Shared::received).unwrap_or_default().into_iter();
+            // What was here before it came is this node's own.
+            let mut hashes: Vec<ContentHash> =
+                received.filter_map(|(hash, had)| (!had).then_some(hash)).collect();
             let others: Vec<_> =
                 self.libraries.shared().into_iter().filter(|other| other.id() != Some(id)).collect();
             hashes.retain(|hash| !others.iter().any(|other| other.has(hash)));

@@ -3,7 +3,7 @@
 //! Everything here is a promise to somebody (a ticket that was handed out, a use that was counted, an endpoint that is
 //! shut out), so every change is on the disk before it is answered. The file holds secrets and is its owner's alone.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -59,6 +59,7 @@ CREATE TABLE members (
 CREATE TABLE received (
     library TEXT NOT NULL REFERENCES libraries (id) ON DELETE CASCADE,
     hash BLOB NOT NULL,
+    had INTEGER NOT NULL,
     PRIMARY KEY (library, hash)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE devices (
@@ -450,34 +451,34 @@ impl Registry {
         })
     }
 
-    /// Takes note that these came through a library.
+    /// Takes note that these came through a library, each with whether it was in our store before.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn receive(&self, library: LibraryId, hashes: &[ContentHash]) -> Result<(), RegistryError> {
+    pub fn receive(&self, library: LibraryId, hashes: &[(ContentHash, bool)]) -> Result<(), RegistryError> {
         let library = library.to_string();
         self.with("write", |db| {
             let there = "SELECT 1 FROM libraries WHERE id = ?1";
             if db.query_row(there, [&library], |_| Ok(())).optional()?.is_none() {
                 return Ok(());
             }
-            let mut add = db.prepare("INSERT OR IGNORE INTO received (library, hash) VALUES (?1, ?2)")?;
-            for hash in hashes {
-                add.execute((&library, hash.0.as_slice()))?;
+            let mut add =
+                db.prepare("INSERT OR IGNORE INTO received (library, hash, had) VALUES (?1, ?2, ?3)")?;
+            for (hash, had) in hashes {
+                add.execute((&library, hash.0.as_slice(), had))?;
             }
             Ok(())
         })
     }
 
-    /// What came through a library.
+    /// What came through a library, with whether it was in our store before.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn received(&self, library: LibraryId) -> Result<HashSet<ContentHash>, RegistryError> {
+    pub fn received(&self, library: LibraryId) -> Result<HashMap<ContentHash, bool>, RegistryError> {
         self.with("read", |db| {
-            db.prepare("SELECT hash FROM received WHERE library = ?1")?
-                .query_map([library.to_string()], |row| row.get::<_, Vec<u8>>(0))?
-                .filter_map(|hash| hash.map(|hash| ContentHash::from_slice(&hash)).transpose())
+            db.prepare("SELECT hash, had FROM received WHERE library = ?1")?
+                .query_map([library.to_string()], |row| Ok((ContentHash(row.get(0)?), row.get(1)?)))?
                 .collect()
         })
     }
@@ -582,7 +583,8 @@ mod tests {
         let (dir, registry, key, id) = registry();
         assert_eq!((registry.next_serial(id).unwrap(), registry.next_serial(id).unwrap()), (1, 2));
         registry.issued(&ticket(&key, 1), 6).unwrap();
-        registry.receive(id, &[ContentHash([3; 32]), ContentHash([4; 32])]).unwrap();
+        registry.receive(id, &[(ContentHash([3; 32]), true), (ContentHash([4; 32]), false)]).unwrap();
+        registry.receive(id, &[(ContentHash([3; 32]), false)]).unwrap();
         registry.set_revocations(id, b"list").unwrap();
         let member = Member {
             endpoint_id: endpoint(2).to_string(),
@@ -601,14 +603,15 @@ mod tests {
         assert_eq!(registry.next_serial(id).unwrap(), 3);
         assert_eq!(registry.tickets(id).unwrap()[0].expires_ms, Some(99));
         assert_eq!(registry.members(id).unwrap(), [member.clone()]);
-        assert_eq!(registry.received(id).unwrap().len(), 2);
+        let received = [(ContentHash([3; 32]), true), (ContentHash([4; 32]), false)];
+        assert_eq!(registry.received(id).unwrap(), received.into());
 
         assert!(registry.forget(id).unwrap() && !registry.forget(id).unwrap());
         assert!(registry.next_serial(id).is_err());
         assert!(registry.tickets(id).unwrap().is_empty() && registry.received(id).unwrap().is_empty());
         // News that was under way when the library went leaves nothing behind.
         registry.remember(id, &member).unwrap();
-        registry.receive(id, &[ContentHash([3; 32])]).unwrap();
+        registry.receive(id, &[(ContentHash([3; 32]), false)]).unwrap();
         assert!(registry.members(id).unwrap().is_empty() && registry.received(id).unwrap().is_empty());
     }
 

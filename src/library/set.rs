@@ -1,6 +1,7 @@
 //! All libraries of a node.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use iroh::EndpointId;
@@ -21,6 +22,8 @@ pub struct Libraries {
     /// Whether new devices of the network wait for somebody to approve them.
     approval: bool,
     registry: Option<Registry>,
+    /// Grows with each library that comes.
+    generation: AtomicU64,
 }
 
 impl Libraries {
@@ -33,6 +36,7 @@ impl Libraries {
             devices: RwLock::default(),
             approval: false,
             registry: None,
+            generation: AtomicU64::new(0),
         }
     }
 
@@ -57,6 +61,7 @@ impl Libraries {
             devices: RwLock::new(devices),
             approval,
             registry: Some(registry),
+            generation: AtomicU64::new(0),
         })
     }
 
@@ -91,7 +96,14 @@ impl Libraries {
         let mut all = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| other.id() != library.id());
         all.push(Arc::clone(&library));
+        self.generation.fetch_add(1, Ordering::Relaxed);
         library
+    }
+
+    /// Grows with each library that comes: sessions then look whether they share it.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// Takes one out; whether it was there.

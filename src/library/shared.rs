@@ -1,6 +1,6 @@
 //! What a library has that is shared by ticket: who owns it, what belongs, what we may do, what was taken back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ed25519_dalek::SigningKey;
@@ -32,8 +32,9 @@ pub struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What came through it. A reader's own assets are no part of the library, whatever they look like.
-    received: HashSet<ContentHash>,
+    /// What came through it, and whether it was in our store before. A reader's own assets are no part of the library,
+    /// whatever they look like.
+    received: HashMap<ContentHash, bool>,
     revocations: Option<SignedRevocations>,
     /// Members that were in sync since the last time somebody asked.
     news: HashMap<EndpointId, Member>,
@@ -46,7 +47,7 @@ struct State {
 impl Shared {
     /// As it was kept, with what came through it.
     #[must_use]
-    pub fn new(kept: Kept, received: HashSet<ContentHash>) -> Self {
+    pub fn new(kept: Kept, received: HashMap<ContentHash, bool>) -> Self {
         let Kept { key, ticket, created_ms, revocations } = kept;
         let claims = ticket.claims();
         let (id, access) = (claims.library, claims.access);
@@ -115,19 +116,28 @@ impl Shared {
     /// Whether this content came through it.
     #[must_use]
     pub fn came_through(&self, hash: &ContentHash) -> bool {
-        self.state().received.contains(hash)
+        self.state().received.contains_key(hash)
     }
 
-    /// Takes note of what comes through it; returns what was not noted yet.
-    pub fn receive(&self, hashes: &[ContentHash]) -> Vec<ContentHash> {
+    /// Takes note of what comes through it, each with whether it was in our store before; returns what was not noted
+    /// yet.
+    pub fn receive(&self, hashes: Vec<(ContentHash, bool)>) -> Vec<(ContentHash, bool)> {
         let mut state = self.state();
-        hashes.iter().filter(|hash| state.received.insert(**hash)).copied().collect()
+        let mut fresh = hashes;
+        fresh.retain(|(hash, had)| {
+            let new = !state.received.contains_key(hash);
+            if new {
+                state.received.insert(*hash, *had);
+            }
+            new
+        });
+        fresh
     }
 
-    /// What came through it.
+    /// What came through it, with whether it was in our store before.
     #[must_use]
-    pub fn received(&self) -> Vec<ContentHash> {
-        self.state().received.iter().copied().collect()
+    pub fn received(&self) -> HashMap<ContentHash, bool> {
+        self.state().received.clone()
     }
 
     /// What its owner took back, as far as we know.

@@ -84,7 +84,7 @@ proptest! {
         let libraries = libraries();
         for (n, (filter, writes)) in (1..).zip(filters) {
             let access = if writes { Access::Write } else { Access::Read };
-            libraries.add(Shared::new(kept(n, access, filter), HashSet::new())).filled();
+            libraries.add(Shared::new(kept(n, access, filter), HashMap::new())).filled();
         }
         let mut store = BTreeMap::new();
         for (seq, change) in (1..).zip(changes) {
@@ -100,10 +100,10 @@ proptest! {
                 Change::Receive(n) => {
                     for library in libraries.shared() {
                         let hash = ContentHash([n; 32]);
-                        library.shared().unwrap().receive(&[hash]);
+                        library.shared().unwrap().receive(vec![(hash, false)]);
                         // As the session does: what is here already takes its place at once.
                         if let Some(record) = store.get(&hash) {
-                            library.apply(vec![FeedEntry { seq, record: record.clone() }]);
+                            library.take_in(&[record.clone()]);
                         }
                     }
                 }
@@ -122,7 +122,7 @@ proptest! {
     ) {
         let libraries = libraries();
         let mut store: BTreeMap<_, _> = before.into_iter().map(|record| (record.hash, record)).collect();
-        let library = libraries.add(Shared::new(kept(1, Access::Write, filter), HashSet::new()));
+        let library = libraries.add(Shared::new(kept(1, Access::Write, filter), HashMap::new()));
         // What is read in is as old as the moment at which it was read.
         let mut read: Vec<AssetRecord> = store.values().cloned().collect();
         for (seq, (next, record)) in (1..).zip(meanwhile) {
@@ -141,13 +141,14 @@ proptest! {
 #[test]
 fn a_readers_own_assets_are_no_part_of_the_library() {
     let libraries = libraries();
-    let reader = libraries.add(Shared::new(kept(1, Access::Read, Filter::default()), HashSet::new()));
+    let reader = libraries.add(Shared::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
     let entry = FeedEntry { seq: 1, record };
     libraries.apply(vec![entry.clone()]);
     assert!(!reader.has(&entry.record.hash) && libraries.mirror().has(&entry.record.hash));
-    assert_eq!(reader.shared().unwrap().receive(&[entry.record.hash]), [entry.record.hash]);
-    assert!(reader.shared().unwrap().receive(&[entry.record.hash]).is_empty(), "known");
+    let coming = vec![(entry.record.hash, true)];
+    assert_eq!(reader.shared().unwrap().receive(coming.clone()), coming);
+    assert!(reader.shared().unwrap().receive(coming).is_empty(), "known");
     libraries.apply(vec![entry.clone()]);
     assert!(reader.has(&entry.record.hash));
     assert_eq!(reader.summary().bytes, 5);
@@ -156,8 +157,8 @@ fn a_readers_own_assets_are_no_part_of_the_library() {
 #[test]
 fn another_library_has_other_ids_of_the_same_record() {
     let libraries = libraries();
-    let one = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), HashSet::new()));
-    let two = libraries.add(Shared::new(kept(2, Access::Write, Filter::default()), HashSet::new()));
+    let one = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
+    let two = libraries.add(Shared::new(kept(2, Access::Write, Filter::default()), HashMap::new()));
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
     libraries.apply(vec![FeedEntry { seq: 1, record }]);
     let summaries = [one.summary(), two.summary(), libraries.mirror().summary()];

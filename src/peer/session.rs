@@ -247,8 +247,14 @@ pub enum Effect {
 pub struct SessionSettings {
     /// The library's blinded id on this connection.
     pub library: bytes::Bytes,
+    /// The same, empty for the mirror: says whose offers a confirmation is about.
+    pub tag: bytes::Bytes,
     /// The library's record key.
     pub record_key: crate::identity::Key,
+    /// Whether we may write into the library, and so offer what we have.
+    pub gives: bool,
+    /// Whether the peer may write into the library, and so its offers are taken.
+    pub takes: bool,
     /// Whether we dialled: the dialler opens the first reconciliation.
     pub dialer: bool,
     /// Silence after which the peer is asked whether it is still there.
@@ -351,7 +357,9 @@ impl Session {
         theirs: Summary,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
-        let same = ours.same_records(&theirs);
+        // Two readers have nothing to say to each other; they may still ask each other for content.
+        let silent = !settings.gives && !settings.takes;
+        let same = ours.same_records(&theirs) || silent;
         let mut effects = Vec::new();
         let recon = if same {
             Recon::Ended
@@ -438,8 +446,12 @@ impl Session {
             Input::Settled(hashes) => self.settle(hashes, &mut out),
             Input::Failed(failures) => self.on_failed(failures, &mut out),
             Input::Differences { have, need } => {
-                self.enqueue(have);
-                if self.to_ask.len() + need.len() > QUEUE_MAX {
+                if self.settings.gives {
+                    self.enqueue(have);
+                }
+                if !self.settings.takes {
+                    // What a reader has and we have not is its own.
+                } else if self.to_ask.len() + need.len() > QUEUE_MAX {
                     self.queue_overflowed = true;
                 } else {
                     self.to_ask.extend(need);
@@ -477,6 +489,8 @@ impl Session {
             | frame::Kind::Welcome(_)
             | frame::Kind::Ping(_)
             | frame::Kind::Pong(_)
+            | frame::Kind::Tickets(_)
+            | frame::Kind::Revocations(_)
             | frame::Kind::ReconOpen(_)
             | frame::Kind::ReconMsg(_)
             | frame::Kind::ReconClose(_) => {
@@ -541,8 +555,25 @@ impl Session {
         if self.taken_bytes > OFFERED_BYTES_TAKEN_MAX {
             return out.push(violation("more offers than may be open, by their text"));
         }
+        if !self.settings.takes {
+            return self.refuse_reader(&records, out);
+        }
         if !records.is_empty() {
             out.push(Effect::Judge(records));
+        }
+    }
+
+    /// Answers the offers of a peer that may only read: none of them is looked at.
+    fn refuse_reader(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+        for record in records {
+            for _ in 0..self.close_taken(&record.hash) {
+                out.push(Effect::Send(frame::Kind::Error(proto::Error {
+                    code: 403,
+                    message: "your ticket lets you read and not write".into(),
+                    hash: Some(bytes::Bytes::copy_from_slice(&record.hash.0)),
+                    library: self.settings.tag.clone(),
+                })));
+            }
         }
     }
 
@@ -605,7 +636,8 @@ impl Session {
             }
         }
         for hashes in have.chunks(RECORDS_PER_FRAME_MAX) {
-            out.push(Effect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec() })));
+            let library = self.settings.tag.clone();
+            out.push(Effect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec(), library })));
         }
     }
 
@@ -633,6 +665,7 @@ impl Session {
                     code: 422,
                     message: reason.clone(),
                     hash: Some(bytes::Bytes::copy_from_slice(&hash.0)),
+                    library: self.settings.tag.clone(),
                 })));
             }
         }
@@ -659,6 +692,9 @@ impl Session {
     }
 
     fn on_store_changed(&mut self, entries: &[FeedEntry], out: &mut Vec<Effect>) {
+        if !self.settings.gives {
+            return;
+        }
         let fresh: Vec<&AssetRecord> =
             entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
         let bytes: usize = fresh.iter().map(|record| offered_bytes(record)).sum();
@@ -853,6 +889,12 @@ impl Session {
             self.ask(now, out);
             self.verify_nonce = self.probe.map(|(nonce, _)| nonce);
         }
+    }
+
+    /// Whether the peer waits to hear what becomes of its offer of `hash`.
+    #[must_use]
+    pub fn owes(&self, hash: &ContentHash) -> bool {
+        self.taken.contains_key(hash)
     }
 
     /// Whether anything is on its way in either direction.

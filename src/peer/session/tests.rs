@@ -153,7 +153,7 @@ fn frames_of_the_largest_records_keep_to_their_limit() {
     // So much text is enough until most of it is confirmed.
     t.quiet(changed([&record(900)]));
     let kept = hashes(&records[400..]).into_iter().map(|hash| hash.0.to_vec().into());
-    let have = |hashes| Input::Frame(frame::Kind::Have(Have { hashes }));
+    let have = |hashes| Input::Frame(frame::Kind::Have(Have { hashes, ..Have::default() }));
     t.quiet(have(hashes(&records[..200]).into_iter().map(|hash| hash.0.to_vec().into()).collect()));
     let next =
         t.step(have(hashes(&records[200..400]).into_iter().map(|hash| hash.0.to_vec().into()).collect()));
@@ -688,6 +688,9 @@ impl Test {
 
 fn settings(dialer: bool) -> SessionSettings {
     SessionSettings {
+        tag: Bytes::new(),
+        gives: true,
+        takes: true,
         library: LIBRARY,
         record_key: KEYS.record().clone(),
         dialer,
@@ -757,7 +760,7 @@ fn judged<'a>(verdicts: impl IntoIterator<Item = (&'a AssetRecord, Verdict)>) ->
 
 fn have_frame<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> frame::Kind {
     let hashes = records.into_iter().map(|record| Bytes::copy_from_slice(&record.hash.0)).collect();
-    frame::Kind::Have(Have { hashes })
+    frame::Kind::Have(Have { hashes, ..Have::default() })
 }
 
 fn have<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
@@ -770,7 +773,12 @@ fn confirmed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Effect {
 
 fn error_frame(record: Option<&AssetRecord>, message: &str) -> frame::Kind {
     let hash = record.map(|record| Bytes::copy_from_slice(&record.hash.0));
-    frame::Kind::Error(proto::Error { code: 422, message: message.to_owned(), hash })
+    frame::Kind::Error(proto::Error {
+        code: 422,
+        message: message.to_owned(),
+        hash,
+        ..proto::Error::default()
+    })
 }
 
 fn error(record: Option<&AssetRecord>, message: &str) -> Input {
