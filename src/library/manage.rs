@@ -456,8 +456,12 @@ impl Manager {
     pub fn look_for_members(&self) {
         for library in self.libraries.shared() {
             let Some(shared) = library.shared() else { continue };
-            if shared.key().is_none() && !shared.is_connected() {
-                self.dial(shared.ticket().addrs);
+            if shared.key().is_some() || shared.is_connected() {
+                continue;
+            }
+            match shared.check_own(self.own_id, now_ms()) {
+                Ok(()) => self.dial(shared.ticket().addrs),
+                Err(why) => shared.set_refused(why.to_string()),
             }
         }
     }

@@ -644,9 +644,9 @@ impl PeerState {
         }
     }
 
-    /// Sends the lists of revocations that are newer than what the peer was sent.
-    fn send_revocations(&mut self) {
-        let Some(running) = &mut self.running else { return };
+    /// Sends the lists of revocations that are newer than what the peer was sent; whether there were any.
+    fn send_revocations(&mut self) -> bool {
+        let Some(running) = &mut self.running else { return false };
         let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
         let all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
         let lists: Vec<(bytes::Bytes, SignedRevocations)> = all
@@ -655,12 +655,14 @@ impl PeerState {
                 running.revocations_sent.get(blinded).is_none_or(|sent| *sent < list.list.version)
             })
             .collect();
+        let any = !lists.is_empty();
         for (library, list) in lists {
             if let Some(running) = &mut self.running {
                 running.revocations_sent.insert(library.clone(), list.list.version);
             }
             self.send(frame::Kind::Revocations(Revocations { library, list: list.encode().into() }));
         }
+        any
     }
 
     fn on_revocations(&mut self, myself: &ActorRef<PeerMsg>, blinded: &bytes::Bytes, list: &[u8]) {
@@ -696,6 +698,7 @@ impl PeerState {
     fn check_admission(&mut self) {
         let (now, own_id) = (effects::now_ms(), self.args.own_id);
         let Some(running) = &self.running else { return };
+        running.lanes.iter().for_each(|lane| lane.check_own(own_id, now));
         let refused =
             running.lanes.iter().find_map(|lane| lane.check(&self.args.libraries, own_id, now).err());
         if let Some(why) = refused {
@@ -769,8 +772,10 @@ impl PeerState {
             }
             self.send(frame::Kind::Cancel(Cancel { request }));
         }
-        self.check_admission();
-        self.send_revocations();
+        // Whoever is shut out hears of it first, and is gone with the next tick.
+        if !self.send_revocations() {
+            self.check_admission();
+        }
         self.share_more(myself);
         self.step_all(myself, |_| Some(Input::Tick));
         if let Some(running) = &self.running {

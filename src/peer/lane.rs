@@ -69,6 +69,15 @@ impl Lane {
         }
     }
 
+    /// Takes note where our own ticket does not hold any more, to be shown.
+    pub(super) fn check_own(&self, own_id: EndpointId, now_ms: u64) {
+        if let Some(shared) = self.library.shared()
+            && let Err(why) = shared.check_own(own_id, now_ms)
+        {
+            shared.set_refused(why.to_string());
+        }
+    }
+
     /// Tells the library how things stand with this member.
     pub(super) fn publish(&self) {
         let Some(shared) = self.library.shared() else { return };
