@@ -4,6 +4,7 @@ mod admission;
 mod member;
 mod operations;
 mod sharing;
+mod walk;
 
 use serde_json::{Value, json};
 
