@@ -21,7 +21,7 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const PASSPHRASE: &str = "seven sleepy otters juggle quiet lanterns tonight";
 /// Nobody waits longer; a run that does counts as this.
-const GIVE_UP: Duration = Duration::from_secs(60);
+const GIVE_UP: Duration = Duration::from_mins(1);
 const CHANNELS: [&str; 6] = ["ticket", "mdns", "relays", "dht", "bootstrap", "saved"];
 
 #[tokio::main]

@@ -39,6 +39,7 @@ mod serve;
 mod status;
 pub mod text;
 mod wait;
+mod why;
 
 use client::Service;
 use error::{CliError, Exit};
@@ -104,6 +105,8 @@ enum Command {
     Search(search::SearchArgs),
     /// Delete assets
     Rm(rm::RmArgs),
+    /// Say who has an asset, and why it is not here yet
+    Why(why::WhyArgs),
     /// Wait until nothing is missing on either side
     Wait(wait::WaitArgs),
     /// Follow what happens on the node
@@ -219,6 +222,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::List(args) => list::run(context, &args).await,
         Command::Search(args) => search::run(context, args).await,
         Command::Rm(args) => rm::run(context, &args).await,
+        Command::Why(args) => why::run(context, &args).await,
         Command::Wait(args) => wait::run(context, &args).await,
         Command::Events(args) => events::run(context, &args).await,
         Command::Peers(args) => peers::run(context, args).await,

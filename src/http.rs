@@ -18,6 +18,7 @@ pub mod serve;
 pub mod shapes;
 mod token;
 pub mod view;
+mod why;
 
 pub use actor::{HttpActor, HttpArgs, HttpMsg, SharedListener};
 pub use envelope::{ApiError, ApiResult, Success};

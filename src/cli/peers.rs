@@ -56,7 +56,7 @@ struct AskArgs {
     /// Ask this agent whom it knows: an endpoint id (`@ID` is the same), or a ticket
     #[arg(value_name = "ID", value_parser = agent, conflicts_with = "gossip")]
     from: Option<EndpointAddr>,
-    /// Listen to the announcements of all agents, for as long as --timeout says
+    /// Listen to the announcements of all agents, until all have been heard or time is up
     #[arg(long, conflicts_with = "rpc")]
     gossip: bool,
     /// Ask the agents that are known here whom they know

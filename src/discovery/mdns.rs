@@ -34,6 +34,9 @@ const CADENCE: Duration = Duration::from_secs(2);
 const TRIAL_CADENCE: Duration = Duration::from_millis(300);
 /// An address to announce in a trial; nobody dials it (RFC 5737).
 const TRIAL_ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// Whoever starts asks this often for so long.
+const EAGER_CADENCE: Duration = Duration::from_millis(300);
+const EAGER_FOR: Duration = Duration::from_secs(5);
 /// Answers per second that everybody together gives.
 const ANSWERS_PER_SEC: f32 = 1.0;
 /// How often the interfaces are looked at, and a network that took no multicast is tried again.
@@ -82,11 +85,15 @@ impl Mdns {
         channels: Channels,
     ) {
         let mut told = Told::default();
+        // Whoever has just started asks at once, and several times: a question or its answer may be lost.
+        let mut eager = Some(Instant::now() + EAGER_FOR);
         loop {
             let networks = Networks::look().await;
             let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
             let at = ticket.borrow_and_update().clone();
-            let discoverer = match self.start(id, &networks, sender, &at) {
+            let cadence = if eager.is_some() { EAGER_CADENCE } else { self.cadence };
+            let asking = Self { cadence, ..self.clone() };
+            let discoverer = match asking.start(id, &networks, sender, &at) {
                 Ok(discoverer) => discoverer,
                 Err(why) => {
                     tracing::debug!(why, "the local network cannot be asked");
@@ -116,6 +123,10 @@ impl Mdns {
                         for (port, addrs) in by_port(&ticket.borrow_and_update()) {
                             discoverer.add(port, addrs);
                         }
+                    }
+                    () = sleep_until(eager.unwrap_or(look_at)), if eager.is_some() => {
+                        eager = None;
+                        break;
                     }
                     () = sleep_until(look_at) => {
                         if Networks::look().await != networks {

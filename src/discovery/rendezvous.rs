@@ -189,6 +189,12 @@ impl RendezvousState {
             let own = self.args.secret_key.public();
             self.lines[index].wanted(entries.iter().map(|entry| entry.id).filter(|id| *id != own));
         }
+        let own = self.args.secret_key.public();
+        let gone = matches!(&look, Look::Read(entries) if entries.iter().all(|entry| entry.id != own));
+        if gone && self.lines[index].claimed == Some(slot) && !self.args.contact() {
+            // In company, an entry may well run out before it is our turn again.
+            self.lost(myself, index);
+        }
         let day = self.args.slots.day(now_us());
         if slot.day == day && slot.index < SLOTS {
             self.lines[index].looks_of(day)[usize::from(slot.index)] = look;
@@ -296,7 +302,7 @@ impl RendezvousState {
             agents: self.args.seen_alive(),
         });
         let day = self.args.slots.day(now_us());
-        let looks = turn.then(|| (day, self.lines[index].looks_of(day).clone()));
+        let looks = turn.then(|| (day, self.lines[index].worth_a_try(day)));
         self.tasks.spawn(work.publish(record, looks));
     }
 
@@ -325,7 +331,13 @@ impl RendezvousState {
             let delay = self.args.timing.until_verify(rand::random()) * (self.lines[index].reclaims + 1);
             myself.send_after(delay, move || RendezvousMsg::VerifyDue { channel, slot });
         }
+        let failed = self.lines[index].failures > 0;
         self.report(index, failure);
+        if failed && self.lines[index].failures == 0 {
+            // It works again, so the next look does not wait as long as for a channel that fails.
+            let delay = self.until_scan(index);
+            self.arm_scan(myself, index, delay);
+        }
     }
 
     fn on_verify_due(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, slot: Slot) {
@@ -338,14 +350,18 @@ impl RendezvousState {
 
     fn on_verified(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, held: Option<bool>) {
         let Some(index) = self.line(channel) else { return };
-        let line = &mut self.lines[index];
-        line.busy.verifying = false;
+        self.lines[index].busy.verifying = false;
         if held == Some(false) {
-            line.claimed = None;
+            self.lost(myself, index);
+        }
+    }
+
+    /// Somebody wrote over our claim, not knowing of it.
+    fn lost(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize) {
+        let line = &mut self.lines[index];
+        if line.claimed.take().is_some() && line.reclaims < RECLAIMS_MAX {
             line.reclaims += 1;
-            if line.reclaims <= RECLAIMS_MAX {
-                self.publish(myself, index, true);
-            }
+            self.publish(myself, index, true);
         }
     }
 

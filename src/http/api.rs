@@ -23,7 +23,7 @@ use super::shapes::{
     TicketView, TransferList, Verifying, is_running, node_status, visit,
 };
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
-use super::{ApiError, ApiResult, events, libraries, metrics, page, proxy, token};
+use super::{ApiError, ApiResult, events, libraries, metrics, page, proxy, token, why};
 use crate::node::status::ActorStatus;
 use crate::peer::messages::PeersMsg;
 
@@ -62,6 +62,7 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(verify))
         .routes(routes!(confirm_deletions))
         .routes(routes!(transfers))
+        .routes(routes!(why::why))
         .routes(routes!(actors))
         .merge(libraries::routes())
         .routes(routes!(events::events))

@@ -1,46 +1,70 @@
 //! What is spoken on the endpoint besides sessions: who takes which connection, and how many of each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use iroh::endpoint::{Connection, VarInt};
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::endpoint;
 use super::resources::Resources;
+use crate::discovery::directory::SharedDirectory;
 use crate::peer::actor::code;
 use crate::peer::dial::{ProtocolHandler, Protocols};
 use crate::peer::list_peers::{self, ListPeersService};
 
-/// Gossip connections that others may have open. A member of the swarm has about five neighbours; whoever does not know
-/// the topic gains nothing by connecting.
-const GOSSIP_CONNECTIONS_MAX: usize = 64;
+/// Gossip connections that agents may have open which were alive here before. A member of the swarm has about five
+/// neighbours.
+const GOSSIP_MEMBERS_MAX: usize = 64;
+/// As many again for agents that we do not know yet. Whoever does not know the topic gains nothing by connecting, and takes
+/// no place for long.
+const GOSSIP_STRANGERS_MAX: usize = 32;
+/// By then, a member has announced itself.
+const STRANGERS_STAY: Duration = Duration::from_mins(2);
 
 /// All of it.
 pub(super) fn all(resources: &Resources) -> Protocols {
     // A topic of one's own does not take the network's peers away from whoever asks for them by the passphrase.
     let keys = vec![resources.keys.presence().rpc().clone(), resources.presence.rpc().clone()];
     let listing = ListPeersService::new(resources.endpoint.id(), keys, resources.directory.clone());
-    Arc::new([gossip(&resources.gossip), (list_peers::ALPN, listing.handler())])
+    Arc::new([gossip(&resources.gossip, &resources.directory), (list_peers::ALPN, listing.handler())])
 }
 
 /// Hands connections to gossip.
-fn gossip(gossip: &Gossip) -> (&'static [u8], ProtocolHandler) {
-    let gossip = gossip.clone();
-    let room = Arc::new(Semaphore::new(GOSSIP_CONNECTIONS_MAX));
+fn gossip(gossip: &Gossip, directory: &SharedDirectory) -> (&'static [u8], ProtocolHandler) {
+    let (gossip, directory) = (gossip.clone(), directory.clone());
+    let members = Arc::new(Semaphore::new(GOSSIP_MEMBERS_MAX));
+    let strangers = Arc::new(Semaphore::new(GOSSIP_STRANGERS_MAX));
     let handler = move |connection: Connection, pending: OwnedSemaphorePermit| {
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+        let id = connection.remote_id();
+        let is_member = directory.lock().knows(&id);
+        let room = if is_member { &members } else { &strangers };
+        let Ok(place) = Arc::clone(room).try_acquire_owned() else {
             return connection.close(VarInt::from_u32(code::BUSY), b"too many connections");
         };
         // Gossip proves nothing on its own: what it carries is signed, and its topic is a secret.
         drop(pending);
-        let gossip = gossip.clone();
+        let (gossip, directory, members) = (gossip.clone(), directory.clone(), Arc::clone(&members));
         tokio::spawn(async move {
             endpoint::open_gossip(&connection);
-            if gossip.handle_connection(connection.clone()).await.is_ok() {
-                connection.closed().await;
+            if gossip.handle_connection(connection.clone()).await.is_err() {
+                return;
             }
-            drop(place);
+            if is_member {
+                connection.closed().await;
+            } else if timeout(STRANGERS_STAY, connection.closed()).await.is_err() {
+                match members.try_acquire_owned() {
+                    Ok(_place) if directory.lock().knows(&id) => {
+                        drop(place);
+                        connection.closed().await;
+                    }
+                    Ok(_) | Err(_) => {
+                        connection.close(VarInt::from_u32(code::BUSY), b"no member of this swarm");
+                    }
+                }
+            }
         });
     };
     (GOSSIP_ALPN, Arc::new(handler))

@@ -29,7 +29,7 @@ use super::effects::Scope;
 use super::establish::{self, EstablishError, Established, Introduction};
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
-use super::session::{Effect, Input, Standing};
+use super::session::{Effect, InlineContents, Input, Standing};
 use super::{effects, streams, wire};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
@@ -135,6 +135,8 @@ pub struct Board {
     pub standing: Option<Standing>,
     /// What the peer did that no honest peer does.
     pub misbehaved: Option<String>,
+    /// Whether a session came about: the peer has proved itself.
+    pub proven: bool,
 }
 
 /// How long a session waits, and how fast it may go.
@@ -256,6 +258,7 @@ impl Actor for PeerActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PeerMsg::StoreChanged(entries) => state.on_store_changed(&myself, entries),
+            PeerMsg::Created { entries, contents } => state.on_created(&myself, entries, contents),
             PeerMsg::Fetch { request, records } => state.on_fetch(&myself, request, records),
             PeerMsg::FetchPart { request, hash, size, range } => {
                 state.on_fetch_part(request, hash, size, range);
@@ -406,12 +409,28 @@ impl PeerState {
 
     fn on_store_changed(&mut self, myself: &ActorRef<PeerMsg>, entries: Arc<[FeedEntry]>) {
         if self.running.is_some() {
-            self.step_all(myself, |lane| changes_for(lane, &entries));
+            self.step_all(myself, |lane| changes_for(lane, &entries).map(Input::StoreChanged));
         } else if self.early.len() < EARLY_CHANGES_MAX {
             // The session may already have told the peer a summary that does not have these.
             self.early.push(entries);
         } else {
             self.early_lost = true;
+        }
+    }
+
+    fn on_created(
+        &mut self,
+        myself: &ActorRef<PeerMsg>,
+        entries: Arc<[FeedEntry]>,
+        contents: Arc<InlineContents>,
+    ) {
+        if self.running.is_some() {
+            self.step_all(myself, |lane| {
+                let entries = changes_for(lane, &entries)?;
+                Some(Input::Created { entries, contents: Arc::clone(&contents) })
+            });
+        } else {
+            self.on_store_changed(myself, entries);
         }
     }
 
@@ -449,7 +468,8 @@ impl PeerState {
         }
         if let ([first, .., last], true) = (&ranges[..], ranges.len() > RANGES_PER_WANT_MAX) {
             // What is here already comes once more, and is left as it is.
-            ranges = vec![first.start..last.end];
+            let whole = first.start..last.end;
+            ranges = Vec::from([whole]);
         }
         let content = |range: &Range<u64>| ContentRequest {
             hash: hash.0.to_vec().into(),
@@ -526,13 +546,14 @@ impl PeerState {
             serve_permits,
             tasks,
         });
+        self.board().proven = true;
         self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, foreign });
         self.send_revocations();
         for (lane, effects) in effects.into_iter().enumerate() {
             self.perform(myself, lane, effects);
         }
         for entries in std::mem::take(&mut self.early) {
-            self.step_all(myself, |lane| changes_for(lane, &entries));
+            self.step_all(myself, |lane| changes_for(lane, &entries).map(Input::StoreChanged));
         }
         if std::mem::take(&mut self.early_lost) {
             self.step_all(myself, |_| Some(Input::ChangesLost));
@@ -822,6 +843,11 @@ impl PeerState {
             Effect::Apply(records) => {
                 running.tasks.spawn(effects::apply(report, store, records));
             }
+            Effect::Store(items) => {
+                let bytes: usize = items.iter().map(|(_, content)| content.len()).sum();
+                args.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
+                running.tasks.spawn(effects::store_inline(report, store, args.peers.clone(), items));
+            }
             Effect::Load(hashes) => {
                 running.tasks.spawn(effects::load(report, store, hashes));
             }
@@ -897,6 +923,10 @@ impl PeerState {
 
     fn send(&mut self, kind: frame::Kind) {
         let Some(running) = &self.running else { return };
+        if let frame::Kind::Offer(offer) = &kind {
+            let bytes: usize = offer.contents.iter().map(|inline| inline.content.len()).sum();
+            self.args.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         let frame = wire::encode(&Frame { kind: Some(kind) });
         let bytes = frame.len();
         let waiting = running.bytes_out.fetch_add(bytes, Ordering::Relaxed);
@@ -932,13 +962,13 @@ impl PeerState {
 }
 
 /// What of the store's changes concerns a library.
-fn changes_for(lane: &Lane, entries: &Arc<[FeedEntry]>) -> Option<Input> {
+fn changes_for(lane: &Lane, entries: &Arc<[FeedEntry]>) -> Option<Arc<[FeedEntry]>> {
     if lane.library.shared().is_none() {
-        return Some(Input::StoreChanged(Arc::clone(entries)));
+        return Some(Arc::clone(entries));
     }
     let held: Arc<[FeedEntry]> =
         entries.iter().filter(|entry| lane.library.holds(&entry.record)).cloned().collect();
-    (!held.is_empty()).then_some(Input::StoreChanged(held))
+    (!held.is_empty()).then_some(held)
 }
 
 /// Whether a connection was closed with this application error code, by either side.

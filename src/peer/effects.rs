@@ -4,21 +4,24 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::Connection;
 use ractor::ActorRef;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::messages::PeerMsg;
+use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::{Input, Verdict, judge};
+use crate::actor::ServiceRef;
 use crate::library::{Libraries, Library};
 use crate::node::events::{EventLog, NodeEvent};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{Outcome, StoreError, StoreRef};
+use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError, StoreRef};
 use crate::transfer::receive::Results;
+use crate::transfer::schedule::Failure;
 
 /// Wait before a store that failed is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -151,34 +154,30 @@ pub(super) struct Scope {
 
 impl Scope {
     /// Takes out of `ours` what is not in the library, so that whoever offers a hash learns nothing of what else is here,
-    /// and out of `records` what does not belong. Takes note of what comes through the library.
+    /// and out of `records` what does not belong, with what that means. Takes note of what comes through the library.
     async fn narrow(
         &self,
-        report: &Reporter,
         store: &StoreRef,
         records: Vec<AssetRecord>,
         ours: &mut HashMap<ContentHash, AssetRecord>,
-    ) -> Vec<AssetRecord> {
-        let Some(shared) = self.library.shared() else { return records };
+    ) -> (Vec<AssetRecord>, Vec<(AssetRecord, Verdict)>) {
+        let mut decided = Vec::new();
+        let Some(shared) = self.library.shared() else { return (records, decided) };
         let (records, refused): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| self.library.takes(record));
-        if !refused.is_empty() {
-            let reason = "it does not belong to the library";
-            report.report(Input::Failed(refused.iter().map(|r| (r.hash, reason.to_owned())).collect()));
-        }
+        let refusal = Verdict::Refuse("it does not belong to the library".into());
+        decided.extend(refused.into_iter().map(|record| (record, refusal.clone())));
         // What came through it once is known to be here; a deletion reaches what is in it now and nothing else.
         let (hidden, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| {
             record.deleted && ours.contains_key(&record.hash) && !self.library.has(&record.hash)
         });
-        if !hidden.is_empty() {
-            report.report(Input::Settled(hidden.iter().map(|record| record.hash).collect()));
-        }
+        decided.extend(hidden.into_iter().map(|record| (record, Verdict::Settled)));
         let coming = records.iter().filter(|record| !self.library.has(&record.hash));
         let coming = coming.map(|record| (record.hash, ours.contains_key(&record.hash))).collect();
         ours.retain(|hash, _| self.library.has(hash) || shared.came_through(hash));
         let fresh = shared.receive(coming);
         if fresh.is_empty() {
-            return records;
+            return (records, decided);
         }
         let here: Vec<ContentHash> = fresh.iter().filter(|(_, had)| *had).map(|(hash, _)| *hash).collect();
         if !here.is_empty() {
@@ -192,7 +191,7 @@ impl Scope {
                 tracing::warn!(library = %id, "what comes through a library is not written down");
             }
         }
-        records
+        (records, decided)
     }
 }
 
@@ -207,7 +206,7 @@ pub(super) async fn judge_all(
     let ours = insist(|| store.records(hashes.clone())).await;
     let mut ours: HashMap<ContentHash, AssetRecord> =
         ours.into_iter().map(|record| (record.hash, record)).collect();
-    let records = scope.narrow(&report, &store, records, &mut ours).await;
+    let (records, decided) = scope.narrow(&store, records, &mut ours).await;
     let (now, at) = (now_ms(), Instant::now());
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
@@ -232,6 +231,7 @@ pub(super) async fn judge_all(
             }
         }
     }
+    verdicts.extend(decided);
     report.report(Input::Judged(verdicts));
 }
 
@@ -249,6 +249,52 @@ pub(super) async fn apply(report: Reporter, store: StoreRef, records: Vec<AssetR
         report.report(Input::Failed(failed));
     }
     report.report(Input::Settled(settled));
+}
+
+/// Stores contents that came with an offer. What the store does not take now goes the usual way.
+pub(super) async fn store_inline(
+    report: Reporter,
+    store: StoreRef,
+    peers: ServiceRef<PeersMsg>,
+    items: Vec<(AssetRecord, Bytes)>,
+) {
+    let records: Vec<AssetRecord> = items.iter().map(|(record, _)| record.clone()).collect();
+    // Before the store's feed can tell: what came from a peer goes along with no offer of ours.
+    let hashes = records.iter().map(|record| record.hash).collect();
+    let _ = peers.cast(PeersMsg::Arriving(hashes));
+    let asset = |(record, content)| IncomingAsset { record, content: IncomingContent::Bytes(content) };
+    let outcomes = match store.ingest(items.into_iter().map(asset).collect()).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            tracing::debug!(%error, "contents that came with an offer are not stored; they are fetched later");
+            return report.report(Input::NotStored(records));
+        }
+    };
+    let (mut results, mut failed) = (Results::new(), Vec::new());
+    let (mut stored, mut not_stored) = (Vec::new(), Vec::new());
+    for (record, outcome) in records.into_iter().zip(outcomes) {
+        match outcome {
+            Outcome::Stored | Outcome::Unchanged => {
+                results.push((record.hash, Ok(record.size)));
+                stored.push(record);
+            }
+            Outcome::NeedsContent => not_stored.push(record),
+            Outcome::Rejected(reason) => {
+                let reason = format!("the peer sent wrong bytes, or a wrong record: {reason}");
+                results.push((record.hash, Err(Failure::WrongBytes(reason.clone()))));
+                failed.push((record.hash, reason));
+            }
+        }
+    }
+    report.report(Input::Settled(stored.iter().map(|record| record.hash).collect()));
+    if !not_stored.is_empty() {
+        report.report(Input::NotStored(not_stored));
+    }
+    if !failed.is_empty() {
+        report.report(Input::Failed(failed));
+    }
+    let _ = peers.cast(PeersMsg::Arrived(stored));
+    let _ = report.actor.send_message(PeerMsg::Received { epoch: report.epoch, results });
 }
 
 pub(super) async fn load(report: Reporter, store: StoreRef, hashes: Vec<ContentHash>) {

@@ -10,8 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::address_book::Entry;
 use super::establish::Established;
-use super::report::{PeersReport, TransferReport};
-use super::session::Input;
+use super::report::{PeersReport, TransferReport, WhyReport};
+use super::session::{InlineContents, Input};
 use crate::discovery::channel::Channel;
 use crate::node::status::ActorDetail;
 use crate::proto::frame;
@@ -61,6 +61,13 @@ pub enum PeersMsg {
     GetTransfers {
         /// The answer.
         reply: RpcReplyPort<Vec<TransferReport>>,
+    },
+    /// HTTP API: why a content is not here.
+    GetWhy {
+        /// Which.
+        hash: ContentHash,
+        /// The answer.
+        reply: RpcReplyPort<WhyReport>,
     },
     /// Status: how it is, with one child per PeerActor.
     GetHealth {
@@ -124,6 +131,13 @@ pub enum PeersMsg {
         /// What the peer says of them.
         records: Vec<AssetRecord>,
     },
+    /// Own task: contents of assets that were made here, to go along with the offers of the oldest changes that wait
+    /// for them.
+    ContentsLoaded(InlineContents),
+    /// A PeerActor's task: these came with an offer and are about to be stored.
+    Arriving(Vec<ContentHash>),
+    /// A PeerActor's task: these came with an offer and are durable.
+    Arrived(Vec<AssetRecord>),
     /// PeerActor: what became of contents that the scheduler had it ask for.
     Finished {
         /// The session.
@@ -181,6 +195,13 @@ pub enum PeersMsg {
 pub enum PeerMsg {
     /// PeersActor: these records changed, in sequence.
     StoreChanged(Arc<[FeedEntry]>),
+    /// PeersActor: as `StoreChanged`, with the contents of small assets that were made here.
+    Created {
+        /// Changes, in sequence.
+        entries: Arc<[FeedEntry]>,
+        /// Contents of some of them.
+        contents: Arc<InlineContents>,
+    },
     /// PeersActor: ask the peer for these, as one request.
     Fetch {
         /// Number of the request.

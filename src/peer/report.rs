@@ -1,6 +1,7 @@
 //! What the peers' side of the node tells about itself: the shapes of `/status`, `/peers` and `/transfers`.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How far a peer is from a working session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -139,4 +140,57 @@ pub struct TransferReport {
     pub peer: String,
     /// Whether it has been asked for yet; otherwise it waits for its turn.
     pub started: bool,
+}
+
+/// Why a content is not here, as far as the peers' side knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WhyReport {
+    /// Whether somebody has it and we want it.
+    pub wanted: bool,
+    /// Its size, where it is wanted.
+    pub size: Option<u64>,
+    /// Bytes of it that are here.
+    pub done: u64,
+    /// Whether all of it is here, and it is being checked or stored.
+    pub complete: bool,
+    /// Why nothing is fetched now.
+    pub paused: Option<String>,
+    /// The only one that is asked, because one of several sent wrong bytes.
+    pub only: Option<String>,
+    /// Who has it, or was to send it and did not.
+    pub sources: Vec<SourceReport>,
+    /// Connected peers.
+    pub connected: u64,
+}
+
+/// What a peer does about a content that is not here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// It was asked, and is to send it now.
+    Sending,
+    /// It has offered it and can be asked.
+    HasIt,
+    /// It did not send it.
+    #[default]
+    Failed,
+    /// It sent something else.
+    Lied,
+}
+
+/// One peer's part in why a content is not here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SourceReport {
+    /// Its endpoint id.
+    pub endpoint_id: String,
+    /// What it calls itself.
+    pub name: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// What it does about it.
+    pub state: SourceState,
+    /// Why it did not come from this peer the last time.
+    pub last_error: Option<String>,
+    /// When that was, in milliseconds since the Unix epoch.
+    pub failed_at_ms: Option<u64>,
 }

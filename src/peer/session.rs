@@ -24,10 +24,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::report::PeerState;
-use crate::proto::{self, ContentRequest, Have, Offer, Records, Want, WireRecord, frame};
+use crate::proto::{self, ContentRequest, Have, InlineContent, Offer, Records, Want, WireRecord, frame};
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::FeedEntry;
 
@@ -46,6 +47,8 @@ const SIZE_MAX: u64 = 1 << 44;
 const RECORDS_PER_FRAME_MAX: usize = 1000;
 /// Encoded records in one frame; a record has at most 17 KiB, so a frame stays below its limit of 1 MiB.
 const RECORD_BYTES_PER_FRAME: usize = 512 * 1024;
+/// Largest content that goes along with an offer.
+pub const INLINE_CONTENT_BYTES_MAX: usize = 16 * 1024;
 /// Records that are loaded from the store at once in order to be offered.
 const LOAD_BATCH: usize = 500;
 /// Record ids that may wait for their records.
@@ -65,6 +68,9 @@ const ASK_APART: Duration = Duration::from_millis(100);
 const RECONCILE_APART: Duration = Duration::from_mins(1);
 /// Time until assets that could not be moved are found and tried again.
 const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
+
+/// Contents that go along with offers.
+pub type InlineContents = HashMap<ContentHash, Bytes>;
 
 /// Size and fingerprint of a library, ours or theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -155,6 +161,15 @@ pub enum Input {
     },
     /// Our store's feed moved on.
     StoreChanged(Arc<[FeedEntry]>),
+    /// The same, with the contents of small assets that were made here.
+    Created {
+        /// Changes, in sequence.
+        entries: Arc<[FeedEntry]>,
+        /// Contents of some of them.
+        contents: Arc<InlineContents>,
+    },
+    /// Outcome of [`Effect::Store`] for what the store did not take: it is to be fetched like anything else.
+    NotStored(Vec<AssetRecord>),
     /// Outcome of [`Effect::Judge`].
     Judged(Vec<(AssetRecord, Verdict)>),
     /// Outcome of [`Effect::Load`] and [`Effect::Resolve`].
@@ -214,6 +229,9 @@ pub enum Effect {
     Judge(Vec<AssetRecord>),
     /// Store these without content; answer with [`Input::Settled`] or [`Input::Failed`].
     Apply(Vec<AssetRecord>),
+    /// Store these, whose contents came with the offer; answer with [`Input::Settled`], [`Input::Failed`] or
+    /// [`Input::NotStored`].
+    Store(Vec<(AssetRecord, Bytes)>),
     /// Load these from the store; answer with [`Input::Loaded`].
     Load(Vec<ContentHash>),
     /// Find the records with these ids; answer with [`Input::Resolved`].
@@ -246,9 +264,9 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
     /// The library's blinded id on this connection.
-    pub library: bytes::Bytes,
+    pub library: Bytes,
     /// The same, empty for the mirror: says whose offers a confirmation is about.
-    pub tag: bytes::Bytes,
+    pub tag: Bytes,
     /// The library's record key.
     pub record_key: crate::identity::Key,
     /// Whether we may write into the library, and so offer what we have.
@@ -273,8 +291,12 @@ enum Recon {
 }
 
 /// How an offered record of the peer stands.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 struct Taken {
+    /// Its content, if that came along.
+    content: Option<Bytes>,
+    /// Offers that are not judged yet.
+    unjudged: u32,
     /// Offers of this hash that wait for their confirmation, and the bytes of their records.
     offers: u32,
     offered_bytes: usize,
@@ -423,7 +445,11 @@ impl Session {
                 self.theirs = theirs;
                 self.on_answer(nonce, theirs, ours, certain, now, &mut out);
             }
-            Input::StoreChanged(entries) => self.on_store_changed(&entries, &mut out),
+            Input::StoreChanged(entries) => {
+                self.on_store_changed(&entries, &InlineContents::new(), &mut out);
+            }
+            Input::Created { entries, contents } => self.on_store_changed(&entries, &contents, &mut out),
+            Input::NotStored(records) => out.push(Effect::Announce(records)),
             Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
             Input::Loaded { records } => {
                 self.loading = false;
@@ -433,7 +459,7 @@ impl Session {
                 self.resolving = self.resolving.saturating_sub(found.len() + gone.len());
                 self.answers.extend(found);
                 if !gone.is_empty() {
-                    self.offer(&[], &gone, &mut out);
+                    self.offer(&[], &gone, &InlineContents::new(), &mut out);
                 }
             }
             Input::Fetch { request, records } => {
@@ -539,6 +565,13 @@ impl Session {
         for rid in offer.gone.iter().filter_map(|rid| RecordId::from_slice(rid)) {
             self.asked.remove(&rid);
         }
+        let mut contents = InlineContents::new();
+        for InlineContent { hash, content } in offer.contents {
+            match ContentHash::from_slice(&hash).filter(|_| content.len() <= INLINE_CONTENT_BYTES_MAX) {
+                Some(hash) => drop(contents.insert(hash, content)),
+                None => return out.push(violation("a content in an offer that has no place there")),
+            }
+        }
         let mut records = Vec::with_capacity(offer.records.len());
         for wire in offer.records {
             let record = match AssetRecord::try_from(wire) {
@@ -548,9 +581,22 @@ impl Session {
             self.asked.remove(&record.id(self.settings.record_key.expose()));
             let taken = self.taken.entry(record.hash).or_default();
             taken.offers += 1;
-            taken.offered_bytes += offered_bytes(&record);
-            self.taken_bytes += offered_bytes(&record);
+            taken.unjudged += 1;
+            let mut bytes = offered_bytes(&record);
+            if let Some(content) = contents.remove(&record.hash) {
+                if content.len() as u64 != record.size {
+                    return out
+                        .push(violation("a content in an offer that is not as long as its record says"));
+                }
+                bytes += content.len();
+                taken.content = Some(content);
+            }
+            taken.offered_bytes += bytes;
+            self.taken_bytes += bytes;
             records.push(record);
+        }
+        if !contents.is_empty() {
+            return out.push(violation("a content in an offer without its record"));
         }
         if self.taken_bytes > OFFERED_BYTES_TAKEN_MAX {
             return out.push(violation("more offers than may be open, by their text"));
@@ -566,11 +612,14 @@ impl Session {
     /// Answers the offers of a peer that may only read: none of them is looked at.
     fn refuse_reader(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
         for record in records {
+            if let Some(taken) = self.taken.get_mut(&record.hash) {
+                taken.unjudged = taken.unjudged.saturating_sub(1);
+            }
             for _ in 0..self.close_taken(&record.hash) {
                 out.push(Effect::Send(frame::Kind::Error(proto::Error {
                     code: 403,
                     message: "your ticket lets you read and not write".into(),
-                    hash: Some(bytes::Bytes::copy_from_slice(&record.hash.0)),
+                    hash: Some(Bytes::copy_from_slice(&record.hash.0)),
                     library: self.settings.tag.clone(),
                 })));
             }
@@ -594,8 +643,11 @@ impl Session {
 
     fn on_judged(&mut self, verdicts: Vec<(AssetRecord, Verdict)>, out: &mut Vec<Effect>) {
         let (mut settled, mut apply, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
-        let mut refused = Vec::new();
+        let (mut refused, mut store) = (Vec::new(), Vec::new());
         for (record, verdict) in verdicts {
+            if let Some(taken) = self.taken.get_mut(&record.hash) {
+                taken.unjudged = taken.unjudged.saturating_sub(1);
+            }
             match verdict {
                 Verdict::Settled => settled.push(record.hash),
                 Verdict::Apply => {
@@ -604,18 +656,26 @@ impl Session {
                 }
                 Verdict::Fetch => {
                     self.expect_echo(&record);
-                    if let Some(taken) = self.taken.get_mut(&record.hash)
-                        && taken.wanted_bytes.replace(record.size).is_none()
-                    {
-                        self.wanted = (self.wanted.0 + 1, self.wanted.1.saturating_add(record.size));
+                    let taken = self.taken.get_mut(&record.hash);
+                    let content = taken.and_then(|taken| {
+                        if taken.wanted_bytes.replace(record.size).is_none() {
+                            self.wanted = (self.wanted.0 + 1, self.wanted.1.saturating_add(record.size));
+                        }
+                        taken.content.take()
+                    });
+                    match content {
+                        Some(content) => store.push((record, content)),
+                        None => fetch.push(record),
                     }
-                    fetch.push(record);
                 }
                 Verdict::Refuse(reason) => refused.push((record.hash, reason)),
             }
         }
         if !apply.is_empty() {
             out.push(Effect::Apply(apply));
+        }
+        if !store.is_empty() {
+            out.push(Effect::Store(store));
         }
         if !fetch.is_empty() {
             out.push(Effect::Announce(fetch));
@@ -624,15 +684,14 @@ impl Session {
         self.on_failed(refused, out);
     }
 
-    /// Confirms offers of these hashes, all that are open of each: when two versions of one asset overlap, the second
-    /// may be confirmed a moment before it is durable, which a later comparison would notice.
+    /// Confirms offers of these hashes, all of each that were judged: one that is not judged yet may be of a newer version.
     fn settle(&mut self, hashes: Vec<ContentHash>, out: &mut Vec<Effect>) {
         let mut have = Vec::with_capacity(hashes.len());
         for hash in hashes {
             let offers = self.close_taken(&hash);
             self.failed_here.remove(&hash);
             for _ in 0..offers {
-                have.push(bytes::Bytes::copy_from_slice(&hash.0));
+                have.push(Bytes::copy_from_slice(&hash.0));
             }
         }
         for hashes in have.chunks(RECORDS_PER_FRAME_MAX) {
@@ -641,15 +700,24 @@ impl Session {
         }
     }
 
-    /// Forgets the peer's offers of `hash`; how many there were.
+    /// Forgets the peer's offers of `hash` that were judged; how many there were.
     fn close_taken(&mut self, hash: &ContentHash) -> u32 {
-        let Some(taken) = self.taken.remove(hash) else { return 0 };
-        self.taken_offers = self.taken_offers.saturating_sub(taken.offers as usize);
-        self.taken_bytes -= taken.offered_bytes;
-        if let Some(bytes) = taken.wanted_bytes {
+        let Some(taken) = self.taken.get_mut(hash) else { return 0 };
+        let closed = taken.offers - taken.unjudged;
+        let bytes = taken.offered_bytes / taken.offers.max(1) as usize * closed as usize;
+        let wanted = taken.wanted_bytes.take();
+        taken.offers = taken.unjudged;
+        taken.offered_bytes -= bytes;
+        self.taken_offers = self.taken_offers.saturating_sub(closed as usize);
+        self.taken_bytes -= bytes;
+        if taken.offers == 0 {
+            self.taken_bytes -= taken.offered_bytes;
+            self.taken.remove(hash);
+        }
+        if let Some(bytes) = wanted {
             self.wanted = (self.wanted.0 - 1, self.wanted.1.saturating_sub(bytes));
         }
-        taken.offers
+        closed
     }
 
     fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<Effect>) {
@@ -664,7 +732,7 @@ impl Session {
                 out.push(Effect::Send(frame::Kind::Error(proto::Error {
                     code: 422,
                     message: reason.clone(),
-                    hash: Some(bytes::Bytes::copy_from_slice(&hash.0)),
+                    hash: Some(Bytes::copy_from_slice(&hash.0)),
                     library: self.settings.tag.clone(),
                 })));
             }
@@ -691,19 +759,20 @@ impl Session {
         is_echo
     }
 
-    fn on_store_changed(&mut self, entries: &[FeedEntry], out: &mut Vec<Effect>) {
+    fn on_store_changed(&mut self, entries: &[FeedEntry], contents: &InlineContents, out: &mut Vec<Effect>) {
         if !self.settings.gives {
             return;
         }
         let fresh: Vec<&AssetRecord> =
             entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
-        let bytes: usize = fresh.iter().map(|record| offered_bytes(record)).sum();
+        let inline = |record: &AssetRecord| contents.get(&record.hash).map_or(0, Bytes::len);
+        let bytes: usize = fresh.iter().map(|record| offered_bytes(record) + inline(record)).sum();
         let room =
             fresh.len() + self.open_count <= OFFERS_OPEN_MAX && bytes + self.open_bytes <= OFFERED_BYTES_MAX;
         let straight = self.queue.is_empty() && !self.loading && room;
         if straight {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
-            self.offer(&fresh, &[], out);
+            self.offer(&fresh, &[], contents, out);
         } else {
             self.enqueue(fresh.into_iter().map(|record| record.hash).collect());
         }
@@ -718,7 +787,7 @@ impl Session {
             let loaded: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
             overtaken.retain(|rid| !loaded.contains(rid));
         }
-        self.offer(records, &overtaken, out);
+        self.offer(records, &overtaken, &InlineContents::new(), out);
     }
 
     fn enqueue(&mut self, hashes: Vec<ContentHash>) {
@@ -729,21 +798,34 @@ impl Session {
         }
     }
 
-    fn offer(&mut self, records: &[AssetRecord], gone: &[RecordId], out: &mut Vec<Effect>) {
+    fn offer(
+        &mut self,
+        records: &[AssetRecord],
+        gone: &[RecordId],
+        contents: &InlineContents,
+        out: &mut Vec<Effect>,
+    ) {
         let library = &self.settings.library;
-        let mut gone: Vec<bytes::Bytes> =
-            gone.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect();
+        let mut gone: Vec<Bytes> = gone.iter().map(|rid| Bytes::copy_from_slice(&rid.0)).collect();
         let mut batch: Vec<WireRecord> = Vec::new();
+        let mut inline: Vec<InlineContent> = Vec::new();
         let mut batch_bytes = 0;
-        let mut send = |batch: &mut Vec<WireRecord>, gone: &mut Vec<bytes::Bytes>| {
-            out.push(Effect::Send(frame::Kind::Offer(Offer {
-                library: library.clone(),
-                records: std::mem::take(batch),
-                gone: std::mem::take(gone),
-            })));
-        };
+        let mut send =
+            |batch: &mut Vec<WireRecord>, inline: &mut Vec<InlineContent>, gone: &mut Vec<Bytes>| {
+                out.push(Effect::Send(frame::Kind::Offer(Offer {
+                    library: library.clone(),
+                    records: std::mem::take(batch),
+                    gone: std::mem::take(gone),
+                    contents: std::mem::take(inline),
+                })));
+            };
         for record in records {
-            let bytes = offered_bytes(record);
+            let mut bytes = offered_bytes(record);
+            if let Some(content) = contents.get(&record.hash).filter(|c| c.len() as u64 == record.size) {
+                bytes += content.len();
+                let hash = Bytes::copy_from_slice(&record.hash.0);
+                inline.push(InlineContent { hash, content: content.clone() });
+            }
             let open = self.open_offers.entry(record.hash).or_default();
             open.offers += 1;
             open.bytes += bytes;
@@ -753,11 +835,11 @@ impl Session {
             batch.push(record.into());
             if batch.len() == RECORDS_PER_FRAME_MAX || batch_bytes >= RECORD_BYTES_PER_FRAME {
                 batch_bytes = 0;
-                send(&mut batch, &mut gone);
+                send(&mut batch, &mut inline, &mut gone);
             }
         }
         if !batch.is_empty() || !gone.is_empty() {
-            send(&mut batch, &mut gone);
+            send(&mut batch, &mut inline, &mut gone);
         }
     }
 
@@ -877,7 +959,7 @@ impl Session {
             self.asked.extend(rids.iter().copied());
             out.push(Effect::Send(frame::Kind::Records(Records {
                 library: self.settings.library.clone(),
-                rids: rids.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect(),
+                rids: rids.iter().map(|rid| Bytes::copy_from_slice(&rid.0)).collect(),
             })));
         }
         self.was_busy |= self.is_busy();

@@ -46,12 +46,13 @@ use crate::node::policy::{ChildKind, policy};
 use crate::node::restart::{Decision as Restart, ExitKind, History, decide};
 use crate::node::status::ActorDetail;
 use crate::record::ContentHash;
-use crate::store::{FeedEntry, StoreRef};
+use crate::store::StoreRef;
 use crate::transfer::moving::Moving;
 use crate::transfer::partial::Partials;
 use crate::transfer::schedule::{Limits, Scheduler, SessionId};
 use crate::transfer::setbacks::Setbacks;
 
+mod feeding;
 mod transfers;
 
 /// How often dials, rates and pauses are looked at.
@@ -175,6 +176,8 @@ pub struct PeersState {
     histories: HashMap<EndpointId, History>,
     pub(super) scheduler: Scheduler,
     throttle: Throttle,
+    /// Changes of the store on their way to the PeerActors.
+    feeding: feeding::Feeding,
     /// What went wrong with which content.
     setbacks: Setbacks,
     /// Whether [`PeersMsg::CompareSources`] will come.
@@ -238,7 +241,10 @@ impl Actor for PeersActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            PeersMsg::StoreChanged(entries) => state.on_store_changed(&entries),
+            PeersMsg::StoreChanged(entries) => state.on_store_changed(entries),
+            PeersMsg::ContentsLoaded(contents) => state.on_contents_loaded(contents),
+            PeersMsg::Arriving(hashes) => state.feeding.note_foreign(hashes),
+            PeersMsg::Arrived(records) => state.on_arrived(&records),
             PeersMsg::StoreHealth(failure) => state.on_store_health(failure),
             PeersMsg::DialPeer { addr, reply } => {
                 let _ = reply.send(state.on_dial_peer(&myself, addr));
@@ -264,6 +270,9 @@ impl Actor for PeersActor {
             }
             PeersMsg::GetTransfers { reply } => {
                 let _ = reply.send(state.transfers());
+            }
+            PeersMsg::GetWhy { hash, reply } => {
+                let _ = reply.send(state.why(&hash));
             }
             PeersMsg::GetHealth { reply } => state.on_get_health(reply),
             PeersMsg::Accepted { connection, permit } => {
@@ -294,13 +303,8 @@ impl Actor for PeersActor {
             PeersMsg::TaskFailed(why) => {
                 return Err(ActorExit::Transient(format!("a task: {why}")).into());
             }
-            PeersMsg::SessionReset { session } => {
-                let decisions = state.scheduler.session_ended(session);
-                state.carry_out(decisions);
-            }
-            PeersMsg::Wanted { session, records } => {
-                state.on_wanted(session, records);
-            }
+            PeersMsg::SessionReset { session } => state.on_session_reset(session),
+            PeersMsg::Wanted { session, records } => state.on_wanted(session, records),
             PeersMsg::Finished { session, results } => state.on_finished(session, results),
             PeersMsg::PartFinished { session, request, hash, result } => {
                 state.on_part_finished(session, request, hash, result);
@@ -367,6 +371,7 @@ impl PeersState {
             histories: HashMap::new(),
             scheduler,
             throttle: Throttle::default(),
+            feeding: feeding::Feeding::default(),
             setbacks: Setbacks::default(),
             comparing: false,
             rest_parts_at: Instant::now() + REST_PARTS,
@@ -432,13 +437,6 @@ impl PeersState {
         let id = addr.id;
         if self.roster.candidate(addr, channel, Instant::now()) {
             self.args.channels.found(channel, id);
-        }
-    }
-
-    fn on_store_changed(&mut self, entries: &Arc<[FeedEntry]>) {
-        self.forget_parts(entries);
-        for link in self.links.values() {
-            link.cast(PeerMsg::StoreChanged(Arc::clone(entries)));
         }
     }
 
@@ -703,7 +701,8 @@ impl PeersState {
             self.histories.insert(id, link.history);
             return self.roster.rotated(&id, now);
         }
-        if !link.up && self.roster.get(&id).is_some_and(Known::is_stranger) {
+        let proven = link.up || link.board().proven;
+        if !proven && self.roster.get(&id).is_some_and(Known::is_stranger) {
             // Nothing is kept of whoever only knocked: ids cost nothing to make.
             self.roster.forget(&id);
             self.traffic.remove(&id);

@@ -26,6 +26,8 @@ use self::content::ledger_path;
 pub use self::content::{Blame, Finished, Partial};
 use self::ledger::Ledger;
 
+/// Less than this of a content is not worth keeping.
+const KEPT_LEAST_BYTES: u64 = 64 * 1024;
 /// How long what nobody offers any more is kept.
 const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
 /// How much of that is kept, in bytes and in files: the latest.
@@ -231,11 +233,17 @@ impl Partials {
             if let Err(error) = partial.settle().await {
                 tracing::debug!(%error, "a part of a partial content is not kept");
             }
+            let _disk = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
             let mut entries = self.entries();
             // Two for the map and for us: somebody may have begun to work on it again, or still does. Then the next time.
             if Arc::strong_count(&partial) == 2 {
                 let (size, durable) = (partial.size(), partial.durable());
-                entries.insert(hash, Entry::Resting { size, durable, since: SystemTime::now() });
+                if durable.len() < KEPT_LEAST_BYTES {
+                    entries.remove(&hash);
+                    remove_both(&self.path(hash));
+                } else {
+                    entries.insert(hash, Entry::Resting { size, durable, since: SystemTime::now() });
+                }
             }
         }
         let this = self.clone();

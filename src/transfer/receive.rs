@@ -12,7 +12,7 @@ use iroh::EndpointId;
 use iroh::endpoint::RecvStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::moving::{Moving, Passage};
 use super::pace::Pace;
@@ -267,11 +267,18 @@ impl Intake {
     async fn small(&mut self, stream: &mut RecvStream, record: AssetRecord) -> Result<(), Trouble> {
         let len = usize::try_from(record.size).map_err(|e| Trouble::Violation(e.to_string()))?;
         let mut content = BytesMut::zeroed(len);
-        timeout(self.receiver.stall, stream.read_exact(&mut content))
-            .await
-            .map_err(|_| self.stalled())?
-            .map_err(|e| Trouble::Broken(e.to_string()))?;
-        self.count(len).await;
+        let until = Instant::now() + self.receiver.stall;
+        let mut filled = 0;
+        while filled < len {
+            let read = timeout_at(until, stream.read(&mut content[filled..]))
+                .await
+                .map_err(|_| self.stalled())?
+                .map_err(|e| Trouble::Broken(e.to_string()))?
+                .ok_or_else(|| Trouble::Broken("the stream ended inside a content".into()))?;
+            filled += read;
+            // Piece by piece, so that one that drips is seen to drip.
+            self.count(read).await;
+        }
         self.batch_bytes += len;
         self.batch.push(IncomingAsset { record, content: IncomingContent::Bytes(content.freeze()) });
         if self.batch.len() >= BATCH_ASSETS || self.batch_bytes >= BATCH_BYTES {

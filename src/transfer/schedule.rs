@@ -96,8 +96,8 @@ pub enum Committed {
     NotTaken(Failure),
     /// Wrong bytes, all of them from one peer: this session, unless it is over.
     WrongFrom(Option<SessionId>),
-    /// Wrong bytes from one of several. What this session's peer sent was kept, and nothing else.
-    WrongFromSeveral(Option<SessionId>),
+    /// Wrong bytes from one of several: these sessions, and others that are over; how much of it each one sent.
+    WrongFromSeveral(Vec<(SessionId, u64)>),
     /// Not all was here after all, or it was spoilt here: once more.
     Again,
 }
@@ -394,7 +394,7 @@ impl Scheduler {
                 self.requeue(hash);
             } else {
                 // It left meanwhile.
-                self.choose_only(hash, None, &mut out);
+                self.choose_only(hash, &[], &mut out);
             }
         }
         out.extend(self.assign());
@@ -430,9 +430,9 @@ impl Scheduler {
                     self.failed(liar, hash, Failure::WrongBytes(reason), &mut out);
                 }
             }
-            Committed::WrongFromSeveral(kept) => {
+            Committed::WrongFromSeveral(givers) => {
                 self.start_over(hash);
-                self.choose_only(hash, kept, &mut out);
+                self.choose_only(hash, &givers, &mut out);
             }
             Committed::Again => self.start_over(hash),
         }
@@ -543,7 +543,7 @@ impl Scheduler {
         }
         let was_only = matches!(&wanted.state, State::Parts(parts) if parts.only == Some(session));
         if was_only {
-            self.choose_only(hash, None, out);
+            self.choose_only(hash, &[], out);
         }
         self.drop_if_orphan(hash, out);
         self.requeue(hash);
@@ -566,24 +566,30 @@ impl Scheduler {
         }
     }
 
-    /// From now on one source alone gives a content: `kept`, of which everything that is here came, or else another.
-    fn choose_only(&mut self, hash: ContentHash, kept: Option<SessionId>, out: &mut Vec<Decision>) {
+    /// From now on one source alone gives a content: the one that is expected to be done first, given what each has
+    /// sent already.
+    #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
+    fn choose_only(&mut self, hash: ContentHash, givers: &[(SessionId, u64)], out: &mut Vec<Decision>) {
         let Some(wanted) = self.wanted.get(&hash) else { return };
-        let kept = kept.filter(|kept| wanted.sources.contains(kept));
-        let rate = |session: &SessionId| self.sources.get(session).map_or(0.0, |source| source.rate);
-        let fastest = wanted.sources.iter().copied().max_by(|a, b| rate(a).total_cmp(&rate(b)));
+        let size = wanted.record.size;
+        let secs = |session: SessionId| {
+            let given = givers.iter().find(|giver| giver.0 == session).map_or(0, |giver| giver.1);
+            let left = size.saturating_sub(given) as f64;
+            let rate = self.sources.get(&session).map_or(0.0, |source| source.rate);
+            // Of those whose speed is not known, who sent the most.
+            if rate > 0.0 { left / rate } else { 1e12 + left }
+        };
+        let first = wanted.sources.iter().copied().min_by(|a, b| secs(*a).total_cmp(&secs(*b)));
         let requests = wanted.requests();
-        let Some(only) = kept.or(fastest) else { return };
+        let Some(only) = first else { return };
         for request in requests {
             self.take_back(request, hash, out);
         }
         self.start_over(hash);
         let Some(parts) = self.parts_mut(&hash) else { return };
         parts.only = Some(only);
-        if kept.is_none() {
-            parts.phase = Phase::Restricting;
-            out.push(Decision::Restrict { hash, session: only });
-        }
+        parts.phase = Phase::Restricting;
+        out.push(Decision::Restrict { hash, session: only });
     }
 
     /// A session is over: what it was asked for is asked of others; what only it had is forgotten until it is offered
@@ -660,7 +666,9 @@ impl Scheduler {
             }
             took = true;
             self.revoke(request, out);
-            shared.into_iter().for_each(|hash| self.requeue(hash));
+            for hash in shared {
+                self.requeue(hash);
+            }
             let came = came.unwrap_or(0);
             let reason = format!("no progress: {came} bytes in {} s or more", JUDGED_AFTER.as_secs());
             for hash in alone {
@@ -962,7 +970,11 @@ impl Scheduler {
                 && parts.flies_alone(part)
                 && mine.has_room(&self.limits, self.in_flight, charge, true);
             let secs = expected(flight, parts.len(part)).filter(|_| eligible)?;
-            let better = mine.secs_for(parts.len(part), 1)? * HEDGE_FACTOR + HEDGE_SECS < secs;
+            let better = match mine.secs_for(parts.len(part), 1) {
+                Some(mine) => mine * HEDGE_FACTOR + HEDGE_SECS < secs,
+                // One try shows how fast it is.
+                None => mine.large_requests == 0 && HEDGE_FACTOR * HEDGE_SECS < secs,
+            };
             better.then_some((secs, hash, part))
         });
         let (_, hash, part) = slowest.max_by(|a, b| a.0.total_cmp(&b.0))?;

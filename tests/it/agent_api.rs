@@ -209,6 +209,7 @@ async fn the_description_names_every_path() {
         "/peers/{id}",
         "/verify",
         "/transfers",
+        "/why/{hash}",
         "/actors",
         "/events",
         "/ticket",

@@ -145,27 +145,37 @@ async fn a_question_without_a_proof_is_not_answered() {
 }
 
 #[tokio::test]
-async fn whoever_says_nothing_is_let_go_and_too_many_are_turned_away() {
+async fn whoever_says_nothing_takes_no_place_and_is_let_go() {
     let lister = Lister::start(secret(0), "asked", vec![key()], many(3, "node")).await;
     let mute = Remote::bind().await;
     let mut connections = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..20 {
         connections.push(connect(&mute.0, lister.addr()).await);
     }
-    let busy = async {
-        loop {
-            let another = Remote::bind().await;
-            if let Err(error) = Asking::connect(&another.0, lister.addr(), &[key()]).await {
-                return error;
-            }
-        }
-    };
-    let busy = timeout(PATIENCE, Box::pin(busy)).await.expect("the places are taken");
-    assert!(matches!(busy, ListError::Busy), "{busy}");
+    assert_eq!(asking(&lister).await.asking.list_all(10).await.unwrap().peers.len(), 3);
     for connection in &connections {
         assert_closed(connection, code::TIMEOUT).await;
     }
-    assert_eq!(asking(&lister).await.asking.list_all(10).await.unwrap().peers.len(), 3);
+}
+
+#[tokio::test]
+async fn only_so_many_are_served_at_once() {
+    let lister = Lister::start(secret(0), "asked", vec![key()], many(3, "node")).await;
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        let client = asking(&lister).await;
+        client.asking.list_page(Bytes::new(), 10).await.unwrap();
+        clients.push(client);
+    }
+    let another = bind(SecretKey::generate()).await;
+    let keys = [key()];
+    let ask = || Box::pin(list_all(&another, lister.addr(), &keys, 10));
+    let busy = ask().await.unwrap_err();
+    assert!(matches!(busy, ListError::Busy), "{busy}");
+    assert!(probe(&another, lister.addr(), &key()).await, "alive all the same");
+    drop(clients);
+    let served = async { while ask().await.is_err() {} };
+    timeout(PATIENCE, Box::pin(served)).await.expect("places are given back");
 }
 
 #[tokio::test]

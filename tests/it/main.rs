@@ -19,6 +19,7 @@ mod can_http_faults;
 mod can_service;
 mod can_service_actor;
 mod cli;
+mod crash_storm;
 mod crawl;
 mod daemon;
 mod discovery;

@@ -96,6 +96,35 @@ async fn a_new_asset_an_edit_and_a_return_travel_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_small_new_asset_needs_no_question() {
+    let (a, b) = pair().await;
+    b.wait_in_sync().await;
+    let c = TestNode::start("c", |_| {}).await;
+    c.dial(&b).await;
+    tokio::join!(b.wait_in_sync(), c.wait_in_sync());
+    for (n, size) in [0_usize, 1, 4_096, 16 * 1024, 16 * 1024 + 1].into_iter().enumerate() {
+        let content = bytes(u32::try_from(n).unwrap(), size);
+        let hash = a.ingest(content.clone(), &[("tags", "live")]).await;
+        for node in [&b, &c] {
+            let there =
+                eventually("the content", async || node.content(&hash).await.ok_or_else(String::new)).await;
+            assert!(there == content);
+            let meta = node.store(&format!("/asset/{hash}/meta")).await;
+            assert_eq!(meta["data"]["tags"], json!(["live"]));
+        }
+    }
+    tokio::join!(a.wait_in_sync(), b.wait_in_sync(), c.wait_in_sync());
+    // Counted like any other content, and each crossed once on each path.
+    let total = 1 + 4_096 + 2 * 16 * 1024 + 1;
+    for (from, to) in [(&a, &b), (&b, &c)] {
+        let counts = (from.peer(&to.id()).await, to.peer(&from.id()).await);
+        assert_eq!(counts.0["bytes_sent"], total);
+        assert_eq!(counts.1["bytes_received"], total);
+        assert_eq!(counts.0["bytes_received"], 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_in_a_line_converge() {
     let (a, b, c) = tokio::join!(
         TestNode::start("a", |_| {}),

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use can_sync::node::events::NodeEvent;
 use can_sync::node::status::{ASK_CHILD_LIMIT, ActorState, ActorStatus};
 use can_sync::peer::actor::code;
@@ -13,7 +14,7 @@ use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::{Direction, PeerState, SyncState};
 use can_sync::peer::session::Standing;
 use can_sync::record::{AssetRecord, ContentHash};
-use can_sync::store::FeedEntry;
+use can_sync::store::{FeedEntry, IncomingAsset, IncomingContent};
 use can_sync::transfer::schedule::{Failure, SessionId};
 use iroh::{EndpointAddr, EndpointId, SecretKey};
 use ractor::ActorStatus as Life;
@@ -596,6 +597,27 @@ fn stands(rig: &PeersRig, session: SessionId, state: PeerState, verified: u64) {
         last_error: None,
         verified,
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_comes_while_an_older_one_is_fetched_is_the_one_that_is_confirmed() {
+    let (rig, [a, b], _held) = two_sessions().await;
+    let old = record(1);
+    let mut new = old.clone();
+    new.hlc = old.hlc.next(1_700_000_000_000);
+    new.meta.description = Some("edited meanwhile".into());
+    rig.tell(wanted(a, &[&old]));
+    rig.stage.told("the request", a, 0, fetch).await;
+    rig.tell(wanted(b, &[&new]));
+    // The PeerActor stores what it asked for, the older one.
+    let asset = IncomingAsset { record: old.clone(), content: IncomingContent::Bytes(Bytes::new()) };
+    rig.args.store.ingest(vec![asset]).await.unwrap();
+    rig.tell(finished(a, &old, Ok(old.size)));
+    for session in [a, b] {
+        assert_eq!(rig.stage.told("settled", session, 0, settled).await, [old.hash]);
+    }
+    let stored = rig.args.store.records(vec![old.hash]).await.unwrap();
+    assert_eq!(stored, [new], "before anybody was told");
 }
 
 async fn forget(rig: &PeersRig, endpoint_id: EndpointId) -> bool {

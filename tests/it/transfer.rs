@@ -1,3 +1,4 @@
 //! Large assets between real agents: interrupted, from several sources, some of which are slow or lie.
 
 mod resume;
+mod sources;

@@ -28,7 +28,7 @@ const ECHO_WITHIN: Duration = Duration::from_secs(2);
 /// Agents turn away what is dated further ahead than this.
 const CLOCK_FAIL: Duration = Duration::from_mins(10);
 /// More than a network's delay and a clock's second explain.
-const CLOCK_WARN: Duration = Duration::from_secs(60);
+const CLOCK_WARN: Duration = Duration::from_mins(1);
 
 fn client() -> Result<Client, String> {
     Client::builder()
@@ -109,12 +109,12 @@ async fn echo(addr: SocketAddr) -> Result<SocketAddr, String> {
     let ip = match bound.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     let sender = UdpSocket::bind(SocketAddr::new(ip, 0)).await.map_err(text)?;
     let sent: [u8; 16] = rand::random();
     sender.send_to(&sent, SocketAddr::new(ip, bound.port())).await.map_err(text)?;
-    let received = async {
+    let echoed = async {
         let mut buffer = [0; 64];
         loop {
             let (len, _) = receiver.recv_from(&mut buffer).await.map_err(text)?;
@@ -124,7 +124,7 @@ async fn echo(addr: SocketAddr) -> Result<SocketAddr, String> {
         }
     };
     let limit = ECHO_WITHIN.as_secs();
-    timeout(ECHO_WITHIN, received)
+    timeout(ECHO_WITHIN, echoed)
         .await
         .unwrap_or_else(|_| Err(format!("a packet did not arrive within {limit} s")))
 }

@@ -35,8 +35,13 @@ struct Outcome {
 pub(super) async fn run(context: &Context, args: &AskArgs) -> Result<(), CliError> {
     let config = context.load_config(None, Vec::new())?.config;
     let keys = Keys::load(&config, args).await?.ok_or_else(|| network::no_keys(&config))?;
+    let deadline = deadline(args);
     let known = Known::gather(context, &config, args, &keys).await?;
-    discover(context, args, &config, &keys, &known).await
+    discover(context, args, &config, &keys, &known, deadline).await
+}
+
+fn deadline(args: &AskArgs) -> Instant {
+    Instant::now() + Duration::from_secs(args.timeout)
 }
 
 /// What an agent has published about itself and those it has seen alive, in the DHT and on the relays.
@@ -79,6 +84,7 @@ pub(super) async fn without_daemon(
 ) -> Result<(), CliError> {
     let config = context.load_config(None, Vec::new())?.config;
     let Some(keys) = Keys::load(&config, args).await? else { return Err(no_daemon) };
+    let deadline = deadline(args);
     let known = Known::gather(context, &config, args, &keys).await?;
     if known.reachable().is_empty() {
         if !context.out.json {
@@ -89,7 +95,7 @@ pub(super) async fn without_daemon(
         ));
     }
     message("no daemon running: listening to the agents that are known here");
-    discover(context, args, &config, &keys, &known).await
+    discover(context, args, &config, &keys, &known, deadline).await
 }
 
 async fn discover(
@@ -98,8 +104,8 @@ async fn discover(
     config: &Config,
     keys: &Keys,
     known: &Known,
+    deadline: Instant,
 ) -> Result<(), CliError> {
-    let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let endpoint = network::open(config, args.no_relay).await?;
     let asked = if args.asks() {
         ask(args, keys, known, &endpoint, deadline).await
@@ -129,7 +135,8 @@ async fn listen(
     }
     let progress = Progress::spinner("joining the network's gossip");
     let told = |count: usize| {
-        progress.set(&format!("listening for announcements, {} so far", text::counted(count as u64, "agent")))
+        progress
+            .set(&format!("listening for announcements, {} so far", text::counted(count as u64, "agent")));
     };
     let heard = network::listen(endpoint, &keys.presence, bootstrap, args.max_peers, deadline, told).await?;
     drop(progress);
@@ -149,7 +156,7 @@ async fn ask(
     deadline: Instant,
 ) -> Result<Outcome, CliError> {
     let start = match &args.from {
-        Some(agent) => vec![locate(keys, known, endpoint, known.of(agent.id)).await?],
+        Some(agent) => vec![locate(keys, known, endpoint, known.of(agent.id), deadline).await?],
         None => known.reachable(),
     };
     if start.is_empty() {
@@ -191,6 +198,7 @@ async fn locate(
     known: &Known,
     endpoint: &Endpoint,
     agent: EndpointAddr,
+    deadline: Instant,
 ) -> Result<EndpointAddr, CliError> {
     if !agent.addrs.is_empty() {
         return Ok(agent);
@@ -201,7 +209,7 @@ async fn locate(
         let listed = Box::pin(list_all(endpoint, addr, &keys.rpc, limits.peers_max)).await;
         listed.map_err(|error| error.to_string())
     };
-    let deadline = Instant::now() + LOCATE_WITHIN;
+    let deadline = deadline.min(Instant::now() + LOCATE_WITHIN);
     let crawled = crawl::run(Crawl::new(limits, known.reachable()), deadline, question, |_, _| ()).await;
     let found = crawled.found.into_iter().find(|found| found.id == agent.id && !found.addr.addrs.is_empty());
     found.map(|found| found.addr).ok_or_else(|| {

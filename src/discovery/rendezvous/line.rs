@@ -140,6 +140,13 @@ impl Line {
         &mut self.looks
     }
 
+    /// The same for a write, which tries again what was closed: that may have been the channel's fault.
+    pub(super) fn worth_a_try(&mut self, day: u64) -> Vec<Look> {
+        let mut looks = self.looks_of(day).clone();
+        looks.iter_mut().filter(|look| **look == Look::Closed).for_each(|look| *look = Look::Unread);
+        looks
+    }
+
     /// A slot held these, its writer first.
     pub(super) fn wanted(&mut self, ids: impl Iterator<Item = EndpointId>) {
         for (place, id) in ids.enumerate() {

@@ -104,9 +104,6 @@ impl ListPeersService {
         if self.throttle(|throttle, now| throttle.refuses(peer, now)) {
             return close(&connection, code::NOT_SHARED, b"too many failures");
         }
-        let Ok(_slot) = Arc::clone(&self.0.connections).try_acquire_owned() else {
-            return close(&connection, code::BUSY, b"busy");
-        };
         match timeout(PROOF_WITHIN, self.authenticate(&connection)).await {
             Ok(Ok(true)) => drop(pending),
             Ok(Ok(false)) => {
@@ -123,14 +120,18 @@ impl ListPeersService {
             }
             Err(_) => return close(&connection, code::TIMEOUT, b"no proof in time"),
         }
+        // Only now: strangers, whom `pending` bounds, take no place from those who may ask.
+        let Ok(_slot) = Arc::clone(&self.0.connections).try_acquire_owned() else {
+            return close(&connection, code::BUSY, b"busy");
+        };
         let served = timeout(CONNECTION_WITHIN, self.answer(&connection)).await;
         let (code, why): (_, &[u8]) = match served {
-            Ok(Ok(())) => (code::SHUTDOWN, b""),
             Ok(Err(error)) if error.is_violation() => {
                 tracing::debug!(%peer, %error, "asked for peers in a way that nobody does");
                 (code::VIOLATION, b"malformed request")
             }
-            Ok(Err(_)) => (code::SHUTDOWN, b""),
+            // Its end, or a stream that broke.
+            Ok(Ok(()) | Err(_)) => (code::SHUTDOWN, b""),
             Err(_) => (code::TIMEOUT, b"too long"),
         };
         close(&connection, code, why);

@@ -87,6 +87,127 @@ fn two_versions_in_flight_take_two_confirmations() {
     assert_eq!(t.state(), PeerState::InSync);
 }
 
+fn content_of(record: &AssetRecord) -> Bytes {
+    vec![7; usize::try_from(record.size).unwrap()].into()
+}
+
+fn inline(record: &AssetRecord, content: Bytes) -> InlineContent {
+    InlineContent { hash: Bytes::copy_from_slice(&record.hash.0), content }
+}
+
+#[test]
+fn a_small_asset_that_was_made_here_takes_its_content_along() {
+    let mut t = Test::in_sync();
+    let (small, other) = (record(1), record(2));
+    let Input::StoreChanged(entries) = changed([&small, &other]) else { unreachable!() };
+    let contents = Arc::new(InlineContents::from([(small.hash, content_of(&small))]));
+    let contents_sent = vec![inline(&small, content_of(&small))];
+    let expected = Offer { contents: contents_sent, ..wire_offer([&small, &other]) };
+    let created = Input::Created { entries, contents };
+    assert_eq!(t.step(created), [Effect::Send(frame::Kind::Offer(expected))]);
+    // What it weighs counts as unconfirmed: 2 MiB of it, and no more is sent.
+    let records: Vec<AssetRecord> =
+        (0..200).map(|n| AssetRecord { size: 16 * 1024, ..record(100 + n) }).collect();
+    let mut sent = 0;
+    for r in &records {
+        let Input::StoreChanged(entries) = changed([r]) else { unreachable!() };
+        let contents = Arc::new(InlineContents::from([(r.hash, content_of(r))]));
+        sent += t.step(Input::Created { entries, contents }).iter().map(records_in).sum::<usize>();
+    }
+    assert!((100..130).contains(&sent), "{sent}");
+}
+
+#[test]
+fn a_content_that_came_along_is_stored_and_nothing_is_asked_for() {
+    let mut t = Test::in_sync();
+    let (small, other) = (record(1), record(2));
+    let contents = vec![inline(&small, content_of(&small))];
+    let with = Offer { contents, ..wire_offer([&small, &other]) };
+    let judge = t.step(Input::Frame(frame::Kind::Offer(with)));
+    assert_eq!(judge, [Effect::Judge(vec![small.clone(), other.clone()])]);
+    let decided = t.step(judged([(&small, Verdict::Fetch), (&other, Verdict::Fetch)]));
+    let stores = Effect::Store(vec![(small.clone(), content_of(&small))]);
+    assert_eq!(decided, [stores, Effect::Announce(vec![other.clone()])]);
+    // A store that does not take it now has it fetched later.
+    assert_eq!(t.step(Input::NotStored(vec![small.clone()])), [Effect::Announce(vec![small.clone()])]);
+    assert_eq!(t.step(Input::Settled(vec![small.hash])), [confirmed([&small])]);
+}
+
+#[test]
+fn contents_that_have_no_place_in_an_offer_end_the_connection() {
+    let r = AssetRecord { size: 5, ..record(1) };
+    let large = AssetRecord { size: 16 * 1024 + 1, ..record(2) };
+    let lies = [
+        inline(&r, Bytes::from_static(b"123456")),
+        inline(&record(3), content_of(&record(3))),
+        inline(&large, content_of(&large)),
+        InlineContent { hash: Bytes::from_static(b"short"), content: Bytes::from_static(b"12345") },
+    ];
+    for lie in lies {
+        let mut t = Test::in_sync();
+        let offer = Offer { contents: vec![lie], ..wire_offer([&r, &large]) };
+        assert_closes(&t.step(Input::Frame(frame::Kind::Offer(offer))), 400);
+    }
+}
+
+// ---- Readers ---------------------------------------------------------------------------------------------------------
+
+fn with_access(gives: bool, takes: bool, ours: Summary, theirs: Summary) -> (Test, Vec<Effect>) {
+    let now = Instant::now();
+    let settings = SessionSettings { gives, takes, tag: LIBRARY, ..settings(true) };
+    let (session, effects) = Session::new(settings, ours, theirs, now);
+    (Test { session, now }, effects)
+}
+
+#[test]
+fn a_readers_offers_are_refused_one_by_one_and_never_looked_at() {
+    let (mut t, _) = with_access(true, false, EMPTY, EMPTY);
+    let (one, two) = (record(1), record(2));
+    let contents = vec![inline(&one, content_of(&one))];
+    let with = Offer { contents, ..wire_offer([&one, &two, &one]) };
+    let answers = t.step(Input::Frame(frame::Kind::Offer(with)));
+    let refused = |effect: &Effect| match effect {
+        Effect::Send(frame::Kind::Error(error)) => {
+            assert_eq!((error.code, &error.library), (403, &LIBRARY));
+            ContentHash::from_slice(error.hash.as_ref().unwrap()).unwrap()
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut hashes: Vec<_> = answers.iter().map(refused).collect();
+    hashes.sort_unstable();
+    let mut expected = vec![one.hash, one.hash, two.hash];
+    expected.sort_unstable();
+    assert_eq!(hashes, expected);
+    assert_eq!(t.state(), PeerState::InSync, "nothing is left of it");
+    // What it has and we have not is its own.
+    t.quiet(Input::Differences { have: Vec::new(), need: vec![RecordId([1; 32])] });
+}
+
+#[test]
+fn a_reader_offers_nothing() {
+    let (mut t, _) = with_access(false, true, EMPTY, EMPTY);
+    t.quiet(changed([&record(1)]));
+    t.quiet(Input::Differences { have: vec![record(1).hash], need: Vec::new() });
+    let (_, effects) = with_access(false, false, EMPTY, OTHER);
+    assert_eq!(effects, [], "two readers have nothing to compare");
+    let judged_here = t.step(offered([&record(2)]));
+    assert_eq!(judged_here, [Effect::Judge(vec![record(2)])], "a writer's are taken");
+}
+
+#[test]
+fn what_is_not_judged_yet_is_not_confirmed() {
+    let mut t = Test::in_sync();
+    let (first, second) = (record(1), edited(&record(1), 5, "later"));
+    t.step(offered([&first]));
+    t.step(judged([(&first, Verdict::Fetch)]));
+    t.step(offered([&second]));
+    assert_eq!(t.step(Input::Settled(vec![first.hash])), [confirmed([&first])]);
+    assert_eq!(t.state(), PeerState::Syncing);
+    assert_eq!(t.step(judged([(&second, Verdict::Apply)])), [Effect::Apply(vec![second.clone()])]);
+    assert_eq!(t.step(Input::Settled(vec![first.hash])), [confirmed([&second])]);
+    assert_eq!(t.state(), PeerState::InSync);
+}
+
 #[test]
 fn no_more_than_4096_offers_wait_for_their_confirmation() {
     let mut t = Test::in_sync();
@@ -735,7 +856,12 @@ fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
 }
 
 fn wire_offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Offer {
-    Offer { library: LIBRARY, records: records.into_iter().map(WireRecord::from).collect(), gone: Vec::new() }
+    Offer {
+        library: LIBRARY,
+        records: records.into_iter().map(WireRecord::from).collect(),
+        gone: Vec::new(),
+        contents: Vec::new(),
+    }
 }
 
 fn offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Effect {

@@ -15,7 +15,7 @@ use crate::node::events::NodeEvent;
 use crate::peer::actor::code;
 use crate::peer::effects::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::peer::report::{Direction, TransferReport};
+use crate::peer::report::{Direction, SourceReport, SourceState, TransferReport, WhyReport};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;
 use crate::transfer::commit::{self, CommitOutcome};
@@ -41,9 +41,16 @@ impl PeersState {
         self.carry_out(decisions);
     }
 
+    pub(super) fn on_session_reset(&mut self, session: SessionId) {
+        let decisions = self.scheduler.session_ended(session);
+        self.carry_out(decisions);
+    }
+
     pub(super) fn on_finished(&mut self, session: SessionId, results: Results) {
         let failure = results.iter().find_map(|(_, result)| result.as_ref().err().and_then(store_failure));
         self.note_store(failure.map(str::to_owned));
+        let came = results.iter().filter(|(_, result)| result.is_ok());
+        self.feeding.note_foreign(came.map(|(hash, _)| *hash).collect());
         for (hash, result) in &results {
             self.note_lie(session, *hash, result.as_ref().err());
         }
@@ -89,9 +96,10 @@ impl PeersState {
                 liars.push(liar);
                 Committed::WrongFrom(self.current.get(&liar).copied())
             }
-            CommitOutcome::Wrong(Blame::OneOfSeveral { keep }) => {
+            CommitOutcome::Wrong(Blame::OneOfSeveral(givers)) => {
                 tracing::warn!(%hash, "one of several peers sent wrong bytes; one is asked alone now");
-                Committed::WrongFromSeveral(self.current.get(&keep).copied())
+                let session = |(peer, bytes): &(EndpointId, u64)| Some((*self.current.get(peer)?, *bytes));
+                Committed::WrongFromSeveral(givers.iter().filter_map(session).collect())
             }
             CommitOutcome::Wrong(Blame::Nobody) => {
                 tracing::warn!(%hash, "what an earlier process left of it was not usable");
@@ -317,6 +325,50 @@ impl PeersState {
             }
         });
         sending.chain(receiving).take(TRANSFERS_MAX).collect()
+    }
+}
+
+impl PeersState {
+    /// Who has a content, and what went wrong with whom.
+    pub(super) fn why(&self, hash: &ContentHash) -> WhyReport {
+        let standing = self.scheduler.standing(hash);
+        let id_of = |session: &SessionId| self.links.get(session).map(|link| link.endpoint_id);
+        let ids = |sessions: &[SessionId]| sessions.iter().filter_map(id_of).collect::<Vec<EndpointId>>();
+        let has_it = standing.as_ref().map(|standing| ids(&standing.sources)).unwrap_or_default();
+        let asked = standing.as_ref().map(|standing| ids(&standing.asked)).unwrap_or_default();
+        let setbacks = self.setbacks.of(hash);
+        let mut all: Vec<EndpointId> = has_it.clone();
+        all.extend(setbacks.iter().map(|setback| setback.peer).filter(|peer| !has_it.contains(peer)));
+        let source = |peer: EndpointId| {
+            let setback = setbacks.iter().find(|setback| setback.peer == peer);
+            let state = if setback.is_some_and(|setback| setback.lied) {
+                SourceState::Lied
+            } else if asked.contains(&peer) {
+                SourceState::Sending
+            } else if has_it.contains(&peer) {
+                SourceState::HasIt
+            } else {
+                SourceState::Failed
+            };
+            SourceReport {
+                endpoint_id: peer.to_string(),
+                name: self.roster.get(&peer).map(|known| known.name.clone()).unwrap_or_default(),
+                connected: self.current.contains_key(&peer),
+                state,
+                last_error: setback.map(|setback| setback.reason.clone()),
+                failed_at_ms: setback.map(|setback| setback.at_ms),
+            }
+        };
+        WhyReport {
+            wanted: standing.is_some(),
+            size: standing.as_ref().map(|standing| standing.size),
+            done: self.args.partials.held(hash).unwrap_or(0),
+            complete: standing.as_ref().is_some_and(|standing| standing.is_complete),
+            paused: self.paused().map(str::to_owned),
+            only: standing.and_then(|standing| id_of(&standing.only?)).map(|peer| peer.to_string()),
+            sources: all.into_iter().map(source).collect(),
+            connected: self.current.len() as u64,
+        }
     }
 }
 

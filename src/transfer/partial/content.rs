@@ -107,22 +107,19 @@ pub enum Finished {
         /// Peers whose bytes were thrown away before, and were not these.
         liars: Vec<EndpointId>,
     },
-    /// They are something else; nothing of them is left but what `keep` says.
+    /// They are something else.
     Wrong(Blame),
     /// Some are missing after all.
     Incomplete,
 }
 
 /// Who sent wrong bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// This peer alone sent all of it.
     Peer(EndpointId),
-    /// One of several. What this one sent was kept, and nothing else is taken until it is complete.
-    OneOfSeveral {
-        /// It sent the most.
-        keep: EndpointId,
-    },
+    /// One of these, which sent so many bytes. Everything is kept until [`Partial::restrict`] says whose.
+    OneOfSeveral(Vec<(EndpointId, u64)>),
     /// Perhaps nobody: a part had been lying on our disk since before the process started.
     Nobody,
 }
@@ -216,7 +213,9 @@ impl Partial {
                 return Ok(());
             }
             let gaps = state.claimed.missing(offset..end);
-            gaps.iter().for_each(|gap| state.claimed.insert(gap.clone()));
+            for gap in &gaps {
+                state.claimed.insert(gap.clone());
+            }
             gaps
         };
         if gaps.is_empty() {
@@ -444,17 +443,19 @@ impl Partial {
 
     /// Finds out whose fault it is as far as that is possible, and keeps what may be right.
     fn wrong(&self) -> io::Result<Blame> {
-        let givers: Vec<Giver> = self.state().from.keys().copied().collect();
-        let blame = match (&givers[..], self.main_giver()) {
-            ([Giver::Peer(peer)], _) => Blame::Peer(*peer),
-            (givers, Some(keep)) if !givers.contains(&Giver::Earlier) => Blame::OneOfSeveral { keep },
-            (_, _) => Blame::Nobody,
+        let givers: Vec<(Giver, u64)> =
+            self.state().from.iter().map(|(giver, ranges)| (*giver, ranges.len())).collect();
+        let peer = |(giver, bytes): &(Giver, u64)| match giver {
+            Giver::Peer(peer) => Some((*peer, *bytes)),
+            Giver::Earlier => None,
         };
-        let keep = match blame {
-            Blame::OneOfSeveral { keep } => Some(keep),
-            Blame::Peer(_) | Blame::Nobody => None,
+        let peers: Option<Vec<(EndpointId, u64)>> = givers.iter().map(peer).collect();
+        let blame = match peers.as_deref() {
+            Some([(peer, _)]) => Blame::Peer(*peer),
+            Some(peers) => return Ok(Blame::OneOfSeveral(peers.to_vec())),
+            None => Blame::Nobody,
         };
-        self.drop_others(keep)?;
+        self.drop_others(None)?;
         Ok(blame)
     }
 

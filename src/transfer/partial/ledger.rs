@@ -164,7 +164,7 @@ mod tests {
             for (start, len, durable) in ranges {
                 all.insert(start..start + len);
                 if durable {
-                    ledger.append(&[start..start + len], &all).unwrap();
+                    ledger.append(std::slice::from_ref(&(start..start + len)), &all).unwrap();
                 } else {
                     ledger.note(&(start..start + len)).unwrap();
                 }
@@ -190,7 +190,7 @@ mod tests {
         let (now, then) =
             (line(HASH, 10, &(0..5), boot().unwrap()), line(HASH, 10, &(5..10), "another boot"));
         let text = format!("{}{now}{then}", head(HASH, 10));
-        assert_eq!(parse(&text, HASH).unwrap().1.iter().collect::<Vec<_>>(), [0..5]);
+        assert!(parse(&text, HASH).unwrap().1.iter().eq(std::iter::once(0..5)));
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         let mut ledger = Ledger::create(&path, HASH, 1 << 40, &all).unwrap();
         for n in 0..LINES_MAX as u64 + 10 {
             all.insert(n * 10..n * 10 + 10);
-            ledger.append(&[n * 10..n * 10 + 10], &all).unwrap();
+            ledger.append(std::slice::from_ref(&(n * 10..n * 10 + 10)), &all).unwrap();
         }
         assert!(fs::metadata(&path).unwrap().len() < 2_000);
         assert_eq!(Ledger::load(&path, HASH).unwrap(), Some((1 << 40, all)));

@@ -197,6 +197,16 @@ fn who_has_nothing_left_to_do_helps_a_slow_one() {
 }
 
 #[test]
+fn who_comes_late_and_finds_nothing_free_shows_how_fast_it_is() {
+    let mut s = scheduler();
+    let r = record(1, 5 * PART_BYTES);
+    s.announce(A, vec![r.clone()]);
+    assert_eq!(s.announce(B, vec![r.clone()]), []);
+    let out = run(&mut s, 3, &[(A, 1_000_000), (B, 0)]);
+    assert_eq!(parts(&out).iter().map(|part| part.0).collect::<Vec<_>>(), [B], "{out:?}");
+}
+
+#[test]
 fn equals_do_not_do_the_same_work_twice() {
     let mut s = scheduler();
     let r = record(1, 6 * PART_BYTES);
@@ -271,8 +281,11 @@ fn a_liar_among_several_is_found_by_asking_one_alone() {
     }
     let out = complete(&mut s, open);
     assert_eq!(out.last(), Some(&Decision::Commit(r.clone())));
-    // What B sent was kept: nothing has to be thrown away, and B alone is asked.
-    let again = s.committed(r.hash, Committed::WrongFromSeveral(Some(B)));
+    // B sent the most: it is asked alone, once what the others sent is gone.
+    let givers = vec![(A, PART_BYTES), (B, 3 * PART_BYTES), (C, 2 * PART_BYTES)];
+    let restrict = s.committed(r.hash, Committed::WrongFromSeveral(givers));
+    assert_eq!(restrict, [Decision::Restrict { hash: r.hash, session: B }]);
+    let again = s.restricted(r.hash, Ok(()));
     assert!(parts(&again).iter().all(|part| part.0 == B) && !parts(&again).is_empty(), "{again:?}");
     assert_eq!(s.standing(&r.hash).unwrap().only, Some(B));
     let out = complete(&mut s, again);
@@ -284,7 +297,7 @@ fn a_liar_among_several_is_found_by_asking_one_alone() {
     // Again one of the two others. It leaves, and the last one is asked alone, once its place is clean.
     let mixed = complete(&mut s, out);
     assert_eq!(mixed.last(), Some(&Decision::Commit(r.clone())));
-    s.committed(r.hash, Committed::WrongFromSeveral(Some(A)));
+    s.committed(r.hash, Committed::WrongFromSeveral(vec![(A, 2 * PART_BYTES)]));
     assert_eq!(s.session_ended(A), [Decision::Restrict { hash: r.hash, session: C }]);
     let out = s.restricted(r.hash, Ok(()));
     let out = complete(&mut s, out);
@@ -410,7 +423,7 @@ impl Around {
                 }
                 Decision::Settled { .. } | Decision::Failed { .. } => {}
                 Decision::Commit(_) | Decision::Apply(_) | Decision::Restrict { .. } => {
-                    self.doing.push(decision)
+                    self.doing.push(decision);
                 }
             }
         }
@@ -437,7 +450,7 @@ impl Around {
             (Decision::Commit(r), 0) => s.committed(r.hash, Committed::NotTaken(store())),
             (Decision::Commit(r), 1) => s.committed(r.hash, Committed::NotTaken(Failure::Asset("x".into()))),
             (Decision::Commit(r), 2) => s.committed(r.hash, Committed::WrongFrom(Some(A))),
-            (Decision::Commit(r), 3) => s.committed(r.hash, Committed::WrongFromSeveral(Some(B))),
+            (Decision::Commit(r), 3) => s.committed(r.hash, Committed::WrongFromSeveral(vec![(B, 5)])),
             (Decision::Commit(r), 4) => s.committed(r.hash, Committed::Again),
             (Decision::Commit(r), _) => s.committed(r.hash, Committed::Stored),
             (Decision::Apply(r), 0) => s.applied(r.hash, Err(store())),

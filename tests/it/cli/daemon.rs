@@ -5,7 +5,7 @@ use std::time::Duration;
 use can_sync::node::events::NodeEvent;
 use can_sync::node::status::ActorState;
 use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{PeerState, SyncState};
+use can_sync::peer::report::{PeerState, SourceReport, SourceState, SyncState, WhyReport};
 use iroh::{EndpointAddr, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
 use serde_json::json;
@@ -46,6 +46,47 @@ async fn agent_status_without_time(agent: &Agent, like: &serde_json::Value) -> s
     let mut status = agent.data("/status").await;
     status["uptime_secs"] = like["uptime_secs"].clone();
     status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_names_who_has_an_asset_and_who_lied() {
+    let agent = Agent::start().await;
+    let hash = "ab".repeat(32);
+    let unknown = run(&agent.url(""), &["why", &hash]);
+    assert_eq!(unknown.code, 6, "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("no peer is connected"), "{}", unknown.stderr);
+    let source = |seed, name: &str| SourceReport {
+        endpoint_id: id(seed),
+        name: name.to_owned(),
+        connected: true,
+        ..SourceReport::default()
+    };
+    let error = Some("it sent wrong bytes".to_owned());
+    agent.answers.lock().unwrap().why = WhyReport {
+        wanted: true,
+        size: Some(100 << 20),
+        done: 10 << 20,
+        sources: vec![
+            SourceReport { state: SourceState::Sending, ..source(2, "cellar") },
+            SourceReport { state: SourceState::Lied, last_error: error, ..source(3, "attic") },
+        ],
+        connected: 2,
+        ..WhyReport::default()
+    };
+    let ran = run(&agent.url(""), &["why", &hash]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let (text, short) = (ran.text(), |seed| id(seed)[..10].to_owned());
+    for expected in [
+        format!("It is on its way from cellar ({}): 10.0 MiB of 100.0 MiB.", short(2)),
+        format!("From attic ({}) it did not come: it sent wrong bytes.", short(3)),
+        format!("{}  cellar  is sending", id(2)),
+        format!("{}  attic  sent wrong bytes", id(3)),
+    ] {
+        assert!(text.contains(&expected), "{expected}: {text}");
+    }
+    let json = run(&agent.url(""), &["why", &hash, "--json"]).json();
+    assert_eq!((&json[0]["state"], &json[0]["sources"][1]["state"]), (&json!("on_its_way"), &json!("lied")));
+    assert_eq!(run(&agent.url(""), &["why", "nonsense"]).code, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use can_sync::identity::PresenceKeys;
+use can_sync::config::Config;
+use can_sync::discovery::list;
+use can_sync::discovery::network::{NetworkSettings, now_us};
+use can_sync::identity::{NetworkKeys, PresenceKeys};
 use can_sync::node::endpoint;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{PeerState, SyncState};
@@ -16,6 +19,8 @@ use serde_json::json;
 
 use crate::support::agent::{Agent, peer};
 use crate::support::command::{Ran, User};
+use crate::support::daemon::{Daemon, embedded_yaml};
+use crate::support::infrastructure::Infrastructure;
 use crate::support::listing::{Lister, announcement, key, listing};
 use crate::support::peers::{addr_of, bind};
 
@@ -49,7 +54,7 @@ fn ticket(lister: &Lister) -> String {
 async fn line() -> [Lister; 3] {
     let keys = [SecretKey::generate(), SecretKey::generate(), SecretKey::generate()];
     let third = Lister::start(keys[2].clone(), "third", vec![key()], vec![]).await;
-    let age = Duration::from_secs(60);
+    let age = Duration::from_mins(1);
     let knows = vec![listing(&keys[2], "third", third.addr(), age)];
     let second = Lister::start(keys[1].clone(), "second", vec![key()], knows).await;
     let knows = vec![listing(&keys[1], "sec\u{1b}ond", second.addr(), age)];
@@ -251,4 +256,58 @@ async fn announcements_are_heard_by_gossip() {
     assert!(rows[0].starts_with(&format!("{}\tannounced\t11\t", endpoint.id())), "{rows:?}");
     announcing.abort();
     accepting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_has_published_is_looked_up() {
+    const PASSPHRASE: &str = "some words that nobody guesses easily";
+    let infrastructure = Infrastructure::start().await;
+    let mut found = Config::default();
+    infrastructure.dht(&mut found);
+    let (owner, seen) = (SecretKey::generate(), SecretKey::generate().public());
+    let addr =
+        iroh::EndpointAddr::new(owner.public()).with_ip_addr("192.0.2.1:4433".parse().expect("an address"));
+    let keys = NetworkKeys::derive(&PASSPHRASE.into());
+    let agents = [(seen, Duration::from_mins(1))];
+    let packet = list::pack(&keys, &owner, &addr, &agents, now_us(), [7; 24]).expect("it fits");
+    found.discovery.pkarr_relays.clear();
+    let transports = NetworkSettings::of(&found.discovery).connect().expect("the DHT");
+    transports[0].1.publish(packet).await.expect("it is stored");
+
+    let user = user();
+    let discovery =
+        json!({ "pkarr_relays": [], "dht_bootstrap": found.discovery.dht_bootstrap, "mdns": false });
+    let config = |passphrase: &str| format!("sync_passphrase: {passphrase}\ndiscovery: {discovery}\n");
+    user.write("config.yaml", config(PASSPHRASE));
+    let owner = owner.public().to_string();
+    let ran = run(&user, &nobody(), &["peers", "--lookup", &owner, "--json"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let mut rows = ran.json();
+    rows.sort_by_key(|row| row["endpoint_id"] != json!(owner));
+    assert_eq!((rows.len(), &rows[0]["endpoint_id"]), (2, &json!(owner)));
+    assert_eq!(rows[0]["ticket"], json!(EndpointTicket::new(addr).to_string()));
+    assert_eq!(rows[1]["endpoint_id"], json!(seen.to_string()));
+    assert!(rows[1]["last_seen"].as_str() < rows[0]["last_seen"].as_str(), "{rows:?}");
+
+    let ran = run(&user, &nobody(), &["peers", "--lookup", &seen.to_string()]).await;
+    assert_eq!(ran.code, 6, "{}", ran.stderr);
+    user.write("config.yaml", config("quite another set of words for tests"));
+    let ran = run(&user, &nobody(), &["peers", "--lookup", &owner]).await;
+    assert_eq!(ran.code, 5, "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_daemon_answers_those_who_know_its_passphrase() {
+    let daemon = tokio::task::spawn_blocking(|| Daemon::start(&embedded_yaml(""))).await.expect("it starts");
+    let api = daemon.started["api_url"].as_str().expect("a URL").to_owned();
+    // With the daemon's own settings, it is found by itself; without, by its ticket.
+    let ran = run(&daemon.user, &api, &["peers", "--rpc", "--json"]).await;
+    assert_eq!((ran.code, ran.json().len()), (0, 1), "{}", ran.stderr);
+    assert_eq!(ran.json()[0]["endpoint_id"], json!(daemon.id()));
+    let ticket = daemon.started["ticket"].as_str().expect("a ticket");
+    let stranger = user();
+    stranger.write("config.yaml", "bind_addr: 127.0.0.1:0\nrelay_url: disabled\nsync_passphrase: quite another set of words for tests\n");
+    let ran = run(&stranger, &nobody(), &["peers", ticket]).await;
+    assert_eq!((ran.code, ran.text()), (1, "(no peers discovered)\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("does not know our passphrase"), "{}", ran.stderr);
 }

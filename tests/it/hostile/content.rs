@@ -1,7 +1,7 @@
 //! Contents that are not what was asked for.
 
 use can_sync::peer::wire;
-use can_sync::proto::ContentHeader;
+use can_sync::proto::{ContentHeader, InlineContent, Offer, frame};
 use can_sync::record::ContentHash;
 
 use crate::support::hostile::{Arena, Attacker, Session, hash_of, header, record, records};
@@ -58,6 +58,22 @@ async fn wrong_bytes_are_not_stored_and_cost_their_sender_its_place() {
     arena.survives("large wrong bytes", attack).await;
     // Three are enough: it is not heard for a while.
     attacker.is_left_alone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_inside_an_offer_cost_their_sender_its_place() {
+    let mut arena = Arena::new().await;
+    let attacker = Attacker::member(&arena).await;
+    let mut session = attacker.session().await;
+    let attack = async {
+        let hash = ContentHash(rand::random());
+        let content = InlineContent { hash: hash.0.to_vec().into(), content: vec![7; 1_000].into() };
+        let (library, records) = (session.established.shared[0].blinded.clone(), vec![record(hash, 1_000)]);
+        let offer = Offer { library, records, gone: Vec::new(), contents: vec![content] };
+        session.send(frame::Kind::Offer(offer)).await;
+        session.closed_for("wrong bytes").await;
+    };
+    arena.survives("wrong bytes inside an offer", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,6 +143,38 @@ async fn an_asset_that_finds_no_room_stops_nothing_else() {
         assert_ne!(status["data"]["sync"]["state"], "paused", "{status}");
     };
     arena.survives("an enormous asset", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_drips_loses_its_place() {
+    let mut arena = Arena::new().await;
+    for size in [50_000, 3_000_000, 30_000_000] {
+        let attacker = Attacker::member(&arena).await;
+        let mut session = attacker.session().await;
+        let attack = async {
+            let hash = ContentHash(rand::random());
+            session.offer(vec![record(hash, size)]).await;
+            let want = session.wanted().await;
+            let (offset, length) = (want.contents[0].offset, want.contents[0].length.max(1));
+            let length = if length == 1 { size } else { length };
+            let mut stream = session.content_stream().await;
+            let header = ContentHeader { offset, length, ..header(want.request, hash, size) };
+            stream.write_chunk(wire::encode(&header)).await.unwrap();
+            let drip = async {
+                // A byte now and then, for as long as anybody takes it.
+                while stream.write_all(&[7]).await.is_ok() {
+                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let reason = tokio::select! {
+                reason = session.refused(hash) => reason,
+                () = drip => unreachable!("it never ends"),
+            };
+            assert!(reason.starts_with("no progress: "), "{reason}");
+        };
+        arena.survives("a byte now and then", attack).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,12 @@ async fn records_that_break_the_rules_end_the_session() {
     let attacker = Attacker::member(&arena).await;
     let mut session = attacker.session().await;
     let attack = async {
-        let elsewhere = Offer { library: vec![9; 32].into(), records: records(1, 5), gone: Vec::new() };
+        let elsewhere = Offer {
+            library: vec![9; 32].into(),
+            records: records(1, 5),
+            gone: Vec::new(),
+            contents: Vec::new(),
+        };
         session.send(frame::Kind::Offer(elsewhere)).await;
         session.closed_for("not shared").await;
     };

@@ -68,7 +68,14 @@ async fn a_reader_can_neither_see_nor_probe_nor_write_outside_its_library() {
     };
     let records = vec![offer(b"mine", "image/png"), offer(b"a text", "image/png")];
     let library = session.library();
-    session.send(frame::Kind::Offer(Offer { library: library.clone(), records, gone: Vec::new() })).await;
+    session
+        .send(frame::Kind::Offer(Offer {
+            library: library.clone(),
+            records,
+            gone: Vec::new(),
+            contents: Vec::new(),
+        }))
+        .await;
     for content in [&b"mine"[..], b"a text"] {
         let refusal = session
             .until("refusal", |kind| match kind {
@@ -122,7 +129,12 @@ async fn a_writer_learns_nothing_of_what_is_outside_by_offering_it() {
     // Deletions of what is there and of what is not: confirmed alike, and nothing goes.
     let deletions = vec![record(b"a text", true), record(b"nothing", true)];
     session
-        .send(frame::Kind::Offer(Offer { library: library.clone(), records: deletions, gone: Vec::new() }))
+        .send(frame::Kind::Offer(Offer {
+            library: library.clone(),
+            records: deletions,
+            gone: Vec::new(),
+            contents: Vec::new(),
+        }))
         .await;
     let mut confirmed = 0;
     while confirmed < 2 {
@@ -137,7 +149,9 @@ async fn a_writer_learns_nothing_of_what_is_outside_by_offering_it() {
     assert!(a.content(&text).await.is_some(), "it was deleted by somebody who may not know of it");
     // Offers of what is there and of what is not: the content of both is asked for.
     let offers = vec![record(b"a text", false), record(b"nothing else", false)];
-    session.send(frame::Kind::Offer(Offer { library, records: offers, gone: Vec::new() })).await;
+    session
+        .send(frame::Kind::Offer(Offer { library, records: offers, gone: Vec::new(), contents: Vec::new() }))
+        .await;
     let mut wanted = Vec::new();
     while wanted.len() < 2 {
         let more = session

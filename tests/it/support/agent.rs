@@ -17,7 +17,9 @@ use can_sync::node::events::EventLog;
 use can_sync::node::status::{ActorState, ActorStatus};
 use can_sync::node::supervisor::RootMsg;
 use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport};
+use can_sync::peer::report::{
+    PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport, WhyReport,
+};
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
 use can_sync::store::service::{ServiceSettings, router};
 use iroh::SecretKey;
@@ -32,6 +34,7 @@ use super::probe::Probe;
 pub(crate) struct PeersAnswers {
     pub(crate) report: PeersReport,
     pub(crate) transfers: Vec<TransferReport>,
+    pub(crate) why: WhyReport,
     pub(crate) dial: Result<(), String>,
     pub(crate) known: bool,
 }
@@ -66,6 +69,7 @@ impl Agent {
         let answers = Arc::new(Mutex::new(PeersAnswers {
             report: PeersReport { sync: sync(SyncState::Alone), peers: Vec::new() },
             transfers: Vec::new(),
+            why: WhyReport::default(),
             dial: Ok(()),
             known: true,
         }));
@@ -194,6 +198,7 @@ fn answer_peers(answers: Arc<Mutex<PeersAnswers>>) -> impl FnMut(PeersMsg) -> Op
         match message {
             PeersMsg::GetReport { reply } => drop(reply.send(answers.report.clone())),
             PeersMsg::GetTransfers { reply } => drop(reply.send(answers.transfers.clone())),
+            PeersMsg::GetWhy { reply, .. } => drop(reply.send(answers.why.clone())),
             PeersMsg::DialPeer { addr, reply } => {
                 let _ = reply.send(answers.dial.clone());
                 // The address is what the test looks at; the port has had its answer.

@@ -208,7 +208,8 @@ impl Session {
 
     pub(crate) async fn offer(&mut self, records: Vec<WireRecord>) -> bool {
         let library = self.established.shared[0].blinded.clone();
-        self.send(frame::Kind::Offer(Offer { library, records, gone: Vec::new() })).await
+        self.send(frame::Kind::Offer(Offer { library, records, gone: Vec::new(), contents: Vec::new() }))
+            .await
     }
 
     /// The next frame.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::agent::{Agent, SKEW_MAX_MS, asset};
 use crate::identity::{LibraryKeys, NetworkKeys};
 use crate::peer::report::PeerState;
-use crate::peer::session::{Effect, Input, Session, Summary};
+use crate::peer::session::{Effect, InlineContents, Input, Session, Summary};
 use crate::reconcile::engine::{Initiator, Responder};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;
@@ -139,7 +139,7 @@ enum News {
         theirs: Summary,
     },
     Frame(Bytes),
-    Changed(Arc<[FeedEntry]>),
+    Changed(Arc<[FeedEntry]>, Arc<InlineContents>),
     Fetch(u64, Vec<AssetRecord>),
     FetchPart(u64, ContentHash, Range<u64>),
     PartReceived(u64, Result<(), Failure>),

@@ -10,12 +10,15 @@ use bytes::Bytes;
 use super::{At, Channel, Event, KEYS, LIBRARY, MS, News, PeersNews, SECOND, World};
 use crate::library::Library;
 use crate::peer::establish::{summary_from_wire, summary_to_wire};
-use crate::peer::session::{Effect, Input, Session, SessionSettings, Summary, Verdict, judge};
+use crate::peer::session::{
+    Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Summary, Verdict,
+    judge,
+};
 use crate::peer::wire::{FRAME_BYTES_MAX, decode_frame, encode};
 use crate::proto::{Cancel, ContentRequest, Frame, Offer, Ping, Pong, Want, frame};
 use crate::reconcile::engine::{Initiator, Limits, Responder};
-use crate::record::{AssetRecord, ContentHash};
-use crate::store::Outcome;
+use crate::record::{AssetRecord, ContentHash, WriterId};
+use crate::store::{FeedEntry, Outcome};
 use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::{Committed, Decision, Failure, SessionId};
 
@@ -46,10 +49,11 @@ impl World {
     pub(super) fn on_peers(&mut self, agent: usize, news: PeersNews) {
         let decisions = match news {
             PeersNews::Changed(entries) => {
+                let contents = Arc::new(self.inline(agent, &entries));
                 let ends: Vec<At> =
                     self.ends().filter(|at| self.links[at.link].agents[at.end] == agent).collect();
                 for at in ends {
-                    let news = News::Changed(Arc::clone(&entries));
+                    let news = News::Changed(Arc::clone(&entries), Arc::clone(&contents));
                     self.in_order(Channel::PeerActor(at), Event::Side(at, news));
                 }
                 return;
@@ -89,6 +93,20 @@ impl World {
             PeersNews::Restrict(hash) => self.agents[agent].scheduler.restricted(hash, Ok(())),
         };
         self.carry_out(agent, decisions);
+    }
+
+    /// Contents that go along with an offer, now and then those of an asset that came from somebody else.
+    fn inline(&self, agent: usize, entries: &[FeedEntry]) -> InlineContents {
+        let agent = &self.agents[agent];
+        let eligible = |record: &&AssetRecord| {
+            record.size <= INLINE_CONTENT_BYTES_MAX as u64
+                && record.writer == WriterId::NULL
+                && agent.contents.contains(&record.hash)
+                && !agent.scheduler.wants(&record.hash)
+        };
+        let records = entries.iter().map(|entry| &entry.record).filter(eligible);
+        let content = |size: u64| Bytes::from(vec![0; usize::try_from(size).unwrap()]);
+        records.map(|record| (record.hash, content(record.size))).collect()
     }
 
     fn note_store(&mut self, agent: usize, result: &Result<(), Failure>) {
@@ -168,9 +186,9 @@ impl World {
             }
             News::Met { ours, theirs } => self.begin(at, ours, theirs),
             News::Frame(bytes) => self.on_frame(at, bytes),
-            News::Changed(entries) => match self.side(at) {
+            News::Changed(entries, contents) => match self.side(at) {
                 Some(side) if side.session.is_none() => side.early.push(entries),
-                _ => self.step(at, Input::StoreChanged(entries)),
+                _ => self.step(at, Input::Created { entries, contents }),
             },
             News::Fetch(request, records) => {
                 let Some(side) = self.side(at).filter(|side| side.session.is_some()) else { return };
@@ -260,7 +278,11 @@ impl World {
                     }
                     self.send_frame(at, kind);
                 }
-                Effect::Judge(_) | Effect::Apply(_) | Effect::Load(_) | Effect::Serve(_) => {
+                Effect::Judge(_)
+                | Effect::Apply(_)
+                | Effect::Store(_)
+                | Effect::Load(_)
+                | Effect::Serve(_) => {
                     self.later(Event::Side(at, News::Perform(effect)));
                 }
                 Effect::Resolve(rids) => {
@@ -346,9 +368,26 @@ impl World {
         let now = self.now;
         let agent = &mut self.agents[number];
         if now < agent.store_down_until {
-            return self.put(now + SECOND, Event::Side(at, News::Perform(effect)));
+            return match effect {
+                Effect::Store(items) => {
+                    let records = items.into_iter().map(|(record, _)| record).collect();
+                    self.step(at, Input::NotStored(records));
+                }
+                effect => self.put(now + SECOND, Event::Side(at, News::Perform(effect))),
+            };
         }
         let input = match effect {
+            Effect::Store(items) => {
+                for (record, content) in &items {
+                    assert_eq!(content.len() as u64, record.size);
+                    assert_ne!(agent.merge(record.clone(), true), Outcome::NeedsContent);
+                }
+                let records: Vec<AssetRecord> = items.into_iter().map(|(record, _)| record).collect();
+                let decisions = agent.scheduler.arrived(&records);
+                self.carry_out(number, decisions);
+                self.later(Event::Feed(number));
+                Input::Settled(records.iter().map(|record| record.hash).collect())
+            }
             Effect::Judge(records) => {
                 let clock = agent.clock_ms(now);
                 let verdicts = records.into_iter().map(|record| {

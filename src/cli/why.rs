@@ -1,0 +1,39 @@
+//! `can-sync why`: who has an asset, and why it is not here yet.
+
+use serde_json::Value;
+
+use super::Context;
+use super::error::CliError;
+use super::text;
+use crate::record::ContentHash;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct WhyArgs {
+    /// The asset's hash, 64 hexadecimal digits
+    #[arg(value_name = "HASH")]
+    hash: ContentHash,
+}
+
+/// Exit code 6 if nobody knows of it.
+pub(super) async fn run(context: &Context, args: &WhyArgs) -> Result<(), CliError> {
+    let agent = context.agent()?;
+    let answer: Value = agent.get(&format!("/why/{}", args.hash), &[]).await?;
+    if context.out.json {
+        return Ok(context.out.value(&answer)?);
+    }
+    let explanation = answer["explanation"].as_str().unwrap_or_default();
+    context.out.line(&text::escape(explanation))?;
+    for source in answer["sources"].as_array().into_iter().flatten() {
+        let state = match (source["state"].as_str().unwrap_or_default(), source["connected"] == true) {
+            ("lied", _) => "sent wrong bytes",
+            ("sending", _) => "is sending",
+            ("has_it", _) => "has it",
+            (_, true) => "could not give it",
+            (_, false) => "is not connected",
+        };
+        let name = source["name"].as_str().unwrap_or_default();
+        let id = source["endpoint_id"].as_str().unwrap_or_default();
+        context.out.line(&text::escape(&format!("{id}  {name}  {state}")))?;
+    }
+    Ok(())
+}
