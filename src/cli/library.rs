@@ -355,15 +355,15 @@ async fn delete(
     context: &Context,
     agent: &Service,
     wanted: &str,
-    content: Option<Content>,
+    asked: Option<Content>,
 ) -> Result<(), CliError> {
     let library = find(agent, wanted).await?;
-    let content = match content {
-        Some(content) => content,
+    let what = match asked {
+        Some(asked) => asked,
         None if std::io::stdin().is_terminal() && !library.owner => ask_content(&library)?,
         None => Content::Keep,
     };
-    let word = match content {
+    let word = match what {
         Content::Keep => "keep",
         Content::Delete => "delete",
     };

@@ -47,11 +47,11 @@ async fn ask<T: Send + 'static>(
     message: impl FnOnce(RpcReplyPort<Result<T, LibraryError>>) -> LibraryMsg + Send,
 ) -> ApiResult<T> {
     let answer = state.view.library.call(message, WITHIN).await;
-    answer.map_err(|error| unavailable(LIBRARY, error))?.map_err(refused)
+    answer.map_err(|error| unavailable(LIBRARY, error))?.map_err(|error| refused(&error))
 }
 
-fn refused(error: LibraryError) -> ApiError {
-    let (status, code, hint) = match &error {
+fn refused(error: &LibraryError) -> ApiError {
+    let (status, code, hint) = match error {
         LibraryError::Filter(_) => {
             let hint = r#"a filter is {"application":"…","tags":["…"],"user":"…","mime_prefix":"image/","hashes":["…"]}, each field optional"#;
             (StatusCode::BAD_REQUEST, "invalid_filter", hint)

@@ -602,7 +602,7 @@ mod tests {
         assert_eq!(kept.revocations.unwrap(), b"list");
         assert_eq!(registry.next_serial(id).unwrap(), 3);
         assert_eq!(registry.tickets(id).unwrap()[0].expires_ms, Some(99));
-        assert_eq!(registry.members(id).unwrap(), [member.clone()]);
+        assert_eq!(registry.members(id).unwrap(), std::slice::from_ref(&member));
         let received = [(ContentHash([3; 32]), true), (ContentHash([4; 32]), false)];
         assert_eq!(registry.received(id).unwrap(), received.into());
 

@@ -152,9 +152,8 @@ impl Libraries {
         let known = self.devices.read().unwrap_or_else(PoisonError::into_inner).get(id).copied();
         match known {
             Some(Standing::Denied) => Standing::Denied,
-            Some(Standing::Approved) => Standing::Approved,
             Some(Standing::Waiting) | None if self.approval => Standing::Waiting,
-            Some(Standing::Waiting) | None => Standing::Approved,
+            Some(Standing::Approved | Standing::Waiting) | None => Standing::Approved,
         }
     }
 

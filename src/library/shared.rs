@@ -14,6 +14,8 @@ use super::ticket::{Access, LibraryId, Ticket, TicketError};
 use crate::identity::LibraryKeys;
 use crate::record::{AssetRecord, ContentHash};
 
+/// Contents of which it is remembered that they came through a library; a writer that names more is not heard any more.
+const RECEIVED_MAX: usize = 1_000_000;
 /// Members that were seen and are not written down yet.
 const NEWS_MAX: usize = 4096;
 
@@ -117,6 +119,12 @@ impl Shared {
     #[must_use]
     pub fn came_through(&self, hash: &ContentHash) -> bool {
         self.state().received.contains_key(hash)
+    }
+
+    /// Whether no more can be taken note of by [`Shared::receive`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state().received.len() >= RECEIVED_MAX
     }
 
     /// Takes note of what comes through it, each with whether it was in our store before; returns what was not noted

@@ -61,7 +61,7 @@ fn check(library: &Library, store: &BTreeMap<ContentHash, AssetRecord>) -> Resul
 /// What happens to the store: an edit, or a record that it loses.
 #[derive(Clone, Debug)]
 enum Change {
-    Edit(AssetRecord),
+    Edit(Box<AssetRecord>),
     Lose(u8),
     /// A reader's library takes note that this came through it.
     Receive(u8),
@@ -69,7 +69,7 @@ enum Change {
 
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        8 => filter::tests::record().prop_map(Change::Edit),
+        8 => filter::tests::record().prop_map(|record| Change::Edit(Box::new(record))),
         1 => (0..12_u8).prop_map(Change::Lose),
         2 => (0..12_u8).prop_map(Change::Receive),
     ]
@@ -90,8 +90,8 @@ proptest! {
         for (seq, change) in (1..).zip(changes) {
             match change {
                 Change::Edit(record) => {
-                    store.insert(record.hash, record.clone());
-                    libraries.apply(vec![FeedEntry { seq, record }]);
+                    store.insert(record.hash, (*record).clone());
+                    libraries.apply(vec![FeedEntry { seq, record: *record }]);
                 }
                 Change::Lose(n) => {
                     store.remove(&ContentHash([n; 32]));
@@ -103,7 +103,7 @@ proptest! {
                         library.shared().unwrap().receive(vec![(hash, false)]);
                         // As the session does: what is here already takes its place at once.
                         if let Some(record) = store.get(&hash) {
-                            library.take_in(&[record.clone()]);
+                            library.take_in(std::slice::from_ref(record));
                         }
                     }
                 }

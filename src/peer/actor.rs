@@ -258,7 +258,7 @@ impl Actor for PeerActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PeerMsg::StoreChanged(entries) => state.on_store_changed(&myself, entries),
-            PeerMsg::Created { entries, contents } => state.on_created(&myself, entries, contents),
+            PeerMsg::Created { entries, contents } => state.on_created(&myself, entries, &contents),
             PeerMsg::Fetch { request, records } => state.on_fetch(&myself, request, records),
             PeerMsg::FetchPart { request, hash, size, range } => {
                 state.on_fetch_part(request, hash, size, range);
@@ -422,12 +422,12 @@ impl PeerState {
         &mut self,
         myself: &ActorRef<PeerMsg>,
         entries: Arc<[FeedEntry]>,
-        contents: Arc<InlineContents>,
+        contents: &Arc<InlineContents>,
     ) {
         if self.running.is_some() {
             self.step_all(myself, |lane| {
                 let entries = changes_for(lane, &entries)?;
-                Some(Input::Created { entries, contents: Arc::clone(&contents) })
+                Some(Input::Created { entries, contents: Arc::clone(contents) })
             });
         } else {
             self.on_store_changed(myself, entries);

@@ -165,6 +165,12 @@ impl Scope {
         let Some(shared) = self.library.shared() else { return (records, decided) };
         let (records, refused): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| self.library.takes(record));
+        let full = shared.is_full();
+        let (records, too_many): (Vec<_>, Vec<_>) = records
+            .into_iter()
+            .partition(|record| !full || self.library.has(&record.hash) || shared.came_through(&record.hash));
+        let refusal = Verdict::Refuse("more came through the library than this node takes note of".into());
+        decided.extend(too_many.into_iter().map(|record| (record, refusal.clone())));
         let refusal = Verdict::Refuse("it does not belong to the library".into());
         decided.extend(refused.into_iter().map(|record| (record, refusal.clone())));
         // What came through it once is known to be here; a deletion reaches what is in it now and nothing else.

@@ -129,7 +129,7 @@ pub async fn open(
         if common.is_empty() {
             return Err(EstablishError::NotShared);
         }
-        wire::write_frame(&mut send, meeting.tickets(common.iter())).await?;
+        wire::write_frame(&mut send, Meeting::tickets(common.iter())).await?;
         let shown = expect_tickets(wire::read_frame(&mut receive).await?)?;
         let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
         let admitted = meeting.admit(common, &shown).await?;
@@ -176,7 +176,7 @@ pub async fn answer(
         let shown = expect_tickets(wire::read_frame(&mut receive).await?)?;
         let admitted = meeting.admit(common, &shown).await?;
         let ours = with_summaries(admitted);
-        wire::write_frame(&mut send, meeting.tickets(ours.iter().map(|(known, ..)| known))).await?;
+        wire::write_frame(&mut send, Meeting::tickets(ours.iter().map(|(known, ..)| known))).await?;
         wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
         let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
         finish((send, receive), ours, Vec::new(), welcome)
@@ -258,7 +258,7 @@ impl<'a> Meeting<'a> {
     }
 
     /// Our tickets of these.
-    fn tickets<'k>(&self, known: impl Iterator<Item = &'k Known>) -> frame::Kind {
+    fn tickets<'k>(known: impl Iterator<Item = &'k Known>) -> frame::Kind {
         let ticket = |(blinded, library): &Known| {
             let claims = library.shared()?.ticket().signed.encode();
             Some(LibraryTicket { library: blinded.clone(), claims: claims.into() })

@@ -252,10 +252,7 @@ impl Actor for PeersActor {
             PeersMsg::ForgetPeer { endpoint_id, reply } => {
                 let _ = reply.send(state.on_forget_peer(&endpoint_id));
             }
-            PeersMsg::DialNow => {
-                state.roster.dial_now(Instant::now());
-                state.dial_due(&myself);
-            }
+            PeersMsg::DialNow => state.on_dial_now(&myself),
             PeersMsg::Candidate { addr, channel } => {
                 state.on_candidate(addr, channel);
                 state.dial_due(&myself);
@@ -473,6 +470,11 @@ impl PeersState {
         }
         self.change_book(Change::Forget(*id));
         self.roster.forget(id)
+    }
+
+    fn on_dial_now(&mut self, myself: &ActorRef<PeersMsg>) {
+        self.roster.dial_now(Instant::now());
+        self.dial_due(myself);
     }
 
     fn dial_due(&mut self, myself: &ActorRef<PeersMsg>) {

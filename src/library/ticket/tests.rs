@@ -67,7 +67,7 @@ proptest! {
     #[test]
     fn any_text_is_answered_without_harm(text in ".{0,200}", tail in "[a-z2-7]{0,300}") {
         prop_assert!(Ticket::parse(&text).is_err());
-        let with_prefix = format!("{PREFIX}{}", tail);
+        let with_prefix = format!("{PREFIX}{tail}");
         prop_assert!(Ticket::parse(&with_prefix).is_err());
     }
 }
