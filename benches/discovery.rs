@@ -35,6 +35,8 @@ async fn main() -> Outcome<()> {
     let runs: usize = after("--runs").map_or(Ok(5), |text| text.parse())?;
     let only = after("--channel");
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // `RUST_LOG=can_sync=debug` shows where the time goes.
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
 
     let testnet = Testnet::builder(10).build()?;
     let relay = pkarr_relay::Relay::run_test(&testnet.bootstrap).await?;

@@ -370,6 +370,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         bootstrap: resources.bootstrap.clone(),
         channels,
         gossip: cells.gossip.service_ref(),
+        rendezvous: cells.rendezvous.service_ref(),
         protocols: protocols::all(resources),
         directory: resources.directory.clone(),
         connected: resources.connected.clone(),

@@ -194,6 +194,11 @@ impl Directory {
         self.me = Some(me);
         self.run.get_or_insert((boot_id, 0));
         self.entries.remove(&me);
+        self.join_again(now);
+    }
+
+    /// The swarm is to be joined again, as at a start: everything may be different now.
+    pub fn join_again(&mut self, now: Instant) {
         for entry in self.entries.values_mut() {
             entry.join_again(now);
         }

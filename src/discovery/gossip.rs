@@ -120,6 +120,8 @@ pub enum GossipMsg {
         /// Whom.
         endpoint_id: EndpointId,
     },
+    /// PeersActor: the network may be another one, so speak up and join afresh.
+    JoinNow,
     /// Own task: who was remembered from the last run.
     Restored(Vec<SavedPeer>),
     /// Follower: we are subscribed, and this is where we speak.
@@ -295,6 +297,11 @@ impl Actor for GossipActor {
             GossipMsg::DialFailed { endpoint_id } => {
                 let effects = state.args.directory.lock().dial_failed(&endpoint_id, Instant::now());
                 state.carry_out(&myself, effects);
+            }
+            GossipMsg::JoinNow => {
+                state.news = true;
+                state.args.directory.lock().join_again(Instant::now());
+                state.join(&myself, JOINS_MAX);
             }
             GossipMsg::Restored(saved) => state.on_restored(saved),
             GossipMsg::Subscribed(sender) => {

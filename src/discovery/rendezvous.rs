@@ -101,6 +101,8 @@ impl Actor for RendezvousActor {
             }
             RendezvousMsg::Verified { channel, held } => state.on_verified(&myself, channel, held),
             RendezvousMsg::Located { channel, id, addr } => state.on_located(&myself, channel, id, addr),
+            RendezvousMsg::Locate { endpoint_id } => state.on_locate(&myself, endpoint_id),
+            RendezvousMsg::LookNow => state.on_look_now(&myself),
             RendezvousMsg::ContactChanged => state.on_contact_changed(&myself),
             RendezvousMsg::AddressChanged => state.on_address_changed(&myself),
             RendezvousMsg::TaskFailed(why) => {
@@ -216,6 +218,22 @@ impl RendezvousState {
         }
     }
 
+    fn on_locate(&mut self, myself: &ActorRef<RendezvousMsg>, id: EndpointId) {
+        for index in 0..self.lines.len() {
+            self.lines[index].asked(id);
+            self.locate(myself, index);
+        }
+    }
+
+    /// What failed may work now, and what was found out may be wrong.
+    fn on_look_now(&mut self, myself: &ActorRef<RendezvousMsg>) {
+        for index in 0..self.lines.len() {
+            self.lines[index].begin_afresh();
+            self.arm_scan(myself, index, Duration::ZERO);
+            self.arm_publish(myself, index, Duration::ZERO);
+        }
+    }
+
     fn on_located(
         &mut self,
         myself: &ActorRef<RendezvousMsg>,
@@ -285,7 +303,7 @@ impl RendezvousState {
             return;
         }
         let addr = self.args.own_addr();
-        let stale = self.lines[index].record_is_stale(&addr, self.args.timing.refresh, Instant::now());
+        let stale = self.lines[index].record_is_stale(&addr, self.args.timing.refresh, now());
         self.lines[index].moving = false;
         if !stale {
             self.lines[index].moves = 0;
@@ -317,7 +335,7 @@ impl RendezvousState {
         let Some(index) = self.line(channel) else { return };
         self.lines[index].busy.publishing = false;
         if let Some(addr) = record {
-            self.lines[index].record_written(addr, Instant::now());
+            self.lines[index].record_written(addr, now());
         }
         self.lines[index].published_once |= failure.is_none();
         if failure.is_some() && !self.lines[index].published_once {
@@ -391,6 +409,11 @@ impl RendezvousState {
             }
         }
     }
+}
+
+/// By the clock that stands still while the machine sleeps, and by the one that does not, in microseconds.
+fn now() -> (Instant, u64) {
+    (Instant::now(), now_us())
 }
 
 /// Tells when the first peer comes or the last one goes, and when our addresses change; ends with those who know.

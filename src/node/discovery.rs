@@ -17,12 +17,20 @@ use crate::discovery::slot::SlotKeys;
 use crate::discovery::slot::pace::Timing;
 use crate::peer::list_peers;
 
-/// The channels that begin by themselves. The actors that run the others say of theirs whether they work.
+/// The channels, with those up that are about to be used. Whoever runs one says when it does not work.
 pub(super) fn channels(config: &Config) -> Channels {
+    let discovery = &config.discovery;
+    let used = [
+        (Channel::Tickets, true),
+        (Channel::Gossip, true),
+        (Channel::Bootstrap, !discovery.bootstrap.is_empty()),
+        (Channel::Mdns, discovery.mdns),
+        (Channel::Relays, !discovery.pkarr_relays.is_empty()),
+        (Channel::Dht, discovery.dht),
+    ];
     let channels = Channels::default();
-    channels.up(Channel::Tickets);
-    if !config.discovery.bootstrap.is_empty() {
-        channels.up(Channel::Bootstrap);
+    for (channel, _) in used.into_iter().filter(|(_, used)| *used) {
+        channels.up(channel);
     }
     channels
 }

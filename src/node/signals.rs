@@ -1,6 +1,6 @@
 //! SignalActor: what the process does on Unix signals.
 //!
-//! SIGUSR1 writes the actors' tree to stderr and to `status.txt`; SIGHUP makes PeersActor dial afresh; SIGTERM and
+//! SIGUSR1 writes the actors' tree to stderr and to `status.txt`; SIGHUP makes PeersActor look for peers and dial afresh; SIGTERM and
 //! SIGINT stop the node in order, a second one at once.
 //!
 //! **Owns** a task that listens for signals, and at most one task that writes a dump. **Talks to** RootSupervisor and

@@ -1,6 +1,6 @@
 //! Who is known, whom to dial and when, and which of two connections to keep. Pure: time and chance come in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
@@ -99,8 +99,24 @@ impl Known {
     }
 
     /// Whether a user named it, so that we want a connection to it whoever else is connected.
-    fn is_wanted(&self) -> bool {
-        self.sources.contains(&Channel::Tickets) || self.sources.contains(&Channel::Bootstrap)
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.sources.iter().any(|channel| Self::names(*channel))
+    }
+
+    /// Whether whoever comes through this channel was named by a user.
+    #[must_use]
+    pub const fn names(channel: Channel) -> bool {
+        matches!(channel, Channel::Tickets | Channel::Bootstrap)
+    }
+
+    /// Adds addresses, as many as there may be; the new ones stay where there are too many, so that wrong ones keep nobody out.
+    fn add_addrs(&mut self, addr: EndpointAddr) {
+        let new: BTreeSet<_> = addr.addrs.into_iter().take(ADDRS_MAX).collect();
+        let room = ADDRS_MAX - new.len();
+        let old = std::mem::take(&mut self.addr.addrs);
+        self.addr.addrs = old.into_iter().filter(|addr| !new.contains(addr)).take(room).collect();
+        self.addr.addrs.extend(new);
     }
 
     fn is_connected(&self) -> bool {
@@ -108,13 +124,21 @@ impl Known {
     }
 }
 
+/// A peer that hints led to in vain.
+#[derive(Clone, Copy, Debug)]
+struct Silent {
+    until: Instant,
+    /// Whether it was there, and of another network.
+    answered: bool,
+}
+
 /// Everyone known.
 #[derive(Debug)]
 pub struct Roster {
     own_id: EndpointId,
     peers: HashMap<EndpointId, Known>,
-    /// Peers that never answered, or are of another network, and until when hints at them are ignored.
-    silent: HashMap<EndpointId, Instant>,
+    /// Peers that never answered, or are of another network; hints at them are ignored for a while.
+    silent: HashMap<EndpointId, Silent>,
     rotated_at: Option<Instant>,
     limits: DialLimits,
 }
@@ -131,11 +155,15 @@ impl Roster {
     pub fn candidate(&mut self, addr: EndpointAddr, channel: Channel, now: Instant) -> bool {
         let id = addr.id;
         // Whom a user names is dialled at once, whatever the back-off.
-        let wanted = matches!(channel, Channel::Tickets | Channel::Bootstrap);
+        let wanted = Known::names(channel);
         if wanted {
             self.silent.remove(&id);
         }
-        let ignored = self.silent.get(&id).is_some_and(|until| now < *until);
+        // An announcement is a sign of life: whoever did not answer was not there yet, or was sought where it is not.
+        let ignored = self
+            .silent
+            .get(&id)
+            .is_some_and(|silent| now < silent.until && (silent.answered || channel != Channel::Gossip));
         if id == self.own_id || ignored || (!self.peers.contains_key(&id) && !self.make_room()) {
             return false;
         }
@@ -145,8 +173,7 @@ impl Roster {
             known.addr = addr;
         } else {
             // Where it was reached before stays: a hint may be wrong.
-            let room = ADDRS_MAX.saturating_sub(known.addr.addrs.len());
-            known.addr.addrs.extend(addr.addrs.into_iter().take(room));
+            known.add_addrs(addr);
         }
         if wanted {
             known.attempts = 0;
@@ -178,13 +205,13 @@ impl Roster {
     }
 
     /// Forgets a peer and ignores hints at it for a while.
-    fn silence(&mut self, id: &EndpointId, now: Instant) {
+    fn silence(&mut self, id: &EndpointId, answered: bool, now: Instant) {
         self.peers.remove(id);
         if self.silent.len() >= SILENT_MAX {
-            self.silent.retain(|_, until| now < *until);
+            self.silent.retain(|_, silent| now < silent.until);
         }
         if self.silent.len() < SILENT_MAX {
-            self.silent.insert(*id, now + SILENT_FOR);
+            self.silent.insert(*id, Silent { until: now + SILENT_FOR, answered });
         }
     }
 
@@ -292,9 +319,12 @@ impl Roster {
         }
     }
 
-    /// Everyone who waits is dialled now.
+    /// Everyone who waits is dialled now, but for those that are left alone.
     pub fn dial_now(&mut self, now: Instant) {
         for known in self.peers.values_mut() {
+            if known.held_until.is_some_and(|until| now < until) {
+                continue;
+            }
             if let Link::Idle { dial_at } = &mut known.link {
                 *dial_at = Some(now);
                 known.attempts = 0;
@@ -311,7 +341,7 @@ impl Roster {
             known.link = Link::Idle { dial_at: Some(now + wait) };
             known.attempts = known.attempts.saturating_add(1);
             if known.attempts >= GIVE_UP_AFTER && known.is_hint() {
-                self.silence(id, now);
+                self.silence(id, false, now);
             }
         }
     }
@@ -320,7 +350,7 @@ impl Roster {
     pub fn not_shared(&mut self, id: &EndpointId, now: Instant) {
         let Some(known) = self.peers.get_mut(id) else { return };
         if known.is_hint() && !known.is_stranger() {
-            self.silence(id, now);
+            self.silence(id, true, now);
         } else {
             known.last_error =
                 Some("it does not know our passphrase: check that both sides use the same one".into());
@@ -451,6 +481,53 @@ mod tests {
                 assert_eq!(kept_second, !first_is_by_small, "own id is the smaller: {by_small}");
             }
         }
+    }
+
+    #[test]
+    fn a_peer_that_is_left_alone_stays_so_when_the_network_changes() {
+        let (small, large) = ids();
+        let now = Instant::now();
+        let mut roster = Roster::new(small, limits(16));
+        assert!(roster.candidate(addr(large), Channel::Tickets, now));
+        roster.hold(&large, now + Duration::from_mins(5), "it broke the rules".into());
+        roster.dial_now(now);
+        assert!(roster.due(now, 0).is_empty());
+        assert_eq!(roster.due(now + Duration::from_mins(5), 0).len(), 1);
+    }
+
+    #[test]
+    fn wrong_addresses_keep_no_right_one_out() {
+        let (small, large) = ids();
+        let now = Instant::now();
+        let mut roster = Roster::new(small, limits(16));
+        for n in 0..100 {
+            let wrong = EndpointAddr::new(large).with_ip_addr(([192, 0, 2, n], 9).into());
+            assert!(roster.candidate(wrong, Channel::Mdns, now));
+        }
+        assert!(roster.candidate(addr(large), Channel::Relays, now));
+        let (dialled, _) = roster.due(now, 0).remove(0);
+        assert_eq!(dialled.addrs.len(), ADDRS_MAX);
+        assert!(dialled.addrs.is_superset(&addr(large).addrs), "{dialled:?}");
+    }
+
+    #[test]
+    fn whoever_did_not_answer_is_dialled_again_once_it_announces_itself() {
+        let (small, large) = ids();
+        let now = Instant::now();
+        let mut roster = Roster::new(small, limits(16));
+        let wrong = EndpointAddr::new(large).with_ip_addr(([192, 0, 2, 1], 9).into());
+        assert!(roster.candidate(wrong.clone(), Channel::Mdns, now));
+        let mut later = now;
+        while roster.get(&large).is_some() {
+            later += Duration::from_mins(10);
+            assert_eq!(roster.due(later, 0).len(), 1);
+            roster.dial_failed(&large, "no answer".into(), later, 0.0);
+        }
+        assert!(!roster.candidate(wrong, Channel::Mdns, later), "it is ignored for a while");
+        assert!(roster.candidate(addr(large), Channel::Gossip, later), "it is there after all");
+        // One of another network is left alone, whatever it announces.
+        roster.not_shared(&large, later);
+        assert!(!roster.candidate(addr(large), Channel::Gossip, later));
     }
 
     #[test]

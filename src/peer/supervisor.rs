@@ -39,6 +39,7 @@ use crate::actor::{ActorExit, ServiceRef};
 use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip::GossipMsg;
+use crate::discovery::rendezvous::RendezvousMsg;
 use crate::library::Libraries;
 use crate::library::registry::Standing;
 use crate::node::events::{EventLog, NodeEvent};
@@ -73,6 +74,8 @@ const TRANSFERS_MAX: usize = 1000;
 const MISBEHAVED_HOLD: Duration = Duration::from_mins(5);
 /// Contents with wrong bytes that one peer may send before it has broken the rules.
 const WRONG_CONTENTS_MAX: usize = 3;
+/// For iroh to look at the network afresh.
+const NETWORK_CHANGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the children have to end when we stop.
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(2);
 
@@ -114,6 +117,8 @@ pub struct PeersArgs {
     pub channels: Channels,
     /// Who is told of sessions and of dials that came to nothing.
     pub gossip: ServiceRef<GossipMsg>,
+    /// Who looks peers up that are not where they were.
+    pub rendezvous: ServiceRef<RendezvousMsg>,
     /// Who takes connections that are no sessions.
     pub protocols: Protocols,
     /// Who has announced themselves.
@@ -253,10 +258,7 @@ impl Actor for PeersActor {
                 let _ = reply.send(state.on_forget_peer(&endpoint_id));
             }
             PeersMsg::DialNow => state.on_dial_now(&myself),
-            PeersMsg::Candidate { addr, channel } => {
-                state.on_candidate(addr, channel);
-                state.dial_due(&myself);
-            }
+            PeersMsg::Candidate { addr, channel } => state.on_hint(&myself, addr, channel),
             PeersMsg::Verify => state.verify(),
             PeersMsg::ConfirmDeletions { reply } => {
                 let _ = reply.send(state.args.deletes.confirm(Instant::now()));
@@ -283,6 +285,9 @@ impl Actor for PeersActor {
                 Err(error) => {
                     tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
                     state.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
+                    if state.roster.get(&endpoint_id).is_some_and(Known::is_wanted) {
+                        state.locate(endpoint_id);
+                    }
                     // Gossip may be down; it then starts anew, without what failed.
                     let _ = state.args.gossip.cast(GossipMsg::DialFailed { endpoint_id });
                     state.dial_due(&myself);
@@ -429,9 +434,33 @@ impl PeersState {
         self.dial_due(myself);
     }
 
+    /// The network may be another one.
+    fn on_dial_now(&mut self, myself: &ActorRef<PeersMsg>) {
+        let endpoint = self.args.endpoint.clone();
+        self.tasks.spawn(async move {
+            // Whatever iroh has not noticed by then, it notices by itself later.
+            let _ = timeout(NETWORK_CHANGE_WITHIN, endpoint.network_change()).await;
+        });
+        // Whoever is down looks afresh when it starts.
+        let _ = self.args.rendezvous.cast(RendezvousMsg::LookNow);
+        let _ = self.args.gossip.cast(GossipMsg::JoinNow);
+        self.roster.dial_now(Instant::now());
+        self.dial_due(myself);
+    }
+
+    fn on_hint(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr, channel: Channel) {
+        self.on_candidate(addr, channel);
+        self.dial_due(myself);
+    }
+
     /// A channel led to a peer.
     fn on_candidate(&mut self, addr: EndpointAddr, channel: Channel) {
         let id = addr.id;
+        if Known::names(channel) {
+            // It may be of our topic and not of our passphrase, so that no session ever tells gossip of it. Gossip may be
+            // down; a session then does.
+            let _ = self.args.gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
+        }
         if self.roster.candidate(addr, channel, Instant::now()) {
             self.args.channels.found(channel, id);
         }
@@ -472,9 +501,11 @@ impl PeersState {
         self.roster.forget(id)
     }
 
-    fn on_dial_now(&mut self, myself: &ActorRef<PeersMsg>) {
-        self.roster.dial_now(Instant::now());
-        self.dial_due(myself);
+    /// Has somebody looked up whom a user named, and who is not where the user said, or of whom the user said no more than the
+    /// id.
+    fn locate(&self, endpoint_id: EndpointId) {
+        // It may be down; the next attempt asks again.
+        let _ = self.args.rendezvous.cast(RendezvousMsg::Locate { endpoint_id });
     }
 
     fn dial_due(&mut self, myself: &ActorRef<PeersMsg>) {
@@ -513,7 +544,8 @@ impl PeersState {
             );
         }
         if self.roster.holds(&id, now) || shut_out.is_some_and(|link| link.board().misbehaved.is_some()) {
-            return refuse(code::BUSY, "left alone for a while");
+            refuse(code::BUSY, "left alone for a while");
+            return self.roster.dial_failed(&id, "it is left alone for a while".into(), now, 1.0);
         }
         if self.links.len() >= self.args.max_connections && !self.current.contains_key(&id) {
             refuse(code::BUSY, "too many connections");
@@ -641,6 +673,11 @@ impl PeersState {
         let now = Instant::now();
         self.throttle.failed(id, now);
         self.roster.not_shared(&id, now);
+        // The end of its actor may have come first.
+        if self.roster.get(&id).is_none() && !self.current.contains_key(&id) {
+            self.histories.remove(&id);
+            self.traffic.remove(&id);
+        }
     }
 
     fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {
@@ -704,8 +741,8 @@ impl PeersState {
             return self.roster.rotated(&id, now);
         }
         let proven = link.up || link.board().proven;
-        if !proven && self.roster.get(&id).is_some_and(Known::is_stranger) {
-            // Nothing is kept of whoever only knocked: ids cost nothing to make.
+        if !proven && self.roster.get(&id).is_none_or(Known::is_stranger) {
+            // Nothing is kept of whoever only knocked, or was a wrong hint: ids cost nothing to make.
             self.roster.forget(&id);
             self.traffic.remove(&id);
             return;

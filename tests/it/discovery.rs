@@ -1,7 +1,7 @@
 //! Whole nodes that have nothing in common but the passphrase, and one way of finding each other at a time; the
 //! infrastructure is real and on loopback.
 
-use can_sync::config::Config;
+use can_sync::config::{Config, SlotFormat};
 use can_sync::discovery::channel::Channel;
 use serde_json::Value;
 
@@ -79,6 +79,28 @@ async fn the_configured_list_alone_brings_two_together() {
     connected(&second, &first.id()).await;
     assert_eq!(second.peer(&first.id()).await["sources"][0], "bootstrap");
     assert!(second.get("/status").await["data"]["discovery"]["bootstrap"]["last_success"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_in_the_configured_list_is_enough_where_its_record_can_be_read() {
+    let network = Infrastructure::start().await;
+    let adjusts: [&dyn Fn(&mut Config); 2] =
+        [&|config| network.relays(config), &|config| network.dht(config)];
+    for adjust in adjusts {
+        // Slots of different formats lead nobody to anybody.
+        let first = TestNode::start("first", |config| {
+            adjust(config);
+            config.discovery.slots = SlotFormat::Compatible;
+        })
+        .await;
+        let id = first.id();
+        let second = TestNode::start("second", |config| {
+            adjust(config);
+            config.discovery.bootstrap = vec![id.clone()];
+        })
+        .await;
+        connected(&second, &id).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -159,6 +159,23 @@ async fn whoever_says_nothing_takes_no_place_and_is_let_go() {
 }
 
 #[tokio::test]
+async fn whoever_says_that_it_is_busy_has_proved_nothing() {
+    let stranger = Remote::bind().await;
+    let addr = stranger.addr();
+    let answering = tokio::spawn(async move {
+        while let Some(incoming) = stranger.0.accept().await {
+            let Ok(connection) = incoming.await else { continue };
+            // It has read the proof, and turns it away without one of its own.
+            let _ = connection.accept_bi().await;
+            connection.close(code::BUSY.into(), b"busy");
+        }
+    });
+    let client = bind(SecretKey::generate()).await;
+    assert!(!probe(&client, addr, &key()).await, "gossip would tell it the topic");
+    answering.abort();
+}
+
+#[tokio::test]
 async fn only_so_many_are_served_at_once() {
     let lister = Lister::start(secret(0), "asked", vec![key()], many(3, "node")).await;
     let mut clients = Vec::new();

@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use can_sync::discovery::channel::Channel;
+use can_sync::discovery::gossip::GossipMsg;
+use can_sync::discovery::rendezvous::RendezvousMsg;
 use can_sync::node::events::NodeEvent;
 use can_sync::node::status::{ASK_CHILD_LIMIT, ActorState, ActorStatus};
 use can_sync::peer::actor::code;
@@ -21,6 +24,7 @@ use ractor::ActorStatus as Life;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::peers::{Heard, PATIENCE, PeersRig, Remote, assert_closed, told};
+use crate::support::probe::Probe;
 use crate::support::store::record_of;
 
 // ---- Connections -----------------------------------------------------------------------------------------------------
@@ -697,4 +701,42 @@ fn verify(message: &PeerMsg) -> Option<u64> {
         PeerMsg::Verify { round } => Some(*round),
         _ => None,
     }
+}
+
+// ---- Discovery -------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_user_named_is_looked_up_and_a_new_network_concerns_all_of_discovery() {
+    let mut rendezvous: Probe<RendezvousMsg> = Probe::spawn().await;
+    let mut gossip: Probe<GossipMsg> = Probe::spawn().await;
+    let (to_rendezvous, to_gossip) = (rendezvous.service(), gossip.service());
+    let rig = PeersRig::start_with(SecretKey::generate(), move |args| {
+        args.libraries.set_cursor(0);
+        (args.rendezvous, args.gossip) = (to_rendezvous, to_gossip);
+    })
+    .await;
+    let [named, hinted] = [1, 2].map(|n| SecretKey::from_bytes(&[n; 32]).public());
+    let hint = PeersMsg::Candidate { addr: EndpointAddr::new(hinted), channel: Channel::Mdns };
+    rig.tell(hint);
+    rig.dial(EndpointAddr::new(named)).await.unwrap();
+    rendezvous
+        .wait_for("the lookup", |seen| {
+            seen.iter().any(|m| matches!(m, RendezvousMsg::Locate { endpoint_id } if *endpoint_id == named))
+        })
+        .await;
+    gossip
+        .wait_for("the hint", |seen| {
+            let named = |m: &GossipMsg| matches!(m, GossipMsg::Candidate { addr, .. } if addr.id == named);
+            let failed =
+                |m: &GossipMsg| matches!(m, GossipMsg::DialFailed { endpoint_id } if *endpoint_id == hinted);
+            seen.iter().any(named) && seen.iter().any(failed)
+        })
+        .await;
+    rig.tell(PeersMsg::DialNow);
+    rendezvous.wait_for("the look", |seen| seen.iter().any(|m| matches!(m, RendezvousMsg::LookNow))).await;
+    gossip.wait_for("the joining", |seen| seen.iter().any(|m| matches!(m, GossipMsg::JoinNow))).await;
+    let only_named = |seen: &[RendezvousMsg]| {
+        seen.iter().all(|m| !matches!(m, RendezvousMsg::Locate { endpoint_id } if *endpoint_id == hinted))
+    };
+    assert!(rendezvous.look(only_named), "hints are not worth a lookup");
 }

@@ -18,7 +18,8 @@ use can_sync::node::events::EventLog;
 use can_sync::node::policy::ChildKind;
 use can_sync::node::status::ActorState;
 use can_sync::node::supervisor::{Child, RootArgs, RootMsg, start};
-use iroh::EndpointId;
+use iroh::{EndpointAddr, EndpointId};
+use iroh_tickets::endpoint::EndpointTicket;
 use pkarr::dht::{DhtClient, DhtConfig};
 use tokio::time::Instant;
 
@@ -67,6 +68,50 @@ fn occupy(fake: &FakePkarr, format: SlotFormat, slot: Slot, entries: &[Entry]) {
 
 fn entry(n: u16) -> Entry {
     Entry { id: secret_key(n).public(), alive_us: now_us() }
+}
+
+/// Puts agent `n`'s own record into the fake.
+fn published(fake: &FakePkarr, n: u16, port: u16) -> EndpointAddr {
+    let addr = ticket_of(n, port).parse::<EndpointTicket>().unwrap().endpoint_addr().clone();
+    let packet = list::pack(&KEYS, &secret_key(n), &addr, &[], now_us(), [2; 24]).unwrap();
+    fake.get().packets.insert(*addr.id.as_bytes(), packet);
+    addr
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_a_user_named_by_id_alone_is_looked_up() {
+    for contact in [false, true] {
+        let fake = FakePkarr::default();
+        let agent = Agent::start(1, SlotFormat::Sealed, fake.connect(Channel::Dht)).await;
+        agent.connected.send_replace(usize::from(contact));
+        // Nothing but the slots' own agents so far.
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let addr = published(&fake, 2, 4711);
+        assert_eq!(agent.candidates().get(&addr.id), None);
+        agent.cast(RendezvousMsg::Locate { endpoint_id: addr.id });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(agent.candidates().get(&addr.id), Some(&addr), "contact: {contact}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_new_network_everything_is_read_and_written_afresh() {
+    let fake = FakePkarr::default();
+    let agent = Agent::start(1, SlotFormat::Sealed, fake.connect(Channel::Dht)).await;
+    // In company it would be quiet for a quarter of an hour.
+    agent.connected.send_replace(1);
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    let own = *agent.id.as_bytes();
+    fake.get().packets.clear();
+    fake.get().log.clear();
+    agent.cast(RendezvousMsg::LookNow);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(fake.get().packets.contains_key(&own), "its own record");
+    let slot = slots(SlotFormat::Sealed)
+        .into_iter()
+        .find(|s| listed(&fake, SlotFormat::Sealed, *s).contains(&agent.id));
+    assert!(slot.is_some(), "its place in a slot");
+    assert!(fake.get().log.iter().filter(|(_, _, write)| !write).count() >= 2, "a look");
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,6 +21,8 @@ use crate::discovery::mdns::Mdns;
 use crate::discovery::network::NetworkSettings;
 use crate::node::endpoint;
 
+/// Limit of taking leave of a relay.
+const CLOSE_WITHIN: Duration = Duration::from_millis(400);
 /// For one answer within a check, so that the check itself can still say what came of it.
 const ANSWER_WITHIN: Duration = Duration::from_millis(4_500);
 /// For a packet that goes from this machine to itself.
@@ -150,7 +152,8 @@ pub(super) async fn relay(config: &Config) -> Finding {
         }
     };
     let (connected, answers) = tokio::join!(home(&endpoint), join_all(urls.iter().map(ping)));
-    tokio::spawn(async move { endpoint.close().await });
+    // What does not end in time ends with the process.
+    let _ = timeout(CLOSE_WITHIN, endpoint.close()).await;
     let answering = answers.iter().filter(|answer| answer.is_ok()).count();
     let all = urls.len();
     match connected {

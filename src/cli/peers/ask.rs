@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use iroh::{Endpoint, EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::network::{self, Keys, Known};
 use super::{AskArgs, NOBODY, Row, complain, show};
@@ -108,7 +109,7 @@ async fn discover(
 ) -> Result<(), CliError> {
     let endpoint = network::open(config, args.no_relay).await?;
     let asked = if args.asks() {
-        ask(args, keys, known, &endpoint, deadline).await
+        ask(args, config, keys, known, &endpoint, deadline).await
     } else {
         listen(args, keys, known, &endpoint, deadline).await
     };
@@ -150,13 +151,14 @@ async fn listen(
 
 async fn ask(
     args: &AskArgs,
+    config: &Config,
     keys: &Keys,
     known: &Known,
     endpoint: &Endpoint,
     deadline: Instant,
 ) -> Result<Outcome, CliError> {
     let start = match &args.from {
-        Some(agent) => vec![locate(keys, known, endpoint, known.of(agent.id), deadline).await?],
+        Some(agent) => vec![locate(config, keys, known, endpoint, known.of(agent.id), deadline).await?],
         None => known.reachable(),
     };
     if start.is_empty() {
@@ -192,8 +194,9 @@ async fn ask(
     Ok(Outcome { found: crawled.found, trouble })
 }
 
-/// Where an agent is of whom perhaps only the id is known: those who are known may know.
+/// Where an agent is of whom perhaps only the id is known: those who are known may know, and it may have published it.
 async fn locate(
+    config: &Config,
     keys: &Keys,
     known: &Known,
     endpoint: &Endpoint,
@@ -204,18 +207,44 @@ async fn locate(
         return Ok(agent);
     }
     let _progress = Progress::spinner("asking where the agent is");
+    let deadline = deadline.min(Instant::now() + LOCATE_WITHIN);
+    let named = Box::pin(named_by_others(keys, known, endpoint, agent.id, deadline));
+    let published = Box::pin(timeout_at(deadline, published(config, keys, agent.id)));
+    let found = match select(named, published).await {
+        Either::Left((Some(addr), _)) | Either::Right((Ok(Some(addr)), _)) => Some(addr),
+        Either::Left((None, published)) => published.await.ok().flatten(),
+        Either::Right((Ok(None) | Err(_), named)) => named.await,
+    };
+    found.ok_or_else(|| {
+        CliError::new(Exit::NotFound, format!("nobody here knows where {} is", agent.id))
+            .hint("give its ticket instead: `can-sync id --ticket` prints it on that machine")
+    })
+}
+
+async fn named_by_others(
+    keys: &Keys,
+    known: &Known,
+    endpoint: &Endpoint,
+    id: EndpointId,
+    deadline: Instant,
+) -> Option<EndpointAddr> {
     let limits = CrawlLimits { depth: Some(0), ..CrawlLimits::default() };
     let question = |addr: EndpointAddr| async move {
         let listed = Box::pin(list_all(endpoint, addr, &keys.rpc, limits.peers_max)).await;
         listed.map_err(|error| error.to_string())
     };
-    let deadline = deadline.min(Instant::now() + LOCATE_WITHIN);
     let crawled = crawl::run(Crawl::new(limits, known.reachable()), deadline, question, |_, _| ()).await;
-    let found = crawled.found.into_iter().find(|found| found.id == agent.id && !found.addr.addrs.is_empty());
-    found.map(|found| found.addr).ok_or_else(|| {
-        CliError::new(Exit::NotFound, format!("nobody here knows where {} is", agent.id))
-            .hint("give its ticket instead: `can-sync id --ticket` prints it on that machine")
-    })
+    let found = crawled.found.into_iter().find(|found| found.id == id && !found.addr.addrs.is_empty());
+    found.map(|found| found.addr)
+}
+
+/// What the agent itself has published, as far as we can read it.
+async fn published(config: &Config, keys: &Keys, id: EndpointId) -> Option<EndpointAddr> {
+    let network = keys.network.as_ref()?;
+    let transports = NetworkSettings::of(&config.discovery).connect().ok()?;
+    let published = Box::pin(list::lookup(&transports, network, id)).await;
+    let addr = published.inspect_err(|error| tracing::debug!(%error, "nothing published")).ok()?.addr;
+    (!addr.addrs.is_empty()).then_some(addr)
 }
 
 /// Tells the daemon where everyone is.

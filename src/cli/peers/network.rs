@@ -29,12 +29,14 @@ use crate::discovery::{announcement, gossip};
 use crate::identity::{Key, NetworkKeys, Passphrase, PresenceKeys};
 use crate::node::{DataDir, endpoint};
 use crate::peer::address_book;
-use crate::peer::list_peers::Found;
+use crate::peer::list_peers::{Found, probe};
 
 /// Where the topic's secret is looked for, besides the settings.
 const TOPIC_SECRET_VARIABLE: &str = "CAN_SYNC_TOPIC_SECRET";
 /// Agents announce themselves every 30 s: after a little more without anybody new, all have been heard.
 const QUIET: Duration = Duration::from_secs(32);
+/// Agents that are asked at once whether they are of the network.
+const PROBES_MAX: usize = 16;
 /// For a first neighbour. Joining through an address where nobody answers would wait for ever.
 const JOIN_WITHIN: Duration = Duration::from_secs(15);
 /// Announcements dated further away are somebody's old ones, or nonsense.
@@ -205,22 +207,36 @@ pub(super) async fn listen(
     progress: impl Fn(usize),
 ) -> Result<Heard, CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::failure(format!("cannot join the gossip topic: {e}"));
-    let ids: Vec<_> = bootstrap.iter().map(|addr| addr.id).collect();
     let lookup = MemoryLookup::new();
-    for addr in bootstrap {
-        lookup.add_endpoint_info(addr);
-    }
     endpoint.address_lookup().map_err(|e| failed(&e))?.add(lookup.clone());
     let swarm = gossip::start(endpoint);
     let _accepting = accept(endpoint.clone(), swarm.clone());
     let topic = gossip::topic_of(presence.topic());
-    let (_sender, mut events) = swarm.subscribe(topic, ids.clone()).await.map_err(|e| failed(&e))?.split();
+    let (sender, mut events) = swarm.subscribe(topic, Vec::new()).await.map_err(|e| failed(&e))?.split();
+    // The topic's name is a secret, and a hint may lead to anybody: only who proves itself hears it.
+    let ask = |addr: EndpointAddr| async move {
+        probe(endpoint, addr.clone(), presence.rpc()).await.then_some(addr)
+    };
+    let mut proving = Box::pin(futures::stream::iter(bootstrap).map(ask).buffer_unordered(PROBES_MAX));
+    let mut all_asked = false;
 
     let mut heard: BTreeMap<[u8; 32], (Found, Instant)> = BTreeMap::new();
     let mut joined = false;
     let mut capped = false;
     let mut until = deadline.min(Instant::now() + JOIN_WITHIN);
-    while let Ok(Some(event)) = timeout_at(until, events.next()).await {
+    loop {
+        let event = tokio::select! {
+            proven = proving.next(), if !all_asked => {
+                all_asked = proven.is_none();
+                if let Some(addr) = proven.flatten() {
+                    lookup.add_endpoint_info(addr.clone());
+                    sender.join_peers(vec![addr.id]).await.map_err(|e| failed(&e))?;
+                }
+                continue;
+            }
+            event = timeout_at(until, events.next()) => event,
+        };
+        let Ok(Some(event)) = event else { break };
         match event {
             Ok(Event::NeighborUp(_)) => {
                 if !joined {

@@ -49,12 +49,15 @@ pub(super) struct Line {
     pub(super) moving: bool,
     /// How often that happened lately.
     pub(super) moves: u32,
-    record: Option<(Instant, EndpointAddr)>,
+    /// When our own record was written, by both clocks, and with which addresses.
+    record: Option<((Instant, u64), EndpointAddr)>,
     day: u64,
     looks: Vec<Look>,
     /// Agents that wrote a slot last, who are alive, before those that they listed.
     writers: VecDeque<EndpointId>,
     listed: VecDeque<EndpointId>,
+    /// Agents that a user named.
+    asked: VecDeque<EndpointId>,
     queued: HashSet<EndpointId>,
     locating: usize,
     /// Lookups of the present look.
@@ -100,6 +103,7 @@ impl Line {
             looks: vec![Look::Unread; usize::from(SLOTS)],
             writers: VecDeque::new(),
             listed: VecDeque::new(),
+            asked: VecDeque::new(),
             queued: HashSet::new(),
             locating: 0,
             lookups: 0,
@@ -154,10 +158,28 @@ impl Line {
                 continue;
             }
             if place == 0 { &mut self.writers } else { &mut self.listed }.push_back(id);
-            if self.queued.len() > QUEUE_MAX {
-                let oldest = self.listed.pop_front().or_else(|| self.writers.pop_front());
-                oldest.map(|oldest| self.queued.remove(&oldest));
+            self.make_room();
+        }
+    }
+
+    /// A user named this one; it comes before all that slots hold.
+    pub(super) fn asked(&mut self, id: EndpointId) {
+        if !self.queued.insert(id) {
+            self.writers.retain(|other| *other != id);
+            self.listed.retain(|other| *other != id);
+            if self.asked.contains(&id) {
+                return;
             }
+        }
+        self.asked.push_back(id);
+        self.make_room();
+    }
+
+    fn make_room(&mut self) {
+        if self.queued.len() > QUEUE_MAX {
+            let oldest = self.listed.pop_front().or_else(|| self.writers.pop_front());
+            let oldest = oldest.or_else(|| self.asked.pop_front());
+            oldest.map(|oldest| self.queued.remove(&oldest));
         }
     }
 
@@ -166,7 +188,8 @@ impl Line {
         while self.locating < self.transport.width() {
             // Whoever only writes names of others down does not keep us from those who are there themselves.
             let others = self.locating < (self.transport.width() / 2).max(1);
-            let id = match self.writers.pop_front() {
+            let asked = self.asked.pop_front();
+            let id = match asked.or_else(|| self.writers.pop_front()) {
                 Some(id) => id,
                 None if others => self.listed.pop_front()?,
                 None => return None,
@@ -177,10 +200,10 @@ impl Line {
                     return Some(Location::Known(addr.clone()));
                 }
                 Some(Located { at, addr: None, misses }) if now.duration_since(*at) < pause(*misses) => {}
-                _ if contact && self.lookups >= IN_COMPANY => {}
+                _ if asked.is_none() && contact && self.lookups >= IN_COMPANY => {}
                 _ => {
                     self.locating += 1;
-                    self.lookups += 1;
+                    self.lookups += usize::from(asked.is_none());
                     return Some(Location::LookUp(id));
                 }
             }
@@ -206,13 +229,29 @@ impl Line {
         self.located.insert(id, Located { at: now, addr: addr.clone(), misses });
     }
 
-    /// Whether our record has to be written: never was, lately not, or with other addresses.
-    pub(super) fn record_is_stale(&self, addr: &EndpointAddr, refresh: Duration, now: Instant) -> bool {
-        self.record.as_ref().is_none_or(|(at, written)| written != addr || now.duration_since(*at) >= refresh)
+    /// Whether our record has to be written: never was, lately not, or with other addresses. The network forgets it while the
+    /// machine sleeps, too.
+    pub(super) fn record_is_stale(
+        &self,
+        addr: &EndpointAddr,
+        refresh: Duration,
+        (now, now_us): (Instant, u64),
+    ) -> bool {
+        self.record.as_ref().is_none_or(|((at, at_us), written)| {
+            let age = now.duration_since(*at).max(Duration::from_micros(now_us.saturating_sub(*at_us)));
+            written != addr || age >= refresh
+        })
     }
 
-    pub(super) fn record_written(&mut self, addr: EndpointAddr, now: Instant) {
+    pub(super) fn record_written(&mut self, addr: EndpointAddr, now: (Instant, u64)) {
         self.record = Some((now, addr));
+    }
+
+    /// Forgets how the channel did, what was found out through it, and that our record was written.
+    pub(super) fn begin_afresh(&mut self) {
+        (self.quiet, self.failures, self.moves) = (0, 0, 0);
+        self.record = None;
+        self.located.clear();
     }
 }
 
@@ -247,5 +286,66 @@ impl Transport for Counted {
 
     fn width(&self) -> usize {
         self.transport.width()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iroh::SecretKey;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Transport for Nowhere {
+        fn resolve(&self, _: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
+            Box::pin(async { Ok(Answer::Nothing) })
+        }
+
+        fn publish(&self, _: SignedPacket) -> BoxFuture<'_, Result<(), NetworkError>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn width(&self) -> usize {
+            1
+        }
+    }
+
+    fn id(n: u16) -> EndpointId {
+        let mut key = [1; 32];
+        key[..2].copy_from_slice(&n.to_le_bytes());
+        SecretKey::from_bytes(&key).public()
+    }
+
+    #[test]
+    fn a_record_is_written_anew_after_the_machine_slept() {
+        const HOUR: Duration = Duration::from_hours(1);
+        let mut line = Line::new(Channel::Dht, Arc::new(Nowhere));
+        let addr = EndpointAddr::new(id(1));
+        let now = Instant::now();
+        assert!(line.record_is_stale(&addr, HOUR, (now, 1_000)));
+        line.record_written(addr.clone(), (now, 1_000));
+        assert!(!line.record_is_stale(&addr, HOUR, (now + HOUR / 2, 1_000 + 1_800_000_000)));
+        assert!(line.record_is_stale(&addr, HOUR, (now + HOUR, 2_000)), "the wall clock was set back");
+        assert!(
+            line.record_is_stale(&addr, HOUR, (now, 1_000 + 3_600_000_000)),
+            "the other clock stood still"
+        );
+    }
+
+    #[test]
+    fn whom_a_user_named_comes_first_and_stays_bounded() {
+        let mut line = Line::new(Channel::Dht, Arc::new(Nowhere));
+        line.wanted([id(1), id(2)].into_iter());
+        line.asked(id(2));
+        line.asked(id(2));
+        let Some(Location::LookUp(first)) = line.next_wanted(true, Instant::now()) else { panic!("nobody") };
+        assert_eq!(first, id(2));
+        for n in 10..2000 {
+            line.asked(id(n));
+        }
+        assert_eq!(line.waiting(), QUEUE_MAX);
+        assert_eq!(line.asked.len() + line.writers.len() + line.listed.len(), QUEUE_MAX);
     }
 }

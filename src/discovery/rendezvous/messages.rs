@@ -84,6 +84,13 @@ pub enum RendezvousMsg {
         /// Where it is; nothing if there is no record of it, an error if that could not be found out.
         addr: Result<Option<EndpointAddr>, NetworkError>,
     },
+    /// PeersActor: a user named this agent, and it is not where it was, or nothing but its id is known.
+    Locate {
+        /// Whom.
+        endpoint_id: EndpointId,
+    },
+    /// PeersActor: the network may be another one, so look and write afresh.
+    LookNow,
     /// Own task: nobody is connected any more, or somebody again.
     ContactChanged,
     /// Own task: we can be reached elsewhere.

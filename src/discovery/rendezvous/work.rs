@@ -24,6 +24,9 @@ pub(super) enum Location {
     LookUp(EndpointId),
 }
 
+/// What is in a slot, and its date.
+type Looked = Result<(Look, Option<u64>), NetworkError>;
+
 /// What every task has.
 pub(super) struct Work {
     pub(super) channel: Channel,
@@ -48,7 +51,7 @@ impl Work {
     }
 
     /// Reads a slot and tells what is in it; also the date of what is there.
-    async fn look(&self, slot: Slot) -> Result<(Look, Option<u64>), NetworkError> {
+    async fn look(&self, slot: Slot) -> Looked {
         let answer = self.transport.resolve(self.slots.keypair(slot).public_key()).await;
         let (look, date) = match &answer {
             Ok(Answer::Packet(packet)) => {
@@ -65,7 +68,7 @@ impl Work {
     pub(super) async fn scan(self, thorough: bool, draw: f64) {
         let day = self.slots.day(now_us());
         let (mut reached, mut failure) = (false, None);
-        let mut note = |result: Result<(Look, Option<u64>), NetworkError>| match result {
+        let mut note = |result: Looked| match result {
             Ok((look, _)) => {
                 reached = true;
                 Some(look)
@@ -105,14 +108,25 @@ impl Work {
     /// finds us in the slot looks for it.
     pub(super) async fn publish(self, record: Option<Record>, looks: Option<(u64, Vec<Look>)>) {
         let (mut written, mut claimed, mut failure) = (None, None, None);
-        if let Some(record) = record {
-            match self.write_record(&record).await {
-                Ok(()) => written = Some(record.addr),
-                Err(error) => failure = Some(error),
+        // A slot that nobody has written takes a DHT seconds to say so: that time is not lost.
+        let write_record = async {
+            match &record {
+                Some(record) => self.write_record(record).await.map(|()| Some(record.addr.clone())),
+                None => Ok(None),
             }
+        };
+        let first_look = async {
+            let (day, looks) = looks.as_ref()?;
+            let index = self.slots.claim(&self.own, looks, now_us())?;
+            Some((index, self.look(Slot { day: *day, index }).await))
+        };
+        let (record_written, first_look) = tokio::join!(write_record, first_look);
+        match record_written {
+            Ok(addr) => written = addr,
+            Err(error) => failure = Some(error),
         }
         if let Some((day, looks)) = looks {
-            match self.claim(day, looks).await {
+            match self.claim(day, looks, first_look).await {
                 Ok(slot) => claimed = slot,
                 Err(error) => failure = Some(error),
             }
@@ -145,9 +159,14 @@ impl Work {
         self.transport.publish(packet.map_err(|e| e.to_string())?).await.map_err(|e| e.to_string())
     }
 
-    /// Reads the slot that looks best, writes it if it still does, else goes on to the next. One that somebody else wrote in
-    /// between is read and written once more.
-    async fn claim(&self, day: u64, mut looks: Vec<Look>) -> Result<Option<Slot>, String> {
+    /// Reads the slot that looks best, unless that was just done, writes it if it still does, else goes on to the next. One
+    /// that somebody else wrote in between is read and written once more.
+    async fn claim(
+        &self,
+        day: u64,
+        mut looks: Vec<Look>,
+        mut just_read: Option<(u8, Looked)>,
+    ) -> Result<Option<Slot>, String> {
         let mut failure = None;
         let mut fresh = [None; SLOTS as usize];
         let mut overtaken = [false; SLOTS as usize];
@@ -157,7 +176,11 @@ impl Work {
             let at = usize::from(index);
             let slot = Slot { day, index };
             let Some(date) = fresh[at] else {
-                looks[at] = match self.look(slot).await {
+                let read = match just_read.take() {
+                    Some((read, looked)) if read == index => looked,
+                    Some(_) | None => self.look(slot).await,
+                };
+                looks[at] = match read {
                     Ok((look, date)) => {
                         fresh[at] = Some(date);
                         look

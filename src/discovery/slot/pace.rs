@@ -42,8 +42,8 @@ impl Default for Timing {
             publish: Duration::from_mins(1),
             scan: Duration::from_secs(15),
             scan_max: Duration::from_mins(15),
-            verify_min: Duration::from_millis(500),
-            verify_max: Duration::from_secs(2),
+            verify_min: Duration::from_millis(300),
+            verify_max: Duration::from_millis(1_200),
             failing_max: Duration::from_mins(5),
             refresh: Duration::from_hours(1),
         }

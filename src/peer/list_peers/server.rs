@@ -26,6 +26,8 @@ use crate::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnn
 const CONNECTIONS_MAX: usize = 16;
 /// For whoever asks to prove that it may.
 const PROOF_WITHIN: Duration = Duration::from_secs(5);
+/// For whoever asked in vain to read that we are one of them.
+const PROOF_READ_WITHIN: Duration = Duration::from_secs(1);
 /// A connection's whole life: enough for the largest directory on a poor path.
 const CONNECTION_WITHIN: Duration = Duration::from_mins(1);
 /// For one question, with its answer read by the other side.
@@ -104,9 +106,12 @@ impl ListPeersService {
         if self.throttle(|throttle, now| throttle.refuses(peer, now)) {
             return close(&connection, code::NOT_SHARED, b"too many failures");
         }
-        match timeout(PROOF_WITHIN, self.authenticate(&connection)).await {
-            Ok(Ok(true)) => drop(pending),
-            Ok(Ok(false)) => {
+        let proof = match timeout(PROOF_WITHIN, self.authenticate(&connection)).await {
+            Ok(Ok(Some(proof))) => {
+                drop(pending);
+                proof
+            }
+            Ok(Ok(None)) => {
                 self.throttle(|throttle, now| throttle.failed(peer, now));
                 return close(&connection, code::NOT_SHARED, b"not shared");
             }
@@ -119,9 +124,11 @@ impl ListPeersService {
                 return close(&connection, code::VIOLATION, b"no proof");
             }
             Err(_) => return close(&connection, code::TIMEOUT, b"no proof in time"),
-        }
+        };
         // Only now: strangers, whom `pending` bounds, take no place from those who may ask.
         let Ok(_slot) = Arc::clone(&self.0.connections).try_acquire_owned() else {
+            // Our proof gets through all the same: who asks for a sign of life believes nothing less.
+            let _ = timeout(PROOF_READ_WITHIN, proof.stopped()).await;
             return close(&connection, code::BUSY, b"busy");
         };
         let served = timeout(CONNECTION_WITHIN, self.answer(&connection)).await;
@@ -141,8 +148,8 @@ impl ListPeersService {
         with(&mut self.0.throttle.lock().unwrap_or_else(PoisonError::into_inner), Instant::now())
     }
 
-    /// Whether the other side knows a key of ours; then it was shown that we do.
-    async fn authenticate(&self, connection: &Connection) -> Result<bool, WireError> {
+    /// Whether the other side knows a key of ours; then it was shown that we do, on the stream that is given back.
+    async fn authenticate(&self, connection: &Connection) -> Result<Option<SendStream>, WireError> {
         let binding = establish::bind(connection, self.0.own_id)
             .map_err(|error| WireError::Broken(error.to_string()))?;
         let (mut send, mut receive) =
@@ -160,12 +167,12 @@ impl ListPeersService {
             .map(|key| binding.prove_key(key, Role::Answerer))
             .collect();
         if shared.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         wire::write_message(&mut send, &Auth { libraries: shared }).await?;
         // Already finished or reset: nothing more is said there either way.
         let _ = send.finish();
-        Ok(true)
+        Ok(Some(send))
     }
 
     /// Answers until the connection ends or has had enough.

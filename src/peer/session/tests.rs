@@ -8,6 +8,7 @@ use super::*;
 use crate::identity::{LibraryKeys, NetworkKeys};
 use crate::peer::wire;
 use crate::proto::{Frame, Hello, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Welcome};
+use crate::proto::{Have, InlineContent, Offer, WireRecord};
 use crate::record::{AssetMeta, Hlc, WriterId};
 
 static KEYS: LazyLock<LibraryKeys> =

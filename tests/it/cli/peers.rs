@@ -1,12 +1,16 @@
 //! `can-sync peers`: the daemon's list, and what other agents say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use can_sync::config::Config;
+use can_sync::discovery::directory::SharedDirectory;
 use can_sync::discovery::list;
 use can_sync::discovery::network::{NetworkSettings, now_us};
 use can_sync::identity::{NetworkKeys, PresenceKeys};
 use can_sync::node::endpoint;
+use can_sync::peer::actor::code;
+use can_sync::peer::list_peers::{self, ListPeersService};
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{PeerState, SyncState};
 use futures::StreamExt as _;
@@ -16,6 +20,7 @@ use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use iroh_gossip::proto::TopicId;
 use iroh_tickets::endpoint::EndpointTicket;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::support::agent::{Agent, peer};
 use crate::support::command::{Ran, User};
@@ -219,18 +224,33 @@ async fn announcements_are_heard_by_gossip() {
     let gossip = Gossip::builder().max_message_size(4096).spawn(endpoint.clone());
     let accepting = {
         let (endpoint, gossip) = (endpoint.clone(), gossip.clone());
+        let key = PresenceKeys::of_topic(TOPIC, None).rpc().clone();
+        let lister = ListPeersService::new(endpoint.id(), vec![key], SharedDirectory::default()).handler();
+        let pending = Arc::new(Semaphore::new(8));
         tokio::spawn(async move {
             let server = endpoint::strangers(&endpoint);
             while let Some(incoming) = endpoint.accept().await {
-                let Ok(accepting) = incoming.accept_with(std::sync::Arc::clone(&server)) else { continue };
+                let Ok(accepting) = incoming.accept_with(Arc::clone(&server)) else { continue };
                 let Ok(connection) = accepting.await else { continue };
                 if connection.alpn() == GOSSIP_ALPN {
                     endpoint::open_gossip(&connection);
                     let _ = gossip.handle_connection(connection).await;
+                } else if connection.alpn() == list_peers::ALPN {
+                    lister(connection, Arc::clone(&pending).acquire_owned().await.expect("it is open"));
                 }
             }
         })
     };
+    // One that cannot prove that it knows the topic is not told of it.
+    let stranger = bind(SecretKey::generate()).await;
+    let elsewhere = EndpointTicket::new(addr_of(&stranger)).to_string();
+    let turning_away = tokio::spawn(async move {
+        while let Some(incoming) = stranger.accept().await {
+            let Ok(connection) = incoming.await else { continue };
+            assert_eq!(connection.alpn(), list_peers::ALPN);
+            connection.close(code::BUSY.into(), b"busy");
+        }
+    });
     let topic = TopicId::from_bytes(*PresenceKeys::of_topic(TOPIC, None).topic().expose());
     let (sender, mut events) = gossip.subscribe(topic, vec![]).await.expect("a topic").split();
     let addr = addr_of(&endpoint);
@@ -247,13 +267,15 @@ async fn announcements_are_heard_by_gossip() {
         }
     });
     let user = user();
-    let ticket = EndpointTicket::new(addr_of(&endpoint)).to_string();
+    let ticket = format!("{},{elsewhere}", EndpointTicket::new(addr_of(&endpoint)));
     let args = ["peers", "--gossip", "--topic", TOPIC, "--bootstrap", &ticket, "--timeout", "5"];
     let ran = run(&user, &nobody(), &args).await;
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let rows: Vec<_> = ran.text().lines().collect();
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert!(rows[0].starts_with(&format!("{}\tannounced\t11\t", endpoint.id())), "{rows:?}");
+    assert!(!turning_away.is_finished(), "it was dialled for something else than a proof");
+    turning_away.abort();
     announcing.abort();
     accepting.abort();
 }
@@ -288,6 +310,13 @@ async fn what_an_agent_has_published_is_looked_up() {
     assert_eq!(rows[0]["ticket"], json!(EndpointTicket::new(addr).to_string()));
     assert_eq!(rows[1]["endpoint_id"], json!(seen.to_string()));
     assert!(rows[1]["last_seen"].as_str() < rows[0]["last_seen"].as_str(), "{rows:?}");
+
+    // Nobody answers there, but that it is there was found out.
+    let ran = run(&user, &nobody(), &["peers", &format!("@{owner}"), "--timeout", "10"]).await;
+    assert!(ran.code != 0 && !ran.stderr.contains("nobody here knows"), "{}", ran.stderr);
+    let ran = run(&user, &nobody(), &["peers", &seen.to_string(), "--timeout", "10"]).await;
+    assert_eq!(ran.code, 6, "{}", ran.stderr);
+    assert!(ran.stderr.contains("nobody here knows"), "{}", ran.stderr);
 
     let ran = run(&user, &nobody(), &["peers", "--lookup", &seen.to_string()]).await;
     assert_eq!(ran.code, 6, "{}", ran.stderr);

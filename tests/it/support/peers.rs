@@ -425,6 +425,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         bootstrap: Vec::new(),
         channels: Channels::default(),
         gossip: ServiceCell::new("GossipActor").service_ref(),
+        rendezvous: ServiceCell::new("RendezvousActor").service_ref(),
         protocols: Arc::new([]),
         directory: SharedDirectory::default(),
         connected: watch::Sender::new(0),

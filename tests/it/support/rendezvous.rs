@@ -90,6 +90,12 @@ impl Agent {
         self.running = Some(started.expect("the actor starts"));
     }
 
+    /// Tells it something.
+    pub(crate) fn cast(&self, message: RendezvousMsg) {
+        let (actor, _) = self.running.as_ref().expect("it runs");
+        actor.cast(message).expect("it takes messages");
+    }
+
     /// What it says of itself.
     pub(crate) async fn detail(&self) -> String {
         let (actor, _) = self.running.as_ref().expect("it runs");

@@ -1,0 +1,102 @@
+//! When a session compares afresh: on a user's wish, after each burst, after silence, and after failures.
+
+use tokio::time::Instant;
+
+use super::{
+    ASK_APART, Effect, INCOMPLETE_RETRY, PROBE_ANSWER_WITHIN, RECONCILE_APART, RECONCILE_RETRY, Recon,
+    Session, Summary,
+};
+
+impl Session {
+    pub(super) fn on_answer(
+        &mut self,
+        nonce: u64,
+        theirs: Summary,
+        ours: Summary,
+        certain: bool,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.probe.is_none_or(|(asked, _)| asked != nonce) {
+            return;
+        }
+        self.probe = None;
+        // Only a question that was asked for this round answers it: an earlier one was about an earlier moment.
+        let verifying = self.verify_nonce.take() == Some(nonce);
+        if !certain {
+            self.ask_after = Some(now + ASK_APART);
+        }
+        if self.is_busy() || !certain {
+            // Something is on its way; once it is done, `pump` asks again if someone waits for the result.
+            return;
+        }
+        let known = self.reconciled_for == Some((ours, theirs));
+        if ours.same_records(&theirs) || known {
+            if let Some(round) = self.verifying.take_if(|_| verifying) {
+                self.verified = round;
+            }
+        } else if verifying || self.unasked_at.is_none_or(|at| now.duration_since(at) > RECONCILE_APART) {
+            if !verifying {
+                self.unasked_at = Some(now);
+            }
+            self.reconciled_for = Some((ours, theirs));
+            self.open_reconciliation(now, out);
+        }
+    }
+
+    pub(super) fn open_reconciliation(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.recon = Recon::Running;
+        self.opened_at = now;
+        self.refused_there.clear();
+        self.failed_here.clear();
+        self.queue_overflowed = false;
+        out.push(Effect::Reconcile);
+    }
+
+    pub(super) fn on_recon_ended(&mut self, opened_here: bool, result: Result<(), String>, now: Instant) {
+        if !opened_here && self.recon == Recon::Running {
+            // Ours is still under way, and says more.
+            return;
+        }
+        self.recon = match result {
+            Ok(()) => Recon::Ended,
+            Err(reason) => {
+                self.last_error = Some(format!("reconciliation: {reason}"));
+                Recon::Failed { at: now }
+            }
+        };
+    }
+
+    pub(super) fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if let Some((_, asked)) = self.probe {
+            if now.duration_since(asked) > PROBE_ANSWER_WITHIN {
+                out.push(Effect::Close { code: 408, reason: "no answer to a ping".into() });
+            }
+        } else if now.duration_since(self.last_heard) > self.settings.probe_after
+            || (self.was_busy && !self.is_busy())
+        {
+            // Also after each burst: it shows what the peer holds now, and that nothing was missed.
+            self.was_busy = false;
+            self.ask(now, out);
+        }
+        let retry = match self.recon {
+            Recon::Failed { at } => now.duration_since(at) > RECONCILE_RETRY,
+            Recon::Ended if self.is_busy() => false,
+            Recon::Ended => {
+                let due = now.duration_since(self.opened_at) > INCOMPLETE_RETRY;
+                self.queue_overflowed || (self.is_incomplete() && due)
+            }
+            Recon::Expected | Recon::Running => false,
+        };
+        if retry {
+            self.open_reconciliation(now, out);
+        }
+    }
+
+    pub(super) fn ask(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let nonce = self.next_nonce;
+        self.next_nonce += 1;
+        self.probe = Some((nonce, now));
+        out.push(Effect::SendSummary { nonce, answer: false });
+    }
+}

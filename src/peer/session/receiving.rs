@@ -1,0 +1,196 @@
+//! The receiving side of a session: what the peer offers is compared with ours, taken, and confirmed.
+
+use bytes::Bytes;
+
+use super::{
+    ECHOES_MAX, Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
+    RECORDS_PER_FRAME_MAX, Session, Verdict, offered_bytes, violation,
+};
+use crate::proto::{self, Have, InlineContent, Offer, frame};
+use crate::record::{AssetRecord, ContentHash, RecordId};
+
+impl Session {
+    pub(super) fn on_offer(&mut self, offer: Offer, out: &mut Vec<Effect>) {
+        if offer.library != self.settings.library {
+            return out.push(violation("an offer for a library that is not shared"));
+        }
+        if offer.records.len() > RECORDS_PER_FRAME_MAX {
+            return out.push(violation("too many records in one frame"));
+        }
+        self.taken_offers += offer.records.len();
+        if self.taken_offers > OFFERS_TAKEN_MAX {
+            return out.push(violation("more offers than may be open"));
+        }
+        for rid in offer.gone.iter().filter_map(|rid| RecordId::from_slice(rid)) {
+            self.asked.remove(&rid);
+        }
+        let mut contents = InlineContents::new();
+        for InlineContent { hash, content } in offer.contents {
+            match ContentHash::from_slice(&hash).filter(|_| content.len() <= INLINE_CONTENT_BYTES_MAX) {
+                Some(hash) => drop(contents.insert(hash, content)),
+                None => return out.push(violation("a content in an offer that has no place there")),
+            }
+        }
+        let mut records = Vec::with_capacity(offer.records.len());
+        for wire in offer.records {
+            let record = match AssetRecord::try_from(wire) {
+                Ok(record) => record,
+                Err(error) => return out.push(violation(&error.to_string())),
+            };
+            self.asked.remove(&record.id(self.settings.record_key.expose()));
+            let taken = self.taken.entry(record.hash).or_default();
+            taken.offers += 1;
+            taken.unjudged += 1;
+            let mut bytes = offered_bytes(&record);
+            if let Some(content) = contents.remove(&record.hash) {
+                if content.len() as u64 != record.size {
+                    return out
+                        .push(violation("a content in an offer that is not as long as its record says"));
+                }
+                bytes += content.len();
+                taken.content = Some(content);
+            }
+            taken.offered_bytes += bytes;
+            self.taken_bytes += bytes;
+            records.push(record);
+        }
+        if !contents.is_empty() {
+            return out.push(violation("a content in an offer without its record"));
+        }
+        if self.taken_bytes > OFFERED_BYTES_TAKEN_MAX {
+            return out.push(violation("more offers than may be open, by their text"));
+        }
+        if !self.settings.takes {
+            return self.refuse_reader(&records, out);
+        }
+        if !records.is_empty() {
+            out.push(Effect::Judge(records));
+        }
+    }
+
+    /// Answers the offers of a peer that may only read: none of them is looked at.
+    fn refuse_reader(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+        for record in records {
+            if let Some(taken) = self.taken.get_mut(&record.hash) {
+                taken.unjudged = taken.unjudged.saturating_sub(1);
+            }
+            for _ in 0..self.close_taken(&record.hash) {
+                out.push(Effect::Send(frame::Kind::Error(proto::Error {
+                    code: 403,
+                    message: "your ticket lets you read and not write".into(),
+                    hash: Some(Bytes::copy_from_slice(&record.hash.0)),
+                    library: self.settings.tag.clone(),
+                })));
+            }
+        }
+    }
+
+    pub(super) fn on_judged(&mut self, verdicts: Vec<(AssetRecord, Verdict)>, out: &mut Vec<Effect>) {
+        let (mut settled, mut apply, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut refused, mut store) = (Vec::new(), Vec::new());
+        for (record, verdict) in verdicts {
+            if let Some(taken) = self.taken.get_mut(&record.hash) {
+                taken.unjudged = taken.unjudged.saturating_sub(1);
+            }
+            match verdict {
+                Verdict::Settled => settled.push(record.hash),
+                Verdict::Apply => {
+                    self.expect_echo(&record);
+                    apply.push(record);
+                }
+                Verdict::Fetch => {
+                    self.expect_echo(&record);
+                    let taken = self.taken.get_mut(&record.hash);
+                    let content = taken.and_then(|taken| {
+                        if taken.wanted_bytes.replace(record.size).is_none() {
+                            self.wanted = (self.wanted.0 + 1, self.wanted.1.saturating_add(record.size));
+                        }
+                        taken.content.take()
+                    });
+                    match content {
+                        Some(content) => store.push((record, content)),
+                        None => fetch.push(record),
+                    }
+                }
+                Verdict::Refuse(reason) => refused.push((record.hash, reason)),
+            }
+        }
+        if !apply.is_empty() {
+            out.push(Effect::Apply(apply));
+        }
+        if !store.is_empty() {
+            out.push(Effect::Store(store));
+        }
+        if !fetch.is_empty() {
+            out.push(Effect::Announce(fetch));
+        }
+        self.settle(settled, out);
+        self.on_failed(refused, out);
+    }
+
+    /// Confirms offers of these hashes, all of each that were judged: one that is not judged yet may be of a newer version.
+    pub(super) fn settle(&mut self, hashes: Vec<ContentHash>, out: &mut Vec<Effect>) {
+        let mut have = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let offers = self.close_taken(&hash);
+            self.failed_here.remove(&hash);
+            for _ in 0..offers {
+                have.push(Bytes::copy_from_slice(&hash.0));
+            }
+        }
+        for hashes in have.chunks(RECORDS_PER_FRAME_MAX) {
+            let library = self.settings.tag.clone();
+            out.push(Effect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec(), library })));
+        }
+    }
+
+    /// Forgets the peer's offers of `hash` that were judged; how many there were.
+    pub(super) fn close_taken(&mut self, hash: &ContentHash) -> u32 {
+        let Some(taken) = self.taken.get_mut(hash) else { return 0 };
+        let closed = taken.offers - taken.unjudged;
+        let bytes = taken.offered_bytes / taken.offers.max(1) as usize * closed as usize;
+        let wanted = taken.wanted_bytes.take();
+        taken.offers = taken.unjudged;
+        taken.offered_bytes -= bytes;
+        self.taken_offers = self.taken_offers.saturating_sub(closed as usize);
+        self.taken_bytes -= bytes;
+        if taken.offers == 0 {
+            self.taken_bytes -= taken.offered_bytes;
+            self.taken.remove(hash);
+        }
+        if let Some(bytes) = wanted {
+            self.wanted = (self.wanted.0 - 1, self.wanted.1.saturating_sub(bytes));
+        }
+        closed
+    }
+
+    pub(super) fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<Effect>) {
+        for (hash, reason) in failures {
+            let offers = self.close_taken(&hash);
+            self.echoes.remove(&hash);
+            if offers > 0 && self.failed_here.len() < OFFERS_TAKEN_MAX {
+                self.failed_here.insert(hash);
+            }
+            self.last_error = Some(format!("{}: {reason}", hash.short()));
+            for _ in 0..offers {
+                out.push(Effect::Send(frame::Kind::Error(proto::Error {
+                    code: 422,
+                    message: reason.clone(),
+                    hash: Some(Bytes::copy_from_slice(&hash.0)),
+                    library: self.settings.tag.clone(),
+                })));
+            }
+        }
+    }
+
+    pub(super) fn expect_echo(&mut self, record: &AssetRecord) {
+        if self.echoes.insert(record.hash, record.digest()).is_none() {
+            self.echo_order.push_back(record.hash);
+        }
+        while self.echo_order.len() > ECHOES_MAX {
+            if let Some(oldest) = self.echo_order.pop_front() {
+                self.echoes.remove(&oldest);
+            }
+        }
+    }
+}
