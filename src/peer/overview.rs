@@ -61,8 +61,8 @@ impl Meter {
 }
 
 pub(super) fn report(state: &PeersState) -> PeersReport {
-    // Whoever only knocked is nobody's business before it has proved itself.
-    let known = state.roster.iter().filter(|(_, known)| !known.is_stranger());
+    // Whoever only knocked, or was only hinted at, is nobody's business before it has proved itself.
+    let known = state.roster.iter().filter(|(_, known)| !known.is_hint());
     let mut peers: Vec<PeerReport> = known.map(|(id, known)| peer(state, id, known)).collect();
     add_announced(&mut peers, &state.args.directory.lock().listings(tokio::time::Instant::now()));
     peers.sort_by(|a, b| {

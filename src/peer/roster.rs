@@ -94,7 +94,8 @@ impl Known {
     }
 
     /// Whether nobody vouches for it: it was never there, and no user, ticket or earlier session named it.
-    fn is_hint(&self) -> bool {
+    #[must_use]
+    pub fn is_hint(&self) -> bool {
         self.last_seen_ms.is_none() && !self.sources.iter().any(|channel| channel.is_static())
     }
 

@@ -8,20 +8,24 @@ use futures::future::join_all;
 use crate::support::infrastructure::Infrastructure;
 use crate::support::nodes::{TestNode, eventually_within};
 
+/// As many as a busy machine takes in its stride; `CAN_SYNC_TEST_AGENTS=100` tries more.
 const AGENTS: usize = 30;
 /// Far more than it takes; a debug build on two busy cores is slow.
 const PATIENCE: std::time::Duration = std::time::Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thirty_agents_become_one_network_through_slots_alone() {
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+async fn many_agents_become_one_network_through_slots_alone() {
+    let more = std::env::var("CAN_SYNC_TEST_AGENTS").ok();
+    let agents = more.map_or(AGENTS, |text| text.parse().expect("a number of agents"));
     let network = Infrastructure::start().await;
     let started = Instant::now();
-    let starts = (0..AGENTS)
+    let starts = (0..agents)
         .map(|n| Box::pin(TestNode::start_owned(format!("agent {n}"), |config| network.relays(config))));
     let nodes = join_all(starts).await;
     let stores = nodes.iter().enumerate().map(|(n, node)| node.ingest(format!("asset of agent {n}"), &[]));
     let hashes: BTreeSet<String> = join_all(stores).await.into_iter().collect();
-    assert_eq!(hashes.len(), AGENTS);
+    assert_eq!(hashes.len(), agents);
 
     eventually_within(PATIENCE, "every asset everywhere", async || {
         let mut lacking = Vec::new();
@@ -44,18 +48,26 @@ async fn thirty_agents_become_one_network_through_slots_alone() {
     })
     .await;
     println!(
-        "{AGENTS} agents: every asset everywhere {:.1} s after the start",
+        "{agents} agents: every asset everywhere {:.1} s after the start",
         started.elapsed().as_secs_f64()
+    );
+
+    let (reads, writes) = requests(&nodes).await;
+    let minutes = started.elapsed().as_secs_f64() / 60.0 * agents as f64;
+    println!(
+        "{agents} agents: {:.1} reads and {:.1} writes per agent and minute so far",
+        reads as f64 / minutes,
+        writes as f64 / minutes
     );
 
     let mut edges = BTreeMap::new();
     for node in &nodes {
         edges.insert(node.id(), neighbours(node).await);
     }
-    assert_eq!(reached(&edges).len(), AGENTS, "one connected graph: {edges:?}");
+    assert_eq!(reached(&edges).len(), agents, "one connected graph: {edges:?}");
 
     // What is new reaches all.
-    let late = nodes[AGENTS / 2].ingest("what came last", &[]).await;
+    let late = nodes[agents / 2].ingest("what came last", &[]).await;
     let began = Instant::now();
     eventually_within(PATIENCE, "the late asset everywhere", async || {
         for node in &nodes {
@@ -66,7 +78,20 @@ async fn thirty_agents_become_one_network_through_slots_alone() {
         Ok(())
     })
     .await;
-    println!("{AGENTS} agents: a new asset everywhere after {:.2} s", began.elapsed().as_secs_f64());
+    println!("{agents} agents: a new asset everywhere after {:.2} s", began.elapsed().as_secs_f64());
+}
+
+/// Reads and writes of relays, all agents together, as RendezvousActor tells them.
+async fn requests(nodes: &[TestNode]) -> (u64, u64) {
+    let mut sum = (0, 0);
+    for node in nodes {
+        let tree = node.get("/actors").await["data"].to_string();
+        let detail = tree.split("relays: ").nth(1).unwrap_or_else(|| panic!("no such actor in {tree}"));
+        let mut numbers = detail.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok());
+        sum.0 += numbers.next().expect("reads");
+        sum.1 += numbers.next().expect("writes");
+    }
+    sum
 }
 
 async fn neighbours(node: &TestNode) -> BTreeSet<String> {

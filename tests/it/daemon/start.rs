@@ -41,7 +41,7 @@ async fn a_first_start_prints_a_passphrase_once_and_keeps_who_it_is() {
     assert!(id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
     assert!(field(&first, "store").starts_with("http://127.0.0.1:"), "{first:?}");
     assert!(field(&first, "web page").starts_with("http://127.0.0.1:"), "{first:?}");
-    assert_eq!(field(&first, "discovery"), "tickets");
+    assert_eq!(field(&first, "discovery"), "tickets, gossip");
 
     let data = user.home().join("data");
     let kept = std::fs::read_to_string(data.join("passphrase")).unwrap();
