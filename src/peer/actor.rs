@@ -1,8 +1,9 @@
 //! PeerActor: one connection to one peer.
 //!
-//! **Owns** the session's state ([`Session`], pure) and every task on the connection: the control stream's reader and
-//! writer, the acceptors of streams, reconciliations, and one task per content stream. **Talks to** PeersActor
-//! (`SessionUp`, `Wanted`, `Finished`, …), which keeps the connection itself.
+//! **Owns** the session's state ([`Session`](super::session::Session), pure, one for each library that is shared) and every
+//! task on the connection: the control stream's reader and writer, the acceptors of streams, reconciliations, and one
+//! task per content stream. **Talks to** PeersActor (`SessionUp`,
+//! `Wanted`, `Finished`, …), which keeps the connection itself.
 //!
 //! **States**: connecting (a control stream is being opened or awaited), then in session. Either side may open a new
 //! control stream on the same connection at any time, which starts the session anew: that is how a PeerActor that was

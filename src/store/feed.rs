@@ -2,14 +2,14 @@
 //!
 //! **Owns** the cursor into the store's feed and its tasks: the *follower*, which reads changes as they come, the
 //! *scan*, which now and then compares all of the store with the index, and the HTTP server of an embedded store. **Talks to** PeersActor (`StoreChanged`,
-//! `StoreHealth`) and keeps the [`Library`]'s index up to date before it does.
+//! `StoreHealth`) and keeps the indices of all [`Libraries`] up to date before it does.
 //!
 //! The event stream only wakes the follower; the records themselves always come from the feed, by the cursor, so
 //! events and poll cannot let anything fall between them. A store that is down, slow or cuts the stream costs delay
 //! and nothing else.
 //!
 //! **Bounds**: the follower waits until the actor has taken each page, so at most one page of 1,000 records is in the
-//! mailbox. **A restart** loses nothing: the index and its cursor live in the [`Library`].
+//! mailbox. **A restart** loses nothing: the indices and their cursor live in [`Libraries`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
