@@ -24,6 +24,7 @@ mod error;
 mod events;
 mod get;
 mod id;
+mod library;
 mod list;
 mod logging;
 mod output;
@@ -116,6 +117,16 @@ enum Command {
     Doctor,
     /// Run commands one after the other
     Repl,
+    /// Share a part of the assets by ticket
+    Library(library::LibraryArgs),
+    /// Join a library by ticket
+    Join(library::JoinArgs),
+    /// List machines that were approved or denied, or wait for that
+    Devices,
+    /// Let a machine in
+    Approve(library::DeviceArgs),
+    /// Shut a machine out of everything
+    Deny(library::DeviceArgs),
     /// Print the node's endpoint id
     Id(id::IdArgs),
     /// Check or show the configuration
@@ -217,9 +228,14 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Peers(args) => peers::run(context, args).await,
         Command::Doctor => Box::pin(doctor::run(context)).await,
         Command::Repl => Box::pin(repl::run(context)).await,
+        Command::Library(args) => library::run(context, args).await,
+        Command::Join(args) => library::join(context, args).await,
+        Command::Devices => library::devices(context).await,
+        Command::Approve(args) => library::decide(context, &args, "approve").await,
+        Command::Deny(args) => library::decide(context, &args, "deny").await,
         Command::Id(args) => id::run(context, &args).await,
         Command::Config(args) => config::run(context, args),
-        Command::Passphrase(_) => passphrase::run(context),
+        Command::Passphrase(args) => passphrase::run(context, &args),
         Command::Completions(args) => completions::run(&args),
     }
 }

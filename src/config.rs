@@ -71,6 +71,8 @@ settings! {
         bind_addr: SocketAddr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         /// Applies deletions that peers made.
         replicate_deletes: bool = false;
+        /// Has new machines wait for `can-sync approve`, also those that know the passphrase.
+        approve_devices: bool = false;
     }
     sections {
         /// How peers are found.

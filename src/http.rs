@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod events;
 pub mod extract;
 pub mod guard;
+mod libraries;
 pub mod metrics;
 mod model;
 mod page;

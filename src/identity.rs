@@ -299,6 +299,16 @@ impl Passphrase {
     }
 }
 
+/// Makes a new passphrase and keeps it in `path`, in place of whatever is there.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn new_passphrase(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
+    let passphrase = generate_passphrase();
+    write_secret(path, &passphrase)?;
+    Ok(passphrase)
+}
+
 /// Seven words of the EFF's long list, joined by hyphens.
 fn generate_passphrase() -> Zeroizing<String> {
     let mut rng = rand::rng();
@@ -452,6 +462,12 @@ pub struct LibraryKeys {
 }
 
 impl LibraryKeys {
+    /// Of the library with this read secret.
+    #[must_use]
+    pub fn of_read_secret(secret: &[u8; 32]) -> Self {
+        Self::from_read_secret(&Key(*secret))
+    }
+
     fn from_read_secret(secret: &Key) -> Self {
         Self {
             auth: Key::derive(CONTEXT_AUTH, secret.expose()),

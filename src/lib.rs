@@ -30,6 +30,7 @@
 //! ├── CanServiceActor   store       the store and its feed
 //! ├── RendezvousActor   discovery   rendezvous slots on relays and in the DHT
 //! ├── GossipActor       discovery   who is there: announcements, the local network
+//! ├── LibraryActor      library     libraries, tickets, who is let in
 //! ├── PeersActor        peer        who to connect to, and what is fetched from whom
 //! │   └── PeerActor ×N  peer        one connection: session, comparison, transfers
 //! ├── HttpActor         http        the agent's API and page
@@ -62,6 +63,7 @@ pub mod transfer;
 pub mod store;
 
 pub mod library;
+pub mod qr;
 
 pub mod actor;
 pub mod cli;

@@ -1,41 +1,103 @@
-//! A set of assets that its members keep the same. Today there is one: the mirror, the library of the passphrase,
-//! which takes in everything.
+//! Sets of assets that their members keep the same.
 //!
-//! A [`Library`] is a resource, made at boot and shared: CanServiceActor keeps its index up to date with the store's
-//! feed, sessions take snapshots of it. It outlives any actor's crash, so a restarted actor goes on where the last one
-//! stopped.
+//! A [`Library`] has keys, a filter and an index of the records that belong. The mirror is the library of the
+//! passphrase: its filter is empty, every member may write, and no ticket is needed. Others are created here or joined
+//! by ticket ([`Shared`]). [`Libraries`] is all that this node has, a resource made at boot: CanServiceActor keeps the
+//! indices up to date with the store's feed, sessions take snapshots of them. It outlives any actor's crash, so a
+//! restarted actor goes on where the last one stopped.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+pub mod actor;
+mod codec;
+pub mod filter;
+pub mod manage;
+pub mod registry;
+pub mod report;
+pub mod revocation;
+mod set;
+mod shared;
+#[cfg(test)]
+mod tests;
+pub mod ticket;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+pub use self::set::Libraries;
+pub use self::shared::Shared;
+use self::ticket::LibraryId;
 use crate::identity::LibraryKeys;
 use crate::peer::session::Summary;
 use crate::reconcile::tree::{Item, ItemTree, Snapshot};
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::{FeedEntry, StoreStatus};
 
-/// One library: its keys and the index of its records.
+/// How far the indices are, and what the store says of itself; the same for all libraries of a node.
 #[derive(Debug)]
-pub struct Library {
-    keys: LibraryKeys,
-    tree: Mutex<ItemTree>,
-    /// Up to where the index has followed the store's feed; `None` before it has followed it at all.
+struct Feed {
+    /// Up to where the indices have followed the store's feed; `None` before they have followed it at all.
     cursor: watch::Sender<Option<u64>>,
     /// The store's own counts, as of the last time somebody asked.
     store: Mutex<StoreStatus>,
 }
 
+impl Default for Feed {
+    fn default() -> Self {
+        Self { cursor: watch::Sender::new(None), store: Mutex::default() }
+    }
+}
+
+/// One library: its keys and the index of its records.
+#[derive(Debug)]
+pub struct Library {
+    keys: LibraryKeys,
+    /// What makes it more than the mirror.
+    shared: Option<Shared>,
+    index: Mutex<Index>,
+    feed: Arc<Feed>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    tree: ItemTree,
+    /// Sizes of live assets and their sum; not kept for the mirror, which has the store's own counts.
+    sizes: HashMap<ContentHash, u64>,
+    bytes: u64,
+    /// While what the store held before is read in: what changed meanwhile, and so is newer than what was read.
+    filling: Option<HashSet<ContentHash>>,
+}
+
+impl Index {
+    fn take_out(&mut self, hash: &ContentHash) -> bool {
+        self.count(hash, None);
+        self.tree.remove(hash).is_some()
+    }
+
+    fn count(&mut self, hash: &ContentHash, size: Option<u64>) {
+        let before = match size {
+            Some(size) => {
+                self.bytes = self.bytes.saturating_add(size);
+                self.sizes.insert(*hash, size)
+            }
+            None => self.sizes.remove(hash),
+        };
+        self.bytes = self.bytes.saturating_sub(before.unwrap_or_default());
+    }
+}
+
 impl Library {
-    /// An empty one.
+    /// An empty mirror.
     #[must_use]
     pub fn new(keys: LibraryKeys) -> Self {
-        Self {
-            keys,
-            tree: Mutex::new(ItemTree::new()),
-            cursor: watch::Sender::new(None),
-            store: Mutex::default(),
-        }
+        Self { keys, shared: None, index: Mutex::default(), feed: Arc::default() }
+    }
+
+    /// An empty library beside the mirror, which is to be filled with what the store holds already.
+    fn beside(mirror: &Self, shared: Shared) -> Self {
+        let index = Index { filling: Some(HashSet::new()), ..Index::default() };
+        let keys = shared.keys();
+        Self { keys, shared: Some(shared), index: Mutex::new(index), feed: Arc::clone(&mirror.feed) }
     }
 
     /// Its keys.
@@ -44,75 +106,159 @@ impl Library {
         &self.keys
     }
 
-    fn tree(&self) -> MutexGuard<'_, ItemTree> {
-        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What makes it more than the mirror; `None` for that.
+    #[must_use]
+    pub fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
+    }
+
+    /// Its id; `None` for the mirror.
+    #[must_use]
+    pub fn id(&self) -> Option<LibraryId> {
+        self.shared.as_ref().map(Shared::id)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn item(&self, record: &AssetRecord) -> Item {
         Item { hlc: record.hlc, rid: record.id(self.keys.record().expose()), hash: record.hash }
     }
 
-    /// Takes in changed records; returns those that differ from what the index had.
+    /// Whether a record may be part of it, by its filter.
+    #[must_use]
+    pub fn takes(&self, record: &AssetRecord) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.filter().matches(record))
+    }
+
+    /// Whether a record of our store is part of it.
+    #[must_use]
+    pub fn holds(&self, record: &AssetRecord) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.holds(record))
+    }
+
+    /// Whether the index has a record of this content.
+    #[must_use]
+    pub fn has(&self, hash: &ContentHash) -> bool {
+        self.index().tree.get(hash).is_some()
+    }
+
+    /// Takes in changed records, and takes out those that moved out; returns those that differ from what the index had.
     pub fn apply(&self, entries: Vec<FeedEntry>) -> Vec<FeedEntry> {
-        let items: Vec<Item> = entries.iter().map(|entry| self.item(&entry.record)).collect();
-        let mut tree = self.tree();
-        entries
-            .into_iter()
-            .zip(items)
-            .filter(|(_, item)| tree.upsert(*item).as_ref() != Some(item))
+        // Ids are computed before the lock is taken.
+        let items: Vec<Option<Item>> = entries.iter().map(|entry| self.item_if_held(&entry.record)).collect();
+        let mut index = self.index();
+        let changes = entries.into_iter().zip(items);
+        changes
+            .filter(|(entry, item)| {
+                if let Some(touched) = &mut index.filling {
+                    touched.insert(entry.record.hash);
+                }
+                self.put(&mut index, &entry.record, *item)
+            })
             .map(|(entry, _)| entry)
             .collect()
     }
 
+    fn item_if_held(&self, record: &AssetRecord) -> Option<Item> {
+        self.holds(record).then(|| self.item(record))
+    }
+
+    /// Whether it made a difference.
+    fn put(&self, index: &mut Index, record: &AssetRecord, item: Option<Item>) -> bool {
+        let Some(item) = item else { return index.take_out(&record.hash) };
+        if self.shared.is_some() {
+            index.count(&record.hash, (!record.deleted).then_some(record.size));
+        }
+        index.tree.upsert(item) != Some(item)
+    }
+
+    /// Takes in what the store held before the library was there. What changed since is left as it is.
+    pub fn fill(&self, records: &[AssetRecord]) {
+        let items: Vec<Option<Item>> = records.iter().map(|record| self.item_if_held(record)).collect();
+        let mut index = self.index();
+        for (record, item) in records.iter().zip(items) {
+            if item.is_some() && index.filling.as_ref().is_some_and(|touched| !touched.contains(&record.hash))
+            {
+                self.put(&mut index, record, item);
+            }
+        }
+    }
+
+    /// Takes in records of the store that became part of it, where the index has none of their contents.
+    pub fn take_in(&self, records: &[AssetRecord]) {
+        let items: Vec<Option<Item>> = records.iter().map(|record| self.item_if_held(record)).collect();
+        let mut index = self.index();
+        for (record, item) in records.iter().zip(items) {
+            if item.is_some() && index.tree.get(&record.hash).is_none() {
+                self.put(&mut index, record, item);
+            }
+        }
+    }
+
+    /// All that the store held was taken in.
+    pub fn filled(&self) {
+        self.index().filling = None;
+    }
+
+    /// Whether what the store held is still being read in.
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        self.index().filling.is_some()
+    }
+
     /// Takes out records that the store no longer has.
     pub fn remove(&self, hashes: &[ContentHash]) {
-        let mut tree = self.tree();
+        let mut index = self.index();
         for hash in hashes {
-            tree.remove(hash);
+            index.take_out(hash);
         }
     }
 
     /// Says up to where the feed was followed.
     pub fn set_cursor(&self, seq: u64) {
-        self.cursor.send_replace(Some(seq));
+        self.feed.cursor.send_replace(Some(seq));
     }
 
     /// Up to where the feed was followed; changes as it goes on.
     #[must_use]
     pub fn cursor(&self) -> watch::Receiver<Option<u64>> {
-        self.cursor.subscribe()
+        self.feed.cursor.subscribe()
     }
 
-    /// The store's counts for [`Library::summary`].
+    /// The store's counts for the mirror's [`Library::summary`].
     pub fn set_store_status(&self, status: StoreStatus) {
-        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        *self.feed.store.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// An unchanging view for a reconciliation. Cheap; later changes do not wait for it.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.tree().snapshot()
+        self.index().tree.snapshot()
     }
 
     /// Size and fingerprint.
     #[must_use]
     pub fn summary(&self) -> Summary {
         let (assets, bytes) = {
-            let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+            let store = self.feed.store.lock().unwrap_or_else(PoisonError::into_inner);
             (store.assets, store.bytes)
         };
-        let tree = self.tree();
-        Summary { count: tree.len() as u64, fingerprint: tree.fingerprint(), assets, bytes }
+        let index = self.index();
+        let own = (index.sizes.len() as u64, index.bytes);
+        let (assets, bytes) = if self.shared.is_some() { own } else { (assets, bytes) };
+        Summary { count: index.tree.len() as u64, fingerprint: index.tree.fingerprint(), assets, bytes }
     }
 
     /// The contents whose records have these ids, with the ids, and the ids that no record has any more.
     #[must_use]
     pub fn resolve(&self, rids: &[RecordId]) -> (Vec<(RecordId, ContentHash)>, Vec<RecordId>) {
-        let tree = self.tree();
+        let index = self.index();
         let mut found = Vec::with_capacity(rids.len());
         let mut gone = Vec::new();
         for rid in rids {
-            match tree.find_rid(rid) {
+            match index.tree.find_rid(rid) {
                 Some(item) => found.push((*rid, item.hash)),
                 None => gone.push(*rid),
             }

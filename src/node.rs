@@ -25,6 +25,8 @@ use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
 use crate::identity::PassphraseOrigin;
+use crate::library::actor::{LibraryActor, LibraryArgs, LibraryMsg};
+use crate::library::manage::Manager;
 use crate::peer::actor::PeerLimits;
 use crate::peer::effects::DeleteGuard;
 use crate::peer::establish::Introduction;
@@ -234,6 +236,7 @@ struct Cells {
     can_service: Arc<ServiceCell<CanServiceMsg>>,
     rendezvous: Arc<ServiceCell<RendezvousMsg>>,
     gossip: Arc<ServiceCell<GossipMsg>>,
+    library: Arc<ServiceCell<LibraryMsg>>,
     peers: Arc<ServiceCell<PeersMsg>>,
     http: Arc<ServiceCell<HttpMsg>>,
     signals: Arc<ServiceCell<SignalMsg>>,
@@ -246,6 +249,7 @@ impl Default for Cells {
             can_service: Arc::new(ServiceCell::new("CanServiceActor")),
             rendezvous: Arc::new(ServiceCell::new("RendezvousActor")),
             gossip: Arc::new(ServiceCell::new("GossipActor")),
+            library: Arc::new(ServiceCell::new("LibraryActor")),
             peers: Arc::new(ServiceCell::new("PeersActor")),
             http: Arc::new(ServiceCell::new("HttpActor")),
             signals: Arc::new(ServiceCell::new("SignalActor")),
@@ -256,9 +260,9 @@ impl Default for Cells {
 impl Cells {
     /// Waits until every actor that others ask runs.
     async fn up(&self) {
-        let (can_service, peers, http) =
-            (self.can_service.service_ref(), self.peers.service_ref(), self.http.service_ref());
-        tokio::join!(can_service.up(), peers.up(), http.up());
+        let (can_service, library) = (self.can_service.service_ref(), self.library.service_ref());
+        let (peers, http) = (self.peers.service_ref(), self.http.service_ref());
+        tokio::join!(can_service.up(), library.up(), peers.up(), http.up());
     }
 }
 
@@ -274,13 +278,14 @@ fn children(
     let can_service = CanServiceArgs {
         store: Arc::clone(&resources.store),
         server: resources.store_server.clone(),
-        library: Arc::clone(&resources.library),
+        libraries: Arc::clone(&resources.libraries),
         peers: cells.peers.service_ref(),
         poll_interval: config.poll_interval,
         full_scan_interval: config.full_scan_interval,
     };
     let rendezvous = discovery::rendezvous(config, resources, cells, channels);
     let gossip = discovery::gossip(config, resources, cells, channels);
+    let library = LibraryArgs { manager: manager(resources, cells) };
     let peers = PeersArgs { spawn_peer, ..peers_args(config, resources, cells, channels.clone()) };
     let http =
         HttpArgs { listener: resources.api_listener.clone(), view: view(config, resources, cells, channels) };
@@ -302,6 +307,12 @@ fn children(
             Arc::clone(&cells.gossip),
             move || (GossipActor, gossip.clone()),
             |reply| GossipMsg::GetHealth { reply },
+        ),
+        Child::new(
+            ChildKind::Library,
+            Arc::clone(&cells.library),
+            move || (LibraryActor, library.clone()),
+            |reply| LibraryMsg::GetHealth { reply },
         ),
         Child::new(
             ChildKind::Peers,
@@ -334,12 +345,24 @@ fn children(
     children
 }
 
+fn manager(resources: &Resources, cells: &Cells) -> Manager {
+    Manager {
+        libraries: Arc::clone(&resources.libraries),
+        store: Arc::clone(&resources.store),
+        own_id: resources.endpoint.id(),
+        ticket: resources.ticket.clone(),
+        book: resources.book.clone(),
+        peers: cells.peers.service_ref(),
+        busy: Arc::default(),
+    }
+}
+
 fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: Channels) -> PeersArgs {
     let limits = &config.limits;
     PeersArgs {
         endpoint: resources.endpoint.clone(),
         introduction: Introduction { name: config.name.clone(), ticket: resources.ticket.clone() },
-        library: Arc::clone(&resources.library),
+        libraries: Arc::clone(&resources.libraries),
         store: Arc::clone(&resources.store),
         partials: resources.partials.clone(),
         book: resources.book.clone(),
@@ -394,6 +417,8 @@ fn view(config: &Config, resources: &Resources, cells: &Cells, channels: &Channe
         store_proxy: resources.store_proxy.clone(),
         store: Arc::clone(&resources.store),
         peers: cells.peers.service_ref(),
+        library: cells.library.service_ref(),
+        libraries: Arc::clone(&resources.libraries),
         root: cells.root.service_ref(),
         events: resources.events.clone(),
         registry: metrics::endpoint_registry(&resources.endpoint),
@@ -435,6 +460,10 @@ impl DataDir {
 
     pub(crate) fn agent_db(&self) -> PathBuf {
         self.0.join("agent.db")
+    }
+
+    pub(crate) fn libraries_db(&self) -> PathBuf {
+        self.0.join("libraries.db")
     }
 
     pub(crate) fn lock(&self) -> PathBuf {

@@ -2,10 +2,12 @@
 
 pub mod actor;
 pub mod address_book;
+mod admission;
 pub mod auth;
 pub mod dial;
 pub mod effects;
 pub mod establish;
+mod lane;
 pub mod list_peers;
 pub mod messages;
 mod overview;

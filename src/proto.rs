@@ -17,9 +17,9 @@ mod generated {
 pub use generated::{
     Announcement as WireAnnouncement, AssetMeta as WireMeta, AssetRecord as WireRecord, Auth, Cancel,
     ContentHeader, ContentRequest, Error, FeedEntry as WireFeedEntry, Frame, Have, Hello, IngestHeader,
-    IngestResult, InlineContent, LibraryProof, LibrarySummary, ListPeersReply, ListPeersRequest, ListedPeer,
-    Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, SignedAnnouncement, Want, Welcome, frame,
-    ingest_result,
+    IngestResult, InlineContent, LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply,
+    ListPeersRequest, ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, Revocations,
+    SignedAnnouncement, Tickets, Want, Welcome, frame, ingest_result,
 };
 
 /// A record on the wire that no honest sender writes.

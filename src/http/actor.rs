@@ -183,6 +183,8 @@ mod tests {
     use crate::discovery::channel::Channels;
     use crate::http::proxy::StoreProxy;
     use crate::http::view::StoreMode;
+    use crate::identity::LibraryKeys;
+    use crate::library::{Libraries, Library};
     use crate::node::events::EventLog;
     use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 
@@ -198,6 +200,8 @@ mod tests {
             store_proxy: StoreProxy::new("http://127.0.0.1:1").unwrap(),
             store: Arc::new(EmbeddedStore::open(config).await.unwrap()),
             peers: ServiceCell::new("PeersActor").service_ref(),
+            library: ServiceCell::new("LibraryActor").service_ref(),
+            libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
             root: ServiceCell::new("RootSupervisor").service_ref(),
             events: EventLog::default(),
             registry: Arc::default(),

@@ -23,7 +23,7 @@ use super::shapes::{
     TicketView, TransferList, Verifying, is_running, node_status, visit,
 };
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
-use super::{ApiError, ApiResult, events, metrics, page, proxy, token, why};
+use super::{ApiError, ApiResult, events, libraries, metrics, page, proxy, token, why};
 use crate::node::status::ActorStatus;
 use crate::peer::messages::PeersMsg;
 
@@ -42,6 +42,7 @@ const ADDRS_MAX: usize = 32;
     tags(
         (name = "node", description = "This node."),
         (name = "peers", description = "Other nodes, and what moves between them and this one."),
+        (name = "libraries", description = "What is shared by ticket, with whom, and who is let in."),
         (name = "events", description = "What happens."),
         (name = "store", description = "The store's own API, as far as the page needs it.")
     )
@@ -63,6 +64,7 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(transfers))
         .routes(routes!(why::why))
         .routes(routes!(actors))
+        .merge(libraries::routes())
         .routes(routes!(events::events))
         .routes(routes!(ticket))
         .routes(routes!(metrics::metrics))
@@ -310,7 +312,7 @@ fn unknown_peer(id: EndpointId) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "unknown_peer", message, "GET /peers lists those that are")
 }
 
-fn parse_endpoint_id(text: &str) -> ApiResult<EndpointId> {
+pub(super) fn parse_endpoint_id(text: &str) -> ApiResult<EndpointId> {
     text.parse().map_err(|_| {
         let shown: String = text.chars().take(80).collect();
         ApiError::bad_request(

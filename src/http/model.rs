@@ -5,6 +5,7 @@
 use super::shapes::{is_running, visit, word};
 use super::view::{AgentView, StoreMode};
 use crate::discovery::channel::ChannelState;
+use crate::library::{self, report::LibraryReport};
 use crate::node::events::{LoggedEvent, NodeEvent};
 use crate::node::status::ActorStatus;
 use crate::peer::report::{
@@ -30,6 +31,7 @@ pub(super) struct Live {
     pub(super) node: NodeModel,
     pub(super) sync: SyncModel,
     pub(super) peers: Result<Rows<PeerRow>, String>,
+    pub(super) libraries: Vec<LibraryRow>,
     pub(super) transfers: Result<Rows<TransferRow>, String>,
     pub(super) actors: Result<Rows<ActorRow>, String>,
     pub(super) actors_summary: String,
@@ -60,6 +62,7 @@ impl Live {
         Self {
             now_ms,
             node: NodeModel::new(view, now_ms, &store),
+            libraries: library::actor::reports(&view.libraries).into_iter().map(LibraryRow::new).collect(),
             sync: SyncModel::new(peers.as_ref().map_err(|error| error.message.as_str())),
             transfers: transfers
                 .map(|all| {
@@ -241,6 +244,50 @@ impl PeerRow {
             last_seen: peer.last_seen_ms.map(|ms| Ago::new(now_ms, ms)),
             last_error: peer.last_error.as_deref().map(shown),
             sources: peer.sources.join(", "),
+        }
+    }
+}
+
+/// A library in the table.
+pub(super) struct LibraryRow {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) short_id: String,
+    pub(super) owner: bool,
+    pub(super) access: &'static str,
+    pub(super) state: &'static str,
+    pub(super) mood: &'static str,
+    pub(super) assets: String,
+    pub(super) bytes: String,
+    pub(super) missing: String,
+    pub(super) missing_there: String,
+    pub(super) connected: usize,
+    pub(super) problem: Option<String>,
+}
+
+impl LibraryRow {
+    fn new(library: LibraryReport) -> Self {
+        let (state, mood) = match library.progress.state {
+            _ if library.problem.is_some() => ("shut out", "bad"),
+            "in_sync" => ("in sync", "good"),
+            "alone" => ("no member here", "idle"),
+            "reading" => ("reading the store", "busy"),
+            _ => ("syncing", "busy"),
+        };
+        Self {
+            name: shown(&library.name),
+            short_id: short(&library.id),
+            id: library.id,
+            owner: library.owner,
+            access: if library.owner { "owner" } else { library.access.as_str() },
+            state,
+            mood,
+            assets: grouped(library.counts.assets),
+            bytes: bytes(library.counts.bytes),
+            missing: grouped(library.progress.missing),
+            missing_there: grouped(library.progress.missing_there),
+            connected: library.progress.connected,
+            problem: library.problem.as_deref().map(shown),
         }
     }
 }

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::view::{AgentView, StoreMode};
 use crate::discovery::channel::{ChannelReport, ChannelState};
+use crate::library::{self, report::LibraryReport};
 use crate::node::status::{ActorState, ActorStatus};
 use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
 use crate::store::StoreStatus;
@@ -38,8 +39,7 @@ pub struct NodeStatus {
     /// The ways of finding peers, by name.
     pub discovery: BTreeMap<String, ChannelView>,
     /// The libraries that this node takes part in, besides the full mirror.
-    #[schema(value_type = Vec<Object>)]
-    pub libraries: [(); 0],
+    pub libraries: Vec<LibraryReport>,
     /// The supervision tree in short; `GET /actors` has all of it.
     pub actors: ActorsSummary,
 }
@@ -404,7 +404,7 @@ pub(super) fn node_status(
         sync: peers.sync.into(),
         peers: counts,
         discovery: channels(&view.discovery.reports()),
-        libraries: [],
+        libraries: library::actor::reports(&view.libraries),
         actors: ActorsSummary::new(tree),
     }
 }

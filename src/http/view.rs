@@ -16,6 +16,8 @@ use super::{ApiError, ApiResult};
 use crate::actor::ServiceRef;
 use crate::actor::service_ref::ServiceError;
 use crate::discovery::channel::Channels;
+use crate::library::Libraries;
+use crate::library::actor::LibraryMsg;
 use crate::node::events::EventLog;
 use crate::node::status::ActorStatus;
 use crate::node::supervisor::RootMsg;
@@ -57,6 +59,10 @@ pub struct AgentView {
     pub store: StoreRef,
     /// PeersActor.
     pub peers: ServiceRef<PeersMsg>,
+    /// LibraryActor.
+    pub library: ServiceRef<LibraryMsg>,
+    /// All libraries.
+    pub libraries: Arc<Libraries>,
     /// RootSupervisor.
     pub root: ServiceRef<RootMsg>,
     /// What happened.

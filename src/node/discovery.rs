@@ -77,7 +77,7 @@ pub(super) fn gossip(
         topic: topic_of(resources.presence.topic()),
         name: config.name.clone(),
         ticket: resources.ticket.clone(),
-        library: Arc::clone(&resources.library),
+        library: Arc::clone(resources.libraries.mirror()),
         directory: resources.directory.clone(),
         book: resources.book.clone(),
         candidates: candidates(cells, channels),

@@ -16,6 +16,8 @@ pub enum ChildKind {
     Rendezvous,
     /// Announcements.
     Gossip,
+    /// Libraries and tickets.
+    Library,
     /// Who to connect to.
     Peers,
     /// One session; a child of [`ChildKind::Peers`].
@@ -28,8 +30,16 @@ pub enum ChildKind {
 
 impl ChildKind {
     /// Every kind, in the order of [`POLICIES`].
-    pub const ALL: [Self; 7] =
-        [Self::CanService, Self::Rendezvous, Self::Gossip, Self::Peers, Self::Peer, Self::Http, Self::Signal];
+    pub const ALL: [Self; 8] = [
+        Self::CanService,
+        Self::Rendezvous,
+        Self::Gossip,
+        Self::Library,
+        Self::Peers,
+        Self::Peer,
+        Self::Http,
+        Self::Signal,
+    ];
 
     /// The actor's name.
     #[must_use]
@@ -38,6 +48,7 @@ impl ChildKind {
             Self::CanService => "CanServiceActor",
             Self::Rendezvous => "RendezvousActor",
             Self::Gossip => "GossipActor",
+            Self::Library => "LibraryActor",
             Self::Peers => "PeersActor",
             Self::Peer => "PeerActor",
             Self::Http => "HttpActor",
@@ -121,7 +132,7 @@ const PER_MINUTE_5: Budget = Budget { restarts: 5, window: Duration::from_mins(1
 const BRISK: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::from_secs(2), jitter: 0.5 };
 
 /// The table.
-pub static POLICIES: [Policy; 7] = [
+pub static POLICIES: [Policy; 8] = [
     // Stops late: whoever stops before it may still have something to write.
     Policy {
         kind: ChildKind::CanService,
@@ -149,6 +160,16 @@ pub static POLICIES: [Policy; 7] = [
         backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
         exhausted: Exhausted::Degrade,
         stop_order: 1,
+        stop_timeout: Duration::from_secs(2),
+    },
+    // Without it nobody could be shut out any more.
+    Policy {
+        kind: ChildKind::Library,
+        restart: Restart::Always,
+        budget: PER_MINUTE_10,
+        backoff: BRISK,
+        exhausted: Exhausted::Escalate,
+        stop_order: 2,
         stop_timeout: Duration::from_secs(2),
     },
     Policy {

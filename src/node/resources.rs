@@ -25,7 +25,8 @@ use crate::discovery::gossip;
 use crate::http::SharedListener;
 use crate::http::proxy::StoreProxy;
 use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin, PresenceKeys};
-use crate::library::Library;
+use crate::library::registry::Registry;
+use crate::library::{Libraries, Library};
 use crate::peer::address_book::AddressBook;
 use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
@@ -43,12 +44,12 @@ pub(super) struct Resources {
     pub(super) api_addr: SocketAddr,
     pub(super) api_token: Option<SecretString>,
     pub(super) passphrase_origin: PassphraseOrigin,
+    pub(super) libraries: Arc<Libraries>,
     /// Rendezvous slots of earlier agents derive from the words themselves.
     pub(super) passphrase: SecretString,
     pub(super) keys: NetworkKeys,
     /// The presence network: the passphrase's own, or another topic's.
     pub(super) presence: PresenceKeys,
-    pub(super) library: Arc<Library>,
     pub(super) store: StoreRef,
     pub(super) store_url: String,
     pub(super) store_proxy: StoreProxy,
@@ -109,6 +110,12 @@ impl Resources {
             let path = dir.agent_db();
             blocking(move || AddressBook::open(&path).map_err(|e| StartError::new(e.to_string()))).await?
         };
+        let libraries = {
+            let (path, approval) = (dir.libraries_db(), config.approve_devices);
+            let mirror = Arc::new(Library::new(secrets.keys.mirror().clone()));
+            let open = move || Libraries::load(mirror, Registry::open(&path)?, approval);
+            blocking(move || open().map_err(|e| StartError::new(e.to_string()))).await?
+        };
         progress("opening the network endpoint");
         let endpoint = open_endpoint(config, secrets.endpoint_key, &book).await?;
         let addresses = MemoryLookup::new();
@@ -123,7 +130,7 @@ impl Resources {
             api_addr,
             api_token: secrets.api_token,
             passphrase_origin: secrets.passphrase_origin,
-            library: Arc::new(Library::new(secrets.keys.mirror().clone())),
+            libraries: Arc::new(libraries),
             passphrase: secrets.passphrase,
             keys: secrets.keys,
             presence: secrets.presence,

@@ -1,8 +1,9 @@
 //! PeerActor: one connection to one peer.
 //!
-//! **Owns** the session's state ([`Session`], pure) and every task on the connection: the control stream's reader and
-//! writer, the acceptors of streams, reconciliations, and one task per content stream. **Talks to** PeersActor
-//! (`SessionUp`, `Wanted`, `Finished`, …), which keeps the connection itself.
+//! **Owns** the session's state ([`Session`](super::session::Session), pure, one for each library that is shared) and every
+//! task on the connection: the control stream's reader and writer, the acceptors of streams, reconciliations, and one
+//! task per content stream. **Talks to** PeersActor (`SessionUp`,
+//! `Wanted`, `Finished`, …), which keeps the connection itself.
 //!
 //! **States**: connecting (a control stream is being opened or awaited), then in session. Either side may open a new
 //! control stream on the same connection at any time, which starts the session anew: that is how a PeerActor that was
@@ -22,20 +23,23 @@ use iroh::EndpointId;
 use iroh::endpoint::{Connection, ConnectionError, Side, VarInt};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::Instant;
 
+use super::effects::Scope;
 use super::establish::{self, EstablishError, Established, Introduction};
+use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
-use super::session::{Effect, InlineContents, Input, Session, SessionSettings, Standing};
+use super::session::{Effect, InlineContents, Input, Standing};
 use super::{effects, streams, wire};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
-use crate::library::Library;
+use crate::library::revocation::SignedRevocations;
+use crate::library::{Libraries, Library};
 use crate::node::endpoint;
 use crate::node::events::EventLog;
 use crate::node::status::ActorDetail;
-use crate::proto::{Cancel, ContentRequest, Frame, Ping, Pong, Want, frame};
+use crate::proto::{Cancel, ContentRequest, Frame, Ping, Pong, Revocations, Want, frame};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::moving::Moving;
@@ -77,6 +81,8 @@ pub mod code {
     pub const ROTATED: u32 = 1;
     /// No shared library.
     pub const NOT_SHARED: u32 = 401;
+    /// Known, and not let in, or not any longer: the reason says why.
+    pub const REFUSED: u32 = 403;
     /// No session in time.
     pub const TIMEOUT: u32 = 408;
     /// Another connection of the same two endpoints is kept.
@@ -98,8 +104,8 @@ pub struct PeerArgs {
     pub own_id: EndpointId,
     /// What we say of ourselves.
     pub introduction: Introduction,
-    /// What is shared.
-    pub library: Arc<Library>,
+    /// What may be shared.
+    pub libraries: Arc<Libraries>,
     /// Where assets live.
     pub store: StoreRef,
     /// Where large contents are kept until they are complete.
@@ -155,8 +161,8 @@ pub struct PeerLimits {
 #[derive(Clone)]
 pub(super) struct Proved {
     pub(super) epoch: u64,
-    /// The library's blinded id.
-    pub(super) library: bytes::Bytes,
+    /// What is shared, by its blinded id, in the order of the lanes.
+    pub(super) lanes: Arc<[(bytes::Bytes, Arc<Library>)]>,
 }
 
 /// A request of the peer's that is being served or waits for it.
@@ -166,19 +172,23 @@ struct Served {
 }
 
 struct Running {
-    session: Session,
+    /// The libraries that are shared, at least one.
+    lanes: Vec<Lane>,
+    /// Libraries that both know beside the mirror: only their revocations are passed on.
+    known: Vec<(bytes::Bytes, Arc<Library>)>,
+    /// Versions of the lists of revocations that the peer was sent, by blinded id.
+    revocations_sent: HashMap<bytes::Bytes, u64>,
+    /// What the peer calls itself.
+    name: String,
+    /// Which libraries there were when the session began.
+    generation: u64,
     epoch: u64,
-    library: bytes::Bytes,
     out: mpsc::Sender<bytes::Bytes>,
     /// Bytes that wait in `out`.
     bytes_out: Arc<AtomicUsize>,
     expected: Arc<Expected>,
     serving: HashMap<u64, Served>,
     serve_permits: Arc<Semaphore>,
-    /// The peer's question that is being answered.
-    answering: Option<u64>,
-    /// Whether our feed had not caught up with our store when we last asked.
-    asked_behind: bool,
     /// Everything that ends with the session.
     tasks: Tasks<PeerMsg>,
 }
@@ -192,6 +202,8 @@ pub struct PeerState {
     epochs: u64,
     /// The session, for the tasks that accept streams: nothing but a control stream is served without one.
     proved: watch::Sender<Option<Proved>>,
+    /// Whether we are opening a control stream.
+    opening: Arc<AtomicBool>,
     early: Vec<Arc<[FeedEntry]>>,
     early_lost: bool,
     establish_by: Instant,
@@ -211,7 +223,7 @@ impl Actor for PeerActor {
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         let proved = watch::Sender::new(None);
-        let opening = Arc::new(AtomicBool::new(args.opens));
+        let opening = Arc::new(AtomicBool::new(false));
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         tasks.spawn(streams::watch_closed(myself.clone(), args.connection.clone()));
         tasks.spawn(streams::accept_bi(
@@ -220,36 +232,23 @@ impl Actor for PeerActor {
             proved.subscribe(),
             Arc::clone(&opening),
         ));
-        if args.opens {
-            let (actor, args) = (myself.clone(), args.clone());
-            tasks.spawn(async move {
-                let result = establish::open(
-                    &args.connection,
-                    args.own_id,
-                    &args.library,
-                    &args.introduction,
-                    args.limits.establish,
-                )
-                .await;
-                opening.store(false, Ordering::Relaxed);
-                let _ = actor.send_message(match result {
-                    Ok(established) => PeerMsg::Established(Box::new(established)),
-                    Err(error) => PeerMsg::EstablishFailed(error),
-                });
-            });
-        }
-        myself.send_after(TICK, || PeerMsg::Tick);
-        let establish_by = Instant::now() + args.limits.establish;
-        Ok(PeerState {
+        let (opens, establish_by) = (args.opens, Instant::now() + args.limits.establish);
+        let mut state = PeerState {
             args,
             tasks,
             running: None,
             epochs: 0,
             proved,
+            opening,
             early: Vec::new(),
             early_lost: false,
             establish_by,
-        })
+        };
+        if opens {
+            state.open(&myself);
+        }
+        myself.send_after(TICK, || PeerMsg::Tick);
+        Ok(state)
     }
 
     async fn handle(
@@ -260,15 +259,17 @@ impl Actor for PeerActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PeerMsg::StoreChanged(entries) => state.on_store_changed(&myself, entries),
-            PeerMsg::Created { entries, contents } => state.on_created(&myself, entries, contents),
+            PeerMsg::Created { entries, contents } => state.on_created(&myself, entries, &contents),
             PeerMsg::Fetch { request, records } => state.on_fetch(&myself, request, records),
             PeerMsg::FetchPart { request, hash, size, range } => {
                 state.on_fetch_part(request, hash, size, range);
             }
             PeerMsg::Revoke { request } => state.on_revoke(request),
-            PeerMsg::Settled(hashes) => state.step(&myself, Input::Settled(hashes)),
-            PeerMsg::Failed { hash, reason } => state.step(&myself, Input::Failed(vec![(hash, reason)])),
-            PeerMsg::Verify { round } => state.step(&myself, Input::Verify { round }),
+            PeerMsg::Settled(hashes) => state.step_all(&myself, |_| Some(Input::Settled(hashes.clone()))),
+            PeerMsg::Failed { hash, reason } => state.step_all(&myself, |lane| {
+                lane.session.owes(&hash).then(|| Input::Failed(vec![(hash, reason.clone())]))
+            }),
+            PeerMsg::Verify { round } => state.step_all(&myself, |_| Some(Input::Verify { round })),
             PeerMsg::Established(established) => state.on_established(&myself, *established),
             PeerMsg::EstablishFailed(error) => state.on_establish_failed(&error),
             PeerMsg::Frame { epoch, kind, permit } => {
@@ -280,14 +281,14 @@ impl Actor for PeerActor {
             PeerMsg::ControlEnded { epoch, reason, violation } => {
                 state.on_control_ended(epoch, &reason, violation);
             }
-            PeerMsg::Outcome { epoch, input } => {
+            PeerMsg::Outcome { epoch, lane, input } => {
                 if state.is_current(epoch) {
-                    state.step(&myself, input);
+                    state.step(&myself, lane, input);
                 }
             }
-            PeerMsg::SummaryReady { epoch, nonce, answer, behind } => {
+            PeerMsg::SummaryReady { epoch, lane, nonce, answer, behind } => {
                 if state.is_current(epoch) {
-                    state.on_summary_ready(nonce, answer, behind);
+                    state.on_summary_ready(lane, nonce, answer, behind);
                 }
             }
             PeerMsg::Received { epoch, results } => {
@@ -301,6 +302,7 @@ impl Actor for PeerActor {
                 }
             }
             PeerMsg::Violation(reason) => state.close(code::VIOLATION, &reason),
+            PeerMsg::RevocationsTaken => state.check_admission(),
             PeerMsg::TaskFailed(why) => {
                 // The supervisor starts us again on the same connection.
                 return Err(ActorExit::Transient(format!("a task of the session: {why}")).into());
@@ -337,23 +339,61 @@ impl PeerState {
         self.running.as_ref().is_some_and(|running| running.epoch == epoch)
     }
 
-    /// Feeds the session and performs what it decides.
-    fn step(&mut self, myself: &ActorRef<PeerMsg>, input: Input) {
-        let Some(running) = &mut self.running else { return };
-        let effects = running.session.handle(input, Instant::now());
-        self.perform(myself, effects);
+    /// Opens a control stream, on which the session begins or begins anew.
+    fn open(&mut self, myself: &ActorRef<PeerMsg>) {
+        self.opening.store(true, Ordering::Relaxed);
+        let (actor, args, opening) = (myself.clone(), self.args.clone(), Arc::clone(&self.opening));
+        self.tasks.spawn(async move {
+            let result = establish::open(
+                &args.connection,
+                args.own_id,
+                &args.libraries,
+                &args.introduction,
+                args.limits.establish,
+            )
+            .await;
+            opening.store(false, Ordering::Relaxed);
+            let _ = actor.send_message(match result {
+                Ok(established) => PeerMsg::Established(Box::new(established)),
+                Err(error) => PeerMsg::EstablishFailed(error),
+            });
+        });
+    }
+
+    /// Feeds one library's session and performs what it decides.
+    fn step(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, input: Input) {
+        let Some(shared) = self.running.as_mut().and_then(|running| running.lanes.get_mut(lane)) else {
+            return;
+        };
+        let effects = shared.session.handle(input, Instant::now());
+        shared.publish();
+        self.perform(myself, lane, effects);
         self.publish();
+    }
+
+    /// Feeds each library's session with what is meant for it.
+    fn step_all(&mut self, myself: &ActorRef<PeerMsg>, input: impl Fn(&Lane) -> Option<Input>) {
+        let lanes = self.running.as_ref().map_or(0, |running| running.lanes.len());
+        for lane in 0..lanes {
+            // One of them may have ended the session.
+            let shared = self.running.as_ref().and_then(|running| running.lanes.get(lane));
+            if let Some(input) = shared.and_then(&input) {
+                self.step(myself, lane, input);
+            }
+        }
     }
 
     fn detail(&self) -> ActorDetail {
         let detail = match &self.running {
             None => "establishing a session".to_owned(),
             Some(running) => {
-                let standing = running.session.standing();
-                format!(
-                    "{:?}, missing here {}, missing there {}",
-                    standing.state, standing.missing_here, standing.missing_there
-                )
+                let shown = lane::standing(&running.lanes).map(|standing| {
+                    format!(
+                        "{:?}, missing here {}, missing there {}",
+                        standing.state, standing.missing_here, standing.missing_there
+                    )
+                });
+                shown.unwrap_or_default()
             }
         };
         ActorDetail { detail: Some(detail), ..ActorDetail::default() }
@@ -364,13 +404,13 @@ impl PeerState {
     }
 
     fn publish(&self) {
-        let standing = self.running.as_ref().map(|running| running.session.standing());
+        let standing = self.running.as_ref().and_then(|running| lane::standing(&running.lanes));
         self.board().standing = standing;
     }
 
     fn on_store_changed(&mut self, myself: &ActorRef<PeerMsg>, entries: Arc<[FeedEntry]>) {
         if self.running.is_some() {
-            self.step(myself, Input::StoreChanged(entries));
+            self.step_all(myself, |lane| changes_for(lane, &entries).map(Input::StoreChanged));
         } else if self.early.len() < EARLY_CHANGES_MAX {
             // The session may already have told the peer a summary that does not have these.
             self.early.push(entries);
@@ -383,10 +423,13 @@ impl PeerState {
         &mut self,
         myself: &ActorRef<PeerMsg>,
         entries: Arc<[FeedEntry]>,
-        contents: Arc<InlineContents>,
+        contents: &Arc<InlineContents>,
     ) {
         if self.running.is_some() {
-            self.step(myself, Input::Created { entries, contents });
+            self.step_all(myself, |lane| {
+                let entries = changes_for(lane, &entries)?;
+                Some(Input::Created { entries, contents: Arc::clone(contents) })
+            });
         } else {
             self.on_store_changed(myself, entries);
         }
@@ -405,7 +448,7 @@ impl PeerState {
         let records: Vec<AssetRecord> = records.into_iter().filter(wanted).collect();
         if !records.is_empty() {
             running.expected.add(request, records.clone(), Instant::now());
-            self.step(myself, Input::Fetch { request, records });
+            self.step(myself, 0, Input::Fetch { request, records });
         }
         if !refused.is_empty() {
             self.on_received(refused);
@@ -446,7 +489,7 @@ impl PeerState {
     }
 
     fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
-        let Established { send, receive, library, ours, theirs, name, ticket } = established;
+        let Established { send, receive, shared, known, name, ticket } = established;
         if self.running.take().is_some() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
         }
@@ -454,7 +497,8 @@ impl PeerState {
         self.tell(PeersMsg::SessionReset { session: self.args.session });
         self.epochs += 1;
         let epoch = self.epochs;
-        self.proved.send_replace(Some(Proved { epoch, library: library.clone() }));
+        let lanes = shared.iter().map(|one| (one.blinded.clone(), Arc::clone(&one.library))).collect();
+        self.proved.send_replace(Some(Proved { epoch, lanes }));
         endpoint::open_up(&self.args.connection, self.args.limits.streams);
 
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
@@ -479,37 +523,41 @@ impl PeerState {
         };
         tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
 
-        let settings = SessionSettings {
-            library: library.clone(),
-            record_key: self.args.library.keys().record().clone(),
-            dialer: self.args.connection.side() == Side::Client,
-            probe_after: self.args.limits.probe_after,
+        let assets = shared.iter().map(|one| one.theirs.assets).sum();
+        let foreign = shared.iter().all(|one| one.library.shared().is_some());
+        let begin = |one| {
+            let (peer, dialer) =
+                (self.args.connection.remote_id(), self.args.connection.side() == Side::Client);
+            Lane::new(one, peer, dialer, self.args.limits.probe_after, Instant::now())
         };
-        let assets = theirs.assets;
-        let (session, effects) = Session::new(settings, ours, theirs, Instant::now());
+        let (lanes, effects): (Vec<Lane>, Vec<_>) = shared.into_iter().map(begin).unzip();
         let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
         let serving = HashMap::new();
         self.running = Some(Running {
-            session,
+            lanes,
+            known,
+            revocations_sent: HashMap::new(),
+            name: name.clone(),
+            generation: self.args.libraries.generation(),
             epoch,
-            library,
             out,
             bytes_out,
             expected,
             serving,
             serve_permits,
-            answering: None,
-            asked_behind: false,
             tasks,
         });
         self.board().proven = true;
-        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets });
-        self.perform(myself, effects);
+        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, foreign });
+        self.send_revocations();
+        for (lane, effects) in effects.into_iter().enumerate() {
+            self.perform(myself, lane, effects);
+        }
         for entries in std::mem::take(&mut self.early) {
-            self.step(myself, Input::StoreChanged(entries));
+            self.step_all(myself, |lane| changes_for(lane, &entries).map(Input::StoreChanged));
         }
         if std::mem::take(&mut self.early_lost) {
-            self.step(myself, Input::ChangesLost);
+            self.step_all(myself, |_| Some(Input::ChangesLost));
         }
         self.publish();
     }
@@ -519,6 +567,10 @@ impl PeerState {
             EstablishError::NotShared => {
                 self.not_shared();
                 self.close(code::NOT_SHARED, "no shared library");
+            }
+            EstablishError::Refused(why) => {
+                tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "refused a connection");
+                self.close(code::REFUSED, &why.to_string());
             }
             EstablishError::Version(_) => self.close(code::VIOLATION, &error.to_string()),
             EstablishError::Wire(wire) if wire.is_violation() => {
@@ -546,26 +598,134 @@ impl PeerState {
 
     fn on_connection_closed(&mut self) {
         let reason = self.args.connection.close_reason();
+        if let Some(ConnectionError::ApplicationClosed(close)) = &reason
+            && close.error_code == VarInt::from_u32(code::REFUSED)
+        {
+            self.note_refused(&String::from_utf8_lossy(&close.reason));
+        }
         if self.running.is_none() && reason.is_some_and(|reason| is_close(&reason, code::NOT_SHARED)) {
             self.not_shared();
         }
     }
 
+    /// Takes note that a peer does not let us into what we joined through it, to be shown.
+    fn note_refused(&self, why: &str) {
+        let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
+        let peer = self.args.connection.remote_id();
+        tracing::warn!(peer = %peer.fmt_short(), why, "the peer does not let us in");
+        for library in self.args.libraries.shared() {
+            let led_here = |shared: &&crate::library::Shared| {
+                shared.key().is_none() && shared.ticket().addrs.iter().any(|addr| addr.id == peer)
+            };
+            if let Some(shared) = library.shared().filter(led_here) {
+                shared.set_refused(why.clone());
+            }
+        }
+    }
+
+    /// The lane of the library with this blinded id; none is named where there is only one.
+    fn lane_of(&self, blinded: &bytes::Bytes) -> Option<usize> {
+        let running = self.running.as_ref()?;
+        if blinded.is_empty() || running.lanes.len() == 1 {
+            return Some(0);
+        }
+        running.lanes.iter().position(|lane| lane.blinded == *blinded)
+    }
+
     #[expect(clippy::wildcard_enum_match_arm, reason = "the session names all the others")]
     fn on_frame(&mut self, myself: &ActorRef<PeerMsg>, kind: frame::Kind) {
+        let lane = match &kind {
+            frame::Kind::Offer(offer) => self.lane_of(&offer.library),
+            frame::Kind::Records(records) => self.lane_of(&records.library),
+            frame::Kind::Have(have) => self.lane_of(&have.library),
+            frame::Kind::Error(error) => self.lane_of(&error.library),
+            frame::Kind::Ping(Ping { libraries, .. }) | frame::Kind::Pong(Pong { libraries, .. }) => {
+                libraries.first().map_or(Some(0), |summary| self.lane_of(&summary.blinded))
+            }
+            _ => Some(0),
+        };
         let Some(running) = &self.running else { return };
+        let Some((lane, shared)) = lane.and_then(|lane| Some((lane, running.lanes.get(lane)?))) else {
+            return self.close(code::VIOLATION, "a frame about a library that is not shared");
+        };
         let (answer, nonce, summaries, behind) = match kind {
             frame::Kind::Ping(Ping { nonce, libraries, behind }) => (false, nonce, libraries, behind),
             frame::Kind::Pong(Pong { nonce, libraries, behind }) => (true, nonce, libraries, behind),
-            kind => return self.step(myself, Input::Frame(kind)),
+            frame::Kind::Revocations(Revocations { library, list }) => {
+                return self.on_revocations(myself, &library, &list);
+            }
+            kind => return self.step(myself, lane, Input::Frame(kind)),
         };
-        match establish::summary_from_wire(&running.library, &summaries) {
+        match establish::summary_from_wire(&shared.blinded, &summaries) {
             Ok(theirs) => {
-                let ours = self.args.library.summary();
-                let certain = !behind && !running.asked_behind;
-                self.step(myself, Input::Compared { answer, nonce, theirs, ours, certain });
+                let ours = shared.library.summary();
+                let certain = !behind && !shared.asked_behind;
+                self.step(myself, lane, Input::Compared { answer, nonce, theirs, ours, certain });
             }
             Err(error) => self.close(code::VIOLATION, &error.to_string()),
+        }
+    }
+
+    /// Sends the lists of revocations that are newer than what the peer was sent; whether there were any.
+    fn send_revocations(&mut self) -> bool {
+        let Some(running) = &mut self.running else { return false };
+        let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
+        let all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
+        let lists: Vec<(bytes::Bytes, SignedRevocations)> = all
+            .filter_map(|(blinded, library)| Some((blinded.clone(), library.shared()?.signed_revocations()?)))
+            .filter(|(blinded, list)| {
+                running.revocations_sent.get(blinded).is_none_or(|sent| *sent < list.list.version)
+            })
+            .collect();
+        let any = !lists.is_empty();
+        for (library, list) in lists {
+            if let Some(running) = &mut self.running {
+                running.revocations_sent.insert(library.clone(), list.list.version);
+            }
+            self.send(frame::Kind::Revocations(Revocations { library, list: list.encode().into() }));
+        }
+        any
+    }
+
+    fn on_revocations(&mut self, myself: &ActorRef<PeerMsg>, blinded: &bytes::Bytes, list: &[u8]) {
+        let Some(running) = &mut self.running else { return };
+        let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
+        let mut all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
+        let Some((_, library)) = all.find(|(known, _)| *known == blinded) else {
+            return self.close(code::VIOLATION, "revocations of a library that is not shared");
+        };
+        let Some(shared) = library.shared() else { return };
+        let id = shared.id();
+        let signed = match SignedRevocations::decode(id, list) {
+            Ok(signed) => signed,
+            Err(error) => return self.close(code::VIOLATION, &format!("in revocations: {error}")),
+        };
+        if signed.list.version <= shared.revocations().version {
+            return;
+        }
+        // It holds at once; whether it is written down before a crash is for the next session to make good.
+        shared.revoke(signed.clone());
+        let Some(registry) = self.args.libraries.registry().cloned() else { return };
+        let actor = myself.clone();
+        running.tasks.spawn(async move {
+            let written = spawn_blocking(move || registry.set_revocations(id, &signed.encode())).await;
+            if !matches!(written, Ok(Ok(()))) {
+                tracing::warn!(library = %id, "revocations are not written down");
+            }
+            let _ = actor.send_message(PeerMsg::RevocationsTaken);
+        });
+    }
+
+    /// Closes the connection once somebody on it may not stay; what else it shared is shared again on the next one.
+    fn check_admission(&mut self) {
+        let (now, own_id) = (effects::now_ms(), self.args.own_id);
+        let Some(running) = &self.running else { return };
+        running.lanes.iter().for_each(|lane| lane.check_own(own_id, now));
+        let refused =
+            running.lanes.iter().find_map(|lane| lane.check(&self.args.libraries, own_id, now).err());
+        if let Some(why) = refused {
+            tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "closing the connection");
+            self.close(code::REFUSED, &why.to_string());
         }
     }
 
@@ -585,14 +745,16 @@ impl PeerState {
         self.publish();
     }
 
-    fn on_summary_ready(&mut self, nonce: u64, answer: bool, behind: bool) {
-        let Some(running) = &mut self.running else { return };
-        let libraries = vec![establish::summary_to_wire(&running.library, &self.args.library.summary())];
+    fn on_summary_ready(&mut self, lane: usize, nonce: u64, answer: bool, behind: bool) {
+        let Some(shared) = self.running.as_mut().and_then(|running| running.lanes.get_mut(lane)) else {
+            return;
+        };
+        let libraries = vec![establish::summary_to_wire(&shared.blinded, &shared.library.summary())];
         if answer {
-            let nonce = running.answering.take().unwrap_or(nonce);
+            let nonce = shared.answering.take().unwrap_or(nonce);
             self.send(frame::Kind::Pong(Pong { nonce, libraries, behind }));
         } else {
-            running.asked_behind = behind;
+            shared.asked_behind = behind;
             self.send(frame::Kind::Ping(Ping { nonce, libraries, behind }));
         }
     }
@@ -632,24 +794,52 @@ impl PeerState {
             }
             self.send(frame::Kind::Cancel(Cancel { request }));
         }
-        self.step(myself, Input::Tick);
-    }
-
-    fn perform(&mut self, myself: &ActorRef<PeerMsg>, effects: Vec<Effect>) {
-        for effect in effects {
-            self.perform_one(myself, effect);
+        // Whoever is shut out hears of it first, and is gone with the next tick.
+        if !self.send_revocations() {
+            self.check_admission();
+        }
+        self.share_more(myself);
+        self.step_all(myself, |_| Some(Input::Tick));
+        if let Some(running) = &self.running {
+            let now = effects::now_ms();
+            running.lanes.iter().for_each(|lane| lane.note_member(&running.name, now));
         }
     }
 
-    fn perform_one(&mut self, myself: &ActorRef<PeerMsg>, effect: Effect) {
+    /// Begins the session anew where libraries have come since it began, for the peer may share them.
+    fn share_more(&mut self, myself: &ActorRef<PeerMsg>) {
+        let generation = self.args.libraries.generation();
         let Some(running) = &mut self.running else { return };
+        if running.generation == generation {
+            return;
+        }
+        running.generation = generation;
+        // With the mirror, everything is shared already.
+        let foreign = running.lanes.iter().all(|lane| lane.library.shared().is_some());
+        if foreign && !self.opening.load(Ordering::Relaxed) {
+            self.open(myself);
+        }
+    }
+
+    fn perform(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            self.perform_one(myself, lane, effect);
+        }
+    }
+
+    fn perform_one(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, effect: Effect) {
+        let Some(running) = &mut self.running else { return };
+        let Some(shared) = running.lanes.get_mut(lane) else { return };
         let args = &self.args;
-        let report = effects::Reporter::new(myself.clone(), running.epoch);
+        let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
         let store = Arc::clone(&args.store);
         match effect {
             Effect::Send(kind) => self.send(kind),
             Effect::Judge(records) => {
-                running.tasks.spawn(effects::judge_all(report, store, Arc::clone(&args.deletes), records));
+                let (libraries, library) = (Arc::clone(&args.libraries), Arc::clone(&shared.library));
+                let scope = Scope { libraries, library };
+                let deletes = Arc::clone(&args.deletes);
+                running.tasks.spawn(effects::judge_all(report, store, deletes, scope, records));
             }
             Effect::Apply(records) => {
                 running.tasks.spawn(effects::apply(report, store, records));
@@ -663,8 +853,8 @@ impl PeerState {
                 running.tasks.spawn(effects::load(report, store, hashes));
             }
             Effect::Resolve(rids) => {
-                let (found, gone) = args.library.resolve(&rids);
-                self.step(myself, Input::Resolved { found, gone });
+                let (found, gone) = shared.library.resolve(&rids);
+                self.step(myself, lane, Input::Resolved { found, gone });
             }
             Effect::Announce(records) => {
                 self.tell(PeersMsg::Wanted { session: args.session, records });
@@ -675,20 +865,20 @@ impl PeerState {
                     served.task.abort();
                 }
             }
-            Effect::SendSummary { nonce, answer: true } if running.answering.is_some() => {
+            Effect::SendSummary { nonce, answer: true } if shared.answering.is_some() => {
                 // One answer at a time: a flood of questions costs one look at the store, and only the last counts.
-                running.answering = Some(nonce);
+                shared.answering = Some(nonce);
             }
             Effect::SendSummary { nonce, answer } => {
                 if answer {
-                    running.answering = Some(nonce);
+                    shared.answering = Some(nonce);
                 }
-                let library = Arc::clone(&args.library);
+                let library = Arc::clone(&shared.library);
                 running.tasks.spawn(effects::catch_up(report, store, library, nonce, answer));
             }
             Effect::Reconcile => {
-                let (connection, library) = (args.connection.clone(), running.library.clone());
-                let snapshot = args.library.snapshot();
+                let (connection, library) = (args.connection.clone(), shared.blinded.clone());
+                let snapshot = shared.library.snapshot();
                 running.tasks.spawn(effects::reconcile(report, connection, library, snapshot));
             }
             Effect::Close { code, reason } => self.close(code, &reason),
@@ -708,6 +898,9 @@ impl PeerState {
         if too_much {
             return self.close(code::VIOLATION, "more content asked for than may be at once");
         }
+        let mirrored = running.lanes.iter().any(|lane| lane.library.shared().is_none());
+        let within =
+            (!mirrored).then(|| running.lanes.iter().map(|lane| Arc::clone(&lane.library)).collect());
         let sender = Sender {
             connection: self.args.connection.clone(),
             store: Arc::clone(&self.args.store),
@@ -715,6 +908,7 @@ impl PeerState {
             moving: self.args.sending.clone(),
             stall: self.args.limits.stall,
             pace: self.args.limits.upload.clone(),
+            within,
         };
         let permits = Arc::clone(&running.serve_permits);
         let request = want.request;
@@ -766,6 +960,16 @@ impl PeerState {
             self.args.connection.close(VarInt::from_u32(code), reason.as_bytes());
         }
     }
+}
+
+/// What of the store's changes concerns a library.
+fn changes_for(lane: &Lane, entries: &Arc<[FeedEntry]>) -> Option<Arc<[FeedEntry]>> {
+    if lane.library.shared().is_none() {
+        return Some(Arc::clone(entries));
+    }
+    let held: Arc<[FeedEntry]> =
+        entries.iter().filter(|entry| lane.library.holds(&entry.record)).cloned().collect();
+    (!held.is_empty()).then_some(held)
 }
 
 /// Whether a connection was closed with this application error code, by either side.

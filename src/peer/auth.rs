@@ -68,7 +68,9 @@ impl Binding {
         context
     }
 
-    fn blinded(&self, key: &Key) -> [u8; 32] {
+    /// The id, on this connection, of what `key` authenticates.
+    #[must_use]
+    pub fn blinded(&self, key: &Key) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(key.expose());
         *hasher.update(b"id").update(&self.ekm).finalize().as_bytes()
     }

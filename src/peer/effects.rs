@@ -8,13 +8,14 @@ use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::Connection;
 use ractor::ActorRef;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::{Input, Verdict, judge};
 use crate::actor::ServiceRef;
-use crate::library::Library;
+use crate::library::{Libraries, Library};
 use crate::node::events::{EventLog, NodeEvent};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash};
@@ -39,16 +40,17 @@ pub fn now_ms() -> u64 {
 pub(super) struct Reporter {
     actor: ActorRef<PeerMsg>,
     epoch: u64,
+    lane: usize,
 }
 
 impl Reporter {
-    pub(super) fn new(actor: ActorRef<PeerMsg>, epoch: u64) -> Self {
-        Self { actor, epoch }
+    pub(super) fn new(actor: ActorRef<PeerMsg>, epoch: u64, lane: usize) -> Self {
+        Self { actor, epoch, lane }
     }
 
     fn report(&self, input: Input) {
         // An actor that is gone needs no outcome.
-        let _ = self.actor.send_message(PeerMsg::Outcome { epoch: self.epoch, input });
+        let _ = self.actor.send_message(PeerMsg::Outcome { epoch: self.epoch, lane: self.lane, input });
     }
 }
 
@@ -143,16 +145,74 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(mut call: impl FnM
     }
 }
 
+/// What a session of one library may see of the store.
+#[derive(Clone)]
+pub(super) struct Scope {
+    pub(super) libraries: Arc<Libraries>,
+    pub(super) library: Arc<Library>,
+}
+
+impl Scope {
+    /// Takes out of `ours` what is not in the library, so that whoever offers a hash learns nothing of what else is here,
+    /// and out of `records` what does not belong, with what that means. Takes note of what comes through the library.
+    async fn narrow(
+        &self,
+        store: &StoreRef,
+        records: Vec<AssetRecord>,
+        ours: &mut HashMap<ContentHash, AssetRecord>,
+    ) -> (Vec<AssetRecord>, Vec<(AssetRecord, Verdict)>) {
+        let mut decided = Vec::new();
+        let Some(shared) = self.library.shared() else { return (records, decided) };
+        let (records, refused): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| self.library.takes(record));
+        let full = shared.is_full();
+        let (records, too_many): (Vec<_>, Vec<_>) = records
+            .into_iter()
+            .partition(|record| !full || self.library.has(&record.hash) || shared.came_through(&record.hash));
+        let refusal = Verdict::Refuse("more came through the library than this node takes note of".into());
+        decided.extend(too_many.into_iter().map(|record| (record, refusal.clone())));
+        let refusal = Verdict::Refuse("it does not belong to the library".into());
+        decided.extend(refused.into_iter().map(|record| (record, refusal.clone())));
+        // What came through it once is known to be here; a deletion reaches what is in it now and nothing else.
+        let (hidden, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| {
+            record.deleted && ours.contains_key(&record.hash) && !self.library.has(&record.hash)
+        });
+        decided.extend(hidden.into_iter().map(|record| (record, Verdict::Settled)));
+        let coming = records.iter().filter(|record| !self.library.has(&record.hash));
+        let coming = coming.map(|record| (record.hash, ours.contains_key(&record.hash))).collect();
+        ours.retain(|hash, _| self.library.has(hash) || shared.came_through(hash));
+        let fresh = shared.receive(coming);
+        if fresh.is_empty() {
+            return (records, decided);
+        }
+        let here: Vec<ContentHash> = fresh.iter().filter(|(_, had)| *had).map(|(hash, _)| *hash).collect();
+        if !here.is_empty() {
+            // Read again: what changed before it was noted above is no news to anybody.
+            self.library.take_in(&insist(|| store.records(here.clone())).await);
+        }
+        if let Some(registry) = self.libraries.registry().cloned() {
+            let (id, hashes) = (shared.id(), fresh);
+            let noted = spawn_blocking(move || registry.receive(id, &hashes)).await;
+            if !matches!(noted, Ok(Ok(()))) {
+                tracing::warn!(library = %id, "what comes through a library is not written down");
+            }
+        }
+        (records, decided)
+    }
+}
+
 pub(super) async fn judge_all(
     report: Reporter,
     store: StoreRef,
     deletes: Arc<DeleteGuard>,
+    scope: Scope,
     records: Vec<AssetRecord>,
 ) {
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
     let ours = insist(|| store.records(hashes.clone())).await;
-    let ours: HashMap<ContentHash, AssetRecord> =
+    let mut ours: HashMap<ContentHash, AssetRecord> =
         ours.into_iter().map(|record| (record.hash, record)).collect();
+    let (records, decided) = scope.narrow(&store, records, &mut ours).await;
     let (now, at) = (now_ms(), Instant::now());
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
@@ -177,6 +237,7 @@ pub(super) async fn judge_all(
             }
         }
     }
+    verdicts.extend(decided);
     report.report(Input::Judged(verdicts));
 }
 
@@ -265,8 +326,8 @@ pub(super) async fn catch_up(
         let _ = cursor.wait_for(|cursor| cursor.is_some_and(|at| at >= seq)).await;
     };
     let behind = timeout(CATCH_UP_WITHIN, caught_up).await.is_err();
-    let epoch = report.epoch;
-    let _ = report.actor.send_message(PeerMsg::SummaryReady { epoch, nonce, answer, behind });
+    let Reporter { actor, epoch, lane } = report;
+    let _ = actor.send_message(PeerMsg::SummaryReady { epoch, lane, nonce, answer, behind });
 }
 
 pub(super) async fn reconcile(

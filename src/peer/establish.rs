@@ -1,7 +1,9 @@
 //! The first frames of a session: `Hello`, proof of a shared library, `Welcome`. Nothing else is served before it.
 //!
 //! The side that opens the control stream proves itself first; the other answers only if they share a library, so a
-//! stranger learns nothing but that an endpoint exists.
+//! stranger learns nothing but that an endpoint exists. Where both know the passphrase, the mirror is what they share.
+//! Else each shows its tickets, and neither a name nor a count is said before the tickets of whoever hears it were found
+//! to hold.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +13,22 @@ use iroh::EndpointId;
 use iroh::endpoint::{Connection, RecvStream, SendStream, Side};
 use tokio::time::timeout;
 
+use super::admission::{self, Refusal};
 use super::auth::{Binding, EXPORTER_LABEL, LIBRARIES_MAX, Role};
+use super::effects::now_ms;
 use super::session::Summary;
 use super::wire::{self, WireError};
-use crate::library::Library;
-use crate::proto::{Auth, Hello, LibraryProof, LibrarySummary, Welcome, frame};
+use crate::library::registry::Standing;
+use crate::library::ticket::SignedClaims;
+use crate::library::{Libraries, Library};
+use crate::proto::{Auth, Hello, LibraryProof, LibrarySummary, LibraryTicket, Tickets, Welcome, frame};
 
 /// ALPN of sessions.
 pub const ALPN: &[u8] = b"/can-sync/2";
 /// Version in `Hello`.
 const VERSION: u32 = 2;
+/// Proofs are shown in multiples of this, so that whoever is dialled does not learn how many libraries there are.
+const PROOFS_STEP: usize = 8;
 /// Longest name that a peer may give itself, in characters.
 const NAME_CHARS_MAX: usize = 64;
 /// Longest ticket that a peer may give, in bytes.
@@ -38,12 +46,30 @@ pub enum EstablishError {
     /// They share nothing.
     #[error("the other side does not know our passphrase: check that both use the same one")]
     NotShared,
+    /// They do, and the peer may not.
+    #[error("the peer is not let in: {0}")]
+    Refused(#[from] Refusal),
     /// Another version of the protocol.
     #[error("the other side speaks version {0} of the protocol, we speak {VERSION}: update the older one")]
     Version(u32),
     /// The TLS session does not give keying material.
     #[error("the connection cannot be bound to a proof: {0}")]
     Binding(String),
+}
+
+/// A library that both sides let each other into.
+#[derive(Debug)]
+pub struct SharedLibrary {
+    /// The library.
+    pub library: Arc<Library>,
+    /// Its blinded id on this connection.
+    pub blinded: Bytes,
+    /// What the peer showed for it; nothing for the mirror.
+    pub member: Option<SignedClaims>,
+    /// Our summary as we sent it.
+    pub ours: Summary,
+    /// The peer's summary.
+    pub theirs: Summary,
 }
 
 /// A new session.
@@ -53,12 +79,10 @@ pub struct Established {
     pub send: SendStream,
     /// The peer's end.
     pub receive: RecvStream,
-    /// The library's blinded id on this connection.
-    pub library: Bytes,
-    /// Our summary as we sent it.
-    pub ours: Summary,
-    /// The peer's summary.
-    pub theirs: Summary,
+    /// What is shared: the mirror alone, or at least one other library.
+    pub shared: Vec<SharedLibrary>,
+    /// Libraries that both know beside a shared mirror; only their revocations are passed on.
+    pub known: Vec<(Bytes, Arc<Library>)>,
     /// What the peer calls itself, printable and bounded.
     pub name: String,
     /// Ticket with the addresses where the peer can be reached, if it gave one.
@@ -81,26 +105,39 @@ pub struct Introduction {
 pub async fn open(
     connection: &Connection,
     own_id: EndpointId,
-    library: &Arc<Library>,
+    libraries: &Libraries,
     introduction: &Introduction,
     within: Duration,
 ) -> Result<Established, EstablishError> {
     let work = async {
-        let binding = bind(connection, own_id)?;
+        let meeting = Meeting::new(connection, own_id, libraries, introduction)?;
         let (mut send, mut receive) =
             connection.open_bi().await.map_err(|e| WireError::Broken(e.to_string()))?;
         wire::write_frame(&mut send, hello()).await?;
-        let proof = binding.prove(library.keys(), Role::Opener);
-        let blinded = proof.blinded.clone();
-        wire::write_frame(&mut send, auth(proof)).await?;
+        let offered = meeting.offered();
+        wire::write_frame(&mut send, auth(meeting.proofs(&offered, Role::Opener, true))).await?;
         expect_hello(first_frame(&mut receive).await?)?;
-        expect_proof(first_frame(&mut receive).await?, &binding, library, Role::Answerer)?;
+        let proofs = expect_auth(first_frame(&mut receive).await?)?;
+        let common = meeting.common(offered, Role::Answerer, &proofs);
+        if let Some((mirror, known)) = split_mirror(&common) {
+            let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
+            admission::admit_device(libraries, meeting.peer, &name_of(&welcome)).await?;
+            let ours = [(mirror, None, libraries.mirror().summary())];
+            wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
+            return finish((send, receive), ours.into(), known, welcome);
+        }
+        if common.is_empty() {
+            return Err(EstablishError::NotShared);
+        }
+        wire::write_frame(&mut send, Meeting::tickets(common.iter())).await?;
+        let shown = expect_tickets(wire::read_frame(&mut receive).await?)?;
         let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
-        let ours = library.summary();
-        wire::write_frame(&mut send, introduce(introduction, &blinded, &ours)).await?;
-        finish(send, receive, blinded, ours, welcome)
+        let admitted = meeting.admit(common, &shown).await?;
+        let ours = with_summaries(admitted);
+        wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
+        finish((send, receive), ours, Vec::new(), welcome)
     };
-    timeout(within, work).await.unwrap_or(Err(EstablishError::Timeout(within)))
+    timeout(within, Box::pin(work)).await.unwrap_or(Err(EstablishError::Timeout(within)))
 }
 
 /// Answers on a control stream that the peer opened, `within` a limit; its `Hello` was read already.
@@ -110,26 +147,156 @@ pub async fn open(
 pub async fn answer(
     connection: &Connection,
     own_id: EndpointId,
-    library: &Arc<Library>,
+    libraries: &Libraries,
     introduction: &Introduction,
     hello_frame: Hello,
     (mut send, mut receive): (SendStream, RecvStream),
     within: Duration,
 ) -> Result<Established, EstablishError> {
     let work = async {
-        let binding = bind(connection, own_id)?;
+        let meeting = Meeting::new(connection, own_id, libraries, introduction)?;
         expect_hello(frame::Kind::Hello(hello_frame))?;
-        expect_proof(first_frame(&mut receive).await?, &binding, library, Role::Opener)?;
-        let proof = binding.prove(library.keys(), Role::Answerer);
-        let blinded = proof.blinded.clone();
+        let proofs = expect_auth(first_frame(&mut receive).await?)?;
+        let common = meeting.common(meeting.offered(), Role::Opener, &proofs);
+        if common.is_empty() {
+            return Err(EstablishError::NotShared);
+        }
+        let mirror = split_mirror(&common);
+        if mirror.is_some() {
+            admission::admit_device(libraries, meeting.peer, "").await?;
+        }
         wire::write_frame(&mut send, hello()).await?;
-        wire::write_frame(&mut send, auth(proof)).await?;
-        let ours = library.summary();
-        wire::write_frame(&mut send, introduce(introduction, &blinded, &ours)).await?;
+        wire::write_frame(&mut send, auth(meeting.proofs(&common, Role::Answerer, false))).await?;
+        if let Some((mirror, known)) = mirror {
+            let ours = [(mirror, None, libraries.mirror().summary())];
+            wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
+            let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
+            return finish((send, receive), ours.into(), known, welcome);
+        }
+        let shown = expect_tickets(wire::read_frame(&mut receive).await?)?;
+        let admitted = meeting.admit(common, &shown).await?;
+        let ours = with_summaries(admitted);
+        wire::write_frame(&mut send, Meeting::tickets(ours.iter().map(|(known, ..)| known))).await?;
+        wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
         let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
-        finish(send, receive, blinded, ours, welcome)
+        finish((send, receive), ours, Vec::new(), welcome)
     };
-    timeout(within, work).await.unwrap_or(Err(EstablishError::Timeout(within)))
+    timeout(within, Box::pin(work)).await.unwrap_or(Err(EstablishError::Timeout(within)))
+}
+
+/// A library and its blinded id.
+type Known = (Bytes, Arc<Library>);
+/// The same with what the peer showed for it, and our summary.
+type Admitted = (Known, Option<SignedClaims>, Summary);
+
+/// The mirror among these, and the others.
+fn split_mirror(common: &[Known]) -> Option<(Known, Vec<Known>)> {
+    let is_mirror = |known: &&Known| known.1.shared().is_none();
+    let mirror = common.iter().find(is_mirror)?.clone();
+    Some((mirror, common.iter().filter(|known| !is_mirror(known)).cloned().collect()))
+}
+
+fn with_summaries(admitted: Vec<(Known, SignedClaims)>) -> Vec<Admitted> {
+    let summed = |(known, claims): (Known, SignedClaims)| {
+        let summary = known.1.summary();
+        (known, Some(claims), summary)
+    };
+    admitted.into_iter().map(summed).collect()
+}
+
+/// Two ends that find out what they share.
+struct Meeting<'a> {
+    binding: Binding,
+    own_id: EndpointId,
+    peer: EndpointId,
+    libraries: &'a Libraries,
+    introduction: &'a Introduction,
+}
+
+impl<'a> Meeting<'a> {
+    fn new(
+        connection: &Connection,
+        own_id: EndpointId,
+        libraries: &'a Libraries,
+        introduction: &'a Introduction,
+    ) -> Result<Self, EstablishError> {
+        let binding = bind(connection, own_id)?;
+        let peer = connection.remote_id();
+        if libraries.standing(&peer) == Standing::Denied {
+            return Err(Refusal::Denied.into());
+        }
+        Ok(Self { binding, own_id, peer, libraries, introduction })
+    }
+
+    /// What we may offer: the mirror, and libraries whose tickets still hold as far as we know.
+    fn offered(&self) -> Vec<Known> {
+        let now = now_ms();
+        let holds = |library: &Arc<Library>| {
+            library.shared().is_some_and(|shared| shared.check_own(self.own_id, now).is_ok())
+        };
+        let shared = self.libraries.shared().into_iter().filter(holds);
+        let blinded =
+            |library: &Arc<Library>| Bytes::copy_from_slice(&self.binding.blinded(library.keys().auth()));
+        let all = [Arc::clone(self.libraries.mirror())].into_iter().chain(shared).take(LIBRARIES_MAX);
+        all.map(|library| (blinded(&library), library)).collect()
+    }
+
+    /// Proofs of these; with `hide`, so many more that look alike that their number says little.
+    fn proofs(&self, known: &[Known], role: Role, hide: bool) -> Vec<LibraryProof> {
+        let mut proofs: Vec<LibraryProof> =
+            known.iter().map(|(_, library)| self.binding.prove(library.keys(), role)).collect();
+        while hide && !proofs.len().is_multiple_of(PROOFS_STEP) {
+            let random = || Bytes::copy_from_slice(&rand::random::<[u8; 32]>());
+            proofs.push(LibraryProof { blinded: random(), proof: random() });
+        }
+        proofs
+    }
+
+    /// Those of `known` that the proofs of the other side are right for.
+    fn common(&self, known: Vec<Known>, role: Role, proofs: &[LibraryProof]) -> Vec<Known> {
+        known.into_iter().filter(|(_, library)| self.binding.verify(library.keys(), role, proofs)).collect()
+    }
+
+    /// Our tickets of these.
+    fn tickets<'k>(known: impl Iterator<Item = &'k Known>) -> frame::Kind {
+        let ticket = |(blinded, library): &Known| {
+            let claims = library.shared()?.ticket().signed.encode();
+            Some(LibraryTicket { library: blinded.clone(), claims: claims.into() })
+        };
+        frame::Kind::Tickets(Tickets { tickets: known.filter_map(ticket).collect() })
+    }
+
+    /// Those of `common` that the peer's tickets let it into; the first refusal if there are none.
+    async fn admit(
+        &self,
+        common: Vec<Known>,
+        shown: &[LibraryTicket],
+    ) -> Result<Vec<(Known, SignedClaims)>, EstablishError> {
+        let (mut admitted, mut refusal) = (Vec::new(), None);
+        for known in common {
+            let ticket = shown.iter().find(|ticket| ticket.library == known.0);
+            let (Some(ticket), Some(shared)) = (ticket, known.1.shared()) else { continue };
+            match admission::admit_member(self.libraries, shared, self.peer, &ticket.claims).await {
+                Ok(claims) => admitted.push((known, claims)),
+                Err(why) => refusal = refusal.or(Some(why)),
+            }
+        }
+        match (admitted.is_empty(), refusal) {
+            (false, _) => Ok(admitted),
+            (true, Some(refusal)) => Err(refusal.into()),
+            (true, None) => Err(EstablishError::NotShared),
+        }
+    }
+
+    fn introduce(&self, ours: &[Admitted]) -> frame::Kind {
+        let summaries = ours.iter().map(|((blinded, _), _, summary)| summary_to_wire(blinded, summary));
+        frame::Kind::Welcome(Welcome {
+            name: self.introduction.name.clone(),
+            libraries: summaries.collect(),
+            ticket: self.introduction.ticket.borrow().clone(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+        })
+    }
 }
 
 async fn first_frame(receive: &mut RecvStream) -> Result<frame::Kind, WireError> {
@@ -154,17 +321,8 @@ fn hello() -> frame::Kind {
     frame::Kind::Hello(Hello { version: VERSION, features: Vec::new() })
 }
 
-fn auth(proof: LibraryProof) -> frame::Kind {
-    frame::Kind::Auth(Auth { libraries: vec![proof] })
-}
-
-fn introduce(introduction: &Introduction, blinded: &Bytes, ours: &Summary) -> frame::Kind {
-    frame::Kind::Welcome(Welcome {
-        name: introduction.name.clone(),
-        libraries: vec![summary_to_wire(blinded, ours)],
-        ticket: introduction.ticket.borrow().clone(),
-        agent_version: env!("CARGO_PKG_VERSION").into(),
-    })
+fn auth(libraries: Vec<LibraryProof>) -> frame::Kind {
+    frame::Kind::Auth(Auth { libraries })
 }
 
 /// The wire form of a library's summary.
@@ -195,21 +353,20 @@ fn expect_hello(kind: frame::Kind) -> Result<(), EstablishError> {
     if hello.version == VERSION { Ok(()) } else { Err(EstablishError::Version(hello.version)) }
 }
 
-fn expect_proof(
-    kind: frame::Kind,
-    binding: &Binding,
-    library: &Library,
-    role: Role,
-) -> Result<(), EstablishError> {
+fn expect_auth(kind: frame::Kind) -> Result<Vec<LibraryProof>, EstablishError> {
     let frame::Kind::Auth(auth) = kind else { return Err(out_of_order()) };
     if auth.libraries.len() > LIBRARIES_MAX {
         return Err(WireError::Malformed("more libraries than may be offered".into()).into());
     }
-    if binding.verify(library.keys(), role, &auth.libraries) {
-        Ok(())
-    } else {
-        Err(EstablishError::NotShared)
+    Ok(auth.libraries)
+}
+
+fn expect_tickets(kind: frame::Kind) -> Result<Vec<LibraryTicket>, EstablishError> {
+    let frame::Kind::Tickets(tickets) = kind else { return Err(out_of_order()) };
+    if tickets.tickets.len() > LIBRARIES_MAX {
+        return Err(WireError::Malformed("more tickets than libraries may be offered".into()).into());
     }
+    Ok(tickets.tickets)
 }
 
 fn expect_welcome(kind: frame::Kind) -> Result<Welcome, EstablishError> {
@@ -221,15 +378,29 @@ fn out_of_order() -> EstablishError {
     WireError::Malformed("a frame out of order at the start of a session".into()).into()
 }
 
+fn name_of(welcome: &Welcome) -> String {
+    welcome.name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect()
+}
+
+/// What is shared is what both sides gave a summary of; that is at least one library.
 fn finish(
-    send: SendStream,
-    receive: RecvStream,
-    library: Bytes,
-    ours: Summary,
+    (send, receive): (SendStream, RecvStream),
+    ours: Vec<Admitted>,
+    known: Vec<Known>,
     welcome: Welcome,
 ) -> Result<Established, EstablishError> {
-    let theirs = summary_from_wire(&library, &welcome.libraries)?;
-    let name = welcome.name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
+    let name = name_of(&welcome);
+    let mut shared = Vec::with_capacity(ours.len());
+    let mut missing = None;
+    for ((blinded, library), member, ours) in ours {
+        match summary_from_wire(&blinded, &welcome.libraries) {
+            Ok(theirs) => shared.push(SharedLibrary { library, blinded, member, ours, theirs }),
+            Err(error) => missing = Some(error),
+        }
+    }
+    if shared.is_empty() {
+        return Err(missing.map_or(EstablishError::NotShared, EstablishError::Wire));
+    }
     let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };
-    Ok(Established { send, receive, library, ours, theirs, name, ticket })
+    Ok(Established { send, receive, shared, known, name, ticket })
 }

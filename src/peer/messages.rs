@@ -105,6 +105,8 @@ pub enum PeersMsg {
         ticket: String,
         /// Live assets that it holds.
         assets: u64,
+        /// Whether it shares libraries by ticket alone, and is not of our network.
+        foreign: bool,
     },
     /// PeerActor: the other side does not know our passphrase, or did not prove it.
     NotShared {
@@ -263,6 +265,8 @@ pub enum PeerMsg {
     Outcome {
         /// Which of this actor's control streams.
         epoch: u64,
+        /// Which of the libraries that are shared on it.
+        lane: usize,
         /// The outcome.
         input: Input,
     },
@@ -270,6 +274,8 @@ pub enum PeerMsg {
     SummaryReady {
         /// Which of this actor's control streams.
         epoch: u64,
+        /// Which of the libraries that are shared on it.
+        lane: usize,
         /// Number of the question.
         nonce: u64,
         /// Whether it answers the peer's question.
@@ -297,6 +303,8 @@ pub enum PeerMsg {
     },
     /// Own tasks: the peer broke the rules.
     Violation(String),
+    /// Own task: a library's newer list of revocations, verified and written down.
+    RevocationsTaken,
     /// Own tasks: one of them panicked, and why.
     TaskFailed(String),
     /// Own task: the connection is over.

@@ -268,8 +268,14 @@ pub enum Effect {
 pub struct SessionSettings {
     /// The library's blinded id on this connection.
     pub library: Bytes,
+    /// The same, empty for the mirror: says whose offers a confirmation is about.
+    pub tag: Bytes,
     /// The library's record key.
     pub record_key: crate::identity::Key,
+    /// Whether we may write into the library, and so offer what we have.
+    pub gives: bool,
+    /// Whether the peer may write into the library, and so its offers are taken.
+    pub takes: bool,
     /// Whether we dialled: the dialler opens the first reconciliation.
     pub dialer: bool,
     /// Silence after which the peer is asked whether it is still there.
@@ -376,7 +382,9 @@ impl Session {
         theirs: Summary,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
-        let same = ours.same_records(&theirs);
+        // Two readers have nothing to say to each other; they may still ask each other for content.
+        let silent = !settings.gives && !settings.takes;
+        let same = ours.same_records(&theirs) || silent;
         let mut effects = Vec::new();
         let recon = if same {
             Recon::Ended
@@ -467,8 +475,12 @@ impl Session {
             Input::Settled(hashes) => self.settle(hashes, &mut out),
             Input::Failed(failures) => self.on_failed(failures, &mut out),
             Input::Differences { have, need } => {
-                self.enqueue(have);
-                if self.to_ask.len() + need.len() > QUEUE_MAX {
+                if self.settings.gives {
+                    self.enqueue(have);
+                }
+                if !self.settings.takes {
+                    // What a reader has and we have not is its own.
+                } else if self.to_ask.len() + need.len() > QUEUE_MAX {
                     self.queue_overflowed = true;
                 } else {
                     self.to_ask.extend(need);
@@ -506,6 +518,8 @@ impl Session {
             | frame::Kind::Welcome(_)
             | frame::Kind::Ping(_)
             | frame::Kind::Pong(_)
+            | frame::Kind::Tickets(_)
+            | frame::Kind::Revocations(_)
             | frame::Kind::ReconOpen(_)
             | frame::Kind::ReconMsg(_)
             | frame::Kind::ReconClose(_) => {
@@ -562,6 +576,12 @@ impl Session {
             self.ask(now, out);
             self.verify_nonce = self.probe.map(|(nonce, _)| nonce);
         }
+    }
+
+    /// Whether the peer waits to hear what becomes of its offer of `hash`.
+    #[must_use]
+    pub fn owes(&self, hash: &ContentHash) -> bool {
+        self.taken.contains_key(hash)
     }
 
     /// Whether anything is on its way in either direction.

@@ -21,8 +21,10 @@ use crate::transfer::receive::{self, Received, Receiver, Results};
 
 /// Longest wait for the peer to take a control frame.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
-/// Reconciliations that a peer may have open at once.
+/// Reconciliations that a peer may have open at once, of each library.
 const RECONCILIATIONS_MAX: usize = 4;
+/// Of all libraries.
+const RECONCILIATIONS_IN_ALL: usize = RECONCILIATIONS_MAX * super::auth::LIBRARIES_MAX;
 
 /// Says when and why the connection is over.
 pub(super) async fn watch_closed(actor: ActorRef<PeerMsg>, connection: Connection) {
@@ -38,7 +40,7 @@ pub(super) async fn accept_bi(
     opening: Arc<AtomicBool>,
 ) {
     let mut tasks = Tasks::new(actor.clone(), PeerMsg::TaskFailed);
-    let reconciliations = Arc::new(Semaphore::new(RECONCILIATIONS_MAX));
+    let reconciliations = Arc::new(Semaphore::new(RECONCILIATIONS_IN_ALL));
     while let Ok((send, receive)) = args.connection.accept_bi().await {
         let stream = BiStream {
             actor: actor.clone(),
@@ -81,7 +83,7 @@ impl BiStream {
                 let established = establish::answer(
                     &args.connection,
                     args.own_id,
-                    &args.library,
+                    &args.libraries,
                     &args.introduction,
                     hello,
                     (send, receive),
@@ -99,16 +101,19 @@ impl BiStream {
         // Streams overtake each other: the frame that ends the proof may still be on its way to the actor.
         let mut proved = self.proved.clone();
         let session = timeout(self.args.limits.establish, proved.wait_for(Option::is_some)).await;
-        let Some(Proved { epoch, library }) = session.ok().and_then(|proved| proved.ok()?.clone()) else {
+        let Some(Proved { epoch, lanes }) = session.ok().and_then(|proved| proved.ok()?.clone()) else {
             return;
         };
-        if open.library != library {
+        let shared = lanes.iter().position(|(blinded, _)| *blinded == open.library);
+        let Some((lane, (_, library))) = shared.and_then(|lane| Some((lane, lanes.get(lane)?))) else {
             return self.violation("a reconciliation of a library that is not shared".into());
-        }
-        let Ok(_permit) = self.reconciliations.try_acquire() else {
+        };
+        let open_already = RECONCILIATIONS_IN_ALL - self.reconciliations.available_permits();
+        let permit = self.reconciliations.try_acquire().ok();
+        let Some(_permit) = permit.filter(|_| open_already < RECONCILIATIONS_MAX * lanes.len()) else {
             return self.violation("more reconciliations than may be open at once".into());
         };
-        let snapshot = self.args.library.snapshot();
+        let snapshot = library.snapshot();
         let result = reconciliation::respond(send, receive, open, snapshot).await;
         if let Err(error) = &result
             && error.is_violation()
@@ -116,7 +121,7 @@ impl BiStream {
             return self.violation(format!("in a reconciliation: {error}"));
         }
         let input = Input::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };
-        let _ = self.actor.send_message(PeerMsg::Outcome { epoch, input });
+        let _ = self.actor.send_message(PeerMsg::Outcome { epoch, lane, input });
     }
 
     fn answered(&self, established: Result<establish::Established, EstablishError>) {
@@ -133,6 +138,11 @@ impl BiStream {
                 );
                 let _ = self.args.peers.cast(PeersMsg::NotShared { endpoint_id });
                 connection.close(VarInt::from_u32(code::NOT_SHARED), b"no shared library");
+            }
+            Err(EstablishError::Refused(why)) => {
+                let connection = &self.args.connection;
+                tracing::info!(peer = %connection.remote_id().fmt_short(), %why, "refused a connection");
+                connection.close(VarInt::from_u32(code::REFUSED), why.to_string().as_bytes());
             }
             Err(error @ EstablishError::Version(_)) => self.violation(error.to_string()),
             Err(EstablishError::Wire(error)) if error.is_violation() => self.violation(error.to_string()),

@@ -40,7 +40,8 @@ use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip::GossipMsg;
 use crate::discovery::rendezvous::RendezvousMsg;
-use crate::library::Library;
+use crate::library::Libraries;
+use crate::library::registry::Standing;
 use crate::node::events::{EventLog, NodeEvent};
 use crate::node::policy::{ChildKind, policy};
 use crate::node::restart::{Decision as Restart, ExitKind, History, decide};
@@ -100,8 +101,8 @@ pub struct PeersArgs {
     pub endpoint: Endpoint,
     /// What we say of ourselves.
     pub introduction: Introduction,
-    /// What is shared.
-    pub library: Arc<Library>,
+    /// What may be shared.
+    pub libraries: Arc<Libraries>,
     /// Where assets live.
     pub store: StoreRef,
     /// Large contents until they are complete.
@@ -155,6 +156,8 @@ pub(super) struct PeerLink {
     board: Arc<Mutex<Board>>,
     /// Whether a session came about.
     pub(super) up: bool,
+    /// Whether it shares libraries by ticket alone: the network of the passphrase does not hear of it.
+    foreign: bool,
     /// Large contents under way from it, and to it.
     receiving: Moving,
     sending: Moving,
@@ -219,7 +222,7 @@ impl Actor for PeersActor {
         myself.send_after(TICK, || PeersMsg::Tick);
         let mut state = PeersState::new(args, &myself);
         state.accept(&myself);
-        let (actor, mut cursor) = (myself.clone(), state.args.library.cursor());
+        let (actor, mut cursor) = (myself.clone(), state.args.libraries.cursor());
         state.tasks.spawn(async move {
             // The library outlives every actor.
             let _ = cursor.wait_for(Option::is_some).await;
@@ -255,10 +258,7 @@ impl Actor for PeersActor {
                 let _ = reply.send(state.on_forget_peer(&endpoint_id));
             }
             PeersMsg::DialNow => state.on_dial_now(&myself),
-            PeersMsg::Candidate { addr, channel } => {
-                state.on_candidate(addr, channel);
-                state.dial_due(&myself);
-            }
+            PeersMsg::Candidate { addr, channel } => state.on_hint(&myself, addr, channel),
             PeersMsg::Verify => state.verify(),
             PeersMsg::ConfirmDeletions { reply } => {
                 let _ = reply.send(state.args.deletes.confirm(Instant::now()));
@@ -291,8 +291,8 @@ impl Actor for PeersActor {
                     state.dial_due(&myself);
                 }
             },
-            PeersMsg::SessionUp { session, name, ticket, assets } => {
-                state.on_session_up(session, name, &ticket, assets);
+            PeersMsg::SessionUp { session, name, ticket, assets, foreign } => {
+                state.on_session_up(session, name, &ticket, assets, foreign);
             }
             PeersMsg::NotShared { endpoint_id } => state.on_not_shared(endpoint_id),
             PeersMsg::Remembered(entries) => state.on_remembered(&myself, entries),
@@ -414,7 +414,7 @@ impl PeersState {
             actor: myself.clone(),
             endpoint: self.args.endpoint.clone(),
             protocols: Arc::clone(&self.args.protocols),
-            cursor: self.args.library.cursor(),
+            cursor: self.args.libraries.cursor(),
             within: self.args.limits.establish,
         };
         self.tasks.spawn(acceptor.run(Arc::new(Semaphore::new(self.args.max_pending))));
@@ -443,6 +443,11 @@ impl PeersState {
         let _ = self.args.rendezvous.cast(RendezvousMsg::LookNow);
         let _ = self.args.gossip.cast(GossipMsg::JoinNow);
         self.roster.dial_now(Instant::now());
+        self.dial_due(myself);
+    }
+
+    fn on_hint(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr, channel: Channel) {
+        self.on_candidate(addr, channel);
         self.dial_due(myself);
     }
 
@@ -527,6 +532,15 @@ impl PeersState {
         }
         // It may be back before we were told of the end of the connection that it was shut out from.
         let shut_out = self.current.get(&id).and_then(|session| self.links.get(session));
+        if self.args.libraries.standing(&id) == Standing::Denied {
+            refuse(code::REFUSED, "this machine was denied by its owner");
+            return self.roster.dial_failed(
+                &id,
+                "it was denied: `can-sync approve` lets it in".into(),
+                now,
+                1.0,
+            );
+        }
         if self.roster.holds(&id, now) || shut_out.is_some_and(|link| link.board().misbehaved.is_some()) {
             refuse(code::BUSY, "left alone for a while");
             return self.roster.dial_failed(&id, "it is left alone for a while".into(), now, 1.0);
@@ -552,6 +566,7 @@ impl PeersState {
             history: self.histories.remove(&id).unwrap_or_default(),
             board: Arc::default(),
             up: false,
+            foreign: false,
             receiving: Moving::default(),
             sending: Moving::default(),
             rotated: false,
@@ -573,7 +588,7 @@ impl PeersState {
             opens,
             own_id: self.args.endpoint.id(),
             introduction: self.args.introduction.clone(),
-            library: Arc::clone(&self.args.library),
+            libraries: Arc::clone(&self.args.libraries),
             store: Arc::clone(&self.args.store),
             partials: self.args.partials.clone(),
             deletes: Arc::clone(&self.args.deletes),
@@ -595,10 +610,11 @@ impl PeersState {
         }
     }
 
-    fn on_session_up(&mut self, session: SessionId, name: String, ticket: &str, assets: u64) {
+    fn on_session_up(&mut self, session: SessionId, name: String, ticket: &str, assets: u64, foreign: bool) {
         let Some(link) = self.links.get_mut(&session) else { return };
         let id = link.endpoint_id;
         link.permit = None;
+        link.foreign = foreign;
         let first = !std::mem::replace(&mut link.up, true);
         if self.verify_round > 0 {
             link.cast(PeerMsg::Verify { round: self.verify_round });
@@ -618,16 +634,24 @@ impl PeersState {
             .unwrap_or_else(|| EndpointAddr::new(id));
         addr.addrs.extend(link.connection.paths().iter().map(|path| path.remote_addr().clone()));
         known.addr = addr.clone();
-        let gossip = GossipMsg::PeerUp { addr: addr.clone(), name: name.clone(), assets };
-        // Gossip may be down; it then begins with the peers of the address book, which has this one.
-        let _ = self.args.gossip.cast(gossip);
-        self.args.connected.send_replace(self.links.values().filter(|link| link.up).count());
+        if !foreign {
+            let gossip = GossipMsg::PeerUp { addr: addr.clone(), name: name.clone(), assets };
+            // Gossip may be down; it then begins with the peers of the address book, which has this one.
+            let _ = self.args.gossip.cast(gossip);
+        }
+        self.count_connected();
         if first {
             tracing::info!(peer = %id.fmt_short(), name, "connected");
             let event = NodeEvent::PeerConnected { endpoint_id: id.to_string(), name };
             self.args.events.publish(now_ms(), event);
         }
         self.remember(&id, addr);
+    }
+
+    /// Discovery looks for members of our network, of whom foreign ones know nothing.
+    fn count_connected(&self) {
+        let ours = self.links.values().filter(|link| link.up && !link.foreign);
+        self.args.connected.send_replace(ours.count());
     }
 
     fn remember(&mut self, id: &EndpointId, addr: EndpointAddr) {
@@ -688,7 +712,7 @@ impl PeersState {
     /// A connection is over, or given up for a while.
     fn link_over(&mut self, session: SessionId, hold: Option<(Duration, String)>) {
         let Some(link) = self.links.remove(&session) else { return };
-        self.args.connected.send_replace(self.links.values().filter(|link| link.up).count());
+        self.count_connected();
         let id = link.endpoint_id;
         let decisions = self.scheduler.session_ended(session);
         self.carry_out(decisions);
@@ -785,7 +809,7 @@ impl PeersState {
         self.dial_due(myself);
         let in_sync = overview::is_in_sync(self);
         if in_sync && !self.was_in_sync {
-            let assets = self.args.library.summary().assets;
+            let assets = self.args.libraries.mirror().summary().assets;
             self.args.events.publish(now_ms(), NodeEvent::InSync { assets });
         }
         self.was_in_sync = in_sync;

@@ -2,14 +2,14 @@
 //!
 //! **Owns** the cursor into the store's feed and its tasks: the *follower*, which reads changes as they come, the
 //! *scan*, which now and then compares all of the store with the index, and the HTTP server of an embedded store. **Talks to** PeersActor (`StoreChanged`,
-//! `StoreHealth`) and keeps the [`Library`]'s index up to date before it does.
+//! `StoreHealth`) and keeps the indices of all [`Libraries`] up to date before it does.
 //!
 //! The event stream only wakes the follower; the records themselves always come from the feed, by the cursor, so
 //! events and poll cannot let anything fall between them. A store that is down, slow or cuts the stream costs delay
 //! and nothing else.
 //!
 //! **Bounds**: the follower waits until the actor has taken each page, so at most one page of 1,000 records is in the
-//! mailbox. **A restart** loses nothing: the index and its cursor live in the [`Library`].
+//! mailbox. **A restart** loses nothing: the indices and their cursor live in [`Libraries`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use super::{FeedEntry, StoreError, StoreEvent, StoreRef, StoreStatus};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::http::{SharedListener, serve};
-use crate::library::Library;
+use crate::library::Libraries;
 use crate::node::status::ActorDetail;
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
@@ -92,8 +92,8 @@ pub struct CanServiceArgs {
     pub store: StoreRef,
     /// The embedded store's HTTP server; `None` with an external one.
     pub server: Option<StoreServer>,
-    /// The index to keep.
-    pub library: Arc<Library>,
+    /// The indices to keep.
+    pub libraries: Arc<Libraries>,
     /// Who is told.
     pub peers: ServiceRef<PeersMsg>,
     /// Longest time between two looks at the feed.
@@ -180,7 +180,7 @@ impl Actor for CanServiceActor {
                     state.start_scan(&myself);
                 } else if !hashes.is_empty() {
                     tracing::warn!(records = hashes.len(), "the store no longer has records that it had");
-                    state.args.library.remove(&hashes);
+                    state.args.libraries.remove(&hashes);
                 }
             }
             CanServiceMsg::ServerEnded => {
@@ -219,7 +219,7 @@ impl Actor for CanServiceActor {
 
 impl CanServiceState {
     fn detail(&self) -> ActorDetail {
-        let cursor = *self.args.library.cursor().borrow();
+        let cursor = *self.args.libraries.cursor().borrow();
         let detail = match (&self.failure, cursor) {
             (Some(error), _) => format!("store: {error}"),
             (None, Some(seq)) => format!("at {seq}"),
@@ -230,9 +230,9 @@ impl CanServiceState {
 
     fn on_page(&mut self, entries: Vec<FeedEntry>, follows: bool) {
         let last = entries.last().map(|entry| entry.seq);
-        let changed = self.args.library.apply(entries);
+        let changed = self.args.libraries.apply(entries);
         if let Some(seq) = last.filter(|_| follows) {
-            self.args.library.set_cursor(seq);
+            self.args.libraries.set_cursor(seq);
         }
         if !changed.is_empty() {
             self.tell(PeersMsg::StoreChanged(changed.into()));
@@ -241,10 +241,10 @@ impl CanServiceState {
 
     fn on_caught_up(&mut self, status: StoreStatus) {
         // An empty store has no page that would set the cursor.
-        if self.args.library.cursor().borrow().is_none() {
-            self.args.library.set_cursor(0);
+        if self.args.libraries.cursor().borrow().is_none() {
+            self.args.libraries.set_cursor(0);
         }
-        self.args.library.set_store_status(status);
+        self.args.libraries.set_store_status(status);
         if let Some(error) = self.failure.take() {
             tracing::info!(was = %error, "the store works again");
             self.told = None;
@@ -272,7 +272,7 @@ impl CanServiceState {
 
     fn on_reset(&mut self, myself: &ActorRef<CanServiceMsg>) {
         tracing::warn!("the store's numbers do not continue where they were: comparing everything");
-        self.args.library.set_cursor(0);
+        self.args.libraries.set_cursor(0);
         self.start_scan(myself);
     }
 
@@ -300,7 +300,7 @@ async fn follow(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
     let mut events: Option<BoxStream<'static, Result<StoreEvent, StoreError>>> = None;
     let mut events_wanted_at = Instant::now();
     loop {
-        let cursor = args.library.cursor().borrow().unwrap_or(0);
+        let cursor = args.libraries.cursor().borrow().unwrap_or(0);
         match catch_up(&actor, &args, cursor).await {
             Ok(()) => retry = RETRY_MIN,
             Err(error) => {
@@ -313,7 +313,7 @@ async fn follow(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
         }
         let now = Instant::now();
         if events.is_none() && now >= events_wanted_at {
-            let cursor = args.library.cursor().borrow().unwrap_or(0);
+            let cursor = args.libraries.cursor().borrow().unwrap_or(0);
             events = Some(args.store.watch(cursor));
             // A stream that breaks at once is not asked for in a tight loop; the poll goes on meanwhile.
             events_wanted_at = now + RETRY_MIN.max(args.poll_interval / 4);
@@ -370,7 +370,7 @@ async fn catch_up(
 /// Compares all of the store with the index: changed records go to the actor as pages, and what the index has and the
 /// store does not is reported at the end.
 async fn scan(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
-    let before = args.library.hashes();
+    let before = args.libraries.mirror().hashes();
     let vanished = match scan_store(&actor, &args, before).await {
         Ok(vanished) => vanished,
         Err(error) => {

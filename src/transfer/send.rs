@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::moving::Moving;
 use super::pace::Pace;
 use super::schedule::SMALL_BYTES_MAX;
+use crate::library::Library;
 use crate::peer::wire;
 use crate::proto::{ContentHeader, ContentRequest, Want};
 use crate::record::ContentHash;
@@ -88,6 +89,9 @@ pub struct Sender {
     pub stall: Duration,
     /// How fast content may go out.
     pub pace: Pace,
+    /// The libraries whose contents the peer may have; `None` for all that the store holds. What is in none of them and
+    /// what does not exist are answered alike, and neither is looked for.
+    pub within: Option<Arc<[Arc<Library>]>>,
 }
 
 impl Sender {
@@ -108,6 +112,14 @@ impl Sender {
         }
     }
 
+    fn may_have(&self, hash: &[u8]) -> Option<ContentHash> {
+        let within = |hash: &ContentHash| match &self.within {
+            None => true,
+            Some(libraries) => libraries.iter().any(|library| library.has(hash)),
+        };
+        ContentHash::from_slice(hash).filter(within)
+    }
+
     async fn serve_all(&self, stream: &mut SendStream, want: Want) -> Result<(), SendError> {
         for contents in want.contents.chunks(READ_AT_ONCE) {
             let small = self.small_contents(contents).await;
@@ -124,7 +136,7 @@ impl Sender {
 
     /// What of these can be had in one read.
     async fn small_contents(&self, contents: &[ContentRequest]) -> HashMap<[u8; 32], Bytes> {
-        let hashes = contents.iter().filter_map(|content| ContentHash::from_slice(&content.hash)).collect();
+        let hashes = contents.iter().filter_map(|content| self.may_have(&content.hash)).collect();
         // Whatever is not here is read one by one, where a failure has its own answer.
         let found = self.store.small_contents(hashes).await.unwrap_or_default();
         found.into_iter().map(|(hash, bytes)| (hash.0, bytes)).collect()
@@ -153,10 +165,10 @@ impl Sender {
         wanted: &ContentRequest,
     ) -> Result<(), SendError> {
         let length = (wanted.length > 0).then_some(wanted.length);
-        let hash = ContentHash::from_slice(&wanted.hash);
+        let hash = self.may_have(&wanted.hash);
         let reader = match hash {
             Some(hash) => self.store.content(hash, wanted.offset, length).await,
-            None => Err(StoreError::Invalid("a hash that has not 32 bytes".into())),
+            None => Err(StoreError::Invalid("no hash of a content that the peer may have".into())),
         };
         let mut header = ContentHeader {
             request,

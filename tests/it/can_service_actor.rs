@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::identity::{LibraryKeys, NetworkKeys};
-use can_sync::library::Library;
+use can_sync::library::{Libraries, Library};
 use can_sync::peer::messages::PeersMsg;
 use can_sync::record::AssetRecord;
 use can_sync::store::StoreError;
@@ -448,7 +448,7 @@ fn args(
     CanServiceArgs {
         store: store.as_ref(),
         server: None,
-        library: Arc::clone(library),
+        libraries: Arc::new(Libraries::of(Arc::clone(library))),
         peers,
         poll_interval: POLL,
         full_scan_interval,

@@ -40,7 +40,7 @@ async fn discovery_keeps_its_time_while_peer_actors_crash_a_thousand_times() {
     // Room for the peers that come back while the places of the last ones are being cleared.
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
         args.max_connections = CRASHES;
-        args.library.set_cursor(0);
+        args.libraries.set_cursor(0);
     })
     .await;
     finder.run().await;

@@ -27,6 +27,7 @@ mod external;
 mod gossip;
 mod hostile;
 mod kill;
+mod libraries;
 mod list_peers;
 mod mirror;
 mod network;

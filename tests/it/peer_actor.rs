@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use can_sync::identity::{LibraryKeys, NetworkKeys};
-use can_sync::library::Library;
+use can_sync::library::{Libraries, Library};
 use can_sync::node::endpoint::open_up;
 use can_sync::node::events::{EventLog, NodeEvent};
 use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits, code};
@@ -213,7 +213,9 @@ async fn more_changes_than_are_kept_are_found_by_comparing() {
     while hashes.len() < 256 {
         hashes.extend(offer(&mut session).await.records.into_iter().map(|record| record.hash));
     }
-    wire::write_frame(&mut session.send, frame::Kind::Have(Have { hashes })).await.unwrap();
+    wire::write_frame(&mut session.send, frame::Kind::Have(Have { hashes, ..Have::default() }))
+        .await
+        .unwrap();
     let (_send, mut receive) = t.accept_bi().await;
     assert!(matches!(t.first_frame(&mut receive).await, frame::Kind::ReconOpen(_)));
 }
@@ -270,7 +272,10 @@ async fn reconciliations_are_answered_four_at_once_at_most() {
     t.up(1).await;
     let empty = Library::new(KEYS.clone());
     let open = |message: Vec<u8>| {
-        frame::Kind::ReconOpen(ReconOpen { library: session.library.clone(), message: message.into() })
+        frame::Kind::ReconOpen(ReconOpen {
+            library: session.shared[0].blinded.clone(),
+            message: message.into(),
+        })
     };
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -331,7 +336,7 @@ async fn what_is_wanted_is_asked_for_stored_and_confirmed() {
     t.up(1).await;
     let contents = [noise(0, 0), noise(500, 1), noise(65_536, 2), noise(65_537, 3), noise(3_000_000, 4)];
     let records: Vec<AssetRecord> = contents.iter().map(|content| record_of(content)).collect();
-    let library = session.library.clone();
+    let library = session.shared[0].blinded.clone();
     let wire_records = records.iter().map(WireRecord::from).collect();
     let offer =
         frame::Kind::Offer(Offer { library, records: wire_records, gone: Vec::new(), contents: Vec::new() });
@@ -360,7 +365,7 @@ async fn what_is_wanted_is_asked_for_stored_and_confirmed() {
     assert_eq!(std::fs::read_dir(t.args.partials.dir()).unwrap().count(), 0, "nothing is left behind");
 
     t.tell(PeerMsg::Settled(records.iter().map(|record| record.hash).collect()));
-    let Have { hashes } = have(&mut session).await;
+    let Have { hashes, .. } = have(&mut session).await;
     assert_eq!(hashes.len(), records.len());
 }
 
@@ -522,7 +527,7 @@ async fn a_panic_in_a_task_is_the_actors_failure_and_the_next_one_takes_the_conn
     let mut session = t.open().await;
     t.up(1).await;
     scripted.set_mood(Mood::Panicking);
-    let library = session.library.clone();
+    let library = session.shared[0].blinded.clone();
     let records = vec![WireRecord::from(&record_of(b"x"))];
     let offer = frame::Kind::Offer(Offer { library, records, gone: Vec::new(), contents: Vec::new() });
     wire::write_frame(&mut session.send, offer).await.unwrap();
@@ -611,7 +616,7 @@ impl Test {
             opens: setup.opens,
             own_id: near.id(),
             introduction: introduction("under test", "its ticket"),
-            library,
+            libraries: Arc::new(Libraries::of(library)),
             store: setup.store.unwrap_or_else(|| Arc::new(store.clone())),
             partials,
             deletes: Arc::new(DeleteGuard::new(false)),
@@ -642,7 +647,8 @@ impl Test {
     /// The other end opens a control stream.
     async fn open(&self) -> Established {
         let introduction = introduction("the other end", "our ticket");
-        establish::open(&self.connection, self.remote.id(), &self.library, &introduction, PATIENCE)
+        let libraries = Libraries::of(Arc::clone(&self.library));
+        establish::open(&self.connection, self.remote.id(), &libraries, &introduction, PATIENCE)
             .await
             .expect("a session")
     }
@@ -663,8 +669,8 @@ impl Test {
         let frame::Kind::Hello(first) = hello else { panic!("{hello:?} is no hello") };
         let introduction = introduction("the other end", "our ticket");
         let streams = (send, receive);
-        let (id, library) = (self.remote.id(), &self.library);
-        establish::answer(&self.connection, id, library, &introduction, first, streams, PATIENCE).await
+        let (id, libraries) = (self.remote.id(), Libraries::of(Arc::clone(&self.library)));
+        establish::answer(&self.connection, id, &libraries, &introduction, first, streams, PATIENCE).await
     }
 
     async fn accept_bi(&self) -> (SendStream, RecvStream) {
@@ -719,15 +725,15 @@ impl Test {
         let hash = embedded::upload(&self.store, content, IngestFields::default()).await.asset.record.hash;
         let feed = read_feed(&self.store, 0, 1000).await;
         let last = feed.last().map_or(0, |entry| entry.seq);
-        self.args.library.apply(feed);
-        self.args.library.set_store_status(self.store.status().await.expect("its status"));
-        self.args.library.set_cursor(last);
+        self.args.libraries.mirror().apply(feed);
+        self.args.libraries.mirror().set_store_status(self.store.status().await.expect("its status"));
+        self.args.libraries.mirror().set_cursor(last);
         hash
     }
 
     /// Asks how the actor's side stands.
     async fn ping(&self, session: &mut Established) -> Pong {
-        let libraries = vec![establish::summary_to_wire(&session.library, &self.library.summary())];
+        let libraries = vec![establish::summary_to_wire(&session.shared[0].blinded, &self.library.summary())];
         let question = frame::Kind::Ping(Ping { nonce: 99, libraries, behind: false });
         wire::write_frame(&mut session.send, question).await.expect("it is taken");
         pick(session, |kind| match kind {

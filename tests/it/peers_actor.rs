@@ -80,7 +80,7 @@ async fn a_peer_that_dials_gets_its_actor_once_the_store_was_read() {
 
     rig.tell(PeersMsg::StoreHealth(Some("still down".into())));
     assert_eq!(rig.report().await.sync.reason.as_deref(), Some("still down"));
-    rig.args.library.set_cursor(0);
+    rig.args.libraries.set_cursor(0);
     let _connection = remote.accept().await;
     tokio::join!(rig.stage.started(remote.id(), 0), rig.stage.started(early.id(), 0));
     rig.tell(PeersMsg::StoreHealth(None));
@@ -101,7 +101,7 @@ async fn peers_of_the_configuration_and_of_the_last_time_are_dialled_first() {
         args.bootstrap = vec![named.addr()];
         args.book.remember(&entry).unwrap();
         // As it is when PeersActor was started again: the store was read long ago.
-        args.library.set_cursor(0);
+        args.libraries.set_cursor(0);
     })
     .await;
     let (_named, _met) = tokio::join!(named.accept(), met.accept());
@@ -157,7 +157,7 @@ async fn of_two_connections_dialled_at_once_the_smaller_ids_is_kept() {
     let mut keys = [SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32])];
     keys.sort_unstable_by_key(|key| *key.public().as_bytes());
     for under_test in [0, 1] {
-        let rig = PeersRig::start_with(keys[under_test].clone(), |args| args.library.set_cursor(0)).await;
+        let rig = PeersRig::start_with(keys[under_test].clone(), |args| args.libraries.set_cursor(0)).await;
         let remote = Remote::with_key(keys[1 - under_test].clone()).await;
         rig.dial(remote.addr()).await.unwrap();
         let by_rig = remote.accept().await;
@@ -214,7 +214,7 @@ async fn connections_are_limited_and_so_are_those_that_prove_nothing() {
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
         args.max_connections = 2;
         args.max_pending = 1;
-        args.library.set_cursor(0);
+        args.libraries.set_cursor(0);
     })
     .await;
     let (a, b, c) = tokio::join!(Remote::bind(), Remote::bind(), Remote::bind());
@@ -306,7 +306,7 @@ async fn a_peer_that_is_forgotten_while_it_is_dialled_stays_forgotten() {
     };
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
         args.book.remember(&met).unwrap();
-        args.library.set_cursor(0);
+        args.libraries.set_cursor(0);
     });
     let (rig, remote) = tokio::join!(rig, Remote::bind());
     // The address book was read: nobody comes back from there later on.
@@ -711,7 +711,7 @@ async fn whom_a_user_named_is_looked_up_and_a_new_network_concerns_all_of_discov
     let mut gossip: Probe<GossipMsg> = Probe::spawn().await;
     let (to_rendezvous, to_gossip) = (rendezvous.service(), gossip.service());
     let rig = PeersRig::start_with(SecretKey::generate(), move |args| {
-        args.library.set_cursor(0);
+        args.libraries.set_cursor(0);
         (args.rendezvous, args.gossip) = (to_rendezvous, to_gossip);
     })
     .await;

@@ -66,7 +66,8 @@ function swap(html) {
 
 // What a link or button is about: the same before and after a swap.
 function target(element) {
-  return element.dataset.forget ?? element.getAttribute("href");
+  const { forget, invite, library } = element.dataset;
+  return forget ?? (invite && `${invite} ${library}`) ?? element.getAttribute("href");
 }
 
 // A part in which someone selects text stays as it is until they are done.
@@ -310,6 +311,70 @@ async function onVerify(button) {
   soon();
 }
 
+// Runs the work of a form, which says what came of it; nothing is sent twice.
+async function submitted(event, resultId, work) {
+  event.preventDefault();
+  const form = event.target;
+  const result = byId(resultId);
+  const button = form.querySelector("button");
+  button.disabled = true;
+  try {
+    const text = await work(new FormData(form));
+    if (text) {
+      say(result, "good", text);
+      form.reset();
+    }
+  } catch (error) {
+    say(result, "bad", error.message);
+  } finally {
+    button.disabled = false;
+    soon();
+  }
+}
+
+const held = ({ assets, bytes: size }) => `${assets} ${assets === 1 ? "asset" : "assets"} (${bytes(size)})`;
+
+async function createLibrary(fields) {
+  const text = (name) => fields.get(name).trim() || undefined;
+  const tags = (text("tags") ?? "").split(",").map((tag) => tag.trim()).filter(Boolean);
+  const filter = { mime_prefix: text("mime_prefix"), tags, application: text("application"), user: text("user") };
+  const preview = await askJson("/libraries/preview", "POST", { filter });
+  if (!confirm(`Share ${held(preview)} as '${fields.get("name")}', and what comes to match later?`)) return null;
+  const made = await askJson("/libraries", "POST", { name: fields.get("name"), filter });
+  return `Made with ${held(made.counts)}. Now invite somebody.`;
+}
+
+async function joinLibrary(fields) {
+  const ticket = fields.get("ticket").trim();
+  const preview = await askJson("/join/preview", "POST", { ticket });
+  const what = preview.access === "write" ? "Your own assets that match will be shared, too." : "";
+  if (!confirm(`Join '${preview.name}' with ${held(preview.counts)} when the ticket was issued? ${what}`)) return null;
+  const joined = await askJson("/join", "POST", { ticket });
+  return `Joined ${joined.name}. Looking for its members…`;
+}
+
+async function onInvite(button) {
+  const result = byId("invite-result");
+  button.disabled = true;
+  try {
+    const terms = { access: button.dataset.invite, expires_secs: 86400, uses: 1 };
+    const path = `/libraries/${encodeURIComponent(button.dataset.library)}/invite`;
+    const { ticket, qr } = await askJson(path, "POST", terms);
+    byId("invited-ticket").value = ticket;
+    const code = byId("invited-code");
+    code.toggleAttribute("hidden", !qr);
+    if (qr) {
+      code.setAttribute("viewBox", `0 0 ${qr.size} ${qr.size}`);
+      code.querySelector("path").setAttribute("d", qr.path);
+    }
+    byId("invited").hidden = false;
+    say(result, "good", "");
+  } catch (error) {
+    say(result, "bad", error.message);
+  }
+  button.disabled = false;
+}
+
 async function onSignIn(event) {
   event.preventDefault();
   try {
@@ -347,11 +412,14 @@ function start() {
     return;
   }
   byId("dial").addEventListener("submit", onDial);
+  byId("create-library").addEventListener("submit", (event) => submitted(event, "create-result", createLibrary));
+  byId("join-library").addEventListener("submit", (event) => submitted(event, "join-result", joinLibrary));
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
     if (button.dataset.copy) onCopy(button);
     else if (button.dataset.forget) onForget(button);
+    else if (button.dataset.invite) onInvite(button);
     else if (button.id === "verify") onVerify(button);
   });
   watchDrops();

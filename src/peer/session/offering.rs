@@ -34,6 +34,9 @@ impl Session {
         contents: &InlineContents,
         out: &mut Vec<Effect>,
     ) {
+        if !self.settings.gives {
+            return;
+        }
         let fresh: Vec<&AssetRecord> =
             entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
         let inline = |record: &AssetRecord| contents.get(&record.hash).map_or(0, Bytes::len);

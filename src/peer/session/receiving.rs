@@ -60,8 +60,28 @@ impl Session {
         if self.taken_bytes > OFFERED_BYTES_TAKEN_MAX {
             return out.push(violation("more offers than may be open, by their text"));
         }
+        if !self.settings.takes {
+            return self.refuse_reader(&records, out);
+        }
         if !records.is_empty() {
             out.push(Effect::Judge(records));
+        }
+    }
+
+    /// Answers the offers of a peer that may only read: none of them is looked at.
+    fn refuse_reader(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+        for record in records {
+            if let Some(taken) = self.taken.get_mut(&record.hash) {
+                taken.unjudged = taken.unjudged.saturating_sub(1);
+            }
+            for _ in 0..self.close_taken(&record.hash) {
+                out.push(Effect::Send(frame::Kind::Error(proto::Error {
+                    code: 403,
+                    message: "your ticket lets you read and not write".into(),
+                    hash: Some(Bytes::copy_from_slice(&record.hash.0)),
+                    library: self.settings.tag.clone(),
+                })));
+            }
         }
     }
 
@@ -119,7 +139,8 @@ impl Session {
             }
         }
         for hashes in have.chunks(RECORDS_PER_FRAME_MAX) {
-            out.push(Effect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec() })));
+            let library = self.settings.tag.clone();
+            out.push(Effect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec(), library })));
         }
     }
 
@@ -156,6 +177,7 @@ impl Session {
                     code: 422,
                     message: reason.clone(),
                     hash: Some(Bytes::copy_from_slice(&hash.0)),
+                    library: self.settings.tag.clone(),
                 })));
             }
         }

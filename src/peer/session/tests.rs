@@ -151,6 +151,50 @@ fn contents_that_have_no_place_in_an_offer_end_the_connection() {
     }
 }
 
+// ---- Readers ---------------------------------------------------------------------------------------------------------
+
+fn with_access(gives: bool, takes: bool, ours: Summary, theirs: Summary) -> (Test, Vec<Effect>) {
+    let now = Instant::now();
+    let settings = SessionSettings { gives, takes, tag: LIBRARY, ..settings(true) };
+    let (session, effects) = Session::new(settings, ours, theirs, now);
+    (Test { session, now }, effects)
+}
+
+#[test]
+fn a_readers_offers_are_refused_one_by_one_and_never_looked_at() {
+    let (mut t, _) = with_access(true, false, EMPTY, EMPTY);
+    let (one, two) = (record(1), record(2));
+    let contents = vec![inline(&one, content_of(&one))];
+    let with = Offer { contents, ..wire_offer([&one, &two, &one]) };
+    let answers = t.step(Input::Frame(frame::Kind::Offer(with)));
+    let refused = |effect: &Effect| match effect {
+        Effect::Send(frame::Kind::Error(error)) => {
+            assert_eq!((error.code, &error.library), (403, &LIBRARY));
+            ContentHash::from_slice(error.hash.as_ref().unwrap()).unwrap()
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut hashes: Vec<_> = answers.iter().map(refused).collect();
+    hashes.sort_unstable();
+    let mut expected = vec![one.hash, one.hash, two.hash];
+    expected.sort_unstable();
+    assert_eq!(hashes, expected);
+    assert_eq!(t.state(), PeerState::InSync, "nothing is left of it");
+    // What it has and we have not is its own.
+    t.quiet(Input::Differences { have: Vec::new(), need: vec![RecordId([1; 32])] });
+}
+
+#[test]
+fn a_reader_offers_nothing() {
+    let (mut t, _) = with_access(false, true, EMPTY, EMPTY);
+    t.quiet(changed([&record(1)]));
+    t.quiet(Input::Differences { have: vec![record(1).hash], need: Vec::new() });
+    let (_, effects) = with_access(false, false, EMPTY, OTHER);
+    assert_eq!(effects, [], "two readers have nothing to compare");
+    let judged_here = t.step(offered([&record(2)]));
+    assert_eq!(judged_here, [Effect::Judge(vec![record(2)])], "a writer's are taken");
+}
+
 #[test]
 fn what_is_not_judged_yet_is_not_confirmed() {
     let mut t = Test::in_sync();
@@ -231,7 +275,7 @@ fn frames_of_the_largest_records_keep_to_their_limit() {
     // So much text is enough until most of it is confirmed.
     t.quiet(changed([&record(900)]));
     let kept = hashes(&records[400..]).into_iter().map(|hash| hash.0.to_vec().into());
-    let have = |hashes| Input::Frame(frame::Kind::Have(Have { hashes }));
+    let have = |hashes| Input::Frame(frame::Kind::Have(Have { hashes, ..Have::default() }));
     t.quiet(have(hashes(&records[..200]).into_iter().map(|hash| hash.0.to_vec().into()).collect()));
     let next =
         t.step(have(hashes(&records[200..400]).into_iter().map(|hash| hash.0.to_vec().into()).collect()));
@@ -766,6 +810,9 @@ impl Test {
 
 fn settings(dialer: bool) -> SessionSettings {
     SessionSettings {
+        tag: Bytes::new(),
+        gives: true,
+        takes: true,
         library: LIBRARY,
         record_key: KEYS.record().clone(),
         dialer,
@@ -840,7 +887,7 @@ fn judged<'a>(verdicts: impl IntoIterator<Item = (&'a AssetRecord, Verdict)>) ->
 
 fn have_frame<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> frame::Kind {
     let hashes = records.into_iter().map(|record| Bytes::copy_from_slice(&record.hash.0)).collect();
-    frame::Kind::Have(Have { hashes })
+    frame::Kind::Have(Have { hashes, ..Have::default() })
 }
 
 fn have<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
@@ -853,7 +900,12 @@ fn confirmed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Effect {
 
 fn error_frame(record: Option<&AssetRecord>, message: &str) -> frame::Kind {
     let hash = record.map(|record| Bytes::copy_from_slice(&record.hash.0));
-    frame::Kind::Error(proto::Error { code: 422, message: message.to_owned(), hash })
+    frame::Kind::Error(proto::Error {
+        code: 422,
+        message: message.to_owned(),
+        hash,
+        ..proto::Error::default()
+    })
 }
 
 fn error(record: Option<&AssetRecord>, message: &str) -> Input {

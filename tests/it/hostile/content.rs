@@ -68,7 +68,7 @@ async fn wrong_bytes_inside_an_offer_cost_their_sender_its_place() {
     let attack = async {
         let hash = ContentHash(rand::random());
         let content = InlineContent { hash: hash.0.to_vec().into(), content: vec![7; 1_000].into() };
-        let (library, records) = (session.established.library.clone(), vec![record(hash, 1_000)]);
+        let (library, records) = (session.established.shared[0].blinded.clone(), vec![record(hash, 1_000)]);
         let offer = Offer { library, records, gone: Vec::new(), contents: vec![content] };
         session.send(frame::Kind::Offer(offer)).await;
         session.closed_for("wrong bytes").await;

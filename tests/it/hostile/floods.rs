@@ -22,7 +22,8 @@ impl Flood {
     async fn start(arena: &Arena, reads: bool) -> Self {
         let attacker = Attacker::member(arena).await;
         let Session { connection, established } = attacker.session().await;
-        let Established { send, mut receive, library, .. } = established;
+        let Established { send, mut receive, shared, .. } = established;
+        let library = shared[0].blinded.clone();
         let receive = if reads {
             tokio::spawn(async move { while let Ok(Some(_)) = receive.read_chunk(1 << 20).await {} });
             None
@@ -95,7 +96,7 @@ async fn questions_without_end_are_answered_within_bounds() {
     let mut session = attacker.session().await;
     let attack = async {
         for _ in 0..20 {
-            session.send(questions(&session.established.library, 2_000)).await;
+            session.send(questions(&session.established.shared[0].blinded, 2_000)).await;
         }
         let mut gone = 0;
         while gone < 40_000 {
@@ -154,9 +155,14 @@ async fn answers_to_nothing_are_passed_over() {
     let mut flood = Flood::start(&arena, true).await;
     let attack = async {
         let hashes = (0..1_000).map(|_| Bytes::copy_from_slice(&rand::random::<[u8; 32]>())).collect();
-        flood.repeat(500, frame::Kind::Have(Have { hashes })).await;
+        flood.repeat(500, frame::Kind::Have(Have { hashes, ..Have::default() })).await;
         flood.repeat(50_000, frame::Kind::Cancel(Cancel { request: 3 })).await;
-        let error = Error { code: 422, message: "x".repeat(100_000), hash: Some(vec![1; 32].into()) };
+        let error = Error {
+            code: 422,
+            message: "x".repeat(100_000),
+            hash: Some(vec![1; 32].into()),
+            ..Error::default()
+        };
         flood.repeat(500, frame::Kind::Error(error)).await;
         let wrong = can_sync::proto::Pong { nonce: 9, libraries: Vec::new(), behind: false };
         flood.repeat(1, frame::Kind::Pong(wrong)).await;

@@ -134,8 +134,10 @@ async fn streams_are_no_more_than_agreed() {
         assert!(kept.len() <= 32, "{}", kept.len());
         // The session itself goes on.
         let summary = can_sync::peer::session::Summary::default();
-        let libraries =
-            vec![can_sync::peer::establish::summary_to_wire(&session.established.library, &summary)];
+        let libraries = vec![can_sync::peer::establish::summary_to_wire(
+            &session.established.shared[0].blinded,
+            &summary,
+        )];
         let ping = frame::Kind::Ping(Ping { nonce: 77, libraries, behind: false });
         wire::write_frame(&mut session.established.send, ping).await.unwrap();
         session

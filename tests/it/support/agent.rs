@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use can_sync::actor::ServiceCell;
 use can_sync::actor::ServiceRef;
 use can_sync::discovery::channel::{Channel, Channels};
 use can_sync::http::view::StoreMode;
 use can_sync::http::{AgentView, HttpActor, HttpArgs, HttpMsg, SharedListener, proxy::StoreProxy};
+use can_sync::identity::LibraryKeys;
+use can_sync::library::{Libraries, Library};
 use can_sync::node::events::EventLog;
 use can_sync::node::status::{ActorState, ActorStatus};
 use can_sync::node::supervisor::RootMsg;
@@ -104,6 +107,8 @@ impl Agent {
             store_proxy: StoreProxy::new(&format!("http://{store_addr}")).expect("a URL"),
             store: Arc::new(store.clone()),
             peers: peers.service(),
+            library: ServiceCell::new("LibraryActor").service_ref(),
+            libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
             root: root.service(),
             events: events.clone(),
             registry: Arc::default(),

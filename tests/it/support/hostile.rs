@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use can_sync::identity::{LibraryKeys, NetworkKeys};
-use can_sync::library::Library;
+use can_sync::library::{Libraries, Library};
 use can_sync::peer::establish::{self, ALPN, Established, Introduction};
 use can_sync::peer::wire::{self, WireError};
 use can_sync::proto::{ContentHeader, Frame, Offer, Want, WireRecord, frame};
@@ -169,7 +169,7 @@ impl Attacker {
         establish::open(
             connection,
             self.endpoint.id(),
-            &self.library,
+            &Libraries::of(Arc::clone(&self.library)),
             &introduction,
             std::time::Duration::from_secs(10),
         )
@@ -207,7 +207,7 @@ impl Session {
     }
 
     pub(crate) async fn offer(&mut self, records: Vec<WireRecord>) -> bool {
-        let library = self.established.library.clone();
+        let library = self.established.shared[0].blinded.clone();
         self.send(frame::Kind::Offer(Offer { library, records, gone: Vec::new(), contents: Vec::new() }))
             .await
     }

@@ -12,7 +12,7 @@ use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::discovery::channel::Channels;
 use can_sync::discovery::directory::SharedDirectory;
 use can_sync::identity::{LibraryKeys, NetworkKeys};
-use can_sync::library::Library;
+use can_sync::library::{Libraries, Library};
 use can_sync::node::endpoint;
 use can_sync::node::events::{EventLog, NodeEvent};
 use can_sync::node::status::ActorDetail;
@@ -315,7 +315,7 @@ pub(crate) struct PeersRig {
 impl PeersRig {
     /// With a store that was read and works.
     pub(crate) async fn start() -> Self {
-        Self::start_with(SecretKey::generate(), |args| args.library.set_cursor(0)).await
+        Self::start_with(SecretKey::generate(), |args| args.libraries.set_cursor(0)).await
     }
 
     /// With this key, after `adjust` has changed what it starts from; the store was not read unless the library says so.
@@ -369,7 +369,13 @@ impl PeersRig {
     }
 
     pub(crate) fn up(&self, session: SessionId, name: &str) {
-        self.tell(PeersMsg::SessionUp { session, name: name.to_owned(), ticket: String::new(), assets: 0 });
+        self.tell(PeersMsg::SessionUp {
+            session,
+            name: name.to_owned(),
+            ticket: String::new(),
+            assets: 0,
+            foreign: false,
+        });
     }
 
     /// What was published so far.
@@ -411,7 +417,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
             name: "under test".to_owned(),
             ticket: watch::Sender::new(String::new()).subscribe(),
         },
-        library: Arc::new(Library::new(KEYS.clone())),
+        libraries: Arc::new(Libraries::of(Arc::new(Library::new(KEYS.clone())))),
         store: ScriptedStore::new().as_ref(),
         partials: Partials::open(&dir.join("partial")).expect("a directory"),
         book: AddressBook::open(&dir.join("agent.db")).expect("an address book"),

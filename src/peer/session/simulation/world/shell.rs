@@ -239,6 +239,9 @@ impl World {
 
     fn begin(&mut self, at: At, ours: Summary, theirs: Summary) {
         let settings = SessionSettings {
+            tag: bytes::Bytes::new(),
+            gives: true,
+            takes: true,
             library: LIBRARY,
             record_key: KEYS.record().clone(),
             dialer: at.end == 0,

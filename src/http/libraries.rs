@@ -1,0 +1,452 @@
+//! The API of libraries: what is shared, with whom, and who is let in.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use ractor::RpcReplyPort;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::api::parse_endpoint_id;
+use super::envelope::Success;
+use super::extract::{JsonBody, Params};
+use super::view::{ApiState, unavailable};
+use super::{ApiError, ApiResult};
+use crate::library::actor::LibraryMsg;
+use crate::library::filter::FilterSpec;
+use crate::library::manage::{Invitation, Revoke};
+use crate::library::registry::Standing;
+use crate::library::report::{DeviceReport, Held, Invited, LibraryDetail, LibraryError, Preview};
+use crate::library::ticket::{Access, LibraryId};
+use crate::qr::Code;
+
+/// What errors call the actor that we ask.
+const LIBRARY: &str = "LibraryActor";
+/// Longest wait for it: making a library reads the store, which takes a while where it is large.
+const WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The routes.
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(preview))
+        .routes(routes!(show, delete))
+        .routes(routes!(invite))
+        .routes(routes!(revoke))
+        .routes(routes!(join))
+        .routes(routes!(inspect))
+        .routes(routes!(devices))
+        .routes(routes!(approve))
+        .routes(routes!(deny))
+}
+
+/// Asks LibraryActor.
+async fn ask<T: Send + 'static>(
+    state: &ApiState,
+    message: impl FnOnce(RpcReplyPort<Result<T, LibraryError>>) -> LibraryMsg + Send,
+) -> ApiResult<T> {
+    let answer = state.view.library.call(message, WITHIN).await;
+    answer.map_err(|error| unavailable(LIBRARY, error))?.map_err(|error| refused(&error))
+}
+
+fn refused(error: &LibraryError) -> ApiError {
+    let (status, code, hint) = match error {
+        LibraryError::Filter(_) => {
+            let hint = r#"a filter is {"application":"…","tags":["…"],"user":"…","mime_prefix":"image/","hashes":["…"]}, each field optional"#;
+            (StatusCode::BAD_REQUEST, "invalid_filter", hint)
+        }
+        LibraryError::Name(_) => (StatusCode::BAD_REQUEST, "invalid_name", "1 to 64 printable characters"),
+        LibraryError::Ticket(_) => (
+            StatusCode::BAD_REQUEST,
+            "invalid_ticket",
+            "the owner of the library issues another one with an invitation",
+        ),
+        LibraryError::Terms(_) => {
+            let hint = r#"send {"access":"read"|"write","expires_secs":3600,"uses":1}; all but the access may be left out"#;
+            (StatusCode::BAD_REQUEST, "invalid_invitation", hint)
+        }
+        LibraryError::Unknown(_) => {
+            (StatusCode::NOT_FOUND, "unknown_library", "GET /libraries lists those that are here")
+        }
+        LibraryError::Own => (StatusCode::CONFLICT, "own_library", "GET /libraries shows it"),
+        LibraryError::NotOwner => (StatusCode::FORBIDDEN, "not_owner", "ask whoever invited this node"),
+        LibraryError::Full => {
+            (StatusCode::CONFLICT, "too_many_libraries", "DELETE /libraries/{id} makes room")
+        }
+        LibraryError::NoRegistry | LibraryError::Registry(_) | LibraryError::Store(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again; GET /status says what does not work")
+        }
+        LibraryError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "failed", "the log says more"),
+    };
+    ApiError::new(status, code, error.to_string(), hint)
+}
+
+fn parse_library_id(text: &str) -> ApiResult<LibraryId> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(80).collect();
+        ApiError::bad_request(
+            "invalid_library_id",
+            format!("'{shown}' is no library id"),
+            "a library id has 64 lower-case hexadecimal digits: GET /libraries lists them",
+        )
+    })
+}
+
+/// `POST /libraries`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateRequest {
+    /// For people; at most 64 characters.
+    name: String,
+    /// What belongs to the library; without one, everything.
+    #[serde(default)]
+    filter: FilterSpec,
+}
+
+/// `POST /libraries/preview`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PreviewRequest {
+    #[serde(default)]
+    filter: FilterSpec,
+}
+
+/// `POST /libraries/{id}/invite`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct InviteRequest {
+    /// `read` or `write`.
+    access: Access,
+    /// Seconds from now until the ticket expires; never if absent.
+    #[serde(default)]
+    expires_secs: Option<u64>,
+    /// How many machines may use it; any number if absent.
+    #[serde(default)]
+    uses: Option<u32>,
+    /// The one endpoint id that may use it; whoever has the ticket if absent.
+    #[serde(default)]
+    subject: Option<String>,
+    /// Seconds from now until the ticket is valid.
+    #[serde(default)]
+    starts_secs: u64,
+}
+
+/// `POST /libraries/{id}/revoke`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RevokeRequest {
+    /// The number of one ticket.
+    #[serde(default)]
+    serial: Option<u64>,
+    /// Or all that were issued until now.
+    #[serde(default)]
+    all: bool,
+}
+
+/// `POST /join`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct JoinRequest {
+    ticket: String,
+}
+
+/// Every library of this node.
+#[derive(Serialize, ToSchema)]
+struct LibraryList {
+    libraries: Vec<LibraryDetail>,
+}
+
+/// A new ticket, also as a picture.
+#[derive(Serialize, ToSchema)]
+struct Invitee {
+    #[serde(flatten)]
+    invited: Invited,
+    /// A QR code of the ticket; absent when it is too long for one.
+    qr: Option<Code>,
+}
+
+/// What became of a library.
+#[derive(Serialize, ToSchema)]
+struct Deleted {
+    /// Assets that were deleted with it.
+    deleted: u64,
+}
+
+/// What is void now.
+#[derive(Serialize, ToSchema)]
+struct Revoked {
+    /// Tickets that were revoked one by one.
+    serials: usize,
+    /// Tickets that were issued before this epoch are void.
+    min_epoch: u64,
+}
+
+/// Endpoints that somebody decided about, or has to.
+#[derive(Serialize, ToSchema)]
+struct DeviceList {
+    devices: Vec<DeviceReport>,
+}
+
+/// What was decided.
+#[derive(Serialize, ToSchema)]
+struct Decided {
+    endpoint_id: String,
+    /// `approved` or `denied`.
+    standing: &'static str,
+}
+
+/// Every library of this node, besides the mirror of everything
+#[utoipa::path(
+    get,
+    path = "/libraries",
+    tag = "libraries",
+    responses((status = 200, body = Success<LibraryList>), (status = 503, description = "LibraryActor does not answer."))
+)]
+async fn list(State(state): State<ApiState>) -> ApiResult<Success<LibraryList>> {
+    let libraries = ask(&state, |reply| LibraryMsg::ListLibraries { reply }).await?;
+    Ok(Success::new(LibraryList { libraries }))
+}
+
+/// Make a library of this node's assets that match a filter
+#[utoipa::path(
+    post,
+    path = "/libraries",
+    tag = "libraries",
+    request_body(content = CreateRequest, example = json!({ "name": "images", "filter": { "mime_prefix": "image/" } })),
+    responses(
+        (status = 201, body = Success<LibraryDetail>),
+        (status = 400, description = "The name or the filter makes no sense, and why."),
+        (status = 409, description = "There is no room for another one."),
+        (status = 503, description = "LibraryActor, its database or the store does not work.")
+    )
+)]
+async fn create(
+    State(state): State<ApiState>,
+    JsonBody(request): JsonBody<CreateRequest>,
+) -> ApiResult<(StatusCode, Success<LibraryDetail>)> {
+    let CreateRequest { name, filter } = request;
+    let made = ask(&state, |reply| LibraryMsg::CreateLibrary { name, filter, reply }).await?;
+    Ok((StatusCode::CREATED, Success::new(made)))
+}
+
+/// How much a filter would take in
+#[utoipa::path(
+    post,
+    path = "/libraries/preview",
+    tag = "libraries",
+    request_body(content = PreviewRequest, example = json!({ "filter": { "tags": ["holiday"] } })),
+    responses(
+        (status = 200, body = Success<Held>),
+        (status = 400, description = "The filter makes no sense, and why."),
+        (status = 503, description = "LibraryActor or the store does not work.")
+    )
+)]
+async fn preview(
+    State(state): State<ApiState>,
+    JsonBody(request): JsonBody<PreviewRequest>,
+) -> ApiResult<Success<Held>> {
+    let filter = request.filter;
+    ask(&state, |reply| LibraryMsg::CountMatches { filter, reply }).await.map(Success::new)
+}
+
+/// One library
+#[utoipa::path(
+    get,
+    path = "/libraries/{id}",
+    tag = "libraries",
+    params(("id" = String, Path, description = "Library id, 64 hexadecimal digits.")),
+    responses(
+        (status = 200, body = Success<LibraryDetail>),
+        (status = 404, description = "No such library."),
+        (status = 503, description = "LibraryActor or its database does not work.")
+    )
+)]
+async fn show(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<LibraryDetail>> {
+    let id = parse_library_id(&id)?;
+    ask(&state, |reply| LibraryMsg::GetLibrary { id, reply }).await.map(Success::new)
+}
+
+/// Forget a library; what came through it stays, unless `content=delete`
+#[utoipa::path(
+    delete,
+    path = "/libraries/{id}",
+    tag = "libraries",
+    params(
+        ("id" = String, Path, description = "Library id, 64 hexadecimal digits."),
+        ("content" = Option<String>, Query, description = "`keep` (the default), or `delete` what came through it and is in no other library.")
+    ),
+    responses(
+        (status = 200, body = Success<Deleted>),
+        (status = 400, description = "`content` is neither `keep` nor `delete`."),
+        (status = 404, description = "No such library."),
+        (status = 503, description = "LibraryActor, its database or the store does not work.")
+    )
+)]
+async fn delete(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    params: Params,
+) -> ApiResult<Success<Deleted>> {
+    let id = parse_library_id(&id)?;
+    let content = match params.one("content")? {
+        None | Some("keep") => false,
+        Some("delete") => true,
+        Some(_) => {
+            let hint = "give keep or delete";
+            return Err(ApiError::invalid_parameter("content", "is neither keep nor delete", hint));
+        }
+    };
+    let deleted = ask(&state, |reply| LibraryMsg::DeleteLibrary { id, content, reply }).await?;
+    Ok(Success::new(Deleted { deleted }))
+}
+
+/// Issue a ticket for a library of this node's own
+#[utoipa::path(
+    post,
+    path = "/libraries/{id}/invite",
+    tag = "libraries",
+    params(("id" = String, Path, description = "Library id, 64 hexadecimal digits.")),
+    request_body(content = InviteRequest, example = json!({ "access": "read", "expires_secs": 86400, "uses": 1 })),
+    responses(
+        (status = 200, body = Success<Invitee>),
+        (status = 400, description = "The terms make no sense, and why."),
+        (status = 403, description = "The library is somebody else's."),
+        (status = 404, description = "No such library."),
+        (status = 503, description = "LibraryActor or its database does not work.")
+    )
+)]
+async fn invite(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    JsonBody(request): JsonBody<InviteRequest>,
+) -> ApiResult<Success<Invitee>> {
+    let id = parse_library_id(&id)?;
+    let InviteRequest { access, expires_secs, uses, subject, starts_secs } = request;
+    let subject = subject.as_deref().map(parse_endpoint_id).transpose()?;
+    let invitation = Invitation { access, subject, starts_secs, expires_secs, uses };
+    let invited = ask(&state, |reply| LibraryMsg::Invite { id, invitation, reply }).await?;
+    let qr = Code::of_ticket(&invited.ticket);
+    Ok(Success::new(Invitee { invited, qr }))
+}
+
+/// Take tickets back; whoever is connected by them is let go within seconds, and keeps what it has
+#[utoipa::path(
+    post,
+    path = "/libraries/{id}/revoke",
+    tag = "libraries",
+    params(("id" = String, Path, description = "Library id, 64 hexadecimal digits.")),
+    request_body(content = RevokeRequest, example = json!({ "serial": 3 })),
+    responses(
+        (status = 200, body = Success<Revoked>),
+        (status = 400, description = "It says neither which ticket nor all."),
+        (status = 403, description = "The library is somebody else's."),
+        (status = 404, description = "No such library."),
+        (status = 503, description = "LibraryActor or its database does not work.")
+    )
+)]
+async fn revoke(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    JsonBody(request): JsonBody<RevokeRequest>,
+) -> ApiResult<Success<Revoked>> {
+    let id = parse_library_id(&id)?;
+    let what = match request {
+        RevokeRequest { serial: Some(serial), all: false } => Revoke::Serial(serial),
+        RevokeRequest { serial: None, all: true } => Revoke::All,
+        RevokeRequest { .. } => {
+            let hint = r#"send {"serial":3} for one ticket, or {"all":true} for all that were issued"#;
+            let message = "it takes either the number of a ticket or all of them";
+            return Err(ApiError::bad_request("invalid_revocation", message, hint));
+        }
+    };
+    let (serials, min_epoch) = ask(&state, |reply| LibraryMsg::RevokeTickets { id, what, reply }).await?;
+    Ok(Success::new(Revoked { serials, min_epoch }))
+}
+
+/// Join a library by ticket
+#[utoipa::path(
+    post,
+    path = "/join",
+    tag = "libraries",
+    request_body(content = JoinRequest, example = json!({ "ticket": "canlib…" })),
+    responses(
+        (status = 201, body = Success<LibraryDetail>, description = "Joined; members are looked for now."),
+        (status = 200, body = Success<LibraryDetail>, description = "It was joined before."),
+        (status = 400, description = "The ticket is not accepted, and by which rule."),
+        (status = 409, description = "The library is this node's own, or there is no room."),
+        (status = 503, description = "LibraryActor, its database or the store does not work.")
+    )
+)]
+async fn join(
+    State(state): State<ApiState>,
+    JsonBody(request): JsonBody<JoinRequest>,
+) -> ApiResult<(StatusCode, Success<LibraryDetail>)> {
+    let ticket = request.ticket;
+    let (library, new) = ask(&state, |reply| LibraryMsg::JoinLibrary { ticket, reply }).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Success::new(library)))
+}
+
+/// What a ticket would let this node into, without using it
+#[utoipa::path(
+    post,
+    path = "/join/preview",
+    tag = "libraries",
+    request_body(content = JoinRequest, example = json!({ "ticket": "canlib…" })),
+    responses(
+        (status = 200, body = Success<Preview>),
+        (status = 400, description = "The ticket is not accepted, and by which rule."),
+        (status = 409, description = "The library is this node's own."),
+        (status = 503, description = "LibraryActor does not answer.")
+    )
+)]
+async fn inspect(
+    State(state): State<ApiState>,
+    JsonBody(request): JsonBody<JoinRequest>,
+) -> ApiResult<Success<Preview>> {
+    let ticket = request.ticket;
+    ask(&state, |reply| LibraryMsg::InspectTicket { ticket, reply }).await.map(Success::new)
+}
+
+/// Machines that were approved or denied, or wait for that
+#[utoipa::path(
+    get,
+    path = "/devices",
+    tag = "libraries",
+    responses((status = 200, body = Success<DeviceList>), (status = 503, description = "LibraryActor or its database does not work."))
+)]
+async fn devices(State(state): State<ApiState>) -> ApiResult<Success<DeviceList>> {
+    let devices = ask(&state, |reply| LibraryMsg::GetDevices { reply }).await?;
+    Ok(Success::new(DeviceList { devices }))
+}
+
+/// Let a machine in
+#[utoipa::path(
+    post,
+    path = "/devices/{id}/approve",
+    tag = "libraries",
+    params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
+    responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
+)]
+async fn approve(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Decided>> {
+    decide(&state, &id, Standing::Approved).await
+}
+
+/// Shut a machine out of everything; if it is connected, within seconds
+#[utoipa::path(
+    post,
+    path = "/devices/{id}/deny",
+    tag = "libraries",
+    params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
+    responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
+)]
+async fn deny(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Decided>> {
+    decide(&state, &id, Standing::Denied).await
+}
+
+async fn decide(state: &ApiState, id: &str, standing: Standing) -> ApiResult<Success<Decided>> {
+    let endpoint_id = parse_endpoint_id(id)?;
+    ask(state, |reply| LibraryMsg::DecideDevice { endpoint_id, standing, reply }).await?;
+    Ok(Success::new(Decided { endpoint_id: endpoint_id.to_string(), standing: standing.as_str() }))
+}

@@ -1,0 +1,321 @@
+//! LibraryActor: what people do with libraries, one task each.
+//!
+//! **Owns** nothing that must last: libraries are in the registry on the disk and in [`Libraries`], which outlives the
+//! actor. **Talks to** PeersActor (`Candidate`: where members may be). **Bounds**: `TASKS_MAX` operations at once; every one
+//! of them is bounded by the registry's limits. **A restart** loses operations under way, each of which is whole or not
+//! there: the next incarnation begins by bringing what runs in line with the registry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use iroh::EndpointId;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::filter::FilterSpec;
+use super::manage::{Invitation, Manager, Revoke};
+use super::registry::Standing;
+use super::report::{DeviceReport, Held, Invited, LibraryDetail, LibraryError, LibraryReport, Preview};
+use super::ticket::LibraryId;
+use super::{Libraries, Library};
+use crate::actor::ActorExit;
+use crate::actor::tasks::Tasks;
+use crate::node::status::ActorDetail;
+
+/// Operations under way; further ones wait.
+const TASKS_MAX: usize = 16;
+/// How often members are looked for, and news of them written down.
+const TICK: Duration = Duration::from_secs(5);
+/// How long an answer waits for what the store held before to be read in; the rest follows.
+const FILL_BEFORE_ANSWER: Duration = Duration::from_secs(5);
+
+/// What an operation answers.
+pub type Answer<T> = RpcReplyPort<Result<T, LibraryError>>;
+
+/// What LibraryActor understands.
+#[derive(Debug)]
+pub enum LibraryMsg {
+    /// HTTP API: how much a filter would take in.
+    CountMatches {
+        /// The filter.
+        filter: FilterSpec,
+        /// The answer.
+        reply: Answer<Held>,
+    },
+    /// HTTP API: make a library.
+    CreateLibrary {
+        /// For people.
+        name: String,
+        /// What belongs.
+        filter: FilterSpec,
+        /// The answer.
+        reply: Answer<LibraryDetail>,
+    },
+    /// HTTP API: all libraries, the oldest first.
+    ListLibraries {
+        /// The answer.
+        reply: Answer<Vec<LibraryDetail>>,
+    },
+    /// HTTP API: one library with its members and tickets.
+    GetLibrary {
+        /// Which.
+        id: LibraryId,
+        /// The answer.
+        reply: Answer<LibraryDetail>,
+    },
+    /// HTTP API: forget a library.
+    DeleteLibrary {
+        /// Which.
+        id: LibraryId,
+        /// Whether what came through it goes, too.
+        content: bool,
+        /// How many assets went.
+        reply: Answer<u64>,
+    },
+    /// HTTP API: issue a ticket.
+    Invite {
+        /// For which library.
+        id: LibraryId,
+        /// What it allows.
+        invitation: Invitation,
+        /// The ticket.
+        reply: Answer<Invited>,
+    },
+    /// HTTP API: what a ticket would let us into.
+    InspectTicket {
+        /// The ticket.
+        ticket: String,
+        /// The answer.
+        reply: Answer<Preview>,
+    },
+    /// HTTP API: join a library.
+    JoinLibrary {
+        /// The ticket.
+        ticket: String,
+        /// The library, and whether it is new here.
+        reply: Answer<(LibraryDetail, bool)>,
+    },
+    /// HTTP API: take tickets back.
+    RevokeTickets {
+        /// Of which library.
+        id: LibraryId,
+        /// Which.
+        what: Revoke,
+        /// How many serials are void now, and the lowest epoch that is not.
+        reply: Answer<(usize, u64)>,
+    },
+    /// HTTP API: let an endpoint in, or shut it out.
+    DecideDevice {
+        /// Who.
+        endpoint_id: EndpointId,
+        /// What.
+        standing: Standing,
+        /// Done.
+        reply: Answer<()>,
+    },
+    /// HTTP API: whom somebody decided about, or has to.
+    GetDevices {
+        /// The answer.
+        reply: Answer<Vec<DeviceReport>>,
+    },
+    /// Own tasks: one of them panicked, and why.
+    TaskFailed(String),
+    /// Timer of the actor itself.
+    Tick,
+    /// Status: how it is.
+    GetHealth {
+        /// The answer.
+        reply: RpcReplyPort<ActorDetail>,
+    },
+}
+
+/// What it is started with.
+#[derive(Clone)]
+pub struct LibraryArgs {
+    /// What does it.
+    pub manager: Manager,
+}
+
+/// Its state.
+pub struct LibraryState {
+    manager: Manager,
+    tasks: Tasks<LibraryMsg>,
+    permits: Arc<Semaphore>,
+}
+
+/// The actor.
+pub struct LibraryActor;
+
+impl Actor for LibraryActor {
+    type Msg = LibraryMsg;
+    type State = LibraryState;
+    type Arguments = LibraryArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        // An incarnation before us may have ended while it held the lock.
+        let manager = Manager { busy: Arc::default(), ..args.manager };
+        let mut tasks = Tasks::new(myself.clone(), LibraryMsg::TaskFailed);
+        tasks.spawn(restore(manager.clone()));
+        myself.send_after(TICK, || LibraryMsg::Tick);
+        Ok(LibraryState { manager, tasks, permits: Arc::new(Semaphore::new(TASKS_MAX)) })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let manager = state.manager.clone();
+        match message {
+            LibraryMsg::CountMatches { filter, reply } => {
+                state.run(reply, async move { manager.preview(filter).await });
+            }
+            LibraryMsg::CreateLibrary { name, filter, reply } => {
+                let create = async move {
+                    let _one = manager.busy.lock().await;
+                    manager.create(name, filter).await
+                };
+                state.run_and_fill(
+                    reply,
+                    async { create.await.map(|library| (library, true)) },
+                    |detail, _| detail,
+                );
+            }
+            LibraryMsg::ListLibraries { reply } => {
+                state.run(reply, async move { manager.list().await });
+            }
+            LibraryMsg::GetLibrary { id, reply } => {
+                state.run(reply, async move { manager.show(id).await });
+            }
+            LibraryMsg::DeleteLibrary { id, content, reply } => {
+                state.run(reply, async move { manager.delete(id, content).await });
+            }
+            LibraryMsg::Invite { id, invitation, reply } => {
+                state.run(reply, async move { manager.invite(id, invitation).await });
+            }
+            LibraryMsg::InspectTicket { ticket, reply } => {
+                state.run(reply, async move { manager.inspect(&ticket) });
+            }
+            LibraryMsg::JoinLibrary { ticket, reply } => {
+                let join = async move { manager.join(&ticket).await };
+                state.run_and_fill(reply, join, |detail, new| (detail, new));
+            }
+            LibraryMsg::RevokeTickets { id, what, reply } => {
+                let revoke = async move {
+                    manager.revoke(id, what).await.map(|list| (list.serials.len(), list.min_epoch))
+                };
+                state.run(reply, revoke);
+            }
+            LibraryMsg::DecideDevice { endpoint_id, standing, reply } => {
+                state.run(reply, async move { manager.decide(endpoint_id, standing).await });
+            }
+            LibraryMsg::GetDevices { reply } => {
+                state.run(reply, async move { manager.devices().await });
+            }
+            LibraryMsg::TaskFailed(why) => {
+                return Err(ActorExit::Transient(format!("a task: {why}")).into());
+            }
+            LibraryMsg::Tick => {
+                state.on_tick();
+                myself.send_after(TICK, || LibraryMsg::Tick);
+            }
+            LibraryMsg::GetHealth { reply } => {
+                let detail = Some(format!("{} libraries", state.manager.libraries.shared().len()));
+                let _ = reply.send(ActorDetail { detail, ..ActorDetail::default() });
+            }
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.tasks.shutdown().await;
+        Ok(())
+    }
+}
+
+impl LibraryState {
+    /// Does something in a task and answers.
+    fn run<T: Send + 'static>(
+        &mut self,
+        reply: Answer<T>,
+        work: impl Future<Output = Result<T, LibraryError>> + Send + 'static,
+    ) {
+        let permits = Arc::clone(&self.permits);
+        self.tasks.spawn(async move {
+            let Ok(_permit) = permits.acquire().await else { return };
+            // Whoever asked may have given up while this waited.
+            if !reply.is_closed() {
+                let done = work.await;
+                let _ = reply.send(done);
+            }
+        });
+    }
+
+    /// As [`Self::run`], for what makes a library that is to be filled.
+    fn run_and_fill<T: Send + 'static>(
+        &mut self,
+        reply: Answer<T>,
+        work: impl Future<Output = Result<(Arc<Library>, bool), LibraryError>> + Send + 'static,
+        answer: fn(LibraryDetail, bool) -> T,
+    ) {
+        let (permits, manager) = (Arc::clone(&self.permits), self.manager.clone());
+        self.tasks.spawn(async move {
+            let Ok(_permit) = permits.acquire().await else { return };
+            if reply.is_closed() {
+                return;
+            }
+            let (library, new) = match work.await {
+                Ok(made) => made,
+                Err(error) => return drop(reply.send(Err(error))),
+            };
+            let mut fill = std::pin::pin!(manager.fill(&library));
+            let filled = timeout(FILL_BEFORE_ANSWER, &mut fill).await.is_ok();
+            let shown = match library.id() {
+                Some(id) => manager.show(id).await,
+                None => Err(LibraryError::NoRegistry),
+            };
+            let _ = reply.send(shown.map(|detail| answer(detail, new)));
+            if !filled {
+                fill.await;
+            }
+        });
+    }
+
+    fn on_tick(&mut self) {
+        self.manager.look_for_members();
+        let manager = self.manager.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = manager.write_news().await {
+                tracing::warn!(%error, "which members are in sync is not written down");
+            }
+        });
+    }
+}
+
+/// What an incarnation begins with.
+async fn restore(manager: Manager) {
+    match manager.restore().await {
+        Ok(libraries) => {
+            let fill = libraries.iter().map(|library| manager.fill(library));
+            futures::future::join_all(fill).await;
+        }
+        Err(error) => tracing::warn!(%error, "libraries may not be as they were last left"),
+    }
+    manager.look_for_members();
+}
+
+/// All that this node has, for the API: needs no actor.
+#[must_use]
+pub fn reports(libraries: &Libraries) -> Vec<LibraryReport> {
+    libraries.shared().iter().filter_map(|library| LibraryReport::new(library)).collect()
+}

@@ -1,0 +1,497 @@
+//! What people do with libraries: each operation whole or not at all, whatever is in the way.
+//!
+//! The registry is written first and what runs follows it, so that a crash in between is made good by reading the
+//! registry again ([`Manager::restore`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use iroh::{EndpointAddr, EndpointId};
+use iroh_tickets::endpoint::EndpointTicket;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+use super::filter::{Filter, FilterSpec};
+use super::registry::{Device, Kept, Registry, Standing};
+use super::report::{DeviceReport, Held, Invited, LibraryDetail, LibraryError, LibraryReport, Preview};
+use super::revocation::{Revocations, SERIALS_MAX, SignedRevocations};
+use super::ticket::{Access, CLOCKS_APART_MAX_MS, LibraryId, Subject, Terms, Ticket};
+use super::{Libraries, Library, Shared};
+use crate::actor::ServiceRef;
+use crate::discovery::channel::Channel;
+use crate::peer::address_book::AddressBook;
+use crate::peer::effects::now_ms;
+use crate::peer::messages::PeersMsg;
+use crate::record::{AssetRecord, ContentHash, WriterId};
+use crate::store::{FeedEntry, StoreError, StoreRef};
+
+/// Records in one page of the store.
+const PAGE: usize = 1000;
+/// Pause after the store failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// Members, besides the issuer, whose addresses a ticket has.
+const MEMBERS_IN_TICKET: usize = 3;
+/// Longest time for which a ticket may be issued: ten years.
+const EXPIRES_SECS_MAX: u64 = 10 * 366 * 24 * 3600;
+
+/// What an invitation allows.
+#[derive(Clone, Debug)]
+pub struct Invitation {
+    /// Read, or write as well.
+    pub access: Access,
+    /// Who may use it; anybody who has it if `None`.
+    pub subject: Option<EndpointId>,
+    /// Seconds from now on after which it is valid.
+    pub starts_secs: u64,
+    /// Seconds from now on until which it is valid; for ever if `None`.
+    pub expires_secs: Option<u64>,
+    /// How many endpoints may use it; any number if `None`.
+    pub uses: Option<u32>,
+}
+
+/// What is taken back.
+#[derive(Clone, Copy, Debug)]
+pub enum Revoke {
+    /// One ticket.
+    Serial(u64),
+    /// Every ticket that was issued until now.
+    All,
+}
+
+/// Does it. Cheap to clone.
+#[derive(Clone)]
+pub struct Manager {
+    /// What there is.
+    pub libraries: Arc<Libraries>,
+    /// Where assets live.
+    pub store: StoreRef,
+    /// Who we are.
+    pub own_id: EndpointId,
+    /// Where we can be reached.
+    pub ticket: watch::Receiver<String>,
+    /// Where members can be reached.
+    pub book: AddressBook,
+    /// Who connects to members.
+    pub peers: ServiceRef<PeersMsg>,
+    /// One change at a time.
+    pub busy: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Manager {
+    /// Does something with the registry off the async threads.
+    async fn registry<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Registry) -> Result<T, super::registry::RegistryError> + Send + 'static,
+    ) -> Result<T, LibraryError> {
+        let registry = self.libraries.registry().ok_or(LibraryError::NoRegistry)?.clone();
+        match spawn_blocking(move || work(&registry)).await {
+            Ok(done) => Ok(done?),
+            Err(error) => Err(LibraryError::Failed(error.to_string())),
+        }
+    }
+
+    fn find(&self, id: LibraryId) -> Result<Arc<Library>, LibraryError> {
+        self.libraries.get(id).ok_or(LibraryError::Unknown(id))
+    }
+
+    /// Counts what a filter would take in.
+    ///
+    /// # Errors
+    /// A filter that makes no sense, a store that does not work.
+    pub async fn preview(&self, filter: FilterSpec) -> Result<Held, LibraryError> {
+        let filter = Filter::try_from(filter)?;
+        let (mut held, mut cursor) = (Held::default(), 0);
+        loop {
+            let page = self.store.feed(cursor, PAGE).await?;
+            let Some(last) = page.entries.last() else { return Ok(held) };
+            cursor = last.seq;
+            for FeedEntry { record, .. } in page.entries {
+                if !record.deleted && filter.matches(&record) {
+                    held.assets += 1;
+                    held.bytes += record.size;
+                }
+            }
+        }
+    }
+
+    /// Makes a library, which is ours.
+    ///
+    /// # Errors
+    /// A name or filter that makes no sense, no room, a registry that does not work.
+    pub async fn create(&self, name: String, filter: FilterSpec) -> Result<Arc<Library>, LibraryError> {
+        let filter = Filter::try_from(filter)?;
+        let mut seed = Zeroizing::new([0; 32]);
+        let mut secret = Zeroizing::new([0; 32]);
+        rand::fill(seed.as_mut_slice());
+        rand::fill(secret.as_mut_slice());
+        let key = SigningKey::from_bytes(&seed);
+        let ticket = Ticket::issue(&key, self.own_terms(name, 0), secret, filter, Vec::new())?;
+        self.keep(Some(key), ticket, None).await
+    }
+
+    /// The owner's own ticket is like any other.
+    fn own_terms(&self, name: String, epoch: u64) -> Terms {
+        Terms {
+            name,
+            access: Access::Write,
+            subject: Subject::Endpoint(self.own_id),
+            not_before_ms: 0,
+            expires_ms: None,
+            uses: 0,
+            serial: 0,
+            epoch,
+            held: (0, 0),
+        }
+    }
+
+    async fn keep(
+        &self,
+        key: Option<SigningKey>,
+        ticket: Ticket,
+        replaced: Option<&Library>,
+    ) -> Result<Arc<Library>, LibraryError> {
+        let now = now_ms();
+        let room = {
+            let (key, ticket) = (key.clone(), ticket.clone());
+            self.registry(move |registry| registry.keep(key.as_ref(), &ticket, now)).await?
+        };
+        if !room {
+            return Err(LibraryError::Full);
+        }
+        let before = replaced.and_then(Library::shared);
+        let received = before.map(Shared::received).unwrap_or_default();
+        let revocations = before.and_then(Shared::signed_revocations).map(|list| list.encode());
+        let created_ms = before.map_or(now, Shared::created_ms);
+        let kept = Kept { key, ticket, created_ms, revocations };
+        Ok(self.libraries.add(Shared::new(kept, received)))
+    }
+
+    /// Reads what the store holds into a library that was just added.
+    pub async fn fill(&self, library: &Library) {
+        if !library.is_filling() {
+            return;
+        }
+        while let Err(error) = self.fill_once(library).await {
+            tracing::debug!(%error, "the store cannot be read into a library; trying again");
+            sleep(RETRY).await;
+        }
+        library.filled();
+    }
+
+    async fn fill_once(&self, library: &Library) -> Result<(), StoreError> {
+        let mut cursor = 0;
+        loop {
+            let page = self.store.feed(cursor, PAGE).await?;
+            let Some(last) = page.entries.last() else { return Ok(()) };
+            cursor = last.seq;
+            let records: Vec<AssetRecord> = page.entries.into_iter().map(|entry| entry.record).collect();
+            library.fill(&records);
+        }
+    }
+
+    /// All that is known of each.
+    ///
+    /// # Errors
+    /// A registry that does not work.
+    pub async fn list(&self) -> Result<Vec<LibraryDetail>, LibraryError> {
+        let mut all = Vec::new();
+        for id in self.libraries.shared().iter().filter_map(|library| library.id()) {
+            match self.show(id).await {
+                Ok(detail) => all.push(detail),
+                // Deleted meanwhile.
+                Err(LibraryError::Unknown(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// All that is known of one.
+    ///
+    /// # Errors
+    /// An unknown library, a registry that does not work.
+    pub async fn show(&self, id: LibraryId) -> Result<LibraryDetail, LibraryError> {
+        self.write_news().await?;
+        let library = self.find(id)?;
+        let (members, tickets) =
+            self.registry(move |registry| Ok((registry.members(id)?, registry.tickets(id)?))).await?;
+        let report = LibraryReport::new(&library).ok_or(LibraryError::Unknown(id))?;
+        Ok(LibraryDetail::new(report, &library, members, tickets))
+    }
+
+    /// Forgets a library; with `content`, deletes what came through it and is in no other. Says how much that was.
+    ///
+    /// # Errors
+    /// An unknown library, a registry or store that does not work; then the library is still there.
+    pub async fn delete(&self, id: LibraryId, content: bool) -> Result<u64, LibraryError> {
+        let _one = self.busy.lock().await;
+        let library = self.find(id)?;
+        let mut gone = 0;
+        if content {
+            let received = library.shared().map(Shared::received).unwrap_or_default().into_iter();
+            // What was here before it came is this node's own.
+            let mut hashes: Vec<ContentHash> =
+                received.filter_map(|(hash, had)| (!had).then_some(hash)).collect();
+            let others: Vec<_> =
+                self.libraries.shared().into_iter().filter(|other| other.id() != Some(id)).collect();
+            hashes.retain(|hash| !others.iter().any(|other| other.has(hash)));
+            // Nobody is to be told of it: it is this machine that does not want it any more.
+            gone = self.delete_contents(&hashes).await?;
+        }
+        self.registry(move |registry| registry.forget(id)).await?;
+        self.libraries.take(id);
+        Ok(gone)
+    }
+
+    async fn delete_contents(&self, hashes: &[ContentHash]) -> Result<u64, LibraryError> {
+        let (mut gone, now) = (0, now_ms());
+        for some in hashes.chunks(PAGE / 2) {
+            let records = self.store.records(some.to_vec()).await?;
+            let tombstones: Vec<AssetRecord> = records
+                .into_iter()
+                .filter(|record| !record.deleted)
+                .map(|record| AssetRecord {
+                    deleted: true,
+                    hlc: record.hlc.next(now),
+                    writer: WriterId(*self.own_id.as_bytes()),
+                    ..record
+                })
+                .collect();
+            gone += tombstones.len() as u64;
+            if !tombstones.is_empty() {
+                self.store.apply(tombstones).await?;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Issues a ticket.
+    ///
+    /// # Errors
+    /// A library that is unknown or not ours, terms that make no sense, a registry that does not work.
+    pub async fn invite(&self, id: LibraryId, invitation: Invitation) -> Result<Invited, LibraryError> {
+        let library = self.find(id)?;
+        let shared = library.shared().ok_or(LibraryError::Unknown(id))?;
+        let key = shared.key().ok_or(LibraryError::NotOwner)?;
+        let Invitation { access, subject, starts_secs, expires_secs, uses } = invitation;
+        if uses == Some(0) {
+            return Err(LibraryError::Terms("uses is 0, so nobody could use it: leave it out for no limit"));
+        }
+        let longest = starts_secs.max(expires_secs.unwrap_or_default());
+        if longest > EXPIRES_SECS_MAX {
+            return Err(LibraryError::Terms("a ticket can be issued for at most ten years"));
+        }
+        if expires_secs.is_some_and(|secs| secs <= starts_secs) {
+            return Err(LibraryError::Terms("it would expire before it is valid"));
+        }
+        let serial = self.registry(move |registry| registry.next_serial(id)).await?;
+        let (now, summary, own) = (now_ms(), library.summary(), shared.ticket());
+        let terms = Terms {
+            name: own.claims().name.clone(),
+            access,
+            subject: subject.map_or(Subject::Bearer, Subject::Endpoint),
+            not_before_ms: now + starts_secs * 1000,
+            expires_ms: expires_secs.map(|secs| now + secs * 1000),
+            uses: uses.unwrap_or_default(),
+            serial,
+            epoch: shared.revocations().min_epoch,
+            held: (summary.assets, summary.bytes),
+        };
+        let addrs = self.addresses(id).await?;
+        let ticket = Ticket::issue(key, terms, own.secret.clone(), own.filter.clone(), addrs)?;
+        let noted = ticket.clone();
+        self.registry(move |registry| registry.issued(&noted, now)).await?;
+        Ok(Invited::new(&ticket))
+    }
+
+    /// Where we and a few members that may write can be reached: a newcomer takes records from those alone.
+    async fn addresses(&self, id: LibraryId) -> Result<Vec<EndpointAddr>, LibraryError> {
+        let members = self.registry(move |registry| registry.members(id)).await?;
+        let book = self.book.clone();
+        let entries = spawn_blocking(move || book.entries().unwrap_or_default()).await.unwrap_or_default();
+        let own = self.ticket.borrow().parse::<EndpointTicket>().ok().map(EndpointAddr::from);
+        let writers = members.into_iter().filter(|member| member.access == Access::Write);
+        let known = writers.filter_map(|member| {
+            let entry = entries.iter().find(|entry| entry.addr.id.to_string() == member.endpoint_id)?;
+            Some(entry.addr.clone())
+        });
+        let own = own.unwrap_or_else(|| EndpointAddr::new(self.own_id));
+        Ok([own].into_iter().chain(known.take(MEMBERS_IN_TICKET)).collect())
+    }
+
+    /// Reads a ticket without using it.
+    ///
+    /// # Errors
+    /// What is wrong with the ticket.
+    pub fn inspect(&self, text: &str) -> Result<Preview, LibraryError> {
+        Ok(Preview::new(&self.check(text)?))
+    }
+
+    fn check(&self, text: &str) -> Result<Ticket, LibraryError> {
+        let ticket = Ticket::parse(text)?;
+        let claims = ticket.claims();
+        let known = self.libraries.get(claims.library);
+        if let Some(shared) = known.as_ref().and_then(|library| library.shared()) {
+            if shared.key().is_some() {
+                return Err(LibraryError::Own);
+            }
+            claims.check_revoked(&shared.revocations())?;
+        }
+        claims.check_subject(self.own_id)?;
+        // Our own clock may be the one that is wrong; whoever lets us in checks again.
+        claims.check_time(now_ms(), CLOCKS_APART_MAX_MS)?;
+        Ok(ticket)
+    }
+
+    /// Joins a library; whether it is new here. One that was joined before stays, with the newer ticket.
+    ///
+    /// # Errors
+    /// What is wrong with the ticket; no room; a registry that does not work.
+    pub async fn join(&self, text: &str) -> Result<(Arc<Library>, bool), LibraryError> {
+        let _one = self.busy.lock().await;
+        let ticket = self.check(text)?;
+        let addrs = ticket.addrs.clone();
+        let before = self.libraries.get(ticket.claims().library);
+        if let Some(library) = &before
+            && library.shared().is_some_and(|shared| shared.ticket() == ticket)
+        {
+            self.dial(addrs);
+            return Ok((Arc::clone(library), false));
+        }
+        let library = self.keep(None, ticket, before.as_deref()).await?;
+        self.dial(addrs);
+        Ok((library, before.is_none()))
+    }
+
+    /// Has members looked for.
+    pub fn dial(&self, addrs: Vec<EndpointAddr>) {
+        for addr in addrs.into_iter().filter(|addr| addr.id != self.own_id) {
+            // PeersActor may be down; the timer comes again.
+            let _ = self.peers.cast(PeersMsg::Candidate { addr, channel: Channel::Tickets });
+        }
+    }
+
+    /// Takes tickets back.
+    ///
+    /// # Errors
+    /// A library that is unknown or not ours, too many serials, a registry that does not work.
+    pub async fn revoke(&self, id: LibraryId, what: Revoke) -> Result<Revocations, LibraryError> {
+        let _one = self.busy.lock().await;
+        let library = self.find(id)?;
+        let shared = library.shared().ok_or(LibraryError::Unknown(id))?;
+        let key = shared.key().ok_or(LibraryError::NotOwner)?;
+        let mut list = shared.revocations();
+        list.version += 1;
+        match what {
+            Revoke::Serial(0) => return Err(LibraryError::Terms("serial 0 is the owner's own ticket")),
+            Revoke::Serial(serial) => {
+                list.serials.insert(serial);
+                if list.serials.len() > SERIALS_MAX {
+                    return Err(LibraryError::Terms("too many tickets were revoked one by one: revoke all"));
+                }
+            }
+            Revoke::All => {
+                list.min_epoch += 1;
+                list.serials.clear();
+            }
+        }
+        if list.min_epoch > shared.revocations().min_epoch {
+            // Our own ticket first: it is good in either epoch, and the others are not to be left in the old one.
+            let own = shared.ticket();
+            let terms = self.own_terms(own.claims().name.clone(), list.min_epoch);
+            let ticket = Ticket::issue(key, terms, own.secret.clone(), own.filter.clone(), Vec::new())?;
+            let noted = (key.clone(), ticket.clone());
+            self.registry(move |registry| registry.keep(Some(&noted.0), &noted.1, now_ms())).await?;
+            shared.set_ticket(ticket);
+        }
+        let signed = SignedRevocations::sign(key, list.clone());
+        let encoded = signed.encode();
+        self.registry(move |registry| registry.set_revocations(id, &encoded)).await?;
+        shared.revoke(signed);
+        Ok(list)
+    }
+
+    /// Decides about an endpoint.
+    ///
+    /// # Errors
+    /// A registry that does not work.
+    pub async fn decide(&self, id: EndpointId, standing: Standing) -> Result<(), LibraryError> {
+        let device = Device { endpoint_id: id.to_string(), name: String::new(), standing, at_ms: now_ms() };
+        self.registry(move |registry| registry.set_device(&device)).await?;
+        self.libraries.set_standing(id, standing);
+        Ok(())
+    }
+
+    /// Every endpoint that was decided about, or waits.
+    ///
+    /// # Errors
+    /// A registry that does not work.
+    pub async fn devices(&self) -> Result<Vec<DeviceReport>, LibraryError> {
+        let devices = self.registry(Registry::devices).await?;
+        Ok(devices.into_iter().map(DeviceReport::from).collect())
+    }
+
+    /// Writes down which members were in sync lately.
+    ///
+    /// # Errors
+    /// A registry that does not work; the news are lost then, and come again.
+    pub async fn write_news(&self) -> Result<(), LibraryError> {
+        for library in self.libraries.shared() {
+            let Some(shared) = library.shared() else { continue };
+            let (id, news) = (shared.id(), shared.take_news());
+            if !news.is_empty() {
+                let write = move |registry: &Registry| {
+                    news.iter().try_for_each(|member| registry.remember(id, member))
+                };
+                self.registry(write).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has members of joined libraries looked for, where none is connected.
+    pub fn look_for_members(&self) {
+        for library in self.libraries.shared() {
+            let Some(shared) = library.shared() else { continue };
+            if shared.key().is_some() || shared.is_connected() {
+                continue;
+            }
+            match shared.check_own(self.own_id, now_ms()) {
+                Ok(()) => self.dial(shared.ticket().addrs),
+                Err(why) => shared.set_refused(why.to_string()),
+            }
+        }
+    }
+
+    /// Brings what runs in line with the registry, after an incarnation that ended in the middle of something; gives
+    /// the libraries that are still to be filled.
+    ///
+    /// # Errors
+    /// A registry that does not work.
+    pub async fn restore(&self) -> Result<Vec<Arc<Library>>, LibraryError> {
+        let _one = self.busy.lock().await;
+        if self.libraries.registry().is_none() {
+            return Ok(Vec::new());
+        }
+        let kept = self.registry(Registry::libraries).await?;
+        let ids: Vec<LibraryId> = kept.iter().map(|kept| kept.ticket.claims().library).collect();
+        for library in self.libraries.shared() {
+            if let Some(id) = library.id().filter(|id| !ids.contains(id)) {
+                self.libraries.take(id);
+            }
+        }
+        for kept in kept {
+            let id = kept.ticket.claims().library;
+            let runs = self.libraries.get(id);
+            let same = |library: &Arc<Library>| library.shared().is_some_and(|s| s.ticket() == kept.ticket);
+            if !runs.as_ref().is_some_and(same) {
+                let received = self.registry(move |registry| registry.received(id)).await?;
+                self.libraries.add(Shared::new(kept, received));
+            }
+        }
+        Ok(self.libraries.shared().into_iter().filter(|library| library.is_filling()).collect())
+    }
+}

@@ -1,0 +1,313 @@
+//! What is told of libraries: the shapes of the API, and why something was refused.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Library;
+use super::filter::{FilterError, FilterSpec};
+use super::registry::{Device, Issued, Member, RegistryError};
+use super::ticket::{Access, LibraryId, NameError, Subject, Ticket, TicketError};
+use crate::store::StoreError;
+
+/// Why something about libraries cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// The filter makes no sense.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// The name makes no sense.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The ticket is not accepted.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// The invitation makes no sense.
+    #[error("{0}")]
+    Terms(&'static str),
+    /// There is none of that id.
+    #[error("there is no library {0} on this node")]
+    Unknown(LibraryId),
+    /// The ticket leads to this node.
+    #[error("that is this node's own library: give the ticket to somebody else")]
+    Own,
+    /// Only the owner may do it.
+    #[error("only the node that created the library can do that: it has the library's key")]
+    NotOwner,
+    /// One too many.
+    #[error("this node has as many libraries as it can have: delete one first")]
+    Full,
+    /// A node without a data directory.
+    #[error("this node keeps no libraries")]
+    NoRegistry,
+    /// What outlives the process does not work.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The store does not work.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A defect.
+    #[error("it failed: {0}")]
+    Failed(String),
+}
+
+/// How much is in a library.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Held {
+    /// Live assets.
+    pub assets: u64,
+    /// Sum of their sizes in bytes.
+    pub bytes: u64,
+}
+
+/// How far this node and the connected members agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Progress {
+    /// `alone` (no member is connected), `reading` (this node's own store), `syncing` or `in_sync`.
+    pub state: &'static str,
+    /// Members that are connected.
+    pub connected: usize,
+    /// Assets that some member has and that are not here yet.
+    pub missing: u64,
+    /// Bytes of those whose size is known.
+    pub missing_bytes: u64,
+    /// Assets that some member has not confirmed yet.
+    pub missing_there: u64,
+}
+
+/// How things stand with one connected member.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemberStanding {
+    /// Nothing is missing on either side.
+    pub in_sync: bool,
+    /// See [`Progress::missing`].
+    pub missing: u64,
+    /// See [`Progress::missing_bytes`].
+    pub missing_bytes: u64,
+    /// See [`Progress::missing_there`].
+    pub missing_there: u64,
+}
+
+/// A library.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct LibraryReport {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// What belongs to it.
+    pub filter: FilterSpec,
+    /// What this node may do: `read` or `write`.
+    pub access: Access,
+    /// Whether this node created it, and so can invite and revoke.
+    pub owner: bool,
+    /// How much of it is here.
+    pub counts: Held,
+    /// How far this node and the members agree.
+    pub progress: Progress,
+    /// When it was created or joined here, RFC 3339.
+    pub since: Option<String>,
+    /// When this node's ticket expires, RFC 3339.
+    pub expires: Option<String>,
+    /// Why the members do not let this node in any more.
+    pub problem: Option<String>,
+}
+
+fn rfc3339(ms: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+    Some(format!("{time:.3}"))
+}
+
+impl LibraryReport {
+    /// Of one that is shared by ticket.
+    #[must_use]
+    pub fn new(library: &Library) -> Option<Self> {
+        let shared = library.shared()?;
+        let (summary, ticket) = (library.summary(), shared.ticket());
+        let claims = ticket.claims();
+        Some(Self {
+            id: shared.id().to_string(),
+            name: claims.name.clone(),
+            filter: shared.filter().into(),
+            access: shared.access(),
+            owner: shared.key().is_some(),
+            counts: Held { assets: summary.assets, bytes: summary.bytes },
+            progress: shared.progress(library.is_filling()),
+            since: rfc3339(shared.created_ms()),
+            expires: claims.expires_ms.and_then(rfc3339),
+            problem: shared.refused(),
+        })
+    }
+}
+
+/// A member of a library.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct MemberReport {
+    /// 64 hexadecimal digits.
+    pub endpoint_id: String,
+    /// What it calls itself.
+    pub name: String,
+    /// What it may do.
+    pub access: Access,
+    /// Number of the ticket that it showed.
+    pub serial: u64,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// When it was last in sync, RFC 3339.
+    pub last_synced: Option<String>,
+}
+
+/// A ticket that was issued.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct IssuedReport {
+    /// Its number, by which it can be revoked.
+    pub serial: u64,
+    /// What it allows.
+    pub access: Access,
+    /// The one endpoint that may use it; anybody who has it if absent.
+    pub subject: Option<String>,
+    /// When it was issued, RFC 3339.
+    pub issued: Option<String>,
+    /// When it expires, RFC 3339.
+    pub expires: Option<String>,
+    /// How many endpoints may use it; any number if absent.
+    pub uses: Option<u32>,
+    /// How many have; of those with a limit alone.
+    pub used: u32,
+    /// Whether it was taken back.
+    pub revoked: bool,
+}
+
+/// A library with its members and tickets.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct LibraryDetail {
+    /// The library.
+    #[serde(flatten)]
+    pub library: LibraryReport,
+    /// Who took part, the last seen first.
+    pub members: Vec<MemberReport>,
+    /// What was issued here, the newest first.
+    pub tickets: Vec<IssuedReport>,
+}
+
+impl LibraryDetail {
+    pub(super) fn new(
+        report: LibraryReport,
+        library: &Library,
+        members: Vec<Member>,
+        tickets: Vec<Issued>,
+    ) -> Self {
+        let connected = library.shared().map(super::Shared::connected).unwrap_or_default();
+        let revoked = library.shared().map(super::Shared::revocations).unwrap_or_default();
+        let member = |member: Member| MemberReport {
+            connected: connected.iter().any(|id| id.to_string() == member.endpoint_id),
+            endpoint_id: member.endpoint_id,
+            name: member.name,
+            access: member.access,
+            serial: member.serial,
+            last_synced: rfc3339(member.last_synced_ms),
+        };
+        let issued = |issued: Issued| IssuedReport {
+            serial: issued.serial,
+            access: issued.access,
+            subject: issued.subject,
+            issued: rfc3339(issued.issued_ms),
+            expires: issued.expires_ms.and_then(rfc3339),
+            uses: (issued.uses > 0).then_some(issued.uses),
+            used: issued.used,
+            revoked: revoked.serials.contains(&issued.serial),
+        };
+        Self {
+            library: report,
+            members: members.into_iter().map(member).collect(),
+            tickets: tickets.into_iter().map(issued).collect(),
+        }
+    }
+}
+
+/// A ticket that was just issued.
+#[derive(Clone, Serialize, ToSchema)]
+pub struct Invited {
+    /// The ticket: whoever has it can use it as it says.
+    pub ticket: String,
+    /// Its number, by which it can be revoked.
+    pub serial: u64,
+    /// What it allows.
+    pub access: Access,
+    /// When it expires, RFC 3339.
+    pub expires: Option<String>,
+}
+
+impl std::fmt::Debug for Invited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invited").field("serial", &self.serial).finish_non_exhaustive()
+    }
+}
+
+impl Invited {
+    pub(super) fn new(ticket: &Ticket) -> Self {
+        let claims = ticket.claims();
+        Self {
+            ticket: ticket.to_text().to_string(),
+            serial: claims.serial,
+            access: claims.access,
+            expires: claims.expires_ms.and_then(rfc3339),
+        }
+    }
+}
+
+/// What a ticket would let this node into.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Preview {
+    /// The library's id.
+    pub id: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// What belongs to it.
+    pub filter: FilterSpec,
+    /// What it allows.
+    pub access: Access,
+    /// How much was in the library when the ticket was issued.
+    pub counts: Held,
+    /// The one endpoint that may use it.
+    pub subject: Option<String>,
+    /// When it expires, RFC 3339.
+    pub expires: Option<String>,
+}
+
+impl Preview {
+    pub(super) fn new(ticket: &Ticket) -> Self {
+        let claims = ticket.claims();
+        Self {
+            id: claims.library.to_string(),
+            name: claims.name.clone(),
+            filter: (&ticket.filter).into(),
+            access: claims.access,
+            counts: Held { assets: claims.held.0, bytes: claims.held.1 },
+            subject: match claims.subject {
+                Subject::Bearer => None,
+                Subject::Endpoint(id) => Some(id.to_string()),
+            },
+            expires: claims.expires_ms.and_then(rfc3339),
+        }
+    }
+}
+
+/// An endpoint that somebody decided about, or has to.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DeviceReport {
+    /// 64 hexadecimal digits.
+    pub endpoint_id: String,
+    /// What it calls itself.
+    pub name: String,
+    /// `approved`, `waiting` or `denied`.
+    pub standing: &'static str,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+}
+
+impl From<Device> for DeviceReport {
+    fn from(device: Device) -> Self {
+        let Device { endpoint_id, name, standing, at_ms } = device;
+        Self { endpoint_id, name, standing: standing.as_str(), since: rfc3339(at_ms) }
+    }
+}

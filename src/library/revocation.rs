@@ -1,0 +1,88 @@
+//! What a library's owner took back: a signed list that members pass on to each other. Pure.
+
+use std::collections::BTreeSet;
+
+use ed25519_dalek::{Signer as _, SigningKey};
+
+use super::codec::{CodecError, Reader, Writer};
+use super::ticket::{LibraryId, TicketError};
+
+/// Most serials in a list; an owner with more to revoke begins a new epoch, which voids every ticket before it.
+pub const SERIALS_MAX: usize = 4096;
+/// Longest encoded list, in bytes.
+pub const LIST_BYTES_MAX: usize = SERIALS_MAX * 8 + 256;
+
+const SIGNED: &[u8] = b"can-sync 2026 v2 library revocations";
+const VERSION: u8 = 1;
+
+/// What is void.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revocations {
+    /// Grows with each change: of two lists the greater one holds.
+    pub version: u64,
+    /// Tickets of epochs below this are void.
+    pub min_epoch: u64,
+    /// Tickets with these serials are void.
+    pub serials: BTreeSet<u64>,
+}
+
+/// A list that the library signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedRevocations {
+    /// The list.
+    pub list: Revocations,
+    signature: [u8; 64],
+}
+
+impl Revocations {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.u8(VERSION).u64(self.version).u64(self.min_epoch).count(self.serials.len());
+        for serial in &self.serials {
+            out.u64(*serial);
+        }
+        out.0
+    }
+}
+
+impl SignedRevocations {
+    /// Signs a list with the library's key.
+    #[must_use]
+    pub fn sign(key: &SigningKey, list: Revocations) -> Self {
+        let signature = key.sign(&[SIGNED, &list.encode()].concat()).to_bytes();
+        Self { list, signature }
+    }
+
+    /// The bytes for the wire and the disk.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.list.encode();
+        bytes.extend_from_slice(&self.signature);
+        bytes
+    }
+
+    /// Reads and verifies what [`SignedRevocations::encode`] wrote for this library.
+    ///
+    /// # Errors
+    /// If it is anything else, or the library did not sign it.
+    pub fn decode(library: LibraryId, bytes: &[u8]) -> Result<Self, TicketError> {
+        if bytes.len() > LIST_BYTES_MAX {
+            return Err(TicketError::TooLong(bytes.len()));
+        }
+        let (encoded, signature) = bytes.split_last_chunk::<64>().ok_or(CodecError::Truncated)?;
+        if !library.verify(SIGNED, encoded, signature) {
+            return Err(TicketError::Signature);
+        }
+        let mut from = Reader::new(encoded);
+        let format = from.u8()?;
+        if format != VERSION {
+            return Err(TicketError::Version(format));
+        }
+        let (version, min_epoch) = (from.u64()?, from.u64()?);
+        let count = from.count(SERIALS_MAX, "number of serials")?;
+        let serials = (0..count).map(|_| from.u64()).collect::<Result<BTreeSet<_>, _>>()?;
+        from.end()?;
+        let list = Revocations { version, min_epoch, serials };
+        Ok(Self { list, signature: *signature })
+    }
+}

@@ -1,0 +1,164 @@
+//! All libraries of a node.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use iroh::EndpointId;
+use tokio::sync::watch;
+
+use super::registry::{Registry, RegistryError, Standing};
+use super::ticket::LibraryId;
+use super::{Library, Shared};
+use crate::record::ContentHash;
+use crate::store::{FeedEntry, StoreStatus};
+
+/// All libraries of a node: the mirror and those that are shared by ticket, and who is let in at all.
+#[derive(Debug)]
+pub struct Libraries {
+    mirror: Arc<Library>,
+    shared: RwLock<Vec<Arc<Library>>>,
+    devices: RwLock<HashMap<EndpointId, Standing>>,
+    /// Whether new devices of the network wait for somebody to approve them.
+    approval: bool,
+    registry: Option<Registry>,
+    /// Grows with each library that comes.
+    generation: AtomicU64,
+}
+
+impl Libraries {
+    /// The mirror alone.
+    #[must_use]
+    pub fn of(mirror: Arc<Library>) -> Self {
+        Self {
+            mirror,
+            shared: RwLock::default(),
+            devices: RwLock::default(),
+            approval: false,
+            registry: None,
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// The mirror, and what the registry holds. Blocks. Nothing was read from the store yet, so its feed fills the
+    /// libraries. With `approval`, new devices wait for somebody to approve them.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub fn load(mirror: Arc<Library>, registry: Registry, approval: bool) -> Result<Self, RegistryError> {
+        let mut shared = Vec::new();
+        for kept in registry.libraries()? {
+            let received = registry.received(kept.ticket.claims().library)?;
+            let library = Library::beside(&mirror, Shared::new(kept, received));
+            library.filled();
+            shared.push(Arc::new(library));
+        }
+        let devices = registry.devices()?.into_iter();
+        let devices = devices.filter_map(|d| Some((d.endpoint_id.parse().ok()?, d.standing))).collect();
+        Ok(Self {
+            mirror,
+            shared: RwLock::new(shared),
+            devices: RwLock::new(devices),
+            approval,
+            registry: Some(registry),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// The library of the passphrase.
+    #[must_use]
+    pub fn mirror(&self) -> &Arc<Library> {
+        &self.mirror
+    }
+
+    /// What outlives the process; `None` where only the mirror is.
+    #[must_use]
+    pub fn registry(&self) -> Option<&Registry> {
+        self.registry.as_ref()
+    }
+
+    /// Those that are shared by ticket, the oldest first.
+    #[must_use]
+    pub fn shared(&self) -> Vec<Arc<Library>> {
+        self.shared.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, id: LibraryId) -> Option<Arc<Library>> {
+        self.shared().into_iter().find(|library| library.id() == Some(id))
+    }
+
+    /// Adds one in place of an older one of the same id. Its index follows the feed from now on; what the store holds
+    /// already is to be given to [`Library::fill`].
+    pub fn add(&self, shared: Shared) -> Arc<Library> {
+        let library = Arc::new(Library::beside(&self.mirror, shared));
+        let mut all = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| other.id() != library.id());
+        all.push(Arc::clone(&library));
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        library
+    }
+
+    /// Grows with each library that comes: sessions then look whether they share it.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Takes one out; whether it was there.
+    pub fn take(&self, id: LibraryId) -> bool {
+        let mut all = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let before = all.len();
+        all.retain(|library| library.id() != Some(id));
+        all.len() < before
+    }
+
+    /// Takes changed records into every library; returns those that differ from what the mirror had.
+    pub fn apply(&self, entries: Vec<FeedEntry>) -> Vec<FeedEntry> {
+        for library in self.shared() {
+            library.apply(entries.clone());
+        }
+        self.mirror.apply(entries)
+    }
+
+    /// Takes out records that the store no longer has.
+    pub fn remove(&self, hashes: &[ContentHash]) {
+        for library in self.shared() {
+            library.remove(hashes);
+        }
+        self.mirror.remove(hashes);
+    }
+
+    /// As [`Library::set_cursor`], for all of them.
+    pub fn set_cursor(&self, seq: u64) {
+        self.mirror.set_cursor(seq);
+    }
+
+    /// As [`Library::cursor`].
+    #[must_use]
+    pub fn cursor(&self) -> watch::Receiver<Option<u64>> {
+        self.mirror.cursor()
+    }
+
+    /// As [`Library::set_store_status`].
+    pub fn set_store_status(&self, status: StoreStatus) {
+        self.mirror.set_store_status(status);
+    }
+
+    /// How an endpoint stands with the network of the passphrase, by what somebody decided.
+    #[must_use]
+    pub fn standing(&self, id: &EndpointId) -> Standing {
+        let known = self.devices.read().unwrap_or_else(PoisonError::into_inner).get(id).copied();
+        match known {
+            Some(Standing::Denied) => Standing::Denied,
+            Some(Standing::Waiting) | None if self.approval => Standing::Waiting,
+            Some(Standing::Approved | Standing::Waiting) | None => Standing::Approved,
+        }
+    }
+
+    /// Takes note of what was decided.
+    pub fn set_standing(&self, id: EndpointId, standing: Standing) {
+        self.devices.write().unwrap_or_else(PoisonError::into_inner).insert(id, standing);
+    }
+}

@@ -1,0 +1,246 @@
+//! What a library has that is shared by ticket: who owns it, what belongs, what we may do, what was taken back.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ed25519_dalek::SigningKey;
+use iroh::EndpointId;
+
+use super::filter::Filter;
+use super::registry::{Kept, Member};
+use super::report::{MemberStanding, Progress};
+use super::revocation::{Revocations, SignedRevocations};
+use super::ticket::{Access, LibraryId, Ticket, TicketError};
+use crate::identity::LibraryKeys;
+use crate::record::{AssetRecord, ContentHash};
+
+/// Contents of which it is remembered that they came through a library; a writer that names more is not heard any more.
+const RECEIVED_MAX: usize = 1_000_000;
+/// Members that were seen and are not written down yet.
+const NEWS_MAX: usize = 4096;
+
+/// A library that is shared by ticket, seen from this node.
+#[derive(Debug)]
+pub struct Shared {
+    id: LibraryId,
+    /// Its key, if it is ours.
+    key: Option<SigningKey>,
+    created_ms: u64,
+    ticket: Mutex<Ticket>,
+    filter: Filter,
+    access: Access,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What came through it, and whether it was in our store before. A reader's own assets are no part of the library,
+    /// whatever they look like.
+    received: HashMap<ContentHash, bool>,
+    revocations: Option<SignedRevocations>,
+    /// Members that were in sync since the last time somebody asked.
+    news: HashMap<EndpointId, Member>,
+    /// How things stand with the members that are connected.
+    standings: HashMap<EndpointId, MemberStanding>,
+    /// Why its members do not let us in any more.
+    refused: Option<String>,
+}
+
+impl Shared {
+    /// As it was kept, with what came through it.
+    #[must_use]
+    pub fn new(kept: Kept, received: HashMap<ContentHash, bool>) -> Self {
+        let Kept { key, ticket, created_ms, revocations } = kept;
+        let claims = ticket.claims();
+        let (id, access) = (claims.library, claims.access);
+        let revocations = revocations.and_then(|list| SignedRevocations::decode(id, &list).ok());
+        let state = State { received, revocations, ..State::default() };
+        let filter = ticket.filter.clone();
+        Self { id, key, created_ms, ticket: Mutex::new(ticket), filter, access, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its name for machines.
+    #[must_use]
+    pub fn id(&self) -> LibraryId {
+        self.id
+    }
+
+    /// Its key, if it is ours.
+    #[must_use]
+    pub fn key(&self) -> Option<&SigningKey> {
+        self.key.as_ref()
+    }
+
+    /// When it was created or joined here, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn created_ms(&self) -> u64 {
+        self.created_ms
+    }
+
+    /// Our own ticket.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What belongs to it.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// What we may do.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Replaces our own ticket by a newer one that allows the same.
+    pub fn set_ticket(&self, ticket: Ticket) {
+        *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
+    }
+
+    pub(super) fn keys(&self) -> LibraryKeys {
+        LibraryKeys::of_read_secret(&self.ticket().secret)
+    }
+
+    /// Whether a record of our store is part of it. For whoever may write, what matches; for a reader, what came through
+    /// it and still matches.
+    #[must_use]
+    pub fn holds(&self, record: &AssetRecord) -> bool {
+        self.filter.matches(record) && (self.access == Access::Write || self.came_through(&record.hash))
+    }
+
+    /// Whether this content came through it.
+    #[must_use]
+    pub fn came_through(&self, hash: &ContentHash) -> bool {
+        self.state().received.contains_key(hash)
+    }
+
+    /// Whether no more can be taken note of by [`Shared::receive`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state().received.len() >= RECEIVED_MAX
+    }
+
+    /// Takes note of what comes through it, each with whether it was in our store before; returns what was not noted
+    /// yet.
+    pub fn receive(&self, hashes: Vec<(ContentHash, bool)>) -> Vec<(ContentHash, bool)> {
+        let mut state = self.state();
+        let mut fresh = hashes;
+        fresh.retain(|(hash, had)| {
+            let new = !state.received.contains_key(hash);
+            if new {
+                state.received.insert(*hash, *had);
+            }
+            new
+        });
+        fresh
+    }
+
+    /// What came through it, with whether it was in our store before.
+    #[must_use]
+    pub fn received(&self) -> HashMap<ContentHash, bool> {
+        self.state().received.clone()
+    }
+
+    /// What its owner took back, as far as we know.
+    #[must_use]
+    pub fn revocations(&self) -> Revocations {
+        self.state().revocations.as_ref().map(|signed| signed.list.clone()).unwrap_or_default()
+    }
+
+    /// The same as it is passed on.
+    #[must_use]
+    pub fn signed_revocations(&self) -> Option<SignedRevocations> {
+        self.state().revocations.clone()
+    }
+
+    /// Takes in a list; whether it is newer than what we had.
+    pub fn revoke(&self, list: SignedRevocations) -> bool {
+        let mut state = self.state();
+        let newer = state.revocations.as_ref().is_none_or(|known| list.list.version > known.list.version);
+        if newer {
+            state.revocations = Some(list);
+        }
+        newer
+    }
+
+    /// Whether our own ticket still holds at `now_ms`, as far as we can tell.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn check_own(&self, own_id: EndpointId, now_ms: u64) -> Result<(), TicketError> {
+        let ticket = self.ticket();
+        ticket.claims().check(self.id, own_id, &self.revocations(), now_ms)
+    }
+
+    /// Takes note of a member that is in sync.
+    pub fn member_synced(&self, id: EndpointId, member: Member) {
+        let mut state = self.state();
+        state.refused = None;
+        if state.news.len() < NEWS_MAX || state.news.contains_key(&id) {
+            state.news.insert(id, member);
+        }
+    }
+
+    /// Members that were in sync since the last call.
+    #[must_use]
+    pub fn take_news(&self) -> Vec<Member> {
+        std::mem::take(&mut self.state().news).into_values().collect()
+    }
+
+    /// Says how things stand with a connected member; `None` once it is connected no more.
+    pub fn set_standing(&self, id: EndpointId, standing: Option<MemberStanding>) {
+        let mut state = self.state();
+        match standing {
+            Some(standing) => drop(state.standings.insert(id, standing)),
+            None => drop(state.standings.remove(&id)),
+        }
+    }
+
+    /// Members that are connected.
+    #[must_use]
+    pub fn connected(&self) -> Vec<EndpointId> {
+        self.state().standings.keys().copied().collect()
+    }
+
+    /// Whether any member is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        !self.state().standings.is_empty()
+    }
+
+    pub(super) fn progress(&self, filling: bool) -> Progress {
+        let state = self.state();
+        let all = || state.standings.values();
+        Progress {
+            state: match (filling, state.standings.is_empty(), all().all(|member| member.in_sync)) {
+                (true, ..) => "reading",
+                (_, true, _) => "alone",
+                (_, _, true) => "in_sync",
+                (_, _, false) => "syncing",
+            },
+            connected: state.standings.len(),
+            // Members have the same: the one that has most of what is missing here tells most.
+            missing: all().map(|member| member.missing).max().unwrap_or_default(),
+            missing_bytes: all().map(|member| member.missing_bytes).max().unwrap_or_default(),
+            missing_there: all().map(|member| member.missing_there).sum(),
+        }
+    }
+
+    /// Takes note that a member does not let us in, and why.
+    pub fn set_refused(&self, why: String) {
+        self.state().refused = Some(why);
+    }
+
+    /// Why members do not let us in.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        self.state().refused.clone()
+    }
+}

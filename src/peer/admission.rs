@@ -1,0 +1,106 @@
+//! Who is let into which library: what is checked before anything is said, and again and again afterwards.
+
+use iroh::EndpointId;
+use tokio::task::spawn_blocking;
+
+use crate::library::registry::{Device, Standing};
+use crate::library::ticket::{SignedClaims, TicketError};
+use crate::library::{Libraries, Library, Shared};
+
+/// Why somebody is not let in, or not any longer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Somebody shut it out.
+    #[error("this machine was denied by its owner")]
+    Denied,
+    /// Nobody has let it in yet.
+    #[error("this machine waits for approval: `can-sync approve` on the other side lets it in")]
+    Waiting,
+    /// Its ticket does not hold.
+    #[error("{0}")]
+    Ticket(#[from] TicketError),
+    /// The library is not there any more.
+    #[error("the library was deleted")]
+    Gone,
+    /// Whether it may could not be found out.
+    #[error("cannot tell whether it may: try again")]
+    Unknown,
+}
+
+/// Whether a peer that knows the passphrase is let in; takes note of one that has to wait.
+pub(super) async fn admit_device(libraries: &Libraries, peer: EndpointId, name: &str) -> Result<(), Refusal> {
+    match libraries.standing(&peer) {
+        Standing::Approved => Ok(()),
+        Standing::Denied => Err(Refusal::Denied),
+        Standing::Waiting => {
+            if let Some(registry) = libraries.registry().cloned() {
+                let device = Device {
+                    endpoint_id: peer.to_string(),
+                    name: name.to_owned(),
+                    standing: Standing::Waiting,
+                    at_ms: super::effects::now_ms(),
+                };
+                let noted = spawn_blocking(move || registry.set_device(&device)).await;
+                if !matches!(noted, Ok(Ok(()))) {
+                    tracing::warn!(peer = %peer.fmt_short(), "a machine that waits for approval is not written down");
+                }
+            }
+            Err(Refusal::Waiting)
+        }
+    }
+}
+
+/// Whether the claims that a peer shows let it into a library; counts the use where that is limited.
+pub(super) async fn admit_member(
+    libraries: &Libraries,
+    shared: &Shared,
+    peer: EndpointId,
+    claims: &[u8],
+) -> Result<SignedClaims, Refusal> {
+    if libraries.standing(&peer) == Standing::Denied {
+        return Err(Refusal::Denied);
+    }
+    let signed = SignedClaims::decode(claims)?;
+    let claims = &signed.claims;
+    claims.check(shared.id(), peer, &shared.revocations(), super::effects::now_ms())?;
+    if claims.uses == 0 {
+        return Ok(signed);
+    }
+    let (true, Some(registry)) = (shared.key().is_some(), libraries.registry().cloned()) else {
+        return Err(TicketError::NeedsIssuer.into());
+    };
+    let (library, serial, uses) = (shared.id(), claims.serial, claims.uses);
+    match spawn_blocking(move || registry.redeem(library, serial, uses, peer)).await {
+        Ok(Ok(true)) => Ok(signed),
+        Ok(Ok(false)) => Err(TicketError::Spent(uses).into()),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a use of a ticket cannot be counted, so it is not allowed");
+            Err(Refusal::Unknown)
+        }
+        Err(_) => Err(Refusal::Unknown),
+    }
+}
+
+/// Whether a peer that is in a library may stay at `now_ms`.
+pub(super) fn may_stay(
+    libraries: &Libraries,
+    library: &Library,
+    peer: EndpointId,
+    claims: Option<&SignedClaims>,
+    now_ms: u64,
+) -> Result<(), Refusal> {
+    match (libraries.standing(&peer), library.shared(), claims) {
+        (Standing::Denied, ..) => Err(Refusal::Denied),
+        (Standing::Waiting, None, _) => Err(Refusal::Waiting),
+        (Standing::Approved, None, _) => Ok(()),
+        (Standing::Approved | Standing::Waiting, Some(shared), claims) => {
+            let current = libraries.get(shared.id());
+            if current.is_none_or(|current| !std::ptr::eq(current.as_ref(), library)) {
+                return Err(Refusal::Gone);
+            }
+            let claims = claims.ok_or(Refusal::Gone)?;
+            claims.claims.check(shared.id(), peer, &shared.revocations(), now_ms)?;
+            Ok(())
+        }
+    }
+}

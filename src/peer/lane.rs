@@ -1,0 +1,134 @@
+//! One of the libraries that a connection shares, with its session. The mirror is on a connection alone; libraries that
+//! are shared by ticket may be several.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iroh::EndpointId;
+use tokio::time::Instant;
+
+use super::admission::{self, Refusal};
+use super::establish::SharedLibrary;
+use super::report::PeerState;
+use super::session::{Effect, Session, SessionSettings, Standing};
+use crate::library::registry::Member;
+use crate::library::report::MemberStanding;
+use crate::library::ticket::{Access, SignedClaims};
+use crate::library::{Libraries, Library};
+
+/// A library that both sides let each other into.
+pub(super) struct Lane {
+    /// Its id on this connection.
+    pub(super) blinded: Bytes,
+    pub(super) library: Arc<Library>,
+    pub(super) session: Session,
+    peer: EndpointId,
+    /// What the peer showed for it; nothing for the mirror.
+    member: Option<SignedClaims>,
+    /// The peer's question that is being answered.
+    pub(super) answering: Option<u64>,
+    /// Whether our feed had not caught up with our store when we last asked.
+    pub(super) asked_behind: bool,
+}
+
+impl Lane {
+    /// Begins the session, with its first effects.
+    pub(super) fn new(
+        shared: SharedLibrary,
+        peer: EndpointId,
+        dialer: bool,
+        probe_after: std::time::Duration,
+        now: Instant,
+    ) -> (Self, Vec<Effect>) {
+        let SharedLibrary { library, blinded, member, ours, theirs } = shared;
+        let settings = SessionSettings {
+            library: blinded.clone(),
+            tag: if library.shared().is_some() { blinded.clone() } else { Bytes::new() },
+            record_key: library.keys().record().clone(),
+            gives: library.shared().is_none_or(|shared| shared.access() == Access::Write),
+            takes: member.as_ref().is_none_or(|member| member.claims.access == Access::Write),
+            dialer,
+            probe_after,
+        };
+        let (session, effects) = Session::new(settings, ours, theirs, now);
+        let (answering, asked_behind) = (None, false);
+        (Self { blinded, library, session, peer, member, answering, asked_behind }, effects)
+    }
+
+    /// Whether the peer may stay, and we still hold a ticket ourselves.
+    pub(super) fn check(
+        &self,
+        libraries: &Libraries,
+        own_id: EndpointId,
+        now_ms: u64,
+    ) -> Result<(), Refusal> {
+        admission::may_stay(libraries, &self.library, self.peer, self.member.as_ref(), now_ms)?;
+        match self.library.shared() {
+            Some(shared) => Ok(shared.check_own(own_id, now_ms)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note where our own ticket does not hold any more, to be shown.
+    pub(super) fn check_own(&self, own_id: EndpointId, now_ms: u64) {
+        if let Some(shared) = self.library.shared()
+            && let Err(why) = shared.check_own(own_id, now_ms)
+        {
+            shared.set_refused(why.to_string());
+        }
+    }
+
+    /// Tells the library how things stand with this member.
+    pub(super) fn publish(&self) {
+        let Some(shared) = self.library.shared() else { return };
+        let standing = self.session.standing();
+        let standing = MemberStanding {
+            in_sync: standing.state == PeerState::InSync,
+            missing: standing.missing_here,
+            missing_bytes: standing.missing_here_bytes,
+            missing_there: standing.missing_there,
+        };
+        shared.set_standing(self.peer, Some(standing));
+    }
+
+    /// Takes note of a member that is in sync.
+    pub(super) fn note_member(&self, name: &str, now_ms: u64) {
+        let (Some(shared), Some(member)) = (self.library.shared(), &self.member) else { return };
+        if self.session.standing().state == PeerState::InSync {
+            let member = Member {
+                endpoint_id: self.peer.to_string(),
+                name: name.to_owned(),
+                access: member.claims.access,
+                serial: member.claims.serial,
+                last_synced_ms: now_ms,
+            };
+            shared.member_synced(self.peer, member);
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if let Some(shared) = self.library.shared() {
+            shared.set_standing(self.peer, None);
+        }
+    }
+}
+
+/// How things stand on all of a connection's lanes.
+pub(super) fn standing(lanes: &[Lane]) -> Option<Standing> {
+    let all = lanes.iter().map(|lane| lane.session.standing());
+    all.reduce(|one, other| Standing {
+        state: match (one.state, other.state) {
+            (PeerState::Syncing, _) | (_, PeerState::Syncing) => PeerState::Syncing,
+            (PeerState::Reconciling, _) | (_, PeerState::Reconciling) => PeerState::Reconciling,
+            (state, _) => state,
+        },
+        assets: one.assets + other.assets,
+        missing_here: one.missing_here + other.missing_here,
+        missing_here_bytes: one.missing_here_bytes + other.missing_here_bytes,
+        missing_there: one.missing_there + other.missing_there,
+        last_error: one.last_error.or(other.last_error),
+        verified: one.verified.min(other.verified),
+    })
+}
