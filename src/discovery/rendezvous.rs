@@ -1,6 +1,6 @@
 //! RendezvousActor: finds agents of its network through slots in pkarr, and lets itself be found.
 //!
-//! **Owns** the rhythm of looks and writes and one [`Line`] per channel (relays, DHT): what its slots held, whom to locate, how
+//! **Owns** the rhythm of looks and writes and one line per channel (relays, DHT): what its slots held, whom to locate, how
 //! it does. **Talks to** PeersActor and GossipActor through [`Candidates`](super::candidates::Candidates), and tells [`Channels`](super::channel::Channels) how the channels do.
 //!
 //! A *look* reads slots; each agent in them is *located* by the record that it publishes under its own key

@@ -1,6 +1,6 @@
 //! Large contents that are not complete yet, in a directory of their own, across restarts.
 //!
-//! `<hash>` is the content as far as it is here, `<hash>.ranges` its [`ledger`]. What a crash or a restart leaves is
+//! `<hash>` is the content as far as it is here, `<hash>.ranges` its ledger. What a crash or a restart leaves is
 //! picked up again when somebody offers that content, for as long as it is neither too old nor too much; whoever sent
 //! it is forgotten then, and the hash of the whole decides. A file that is complete and right is given a second name,
 //! `<hash>.whole`, under which the store takes it; nothing is copied.
