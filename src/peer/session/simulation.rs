@@ -11,7 +11,7 @@ mod world;
 use world::{Mode, World};
 
 /// How many seeds each test runs unless the environment says otherwise.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 500;
 
 fn for_each_seed(mode: Mode) {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
