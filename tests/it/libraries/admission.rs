@@ -163,6 +163,35 @@ async fn a_writer_learns_nothing_of_what_is_outside_by_offering_it() {
             .await;
         wanted.extend(more.into_iter().map(|content| content.hash));
     }
+    // Offered once more, with another size, then what is there looks like what is not: nothing says how long it is.
+    let library = session.library();
+    for (n, marker) in [b"one".as_slice(), b"two"].into_iter().enumerate() {
+        let mut again = record(b"a text", false);
+        again.size += n as u64;
+        let records = vec![again, record(marker, true)];
+        let contents = Vec::new();
+        let offer = Offer { library: library.clone(), records, gone: Vec::new(), contents };
+        session.send(frame::Kind::Offer(offer)).await;
+    }
+    for marker in [b"one".as_slice(), b"two"] {
+        let marker = hash_of(marker);
+        session
+            .until("confirmation", |kind| match kind {
+                frame::Kind::Have(have) => {
+                    let says = |hash: ContentHash| have.hashes.iter().any(|h| h.as_ref() == hash.0);
+                    assert!(!says(hash_of(b"a text")), "it says that it has it");
+                    says(marker).then_some(())
+                }
+                frame::Kind::Error(error) => {
+                    assert!(!error.message.contains("the content of that hash has"), "{error:?}");
+                    None
+                }
+                _ => None,
+            })
+            .await;
+    }
+    let (header, bytes) = session.content(99, hash_of(b"a text")).await;
+    assert!(header.gone && bytes == 0, "it gives away what was named to it: {header:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
