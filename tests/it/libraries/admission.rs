@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use can_sync::library::ticket::Ticket;
 use can_sync::proto::{Offer, WireRecord, frame};
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash, RecordId};
 use serde_json::json;
@@ -192,6 +193,21 @@ async fn a_writer_learns_nothing_of_what_is_outside_by_offering_it() {
     }
     let (header, bytes) = session.content(99, hash_of(b"a text")).await;
     assert!(header.gone && bytes == 0, "it gives away what was named to it: {header:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_seen_a_writers_claims_cannot_use_them() {
+    let a = TestNode::start("a", |_| {}).await;
+    let share = Share::images(&a).await;
+    let reader = share.invite(&a, json!({ "access": "read" })).await;
+    let writer = share.invite(&a, json!({ "access": "write" })).await;
+    let member = Member::new(&reader.ticket, &a).await;
+    let seen = Ticket::parse(&writer.ticket).expect("a ticket");
+    let connection = member.show_claims_of(&seen).await;
+    let (code, reason) = closed(&connection).await;
+    assert_eq!(code, 403, "{reason}");
+    assert!(reason.contains("without a proof of having it"), "{reason}");
+    assert!(member.session().await.is_ok(), "its own ticket still holds");
 }
 
 #[tokio::test(flavor = "multi_thread")]
