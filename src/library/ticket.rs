@@ -470,6 +470,7 @@ impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
             .field("claims", &self.signed.claims)
+            .field("holder", &"redacted")
             .field("secret", &"redacted")
             .field("filter", &self.filter)
             .field("addrs", &self.addrs)

@@ -105,6 +105,18 @@ async fn a_reader_can_neither_see_nor_probe_nor_write_outside_its_library() {
     }
 }
 
+/// What a writer says of an image.
+fn record(content: &[u8], deleted: bool) -> WireRecord {
+    let meta =
+        AssetMeta { mime_type: "image/png".into(), created_at_ms: 1_700_000_000_000, ..AssetMeta::default() };
+    let record = AssetRecord::new(hash_of(content), content.len() as u64, None, meta);
+    WireRecord::from(&AssetRecord {
+        deleted,
+        hlc: can_sync::record::Hlc::from_ms(1_900_000_000_000 - 200_000_000_000),
+        ..record
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_learns_nothing_of_what_is_outside_by_offering_it() {
     let a = TestNode::start("a", |config| config.replicate_deletes = true).await;
@@ -114,19 +126,6 @@ async fn a_writer_learns_nothing_of_what_is_outside_by_offering_it() {
     let member = Member::new(&invited.ticket, &a).await;
     let mut session = member.session().await.map_err(|(_, error)| error).unwrap();
     let library = session.library();
-    let record = |content: &[u8], deleted| {
-        let meta = AssetMeta {
-            mime_type: "image/png".into(),
-            created_at_ms: 1_700_000_000_000,
-            ..AssetMeta::default()
-        };
-        let record = AssetRecord::new(hash_of(content), content.len() as u64, None, meta);
-        WireRecord::from(&AssetRecord {
-            deleted,
-            hlc: can_sync::record::Hlc::from_ms(1_900_000_000_000 - 200_000_000_000),
-            ..record
-        })
-    };
     // Deletions of what is there and of what is not: confirmed alike, and nothing goes.
     let deletions = vec![record(b"a text", true), record(b"nothing", true)];
     session
