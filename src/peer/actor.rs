@@ -723,12 +723,14 @@ impl PeerState {
         if signed.list.version <= shared.revocations().version {
             return;
         }
-        // It holds at once; whether it is written down before a crash is for the next session to make good.
+        // It holds at once; whether it is written down before a crash is for the next session to make good. The end of
+        // this one does not stop the writing.
         shared.revoke(signed.clone());
         let Some(registry) = self.args.libraries.registry().cloned() else { return };
         let actor = myself.clone();
+        let writing = spawn_blocking(move || registry.set_revocations(id, &signed));
         running.tasks.spawn(async move {
-            let written = spawn_blocking(move || registry.set_revocations(id, &signed.encode())).await;
+            let written = writing.await;
             if !matches!(written, Ok(Ok(()))) {
                 tracing::warn!(library = %id, "revocations are not written down");
             }
