@@ -408,8 +408,8 @@ impl Manager {
             shared.set_ticket(ticket);
         }
         let signed = SignedRevocations::sign(key, list.clone());
-        let encoded = signed.encode();
-        self.registry(move |registry| registry.set_revocations(id, &encoded)).await?;
+        let written = signed.clone();
+        self.registry(move |registry| registry.set_revocations(id, &written)).await?;
         shared.revoke(signed);
         Ok(list)
     }

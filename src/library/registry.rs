@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use rusqlite_migration::{M, Migrations};
 use zeroize::Zeroizing;
 
+use super::revocation::SignedRevocations;
 use super::ticket::{Access, LibraryId, Subject, Ticket};
 use crate::record::ContentHash;
 
@@ -387,13 +388,22 @@ impl Registry {
         })
     }
 
-    /// Keeps a list of revocations, encoded and signed.
+    /// Keeps a list of revocations, unless a newer one is kept: lists that came from several members at once may be
+    /// written in any order.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn set_revocations(&self, library: LibraryId, list: &[u8]) -> Result<(), RegistryError> {
-        let sql = "UPDATE libraries SET revocations = ?2 WHERE id = ?1";
-        self.with("write", |db| db.execute(sql, (library.to_string(), list)).map(drop))
+    pub fn set_revocations(&self, library: LibraryId, list: &SignedRevocations) -> Result<(), RegistryError> {
+        let id = library.to_string();
+        self.with("write", |db| {
+            let sql = "SELECT revocations FROM libraries WHERE id = ?1";
+            let kept: Option<Option<Vec<u8>>> = db.query_row(sql, [&id], |row| row.get(0)).optional()?;
+            let kept = kept.flatten().and_then(|kept| SignedRevocations::decode(library, &kept).ok());
+            if kept.is_some_and(|kept| kept.list.version >= list.list.version) {
+                return Ok(());
+            }
+            db.execute("UPDATE libraries SET revocations = ?2 WHERE id = ?1", (&id, list.encode())).map(drop)
+        })
     }
 
     /// Takes note of a member that is in sync.
@@ -548,6 +558,7 @@ mod tests {
 
     use super::*;
     use crate::library::filter::Filter;
+    use crate::library::revocation::Revocations;
     use crate::library::ticket::Terms;
 
     fn endpoint(n: u8) -> EndpointId {
@@ -585,7 +596,12 @@ mod tests {
         registry.issued(&ticket(&key, 1), 6).unwrap();
         registry.receive(id, &[(ContentHash([3; 32]), true), (ContentHash([4; 32]), false)]).unwrap();
         registry.receive(id, &[(ContentHash([3; 32]), false)]).unwrap();
-        registry.set_revocations(id, b"list").unwrap();
+        let list = |version| {
+            let list = Revocations { version, serials: [version].into(), ..Revocations::default() };
+            SignedRevocations::sign(&key, list)
+        };
+        registry.set_revocations(id, &list(2)).unwrap();
+        registry.set_revocations(id, &list(1)).unwrap();
         let member = Member {
             endpoint_id: endpoint(2).to_string(),
             name: "two".into(),
@@ -599,7 +615,7 @@ mod tests {
         let kept = registry.libraries().unwrap().pop().unwrap();
         assert_eq!(kept.key.unwrap().to_bytes(), key.to_bytes());
         assert_eq!((kept.ticket, kept.created_ms), (ticket(&key, 0), 5));
-        assert_eq!(kept.revocations.unwrap(), b"list");
+        assert_eq!(kept.revocations.unwrap(), list(2).encode(), "the newer one, whatever the order");
         assert_eq!(registry.next_serial(id).unwrap(), 3);
         assert_eq!(registry.tickets(id).unwrap()[0].expires_ms, Some(99));
         assert_eq!(registry.members(id).unwrap(), std::slice::from_ref(&member));

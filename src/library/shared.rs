@@ -1,6 +1,6 @@
 //! What a library has that is shared by ticket: who owns it, what belongs, what we may do, what was taken back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ed25519_dalek::SigningKey;
@@ -37,6 +37,10 @@ struct State {
     /// What came through it, and whether it was in our store before. A reader's own assets are no part of the library,
     /// whatever they look like.
     received: HashMap<ContentHash, bool>,
+    /// Contents of our store that a member named and did not show to have yet.
+    named: HashSet<ContentHash>,
+    /// Contents of our store that came through it in full, so that members may know that they are here.
+    shown: HashSet<ContentHash>,
     revocations: Option<SignedRevocations>,
     /// Members that were in sync since the last time somebody asked.
     news: HashMap<EndpointId, Member>,
@@ -140,6 +144,26 @@ impl Shared {
             new
         });
         fresh
+    }
+
+    /// Takes note of contents of our store that a member named: knowing a hash is not having the content.
+    pub fn name(&self, hashes: &[ContentHash]) {
+        self.state().named.extend(hashes);
+    }
+
+    /// Takes note that these came in full; returns those that had only been named before.
+    pub fn show(&self, hashes: &[ContentHash]) -> Vec<ContentHash> {
+        let mut state = self.state();
+        let shown: Vec<ContentHash> =
+            hashes.iter().copied().filter(|hash| state.named.remove(hash)).collect();
+        state.shown.extend(&shown);
+        shown
+    }
+
+    /// Whether this content of our store came through it in full.
+    #[must_use]
+    pub fn was_shown(&self, hash: &ContentHash) -> bool {
+        self.state().shown.contains(hash)
     }
 
     /// What came through it, with whether it was in our store before.

@@ -2,7 +2,8 @@
 //!
 //! A ticket is a capability. Its claims (which library, for whom, until when) are signed by the library's key; the rest
 //! (the read secret, the filter, where members can be reached) is covered by a digest among the claims, so that a member
-//! can prove its claims in a session without showing the rest. The text is `canlib` and base32 in lower case, or all in
+//! can prove its claims in a session without showing the rest. With each ticket goes a key of its own, named by the claims:
+//! its holder signs with it for one connection, so that nobody can use the claims that another member has shown. The text is `canlib` and base32 in lower case, or all in
 //! upper case, which makes smaller QR codes. There is one text of each ticket: anything changed is refused.
 
 #[cfg(test)]
@@ -42,6 +43,8 @@ pub const CLAIMS_BYTES_MAX: usize = 1024;
 pub const CLOCKS_APART_MAX_MS: u64 = 10 * 60 * 1000;
 
 const SIGNED: &[u8] = b"can-sync 2026 v2 library ticket";
+const HELD: &[u8] = b"can-sync 2026 v2 library ticket, held by whoever shows it";
+const HOLDER_CONTEXT: &str = "can-sync 2026 v2 library ticket, key of its holder";
 const REST_CONTEXT: &str = "can-sync 2026 v2 library ticket, what its claims do not show";
 
 /// A library: the public half of its ed25519 key.
@@ -135,6 +138,8 @@ pub struct Claims {
     pub epoch: u64,
     /// How much was in the library when the ticket was issued: assets, and the sum of their sizes.
     pub held: (u64, u64),
+    /// Public half of the key that whoever has the whole ticket holds.
+    holder: [u8; 32],
     rest: [u8; 32],
 }
 
@@ -161,6 +166,11 @@ pub enum TicketError {
     /// Not signed by the library that it names.
     #[error("the ticket's signature does not match: it was altered; ask for another one")]
     Signature,
+    /// Claims that were seen, and not held.
+    #[error(
+        "the ticket was shown without a proof of having it: update can-sync on the machine that shows it"
+    )]
+    NotHeld,
     /// Too early.
     #[error("the ticket is not valid before {at}: wait, or check this machine's clock")]
     NotYetValid {
@@ -222,7 +232,8 @@ impl Claims {
             None => out.u8(0),
             Some(at) => out.u8(1).u64(at),
         };
-        out.u32(self.uses).u64(self.serial).u64(self.epoch).u64(self.held.0).u64(self.held.1).raw(&self.rest);
+        out.u32(self.uses).u64(self.serial).u64(self.epoch).u64(self.held.0).u64(self.held.1);
+        out.raw(&self.holder).raw(&self.rest);
         out.0
     }
 
@@ -256,7 +267,7 @@ impl Claims {
             _ => return Err(CodecError::Value("expiry").into()),
         };
         let (uses, serial, epoch) = (from.u32()?, from.u64()?, from.u64()?);
-        let (held, rest) = ((from.u64()?, from.u64()?), from.array()?);
+        let (held, holder, rest) = ((from.u64()?, from.u64()?), from.array()?, from.array()?);
         from.end()?;
         Ok(Self {
             library,
@@ -269,6 +280,7 @@ impl Claims {
             serial,
             epoch,
             held,
+            holder,
             rest,
         })
     }
@@ -403,6 +415,17 @@ impl SignedClaims {
         }
         Ok(Self { claims: decoded, signature: *signature })
     }
+
+    /// Checks that whoever shows the claims has the whole ticket: `proof` is what [`Ticket::prove`] made of the same
+    /// `binding`.
+    ///
+    /// # Errors
+    /// [`TicketError::NotHeld`].
+    pub fn check_held(&self, binding: &[u8], proof: &[u8]) -> Result<(), TicketError> {
+        let proof = proof.try_into().map_err(|_| TicketError::NotHeld)?;
+        let held = LibraryId(self.claims.holder).verify(HELD, binding, proof);
+        if held { Ok(()) } else { Err(TicketError::NotHeld) }
+    }
 }
 
 /// What an owner decides about a new ticket.
@@ -433,6 +456,8 @@ pub struct Terms {
 pub struct Ticket {
     /// What it proves.
     pub signed: SignedClaims,
+    /// The secret half of the key that its claims name.
+    holder: Zeroizing<[u8; 32]>,
     /// The library's read secret.
     pub secret: Zeroizing<[u8; 32]>,
     /// What belongs to the library.
@@ -445,6 +470,7 @@ impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
             .field("claims", &self.signed.claims)
+            .field("holder", &"redacted")
             .field("secret", &"redacted")
             .field("filter", &self.filter)
             .field("addrs", &self.addrs)
@@ -453,18 +479,26 @@ impl fmt::Debug for Ticket {
 }
 
 /// What the claims cover by a digest.
-fn rest(secret: &[u8; 32], filter: &Filter, addrs: &[EndpointAddr]) -> Zeroizing<Vec<u8>> {
+fn rest(holder: &[u8; 32], secret: &[u8; 32], filter: &Filter, addrs: &[EndpointAddr]) -> Zeroizing<Vec<u8>> {
     let mut out = Writer::default();
     filter.encode(&mut out);
     out.count(addrs.len());
     for addr in addrs {
         out.text(&EndpointTicket::new(addr.clone()).to_string());
     }
-    // The secret last, so that no growing buffer leaves a copy of it behind.
-    let mut rest = Zeroizing::new(Vec::with_capacity(out.0.len() + secret.len()));
+    // The secrets last, so that no growing buffer leaves a copy of them behind.
+    let mut rest = Zeroizing::new(Vec::with_capacity(out.0.len() + holder.len() + secret.len()));
     rest.extend_from_slice(&out.0);
+    rest.extend_from_slice(holder);
     rest.extend_from_slice(secret);
     rest
+}
+
+/// The key that goes with a ticket: only the library's owner, who knows `key`, and the ticket itself have it.
+fn holder_of(key: &SigningKey, claims: &Claims) -> Zeroizing<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new_derive_key(HOLDER_CONTEXT);
+    hasher.update(Zeroizing::new(key.to_bytes()).as_slice()).update(&claims.encode());
+    Zeroizing::new(*hasher.finalize().as_bytes())
 }
 
 impl Ticket {
@@ -482,10 +516,9 @@ impl Ticket {
         check_name(&terms.name)?;
         addrs.retain(|addr| EndpointTicket::new(addr.clone()).to_string().len() <= ADDR_BYTES_MAX);
         addrs.truncate(ADDRS_MAX);
-        let rest = blake3::derive_key(REST_CONTEXT, &rest(&secret, &filter, &addrs));
         let Terms { name, access, subject, not_before_ms, expires_ms, uses, serial, epoch, held } = terms;
         let library = LibraryId(key.verifying_key().to_bytes());
-        let claims = Claims {
+        let mut claims = Claims {
             library,
             name,
             access,
@@ -496,10 +529,20 @@ impl Ticket {
             serial,
             epoch,
             held,
-            rest,
+            holder: [0; 32],
+            rest: [0; 32],
         };
+        let holder = holder_of(key, &claims);
+        claims.holder = SigningKey::from_bytes(&holder).verifying_key().to_bytes();
+        claims.rest = blake3::derive_key(REST_CONTEXT, &rest(&holder, &secret, &filter, &addrs));
         let signature = key.sign(&[SIGNED, &claims.encode()].concat()).to_bytes();
-        Ok(Self { signed: SignedClaims { claims, signature }, secret, filter, addrs })
+        Ok(Self { signed: SignedClaims { claims, signature }, holder, secret, filter, addrs })
+    }
+
+    /// Proves to have the whole ticket where it is shown; `binding` is of that connection alone.
+    #[must_use]
+    pub fn prove(&self, binding: &[u8]) -> [u8; 64] {
+        SigningKey::from_bytes(&self.holder).sign(&[HELD, binding].concat()).to_bytes()
     }
 
     /// What it claims.
@@ -511,7 +554,7 @@ impl Ticket {
     /// The text: a secret.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let rest = rest(&self.secret, &self.filter, &self.addrs);
+        let rest = rest(&self.holder, &self.secret, &self.filter, &self.addrs);
         let mut out = Zeroizing::new(Vec::with_capacity(rest.len() + CLAIMS_BYTES_MAX));
         let mut head = Writer::default();
         head.u8(VERSION).bytes(&self.signed.encode());
@@ -567,12 +610,13 @@ impl Ticket {
             }
             addrs.push(ticket.into());
         }
-        let secret = Zeroizing::new(from.array()?);
+        let (holder, secret) = (Zeroizing::new(from.array()?), Zeroizing::new(from.array()?));
         from.end()?;
-        let covered = blake3::derive_key(REST_CONTEXT, &rest(&secret, &filter, &addrs));
-        if covered != signed.claims.rest {
+        let covered = blake3::derive_key(REST_CONTEXT, &rest(&holder, &secret, &filter, &addrs));
+        let public = SigningKey::from_bytes(&holder).verifying_key().to_bytes();
+        if covered != signed.claims.rest || public != signed.claims.holder {
             return Err(TicketError::Signature);
         }
-        Ok(Self { signed, secret, filter, addrs })
+        Ok(Self { signed, holder, secret, filter, addrs })
     }
 }

@@ -265,7 +265,7 @@ impl Actor for PeerActor {
                 state.on_fetch_part(request, hash, size, range);
             }
             PeerMsg::Revoke { request } => state.on_revoke(request),
-            PeerMsg::Settled(hashes) => state.step_all(&myself, |_| Some(Input::Settled(hashes.clone()))),
+            PeerMsg::Settled(hashes) => state.on_settled(&myself, &hashes),
             PeerMsg::Failed { hash, reason } => state.step_all(&myself, |lane| {
                 lane.session.owes(&hash).then(|| Input::Failed(vec![(hash, reason.clone())]))
             }),
@@ -480,6 +480,26 @@ impl PeerState {
         let want = Want { request, contents: ranges.iter().map(content).collect() };
         running.expected.add_part(request, PartOf { hash, size, ranges }, Instant::now());
         self.send(frame::Kind::Want(want));
+    }
+
+    fn on_settled(&mut self, myself: &ActorRef<PeerMsg>, hashes: &[ContentHash]) {
+        let Some(running) = &mut self.running else { return };
+        let mut at_once = Vec::new();
+        for (lane, shared) in running.lanes.iter().enumerate() {
+            if shared.library.shared().is_none() {
+                at_once.push(lane);
+                continue;
+            }
+            let owed = hashes.iter().copied().filter(|hash| shared.session.owes(hash)).collect();
+            let (libraries, library) = (Arc::clone(&self.args.libraries), Arc::clone(&shared.library));
+            let scope = Scope { libraries, library };
+            let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
+            let store = Arc::clone(&self.args.store);
+            running.tasks.spawn(effects::settle(report, store, scope, owed, hashes.to_vec()));
+        }
+        for lane in at_once {
+            self.step(myself, lane, Input::Settled(hashes.to_vec()));
+        }
     }
 
     fn on_revoke(&mut self, request: u64) {
@@ -703,12 +723,14 @@ impl PeerState {
         if signed.list.version <= shared.revocations().version {
             return;
         }
-        // It holds at once; whether it is written down before a crash is for the next session to make good.
+        // It holds at once; whether it is written down before a crash is for the next session to make good. The end of
+        // this one does not stop the writing.
         shared.revoke(signed.clone());
         let Some(registry) = self.args.libraries.registry().cloned() else { return };
         let actor = myself.clone();
+        let writing = spawn_blocking(move || registry.set_revocations(id, &signed));
         running.tasks.spawn(async move {
-            let written = spawn_blocking(move || registry.set_revocations(id, &signed.encode())).await;
+            let written = writing.await;
             if !matches!(written, Ok(Ok(()))) {
                 tracing::warn!(library = %id, "revocations are not written down");
             }
@@ -845,9 +867,11 @@ impl PeerState {
                 running.tasks.spawn(effects::apply(report, store, records));
             }
             Effect::Store(items) => {
+                let (libraries, library) = (Arc::clone(&args.libraries), Arc::clone(&shared.library));
+                let scope = Scope { libraries, library };
                 let bytes: usize = items.iter().map(|(_, content)| content.len()).sum();
                 args.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
-                running.tasks.spawn(effects::store_inline(report, store, args.peers.clone(), items));
+                running.tasks.spawn(effects::store_inline(report, store, args.peers.clone(), scope, items));
             }
             Effect::Load(hashes) => {
                 running.tasks.spawn(effects::load(report, store, hashes));

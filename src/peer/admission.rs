@@ -6,6 +6,7 @@ use tokio::task::spawn_blocking;
 use crate::library::registry::{Device, Standing};
 use crate::library::ticket::{SignedClaims, TicketError};
 use crate::library::{Libraries, Library, Shared};
+use crate::proto::LibraryTicket;
 
 /// Why somebody is not let in, or not any longer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,17 +51,19 @@ pub(super) async fn admit_device(libraries: &Libraries, peer: EndpointId, name: 
     }
 }
 
-/// Whether the claims that a peer shows let it into a library; counts the use where that is limited.
+/// Whether the ticket that a peer shows on the connection of `binding` lets it into a library; counts the use where that is limited.
 pub(super) async fn admit_member(
     libraries: &Libraries,
     shared: &Shared,
     peer: EndpointId,
-    claims: &[u8],
+    shown: &LibraryTicket,
+    binding: &[u8],
 ) -> Result<SignedClaims, Refusal> {
     if libraries.standing(&peer) == Standing::Denied {
         return Err(Refusal::Denied);
     }
-    let signed = SignedClaims::decode(claims)?;
+    let signed = SignedClaims::decode(&shown.claims)?;
+    signed.check_held(binding, &shown.proof)?;
     let claims = &signed.claims;
     claims.check(shared.id(), peer, &shared.revocations(), super::effects::now_ms())?;
     if claims.uses == 0 {

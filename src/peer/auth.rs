@@ -68,6 +68,12 @@ impl Binding {
         context
     }
 
+    /// What `role` signs to show that something is its own on this connection.
+    #[must_use]
+    pub fn held(&self, role: Role) -> Vec<u8> {
+        [role.label(), &self.ekm, self.dialer.as_bytes(), self.acceptor.as_bytes()].concat()
+    }
+
     /// The id, on this connection, of what `key` authenticates.
     #[must_use]
     pub fn blinded(&self, key: &Key) -> [u8; 32] {

@@ -157,7 +157,6 @@ impl Scope {
     /// and out of `records` what does not belong, with what that means. Takes note of what comes through the library.
     async fn narrow(
         &self,
-        store: &StoreRef,
         records: Vec<AssetRecord>,
         ours: &mut HashMap<ContentHash, AssetRecord>,
     ) -> (Vec<AssetRecord>, Vec<(AssetRecord, Verdict)>) {
@@ -178,26 +177,41 @@ impl Scope {
             record.deleted && ours.contains_key(&record.hash) && !self.library.has(&record.hash)
         });
         decided.extend(hidden.into_iter().map(|record| (record, Verdict::Settled)));
-        let coming = records.iter().filter(|record| !self.library.has(&record.hash));
-        let coming = coming.map(|record| (record.hash, ours.contains_key(&record.hash))).collect();
-        ours.retain(|hash, _| self.library.has(hash) || shared.came_through(hash));
-        let fresh = shared.receive(coming);
-        if fresh.is_empty() {
-            return (records, decided);
-        }
-        let here: Vec<ContentHash> = fresh.iter().filter(|(_, had)| *had).map(|(hash, _)| *hash).collect();
-        if !here.is_empty() {
-            // Read again: what changed before it was noted above is no news to anybody.
-            self.library.take_in(&insist(|| store.records(here.clone())).await);
-        }
-        if let Some(registry) = self.libraries.registry().cloned() {
-            let (id, hashes) = (shared.id(), fresh);
-            let noted = spawn_blocking(move || registry.receive(id, &hashes)).await;
-            if !matches!(noted, Ok(Ok(()))) {
-                tracing::warn!(library = %id, "what comes through a library is not written down");
-            }
-        }
+        // Somebody who knows a hash need not have the content: what is here and not in the library stays unknown, and out
+        // of it, until all of it came.
+        let coming = records.iter().map(|record| record.hash).filter(|hash| !self.library.has(hash));
+        let (named, coming): (Vec<_>, Vec<_>) =
+            coming.partition(|hash| ours.contains_key(hash) && !shared.was_shown(hash));
+        let coming = coming.into_iter().map(|hash| (hash, ours.contains_key(&hash))).collect();
+        ours.retain(|hash, record| {
+            self.library.has(hash) && self.library.holds(record) || shared.was_shown(hash)
+        });
+        shared.name(&named);
+        self.receive(coming).await;
         (records, decided)
+    }
+
+    /// Takes into the library what was here before and came through it in full now.
+    pub(super) async fn show(&self, store: &StoreRef, hashes: &[ContentHash]) {
+        let Some(shared) = self.library.shared() else { return };
+        let shown = shared.show(hashes);
+        if shown.is_empty() {
+            return;
+        }
+        self.receive(shown.iter().map(|hash| (*hash, true)).collect()).await;
+        // Read again: what changed before it was noted above is no news to anybody.
+        self.library.take_in(&insist(|| store.records(shown.clone())).await);
+    }
+
+    async fn receive(&self, coming: Vec<(ContentHash, bool)>) {
+        let Some(shared) = self.library.shared() else { return };
+        let fresh = shared.receive(coming);
+        let Some(registry) = self.libraries.registry().cloned().filter(|_| !fresh.is_empty()) else { return };
+        let id = shared.id();
+        let noted = spawn_blocking(move || registry.receive(id, &fresh)).await;
+        if !matches!(noted, Ok(Ok(()))) {
+            tracing::warn!(library = %id, "what comes through a library is not written down");
+        }
     }
 }
 
@@ -212,7 +226,7 @@ pub(super) async fn judge_all(
     let ours = insist(|| store.records(hashes.clone())).await;
     let mut ours: HashMap<ContentHash, AssetRecord> =
         ours.into_iter().map(|record| (record.hash, record)).collect();
-    let (records, decided) = scope.narrow(&store, records, &mut ours).await;
+    let (records, decided) = scope.narrow(records, &mut ours).await;
     let (now, at) = (now_ms(), Instant::now());
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
@@ -262,6 +276,7 @@ pub(super) async fn store_inline(
     report: Reporter,
     store: StoreRef,
     peers: ServiceRef<PeersMsg>,
+    scope: Scope,
     items: Vec<(AssetRecord, Bytes)>,
 ) {
     let records: Vec<AssetRecord> = items.iter().map(|(record, _)| record.clone()).collect();
@@ -292,7 +307,9 @@ pub(super) async fn store_inline(
             }
         }
     }
-    report.report(Input::Settled(stored.iter().map(|record| record.hash).collect()));
+    let hashes: Vec<ContentHash> = stored.iter().map(|record| record.hash).collect();
+    scope.show(&store, &hashes).await;
+    report.report(Input::Settled(hashes));
     if !not_stored.is_empty() {
         report.report(Input::NotStored(not_stored));
     }
@@ -301,6 +318,18 @@ pub(super) async fn store_inline(
     }
     let _ = peers.cast(PeersMsg::Arrived(stored));
     let _ = report.actor.send_message(PeerMsg::Received { epoch: report.epoch, results });
+}
+
+/// Contents that the scheduler asked the peer for are durable: only then they are part of the library.
+pub(super) async fn settle(
+    report: Reporter,
+    store: StoreRef,
+    scope: Scope,
+    owed: Vec<ContentHash>,
+    hashes: Vec<ContentHash>,
+) {
+    scope.show(&store, &owed).await;
+    report.report(Input::Settled(hashes));
 }
 
 pub(super) async fn load(report: Reporter, store: StoreRef, hashes: Vec<ContentHash>) {

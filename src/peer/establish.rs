@@ -129,10 +129,10 @@ pub async fn open(
         if common.is_empty() {
             return Err(EstablishError::NotShared);
         }
-        wire::write_frame(&mut send, Meeting::tickets(common.iter())).await?;
+        wire::write_frame(&mut send, meeting.tickets(Role::Opener, common.iter())).await?;
         let shown = expect_tickets(wire::read_frame(&mut receive).await?)?;
         let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
-        let admitted = meeting.admit(common, &shown).await?;
+        let admitted = meeting.admit(Role::Answerer, common, &shown).await?;
         let ours = with_summaries(admitted);
         wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
         finish((send, receive), ours, Vec::new(), welcome)
@@ -174,9 +174,10 @@ pub async fn answer(
             return finish((send, receive), ours.into(), known, welcome);
         }
         let shown = expect_tickets(wire::read_frame(&mut receive).await?)?;
-        let admitted = meeting.admit(common, &shown).await?;
+        let admitted = meeting.admit(Role::Opener, common, &shown).await?;
         let ours = with_summaries(admitted);
-        wire::write_frame(&mut send, Meeting::tickets(ours.iter().map(|(known, ..)| known))).await?;
+        wire::write_frame(&mut send, meeting.tickets(Role::Answerer, ours.iter().map(|(known, ..)| known)))
+            .await?;
         wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
         let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
         finish((send, receive), ours, Vec::new(), welcome)
@@ -257,26 +258,30 @@ impl<'a> Meeting<'a> {
         known.into_iter().filter(|(_, library)| self.binding.verify(library.keys(), role, proofs)).collect()
     }
 
-    /// Our tickets of these.
-    fn tickets<'k>(known: impl Iterator<Item = &'k Known>) -> frame::Kind {
+    /// Our tickets of these, as `role`.
+    fn tickets<'k>(&self, role: Role, known: impl Iterator<Item = &'k Known>) -> frame::Kind {
+        let binding = self.binding.held(role);
         let ticket = |(blinded, library): &Known| {
-            let claims = library.shared()?.ticket().signed.encode();
-            Some(LibraryTicket { library: blinded.clone(), claims: claims.into() })
+            let ticket = library.shared()?.ticket();
+            let proof = ticket.prove(&binding).to_vec().into();
+            Some(LibraryTicket { library: blinded.clone(), claims: ticket.signed.encode().into(), proof })
         };
         frame::Kind::Tickets(Tickets { tickets: known.filter_map(ticket).collect() })
     }
 
-    /// Those of `common` that the peer's tickets let it into; the first refusal if there are none.
+    /// Those of `common` that the tickets of the peer, who is `role`, let it into; the first refusal if there are none.
     async fn admit(
         &self,
+        role: Role,
         common: Vec<Known>,
         shown: &[LibraryTicket],
     ) -> Result<Vec<(Known, SignedClaims)>, EstablishError> {
         let (mut admitted, mut refusal) = (Vec::new(), None);
+        let binding = self.binding.held(role);
         for known in common {
             let ticket = shown.iter().find(|ticket| ticket.library == known.0);
             let (Some(ticket), Some(shared)) = (ticket, known.1.shared()) else { continue };
-            match admission::admit_member(self.libraries, shared, self.peer, &ticket.claims).await {
+            match admission::admit_member(self.libraries, shared, self.peer, ticket, &binding).await {
                 Ok(claims) => admitted.push((known, claims)),
                 Err(why) => refusal = refusal.or(Some(why)),
             }

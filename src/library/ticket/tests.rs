@@ -142,6 +142,21 @@ fn claims_of_one_ticket_with_the_rest_of_another_are_refused() {
 }
 
 #[test]
+fn claims_that_were_seen_are_no_ticket() {
+    let (ticket, next) =
+        (issue(terms(), Filter::default()), issue(Terms { serial: 8, ..terms() }, Filter::default()));
+    let proof = ticket.prove(b"here");
+    let shown = &ticket.signed;
+    assert_eq!(shown.check_held(b"here", &proof), Ok(()));
+    assert_eq!(shown.check_held(b"elsewhere", &proof), Err(TicketError::NotHeld), "shown again");
+    assert_eq!(shown.check_held(b"here", &next.prove(b"here")), Err(TicketError::NotHeld), "of another");
+    assert_eq!(shown.check_held(b"here", &proof[..63]), Err(TicketError::NotHeld));
+    assert_eq!(shown.check_held(b"here", &[]), Err(TicketError::NotHeld));
+    let other = Ticket { holder: next.holder, ..ticket };
+    assert_eq!(Ticket::parse(&other.to_text()), Err(TicketError::Signature));
+}
+
+#[test]
 fn every_refusal_names_its_rule() {
     let ticket = issue(terms(), Filter::default());
     let (claims, library) = (ticket.claims(), ticket.claims().library);

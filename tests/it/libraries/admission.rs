@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use can_sync::library::ticket::Ticket;
 use can_sync::proto::{Offer, WireRecord, frame};
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash, RecordId};
 use serde_json::json;
@@ -104,6 +105,18 @@ async fn a_reader_can_neither_see_nor_probe_nor_write_outside_its_library() {
     }
 }
 
+/// What a writer says of an image.
+fn record(content: &[u8], deleted: bool) -> WireRecord {
+    let meta =
+        AssetMeta { mime_type: "image/png".into(), created_at_ms: 1_700_000_000_000, ..AssetMeta::default() };
+    let record = AssetRecord::new(hash_of(content), content.len() as u64, None, meta);
+    WireRecord::from(&AssetRecord {
+        deleted,
+        hlc: can_sync::record::Hlc::from_ms(1_900_000_000_000 - 200_000_000_000),
+        ..record
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_learns_nothing_of_what_is_outside_by_offering_it() {
     let a = TestNode::start("a", |config| config.replicate_deletes = true).await;
@@ -113,19 +126,6 @@ async fn a_writer_learns_nothing_of_what_is_outside_by_offering_it() {
     let member = Member::new(&invited.ticket, &a).await;
     let mut session = member.session().await.map_err(|(_, error)| error).unwrap();
     let library = session.library();
-    let record = |content: &[u8], deleted| {
-        let meta = AssetMeta {
-            mime_type: "image/png".into(),
-            created_at_ms: 1_700_000_000_000,
-            ..AssetMeta::default()
-        };
-        let record = AssetRecord::new(hash_of(content), content.len() as u64, None, meta);
-        WireRecord::from(&AssetRecord {
-            deleted,
-            hlc: can_sync::record::Hlc::from_ms(1_900_000_000_000 - 200_000_000_000),
-            ..record
-        })
-    };
     // Deletions of what is there and of what is not: confirmed alike, and nothing goes.
     let deletions = vec![record(b"a text", true), record(b"nothing", true)];
     session
@@ -163,6 +163,50 @@ async fn a_writer_learns_nothing_of_what_is_outside_by_offering_it() {
             .await;
         wanted.extend(more.into_iter().map(|content| content.hash));
     }
+    // Offered once more, with another size, then what is there looks like what is not: nothing says how long it is.
+    let library = session.library();
+    for (n, marker) in [b"one".as_slice(), b"two"].into_iter().enumerate() {
+        let mut again = record(b"a text", false);
+        again.size += n as u64;
+        let records = vec![again, record(marker, true)];
+        let contents = Vec::new();
+        let offer = Offer { library: library.clone(), records, gone: Vec::new(), contents };
+        session.send(frame::Kind::Offer(offer)).await;
+    }
+    for marker in [b"one".as_slice(), b"two"] {
+        let marker = hash_of(marker);
+        session
+            .until("confirmation", |kind| match kind {
+                frame::Kind::Have(have) => {
+                    let says = |hash: ContentHash| have.hashes.iter().any(|h| h.as_ref() == hash.0);
+                    assert!(!says(hash_of(b"a text")), "it says that it has it");
+                    says(marker).then_some(())
+                }
+                frame::Kind::Error(error) => {
+                    assert!(!error.message.contains("the content of that hash has"), "{error:?}");
+                    None
+                }
+                _ => None,
+            })
+            .await;
+    }
+    let (header, bytes) = session.content(99, hash_of(b"a text")).await;
+    assert!(header.gone && bytes == 0, "it gives away what was named to it: {header:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_seen_a_writers_claims_cannot_use_them() {
+    let a = TestNode::start("a", |_| {}).await;
+    let share = Share::images(&a).await;
+    let reader = share.invite(&a, json!({ "access": "read" })).await;
+    let writer = share.invite(&a, json!({ "access": "write" })).await;
+    let member = Member::new(&reader.ticket, &a).await;
+    let seen = Ticket::parse(&writer.ticket).expect("a ticket");
+    let connection = member.show_claims_of(&seen).await;
+    let (code, reason) = closed(&connection).await;
+    assert_eq!(code, 403, "{reason}");
+    assert!(reason.contains("without a proof of having it"), "{reason}");
+    assert!(member.session().await.is_ok(), "its own ticket still holds");
 }
 
 #[tokio::test(flavor = "multi_thread")]

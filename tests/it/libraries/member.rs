@@ -7,10 +7,12 @@ use can_sync::identity::LibraryKeys;
 use can_sync::library::registry::Kept;
 use can_sync::library::ticket::Ticket;
 use can_sync::library::{Libraries, Library, Shared};
+use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::peer::establish::{self, ALPN, Established, Introduction};
 use can_sync::peer::wire;
 use can_sync::proto::{
-    ContentHeader, ContentRequest, Offer, ReconClose, ReconMsg, ReconOpen, Records, Want, frame,
+    Auth, ContentHeader, ContentRequest, Hello, LibraryTicket, Offer, ReconClose, ReconMsg, ReconOpen,
+    Records, Tickets, Want, frame,
 };
 use can_sync::reconcile::engine::{Initiator, Limits};
 use can_sync::record::{ContentHash, RecordId};
@@ -53,6 +55,38 @@ impl Member {
     pub(super) async fn connect(&self) -> Connection {
         let connected = timeout(DEADLINE, self.endpoint.connect(self.victim.clone(), ALPN)).await;
         connected.expect("in time").expect("a connection")
+    }
+
+    /// Shows the claims of a ticket that it has only seen, with its own ticket's key; how that ends.
+    pub(super) async fn show_claims_of(&self, seen: &Ticket) -> Connection {
+        let connection = self.connect().await;
+        let (own_id, other) = (self.endpoint.id(), connection.remote_id());
+        let mut ekm = [0; 32];
+        connection
+            .export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(own_id, other))
+            .expect("keying material");
+        let binding = Binding::new(ekm, own_id, other);
+        let library = self.libraries.shared().pop().expect("a library");
+        let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
+        let hello = Hello { version: 2, features: Vec::new() };
+        wire::write_frame(&mut send, frame::Kind::Hello(hello)).await.expect("sent");
+        let auth = Auth { libraries: vec![binding.prove(library.keys(), Role::Opener)] };
+        wire::write_frame(&mut send, frame::Kind::Auth(auth)).await.expect("sent");
+        for _ in 0..2 {
+            let answer = timeout(DEADLINE, wire::read_frame(&mut receive)).await.expect("in time");
+            assert!(matches!(answer, Ok(frame::Kind::Hello(_) | frame::Kind::Auth(_))), "{answer:?}");
+        }
+        let own = library.shared().expect("a ticket").ticket();
+        let ticket = LibraryTicket {
+            library: bytes::Bytes::copy_from_slice(&binding.blinded(library.keys().auth())),
+            claims: seen.signed.encode().into(),
+            proof: own.prove(&binding.held(Role::Opener)).to_vec().into(),
+        };
+        let tickets = Tickets { tickets: vec![ticket] };
+        wire::write_frame(&mut send, frame::Kind::Tickets(tickets)).await.expect("sent");
+        let next = timeout(DEADLINE, wire::read_frame(&mut receive)).await.expect("in time");
+        assert!(next.is_err(), "it was let in: {next:?}");
+        connection
     }
 
     pub(super) async fn session(&self) -> Result<Session, (Connection, String)> {
