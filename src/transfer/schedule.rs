@@ -293,7 +293,8 @@ impl Scheduler {
                 Wanted { record: record.clone(), is_newer: false, sources: Vec::new(), state }
             });
             if wanted.record.size != size {
-                let reason = format!("it says {size} bytes where another peer says {}", wanted.record.size);
+                // Not what the other one says: this one may not be allowed to know.
+                let reason = format!("it says {size} bytes, and another peer does not");
                 decisions.push(Decision::Failed { session, hash, reason });
                 continue;
             }
