@@ -1,15 +1,14 @@
 //! The ways of finding peers, and how each of them does.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use iroh::EndpointId;
 use serde::Serialize;
-use tokio::sync::watch;
 use utoipa::ToSchema;
 
 /// Peers that are counted per channel; beyond that, the count stands still.
-const FOUND_MAX: usize = 4096;
+const FOUND_MAX: u64 = 4096;
 
 /// One way of finding peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -95,12 +94,13 @@ pub struct ChannelReport {
 
 /// How all channels do: written by those who run them, read by whoever tells it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Channels(Arc<Inner>);
+pub struct Channels(Arc<Mutex<State>>);
 
 #[derive(Debug)]
-struct Inner {
-    reports: watch::Sender<Vec<ChannelReport>>,
-    found: Mutex<HashSet<(Channel, EndpointId)>>,
+struct State {
+    reports: Vec<ChannelReport>,
+    /// Whom each channel led to, so that nobody counts twice.
+    found: HashSet<(Channel, EndpointId)>,
 }
 
 impl Default for Channels {
@@ -113,8 +113,8 @@ impl Default for Channels {
             found: 0,
             last_error: None,
         };
-        let reports = watch::Sender::new(Channel::ALL.map(off).to_vec());
-        Self(Arc::new(Inner { reports, found: Mutex::default() }))
+        let reports = Channel::ALL.map(off).to_vec();
+        Self(Arc::new(Mutex::new(State { reports, found: HashSet::new() })))
     }
 }
 
@@ -122,7 +122,7 @@ impl Channels {
     /// Every channel, in the order of [`Channel::ALL`].
     #[must_use]
     pub fn reports(&self) -> Vec<ChannelReport> {
-        self.0.reports.borrow().clone()
+        self.lock().reports.clone()
     }
 
     /// It is in use; nothing has come of it yet, or not lately.
@@ -152,22 +152,22 @@ impl Channels {
 
     /// It led to a peer; whether for the first time.
     pub fn found(&self, channel: Channel, id: EndpointId) -> bool {
-        let mut found = self.0.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = found.iter().filter(|(c, _)| *c == channel).take(FOUND_MAX).count() < FOUND_MAX;
-        let new = room && found.insert((channel, id));
-        drop(found);
-        if new {
-            self.change(channel, |report| report.found += 1);
-        }
+        let mut state = self.lock();
+        let State { reports, found } = &mut *state;
+        let Some(report) = reports.iter_mut().find(|report| report.channel == channel) else { return false };
+        let new = report.found < FOUND_MAX && found.insert((channel, id));
+        report.found += u64::from(new);
         new
     }
 
     fn change(&self, channel: Channel, change: impl FnOnce(&mut ChannelReport)) {
-        self.0.reports.send_modify(|reports| {
-            if let Some(report) = reports.iter_mut().find(|report| report.channel == channel) {
-                change(report);
-            }
-        });
+        if let Some(report) = self.lock().reports.iter_mut().find(|report| report.channel == channel) {
+            change(report);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

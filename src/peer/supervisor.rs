@@ -459,7 +459,8 @@ impl PeersState {
             // down; a session then does.
             let _ = self.args.gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
         }
-        if self.roster.candidate(addr, channel, Instant::now()) {
+        // What comes through the other channels was counted on its way here.
+        if self.roster.candidate(addr, channel, Instant::now()) && channel.is_static() {
             self.args.channels.found(channel, id);
         }
     }
