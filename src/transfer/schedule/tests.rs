@@ -1,5 +1,8 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test picks out what it looks for")]
 
+use std::ops::Range;
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,169 @@
+//! Giving out work: every source with room gets the next pack, asset or part, and one that is done helps a slower one.
+
+use super::parts::Phase;
+use super::wanted::{Flight, State, Work, charge};
+use super::{
+    Decision, HEDGE_FACTOR, HEDGE_SECS, PACK_ASSETS, PACK_BYTES, Scheduler, SessionId,
+};
+use crate::record::{AssetRecord, ContentHash};
+
+impl Scheduler {
+    /// Gives every source with room something to do, and the store what is complete.
+    pub(super) fn assign(&mut self) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        if self.paused {
+            return decisions;
+        }
+        while let Some(hash) = self.ready.pop_first() {
+            let Some(wanted) = self.wanted.get_mut(&hash) else { continue };
+            wanted.is_newer = false;
+            decisions.push(match &mut wanted.state {
+                State::Parts(parts) => {
+                    parts.phase = Phase::Committing;
+                    Decision::Commit(wanted.record.clone())
+                }
+                State::Stored => Decision::Apply(wanted.record.clone()),
+                State::Free | State::Asked(_) => continue,
+            });
+        }
+        let sessions: Vec<SessionId> = self.sources.keys().copied().collect();
+        // A round gives each source one request; rounds go on while somebody got one.
+        let mut progress = true;
+        while progress {
+            progress = false;
+            for session in &sessions {
+                if let Some(decision) = self.next_request_for(*session) {
+                    progress = true;
+                    decisions.push(decision);
+                }
+            }
+        }
+        decisions
+    }
+
+    pub(super) fn next_request_for(&mut self, session: SessionId) -> Option<Decision> {
+        if self.sources.get(&session)?.rests(self.now) {
+            return None;
+        }
+        self.next_pack_for(session)
+            .or_else(|| self.next_large_for(session))
+            .or_else(|| self.next_hedge_for(session))
+    }
+
+    pub(super) fn next_pack_for(&mut self, session: SessionId) -> Option<Decision> {
+        let request = self.next_request;
+        let source = self.sources.get_mut(&session)?;
+        let mut pack = Vec::new();
+        let mut pack_bytes = 0;
+        while pack.len() < PACK_ASSETS && pack_bytes < PACK_BYTES {
+            let Some(hash) = source.small.front().copied() else { break };
+            let Some(wanted) = self.wanted.get_mut(&hash).filter(|w| w.has_free_for(session)) else {
+                source.small.pop_front();
+                continue;
+            };
+            let cost = charge(wanted.record.size);
+            if !source.has_room(&self.limits, self.in_flight, cost, false) {
+                break;
+            }
+            source.small.pop_front();
+            self.in_flight += cost;
+            source.bytes += cost;
+            pack_bytes += wanted.record.size;
+            wanted.state = State::Asked(request);
+            wanted.is_newer = false;
+            pack.push(wanted.record.clone());
+        }
+        (!pack.is_empty()).then(|| self.fetch(session, pack, false))
+    }
+
+    pub(super) fn next_large_for(&mut self, session: SessionId) -> Option<Decision> {
+        let source = self.sources.get_mut(&session)?;
+        loop {
+            let hash = source.large.front().copied()?;
+            let Some(wanted) = self.wanted.get_mut(&hash).filter(|w| w.has_free_for(session)) else {
+                source.large.pop_front();
+                continue;
+            };
+            let cost = charge(wanted.record.size.min(self.limits.part_bytes));
+            if !source.has_room(&self.limits, self.in_flight, cost, true) {
+                return None;
+            }
+            if let State::Parts(parts) = &mut wanted.state {
+                let part = parts.take(self.next_request)?;
+                return self.fetch_part(session, hash, part);
+            }
+            source.large.pop_front();
+            self.in_flight += cost;
+            source.bytes += cost;
+            wanted.state = State::Asked(self.next_request);
+            wanted.is_newer = false;
+            let record = wanted.record.clone();
+            return Some(self.fetch(session, vec![record], true));
+        }
+    }
+
+    /// A part that another source is expected to take much longer over than this one, which has nothing else to do.
+    pub(super) fn next_hedge_for(&mut self, session: SessionId) -> Option<Decision> {
+        let mine = self.sources.get(&session)?;
+        let expected = |flight: &Flight, len: u64| {
+            let age = self.now.duration_since(flight.asked_at).as_secs_f64();
+            let theirs = self.sources.get(&flight.session)?;
+            Some(theirs.secs_for(len, 0).map_or(f64::INFINITY, |all| (all - age).max(0.0)).min(1e9))
+                .filter(|_| theirs.rate > 0.0 || age > HEDGE_SECS)
+        };
+        let slowest = self.flights.values().filter_map(|flight| {
+            let Work::Part { hash, part, charge } = flight.work else { return None };
+            let wanted = self.wanted.get(&hash)?;
+            let State::Parts(parts) = &wanted.state else { return None };
+            let eligible = flight.session != session
+                && wanted.sources.contains(&session)
+                && parts.admits(session)
+                && parts.flies_alone(part)
+                && mine.has_room(&self.limits, self.in_flight, charge, true);
+            let secs = expected(flight, parts.len(part)).filter(|_| eligible)?;
+            let better = match mine.secs_for(parts.len(part), 1) {
+                Some(mine) => mine * HEDGE_FACTOR + HEDGE_SECS < secs,
+                // One try shows how fast it is.
+                None => mine.large_requests == 0 && HEDGE_FACTOR * HEDGE_SECS < secs,
+            };
+            better.then_some((secs, hash, part))
+        });
+        let (_, hash, part) = slowest.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        let request = self.next_request;
+        self.parts_mut(&hash)?.hedge(part, request);
+        self.fetch_part(session, hash, part)
+    }
+
+    pub(super) fn fetch(&mut self, session: SessionId, records: Vec<AssetRecord>, large: bool) -> Decision {
+        let work = Work::Assets(records.iter().map(|record| record.hash).collect());
+        let request = self.take_off(session, work, large);
+        Decision::Fetch { session, request, records }
+    }
+
+    pub(super) fn fetch_part(
+        &mut self,
+        session: SessionId,
+        hash: ContentHash,
+        part: u64,
+    ) -> Option<Decision> {
+        let wanted = self.wanted.get(&hash)?;
+        let State::Parts(parts) = &wanted.state else { return None };
+        let (size, range) = (wanted.record.size, parts.range(part));
+        let charge = charge(size.min(self.limits.part_bytes));
+        self.in_flight += charge;
+        self.sources.get_mut(&session)?.bytes += charge;
+        let request = self.take_off(session, Work::Part { hash, part, charge }, true);
+        Some(Decision::FetchPart { session, request, hash, size, range })
+    }
+
+    pub(super) fn take_off(&mut self, session: SessionId, work: Work, large: bool) -> u64 {
+        let request = self.next_request;
+        self.next_request += 1;
+        if let Some(source) = self.sources.get_mut(&session) {
+            source.requests += 1;
+            source.large_requests += usize::from(large);
+        }
+        self.flights.insert(request, Flight { session, asked_at: self.now, work });
+        request
+    }
+}

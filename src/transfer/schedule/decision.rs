@@ -1,0 +1,139 @@
+//! What the scheduler is told and what it decides, in its own terms.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::record::{AssetRecord, ContentHash};
+
+/// One session; a peer gets a new number whenever it has a new one, so that late messages are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// How much may be on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes in flight from all peers.
+    pub node_bytes: u64,
+    /// Bytes in flight from one peer.
+    pub peer_bytes: u64,
+    /// Assets above this size are asked for in parts of it.
+    pub part_bytes: u64,
+    /// A source that sends next to nothing for so long is given up in any case.
+    pub stall: Duration,
+}
+
+/// Why content did not come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The source's fault: gone, broken off, no progress. Another one is tried.
+    Source(String),
+    /// The source sent something else than was asked for. Another one is tried, and this one has lost its place.
+    WrongBytes(String),
+    /// Our store's fault: the same is tried again once the store works.
+    Store(String),
+    /// It cannot be taken here, whoever sends it: too large for the disk, for example.
+    Asset(String),
+}
+
+impl Failure {
+    /// What happened, for whoever asks.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        let (Self::Source(reason) | Self::WrongBytes(reason) | Self::Store(reason) | Self::Asset(reason)) =
+            self;
+        reason
+    }
+}
+
+/// What became of a large content whose parts were all here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Stored.
+    Stored,
+    /// Not stored, and it is not the sources' fault: [`Failure::Store`] or [`Failure::Asset`].
+    NotTaken(Failure),
+    /// Wrong bytes, all of them from one peer: this session, unless it is over.
+    WrongFrom(Option<SessionId>),
+    /// Wrong bytes from one of several: these sessions, and others that are over; how much of it each one sent.
+    WrongFromSeveral(Vec<(SessionId, u64)>),
+    /// Not all was here after all, or it was spoilt here: once more.
+    Again,
+}
+
+/// What the scheduler decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Ask this session for these, in one request.
+    Fetch {
+        /// Whom.
+        session: SessionId,
+        /// Number of the request, unique in this scheduler's life.
+        request: u64,
+        /// What.
+        records: Vec<AssetRecord>,
+    },
+    /// Ask this session for a part of a large content, as far as it is not here.
+    FetchPart {
+        /// Whom.
+        session: SessionId,
+        /// Number of the request, from the same sequence.
+        request: u64,
+        /// Which content.
+        hash: ContentHash,
+        /// Size of the whole content.
+        size: u64,
+        /// The part.
+        range: Range<u64>,
+    },
+    /// What this session was asked for under this number is not wanted of it any more.
+    Revoke {
+        /// Whom.
+        session: SessionId,
+        /// Number of the request.
+        request: u64,
+    },
+    /// Throw away what others sent of this content, and take it from this session alone; then say
+    /// [`Scheduler::restricted`].
+    Restrict {
+        /// Which content.
+        hash: ContentHash,
+        /// The only source.
+        session: SessionId,
+    },
+    /// All parts are here: check and store it, then say [`Scheduler::committed`].
+    Commit(AssetRecord),
+    /// The content is stored, this newer record of it is not: apply it, then say [`Scheduler::applied`].
+    Apply(AssetRecord),
+    /// Tell this session that these are durable here.
+    Settled {
+        /// Whom.
+        session: SessionId,
+        /// What.
+        hashes: Vec<ContentHash>,
+    },
+    /// Tell this session that this cannot be had from it, and from nobody else now.
+    Failed {
+        /// Whom.
+        session: SessionId,
+        /// What.
+        hash: ContentHash,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One `Settled` for each session, in front of what was decided after it.
+pub(super) fn gather(decisions: Vec<Decision>) -> Vec<Decision> {
+    let mut settled: BTreeMap<SessionId, Vec<ContentHash>> = BTreeMap::new();
+    let mut others = Vec::with_capacity(decisions.len());
+    for decision in decisions {
+        if let Decision::Settled { session, hashes } = decision {
+            settled.entry(session).or_default().extend(hashes);
+        } else {
+            others.push(decision);
+        }
+    }
+    let settled = settled.into_iter().map(|(session, hashes)| Decision::Settled { session, hashes });
+    settled.chain(others).collect()
+}

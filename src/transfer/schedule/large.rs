@@ -1,0 +1,137 @@
+//! Large contents that are complete, and what becomes of them: stored, taken again from one source alone, or started over.
+
+use super::decision::gather;
+use super::parts::Phase;
+use super::wanted::State;
+use super::{Committed, Decision, Failure, Scheduler, SessionId};
+use crate::record::ContentHash;
+
+impl Scheduler {
+    /// What others sent of a content was thrown away, as [`Decision::Restrict`] said; or that failed.
+    pub fn restricted(&mut self, hash: ContentHash, result: Result<(), Failure>) -> Vec<Decision> {
+        let mut out = Vec::new();
+        if let Some(parts) = self.parts_mut(&hash).filter(|parts| parts.phase == Phase::Restricting) {
+            parts.phase = Phase::Fetching;
+            let only = parts.only;
+            match result {
+                Ok(()) => {}
+                Err(Failure::Store(_)) => self.paused = true,
+                Err(failure) => self.fail_all(hash, failure.reason(), &mut out),
+            }
+            if self.wanted.get(&hash).is_some_and(|w| only.is_some_and(|only| w.sources.contains(&only))) {
+                self.requeue(hash);
+            } else {
+                // It left meanwhile.
+                self.choose_only(hash, &[], &mut out);
+            }
+        }
+        out.extend(self.assign());
+        gather(out)
+    }
+
+    /// What became of [`Decision::Commit`].
+    pub fn committed(&mut self, hash: ContentHash, result: Committed) -> Vec<Decision> {
+        let mut out = Vec::new();
+        if self.parts_mut(&hash).is_none_or(|parts| parts.phase != Phase::Committing) {
+            return out;
+        }
+        match result {
+            Committed::Stored => self.stored(hash, &mut out),
+            Committed::NotTaken(failure) => {
+                if let Some(parts) = self.parts_mut(&hash) {
+                    parts.phase = Phase::Complete;
+                }
+                match failure {
+                    Failure::Store(_) => {
+                        self.paused = true;
+                        self.ready.insert(hash);
+                    }
+                    Failure::Source(reason) | Failure::WrongBytes(reason) | Failure::Asset(reason) => {
+                        self.fail_all(hash, &reason, &mut out);
+                    }
+                }
+            }
+            Committed::WrongFrom(liar) => {
+                self.start_over(hash);
+                if let Some(liar) = liar {
+                    let reason = "it sent wrong bytes".to_owned();
+                    self.failed(liar, hash, Failure::WrongBytes(reason), &mut out);
+                }
+            }
+            Committed::WrongFromSeveral(givers) => {
+                self.start_over(hash);
+                self.choose_only(hash, &givers, &mut out);
+            }
+            Committed::Again => self.start_over(hash),
+        }
+        self.drop_if_orphan(hash, &mut out);
+        out.extend(self.assign());
+        gather(out)
+    }
+
+    /// What became of [`Decision::Apply`].
+    pub fn applied(&mut self, hash: ContentHash, result: Result<(), Failure>) -> Vec<Decision> {
+        let mut out = Vec::new();
+        if let Some(wanted) =
+            self.wanted.get_mut(&hash).filter(|wanted| matches!(wanted.state, State::Stored))
+        {
+            match result {
+                Ok(()) => self.stored(hash, &mut out),
+                Err(Failure::Store(_)) => {
+                    self.paused = true;
+                    self.ready.insert(hash);
+                }
+                Err(Failure::Source(_)) => {
+                    // The content went away again.
+                    wanted.state = State::new(wanted.record.size, &self.limits);
+                    self.wanted_bytes = self.wanted_bytes.saturating_add(wanted.record.size);
+                    self.requeue(hash);
+                }
+                Err(failure) => self.fail_all(hash, failure.reason(), &mut out),
+            }
+        }
+        self.drop_if_orphan(hash, &mut out);
+        out.extend(self.assign());
+        gather(out)
+    }
+
+    /// All parts are wanted once more; those that are here after all cost nothing.
+    pub(super) fn start_over(&mut self, hash: ContentHash) {
+        if let Some(parts) = self.parts_mut(&hash) {
+            let done = parts.start_over();
+            self.wanted_bytes = self.wanted_bytes.saturating_add(done);
+            self.requeue(hash);
+        }
+    }
+
+    /// From now on one source alone gives a content: the one that is expected to be done first, given what each has
+    /// sent already.
+    #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
+    pub(super) fn choose_only(
+        &mut self,
+        hash: ContentHash,
+        givers: &[(SessionId, u64)],
+        out: &mut Vec<Decision>,
+    ) {
+        let Some(wanted) = self.wanted.get(&hash) else { return };
+        let size = wanted.record.size;
+        let secs = |session: SessionId| {
+            let given = givers.iter().find(|giver| giver.0 == session).map_or(0, |giver| giver.1);
+            let left = size.saturating_sub(given) as f64;
+            let rate = self.sources.get(&session).map_or(0.0, |source| source.rate);
+            // Of those whose speed is not known, who sent the most.
+            if rate > 0.0 { left / rate } else { 1e12 + left }
+        };
+        let first = wanted.sources.iter().copied().min_by(|a, b| secs(*a).total_cmp(&secs(*b)));
+        let requests = wanted.requests();
+        let Some(only) = first else { return };
+        for request in requests {
+            self.take_back(request, hash, out);
+        }
+        self.start_over(hash);
+        let Some(parts) = self.parts_mut(&hash) else { return };
+        parts.only = Some(only);
+        parts.phase = Phase::Restricting;
+        out.push(Decision::Restrict { hash, session: only });
+    }
+}

@@ -1,0 +1,140 @@
+//! One wanted asset and one request on its way.
+
+use std::collections::BTreeSet;
+
+use tokio::time::Instant;
+
+use super::parts::{Parts, Phase};
+use super::{LARGE_CHARGE, Limits, SMALL_BYTES_MAX, SMALL_OVERHEAD, SessionId};
+use crate::record::{AssetRecord, ContentHash};
+
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) record: AssetRecord,
+    /// `record` came after the one that is on its way into the store.
+    pub(super) is_newer: bool,
+    /// Sessions that have it and have not failed at it.
+    pub(super) sources: Vec<SessionId>,
+    pub(super) state: State,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// To be asked for.
+    Free,
+    /// Asked for as a whole, by this request.
+    Asked(u64),
+    /// Asked for in parts.
+    Parts(Parts),
+    /// The content is stored, and the newest record of it is about to be.
+    Stored,
+}
+
+impl State {
+    /// Of an asset of this size that nobody was asked for yet.
+    pub(super) fn new(size: u64, limits: &Limits) -> Self {
+        if size > limits.part_bytes.max(SMALL_BYTES_MAX) {
+            Self::Parts(Parts::new(size, limits.part_bytes))
+        } else {
+            Self::Free
+        }
+    }
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) session: SessionId,
+    pub(super) asked_at: Instant,
+    pub(super) work: Work,
+}
+
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Whole assets that have not come yet.
+    Assets(BTreeSet<ContentHash>),
+    Part {
+        hash: ContentHash,
+        part: u64,
+        charge: u64,
+    },
+}
+
+/// An asset that is wanted, for the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedAsset {
+    /// Its name.
+    pub hash: ContentHash,
+    /// Its size.
+    pub size: u64,
+    /// Who is asked, or the first who could be.
+    pub session: Option<SessionId>,
+    /// Whether it was asked for.
+    pub started: bool,
+}
+
+/// How one wanted asset stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its size.
+    pub size: u64,
+    /// Sessions that have it.
+    pub sources: Vec<SessionId>,
+    /// Those of them that it was asked of.
+    pub asked: Vec<SessionId>,
+    /// Whether all of it is here, and it is being checked or stored.
+    pub is_complete: bool,
+    /// Whether nothing is asked for now because the store takes nothing.
+    pub is_paused: bool,
+    /// The only source, if wrong bytes came from one of several.
+    pub only: Option<SessionId>,
+}
+
+impl Wanted {
+    /// Whether there is something that `session` could be asked for and nobody was.
+    pub(super) fn has_free_for(&self, session: SessionId) -> bool {
+        self.sources.contains(&session)
+            && match &self.state {
+                State::Free => true,
+                State::Asked(_) | State::Stored => false,
+                State::Parts(parts) => parts.admits(session) && parts.has_free(),
+            }
+    }
+
+    pub(super) fn is_started(&self) -> bool {
+        match &self.state {
+            State::Free => false,
+            State::Asked(_) | State::Stored => true,
+            State::Parts(parts) => parts.first_request().is_some() || parts.phase != Phase::Fetching,
+        }
+    }
+
+    pub(super) fn requests(&self) -> Vec<u64> {
+        match &self.state {
+            State::Free | State::Stored => Vec::new(),
+            State::Asked(request) => vec![*request],
+            State::Parts(parts) => parts.requests(),
+        }
+    }
+
+    pub(super) fn open_bytes(&self) -> u64 {
+        match &self.state {
+            State::Parts(parts) => self.record.size - parts.done_bytes(),
+            State::Free | State::Asked(_) => self.record.size,
+            State::Stored => 0,
+        }
+    }
+}
+
+impl Flight {
+    pub(super) fn hashes(&self) -> Vec<ContentHash> {
+        match &self.work {
+            Work::Assets(assets) => assets.iter().copied().collect(),
+            Work::Part { hash, .. } => vec![*hash],
+        }
+    }
+}
+
+pub(super) fn charge(size: u64) -> u64 {
+    if size <= SMALL_BYTES_MAX { size + SMALL_OVERHEAD } else { LARGE_CHARGE.min(size) }
+}
