@@ -14,40 +14,40 @@
 //! sides compare again.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iroh::EndpointId;
-use iroh::endpoint::{Connection, ConnectionError, Side, VarInt};
+use iroh::endpoint::{Connection, ConnectionError, VarInt};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::effects::Scope;
-use super::establish::{self, EstablishError, Established, Introduction};
+use super::establish::{self, Introduction};
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
 use super::session::{Effect, InlineContents, Input, Standing};
 use super::{effects, streams, wire};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
-use crate::library::revocation::SignedRevocations;
 use crate::library::{Libraries, Library};
-use crate::node::endpoint;
 use crate::node::events::EventLog;
 use crate::node::status::ActorDetail;
-use crate::proto::{Cancel, ContentRequest, Frame, Ping, Pong, Revocations, Want, frame};
-use crate::record::{AssetRecord, ContentHash};
+use crate::proto::{Cancel, Frame, Ping, Pong, Revocations, frame};
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::moving::Moving;
 use crate::transfer::pace::Pace;
 use crate::transfer::partial::Partials;
-use crate::transfer::receive::{self, Expected, Left, PartOf, Receiver, Results};
-use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX, SessionId};
-use crate::transfer::send::{Sender, Traffic};
+use crate::transfer::receive::{Expected, Left};
+use crate::transfer::schedule::{Failure, SessionId};
+use crate::transfer::send::Traffic;
+
+mod establishing;
+mod membership;
+mod transfers;
 
 /// Frames of the control stream that may wait in the mailbox.
 const FRAMES_WAITING: usize = 64;
@@ -339,27 +339,6 @@ impl PeerState {
         self.running.as_ref().is_some_and(|running| running.epoch == epoch)
     }
 
-    /// Opens a control stream, on which the session begins or begins anew.
-    fn open(&mut self, myself: &ActorRef<PeerMsg>) {
-        self.opening.store(true, Ordering::Relaxed);
-        let (actor, args, opening) = (myself.clone(), self.args.clone(), Arc::clone(&self.opening));
-        self.tasks.spawn(async move {
-            let result = establish::open(
-                &args.connection,
-                args.own_id,
-                &args.libraries,
-                &args.introduction,
-                args.limits.establish,
-            )
-            .await;
-            opening.store(false, Ordering::Relaxed);
-            let _ = actor.send_message(match result {
-                Ok(established) => PeerMsg::Established(Box::new(established)),
-                Err(error) => PeerMsg::EstablishFailed(error),
-            });
-        });
-    }
-
     /// Feeds one library's session and performs what it decides.
     fn step(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, input: Input) {
         let Some(shared) = self.running.as_mut().and_then(|running| running.lanes.get_mut(lane)) else {
@@ -435,214 +414,6 @@ impl PeerState {
         }
     }
 
-    fn on_fetch(&mut self, myself: &ActorRef<PeerMsg>, request: u64, records: Vec<AssetRecord>) {
-        let Some(running) = &self.running else { return };
-        // What finds no room is not asked for.
-        let room = |record: &AssetRecord| receive::check_room(&self.args.store, record.size);
-        let refused: Results = records
-            .iter()
-            .filter(|record| record.size > SMALL_BYTES_MAX)
-            .filter_map(|record| Some((record.hash, Err(room(record).err()?))))
-            .collect();
-        let wanted = |record: &AssetRecord| refused.iter().all(|(hash, _)| *hash != record.hash);
-        let records: Vec<AssetRecord> = records.into_iter().filter(wanted).collect();
-        if !records.is_empty() {
-            running.expected.add(request, records.clone(), Instant::now());
-            self.step(myself, 0, Input::Fetch { request, records });
-        }
-        if !refused.is_empty() {
-            self.on_received(refused);
-        }
-    }
-
-    /// Asks for a part of a large content, as far as it is not here: an earlier life, or another peer, may have brought
-    /// some of it.
-    fn on_fetch_part(&mut self, request: u64, hash: ContentHash, size: u64, range: Range<u64>) {
-        let Some(running) = &self.running else { return };
-        let mut ranges = self.args.partials.missing(&hash, size, range);
-        if ranges.is_empty() {
-            return self.on_part_received(request, hash, Ok(()));
-        }
-        if let Err(failure) = receive::check_room_for_parts(&self.args.store, &self.args.partials, hash, size)
-        {
-            return self.on_part_received(request, hash, Err(failure));
-        }
-        if let ([first, .., last], true) = (&ranges[..], ranges.len() > RANGES_PER_WANT_MAX) {
-            // What is here already comes once more, and is left as it is.
-            let whole = first.start..last.end;
-            ranges = Vec::from([whole]);
-        }
-        let content = |range: &Range<u64>| ContentRequest {
-            hash: hash.0.to_vec().into(),
-            offset: range.start,
-            length: range.end - range.start,
-        };
-        let want = Want { request, contents: ranges.iter().map(content).collect() };
-        running.expected.add_part(request, PartOf { hash, size, ranges }, Instant::now());
-        self.send(frame::Kind::Want(want));
-    }
-
-    fn on_settled(&mut self, myself: &ActorRef<PeerMsg>, hashes: &[ContentHash]) {
-        let Some(running) = &mut self.running else { return };
-        let mut at_once = Vec::new();
-        for (lane, shared) in running.lanes.iter().enumerate() {
-            if shared.library.shared().is_none() {
-                at_once.push(lane);
-                continue;
-            }
-            let owed = hashes.iter().copied().filter(|hash| shared.session.owes(hash)).collect();
-            let (libraries, library) = (Arc::clone(&self.args.libraries), Arc::clone(&shared.library));
-            let scope = Scope { libraries, library };
-            let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
-            let store = Arc::clone(&self.args.store);
-            running.tasks.spawn(effects::settle(report, store, scope, owed, hashes.to_vec()));
-        }
-        for lane in at_once {
-            self.step(myself, lane, Input::Settled(hashes.to_vec()));
-        }
-    }
-
-    fn on_revoke(&mut self, request: u64) {
-        let Some(running) = &self.running else { return };
-        running.expected.revoke(request);
-        self.send(frame::Kind::Cancel(Cancel { request }));
-    }
-
-    fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
-        let Established { send, receive, shared, known, name, ticket } = established;
-        if self.running.take().is_some() {
-            tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
-        }
-        // Also for a first one: an incarnation before us may have left requests that nobody answers any more.
-        self.tell(PeersMsg::SessionReset { session: self.args.session });
-        self.epochs += 1;
-        let epoch = self.epochs;
-        let lanes = shared.iter().map(|one| (one.blinded.clone(), Arc::clone(&one.library))).collect();
-        self.proved.send_replace(Some(Proved { epoch, lanes }));
-        endpoint::open_up(&self.args.connection, self.args.limits.streams);
-
-        let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
-        let (out, frames) = mpsc::channel(FRAMES_OUT);
-        let expected = Arc::new(Expected::default());
-        let bytes_out = Arc::default();
-        tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames, Arc::clone(&bytes_out)));
-        let permits = Arc::new(Semaphore::new(FRAMES_WAITING));
-        tasks.spawn(streams::read_control(myself.clone(), epoch, receive, permits));
-        let (results, arrived) = mpsc::channel(FRAMES_WAITING);
-        tasks.spawn(streams::forward_results(myself.clone(), epoch, arrived));
-        let receiver = Receiver {
-            store: Arc::clone(&self.args.store),
-            partials: self.args.partials.clone(),
-            peer: self.args.connection.remote_id(),
-            expected: Arc::clone(&expected),
-            traffic: Arc::clone(&self.args.traffic),
-            moving: self.args.receiving.clone(),
-            stall: self.args.limits.stall,
-            pace: self.args.limits.download.clone(),
-            results,
-        };
-        tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
-
-        let assets = shared.iter().map(|one| one.theirs.assets).sum();
-        let foreign = shared.iter().all(|one| one.library.shared().is_some());
-        let begin = |one| {
-            let (peer, dialer) =
-                (self.args.connection.remote_id(), self.args.connection.side() == Side::Client);
-            Lane::new(one, peer, dialer, self.args.limits.probe_after, Instant::now())
-        };
-        let (lanes, effects): (Vec<Lane>, Vec<_>) = shared.into_iter().map(begin).unzip();
-        let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
-        let serving = HashMap::new();
-        self.running = Some(Running {
-            lanes,
-            known,
-            revocations_sent: HashMap::new(),
-            name: name.clone(),
-            generation: self.args.libraries.generation(),
-            epoch,
-            out,
-            bytes_out,
-            expected,
-            serving,
-            serve_permits,
-            tasks,
-        });
-        self.board().proven = true;
-        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, foreign });
-        self.send_revocations();
-        for (lane, effects) in effects.into_iter().enumerate() {
-            self.perform(myself, lane, effects);
-        }
-        for entries in std::mem::take(&mut self.early) {
-            self.step_all(myself, |lane| changes_for(lane, &entries).map(Input::StoreChanged));
-        }
-        if std::mem::take(&mut self.early_lost) {
-            self.step_all(myself, |_| Some(Input::ChangesLost));
-        }
-        self.publish();
-    }
-
-    fn on_establish_failed(&mut self, error: &EstablishError) {
-        match error {
-            EstablishError::NotShared => {
-                self.not_shared();
-                self.close(code::NOT_SHARED, "no shared library");
-            }
-            EstablishError::Refused(why) => {
-                tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "refused a connection");
-                self.close(code::REFUSED, &why.to_string());
-            }
-            EstablishError::Version(_) => self.close(code::VIOLATION, &error.to_string()),
-            EstablishError::Wire(wire) if wire.is_violation() => {
-                self.close(code::VIOLATION, &error.to_string());
-            }
-            EstablishError::Wire(_) | EstablishError::Timeout(_) | EstablishError::Binding(_) => {
-                // Perhaps both sides opened a control stream at once, and then the dialler's counts; the tick sets the
-                // limit.
-                if self.args.connection.side() == Side::Client {
-                    self.close(code::TIMEOUT, &error.to_string());
-                }
-            }
-        }
-    }
-
-    /// Says that there is no session because nothing is shared.
-    fn not_shared(&self) {
-        let peer = self.args.connection.remote_id();
-        tracing::warn!(
-            peer = %peer.fmt_short(),
-            "no session: the peer does not know our passphrase; check that both use the same one"
-        );
-        self.tell(PeersMsg::NotShared { endpoint_id: peer });
-    }
-
-    fn on_connection_closed(&mut self) {
-        let reason = self.args.connection.close_reason();
-        if let Some(ConnectionError::ApplicationClosed(close)) = &reason
-            && close.error_code == VarInt::from_u32(code::REFUSED)
-        {
-            self.note_refused(&String::from_utf8_lossy(&close.reason));
-        }
-        if self.running.is_none() && reason.is_some_and(|reason| is_close(&reason, code::NOT_SHARED)) {
-            self.not_shared();
-        }
-    }
-
-    /// Takes note that a peer does not let us into what we joined through it, to be shown.
-    fn note_refused(&self, why: &str) {
-        let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
-        let peer = self.args.connection.remote_id();
-        tracing::warn!(peer = %peer.fmt_short(), why, "the peer does not let us in");
-        for library in self.args.libraries.shared() {
-            let led_here = |shared: &&crate::library::Shared| {
-                shared.key().is_none() && shared.ticket().addrs.iter().any(|addr| addr.id == peer)
-            };
-            if let Some(shared) = library.shared().filter(led_here) {
-                shared.set_refused(why.clone());
-            }
-        }
-    }
-
     /// The lane of the library with this blinded id; none is named where there is only one.
     fn lane_of(&self, blinded: &bytes::Bytes) -> Option<usize> {
         let running = self.running.as_ref()?;
@@ -686,87 +457,6 @@ impl PeerState {
         }
     }
 
-    /// Sends the lists of revocations that are newer than what the peer was sent; whether there were any.
-    fn send_revocations(&mut self) -> bool {
-        let Some(running) = &mut self.running else { return false };
-        let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
-        let all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
-        let lists: Vec<(bytes::Bytes, SignedRevocations)> = all
-            .filter_map(|(blinded, library)| Some((blinded.clone(), library.shared()?.signed_revocations()?)))
-            .filter(|(blinded, list)| {
-                running.revocations_sent.get(blinded).is_none_or(|sent| *sent < list.list.version)
-            })
-            .collect();
-        let any = !lists.is_empty();
-        for (library, list) in lists {
-            if let Some(running) = &mut self.running {
-                running.revocations_sent.insert(library.clone(), list.list.version);
-            }
-            self.send(frame::Kind::Revocations(Revocations { library, list: list.encode().into() }));
-        }
-        any
-    }
-
-    fn on_revocations(&mut self, myself: &ActorRef<PeerMsg>, blinded: &bytes::Bytes, list: &[u8]) {
-        let Some(running) = &mut self.running else { return };
-        let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
-        let mut all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
-        let Some((_, library)) = all.find(|(known, _)| *known == blinded) else {
-            return self.close(code::VIOLATION, "revocations of a library that is not shared");
-        };
-        let Some(shared) = library.shared() else { return };
-        let id = shared.id();
-        let signed = match SignedRevocations::decode(id, list) {
-            Ok(signed) => signed,
-            Err(error) => return self.close(code::VIOLATION, &format!("in revocations: {error}")),
-        };
-        if signed.list.version <= shared.revocations().version {
-            return;
-        }
-        // It holds at once; whether it is written down before a crash is for the next session to make good. The end of
-        // this one does not stop the writing.
-        shared.revoke(signed.clone());
-        let Some(registry) = self.args.libraries.registry().cloned() else { return };
-        let actor = myself.clone();
-        let writing = spawn_blocking(move || registry.set_revocations(id, &signed));
-        running.tasks.spawn(async move {
-            let written = writing.await;
-            if !matches!(written, Ok(Ok(()))) {
-                tracing::warn!(library = %id, "revocations are not written down");
-            }
-            let _ = actor.send_message(PeerMsg::RevocationsTaken);
-        });
-    }
-
-    /// Closes the connection once somebody on it may not stay; what else it shared is shared again on the next one.
-    fn check_admission(&mut self) {
-        let (now, own_id) = (effects::now_ms(), self.args.own_id);
-        let Some(running) = &self.running else { return };
-        running.lanes.iter().for_each(|lane| lane.check_own(own_id, now));
-        let refused =
-            running.lanes.iter().find_map(|lane| lane.check(&self.args.libraries, own_id, now).err());
-        if let Some(why) = refused {
-            tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "closing the connection");
-            self.close(code::REFUSED, &why.to_string());
-        }
-    }
-
-    fn on_control_ended(&mut self, epoch: u64, reason: &str, violation: bool) {
-        if !self.is_current(epoch) {
-            return;
-        }
-        if violation {
-            return self.close(code::VIOLATION, reason);
-        }
-        // The peer's actor may have crashed: it has a moment to open a new control stream.
-        tracing::debug!(peer = %self.args.connection.remote_id().fmt_short(), reason, "the control stream ended");
-        self.running = None;
-        self.proved.send_replace(None);
-        self.establish_by = Instant::now() + self.args.limits.establish;
-        self.tell(PeersMsg::SessionReset { session: self.args.session });
-        self.publish();
-    }
-
     fn on_summary_ready(&mut self, lane: usize, nonce: u64, answer: bool, behind: bool) {
         let Some(shared) = self.running.as_mut().and_then(|running| running.lanes.get_mut(lane)) else {
             return;
@@ -779,20 +469,6 @@ impl PeerState {
             shared.asked_behind = behind;
             self.send(frame::Kind::Ping(Ping { nonce, libraries, behind }));
         }
-    }
-
-    fn on_received(&mut self, results: Results) {
-        let peer = self.args.connection.remote_id();
-        effects::publish_results(&self.args.events, peer, &results);
-        self.tell(PeersMsg::Finished { session: self.args.session, results });
-    }
-
-    fn on_part_received(&mut self, request: u64, hash: ContentHash, result: Result<(), Failure>) {
-        if let Err(failure) = &result {
-            let results = vec![(hash, Err(failure.clone()))];
-            effects::publish_results(&self.args.events, self.args.connection.remote_id(), &results);
-        }
-        self.tell(PeersMsg::PartFinished { session: self.args.session, request, hash, result });
     }
 
     fn on_tick(&mut self, myself: &ActorRef<PeerMsg>) {
@@ -825,21 +501,6 @@ impl PeerState {
         if let Some(running) = &self.running {
             let now = effects::now_ms();
             running.lanes.iter().for_each(|lane| lane.note_member(&running.name, now));
-        }
-    }
-
-    /// Begins the session anew where libraries have come since it began, for the peer may share them.
-    fn share_more(&mut self, myself: &ActorRef<PeerMsg>) {
-        let generation = self.args.libraries.generation();
-        let Some(running) = &mut self.running else { return };
-        if running.generation == generation {
-            return;
-        }
-        running.generation = generation;
-        // With the mirror, everything is shared already.
-        let foreign = running.lanes.iter().all(|lane| lane.library.shared().is_some());
-        if foreign && !self.opening.load(Ordering::Relaxed) {
-            self.open(myself);
         }
     }
 
@@ -907,43 +568,6 @@ impl PeerState {
             }
             Effect::Close { code, reason } => self.close(code, &reason),
         }
-    }
-
-    fn serve(&mut self, want: Want) {
-        let Some(running) = &mut self.running else { return };
-        running.serving.retain(|_, served| !served.task.is_finished());
-        // An empty request counts, too.
-        let contents = want.contents.len().max(1);
-        let waiting: usize = running.serving.values().map(|served| served.contents).sum();
-        let too_much = contents > CONTENTS_PER_WANT_MAX
-            || waiting + contents > SERVED_MAX
-            // A number in use would hide the task that it stands for.
-            || running.serving.contains_key(&want.request);
-        if too_much {
-            return self.close(code::VIOLATION, "more content asked for than may be at once");
-        }
-        let mirrored = running.lanes.iter().any(|lane| lane.library.shared().is_none());
-        let within =
-            (!mirrored).then(|| running.lanes.iter().map(|lane| Arc::clone(&lane.library)).collect());
-        let sender = Sender {
-            connection: self.args.connection.clone(),
-            store: Arc::clone(&self.args.store),
-            traffic: Arc::clone(&self.args.traffic),
-            moving: self.args.sending.clone(),
-            stall: self.args.limits.stall,
-            pace: self.args.limits.upload.clone(),
-            within,
-        };
-        let permits = Arc::clone(&running.serve_permits);
-        let request = want.request;
-        let task = running.tasks.spawn(async move {
-            let Ok(_permit) = permits.acquire().await else { return };
-            if let Err(error) = sender.serve(want).await {
-                let peer = sender.connection.remote_id();
-                tracing::debug!(peer = %peer.fmt_short(), %error, "a request was not served");
-            }
-        });
-        running.serving.insert(request, Served { task, contents });
     }
 
     fn send(&mut self, kind: frame::Kind) {

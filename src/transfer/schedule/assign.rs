@@ -2,9 +2,7 @@
 
 use super::parts::Phase;
 use super::wanted::{Flight, State, Work, charge};
-use super::{
-    Decision, HEDGE_FACTOR, HEDGE_SECS, PACK_ASSETS, PACK_BYTES, Scheduler, SessionId,
-};
+use super::{Decision, HEDGE_FACTOR, HEDGE_SECS, PACK_ASSETS, PACK_BYTES, Scheduler, SessionId};
 use crate::record::{AssetRecord, ContentHash};
 
 impl Scheduler {

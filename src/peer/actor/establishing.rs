@@ -1,0 +1,171 @@
+//! How PeerActor's session begins, begins anew, and ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use iroh::endpoint::{ConnectionError, Side, VarInt};
+use ractor::ActorRef;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::{
+    FRAMES_OUT, FRAMES_WAITING, PeerState, Proved, Running, SERVED_AT_ONCE, changes_for, code, is_close,
+};
+use crate::actor::tasks::Tasks;
+use crate::node::endpoint;
+use crate::peer::establish::{self, EstablishError, Established};
+use crate::peer::lane::Lane;
+use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::session::Input;
+use crate::peer::streams;
+use crate::transfer::receive::{Expected, Receiver};
+
+impl PeerState {
+    /// Opens a control stream, on which the session begins or begins anew.
+    pub(super) fn open(&mut self, myself: &ActorRef<PeerMsg>) {
+        self.opening.store(true, Ordering::Relaxed);
+        let (actor, args, opening) = (myself.clone(), self.args.clone(), Arc::clone(&self.opening));
+        self.tasks.spawn(async move {
+            let result = establish::open(
+                &args.connection,
+                args.own_id,
+                &args.libraries,
+                &args.introduction,
+                args.limits.establish,
+            )
+            .await;
+            opening.store(false, Ordering::Relaxed);
+            let _ = actor.send_message(match result {
+                Ok(established) => PeerMsg::Established(Box::new(established)),
+                Err(error) => PeerMsg::EstablishFailed(error),
+            });
+        });
+    }
+
+    pub(super) fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
+        let Established { send, receive, shared, known, name, ticket } = established;
+        if self.running.take().is_some() {
+            tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
+        }
+        // Also for a first one: an incarnation before us may have left requests that nobody answers any more.
+        self.tell(PeersMsg::SessionReset { session: self.args.session });
+        self.epochs += 1;
+        let epoch = self.epochs;
+        let lanes = shared.iter().map(|one| (one.blinded.clone(), Arc::clone(&one.library))).collect();
+        self.proved.send_replace(Some(Proved { epoch, lanes }));
+        endpoint::open_up(&self.args.connection, self.args.limits.streams);
+
+        let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
+        let (out, frames) = mpsc::channel(FRAMES_OUT);
+        let expected = Arc::new(Expected::default());
+        let bytes_out = Arc::default();
+        tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames, Arc::clone(&bytes_out)));
+        let permits = Arc::new(Semaphore::new(FRAMES_WAITING));
+        tasks.spawn(streams::read_control(myself.clone(), epoch, receive, permits));
+        let (results, arrived) = mpsc::channel(FRAMES_WAITING);
+        tasks.spawn(streams::forward_results(myself.clone(), epoch, arrived));
+        let receiver = Receiver {
+            store: Arc::clone(&self.args.store),
+            partials: self.args.partials.clone(),
+            peer: self.args.connection.remote_id(),
+            expected: Arc::clone(&expected),
+            traffic: Arc::clone(&self.args.traffic),
+            moving: self.args.receiving.clone(),
+            stall: self.args.limits.stall,
+            pace: self.args.limits.download.clone(),
+            results,
+        };
+        tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
+
+        let assets = shared.iter().map(|one| one.theirs.assets).sum();
+        let foreign = shared.iter().all(|one| one.library.shared().is_some());
+        let begin = |one| {
+            let (peer, dialer) =
+                (self.args.connection.remote_id(), self.args.connection.side() == Side::Client);
+            Lane::new(one, peer, dialer, self.args.limits.probe_after, Instant::now())
+        };
+        let (lanes, effects): (Vec<Lane>, Vec<_>) = shared.into_iter().map(begin).unzip();
+        let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
+        let serving = HashMap::new();
+        self.running = Some(Running {
+            lanes,
+            known,
+            revocations_sent: HashMap::new(),
+            name: name.clone(),
+            generation: self.args.libraries.generation(),
+            epoch,
+            out,
+            bytes_out,
+            expected,
+            serving,
+            serve_permits,
+            tasks,
+        });
+        self.board().proven = true;
+        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, foreign });
+        self.send_revocations();
+        for (lane, effects) in effects.into_iter().enumerate() {
+            self.perform(myself, lane, effects);
+        }
+        for entries in std::mem::take(&mut self.early) {
+            self.step_all(myself, |lane| changes_for(lane, &entries).map(Input::StoreChanged));
+        }
+        if std::mem::take(&mut self.early_lost) {
+            self.step_all(myself, |_| Some(Input::ChangesLost));
+        }
+        self.publish();
+    }
+
+    pub(super) fn on_establish_failed(&mut self, error: &EstablishError) {
+        match error {
+            EstablishError::NotShared => {
+                self.not_shared();
+                self.close(code::NOT_SHARED, "no shared library");
+            }
+            EstablishError::Refused(why) => {
+                tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "refused a connection");
+                self.close(code::REFUSED, &why.to_string());
+            }
+            EstablishError::Version(_) => self.close(code::VIOLATION, &error.to_string()),
+            EstablishError::Wire(wire) if wire.is_violation() => {
+                self.close(code::VIOLATION, &error.to_string());
+            }
+            EstablishError::Wire(_) | EstablishError::Timeout(_) | EstablishError::Binding(_) => {
+                // Perhaps both sides opened a control stream at once, and then the dialler's counts; the tick sets the
+                // limit.
+                if self.args.connection.side() == Side::Client {
+                    self.close(code::TIMEOUT, &error.to_string());
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_control_ended(&mut self, epoch: u64, reason: &str, violation: bool) {
+        if !self.is_current(epoch) {
+            return;
+        }
+        if violation {
+            return self.close(code::VIOLATION, reason);
+        }
+        // The peer's actor may have crashed: it has a moment to open a new control stream.
+        tracing::debug!(peer = %self.args.connection.remote_id().fmt_short(), reason, "the control stream ended");
+        self.running = None;
+        self.proved.send_replace(None);
+        self.establish_by = Instant::now() + self.args.limits.establish;
+        self.tell(PeersMsg::SessionReset { session: self.args.session });
+        self.publish();
+    }
+
+    pub(super) fn on_connection_closed(&mut self) {
+        let reason = self.args.connection.close_reason();
+        if let Some(ConnectionError::ApplicationClosed(close)) = &reason
+            && close.error_code == VarInt::from_u32(code::REFUSED)
+        {
+            self.note_refused(&String::from_utf8_lossy(&close.reason));
+        }
+        if self.running.is_none() && reason.is_some_and(|reason| is_close(&reason, code::NOT_SHARED)) {
+            self.not_shared();
+        }
+    }
+}

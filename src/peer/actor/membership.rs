@@ -1,0 +1,119 @@
+//! PeerActor's part in who may share what: refusals, revoked tickets, and libraries that come while a session runs.
+
+use std::sync::atomic::Ordering;
+
+use ractor::ActorRef;
+use tokio::task::spawn_blocking;
+
+use super::{PeerState, code};
+use crate::library::revocation::SignedRevocations;
+use crate::peer::effects;
+use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::proto::{Revocations, frame};
+
+impl PeerState {
+    /// Says that there is no session because nothing is shared.
+    pub(super) fn not_shared(&self) {
+        let peer = self.args.connection.remote_id();
+        tracing::warn!(
+            peer = %peer.fmt_short(),
+            "no session: the peer does not know our passphrase; check that both use the same one"
+        );
+        self.tell(PeersMsg::NotShared { endpoint_id: peer });
+    }
+
+    /// Takes note that a peer does not let us into what we joined through it, to be shown.
+    pub(super) fn note_refused(&self, why: &str) {
+        let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
+        let peer = self.args.connection.remote_id();
+        tracing::warn!(peer = %peer.fmt_short(), why, "the peer does not let us in");
+        for library in self.args.libraries.shared() {
+            let led_here = |shared: &&crate::library::Shared| {
+                shared.key().is_none() && shared.ticket().addrs.iter().any(|addr| addr.id == peer)
+            };
+            if let Some(shared) = library.shared().filter(led_here) {
+                shared.set_refused(why.clone());
+            }
+        }
+    }
+
+    /// Sends the lists of revocations that are newer than what the peer was sent; whether there were any.
+    pub(super) fn send_revocations(&mut self) -> bool {
+        let Some(running) = &mut self.running else { return false };
+        let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
+        let all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
+        let lists: Vec<(bytes::Bytes, SignedRevocations)> = all
+            .filter_map(|(blinded, library)| Some((blinded.clone(), library.shared()?.signed_revocations()?)))
+            .filter(|(blinded, list)| {
+                running.revocations_sent.get(blinded).is_none_or(|sent| *sent < list.list.version)
+            })
+            .collect();
+        let any = !lists.is_empty();
+        for (library, list) in lists {
+            if let Some(running) = &mut self.running {
+                running.revocations_sent.insert(library.clone(), list.list.version);
+            }
+            self.send(frame::Kind::Revocations(Revocations { library, list: list.encode().into() }));
+        }
+        any
+    }
+
+    pub(super) fn on_revocations(&mut self, myself: &ActorRef<PeerMsg>, blinded: &bytes::Bytes, list: &[u8]) {
+        let Some(running) = &mut self.running else { return };
+        let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
+        let mut all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
+        let Some((_, library)) = all.find(|(known, _)| *known == blinded) else {
+            return self.close(code::VIOLATION, "revocations of a library that is not shared");
+        };
+        let Some(shared) = library.shared() else { return };
+        let id = shared.id();
+        let signed = match SignedRevocations::decode(id, list) {
+            Ok(signed) => signed,
+            Err(error) => return self.close(code::VIOLATION, &format!("in revocations: {error}")),
+        };
+        if signed.list.version <= shared.revocations().version {
+            return;
+        }
+        // It holds at once; whether it is written down before a crash is for the next session to make good. The end of
+        // this one does not stop the writing.
+        shared.revoke(signed.clone());
+        let Some(registry) = self.args.libraries.registry().cloned() else { return };
+        let actor = myself.clone();
+        let writing = spawn_blocking(move || registry.set_revocations(id, &signed));
+        running.tasks.spawn(async move {
+            let written = writing.await;
+            if !matches!(written, Ok(Ok(()))) {
+                tracing::warn!(library = %id, "revocations are not written down");
+            }
+            let _ = actor.send_message(PeerMsg::RevocationsTaken);
+        });
+    }
+
+    /// Closes the connection once somebody on it may not stay; what else it shared is shared again on the next one.
+    pub(super) fn check_admission(&mut self) {
+        let (now, own_id) = (effects::now_ms(), self.args.own_id);
+        let Some(running) = &self.running else { return };
+        running.lanes.iter().for_each(|lane| lane.check_own(own_id, now));
+        let refused =
+            running.lanes.iter().find_map(|lane| lane.check(&self.args.libraries, own_id, now).err());
+        if let Some(why) = refused {
+            tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "closing the connection");
+            self.close(code::REFUSED, &why.to_string());
+        }
+    }
+
+    /// Begins the session anew where libraries have come since it began, for the peer may share them.
+    pub(super) fn share_more(&mut self, myself: &ActorRef<PeerMsg>) {
+        let generation = self.args.libraries.generation();
+        let Some(running) = &mut self.running else { return };
+        if running.generation == generation {
+            return;
+        }
+        running.generation = generation;
+        // With the mirror, everything is shared already.
+        let foreign = running.lanes.iter().all(|lane| lane.library.shared().is_some());
+        if foreign && !self.opening.load(Ordering::Relaxed) {
+            self.open(myself);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! PeerActor's part in transfers: what it asks the peer for, what came of that, and what the peer asks for.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ractor::ActorRef;
+use tokio::time::Instant;
+
+use super::{CONTENTS_PER_WANT_MAX, PeerState, RANGES_PER_WANT_MAX, SERVED_MAX, Served, code};
+use crate::peer::effects::{self, Scope};
+use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::session::Input;
+use crate::proto::{Cancel, ContentRequest, Want, frame};
+use crate::record::{AssetRecord, ContentHash};
+use crate::transfer::receive::{self, PartOf, Results};
+use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX};
+use crate::transfer::send::Sender;
+
+impl PeerState {
+    pub(super) fn on_fetch(&mut self, myself: &ActorRef<PeerMsg>, request: u64, records: Vec<AssetRecord>) {
+        let Some(running) = &self.running else { return };
+        // What finds no room is not asked for.
+        let room = |record: &AssetRecord| receive::check_room(&self.args.store, record.size);
+        let refused: Results = records
+            .iter()
+            .filter(|record| record.size > SMALL_BYTES_MAX)
+            .filter_map(|record| Some((record.hash, Err(room(record).err()?))))
+            .collect();
+        let wanted = |record: &AssetRecord| refused.iter().all(|(hash, _)| *hash != record.hash);
+        let records: Vec<AssetRecord> = records.into_iter().filter(wanted).collect();
+        if !records.is_empty() {
+            running.expected.add(request, records.clone(), Instant::now());
+            self.step(myself, 0, Input::Fetch { request, records });
+        }
+        if !refused.is_empty() {
+            self.on_received(refused);
+        }
+    }
+
+    /// Asks for a part of a large content, as far as it is not here: an earlier life, or another peer, may have brought
+    /// some of it.
+    pub(super) fn on_fetch_part(&mut self, request: u64, hash: ContentHash, size: u64, range: Range<u64>) {
+        let Some(running) = &self.running else { return };
+        let mut ranges = self.args.partials.missing(&hash, size, range);
+        if ranges.is_empty() {
+            return self.on_part_received(request, hash, Ok(()));
+        }
+        if let Err(failure) = receive::check_room_for_parts(&self.args.store, &self.args.partials, hash, size)
+        {
+            return self.on_part_received(request, hash, Err(failure));
+        }
+        if let ([first, .., last], true) = (&ranges[..], ranges.len() > RANGES_PER_WANT_MAX) {
+            // What is here already comes once more, and is left as it is.
+            let whole = first.start..last.end;
+            ranges = Vec::from([whole]);
+        }
+        let content = |range: &Range<u64>| ContentRequest {
+            hash: hash.0.to_vec().into(),
+            offset: range.start,
+            length: range.end - range.start,
+        };
+        let want = Want { request, contents: ranges.iter().map(content).collect() };
+        running.expected.add_part(request, PartOf { hash, size, ranges }, Instant::now());
+        self.send(frame::Kind::Want(want));
+    }
+
+    pub(super) fn on_revoke(&mut self, request: u64) {
+        let Some(running) = &self.running else { return };
+        running.expected.revoke(request);
+        self.send(frame::Kind::Cancel(Cancel { request }));
+    }
+
+    pub(super) fn on_settled(&mut self, myself: &ActorRef<PeerMsg>, hashes: &[ContentHash]) {
+        let Some(running) = &mut self.running else { return };
+        let mut at_once = Vec::new();
+        for (lane, shared) in running.lanes.iter().enumerate() {
+            if shared.library.shared().is_none() {
+                at_once.push(lane);
+                continue;
+            }
+            let owed = hashes.iter().copied().filter(|hash| shared.session.owes(hash)).collect();
+            let (libraries, library) = (Arc::clone(&self.args.libraries), Arc::clone(&shared.library));
+            let scope = Scope { libraries, library };
+            let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
+            let store = Arc::clone(&self.args.store);
+            running.tasks.spawn(effects::settle(report, store, scope, owed, hashes.to_vec()));
+        }
+        for lane in at_once {
+            self.step(myself, lane, Input::Settled(hashes.to_vec()));
+        }
+    }
+
+    pub(super) fn on_received(&mut self, results: Results) {
+        let peer = self.args.connection.remote_id();
+        effects::publish_results(&self.args.events, peer, &results);
+        self.tell(PeersMsg::Finished { session: self.args.session, results });
+    }
+
+    pub(super) fn on_part_received(&mut self, request: u64, hash: ContentHash, result: Result<(), Failure>) {
+        if let Err(failure) = &result {
+            let results = vec![(hash, Err(failure.clone()))];
+            effects::publish_results(&self.args.events, self.args.connection.remote_id(), &results);
+        }
+        self.tell(PeersMsg::PartFinished { session: self.args.session, request, hash, result });
+    }
+
+    pub(super) fn serve(&mut self, want: Want) {
+        let Some(running) = &mut self.running else { return };
+        running.serving.retain(|_, served| !served.task.is_finished());
+        // An empty request counts, too.
+        let contents = want.contents.len().max(1);
+        let waiting: usize = running.serving.values().map(|served| served.contents).sum();
+        let too_much = contents > CONTENTS_PER_WANT_MAX
+            || waiting + contents > SERVED_MAX
+            // A number in use would hide the task that it stands for.
+            || running.serving.contains_key(&want.request);
+        if too_much {
+            return self.close(code::VIOLATION, "more content asked for than may be at once");
+        }
+        let mirrored = running.lanes.iter().any(|lane| lane.library.shared().is_none());
+        let within =
+            (!mirrored).then(|| running.lanes.iter().map(|lane| Arc::clone(&lane.library)).collect());
+        let sender = Sender {
+            connection: self.args.connection.clone(),
+            store: Arc::clone(&self.args.store),
+            traffic: Arc::clone(&self.args.traffic),
+            moving: self.args.sending.clone(),
+            stall: self.args.limits.stall,
+            pace: self.args.limits.upload.clone(),
+            within,
+        };
+        let permits = Arc::clone(&running.serve_permits);
+        let request = want.request;
+        let task = running.tasks.spawn(async move {
+            let Ok(_permit) = permits.acquire().await else { return };
+            if let Err(error) = sender.serve(want).await {
+                let peer = sender.connection.remote_id();
+                tracing::debug!(peer = %peer.fmt_short(), %error, "a request was not served");
+            }
+        });
+        running.serving.insert(request, Served { task, contents });
+    }
+}

@@ -1,0 +1,262 @@
+//! PeersActor's connections: which are kept, their PeerActors, and what is left of them when they are over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use iroh::endpoint::{Connection, VarInt};
+use iroh::{EndpointAddr, EndpointId};
+use iroh_tickets::endpoint::EndpointTicket;
+use ractor::ActorRef;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::{MISBEHAVED_HOLD, PeerLink, PeersState};
+use crate::discovery::gossip::GossipMsg;
+use crate::library::registry::Standing;
+use crate::node::events::NodeEvent;
+use crate::node::policy::{ChildKind, policy};
+use crate::node::restart::{Decision as Restart, ExitKind, decide};
+use crate::peer::actor::{PeerArgs, code, is_close};
+use crate::peer::dial;
+use crate::peer::effects::now_ms;
+use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::roster::Known;
+use crate::transfer::moving::Moving;
+use crate::transfer::schedule::SessionId;
+
+impl PeersState {
+    /// Takes in a connection that we dialled (without `permit`) or accepted.
+    pub(super) async fn on_connection(
+        &mut self,
+        myself: &ActorRef<PeersMsg>,
+        connection: Connection,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let id = connection.remote_id();
+        let now = Instant::now();
+        let dialed_here = permit.is_none();
+        let refuse = |code: u32, reason: &str| connection.close(VarInt::from_u32(code), reason.as_bytes());
+        if self.throttle.refuses(id, now) {
+            refuse(code::NOT_SHARED, "no shared library");
+            return self.roster.dial_failed(&id, "it does not know our passphrase".into(), now, 1.0);
+        }
+        // It may be back before we were told of the end of the connection that it was shut out from.
+        let shut_out = self.current.get(&id).and_then(|session| self.links.get(session));
+        if self.args.libraries.standing(&id) == Standing::Denied {
+            refuse(code::REFUSED, "this machine was denied by its owner");
+            return self.roster.dial_failed(
+                &id,
+                "it was denied: `can-sync approve` lets it in".into(),
+                now,
+                1.0,
+            );
+        }
+        if self.roster.holds(&id, now) || shut_out.is_some_and(|link| link.board().misbehaved.is_some()) {
+            refuse(code::BUSY, "left alone for a while");
+            return self.roster.dial_failed(&id, "it is left alone for a while".into(), now, 1.0);
+        }
+        if self.links.len() >= self.args.max_connections && !self.current.contains_key(&id) {
+            refuse(code::BUSY, "too many connections");
+            return self.roster.dial_failed(&id, "we have too many connections".into(), now, 1.0);
+        }
+        if !self.roster.connected(id, dialed_here, now) {
+            return refuse(code::DUPLICATE, "another connection is kept");
+        }
+        let session = SessionId(self.next_session);
+        self.next_session += 1;
+        if let Some(old) = self.current.insert(id, session)
+            && let Some(link) = self.links.get(&old)
+        {
+            link.connection.close(VarInt::from_u32(code::DUPLICATE), b"another connection is kept");
+        }
+        let link = PeerLink {
+            endpoint_id: id,
+            connection,
+            actor: None,
+            history: self.histories.remove(&id).unwrap_or_default(),
+            board: Arc::default(),
+            up: false,
+            foreign: false,
+            receiving: Moving::default(),
+            sending: Moving::default(),
+            rotated: false,
+            permit,
+        };
+        self.links.insert(session, link);
+        self.spawn_actor(myself, session, dialed_here).await;
+    }
+
+    pub(super) async fn spawn_actor(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, opens: bool) {
+        let Some(link) = self.links.get_mut(&session) else { return };
+        if link.connection.close_reason().is_some() {
+            return self.link_over(session, None);
+        }
+        let meter = self.traffic.entry(link.endpoint_id).or_default();
+        let args = PeerArgs {
+            session,
+            connection: link.connection.clone(),
+            opens,
+            own_id: self.args.endpoint.id(),
+            introduction: self.args.introduction.clone(),
+            libraries: Arc::clone(&self.args.libraries),
+            store: Arc::clone(&self.args.store),
+            partials: self.args.partials.clone(),
+            deletes: Arc::clone(&self.args.deletes),
+            traffic: Arc::clone(&meter.traffic),
+            receiving: link.receiving.clone(),
+            sending: link.sending.clone(),
+            board: Arc::clone(&link.board),
+            peers: self.args.myself.clone(),
+            events: self.args.events.clone(),
+            limits: self.args.limits.clone(),
+        };
+        match (self.args.spawn_peer)(args, myself.get_cell()).await {
+            Ok(actor) => {
+                link.history.started(std::time::Instant::now());
+                self.actors.insert(actor.get_id(), session);
+                link.actor = Some(actor);
+            }
+            Err(error) => self.on_peer_exit(myself, session, &ExitKind::of_spawn_error(&error)),
+        }
+    }
+
+    pub(super) fn on_session_up(
+        &mut self,
+        session: SessionId,
+        name: String,
+        ticket: &str,
+        assets: u64,
+        foreign: bool,
+    ) {
+        let Some(link) = self.links.get_mut(&session) else { return };
+        let id = link.endpoint_id;
+        link.permit = None;
+        link.foreign = foreign;
+        let first = !std::mem::replace(&mut link.up, true);
+        if self.verify_round > 0 {
+            link.cast(PeerMsg::Verify { round: self.verify_round });
+        }
+        self.roster.session_up(&id, now_ms());
+        let Some(known) = self.roster.get_mut(&id) else { return };
+        for channel in known.sources.iter().filter(|channel| channel.is_static()) {
+            self.args.channels.succeeded(*channel, now_ms());
+        }
+        known.name.clone_from(&name);
+        // Where it says it is, and where it was seen: either may be what works next time.
+        let mut addr = ticket
+            .parse::<EndpointTicket>()
+            .map(|ticket| ticket.endpoint_addr().clone())
+            .ok()
+            .filter(|addr| addr.id == id && addr.addrs.len() <= dial::ADDRS_MAX)
+            .unwrap_or_else(|| EndpointAddr::new(id));
+        addr.addrs.extend(link.connection.paths().iter().map(|path| path.remote_addr().clone()));
+        known.addr = addr.clone();
+        if !foreign {
+            let gossip = GossipMsg::PeerUp { addr: addr.clone(), name: name.clone(), assets };
+            // Gossip may be down; it then begins with the peers of the address book, which has this one.
+            let _ = self.args.gossip.cast(gossip);
+        }
+        self.count_connected();
+        if first {
+            tracing::info!(peer = %id.fmt_short(), name, "connected");
+            let event = NodeEvent::PeerConnected { endpoint_id: id.to_string(), name };
+            self.args.events.publish(now_ms(), event);
+        }
+        self.remember(&id, addr);
+    }
+
+    /// Discovery looks for members of our network, of whom foreign ones know nothing.
+    pub(super) fn count_connected(&self) {
+        let ours = self.links.values().filter(|link| link.up && !link.foreign);
+        self.args.connected.send_replace(ours.count());
+    }
+
+    pub(super) fn on_not_shared(&mut self, id: EndpointId) {
+        let now = Instant::now();
+        self.throttle.failed(id, now);
+        self.roster.not_shared(&id, now);
+        // The end of its actor may have come first.
+        if self.roster.get(&id).is_none() && !self.current.contains_key(&id) {
+            self.histories.remove(&id);
+            self.traffic.remove(&id);
+        }
+    }
+
+    pub(super) fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {
+        let Some(link) = self.links.get_mut(&session) else { return };
+        link.actor = None;
+        link.board().standing = None;
+        let decision = decide(
+            policy(ChildKind::Peer),
+            exit,
+            &mut link.history,
+            std::time::Instant::now(),
+            rand::random(),
+        );
+        let restarts = link.history.restarts();
+        let decisions = self.scheduler.session_ended(session);
+        self.carry_out(decisions);
+        let reason = exit.reason();
+        match decision {
+            Restart::LetGo => self.link_over(session, None),
+            Restart::Respawn { after } => {
+                tracing::warn!(reason, ?after, "a PeerActor failed and is started again");
+                let kind = ChildKind::Peer.to_string();
+                self.args.events.publish(now_ms(), NodeEvent::ActorRestarted { kind, reason, restarts });
+                myself.send_after(after, move || PeersMsg::Respawn { session });
+            }
+            Restart::BackOff { for_, why } | Restart::Degrade { retry_after: for_, why } => {
+                tracing::warn!(why, ?for_, "a peer is left alone for a while");
+                self.link_over(session, Some((for_, why)));
+            }
+            Restart::Escalate { why } => self.link_over(session, Some((Duration::MAX, why))),
+        }
+    }
+
+    /// A connection is over, or given up for a while.
+    pub(super) fn link_over(&mut self, session: SessionId, hold: Option<(Duration, String)>) {
+        let Some(link) = self.links.remove(&session) else { return };
+        self.count_connected();
+        let id = link.endpoint_id;
+        let decisions = self.scheduler.session_ended(session);
+        self.carry_out(decisions);
+        let closed = link.connection.close_reason();
+        let rotated = link.rotated || closed.as_ref().is_some_and(|reason| is_close(reason, code::ROTATED));
+        link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"given up for now");
+        if self.current.get(&id) != Some(&session) {
+            return;
+        }
+        self.current.remove(&id);
+        if link.up {
+            // Gossip may be down; it then starts with nobody connected.
+            let _ = self.args.gossip.cast(GossipMsg::PeerGone { endpoint_id: id });
+        }
+        let now = Instant::now();
+        let reason = closed.map_or_else(|| "the session failed".to_owned(), |reason| reason.to_string());
+        if link.up {
+            tracing::info!(peer = %id.fmt_short(), reason, "disconnected");
+            let event = NodeEvent::PeerLost { endpoint_id: id.to_string(), reason: reason.clone() };
+            self.args.events.publish(now_ms(), event);
+        }
+        if link.up && rotated {
+            self.histories.insert(id, link.history);
+            return self.roster.rotated(&id, now);
+        }
+        let proven = link.up || link.board().proven;
+        if !proven && self.roster.get(&id).is_none_or(Known::is_stranger) {
+            // Nothing is kept of whoever only knocked, or was a wrong hint: ids cost nothing to make.
+            self.roster.forget(&id);
+            self.traffic.remove(&id);
+            return;
+        }
+        let misbehaved = link.board().misbehaved.take();
+        self.histories.insert(id, link.history);
+        let worked = link.up && misbehaved.is_none();
+        self.roster.disconnected(&id, worked, Some(reason).filter(|_| link.up), now, rand::random());
+        let misbehaved = misbehaved.map(|reason| (MISBEHAVED_HOLD, reason));
+        if let Some((for_, why)) = hold.or(misbehaved) {
+            let until = now.checked_add(for_).unwrap_or(now + Duration::from_hours(24));
+            self.roster.hold(&id, until, why);
+        }
+    }
+}
