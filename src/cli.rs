@@ -22,6 +22,7 @@ mod demo;
 mod doctor;
 mod error;
 mod events;
+mod fetch;
 mod get;
 mod id;
 mod library;
@@ -99,6 +100,8 @@ enum Command {
     Put(put::PutArgs),
     /// Read an asset's content
     Get(get::GetArgs),
+    /// Get one asset now, from whoever in the network has it
+    Fetch(fetch::FetchArgs),
     /// List assets, newest first
     List(list::ListArgs),
     /// Find assets
@@ -219,6 +222,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Status(args) => status::run(context, &args).await,
         Command::Put(args) => put::run(context, args).await,
         Command::Get(args) => get::run(context, args).await,
+        Command::Fetch(args) => fetch::run(context, &args).await,
         Command::List(args) => list::run(context, &args).await,
         Command::Search(args) => search::run(context, args).await,
         Command::Rm(args) => rm::run(context, &args).await,

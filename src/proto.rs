@@ -16,8 +16,8 @@ mod generated {
 
 pub use generated::{
     Announcement as WireAnnouncement, AssetMeta as WireMeta, AssetRecord as WireRecord, Auth, Cancel,
-    ContentHeader, ContentRequest, Error, FeedEntry as WireFeedEntry, Frame, Have, Hello, IngestHeader,
-    IngestResult, InlineContent, LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply,
+    ContentHeader, ContentRequest, Error, FeedEntry as WireFeedEntry, Find, Frame, Have, Hello, IngestHeader,
+    IngestResult, InlineContent, Lacks, LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply,
     ListPeersRequest, ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, Revocations,
     SignedAnnouncement, Tickets, Want, Welcome, frame, ingest_result,
 };

@@ -7,5 +7,6 @@ pub mod partial;
 pub mod ranges;
 pub mod receive;
 pub mod schedule;
+pub mod search;
 pub mod send;
 pub mod setbacks;

@@ -4,6 +4,7 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{Method, Response};
@@ -15,30 +16,44 @@ use super::Context;
 use super::assets;
 use super::client::Service;
 use super::error::{CliError, Exit};
+use super::fetch;
 use super::output::message;
 use super::progress::Progress;
 use super::text;
 use crate::record::ContentHash;
+
+/// How long the node has to get what is not in its store.
+const FETCH_WITHIN: Duration = Duration::from_mins(5);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct GetArgs {
     /// CAN hash
     #[arg(value_parser = assets::hash)]
     hash: ContentHash,
+    /// Only what is in the store already; without it, peers are asked for what is not
+    #[arg(long)]
+    local: bool,
     /// Where to write the content; stdout without it
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError> {
-    let GetArgs { hash, output } = args;
+    let GetArgs { hash, local, output } = args;
     if output.is_none() && context.out.json {
         return Err(CliError::new(Exit::Usage, "--json needs -o FILE: stdout is for the content"));
     }
     // Before anything is fetched: whether there is a place to put it.
     let target = output.as_deref().map(|path| Target::new(path, hash)).transpose()?;
     let store = context.store().await?;
-    let response = store.send(store.request(Method::GET, &format!("/asset/{hash}"))).await?;
+    let read = || store.send(store.request(Method::GET, &format!("/asset/{hash}")));
+    let response = match read().await {
+        Err(missing) if missing.exit() == Exit::NotFound && !local => {
+            fetch_missing(context, hash, missing).await?;
+            read().await?
+        }
+        answer => answer?,
+    };
     let total = response.content_length();
     let progress = Progress::bytes(&format!("reading {}", hash.short()), total);
     let mut download =
@@ -50,6 +65,15 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
             report(context, hash, size, &output.unwrap_or_default())
         }
         None => download.print(hash, context.out.terminal).await,
+    }
+}
+
+/// Has the node fetch what its store does not have. A CAN Service alone has nobody to ask: then the store's word is final.
+async fn fetch_missing(context: &Context, hash: ContentHash, missing: CliError) -> Result<(), CliError> {
+    match fetch::fetch(&context.agent()?, hash, FETCH_WITHIN).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.exit() == Exit::NoDaemon => Err(missing),
+        Err(error) => Err(error),
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(confirm_deletions))
         .routes(routes!(transfers))
         .routes(routes!(why::why))
+        .routes(routes!(why::fetch))
         .routes(routes!(actors))
         .merge(libraries::routes())
         .routes(routes!(events::events))

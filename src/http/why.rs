@@ -1,4 +1,4 @@
-//! `GET /why/{hash}`: who has a content, and why it is not here yet.
+//! `GET /why/{hash}`: who has a content, and why it is not here yet. `POST /fetch/{hash}`: get it now.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -13,6 +13,7 @@ use super::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{SourceReport, SourceState, WhyReport};
 use crate::record::{AssetRecord, ContentHash};
+use crate::transfer::search::SearchReport;
 
 /// Where a content stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -30,6 +31,8 @@ pub(super) enum Whereabouts {
     OnItsWay,
     /// Somebody has it, and it waits for its turn.
     Waiting,
+    /// A user asked for it, and peers are asked whether they have it.
+    Searching,
     /// Nobody who is connected can give it.
     Failed,
 }
@@ -70,14 +73,56 @@ pub(super) async fn why(
     State(state): State<ApiState>,
     Path(hash): Path<String>,
 ) -> ApiResult<Success<WhyView>> {
-    let hash: ContentHash = hash.parse().map_err(|_| {
+    let hash = parse_hash(&hash)?;
+    let record = record(&state, hash).await?;
+    view(&state, hash, record).await.map(Success::new)
+}
+
+/// Get a content now
+///
+/// It is fetched before everything else. Connected peers are asked whether they have it, then those that are known and not
+/// connected, for half a minute; `GET /why/{hash}` says how that stands. What was deleted here comes back.
+#[utoipa::path(
+    post,
+    path = "/fetch/{hash}",
+    tag = "peers",
+    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
+    responses(
+        (status = 200, body = Success<WhyView>, description = "It is here already."),
+        (status = 202, body = Success<WhyView>, description = "It is searched for, or on its way."),
+        (status = 400, description = "That is no CAN hash."),
+        (status = 429, description = "Too much is searched for already."),
+        (status = 503, description = "PeersActor or the store does not answer.")
+    )
+)]
+pub(super) async fn fetch(
+    State(state): State<ApiState>,
+    Path(hash): Path<String>,
+) -> ApiResult<(StatusCode, Success<WhyView>)> {
+    let hash = parse_hash(&hash)?;
+    let held = record(&state, hash).await?;
+    if held.as_ref().is_some_and(|record| !record.deleted) {
+        return Ok((StatusCode::OK, Success::new(view(&state, hash, held).await?)));
+    }
+    let begun = ask(&state.view.peers, PEERS, |reply| PeersMsg::FetchNow { hash, reply }).await?;
+    begun.map_err(|error| {
+        let hint = "GET /why/{hash} says how a search stands; each takes half a minute at most";
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_searches", error.to_string(), hint)
+    })?;
+    Ok((StatusCode::ACCEPTED, Success::new(view(&state, hash, held).await?)))
+}
+
+fn parse_hash(hash: &str) -> ApiResult<ContentHash> {
+    hash.parse().map_err(|_| {
         let hint = "a CAN hash has 64 hexadecimal digits";
         ApiError::new(StatusCode::BAD_REQUEST, "bad_hash", "that is no CAN hash", hint)
-    })?;
-    let record = record(&state, hash).await?;
+    })
+}
+
+async fn view(state: &ApiState, hash: ContentHash, record: Option<AssetRecord>) -> ApiResult<WhyView> {
     let report = ask(&state.view.peers, PEERS, |reply| PeersMsg::GetWhy { hash, reply }).await?;
     let whereabouts = whereabouts(record.as_ref(), &report).ok_or_else(|| unknown(&report))?;
-    Ok(Success::new(WhyView {
+    Ok(WhyView {
         hash: hash.to_string(),
         state: whereabouts,
         explanation: explain(whereabouts, record.as_ref(), &report),
@@ -85,7 +130,7 @@ pub(super) async fn why(
         done: report.done,
         only: report.only,
         sources: report.sources,
-    }))
+    })
 }
 
 async fn record(state: &ApiState, hash: ContentHash) -> ApiResult<Option<AssetRecord>> {
@@ -100,6 +145,11 @@ async fn record(state: &ApiState, hash: ContentHash) -> ApiResult<Option<AssetRe
 }
 
 fn unknown(report: &WhyReport) -> ApiError {
+    if let Some(search) = &report.search {
+        let message = format!("it is not here, and {}", in_vain(search));
+        let hint = "check the hash; GET /peers shows who is connected, POST /fetch/{hash} asks once more";
+        return ApiError::new(StatusCode::NOT_FOUND, "unknown_asset", message, hint);
+    }
     let message = match report.connected {
         0 => "it is not here, and no peer is connected that could have it".to_owned(),
         1 => "it is not here, and the one connected peer has not said that it has it".to_owned(),
@@ -119,6 +169,7 @@ fn whereabouts(record: Option<&AssetRecord>, report: &WhyReport) -> Option<Where
             Whereabouts::OnItsWay
         }
         _ if report.wanted => Whereabouts::Waiting,
+        _ if report.search.is_some_and(|search| search.open) => Whereabouts::Searching,
         Some(_) => Whereabouts::Deleted,
         None if !report.sources.is_empty() => Whereabouts::Failed,
         None => return None,
@@ -133,7 +184,15 @@ fn explain(whereabouts: Whereabouts, record: Option<&AssetRecord>, report: &WhyR
     let size = record.map(|record| record.size).or(report.size).unwrap_or(0);
     let mut text = match whereabouts {
         Whereabouts::Here => "It is here.".to_owned(),
-        Whereabouts::Deleted => "It was here, and was deleted.".to_owned(),
+        Whereabouts::Deleted => match &report.search {
+            Some(search) => format!("It was here and was deleted, and {}.", in_vain(search)),
+            None => "It was here, and was deleted.".to_owned(),
+        },
+        Whereabouts::Searching => match report.search.map_or(0, |search| search.asked) {
+            0 => "Nobody is connected who could be asked for it; peers are looked for.".to_owned(),
+            1 => "One peer is asked whether it has it.".to_owned(),
+            n => format!("{n} peers are asked whether they have it."),
+        },
         Whereabouts::Paused => {
             format!("Nothing is fetched now: {}.", report.paused.as_deref().unwrap_or("the store is busy"))
         }
@@ -169,6 +228,19 @@ fn explain(whereabouts: Whereabouts, record: Option<&AssetRecord>, report: &WhyR
     text
 }
 
+/// How a search ended that found nothing.
+fn in_vain(search: &SearchReport) -> String {
+    let asked = match search.asked {
+        0 => "no peer could be asked for it".to_owned(),
+        1 => "the one peer that was asked does not have it".to_owned(),
+        n => format!("none of the {n} peers that were asked has it"),
+    };
+    match search.unreachable {
+        0 => asked,
+        n => format!("{asked}; {n} did not answer"),
+    }
+}
+
 fn name(source: &SourceReport) -> String {
     let short: String = source.endpoint_id.chars().take(10).collect();
     if source.name.is_empty() { short } else { format!("{} ({short})", source.name) }
@@ -190,6 +262,18 @@ mod tests {
         assert_eq!(say(Some(&record), &report).unwrap().0, Whereabouts::Here);
         record.deleted = true;
         assert_eq!(say(Some(&record), &report).unwrap().0, Whereabouts::Deleted);
+        let mut search = SearchReport { open: true, asked: 2, lack: 1, unreachable: 0 };
+        report.search = Some(search);
+        for record in [None, Some(&record)] {
+            let (state, text) = say(record, &report).unwrap();
+            assert!(state == Whereabouts::Searching && text.starts_with("2 peers are asked"), "{text}");
+        }
+        search = SearchReport { open: false, asked: 1, lack: 1, unreachable: 3 };
+        report.search = Some(search);
+        assert_eq!(say(None, &report), None);
+        let text = say(Some(&record), &report).unwrap().1;
+        assert!(text.contains("was asked does not have it; 3 did not answer"), "{text}");
+        report.search = None;
         let liar = SourceReport {
             endpoint_id: "b".repeat(64),
             last_error: Some("it sent wrong bytes".into()),

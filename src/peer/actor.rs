@@ -13,7 +13,7 @@
 //! streams out, as many in as QUIC's stream limit allows. **A restart** loses the session's state and nothing else: both
 //! sides compare again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,6 +37,7 @@ use crate::library::{Libraries, Library};
 use crate::node::events::EventLog;
 use crate::node::status::ActorDetail;
 use crate::proto::{Cancel, Frame, Ping, Pong, Revocations, frame};
+use crate::record::{ContentHash, WriterId};
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::moving::Moving;
 use crate::transfer::pace::Pace;
@@ -47,6 +48,7 @@ use crate::transfer::send::Traffic;
 
 mod establishing;
 mod membership;
+mod searching;
 mod transfers;
 
 /// Frames of the control stream that may wait in the mailbox.
@@ -189,6 +191,12 @@ struct Running {
     expected: Arc<Expected>,
     serving: HashMap<u64, Served>,
     serve_permits: Arc<Semaphore>,
+    /// Whether the peer can be asked for contents by their names.
+    peer_finds: bool,
+    /// Contents that it was asked for and has not answered.
+    finding: HashSet<ContentHash>,
+    /// How many it asked for that are being looked for.
+    looking: usize,
     /// Everything that ends with the session.
     tasks: Tasks<PeerMsg>,
 }
@@ -265,6 +273,7 @@ impl Actor for PeerActor {
                 state.on_fetch_part(request, hash, size, range);
             }
             PeerMsg::Revoke { request } => state.on_revoke(request),
+            PeerMsg::Find(hashes) => state.on_find(hashes),
             PeerMsg::Settled(hashes) => state.on_settled(&myself, &hashes),
             PeerMsg::Failed { hash, reason } => state.step_all(&myself, |lane| {
                 lane.session.owes(&hash).then(|| Input::Failed(vec![(hash, reason.clone())]))
@@ -299,6 +308,11 @@ impl Actor for PeerActor {
             PeerMsg::PartReceived { epoch, request, hash, result } => {
                 if state.is_current(epoch) {
                     state.on_part_received(request, hash, result);
+                }
+            }
+            PeerMsg::Looked { epoch, found, lacks } => {
+                if state.is_current(epoch) {
+                    state.on_looked(&myself, found, &lacks);
                 }
             }
             PeerMsg::Violation(reason) => state.close(code::VIOLATION, &reason),
@@ -445,6 +459,8 @@ impl PeerState {
             frame::Kind::Revocations(Revocations { library, list }) => {
                 return self.on_revocations(myself, &library, &list);
             }
+            frame::Kind::Find(find) => return self.on_asked(myself, &find),
+            frame::Kind::Lacks(lacks) => return self.on_lacks(&lacks),
             kind => return self.step(myself, lane, Input::Frame(kind)),
         };
         match establish::summary_from_wire(&shared.blinded, &summaries) {
@@ -522,7 +538,13 @@ impl PeerState {
                 let (libraries, library) = (Arc::clone(&args.libraries), Arc::clone(&shared.library));
                 let scope = Scope { libraries, library };
                 let deletes = Arc::clone(&args.deletes);
-                running.tasks.spawn(effects::judge_all(report, store, deletes, scope, records));
+                let finding = &mut running.finding;
+                let sought = records.iter().map(|record| record.hash).filter(|hash| finding.remove(hash));
+                // Only what is one's own can be wanted back.
+                let is_mirror = scope.library.shared().is_none();
+                let revived = sought.filter(|_| is_mirror).collect();
+                let revive = effects::Revive { hashes: revived, writer: WriterId(*args.own_id.as_bytes()) };
+                running.tasks.spawn(effects::judge_all(report, store, deletes, scope, records, revive));
             }
             Effect::Apply(records) => {
                 running.tasks.spawn(effects::apply(report, store, records));

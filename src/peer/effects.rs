@@ -18,7 +18,7 @@ use crate::actor::ServiceRef;
 use crate::library::{Libraries, Library};
 use crate::node::events::{EventLog, NodeEvent};
 use crate::reconcile::tree::Snapshot;
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, WriterId};
 use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError, StoreRef};
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::Failure;
@@ -215,12 +215,30 @@ impl Scope {
     }
 }
 
+/// What a user wants back that may have been deleted here.
+pub(super) struct Revive {
+    pub(super) hashes: HashSet<ContentHash>,
+    /// Who writes the version that is live again.
+    pub(super) writer: WriterId,
+}
+
+impl Revive {
+    /// The version that makes what was deleted here live again; `None` if nobody wants that.
+    fn of(&self, offered: &AssetRecord, ours: Option<&AssetRecord>, now_ms: u64) -> Option<AssetRecord> {
+        let tombstone = ours.filter(|ours| ours.deleted && !offered.supersedes(ours))?;
+        let wanted = !offered.deleted && self.hashes.contains(&offered.hash);
+        let (hlc, writer) = (tombstone.hlc.next(now_ms), self.writer);
+        wanted.then(|| AssetRecord { hlc, writer, ..offered.clone() })
+    }
+}
+
 pub(super) async fn judge_all(
     report: Reporter,
     store: StoreRef,
     deletes: Arc<DeleteGuard>,
     scope: Scope,
     records: Vec<AssetRecord>,
+    revive: Revive,
 ) {
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
     let ours = insist(|| store.records(hashes.clone())).await;
@@ -231,8 +249,11 @@ pub(super) async fn judge_all(
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
         .map(|record| {
-            let verdict = judge(&record, ours.get(&record.hash), now, deletes.enabled);
-            (record, verdict)
+            let ours = ours.get(&record.hash);
+            match (judge(&record, ours, now, deletes.enabled), revive.of(&record, ours, now)) {
+                (Verdict::Settled, Some(revived)) => (revived, Verdict::Revive),
+                (verdict, _) => (record, verdict),
+            }
         })
         .collect();
     let held = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.deleted);
@@ -253,6 +274,34 @@ pub(super) async fn judge_all(
     }
     verdicts.extend(decided);
     report.report(Input::Judged(verdicts));
+}
+
+/// Looks for contents that the peer asked for by their names: what is there of it, by the library that holds it, and
+/// what is not.
+pub(super) async fn look(
+    store: StoreRef,
+    lanes: Vec<(usize, Arc<Library>)>,
+    hashes: Vec<ContentHash>,
+) -> (Vec<(usize, Vec<AssetRecord>)>, Vec<ContentHash>) {
+    let records = insist(|| store.records(hashes.clone())).await;
+    let mut live: HashMap<ContentHash, AssetRecord> =
+        records.into_iter().filter(|record| !record.deleted).map(|record| (record.hash, record)).collect();
+    let mut found: Vec<(usize, Vec<AssetRecord>)> = lanes.iter().map(|(n, _)| (*n, Vec::new())).collect();
+    let mut lacks = Vec::new();
+    for hash in hashes {
+        // The mirror's index may lag behind the store.
+        let holds = |library: &Library, record: &AssetRecord| {
+            library.shared().is_none() || library.has(&record.hash) && library.holds(record)
+        };
+        let record = live.remove(&hash);
+        let place = record.as_ref().and_then(|record| lanes.iter().position(|(_, lane)| holds(lane, record)));
+        match (record, place) {
+            (Some(record), Some(place)) => found[place].1.push(record),
+            (_, _) => lacks.push(hash),
+        }
+    }
+    found.retain(|(_, records)| !records.is_empty());
+    (found, lacks)
 }
 
 pub(super) async fn apply(report: Reporter, store: StoreRef, records: Vec<AssetRecord>) {

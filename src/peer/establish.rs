@@ -27,6 +27,10 @@ use crate::proto::{Auth, Hello, LibraryProof, LibrarySummary, LibraryTicket, Tic
 pub const ALPN: &[u8] = b"/can-sync/2";
 /// Version in `Hello`.
 const VERSION: u32 = 2;
+/// The ability to be asked for contents by their names.
+const FEATURE_FIND: &str = "find";
+/// Abilities that are looked at.
+const FEATURES_MAX: usize = 16;
 /// Proofs are shown in multiples of this, so that whoever is dialled does not learn how many libraries there are.
 const PROOFS_STEP: usize = 8;
 /// Longest name that a peer may give itself, in characters.
@@ -87,6 +91,8 @@ pub struct Established {
     pub name: String,
     /// Ticket with the addresses where the peer can be reached, if it gave one.
     pub ticket: String,
+    /// Whether it can be asked for contents by their names.
+    pub finds: bool,
 }
 
 /// What this node says of itself once it trusts the other side.
@@ -116,7 +122,7 @@ pub async fn open(
         wire::write_frame(&mut send, hello()).await?;
         let offered = meeting.offered();
         wire::write_frame(&mut send, auth(meeting.proofs(&offered, Role::Opener, true))).await?;
-        expect_hello(first_frame(&mut receive).await?)?;
+        let finds = expect_hello(first_frame(&mut receive).await?)?;
         let proofs = expect_auth(first_frame(&mut receive).await?)?;
         let common = meeting.common(offered, Role::Answerer, &proofs);
         if let Some((mirror, known)) = split_mirror(&common) {
@@ -124,7 +130,7 @@ pub async fn open(
             admission::admit_device(libraries, meeting.peer, &name_of(&welcome)).await?;
             let ours = [(mirror, None, libraries.mirror().summary())];
             wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
-            return finish((send, receive), ours.into(), known, welcome);
+            return finish((send, receive), ours.into(), known, welcome, finds);
         }
         if common.is_empty() {
             return Err(EstablishError::NotShared);
@@ -135,7 +141,7 @@ pub async fn open(
         let admitted = meeting.admit(Role::Answerer, common, &shown).await?;
         let ours = with_summaries(admitted);
         wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
-        finish((send, receive), ours, Vec::new(), welcome)
+        finish((send, receive), ours, Vec::new(), welcome, finds)
     };
     timeout(within, Box::pin(work)).await.unwrap_or(Err(EstablishError::Timeout(within)))
 }
@@ -155,7 +161,7 @@ pub async fn answer(
 ) -> Result<Established, EstablishError> {
     let work = async {
         let meeting = Meeting::new(connection, own_id, libraries, introduction)?;
-        expect_hello(frame::Kind::Hello(hello_frame))?;
+        let finds = expect_hello(frame::Kind::Hello(hello_frame))?;
         let proofs = expect_auth(first_frame(&mut receive).await?)?;
         let common = meeting.common(meeting.offered(), Role::Opener, &proofs);
         if common.is_empty() {
@@ -171,7 +177,7 @@ pub async fn answer(
             let ours = [(mirror, None, libraries.mirror().summary())];
             wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
             let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
-            return finish((send, receive), ours.into(), known, welcome);
+            return finish((send, receive), ours.into(), known, welcome, finds);
         }
         let shown = expect_tickets(wire::read_frame(&mut receive).await?)?;
         let admitted = meeting.admit(Role::Opener, common, &shown).await?;
@@ -180,7 +186,7 @@ pub async fn answer(
             .await?;
         wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
         let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
-        finish((send, receive), ours, Vec::new(), welcome)
+        finish((send, receive), ours, Vec::new(), welcome, finds)
     };
     timeout(within, Box::pin(work)).await.unwrap_or(Err(EstablishError::Timeout(within)))
 }
@@ -323,7 +329,7 @@ pub(super) fn bind(connection: &Connection, own_id: EndpointId) -> Result<Bindin
 }
 
 fn hello() -> frame::Kind {
-    frame::Kind::Hello(Hello { version: VERSION, features: Vec::new() })
+    frame::Kind::Hello(Hello { version: VERSION, features: vec![FEATURE_FIND.into()] })
 }
 
 fn auth(libraries: Vec<LibraryProof>) -> frame::Kind {
@@ -353,9 +359,13 @@ pub fn summary_from_wire(blinded: &Bytes, summaries: &[LibrarySummary]) -> Resul
     Ok(Summary { count: found.count, fingerprint, assets: found.assets, bytes: found.total_bytes })
 }
 
-fn expect_hello(kind: frame::Kind) -> Result<(), EstablishError> {
+/// Whether the peer understands `Find`.
+fn expect_hello(kind: frame::Kind) -> Result<bool, EstablishError> {
     let frame::Kind::Hello(hello) = kind else { return Err(out_of_order()) };
-    if hello.version == VERSION { Ok(()) } else { Err(EstablishError::Version(hello.version)) }
+    if hello.version != VERSION {
+        return Err(EstablishError::Version(hello.version));
+    }
+    Ok(hello.features.iter().take(FEATURES_MAX).any(|feature| feature == FEATURE_FIND))
 }
 
 fn expect_auth(kind: frame::Kind) -> Result<Vec<LibraryProof>, EstablishError> {
@@ -393,6 +403,7 @@ fn finish(
     ours: Vec<Admitted>,
     known: Vec<Known>,
     welcome: Welcome,
+    finds: bool,
 ) -> Result<Established, EstablishError> {
     let name = name_of(&welcome);
     let mut shared = Vec::with_capacity(ours.len());
@@ -407,5 +418,5 @@ fn finish(
         return Err(missing.map_or(EstablishError::NotShared, EstablishError::Wire));
     }
     let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };
-    Ok(Established { send, receive, shared, known, name, ticket })
+    Ok(Established { send, receive, shared, known, name, ticket, finds })
 }

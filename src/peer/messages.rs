@@ -20,6 +20,7 @@ use crate::store::FeedEntry;
 use crate::transfer::commit::CommitOutcome;
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::{Failure, SessionId};
+use crate::transfer::search::TooMany;
 
 /// Messages of PeersActor: everything that concerns more than one peer.
 #[derive(Debug)]
@@ -61,6 +62,14 @@ pub enum PeersMsg {
     GetTransfers {
         /// The answer.
         reply: RpcReplyPort<Vec<TransferReport>>,
+    },
+    /// HTTP API: a user wants this content now: it is fetched before everything else, and peers are asked whether they have
+    /// it. [`PeersMsg::GetWhy`] tells how that stands.
+    FetchNow {
+        /// Which.
+        hash: ContentHash,
+        /// Whether it is searched for.
+        reply: RpcReplyPort<Result<(), TooMany>>,
     },
     /// HTTP API: why a content is not here.
     GetWhy {
@@ -130,6 +139,13 @@ pub enum PeersMsg {
         session: SessionId,
         /// What the peer says of them.
         records: Vec<AssetRecord>,
+    },
+    /// PeerActor: the peer was asked for these and does not have them, or cannot be asked.
+    Lacks {
+        /// The session.
+        session: SessionId,
+        /// Which.
+        hashes: Vec<ContentHash>,
     },
     /// Own task: contents of assets that were made here, to go along with the offers of the oldest changes that wait
     /// for them.
@@ -225,6 +241,8 @@ pub enum PeerMsg {
         /// Number of the request.
         request: u64,
     },
+    /// PeersActor: ask the peer whether it has these; PeersActor hears `Wanted` or `Lacks`.
+    Find(Vec<ContentHash>),
     /// PeersActor: these are durable here, from whomever.
     Settled(Vec<ContentHash>),
     /// PeersActor: this cannot be had from the peer.
@@ -282,6 +300,15 @@ pub enum PeerMsg {
         answer: bool,
         /// Whether the feed did not catch up in time: the summary may lack what was stored lately.
         behind: bool,
+    },
+    /// Own tasks: what the peer asked for by name was looked for.
+    Looked {
+        /// Which of this actor's control streams.
+        epoch: u64,
+        /// What is there, by the library that holds it.
+        found: Vec<(usize, Vec<AssetRecord>)>,
+        /// What is not.
+        lacks: Vec<ContentHash>,
     },
     /// Own tasks: contents arrived, or did not.
     Received {

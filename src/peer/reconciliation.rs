@@ -114,6 +114,8 @@ async fn read_message(receive: &mut RecvStream) -> Result<Option<Bytes>, StreamE
         | frame::Kind::Error(_)
         | frame::Kind::Tickets(_)
         | frame::Kind::Revocations(_)
+        | frame::Kind::Find(_)
+        | frame::Kind::Lacks(_)
         | frame::Kind::ReconOpen(_) => {
             Err(WireError::Malformed("a frame that has no place on a reconciliation stream".into()).into())
         }

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::transfer::search::SearchReport;
+
 /// How far a peer is from a working session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -161,6 +163,8 @@ pub struct WhyReport {
     pub sources: Vec<SourceReport>,
     /// Connected peers.
     pub connected: u64,
+    /// How the search for it stands that a user began, or ended lately.
+    pub search: Option<SearchReport>,
 }
 
 /// What a peer does about a content that is not here.

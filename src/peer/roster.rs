@@ -258,9 +258,7 @@ impl Roster {
         let dialing = self.peers.values().filter(|p| p.link == Link::Dialing).count();
         let hints = self.peers.values().filter(|p| p.link == Link::Dialing && p.is_hint()).count();
         let connected = self.peers.values().filter(|p| p.is_connected()).count();
-        let dialled = |p: &&Known| matches!(p.link, Link::Connected { dialed_here: true, .. });
-        let dialled = self.peers.values().filter(dialled).count();
-        let mut room = self.limits.dialled_max.saturating_sub(dialled + dialing);
+        let mut room = self.limits.dialled_max.saturating_sub(self.dialled() + dialing);
         let mut room_for_others = self.limits.dialled_max.saturating_sub(connected + dialing);
         let mut room_for_hints = self.limits.hints_at_once_max.saturating_sub(hints);
 
@@ -285,6 +283,51 @@ impl Roster {
             chosen.push((known.addr.clone(), hint));
         }
         chosen
+    }
+
+    /// Connections that we dialled.
+    #[must_use]
+    pub fn dialled(&self) -> usize {
+        let dialled = |p: &&Known| matches!(p.link, Link::Connected { dialed_here: true, .. });
+        self.peers.values().filter(dialled).count()
+    }
+
+    /// Whom to dial because something is searched for, whatever the usual limits and waits: at most `room` under way at
+    /// once, of those that `is_sought` says. They count as being dialled; with each, whether only hints led to it.
+    pub fn seek(
+        &mut self,
+        now: Instant,
+        chance: u64,
+        room: usize,
+        is_sought: impl Fn(&EndpointId) -> bool,
+    ) -> Vec<(EndpointAddr, bool)> {
+        let dialing = self.peers.values().filter(|p| p.link == Link::Dialing).count();
+        let mut sought: Vec<(u32, u64, EndpointId)> = self
+            .idle(now)
+            .filter(|(id, _)| is_sought(id))
+            .map(|(id, p)| (p.attempts, shuffled(id, chance), *id))
+            .collect();
+        sought.sort_unstable_by_key(|(attempts, order, _)| (*attempts, *order));
+        sought.truncate(room.saturating_sub(dialing));
+        let dial = |(_, _, id)| {
+            let known = self.entry(id);
+            known.link = Link::Dialing;
+            (known.addr.clone(), known.is_hint())
+        };
+        sought.into_iter().map(dial).collect()
+    }
+
+    /// Whether there is anybody whom [`Roster::seek`] could give, now or when there is room.
+    #[must_use]
+    pub fn could_seek(&self, now: Instant, is_sought: impl Fn(&EndpointId) -> bool) -> bool {
+        self.idle(now).any(|(id, _)| is_sought(id))
+    }
+
+    /// Those without a connection that are not left alone.
+    fn idle(&self, now: Instant) -> impl Iterator<Item = (&EndpointId, &Known)> {
+        self.peers.iter().filter(move |(_, p)| {
+            matches!(p.link, Link::Idle { .. }) && p.held_until.is_none_or(|until| now >= until)
+        })
     }
 
     /// The connection to give up in favour of a peer that waits for a place, if it is time for that: the oldest of those
@@ -494,6 +537,32 @@ mod tests {
         roster.dial_now(now);
         assert!(roster.due(now, 0).is_empty());
         assert_eq!(roster.due(now + Duration::from_mins(5), 0).len(), 1);
+    }
+
+    #[test]
+    fn a_search_dials_beyond_the_usual_number_and_whoever_waits() {
+        let now = Instant::now();
+        let ids: Vec<EndpointId> = (1..=6).map(|n| SecretKey::from_bytes(&[n; 32]).public()).collect();
+        let mut roster = Roster::new(SecretKey::from_bytes(&[99; 32]).public(), limits(1));
+        for id in &ids {
+            assert!(roster.candidate(addr(*id), Channel::Saved, now));
+        }
+        let usual = roster.due(now, 0);
+        assert_eq!(usual.len(), 1);
+        assert!(roster.connected(usual[0].0.id, true, now));
+        roster.hold(&ids[5], now + Duration::from_mins(5), "it broke the rules".into());
+        let asked = ids[4];
+        let sought = |id: &EndpointId| *id != asked;
+        let first = roster.seek(now, 0, 2, sought);
+        assert_eq!((first.len(), roster.seek(now, 0, 2, sought)), (2, vec![]), "two at a time");
+        for (addr, _) in &first {
+            assert!(addr.id != asked && addr.id != ids[5], "left alone");
+            assert!(roster.connected(addr.id, true, now));
+        }
+        assert_eq!(roster.dialled(), 3);
+        let rest = roster.seek(now, 0, 2, sought);
+        assert_eq!(rest.len(), 6 - 1 - first.len() - 2);
+        assert!(!roster.could_seek(now, sought) && roster.could_seek(now, |id| *id == asked));
     }
 
     #[test]

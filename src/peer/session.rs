@@ -103,6 +103,9 @@ pub enum Verdict {
     Apply,
     /// Take the record once its content is here.
     Fetch,
+    /// The same, with the record that is named in place of the offered one: a user wants back what was deleted here. It
+    /// is news to everybody, the peer included.
+    Revive,
     /// Not acceptable, and why.
     Refuse(String),
 }
@@ -180,6 +183,8 @@ pub enum Input {
         /// What the store has of it.
         records: Vec<AssetRecord>,
     },
+    /// The peer asked for these by their names.
+    Found(Vec<AssetRecord>),
     /// Outcome of [`Effect::Resolve`]: the contents whose records have these ids, and the ids that are gone.
     Resolved {
         /// Found.
@@ -465,6 +470,7 @@ impl Session {
                     self.offer(&[], &gone, &InlineContents::new(), &mut out);
                 }
             }
+            Input::Found(records) => self.offer(&records, &[], &InlineContents::new(), &mut out),
             Input::Fetch { request, records } => {
                 let contents = records
                     .iter()
@@ -520,6 +526,8 @@ impl Session {
             | frame::Kind::Pong(_)
             | frame::Kind::Tickets(_)
             | frame::Kind::Revocations(_)
+            | frame::Kind::Find(_)
+            | frame::Kind::Lacks(_)
             | frame::Kind::ReconOpen(_)
             | frame::Kind::ReconMsg(_)
             | frame::Kind::ReconClose(_) => {
@@ -576,6 +584,12 @@ impl Session {
             self.ask(now, out);
             self.verify_nonce = self.probe.map(|(nonce, _)| nonce);
         }
+    }
+
+    /// Whether we may offer what we have.
+    #[must_use]
+    pub fn gives(&self) -> bool {
+        self.settings.gives
     }
 
     /// Whether the peer waits to hear what becomes of its offer of `hash`.

@@ -48,10 +48,12 @@ use crate::store::StoreRef;
 use crate::transfer::moving::Moving;
 use crate::transfer::partial::Partials;
 use crate::transfer::schedule::{Limits, Scheduler, SessionId};
+use crate::transfer::search::Searches;
 use crate::transfer::setbacks::Setbacks;
 
 mod connections;
 mod feeding;
+mod searching;
 mod transfers;
 
 /// How often dials, rates and pauses are looked at.
@@ -183,6 +185,10 @@ pub struct PeersState {
     feeding: feeding::Feeding,
     /// What went wrong with which content.
     setbacks: Setbacks,
+    /// What users asked for by name.
+    searches: Searches,
+    /// Peers that were dialled for that.
+    visited: HashSet<EndpointId>,
     /// Whether [`PeersMsg::CompareSources`] will come.
     comparing: bool,
     /// When parts that nobody offers are next looked at.
@@ -268,6 +274,10 @@ impl Actor for PeersActor {
             PeersMsg::GetTransfers { reply } => {
                 let _ = reply.send(state.transfers());
             }
+            PeersMsg::FetchNow { hash, reply } => {
+                let _ = reply.send(state.on_fetch_now(&myself, hash));
+            }
+            PeersMsg::Lacks { session, hashes } => state.on_lacks(session, &hashes),
             PeersMsg::GetWhy { hash, reply } => drop(reply.send(state.why(&hash))),
             PeersMsg::GetHealth { reply } => state.on_get_health(reply),
             PeersMsg::Accepted { connection, permit } => {
@@ -278,16 +288,7 @@ impl Actor for PeersActor {
                     connection.close(VarInt::from_u32(code::SHUTDOWN), b"forgotten while it was dialled");
                 }
                 Ok(connection) => state.on_connection(&myself, connection, None).await,
-                Err(error) => {
-                    tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
-                    state.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
-                    if state.roster.get(&endpoint_id).is_some_and(Known::is_wanted) {
-                        state.locate(endpoint_id);
-                    }
-                    // Gossip may be down; it then starts anew, without what failed.
-                    let _ = state.args.gossip.cast(GossipMsg::DialFailed { endpoint_id });
-                    state.dial_due(&myself);
-                }
+                Err(error) => state.on_dial_failed(&myself, endpoint_id, error),
             },
             PeersMsg::SessionUp { session, name, ticket, assets, foreign } => {
                 state.on_session_up(session, name, &ticket, assets, foreign);
@@ -371,6 +372,8 @@ impl PeersState {
             throttle: Throttle::default(),
             feeding: feeding::Feeding::default(),
             setbacks: Setbacks::default(),
+            searches: Searches::default(),
+            visited: HashSet::new(),
             comparing: false,
             rest_parts_at: Instant::now() + REST_PARTS,
             distrusted: HashMap::new(),
@@ -505,6 +508,18 @@ impl PeersState {
         let _ = self.args.rendezvous.cast(RendezvousMsg::Locate { endpoint_id });
     }
 
+    fn on_dial_failed(&mut self, myself: &ActorRef<PeersMsg>, endpoint_id: EndpointId, error: String) {
+        tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
+        self.searches.gone(&endpoint_id);
+        self.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
+        if self.roster.get(&endpoint_id).is_some_and(Known::is_wanted) {
+            self.locate(endpoint_id);
+        }
+        // Gossip may be down; it then starts anew, without what failed.
+        let _ = self.args.gossip.cast(GossipMsg::DialFailed { endpoint_id });
+        self.dial_due(myself);
+    }
+
     fn dial_due(&mut self, myself: &ActorRef<PeersMsg>) {
         if !self.accepting || self.links.len() >= self.args.max_connections {
             return;
@@ -549,6 +564,14 @@ impl PeersState {
         });
     }
 
+    /// Gives a connection up in favour of other peers.
+    fn give_up(&mut self, id: &EndpointId) {
+        let Some(link) = self.current.get(id).and_then(|session| self.links.get_mut(session)) else { return };
+        link.rotated = true;
+        tracing::debug!(peer = %id.fmt_short(), "giving a connection up in favour of another peer");
+        link.connection.close(VarInt::from_u32(code::ROTATED), b"making room for another peer");
+    }
+
     fn on_tick(&mut self, myself: &ActorRef<PeersMsg>) {
         let now = Instant::now();
         for meter in self.traffic.values_mut() {
@@ -570,13 +593,10 @@ impl PeersState {
         if now >= self.verify_at {
             self.verify();
         }
-        if let Some(id) = self.roster.rotate(now, rand::random())
-            && let Some(link) = self.current.get(&id).and_then(|session| self.links.get_mut(session))
-        {
-            link.rotated = true;
-            tracing::debug!(peer = %id.fmt_short(), "giving a connection up in favour of another peer");
-            link.connection.close(VarInt::from_u32(code::ROTATED), b"making room for another peer");
+        if let Some(id) = self.roster.rotate(now, rand::random()) {
+            self.give_up(&id);
         }
+        self.tick_searches(myself);
         self.dial_due(myself);
         let in_sync = overview::is_in_sync(self);
         if in_sync && !self.was_in_sync {

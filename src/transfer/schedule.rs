@@ -120,6 +120,12 @@ impl Scheduler {
         decisions
     }
 
+    /// A user wants this one before everything else.
+    pub fn prefer(&mut self, hash: ContentHash) -> Vec<Decision> {
+        self.requeue(hash);
+        self.assign()
+    }
+
     /// Contents asked for from `session` are durable, or did not come.
     pub fn finished(
         &mut self,

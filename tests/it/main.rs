@@ -24,6 +24,7 @@ mod crawl;
 mod daemon;
 mod discovery;
 mod external;
+mod fetch;
 mod gossip;
 mod hostile;
 mod kill;

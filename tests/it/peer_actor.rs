@@ -20,8 +20,8 @@ use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::PeerState;
 use can_sync::peer::wire;
 use can_sync::proto::{
-    Auth, Cancel, ContentHeader, ContentRequest, Frame, Have, Hello, Offer, Ping, Pong, ReconMsg, ReconOpen,
-    Want, Welcome, WireRecord, frame,
+    Auth, Cancel, ContentHeader, ContentRequest, Find, Frame, Have, Hello, Lacks, Offer, Ping, Pong,
+    ReconMsg, ReconOpen, Want, Welcome, WireRecord, frame,
 };
 use can_sync::reconcile::engine::{Initiator, Limits};
 use can_sync::record::{AssetRecord, ContentHash};
@@ -500,6 +500,61 @@ async fn what_is_asked_for_is_served_as_long_as_it_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_by_name_is_offered_what_is_here_and_told_of_the_rest() {
+    let mut t = Test::start(Setup::default()).await;
+    let held = t.ingest(&noise(500, 1)).await;
+    let mut session = t.open().await;
+    assert!(session.finds, "it says that it can be asked");
+    t.up(1).await;
+    let missing = ContentHash([9; 32]);
+    wire::write_frame(&mut session.send, find(&[held, missing])).await.unwrap();
+    // The comparison may have offered it before.
+    let lacks = pick(&mut session, |kind| match kind {
+        frame::Kind::Offer(offer) => {
+            assert!(offer.records.iter().all(|record| record.hash.as_ref() == held.0));
+            None
+        }
+        frame::Kind::Lacks(lacks) => Some(lacks),
+        _ => None,
+    })
+    .await;
+    assert_eq!(lacks.hashes, [bytes::Bytes::copy_from_slice(&missing.0)]);
+    for too_much in [find(&[missing; 65]), frame::Kind::Find(Find { hashes: vec![Bytes::from_static(b"x")] })]
+    {
+        let mut t = Test::start(Setup::default()).await;
+        let mut session = t.open().await;
+        t.up(1).await;
+        wire::write_frame(&mut session.send, too_much).await.unwrap();
+        assert_closed(&t.connection, code::VIOLATION).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_peer_is_asked_by_name_if_it_can_be() {
+    let mut t = Test::start(Setup::default()).await;
+    let mut session = t.open().await;
+    t.up(1).await;
+    let wanted = [ContentHash([8; 32]), ContentHash([9; 32])];
+    t.tell(PeerMsg::Find(wanted.to_vec()));
+    let asked = pick(&mut session, |kind| match kind {
+        frame::Kind::Find(find) => Some(find.hashes),
+        _ => None,
+    })
+    .await;
+    assert!(asked.iter().map(AsRef::as_ref).eq(wanted.iter().map(|hash| hash.0.as_slice())));
+    // What it was not asked for is no answer.
+    let hashes = [[7; 32], wanted[1].0].map(|hash| Bytes::copy_from_slice(&hash)).to_vec();
+    wire::write_frame(&mut session.send, frame::Kind::Lacks(Lacks { hashes })).await.unwrap();
+    let lacks = |m: &PeersMsg| match m {
+        PeersMsg::Lacks { session, hashes } => Some((*session, hashes.clone())),
+        _ => None,
+    };
+    t.peers.wait_for("the answer", |seen| seen.iter().any(|m| lacks(m).is_some())).await;
+    let told: Vec<_> = t.peers.look(|seen| seen.iter().filter_map(lacks).collect());
+    assert_eq!(told, [(SESSION, vec![wanted[1]])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn as_many_requests_may_wait_as_offers_may_be_open() {
     let mut t = Test::start(Setup::default()).await;
     let hash = t.ingest(&noise(200, 1)).await;
@@ -780,6 +835,10 @@ fn introduction(name: &str, ticket: &str) -> Introduction {
 
 fn hello(version: u32) -> frame::Kind {
     frame::Kind::Hello(Hello { version, features: Vec::new() })
+}
+
+fn find(hashes: &[ContentHash]) -> frame::Kind {
+    frame::Kind::Find(Find { hashes: hashes.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect() })
 }
 
 fn header(request: u64, record: &AssetRecord) -> ContentHeader {

@@ -1,6 +1,6 @@
 //! How PeerActor's session begins, begins anew, and ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -44,7 +44,7 @@ impl PeerState {
     }
 
     pub(super) fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
-        let Established { send, receive, shared, known, name, ticket } = established;
+        let Established { send, receive, shared, known, name, ticket, finds } = established;
         if self.running.take().is_some() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
         }
@@ -100,6 +100,9 @@ impl PeerState {
             expected,
             serving,
             serve_permits,
+            peer_finds: finds,
+            finding: HashSet::new(),
+            looking: 0,
             tasks,
         });
         self.board().proven = true;

@@ -98,8 +98,10 @@ impl Session {
                     self.expect_echo(&record);
                     apply.push(record);
                 }
-                Verdict::Fetch => {
-                    self.expect_echo(&record);
+                Verdict::Fetch | Verdict::Revive => {
+                    if verdict == Verdict::Fetch {
+                        self.expect_echo(&record);
+                    }
                     let taken = self.taken.get_mut(&record.hash);
                     let content = taken.and_then(|taken| {
                         if taken.wanted_bytes.replace(record.size).is_none() {

@@ -163,6 +163,7 @@ impl PeersState {
             self.args.events.publish(now_ms(), event);
         }
         self.remember(&id, addr);
+        self.ask_for_searched(session);
     }
 
     /// Discovery looks for members of our network, of whom foreign ones know nothing.
@@ -227,6 +228,7 @@ impl PeersState {
             return;
         }
         self.current.remove(&id);
+        self.searches.gone(&id);
         if link.up {
             // Gossip may be down; it then starts with nobody connected.
             let _ = self.args.gossip.cast(GossipMsg::PeerGone { endpoint_id: id });

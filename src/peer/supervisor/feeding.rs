@@ -77,6 +77,7 @@ impl Feeding {
 impl PeersState {
     pub(super) fn on_store_changed(&mut self, entries: Arc<[FeedEntry]>) {
         self.forget_parts(&entries);
+        self.note_came(&entries);
         self.feeding.waiting.push_back(entries);
         match self.feeding.waiting.len() {
             // Nothing is being read.

@@ -35,10 +35,20 @@ impl PeersState {
             records.into_iter().partition(|record| distrusted.is_some_and(|d| d.contains(&record.hash)));
         for record in refused {
             let reason = "it sent wrong bytes for it before".to_owned();
+            self.searches.lacks(link.endpoint_id, &record.hash);
             link.cast(PeerMsg::Failed { hash: record.hash, reason });
+        }
+        let sought: Vec<ContentHash> =
+            wanted.iter().map(|record| record.hash).filter(|hash| self.searches.seeks(hash)).collect();
+        for hash in &sought {
+            self.searches.found(link.endpoint_id, hash);
         }
         let decisions = self.scheduler.announce(session, wanted);
         self.carry_out(decisions);
+        for hash in sought {
+            let decisions = self.scheduler.prefer(hash);
+            self.carry_out(decisions);
+        }
     }
 
     pub(super) fn on_session_reset(&mut self, session: SessionId) {
@@ -176,6 +186,7 @@ impl PeersState {
                 Decision::Settled { session, hashes } => (session, PeerMsg::Settled(hashes)),
                 Decision::Failed { session, hash, reason } => {
                     self.note_setback(session, hash, &reason);
+                    self.on_lacks(session, &[hash]);
                     (session, PeerMsg::Failed { hash, reason })
                 }
                 Decision::Commit(record) => {
@@ -365,6 +376,7 @@ impl PeersState {
             done: self.args.partials.held(hash).unwrap_or(0),
             complete: standing.as_ref().is_some_and(|standing| standing.is_complete),
             paused: self.paused().map(str::to_owned),
+            search: self.searches.report(hash),
             only: standing.and_then(|standing| id_of(&standing.only?)).map(|peer| peer.to_string()),
             sources: all.into_iter().map(source).collect(),
             connected: self.current.len() as u64,

@@ -93,6 +93,18 @@ fn small_assets_travel_in_packs_past_large_ones() {
 }
 
 #[test]
+fn what_a_user_wants_now_is_asked_for_next() {
+    let mut s = scheduler();
+    let records: Vec<_> = (0..100).map(|n| record(n, 1 << 20)).collect();
+    let under_way = fetched(&s.announce(A, records.clone()));
+    let wanted = records[99].hash;
+    assert_eq!(s.prefer(wanted), [], "there is no room yet");
+    assert_eq!(fetched(&s.finished(A, [(under_way[0].1, Ok(()))])), [(A, wanted)]);
+    assert_eq!(s.prefer(wanted), [], "it is under way");
+    assert_eq!(s.prefer(ContentHash([9; 32])), [], "nobody has it");
+}
+
+#[test]
 fn sources_that_disagree_about_a_size_are_told_apart() {
     let mut s = scheduler();
     s.announce(A, vec![record(1, 10)]);

@@ -60,6 +60,11 @@ async fn a_reader_can_neither_see_nor_probe_nor_write_outside_its_library() {
         header
     };
     assert_eq!(same(hidden.0), same(unknown.0), "the same answer, but for the hash that was asked for");
+    let names = [&picture, &text].map(|hash| hash.parse().unwrap());
+    assert_eq!(
+        session.find(&[names[0], names[1], ContentHash([9; 32])]).await,
+        [names[1], ContentHash([9; 32])]
+    );
 
     // An offer of a reader's is refused, whether what it is about is here or not.
     let offer = |content: &[u8], mime: &str| {

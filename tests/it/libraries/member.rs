@@ -11,7 +11,7 @@ use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::peer::establish::{self, ALPN, Established, Introduction};
 use can_sync::peer::wire;
 use can_sync::proto::{
-    Auth, ContentHeader, ContentRequest, Hello, LibraryTicket, Offer, ReconClose, ReconMsg, ReconOpen,
+    Auth, ContentHeader, ContentRequest, Find, Hello, LibraryTicket, Offer, ReconClose, ReconMsg, ReconOpen,
     Records, Tickets, Want, frame,
 };
 use can_sync::reconcile::engine::{Initiator, Limits};
@@ -164,6 +164,18 @@ impl Session {
             offered.extend(records.iter().filter_map(|record| ContentHash::from_slice(&record.hash)));
         }
         (offered, gone)
+    }
+
+    /// Asks for contents by their names; which of them are said not to be there.
+    pub(super) async fn find(&mut self, hashes: &[ContentHash]) -> Vec<ContentHash> {
+        let hashes = hashes.iter().map(|hash| bytes::Bytes::copy_from_slice(&hash.0)).collect();
+        self.send(frame::Kind::Find(Find { hashes })).await;
+        let lacks = |kind: &frame::Kind| match kind {
+            frame::Kind::Lacks(lacks) => Some(lacks.hashes.clone()),
+            _ => None,
+        };
+        let lacks = self.until("Lacks", lacks).await;
+        lacks.iter().filter_map(|hash| ContentHash::from_slice(hash)).collect()
     }
 
     /// Asks for a content; the header that answers, and how many bytes follow it.

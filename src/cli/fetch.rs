@@ -1,0 +1,72 @@
+//! `can-sync fetch`: has the node get one asset now, from whoever in the network has it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::Context;
+use super::assets;
+use super::client::Service;
+use super::error::{CliError, Exit};
+use super::progress::Progress;
+use super::text;
+use crate::record::ContentHash;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(clap::Args, Debug)]
+pub(super) struct FetchArgs {
+    /// CAN hash
+    #[arg(value_parser = assets::hash)]
+    hash: ContentHash,
+    /// At most this long
+    #[arg(long, value_name = "SECS", default_value_t = 300)]
+    timeout: u64,
+}
+
+/// Where an asset stands, as far as that matters here.
+#[derive(Deserialize, Serialize)]
+struct Whereabouts {
+    hash: String,
+    state: String,
+    explanation: String,
+    size: Option<u64>,
+}
+
+/// Exit code 6 if nobody within reach has it, 7 if it does not come in time.
+pub(super) async fn run(context: &Context, args: &FetchArgs) -> Result<(), CliError> {
+    let size = fetch(&context.agent()?, args.hash, Duration::from_secs(args.timeout)).await?;
+    if context.out.json {
+        let hash = args.hash.to_string();
+        return Ok(context.out.value(&json!({ "hash": hash, "size": size, "state": "here" }))?);
+    }
+    Ok(context.out.line(&format!("{}  {}", args.hash, text::bytes(size)))?)
+}
+
+/// Has the node fetch an asset, and waits until it is in the store; its size.
+pub(super) async fn fetch(agent: &Service, hash: ContentHash, within: Duration) -> Result<u64, CliError> {
+    let deadline = Instant::now() + within;
+    let progress = Progress::spinner(&format!("asking peers for {}", hash.short()));
+    let mut stands: Whereabouts = agent.post(&format!("/fetch/{hash}"), &json!({})).await?;
+    loop {
+        match stands.state.as_str() {
+            "here" => return Ok(stands.size.unwrap_or(0)),
+            // It was searched for, and is neither searched for any more nor here.
+            "deleted" => return Err(CliError::new(Exit::NotFound, stands.explanation)),
+            "failed" => return Err(CliError::failure(stands.explanation)),
+            _ => {}
+        }
+        if Instant::now() >= deadline {
+            let late =
+                format!("it is not here after {}: {}", text::seconds(within.as_secs()), stands.explanation);
+            return Err(CliError::new(Exit::Timeout, late)
+                .hint(format!("the node goes on with it: `can-sync why {hash}` says how far it is")));
+        }
+        progress.set(&stands.explanation);
+        tokio::time::sleep_until((Instant::now() + LOOK).min(deadline)).await;
+        stands = agent.get(&format!("/why/{hash}"), &[]).await?;
+    }
+}

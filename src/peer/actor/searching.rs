@@ -1,0 +1,82 @@
+//! PeerActor's part in searches for contents by name: asking the peer, and answering it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ractor::ActorRef;
+
+use super::{PeerState, code};
+use crate::library::Library;
+use crate::peer::effects;
+use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::session::Input;
+use crate::proto::{Find, Lacks, frame};
+use crate::record::{AssetRecord, ContentHash};
+
+/// Contents that a peer may have asked for by name and heard nothing of yet.
+const LOOKING_MAX: usize = 64;
+
+impl PeerState {
+    /// Asks the peer. Without a session nobody is asked: PeersActor does it again when there is one.
+    pub(super) fn on_find(&mut self, hashes: Vec<ContentHash>) {
+        let Some(running) = &mut self.running else { return };
+        if !running.peer_finds {
+            return self.tell(PeersMsg::Lacks { session: self.args.session, hashes });
+        }
+        running.finding.extend(&hashes);
+        let hashes = hashes.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect();
+        self.send(frame::Kind::Find(Find { hashes }));
+    }
+
+    /// The peer does not have these.
+    pub(super) fn on_lacks(&mut self, lacks: &Lacks) {
+        let Some(running) = &mut self.running else { return };
+        let named = lacks.hashes.iter().filter_map(|hash| ContentHash::from_slice(hash));
+        let hashes: Vec<ContentHash> = named.filter(|hash| running.finding.remove(hash)).collect();
+        if !hashes.is_empty() {
+            self.tell(PeersMsg::Lacks { session: self.args.session, hashes });
+        }
+    }
+
+    /// The peer asks. What it may not have is not looked for, and answered as what does not exist.
+    pub(super) fn on_asked(&mut self, myself: &ActorRef<PeerMsg>, find: &Find) {
+        let Some(running) = &mut self.running else { return };
+        if running.looking + find.hashes.len() > LOOKING_MAX {
+            return self.close(code::VIOLATION, "more contents asked for by name than may be at once");
+        }
+        let hashes: Option<Vec<ContentHash>> =
+            find.hashes.iter().map(|hash| ContentHash::from_slice(hash)).collect();
+        let Some(hashes) = hashes else {
+            return self.close(code::VIOLATION, "a name of a content that has not 32 bytes");
+        };
+        running.looking += hashes.len();
+        let giving = running.lanes.iter().enumerate().filter(|(_, lane)| lane.session.gives());
+        let lanes: Vec<(usize, Arc<Library>)> =
+            giving.map(|(n, lane)| (n, Arc::clone(&lane.library))).collect();
+        let (actor, epoch, store) = (myself.clone(), running.epoch, Arc::clone(&self.args.store));
+        running.tasks.spawn(async move {
+            let (found, lacks) = effects::look(store, lanes, hashes).await;
+            // An actor that is gone has no session any more.
+            let _ = actor.send_message(PeerMsg::Looked { epoch, found, lacks });
+        });
+    }
+
+    pub(super) fn on_looked(
+        &mut self,
+        myself: &ActorRef<PeerMsg>,
+        found: Vec<(usize, Vec<AssetRecord>)>,
+        lacks: &[ContentHash],
+    ) {
+        if let Some(running) = &mut self.running {
+            let there: usize = found.iter().map(|(_, records)| records.len()).sum();
+            running.looking = running.looking.saturating_sub(there + lacks.len());
+        }
+        for (lane, records) in found {
+            self.step(myself, lane, Input::Found(records));
+        }
+        if !lacks.is_empty() {
+            let hashes = lacks.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect();
+            self.send(frame::Kind::Lacks(Lacks { hashes }));
+        }
+    }
+}

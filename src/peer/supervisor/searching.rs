@@ -1,0 +1,93 @@
+//! PeersActor's part in searches for contents that a user asked for by name: whom it asks, and whom it dials for that.
+
+use ractor::ActorRef;
+use tokio::time::Instant;
+
+use super::PeersState;
+use crate::peer::dial;
+use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::record::ContentHash;
+use crate::store::FeedEntry;
+use crate::transfer::schedule::SessionId;
+use crate::transfer::search::TooMany;
+
+/// Peers that are dialled at once for what is searched for.
+const DIALS_AT_ONCE: usize = 8;
+
+impl PeersState {
+    pub(super) fn on_fetch_now(
+        &mut self,
+        myself: &ActorRef<PeersMsg>,
+        hash: ContentHash,
+    ) -> Result<(), TooMany> {
+        self.searches.begin(hash, Instant::now())?;
+        let decisions = self.scheduler.prefer(hash);
+        self.carry_out(decisions);
+        let up: Vec<SessionId> =
+            self.links.iter().filter(|(_, link)| link.up).map(|(session, _)| *session).collect();
+        for session in up {
+            self.ask_for_searched(session);
+        }
+        self.dial_for_searches(myself);
+        Ok(())
+    }
+
+    /// Asks a peer whose session is up for what is searched for.
+    pub(super) fn ask_for_searched(&mut self, session: SessionId) {
+        let Some(link) = self.links.get(&session) else { return };
+        let hashes = self.searches.ask(link.endpoint_id, Instant::now());
+        if !hashes.is_empty() {
+            link.cast(PeerMsg::Find(hashes));
+        }
+    }
+
+    pub(super) fn on_lacks(&mut self, session: SessionId, hashes: &[ContentHash]) {
+        let Some(link) = self.links.get(&session) else { return };
+        for hash in hashes {
+            self.searches.lacks(link.endpoint_id, hash);
+        }
+    }
+
+    /// What was searched for and is in the store now.
+    pub(super) fn note_came(&mut self, entries: &[FeedEntry]) {
+        for entry in entries.iter().filter(|entry| !entry.record.deleted) {
+            self.searches.came(&entry.record.hash);
+        }
+    }
+
+    /// Dials peers beyond the usual number of connections, for as long as something is searched for.
+    fn dial_for_searches(&mut self, myself: &ActorRef<PeersMsg>) {
+        if self.searches.is_empty() || !self.accepting {
+            return;
+        }
+        let room = self.args.max_connections.saturating_sub(self.links.len()).min(DIALS_AT_ONCE);
+        let searches = &self.searches;
+        let chosen = self.roster.seek(Instant::now(), rand::random(), room, |id| searches.would_dial(id));
+        for (addr, hint) in chosen {
+            self.searches.dialled(addr.id, Instant::now());
+            self.visited.insert(addr.id);
+            self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
+        }
+    }
+
+    pub(super) fn tick_searches(&mut self, myself: &ActorRef<PeersMsg>) {
+        self.dial_for_searches(myself);
+        let now = Instant::now();
+        let (scheduler, searches) = (&self.scheduler, &self.searches);
+        let more = self.roster.could_seek(now, |id| searches.would_dial(id));
+        self.searches.tick(now, |hash| scheduler.wants(hash), more);
+        self.leave_visited();
+    }
+
+    /// Gives up connections that were made for a search and have no more use, where there are more than there should be.
+    fn leave_visited(&mut self) {
+        let done: Vec<_> = self.visited.iter().filter(|id| !self.searches.needs(id)).copied().collect();
+        for id in done {
+            self.visited.remove(&id);
+            let dialled_too_many = self.roster.dialled() > self.args.dialling.dialled_max;
+            if dialled_too_many && self.roster.get(&id).is_some_and(|known| !known.is_wanted()) {
+                self.give_up(&id);
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Contents that a user asked for by name: whom they were asked of, and what came of it. Pure: time comes in.
+//!
+//! Every connected peer is asked, and peers that are known and not connected are dialled for it, a few at a time. A
+//! search ends when the content is here, when everybody within reach was asked in vain, or when its time is over and
+//! nobody sends it. How it ended is remembered for a while, for whoever asks why the content is not here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use iroh::EndpointId;
+use tokio::time::Instant;
+
+use crate::record::ContentHash;
+
+/// How long peers are looked for that have a content. What has begun to come by then goes on.
+pub const SEARCH_WITHIN: Duration = Duration::from_secs(30);
+/// How long a peer has for its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Contents that are searched for at once.
+const OPEN_MAX: usize = 64;
+/// Peers that one search remembers.
+const PEERS_MAX: usize = 4096;
+/// How long it is remembered how a search ended, and of how many.
+const REMEMBERED_FOR: Duration = Duration::from_mins(10);
+const REMEMBERED_MAX: usize = 256;
+
+/// What came of asking one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// It is being dialled, or its session is being established, since then.
+    Dialled(Instant),
+    /// It was asked then.
+    Asked(Instant),
+    /// It has it, and we want it.
+    Has,
+    /// It does not have it, or nothing that we may have.
+    Lacks,
+    /// It was not there, went away, or cannot be asked.
+    Silent,
+}
+
+#[derive(Debug)]
+struct Search {
+    until: Instant,
+    // Ordered, so that equal inputs give equal decisions.
+    peers: BTreeMap<EndpointId, Answer>,
+}
+
+/// How a search stands, or ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchReport {
+    /// Whether it still goes on.
+    pub open: bool,
+    /// Peers that were asked.
+    pub asked: usize,
+    /// Of them, those that said that they do not have it.
+    pub lack: usize,
+    /// Peers that could not be reached.
+    pub unreachable: usize,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Searches {
+    open: BTreeMap<ContentHash, Search>,
+    ended: HashMap<ContentHash, (Instant, SearchReport)>,
+}
+
+/// As many contents as may be are searched for already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{OPEN_MAX} contents are searched for already: try again when one of them is here")]
+pub struct TooMany;
+
+impl Searches {
+    /// Somebody wants this content; one who asks again gives the search its time once more.
+    ///
+    /// # Errors
+    /// [`TooMany`], if there is no room for one more.
+    pub fn begin(&mut self, hash: ContentHash, now: Instant) -> Result<(), TooMany> {
+        if self.open.len() >= OPEN_MAX && !self.open.contains_key(&hash) {
+            return Err(TooMany);
+        }
+        self.ended.remove(&hash);
+        let fresh = Search { until: now, peers: BTreeMap::new() };
+        let search = self.open.entry(hash).or_insert(fresh);
+        search.until = now + SEARCH_WITHIN;
+        // Whoever did not have it may have got it since, and whoever was away may be back.
+        search
+            .peers
+            .retain(|_, answer| matches!(answer, Answer::Dialled(_) | Answer::Asked(_) | Answer::Has));
+        Ok(())
+    }
+
+    /// Whether nothing is searched for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether this content is searched for.
+    #[must_use]
+    pub fn seeks(&self, hash: &ContentHash) -> bool {
+        self.open.contains_key(hash)
+    }
+
+    /// What is searched for and `peer`, whose session is up, was not asked for yet; it counts as asked.
+    pub fn ask(&mut self, peer: EndpointId, now: Instant) -> Vec<ContentHash> {
+        let mut wanted = Vec::new();
+        for (hash, search) in &mut self.open {
+            let known = search.peers.get(&peer);
+            if !matches!(known, None | Some(Answer::Dialled(_) | Answer::Silent)) {
+                continue;
+            }
+            if known.is_some() || search.peers.len() < PEERS_MAX {
+                search.peers.insert(peer, Answer::Asked(now));
+                wanted.push(*hash);
+            }
+        }
+        wanted
+    }
+
+    /// Whether some search has not tried this peer, which is not connected.
+    #[must_use]
+    pub fn would_dial(&self, peer: &EndpointId) -> bool {
+        self.open.values().any(|search| !search.peers.contains_key(peer) && search.peers.len() < PEERS_MAX)
+    }
+
+    /// A peer is being dialled for whatever is searched for.
+    pub fn dialled(&mut self, peer: EndpointId, now: Instant) {
+        for search in self.open.values_mut() {
+            search.peers.entry(peer).or_insert(Answer::Dialled(now));
+        }
+    }
+
+    /// A peer has this and we want it.
+    pub fn found(&mut self, peer: EndpointId, hash: &ContentHash) {
+        self.answer(peer, hash, Answer::Has);
+    }
+
+    /// A peer does not have this, or did not give it.
+    pub fn lacks(&mut self, peer: EndpointId, hash: &ContentHash) {
+        self.answer(peer, hash, Answer::Lacks);
+    }
+
+    fn answer(&mut self, peer: EndpointId, hash: &ContentHash, answer: Answer) {
+        if let Some(known) = self.open.get_mut(hash).and_then(|search| search.peers.get_mut(&peer)) {
+            *known = answer;
+        }
+    }
+
+    /// A peer could not be reached, or its session is over.
+    pub fn gone(&mut self, peer: &EndpointId) {
+        for search in self.open.values_mut() {
+            if let Some(answer) = search.peers.get_mut(peer).filter(|answer| **answer != Answer::Lacks) {
+                *answer = Answer::Silent;
+            }
+        }
+    }
+
+    /// Whether some search still hopes for something from this peer.
+    #[must_use]
+    pub fn needs(&self, peer: &EndpointId) -> bool {
+        let hopes = |answer: &Answer| matches!(answer, Answer::Dialled(_) | Answer::Asked(_) | Answer::Has);
+        self.open.values().any(|search| search.peers.get(peer).is_some_and(hopes))
+    }
+
+    /// This content is here.
+    pub fn came(&mut self, hash: &ContentHash) {
+        self.open.remove(hash);
+        self.ended.remove(hash);
+    }
+
+    /// Time passed: ends searches that lead nowhere. `is_coming` says whether somebody has a content and it is wanted;
+    /// `more`, whether there are peers that could still be dialled.
+    pub fn tick(&mut self, now: Instant, is_coming: impl Fn(&ContentHash) -> bool, more: bool) {
+        self.ended.retain(|_, (at, _)| now.duration_since(*at) < REMEMBERED_FOR);
+        let mut ended = Vec::new();
+        for (hash, search) in &mut self.open {
+            for answer in search.peers.values_mut() {
+                if let Answer::Asked(at) | Answer::Dialled(at) = answer
+                    && now.duration_since(*at) >= ANSWER_WITHIN
+                {
+                    *answer = Answer::Silent;
+                }
+            }
+            let waits = search.peers.values().any(|a| matches!(a, Answer::Asked(_) | Answer::Dialled(_)));
+            // With nobody to ask, somebody may still come.
+            let exhausted = !waits && !more && search.report().asked > 0;
+            if !is_coming(hash) && (exhausted || now >= search.until) {
+                ended.push(*hash);
+            }
+        }
+        for hash in ended {
+            let Some(search) = self.open.remove(&hash) else { continue };
+            if self.ended.len() < REMEMBERED_MAX {
+                self.ended.insert(hash, (now, SearchReport { open: false, ..search.report() }));
+            }
+        }
+    }
+
+    /// How the search for this content stands, or ended lately; nothing if there was none, or it was successful.
+    #[must_use]
+    pub fn report(&self, hash: &ContentHash) -> Option<SearchReport> {
+        let open = self.open.get(hash).map(Search::report);
+        open.or_else(|| self.ended.get(hash).map(|(_, report)| *report))
+    }
+}
+
+impl Search {
+    fn report(&self) -> SearchReport {
+        let count = |is: fn(&Answer) -> bool| self.peers.values().filter(|answer| is(answer)).count();
+        SearchReport {
+            open: true,
+            asked: count(|answer| matches!(answer, Answer::Asked(_) | Answer::Has | Answer::Lacks)),
+            lack: count(|answer| *answer == Answer::Lacks),
+            unreachable: count(|answer| *answer == Answer::Silent),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iroh::SecretKey;
+
+    use super::*;
+
+    const HASH: ContentHash = ContentHash([7; 32]);
+
+    fn peer(n: u8) -> EndpointId {
+        SecretKey::from_bytes(&[n; 32]).public()
+    }
+
+    fn begun(now: Instant) -> Searches {
+        let mut searches = Searches::default();
+        searches.begin(HASH, now).unwrap();
+        searches
+    }
+
+    #[test]
+    fn it_ends_once_everybody_was_asked_in_vain() {
+        let now = Instant::now();
+        let mut searches = begun(now);
+        assert_eq!(searches.ask(peer(1), now), [HASH]);
+        assert_eq!(searches.ask(peer(1), now), [], "once");
+        assert!(searches.would_dial(&peer(2)) && !searches.would_dial(&peer(1)));
+        searches.dialled(peer(2), now);
+        searches.lacks(peer(1), &HASH);
+        searches.tick(now, |_| false, false);
+        assert!(searches.seeks(&HASH), "the second one may have it");
+        assert_eq!(searches.ask(peer(2), now), [HASH], "its session is up");
+        assert!(searches.needs(&peer(2)) && !searches.needs(&peer(1)));
+        searches.lacks(peer(2), &HASH);
+        searches.tick(now, |_| false, true);
+        assert!(searches.seeks(&HASH), "there are others to dial");
+        searches.tick(now, |_| false, false);
+        assert!(!searches.seeks(&HASH));
+        let report = searches.report(&HASH).unwrap();
+        assert_eq!(report, SearchReport { open: false, asked: 2, lack: 2, unreachable: 0 });
+        searches.tick(now + REMEMBERED_FOR, |_| false, false);
+        assert_eq!(searches.report(&HASH), None);
+    }
+
+    #[test]
+    fn it_waits_for_whoever_may_come_and_for_what_is_coming() {
+        let now = Instant::now();
+        let mut searches = begun(now);
+        searches.tick(now + SEARCH_WITHIN / 2, |_| false, false);
+        assert!(searches.seeks(&HASH), "nobody is there yet");
+        searches.ask(peer(1), now + SEARCH_WITHIN / 2);
+        searches.found(peer(1), &HASH);
+        searches.tick(now + 2 * SEARCH_WITHIN, |_| true, false);
+        assert!(searches.seeks(&HASH), "it is on its way");
+        searches.came(&HASH);
+        assert_eq!(searches.report(&HASH), None);
+    }
+
+    #[test]
+    fn silence_counts_as_no() {
+        let now = Instant::now();
+        let mut searches = begun(now);
+        searches.ask(peer(1), now);
+        searches.dialled(peer(2), now);
+        searches.gone(&peer(2));
+        searches.tick(now + ANSWER_WITHIN, |_| false, false);
+        assert!(searches.seeks(&HASH), "nobody answered: the time is not over");
+        searches.tick(now + SEARCH_WITHIN, |_| false, false);
+        let report = searches.report(&HASH).unwrap();
+        assert_eq!(report, SearchReport { open: false, asked: 0, lack: 0, unreachable: 2 });
+        // Asked for once more, everybody gets another chance.
+        searches.begin(HASH, now + SEARCH_WITHIN).unwrap();
+        assert_eq!(searches.ask(peer(1), now + SEARCH_WITHIN), [HASH]);
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_can_be_searched_for() {
+        let now = Instant::now();
+        let mut searches = Searches::default();
+        let hash = |n: usize| ContentHash([u8::try_from(n).unwrap(); 32]);
+        for n in 0..OPEN_MAX {
+            searches.begin(hash(n), now).unwrap();
+        }
+        assert_eq!(searches.begin(hash(OPEN_MAX), now), Err(TooMany));
+        searches.begin(hash(0), now).unwrap();
+        searches.came(&hash(0));
+        searches.begin(hash(OPEN_MAX), now).unwrap();
+    }
+}
