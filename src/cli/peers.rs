@@ -148,13 +148,55 @@ pub(super) struct Peer {
     #[serde(default)]
     missing_here: u64,
     #[serde(default)]
+    missing_here_bytes: u64,
+    #[serde(default)]
     pub(super) missing_there: u64,
+    #[serde(default)]
+    rates: Rates,
+    #[serde(default)]
+    eta_secs: Option<u64>,
     #[serde(default)]
     last_seen: Option<String>,
     #[serde(default)]
     last_error: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,
+}
+
+/// Content bytes per second.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Rates {
+    send: f64,
+    receive: f64,
+}
+
+impl Peer {
+    /// Its name, else the beginning of its id.
+    pub(super) fn called(&self) -> String {
+        if self.name.is_empty() { self.endpoint_id.chars().take(10).collect() } else { self.name.clone() }
+    }
+
+    /// What is missing on either side of a connection, and how fast it moves; `None` when that is nothing.
+    pub(super) fn progress(&self) -> Option<String> {
+        let side = |missing: u64, bytes: Option<u64>, place: &str, rate: f64| {
+            let size = bytes.map(|bytes| format!(" ({})", text::bytes(bytes))).unwrap_or_default();
+            let rate = if rate > 0.0 { format!(", {}", text::rate(rate)) } else { String::new() };
+            let missing = text::counted(missing, "asset");
+            format!("{missing}{size} missing {place}{rate}")
+        };
+        let Self { missing_here, missing_there, rates, .. } = self;
+        let mut sides = Vec::new();
+        if *missing_here > 0 || rates.receive > 0.0 {
+            let eta = self.eta_secs.map(|secs| format!(", {} left", text::seconds(secs))).unwrap_or_default();
+            let here = side(*missing_here, Some(self.missing_here_bytes), "here", rates.receive);
+            sides.push(format!("{here}{eta}"));
+        }
+        if *missing_there > 0 || rates.send > 0.0 {
+            sides.push(side(*missing_there, None, "there", rates.send));
+        }
+        let connected = self.path.is_some() && !sides.is_empty();
+        connected.then(|| sides.join("; "))
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -11,6 +11,7 @@ use super::Context;
 use super::client::Service;
 use super::error::{CliError, Exit};
 use super::output::message;
+use super::peers::{self, Peer};
 use super::text;
 
 /// Between two looks with `--watch`.
@@ -143,6 +144,18 @@ impl NodeStatus {
         (!degraded.is_empty()).then(|| format!("not running as they should: {}", degraded.join(", ")))
     }
 
+    /// With a line for each peer that something moves with.
+    fn watched(&self, peers: &[Peer]) -> Vec<(&'static str, String)> {
+        let mut fields = self.fields();
+        let moving = peers.iter().filter_map(|peer| {
+            let progress = peer.progress()?;
+            Some(("peer", format!("{}: {progress}", peer.called())))
+        });
+        let place = fields.iter().position(|(name, _)| *name == "peers").map_or(fields.len(), |n| n + 1);
+        fields.splice(place..place, moving);
+        fields
+    }
+
     fn fields(&self) -> Vec<(&'static str, String)> {
         let StoreStatus { mode, url, healthy, assets, bytes, .. } = &self.store;
         let counts = match (assets, bytes) {
@@ -191,10 +204,12 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<(), CliE
             let peers = text::counted(status.peers.connected, "peer");
             out.line(&text::escape(&format!("{}; {peers}", status.sync.sentence())))?;
         } else {
+            let mut fields = status.fields();
             if args.watch {
+                fields = status.watched(&peers::fetch(&agent).await?);
                 std::io::stdout().lock().write_all(CLEAR_SCREEN.as_bytes())?;
             }
-            out.fields(&status.fields())?;
+            out.fields(&fields)?;
         }
         let degraded = status.degraded();
         if !args.watch {
@@ -246,6 +261,25 @@ mod tests {
             json!({ "state": "syncing", "missing": 2, "missing_bytes": 2048, "rate": 1024.0, "eta_secs": 2 });
         assert_eq!(sentence(syncing), "syncing, 2 assets (2.0 KiB) missing, 1.0 KiB/s, 2 s left");
         assert!(sentence(json!({ "state": "alone" })).contains("no peer"));
+    }
+
+    #[test]
+    fn while_watched_each_peer_that_something_moves_with_has_a_line() {
+        let peer = |more: Value| -> Peer {
+            let mut peer = json!({ "endpoint_id": "cd".repeat(32), "name": "desk", "state": "syncing", "path": "direct" });
+            peer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            serde_json::from_value(peer).unwrap()
+        };
+        let moving = peer(json!({
+            "missing_here": 2, "missing_here_bytes": 2048, "missing_there": 1,
+            "rates": { "send": 0.0, "receive": 1024.0 }, "eta_secs": 2,
+        }));
+        let fields = status(|_| ()).watched(&[moving, peer(json!({}))]);
+        let lines: Vec<_> = fields.iter().filter(|(name, _)| *name == "peer").map(|(_, line)| line).collect();
+        assert_eq!(
+            lines,
+            ["desk: 2 assets (2.0 KiB) missing here, 1.0 KiB/s, 2 s left; 1 asset missing there"]
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::extract::Params;
 use super::view::ApiState;
 use super::{ApiError, ApiResult, Closing};
-use crate::node::events::{EventLog, LoggedEvent};
+use crate::node::events::{EventLog, LoggedEvent, SyncProgress};
 
 /// Comment sent when nothing happens, so that both ends notice a dead connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -60,7 +60,9 @@ impl Cursor {
 ///
 /// Begins with `event: hello`, whose data names the process (`boot`) and its last event (`last_id`). Then one event per
 /// happening: `peer_connected`, `peer_lost`, `peer_stale`, `asset_received`, `asset_failed`, `in_sync`, `actor_restarted`; and
-/// `event: reset` when events were lost, after which come those that are still kept.
+/// `event: reset` when events were lost, after which come those that are still kept. While something is missing on either
+/// side, `event: progress` tells about once a second how much, how fast it comes and how long the rest takes, in all and by
+/// peer; it has no id, and none is kept.
 #[utoipa::path(
     get,
     path = "/events",
@@ -104,6 +106,7 @@ pub(super) async fn events(
 struct Follower {
     log: EventLog,
     news: watch::Receiver<u64>,
+    progress: watch::Receiver<Option<SyncProgress>>,
     after: u64,
     ready: VecDeque<Event>,
     closing: Closing,
@@ -121,7 +124,13 @@ impl Follower {
                 if is_ours { (number, false) } else { (0, true) }
             }
         };
-        let mut follower = Self { log, news, after, ready: VecDeque::new(), closing, _permit: permit };
+        let mut progress = log.progress();
+        // What is missing now is told at once; that nothing is, is no news.
+        if progress.borrow().is_some() {
+            progress.mark_changed();
+        }
+        let ready = VecDeque::new();
+        let mut follower = Self { log, news, progress, after, ready, closing, _permit: permit };
         // The hello carries the place that the stream begins at: a watcher that is cut off before the first event
         // comes back with it.
         let hello = Event::default().id(follower.id(after)).event("hello").retry(RETRY);
@@ -139,9 +148,15 @@ impl Follower {
             }
             tokio::select! {
                 () = self.closing.closed() => return None,
-                changed = self.news.changed() => changed.ok()?,
+                changed = self.news.changed() => {
+                    changed.ok()?;
+                    self.read(false);
+                }
+                changed = self.progress.changed() => {
+                    changed.ok()?;
+                    self.read_progress();
+                }
             }
-            self.read(false);
         }
     }
 
@@ -157,6 +172,16 @@ impl Follower {
             let event = self.event(&logged);
             self.ready.push_back(event);
         }
+    }
+
+    /// Tells how far everything is; at the end, that nothing is missing.
+    fn read_progress(&mut self) {
+        let progress = self.progress.borrow_and_update().clone();
+        let ended =
+            || json!({ "missing": 0, "missing_bytes": 0, "rate": 0.0, "eta_secs": null, "peers": [] });
+        let data = progress.map_or_else(|| Ok(ended()), serde_json::to_value);
+        let data = data.unwrap_or_else(|error| json!({ "error": error.to_string() }));
+        self.ready.push_back(Event::default().event("progress").data(data.to_string()));
     }
 
     fn event(&self, logged: &LoggedEvent) -> Event {

@@ -180,6 +180,8 @@ pub struct PeerView {
     pub bytes_received: u64,
     /// Content bytes per second, lately.
     pub rates: Rates,
+    /// Seconds until nothing of what it has is missing at this rate.
+    pub eta_secs: Option<u64>,
     /// Last sign of life (RFC 3339).
     pub last_seen: Option<String>,
     /// What went wrong last.
@@ -205,6 +207,7 @@ impl From<PeerReport> for PeerView {
             bytes_received,
             send_rate,
             receive_rate,
+            eta_secs,
             last_seen_ms,
             sources,
             last_error,
@@ -223,6 +226,7 @@ impl From<PeerReport> for PeerView {
             bytes_sent,
             bytes_received,
             rates: Rates { send: send_rate, receive: receive_rate },
+            eta_secs,
             last_seen: last_seen_ms.and_then(rfc3339),
             sources,
             last_error,

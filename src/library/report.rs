@@ -60,7 +60,7 @@ pub struct Held {
 }
 
 /// How far this node and the connected members agree.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Progress {
     /// `alone` (no member is connected), `reading` (this node's own store), `syncing` or `in_sync`.
     pub state: &'static str,
@@ -72,6 +72,11 @@ pub struct Progress {
     pub missing_bytes: u64,
     /// Assets that some member has not confirmed yet.
     pub missing_there: u64,
+    /// Content bytes per second from the connected members, lately; of the whole connection, where it shares several
+    /// libraries.
+    pub rate: f64,
+    /// Seconds until nothing is missing at this rate; absent when nothing moves or nothing is missing.
+    pub eta_secs: Option<u64>,
 }
 
 /// How things stand with one connected member.
@@ -85,6 +90,8 @@ pub struct MemberStanding {
     pub missing_bytes: u64,
     /// See [`Progress::missing_there`].
     pub missing_there: u64,
+    /// See [`Progress::rate`].
+    pub rate: f64,
 }
 
 /// A library.

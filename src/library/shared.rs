@@ -13,6 +13,7 @@ use super::revocation::{Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
 use crate::identity::LibraryKeys;
 use crate::record::{AssetRecord, ContentHash};
+use crate::transfer::meter::eta_secs;
 
 /// Contents of which it is remembered that they came through a library; a writer that names more is not heard any more.
 const RECEIVED_MAX: usize = 1_000_000;
@@ -242,6 +243,9 @@ impl Shared {
     pub(super) fn progress(&self, filling: bool) -> Progress {
         let state = self.state();
         let all = || state.standings.values();
+        // Members have the same: the one that has most of what is missing here tells most.
+        let missing_bytes = all().map(|member| member.missing_bytes).max().unwrap_or_default();
+        let rate = all().map(|member| member.rate).sum();
         Progress {
             state: match (filling, state.standings.is_empty(), all().all(|member| member.in_sync)) {
                 (true, ..) => "reading",
@@ -250,10 +254,11 @@ impl Shared {
                 (_, _, false) => "syncing",
             },
             connected: state.standings.len(),
-            // Members have the same: the one that has most of what is missing here tells most.
             missing: all().map(|member| member.missing).max().unwrap_or_default(),
-            missing_bytes: all().map(|member| member.missing_bytes).max().unwrap_or_default(),
+            missing_bytes,
             missing_there: all().map(|member| member.missing_there).sum(),
+            rate,
+            eta_secs: eta_secs(missing_bytes, rate),
         }
     }
 

@@ -85,6 +85,43 @@ impl NodeEvent {
     }
 }
 
+/// How far this node is with what is missing on either side, about once a second while something is. It is of the moment:
+/// no number, and nothing is kept.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SyncProgress {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Different assets that some peer has and we want and do not have yet.
+    pub missing: u64,
+    /// Bytes of those.
+    pub missing_bytes: u64,
+    /// Content bytes received per second, lately, from all peers.
+    pub rate: f64,
+    /// Seconds until nothing is missing at this rate.
+    pub eta_secs: Option<u64>,
+    /// The peers that something is missing or moves with.
+    pub peers: Vec<PeerProgress>,
+}
+
+/// One peer's part in [`SyncProgress`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PeerProgress {
+    /// Its endpoint id.
+    pub endpoint_id: String,
+    /// Assets that it has and we want and do not have yet.
+    pub missing_here: u64,
+    /// Bytes of those.
+    pub missing_here_bytes: u64,
+    /// Assets that we offered and it has not confirmed yet.
+    pub missing_there: u64,
+    /// Content bytes per second, lately.
+    pub send_rate: f64,
+    /// Content bytes per second, lately.
+    pub receive_rate: f64,
+    /// Seconds until nothing of what it has is missing at this rate.
+    pub eta_secs: Option<u64>,
+}
+
 /// An event with its number and time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoggedEvent {
@@ -103,12 +140,13 @@ pub struct EventLog {
     boot: Arc<str>,
     kept: Arc<Mutex<VecDeque<LoggedEvent>>>,
     last: watch::Sender<u64>,
+    progress: watch::Sender<Option<SyncProgress>>,
 }
 
 impl Default for EventLog {
     fn default() -> Self {
         let boot = format!("{:016x}", rand::random::<u64>()).into();
-        Self { boot, kept: Arc::default(), last: watch::Sender::new(0) }
+        Self { boot, kept: Arc::default(), last: watch::Sender::new(0), progress: watch::Sender::new(None) }
     }
 }
 
@@ -129,6 +167,21 @@ impl EventLog {
         let id = *self.last.borrow() + 1;
         kept.push_back(LoggedEvent { id, at_ms, event });
         self.last.send_replace(id);
+    }
+
+    /// How far everything is; `None` when nothing is missing any more.
+    pub fn set_progress(&self, progress: Option<SyncProgress>) {
+        self.progress.send_if_modified(|shown| {
+            let changes = shown.is_some() || progress.is_some();
+            *shown = progress;
+            changes
+        });
+    }
+
+    /// How far everything is, as it changes.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Option<SyncProgress>> {
+        self.progress.subscribe()
     }
 
     /// The events after number `since` that are still kept, and whether some in between are gone.

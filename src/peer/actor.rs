@@ -39,6 +39,7 @@ use crate::node::status::ActorDetail;
 use crate::proto::{Cancel, Frame, Ping, Pong, Revocations, frame};
 use crate::record::{ContentHash, WriterId};
 use crate::store::{FeedEntry, StoreRef};
+use crate::transfer::meter::Meter;
 use crate::transfer::moving::Moving;
 use crate::transfer::pace::Pace;
 use crate::transfer::partial::Partials;
@@ -191,6 +192,8 @@ struct Running {
     expected: Arc<Expected>,
     serving: HashMap<u64, Served>,
     serve_permits: Arc<Semaphore>,
+    /// How fast content moves.
+    meter: Meter,
     /// Whether the peer can be asked for contents by their names.
     peer_finds: bool,
     /// Contents that it was asked for and has not answered.
@@ -355,11 +358,10 @@ impl PeerState {
 
     /// Feeds one library's session and performs what it decides.
     fn step(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, input: Input) {
-        let Some(shared) = self.running.as_mut().and_then(|running| running.lanes.get_mut(lane)) else {
-            return;
-        };
+        let Some(running) = &mut self.running else { return };
+        let Some(shared) = running.lanes.get_mut(lane) else { return };
         let effects = shared.session.handle(input, Instant::now());
-        shared.publish();
+        shared.publish(running.meter.receive_rate);
         self.perform(myself, lane, effects);
         self.publish();
     }
@@ -495,6 +497,7 @@ impl PeerState {
             }
             return;
         };
+        running.meter.tick(TICK);
         let stalled = running.expected.take_stalled(self.args.limits.stall, now);
         for (request, left) in stalled {
             let failure = Failure::Source("no progress".into());

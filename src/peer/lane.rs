@@ -78,8 +78,8 @@ impl Lane {
         }
     }
 
-    /// Tells the library how things stand with this member.
-    pub(super) fn publish(&self) {
+    /// Tells the library how things stand with this member, from whom content comes at this rate.
+    pub(super) fn publish(&self, rate: f64) {
         let Some(shared) = self.library.shared() else { return };
         let standing = self.session.standing();
         let standing = MemberStanding {
@@ -87,6 +87,7 @@ impl Lane {
             missing: standing.missing_here,
             missing_bytes: standing.missing_here_bytes,
             missing_there: standing.missing_there,
+            rate,
         };
         shared.set_standing(self.peer, Some(standing));
     }

@@ -1,9 +1,6 @@
 //! What PeersActor tells: the reports, computed from the state whenever somebody asks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use iroh::EndpointId;
 use ractor::ActorRef;
@@ -16,49 +13,11 @@ use super::session::Standing;
 use super::supervisor::{PeerLink, PeersState};
 use crate::discovery::channel::{Channel, Sources};
 use crate::discovery::directory::Listing;
+use crate::node::events::{PeerProgress, SyncProgress};
 use crate::node::policy::ChildKind;
 use crate::node::restart::History;
 use crate::node::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
-use crate::transfer::send::Traffic;
-
-/// Time over which rates are smoothed.
-const RATE_WINDOW: Duration = Duration::from_secs(4);
-
-/// One peer's traffic and its rates.
-#[derive(Debug, Default)]
-pub(super) struct Meter {
-    pub(super) traffic: Arc<Traffic>,
-    last: (u64, u64),
-    send_rate: f64,
-    receive_rate: f64,
-}
-
-impl Meter {
-    /// Takes note that `passed` has passed since the last time.
-    #[expect(clippy::cast_precision_loss, reason = "rates are shown, not computed with")]
-    pub(super) fn tick(&mut self, passed: Duration) {
-        let now = (self.sent(), self.received());
-        let weight = 1.0 - (-passed.as_secs_f64() / RATE_WINDOW.as_secs_f64()).exp();
-        let rate = |new: u64, old: u64| (new - old) as f64 / passed.as_secs_f64();
-        self.send_rate += weight * (rate(now.0, self.last.0) - self.send_rate);
-        self.receive_rate += weight * (rate(now.1, self.last.1) - self.receive_rate);
-        self.last = now;
-        // Below a byte per second nothing moves.
-        for value in [&mut self.send_rate, &mut self.receive_rate] {
-            if *value < 1.0 {
-                *value = 0.0;
-            }
-        }
-    }
-
-    fn sent(&self) -> u64 {
-        self.traffic.sent.load(Ordering::Relaxed)
-    }
-
-    fn received(&self) -> u64 {
-        self.traffic.received.load(Ordering::Relaxed)
-    }
-}
+use crate::transfer::meter::{Meter, eta_secs};
 
 pub(super) fn report(state: &PeersState) -> PeersReport {
     // Whoever only knocked, or was only hinted at, is nobody's business before it has proved itself.
@@ -102,6 +61,7 @@ fn add_announced(peers: &mut Vec<PeerReport>, listings: &[Listing]) {
         bytes_received: 0,
         send_rate: 0.0,
         receive_rate: 0.0,
+        eta_secs: None,
         last_seen_ms: Some(seen(listing)),
         last_error: None,
         sources: sources(listing.sources.clone()),
@@ -139,6 +99,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
         Some((kind, shown(selected.remote_addr()), selected.rtt()))
     });
     let meter = state.traffic.get(id);
+    let receive_rate = meter.map_or(0.0, |meter| meter.receive_rate);
     let held = state.roster.holds(id, tokio::time::Instant::now());
     let waiting = match known.link {
         Link::Idle { .. } if held => PeerState::BackingOff,
@@ -159,7 +120,8 @@ fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
         bytes_sent: meter.map_or(0, Meter::sent),
         bytes_received: meter.map_or(0, Meter::received),
         send_rate: meter.map_or(0.0, |meter| meter.send_rate),
-        receive_rate: meter.map_or(0.0, |meter| meter.receive_rate),
+        receive_rate,
+        eta_secs: standing.as_ref().and_then(|s| eta_secs(s.missing_here_bytes, receive_rate)),
         last_seen_ms: known.last_seen_ms,
         last_error: standing.and_then(|standing| standing.last_error).or_else(|| known.last_error.clone()),
         sources: sources(known.sources.clone()),
@@ -204,16 +166,6 @@ fn sync(state: &PeersState) -> SyncReport {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "an estimate in whole seconds, never negative"
-)]
-fn eta_secs(missing_bytes: u64, rate: f64) -> Option<u64> {
-    (missing_bytes > 0 && rate > 0.0).then(|| (missing_bytes as f64 / rate).ceil() as u64)
-}
-
 /// One line per PeerActor; those that do not answer are shown as such.
 pub(super) async fn ask_children(
     children: Vec<(EndpointId, Option<ActorRef<PeerMsg>>, History)>,
@@ -244,6 +196,31 @@ pub(super) async fn ask_children(
         }
     });
     futures::future::join_all(asked).await
+}
+
+/// How far everything is, with the peers that something moves or is missing with; `None` when that is nobody.
+pub(super) fn progress(state: &PeersState) -> Option<SyncProgress> {
+    let peers: Vec<PeerProgress> = state
+        .links
+        .values()
+        .filter_map(|link| {
+            let standing = standing(state, link)?;
+            let meter = state.traffic.get(&link.endpoint_id)?;
+            let moves = meter.send_rate + meter.receive_rate > 0.0;
+            (moves || standing.missing_here + standing.missing_there > 0).then(|| PeerProgress {
+                endpoint_id: link.endpoint_id.to_string(),
+                missing_here: standing.missing_here,
+                missing_here_bytes: standing.missing_here_bytes,
+                missing_there: standing.missing_there,
+                send_rate: meter.send_rate,
+                receive_rate: meter.receive_rate,
+                eta_secs: eta_secs(standing.missing_here_bytes, meter.receive_rate),
+            })
+        })
+        .collect();
+    let SyncReport { missing, missing_bytes, rate, eta_secs, .. } = sync(state);
+    let progress = SyncProgress { at_ms: now_ms(), missing, missing_bytes, rate, eta_secs, peers };
+    (!progress.peers.is_empty() || missing > 0).then_some(progress)
 }
 
 pub(super) fn is_in_sync(state: &PeersState) -> bool {

@@ -54,6 +54,8 @@ pub struct PeerReport {
     pub send_rate: f64,
     /// Content bytes per second, lately.
     pub receive_rate: f64,
+    /// Seconds until nothing of what it has is missing at this rate; absent when nothing moves or nothing is missing.
+    pub eta_secs: Option<u64>,
     /// Milliseconds since the Unix epoch of the last sign of life.
     pub last_seen_ms: Option<u64>,
     /// What went wrong last.

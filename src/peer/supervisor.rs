@@ -45,6 +45,7 @@ use crate::node::restart::{ExitKind, History};
 use crate::node::status::ActorDetail;
 use crate::record::ContentHash;
 use crate::store::StoreRef;
+use crate::transfer::meter::Meter;
 use crate::transfer::moving::Moving;
 use crate::transfer::partial::Partials;
 use crate::transfer::schedule::{Limits, Scheduler, SessionId};
@@ -174,7 +175,7 @@ pub struct PeersState {
     pub(super) links: HashMap<SessionId, PeerLink>,
     pub(super) current: HashMap<EndpointId, SessionId>,
     actors: HashMap<ActorId, SessionId>,
-    pub(super) traffic: HashMap<EndpointId, overview::Meter>,
+    pub(super) traffic: HashMap<EndpointId, Meter>,
     /// Changes of the address book, in order.
     book: mpsc::Sender<Change>,
     /// How often the actors of each peer failed; of peers without a connection.
@@ -598,6 +599,7 @@ impl PeersState {
         }
         self.tick_searches(myself);
         self.dial_due(myself);
+        self.args.events.set_progress(overview::progress(self));
         let in_sync = overview::is_in_sync(self);
         if in_sync && !self.was_in_sync {
             let assets = self.args.libraries.mirror().summary().assets;

@@ -19,6 +19,7 @@ use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
 use crate::peer::streams;
+use crate::transfer::meter::Meter;
 use crate::transfer::receive::{Expected, Receiver};
 
 impl PeerState {
@@ -100,6 +101,7 @@ impl PeerState {
             expected,
             serving,
             serve_permits,
+            meter: Meter::of(Arc::clone(&self.args.traffic)),
             peer_finds: finds,
             finding: HashSet::new(),
             looking: 0,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use can_sync::http::events::STREAMS_MAX;
-use can_sync::node::events::NodeEvent;
+use can_sync::node::events::{NodeEvent, PeerProgress, SyncProgress};
 use eventsource_stream::{Event, Eventsource};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -58,6 +58,45 @@ async fn what_happens_is_told_as_it_happens() {
     );
     agent.events.publish(3, in_sync(7));
     assert_eq!(watcher.expect("in_sync").await.1["assets"], 7);
+}
+
+#[tokio::test]
+async fn progress_is_of_the_moment_and_has_no_number() {
+    let agent = Agent::start().await;
+    agent.events.set_progress(None);
+    let mut watcher = Watcher::open(&agent, "", None).await;
+    let (place, _) = watcher.expect("hello").await;
+    let peer = PeerProgress {
+        endpoint_id: "ab".into(),
+        missing_here: 2,
+        missing_here_bytes: 2_000,
+        missing_there: 0,
+        send_rate: 0.0,
+        receive_rate: 500.0,
+        eta_secs: Some(4),
+    };
+    let progress = SyncProgress {
+        at_ms: 5,
+        missing: 2,
+        missing_bytes: 2_000,
+        rate: 500.0,
+        eta_secs: Some(4),
+        peers: vec![peer],
+    };
+    agent.events.set_progress(Some(progress));
+    let (id, told) = watcher.expect("progress").await;
+    // What a reader of the stream comes back with is the last numbered event.
+    assert_eq!(id, place);
+    assert_eq!((&told["missing_bytes"], &told["peers"][0]["eta_secs"]), (&json!(2_000), &json!(4)));
+    let mut late = Watcher::open(&agent, "", None).await;
+    late.expect("hello").await;
+    assert_eq!(late.expect("progress").await.1, told, "who comes in the middle hears of it at once");
+    agent.events.set_progress(None);
+    agent.events.set_progress(None);
+    agent.events.publish(6, in_sync(1));
+    let mut rest = [watcher.next().await, watcher.next().await].map(|event| event.event);
+    rest.sort_unstable();
+    assert_eq!(rest, ["in_sync", "progress"], "the end is told once");
 }
 
 #[tokio::test]

@@ -251,6 +251,7 @@ pub(crate) fn peer(seed: u8, name: &str, state: PeerState) -> PeerReport {
         bytes_received: 2_000,
         send_rate: 10.5,
         receive_rate: 20.5,
+        eta_secs: Some(200),
         last_seen_ms: Some(1_700_000_000_000),
         last_error: None,
         sources: vec!["mdns", "gossip"],
