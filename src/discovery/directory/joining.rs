@@ -75,7 +75,7 @@ impl Directory {
         chosen
     }
 
-    /// How an attempt to join through an agent ended; `Ok` also says that it proved itself.
+    /// How an attempt to join through an agent ended; one that worked also says that it proved itself.
     pub fn join_ended(&mut self, id: &EndpointId, joined: bool, now: Instant) -> Vec<Effect> {
         let Some(entry) = self.entries.get_mut(id) else { return Vec::new() };
         if !joined {
