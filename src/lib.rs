@@ -54,6 +54,7 @@ pub mod config;
 pub mod identity;
 pub mod proto;
 pub mod record;
+mod time;
 
 pub mod discovery;
 pub mod peer;

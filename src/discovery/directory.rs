@@ -9,7 +9,15 @@
 //! at most 4,096 entries. When there is no room, hints go first, then the stale, then whoever was silent for longest, those
 //! that have proved themselves last; nobody goes who is connected.
 
-use std::collections::{HashMap, HashSet};
+mod entry;
+pub mod gate;
+mod joining;
+mod marks;
+mod saved;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,13 +26,10 @@ use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
 use self::entry::{Entry, Rank, Standing};
-use super::announcement::{Mark, NAME_CHARS_MAX, Signed, Unverified, printable, verify};
+use self::marks::Marks;
+pub use self::saved::SavedPeer;
+use super::announcement::{Mark, NAME_CHARS_MAX, Signed, Unverified, printable};
 use super::channel::{Channel, Sources};
-
-mod entry;
-pub mod gate;
-#[cfg(test)]
-mod tests;
 
 /// How long a sign of life counts.
 pub const FRESH_FOR: Duration = Duration::from_mins(2);
@@ -32,21 +37,14 @@ pub const FRESH_FOR: Duration = Duration::from_mins(2);
 pub const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// Agents in the directory, hints included.
 pub const ENTRIES_MAX: usize = 4096;
-/// How far an author's clock may be from ours.
-const CLOCKS_APART_MAX_MS: u64 = 10 * 60 * 1000;
 /// Shortest time between two announcements of one author that are looked at; honest ones keep twice as much.
 const SPACING: Duration = Duration::from_secs(1);
-/// Announcements that are remembered against their replay. One that is older than clocks may be apart needs no remembering,
-/// so this many authors in twenty minutes are protected, whether they are still listed or not.
-const MARKS_MAX: usize = 2 * ENTRIES_MAX;
 /// Questions for a sign of life at once.
 const PROBES_MAX: usize = 16;
 /// After which a question counts as lost with whoever asked it, and is asked again.
 const PROBE_LOST_AFTER: Duration = Duration::from_mins(1);
 /// How often an agent that goes on announcing itself is offered as a candidate again.
 const OFFER_EVERY: Duration = Duration::from_mins(5);
-/// How often a mere sign of life is written down.
-const SAVE_EVERY: Duration = Duration::from_mins(5);
 /// Attempts without success after which a hint that no channel repeats is forgotten.
 const FAILURES_MAX: u32 = 3;
 /// How long such a hint is kept after somebody gave it.
@@ -72,21 +70,6 @@ pub struct Listing {
     /// Which channels led to it.
     pub sources: Sources,
     /// Its last announcement as it signed it (an encoded [`crate::proto::SignedAnnouncement`]), to be passed on.
-    pub signed: Option<Bytes>,
-}
-
-/// What is kept of an agent from one start to the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SavedPeer {
-    /// Where it was reached.
-    pub addr: EndpointAddr,
-    /// What it called itself.
-    pub name: String,
-    /// Which channels led to it.
-    pub sources: Sources,
-    /// When it was last known to be alive, in milliseconds since the Unix epoch by our own clock.
-    pub last_success_ms: u64,
-    /// Its last announcement, as it signed it.
     pub signed: Option<Bytes>,
 }
 
@@ -149,8 +132,7 @@ pub struct Directory {
     run: Option<(u64, u64)>,
     own: Option<Bytes>,
     entries: HashMap<EndpointId, Entry>,
-    /// The last announcement of each author.
-    marks: HashMap<EndpointId, Mark>,
+    marks: Marks,
     restored: bool,
 }
 
@@ -197,13 +179,6 @@ impl Directory {
         self.join_again(now);
     }
 
-    /// The swarm is to be joined again, as at a start: everything may be different now.
-    pub fn join_again(&mut self, now: Instant) {
-        for entry in self.entries.values_mut() {
-            entry.join_again(now);
-        }
-    }
-
     /// The place of our next announcement: the run, and its counter.
     pub fn next_own(&mut self) -> (u64, u64) {
         let (boot_id, counter) = self.run.get_or_insert_default();
@@ -236,12 +211,7 @@ impl Directory {
         if Some(*id) == self.me {
             return Err(Refusal::Own);
         }
-        if mark.timestamp_ms.abs_diff(now_ms) > CLOCKS_APART_MAX_MS {
-            return Err(Refusal::Time);
-        }
-        if self.marks.get(id).is_some_and(|last| !mark.is_after(last)) {
-            return Err(Refusal::Replayed);
-        }
+        self.marks.admit(id, mark, now_ms)?;
         let heard = self.entries.get(id).and_then(|entry| entry.heard);
         if heard.is_some_and(|heard| now.saturating_duration_since(heard) < SPACING) {
             return Err(Refusal::TooSoon);
@@ -276,7 +246,7 @@ impl Directory {
         entry.signed = Some(bytes);
         entry.heard = Some(now);
         entry.lives(now, now_ms);
-        self.remember(id, mark);
+        self.marks.remember(id, mark);
         Ok(effects)
     }
 
@@ -370,140 +340,8 @@ impl Directory {
             }
             keep
         });
-        self.marks.retain(|_, mark| is_recent(mark, now_ms));
+        self.marks.sweep(now_ms);
         effects
-    }
-
-    // ---- Hints and joining --------------------------------------------------------------------------------------------
-
-    /// A channel led to an agent that may or may not exist. Whoever is known to be alive keeps the addresses that it gave
-    /// itself.
-    pub fn hint(&mut self, addr: &EndpointAddr, channel: Channel, now: Instant) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        let Some(entry) = self.entry(addr.id, Rank::Hint, now, &mut effects) else { return effects };
-        entry.hinted = now;
-        entry.unsaved |= entry.sources.insert(channel) && entry.alive.is_some();
-        if entry.alive.is_none() || entry.addr.is_empty() {
-            entry.merge_addrs(addr);
-        }
-        effects
-    }
-
-    /// Dialling an agent came to nothing. That ends no entry of somebody who was heard of lately: behind a firewall one can
-    /// be well and out of reach.
-    pub fn dial_failed(&mut self, id: &EndpointId, now: Instant) -> Vec<Effect> {
-        let Some(entry) = self.entries.get_mut(id) else { return Vec::new() };
-        entry.fail(now);
-        let silent = entry.age(now).is_none_or(|age| age >= FRESH_FOR);
-        if silent
-            && entry.failures >= FAILURES_MAX
-            && entry.standing != Standing::Stale
-            && entry.alive.is_some()
-        {
-            entry.standing = Standing::Stale;
-            entry.connected = false;
-            return vec![Effect::WentStale { id: *id, name: entry.name.clone() }];
-        }
-        Vec::new()
-    }
-
-    /// Up to `count` agents through which to join the swarm, and whether each has proved itself; they are not given again
-    /// for a while. Those whose last attempts worked come first, then chance decides, from `seed`.
-    pub fn to_join(
-        &mut self,
-        but: &HashSet<EndpointId>,
-        count: usize,
-        seed: u64,
-        now: Instant,
-    ) -> Vec<(EndpointAddr, bool)> {
-        let mut open: Vec<(u32, bool, u64, EndpointId)> = self
-            .entries
-            .iter()
-            .filter(|(id, entry)| entry.join_at <= now && !entry.addr.is_empty() && !but.contains(*id))
-            .map(|(id, entry)| (entry.failures.min(FAILURES_MAX), !entry.proven, shuffled(id, seed), *id))
-            .collect();
-        open.sort_unstable();
-        open.truncate(count);
-        let mut chosen = Vec::with_capacity(open.len());
-        for (_, _, _, id) in open {
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.join_later(now);
-                chosen.push((entry.addr.clone(), entry.proven));
-            }
-        }
-        chosen
-    }
-
-    /// How an attempt to join through an agent ended; `Ok` also says that it proved itself.
-    pub fn join_ended(&mut self, id: &EndpointId, joined: bool, now: Instant) -> Vec<Effect> {
-        let Some(entry) = self.entries.get_mut(id) else { return Vec::new() };
-        if !joined {
-            entry.fail(now);
-            return Vec::new();
-        }
-        entry.proven = true;
-        entry.failures = 0;
-        vec![Effect::Located(entry.addr.clone())]
-    }
-
-    // ---- From one start to the next ----------------------------------------------------------------------------------
-
-    /// Whether [`Directory::restore`] was called.
-    #[must_use]
-    pub fn is_restored(&self) -> bool {
-        self.restored
-    }
-
-    /// Takes in what was kept at the last run, as hints: somebody who was alive then may not be now. Gives back those with
-    /// addresses, the last alive first. What was altered since it was written is left out.
-    pub fn restore(&mut self, saved: Vec<SavedPeer>, now: Instant, now_ms: u64) -> Vec<EndpointAddr> {
-        self.restored = true;
-        let mut saved = saved;
-        saved.sort_unstable_by_key(|peer| std::cmp::Reverse(peer.last_success_ms));
-        let mut addrs = Vec::new();
-        for peer in saved {
-            let signed = peer.signed.as_ref().and_then(|bytes| verify(bytes).ok());
-            let signed = signed.filter(|signed| signed.announcement.id == peer.addr.id);
-            let id = peer.addr.id;
-            let Some(entry) = self.entry(id, Rank::Hint, now, &mut Vec::new()) else { continue };
-            entry.merge_addrs(&peer.addr);
-            entry.sources.extend(peer.sources);
-            entry.sources.insert(Channel::Saved);
-            if entry.name.is_empty() {
-                entry.name = printable(&peer.name, NAME_CHARS_MAX);
-            }
-            entry.last_success_ms = entry.last_success_ms.max(Some(peer.last_success_ms));
-            if !entry.addr.is_empty() {
-                addrs.push(entry.addr.clone());
-            }
-            let mark = signed.map(|signed| signed.announcement.mark());
-            if let Some(mark) = mark.filter(|mark| is_recent(mark, now_ms)) {
-                self.remember(id, mark);
-            }
-        }
-        addrs
-    }
-
-    /// What should be written down now: who is new or has moved, and signs of life now and then.
-    pub fn unsaved(&mut self, now: Instant) -> Vec<SavedPeer> {
-        let mut unsaved = Vec::new();
-        for entry in self.entries.values_mut() {
-            let (Some(alive), Some(last_success_ms)) = (entry.alive, entry.last_success_ms) else { continue };
-            let due =
-                entry.saved.is_none_or(|at| alive > at && now.saturating_duration_since(at) >= SAVE_EVERY);
-            if entry.unsaved || due {
-                entry.unsaved = false;
-                entry.saved = Some(now);
-                unsaved.push(SavedPeer {
-                    addr: entry.addr.clone(),
-                    name: entry.name.clone(),
-                    sources: entry.sources.clone(),
-                    last_success_ms,
-                    signed: entry.signed.clone(),
-                });
-            }
-        }
-        unsaved
     }
 
     // ---- Room ---------------------------------------------------------------------------------------------------------
@@ -527,24 +365,4 @@ impl Directory {
         }
         Some(self.entries.entry(id).or_insert_with(|| Entry::new(id, now)))
     }
-
-    fn remember(&mut self, id: EndpointId, mark: Mark) {
-        if self.marks.len() >= MARKS_MAX && !self.marks.contains_key(&id) {
-            let oldest = self.marks.iter().min_by_key(|(_, mark)| mark.timestamp_ms).map(|(id, _)| *id);
-            oldest.and_then(|oldest| self.marks.remove(&oldest));
-        }
-        self.marks.insert(id, mark);
-    }
-}
-
-/// Whether an announcement could still be replayed.
-fn is_recent(mark: &Mark, now_ms: u64) -> bool {
-    mark.timestamp_ms.saturating_add(CLOCKS_APART_MAX_MS) >= now_ms
-}
-
-/// Another order of ids for each seed.
-fn shuffled(id: &EndpointId, seed: u64) -> u64 {
-    let mut first = [0; 8];
-    first.copy_from_slice(&id.as_bytes()[..8]);
-    (u64::from_le_bytes(first) ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) ^ seed
 }

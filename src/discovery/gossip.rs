@@ -1,8 +1,9 @@
 //! GossipActor: who is there, and that we are.
 //!
-//! **Owns** the subscription to the network's gossip topic and its tasks: the *follower*, which reads the topic, the local
-//! network's ([`super::mdns`]), attempts to join, questions for a sign of life. **Talks to** PeersActor through
-//! [`Candidates`], and keeps the [`SharedDirectory`] and the endpoint's addresses of others.
+//! **Owns** its tasks: the *follower*, which subscribes to the network's gossip topic and reads it, the local network's
+//! ([`super::mdns`]), attempts to join, questions for a sign of life. **Talks to** PeersActor through
+//! [`Candidates`](super::candidates::Candidates), and keeps the [`SharedDirectory`](super::directory::SharedDirectory) and
+//! the endpoint's addresses of others.
 //!
 //! The topic's name is a secret: whoever learns it hears the network's names, sizes and addresses. So we join through nobody
 //! who has not proved, by a session or by an answer to [`Probe`], that it belongs to the network; channels only say whom to
@@ -12,56 +13,41 @@
 //! `limits.max_announcements_per_sec`; 8 attempts to join, 16 questions. **A restart** loses the subscription and nothing
 //! else: the directory outlives the actor, and the swarm is joined again through it.
 
+mod follower;
+mod messages;
+mod pace;
+mod swarm;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::future::BoxFuture;
-use iroh::address_lookup::memory::MemoryLookup;
-use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
-use iroh_gossip::api::{Event, GossipSender, GossipTopic};
-use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
-use iroh_gossip::proto::{PlumtreeConfig, TopicId};
+use iroh::{EndpointAddr, EndpointId};
+use iroh_gossip::api::GossipSender;
 use iroh_tickets::endpoint::EndpointTicket;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::announcement::{ADDRS_MAX, Announcement, Signed, Unverified};
-use super::candidates::Candidates;
-use super::channel::{Channel, Channels};
-use super::directory::gate::Gate;
-use super::directory::{Effect, SWEEP_EVERY, SavedPeer, SharedDirectory};
-use super::mdns::Mdns;
+use self::follower::Follower;
+pub use self::messages::{GossipArgs, GossipMsg, Probe};
+use self::pace::{gap, jittered, period, says_the_same};
+use self::swarm::Join;
+pub use self::swarm::{start, topic_of};
+use super::announcement::{ADDRS_MAX, Announcement, Signed};
+use super::channel::Channel;
+use super::directory::{Effect, SWEEP_EVERY, SavedPeer};
 use crate::actor::ActorExit;
 use crate::actor::tasks::Tasks;
-use crate::identity::Key;
-use crate::library::Library;
-use crate::node::events::{EventLog, NodeEvent};
+use crate::node::events::NodeEvent;
 use crate::node::status::ActorDetail;
 use crate::peer::address_book::AddressBook;
 use crate::peer::effects::now_ms;
 
-/// How often we say that we are there, in a network of up to about a thousand; receivers count us as fresh for 120 s.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
-const ANNOUNCE_EVERY_MAX: Duration = Duration::from_mins(1);
-/// Shortest time between two announcements, however much changes: twice what receivers ask for, and longer in a large
-/// network, up to what a flood of invented agents may make of it.
-const ANNOUNCE_GAP: Duration = Duration::from_secs(2);
-const ANNOUNCE_GAP_MAX: Duration = Duration::from_secs(10);
-/// Announcements per second that all agents together make when they all change at once, as they do when an asset reaches
-/// all of them; and when nothing changes.
-const CHANGES_PER_SEC: u32 = 16;
-const ANNOUNCEMENTS_PER_SEC: u32 = 32;
 /// Limit of handing an announcement to gossip.
 const BROADCAST_WITHIN: Duration = Duration::from_secs(5);
-/// Limit of subscribing, and the wait after that failed or the stream broke.
-const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
-const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
 /// Below this many neighbours, more are looked for.
 const NEIGHBOURS_WANTED: usize = 4;
 /// Attempts to join at once, and the limit of each: a question, a dial through a relay, and telling gossip.
@@ -80,147 +66,6 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 const SAVE_LAST_WITHIN: Duration = Duration::from_secs(1);
 /// Remembered agents that are offered as candidates at a start.
 const RESTORED_CANDIDATES_MAX: usize = 64;
-/// Messages of the follower in the mailbox.
-const FOLLOWER_PERMITS: usize = 64;
-/// How long gossip keeps messages for neighbours that missed them, and what it has seen: as little as works, for that is
-/// what a flood fills.
-const GOSSIP_KEEPS_MESSAGES: Duration = Duration::from_secs(3);
-const GOSSIP_KEEPS_IDS: Duration = Duration::from_secs(10);
-
-/// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join
-/// through whoever did, and so tell it the topic.
-pub type Probe = Arc<dyn Fn(EndpointAddr) -> BoxFuture<'static, bool> + Send + Sync>;
-
-/// What GossipActor understands.
-#[derive(Debug)]
-pub enum GossipMsg {
-    /// Other channels: somebody may be there, so join through them.
-    Candidate {
-        /// Where.
-        addr: EndpointAddr,
-        /// Which channel led there.
-        channel: Channel,
-    },
-    /// PeersActor: a session with this peer is up, so it is alive and of our network.
-    PeerUp {
-        /// Where it is.
-        addr: EndpointAddr,
-        /// What it calls itself.
-        name: String,
-        /// Live assets that it holds.
-        assets: u64,
-    },
-    /// PeersActor: the session with this peer is over.
-    PeerGone {
-        /// Whose.
-        endpoint_id: EndpointId,
-    },
-    /// PeersActor: dialling this peer came to nothing.
-    DialFailed {
-        /// Whom.
-        endpoint_id: EndpointId,
-    },
-    /// PeersActor: the network may be another one, so speak up and join afresh.
-    JoinNow,
-    /// Own task: who was remembered from the last run.
-    Restored(Vec<SavedPeer>),
-    /// Follower: we are subscribed, and this is where we speak.
-    Subscribed(GossipSender),
-    /// Follower: an announcement whose signature is good.
-    Heard {
-        /// It.
-        signed: Box<Signed>,
-        /// Bounds those that wait.
-        permit: OwnedSemaphorePermit,
-    },
-    /// Follower: our neighbours in the swarm are these now.
-    Neighbours {
-        /// Who.
-        ids: HashSet<EndpointId>,
-        /// Bounds those that wait.
-        permit: OwnedSemaphorePermit,
-    },
-    /// Own task: whether an agent gave a sign of life.
-    Probed {
-        /// Who was asked.
-        endpoint_id: EndpointId,
-        /// Whether it did.
-        alive: bool,
-    },
-    /// Own task: an attempt to join through an agent ended.
-    JoinEnded {
-        /// Through whom.
-        endpoint_id: EndpointId,
-        /// Whether gossip has a connection to it now.
-        joined: bool,
-    },
-    /// Own tasks: one of them panicked, and why.
-    TaskFailed(String),
-    /// Timer of the actor itself.
-    Tick,
-    /// Status: how it is.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
-}
-
-/// What it is started with.
-#[derive(Clone)]
-pub struct GossipArgs {
-    /// Gossip on the endpoint, as [`start`] makes it; outlives the actor.
-    pub gossip: Gossip,
-    /// The QUIC endpoint; outlives the actor.
-    pub endpoint: Endpoint,
-    /// Signs what we say.
-    pub secret_key: SecretKey,
-    /// Where the network meets.
-    pub topic: TopicId,
-    /// What we call ourselves.
-    pub name: String,
-    /// Where we are.
-    pub ticket: watch::Receiver<String>,
-    /// What we hold.
-    pub library: Arc<Library>,
-    /// Who is there; outlives the actor.
-    pub directory: SharedDirectory,
-    /// Where it is kept.
-    pub book: AddressBook,
-    /// Who is told of whom we find.
-    pub candidates: Candidates,
-    /// How the ways of finding peers do.
-    pub channels: Channels,
-    /// The endpoint's addresses of others.
-    pub lookup: MemoryLookup,
-    /// What happens is told here.
-    pub events: EventLog,
-    /// Announcements whose signatures are checked.
-    pub announcements_per_sec: u32,
-    /// How to ask for a sign of life.
-    pub probe: Probe,
-    /// The local network; `None` leaves it alone.
-    pub mdns: Option<Mdns>,
-}
-
-/// Starts gossip on an endpoint. Connections on [`GOSSIP_ALPN`] go to [`Gossip::handle_connection`].
-///
-/// # Panics
-/// Outside of a tokio runtime.
-#[must_use]
-pub fn start(endpoint: &Endpoint) -> Gossip {
-    let broadcast = PlumtreeConfig {
-        message_cache_retention: GOSSIP_KEEPS_MESSAGES,
-        message_id_retention: GOSSIP_KEEPS_IDS,
-        ..PlumtreeConfig::default()
-    };
-    Gossip::builder().broadcast_config(broadcast).spawn(endpoint.clone())
-}
-
-/// The topic of a presence network.
-#[must_use]
-pub fn topic_of(key: &Key) -> TopicId {
-    TopicId::from_bytes(*key.expose())
-}
 
 /// Its state.
 pub struct GossipState {
@@ -555,29 +400,6 @@ impl GossipState {
     }
 }
 
-/// How long to wait between announcements of changes, with this many others.
-fn gap(fresh: u32) -> Duration {
-    let shared = Duration::from_secs(u64::from(fresh / CHANGES_PER_SEC));
-    shared.clamp(ANNOUNCE_GAP, ANNOUNCE_GAP_MAX)
-}
-
-/// How often to announce ourselves, with this many others.
-fn period(fresh: u32) -> Duration {
-    let shared = Duration::from_secs(u64::from(fresh / ANNOUNCEMENTS_PER_SEC));
-    shared.clamp(ANNOUNCE_EVERY, ANNOUNCE_EVERY_MAX)
-}
-
-/// A tenth less at most, so that agents which started together do not speak together for ever.
-fn jittered(period: Duration) -> Duration {
-    period.mul_f64(1.0 - 0.1 * rand::random::<f64>())
-}
-
-/// Whether two announcements differ only in when they were made.
-fn says_the_same(one: &Announcement, other: &Announcement) -> bool {
-    let Announcement { timestamp_ms, boot_id, counter, .. } = *other;
-    Announcement { timestamp_ms, boot_id, counter, ..one.clone() } == *other
-}
-
 /// Writes down what is new; what cannot be written costs a lookup at the next start.
 async fn save(book: AddressBook, peers: Vec<SavedPeer>) {
     if peers.is_empty() {
@@ -587,162 +409,5 @@ async fn save(book: AddressBook, peers: Vec<SavedPeer>) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the next start will not know of these agents"),
         Err(error) => tracing::warn!(%error, "the address book failed"),
-    }
-}
-
-/// What an attempt to join needs.
-struct Join {
-    gossip: Gossip,
-    endpoint: Endpoint,
-    sender: GossipSender,
-    /// Asks first, where the agent has not proved itself yet.
-    probe: Option<Probe>,
-}
-
-impl Join {
-    /// Whether gossip has a connection to the agent now and was told to join through it.
-    async fn run(self, addr: EndpointAddr) -> bool {
-        let id = addr.id;
-        if let Some(probe) = self.probe
-            && !probe(addr.clone()).await
-        {
-            return false;
-        }
-        let connection = match self.endpoint.connect(addr, GOSSIP_ALPN).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                tracing::debug!(peer = %id.fmt_short(), %error, "the swarm is not joined through it");
-                return false;
-            }
-        };
-        self.gossip.handle_connection(connection).await.is_ok()
-            && self.sender.join_peers(vec![id]).await.is_ok()
-    }
-}
-
-/// Reads the topic, and lets through what is worth it.
-struct Follower {
-    actor: ActorRef<GossipMsg>,
-    args: GossipArgs,
-    refused: Arc<AtomicU64>,
-}
-
-impl Follower {
-    /// Reads who was remembered, once per run of the node.
-    async fn restore(&self) {
-        if self.args.directory.lock().is_restored() {
-            return;
-        }
-        let book = self.args.book.clone();
-        let saved = spawn_blocking(move || book.directory()).await.map_err(|e| e.to_string());
-        let saved = saved.and_then(|saved| saved.map_err(|e| e.to_string())).unwrap_or_else(|error| {
-            tracing::warn!(error, "agents met before are not looked for");
-            Vec::new()
-        });
-        let _ = self.actor.send_message(GossipMsg::Restored(saved));
-    }
-
-    /// Never ends.
-    async fn run(self) {
-        let permits = Arc::new(Semaphore::new(FOLLOWER_PERMITS));
-        let mut gate = Gate::new(self.args.announcements_per_sec, Instant::now());
-        // The last subscription ends only once there is another: with none, gossip leaves the swarm.
-        let mut last = None;
-        loop {
-            let subscribed =
-                timeout(SUBSCRIBE_WITHIN, self.args.gossip.subscribe(self.args.topic, Vec::new())).await;
-            match subscribed {
-                Ok(Ok(topic)) => {
-                    drop(last.take());
-                    last = Some(self.read(topic, &permits, &mut gate).await);
-                }
-                Ok(Err(error)) => self.down(&format!("the topic cannot be subscribed to: {error}")),
-                Err(_) => self.down("gossip does not answer"),
-            }
-            sleep(SUBSCRIBE_AGAIN).await;
-        }
-    }
-
-    fn down(&self, why: &str) {
-        self.args.channels.down(Channel::Gossip, why);
-    }
-
-    /// Reads until the stream breaks or has lost something, such as who our neighbours are. Gives back what keeps the
-    /// subscription alive.
-    async fn read(
-        &self,
-        topic: GossipTopic,
-        permits: &Arc<Semaphore>,
-        gate: &mut Gate,
-    ) -> iroh_gossip::api::GossipReceiver {
-        let (sender, mut receiver) = topic.split();
-        let _ = self.actor.send_message(GossipMsg::Subscribed(sender));
-        self.args.channels.up(Channel::Gossip);
-        self.tell_neighbours(HashSet::new(), permits).await;
-        loop {
-            match receiver.next().await {
-                Some(Ok(Event::Received(message))) => {
-                    let Some(signed) = self.checked(&message.content, gate) else {
-                        self.refused.fetch_add(1, Ordering::Relaxed);
-                        continue;
-                    };
-                    // A semaphore that nobody closes.
-                    let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return receiver };
-                    let _ = self.actor.send_message(GossipMsg::Heard { signed: Box::new(signed), permit });
-                }
-                Some(Ok(Event::NeighborUp(_) | Event::NeighborDown(_))) => {
-                    let ids = receiver.neighbors().collect();
-                    self.tell_neighbours(ids, permits).await;
-                }
-                Some(Ok(Event::Lagged)) => {
-                    tracing::debug!("gossip was faster than we are");
-                    return receiver;
-                }
-                Some(Err(error)) => {
-                    self.down(&format!("the subscription broke: {error}"));
-                    return receiver;
-                }
-                None => {
-                    self.down("the subscription ended");
-                    return receiver;
-                }
-            }
-        }
-    }
-
-    async fn tell_neighbours(&self, ids: HashSet<EndpointId>, permits: &Arc<Semaphore>) {
-        if let Ok(permit) = Arc::clone(permits).acquire_owned().await {
-            let _ = self.actor.send_message(GossipMsg::Neighbours { ids, permit });
-        }
-    }
-
-    /// What came, if it is an announcement that counts: size and place first, then as many signatures as are allowed.
-    fn checked(&self, content: &bytes::Bytes, gate: &mut Gate) -> Option<Signed> {
-        let claimed = Unverified::read(content).ok()?;
-        let now = Instant::now();
-        let known = {
-            let directory = self.args.directory.lock();
-            directory.admits(&claimed, now, now_ms()).ok()?;
-            directory.knows(&claimed.author())
-        };
-        if !gate.admits(known, now) {
-            return None;
-        }
-        claimed.verify().ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_large_network_speaks_less_often_and_stays_fresh() {
-        assert_eq!([0, 32, 80, 10_000].map(|n| gap(n).as_secs()), [2, 2, 5, 10]);
-        assert_eq!([0, 900, 1_600, 10_000].map(|n| period(n).as_secs()), [30, 30, 50, 60]);
-        for _ in 0..100 {
-            let jittered = jittered(ANNOUNCE_EVERY);
-            assert!((ANNOUNCE_EVERY.mul_f64(0.9)..=ANNOUNCE_EVERY).contains(&jittered), "{jittered:?}");
-        }
     }
 }

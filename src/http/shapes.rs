@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,6 +13,7 @@ use crate::library::{self, report::LibraryReport};
 use crate::node::status::{ActorState, ActorStatus};
 use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
 use crate::store::StoreStatus;
+use crate::time::rfc3339;
 
 /// The answer of `GET /status`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -381,12 +381,6 @@ pub(super) fn word(variant: &impl Serialize) -> String {
         Ok(serde_json::Value::String(word)) => word,
         Ok(_) | Err(_) => String::from("unknown"),
     }
-}
-
-/// RFC 3339 in UTC with milliseconds; `None` for a time that no calendar has.
-pub(super) fn rfc3339(ms: u64) -> Option<String> {
-    let time = Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
-    Some(format!("{time:.3}"))
 }
 
 /// The answer of `GET /status` from its parts.

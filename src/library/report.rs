@@ -8,6 +8,7 @@ use super::filter::{FilterError, FilterSpec};
 use super::registry::{Device, Issued, Member, RegistryError};
 use super::ticket::{Access, LibraryId, NameError, Subject, Ticket, TicketError};
 use crate::store::StoreError;
+use crate::time::rfc3339;
 
 /// Why something about libraries cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -117,11 +118,6 @@ pub struct LibraryReport {
     pub expires: Option<String>,
     /// Why the members do not let this node in any more.
     pub problem: Option<String>,
-}
-
-fn rfc3339(ms: u64) -> Option<String> {
-    let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
-    Some(format!("{time:.3}"))
 }
 
 impl LibraryReport {

@@ -1,8 +1,9 @@
 //! CanServiceActor: follows the store and tells everyone else what changed.
 //!
 //! **Owns** the cursor into the store's feed and its tasks: the *follower*, which reads changes as they come, the
-//! *scan*, which now and then compares all of the store with the index, and the HTTP server of an embedded store. **Talks to** PeersActor (`StoreChanged`,
-//! `StoreHealth`) and keeps the indices of all [`Libraries`] up to date before it does.
+//! *scan*, which now and then compares all of the store with the index, and the HTTP server of an embedded store.
+//! **Talks to** PeersActor (`StoreChanged`, `StoreHealth`) and keeps the indices of all [`Libraries`] up to date before it
+//! does.
 //!
 //! The event stream only wakes the follower; the records themselves always come from the feed, by the cursor, so
 //! events and poll cannot let anything fall between them. A store that is down, slow or cuts the stream costs delay
@@ -11,18 +12,18 @@
 //! **Bounds**: the follower waits until the actor has taken each page, so at most one page of 1,000 records is in the
 //! mailbox. **A restart** loses nothing: the indices and their cursor live in [`Libraries`].
 
-use std::collections::HashSet;
+mod reading;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::BoxStream;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{FeedEntry, StoreError, StoreEvent, StoreRef, StoreStatus};
+use self::reading::{follow, scan};
+use super::{FeedEntry, StoreError, StoreRef, StoreStatus};
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::http::{SharedListener, serve};
@@ -31,17 +32,8 @@ use crate::node::status::ActorDetail;
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
 
-/// Records per page of the feed.
-const PAGE: usize = 1000;
-/// Longest wait for one answer of the store.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Waits after a failed call to the store: doubled from the first to the last.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long requests under way may take once the actor is told to stop.
 const SERVER_ENDS_WITHIN: Duration = Duration::from_secs(3);
-/// Longest that the actor may take over a page before the follower gives up on it.
-const TAKE_WITHIN: Duration = Duration::from_secs(30);
 
 /// What CanServiceActor understands.
 #[derive(Debug)]
@@ -292,144 +284,4 @@ impl CanServiceState {
             tracing::debug!(%error, "peers are not told of a change of the store");
         }
     }
-}
-
-/// Reads the feed as it grows. Never ends.
-async fn follow(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
-    let mut retry = RETRY_MIN;
-    let mut events: Option<BoxStream<'static, Result<StoreEvent, StoreError>>> = None;
-    let mut events_wanted_at = Instant::now();
-    loop {
-        let cursor = args.libraries.cursor().borrow().unwrap_or(0);
-        match catch_up(&actor, &args, cursor).await {
-            Ok(()) => retry = RETRY_MIN,
-            Err(error) => {
-                let _ = actor.send_message(CanServiceMsg::StoreFailed(error));
-                events = None;
-                sleep(retry).await;
-                retry = (retry * 2).min(RETRY_MAX);
-                continue;
-            }
-        }
-        let now = Instant::now();
-        if events.is_none() && now >= events_wanted_at {
-            let cursor = args.libraries.cursor().borrow().unwrap_or(0);
-            events = Some(args.store.watch(cursor));
-            // A stream that breaks at once is not asked for in a tight loop; the poll goes on meanwhile.
-            events_wanted_at = now + RETRY_MIN.max(args.poll_interval / 4);
-        }
-        let next_event = async {
-            match events.as_mut() {
-                Some(stream) => stream.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        match timeout(args.poll_interval, next_event).await {
-            Ok(Some(Ok(StoreEvent::Advanced(_) | StoreEvent::Reset))) | Err(_) => {}
-            Ok(Some(Err(error))) => {
-                tracing::debug!(%error, "the event stream broke");
-                events = None;
-            }
-            Ok(None) => events = None,
-        }
-    }
-}
-
-/// Reads pages after `cursor` until there are no more, and hands each to the actor.
-async fn catch_up(
-    actor: &ActorRef<CanServiceMsg>,
-    args: &CanServiceArgs,
-    mut cursor: u64,
-) -> Result<(), StoreError> {
-    loop {
-        let page = answered(args.store.feed(cursor, PAGE)).await?;
-        if page.reset && cursor == 0 {
-            return Err(StoreError::Io {
-                action: "cannot follow the store's feed".into(),
-                reason: "it wants to be read from the start, and refuses the start".into(),
-            });
-        }
-        if page.reset {
-            let _ = actor.send_message(CanServiceMsg::Reset);
-            cursor = 0;
-            continue;
-        }
-        let Some(last) = page.entries.last().map(|entry| entry.seq) else { break };
-        let more = page.entries.len() >= PAGE;
-        hand_over(actor, page.entries, true).await?;
-        cursor = last;
-        if !more {
-            break;
-        }
-    }
-    let status = answered(args.store.status()).await?;
-    let _ = actor.send_message(CanServiceMsg::CaughtUp(status));
-    Ok(())
-}
-
-/// Compares all of the store with the index: changed records go to the actor as pages, and what the index has and the
-/// store does not is reported at the end.
-async fn scan(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
-    let before = args.libraries.mirror().hashes();
-    let vanished = match scan_store(&actor, &args, before).await {
-        Ok(vanished) => vanished,
-        Err(error) => {
-            tracing::debug!(%error, "a full comparison with the store did not end; the next one is due later");
-            Vec::new()
-        }
-    };
-    let _ = actor.send_message(CanServiceMsg::Vanished(vanished));
-}
-
-async fn scan_store(
-    actor: &ActorRef<CanServiceMsg>,
-    args: &CanServiceArgs,
-    before: Vec<ContentHash>,
-) -> Result<Vec<ContentHash>, StoreError> {
-    let mut unseen: HashSet<ContentHash> = before.into_iter().collect();
-    let mut cursor = 0;
-    loop {
-        let page = answered(args.store.feed(cursor, PAGE)).await?;
-        let Some(last) = page.entries.last().map(|entry| entry.seq) else { break };
-        for entry in &page.entries {
-            unseen.remove(&entry.record.hash);
-        }
-        hand_over(actor, page.entries, false).await?;
-        cursor = last;
-    }
-    // A record that changed while we read moved ahead of us, so ask once more before calling it gone.
-    let unseen: Vec<ContentHash> = unseen.into_iter().collect();
-    let mut vanished = Vec::new();
-    for hashes in unseen.chunks(PAGE) {
-        let found = answered(args.store.records(hashes.to_vec())).await?;
-        let found: HashSet<ContentHash> = found.iter().map(|record| record.hash).collect();
-        vanished.extend(hashes.iter().filter(|hash| !found.contains(hash)));
-    }
-    Ok(vanished)
-}
-
-async fn hand_over(
-    actor: &ActorRef<CanServiceMsg>,
-    entries: Vec<FeedEntry>,
-    follows: bool,
-) -> Result<(), StoreError> {
-    let page = |reply| CanServiceMsg::Page { entries, follows, reply };
-    match actor.call(page, Some(TAKE_WITHIN)).await {
-        Ok(ractor::rpc::CallResult::Success(())) => Ok(()),
-        Ok(ractor::rpc::CallResult::Timeout | ractor::rpc::CallResult::SenderError) | Err(_) => {
-            Err(StoreError::Io {
-                action: "cannot take in a page of the feed".into(),
-                reason: "CanServiceActor does not answer".into(),
-            })
-        }
-    }
-}
-
-async fn answered<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    timeout(ANSWER_WITHIN, call).await.unwrap_or_else(|_| {
-        Err(StoreError::Io {
-            action: "cannot read the store".into(),
-            reason: format!("no answer for {} s", ANSWER_WITHIN.as_secs()),
-        })
-    })
 }

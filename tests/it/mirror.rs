@@ -138,19 +138,11 @@ async fn three_in_a_line_converge() {
     }
     a.dial(&b).await;
     c.dial(&b).await;
-    eventually("all have all", async || {
-        let counts = (a.assets().await.len(), b.assets().await.len(), c.assets().await.len());
-        // Twenty each; the empty one is the same everywhere.
-        (counts == (58, 58, 58)).then_some(()).ok_or_else(|| format!("{counts:?}"))
-    })
-    .await;
+    // Twenty each; the empty one is the same everywhere.
+    tokio::join!(a.holds(58), b.holds(58), c.holds(58));
     assert_eq!(a.assets().await, c.assets().await);
     a.ingest(bytes(999, 12), &[]).await;
-    eventually("live over two hops", async || {
-        let there = c.assets().await.len();
-        (there == 59).then_some(()).ok_or_else(|| there.to_string())
-    })
-    .await;
+    c.holds(59).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,11 +157,7 @@ async fn deletions_reach_those_who_want_them() {
     let kept = a.ingest(bytes(1, 100), &[]).await;
     let gone = a.ingest(bytes(2, 100_000), &[]).await;
     for node in [&b, &c] {
-        eventually("both there", async || {
-            let n = node.assets().await.len();
-            (n == 2).then_some(()).ok_or_else(|| n.to_string())
-        })
-        .await;
+        node.holds(2).await;
     }
     let url = format!("{}/asset/{gone}", a.node().store_url());
     assert!(a.http.delete(url).send().await.unwrap().status().is_success());
@@ -194,11 +182,7 @@ async fn mass_deletions_are_held_back_until_somebody_confirms() {
     for n in 0..40 {
         hashes.push(a.ingest(bytes(n, 10), &[]).await);
     }
-    eventually("all there", async || {
-        let n = b.assets().await.len();
-        (n == 40).then_some(()).ok_or_else(|| n.to_string())
-    })
-    .await;
+    b.holds(40).await;
     for hash in &hashes {
         a.http.delete(format!("{}/asset/{hash}", a.node().store_url())).send().await.unwrap();
     }
@@ -210,11 +194,7 @@ async fn mass_deletions_are_held_back_until_somebody_confirms() {
     assert_eq!(b.assets().await.len(), 20);
     let answer = b.post("/deletions/confirm", json!({})).await;
     assert_eq!(answer["status"], "success", "{answer}");
-    eventually("all gone", async || {
-        let n = b.assets().await.len();
-        (n == 0).then_some(()).ok_or_else(|| n.to_string())
-    })
-    .await;
+    b.holds(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,20 +225,12 @@ async fn nodes_find_each_other_again_after_a_restart() {
     assert!(!a.stop().await.failed);
     b.ingest(bytes(1, 200_000), &[]).await;
     a.boot().await;
-    eventually("a has what it missed", async || {
-        let n = a.assets().await.len();
-        (n == 1).then_some(()).ok_or_else(|| n.to_string())
-    })
-    .await;
+    a.holds(1).await;
     // Now the one that was dialled first remembers too.
     assert!(!b.stop().await.failed);
     a.ingest(bytes(2, 100), &[]).await;
     b.boot().await;
-    eventually("b has what it missed", async || {
-        let n = b.assets().await.len();
-        (n == 2).then_some(()).ok_or_else(|| n.to_string())
-    })
-    .await;
+    b.holds(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,11 +240,7 @@ async fn ticket_files_connect_two_nodes_in_either_order() {
     let b = TestNode::start("b", |config| config.connect_ticket_file = Some(file.clone())).await;
     let a = TestNode::start("a", |config| config.ticket_file = Some(file.clone())).await;
     a.ingest(bytes(1, 100), &[]).await;
-    eventually("through the file", async || {
-        let n = b.assets().await.len();
-        (n == 1).then_some(()).ok_or_else(|| n.to_string())
-    })
-    .await;
+    b.holds(1).await;
     assert!(b.get("/status").await["data"]["discovery"]["tickets"]["last_success"].is_string());
 }
 
@@ -282,11 +250,7 @@ async fn two_that_dial_each_other_at_once_keep_one_connection() {
     tokio::join!(a.dial(&b), b.dial(&a));
     a.ingest(bytes(1, 100), &[]).await;
     b.ingest(bytes(2, 100), &[]).await;
-    eventually("both have both", async || {
-        let n = (a.assets().await.len(), b.assets().await.len());
-        (n == (2, 2)).then_some(()).ok_or_else(|| format!("{n:?}"))
-    })
-    .await;
+    tokio::join!(a.holds(2), b.holds(2));
     for node in [&a, &b] {
         eventually("one PeerActor", async || {
             let tree = node.get("/actors").await;

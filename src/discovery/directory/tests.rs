@@ -1,6 +1,10 @@
+use std::collections::HashSet;
+
 use iroh::SecretKey;
 
 use super::gate::Gate;
+use super::marks::{CLOCKS_APART_MAX_MS, MARKS_MAX};
+use super::saved::SAVE_EVERY;
 use super::*;
 use crate::discovery::announcement::Announcement;
 
@@ -119,7 +123,7 @@ fn a_replay_counts_for_nothing_even_after_its_author_left() {
     // Once it could not be taken for new any more, it need not be remembered.
     let end_ms = NOW_MS + 1 + CLOCKS_APART_MAX_MS + 1;
     directory.sweep(later, end_ms);
-    assert!(directory.marks.is_empty());
+    assert!(directory.marks.0.is_empty());
     assert_eq!(directory.hear(run(2, NOW_MS + 1), later, end_ms), Err(Refusal::Time));
 }
 
@@ -300,7 +304,7 @@ fn invented_agents_displace_only_each_other() {
     // Whoever proves itself finds room.
     assert_eq!(directory.peer_up(&addr(6), "six", 1, start, NOW_MS).len(), 2);
     assert!(listing(&directory, 6, start).is_some());
-    assert!(directory.marks.len() <= MARKS_MAX);
+    assert!(directory.marks.0.len() <= MARKS_MAX);
 }
 
 #[test]

@@ -257,24 +257,6 @@ function say(element, mood, text) {
   element.textContent = text;
 }
 
-async function onDial(event) {
-  event.preventDefault();
-  const form = event.target;
-  const result = byId("dial-result");
-  const button = form.querySelector("button");
-  button.disabled = true;
-  try {
-    const { endpoint_id } = await askJson("/peers", "POST", { ticket: form.ticket.value.trim() });
-    say(result, "good", `Connecting to ${endpoint_id.slice(0, 10)}…`);
-    form.reset();
-  } catch (error) {
-    say(result, "bad", error.message);
-  } finally {
-    button.disabled = false;
-    soon();
-  }
-}
-
 async function onCopy(button) {
   const input = byId(button.dataset.copy);
   try {
@@ -333,6 +315,11 @@ async function submitted(event, resultId, work) {
 }
 
 const held = ({ assets, bytes: size }) => `${assets} ${assets === 1 ? "asset" : "assets"} (${bytes(size)})`;
+
+async function dialPeer(fields) {
+  const { endpoint_id } = await askJson("/peers", "POST", { ticket: fields.get("ticket").trim() });
+  return `Connecting to ${endpoint_id.slice(0, 10)}…`;
+}
 
 async function createLibrary(fields) {
   const text = (name) => fields.get(name).trim() || undefined;
@@ -411,7 +398,7 @@ function start() {
     signIn.addEventListener("submit", onSignIn);
     return;
   }
-  byId("dial").addEventListener("submit", onDial);
+  byId("dial").addEventListener("submit", (event) => submitted(event, "dial-result", dialPeer));
   byId("create-library").addEventListener("submit", (event) => submitted(event, "create-result", createLibrary));
   byId("join-library").addEventListener("submit", (event) => submitted(event, "join-result", joinLibrary));
   document.addEventListener("click", (event) => {

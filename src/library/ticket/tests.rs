@@ -1,9 +1,9 @@
-use iroh::SecretKey;
+use iroh::{EndpointId, SecretKey};
 use proptest::prelude::*;
 
 use super::*;
 use crate::library::filter::tests::filter;
-use crate::library::revocation::SignedRevocations;
+use crate::library::revocation::{Revocations, SignedRevocations};
 
 const NOW: u64 = 1_800_000_000_000;
 

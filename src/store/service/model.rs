@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::store::embedded::{ListPage, MetaPatch, StoredAsset};
+use crate::time;
 
 /// An asset, or its tombstone.
 #[derive(Serialize, Deserialize, ToSchema, Clone, PartialEq, Eq, Debug)]
@@ -64,10 +65,9 @@ impl From<StoredAsset> for AssetJson {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds; what lies past the year 9999 is shown as its end.
+/// As [`time::rfc3339`]; what lies past the year 9999 is shown as its end.
 fn rfc3339(ms: u64) -> String {
-    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    format!("{:.3}", time.unwrap_or(Timestamp::MAX))
+    time::rfc3339(ms).unwrap_or_else(|| format!("{:.3}", Timestamp::MAX))
 }
 
 /// A page of assets.

@@ -61,11 +61,8 @@ pub(super) async fn require_key(State(service): Shared, request: Request, next: 
 pub(super) async fn feed(State(service): Shared, params: Params) -> ApiResult<Response> {
     let since = params.number("since")?.unwrap_or(0);
     let page = service.store.feed(since, params.limit(BATCH_MAX, BATCH_MAX)?).await?;
-    let mut body = Vec::new();
-    for FeedEntry { seq, record } in &page.entries {
-        put(&mut body, &WireFeedEntry { seq: *seq, record: Some(record.into()) });
-    }
-    let mut response = protobuf(body);
+    let entry = |entry: &FeedEntry| WireFeedEntry { seq: entry.seq, record: Some((&entry.record).into()) };
+    let mut response = protobuf(page.entries.iter().map(entry));
     if page.reset {
         response.headers_mut().insert(HeaderName::from_static(FEED_RESET), HeaderValue::from_static("true"));
     }
@@ -84,7 +81,7 @@ pub(super) async fn feed(State(service): Shared, params: Params) -> ApiResult<Re
     ))]
 pub(super) async fn records(State(service): Shared, params: Params) -> ApiResult<Response> {
     let hashes = params.hashes("hash", QUERY_HASHES_MAX)?;
-    Ok(protobuf(encode(&service.store.records(hashes).await?)))
+    Ok(protobuf(service.store.records(hashes).await?.iter().map(WireRecord::from)))
 }
 
 /// Records by hash, many at once.
@@ -107,7 +104,7 @@ pub(super) async fn query_records(State(service): Shared, request: Request) -> A
         return Err(malformed("the body is not a sequence of hashes of 32 bytes"));
     };
     let hashes = hashes.iter().map(|bytes| ContentHash(*bytes)).collect();
-    Ok(protobuf(encode(&service.store.records(hashes).await?)))
+    Ok(protobuf(service.store.records(hashes).await?.iter().map(WireRecord::from)))
 }
 
 /// Content, for agents.
@@ -160,11 +157,7 @@ pub(super) async fn content(
 pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResult<Response> {
     let body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
     let results = batch::ingest(&service.store, body).await?;
-    let mut answer = Vec::new();
-    for (hash, outcome) in results {
-        put(&mut answer, &result_of(hash, outcome));
-    }
-    Ok(protobuf(answer))
+    Ok(protobuf(results.into_iter().map(|(hash, outcome)| result_of(hash, outcome))))
 }
 
 /// Take records without content.
@@ -191,12 +184,8 @@ pub(super) async fn apply(State(service): Shared, request: Request) -> ApiResult
             records.push(record);
         }
     }
-    let outcomes = service.store.apply(records).await?;
-    let mut answer = Vec::new();
-    for (hash, outcome) in slots.fill(outcomes)? {
-        put(&mut answer, &result_of(hash, outcome));
-    }
-    Ok(protobuf(answer))
+    let results = slots.fill(service.store.apply(records).await?)?;
+    Ok(protobuf(results.into_iter().map(|(hash, outcome)| result_of(hash, outcome))))
 }
 
 /// The outcomes of a request in its order: those known at once, and gaps for those that the store will decide.
@@ -234,15 +223,12 @@ impl Slots {
     }
 }
 
-fn encode(records: &[AssetRecord]) -> Vec<u8> {
+/// An answer of these messages, each behind its length.
+fn protobuf<M: prost::Message>(messages: impl Iterator<Item = M>) -> Response {
     let mut body = Vec::new();
-    for record in records {
-        put(&mut body, &WireRecord::from(record));
+    for message in messages {
+        put(&mut body, &message);
     }
-    body
-}
-
-fn protobuf(body: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF))], Bytes::from(body)).into_response()
 }
 

@@ -4,9 +4,12 @@
 //! two jobs on blocking threads, each at most once at a time: one hashes the file from its beginning as far as there is
 //! no gap, the other makes durable what was written and notes it in the ledger.
 
+mod judge;
+mod write_at;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -15,14 +18,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use iroh::EndpointId;
 use sha2::{Digest as _, Sha256};
-use tempfile::TempPath;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
+use self::judge::Suspect;
+pub use self::judge::{Blame, Finished};
+use self::write_at::write_at;
 use super::ledger::Ledger;
 use crate::record::ContentHash;
+use crate::store::StoreError;
 use crate::store::embedded::failure;
-use crate::store::{ReceivedFile, StoreError};
 use crate::transfer::ranges::Ranges;
 
 /// Bytes written after which they are made durable, once the last such work is done. What a power cut costs is about
@@ -30,9 +35,6 @@ use crate::transfer::ranges::Ranges;
 const CHECKPOINT_BYTES: u64 = 2 * 1024 * 1024;
 /// Bytes hashed at once.
 const HASH_BYTES: usize = 1024 * 1024;
-/// Most slices that one system call takes.
-const SLICES_MAX: usize = 1024;
-
 /// Where bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Giver {
@@ -80,12 +82,6 @@ struct Hasher {
     done: u64,
 }
 
-struct Suspect {
-    peer: EndpointId,
-    range: Range<u64>,
-    digest: blake3::Hash,
-}
-
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State")
@@ -93,35 +89,6 @@ impl std::fmt::Debug for State {
             .field("sealed", &self.sealed)
             .finish_non_exhaustive()
     }
-}
-
-/// All bytes came.
-#[derive(Debug)]
-pub enum Finished {
-    /// They are the content.
-    Whole {
-        /// Ready to be moved into a store; a second name of the file, which stays until it is removed.
-        file: ReceivedFile,
-        /// Who sent most of it.
-        from: Option<EndpointId>,
-        /// Peers whose bytes were thrown away before, and were not these.
-        liars: Vec<EndpointId>,
-    },
-    /// They are something else.
-    Wrong(Blame),
-    /// Some are missing after all.
-    Incomplete,
-}
-
-/// Who sent wrong bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// This peer alone sent all of it.
-    Peer(EndpointId),
-    /// One of these, which sent so many bytes. Everything is kept until [`Partial::restrict`] says whose.
-    OneOfSeveral(Vec<(EndpointId, u64)>),
-    /// Perhaps nobody: a part had been lying on our disk since before the process started.
-    Nobody,
 }
 
 impl Partial {
@@ -358,169 +325,12 @@ impl Partial {
         .await
     }
 
-    /// All bytes are here: checks what they are. For one caller at a time.
-    ///
-    /// # Errors
-    /// What the disk says. The bytes stay, and it can be tried again.
-    pub async fn finish(self: &Arc<Self>) -> Result<Finished, StoreError> {
-        {
-            let mut state = self.state();
-            if state.failed.is_none() && state.claimed.len() < self.size {
-                return Ok(Finished::Incomplete);
-            }
-            self.follow(&mut state);
-        }
-        let (size, this) = (self.size, Arc::clone(self));
-        self.wait_for(|state| {
-            let hashed = state.hasher.as_ref().is_some_and(|hasher| hasher.done == size);
-            (hashed || state.failed.is_some()).then_some(())
-        })
-        .await;
-        let hasher = self.take_over().await?;
-        self.state().sealed = true;
-        let checked = spawn_blocking(move || this.check(hasher)).await;
-        checked.map_err(io::Error::other).and_then(|checked| checked).map_err(|error| self.explain(&error))
-    }
-
-    fn check(&self, hasher: Box<Hasher>) -> io::Result<Finished> {
-        let (sha256, blake3) =
-            (ContentHash(hasher.sha256.clone().finalize().into()), hasher.blake3.finalize());
-        let (result, hasher) = if sha256 == self.hash {
-            (self.keep().and_then(|()| self.whole(*blake3.as_bytes())), hasher)
-        } else {
-            (self.wrong().map(Finished::Wrong), Box::default())
-        };
-        self.state().sealed = matches!(result, Ok(Finished::Whole { .. }));
-        self.hand_back(hasher);
-        result
-    }
-
+    /// Lets the jobs go on from here.
     fn hand_back(&self, hasher: Box<Hasher>) {
         let mut state = self.state();
         (state.hasher, state.keeps) = (Some(hasher), false);
         drop(state);
         self.changed.notify_waiters();
-    }
-
-    fn whole(&self, blake3: [u8; 32]) -> io::Result<Finished> {
-        let suspects = std::mem::take(&mut self.state().suspects);
-        let mut liars = Vec::new();
-        for suspect in suspects {
-            if !liars.contains(&suspect.peer) && self.digest(&suspect.range)? != suspect.digest {
-                liars.push(suspect.peer);
-            }
-        }
-        let from = self.main_giver();
-        let path = TempPath::try_from_path(self.second_name()?)?;
-        let file = ReceivedFile { path, size: self.size, sha256: self.hash, blake3 };
-        Ok(Finished::Whole { file, from, liars })
-    }
-
-    /// Gives the file a second name: whoever takes that may fail, and then the bytes are still here. Where there are no
-    /// second names, it gives up the first.
-    fn second_name(&self) -> io::Result<PathBuf> {
-        let name = self.path.with_extension("whole");
-        match fs::remove_file(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        if let Err(error) = fs::hard_link(&self.path, &name) {
-            tracing::debug!(%error, "no second name for a complete file");
-            self.drop_others(None)?;
-            fs::rename(&self.path, &name)?;
-        }
-        Ok(name)
-    }
-
-    fn main_giver(&self) -> Option<EndpointId> {
-        let state = self.state();
-        let peers = state.from.iter().filter_map(|(giver, ranges)| match giver {
-            Giver::Earlier => None,
-            Giver::Peer(peer) => Some((ranges.len(), *peer)),
-        });
-        peers.max().map(|(_, peer)| peer)
-    }
-
-    /// Finds out whose fault it is as far as that is possible, and keeps what may be right.
-    fn wrong(&self) -> io::Result<Blame> {
-        let givers: Vec<(Giver, u64)> =
-            self.state().from.iter().map(|(giver, ranges)| (*giver, ranges.len())).collect();
-        let peer = |(giver, bytes): &(Giver, u64)| match giver {
-            Giver::Peer(peer) => Some((*peer, *bytes)),
-            Giver::Earlier => None,
-        };
-        let peers: Option<Vec<(EndpointId, u64)>> = givers.iter().map(peer).collect();
-        let blame = match peers.as_deref() {
-            Some([(peer, _)]) => Blame::Peer(*peer),
-            Some(peers) => return Ok(Blame::OneOfSeveral(peers.to_vec())),
-            None => Blame::Nobody,
-        };
-        self.drop_others(None)?;
-        Ok(blame)
-    }
-
-    /// Throws away what others than `only` sent, and takes nothing of them from now on.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub async fn restrict(self: &Arc<Self>, only: EndpointId) -> Result<(), StoreError> {
-        self.state().only = Some(only);
-        drop(self.take_over().await?);
-        let this = Arc::clone(self);
-        let dropped = spawn_blocking(move || {
-            let result = this.drop_others(Some(only));
-            this.hand_back(Box::default());
-            this.follow(&mut this.state());
-            result
-        });
-        dropped.await.map_err(io::Error::other).and_then(|done| done).map_err(|error| self.explain(&error))
-    }
-
-    fn drop_others(&self, keep: Option<EndpointId>) -> io::Result<()> {
-        let others: Vec<(Giver, Ranges)> = {
-            let state = self.state();
-            let all = state.from.iter();
-            let others = all.filter(|(giver, _)| keep.is_none_or(|keep| **giver != Giver::Peer(keep)));
-            others.map(|(giver, ranges)| (*giver, ranges.clone())).collect()
-        };
-        let mut suspects = Vec::new();
-        for (giver, ranges) in &others {
-            // Who sent all of it needs no comparison.
-            if let (Giver::Peer(peer), Some(_)) = (giver, keep) {
-                for range in ranges.iter() {
-                    let digest = self.digest(&range)?;
-                    suspects.push(Suspect { peer: *peer, range, digest });
-                }
-            }
-        }
-        let mut state = self.state();
-        state.only = keep;
-        state.suspects.extend(suspects);
-        for (giver, ranges) in others {
-            state.from.remove(&giver);
-            for range in ranges.iter() {
-                state.claimed.remove(&range);
-                state.written.remove(&range);
-                state.durable.remove(&range);
-            }
-        }
-        let durable = state.durable.clone();
-        drop(state);
-        self.ledger().replace(&durable)
-    }
-
-    fn digest(&self, range: &Range<u64>) -> io::Result<blake3::Hash> {
-        let mut hasher = blake3::Hasher::new();
-        let mut block = vec![0; HASH_BYTES];
-        let mut at = range.start;
-        while at < range.end {
-            let len = (range.end - at).min(HASH_BYTES as u64);
-            let block = &mut block[..usize::try_from(len).unwrap_or(HASH_BYTES)];
-            self.file.read_exact_at(block, at)?;
-            hasher.update(block);
-            at += len;
-        }
-        Ok(hasher.finalize())
     }
 
     /// The store did not take the whole: more may be done with it.
@@ -555,34 +365,4 @@ impl Partial {
 /// Where the ledger of the file at `path` is.
 pub(super) fn ledger_path(path: &Path) -> PathBuf {
     path.with_extension("ranges")
-}
-
-/// Writes those of `chunks`, which begin at `offset`, that lie in `gap`.
-fn write_at(file: &File, offset: u64, chunks: &[Bytes], gap: &Range<u64>) -> io::Result<()> {
-    let mut slices = Vec::with_capacity(chunks.len());
-    let mut at = offset;
-    for chunk in chunks {
-        let (start, end) = (at, at + chunk.len() as u64);
-        at = end;
-        let (from, to) = (start.max(gap.start), end.min(gap.end));
-        if from < to {
-            // Both lie within the chunk.
-            let index = |position: u64| usize::try_from(position - start).unwrap_or(chunk.len());
-            slices.push(IoSlice::new(&chunk[index(from)..index(to)]));
-        }
-    }
-    let (mut left, mut at) = (slices.as_mut_slice(), gap.start);
-    while !left.is_empty() {
-        let most = left.len().min(SLICES_MAX);
-        match rustix::io::pwritev(file, &left[..most], at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                at += n as u64;
-                IoSlice::advance_slices(&mut left, n);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -28,15 +28,13 @@ async fn serve(session: &Session, header: &ContentHeader, content: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_are_not_stored_and_cost_their_sender_its_place() {
     let mut arena = Arena::new().await;
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
-    let attack = async {
+    let attack = async |session: &mut Session| {
         let hash = ContentHash(rand::random());
-        let request = bait(&mut session, hash, 1_000).await;
-        serve(&session, &header(request, hash, 1_000), &[7; 1_000]).await;
+        let request = bait(session, hash, 1_000).await;
+        serve(session, &header(request, hash, 1_000), &[7; 1_000]).await;
         session.closed_for("wrong bytes").await;
     };
-    arena.survives("small wrong bytes", attack).await;
+    arena.survives_inside("small wrong bytes", attack).await;
     let attacker = Attacker::member(&arena).await;
     let attack = async {
         let mut before: Option<ContentHash> = None;
@@ -63,9 +61,7 @@ async fn wrong_bytes_are_not_stored_and_cost_their_sender_its_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_inside_an_offer_cost_their_sender_its_place() {
     let mut arena = Arena::new().await;
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
-    let attack = async {
+    let attack = async |session: &mut Session| {
         let hash = ContentHash(rand::random());
         let content = InlineContent { hash: hash.0.to_vec().into(), content: vec![7; 1_000].into() };
         let (library, records) = (session.established.shared[0].blinded.clone(), vec![record(hash, 1_000)]);
@@ -73,7 +69,7 @@ async fn wrong_bytes_inside_an_offer_cost_their_sender_its_place() {
         session.send(frame::Kind::Offer(offer)).await;
         session.closed_for("wrong bytes").await;
     };
-    arena.survives("wrong bytes inside an offer", attack).await;
+    arena.survives_inside("wrong bytes inside an offer", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,49 +86,41 @@ async fn lies_about_sizes_are_not_believed() {
         ("a part", 200_000, ContentHeader { length: 5, ..header(0, hash, 200_000) }),
     ];
     for (what, size, lie) in lies {
-        let attacker = Attacker::member(&arena).await;
-        let mut session = attacker.session().await;
-        let attack = async {
-            let request = bait(&mut session, hash, size).await;
-            serve(&session, &ContentHeader { request, ..lie.clone() }, &content).await;
+        let attack = async |session: &mut Session| {
+            let request = bait(session, hash, size).await;
+            serve(session, &ContentHeader { request, ..lie.clone() }, &content).await;
             session.closed_for("bytes for an asset of").await;
         };
-        arena.survives(what, attack).await;
+        arena.survives_inside(what, attack).await;
     }
     // The header agrees with the record, and the content with neither: more of it, without an end.
     for (what, size, code) in [("endless, small", 1_000, 400), ("endless, large", 100_000, 400)] {
-        let attacker = Attacker::member(&arena).await;
-        let mut session = attacker.session().await;
-        let attack = async {
+        let attack = async |session: &mut Session| {
             let hash = ContentHash(rand::random());
-            let request = bait(&mut session, hash, size).await;
+            let request = bait(session, hash, size).await;
             let mut stream = session.content_stream().await;
             stream.write_chunk(wire::encode(&header(request, hash, size))).await.unwrap();
             let endless = vec![0xee; 1 << 20];
             while stream.write_all(&endless).await.is_ok() {}
             assert_eq!(session.closed().await.0, code);
         };
-        arena.survives(what, attack).await;
+        arena.survives_inside(what, attack).await;
     }
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
-    let attack = async {
+    let attack = async |session: &mut Session| {
         let hash = ContentHash(rand::random());
-        let request = bait(&mut session, hash, 500_000).await;
-        serve(&session, &header(request, hash, 500_000), &[1; 1_000]).await;
+        let request = bait(session, hash, 500_000).await;
+        serve(session, &header(request, hash, 500_000), &[1; 1_000]).await;
         let reason = session.refused(hash).await;
         assert!(reason.contains("ended inside"), "{reason}");
     };
-    arena.survives("a content that ends early", attack).await;
+    arena.survives_inside("a content that ends early", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_asset_that_finds_no_room_stops_nothing_else() {
     let mut arena = Arena::new().await;
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
     let (api, http) = (arena.victim.url("/status"), arena.victim.http.clone());
-    let attack = async {
+    let attack = async |session: &mut Session| {
         let hash = ContentHash(rand::random());
         // More than any disk that runs this test has.
         let size = 1 << 43;
@@ -142,16 +130,14 @@ async fn an_asset_that_finds_no_room_stops_nothing_else() {
         let status: serde_json::Value = http.get(api).send().await.unwrap().json().await.unwrap();
         assert_ne!(status["data"]["sync"]["state"], "paused", "{status}");
     };
-    arena.survives("an enormous asset", attack).await;
+    arena.survives_inside("an enormous asset", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_only_drips_loses_its_place() {
     let mut arena = Arena::new().await;
     for size in [50_000, 3_000_000, 30_000_000] {
-        let attacker = Attacker::member(&arena).await;
-        let mut session = attacker.session().await;
-        let attack = async {
+        let attack = async |session: &mut Session| {
             let hash = ContentHash(rand::random());
             session.offer(vec![record(hash, size)]).await;
             let want = session.wanted().await;
@@ -173,60 +159,52 @@ async fn who_only_drips_loses_its_place() {
             };
             assert!(reason.starts_with("no progress: "), "{reason}");
         };
-        arena.survives("a byte now and then", attack).await;
+        arena.survives_inside("a byte now and then", attack).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_asked_for_is_not_taken() {
     let mut arena = Arena::new().await;
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
-    let attack = async {
+    let attack = async |session: &mut Session| {
         let content = vec![9; 300_000];
         let hash = hash_of(&content);
         for request in [0, 1, u64::MAX] {
-            serve(&session, &header(request, hash, 300_000), &content).await;
+            serve(session, &header(request, hash, 300_000), &content).await;
         }
         // With the number of a request for something else.
         let wanted = ContentHash(rand::random());
-        let request = bait(&mut session, wanted, 400_000).await;
-        serve(&session, &header(request, hash, 300_000), &content).await;
+        let request = bait(session, wanted, 400_000).await;
+        serve(session, &header(request, hash, 300_000), &content).await;
         session.refused(wanted).await;
         let no_hash = ContentHeader { hash: vec![1; 31].into(), ..header(1, hash, 5) };
-        serve(&session, &no_hash, b"12345").await;
+        serve(session, &no_hash, b"12345").await;
         session.closed_for("without a hash").await;
     };
-    arena.survives("content that was not asked for", attack).await;
+    arena.survives_inside("content that was not asked for", attack).await;
     for (what, bytes) in [("a header of 4 GiB", &[0xff; 8][..]), ("no header", b"\0\0\0\x08garbage!")] {
-        let attacker = Attacker::member(&arena).await;
-        let session = attacker.session().await;
-        let attack = async {
+        let attack = async |session: &mut Session| {
             let mut stream = session.content_stream().await;
             let _ = stream.write_all(bytes).await;
             assert_eq!(session.closed().await.0, 400);
         };
-        arena.survives(what, attack).await;
+        arena.survives_inside(what, attack).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promises_that_are_not_kept_cost_little() {
     let mut arena = Arena::new().await;
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
     // Ten thousand assets, none of which is ever sent. It is asked for a few, and told to go at too many.
-    let attack = async {
+    let attack = async |session: &mut Session| {
         for _ in 0..10 {
             session.offer(records(1_000, 50_000)).await;
         }
         session.closed_for("more offers than may be open").await;
     };
-    arena.survives("10,000 offers", attack).await;
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
+    arena.survives_inside("10,000 offers", attack).await;
     // The same with as much text as a record may have.
-    let attack = async {
+    let attack = async |session: &mut Session| {
         'all: for _ in 0..300 {
             let mut frame = records(60, 50_000);
             for record in &mut frame {
@@ -238,5 +216,5 @@ async fn promises_that_are_not_kept_cost_little() {
         }
         session.closed_for("by their text").await;
     };
-    arena.survives("offers with much text", attack).await;
+    arena.survives_inside("offers with much text", attack).await;
 }

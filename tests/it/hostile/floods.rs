@@ -92,9 +92,7 @@ async fn questions_without_end_are_answered_within_bounds() {
     }
 
     // As long as somebody takes the answers, there are answers.
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
-    let attack = async {
+    let attack = async |session: &mut Session| {
         for _ in 0..20 {
             session.send(questions(&session.established.shared[0].blinded, 2_000)).await;
         }
@@ -104,7 +102,7 @@ async fn questions_without_end_are_answered_within_bounds() {
         }
         assert_eq!(gone, 40_000);
     };
-    arena.survives("questions", attack).await;
+    arena.survives_inside("questions", attack).await;
 
     let mut flood = Flood::start(&arena, false).await;
     let attack = async {

@@ -4,7 +4,7 @@ use can_sync::peer::wire;
 use can_sync::proto::{Auth, Hello, LibraryProof, Ping, ReconOpen, frame};
 use tokio::time::timeout;
 
-use crate::support::hostile::{Arena, Attacker, closed, framed};
+use crate::support::hostile::{Arena, Attacker, Session, closed, framed};
 use crate::support::nodes::DEADLINE;
 
 fn hello(version: u32) -> frame::Kind {
@@ -102,23 +102,19 @@ async fn a_session_does_not_go_on_with_garbage() {
         arena.survives(what, attack).await;
     }
     // A stream that ends is no offence, but a session without one is over.
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
-    let attack = async {
+    let attack = async |session: &mut Session| {
         let _ = session.established.send.write_all(b"\0\0\0\x64abc").await;
         session.established.send.finish().unwrap();
         let (code, reason) = session.closed().await;
         assert_eq!((code, reason.as_str()), (408, "no session in time"));
     };
-    arena.survives("a truncated frame", attack).await;
+    arena.survives_inside("a truncated frame", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_no_more_than_agreed() {
     let mut arena = Arena::new().await;
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
-    let attack = async {
+    let attack = async |session: &mut Session| {
         let mut kept = Vec::new();
         let connection = &session.connection;
         let opened = timeout(DEADLINE / 60, async {
@@ -146,5 +142,5 @@ async fn streams_are_no_more_than_agreed() {
             })
             .await;
     };
-    arena.survives("100 streams", attack).await;
+    arena.survives_inside("100 streams", attack).await;
 }

@@ -3,7 +3,7 @@
 use can_sync::proto::{Offer, WireMeta, WireRecord, frame};
 use can_sync::record::{ContentHash, Hlc};
 
-use crate::support::hostile::{Arena, Attacker, record, records};
+use crate::support::hostile::{Arena, Attacker, Session, record, records};
 
 fn with_meta(change: impl FnOnce(&mut WireMeta)) -> WireRecord {
     let mut record = record(ContentHash(rand::random()), 5);
@@ -38,17 +38,13 @@ async fn records_that_break_the_rules_end_the_session() {
         ("no metadata", one(with(|r| r.meta = None)), "no metadata"),
     ];
     for (what, records, reason) in cases {
-        let attacker = Attacker::member(&arena).await;
-        let mut session = attacker.session().await;
-        let attack = async {
+        let attack = async |session: &mut Session| {
             session.offer(records).await;
             session.closed_for(reason).await;
         };
-        arena.survives(what, attack).await;
+        arena.survives_inside(what, attack).await;
     }
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
-    let attack = async {
+    let attack = async |session: &mut Session| {
         let elsewhere = Offer {
             library: vec![9; 32].into(),
             records: records(1, 5),
@@ -58,16 +54,14 @@ async fn records_that_break_the_rules_end_the_session() {
         session.send(frame::Kind::Offer(elsewhere)).await;
         session.closed_for("not shared").await;
     };
-    arena.survives("another library", attack).await;
+    arena.survives_inside("another library", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_cannot_be_believed_is_refused_alone() {
     let mut arena = Arena::new().await;
-    let attacker = Attacker::member(&arena).await;
-    let mut session = attacker.session().await;
     let held = arena.held();
-    let attack = async {
+    let attack = async |session: &mut Session| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let tomorrow = Hlc::from_ms(u64::try_from(now.as_millis()).unwrap() + 86_400_000);
         let future = ContentHash(rand::random());
@@ -88,7 +82,7 @@ async fn a_record_that_cannot_be_believed_is_refused_alone() {
         assert!(reason.contains("12345 bytes"), "{reason}");
         assert!(session.connection.close_reason().is_none(), "the session goes on");
     };
-    arena.survives("records that cannot be believed", attack).await;
+    arena.survives_inside("records that cannot be believed", attack).await;
 }
 
 /// The limits on text are none for those who keep to them, however much they have to say.

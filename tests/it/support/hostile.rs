@@ -86,6 +86,13 @@ impl Arena {
         self.untouched(what).await;
     }
 
+    /// As [`Arena::survives`], for an attack from inside a valid session of a member of its own.
+    pub(crate) async fn survives_inside(&mut self, what: &str, attack: impl AsyncFnOnce(&mut Session)) {
+        let attacker = Attacker::member(self).await;
+        let mut session = attacker.session().await;
+        self.survives(what, attack(&mut session)).await;
+    }
+
     async fn untouched(&mut self, what: &str) {
         self.expected.sort();
         let held: Vec<String> = self

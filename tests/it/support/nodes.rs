@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use super::daemon;
+
 /// Long enough for a loaded machine; nothing waits for all of it unless it is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// The network of most tests.
@@ -157,24 +159,16 @@ impl TestNode {
 
     /// Every asset as the store lists it, by hash, without what differs between stores.
     pub(crate) async fn assets(&self) -> Vec<Value> {
-        let mut assets = Vec::new();
-        let mut cursor = None::<String>;
-        loop {
-            let after = cursor.map(|c| format!("&cursor={c}")).unwrap_or_default();
-            let page = self.store(&format!("/list?limit=1000{after}")).await;
-            assets.extend(page["data"]["assets"].as_array().expect("a list").iter().cloned());
-            cursor = page["data"]["next_cursor"].as_str().map(str::to_owned);
-            if cursor.is_none() {
-                break;
-            }
-        }
-        for asset in &mut assets {
-            let fields = asset.as_object_mut().expect("an object");
-            fields.remove("seq");
-            fields.remove("updated_at");
-        }
-        assets.sort_by_key(|asset| asset["hash"].as_str().map(str::to_owned));
-        assets
+        daemon::list(&self.http, &self.node().store_url()).await
+    }
+
+    /// Waits until there are so many assets.
+    pub(crate) async fn holds(&self, count: usize) {
+        eventually("so many assets", async || {
+            let held = self.assets().await.len();
+            (held == count).then_some(()).ok_or_else(|| format!("{held} of {count}"))
+        })
+        .await;
     }
 
     /// Waits until a fresh comparison with every connected peer finds nothing missing on either side.

@@ -1,0 +1,139 @@
+//! `can-sync library list` and `show`, and what the API says of a library.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::cli::Context;
+use crate::cli::client::Service;
+use crate::cli::error::CliError;
+use crate::cli::output::message;
+use crate::cli::text;
+
+/// A library as far as the command line needs it; the rest is passed on in JSON.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Library {
+    pub(super) id: String,
+    pub(super) name: String,
+    access: String,
+    pub(super) owner: bool,
+    pub(super) counts: Held,
+    #[serde(default)]
+    progress: Progress,
+    #[serde(default)]
+    problem: Option<String>,
+    #[serde(default)]
+    members: Vec<Member>,
+    #[serde(default)]
+    tickets: Vec<Issued>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Held {
+    pub(super) assets: u64,
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Progress {
+    state: String,
+    connected: u64,
+    missing: u64,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Member {
+    endpoint_id: String,
+    name: String,
+    access: String,
+    connected: bool,
+    last_synced: Option<String>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Issued {
+    serial: u64,
+    access: String,
+    expires: Option<String>,
+    uses: Option<u32>,
+    used: u32,
+    revoked: bool,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Libraries {
+    pub(super) libraries: Vec<Library>,
+}
+
+pub(super) async fn list(context: &Context, agent: &Service) -> Result<(), CliError> {
+    let out = context.out;
+    let Libraries { libraries } = agent.get("/libraries", &[]).await?;
+    if out.json {
+        return Ok(libraries.iter().try_for_each(|library| out.value(library))?);
+    }
+    let row = |library: &Library| {
+        let id = if out.terminal { library.id.chars().take(10).collect() } else { library.id.clone() };
+        vec![
+            id,
+            library.name.clone(),
+            if library.owner { "owner".to_owned() } else { library.access.clone() },
+            library.counts.assets.to_string(),
+            library.counts.bytes.to_string(),
+            library.progress.state.clone(),
+            library.progress.missing.to_string(),
+            library.progress.connected.to_string(),
+            library.problem.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = libraries.iter().map(row).collect();
+    let heading = ["ID", "NAME", "ACCESS", "ASSETS", "BYTES", "STATE", "MISSING", "CONNECTED", "PROBLEM"];
+    out.table(Some(&heading), &rows)?;
+    if rows.is_empty() && out.terminal {
+        message("No libraries: `can-sync library create NAME --mime-prefix image/` makes one.");
+    }
+    Ok(())
+}
+
+pub(super) fn show(context: &Context, library: &Library) -> Result<(), CliError> {
+    let out = context.out;
+    if out.json {
+        return Ok(out.value(library)?);
+    }
+    let filter = library.more.get("filter").map(ToString::to_string).unwrap_or_default();
+    out.fields(&[
+        ("id", library.id.clone()),
+        ("name", library.name.clone()),
+        ("access", if library.owner { "owner".into() } else { library.access.clone() }),
+        ("filter", filter),
+        ("assets", format!("{} ({})", library.counts.assets, text::bytes(library.counts.bytes))),
+        ("state", format!("{}, {} missing", library.progress.state, library.progress.missing)),
+        ("problem", library.problem.clone().unwrap_or_default()),
+    ])?;
+    let member = |member: &Member| {
+        let seen = member.last_synced.as_deref().map(text::ago).unwrap_or_default();
+        let state = if member.connected { "connected" } else { "away" };
+        vec![member.endpoint_id.clone(), member.name.clone(), member.access.clone(), state.into(), seen]
+    };
+    if !library.members.is_empty() {
+        let rows: Vec<_> = library.members.iter().map(member).collect();
+        out.table(Some(&["MEMBER", "NAME", "ACCESS", "STATE", "IN_SYNC"]), &rows)?;
+    }
+    let issued = |issued: &Issued| {
+        let uses = issued.uses.map_or_else(|| "any".into(), |uses| format!("{}/{uses}", issued.used));
+        let expires = issued.expires.clone().unwrap_or_else(|| "never".into());
+        let state = if issued.revoked { "revoked" } else { "" };
+        vec![issued.serial.to_string(), issued.access.clone(), uses, expires, state.into()]
+    };
+    if !library.tickets.is_empty() {
+        let rows: Vec<_> = library.tickets.iter().map(issued).collect();
+        out.table(Some(&["TICKET", "ACCESS", "USES", "EXPIRES", "STATE"]), &rows)?;
+    }
+    Ok(())
+}

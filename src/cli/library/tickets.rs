@@ -1,0 +1,161 @@
+//! `can-sync library invite` and `join`: from one machine to another by ticket.
+
+use std::io::Read as _;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{Library, find};
+use crate::cli::Context;
+use crate::cli::client::Service;
+use crate::cli::error::CliError;
+use crate::cli::output::message;
+use crate::cli::text;
+use crate::library::ticket::{Access, TEXT_BYTES_MAX};
+use crate::qr;
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum AccessArg {
+    Read,
+    Write,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct InviteArgs {
+    /// The library's name, or its id or the beginning of that
+    library: String,
+    /// Only receive, or also add and edit
+    #[arg(long, value_enum, default_value = "read")]
+    access: AccessArg,
+    /// How long the ticket is valid: `30m`, `12h`, `7d`, or seconds
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    expires: Option<u64>,
+    /// How many machines may use it
+    #[arg(long, value_name = "N")]
+    uses: Option<u32>,
+    /// The one endpoint id that may use it
+    #[arg(long = "for", value_name = "ID")]
+    subject: Option<String>,
+    /// Print a QR code, too; the default on a terminal
+    #[arg(long)]
+    qr: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct JoinArgs {
+    /// The ticket, `canlib…`; `-` reads it from stdin
+    ticket: String,
+    /// Only say what it would let this node into
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// `7d`, `12h`, `30m`, `90s`, `90`.
+fn seconds(text: &str) -> Result<u64, String> {
+    let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(suffix, secs)| Some((text.strip_suffix(suffix)?, *secs)))
+        .unwrap_or((text, 1));
+    let parsed: Option<u64> = number.parse().ok();
+    parsed
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|secs| *secs > 0)
+        .ok_or_else(|| "expected a time such as 30m, 12h or 7d".to_owned())
+}
+
+pub(super) async fn invite(context: &Context, agent: &Service, args: InviteArgs) -> Result<(), CliError> {
+    #[derive(Deserialize)]
+    struct Invited {
+        ticket: String,
+        serial: u64,
+    }
+    let InviteArgs { library, access, expires, uses, subject, qr } = args;
+    let found = find(agent, &library).await?;
+    let access = match access {
+        AccessArg::Read => Access::Read,
+        AccessArg::Write => Access::Write,
+    };
+    let mut body = json!({ "access": access });
+    for (name, value) in [
+        ("expires_secs", expires.map(Value::from)),
+        ("uses", uses.map(Value::from)),
+        ("subject", subject.map(Value::from)),
+    ] {
+        if let Some(value) = value {
+            body[name] = value;
+        }
+    }
+    let answer: Value = agent.post(&format!("/libraries/{}/invite", found.id), &body).await?;
+    if context.out.json {
+        let mut shown = answer;
+        if let Some(fields) = shown.as_object_mut() {
+            fields.remove("qr");
+        }
+        return Ok(context.out.value(&shown)?);
+    }
+    let invited: Invited = serde_json::from_value(answer)
+        .map_err(|e| CliError::failure(format!("the daemon's answer makes no sense: {e}")))?;
+    context.out.line(&text::escape(&invited.ticket))?;
+    if qr || context.out.terminal {
+        match qr::for_terminal(&invited.ticket) {
+            Some(code) => context.out.line(&code)?,
+            None => message("the ticket is too long for a QR code"),
+        }
+    }
+    let serial = invited.serial;
+    message(&format!(
+        "on the other machine: can-sync join TICKET; to take it back: can-sync library revoke --serial {serial}"
+    ));
+    Ok(())
+}
+
+pub(in crate::cli) async fn join(context: &Context, args: JoinArgs) -> Result<(), CliError> {
+    let mut ticket = Zeroizing::new(args.ticket);
+    if *ticket == "-" {
+        ticket.clear();
+        let mut input = std::io::stdin().lock().take(TEXT_BYTES_MAX as u64 + 2);
+        let read = input.read_to_string(&mut ticket);
+        read.map_err(|e| CliError::failure(format!("cannot read the ticket from stdin: {e}")))?;
+    }
+    let agent = context.agent()?;
+    let body = json!({ "ticket": ticket.trim() });
+    let preview: Value = agent.post("/join/preview", &body).await?;
+    let held = format!(
+        "{} ({})",
+        text::counted(preview["counts"]["assets"].as_u64().unwrap_or_default(), "asset"),
+        text::bytes(preview["counts"]["bytes"].as_u64().unwrap_or_default())
+    );
+    let name = preview["name"].as_str().unwrap_or_default().to_owned();
+    if args.dry_run {
+        if context.out.json {
+            return Ok(context.out.value(&preview)?);
+        }
+        let access = preview["access"].as_str().unwrap_or_default();
+        return Ok(context.out.line(&format!(
+            "'{}' with {held} when the ticket was issued, to {}",
+            text::escape(&name),
+            text::escape(access)
+        ))?);
+    }
+    let joined: Library = agent.post("/join", &body).await?;
+    if context.out.json {
+        return Ok(context.out.value(&joined)?);
+    }
+    Ok(context.out.line(&format!("joined '{}': {held}; members are looked for now", text::escape(&name)))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(seconds("7d"), Ok(604_800));
+        assert_eq!((seconds("12h"), seconds("30m"), seconds("90")), (Ok(43_200), Ok(1800), Ok(90)));
+        for wrong in ["", "d", "-1", "0", "1w", "99999999999999999999", "9999999999999999999d"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

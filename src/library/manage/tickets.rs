@@ -1,0 +1,183 @@
+//! What people do with tickets: issue, read, use and take back.
+
+use std::sync::Arc;
+
+use iroh::{EndpointAddr, EndpointId};
+use iroh_tickets::endpoint::EndpointTicket;
+use tokio::task::spawn_blocking;
+
+use super::Manager;
+use crate::library::Library;
+use crate::library::report::{Invited, LibraryError, Preview};
+use crate::library::revocation::{Revocations, SERIALS_MAX, SignedRevocations};
+use crate::library::ticket::{Access, CLOCKS_APART_MAX_MS, LibraryId, Subject, Terms, Ticket};
+use crate::peer::effects::now_ms;
+
+/// Members, besides the issuer, whose addresses a ticket has.
+const MEMBERS_IN_TICKET: usize = 3;
+/// Longest time for which a ticket may be issued: ten years.
+const EXPIRES_SECS_MAX: u64 = 10 * 366 * 24 * 3600;
+
+/// What an invitation allows.
+#[derive(Clone, Debug)]
+pub struct Invitation {
+    /// Read, or write as well.
+    pub access: Access,
+    /// Who may use it; anybody who has it if `None`.
+    pub subject: Option<EndpointId>,
+    /// Seconds from now on after which it is valid.
+    pub starts_secs: u64,
+    /// Seconds from now on until which it is valid; for ever if `None`.
+    pub expires_secs: Option<u64>,
+    /// How many endpoints may use it; any number if `None`.
+    pub uses: Option<u32>,
+}
+
+/// What is taken back.
+#[derive(Clone, Copy, Debug)]
+pub enum Revoke {
+    /// One ticket.
+    Serial(u64),
+    /// Every ticket that was issued until now.
+    All,
+}
+
+impl Manager {
+    /// Issues a ticket.
+    ///
+    /// # Errors
+    /// A library that is unknown or not ours, terms that make no sense, a registry that does not work.
+    pub async fn invite(&self, id: LibraryId, invitation: Invitation) -> Result<Invited, LibraryError> {
+        let library = self.find(id)?;
+        let shared = library.shared().ok_or(LibraryError::Unknown(id))?;
+        let key = shared.key().ok_or(LibraryError::NotOwner)?;
+        let Invitation { access, subject, starts_secs, expires_secs, uses } = invitation;
+        if uses == Some(0) {
+            return Err(LibraryError::Terms("uses is 0, so nobody could use it: leave it out for no limit"));
+        }
+        let longest = starts_secs.max(expires_secs.unwrap_or_default());
+        if longest > EXPIRES_SECS_MAX {
+            return Err(LibraryError::Terms("a ticket can be issued for at most ten years"));
+        }
+        if expires_secs.is_some_and(|secs| secs <= starts_secs) {
+            return Err(LibraryError::Terms("it would expire before it is valid"));
+        }
+        let serial = self.registry(move |registry| registry.next_serial(id)).await?;
+        let (now, summary, own) = (now_ms(), library.summary(), shared.ticket());
+        let terms = Terms {
+            name: own.claims().name.clone(),
+            access,
+            subject: subject.map_or(Subject::Bearer, Subject::Endpoint),
+            not_before_ms: now + starts_secs * 1000,
+            expires_ms: expires_secs.map(|secs| now + secs * 1000),
+            uses: uses.unwrap_or_default(),
+            serial,
+            epoch: shared.revocations().min_epoch,
+            held: (summary.assets, summary.bytes),
+        };
+        let addrs = self.addresses(id).await?;
+        let ticket = Ticket::issue(key, terms, own.secret.clone(), own.filter.clone(), addrs)?;
+        let noted = ticket.clone();
+        self.registry(move |registry| registry.issued(&noted, now)).await?;
+        Ok(Invited::new(&ticket))
+    }
+
+    /// Where we and a few members that may write can be reached: a newcomer takes records from those alone.
+    async fn addresses(&self, id: LibraryId) -> Result<Vec<EndpointAddr>, LibraryError> {
+        let members = self.registry(move |registry| registry.members(id)).await?;
+        let book = self.book.clone();
+        let entries = spawn_blocking(move || book.entries().unwrap_or_default()).await.unwrap_or_default();
+        let own = self.ticket.borrow().parse::<EndpointTicket>().ok().map(EndpointAddr::from);
+        let writers = members.into_iter().filter(|member| member.access == Access::Write);
+        let known = writers.filter_map(|member| {
+            let entry = entries.iter().find(|entry| entry.addr.id.to_string() == member.endpoint_id)?;
+            Some(entry.addr.clone())
+        });
+        let own = own.unwrap_or_else(|| EndpointAddr::new(self.own_id));
+        Ok([own].into_iter().chain(known.take(MEMBERS_IN_TICKET)).collect())
+    }
+
+    /// Reads a ticket without using it.
+    ///
+    /// # Errors
+    /// What is wrong with the ticket.
+    pub fn inspect(&self, text: &str) -> Result<Preview, LibraryError> {
+        Ok(Preview::new(&self.check(text)?))
+    }
+
+    fn check(&self, text: &str) -> Result<Ticket, LibraryError> {
+        let ticket = Ticket::parse(text)?;
+        let claims = ticket.claims();
+        let known = self.libraries.get(claims.library);
+        if let Some(shared) = known.as_ref().and_then(|library| library.shared()) {
+            if shared.key().is_some() {
+                return Err(LibraryError::Own);
+            }
+            claims.check_revoked(&shared.revocations())?;
+        }
+        claims.check_subject(self.own_id)?;
+        // Our own clock may be the one that is wrong; whoever lets us in checks again.
+        claims.check_time(now_ms(), CLOCKS_APART_MAX_MS)?;
+        Ok(ticket)
+    }
+
+    /// Joins a library; whether it is new here. One that was joined before stays, with the newer ticket.
+    ///
+    /// # Errors
+    /// What is wrong with the ticket; no room; a registry that does not work.
+    pub async fn join(&self, text: &str) -> Result<(Arc<Library>, bool), LibraryError> {
+        let _one = self.busy.lock().await;
+        let ticket = self.check(text)?;
+        let addrs = ticket.addrs.clone();
+        let before = self.libraries.get(ticket.claims().library);
+        if let Some(library) = &before
+            && library.shared().is_some_and(|shared| shared.ticket() == ticket)
+        {
+            self.dial(addrs);
+            return Ok((Arc::clone(library), false));
+        }
+        let library = self.keep(None, ticket, before.as_deref()).await?;
+        self.dial(addrs);
+        Ok((library, before.is_none()))
+    }
+
+    /// Takes tickets back.
+    ///
+    /// # Errors
+    /// A library that is unknown or not ours, too many serials, a registry that does not work.
+    pub async fn revoke(&self, id: LibraryId, what: Revoke) -> Result<Revocations, LibraryError> {
+        let _one = self.busy.lock().await;
+        let library = self.find(id)?;
+        let shared = library.shared().ok_or(LibraryError::Unknown(id))?;
+        let key = shared.key().ok_or(LibraryError::NotOwner)?;
+        let mut list = shared.revocations();
+        list.version += 1;
+        match what {
+            Revoke::Serial(0) => return Err(LibraryError::Terms("serial 0 is the owner's own ticket")),
+            Revoke::Serial(serial) => {
+                list.serials.insert(serial);
+                if list.serials.len() > SERIALS_MAX {
+                    return Err(LibraryError::Terms("too many tickets were revoked one by one: revoke all"));
+                }
+            }
+            Revoke::All => {
+                list.min_epoch += 1;
+                list.serials.clear();
+            }
+        }
+        if list.min_epoch > shared.revocations().min_epoch {
+            // Our own ticket first: it is good in either epoch, and the others are not to be left in the old one.
+            let own = shared.ticket();
+            let terms = self.own_terms(own.claims().name.clone(), list.min_epoch);
+            let ticket = Ticket::issue(key, terms, own.secret.clone(), own.filter.clone(), Vec::new())?;
+            let noted = (key.clone(), ticket.clone());
+            self.registry(move |registry| registry.keep(Some(&noted.0), &noted.1, now_ms())).await?;
+            shared.set_ticket(ticket);
+        }
+        let signed = SignedRevocations::sign(key, list.clone());
+        let written = signed.clone();
+        self.registry(move |registry| registry.set_revocations(id, &written)).await?;
+        shared.revoke(signed);
+        Ok(list)
+    }
+}

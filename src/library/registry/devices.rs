@@ -1,0 +1,97 @@
+//! Who is let into the network of the passphrase, who waits, and who is shut out.
+
+use super::{Registry, RegistryError, signed, unsigned};
+
+/// Endpoints that wait for somebody to approve them; the oldest go first.
+const WAITING_MAX: u32 = 256;
+
+/// How an endpoint stands with the network of the passphrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Let in.
+    Approved,
+    /// Waits for somebody to approve it.
+    Waiting,
+    /// Shut out, from everything.
+    Denied,
+}
+
+impl Standing {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::Waiting => "waiting",
+            Self::Denied => "denied",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "approved" => Self::Approved,
+            "waiting" => Self::Waiting,
+            // Whatever it is, it opens no door.
+            _ => Self::Denied,
+        }
+    }
+}
+
+/// An endpoint that somebody decided about, or has to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Who.
+    pub endpoint_id: String,
+    /// What it calls itself.
+    pub name: String,
+    /// How it stands.
+    pub standing: Standing,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+impl Registry {
+    /// Decides about an endpoint, or has it wait.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_device(&self, device: &Device) -> Result<(), RegistryError> {
+        self.with("write", |db| {
+            // Asking again neither undoes a decision nor grows the list.
+            let keep = if device.standing == Standing::Waiting { "WHERE standing = 'waiting'" } else { "" };
+            db.execute(
+                &format!(
+                    "INSERT INTO devices (endpoint_id, name, standing, at_ms) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (endpoint_id) DO UPDATE SET standing = excluded.standing, at_ms = excluded.at_ms,
+                     name = CASE excluded.name WHEN '' THEN name ELSE excluded.name END {keep}"
+                ),
+                (&device.endpoint_id, &device.name, device.standing.as_str(), signed(device.at_ms)),
+            )?;
+            db.execute(
+                "DELETE FROM devices WHERE standing = 'waiting' AND endpoint_id IN (SELECT endpoint_id FROM devices
+                 WHERE standing = 'waiting' ORDER BY at_ms DESC LIMIT -1 OFFSET ?1)",
+                [WAITING_MAX],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Every endpoint that somebody decided about, or has to.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn devices(&self) -> Result<Vec<Device>, RegistryError> {
+        self.with("read", |db| {
+            db.prepare("SELECT endpoint_id, name, standing, at_ms FROM devices ORDER BY at_ms DESC")?
+                .query_map([], |row| {
+                    Ok(Device {
+                        endpoint_id: row.get(0)?,
+                        name: row.get(1)?,
+                        standing: Standing::parse(&row.get::<_, String>(2)?),
+                        at_ms: unsigned(row.get(3)?),
+                    })
+                })?
+                .collect()
+        })
+    }
+}

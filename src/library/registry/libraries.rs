@@ -1,0 +1,115 @@
+//! The libraries of this node: keys, tickets, lists of revocations.
+
+use ed25519_dalek::SigningKey;
+use rusqlite::{OptionalExtension as _, Transaction};
+use zeroize::Zeroizing;
+
+use super::{Registry, RegistryError, signed, unsigned};
+use crate::library::revocation::SignedRevocations;
+use crate::library::ticket::{LibraryId, Ticket};
+
+/// Libraries of one node: with the mirror, as many as one connection can prove.
+pub const LIBRARIES_MAX: usize = 63;
+
+/// A library as it is kept.
+pub struct Kept {
+    /// Its key, if it is ours.
+    pub key: Option<SigningKey>,
+    /// Our own ticket.
+    pub ticket: Ticket,
+    /// When it was created or joined here, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// The newest list of revocations that we know, encoded and signed.
+    pub revocations: Option<Vec<u8>>,
+}
+
+impl Registry {
+    /// Every library, the oldest first. One whose ticket cannot be read any more is left out, and logged.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn libraries(&self) -> Result<Vec<Kept>, RegistryError> {
+        type Row = (Option<Vec<u8>>, String, i64, Option<Vec<u8>>);
+        let rows = self.with("read", |db| {
+            let order =
+                "SELECT signing_key, ticket, created_ms, revocations FROM libraries ORDER BY created_ms";
+            db.prepare(order)?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .collect::<rusqlite::Result<Vec<Row>>>()
+        })?;
+        let kept = |(key, ticket, created_ms, revocations): Row| {
+            let ticket = Zeroizing::new(ticket);
+            let key = key.map(Zeroizing::new);
+            let key = key.and_then(|key| Some(SigningKey::from_bytes(key.as_slice().try_into().ok()?)));
+            match Ticket::parse(&ticket) {
+                Ok(ticket) => Some(Kept { key, ticket, created_ms: unsigned(created_ms), revocations }),
+                Err(error) => {
+                    tracing::error!(%error, "a library cannot be read and is left out");
+                    None
+                }
+            }
+        };
+        Ok(rows.into_iter().filter_map(kept).collect())
+    }
+
+    /// Keeps a library that was created or joined here; whether there was room for it. With a newer ticket of a library
+    /// that is there already, the ticket is replaced.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn keep(
+        &self,
+        key: Option<&SigningKey>,
+        ticket: &Ticket,
+        now_ms: u64,
+    ) -> Result<bool, RegistryError> {
+        let id = ticket.claims().library.to_string();
+        let (text, key) = (ticket.to_text(), key.map(|key| Zeroizing::new(key.to_bytes())));
+        self.with("write", |db| {
+            let others = "SELECT COUNT(*) FROM libraries WHERE id <> ?1";
+            let others: i64 = db.query_row(others, [&id], |row| row.get(0))?;
+            if usize::try_from(others).unwrap_or(usize::MAX) >= LIBRARIES_MAX {
+                return Ok(false);
+            }
+            db.execute(
+                "INSERT INTO libraries (id, signing_key, ticket, created_ms) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (id) DO UPDATE SET ticket = excluded.ticket",
+                (&id, key.as_ref().map(|key| key.as_slice()), text.as_str(), signed(now_ms)),
+            )?;
+            Ok(true)
+        })
+    }
+
+    /// Forgets a library with all that belongs to it; whether there was one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn forget(&self, library: LibraryId) -> Result<bool, RegistryError> {
+        let id = library.to_string();
+        self.with("write", |db| Ok(db.execute("DELETE FROM libraries WHERE id = ?1", [id])? > 0))
+    }
+
+    /// Keeps a list of revocations, unless a newer one is kept: lists that came from several members at once may be
+    /// written in any order.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_revocations(&self, library: LibraryId, list: &SignedRevocations) -> Result<(), RegistryError> {
+        let id = library.to_string();
+        self.with("write", |db| {
+            let sql = "SELECT revocations FROM libraries WHERE id = ?1";
+            let kept: Option<Option<Vec<u8>>> = db.query_row(sql, [&id], |row| row.get(0)).optional()?;
+            let kept = kept.flatten().and_then(|kept| SignedRevocations::decode(library, &kept).ok());
+            if kept.is_some_and(|kept| kept.list.version >= list.list.version) {
+                return Ok(());
+            }
+            db.execute("UPDATE libraries SET revocations = ?2 WHERE id = ?1", (&id, list.encode())).map(drop)
+        })
+    }
+}
+
+/// Whether there is such a library. News that was under way when it went is not to be written any more.
+pub(super) fn is_kept(db: &Transaction<'_>, library: &str) -> rusqlite::Result<bool> {
+    let found = db.query_row("SELECT 1 FROM libraries WHERE id = ?1", [library], |_| Ok(())).optional()?;
+    Ok(found.is_some())
+}

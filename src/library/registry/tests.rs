@@ -1,0 +1,133 @@
+use ed25519_dalek::SigningKey;
+use iroh::{EndpointId, SecretKey};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::library::filter::Filter;
+use crate::library::revocation::{Revocations, SignedRevocations};
+use crate::library::ticket::{LibraryId, Subject, Terms, Ticket};
+use crate::record::ContentHash;
+
+fn endpoint(n: u8) -> EndpointId {
+    SecretKey::from_bytes(&[n; 32]).public()
+}
+
+fn ticket(key: &SigningKey, serial: u64) -> Ticket {
+    let terms = Terms {
+        name: "pictures".into(),
+        access: Access::Write,
+        subject: Subject::Bearer,
+        not_before_ms: 0,
+        expires_ms: Some(99),
+        uses: 2,
+        serial,
+        epoch: 0,
+        held: (0, 0),
+    };
+    Ticket::issue(key, terms, Zeroizing::new([5; 32]), Filter::default(), Vec::new()).unwrap()
+}
+
+fn registry() -> (tempfile::TempDir, Registry, SigningKey, LibraryId) {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
+    let key = SigningKey::from_bytes(&[1; 32]);
+    assert!(registry.keep(Some(&key), &ticket(&key, 0), 5).unwrap());
+    let id = LibraryId(key.verifying_key().to_bytes());
+    (dir, registry, key, id)
+}
+
+#[test]
+fn everything_survives_a_restart_and_goes_with_its_library() {
+    let (dir, registry, key, id) = registry();
+    assert_eq!((registry.next_serial(id).unwrap(), registry.next_serial(id).unwrap()), (1, 2));
+    registry.issued(&ticket(&key, 1), 6).unwrap();
+    registry.receive(id, &[(ContentHash([3; 32]), true), (ContentHash([4; 32]), false)]).unwrap();
+    registry.receive(id, &[(ContentHash([3; 32]), false)]).unwrap();
+    let list = |version| {
+        let list = Revocations { version, serials: [version].into(), ..Revocations::default() };
+        SignedRevocations::sign(&key, list)
+    };
+    registry.set_revocations(id, &list(2)).unwrap();
+    registry.set_revocations(id, &list(1)).unwrap();
+    let member = Member {
+        endpoint_id: endpoint(2).to_string(),
+        name: "two".into(),
+        access: Access::Read,
+        serial: 1,
+        last_synced_ms: 8,
+    };
+    registry.remember(id, &member).unwrap();
+    drop(registry);
+    let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
+    let kept = registry.libraries().unwrap().pop().unwrap();
+    assert_eq!(kept.key.unwrap().to_bytes(), key.to_bytes());
+    assert_eq!((kept.ticket, kept.created_ms), (ticket(&key, 0), 5));
+    assert_eq!(kept.revocations.unwrap(), list(2).encode(), "the newer one, whatever the order");
+    assert_eq!(registry.next_serial(id).unwrap(), 3);
+    assert_eq!(registry.tickets(id).unwrap()[0].expires_ms, Some(99));
+    assert_eq!(registry.members(id).unwrap(), std::slice::from_ref(&member));
+    let received = [(ContentHash([3; 32]), true), (ContentHash([4; 32]), false)];
+    assert_eq!(registry.received(id).unwrap(), received.into());
+
+    assert!(registry.forget(id).unwrap() && !registry.forget(id).unwrap());
+    assert!(registry.next_serial(id).is_err());
+    assert!(registry.tickets(id).unwrap().is_empty() && registry.received(id).unwrap().is_empty());
+    // News that was under way when the library went leaves nothing behind.
+    registry.remember(id, &member).unwrap();
+    registry.receive(id, &[(ContentHash([3; 32]), false)]).unwrap();
+    assert!(registry.members(id).unwrap().is_empty() && registry.received(id).unwrap().is_empty());
+}
+
+#[test]
+fn of_many_that_race_for_the_uses_as_many_as_there_are_win() {
+    let (_dir, registry, _, id) = registry();
+    let won = std::thread::scope(|scope| {
+        let attempt = |n| {
+            let registry = registry.clone();
+            scope.spawn(move || registry.redeem(id, 1, 2, endpoint(n)).unwrap())
+        };
+        let racing: Vec<_> = (1..9).map(attempt).collect();
+        racing.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(won.iter().filter(|won| **won).count(), 2);
+    for (n, won) in (1..9).zip(won) {
+        assert_eq!(registry.redeem(id, 1, 2, endpoint(n)).unwrap(), won, "the same again");
+    }
+    registry.issued(&ticket(&SigningKey::from_bytes(&[1; 32]), 1), 6).unwrap();
+    assert_eq!(registry.tickets(id).unwrap()[0].used, 2);
+}
+
+#[test]
+fn the_file_is_its_owners_alone_and_room_is_limited() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (dir, registry, _, _) = registry();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", entry.path());
+    }
+    let kept = |n: u8| {
+        let key = SigningKey::from_bytes(&[n; 32]);
+        registry.keep(None, &ticket(&key, 0), 5).unwrap()
+    };
+    assert!((2..=63).all(kept));
+    assert!(!kept(64), "no room");
+    assert!(kept(63), "a newer ticket of one that is there");
+}
+
+#[test]
+fn asking_again_does_not_undo_a_decision() {
+    let (_dir, registry, _, _) = registry();
+    let set = |n, standing, name: &str| {
+        let endpoint_id = endpoint(n).to_string();
+        registry.set_device(&Device { endpoint_id, name: name.into(), standing, at_ms: 1 }).unwrap();
+    };
+    let standing = || registry.devices().unwrap().pop().map(|d| (d.standing, d.name));
+    set(1, Standing::Waiting, "desk");
+    assert_eq!(standing(), Some((Standing::Waiting, "desk".into())));
+    set(1, Standing::Denied, "");
+    set(1, Standing::Waiting, "other");
+    assert_eq!(standing(), Some((Standing::Denied, "desk".into())));
+    set(1, Standing::Approved, "");
+    assert_eq!(standing(), Some((Standing::Approved, "desk".into())));
+}

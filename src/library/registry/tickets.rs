@@ -1,0 +1,116 @@
+//! What was issued, and who used it.
+
+use iroh::EndpointId;
+
+use super::{Registry, RegistryError, access, signed, unsigned};
+use crate::library::ticket::{Access, LibraryId, Subject, Ticket};
+
+/// A ticket that was issued here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Its number.
+    pub serial: u64,
+    /// What it allows.
+    pub access: Access,
+    /// For whom.
+    pub subject: Option<String>,
+    /// When, in milliseconds since the Unix epoch.
+    pub issued_ms: u64,
+    /// Until when.
+    pub expires_ms: Option<u64>,
+    /// How many endpoints may use it; 0 for any number.
+    pub uses: u32,
+    /// How many have; of those with a limit alone.
+    pub used: u32,
+}
+
+impl Registry {
+    /// The number of the next ticket of a library; never the same twice.
+    ///
+    /// # Errors
+    /// What SQLite says, also when there is no such library.
+    pub fn next_serial(&self, library: LibraryId) -> Result<u64, RegistryError> {
+        let sql =
+            "UPDATE libraries SET next_serial = next_serial + 1 WHERE id = ?1 RETURNING next_serial - 1";
+        self.with("write", |db| db.query_row(sql, [library.to_string()], |row| row.get(0)).map(unsigned))
+    }
+
+    /// Takes note of a ticket before it is handed out.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn issued(&self, ticket: &Ticket, now_ms: u64) -> Result<(), RegistryError> {
+        let claims = ticket.claims();
+        let subject = match claims.subject {
+            Subject::Bearer => None,
+            Subject::Endpoint(id) => Some(id.to_string()),
+        };
+        self.with("write", |db| {
+            db.execute(
+                "INSERT INTO issued (library, serial, access, subject, issued_ms, expires_ms, uses)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                (
+                    claims.library.to_string(),
+                    signed(claims.serial),
+                    claims.access.as_str(),
+                    subject,
+                    signed(now_ms),
+                    claims.expires_ms.map(signed),
+                    claims.uses,
+                ),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// The tickets that were issued for a library, the newest first, at most 1,000.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn tickets(&self, library: LibraryId) -> Result<Vec<Issued>, RegistryError> {
+        self.with("read", |db| {
+            db.prepare(
+                "SELECT serial, access, subject, issued_ms, expires_ms, uses,
+                        (SELECT COUNT(*) FROM used u WHERE u.library = i.library AND u.serial = i.serial)
+                 FROM issued i WHERE library = ?1 ORDER BY serial DESC LIMIT 1000",
+            )?
+            .query_map([library.to_string()], |row| {
+                Ok(Issued {
+                    serial: unsigned(row.get(0)?),
+                    access: access(&row.get::<_, String>(1)?),
+                    subject: row.get(2)?,
+                    issued_ms: unsigned(row.get(3)?),
+                    expires_ms: row.get::<_, Option<i64>>(4)?.map(unsigned),
+                    uses: row.get(5)?,
+                    used: row.get(6)?,
+                })
+            })?
+            .collect()
+        })
+    }
+
+    /// Counts one endpoint's use of a ticket that `uses` endpoints may use. An endpoint counts once, however often it
+    /// comes. Whether it may: of two that race for the last use, one may not.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn redeem(
+        &self,
+        library: LibraryId,
+        serial: u64,
+        uses: u32,
+        id: EndpointId,
+    ) -> Result<bool, RegistryError> {
+        let (library, serial, id) = (library.to_string(), signed(serial), id.to_string());
+        self.with("write", |db| {
+            let count = "SELECT COUNT(*) FROM used WHERE library = ?1 AND serial = ?2 AND endpoint_id <> ?3";
+            let others: u32 = db.query_row(count, (&library, serial, &id), |row| row.get(0))?;
+            if others >= uses {
+                return Ok(false);
+            }
+            let add = "INSERT OR IGNORE INTO used (library, serial, endpoint_id) VALUES (?1, ?2, ?3)";
+            db.execute(add, (&library, serial, &id))?;
+            Ok(true)
+        })
+    }
+}

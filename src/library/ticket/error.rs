@@ -1,0 +1,72 @@
+//! Why a ticket is not accepted.
+
+use iroh::EndpointId;
+
+use super::{PREFIX, TEXT_BYTES_MAX, VERSION};
+use crate::library::codec::CodecError;
+
+/// Why a ticket is not accepted: the rule that it breaks, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TicketError {
+    /// Some other text.
+    #[error(
+        "that is no library ticket: one begins with '{PREFIX}'; copy all of what `can-sync library invite` printed"
+    )]
+    NotATicket,
+    /// Longer than any ticket.
+    #[error("the ticket has {0} bytes: none is longer than {TEXT_BYTES_MAX}")]
+    TooLong(usize),
+    /// Not base32.
+    #[error("the ticket is damaged, for it has characters that no ticket has: copy it again, all of it")]
+    Characters,
+    /// Made by another version.
+    #[error("the ticket is of version {0}, we know version {VERSION}: update can-sync")]
+    Version(u8),
+    /// Cut off, or something in it makes no sense.
+    #[error("the ticket is damaged: {0}; copy it again, all of it")]
+    Malformed(#[from] CodecError),
+    /// Not signed by the library that it names.
+    #[error("the ticket's signature does not match: it was altered; ask for another one")]
+    Signature,
+    /// Claims that were seen, and not held.
+    #[error(
+        "the ticket was shown without a proof of having it: update can-sync on the machine that shows it"
+    )]
+    NotHeld,
+    /// Too early.
+    #[error("the ticket is not valid before {at}: wait, or check this machine's clock")]
+    NotYetValid {
+        /// When it is, RFC 3339.
+        at: String,
+    },
+    /// Too late.
+    #[error("the ticket expired at {at}: ask for another one")]
+    Expired {
+        /// When it did, RFC 3339.
+        at: String,
+    },
+    /// Issued to somebody else.
+    #[error(
+        "the ticket is for the endpoint {0} alone: ask for one for this machine, whose id `can-sync id` prints"
+    )]
+    Subject(EndpointId),
+    /// Taken back.
+    #[error("the ticket (serial {0}) was revoked: ask the library's owner for another one")]
+    Revoked(u64),
+    /// Taken back together with all others of its time.
+    #[error(
+        "the ticket was revoked together with all that were issued before: ask the library's owner for another one"
+    )]
+    OldEpoch,
+    /// Used by as many endpoints as it may.
+    #[error("the ticket was used as often as it may be ({0}): ask for another one")]
+    Spent(u32),
+    /// Of a library whose key we do not know, or not one that its owner gave out.
+    #[error("the ticket is for another library")]
+    OtherLibrary,
+    /// Limited in its uses and shown to somebody who does not count them.
+    #[error(
+        "the ticket may be used a limited number of times, which its issuer counts: connect to the issuer first"
+    )]
+    NeedsIssuer,
+}

@@ -1,0 +1,80 @@
+//! What a library is called: its id for machines, its name for people.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ed25519_dalek::{Signature, VerifyingKey};
+
+use crate::record::{ParseIdError, RecordId};
+
+/// Longest name of a library, in characters.
+pub const NAME_CHARS_MAX: usize = 64;
+
+/// A library: the public half of its ed25519 key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LibraryId(pub [u8; 32]);
+
+impl LibraryId {
+    /// The first ten hexadecimal digits.
+    #[must_use]
+    pub fn short(&self) -> String {
+        RecordId(self.0).short()
+    }
+
+    pub(in crate::library) fn verify(&self, context: &[u8], message: &[u8], signature: &[u8; 64]) -> bool {
+        let signed = [context, message].concat();
+        VerifyingKey::from_bytes(&self.0)
+            .is_ok_and(|key| key.verify_strict(&signed, &Signature::from_bytes(signature)).is_ok())
+    }
+}
+
+impl fmt::Display for LibraryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        RecordId(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for LibraryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LibraryId({})", self.short())
+    }
+}
+
+impl FromStr for LibraryId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<RecordId>().map(|id| Self(id.0))
+    }
+}
+
+/// Why a library cannot be called so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing.
+    #[error("a library needs a name")]
+    Empty,
+    /// Too much.
+    #[error("the library's name has {0} characters: at most {NAME_CHARS_MAX}")]
+    TooLong(usize),
+    /// No text.
+    #[error("the library's name has control characters, or spaces at its ends: write it without")]
+    Control,
+}
+
+/// Checks a library's name.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    let chars = name.chars().count();
+    if name.trim().is_empty() {
+        Err(NameError::Empty)
+    } else if chars > NAME_CHARS_MAX {
+        Err(NameError::TooLong(chars))
+    } else if name.trim() != name || name.chars().any(char::is_control) {
+        Err(NameError::Control)
+    } else {
+        Ok(())
+    }
+}
