@@ -37,6 +37,7 @@ use crate::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
+mod congestion;
 mod discovery;
 pub mod endpoint;
 pub mod events;

@@ -10,6 +10,7 @@ use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
 use tokio::sync::watch;
 
+use super::congestion::NearOrCubic;
 use crate::peer::establish::ALPN;
 use crate::peer::list_peers::ALPN as LIST_PEERS_ALPN;
 
@@ -39,6 +40,7 @@ fn transport(uni_streams: u32) -> QuicTransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .send_window(u64::from(CONNECTION_WINDOW))
+        .congestion_controller_factory(Arc::new(NearOrCubic::default()))
         .keep_alive_interval(KEEP_ALIVE);
     // A time that fits, by far.
     if let Ok(timeout) = IDLE_TIMEOUT.try_into() {
