@@ -1,6 +1,7 @@
-//! The embedded store beside what the machine can do at best, in one run.
+//! The embedded store, and an agent's CAN Service over HTTP, beside what the machine can do at best, in one run.
 //!
-//! `cargo bench --bench store [-- --only small|big|many] [-- --big-mib N]`.
+//! `cargo bench --bench store [-- --only small|big|http|many] [-- --big-mib N] [-- --bins DIR]`. `--bins` takes the
+//! program that serves HTTP from there instead of the one built along.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,9 +15,10 @@ use can_sync::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent}
 use futures::TryStreamExt;
 use futures::future::join_all;
 use sha2::{Digest, Sha256};
+use support::agent::{Agent, Bins};
 use support::figures::{Table, mb_per_sec, per_sec};
 use support::stores::{fill, incoming, open};
-use support::{Result, limits, noise, temp_dir};
+use support::{Noise, Result, limits, noise, temp_dir};
 
 mod support;
 
@@ -25,23 +27,31 @@ const SMALL: usize = 10_000;
 const SMALL_BYTES: usize = 4096;
 const MANY: usize = 100_000;
 const TINY_BYTES: usize = 8;
+/// Requests that are under way at the same time.
+const CONNECTIONS: usize = 32;
 
 #[derive(clap::Parser)]
 struct Args {
     /// Some rows alone
-    #[arg(long, value_parser = ["small", "big", "many"])]
+    #[arg(long, value_parser = ["small", "big", "http", "many"])]
     only: Option<String>,
     /// Size of the large asset
     #[arg(long, default_value_t = 1024)]
     big_mib: usize,
+    #[command(flatten)]
+    bins: Bins,
 }
 
-/// Rows of what, ours, and the limit.
+/// Rows of what, ours, what it should be, and the limit.
 struct Report(Table);
 
 impl Report {
     fn add(&self, what: &str, ours: String, limit: &str) {
-        self.0.row(&[what.to_owned(), ours, limit.to_owned()]);
+        self.with_target(what, ours, "", limit);
+    }
+
+    fn with_target(&self, what: &str, ours: String, target: &str, limit: &str) {
+        self.0.row(&[what.to_owned(), ours, target.to_owned(), limit.to_owned()]);
     }
 }
 
@@ -50,13 +60,16 @@ async fn main() -> Result<()> {
     let Some(args) = support::args::<Args>() else { return Ok(()) };
     let wants = |row: &str| args.only.as_deref().is_none_or(|only| only == row);
     let dir = temp_dir()?;
-    let columns = [("work", 66), ("store", 10), ("limit of this machine", 60)];
+    let columns = [("work", 66), ("store", 10), ("target", 12), ("limit of this machine", 60)];
     let report = Report(Table::new(&columns));
     if wants("small") {
         small(&dir.path().join("small"), &report).await?;
     }
     if wants("big") {
         big(&dir.path().join("big"), args.big_mib, &report).await?;
+    }
+    if wants("http") {
+        over_http(&args, dir.path(), &report).await?;
     }
     if wants("many") {
         many(&dir.path().join("many"), &report).await?;
@@ -203,6 +216,27 @@ async fn big(dir: &Path, mib: usize, report: &Report) -> Result<()> {
     assert_eq!(read, mib * MIB);
     report.add(&format!("read {mib} MiB from the page cache"), mb_per_second(read, began.elapsed()), "");
     store.close().await;
+    Ok(())
+}
+
+/// The same over HTTP, into an agent of its own; whoever sends is on this machine as well.
+async fn over_http(args: &Args, dir: &Path, report: &Report) -> Result<()> {
+    let agent = Agent::start(&args.bins, "http").await?;
+    let small: Vec<Noise> = (0..SMALL as u64).map(|seed| Noise { seed, len: SMALL_BYTES as u64 }).collect();
+    let limit = appends_per_second(dir)?;
+    let began = Instant::now();
+    agent.put_all(&small, CONNECTIONS).await?;
+    let rate = per_second(SMALL, began.elapsed());
+    let what = format!("ingest {SMALL} × 4 KiB over HTTP, {CONNECTIONS} connections, durable");
+    report.with_target(&what, rate, ">= 5000/s", &limit);
+
+    let mib = args.big_mib;
+    let limit = hash_and_write(dir, mib)?;
+    let big = Noise { seed: 0, len: (mib * MIB) as u64 };
+    let began = Instant::now();
+    agent.put_noise(big).await?;
+    let rate = mb_per_second(mib * MIB, began.elapsed());
+    report.with_target(&format!("ingest {mib} MiB over HTTP, durable"), rate, ">= 400 MB/s", &limit);
     Ok(())
 }
 
