@@ -4,36 +4,38 @@
 //! pkarr relay, a DHT of ten nodes. "first there" starts one agent, waits until it has published, then starts the other;
 //! "at once" starts both together. The clock runs from the start of the (second) agent, key stretching included, to its
 //! first authenticated session. The limit beside it: the same two agents with a ticket.
-#![expect(clippy::print_stdout, reason = "tables are what a bench is for")]
 
-use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use can_sync::config::{Config, HttpUrl, RelaySetting, Sources};
+use can_sync::config::{Config, HttpUrl};
+use can_sync::node::Node;
 use can_sync::node::events::NodeEvent;
-use can_sync::node::{Node, StartOutput};
-use comfy_table::{Table, presets};
 use mainline::Testnet;
+use support::figures::{Runs, Table};
+use support::node::{start, stop};
+use support::{PASSPHRASE, Result, node, temp_dir};
 use tempfile::TempDir;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+mod support;
 
-const PASSPHRASE: &str = "seven sleepy otters juggle quiet lanterns tonight";
 /// Nobody waits longer; a run that does counts as this.
 const GIVE_UP: Duration = Duration::from_mins(1);
 const CHANNELS: [&str; 6] = ["ticket", "mdns", "relays", "dht", "bootstrap", "saved"];
 
+#[derive(clap::Parser)]
+struct Args {
+    /// Runs of each row
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// One channel alone
+    #[arg(long, value_parser = CHANNELS)]
+    channel: Option<String>,
+}
+
 #[tokio::main]
-async fn main() -> Outcome<()> {
-    let args: Vec<String> = std::env::args().collect();
-    // `cargo test --benches` passes a flag of its own.
-    if args.iter().any(|arg| arg == "--test") {
-        return Ok(());
-    }
-    let after = |flag: &str| args.iter().position(|arg| arg == flag).and_then(|i| args.get(i + 1)).cloned();
-    let runs: usize = after("--runs").map_or(Ok(5), |text| text.parse())?;
-    let only = after("--channel");
+async fn main() -> Result<()> {
+    let Some(args) = support::args::<Args>() else { return Ok(()) };
     let _ = rustls::crypto::ring::default_provider().install_default();
     // `RUST_LOG=can_sync=debug` shows where the time goes.
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
@@ -41,28 +43,30 @@ async fn main() -> Outcome<()> {
     let testnet = Testnet::builder(10).build()?;
     let relay = pkarr_relay::Relay::run_test(&testnet.bootstrap).await?;
     let network = Infrastructure { relay: relay.local_url().to_string(), dht: testnet.bootstrap.clone() };
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(["channel", "start", "median", "worst", "runs"]);
-    for channel in CHANNELS.into_iter().filter(|channel| only.as_deref().is_none_or(|only| only == *channel))
+    let columns = [("channel", 10), ("start", 12), ("median", 8), ("worst", 8), ("runs", 5), ("target", 8)];
+    let table = Table::new(&columns);
+    for channel in
+        CHANNELS.into_iter().filter(|channel| args.channel.as_deref().is_none_or(|c| c == *channel))
     {
-        let orders: &[&str] = match channel {
-            "mdns" | "relays" | "dht" => &["first there", "at once"],
-            _ => &["first there"],
+        let (orders, target): (&[&str], _) = match channel {
+            "mdns" => (&["first there", "at once"], "<= 1 s"),
+            "relays" | "dht" => (&["first there", "at once"], "<= 3 s"),
+            _ => (&["first there"], "<= 1 s"),
         };
         for order in orders {
-            let mut times = Vec::new();
-            for _ in 0..runs {
-                times.push(measure(channel, *order == "at once", &network).await?);
+            let mut runs = Runs::default();
+            for _ in 0..args.runs {
+                runs.add(measure(channel, *order == "at once", &network).await?);
             }
-            times.sort_unstable();
             let shown = |time: Duration| {
                 if time >= GIVE_UP { "never".to_owned() } else { format!("{:.2} s", time.as_secs_f64()) }
             };
-            let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
-            table.add_row([channel, order, &shown(median), &shown(worst), &times.len().to_string()]);
+            let times = [shown(runs.median()), shown(runs.worst()), args.runs.to_string()];
+            table.row(
+                &[&[channel.to_owned(), (*order).to_owned()][..], &times, &[target.to_owned()]].concat(),
+            );
         }
     }
-    println!("{table}");
     Ok(())
 }
 
@@ -72,8 +76,8 @@ struct Infrastructure {
 }
 
 /// From the start of the second agent to its first session.
-async fn measure(channel: &str, at_once: bool, network: &Infrastructure) -> Outcome<Duration> {
-    let dirs = (tempfile::tempdir()?, tempfile::tempdir()?);
+async fn measure(channel: &str, at_once: bool, network: &Infrastructure) -> Result<Duration> {
+    let dirs = (temp_dir()?, temp_dir()?);
     // A passphrase for each run: nobody finds what the last one left in the slots.
     let passphrase = format!("{PASSPHRASE} {}", dirs.0.path().display());
     let config = |name: &str, dir: &TempDir| configure(name, dir.path(), &passphrase, channel, network);
@@ -83,7 +87,8 @@ async fn measure(channel: &str, at_once: bool, network: &Infrastructure) -> Outc
         let started = Instant::now();
         let (a, b) = tokio::try_join!(start(&first), start(&second))?;
         let took = first_session(&b, started).await;
-        return stop([a, b], took).await;
+        stop([a, b]).await;
+        return Ok(took);
     }
     let a = start(&first).await?;
     match channel {
@@ -101,7 +106,8 @@ async fn measure(channel: &str, at_once: bool, network: &Infrastructure) -> Outc
     let started = Instant::now();
     let b = start(&second).await?;
     let took = first_session(&b, started).await;
-    stop([a, b], took).await
+    stop([a, b]).await;
+    Ok(took)
 }
 
 fn configure(
@@ -110,16 +116,8 @@ fn configure(
     passphrase: &str,
     channel: &str,
     network: &Infrastructure,
-) -> Outcome<Config> {
-    let mut config = Config::load(&Sources::default())?.config;
-    name.clone_into(&mut config.name);
-    config.data_dir = dir.join("data");
-    for addr in [&mut config.listen_addr, &mut config.can_listen_addr, &mut config.bind_addr] {
-        *addr = "127.0.0.1:0".parse()?;
-    }
-    config.relay_url = RelaySetting::Disabled;
-    config.sync_passphrase = Some(passphrase.into());
-    config.limits.disk_reserve_bytes = 0;
+) -> Result<Config> {
+    let mut config = node::config(name, dir, passphrase)?;
     let relay = HttpUrl::parse(&network.relay).ok_or("the relay's URL")?;
     config.discovery.pkarr_relays = if channel == "relays" { vec![relay] } else { Vec::new() };
     config.discovery.dht = channel == "dht";
@@ -127,11 +125,6 @@ fn configure(
     config.discovery.mdns = channel == "mdns";
     config.ticket_file = Some(dir.join("ticket"));
     Ok(config)
-}
-
-async fn start(config: &Config) -> Outcome<Node> {
-    let output = StartOutput { progress: Box::new(|_| {}), signals: None };
-    Ok(Box::pin(Node::start(config.clone(), output)).await?)
 }
 
 /// Waits until the channel has done what it is for, once.
@@ -169,12 +162,4 @@ async fn first_session(node: &Node, started: Instant) -> Duration {
         Ok(()) => started.elapsed(),
         Err(_) => GIVE_UP,
     }
-}
-
-async fn stop(nodes: [Node; 2], took: Duration) -> Outcome<Duration> {
-    for node in nodes {
-        node.stop("seen enough");
-        node.wait().await;
-    }
-    Ok(took)
 }

@@ -3,9 +3,9 @@
 //! `cargo bench --bench reconcile -- [SIZE]...` prints the tables for these numbers of records, by default 10,000,
 //! 100,000 and 1,000,000. Beside ours stand the `negentropy` crate over its sorted vector and the plain exchange of all
 //! ids. Both sides run in turn on one thread. Times of sessions are those of the fastest of several runs, the one that was
-//! disturbed least; a change of the tree is the median of thousands.
-#![allow(clippy::print_stdout, reason = "it prints tables")]
-#![allow(clippy::cast_precision_loss, reason = "figures for people")]
+//! disturbed least; a change of the tree is the median of thousands. Targets of sessions are those for 1,000,000 records.
+#![expect(clippy::print_stdout, reason = "it prints tables")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::collections::HashSet;
 use std::hint::black_box;
@@ -16,51 +16,50 @@ use can_sync::reconcile::tree::{Item, ItemTree};
 use can_sync::reconcile::{Initiator, Limits, Responder};
 use can_sync::record::{ContentHash, Hlc, RecordId};
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
+use support::figures::Table;
 
-const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
+mod support;
+
+/// The size for which there are targets.
+const LARGE: usize = 1_000_000;
 const RUNS: usize = 7;
 /// Changes per measurement of the live tree.
 const CHANGES: usize = 2_000;
 /// Records are spread over three years, as a collection grows.
 const SPAN_MS: u64 = 3 * 365 * 24 * 3600 * 1000;
 const SINCE_MS: u64 = 1_700_000_000_000;
-/// First argument of the child process that measures memory.
-const MEMORY: &str = "memory";
+
+#[derive(clap::Parser)]
+struct Args {
+    /// Numbers of records
+    #[arg(default_values_t = [10_000, 100_000, LARGE])]
+    sizes: Vec<usize>,
+    /// In the child process that measures memory: how the tree comes about
+    #[arg(long, hide = true)]
+    memory: Option<String>,
+}
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    if args.first().is_some_and(|arg| arg == MEMORY) {
-        return memory_child(&args[1], args[2].parse().expect("a number of records"));
+    let Some(args) = support::args::<Args>() else { return };
+    if let Some(how) = args.memory {
+        return memory_child(&how, args.sizes[0]);
     }
-    let mut sizes: Vec<usize> = args.iter().map(|arg| arg.parse().expect("a number of records")).collect();
-    if sizes.is_empty() {
-        sizes = SIZES.to_vec();
+    println!("Sessions (CPU in ms with the snapshot, or for the crate without its sort)");
+    let columns = [("records", 9), ("differences", 18), ("how", 8), ("initiator", 10), ("responder", 10)];
+    let table = Table::new(&[&columns[..], &[("bytes", 12), ("trips", 6), ("target", 24)]].concat());
+    for size in &args.sizes {
+        sessions(&table, *size);
     }
-    println!("Sessions (CPU in ms with the snapshot, or for the crate without its sort)\n");
-    println!(
-        "{:>9}  {:<18} {:<8} {:>10} {:>10} {:>12} {:>6}",
-        "records", "differences", "how", "initiator", "responder", "bytes", "trips"
-    );
-    for size in &sizes {
-        sessions(*size);
+    println!("\nThe tree");
+    let times =
+        [("records", 9), ("build ms", 10), ("crate's sort", 12), ("snapshot ms", 12), ("insert µs", 9)];
+    let memory = [("and held", 9), ("newest held", 11), ("B built", 7), ("B random", 8), ("B newest", 8)];
+    let table = Table::new(&[times, memory].concat());
+    for size in &args.sizes {
+        tree(&table, *size);
     }
-    println!("\nThe tree\n");
-    println!(
-        "{:>9} {:>10} {:>12} {:>12} {:>9} {:>9} {:>11} {:>7} {:>8} {:>8}",
-        "records",
-        "build ms",
-        "crate's sort",
-        "snapshot ms",
-        "insert µs",
-        "and held",
-        "newest held",
-        "B built",
-        "B random",
-        "B newest"
-    );
-    for size in &sizes {
-        tree(*size);
-    }
+    let targets = ["", "", "", "", "<= 3", "<= 3", "<= 3", "<= 100", "<= 100", "<= 100"].map(str::to_owned);
+    table.row(&targets);
     println!("\nheld: with a snapshot of the tree held, so that a chunk is copied at its first change.");
     println!(
         "B: resident bytes a record, of a tree built at once, or one by one at random places, or in time's order."
@@ -139,19 +138,19 @@ enum Owner {
     Responder,
 }
 
-fn sessions(size: usize) {
+fn sessions(table: &Table, size: usize) {
     let mut numbers = Numbers(1);
     let all: Vec<Item> = {
         let mut all: Vec<Item> = (0..size).map(|_| numbers.item()).collect();
         all.sort_unstable_by_key(|item| (item.hlc, item.rid));
         all
     };
-    for (name, count, newest_of) in [
-        ("0", 0, None),
-        ("10 random", 10, None),
-        ("1,000 random", 1_000, None),
-        ("1,000 newest here", 1_000, Some(Owner::Initiator)),
-        ("1,000 newest there", 1_000, Some(Owner::Responder)),
+    for (name, count, newest_of, target) in [
+        ("0", 0, None, "<= 1 ms, 0.4 KB, 3"),
+        ("10 random", 10, None, "<= 2 ms, 25 KB, 3"),
+        ("1,000 random", 1_000, None, "<= 40 ms, 800 KB, 3"),
+        ("1,000 newest here", 1_000, Some(Owner::Initiator), "<= 2 ms, 40 KB, 3"),
+        ("1,000 newest there", 1_000, Some(Owner::Responder), "<= 2 ms, 40 KB, 3"),
     ] {
         let mut owners = vec![Owner::Both; size];
         for i in 0..count {
@@ -182,10 +181,11 @@ fn sessions(size: usize) {
         };
         let list = measure(count, || list_session(&a, &b));
         for (how, cost) in [("ours", ours), ("crate", oracle), ("all ids", list)] {
-            println!(
-                "{size:>9}  {name:<18} {how:<8} {:>10.3} {:>10.3} {:>12} {:>6}",
-                cost.initiator, cost.responder, cost.bytes, cost.trips
-            );
+            let target = if how == "ours" && size == LARGE { target } else { "" };
+            let times = [cost.initiator, cost.responder].map(|ms| format!("{ms:.3}"));
+            let counts = [cost.bytes.to_string(), cost.trips.to_string(), target.to_owned()];
+            let names = [size.to_string(), name.to_owned(), how.to_owned()];
+            table.row(&[&names[..], &times, &counts].concat());
         }
     }
 }
@@ -263,7 +263,7 @@ fn list_session(a: &[Item], b: &[Item]) -> (Duration, Duration, usize, usize, us
     (asks, answers, from_a.len() + from_b.len(), 1, need + have)
 }
 
-fn tree(size: usize) {
+fn tree(table: &Table, size: usize) {
     let mut numbers = Numbers(2);
     let items: Vec<Item> = (0..size).map(|_| numbers.item()).collect();
     let mut build = Duration::ZERO;
@@ -302,21 +302,17 @@ fn tree(size: usize) {
     let plain = inserts(&mut tree, false, false);
     let held = inserts(&mut tree, true, false);
     let newest_held = inserts(&mut tree, true, true);
-    println!(
-        "{size:>9} {:>10.1} {:>12.1} {snapshot:>12.3} {plain:>9.2} {held:>9.2} {newest_held:>11.2} {:>7.1} {:>8.1} {:>8.1}",
-        build.as_secs_f64() * 1e3,
-        sort.as_secs_f64() * 1e3,
-        memory("built", size),
-        memory("random", size),
-        memory("newest", size),
-    );
+    let ms = [build, sort].map(|time| format!("{:.1}", time.as_secs_f64() * 1e3));
+    let us = [plain, held, newest_held].map(|us| format!("{us:.2}"));
+    let bytes = ["built", "random", "newest"].map(|how| format!("{:.1}", memory(how, size)));
+    table.row(&[&[size.to_string()][..], &ms, &[format!("{snapshot:.3}")], &us, &bytes].concat());
 }
 
 /// Resident bytes a record, measured in a process of its own so that nothing else's memory is reused.
 fn memory(how: &str, size: usize) -> f64 {
     let program = std::env::current_exe().expect("a path to this program");
     let size_text = size.to_string();
-    let child = Command::new(program).args([MEMORY, how, &size_text]).output().expect("a child process");
+    let child = Command::new(program).args(["--memory", how, &size_text]).output().expect("a child process");
     let printed = String::from_utf8(child.stdout).expect("a number");
     let bytes: u64 = printed.trim().parse().expect("a number");
     bytes as f64 / size as f64
@@ -340,8 +336,5 @@ fn memory_child(how: &str, size: usize) {
 }
 
 fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("a Linux system");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
-    kib * 1024
+    support::process::memory("self", "VmRSS").expect("a Linux system")
 }

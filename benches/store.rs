@@ -1,10 +1,7 @@
-//! The embedded store beside what the machine can do at best, in one run: a table on standard output.
+//! The embedded store, and an agent's CAN Service over HTTP, beside what the machine can do at best, in one run.
 //!
-//! `cargo bench --bench store` measures in a directory below the one that `CAN_SYNC_BENCH_DIR` names (the temporary
-//! directory if unset): point it at the disk that counts.
-
-#![allow(clippy::print_stdout, reason = "a table is what this program is for")]
-#![allow(missing_docs, reason = "a program, not a library")]
+//! `cargo bench --bench store [-- --only small|big|http|many] [-- --big-mib N] [-- --bins DIR]`. `--bins` takes the
+//! program that serves HTTP from there instead of the one built along.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,81 +10,85 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, ListFilter, ListQuery};
+use can_sync::store::embedded::{IngestFields, ListFilter, ListQuery};
 use can_sync::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent};
-use comfy_table::Table;
 use futures::TryStreamExt;
 use futures::future::join_all;
 use sha2::{Digest, Sha256};
+use support::agent::{Agent, Bins};
+use support::figures::{Table, mb_per_sec, per_sec};
+use support::stores::{fill, incoming, open};
+use support::{Noise, Result, limits, noise, temp_dir};
+
+mod support;
 
 const MIB: usize = 1024 * 1024;
 const SMALL: usize = 10_000;
+const SMALL_BYTES: usize = 4096;
 const MANY: usize = 100_000;
-const BIG_MIB: usize = 1024;
+const TINY_BYTES: usize = 8;
+/// Requests that are under way at the same time.
+const CONNECTIONS: usize = 32;
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+#[derive(clap::Parser)]
+struct Args {
+    /// Some rows alone
+    #[arg(long, value_parser = ["small", "big", "http", "many"])]
+    only: Option<String>,
+    /// Size of the large asset
+    #[arg(long, default_value_t = 1024)]
+    big_mib: usize,
+    #[command(flatten)]
+    bins: Bins,
+}
 
-/// Rows of what, ours, and the limit.
+/// Rows of what, ours, what it should be, and the limit.
 struct Report(Table);
 
 impl Report {
-    fn add(&mut self, what: &str, ours: String, limit: String) {
-        self.0.add_row([what.to_owned(), ours, limit]);
+    fn add(&self, what: &str, ours: String, limit: &str) {
+        self.with_target(what, ours, "", limit);
+    }
+
+    fn with_target(&self, what: &str, ours: String, target: &str, limit: &str) {
+        self.0.row(&[what.to_owned(), ours, target.to_owned(), limit.to_owned()]);
     }
 }
 
-fn main() -> Outcome<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let root = std::env::var_os("CAN_SYNC_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
-    let dir = tempfile::tempdir_in(root)?;
-    let mut report = Report(Table::new());
-    report.0.load_style(comfy_table::presets::ASCII_MARKDOWN).set_header([
-        "work",
-        "embedded store",
-        "limit of this machine",
-    ]);
-    runtime.block_on(async {
-        small(&dir.path().join("small"), &mut report).await?;
-        big(&dir.path().join("big"), &mut report).await?;
-        many(&dir.path().join("many"), &mut report).await
-    })?;
-    println!("{}", report.0);
+#[tokio::main]
+async fn main() -> Result<()> {
+    let Some(args) = support::args::<Args>() else { return Ok(()) };
+    let wants = |row: &str| args.only.as_deref().is_none_or(|only| only == row);
+    let dir = temp_dir()?;
+    let columns = [("work", 66), ("store", 10), ("target", 12), ("limit of this machine", 60)];
+    let report = Report(Table::new(&columns));
+    if wants("small") {
+        small(&dir.path().join("small"), &report).await?;
+    }
+    if wants("big") {
+        big(&dir.path().join("big"), args.big_mib, &report).await?;
+    }
+    if wants("http") {
+        over_http(&args, dir.path(), &report).await?;
+    }
+    if wants("many") {
+        many(&dir.path().join("many"), &report).await?;
+    }
     Ok(())
 }
 
-async fn open(dir: &Path) -> Outcome<EmbeddedStore> {
-    Ok(EmbeddedStore::open(EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0 }).await?)
-}
-
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut content = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut content);
-    content
-}
-
-#[allow(clippy::cast_precision_loss, reason = "figures for people")]
-fn rate(n: usize, elapsed: Duration) -> f64 {
-    n as f64 / elapsed.as_secs_f64()
-}
-
 fn per_second(n: usize, elapsed: Duration) -> String {
-    format!("{:.0}/s", rate(n, elapsed))
+    format!("{:.0}/s", per_sec(n, elapsed))
 }
 
 fn mb_per_second(bytes: usize, elapsed: Duration) -> String {
-    format!("{:.0} MB/s", rate(bytes, elapsed) / 1e6)
-}
-
-fn incoming(content: &[u8], meta: AssetMeta) -> IncomingAsset {
-    let hash = ContentHash(Sha256::digest(content).into());
-    let record = AssetRecord::new(hash, content.len() as u64, None, meta);
-    IncomingAsset { record, content: IncomingContent::Bytes(Bytes::copy_from_slice(content)) }
+    format!("{:.0} MB/s", mb_per_sec(bytes as u64, elapsed))
 }
 
 /// Appends of `len` bytes, each made durable.
-fn durable_appends(dir: &Path, len: usize, count: usize) -> Outcome<Duration> {
+fn durable_appends(dir: &Path, len: usize, count: usize) -> Result<Duration> {
     let mut file = File::create(dir.join("appends"))?;
-    let block = noise(len, 0);
+    let block = noise(0, len);
     let began = Instant::now();
     for _ in 0..count {
         file.write_all(&block)?;
@@ -96,10 +97,30 @@ fn durable_appends(dir: &Path, len: usize, count: usize) -> Outcome<Duration> {
     Ok(began.elapsed())
 }
 
-async fn small(dir: &Path, report: &mut Report) -> Outcome<()> {
+fn appends_per_second(dir: &Path) -> Result<String> {
+    let appends = per_second(1000, durable_appends(dir, SMALL_BYTES, 1000)?);
+    Ok(format!("{appends} durable appends of 4 KiB"))
+}
+
+/// What the hash and the disk allow for large content.
+fn hash_and_write(dir: &Path, mib: usize) -> Result<String> {
+    let hashing = mb_per_second(256 * MIB, limits::hashing(256));
+    let (block, raw) = (noise(1, MIB), dir.join("raw"));
+    let began = Instant::now();
+    let mut file = File::create(&raw)?;
+    for _ in 0..mib {
+        file.write_all(&block)?;
+    }
+    file.sync_all()?;
+    let writing = mb_per_second(mib * MIB, began.elapsed());
+    std::fs::remove_file(raw)?;
+    Ok(format!("SHA-256 {hashing} on one core; write and fsync {writing}"))
+}
+
+async fn small(dir: &Path, report: &Report) -> Result<()> {
     let store = open(dir).await?;
-    let appends = per_second(1000, durable_appends(dir, 4096, 1000)?);
-    let contents: Vec<Bytes> = (0..SMALL as u64).map(|i| noise(4096, i).into()).collect();
+    let appends = appends_per_second(dir)?;
+    let contents: Vec<Bytes> = (0..SMALL as u64).map(|i| noise(i, SMALL_BYTES).into()).collect();
 
     for writers in [1, 32] {
         let count = if writers == 1 { 1000 } else { SMALL };
@@ -127,13 +148,13 @@ async fn small(dir: &Path, report: &mut Report) -> Outcome<()> {
         report.add(
             &format!("upload {count} × 4 KiB, {writers} at a time, durable ({commits} commits)"),
             per_second(count, elapsed),
-            format!("{appends} durable appends of 4 KiB"),
+            &appends,
         );
     }
 
     let batches: Vec<Vec<IncomingAsset>> = contents
         .chunks(1000)
-        .map(|chunk| chunk.iter().map(|content| incoming(content, AssetMeta::default())).collect())
+        .map(|chunk| chunk.iter().map(|content| incoming(content.to_vec(), AssetMeta::default())).collect())
         .collect();
     let began = Instant::now();
     for batch in batches {
@@ -142,7 +163,7 @@ async fn small(dir: &Path, report: &mut Report) -> Outcome<()> {
     report.add(
         &format!("ingest {SMALL} × 4 KiB from a peer, batches of 1,000"),
         per_second(SMALL, began.elapsed()),
-        format!("{appends} durable appends of 4 KiB"),
+        &appends,
     );
 
     let hashes: Vec<ContentHash> = contents.iter().map(|c| ContentHash(Sha256::digest(c).into())).collect();
@@ -152,92 +173,83 @@ async fn small(dir: &Path, report: &mut Report) -> Outcome<()> {
         found += store.contents_inline(chunk.to_vec()).await?.len();
     }
     assert_eq!(found, SMALL, "all small contents are read back");
-    report.add("read small contents for packing", per_second(SMALL, began.elapsed()), String::new());
+    report.add("read small contents for packing", per_second(SMALL, began.elapsed()), "");
     store.close().await;
     Ok(())
 }
 
-async fn big(dir: &Path, report: &mut Report) -> Outcome<()> {
+async fn big(dir: &Path, mib: usize, report: &Report) -> Result<()> {
     let store = open(dir).await?;
-    let block = Bytes::from(noise(MIB, 1));
-    let began = Instant::now();
-    let mut sha256 = Sha256::new();
-    (0..256).for_each(|_| sha256.update(&block));
-    let hashing = mb_per_second(256 * MIB, began.elapsed());
-    drop(sha256);
-
-    let raw = dir.join("raw");
-    let began = Instant::now();
-    let mut file = File::create(&raw)?;
-    for _ in 0..BIG_MIB {
-        file.write_all(&block)?;
-    }
-    file.sync_all()?;
-    let writing = mb_per_second(BIG_MIB * MIB, began.elapsed());
-    drop(file);
-    std::fs::remove_file(raw)?;
-
-    let limit = format!("SHA-256 {hashing} on one core; write and fsync {writing}");
+    let block = Bytes::from(noise(1, MIB));
+    let limit = hash_and_write(dir, mib)?;
     let began = Instant::now();
     let mut upload = store.begin_upload();
-    for _ in 0..BIG_MIB * 16 {
+    for _ in 0..mib * 16 {
         upload.write(block.slice(..MIB / 16)).await?;
     }
     let big = upload.finish(IngestFields::default()).await?;
     report.add(
-        "upload 1 GiB in chunks of 64 KiB, durable",
-        mb_per_second(BIG_MIB * MIB, began.elapsed()),
-        limit.clone(),
+        &format!("upload {mib} MiB in chunks of 64 KiB, durable"),
+        mb_per_second(mib * MIB, began.elapsed()),
+        &limit,
     );
 
     let began = Instant::now();
     let mut file = HashingFile::create(dir)?;
-    for i in 0..BIG_MIB as u64 {
+    for i in 0..mib as u64 {
         // Different from the upload, so that the store has to take it.
-        let chunk = if i == 0 { noise(MIB, 2).into() } else { block.clone() };
+        let chunk = if i == 0 { noise(2, MIB).into() } else { block.clone() };
         file.write(chunk).await?;
     }
     let received = file.finish().await?;
     let record = AssetRecord::new(received.sha256, received.size, None, AssetMeta::default());
     store.ingest(vec![IncomingAsset { record, content: IncomingContent::File(received) }]).await?;
-    report.add("receive 1 GiB from a peer, durable", mb_per_second(BIG_MIB * MIB, began.elapsed()), limit);
+    report.add(
+        &format!("receive {mib} MiB from a peer, durable"),
+        mb_per_second(mib * MIB, began.elapsed()),
+        &limit,
+    );
 
     let began = Instant::now();
     let reader = store.content(big.asset.record.hash, 0, None).await?;
     let read: usize = reader.chunks.try_fold(0, |sum, chunk| async move { Ok(sum + chunk.len()) }).await?;
-    assert_eq!(read, BIG_MIB * MIB);
-    report.add("read 1 GiB from the page cache", mb_per_second(read, began.elapsed()), String::new());
+    assert_eq!(read, mib * MIB);
+    report.add(&format!("read {mib} MiB from the page cache"), mb_per_second(read, began.elapsed()), "");
     store.close().await;
     Ok(())
 }
 
-async fn many(dir: &Path, report: &mut Report) -> Outcome<()> {
+/// The same over HTTP, into an agent of its own; whoever sends is on this machine as well.
+async fn over_http(args: &Args, dir: &Path, report: &Report) -> Result<()> {
+    let agent = Agent::start(&args.bins, "http").await?;
+    let small: Vec<Noise> = (0..SMALL as u64).map(|seed| Noise { seed, len: SMALL_BYTES as u64 }).collect();
+    let limit = appends_per_second(dir)?;
+    let began = Instant::now();
+    agent.put_all(&small, CONNECTIONS).await?;
+    let rate = per_second(SMALL, began.elapsed());
+    let what = format!("ingest {SMALL} × 4 KiB over HTTP, {CONNECTIONS} connections, durable");
+    report.with_target(&what, rate, ">= 5000/s", &limit);
+
+    let mib = args.big_mib;
+    let limit = hash_and_write(dir, mib)?;
+    let big = Noise { seed: 0, len: (mib * MIB) as u64 };
+    let began = Instant::now();
+    agent.put_noise(big).await?;
+    let rate = mb_per_second(mib * MIB, began.elapsed());
+    report.with_target(&format!("ingest {mib} MiB over HTTP, durable"), rate, ">= 400 MB/s", &limit);
+    Ok(())
+}
+
+async fn many(dir: &Path, report: &Report) -> Result<()> {
     let store = open(dir).await?;
     let began = Instant::now();
-    for start in (0..MANY).step_by(1000) {
-        let batch = (start..start + 1000).map(|i| {
-            let meta = AssetMeta {
-                mime_type: ["image/png", "text/plain", "video/mp4"][i % 3].into(),
-                filename: Some(format!("file number {i}.dat")),
-                application: (i % 10 == 0).then(|| "camera".into()),
-                tags: vec![format!("tag {}", i % 100)],
-                created_at_ms: 1_700_000_000_000 + i as u64,
-                ..AssetMeta::default()
-            };
-            incoming(&(i as u64).to_le_bytes(), meta)
-        });
-        store.ingest(batch.collect()).await?;
-    }
-    report.add(
-        &format!("ingest {MANY} tiny assets from a peer"),
-        per_second(MANY, began.elapsed()),
-        String::new(),
-    );
+    fill(&store, MANY, TINY_BYTES).await?;
+    report.add(&format!("ingest {MANY} tiny assets from a peer"), per_second(MANY, began.elapsed()), "");
     store.close().await;
 
     let began = Instant::now();
     let store = open(dir).await?;
-    report.add(&format!("open a store of {MANY} assets"), format!("{:.1?}", began.elapsed()), String::new());
+    report.add(&format!("open a store of {MANY} assets"), format!("{:.1?}", began.elapsed()), "");
 
     let text = |text: &str| Some(text.to_owned());
     let none = ListFilter::default;
@@ -256,11 +268,7 @@ async fn many(dir: &Path, report: &mut Report) -> Outcome<()> {
         let began = Instant::now();
         let page = store.list(ListQuery { filter, ..ListQuery::default() }).await?;
         let total = page.total;
-        report.add(
-            &format!("{what}, of {MANY}: {total} match"),
-            format!("{:.1?}", began.elapsed()),
-            String::new(),
-        );
+        report.add(&format!("{what}, of {MANY}: {total} match"), format!("{:.1?}", began.elapsed()), "");
     }
 
     let began = Instant::now();
@@ -271,7 +279,7 @@ async fn many(dir: &Path, report: &mut Report) -> Outcome<()> {
         since = last.seq;
         seen += page.entries.len();
     }
-    report.add("read the whole feed", per_second(seen, began.elapsed()), String::new());
+    report.add("read the whole feed", per_second(seen, began.elapsed()), "");
     store.close().await;
     Ok(())
 }

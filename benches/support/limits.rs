@@ -1,0 +1,74 @@
+//! What the wire and the hash allow on this machine.
+
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
+
+use super::{MIB, Result, patience};
+
+/// SHA-256 on one thread.
+pub(crate) fn hashing(mib: u64) -> Duration {
+    let block = vec![7; usize::try_from(MIB).expect("a megabyte")];
+    let started = Instant::now();
+    let mut sha256 = Sha256::new();
+    (0..mib).for_each(|_| sha256.update(&block));
+    std::hint::black_box(sha256.finalize());
+    started.elapsed()
+}
+
+/// `total` bytes over so many streams of one connection on loopback, with the windows that agents use; nothing is done
+/// with them.
+pub(crate) async fn raw_streams(streams: u64, total: u64) -> Result<Duration> {
+    tokio::time::timeout(patience(total), move_raw(streams, total)).await?
+}
+
+async fn move_raw(streams: u64, total: u64) -> Result<Duration> {
+    use can_sync::node::endpoint;
+    use iroh::{EndpointAddr, RelayMode, SecretKey, TransportAddr};
+
+    let bind = || endpoint::bind(SecretKey::generate(), ([127, 0, 0, 1], 0).into(), RelayMode::Disabled);
+    let (near, far) = (bind().await?, bind().await?);
+    let mut addr = EndpointAddr::new(far.id());
+    addr.addrs.extend(far.bound_sockets().into_iter().map(TransportAddr::Ip));
+    let receiver = tokio::spawn(async move {
+        let connection = far.accept().await.ok_or("closed")?.await?;
+        endpoint::open_up(&connection, 8);
+        let mut readers = JoinSet::new();
+        for _ in 0..streams {
+            let mut stream = connection.accept_uni().await?;
+            readers.spawn(async move {
+                while let Some(chunk) = stream.read_chunk(256 << 10).await? {
+                    std::hint::black_box(chunk);
+                }
+                Result::Ok(())
+            });
+        }
+        while let Some(read) = readers.join_next().await {
+            read??;
+        }
+        connection.close(0_u32.into(), b"done");
+        Result::Ok(())
+    });
+    let connection = near.connect(addr, can_sync::peer::establish::ALPN).await?;
+    let share = total / streams;
+    let chunk = bytes::Bytes::from(vec![7; usize::try_from(share.clamp(1, 256 << 10))?]);
+    let started = Instant::now();
+    let mut writers = JoinSet::new();
+    for _ in 0..streams {
+        let (connection, chunk) = (connection.clone(), chunk.clone());
+        writers.spawn(async move {
+            let mut stream = connection.open_uni().await?;
+            for _ in 0..share / chunk.len() as u64 {
+                stream.write_chunk(chunk.clone()).await?;
+            }
+            stream.finish()?;
+            Result::Ok(())
+        });
+    }
+    while let Some(written) = writers.join_next().await {
+        written??;
+    }
+    receiver.await??;
+    Ok(started.elapsed())
+}
