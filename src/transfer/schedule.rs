@@ -332,6 +332,7 @@ impl Scheduler {
                 Judgement::Hopeless(came) => self.take_from(session, Some(came), &mut out),
             }
         }
+        self.replace_slow_only(&mut out);
         out.extend(self.assign());
         gather(out)
     }

@@ -94,16 +94,16 @@ pub enum Decision {
         request: u64,
     },
     /// Throw away what others sent of this content, and take it from this session alone; then say
-    /// [`Scheduler::restricted`].
+    /// [`Scheduler::restricted`](super::Scheduler::restricted).
     Restrict {
         /// Which content.
         hash: ContentHash,
         /// The only source.
         session: SessionId,
     },
-    /// All parts are here: check and store it, then say [`Scheduler::committed`].
+    /// All parts are here: check and store it, then say [`Scheduler::committed`](super::Scheduler::committed).
     Commit(AssetRecord),
-    /// The content is stored, this newer record of it is not: apply it, then say [`Scheduler::applied`].
+    /// The content is stored, this newer record of it is not: apply it, then say [`Scheduler::applied`](super::Scheduler::applied).
     Apply(AssetRecord),
     /// Tell this session that these are durable here.
     Settled {

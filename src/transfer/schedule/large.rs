@@ -2,8 +2,8 @@
 
 use super::decision::gather;
 use super::parts::Phase;
-use super::wanted::State;
-use super::{Committed, Decision, Failure, Scheduler, SessionId};
+use super::wanted::{State, Wanted};
+use super::{Committed, Decision, Failure, HEDGE_FACTOR, HEDGE_SECS, Scheduler, SessionId};
 use crate::record::ContentHash;
 
 impl Scheduler {
@@ -104,8 +104,40 @@ impl Scheduler {
         }
     }
 
+    /// Where the only source of a content turns out to be much slower than another one, that one is asked alone.
+    pub(super) fn replace_slow_only(&mut self, out: &mut Vec<Decision>) {
+        let slow: Vec<(ContentHash, SessionId)> = self
+            .wanted
+            .iter()
+            .filter_map(|(hash, wanted)| Some((*hash, self.too_slow_alone(wanted)?)))
+            .collect();
+        for (hash, session) in slow {
+            if let Some(parts) = self.parts_mut(&hash) {
+                parts.too_slow.insert(session);
+            }
+            self.choose_only(hash, &[], out);
+        }
+    }
+
+    /// The only source of a content, if another one is expected to be done with all of it much sooner.
+    #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
+    fn too_slow_alone(&self, wanted: &Wanted) -> Option<SessionId> {
+        let State::Parts(parts) = &wanted.state else { return None };
+        let only = parts.only.filter(|_| parts.phase == Phase::Fetching)?;
+        let rate_of = |session: &SessionId| self.sources.get(session).map(|source| source.rate);
+        let mine = wanted.open_bytes() as f64 / rate_of(&only).filter(|rate| *rate > 0.0)?;
+        let sooner = |other: &&SessionId| {
+            // One whose speed is not known has its chance.
+            let all = rate_of(other).map_or(f64::INFINITY, |rate| {
+                if rate > 0.0 { wanted.record.size as f64 / rate } else { 0.0 }
+            });
+            **other != only && !parts.too_slow.contains(other) && all * HEDGE_FACTOR + HEDGE_SECS < mine
+        };
+        wanted.sources.iter().find(sooner).map(|_| only)
+    }
+
     /// From now on one source alone gives a content: the one that is expected to be done first, given what each has
-    /// sent already.
+    /// sent already. Of one whose speed is not known, the best is hoped; that it is slow shows soon.
     #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
     pub(super) fn choose_only(
         &mut self,
@@ -120,9 +152,16 @@ impl Scheduler {
             let left = size.saturating_sub(given) as f64;
             let rate = self.sources.get(&session).map_or(0.0, |source| source.rate);
             // Of those whose speed is not known, who sent the most.
-            if rate > 0.0 { left / rate } else { 1e12 + left }
+            if rate > 0.0 { left / rate } else { left * 1e-12 }
         };
-        let first = wanted.sources.iter().copied().min_by(|a, b| secs(*a).total_cmp(&secs(*b)));
+        let too_slow = |session: &SessionId| match &wanted.state {
+            State::Parts(parts) => parts.too_slow.contains(session),
+            State::Free | State::Asked(_) | State::Stored => false,
+        };
+        let sooner = |a: &SessionId, b: &SessionId| {
+            too_slow(a).cmp(&too_slow(b)).then_with(|| secs(*a).total_cmp(&secs(*b)))
+        };
+        let first = wanted.sources.iter().copied().min_by(sooner);
         let requests = wanted.requests();
         let Some(only) = first else { return };
         for request in requests {

@@ -322,6 +322,37 @@ fn a_liar_among_several_is_found_by_asking_one_alone() {
     assert_eq!((s.missing(), s.in_flight), ((0, 0), 0));
 }
 
+#[test]
+fn who_is_slow_does_not_stay_the_only_source() {
+    let mut s = scheduler();
+    let r = record(1, 60 * PART_BYTES);
+    let mut open = Vec::new();
+    for session in [A, B, C] {
+        open.extend(s.announce(session, vec![r.clone()]));
+    }
+    // A is known to be slow; the others have been too fast to be measured.
+    run(&mut s, 2, &[(A, 1_000_000)]);
+    for source in s.sources.values_mut().skip(1) {
+        source.rate = 0.0;
+    }
+    complete(&mut s, open);
+    let restrict =
+        s.committed(r.hash, Committed::WrongFromSeveral(vec![(A, PART_BYTES), (B, 9 * PART_BYTES)]));
+    assert_eq!(
+        restrict,
+        [Decision::Restrict { hash: r.hash, session: B }],
+        "the best is hoped of the others"
+    );
+    s.restricted(r.hash, Ok(()));
+    // B turns out to be slow as well: C has its chance, and then the fastest known stays.
+    let out = run(&mut s, 3, &[(B, 500_000)]);
+    assert!(out.contains(&Decision::Restrict { hash: r.hash, session: C }), "{out:?}");
+    s.restricted(r.hash, Ok(()));
+    let out = run(&mut s, 5, &[(C, 400_000)]);
+    let again = out.iter().filter(|d| matches!(d, Decision::Restrict { .. })).count();
+    assert!(again <= 1, "it does not go round and round: {out:?}");
+}
+
 fn newer(record: &AssetRecord) -> AssetRecord {
     let mut newer = record.clone();
     newer.hlc = record.hlc.next(1_700_000_000_000);
