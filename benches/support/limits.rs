@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use can_sync::node::endpoint;
+use iroh::endpoint::Connection;
+use iroh::{EndpointAddr, RelayMode, SecretKey, TransportAddr};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
@@ -20,42 +23,62 @@ pub(crate) fn hashing(mib: u64) -> Duration {
 /// `total` bytes over so many streams of one connection on loopback, with the windows that agents use; nothing is done
 /// with them.
 pub(crate) async fn raw_streams(streams: u64, total: u64) -> Result<Duration> {
-    tokio::time::timeout(patience(total), move_raw(streams, total)).await?
+    tokio::time::timeout(patience(total), move_raw(streams, [total, 0])).await?
 }
 
-async fn move_raw(streams: u64, total: u64) -> Result<Duration> {
-    use can_sync::node::endpoint;
-    use iroh::{EndpointAddr, RelayMode, SecretKey, TransportAddr};
+/// The same with half of the bytes each way at once.
+pub(crate) async fn raw_both_ways(streams: u64, total: u64) -> Result<Duration> {
+    tokio::time::timeout(patience(total), move_raw(streams, [total / 2; 2])).await?
+}
 
+async fn move_raw(streams: u64, [there, back]: [u64; 2]) -> Result<Duration> {
     let bind = || endpoint::bind(SecretKey::generate(), ([127, 0, 0, 1], 0).into(), RelayMode::Disabled);
     let (near, far) = (bind().await?, bind().await?);
     let mut addr = EndpointAddr::new(far.id());
     addr.addrs.extend(far.bound_sockets().into_iter().map(TransportAddr::Ip));
-    let receiver = tokio::spawn(async move {
-        let connection = far.accept().await.ok_or("closed")?.await?;
+    let answers = tokio::spawn(async move {
+        let server = endpoint::strangers_within_machine(&far);
+        let connection = far.accept().await.ok_or("closed")?.accept_with(server)?.await?;
         endpoint::open_up(&connection, 8);
-        let mut readers = JoinSet::new();
-        for _ in 0..streams {
-            let mut stream = connection.accept_uni().await?;
-            readers.spawn(async move {
-                while let Some(chunk) = stream.read_chunk(256 << 10).await? {
-                    std::hint::black_box(chunk);
-                }
-                Result::Ok(())
-            });
-        }
-        while let Some(read) = readers.join_next().await {
-            read??;
-        }
-        connection.close(0_u32.into(), b"done");
+        tokio::try_join!(read_all(&connection, streams, there), write_all(&connection, streams, back))?;
+        // Whoever dialled closes once it has everything.
+        connection.closed().await;
         Result::Ok(())
     });
-    let connection = near.connect(addr, can_sync::peer::establish::ALPN).await?;
+    let connection = endpoint::connect(&near, addr).await?;
+    endpoint::open_up(&connection, 8);
+    let started = Instant::now();
+    tokio::try_join!(read_all(&connection, streams, back), write_all(&connection, streams, there))?;
+    let took = started.elapsed();
+    connection.close(0_u32.into(), b"done");
+    answers.await??;
+    Ok(took)
+}
+
+/// Takes what comes over so many streams, if anything is to come.
+async fn read_all(connection: &Connection, streams: u64, total: u64) -> Result<()> {
+    let mut readers = JoinSet::new();
+    for _ in (0..streams).filter(|_| total > 0) {
+        let mut stream = connection.accept_uni().await?;
+        readers.spawn(async move {
+            while let Some(chunk) = stream.read_chunk(256 << 10).await? {
+                std::hint::black_box(chunk);
+            }
+            Result::Ok(())
+        });
+    }
+    while let Some(read) = readers.join_next().await {
+        read??;
+    }
+    Ok(())
+}
+
+/// Sends so many bytes over so many streams, until the other side has acknowledged all of them.
+async fn write_all(connection: &Connection, streams: u64, total: u64) -> Result<()> {
     let share = total / streams;
     let chunk = bytes::Bytes::from(vec![7; usize::try_from(share.clamp(1, 256 << 10))?]);
-    let started = Instant::now();
     let mut writers = JoinSet::new();
-    for _ in 0..streams {
+    for _ in (0..streams).filter(|_| total > 0) {
         let (connection, chunk) = (connection.clone(), chunk.clone());
         writers.spawn(async move {
             let mut stream = connection.open_uni().await?;
@@ -63,12 +86,12 @@ async fn move_raw(streams: u64, total: u64) -> Result<Duration> {
                 stream.write_chunk(chunk.clone()).await?;
             }
             stream.finish()?;
+            stream.stopped().await?;
             Result::Ok(())
         });
     }
     while let Some(written) = writers.join_next().await {
         written??;
     }
-    receiver.await??;
-    Ok(started.elapsed())
+    Ok(())
 }

@@ -4,13 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::endpoint::{Connection, QuicTransportConfig, ServerConfig, VarInt, presets};
-use iroh::{Endpoint, RelayMode, SecretKey, TransportAddr, Watcher as _};
+use iroh::endpoint::{
+    ConnectOptions, Connection, Incoming, IncomingAddr, QuicTransportConfig, ServerConfig, VarInt, presets,
+};
+use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey, TransportAddr, Watcher as _};
 use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
 use tokio::sync::watch;
 
-use super::congestion::NearOrCubic;
+use super::congestion::WithinMachine;
 use crate::peer::establish::ALPN;
 use crate::peer::list_peers::ALPN as LIST_PEERS_ALPN;
 
@@ -32,16 +34,19 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signs of life while nothing else is said.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// What every connection begins with: a small window, and this many unidirectional streams.
-fn transport(uni_streams: u32) -> QuicTransportConfig {
+/// What every connection begins with: a small window, and this many unidirectional streams. `within_machine` says that both
+/// ends are here.
+fn transport(uni_streams: u32, within_machine: bool) -> QuicTransportConfig {
     let mut builder = QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(uni_streams))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .send_window(u64::from(CONNECTION_WINDOW))
-        .congestion_controller_factory(Arc::new(NearOrCubic::default()))
         .keep_alive_interval(KEEP_ALIVE);
+    if within_machine {
+        builder = builder.congestion_controller_factory(Arc::new(WithinMachine::default()));
+    }
     // A time that fits, by far.
     if let Ok(timeout) = IDLE_TIMEOUT.try_into() {
         builder = builder.max_idle_timeout(Some(timeout));
@@ -52,9 +57,40 @@ fn transport(uni_streams: u32) -> QuicTransportConfig {
 /// How connections are accepted: with what a stranger may have, whatever it says it wants.
 #[must_use]
 pub fn strangers(endpoint: &Endpoint) -> Arc<ServerConfig> {
+    server(endpoint, false)
+}
+
+/// As [`strangers`], from this machine.
+#[must_use]
+pub fn strangers_within_machine(endpoint: &Endpoint) -> Arc<ServerConfig> {
+    server(endpoint, true)
+}
+
+fn server(endpoint: &Endpoint, within_machine: bool) -> Arc<ServerConfig> {
     let alpns = ALPNS.iter().map(|alpn| alpn.to_vec()).collect();
-    let builder = endpoint.create_server_config_builder(alpns).set_transport_config(transport(0));
-    Arc::new(builder.build())
+    let transport = transport(0, within_machine);
+    Arc::new(endpoint.create_server_config_builder(alpns).set_transport_config(transport).build())
+}
+
+/// Whether a connection that comes in comes from this machine.
+#[must_use]
+pub fn is_from_machine(incoming: &Incoming) -> bool {
+    matches!(incoming.remote_addr(), IncomingAddr::Ip(addr) if addr.ip().is_loopback())
+}
+
+/// Opens a connection for a session.
+///
+/// # Errors
+/// What iroh says.
+pub async fn connect(endpoint: &Endpoint, addr: EndpointAddr) -> Result<Connection, String> {
+    let is_loopback =
+        |addr: &TransportAddr| matches!(addr, TransportAddr::Ip(addr) if addr.ip().is_loopback());
+    let mut options = ConnectOptions::new();
+    if !addr.addrs.is_empty() && addr.addrs.iter().all(is_loopback) {
+        options = options.with_transport_config(transport(GOSSIP_STREAMS, true));
+    }
+    let connecting = endpoint.connect_with_opts(addr, ALPN, options).await;
+    connecting.map_err(|error| format!("{error:#}"))?.await.map_err(|error| format!("{error:#}"))
 }
 
 /// Lets whoever was accepted on gossip's ALPN send: gossip has one unidirectional stream per topic and side.
@@ -73,7 +109,7 @@ pub async fn bind(key: SecretKey, bind_addr: SocketAddr, relay_mode: RelayMode) 
         .secret_key(key)
         .alpns(ALPNS.iter().map(|alpn| alpn.to_vec()).collect())
         .relay_mode(relay_mode)
-        .transport_config(transport(GOSSIP_STREAMS))
+        .transport_config(transport(GOSSIP_STREAMS, false))
         .clear_ip_transports()
         .bind_addr(bind_addr)
         .map_err(|e| e.to_string())?;

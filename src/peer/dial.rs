@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::actor::code;
-use super::establish::ALPN;
 use super::messages::PeersMsg;
 use crate::discovery::channel::Channel;
 use crate::node::endpoint;
@@ -51,12 +50,15 @@ impl Acceptor {
     /// Accepts connections for as long as the endpoint lives; waits while too many are proving themselves.
     pub(super) async fn run(self, pending: Arc<Semaphore>) {
         let mut handshakes = JoinSet::new();
-        let server = endpoint::strangers(&self.endpoint);
+        let (from_elsewhere, from_here) =
+            (endpoint::strangers(&self.endpoint), endpoint::strangers_within_machine(&self.endpoint));
         loop {
             let Ok(permit) = Arc::clone(&pending).acquire_owned().await else { return };
             let Some(incoming) = self.endpoint.accept().await else { return };
             while handshakes.try_join_next().is_some() {}
-            handshakes.spawn(self.clone().handshake(incoming, Arc::clone(&server), permit));
+            let is_here = endpoint::is_from_machine(&incoming);
+            let server = Arc::clone(if is_here { &from_here } else { &from_elsewhere });
+            handshakes.spawn(self.clone().handshake(incoming, server, permit));
         }
     }
 
@@ -90,9 +92,9 @@ impl Acceptor {
 pub(super) async fn dial(actor: ActorRef<PeersMsg>, endpoint: Endpoint, addr: EndpointAddr, hint: bool) {
     let endpoint_id = addr.id;
     let within = if hint { DIAL_HINT_WITHIN } else { DIAL_WITHIN };
-    let result = match timeout(within, endpoint.connect(addr, ALPN)).await {
+    let result = match timeout(within, endpoint::connect(&endpoint, addr)).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(format!("{error:#}")),
+        Ok(Err(error)) => Err(error),
         Err(_) => Err(format!("no answer within {} s", within.as_secs())),
     };
     let _ = actor.send_message(PeersMsg::Dialed { endpoint_id, result });
