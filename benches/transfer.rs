@@ -17,9 +17,11 @@ mod support;
 
 const SMALL_ASSETS: u64 = 10_000;
 const SMALL_BYTES: u64 = 4096;
-/// Assets of the mixed row, from the smallest to the largest size; as many small as large ones by the logarithm.
+/// Assets of the mixed row, from the smallest to the largest size, and how they are spread in between: so that they are
+/// 468 MB together, as much as the others were measured with.
 const MIXED_ASSETS: u32 = 102;
 const MIXED_BYTES: (f64, f64) = (100_000.0, 35_000_000.0);
+const MIXED_SPREAD: f64 = 1.4323;
 const LIVE_ASSETS: u64 = 200;
 /// Contents that are stored at the same time.
 const AT_ONCE: usize = 16;
@@ -57,8 +59,7 @@ async fn main() -> Result<()> {
             let numbers = (0..MIXED_ASSETS).filter(|n| n % 2 == side);
             numbers.map(|n| Noise { seed: n.into(), len: mixed_size(n) }).collect()
         };
-        let what = format!("mixed: {MIXED_ASSETS} x 0.1 to 35 MB, half at each side");
-        row(&args, &table, &what, [half(0), half(1)]).await?;
+        mixed(&args, &table, [half(0), half(1)]).await?;
     }
     if wants("live") {
         let columns = [("live: 201 here to event there, ms", 46), ("p50", 9), ("p90", 9), ("p99", 9)];
@@ -73,7 +74,8 @@ async fn main() -> Result<()> {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes of some megabytes")]
 fn mixed_size(n: u32) -> u64 {
     let (least, most) = MIXED_BYTES;
-    (least * (most / least).powf(f64::from(n) / f64::from(MIXED_ASSETS - 1))) as u64
+    let place = f64::from(n) / f64::from(MIXED_ASSETS - 1);
+    (least * (most / least).powf(place.powf(MIXED_SPREAD))) as u64
 }
 
 /// What each side has crosses to the other one.
@@ -99,6 +101,20 @@ async fn row(args: &Args, table: &Table, what: &str, contents: [Vec<Noise>; 2]) 
     }
     let bytes = contents.iter().flatten().map(|noise| noise.len).sum();
     table.runs(what, &runs, Some(bytes), "<= 1.0 s");
+    Ok(())
+}
+
+/// Assets of many sizes, half at each side, and what the wire allows when both send.
+async fn mixed(args: &Args, table: &Table, contents: [Vec<Noise>; 2]) -> Result<()> {
+    let bytes = contents.iter().flatten().map(|noise| noise.len).sum();
+    let (mut ours, mut raw) = (Runs::default(), Runs::default());
+    for _ in 0..args.runs {
+        ours.add(moved(args, &contents).await?);
+        raw.add(limits::raw_both_ways(4, bytes).await?);
+    }
+    let what = format!("mixed: {MIXED_ASSETS} x 0.1 to 35 MB, half at each side");
+    table.runs(&what, &ours, Some(bytes), "<= 1.0 s");
+    table.runs("limit: raw iroh, both ways, 4 streams each", &raw, Some(bytes), "");
     Ok(())
 }
 
