@@ -104,9 +104,9 @@ pub(super) async fn invite(context: &Context, agent: &Service, args: InviteArgs)
             None => message("the ticket is too long for a QR code"),
         }
     }
-    let serial = invited.serial;
+    let (serial, library) = (invited.serial, &found.id);
     message(&format!(
-        "on the other machine: can-sync join TICKET; to take it back: can-sync library revoke --serial {serial}"
+        "on the other machine: can-sync join TICKET; to take it back: can-sync library revoke {library} --serial {serial}"
     ));
     Ok(())
 }
