@@ -106,34 +106,37 @@ impl Scheduler {
 
     /// Where the only source of a content turns out to be much slower than another one, that one is asked alone.
     pub(super) fn replace_slow_only(&mut self, out: &mut Vec<Decision>) {
-        let slow: Vec<(ContentHash, SessionId)> = self
+        let slow: Vec<ContentHash> = self
             .wanted
             .iter()
-            .filter_map(|(hash, wanted)| Some((*hash, self.too_slow_alone(wanted)?)))
+            .filter(|(_, wanted)| self.is_too_slow_alone(wanted))
+            .map(|(hash, _)| *hash)
             .collect();
-        for (hash, session) in slow {
-            if let Some(parts) = self.parts_mut(&hash) {
-                parts.too_slow.insert(session);
-            }
+        for hash in slow {
             self.choose_only(hash, &[], out);
         }
     }
 
-    /// The only source of a content, if another one is expected to be done with all of it much sooner.
+    /// Whether another source than the only one of a content is expected to be done with all of it much sooner. What is here
+    /// is lost with the change, so one whose speed is not known has its chance early on, and once.
     #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
-    fn too_slow_alone(&self, wanted: &Wanted) -> Option<SessionId> {
-        let State::Parts(parts) = &wanted.state else { return None };
-        let only = parts.only.filter(|_| parts.phase == Phase::Fetching)?;
-        let rate_of = |session: &SessionId| self.sources.get(session).map(|source| source.rate);
-        let mine = wanted.open_bytes() as f64 / rate_of(&only).filter(|rate| *rate > 0.0)?;
-        let sooner = |other: &&SessionId| {
-            // One whose speed is not known has its chance.
-            let all = rate_of(other).map_or(f64::INFINITY, |rate| {
-                if rate > 0.0 { wanted.record.size as f64 / rate } else { 0.0 }
-            });
-            **other != only && !parts.too_slow.contains(other) && all * HEDGE_FACTOR + HEDGE_SECS < mine
+    fn is_too_slow_alone(&self, wanted: &Wanted) -> bool {
+        let State::Parts(parts) = &wanted.state else { return false };
+        let Some(only) = parts.only.filter(|_| parts.phase == Phase::Fetching) else { return false };
+        let rate_of = |session: &SessionId| {
+            self.sources.get(session).map(|source| source.rate).filter(|rate| *rate > 0.0)
         };
-        wanted.sources.iter().find(sooner).map(|_| only)
+        let Some(rate) = rate_of(&only) else { return false };
+        let (size, left) = (wanted.record.size, wanted.open_bytes());
+        let is_early = left > size / 4 * 3;
+        wanted.sources.iter().filter(|other| **other != only).any(|other| {
+            let all = match rate_of(other) {
+                Some(rate) => size as f64 / rate,
+                None if is_early && !parts.tried.contains(other) => 0.0,
+                None => f64::INFINITY,
+            };
+            all * HEDGE_FACTOR + HEDGE_SECS < left as f64 / rate
+        })
     }
 
     /// From now on one source alone gives a content: the one that is expected to be done first, given what each has
@@ -154,14 +157,7 @@ impl Scheduler {
             // Of those whose speed is not known, who sent the most.
             if rate > 0.0 { left / rate } else { left * 1e-12 }
         };
-        let too_slow = |session: &SessionId| match &wanted.state {
-            State::Parts(parts) => parts.too_slow.contains(session),
-            State::Free | State::Asked(_) | State::Stored => false,
-        };
-        let sooner = |a: &SessionId, b: &SessionId| {
-            too_slow(a).cmp(&too_slow(b)).then_with(|| secs(*a).total_cmp(&secs(*b)))
-        };
-        let first = wanted.sources.iter().copied().min_by(sooner);
+        let first = wanted.sources.iter().copied().min_by(|a, b| secs(*a).total_cmp(&secs(*b)));
         let requests = wanted.requests();
         let Some(only) = first else { return };
         for request in requests {
@@ -170,6 +166,7 @@ impl Scheduler {
         self.start_over(hash);
         let Some(parts) = self.parts_mut(&hash) else { return };
         parts.only = Some(only);
+        parts.tried.insert(only);
         parts.phase = Phase::Restricting;
         out.push(Decision::Restrict { hash, session: only });
     }

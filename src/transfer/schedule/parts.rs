@@ -24,8 +24,8 @@ pub(super) struct Parts {
     pub(super) phase: Phase,
     /// After wrong bytes from several: the one that is asked alone, so that it is known who lies.
     pub(super) only: Option<SessionId>,
-    /// Those that were asked alone and given up, because another one is faster.
-    pub(super) too_slow: BTreeSet<SessionId>,
+    /// Those that were asked alone.
+    pub(super) tried: BTreeSet<SessionId>,
     size: u64,
     part_bytes: u64,
     count: u64,
@@ -42,7 +42,7 @@ impl Parts {
         Self {
             phase: Phase::Fetching,
             only: None,
-            too_slow: BTreeSet::new(),
+            tried: BTreeSet::new(),
             size,
             part_bytes,
             count: size.div_ceil(part_bytes),
@@ -118,8 +118,8 @@ impl Parts {
     /// All parts are wanted once more; how many bytes were here.
     pub(super) fn start_over(&mut self) -> u64 {
         let done = self.done_bytes();
-        let too_slow = std::mem::take(&mut self.too_slow);
-        *self = Self { too_slow, ..Self::new(self.size, self.part_bytes) };
+        let tried = std::mem::take(&mut self.tried);
+        *self = Self { tried, ..Self::new(self.size, self.part_bytes) };
         done
     }
 

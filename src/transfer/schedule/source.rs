@@ -94,7 +94,14 @@ impl Source {
         if let Some((at, before)) = self.last.replace((now, progress.received)) {
             let secs = now.duration_since(at).as_secs_f64().max(0.01);
             let rate = progress.received.saturating_sub(before) as f64 / secs;
-            self.rate = if self.rate > 0.0 { f64::midpoint(self.rate, rate) } else { rate };
+            // What waits for us says nothing about the source.
+            self.rate = if progress.held_here && rate < self.rate {
+                self.rate
+            } else if self.rate > 0.0 {
+                f64::midpoint(self.rate, rate)
+            } else {
+                rate
+            };
         }
         if progress.held_here {
             // It sends more than we take.
