@@ -14,7 +14,8 @@ pub(super) struct EventsArgs {
     /// Begin after this event (the `id` of one that was printed); 0 begins with the oldest that is kept
     #[arg(long, value_name = "ID")]
     since: Option<String>,
-    /// Only these, such as `asset_received`, separated by commas
+    /// Only these, such as `asset_received`, separated by commas; `progress`, every second while something is missing, comes
+    /// only when it is named
     #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
     types: Vec<String>,
     /// Stop after this many
@@ -36,8 +37,9 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<(), CliE
         let event = event.map_err(|e| {
             CliError::new(Exit::NoDaemon, format!("the event stream of {} broke off: {e}", agent.base()))
         })?;
-        // The greeting tells where the stream begins, and is no event.
-        let wanted = args.types.is_empty() || args.types.contains(&event.event);
+        // The greeting tells where the stream begins, and is no event; what is told every second is for who asks for it.
+        let wanted =
+            args.types.contains(&event.event) || (args.types.is_empty() && event.event != "progress");
         if event.event != "hello" && wanted {
             print(context, &event)?;
             left -= 1;

@@ -46,6 +46,15 @@ pub(super) async fn run(context: &Context, args: &FetchArgs) -> Result<(), CliEr
     Ok(context.out.line(&format!("{}  {}", args.hash, text::bytes(size)))?)
 }
 
+/// Whether the node says that an asset was deleted there. One that does not answer says nothing.
+pub(super) async fn was_deleted(agent: &Service, hash: ContentHash) -> Result<bool, CliError> {
+    match agent.get::<Whereabouts>(&format!("/why/{hash}"), &[]).await {
+        Ok(stands) => Ok(stands.state == "deleted"),
+        Err(error) if matches!(error.exit(), Exit::NotFound | Exit::NoDaemon | Exit::Degraded) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Has the node fetch an asset, and waits until it is in the store; its size.
 pub(super) async fn fetch(agent: &Service, hash: ContentHash, within: Duration) -> Result<u64, CliError> {
     let deadline = Instant::now() + within;

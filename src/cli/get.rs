@@ -69,10 +69,16 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
 }
 
 /// Has the node fetch what its store does not have. A CAN Service alone has nobody to ask: then the store's word is final.
+/// So it is about what was deleted: reading brings nothing back.
 async fn fetch_missing(context: &Context, hash: ContentHash, missing: CliError) -> Result<(), CliError> {
-    match fetch::fetch(&context.agent()?, hash, FETCH_WITHIN).await {
+    let agent = context.agent()?;
+    if fetch::was_deleted(&agent, hash).await? {
+        return Err(missing.hint(format!("it was deleted here: `can-sync fetch {hash}` brings it back")));
+    }
+    match fetch::fetch(&agent, hash, FETCH_WITHIN).await {
         Ok(_) => Ok(()),
-        Err(error) if error.exit() == Exit::NoDaemon => Err(missing),
+        // Nobody there to ask, or not able to: what the store says stands.
+        Err(error) if matches!(error.exit(), Exit::NoDaemon | Exit::Degraded) => Err(missing),
         Err(error) => Err(error),
     }
 }

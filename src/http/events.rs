@@ -21,6 +21,7 @@ use super::extract::Params;
 use super::view::ApiState;
 use super::{ApiError, ApiResult, Closing};
 use crate::node::events::{EventLog, LoggedEvent, SyncProgress};
+use crate::peer::effects::now_ms;
 
 /// Comment sent when nothing happens, so that both ends notice a dead connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -177,8 +178,8 @@ impl Follower {
     /// Tells how far everything is; at the end, that nothing is missing.
     fn read_progress(&mut self) {
         let progress = self.progress.borrow_and_update().clone();
-        let ended =
-            || json!({ "missing": 0, "missing_bytes": 0, "rate": 0.0, "eta_secs": null, "peers": [] });
+        let at_ms = now_ms();
+        let ended = || json!({ "at_ms": at_ms, "missing": 0, "missing_bytes": 0, "rate": 0.0, "eta_secs": null, "peers": [] });
         let data = progress.map_or_else(|| Ok(ended()), serde_json::to_value);
         let data = data.unwrap_or_else(|error| json!({ "error": error.to_string() }));
         self.ready.push_back(Event::default().event("progress").data(data.to_string()));

@@ -73,9 +73,7 @@ pub(super) async fn why(
     State(state): State<ApiState>,
     Path(hash): Path<String>,
 ) -> ApiResult<Success<WhyView>> {
-    let hash = parse_hash(&hash)?;
-    let record = record(&state, hash).await?;
-    view(&state, hash, record).await.map(Success::new)
+    view(&state, parse_hash(&hash)?).await.map(Success::new)
 }
 
 /// Get a content now
@@ -102,14 +100,14 @@ pub(super) async fn fetch(
     let hash = parse_hash(&hash)?;
     let held = record(&state, hash).await?;
     if held.as_ref().is_some_and(|record| !record.deleted) {
-        return Ok((StatusCode::OK, Success::new(view(&state, hash, held).await?)));
+        return Ok((StatusCode::OK, Success::new(view(&state, hash).await?)));
     }
     let begun = ask(&state.view.peers, PEERS, |reply| PeersMsg::FetchNow { hash, reply }).await?;
     begun.map_err(|error| {
-        let hint = "GET /why/{hash} says how a search stands; each takes half a minute at most";
+        let hint = "GET /why/{hash} says how a search stands; try again when one of them is over";
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_searches", error.to_string(), hint)
     })?;
-    Ok((StatusCode::ACCEPTED, Success::new(view(&state, hash, held).await?)))
+    Ok((StatusCode::ACCEPTED, Success::new(view(&state, hash).await?)))
 }
 
 fn parse_hash(hash: &str) -> ApiResult<ContentHash> {
@@ -119,8 +117,10 @@ fn parse_hash(hash: &str) -> ApiResult<ContentHash> {
     })
 }
 
-async fn view(state: &ApiState, hash: ContentHash, record: Option<AssetRecord>) -> ApiResult<WhyView> {
+async fn view(state: &ApiState, hash: ContentHash) -> ApiResult<WhyView> {
+    // In this order: what arrives in between is in the store, and not nowhere.
     let report = ask(&state.view.peers, PEERS, |reply| PeersMsg::GetWhy { hash, reply }).await?;
+    let record = record(state, hash).await?;
     let whereabouts = whereabouts(record.as_ref(), &report).ok_or_else(|| unknown(&report))?;
     Ok(WhyView {
         hash: hash.to_string(),

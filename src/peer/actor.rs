@@ -45,6 +45,7 @@ use crate::transfer::pace::Pace;
 use crate::transfer::partial::Partials;
 use crate::transfer::receive::{Expected, Left};
 use crate::transfer::schedule::{Failure, SessionId};
+use crate::transfer::search::SEARCH_WITHIN;
 use crate::transfer::send::Traffic;
 
 mod establishing;
@@ -197,7 +198,7 @@ struct Running {
     /// Whether the peer can be asked for contents by their names.
     peer_finds: bool,
     /// Contents that it was asked for and has not answered.
-    finding: HashSet<ContentHash>,
+    finding: HashMap<ContentHash, Instant>,
     /// How many it asked for that are being looked for.
     looking: usize,
     /// Everything that ends with the session.
@@ -361,7 +362,11 @@ impl PeerState {
         let Some(running) = &mut self.running else { return };
         let Some(shared) = running.lanes.get_mut(lane) else { return };
         let effects = shared.session.handle(input, Instant::now());
-        shared.publish(running.meter.receive_rate);
+        let (receiving, partials) = (&self.args.receiving, &self.args.partials);
+        shared.publish(running.meter.receive_rate, || {
+            let under_way = receiving.list().into_iter();
+            under_way.map(|(hash, moving)| partials.held(&hash).unwrap_or(moving.done)).sum()
+        });
         self.perform(myself, lane, effects);
         self.publish();
     }
@@ -542,12 +547,18 @@ impl PeerState {
                 let scope = Scope { libraries, library };
                 let deletes = Arc::clone(&args.deletes);
                 let finding = &mut running.finding;
-                let sought = records.iter().map(|record| record.hash).filter(|hash| finding.remove(hash));
+                let sought = records.iter().map(|record| record.hash).filter(|hash| {
+                    finding.remove(hash).is_some_and(|asked_at| asked_at.elapsed() < SEARCH_WITHIN)
+                });
+                let sought: HashSet<ContentHash> = sought.collect();
                 // Only what is one's own can be wanted back.
                 let is_mirror = scope.library.shared().is_none();
-                let revived = sought.filter(|_| is_mirror).collect();
-                let revive = effects::Revive { hashes: revived, writer: WriterId(*args.own_id.as_bytes()) };
-                running.tasks.spawn(effects::judge_all(report, store, deletes, scope, records, revive));
+                let revive = is_mirror.then(|| WriterId(*args.own_id.as_bytes()));
+                let revive = effects::Sought { hashes: sought, revive };
+                let peers = (args.session, args.peers.clone());
+                running
+                    .tasks
+                    .spawn(effects::judge_all(report, store, deletes, scope, records, revive, peers));
             }
             Effect::Apply(records) => {
                 running.tasks.spawn(effects::apply(report, store, records));

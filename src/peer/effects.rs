@@ -21,7 +21,7 @@ use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash, WriterId};
 use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError, StoreRef};
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::Failure;
+use crate::transfer::schedule::{Failure, SessionId};
 
 /// Wait before a store that failed is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -215,20 +215,22 @@ impl Scope {
     }
 }
 
-/// What a user wants back that may have been deleted here.
-pub(super) struct Revive {
+/// What the peer was asked for by name, because a user wants it.
+pub(super) struct Sought {
     pub(super) hashes: HashSet<ContentHash>,
-    /// Who writes the version that is live again.
-    pub(super) writer: WriterId,
+    /// Who writes the live version of what was deleted here, if that may come back.
+    pub(super) revive: Option<WriterId>,
 }
 
-impl Revive {
+impl Sought {
     /// The version that makes what was deleted here live again; `None` if nobody wants that.
-    fn of(&self, offered: &AssetRecord, ours: Option<&AssetRecord>, now_ms: u64) -> Option<AssetRecord> {
+    fn revived(&self, offered: &AssetRecord, ours: Option<&AssetRecord>, now_ms: u64) -> Option<AssetRecord> {
+        let writer = self.revive?;
         let tombstone = ours.filter(|ours| ours.deleted && !offered.supersedes(ours))?;
         let wanted = !offered.deleted && self.hashes.contains(&offered.hash);
-        let (hlc, writer) = (tombstone.hlc.next(now_ms), self.writer);
-        wanted.then(|| AssetRecord { hlc, writer, ..offered.clone() })
+        let hlc = tombstone.hlc.next(now_ms);
+        // The deletion is newer than what is offered, and what it says of the asset is, too.
+        wanted.then(|| AssetRecord { hlc, writer, meta: tombstone.meta.clone(), ..offered.clone() })
     }
 }
 
@@ -238,7 +240,8 @@ pub(super) async fn judge_all(
     deletes: Arc<DeleteGuard>,
     scope: Scope,
     records: Vec<AssetRecord>,
-    revive: Revive,
+    sought: Sought,
+    (session, peers): (SessionId, ServiceRef<PeersMsg>),
 ) {
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
     let ours = insist(|| store.records(hashes.clone())).await;
@@ -250,7 +253,7 @@ pub(super) async fn judge_all(
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
-            match (judge(&record, ours, now, deletes.enabled), revive.of(&record, ours, now)) {
+            match (judge(&record, ours, now, deletes.enabled), sought.revived(&record, ours, now)) {
                 (Verdict::Settled, Some(revived)) => (revived, Verdict::Revive),
                 (verdict, _) => (record, verdict),
             }
@@ -273,6 +276,14 @@ pub(super) async fn judge_all(
         }
     }
     verdicts.extend(decided);
+    // What comes of these is told by whoever fetches them; of the others nothing comes.
+    let in_vain = |(record, verdict): &&(AssetRecord, Verdict)| {
+        sought.hashes.contains(&record.hash) && matches!(verdict, Verdict::Settled | Verdict::Refuse(_))
+    };
+    let in_vain: Vec<ContentHash> = verdicts.iter().filter(in_vain).map(|(record, _)| record.hash).collect();
+    if !in_vain.is_empty() {
+        let _ = peers.cast(PeersMsg::Lacks { session, hashes: in_vain, asked: true });
+    }
     report.report(Input::Judged(verdicts));
 }
 
@@ -283,13 +294,15 @@ pub(super) async fn look(
     lanes: Vec<(usize, Arc<Library>)>,
     hashes: Vec<ContentHash>,
 ) -> (Vec<(usize, Vec<AssetRecord>)>, Vec<ContentHash>) {
-    let records = insist(|| store.records(hashes.clone())).await;
+    // A library that is shared by ticket knows what is in it; the mirror's index may lag behind the store.
+    let may_be = |hash: &ContentHash| lanes.iter().any(|(_, lane)| lane.shared().is_none() || lane.has(hash));
+    let asked: Vec<ContentHash> = hashes.iter().copied().filter(may_be).collect();
+    let records = insist(|| store.records(asked.clone())).await;
     let mut live: HashMap<ContentHash, AssetRecord> =
         records.into_iter().filter(|record| !record.deleted).map(|record| (record.hash, record)).collect();
     let mut found: Vec<(usize, Vec<AssetRecord>)> = lanes.iter().map(|(n, _)| (*n, Vec::new())).collect();
     let mut lacks = Vec::new();
     for hash in hashes {
-        // The mirror's index may lag behind the store.
         let holds = |library: &Library, record: &AssetRecord| {
             library.shared().is_none() || library.has(&record.hash) && library.holds(record)
         };

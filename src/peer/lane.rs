@@ -78,14 +78,15 @@ impl Lane {
         }
     }
 
-    /// Tells the library how things stand with this member, from whom content comes at this rate.
-    pub(super) fn publish(&self, rate: f64) {
+    /// Tells the library how things stand with this member, from whom content comes at this rate; `here` says how much of
+    /// what is on its way has come.
+    pub(super) fn publish(&self, rate: f64, here: impl FnOnce() -> u64) {
         let Some(shared) = self.library.shared() else { return };
         let standing = self.session.standing();
         let standing = MemberStanding {
             in_sync: standing.state == PeerState::InSync,
             missing: standing.missing_here,
-            missing_bytes: standing.missing_here_bytes,
+            missing_bytes: standing.missing_here_bytes.saturating_sub(here()),
             missing_there: standing.missing_there,
             rate,
         };

@@ -146,6 +146,8 @@ pub enum PeersMsg {
         session: SessionId,
         /// Which.
         hashes: Vec<ContentHash>,
+        /// Whether it was asked.
+        asked: bool,
     },
     /// Own task: contents of assets that were made here, to go along with the offers of the oldest changes that wait
     /// for them.

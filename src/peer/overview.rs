@@ -86,6 +86,11 @@ fn standing(state: &PeersState, link: &PeerLink) -> Option<Standing> {
     if standing.verified < state.verify_round && standing.state == PeerState::InSync {
         standing.state = PeerState::Reconciling;
     }
+    // The session counts whole contents until they are durable.
+    let partials = &state.args.partials;
+    let under_way = link.receiving.list().into_iter();
+    let here: u64 = under_way.map(|(hash, moving)| partials.held(&hash).unwrap_or(moving.done)).sum();
+    standing.missing_here_bytes = standing.missing_here_bytes.saturating_sub(here);
     Some(standing)
 }
 

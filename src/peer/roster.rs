@@ -257,8 +257,10 @@ impl Roster {
     pub fn due(&mut self, now: Instant, chance: u64) -> Vec<(EndpointAddr, bool)> {
         let dialing = self.peers.values().filter(|p| p.link == Link::Dialing).count();
         let hints = self.peers.values().filter(|p| p.link == Link::Dialing && p.is_hint()).count();
-        let connected = self.peers.values().filter(|p| p.is_connected()).count();
-        let mut room = self.limits.dialled_max.saturating_sub(self.dialled() + dialing);
+        let connected = self.connected_count();
+        let dialled = |p: &&Known| matches!(p.link, Link::Connected { dialed_here: true, .. });
+        let dialled = self.peers.values().filter(dialled).count();
+        let mut room = self.limits.dialled_max.saturating_sub(dialled + dialing);
         let mut room_for_others = self.limits.dialled_max.saturating_sub(connected + dialing);
         let mut room_for_hints = self.limits.hints_at_once_max.saturating_sub(hints);
 
@@ -285,11 +287,10 @@ impl Roster {
         chosen
     }
 
-    /// Connections that we dialled.
+    /// Peers with a connection.
     #[must_use]
-    pub fn dialled(&self) -> usize {
-        let dialled = |p: &&Known| matches!(p.link, Link::Connected { dialed_here: true, .. });
-        self.peers.values().filter(dialled).count()
+    pub fn connected_count(&self) -> usize {
+        self.peers.values().filter(|p| p.is_connected()).count()
     }
 
     /// Whom to dial because something is searched for, whatever the usual limits and waits: at most `room` under way at
@@ -317,10 +318,11 @@ impl Roster {
         sought.into_iter().map(dial).collect()
     }
 
-    /// Whether there is anybody whom [`Roster::seek`] could give, now or when there is room.
+    /// Whether there is anybody whom [`Roster::seek`] could give when there is room, or who is being dialled anyway.
     #[must_use]
     pub fn could_seek(&self, now: Instant, is_sought: impl Fn(&EndpointId) -> bool) -> bool {
-        self.idle(now).any(|(id, _)| is_sought(id))
+        let dialed = self.peers.iter().filter(|(_, p)| p.link == Link::Dialing);
+        self.idle(now).chain(dialed).any(|(id, _)| is_sought(id))
     }
 
     /// Those without a connection that are not left alone.
@@ -559,10 +561,11 @@ mod tests {
             assert!(addr.id != asked && addr.id != ids[5], "left alone");
             assert!(roster.connected(addr.id, true, now));
         }
-        assert_eq!(roster.dialled(), 3);
+        assert_eq!(roster.connected_count(), 3);
         let rest = roster.seek(now, 0, 2, sought);
         assert_eq!(rest.len(), 6 - 1 - first.len() - 2);
-        assert!(!roster.could_seek(now, sought) && roster.could_seek(now, |id| *id == asked));
+        assert!(roster.could_seek(now, sought), "they are being dialled");
+        assert!(roster.could_seek(now, |id| *id == asked) && !roster.could_seek(now, |id| *id == ids[5]));
     }
 
     #[test]

@@ -470,7 +470,7 @@ impl Session {
                     self.offer(&[], &gone, &InlineContents::new(), &mut out);
                 }
             }
-            Input::Found(records) => self.offer(&records, &[], &InlineContents::new(), &mut out),
+            Input::Found(records) => self.on_found(&records, &mut out),
             Input::Fetch { request, records } => {
                 let contents = records
                     .iter()
@@ -590,6 +590,12 @@ impl Session {
     #[must_use]
     pub fn gives(&self) -> bool {
         self.settings.gives
+    }
+
+    /// Whether the peer's offers are taken.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        self.settings.takes
     }
 
     /// Whether the peer waits to hear what becomes of its offer of `hash`.

@@ -160,7 +160,7 @@ pub(super) struct PeerLink {
     /// Whether it shares libraries by ticket alone: the network of the passphrase does not hear of it.
     foreign: bool,
     /// Large contents under way from it, and to it.
-    receiving: Moving,
+    pub(super) receiving: Moving,
     sending: Moving,
     /// Whether we gave it up in favour of another peer.
     rotated: bool,
@@ -276,9 +276,9 @@ impl Actor for PeersActor {
                 let _ = reply.send(state.transfers());
             }
             PeersMsg::FetchNow { hash, reply } => {
-                let _ = reply.send(state.on_fetch_now(&myself, hash));
+                let _ = reply.send(state.on_fetch_now(hash));
             }
-            PeersMsg::Lacks { session, hashes } => state.on_lacks(session, &hashes),
+            PeersMsg::Lacks { session, hashes, asked } => state.on_lacks(session, &hashes, asked),
             PeersMsg::GetWhy { hash, reply } => drop(reply.send(state.why(&hash))),
             PeersMsg::GetHealth { reply } => state.on_get_health(reply),
             PeersMsg::Accepted { connection, permit } => {

@@ -16,6 +16,8 @@ use crate::record::ContentHash;
 pub const SEARCH_WITHIN: Duration = Duration::from_secs(30);
 /// How long a peer has for its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a peer has to be reached and prove itself, before that.
+const REACHED_WITHIN: Duration = Duration::from_secs(20);
 /// Contents that are searched for at once.
 const OPEN_MAX: usize = 64;
 /// Peers that one search remembers.
@@ -108,7 +110,7 @@ impl Searches {
         let mut wanted = Vec::new();
         for (hash, search) in &mut self.open {
             let known = search.peers.get(&peer);
-            if !matches!(known, None | Some(Answer::Dialled(_) | Answer::Silent)) {
+            if !matches!(known, None | Some(Answer::Dialled(_))) {
                 continue;
             }
             if known.is_some() || search.peers.len() < PEERS_MAX {
@@ -119,10 +121,14 @@ impl Searches {
         wanted
     }
 
-    /// Whether some search has not tried this peer, which is not connected.
+    /// Whether some search that nobody could help so far, and whose time is not over, has not tried this peer.
     #[must_use]
-    pub fn would_dial(&self, peer: &EndpointId) -> bool {
-        self.open.values().any(|search| !search.peers.contains_key(peer) && search.peers.len() < PEERS_MAX)
+    pub fn would_dial(&self, peer: &EndpointId, now: Instant) -> bool {
+        self.open.values().any(|search| {
+            let helped = search.peers.values().any(|answer| *answer == Answer::Has);
+            let room = !search.peers.contains_key(peer) && search.peers.len() < PEERS_MAX;
+            now < search.until && !helped && room
+        })
     }
 
     /// A peer is being dialled for whatever is searched for.
@@ -137,6 +143,11 @@ impl Searches {
         self.answer(peer, hash, Answer::Has);
     }
 
+    /// A peer cannot be asked.
+    pub fn cannot_answer(&mut self, peer: EndpointId, hash: &ContentHash) {
+        self.answer(peer, hash, Answer::Silent);
+    }
+
     /// A peer does not have this, or did not give it.
     pub fn lacks(&mut self, peer: EndpointId, hash: &ContentHash) {
         self.answer(peer, hash, Answer::Lacks);
@@ -145,6 +156,15 @@ impl Searches {
     fn answer(&mut self, peer: EndpointId, hash: &ContentHash, answer: Answer) {
         if let Some(known) = self.open.get_mut(hash).and_then(|search| search.peers.get_mut(&peer)) {
             *known = answer;
+        }
+    }
+
+    /// A peer's session begins anew: what it was asked and did not answer for good is asked again when it is up.
+    pub fn again(&mut self, peer: &EndpointId, now: Instant) {
+        for search in self.open.values_mut() {
+            if let Some(answer) = search.peers.get_mut(peer).filter(|answer| **answer != Answer::Lacks) {
+                *answer = Answer::Dialled(now);
+            }
         }
     }
 
@@ -177,9 +197,12 @@ impl Searches {
         let mut ended = Vec::new();
         for (hash, search) in &mut self.open {
             for answer in search.peers.values_mut() {
-                if let Answer::Asked(at) | Answer::Dialled(at) = answer
-                    && now.duration_since(*at) >= ANSWER_WITHIN
-                {
+                let late = match answer {
+                    Answer::Asked(at) => now.duration_since(*at) >= ANSWER_WITHIN,
+                    Answer::Dialled(at) => now.duration_since(*at) >= REACHED_WITHIN,
+                    Answer::Has | Answer::Lacks | Answer::Silent => false,
+                };
+                if late {
                     *answer = Answer::Silent;
                 }
             }
@@ -242,7 +265,8 @@ mod tests {
         let mut searches = begun(now);
         assert_eq!(searches.ask(peer(1), now), [HASH]);
         assert_eq!(searches.ask(peer(1), now), [], "once");
-        assert!(searches.would_dial(&peer(2)) && !searches.would_dial(&peer(1)));
+        assert!(searches.would_dial(&peer(2), now) && !searches.would_dial(&peer(1), now));
+        assert!(!searches.would_dial(&peer(2), now + SEARCH_WITHIN));
         searches.dialled(peer(2), now);
         searches.lacks(peer(1), &HASH);
         searches.tick(now, |_| false, false);
@@ -268,6 +292,9 @@ mod tests {
         assert!(searches.seeks(&HASH), "nobody is there yet");
         searches.ask(peer(1), now + SEARCH_WITHIN / 2);
         searches.found(peer(1), &HASH);
+        assert!(!searches.would_dial(&peer(2), now), "somebody has it");
+        searches.again(&peer(1), now + SEARCH_WITHIN / 2);
+        assert_eq!(searches.ask(peer(1), now + SEARCH_WITHIN / 2), [HASH], "its session began anew");
         searches.tick(now + 2 * SEARCH_WITHIN, |_| true, false);
         assert!(searches.seeks(&HASH), "it is on its way");
         searches.came(&HASH);
@@ -281,7 +308,7 @@ mod tests {
         searches.ask(peer(1), now);
         searches.dialled(peer(2), now);
         searches.gone(&peer(2));
-        searches.tick(now + ANSWER_WITHIN, |_| false, false);
+        searches.tick(now + REACHED_WITHIN, |_| false, false);
         assert!(searches.seeks(&HASH), "nobody answered: the time is not over");
         searches.tick(now + SEARCH_WITHIN, |_| false, false);
         let report = searches.report(&HASH).unwrap();

@@ -87,7 +87,9 @@ fn narrow(config: &mut Config) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_known_and_not_connected_is_dialled_for_it() {
-    let (a, b) = tokio::join!(TestNode::start("a", |_| {}), TestNode::start("b", |_| {}));
+    // Only c dials anybody.
+    let passive = |config: &mut Config| config.limits.max_dialled = 0;
+    let (a, b) = tokio::join!(TestNode::start("a", passive), TestNode::start("b", passive));
     let mut c = TestNode::start("c", narrow).await;
     // c meets a, which it remembers, and then b, which nobody else knows.
     c.dial(&a).await;
@@ -120,8 +122,8 @@ async fn a_peer_that_is_known_and_not_connected_is_dialled_for_it() {
 async fn what_a_user_wants_now_overtakes_what_waits() {
     let a = TestNode::start("a", |config| config.limits.upload_bytes_per_sec = Some(2_000_000)).await;
     let b = TestNode::start("b", |_| {}).await;
-    for n in 0..24 {
-        a.ingest(noise(1_000_000, n), &[]).await;
+    for n in 0..60 {
+        a.ingest(noise(400_000, n), &[]).await;
     }
     b.dial(&a).await;
     let waiting = async || {
@@ -138,14 +140,20 @@ async fn what_a_user_wants_now_overtakes_what_waits() {
     };
     let waits = eventually("a queue", async || {
         let waits = waiting().await;
-        if waits.len() >= 12 { Ok(waits) } else { Err(format!("{waits:?}")) }
+        if waits.len() >= 40 { Ok(waits) } else { Err(format!("{waits:?}")) }
     })
     .await;
-    let wanted = &waits[0];
-    fetch(&b, wanted).await;
-    eventually("it is here", async || b.content(wanted).await.map(drop).ok_or_else(String::new)).await;
+    // No order is better than by chance: three in forty are not all among the next ones by themselves.
+    let wanted = &waits[..3];
+    for hash in wanted {
+        fetch(&b, hash).await;
+    }
+    for hash in wanted {
+        eventually("it is here", async || b.content(hash).await.map(drop).ok_or_else(String::new)).await;
+    }
     let left = waiting().await;
-    assert!(left.len() > 2, "others that waited as long still wait: {left:?}");
+    let still = waits.iter().filter(|hash| left.contains(hash)).count();
+    assert!(still > 15, "most others that waited as long still wait: {still} of {}", waits.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,12 +168,12 @@ async fn get_and_fetch_bring_it_from_a_peer() {
     b.wait_in_sync().await;
     let missing = b.run(&["get", "--local", &hash]);
     assert_eq!(missing.code, 6, "{}", missing.stderr);
-    let got = b.ok(&["get", &hash]);
-    assert_eq!(got.text(), "a note");
-
-    b.ok(&["rm", &hash]);
+    let deleted = b.run(&["get", &hash]);
+    assert_eq!(deleted.code, 6, "reading brings nothing back: {}", deleted.stderr);
+    assert!(deleted.stderr.contains(&format!("can-sync fetch {hash}")), "{}", deleted.stderr);
     let fetched = b.ok(&["--json", "fetch", &hash]).json();
     assert_eq!(fetched[0], json!({ "hash": hash, "size": 6, "state": "here" }));
+    assert_eq!(b.ok(&["get", &hash]).text(), "a note");
     let nowhere = b.run(&["fetch", &"ab".repeat(32)]);
     assert_eq!(nowhere.code, 6, "{}", nowhere.stderr);
     assert!(nowhere.stderr.contains("does not have it"), "{}", nowhere.stderr);

@@ -519,7 +519,8 @@ async fn who_asks_by_name_is_offered_what_is_here_and_told_of_the_rest() {
     })
     .await;
     assert_eq!(lacks.hashes, [bytes::Bytes::copy_from_slice(&missing.0)]);
-    for too_much in [find(&[missing; 65]), frame::Kind::Find(Find { hashes: vec![Bytes::from_static(b"x")] })]
+    for too_much in
+        [find(&[missing; 65]), find(&[]), frame::Kind::Find(Find { hashes: vec![Bytes::from_static(b"x")] })]
     {
         let mut t = Test::start(Setup::default()).await;
         let mut session = t.open().await;
@@ -546,7 +547,7 @@ async fn the_peer_is_asked_by_name_if_it_can_be() {
     let hashes = [[7; 32], wanted[1].0].map(|hash| Bytes::copy_from_slice(&hash)).to_vec();
     wire::write_frame(&mut session.send, frame::Kind::Lacks(Lacks { hashes })).await.unwrap();
     let lacks = |m: &PeersMsg| match m {
-        PeersMsg::Lacks { session, hashes } => Some((*session, hashes.clone())),
+        PeersMsg::Lacks { session, hashes, asked: true } => Some((*session, hashes.clone())),
         _ => None,
     };
     t.peers.wait_for("the answer", |seen| seen.iter().any(|m| lacks(m).is_some())).await;

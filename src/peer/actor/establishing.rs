@@ -1,6 +1,6 @@
 //! How PeerActor's session begins, begins anew, and ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -103,7 +103,7 @@ impl PeerState {
             serve_permits,
             meter: Meter::of(Arc::clone(&self.args.traffic)),
             peer_finds: finds,
-            finding: HashSet::new(),
+            finding: HashMap::new(),
             looking: 0,
             tasks,
         });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ractor::ActorRef;
+use tokio::time::Instant;
 
 use super::{PeerState, code};
 use crate::library::Library;
@@ -20,29 +21,45 @@ impl PeerState {
     /// Asks the peer. Without a session nobody is asked: PeersActor does it again when there is one.
     pub(super) fn on_find(&mut self, hashes: Vec<ContentHash>) {
         let Some(running) = &mut self.running else { return };
-        if !running.peer_finds {
-            return self.tell(PeersMsg::Lacks { session: self.args.session, hashes });
+        // Whoever may only read what we share has nothing to give, and does not hear what we look for.
+        let gives = running.lanes.iter().any(|lane| lane.session.takes());
+        if !running.peer_finds || !gives {
+            return self.tell(PeersMsg::Lacks { session: self.args.session, hashes, asked: false });
         }
-        running.finding.extend(&hashes);
-        let hashes = hashes.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect();
-        self.send(frame::Kind::Find(Find { hashes }));
+        // What it has not answered yet still counts there.
+        let now = Instant::now();
+        let mut fresh = Vec::new();
+        for hash in hashes {
+            let known = running.finding.contains_key(&hash);
+            if known || running.finding.len() < LOOKING_MAX {
+                running.finding.insert(hash, now);
+            }
+            if !known && running.finding.contains_key(&hash) {
+                fresh.push(Bytes::copy_from_slice(&hash.0));
+            }
+        }
+        if !fresh.is_empty() {
+            self.send(frame::Kind::Find(Find { hashes: fresh }));
+        }
     }
 
     /// The peer does not have these.
     pub(super) fn on_lacks(&mut self, lacks: &Lacks) {
         let Some(running) = &mut self.running else { return };
         let named = lacks.hashes.iter().filter_map(|hash| ContentHash::from_slice(hash));
-        let hashes: Vec<ContentHash> = named.filter(|hash| running.finding.remove(hash)).collect();
+        let hashes: Vec<ContentHash> = named.filter(|hash| running.finding.remove(hash).is_some()).collect();
         if !hashes.is_empty() {
-            self.tell(PeersMsg::Lacks { session: self.args.session, hashes });
+            self.tell(PeersMsg::Lacks { session: self.args.session, hashes, asked: true });
         }
     }
 
     /// The peer asks. What it may not have is not looked for, and answered as what does not exist.
     pub(super) fn on_asked(&mut self, myself: &ActorRef<PeerMsg>, find: &Find) {
         let Some(running) = &mut self.running else { return };
-        if running.looking + find.hashes.len() > LOOKING_MAX {
-            return self.close(code::VIOLATION, "more contents asked for by name than may be at once");
+        // An empty question costs a look at the store, too.
+        if find.hashes.is_empty() || running.looking + find.hashes.len() > LOOKING_MAX {
+            return self
+                .close(code::VIOLATION, "contents asked for by name: none, or more than may be at once");
         }
         let hashes: Option<Vec<ContentHash>> =
             find.hashes.iter().map(|hash| ContentHash::from_slice(hash)).collect();

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::{
-    ASKED_MAX, Effect, InlineContents, OFFERED_BYTES_MAX, OFFERS_OPEN_MAX, QUEUE_MAX, RECORD_BYTES_PER_FRAME,
-    RECORDS_PER_FRAME_MAX, Session, offered_bytes, violation,
+    ASKED_MAX, Effect, InlineContents, OFFERED_BYTES_MAX, OFFERS_OPEN_MAX, OFFERS_TAKEN_MAX, QUEUE_MAX,
+    RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX, Session, offered_bytes, violation,
 };
 use crate::proto::{InlineContent, Offer, Records, WireRecord, frame};
 use crate::record::{AssetRecord, ContentHash, RecordId};
@@ -26,6 +26,15 @@ impl Session {
             return out.push(violation("a record id that has not 32 bytes"));
         }
         out.push(Effect::Resolve(rids));
+    }
+
+    /// Offers what the peer asked for by name ahead of what waits. It has more open than it may have taken if it confirms
+    /// none of that.
+    pub(super) fn on_found(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+        if self.open_count + records.len() > OFFERS_TAKEN_MAX {
+            return out.push(violation("contents asked for by name and never confirmed"));
+        }
+        self.offer(records, &[], &InlineContents::new(), out);
     }
 
     pub(super) fn on_store_changed(

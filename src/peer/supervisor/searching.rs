@@ -1,11 +1,13 @@
 //! PeersActor's part in searches for contents that a user asked for by name: whom it asks, and whom it dials for that.
 
+use iroh::EndpointId;
 use ractor::ActorRef;
 use tokio::time::Instant;
 
 use super::PeersState;
 use crate::peer::dial;
 use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::roster::Link;
 use crate::record::ContentHash;
 use crate::store::FeedEntry;
 use crate::transfer::schedule::SessionId;
@@ -15,11 +17,7 @@ use crate::transfer::search::TooMany;
 const DIALS_AT_ONCE: usize = 8;
 
 impl PeersState {
-    pub(super) fn on_fetch_now(
-        &mut self,
-        myself: &ActorRef<PeersMsg>,
-        hash: ContentHash,
-    ) -> Result<(), TooMany> {
+    pub(super) fn on_fetch_now(&mut self, hash: ContentHash) -> Result<(), TooMany> {
         self.searches.begin(hash, Instant::now())?;
         let decisions = self.scheduler.prefer(hash);
         self.carry_out(decisions);
@@ -28,7 +26,7 @@ impl PeersState {
         for session in up {
             self.ask_for_searched(session);
         }
-        self.dial_for_searches(myself);
+        // Whoever is not connected is dialled with the next tick, unless somebody has it by then.
         Ok(())
     }
 
@@ -41,10 +39,15 @@ impl PeersState {
         }
     }
 
-    pub(super) fn on_lacks(&mut self, session: SessionId, hashes: &[ContentHash]) {
+    /// A peer does not have these; or, unless `asked`, it cannot be asked.
+    pub(super) fn on_lacks(&mut self, session: SessionId, hashes: &[ContentHash], asked: bool) {
         let Some(link) = self.links.get(&session) else { return };
         for hash in hashes {
-            self.searches.lacks(link.endpoint_id, hash);
+            if asked {
+                self.searches.lacks(link.endpoint_id, hash);
+            } else {
+                self.searches.cannot_answer(link.endpoint_id, hash);
+            }
         }
     }
 
@@ -61,10 +64,10 @@ impl PeersState {
             return;
         }
         let room = self.args.max_connections.saturating_sub(self.links.len()).min(DIALS_AT_ONCE);
-        let searches = &self.searches;
-        let chosen = self.roster.seek(Instant::now(), rand::random(), room, |id| searches.would_dial(id));
+        let (searches, now) = (&self.searches, Instant::now());
+        let chosen = self.roster.seek(now, rand::random(), room, |id| searches.would_dial(id, now));
         for (addr, hint) in chosen {
-            self.searches.dialled(addr.id, Instant::now());
+            self.searches.dialled(addr.id, now);
             self.visited.insert(addr.id);
             self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
         }
@@ -74,18 +77,23 @@ impl PeersState {
         self.dial_for_searches(myself);
         let now = Instant::now();
         let (scheduler, searches) = (&self.scheduler, &self.searches);
-        let more = self.roster.could_seek(now, |id| searches.would_dial(id));
+        let more = self.roster.could_seek(now, |id| searches.would_dial(id, now))
+            || self.links.values().any(|link| !link.up && searches.would_dial(&link.endpoint_id, now));
         self.searches.tick(now, |hash| scheduler.wants(hash), more);
         self.leave_visited();
     }
 
     /// Gives up connections that were made for a search and have no more use, where there are more than there should be.
     fn leave_visited(&mut self) {
-        let done: Vec<_> = self.visited.iter().filter(|id| !self.searches.needs(id)).copied().collect();
+        let over = |id: &&EndpointId| {
+            let is_dialled = self.roster.get(id).is_some_and(|known| known.link == Link::Dialing);
+            !is_dialled && !self.searches.needs(id)
+        };
+        let done: Vec<EndpointId> = self.visited.iter().filter(over).copied().collect();
         for id in done {
             self.visited.remove(&id);
-            let dialled_too_many = self.roster.dialled() > self.args.dialling.dialled_max;
-            if dialled_too_many && self.roster.get(&id).is_some_and(|known| !known.is_wanted()) {
+            let too_many = self.roster.connected_count() > self.args.dialling.dialled_max;
+            if too_many && self.roster.get(&id).is_some_and(|known| !known.is_wanted()) {
                 self.give_up(&id);
             }
         }

@@ -52,6 +52,9 @@ impl PeersState {
     }
 
     pub(super) fn on_session_reset(&mut self, session: SessionId) {
+        if let Some(link) = self.links.get(&session) {
+            self.searches.again(&link.endpoint_id, Instant::now());
+        }
         let decisions = self.scheduler.session_ended(session);
         self.carry_out(decisions);
     }
@@ -186,7 +189,7 @@ impl PeersState {
                 Decision::Settled { session, hashes } => (session, PeerMsg::Settled(hashes)),
                 Decision::Failed { session, hash, reason } => {
                     self.note_setback(session, hash, &reason);
-                    self.on_lacks(session, &[hash]);
+                    self.on_lacks(session, &[hash], true);
                     (session, PeerMsg::Failed { hash, reason })
                 }
                 Decision::Commit(record) => {

@@ -9,18 +9,20 @@ use tokio::time::timeout;
 use crate::support::nodes::{DEADLINE, TestNode, eventually};
 use crate::support::store::noise;
 
-const RATE: u64 = 1_000_000;
-const BYTES: usize = 6_000_000;
+const RATE: u32 = 2_000_000;
+/// Several parts, so that what is missing falls while one asset comes.
+const BYTES: usize = 20_000_000;
 
 fn slow(config: &mut Config) {
-    config.limits.upload_bytes_per_sec = Some(RATE);
+    config.limits.upload_bytes_per_sec = Some(RATE.into());
 }
 
-/// Whether a rate and what is left fit together, and the rate is below the limit but for the burst at the beginning.
+/// Whether a rate and what is left fit together, and the rate is what the limit allows but for the burst at the beginning.
 fn fits(eta_secs: &Value, missing_bytes: &Value, rate: &Value) -> bool {
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let (eta, missing, rate) = (number(eta_secs), number(missing_bytes), number(rate));
-    rate > 0.0 && missing > 0.0 && (eta - missing / rate).abs() <= 1.0
+    let limit = 2.0 * f64::from(RATE);
+    (1.0..limit).contains(&rate) && missing > 0.0 && (eta - missing / rate).abs() <= 1.0
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +41,7 @@ async fn it_is_told_in_all_and_by_peer() {
     })
     .await;
     eventually("it is here", async || b.content(&hash).await.map(drop).ok_or_else(String::new)).await;
-    let (mut with_estimate, mut ended) = (false, false);
+    let (mut with_estimate, mut ended, mut estimates) = (false, false, Vec::new());
     while !ended {
         let event = timeout(DEADLINE, events.next()).await.expect("in time").unwrap().unwrap();
         if event.event != "progress" {
@@ -47,10 +49,13 @@ async fn it_is_told_in_all_and_by_peer() {
         }
         let told: Value = serde_json::from_str(&event.data).unwrap();
         let peer = &told["peers"][0];
+        estimates.extend(peer["eta_secs"].as_u64());
         with_estimate |= peer["endpoint_id"] == a.id().as_str()
             && fits(&told["eta_secs"], &told["missing_bytes"], &told["rate"])
             && fits(&peer["eta_secs"], &peer["missing_here_bytes"], &peer["receive_rate"]);
         ended = told["peers"] == json!([]) && told["missing"] == 0;
     }
     assert!(with_estimate, "no event had one");
+    let (first, last) = (estimates.first(), estimates.last());
+    assert!(last < first, "it counts down: {estimates:?}");
 }
