@@ -104,6 +104,8 @@ pub struct CanServiceState {
     scanning: bool,
     /// The store was replaced during a scan, which therefore does not count.
     scan_again: bool,
+    /// The last number that the follower handed over.
+    read_to: u64,
     failure: Option<StoreError>,
     /// The incarnation of PeersActor that knows how the store is.
     told: Option<ActorId>,
@@ -145,6 +147,7 @@ impl Actor for CanServiceActor {
             closing,
             server_ended,
             scanning: false,
+            read_to: 0,
             failure: None,
             told: None,
             scan_again: false,
@@ -224,7 +227,12 @@ impl CanServiceState {
         let last = entries.last().map(|entry| entry.seq);
         let changed = self.args.libraries.apply(entries);
         if let Some(seq) = last.filter(|_| follows) {
-            self.args.libraries.set_cursor(seq);
+            self.read_to = seq;
+            // Before the store was read once there is none: sessions that began on a part of the index would offer all of
+            // the rest.
+            if self.args.libraries.cursor().borrow().is_some() {
+                self.args.libraries.set_cursor(seq);
+            }
         }
         if !changed.is_empty() {
             self.tell(PeersMsg::StoreChanged(changed.into()));
@@ -232,9 +240,8 @@ impl CanServiceState {
     }
 
     fn on_caught_up(&mut self, status: StoreStatus) {
-        // An empty store has no page that would set the cursor.
         if self.args.libraries.cursor().borrow().is_none() {
-            self.args.libraries.set_cursor(0);
+            self.args.libraries.set_cursor(self.read_to);
         }
         self.args.libraries.set_store_status(status);
         if let Some(error) = self.failure.take() {

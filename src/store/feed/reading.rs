@@ -27,11 +27,14 @@ const TAKE_WITHIN: Duration = Duration::from_secs(30);
 /// Reads the feed as it grows. Never ends.
 pub(super) async fn follow(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
     let mut retry = RETRY_MIN;
+    // What was read; the actor makes it known as the cursor once it has taken all of it.
+    let mut read_to = 0;
     let mut events: Option<BoxStream<'static, Result<StoreEvent, StoreError>>> = None;
     let mut events_wanted_at = Instant::now();
     loop {
-        let cursor = args.libraries.cursor().borrow().unwrap_or(0);
-        match catch_up(&actor, &args, cursor).await {
+        let cursor = args.libraries.cursor().borrow().unwrap_or(read_to);
+        read_to = cursor;
+        match catch_up(&actor, &args, &mut read_to).await {
             Ok(()) => retry = RETRY_MIN,
             Err(error) => {
                 let _ = actor.send_message(CanServiceMsg::StoreFailed(error));
@@ -43,7 +46,7 @@ pub(super) async fn follow(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs)
         }
         let now = Instant::now();
         if events.is_none() && now >= events_wanted_at {
-            let cursor = args.libraries.cursor().borrow().unwrap_or(0);
+            let cursor = args.libraries.cursor().borrow().unwrap_or(read_to);
             events = Some(args.store.watch(cursor));
             // A stream that breaks at once is not asked for in a tight loop; the poll goes on meanwhile.
             events_wanted_at = now + RETRY_MIN.max(args.poll_interval / 4);
@@ -65,15 +68,15 @@ pub(super) async fn follow(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs)
     }
 }
 
-/// Reads pages after `cursor` until there are no more, and hands each to the actor.
+/// Reads pages after `cursor` until there are no more, hands each to the actor, and moves the cursor behind it.
 async fn catch_up(
     actor: &ActorRef<CanServiceMsg>,
     args: &CanServiceArgs,
-    mut cursor: u64,
+    cursor: &mut u64,
 ) -> Result<(), StoreError> {
     loop {
-        let page = answered(args.store.feed(cursor, PAGE)).await?;
-        if page.reset && cursor == 0 {
+        let page = answered(args.store.feed(*cursor, PAGE)).await?;
+        if page.reset && *cursor == 0 {
             return Err(StoreError::Io {
                 action: "cannot follow the store's feed".into(),
                 reason: "it wants to be read from the start, and refuses the start".into(),
@@ -81,13 +84,13 @@ async fn catch_up(
         }
         if page.reset {
             let _ = actor.send_message(CanServiceMsg::Reset);
-            cursor = 0;
+            *cursor = 0;
             continue;
         }
         let Some(last) = page.entries.last().map(|entry| entry.seq) else { break };
         let more = page.entries.len() >= PAGE;
         hand_over(actor, page.entries, true).await?;
-        cursor = last;
+        *cursor = last;
         if !more {
             break;
         }
