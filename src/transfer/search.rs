@@ -105,12 +105,13 @@ impl Searches {
         self.open.contains_key(hash)
     }
 
-    /// What is searched for and `peer`, whose session is up, was not asked for yet; it counts as asked.
+    /// What is searched for and `peer`, whose session is up, was not asked for yet, or not to any effect; it counts as
+    /// asked.
     pub fn ask(&mut self, peer: EndpointId, now: Instant) -> Vec<ContentHash> {
         let mut wanted = Vec::new();
         for (hash, search) in &mut self.open {
             let known = search.peers.get(&peer);
-            if !matches!(known, None | Some(Answer::Dialled(_))) {
+            if !matches!(known, None | Some(Answer::Dialled(_) | Answer::Silent)) {
                 continue;
             }
             if known.is_some() || search.peers.len() < PEERS_MAX {
@@ -307,6 +308,8 @@ mod tests {
         let mut searches = begun(now);
         searches.ask(peer(1), now);
         searches.dialled(peer(2), now);
+        searches.gone(&peer(2));
+        assert_eq!(searches.ask(peer(2), now), [HASH], "it is there after all");
         searches.gone(&peer(2));
         searches.tick(now + REACHED_WITHIN, |_| false, false);
         assert!(searches.seeks(&HASH), "nobody answered: the time is not over");
