@@ -1,8 +1,10 @@
 //! Large contents that are complete, and what becomes of them: stored, taken again from one source alone, or started over.
 
+use std::collections::BTreeSet;
+
 use super::decision::gather;
 use super::parts::Phase;
-use super::wanted::{State, Wanted};
+use super::wanted::{State, Wanted, Work};
 use super::{Committed, Decision, Failure, HEDGE_FACTOR, HEDGE_SECS, Scheduler, SessionId};
 use crate::record::ContentHash;
 
@@ -106,11 +108,18 @@ impl Scheduler {
 
     /// Where the only source of a content turns out to be much slower than another one, that one is asked alone.
     pub(super) fn replace_slow_only(&mut self, out: &mut Vec<Decision>) {
-        let slow: Vec<ContentHash> = self
-            .wanted
-            .iter()
-            .filter(|(_, wanted)| self.is_too_slow_alone(wanted))
-            .map(|(hash, _)| *hash)
+        // Only what is on its way has a source that is slow: that is little, and in order.
+        let under_way: BTreeSet<ContentHash> = self
+            .flights
+            .values()
+            .filter_map(|flight| match flight.work {
+                Work::Part { hash, .. } => Some(hash),
+                Work::Assets(_) => None,
+            })
+            .collect();
+        let slow: Vec<ContentHash> = under_way
+            .into_iter()
+            .filter(|hash| self.wanted.get(hash).is_some_and(|wanted| self.is_too_slow_alone(wanted)))
             .collect();
         for hash in slow {
             self.choose_only(hash, &[], out);
