@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -28,9 +28,8 @@ pub(super) struct FetchArgs {
 }
 
 /// Where an asset stands, as far as that matters here.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Whereabouts {
-    hash: String,
     state: String,
     explanation: String,
     size: Option<u64>,

@@ -554,11 +554,11 @@ impl PeerState {
                 // Only what is one's own can be wanted back.
                 let is_mirror = scope.library.shared().is_none();
                 let revive = is_mirror.then(|| WriterId(*args.own_id.as_bytes()));
-                let revive = effects::Sought { hashes: sought, revive };
+                let sought = effects::Sought { hashes: sought, revive };
                 let peers = (args.session, args.peers.clone());
                 running
                     .tasks
-                    .spawn(effects::judge_all(report, store, deletes, scope, records, revive, peers));
+                    .spawn(effects::judge_all(report, store, deletes, scope, records, sought, peers));
             }
             Effect::Apply(records) => {
                 running.tasks.spawn(effects::apply(report, store, records));
