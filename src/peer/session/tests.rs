@@ -308,6 +308,27 @@ fn what_could_not_be_had_is_no_echo() {
 }
 
 #[test]
+fn what_is_asked_for_by_name_goes_ahead_of_what_waits_and_has_an_end() {
+    let mut t = Test::in_sync();
+    let a = record(1);
+    assert_eq!(t.step(Input::Found(vec![a.clone()])), [offer([&a])]);
+    let many: Vec<AssetRecord> = (0..64).map(|_| a.clone()).collect();
+    let closes = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Close { .. }));
+    let asked = (0..1000).take_while(|_| !closes(&t.step(Input::Found(many.clone())))).count();
+    assert_eq!(asked, (super::OFFERS_TAKEN_MAX - 1) / 64, "as many as it takes itself");
+}
+
+#[test]
+fn what_is_wanted_back_is_fetched_and_is_news_to_the_peer_too() {
+    let mut t = Test::in_sync();
+    let a = record(1);
+    t.step(offered([&a]));
+    t.step(judged([(&a, Verdict::Revive)]));
+    t.step(Input::Settled(vec![a.hash]));
+    assert_eq!(t.step(changed([&a])), [offer([&a])], "no echo");
+}
+
+#[test]
 fn a_refused_offer_is_tried_again_after_15_seconds() {
     let mut t = Test::in_sync();
     let a = record(1);
