@@ -48,25 +48,19 @@
 //! [`transfer::schedule`], [`node::restart`]. Actors perform what these decide, so that each rule can be tested without a
 //! socket.
 
-// In the order of the flow: settings and keys, what is shared, the network, what differs, moving it, keeping it, and then
-// what holds all of it together.
-pub mod config;
-pub mod identity;
-pub mod proto;
-pub mod record;
-mod time;
-
-pub mod discovery;
-pub mod peer;
-pub mod reconcile;
-pub mod transfer;
-
-pub mod store;
-
-pub mod library;
-pub mod qr;
-
 pub mod actor;
 pub mod cli;
+mod clock;
+pub mod config;
+pub mod discovery;
 pub mod http;
+pub mod identity;
+pub mod library;
 pub mod node;
+pub mod peer;
+pub mod qr;
+pub mod reconcile;
+pub mod record;
+pub mod store;
+pub mod transfer;
+pub mod wire;

@@ -17,4 +17,3 @@ pub mod roster;
 pub mod session;
 mod streams;
 pub mod supervisor;
-pub mod wire;

@@ -11,7 +11,7 @@ use iroh::{EndpointAddr, EndpointId, RelayUrl, SecretKey, Signature, TransportAd
 use prost::Message as _;
 
 use crate::node::status::is_invisible;
-use crate::proto::{SignedAnnouncement, WireAnnouncement};
+use crate::wire::proto::{SignedAnnouncement, WireAnnouncement};
 
 /// Longest encoded announcement. Gossip's messages hold 4,096 bytes with their framing, and larger ones vanish without a word.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 3584;

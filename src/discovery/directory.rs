@@ -69,7 +69,7 @@ pub struct Listing {
     pub addr: EndpointAddr,
     /// Which channels led to it.
     pub sources: Sources,
-    /// Its last announcement as it signed it (an encoded [`crate::proto::SignedAnnouncement`]), to be passed on.
+    /// Its last announcement as it signed it (an encoded [`crate::wire::proto::SignedAnnouncement`]), to be passed on.
     pub signed: Option<Bytes>,
 }
 

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::view::{AgentView, StoreMode};
+use crate::clock::rfc3339;
 use crate::discovery::channel::{ChannelReport, ChannelState};
 use crate::library::{self, report::LibraryReport};
 use crate::node::status::{ActorState, ActorStatus};
 use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
 use crate::store::StoreStatus;
-use crate::time::rfc3339;
 
 /// The answer of `GET /status`.
 #[derive(Clone, Debug, Serialize, ToSchema)]

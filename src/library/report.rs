@@ -7,8 +7,8 @@ use super::Library;
 use super::filter::{FilterError, FilterSpec};
 use super::registry::{Device, Issued, Member, RegistryError};
 use super::ticket::{Access, LibraryId, NameError, Subject, Ticket, TicketError};
+use crate::clock::rfc3339;
 use crate::store::StoreError;
-use crate::time::rfc3339;
 
 /// Why something about libraries cannot be done.
 #[derive(Debug, thiserror::Error)]

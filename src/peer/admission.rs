@@ -6,7 +6,7 @@ use tokio::task::spawn_blocking;
 use crate::library::registry::{Device, Standing};
 use crate::library::ticket::{SignedClaims, TicketError};
 use crate::library::{Libraries, Library, Shared};
-use crate::proto::LibraryTicket;
+use crate::wire::proto::LibraryTicket;
 
 /// Why somebody is not let in, or not any longer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

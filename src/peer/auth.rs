@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
 use crate::identity::{Key, LibraryKeys};
-use crate::proto::LibraryProof;
+use crate::wire::proto::LibraryProof;
 
 /// TLS exporter label (RFC 5705); the version makes proofs of different protocol versions unrelated.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-can-sync-auth-v2";

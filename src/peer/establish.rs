@@ -17,11 +17,11 @@ use super::admission::{self, Refusal};
 use super::auth::{Binding, EXPORTER_LABEL, LIBRARIES_MAX, Role};
 use super::effects::now_ms;
 use super::session::Summary;
-use super::wire::{self, WireError};
 use crate::library::registry::Standing;
 use crate::library::ticket::SignedClaims;
 use crate::library::{Libraries, Library};
-use crate::proto::{Auth, Hello, LibraryProof, LibrarySummary, LibraryTicket, Tickets, Welcome, frame};
+use crate::wire::proto::{Auth, Hello, LibraryProof, LibrarySummary, LibraryTicket, Tickets, Welcome, frame};
+use crate::wire::{self, WireError};
 
 /// ALPN of sessions.
 pub const ALPN: &[u8] = b"/can-sync/2";

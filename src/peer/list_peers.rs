@@ -2,8 +2,8 @@
 //!
 //! The one that asks opens a stream and shows, for each key that it knows (its network's, a topic's), a proof bound to this
 //! connection; the one that is asked answers for the keys that it shares, or closes and has said nothing. Each question then
-//! has a stream of its own: a [`ListPeersRequest`](crate::proto::ListPeersRequest), and a
-//! [`ListPeersReply`](crate::proto::ListPeersReply) with a page of announcements, signed by those whom they are about.
+//! has a stream of its own: a [`ListPeersRequest`](crate::wire::proto::ListPeersRequest), and a
+//! [`ListPeersReply`](crate::wire::proto::ListPeersReply) with a page of announcements, signed by those whom they are about.
 //!
 //! [`ListPeersService`] answers, [`Asking`] asks; both bound whatever the other side may do.
 

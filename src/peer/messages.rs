@@ -14,13 +14,13 @@ use super::report::{PeersReport, TransferReport, WhyReport};
 use super::session::{InlineContents, Input};
 use crate::discovery::channel::Channel;
 use crate::node::status::ActorDetail;
-use crate::proto::frame;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;
 use crate::transfer::commit::CommitOutcome;
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::{Failure, SessionId};
 use crate::transfer::search::TooMany;
+use crate::wire::proto::frame;
 
 /// Messages of PeersActor: everything that concerns more than one peer.
 #[derive(Debug)]

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::time::timeout;
 
-use super::wire::{self, WireError};
-use crate::proto::{ReconClose, ReconMsg, ReconOpen, frame};
 use crate::reconcile::engine::{Initiator, Limits, ReconError, Responder};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{ContentHash, RecordId};
+use crate::wire::proto::{ReconClose, ReconMsg, ReconOpen, frame};
+use crate::wire::{self, WireError};
 
 /// How long either side waits for the other's next message.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);

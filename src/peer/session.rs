@@ -31,9 +31,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::report::PeerState;
-use crate::proto::{self, ContentRequest, Records, Want, frame};
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::FeedEntry;
+use crate::wire::proto::{self, ContentRequest, Records, Want, frame};
 
 /// Offers that may wait for their confirmation; with it, what the receiver must remember is bounded too.
 const OFFERS_OPEN_MAX: usize = 4096;

@@ -14,10 +14,10 @@ use super::establish::{self, EstablishError};
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::Input;
-use super::wire;
 use crate::actor::tasks::Tasks;
-use crate::proto::{ReconOpen, frame};
 use crate::transfer::receive::{self, Received, Receiver, Results};
+use crate::wire;
+use crate::wire::proto::{ReconOpen, frame};
 
 /// Longest wait for the peer to take a control frame.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);

@@ -15,7 +15,6 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirec
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::http::envelope::Success;
-use crate::proto::{IngestResult, WireFeedEntry, WireRecord};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::service::{BASE_PATH, StatusJson, key};
 use crate::store::sync_wire::{
@@ -25,6 +24,7 @@ use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
     StoreStatus,
 };
+use crate::wire::proto::{IngestResult, WireFeedEntry, WireRecord};
 
 mod answer;
 mod sse;
@@ -162,7 +162,7 @@ impl CanHttpStore {
     }
 
     fn record(&self, wire: WireRecord) -> Result<AssetRecord, StoreError> {
-        wire.try_into().map_err(|error: crate::proto::RecordError| self.garbled(&error))
+        wire.try_into().map_err(|error: crate::wire::proto::RecordError| self.garbled(&error))
     }
 
     async fn read_records(&self, hashes: Vec<ContentHash>) -> Result<Vec<AssetRecord>, StoreError> {

@@ -8,10 +8,10 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use prost::Message;
 
-use crate::proto::IngestResult;
-use crate::proto::ingest_result::Outcome as WireOutcome;
 use crate::record::ContentHash;
 use crate::store::Outcome;
+use crate::wire::proto::IngestResult;
+use crate::wire::proto::ingest_result::Outcome as WireOutcome;
 
 /// Media type of these bodies.
 pub const PROTOBUF: &str = "application/x-protobuf";

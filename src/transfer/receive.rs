@@ -19,11 +19,11 @@ use super::pace::Pace;
 use super::partial::Partials;
 use super::schedule::{Failure, SMALL_BYTES_MAX};
 use super::send::Traffic;
-use crate::peer::wire::{self, WireError};
-use crate::proto::ContentHeader;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::hashing_file::HashingFile;
 use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError, StoreRef};
+use crate::wire::proto::ContentHeader;
+use crate::wire::{self, WireError};
 
 mod expected;
 mod part;

@@ -16,10 +16,10 @@ use super::moving::Moving;
 use super::pace::Pace;
 use super::schedule::SMALL_BYTES_MAX;
 use crate::library::Library;
-use crate::peer::wire;
-use crate::proto::{ContentHeader, ContentRequest, Want};
 use crate::record::ContentHash;
 use crate::store::{ContentReader, StoreError, StoreRef};
+use crate::wire;
+use crate::wire::proto::{ContentHeader, ContentRequest, Want};
 
 /// Contents that are read from the store at once; small ones have at most 64 KiB.
 const READ_AT_ONCE: usize = 32;

@@ -8,8 +8,8 @@ use can_sync::discovery::crawl::{Crawl, CrawlLimits, Crawled, run};
 use can_sync::discovery::directory::Listing;
 use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::peer::list_peers::list_all;
-use can_sync::peer::wire;
-use can_sync::proto::{Auth, ListPeersRequest};
+use can_sync::wire;
+use can_sync::wire::proto::{Auth, ListPeersRequest};
 use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
 use tokio::time::Instant;
 

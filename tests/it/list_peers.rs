@@ -11,8 +11,8 @@ use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::peer::list_peers::{
     ALPN, Asking, ListError, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, list_all, probe,
 };
-use can_sync::peer::wire;
-use can_sync::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
+use can_sync::wire;
+use can_sync::wire::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, SecretKey};
 use prost::Message as _;

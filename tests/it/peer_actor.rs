@@ -18,11 +18,6 @@ use can_sync::peer::effects::DeleteGuard;
 use can_sync::peer::establish::{self, Established, Introduction};
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::PeerState;
-use can_sync::peer::wire;
-use can_sync::proto::{
-    Auth, Cancel, ContentHeader, ContentRequest, Find, Frame, Have, Hello, Lacks, Offer, Ping, Pong,
-    ReconMsg, ReconOpen, Want, Welcome, WireRecord, frame,
-};
 use can_sync::reconcile::engine::{Initiator, Limits};
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::embedded::{EmbeddedStore, IngestFields};
@@ -30,6 +25,11 @@ use can_sync::store::{ContentStore as _, FeedEntry, StoreRef};
 use can_sync::transfer::partial::Partials;
 use can_sync::transfer::receive::Results;
 use can_sync::transfer::schedule::{Failure, SessionId};
+use can_sync::wire;
+use can_sync::wire::proto::{
+    Auth, Cancel, ContentHeader, ContentRequest, Find, Frame, Have, Hello, Lacks, Offer, Ping, Pong,
+    ReconMsg, ReconOpen, Want, Welcome, WireRecord, frame,
+};
 use iroh::SecretKey;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use ractor::{Actor, ActorRef};
@@ -122,7 +122,7 @@ async fn who_does_not_know_the_passphrase_is_told_nothing_and_reported() {
     let mut t = Test::start(Setup { keys: strangers.clone(), ..Setup::default() }).await;
     let (mut send, mut receive) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut send, hello(2)).await.unwrap();
-    let guess = can_sync::proto::LibraryProof {
+    let guess = can_sync::wire::proto::LibraryProof {
         blinded: Bytes::from_static(&[1; 32]),
         proof: Bytes::from_static(&[2; 32]),
     };

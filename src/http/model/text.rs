@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 
-use crate::time::rfc3339;
+use crate::clock::rfc3339;
 
 /// Characters shown of a name or an error.
 const TEXT_CHARS_SHOWN: usize = 120;

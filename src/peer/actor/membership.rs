@@ -9,7 +9,7 @@ use super::{PeerState, code};
 use crate::library::revocation::SignedRevocations;
 use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::proto::{Revocations, frame};
+use crate::wire::proto::{Revocations, frame};
 
 impl PeerState {
     /// Says that there is no session because nothing is shared.

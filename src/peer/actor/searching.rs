@@ -11,8 +11,8 @@ use crate::library::Library;
 use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
-use crate::proto::{Find, Lacks, frame};
 use crate::record::{AssetRecord, ContentHash};
+use crate::wire::proto::{Find, Lacks, frame};
 
 /// Contents that a peer may have asked for by name and heard nothing of yet.
 const LOOKING_MAX: usize = 64;

@@ -10,11 +10,11 @@ use super::{CONTENTS_PER_WANT_MAX, PeerState, RANGES_PER_WANT_MAX, SERVED_MAX, S
 use crate::peer::effects::{self, Scope};
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
-use crate::proto::{Cancel, ContentRequest, Want, frame};
 use crate::record::{AssetRecord, ContentHash};
 use crate::transfer::receive::{self, PartOf, Results};
 use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX};
 use crate::transfer::send::Sender;
+use crate::wire::proto::{Cancel, ContentRequest, Want, frame};
 
 impl PeerState {
     pub(super) fn on_fetch(&mut self, myself: &ActorRef<PeerMsg>, request: u64, records: Vec<AssetRecord>) {

@@ -16,8 +16,8 @@ use crate::identity::Key;
 use crate::peer::actor::{code, is_close};
 use crate::peer::auth::{Binding, LIBRARIES_MAX, Role};
 use crate::peer::establish;
-use crate::peer::wire::{self, WireError};
-use crate::proto::{Auth, ListPeersReply, ListPeersRequest, SignedAnnouncement};
+use crate::wire::proto::{Auth, ListPeersReply, ListPeersRequest, SignedAnnouncement};
+use crate::wire::{self, WireError};
 
 /// For a connection, holepunching and a relay's round trips included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(8);
@@ -294,7 +294,7 @@ fn read_page(bytes: &Bytes, asked: EndpointId) -> Result<Page, ListError> {
     if own.as_ref().is_some_and(|own| own.id != asked) {
         return Err(ListError::Invalid("another agent's announcement for its own"));
     }
-    let found = |entry: crate::proto::ListedPeer| {
+    let found = |entry: crate::wire::proto::ListedPeer| {
         let announcement =
             entry.announcement.ok_or(ListError::Invalid("an entry without an announcement"))?;
         read(&announcement, Duration::from_secs(entry.age_secs))

@@ -19,8 +19,8 @@ use crate::peer::actor::code;
 use crate::peer::auth::{LIBRARIES_MAX, Role, Throttle};
 use crate::peer::dial::ProtocolHandler;
 use crate::peer::establish;
-use crate::peer::wire::{self, WireError};
-use crate::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
+use crate::wire::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
+use crate::wire::{self, WireError};
 
 /// Connections that are served at once; a crawl has one for a moment.
 const CONNECTIONS_MAX: usize = 16;

@@ -8,9 +8,9 @@ use super::{
     ASKED_MAX, Effect, InlineContents, OFFERED_BYTES_MAX, OFFERS_OPEN_MAX, OFFERS_TAKEN_MAX, QUEUE_MAX,
     RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX, Session, offered_bytes, violation,
 };
-use crate::proto::{InlineContent, Offer, Records, WireRecord, frame};
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::FeedEntry;
+use crate::wire::proto::{InlineContent, Offer, Records, WireRecord, frame};
 
 impl Session {
     pub(super) fn on_records(&mut self, records: &Records, out: &mut Vec<Effect>) {

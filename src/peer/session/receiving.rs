@@ -6,8 +6,8 @@ use super::{
     ECHOES_MAX, Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
     RECORDS_PER_FRAME_MAX, Session, Verdict, offered_bytes, violation,
 };
-use crate::proto::{self, Have, InlineContent, Offer, frame};
 use crate::record::{AssetRecord, ContentHash, RecordId};
+use crate::wire::proto::{self, Have, InlineContent, Offer, frame};
 
 impl Session {
     pub(super) fn on_offer(&mut self, offer: Offer, out: &mut Vec<Effect>) {

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::identity::{LibraryKeys, NetworkKeys};
-use crate::peer::wire;
-use crate::proto::{Frame, Hello, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Welcome};
-use crate::proto::{Have, InlineContent, Offer, WireRecord};
 use crate::record::{AssetMeta, Hlc, WriterId};
+use crate::wire;
+use crate::wire::proto::{Frame, Hello, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Welcome};
+use crate::wire::proto::{Have, InlineContent, Offer, WireRecord};
 
 static KEYS: LazyLock<LibraryKeys> =
     LazyLock::new(|| NetworkKeys::derive(&"a network of tests".into()).mirror().clone());

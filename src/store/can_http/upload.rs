@@ -16,9 +16,9 @@ use reqwest::Body;
 use tokio_util::io::ReaderStream;
 
 use super::answer::{fail, unavailable};
-use crate::proto::IngestHeader;
 use crate::store::sync_wire::put;
 use crate::store::{IncomingAsset, IncomingContent, ReceivedFile, StoreError};
+use crate::wire::proto::IngestHeader;
 
 /// How long the service may take nothing of the body.
 const STALL: Duration = Duration::from_secs(30);

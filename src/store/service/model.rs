@@ -5,8 +5,8 @@ use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::clock;
 use crate::store::embedded::{ListPage, MetaPatch, StoredAsset};
-use crate::time;
 
 /// An asset, or its tombstone.
 #[derive(Serialize, Deserialize, ToSchema, Clone, PartialEq, Eq, Debug)]
@@ -65,9 +65,9 @@ impl From<StoredAsset> for AssetJson {
     }
 }
 
-/// As [`time::rfc3339`]; what lies past the year 9999 is shown as its end.
+/// As [`clock::rfc3339`]; what lies past the year 9999 is shown as its end.
 fn rfc3339(ms: u64) -> String {
-    time::rfc3339(ms).unwrap_or_else(|| format!("{:.3}", Timestamp::MAX))
+    clock::rfc3339(ms).unwrap_or_else(|| format!("{:.3}", Timestamp::MAX))
 }
 
 /// A page of assets.

@@ -14,12 +14,12 @@ use super::model::Binary;
 use super::{Shared, content, key};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{BODY_STALL, HashPath, Params, collect, has_content_type};
-use crate::proto::{RecordError, WireFeedEntry, WireRecord};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::sync_wire::{
     BATCH_MAX, BodyError, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, put, result_of,
 };
 use crate::store::{ContentStore, FeedEntry, Outcome};
+use crate::wire::proto::{RecordError, WireFeedEntry, WireRecord};
 
 mod batch;
 

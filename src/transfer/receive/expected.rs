@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::proto::ContentHeader;
 use crate::record::{AssetRecord, ContentHash};
+use crate::wire::proto::ContentHeader;
 
 /// The requests of one session that wait for their contents.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use can_sync::peer::establish::{Established, summary_to_wire};
 use can_sync::peer::session::Summary;
-use can_sync::proto::{Cancel, ContentRequest, Error, Have, Ping, ReconOpen, Records, Want, frame};
+use can_sync::wire::proto::{Cancel, ContentRequest, Error, Have, Ping, ReconOpen, Records, Want, frame};
 use iroh::endpoint::{Connection, SendStream};
 
 use crate::support::hostile::{Arena, Attacker, Session, closed, framed};
@@ -162,7 +162,7 @@ async fn answers_to_nothing_are_passed_over() {
             ..Error::default()
         };
         flood.repeat(500, frame::Kind::Error(error)).await;
-        let wrong = can_sync::proto::Pong { nonce: 9, libraries: Vec::new(), behind: false };
+        let wrong = can_sync::wire::proto::Pong { nonce: 9, libraries: Vec::new(), behind: false };
         flood.repeat(1, frame::Kind::Pong(wrong)).await;
         flood.closed_for("no summary").await;
     };

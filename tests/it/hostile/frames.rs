@@ -1,7 +1,7 @@
 //! What is no frame, or none that may come now.
 
-use can_sync::peer::wire;
-use can_sync::proto::{Auth, Hello, LibraryProof, Ping, ReconOpen, frame};
+use can_sync::wire;
+use can_sync::wire::proto::{Auth, Hello, LibraryProof, Ping, ReconOpen, frame};
 use tokio::time::timeout;
 
 use crate::support::hostile::{Arena, Attacker, Session, closed, framed};

@@ -1,8 +1,8 @@
 //! Those who do not know the passphrase learn that an endpoint exists, and nothing else.
 
 use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
-use can_sync::peer::wire;
-use can_sync::proto::{Auth, Hello, frame};
+use can_sync::wire;
+use can_sync::wire::proto::{Auth, Hello, frame};
 use iroh::endpoint::Connection;
 
 use crate::support::hostile::{Arena, Attacker, closed, stranger_keys};

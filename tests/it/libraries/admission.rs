@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use can_sync::library::ticket::Ticket;
-use can_sync::proto::{Offer, WireRecord, frame};
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash, RecordId};
+use can_sync::wire::proto::{Offer, WireRecord, frame};
 use serde_json::json;
 
 use super::member::Member;
@@ -55,7 +55,7 @@ async fn a_reader_can_neither_see_nor_probe_nor_write_outside_its_library() {
     let hidden = session.content(2, text.parse().unwrap()).await;
     let unknown = session.content(2, ContentHash([9; 32])).await;
     assert!(hidden.0.gone && hidden.1 == 0);
-    let same = |mut header: can_sync::proto::ContentHeader| {
+    let same = |mut header: can_sync::wire::proto::ContentHeader| {
         header.hash = bytes::Bytes::new();
         header
     };

@@ -9,13 +9,13 @@ use can_sync::library::ticket::Ticket;
 use can_sync::library::{Libraries, Library, Shared};
 use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::peer::establish::{self, ALPN, Established, Introduction};
-use can_sync::peer::wire;
-use can_sync::proto::{
+use can_sync::reconcile::engine::{Initiator, Limits};
+use can_sync::record::{ContentHash, RecordId};
+use can_sync::wire;
+use can_sync::wire::proto::{
     Auth, ContentHeader, ContentRequest, Find, Hello, LibraryTicket, Offer, ReconClose, ReconMsg, ReconOpen,
     Records, Tickets, Want, frame,
 };
-use can_sync::reconcile::engine::{Initiator, Limits};
-use can_sync::record::{ContentHash, RecordId};
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;

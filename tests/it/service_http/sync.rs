@@ -1,9 +1,10 @@
 //! `/sync/…`, by hand: what the client of this project never sends.
 
 use bytes::Bytes;
-use can_sync::proto::{IngestHeader, IngestResult, WireFeedEntry, WireRecord, ingest_result::Outcome};
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
 use can_sync::store::ContentStore;
+use can_sync::wire::proto::ingest_result::Outcome;
+use can_sync::wire::proto::{IngestHeader, IngestResult, WireFeedEntry, WireRecord};
 use prost::Message;
 use reqwest::{Method, Response};
 use sha2::{Digest, Sha256};

@@ -9,7 +9,7 @@ use can_sync::discovery::directory::Listing;
 use can_sync::identity::{Key, PresenceKeys};
 use can_sync::node::endpoint;
 use can_sync::peer::list_peers::{ListPeersService, Source};
-use can_sync::proto::SignedAnnouncement;
+use can_sync::wire::proto::SignedAnnouncement;
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, SecretKey};
 use prost::Message as _;

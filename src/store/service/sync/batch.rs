@@ -7,11 +7,11 @@ use tokio::task::JoinHandle;
 
 use super::{Slots, body_error, malformed};
 use crate::http::envelope::{ApiError, ApiResult};
-use crate::proto::IngestHeader;
 use crate::record::ContentHash;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::sync_wire::{BodyReader, SMALL_BYTES_MAX};
 use crate::store::{ContentStore, IncomingAsset, IncomingContent, Outcome, StoreError};
+use crate::wire::proto::IngestHeader;
 
 /// Content in memory that is worth a commit. There are at most two such parts at a time.
 const PART_BYTES: u64 = 4 << 20;

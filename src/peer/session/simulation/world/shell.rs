@@ -14,13 +14,13 @@ use crate::peer::session::{
     Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Summary, Verdict,
     judge,
 };
-use crate::peer::wire::{FRAME_BYTES_MAX, decode_frame, encode};
-use crate::proto::{Cancel, ContentRequest, Frame, Offer, Ping, Pong, Want, frame};
 use crate::reconcile::engine::{Initiator, Limits, Responder};
 use crate::record::{AssetRecord, ContentHash, WriterId};
 use crate::store::{FeedEntry, Outcome};
 use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::{Committed, Decision, Failure, SessionId};
+use crate::wire::proto::{Cancel, ContentRequest, Frame, Offer, Ping, Pong, Want, frame};
+use crate::wire::{FRAME_BYTES_MAX, decode_frame, encode};
 
 /// Reconciliations that a peer may have open at once; one more would cost the connection.
 const RECONCILIATIONS_MAX: usize = 4;

@@ -5,7 +5,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use iroh::endpoint::{ReadExactError, RecvStream, SendStream, WriteError};
 use prost::Message;
 
-use crate::proto::{ContentHeader, Frame, frame};
+use crate::wire::proto::{ContentHeader, Frame, frame};
 
 /// Longest control or reconciliation frame.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
@@ -160,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::proto::Ping;
+    use crate::wire::proto::Ping;
 
     #[test]
     fn a_frame_round_trips() {
