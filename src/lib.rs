@@ -53,6 +53,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod discovery;
+pub mod events;
 pub mod http;
 pub mod identity;
 pub mod library;

@@ -12,16 +12,16 @@ use iroh::EndpointId;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use self::events::EventLog;
-use self::policy::ChildKind;
 use self::resources::Resources;
 use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
-use self::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason};
 use crate::actor::ServiceCell;
+use crate::actor::policy::ChildKind;
+use crate::actor::supervisor::{self, Child, Outcome, RootArgs, RootMsg, StopReason};
 use crate::config::Config;
 use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
 use crate::discovery::gossip::{GossipActor, GossipMsg};
 use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
+use crate::events::EventLog;
 use crate::http::view::StoreMode;
 use crate::http::{AgentView, HttpActor, HttpArgs, HttpMsg, metrics};
 use crate::identity::PassphraseOrigin;
@@ -40,14 +40,9 @@ use crate::transfer::schedule;
 mod congestion;
 mod discovery;
 pub mod endpoint;
-pub mod events;
-pub mod policy;
 mod protocols;
 pub mod resources;
-pub mod restart;
 pub mod signals;
-pub mod status;
-pub mod supervisor;
 
 /// How long the endpoint has to say goodbye to peers.
 const CLOSE_ENDPOINT_WITHIN: Duration = Duration::from_secs(3);

@@ -40,9 +40,9 @@ use super::announcement::{ADDRS_MAX, Announcement, Signed};
 use super::channel::Channel;
 use super::directory::{Effect, SWEEP_EVERY, SavedPeer};
 use crate::actor::ActorExit;
+use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
-use crate::node::events::NodeEvent;
-use crate::node::status::ActorDetail;
+use crate::events::NodeEvent;
 use crate::peer::address_book::AddressBook;
 use crate::peer::effects::now_ms;
 

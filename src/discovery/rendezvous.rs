@@ -33,8 +33,8 @@ use super::network::{NetworkError, now_us};
 use super::slot::pace::publishes;
 use super::slot::{Look, SLOTS, Slot, SlotKeys};
 use crate::actor::ActorExit;
+use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
-use crate::node::status::ActorDetail;
 
 /// Writes that may be repeated at once because they were lost; then the next period is waited for.
 const RECLAIMS_MAX: u32 = 5;

@@ -23,7 +23,7 @@ use super::events::STREAMS_MAX;
 use super::serve::serve;
 use super::view::{AgentView, ApiState};
 use crate::actor::ActorExit;
-use crate::node::status::ActorDetail;
+use crate::actor::status::ActorDetail;
 
 /// How long requests under way may take once the actor is told to stop. Event streams end at once.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -181,11 +181,11 @@ mod tests {
     use super::*;
     use crate::actor::ServiceCell;
     use crate::discovery::channel::Channels;
+    use crate::events::EventLog;
     use crate::http::proxy::StoreProxy;
     use crate::http::view::StoreMode;
     use crate::identity::LibraryKeys;
     use crate::library::{Libraries, Library};
-    use crate::node::events::EventLog;
     use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 
     async fn view(dir: &std::path::Path) -> AgentView {

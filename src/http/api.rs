@@ -24,7 +24,7 @@ use super::shapes::{
 };
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
 use super::{ApiError, ApiResult, events, libraries, metrics, page, proxy, token, why};
-use crate::node::status::ActorStatus;
+use crate::actor::status::ActorStatus;
 use crate::peer::messages::PeersMsg;
 
 /// Longest ticket that is looked at.

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::extract::Params;
 use super::view::ApiState;
 use super::{ApiError, ApiResult, Closing};
-use crate::node::events::{EventLog, LoggedEvent, SyncProgress};
+use crate::events::{EventLog, LoggedEvent, SyncProgress};
 use crate::peer::effects::now_ms;
 
 /// Comment sent when nothing happens, so that both ends notice a dead connection.

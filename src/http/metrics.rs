@@ -14,7 +14,7 @@ use iroh_metrics::Registry;
 
 use super::shapes::{is_running, visit};
 use super::view::{AgentView, ApiState};
-use crate::node::status::ActorStatus;
+use crate::actor::status::ActorStatus;
 use crate::peer::report::{PeerReport, PeerState, PeersReport, SyncState};
 use crate::store::StoreStatus;
 

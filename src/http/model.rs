@@ -4,10 +4,10 @@
 
 use super::shapes::{is_running, visit, word};
 use super::view::{AgentView, StoreMode};
+use crate::actor::status::ActorStatus;
 use crate::discovery::channel::ChannelState;
+use crate::events::{LoggedEvent, NodeEvent};
 use crate::library::{self, report::LibraryReport};
-use crate::node::events::{LoggedEvent, NodeEvent};
-use crate::node::status::ActorStatus;
 use crate::peer::report::{
     Direction, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
 };

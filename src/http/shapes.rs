@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::view::{AgentView, StoreMode};
+use crate::actor::status::{ActorState, ActorStatus};
 use crate::clock::rfc3339;
 use crate::discovery::channel::{ChannelReport, ChannelState};
 use crate::library::{self, report::LibraryReport};
-use crate::node::status::{ActorState, ActorStatus};
 use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
 use crate::store::StoreStatus;
 

@@ -20,8 +20,8 @@ use super::report::{DeviceReport, Held, Invited, LibraryDetail, LibraryError, Li
 use super::ticket::LibraryId;
 use super::{Libraries, Library};
 use crate::actor::ActorExit;
+use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
-use crate::node::status::ActorDetail;
 
 /// Operations under way; further ones wait.
 const TASKS_MAX: usize = 16;

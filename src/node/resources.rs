@@ -17,11 +17,11 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::events::EventLog;
 use super::{DataDir, StartError, endpoint};
 use crate::config::{Config, RelaySetting};
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip;
+use crate::events::EventLog;
 use crate::http::SharedListener;
 use crate::http::proxy::StoreProxy;
 use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin, PresenceKeys};

@@ -21,9 +21,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::signal::unix::{SignalKind as UnixSignal, signal};
 use tokio::task::JoinSet;
 
-use super::status::{ActorDetail, render, render_channels};
-use super::supervisor::{RootMsg, StopReason};
 use crate::actor::ServiceRef;
+use crate::actor::status::{ActorDetail, render, render_channels};
+use crate::actor::supervisor::{RootMsg, StopReason};
 use crate::discovery::channel::Channels;
 use crate::peer::effects::now_ms;
 use crate::peer::messages::PeersMsg;

@@ -11,12 +11,12 @@ use super::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState};
 use super::roster::{Known, Link};
 use super::session::Standing;
 use super::supervisor::{PeerLink, PeersState};
+use crate::actor::policy::ChildKind;
+use crate::actor::restart::History;
+use crate::actor::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
 use crate::discovery::channel::{Channel, Sources};
 use crate::discovery::directory::Listing;
-use crate::node::events::{PeerProgress, SyncProgress};
-use crate::node::policy::ChildKind;
-use crate::node::restart::History;
-use crate::node::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
+use crate::events::{PeerProgress, SyncProgress};
 use crate::transfer::meter::{Meter, eta_secs};
 
 pub(super) fn report(state: &PeersState) -> PeersReport {

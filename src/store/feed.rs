@@ -24,11 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::reading::{follow, scan};
 use super::{FeedEntry, StoreError, StoreRef, StoreStatus};
+use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::http::{SharedListener, serve};
 use crate::library::Libraries;
-use crate::node::status::ActorDetail;
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
 

@@ -1,6 +1,6 @@
 //! The agent's API as its clients meet it.
 
-use can_sync::node::status::ActorState;
+use can_sync::actor::status::ActorState;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{Direction, PeerState, SyncState, TransferReport};
 use can_sync::store::embedded::IngestFields;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use can_sync::actor::policy::{ChildKind, policy};
 use can_sync::config::SlotFormat;
 use can_sync::discovery::channel::Channel;
 use can_sync::discovery::slot::pace::Timing;
-use can_sync::node::events::NodeEvent;
-use can_sync::node::policy::{ChildKind, policy};
+use can_sync::events::NodeEvent;
 use can_sync::peer::actor::code;
 use can_sync::peer::report::PeerState;
 use futures::StreamExt as _;

@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use can_sync::events::{EventLog, NodeEvent};
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::{Libraries, Library};
 use can_sync::node::endpoint::open_up;
-use can_sync::node::events::{EventLog, NodeEvent};
 use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits, code};
 use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::peer::effects::DeleteGuard;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use can_sync::node::events::NodeEvent;
+use can_sync::events::NodeEvent;
 use can_sync::peer::actor::{PeerActor, PeerArgs, PeerState};
 use can_sync::peer::messages::PeerMsg;
 use can_sync::peer::supervisor::SpawnPeer;

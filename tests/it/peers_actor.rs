@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use can_sync::actor::status::{ASK_CHILD_LIMIT, ActorState, ActorStatus};
 use can_sync::discovery::channel::Channel;
 use can_sync::discovery::gossip::GossipMsg;
 use can_sync::discovery::rendezvous::RendezvousMsg;
-use can_sync::node::events::NodeEvent;
-use can_sync::node::status::{ASK_CHILD_LIMIT, ActorState, ActorStatus};
+use can_sync::events::NodeEvent;
 use can_sync::peer::actor::code;
 use can_sync::peer::address_book::Entry;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use can_sync::actor::policy::ChildKind::{self, CanService, Http, Peers, Signal};
+use can_sync::actor::policy::policy;
+use can_sync::actor::restart::ExitKind;
 use can_sync::actor::service_ref::ServiceError;
+use can_sync::actor::status::{ActorState, ActorStatus, render};
+use can_sync::actor::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason, shutdown_limit, start};
 use can_sync::actor::{ActorExit, ServiceCell, ServiceRef};
-use can_sync::node::events::{EventLog, NodeEvent};
-use can_sync::node::policy::ChildKind::{self, CanService, Http, Peers, Signal};
-use can_sync::node::policy::policy;
-use can_sync::node::restart::ExitKind;
-use can_sync::node::status::{ActorState, ActorStatus, render};
-use can_sync::node::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason, shutdown_limit, start};
+use can_sync::events::{EventLog, NodeEvent};
 use futures::FutureExt;
 
 use crate::support::faulty::{FaultyActor, FaultyMsg, Plan};

@@ -12,14 +12,14 @@ use iroh_gossip::proto::TopicId;
 use ractor::RpcReplyPort;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::actor::status::ActorDetail;
 use crate::discovery::announcement::Signed;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::{SavedPeer, SharedDirectory};
 use crate::discovery::mdns::Mdns;
+use crate::events::EventLog;
 use crate::library::Library;
-use crate::node::events::EventLog;
-use crate::node::status::ActorDetail;
 use crate::peer::address_book::AddressBook;
 
 /// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join

@@ -8,6 +8,7 @@ use ractor::RpcReplyPort;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::actor::status::ActorDetail;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::SharedDirectory;
@@ -15,7 +16,6 @@ use crate::discovery::network::{Connect, NetworkError};
 use crate::discovery::slot::pace::Timing;
 use crate::discovery::slot::{Look, Slot, SlotKeys};
 use crate::identity::NetworkKeys;
-use crate::node::status::ActorDetail;
 
 /// What RendezvousActor understands.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::{MISBEHAVED_HOLD, PeerLink, PeersState};
+use crate::actor::policy::{ChildKind, policy};
+use crate::actor::restart::{Decision as Restart, ExitKind, decide};
 use crate::discovery::gossip::GossipMsg;
+use crate::events::NodeEvent;
 use crate::library::registry::Standing;
-use crate::node::events::NodeEvent;
-use crate::node::policy::{ChildKind, policy};
-use crate::node::restart::{Decision as Restart, ExitKind, decide};
 use crate::peer::actor::{PeerArgs, code, is_close};
 use crate::peer::dial;
 use crate::peer::effects::now_ms;

@@ -11,7 +11,7 @@ use ractor::ActorRef;
 use tokio::time::Instant;
 
 use super::{PeersState, STORE_PAUSE, TRANSFERS_MAX, WRONG_CONTENTS_MAX};
-use crate::node::events::NodeEvent;
+use crate::events::NodeEvent;
 use crate::peer::actor::code;
 use crate::peer::effects::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use can_sync::node::events::NodeEvent;
-use can_sync::node::status::ActorState;
+use can_sync::actor::status::ActorState;
+use can_sync::events::NodeEvent;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{PeerState, SourceReport, SourceState, SyncState, WhyReport};
 use iroh::{EndpointAddr, SecretKey};

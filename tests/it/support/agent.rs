@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use can_sync::actor::ServiceCell;
 use can_sync::actor::ServiceRef;
+use can_sync::actor::status::{ActorState, ActorStatus};
+use can_sync::actor::supervisor::RootMsg;
 use can_sync::discovery::channel::{Channel, Channels};
+use can_sync::events::EventLog;
 use can_sync::http::view::StoreMode;
 use can_sync::http::{AgentView, HttpActor, HttpArgs, HttpMsg, SharedListener, proxy::StoreProxy};
 use can_sync::identity::LibraryKeys;
 use can_sync::library::{Libraries, Library};
-use can_sync::node::events::EventLog;
-use can_sync::node::status::{ActorState, ActorStatus};
-use can_sync::node::supervisor::RootMsg;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{
     PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport, WhyReport,

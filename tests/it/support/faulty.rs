@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use can_sync::actor::ActorExit;
-use can_sync::node::status::ActorDetail;
+use can_sync::actor::status::ActorDetail;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
 /// What to do, and how to fail.

@@ -8,14 +8,14 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use can_sync::actor::status::ActorDetail;
 use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::discovery::channel::Channels;
 use can_sync::discovery::directory::SharedDirectory;
+use can_sync::events::{EventLog, NodeEvent};
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::{Libraries, Library};
 use can_sync::node::endpoint;
-use can_sync::node::events::{EventLog, NodeEvent};
-use can_sync::node::status::ActorDetail;
 use can_sync::peer::actor::{PeerArgs, PeerLimits, is_close};
 use can_sync::peer::address_book::AddressBook;
 use can_sync::peer::effects::DeleteGuard;

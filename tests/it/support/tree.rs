@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use can_sync::actor::policy::ChildKind;
 use can_sync::actor::service_ref::ServiceError;
+use can_sync::actor::status::{ActorState, ActorStatus};
+use can_sync::actor::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason, start};
 use can_sync::actor::{ServiceCell, ServiceRef};
-use can_sync::node::events::EventLog;
-use can_sync::node::policy::ChildKind;
-use can_sync::node::status::{ActorState, ActorStatus};
-use can_sync::node::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason, start};
+use can_sync::events::EventLog;
 use ractor::ActorRef;
 use tokio::task::JoinHandle;
 

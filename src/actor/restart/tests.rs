@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::node::policy::{Budget, ChildKind, POLICIES, policy};
+use crate::actor::policy::{Budget, ChildKind, POLICIES, policy};
 
 const TEST: Policy = Policy {
     kind: ChildKind::CanService,

@@ -9,9 +9,9 @@ use futures::future::BoxFuture;
 use ractor::{Actor, ActorCell, ActorId, ActorRef, RpcReplyPort, SpawnErr};
 
 use crate::actor::ServiceCell;
-use crate::node::policy::{ChildKind, Policy, policy};
-use crate::node::restart::{ExitKind, History};
-use crate::node::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
+use crate::actor::policy::{ChildKind, Policy, policy};
+use crate::actor::restart::{ExitKind, History};
+use crate::actor::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
 
 /// How long a `pre_start` may take: it only sets things up, anything slow follows as a message or a task.
 const START_LIMIT: Duration = Duration::from_secs(5);

@@ -22,11 +22,11 @@ use self::child::{Answer, Life, Supervised};
 pub use self::child::{Child, Probe, Spawn};
 use self::shutdown::Phase;
 pub use self::shutdown::{Ended, Outcome, StopReason, shutdown_limit};
-use super::events::{EventLog, NodeEvent};
 use super::policy::ChildKind;
 use super::restart::{Decision, ExitKind, decide};
 use super::status::{ActorDetail, ActorState, ActorStatus};
 use crate::actor::ServiceCell;
+use crate::events::{EventLog, NodeEvent};
 
 /// What RootSupervisor understands.
 #[derive(Debug)]

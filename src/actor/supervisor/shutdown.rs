@@ -9,7 +9,7 @@ use ractor::{ActorCell, ActorRef};
 
 use super::child::{Life, Supervised};
 use super::{RootMsg, RootState, spawn_in};
-use crate::node::policy::{ChildKind, POLICIES};
+use crate::actor::policy::{ChildKind, POLICIES};
 
 /// How long a killed actor may take to disappear. A kill takes effect where the actor waits for something; one that
 /// never waits cannot be killed, and is left to the end of the process.
