@@ -49,6 +49,7 @@
 //! socket.
 
 pub mod actor;
+pub mod api;
 pub mod cli;
 mod clock;
 pub mod config;

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::envelope::{ApiError, ApiResult};
 use crate::record::ContentHash;
+use iroh::EndpointId;
 
 /// Most bytes of a body that is not the content of a file.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -215,6 +216,21 @@ pub fn cut(error: impl Display) -> ApiError {
         format!("the body of the request was cut off: {error}"),
         "send it again",
     )
+}
+
+/// The endpoint id in a path or body.
+///
+/// # Errors
+/// 400 `invalid_endpoint_id` for anything but 64 hexadecimal digits.
+pub fn parse_endpoint_id(text: &str) -> ApiResult<EndpointId> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(80).collect();
+        ApiError::bad_request(
+            "invalid_endpoint_id",
+            format!("'{shown}' is no endpoint id"),
+            "an endpoint id has 64 hexadecimal digits: `can-sync id` prints a node's own",
+        )
+    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -64,6 +65,38 @@ impl<S: Sync> FromRequestParts<S> for Closing {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
+/// A bound, listening socket that outlives any server on it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SharedListener(pub(crate) Arc<std::net::TcpListener>);
+
+impl SharedListener {
+    /// Binds `addr`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// What the system says: the port is in use, the address is not ours.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self(Arc::new(listener)))
+    }
+
+    /// The address in use, with the port that was taken.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// A duplicate for one server; dropping it leaves this one open.
+    ///
+    /// # Errors
+    /// What the system says: typically too many open files.
+    pub fn duplicate(&self) -> io::Result<tokio::net::TcpListener> {
+        tokio::net::TcpListener::from_std(self.0.try_clone()?)
     }
 }
 

@@ -18,12 +18,12 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::{DataDir, StartError, endpoint};
+use crate::api::proxy::StoreProxy;
 use crate::config::{Config, RelaySetting};
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip;
 use crate::events::EventLog;
 use crate::http::SharedListener;
-use crate::http::proxy::StoreProxy;
 use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
 use crate::library::{Libraries, Library};

@@ -40,7 +40,7 @@ fn parse(text: &str) -> HashMap<String, f64> {
 #[tokio::test]
 async fn the_figures_are_those_of_the_node() {
     let endpoint = iroh::Endpoint::builder(iroh::endpoint::presets::Minimal).bind().await.unwrap();
-    let registry = can_sync::http::metrics::endpoint_registry(&endpoint);
+    let registry = can_sync::api::metrics::endpoint_registry(&endpoint);
     let agent = Agent::start_with(|view| {
         view.registry = Arc::clone(&registry);
         view.name = "a\"b\\c".into();

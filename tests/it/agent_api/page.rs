@@ -1,7 +1,7 @@
 //! The page: complete, escaped, strict.
 
+use can_sync::api::proxy::StoreProxy;
 use can_sync::events::NodeEvent;
-use can_sync::http::proxy::StoreProxy;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{PeerState, SyncState};
 use can_sync::store::embedded::IngestFields;

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::extract::JsonBody;
 use super::view::{AgentView, ApiState};
-use super::{ApiError, ApiResult};
+use crate::http::extract::JsonBody;
+use crate::http::{ApiError, ApiResult};
 
 /// Path at which the page trades the token for a cookie.
 pub(super) const SESSION_PATH: &str = "/session";

@@ -16,9 +16,9 @@ use reqwest::ClientBuilder;
 use reqwest::redirect::Policy;
 use tokio::sync::watch;
 
-use super::extract::{HashPath, has_content_type};
 use super::view::{ASK_TIMEOUT, ApiState};
-use super::{ApiError, ApiResult};
+use crate::http::extract::{HashPath, has_content_type};
+use crate::http::{ApiError, ApiResult};
 
 /// Path of the CAN Service's API, for a URL that names only the host.
 const BASE_PATH: &str = "/api/v1/can/0";

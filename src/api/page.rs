@@ -13,8 +13,9 @@ use axum::routing::{get, post};
 use jiff::Timestamp;
 
 use super::model::{Live, Recent};
+use super::token;
 use super::view::ApiState;
-use super::{ApiError, ApiResult, token};
+use crate::http::{ApiError, ApiResult};
 
 /// What the page may load: its own script, style and images, and nothing else from anywhere.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \

@@ -8,20 +8,20 @@ use crate::clock::rfc3339;
 const TEXT_CHARS_SHOWN: usize = 120;
 
 /// A time, for people and for the script that keeps it fresh.
-pub(in crate::http) struct Ago {
-    pub(in crate::http) ms: u64,
-    pub(in crate::http) rfc3339: String,
-    pub(in crate::http) text: String,
+pub(in crate::api) struct Ago {
+    pub(in crate::api) ms: u64,
+    pub(in crate::api) rfc3339: String,
+    pub(in crate::api) text: String,
 }
 
 impl Ago {
-    pub(in crate::http) fn new(now_ms: u64, ms: u64) -> Self {
+    pub(in crate::api) fn new(now_ms: u64, ms: u64) -> Self {
         Self { ms, rfc3339: rfc3339(ms).unwrap_or_default(), text: ago(now_ms, ms) }
     }
 }
 
 /// `12s ago`. A time that has not come yet is a matter of clocks and counts as now.
-pub(in crate::http) fn ago(now_ms: u64, ms: u64) -> String {
+pub(in crate::api) fn ago(now_ms: u64, ms: u64) -> String {
     match now_ms.saturating_sub(ms) / 1000 {
         0 => String::from("now"),
         secs @ 1..60 => format!("{secs}s ago"),
@@ -32,7 +32,7 @@ pub(in crate::http) fn ago(now_ms: u64, ms: u64) -> String {
 }
 
 /// `3h 12m`.
-pub(in crate::http) fn duration(secs: u64) -> String {
+pub(in crate::api) fn duration(secs: u64) -> String {
     match secs {
         0..60 => format!("{secs}s"),
         60..3_600 => format!("{}m {}s", secs / 60, secs % 60),
@@ -41,23 +41,23 @@ pub(in crate::http) fn duration(secs: u64) -> String {
     }
 }
 
-pub(in crate::http) fn bytes(count: u64) -> String {
+pub(in crate::api) fn bytes(count: u64) -> String {
     ByteSize(count).display().si().to_string()
 }
 
 /// Bytes per second; what is no sensible rate is none.
-pub(in crate::http) fn rate(per_sec: f64) -> String {
+pub(in crate::api) fn rate(per_sec: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits first")]
     let whole = per_sec.clamp(0.0, 1e15) as u64;
     format!("{}/s", bytes(whole))
 }
 
-pub(in crate::http) fn count(number: u64, one: &str, many: &str) -> String {
+pub(in crate::api) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 /// Digits in groups of three, with a thin space between them.
-pub(in crate::http) fn grouped(number: u64) -> String {
+pub(in crate::api) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -70,7 +70,7 @@ pub(in crate::http) fn grouped(number: u64) -> String {
 }
 
 /// One line of limited length; what a browser would not show as text is left out.
-pub(in crate::http) fn shown(text: &str) -> String {
+pub(in crate::api) fn shown(text: &str) -> String {
     let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut line: String = chars.by_ref().take(TEXT_CHARS_SHOWN).collect();
     if chars.next().is_some() {
@@ -79,7 +79,7 @@ pub(in crate::http) fn shown(text: &str) -> String {
     line
 }
 
-pub(in crate::http) fn short(id: &str) -> String {
+pub(in crate::api) fn short(id: &str) -> String {
     id.chars().take(10).collect()
 }
 

@@ -2,12 +2,12 @@
 //!
 //! Owns one task, the server, which owns its connections: when the actor ends, however it ends, they are closed. Talks to
 //! nobody by itself; the handlers ask PeersActor, RootSupervisor and the store, each with a time limit.
-//! Bounds: those of [`super::serve()`], and [`super::events::STREAMS_MAX`] event streams.
+//! Bounds: those of [`crate::http::serve()`], and [`super::events::STREAMS_MAX`] event streams.
 //! A restart loses open connections. The socket is bound at boot and stays, so new ones wait for the next incarnation
 //! instead of being refused, and watchers of events resume by themselves.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,47 +18,15 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::api;
 use super::events::STREAMS_MAX;
-use super::serve::serve;
+use super::routes;
 use super::view::{AgentView, ApiState};
 use crate::actor::ActorExit;
 use crate::actor::status::ActorDetail;
+use crate::http::serve::{SharedListener, serve};
 
 /// How long requests under way may take once the actor is told to stop. Event streams end at once.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
-
-/// A bound, listening socket that outlives any server on it. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct SharedListener(Arc<TcpListener>);
-
-impl SharedListener {
-    /// Binds `addr`; port 0 takes a free one.
-    ///
-    /// # Errors
-    /// What the system says: the port is in use, the address is not ours.
-    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self(Arc::new(listener)))
-    }
-
-    /// The address in use, with the port that was taken.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    /// A duplicate for one server; dropping it leaves this one open.
-    ///
-    /// # Errors
-    /// What the system says: typically too many open files.
-    pub fn duplicate(&self) -> io::Result<tokio::net::TcpListener> {
-        tokio::net::TcpListener::from_std(self.0.try_clone()?)
-    }
-}
 
 /// What HttpActor understands.
 #[derive(Debug)]
@@ -167,7 +135,7 @@ async fn run(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let listener = listener.duplicate()?;
-    serve(listener, api::router(api, bound), stop.cancelled_owned()).await;
+    serve(listener, routes::router(api, bound), stop.cancelled_owned()).await;
     Ok(())
 }
 
@@ -180,10 +148,10 @@ mod tests {
 
     use super::*;
     use crate::actor::ServiceCell;
+    use crate::api::proxy::StoreProxy;
+    use crate::api::view::StoreMode;
     use crate::discovery::channel::Channels;
     use crate::events::EventLog;
-    use crate::http::proxy::StoreProxy;
-    use crate::http::view::StoreMode;
     use crate::identity::LibraryKeys;
     use crate::library::{Libraries, Library};
     use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -247,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_panics_fails_the_actor() {
         let dir = tempfile::tempdir().unwrap();
-        let blocking = TcpListener::bind("127.0.0.1:0").unwrap();
+        let blocking = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let args = HttpArgs { listener: SharedListener(Arc::new(blocking)), view: view(dir.path()).await };
         let (told, mut failures) = mpsc::channel(1);
         let (parent, _) = Actor::spawn(None, Parent, told).await.unwrap();

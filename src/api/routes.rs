@@ -15,16 +15,17 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::envelope::Success;
-use super::extract::JsonBody;
-use super::guard::{GuardSettings, protect};
 use super::shapes::{
     Alive, DeletionsConfirmed, DialRequest, Dialling, Forgotten, NodeStatus, PeerList, PeerView, Ready,
     TicketView, TransferList, Verifying, is_running, node_status, visit,
 };
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
-use super::{ApiError, ApiResult, events, libraries, metrics, page, proxy, token, why};
+use super::{events, libraries, metrics, page, proxy, token, why};
 use crate::actor::status::ActorStatus;
+use crate::http::envelope::Success;
+use crate::http::extract::{JsonBody, parse_endpoint_id};
+use crate::http::guard::{GuardSettings, protect};
+use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
 
 /// Longest ticket that is looked at.
@@ -311,17 +312,6 @@ fn without_port(host: &str) -> String {
 fn unknown_peer(id: EndpointId) -> ApiError {
     let message = format!("no peer {id} is known");
     ApiError::new(StatusCode::NOT_FOUND, "unknown_peer", message, "GET /peers lists those that are")
-}
-
-pub(super) fn parse_endpoint_id(text: &str) -> ApiResult<EndpointId> {
-    text.parse().map_err(|_| {
-        let shown: String = text.chars().take(80).collect();
-        ApiError::bad_request(
-            "invalid_endpoint_id",
-            format!("'{shown}' is no endpoint id"),
-            "an endpoint id has 64 hexadecimal digits: `can-sync id` prints a node's own",
-        )
-    })
 }
 
 fn parse_dial(request: &DialRequest) -> ApiResult<EndpointAddr> {

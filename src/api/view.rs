@@ -12,13 +12,13 @@ use tokio::sync::{Semaphore, watch};
 use utoipa::ToSchema;
 
 use super::proxy::StoreProxy;
-use super::{ApiError, ApiResult};
 use crate::actor::ServiceRef;
 use crate::actor::service_ref::ServiceError;
 use crate::actor::status::ActorStatus;
 use crate::actor::supervisor::RootMsg;
 use crate::discovery::channel::Channels;
 use crate::events::EventLog;
+use crate::http::{ApiError, ApiResult};
 use crate::library::Libraries;
 use crate::library::actor::LibraryMsg;
 use crate::peer::messages::PeersMsg;

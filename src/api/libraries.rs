@@ -8,11 +8,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::api::parse_endpoint_id;
-use super::envelope::Success;
-use super::extract::{JsonBody, Params};
 use super::view::{ApiState, unavailable};
-use super::{ApiError, ApiResult};
+use crate::http::envelope::Success;
+use crate::http::extract::{JsonBody, Params, parse_endpoint_id};
+use crate::http::{ApiError, ApiResult};
 use crate::library::actor::LibraryMsg;
 use crate::library::filter::FilterSpec;
 use crate::library::manage::{Invitation, Revoke};

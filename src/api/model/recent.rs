@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::text::{bytes, shown};
-use crate::http::view::AgentView;
+use crate::api::view::AgentView;
 use crate::record::ContentHash;
 
 const ASSETS_SHOWN: usize = 24;
@@ -13,20 +13,20 @@ const THUMBNAIL_BYTES_MAX: u64 = 4 << 20;
 const RASTER_TYPES: [&str; 5] = ["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"];
 
 /// The newest assets.
-pub(in crate::http) struct Recent {
-    pub(in crate::http) tiles: Vec<Tile>,
-    pub(in crate::http) problem: Option<String>,
+pub(in crate::api) struct Recent {
+    pub(in crate::api) tiles: Vec<Tile>,
+    pub(in crate::api) problem: Option<String>,
 }
 
 /// One asset.
-pub(in crate::http) struct Tile {
-    pub(in crate::http) hash: String,
-    pub(in crate::http) title: String,
-    pub(in crate::http) kind: String,
-    pub(in crate::http) size: String,
-    pub(in crate::http) created_at: String,
-    pub(in crate::http) tags: Vec<String>,
-    pub(in crate::http) is_thumbnail: bool,
+pub(in crate::api) struct Tile {
+    pub(in crate::api) hash: String,
+    pub(in crate::api) title: String,
+    pub(in crate::api) kind: String,
+    pub(in crate::api) size: String,
+    pub(in crate::api) created_at: String,
+    pub(in crate::api) tags: Vec<String>,
+    pub(in crate::api) is_thumbnail: bool,
 }
 
 /// As much as the page needs of the store's answer.
@@ -56,7 +56,7 @@ struct ListedAsset {
 
 impl Recent {
     /// Asks the store.
-    pub(in crate::http) async fn gather(view: &AgentView) -> Self {
+    pub(in crate::api) async fn gather(view: &AgentView) -> Self {
         let listing = view.store_proxy.newest(ASSETS_SHOWN).await.and_then(|value| {
             serde_json::from_value::<Listing>(value)
                 .map_err(|error| view.store_proxy.broken(error.to_string()))

@@ -17,10 +17,10 @@ use futures::Stream;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::extract::Params;
 use super::view::ApiState;
-use super::{ApiError, ApiResult, Closing};
 use crate::events::{EventLog, LoggedEvent, SyncProgress};
+use crate::http::extract::Params;
+use crate::http::{ApiError, ApiResult, Closing};
 use crate::peer::effects::now_ms;
 
 /// Comment sent when nothing happens, so that both ends notice a dead connection.

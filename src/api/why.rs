@@ -7,9 +7,9 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::envelope::Success;
 use super::view::{ASK_TIMEOUT, ApiState, PEERS, ask};
-use super::{ApiError, ApiResult};
+use crate::http::envelope::Success;
+use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{SourceReport, SourceState, WhyReport};
 use crate::record::{AssetRecord, ContentHash};

@@ -1,0 +1,19 @@
+//! The agent's own HTTP API, its events and metrics, and the web page: what [`actor`] serves.
+//!
+//! Shapes of answers live here; nothing below knows how an answer looks.
+
+pub mod actor;
+pub mod events;
+mod libraries;
+pub mod metrics;
+mod model;
+mod page;
+pub mod proxy;
+mod routes;
+pub mod shapes;
+mod token;
+pub mod view;
+mod why;
+
+pub use actor::{HttpActor, HttpArgs, HttpMsg};
+pub use view::AgentView;
