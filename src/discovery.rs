@@ -4,6 +4,7 @@
 //! perhaps with addresses. [`candidates::Candidates`] hands them to PeersActor, which decides whom to dial, and to GossipActor,
 //! which joins the swarm through them. Nothing that was learned here is trusted before a session has authenticated.
 
+pub mod address_book;
 pub mod announcement;
 pub mod candidates;
 pub mod channel;
@@ -11,6 +12,7 @@ pub mod crawl;
 pub mod directory;
 pub mod gossip;
 pub mod list;
+pub mod list_peers;
 pub mod mdns;
 pub mod network;
 pub mod rendezvous;

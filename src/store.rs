@@ -14,7 +14,6 @@ use crate::record::{AssetRecord, ContentHash};
 
 pub mod can_http;
 pub mod embedded;
-pub mod feed;
 pub mod hashing_file;
 pub mod service;
 pub mod sync_wire;

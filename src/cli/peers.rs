@@ -14,7 +14,7 @@ use super::client::Service;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::text;
-use crate::peer::list_peers::Found;
+use crate::discovery::list_peers::Found;
 
 mod ask;
 mod connections;

@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use iroh::{EndpointAddr, EndpointId};
 use tokio::time::{Instant, timeout_at};
 
-use crate::peer::list_peers::{Found, Listed};
+use crate::discovery::list_peers::{Found, Listed};
 
 /// Addresses of one agent that are kept, whoever names them.
 const ADDRS_MAX: usize = 32;
@@ -266,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::peer::list_peers::ListError;
+    use crate::discovery::list_peers::ListError;
 
     fn id(n: u8) -> EndpointId {
         SecretKey::from_bytes(&[n; 32]).public()

@@ -42,8 +42,8 @@ use super::directory::{Effect, SWEEP_EVERY, SavedPeer};
 use crate::actor::ActorExit;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
+use crate::discovery::address_book::AddressBook;
 use crate::events::NodeEvent;
-use crate::peer::address_book::AddressBook;
 use crate::peer::effects::now_ms;
 
 /// Limit of handing an announcement to gossip.

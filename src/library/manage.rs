@@ -22,8 +22,8 @@ use super::report::{DeviceReport, Held, LibraryDetail, LibraryError, LibraryRepo
 use super::ticket::{Access, LibraryId, Subject, Terms, Ticket};
 use super::{Libraries, Library, Shared};
 use crate::actor::ServiceRef;
+use crate::discovery::address_book::AddressBook;
 use crate::discovery::channel::Channel;
-use crate::peer::address_book::AddressBook;
 use crate::peer::effects::now_ms;
 use crate::peer::messages::PeersMsg;
 use crate::record::{AssetRecord, ContentHash, WriterId};

@@ -10,12 +10,12 @@ use crate::config::Config;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::gossip::{GossipArgs, Probe, topic_of};
+use crate::discovery::list_peers;
 use crate::discovery::mdns::Mdns;
 use crate::discovery::network::NetworkSettings;
 use crate::discovery::rendezvous::RendezvousArgs;
 use crate::discovery::slot::SlotKeys;
 use crate::discovery::slot::pace::Timing;
-use crate::peer::list_peers;
 
 /// The channels, with those up that are about to be used. Whoever runs one says when it does not work.
 pub(super) fn channels(config: &Config) -> Channels {

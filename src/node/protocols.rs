@@ -8,12 +8,12 @@ use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::endpoint;
 use super::resources::Resources;
 use crate::discovery::directory::SharedDirectory;
-use crate::peer::actor::code;
-use crate::peer::dial::{ProtocolHandler, Protocols};
-use crate::peer::list_peers::{self, ListPeersService};
+use crate::discovery::list_peers::{self, ListPeersService};
+use crate::net::close;
+use crate::net::endpoint;
+use crate::net::endpoint::{ProtocolHandler, Protocols};
 
 /// Gossip connections that agents may have open which were alive here before. A member of the swarm has about five
 /// neighbours.
@@ -42,7 +42,7 @@ fn gossip(gossip: &Gossip, directory: &SharedDirectory) -> (&'static [u8], Proto
         let is_member = directory.lock().knows(&id);
         let room = if is_member { &members } else { &strangers };
         let Ok(place) = Arc::clone(room).try_acquire_owned() else {
-            return connection.close(VarInt::from_u32(code::BUSY), b"too many connections");
+            return connection.close(VarInt::from_u32(close::BUSY), b"too many connections");
         };
         // Gossip proves nothing on its own: what it carries is signed, and its topic is a secret.
         drop(pending);
@@ -61,7 +61,7 @@ fn gossip(gossip: &Gossip, directory: &SharedDirectory) -> (&'static [u8], Proto
                         connection.closed().await;
                     }
                     Ok(_) | Err(_) => {
-                        connection.close(VarInt::from_u32(code::BUSY), b"no member of this swarm");
+                        connection.close(VarInt::from_u32(close::BUSY), b"no member of this swarm");
                     }
                 }
             }

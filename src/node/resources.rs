@@ -17,21 +17,22 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::{DataDir, StartError, endpoint};
+use super::{DataDir, StartError};
 use crate::api::proxy::StoreProxy;
 use crate::config::{Config, RelaySetting};
+use crate::discovery::address_book::AddressBook;
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip;
 use crate::events::EventLog;
+use crate::feed::StoreServer;
 use crate::http::SharedListener;
 use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
 use crate::library::{Libraries, Library};
-use crate::peer::address_book::AddressBook;
+use crate::net::endpoint;
 use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
-use crate::store::feed::StoreServer;
 use crate::store::service::{self, ServiceSettings, key};
 use crate::transfer::partial::Partials;
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iroh::EndpointId;
-use iroh::endpoint::{Connection, ConnectionError, VarInt};
+use iroh::endpoint::{Connection, VarInt};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -36,6 +36,7 @@ use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
 use crate::events::EventLog;
 use crate::library::{Libraries, Library};
+use crate::net::close;
 use crate::record::{ContentHash, WriterId};
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::meter::Meter;
@@ -75,26 +76,6 @@ const RANGES_PER_WANT_MAX: usize = 16;
 const EARLY_CHANGES_MAX: usize = 256;
 /// How often time-outs are looked at.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Application error codes that close a connection.
-pub mod code {
-    /// An ordered end.
-    pub const SHUTDOWN: u32 = 0;
-    /// The peer broke the rules.
-    pub const VIOLATION: u32 = 400;
-    /// Given up in favour of another peer, so that the network stays mixed; both ends leave it at that for a while.
-    pub const ROTATED: u32 = 1;
-    /// No shared library.
-    pub const NOT_SHARED: u32 = 401;
-    /// Known, and not let in, or not any longer: the reason says why.
-    pub const REFUSED: u32 = 403;
-    /// No session in time.
-    pub const TIMEOUT: u32 = 408;
-    /// Another connection of the same two endpoints is kept.
-    pub const DUPLICATE: u32 = 409;
-    /// Too many connections.
-    pub const BUSY: u32 = 503;
-}
 
 /// What it is started with. The connection and the counters outlive the actor.
 #[derive(Clone)]
@@ -320,7 +301,7 @@ impl Actor for PeerActor {
                     state.on_looked(&myself, found, &lacks);
                 }
             }
-            PeerMsg::Violation(reason) => state.close(code::VIOLATION, &reason),
+            PeerMsg::Violation(reason) => state.close(close::VIOLATION, &reason),
             PeerMsg::RevocationsTaken => state.check_admission(),
             PeerMsg::TaskFailed(why) => {
                 // The supervisor starts us again on the same connection.
@@ -346,7 +327,7 @@ impl Actor for PeerActor {
         _: ActorRef<Self::Msg>,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        state.close(code::SHUTDOWN, "shutting down");
+        state.close(close::SHUTDOWN, "shutting down");
         state.running = None;
         state.tasks.shutdown().await;
         Ok(())
@@ -459,7 +440,7 @@ impl PeerState {
         };
         let Some(running) = &self.running else { return };
         let Some((lane, shared)) = lane.and_then(|lane| Some((lane, running.lanes.get(lane)?))) else {
-            return self.close(code::VIOLATION, "a frame about a library that is not shared");
+            return self.close(close::VIOLATION, "a frame about a library that is not shared");
         };
         let (answer, nonce, summaries, behind) = match kind {
             frame::Kind::Ping(Ping { nonce, libraries, behind }) => (false, nonce, libraries, behind),
@@ -477,7 +458,7 @@ impl PeerState {
                 let certain = !behind && !shared.asked_behind;
                 self.step(myself, lane, Input::Compared { answer, nonce, theirs, ours, certain });
             }
-            Err(error) => self.close(code::VIOLATION, &error.to_string()),
+            Err(error) => self.close(close::VIOLATION, &error.to_string()),
         }
     }
 
@@ -499,7 +480,7 @@ impl PeerState {
         let now = Instant::now();
         let Some(running) = &mut self.running else {
             if now > self.establish_by {
-                self.close(code::TIMEOUT, "no session in time");
+                self.close(close::TIMEOUT, "no session in time");
             }
             return;
         };
@@ -622,7 +603,7 @@ impl PeerState {
             Err(mpsc::error::TrySendError::Full(_)) => true,
         };
         if refused {
-            self.close(code::VIOLATION, "the peer does not read its control stream");
+            self.close(close::VIOLATION, "the peer does not read its control stream");
         }
     }
 
@@ -637,7 +618,7 @@ impl PeerState {
     fn close(&mut self, code: u32, reason: &str) {
         if self.args.connection.close_reason().is_none() {
             let peer = self.args.connection.remote_id();
-            if code == code::VIOLATION {
+            if code == close::VIOLATION {
                 self.board().misbehaved = Some(reason.to_owned());
                 tracing::warn!(peer = %peer.fmt_short(), reason, "closing the connection: the peer broke the rules");
             }
@@ -655,19 +636,4 @@ fn changes_for(lane: &Lane, entries: &Arc<[FeedEntry]>) -> Option<Arc<[FeedEntry
     let held: Arc<[FeedEntry]> =
         entries.iter().filter(|entry| lane.library.holds(&entry.record)).cloned().collect();
     (!held.is_empty()).then_some(held)
-}
-
-/// Whether a connection was closed with this application error code, by either side.
-#[must_use]
-pub fn is_close(reason: &ConnectionError, code: u32) -> bool {
-    match reason {
-        ConnectionError::ApplicationClosed(close) => close.error_code == VarInt::from_u32(code),
-        ConnectionError::VersionMismatch
-        | ConnectionError::TransportError(_)
-        | ConnectionError::ConnectionClosed(_)
-        | ConnectionError::Reset
-        | ConnectionError::TimedOut
-        | ConnectionError::LocallyClosed
-        | ConnectionError::CidsExhausted => false,
-    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::endpoint::{Connection, Incoming, ServerConfig, VarInt};
+use iroh::endpoint::{Incoming, ServerConfig, VarInt};
 use iroh::{Endpoint, EndpointAddr};
 use iroh_tickets::endpoint::EndpointTicket;
 use ractor::ActorRef;
@@ -12,10 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::actor::code;
 use super::messages::PeersMsg;
 use crate::discovery::channel::Channel;
-use crate::node::endpoint;
+use crate::net::close;
+use crate::net::endpoint::{self, Protocols};
 
 /// Addresses of one peer that are tried.
 pub(super) const ADDRS_MAX: usize = 32;
@@ -27,12 +27,6 @@ const DIAL_HINT_WITHIN: Duration = Duration::from_secs(8);
 const TICKET_FILE_EVERY: Duration = Duration::from_secs(1);
 /// Largest ticket file.
 const TICKET_FILE_BYTES_MAX: u64 = 64 * 1024;
-
-/// Takes over a connection whose ALPN is not a session's; the permit bounds those that have not proved themselves.
-pub type ProtocolHandler = Arc<dyn Fn(Connection, OwnedSemaphorePermit) + Send + Sync>;
-
-/// What else is spoken on this endpoint, by ALPN.
-pub type Protocols = Arc<[(&'static [u8], ProtocolHandler)]>;
 
 /// What accepting needs.
 #[derive(Clone)]
@@ -82,7 +76,7 @@ impl Acceptor {
             return handler(connection, permit);
         }
         if timeout(self.within, self.cursor.wait_for(Option::is_some)).await.is_err() {
-            return connection.close(VarInt::from_u32(code::SHUTDOWN), b"not ready yet");
+            return connection.close(VarInt::from_u32(close::SHUTDOWN), b"not ready yet");
         }
         let _ = self.actor.send_message(PeersMsg::Accepted { connection, permit });
     }

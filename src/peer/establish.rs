@@ -10,21 +10,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use iroh::EndpointId;
-use iroh::endpoint::{Connection, RecvStream, SendStream, Side};
+use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use super::admission::{self, Refusal};
-use super::auth::{Binding, EXPORTER_LABEL, LIBRARIES_MAX, Role};
 use super::effects::now_ms;
 use super::session::Summary;
 use crate::library::registry::Standing;
 use crate::library::ticket::SignedClaims;
 use crate::library::{Libraries, Library};
+use crate::net::auth::{BindError, Binding, LIBRARIES_MAX, Role};
 use crate::wire::proto::{Auth, Hello, LibraryProof, LibrarySummary, LibraryTicket, Tickets, Welcome, frame};
 use crate::wire::{self, WireError};
 
-/// ALPN of sessions.
-pub const ALPN: &[u8] = b"/can-sync/2";
 /// Version in `Hello`.
 const VERSION: u32 = 2;
 /// The ability to be asked for contents by their names.
@@ -57,8 +55,8 @@ pub enum EstablishError {
     #[error("the other side speaks version {0} of the protocol, we speak {VERSION}: update the older one")]
     Version(u32),
     /// The TLS session does not give keying material.
-    #[error("the connection cannot be bound to a proof: {0}")]
-    Binding(String),
+    #[error(transparent)]
+    Binding(#[from] BindError),
 }
 
 /// A library that both sides let each other into.
@@ -227,7 +225,7 @@ impl<'a> Meeting<'a> {
         libraries: &'a Libraries,
         introduction: &'a Introduction,
     ) -> Result<Self, EstablishError> {
-        let binding = bind(connection, own_id)?;
+        let binding = Binding::of(connection, own_id)?;
         let peer = connection.remote_id();
         if libraries.standing(&peer) == Standing::Denied {
             return Err(Refusal::Denied.into());
@@ -312,20 +310,6 @@ impl<'a> Meeting<'a> {
 
 async fn first_frame(receive: &mut RecvStream) -> Result<frame::Kind, WireError> {
     wire::read_frame_of(receive, wire::FIRST_FRAME_BYTES_MAX).await
-}
-
-/// What ties proofs to this connection.
-pub(super) fn bind(connection: &Connection, own_id: EndpointId) -> Result<Binding, EstablishError> {
-    let other = connection.remote_id();
-    let (dialer, acceptor) = match connection.side() {
-        Side::Client => (own_id, other),
-        Side::Server => (other, own_id),
-    };
-    let mut ekm = [0; 32];
-    connection
-        .export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(dialer, acceptor))
-        .map_err(|e| EstablishError::Binding(format!("{e:?}")))?;
-    Ok(Binding::new(ekm, dialer, acceptor))
 }
 
 fn hello() -> frame::Kind {

@@ -8,11 +8,11 @@ use iroh::{EndpointAddr, EndpointId};
 use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::address_book::Entry;
 use super::establish::Established;
 use super::report::{PeersReport, TransferReport, WhyReport};
 use super::session::{InlineContents, Input};
 use crate::actor::status::ActorDetail;
+use crate::discovery::address_book::Entry;
 use crate::discovery::channel::Channel;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;

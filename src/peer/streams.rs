@@ -4,27 +4,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use iroh::endpoint::{Connection, RecvStream, SendStream, Side, VarInt};
-use ractor::ActorRef;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::timeout;
-
-use super::actor::{PeerArgs, Proved, code};
+use super::actor::{PeerArgs, Proved};
 use super::establish::{self, EstablishError};
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::Input;
 use crate::actor::tasks::Tasks;
+use crate::net::close;
 use crate::transfer::receive::{self, Received, Receiver, Results};
 use crate::wire;
 use crate::wire::proto::{ReconOpen, frame};
+use iroh::endpoint::{Connection, RecvStream, SendStream, Side, VarInt};
+use ractor::ActorRef;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 /// Longest wait for the peer to take a control frame.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Reconciliations that a peer may have open at once, of each library.
 const RECONCILIATIONS_MAX: usize = 4;
 /// Of all libraries.
-const RECONCILIATIONS_IN_ALL: usize = RECONCILIATIONS_MAX * super::auth::LIBRARIES_MAX;
+const RECONCILIATIONS_IN_ALL: usize = RECONCILIATIONS_MAX * crate::net::auth::LIBRARIES_MAX;
 
 /// Says when and why the connection is over.
 pub(super) async fn watch_closed(actor: ActorRef<PeerMsg>, connection: Connection) {
@@ -137,12 +137,12 @@ impl BiStream {
                     "refused a connection: the peer does not know our passphrase"
                 );
                 let _ = self.args.peers.cast(PeersMsg::NotShared { endpoint_id });
-                connection.close(VarInt::from_u32(code::NOT_SHARED), b"no shared library");
+                connection.close(VarInt::from_u32(close::NOT_SHARED), b"no shared library");
             }
             Err(EstablishError::Refused(why)) => {
                 let connection = &self.args.connection;
                 tracing::info!(peer = %connection.remote_id().fmt_short(), %why, "refused a connection");
-                connection.close(VarInt::from_u32(code::REFUSED), why.to_string().as_bytes());
+                connection.close(VarInt::from_u32(close::REFUSED), why.to_string().as_bytes());
             }
             Err(error @ EstablishError::Version(_)) => self.violation(error.to_string()),
             Err(EstablishError::Wire(error)) if error.is_violation() => self.violation(error.to_string()),

@@ -14,6 +14,35 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::actor::{Board, PeerActor, PeerArgs, PeerLimits};
+use super::dial;
+use super::dial::Acceptor;
+use super::effects::{DeleteGuard, now_ms};
+use super::establish::Introduction;
+use super::messages::{PeerMsg, PeersMsg};
+use super::roster::{DialLimits, Known, Roster};
+use crate::actor::restart::{ExitKind, History};
+use crate::actor::status::ActorDetail;
+use crate::actor::tasks::Tasks;
+use crate::actor::{ActorExit, ServiceRef};
+use crate::discovery::address_book::{AddressBook, Change, Entry};
+use crate::discovery::channel::{Channel, Channels};
+use crate::discovery::directory::SharedDirectory;
+use crate::discovery::gossip::GossipMsg;
+use crate::discovery::rendezvous::RendezvousMsg;
+use crate::events::{EventLog, NodeEvent};
+use crate::library::Libraries;
+use crate::net::auth::Throttle;
+use crate::net::close;
+use crate::net::endpoint::Protocols;
+use crate::record::ContentHash;
+use crate::store::StoreRef;
+use crate::transfer::meter::Meter;
+use crate::transfer::moving::Moving;
+use crate::transfer::partial::Partials;
+use crate::transfer::schedule::{Limits, Scheduler, SessionId};
+use crate::transfer::search::Searches;
+use crate::transfer::setbacks::Setbacks;
 use futures::future::BoxFuture;
 use iroh::endpoint::{Connection, VarInt};
 use iroh::{Endpoint, EndpointAddr, EndpointId};
@@ -24,36 +53,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
-use super::actor::{Board, PeerActor, PeerArgs, PeerLimits, code};
-use super::address_book::{AddressBook, Change, Entry};
-use super::auth::Throttle;
-use super::dial::{Acceptor, Protocols};
-use super::effects::{DeleteGuard, now_ms};
-use super::establish::Introduction;
-use super::messages::{PeerMsg, PeersMsg};
-use super::roster::{DialLimits, Known, Roster};
-use super::{dial, overview};
-use crate::actor::restart::{ExitKind, History};
-use crate::actor::status::ActorDetail;
-use crate::actor::tasks::Tasks;
-use crate::actor::{ActorExit, ServiceRef};
-use crate::discovery::channel::{Channel, Channels};
-use crate::discovery::directory::SharedDirectory;
-use crate::discovery::gossip::GossipMsg;
-use crate::discovery::rendezvous::RendezvousMsg;
-use crate::events::{EventLog, NodeEvent};
-use crate::library::Libraries;
-use crate::record::ContentHash;
-use crate::store::StoreRef;
-use crate::transfer::meter::Meter;
-use crate::transfer::moving::Moving;
-use crate::transfer::partial::Partials;
-use crate::transfer::schedule::{Limits, Scheduler, SessionId};
-use crate::transfer::search::Searches;
-use crate::transfer::setbacks::Setbacks;
-
 mod connections;
 mod feeding;
+mod overview;
 mod searching;
 mod transfers;
 
@@ -286,7 +288,7 @@ impl Actor for PeersActor {
             }
             PeersMsg::Dialed { endpoint_id, result } => match result {
                 Ok(connection) if state.roster.get(&endpoint_id).is_none() => {
-                    connection.close(VarInt::from_u32(code::SHUTDOWN), b"forgotten while it was dialled");
+                    connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten while it was dialled");
                 }
                 Ok(connection) => state.on_connection(&myself, connection, None).await,
                 Err(error) => state.on_dial_failed(&myself, endpoint_id, error),
@@ -343,7 +345,7 @@ impl Actor for PeersActor {
     ) -> Result<(), ActorProcessingErr> {
         state.tasks.shutdown().await;
         for link in state.links.values() {
-            link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"shutting down");
+            link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"shutting down");
         }
         myself.stop_children_and_wait(Some("shutting down".into()), Some(STOP_CHILDREN_WITHIN)).await;
         // What is not durable by then is fetched again.
@@ -496,7 +498,7 @@ impl PeersState {
 
     fn on_forget_peer(&mut self, id: &EndpointId) -> bool {
         if let Some(link) = self.current.get(id).and_then(|session| self.links.get(session)) {
-            link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"forgotten");
+            link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten");
         }
         self.change_book(Change::Forget(*id));
         self.roster.forget(id)
@@ -570,7 +572,7 @@ impl PeersState {
         let Some(link) = self.current.get(id).and_then(|session| self.links.get_mut(session)) else { return };
         link.rotated = true;
         tracing::debug!(peer = %id.fmt_short(), "giving a connection up in favour of another peer");
-        link.connection.close(VarInt::from_u32(code::ROTATED), b"making room for another peer");
+        link.connection.close(VarInt::from_u32(close::ROTATED), b"making room for another peer");
     }
 
     fn on_tick(&mut self, myself: &ActorRef<PeersMsg>) {

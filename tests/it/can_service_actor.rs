@@ -6,12 +6,12 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use can_sync::actor::{ServiceCell, ServiceRef};
+use can_sync::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::{Libraries, Library};
 use can_sync::peer::messages::PeersMsg;
 use can_sync::record::AssetRecord;
 use can_sync::store::StoreError;
-use can_sync::store::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};

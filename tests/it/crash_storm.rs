@@ -7,7 +7,7 @@ use can_sync::config::SlotFormat;
 use can_sync::discovery::channel::Channel;
 use can_sync::discovery::slot::pace::Timing;
 use can_sync::events::NodeEvent;
-use can_sync::peer::actor::code;
+use can_sync::net::close;
 use can_sync::peer::report::PeerState;
 use futures::StreamExt as _;
 use iroh::SecretKey;
@@ -54,7 +54,7 @@ async fn discovery_keeps_its_time_while_peer_actors_crash_a_thousand_times() {
         rig.stage.curse(remote.id());
         let connection = remote.dial(rig.endpoint()).await;
         timeout(PATIENCE, connection.closed()).await.expect("given up in time");
-        assert_closed(&connection, code::SHUTDOWN).await;
+        assert_closed(&connection, close::SHUTDOWN).await;
         let starts = rig.stage.starts(remote.id());
         remote.0.close().await;
         starts

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use can_sync::discovery::crawl::{Crawl, CrawlLimits, Crawled, run};
 use can_sync::discovery::directory::Listing;
-use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
-use can_sync::peer::list_peers::list_all;
+use can_sync::discovery::list_peers::list_all;
+use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::wire;
 use can_sync::wire::proto::{Auth, ListPeersRequest};
 use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::identity::{Key, PresenceKeys};
-use can_sync::peer::actor::{code, is_close};
-use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
-use can_sync::peer::list_peers::{
+use can_sync::discovery::list_peers::{
     ALPN, Asking, ListError, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, list_all, probe,
 };
+use can_sync::identity::{Key, PresenceKeys};
+use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
+use can_sync::net::close::{self, is_close};
 use can_sync::wire;
 use can_sync::wire::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
 use iroh::endpoint::Connection;
@@ -112,7 +112,7 @@ async fn who_knows_no_key_learns_nothing_and_is_soon_not_heard() {
         let binding = binding(&connection, client.id(), lister.endpoint.id());
         let proofs = vec![binding.prove_key(&other_key(), Role::Opener)];
         wire::write_message(&mut send, &Auth { libraries: proofs }).await.unwrap();
-        assert_closed(&connection, code::NOT_SHARED).await;
+        assert_closed(&connection, close::NOT_SHARED).await;
         let said = receive.read_chunk(1024).await;
         assert!(said.is_err(), "not a byte: {said:?}");
     }
@@ -130,7 +130,7 @@ async fn a_question_without_a_proof_is_not_answered() {
     let (mut send, _receive) = connection.open_bi().await.unwrap();
     let request = ListPeersRequest { cursor: Bytes::new(), limit: 10 };
     wire::write_message(&mut send, &request).await.unwrap();
-    assert_closed(&connection, code::NOT_SHARED).await;
+    assert_closed(&connection, close::NOT_SHARED).await;
     // A proof is worth nothing on another connection, nor when it is thrown back.
     for role in [Role::Answerer, Role::Opener] {
         let connection = connect(&client, lister.addr()).await;
@@ -140,7 +140,7 @@ async fn a_question_without_a_proof_is_not_answered() {
         let (mut send, _receive) = connection.open_bi().await.unwrap();
         let auth = Auth { libraries: vec![binding.prove_key(&key(), role)] };
         wire::write_message(&mut send, &auth).await.unwrap();
-        assert_closed(&connection, code::NOT_SHARED).await;
+        assert_closed(&connection, close::NOT_SHARED).await;
     }
 }
 
@@ -154,7 +154,7 @@ async fn whoever_says_nothing_takes_no_place_and_is_let_go() {
     }
     assert_eq!(asking(&lister).await.asking.list_all(10).await.unwrap().peers.len(), 3);
     for connection in &connections {
-        assert_closed(connection, code::TIMEOUT).await;
+        assert_closed(connection, close::TIMEOUT).await;
     }
 }
 
@@ -167,7 +167,7 @@ async fn whoever_says_that_it_is_busy_has_proved_nothing() {
             let Ok(connection) = incoming.await else { continue };
             // It has read the proof, and turns it away without one of its own.
             let _ = connection.accept_bi().await;
-            connection.close(code::BUSY.into(), b"busy");
+            connection.close(close::BUSY.into(), b"busy");
         }
     });
     let client = bind(SecretKey::generate()).await;
@@ -210,7 +210,7 @@ async fn questions_that_nobody_asks_end_the_connection() {
         let (mut send, _receive) = connection.open_bi().await.unwrap();
         let request = ListPeersRequest { cursor: cursor.into(), limit: 10 };
         wire::write_message(&mut send, &request).await.unwrap();
-        assert_closed(&connection, code::VIOLATION).await;
+        assert_closed(&connection, close::VIOLATION).await;
     }
 }
 
@@ -256,7 +256,7 @@ fn honest(n: u16) -> ListedPeer {
 
 async fn ask_liar(
     lie: impl Fn(usize) -> Vec<u8> + Send + Sync + 'static,
-) -> Result<can_sync::peer::list_peers::Listed, ListError> {
+) -> Result<can_sync::discovery::list_peers::Listed, ListError> {
     let liar = liar(secret(9_999), Arc::new(lie)).await;
     let client = bind(SecretKey::generate()).await;
     timeout(PATIENCE, Box::pin(list_all(&client, liar.addr(), &[key()], 1000))).await.expect("an end")
@@ -355,7 +355,7 @@ async fn one_that_does_not_know_our_key_is_not_asked() {
             let auth = Auth { libraries: vec![binding.prove_key(&other_key(), Role::Answerer)] };
             wire::write_message(&mut send, &auth).await.ok()?;
             let further = connection.accept_bi().await;
-            let closed = further.err().is_some_and(|reason| is_close(&reason, code::SHUTDOWN));
+            let closed = further.err().is_some_and(|reason| is_close(&reason, close::SHUTDOWN));
             asked.send(closed).await.ok()
         });
     });

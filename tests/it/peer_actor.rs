@@ -11,9 +11,10 @@ use bytes::Bytes;
 use can_sync::events::{EventLog, NodeEvent};
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::{Libraries, Library};
-use can_sync::node::endpoint::open_up;
-use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits, code};
-use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
+use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
+use can_sync::net::close;
+use can_sync::net::endpoint::open_up;
+use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits};
 use can_sync::peer::effects::DeleteGuard;
 use can_sync::peer::establish::{self, Established, Introduction};
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
@@ -89,14 +90,14 @@ async fn a_connection_without_a_session_is_closed_in_time() {
     let limits = PeerLimits { establish: Duration::from_millis(300), ..peer_limits() };
     for (dials, opens) in [(false, false), (true, true), (false, true)] {
         let t = Test::start(Setup { dials, opens, limits: limits.clone(), ..Setup::default() }).await;
-        assert_closed(&t.connection, code::TIMEOUT).await;
+        assert_closed(&t.connection, close::TIMEOUT).await;
         t.ends_in_order().await;
     }
     // Half of an introduction is none.
     let t = Test::start(Setup { limits, ..Setup::default() }).await;
     let (mut send, _receive) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut send, hello(2)).await.unwrap();
-    assert_closed(&t.connection, code::TIMEOUT).await;
+    assert_closed(&t.connection, close::TIMEOUT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,14 +105,14 @@ async fn another_version_ends_the_connection_and_is_named() {
     let t = Test::start(Setup::default()).await;
     let (mut send, _receive) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut send, hello(3)).await.unwrap();
-    let reason = assert_closed(&t.connection, code::VIOLATION).await.to_string();
+    let reason = assert_closed(&t.connection, close::VIOLATION).await.to_string();
     assert!(reason.contains("version 3"), "{reason}");
 
     let t = Test::start(Setup { dials: true, opens: true, ..Setup::default() }).await;
     let (mut send, mut receive) = t.accept_bi().await;
     t.first_frame(&mut receive).await;
     wire::write_frame(&mut send, hello(1)).await.unwrap();
-    let reason = assert_closed(&t.connection, code::VIOLATION).await.to_string();
+    let reason = assert_closed(&t.connection, close::VIOLATION).await.to_string();
     assert!(reason.contains("version 1"), "{reason}");
 }
 
@@ -129,7 +130,7 @@ async fn who_does_not_know_the_passphrase_is_told_nothing_and_reported() {
     let auth = frame::Kind::Auth(Auth { libraries: vec![guess] });
     wire::write_frame(&mut send, auth).await.unwrap();
     assert!(wire::read_frame(&mut receive).await.is_err());
-    assert_closed(&t.connection, code::NOT_SHARED).await;
+    assert_closed(&t.connection, close::NOT_SHARED).await;
     t.not_shared().await;
 
     // We open, and its proof is wrong.
@@ -139,13 +140,13 @@ async fn who_does_not_know_the_passphrase_is_told_nothing_and_reported() {
     t.first_frame(&mut receive).await;
     wire::write_frame(&mut send, hello(2)).await.unwrap();
     wire::write_frame(&mut send, frame::Kind::Auth(Auth::default())).await.unwrap();
-    assert_closed(&t.connection, code::NOT_SHARED).await;
+    assert_closed(&t.connection, close::NOT_SHARED).await;
     t.not_shared().await;
 
     // We open, and it says so.
     let mut t = Test::start(Setup { dials: true, opens: true, keys: strangers, ..Setup::default() }).await;
     let _stream = t.accept_bi().await;
-    t.connection.close(code::NOT_SHARED.into(), b"no shared library");
+    t.connection.close(close::NOT_SHARED.into(), b"no shared library");
     t.not_shared().await;
     t.ends_in_order().await;
 }
@@ -184,7 +185,7 @@ async fn a_control_stream_that_ends_may_be_replaced_for_a_moment() {
         assert_eq!(t.health().await, "establishing a session");
         assert_eq!(t.standing(), None);
     }
-    assert_closed(&t.connection, code::TIMEOUT).await;
+    assert_closed(&t.connection, close::TIMEOUT).await;
     t.ends_in_order().await;
 }
 
@@ -241,7 +242,7 @@ async fn what_is_no_frame_or_has_no_place_ends_the_connection() {
         let mut session = t.open().await;
         t.up(1).await;
         session.send.write_all(&bytes).await.unwrap();
-        let reason = timeout(PATIENCE, assert_closed(&t.connection, code::VIOLATION)).await;
+        let reason = timeout(PATIENCE, assert_closed(&t.connection, close::VIOLATION)).await;
         assert!(reason.is_ok(), "{what}");
         let misbehaved = t.args.board.lock().unwrap().misbehaved.clone();
         assert!(misbehaved.is_some(), "{what}: whoever looks after the peers is to know");
@@ -290,7 +291,7 @@ async fn reconciliations_are_answered_four_at_once_at_most() {
     let (_, first) = Initiator::new(empty.snapshot(), Limits::default());
     let (mut send, _receive) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut send, open(first)).await.unwrap();
-    let reason = assert_closed(&t.connection, code::VIOLATION).await.to_string();
+    let reason = assert_closed(&t.connection, close::VIOLATION).await.to_string();
     assert!(reason.contains("reconciliations"), "{reason}");
 }
 
@@ -526,7 +527,7 @@ async fn who_asks_by_name_is_offered_what_is_here_and_told_of_the_rest() {
         let mut session = t.open().await;
         t.up(1).await;
         wire::write_frame(&mut session.send, too_much).await.unwrap();
-        assert_closed(&t.connection, code::VIOLATION).await;
+        assert_closed(&t.connection, close::VIOLATION).await;
     }
 }
 
@@ -603,7 +604,7 @@ async fn an_ordered_stop_closes_the_connection_and_the_connections_end_stops_it(
     t.open().await;
     t.up(1).await;
     t.actor.stop(None);
-    assert_closed(&t.connection, code::SHUTDOWN).await;
+    assert_closed(&t.connection, close::SHUTDOWN).await;
     t.ends_in_order().await;
 
     let mut t = Test::start(Setup::default()).await;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use can_sync::actor::status::{ASK_CHILD_LIMIT, ActorState, ActorStatus};
+use can_sync::discovery::address_book::Entry;
 use can_sync::discovery::channel::Channel;
 use can_sync::discovery::gossip::GossipMsg;
 use can_sync::discovery::rendezvous::RendezvousMsg;
 use can_sync::events::NodeEvent;
-use can_sync::peer::actor::code;
-use can_sync::peer::address_book::Entry;
+use can_sync::net::close;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::{Direction, PeerState, SyncState};
 use can_sync::peer::session::Standing;
@@ -95,8 +95,11 @@ async fn a_peer_that_dials_gets_its_actor_once_the_store_was_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_of_the_configuration_and_of_the_last_time_are_dialled_first() {
     let (named, met) = tokio::join!(Remote::bind(), Remote::bind());
-    let entry =
-        can_sync::peer::address_book::Entry { addr: met.addr(), name: "met".into(), last_seen_ms: Some(9) };
+    let entry = can_sync::discovery::address_book::Entry {
+        addr: met.addr(),
+        name: "met".into(),
+        last_seen_ms: Some(9),
+    };
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
         args.bootstrap = vec![named.addr()];
         args.book.remember(&entry).unwrap();
@@ -165,7 +168,7 @@ async fn of_two_connections_dialled_at_once_the_smaller_ids_is_kept() {
         let by_remote = remote.dial(rig.endpoint()).await;
         let rig_is_smaller = under_test == 0;
         let (kept, closed) = if rig_is_smaller { (by_rig, by_remote) } else { (by_remote, by_rig) };
-        assert_closed(&closed, code::DUPLICATE).await;
+        assert_closed(&closed, close::DUPLICATE).await;
         assert!(kept.close_reason().is_none());
         if rig_is_smaller {
             assert_eq!(rig.stage.starts(remote.id()), 1, "no actor for what is not kept");
@@ -225,7 +228,7 @@ async fn connections_are_limited_and_so_are_those_that_prove_nothing() {
     rig.up(session, "a");
     let (b_session, _b) = rig.session(&b).await;
     let third = c.dial(rig.endpoint()).await;
-    assert_closed(&third, code::BUSY).await;
+    assert_closed(&third, close::BUSY).await;
     assert_eq!(rig.stage.starts(c.id()), 0);
     // Room again.
     rig.stage.command(b_session, "stop");
@@ -240,13 +243,13 @@ async fn who_fails_to_prove_himself_three_times_is_not_heard_for_a_while() {
         let connection = remote.dial(rig.endpoint()).await;
         let (session, _) = rig.stage.started(remote.id(), n).await;
         rig.tell(PeersMsg::NotShared { endpoint_id: remote.id() });
-        rig.stage.args(session).connection.close(code::NOT_SHARED.into(), b"no shared library");
-        assert_closed(&connection, code::NOT_SHARED).await;
+        rig.stage.args(session).connection.close(close::NOT_SHARED.into(), b"no shared library");
+        assert_closed(&connection, close::NOT_SHARED).await;
         rig.stage.wait_for("its end", |heard| stopped(heard, session)).await;
     }
     for _ in 0..3 {
         let connection = remote.dial(rig.endpoint()).await;
-        assert_closed(&connection, code::NOT_SHARED).await;
+        assert_closed(&connection, close::NOT_SHARED).await;
     }
     assert_eq!(rig.stage.starts(remote.id()), 3, "no actor any more");
     assert!(rig.peer(remote.id()).await.is_none(), "nothing is kept of strangers");
@@ -261,7 +264,7 @@ async fn a_peer_that_we_named_and_that_does_not_know_the_passphrase_says_so_in_t
     let connection = remote.accept().await;
     rig.stage.started(remote.id(), 0).await;
     rig.tell(PeersMsg::NotShared { endpoint_id: remote.id() });
-    connection.close(code::NOT_SHARED.into(), b"no shared library");
+    connection.close(close::NOT_SHARED.into(), b"no shared library");
     let id = remote.id().to_string();
     rig.wait_for_report("told", |report| {
         let peer = report.peers.iter().find(|peer| peer.endpoint_id == id).unwrap();
@@ -284,7 +287,7 @@ async fn a_forgotten_peer_is_closed_and_left_alone() {
     })
     .await;
     assert!(forget(&rig, remote.id()).await);
-    let reason = assert_closed(&connection, code::SHUTDOWN).await;
+    let reason = assert_closed(&connection, close::SHUTDOWN).await;
     assert!(reason.to_string().contains("forgotten"), "{reason}");
     rig.stage.wait_for("its end", |heard| stopped(heard, session)).await;
     assert!(rig.peer(remote.id()).await.is_none());
@@ -315,7 +318,7 @@ async fn a_peer_that_is_forgotten_while_it_is_dialled_stays_forgotten() {
     let incoming = timeout(PATIENCE, remote.0.accept()).await.unwrap().unwrap();
     assert!(forget(&rig, remote.id()).await);
     let connection = incoming.await.unwrap();
-    assert_closed(&connection, code::SHUTDOWN).await;
+    assert_closed(&connection, close::SHUTDOWN).await;
     assert!(rig.peer(remote.id()).await.is_none());
     assert_eq!(rig.stage.starts(remote.id()), 0);
 }
@@ -373,7 +376,7 @@ async fn a_peer_whose_actor_keeps_failing_is_left_alone_and_others_go_on() {
     rig.stage.curse(bad.id());
     rig.dial(bad.addr()).await.unwrap();
     let connection = bad.accept().await;
-    assert_closed(&connection, code::SHUTDOWN).await;
+    assert_closed(&connection, close::SHUTDOWN).await;
     assert_eq!(rig.stage.starts(bad.id()), 6, "five restarts in a minute");
     assert_eq!(restarts(&rig).len(), 5);
     let peer = rig.peer(bad.id()).await.unwrap();
@@ -383,7 +386,7 @@ async fn a_peer_whose_actor_keeps_failing_is_left_alone_and_others_go_on() {
 
     // Neither do we dial it, nor may it come in by itself.
     let again = bad.dial(rig.endpoint()).await;
-    assert_closed(&again, code::BUSY).await;
+    assert_closed(&again, close::BUSY).await;
     assert!(timeout(Duration::from_secs(2), bad.0.accept()).await.is_err(), "it was dialled");
     assert_eq!(rig.stage.starts(bad.id()), 6);
     assert_eq!((rig.stage.starts(good.id()), good_connection.close_reason()), (1, None));
@@ -392,7 +395,7 @@ async fn a_peer_whose_actor_keeps_failing_is_left_alone_and_others_go_on() {
 
     // Whoever asks for it by name overrides that; what it did is not forgotten.
     rig.dial(bad.addr()).await.unwrap();
-    assert_closed(&bad.accept().await, code::SHUTDOWN).await;
+    assert_closed(&bad.accept().await, close::SHUTDOWN).await;
     assert_eq!(rig.stage.starts(bad.id()), 7);
 }
 
@@ -429,8 +432,8 @@ async fn an_ordered_stop_ends_the_actors_and_closes_the_connections() {
     let (actor, b_actor) = (rig.actor.clone(), rig.stage.actor(b_session));
     actor.stop(Some("the test is over".into()));
     timeout(PATIENCE, rig.ends).await.expect("it ends, whatever hangs").unwrap();
-    assert_closed(&a_connection, code::SHUTDOWN).await;
-    assert_closed(&b_connection, code::SHUTDOWN).await;
+    assert_closed(&a_connection, close::SHUTDOWN).await;
+    assert_closed(&b_connection, close::SHUTDOWN).await;
     assert!(rig.stage.look(|heard| stopped(heard, a_session)).is_some(), "in order");
     let deadline = Instant::now() + PATIENCE;
     while b_actor.get_status() != Life::Stopped {

@@ -19,7 +19,7 @@ use crate::cli::peers::relay_mode;
 use crate::config::Config;
 use crate::discovery::mdns::Mdns;
 use crate::discovery::network::NetworkSettings;
-use crate::node::endpoint;
+use crate::net::endpoint;
 
 /// Limit of taking leave of a relay.
 const CLOSE_WITHIN: Duration = Duration::from_millis(400);

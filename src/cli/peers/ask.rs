@@ -19,8 +19,8 @@ use crate::cli::text;
 use crate::config::Config;
 use crate::discovery::crawl::{self, Crawl, CrawlLimits};
 use crate::discovery::list::{self, LookupError};
+use crate::discovery::list_peers::{Found, list_all};
 use crate::discovery::network::NetworkSettings;
-use crate::peer::list_peers::{Found, list_all};
 
 /// For finding out where the agent is that is to be asked.
 const LOCATE_WITHIN: Duration = Duration::from_secs(10);

@@ -24,12 +24,13 @@ use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::progress::Progress;
 use crate::config::{Config, RelaySetting};
+use crate::discovery::address_book;
+use crate::discovery::list_peers::{Found, probe};
 use crate::discovery::mdns::Mdns;
 use crate::discovery::{announcement, gossip};
 use crate::identity::{Key, NetworkKeys, Passphrase, PresenceKeys};
-use crate::node::{DataDir, endpoint};
-use crate::peer::address_book;
-use crate::peer::list_peers::{Found, probe};
+use crate::net::endpoint;
+use crate::node::DataDir;
 
 /// Where the topic's secret is looked for, besides the settings.
 const TOPIC_SECRET_VARIABLE: &str = "CAN_SYNC_TOPIC_SECRET";

@@ -13,6 +13,7 @@ use ractor::RpcReplyPort;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::actor::status::ActorDetail;
+use crate::discovery::address_book::AddressBook;
 use crate::discovery::announcement::Signed;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{Channel, Channels};
@@ -20,7 +21,6 @@ use crate::discovery::directory::{SavedPeer, SharedDirectory};
 use crate::discovery::mdns::Mdns;
 use crate::events::EventLog;
 use crate::library::Library;
-use crate::peer::address_book::AddressBook;
 
 /// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join
 /// through whoever did, and so tell it the topic.

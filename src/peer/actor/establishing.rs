@@ -4,16 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use iroh::endpoint::{ConnectionError, Side, VarInt};
-use ractor::ActorRef;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
-
-use super::{
-    FRAMES_OUT, FRAMES_WAITING, PeerState, Proved, Running, SERVED_AT_ONCE, changes_for, code, is_close,
-};
+use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, Proved, Running, SERVED_AT_ONCE, changes_for};
 use crate::actor::tasks::Tasks;
-use crate::node::endpoint;
+use crate::net::close::{self, is_close};
+use crate::net::endpoint;
 use crate::peer::establish::{self, EstablishError, Established};
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
@@ -21,6 +15,10 @@ use crate::peer::session::Input;
 use crate::peer::streams;
 use crate::transfer::meter::Meter;
 use crate::transfer::receive::{Expected, Receiver};
+use iroh::endpoint::{ConnectionError, Side, VarInt};
+use ractor::ActorRef;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 impl PeerState {
     /// Opens a control stream, on which the session begins or begins anew.
@@ -126,21 +124,21 @@ impl PeerState {
         match error {
             EstablishError::NotShared => {
                 self.not_shared();
-                self.close(code::NOT_SHARED, "no shared library");
+                self.close(close::NOT_SHARED, "no shared library");
             }
             EstablishError::Refused(why) => {
                 tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "refused a connection");
-                self.close(code::REFUSED, &why.to_string());
+                self.close(close::REFUSED, &why.to_string());
             }
-            EstablishError::Version(_) => self.close(code::VIOLATION, &error.to_string()),
+            EstablishError::Version(_) => self.close(close::VIOLATION, &error.to_string()),
             EstablishError::Wire(wire) if wire.is_violation() => {
-                self.close(code::VIOLATION, &error.to_string());
+                self.close(close::VIOLATION, &error.to_string());
             }
             EstablishError::Wire(_) | EstablishError::Timeout(_) | EstablishError::Binding(_) => {
                 // Perhaps both sides opened a control stream at once, and then the dialler's counts; the tick sets the
                 // limit.
                 if self.args.connection.side() == Side::Client {
-                    self.close(code::TIMEOUT, &error.to_string());
+                    self.close(close::TIMEOUT, &error.to_string());
                 }
             }
         }
@@ -151,7 +149,7 @@ impl PeerState {
             return;
         }
         if violation {
-            return self.close(code::VIOLATION, reason);
+            return self.close(close::VIOLATION, reason);
         }
         // The peer's actor may have crashed: it has a moment to open a new control stream.
         tracing::debug!(peer = %self.args.connection.remote_id().fmt_short(), reason, "the control stream ended");
@@ -165,11 +163,11 @@ impl PeerState {
     pub(super) fn on_connection_closed(&mut self) {
         let reason = self.args.connection.close_reason();
         if let Some(ConnectionError::ApplicationClosed(close)) = &reason
-            && close.error_code == VarInt::from_u32(code::REFUSED)
+            && close.error_code == VarInt::from_u32(close::REFUSED)
         {
             self.note_refused(&String::from_utf8_lossy(&close.reason));
         }
-        if self.running.is_none() && reason.is_some_and(|reason| is_close(&reason, code::NOT_SHARED)) {
+        if self.running.is_none() && reason.is_some_and(|reason| is_close(&reason, close::NOT_SHARED)) {
             self.not_shared();
         }
     }

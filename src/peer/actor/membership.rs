@@ -2,14 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use ractor::ActorRef;
-use tokio::task::spawn_blocking;
-
-use super::{PeerState, code};
+use super::PeerState;
 use crate::library::revocation::SignedRevocations;
+use crate::net::close;
 use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::wire::proto::{Revocations, frame};
+use ractor::ActorRef;
+use tokio::task::spawn_blocking;
 
 impl PeerState {
     /// Says that there is no session because nothing is shared.
@@ -63,13 +63,13 @@ impl PeerState {
         let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
         let mut all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
         let Some((_, library)) = all.find(|(known, _)| *known == blinded) else {
-            return self.close(code::VIOLATION, "revocations of a library that is not shared");
+            return self.close(close::VIOLATION, "revocations of a library that is not shared");
         };
         let Some(shared) = library.shared() else { return };
         let id = shared.id();
         let signed = match SignedRevocations::decode(id, list) {
             Ok(signed) => signed,
-            Err(error) => return self.close(code::VIOLATION, &format!("in revocations: {error}")),
+            Err(error) => return self.close(close::VIOLATION, &format!("in revocations: {error}")),
         };
         if signed.list.version <= shared.revocations().version {
             return;
@@ -98,7 +98,7 @@ impl PeerState {
             running.lanes.iter().find_map(|lane| lane.check(&self.args.libraries, own_id, now).err());
         if let Some(why) = refused {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "closing the connection");
-            self.close(code::REFUSED, &why.to_string());
+            self.close(close::REFUSED, &why.to_string());
         }
     }
 

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use ractor::ActorRef;
-use tokio::time::Instant;
-
-use super::{PeerState, code};
+use super::PeerState;
 use crate::library::Library;
+use crate::net::close;
 use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
 use crate::record::{AssetRecord, ContentHash};
 use crate::wire::proto::{Find, Lacks, frame};
+use bytes::Bytes;
+use ractor::ActorRef;
+use tokio::time::Instant;
 
 /// Contents that a peer may have asked for by name and heard nothing of yet.
 const LOOKING_MAX: usize = 64;
@@ -59,12 +59,12 @@ impl PeerState {
         // An empty question costs a look at the store, too.
         if find.hashes.is_empty() || running.looking + find.hashes.len() > LOOKING_MAX {
             return self
-                .close(code::VIOLATION, "contents asked for by name: none, or more than may be at once");
+                .close(close::VIOLATION, "contents asked for by name: none, or more than may be at once");
         }
         let hashes: Option<Vec<ContentHash>> =
             find.hashes.iter().map(|hash| ContentHash::from_slice(hash)).collect();
         let Some(hashes) = hashes else {
-            return self.close(code::VIOLATION, "a name of a content that has not 32 bytes");
+            return self.close(close::VIOLATION, "a name of a content that has not 32 bytes");
         };
         running.looking += hashes.len();
         let giving = running.lanes.iter().enumerate().filter(|(_, lane)| lane.session.gives());

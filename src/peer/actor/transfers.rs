@@ -3,10 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ractor::ActorRef;
-use tokio::time::Instant;
-
-use super::{CONTENTS_PER_WANT_MAX, PeerState, RANGES_PER_WANT_MAX, SERVED_MAX, Served, code};
+use super::{CONTENTS_PER_WANT_MAX, PeerState, RANGES_PER_WANT_MAX, SERVED_MAX, Served};
+use crate::net::close;
 use crate::peer::effects::{self, Scope};
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
@@ -15,6 +13,8 @@ use crate::transfer::receive::{self, PartOf, Results};
 use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX};
 use crate::transfer::send::Sender;
 use crate::wire::proto::{Cancel, ContentRequest, Want, frame};
+use ractor::ActorRef;
+use tokio::time::Instant;
 
 impl PeerState {
     pub(super) fn on_fetch(&mut self, myself: &ActorRef<PeerMsg>, request: u64, records: Vec<AssetRecord>) {
@@ -115,7 +115,7 @@ impl PeerState {
             // A number in use would hide the task that it stands for.
             || running.serving.contains_key(&want.request);
         if too_much {
-            return self.close(code::VIOLATION, "more content asked for than may be at once");
+            return self.close(close::VIOLATION, "more content asked for than may be at once");
         }
         let mirrored = running.lanes.iter().any(|lane| lane.library.shared().is_none());
         let within =

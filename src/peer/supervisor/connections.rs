@@ -16,7 +16,8 @@ use crate::actor::restart::{Decision as Restart, ExitKind, decide};
 use crate::discovery::gossip::GossipMsg;
 use crate::events::NodeEvent;
 use crate::library::registry::Standing;
-use crate::peer::actor::{PeerArgs, code, is_close};
+use crate::net::close::{self, is_close};
+use crate::peer::actor::PeerArgs;
 use crate::peer::dial;
 use crate::peer::effects::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};
@@ -37,13 +38,13 @@ impl PeersState {
         let dialed_here = permit.is_none();
         let refuse = |code: u32, reason: &str| connection.close(VarInt::from_u32(code), reason.as_bytes());
         if self.throttle.refuses(id, now) {
-            refuse(code::NOT_SHARED, "no shared library");
+            refuse(close::NOT_SHARED, "no shared library");
             return self.roster.dial_failed(&id, "it does not know our passphrase".into(), now, 1.0);
         }
         // It may be back before we were told of the end of the connection that it was shut out from.
         let shut_out = self.current.get(&id).and_then(|session| self.links.get(session));
         if self.args.libraries.standing(&id) == Standing::Denied {
-            refuse(code::REFUSED, "this machine was denied by its owner");
+            refuse(close::REFUSED, "this machine was denied by its owner");
             return self.roster.dial_failed(
                 &id,
                 "it was denied: `can-sync approve` lets it in".into(),
@@ -52,22 +53,22 @@ impl PeersState {
             );
         }
         if self.roster.holds(&id, now) || shut_out.is_some_and(|link| link.board().misbehaved.is_some()) {
-            refuse(code::BUSY, "left alone for a while");
+            refuse(close::BUSY, "left alone for a while");
             return self.roster.dial_failed(&id, "it is left alone for a while".into(), now, 1.0);
         }
         if self.links.len() >= self.args.max_connections && !self.current.contains_key(&id) {
-            refuse(code::BUSY, "too many connections");
+            refuse(close::BUSY, "too many connections");
             return self.roster.dial_failed(&id, "we have too many connections".into(), now, 1.0);
         }
         if !self.roster.connected(id, dialed_here, now) {
-            return refuse(code::DUPLICATE, "another connection is kept");
+            return refuse(close::DUPLICATE, "another connection is kept");
         }
         let session = SessionId(self.next_session);
         self.next_session += 1;
         if let Some(old) = self.current.insert(id, session)
             && let Some(link) = self.links.get(&old)
         {
-            link.connection.close(VarInt::from_u32(code::DUPLICATE), b"another connection is kept");
+            link.connection.close(VarInt::from_u32(close::DUPLICATE), b"another connection is kept");
         }
         let link = PeerLink {
             endpoint_id: id,
@@ -222,8 +223,8 @@ impl PeersState {
         let decisions = self.scheduler.session_ended(session);
         self.carry_out(decisions);
         let closed = link.connection.close_reason();
-        let rotated = link.rotated || closed.as_ref().is_some_and(|reason| is_close(reason, code::ROTATED));
-        link.connection.close(VarInt::from_u32(code::SHUTDOWN), b"given up for now");
+        let rotated = link.rotated || closed.as_ref().is_some_and(|reason| is_close(reason, close::ROTATED));
+        link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"given up for now");
         if self.current.get(&id) != Some(&session) {
             return;
         }

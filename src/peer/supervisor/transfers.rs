@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{PeersState, STORE_PAUSE, TRANSFERS_MAX, WRONG_CONTENTS_MAX};
 use crate::events::NodeEvent;
-use crate::peer::actor::code;
+use crate::net::close;
 use crate::peer::effects::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::report::{Direction, SourceReport, SourceState, TransferReport, WhyReport};
@@ -173,7 +173,7 @@ impl PeersState {
             link.board().misbehaved = Some("it sent wrong bytes several times".into());
         }
         let reason: String = reason.chars().take(200).collect();
-        link.connection.close(VarInt::from_u32(code::VIOLATION), reason.as_bytes());
+        link.connection.close(VarInt::from_u32(close::VIOLATION), reason.as_bytes());
     }
 
     pub(super) fn carry_out(&mut self, decisions: Vec<Decision>) {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use can_sync::config::Config;
 use can_sync::discovery::directory::SharedDirectory;
 use can_sync::discovery::list;
+use can_sync::discovery::list_peers::{self, ListPeersService};
 use can_sync::discovery::network::{NetworkSettings, now_us};
 use can_sync::identity::{NetworkKeys, PresenceKeys};
-use can_sync::node::endpoint;
-use can_sync::peer::actor::code;
-use can_sync::peer::list_peers::{self, ListPeersService};
+use can_sync::net::close;
+use can_sync::net::endpoint;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{PeerState, SyncState};
 use futures::StreamExt as _;
@@ -248,7 +248,7 @@ async fn announcements_are_heard_by_gossip() {
         while let Some(incoming) = stranger.accept().await {
             let Ok(connection) = incoming.await else { continue };
             assert_eq!(connection.alpn(), list_peers::ALPN);
-            connection.close(code::BUSY.into(), b"busy");
+            connection.close(close::BUSY.into(), b"busy");
         }
     });
     let topic = TopicId::from_bytes(*PresenceKeys::of_topic(TOPIC, None).topic().expose());

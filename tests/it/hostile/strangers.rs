@@ -1,6 +1,6 @@
 //! Those who do not know the passphrase learn that an endpoint exists, and nothing else.
 
-use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
+use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::wire;
 use can_sync::wire::proto::{Auth, Hello, frame};
 use iroh::endpoint::Connection;

@@ -7,8 +7,9 @@ use can_sync::identity::LibraryKeys;
 use can_sync::library::registry::Kept;
 use can_sync::library::ticket::Ticket;
 use can_sync::library::{Libraries, Library, Shared};
-use can_sync::peer::auth::{Binding, EXPORTER_LABEL, Role};
-use can_sync::peer::establish::{self, ALPN, Established, Introduction};
+use can_sync::net::SESSION_ALPN as ALPN;
+use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
+use can_sync::peer::establish::{self, Established, Introduction};
 use can_sync::reconcile::engine::{Initiator, Limits};
 use can_sync::record::{ContentHash, RecordId};
 use can_sync::wire;
@@ -42,7 +43,7 @@ pub(super) struct Session {
 impl Member {
     pub(super) async fn new(ticket: &str, victim: &TestNode) -> Self {
         let bind = "127.0.0.1:0".parse().expect("an address");
-        let endpoint = can_sync::node::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
+        let endpoint = can_sync::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
         let mirror = Library::new(LibraryKeys::of_read_secret(&rand::random()));
         let libraries = Libraries::of(Arc::new(mirror));
         let ticket = Ticket::parse(ticket).expect("a ticket");
@@ -96,7 +97,7 @@ impl Member {
         let id = self.endpoint.id();
         match establish::open(&connection, id, &self.libraries, &introduction, DEADLINE).await {
             Ok(established) => {
-                can_sync::node::endpoint::open_up(&connection, 200);
+                can_sync::net::endpoint::open_up(&connection, 200);
                 Ok(Session { connection, established, heard: Vec::new() })
             }
             Err(error) => Err((connection, error.to_string())),

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::{Libraries, Library};
-use can_sync::peer::establish::{self, ALPN, Established, Introduction};
+use can_sync::net::SESSION_ALPN as ALPN;
+use can_sync::peer::establish::{self, Established, Introduction};
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
 use can_sync::wire::proto::{ContentHeader, Frame, Offer, Want, WireRecord, frame};
 use can_sync::wire::{self, WireError};
@@ -150,7 +151,7 @@ impl Attacker {
 
     pub(crate) async fn with(victim: EndpointAddr, keys: LibraryKeys) -> Self {
         let bind = "127.0.0.1:0".parse().expect("an address");
-        let endpoint = can_sync::node::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
+        let endpoint = can_sync::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
         Self { endpoint: endpoint.expect("an endpoint"), library: Arc::new(Library::new(keys)), victim }
     }
 
@@ -195,7 +196,7 @@ impl Attacker {
     pub(crate) async fn session(&self) -> Session {
         let connection = self.connect().await;
         let established = self.establish(&connection).await.expect("a session");
-        can_sync::node::endpoint::open_up(&connection, 200);
+        can_sync::net::endpoint::open_up(&connection, 200);
         Session { connection, established }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use iroh::EndpointId;
+use iroh::endpoint::{Connection, Side};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
@@ -52,7 +53,29 @@ pub struct Binding {
     acceptor: EndpointId,
 }
 
+/// The TLS session does not give keying material.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection cannot be bound to a proof: {0}")]
+pub struct BindError(String);
+
 impl Binding {
+    /// What ties proofs to this connection.
+    ///
+    /// # Errors
+    /// If the TLS session gives no keying material.
+    pub fn of(connection: &Connection, own_id: EndpointId) -> Result<Self, BindError> {
+        let other = connection.remote_id();
+        let (dialer, acceptor) = match connection.side() {
+            Side::Client => (own_id, other),
+            Side::Server => (other, own_id),
+        };
+        let mut ekm = [0; 32];
+        connection
+            .export_keying_material(&mut ekm, EXPORTER_LABEL, &Self::context(dialer, acceptor))
+            .map_err(|e| BindError(format!("{e:?}")))?;
+        Ok(Self::new(ekm, dialer, acceptor))
+    }
+
     /// From 32 bytes of keying material, exported with [`EXPORTER_LABEL`] and [`Binding::context`].
     #[must_use]
     pub fn new(ekm: [u8; 32], dialer: EndpointId, acceptor: EndpointId) -> Self {

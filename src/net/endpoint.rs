@@ -10,11 +10,10 @@ use iroh::endpoint::{
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey, TransportAddr, Watcher as _};
 use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::congestion::WithinMachine;
-use crate::peer::establish::ALPN;
-use crate::peer::list_peers::ALPN as LIST_PEERS_ALPN;
+use super::{LIST_PEERS_ALPN, SESSION_ALPN};
 
 /// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
 /// use parallel streams instead.
@@ -28,11 +27,17 @@ const STRANGER_STREAMS: u32 = 2;
 /// Streams that gossip may have from a peer: one per topic, and one more while it is replaced.
 const GOSSIP_STREAMS: u32 = 4;
 /// What is spoken here.
-const ALPNS: [&[u8]; 3] = [ALPN, GOSSIP_ALPN, LIST_PEERS_ALPN];
+const ALPNS: [&[u8]; 3] = [SESSION_ALPN, GOSSIP_ALPN, LIST_PEERS_ALPN];
 /// A connection without a sign of life for so long is over.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signs of life while nothing else is said.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// Takes over a connection whose ALPN is not a session's; the permit bounds those that have not proved themselves.
+pub type ProtocolHandler = Arc<dyn Fn(Connection, OwnedSemaphorePermit) + Send + Sync>;
+
+/// What else is spoken on this endpoint, by ALPN.
+pub type Protocols = Arc<[(&'static [u8], ProtocolHandler)]>;
 
 /// What every connection begins with: a small window, and this many unidirectional streams. `within_machine` says that both
 /// ends are here.
@@ -89,7 +94,7 @@ pub async fn connect(endpoint: &Endpoint, addr: EndpointAddr) -> Result<Connecti
     if !addr.addrs.is_empty() && addr.addrs.iter().all(is_loopback) {
         options = options.with_transport_config(transport(GOSSIP_STREAMS, true));
     }
-    let connecting = endpoint.connect_with_opts(addr, ALPN, options).await;
+    let connecting = endpoint.connect_with_opts(addr, SESSION_ALPN, options).await;
     connecting.map_err(|error| format!("{error:#}"))?.await.map_err(|error| format!("{error:#}"))
 }
 
@@ -146,7 +151,7 @@ pub fn follow_ticket(endpoint: &Endpoint) -> (watch::Receiver<String>, impl Futu
 }
 
 /// Whether a ticket leads through a relay as well.
-pub(super) fn names_relay(ticket: &str) -> bool {
+pub fn names_relay(ticket: &str) -> bool {
     let ticket = ticket.parse::<EndpointTicket>();
     ticket.is_ok_and(|ticket| ticket.endpoint_addr().relay_urls().next().is_some())
 }

@@ -13,9 +13,8 @@ use tokio::time::{Instant, timeout};
 use super::{ALPN, CURSOR_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::discovery::announcement::{self, Announcement, AnnouncementError};
 use crate::identity::Key;
-use crate::peer::actor::{code, is_close};
-use crate::peer::auth::{Binding, LIBRARIES_MAX, Role};
-use crate::peer::establish;
+use crate::net::auth::{Binding, LIBRARIES_MAX, Role};
+use crate::net::close::{self, is_close};
 use crate::wire::proto::{Auth, ListPeersReply, ListPeersRequest, SignedAnnouncement};
 use crate::wire::{self, WireError};
 
@@ -125,7 +124,7 @@ pub struct Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.connection.close(VarInt::from_u32(code::SHUTDOWN), b"");
+        self.connection.close(VarInt::from_u32(close::SHUTDOWN), b"");
     }
 }
 
@@ -143,7 +142,7 @@ impl Asking {
             Err(_) => return Err(ListError::Timeout { what: "connection", within: CONNECT_WITHIN }),
         };
         let asking = Self { connection, peer };
-        let binding = establish::bind(&asking.connection, endpoint.id())
+        let binding = Binding::of(&asking.connection, endpoint.id())
             .map_err(|e| ListError::Unreachable(e.to_string()))?;
         let proved = timeout(PROOF_WITHIN, asking.prove(&binding, keys)).await;
         proved
@@ -174,8 +173,8 @@ impl Asking {
             return error;
         };
         match self.connection.close_reason() {
-            Some(reason) if is_close(&reason, code::NOT_SHARED) => ListError::NotShared,
-            Some(reason) if is_close(&reason, code::BUSY) => ListError::Busy,
+            Some(reason) if is_close(&reason, close::NOT_SHARED) => ListError::NotShared,
+            Some(reason) if is_close(&reason, close::BUSY) => ListError::Busy,
             Some(reason @ ConnectionError::ApplicationClosed(_)) => {
                 ListError::Unreachable(reason.to_string())
             }

@@ -13,8 +13,7 @@ mod server;
 pub use client::{Asking, Found, ListError, Listed, Page, list_all, probe};
 pub use server::{ListPeersService, Source};
 
-/// ALPN of the request for an agent's list of peers.
-pub const ALPN: &[u8] = b"/can-sync/peers/1";
+pub use crate::net::LIST_PEERS_ALPN as ALPN;
 /// Entries of a page.
 pub const PAGE_ENTRIES_MAX: usize = 256;
 /// Bytes of a page.

@@ -117,7 +117,7 @@ mod tests {
     use iroh::{EndpointAddr, RelayMode, SecretKey, TransportAddr};
 
     use super::*;
-    use crate::node::endpoint;
+    use crate::net::endpoint;
 
     #[test]
     fn nothing_makes_the_window_smaller_than_that() {

@@ -23,7 +23,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::reading::{follow, scan};
-use super::{FeedEntry, StoreError, StoreRef, StoreStatus};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
@@ -31,6 +30,7 @@ use crate::http::{SharedListener, serve};
 use crate::library::Libraries;
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
+use crate::store::{FeedEntry, StoreError, StoreRef, StoreStatus};
 
 /// How long requests under way may take once the actor is told to stop.
 const SERVER_ENDS_WITHIN: Duration = Duration::from_secs(3);

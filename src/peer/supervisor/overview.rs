@@ -5,18 +5,18 @@ use std::collections::HashMap;
 use iroh::EndpointId;
 use ractor::ActorRef;
 
-use super::effects::now_ms;
-use super::messages::PeerMsg;
-use super::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState};
-use super::roster::{Known, Link};
-use super::session::Standing;
-use super::supervisor::{PeerLink, PeersState};
 use crate::actor::policy::ChildKind;
 use crate::actor::restart::History;
 use crate::actor::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
 use crate::discovery::channel::{Channel, Sources};
 use crate::discovery::directory::Listing;
 use crate::events::{PeerProgress, SyncProgress};
+use crate::peer::effects::now_ms;
+use crate::peer::messages::PeerMsg;
+use crate::peer::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState};
+use crate::peer::roster::{Known, Link};
+use crate::peer::session::Standing;
+use crate::peer::supervisor::{PeerLink, PeersState};
 use crate::transfer::meter::{Meter, eta_secs};
 
 pub(super) fn report(state: &PeersState) -> PeersReport {

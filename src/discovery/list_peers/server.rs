@@ -15,10 +15,9 @@ use tokio::time::{Instant, timeout};
 use super::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, REQUEST_BYTES_MAX};
 use crate::discovery::directory::{Listing, SharedDirectory};
 use crate::identity::Key;
-use crate::peer::actor::code;
-use crate::peer::auth::{LIBRARIES_MAX, Role, Throttle};
-use crate::peer::dial::ProtocolHandler;
-use crate::peer::establish;
+use crate::net::auth::{Binding, LIBRARIES_MAX, Role, Throttle};
+use crate::net::close;
+use crate::net::endpoint::ProtocolHandler;
 use crate::wire::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
 use crate::wire::{self, WireError};
 
@@ -104,7 +103,7 @@ impl ListPeersService {
     pub async fn serve(&self, connection: Connection, pending: OwnedSemaphorePermit) {
         let peer = connection.remote_id();
         if self.throttle(|throttle, now| throttle.refuses(peer, now)) {
-            return close(&connection, code::NOT_SHARED, b"too many failures");
+            return close(&connection, close::NOT_SHARED, b"too many failures");
         }
         let proof = match timeout(PROOF_WITHIN, self.authenticate(&connection)).await {
             Ok(Ok(Some(proof))) => {
@@ -113,7 +112,7 @@ impl ListPeersService {
             }
             Ok(Ok(None)) => {
                 self.throttle(|throttle, now| throttle.failed(peer, now));
-                return close(&connection, code::NOT_SHARED, b"not shared");
+                return close(&connection, close::NOT_SHARED, b"not shared");
             }
             Ok(Err(error)) => {
                 // Whoever sends garbage first is no more welcome than one with a wrong proof.
@@ -121,25 +120,25 @@ impl ListPeersService {
                     self.throttle(|throttle, now| throttle.failed(peer, now));
                 }
                 tracing::debug!(%peer, %error, "asked for peers without a proof");
-                return close(&connection, code::VIOLATION, b"no proof");
+                return close(&connection, close::VIOLATION, b"no proof");
             }
-            Err(_) => return close(&connection, code::TIMEOUT, b"no proof in time"),
+            Err(_) => return close(&connection, close::TIMEOUT, b"no proof in time"),
         };
         // Only now: strangers, whom `pending` bounds, take no place from those who may ask.
         let Ok(_slot) = Arc::clone(&self.0.connections).try_acquire_owned() else {
             // Our proof gets through all the same: who asks for a sign of life believes nothing less.
             let _ = timeout(PROOF_READ_WITHIN, proof.stopped()).await;
-            return close(&connection, code::BUSY, b"busy");
+            return close(&connection, close::BUSY, b"busy");
         };
         let served = timeout(CONNECTION_WITHIN, self.answer(&connection)).await;
         let (code, why): (_, &[u8]) = match served {
             Ok(Err(error)) if error.is_violation() => {
                 tracing::debug!(%peer, %error, "asked for peers in a way that nobody does");
-                (code::VIOLATION, b"malformed request")
+                (close::VIOLATION, b"malformed request")
             }
             // Its end, or a stream that broke.
-            Ok(Ok(()) | Err(_)) => (code::SHUTDOWN, b""),
-            Err(_) => (code::TIMEOUT, b"too long"),
+            Ok(Ok(()) | Err(_)) => (close::SHUTDOWN, b""),
+            Err(_) => (close::TIMEOUT, b"too long"),
         };
         close(&connection, code, why);
     }
@@ -150,8 +149,8 @@ impl ListPeersService {
 
     /// Whether the other side knows a key of ours; then it was shown that we do, on the stream that is given back.
     async fn authenticate(&self, connection: &Connection) -> Result<Option<SendStream>, WireError> {
-        let binding = establish::bind(connection, self.0.own_id)
-            .map_err(|error| WireError::Broken(error.to_string()))?;
+        let binding =
+            Binding::of(connection, self.0.own_id).map_err(|error| WireError::Broken(error.to_string()))?;
         let (mut send, mut receive) =
             connection.accept_bi().await.map_err(|e| WireError::Broken(e.to_string()))?;
         let auth: Auth = wire::read_message(&mut receive, wire::FIRST_FRAME_BYTES_MAX).await?;

@@ -1,0 +1,11 @@
+//! The endpoint that carries every connection, and what must be shown on one before anything else is said.
+
+pub mod auth;
+pub mod close;
+mod congestion;
+pub mod endpoint;
+
+/// ALPN of sessions.
+pub const SESSION_ALPN: &[u8] = b"/can-sync/2";
+/// ALPN of the request for an agent's list of peers.
+pub const LIST_PEERS_ALPN: &[u8] = b"/can-sync/peers/1";

@@ -1,0 +1,35 @@
+//! Application error codes that close a connection.
+
+use iroh::endpoint::{ConnectionError, VarInt};
+
+/// An ordered end.
+pub const SHUTDOWN: u32 = 0;
+/// The peer broke the rules.
+pub const VIOLATION: u32 = 400;
+/// Given up in favour of another peer, so that the network stays mixed; both ends leave it at that for a while.
+pub const ROTATED: u32 = 1;
+/// No shared library.
+pub const NOT_SHARED: u32 = 401;
+/// Known, and not let in, or not any longer: the reason says why.
+pub const REFUSED: u32 = 403;
+/// No session in time.
+pub const TIMEOUT: u32 = 408;
+/// Another connection of the same two endpoints is kept.
+pub const DUPLICATE: u32 = 409;
+/// Too many connections.
+pub const BUSY: u32 = 503;
+
+/// Whether a connection was closed with this application error code, by either side.
+#[must_use]
+pub fn is_close(reason: &ConnectionError, code: u32) -> bool {
+    match reason {
+        ConnectionError::ApplicationClosed(close) => close.error_code == VarInt::from_u32(code),
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::ConnectionClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => false,
+    }
+}
