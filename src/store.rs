@@ -23,6 +23,34 @@ pub use hashing_file::HashingFile;
 /// A store, shared by whoever needs it. Outlives any actor.
 pub type StoreRef = Arc<dyn ContentStore>;
 
+/// Whether a store has the content of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Holding {
+    /// It is here.
+    Held,
+    /// It is not here, and wanted: whoever has it is to be asked for it.
+    Wanted,
+    /// It is not here, and not wanted until a user says so ([`ContentStore::want`]). Tombstones are like this, too.
+    Unwanted,
+}
+
+impl Holding {
+    /// Whether the content is here.
+    #[must_use]
+    pub fn is_held(self) -> bool {
+        self == Self::Held
+    }
+}
+
+/// A record, and whether its content is with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredRecord {
+    /// The version that won.
+    pub record: AssetRecord,
+    /// Whether its content is here.
+    pub holding: Holding,
+}
+
 /// One change of the store: the record as it is now, under the number of its latest change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FeedEntry {
@@ -30,6 +58,8 @@ pub struct FeedEntry {
     pub seq: u64,
     /// The version that won.
     pub record: AssetRecord,
+    /// Whether its content is here.
+    pub holding: Holding,
 }
 
 /// Changes in sequence.
@@ -54,10 +84,14 @@ pub enum StoreEvent {
 /// Health and size of a store.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StoreStatus {
-    /// Live assets.
+    /// Live assets that the store knows, whether or not their contents are here.
     pub assets: u64,
     /// Sum of their sizes.
     pub bytes: u64,
+    /// Those of them whose contents are here.
+    pub assets_held: u64,
+    /// Sum of the sizes of those.
+    pub bytes_held: u64,
     /// Number of the last change.
     pub seq: u64,
     /// Why the store takes no writes at the moment, where it does not.
@@ -102,7 +136,9 @@ pub enum Outcome {
     Stored,
     /// The store had this version or a newer one; nothing to do.
     Unchanged,
-    /// A live record whose content the store does not have.
+    /// Durable now, this version won; its content is not here.
+    Absent,
+    /// A live record whose content the store does not have; nothing was stored.
     NeedsContent,
     /// Refused, and why: the content does not hash to the record's hash, lengths differ, metadata over its limits.
     Rejected(String),
@@ -122,6 +158,9 @@ pub enum StoreError {
     /// No live asset of this hash.
     #[error("no asset {0}")]
     NotFound(ContentHash),
+    /// A live asset whose content is not here.
+    #[error("the content of {0} is not held here")]
+    NotHeld(ContentHash),
     /// Stored bytes that no longer hash to their name.
     #[error("the stored content of {0} is damaged: run `can-sync scrub`")]
     Corrupt(ContentHash),
@@ -171,12 +210,13 @@ pub trait ContentStore: Send + Sync + 'static {
     fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>>;
 
     /// The records of these assets, tombstones included, in any order; unknown ones are left out. At most 1,000.
-    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<AssetRecord>, StoreError>>;
+    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>>;
 
     /// Content from `offset`, at most `length` bytes (all that follows if `None`).
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] for unknown and deleted assets, [`StoreError::Invalid`] for an offset past the end.
+    /// [`StoreError::NotFound`] for unknown and deleted assets, [`StoreError::NotHeld`] for those whose content is not
+    /// here, [`StoreError::Invalid`] for an offset past the end.
     fn content(
         &self,
         hash: ContentHash,
@@ -205,10 +245,25 @@ pub trait ContentStore: Send + Sync + 'static {
     }
 
     /// Takes assets from a peer, content included; answers in the same order once all that is `Stored` is durable.
-    /// Each is checked against its hash. The record merges: the winning version stays. An `Err` means that nothing of
-    /// the batch may be counted on.
+    /// Each is checked against its hash. The record merges: the winning version stays. The content of a live asset that
+    /// was not held is `Stored`, whichever version wins. An `Err` means that nothing of the batch may be counted on.
     fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
 
-    /// Takes records without content: edits and tombstones. Same order, same durability.
+    /// Takes records without content: edits and tombstones. Same order, same durability. A version of an asset whose
+    /// content is not held is [`Outcome::Absent`].
     fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+
+    /// As [`apply`](Self::apply), but a live record whose content is not here is taken all the same: it is
+    /// [`Outcome::Absent`] then, and its content is [wanted](Holding::Wanted).
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+
+    /// Lets go of the contents of live assets: the records stay as they are, the contents go to the trash like those of
+    /// deleted assets, and are [not wanted](Holding::Unwanted). [`Outcome::Absent`] for each that was held or wanted,
+    /// [`Outcome::Unchanged`] for all others. Same order, same durability.
+    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+
+    /// Wants contents that are not here. [`Outcome::Stored`] for each that the trash still had, whole: it is held again.
+    /// [`Outcome::NeedsContent`] for those that are to be fetched, [`Outcome::Unchanged`] for all that are no live
+    /// assets, or are held. Same order, same durability.
+    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
 }

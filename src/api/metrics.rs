@@ -87,9 +87,11 @@ fn up(out: &mut Exposition, parts: [(&str, bool); 3]) {
 }
 
 fn store_figures(out: &mut Exposition, status: &StoreStatus) {
-    let StoreStatus { assets, bytes, seq, read_only } = status;
-    out.gauge("can_sync_store_assets", "Live assets.", assets);
-    out.gauge("can_sync_store_bytes", "Sum of the sizes of live assets.", bytes);
+    let StoreStatus { assets, bytes, assets_held, bytes_held, seq, read_only } = status;
+    out.gauge("can_sync_store_assets", "Live assets that are known, held or not.", assets);
+    out.gauge("can_sync_store_bytes", "Sum of the sizes of live assets that are known.", bytes);
+    out.gauge("can_sync_store_held_assets", "Live assets whose contents are here.", assets_held);
+    out.gauge("can_sync_store_held_bytes", "Sum of the sizes of contents that are here.", bytes_held);
     out.gauge("can_sync_store_seq", "Number of the store's last change.", seq);
     out.gauge("can_sync_store_writable", "Whether the store takes writes.", u8::from(read_only.is_none()));
 }

@@ -55,10 +55,14 @@ pub struct StoreView {
     pub healthy: bool,
     /// Why it is not healthy.
     pub error: Option<String>,
-    /// Live assets; absent while it does not answer.
+    /// Live assets that it knows, whether or not their contents are here; absent while it does not answer.
     pub assets: Option<u64>,
     /// Sum of their sizes in bytes.
     pub bytes: Option<u64>,
+    /// Those of them whose contents are here.
+    pub assets_held: Option<u64>,
+    /// Sum of the sizes of those in bytes: what can be read here.
+    pub bytes_held: Option<u64>,
     /// Number of its last change.
     pub seq: Option<u64>,
 }
@@ -68,18 +72,28 @@ impl StoreView {
         let mode = view.store_mode;
         let url = view.store_proxy.base().to_owned();
         match status {
-            Ok(StoreStatus { assets, bytes, seq, read_only }) => Self {
+            Ok(StoreStatus { assets, bytes, assets_held, bytes_held, seq, read_only }) => Self {
                 mode,
                 url,
                 healthy: read_only.is_none(),
                 error: read_only.map(|why| format!("the store takes no writes: {why}")),
                 assets: Some(assets),
                 bytes: Some(bytes),
+                assets_held: Some(assets_held),
+                bytes_held: Some(bytes_held),
                 seq: Some(seq),
             },
-            Err(error) => {
-                Self { mode, url, healthy: false, error: Some(error), assets: None, bytes: None, seq: None }
-            }
+            Err(error) => Self {
+                mode,
+                url,
+                healthy: false,
+                error: Some(error),
+                assets: None,
+                bytes: None,
+                assets_held: None,
+                bytes_held: None,
+                seq: None,
+            },
         }
     }
 }

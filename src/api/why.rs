@@ -136,7 +136,7 @@ async fn view(state: &ApiState, hash: ContentHash) -> ApiResult<WhyView> {
 async fn record(state: &ApiState, hash: ContentHash) -> ApiResult<Option<AssetRecord>> {
     let records = timeout(ASK_TIMEOUT, state.view.store.records(vec![hash])).await;
     let reason = match records {
-        Ok(Ok(records)) => return Ok(records.into_iter().next()),
+        Ok(Ok(records)) => return Ok(records.into_iter().next().map(|stored| stored.record)),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("the store did not answer within {} s", ASK_TIMEOUT.as_secs()),
     };

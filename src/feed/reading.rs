@@ -135,7 +135,7 @@ async fn scan_store(
     let mut vanished = Vec::new();
     for hashes in unseen.chunks(PAGE) {
         let found = answered(args.store.records(hashes.to_vec())).await?;
-        let found: HashSet<ContentHash> = found.iter().map(|record| record.hash).collect();
+        let found: HashSet<ContentHash> = found.iter().map(|stored| stored.record.hash).collect();
         vanished.extend(hashes.iter().filter(|hash| !found.contains(hash)));
     }
     Ok(vanished)

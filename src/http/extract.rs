@@ -80,6 +80,15 @@ impl Params {
         self.one(name)?.map(|value| value.parse().map_err(not_a_number)).transpose()
     }
 
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// It is neither, or there more than once.
+    pub fn flag(&self, name: &str) -> ApiResult<Option<bool>> {
+        let neither = |_| ApiError::invalid_parameter(name, "is unknown", "give true or false");
+        self.one(name)?.map(|value| value.parse().map_err(neither)).transpose()
+    }
+
     /// How many results are wanted: `default` unless given, at most `max`.
     ///
     /// # Errors

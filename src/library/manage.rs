@@ -225,6 +225,7 @@ impl Manager {
             let records = self.store.records(some.to_vec()).await?;
             let tombstones: Vec<AssetRecord> = records
                 .into_iter()
+                .map(|stored| stored.record)
                 .filter(|record| !record.deleted)
                 .map(|record| AssetRecord {
                     deleted: true,

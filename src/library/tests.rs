@@ -9,6 +9,7 @@ use super::registry::Kept;
 use super::ticket::{Access, Subject, Terms, Ticket};
 use super::*;
 use crate::identity::LibraryKeys;
+use crate::store::Holding;
 
 fn kept(n: u8, access: Access, filter: Filter) -> Kept {
     let key = SigningKey::from_bytes(&[n; 32]);
@@ -91,7 +92,7 @@ proptest! {
             match change {
                 Change::Edit(record) => {
                     store.insert(record.hash, (*record).clone());
-                    libraries.apply(vec![FeedEntry { seq, record: *record }]);
+                    libraries.apply(vec![FeedEntry { seq, record: *record, holding: Holding::Held }]);
                 }
                 Change::Lose(n) => {
                     store.remove(&ContentHash([n; 32]));
@@ -130,7 +131,7 @@ proptest! {
                 library.fill(&[old]);
             }
             store.insert(record.hash, record.clone());
-            libraries.apply(vec![FeedEntry { seq, record }]);
+            libraries.apply(vec![FeedEntry { seq, record, holding: Holding::Held }]);
         }
         library.fill(&read);
         library.filled();
@@ -143,7 +144,7 @@ fn a_readers_own_assets_are_no_part_of_the_library() {
     let libraries = libraries();
     let reader = libraries.add(Shared::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
-    let entry = FeedEntry { seq: 1, record };
+    let entry = FeedEntry { seq: 1, record, holding: Holding::Held };
     libraries.apply(vec![entry.clone()]);
     assert!(!reader.has(&entry.record.hash) && libraries.mirror().has(&entry.record.hash));
     let coming = vec![(entry.record.hash, true)];
@@ -160,7 +161,7 @@ fn another_library_has_other_ids_of_the_same_record() {
     let one = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
     let two = libraries.add(Shared::new(kept(2, Access::Write, Filter::default()), HashMap::new()));
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
-    libraries.apply(vec![FeedEntry { seq: 1, record }]);
+    libraries.apply(vec![FeedEntry { seq: 1, record, holding: Holding::Held }]);
     let summaries = [one.summary(), two.summary(), libraries.mirror().summary()];
     let distinct: BTreeSet<_> = summaries.iter().map(|summary| summary.fingerprint).collect();
     assert_eq!(distinct.len(), 3);

@@ -200,7 +200,9 @@ impl Scope {
         }
         self.receive(shown.iter().map(|hash| (*hash, true)).collect()).await;
         // Read again: what changed before it was noted above is no news to anybody.
-        self.library.take_in(&insist(|| store.records(shown.clone())).await);
+        let shown = insist(|| store.records(shown.clone())).await;
+        let shown: Vec<AssetRecord> = shown.into_iter().map(|stored| stored.record).collect();
+        self.library.take_in(&shown);
     }
 
     async fn receive(&self, coming: Vec<(ContentHash, bool)>) {
@@ -246,7 +248,7 @@ pub(super) async fn judge_all(
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
     let ours = insist(|| store.records(hashes.clone())).await;
     let mut ours: HashMap<ContentHash, AssetRecord> =
-        ours.into_iter().map(|record| (record.hash, record)).collect();
+        ours.into_iter().map(|stored| (stored.record.hash, stored.record)).collect();
     let (records, decided) = scope.narrow(records, &mut ours).await;
     let (now, at) = (now_ms(), Instant::now());
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
@@ -298,15 +300,15 @@ pub(super) async fn look(
     let may_be = |hash: &ContentHash| lanes.iter().any(|(_, lane)| lane.shared().is_none() || lane.has(hash));
     let asked: Vec<ContentHash> = hashes.iter().copied().filter(may_be).collect();
     let records = insist(|| store.records(asked.clone())).await;
-    let mut live: HashMap<ContentHash, AssetRecord> =
-        records.into_iter().filter(|record| !record.deleted).map(|record| (record.hash, record)).collect();
+    let held = records.into_iter().filter(|stored| stored.holding.is_held()).map(|stored| stored.record);
+    let mut held: HashMap<ContentHash, AssetRecord> = held.map(|record| (record.hash, record)).collect();
     let mut found: Vec<(usize, Vec<AssetRecord>)> = lanes.iter().map(|(n, _)| (*n, Vec::new())).collect();
     let mut lacks = Vec::new();
     for hash in hashes {
         let holds = |library: &Library, record: &AssetRecord| {
             library.shared().is_none() || library.has(&record.hash) && library.holds(record)
         };
-        let record = live.remove(&hash);
+        let record = held.remove(&hash);
         let place = record.as_ref().and_then(|record| lanes.iter().position(|(_, lane)| holds(lane, record)));
         match (record, place) {
             (Some(record), Some(place)) => found[place].1.push(record),
@@ -322,7 +324,7 @@ pub(super) async fn apply(report: Reporter, store: StoreRef, records: Vec<AssetR
     let (mut settled, mut failed) = (Vec::new(), Vec::new());
     for (record, outcome) in records.into_iter().zip(outcomes) {
         match outcome {
-            Outcome::Stored | Outcome::Unchanged => settled.push(record.hash),
+            Outcome::Stored | Outcome::Unchanged | Outcome::Absent => settled.push(record.hash),
             Outcome::NeedsContent => failed.push((record.hash, "its content went away meanwhile".into())),
             Outcome::Rejected(reason) => failed.push((record.hash, reason)),
         }
@@ -361,7 +363,7 @@ pub(super) async fn store_inline(
                 results.push((record.hash, Ok(record.size)));
                 stored.push(record);
             }
-            Outcome::NeedsContent => not_stored.push(record),
+            Outcome::NeedsContent | Outcome::Absent => not_stored.push(record),
             Outcome::Rejected(reason) => {
                 let reason = format!("the peer sent wrong bytes, or a wrong record: {reason}");
                 results.push((record.hash, Err(Failure::WrongBytes(reason.clone()))));
@@ -396,7 +398,7 @@ pub(super) async fn settle(
 
 pub(super) async fn load(report: Reporter, store: StoreRef, hashes: Vec<ContentHash>) {
     let records = insist(|| store.records(hashes.clone())).await;
-    report.report(Input::Loaded { records });
+    report.report(Input::Loaded { records: records.into_iter().map(|stored| stored.record).collect() });
 }
 
 /// Waits until the index has followed the store to where it is now, so that a summary means "everything that was

@@ -18,13 +18,13 @@ use crate::http::envelope::Success;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::service::{BASE_PATH, StatusJson, key};
 use crate::store::sync_wire::{
-    BATCH_MAX, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, outcome_of, put,
+    BATCH_MAX, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, holding_of, outcome_of, put,
 };
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
-    StoreStatus,
+    StoreStatus, StoredRecord,
 };
-use crate::wire::proto::{IngestResult, WireFeedEntry, WireRecord};
+use crate::wire::proto::{IngestResult, WireFeedEntry, WireRecord, WireStoredRecord};
 
 mod answer;
 mod sse;
@@ -138,7 +138,8 @@ impl CanHttpStore {
     async fn read_status(&self) -> Result<StoreStatus, StoreError> {
         let response = self.send(self.request(Method::GET, "status"), None).await?;
         let Success { data, .. } = json::<Success<StatusJson>>(self.url(), response).await?;
-        Ok(StoreStatus { assets: data.assets, bytes: data.bytes, seq: data.seq, read_only: data.read_only })
+        let StatusJson { assets, bytes, assets_held, bytes_held, seq, read_only, .. } = data;
+        Ok(StoreStatus { assets, bytes, assets_held, bytes_held, seq, read_only })
     }
 
     async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
@@ -150,22 +151,28 @@ impl CanHttpStore {
         }
         let mut entries = Vec::new();
         let mut last = since;
-        for WireFeedEntry { seq, record } in self.messages(response, limit).await? {
+        for WireFeedEntry { seq, record, holding } in self.messages(response, limit).await? {
             if seq <= last {
                 return Err(self.garbled(&format!("number {seq} follows {last} in its feed")));
             }
             last = seq;
-            let record = record.ok_or_else(|| self.garbled(&"an entry of its feed has no record"))?;
-            entries.push(FeedEntry { seq, record: self.record(record)? });
+            let StoredRecord { record, holding } = self.stored(record, holding)?;
+            entries.push(FeedEntry { seq, record, holding });
         }
         Ok(FeedPage { entries, reset: false })
     }
 
-    fn record(&self, wire: WireRecord) -> Result<AssetRecord, StoreError> {
-        wire.try_into().map_err(|error: crate::wire::proto::RecordError| self.garbled(&error))
+    fn stored(&self, record: Option<WireRecord>, holding: i32) -> Result<StoredRecord, StoreError> {
+        let record = record.ok_or_else(|| self.garbled(&"a record is missing in it"))?;
+        let record: Result<AssetRecord, crate::wire::proto::RecordError> = record.try_into();
+        let record = record.map_err(|error| self.garbled(&error))?;
+        let holding = holding_of(holding).filter(|holding| !(record.deleted && holding.is_held()));
+        let holding = holding
+            .ok_or_else(|| self.garbled(&"it does not say whether the content of a record is there"))?;
+        Ok(StoredRecord { record, holding })
     }
 
-    async fn read_records(&self, hashes: Vec<ContentHash>) -> Result<Vec<AssetRecord>, StoreError> {
+    async fn read_records(&self, hashes: Vec<ContentHash>) -> Result<Vec<StoredRecord>, StoreError> {
         if hashes.is_empty() {
             return Ok(Vec::new());
         }
@@ -176,12 +183,13 @@ impl CanHttpStore {
             let list: Vec<String> = hashes.iter().map(ToString::to_string).collect();
             self.request(Method::GET, &format!("sync/records?hash={}", list.join(",")))
         } else {
-            let body: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-            self.request(Method::POST, "sync/records/query").header(CONTENT_TYPE, PROTOBUF).body(body)
+            self.request(Method::POST, "sync/records/query")
+                .header(CONTENT_TYPE, PROTOBUF)
+                .body(concat(&hashes))
         };
         let max = hashes.len();
-        let messages = self.messages::<WireRecord>(self.send(request, None).await?, max).await?;
-        messages.into_iter().map(|wire| self.record(wire)).collect()
+        let messages = self.messages::<WireStoredRecord>(self.send(request, None).await?, max).await?;
+        messages.into_iter().map(|wire| self.stored(wire.record, wire.holding)).collect()
     }
 
     async fn open_content(
@@ -193,7 +201,14 @@ impl CanHttpStore {
         let path = format!("sync/content/{hash}");
         if length == Some(0) {
             // No range says "nothing": what is left is the question of how much there is.
-            let response = self.send(self.request(Method::HEAD, &path), Some(hash)).await?;
+            let asked = self.send(self.request(Method::HEAD, &path), Some(hash)).await;
+            let response = match asked {
+                // Answers to HEAD do not say why.
+                Err(StoreError::NotFound(hash)) if self.is_absent(hash).await? => {
+                    return Err(StoreError::NotHeld(hash));
+                }
+                asked => asked?,
+            };
             let total =
                 answer::content_length(&response).ok_or_else(|| self.garbled(&"it gives no length"))?;
             return empty(total, offset);
@@ -234,16 +249,54 @@ impl CanHttpStore {
         self.outcomes(response, &hashes).await
     }
 
-    async fn send_records(&self, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
+    async fn is_absent(&self, hash: ContentHash) -> Result<bool, StoreError> {
+        let records = self.read_records(vec![hash]).await?;
+        Ok(records.iter().any(|stored| !stored.record.deleted && !stored.holding.is_held()))
+    }
+
+    async fn send_records(&self, path: &str, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
         let hashes: Vec<_> = records.iter().map(|record| record.hash).collect();
         let mut body = Vec::new();
         for record in &records {
             put(&mut body, &WireRecord::from(record));
         }
-        let request = self.request(Method::POST, "sync/records").header(CONTENT_TYPE, PROTOBUF).body(body);
+        self.change(path, body, &hashes).await
+    }
+
+    async fn send_hashes(&self, path: &str, hashes: Vec<ContentHash>) -> Result<Vec<Outcome>, StoreError> {
+        if hashes.is_empty() {
+            return Ok(Vec::new());
+        }
+        if hashes.len() > BATCH_MAX {
+            return Err(StoreError::Invalid(format!("at most {BATCH_MAX} assets can be named at once")));
+        }
+        self.change(path, concat(&hashes), &hashes).await
+    }
+
+    /// Has these assets changed, without content.
+    async fn change(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        hashes: &[ContentHash],
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let request = self.request(Method::POST, path).header(CONTENT_TYPE, PROTOBUF).body(body);
         let sent = timed(self.url(), upload::COMMIT_TIMEOUT, request.send()).await?;
         let response = check(self.url(), sent.map_err(|error| fail(self.url(), &error))?, None).await?;
-        self.outcomes(response, &hashes).await
+        self.outcomes(response, hashes).await
+    }
+
+    async fn send_in_batches(
+        &self,
+        path: &str,
+        mut records: Vec<AssetRecord>,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let mut outcomes = Vec::with_capacity(records.len());
+        while !records.is_empty() {
+            let rest = records.split_off(records.len().min(BATCH_MAX));
+            outcomes.extend(self.send_records(path, std::mem::replace(&mut records, rest)).await?);
+        }
+        Ok(outcomes)
     }
 
     /// The outcomes of a request about these assets, which must be all there and in order.
@@ -265,6 +318,11 @@ fn empty(total: u64, offset: u64) -> Result<ContentReader, StoreError> {
         return Err(StoreError::Invalid(format!("offset {offset} lies past the end of {total} bytes")));
     }
     Ok(ContentReader { total, chunks: futures::stream::empty().boxed() })
+}
+
+/// Hashes as a body.
+fn concat(hashes: &[ContentHash]) -> Vec<u8> {
+    hashes.iter().flat_map(|hash| hash.0).collect()
 }
 
 /// The URL of the API at what the user configured.
@@ -297,7 +355,7 @@ impl ContentStore for CanHttpStore {
         watch::watch(self.clone(), since)
     }
 
-    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<AssetRecord>, StoreError>> {
+    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
         self.read_records(hashes).boxed()
     }
 
@@ -322,16 +380,20 @@ impl ContentStore for CanHttpStore {
         .boxed()
     }
 
-    fn apply(&self, mut records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
-        async move {
-            let mut outcomes = Vec::with_capacity(records.len());
-            while !records.is_empty() {
-                let rest = records.split_off(records.len().min(BATCH_MAX));
-                outcomes.extend(self.send_records(std::mem::replace(&mut records, rest)).await?);
-            }
-            Ok(outcomes)
-        }
-        .boxed()
+    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.send_in_batches("sync/records", records).boxed()
+    }
+
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.send_in_batches("sync/records/absent", records).boxed()
+    }
+
+    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.send_hashes("sync/let-go", hashes).boxed()
+    }
+
+    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.send_hashes("sync/want", hashes).boxed()
     }
 }
 

@@ -175,7 +175,7 @@ impl EmbeddedStore {
     /// [`StoreError::Io`].
     pub async fn asset(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
         let found = self.0.shared.readers.run("look up an asset", move |conn| rows::find(conn, hash)).await?;
-        Ok(found.map(|held| held.asset))
+        Ok(found.map(|stored| stored.asset))
     }
 
     /// Live assets, filtered, ordered by creation, in pages. A cursor keeps its place whatever is added meanwhile.

@@ -112,6 +112,9 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         .routes(routes!(sync::feed))
         .routes(routes!(sync::records, sync::apply))
         .routes(routes!(sync::query_records))
+        .routes(routes!(sync::take_absent))
+        .routes(routes!(sync::let_go))
+        .routes(routes!(sync::want))
         .routes(routes!(sync::content))
         .routes(routes!(sync::ingest))
         .layer(middleware::from_fn_with_state(Arc::clone(&service), sync::require_key));

@@ -9,9 +9,9 @@ use futures::{Stream, StreamExt};
 use prost::Message;
 
 use crate::record::ContentHash;
-use crate::store::Outcome;
-use crate::wire::proto::IngestResult;
+use crate::store::{Holding, Outcome};
 use crate::wire::proto::ingest_result::Outcome as WireOutcome;
+use crate::wire::proto::{IngestResult, WireHolding};
 
 /// Media type of these bodies.
 pub const PROTOBUF: &str = "application/x-protobuf";
@@ -145,6 +145,7 @@ pub fn result_of(hash: ContentHash, outcome: Outcome) -> IngestResult {
         Outcome::Unchanged => (WireOutcome::Unchanged, String::new()),
         Outcome::NeedsContent => (WireOutcome::NeedsContent, String::new()),
         Outcome::Rejected(reason) => (WireOutcome::Rejected, reason),
+        Outcome::Absent => (WireOutcome::Absent, String::new()),
     };
     IngestResult { hash: hash.0.to_vec().into(), outcome: outcome.into(), reason }
 }
@@ -157,6 +158,26 @@ pub fn outcome_of(result: IngestResult) -> Option<Outcome> {
         WireOutcome::Unchanged => Some(Outcome::Unchanged),
         WireOutcome::NeedsContent => Some(Outcome::NeedsContent),
         WireOutcome::Rejected => Some(Outcome::Rejected(result.reason)),
+        WireOutcome::Absent => Some(Outcome::Absent),
+    }
+}
+
+/// A holding as it is sent.
+pub fn wire_holding(holding: Holding) -> WireHolding {
+    match holding {
+        Holding::Held => WireHolding::Held,
+        Holding::Wanted => WireHolding::Wanted,
+        Holding::Unwanted => WireHolding::Unwanted,
+    }
+}
+
+/// A holding as it was received; `None` for one that does not exist.
+pub fn holding_of(wire: i32) -> Option<Holding> {
+    match WireHolding::try_from(wire).ok()? {
+        WireHolding::Unspecified => None,
+        WireHolding::Held => Some(Holding::Held),
+        WireHolding::Wanted => Some(Holding::Wanted),
+        WireHolding::Unwanted => Some(Holding::Unwanted),
     }
 }
 

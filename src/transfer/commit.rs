@@ -69,7 +69,7 @@ async fn take(
     Ok(match outcomes.into_iter().next() {
         Some(Outcome::Stored | Outcome::Unchanged) => CommitOutcome::Stored { from, liars },
         Some(Outcome::Rejected(reason)) => CommitOutcome::NotTaken(Failure::Asset(reason)),
-        Some(Outcome::NeedsContent) | None => {
+        Some(Outcome::NeedsContent | Outcome::Absent) | None => {
             CommitOutcome::NotTaken(Failure::Store("the store lost the content again".into()))
         }
     })
@@ -84,7 +84,9 @@ pub async fn apply(store: StoreRef, record: AssetRecord) -> Result<(), Failure> 
     match outcomes.into_iter().next() {
         Some(Outcome::Stored | Outcome::Unchanged) => Ok(()),
         Some(Outcome::Rejected(reason)) => Err(Failure::Asset(reason)),
-        Some(Outcome::NeedsContent) | None => Err(Failure::Source("its content went away meanwhile".into())),
+        Some(Outcome::NeedsContent | Outcome::Absent) | None => {
+            Err(Failure::Source("its content went away meanwhile".into()))
+        }
     }
 }
 

@@ -422,7 +422,9 @@ impl Intake {
 fn result(outcome: Outcome) -> Result<(), Failure> {
     match outcome {
         Outcome::Stored | Outcome::Unchanged => Ok(()),
-        Outcome::NeedsContent => Err(Failure::Store("the store lost the content again".into())),
+        Outcome::NeedsContent | Outcome::Absent => {
+            Err(Failure::Store("the store lost the content again".into()))
+        }
         Outcome::Rejected(reason) => {
             Err(Failure::WrongBytes(format!("{WRONG_BYTES}, or a wrong record: {reason}")))
         }

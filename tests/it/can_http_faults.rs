@@ -190,7 +190,8 @@ async fn a_service_that_is_killed_and_comes_back() {
 /// A service that is there, answers `/status`, and then is silent.
 async fn silent() -> CanHttpStore {
     let status = || async {
-        let status = serde_json::json!({"healthy": true, "assets": 0, "bytes": 0, "seq": 0, "read_only": null,
+        let status = serde_json::json!({"healthy": true, "assets": 0, "bytes": 0, "assets_held": 0, "bytes_held": 0,
+            "seq": 0, "read_only": null,
             "version": "0"});
         axum::Json(serde_json::json!({"status": "success", "data": status}))
     };
@@ -345,14 +346,18 @@ fn protobuf(messages: &[impl Message]) -> Vec<u8> {
 
 #[tokio::test]
 async fn answers_that_lie_are_refused() {
-    let entry = |seq, record: Option<WireRecord>| WireFeedEntry { seq, record };
+    let entry = |seq, record: Option<WireRecord>| WireFeedEntry { seq, record, holding: 1 };
     let good = || Some(WireRecord::from(&asset(b"x").record));
+    let buried = good().map(|record| WireRecord { deleted: true, ..record });
     let no_meta = good().map(|record| WireRecord { meta: None, ..record });
     let pages = [
         protobuf(&[entry(5, good()), entry(5, good())]),
         protobuf(&[entry(2, good())]),
         protobuf(&[entry(5, None)]),
         protobuf(&[entry(5, no_meta)]),
+        protobuf(&[WireFeedEntry { holding: 0, ..entry(5, good()) }]),
+        protobuf(&[WireFeedEntry { holding: 9, ..entry(5, good()) }]),
+        protobuf(&[entry(5, buried)]),
         protobuf(&[entry(5, good()), entry(6, good()), entry(7, good())]),
         vec![0xff; 100],
         vec![0x80, 0x80, 0x80, 0x10],

@@ -22,7 +22,7 @@ use can_sync::peer::report::PeerState;
 use can_sync::reconcile::engine::{Initiator, Limits};
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::embedded::{EmbeddedStore, IngestFields};
-use can_sync::store::{ContentStore as _, FeedEntry, StoreRef};
+use can_sync::store::{ContentStore as _, FeedEntry, Holding, StoreRef};
 use can_sync::transfer::partial::Partials;
 use can_sync::transfer::receive::Results;
 use can_sync::transfer::schedule::{Failure, SessionId};
@@ -856,7 +856,7 @@ fn want_of(request: u64, hashes: Vec<ContentHash>) -> frame::Kind {
 /// A change of the actor's store: an asset of `n` bytes.
 fn changed(n: usize) -> PeerMsg {
     let record = record_of(&noise(n, n as u64));
-    PeerMsg::StoreChanged([FeedEntry { seq: n as u64, record }].into())
+    PeerMsg::StoreChanged([FeedEntry { seq: n as u64, record, holding: Holding::Held }].into())
 }
 
 /// Reads frames until `pick` picks one.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash, META_BYTES_MAX, WriterId};
 use can_sync::store::embedded::IngestFields;
-use can_sync::store::{Outcome, StoreError, StoreEvent, StoreRef};
+use can_sync::store::{Holding, Outcome, StoreError, StoreEvent, StoreRef, StoredRecord};
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use tokio::time::timeout;
@@ -14,6 +14,10 @@ use tokio::time::timeout;
 use crate::support::store::{
     DEADLINE, edited, hash_of, held, incoming, incoming_file, noise, read, read_feed, record_of,
 };
+
+mod absent;
+
+pub(crate) use absent::*;
 
 /// A store under test, empty at first, and its users.
 pub(crate) trait Fixture: Send + Sync {
@@ -59,6 +63,15 @@ macro_rules! conformance_tests {
             empty_content_is_content
             status_counts_what_is_live
             many_tasks_at_once
+            a_record_is_taken_without_its_content
+            content_comes_to_a_record_that_is_there
+            content_let_go_leaves_its_record
+            content_let_go_is_had_back_from_the_trash
+            content_that_is_not_wanted_stays_so
+            an_asset_that_is_not_held_is_edited_deleted_and_uploaded
+            the_size_of_what_never_came_is_not_believed
+            a_deleted_asset_comes_back_without_its_content
+            many_are_let_go_and_wanted_at_once
         }
     };
     ($fixture:expr => $($case:ident)*) => {
@@ -570,10 +583,11 @@ pub(crate) async fn records_are_read_in_batches(fixture: &dyn Fixture) {
     asked.extend((1000..1700_u64).map(|i| hash_of(&noise(50, i))));
     assert_eq!(asked.len(), 1000);
     let mut found = store.records(asked).await.expect("records");
-    let mut expected: Vec<_> = contents[1..].iter().map(|content| record_of(content)).collect();
-    expected.push(tombstone);
-    found.sort_by_key(|record| record.hash);
-    expected.sort_by_key(|record| record.hash);
+    let held = |content: &Vec<u8>| StoredRecord { record: record_of(content), holding: Holding::Held };
+    let mut expected: Vec<_> = contents[1..].iter().map(held).collect();
+    expected.push(StoredRecord { record: tombstone, holding: Holding::Unwanted });
+    found.sort_by_key(|stored| stored.record.hash);
+    expected.sort_by_key(|stored| stored.record.hash);
     assert_eq!(found, expected);
 }
 

@@ -344,13 +344,17 @@ async fn the_trash_is_emptied_after_thirty_days() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     let contents = [noise(1000, 1), noise(100_000, 2)];
-    for content in &contents {
+    let let_go = [noise(1000, 3), noise(100_000, 4)];
+    for content in contents.iter().chain(&let_go) {
         store.ingest(vec![incoming(record_of(content), content)]).await.unwrap();
+    }
+    for content in &contents {
         store.delete(hash_of(content)).await.unwrap();
     }
+    store.let_go(let_go.iter().map(|content| hash_of(content)).collect()).await.unwrap();
     assert_eq!(store.purge(now_ms() + 29 * DAY_MS).await.unwrap().contents, 0);
-    assert_eq!(content_files(dir.path()).len(), 1);
-    assert_eq!(store.purge(now_ms() + 31 * DAY_MS).await.unwrap().contents, 2);
+    assert_eq!(content_files(dir.path()).len(), 2);
+    assert_eq!(store.purge(now_ms() + 31 * DAY_MS).await.unwrap().contents, 4);
     assert!(content_files(dir.path()).is_empty());
     let left = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
     let rows = left.query_row("SELECT count(*) FROM contents", [], |row| row.get::<_, i64>(0));
@@ -361,6 +365,15 @@ async fn the_trash_is_emptied_after_thirty_days() {
         let back = edited(&tombstone, 10, Some("back"));
         assert_eq!(store.apply(vec![back.clone()]).await, Ok(vec![Outcome::NeedsContent]));
         assert_eq!(store.ingest(vec![incoming(back, content)]).await, Ok(vec![Outcome::Stored]));
+        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+    }
+    for content in &let_go {
+        assert_eq!(held(&store, hash_of(content)).await, Some(record_of(content)), "the record stays");
+        assert_eq!(store.want(vec![hash_of(content)]).await, Ok(vec![Outcome::NeedsContent]));
+        assert_eq!(
+            store.ingest(vec![incoming(record_of(content), content)]).await,
+            Ok(vec![Outcome::Stored])
+        );
         assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
     }
 }
@@ -379,6 +392,11 @@ async fn damaged_trash_is_not_brought_back() {
     assert_eq!(store.apply(vec![back.clone()]).await, Ok(vec![Outcome::NeedsContent]));
     assert_eq!(store.ingest(vec![incoming(back, &content)]).await, Ok(vec![Outcome::Stored]));
     assert!(read(&store, hash_of(&content), 0, None).await.unwrap() == content);
+    store.let_go(vec![hash_of(&content)]).await.unwrap();
+    fs::write(content_path(dir.path(), hash_of(&content)), &content[1..]).unwrap();
+    assert_eq!(store.want(vec![hash_of(&content)]).await, Ok(vec![Outcome::NeedsContent]));
+    let held = read(&store, hash_of(&content), 0, None).await;
+    assert_eq!(held, Err(StoreError::NotHeld(hash_of(&content))));
 }
 
 #[tokio::test]

@@ -37,6 +37,10 @@ struct Said {
     described: BTreeMap<ContentHash, String>,
     deleting: BTreeSet<ContentHash>,
     deleted: BTreeSet<ContentHash>,
+    letting_go: BTreeSet<ContentHash>,
+    let_go: BTreeSet<ContentHash>,
+    wanting: BTreeSet<ContentHash>,
+    had_back: BTreeSet<ContentHash>,
     /// What failed, and whether the store called itself read-only then.
     failed: Vec<String>,
     /// It came to its end.
@@ -54,6 +58,10 @@ impl Said {
             }
             (Some("deleting"), Some(hash)) => drop(self.deleting.insert(hash)),
             (Some("deleted"), Some(hash)) => drop(self.deleted.insert(hash)),
+            (Some("letting-go"), Some(hash)) => drop(self.letting_go.insert(hash)),
+            (Some("let-go"), Some(hash)) => drop(self.let_go.insert(hash)),
+            (Some("wanting"), Some(hash)) => drop(self.wanting.insert(hash)),
+            (Some("had-back"), Some(hash)) => drop(self.had_back.insert(hash)),
             (Some("failed"), None) => self.failed.push(line.to_owned()),
             (Some("end"), None) => self.end = true,
             // Cargo's test harness talks on the same channel.
@@ -111,6 +119,16 @@ async fn ingest_for_ever(store: &EmbeddedStore, seed: u64) {
                 store.delete(hash).await.expect("deleted");
                 say(&format!("deleted {hash}"));
             }
+            if number % 5 == 1 {
+                say(&format!("letting-go {hash}"));
+                assert_eq!(store.let_go(vec![hash]).await, Ok(vec![Outcome::Absent]));
+                say(&format!("let-go {hash}"));
+            }
+            if number % 10 == 1 {
+                say(&format!("wanting {hash}"));
+                assert_eq!(store.want(vec![hash]).await, Ok(vec![Outcome::Stored]));
+                say(&format!("had-back {hash}"));
+            }
         }
     });
     join_all(tasks).await;
@@ -153,6 +171,19 @@ async fn do_everything_once(store: &EmbeddedStore) {
         say(&format!("deleting {hash}"));
         match store.delete(hash).await {
             Ok(_) => say(&format!("deleted {hash}")),
+            Err(error) => failed.push(error),
+        }
+        for hash in [hash_of(&large), hash_of(&small)] {
+            say(&format!("letting-go {hash}"));
+            match store.let_go(vec![hash]).await {
+                Ok(_) => say(&format!("let-go {hash}")),
+                Err(error) => failed.push(error),
+            }
+        }
+        let hash = hash_of(&small);
+        say(&format!("wanting {hash}"));
+        match store.want(vec![hash]).await {
+            Ok(_) => say(&format!("had-back {hash}")),
             Err(error) => failed.push(error),
         }
         let read_only = store.status().await.is_ok_and(|status| status.read_only.is_some());
@@ -229,6 +260,9 @@ async fn check(dir: &Path, said: &Said) -> Duration {
     let store = try_open(dir, 0).await.expect("the store opens again");
     let ready = began.elapsed();
     let mut unseen: BTreeSet<_> = said.stored.difference(&said.deleting).copied().collect();
+    let mut counts = [0; 4];
+    let mut go_again = Vec::new();
+    let status = store.status().await.expect("status");
     for entry in read_feed(&store, 0, 500).await {
         let hash = entry.record.hash;
         if entry.record.deleted {
@@ -236,6 +270,19 @@ async fn check(dir: &Path, said: &Said) -> Duration {
             continue;
         }
         assert!(!said.deleted.contains(&hash), "the deletion of {hash} was lost");
+        let (held, size) = (entry.holding.is_held(), entry.record.size);
+        for (count, n) in counts.iter_mut().zip([1, size, u64::from(held), if held { size } else { 0 }]) {
+            *count += n;
+        }
+        if held {
+            let stays = said.let_go.contains(&hash) && !said.wanting.contains(&hash);
+            assert!(!stays, "{hash} was let go, and is here");
+        } else {
+            assert!(said.letting_go.contains(&hash), "{hash} was let go by nobody");
+            assert!(!said.had_back.contains(&hash), "{hash} was had back, and is not here");
+            assert_eq!(store.want(vec![hash]).await, Ok(vec![Outcome::Stored]), "{hash} can be had back");
+            go_again.push(hash);
+        }
         let content = read(&store, hash, 0, None).await.expect("what is listed can be read");
         assert_eq!(hash_of(&content), hash, "what is listed is whole");
         unseen.remove(&hash);
@@ -244,6 +291,10 @@ async fn check(dir: &Path, said: &Said) -> Duration {
         }
     }
     assert!(unseen.is_empty(), "acknowledged and lost: {unseen:?}");
+    assert_eq!(counts, [status.assets, status.bytes, status.assets_held, status.bytes_held]);
+    for hashes in go_again.chunks(1000) {
+        store.let_go(hashes.to_vec()).await.expect("let go");
+    }
     store.close().await;
     assert_eq!(temporary_files(dir), 0);
     assert_eq!(content_files(dir), files_referred_to(dir), "no content without a record, and none missing");
@@ -286,6 +337,10 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         all.described.extend(said.described);
         all.deleting.extend(said.deleting);
         all.deleted.extend(said.deleted);
+        all.letting_go.extend(said.letting_go);
+        all.let_go.extend(said.let_go);
+        all.wanting.extend(said.wanting);
+        all.had_back.extend(said.had_back);
         slowest = slowest.max(check(dir.path(), &all).await);
     }
     tell(&format!(

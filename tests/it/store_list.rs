@@ -2,7 +2,7 @@
 
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
 use can_sync::store::embedded::{EmbeddedStore, ListFilter, ListPage, ListQuery, Order};
-use can_sync::store::{ContentStore, Outcome, StoreError};
+use can_sync::store::{ContentStore, Holding, Outcome, StoreError};
 
 use crate::support::embedded::open;
 use crate::support::store::{LONG_AGO_MS, edited, hash_of, incoming, noise, record_of};
@@ -233,4 +233,31 @@ async fn words_are_found_whatever_their_case_and_wildcards_are_letters() {
         let expected: Vec<_> = expected.iter().map(|i| all[*i]).collect();
         assert_eq!(found(&store, filter).await, expected, "{q:?}");
     }
+}
+
+#[tokio::test]
+async fn assets_are_listed_by_whether_they_are_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let mut all = Vec::new();
+    for i in 0..12 {
+        all.push(store_asset(&store, i, i, |meta| meta.tags = vec![format!("{}", i % 2)]).await);
+    }
+    let absent: Vec<ContentHash> = all.iter().copied().step_by(3).collect();
+    store.let_go(absent.clone()).await.unwrap();
+    let held: Vec<ContentHash> = all.iter().copied().filter(|hash| !absent.contains(hash)).collect();
+    let by = |held| ListFilter { held, ..ListFilter::default() };
+    assert_eq!(found(&store, by(None)).await, all);
+    assert_eq!(found(&store, by(Some(true))).await, held);
+    assert_eq!(found(&store, by(Some(false))).await, absent);
+    let odd = |held| ListFilter { tags: vec!["1".into()], ..by(held) };
+    let pick = |held: &[ContentHash]| {
+        let odd = all.iter().copied().skip(1).step_by(2);
+        odd.filter(|hash| held.contains(hash)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&store, odd(Some(true))).await, pick(&held));
+    assert_eq!(found(&store, odd(Some(false))).await, pick(&absent));
+    let page =
+        store.list(ListQuery { filter: by(Some(false)), limit: 1, ..ListQuery::default() }).await.unwrap();
+    assert_eq!((page.total, page.assets[0].holding), (4, Holding::Unwanted));
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::identity::{LibraryKeys, NetworkKeys};
 use crate::record::{AssetMeta, Hlc, WriterId};
+use crate::store::Holding;
 use crate::wire;
 use crate::wire::proto::{Frame, Hello, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Welcome};
 use crate::wire::proto::{Have, InlineContent, Offer, WireRecord};
@@ -873,7 +874,11 @@ fn hashes(records: &[AssetRecord]) -> Vec<ContentHash> {
 }
 
 fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
-    let entry = |(n, record): (usize, &AssetRecord)| FeedEntry { seq: n as u64, record: record.clone() };
+    let entry = |(n, record): (usize, &AssetRecord)| FeedEntry {
+        seq: n as u64,
+        record: record.clone(),
+        holding: Holding::Held,
+    };
     Input::StoreChanged(records.into_iter().enumerate().map(entry).collect())
 }
 

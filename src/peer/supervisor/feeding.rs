@@ -150,12 +150,17 @@ impl PeersState {
 mod tests {
     use super::*;
     use crate::record::AssetMeta;
+    use crate::store::Holding;
 
     const NOW: u64 = 1_700_000_000_000;
 
     fn entry(n: u8, size: u64, age_ms: u64) -> FeedEntry {
         let meta = AssetMeta { created_at_ms: NOW - age_ms, ..AssetMeta::default() };
-        FeedEntry { seq: n.into(), record: AssetRecord::new(ContentHash([n; 32]), size, None, meta) }
+        FeedEntry {
+            seq: n.into(),
+            record: AssetRecord::new(ContentHash([n; 32]), size, None, meta),
+            holding: Holding::Held,
+        }
     }
 
     #[test]

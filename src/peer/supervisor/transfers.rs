@@ -17,7 +17,7 @@ use crate::peer::effects::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::report::{Direction, SourceReport, SourceState, TransferReport, WhyReport};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::FeedEntry;
+use crate::store::{FeedEntry, Holding};
 use crate::transfer::commit::{self, CommitOutcome};
 use crate::transfer::partial::Blame;
 use crate::transfer::receive::Results;
@@ -278,9 +278,10 @@ impl PeersState {
         self.compare_sources(myself);
     }
 
-    /// The store holds these by now, or they are deleted: no parts of them are kept.
+    /// No parts are kept of what the store holds by now, or does not want.
     pub(super) fn forget_parts(&mut self, entries: &[FeedEntry]) {
-        let gone = entries.iter().map(|entry| entry.record.hash);
+        let gone = entries.iter().filter(|entry| entry.holding != Holding::Wanted);
+        let gone = gone.map(|entry| entry.record.hash);
         let partials = self.args.partials.clone();
         let gone: Vec<ContentHash> =
             gone.filter(|hash| !self.scheduler.wants(hash) && partials.held(hash).is_some()).collect();
@@ -296,7 +297,8 @@ impl PeersState {
             for hashes in partials.hashes().chunks(ASKED_AT_ONCE) {
                 // A store that does not answer now is asked at the next start.
                 let records = store.records(hashes.to_vec()).await.unwrap_or_default();
-                let stored = records.into_iter().filter(|record| !record.deleted).map(|record| record.hash);
+                let stored = records.into_iter().filter(|stored| stored.holding.is_held());
+                let stored = stored.map(|stored| stored.record.hash);
                 partials.remove(stored.collect()).await;
             }
         });

@@ -66,6 +66,7 @@ pub(super) async fn check(
     };
     Err(match (code.as_str(), about) {
         (codes::NOT_FOUND | codes::DELETED, Some(hash)) => StoreError::NotFound(hash),
+        (codes::NOT_HELD, Some(hash)) => StoreError::NotHeld(hash),
         (codes::CORRUPT, Some(hash)) => StoreError::Corrupt(hash),
         (codes::DISK_FULL, _) => StoreError::Full(format!("the CAN Service at {url}: {error}")),
         (codes::READ_ONLY, _) => StoreError::ReadOnly(format!("the CAN Service at {url}: {error}")),

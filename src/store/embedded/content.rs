@@ -114,15 +114,16 @@ impl EmbeddedStore {
     }
 }
 
-/// Where the content of a live asset is: `None` if there is no such asset, an error if its content is damaged.
+/// Where the content of a live asset is: `None` if there is no such asset, an error if its content is damaged or not here.
 fn source(
     conn: &rusqlite::Connection,
     hash: ContentHash,
 ) -> Result<Option<Result<Source, StoreError>>, rusqlite::Error> {
-    let Some(held) = rows::find(conn, hash)? else { return Ok(None) };
-    Ok(match held.place {
-        None => None,
-        Some(Place::File) => Some(Ok(Source::File { size: held.asset.record.size })),
+    let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
+    Ok(match stored.place {
+        None if stored.asset.record.deleted => None,
+        None => Some(Err(StoreError::NotHeld(hash))),
+        Some(Place::File) => Some(Ok(Source::File { size: stored.asset.record.size })),
         Some(Place::Inline(id)) => {
             let whole =
                 rows::inline_content(conn, id)?.filter(|data| Sha256::digest(data).as_slice() == hash.0);

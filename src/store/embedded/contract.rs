@@ -6,13 +6,14 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use rusqlite::params;
 
+use super::merge::Absence;
 use super::rows::{self, COLUMNS};
 use super::tx::Totals;
 use super::{EmbeddedStore, HASHES_MAX, StoredAsset};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
-    StoreStatus,
+    StoreStatus, StoredRecord,
 };
 
 /// Most entries on a page of the feed.
@@ -25,6 +26,8 @@ impl ContentStore for EmbeddedStore {
             Ok(StoreStatus {
                 assets: totals.assets,
                 bytes: totals.bytes,
+                assets_held: totals.assets_held,
+                bytes_held: totals.bytes_held,
                 seq: totals.last_seq,
                 read_only: self.0.shared.read_only(),
             })
@@ -67,7 +70,7 @@ impl ContentStore for EmbeddedStore {
         shared.space.claim(bytes)
     }
 
-    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<AssetRecord>, StoreError>> {
+    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
         async {
             if hashes.len() > HASHES_MAX {
                 return Err(StoreError::Invalid(format!("at most {HASHES_MAX} records can be read at once")));
@@ -75,7 +78,10 @@ impl ContentStore for EmbeddedStore {
             let read = move |conn: &rusqlite::Connection| {
                 let mut records = Vec::with_capacity(hashes.len());
                 for hash in hashes {
-                    records.extend(rows::find(conn, hash)?.map(|held| held.asset.record));
+                    let found = rows::find(conn, hash)?.map(|stored| stored.asset);
+                    records.extend(
+                        found.map(|StoredAsset { record, holding, .. }| StoredRecord { record, holding }),
+                    );
                 }
                 Ok(records)
             };
@@ -98,7 +104,19 @@ impl ContentStore for EmbeddedStore {
     }
 
     fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
-        self.apply_batch(records).boxed()
+        self.apply_batch(records, Absence::Refused).boxed()
+    }
+
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.apply_batch(records, Absence::Taken).boxed()
+    }
+
+    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.let_go_batch(hashes).boxed()
+    }
+
+    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.want_batch(hashes).boxed()
     }
 }
 
@@ -139,7 +157,7 @@ impl EmbeddedStore {
         let Some(assets) = self.changes(since, limit).await? else {
             return Ok(FeedPage { entries: Vec::new(), reset: true });
         };
-        let entry = |StoredAsset { seq, record, .. }| FeedEntry { seq, record };
+        let entry = |StoredAsset { seq, record, holding, .. }| FeedEntry { seq, record, holding };
         Ok(FeedPage { entries: assets.into_iter().map(entry).collect(), reset: false })
     }
 }

@@ -1,8 +1,8 @@
 //! What users do to the store: upload, change metadata, delete. An edit is dated later than what it edits and carries
 //! this store's writer id.
 
-use super::merge::heal;
-use super::rows::Held;
+use super::merge::{fill, heal};
+use super::rows::StoredRow;
 use super::tx::{Tx, Verified};
 use super::types::{IngestFields, Ingested, MetaPatch, StoredAsset};
 use crate::record::{AssetMeta, AssetRecord, ContentHash};
@@ -22,35 +22,51 @@ pub(super) fn ingest(
     guessed: &str,
 ) -> Answer<Ingested> {
     match tx.find(content.hash)? {
-        Some(held) if !held.asset.record.deleted => {
-            heal(tx, &held, content)?;
-            let merged = merged(held.asset.record.meta.clone(), fields);
-            Ok(edit(tx, &held, merged)?.map(|asset| Ingested { asset, new: false }))
+        Some(mut stored) if !stored.asset.record.deleted => {
+            let merged = merged(stored.asset.record.meta.clone(), fields);
+            if let Err(broken) = merged.validate() {
+                return Ok(Err(StoreError::Invalid(broken.to_string())));
+            }
+            let new = stored.place.is_none();
+            if new {
+                stored = filled(tx, &stored, content)?;
+            } else {
+                heal(tx, &stored, content)?;
+            }
+            Ok(edit(tx, &stored, merged)?.map(|asset| Ingested { asset, new }))
         }
-        held => {
+        stored => {
             let meta = fresh(fields, guessed, tx.now_ms);
             if let Err(broken) = meta.validate() {
                 return Ok(Err(StoreError::Invalid(broken.to_string())));
             }
             let mut record = AssetRecord::new(content.hash, content.size, Some(content.blake3), meta);
-            if let Some(tombstone) = &held {
+            if let Some(tombstone) = &stored {
                 record.hlc = tombstone.asset.record.hlc.next(tx.now_ms);
                 record.writer = tx.writer;
                 tx.discard_trashed(content.hash)?;
             }
             let place = tx.store_content(content)?;
-            let asset = tx.put(held.as_ref(), record, Some(place))?;
+            let asset = tx.put(stored.as_ref(), record, Some(place))?;
             Ok(Ok(Ingested { asset, new: true }))
         }
     }
 }
 
+/// The live asset whose content was not here, with its content.
+fn filled(tx: &mut Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<StoredRow, rusqlite::Error> {
+    let old = &stored.asset.record;
+    // Whoever has the version with the wrong size has to hear of the right one.
+    let record = if old.size == content.size { old.clone() } else { next_version(tx, stored) };
+    fill(tx, stored, AssetRecord { size: content.size, ..record }, content)
+}
+
 /// Changes the metadata of a live asset.
 pub(super) fn patch(tx: &mut Tx<'_>, hash: ContentHash, patch: MetaPatch) -> Answer<StoredAsset> {
-    let Some(held) = tx.find(hash)?.filter(|held| !held.asset.record.deleted) else {
+    let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
         return Ok(Err(StoreError::NotFound(hash)));
     };
-    let old = held.asset.record.meta.clone();
+    let old = stored.asset.record.meta.clone();
     let meta = AssetMeta {
         mime_type: patch.mime_type.unwrap_or(old.mime_type),
         filename: patch.filename.unwrap_or(old.filename),
@@ -60,35 +76,35 @@ pub(super) fn patch(tx: &mut Tx<'_>, hash: ContentHash, patch: MetaPatch) -> Ans
         tags: patch.tags.map_or(old.tags, AssetMeta::normalise_tags),
         created_at_ms: old.created_at_ms,
     };
-    edit(tx, &held, meta)
+    edit(tx, &stored, meta)
 }
 
 /// Deletes a live asset; its content goes to the trash.
 pub(super) fn delete(tx: &mut Tx<'_>, hash: ContentHash) -> Answer<StoredAsset> {
-    let Some(held) = tx.find(hash)?.filter(|held| !held.asset.record.deleted) else {
+    let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
         return Ok(Err(StoreError::NotFound(hash)));
     };
-    let mut record = next_version(tx, &held);
+    let mut record = next_version(tx, &stored);
     record.deleted = true;
-    tx.bury(&held)?;
-    Ok(Ok(tx.put(Some(&held), record, None)?))
+    tx.bury(&stored)?;
+    Ok(Ok(tx.put(Some(&stored), record, None)?))
 }
 
 /// Gives a live asset other metadata. The same metadata again is no edit.
-fn edit(tx: &mut Tx<'_>, held: &Held, meta: AssetMeta) -> Answer<StoredAsset> {
-    if meta == held.asset.record.meta {
-        return Ok(Ok(held.asset.clone()));
+fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta) -> Answer<StoredAsset> {
+    if meta == stored.asset.record.meta {
+        return Ok(Ok(stored.asset.clone()));
     }
     if let Err(broken) = meta.validate() {
         return Ok(Err(StoreError::Invalid(broken.to_string())));
     }
-    let record = AssetRecord { meta, ..next_version(tx, held) };
-    Ok(Ok(tx.put(Some(held), record, held.place)?))
+    let record = AssetRecord { meta, ..next_version(tx, stored) };
+    Ok(Ok(tx.put(Some(stored), record, stored.place)?))
 }
 
-/// The held record, written again by us, now.
-fn next_version(tx: &Tx<'_>, held: &Held) -> AssetRecord {
-    let old = &held.asset.record;
+/// The stored record, written again by us, now.
+fn next_version(tx: &Tx<'_>, stored: &StoredRow) -> AssetRecord {
+    let old = &stored.asset.record;
     AssetRecord { hlc: old.hlc.next(tx.now_ms), writer: tx.writer, ..old.clone() }
 }
 

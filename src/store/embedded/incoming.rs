@@ -1,20 +1,22 @@
 //! What peers send, checked and hashed on a blocking thread before the writer sees it.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use super::merge::{Absence, WholeInTrash};
 use super::rows::Place;
-use super::tx::{self, Verified, VerifiedBytes};
-use super::{EmbeddedStore, INLINE_BYTES_MAX, failure, merge, rows, writer};
+use super::tx::{self, Tx, Verified, VerifiedBytes};
+use super::{EmbeddedStore, HASHES_MAX, INLINE_BYTES_MAX, StoredAsset, failure, merge, rows, writer};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError};
 
 /// Bytes hashed at once when a file is checked.
 const CHECK_BYTES: usize = 256 * 1024;
+/// Most content of files in the trash that is checked for one request, beyond the first: some seconds of hashing.
+const VERIFIED_BYTES_MAX: u64 = 1 << 30;
 
 /// What is left of an asset from a peer once it was checked.
 enum Checked {
@@ -32,10 +34,10 @@ impl EmbeddedStore {
         let (checked, files) = blocking("check content", move || store.check_batch(batch)).await?;
         let bytes = checked.iter().map(Checked::bytes).sum();
         let outcomes = self.submit(files, bytes, move |tx| {
-            let none = HashSet::new();
+            let none = WholeInTrash::new();
             let merged = checked.into_iter().map(|checked| match checked {
                 Checked::Good(record, content) => merge::ingest(tx, record, &content),
-                Checked::RecordOnly(record) => merge::apply(tx, record, &none),
+                Checked::RecordOnly(record) => merge::apply(tx, record, &none, Absence::Refused),
                 Checked::Bad(why) => Ok(Outcome::Rejected(why)),
             });
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
@@ -43,13 +45,18 @@ impl EmbeddedStore {
         outcomes.await
     }
 
-    pub(super) async fn apply_batch(&self, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
+    pub(super) async fn apply_batch(
+        &self,
+        records: Vec<AssetRecord>,
+        absence: Absence,
+    ) -> Result<Vec<Outcome>, StoreError> {
         self.0.shared.check_writable()?;
-        let verified = self.verify_trash(&records).await?;
+        let live = records.iter().filter(|record| !record.deleted).map(|record| record.hash).collect();
+        let whole = self.verify_trash(live, |stored| stored.record.deleted).await?;
         let bytes = records.iter().map(|record| record.meta.text_bytes()).sum();
         let outcomes = self.submit(Vec::new(), bytes, move |tx| {
             let merged = records.into_iter().map(|record| match record.meta.validate() {
-                Ok(()) => merge::apply(tx, record, &verified),
+                Ok(()) => merge::apply(tx, record, &whole, absence),
                 Err(broken) => Ok(Outcome::Rejected(broken.to_string())),
             });
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
@@ -57,24 +64,57 @@ impl EmbeddedStore {
         outcomes.await
     }
 
-    /// Hashes what the trash has of those assets that the records would bring back, and says which is whole.
-    async fn verify_trash(&self, records: &[AssetRecord]) -> Result<HashSet<ContentHash>, StoreError> {
-        let live: Vec<ContentHash> = records.iter().filter(|r| !r.deleted).map(|r| r.hash).collect();
-        if live.is_empty() {
-            return Ok(HashSet::new());
+    pub(super) async fn let_go_batch(&self, hashes: Vec<ContentHash>) -> Result<Vec<Outcome>, StoreError> {
+        check_count(&hashes)?;
+        let let_go = move |tx: &mut Tx<'_>| {
+            hashes.into_iter().map(|hash| merge::let_go(tx, hash)).collect::<Result<Vec<_>, _>>().map(Ok)
+        };
+        self.submit(Vec::new(), 0, let_go).await
+    }
+
+    pub(super) async fn want_batch(&self, hashes: Vec<ContentHash>) -> Result<Vec<Outcome>, StoreError> {
+        check_count(&hashes)?;
+        self.0.shared.check_writable()?;
+        let whole = self.verify_trash(hashes.clone(), |stored| !stored.record.deleted).await?;
+        let want = move |tx: &mut Tx<'_>| {
+            hashes
+                .into_iter()
+                .map(|hash| merge::want(tx, hash, &whole))
+                .collect::<Result<Vec<_>, _>>()
+                .map(Ok)
+        };
+        self.submit(Vec::new(), 0, want).await
+    }
+
+    /// Hashes what the trash has of those assets that may come back, and says which is whole. Files beyond
+    /// [`VERIFIED_BYTES_MAX`] count as not whole: they are fetched again, or asked for once more.
+    async fn verify_trash(
+        &self,
+        hashes: Vec<ContentHash>,
+        may_come_back: fn(&StoredAsset) -> bool,
+    ) -> Result<WholeInTrash, StoreError> {
+        if hashes.is_empty() {
+            return Ok(WholeInTrash::new());
         }
-        let layout = self.0.shared.layout.clone();
         let found = self.0.shared.readers.run("look into the trash", move |conn| {
-            let mut whole = HashSet::new();
-            let mut files = Vec::new();
-            for hash in live {
-                match tx::trashed(conn, hash)?.map(|trashed| trashed.place) {
-                    None => {}
-                    Some(Place::File) => files.push(hash),
-                    Some(Place::Inline(id)) => {
-                        let data = rows::inline_content(conn, id)?;
-                        if data.is_some_and(|data| Sha256::digest(&data).as_slice() == hash.0) {
-                            whole.insert(hash);
+            let mut whole = WholeInTrash::new();
+            let (mut files, mut file_bytes) = (Vec::new(), 0_u64);
+            for hash in hashes {
+                let Some(trashed) = tx::trashed(conn, hash)? else { continue };
+                if !rows::find(conn, hash)?.is_some_and(|stored| may_come_back(&stored.asset)) {
+                    continue;
+                }
+                match trashed.place {
+                    Place::File => {
+                        file_bytes = file_bytes.saturating_add(trashed.size);
+                        if files.is_empty() || file_bytes <= VERIFIED_BYTES_MAX {
+                            files.push(hash);
+                        }
+                    }
+                    Place::Inline(id) => {
+                        let data = rows::inline_content(conn, id)?.map(|data| hash_bytes(&data));
+                        if let Some((sha256, _, blake3)) = data.filter(|(sha256, ..)| *sha256 == hash) {
+                            whole.insert(sha256, blake3);
                         }
                     }
                 }
@@ -83,9 +123,11 @@ impl EmbeddedStore {
         });
         let (mut whole, files) = found.await?;
         if !files.is_empty() {
+            let layout = self.0.shared.layout.clone();
             let check = move || {
-                let good = files.into_iter().filter(|hash| {
-                    hash_file(&layout.content(*hash)).is_ok_and(|(sha256, _, _)| sha256 == *hash)
+                let good = files.into_iter().filter_map(|hash| {
+                    let (sha256, _, blake3) = hash_file(&layout.content(hash)).ok()?;
+                    (sha256 == hash).then_some((hash, blake3))
                 });
                 Ok(good.collect::<Vec<_>>())
             };
@@ -213,6 +255,13 @@ impl Checked {
             Self::Bad(_) => 0,
         }
     }
+}
+
+fn check_count(hashes: &[ContentHash]) -> Result<(), StoreError> {
+    if hashes.len() > HASHES_MAX {
+        return Err(StoreError::Invalid(format!("at most {HASHES_MAX} assets can be named at once")));
+    }
+    Ok(())
 }
 
 /// Bytes that are still to be written to our disk.

@@ -1,11 +1,11 @@
 //! What records from peers do to the store. The greater version wins, whatever the order in which versions arrive.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use super::rows::{Held, Place};
+use super::rows::{Place, StoredRow};
 use super::tx::{Tx, Verified, VerifiedBytes};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::Outcome;
+use crate::store::{Holding, Outcome};
 
 /// Takes a record with its content.
 pub(super) fn ingest(
@@ -15,54 +15,91 @@ pub(super) fn ingest(
 ) -> Result<Outcome, rusqlite::Error> {
     // What we computed ourselves beats the sender's hint.
     let record = AssetRecord { blake3: Some(content.blake3), ..record };
-    let Some(held) = tx.find(record.hash)? else {
+    let Some(stored) = tx.find(record.hash)? else {
         let place = tx.store_content(content)?;
         tx.put(None, record, Some(place))?;
         return Ok(Outcome::Stored);
     };
-    if !held.asset.record.deleted {
-        heal(tx, &held, content)?;
-        return update(tx, &held, record);
+    let mine = &stored.asset.record;
+    if !mine.deleted && stored.place.is_some() {
+        heal(tx, &stored, content)?;
+        return update(tx, &stored, record);
     }
-    if !record.supersedes(&held.asset.record) {
+    let wins = record.supersedes(mine);
+    if mine.deleted && !wins {
         return Ok(Outcome::Unchanged);
     }
-    tx.discard_trashed(record.hash)?;
-    let place = tx.store_content(content)?;
-    tx.put(Some(&held), record, Some(place))?;
+    // A size that was never checked gives way to the one that was.
+    let record = if wins || mine.size != content.size { record } else { mine.clone() };
+    fill(tx, &stored, record, content)?;
     Ok(Outcome::Stored)
 }
 
-/// Takes a record without content. `verified` names the content in the trash that was found to be whole just now.
+/// What becomes of a record that comes without its content, where that is not here either.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Absence {
+    /// It is not taken.
+    Refused,
+    /// It is taken, and its content is wanted.
+    Taken,
+}
+
+/// Content in the trash that was found to be whole just now, with its BLAKE3.
+pub(super) type WholeInTrash = HashMap<ContentHash, [u8; 32]>;
+
+/// Takes a record without content.
 pub(super) fn apply(
     tx: &mut Tx<'_>,
     record: AssetRecord,
-    verified: &HashSet<ContentHash>,
+    whole: &WholeInTrash,
+    absence: Absence,
 ) -> Result<Outcome, rusqlite::Error> {
-    let Some(held) = tx.find(record.hash)? else {
-        if !record.deleted {
-            return Ok(Outcome::NeedsContent);
+    let Some(stored) = tx.find(record.hash)? else {
+        if record.deleted {
+            tx.put(None, record, None)?;
+            return Ok(Outcome::Stored);
         }
-        tx.put(None, record, None)?;
-        return Ok(Outcome::Stored);
+        return take_absent(tx, None, record, absence);
     };
-    if !held.asset.record.deleted {
-        return update(tx, &held, record);
+    if !stored.asset.record.deleted {
+        return update(tx, &stored, record);
     }
-    if !record.supersedes(&held.asset.record) {
+    if !record.supersedes(&stored.asset.record) {
         return Ok(Outcome::Unchanged);
     }
     if record.deleted {
-        tx.put(Some(&held), record, None)?;
+        tx.put(Some(&stored), record, None)?;
         return Ok(Outcome::Stored);
     }
-    restore(tx, &held, record, verified)
+    let outcome = restore(tx, &stored, record.clone(), whole)?;
+    if outcome == Outcome::NeedsContent {
+        take_absent(tx, Some(&stored), record, absence)
+    } else {
+        Ok(outcome)
+    }
 }
 
-/// A version of a live asset whose content stays, or goes to the trash.
-fn update(tx: &mut Tx<'_>, held: &Held, record: AssetRecord) -> Result<Outcome, rusqlite::Error> {
-    let mine = &held.asset.record;
-    if record.size != mine.size {
+/// A live record whose content is not here.
+fn take_absent(
+    tx: &mut Tx<'_>,
+    old: Option<&StoredRow>,
+    record: AssetRecord,
+    absence: Absence,
+) -> Result<Outcome, rusqlite::Error> {
+    if absence == Absence::Refused {
+        return Ok(Outcome::NeedsContent);
+    }
+    // A hint that we did not compute is not passed on as ours.
+    tx.put(old, AssetRecord { blake3: None, ..record }, None)?;
+    Ok(Outcome::Absent)
+}
+
+/// A version of a live asset. Its content stays as it is, or goes to the trash.
+fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<Outcome, rusqlite::Error> {
+    let mine = &stored.asset.record;
+    // Content that was never here may have any size; only what we hashed ourselves has a BLAKE3 in our record.
+    let is_size_known = mine.blake3.is_some() || stored.place.is_some();
+    if record.size != mine.size && is_size_known {
         return Ok(wrong_size(&record, mine.size));
     }
     if !record.supersedes(mine) {
@@ -70,40 +107,86 @@ fn update(tx: &mut Tx<'_>, held: &Held, record: AssetRecord) -> Result<Outcome, 
     }
     let record = AssetRecord { blake3: mine.blake3, ..record };
     if record.deleted {
-        tx.bury(held)?;
-        tx.put(Some(held), record, None)?;
-    } else {
-        tx.put(Some(held), record, held.place)?;
+        tx.bury(stored)?;
+        tx.put(Some(stored), record, None)?;
+        return Ok(Outcome::Stored);
     }
-    Ok(Outcome::Stored)
+    tx.put(Some(stored), record, stored.place)?;
+    Ok(if stored.place.is_some() { Outcome::Stored } else { Outcome::Absent })
 }
 
-/// A live version that wins over our tombstone: the trash may still have the content.
+/// Puts content to a record whose content is not here: it was let go, deleted, or never came.
+pub(super) fn fill(
+    tx: &mut Tx<'_>,
+    old: &StoredRow,
+    record: AssetRecord,
+    content: &Verified,
+) -> Result<StoredRow, rusqlite::Error> {
+    tx.discard_trashed(content.hash)?;
+    let place = Some(tx.store_content(content)?);
+    let record = AssetRecord { blake3: Some(content.blake3), ..record };
+    Ok(StoredRow { asset: tx.put(Some(old), record, place)?, place })
+}
+
+/// Lets go of the content of a live asset.
+pub(super) fn let_go(tx: &mut Tx<'_>, hash: ContentHash) -> Result<Outcome, rusqlite::Error> {
+    match tx.find(hash)? {
+        Some(stored) if stored.asset.holding != Holding::Unwanted => {
+            tx.bury(&stored)?;
+            tx.put_absent(&stored, false)?;
+            Ok(Outcome::Absent)
+        }
+        Some(_) | None => Ok(Outcome::Unchanged),
+    }
+}
+
+/// Wants the content of a live asset.
+pub(super) fn want(
+    tx: &mut Tx<'_>,
+    hash: ContentHash,
+    whole: &WholeInTrash,
+) -> Result<Outcome, rusqlite::Error> {
+    let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
+        return Ok(Outcome::Unchanged);
+    };
+    if stored.asset.holding.is_held() {
+        return Ok(Outcome::Unchanged);
+    }
+    let outcome = restore(tx, &stored, stored.asset.record.clone(), whole)?;
+    if outcome == Outcome::Stored {
+        return Ok(outcome);
+    }
+    if stored.asset.holding == Holding::Unwanted {
+        tx.put_absent(&stored, true)?;
+    }
+    Ok(Outcome::NeedsContent)
+}
+
+/// A live version of an asset whose content is not here: the trash may still have that.
 fn restore(
     tx: &mut Tx<'_>,
-    held: &Held,
+    stored: &StoredRow,
     record: AssetRecord,
-    verified: &HashSet<ContentHash>,
+    whole: &WholeInTrash,
 ) -> Result<Outcome, rusqlite::Error> {
     let Some(trashed) = tx.trashed(record.hash)? else { return Ok(Outcome::NeedsContent) };
     if record.size != trashed.size {
         return Ok(wrong_size(&record, trashed.size));
     }
     let there = trashed.place != Place::File || tx.layout.has_content(record.hash, trashed.size);
-    if !there || !verified.contains(&record.hash) {
+    let Some(blake3) = whole.get(&record.hash).copied().filter(|_| there) else {
         return Ok(Outcome::NeedsContent);
-    }
+    };
     tx.unbury(record.hash)?;
-    // The tombstone was made from the live record and carries its own hint on; the new version's is not checked.
-    let record = AssetRecord { blake3: held.asset.record.blake3, ..record };
-    tx.put(Some(held), record, Some(trashed.place))?;
+    let record = AssetRecord { blake3: Some(blake3), ..record };
+    tx.put(Some(stored), record, Some(trashed.place))?;
     Ok(Outcome::Stored)
 }
 
 /// Replaces what we hold of a live asset where it is damaged. A file was replaced before the transaction if it was
 /// missing or short.
-pub(super) fn heal(tx: &Tx<'_>, held: &Held, content: &Verified) -> Result<(), rusqlite::Error> {
-    if let (Some(Place::Inline(id)), VerifiedBytes::Inline(bytes)) = (held.place, &content.bytes) {
+pub(super) fn heal(tx: &Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<(), rusqlite::Error> {
+    if let (Some(Place::Inline(id)), VerifiedBytes::Inline(bytes)) = (stored.place, &content.bytes) {
         tx.conn
             .prepare_cached("UPDATE contents SET data = ?2 WHERE id = ?1 AND data <> ?2")?
             .execute((id, bytes.as_ref()))?;
@@ -111,9 +194,9 @@ pub(super) fn heal(tx: &Tx<'_>, held: &Held, content: &Verified) -> Result<(), r
     Ok(())
 }
 
-fn wrong_size(record: &AssetRecord, held: u64) -> Outcome {
+fn wrong_size(record: &AssetRecord, stored: u64) -> Outcome {
     Outcome::Rejected(format!(
-        "the record of {} says {} bytes, but its content has {held}",
+        "the record of {} says {} bytes, but its content has {stored}",
         record.hash, record.size
     ))
 }

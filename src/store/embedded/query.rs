@@ -20,6 +20,9 @@ const LIMIT_MAX: usize = 1000;
 /// Greater than anything that follows a prefix.
 const LAST_CHAR: char = char::MAX;
 
+/// Every list is of live assets.
+const ANY_LIVE: &str = "deleted = 0";
+
 /// A query that was found to make sense.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -56,7 +59,7 @@ impl Prepared {
 
     pub(super) fn run(self, conn: &Connection) -> Result<ListPage, rusqlite::Error> {
         let all = Totals::read(conn)?.assets;
-        let total = if self.conditions.values.is_empty() { all } else { self.conditions.count(conn)? };
+        let total = if self.conditions.are_none() { all } else { self.conditions.count(conn)? };
         let mut page = self.conditions;
         let (direction, beyond) = match self.order {
             Order::NewestFirst => ("DESC", "<"),
@@ -102,7 +105,12 @@ impl Conditions {
         if filter.tags.len() > TAGS_MAX {
             return Err(StoreError::Invalid(format!("at most {TAGS_MAX} tags can be searched for at once")));
         }
-        let mut all = Self { sql: "deleted = 0".into(), values: Vec::new() };
+        let mut all = Self { sql: ANY_LIVE.into(), values: Vec::new() };
+        match filter.held {
+            Some(true) => all.add("content IS NOT NULL", []),
+            Some(false) => all.add("content IS NULL", []),
+            None => {}
+        }
         if let Some(application) = filter.application {
             all.add("application = ?", [application.into()]);
         }
@@ -135,6 +143,10 @@ impl Conditions {
             all.add("created_at_ms <= ?", [ms(to)]);
         }
         Ok(all)
+    }
+
+    fn are_none(&self) -> bool {
+        self.sql == ANY_LIVE
     }
 
     fn add(&mut self, sql: &str, values: impl IntoIterator<Item = Value>) {

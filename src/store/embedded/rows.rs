@@ -5,10 +5,11 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::types::StoredAsset;
 use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
+use crate::store::Holding;
 
-/// The columns of a record, in the order that [`read_held`] expects.
+/// The columns of a record, in the order that [`read_stored`] expects.
 pub(super) const COLUMNS: &str = "seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
-     created_at_ms, mime_type, filename, application, user, tags, description";
+     created_at_ms, mime_type, filename, application, user, tags, description, wanted";
 
 /// Where the content of a record lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,18 +33,18 @@ impl Place {
     }
 }
 
-/// A record as the store holds it.
+/// A record, and where its content lies.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
+pub(super) struct StoredRow {
     pub(super) asset: StoredAsset,
-    /// `None` for tombstones.
+    /// `None` for tombstones, and for content that is not here.
     pub(super) place: Option<Place>,
 }
 
 /// The record of an asset, tombstones included.
-pub(super) fn find(conn: &Connection, hash: ContentHash) -> Result<Option<Held>, rusqlite::Error> {
+pub(super) fn find(conn: &Connection, hash: ContentHash) -> Result<Option<StoredRow>, rusqlite::Error> {
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM records WHERE hash = ?1"))?
-        .query_row([hash.0], read_held)
+        .query_row([hash.0], read_stored)
         .optional()
 }
 
@@ -55,9 +56,9 @@ pub(super) fn inline_content(conn: &Connection, id: i64) -> Result<Option<Vec<u8
 }
 
 /// Reads a row of [`COLUMNS`].
-pub(super) fn read_held(row: &Row<'_>) -> Result<Held, rusqlite::Error> {
+pub(super) fn read_stored(row: &Row<'_>) -> Result<StoredRow, rusqlite::Error> {
     let place: Option<i64> = row.get(7)?;
-    Ok(Held { asset: read_asset(row)?, place: place.map(Place::from_column) })
+    Ok(StoredRow { asset: read_asset(row)?, place: place.map(Place::from_column) })
 }
 
 /// Reads a row of [`COLUMNS`], less where the content lies.
@@ -85,7 +86,12 @@ pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> 
             created_at_ms: unsigned(row, 9)?,
         },
     };
-    Ok(StoredAsset { seq: unsigned(row, 0)?, updated_at_ms: unsigned(row, 8)?, record })
+    let holding = match (row.get::<_, Option<i64>>(7)?, record.deleted, row.get(16)?) {
+        (Some(_), ..) => Holding::Held,
+        (None, false, true) => Holding::Wanted,
+        (None, true, _) | (None, false, false) => Holding::Unwanted,
+    };
+    Ok(StoredAsset { seq: unsigned(row, 0)?, updated_at_ms: unsigned(row, 8)?, record, holding })
 }
 
 /// Writes a row in place of the asset's earlier one, if there was one.
@@ -98,9 +104,9 @@ pub(super) fn write(
     let meta = &record.meta;
     let mut insert = conn.prepare_cached(
         "INSERT OR REPLACE INTO records (seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
-         created_at_ms, mime_type, filename, application, user, tags, description, search) \
+         created_at_ms, mime_type, filename, application, user, tags, description, search, wanted) \
          VALUES (:seq, :hash, :size, :blake3, :hlc, :writer, :deleted, :content, :updated_at_ms, \
-         :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search)",
+         :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search, :wanted)",
     )?;
     insert.execute(named_params! {
         ":seq": asset.seq.cast_signed(),
@@ -120,6 +126,7 @@ pub(super) fn write(
         ":tags": (!meta.tags.is_empty()).then(|| serde_json::Value::from(meta.tags.clone()).to_string()),
         ":description": meta.description,
         ":search": searched_text(meta),
+        ":wanted": asset.holding != Holding::Unwanted,
     })?;
     Ok(())
 }

@@ -22,7 +22,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 ///   lower case. Tags are JSON here, so that a record is one row.
 /// - `record_tags` finds live records by tag.
 /// - `contents` is apart from `records`, so that walking the records does not drag content through the cache.
-/// - `trash` names content of deleted assets that is still there. A file in the trash stays in its place.
+/// - `trash` names content that was deleted or let go and is still there. A file in the trash stays in its place.
 /// - `pending_files` names files that may lie under their final name without a record (see the module `writer`).
 /// - `state` has one row. `last_seq` is what makes sequence numbers survive the purge of the newest row.
 const SCHEMA_1: &str = "
@@ -88,8 +88,17 @@ CREATE TABLE pending_files (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Contents of live assets that are not here: `content` is NULL, and `wanted` says whether they are to be fetched.
+const SCHEMA_2: &str = "
+ALTER TABLE records ADD COLUMN wanted INTEGER NOT NULL DEFAULT 1;
+CREATE INDEX records_absent ON records (created_at_ms, hash) WHERE deleted = 0 AND content IS NULL;
+ALTER TABLE state ADD COLUMN assets_held INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN bytes_held INTEGER NOT NULL DEFAULT 0;
+UPDATE state SET assets_held = assets, bytes_held = bytes;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
-const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA_1)];
+const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA_1), M::up(SCHEMA_2)];
 
 /// Opens the connection of the writer, and makes or migrates the database.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, Abort> {
@@ -176,17 +185,25 @@ fn keep_copy(conn: &Connection, copy: &Path) -> Result<(), Abort> {
 mod tests {
     use super::super::rows;
     use super::*;
+    use crate::store::Holding;
 
     #[test]
     fn migrations_are_valid() {
         assert_eq!(Migrations::from_slice(MIGRATIONS).validate(), Ok(()));
     }
 
+    /// A database as it was after this many migrations.
+    fn database(path: &Path, migrations: usize) -> Connection {
+        let mut conn = Connection::open(path).unwrap();
+        migrate(&mut conn, path, &MIGRATIONS[..migrations]).unwrap();
+        conn
+    }
+
     #[test]
     fn an_older_database_is_migrated_and_its_copy_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.db");
-        let mut conn = open_for_writing(&path).unwrap();
+        let mut conn = database(&path, 1);
         conn.execute("INSERT INTO contents (data) VALUES (x'01')", []).unwrap();
         let next = [M::up(SCHEMA_1), M::up("DELETE FROM contents;")];
         migrate(&mut conn, &path, &next).unwrap();
@@ -200,10 +217,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_live_before_there_were_absent_contents_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let conn = database(&path, 1);
+        conn.execute_batch(
+            "INSERT INTO records (seq, hash, size, hlc, deleted, content, updated_at_ms, created_at_ms, mime_type)
+             VALUES (1, zeroblob(32), 5, 0, 0, 7, 0, 0, ''), (2, randomblob(32), 9, 0, 1, NULL, 0, 0, '');
+             UPDATE state SET last_seq = 2, assets = 1, bytes = 5;",
+        )
+        .unwrap();
+        drop(conn);
+        let conn = open_for_writing(&path).unwrap();
+        let holdings: Vec<Holding> = conn
+            .prepare(&format!("SELECT {} FROM records ORDER BY seq", rows::COLUMNS))
+            .unwrap()
+            .query_map([], |row| Ok(rows::read_asset(row)?.holding))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(holdings, [Holding::Held, Holding::Unwanted]);
+        let totals = super::super::tx::Totals::read(&conn).unwrap();
+        assert_eq!((totals.assets, totals.bytes), (1, 5));
+        assert_eq!((totals.assets_held, totals.bytes_held), (1, 5));
+        assert!(copy_path(&path, 1).exists());
+    }
+
+    #[test]
     fn a_failed_migration_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.db");
-        let mut conn = open_for_writing(&path).unwrap();
+        let mut conn = database(&path, 1);
         let next = [M::up(SCHEMA_1), M::up("DROP TABLE trash; THIS IS NOT SQL;")];
         assert!(migrate(&mut conn, &path, &next).is_err());
         assert_eq!(conn.query_row("SELECT count(*) FROM trash", [], |row| rows::unsigned(row, 0)), Ok(0));

@@ -4,9 +4,10 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::layout::Layout;
-use super::rows::{self, Held, Place};
+use super::rows::{self, Place, StoredRow};
 use super::types::StoredAsset;
 use crate::record::{AssetRecord, ContentHash, WriterId};
+use crate::store::Holding;
 
 /// The row of `state`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,28 +16,62 @@ pub(super) struct Totals {
     pub(super) last_seq: u64,
     /// The greatest number whose row was purged.
     pub(super) purge_floor: u64,
-    /// Live assets.
+    /// Live assets, held or not.
     pub(super) assets: u64,
     /// Sum of their sizes.
     pub(super) bytes: u64,
+    /// Those of them whose contents are here.
+    pub(super) assets_held: u64,
+    /// Sum of the sizes of those.
+    pub(super) bytes_held: u64,
 }
 
 impl Totals {
     pub(super) fn read(conn: &Connection) -> Result<Self, rusqlite::Error> {
-        conn.prepare_cached("SELECT last_seq, purge_floor, assets, bytes FROM state")?.query_row([], |row| {
+        let read = "SELECT last_seq, purge_floor, assets, bytes, assets_held, bytes_held FROM state";
+        conn.prepare_cached(read)?.query_row([], |row| {
             Ok(Self {
                 last_seq: rows::unsigned(row, 0)?,
                 purge_floor: rows::unsigned(row, 1)?,
                 assets: rows::unsigned(row, 2)?,
                 bytes: rows::unsigned(row, 3)?,
+                assets_held: rows::unsigned(row, 4)?,
+                bytes_held: rows::unsigned(row, 5)?,
             })
         })
     }
 
     pub(super) fn write(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
-        conn.prepare_cached("UPDATE state SET last_seq = ?1, purge_floor = ?2, assets = ?3, bytes = ?4")?
-            .execute([self.last_seq, self.purge_floor, self.assets, self.bytes].map(u64::cast_signed))?;
+        let Self { last_seq, purge_floor, assets, bytes, assets_held, bytes_held } = *self;
+        conn.prepare_cached(
+            "UPDATE state SET last_seq = ?1, purge_floor = ?2, assets = ?3, bytes = ?4, assets_held = ?5, \
+             bytes_held = ?6",
+        )?
+        .execute([last_seq, purge_floor, assets, bytes, assets_held, bytes_held].map(u64::cast_signed))?;
         Ok(())
+    }
+
+    /// Sizes of what is not held are only what peers say, so that sums may overflow; wrapping, they come right again.
+    fn add(&mut self, StoredAsset { record, holding, .. }: &StoredAsset) {
+        if !record.deleted {
+            self.assets += 1;
+            self.bytes = self.bytes.wrapping_add(record.size);
+        }
+        if holding.is_held() {
+            self.assets_held += 1;
+            self.bytes_held += record.size;
+        }
+    }
+
+    fn subtract(&mut self, StoredAsset { record, holding, .. }: &StoredAsset) {
+        if !record.deleted {
+            self.assets -= 1;
+            self.bytes = self.bytes.wrapping_sub(record.size);
+        }
+        if holding.is_held() {
+            self.assets_held -= 1;
+            self.bytes_held -= record.size;
+        }
     }
 }
 
@@ -58,7 +93,7 @@ pub(super) enum VerifiedBytes {
     File,
 }
 
-/// What the content of a deleted asset left behind.
+/// Content that was deleted or let go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trashed {
     pub(super) place: Place,
@@ -77,38 +112,58 @@ pub(super) struct Tx<'a> {
 }
 
 impl Tx<'_> {
-    pub(super) fn find(&self, hash: ContentHash) -> Result<Option<Held>, rusqlite::Error> {
+    pub(super) fn find(&self, hash: ContentHash) -> Result<Option<StoredRow>, rusqlite::Error> {
         rows::find(self.conn, hash)
     }
 
-    /// Writes a version of a record under the next number. `place` must say where its content lies, unless it is a
-    /// tombstone.
+    /// Writes a version of a record under the next number. `place` says where its content lies, if it is here; whether
+    /// absent content is wanted stays as it was.
     pub(super) fn put(
         &mut self,
-        old: Option<&Held>,
+        old: Option<&StoredRow>,
         record: AssetRecord,
         place: Option<Place>,
     ) -> Result<StoredAsset, rusqlite::Error> {
-        debug_assert_eq!(record.deleted, place.is_none());
-        if let Some(Held { asset: StoredAsset { record: old, .. }, .. }) =
-            old.filter(|o| !o.asset.record.deleted)
-        {
-            self.totals.assets -= 1;
-            self.totals.bytes -= old.size;
-            self.remove_tags(old)?;
-        }
-        if !record.deleted {
-            self.totals.assets += 1;
-            self.totals.bytes += record.size;
-            self.add_tags(&record)?;
+        let absent = old.filter(|old| !old.asset.record.deleted && old.place.is_none());
+        let holding = match place {
+            Some(_) => Holding::Held,
+            None if record.deleted => Holding::Unwanted,
+            None => absent.map_or(Holding::Wanted, |old| old.asset.holding),
+        };
+        self.write(old, record, place, holding)
+    }
+
+    /// Writes a live record again, whose content is not here, or not any more.
+    pub(super) fn put_absent(&mut self, old: &StoredRow, wanted: bool) -> Result<(), rusqlite::Error> {
+        let holding = if wanted { Holding::Wanted } else { Holding::Unwanted };
+        self.write(Some(old), old.asset.record.clone(), None, holding).map(drop)
+    }
+
+    fn write(
+        &mut self,
+        old: Option<&StoredRow>,
+        record: AssetRecord,
+        place: Option<Place>,
+        holding: Holding,
+    ) -> Result<StoredAsset, rusqlite::Error> {
+        debug_assert!(!record.deleted || place.is_none(), "a tombstone has no content");
+        if let Some(StoredRow { asset: old, .. }) = old {
+            self.totals.subtract(old);
+            self.remove_tags(&old.record)?;
         }
         self.totals.last_seq += 1;
-        let asset = StoredAsset { seq: self.totals.last_seq, updated_at_ms: self.now_ms, record };
+        let asset = StoredAsset { seq: self.totals.last_seq, updated_at_ms: self.now_ms, record, holding };
+        self.totals.add(&asset);
+        self.add_tags(&asset.record)?;
         rows::write(self.conn, &asset, place)?;
         Ok(asset)
     }
 
+    /// The tags of a live record.
     fn add_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
+        if record.deleted {
+            return Ok(());
+        }
         for tag in &record.meta.tags {
             self.conn
                 .prepare_cached("INSERT INTO record_tags (tag, hash) VALUES (?1, ?2)")?
@@ -118,6 +173,9 @@ impl Tx<'_> {
     }
 
     fn remove_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
+        if record.deleted {
+            return Ok(());
+        }
         for tag in &record.meta.tags {
             self.conn
                 .prepare_cached("DELETE FROM record_tags WHERE tag = ?1 AND hash = ?2")?
@@ -139,10 +197,10 @@ impl Tx<'_> {
         }
     }
 
-    /// Puts the content of an asset that is being deleted into the trash.
-    pub(super) fn bury(&self, held: &Held) -> Result<(), rusqlite::Error> {
-        let Some(place) = held.place else { return Ok(()) };
-        let record = &held.asset.record;
+    /// Puts the content of an asset that is being deleted or let go into the trash, if it is here.
+    pub(super) fn bury(&self, stored: &StoredRow) -> Result<(), rusqlite::Error> {
+        let Some(place) = stored.place else { return Ok(()) };
+        let record = &stored.asset.record;
         self.conn
             .prepare_cached(
                 "INSERT OR REPLACE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, ?2, ?3, ?4)",

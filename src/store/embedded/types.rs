@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::record::{AssetRecord, ContentHash};
+use crate::store::Holding;
 
 /// Where an embedded store lives.
 #[derive(Clone, Debug)]
@@ -35,7 +36,7 @@ pub struct IngestFields {
 pub struct Ingested {
     /// The asset as it is now.
     pub asset: StoredAsset,
-    /// `false` if the store held a live asset of this content before.
+    /// `false` if the store held this content, as a live asset, before.
     pub new: bool,
 }
 
@@ -48,6 +49,8 @@ pub struct StoredAsset {
     pub updated_at_ms: u64,
     /// What is replicated.
     pub record: AssetRecord,
+    /// Whether its content is here.
+    pub holding: Holding,
 }
 
 /// A change of metadata. The outer `None` leaves a field as it is; `Some(None)` clears it.
@@ -86,6 +89,8 @@ pub struct ListFilter {
     pub from_ms: Option<u64>,
     /// Created at this millisecond or earlier.
     pub to_ms: Option<u64>,
+    /// Only those whose content is here, or only those whose content is not.
+    pub held: Option<bool>,
 }
 
 /// By time of creation, assets of one millisecond by hash.

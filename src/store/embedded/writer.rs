@@ -220,7 +220,7 @@ impl Writer {
         for file in files {
             // What lies in the trash was not looked at since it was deleted, and is better replaced.
             let live =
-                rows::find(&self.conn, file.sha256)?.is_some_and(|held| held.place == Some(Place::File));
+                rows::find(&self.conn, file.sha256)?.is_some_and(|stored| stored.place == Some(Place::File));
             if !live || !self.layout.has_content(file.sha256, file.size) {
                 wanted.push(file);
             }

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 
-use super::error::{about_metadata, deleted, invalid_metadata, not_found};
+use super::error::{about_metadata, deleted, invalid_metadata, not_found, not_held};
 use super::model::{AssetJson, AssetListJson, MetaPatchJson, StatusJson, is_media_type};
 use super::{Service, Shared};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
@@ -21,8 +21,9 @@ const LIMIT_MAX: usize = 1_000;
 /// Newest first, unless `order` says otherwise.
 #[utoipa::path(get, path = "/list", tag = "assets",
     params(
+        ("held" = Option<bool>, Query, description = "Only those whose content is here (`true`), or is not (`false`)"),
         ("limit" = Option<u64>, Query, description = "Assets per page: 50 unless given, at most 1000"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, with the same filter"),
         ("order" = Option<String>, Query, description = "`newest` (default) or `oldest` first, by creation"),
     ),
     responses(
@@ -30,7 +31,7 @@ const LIMIT_MAX: usize = 1_000;
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
     ))]
 pub(super) async fn list(State(service): Shared, params: Params) -> ApiResult<Success<AssetListJson>> {
-    service.page(&params, ListFilter::default()).await
+    service.page(&params, ListFilter { held: params.flag("held")?, ..ListFilter::default() }).await
 }
 
 /// Search assets.
@@ -46,6 +47,7 @@ pub(super) async fn list(State(service): Shared, params: Params) -> ApiResult<Su
         ("q" = Option<String>, Query, description = "Text in file name or description, in upper or lower case"),
         ("from" = Option<String>, Query, description = "Created then or later: RFC 3339, or milliseconds since 1970"),
         ("to" = Option<String>, Query, description = "Created then or earlier: RFC 3339, or milliseconds since 1970"),
+        ("held" = Option<bool>, Query, description = "Only those whose content is here (`true`), or is not (`false`)"),
         ("limit" = Option<u64>, Query, description = "Assets per page: 50 unless given, at most 1000"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, with the same filter"),
         ("order" = Option<String>, Query, description = "`newest` (default) or `oldest` first, by creation"),
@@ -64,6 +66,7 @@ pub(super) async fn search(State(service): Shared, params: Params) -> ApiResult<
         q: params.text("q")?,
         from_ms: params.time_ms("from")?,
         to_ms: params.time_ms("to")?,
+        held: params.flag("held")?,
     };
     service.page(&params, filter).await
 }
@@ -136,6 +139,8 @@ pub(super) async fn status(State(service): Shared) -> ApiResult<Success<StatusJs
         healthy: status.read_only.is_none(),
         assets: status.assets,
         bytes: status.bytes,
+        assets_held: status.assets_held,
+        bytes_held: status.bytes_held,
         seq: status.seq,
         read_only: status.read_only,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -150,6 +155,12 @@ impl Service {
             Some(asset) => Ok(asset),
             None => Err(not_found(hash)),
         }
+    }
+
+    /// The asset, if its content is here, too.
+    pub(super) async fn held(&self, hash: ContentHash) -> ApiResult<StoredAsset> {
+        let asset = self.live(hash).await?;
+        if asset.holding.is_held() { Ok(asset) } else { Err(not_held(hash)) }
     }
 
     async fn page(&self, params: &Params, filter: ListFilter) -> ApiResult<Success<AssetListJson>> {

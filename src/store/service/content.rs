@@ -47,7 +47,7 @@ const FILE_NAME_CHARS_MAX: usize = 200;
             headers(("Content-Range" = String, description = "Which bytes of how many"))),
         (status = 304, description = "It is held already"),
         (status = 400, description = "No hash", body = ErrorBody),
-        (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
+        (status = 404, description = "`not_found`, `deleted`, or `not_held`: the asset is known, its content is elsewhere", body = ErrorBody),
         (status = 416, description = "The range lies outside the content", body = ErrorBody,
             headers(("Content-Range" = String, description = "How many bytes there are"))),
         (status = 500, description = "`corrupt`: the stored bytes are damaged", body = ErrorBody),
@@ -58,7 +58,7 @@ pub(super) async fn read(
     method: Method,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let asset = service.live(hash).await?;
+    let asset = service.held(hash).await?;
     answer(&service, &asset.record, &method, &headers).await
 }
 

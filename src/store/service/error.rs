@@ -10,6 +10,7 @@ use crate::store::StoreError;
 pub(crate) mod codes {
     pub(crate) const NOT_FOUND: &str = "not_found";
     pub(crate) const DELETED: &str = "deleted";
+    pub(crate) const NOT_HELD: &str = "not_held";
     pub(crate) const CORRUPT: &str = "corrupt";
     pub(crate) const DISK_FULL: &str = "disk_full";
     pub(crate) const READ_ONLY: &str = "read_only";
@@ -20,6 +21,7 @@ impl From<StoreError> for ApiError {
         let message = error.to_string();
         let (status, code, hint) = match error {
             StoreError::NotFound(hash) => return not_found(hash),
+            StoreError::NotHeld(hash) => return not_held(hash),
             StoreError::Corrupt(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 codes::CORRUPT,
@@ -64,6 +66,13 @@ pub(super) fn deleted(hash: ContentHash) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, codes::DELETED, format!("the asset {hash} was deleted"), hint)
 }
 
+/// An asset whose content is elsewhere.
+pub(super) fn not_held(hash: ContentHash) -> ApiError {
+    let message = format!("the asset {hash} is known, but its content is not held here");
+    let hint = format!("fetch it from other machines: can-sync fetch {hash}");
+    ApiError::new(StatusCode::NOT_FOUND, codes::NOT_HELD, message, hint)
+}
+
 /// What is wrong with the metadata that a user gave.
 pub(super) fn invalid_metadata(message: impl Into<String>) -> ApiError {
     let hint = "at most 64 tags of 128 characters, 16 KiB of text in all";
@@ -85,6 +94,7 @@ mod tests {
         let text = || "why".to_owned();
         let cases = [
             (StoreError::NotFound(hash), 404, "not_found"),
+            (StoreError::NotHeld(hash), 404, "not_held"),
             (StoreError::Corrupt(hash), 500, "corrupt"),
             (StoreError::Full(text()), 507, "disk_full"),
             (StoreError::ReadOnly(text()), 503, "read_only"),

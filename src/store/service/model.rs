@@ -42,11 +42,13 @@ pub struct AssetJson {
     pub seq: u64,
     /// Whether this is a tombstone: the content is gone.
     pub deleted: bool,
+    /// Whether the content is here. Where it is not, what is known of the asset is all the same.
+    pub held: bool,
 }
 
 impl From<StoredAsset> for AssetJson {
     fn from(asset: StoredAsset) -> Self {
-        let StoredAsset { seq, updated_at_ms, record } = asset;
+        let StoredAsset { seq, updated_at_ms, record, holding } = asset;
         let meta = record.meta;
         Self {
             hash: record.hash.to_string(),
@@ -61,6 +63,7 @@ impl From<StoredAsset> for AssetJson {
             updated_at: rfc3339(updated_at_ms),
             seq,
             deleted: record.deleted,
+            held: holding.is_held(),
         }
     }
 }
@@ -93,10 +96,14 @@ impl From<ListPage> for AssetListJson {
 pub struct StatusJson {
     /// Whether it takes writes.
     pub healthy: bool,
-    /// Live assets.
+    /// Live assets that are known, whether or not their contents are here: what a list shows.
     pub assets: u64,
     /// Sum of their sizes in bytes.
     pub bytes: u64,
+    /// Those of them whose contents are here.
+    pub assets_held: u64,
+    /// Sum of the sizes of those in bytes: what can be read here.
+    pub bytes_held: u64,
     /// Number of the last change.
     pub seq: u64,
     /// Why it takes no writes, where it does not.

@@ -16,10 +16,10 @@ use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{BODY_STALL, HashPath, Params, collect, has_content_type};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::sync_wire::{
-    BATCH_MAX, BodyError, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, put, result_of,
+    BATCH_MAX, BodyError, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, put, result_of, wire_holding,
 };
-use crate::store::{ContentStore, FeedEntry, Outcome};
-use crate::wire::proto::{RecordError, WireFeedEntry, WireRecord};
+use crate::store::{ContentStore, FeedEntry, Outcome, StoredRecord};
+use crate::wire::proto::{IngestResult, RecordError, WireFeedEntry, WireRecord, WireStoredRecord};
 
 mod batch;
 
@@ -61,7 +61,11 @@ pub(super) async fn require_key(State(service): Shared, request: Request, next: 
 pub(super) async fn feed(State(service): Shared, params: Params) -> ApiResult<Response> {
     let since = params.number("since")?.unwrap_or(0);
     let page = service.store.feed(since, params.limit(BATCH_MAX, BATCH_MAX)?).await?;
-    let entry = |entry: &FeedEntry| WireFeedEntry { seq: entry.seq, record: Some((&entry.record).into()) };
+    let entry = |FeedEntry { seq, record, holding }: &FeedEntry| WireFeedEntry {
+        seq: *seq,
+        record: Some(record.into()),
+        holding: wire_holding(*holding).into(),
+    };
     let mut response = protobuf(page.entries.iter().map(entry));
     if page.reset {
         response.headers_mut().insert(HeaderName::from_static(FEED_RESET), HeaderValue::from_static("true"));
@@ -71,7 +75,7 @@ pub(super) async fn feed(State(service): Shared, params: Params) -> ApiResult<Re
 
 /// Records by hash.
 ///
-/// Length-delimited `AssetRecord` messages, tombstones included, in any order; unknown ones are left out.
+/// Length-delimited `StoredRecord` messages, tombstones included, in any order; unknown ones are left out.
 #[utoipa::path(get, path = "/records", tag = "sync", operation_id = "sync_records", security(("sync_key" = [])),
     params(("hash" = String, Query, description = "Up to 50 hashes, separated by commas or repeated")),
     responses(
@@ -81,7 +85,7 @@ pub(super) async fn feed(State(service): Shared, params: Params) -> ApiResult<Re
     ))]
 pub(super) async fn records(State(service): Shared, params: Params) -> ApiResult<Response> {
     let hashes = params.hashes("hash", QUERY_HASHES_MAX)?;
-    Ok(protobuf(service.store.records(hashes).await?.iter().map(WireRecord::from)))
+    Ok(protobuf(service.store.records(hashes).await?.iter().map(stored_record)))
 }
 
 /// Records by hash, many at once.
@@ -99,12 +103,21 @@ pub(super) async fn records(State(service): Shared, params: Params) -> ApiResult
         (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
     ))]
 pub(super) async fn query_records(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let hashes = hashes_of(request).await?;
+    Ok(protobuf(service.store.records(hashes).await?.iter().map(stored_record)))
+}
+
+fn stored_record(StoredRecord { record, holding }: &StoredRecord) -> WireStoredRecord {
+    WireStoredRecord { record: Some(record.into()), holding: wire_holding(*holding).into() }
+}
+
+/// A body of hashes.
+async fn hashes_of(request: Request) -> ApiResult<Vec<ContentHash>> {
     let body = collect(protobuf_body(request)?, BATCH_MAX * 32).await?;
     let (hashes, []) = body.as_chunks::<32>() else {
         return Err(malformed("the body is not a sequence of hashes of 32 bytes"));
     };
-    let hashes = hashes.iter().map(|bytes| ContentHash(*bytes)).collect();
-    Ok(protobuf(service.store.records(hashes).await?.iter().map(WireRecord::from)))
+    Ok(hashes.iter().map(|bytes| ContentHash(*bytes)).collect())
 }
 
 /// Content, for agents.
@@ -122,7 +135,7 @@ pub(super) async fn query_records(State(service): Shared, request: Request) -> A
             headers(("Content-Range" = String, description = "Which bytes of how many"))),
         (status = 400, description = "No hash", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
+        (status = 404, description = "`not_found`, `deleted`, or `not_held`", body = ErrorBody),
         (status = 416, description = "The range lies outside the content", body = ErrorBody),
         (status = 500, description = "`corrupt`: the stored bytes are damaged", body = ErrorBody),
     ))]
@@ -132,7 +145,7 @@ pub(super) async fn content(
     method: Method,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let asset = service.live(hash).await?;
+    let asset = service.held(hash).await?;
     content::answer(&service, &asset.record, &method, &headers).await
 }
 
@@ -157,12 +170,13 @@ pub(super) async fn content(
 pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResult<Response> {
     let body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
     let results = batch::ingest(&service.store, body).await?;
-    Ok(protobuf(results.into_iter().map(|(hash, outcome)| result_of(hash, outcome))))
+    Ok(protobuf(results.into_iter().map(result)))
 }
 
 /// Take records without content.
 ///
-/// Edits and tombstones: length-delimited `AssetRecord` messages. The answer is as for `/sync/ingest`.
+/// Edits and tombstones: length-delimited `AssetRecord` messages. The answer is as for `/sync/ingest`; `ABSENT` says that
+/// a version was taken and the content of its asset is not held.
 #[utoipa::path(post, path = "/records", tag = "sync", operation_id = "sync_apply", security(("sync_key" = [])),
     request_body(content = Binary, content_type = "application/x-protobuf", description = "Up to 1000 records"),
     responses(
@@ -176,6 +190,76 @@ pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResul
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
 pub(super) async fn apply(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let (slots, records) = records_of(request).await?;
+    slots.answer(service.store.apply(records).await?)
+}
+
+/// Take records whose contents are elsewhere.
+///
+/// As `POST /sync/records`, but a live record whose content is not here is taken all the same: it is `ABSENT` then, and
+/// its content is wanted.
+#[utoipa::path(post, path = "/records/absent", tag = "sync", operation_id = "sync_take_absent",
+    security(("sync_key" = [])),
+    request_body(content = Binary, content_type = "application/x-protobuf", description = "Up to 1000 records"),
+    responses(
+        (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
+        (status = 400, description = "The body cannot be read", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+        (status = 408, description = "The body stopped arriving", body = ErrorBody),
+        (status = 413, description = "More than 1000 records", body = ErrorBody),
+        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody),
+    ))]
+pub(super) async fn take_absent(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let (slots, records) = records_of(request).await?;
+    slots.answer(service.store.take_absent(records).await?)
+}
+
+/// Let go of contents.
+///
+/// The records stay; the contents go to the trash, like those of deleted assets, and are not wanted any more. The answer
+/// is an `IngestResult` for each hash, in the same order: `ABSENT` for what was held or wanted, `UNCHANGED` otherwise.
+#[utoipa::path(post, path = "/let-go", tag = "sync", operation_id = "sync_let_go", security(("sync_key" = [])),
+    request_body(content = Binary, content_type = "application/x-protobuf",
+        description = "Up to 1000 hashes of 32 raw bytes, one after the other"),
+    responses(
+        (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
+        (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+        (status = 413, description = "More than 1000 hashes", body = ErrorBody),
+        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody),
+    ))]
+pub(super) async fn let_go(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let hashes = hashes_of(request).await?;
+    Ok(protobuf(hashes.clone().into_iter().zip(service.store.let_go(hashes).await?).map(result)))
+}
+
+/// Want contents that are not here.
+///
+/// The answer is an `IngestResult` for each hash, in the same order: `STORED` for what the trash still had, whole,
+/// `NEEDS_CONTENT` for what is to be fetched, `UNCHANGED` for what is held, or no live asset.
+#[utoipa::path(post, path = "/want", tag = "sync", operation_id = "sync_want", security(("sync_key" = [])),
+    request_body(content = Binary, content_type = "application/x-protobuf",
+        description = "Up to 1000 hashes of 32 raw bytes, one after the other"),
+    responses(
+        (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
+        (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+        (status = 413, description = "More than 1000 hashes", body = ErrorBody),
+        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody),
+    ))]
+pub(super) async fn want(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let hashes = hashes_of(request).await?;
+    Ok(protobuf(hashes.clone().into_iter().zip(service.store.want(hashes).await?).map(result)))
+}
+
+/// A body of records: those that may be taken, and the place of each in the answer.
+async fn records_of(request: Request) -> ApiResult<(Slots, Vec<AssetRecord>)> {
     let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
     let mut slots = Slots::default();
     let mut records = Vec::new();
@@ -184,8 +268,11 @@ pub(super) async fn apply(State(service): Shared, request: Request) -> ApiResult
             records.push(record);
         }
     }
-    let results = slots.fill(service.store.apply(records).await?)?;
-    Ok(protobuf(results.into_iter().map(|(hash, outcome)| result_of(hash, outcome))))
+    Ok((slots, records))
+}
+
+fn result((hash, outcome): (ContentHash, Outcome)) -> IngestResult {
+    result_of(hash, outcome)
 }
 
 /// The outcomes of a request in its order: those known at once, and gaps for those that the store will decide.
@@ -206,6 +293,11 @@ impl Slots {
         };
         self.0.push((hash, outcome));
         Ok(record)
+    }
+
+    /// The answer, once the store has decided.
+    fn answer(self, outcomes: Vec<Outcome>) -> ApiResult<Response> {
+        Ok(protobuf(self.fill(outcomes)?.into_iter().map(result)))
     }
 
     /// Puts the store's outcomes into the gaps.

@@ -85,6 +85,7 @@ pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), Failure> {
     store.check_room(bytes).map_err(|error| match error {
         StoreError::Full(_) => Failure::Asset(error.to_string()),
         StoreError::NotFound(_)
+        | StoreError::NotHeld(_)
         | StoreError::Corrupt(_)
         | StoreError::ReadOnly(_)
         | StoreError::Invalid(_)

@@ -6,7 +6,7 @@ use reqwest::{Method, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::service::{TestService, refusal, soon};
+use crate::support::service::{TestService, data, refusal, soon};
 
 fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|n| u8::try_from(n % 251).expect("below 251")).collect()
@@ -178,4 +178,66 @@ async fn a_client_that_reads_nothing_is_cut() {
     // Either an end or a reset, but not the whole.
     let _ = soon("the end", stream.read_to_end(&mut rest)).await;
     assert!(rest.len() < SIZE, "{}", rest.len());
+}
+
+#[tokio::test]
+async fn an_asset_that_is_not_held_is_known_all_the_same() {
+    let service = TestService::start().await;
+    let asset = service.put(pattern(300_000), &[("filename", "a.bin")]).await;
+    let other = service.put("other", &[]).await;
+    assert_eq!(asset["held"], true);
+    let hash = asset["hash"].as_str().unwrap();
+    let path = format!("/asset/{hash}");
+    let named: Vec<u8> = hash.parse::<can_sync::record::ContentHash>().unwrap().0.to_vec();
+    let answer = service.sync(Method::POST, "/let-go").body(named).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+
+    for request in [
+        service.get(&path),
+        service.get(&path).header("Range", "bytes=0-9"),
+        service.get(&path).header("If-None-Match", format!("\"{hash}\"")),
+        service.sync(Method::GET, &format!("/content/{hash}")),
+    ] {
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 404);
+        let body: serde_json::Value = response.json().await.unwrap();
+        assert_eq!(body["code"], "not_held");
+        assert!(body["hint"].as_str().unwrap().contains(&format!("can-sync fetch {hash}")), "{body}");
+    }
+    let head = service.client.request(Method::HEAD, service.url(&path)).send().await.unwrap();
+    assert_eq!(head.status(), 404);
+
+    let get = async |path: &str| data(service.get(path).send().await.unwrap()).await;
+    let meta = get(&format!("{path}/meta")).await;
+    assert_eq!(
+        (&meta["held"], &meta["deleted"], &meta["filename"]),
+        (&false.into(), &false.into(), &"a.bin".into())
+    );
+    let status = get("/status").await;
+    assert_eq!((&status["assets"], &status["bytes"]), (&2.into(), &300_005.into()));
+    assert_eq!((&status["assets_held"], &status["bytes_held"]), (&1.into(), &5.into()));
+    for (query, expected) in [
+        ("/list", vec![&other, &asset]),
+        ("/list?held=true", vec![&other]),
+        ("/list?held=false", vec![&asset]),
+        ("/search?held=false&q=a.bin", vec![&asset]),
+        ("/search?held=true&q=a.bin", vec![]),
+    ] {
+        let page = get(query).await;
+        let mut found: Vec<&str> =
+            page["assets"].as_array().unwrap().iter().map(|a| a["hash"].as_str().unwrap()).collect();
+        let mut expected: Vec<&str> = expected.iter().map(|asset| asset["hash"].as_str().unwrap()).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{query}");
+    }
+    assert_eq!(refusal(service.get("/list?held=maybe")).await, (400, "invalid_parameter".into()));
+
+    let edit =
+        service.client.patch(service.url(&format!("{path}/meta"))).json(&serde_json::json!({"user": "ann"}));
+    let edited = data(edit.send().await.unwrap()).await;
+    assert_eq!((&edited["user"], &edited["held"]), (&"ann".into(), &false.into()));
+    let tombstone = data(service.client.delete(service.url(&path)).send().await.unwrap()).await;
+    assert_eq!((&tombstone["deleted"], &tombstone["held"]), (&true.into(), &false.into()));
+    assert_eq!(refusal(service.get(&path)).await, (404, "deleted".into()));
 }

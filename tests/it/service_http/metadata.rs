@@ -164,13 +164,14 @@ async fn the_status_counts() {
     service.put("12345", &[]).await;
     service.put("678", &[]).await;
     let status = get(&service, "/status").await;
-    let expected = json!({"healthy": true, "assets": 2, "bytes": 8, "seq": 2, "read_only": null,
+    let expected = json!({"healthy": true, "assets": 2, "bytes": 8, "assets_held": 2,
+        "bytes_held": 8, "seq": 2, "read_only": null,
         "version": env!("CARGO_PKG_VERSION")});
     assert_eq!(status, expected);
 }
 
 /// Every route there is. A new one has to be added here, and then to be described.
-const ROUTES: [(&str, &str); 18] = [
+const ROUTES: [(&str, &str); 21] = [
     ("post", "/ingest"),
     ("get", "/list"),
     ("get", "/search"),
@@ -189,6 +190,9 @@ const ROUTES: [(&str, &str); 18] = [
     ("get", "/sync/content/{hash}"),
     ("head", "/sync/content/{hash}"),
     ("post", "/sync/ingest"),
+    ("post", "/sync/records/absent"),
+    ("post", "/sync/let-go"),
+    ("post", "/sync/want"),
 ];
 
 #[tokio::test]

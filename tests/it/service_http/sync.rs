@@ -4,7 +4,7 @@ use bytes::Bytes;
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
 use can_sync::store::ContentStore;
 use can_sync::wire::proto::ingest_result::Outcome;
-use can_sync::wire::proto::{IngestHeader, IngestResult, WireFeedEntry, WireRecord};
+use can_sync::wire::proto::{IngestHeader, IngestResult, WireFeedEntry, WireRecord, WireStoredRecord};
 use prost::Message;
 use reqwest::{Method, Response};
 use sha2::{Digest, Sha256};
@@ -41,7 +41,9 @@ async fn ingest(service: &TestService, body: Vec<u8>) -> Vec<IngestResult> {
 async fn nobody_gets_in_without_the_key() {
     let service = TestService::start().await;
     let hash = "0".repeat(64);
-    let paths = ["feed", "records?hash=", "records", "records/query", &format!("content/{hash}"), "ingest"];
+    let content = format!("content/{hash}");
+    let paths = ["feed", "records?hash=", "records", "records/query", &content, "ingest"];
+    let paths = paths.into_iter().chain(["records/absent", "let-go", "want"]);
     let denied = (401, "unauthorized".to_owned());
     for path in paths {
         for method in [Method::GET, Method::POST] {
@@ -92,7 +94,7 @@ async fn records_can_be_asked_for_in_two_ways() {
     }
     let unknown = ContentHash([9; 32]);
     let some = format!("/records?hash={},{unknown}&hash={}", hashes[0], hashes[1]);
-    let found: Vec<WireRecord> = messages(service.sync(Method::GET, &some).send().await.unwrap()).await;
+    let found: Vec<WireStoredRecord> = messages(service.sync(Method::GET, &some).send().await.unwrap()).await;
     assert_eq!(found.len(), 2);
     let list: Vec<String> = hashes.iter().map(ToString::to_string).collect();
     let too_many = service.sync(Method::GET, &format!("/records?hash={}", list.join(",")));
@@ -100,7 +102,7 @@ async fn records_can_be_asked_for_in_two_ways() {
 
     let body: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
     let query = |body: Vec<u8>| service.sync(Method::POST, "/records/query").body(body);
-    let found: Vec<WireRecord> = messages(query(body.clone()).send().await.unwrap()).await;
+    let found: Vec<WireStoredRecord> = messages(query(body.clone()).send().await.unwrap()).await;
     assert_eq!(found.len(), 60);
     assert_eq!(refusal(query(body[1..].to_vec())).await, (400, "malformed_body".into()));
     assert_eq!(refusal(query(vec![0; 32 * 1_001])).await, (413, "body_too_large".into()));

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
-    StoreRef, StoreStatus,
+    ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, Outcome, StoreError,
+    StoreEvent, StoreRef, StoreStatus, StoredRecord,
 };
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -136,19 +136,26 @@ impl Script {
             return FeedPage { entries: Vec::new(), reset: true };
         }
         let after = self.records.range(since + 1..).take(limit);
-        let entries = after.map(|(seq, record)| FeedEntry { seq: *seq, record: record.clone() }).collect();
+        let after = after.map(|(seq, record)| FeedEntry {
+            seq: *seq,
+            record: record.clone(),
+            holding: holding(record),
+        });
+        let entries = after.collect();
         FeedPage { entries, reset: false }
     }
 
     fn status(&self) -> StoreStatus {
         let live = || self.records.values().filter(|record| !record.deleted);
-        StoreStatus {
-            assets: live().count() as u64,
-            bytes: live().map(|record| record.size).sum(),
-            seq: self.seq,
-            read_only: None,
-        }
+        let (assets, bytes) = (live().count() as u64, live().map(|record| record.size).sum());
+        let (assets_held, bytes_held) = (assets, bytes);
+        StoreStatus { assets, bytes, assets_held, bytes_held, seq: self.seq, read_only: None }
     }
+}
+
+/// All that is live is held.
+fn holding(record: &AssetRecord) -> Holding {
+    if record.deleted { Holding::Unwanted } else { Holding::Held }
 }
 
 impl ContentStore for ScriptedStore {
@@ -180,9 +187,10 @@ impl ContentStore for ScriptedStore {
         }
     }
 
-    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<AssetRecord>, StoreError>> {
+    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
         self.answer(move |script| {
-            script.records.values().filter(|record| hashes.contains(&record.hash)).cloned().collect()
+            let found = script.records.values().filter(|record| hashes.contains(&record.hash)).cloned();
+            found.map(|record| StoredRecord { holding: holding(&record), record }).collect()
         })
         .boxed()
     }
@@ -216,5 +224,17 @@ impl ContentStore for ScriptedStore {
             Ok(vec![outcome; records.len()])
         }
         .boxed()
+    }
+
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.apply(records)
+    }
+
+    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.answer(move |_| vec![Outcome::Unchanged; hashes.len()]).boxed()
+    }
+
+    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        self.answer(move |_| vec![Outcome::Unchanged; hashes.len()]).boxed()
     }
 }

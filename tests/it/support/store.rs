@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
-use can_sync::store::{ContentStore, FeedEntry, IncomingAsset, IncomingContent, ReceivedFile, StoreError};
+use can_sync::store::{
+    ContentStore, FeedEntry, IncomingAsset, IncomingContent, ReceivedFile, StoreError, StoredRecord,
+};
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 
@@ -94,7 +96,12 @@ pub(crate) async fn read_feed(store: &dyn ContentStore, mut since: u64, limit: u
     }
 }
 
-/// The record that the store holds, if it holds one.
-pub(crate) async fn held(store: &dyn ContentStore, hash: ContentHash) -> Option<AssetRecord> {
+/// The record that the store has, if it has one, and whether its content is there.
+pub(crate) async fn holding(store: &dyn ContentStore, hash: ContentHash) -> Option<StoredRecord> {
     store.records(vec![hash]).await.expect("records can be read").pop()
+}
+
+/// The record that the store has, if it has one.
+pub(crate) async fn held(store: &dyn ContentStore, hash: ContentHash) -> Option<AssetRecord> {
+    holding(store, hash).await.map(|stored| stored.record)
 }

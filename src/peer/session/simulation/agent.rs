@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::identity::LibraryKeys;
 use crate::library::Library;
 use crate::record::{AssetMeta, AssetRecord, ContentHash, WriterId};
-use crate::store::{FeedEntry, Outcome, StoreStatus};
+use crate::store::{FeedEntry, Holding, Outcome, StoreStatus};
 use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::{Limits, Scheduler};
 
@@ -132,7 +132,7 @@ impl Agent {
             .records
             .values()
             .filter(|(seq, _)| *seq > cursor)
-            .map(|(seq, record)| FeedEntry { seq: *seq, record: record.clone() })
+            .map(|(seq, record)| FeedEntry { seq: *seq, record: record.clone(), holding: Holding::Held })
             .collect();
         page.sort_unstable_by_key(|entry| entry.seq);
         let more = page.len() > limit;
@@ -142,7 +142,7 @@ impl Agent {
             assets: live().count() as u64,
             bytes: live().map(|(_, record)| record.size).sum(),
             seq: self.seq,
-            read_only: None,
+            ..StoreStatus::default()
         });
         let Some(last) = page.last().map(|entry| entry.seq) else { return (Vec::new(), false) };
         let changed = self.library.apply(page);

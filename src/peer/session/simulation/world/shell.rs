@@ -405,6 +405,7 @@ impl World {
                     match agent.merge(record, false) {
                         Outcome::Stored | Outcome::Unchanged => settled.push(hash),
                         Outcome::NeedsContent => failed.push((hash, "its content went away".to_owned())),
+                        Outcome::Absent => panic!("contents are not let go of here"),
                         Outcome::Rejected(why) => panic!("{why}"),
                     }
                 }
