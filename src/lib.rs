@@ -26,14 +26,14 @@
 //! # The tree
 //!
 //! ```text
-//! RootSupervisor        node        starts, restarts and stops the others
-//! ├── CanServiceActor   store       the store and its feed
+//! RootSupervisor        actor       starts, restarts and stops the others
+//! ├── CanServiceActor   feed        the store and its feed
 //! ├── RendezvousActor   discovery   rendezvous slots on relays and in the DHT
 //! ├── GossipActor       discovery   who is there: announcements, the local network
 //! ├── LibraryActor      library     libraries, tickets, who is let in
 //! ├── PeersActor        peer        who to connect to, and what is fetched from whom
 //! │   └── PeerActor ×N  peer        one connection: session, comparison, transfers
-//! ├── HttpActor         http        the agent's API and page
+//! ├── HttpActor         api         the agent's API and page
 //! └── SignalActor       node        signals of the process
 //! ```
 //!
@@ -41,17 +41,36 @@
 //! has to outlive a crash is no actor: keys, store, library, endpoint and sockets are made at boot ([`node`]) and handed to the
 //! actors. `actors.md` describes every actor with its messages, limits and what a restart loses.
 //!
+//! # The layers
+//!
+//! A module imports only what stands on lower lines of this table. Commands go down by message type; news goes up through a
+//! port (a closure, a channel, a trait of the lower room) that [`node`] connects, so that a lower room never names an actor of
+//! a higher one. A test (`tests/it/layers.rs`) enforces both this and the next section.
+//!
+//! ```text
+//! cli                                          what a person types
+//! node                                         boot: puts everything together
+//! api feed                                     the agent's HTTP API and page; the store's changes
+//! peer                                         sessions with other agents
+//! transfer                                     who is asked for what, bytes in and out
+//! library                                      sets of assets, tickets, who may do what
+//! discovery                                    who is there, and where
+//! store net                                    where assets live; the endpoint and proofs
+//! actor http wire reconcile                    supervision kit; HTTP servers; frames; set difference
+//! record events clock text identity config qr  the ground
+//! ```
+//!
 //! # What is pure
 //!
 //! Rules are functions of their arguments, time included, with neither runtime nor I/O: [`record`], [`discovery::slot`],
 //! [`discovery::announcement`], [`discovery::directory`], [`peer::session`], [`peer::roster`], [`reconcile`],
-//! [`transfer::schedule`], [`node::restart`]. Actors perform what these decide, so that each rule can be tested without a
-//! socket.
+//! [`transfer::schedule`], [`actor::policy`], [`actor::restart`]. Actors perform what these decide, so that each rule can be
+//! tested without a socket.
 
 pub mod actor;
 pub mod api;
 pub mod cli;
-mod clock;
+pub mod clock;
 pub mod config;
 pub mod discovery;
 pub mod events;
@@ -66,5 +85,6 @@ pub mod qr;
 pub mod reconcile;
 pub mod record;
 pub mod store;
+mod text;
 pub mod transfer;
 pub mod wire;

@@ -28,7 +28,7 @@ pub use self::set::Libraries;
 pub use self::shared::Shared;
 use self::ticket::LibraryId;
 use crate::identity::LibraryKeys;
-use crate::peer::session::Summary;
+use crate::reconcile::Summary;
 use crate::reconcile::tree::{Item, ItemTree, Snapshot};
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::{FeedEntry, StoreStatus};

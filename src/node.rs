@@ -21,6 +21,7 @@ use crate::api::metrics;
 use crate::api::view::StoreMode;
 use crate::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
 use crate::config::Config;
+use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
 use crate::discovery::gossip::{GossipActor, GossipMsg};
 use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
@@ -39,7 +40,8 @@ use crate::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer, spawn_peer};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
-mod discovery;
+pub mod discovery;
+pub mod dump;
 mod protocols;
 pub mod resources;
 pub mod signals;
@@ -342,13 +344,17 @@ fn children(
 }
 
 fn manager(resources: &Resources, cells: &Cells) -> Manager {
+    let peers = cells.peers.service_ref();
     Manager {
         libraries: Arc::clone(&resources.libraries),
         store: Arc::clone(&resources.store),
         own_id: resources.endpoint.id(),
         ticket: resources.ticket.clone(),
         book: resources.book.clone(),
-        peers: cells.peers.service_ref(),
+        members: Candidates::new(move |addr, channel| {
+            // PeersActor may be down; the timer comes again.
+            let _ = peers.cast(PeersMsg::Candidate { addr, channel });
+        }),
         busy: Arc::default(),
     }
 }

@@ -11,9 +11,11 @@ pub mod engine;
 mod fingerprint;
 #[cfg(test)]
 mod oracle;
+mod summary;
 pub mod tree;
 mod wire;
 
 pub use engine::{Initiator, Limits, Responder, Step};
+pub use summary::Summary;
 pub use tree::{Item, ItemTree, Snapshot};
 pub use wire::ReconError;

@@ -18,10 +18,10 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::view::ApiState;
+use crate::clock::now_ms;
 use crate::events::{EventLog, LoggedEvent, SyncProgress};
 use crate::http::extract::Params;
 use crate::http::{ApiError, ApiResult, Closing};
-use crate::peer::effects::now_ms;
 
 /// Comment sent when nothing happens, so that both ends notice a dead connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);

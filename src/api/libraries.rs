@@ -19,6 +19,7 @@ use crate::library::registry::Standing;
 use crate::library::report::{DeviceReport, Held, Invited, LibraryDetail, LibraryError, Preview};
 use crate::library::ticket::{Access, LibraryId};
 use crate::qr::Code;
+use crate::text::quoted;
 
 /// What errors call the actor that we ask.
 const LIBRARY: &str = "LibraryActor";
@@ -83,7 +84,7 @@ fn refused(error: &LibraryError) -> ApiError {
 
 fn parse_library_id(text: &str) -> ApiResult<LibraryId> {
     text.parse().map_err(|_| {
-        let shown: String = text.chars().take(80).collect();
+        let shown = quoted(text);
         ApiError::bad_request(
             "invalid_library_id",
             format!("'{shown}' is no library id"),

@@ -10,11 +10,11 @@ use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use jiff::Timestamp;
 
 use super::model::{Live, Recent};
 use super::token;
 use super::view::ApiState;
+use crate::clock::now_ms;
 use crate::http::{ApiError, ApiResult};
 
 /// What the page may load: its own script, style and images, and nothing else from anywhere.
@@ -110,8 +110,4 @@ fn html(status: StatusCode, template: &impl Template) -> ApiResult<Response> {
         )
     })?;
     Ok((status, [POLICY], Html(text)).into_response())
-}
-
-fn now_ms() -> u64 {
-    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default()
 }

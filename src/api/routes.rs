@@ -27,6 +27,7 @@ use crate::http::extract::{JsonBody, parse_endpoint_id};
 use crate::http::guard::{GuardSettings, protect};
 use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
+use crate::text::quoted;
 
 /// Longest ticket that is looked at.
 const TICKET_BYTES_MAX: usize = 4096;
@@ -357,7 +358,7 @@ fn parse_ticket(text: &str) -> ApiResult<EndpointAddr> {
 fn parse_addr(text: &str) -> ApiResult<SocketAddr> {
     let addr: Option<SocketAddr> = text.parse().ok().filter(|addr: &SocketAddr| addr.port() != 0);
     addr.ok_or_else(|| {
-        let shown: String = text.chars().take(80).collect();
+        let shown = quoted(text);
         ApiError::bad_request(
             "invalid_address",
             format!("'{shown}' is no address"),

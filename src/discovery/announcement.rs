@@ -10,7 +10,7 @@ use bytes::Bytes;
 use iroh::{EndpointAddr, EndpointId, RelayUrl, SecretKey, Signature, TransportAddr};
 use prost::Message as _;
 
-use crate::actor::status::is_invisible;
+use crate::text::is_invisible;
 use crate::wire::proto::{SignedAnnouncement, WireAnnouncement};
 
 /// Longest encoded announcement. Gossip's messages hold 4,096 bytes with their framing, and larger ones vanish without a word.

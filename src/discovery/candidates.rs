@@ -1,31 +1,31 @@
 //! Where hints go.
 
+use std::fmt;
+use std::sync::Arc;
+
 use iroh::EndpointAddr;
 
-use super::channel::{Channel, Channels};
-use super::gossip::GossipMsg;
-use crate::actor::ServiceRef;
-use crate::peer::messages::PeersMsg;
+use super::channel::Channel;
 
-/// Hands candidates to whoever does something with them. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Candidates {
-    peers: ServiceRef<PeersMsg>,
-    gossip: ServiceRef<GossipMsg>,
-    channels: Channels,
-}
+/// Hands the peers that were found, and the channel that led to each, to those that the node connected it with. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct Candidates(Arc<dyn Fn(EndpointAddr, Channel) + Send + Sync>);
 
 impl Candidates {
-    /// To these two.
-    #[must_use]
-    pub fn new(peers: ServiceRef<PeersMsg>, gossip: ServiceRef<GossipMsg>, channels: Channels) -> Self {
-        Self { peers, gossip, channels }
+    /// Calls `take` for each hint; it must not block.
+    pub fn new(take: impl Fn(EndpointAddr, Channel) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
     }
 
-    /// A channel led to a peer. One of the two that is down just now hears of it the next time.
+    /// A channel led to a peer.
     pub fn found(&self, addr: EndpointAddr, channel: Channel) {
-        self.channels.found(channel, addr.id);
-        let _ = self.gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
-        let _ = self.peers.cast(PeersMsg::Candidate { addr, channel });
+        (self.0)(addr, channel);
+    }
+}
+
+impl fmt::Debug for Candidates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Candidates")
     }
 }

@@ -42,9 +42,9 @@ use super::directory::{Effect, SWEEP_EVERY, SavedPeer};
 use crate::actor::ActorExit;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
+use crate::clock::now_ms;
 use crate::discovery::address_book::AddressBook;
 use crate::events::NodeEvent;
-use crate::peer::effects::now_ms;
 
 /// Limit of handing an announcement to gossip.
 const BROADCAST_WITHIN: Duration = Duration::from_secs(5);
@@ -355,7 +355,7 @@ impl GossipState {
         let addr = self.args.ticket.borrow().parse::<EndpointTicket>();
         let addr =
             addr.map_or_else(|_| EndpointAddr::new(self.args.endpoint.id()), |t| t.endpoint_addr().clone());
-        let summary = self.args.library.summary();
+        let summary = (self.args.summary)();
         Announcement {
             id: self.args.endpoint.id(),
             name: self.args.name.clone(),

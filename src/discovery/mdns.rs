@@ -23,8 +23,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::announcement::ADDRS_MAX;
 use super::candidates::Candidates;
 use super::channel::{Channel, Channels};
+use crate::clock::now_ms;
 use crate::identity::Key;
-use crate::peer::effects::now_ms;
 
 /// Where multicast DNS happens.
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::envelope::{ApiError, ApiResult};
 use crate::record::ContentHash;
+use crate::text::quoted;
 use iroh::EndpointId;
 
 /// Most bytes of a body that is not the content of a file.
@@ -233,7 +234,7 @@ pub fn cut(error: impl Display) -> ApiError {
 /// 400 `invalid_endpoint_id` for anything but 64 hexadecimal digits.
 pub fn parse_endpoint_id(text: &str) -> ApiResult<EndpointId> {
     text.parse().map_err(|_| {
-        let shown: String = text.chars().take(80).collect();
+        let shown = quoted(text);
         ApiError::bad_request(
             "invalid_endpoint_id",
             format!("'{shown}' is no endpoint id"),

@@ -21,11 +21,10 @@ use super::registry::{Device, Kept, Registry, Standing};
 use super::report::{DeviceReport, Held, LibraryDetail, LibraryError, LibraryReport};
 use super::ticket::{Access, LibraryId, Subject, Terms, Ticket};
 use super::{Libraries, Library, Shared};
-use crate::actor::ServiceRef;
+use crate::clock::now_ms;
 use crate::discovery::address_book::AddressBook;
+use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::Channel;
-use crate::peer::effects::now_ms;
-use crate::peer::messages::PeersMsg;
 use crate::record::{AssetRecord, ContentHash, WriterId};
 use crate::store::{FeedEntry, StoreError, StoreRef};
 
@@ -47,8 +46,8 @@ pub struct Manager {
     pub ticket: watch::Receiver<String>,
     /// Where members can be reached.
     pub book: AddressBook,
-    /// Who connects to members.
-    pub peers: ServiceRef<PeersMsg>,
+    /// Where addresses of members go.
+    pub members: Candidates,
     /// One change at a time.
     pub busy: Arc<tokio::sync::Mutex<()>>,
 }
@@ -245,8 +244,7 @@ impl Manager {
     /// Has members looked for.
     pub fn dial(&self, addrs: Vec<EndpointAddr>) {
         for addr in addrs.into_iter().filter(|addr| addr.id != self.own_id) {
-            // PeersActor may be down; the timer comes again.
-            let _ = self.peers.cast(PeersMsg::Candidate { addr, channel: Channel::Tickets });
+            self.members.found(addr, Channel::Tickets);
         }
     }
 

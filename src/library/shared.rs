@@ -11,9 +11,9 @@ use super::registry::{Kept, Member};
 use super::report::{MemberStanding, Progress};
 use super::revocation::{Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
+use crate::clock::eta_secs;
 use crate::identity::LibraryKeys;
 use crate::record::{AssetRecord, ContentHash};
-use crate::transfer::meter::eta_secs;
 
 /// Contents of which it is remembered that they came through a library; a writer that names more is not heard any more.
 const RECEIVED_MAX: usize = 1_000_000;

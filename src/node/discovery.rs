@@ -6,16 +6,18 @@ use futures::FutureExt as _;
 
 use super::Cells;
 use super::resources::Resources;
+use crate::actor::ServiceRef;
 use crate::config::Config;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{Channel, Channels};
-use crate::discovery::gossip::{GossipArgs, Probe, topic_of};
+use crate::discovery::gossip::{GossipArgs, GossipMsg, Probe, topic_of};
 use crate::discovery::list_peers;
 use crate::discovery::mdns::Mdns;
 use crate::discovery::network::NetworkSettings;
 use crate::discovery::rendezvous::RendezvousArgs;
 use crate::discovery::slot::SlotKeys;
 use crate::discovery::slot::pace::Timing;
+use crate::peer::messages::PeersMsg;
 
 /// The channels, with those up that are about to be used. Whoever runs one says when it does not work.
 pub(super) fn channels(config: &Config) -> Channels {
@@ -35,8 +37,19 @@ pub(super) fn channels(config: &Config) -> Channels {
     channels
 }
 
-fn candidates(cells: &Cells, channels: &Channels) -> Candidates {
-    Candidates::new(cells.peers.service_ref(), cells.gossip.service_ref(), channels.clone())
+/// Tells PeersActor, which decides about dialling, and GossipActor, which joins the swarm through what was found. One of
+/// the two that is down just now hears of it the next time.
+#[must_use]
+pub fn candidates(
+    peers: ServiceRef<PeersMsg>,
+    gossip: ServiceRef<GossipMsg>,
+    channels: Channels,
+) -> Candidates {
+    Candidates::new(move |addr, channel| {
+        channels.found(channel, addr.id);
+        let _ = gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
+        let _ = peers.cast(PeersMsg::Candidate { addr, channel });
+    })
 }
 
 pub(super) fn rendezvous(
@@ -51,7 +64,7 @@ pub(super) fn rendezvous(
         keys: resources.keys.clone(),
         connect: NetworkSettings::of(&config.discovery).connector(),
         ticket: resources.ticket.clone(),
-        candidates: candidates(cells, channels),
+        candidates: candidates(cells.peers.service_ref(), cells.gossip.service_ref(), channels.clone()),
         channels: channels.clone(),
         directory: resources.directory.clone(),
         connected: resources.connected.subscribe(),
@@ -65,6 +78,7 @@ pub(super) fn gossip(
     cells: &Cells,
     channels: &Channels,
 ) -> GossipArgs {
+    let mirror = Arc::clone(resources.libraries.mirror());
     let (endpoint, rpc) = (resources.endpoint.clone(), resources.presence.rpc().clone());
     let probe: Probe = Arc::new(move |addr| {
         let (endpoint, rpc) = (endpoint.clone(), rpc.clone());
@@ -77,10 +91,10 @@ pub(super) fn gossip(
         topic: topic_of(resources.presence.topic()),
         name: config.name.clone(),
         ticket: resources.ticket.clone(),
-        library: Arc::clone(resources.libraries.mirror()),
+        summary: Arc::new(move || mirror.summary()),
         directory: resources.directory.clone(),
         book: resources.book.clone(),
-        candidates: candidates(cells, channels),
+        candidates: candidates(cells.peers.service_ref(), cells.gossip.service_ref(), channels.clone()),
         channels: channels.clone(),
         lookup: resources.addresses.clone(),
         events: resources.events.clone(),

@@ -34,6 +34,7 @@ use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::service::{self, ServiceSettings, key};
+use crate::text::quoted;
 use crate::transfer::partial::Partials;
 
 const KEY_NEEDED: &str = "an external CAN Service needs its key: set sync_api_key or sync_api_key_file to what \
@@ -412,7 +413,7 @@ fn parse_bootstrap(entries: &[String]) -> Result<Vec<EndpointAddr>, StartError> 
     let parse = |entry: &String| {
         let ticket = entry.parse::<EndpointTicket>().map(|ticket| ticket.endpoint_addr().clone());
         ticket.or_else(|_| entry.parse::<EndpointId>().map(EndpointAddr::new)).map_err(|_| {
-            let shown: String = entry.chars().take(80).collect();
+            let shown = quoted(entry);
             StartError::new(format!("discovery.bootstrap: '{shown}' is neither an endpoint id nor a ticket"))
         })
     };

@@ -21,11 +21,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::signal::unix::{SignalKind as UnixSignal, signal};
 use tokio::task::JoinSet;
 
+use super::dump::{render, render_channels};
 use crate::actor::ServiceRef;
-use crate::actor::status::{ActorDetail, render, render_channels};
+use crate::actor::status::ActorDetail;
 use crate::actor::supervisor::{RootMsg, StopReason};
+use crate::clock::now_ms;
 use crate::discovery::channel::Channels;
-use crate::peer::effects::now_ms;
 use crate::peer::messages::PeersMsg;
 
 /// How long RootSupervisor may take to give the tree: it waits half of this for its children.

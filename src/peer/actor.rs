@@ -34,6 +34,7 @@ use super::{effects, streams};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::actor::{ActorExit, ServiceRef};
+use crate::clock::now_ms;
 use crate::events::EventLog;
 use crate::library::{Libraries, Library};
 use crate::net::close;
@@ -505,7 +506,7 @@ impl PeerState {
         self.share_more(myself);
         self.step_all(myself, |_| Some(Input::Tick));
         if let Some(running) = &self.running {
-            let now = effects::now_ms();
+            let now = now_ms();
             running.lanes.iter().for_each(|lane| lane.note_member(&running.name, now));
         }
     }

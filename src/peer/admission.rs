@@ -3,6 +3,7 @@
 use iroh::EndpointId;
 use tokio::task::spawn_blocking;
 
+use crate::clock::now_ms;
 use crate::library::registry::{Device, Standing};
 use crate::library::ticket::{SignedClaims, TicketError};
 use crate::library::{Libraries, Library, Shared};
@@ -39,7 +40,7 @@ pub(super) async fn admit_device(libraries: &Libraries, peer: EndpointId, name: 
                     endpoint_id: peer.to_string(),
                     name: name.to_owned(),
                     standing: Standing::Waiting,
-                    at_ms: super::effects::now_ms(),
+                    at_ms: now_ms(),
                 };
                 let noted = spawn_blocking(move || registry.set_device(&device)).await;
                 if !matches!(noted, Ok(Ok(()))) {
@@ -65,7 +66,7 @@ pub(super) async fn admit_member(
     let signed = SignedClaims::decode(&shown.claims)?;
     signed.check_held(binding, &shown.proof)?;
     let claims = &signed.claims;
-    claims.check(shared.id(), peer, &shared.revocations(), super::effects::now_ms())?;
+    claims.check(shared.id(), peer, &shared.revocations(), now_ms())?;
     if claims.uses == 0 {
         return Ok(signed);
     }

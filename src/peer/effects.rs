@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use iroh::EndpointId;
@@ -15,6 +15,7 @@ use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::{Input, Verdict, judge};
 use crate::actor::ServiceRef;
+use crate::clock::now_ms;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::{Libraries, Library};
 use crate::reconcile::tree::Snapshot;
@@ -27,13 +28,6 @@ use crate::transfer::schedule::{Failure, SessionId};
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long our feed has to catch up with our store before a summary goes out as it is.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
-
-/// Milliseconds since the Unix epoch.
-#[must_use]
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Reports outcomes to the actor whose session they belong to.
 #[derive(Clone)]

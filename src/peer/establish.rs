@@ -14,12 +14,12 @@ use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use super::admission::{self, Refusal};
-use super::effects::now_ms;
-use super::session::Summary;
+use crate::clock::now_ms;
 use crate::library::registry::Standing;
 use crate::library::ticket::SignedClaims;
 use crate::library::{Libraries, Library};
 use crate::net::auth::{BindError, Binding, LIBRARIES_MAX, Role};
+use crate::reconcile::Summary;
 use crate::wire::proto::{Auth, Hello, LibraryProof, LibrarySummary, LibraryTicket, Tickets, Welcome, frame};
 use crate::wire::{self, WireError};
 

@@ -31,6 +31,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::report::PeerState;
+use crate::reconcile::Summary;
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::FeedEntry;
 use crate::wire::proto::{self, ContentRequest, Records, Want, frame};
@@ -74,25 +75,6 @@ const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
 
 /// Contents that go along with offers.
 pub type InlineContents = HashMap<ContentHash, Bytes>;
-
-/// Size and fingerprint of a library, ours or theirs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Summary {
-    /// Records, tombstones included.
-    pub count: u64,
-    /// Negentropy fingerprint of all record ids.
-    pub fingerprint: [u8; 16],
-    /// Live assets.
-    pub assets: u64,
-    /// Sum of their sizes.
-    pub bytes: u64,
-}
-
-impl Summary {
-    fn same_records(&self, other: &Self) -> bool {
-        (self.count, self.fingerprint) == (other.count, other.fingerprint)
-    }
-}
 
 /// What an offered record means for us.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -60,21 +60,10 @@ impl Meter {
     }
 }
 
-/// Seconds until `missing_bytes` are here at `rate` bytes per second; `None` when nothing is missing or nothing moves.
-#[must_use]
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "an estimate in whole seconds, never negative"
-)]
-pub fn eta_secs(missing_bytes: u64, rate: f64) -> Option<u64> {
-    (missing_bytes > 0 && rate > 0.0).then(|| (missing_bytes as f64 / rate).ceil() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::eta_secs;
 
     #[test]
     fn rates_follow_the_traffic_and_end_with_it() {

@@ -3,25 +3,25 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use can_sync::actor::ServiceCell;
 use can_sync::actor::status::ask;
+use can_sync::clock::now_ms;
 use can_sync::discovery::address_book::AddressBook;
 use can_sync::discovery::announcement::Announcement;
-use can_sync::discovery::candidates::Candidates;
 use can_sync::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
 use can_sync::discovery::directory::{FRESH_FOR, Listing, SWEEP_EVERY, SharedDirectory};
 use can_sync::discovery::gossip::{self, GossipActor, GossipArgs, GossipMsg, Probe as AskAlive, topic_of};
 use can_sync::discovery::mdns::Mdns;
 use can_sync::events::{EventLog, NodeEvent};
 use can_sync::identity::NetworkKeys;
-use can_sync::library::Library;
 use can_sync::net::endpoint::open_gossip;
+use can_sync::node::discovery;
 use can_sync::peer::messages::PeersMsg;
-use can_sync::store::StoreStatus;
+use can_sync::reconcile::Summary;
 use iroh::address_lookup::memory::MemoryLookup;
 use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
 use iroh_gossip::api::{GossipReceiver, GossipSender};
@@ -50,6 +50,8 @@ fn yes() -> AskAlive {
 struct Agent {
     endpoint: Endpoint,
     args: GossipArgs,
+    /// What it says that it holds.
+    held: Arc<Mutex<Summary>>,
     cell: Arc<ServiceCell<GossipMsg>>,
     exit: Option<ractor::concurrency::JoinHandle<()>>,
     peers: Probe<PeersMsg>,
@@ -84,7 +86,10 @@ impl Agent {
         let cell = Arc::new(ServiceCell::new("GossipActor"));
         let peers = Probe::spawn().await;
         let channels = Channels::default();
-        let candidates = Candidates::new(peers.service(), cell.service_ref(), channels.clone());
+        let candidates = discovery::candidates(peers.service(), cell.service_ref(), channels.clone());
+        let held = Arc::<Mutex<Summary>>::default();
+        let said = Arc::clone(&held);
+        let summary = Arc::new(move || *said.lock().expect("no panic"));
         let (ticket, at) = watch::channel(EndpointTicket::new(addr_of(&endpoint)).to_string());
         let args = GossipArgs {
             gossip,
@@ -93,7 +98,7 @@ impl Agent {
             topic: topic_of(KEYS.presence().topic()),
             name: name.to_owned(),
             ticket: at,
-            library: Arc::new(Library::new(KEYS.mirror().clone())),
+            summary,
             directory: SharedDirectory::default(),
             book: book(dir.path()),
             candidates,
@@ -104,7 +109,7 @@ impl Agent {
             probe,
             mdns,
         };
-        Self { endpoint, args, cell, exit: None, peers, ticket, accepted, _accepting: accepting, dir }
+        Self { endpoint, args, held, cell, exit: None, peers, ticket, accepted, _accepting: accepting, dir }
     }
 
     /// Starts the actor, again if it was there before.
@@ -119,6 +124,10 @@ impl Agent {
         let exit = self.exit.take().expect("it runs");
         timeout(PATIENCE, exit).await.expect("it ends in time").expect("it is not cancelled");
         self.cell.set(None);
+    }
+
+    fn holds(&self, assets: u64, bytes: u64) {
+        *self.held.lock().expect("no panic") = Summary { assets, bytes, ..Summary::default() };
     }
 
     fn id(&self) -> EndpointId {
@@ -234,10 +243,6 @@ fn resident_mib() -> usize {
     pages.unwrap_or(0) / 256
 }
 
-fn now_ms() -> u64 {
-    can_sync::peer::effects::now_ms()
-}
-
 /// What an agent with this key could say.
 fn announcement(key: &SecretKey, name: &str) -> Announcement {
     Announcement {
@@ -286,7 +291,7 @@ async fn two_agents_see_each_other_and_hear_of_changes_at_once() {
     let report = one.channel(Channel::Gossip);
     assert_eq!((report.state, report.found, report.last_success_ms.is_some()), (ChannelState::Up, 1, true));
 
-    two.args.library.set_store_status(StoreStatus { assets: 12, bytes: 3_400, ..StoreStatus::default() });
+    two.holds(12, 3_400);
     let id = two.id();
     let listed = one.sees("the new count", |listing| listing.id == id && listing.assets == 12).await;
     assert_eq!(listed.total_bytes, 3_400);
@@ -430,7 +435,7 @@ async fn a_flood_of_announcements_is_bounded_and_hides_nobody() {
     assert!(said > PER_SEC, "only {said} were said");
     let spoke = began.elapsed();
     // News get through, and the actor answers.
-    two.args.library.set_store_status(StoreStatus { assets: 99, ..StoreStatus::default() });
+    two.holds(99, 0);
     let id = two.id();
     one.sees("news of the other one", |listing| listing.id == id && listing.assets == 99).await;
     let detail = one.detail().await;
@@ -487,7 +492,7 @@ async fn a_failure_loses_nothing_that_was_known() {
     let after = one.args.directory.lock().next_own();
     assert!(after.0 == before.0 && after.1 > before.1, "{before:?}, then {after:?}: still the same run");
     // It is heard again.
-    one.args.library.set_store_status(StoreStatus { assets: 7, ..StoreStatus::default() });
+    one.holds(7, 0);
     let id = one.id();
     two.sees("what it says after its failure", |listing| listing.id == id && listing.assets == 7).await;
 }
@@ -563,7 +568,7 @@ async fn somebody_on_the_local_network() {
     let mut peers = Probe::spawn().await;
     let channels = Channels::default();
     let nobody = ServiceCell::new("GossipActor");
-    let candidates = Candidates::new(peers.service(), nobody.service_ref(), channels.clone());
+    let candidates = discovery::candidates(peers.service(), nobody.service_ref(), channels.clone());
     let mdns = Mdns::new(KEYS.mdns());
     let watching = tokio::spawn(mdns.watch(id, ticket, candidates, channels.clone()));
     peers.wait_for("somebody else", |seen| !candidates_of(seen).is_empty()).await;

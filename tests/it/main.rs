@@ -28,6 +28,7 @@ mod fetch;
 mod gossip;
 mod hostile;
 mod kill;
+mod layers;
 mod libraries;
 mod list_peers;
 mod mirror;

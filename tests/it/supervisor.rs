@@ -10,10 +10,11 @@ use can_sync::actor::policy::ChildKind::{self, CanService, Http, Peers, Signal};
 use can_sync::actor::policy::policy;
 use can_sync::actor::restart::ExitKind;
 use can_sync::actor::service_ref::ServiceError;
-use can_sync::actor::status::{ActorState, ActorStatus, render};
+use can_sync::actor::status::{ActorState, ActorStatus};
 use can_sync::actor::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason, shutdown_limit, start};
 use can_sync::actor::{ActorExit, ServiceCell, ServiceRef};
 use can_sync::events::{EventLog, NodeEvent};
+use can_sync::node::dump::render;
 use futures::FutureExt;
 
 use crate::support::faulty::{FaultyActor, FaultyMsg, Plan};

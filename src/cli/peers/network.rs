@@ -12,7 +12,6 @@ use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use iroh_gossip::api::Event;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use iroh_tickets::endpoint::EndpointTicket;
-use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
@@ -23,6 +22,7 @@ use super::AskArgs;
 use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::progress::Progress;
+use crate::clock::now_ms;
 use crate::config::{Config, RelaySetting};
 use crate::discovery::address_book;
 use crate::discovery::list_peers::{Found, probe};
@@ -287,10 +287,6 @@ fn accept(endpoint: Endpoint, gossip: Gossip) -> AbortOnDropHandle<()> {
             }
         }
     }))
-}
-
-fn now_ms() -> u64 {
-    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 /// Why nothing can be asked without keys.

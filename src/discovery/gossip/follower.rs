@@ -18,10 +18,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{GossipArgs, GossipMsg};
+use crate::clock::now_ms;
 use crate::discovery::announcement::{Signed, Unverified};
 use crate::discovery::channel::Channel;
 use crate::discovery::directory::gate::Gate;
-use crate::peer::effects::now_ms;
 
 /// Limit of subscribing, and the wait after that failed or the stream broke.
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);

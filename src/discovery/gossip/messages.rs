@@ -20,7 +20,7 @@ use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::{SavedPeer, SharedDirectory};
 use crate::discovery::mdns::Mdns;
 use crate::events::EventLog;
-use crate::library::Library;
+use crate::reconcile::Summary;
 
 /// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join
 /// through whoever did, and so tell it the topic.
@@ -115,8 +115,8 @@ pub struct GossipArgs {
     pub name: String,
     /// Where we are.
     pub ticket: watch::Receiver<String>,
-    /// What we hold.
-    pub library: Arc<Library>,
+    /// What we hold, as of the moment of the call.
+    pub summary: Arc<dyn Fn() -> Summary + Send + Sync>,
     /// Who is there; outlives the actor.
     pub directory: SharedDirectory,
     /// Where it is kept.

@@ -7,11 +7,11 @@ use iroh_tickets::endpoint::EndpointTicket;
 use tokio::task::spawn_blocking;
 
 use super::Manager;
+use crate::clock::now_ms;
 use crate::library::Library;
 use crate::library::report::{Invited, LibraryError, Preview};
 use crate::library::revocation::{Revocations, SERIALS_MAX, SignedRevocations};
 use crate::library::ticket::{Access, CLOCKS_APART_MAX_MS, LibraryId, Subject, Terms, Ticket};
-use crate::peer::effects::now_ms;
 
 /// Members, besides the issuer, whose addresses a ticket has.
 const MEMBERS_IN_TICKET: usize = 3;

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use super::PeerState;
+use crate::clock::now_ms;
 use crate::library::revocation::SignedRevocations;
 use crate::net::close;
-use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::wire::proto::{Revocations, frame};
 use ractor::ActorRef;
@@ -91,7 +91,7 @@ impl PeerState {
 
     /// Closes the connection once somebody on it may not stay; what else it shared is shared again on the next one.
     pub(super) fn check_admission(&mut self) {
-        let (now, own_id) = (effects::now_ms(), self.args.own_id);
+        let (now, own_id) = (now_ms(), self.args.own_id);
         let Some(running) = &self.running else { return };
         running.lanes.iter().for_each(|lane| lane.check_own(own_id, now));
         let refused =

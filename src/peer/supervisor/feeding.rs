@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::PeersState;
-use crate::peer::effects::now_ms;
+use crate::clock::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::{INLINE_CONTENT_BYTES_MAX, InlineContents};
 use crate::record::{AssetRecord, ContentHash, WriterId};

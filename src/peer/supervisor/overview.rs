@@ -8,16 +8,17 @@ use ractor::ActorRef;
 use crate::actor::policy::ChildKind;
 use crate::actor::restart::History;
 use crate::actor::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
+use crate::clock::eta_secs;
+use crate::clock::now_ms;
 use crate::discovery::channel::{Channel, Sources};
 use crate::discovery::directory::Listing;
 use crate::events::{PeerProgress, SyncProgress};
-use crate::peer::effects::now_ms;
 use crate::peer::messages::PeerMsg;
 use crate::peer::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState};
 use crate::peer::roster::{Known, Link};
 use crate::peer::session::Standing;
 use crate::peer::supervisor::{PeerLink, PeersState};
-use crate::transfer::meter::{Meter, eta_secs};
+use crate::transfer::meter::Meter;
 
 pub(super) fn report(state: &PeersState) -> PeersReport {
     // Whoever only knocked, or was only hinted at, is nobody's business before it has proved itself.

@@ -11,9 +11,9 @@ use ractor::ActorRef;
 use tokio::time::Instant;
 
 use super::{PeersState, STORE_PAUSE, TRANSFERS_MAX, WRONG_CONTENTS_MAX};
+use crate::clock::now_ms;
 use crate::events::NodeEvent;
 use crate::net::close;
-use crate::peer::effects::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::report::{Direction, SourceReport, SourceState, TransferReport, WhyReport};
 use crate::record::{AssetRecord, ContentHash};

@@ -16,7 +16,8 @@ use super::readers::Readers;
 use super::space::Space;
 use super::tx::Totals;
 use super::writer::{Writer, clean_pending};
-use super::{EmbeddedConfig, EmbeddedStore, Inner, QUEUE_TASKS, Shared, now_ms, purge, schema};
+use super::{EmbeddedConfig, EmbeddedStore, Inner, QUEUE_TASKS, Shared, purge, schema};
+use crate::clock::now_ms;
 use crate::record::WriterId;
 use crate::store::StoreError;
 

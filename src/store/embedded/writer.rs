@@ -30,12 +30,13 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+use super::Shared;
 use super::failure::{self, Abort};
 use super::layout::{self, Layout};
 use super::purge::{self, Purged};
 use super::rows::{self, Place};
 use super::tx::{self, Totals, Tx};
-use super::{Shared, now_ms};
+use crate::clock::now_ms;
 use crate::record::{ContentHash, WriterId};
 use crate::store::{ReceivedFile, StoreError};
 

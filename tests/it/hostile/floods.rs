@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use can_sync::peer::establish::{Established, summary_to_wire};
-use can_sync::peer::session::Summary;
+use can_sync::reconcile::Summary;
 use can_sync::wire::proto::{Cancel, ContentRequest, Error, Have, Ping, ReconOpen, Records, Want, frame};
 use iroh::endpoint::{Connection, SendStream};
 

@@ -129,7 +129,7 @@ async fn streams_are_no_more_than_agreed() {
         assert!(opened.await.is_err(), "QUIC itself holds them back");
         assert!(kept.len() <= 32, "{}", kept.len());
         // The session itself goes on.
-        let summary = can_sync::peer::session::Summary::default();
+        let summary = can_sync::reconcile::Summary::default();
         let libraries = vec![can_sync::peer::establish::summary_to_wire(
             &session.established.shared[0].blinded,
             &summary,

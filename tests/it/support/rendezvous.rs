@@ -5,7 +5,6 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
 use can_sync::config::SlotFormat;
-use can_sync::discovery::candidates::Candidates;
 use can_sync::discovery::channel::{Channel, ChannelReport, Channels};
 use can_sync::discovery::directory::SharedDirectory;
 use can_sync::discovery::gossip::GossipMsg;
@@ -14,6 +13,7 @@ use can_sync::discovery::rendezvous::{RendezvousActor, RendezvousArgs, Rendezvou
 use can_sync::discovery::slot::SlotKeys;
 use can_sync::discovery::slot::pace::Timing;
 use can_sync::identity::NetworkKeys;
+use can_sync::node::discovery::candidates;
 use can_sync::peer::messages::PeersMsg;
 use futures::future::BoxFuture;
 use iroh::{EndpointAddr, EndpointId, SecretKey};
@@ -76,7 +76,7 @@ impl Agent {
             keys: KEYS.clone(),
             connect,
             ticket: ticket_receiver,
-            candidates: Candidates::new(peers.service(), gossip.service(), channels.clone()),
+            candidates: candidates(peers.service(), gossip.service(), channels.clone()),
             channels,
             directory: SharedDirectory::default(),
             connected: connected_receiver,

@@ -11,9 +11,9 @@ use super::{At, Channel, Event, KEYS, LIBRARY, MS, News, PeersNews, SECOND, Worl
 use crate::library::Library;
 use crate::peer::establish::{summary_from_wire, summary_to_wire};
 use crate::peer::session::{
-    Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Summary, Verdict,
-    judge,
+    Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Verdict, judge,
 };
+use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Limits, Responder};
 use crate::record::{AssetRecord, ContentHash, WriterId};
 use crate::store::{FeedEntry, Outcome};
