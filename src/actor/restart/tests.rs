@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
+use ractor::SpawnErr;
+
 use super::*;
+use crate::actor::ActorExit;
 use crate::actor::policy::{Budget, ChildKind, POLICIES, policy};
 
 const TEST: Policy = Policy {
