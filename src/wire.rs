@@ -1,5 +1,6 @@
 //! What agents say to each other: the messages ([`proto`]) and how one is put on a stream.
 
+pub mod decode;
 mod frame;
 pub mod proto;
 

@@ -11,6 +11,7 @@ use iroh::{EndpointAddr, EndpointId, RelayUrl, SecretKey, Signature, TransportAd
 use prost::Message as _;
 
 use crate::text::is_invisible;
+use crate::wire::decode::{ANNOUNCED_ADDRS_MAX, DecodeError, decode};
 use crate::wire::proto::{SignedAnnouncement, WireAnnouncement};
 
 /// Longest encoded announcement. Gossip's messages hold 4,096 bytes with their framing, and larger ones vanish without a word.
@@ -18,7 +19,7 @@ pub const ANNOUNCEMENT_BYTES_MAX: usize = 3584;
 /// Characters of a name.
 pub const NAME_CHARS_MAX: usize = 64;
 /// Addresses in one announcement.
-pub const ADDRS_MAX: usize = 16;
+pub const ADDRS_MAX: usize = ANNOUNCED_ADDRS_MAX;
 /// Characters of a version.
 const VERSION_CHARS_MAX: usize = 32;
 /// Bytes of a relay's URL.
@@ -41,6 +42,15 @@ pub enum AnnouncementError {
     /// A field that no honest author writes.
     #[error("the {0} of an announcement is not acceptable")]
     Field(&'static str),
+}
+
+impl From<DecodeError> for AnnouncementError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::TooMany { .. } => Self::Field("number of addresses"),
+            DecodeError::Malformed(_) => Self::Malformed,
+        }
+    }
 }
 
 /// What an agent says of itself.
@@ -136,9 +146,8 @@ impl Unverified {
         if bytes.len() > ANNOUNCEMENT_BYTES_MAX {
             return Err(AnnouncementError::TooLong(bytes.len()));
         }
-        let envelope = SignedAnnouncement::decode(bytes.clone()).map_err(|_| AnnouncementError::Malformed)?;
-        let claims = WireAnnouncement::decode(envelope.announcement.clone())
-            .map_err(|_| AnnouncementError::Malformed)?;
+        let envelope: SignedAnnouncement = decode(bytes.clone())?;
+        let claims: WireAnnouncement = decode(envelope.announcement.clone())?;
         let id: [u8; 32] =
             claims.endpoint_id.as_ref().try_into().map_err(|_| AnnouncementError::Malformed)?;
         let id = EndpointId::from_bytes(&id).map_err(|_| AnnouncementError::Malformed)?;
@@ -231,9 +240,6 @@ fn check(id: EndpointId, claims: WireAnnouncement) -> Result<Announcement, Annou
         return Err(field("version"));
     }
     let fingerprint = claims.root_fingerprint.as_ref().try_into().map_err(|_| field("fingerprint"))?;
-    if claims.addrs.len() > ADDRS_MAX {
-        return Err(field("number of addresses"));
-    }
     let addrs = claims.addrs.iter().map(|addr| addr.parse::<SocketAddr>());
     let addrs: Vec<SocketAddr> = addrs.collect::<Result<_, _>>().map_err(|_| field("address"))?;
     if claims.relay_url.len() > RELAY_URL_BYTES_MAX {
@@ -290,8 +296,8 @@ mod tests {
 
     /// Signed by an author that writes what it likes.
     fn forged(key: &SecretKey, change: impl FnOnce(&mut WireAnnouncement)) -> Bytes {
-        let honest = SignedAnnouncement::decode(announcement(1).sign(key)).unwrap();
-        let mut wire = WireAnnouncement::decode(honest.announcement).unwrap();
+        let honest: SignedAnnouncement = decode(announcement(1).sign(key)).unwrap();
+        let mut wire: WireAnnouncement = decode(honest.announcement).unwrap();
         change(&mut wire);
         let bytes = wire.encode_to_vec();
         let signature = key.sign(&signed_part(&bytes)).to_bytes().to_vec();
@@ -333,7 +339,7 @@ mod tests {
         let stolen = forged(&key(2), |wire| wire.endpoint_id = key(1).public().as_bytes().to_vec().into());
         assert_eq!(verify(&stolen), Err(AnnouncementError::Signature));
         // The same bytes, signed for another purpose.
-        let mut envelope = SignedAnnouncement::decode(announcement(1).sign(&key(1))).unwrap();
+        let mut envelope: SignedAnnouncement = decode(announcement(1).sign(&key(1))).unwrap();
         envelope.signature = key(1).sign(&envelope.announcement).to_bytes().to_vec().into();
         assert_eq!(verify(&envelope.encode_to_vec().into()), Err(AnnouncementError::Signature));
     }

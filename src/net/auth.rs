@@ -19,7 +19,7 @@ use crate::wire::proto::LibraryProof;
 /// TLS exporter label (RFC 5705); the version makes proofs of different protocol versions unrelated.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-can-sync-auth-v2";
 /// Most libraries in one `Auth` frame.
-pub const LIBRARIES_MAX: usize = 64;
+pub const LIBRARIES_MAX: usize = crate::wire::decode::LIBRARIES_PER_FRAME_MAX;
 /// Failures that one endpoint may have within [`FAILURE_WINDOW`] before its connections are refused unheard.
 pub const FAILURES_MAX: usize = 3;
 /// See [`FAILURES_MAX`].

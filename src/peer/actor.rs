@@ -49,6 +49,7 @@ use crate::transfer::schedule::{Failure, SessionId};
 use crate::transfer::search::SEARCH_WITHIN;
 use crate::transfer::send::Traffic;
 use crate::wire;
+use crate::wire::decode::CONTENTS_PER_WANT_MAX;
 use crate::wire::proto::{Cancel, Frame, Ping, Pong, Revocations, frame};
 
 mod establishing;
@@ -69,8 +70,6 @@ const SERVED_AT_ONCE: usize = 16;
 /// Contents that a peer may have asked for and not got yet: those of all offers that may be open, and as many again for
 /// what was given up and is asked for anew. Over a slow path each may come in a request of its own.
 const SERVED_MAX: usize = 8192;
-/// Contents in one request.
-const CONTENTS_PER_WANT_MAX: usize = 1024;
 /// Pieces of a part that are asked for one by one.
 const RANGES_PER_WANT_MAX: usize = 16;
 /// Changes of the store that are kept while the session is being established.

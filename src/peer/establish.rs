@@ -28,7 +28,7 @@ const VERSION: u32 = 2;
 /// The ability to be asked for contents by their names.
 const FEATURE_FIND: &str = "find";
 /// Abilities that are looked at.
-const FEATURES_MAX: usize = 16;
+const FEATURES_MAX: usize = crate::wire::decode::FEATURES_MAX;
 /// Proofs are shown in multiples of this, so that whoever is dialled does not learn how many libraries there are.
 const PROOFS_STEP: usize = 8;
 /// Longest name that a peer may give itself, in characters.

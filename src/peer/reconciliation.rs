@@ -6,12 +6,14 @@ use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::time::timeout;
 
-use crate::reconcile::engine::{Initiator, Limits, ReconError, Responder};
+use crate::reconcile::engine::{Initiator, Limits, MESSAGE_BYTES_MAX, ReconError, Responder};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{ContentHash, RecordId};
 use crate::wire::proto::{ReconClose, ReconMsg, ReconOpen, frame};
 use crate::wire::{self, WireError};
 
+/// Longest frame: the longest message that either side writes, and what is around it.
+const FRAME_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64;
 /// How long either side waits for the other's next message.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -97,7 +99,7 @@ pub async fn respond(
 
 /// The next message; `None` once the other side closed the reconciliation.
 async fn read_message(receive: &mut RecvStream) -> Result<Option<Bytes>, StreamError> {
-    match within(wire::read_frame(receive)).await? {
+    match within(wire::read_frame_of(receive, FRAME_BYTES_MAX)).await? {
         frame::Kind::ReconMsg(message) => Ok(Some(message.message)),
         frame::Kind::ReconClose(close) if close.reason.is_empty() => Ok(None),
         frame::Kind::ReconClose(close) => Err(StreamError::Refused(close.reason.chars().take(200).collect())),
@@ -127,4 +129,29 @@ where
     StreamError: From<E>,
 {
     Ok(timeout(ANSWER_WITHIN, work).await.map_err(|_| StreamError::Silence)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::tree::{Item, ItemTree};
+    use crate::record::Hlc;
+
+    /// A stream's first frame is read before its peer's session is looked at.
+    #[test]
+    fn a_reconciliation_begins_with_a_short_frame() {
+        for count in [0, 1, 7, 8, 100, 511, 4_000, 40_000] {
+            // Of one time, so that bounds are as long as they can be.
+            let item = |n: u32| {
+                let mut hash = [0; 32];
+                hash[28..].copy_from_slice(&n.to_be_bytes());
+                Item { hlc: Hlc(7), rid: RecordId(hash), hash: ContentHash(hash) }
+            };
+            let tree = ItemTree::from_sorted((0..count).map(item).collect());
+            let (_, message) = Initiator::new(tree.snapshot(), Limits::default());
+            let open = ReconOpen { library: vec![0; 32].into(), message: message.into() };
+            let bytes = wire::encode(&crate::wire::proto::Frame { kind: Some(frame::Kind::ReconOpen(open)) });
+            assert!(bytes.len() <= wire::FIRST_FRAME_BYTES_MAX, "{count} records: {} bytes", bytes.len());
+        }
+    }
 }

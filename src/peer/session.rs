@@ -34,6 +34,7 @@ use super::report::PeerState;
 use crate::reconcile::Summary;
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::FeedEntry;
+use crate::wire::decode::RECORDS_PER_FRAME_MAX;
 use crate::wire::proto::{self, ContentRequest, Records, Want, frame};
 
 /// Offers that may wait for their confirmation; with it, what the receiver must remember is bounded too.
@@ -47,8 +48,6 @@ const OFFERED_BYTES_MAX: usize = 2 * 1024 * 1024;
 const OFFERED_BYTES_TAKEN_MAX: usize = 16 * 1024 * 1024;
 /// Size that we believe of an asset, 16 TiB. Sums over everything that may be on offer stay far below 64 bits.
 const SIZE_MAX: u64 = 1 << 44;
-/// Records in one frame.
-const RECORDS_PER_FRAME_MAX: usize = 1000;
 /// Encoded records in one frame; a record has at most 17 KiB, so a frame stays below its limit of 1 MiB.
 const RECORD_BYTES_PER_FRAME: usize = 512 * 1024;
 /// Largest content that goes along with an offer.

@@ -64,9 +64,8 @@ struct BiStream {
 impl BiStream {
     #[expect(clippy::wildcard_enum_match_arm, reason = "no other kind may begin a stream")]
     async fn run(self, send: SendStream, mut receive: RecvStream) {
-        let most =
-            if self.proved.borrow().is_some() { wire::FRAME_BYTES_MAX } else { wire::FIRST_FRAME_BYTES_MAX };
-        let first = timeout(self.args.limits.establish, wire::read_frame_of(&mut receive, most)).await;
+        let first = wire::read_frame_of(&mut receive, wire::FIRST_FRAME_BYTES_MAX);
+        let first = timeout(self.args.limits.establish, first).await;
         let first = match first {
             Ok(Ok(kind)) => kind,
             Ok(Err(error)) if error.is_violation() => return self.violation(error.to_string()),

@@ -19,6 +19,8 @@ pub use super::wire::ReconError;
 use super::wire::{Bound, Content, Reader, Writer};
 use crate::record::RecordId;
 
+/// Longest message that is written, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Least limit of a frame: one split range, or some ids, must always fit.
 const FRAME_BYTES_MIN: usize = 4096;
 /// Kept free in a frame for the range that is being written and for the one that stands for the rest.
@@ -38,7 +40,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { frame_bytes: 256 * 1024, rounds_max: 65_536, have_max: 65_536 }
+        Self { frame_bytes: MESSAGE_BYTES_MAX, rounds_max: 65_536, have_max: 65_536 }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
     StoreStatus, StoredRecord,
 };
+use crate::wire::decode::Inbound;
 use crate::wire::proto::{IngestResult, WireFeedEntry, WireRecord, WireStoredRecord};
 
 mod answer;
@@ -112,11 +113,7 @@ impl CanHttpStore {
     }
 
     /// Reads at most `max` messages.
-    async fn messages<M: prost::Message + Default>(
-        &self,
-        response: Response,
-        max: usize,
-    ) -> Result<Vec<M>, StoreError> {
+    async fn messages<M: Inbound>(&self, response: Response, max: usize) -> Result<Vec<M>, StoreError> {
         let mut reader = BodyReader::new(response.bytes_stream().boxed(), READ_TIMEOUT);
         let mut messages = Vec::new();
         while let Some(message) = reader.message().await.map_err(|error| self.garbled(&error))? {

@@ -10,6 +10,7 @@ use prost::Message;
 
 use crate::record::ContentHash;
 use crate::store::{Holding, Outcome};
+use crate::wire::decode::{Inbound, decode};
 use crate::wire::proto::ingest_result::Outcome as WireOutcome;
 use crate::wire::proto::{IngestResult, WireHolding};
 
@@ -68,15 +69,13 @@ where
     ///
     /// # Errors
     /// Every [`BodyError`].
-    pub async fn message<M: Message + Default>(&mut self) -> Result<Option<M>, BodyError> {
+    pub async fn message<M: Inbound>(&mut self) -> Result<Option<M>, BodyError> {
         loop {
             if let Some((prefix, length)) = self.message_length()? {
                 let end = prefix + length;
                 if self.buffer.len() >= end {
                     let bytes = self.buffer.split_to(end).freeze().slice(prefix..);
-                    return M::decode(bytes)
-                        .map(Some)
-                        .map_err(|error| BodyError::Malformed(error.to_string()));
+                    return decode(bytes).map(Some).map_err(|error| BodyError::Malformed(error.to_string()));
                 }
             }
             match self.pull().await? {

@@ -1,18 +1,23 @@
 //! Frames on a stream: a `u32` big-endian length, then that many bytes of a protobuf message. Nothing is allocated
-//! before the length was checked.
+//! before the length was checked, nor much more than has come; what a frame holds is counted before it is decoded
+//! ([`crate::wire::decode`]).
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use iroh::endpoint::{ReadExactError, RecvStream, SendStream, WriteError};
 use prost::Message;
 
+use crate::wire::decode::{DecodeError, Inbound, decode};
 use crate::wire::proto::{ContentHeader, Frame, frame};
 
 /// Longest control or reconciliation frame.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
-/// Longest frame before the peer has proved itself: 64 proofs have about 5 KiB.
+/// Longest frame before the peer has proved itself, and longest first frame on any stream: 64 proofs have about 5 KiB, the
+/// first message of a reconciliation less than 1 KiB.
 pub const FIRST_FRAME_BYTES_MAX: usize = 16 * 1024;
 /// Longest content header; an honest one has about 70 bytes.
 pub const HEADER_BYTES_MAX: usize = 256;
+/// Memory that the announced length of a frame takes before any of it is there.
+const AHEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Why a frame could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +36,14 @@ pub enum WireError {
         /// Bytes allowed here.
         max: usize,
     },
+    /// More of something in one frame than any honest sender puts there.
+    #[error("more than {max} of '{field}' in one frame")]
+    TooMany {
+        /// Message and field, as in the .proto file.
+        field: &'static str,
+        /// How often it may occur.
+        max: usize,
+    },
     /// Bytes that are no frame of this version.
     #[error("not a frame of this protocol version: {0}")]
     Malformed(String),
@@ -44,8 +57,17 @@ impl WireError {
     #[must_use]
     pub fn is_violation(&self) -> bool {
         match self {
-            Self::TooLong { .. } | Self::Malformed(_) => true,
+            Self::TooLong { .. } | Self::TooMany { .. } | Self::Malformed(_) => true,
             Self::Ended | Self::Truncated | Self::Broken(_) => false,
+        }
+    }
+}
+
+impl From<DecodeError> for WireError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::TooMany { field, max } => Self::TooMany { field, max },
+            DecodeError::Malformed(what) => Self::Malformed(what),
         }
     }
 }
@@ -69,9 +91,10 @@ pub fn encode<M: Message>(message: &M) -> Bytes {
 /// The content of a frame, which must be of a known kind.
 ///
 /// # Errors
-/// [`WireError::Malformed`] for bytes that are no frame, and for a kind that this version does not have.
+/// [`WireError::Malformed`] for bytes that are no frame, and for a kind that this version does not have;
+/// [`WireError::TooMany`].
 pub fn decode_frame(bytes: Bytes) -> Result<frame::Kind, WireError> {
-    let frame = Frame::decode(bytes).map_err(|e| WireError::Malformed(e.to_string()))?;
+    let frame: Frame = decode(bytes)?;
     frame.kind.ok_or_else(|| WireError::Malformed("a frame of unknown kind".into()))
 }
 
@@ -88,12 +111,15 @@ async fn read_delimited(stream: &mut RecvStream, max: usize) -> Result<Option<By
     if len > max {
         return Err(WireError::TooLong { len, max });
     }
-    let mut body = BytesMut::zeroed(len);
-    match stream.read_exact(&mut body).await {
-        Ok(()) => Ok(Some(body.freeze())),
-        Err(ReadExactError::FinishedEarly(_)) => Err(WireError::Truncated),
-        Err(ReadExactError::ReadError(e)) => Err(WireError::Broken(e.to_string())),
+    let mut body = BytesMut::with_capacity(len.min(AHEAD_BYTES_MAX));
+    while body.len() < len {
+        match stream.read_chunk(len - body.len()).await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Err(WireError::Truncated),
+            Err(e) => return Err(WireError::Broken(e.to_string())),
+        }
     }
+    Ok(Some(body.freeze()))
 }
 
 /// Reads the next frame. Waits as long as the stream is open; callers set the limit.
@@ -133,9 +159,8 @@ pub async fn read_bytes(stream: &mut RecvStream, max: usize) -> Result<Bytes, Wi
 ///
 /// # Errors
 /// See [`WireError`].
-pub async fn read_message<M: Message + Default>(stream: &mut RecvStream, max: usize) -> Result<M, WireError> {
-    let bytes = read_bytes(stream, max).await?;
-    M::decode(bytes).map_err(|e| WireError::Malformed(e.to_string()))
+pub async fn read_message<M: Inbound>(stream: &mut RecvStream, max: usize) -> Result<M, WireError> {
+    Ok(decode(read_bytes(stream, max).await?)?)
 }
 
 /// Writes what [`read_message`] reads; waits while the peer's window is full.
@@ -152,7 +177,8 @@ pub async fn write_message<M: Message>(stream: &mut SendStream, message: &M) -> 
 /// See [`WireError`].
 pub async fn read_header(stream: &mut RecvStream) -> Result<Option<ContentHeader>, WireError> {
     let Some(bytes) = read_delimited(stream, HEADER_BYTES_MAX).await? else { return Ok(None) };
-    ContentHeader::decode(bytes).map(Some).map_err(|e| WireError::Malformed(e.to_string()))
+    let header: ContentHeader = decode(bytes)?;
+    Ok(Some(header))
 }
 
 #[cfg(test)]

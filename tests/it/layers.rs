@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "reconcile",
     "record",
     "transfer::schedule",
+    "wire::decode",
 ];
 
 /// What a pure module does not name: runtime, sockets, files, the time of day.

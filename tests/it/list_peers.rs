@@ -12,6 +12,7 @@ use can_sync::identity::{Key, PresenceKeys};
 use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
 use can_sync::net::close::{self, is_close};
 use can_sync::wire;
+use can_sync::wire::decode::decode;
 use can_sync::wire::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, SecretKey};
@@ -89,8 +90,7 @@ async fn pages_are_bounded_in_entries_and_in_bytes_and_nobody_is_left_out() {
     // Announcements as large as they may be: fewer fit a page.
     let mut large = many(300, "node");
     for (entry, n) in large.iter_mut().zip(1_u16..) {
-        let mut signed =
-            SignedAnnouncement::decode(announcement(&secret(n), "node", 1, &somewhere(&secret(n)))).unwrap();
+        let mut signed = signed_announcement(announcement(&secret(n), "node", 1, &somewhere(&secret(n))));
         let padding = [&[0xa2, 0x06, 0xc0, 0x17][..], &[0; 3008]].concat();
         signed.announcement = [&signed.announcement[..], &padding].concat().into();
         entry.signed = Some(sign(&secret(n), signed.announcement));
@@ -246,8 +246,12 @@ fn framed(reply: &ListPeersReply) -> Vec<u8> {
     wire::encode(reply).to_vec()
 }
 
+fn signed_announcement(signed: Bytes) -> SignedAnnouncement {
+    decode(signed).expect("an announcement")
+}
+
 fn entry(signed: Bytes) -> ListedPeer {
-    ListedPeer { announcement: SignedAnnouncement::decode(signed).ok(), age_secs: 1 }
+    ListedPeer { announcement: Some(signed_announcement(signed)), age_secs: 1 }
 }
 
 fn honest(n: u16) -> ListedPeer {
@@ -270,7 +274,7 @@ async fn answers_that_are_too_large_are_cut_before_they_are_read() {
     // Two bytes on the wire for each entry, and many more in memory.
     let empty = ListPeersReply { peers: vec![ListedPeer::default(); 100_000], ..ListPeersReply::default() };
     let error = ask_liar(move |_| framed(&empty)).await.unwrap_err();
-    assert!(matches!(error, ListError::Invalid("more entries than a page has")), "{error}");
+    assert!(error.to_string().contains("'ListPeersReply.peers'"), "{error}");
     let error = ask_liar(|_| vec![0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff]).await.unwrap_err();
     assert!(matches!(error, ListError::Invalid(_) | ListError::Wire(_)), "{error}");
 }
@@ -278,10 +282,8 @@ async fn answers_that_are_too_large_are_cut_before_they_are_read() {
 #[tokio::test]
 async fn what_is_not_signed_by_whom_it_is_about_is_not_believed() {
     let forged = |_| {
-        let mut forged =
-            SignedAnnouncement::decode(announcement(&secret(1), "node", 1, &somewhere(&secret(1)))).unwrap();
-        let other =
-            SignedAnnouncement::decode(announcement(&secret(2), "node", 1, &somewhere(&secret(2)))).unwrap();
+        let mut forged = signed_announcement(announcement(&secret(1), "node", 1, &somewhere(&secret(1))));
+        let other = signed_announcement(announcement(&secret(2), "node", 1, &somewhere(&secret(2))));
         forged.signature = other.signature;
         framed(&ListPeersReply {
             peers: vec![entry(forged.encode_to_vec().into())],

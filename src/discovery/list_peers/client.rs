@@ -7,7 +7,6 @@ use bytes::Bytes;
 use iroh::endpoint::{Connection, ConnectionError, VarInt};
 use iroh::{Endpoint, EndpointAddr, EndpointId};
 use prost::Message as _;
-use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use tokio::time::{Instant, timeout};
 
 use super::{ALPN, CURSOR_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
@@ -15,6 +14,7 @@ use crate::discovery::announcement::{self, Announcement, AnnouncementError};
 use crate::identity::Key;
 use crate::net::auth::{Binding, LIBRARIES_MAX, Role};
 use crate::net::close::{self, is_close};
+use crate::wire::decode::decode;
 use crate::wire::proto::{Auth, ListPeersReply, ListPeersRequest, SignedAnnouncement};
 use crate::wire::{self, WireError};
 
@@ -30,8 +30,6 @@ const LIST_WITHIN: Duration = Duration::from_secs(15);
 const WINDOW: u32 = 512 * 1024;
 /// Pages of one agent. With [`PAGE_ENTRIES_MAX`] entries in each it has said far more than any directory holds.
 const PAGES_MAX: usize = 128;
-/// Number of the field `peers` in `ListPeersReply`.
-const PEERS_FIELD: u32 = 2;
 
 /// Why an agent was not heard.
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +198,7 @@ impl Asking {
         wire::write_message(&mut send, &ListPeersRequest { cursor, limit }).await?;
         let _ = send.finish();
         let bytes = wire::read_bytes(&mut receive, PAGE_BYTES_MAX).await?;
-        let page = read_page(&bytes, self.peer)?;
+        let page = read_page(bytes, self.peer)?;
         if page.peers.len() > limit as usize {
             return Err(ListError::Invalid("more entries than were asked for"));
         }
@@ -280,12 +278,8 @@ pub async fn probe(endpoint: &Endpoint, addr: EndpointAddr, key: &Key) -> bool {
     Box::pin(Asking::connect(endpoint, addr, std::slice::from_ref(key))).await.is_ok()
 }
 
-/// Decodes a page, after a look at how many entries it claims: an empty one has two bytes on the wire and a hundred here.
-fn read_page(bytes: &Bytes, asked: EndpointId) -> Result<Page, ListError> {
-    if entries(bytes).is_none_or(|count| count > PAGE_ENTRIES_MAX) {
-        return Err(ListError::Invalid("more entries than a page has"));
-    }
-    let reply = ListPeersReply::decode(bytes.clone()).map_err(|e| WireError::Malformed(e.to_string()))?;
+fn read_page(bytes: Bytes, asked: EndpointId) -> Result<Page, ListError> {
+    let reply: ListPeersReply = decode(bytes).map_err(WireError::from)?;
     if reply.next_cursor.len() > CURSOR_BYTES_MAX {
         return Err(ListError::Invalid("a cursor that is too long"));
     }
@@ -304,16 +298,4 @@ fn read_page(bytes: &Bytes, asked: EndpointId) -> Result<Page, ListError> {
 
 fn read(signed: &SignedAnnouncement, age: Duration) -> Result<Found, ListError> {
     Ok(Found::new(announcement::verify(&signed.encode_to_vec().into())?.announcement, age))
-}
-
-/// How many entries an encoded reply has; `None` if it is none.
-fn entries(bytes: &Bytes) -> Option<usize> {
-    let mut rest = bytes.clone();
-    let mut count = 0;
-    while !rest.is_empty() {
-        let (tag, wire_type): (u32, WireType) = decode_key(&mut rest).ok()?;
-        count += usize::from(tag == PEERS_FIELD);
-        skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
-    }
-    Some(count)
 }

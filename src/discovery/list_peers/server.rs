@@ -264,5 +264,5 @@ fn page(source: &dyn Source, request: &ListPeersRequest) -> Result<ListPeersRepl
 }
 
 fn decode(signed: Bytes) -> Option<SignedAnnouncement> {
-    SignedAnnouncement::decode(signed).ok()
+    crate::wire::decode::decode(signed).ok()
 }

@@ -9,13 +9,14 @@ use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
 use crate::record::{AssetRecord, ContentHash};
+use crate::wire::decode::FINDS_PER_FRAME_MAX;
 use crate::wire::proto::{Find, Lacks, frame};
 use bytes::Bytes;
 use ractor::ActorRef;
 use tokio::time::Instant;
 
 /// Contents that a peer may have asked for by name and heard nothing of yet.
-const LOOKING_MAX: usize = 64;
+const LOOKING_MAX: usize = FINDS_PER_FRAME_MAX;
 
 impl PeerState {
     /// Asks the peer. Without a session nobody is asked: PeersActor does it again when there is one.

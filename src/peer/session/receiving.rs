@@ -27,7 +27,8 @@ impl Session {
         let mut contents = InlineContents::new();
         for InlineContent { hash, content } in offer.contents {
             match ContentHash::from_slice(&hash).filter(|_| content.len() <= INLINE_CONTENT_BYTES_MAX) {
-                Some(hash) => drop(contents.insert(hash, content)),
+                // A copy: what came keeps the whole frame in memory.
+                Some(hash) => drop(contents.insert(hash, Bytes::copy_from_slice(&content))),
                 None => return out.push(violation("a content in an offer that has no place there")),
             }
         }

@@ -1,6 +1,6 @@
 //! More of what is allowed than anyone can want.
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes};
 use can_sync::peer::establish::{Established, summary_to_wire};
 use can_sync::reconcile::Summary;
 use can_sync::wire::proto::{Cancel, ContentRequest, Error, Have, Ping, ReconOpen, Records, Want, frame};
@@ -114,7 +114,7 @@ async fn questions_without_end_are_answered_within_bounds() {
     let mut flood = Flood::start(&arena, false).await;
     let attack = async {
         flood.repeat(1, questions(&flood.library, 4_001)).await;
-        flood.closed_for("more record ids").await;
+        flood.closed_for("'Records.rids'").await;
     };
     arena.survives("4,001 ids at once", attack).await;
 }
@@ -142,9 +142,44 @@ async fn requests_without_end_are_bounded() {
     let mut flood = Flood::start(&arena, true).await;
     let attack = async {
         flood.repeat(1, want(7, 1_025)).await;
-        flood.closed_for("more content asked for").await;
+        flood.closed_for("'Want.contents'").await;
     };
     arena.survives("1,025 contents", attack).await;
+}
+
+/// A frame of 1 MiB that is nothing but empty records, two bytes each: 524,000 of them, which would take 140 MiB.
+fn empty_records() -> Bytes {
+    let records = [0x12, 0].repeat((1 << 19) - 4);
+    let mut frame = Vec::with_capacity(1 << 20);
+    frame.put_u32(4 + u32::try_from(records.len()).expect("1 MiB"));
+    // Field 5, an offer, and its length.
+    frame.put_u8(0x2a);
+    prost::encoding::encode_varint(records.len() as u64, &mut frame);
+    frame.extend_from_slice(&records);
+    frame.into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_of_empty_records_is_refused_before_it_takes_memory() {
+    const AT_ONCE: usize = 48;
+    let mut arena = Arena::new().await;
+    let frame = empty_records();
+    assert_eq!(frame.len(), 1 << 20);
+    let sent = async |mut flood: Flood| {
+        let _ = flood.send.write_chunk(frame.clone()).await;
+        flood.closed_for("'Offer.records'").await;
+    };
+    let flood = Flood::start(&arena, true).await;
+    let grown = arena.survives("one frame of empty records", sent(flood)).await;
+    assert!(grown < 16 << 20, "{} MiB", grown >> 20);
+    let mut floods = Vec::new();
+    for _ in 0..AT_ONCE {
+        floods.push(Flood::start(&arena, true).await);
+    }
+    let attack = async {
+        futures::future::join_all(floods.into_iter().map(sent)).await;
+    };
+    arena.survives("as many frames as connections", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,12 +23,16 @@ async fn records_that_break_the_rules_end_the_session() {
     let tags = |tags: &[&str]| tags.iter().map(|&tag| tag.to_owned()).collect::<Vec<String>>();
     let one = |record| vec![record];
     let cases: Vec<(&str, Vec<WireRecord>, &str)> = vec![
-        ("1,001 records", records(1001, 5), "too many records"),
+        ("1,001 records", records(1001, 5), "'Offer.records'"),
         ("unsorted tags", one(with_meta(|m| m.tags = tags(&["b", "a"]))), "sorted"),
         ("repeated tags", one(with_meta(|m| m.tags = tags(&["a", "a"]))), "sorted"),
         ("an empty tag", one(with_meta(|m| m.tags = tags(&[""]))), "sorted"),
         ("a long tag", one(with_meta(|m| m.tags = vec!["x".repeat(129)])), "too long"),
-        ("many tags", one(with_meta(|m| m.tags = (0..65).map(|n| format!("{n:02}")).collect())), "too many"),
+        (
+            "many tags",
+            one(with_meta(|m| m.tags = (0..65).map(|n| format!("{n:02}")).collect())),
+            "'AssetMeta.tags'",
+        ),
         ("much text", one(with_meta(|m| m.description = Some("x".repeat(16 * 1024 + 1)))), "too many"),
         ("a far creation", one(with_meta(|m| m.created_at_ms = u64::MAX)), "out of range"),
         ("a short hash", one(with(|r| r.hash = r.hash.slice(..31))), "'hash'"),

@@ -13,6 +13,7 @@ use can_sync::peer::establish::{self, Established, Introduction};
 use can_sync::reconcile::engine::{Initiator, Limits};
 use can_sync::record::{ContentHash, RecordId};
 use can_sync::wire;
+use can_sync::wire::decode::decode;
 use can_sync::wire::proto::{
     Auth, ContentHeader, ContentRequest, Find, Hello, LibraryTicket, Offer, ReconClose, ReconMsg, ReconOpen,
     Records, Tickets, Want, frame,
@@ -119,7 +120,8 @@ impl Session {
     pub(super) async fn until<T>(&mut self, what: &str, pick: impl Fn(&frame::Kind) -> Option<T>) -> T {
         loop {
             let read = timeout(DEADLINE, wire::read_frame(&mut self.established.receive)).await;
-            let kind = read.unwrap_or_else(|_| panic!("no {what} in time")).expect("a frame");
+            let read = read.unwrap_or_else(|_| panic!("no {what} in time"));
+            let kind = read.unwrap_or_else(|e| panic!("{e}: {:?}", self.connection.close_reason()));
             let found = pick(&kind);
             self.heard.push(kind);
             if let Some(found) = found {
@@ -187,7 +189,7 @@ impl Session {
         let mut stream = stream.expect("a stream");
         let read = timeout(DEADLINE, stream.read_to_end(1 << 20)).await.expect("in time").expect("all of it");
         let length = u32::from_be_bytes(read[..4].try_into().expect("a length")) as usize;
-        let header = prost::Message::decode(&read[4..4 + length]).expect("a header");
+        let header = decode(read[4..4 + length].to_vec().into()).expect("a header");
         (header, read.len() - 4 - length)
     }
 }

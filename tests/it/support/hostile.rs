@@ -74,8 +74,9 @@ impl Arena {
     }
 
     /// Lets an attack loose and sees that nothing comes of it: an honest asset arrives meanwhile and another one
-    /// afterwards, the store has those and nothing else, memory stays, and no actor that everyone shares crashed.
-    pub(crate) async fn survives(&mut self, what: &str, attack: impl Future<Output = ()>) {
+    /// afterwards, the store has those and nothing else, memory stays, and no actor that everyone shares crashed. By how much
+    /// memory grew, in bytes.
+    pub(crate) async fn survives(&mut self, what: &str, attack: impl Future<Output = ()>) -> u64 {
         let limit = DEADLINE * 2;
         let before = self.victim.forget_peak();
         let (attacked, ()) = tokio::join!(timeout(limit, attack), self.honest_asset(100_000));
@@ -85,6 +86,7 @@ impl Arena {
         println!("{what}: memory grew by {} KiB", grown >> 10);
         assert!(grown < GROWTH_BYTES_MAX, "{what}: memory grew by {} MiB", grown >> 20);
         self.untouched(what).await;
+        grown
     }
 
     /// As [`Arena::survives`], for an attack from inside a valid session of a member of its own.
