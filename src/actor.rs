@@ -1,6 +1,6 @@
-//! Our small kit over ractor: references that survive restarts, and exits that carry the restart policy.
+//! Our small kit over ractor: references that survive restarts, supervision by one policy table, and how actors are.
 
-pub mod exit;
+mod exit;
 pub mod policy;
 pub mod restart;
 pub mod service_ref;
@@ -8,5 +8,4 @@ pub mod status;
 pub mod supervisor;
 pub mod tasks;
 
-pub use exit::ActorExit;
 pub use service_ref::{ServiceCell, ServiceRef};

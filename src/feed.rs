@@ -23,9 +23,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::reading::{follow, scan};
+use crate::actor::ServiceRef;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
-use crate::actor::{ActorExit, ServiceRef};
 use crate::http::{SharedListener, serve};
 use crate::library::Libraries;
 use crate::peer::messages::PeersMsg;
@@ -179,10 +179,10 @@ impl Actor for CanServiceActor {
                 }
             }
             CanServiceMsg::ServerEnded => {
-                return Err(ActorExit::Transient("the CAN Service's HTTP server ended".into()).into());
+                return Err("the CAN Service's HTTP server ended".into());
             }
             CanServiceMsg::TaskFailed(why) => {
-                return Err(ActorExit::Transient(format!("a task of the store's follower: {why}")).into());
+                return Err(format!("a task of the store's follower: {why}").into());
             }
             CanServiceMsg::ScanDue => {
                 if !state.scanning {

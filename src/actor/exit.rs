@@ -1,23 +1,8 @@
-//! How an actor ends on purpose, and how its supervisor reads an end out of what ractor tells.
+//! How a supervisor reads an actor's end out of what ractor tells.
 
 use ractor::{ActorCell, ActorProcessingErr, SpawnErr, SupervisionEvent};
 
 use super::restart::{ExitKind, shortened};
-
-/// An error that an actor returns from a handler. Anything else that ends an actor (a panic, a kill, another error)
-/// counts as [`ActorExit::Transient`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ActorExit {
-    /// It may work again after a restart.
-    #[error("{0}")]
-    Transient(String),
-    /// A restart cannot help: give up at once.
-    #[error("fatal: {0}")]
-    Fatal(String),
-    /// Nothing left to do; not a failure.
-    #[error("done: {0}")]
-    Done(String),
-}
 
 impl ExitKind {
     /// Reads an exit out of a supervision event; `asked_for` is whether the supervisor stops its children just now.
@@ -43,30 +28,37 @@ impl ExitKind {
     /// Reads an exit out of the error that a handler returned or a panic became.
     #[must_use]
     pub fn of_error(error: &ActorProcessingErr) -> Self {
-        match error.downcast_ref::<ActorExit>() {
-            Some(ActorExit::Done(reason)) => {
-                Self::Stopped { reason: Some(shortened(reason)), asked_for: true }
-            }
-            Some(ActorExit::Fatal(reason)) => Self::Failed { reason: shortened(reason), fatal: true },
-            Some(ActorExit::Transient(reason)) => Self::Failed { reason: shortened(reason), fatal: false },
-            None => Self::Failed { reason: shortened(&error.to_string()), fatal: false },
-        }
+        Self::Failed { reason: shortened(&error.to_string()) }
     }
 
     /// Reads an exit out of a start that did not succeed.
     #[must_use]
     pub fn of_spawn_error(error: &SpawnErr) -> Self {
-        let exit = match error {
-            SpawnErr::StartupFailed(inner) => Self::of_error(inner),
-            SpawnErr::ActorAlreadyStarted | SpawnErr::ActorAlreadyRegistered(_) => {
-                Self::Failed { reason: error.to_string(), fatal: false }
-            }
+        let reason = match error {
+            SpawnErr::StartupFailed(inner) => inner.to_string(),
+            SpawnErr::ActorAlreadyStarted | SpawnErr::ActorAlreadyRegistered(_) => error.to_string(),
         };
-        match exit {
-            Self::Failed { reason, fatal } => {
-                Self::Failed { reason: format!("could not start: {reason}"), fatal }
-            }
-            Self::Killed { .. } | Self::Stopped { .. } => exit,
-        }
+        Self::Failed { reason: format!("could not start: {}", shortened(&reason)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_failures_with_their_text() {
+        assert_eq!(ExitKind::of_error(&"d".into()), ExitKind::Failed { reason: "d".to_owned() });
+        let start = SpawnErr::StartupFailed("e".into());
+        let reason = "could not start: e".to_owned();
+        assert_eq!(ExitKind::of_spawn_error(&start), ExitKind::Failed { reason });
+    }
+
+    #[test]
+    fn an_endless_error_is_cut() {
+        let ExitKind::Failed { reason } = ExitKind::of_error(&"\u{e9}".repeat(100_000).into()) else {
+            panic!("an error is a failure")
+        };
+        assert_eq!(reason.chars().count(), 301);
     }
 }

@@ -70,8 +70,6 @@ pub enum Restart {
     Always,
     /// After a failure or a kill; an actor that stops by itself is let go.
     OnFailure,
-    /// After none.
-    Never,
 }
 
 /// How many restarts are allowed within a sliding window.
@@ -259,7 +257,6 @@ mod tests {
         let restart = match p.restart {
             Restart::Always => "always",
             Restart::OnFailure => "on failure",
-            Restart::Never => "never",
         };
         let exhausted = match p.exhausted {
             Exhausted::Escalate => "escalate",

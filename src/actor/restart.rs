@@ -15,8 +15,6 @@ pub enum ExitKind {
     Failed {
         /// The panic's message or the error.
         reason: String,
-        /// Whether the actor said that a restart cannot help.
-        fatal: bool,
     },
     /// Killed, or its task was cancelled.
     Killed {
@@ -27,8 +25,7 @@ pub enum ExitKind {
     Stopped {
         /// Why, where a reason was given.
         reason: Option<String>,
-        /// Whether that is how it should be: the supervisor asked for it, or the actor has nothing left to do
-        /// ([`ActorExit::Done`]).
+        /// Whether that is how it should be: the supervisor asked for it.
         asked_for: bool,
     },
 }
@@ -38,8 +35,7 @@ impl ExitKind {
     #[must_use]
     pub fn reason(&self) -> String {
         match self {
-            Self::Failed { reason, fatal: false } => reason.clone(),
-            Self::Failed { reason, fatal: true } => format!("fatal: {reason}"),
+            Self::Failed { reason } => reason.clone(),
             Self::Killed { reason } if reason == "killed" => reason.clone(),
             Self::Killed { reason } => format!("killed: {reason}"),
             Self::Stopped { reason: Some(reason), .. } => format!("stopped: {reason}"),
@@ -145,25 +141,21 @@ pub fn decide(
     now: Instant,
     jitter: f64,
 ) -> Decision {
-    let (may_restart, fatal) = match exit {
-        ExitKind::Stopped { asked_for: true, .. } => (false, false),
-        ExitKind::Stopped { asked_for: false, .. } => (policy.restart == Restart::Always, false),
-        ExitKind::Failed { fatal, .. } => (policy.restart != Restart::Never, *fatal),
-        ExitKind::Killed { .. } => (policy.restart != Restart::Never, false),
+    let may_restart = match exit {
+        ExitKind::Stopped { asked_for, .. } => !asked_for && policy.restart == Restart::Always,
+        ExitKind::Failed { .. } | ExitKind::Killed { .. } => true,
     };
-    let reason = exit.reason();
-    if may_restart || !matches!(exit, ExitKind::Stopped { .. }) {
-        history.failed(&reason, policy, now);
-    }
     if !may_restart {
         history.running_since = None;
         return Decision::LetGo;
     }
+    let reason = exit.reason();
+    history.failed(&reason, policy, now);
 
     let used = u32::try_from(history.recent.len()).unwrap_or(u32::MAX);
-    if fatal || history.is_spent() || used >= policy.budget.restarts {
+    if history.is_spent() || used >= policy.budget.restarts {
         history.spent_in_a_row = history.spent_in_a_row.saturating_add(1);
-        return give_up(policy, history, fatal, &reason);
+        return give_up(policy, history, &reason);
     }
     let after = delay(policy.backoff, used, jitter);
     history.recent.push_back(now + after);
@@ -171,20 +163,16 @@ pub fn decide(
     Decision::Respawn { after }
 }
 
-fn give_up(policy: &Policy, history: &mut History, fatal: bool, reason: &str) -> Decision {
+fn give_up(policy: &Policy, history: &mut History, reason: &str) -> Decision {
     let Policy { kind, budget, backoff, exhausted, .. } = policy;
-    let why = if fatal {
-        format!("{kind}: {reason}")
-    } else {
-        format!("{kind} failed more than {} times in {:?}, last: {reason}", budget.restarts, budget.window)
-    };
+    let why =
+        format!("{kind} failed more than {} times in {:?}, last: {reason}", budget.restarts, budget.window);
     match exhausted {
         Exhausted::Escalate => Decision::Escalate { why },
         Exhausted::Degrade => {
             history.restarts = history.restarts.saturating_add(1);
             Decision::Degrade { retry_after: backoff.max, why }
         }
-        Exhausted::BackOffPeer if fatal => Decision::BackOff { for_: backoff.max, why },
         Exhausted::BackOffPeer => {
             let for_ = doubled(budget.window, history.spent_in_a_row - 1).min(backoff.max);
             Decision::BackOff { for_, why }

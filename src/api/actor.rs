@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use super::events::STREAMS_MAX;
 use super::routes;
 use super::view::{AgentView, ApiState};
-use crate::actor::ActorExit;
 use crate::actor::status::ActorDetail;
 use crate::http::serve::{SharedListener, serve};
 
@@ -100,8 +99,7 @@ impl Actor for HttpActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             HttpMsg::ServerEnded(reason) => {
-                Err(ActorExit::Transient(format!("the HTTP server on {} ended: {reason}", state.bound))
-                    .into())
+                Err(format!("the HTTP server on {} ended: {reason}", state.bound).into())
             }
             HttpMsg::GetHealth { reply } => {
                 let streams = STREAMS_MAX - state.streams.available_permits();

@@ -39,7 +39,6 @@ pub use self::swarm::{start, topic_of};
 use super::announcement::{ADDRS_MAX, Announcement, Signed};
 use super::channel::Channel;
 use super::directory::{Effect, SWEEP_EVERY, SavedPeer};
-use crate::actor::ActorExit;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
@@ -174,7 +173,7 @@ impl Actor for GossipActor {
                 state.join_more(&myself);
             }
             GossipMsg::TaskFailed(why) => {
-                return Err(ActorExit::Transient(format!("a task of gossip: {why}")).into());
+                return Err(format!("a task of gossip: {why}").into());
             }
             GossipMsg::Tick => {
                 state.on_tick(&myself);

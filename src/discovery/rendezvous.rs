@@ -32,7 +32,6 @@ use super::channel::Channel;
 use super::network::{NetworkError, now_us};
 use super::slot::pace::publishes;
 use super::slot::{Look, SLOTS, Slot, SlotKeys};
-use crate::actor::ActorExit;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 
@@ -106,7 +105,7 @@ impl Actor for RendezvousActor {
             RendezvousMsg::ContactChanged => state.on_contact_changed(&myself),
             RendezvousMsg::AddressChanged => state.on_address_changed(&myself),
             RendezvousMsg::TaskFailed(why) => {
-                return Err(ActorExit::Transient(format!("a task of the rendezvous: {why}")).into());
+                return Err(format!("a task of the rendezvous: {why}").into());
             }
             RendezvousMsg::GetHealth { reply } => {
                 let _ = reply.send(state.detail());

@@ -19,7 +19,6 @@ use super::registry::Standing;
 use super::report::{DeviceReport, Held, Invited, LibraryDetail, LibraryError, LibraryReport, Preview};
 use super::ticket::LibraryId;
 use super::{Libraries, Library};
-use crate::actor::ActorExit;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 
@@ -219,7 +218,7 @@ impl Actor for LibraryActor {
                 state.run(reply, async move { manager.devices().await });
             }
             LibraryMsg::TaskFailed(why) => {
-                return Err(ActorExit::Transient(format!("a task: {why}")).into());
+                return Err(format!("a task: {why}").into());
             }
             LibraryMsg::Tick => {
                 state.on_tick();

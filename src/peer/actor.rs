@@ -31,9 +31,9 @@ use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
 use super::session::{Effect, InlineContents, Input, Standing};
 use super::{effects, streams};
+use crate::actor::ServiceRef;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
-use crate::actor::{ActorExit, ServiceRef};
 use crate::clock::now_ms;
 use crate::events::EventLog;
 use crate::library::{Libraries, Library};
@@ -305,7 +305,7 @@ impl Actor for PeerActor {
             PeerMsg::RevocationsTaken => state.check_admission(),
             PeerMsg::TaskFailed(why) => {
                 // The supervisor starts us again on the same connection.
-                return Err(ActorExit::Transient(format!("a task of the session: {why}")).into());
+                return Err(format!("a task of the session: {why}").into());
             }
             PeerMsg::ConnectionClosed(reason) => {
                 state.on_connection_closed();

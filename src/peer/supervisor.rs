@@ -21,10 +21,10 @@ use super::effects::DeleteGuard;
 use super::establish::Introduction;
 use super::messages::{PeerMsg, PeersMsg};
 use super::roster::{DialLimits, Known, Roster};
+use crate::actor::ServiceRef;
 use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
-use crate::actor::{ActorExit, ServiceRef};
 use crate::clock::now_ms;
 use crate::discovery::address_book::{AddressBook, Change, Entry};
 use crate::discovery::channel::{Channel, Channels};
@@ -304,7 +304,7 @@ impl Actor for PeersActor {
                 state.start_accepting(&myself);
             }
             PeersMsg::TaskFailed(why) => {
-                return Err(ActorExit::Transient(format!("a task: {why}")).into());
+                return Err(format!("a task: {why}").into());
             }
             PeersMsg::SessionReset { session } => state.on_session_reset(session),
             PeersMsg::Wanted { session, records } => state.on_wanted(session, records),

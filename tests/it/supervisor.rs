@@ -12,7 +12,7 @@ use can_sync::actor::restart::ExitKind;
 use can_sync::actor::service_ref::ServiceError;
 use can_sync::actor::status::{ActorState, ActorStatus};
 use can_sync::actor::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason, shutdown_limit, start};
-use can_sync::actor::{ActorExit, ServiceCell, ServiceRef};
+use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::events::{EventLog, NodeEvent};
 use can_sync::node::dump::render;
 use futures::FutureExt;
@@ -57,32 +57,18 @@ async fn an_error_a_kill_and_an_unasked_stop_are_failures() {
     tree.send(Peers, FaultyMsg::Fail("no route".to_owned()));
     assert_eq!(tree.wait_for_restarts(Peers, 1).await.last_error.as_deref(), Some("no route"));
 
-    tree.send(Peers, FaultyMsg::Exit(ActorExit::Transient("try again".to_owned())));
-    assert_eq!(tree.wait_for_restarts(Peers, 2).await.last_error.as_deref(), Some("try again"));
-
     tree.service(Peers).get().unwrap().get_cell().kill();
-    assert_eq!(tree.wait_for_restarts(Peers, 3).await.last_error.as_deref(), Some("killed"));
+    assert_eq!(tree.wait_for_restarts(Peers, 2).await.last_error.as_deref(), Some("killed"));
 
     tree.send(Peers, FaultyMsg::Hang);
     tree.wait_for(Peers, "hung", |c| c.state == ActorState::Unresponsive).await;
     tree.service(Peers).get().unwrap().get_cell().kill();
-    tree.wait_for_restarts(Peers, 4).await;
+    tree.wait_for_restarts(Peers, 3).await;
 
     tree.send(Peers, FaultyMsg::StopYourself);
-    let after = tree.wait_for_restarts(Peers, 5).await;
+    let after = tree.wait_for_restarts(Peers, 4).await;
     assert_eq!(after.last_error.as_deref(), Some("stopped: of my own accord"));
-    assert_eq!(tree.ping(Peers).await, Ok(6));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_actor_that_is_done_is_let_go() {
-    let tree = Tree::start(&ALL).await;
-    tree.send(Signal, FaultyMsg::Exit(ActorExit::Done("nothing left".to_owned())));
-    let gone = tree.wait_for(Signal, "let go", |c| c.state == ActorState::Stopped).await;
-    assert_eq!((gone.restarts, gone.id, gone.last_error), (0, None, None));
-    assert_eq!(tree.ping(Signal).await, Err(ServiceError::Down("SignalActor")));
-    assert!(tree.service(Signal).get().is_none());
-    assert_eq!(tree.ping(Peers).await, Ok(1));
+    assert_eq!(tree.ping(Peers).await, Ok(5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,22 +162,6 @@ async fn starts_that_fail_count_and_are_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_can_never_work_escalates_at_once() {
-    let tree = Tree::start_with(&[CanService, Http], |kind, plan| {
-        if kind == Http {
-            plan.get().start_exit = Some(ActorExit::Fatal("the address is in use".to_owned()));
-        }
-    })
-    .await;
-    let starts = tree.plan(Http).clone();
-    let outcome = end_of(tree.outcome, shutdown_limit()).await;
-    let why = "HttpActor: fatal: could not start: the address is in use".to_owned();
-    assert_eq!(outcome, Outcome::Escalated { why });
-    assert!(outcome.is_failure());
-    assert_eq!(starts.get().starts, 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_spent_budget_degrades_the_store_until_it_works_again() {
     let tree = Tree::start(&ALL).await;
     let budget = policy(CanService).budget.restarts;
@@ -241,23 +211,12 @@ async fn a_spent_budget_of_a_vital_actor_ends_the_node_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fatal_error_of_the_store_degrades_at_once() {
-    let tree = Tree::start(&ALL).await;
-    tree.send(CanService, FaultyMsg::Exit(ActorExit::Fatal("wrong key".to_owned())));
-    let child = tree.wait_for(CanService, "degraded", |c| c.state == ActorState::Degraded).await;
-    assert_eq!(child.last_error.as_deref(), Some("fatal: wrong key"));
-    assert_eq!(tree.degraded(), [(CanService, Some("CanServiceActor: fatal: wrong key".to_owned()))]);
-    assert_eq!(tree.plan(CanService).get().starts, 1, "no quick retry");
-    tree.wait_for_restarts(CanService, 1).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn messages_about_earlier_incarnations_change_nothing() {
     let tree = Tree::start(&ALL).await;
     tree.send(Http, FaultyMsg::Fail("x".to_owned()));
     let running = tree.wait_for_restarts(Http, 1).await;
 
-    let exit = ExitKind::Failed { reason: "an old story".to_owned(), fatal: true };
+    let exit = ExitKind::Failed { reason: "an old story".to_owned() };
     for generation in 0..4 {
         tree.root.send_message(RootMsg::Respawn { kind: Http, generation }).unwrap();
         let result = Err(exit.clone());
@@ -358,19 +317,27 @@ async fn asking_again_stops_at_once() {
     }
 }
 
+/// Fails the child once more than its budget allows, with the error "x".
+async fn spend_budget(tree: &Tree, kind: ChildKind) {
+    for restarts in 0..=policy(kind).budget.restarts {
+        tree.wait_for_restarts(kind, restarts).await;
+        tree.send(kind, FaultyMsg::Fail("x".to_owned()));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_first_request_during_an_escalation_waits_for_its_end_and_a_second_does_not() {
     for requests in [1, 2] {
         let tree = Tree::start(&ALL).await;
         tree.plan(CanService).get().ignore_stop = true;
-        tree.send(Http, FaultyMsg::Exit(ActorExit::Fatal("x".to_owned())));
+        spend_budget(&tree, Http).await;
         tree.wait_for(CanService, "stopping", |c| c.state == ActorState::Stopping).await;
         for _ in 0..requests {
             tree.shut_down(StopReason::Terminate);
         }
         let outcome = end_of(tree.outcome, shutdown_limit()).await;
         let expected = match requests {
-            1 => Outcome::Escalated { why: "HttpActor: fatal: x".to_owned() },
+            1 => Outcome::Escalated { why: "HttpActor failed more than 10 times in 60s, last: x".to_owned() },
             _ => Outcome::Forced { reason: StopReason::Terminate },
         };
         assert_eq!(outcome, expected);

@@ -1,9 +1,6 @@
 use proptest::prelude::*;
 
-use ractor::SpawnErr;
-
 use super::*;
-use crate::actor::ActorExit;
 use crate::actor::policy::{Budget, ChildKind, POLICIES, policy};
 
 const TEST: Policy = Policy {
@@ -102,69 +99,19 @@ fn a_peer_is_left_alone_for_longer_each_time() {
 }
 
 #[test]
-fn a_fatal_exit_gives_up_at_once() {
-    let now = Instant::now();
-    let fatal = ExitKind::Failed { reason: "no key".to_owned(), fatal: true };
-    for policy in &POLICIES {
-        let mut history = History::default();
-        let decision = decide(policy, &fatal, &mut history, now, 0.5);
-        match policy.exhausted {
-            Exhausted::Escalate => assert!(matches!(decision, Decision::Escalate { .. })),
-            Exhausted::Degrade => assert!(matches!(decision, Decision::Degrade { .. })),
-            Exhausted::BackOffPeer => {
-                assert!(matches!(decision, Decision::BackOff { for_, .. } if for_ == policy.backoff.max));
-            }
-        }
-        assert_eq!(history.last_error(), Some("fatal: no key"));
-    }
-}
-
-#[test]
 fn exits_in_order_are_let_go() {
     let (mut history, now) = (History::default(), Instant::now());
     let asked = ExitKind::Stopped { reason: None, asked_for: true };
     let by_itself = ExitKind::Stopped { reason: None, asked_for: false };
     let killed = ExitKind::Killed { reason: "killed".to_owned() };
     let on_failure = Policy { restart: Restart::OnFailure, ..TEST };
-    let never = Policy { restart: Restart::Never, ..TEST };
 
     assert_eq!(decide(&TEST, &asked, &mut history, now, 0.0), Decision::LetGo);
     assert_eq!(decide(&on_failure, &by_itself, &mut history, now, 0.0), Decision::LetGo);
     assert_eq!(history.last_error(), None);
-    assert_eq!(decide(&never, &failed("x"), &mut history, now, 0.0), Decision::LetGo);
-    assert_eq!((history.last_error(), history.restarts()), (Some("x"), 0));
 
     assert!(matches!(decide(&TEST, &by_itself, &mut history, now, 0.0), Decision::Respawn { .. }));
     assert!(matches!(decide(&on_failure, &killed, &mut history, now, 0.0), Decision::Respawn { .. }));
-}
-
-#[test]
-fn errors_carry_the_policy() {
-    let of = |exit: ActorExit| ExitKind::of_error(&exit.into());
-    assert_eq!(of(ActorExit::Transient("a".into())), failed("a"));
-    assert_eq!(
-        of(ActorExit::Fatal("b".into())),
-        ExitKind::Failed { reason: "b".to_owned(), fatal: true },
-        "the policy already says that it is fatal; the reason need not"
-    );
-    assert_eq!(
-        of(ActorExit::Done("c".into())),
-        ExitKind::Stopped { reason: Some("c".to_owned()), asked_for: true }
-    );
-    assert_eq!(ExitKind::of_error(&"d".into()), failed("d"));
-    let spawn_error = SpawnErr::StartupFailed(ActorExit::Fatal("e".into()).into());
-    assert_eq!(
-        ExitKind::of_spawn_error(&spawn_error),
-        ExitKind::Failed { reason: "could not start: e".to_owned(), fatal: true }
-    );
-}
-
-#[test]
-fn an_endless_error_is_cut() {
-    let ExitKind::Failed { reason, .. } = ExitKind::of_error(&"é".repeat(100_000).into()) else {
-        panic!("an error is a failure")
-    };
-    assert_eq!(reason.chars().count(), ERROR_CHARS_KEPT + 1);
 }
 
 #[test]
@@ -267,7 +214,7 @@ proptest! {
 }
 
 fn failed(reason: &str) -> ExitKind {
-    ExitKind::Failed { reason: reason.to_owned(), fatal: false }
+    ExitKind::Failed { reason: reason.to_owned() }
 }
 
 fn why() -> String {

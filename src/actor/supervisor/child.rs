@@ -66,7 +66,7 @@ impl Child {
     pub(super) async fn start(&self, supervisor: ActorCell) -> Result<ActorCell, ExitKind> {
         let spawn = Arc::clone(&self.spawn);
         let started = AssertUnwindSafe(async move { spawn(supervisor).await }).catch_unwind();
-        let failed = |reason: String| ExitKind::Failed { reason, fatal: false };
+        let failed = |reason: String| ExitKind::Failed { reason };
         match tokio::time::timeout(START_LIMIT, started).await {
             Ok(Ok(Ok(actor))) => Ok(actor),
             Ok(Ok(Err(error))) => Err(ExitKind::of_spawn_error(&error)),

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use can_sync::actor::ActorExit;
 use can_sync::actor::status::ActorDetail;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
@@ -13,8 +12,6 @@ pub(crate) enum FaultyMsg {
     Panic(String),
     /// Return this plain error from the handler.
     Fail(String),
-    /// Return this exit from the handler.
-    Exit(ActorExit),
     /// Take this long.
     Sleep(std::time::Duration),
     /// Never come back from the handler, but wait.
@@ -52,8 +49,6 @@ pub(crate) struct PlanState {
     pub(crate) fail_late_starts: u32,
     /// Whether `post_stop` never comes back.
     pub(crate) ignore_stop: bool,
-    /// Whether the start fails with an exit of this kind.
-    pub(crate) start_exit: Option<ActorExit>,
     /// Where orderly stops are written down, with a name; shared with other actors.
     pub(crate) journal: Arc<Mutex<Vec<String>>>,
 }
@@ -85,9 +80,6 @@ impl Actor for FaultyActor {
         let (hangs, takes) = {
             let mut state = plan.get();
             state.starts += 1;
-            if let Some(exit) = state.start_exit.clone() {
-                return Err(exit.into());
-            }
             if PlanState::take_one(&mut state.fail_starts) {
                 return Err("planned failure of the start".into());
             }
@@ -142,7 +134,6 @@ impl Actor for FaultyActor {
         match message {
             FaultyMsg::Panic(text) => panic!("{text}"),
             FaultyMsg::Fail(text) => return Err(text.into()),
-            FaultyMsg::Exit(exit) => return Err(exit.into()),
             FaultyMsg::Sleep(time) => tokio::time::sleep(time).await,
             FaultyMsg::Hang => std::future::pending::<()>().await,
             FaultyMsg::Block(until) => {
