@@ -1,7 +1,7 @@
 //! CanServiceActor: follows the store and tells everyone else what changed.
 //!
-//! **Owns** the cursor into the store's feed and its tasks: the *follower*, which reads changes as they come, the
-//! *scan*, which now and then compares all of the store with the index, and the HTTP server of an embedded store.
+//! **Owns** the cursor into the store's feed and its tasks: the *follower*, which reads changes as they come, and the
+//! *scan*, which now and then compares all of the store with the index.
 //! **Talks to** PeersActor (`StoreChanged`, `StoreHealth`) and keeps the indices of all [`Libraries`] up to date before it
 //! does.
 //!
@@ -18,22 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use self::reading::{follow, scan};
 use crate::actor::ServiceRef;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
-use crate::http::{SharedListener, serve};
 use crate::library::Libraries;
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
 use crate::store::{FeedEntry, StoreError, StoreRef, StoreStatus};
-
-/// How long requests under way may take once the actor is told to stop.
-const SERVER_ENDS_WITHIN: Duration = Duration::from_secs(3);
 
 /// What CanServiceActor understands.
 #[derive(Debug)]
@@ -55,8 +48,6 @@ pub enum CanServiceMsg {
     Reset,
     /// Scan: these are in the index and not in the store.
     Vanished(Vec<ContentHash>),
-    /// Own task: the HTTP server of the embedded store ended, which it does only when told to.
-    ServerEnded,
     /// Own tasks: one of them panicked, and why.
     TaskFailed(String),
     /// Timer of the actor itself: compare everything now.
@@ -68,22 +59,11 @@ pub enum CanServiceMsg {
     },
 }
 
-/// The HTTP server of an embedded store: the socket and the API, which outlive any incarnation of the actor.
-#[derive(Clone)]
-pub struct StoreServer {
-    /// Where it listens.
-    pub listener: SharedListener,
-    /// What it serves.
-    pub router: axum::Router,
-}
-
 /// What it is started with.
 #[derive(Clone)]
 pub struct CanServiceArgs {
     /// The store.
     pub store: StoreRef,
-    /// The embedded store's HTTP server; `None` with an external one.
-    pub server: Option<StoreServer>,
     /// The indices to keep.
     pub libraries: Arc<Libraries>,
     /// Who is told.
@@ -98,9 +78,6 @@ pub struct CanServiceArgs {
 pub struct CanServiceState {
     args: CanServiceArgs,
     tasks: Tasks<CanServiceMsg>,
-    /// Tells the HTTP server to finish.
-    closing: CancellationToken,
-    server_ended: Option<oneshot::Receiver<()>>,
     scanning: bool,
     /// The store was replaced during a scan, which therefore does not count.
     scan_again: bool,
@@ -126,26 +103,10 @@ impl Actor for CanServiceActor {
     ) -> Result<Self::State, ActorProcessingErr> {
         let mut tasks = Tasks::new(myself.clone(), CanServiceMsg::TaskFailed);
         tasks.spawn(follow(myself.clone(), args.clone()));
-        let closing = CancellationToken::new();
-        let mut server_ended = None;
-        if let Some(StoreServer { listener, router }) = &args.server {
-            let listener = listener.duplicate()?;
-            let server = serve(listener, router.clone(), closing.clone().cancelled_owned());
-            let actor = myself.clone();
-            let (ended, waits) = oneshot::channel();
-            server_ended = Some(waits);
-            tasks.spawn(async move {
-                server.await;
-                let _ = ended.send(());
-                let _ = actor.send_message(CanServiceMsg::ServerEnded);
-            });
-        }
         myself.send_after(args.full_scan_interval, || CanServiceMsg::ScanDue);
         Ok(CanServiceState {
             args,
             tasks,
-            closing,
-            server_ended,
             scanning: false,
             read_to: 0,
             failure: None,
@@ -178,9 +139,6 @@ impl Actor for CanServiceActor {
                     state.args.libraries.remove(&hashes);
                 }
             }
-            CanServiceMsg::ServerEnded => {
-                return Err("the CAN Service's HTTP server ended".into());
-            }
             CanServiceMsg::TaskFailed(why) => {
                 return Err(format!("a task of the store's follower: {why}").into());
             }
@@ -202,11 +160,6 @@ impl Actor for CanServiceActor {
         _: ActorRef<Self::Msg>,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        // The server ends in order; the follower never ends by itself.
-        state.closing.cancel();
-        if let Some(server_ended) = state.server_ended.take() {
-            let _ = timeout(SERVER_ENDS_WITHIN, server_ended).await;
-        }
         state.tasks.shutdown().await;
         Ok(())
     }

@@ -5,7 +5,9 @@ pub mod envelope;
 pub mod extract;
 pub mod guard;
 pub mod serve;
+pub mod server;
 
 pub use envelope::{ApiError, ApiResult, Success};
 pub use guard::{GuardSettings, protect};
 pub use serve::{Closing, SharedListener, serve};
+pub use server::ServerTask;

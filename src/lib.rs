@@ -31,6 +31,7 @@
 //! ├── RendezvousActor   discovery   rendezvous slots on relays and in the DHT
 //! ├── GossipActor       discovery   who is there: announcements, the local network
 //! ├── LibraryActor      library     libraries, tickets, who is let in
+//! ├── StoreServerActor  store       the embedded CAN Service's HTTP server
 //! ├── PeersActor        peer        who to connect to, and what is fetched from whom
 //! │   └── PeerActor ×N  peer        one connection: session, comparison, transfers
 //! ├── HttpActor         api         the agent's API and page

@@ -37,6 +37,7 @@ use crate::peer::establish::Introduction;
 use crate::peer::messages::PeersMsg;
 use crate::peer::roster::DialLimits;
 use crate::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer, spawn_peer};
+use crate::store::server::{StoreServerActor, StoreServerMsg};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
@@ -235,6 +236,7 @@ struct Cells {
     rendezvous: Arc<ServiceCell<RendezvousMsg>>,
     gossip: Arc<ServiceCell<GossipMsg>>,
     library: Arc<ServiceCell<LibraryMsg>>,
+    store_server: Arc<ServiceCell<StoreServerMsg>>,
     peers: Arc<ServiceCell<PeersMsg>>,
     http: Arc<ServiceCell<HttpMsg>>,
     signals: Arc<ServiceCell<SignalMsg>>,
@@ -248,6 +250,7 @@ impl Default for Cells {
             rendezvous: Arc::new(ServiceCell::new("RendezvousActor")),
             gossip: Arc::new(ServiceCell::new("GossipActor")),
             library: Arc::new(ServiceCell::new("LibraryActor")),
+            store_server: Arc::new(ServiceCell::new("StoreServerActor")),
             peers: Arc::new(ServiceCell::new("PeersActor")),
             http: Arc::new(ServiceCell::new("HttpActor")),
             signals: Arc::new(ServiceCell::new("SignalActor")),
@@ -275,7 +278,6 @@ fn children(
 ) -> Vec<Child> {
     let can_service = CanServiceArgs {
         store: Arc::clone(&resources.store),
-        server: resources.store_server.clone(),
         libraries: Arc::clone(&resources.libraries),
         peers: cells.peers.service_ref(),
         poll_interval: config.poll_interval,
@@ -325,6 +327,14 @@ fn children(
             |reply| HttpMsg::GetHealth { reply },
         ),
     ];
+    if let Some(server) = resources.store_server.clone() {
+        children.push(Child::new(
+            ChildKind::StoreServer,
+            Arc::clone(&cells.store_server),
+            move || (StoreServerActor, server.clone()),
+            |reply| StoreServerMsg::GetHealth { reply },
+        ));
+    }
     if let Some(signals) = signals {
         let args = SignalArgs {
             signals,

@@ -15,6 +15,7 @@ use crate::record::{AssetRecord, ContentHash};
 pub mod can_http;
 pub mod embedded;
 pub mod hashing_file;
+pub mod server;
 pub mod service;
 pub mod sync_wire;
 

@@ -18,6 +18,8 @@ pub enum ChildKind {
     Gossip,
     /// Libraries and tickets.
     Library,
+    /// The HTTP server of an embedded store.
+    StoreServer,
     /// Who to connect to.
     Peers,
     /// One session; a child of [`ChildKind::Peers`].
@@ -30,11 +32,12 @@ pub enum ChildKind {
 
 impl ChildKind {
     /// Every kind, in the order of [`POLICIES`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CanService,
         Self::Rendezvous,
         Self::Gossip,
         Self::Library,
+        Self::StoreServer,
         Self::Peers,
         Self::Peer,
         Self::Http,
@@ -49,6 +52,7 @@ impl ChildKind {
             Self::Rendezvous => "RendezvousActor",
             Self::Gossip => "GossipActor",
             Self::Library => "LibraryActor",
+            Self::StoreServer => "StoreServerActor",
             Self::Peers => "PeersActor",
             Self::Peer => "PeerActor",
             Self::Http => "HttpActor",
@@ -130,7 +134,7 @@ const PER_MINUTE_5: Budget = Budget { restarts: 5, window: Duration::from_mins(1
 const BRISK: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::from_secs(2), jitter: 0.5 };
 
 /// The table.
-pub static POLICIES: [Policy; 8] = [
+pub static POLICIES: [Policy; 9] = [
     // Stops late: whoever stops before it may still have something to write.
     Policy {
         kind: ChildKind::CanService,
@@ -169,6 +173,16 @@ pub static POLICIES: [Policy; 8] = [
         exhausted: Exhausted::Escalate,
         stop_order: 2,
         stop_timeout: Duration::from_secs(2),
+    },
+    // Stops first, as HttpActor does. Without it programs on this machine reach no store, and peers still do.
+    Policy {
+        kind: ChildKind::StoreServer,
+        restart: Restart::Always,
+        budget: PER_MINUTE_10,
+        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
+        exhausted: Exhausted::Degrade,
+        stop_order: 1,
+        stop_timeout: Duration::from_secs(5),
     },
     Policy {
         kind: ChildKind::Peers,

@@ -6,23 +6,17 @@
 //! A restart loses open connections. The socket is bound at boot and stays, so new ones wait for the next incarnation
 //! instead of being refused, and watchers of events resume by themselves.
 
-use std::io;
-use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::events::STREAMS_MAX;
 use super::routes;
 use super::view::{AgentView, ApiState};
 use crate::actor::status::ActorDetail;
-use crate::http::serve::{SharedListener, serve};
+use crate::http::{ServerTask, SharedListener};
 
 /// How long requests under way may take once the actor is told to stop. Event streams end at once.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -50,9 +44,7 @@ pub struct HttpArgs {
 
 /// What an incarnation has.
 pub struct HttpState {
-    server: JoinSet<()>,
-    stop: CancellationToken,
-    bound: SocketAddr,
+    server: ServerTask,
     streams: Arc<Semaphore>,
 }
 
@@ -70,25 +62,17 @@ impl Actor for HttpActor {
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         let HttpArgs { listener, view } = args;
-        let bound = listener.local_addr()?;
-        let stop = CancellationToken::new();
-        let mut server = JoinSet::new();
-        let stopped = stop.clone();
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
         let api = ApiState { view, streams: Arc::clone(&streams) };
-        server.spawn(async move {
-            let run = run(listener, api, bound, stopped.clone());
-            let reason = match AssertUnwindSafe(run).catch_unwind().await {
-                Ok(Ok(())) => String::from("it stopped by itself"),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => String::from("it panicked"),
-            };
-            if !stopped.is_cancelled() {
+        let server = ServerTask::start(
+            listener,
+            |bound| routes::router(api, bound),
+            move |why| {
                 // Without an actor there is nobody left to tell.
-                let _ = myself.cast(HttpMsg::ServerEnded(reason));
-            }
-        });
-        Ok(HttpState { server, stop, bound, streams })
+                let _ = myself.cast(HttpMsg::ServerEnded(why));
+            },
+        )?;
+        Ok(HttpState { server, streams })
     }
 
     async fn handle(
@@ -98,12 +82,10 @@ impl Actor for HttpActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            HttpMsg::ServerEnded(reason) => {
-                Err(format!("the HTTP server on {} ended: {reason}", state.bound).into())
-            }
+            HttpMsg::ServerEnded(why) => Err(why.into()),
             HttpMsg::GetHealth { reply } => {
                 let streams = STREAMS_MAX - state.streams.available_permits();
-                let detail = Some(format!("http://{}, event streams: {streams}", state.bound));
+                let detail = Some(format!("http://{}, event streams: {streams}", state.server.bound()));
                 // Whoever asked may have given up.
                 let _ = reply.send(ActorDetail { detail, ..ActorDetail::default() });
                 Ok(())
@@ -116,25 +98,9 @@ impl Actor for HttpActor {
         _myself: ActorRef<Self::Msg>,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        state.stop.cancel();
-        if tokio::time::timeout(DRAIN_LIMIT, state.server.join_next()).await.is_err() {
-            tracing::info!("closing HTTP connections that did not finish in time");
-            state.server.shutdown().await;
-        }
+        state.server.stop(DRAIN_LIMIT).await;
         Ok(())
     }
-}
-
-/// The server, until `stop`.
-async fn run(
-    listener: SharedListener,
-    api: ApiState,
-    bound: SocketAddr,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let listener = listener.duplicate()?;
-    serve(listener, routes::router(api, bound), stop.cancelled_owned()).await;
-    Ok(())
 }
 
 #[cfg(test)]

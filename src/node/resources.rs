@@ -24,7 +24,6 @@ use crate::discovery::address_book::AddressBook;
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip;
 use crate::events::EventLog;
-use crate::feed::StoreServer;
 use crate::http::SharedListener;
 use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
@@ -33,6 +32,7 @@ use crate::net::endpoint;
 use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
+use crate::store::server::StoreServerArgs;
 use crate::store::service::{self, ServiceSettings, key};
 use crate::text::quoted;
 use crate::transfer::partial::Partials;
@@ -56,7 +56,7 @@ pub(super) struct Resources {
     pub(super) store_url: String,
     pub(super) store_proxy: StoreProxy,
     /// The embedded store's own HTTP server.
-    pub(super) store_server: Option<StoreServer>,
+    pub(super) store_server: Option<StoreServerArgs>,
     embedded: Option<EmbeddedStore>,
     pub(super) endpoint: Endpoint,
     /// Addresses that discovery learned.
@@ -312,7 +312,7 @@ impl Secrets {
 struct OpenedStore {
     store: StoreRef,
     url: String,
-    server: Option<StoreServer>,
+    server: Option<StoreServerArgs>,
     embedded: Option<EmbeddedStore>,
 }
 
@@ -361,7 +361,7 @@ impl OpenedStore {
         Ok(Self {
             store: Arc::new(store.clone()),
             url: format!("http://{reachable}{}", service::BASE_PATH),
-            server: Some(StoreServer { listener, router }),
+            server: Some(StoreServerArgs { listener, router }),
             embedded: Some(store),
         })
     }

@@ -447,7 +447,6 @@ fn args(
 ) -> CanServiceArgs {
     CanServiceArgs {
         store: store.as_ref(),
-        server: None,
         libraries: Arc::new(Libraries::of(Arc::clone(library))),
         peers,
         poll_interval: POLL,

@@ -45,6 +45,7 @@ mod store_embedded;
 mod store_faults;
 mod store_list;
 mod store_merge;
+mod store_server;
 mod supervisor;
 mod support;
 mod transfer;

@@ -141,7 +141,11 @@ async fn starts_that_fail_count_and_are_repeated() {
         Peers => plan.get().panic_starts = 2,
         Http => plan.get().hang_starts = 1,
         Signal => plan.get().fail_late_starts = 2,
-        ChildKind::Rendezvous | ChildKind::Gossip | ChildKind::Library | ChildKind::Peer => {}
+        ChildKind::Rendezvous
+        | ChildKind::Gossip
+        | ChildKind::Library
+        | ChildKind::StoreServer
+        | ChildKind::Peer => {}
     })
     .await;
     // While one start hangs, the root answers and shows it.
@@ -350,7 +354,13 @@ async fn nothing_is_started_any_more_once_the_node_stops() {
         // One waits for its next attempt, one hangs in its start, when the shutdown comes.
         CanService => plan.get().fail_starts = u32::MAX,
         Peers => plan.get().hang_starts = u32::MAX,
-        Http | Signal | ChildKind::Rendezvous | ChildKind::Gossip | ChildKind::Library | ChildKind::Peer => {}
+        Http
+        | Signal
+        | ChildKind::Rendezvous
+        | ChildKind::Gossip
+        | ChildKind::Library
+        | ChildKind::StoreServer
+        | ChildKind::Peer => {}
     })
     .await;
     tree.wait_for(CanService, "waiting", |c| c.restarts >= 2 && c.state == ActorState::Restarting).await;
@@ -370,7 +380,13 @@ async fn a_start_under_way_and_a_pending_one_are_given_up_when_the_node_stops() 
     let tree = Tree::start_with(&[Http, Peers, CanService], |kind, plan| match kind {
         Peers => plan.get().start_takes = Duration::from_secs(2),
         CanService => plan.get().fail_starts = u32::MAX,
-        Http | Signal | ChildKind::Rendezvous | ChildKind::Gossip | ChildKind::Library | ChildKind::Peer => {}
+        Http
+        | Signal
+        | ChildKind::Rendezvous
+        | ChildKind::Gossip
+        | ChildKind::Library
+        | ChildKind::StoreServer
+        | ChildKind::Peer => {}
     })
     .await;
     tree.wait_for(Http, "running", |c| c.state == ActorState::Running).await;

@@ -51,7 +51,7 @@ async fn the_end_of_the_server_is_a_failure_and_a_restart_keeps_the_port() {
         assert_eq!(agent.get("/healthz").send().await.unwrap().status(), 200);
         actor.cast(HttpMsg::ServerEnded("out of luck".into())).unwrap();
         let why = tokio::time::timeout(PATIENCE, failures.recv()).await.unwrap().unwrap();
-        assert_eq!(why, format!("the HTTP server on {} ended: out of luck", agent.addr));
+        assert_eq!(why, "out of luck");
         join.await.unwrap();
     }
 }
