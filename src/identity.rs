@@ -5,6 +5,7 @@
 mod keys;
 mod passphrase;
 mod secret_file;
+mod secret_text;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,15 @@ use iroh::SecretKey;
 use zeroize::{Zeroize as _, Zeroizing};
 
 pub use self::keys::{Key, LibraryKeys, NetworkKeys, PresenceKeys};
-use self::passphrase::{PASSPHRASE_BITS_MIN, PASSPHRASE_BYTES_MAX};
-pub use self::passphrase::{PASSPHRASE_FILE, Passphrase, PassphraseOrigin, new_passphrase};
-pub use self::secret_file::{private_dir, read_secret, write_secret};
+use self::passphrase::PASSPHRASE_BITS_MIN;
+pub use self::passphrase::{
+    PASSPHRASE_FILE, Passphrase, PassphraseOrigin, PassphraseSources, is_stdin, keep_passphrase,
+    new_passphrase,
+};
+pub use self::secret_file::{
+    Fault, Keeper, KeptSecret, Mend, check_dir, private_dir, read_given, read_secret, write_secret,
+};
+pub use self::secret_text::{TextFault, normal, secret_in, trimmed};
 
 const KEY_FILE: &str = "secret.key";
 
@@ -33,13 +40,29 @@ pub enum IdentityError {
         /// What the system said.
         source: io::Error,
     },
-    /// Others could read a secret.
-    #[error("'{}' can be read by others (mode {mode:03o}): run `chmod 600 '{}'`", path.display(), path.display())]
-    Permissions {
-        /// The secret's file.
+    /// A file that a setting names is not there.
+    #[error("'{}' does not exist (No such file): check that the setting names the right one", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others could read a secret, or put another one in its place.
+    #[error("{}", exposed(path, *mode, *fault))]
+    Exposed {
+        /// The secret's file, or the directory that it is in.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// What others could do.
+        fault: Fault,
+    },
+    /// A file that holds no secret.
+    #[error("'{}': {fault}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        fault: TextFault,
     },
     /// A key file with something else in it.
     #[error(
@@ -51,29 +74,39 @@ pub enum IdentityError {
         /// The key's file.
         path: PathBuf,
     },
-    /// Nothing in it.
-    #[error("the passphrase from {origin} is empty: set one, or remove the setting to have one generated")]
-    EmptyPassphrase {
-        /// Where it came from.
-        origin: PassphraseOrigin,
-    },
-    /// Longer than anyone needs.
-    #[error("the passphrase from {origin} is longer than {PASSPHRASE_BYTES_MAX} bytes")]
-    LongPassphrase {
-        /// Where it came from.
-        origin: PassphraseOrigin,
-    },
+    /// A setting that holds no passphrase.
+    #[error("{0}; set a passphrase, or remove the setting to have one generated")]
+    Passphrase(TextFault),
     /// Too easy to guess.
     #[error(
-        "the passphrase from {origin} is too weak (about {bits:.0} bits, at least {PASSPHRASE_BITS_MIN:.0} are needed): \
-         take a longer one, or remove the setting to have one generated, or set `allow_weak_passphrase: true`"
+        "the passphrase is too weak (about {bits:.0} bits, at least {PASSPHRASE_BITS_MIN:.0} are needed): take a longer one, \
+         or remove the setting to have one generated, or set `allow_weak_passphrase: true`"
     )]
     WeakPassphrase {
-        /// Where it came from.
-        origin: PassphraseOrigin,
         /// Estimated strength.
         bits: f64,
     },
+}
+
+/// Says what others could do, and how to end it.
+fn exposed(path: &Path, mode: u32, fault: Fault) -> String {
+    let (shown, is_dir) = (path.display(), path.is_dir());
+    match fault {
+        Fault::Foreign { user } => format!(
+            "'{shown}' belongs to user {user}, who could change it: a secret has to be this user's or root's \
+             (`chown` makes it so)"
+        ),
+        Fault::Writable if is_dir => format!(
+            "the directory '{shown}' can be written by others (mode {mode:03o}), who could exchange the secrets in it: \
+             run `chmod go-w '{shown}'`"
+        ),
+        Fault::Writable => {
+            format!("'{shown}' can be written by others (mode {mode:03o}): run `chmod 600 '{shown}'`")
+        }
+        Fault::Readable => {
+            format!("'{shown}' can be read by others (mode {mode:03o}): run `chmod 600 '{shown}'`")
+        }
+    }
 }
 
 /// The endpoint's key: the one in the data directory, or a new one that is kept there.
@@ -81,7 +114,7 @@ pub enum IdentityError {
 /// # Errors
 /// If the file cannot be read or written, can be read by others, or holds something else.
 pub fn endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
-    if let Some(key) = existing_endpoint_key(data_dir)? {
+    if let Some((key, _)) = existing_endpoint_key(data_dir, Mend::Ours)? {
         return Ok(key);
     }
     let key = SecretKey::generate();
@@ -90,17 +123,31 @@ pub fn endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
     Ok(key)
 }
 
-/// As [`endpoint_key`], without making one.
+/// As [`endpoint_key`], without making one; with what somebody should know of its permissions.
 ///
 /// # Errors
 /// As there.
-pub fn existing_endpoint_key(data_dir: &Path) -> Result<Option<SecretKey>, IdentityError> {
+pub fn existing_endpoint_key(
+    data_dir: &Path,
+    mend: Mend,
+) -> Result<Option<(SecretKey, Vec<String>)>, IdentityError> {
     let path = data_dir.join(KEY_FILE);
-    let Some(text) = read_secret(&path)? else { return Ok(None) };
     let malformed = || IdentityError::MalformedKey { path: path.clone() };
-    let bytes = Zeroizing::new(HEXLOWER.decode(text.as_bytes()).map_err(|_| malformed())?);
+    let kept = match read_secret(&path, Keeper::EndpointKey, mend) {
+        Ok(Some(kept)) => kept,
+        Ok(None) => return Ok(None),
+        Err(IdentityError::Text { .. }) => return Err(malformed()),
+        Err(error) => return Err(error),
+    };
+    let bytes = Zeroizing::new(HEXLOWER.decode(kept.text.as_bytes()).map_err(|_| malformed())?);
     let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| malformed())?;
-    Ok(Some(SecretKey::from_bytes(&bytes)))
+    Ok(Some((SecretKey::from_bytes(&bytes), kept.remarks)))
+}
+
+/// Whether this data directory has been a node's.
+#[must_use]
+pub fn has_endpoint_key(data_dir: &Path) -> bool {
+    data_dir.join(KEY_FILE).exists()
 }
 
 /// 32 random bytes as text, for keys that only this machine's programs use.
@@ -115,22 +162,37 @@ pub fn random_token() -> Zeroizing<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
 
     #[test]
     fn the_endpoint_key_persists_and_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let first = endpoint_key(dir.path()).unwrap();
         assert_eq!(endpoint_key(dir.path()).unwrap().to_bytes(), first.to_bytes());
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let path = dir.path().join(KEY_FILE);
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let path = dir.path().join(KEY_FILE);
+        assert_eq!(mode(&path), 0o600);
+        for all in [0o644, 0o666] {
+            set_mode(&path, all);
             let error = endpoint_key(dir.path()).unwrap_err();
-            assert!(matches!(error, IdentityError::Permissions { mode: 0o644, .. }), "{error}");
+            assert!(matches!(error, IdentityError::Exposed { .. }), "{error}");
+        }
+        for group in [0o640, 0o440, 0o660] {
+            set_mode(&path, group);
+            let (_, remarks) = existing_endpoint_key(dir.path(), Mend::Never).unwrap().unwrap();
+            assert!(remarks[0].contains("secret.key"), "{remarks:?}");
+            assert_eq!(mode(&path), group, "looking changes nothing");
+            assert_eq!(endpoint_key(dir.path()).unwrap().to_bytes(), first.to_bytes());
+            assert_eq!(mode(&path), 0o600);
         }
     }
 

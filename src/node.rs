@@ -20,7 +20,7 @@ use crate::actor::supervisor::{self, Child, Outcome, RootArgs, RootMsg, StopReas
 use crate::api::metrics;
 use crate::api::view::StoreMode;
 use crate::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
-use crate::config::Config;
+use crate::config::{Config, Origins};
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
 use crate::discovery::gossip::{GossipActor, GossipMsg};
@@ -45,6 +45,7 @@ pub mod discovery;
 pub mod dump;
 mod protocols;
 pub mod resources;
+pub mod secrets;
 pub mod signals;
 
 /// How long the endpoint has to say goodbye to peers.
@@ -53,20 +54,33 @@ const CLOSE_ENDPOINT_WITHIN: Duration = Duration::from_secs(3);
 /// How long the actors have for their first start; the supervisor goes on trying after that.
 const ACTORS_START_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why a node does not start: one sentence with the next step.
+/// Why a node does not start: a sentence with the next step, or several where several things are wrong.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(String);
+#[error("{}", .0.join("\n"))]
+pub struct StartError(Vec<String>);
 
 impl StartError {
     /// From anything that says what to do.
     pub fn new(sentence: impl Into<String>) -> Self {
-        Self(sentence.into())
+        Self(vec![sentence.into()])
+    }
+
+    /// From everything that says what to do.
+    pub fn several<T: ToString>(sentences: impl IntoIterator<Item = T>) -> Self {
+        Self(sentences.into_iter().map(|sentence| sentence.to_string()).collect())
+    }
+
+    /// The sentences.
+    #[must_use]
+    pub fn sentences(&self) -> &[String] {
+        &self.0
     }
 }
 
 /// What a start needs of whoever starts it.
 pub struct StartOutput {
+    /// Where settings came from: errors name it, and what only this start was given is kept.
+    pub origins: Origins,
     /// Told what the start is busy with, as a clause such as "stretching the passphrase".
     pub progress: Box<dyn Fn(&str) + Send + Sync>,
     /// The process's signals; without them, the node stops only through [`Node::stop`].
@@ -113,15 +127,15 @@ impl Node {
         output: StartOutput,
         spawn_peer: SpawnPeer,
     ) -> Result<Self, StartError> {
-        let mut resources = Resources::open(&config, &output.progress).await?;
+        let mut resources = Resources::open(&config, output.origins, &output.progress).await?;
         (output.progress)("starting the actors");
         let mut tasks = JoinSet::new();
         let (ticket, follow) = endpoint::follow_ticket(&resources.endpoint);
         tasks.spawn(follow);
         if let Some(path) = config.ticket_file.clone() {
-            resources::write_ticket(&path, &ticket.borrow())
-                .await
-                .map_err(|e| StartError(format!("cannot write ticket_file '{}': {e}", path.display())))?;
+            resources::write_ticket(&path, &ticket.borrow()).await.map_err(|e| {
+                StartError::new(format!("cannot write ticket_file '{}': {e}", path.display()))
+            })?;
             tasks.spawn(resources::follow_ticket_file(path, ticket.clone()));
         }
         resources.ticket = ticket;
@@ -141,12 +155,12 @@ impl Node {
             RootArgs { cell: Arc::clone(&cells.root), children, events, on_degraded: Arc::new(on_degraded) };
         let (_, outcome) = supervisor::start(args)
             .await
-            .map_err(|e| StartError(format!("cannot start the supervisor: {e}")))?;
+            .map_err(|e| StartError::new(format!("cannot start the supervisor: {e}")))?;
         // Whoever is told that the node runs may ask it something at once.
         if timeout(ACTORS_START_WITHIN, cells.up()).await.is_err() {
             tracing::warn!("not every actor has started yet; GET /actors shows which");
         }
-        resources.started();
+        resources.started().await;
         Ok(Self { resources, root: cells.root, outcome, channels, tasks })
     }
 

@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 
 use crate::record::{AssetRecord, ContentHash};
 
+pub(crate) mod at_rest;
 pub mod can_http;
 pub mod embedded;
 pub mod hashing_file;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use can_sync::config::{Config, RelaySetting, Sources};
+use can_sync::config::{Config, Origins, RelaySetting, Sources};
 use can_sync::node::{Node, StartOutput};
 
 use super::Result;
@@ -24,7 +24,7 @@ pub(crate) fn config(name: &str, dir: &Path, passphrase: &str) -> Result<Config>
 }
 
 pub(crate) async fn start(config: &Config) -> Result<Node> {
-    let output = StartOutput { progress: Box::new(|_| {}), signals: None };
+    let output = StartOutput { origins: Origins::new(), progress: Box::new(|_| {}), signals: None };
     Ok(Box::pin(Node::start(config.clone(), output)).await?)
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -19,7 +19,7 @@ use super::logging;
 use super::output::message;
 use crate::config::{Config, ConfigError, FlagValue, Sources};
 use crate::http::serve;
-use crate::identity::{IdentityError, private_dir};
+use crate::identity::{IdentityError, Mend, private_dir};
 use crate::node::DataDir;
 use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -84,7 +84,7 @@ impl Options {
 enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error(transparent)]
+    #[error("data_dir: {0}")]
     Identity(#[from] IdentityError),
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
@@ -92,8 +92,8 @@ enum StartError {
     PortInUse(SocketAddr),
     #[error("cannot listen on {addr}: {source}; choose another address with --listen")]
     Listen { addr: SocketAddr, source: io::Error },
-    #[error(transparent)]
-    Key(#[from] KeyError),
+    #[error("{setting}: {source}")]
+    Key { setting: &'static str, source: KeyError },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("cannot wait for signals: {0}")]
@@ -135,7 +135,9 @@ async fn run(options: Options) -> Result<(), StartError> {
     })?;
     let addr = listener.local_addr().map_err(|source| StartError::Listen { addr: listen, source })?;
     let dir = DataDir::new(&config.data_dir);
-    private_dir(dir.path())?;
+    for remark in private_dir(dir.path())? {
+        tracing::warn!("data_dir: {remark}");
+    }
     let store_config =
         EmbeddedConfig { dir: dir.store(), disk_reserve_bytes: config.limits.disk_reserve_bytes };
     let store = EmbeddedStore::open(store_config).await?;
@@ -150,15 +152,21 @@ async fn run(options: Options) -> Result<(), StartError> {
 }
 
 /// The key, and where it is kept: as configured, else in the data directory.
-fn sync_api_key(config: &Config, dir: &DataDir) -> Result<(SecretString, String), KeyError> {
+fn sync_api_key(config: &Config, dir: &DataDir) -> Result<(SecretString, String), StartError> {
+    let at = |setting| move |source| StartError::Key { setting, source };
     if let Some(key) = &config.sync_api_key {
-        return Ok((key.clone(), "setting sync_api_key".to_owned()));
+        let key = key::parse(key.expose_secret(), "it").map_err(at("sync_api_key"))?;
+        return Ok((key, "setting sync_api_key".to_owned()));
     }
     if let Some(file) = &config.sync_api_key_file {
-        return Ok((key::read(file)?, file.display().to_string()));
+        let (key, remarks) = key::read(file, Mend::Ours).map_err(at("sync_api_key_file"))?;
+        for remark in remarks {
+            tracing::warn!("sync_api_key_file: {remark}");
+        }
+        return Ok((key, file.display().to_string()));
     }
     let file = dir.path().join(key::FILE_NAME);
-    let (key, new) = key::read_or_generate(&file)?;
+    let (key, new) = key::read_or_generate(&file).map_err(at("data_dir"))?;
     Ok((key, format!("{}{}", file.display(), if new { " (new)" } else { "" })))
 }
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::{CliError, Exit};
-use crate::identity;
+use crate::identity::{self, Mend};
 
 /// For a connection, which is local as a rule.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,12 +55,12 @@ impl Service {
     pub(super) fn agent(base: &str, token_file: Option<&Path>) -> Result<Self, CliError> {
         let mut headers = HeaderMap::new();
         if let Some(path) = token_file {
-            let token = identity::read_secret(path)?.ok_or_else(|| {
-                CliError::failure(format!("there is no file '{}'", path.display()))
-                    .hint("api_token_file names it: the daemon reads its token there")
-            })?;
+            let token = identity::read_given(path, Mend::Never)
+                .map_err(|e| CliError::failure(format!("api_token_file: {e}")))?
+                .text;
             let malformed = |_| CliError::failure(format!("'{}' holds no token", path.display()));
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(malformed)?;
+            let bytes = format!("Bearer {}", identity::normal(&token).as_str()).into_bytes();
+            let mut value = HeaderValue::from_bytes(&bytes).map_err(malformed)?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }

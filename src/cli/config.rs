@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::Context;
-use super::error::CliError;
+use super::error::{CliError, Exit};
+use super::output::message;
+use super::{Context, text};
 use crate::config::{Loaded, Setting};
+use crate::node::secrets::{Given, SecretProblem};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct ConfigArgs {
@@ -35,14 +37,30 @@ pub(super) fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
     }
 }
 
+/// Whatever a start would refuse of the settings and of the secrets that they name, all at once.
 fn check(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
     let path = loaded.path.as_ref().map(|path| path.display().to_string());
     let settings: Vec<String> = loaded.origins.keys().cloned().collect();
+    let problems = match Given::look(&loaded.config, &loaded.origins) {
+        Ok(given) => {
+            given.remarks.iter().for_each(|remark| message(&format!("warning: {}", text::escape(remark))));
+            Vec::new()
+        }
+        Err(problems) => problems,
+    };
     if context.out.json {
-        return Ok(context.out.value(&json!({ "ok": true, "path": path, "set": settings }))?);
+        let problem = |p: &SecretProblem| json!({ "setting": p.setting, "origin": p.origin.to_string(), "problem": p.problem });
+        let found: Vec<Value> = problems.iter().map(problem).collect();
+        let ok = found.is_empty();
+        context.out.value(&json!({ "ok": ok, "path": path, "set": settings, "problems": found }))?;
+        return if ok { Ok(()) } else { Err(CliError::said(Exit::Failure)) };
+    }
+    if !problems.is_empty() {
+        let sentences: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        return Err(CliError::several(&sentences));
     }
     let what = path.unwrap_or_else(|| "no configuration file, and so the defaults".to_owned());
-    Ok(context.out.line(&format!("{}: ok, {} set", super::text::escape(&what), settings.len()))?)
+    Ok(context.out.line(&format!("{}: ok, {} set", text::escape(&what), settings.len()))?)
 }
 
 fn show(context: &Context, loaded: &Loaded) -> Result<(), CliError> {

@@ -15,7 +15,7 @@ use super::client::Service;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::{put, serve, status, text};
-use crate::config::{Config, Discovery, Limits, RelaySetting};
+use crate::config::{Config, Discovery, Limits, Origins, RelaySetting};
 use crate::identity;
 use crate::node::Node;
 use crate::record::ContentHash;
@@ -41,7 +41,7 @@ struct Side {
 
 impl Side {
     async fn start(name: &'static str, dir: &Path, passphrase: &str) -> Result<Self, CliError> {
-        let node = Box::pin(serve::start(config(name, dir, passphrase), None)).await?;
+        let node = Box::pin(serve::start(config(name, dir, passphrase), Origins::new(), None)).await?;
         let agent = Service::agent(serve::page_url(node.api_addr()).trim_end_matches('/'), None)?;
         let store = Service::store(&node.store_url())?;
         Ok(Self { name, node, agent, store })

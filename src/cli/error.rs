@@ -41,18 +41,27 @@ pub(super) struct CliError {
     /// Empty where everything has been said already.
     message: String,
     hint: Option<String>,
+    /// What else is wrong.
+    also: Vec<String>,
     /// Nobody reads our output any more: no failure of ours.
     closed: bool,
 }
 
 impl CliError {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None, closed: false }
+        Self { exit, message: message.into(), hint: None, also: Vec::new(), closed: false }
     }
 
     /// With exit code 1.
     pub(super) fn failure(message: impl Into<String>) -> Self {
         Self::new(Exit::Failure, message)
+    }
+
+    /// With exit code 1, and everything that is wrong.
+    pub(super) fn several(messages: &[String]) -> Self {
+        let (first, also) =
+            messages.split_first().map_or(("", &[][..]), |(first, also)| (first.as_str(), also));
+        Self { also: also.to_vec(), ..Self::failure(first) }
     }
 
     /// Everything has been said already.
@@ -77,6 +86,9 @@ impl CliError {
         }
         if !self.message.is_empty() {
             output::message(&format!("can-sync: {self}"));
+        }
+        for more in &self.also {
+            output::message(&format!("can-sync: {}", text::escape(more)));
         }
         ExitCode::from(self.exit.code())
     }

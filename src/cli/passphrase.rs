@@ -1,12 +1,16 @@
-//! `can-sync passphrase`: shows the passphrase that the first start made, for the next machine.
+//! `can-sync passphrase`: shows the passphrase that a start here uses, for the next machine.
 
+use std::path::Path;
+
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::Context;
 use super::error::{CliError, Exit};
 use super::output::message;
-use crate::config::Origin;
-use crate::identity;
+use crate::config::{Loaded, Origin};
+use crate::identity::{self, Mend, Passphrase};
+use crate::node::secrets::passphrase_sources;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct PassphraseArgs {
@@ -22,37 +26,58 @@ enum Action {
     Rotate,
 }
 
-/// Reads files on this machine alone: no daemon gives its passphrase away.
+/// Reads what is on this machine alone: no daemon gives its passphrase away.
 pub(super) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), CliError> {
     let loaded = context.load_config(None, Vec::new())?;
-    let config = &loaded.config;
-    let origin = loaded.origin("sync_passphrase");
-    if origin != Origin::Default {
-        return Err(CliError::failure(format!("the passphrase is set by {origin}, and shown there alone"))
-            .hint("this command shows the one that the data directory keeps"));
-    }
-    let made = config.data_dir.join(identity::PASSPHRASE_FILE);
-    let path = config.sync_passphrase_file.as_ref().unwrap_or(&made);
     if matches!(args.action, Some(Action::Rotate)) {
-        return rotate(context, path);
+        return rotate(context, &loaded);
     }
-    let passphrase = identity::read_secret(path)?.ok_or_else(|| {
-        CliError::new(Exit::NotFound, format!("there is no passphrase in '{}'", path.display()))
-            .hint("the first `can-sync serve` makes one; --config names another configuration")
-    })?;
+    let config = &loaded.config;
+    let sources = passphrase_sources(config);
+    let (made, setting) = (config.data_dir.join(identity::PASSPHRASE_FILE), sources.setting());
+    let found = Passphrase::existing(sources, Mend::Never)
+        .map_err(|e| CliError::failure(format!("{setting}: {e}")))?
+        .ok_or_else(|| nothing_in(&made))?;
+    let text = found.secret.expose_secret();
     if context.out.json {
-        context.out.value(&json!({ "passphrase": passphrase.as_str(), "path": path.to_string_lossy() }))?;
+        let path = match setting {
+            "sync_passphrase" => None,
+            "sync_passphrase_file" => config.sync_passphrase_file.as_deref(),
+            _ => Some(made.as_path()),
+        };
+        let origin = match loaded.origin(setting) {
+            Origin::Default => made.display().to_string(),
+            set @ (Origin::File { .. } | Origin::Env(_) | Origin::Flag(_) | Origin::Stdin) => set.to_string(),
+        };
+        context.out.value(
+            &json!({ "passphrase": text, "path": path.map(Path::to_string_lossy), "origin": origin }),
+        )?;
     } else {
-        context.out.line(&passphrase)?;
+        context.out.line(text)?;
     }
     Ok(())
 }
 
+fn nothing_in(path: &Path) -> CliError {
+    CliError::new(Exit::NotFound, format!("there is no passphrase in '{}'", path.display()))
+        .hint("the first `can-sync serve` makes one; --config names another configuration")
+}
+
 /// The old passphrase opens nothing any more once every node was started with the new one.
-fn rotate(context: &Context, path: &std::path::Path) -> Result<(), CliError> {
-    if identity::read_secret(path)?.is_none() {
-        return Err(CliError::new(Exit::NotFound, format!("there is no passphrase in '{}'", path.display()))
-            .hint("the first `can-sync serve` makes one; --config names another configuration"));
+fn rotate(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
+    let config = &loaded.config;
+    let origin = loaded.origin("sync_passphrase");
+    if origin != Origin::Default {
+        return Err(CliError::failure(format!("the passphrase is set by {origin}: set another one there"))
+            .hint("this command exchanges the one that a file or the data directory keeps"));
+    }
+    let sources = passphrase_sources(config);
+    let made = config.data_dir.join(identity::PASSPHRASE_FILE);
+    let path = sources.file.unwrap_or(&made);
+    // A node whose passphrase came from elsewhere may begin a network of its own.
+    let begins = sources.file.is_none() && identity::has_endpoint_key(&config.data_dir);
+    if !(path.exists() || begins) {
+        return Err(nothing_in(path));
     }
     let passphrase = identity::new_passphrase(path)?;
     if context.out.json {

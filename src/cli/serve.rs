@@ -1,23 +1,29 @@
 //! `can-sync serve`: runs a node until it is told to stop.
 
+use std::io::{self, IsTerminal as _, Read as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::Context;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::progress::Progress;
 use super::text;
-use crate::config::{Config, FlagValue, RelaySetting};
-use crate::identity::{self, PassphraseOrigin};
+use crate::config::{Config, FlagValue, Loaded, Origin, Origins, RelaySetting};
+use crate::identity::{self, Mend, Passphrase, PassphraseOrigin, PassphraseSources};
 use crate::node::signals::Signals;
 use crate::node::{Node, Shutdown, StartOutput};
 
 /// For a relay to answer before the first start says how to reach this node: a local one does without.
 const RELAY_WITHIN: Duration = Duration::from_secs(3);
+
+/// Most that is read from standard input for a passphrase; more is said to be too long.
+const STDIN_BYTES_MAX: u64 = 64 * 1024;
 
 /// Flags lie over the environment and the file.
 #[derive(clap::Args, Debug, Default)]
@@ -44,7 +50,7 @@ pub(super) struct ServeArgs {
     /// The UDP socket for connections between agents
     #[arg(long, value_name = "ADDR")]
     bind: Option<String>,
-    /// A file that holds the network's passphrase
+    /// A file that holds the network's passphrase; `-` for standard input
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<String>,
     /// Take a passphrase that can be guessed
@@ -152,11 +158,12 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
     }
     let loaded = context.load_config(file, flags)?;
     let path = loaded.path.as_ref().map(|path| path.display().to_string());
-    let config = loaded.config;
+    let Loaded { mut config, mut origins, .. } = loaded;
+    take_stdin(&mut config, &mut origins)?;
     // Before anything takes its time: from here on a signal stops the node in order.
     let signals =
         Signals::install().map_err(|e| CliError::failure(format!("cannot wait for signals: {e}")))?;
-    let node = Box::pin(start(config.clone(), Some(signals))).await?;
+    let node = Box::pin(start(config.clone(), origins, Some(signals))).await?;
     announce(context, path.as_deref(), &config, &node)?;
     if node.passphrase_origin() == PassphraseOrigin::Generated && !context.out.json {
         show_passphrase(context, &config, &node).await?;
@@ -170,11 +177,35 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
     Ok(())
 }
 
+/// Reads the passphrase from standard input, where the settings say so. Signals end the process meanwhile.
+fn take_stdin(config: &mut Config, origins: &mut Origins) -> Result<(), CliError> {
+    if !config.sync_passphrase_file.as_deref().is_some_and(identity::is_stdin) {
+        return Ok(());
+    }
+    if io::stdin().is_terminal() {
+        message("Type the passphrase, then Enter and Ctrl-D:");
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = io::stdin().lock().take(STDIN_BYTES_MAX).read_to_end(&mut bytes);
+    read.map_err(|e| CliError::failure(format!("sync_passphrase_file: cannot read standard input: {e}")))?;
+    // Bytes of another encoding are found out with everything else that is wrong with it.
+    config.sync_passphrase = Some(String::from_utf8_lossy(&bytes).as_ref().into());
+    config.sync_passphrase_file = None;
+    origins.remove("sync_passphrase_file");
+    origins.insert("sync_passphrase".to_owned(), Origin::Stdin);
+    Ok(())
+}
+
 /// Starts a node and shows what takes long. With `signals`, the node obeys them.
-pub(super) async fn start(config: Config, signals: Option<Signals>) -> Result<Node, CliError> {
+pub(super) async fn start(
+    config: Config,
+    origins: Origins,
+    signals: Option<Signals>,
+) -> Result<Node, CliError> {
     let progress = std::sync::Arc::new(Progress::spinner("starting"));
     let shown = std::sync::Arc::downgrade(&progress);
     let output = StartOutput {
+        origins,
         signals,
         progress: Box::new(move |what| {
             if let Some(progress) = shown.upgrade() {
@@ -182,7 +213,8 @@ pub(super) async fn start(config: Config, signals: Option<Signals>) -> Result<No
             }
         }),
     };
-    Node::start(config, output).await.map_err(|e| CliError::failure(e.to_string()))
+    let started = Box::pin(Node::start(config, output)).await;
+    started.map_err(|e| CliError::several(e.sentences()))
 }
 
 /// Where everything is.
@@ -222,7 +254,8 @@ fn announce(context: &Context, file: Option<&str>, config: &Config, node: &Node)
 /// How the next machine joins, when the passphrase was made just now.
 async fn show_passphrase(context: &Context, config: &Config, node: &Node) -> Result<(), CliError> {
     let path = config.data_dir.join(identity::PASSPHRASE_FILE);
-    let Some(passphrase) = identity::read_secret(&path)? else { return Ok(()) };
+    let sources = PassphraseSources { configured: None, file: None, data_dir: &config.data_dir };
+    let Some(passphrase) = Passphrase::existing(sources, Mend::Never)? else { return Ok(()) };
     let found_by_itself =
         config.discovery.mdns || config.discovery.dht || !config.discovery.pkarr_relays.is_empty();
     let (bootstrap, where_from) = if found_by_itself {
@@ -242,7 +275,7 @@ async fn show_passphrase(context: &Context, config: &Config, node: &Node) -> Res
         "\nThis network's passphrase was made just now and is kept in '{path}'. On the next machine, run\n\n  \
          CAN_SYNC_SYNC_PASSPHRASE='{}' can-sync{bootstrap}\n\n\
          It is not shown again: `can-sync passphrase` prints it{where_from}.\n",
-        passphrase.as_str()
+        passphrase.secret.expose_secret()
     ))?)
 }
 

@@ -15,6 +15,16 @@ const FILE_NAME: &str = "config.yaml";
 /// Variables with our prefix that are no settings.
 const OTHER_VARIABLES: [&str; 3] = ["CAN_SYNC_API", "CAN_SYNC_CONFIG", "CAN_SYNC_TOPIC_SECRET"];
 
+/// Settings that are secrets, or name files with secrets in them.
+pub(super) const SECRETS: [&str; 6] = [
+    "sync_api_key",
+    "sync_api_key_file",
+    "sync_passphrase",
+    "sync_passphrase_file",
+    "api_token_file",
+    "discovery.topic_secret",
+];
+
 /// A setting given as a flag.
 #[derive(Clone, Debug)]
 pub struct FlagValue {
@@ -80,7 +90,12 @@ pub enum Origin {
     Env(String),
     /// A flag, as it is typed.
     Flag(&'static str),
+    /// Standard input, which a setting named.
+    Stdin,
 }
+
+/// Where each setting came from that does not have its default, by full key.
+pub type Origins = BTreeMap<String, Origin>;
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,6 +105,7 @@ impl fmt::Display for Origin {
             Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Env(name) => f.write_str(name),
             Self::Flag(flag) => f.write_str(flag),
+            Self::Stdin => f.write_str("standard input"),
         }
     }
 }
@@ -111,7 +127,7 @@ pub struct Loaded {
     /// The settings.
     pub config: Config,
     /// Where each setting came from that does not have its default, by full key.
-    pub origins: BTreeMap<String, Origin>,
+    pub origins: Origins,
     /// The file that was read.
     pub path: Option<PathBuf>,
     /// What looks like a mistake and is not one for certain.
@@ -243,8 +259,9 @@ fn lay_environment(loaded: &mut Loaded, env: &[(String, String)]) -> Result<(), 
             }
             continue;
         };
-        // Set to nothing means not set: that is how service managers and compose files leave a variable out.
-        if text.is_empty() {
+        // Set to nothing means not set: that is how service managers and compose files leave a variable out. Not so a
+        // secret: a node without the one that somebody meant it to have would be open, or in another network.
+        if text.is_empty() && !SECRETS.contains(&key.as_str()) {
             continue;
         }
         let origin = Origin::Env(name.clone());

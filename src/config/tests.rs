@@ -135,6 +135,27 @@ fn every_setting_can_come_from_the_environment() {
 }
 
 #[test]
+fn a_variable_that_should_hold_a_secret_and_is_empty_counts() {
+    let mut secrets = Vec::new();
+    for (key, _) in Config::default().list() {
+        let variable = variable_of(&key);
+        // Whatever is hidden when it is shown is a secret; what names a file with one is listed beside it.
+        let hidden =
+            load_with("", &[(&variable, "x")], &[]).is_ok_and(|given| value(&given, &key) == "(hidden)");
+        let counts = match load_with("", &[(&variable, "")], &[]) {
+            Ok(loaded) => loaded.origin(&key) != Origin::Default,
+            Err(error) => error.starts_with(&variable),
+        };
+        assert!(counts || !hidden, "{key}");
+        secrets.extend(counts.then_some(key));
+    }
+    let mut expected = super::load::SECRETS.map(str::to_owned);
+    secrets.sort();
+    expected.sort();
+    assert_eq!(secrets, expected);
+}
+
+#[test]
 fn a_misspelt_variable_is_warned_about() {
     let env = [("CAN_SYNC_PASSPHRASE", "x"), ("CAN_SYNC_API", "http://127.0.0.1:1"), ("CAN_SYNCTHING", "y")];
     let loaded = load_with("", &env, &[]).unwrap();

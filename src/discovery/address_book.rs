@@ -5,11 +5,10 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -17,14 +16,12 @@ use tokio::task::spawn_blocking;
 use crate::discovery::announcement::ANNOUNCEMENT_BYTES_MAX;
 use crate::discovery::channel::{Channel, Sources};
 use crate::discovery::directory::SavedPeer;
+use crate::store::at_rest::open_at_rest;
 
 /// Peers that are remembered; the ones not seen for longest go first.
 const PEERS_MAX: u32 = 4096;
 /// Agents that were alive and are remembered, as many as the directory has room for.
 const DIRECTORY_MAX: u32 = 4096;
-
-/// For whoever writes to let others read.
-const READ_WITHIN: Duration = Duration::from_secs(2);
 
 const SCHEMA: &str = "CREATE TABLE peers (
     endpoint_id TEXT PRIMARY KEY,
@@ -265,13 +262,7 @@ fn sources_of(names: &str) -> Sources {
 /// # Errors
 /// If there is none, or it cannot be read.
 pub fn read(path: &Path) -> Result<Vec<Entry>, AddressBookError> {
-    let read = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(READ_WITHIN)?;
-        entries(&connection)
-    };
-    read().map_err(|e| AddressBookError {
+    open_at_rest(path).and_then(|connection| entries(&connection)).map_err(|e| AddressBookError {
         action: "read",
         path: path.display().to_string(),
         source: e.into(),

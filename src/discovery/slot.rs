@@ -23,7 +23,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use crate::config::SlotFormat;
-use crate::identity::{Key, NetworkKeys};
+use crate::identity::{Key, NetworkKeys, normal};
 
 /// Slots of a network.
 pub const SLOTS: u8 = 8;
@@ -114,7 +114,9 @@ impl SlotKeys {
     pub fn new(format: SlotFormat, keys: &NetworkKeys, passphrase: &SecretString) -> Self {
         match format {
             SlotFormat::Sealed => Self::Sealed { signing: keys.slot().clone(), sealing: keys.seal().clone() },
-            SlotFormat::Compatible => Self::Compatible { passphrase: passphrase.clone() },
+            SlotFormat::Compatible => {
+                Self::Compatible { passphrase: normal(passphrase.expose_secret()).as_str().into() }
+            }
         }
     }
 

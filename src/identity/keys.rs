@@ -5,8 +5,9 @@ use std::fmt;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use secrecy::{ExposeSecret as _, SecretString};
-use unicode_normalization::UnicodeNormalization as _;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use super::secret_text::normal;
 
 /// Argon2id with RFC 9106's second recommended choice. Part of the protocol's version: changing one of these makes
 /// another network of the same passphrase.
@@ -189,7 +190,7 @@ impl LibraryKeys {
 
 /// Argon2id of a secret that people choose.
 fn stretch(secret: &SecretString) -> Zeroizing<[u8; 32]> {
-    let normal: Zeroizing<String> = Zeroizing::new(secret.expose_secret().nfkc().collect());
+    let normal = normal(secret.expose_secret());
     let mut root = Zeroizing::new([0; 32]);
     let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, Some(root.len()));
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params.expect("constants within Argon2's bounds"))
@@ -203,10 +204,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_depend_on_the_passphrase_and_not_on_its_unicode_form() {
+    fn keys_depend_on_the_passphrase_and_not_on_its_unicode_form_or_what_is_around_it() {
         let keys = |text: &str| NetworkKeys::derive(&text.into());
         let composed = keys("caf\u{e9} and more");
-        assert_eq!(composed.mirror.auth, keys("cafe\u{301} and more").mirror.auth);
+        for same in
+            ["cafe\u{301} and more", "\u{feff}caf\u{e9} and more\r\n", "caf\u{e9}\u{a0}and \u{ff4d}ore "]
+        {
+            assert_eq!(composed.mirror.auth, keys(same).mirror.auth, "{same:?}");
+        }
+        let topic = |secret: &str| PresenceKeys::of_topic("t", Some(&secret.into()));
+        assert_eq!(topic("a secret").rpc, topic(" a secret\n").rpc);
         let other = keys("another passphrase");
         assert_ne!(composed.mirror.auth, other.mirror.auth);
         assert_ne!(composed.mirror.auth, composed.mirror.record);

@@ -1,6 +1,6 @@
 //! The passphrase: where it comes from, and whether it is one.
 
-use std::fmt;
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -9,17 +9,21 @@ use rand::seq::IndexedRandom as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use super::{IdentityError, read_secret, write_secret};
+use super::secret_text::{normal, secret_in};
+use super::{IdentityError, Keeper, KeptSecret, Mend, read_given, read_secret, write_secret};
 
 /// Words of a generated passphrase: 7 × log2(7,776) is about 90 bits.
 const PASSPHRASE_WORDS: usize = 7;
 /// Weakest passphrase that is taken without `allow_weak_passphrase`, in bits as zxcvbn estimates them. Slot keys are
 /// published, so anyone who watches relays can guess offline.
 pub(super) const PASSPHRASE_BITS_MIN: f64 = 50.0;
-/// Longest passphrase in bytes; far beyond any use, it bounds the work of the strength estimate.
-pub(super) const PASSPHRASE_BYTES_MAX: usize = 1024;
-/// Where the data directory keeps the passphrase that was made at the first start.
+/// Where the data directory keeps the passphrase: the one that was made at the first start, or the one that a start was
+/// given and that nobody else keeps.
 pub const PASSPHRASE_FILE: &str = "passphrase";
+/// Where the data directory keeps passphrases that others replaced, for a person to look up.
+const FORMER_FILE: &str = "passphrase.former";
+/// So many of them.
+const FORMER_MAX: usize = 16;
 
 /// Where the passphrase came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,94 +51,124 @@ impl PassphraseOrigin {
     }
 }
 
-impl fmt::Display for PassphraseOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Config => "sync_passphrase",
-            Self::File => "sync_passphrase_file",
-            Self::DataDir => "the data directory",
-            Self::Generated => "the generator",
-        })
-    }
-}
-
 /// A passphrase and where it came from.
 #[derive(Debug, Clone)]
 pub struct Passphrase {
-    /// The words.
+    /// The words, trimmed.
     pub secret: SecretString,
     /// Where they came from.
     pub origin: PassphraseOrigin,
+    /// Sentences about permissions that somebody should know of.
+    pub remarks: Vec<String>,
+}
+
+/// Where a passphrase is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct PassphraseSources<'a> {
+    /// Setting `sync_passphrase`.
+    pub configured: Option<&'a SecretString>,
+    /// Setting `sync_passphrase_file`.
+    pub file: Option<&'a Path>,
+    /// The data directory.
+    pub data_dir: &'a Path,
+}
+
+impl PassphraseSources<'_> {
+    /// The setting that decides.
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        match (self.configured, self.file) {
+            (Some(_), _) => "sync_passphrase",
+            (None, Some(_)) => "sync_passphrase_file",
+            (None, None) => "data_dir",
+        }
+    }
 }
 
 impl Passphrase {
-    /// The passphrase to use: the configured one, else the one in the configured file, else the one in the data
-    /// directory, else a new one that is kept there.
+    /// The passphrase to use: the configured one, else the one in the configured file, else the one in the data directory.
     ///
     /// # Errors
-    /// If a file cannot be read or written, or the passphrase is empty, far too long, or too weak without
-    /// `allow_weak`.
-    pub fn load(
-        configured: Option<&SecretString>,
-        file: Option<&Path>,
-        data_dir: &Path,
-        allow_weak: bool,
-    ) -> Result<Self, IdentityError> {
-        if let Some(found) = Self::existing(configured, file, data_dir, allow_weak)? {
-            return Ok(found);
-        }
-        let generated = generate_passphrase();
-        write_secret(&data_dir.join(PASSPHRASE_FILE), &generated)?;
-        Ok(Self { secret: generated.as_str().into(), origin: PassphraseOrigin::Generated })
-    }
-
-    /// As [`Passphrase::load`], without making one.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn existing(
-        configured: Option<&SecretString>,
-        file: Option<&Path>,
-        data_dir: &Path,
-        allow_weak: bool,
-    ) -> Result<Option<Self>, IdentityError> {
-        let found = if let Some(secret) = configured {
-            Some(Self { secret: secret.clone(), origin: PassphraseOrigin::Config })
-        } else if let Some(path) = file {
-            let missing = || IdentityError::Io {
-                action: "read",
-                path: path.to_owned(),
-                source: io::Error::from(io::ErrorKind::NotFound),
-            };
-            let text = read_secret(path)?.ok_or_else(missing)?;
-            Some(Self { secret: text.as_str().into(), origin: PassphraseOrigin::File })
-        } else {
-            read_secret(&data_dir.join(PASSPHRASE_FILE))?
-                .map(|text| Self { secret: text.as_str().into(), origin: PassphraseOrigin::DataDir })
+    /// If a file cannot be read or others could read or change it, or what is there is no passphrase.
+    pub fn existing(sources: PassphraseSources<'_>, mend: Mend) -> Result<Option<Self>, IdentityError> {
+        let PassphraseSources { configured, file, data_dir } = sources;
+        let found = |kept: KeptSecret, origin| Self {
+            secret: kept.text.as_str().into(),
+            origin,
+            remarks: kept.remarks,
         };
-        if let Some(passphrase) = &found {
-            passphrase.check(allow_weak)?;
+        if let Some(secret) = configured {
+            let text = secret_in(secret.expose_secret()).map_err(IdentityError::Passphrase)?;
+            let origin = PassphraseOrigin::Config;
+            return Ok(Some(Self { secret: text.into(), origin, remarks: Vec::new() }));
         }
-        Ok(found)
+        if let Some(path) = file {
+            return Ok(Some(found(read_given(path, mend)?, PassphraseOrigin::File)));
+        }
+        let kept = read_secret(&data_dir.join(PASSPHRASE_FILE), Keeper::Node, mend)?;
+        Ok(kept.map(|kept| found(kept, PassphraseOrigin::DataDir)))
     }
 
-    fn check(&self, allow_weak: bool) -> Result<(), IdentityError> {
-        let origin = self.origin;
-        let text = self.secret.expose_secret();
-        if text.trim().is_empty() {
-            return Err(IdentityError::EmptyPassphrase { origin });
-        }
-        if text.len() > PASSPHRASE_BYTES_MAX {
-            return Err(IdentityError::LongPassphrase { origin });
-        }
-        if !allow_weak {
-            let bits = zxcvbn::zxcvbn(text, &["can-sync"]).guesses_log10() * std::f64::consts::LOG2_10;
-            if bits < PASSPHRASE_BITS_MIN {
-                return Err(IdentityError::WeakPassphrase { origin, bits });
-            }
+    /// Makes one and keeps it in the data directory.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn generate(data_dir: &Path) -> Result<Self, IdentityError> {
+        let generated = new_passphrase(&data_dir.join(PASSPHRASE_FILE))?;
+        let secret = generated.as_str().into();
+        Ok(Self { secret, origin: PassphraseOrigin::Generated, remarks: Vec::new() })
+    }
+
+    /// Whether it is hard enough to guess.
+    ///
+    /// # Errors
+    /// [`IdentityError::WeakPassphrase`].
+    pub fn check_strength(&self) -> Result<(), IdentityError> {
+        let text = normal(self.secret.expose_secret());
+        let bits = zxcvbn::zxcvbn(&text, &["can-sync"]).guesses_log10() * std::f64::consts::LOG2_10;
+        if bits < PASSPHRASE_BITS_MIN {
+            return Err(IdentityError::WeakPassphrase { bits });
         }
         Ok(())
     }
+}
+
+/// Whether a path stands for standard input, where a secret is named.
+#[must_use]
+pub fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-") || path == Path::new("/dev/stdin")
+}
+
+/// Keeps a passphrase that a start was given in the data directory, so that the next start needs nothing. One that is there
+/// and says something else is kept beside it. Says whether that was so.
+///
+/// # Errors
+/// If a file cannot be read or written.
+pub fn keep_passphrase(data_dir: &Path, secret: &SecretString) -> Result<bool, IdentityError> {
+    let path = data_dir.join(PASSPHRASE_FILE);
+    let kept = read_secret(&path, Keeper::Node, Mend::Ours)?;
+    let replaced = kept.filter(|kept| *normal(&kept.text) != *normal(secret.expose_secret()));
+    if let Some(replaced) = &replaced {
+        keep_former(data_dir, &replaced.text)?;
+    }
+    if replaced.is_some() || !path.exists() {
+        write_secret(&path, secret.expose_secret())?;
+    }
+    Ok(replaced.is_some())
+}
+
+/// Adds a passphrase to the former ones, one on a line, the last one last.
+fn keep_former(data_dir: &Path, text: &str) -> Result<(), IdentityError> {
+    let path = data_dir.join(FORMER_FILE);
+    let before = match fs::read_to_string(&path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Zeroizing::default(),
+        Err(source) => return Err(IdentityError::Io { action: "read", path, source }),
+    };
+    let others: Vec<&str> = before.lines().filter(|line| *line != text).collect();
+    let newest = others.len().saturating_sub(FORMER_MAX - 1);
+    let lines = others[newest..].iter().copied().chain([text]);
+    write_secret(&path, &Zeroizing::new(lines.collect::<Vec<_>>().join("\n")))
 }
 
 /// Makes a new passphrase and keeps it in `path`, in place of whatever is there.
@@ -158,21 +192,45 @@ fn generate_passphrase() -> Zeroizing<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::TextFault;
 
-    fn load(dir: &Path, configured: Option<&str>, weak: bool) -> Result<Passphrase, IdentityError> {
-        Passphrase::load(configured.map(SecretString::from).as_ref(), None, dir, weak)
+    fn existing(dir: &Path, configured: Option<&str>) -> Result<Option<Passphrase>, IdentityError> {
+        let configured = configured.map(SecretString::from);
+        let sources = PassphraseSources { configured: configured.as_ref(), file: None, data_dir: dir };
+        Passphrase::existing(sources, Mend::Ours)
     }
 
     #[test]
     fn a_generated_passphrase_is_kept_and_strong() {
         let dir = tempfile::tempdir().unwrap();
-        let first = load(dir.path(), None, false).unwrap();
-        assert_eq!(first.origin, PassphraseOrigin::Generated);
-        let again = load(dir.path(), None, false).unwrap();
+        assert!(existing(dir.path(), None).unwrap().is_none());
+        let first = Passphrase::generate(dir.path()).unwrap();
+        first.check_strength().unwrap();
+        let again = existing(dir.path(), None).unwrap().unwrap();
         assert_eq!(again.origin, PassphraseOrigin::DataDir);
         assert_eq!(again.secret.expose_secret(), first.secret.expose_secret());
-        let configured = load(dir.path(), Some("correct horse battery staple and more"), false).unwrap();
+        let configured = existing(dir.path(), Some("other words \n")).unwrap().unwrap();
         assert_eq!(configured.origin, PassphraseOrigin::Config);
+        assert_eq!(configured.secret.expose_secret(), "other words");
+    }
+
+    #[test]
+    fn a_passphrase_that_was_given_is_kept_and_loses_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| fs::read_to_string(dir.path().join(name)).ok();
+        assert!(!keep_passphrase(dir.path(), &"\u{b4}first words ".into()).unwrap());
+        let kept = existing(dir.path(), None).unwrap().unwrap();
+        assert_eq!(normal(kept.secret.expose_secret()), normal("\u{b4}first words"));
+        assert!(
+            !keep_passphrase(dir.path(), &"\u{b4}\u{ff46}irst words".into()).unwrap(),
+            "another spelling of it"
+        );
+        assert_eq!(file(FORMER_FILE), None);
+        assert!(keep_passphrase(dir.path(), &"second words".into()).unwrap());
+        assert_eq!(file(PASSPHRASE_FILE).unwrap(), "second words\n");
+        assert_eq!(file(FORMER_FILE).unwrap(), "\u{b4}first words\n");
+        assert!(keep_passphrase(dir.path(), &"third words".into()).unwrap());
+        assert_eq!(file(FORMER_FILE).unwrap(), "\u{b4}first words\nsecond words\n");
     }
 
     #[test]
@@ -188,17 +246,19 @@ mod tests {
     #[test]
     fn weak_empty_and_endless_passphrases_are_refused() {
         let dir = tempfile::tempdir().unwrap();
+        let strength = |text: &str| existing(dir.path(), Some(text)).unwrap().unwrap().check_strength();
+        assert!(matches!(strength("hunter2"), Err(IdentityError::WeakPassphrase { .. })));
+        // Letters that look long and count as seven.
+        let wide = "\u{ff48}\u{ff55}\u{ff4e}\u{ff54}\u{ff45}\u{ff52}\u{ff12}";
+        assert!(matches!(strength(wide), Err(IdentityError::WeakPassphrase { .. })));
         assert!(matches!(
-            load(dir.path(), Some("hunter2"), false),
+            strength(" hunter2                              "),
             Err(IdentityError::WeakPassphrase { .. })
         ));
-        assert!(load(dir.path(), Some("hunter2"), true).is_ok());
-        assert!(matches!(load(dir.path(), Some("  "), true), Err(IdentityError::EmptyPassphrase { .. })));
-        let long = "x".repeat(PASSPHRASE_BYTES_MAX + 1);
-        assert!(matches!(load(dir.path(), Some(&long), true), Err(IdentityError::LongPassphrase { .. })));
-        assert!(
-            !dir.path().join(PASSPHRASE_FILE).exists(),
-            "a configured passphrase is not written anywhere"
-        );
+        for (text, expected) in [("  \r\n", TextFault::Empty), ("a\nb", TextFault::Control)] {
+            let error = existing(dir.path(), Some(text)).unwrap_err();
+            assert!(matches!(error, IdentityError::Passphrase(fault) if fault == expected), "{error}");
+        }
+        assert!(!dir.path().join(PASSPHRASE_FILE).exists());
     }
 }

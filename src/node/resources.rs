@@ -17,15 +17,16 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
+use super::secrets::Given;
 use super::{DataDir, StartError};
 use crate::api::proxy::StoreProxy;
-use crate::config::{Config, RelaySetting};
+use crate::config::{Config, Origins, RelaySetting};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip;
 use crate::events::EventLog;
 use crate::http::SharedListener;
-use crate::identity::{self, NetworkKeys, Passphrase, PassphraseOrigin, PresenceKeys};
+use crate::identity::{self, NetworkKeys, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
 use crate::library::{Libraries, Library};
 use crate::net::endpoint;
@@ -33,12 +34,9 @@ use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::server::StoreServerArgs;
-use crate::store::service::{self, ServiceSettings, key};
+use crate::store::service::{self, ServiceSettings};
 use crate::text::quoted;
 use crate::transfer::partial::Partials;
-
-const KEY_NEEDED: &str = "an external CAN Service needs its key: set sync_api_key or sync_api_key_file to what \
-                          can-service keeps in its data directory as 'sync_api_key'";
 
 /// Everything that is made once.
 pub(super) struct Resources {
@@ -46,6 +44,8 @@ pub(super) struct Resources {
     pub(super) api_addr: SocketAddr,
     pub(super) api_token: Option<SecretString>,
     pub(super) passphrase_origin: PassphraseOrigin,
+    /// Where the passphrase is to be kept, if this start alone was given it.
+    keep_passphrase: Option<DataDir>,
     pub(super) libraries: Arc<Libraries>,
     /// Rendezvous slots of earlier agents derive from the words themselves.
     pub(super) passphrase: SecretString,
@@ -78,6 +78,7 @@ impl Resources {
     /// Makes everything; `progress` is told what takes its time.
     pub(super) async fn open(
         config: &Config,
+        origins: Origins,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<Self, StartError> {
         let api_listener = listen(config.listen_addr, "listen_addr")?;
@@ -89,18 +90,21 @@ impl Resources {
         let bootstrap = parse_bootstrap(&config.discovery.bootstrap)?;
         std::net::UdpSocket::bind(config.bind_addr).map_err(|e| udp_failed(config.bind_addr, &e))?;
         let dir = DataDir::new(&config.data_dir);
-        {
-            let (config, dir) = (config.clone(), dir.clone());
-            blocking(move || Secrets::check(&config, &dir)).await?;
+        let given = {
+            let config = config.clone();
+            blocking(move || Given::look(&config, &origins).map_err(StartError::several)).await?
+        };
+        for remark in &given.remarks {
+            tracing::warn!("{remark}");
         }
         let lock = lock(&dir)?;
 
         progress("stretching the passphrase");
         let secrets = {
             let (config, dir) = (config.clone(), dir.clone());
-            blocking(move || Secrets::load(&config, &dir)).await?
+            blocking(move || given.complete(&config, &dir)).await?
         };
-        let generated = secrets.passphrase_origin == PassphraseOrigin::Generated;
+        let generated = secrets.passphrase.origin == PassphraseOrigin::Generated;
         let unshown = Unshown(generated.then(|| dir.path().join(identity::PASSPHRASE_FILE)));
         progress("opening the store");
         let opened = OpenedStore::open(config, &dir, can_listener, secrets.sync_api_key).await?;
@@ -131,9 +135,10 @@ impl Resources {
             api_listener,
             api_addr,
             api_token: secrets.api_token,
-            passphrase_origin: secrets.passphrase_origin,
+            passphrase_origin: secrets.passphrase.origin,
+            keep_passphrase: secrets.keep_passphrase.then(|| dir.clone()),
             libraries: Arc::new(libraries),
-            passphrase: secrets.passphrase,
+            passphrase: secrets.passphrase.secret,
             keys: secrets.keys,
             presence: secrets.presence,
             store: opened.store,
@@ -156,9 +161,22 @@ impl Resources {
         })
     }
 
-    /// The start has succeeded, and whoever started the node can see its passphrase.
-    pub(super) fn started(&mut self) {
+    /// The start has succeeded, and whoever started the node can see its passphrase. One that only this start was given is
+    /// kept: the next one without it would be alone in a network of its own.
+    pub(super) async fn started(&mut self) {
         self.unshown.0 = None;
+        let Some(dir) = self.keep_passphrase.take() else { return };
+        let secret = self.passphrase.clone();
+        let kept = spawn_blocking(move || identity::keep_passphrase(dir.path(), &secret)).await;
+        match kept {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => tracing::warn!(
+                "this start was given another passphrase than the one that was kept in the data directory: from now on this \
+                 one is, and the former is in 'passphrase.former' there"
+            ),
+            Ok(Err(error)) => tracing::warn!(%error, "the passphrase is not kept for the next start"),
+            Err(error) => tracing::warn!(%error, "the passphrase is not kept for the next start"),
+        }
     }
 
     /// Lets the embedded store finish what it was asked to do.
@@ -194,7 +212,7 @@ fn listen(addr: SocketAddr, setting: &str) -> Result<SharedListener, StartError>
 }
 
 fn lock(dir: &DataDir) -> Result<File, StartError> {
-    identity::private_dir(dir.path()).map_err(|e| StartError::new(e.to_string()))?;
+    identity::private_dir(dir.path()).map_err(|e| StartError::new(format!("data_dir: {e}")))?;
     let path = dir.lock();
     let file = File::options().create(true).append(true).open(&path).map_err(|e| {
         StartError::new(format!(
@@ -217,96 +235,13 @@ fn lock(dir: &DataDir) -> Result<File, StartError> {
 
 /// Contents that had not arrived completely when the last process ended.
 fn open_partials(path: &Path) -> Result<Partials, StartError> {
-    let opened = identity::private_dir(path).map_err(io::Error::other).and_then(|()| Partials::open(path));
+    let opened = identity::private_dir(path).map_err(io::Error::other).and_then(|_| Partials::open(path));
     opened.map_err(|e| {
         StartError::new(format!(
             "cannot open '{}', where partial downloads are: {e}; check that this user may write there",
             path.display()
         ))
     })
-}
-
-/// What comes out of files and settings that nobody else may read.
-struct Secrets {
-    endpoint_key: iroh::SecretKey,
-    passphrase: SecretString,
-    keys: NetworkKeys,
-    presence: PresenceKeys,
-    passphrase_origin: PassphraseOrigin,
-    sync_api_key: Option<SecretString>,
-    api_token: Option<SecretString>,
-}
-
-impl Secrets {
-    /// Finds whatever [`Secrets::load`] would stumble over, and makes nothing.
-    fn check(config: &Config, dir: &DataDir) -> Result<(), StartError> {
-        let sentence = |e: identity::IdentityError| StartError::new(e.to_string());
-        Passphrase::existing(
-            config.sync_passphrase.as_ref(),
-            config.sync_passphrase_file.as_deref(),
-            dir.path(),
-            config.allow_weak_passphrase,
-        )
-        .map_err(sentence)?;
-        identity::existing_endpoint_key(dir.path()).map_err(sentence)?;
-        Self::sync_api_key(config, dir, key::read_if_there)?;
-        Self::api_token(config)?;
-        Ok(())
-    }
-
-    fn load(config: &Config, dir: &DataDir) -> Result<Self, StartError> {
-        let sentence = |e: identity::IdentityError| StartError::new(e.to_string());
-        let passphrase = Passphrase::load(
-            config.sync_passphrase.as_ref(),
-            config.sync_passphrase_file.as_deref(),
-            dir.path(),
-            config.allow_weak_passphrase,
-        )
-        .map_err(sentence)?;
-        let endpoint_key = identity::endpoint_key(dir.path()).map_err(sentence)?;
-        let read_or_generate = |path: &Path| key::read_or_generate(path).map(|(key, _)| Some(key));
-        let sync_api_key = Self::sync_api_key(config, dir, read_or_generate)?;
-        let api_token = Self::api_token(config)?;
-        let keys = NetworkKeys::derive(&passphrase.secret);
-        let (topic, topic_secret) = (&config.discovery.topic, &config.discovery.topic_secret);
-        let presence = match (topic, topic_secret) {
-            (None, None) => keys.presence().clone(),
-            (topic, secret) => PresenceKeys::of_topic(topic.as_deref().unwrap_or_default(), secret.as_ref()),
-        };
-        Ok(Self {
-            endpoint_key,
-            passphrase: passphrase.secret,
-            keys,
-            presence,
-            passphrase_origin: passphrase.origin,
-            sync_api_key,
-            api_token,
-        })
-    }
-
-    /// The key from the settings; for an embedded store without any, what `own` makes of the data directory's.
-    fn sync_api_key(
-        config: &Config,
-        dir: &DataDir,
-        own: impl FnOnce(&Path) -> Result<Option<SecretString>, key::KeyError>,
-    ) -> Result<Option<SecretString>, StartError> {
-        let sentence = |e: key::KeyError| StartError::new(e.to_string());
-        match (&config.sync_api_key, &config.sync_api_key_file) {
-            (Some(key), _) => Ok(Some(key.clone())),
-            (None, Some(path)) => key::read(path).map(Some).map_err(sentence),
-            (None, None) if config.can_service_url.is_none() => {
-                own(&dir.path().join(key::FILE_NAME)).map_err(sentence)
-            }
-            (None, None) => Err(StartError::new(KEY_NEEDED)),
-        }
-    }
-
-    fn api_token(config: &Config) -> Result<Option<SecretString>, StartError> {
-        let Some(path) = &config.api_token_file else { return Ok(None) };
-        let missing = || StartError::new(format!("api_token_file '{}' does not exist", path.display()));
-        let token = identity::read_secret(path).map_err(|e| StartError::new(e.to_string()))?;
-        Ok(Some(token.ok_or_else(missing)?.as_str().into()))
-    }
 }
 
 struct OpenedStore {
@@ -331,7 +266,9 @@ impl OpenedStore {
                 Ok(Self { store: Arc::new(store), url, server: None, embedded: None })
             }
             (None, Some(listener), Some(key)) => Self::embedded(config, dir, listener, key).await,
-            (_, _, None) | (None, None, _) => Err(StartError::new(KEY_NEEDED)),
+            (_, _, None) | (None, None, _) => {
+                Err(StartError::new("can_service_url: the CAN Service's key is missing"))
+            }
         }
     }
 

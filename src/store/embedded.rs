@@ -24,7 +24,7 @@
 //! not write. It goes on reading.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +39,7 @@ use self::space::Space;
 use self::tx::{Totals, Tx};
 use self::writer::{Msg, Task};
 use crate::record::ContentHash;
+use crate::store::at_rest::open_at_rest;
 use crate::store::{ReceivedFile, StoreError};
 
 mod content;
@@ -154,6 +155,13 @@ impl EmbeddedStore {
             action: format!("open the store in {}", dir.display()),
             reason: error.to_string(),
         })?
+    }
+
+    /// Live assets in the store of a directory, without opening it or leaving a trace there; `None` if there is none, or it
+    /// cannot be read. Blocks.
+    pub fn assets_at_rest(dir: &Path) -> Option<u64> {
+        let connection = open_at_rest(&Layout { dir: dir.to_owned() }.database()).ok()?;
+        connection.query_row("SELECT assets FROM state", [], |row| row.get::<_, i64>(0)).ok()?.try_into().ok()
     }
 
     /// Begins to take content from a user.

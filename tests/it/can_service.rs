@@ -74,6 +74,7 @@ fn a_key_may_come_from_a_file_of_ones_own() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("key");
     std::fs::write(&file, "my-own-key\n").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     let with = |file: &Path| {
         let mut command = command(&dir.path().join("data"), "127.0.0.1:0");
         command.arg("--sync-api-key-file").arg(file).env_remove("CAN_SYNC_SYNC_API_KEY");

@@ -3,5 +3,6 @@
 mod demo;
 mod pair;
 mod refusals;
+mod secrets;
 mod signals;
 mod start;

@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::Finding;
 use crate::cli::text;
 use crate::config::Config;
+use crate::identity::Mend;
 use crate::node::DataDir;
 use crate::store::can_http::CanHttpStore;
 use crate::store::service::key;
@@ -58,7 +59,7 @@ fn of_daemon(status: &Value) -> Result<String, Finding> {
 async fn external(config: &Config, url: &str) -> Result<String, Finding> {
     let read = match (&config.sync_api_key, &config.sync_api_key_file) {
         (Some(key), _) => Ok(key.clone()),
-        (None, Some(path)) => key::read(path).map_err(|e| e.to_string()),
+        (None, Some(path)) => key::read(path, Mend::Never).map(|(key, _)| key).map_err(|e| e.to_string()),
         (None, None) => {
             Err("it needs a key, and neither sync_api_key nor sync_api_key_file is set".to_owned())
         }

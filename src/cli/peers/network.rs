@@ -12,7 +12,7 @@ use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use iroh_gossip::api::Event;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use iroh_tickets::endpoint::EndpointTicket;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -28,9 +28,10 @@ use crate::discovery::address_book;
 use crate::discovery::list_peers::{Found, probe};
 use crate::discovery::mdns::Mdns;
 use crate::discovery::{announcement, gossip};
-use crate::identity::{Key, NetworkKeys, Passphrase, PresenceKeys};
+use crate::identity::{self, IdentityError, Key, Mend, NetworkKeys, Passphrase, PresenceKeys};
 use crate::net::endpoint;
 use crate::node::DataDir;
+use crate::node::secrets::passphrase_sources;
 
 /// Where the topic's secret is looked for, besides the settings.
 const TOPIC_SECRET_VARIABLE: &str = "CAN_SYNC_TOPIC_SECRET";
@@ -61,16 +62,29 @@ pub(super) struct Keys {
 impl Keys {
     /// From flags, settings and the data directory, as the daemon has them; nothing is made. `None` without any.
     pub(super) async fn load(config: &Config, args: &AskArgs) -> Result<Option<Self>, CliError> {
-        let variable = std::env::var(TOPIC_SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty());
-        let secret = args.topic_secret.clone().or(variable).map(SecretString::from);
-        let secret = secret.or_else(|| config.discovery.topic_secret.clone());
+        let variable =
+            std::env::var_os(TOPIC_SECRET_VARIABLE).map(|secret| secret.to_string_lossy().into_owned());
+        let given = [
+            ("--topic-secret", args.topic_secret.as_deref()),
+            (TOPIC_SECRET_VARIABLE, variable.as_deref()),
+            (
+                "discovery.topic_secret",
+                config.discovery.topic_secret.as_ref().map(ExposeSecret::expose_secret),
+            ),
+        ];
+        let secret = given.into_iter().find_map(|(source, text)| Some((source, text?)));
+        let secret = secret.map(|(source, text)| {
+            identity::secret_in(text).map_err(|fault| CliError::failure(format!("{source}: {fault}")))
+        });
+        let secret = secret.transpose()?.map(SecretString::from);
         let topic = args.topic.clone().or_else(|| config.discovery.topic.clone());
-        let passphrase = Passphrase::existing(
-            config.sync_passphrase.as_ref(),
-            config.sync_passphrase_file.as_deref(),
-            &config.data_dir,
-            config.allow_weak_passphrase,
-        )?;
+        let sources = passphrase_sources(config);
+        let setting = sources.setting();
+        let named = |e: IdentityError| CliError::failure(format!("{setting}: {e}"));
+        let passphrase = Passphrase::existing(sources, Mend::Never).map_err(named)?;
+        if let Some(passphrase) = passphrase.as_ref().filter(|_| !config.allow_weak_passphrase) {
+            passphrase.check_strength().map_err(named)?;
+        }
         // Stretching blocks for some tenths of a second.
         let derive = move || {
             let network = passphrase.map(|passphrase| NetworkKeys::derive(&passphrase.secret));

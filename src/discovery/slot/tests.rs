@@ -50,6 +50,19 @@ const VECTORS: [(&str, &str); 8] = [
 ];
 
 #[test]
+fn compatible_slots_lie_where_the_passphrase_says_however_it_was_typed() {
+    let keys = NetworkKeys::derive(&"my-secret-phrase".into());
+    let place = |typed: &str| {
+        SlotKeys::new(SlotFormat::Compatible, &keys, &typed.into()).keypair(slot(3)).public_key()
+    };
+    assert_eq!(place("my-secret-phrase"), compatible().keypair(slot(3)).public_key());
+    for typed in ["\u{feff}my-secret-phrase\r\n", " \u{ff4d}y-secret-phrase "] {
+        assert_eq!(place(typed), place("my-secret-phrase"), "{typed:?}");
+    }
+    assert_eq!(place("caf\u{e9}"), place("cafe\u{301}"));
+}
+
+#[test]
 fn compatible_keys_are_those_of_the_agents_before() {
     for (index, (hex, z32)) in (0..SLOTS).zip(VECTORS) {
         let key = compatible().keypair(slot(index)).public_key();

@@ -1,47 +1,35 @@
 //! The sync API key: where it is kept, and how one that is presented is compared.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
-use crate::identity::{self, IdentityError};
+use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
+
+use crate::identity::{self, IdentityError, Keeper, KeptSecret, Mend, TextFault};
 
 /// The header that carries the key.
 pub const HEADER: &str = "X-Sync-Key";
 /// The name of the key's file in a data directory.
 pub const FILE_NAME: &str = "sync_api_key";
 
-/// Longest key that is accepted, in bytes.
-const KEY_BYTES_MAX: u64 = 1024;
-
 /// Why there is no key to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// A new key could not be written.
+    /// Its file cannot be read or written, others could read or change it, or it holds no secret.
     #[error(transparent)]
-    Write(#[from] IdentityError),
-    /// Not readable, not writable.
-    #[error("cannot {action} the sync API key {}: {source}", path.display())]
-    Io {
-        /// What was attempted.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: io::Error,
+    Secret(#[from] IdentityError),
+    /// Nothing, or characters that no header can carry.
+    #[error("{place} holds no usable sync API key: it must be one line of visible ASCII characters{}", because(*fault))]
+    Malformed {
+        /// Where it should be.
+        place: String,
+        /// What is there instead, if it is no secret at all.
+        fault: Option<TextFault>,
     },
-    /// Others can read it.
-    #[error("the sync API key {} can be read by other users: run `chmod 600` on it", .0.display())]
-    Exposed(PathBuf),
-    /// Empty, too long, or with characters that no header can carry.
-    #[error(
-        "{0} holds no usable sync API key: it must be one line of 1 to {KEY_BYTES_MAX} visible ASCII characters"
-    )]
-    Malformed(String),
+}
+
+fn because(fault: Option<TextFault>) -> String {
+    fault.map(|fault| format!(" ({fault})")).unwrap_or_default()
 }
 
 /// Checks that `text` can be a key; `origin` names where it came from in the error.
@@ -49,47 +37,52 @@ pub enum KeyError {
 /// # Errors
 /// [`KeyError::Malformed`].
 pub fn parse(text: &str, origin: &str) -> Result<SecretString, KeyError> {
-    let key = text.trim();
-    let usable = !key.is_empty()
-        && key.len() as u64 <= KEY_BYTES_MAX
-        && key.bytes().all(|byte| byte.is_ascii_graphic());
-    if usable { Ok(key.into()) } else { Err(KeyError::Malformed(origin.to_owned())) }
+    let malformed = |fault| KeyError::Malformed { place: origin.to_owned(), fault };
+    let key = identity::normal(identity::secret_in(text).map_err(|fault| malformed(Some(fault)))?);
+    let usable = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if usable { Ok(key.as_str().into()) } else { Err(malformed(None)) }
 }
 
-/// Reads the key in `path`, which the user may have put there with permissions of their own.
+/// The key in a file, and sentences about its permissions that somebody should know of.
+pub type FoundKey = (SecretString, Vec<String>);
+
+/// Reads the key in a file that a setting names.
 ///
 /// # Errors
-/// It cannot be read, or is no key.
-pub fn read(path: &Path) -> Result<SecretString, KeyError> {
-    let failed = |source| KeyError::Io { action: "read", path: path.to_owned(), source };
-    let mut text = String::new();
-    let file = File::open(path).map_err(failed)?;
-    io::Read::read_to_string(&mut io::Read::take(file, KEY_BYTES_MAX + 2), &mut text).map_err(failed)?;
-    parse(&text, &path.display().to_string())
+/// It cannot be read, is no key, or others could read or change it.
+pub fn read(path: &Path, mend: Mend) -> Result<FoundKey, KeyError> {
+    found(path, identity::read_given(path, mend).map_err(failed)?)
 }
 
-/// Reads the key in `path`; `None` if there is no such file.
+/// Reads the key that this program made in its data directory; `None` if there is none.
 ///
 /// # Errors
-/// It cannot be read, is no key, or others can read it.
-pub fn read_if_there(path: &Path) -> Result<Option<SecretString>, KeyError> {
-    match path.metadata() {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => Err(KeyError::Exposed(path.to_owned())),
-        Ok(_) => read(path).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(KeyError::Io { action: "read", path: path.to_owned(), source }),
-    }
+/// As [`read`].
+pub fn read_if_there(path: &Path, mend: Mend) -> Result<Option<FoundKey>, KeyError> {
+    let kept = identity::read_secret(path, Keeper::Node, mend).map_err(failed)?;
+    kept.map(|kept| found(path, kept)).transpose()
 }
 
 /// Reads the key in `path`, or generates one there, readable by its owner alone. Says whether it is new.
 ///
 /// # Errors
-/// It cannot be read or created, is no key, or others can read it.
+/// It cannot be read or created, is no key, or others could read or change it.
 pub fn read_or_generate(path: &Path) -> Result<(SecretString, bool), KeyError> {
-    match read_if_there(path)? {
-        Some(key) => Ok((key, false)),
+    match read_if_there(path, Mend::Ours)? {
+        Some((key, _)) => Ok((key, false)),
         None => Ok((generate(path)?, true)),
     }
+}
+
+fn found(path: &Path, kept: KeptSecret) -> Result<FoundKey, KeyError> {
+    Ok((parse(&kept.text, &format!("'{}'", path.display()))?, kept.remarks))
+}
+
+fn failed(error: IdentityError) -> KeyError {
+    if let IdentityError::Text { path, fault } = &error {
+        return KeyError::Malformed { place: format!("'{}'", path.display()), fault: Some(*fault) };
+    }
+    KeyError::Secret(error)
 }
 
 fn generate(path: &Path) -> Result<SecretString, KeyError> {
@@ -117,6 +110,8 @@ fn digest(key: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -138,15 +133,19 @@ mod tests {
         let path = dir.path().join(FILE_NAME);
         std::fs::write(&path, "secret").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(read_or_generate(&path), Err(KeyError::Exposed(_))));
+        assert!(matches!(read_or_generate(&path), Err(KeyError::Secret(IdentityError::Exposed { .. }))));
+        let given = read(&path, Mend::Ours);
+        assert!(matches!(given, Err(KeyError::Secret(IdentityError::Exposed { .. }))));
     }
 
     #[test]
     fn only_what_a_header_can_carry_is_a_key() {
-        for bad in ["", "  \n", "two words", "é", &"x".repeat(1025)] {
+        for bad in ["", "  \n", "two words", "é", "two\nlines", &"x".repeat(1025)] {
             assert!(parse(bad, "the test").is_err(), "{bad}");
         }
-        assert_eq!(parse("abc\n", "the test").unwrap().expose_secret(), "abc");
+        for good in ["abc\n", "\u{feff} abc\r\n", "\u{ff41}\u{ff42}\u{ff43}"] {
+            assert_eq!(parse(good, "the test").unwrap().expose_secret(), "abc");
+        }
     }
 
     #[test]

@@ -201,7 +201,7 @@ fn a_misspelt_variable_is_warned_about() {
 
 #[cfg(unix)]
 #[test]
-fn passphrase_shows_the_one_on_disk() {
+fn passphrase_shows_the_one_that_applies() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let user = User::new();
@@ -223,9 +223,15 @@ fn passphrase_shows_the_one_on_disk() {
     }
     assert_eq!(user.run(&["passphrase", "--json"]).json()[0]["passphrase"], json!("one-two-three"));
 
-    let set = user.run_with(&["passphrase"], &[("CAN_SYNC_SYNC_PASSPHRASE", "other words")], b"");
-    assert_eq!(set.code, 1);
-    assert!(set.stderr.contains("CAN_SYNC_SYNC_PASSPHRASE") && set.stdout.is_empty(), "{}", set.stderr);
+    let set = [("CAN_SYNC_SYNC_PASSPHRASE", "other words")];
+    assert_eq!(user.run_with(&["passphrase"], &set, b"").text(), "other words\n");
+    let rotated = user.run_with(&["passphrase", "rotate"], &set, b"");
+    assert_eq!(rotated.code, 1);
+    assert!(
+        rotated.stderr.contains("CAN_SYNC_SYNC_PASSPHRASE") && rotated.stdout.is_empty(),
+        "{}",
+        rotated.stderr
+    );
 }
 
 #[test]

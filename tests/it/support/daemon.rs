@@ -1,8 +1,8 @@
 //! The real program as a daemon: on free ports, alone on loopback, killed when dropped.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -66,15 +66,32 @@ impl Daemon {
         Self::spawn(user, Output::follow)
     }
 
+    /// As [`Self::start_as`], with further flags and variables, and something on stdin.
+    pub(crate) fn start_given(user: User, flags: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Self {
+        let mut command = user.command(&["--json", "serve"]);
+        command.args(flags).envs(env.iter().copied());
+        Self::spawn_command(user, command, stdin, Output::follow)
+    }
+
     fn spawn(user: User, listen: impl FnOnce(ChildStderr) -> Output) -> Self {
+        let command = user.command(&["--json", "serve"]);
+        Self::spawn_command(user, command, b"", listen)
+    }
+
+    fn spawn_command(
+        user: User,
+        mut command: Command,
+        stdin: &[u8],
+        listen: impl FnOnce(ChildStderr) -> Output,
+    ) -> Self {
         let began = Instant::now();
-        let mut child = user
-            .command(&["--json", "serve"])
-            .stdin(Stdio::null())
+        let mut child = command
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
+        child.stdin.take().expect("a pipe").write_all(stdin).expect("a secret fits into a pipe");
         let stderr = listen(child.stderr.take().expect("a pipe"));
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();

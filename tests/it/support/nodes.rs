@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use can_sync::config::{Config, RelaySetting, Sources};
+use can_sync::config::{Config, Origins, RelaySetting, Sources};
 use can_sync::node::{Node, Shutdown, StartOutput};
 use can_sync::peer::supervisor::{SpawnPeer, spawn_peer};
 use reqwest::multipart::{Form, Part};
@@ -74,7 +74,7 @@ impl TestNode {
 
     /// Starts it again on the same directory and ports.
     pub(crate) async fn boot(&mut self) {
-        let output = StartOutput { progress: Box::new(|_| {}), signals: None };
+        let output = StartOutput { origins: Origins::new(), progress: Box::new(|_| {}), signals: None };
         let (config, spawn_peer) = (self.config.clone(), Arc::clone(&self.spawn_peer));
         let node = Box::pin(Node::start_with(config, output, spawn_peer)).await.expect("the node starts");
         self.config.listen_addr = node.api_addr();

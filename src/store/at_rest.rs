@@ -1,0 +1,74 @@
+//! Looking into a database of a data directory without leaving a trace there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// For whoever writes to let others read.
+const READ_WITHIN: Duration = Duration::from_secs(2);
+
+/// Opens a database for reading. One that no process has open is read as it lies there, and nothing is made beside it.
+///
+/// # Errors
+/// What SQLite says.
+pub(crate) fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let connection = if Path::new(&log).exists() {
+        Connection::open_with_flags(path, flags)?
+    } else {
+        let uri = format!("file:{}?immutable=1", escaped(path));
+        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+    };
+    connection.busy_timeout(READ_WITHIN)?;
+    Ok(connection)
+}
+
+/// A path as it stands in a URI.
+fn escaped(path: &Path) -> String {
+    use std::fmt::Write as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut out = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/._-~".contains(byte) {
+            out.push(char::from(*byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(out, "%{byte:02x}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_leaves_no_trace() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("a? #%41 b\u{e9}");
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("some.db");
+        let writer = Connection::open(&path).unwrap();
+        writer.pragma_update(None, "journal_mode", "WAL").unwrap();
+        writer.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (7);").unwrap();
+        let read = || -> i64 {
+            open_at_rest(&path).unwrap().query_row("SELECT x FROM t", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(read(), 7, "while it is open elsewhere");
+        drop(writer);
+        let names = || {
+            let mut names: Vec<_> =
+                std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = names();
+        assert_eq!(read(), 7);
+        assert_eq!(names(), before);
+        assert!(open_at_rest(&dir.join("none.db")).is_err());
+    }
+}
