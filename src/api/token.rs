@@ -1,8 +1,10 @@
 //! The bearer token, where one is set.
 //!
 //! Programs send `Authorization: Bearer …`. A browser cannot do that for a page, an image or an event stream, so the page
-//! asks for the token once and trades it for a cookie: derived from the token and from this run of the process, hidden
-//! from scripts, and sent to no other site. Both are compared in constant time.
+//! asks for the token once and trades it for a cookie: derived from the token, the node and this run of the process, hidden
+//! from scripts, and sent to no other site. Cookies know no ports, though: a browser sends them to every server of this
+//! machine's name, other nodes among them, so each node has a cookie of its own name and passes over all others. Tokens and
+//! cookies are compared in constant time.
 
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap};
@@ -10,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
+use iroh::EndpointId;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
@@ -18,11 +21,14 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::view::{AgentView, ApiState};
 use crate::http::extract::JsonBody;
 use crate::http::{ApiError, ApiResult};
+use crate::identity::normal;
 
 /// Path at which the page trades the token for a cookie.
 pub(super) const SESSION_PATH: &str = "/session";
-/// Name of the cookie.
-const COOKIE: &str = "can_sync_session";
+/// How the cookie's name begins; the node's id follows.
+const COOKIE: &str = "can_sync_session_";
+/// So many digits of the id: nobody has two nodes on one machine that share them.
+const COOKIE_ID_DIGITS: usize = 16;
 /// Context of the cookie's derivation.
 const COOKIE_CONTEXT: &str = "can-sync 2026 v2 page session";
 
@@ -50,11 +56,19 @@ fn refusal() -> ApiError {
 fn is_authorised(view: &AgentView, headers: &HeaderMap) -> bool {
     let Some(token) = &view.api_token else { return true };
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    if bearer.is_some_and(|sent| same(sent, token.expose_secret().as_bytes())) {
+    if bearer.is_some_and(|sent| is_token(sent, token)) {
         return true;
     }
-    let expected = cookie(token, view.events.boot());
-    cookies(headers).any(|sent| same(sent.as_bytes(), expected.as_bytes()))
+    let cookie = Cookie::of(view, token);
+    cookies(headers, &cookie.name).any(|sent| same(sent.as_bytes(), cookie.value.as_bytes()))
+}
+
+/// Whether what was sent is the token, in whichever spelling: in files it counts in one form, too.
+fn is_token(sent: &[u8], token: &SecretString) -> bool {
+    let token = normal(token.expose_secret());
+    // An empty token would let everybody in; a start refuses one, and so does this.
+    let sent = std::str::from_utf8(sent).ok().map(normal).filter(|_| !token.is_empty());
+    sent.is_some_and(|sent| same(sent.as_bytes(), token.as_bytes()))
 }
 
 /// Constant in the content; that lengths differ may show.
@@ -68,18 +82,34 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// The values of every cookie of this name.
+fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
     let pairs = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    pairs.flat_map(|pairs| pairs.split(';')).filter_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        (name == COOKIE).then_some(value)
+    pairs.flat_map(|pairs| pairs.split(';')).filter_map(move |pair| {
+        let (found, value) = pair.trim().split_once('=')?;
+        (found == name).then_some(value)
     })
 }
 
-fn cookie(token: &SecretString, boot: &str) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key(COOKIE_CONTEXT);
-    hasher.update(boot.as_bytes()).update(&[0]).update(token.expose_secret().as_bytes());
-    HEXLOWER.encode(hasher.finalize().as_bytes())
+/// What a browser that has signed in holds.
+struct Cookie {
+    name: String,
+    value: String,
+}
+
+impl Cookie {
+    fn of(view: &AgentView, token: &SecretString) -> Self {
+        Self::new(&view.endpoint_id, view.events.boot(), token)
+    }
+
+    fn new(node: &EndpointId, boot: &str, token: &SecretString) -> Self {
+        let id = node.to_string();
+        let mut hasher = blake3::Hasher::new_derive_key(COOKIE_CONTEXT);
+        hasher.update(node.as_bytes()).update(boot.as_bytes()).update(&[0]);
+        hasher.update(normal(token.expose_secret()).as_bytes());
+        let name = format!("{COOKIE}{}", &id[..COOKIE_ID_DIGITS.min(id.len())]);
+        Self { name, value: HEXLOWER.encode(hasher.finalize().as_bytes()) }
+    }
 }
 
 /// The body of the page's sign-in.
@@ -97,17 +127,19 @@ pub(super) async fn sign_in(
     let Some(token) = &state.view.api_token else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    if !same(body.token.trim().as_bytes(), token.expose_secret().as_bytes()) {
+    if !is_token(body.token.as_bytes(), token) {
         let hint = "the token is the content of api_token_file on the node";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "wrong_token", "that is not the token", hint));
     }
-    let value = cookie(token, state.view.events.boot());
-    let set = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict");
+    let Cookie { name, value } = Cookie::of(&state.view, token);
+    let set = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict");
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, set)]).into_response())
 }
 
 #[cfg(test)]
 mod tests {
+    use iroh::SecretKey;
+
     use super::*;
 
     #[test]
@@ -120,14 +152,31 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_belongs_to_one_token_and_one_run() {
-        let made = cookie(&"token".into(), "boot");
-        assert_eq!(made.len(), 64);
-        assert_ne!(made, cookie(&"token2".into(), "boot"));
-        assert_ne!(made, cookie(&"token".into(), "boot2"));
+    fn a_cookie_belongs_to_one_node_one_token_and_one_run() {
+        let node = |seed: u8| SecretKey::from_bytes(&[seed; 32]).public();
+        let cookie = |seed, boot, token: &str| Cookie::new(&node(seed), boot, &token.into());
+        let made = cookie(1, "boot", "token");
+        assert_eq!(made.value.len(), 64);
+        for other in [cookie(2, "boot", "token"), cookie(1, "boot", "token2"), cookie(1, "boot2", "token")] {
+            assert_ne!(made.value, other.value);
+        }
+        assert_ne!(made.name, cookie(2, "boot", "token").name);
+        assert_eq!(made.value, cookie(1, "boot", "\u{ff54}oken\n").value);
         let mut headers = HeaderMap::new();
-        headers.insert(header::COOKIE, HeaderValue::from_static("a=b; can_sync_session=x; c"));
-        headers.append(header::COOKIE, HeaderValue::from_static("can_sync_session=y"));
-        assert_eq!(cookies(&headers).collect::<Vec<_>>(), ["x", "y"]);
+        headers.insert(header::COOKIE, HeaderValue::from_static("a=b; name=x; name2=z; c"));
+        headers.append(header::COOKIE, HeaderValue::from_static("name=y"));
+        assert_eq!(cookies(&headers, "name").collect::<Vec<_>>(), ["x", "y"]);
+    }
+
+    #[test]
+    fn a_token_is_one_in_any_spelling() {
+        let token = "gr\u{fc}n 7".into();
+        for sent in ["gr\u{fc}n 7", "gru\u{308}n 7", " gr\u{fc}n \u{ff17}\r\n"] {
+            assert!(is_token(sent.as_bytes(), &token), "{sent:?}");
+        }
+        for sent in [&b"gr\xfcn 7"[..], b"", b"grun 7"] {
+            assert!(!is_token(sent, &token));
+        }
+        assert!(!is_token(b"", &"".into()) && !is_token(b" ", &"".into()));
     }
 }

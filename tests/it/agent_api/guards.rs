@@ -1,5 +1,6 @@
 //! What keeps web pages of other sites, and people without the token, out.
 
+use iroh::SecretKey;
 use reqwest::header::{CONTENT_TYPE, HOST, ORIGIN};
 use serde_json::json;
 
@@ -105,4 +106,44 @@ async fn the_page_trades_the_token_for_a_cookie() {
     let with = |cookie: &str| agent.get("/").header("Cookie", cookie).send();
     assert_eq!(with(cookie).await.unwrap().status(), 200);
     assert_eq!(with(&cookie[..cookie.len() - 1]).await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn two_nodes_on_one_machine_keep_their_cookies_apart() {
+    // One token for both, as one who has several nodes may well take.
+    let node = async |seed: u8| {
+        Agent::start_with(|view| {
+            view.endpoint_id = SecretKey::from_bytes(&[seed; 32]).public();
+            view.api_token = Some("the same".into());
+        })
+        .await
+    };
+    let (one, other) = (node(1).await, node(2).await);
+    let sign_in = async |agent: &Agent, cookies: &str| {
+        let asked = agent.client.post(agent.url("/session")).header("Cookie", cookies);
+        let answer = asked.json(&json!({ "token": "the same" })).send().await.unwrap();
+        let set = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
+        for part in ["Path=/", "HttpOnly", "SameSite=Strict"] {
+            assert!(set.split("; ").any(|found| found == part), "{set}");
+        }
+        let (name, value) = set.split("; ").next().unwrap().split_once('=').unwrap();
+        (name.to_owned(), value.to_owned())
+    };
+    let (name, value) = sign_in(&one, "").await;
+    let ones = format!("{name}={value}");
+    let (others_name, others_value) = sign_in(&other, &ones).await;
+    assert_ne!(name, others_name, "a browser keeps both");
+    let others = format!("{others_name}={others_value}");
+    // A browser sends both to both, in any order.
+    for (agent, own, foreign) in [(&one, &ones, &others), (&other, &others, &ones)] {
+        let status = async |cookies: String| {
+            agent.get("/status").header("Cookie", cookies).send().await.unwrap().status().as_u16()
+        };
+        assert_eq!(status(format!("{own}; {foreign}")).await, 200);
+        assert_eq!(status(format!("{foreign}; {own}")).await, 200);
+        assert_eq!(status(foreign.clone()).await, 401);
+    }
+    // The other node's value under our name is worth nothing either.
+    let forged = one.get("/status").header("Cookie", format!("{name}={others_value}")).send().await.unwrap();
+    assert_eq!(forged.status(), 401);
 }
