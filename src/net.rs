@@ -6,6 +6,6 @@ mod congestion;
 pub mod endpoint;
 
 /// ALPN of sessions.
-pub const SESSION_ALPN: &[u8] = b"/can-sync/2";
+pub const SESSION_ALPN: &[u8] = b"/can-sync/3";
 /// ALPN of the request for an agent's list of peers.
-pub const LIST_PEERS_ALPN: &[u8] = b"/can-sync/peers/1";
+pub const LIST_PEERS_ALPN: &[u8] = b"/can-sync/peers/2";

@@ -413,6 +413,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
             dialled_max: limits.max_dialled,
             hints_at_once_max: limits.max_hint_dials,
             known_max: limits.max_known_peers,
+            sealed: discovery::sealed_channels(config),
             backoff_min: limits.dial_backoff_min,
             backoff_max: limits.dial_backoff_max,
         },

@@ -42,6 +42,8 @@ const SCHEMA_DIRECTORY: &str = "CREATE TABLE directory (
 ) STRICT;
 CREATE INDEX directory_by_success ON directory (last_success_ms);";
 
+const SCHEMA_MIRROR: &str = "ALTER TABLE peers ADD COLUMN mirror INTEGER;";
+
 /// Why the address book does not work.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} the address book '{path}': {source}; move the file away to start with an empty one")]
@@ -60,6 +62,8 @@ pub struct Entry {
     pub name: String,
     /// Milliseconds since the Unix epoch of its last session; `None` if there was none yet.
     pub last_seen_ms: Option<u64>,
+    /// Whether it is offered the mirror; `None` in a book that does not say.
+    pub mirror: Option<bool>,
 }
 
 /// A change of the book.
@@ -93,7 +97,7 @@ impl AddressBook {
         let mut connection = Connection::open(path).map_err(|e| failed(e.into()))?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| failed(e.into()))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(|e| failed(e.into()))?;
-        Migrations::new(vec![M::up(SCHEMA), M::up(SCHEMA_DIRECTORY)])
+        Migrations::new(vec![M::up(SCHEMA), M::up(SCHEMA_DIRECTORY), M::up(SCHEMA_MIRROR)])
             .to_latest(&mut connection)
             .map_err(|e| failed(e.into()))?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)), path: shown })
@@ -125,8 +129,9 @@ impl AddressBook {
         let seen = entry.last_seen_ms.and_then(|ms| i64::try_from(ms).ok());
         self.with("write", |db| {
             db.execute(
-                "INSERT OR REPLACE INTO peers (endpoint_id, ticket, name, last_seen_ms) VALUES (?1, ?2, ?3, ?4)",
-                (entry.addr.id.to_string(), ticket, &entry.name, seen),
+                "INSERT OR REPLACE INTO peers (endpoint_id, ticket, name, last_seen_ms, mirror)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                (entry.addr.id.to_string(), ticket, &entry.name, seen, entry.mirror),
             )?;
             db.execute(
                 "DELETE FROM peers WHERE endpoint_id IN
@@ -271,12 +276,16 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, AddressBookError> {
 
 fn entries(db: &Connection) -> rusqlite::Result<Vec<Entry>> {
     let rows = db
-        .prepare("SELECT ticket, name, last_seen_ms FROM peers ORDER BY last_seen_ms DESC NULLS LAST")?
-        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?)))?
+        .prepare(
+            "SELECT ticket, name, last_seen_ms, mirror FROM peers ORDER BY last_seen_ms DESC NULLS LAST",
+        )?
+        .query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?, row.get(3)?))
+        })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    let entry = |(ticket, name, seen): (String, String, Option<i64>)| {
+    let entry = |(ticket, name, seen, mirror): (String, String, Option<i64>, Option<bool>)| {
         let addr = ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone();
-        Some(Entry { addr, name, last_seen_ms: seen.and_then(|ms| u64::try_from(ms).ok()) })
+        Some(Entry { addr, name, last_seen_ms: seen.and_then(|ms| u64::try_from(ms).ok()), mirror })
     };
     Ok(rows.into_iter().filter_map(entry).collect())
 }
@@ -290,7 +299,7 @@ mod tests {
     fn entry(n: u8, seen: Option<u64>) -> Entry {
         let id = SecretKey::from_bytes(&[n; 32]).public();
         let addr = EndpointAddr::new(id).with_ip_addr(([127, 0, 0, 1], u16::from(n)).into());
-        Entry { addr, name: format!("node {n}"), last_seen_ms: seen }
+        Entry { addr, name: format!("node {n}"), last_seen_ms: seen, mirror: Some(n.is_multiple_of(2)) }
     }
 
     #[test]
@@ -359,7 +368,7 @@ mod tests {
         old.execute("INSERT INTO peers VALUES (?1, ?2, 'node 1', 5)", (id, ticket)).unwrap();
         drop(old);
         let book = AddressBook::open(&path).unwrap();
-        assert_eq!(book.entries().unwrap(), [entry(1, Some(5))]);
+        assert_eq!(book.entries().unwrap(), [Entry { mirror: None, ..entry(1, Some(5)) }]);
         assert_eq!(book.directory().unwrap(), []);
         book.save_directory(&[saved(1)]).unwrap();
         assert_eq!(book.directory().unwrap(), [saved(1)]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use iroh::EndpointAddr;
 
-use super::channel::Channel;
+use super::channel::{Channel, Sources};
 
 /// Hands the peers that were found, and the channel that led to each, to those that the node connected it with. Cheap to
 /// clone.
@@ -16,6 +16,13 @@ impl Candidates {
     /// Calls `take` for each hint; it must not block.
     pub fn new(take: impl Fn(EndpointAddr, Channel) + Send + Sync + 'static) -> Self {
         Self(Arc::new(take))
+    }
+
+    /// A peer that was alive in an earlier run, and the channels that led to it then.
+    pub fn restored(&self, addr: &EndpointAddr, sources: &Sources) {
+        for channel in sources.iter().copied().chain([Channel::Saved]) {
+            self.found(addr.clone(), channel);
+        }
     }
 
     /// A channel led to a peer.

@@ -28,12 +28,22 @@ pub enum Channel {
     Dht,
     /// Announcements.
     Gossip,
+    /// Members of libraries that we joined, by their tickets.
+    Library,
 }
 
 impl Channel {
     /// All of them, in the order in which they are preferred.
-    pub const ALL: [Self; 7] =
-        [Self::Saved, Self::Mdns, Self::Tickets, Self::Bootstrap, Self::Relays, Self::Dht, Self::Gossip];
+    pub const ALL: [Self; 8] = [
+        Self::Saved,
+        Self::Mdns,
+        Self::Tickets,
+        Self::Bootstrap,
+        Self::Relays,
+        Self::Dht,
+        Self::Gossip,
+        Self::Library,
+    ];
 
     /// Its name in the API.
     #[must_use]
@@ -46,6 +56,7 @@ impl Channel {
             Self::Relays => "relays",
             Self::Dht => "dht",
             Self::Gossip => "gossip",
+            Self::Library => "library",
         }
     }
 }
@@ -56,7 +67,7 @@ impl Channel {
     #[must_use]
     pub const fn is_static(self) -> bool {
         match self {
-            Self::Saved | Self::Tickets | Self::Bootstrap => true,
+            Self::Saved | Self::Tickets | Self::Bootstrap | Self::Library => true,
             Self::Mdns | Self::Relays | Self::Dht | Self::Gossip => false,
         }
     }

@@ -18,7 +18,7 @@ mod messages;
 mod pace;
 mod swarm;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +37,7 @@ use self::pace::{gap, jittered, period, says_the_same};
 use self::swarm::Join;
 pub use self::swarm::{start, topic_of};
 use super::announcement::{ADDRS_MAX, Announcement, Signed};
-use super::channel::Channel;
+use super::channel::{Channel, Sources};
 use super::directory::{Effect, SWEEP_EVERY, SavedPeer};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
@@ -250,9 +250,12 @@ impl GossipState {
     }
 
     fn on_restored(&mut self, saved: Vec<SavedPeer>) {
+        let sources: HashMap<EndpointId, Sources> =
+            saved.iter().map(|peer| (peer.addr.id, peer.sources.clone())).collect();
         let addrs = self.args.directory.lock().restore(saved, Instant::now(), now_ms());
         for addr in addrs.into_iter().take(RESTORED_CANDIDATES_MAX) {
-            self.args.candidates.found(addr, Channel::Saved);
+            let sources = sources.get(&addr.id).cloned().unwrap_or_default();
+            self.args.candidates.restored(&addr, &sources);
         }
     }
 

@@ -38,7 +38,7 @@ const DIRECT_MAX: usize = 12;
 const AGENT_AGE_MAX: Duration = Duration::from_hours(2);
 const AGENT_BYTES: usize = 32 + 2;
 
-const CONTEXT_LIST_SEAL: &str = "can-sync 2026 v2 published list contents";
+const CONTEXT_LIST_SEAL: &str = "can-sync 2026 v3 published list contents";
 
 /// An agent's record.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Whom an agent knows: asked for on an ALPN of its own, independent of sessions.
 //!
-//! The one that asks opens a stream and shows, for each key that it knows (its network's, a topic's), a proof bound to this
-//! connection; the one that is asked answers for the keys that it shares, or closes and has said nothing. Each question then
-//! has a stream of its own: a [`ListPeersRequest`](crate::wire::proto::ListPeersRequest), and a
+//! The one that asks opens a stream; both say `Hello`, then the one that asks shows, for each key that it knows (its network's, a
+//! topic's), a proof made for this stream and for the other end; the one that is asked answers for the keys that it shares, or
+//! closes and has said nothing ([`Handshake`](crate::net::auth::Handshake)). Each question then has a stream of its own: a
+//! [`ListPeersRequest`](crate::wire::proto::ListPeersRequest), and a
 //! [`ListPeersReply`](crate::wire::proto::ListPeersReply) with a page of announcements, signed by those whom they are about.
 //!
 //! [`ListPeersService`] answers, [`Asking`] asks; both bound whatever the other side may do.

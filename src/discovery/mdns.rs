@@ -1,7 +1,9 @@
 //! The local network: says by multicast DNS that we are here, and hears who else is.
 //!
 //! The service's name derives from the passphrase, so that networks do not see one another; it is no secret. Everybody on
-//! the local network can hear it and use it, so what comes of it is a hint like any other.
+//! the local network can hear it and use it. So each answer has a tag, which nobody can make for an endpoint id of his own
+//! without the passphrase; an answer without the right one is passed over. Where a peer says that it is stays a hint: answers
+//! can be heard and sent again.
 //!
 //! Queries go out on every IPv4 interface, loopback included: on the one of the default route alone, as usual, two machines
 //! on one cable, or two agents on a machine without a network, never meet. Without IPv4, IPv6's default interface is used.
@@ -15,6 +17,7 @@ use data_encoding::BASE32_NOPAD;
 use iroh::{EndpointAddr, EndpointId, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
 use netwatch::interfaces::{Interface, State as Interfaces};
+use subtle::ConstantTimeEq as _;
 use swarm_discovery::{Discoverer, DropGuard, IpClass, Peer};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -45,6 +48,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const INTERFACES_MAX: usize = 16;
 /// Answers that wait for us; what does not fit comes again with the next ones.
 const ANSWERS_MAX: usize = 64;
+/// Name of the attribute that holds the tag.
+const TAG_ATTRIBUTE: &str = "tag";
+/// Bytes of a tag.
+const TAG_BYTES: usize = 16;
 /// Peers of which we know that we have told of them; beyond that, all are told of once more.
 const TOLD_MAX: usize = 1024;
 /// How often a peer that is still there is told of again.
@@ -54,11 +61,13 @@ const TELL_AGAIN: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mdns {
     service: String,
+    /// Makes tags.
+    key: Key,
     cadence: Duration,
 }
 
-/// A peer's answer: its label, and where it says it is.
-type Answer = (String, Vec<SocketAddr>);
+/// A peer's answer: its id, and where it says it is.
+type Answer = (EndpointId, Vec<SocketAddr>);
 
 impl Mdns {
     /// Of the network whose key for this is `key`.
@@ -67,7 +76,19 @@ impl Mdns {
         // 2 letters and 64 bits of a hash are the 15 characters that a service's name may have (RFC 6763, section 7.2).
         let hash = blake3::hash(key.expose());
         let label = BASE32_NOPAD.encode(&hash.as_bytes()[..8]).to_ascii_lowercase();
-        Self { service: format!("cs{label}"), cadence: CADENCE }
+        Self { service: format!("cs{label}"), key: key.clone(), cadence: CADENCE }
+    }
+
+    /// What shows that `id` knows the passphrase.
+    fn tag(&self, id: EndpointId) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(self.key.expose());
+        let hash = hasher.update(b"tag").update(id.as_bytes()).finalize();
+        BASE32_NOPAD.encode(&hash.as_bytes()[..TAG_BYTES]).to_ascii_lowercase()
+    }
+
+    /// Who answers, if it has the right tag.
+    fn author(&self, label: &str, tag: Option<&str>) -> Option<EndpointId> {
+        id_of(label).filter(|id| tag.is_some_and(|tag| tag.as_bytes().ct_eq(self.tag(*id).as_bytes()).into()))
     }
 
     /// The service's name, without its underscore.
@@ -120,7 +141,12 @@ impl Mdns {
                             return std::future::pending().await;
                         }
                         discoverer.remove_all();
-                        for (port, addrs) in by_port(&ticket.borrow_and_update()) {
+                        let ports = by_port(&ticket.borrow_and_update());
+                        if !ports.is_empty() {
+                            // The tag went with the addresses. It is far shorter than an attribute may be.
+                            let _ = discoverer.set_txt_attribute(TAG_ATTRIBUTE.to_owned(), Some(self.tag(id)));
+                        }
+                        for (port, addrs) in ports {
                             discoverer.add(port, addrs);
                         }
                     }
@@ -163,16 +189,14 @@ impl Mdns {
     /// # Errors
     /// Why it does not.
     pub async fn try_out(within: Duration) -> Result<(), String> {
-        let label = BASE32_NOPAD.encode(&rand::random::<[u8; 8]>()).to_ascii_lowercase();
-        let trial = Self { service: format!("cs{label}"), cadence: TRIAL_CADENCE };
+        let trial = Self { cadence: TRIAL_CADENCE, ..Self::new(&Key::random()) };
         let addr = EndpointAddr::new(SecretKey::generate().public()).with_ip_addr((TRIAL_ADDR, 9).into());
         let (ignored, _answers) = mpsc::channel(ANSWERS_MAX);
         let ticket = EndpointTicket::new(addr.clone()).to_string();
         let _there = trial.start(addr.id, &Networks::look().await, ignored, &ticket)?;
         let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
         let _here = trial.start(SecretKey::generate().public(), &Networks::look().await, sender, "")?;
-        let heard =
-            async { while answers.recv().await.is_some_and(|(label, _)| label != label_of(addr.id)) {} };
+        let heard = async { while answers.recv().await.is_some_and(|(id, _)| id != addr.id) {} };
         let within_secs = within.as_secs();
         timeout(within, heard)
             .await
@@ -191,10 +215,15 @@ impl Mdns {
             Networks { v6: true, .. } => IpClass::V6Only,
             Networks { .. } => return Err("no network interface takes multicast".into()),
         };
+        let asking = self.clone();
         let tell = move |label: &str, peer: &Peer| {
+            // One that has left has no tag, and is of no interest.
+            let Some(author) = asking.author(label, peer.txt_attribute(TAG_ATTRIBUTE).flatten()) else {
+                return;
+            };
             let addrs = peer.addrs().iter().take(ADDRS_MAX).map(|(ip, port)| SocketAddr::new(*ip, *port));
             // What does not fit comes again.
-            let _ = answers.try_send((label.to_owned(), addrs.collect()));
+            let _ = answers.try_send((author, addrs.collect()));
         };
         let mut discoverer = Discoverer::new(self.service.clone(), label_of(id))
             .with_cadence(self.cadence)
@@ -202,7 +231,12 @@ impl Mdns {
             .with_ip_class(class)
             .with_multicast_interfaces_v4(networks.v4.clone())
             .with_callback(tell);
-        for (port, addrs) in by_port(ticket) {
+        let ports = by_port(ticket);
+        if !ports.is_empty() {
+            let tag = [(TAG_ATTRIBUTE.to_owned(), Some(self.tag(id)))];
+            discoverer = discoverer.with_txt_attributes(tag).map_err(|error| error.to_string())?;
+        }
+        for (port, addrs) in ports {
             discoverer = discoverer.with_addrs(port, addrs);
         }
         discoverer.spawn(&Handle::current()).map_err(|error| {
@@ -272,8 +306,8 @@ struct Told(HashMap<EndpointId, (BTreeSet<SocketAddr>, Instant)>);
 
 impl Told {
     /// Where a peer is, if that is news.
-    fn news(&mut self, me: EndpointId, (label, addrs): &Answer, now: Instant) -> Option<EndpointAddr> {
-        let id = id_of(label).filter(|id| *id != me)?;
+    fn news(&mut self, me: EndpointId, (id, addrs): &Answer, now: Instant) -> Option<EndpointAddr> {
+        let id = Some(*id).filter(|id| *id != me)?;
         let usable =
             |addr: &&SocketAddr| addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast();
         let addrs: BTreeSet<SocketAddr> = addrs.iter().filter(usable).copied().collect();
@@ -327,12 +361,24 @@ mod tests {
     }
 
     #[test]
+    fn only_who_knows_the_passphrase_can_answer_for_itself() {
+        let mdns = Mdns::new(NetworkKeys::derive(&"one passphrase of several words".into()).mdns());
+        let tag = mdns.tag(id(1));
+        assert_eq!(mdns.author(&label_of(id(1)), Some(&tag)), Some(id(1)));
+        assert_eq!(mdns.author(&label_of(id(2)), Some(&tag)), None, "what was heard of another one");
+        assert_eq!(mdns.author(&label_of(id(1)), None), None);
+        assert_eq!(mdns.author(&label_of(id(1)), Some(&tag[1..])), None);
+        let stranger = Mdns::new(&Key::random());
+        assert_eq!(mdns.author(&label_of(id(1)), Some(&stranger.tag(id(1)))), None);
+        // The name of the service is all that is heard before.
+        assert_ne!(mdns.service(), stranger.service());
+    }
+
+    #[test]
     fn only_news_is_told() {
         let mut told = Told::default();
         let now = Instant::now();
-        let at = |n: u8, addrs: &[&str]| {
-            (label_of(id(n)), addrs.iter().map(|addr| addr.parse().unwrap()).collect())
-        };
+        let at = |n: u8, addrs: &[&str]| (id(n), addrs.iter().map(|addr| addr.parse().unwrap()).collect());
         let answer = at(1, &["10.0.0.1:5", "224.0.0.1:5", "0.0.0.0:5", "10.0.0.1:0"]);
         let found = told.news(id(9), &answer, now).unwrap();
         assert_eq!(found, EndpointAddr::new(id(1)).with_ip_addr("10.0.0.1:5".parse().unwrap()));

@@ -41,8 +41,8 @@ const NEIGHBOUR_DAY_WITHIN_SECS: u64 = 60 * 60;
 const DAY_SECS: u64 = 24 * 60 * 60;
 const MICROS: u64 = 1_000_000;
 
-const CONTEXT_SLOT_SEED: &str = "can-sync 2026 v2 rendezvous slot signing seed";
-const CONTEXT_SLOT_SEAL: &str = "can-sync 2026 v2 rendezvous slot contents";
+const CONTEXT_SLOT_SEED: &str = "can-sync 2026 v3 rendezvous slot signing seed";
+const CONTEXT_SLOT_SEAL: &str = "can-sync 2026 v3 rendezvous slot contents";
 
 /// What a network's slots are signed and sealed with.
 #[derive(Clone)]

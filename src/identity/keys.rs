@@ -16,17 +16,17 @@ const ARGON2_PASSES: u32 = 3;
 const ARGON2_LANES: u32 = 4;
 const ARGON2_SALT: &[u8] = b"can-sync/v2|default";
 
-const CONTEXT_MIRROR: &str = "can-sync 2026 v2 mirror read secret";
-const CONTEXT_AUTH: &str = "can-sync 2026 v2 library session authentication";
-const CONTEXT_RECORD: &str = "can-sync 2026 v2 library record ids";
-const CONTEXT_SLOT: &str = "can-sync 2026 v2 rendezvous slot";
-const CONTEXT_SEAL: &str = "can-sync 2026 v2 rendezvous sealing";
-const CONTEXT_LIST: &str = "can-sync 2026 v2 peer list sealing";
-const CONTEXT_MDNS: &str = "can-sync 2026 v2 local network service";
-const CONTEXT_PRESENCE: &str = "can-sync 2026 v2 presence";
-const CONTEXT_TOPIC: &str = "can-sync 2026 v2 gossip topic";
-const CONTEXT_PEERS_RPC: &str = "can-sync 2026 v2 peer list authentication";
-const CONTEXT_NAMED_TOPIC: &str = "can-sync 2026 v2 named gossip topic";
+const CONTEXT_MIRROR: &str = "can-sync 2026 v3 mirror read secret";
+const CONTEXT_AUTH: &str = "can-sync 2026 v3 library session authentication";
+const CONTEXT_RECORD: &str = "can-sync 2026 v3 library record ids";
+const CONTEXT_SLOT: &str = "can-sync 2026 v3 rendezvous slot";
+const CONTEXT_SEAL: &str = "can-sync 2026 v3 rendezvous sealing";
+const CONTEXT_LIST: &str = "can-sync 2026 v3 peer list sealing";
+const CONTEXT_MDNS: &str = "can-sync 2026 v3 local network service";
+const CONTEXT_PRESENCE: &str = "can-sync 2026 v3 presence";
+const CONTEXT_TOPIC: &str = "can-sync 2026 v3 gossip topic";
+const CONTEXT_PEERS_RPC: &str = "can-sync 2026 v3 peer list authentication";
+const CONTEXT_NAMED_TOPIC: &str = "can-sync 2026 v3 named gossip topic";
 
 /// 32 secret bytes.
 #[derive(Clone, ZeroizeOnDrop, PartialEq, Eq)]
@@ -35,6 +35,12 @@ pub struct Key([u8; 32]);
 impl Key {
     fn derive(context: &str, secret: &[u8; 32]) -> Self {
         Self(blake3::derive_key(context, secret))
+    }
+
+    /// One that nobody else has.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
     }
 
     /// The bytes, for a keyed hash.

@@ -138,7 +138,11 @@ impl Manager {
         let revocations = before.and_then(Shared::signed_revocations).map(|list| list.encode());
         let created_ms = before.map_or(now, Shared::created_ms);
         let kept = Kept { key, ticket, created_ms, revocations };
-        Ok(self.libraries.add(Shared::new(kept, received)))
+        let shared = Shared::new(kept, received);
+        for (id, serial) in before.map(Shared::members).unwrap_or_default() {
+            shared.met(id, serial);
+        }
+        Ok(self.libraries.add(shared))
     }
 
     /// Reads what the store holds into a library that was just added.
@@ -244,7 +248,7 @@ impl Manager {
     /// Has members looked for.
     pub fn dial(&self, addrs: Vec<EndpointAddr>) {
         for addr in addrs.into_iter().filter(|addr| addr.id != self.own_id) {
-            self.members.found(addr, Channel::Tickets);
+            self.members.found(addr, Channel::Library);
         }
     }
 
@@ -322,8 +326,12 @@ impl Manager {
             let runs = self.libraries.get(id);
             let same = |library: &Arc<Library>| library.shared().is_some_and(|s| s.ticket() == kept.ticket);
             if !runs.as_ref().is_some_and(same) {
-                let received = self.registry(move |registry| registry.received(id)).await?;
-                self.libraries.add(Shared::new(kept, received));
+                let shared = self.registry(move |registry| {
+                    let shared = Shared::new(kept, registry.received(id)?);
+                    shared.remember_members(registry)?;
+                    Ok(shared)
+                });
+                self.libraries.add(shared.await?);
             }
         }
         Ok(self.libraries.shared().into_iter().filter(|library| library.is_filling()).collect())

@@ -49,7 +49,9 @@ impl Libraries {
         let mut shared = Vec::new();
         for kept in registry.libraries()? {
             let received = registry.received(kept.ticket.claims().library)?;
-            let library = Library::beside(&mirror, Shared::new(kept, received));
+            let shared_by = Shared::new(kept, received);
+            shared_by.remember_members(&registry)?;
+            let library = Library::beside(&mirror, shared_by);
             library.filled();
             shared.push(Arc::new(library));
         }
@@ -104,6 +106,12 @@ impl Libraries {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Whether a library is shared with this endpoint as far as is known, so that there is something to offer to it.
+    #[must_use]
+    pub fn lead_to(&self, id: &EndpointId) -> bool {
+        self.shared().iter().any(|library| library.shared().is_some_and(|shared| shared.leads_to(id)))
     }
 
     /// Takes one out; whether it was there.

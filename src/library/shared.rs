@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use iroh::EndpointId;
 
 use super::filter::Filter;
-use super::registry::{Kept, Member};
+use super::registry::{Kept, Member, Registry, RegistryError};
 use super::report::{MemberStanding, Progress};
 use super::revocation::{Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
@@ -19,6 +19,8 @@ use crate::record::{AssetRecord, ContentHash};
 const RECEIVED_MAX: usize = 1_000_000;
 /// Members that were seen and are not written down yet.
 const NEWS_MAX: usize = 4096;
+/// Members of which it is known that they are, as many as are written down.
+const MEMBERS_MAX: usize = 4096;
 
 /// A library that is shared by ticket, seen from this node.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ struct State {
     revocations: Option<SignedRevocations>,
     /// Members that were in sync since the last time somebody asked.
     news: HashMap<EndpointId, Member>,
+    /// Who took part, with the number of the ticket that it showed last.
+    members: HashMap<EndpointId, u64>,
     /// How things stand with the members that are connected.
     standings: HashMap<EndpointId, MemberStanding>,
     /// Why its members do not let us in any more.
@@ -62,6 +66,23 @@ impl Shared {
         let state = State { received, revocations, ..State::default() };
         let filter = ticket.filter.clone();
         Self { id, key, created_ms, ticket: Mutex::new(ticket), filter, access, state: Mutex::new(state) }
+    }
+
+    /// Takes note of the members that were written down. Blocks.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub fn remember_members(&self, registry: &Registry) -> Result<(), RegistryError> {
+        // Of which epoch their tickets are was not: after all were revoked, only who shows a new one counts.
+        if self.revocations().min_epoch > 0 {
+            return Ok(());
+        }
+        for member in registry.members(self.id)? {
+            if let Ok(id) = member.endpoint_id.parse() {
+                self.met(id, member.serial);
+            }
+        }
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -190,6 +211,11 @@ impl Shared {
         let mut state = self.state();
         let newer = state.revocations.as_ref().is_none_or(|known| list.list.version > known.list.version);
         if newer {
+            let before = state.revocations.as_ref().map_or(0, |known| known.list.min_epoch);
+            if list.list.min_epoch > before {
+                // Nobody's ticket holds any more; who has a new one shows it.
+                state.members.clear();
+            }
             state.revocations = Some(list);
         }
         newer
@@ -211,6 +237,33 @@ impl Shared {
         if state.news.len() < NEWS_MAX || state.news.contains_key(&id) {
             state.news.insert(id, member);
         }
+    }
+
+    /// Takes note of a member whose ticket held, by the ticket's number.
+    pub fn met(&self, id: EndpointId, serial: u64) {
+        let mut state = self.state();
+        if state.members.len() < MEMBERS_MAX || state.members.contains_key(&id) {
+            state.members.insert(id, serial);
+        }
+    }
+
+    /// Who took part, with the numbers of their tickets.
+    #[must_use]
+    pub fn members(&self) -> HashMap<EndpointId, u64> {
+        self.state().members.clone()
+    }
+
+    /// Whether this endpoint is known to take part: our ticket names it, or its own ticket held and was not revoked.
+    #[must_use]
+    pub fn leads_to(&self, id: &EndpointId) -> bool {
+        if self.ticket.lock().unwrap_or_else(PoisonError::into_inner).addrs.iter().any(|addr| addr.id == *id)
+        {
+            return true;
+        }
+        let state = self.state();
+        let revoked =
+            |serial: &u64| state.revocations.as_ref().is_some_and(|l| l.list.serials.contains(serial));
+        state.members.get(id).is_some_and(|serial| !revoked(serial))
     }
 
     /// Members that were in sync since the last call.

@@ -39,7 +39,8 @@ pub const ADDRS_MAX: usize = 4;
 const ADDR_BYTES_MAX: usize = 2048;
 
 const SIGNED: &[u8] = b"can-sync 2026 v2 library ticket";
-const HELD: &[u8] = b"can-sync 2026 v2 library ticket, held by whoever shows it";
+/// Goes before everything that a holder's key signs, and it signs nothing else.
+const HELD: &[u8] = b"held";
 const HOLDER_CONTEXT: &str = "can-sync 2026 v2 library ticket, key of its holder";
 const REST_CONTEXT: &str = "can-sync 2026 v2 library ticket, what its claims do not show";
 
@@ -131,10 +132,11 @@ impl Ticket {
         Ok(Self { signed: SignedClaims { claims, signature }, holder, secret, filter, addrs })
     }
 
-    /// Proves to have the whole ticket where it is shown; `binding` is of that connection alone.
+    /// Proves to have the whole ticket where it is shown: `binding` names who shows it, to whom, and on which stream alone.
     #[must_use]
     pub fn prove(&self, binding: &[u8]) -> [u8; 64] {
-        SigningKey::from_bytes(&self.holder).sign(&[HELD, binding].concat()).to_bytes()
+        let signed = [HELD, &self.signed.digest(), binding].concat();
+        SigningKey::from_bytes(&self.holder).sign(&signed).to_bytes()
     }
 
     /// What it claims.

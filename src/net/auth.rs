@@ -1,25 +1,46 @@
-//! Proof that both ends of a connection know the same library's secret. Pure.
+//! Proof that both ends of a connection know the same secrets, made for one stream between two named ends. Pure.
 //!
-//! Both ends export the same keying material from the TLS session (RFC 5705), so a proof made for one connection is
-//! worth nothing on another. The side that opens the control stream goes first and shows, for each library that it
-//! offers, an id blinded by that material and a proof; the other side answers for the libraries that it shares, and
-//! for those alone. Whoever knows none of the secrets sees random bytes.
+//! Both ends export the same keying material from the TLS session (RFC 5705), and each sends a fresh nonce in its `Hello`. The
+//! [`Transcript`] of a stream is a hash of that material, of both ids in their roles and of both nonces, so what was made for
+//! one stream means nothing on another, nor to anybody else. Of a secret, one shows an id that is blinded by the transcript,
+//! and a proof that names who made it and for whom: sent back, sent on or sent again, a proof is worth nothing.
+//!
+//! The side that opened the stream shows first ([`Handshake`]), with what it claims ([`Credential::ticket`]) sealed for those
+//! who know the secret. The other side checks both, and shows proofs of what it lets the first into, and of nothing else.
+//! Who knows none of the secrets sees random bytes.
 
-use std::collections::HashMap;
+mod handshake;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
+use chacha20poly1305::aead::Aead as _;
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, Side};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
-use crate::identity::{Key, LibraryKeys};
+pub use self::handshake::{AuthError, Credential, Handshake, Proved, Step};
+use crate::identity::Key;
 use crate::wire::proto::LibraryProof;
 
-/// TLS exporter label (RFC 5705); the version makes proofs of different protocol versions unrelated.
-pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-can-sync-auth-v2";
-/// Most libraries in one `Auth` frame.
+/// Version of the protocol, in `Hello`.
+pub const VERSION: u32 = 3;
+/// Most secrets in one `Auth` frame.
 pub const LIBRARIES_MAX: usize = crate::wire::decode::LIBRARIES_PER_FRAME_MAX;
+/// Longest `Auth` frame: so many secrets, each with a sealed ticket.
+pub const AUTH_BYTES_MAX: usize = 48 * 1024;
+/// Longest ticket that is sealed. All are padded to this, so that none can be told from another, or from random bytes.
+pub const TICKET_BYTES_MAX: usize = 638;
+/// A ticket with its length, and what sealing adds.
+const SEALED_BYTES: usize = 2 + TICKET_BYTES_MAX + 16;
+/// Proofs of our own that are remembered for a connection; the oldest go first.
+const OWN_PROOFS_MAX: usize = 256;
 /// Failures that one endpoint may have within [`FAILURE_WINDOW`] before its connections are refused unheard.
 pub const FAILURES_MAX: usize = 3;
 /// See [`FAILURES_MAX`].
@@ -27,7 +48,31 @@ pub const FAILURE_WINDOW: Duration = Duration::from_mins(1);
 /// Endpoints whose failures are remembered. Ids are free, so this only bounds memory.
 const THROTTLED_MAX: usize = 1024;
 
-/// Which end of the control stream makes a proof.
+/// What keeps the proofs of one protocol apart from those of another.
+#[derive(Debug)]
+pub struct Domain {
+    /// Label of the TLS exporter (RFC 5705).
+    pub exporter_label: &'static [u8],
+    transcript: &'static str,
+    /// Key context of sealed tickets; `None` where no tickets are shown.
+    tickets: Option<&'static str>,
+}
+
+/// Sessions.
+pub const SESSION: Domain = Domain {
+    exporter_label: b"EXPORTER-can-sync-auth-v3",
+    transcript: "can-sync 2026 v3 transcript",
+    tickets: Some("can-sync 2026 v3 tickets"),
+};
+
+/// Lists of peers.
+pub const LIST_PEERS: Domain = Domain {
+    exporter_label: b"EXPORTER-can-sync-peers-v3",
+    transcript: "can-sync 2026 v3 peers transcript",
+    tickets: None,
+};
+
+/// Which end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The end that opened it.
@@ -37,105 +82,189 @@ pub enum Role {
 }
 
 impl Role {
-    fn label(self) -> &'static [u8] {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
         match self {
-            Self::Opener => b"opener",
-            Self::Answerer => b"answerer",
+            Self::Opener => Self::Answerer,
+            Self::Answerer => Self::Opener,
         }
     }
 }
 
-/// What ties proofs to one connection: the exported material, and both ends' ids.
-#[derive(Clone, Debug)]
+/// A connection, as seen from one of its ends.
+#[derive(Clone)]
 pub struct Binding {
     ekm: [u8; 32],
-    dialer: EndpointId,
-    acceptor: EndpointId,
+    own_id: EndpointId,
+    peer: EndpointId,
 }
 
-/// The TLS session does not give keying material.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection cannot be bound to a proof: {0}")]
-pub struct BindError(String);
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Binding({} with {})", self.own_id.fmt_short(), self.peer.fmt_short())
+    }
+}
 
 impl Binding {
-    /// What ties proofs to this connection.
+    /// Of a connection whose 32 bytes of exported keying material are `ekm`.
+    #[must_use]
+    pub fn new(ekm: [u8; 32], own_id: EndpointId, peer: EndpointId) -> Self {
+        Self { ekm, own_id, peer }
+    }
+
+    /// Of a connection that `own_id` has.
     ///
     /// # Errors
-    /// If the TLS session gives no keying material.
-    pub fn of(connection: &Connection, own_id: EndpointId) -> Result<Self, BindError> {
-        let other = connection.remote_id();
+    /// [`AuthError::Binding`] if TLS gives no keying material.
+    pub fn of(connection: &Connection, own_id: EndpointId, domain: &Domain) -> Result<Self, AuthError> {
+        let peer = connection.remote_id();
         let (dialer, acceptor) = match connection.side() {
-            Side::Client => (own_id, other),
-            Side::Server => (other, own_id),
+            Side::Client => (own_id, peer),
+            Side::Server => (peer, own_id),
         };
+        let context = [*dialer.as_bytes(), *acceptor.as_bytes()].concat();
         let mut ekm = [0; 32];
         connection
-            .export_keying_material(&mut ekm, EXPORTER_LABEL, &Self::context(dialer, acceptor))
-            .map_err(|e| BindError(format!("{e:?}")))?;
-        Ok(Self::new(ekm, dialer, acceptor))
+            .export_keying_material(&mut ekm, domain.exporter_label, &context)
+            .map_err(|error| AuthError::Binding(format!("{error:?}")))?;
+        Ok(Self::new(ekm, own_id, peer))
     }
+}
 
-    /// From 32 bytes of keying material, exported with [`EXPORTER_LABEL`] and [`Binding::context`].
+/// What ties proofs to one stream.
+#[derive(Clone)]
+pub struct Transcript {
+    hash: [u8; 32],
+    opener: EndpointId,
+    answerer: EndpointId,
+}
+
+impl fmt::Debug for Transcript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transcript({} to {})", self.opener.fmt_short(), self.answerer.fmt_short())
+    }
+}
+
+impl Transcript {
+    /// Of a stream on the connection of `binding` where this end is `role`, with the nonces of both ends in their `Hello`s.
     #[must_use]
-    pub fn new(ekm: [u8; 32], dialer: EndpointId, acceptor: EndpointId) -> Self {
-        Self { ekm, dialer, acceptor }
+    pub fn new(
+        domain: &Domain,
+        binding: &Binding,
+        role: Role,
+        own_nonce: &[u8; 32],
+        peer_nonce: &[u8; 32],
+    ) -> Self {
+        let Binding { ekm, own_id, peer } = binding;
+        let (opener, answerer, first, second) = match role {
+            Role::Opener => (*own_id, *peer, own_nonce, peer_nonce),
+            Role::Answerer => (*peer, *own_id, peer_nonce, own_nonce),
+        };
+        let mut hasher = blake3::Hasher::new_derive_key(domain.transcript);
+        hasher.update(ekm).update(opener.as_bytes()).update(answerer.as_bytes()).update(first).update(second);
+        Self { hash: *hasher.finalize().as_bytes(), opener, answerer }
     }
 
-    /// Context of the export: both ids, dialler first.
+    /// The hash, known to both ends and to nobody else: further keys of this session derive from it.
     #[must_use]
-    pub fn context(dialer: EndpointId, acceptor: EndpointId) -> [u8; 64] {
-        let mut context = [0; 64];
-        context[..32].copy_from_slice(dialer.as_bytes());
-        context[32..].copy_from_slice(acceptor.as_bytes());
-        context
+    pub fn secret(&self) -> &[u8; 32] {
+        &self.hash
     }
 
-    /// What `role` signs to show that something is its own on this connection.
+    /// What names a prover, who it proves something to, and this stream.
     #[must_use]
-    pub fn held(&self, role: Role) -> Vec<u8> {
-        [role.label(), &self.ekm, self.dialer.as_bytes(), self.acceptor.as_bytes()].concat()
+    pub fn between(&self, prover: Role) -> [u8; 96] {
+        let (prover, verifier) = match prover {
+            Role::Opener => (&self.opener, &self.answerer),
+            Role::Answerer => (&self.answerer, &self.opener),
+        };
+        let mut bytes = [0; 96];
+        bytes[..32].copy_from_slice(prover.as_bytes());
+        bytes[32..64].copy_from_slice(verifier.as_bytes());
+        bytes[64..].copy_from_slice(&self.hash);
+        bytes
     }
 
-    /// The id, on this connection, of what `key` authenticates.
+    /// The id, on this stream, of what `key` authenticates: the same from both ends.
     #[must_use]
     pub fn blinded(&self, key: &Key) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_keyed(key.expose());
-        *hasher.update(b"id").update(&self.ekm).finalize().as_bytes()
+        *blake3::Hasher::new_keyed(key.expose()).update(b"id").update(&self.hash).finalize().as_bytes()
     }
 
-    /// What `role` shows for a library.
+    /// What `prover` shows for knowing `key`, which must serve nothing else.
     #[must_use]
-    pub fn prove(&self, keys: &LibraryKeys, role: Role) -> LibraryProof {
-        self.prove_key(keys.auth(), role)
-    }
-
-    /// What `role` shows for knowing `key`, which must serve nothing else.
-    #[must_use]
-    pub fn prove_key(&self, key: &Key, role: Role) -> LibraryProof {
+    pub fn prove(&self, key: &Key, prover: Role) -> LibraryProof {
         let mut hasher = blake3::Hasher::new_keyed(key.expose());
-        hasher.update(role.label()).update(&self.ekm);
-        hasher.update(self.dialer.as_bytes()).update(self.acceptor.as_bytes());
+        let proof = hasher.update(b"proof").update(&self.between(prover)).finalize();
         LibraryProof {
             blinded: self.blinded(key).to_vec().into(),
-            proof: hasher.finalize().as_bytes().to_vec().into(),
+            proof: proof.as_bytes().to_vec().into(),
+            ticket: bytes::Bytes::new(),
         }
     }
 
-    /// Whether one of the proofs shown by `role` is right for this library. Takes the same time for each proof.
+    /// The first of the proofs that `prover` showed which is right for `key`. Takes the same time for each proof.
     #[must_use]
-    pub fn verify(&self, keys: &LibraryKeys, role: Role, shown: &[LibraryProof]) -> bool {
-        self.verify_key(keys.auth(), role, shown)
+    pub fn find<'a>(&self, key: &Key, prover: Role, shown: &'a [LibraryProof]) -> Option<&'a LibraryProof> {
+        let right = self.prove(key, prover);
+        shown.iter().take(LIBRARIES_MAX).fold(None, |found, proof| {
+            let same = proof.blinded.ct_eq(&right.blinded) & proof.proof.ct_eq(&right.proof);
+            found.or(bool::from(same).then_some(proof))
+        })
     }
 
-    /// Whether one of the proofs shown by `role` is right for `key`. Takes the same time for each proof.
+    /// Seals a ticket of at most [`TICKET_BYTES_MAX`] bytes for whoever knows `key`. What comes out has always the same length.
+    fn seal(&self, context: &str, key: &Key, prover: Role, ticket: &[u8]) -> Option<Vec<u8>> {
+        let len = u16::try_from(ticket.len()).ok().filter(|len| usize::from(*len) <= TICKET_BYTES_MAX)?;
+        let mut plain = Zeroizing::new(vec![0; 2 + TICKET_BYTES_MAX]);
+        plain[..2].copy_from_slice(&len.to_be_bytes());
+        plain[2..2 + ticket.len()].copy_from_slice(ticket);
+        self.cipher(context, key).encrypt(&nonce(prover), plain.as_slice()).ok()
+    }
+
+    /// What [`Transcript::seal`] was given; `None` for anything else.
+    fn open(&self, context: &str, key: &Key, prover: Role, sealed: &[u8]) -> Option<Vec<u8>> {
+        let plain = self.cipher(context, key).decrypt(&nonce(prover), sealed).ok()?;
+        let (len, rest) = plain.split_first_chunk::<2>()?;
+        Some(rest.get(..usize::from(u16::from_be_bytes(*len)))?.to_vec())
+    }
+
+    fn cipher(&self, context: &str, key: &Key) -> XChaCha20Poly1305 {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        let sealing = Zeroizing::new(*hasher.update(key.expose()).update(&self.hash).finalize().as_bytes());
+        XChaCha20Poly1305::new((&*sealing).into())
+    }
+}
+
+/// The nonce of what `prover` seals. The key is of one secret and one stream, for which each end has chosen a nonce afresh, and
+/// each end seals at most one ticket with it: two constants never meet the same key twice.
+fn nonce(prover: Role) -> XNonce {
+    XNonce::from(match prover {
+        Role::Opener => [0; 24],
+        Role::Answerer => [1; 24],
+    })
+}
+
+/// Proofs that we showed on one connection, on whatever stream. Blinded ids are not among them: those are alike on both sides.
+#[derive(Debug, Default)]
+pub struct OwnProofs(VecDeque<[u8; 32]>);
+
+impl OwnProofs {
+    /// Takes note of proofs that we are about to show.
+    pub fn note(&mut self, proofs: &[LibraryProof]) {
+        for proof in proofs.iter().filter_map(|proof| proof.proof.as_ref().try_into().ok()) {
+            if self.0.len() >= OWN_PROOFS_MAX {
+                self.0.pop_front();
+            }
+            self.0.push_back(proof);
+        }
+    }
+
+    /// Whether one of our own is among what the other side shows: no honest endpoint sends it back.
     #[must_use]
-    pub fn verify_key(&self, key: &Key, role: Role, shown: &[LibraryProof]) -> bool {
-        let right = self.prove_key(key, role);
-        shown.iter().take(LIBRARIES_MAX).fold(false, |found, proof| {
-            let same = proof.blinded.ct_eq(&right.blinded) & proof.proof.ct_eq(&right.proof);
-            found | bool::from(same)
-        })
+    pub fn is_among(&self, shown: &[LibraryProof]) -> bool {
+        shown.iter().any(|shown| self.0.iter().any(|own| own[..] == shown.proof[..]))
     }
 }
 
@@ -165,51 +294,5 @@ impl Throttle {
             at.retain(|t| now.duration_since(*t) < FAILURE_WINDOW);
             !at.is_empty()
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use iroh::SecretKey;
-
-    use super::*;
-    use crate::identity::NetworkKeys;
-
-    fn ids() -> (EndpointId, EndpointId) {
-        (SecretKey::from_bytes(&[1; 32]).public(), SecretKey::from_bytes(&[2; 32]).public())
-    }
-
-    #[test]
-    fn a_proof_holds_for_its_library_role_and_connection_alone() {
-        let (dialer, acceptor) = ids();
-        let ours = NetworkKeys::derive(&"one network".into());
-        let other = NetworkKeys::derive(&"another network".into());
-        let here = Binding::new([3; 32], dialer, acceptor);
-        let proof = [here.prove(ours.mirror(), Role::Opener)];
-
-        assert!(here.verify(ours.mirror(), Role::Opener, &proof));
-        assert!(!here.verify(ours.mirror(), Role::Answerer, &proof), "reflected");
-        assert!(!here.verify(other.mirror(), Role::Opener, &proof), "another library");
-        let elsewhere = Binding::new([4; 32], dialer, acceptor);
-        assert!(!elsewhere.verify(ours.mirror(), Role::Opener, &proof), "replayed on another connection");
-        let swapped = Binding::new([3; 32], acceptor, dialer);
-        assert!(!swapped.verify(ours.mirror(), Role::Opener, &proof), "ends swapped");
-        assert!(!here.verify(ours.mirror(), Role::Opener, &[]));
-        let cut = [LibraryProof { proof: proof[0].proof.slice(..31), ..proof[0].clone() }];
-        assert!(!here.verify(ours.mirror(), Role::Opener, &cut));
-    }
-
-    #[test]
-    fn three_failures_within_a_minute_are_enough() {
-        let (id, other) = ids();
-        let mut throttle = Throttle::default();
-        let start = Instant::now();
-        for _ in 0..FAILURES_MAX {
-            assert!(!throttle.refuses(id, start));
-            throttle.failed(id, start);
-        }
-        assert!(throttle.refuses(id, start));
-        assert!(!throttle.refuses(other, start));
-        assert!(!throttle.refuses(id, start + FAILURE_WINDOW));
     }
 }

@@ -9,7 +9,7 @@ use super::resources::Resources;
 use crate::actor::ServiceRef;
 use crate::config::Config;
 use crate::discovery::candidates::Candidates;
-use crate::discovery::channel::{Channel, Channels};
+use crate::discovery::channel::{Channel, Channels, Sources};
 use crate::discovery::gossip::{GossipArgs, GossipMsg, Probe, topic_of};
 use crate::discovery::list_peers;
 use crate::discovery::mdns::Mdns;
@@ -29,6 +29,7 @@ pub(super) fn channels(config: &Config) -> Channels {
         (Channel::Mdns, discovery.mdns),
         (Channel::Relays, !discovery.pkarr_relays.is_empty()),
         (Channel::Dht, discovery.dht),
+        (Channel::Library, true),
     ];
     let channels = Channels::default();
     for (channel, _) in used.into_iter().filter(|(_, used)| *used) {
@@ -50,6 +51,19 @@ pub fn candidates(
         let _ = gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
         let _ = peers.cast(PeersMsg::Candidate { addr, channel });
     })
+}
+
+/// Channels on which only those can speak who know the passphrase, or the topic's secret: slots are signed with keys that derive
+/// from it, answers on the local network have a tag, and nobody hears of the topic who did not prove to know its key. A topic
+/// without a secret is open to whoever knows its name.
+pub(super) fn sealed_channels(config: &Config) -> Sources {
+    let discovery = &config.discovery;
+    let gossip = discovery.topic.is_none() || discovery.topic_secret.is_some();
+    let mut sealed = Sources::from([Channel::Relays, Channel::Dht, Channel::Mdns]);
+    if gossip {
+        sealed.insert(Channel::Gossip);
+    }
+    sealed
 }
 
 pub(super) fn rendezvous(

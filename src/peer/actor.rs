@@ -26,7 +26,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::effects::Scope;
-use super::establish::{self, Introduction};
+use super::establish::{self, ConnectionMemory, Introduction, Meeting};
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
 use super::session::{Effect, InlineContents, Input, Standing};
@@ -88,6 +88,10 @@ pub struct PeerArgs {
     pub opens: bool,
     /// Our endpoint id.
     pub own_id: EndpointId,
+    /// What is kept of the connection from one control stream to the next.
+    pub memory: Arc<ConnectionMemory>,
+    /// Whether the mirror is offered to this peer on a control stream that we open.
+    pub offers_mirror: bool,
     /// What we say of ourselves.
     pub introduction: Introduction,
     /// What may be shared.
@@ -112,6 +116,21 @@ pub struct PeerArgs {
     pub events: EventLog,
     /// Waits and speeds.
     pub limits: PeerLimits,
+}
+
+impl PeerArgs {
+    /// What finding out takes what is shared.
+    pub(super) fn meeting(&self) -> Meeting<'_> {
+        Meeting {
+            connection: &self.connection,
+            own_id: self.own_id,
+            libraries: &self.libraries,
+            introduction: &self.introduction,
+            memory: &self.memory,
+            offers_mirror: self.offers_mirror,
+            within: self.limits.establish,
+        }
+    }
 }
 
 /// What a session shows without being asked, and what outlives its actor: messages can be overtaken by the news of its

@@ -1,5 +1,6 @@
 //! Who is let into which library: what is checked before anything is said, and again and again afterwards.
 
+use bytes::Bytes;
 use iroh::EndpointId;
 use tokio::task::spawn_blocking;
 
@@ -7,6 +8,7 @@ use crate::clock::now_ms;
 use crate::library::registry::{Device, Standing};
 use crate::library::ticket::{SignedClaims, TicketError};
 use crate::library::{Libraries, Library, Shared};
+use crate::wire::decode::decode;
 use crate::wire::proto::LibraryTicket;
 
 /// Why somebody is not let in, or not any longer.
@@ -52,21 +54,20 @@ pub(super) async fn admit_device(libraries: &Libraries, peer: EndpointId, name: 
     }
 }
 
-/// Whether the ticket that a peer shows on the connection of `binding` lets it into a library; counts the use where that is limited.
+/// Whether the ticket that a peer shows lets it into a library; counts the use where that is limited. `between` names the peer, us
+/// and the stream.
 pub(super) async fn admit_member(
     libraries: &Libraries,
     shared: &Shared,
     peer: EndpointId,
-    shown: &LibraryTicket,
-    binding: &[u8],
+    shown: &[u8],
+    between: &[u8],
 ) -> Result<SignedClaims, Refusal> {
     if libraries.standing(&peer) == Standing::Denied {
         return Err(Refusal::Denied);
     }
-    let signed = SignedClaims::decode(&shown.claims)?;
-    signed.check_held(binding, &shown.proof)?;
+    let signed = check_ticket(shared, peer, shown, between, now_ms())?;
     let claims = &signed.claims;
-    claims.check(shared.id(), peer, &shared.revocations(), now_ms())?;
     if claims.uses == 0 {
         return Ok(signed);
     }
@@ -83,6 +84,21 @@ pub(super) async fn admit_member(
         }
         Err(_) => Err(Refusal::Unknown),
     }
+}
+
+/// What can be told of a ticket from itself, at `now_ms`; how often it was used is not among that.
+pub(super) fn check_ticket(
+    shared: &Shared,
+    peer: EndpointId,
+    shown: &[u8],
+    between: &[u8],
+    now_ms: u64,
+) -> Result<SignedClaims, TicketError> {
+    let shown: LibraryTicket = decode(Bytes::copy_from_slice(shown)).map_err(|_| TicketError::NotHeld)?;
+    let signed = SignedClaims::decode(&shown.claims)?;
+    signed.check_held(between, &shown.proof)?;
+    signed.claims.check(shared.id(), peer, &shared.revocations(), now_ms)?;
+    Ok(signed)
 }
 
 /// Whether a peer that is in a library may stay at `now_ms`.

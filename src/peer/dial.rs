@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::endpoint::{Incoming, ServerConfig, VarInt};
-use iroh::{Endpoint, EndpointAddr};
+use iroh::{Endpoint, EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
 use ractor::ActorRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -13,7 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::messages::PeersMsg;
+use super::roster::Known;
 use crate::discovery::channel::Channel;
+use crate::library::Libraries;
+use crate::library::registry::Standing;
+use crate::net::auth::AuthError;
 use crate::net::close;
 use crate::net::endpoint::{self, Protocols};
 
@@ -28,12 +32,17 @@ const TICKET_FILE_EVERY: Duration = Duration::from_secs(1);
 /// Largest ticket file.
 const TICKET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// What somebody is told who was denied, whatever it came for.
+pub(super) const DENIED: &[u8] = b"this machine was denied by its owner";
+
 /// What accepting needs.
 #[derive(Clone)]
 pub(super) struct Acceptor {
     pub(super) actor: ActorRef<PeersMsg>,
     pub(super) endpoint: Endpoint,
     pub(super) protocols: Protocols,
+    /// Who was denied.
+    pub(super) libraries: Arc<Libraries>,
     /// Where the store's index stands; sessions begin once it was read.
     pub(super) cursor: watch::Receiver<Option<u64>>,
     /// For the handshake, and again for the store to be read.
@@ -71,6 +80,15 @@ impl Acceptor {
             Ok(Err(error)) => return tracing::debug!(%error, "an incoming connection failed its handshake"),
             Err(_) => return tracing::debug!("an incoming connection took too long over its handshake"),
         };
+        let peer = connection.remote_id();
+        if self.libraries.standing(&peer) == Standing::Denied {
+            return connection.close(VarInt::from_u32(close::REFUSED), DENIED);
+        }
+        if peer == self.endpoint.id() {
+            tracing::warn!("{}", AuthError::OwnId(peer));
+            let _ = self.actor.send_message(PeersMsg::OwnIdSeen);
+            return connection.close(VarInt::from_u32(close::REFUSED), b"your endpoint id is mine");
+        }
         let other = self.protocols.iter().find(|(alpn, _)| *alpn == connection.alpn());
         if let Some((_, handler)) = other {
             return handler(connection, permit);
@@ -80,6 +98,11 @@ impl Acceptor {
         }
         let _ = self.actor.send_message(PeersMsg::Accepted { connection, permit });
     }
+}
+
+/// Whether a peer is dialled at all: nobody who was denied, and nobody to whom there is nothing to offer.
+pub(super) fn may_dial(libraries: &Libraries, id: &EndpointId, known: &Known) -> bool {
+    libraries.standing(id) != Standing::Denied && (known.is_offered_mirror() || libraries.lead_to(id))
 }
 
 /// Dials once; `hint` says that nobody vouches for the peer.

@@ -1,40 +1,38 @@
-//! The first frames of a session: `Hello`, proof of a shared library, `Welcome`. Nothing else is served before it.
+//! The first frames of a session: `Hello` and `Auth` each way ([`Handshake`]), then `Welcome`. Nothing else is served before.
 //!
-//! The side that opens the control stream proves itself first; the other answers only if they share a library, so a
-//! stranger learns nothing but that an endpoint exists. Where both know the passphrase, the mirror is what they share.
-//! Else each shows its tickets, and neither a name nor a count is said before the tickets of whoever hears it were found
-//! to hold.
+//! The side that opens the control stream shows first what it offers: the mirror only where that was asked for, and the
+//! libraries in which the peer is known to take part. The other side shows proofs of what it lets the first into, and of
+//! nothing else, so a stranger learns nothing but that an endpoint exists, and a member whose ticket does not hold no more
+//! than a stranger. Where both know the passphrase, the mirror is what they share. Else it is the libraries into which each
+//! lets the other by its ticket. Neither a name nor a count is said before that.
 
-use std::sync::Arc;
+mod welcome;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
-use tokio::time::timeout;
+use prost::Message as _;
+use tokio::time::{Instant, sleep_until, timeout};
 
+pub use self::welcome::{summary_from_wire, summary_to_wire};
 use super::admission::{self, Refusal};
 use crate::clock::now_ms;
 use crate::library::registry::Standing;
 use crate::library::ticket::SignedClaims;
 use crate::library::{Libraries, Library};
-use crate::net::auth::{BindError, Binding, LIBRARIES_MAX, Role};
+use crate::net::auth::{
+    AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, LIBRARIES_MAX, OwnProofs, Proved, Role,
+    SESSION, Step, Transcript,
+};
 use crate::reconcile::Summary;
-use crate::wire::proto::{Auth, Hello, LibraryProof, LibrarySummary, LibraryTicket, Tickets, Welcome, frame};
+use crate::wire::proto::{Hello, LibraryTicket, frame};
 use crate::wire::{self, WireError};
 
-/// Version in `Hello`.
-const VERSION: u32 = 2;
-/// The ability to be asked for contents by their names.
-const FEATURE_FIND: &str = "find";
-/// Abilities that are looked at.
-const FEATURES_MAX: usize = crate::wire::decode::FEATURES_MAX;
-/// Proofs are shown in multiples of this, so that whoever is dialled does not learn how many libraries there are.
-const PROOFS_STEP: usize = 8;
-/// Longest name that a peer may give itself, in characters.
-const NAME_CHARS_MAX: usize = 64;
-/// Longest ticket that a peer may give, in bytes.
-const TICKET_BYTES_MAX: usize = 4096;
+/// A refusal comes so long after what it is about, whatever the reason: how long it took to find one would say which it was.
+const REFUSE_AFTER: Duration = Duration::from_millis(50);
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -45,18 +43,36 @@ pub enum EstablishError {
     /// The exchange took too long.
     #[error("no session within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// They share nothing.
-    #[error("the other side does not know our passphrase: check that both use the same one")]
+    /// The other side proved nothing that we share, or does not let us in.
+    #[error(
+        "nothing is shared: the other side knows another passphrase, and no ticket lets one into a library of the other"
+    )]
     NotShared,
+    /// There is nothing that may be offered to this peer.
+    #[error("there is no library that it is known to take part in")]
+    NothingToOffer,
     /// They do, and the peer may not.
     #[error("the peer is not let in: {0}")]
     Refused(#[from] Refusal),
-    /// Another version of the protocol.
-    #[error("the other side speaks version {0} of the protocol, we speak {VERSION}: update the older one")]
-    Version(u32),
-    /// The TLS session does not give keying material.
+    /// The first frames lead to nothing.
     #[error(transparent)]
-    Binding(#[from] BindError),
+    Auth(#[from] AuthError),
+    /// The mirror where it was libraries, or libraries where it was the mirror.
+    #[error("a connection is for the mirror or for libraries, as its first session was")]
+    OtherKind,
+}
+
+impl EstablishError {
+    /// Whether the peer broke the rules, rather than the connection breaking.
+    #[must_use]
+    pub fn is_violation(&self) -> bool {
+        match self {
+            Self::Wire(error) => error.is_violation(),
+            Self::Auth(AuthError::Binding(_) | AuthError::OwnId(_)) => false,
+            Self::Auth(_) | Self::OtherKind => true,
+            Self::Timeout(_) | Self::NotShared | Self::NothingToOffer | Self::Refused(_) => false,
+        }
+    }
 }
 
 /// A library that both sides let each other into.
@@ -81,6 +97,8 @@ pub struct Established {
     pub send: SendStream,
     /// The peer's end.
     pub receive: RecvStream,
+    /// What ties everything to this control stream; known to both ends alone.
+    pub transcript: Transcript,
     /// What is shared: the mirror alone, or at least one other library.
     pub shared: Vec<SharedLibrary>,
     /// Libraries that both know beside a shared mirror; only their revocations are passed on.
@@ -102,91 +120,37 @@ pub struct Introduction {
     pub ticket: tokio::sync::watch::Receiver<String>,
 }
 
-/// Opens a control stream and establishes a session on it, `within` a limit for the whole exchange.
-///
-/// # Errors
-/// See [`EstablishError`].
-pub async fn open(
-    connection: &Connection,
-    own_id: EndpointId,
-    libraries: &Libraries,
-    introduction: &Introduction,
-    within: Duration,
-) -> Result<Established, EstablishError> {
-    let work = async {
-        let meeting = Meeting::new(connection, own_id, libraries, introduction)?;
-        let (mut send, mut receive) =
-            connection.open_bi().await.map_err(|e| WireError::Broken(e.to_string()))?;
-        wire::write_frame(&mut send, hello()).await?;
-        let offered = meeting.offered();
-        wire::write_frame(&mut send, auth(meeting.proofs(&offered, Role::Opener, true))).await?;
-        let finds = expect_hello(first_frame(&mut receive).await?)?;
-        let proofs = expect_auth(first_frame(&mut receive).await?)?;
-        let common = meeting.common(offered, Role::Answerer, &proofs);
-        if let Some((mirror, known)) = split_mirror(&common) {
-            let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
-            admission::admit_device(libraries, meeting.peer, &name_of(&welcome)).await?;
-            let ours = [(mirror, None, libraries.mirror().summary())];
-            wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
-            return finish((send, receive), ours.into(), known, welcome, finds);
-        }
-        if common.is_empty() {
-            return Err(EstablishError::NotShared);
-        }
-        wire::write_frame(&mut send, meeting.tickets(Role::Opener, common.iter())).await?;
-        let shown = expect_tickets(wire::read_frame(&mut receive).await?)?;
-        let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
-        let admitted = meeting.admit(Role::Answerer, common, &shown).await?;
-        let ours = with_summaries(admitted);
-        wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
-        finish((send, receive), ours, Vec::new(), welcome, finds)
-    };
-    timeout(within, Box::pin(work)).await.unwrap_or(Err(EstablishError::Timeout(within)))
+/// What a connection is for: decided by the first session on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The mirror.
+    Mirror,
+    /// Libraries that are shared by ticket.
+    Libraries,
 }
 
-/// Answers on a control stream that the peer opened, `within` a limit; its `Hello` was read already.
-///
-/// # Errors
-/// See [`EstablishError`]. [`EstablishError::NotShared`] is a failed authentication; nothing was revealed.
-pub async fn answer(
-    connection: &Connection,
-    own_id: EndpointId,
-    libraries: &Libraries,
-    introduction: &Introduction,
-    hello_frame: Hello,
-    (mut send, mut receive): (SendStream, RecvStream),
-    within: Duration,
-) -> Result<Established, EstablishError> {
-    let work = async {
-        let meeting = Meeting::new(connection, own_id, libraries, introduction)?;
-        let finds = expect_hello(frame::Kind::Hello(hello_frame))?;
-        let proofs = expect_auth(first_frame(&mut receive).await?)?;
-        let common = meeting.common(meeting.offered(), Role::Opener, &proofs);
-        if common.is_empty() {
-            return Err(EstablishError::NotShared);
-        }
-        let mirror = split_mirror(&common);
-        if mirror.is_some() {
-            admission::admit_device(libraries, meeting.peer, "").await?;
-        }
-        wire::write_frame(&mut send, hello()).await?;
-        wire::write_frame(&mut send, auth(meeting.proofs(&common, Role::Answerer, false))).await?;
-        if let Some((mirror, known)) = mirror {
-            let ours = [(mirror, None, libraries.mirror().summary())];
-            wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
-            let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
-            return finish((send, receive), ours.into(), known, welcome, finds);
-        }
-        let shown = expect_tickets(wire::read_frame(&mut receive).await?)?;
-        let admitted = meeting.admit(Role::Opener, common, &shown).await?;
-        let ours = with_summaries(admitted);
-        wire::write_frame(&mut send, meeting.tickets(Role::Answerer, ours.iter().map(|(known, ..)| known)))
-            .await?;
-        wire::write_frame(&mut send, meeting.introduce(&ours)).await?;
-        let welcome = expect_welcome(wire::read_frame(&mut receive).await?)?;
-        finish((send, receive), ours, Vec::new(), welcome, finds)
-    };
-    timeout(within, Box::pin(work)).await.unwrap_or(Err(EstablishError::Timeout(within)))
+/// What is kept of a connection from one control stream to the next; outlives the PeerActor.
+#[derive(Debug, Default)]
+pub struct ConnectionMemory {
+    purpose: Mutex<Option<Purpose>>,
+    own_proofs: Mutex<OwnProofs>,
+}
+
+impl ConnectionMemory {
+    /// What the connection is for, once a session has decided that.
+    #[must_use]
+    pub fn purpose(&self) -> Option<Purpose> {
+        *self.purpose.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decide(&self, purpose: Purpose) -> Result<(), EstablishError> {
+        let mut decided = self.purpose.lock().unwrap_or_else(PoisonError::into_inner);
+        if *decided.get_or_insert(purpose) == purpose { Ok(()) } else { Err(EstablishError::OtherKind) }
+    }
+
+    fn own_proofs(&self) -> MutexGuard<'_, OwnProofs> {
+        self.own_proofs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A library and its blinded id.
@@ -194,213 +158,237 @@ type Known = (Bytes, Arc<Library>);
 /// The same with what the peer showed for it, and our summary.
 type Admitted = (Known, Option<SignedClaims>, Summary);
 
-/// The mirror among these, and the others.
-fn split_mirror(common: &[Known]) -> Option<(Known, Vec<Known>)> {
-    let is_mirror = |known: &&Known| known.1.shared().is_none();
-    let mirror = common.iter().find(is_mirror)?.clone();
-    Some((mirror, common.iter().filter(|known| !is_mirror(known)).cloned().collect()))
+/// Two ends that find out what they share on one stream.
+#[derive(Clone, Copy)]
+pub struct Meeting<'a> {
+    /// The connection.
+    pub connection: &'a Connection,
+    /// Our endpoint id.
+    pub own_id: EndpointId,
+    /// What may be shared.
+    pub libraries: &'a Libraries,
+    /// What we say of ourselves.
+    pub introduction: &'a Introduction,
+    /// What happened on this connection before.
+    pub memory: &'a ConnectionMemory,
+    /// Whether the mirror is offered to this peer, on a stream that we open.
+    pub offers_mirror: bool,
+    /// Limit of the whole exchange.
+    pub within: Duration,
 }
 
-fn with_summaries(admitted: Vec<(Known, SignedClaims)>) -> Vec<Admitted> {
-    let summed = |(known, claims): (Known, SignedClaims)| {
-        let summary = known.1.summary();
-        (known, Some(claims), summary)
-    };
-    admitted.into_iter().map(summed).collect()
-}
-
-/// Two ends that find out what they share.
-struct Meeting<'a> {
-    binding: Binding,
-    own_id: EndpointId,
-    peer: EndpointId,
-    libraries: &'a Libraries,
-    introduction: &'a Introduction,
-}
-
-impl<'a> Meeting<'a> {
-    fn new(
-        connection: &Connection,
-        own_id: EndpointId,
-        libraries: &'a Libraries,
-        introduction: &'a Introduction,
-    ) -> Result<Self, EstablishError> {
-        let binding = Binding::of(connection, own_id)?;
-        let peer = connection.remote_id();
-        if libraries.standing(&peer) == Standing::Denied {
-            return Err(Refusal::Denied.into());
-        }
-        Ok(Self { binding, own_id, peer, libraries, introduction })
+impl Meeting<'_> {
+    /// Opens a control stream and establishes a session on it.
+    ///
+    /// # Errors
+    /// See [`EstablishError`].
+    pub async fn open(&self) -> Result<Established, EstablishError> {
+        let opened = timeout(self.within, Box::pin(self.open_unlimited())).await;
+        opened.unwrap_or(Err(EstablishError::Timeout(self.within)))
     }
 
-    /// What we may offer: the mirror, and libraries whose tickets still hold as far as we know.
-    fn offered(&self) -> Vec<Known> {
+    async fn open_unlimited(&self) -> Result<Established, EstablishError> {
+        let binding = self.bind()?;
+        let mut offered = self.offered();
+        if offered.is_empty() {
+            return Err(EstablishError::NothingToOffer);
+        }
+        let (mut handshake, hello) = Handshake::open(&SESSION, binding, rand::random());
+        let (mut send, mut receive) =
+            self.connection.open_bi().await.map_err(|e| WireError::Broken(e.to_string()))?;
+        wire::write_frame(&mut send, hello).await?;
+        let first = wire::read_frame_of(&mut receive, wire::FIRST_FRAME_BYTES_MAX).await?;
+        handshake.handle(first, &self.memory.own_proofs())?;
+        let auth = self.show(&mut handshake, &offered)?;
+        wire::write_frame(&mut send, auth).await?;
+        let second = wire::read_frame_of(&mut receive, AUTH_BYTES_MAX).await?;
+        let proved = self.judge(&mut handshake, second)?;
+        let transcript = transcript_of(&handshake)?;
+        let admitted = if let Some(mirror) = self.mirror_among(&offered, &proved) {
+            let welcome = welcome::expect(wire::read_frame(&mut receive).await?)?;
+            admission::admit_device(self.libraries, self.peer(), &welcome::name_of(&welcome)).await?;
+            let ours = vec![self.admitted(&transcript, mirror, None)];
+            wire::write_frame(&mut send, self.introduce(&transcript, Role::Opener, &ours)).await?;
+            return self.finish((send, receive), transcript, Role::Opener, ours, welcome);
+        } else {
+            self.admit(&transcript, Role::Answerer, &mut offered, proved).await
+        };
+        let ours = admitted.map_err(|refusal| refusal.map_or(EstablishError::NotShared, Into::into))?;
+        let welcome = welcome::expect(wire::read_frame(&mut receive).await?)?;
+        wire::write_frame(&mut send, self.introduce(&transcript, Role::Opener, &ours)).await?;
+        self.finish((send, receive), transcript, Role::Opener, ours, welcome)
+    }
+
+    /// Answers on a control stream that the peer opened; its `Hello` was read already.
+    ///
+    /// # Errors
+    /// See [`EstablishError`]. [`EstablishError::NotShared`] is a failed authentication; nothing was revealed.
+    pub async fn answer(
+        &self,
+        hello: Hello,
+        streams: (SendStream, RecvStream),
+    ) -> Result<Established, EstablishError> {
+        let answered = timeout(self.within, Box::pin(self.answer_unlimited(hello, streams))).await;
+        answered.unwrap_or(Err(EstablishError::Timeout(self.within)))
+    }
+
+    async fn answer_unlimited(
+        &self,
+        hello: Hello,
+        (mut send, mut receive): (SendStream, RecvStream),
+    ) -> Result<Established, EstablishError> {
+        let binding = self.bind()?;
+        let mut known = self.known();
+        let keys = known.iter().map(|library| library.keys().auth().clone()).collect();
+        let mut handshake = Handshake::answer(&SESSION, binding, rand::random(), keys);
+        let step = handshake.handle(frame::Kind::Hello(hello), &self.memory.own_proofs())?;
+        let Step::Send(ours) = step else { return Err(AuthError::OutOfOrder.into()) };
+        wire::write_frame(&mut send, ours).await?;
+        let second = wire::read_frame_of(&mut receive, AUTH_BYTES_MAX).await?;
+        let refuse_at = Instant::now() + REFUSE_AFTER;
+        let proved = self.judge(&mut handshake, second)?;
+        let transcript = transcript_of(&handshake)?;
+        let ours = match self.mirror_among(&known, &proved) {
+            Some(mirror) => {
+                admission::admit_device(self.libraries, self.peer(), "").await?;
+                vec![self.admitted(&transcript, mirror, None)]
+            }
+            None => match self.admit(&transcript, Role::Opener, &mut known, proved).await {
+                Ok(admitted) => admitted,
+                Err(refusal) => {
+                    sleep_until(refuse_at).await;
+                    return Err(refusal.map_or(EstablishError::NotShared, Into::into));
+                }
+            },
+        };
+        let shown: Vec<Arc<Library>> = ours.iter().map(|((_, library), ..)| Arc::clone(library)).collect();
+        let auth = self.show(&mut handshake, &shown)?;
+        wire::write_frame(&mut send, auth).await?;
+        wire::write_frame(&mut send, self.introduce(&transcript, Role::Answerer, &ours)).await?;
+        let welcome = welcome::expect(wire::read_frame(&mut receive).await?)?;
+        self.finish((send, receive), transcript, Role::Answerer, ours, welcome)
+    }
+
+    fn peer(&self) -> EndpointId {
+        self.connection.remote_id()
+    }
+
+    fn bind(&self) -> Result<Binding, EstablishError> {
+        if self.peer() == self.own_id {
+            return Err(AuthError::OwnId(self.own_id).into());
+        }
+        if self.libraries.standing(&self.peer()) == Standing::Denied {
+            return Err(Refusal::Denied.into());
+        }
+        Ok(Binding::of(self.connection, self.own_id, &SESSION)?)
+    }
+
+    /// What the peer may prove: the mirror, and libraries whose tickets still hold as far as we know.
+    fn known(&self) -> Vec<Arc<Library>> {
+        let mirror = Some(Arc::clone(self.libraries.mirror()));
+        let purpose = self.memory.purpose();
+        let mirror = mirror.filter(|_| purpose != Some(Purpose::Libraries));
+        let shared = if purpose == Some(Purpose::Mirror) { Vec::new() } else { self.own_libraries() };
+        mirror.into_iter().chain(shared).collect()
+    }
+
+    /// What we show on a stream that we open.
+    fn offered(&self) -> Vec<Arc<Library>> {
+        let (mut known, peer, own_id) = (self.known(), self.peer(), self.own_id);
+        let offers_mirror = self.offers_mirror || self.memory.purpose() == Some(Purpose::Mirror);
+        known.retain(|library| library.shared().map_or(offers_mirror, |shared| shared.leads_to(&peer)));
+        known.truncate(LIBRARIES_MAX);
+        debug_assert!(peer != own_id);
+        known
+    }
+
+    fn own_libraries(&self) -> Vec<Arc<Library>> {
         let now = now_ms();
         let holds = |library: &Arc<Library>| {
             library.shared().is_some_and(|shared| shared.check_own(self.own_id, now).is_ok())
         };
-        let shared = self.libraries.shared().into_iter().filter(holds);
-        let blinded =
-            |library: &Arc<Library>| Bytes::copy_from_slice(&self.binding.blinded(library.keys().auth()));
-        let all = [Arc::clone(self.libraries.mirror())].into_iter().chain(shared).take(LIBRARIES_MAX);
-        all.map(|library| (blinded(&library), library)).collect()
+        self.libraries.shared().into_iter().filter(holds).collect()
     }
 
-    /// Proofs of these; with `hide`, so many more that look alike that their number says little.
-    fn proofs(&self, known: &[Known], role: Role, hide: bool) -> Vec<LibraryProof> {
-        let mut proofs: Vec<LibraryProof> =
-            known.iter().map(|(_, library)| self.binding.prove(library.keys(), role)).collect();
-        while hide && !proofs.len().is_multiple_of(PROOFS_STEP) {
-            let random = || Bytes::copy_from_slice(&rand::random::<[u8; 32]>());
-            proofs.push(LibraryProof { blinded: random(), proof: random() });
+    fn show(
+        &self,
+        handshake: &mut Handshake,
+        libraries: &[Arc<Library>],
+    ) -> Result<frame::Kind, EstablishError> {
+        let (transcript, role) = (transcript_of(handshake)?, handshake.role());
+        let credentials = libraries.iter().map(|library| credential(library, &transcript, role)).collect();
+        Ok(handshake.show(credentials, |bytes| rand::fill(bytes), &mut self.memory.own_proofs())?)
+    }
+
+    fn judge(&self, handshake: &mut Handshake, auth: frame::Kind) -> Result<Vec<Proved>, EstablishError> {
+        match handshake.handle(auth, &self.memory.own_proofs())? {
+            Step::Judge(proved) => Ok(proved),
+            Step::Send(_) | Step::Show => Err(AuthError::OutOfOrder.into()),
         }
-        proofs
     }
 
-    /// Those of `known` that the proofs of the other side are right for.
-    fn common(&self, known: Vec<Known>, role: Role, proofs: &[LibraryProof]) -> Vec<Known> {
-        known.into_iter().filter(|(_, library)| self.binding.verify(library.keys(), role, proofs)).collect()
+    /// The mirror, if it was proved.
+    fn mirror_among(&self, known: &[Arc<Library>], proved: &[Proved]) -> Option<Arc<Library>> {
+        let mut proved = proved.iter().filter_map(|proved| known.get(proved.index));
+        proved.find(|library| library.shared().is_none()).cloned()
     }
 
-    /// Our tickets of these, as `role`.
-    fn tickets<'k>(&self, role: Role, known: impl Iterator<Item = &'k Known>) -> frame::Kind {
-        let binding = self.binding.held(role);
-        let ticket = |(blinded, library): &Known| {
-            let ticket = library.shared()?.ticket();
-            let proof = ticket.prove(&binding).to_vec().into();
-            Some(LibraryTicket { library: blinded.clone(), claims: ticket.signed.encode().into(), proof })
-        };
-        frame::Kind::Tickets(Tickets { tickets: known.filter_map(ticket).collect() })
-    }
-
-    /// Those of `common` that the tickets of the peer, who is `role`, let it into; the first refusal if there are none.
+    /// The libraries into which the tickets of the peer, who is `role`, let it. Else why not, where the peer may know that.
     async fn admit(
         &self,
+        transcript: &Transcript,
         role: Role,
-        common: Vec<Known>,
-        shown: &[LibraryTicket],
-    ) -> Result<Vec<(Known, SignedClaims)>, EstablishError> {
+        known: &mut [Arc<Library>],
+        proved: Vec<Proved>,
+    ) -> Result<Vec<Admitted>, Option<Refusal>> {
         let (mut admitted, mut refusal) = (Vec::new(), None);
-        let binding = self.binding.held(role);
-        for known in common {
-            let ticket = shown.iter().find(|ticket| ticket.library == known.0);
-            let (Some(ticket), Some(shared)) = (ticket, known.1.shared()) else { continue };
-            match admission::admit_member(self.libraries, shared, self.peer, ticket, &binding).await {
-                Ok(claims) => admitted.push((known, claims)),
-                Err(why) => refusal = refusal.or(Some(why)),
+        let between = transcript.between(role);
+        for Proved { index, ticket } in proved {
+            let Some((library, shared)) = known.get(index).and_then(|l| Some((l, l.shared()?))) else {
+                continue;
+            };
+            let shown = ticket.unwrap_or_default();
+            match admission::admit_member(self.libraries, shared, self.peer(), &shown, &between).await {
+                Ok(claims) => admitted.push(self.admitted(transcript, Arc::clone(library), Some(claims))),
+                // A member does not make itself known to somebody whose ticket does not hold. Who has a ticket knows the
+                // owner, and whoever answers us knows what we offered.
+                Err(why) if shared.key().is_some() || role == Role::Answerer => {
+                    refusal = refusal.or(Some(why));
+                }
+                Err(why) => tracing::info!(peer = %self.peer().fmt_short(), %why, "a member is not let in"),
             }
         }
-        match (admitted.is_empty(), refusal) {
-            (false, _) => Ok(admitted),
-            (true, Some(refusal)) => Err(refusal.into()),
-            (true, None) => Err(EstablishError::NotShared),
+        if admitted.is_empty() { Err(refusal) } else { Ok(admitted) }
+    }
+
+    fn admitted(
+        &self,
+        transcript: &Transcript,
+        library: Arc<Library>,
+        member: Option<SignedClaims>,
+    ) -> Admitted {
+        if let (Some(shared), Some(member)) = (library.shared(), &member) {
+            shared.met(self.peer(), member.claims.serial);
         }
-    }
-
-    fn introduce(&self, ours: &[Admitted]) -> frame::Kind {
-        let summaries = ours.iter().map(|((blinded, _), _, summary)| summary_to_wire(blinded, summary));
-        frame::Kind::Welcome(Welcome {
-            name: self.introduction.name.clone(),
-            libraries: summaries.collect(),
-            ticket: self.introduction.ticket.borrow().clone(),
-            agent_version: env!("CARGO_PKG_VERSION").into(),
-        })
+        let summary = library.summary();
+        ((blinded(&library, transcript), library), member, summary)
     }
 }
 
-async fn first_frame(receive: &mut RecvStream) -> Result<frame::Kind, WireError> {
-    wire::read_frame_of(receive, wire::FIRST_FRAME_BYTES_MAX).await
+/// What we show of a library, as `role`.
+pub(super) fn credential(library: &Library, transcript: &Transcript, role: Role) -> Credential {
+    let ticket = library.shared().map(|shared| {
+        let ticket = shared.ticket();
+        let proof = ticket.prove(&transcript.between(role)).to_vec().into();
+        LibraryTicket { claims: ticket.signed.encode().into(), proof }.encode_to_vec()
+    });
+    Credential { key: library.keys().auth().clone(), ticket }
 }
 
-fn hello() -> frame::Kind {
-    frame::Kind::Hello(Hello { version: VERSION, features: vec![FEATURE_FIND.into()] })
+fn blinded(library: &Library, transcript: &Transcript) -> Bytes {
+    Bytes::copy_from_slice(&transcript.blinded(library.keys().auth()))
 }
 
-fn auth(libraries: Vec<LibraryProof>) -> frame::Kind {
-    frame::Kind::Auth(Auth { libraries })
-}
-
-/// The wire form of a library's summary.
-#[must_use]
-pub fn summary_to_wire(blinded: &Bytes, summary: &Summary) -> LibrarySummary {
-    LibrarySummary {
-        blinded: blinded.clone(),
-        count: summary.count,
-        fingerprint: summary.fingerprint.to_vec().into(),
-        assets: summary.assets,
-        total_bytes: summary.bytes,
-    }
-}
-
-/// The summary of the library `blinded` among those that a peer sent.
-///
-/// # Errors
-/// If it is not there, or has a fingerprint of another length.
-pub fn summary_from_wire(blinded: &Bytes, summaries: &[LibrarySummary]) -> Result<Summary, WireError> {
-    let malformed = || WireError::Malformed("no summary of the shared library".into());
-    let found = summaries.iter().take(LIBRARIES_MAX).find(|s| s.blinded == *blinded).ok_or_else(malformed)?;
-    let fingerprint = found.fingerprint.as_ref().try_into().map_err(|_| malformed())?;
-    Ok(Summary { count: found.count, fingerprint, assets: found.assets, bytes: found.total_bytes })
-}
-
-/// Whether the peer understands `Find`.
-fn expect_hello(kind: frame::Kind) -> Result<bool, EstablishError> {
-    let frame::Kind::Hello(hello) = kind else { return Err(out_of_order()) };
-    if hello.version != VERSION {
-        return Err(EstablishError::Version(hello.version));
-    }
-    Ok(hello.features.iter().take(FEATURES_MAX).any(|feature| feature == FEATURE_FIND))
-}
-
-fn expect_auth(kind: frame::Kind) -> Result<Vec<LibraryProof>, EstablishError> {
-    let frame::Kind::Auth(auth) = kind else { return Err(out_of_order()) };
-    if auth.libraries.len() > LIBRARIES_MAX {
-        return Err(WireError::Malformed("more libraries than may be offered".into()).into());
-    }
-    Ok(auth.libraries)
-}
-
-fn expect_tickets(kind: frame::Kind) -> Result<Vec<LibraryTicket>, EstablishError> {
-    let frame::Kind::Tickets(tickets) = kind else { return Err(out_of_order()) };
-    if tickets.tickets.len() > LIBRARIES_MAX {
-        return Err(WireError::Malformed("more tickets than libraries may be offered".into()).into());
-    }
-    Ok(tickets.tickets)
-}
-
-fn expect_welcome(kind: frame::Kind) -> Result<Welcome, EstablishError> {
-    let frame::Kind::Welcome(welcome) = kind else { return Err(out_of_order()) };
-    Ok(welcome)
-}
-
-fn out_of_order() -> EstablishError {
-    WireError::Malformed("a frame out of order at the start of a session".into()).into()
-}
-
-fn name_of(welcome: &Welcome) -> String {
-    welcome.name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect()
-}
-
-/// What is shared is what both sides gave a summary of; that is at least one library.
-fn finish(
-    (send, receive): (SendStream, RecvStream),
-    ours: Vec<Admitted>,
-    known: Vec<Known>,
-    welcome: Welcome,
-    finds: bool,
-) -> Result<Established, EstablishError> {
-    let name = name_of(&welcome);
-    let mut shared = Vec::with_capacity(ours.len());
-    let mut missing = None;
-    for ((blinded, library), member, ours) in ours {
-        match summary_from_wire(&blinded, &welcome.libraries) {
-            Ok(theirs) => shared.push(SharedLibrary { library, blinded, member, ours, theirs }),
-            Err(error) => missing = Some(error),
-        }
-    }
-    if shared.is_empty() {
-        return Err(missing.map_or(EstablishError::NotShared, EstablishError::Wire));
-    }
-    let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };
-    Ok(Established { send, receive, shared, known, name, ticket, finds })
+fn transcript_of(handshake: &Handshake) -> Result<Transcript, EstablishError> {
+    Ok(handshake.transcript().cloned().ok_or(AuthError::OutOfOrder)?)
 }

@@ -97,6 +97,8 @@ pub enum PeersMsg {
         /// Held until the session is up or over.
         permit: OwnedSemaphorePermit,
     },
+    /// Accept task: whoever connected has our own endpoint id.
+    OwnIdSeen,
     /// Dial task: it succeeded or failed.
     Dialed {
         /// Whom.
@@ -117,10 +119,14 @@ pub enum PeersMsg {
         /// Whether it shares libraries by ticket alone, and is not of our network.
         foreign: bool,
     },
-    /// PeerActor: the other side does not know our passphrase, or did not prove it.
+    /// PeerActor: nothing is shared with the other side.
     NotShared {
         /// Whose.
         endpoint_id: EndpointId,
+        /// Whether that concerns the mirror: it does not know our passphrase.
+        mirror: bool,
+        /// Whether it tried to prove something in vain.
+        failed: bool,
     },
     /// Own task: the peers met before, from the address book.
     Remembered(Vec<Entry>),

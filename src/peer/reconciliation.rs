@@ -114,7 +114,6 @@ async fn read_message(receive: &mut RecvStream) -> Result<Option<Bytes>, StreamE
         | frame::Kind::Ping(_)
         | frame::Kind::Pong(_)
         | frame::Kind::Error(_)
-        | frame::Kind::Tickets(_)
         | frame::Kind::Revocations(_)
         | frame::Kind::Find(_)
         | frame::Kind::Lacks(_)

@@ -37,6 +37,8 @@ pub struct DialLimits {
     pub hints_at_once_max: usize,
     /// Peers that are known.
     pub known_max: usize,
+    /// Channels on which only those can speak who know the passphrase, or the topic's secret.
+    pub sealed: Sources,
     /// Waits between attempts to reach a peer: doubled from this one…
     pub backoff_min: Duration,
     /// …to this one, plus up to as much by chance.
@@ -77,6 +79,9 @@ pub struct Known {
     pub link: Link,
     /// Which channels led to it; none if it only connected.
     pub sources: Sources,
+    /// Whether it is offered the mirror when we dial it: a user named it, it came through a channel that takes the passphrase
+    /// to speak on, or it proved before that it knows it.
+    vouched: bool,
     /// Until when it is left alone.
     held_until: Option<Instant>,
     /// When a hint last brought the next dial forward.
@@ -109,6 +114,13 @@ impl Known {
     #[must_use]
     pub const fn names(channel: Channel) -> bool {
         matches!(channel, Channel::Tickets | Channel::Bootstrap)
+    }
+
+    /// Whether it is offered the mirror when we dial it. Others are offered the libraries in which they take part, and nothing
+    /// else.
+    #[must_use]
+    pub fn is_offered_mirror(&self) -> bool {
+        self.vouched
     }
 
     /// Adds addresses, as many as there may be; the new ones stay where there are too many, so that wrong ones keep nobody out.
@@ -168,8 +180,10 @@ impl Roster {
         if id == self.own_id || ignored || (!self.peers.contains_key(&id) && !self.make_room()) {
             return false;
         }
+        let vouched = wanted || self.limits.sealed.contains(&channel);
         let known = self.entry(id);
         known.sources.insert(channel);
+        known.vouched |= vouched;
         if wanted && !addr.addrs.is_empty() {
             known.addr = addr;
         } else {
@@ -184,12 +198,20 @@ impl Roster {
         let held = known.held_until.is_some_and(|until| now < until);
         if let Link::Idle { dial_at } = &mut known.link {
             let far = dial_at.is_none_or(|at| at > now + HINTED_EVERY);
-            if wanted || dial_at.is_none() || (far && !hinted_lately && !held) {
+            let at_once = wanted || dial_at.is_none() || (channel == Channel::Library && !held);
+            if at_once || (far && !hinted_lately && !held) {
                 *dial_at = Some(now);
                 known.hinted_at = Some(now);
             }
         }
         true
+    }
+
+    /// This peer is offered the mirror from now on.
+    pub fn vouch(&mut self, id: &EndpointId) {
+        if let Some(known) = self.peers.get_mut(id) {
+            known.vouched = true;
+        }
     }
 
     /// Makes room for one more; whether there is some. What only hints led to goes first, and of that whatever failed most.
@@ -224,6 +246,7 @@ impl Roster {
             last_error: None,
             link: Link::Idle { dial_at: None },
             sources: Sources::new(),
+            vouched: false,
             held_until: None,
             hinted_at: None,
             attempts: 0,
@@ -252,9 +275,14 @@ impl Roster {
         self.peers.remove(id).is_some()
     }
 
-    /// Whom to dial now, and whether only hints led there; they count as being dialled. Whom a user named comes first, then
-    /// whoever failed least; `chance` spreads the rest, so that not everybody dials the same peers.
-    pub fn due(&mut self, now: Instant, chance: u64) -> Vec<(EndpointAddr, bool)> {
+    /// Whom to dial now, of those that `may_dial` says, and whether only hints led there; they count as being dialled. Whom a user
+    /// named comes first, then whoever failed least; `chance` spreads the rest, so that not everybody dials the same peers.
+    pub fn due(
+        &mut self,
+        now: Instant,
+        chance: u64,
+        may_dial: impl Fn(&EndpointId, &Known) -> bool,
+    ) -> Vec<(EndpointAddr, bool)> {
         let dialing = self.peers.values().filter(|p| p.link == Link::Dialing).count();
         let hints = self.peers.values().filter(|p| p.link == Link::Dialing && p.is_hint()).count();
         let connected = self.connected_count();
@@ -268,6 +296,7 @@ impl Roster {
             .peers
             .iter()
             .filter(|(_, p)| matches!(p.link, Link::Idle { dial_at: Some(at) } if at <= now))
+            .filter(|(id, p)| may_dial(id, p))
             .map(|(id, p)| (!p.is_wanted(), p.attempts, shuffled(id, chance), *id))
             .collect();
         due.sort_unstable_by_key(|(unwanted, attempts, order, _)| (*unwanted, *attempts, *order));
@@ -300,12 +329,12 @@ impl Roster {
         now: Instant,
         chance: u64,
         room: usize,
-        is_sought: impl Fn(&EndpointId) -> bool,
+        is_sought: impl Fn(&EndpointId, &Known) -> bool,
     ) -> Vec<(EndpointAddr, bool)> {
         let dialing = self.peers.values().filter(|p| p.link == Link::Dialing).count();
         let mut sought: Vec<(u32, u64, EndpointId)> = self
             .idle(now)
-            .filter(|(id, _)| is_sought(id))
+            .filter(|(id, p)| is_sought(id, p))
             .map(|(id, p)| (p.attempts, shuffled(id, chance), *id))
             .collect();
         sought.sort_unstable_by_key(|(attempts, order, _)| (*attempts, *order));
@@ -320,9 +349,9 @@ impl Roster {
 
     /// Whether there is anybody whom [`Roster::seek`] could give when there is room, or who is being dialled anyway.
     #[must_use]
-    pub fn could_seek(&self, now: Instant, is_sought: impl Fn(&EndpointId) -> bool) -> bool {
+    pub fn could_seek(&self, now: Instant, is_sought: impl Fn(&EndpointId, &Known) -> bool) -> bool {
         let dialed = self.peers.iter().filter(|(_, p)| p.link == Link::Dialing);
-        self.idle(now).chain(dialed).any(|(id, _)| is_sought(id))
+        self.idle(now).chain(dialed).any(|(id, p)| is_sought(id, p))
     }
 
     /// Those without a connection that are not left alone.
@@ -425,9 +454,10 @@ impl Roster {
         keep
     }
 
-    /// The session with `id` is up.
-    pub fn session_up(&mut self, id: &EndpointId, now_ms: u64) {
+    /// The session with `id` is up; `mirror` says that it proved to know the passphrase.
+    pub fn session_up(&mut self, id: &EndpointId, mirror: bool, now_ms: u64) {
         if let Some(known) = self.peers.get_mut(id) {
+            known.vouched |= mirror;
             known.attempts = 0;
             known.last_error = None;
             known.last_seen_ms = Some(now_ms);
@@ -497,9 +527,14 @@ mod tests {
             dialled_max,
             hints_at_once_max: 8,
             known_max: 4096,
+            sealed: Sources::from([Channel::Relays, Channel::Dht, Channel::Gossip]),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),
         }
+    }
+
+    fn anybody(_: &EndpointId, _: &Known) -> bool {
+        true
     }
 
     /// Two ids, the smaller first.
@@ -537,8 +572,8 @@ mod tests {
         assert!(roster.candidate(addr(large), Channel::Tickets, now));
         roster.hold(&large, now + Duration::from_mins(5), "it broke the rules".into());
         roster.dial_now(now);
-        assert!(roster.due(now, 0).is_empty());
-        assert_eq!(roster.due(now + Duration::from_mins(5), 0).len(), 1);
+        assert!(roster.due(now, 0, anybody).is_empty());
+        assert_eq!(roster.due(now + Duration::from_mins(5), 0, anybody).len(), 1);
     }
 
     #[test]
@@ -549,7 +584,7 @@ mod tests {
         for id in &ids {
             assert!(roster.candidate(addr(*id), Channel::Saved, now));
         }
-        let usual = roster.due(now, 0);
+        let usual = roster.due(now, 0, anybody);
         assert_eq!(usual.len(), 1);
         assert!(roster.connected(usual[0].0.id, true, now));
         roster.hold(&ids[5], now + Duration::from_mins(5), "it broke the rules".into());
@@ -578,7 +613,7 @@ mod tests {
             assert!(roster.candidate(wrong, Channel::Mdns, now));
         }
         assert!(roster.candidate(addr(large), Channel::Relays, now));
-        let (dialled, _) = roster.due(now, 0).remove(0);
+        let (dialled, _) = roster.due(now, 0, anybody).remove(0);
         assert_eq!(dialled.addrs.len(), ADDRS_MAX);
         assert!(dialled.addrs.is_superset(&addr(large).addrs), "{dialled:?}");
     }
@@ -593,7 +628,7 @@ mod tests {
         let mut later = now;
         while roster.get(&large).is_some() {
             later += Duration::from_mins(10);
-            assert_eq!(roster.due(later, 0).len(), 1);
+            assert_eq!(roster.due(later, 0, anybody).len(), 1);
             roster.dial_failed(&large, "no answer".into(), later, 0.0);
         }
         assert!(!roster.candidate(wrong, Channel::Mdns, later), "it is ignored for a while");
@@ -634,8 +669,8 @@ mod tests {
         assert!(roster.candidate(addr(other), Channel::Tickets, now));
         let mut waits = Vec::new();
         for _ in 0..12 {
-            assert_eq!(roster.due(now, 0).len(), 1);
-            assert!(roster.due(now, 0).is_empty(), "one dial at a time");
+            assert_eq!(roster.due(now, 0, anybody).len(), 1);
+            assert!(roster.due(now, 0, anybody).is_empty(), "one dial at a time");
             roster.dial_failed(&other, "no answer".into(), now, 0.0);
             let Link::Idle { dial_at: Some(at) } = roster.get(&other).unwrap().link else { panic!() };
             waits.push((at - now).as_secs());
@@ -643,9 +678,9 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
         roster.connected(other, true, now);
-        roster.session_up(&other, 1);
+        roster.session_up(&other, true, 1);
         roster.disconnected(&other, true, None, now, 1.0);
-        assert_eq!(roster.due(now + REDIAL_MAX, 0).len(), 1);
+        assert_eq!(roster.due(now + REDIAL_MAX, 0, anybody).len(), 1);
     }
 
     #[test]
@@ -656,12 +691,12 @@ mod tests {
         for n in 10..60 {
             roster.candidate(addr(SecretKey::from_bytes(&[n; 32]).public()), Channel::Gossip, now);
         }
-        let first = roster.due(now, 0);
+        let first = roster.due(now, 0, anybody);
         assert_eq!(first.len(), 8);
         for (a, _) in &first {
             roster.connected(a.id, true, now);
         }
-        assert_eq!(roster.due(now, 0).len(), 2, "ten in all");
+        assert_eq!(roster.due(now, 0, anybody).len(), 2, "ten in all");
     }
 
     fn id(n: u16) -> EndpointId {
@@ -677,9 +712,9 @@ mod tests {
         for n in 1..=1000 {
             assert!(roster.candidate(addr(id(n)), Channel::Relays, now));
         }
-        assert!(roster.due(now, 1).iter().all(|(_, hint)| *hint));
+        assert!(roster.due(now, 1, anybody).iter().all(|(_, hint)| *hint));
         roster.candidate(addr(id(2000)), Channel::Tickets, now);
-        let due = roster.due(now, 2);
+        let due = roster.due(now, 2, anybody);
         assert_eq!(due.iter().map(|(a, hint)| (a.id, *hint)).collect::<Vec<_>>(), [(id(2000), false)]);
     }
 
@@ -689,7 +724,7 @@ mod tests {
         let mut roster = Roster::new(id(0), limits(16));
         roster.candidate(addr(id(1)), Channel::Gossip, now);
         for _ in 0..GIVE_UP_AFTER {
-            assert_eq!(roster.due(now, 0).len(), 1);
+            assert_eq!(roster.due(now, 0, anybody).len(), 1);
             roster.dial_failed(&id(1), "no answer".into(), now, 0.0);
             now += Duration::from_mins(1);
         }
@@ -708,7 +743,7 @@ mod tests {
         roster.candidate(addr(id(2)), Channel::Gossip, now);
         roster.candidate(addr(id(3)), Channel::Gossip, now);
         assert!(!roster.candidate(addr(id(4)), Channel::Gossip, now), "nobody has failed yet");
-        roster.due(now, 0);
+        roster.due(now, 0, anybody);
         for n in 1..=2 {
             roster.dial_failed(&id(n), "no answer".into(), now, 0.0);
         }
@@ -723,18 +758,18 @@ mod tests {
         roster.candidate(addr(id(1)), Channel::Saved, now);
         for _ in 0..10 {
             now += Duration::from_mins(10);
-            roster.due(now, 0);
+            roster.due(now, 0, anybody);
             roster.dial_failed(&id(1), "no answer".into(), now, 0.0);
         }
         now += Duration::from_secs(1);
-        assert!(roster.due(now, 0).is_empty());
+        assert!(roster.due(now, 0, anybody).is_empty());
         roster.candidate(addr(id(1)), Channel::Mdns, now);
-        assert_eq!(roster.due(now, 0).len(), 1);
+        assert_eq!(roster.due(now, 0, anybody).len(), 1);
         roster.dial_failed(&id(1), "no answer".into(), now, 0.0);
         roster.candidate(addr(id(1)), Channel::Mdns, now);
-        assert!(roster.due(now, 0).is_empty());
+        assert!(roster.due(now, 0, anybody).is_empty());
         roster.candidate(addr(id(1)), Channel::Mdns, now + HINTED_EVERY);
-        assert_eq!(roster.due(now + HINTED_EVERY, 0).len(), 1);
+        assert_eq!(roster.due(now + HINTED_EVERY, 0, anybody).len(), 1);
     }
 
     #[test]
@@ -745,19 +780,19 @@ mod tests {
             roster.candidate(addr(id(n)), Channel::Gossip, start);
         }
         roster.candidate(addr(id(11)), Channel::Tickets, start);
-        for (n, (a, _)) in roster.due(start, 5).into_iter().enumerate() {
+        for (n, (a, _)) in roster.due(start, 5, anybody).into_iter().enumerate() {
             roster.connected(a.id, true, start + Duration::from_millis(n as u64));
-            roster.session_up(&a.id, 1);
+            roster.session_up(&a.id, true, 1);
         }
         assert_eq!(roster.rotate(start, 0.5), None);
-        assert!(roster.due(start, 5).is_empty(), "four are enough");
+        assert!(roster.due(start, 5, anybody).is_empty(), "four are enough");
         let later = start + 2 * ROTATE_EVERY;
         let given_up = roster.rotate(later, 0.5).unwrap();
         assert_ne!(given_up, id(11), "a user wants that one");
         assert_eq!(roster.rotate(later, 0.5), None, "one at a time");
         roster.rotated(&given_up, later);
         roster.candidate(addr(given_up), Channel::Gossip, later);
-        let due = roster.due(later, 5);
+        let due = roster.due(later, 5, anybody);
         assert_eq!(due.len(), 1);
         assert_ne!(due[0].0.id, given_up);
     }
@@ -771,7 +806,7 @@ mod tests {
             for n in 1..=100 {
                 roster.candidate(addr(id(n)), Channel::Gossip, now);
             }
-            chosen.extend(roster.due(now, chance).into_iter().map(|(a, _)| a.id));
+            chosen.extend(roster.due(now, chance, anybody).into_iter().map(|(a, _)| a.id));
         }
         assert!(chosen.len() > 60, "200 choices hit {} of 100 peers", chosen.len());
     }
@@ -787,5 +822,51 @@ mod tests {
         assert!(roster.get(&id(1)).is_none());
         assert!(!roster.candidate(addr(id(1)), Channel::Mdns, now));
         assert!(roster.get(&id(2)).unwrap().last_error.as_ref().unwrap().contains("passphrase"));
+    }
+
+    #[test]
+    fn the_mirror_is_offered_to_those_alone_who_are_vouched_for() {
+        let now = Instant::now();
+        let mut roster = Roster::new(id(0), limits(16));
+        let offered = |roster: &Roster, n| roster.get(&id(n)).unwrap().is_offered_mirror();
+        for (n, channel) in (1..).zip(Channel::ALL) {
+            roster.candidate(addr(id(n)), channel, now);
+            let expected = match channel {
+                Channel::Tickets | Channel::Bootstrap | Channel::Relays | Channel::Dht | Channel::Gossip => {
+                    true
+                }
+                // Not among the sealed ones here.
+                Channel::Saved | Channel::Mdns | Channel::Library => false,
+            };
+            assert_eq!(offered(&roster, n), expected, "{channel:?}");
+        }
+        roster.candidate(addr(id(20)), Channel::Library, now);
+        roster.session_up(&id(20), false, 1);
+        assert!(!offered(&roster, 20), "a library is not the mirror");
+        roster.session_up(&id(20), true, 2);
+        assert!(offered(&roster, 20), "it proved that it knows the passphrase");
+        roster.candidate(addr(id(21)), Channel::Saved, now);
+        roster.vouch(&id(21));
+        assert!(offered(&roster, 21), "it did so in an earlier run");
+        let due = roster.due(now, 0, |_, known| known.is_offered_mirror());
+        assert!(due.iter().all(|(addr, _)| roster.get(&addr.id).unwrap().is_offered_mirror()));
+        assert_eq!(due.len(), 7);
+    }
+
+    #[test]
+    fn a_member_of_a_library_is_dialled_again_at_once_and_takes_no_place_of_those_that_a_user_named() {
+        let now = Instant::now();
+        let mut roster = Roster::new(id(0), limits(16));
+        assert!(roster.candidate(addr(id(1)), Channel::Library, now));
+        assert_eq!(roster.due(now, 0, anybody).len(), 1);
+        roster.dial_failed(&id(1), "no answer".into(), now, 0.0);
+        assert!(roster.due(now, 0, anybody).is_empty());
+        roster.candidate(addr(id(1)), Channel::Library, now);
+        assert_eq!(roster.due(now, 0, anybody).len(), 1);
+        assert!(!roster.get(&id(1)).unwrap().is_wanted());
+        // Whoever broke the rules stays away all the same.
+        roster.hold(&id(1), now + Duration::from_mins(5), "lies".into());
+        roster.candidate(addr(id(1)), Channel::Library, now);
+        assert!(roster.due(now, 0, anybody).is_empty());
     }
 }

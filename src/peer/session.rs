@@ -505,7 +505,6 @@ impl Session {
             | frame::Kind::Welcome(_)
             | frame::Kind::Ping(_)
             | frame::Kind::Pong(_)
-            | frame::Kind::Tickets(_)
             | frame::Kind::Revocations(_)
             | frame::Kind::Find(_)
             | frame::Kind::Lacks(_)

@@ -64,6 +64,10 @@ struct BiStream {
 impl BiStream {
     #[expect(clippy::wildcard_enum_match_arm, reason = "no other kind may begin a stream")]
     async fn run(self, send: SendStream, mut receive: RecvStream) {
+        if receive.is_0rtt() {
+            // What was sent before the handshake may be a replay of what somebody else sent.
+            return self.violation("data before the end of the handshake".into());
+        }
         let first = wire::read_frame_of(&mut receive, wire::FIRST_FRAME_BYTES_MAX);
         let first = timeout(self.args.limits.establish, first).await;
         let first = match first {
@@ -78,17 +82,7 @@ impl BiStream {
                     // Both sides opened one at once; the dialler's counts.
                     return;
                 }
-                let args = &self.args;
-                let established = establish::answer(
-                    &args.connection,
-                    args.own_id,
-                    &args.libraries,
-                    &args.introduction,
-                    hello,
-                    (send, receive),
-                    args.limits.establish,
-                )
-                .await;
+                let established = self.args.meeting().answer(hello, (send, receive)).await;
                 self.answered(established);
             }
             frame::Kind::ReconOpen(open) => self.reconcile(send, receive, open).await,
@@ -133,9 +127,10 @@ impl BiStream {
                 let endpoint_id = connection.remote_id();
                 tracing::warn!(
                     peer = %endpoint_id.fmt_short(),
-                    "refused a connection: the peer does not know our passphrase"
+                    "refused a connection: the peer does not know our passphrase, and has no ticket that holds"
                 );
-                let _ = self.args.peers.cast(PeersMsg::NotShared { endpoint_id });
+                let not_shared = PeersMsg::NotShared { endpoint_id, mirror: true, failed: true };
+                let _ = self.args.peers.cast(not_shared);
                 connection.close(VarInt::from_u32(close::NOT_SHARED), b"no shared library");
             }
             Err(EstablishError::Refused(why)) => {
@@ -143,8 +138,7 @@ impl BiStream {
                 tracing::info!(peer = %connection.remote_id().fmt_short(), %why, "refused a connection");
                 connection.close(VarInt::from_u32(close::REFUSED), why.to_string().as_bytes());
             }
-            Err(error @ EstablishError::Version(_)) => self.violation(error.to_string()),
-            Err(EstablishError::Wire(error)) if error.is_violation() => self.violation(error.to_string()),
+            Err(error) if error.is_violation() => self.violation(error.to_string()),
             // The actor's own limit ends it unless another control stream comes.
             Err(error) => tracing::debug!(%error, "a control stream did not become a session"),
         }

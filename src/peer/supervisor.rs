@@ -18,7 +18,7 @@ use super::actor::{Board, PeerActor, PeerArgs, PeerLimits};
 use super::dial;
 use super::dial::Acceptor;
 use super::effects::DeleteGuard;
-use super::establish::Introduction;
+use super::establish::{ConnectionMemory, Introduction};
 use super::messages::{PeerMsg, PeersMsg};
 use super::roster::{DialLimits, Known, Roster};
 use crate::actor::ServiceRef;
@@ -33,7 +33,7 @@ use crate::discovery::gossip::GossipMsg;
 use crate::discovery::rendezvous::RendezvousMsg;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::Libraries;
-use crate::net::auth::Throttle;
+use crate::net::auth::{AuthError, Throttle};
 use crate::net::close;
 use crate::net::endpoint::Protocols;
 use crate::record::ContentHash;
@@ -78,6 +78,8 @@ const TRANSFERS_MAX: usize = 1000;
 const MISBEHAVED_HOLD: Duration = Duration::from_mins(5);
 /// Contents with wrong bytes that one peer may send before it has broken the rules.
 const WRONG_CONTENTS_MAX: usize = 3;
+/// How long it is told that somebody with our own endpoint id was met.
+const OWN_ID_SHOWN: Duration = Duration::from_mins(10);
 /// For iroh to look at the network afresh.
 const NETWORK_CHANGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the children have to end when we stop.
@@ -158,6 +160,7 @@ pub(super) struct PeerLink {
     pub(super) actor: Option<ActorRef<PeerMsg>>,
     pub(super) history: History,
     board: Arc<Mutex<Board>>,
+    memory: Arc<ConnectionMemory>,
     /// Whether a session came about.
     pub(super) up: bool,
     /// Whether it shares libraries by ticket alone: the network of the passphrase does not hear of it.
@@ -208,6 +211,8 @@ pub struct PeersState {
     /// Whether the store was read once; sessions begin after that.
     accepting: bool,
     resume_at: Option<Instant>,
+    /// When somebody with our own endpoint id was last met.
+    own_id_seen: Option<Instant>,
     /// Rounds of comparing afresh that were asked for.
     pub(super) verify_round: u64,
     verify_at: Instant,
@@ -287,6 +292,7 @@ impl Actor for PeersActor {
             PeersMsg::Accepted { connection, permit } => {
                 state.on_connection(&myself, connection, Some(permit)).await;
             }
+            PeersMsg::OwnIdSeen => state.own_id_seen = Some(Instant::now()),
             PeersMsg::Dialed { endpoint_id, result } => match result {
                 Ok(connection) if state.roster.get(&endpoint_id).is_none() => {
                     connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten while it was dialled");
@@ -297,7 +303,9 @@ impl Actor for PeersActor {
             PeersMsg::SessionUp { session, name, ticket, assets, foreign } => {
                 state.on_session_up(session, name, &ticket, assets, foreign);
             }
-            PeersMsg::NotShared { endpoint_id } => state.on_not_shared(endpoint_id),
+            PeersMsg::NotShared { endpoint_id, mirror, failed } => {
+                state.on_not_shared(endpoint_id, mirror, failed);
+            }
             PeersMsg::Remembered(entries) => state.on_remembered(&myself, entries),
             PeersMsg::StoreRead => {
                 state.forget_stored_parts();
@@ -387,6 +395,7 @@ impl PeersState {
             ingest_failure: None,
             accepting: false,
             resume_at: None,
+            own_id_seen: None,
             verify_round: 0,
             verify_at,
             was_in_sync: false,
@@ -399,6 +408,12 @@ impl PeersState {
         self.store_failure.as_deref().or(self.ingest_failure.as_deref()).or(unread)
     }
 
+    /// What somebody should do something about, although content moves.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let seen = self.own_id_seen.is_some_and(|at| at.elapsed() < OWN_ID_SHOWN);
+        seen.then(|| AuthError::OwnId(self.args.endpoint.id()).to_string())
+    }
+
     fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<Entry>) {
         if !entries.is_empty() {
             self.args.channels.up(Channel::Saved);
@@ -406,6 +421,10 @@ impl PeersState {
         for entry in entries {
             let id = entry.addr.id;
             self.on_candidate(entry.addr, Channel::Saved);
+            // A book of before it said so: whoever is not known to take part in a library was of our network.
+            if entry.mirror.unwrap_or_else(|| !self.args.libraries.lead_to(&id)) {
+                self.roster.vouch(&id);
+            }
             if let Some(known) = self.roster.get_mut(&id).filter(|known| known.last_seen_ms.is_none()) {
                 known.name = entry.name;
                 known.last_seen_ms = entry.last_seen_ms;
@@ -419,6 +438,7 @@ impl PeersState {
             actor: myself.clone(),
             endpoint: self.args.endpoint.clone(),
             protocols: Arc::clone(&self.args.protocols),
+            libraries: Arc::clone(&self.args.libraries),
             cursor: self.args.libraries.cursor(),
             within: self.args.limits.establish,
         };
@@ -528,14 +548,17 @@ impl PeersState {
         if !self.accepting || self.links.len() >= self.args.max_connections {
             return;
         }
-        for (addr, hint) in self.roster.due(Instant::now(), rand::random()) {
+        let libraries = &self.args.libraries;
+        let may_dial = |id: &EndpointId, known: &Known| dial::may_dial(libraries, id, known);
+        for (addr, hint) in self.roster.due(Instant::now(), rand::random(), may_dial) {
             self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
         }
     }
 
     fn remember(&mut self, id: &EndpointId, addr: EndpointAddr) {
         let Some(known) = self.roster.get(id) else { return };
-        let entry = Entry { addr, name: known.name.clone(), last_seen_ms: known.last_seen_ms };
+        let mirror = Some(known.is_offered_mirror());
+        let entry = Entry { addr, name: known.name.clone(), last_seen_ms: known.last_seen_ms, mirror };
         self.change_book(Change::Remember(entry));
     }
 

@@ -16,7 +16,7 @@ use crate::wire::proto::{
     Auth, Cancel, ContentHeader, ContentRequest, Error, Find, Frame, Have, Hello, IngestHeader, IngestResult,
     InlineContent, Lacks, LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply, ListPeersRequest,
     ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, Revocations, SignedAnnouncement,
-    Tickets, Want, Welcome, WireAnnouncement, WireFeedEntry, WireMeta, WireRecord, WireStoredRecord,
+    Want, Welcome, WireAnnouncement, WireFeedEntry, WireMeta, WireRecord, WireStoredRecord,
 };
 
 /// Records, contents and confirmations in one frame.
@@ -29,7 +29,7 @@ pub const CONTENTS_PER_WANT_MAX: usize = 1024;
 pub const FINDS_PER_FRAME_MAX: usize = 64;
 /// Libraries of which one frame speaks.
 pub const LIBRARIES_PER_FRAME_MAX: usize = 64;
-/// Abilities that a `Hello` names.
+/// Abilities that a `Welcome` names.
 pub const FEATURES_MAX: usize = 16;
 /// Addresses in an announcement.
 pub const ANNOUNCED_ADDRS_MAX: usize = 16;
@@ -158,14 +158,17 @@ shapes! {
     WireStoredRecord, "StoredRecord": [message::<WireRecord>(1, "StoredRecord.record")];
     IngestHeader, "IngestHeader": [message::<WireRecord>(1, "IngestHeader.record")];
     IngestResult, "IngestResult": [];
-    Hello, "Hello": [values(2, "Hello.features", FEATURES_MAX)];
+    Hello, "Hello": [];
     LibraryProof, "LibraryProof": [];
     Auth, "Auth": [messages::<LibraryProof>(1, "Auth.libraries", LIBRARIES_PER_FRAME_MAX)];
     LibraryTicket, "LibraryTicket": [];
-    Tickets, "Tickets": [messages::<LibraryTicket>(1, "Tickets.tickets", LIBRARIES_PER_FRAME_MAX)];
     Revocations, "Revocations": [];
     LibrarySummary, "LibrarySummary": [];
-    Welcome, "Welcome": [messages::<LibrarySummary>(2, "Welcome.libraries", LIBRARIES_PER_FRAME_MAX)];
+    Welcome, "Welcome": [
+        messages::<LibrarySummary>(2, "Welcome.libraries", LIBRARIES_PER_FRAME_MAX),
+        values(5, "Welcome.features", FEATURES_MAX),
+        messages::<LibraryProof>(6, "Welcome.known", LIBRARIES_PER_FRAME_MAX)
+    ];
     Records, "Records": [values(2, "Records.rids", RIDS_PER_FRAME_MAX)];
     InlineContent, "InlineContent": [];
     Offer, "Offer": [
@@ -214,7 +217,6 @@ impl Inbound for Frame {
             message::<ReconOpen>(12, "Frame.recon_open"),
             message::<ReconMsg>(13, "Frame.recon_msg"),
             message::<ReconClose>(14, "Frame.recon_close"),
-            message::<Tickets>(15, "Frame.tickets"),
             message::<Revocations>(16, "Frame.revocations"),
             message::<Find>(17, "Frame.find"),
             message::<Lacks>(18, "Frame.lacks"),

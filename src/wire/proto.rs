@@ -11,7 +11,7 @@ use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, MetaError, WriterI
     reason = "generated from the .proto file"
 )]
 mod generated {
-    include!(concat!(env!("OUT_DIR"), "/can_sync.v2.rs"));
+    include!(concat!(env!("OUT_DIR"), "/can_sync.v3.rs"));
 }
 
 pub use generated::{
@@ -19,8 +19,8 @@ pub use generated::{
     ContentHeader, ContentRequest, Error, FeedEntry as WireFeedEntry, Find, Frame, Have, Hello,
     Holding as WireHolding, IngestHeader, IngestResult, InlineContent, Lacks, LibraryProof, LibrarySummary,
     LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg,
-    ReconOpen, Records, Revocations, SignedAnnouncement, StoredRecord as WireStoredRecord, Tickets, Want,
-    Welcome, frame, ingest_result,
+    ReconOpen, Records, Revocations, SignedAnnouncement, StoredRecord as WireStoredRecord, Want, Welcome,
+    frame, ingest_result,
 };
 
 /// A record on the wire that no honest sender writes.

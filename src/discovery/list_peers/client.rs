@@ -12,10 +12,12 @@ use tokio::time::{Instant, timeout};
 use super::{ALPN, CURSOR_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::discovery::announcement::{self, Announcement, AnnouncementError};
 use crate::identity::Key;
-use crate::net::auth::{Binding, LIBRARIES_MAX, Role};
+use crate::net::auth::{
+    AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, LIST_PEERS, OwnProofs, Step,
+};
 use crate::net::close::{self, is_close};
 use crate::wire::decode::decode;
-use crate::wire::proto::{Auth, ListPeersReply, ListPeersRequest, SignedAnnouncement};
+use crate::wire::proto::{ListPeersReply, ListPeersRequest, SignedAnnouncement};
 use crate::wire::{self, WireError};
 
 /// For a connection, holepunching and a relay's round trips included.
@@ -60,6 +62,9 @@ pub enum ListError {
     /// An answer that no honest agent gives.
     #[error("gave an answer that cannot be right: {0}")]
     Invalid(&'static str),
+    /// First frames that lead to nothing.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 /// An agent, as another one (or itself) described it.
@@ -140,9 +145,8 @@ impl Asking {
             Err(_) => return Err(ListError::Timeout { what: "connection", within: CONNECT_WITHIN }),
         };
         let asking = Self { connection, peer };
-        let binding = Binding::of(&asking.connection, endpoint.id())
-            .map_err(|e| ListError::Unreachable(e.to_string()))?;
-        let proved = timeout(PROOF_WITHIN, asking.prove(&binding, keys)).await;
+        let binding = Binding::of(&asking.connection, endpoint.id(), &LIST_PEERS)?;
+        let proved = timeout(PROOF_WITHIN, asking.prove(binding, keys)).await;
         proved
             .unwrap_or(Err(ListError::Timeout { what: "proof", within: PROOF_WITHIN }))
             .map_err(|error| asking.explain(error))?;
@@ -150,19 +154,23 @@ impl Asking {
         Ok(asking)
     }
 
-    async fn prove(&self, binding: &Binding, keys: &[Key]) -> Result<(), ListError> {
+    async fn prove(&self, binding: Binding, keys: &[Key]) -> Result<(), ListError> {
         let (mut send, mut receive) =
             self.connection.open_bi().await.map_err(|e| WireError::Broken(e.to_string()))?;
-        let proofs = keys.iter().map(|key| binding.prove_key(key, Role::Opener)).collect();
-        wire::write_message(&mut send, &Auth { libraries: proofs }).await?;
+        // The only stream of this connection on which anything is proved.
+        let mut own = OwnProofs::default();
+        let (mut handshake, hello) = Handshake::open(&LIST_PEERS, binding, rand::random());
+        wire::write_frame(&mut send, hello).await?;
+        handshake.handle(wire::read_frame_of(&mut receive, wire::FIRST_FRAME_BYTES_MAX).await?, &own)?;
+        let credentials = keys.iter().map(|key| Credential { key: key.clone(), ticket: None }).collect();
+        let auth = handshake.show(credentials, |bytes| rand::fill(bytes), &mut own)?;
+        wire::write_frame(&mut send, auth).await?;
         // Already closed: reading says why.
         let _ = send.finish();
-        let auth: Auth = wire::read_message(&mut receive, wire::FIRST_FRAME_BYTES_MAX).await?;
-        if auth.libraries.len() > LIBRARIES_MAX {
-            return Err(ListError::Invalid("more proofs than may be shown"));
+        match handshake.handle(wire::read_frame_of(&mut receive, AUTH_BYTES_MAX).await?, &own)? {
+            Step::Judge(proved) if !proved.is_empty() => Ok(()),
+            Step::Judge(_) | Step::Send(_) | Step::Show => Err(ListError::NotShared),
         }
-        let known = keys.iter().any(|key| binding.verify_key(key, Role::Answerer, &auth.libraries));
-        if known { Ok(()) } else { Err(ListError::NotShared) }
     }
 
     /// What the other side gave as its reason for closing says more than a stream that broke.

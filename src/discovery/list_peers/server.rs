@@ -15,10 +15,12 @@ use tokio::time::{Instant, timeout};
 use super::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, REQUEST_BYTES_MAX};
 use crate::discovery::directory::{Listing, SharedDirectory};
 use crate::identity::Key;
-use crate::net::auth::{Binding, LIBRARIES_MAX, Role, Throttle};
+use crate::net::auth::{
+    AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, LIST_PEERS, OwnProofs, Step, Throttle,
+};
 use crate::net::close;
 use crate::net::endpoint::ProtocolHandler;
-use crate::wire::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
+use crate::wire::proto::{ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
 use crate::wire::{self, WireError};
 
 /// Connections that are served at once; a crawl has one for a moment.
@@ -53,6 +55,26 @@ impl Source for SharedDirectory {
 
     fn listings(&self) -> Vec<Listing> {
         self.lock().listings(Instant::now())
+    }
+}
+
+/// Why nothing was proved.
+#[derive(Debug, thiserror::Error)]
+enum ProofError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+}
+
+impl ProofError {
+    /// Whether it counts as a failure to prove anything, rather than as a connection that broke.
+    fn is_guess(&self) -> bool {
+        match self {
+            Self::Wire(error) => error.is_violation(),
+            Self::Auth(AuthError::Binding(_)) => false,
+            Self::Auth(_) => true,
+        }
     }
 }
 
@@ -116,7 +138,7 @@ impl ListPeersService {
             }
             Ok(Err(error)) => {
                 // Whoever sends garbage first is no more welcome than one with a wrong proof.
-                if error.is_violation() {
+                if error.is_guess() {
                     self.throttle(|throttle, now| throttle.failed(peer, now));
                 }
                 tracing::debug!(%peer, %error, "asked for peers without a proof");
@@ -148,27 +170,31 @@ impl ListPeersService {
     }
 
     /// Whether the other side knows a key of ours; then it was shown that we do, on the stream that is given back.
-    async fn authenticate(&self, connection: &Connection) -> Result<Option<SendStream>, WireError> {
-        let binding =
-            Binding::of(connection, self.0.own_id).map_err(|error| WireError::Broken(error.to_string()))?;
+    async fn authenticate(&self, connection: &Connection) -> Result<Option<SendStream>, ProofError> {
+        let binding = Binding::of(connection, self.0.own_id, &LIST_PEERS)?;
         let (mut send, mut receive) =
             connection.accept_bi().await.map_err(|e| WireError::Broken(e.to_string()))?;
-        let auth: Auth = wire::read_message(&mut receive, wire::FIRST_FRAME_BYTES_MAX).await?;
-        if auth.libraries.len() > LIBRARIES_MAX {
-            return Err(WireError::Malformed("more proofs than may be shown".into()));
+        if receive.is_0rtt() {
+            return Err(AuthError::OutOfOrder.into());
         }
-        // Every key is tried, so that time tells nothing of which one it was.
-        let shared: Vec<_> = self
-            .0
-            .keys
-            .iter()
-            .filter(|key| binding.verify_key(key, Role::Opener, &auth.libraries))
-            .map(|key| binding.prove_key(key, Role::Answerer))
-            .collect();
-        if shared.is_empty() {
+        let mut own = OwnProofs::default();
+        let mut handshake = Handshake::answer(&LIST_PEERS, binding, rand::random(), self.0.keys.clone());
+        let hello = wire::read_frame_of(&mut receive, wire::FIRST_FRAME_BYTES_MAX).await?;
+        let Step::Send(hello) = handshake.handle(hello, &own)? else {
+            return Err(AuthError::OutOfOrder.into());
+        };
+        wire::write_frame(&mut send, hello).await?;
+        let auth = wire::read_frame_of(&mut receive, AUTH_BYTES_MAX).await?;
+        let Step::Judge(proved) = handshake.handle(auth, &own)? else {
+            return Err(AuthError::OutOfOrder.into());
+        };
+        if proved.is_empty() {
             return Ok(None);
         }
-        wire::write_message(&mut send, &Auth { libraries: shared }).await?;
+        let shared = proved.iter().filter_map(|proved| self.0.keys.get(proved.index));
+        let credentials = shared.map(|key| Credential { key: key.clone(), ticket: None }).collect();
+        let auth = handshake.show(credentials, |bytes| rand::fill(bytes), &mut own)?;
+        wire::write_frame(&mut send, auth).await?;
         // Already finished or reset: nothing more is said there either way.
         let _ = send.finish();
         Ok(Some(send))

@@ -234,6 +234,11 @@ impl SignedClaims {
         Ok(Self { claims, signature })
     }
 
+    /// Stands for all of them in what a holder signs.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        *blake3::hash(&self.encode()).as_bytes()
+    }
+
     /// Checks that whoever shows the claims has the whole ticket: `proof` is what
     /// [`Ticket::prove`](super::Ticket::prove) made of the same `binding`.
     ///
@@ -241,7 +246,8 @@ impl SignedClaims {
     /// [`TicketError::NotHeld`].
     pub fn check_held(&self, binding: &[u8], proof: &[u8]) -> Result<(), TicketError> {
         let proof = proof.try_into().map_err(|_| TicketError::NotHeld)?;
-        let held = LibraryId(self.claims.holder).verify(HELD, binding, proof);
+        let signed = [&self.digest(), binding].concat();
+        let held = LibraryId(self.claims.holder).verify(HELD, &signed, proof);
         if held { Ok(()) } else { Err(TicketError::NotHeld) }
     }
 }

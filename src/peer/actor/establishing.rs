@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 
 use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, Proved, Running, SERVED_AT_ONCE, changes_for};
 use crate::actor::tasks::Tasks;
+use crate::net::auth::AuthError;
 use crate::net::close::{self, is_close};
 use crate::net::endpoint;
-use crate::peer::establish::{self, EstablishError, Established};
+use crate::peer::establish::{EstablishError, Established};
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
@@ -26,14 +27,7 @@ impl PeerState {
         self.opening.store(true, Ordering::Relaxed);
         let (actor, args, opening) = (myself.clone(), self.args.clone(), Arc::clone(&self.opening));
         self.tasks.spawn(async move {
-            let result = establish::open(
-                &args.connection,
-                args.own_id,
-                &args.libraries,
-                &args.introduction,
-                args.limits.establish,
-            )
-            .await;
+            let result = args.meeting().open().await;
             opening.store(false, Ordering::Relaxed);
             let _ = actor.send_message(match result {
                 Ok(established) => PeerMsg::Established(Box::new(established)),
@@ -43,7 +37,7 @@ impl PeerState {
     }
 
     pub(super) fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
-        let Established { send, receive, shared, known, name, ticket, finds } = established;
+        let Established { send, receive, transcript: _, shared, known, name, ticket, finds } = established;
         if self.running.take().is_some() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
         }
@@ -123,18 +117,22 @@ impl PeerState {
     pub(super) fn on_establish_failed(&mut self, error: &EstablishError) {
         match error {
             EstablishError::NotShared => {
-                self.not_shared();
+                self.not_shared(true);
                 self.close(close::NOT_SHARED, "no shared library");
             }
+            EstablishError::NothingToOffer => self.close(close::SHUTDOWN, "nothing to share any more"),
             EstablishError::Refused(why) => {
                 tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "refused a connection");
                 self.close(close::REFUSED, &why.to_string());
             }
-            EstablishError::Version(_) => self.close(close::VIOLATION, &error.to_string()),
-            EstablishError::Wire(wire) if wire.is_violation() => {
-                self.close(close::VIOLATION, &error.to_string());
-            }
-            EstablishError::Wire(_) | EstablishError::Timeout(_) | EstablishError::Binding(_) => {
+            EstablishError::Auth(AuthError::OwnId(_)) => self.close(close::REFUSED, &error.to_string()),
+            EstablishError::Wire(_)
+            | EstablishError::Timeout(_)
+            | EstablishError::Auth(_)
+            | EstablishError::OtherKind => {
+                if error.is_violation() {
+                    return self.close(close::VIOLATION, &error.to_string());
+                }
                 // Perhaps both sides opened a control stream at once, and then the dialler's counts; the tick sets the
                 // limit.
                 if self.args.connection.side() == Side::Client {
@@ -168,7 +166,7 @@ impl PeerState {
             self.note_refused(&String::from_utf8_lossy(&close.reason));
         }
         if self.running.is_none() && reason.is_some_and(|reason| is_close(&reason, close::NOT_SHARED)) {
-            self.not_shared();
+            self.not_shared(false);
         }
     }
 }

@@ -12,14 +12,22 @@ use ractor::ActorRef;
 use tokio::task::spawn_blocking;
 
 impl PeerState {
-    /// Says that there is no session because nothing is shared.
-    pub(super) fn not_shared(&self) {
+    /// Says that there is no session because nothing is shared; `failed` says that the peer tried to prove something in vain.
+    pub(super) fn not_shared(&self, failed: bool) {
         let peer = self.args.connection.remote_id();
-        tracing::warn!(
-            peer = %peer.fmt_short(),
-            "no session: the peer does not know our passphrase; check that both use the same one"
-        );
-        self.tell(PeersMsg::NotShared { endpoint_id: peer });
+        let mirror = self.args.offers_mirror;
+        if mirror {
+            tracing::warn!(
+                peer = %peer.fmt_short(),
+                "no session: the peer does not know our passphrase; check that both use the same one"
+            );
+        } else {
+            self.note_refused(
+                "its machines do not let this one in: the ticket may have been revoked or have expired; ask the library's \
+                 owner for a new one",
+            );
+        }
+        self.tell(PeersMsg::NotShared { endpoint_id: peer, mirror, failed });
     }
 
     /// Takes note that a peer does not let us into what we joined through it, to be shown.

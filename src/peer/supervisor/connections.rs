@@ -76,6 +76,7 @@ impl PeersState {
             actor: None,
             history: self.histories.remove(&id).unwrap_or_default(),
             board: Arc::default(),
+            memory: Arc::default(),
             up: false,
             foreign: false,
             receiving: Moving::default(),
@@ -98,6 +99,8 @@ impl PeersState {
             connection: link.connection.clone(),
             opens,
             own_id: self.args.endpoint.id(),
+            memory: Arc::clone(&link.memory),
+            offers_mirror: self.roster.get(&link.endpoint_id).is_some_and(Known::is_offered_mirror),
             introduction: self.args.introduction.clone(),
             libraries: Arc::clone(&self.args.libraries),
             store: Arc::clone(&self.args.store),
@@ -137,7 +140,7 @@ impl PeersState {
         if self.verify_round > 0 {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
-        self.roster.session_up(&id, now_ms());
+        self.roster.session_up(&id, !foreign, now_ms());
         let Some(known) = self.roster.get_mut(&id) else { return };
         for channel in known.sources.iter().filter(|channel| channel.is_static()) {
             self.args.channels.succeeded(*channel, now_ms());
@@ -173,10 +176,16 @@ impl PeersState {
         self.args.connected.send_replace(ours.count());
     }
 
-    pub(super) fn on_not_shared(&mut self, id: EndpointId) {
+    pub(super) fn on_not_shared(&mut self, id: EndpointId, mirror: bool, failed: bool) {
         let now = Instant::now();
-        self.throttle.failed(id, now);
-        self.roster.not_shared(&id, now);
+        if failed {
+            self.throttle.failed(id, now);
+        }
+        if mirror {
+            self.roster.not_shared(&id, now);
+        } else if let Some(known) = self.roster.get_mut(&id) {
+            known.last_error = Some("it lets us into none of the libraries that we joined".into());
+        }
         // The end of its actor may have come first.
         if self.roster.get(&id).is_none() && !self.current.contains_key(&id) {
             self.histories.remove(&id);

@@ -163,7 +163,7 @@ fn sync(state: &PeersState) -> SyncReport {
     let rate: f64 = state.traffic.values().map(|meter| meter.receive_rate).sum();
     SyncReport {
         state: sync_state,
-        reason: state.paused().map(str::to_owned),
+        reason: state.paused().map(str::to_owned).or_else(|| state.trouble()),
         missing,
         missing_bytes,
         rate,

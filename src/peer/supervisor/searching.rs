@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::PeersState;
 use crate::peer::dial;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::peer::roster::Link;
+use crate::peer::roster::{Known, Link};
 use crate::record::ContentHash;
 use crate::store::FeedEntry;
 use crate::transfer::schedule::SessionId;
@@ -64,8 +64,11 @@ impl PeersState {
             return;
         }
         let room = self.args.max_connections.saturating_sub(self.links.len()).min(DIALS_AT_ONCE);
-        let (searches, now) = (&self.searches, Instant::now());
-        let chosen = self.roster.seek(now, rand::random(), room, |id| searches.would_dial(id, now));
+        let (searches, libraries, now) = (&self.searches, &self.args.libraries, Instant::now());
+        let is_sought = |id: &EndpointId, known: &Known| {
+            searches.would_dial(id, now) && dial::may_dial(libraries, id, known)
+        };
+        let chosen = self.roster.seek(now, rand::random(), room, is_sought);
         for (addr, hint) in chosen {
             self.searches.dialled(addr.id, now);
             self.visited.insert(addr.id);
@@ -76,8 +79,11 @@ impl PeersState {
     pub(super) fn tick_searches(&mut self, myself: &ActorRef<PeersMsg>) {
         self.dial_for_searches(myself);
         let now = Instant::now();
-        let (scheduler, searches) = (&self.scheduler, &self.searches);
-        let more = self.roster.could_seek(now, |id| searches.would_dial(id, now))
+        let (scheduler, searches, libraries) = (&self.scheduler, &self.searches, &self.args.libraries);
+        let is_sought = |id: &EndpointId, known: &Known| {
+            searches.would_dial(id, now) && dial::may_dial(libraries, id, known)
+        };
+        let more = self.roster.could_seek(now, is_sought)
             || self.links.values().any(|link| !link.up && searches.would_dial(&link.endpoint_id, now));
         self.searches.tick(now, |hash| scheduler.wants(hash), more);
         self.leave_visited();

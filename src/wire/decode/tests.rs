@@ -104,17 +104,20 @@ fn largest_frames() -> Vec<frame::Kind> {
     };
     let summaries = vec![summary; LIBRARIES_PER_FRAME_MAX];
     let proof = LibraryProof { blinded: bytes32(), proof: bytes32() };
-    let ticket = LibraryTicket { library: bytes32(), claims: vec![1; 300].into(), proof: vec![2; 64].into() };
     let content = |n: u32| InlineContent { hash: bytes32(), content: n.to_be_bytes().to_vec().into() };
     let small = largest_record(0);
     let small =
         WireRecord { meta: Some(WireMeta { mime_type: "a/b".into(), ..WireMeta::default() }), ..small };
     let request = ContentRequest { hash: bytes32(), offset: u64::MAX, length: u64::MAX };
     vec![
-        frame::Kind::Hello(Hello { version: u32::MAX, features: vec!["feature".into(); FEATURES_MAX] }),
-        frame::Kind::Auth(Auth { libraries: vec![proof; LIBRARIES_PER_FRAME_MAX] }),
-        frame::Kind::Tickets(Tickets { tickets: vec![ticket; LIBRARIES_PER_FRAME_MAX] }),
-        frame::Kind::Welcome(Welcome { libraries: summaries.clone(), ..Welcome::default() }),
+        frame::Kind::Hello(Hello { version: u32::MAX, nonce: bytes32() }),
+        frame::Kind::Auth(Auth { libraries: vec![proof.clone(); LIBRARIES_PER_FRAME_MAX] }),
+        frame::Kind::Welcome(Welcome {
+            libraries: summaries.clone(),
+            features: vec!["feature".into(); FEATURES_MAX],
+            known: vec![proof; LIBRARIES_PER_FRAME_MAX],
+            ..Welcome::default()
+        }),
         frame::Kind::Records(Records { library: bytes32(), rids: vec![bytes32(); RIDS_PER_FRAME_MAX] }),
         frame::Kind::Offer(Offer { library: bytes32(), records: vec![small; 1000], ..Offer::default() }),
         frame::Kind::Offer(Offer {
@@ -145,9 +148,10 @@ fn no_honest_frame_is_refused() {
 #[test]
 fn one_more_than_any_honest_frame_has_is_refused() {
     let over = [
-        (1, 2, "Hello.features", FEATURES_MAX),
         (2, 1, "Auth.libraries", LIBRARIES_PER_FRAME_MAX),
         (3, 2, "Welcome.libraries", LIBRARIES_PER_FRAME_MAX),
+        (3, 5, "Welcome.features", FEATURES_MAX),
+        (3, 6, "Welcome.known", LIBRARIES_PER_FRAME_MAX),
         (4, 2, "Records.rids", RIDS_PER_FRAME_MAX),
         (5, 2, "Offer.records", RECORDS_PER_FRAME_MAX),
         (5, 3, "Offer.gone", RIDS_PER_FRAME_MAX),
@@ -156,7 +160,6 @@ fn one_more_than_any_honest_frame_has_is_refused() {
         (8, 1, "Have.hashes", RECORDS_PER_FRAME_MAX),
         (9, 2, "Ping.libraries", LIBRARIES_PER_FRAME_MAX),
         (10, 2, "Pong.libraries", LIBRARIES_PER_FRAME_MAX),
-        (15, 1, "Tickets.tickets", LIBRARIES_PER_FRAME_MAX),
         (17, 1, "Find.hashes", FINDS_PER_FRAME_MAX),
         (18, 1, "Lacks.hashes", FINDS_PER_FRAME_MAX),
     ];
@@ -222,9 +225,12 @@ fn what_is_no_message_is_refused_as_such() {
 fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
     let tags = |record: &WireRecord| (record.meta.as_ref().map_or(0, |meta| meta.tags.len()), TAGS_MAX);
     match &frame.kind {
-        Some(frame::Kind::Hello(hello)) => vec![(hello.features.len(), FEATURES_MAX)],
         Some(frame::Kind::Auth(auth)) => vec![(auth.libraries.len(), LIBRARIES_PER_FRAME_MAX)],
-        Some(frame::Kind::Welcome(welcome)) => vec![(welcome.libraries.len(), LIBRARIES_PER_FRAME_MAX)],
+        Some(frame::Kind::Welcome(welcome)) => vec![
+            (welcome.libraries.len(), LIBRARIES_PER_FRAME_MAX),
+            (welcome.features.len(), FEATURES_MAX),
+            (welcome.known.len(), LIBRARIES_PER_FRAME_MAX),
+        ],
         Some(frame::Kind::Records(records)) => vec![(records.rids.len(), RIDS_PER_FRAME_MAX)],
         Some(frame::Kind::Offer(offer)) => [
             (offer.records.len(), RECORDS_PER_FRAME_MAX),
@@ -238,7 +244,6 @@ fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
         Some(frame::Kind::Have(have)) => vec![(have.hashes.len(), RECORDS_PER_FRAME_MAX)],
         Some(frame::Kind::Ping(ping)) => vec![(ping.libraries.len(), LIBRARIES_PER_FRAME_MAX)],
         Some(frame::Kind::Pong(pong)) => vec![(pong.libraries.len(), LIBRARIES_PER_FRAME_MAX)],
-        Some(frame::Kind::Tickets(tickets)) => vec![(tickets.tickets.len(), LIBRARIES_PER_FRAME_MAX)],
         Some(frame::Kind::Find(find)) => vec![(find.hashes.len(), FINDS_PER_FRAME_MAX)],
         Some(frame::Kind::Lacks(lacks)) => vec![(lacks.hashes.len(), FINDS_PER_FRAME_MAX)],
         Some(

@@ -1,0 +1,126 @@
+//! The end of the first frames: what each side says of itself once it trusts the other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iroh::endpoint::{RecvStream, SendStream};
+
+use super::{Admitted, EstablishError, Established, Known, Meeting, Purpose, SharedLibrary, blinded};
+use crate::library::Library;
+use crate::net::auth::{AuthError, LIBRARIES_MAX, Role, Transcript};
+use crate::reconcile::Summary;
+use crate::wire::WireError;
+use crate::wire::proto::{LibrarySummary, Welcome, frame};
+
+/// The ability to be asked for contents by their names.
+const FEATURE_FIND: &str = "find";
+/// Abilities that are looked at.
+const FEATURES_MAX: usize = crate::wire::decode::FEATURES_MAX;
+/// Longest name that a peer may give itself, in characters.
+const NAME_CHARS_MAX: usize = 64;
+/// Longest ticket that a peer may give, in bytes.
+const TICKET_BYTES_MAX: usize = 4096;
+
+impl Meeting<'_> {
+    /// Says who we are and what we have, as `role`.
+    pub(super) fn introduce(&self, transcript: &Transcript, role: Role, ours: &[Admitted]) -> frame::Kind {
+        let summaries = ours.iter().map(|((blinded, _), _, summary)| summary_to_wire(blinded, summary));
+        let beside = if purpose_of(ours) == Purpose::Mirror { self.beside_mirror() } else { Vec::new() };
+        let known: Vec<_> =
+            beside.iter().map(|library| transcript.prove(library.keys().auth(), role)).collect();
+        self.memory.own_proofs().note(&known);
+        frame::Kind::Welcome(Welcome {
+            name: self.introduction.name.clone(),
+            libraries: summaries.collect(),
+            ticket: self.introduction.ticket.borrow().clone(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            features: vec![FEATURE_FIND.into()],
+            known,
+        })
+    }
+
+    /// Libraries of which members of the mirror pass the revocations on to each other.
+    fn beside_mirror(&self) -> Vec<Arc<Library>> {
+        self.own_libraries().into_iter().take(LIBRARIES_MAX).collect()
+    }
+
+    /// What is shared is what both sides gave a summary of; that is at least one library. `role` is ours.
+    pub(super) fn finish(
+        &self,
+        (send, receive): (SendStream, RecvStream),
+        transcript: Transcript,
+        role: Role,
+        ours: Vec<Admitted>,
+        welcome: Welcome,
+    ) -> Result<Established, EstablishError> {
+        if welcome.known.len() > LIBRARIES_MAX {
+            return Err(AuthError::Malformed("more libraries than may be known").into());
+        }
+        let purpose = purpose_of(&ours);
+        let mut shared = Vec::with_capacity(ours.len());
+        let mut missing = None;
+        for ((blinded, library), member, ours) in ours {
+            match summary_from_wire(&blinded, &welcome.libraries) {
+                Ok(theirs) => shared.push(SharedLibrary { library, blinded, member, ours, theirs }),
+                Err(error) => missing = Some(error),
+            }
+        }
+        if shared.is_empty() {
+            return Err(missing.map_or(EstablishError::NotShared, EstablishError::Wire));
+        }
+        self.memory.decide(purpose)?;
+        let beside = if purpose == Purpose::Mirror { self.beside_mirror() } else { Vec::new() };
+        let is_known = |library: &Arc<Library>| {
+            transcript.find(library.keys().auth(), role.other(), &welcome.known).is_some()
+        };
+        let known: Vec<Known> = beside
+            .into_iter()
+            .filter(is_known)
+            .map(|library| (blinded(&library, &transcript), library))
+            .collect();
+        let finds = welcome.features.iter().take(FEATURES_MAX).any(|feature| feature == FEATURE_FIND);
+        let name = name_of(&welcome);
+        let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };
+        Ok(Established { send, receive, transcript, shared, known, name, ticket, finds })
+    }
+}
+
+fn purpose_of(ours: &[Admitted]) -> Purpose {
+    let is_mirror = |((_, library), ..): &Admitted| library.shared().is_none();
+    if ours.iter().any(is_mirror) { Purpose::Mirror } else { Purpose::Libraries }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other frame is out of order")]
+pub(super) fn expect(kind: frame::Kind) -> Result<Welcome, EstablishError> {
+    match kind {
+        frame::Kind::Welcome(welcome) => Ok(welcome),
+        _ => Err(AuthError::OutOfOrder.into()),
+    }
+}
+
+pub(super) fn name_of(welcome: &Welcome) -> String {
+    welcome.name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect()
+}
+
+/// The wire form of a library's summary.
+#[must_use]
+pub fn summary_to_wire(blinded: &Bytes, summary: &Summary) -> LibrarySummary {
+    LibrarySummary {
+        blinded: blinded.clone(),
+        count: summary.count,
+        fingerprint: summary.fingerprint.to_vec().into(),
+        assets: summary.assets,
+        total_bytes: summary.bytes,
+    }
+}
+
+/// The summary of the library `blinded` among those that a peer sent.
+///
+/// # Errors
+/// If it is not there, or has a fingerprint of another length.
+pub fn summary_from_wire(blinded: &Bytes, summaries: &[LibrarySummary]) -> Result<Summary, WireError> {
+    let malformed = || WireError::Malformed("no summary of the shared library".into());
+    let found = summaries.iter().take(LIBRARIES_MAX).find(|s| s.blinded == *blinded).ok_or_else(malformed)?;
+    let fingerprint = found.fingerprint.as_ref().try_into().map_err(|_| malformed())?;
+    Ok(Summary { count: found.count, fingerprint, assets: found.assets, bytes: found.total_bytes })
+}
