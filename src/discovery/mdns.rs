@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(told.news(id(9), &at(9, &["10.0.0.1:5"]), now), None, "ourselves");
         for n in 0..3000_u16 {
             let key = SecretKey::from_bytes(blake3::hash(&n.to_le_bytes()).as_bytes());
-            told.news(id(9), &(label_of(key.public()), vec!["10.0.0.1:5".parse().unwrap()]), now);
+            told.news(id(9), &(key.public(), vec!["10.0.0.1:5".parse().unwrap()]), now);
         }
         assert!(told.0.len() <= TOLD_MAX);
     }

@@ -214,6 +214,23 @@ impl Transcript {
         })
     }
 
+    /// What `prover` shows of a credential, with its ticket sealed; `None` if that is longer than any.
+    #[must_use]
+    pub fn show(&self, domain: &Domain, credential: &Credential, prover: Role) -> Option<LibraryProof> {
+        let Credential { key, ticket } = credential;
+        let ticket = match domain.tickets.zip(ticket.as_ref()) {
+            Some((context, ticket)) => self.seal(context, key, prover, ticket)?.into(),
+            None => bytes::Bytes::new(),
+        };
+        Some(LibraryProof { ticket, ..self.prove(key, prover) })
+    }
+
+    /// The ticket that `prover` showed with its proof of `key`, if it is one.
+    #[must_use]
+    pub fn ticket(&self, domain: &Domain, key: &Key, prover: Role, shown: &LibraryProof) -> Option<Vec<u8>> {
+        self.open(domain.tickets?, key, prover, &shown.ticket)
+    }
+
     /// Seals a ticket of at most [`TICKET_BYTES_MAX`] bytes for whoever knows `key`. What comes out has always the same length.
     fn seal(&self, context: &str, key: &Key, prover: Role, ticket: &[u8]) -> Option<Vec<u8>> {
         let len = u16::try_from(ticket.len()).ok().filter(|len| usize::from(*len) <= TICKET_BYTES_MAX)?;

@@ -6,6 +6,8 @@
 //! than a stranger. Where both know the passphrase, the mirror is what they share. Else it is the libraries into which each
 //! lets the other by its ticket. Neither a name nor a count is said before that.
 
+#[cfg(test)]
+mod tests;
 mod welcome;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,8 +70,8 @@ impl EstablishError {
     pub fn is_violation(&self) -> bool {
         match self {
             Self::Wire(error) => error.is_violation(),
-            Self::Auth(AuthError::Binding(_) | AuthError::OwnId(_)) => false,
-            Self::Auth(_) | Self::OtherKind => true,
+            Self::Auth(error) => !matches!(error, AuthError::Binding(_) | AuthError::OwnId(_)),
+            Self::OtherKind => true,
             Self::Timeout(_) | Self::NotShared | Self::NothingToOffer | Self::Refused(_) => false,
         }
     }
@@ -204,7 +206,7 @@ impl Meeting<'_> {
         let second = wire::read_frame_of(&mut receive, AUTH_BYTES_MAX).await?;
         let proved = self.judge(&mut handshake, second)?;
         let transcript = transcript_of(&handshake)?;
-        let admitted = if let Some(mirror) = self.mirror_among(&offered, &proved) {
+        let admitted = if let Some(mirror) = mirror_among(&offered, &proved) {
             let welcome = welcome::expect(wire::read_frame(&mut receive).await?)?;
             admission::admit_device(self.libraries, self.peer(), &welcome::name_of(&welcome)).await?;
             let ours = vec![self.admitted(&transcript, mirror, None)];
@@ -248,7 +250,7 @@ impl Meeting<'_> {
         let refuse_at = Instant::now() + REFUSE_AFTER;
         let proved = self.judge(&mut handshake, second)?;
         let transcript = transcript_of(&handshake)?;
-        let ours = match self.mirror_among(&known, &proved) {
+        let ours = match mirror_among(&known, &proved) {
             Some(mirror) => {
                 admission::admit_device(self.libraries, self.peer(), "").await?;
                 vec![self.admitted(&transcript, mirror, None)]
@@ -327,12 +329,6 @@ impl Meeting<'_> {
         }
     }
 
-    /// The mirror, if it was proved.
-    fn mirror_among(&self, known: &[Arc<Library>], proved: &[Proved]) -> Option<Arc<Library>> {
-        let mut proved = proved.iter().filter_map(|proved| known.get(proved.index));
-        proved.find(|library| library.shared().is_none()).cloned()
-    }
-
     /// The libraries into which the tickets of the peer, who is `role`, let it. Else why not, where the peer may know that.
     async fn admit(
         &self,
@@ -373,6 +369,12 @@ impl Meeting<'_> {
         let summary = library.summary();
         ((blinded(&library, transcript), library), member, summary)
     }
+}
+
+/// The mirror, if it was proved.
+fn mirror_among(known: &[Arc<Library>], proved: &[Proved]) -> Option<Arc<Library>> {
+    let mut proved = proved.iter().filter_map(|proved| known.get(proved.index));
+    proved.find(|library| library.shared().is_none()).cloned()
 }
 
 /// What we show of a library, as `role`.

@@ -589,7 +589,7 @@ mod tests {
         assert!(roster.connected(usual[0].0.id, true, now));
         roster.hold(&ids[5], now + Duration::from_mins(5), "it broke the rules".into());
         let asked = ids[4];
-        let sought = |id: &EndpointId| *id != asked;
+        let sought = |id: &EndpointId, _: &Known| *id != asked;
         let first = roster.seek(now, 0, 2, sought);
         assert_eq!((first.len(), roster.seek(now, 0, 2, sought)), (2, vec![]), "two at a time");
         for (addr, _) in &first {
@@ -600,7 +600,8 @@ mod tests {
         let rest = roster.seek(now, 0, 2, sought);
         assert_eq!(rest.len(), 6 - 1 - first.len() - 2);
         assert!(roster.could_seek(now, sought), "they are being dialled");
-        assert!(roster.could_seek(now, |id| *id == asked) && !roster.could_seek(now, |id| *id == ids[5]));
+        assert!(roster.could_seek(now, |id, _| *id == asked));
+        assert!(!roster.could_seek(now, |id, _| *id == ids[5]));
     }
 
     #[test]

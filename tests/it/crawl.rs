@@ -7,14 +7,15 @@ use std::time::Duration;
 use can_sync::discovery::crawl::{Crawl, CrawlLimits, Crawled, run};
 use can_sync::discovery::directory::Listing;
 use can_sync::discovery::list_peers::list_all;
-use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
+use can_sync::net::auth::LIST_PEERS;
 use can_sync::wire;
-use can_sync::wire::proto::{Auth, ListPeersRequest};
+use can_sync::wire::proto::ListPeersRequest;
 use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
 use tokio::time::Instant;
 
 use crate::support::listing::{Known, Lister, announcement, key, listing};
 use crate::support::peers::{addr_of, bind};
+use crate::support::proving::Talk;
 
 /// Agents in the ring.
 const AGENTS: usize = 50;
@@ -144,15 +145,9 @@ async fn vandal(secret_key: SecretKey, oversized: bool) -> Lister {
     let id = endpoint.id();
     Lister::accept(endpoint, move |connection| {
         tokio::spawn(async move {
-            let dialer = connection.remote_id();
-            let mut ekm = [0; 32];
-            connection
-                .export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(dialer, id))
-                .ok()?;
-            let binding = Binding::new(ekm, dialer, id);
-            let (mut send, _receive) = connection.accept_bi().await.ok()?;
-            let auth = Auth { libraries: vec![binding.prove_key(&key(), Role::Answerer)] };
-            wire::write_message(&mut send, &auth).await.ok()?;
+            let mut talk = Talk::accept(&connection, id, &LIST_PEERS, vec![key()]).await.ok()?;
+            talk.hear_proofs().await.ok()?;
+            talk.prove(&[key()]).await.ok()?;
             while let Ok((mut send, mut receive)) = connection.accept_bi().await {
                 let _: ListPeersRequest = wire::read_message(&mut receive, 4096).await.ok()?;
                 let length: u32 = if oversized { u32::MAX } else { 200_000 };

@@ -4,4 +4,5 @@ mod content;
 mod floods;
 mod frames;
 mod records;
+mod reflection;
 mod strangers;

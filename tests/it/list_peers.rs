@@ -9,11 +9,11 @@ use can_sync::discovery::list_peers::{
     ALPN, Asking, ListError, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, list_all, probe,
 };
 use can_sync::identity::{Key, PresenceKeys};
-use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
+use can_sync::net::auth::{LIST_PEERS, Role};
 use can_sync::net::close::{self, is_close};
 use can_sync::wire;
 use can_sync::wire::decode::decode;
-use can_sync::wire::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
+use can_sync::wire::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement, frame};
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, SecretKey};
 use prost::Message as _;
@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::support::listing::{Known, Lister, announcement, key, listing, sign};
 use crate::support::peers::{PATIENCE, Remote, assert_closed, bind};
+use crate::support::proving::Talk;
 
 fn secret(n: u16) -> SecretKey {
     let mut bytes = [7; 32];
@@ -108,12 +109,10 @@ async fn who_knows_no_key_learns_nothing_and_is_soon_not_heard() {
     let client = bind(SecretKey::generate()).await;
     for _ in 0..3 {
         let connection = connect(&client, lister.addr()).await;
-        let (mut send, mut receive) = connection.open_bi().await.unwrap();
-        let binding = binding(&connection, client.id(), lister.endpoint.id());
-        let proofs = vec![binding.prove_key(&other_key(), Role::Opener)];
-        wire::write_message(&mut send, &Auth { libraries: proofs }).await.unwrap();
+        let mut talk = Talk::open(&connection, client.id(), &LIST_PEERS).await.unwrap();
+        talk.prove(&[other_key()]).await.unwrap();
         assert_closed(&connection, close::NOT_SHARED).await;
-        let said = receive.read_chunk(1024).await;
+        let said = talk.receive.read_chunk(1024).await;
         assert!(said.is_err(), "not a byte: {said:?}");
     }
     // The right key does not help any more, for a minute.
@@ -130,18 +129,65 @@ async fn a_question_without_a_proof_is_not_answered() {
     let (mut send, _receive) = connection.open_bi().await.unwrap();
     let request = ListPeersRequest { cursor: Bytes::new(), limit: 10 };
     wire::write_message(&mut send, &request).await.unwrap();
-    assert_closed(&connection, close::NOT_SHARED).await;
-    // A proof is worth nothing on another connection, nor when it is thrown back.
+    assert_closed(&connection, close::VIOLATION).await;
+    // A proof is worth nothing on another stream, nor when it is of the other end.
     for role in [Role::Answerer, Role::Opener] {
+        let client = bind(SecretKey::generate()).await;
+        let first = connect(&client, lister.addr()).await;
+        let heard = Talk::open(&first, client.id(), &LIST_PEERS).await.unwrap().transcript();
         let connection = connect(&client, lister.addr()).await;
-        let elsewhere = Binding::new([9; 32], client.id(), lister.endpoint.id());
-        let here = binding(&connection, client.id(), lister.endpoint.id());
-        let binding = if role == Role::Opener { elsewhere } else { here };
-        let (mut send, _receive) = connection.open_bi().await.unwrap();
-        let auth = Auth { libraries: vec![binding.prove_key(&key(), role)] };
-        wire::write_message(&mut send, &auth).await.unwrap();
+        let mut talk = Talk::open(&connection, client.id(), &LIST_PEERS).await.unwrap();
+        let transcript = if role == Role::Opener { heard } else { talk.transcript() };
+        let libraries = vec![transcript.prove(&key(), role)];
+        talk.say(frame::Kind::Auth(Auth { libraries })).await.unwrap();
         assert_closed(&connection, close::NOT_SHARED).await;
     }
+}
+
+#[tokio::test]
+async fn whoever_sends_our_proof_back_to_us_has_proved_nothing() {
+    // It answers with what it was shown: the proof of whoever asks, for the very stream.
+    let endpoint = bind(secret(0)).await;
+    let id = endpoint.id();
+    let mirror = Lister::accept(endpoint, move |connection| {
+        tokio::spawn(async move {
+            let mut talk = Talk::accept(&connection, id, &LIST_PEERS, vec![]).await.ok()?;
+            let shown = talk.hear_auth().await.ok()?;
+            talk.say(frame::Kind::Auth(shown)).await.ok()?;
+            connection.closed().await;
+            Some(())
+        });
+    });
+    let client = bind(SecretKey::generate()).await;
+    let error = list_all(&client, mirror.addr(), &[key()], 10).await.unwrap_err();
+    assert!(error.to_string().contains("sent our own proof back"), "{error}");
+    assert!(!probe(&client, mirror.addr(), &key()).await, "gossip would tell it the topic");
+}
+
+#[tokio::test]
+async fn whoever_passes_our_proof_on_has_proved_nothing() {
+    let lister = Lister::start(secret(1), "asked", vec![key()], many(3, "node")).await;
+    let (thief, asked) = (bind(secret(0)).await, lister.addr());
+    let (onward, id) = (thief.clone(), thief.id());
+    let (verdicts, mut told) = tokio::sync::mpsc::channel(1);
+    let between = Lister::accept(thief, move |connection| {
+        let (onward, asked, verdicts) = (onward.clone(), asked.clone(), verdicts.clone());
+        tokio::spawn(async move {
+            let mut heard = Talk::accept(&connection, id, &LIST_PEERS, vec![]).await.ok()?;
+            let shown = heard.hear_auth().await.ok()?;
+            let connection = connect(&onward, asked).await;
+            let mut talk = Talk::open(&connection, id, &LIST_PEERS).await.ok()?;
+            talk.say(frame::Kind::Auth(shown)).await.ok()?;
+            verdicts.send(connection.closed().await).await.ok()
+        });
+    });
+    let client = bind(SecretKey::generate()).await;
+    let asking = tokio::spawn(async move {
+        let _ = list_all(&client, between.addr(), &[key()], 10).await;
+    });
+    let verdict = timeout(PATIENCE, told.recv()).await.expect("a verdict").expect("a verdict");
+    assert!(is_close(&verdict, close::NOT_SHARED), "{verdict}");
+    asking.abort();
 }
 
 #[tokio::test]
@@ -161,12 +207,15 @@ async fn whoever_says_nothing_takes_no_place_and_is_let_go() {
 #[tokio::test]
 async fn whoever_says_that_it_is_busy_has_proved_nothing() {
     let stranger = Remote::bind().await;
-    let addr = stranger.addr();
+    let (addr, own_id) = (stranger.addr(), stranger.id());
     let answering = tokio::spawn(async move {
         while let Some(incoming) = stranger.0.accept().await {
             let Ok(connection) = incoming.await else { continue };
             // It has read the proof, and turns it away without one of its own.
-            let _ = connection.accept_bi().await;
+            let talk = Talk::accept(&connection, own_id, &LIST_PEERS, vec![]).await;
+            if let Ok(mut talk) = talk {
+                let _ = talk.hear_auth().await;
+            }
             connection.close(close::BUSY.into(), b"busy");
         }
     });
@@ -201,12 +250,9 @@ async fn questions_that_nobody_asks_end_the_connection() {
     for cursor in [vec![1; 31], vec![0; 200]] {
         let client = bind(SecretKey::generate()).await;
         let connection = connect(&client, lister.addr()).await;
-        let binding = binding(&connection, client.id(), lister.endpoint.id());
-        let (mut send, mut receive) = connection.open_bi().await.unwrap();
-        let auth = Auth { libraries: vec![binding.prove_key(&key(), Role::Opener)] };
-        wire::write_message(&mut send, &auth).await.unwrap();
-        let answer: Auth = wire::read_message(&mut receive, 4096).await.unwrap();
-        assert!(binding.verify_key(&key(), Role::Answerer, &answer.libraries));
+        let mut talk = Talk::open(&connection, client.id(), &LIST_PEERS).await.unwrap();
+        talk.prove(&[key()]).await.unwrap();
+        assert_eq!(talk.hear_proofs().await.unwrap().len(), 1);
         let (mut send, _receive) = connection.open_bi().await.unwrap();
         let request = ListPeersRequest { cursor: cursor.into(), limit: 10 };
         wire::write_message(&mut send, &request).await.unwrap();
@@ -227,11 +273,9 @@ async fn liar(secret_key: SecretKey, lie: Lie) -> Lister {
     Lister::accept(endpoint, move |connection| {
         let (lie, asked) = (Arc::clone(&lie), Arc::clone(&asked));
         tokio::spawn(async move {
-            let binding = binding(&connection, connection.remote_id(), id);
-            let (mut send, mut receive) = connection.accept_bi().await?;
-            let _: Auth = wire::read_message(&mut receive, 4096).await?;
-            let auth = Auth { libraries: vec![binding.prove_key(&key(), Role::Answerer)] };
-            wire::write_message(&mut send, &auth).await?;
+            let mut talk = Talk::accept(&connection, id, &LIST_PEERS, vec![key()]).await?;
+            talk.hear_proofs().await?;
+            talk.prove(&[key()]).await?;
             while let Ok((mut send, mut receive)) = connection.accept_bi().await {
                 let _: ListPeersRequest = wire::read_message(&mut receive, 4096).await?;
                 send.write_all(&lie(asked.fetch_add(1, Ordering::Relaxed))).await?;
@@ -327,10 +371,9 @@ async fn one_that_stops_in_the_middle_of_an_answer_is_given_up() {
     let id = endpoint.id();
     let mute = Lister::accept(endpoint, move |connection| {
         tokio::spawn(async move {
-            let binding = binding(&connection, connection.remote_id(), id);
-            let (mut send, _receive) = connection.accept_bi().await.ok()?;
-            let auth = Auth { libraries: vec![binding.prove_key(&key(), Role::Answerer)] };
-            wire::write_message(&mut send, &auth).await.ok()?;
+            let mut talk = Talk::accept(&connection, id, &LIST_PEERS, vec![key()]).await.ok()?;
+            talk.hear_proofs().await.ok()?;
+            talk.prove(&[key()]).await.ok()?;
             let (mut send, _receive) = connection.accept_bi().await.ok()?;
             send.write_all(&[0, 0, 1]).await.ok()?;
             connection.closed().await;
@@ -352,10 +395,9 @@ async fn one_that_does_not_know_our_key_is_not_asked() {
     let impostor = Lister::accept(endpoint, move |connection| {
         let asked = asked.clone();
         tokio::spawn(async move {
-            let binding = binding(&connection, connection.remote_id(), id);
-            let (mut send, _receive) = connection.accept_bi().await.ok()?;
-            let auth = Auth { libraries: vec![binding.prove_key(&other_key(), Role::Answerer)] };
-            wire::write_message(&mut send, &auth).await.ok()?;
+            let mut talk = Talk::accept(&connection, id, &LIST_PEERS, vec![]).await.ok()?;
+            talk.hear_proofs().await.ok()?;
+            talk.prove(&[other_key()]).await.ok()?;
             let further = connection.accept_bi().await;
             let closed = further.err().is_some_and(|reason| is_close(&reason, close::SHUTDOWN));
             asked.send(closed).await.ok()
@@ -380,12 +422,4 @@ async fn an_agent_that_has_not_announced_itself_yet_is_no_trouble() {
 async fn connect(from: &Endpoint, to: EndpointAddr) -> Connection {
     let connected = timeout(PATIENCE, Box::pin(from.connect(to, ALPN))).await;
     connected.expect("an answer in time").expect("a connection")
-}
-
-fn binding(connection: &Connection, dialer: iroh::EndpointId, acceptor: iroh::EndpointId) -> Binding {
-    let mut ekm = [0; 32];
-    connection
-        .export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(dialer, acceptor))
-        .expect("keying material");
-    Binding::new(ekm, dialer, acceptor)
 }

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use can_sync::events::{EventLog, NodeEvent};
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::{Libraries, Library};
-use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
+use can_sync::net::auth;
 use can_sync::net::close;
 use can_sync::net::endpoint::open_up;
 use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits};
 use can_sync::peer::effects::DeleteGuard;
-use can_sync::peer::establish::{self, Established, Introduction};
+use can_sync::peer::establish::{self, ConnectionMemory, Established, Introduction, Meeting};
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::PeerState;
 use can_sync::reconcile::engine::{Initiator, Limits};
@@ -28,8 +28,8 @@ use can_sync::transfer::receive::Results;
 use can_sync::transfer::schedule::{Failure, SessionId};
 use can_sync::wire;
 use can_sync::wire::proto::{
-    Auth, Cancel, ContentHeader, ContentRequest, Find, Frame, Have, Hello, Lacks, Offer, Ping, Pong,
-    ReconMsg, ReconOpen, Want, Welcome, WireRecord, frame,
+    Auth, Cancel, ContentHeader, ContentRequest, Find, Frame, Have, Hello, Lacks, LibraryProof, Offer, Ping,
+    Pong, ReconMsg, ReconOpen, Want, Welcome, WireRecord, frame,
 };
 use iroh::SecretKey;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
@@ -42,6 +42,7 @@ use tokio::time::timeout;
 use crate::support::embedded;
 use crate::support::peers::{KEYS, PATIENCE, Remote, assert_closed, peer_limits};
 use crate::support::probe::Probe;
+use crate::support::proving::Talk;
 use crate::support::scripted::{Mood, ScriptedStore};
 use crate::support::store::{held, noise, read, read_feed, record_of};
 
@@ -96,7 +97,7 @@ async fn a_connection_without_a_session_is_closed_in_time() {
     // Half of an introduction is none.
     let t = Test::start(Setup { limits, ..Setup::default() }).await;
     let (mut send, _receive) = t.connection.open_bi().await.unwrap();
-    wire::write_frame(&mut send, hello(2)).await.unwrap();
+    wire::write_frame(&mut send, hello(3)).await.unwrap();
     assert_closed(&t.connection, close::TIMEOUT).await;
 }
 
@@ -104,9 +105,9 @@ async fn a_connection_without_a_session_is_closed_in_time() {
 async fn another_version_ends_the_connection_and_is_named() {
     let t = Test::start(Setup::default()).await;
     let (mut send, _receive) = t.connection.open_bi().await.unwrap();
-    wire::write_frame(&mut send, hello(3)).await.unwrap();
+    wire::write_frame(&mut send, hello(4)).await.unwrap();
     let reason = assert_closed(&t.connection, close::VIOLATION).await.to_string();
-    assert!(reason.contains("version 3"), "{reason}");
+    assert!(reason.contains("version 4"), "{reason}");
 
     let t = Test::start(Setup { dials: true, opens: true, ..Setup::default() }).await;
     let (mut send, mut receive) = t.accept_bi().await;
@@ -119,27 +120,25 @@ async fn another_version_ends_the_connection_and_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_know_the_passphrase_is_told_nothing_and_reported() {
     let strangers = NetworkKeys::derive(&"another network".into()).mirror().clone();
-    // It opens: not even our hello comes back.
+    // It opens: a nonce is all that comes back.
     let mut t = Test::start(Setup { keys: strangers.clone(), ..Setup::default() }).await;
-    let (mut send, mut receive) = t.connection.open_bi().await.unwrap();
-    wire::write_frame(&mut send, hello(2)).await.unwrap();
-    let guess = can_sync::wire::proto::LibraryProof {
+    let mut talk = Talk::open(&t.connection, t.remote.id(), &auth::SESSION).await.unwrap();
+    let guess = LibraryProof {
         blinded: Bytes::from_static(&[1; 32]),
         proof: Bytes::from_static(&[2; 32]),
+        ..LibraryProof::default()
     };
-    let auth = frame::Kind::Auth(Auth { libraries: vec![guess] });
-    wire::write_frame(&mut send, auth).await.unwrap();
-    assert!(wire::read_frame(&mut receive).await.is_err());
+    talk.say(frame::Kind::Auth(Auth { libraries: vec![guess] })).await.unwrap();
+    assert!(talk.hear().await.is_err());
     assert_closed(&t.connection, close::NOT_SHARED).await;
     t.not_shared().await;
 
     // We open, and its proof is wrong.
     let mut t =
         Test::start(Setup { dials: true, opens: true, keys: strangers.clone(), ..Setup::default() }).await;
-    let (mut send, mut receive) = t.accept_bi().await;
-    t.first_frame(&mut receive).await;
-    wire::write_frame(&mut send, hello(2)).await.unwrap();
-    wire::write_frame(&mut send, frame::Kind::Auth(Auth::default())).await.unwrap();
+    let mut talk = Talk::accept(&t.connection, t.remote.id(), &auth::SESSION, vec![]).await.unwrap();
+    talk.hear_auth().await.unwrap();
+    talk.say(frame::Kind::Auth(Auth::default())).await.unwrap();
     assert_closed(&t.connection, close::NOT_SHARED).await;
     t.not_shared().await;
 
@@ -228,7 +227,7 @@ async fn what_is_no_frame_or_has_no_place_ends_the_connection() {
     let framed = |kind| wire::encode(&Frame { kind: Some(kind) }).to_vec();
     let elsewhere = Bytes::from_static(b"another library");
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("a hello again", framed(hello(2))),
+        ("a hello again", framed(hello(3))),
         ("a reconciliation on the control stream", framed(frame::Kind::ReconMsg(ReconMsg::default()))),
         ("another library", framed(frame::Kind::Offer(Offer { library: elsewhere, ..Offer::default() }))),
         ("a summary of nothing", framed(frame::Kind::Ping(Ping::default()))),
@@ -300,19 +299,11 @@ async fn a_reconciliation_that_overtakes_the_end_of_the_introduction_is_answered
     let mut t = Test::start(Setup::default()).await;
     t.ingest(&noise(10, 1)).await;
     // The first frames by hand, all but the one that completes them.
-    let (dialer, acceptor) = (t.remote.id(), t.connection.remote_id());
-    let mut ekm = [0; 32];
-    t.connection
-        .export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(dialer, acceptor))
-        .unwrap();
-    let proof = Binding::new(ekm, dialer, acceptor).prove(&KEYS, Role::Opener);
-    let library = proof.blinded.clone();
-    let (mut send, mut receive) = t.connection.open_bi().await.unwrap();
-    wire::write_frame(&mut send, hello(2)).await.unwrap();
-    wire::write_frame(&mut send, frame::Kind::Auth(Auth { libraries: vec![proof] })).await.unwrap();
-    for _ in ["hello", "auth", "welcome"] {
-        t.first_frame(&mut receive).await;
-    }
+    let mut talk = Talk::open(&t.connection, t.remote.id(), &auth::SESSION).await.unwrap();
+    let library = Bytes::copy_from_slice(&talk.transcript().blinded(KEYS.auth()));
+    talk.prove(&[KEYS.auth().clone()]).await.unwrap();
+    assert_eq!(talk.hear_proofs().await.unwrap().len(), 1);
+    assert!(matches!(talk.hear().await, Ok(frame::Kind::Welcome(_))));
     let (mut recon, mut answer) = t.connection.open_bi().await.unwrap();
     let (mut initiator, first) = Initiator::new(t.library.snapshot(), Limits::default());
     let open = ReconOpen { library: library.clone(), message: first.into() };
@@ -321,8 +312,7 @@ async fn a_reconciliation_that_overtakes_the_end_of_the_introduction_is_answered
     assert!(early.is_err(), "nothing is said before the introduction is complete: {early:?}");
 
     let libraries = vec![establish::summary_to_wire(&library, &t.library.summary())];
-    let welcome = frame::Kind::Welcome(Welcome { libraries, ..Welcome::default() });
-    wire::write_frame(&mut send, welcome).await.unwrap();
+    talk.say(frame::Kind::Welcome(Welcome { libraries, ..Welcome::default() })).await.unwrap();
     let frame::Kind::ReconMsg(message) = t.first_frame(&mut answer).await else { panic!("no answer") };
     assert_eq!(initiator.handle(&message.message).unwrap().need.len(), 1);
     t.up(1).await;
@@ -645,6 +635,7 @@ struct Test {
     /// The other end of the connection.
     connection: Connection,
     remote: Remote,
+    memory: ConnectionMemory,
     /// What the other end shares.
     library: Arc<Library>,
     _near: Remote,
@@ -672,6 +663,8 @@ impl Test {
             connection,
             opens: setup.opens,
             own_id: near.id(),
+            memory: Arc::default(),
+            offers_mirror: true,
             introduction: introduction("under test", "its ticket"),
             libraries: Arc::new(Libraries::of(library)),
             store: setup.store.unwrap_or_else(|| Arc::new(store.clone())),
@@ -687,7 +680,8 @@ impl Test {
         };
         let (actor, ends) = Actor::spawn(None, PeerActor, args.clone()).await.expect("it starts");
         let library = Arc::new(Library::new(setup.keys));
-        Self { actor, ends, args, peers, store, connection: far, remote, library, _near: near, _dir: dir }
+        let (connection, memory) = (far, ConnectionMemory::default());
+        Self { actor, ends, args, peers, store, connection, memory, remote, library, _near: near, _dir: dir }
     }
 
     /// The next incarnation, as PeersActor starts it.
@@ -701,13 +695,23 @@ impl Test {
         self.actor.send_message(message).expect("it runs");
     }
 
+    fn meeting<'a>(&'a self, libraries: &'a Libraries, introduction: &'a Introduction) -> Meeting<'a> {
+        Meeting {
+            connection: &self.connection,
+            own_id: self.remote.id(),
+            libraries,
+            introduction,
+            memory: &self.memory,
+            offers_mirror: true,
+            within: PATIENCE,
+        }
+    }
+
     /// The other end opens a control stream.
     async fn open(&self) -> Established {
         let introduction = introduction("the other end", "our ticket");
         let libraries = Libraries::of(Arc::clone(&self.library));
-        establish::open(&self.connection, self.remote.id(), &libraries, &introduction, PATIENCE)
-            .await
-            .expect("a session")
+        self.meeting(&libraries, &introduction).open().await.expect("a session")
     }
 
     /// The other end answers the control stream that the actor opens.
@@ -726,8 +730,8 @@ impl Test {
         let frame::Kind::Hello(first) = hello else { panic!("{hello:?} is no hello") };
         let introduction = introduction("the other end", "our ticket");
         let streams = (send, receive);
-        let (id, libraries) = (self.remote.id(), Libraries::of(Arc::clone(&self.library)));
-        establish::answer(&self.connection, id, &libraries, &introduction, first, streams, PATIENCE).await
+        let libraries = Libraries::of(Arc::clone(&self.library));
+        self.meeting(&libraries, &introduction).answer(first, streams).await
     }
 
     async fn accept_bi(&self) -> (SendStream, RecvStream) {
@@ -748,7 +752,7 @@ impl Test {
 
     async fn not_shared(&mut self) {
         let id = self.remote.id();
-        let said = |m: &PeersMsg| matches!(m, PeersMsg::NotShared { endpoint_id } if *endpoint_id == id);
+        let said = |m: &PeersMsg| matches!(m, PeersMsg::NotShared { endpoint_id, .. } if *endpoint_id == id);
         self.peers.wait_for("that nothing is shared", |seen| seen.iter().any(said)).await;
     }
 
@@ -836,7 +840,7 @@ fn introduction(name: &str, ticket: &str) -> Introduction {
 }
 
 fn hello(version: u32) -> frame::Kind {
-    frame::Kind::Hello(Hello { version, features: Vec::new() })
+    frame::Kind::Hello(Hello { version, nonce: vec![7; 32].into() })
 }
 
 fn find(hashes: &[ContentHash]) -> frame::Kind {

@@ -99,6 +99,7 @@ async fn peers_of_the_configuration_and_of_the_last_time_are_dialled_first() {
         addr: met.addr(),
         name: "met".into(),
         last_seen_ms: Some(9),
+        mirror: Some(true),
     };
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
         args.bootstrap = vec![named.addr()];
@@ -242,7 +243,7 @@ async fn who_fails_to_prove_himself_three_times_is_not_heard_for_a_while() {
     for n in 0..3 {
         let connection = remote.dial(rig.endpoint()).await;
         let (session, _) = rig.stage.started(remote.id(), n).await;
-        rig.tell(PeersMsg::NotShared { endpoint_id: remote.id() });
+        rig.tell(PeersMsg::NotShared { endpoint_id: remote.id(), mirror: true, failed: true });
         rig.stage.args(session).connection.close(close::NOT_SHARED.into(), b"no shared library");
         assert_closed(&connection, close::NOT_SHARED).await;
         rig.stage.wait_for("its end", |heard| stopped(heard, session)).await;
@@ -263,7 +264,7 @@ async fn a_peer_that_we_named_and_that_does_not_know_the_passphrase_says_so_in_t
     rig.dial(remote.addr()).await.unwrap();
     let connection = remote.accept().await;
     rig.stage.started(remote.id(), 0).await;
-    rig.tell(PeersMsg::NotShared { endpoint_id: remote.id() });
+    rig.tell(PeersMsg::NotShared { endpoint_id: remote.id(), mirror: true, failed: true });
     connection.close(close::NOT_SHARED.into(), b"no shared library");
     let id = remote.id().to_string();
     rig.wait_for_report("told", |report| {
@@ -306,6 +307,7 @@ async fn a_peer_that_is_forgotten_while_it_is_dialled_stays_forgotten() {
         addr: EndpointAddr::new(SecretKey::generate().public()),
         name: "met".into(),
         last_seen_ms: None,
+        mirror: Some(true),
     };
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
         args.book.remember(&met).unwrap();

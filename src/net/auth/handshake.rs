@@ -130,7 +130,6 @@ impl Handshake {
     ///
     /// # Errors
     /// See [`AuthError`]; the stream is over then.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "every other frame is out of order")]
     pub fn handle(&mut self, kind: frame::Kind, own: &OwnProofs) -> Result<Step, AuthError> {
         match (&self.phase, kind) {
             (Phase::Hello, frame::Kind::Hello(hello)) => self.on_hello(&hello),
@@ -176,18 +175,17 @@ impl Handshake {
         }
         let prover = self.role.other();
         // Every key is tried, so that time tells nothing of which one it was.
-        let proved = self.keys.iter().enumerate().filter_map(|(index, key)| {
+        let known = self.keys.iter().enumerate().filter_map(|(index, key)| {
             let shown = transcript.find(key, prover, &auth.libraries)?;
-            let ticket =
-                self.domain.tickets.and_then(|context| transcript.open(context, key, prover, &shown.ticket));
+            let ticket = transcript.ticket(self.domain, key, prover, shown);
             Some(Proved { index, ticket })
         });
-        let proved = proved.collect();
+        let judged = Step::Judge(known.collect());
         self.phase = match self.role {
             Role::Opener => Phase::Over(transcript),
             Role::Answerer => Phase::Show(transcript),
         };
-        Ok(Step::Judge(proved))
+        Ok(judged)
     }
 
     /// Shows these: as opener all that it offers, with random ones among them that hide how many there are; as answerer what it
@@ -210,12 +208,13 @@ impl Handshake {
         };
         let sealed_bytes = if self.domain.tickets.is_some() { SEALED_BYTES } else { 0 };
         let mut libraries = Vec::with_capacity(credentials.len());
-        for Credential { key, ticket } in credentials.iter().take(LIBRARIES_MAX) {
-            let sealed = self.domain.tickets.zip(ticket.as_ref());
-            let sealed =
-                sealed.and_then(|(context, ticket)| transcript.seal(context, key, self.role, ticket));
-            let ticket = sealed.map_or_else(|| noise(sealed_bytes), bytes::Bytes::from);
-            libraries.push(LibraryProof { ticket, ..transcript.prove(key, self.role) });
+        for credential in credentials.iter().take(LIBRARIES_MAX) {
+            let shown = transcript.show(self.domain, credential, self.role);
+            let mut shown = shown.ok_or(AuthError::Malformed("a ticket of our own that is too long"))?;
+            if shown.ticket.is_empty() {
+                shown.ticket = noise(sealed_bytes);
+            }
+            libraries.push(shown);
         }
         own.note(&libraries);
         match self.role {

@@ -103,7 +103,7 @@ fn largest_frames() -> Vec<frame::Kind> {
         total_bytes: u64::MAX,
     };
     let summaries = vec![summary; LIBRARIES_PER_FRAME_MAX];
-    let proof = LibraryProof { blinded: bytes32(), proof: bytes32() };
+    let proof = LibraryProof { blinded: bytes32(), proof: bytes32(), ticket: vec![1; 656].into() };
     let content = |n: u32| InlineContent { hash: bytes32(), content: n.to_be_bytes().to_vec().into() };
     let small = largest_record(0);
     let small =

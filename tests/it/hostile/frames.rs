@@ -8,7 +8,7 @@ use crate::support::hostile::{Arena, Attacker, Session, closed, framed};
 use crate::support::nodes::DEADLINE;
 
 fn hello(version: u32) -> frame::Kind {
-    frame::Kind::Hello(Hello { version, features: Vec::new() })
+    frame::Kind::Hello(Hello { version, nonce: vec![7; 32].into() })
 }
 
 /// Writes bytes on a fresh control stream, and gives how the victim closes the connection.
@@ -36,7 +36,8 @@ async fn a_session_does_not_begin_with_garbage() {
     Box::pin(arena.survives("unknown ALPN", attack)).await;
 
     // All at once: some of them are closed by a time-out only.
-    let proof = LibraryProof { blinded: vec![1; 32].into(), proof: vec![2; 32].into() };
+    let proof =
+        LibraryProof { blinded: vec![1; 32].into(), proof: vec![2; 32].into(), ..LibraryProof::default() };
     let auth = |count| frame::Kind::Auth(Auth { libraries: vec![proof.clone(); count] });
     let two = |a: frame::Kind, b: frame::Kind| [framed(a), framed(b)].concat();
     let cases: Vec<(&str, Vec<u8>, bool, u32, &str)> = vec![
@@ -47,7 +48,7 @@ async fn a_session_does_not_begin_with_garbage() {
         ("an unfinished frame", b"\0\0\0\x64abc".to_vec(), false, 408, "no session in time"),
         ("nothing", Vec::new(), false, 408, "no session in time"),
         ("version 1", two(hello(1), auth(1)), false, 400, "version 1"),
-        ("version 3", two(hello(3), auth(1)), false, 400, "version 3"),
+        ("version 4", two(hello(4), auth(1)), false, 400, "version 4"),
         (
             "an impatient Ping",
             framed(frame::Kind::Ping(Ping::default())).to_vec(),
@@ -62,9 +63,9 @@ async fn a_session_does_not_begin_with_garbage() {
             408,
             "no session in time",
         ),
-        ("Hello twice", two(hello(2), hello(2)), false, 400, "out of order"),
-        ("65 libraries", two(hello(2), auth(65)), false, 400, "'Auth.libraries'"),
-        ("no library", two(hello(2), auth(0)), false, 401, "no shared library"),
+        ("Hello twice", two(hello(3), hello(3)), false, 400, "out of order"),
+        ("65 libraries", two(hello(3), auth(65)), false, 400, "'Auth.libraries'"),
+        ("no library", two(hello(3), auth(0)), false, 401, "no shared library"),
     ];
     let attacked = {
         let arena = &arena;
@@ -88,7 +89,7 @@ async fn a_session_does_not_go_on_with_garbage() {
         ("4 GiB", b"\xff\xff\xff\xff".to_vec(), "longer than the limit"),
         ("one byte too many", (1_u32 << 20 | 1).to_be_bytes().to_vec(), "longer than the limit"),
         ("an unknown kind", vec![0, 0, 0, 3, 0xa0, 0x06, 0x01], "unknown kind"),
-        ("a late Hello", framed(hello(2)).to_vec(), "no place"),
+        ("a late Hello", framed(hello(3)).to_vec(), "no place"),
         ("a Ping without a summary", framed(frame::Kind::Ping(Ping::default())).to_vec(), "no summary"),
     ];
     for (what, bytes, reason) in cases {

@@ -1,11 +1,11 @@
 //! Those who do not know the passphrase learn that an endpoint exists, and nothing else.
 
-use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
-use can_sync::wire;
-use can_sync::wire::proto::{Auth, Hello, frame};
+use can_sync::net::auth::SESSION;
+use can_sync::wire::proto::{Auth, frame};
 use iroh::endpoint::Connection;
 
 use crate::support::hostile::{Arena, Attacker, closed, stranger_keys};
+use crate::support::proving::Talk;
 
 /// Everything that the other side says on any stream until the connection ends.
 async fn overheard(connection: &Connection, mut control: iroh::endpoint::RecvStream) -> Vec<u8> {
@@ -26,19 +26,13 @@ async fn a_stranger_hears_nothing_and_is_soon_not_heard_either() {
     let attack = async {
         for _ in 0..3 {
             let connection = attacker.connect().await;
-            let (own, victim) = (attacker.endpoint.id(), connection.remote_id());
-            let mut ekm = [0; 32];
-            connection
-                .export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(own, victim))
-                .expect("keying material");
-            let proof = Binding::new(ekm, own, victim).prove(&stranger_keys(), Role::Opener);
-            let (mut send, receive) = connection.open_bi().await.unwrap();
-            let hello = frame::Kind::Hello(Hello { version: 2, features: Vec::new() });
-            wire::write_frame(&mut send, hello).await.unwrap();
+            // A nonce is all that comes back.
+            let mut talk = Talk::open(&connection, attacker.endpoint.id(), &SESSION).await.unwrap();
             // As many libraries as may be offered, all of them wrong.
+            let proof = talk.transcript().prove(stranger_keys().auth(), talk.role());
             let auth = frame::Kind::Auth(Auth { libraries: vec![proof; 64] });
-            wire::write_frame(&mut send, auth).await.unwrap();
-            assert_eq!(overheard(&connection, receive).await, b"", "not a single byte");
+            talk.say(auth).await.unwrap();
+            assert_eq!(overheard(&connection, talk.receive).await, b"", "not a single byte more");
             assert_eq!(closed(&connection).await, (401, "no shared library".to_owned()));
         }
         // Whoever guesses is refused without being heard, right as the next guess may be.

@@ -8,23 +8,25 @@ use can_sync::library::registry::Kept;
 use can_sync::library::ticket::Ticket;
 use can_sync::library::{Libraries, Library, Shared};
 use can_sync::net::SESSION_ALPN as ALPN;
-use can_sync::net::auth::{Binding, EXPORTER_LABEL, Role};
-use can_sync::peer::establish::{self, Established, Introduction};
+use can_sync::net::auth::{Credential, SESSION};
+use can_sync::peer::establish::{ConnectionMemory, Established, Introduction, Meeting};
 use can_sync::reconcile::engine::{Initiator, Limits};
 use can_sync::record::{ContentHash, RecordId};
 use can_sync::wire;
 use can_sync::wire::decode::decode;
 use can_sync::wire::proto::{
-    Auth, ContentHeader, ContentRequest, Find, Hello, LibraryTicket, Offer, ReconClose, ReconMsg, ReconOpen,
-    Records, Tickets, Want, frame,
+    ContentHeader, ContentRequest, Find, LibraryTicket, Offer, ReconClose, ReconMsg, ReconOpen, Records,
+    Want, frame,
 };
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::support::nodes::{DEADLINE, TestNode};
+use crate::support::proving::Talk;
 
 /// The member.
 pub(super) struct Member {
@@ -62,31 +64,15 @@ impl Member {
     /// Shows the claims of a ticket that it has only seen, with its own ticket's key; how that ends.
     pub(super) async fn show_claims_of(&self, seen: &Ticket) -> Connection {
         let connection = self.connect().await;
-        let (own_id, other) = (self.endpoint.id(), connection.remote_id());
-        let mut ekm = [0; 32];
-        connection
-            .export_keying_material(&mut ekm, EXPORTER_LABEL, &Binding::context(own_id, other))
-            .expect("keying material");
-        let binding = Binding::new(ekm, own_id, other);
         let library = self.libraries.shared().pop().expect("a library");
-        let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
-        let hello = Hello { version: 2, features: Vec::new() };
-        wire::write_frame(&mut send, frame::Kind::Hello(hello)).await.expect("sent");
-        let auth = Auth { libraries: vec![binding.prove(library.keys(), Role::Opener)] };
-        wire::write_frame(&mut send, frame::Kind::Auth(auth)).await.expect("sent");
-        for _ in 0..2 {
-            let answer = timeout(DEADLINE, wire::read_frame(&mut receive)).await.expect("in time");
-            assert!(matches!(answer, Ok(frame::Kind::Hello(_) | frame::Kind::Auth(_))), "{answer:?}");
-        }
         let own = library.shared().expect("a ticket").ticket();
-        let ticket = LibraryTicket {
-            library: bytes::Bytes::copy_from_slice(&binding.blinded(library.keys().auth())),
-            claims: seen.signed.encode().into(),
-            proof: own.prove(&binding.held(Role::Opener)).to_vec().into(),
-        };
-        let tickets = Tickets { tickets: vec![ticket] };
-        wire::write_frame(&mut send, frame::Kind::Tickets(tickets)).await.expect("sent");
-        let next = timeout(DEADLINE, wire::read_frame(&mut receive)).await.expect("in time");
+        let mut talk = Talk::open(&connection, self.endpoint.id(), &SESSION).await.expect("a stream");
+        let proof = own.prove(&talk.transcript().between(talk.role())).to_vec().into();
+        let ticket = LibraryTicket { claims: seen.signed.encode().into(), proof };
+        let credential =
+            Credential { key: library.keys().auth().clone(), ticket: Some(ticket.encode_to_vec()) };
+        talk.show(vec![credential]).await.expect("sent");
+        let next = talk.hear().await;
         assert!(next.is_err(), "it was let in: {next:?}");
         connection
     }
@@ -94,9 +80,16 @@ impl Member {
     pub(super) async fn session(&self) -> Result<Session, (Connection, String)> {
         let connection = self.connect().await;
         let ticket = watch::Sender::new(String::new()).subscribe();
-        let introduction = Introduction { name: "by hand".into(), ticket };
-        let id = self.endpoint.id();
-        match establish::open(&connection, id, &self.libraries, &introduction, DEADLINE).await {
+        let meeting = Meeting {
+            connection: &connection,
+            own_id: self.endpoint.id(),
+            libraries: &self.libraries,
+            introduction: &Introduction { name: "by hand".into(), ticket },
+            memory: &ConnectionMemory::default(),
+            offers_mirror: false,
+            within: DEADLINE,
+        };
+        match meeting.open().await {
             Ok(established) => {
                 can_sync::net::endpoint::open_up(&connection, 200);
                 Ok(Session { connection, established, heard: Vec::new() })

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::{Libraries, Library};
 use can_sync::net::SESSION_ALPN as ALPN;
-use can_sync::peer::establish::{self, Established, Introduction};
+use can_sync::peer::establish::{ConnectionMemory, Established, Introduction, Meeting};
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
 use can_sync::wire::proto::{ContentHeader, Frame, Offer, Want, WireRecord, frame};
 use can_sync::wire::{self, WireError};
@@ -176,15 +176,16 @@ impl Attacker {
     pub(crate) async fn establish(&self, connection: &Connection) -> Result<Established, String> {
         let introduction =
             Introduction { name: "hostile".into(), ticket: watch::Sender::new(String::new()).subscribe() };
-        establish::open(
+        let meeting = Meeting {
             connection,
-            self.endpoint.id(),
-            &Libraries::of(Arc::clone(&self.library)),
-            &introduction,
-            std::time::Duration::from_secs(10),
-        )
-        .await
-        .map_err(|error| error.to_string())
+            own_id: self.endpoint.id(),
+            libraries: &Libraries::of(Arc::clone(&self.library)),
+            introduction: &introduction,
+            memory: &ConnectionMemory::default(),
+            offers_mirror: true,
+            within: std::time::Duration::from_secs(10),
+        };
+        meeting.open().await.map_err(|error| error.to_string())
     }
 
     /// Comes back after it was shut out, and is not heard.

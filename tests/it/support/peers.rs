@@ -11,7 +11,7 @@ use std::time::Duration;
 use can_sync::actor::status::ActorDetail;
 use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::discovery::address_book::AddressBook;
-use can_sync::discovery::channel::Channels;
+use can_sync::discovery::channel::{Channel, Channels, Sources};
 use can_sync::discovery::directory::SharedDirectory;
 use can_sync::events::{EventLog, NodeEvent};
 use can_sync::identity::{LibraryKeys, NetworkKeys};
@@ -444,6 +444,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
             dialled_max: 16,
             hints_at_once_max: 8,
             known_max: 4096,
+            sealed: Sources::from([Channel::Relays, Channel::Dht, Channel::Mdns, Channel::Gossip]),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),
         },
