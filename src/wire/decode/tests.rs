@@ -247,7 +247,8 @@ fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
         Some(frame::Kind::Find(find)) => vec![(find.hashes.len(), FINDS_PER_FRAME_MAX)],
         Some(frame::Kind::Lacks(lacks)) => vec![(lacks.hashes.len(), FINDS_PER_FRAME_MAX)],
         Some(
-            frame::Kind::Cancel(_)
+            frame::Kind::Hello(_)
+            | frame::Kind::Cancel(_)
             | frame::Kind::Error(_)
             | frame::Kind::ReconOpen(_)
             | frame::Kind::ReconMsg(_)

@@ -3,15 +3,15 @@
 use std::sync::LazyLock;
 
 use can_sync::identity::{Key, NetworkKeys};
-use can_sync::net::auth::{Credential, Role, SESSION};
-use can_sync::wire::proto::{Auth, frame};
+use can_sync::net::auth::{Credential, Role};
+use can_sync::peer::session::Summary;
+use can_sync::wire::proto::{Auth, Welcome, frame};
 use iroh::endpoint::Connection;
 use serde_json::{Value, json};
 
 use crate::support::hostile::closed;
 use crate::support::member::{HostileMember, proof_of, proves};
 use crate::support::nodes::{PASSPHRASE, TestNode, eventually};
-use crate::support::proving::Talk;
 
 const IMAGE: &[(&str, &str)] = &[("mime_type", "image/png")];
 
@@ -68,13 +68,40 @@ async fn a_proof_is_worth_nothing_when_whoever_was_dialled_sends_it_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proof_is_worth_nothing_when_it_comes_back_on_a_second_control_stream() {
-    let (a, _) = owner().await;
-    let m = HostileMember::new().await;
+    let (a, library) = owner().await;
+    let (ticket, _) = invite(&a, &library, json!({ "access": "read" })).await;
+    let m = HostileMember::invited(&ticket).await;
+    let connection = m.dial(&a).await;
+    let (talk, _) = m.joins(&connection).await;
+    is_connected(&a).await;
+    drop(talk);
+    connection.close(0_u32.into(), b"to be dialled");
+    // The user takes it for a machine of his own, so it is shown the proof of the mirror beside that of its library.
     let connection = dialled_by(&a, &m).await;
-    let (_first, shown) = m.listen(&connection).await;
+    let (mut first, shown) = m.listen(&connection).await;
+    assert!(proves(&shown, &first.transcript(), Role::Opener, &MIRROR), "the user named it");
+    assert!(proves(&shown, &first.transcript(), Role::Opener, &m.key()), "it took part in this one");
+    // While that stream is under way, no other one counts.
+    let ignored = m.try_open(&connection).await;
+    assert!(ignored.is_err(), "it answers");
+    first.show(vec![m.credential(&first)]).await.unwrap();
+    let library = bytes::Bytes::copy_from_slice(&first.transcript().blinded(&m.key()));
+    let summary = can_sync::peer::establish::summary_to_wire(&library, &Summary::default());
+    let welcome = Welcome { libraries: vec![summary], ..Welcome::default() };
+    first.say(frame::Kind::Welcome(welcome)).await.unwrap();
+    is_connected(&a).await;
     let mut second = m.open(&connection).await;
     second.say(frame::Kind::Auth(shown)).await.unwrap();
     was_seen_through(&a, &m, &connection).await;
+}
+
+/// Waits until the node has a session.
+async fn is_connected(node: &TestNode) {
+    eventually("the session is up", async || {
+        let status = node.get("/status").await;
+        (status["data"]["peers"]["connected"] == 1).then_some(()).ok_or_else(|| status.to_string())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +127,7 @@ async fn a_proof_is_worth_nothing_on_another_connection() {
     let proof = proof_of(&shown, &talk.transcript(), Role::Opener, &MIRROR);
     let other = m.dial(&a).await;
     // The node has one connection with each peer, and may close this one for that; it is not let in either way.
-    if let Ok(mut talk) = Talk::open(&other, m.id(), &SESSION).await {
+    if let Ok(mut talk) = m.try_open(&other).await {
         let _ = talk.say(frame::Kind::Auth(Auth { libraries: vec![proof] })).await;
         assert!(talk.hear().await.is_err(), "it was let in");
     }
@@ -115,11 +142,7 @@ async fn an_invitee_that_hangs_up_and_is_dialled_back_is_offered_its_library_and
     let m = HostileMember::invited(&ticket).await;
     let connection = m.dial(&a).await;
     let (talk, _) = m.joins(&connection).await;
-    eventually("the session is up", async || {
-        let status = a.get("/status").await;
-        (status["data"]["peers"]["connected"] == 1).then_some(()).ok_or_else(|| status.to_string())
-    })
-    .await;
+    is_connected(&a).await;
     drop(talk);
     connection.close(0_u32.into(), b"gone for a moment");
     let connection = m.is_dialled().await;

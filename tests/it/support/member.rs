@@ -4,6 +4,7 @@ use can_sync::identity::{Key, LibraryKeys};
 use can_sync::library::ticket::Ticket;
 use can_sync::net::SESSION_ALPN;
 use can_sync::net::auth::{Credential, Role, SESSION, Transcript};
+use can_sync::wire::WireError;
 use can_sync::wire::proto::{Auth, LibraryProof, LibraryTicket, Welcome, frame};
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
@@ -71,7 +72,12 @@ impl HostileMember {
     }
 
     pub(crate) async fn open(&self, connection: &Connection) -> Talk {
-        Talk::open(connection, self.id(), &SESSION).await.expect("a stream")
+        self.try_open(connection).await.expect("a stream")
+    }
+
+    /// As [`Self::open`], where it may not be answered.
+    pub(crate) async fn try_open(&self, connection: &Connection) -> Result<Talk, WireError> {
+        Talk::open(connection, self.id(), &SESSION).await
     }
 
     /// Answers a control stream; what the other side offers, as it came.

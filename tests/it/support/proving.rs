@@ -87,7 +87,11 @@ impl Talk {
     /// What the other side shows, as it came.
     pub(crate) async fn hear_auth(&mut self) -> Result<Auth, WireError> {
         match self.hear().await? {
-            frame::Kind::Auth(auth) => Ok(auth),
+            frame::Kind::Auth(auth) => {
+                let taken = self.handshake.handle(frame::Kind::Auth(auth.clone()), &OwnProofs::default());
+                assert!(matches!(taken, Ok(Step::Judge(_))), "{taken:?}");
+                Ok(auth)
+            }
             other => panic!("not an Auth: {other:?}"),
         }
     }
