@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use can_sync::identity::{Key, NetworkKeys};
 use can_sync::net::auth::{Credential, Role};
-use can_sync::peer::session::Summary;
+use can_sync::reconcile::Summary;
 use can_sync::wire::proto::{Auth, Welcome, frame};
 use iroh::endpoint::Connection;
 use serde_json::{Value, json};
