@@ -78,7 +78,13 @@ async fn the_configured_list_alone_brings_two_together() {
     let second = TestNode::start("second", |config| config.discovery.bootstrap = vec![ticket]).await;
     connected(&second, &first.id()).await;
     assert_eq!(second.peer(&first.id()).await["sources"][0], "bootstrap");
-    assert!(second.get("/status").await["data"]["discovery"]["bootstrap"]["last_success"].is_string());
+    // The connection is there a moment before its session.
+    eventually("a success", async || {
+        let status = second.get("/status").await;
+        let channel = &status["data"]["discovery"]["bootstrap"];
+        channel["last_success"].is_string().then_some(()).ok_or_else(|| channel.to_string())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,11 +97,14 @@ async fn a_new_asset_an_edit_and_a_return_travel_live() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_new_asset_needs_no_question() {
-    let (a, b) = pair().await;
-    b.wait_in_sync().await;
-    let c = TestNode::start("c", |_| {}).await;
+    // In a row: nobody hears of the one at the other end.
+    let apart = async |name: &str| {
+        TestNode::start(name, |config| config.discovery.topic = Some(format!("of {name} alone"))).await
+    };
+    let (a, b, c) = tokio::join!(apart("a"), apart("b"), apart("c"));
+    b.dial(&a).await;
     c.dial(&b).await;
-    tokio::join!(b.wait_in_sync(), c.wait_in_sync());
+    tokio::join!(a.wait_in_sync(), b.wait_in_sync(), c.wait_in_sync());
     for (n, size) in [0_usize, 1, 4_096, 16 * 1024, 16 * 1024 + 1].into_iter().enumerate() {
         let content = bytes(u32::try_from(n).unwrap(), size);
         let hash = a.ingest(content.clone(), &[("tags", "live")]).await;
