@@ -93,6 +93,8 @@ pub(super) struct NodeModel {
     pub(super) store_problem: Option<String>,
     pub(super) assets: Option<String>,
     pub(super) bytes: Option<String>,
+    /// Assets that are known beside those.
+    pub(super) absent: Option<String>,
     pub(super) seq: Option<u64>,
     pub(super) channels: Vec<ChannelRow>,
 }
@@ -126,8 +128,12 @@ impl NodeModel {
             },
             store_url: view.store_proxy.base().to_owned(),
             store_problem: problem,
-            assets: status.map(|status| count(status.assets, "asset", "assets")),
-            bytes: status.map(|status| bytes(status.bytes)),
+            assets: status.map(|status| count(status.assets_held, "asset", "assets")),
+            bytes: status.map(|status| bytes(status.bytes_held)),
+            absent: status
+                .map(|status| status.assets.saturating_sub(status.assets_held))
+                .filter(|absent| *absent > 0)
+                .map(|absent| count(absent, "asset", "assets")),
             seq: status.map(|status| status.seq),
             channels: channels
                 .iter()

@@ -29,8 +29,15 @@ pub(super) struct Asset {
     pub(super) tags: Vec<String>,
     #[serde(default)]
     pub(super) created_at: String,
+    /// Whether the content is in the store.
+    #[serde(default = "held")]
+    pub(super) held: bool,
     #[serde(flatten)]
     pub(super) more: serde_json::Map<String, serde_json::Value>,
+}
+
+fn held() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -42,7 +49,7 @@ struct Page {
     total: Option<u64>,
 }
 
-/// How many assets are wanted.
+/// How many assets are wanted, and which.
 #[derive(clap::Args, Debug)]
 pub(super) struct Amount {
     /// At most this many
@@ -51,6 +58,19 @@ pub(super) struct Amount {
     /// All there are
     #[arg(long, conflicts_with = "limit")]
     all: bool,
+    /// Only those whose content is held here
+    #[arg(long)]
+    held: bool,
+    /// Only those that are known, and whose content is not held here
+    #[arg(long, conflicts_with = "held")]
+    absent: bool,
+}
+
+impl Amount {
+    /// Which of them, by whether they are held.
+    pub(super) fn holding(&self) -> Option<(&'static str, String)> {
+        (self.held || self.absent).then(|| ("held", self.held.to_string()))
+    }
 }
 
 /// Prints what `path` (`/list` or `/search`) answers to `query`, page by page, as much as is wanted.
@@ -58,9 +78,10 @@ pub(super) async fn print_pages(
     out: Output,
     store: &Service,
     path: &str,
-    query: Vec<(&str, String)>,
+    mut query: Vec<(&str, String)>,
     amount: &Amount,
 ) -> Result<(), CliError> {
+    query.extend(amount.holding());
     let wanted = if amount.all { u64::MAX } else { amount.limit };
     let mut shown = 0;
     let mut cursor: Option<String> = None;
@@ -93,9 +114,10 @@ fn print(out: Output, assets: &[Asset], heading: bool) -> std::io::Result<()> {
         let size = if out.terminal { text::bytes(asset.size) } else { asset.size.to_string() };
         let created = if out.terminal { text::ago(&asset.created_at) } else { asset.created_at.clone() };
         let filename = asset.filename.clone().unwrap_or_default();
-        vec![asset.hash.clone(), size, asset.mime_type.clone(), filename, asset.tags.join(","), created]
+        let held = if asset.held { "yes" } else { "no" }.to_owned();
+        vec![asset.hash.clone(), size, held, asset.mime_type.clone(), filename, asset.tags.join(","), created]
     };
     let rows: Vec<_> = assets.iter().map(row).collect();
-    let names = ["HASH", "SIZE", "TYPE", "NAME", "TAGS", "CREATED"];
+    let names = ["HASH", "SIZE", "HELD", "TYPE", "NAME", "TAGS", "CREATED"];
     out.table(if heading { Some(&names) } else { None }, &rows)
 }

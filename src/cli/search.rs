@@ -49,7 +49,7 @@ pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliEr
         ("to", to),
     ];
     let query: Vec<_> = fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    if query.is_empty() {
+    if query.is_empty() && amount.holding().is_none() {
         return Err(CliError::new(Exit::Usage, "nothing to search for")
             .hint("`can-sync search --help` says by what; `can-sync list` shows everything"));
     }

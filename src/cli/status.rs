@@ -59,6 +59,10 @@ pub(super) struct StoreStatus {
     assets: Option<u64>,
     #[serde(default)]
     bytes: Option<u64>,
+    #[serde(default)]
+    assets_held: Option<u64>,
+    #[serde(default)]
+    bytes_held: Option<u64>,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
@@ -131,6 +135,22 @@ impl SyncStatus {
     }
 }
 
+impl StoreStatus {
+    /// What is here, and what is known besides.
+    fn counts(&self) -> String {
+        let (Some(assets), Some(bytes)) = (self.assets, self.bytes) else { return String::new() };
+        let (held, held_bytes) = (self.assets_held.unwrap_or(assets), self.bytes_held.unwrap_or(bytes));
+        let here = format!(", {} ({})", text::counted(held, "asset"), text::bytes(held_bytes));
+        match assets.saturating_sub(held) {
+            0 => here,
+            absent => {
+                let absent_bytes = text::bytes(bytes.saturating_sub(held_bytes));
+                format!("{here}, {absent} more known and not held here ({absent_bytes})")
+            }
+        }
+    }
+}
+
 impl NodeStatus {
     /// Why the node is not as it should be.
     fn degraded(&self) -> Option<String> {
@@ -157,13 +177,8 @@ impl NodeStatus {
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
-        let StoreStatus { mode, url, healthy, assets, bytes, .. } = &self.store;
-        let counts = match (assets, bytes) {
-            (Some(assets), Some(bytes)) => {
-                format!(", {} ({})", text::counted(*assets, "asset"), text::bytes(*bytes))
-            }
-            _ => String::new(),
-        };
+        let StoreStatus { mode, url, healthy, .. } = &self.store;
+        let counts = self.store.counts();
         let health = if *healthy { "" } else { ", not healthy" };
         let mut fields = vec![
             ("node", format!("{} ({})", self.name, self.endpoint_id)),

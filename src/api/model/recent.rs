@@ -27,6 +27,8 @@ pub(in crate::api) struct Tile {
     pub(in crate::api) created_at: String,
     pub(in crate::api) tags: Vec<String>,
     pub(in crate::api) is_thumbnail: bool,
+    /// Whether its content can be downloaded.
+    pub(in crate::api) is_held: bool,
 }
 
 /// As much as the page needs of the store's answer.
@@ -52,6 +54,12 @@ struct ListedAsset {
     tags: Vec<String>,
     #[serde(default)]
     created_at: Option<String>,
+    #[serde(default = "held")]
+    held: bool,
+}
+
+fn held() -> bool {
+    true
 }
 
 impl Recent {
@@ -80,7 +88,10 @@ impl Tile {
         let name = asset.filename.filter(|name| !name.trim().is_empty());
         Some(Self {
             title: name.as_deref().map_or_else(|| hash.short(), shown),
-            is_thumbnail: RASTER_TYPES.contains(&kind.as_str()) && asset.size <= THUMBNAIL_BYTES_MAX,
+            is_thumbnail: asset.held
+                && RASTER_TYPES.contains(&kind.as_str())
+                && asset.size <= THUMBNAIL_BYTES_MAX,
+            is_held: asset.held,
             kind: shown(&kind),
             size: bytes(asset.size),
             created_at: asset.created_at.as_deref().map(shown).unwrap_or_default(),
@@ -103,6 +114,7 @@ mod tests {
             filename: None,
             tags: Vec::new(),
             created_at: None,
+            held: true,
         };
         let hash = "ab".repeat(32);
         let thumbnail = |kind: &str, size| Tile::new(asset(&hash, kind, size)).unwrap().is_thumbnail;
@@ -110,6 +122,8 @@ mod tests {
         assert!(!thumbnail("image/svg+xml", 10));
         assert!(!thumbnail("text/html", 10));
         assert!(!thumbnail("image/png", THUMBNAIL_BYTES_MAX + 1));
+        let elsewhere = Tile::new(ListedAsset { held: false, ..asset(&hash, "image/png", 10) }).unwrap();
+        assert!(!elsewhere.is_thumbnail && !elsewhere.is_held);
         assert!(Tile::new(asset("../../etc", "image/png", 1)).is_none());
     }
 }

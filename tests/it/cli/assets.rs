@@ -165,8 +165,8 @@ async fn lists_are_tab_separated_and_escaped() {
     let ran = run(&user, &agent, &["list"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let lines: Vec<&str> = ran.text().lines().collect();
-    let start = format!("{}\t5\ttext/plain\ta\\tb\\u{{1b}}[31m\\u{{202e}}c\tx,y\t20", sha256(b"12345"));
-    assert_eq!((lines.len(), lines[0]), (2, "HASH\tSIZE\tTYPE\tNAME\tTAGS\tCREATED"));
+    let start = format!("{}\t5\tyes\ttext/plain\ta\\tb\\u{{1b}}[31m\\u{{202e}}c\tx,y\t20", sha256(b"12345"));
+    assert_eq!((lines.len(), lines[0]), (2, "HASH\tSIZE\tHELD\tTYPE\tNAME\tTAGS\tCREATED"));
     assert!(lines[1].starts_with(&start), "{}", lines[1]);
     let json = run(&user, &agent, &["list", "--json"]);
     assert_eq!(json.json()[0]["filename"], json!(filename));
