@@ -19,7 +19,8 @@ mod shared;
 mod tests;
 pub mod ticket;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -31,7 +32,7 @@ use crate::identity::LibraryKeys;
 use crate::reconcile::Summary;
 use crate::reconcile::tree::{Item, ItemTree, Snapshot};
 use crate::record::{AssetRecord, ContentHash, RecordId};
-use crate::store::{FeedEntry, StoreStatus};
+use crate::store::{FeedEntry, Holding, StoreStatus, StoredRecord};
 
 /// How far the indices are, and what the store says of itself; the same for all libraries of a node.
 #[derive(Debug)]
@@ -61,9 +62,13 @@ pub struct Library {
 #[derive(Debug, Default)]
 struct Index {
     tree: ItemTree,
-    /// Sizes of live assets and their sum; not kept for the mirror, which has the store's own counts.
+    /// Sizes of contents that are here and their sum; not kept for the mirror, which has the store's own counts.
     sizes: HashMap<ContentHash, u64>,
     bytes: u64,
+    /// Live assets whose contents are not here.
+    absent: HashSet<ContentHash>,
+    /// Those of them that are wanted, in an order in which they can be asked for by and by.
+    wanted: BTreeSet<ContentHash>,
     /// While what the store held before is read in: what changed meanwhile, and so is newer than what was read.
     filling: Option<HashSet<ContentHash>>,
 }
@@ -71,7 +76,24 @@ struct Index {
 impl Index {
     fn take_out(&mut self, hash: &ContentHash) -> bool {
         self.count(hash, None);
+        self.absent.remove(hash);
+        self.wanted.remove(hash);
         self.tree.remove(hash).is_some()
+    }
+
+    /// Takes note whether a content is here; whether it has just come, to a record that was known before.
+    fn note_holding(&mut self, record: &AssetRecord, holding: Holding) -> bool {
+        let hash = record.hash;
+        if holding == Holding::Wanted {
+            self.wanted.insert(hash);
+        } else {
+            self.wanted.remove(&hash);
+        }
+        if !record.deleted && !holding.is_held() {
+            self.absent.insert(hash);
+            return false;
+        }
+        self.absent.remove(&hash) && holding.is_held()
     }
 
     fn count(&mut self, hash: &ContentHash, size: Option<u64>) {
@@ -144,7 +166,8 @@ impl Library {
         self.index().tree.get(hash).is_some()
     }
 
-    /// Takes in changed records, and takes out those that moved out; returns those that differ from what the index had.
+    /// Takes in changed records, and takes out those that moved out; returns those that differ from what the index had,
+    /// and those whose contents have come: peers may wait for them. That a content was let go of is nothing to tell.
     pub fn apply(&self, entries: Vec<FeedEntry>) -> Vec<FeedEntry> {
         // Ids are computed before the lock is taken.
         let items: Vec<Option<Item>> = entries.iter().map(|entry| self.item_if_held(&entry.record)).collect();
@@ -155,7 +178,7 @@ impl Library {
                 if let Some(touched) = &mut index.filling {
                     touched.insert(entry.record.hash);
                 }
-                self.put(&mut index, &entry.record, *item)
+                self.put(&mut index, &entry.record, entry.holding, *item)
             })
             .map(|(entry, _)| entry)
             .collect()
@@ -165,36 +188,60 @@ impl Library {
         self.holds(record).then(|| self.item(record))
     }
 
-    /// Whether it made a difference.
-    fn put(&self, index: &mut Index, record: &AssetRecord, item: Option<Item>) -> bool {
+    /// Whether it is to be told.
+    fn put(&self, index: &mut Index, record: &AssetRecord, holding: Holding, item: Option<Item>) -> bool {
         let Some(item) = item else { return index.take_out(&record.hash) };
         if self.shared.is_some() {
-            index.count(&record.hash, (!record.deleted).then_some(record.size));
+            index.count(&record.hash, holding.is_held().then_some(record.size));
         }
-        index.tree.upsert(item) != Some(item)
+        let came = index.note_holding(record, holding);
+        let changed = index.tree.upsert(item) != Some(item);
+        changed || came
     }
 
-    /// Takes in what the store held before the library was there. What changed since is left as it is.
-    pub fn fill(&self, records: &[AssetRecord]) {
-        let items: Vec<Option<Item>> = records.iter().map(|record| self.item_if_held(record)).collect();
+    /// Takes in what the store had before the library was there. What changed since is left as it is.
+    pub fn fill(&self, entries: &[FeedEntry]) {
+        let items: Vec<Option<Item>> = entries.iter().map(|entry| self.item_if_held(&entry.record)).collect();
         let mut index = self.index();
-        for (record, item) in records.iter().zip(items) {
-            if item.is_some() && index.filling.as_ref().is_some_and(|touched| !touched.contains(&record.hash))
-            {
-                self.put(&mut index, record, item);
+        for (entry, item) in entries.iter().zip(items) {
+            let hash = &entry.record.hash;
+            if item.is_some() && index.filling.as_ref().is_some_and(|touched| !touched.contains(hash)) {
+                self.put(&mut index, &entry.record, entry.holding, item);
             }
         }
     }
 
     /// Takes in records of the store that became part of it, where the index has none of their contents.
-    pub fn take_in(&self, records: &[AssetRecord]) {
-        let items: Vec<Option<Item>> = records.iter().map(|record| self.item_if_held(record)).collect();
+    pub fn take_in(&self, records: &[StoredRecord]) {
+        let items: Vec<Option<Item>> =
+            records.iter().map(|stored| self.item_if_held(&stored.record)).collect();
         let mut index = self.index();
-        for (record, item) in records.iter().zip(items) {
+        for (StoredRecord { record, holding }, item) in records.iter().zip(items) {
             if item.is_some() && index.tree.get(&record.hash).is_none() {
-                self.put(&mut index, record, item);
+                self.put(&mut index, record, *holding, item);
             }
         }
+    }
+
+    /// Up to `limit` contents that are wanted and not here, in the order of their hashes, from behind `after`.
+    #[must_use]
+    pub fn wanted(&self, after: Option<ContentHash>, limit: usize) -> Vec<ContentHash> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.index().wanted.range((from, Bound::Unbounded)).take(limit).copied().collect()
+    }
+
+    /// Contents that are not here and not wanted.
+    #[must_use]
+    pub fn unwanted(&self) -> Vec<ContentHash> {
+        let index = self.index();
+        index.absent.iter().filter(|hash| !index.wanted.contains(*hash)).copied().collect()
+    }
+
+    /// How many live assets are in it whose contents are not here, and how many of those are wanted.
+    #[must_use]
+    pub fn absent(&self) -> (u64, u64) {
+        let index = self.index();
+        (index.absent.len() as u64, index.wanted.len() as u64)
     }
 
     /// All that the store held was taken in.
@@ -243,7 +290,7 @@ impl Library {
     pub fn summary(&self) -> Summary {
         let (assets, bytes) = {
             let store = self.feed.store.lock().unwrap_or_else(PoisonError::into_inner);
-            (store.assets, store.bytes)
+            (store.assets_held, store.bytes_held)
         };
         let index = self.index();
         let own = (index.sizes.len() as u64, index.bytes);

@@ -13,3 +13,4 @@ pub mod roster;
 pub mod session;
 mod streams;
 pub mod supervisor;
+pub mod wishes;

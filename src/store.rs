@@ -53,6 +53,21 @@ pub struct StoredRecord {
     pub holding: Holding,
 }
 
+impl StoredRecord {
+    /// Whether it is live, and its content is not here.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        !self.record.deleted && !self.holding.is_held()
+    }
+
+    /// Whether the size in the record was checked against the content. Of content that was never here, peers may say
+    /// anything; only what the store hashed itself has a BLAKE3 in its record.
+    #[must_use]
+    pub fn is_size_checked(&self) -> bool {
+        self.holding.is_held() || self.record.blake3.is_some()
+    }
+}
+
 /// One change of the store: the record as it is now, under the number of its latest change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FeedEntry {
@@ -62,6 +77,14 @@ pub struct FeedEntry {
     pub record: AssetRecord,
     /// Whether its content is here.
     pub holding: Holding,
+}
+
+impl FeedEntry {
+    /// Whether it is live, and its content is not here.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        !self.record.deleted && !self.holding.is_held()
+    }
 }
 
 /// Changes in sequence.

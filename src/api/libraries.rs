@@ -169,8 +169,8 @@ struct Invitee {
 /// What became of a library.
 #[derive(Serialize, ToSchema)]
 struct Deleted {
-    /// Assets that were deleted with it.
-    deleted: u64,
+    /// Assets whose contents were let go of with it; the assets stay known, and nobody else is concerned.
+    let_go: u64,
 }
 
 /// What is void now.
@@ -268,13 +268,16 @@ async fn show(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResul
 }
 
 /// Forget a library; what came through it stays, unless `content=delete`
+///
+/// Then the contents go to this node's trash, and what is known of the assets stays: other machines keep theirs. Joining
+/// again, and `POST /fetch/{hash}`, bring them back.
 #[utoipa::path(
     delete,
     path = "/libraries/{id}",
     tag = "libraries",
     params(
         ("id" = String, Path, description = "Library id, 64 hexadecimal digits."),
-        ("content" = Option<String>, Query, description = "`keep` (the default), or `delete` what came through it and is in no other library.")
+        ("content" = Option<String>, Query, description = "`keep` (the default), or `delete`: this node lets go of the contents that came through it and are in no other library.")
     ),
     responses(
         (status = 200, body = Success<Deleted>),
@@ -297,8 +300,8 @@ async fn delete(
             return Err(ApiError::invalid_parameter("content", "is neither keep nor delete", hint));
         }
     };
-    let deleted = ask(&state, |reply| LibraryMsg::DeleteLibrary { id, content, reply }).await?;
-    Ok(Success::new(Deleted { deleted }))
+    let let_go = ask(&state, |reply| LibraryMsg::DeleteLibrary { id, content, reply }).await?;
+    Ok(Success::new(Deleted { let_go }))
 }
 
 /// Issue a ticket for a library of this node's own

@@ -1,5 +1,7 @@
 //! `GET /why/{hash}`: who has a content, and why it is not here yet. `POST /fetch/{hash}`: get it now.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bytesize::ByteSize;
@@ -12,7 +14,8 @@ use crate::http::envelope::Success;
 use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{SourceReport, SourceState, WhyReport};
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::ContentHash;
+use crate::store::{Holding, Outcome, StoredRecord};
 use crate::transfer::search::SearchReport;
 
 /// Where a content stands.
@@ -23,6 +26,10 @@ pub(super) enum Whereabouts {
     Here,
     /// It was here, and was deleted.
     Deleted,
+    /// The asset is known, its content is not held here and wanted: peers are asked for it.
+    Missing,
+    /// The asset is known, its content is not held here and not wanted: it was let go of.
+    LetGo,
     /// Nothing is fetched at the moment.
     Paused,
     /// All of it came; it is being checked and stored.
@@ -79,7 +86,8 @@ pub(super) async fn why(
 /// Get a content now
 ///
 /// It is fetched before everything else. Connected peers are asked whether they have it, then those that are known and not
-/// connected, for half a minute; `GET /why/{hash}` says how that stands. What was deleted here comes back.
+/// connected, for half a minute; `GET /why/{hash}` says how that stands. What was deleted here comes back. What is known and
+/// not held here is wanted from then on: it comes from the trash, or from whoever has it, also later.
 #[utoipa::path(
     post,
     path = "/fetch/{hash}",
@@ -98,8 +106,12 @@ pub(super) async fn fetch(
     Path(hash): Path<String>,
 ) -> ApiResult<(StatusCode, Success<WhyView>)> {
     let hash = parse_hash(&hash)?;
-    let held = record(&state, hash).await?;
-    if held.as_ref().is_some_and(|record| !record.deleted) {
+    let known = stored(&state, hash).await?;
+    let mut held = known.as_ref().is_some_and(|known| known.holding.is_held());
+    if known.is_some_and(|known| known.is_absent()) {
+        held = want(&state, hash).await;
+    }
+    if held {
         return Ok((StatusCode::OK, Success::new(view(&state, hash).await?)));
     }
     let begun = ask(&state.view.peers, PEERS, |reply| PeersMsg::FetchNow { hash, reply }).await?;
@@ -108,6 +120,21 @@ pub(super) async fn fetch(
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_searches", error.to_string(), hint)
     })?;
     Ok((StatusCode::ACCEPTED, Success::new(view(&state, hash).await?)))
+}
+
+/// Wants a content that is not here; whether the trash still had it. A large one takes its time to be checked, and may come
+/// from a peer before.
+async fn want(state: &ApiState, hash: ContentHash) -> bool {
+    let store = Arc::clone(&state.view.store);
+    let wanted = tokio::spawn(async move { store.want(vec![hash]).await });
+    match timeout(ASK_TIMEOUT, wanted).await {
+        Ok(Ok(Ok(outcomes))) => outcomes == [Outcome::Stored],
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%hash, %error, "that a content is wanted is not written down");
+            false
+        }
+        Ok(Err(_)) | Err(_) => false,
+    }
 }
 
 fn parse_hash(hash: &str) -> ApiResult<ContentHash> {
@@ -120,23 +147,24 @@ fn parse_hash(hash: &str) -> ApiResult<ContentHash> {
 async fn view(state: &ApiState, hash: ContentHash) -> ApiResult<WhyView> {
     // In this order: what arrives in between is in the store, and not nowhere.
     let report = ask(&state.view.peers, PEERS, |reply| PeersMsg::GetWhy { hash, reply }).await?;
-    let record = record(state, hash).await?;
-    let whereabouts = whereabouts(record.as_ref(), &report).ok_or_else(|| unknown(&report))?;
+    let known = stored(state, hash).await?;
+    let whereabouts = whereabouts(known.as_ref(), &report).ok_or_else(|| unknown(&report))?;
+    let size = known.map(|known| known.record.size).or(report.size);
     Ok(WhyView {
         hash: hash.to_string(),
         state: whereabouts,
-        explanation: explain(whereabouts, record.as_ref(), &report),
-        size: record.map(|record| record.size).or(report.size),
+        explanation: explain(whereabouts, size, &report),
+        size,
         done: report.done,
         only: report.only,
         sources: report.sources,
     })
 }
 
-async fn record(state: &ApiState, hash: ContentHash) -> ApiResult<Option<AssetRecord>> {
+async fn stored(state: &ApiState, hash: ContentHash) -> ApiResult<Option<StoredRecord>> {
     let records = timeout(ASK_TIMEOUT, state.view.store.records(vec![hash])).await;
     let reason = match records {
-        Ok(Ok(records)) => return Ok(records.into_iter().next().map(|stored| stored.record)),
+        Ok(Ok(records)) => return Ok(records.into_iter().next()),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("the store did not answer within {} s", ASK_TIMEOUT.as_secs()),
     };
@@ -160,9 +188,9 @@ fn unknown(report: &WhyReport) -> ApiError {
 }
 
 /// Where it stands; `None` if nobody knows of it.
-fn whereabouts(record: Option<&AssetRecord>, report: &WhyReport) -> Option<Whereabouts> {
-    Some(match record {
-        Some(record) if !record.deleted => Whereabouts::Here,
+fn whereabouts(known: Option<&StoredRecord>, report: &WhyReport) -> Option<Whereabouts> {
+    Some(match known {
+        Some(known) if known.holding.is_held() => Whereabouts::Here,
         _ if report.wanted && report.complete && report.paused.is_none() => Whereabouts::Checking,
         _ if report.wanted && report.paused.is_some() => Whereabouts::Paused,
         _ if report.sources.iter().any(|source| source.state == SourceState::Sending) => {
@@ -170,24 +198,35 @@ fn whereabouts(record: Option<&AssetRecord>, report: &WhyReport) -> Option<Where
         }
         _ if report.wanted => Whereabouts::Waiting,
         _ if report.search.is_some_and(|search| search.open) => Whereabouts::Searching,
-        Some(_) => Whereabouts::Deleted,
+        Some(known) if known.record.deleted => Whereabouts::Deleted,
+        Some(known) if known.holding == Holding::Unwanted => Whereabouts::LetGo,
+        Some(_) => Whereabouts::Missing,
         None if !report.sources.is_empty() => Whereabouts::Failed,
         None => return None,
     })
 }
 
-fn explain(whereabouts: Whereabouts, record: Option<&AssetRecord>, report: &WhyReport) -> String {
+fn explain(whereabouts: Whereabouts, size: Option<u64>, report: &WhyReport) -> String {
     let named = |state: SourceState| {
         let names = report.sources.iter().filter(|source| source.state == state).map(name);
         names.collect::<Vec<String>>().join(", ")
     };
-    let size = record.map(|record| record.size).or(report.size).unwrap_or(0);
+    let size = size.unwrap_or(0);
     let mut text = match whereabouts {
         Whereabouts::Here => "It is here.".to_owned(),
         Whereabouts::Deleted => match &report.search {
             Some(search) => format!("It was here and was deleted, and {}.", in_vain(search)),
             None => "It was here, and was deleted.".to_owned(),
         },
+        Whereabouts::Missing => match &report.search {
+            Some(search) => format!("The asset is known, its content is not held here, and {}.", in_vain(search)),
+            None => "The asset is known, its content is not held here: every peer is asked for it when it connects, \
+                     and every few minutes."
+                .to_owned(),
+        },
+        Whereabouts::LetGo => "The asset is known, its content is not held here: it was let go of, and nobody is \
+                               asked for it. `can-sync fetch` brings it back."
+            .to_owned(),
         Whereabouts::Searching => match report.search.map_or(0, |search| search.asked) {
             0 => "Nobody is connected who could be asked for it; peers are looked for.".to_owned(),
             1 => "One peer is asked whether it has it.".to_owned(),
@@ -249,18 +288,26 @@ fn name(source: &SourceReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::AssetMeta;
+    use crate::record::{AssetMeta, AssetRecord};
 
     #[test]
     fn every_case_has_its_sentence() {
-        let mut record = AssetRecord::new(ContentHash([1; 32]), 5 << 20, None, AssetMeta::default());
+        let record = AssetRecord::new(ContentHash([1; 32]), 5 << 20, None, AssetMeta::default());
+        let mut record = StoredRecord { record, holding: Holding::Held };
         let mut report = WhyReport::default();
-        let say = |record: Option<&AssetRecord>, report: &WhyReport| {
-            whereabouts(record, report).map(|state| (state, explain(state, record, report)))
+        let say = |known: Option<&StoredRecord>, report: &WhyReport| {
+            let size = known.map(|known| known.record.size).or(report.size);
+            whereabouts(known, report).map(|state| (state, explain(state, size, report)))
         };
         assert_eq!(say(None, &report), None);
         assert_eq!(say(Some(&record), &report).unwrap().0, Whereabouts::Here);
-        record.deleted = true;
+        record.holding = Holding::Wanted;
+        let (state, text) = say(Some(&record), &report).unwrap();
+        assert!(state == Whereabouts::Missing && text.contains("asked for it when it connects"), "{text}");
+        record.holding = Holding::Unwanted;
+        let (state, text) = say(Some(&record), &report).unwrap();
+        assert!(state == Whereabouts::LetGo && text.contains("can-sync fetch"), "{text}");
+        record.record.deleted = true;
         assert_eq!(say(Some(&record), &report).unwrap().0, Whereabouts::Deleted);
         let mut search = SearchReport { open: true, asked: 2, lack: 1, unreachable: 0 };
         report.search = Some(search);
@@ -271,8 +318,11 @@ mod tests {
         search = SearchReport { open: false, asked: 1, lack: 1, unreachable: 3 };
         report.search = Some(search);
         assert_eq!(say(None, &report), None);
-        let text = say(Some(&record), &report).unwrap().1;
-        assert!(text.contains("was asked does not have it; 3 did not answer"), "{text}");
+        for (deleted, holding) in [(true, Holding::Unwanted), (false, Holding::Wanted)] {
+            (record.record.deleted, record.holding) = (deleted, holding);
+            let text = say(Some(&record), &report).unwrap().1;
+            assert!(text.contains("was asked does not have it; 3 did not answer"), "{text}");
+        }
         report.search = None;
         let liar = SourceReport {
             endpoint_id: "b".repeat(64),

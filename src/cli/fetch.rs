@@ -63,7 +63,9 @@ pub(super) async fn fetch(agent: &Service, hash: ContentHash, within: Duration) 
         match stands.state.as_str() {
             "here" => return Ok(stands.size.unwrap_or(0)),
             // It was searched for, and is neither searched for any more nor here.
-            "deleted" => return Err(CliError::new(Exit::NotFound, stands.explanation)),
+            "deleted" | "missing" | "let_go" => {
+                return Err(CliError::new(Exit::NotFound, stands.explanation));
+            }
             "failed" => return Err(CliError::failure(stands.explanation)),
             _ => {}
         }

@@ -178,16 +178,22 @@ async fn delete(
     if context.out.json {
         return Ok(context.out.value(&done)?);
     }
-    let gone = done["deleted"].as_u64().unwrap_or_default();
-    let said =
-        if gone > 0 { format!(", and {} with it", text::counted(gone, "asset")) } else { String::new() };
-    Ok(context.out.line(&format!("forgot {}{said}", text::escape(&library.name)))?)
+    let gone = done["let_go"].as_u64().unwrap_or_default();
+    context.out.line(&format!("forgot {}", text::escape(&library.name)))?;
+    if gone > 0 {
+        message(&format!(
+            "{} not held here any more; other machines keep theirs, and what is known of it stays. It is in the trash \
+             for 30 days: `can-sync fetch HASH` brings it back",
+            text::counted(gone, "content")
+        ));
+    }
+    Ok(())
 }
 
 fn ask_content(library: &Library) -> Result<Content, CliError> {
     let held = text::counted(library.counts.assets, "asset");
     message(&format!(
-        "Delete what came through '{}' as well, up to {held}? [y/N]",
+        "Let go of what came through '{}' as well, up to {held}? Other machines keep theirs. [y/N]",
         text::escape(&library.name)
     ));
     let mut answer = String::new();

@@ -60,7 +60,7 @@ pub struct Announcement {
     pub id: EndpointId,
     /// What it calls itself: printable, at most 64 characters.
     pub name: String,
-    /// Live assets.
+    /// Live assets whose contents are held.
     pub assets: u64,
     /// Bytes of those.
     pub total_bytes: u64,

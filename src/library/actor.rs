@@ -184,6 +184,7 @@ impl Actor for LibraryActor {
                     reply,
                     async { create.await.map(|library| (library, true)) },
                     |detail, _| detail,
+                    false,
                 );
             }
             LibraryMsg::ListLibraries { reply } => {
@@ -203,7 +204,7 @@ impl Actor for LibraryActor {
             }
             LibraryMsg::JoinLibrary { ticket, reply } => {
                 let join = async move { manager.join(&ticket).await };
-                state.run_and_fill(reply, join, |detail, new| (detail, new));
+                state.run_and_fill(reply, join, |detail, new| (detail, new), true);
             }
             LibraryMsg::RevokeTickets { id, what, reply } => {
                 let revoke = async move {
@@ -266,10 +267,11 @@ impl LibraryState {
         reply: Answer<T>,
         work: impl Future<Output = Result<(Arc<Library>, bool), LibraryError>> + Send + 'static,
         answer: fn(LibraryDetail, bool) -> T,
+        wants_contents: bool,
     ) {
         let (permits, manager) = (Arc::clone(&self.permits), self.manager.clone());
         self.tasks.spawn(async move {
-            let Ok(_permit) = permits.acquire().await else { return };
+            let Ok(permit) = permits.acquire().await else { return };
             if reply.is_closed() {
                 return;
             }
@@ -286,6 +288,10 @@ impl LibraryState {
             let _ = reply.send(shown.map(|detail| answer(detail, new)));
             if !filled {
                 fill.await;
+            }
+            drop(permit);
+            if wants_contents {
+                manager.want_contents(&library).await;
             }
         });
     }

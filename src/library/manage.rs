@@ -25,11 +25,13 @@ use crate::clock::now_ms;
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::Channel;
-use crate::record::{AssetRecord, ContentHash, WriterId};
-use crate::store::{FeedEntry, StoreError, StoreRef};
+use crate::record::ContentHash;
+use crate::store::{FeedEntry, Outcome, StoreError, StoreRef};
 
 /// Records in one page of the store.
 const PAGE: usize = 1000;
+/// Contents that are wanted at once: what of them is in the trash is hashed meanwhile.
+const WANTED_AT_ONCE: usize = 100;
 /// Pause after the store failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -69,7 +71,7 @@ impl Manager {
         self.libraries.get(id).ok_or(LibraryError::Unknown(id))
     }
 
-    /// Counts what a filter would take in.
+    /// Counts what a filter would take in of what is held here.
     ///
     /// # Errors
     /// A filter that makes no sense, a store that does not work.
@@ -80,8 +82,8 @@ impl Manager {
             let page = self.store.feed(cursor, PAGE).await?;
             let Some(last) = page.entries.last() else { return Ok(held) };
             cursor = last.seq;
-            for FeedEntry { record, .. } in page.entries {
-                if !record.deleted && filter.matches(&record) {
+            for FeedEntry { record, holding, .. } in page.entries {
+                if holding.is_held() && filter.matches(&record) {
                     held.assets += 1;
                     held.bytes += record.size;
                 }
@@ -163,8 +165,7 @@ impl Manager {
             let page = self.store.feed(cursor, PAGE).await?;
             let Some(last) = page.entries.last() else { return Ok(()) };
             cursor = last.seq;
-            let records: Vec<AssetRecord> = page.entries.into_iter().map(|entry| entry.record).collect();
-            library.fill(&records);
+            library.fill(&page.entries);
         }
     }
 
@@ -198,7 +199,8 @@ impl Manager {
         Ok(LibraryDetail::new(report, &library, members, tickets))
     }
 
-    /// Forgets a library; with `content`, deletes what came through it and is in no other. Says how much that was.
+    /// Forgets a library; with `content`, lets go of what came through it and is in no other: the records stay, here and
+    /// everywhere, and nobody deletes anything. Says how much that was.
     ///
     /// # Errors
     /// An unknown library, a registry or store that does not work; then the library is still there.
@@ -214,35 +216,31 @@ impl Manager {
             let others: Vec<_> =
                 self.libraries.shared().into_iter().filter(|other| other.id() != Some(id)).collect();
             hashes.retain(|hash| !others.iter().any(|other| other.has(hash)));
-            // Nobody is to be told of it: it is this machine that does not want it any more.
-            gone = self.delete_contents(&hashes).await?;
+            gone = self.let_go(&hashes).await?;
         }
         self.registry(move |registry| registry.forget(id)).await?;
         self.libraries.take(id);
         Ok(gone)
     }
 
-    async fn delete_contents(&self, hashes: &[ContentHash]) -> Result<u64, LibraryError> {
-        let (mut gone, now) = (0, now_ms());
-        for some in hashes.chunks(PAGE / 2) {
-            let records = self.store.records(some.to_vec()).await?;
-            let tombstones: Vec<AssetRecord> = records
-                .into_iter()
-                .map(|stored| stored.record)
-                .filter(|record| !record.deleted)
-                .map(|record| AssetRecord {
-                    deleted: true,
-                    hlc: record.hlc.next(now),
-                    writer: WriterId(*self.own_id.as_bytes()),
-                    ..record
-                })
-                .collect();
-            gone += tombstones.len() as u64;
-            if !tombstones.is_empty() {
-                self.store.apply(tombstones).await?;
-            }
+    async fn let_go(&self, hashes: &[ContentHash]) -> Result<u64, LibraryError> {
+        let mut gone = 0;
+        for some in hashes.chunks(PAGE) {
+            let outcomes = self.store.let_go(some.to_vec()).await?;
+            gone += outcomes.iter().filter(|outcome| **outcome == Outcome::Absent).count() as u64;
         }
         Ok(gone)
+    }
+
+    /// Wants what is in a library that a user has just joined and was let go of before: it comes back from the trash, or
+    /// from members.
+    pub async fn want_contents(&self, library: &Library) {
+        for some in library.unwanted().chunks(WANTED_AT_ONCE) {
+            while let Err(error) = self.store.want(some.to_vec()).await {
+                tracing::debug!(%error, "the store does not take what is wanted; trying again");
+                sleep(RETRY).await;
+            }
+        }
     }
 
     /// Has members looked for.

@@ -40,8 +40,9 @@ struct State {
     /// What came through it, and whether it was in our store before. A reader's own assets are no part of the library,
     /// whatever they look like.
     received: HashMap<ContentHash, bool>,
-    /// Contents of our store that a member named and did not show to have yet.
-    named: HashSet<ContentHash>,
+    /// Contents whose records our store has, and which a member named and did not show to have yet; with whether they
+    /// are in our store.
+    named: HashMap<ContentHash, bool>,
     /// Contents of our store that came through it in full, so that members may know that they are here.
     shown: HashSet<ContentHash>,
     revocations: Option<SignedRevocations>,
@@ -168,17 +169,18 @@ impl Shared {
         fresh
     }
 
-    /// Takes note of contents of our store that a member named: knowing a hash is not having the content.
-    pub fn name(&self, hashes: &[ContentHash]) {
-        self.state().named.extend(hashes);
+    /// Takes note of contents that a member named, with whether they are in our store: knowing a hash is not having the
+    /// content.
+    pub fn name(&self, hashes: &[(ContentHash, bool)]) {
+        self.state().named.extend(hashes.iter().copied());
     }
 
-    /// Takes note that these came in full; returns those that had only been named before.
-    pub fn show(&self, hashes: &[ContentHash]) -> Vec<ContentHash> {
+    /// Takes note that these came in full; returns those that had only been named before, as they were then.
+    pub fn show(&self, hashes: &[ContentHash]) -> Vec<(ContentHash, bool)> {
         let mut state = self.state();
-        let shown: Vec<ContentHash> =
-            hashes.iter().copied().filter(|hash| state.named.remove(hash)).collect();
-        state.shown.extend(&shown);
+        let shown: Vec<(ContentHash, bool)> =
+            hashes.iter().filter_map(|hash| state.named.remove_entry(hash)).collect();
+        state.shown.extend(shown.iter().map(|(hash, _)| *hash));
         shown
     }
 

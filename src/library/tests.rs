@@ -32,25 +32,50 @@ fn libraries() -> Libraries {
     Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))
 }
 
-/// What the index must be, from all records of the store.
-fn expected(library: &Library, store: &BTreeMap<ContentHash, AssetRecord>) -> (BTreeSet<RecordId>, u64, u64) {
-    let key = library.keys().record().expose();
-    let held: Vec<&AssetRecord> = store.values().filter(|record| library.holds(record)).collect();
-    let live = || held.iter().filter(|record| !record.deleted);
-    let ids = held.iter().map(|record| record.id(key)).collect();
-    (ids, live().count() as u64, live().map(|record| record.size).sum())
+type Store = BTreeMap<ContentHash, StoredRecord>;
+
+/// A record with its content, or without.
+fn stored() -> impl Strategy<Value = StoredRecord> {
+    let holding =
+        prop_oneof![2 => Just(Holding::Held), 1 => Just(Holding::Wanted), 1 => Just(Holding::Unwanted)];
+    (filter::tests::record(), holding).prop_map(|(record, holding)| {
+        let holding = if record.deleted { Holding::Unwanted } else { holding };
+        StoredRecord { record, holding }
+    })
 }
 
-fn check(library: &Library, store: &BTreeMap<ContentHash, AssetRecord>) -> Result<(), TestCaseError> {
+fn entry(seq: u64, StoredRecord { record, holding }: StoredRecord) -> FeedEntry {
+    FeedEntry { seq, record, holding }
+}
+
+/// What the index must be, from all records of the store.
+fn expected(library: &Library, store: &Store) -> (BTreeSet<RecordId>, u64, u64) {
+    let key = library.keys().record().expose();
+    let inside: Vec<&StoredRecord> = store.values().filter(|stored| library.holds(&stored.record)).collect();
+    let held = || inside.iter().filter(|stored| stored.holding.is_held());
+    let ids = inside.iter().map(|stored| stored.record.id(key)).collect();
+    (ids, held().count() as u64, held().map(|stored| stored.record.size).sum())
+}
+
+fn check(library: &Library, store: &Store) -> Result<(), TestCaseError> {
     let (ids, assets, bytes) = expected(library, store);
+    let inside = || store.values().filter(|stored| library.holds(&stored.record));
+    let wanted = inside().filter(|stored| stored.holding == Holding::Wanted).map(|stored| stored.record.hash);
+    let wanted: Vec<ContentHash> = wanted.collect();
+    let absent = inside().filter(|stored| stored.is_absent()).count();
+    prop_assert_eq!(library.absent(), (absent as u64, wanted.len() as u64));
+    prop_assert_eq!(&library.wanted(None, usize::MAX), &wanted);
+    for n in 0..wanted.len() {
+        prop_assert_eq!(&library.wanted(Some(wanted[n]), 3), &wanted[n + 1..wanted.len().min(n + 4)]);
+    }
     let found: BTreeSet<RecordId> = library.snapshot().items().map(|item| item.rid).collect();
     prop_assert_eq!(&found, &ids);
     let summary = library.summary();
     prop_assert_eq!(summary.count, ids.len() as u64);
     let mut fresh = ItemTree::new();
-    for record in store.values().filter(|record| library.holds(record)) {
-        fresh.upsert(library.item(record));
-        prop_assert!(library.has(&record.hash));
+    for stored in inside() {
+        fresh.upsert(library.item(&stored.record));
+        prop_assert!(library.has(&stored.record.hash));
     }
     prop_assert_eq!(summary.fingerprint, fresh.fingerprint());
     if library.shared().is_some() {
@@ -62,7 +87,7 @@ fn check(library: &Library, store: &BTreeMap<ContentHash, AssetRecord>) -> Resul
 /// What happens to the store: an edit, or a record that it loses.
 #[derive(Clone, Debug)]
 enum Change {
-    Edit(Box<AssetRecord>),
+    Edit(Box<StoredRecord>),
     Lose(u8),
     /// A reader's library takes note that this came through it.
     Receive(u8),
@@ -70,7 +95,7 @@ enum Change {
 
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        8 => filter::tests::record().prop_map(|record| Change::Edit(Box::new(record))),
+        8 => stored().prop_map(|stored| Change::Edit(Box::new(stored))),
         1 => (0..12_u8).prop_map(Change::Lose),
         2 => (0..12_u8).prop_map(Change::Receive),
     ]
@@ -90,9 +115,9 @@ proptest! {
         let mut store = BTreeMap::new();
         for (seq, change) in (1..).zip(changes) {
             match change {
-                Change::Edit(record) => {
-                    store.insert(record.hash, (*record).clone());
-                    libraries.apply(vec![FeedEntry { seq, record: *record, holding: Holding::Held }]);
+                Change::Edit(stored) => {
+                    store.insert(stored.record.hash, (*stored).clone());
+                    libraries.apply(vec![entry(seq, *stored)]);
                 }
                 Change::Lose(n) => {
                     store.remove(&ContentHash([n; 32]));
@@ -118,25 +143,42 @@ proptest! {
     #[test]
     fn what_the_store_held_before_comes_in_beside_what_changes_meanwhile(
         filter in filter::tests::filter(),
-        before in proptest::collection::vec(filter::tests::record(), 0..30),
-        meanwhile in proptest::collection::vec((any::<bool>(), filter::tests::record()), 0..30),
+        before in proptest::collection::vec(stored(), 0..30),
+        meanwhile in proptest::collection::vec((any::<bool>(), stored()), 0..30),
     ) {
         let libraries = libraries();
-        let mut store: BTreeMap<_, _> = before.into_iter().map(|record| (record.hash, record)).collect();
+        let mut store: Store = before.into_iter().map(|stored| (stored.record.hash, stored)).collect();
         let library = libraries.add(Shared::new(kept(1, Access::Write, filter), HashMap::new()));
         // What is read in is as old as the moment at which it was read.
-        let mut read: Vec<AssetRecord> = store.values().cloned().collect();
-        for (seq, (next, record)) in (1..).zip(meanwhile) {
+        let mut read: Vec<FeedEntry> = store.values().cloned().map(|stored| entry(0, stored)).collect();
+        for (seq, (next, stored)) in (1..).zip(meanwhile) {
             if next && let Some(old) = read.pop() {
                 library.fill(&[old]);
             }
-            store.insert(record.hash, record.clone());
-            libraries.apply(vec![FeedEntry { seq, record, holding: Holding::Held }]);
+            store.insert(stored.record.hash, stored.clone());
+            libraries.apply(vec![entry(seq, stored)]);
         }
         library.fill(&read);
         library.filled();
         check(&library, &store)?;
     }
+}
+
+#[test]
+fn peers_hear_of_contents_that_come_and_not_of_those_that_go() {
+    let libraries = libraries();
+    let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
+    let told = |holding| {
+        let told = libraries.apply(vec![FeedEntry { seq: 1, record: record.clone(), holding }]);
+        told.into_iter().map(|entry| entry.holding).collect::<Vec<_>>()
+    };
+    assert_eq!(told(Holding::Held), [Holding::Held], "new");
+    let fingerprint = libraries.mirror().summary().fingerprint;
+    assert_eq!(told(Holding::Held), []);
+    assert_eq!(told(Holding::Unwanted), []);
+    assert_eq!(told(Holding::Wanted), []);
+    assert_eq!(told(Holding::Held), [Holding::Held], "somebody may wait for it");
+    assert_eq!(libraries.mirror().summary().fingerprint, fingerprint);
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //! streams out, as many in as QUIC's stream limit allows. **A restart** loses the session's state and nothing else: both
 //! sides compare again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +30,7 @@ use super::establish::{self, ConnectionMemory, Introduction, Meeting};
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
 use super::session::{Effect, InlineContents, Input, Standing};
+use super::wishes::Wishes;
 use super::{effects, streams};
 use crate::actor::ServiceRef;
 use crate::actor::status::ActorDetail;
@@ -38,7 +39,7 @@ use crate::clock::now_ms;
 use crate::events::EventLog;
 use crate::library::{Libraries, Library};
 use crate::net::close;
-use crate::record::{ContentHash, WriterId};
+use crate::record::ContentHash;
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::meter::Meter;
 use crate::transfer::moving::Moving;
@@ -46,7 +47,6 @@ use crate::transfer::pace::Pace;
 use crate::transfer::partial::Partials;
 use crate::transfer::receive::{Expected, Left};
 use crate::transfer::schedule::{Failure, SessionId};
-use crate::transfer::search::SEARCH_WITHIN;
 use crate::transfer::send::Traffic;
 use crate::wire;
 use crate::wire::decode::CONTENTS_PER_WANT_MAX;
@@ -202,6 +202,8 @@ struct Running {
     finding: HashMap<ContentHash, Instant>,
     /// How many it asked for that are being looked for.
     looking: usize,
+    /// What is wanted here and missing, as far as the peer is asked for it.
+    wishes: Wishes,
     /// Everything that ends with the session.
     tasks: Tasks<PeerMsg>,
 }
@@ -523,6 +525,7 @@ impl PeerState {
         }
         self.share_more(myself);
         self.step_all(myself, |_| Some(Input::Tick));
+        self.ask_for_wanted();
         if let Some(running) = &self.running {
             let now = now_ms();
             running.lanes.iter().for_each(|lane| lane.note_member(&running.name, now));
@@ -543,23 +546,10 @@ impl PeerState {
         let store = Arc::clone(&args.store);
         match effect {
             Effect::Send(kind) => self.send(kind),
-            Effect::Judge(records) => {
-                let (libraries, library) = (Arc::clone(&args.libraries), Arc::clone(&shared.library));
-                let scope = Scope { libraries, library };
-                let deletes = Arc::clone(&args.deletes);
-                let finding = &mut running.finding;
-                let sought = records.iter().map(|record| record.hash).filter(|hash| {
-                    finding.remove(hash).is_some_and(|asked_at| asked_at.elapsed() < SEARCH_WITHIN)
-                });
-                let sought: HashSet<ContentHash> = sought.collect();
-                // Only what is one's own can be wanted back.
-                let is_mirror = scope.library.shared().is_none();
-                let revive = is_mirror.then(|| WriterId(*args.own_id.as_bytes()));
-                let sought = effects::Sought { hashes: sought, revive };
-                let peers = (args.session, args.peers.clone());
-                running
-                    .tasks
-                    .spawn(effects::judge_all(report, store, deletes, scope, records, sought, peers));
+            Effect::Judge(records) => self.judge(myself, lane, records, true),
+            Effect::JudgeAbsent(records) => self.judge(myself, lane, records, false),
+            Effect::TakeAbsent(records) => {
+                running.tasks.spawn(effects::take_absent(report, store, records));
             }
             Effect::Apply(records) => {
                 running.tasks.spawn(effects::apply(report, store, records));

@@ -13,14 +13,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
-use super::session::{Input, Verdict, judge};
+use super::session::{Input, Verdict, judge_holding};
 use crate::actor::ServiceRef;
 use crate::clock::now_ms;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::{Libraries, Library};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash, WriterId};
-use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError, StoreRef};
+use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError, StoreRef, StoredRecord};
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::{Failure, SessionId};
 
@@ -152,7 +152,8 @@ impl Scope {
     async fn narrow(
         &self,
         records: Vec<AssetRecord>,
-        ours: &mut HashMap<ContentHash, AssetRecord>,
+        held_there: bool,
+        ours: &mut HashMap<ContentHash, StoredRecord>,
     ) -> (Vec<AssetRecord>, Vec<(AssetRecord, Verdict)>) {
         let mut decided = Vec::new();
         let Some(shared) = self.library.shared() else { return (records, decided) };
@@ -171,14 +172,22 @@ impl Scope {
             record.deleted && ours.contains_key(&record.hash) && !self.library.has(&record.hash)
         });
         decided.extend(hidden.into_iter().map(|record| (record, Verdict::Settled)));
+        // What nobody delivers is no part of our store: a member could fill it with names.
+        let (hollow, records): (Vec<_>, Vec<_>) = records
+            .into_iter()
+            .partition(|record| !held_there && !record.deleted && !self.library.has(&record.hash));
+        decided.extend(hollow.into_iter().map(|record| (record, Verdict::Settled)));
         // Somebody who knows a hash need not have the content: what is here and not in the library stays unknown, and out
         // of it, until all of it came.
         let coming = records.iter().map(|record| record.hash).filter(|hash| !self.library.has(hash));
         let (named, coming): (Vec<_>, Vec<_>) =
             coming.partition(|hash| ours.contains_key(hash) && !shared.was_shown(hash));
         let coming = coming.into_iter().map(|hash| (hash, ours.contains_key(&hash))).collect();
-        ours.retain(|hash, record| {
-            self.library.has(hash) && self.library.holds(record) || shared.was_shown(hash)
+        // What was let go of comes like anything else.
+        let is_here = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.is_absent());
+        let named: Vec<_> = named.into_iter().map(|hash| (hash, is_here(&hash))).collect();
+        ours.retain(|hash, ours| {
+            self.library.has(hash) && self.library.holds(&ours.record) || shared.was_shown(hash)
         });
         shared.name(&named);
         self.receive(coming).await;
@@ -192,11 +201,10 @@ impl Scope {
         if shown.is_empty() {
             return;
         }
-        self.receive(shown.iter().map(|hash| (*hash, true)).collect()).await;
+        let hashes: Vec<ContentHash> = shown.iter().map(|(hash, _)| *hash).collect();
+        self.receive(shown).await;
         // Read again: what changed before it was noted above is no news to anybody.
-        let shown = insist(|| store.records(shown.clone())).await;
-        let shown: Vec<AssetRecord> = shown.into_iter().map(|stored| stored.record).collect();
-        self.library.take_in(&shown);
+        self.library.take_in(&insist(|| store.records(hashes.clone())).await);
     }
 
     async fn receive(&self, coming: Vec<(ContentHash, bool)>) {
@@ -235,27 +243,28 @@ pub(super) async fn judge_all(
     store: StoreRef,
     deletes: Arc<DeleteGuard>,
     scope: Scope,
-    records: Vec<AssetRecord>,
+    (records, held_there): (Vec<AssetRecord>, bool),
     sought: Sought,
     (session, peers): (SessionId, ServiceRef<PeersMsg>),
 ) {
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
     let ours = insist(|| store.records(hashes.clone())).await;
-    let mut ours: HashMap<ContentHash, AssetRecord> =
-        ours.into_iter().map(|stored| (stored.record.hash, stored.record)).collect();
-    let (records, decided) = scope.narrow(records, &mut ours).await;
+    let mut ours: HashMap<ContentHash, StoredRecord> =
+        ours.into_iter().map(|stored| (stored.record.hash, stored)).collect();
+    let (records, decided) = scope.narrow(records, held_there, &mut ours).await;
     let (now, at) = (now_ms(), Instant::now());
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
-            match (judge(&record, ours, now, deletes.enabled), sought.revived(&record, ours, now)) {
-                (Verdict::Settled, Some(revived)) => (revived, Verdict::Revive),
+            let verdict = judge_holding(&record, held_there, ours, now, deletes.enabled);
+            match (verdict, sought.revived(&record, ours.map(|ours| &ours.record), now)) {
+                (Verdict::Settled, Some(revived)) if held_there => (revived, Verdict::Revive),
                 (verdict, _) => (record, verdict),
             }
         })
         .collect();
-    let held = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.deleted);
+    let held = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.record.deleted);
     let goes = |(record, verdict): &&(AssetRecord, Verdict)| {
         record.deleted && *verdict == Verdict::Apply && held(&record.hash)
     };
@@ -315,6 +324,15 @@ pub(super) async fn look(
 
 pub(super) async fn apply(report: Reporter, store: StoreRef, records: Vec<AssetRecord>) {
     let outcomes = insist(|| store.apply(records.clone())).await;
+    report_applied(&report, records, outcomes);
+}
+
+pub(super) async fn take_absent(report: Reporter, store: StoreRef, records: Vec<AssetRecord>) {
+    let outcomes = insist(|| store.take_absent(records.clone())).await;
+    report_applied(&report, records, outcomes);
+}
+
+fn report_applied(report: &Reporter, records: Vec<AssetRecord>, outcomes: Vec<Outcome>) {
     let (mut settled, mut failed) = (Vec::new(), Vec::new());
     for (record, outcome) in records.into_iter().zip(outcomes) {
         match outcome {
@@ -392,7 +410,7 @@ pub(super) async fn settle(
 
 pub(super) async fn load(report: Reporter, store: StoreRef, hashes: Vec<ContentHash>) {
     let records = insist(|| store.records(hashes.clone())).await;
-    report.report(Input::Loaded { records: records.into_iter().map(|stored| stored.record).collect() });
+    report.report(Input::Loaded { records });
 }
 
 /// Waits until the index has followed the store to where it is now, so that a summary means "everything that was

@@ -10,12 +10,14 @@
 //! own feed reports it, and is not offered back.
 //!
 //! **Receiving.** Each offered record is compared with ours ([`judge`]): settled at once, applied without content, or
-//! handed to the scheduler that picks one source for its content.
+//! handed to the scheduler that picks one source for its content. Either side may know a record without holding its
+//! content, and says so in its offers: then there is nothing to ask for, and nothing to wait for ([`judge_holding`]).
 //!
 //! **Standing.** A session is in sync when a reconciliation ended and nothing is outstanding either way. A check on
 //! demand compares fingerprints afresh and reconciles again where they differ.
 
 mod comparing;
+mod holding;
 mod offering;
 mod receiving;
 #[cfg(test)]
@@ -30,10 +32,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+pub use self::holding::judge_holding;
 use super::report::PeerState;
 use crate::reconcile::Summary;
 use crate::record::{AssetRecord, ContentHash, RecordId};
-use crate::store::FeedEntry;
+use crate::store::{FeedEntry, StoredRecord};
 use crate::wire::decode::RECORDS_PER_FRAME_MAX;
 use crate::wire::proto::{self, ContentRequest, Records, Want, frame};
 
@@ -75,6 +78,15 @@ const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
 /// Contents that go along with offers.
 pub type InlineContents = HashMap<ContentHash, Bytes>;
 
+/// What is said of the contents of offered records.
+#[derive(Debug, Default)]
+struct Enclosed<'a> {
+    /// Contents that go along.
+    contents: Option<&'a InlineContents>,
+    /// Assets whose contents are not held here.
+    absent: HashSet<ContentHash>,
+}
+
 /// What an offered record means for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -82,6 +94,8 @@ pub enum Verdict {
     Settled,
     /// Take the record; its content is here already, or it is a tombstone.
     Apply,
+    /// Take the record without its content, which is on neither side.
+    TakeAbsent,
     /// Take the record once its content is here.
     Fetch,
     /// The same, with the record that is named in place of the offered one: a user wants back what was deleted here. It
@@ -162,7 +176,7 @@ pub enum Input {
     /// Outcome of [`Effect::Load`] and [`Effect::Resolve`].
     Loaded {
         /// What the store has of it.
-        records: Vec<AssetRecord>,
+        records: Vec<StoredRecord>,
     },
     /// The peer asked for these by their names.
     Found(Vec<AssetRecord>),
@@ -214,10 +228,14 @@ pub enum Input {
 pub enum Effect {
     /// Send on the control stream.
     Send(frame::Kind),
-    /// Compare these with ours ([`judge`]); answer with [`Input::Judged`].
+    /// Compare these with ours ([`judge_holding`]); answer with [`Input::Judged`].
     Judge(Vec<AssetRecord>),
+    /// The same, of records whose contents the peer does not hold.
+    JudgeAbsent(Vec<AssetRecord>),
     /// Store these without content; answer with [`Input::Settled`] or [`Input::Failed`].
     Apply(Vec<AssetRecord>),
+    /// Store these, whose contents are on neither side; answer with [`Input::Settled`] or [`Input::Failed`].
+    TakeAbsent(Vec<AssetRecord>),
     /// Store these, whose contents came with the offer; answer with [`Input::Settled`], [`Input::Failed`] or
     /// [`Input::NotStored`].
     Store(Vec<(AssetRecord, Bytes)>),
@@ -442,13 +460,13 @@ impl Session {
             Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
             Input::Loaded { records } => {
                 self.loading = false;
-                self.on_loaded(&records, &mut out);
+                self.on_loaded(records, &mut out);
             }
             Input::Resolved { found, gone } => {
                 self.resolving = self.resolving.saturating_sub(found.len() + gone.len());
                 self.answers.extend(found);
                 if !gone.is_empty() {
-                    self.offer(&[], &gone, &InlineContents::new(), &mut out);
+                    self.offer(&[], &gone, &Enclosed::default(), &mut out);
                 }
             }
             Input::Found(records) => self.on_found(&records, &mut out),
@@ -582,6 +600,12 @@ impl Session {
     #[must_use]
     pub fn owes(&self, hash: &ContentHash) -> bool {
         self.taken.contains_key(hash)
+    }
+
+    /// How many offers of the peer wait to hear what becomes of them.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.taken_offers
     }
 
     /// Whether anything is on its way in either direction.

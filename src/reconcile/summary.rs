@@ -7,7 +7,7 @@ pub struct Summary {
     pub count: u64,
     /// Negentropy fingerprint of all record ids.
     pub fingerprint: [u8; 16],
-    /// Live assets.
+    /// Live assets whose contents are held.
     pub assets: u64,
     /// Sum of their sizes.
     pub bytes: u64,

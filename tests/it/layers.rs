@@ -27,6 +27,7 @@ const PURE: &[&str] = &[
     "discovery::slot",
     "peer::roster",
     "peer::session",
+    "peer::wishes",
     "reconcile",
     "record",
     "transfer::schedule",

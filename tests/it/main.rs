@@ -12,6 +12,7 @@
     reason = "whole nodes make large futures; a helper may unwrap as a test may; what a test does not expect is one case"
 )]
 
+mod absent;
 mod actors_md;
 mod agent_api;
 mod can_http_conformance;

@@ -329,8 +329,7 @@ async fn what_is_wanted_is_asked_for_stored_and_confirmed() {
     let records: Vec<AssetRecord> = contents.iter().map(|content| record_of(content)).collect();
     let library = session.shared[0].blinded.clone();
     let wire_records = records.iter().map(WireRecord::from).collect();
-    let offer =
-        frame::Kind::Offer(Offer { library, records: wire_records, gone: Vec::new(), contents: Vec::new() });
+    let offer = frame::Kind::Offer(Offer { library, records: wire_records, ..Offer::default() });
     wire::write_frame(&mut session.send, offer).await.unwrap();
     t.peers.wait_for("what is wanted", |seen| wanted(seen) == records).await;
     assert_eq!(t.standing(), Some(PeerState::Syncing));
@@ -576,7 +575,7 @@ async fn a_panic_in_a_task_is_the_actors_failure_and_the_next_one_takes_the_conn
     scripted.set_mood(Mood::Panicking);
     let library = session.shared[0].blinded.clone();
     let records = vec![WireRecord::from(&record_of(b"x"))];
-    let offer = frame::Kind::Offer(Offer { library, records, gone: Vec::new(), contents: Vec::new() });
+    let offer = frame::Kind::Offer(Offer { library, records, ..Offer::default() });
     wire::write_frame(&mut session.send, offer).await.unwrap();
     timeout(PATIENCE, &mut t.ends).await.expect("it fails").unwrap();
     assert!(t.connection.close_reason().is_none(), "the connection outlives it");

@@ -14,6 +14,7 @@ use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
 use crate::peer::streams;
+use crate::peer::wishes::Wishes;
 use crate::transfer::meter::Meter;
 use crate::transfer::receive::{Expected, Receiver};
 use iroh::endpoint::{ConnectionError, Side, VarInt};
@@ -97,6 +98,7 @@ impl PeerState {
             peer_finds: finds,
             finding: HashMap::new(),
             looking: 0,
+            wishes: Wishes::new(Instant::now()),
             tasks,
         });
         self.board().proven = true;

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::{
-    ASKED_MAX, Effect, InlineContents, OFFERED_BYTES_MAX, OFFERS_OPEN_MAX, OFFERS_TAKEN_MAX, QUEUE_MAX,
-    RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX, Session, offered_bytes, violation,
+    ASKED_MAX, Effect, Enclosed, InlineContents, OFFERED_BYTES_MAX, OFFERS_OPEN_MAX, OFFERS_TAKEN_MAX,
+    QUEUE_MAX, RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX, Session, holding, offered_bytes, violation,
 };
 use crate::record::{AssetRecord, ContentHash, RecordId};
-use crate::store::FeedEntry;
-use crate::wire::proto::{InlineContent, Offer, Records, WireRecord, frame};
+use crate::store::{FeedEntry, StoredRecord};
+use crate::wire::proto::{InlineContent, Offer, Records, frame};
 
 impl Session {
     pub(super) fn on_records(&mut self, records: &Records, out: &mut Vec<Effect>) {
@@ -34,7 +34,7 @@ impl Session {
         if self.open_count + records.len() > OFFERS_TAKEN_MAX {
             return out.push(violation("contents asked for by name and never confirmed"));
         }
-        self.offer(records, &[], &InlineContents::new(), out);
+        self.offer(records, &[], &Enclosed::default(), out);
     }
 
     pub(super) fn on_store_changed(
@@ -55,7 +55,9 @@ impl Session {
         let straight = self.queue.is_empty() && !self.loading && room;
         if straight {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
-            self.offer(&fresh, &[], contents, out);
+            let absent = entries.iter().filter(|entry| entry.is_absent());
+            let absent = absent.map(|entry| entry.record.hash).collect();
+            self.offer(&fresh, &[], &Enclosed { contents: Some(contents), absent }, out);
         } else {
             self.enqueue(fresh.into_iter().map(|record| record.hash).collect());
         }
@@ -63,14 +65,18 @@ impl Session {
 
     /// Offers what was loaded. A version that the peer asked for by its id may have been overtaken by another since: it
     /// learns that the one it waits for is gone.
-    pub(super) fn on_loaded(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+    pub(super) fn on_loaded(&mut self, loaded: Vec<StoredRecord>, out: &mut Vec<Effect>) {
+        let absent = loaded.iter().filter(|stored| stored.is_absent());
+        let enclosed =
+            Enclosed { absent: absent.map(|stored| stored.record.hash).collect(), ..Enclosed::default() };
+        let records: Vec<AssetRecord> = loaded.into_iter().map(|stored| stored.record).collect();
         let mut overtaken = std::mem::take(&mut self.answering);
         if !overtaken.is_empty() {
             let key = self.settings.record_key.expose();
             let loaded: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
             overtaken.retain(|rid| !loaded.contains(rid));
         }
-        self.offer(records, &overtaken, &InlineContents::new(), out);
+        self.offer(&records, &overtaken, &enclosed, out);
     }
 
     pub(super) fn enqueue(&mut self, hashes: Vec<ContentHash>) {
@@ -85,29 +91,28 @@ impl Session {
         &mut self,
         records: &[AssetRecord],
         gone: &[RecordId],
-        contents: &InlineContents,
+        enclosed: &Enclosed<'_>,
         out: &mut Vec<Effect>,
     ) {
         let library = &self.settings.library;
-        let mut gone: Vec<Bytes> = gone.iter().map(|rid| Bytes::copy_from_slice(&rid.0)).collect();
-        let mut batch: Vec<WireRecord> = Vec::new();
-        let mut inline: Vec<InlineContent> = Vec::new();
-        let mut batch_bytes = 0;
-        let mut send =
-            |batch: &mut Vec<WireRecord>, inline: &mut Vec<InlineContent>, gone: &mut Vec<Bytes>| {
-                out.push(Effect::Send(frame::Kind::Offer(Offer {
-                    library: library.clone(),
-                    records: std::mem::take(batch),
-                    gone: std::mem::take(gone),
-                    contents: std::mem::take(inline),
-                })));
-            };
+        let gone: Vec<Bytes> = gone.iter().map(|rid| Bytes::copy_from_slice(&rid.0)).collect();
+        let mut batch = Offer { library: library.clone(), gone, ..Offer::default() };
+        let (mut absent, mut batch_bytes) = (Vec::new(), 0);
+        let mut send = |batch: &mut Offer, absent: &mut Vec<u8>| {
+            batch.absent = std::mem::take(absent).into();
+            let next = Offer { library: library.clone(), ..Offer::default() };
+            out.push(Effect::Send(frame::Kind::Offer(std::mem::replace(batch, next))));
+        };
         for record in records {
             let mut bytes = offered_bytes(record);
-            if let Some(content) = contents.get(&record.hash).filter(|c| c.len() as u64 == record.size) {
+            let content = enclosed.contents.and_then(|contents| contents.get(&record.hash));
+            if let Some(content) = content.filter(|c| c.len() as u64 == record.size) {
                 bytes += content.len();
                 let hash = Bytes::copy_from_slice(&record.hash.0);
-                inline.push(InlineContent { hash, content: content.clone() });
+                batch.contents.push(InlineContent { hash, content: content.clone() });
+            }
+            if enclosed.absent.contains(&record.hash) {
+                holding::mark(&mut absent, batch.records.len());
             }
             let open = self.open_offers.entry(record.hash).or_default();
             open.offers += 1;
@@ -115,14 +120,14 @@ impl Session {
             self.open_bytes += bytes;
             self.open_count += 1;
             batch_bytes += bytes;
-            batch.push(record.into());
-            if batch.len() == RECORDS_PER_FRAME_MAX || batch_bytes >= RECORD_BYTES_PER_FRAME {
+            batch.records.push(record.into());
+            if batch.records.len() == RECORDS_PER_FRAME_MAX || batch_bytes >= RECORD_BYTES_PER_FRAME {
                 batch_bytes = 0;
-                send(&mut batch, &mut inline, &mut gone);
+                send(&mut batch, &mut absent);
             }
         }
-        if !batch.is_empty() || !gone.is_empty() {
-            send(&mut batch, &mut inline, &mut gone);
+        if !batch.records.is_empty() || !batch.gone.is_empty() {
+            send(&mut batch, &mut absent);
         }
     }
 

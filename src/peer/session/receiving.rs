@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     ECHOES_MAX, Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
-    RECORDS_PER_FRAME_MAX, Session, Verdict, offered_bytes, violation,
+    RECORDS_PER_FRAME_MAX, Session, Verdict, holding, offered_bytes, violation,
 };
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::wire::proto::{self, Have, InlineContent, Offer, frame};
@@ -32,8 +32,12 @@ impl Session {
                 None => return out.push(violation("a content in an offer that has no place there")),
             }
         }
-        let mut records = Vec::with_capacity(offer.records.len());
-        for wire in offer.records {
+        let count = offer.records.len();
+        if !holding::are_within(&offer.absent, count) {
+            return out.push(violation("contents said to be absent of records that are not in the offer"));
+        }
+        let (mut held, mut not_held) = (Vec::with_capacity(count), Vec::new());
+        for (place, wire) in offer.records.into_iter().enumerate() {
             let record = match AssetRecord::try_from(wire) {
                 Ok(record) => record,
                 Err(error) => return out.push(violation(&error.to_string())),
@@ -53,6 +57,7 @@ impl Session {
             }
             taken.offered_bytes += bytes;
             self.taken_bytes += bytes;
+            let records = if holding::is_marked(&offer.absent, place) { &mut not_held } else { &mut held };
             records.push(record);
         }
         if !contents.is_empty() {
@@ -62,10 +67,14 @@ impl Session {
             return out.push(violation("more offers than may be open, by their text"));
         }
         if !self.settings.takes {
-            return self.refuse_reader(&records, out);
+            held.extend(not_held);
+            return self.refuse_reader(&held, out);
         }
-        if !records.is_empty() {
-            out.push(Effect::Judge(records));
+        if !held.is_empty() {
+            out.push(Effect::Judge(held));
+        }
+        if !not_held.is_empty() {
+            out.push(Effect::JudgeAbsent(not_held));
         }
     }
 
@@ -88,7 +97,7 @@ impl Session {
 
     pub(super) fn on_judged(&mut self, verdicts: Vec<(AssetRecord, Verdict)>, out: &mut Vec<Effect>) {
         let (mut settled, mut apply, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut refused, mut store) = (Vec::new(), Vec::new());
+        let (mut refused, mut store, mut absent) = (Vec::new(), Vec::new(), Vec::new());
         for (record, verdict) in verdicts {
             if let Some(taken) = self.taken.get_mut(&record.hash) {
                 taken.unjudged = taken.unjudged.saturating_sub(1);
@@ -98,6 +107,10 @@ impl Session {
                 Verdict::Apply => {
                     self.expect_echo(&record);
                     apply.push(record);
+                }
+                Verdict::TakeAbsent => {
+                    self.expect_echo(&record);
+                    absent.push(record);
                 }
                 Verdict::Fetch | Verdict::Revive => {
                     if verdict == Verdict::Fetch {
@@ -120,6 +133,9 @@ impl Session {
         }
         if !apply.is_empty() {
             out.push(Effect::Apply(apply));
+        }
+        if !absent.is_empty() {
+            out.push(Effect::TakeAbsent(absent));
         }
         if !store.is_empty() {
             out.push(Effect::Store(store));

@@ -219,7 +219,7 @@ fn no_more_than_4096_offers_wait_for_their_confirmation() {
     t.quiet(changed([&records[4096]]));
     assert_eq!(t.missing_there(), 4097);
     assert_eq!(t.step(have([&records[7]])), [Effect::Load(vec![records[4096].hash])]);
-    let loaded = Input::Loaded { records: vec![records[4096].clone()] };
+    let loaded = loaded(vec![records[4096].clone()]);
     assert_eq!(t.step(loaded), [offer([&records[4096]])]);
     assert_eq!(t.missing_there(), 4096);
 }
@@ -238,7 +238,7 @@ fn versions_of_one_asset_count_one_by_one() {
     let effects = t.step(have(vec![&version; 4096]));
     let [Effect::Load(hashes)] = &effects[..] else { panic!("{effects:?}") };
     assert!(hashes.iter().all(|hash| *hash == version.hash));
-    assert_eq!(t.step(Input::Loaded { records: vec![version.clone()] })[0], offer([&version]));
+    assert_eq!(t.step(loaded(vec![version.clone()]))[0], offer([&version]));
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn differences_are_loaded_in_batches_and_offered() {
     let found = Input::Differences { have: hashes(&records), need: Vec::new() };
     assert_eq!(t.step(found), [Effect::Load(hashes(&records[..500]))]);
     t.quiet(changed([&record(900)]));
-    let loaded = Input::Loaded { records: records[..499].to_vec() };
+    let loaded = loaded(records[..499].to_vec());
     let effects = t.step(loaded);
     assert_eq!(effects[0], offer(&records[..499]), "what the store no longer has is left out");
     let rest: Vec<_> = hashes(&records[500..]).into_iter().chain([record(900).hash]).collect();
@@ -266,7 +266,7 @@ fn frames_of_the_largest_records_keep_to_their_limit() {
     let records: Vec<_> = (0..500).map(large).collect();
     let found = Input::Differences { have: hashes(&records), need: Vec::new() };
     assert_eq!(t.step(found), [Effect::Load(hashes(&records))]);
-    let effects = t.step(Input::Loaded { records: records.clone() });
+    let effects = t.step(loaded(records.clone()));
     assert_eq!(effects.iter().map(records_in).sum::<usize>(), 500);
     for effect in effects {
         let Effect::Send(kind) = effect else { panic!("{effect:?}") };
@@ -531,6 +531,99 @@ fn judgements() {
     }
 }
 
+#[test]
+fn contents_that_are_wanted_here_are_fetched_from_whoever_holds_them() {
+    use Holding::{Held, Unwanted, Wanted};
+    use Verdict::{Apply, Fetch, Settled, TakeAbsent};
+    let plain = record(1);
+    // Only what the store has hashed itself has a hint there.
+    let checked = AssetRecord { blake3: Some([3; 32]), ..record(1) };
+    let (newer, tombstone) =
+        (edited(&plain, 10, "newer"), AssetRecord { deleted: true, ..edited(&plain, 5, "") });
+    let lie = AssetRecord { size: plain.size + 1, ..newer.clone() };
+    let ours = |record: &AssetRecord, holding| StoredRecord { record: record.clone(), holding };
+    // What is offered, what we have, what it means if the peer holds the content and if it does not.
+    let table = [
+        (&plain, None, Fetch, TakeAbsent),
+        (&plain, Some(ours(&plain, Held)), Settled, Settled),
+        (&newer, Some(ours(&plain, Held)), Apply, Apply),
+        (&plain, Some(ours(&plain, Wanted)), Fetch, Settled),
+        (&newer, Some(ours(&plain, Wanted)), Fetch, Apply),
+        (&plain, Some(ours(&newer, Wanted)), Fetch, Settled),
+        (&lie, Some(ours(&plain, Wanted)), Fetch, Apply),
+        (&plain, Some(ours(&lie, Wanted)), Fetch, Settled),
+        (&plain, Some(ours(&AssetRecord { size: 9, ..checked.clone() }, Wanted)), Settled, Settled),
+        (&plain, Some(ours(&plain, Unwanted)), Settled, Settled),
+        (&newer, Some(ours(&plain, Unwanted)), Apply, Apply),
+        (&lie, Some(ours(&plain, Unwanted)), Apply, Apply),
+        (&tombstone, Some(ours(&plain, Wanted)), Apply, Apply),
+        (&newer, Some(ours(&tombstone, Unwanted)), Fetch, TakeAbsent),
+        (&plain, Some(ours(&tombstone, Unwanted)), Settled, Settled),
+    ];
+    for (offered, ours, held, absent) in table {
+        let judged = |held_there| judge_holding(offered, held_there, ours.as_ref(), NOW_MS, true);
+        assert_eq!(judged(true), held, "{offered:?} over {ours:?}");
+        assert_eq!(judged(false), absent, "{offered:?} over {ours:?}, held nowhere");
+    }
+    for holding in [Held, Wanted, Unwanted] {
+        let ours = ours(&checked, holding);
+        let refused = judge_holding(&lie, true, Some(&ours), NOW_MS, true);
+        assert!(matches!(&refused, Verdict::Refuse(why) if why.contains("the content of that hash has")));
+    }
+    let ahead = AssetRecord { hlc: Hlc::from_ms(NOW_MS + 3_600_000), ..record(1) };
+    for ours in [None, Some(ours(&plain, Wanted))] {
+        let refused = judge_holding(&ahead, true, ours.as_ref(), NOW_MS, true);
+        assert!(matches!(refused, Verdict::Refuse(_)), "{refused:?}");
+    }
+}
+
+#[test]
+fn an_offer_says_what_is_not_held() {
+    let mut t = Test::in_sync();
+    let records: Vec<AssetRecord> = (0..20).map(record).collect();
+    let holdings = [Holding::Held, Holding::Wanted, Holding::Unwanted].into_iter().cycle();
+    let entries = records.iter().zip(holdings).zip(1..);
+    let entries = entries.map(|((record, holding), seq)| FeedEntry { seq, record: record.clone(), holding });
+    let entries: Arc<[FeedEntry]> = entries.collect();
+    let absent: Vec<bool> = entries.iter().map(FeedEntry::is_absent).collect();
+    let said = |effects: &[Effect]| {
+        let [Effect::Send(frame::Kind::Offer(offer))] = effects else { panic!("{effects:?}") };
+        let bit = |place: usize| offer.absent.get(place / 8).is_some_and(|byte| byte >> (place % 8) & 1 == 1);
+        (0..offer.records.len()).map(bit).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&t.step(Input::StoreChanged(entries.clone()))), absent);
+    t.step(have(&records));
+    // The same of what is loaded.
+    t.step(Input::Differences { have: records.iter().map(|r| r.hash).collect(), need: Vec::new() });
+    let stored = entries.iter().map(|e| StoredRecord { record: e.record.clone(), holding: e.holding });
+    let effects = t.step(Input::Loaded { records: stored.collect() });
+    assert_eq!(said(&effects), absent);
+}
+
+#[test]
+fn what_the_peer_does_not_hold_is_taken_without_waiting_for_it() {
+    let mut t = Test::in_sync();
+    let (held, absent) = (record(1), record(2));
+    let offer = Offer { absent: Bytes::from_static(&[0b10]), ..wire_offer([&held, &absent]) };
+    let effects = t.step(Input::Frame(frame::Kind::Offer(offer)));
+    assert_eq!(effects, [Effect::Judge(vec![held.clone()]), Effect::JudgeAbsent(vec![absent.clone()])]);
+    assert_eq!(t.step(judged([(&held, Verdict::Fetch)])), [Effect::Announce(vec![held.clone()])]);
+    let effects = t.step(judged([(&absent, Verdict::TakeAbsent)]));
+    assert_eq!(effects, [Effect::TakeAbsent(vec![absent.clone()])]);
+    assert_eq!(t.session.standing().missing_here, 1, "the other one");
+    assert_eq!(t.step(Input::Settled(vec![absent.hash])), [confirmed([&absent])]);
+    // It came from the peer: our feed's report of it is no news there.
+    let entry = FeedEntry { seq: 1, record: absent.clone(), holding: Holding::Wanted };
+    assert_eq!(t.step(Input::StoreChanged([entry].into())), []);
+    assert_eq!(t.step(Input::Settled(vec![held.hash])), [confirmed([&held])]);
+    assert_eq!(t.session.standing().state, PeerState::InSync);
+    for lie in [&[0b100_u8][..], &[0, 0], &[0xff; 200]] {
+        let offer = Offer { absent: Bytes::copy_from_slice(lie), ..wire_offer([&record(8), &record(9)]) };
+        let effects = Test::in_sync().step(Input::Frame(frame::Kind::Offer(offer)));
+        assert!(matches!(effects[..], [Effect::Close { code: 400, .. }]), "{lie:?}: {effects:?}");
+    }
+}
+
 // ---- Asking by id ----------------------------------------------------------------------------------------------------
 
 #[test]
@@ -579,7 +672,7 @@ fn ids_that_the_peer_asks_for_are_answered_before_everything_else() {
     let sorry = offer_with([], [&gone]);
     assert_eq!(effects, [sorry, Effect::Load(vec![asked.hash])]);
     t.quiet(Input::Differences { have: vec![queued.hash], need: Vec::new() });
-    let effects = t.step(Input::Loaded { records: vec![asked.clone()] });
+    let effects = t.step(loaded(vec![asked.clone()]));
     assert_eq!(effects, [offer([&asked]), Effect::Load(vec![queued.hash])]);
 }
 
@@ -591,7 +684,7 @@ fn a_version_that_was_overtaken_while_it_was_loaded_is_gone() {
     t.step(question(&[old.clone(), purged.clone()]));
     let found = [&old, &purged].map(|r| (id(r), r.hash)).to_vec();
     t.step(Input::Resolved { found, gone: Vec::new() });
-    let effects = t.step(Input::Loaded { records: vec![new.clone()] });
+    let effects = t.step(loaded(vec![new.clone()]));
     assert_eq!(effects, [offer_with([&new], [&old, &purged])]);
 }
 
@@ -882,12 +975,20 @@ fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
     Input::StoreChanged(records.into_iter().enumerate().map(entry).collect())
 }
 
+/// The store has these, and holds what is live of it.
+fn loaded(records: Vec<AssetRecord>) -> Input {
+    let stored = |record: AssetRecord| {
+        let holding = if record.deleted { Holding::Unwanted } else { Holding::Held };
+        StoredRecord { record, holding }
+    };
+    Input::Loaded { records: records.into_iter().map(stored).collect() }
+}
+
 fn wire_offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Offer {
     Offer {
         library: LIBRARY,
         records: records.into_iter().map(WireRecord::from).collect(),
-        gone: Vec::new(),
-        contents: Vec::new(),
+        ..Offer::default()
     }
 }
 

@@ -53,7 +53,7 @@ impl PeersState {
 
     /// What was searched for and is in the store now.
     pub(super) fn note_came(&mut self, entries: &[FeedEntry]) {
-        for entry in entries.iter().filter(|entry| !entry.record.deleted) {
+        for entry in entries.iter().filter(|entry| entry.holding.is_held()) {
             self.searches.came(&entry.record.hash);
         }
     }

@@ -125,6 +125,7 @@ fn largest_frames() -> Vec<frame::Kind> {
             records: (0..31).map(largest_record).collect(),
             gone: vec![bytes32(); RIDS_PER_FRAME_MAX],
             contents: (0..1000).map(content).collect(),
+            absent: vec![0xff; 4].into(),
         }),
         frame::Kind::Want(Want { request: u64::MAX, contents: vec![request; CONTENTS_PER_WANT_MAX] }),
         frame::Kind::Have(Have { hashes: vec![bytes32(); RECORDS_PER_FRAME_MAX], library: bytes32() }),
@@ -313,6 +314,7 @@ proptest! {
             records: offered,
             gone: vec![Bytes::new(); gone],
             contents: vec![InlineContent::default(); contents],
+            absent: Bytes::new(),
         });
         let within = records <= RECORDS_PER_FRAME_MAX
             && gone <= RIDS_PER_FRAME_MAX

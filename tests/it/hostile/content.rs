@@ -65,7 +65,7 @@ async fn wrong_bytes_inside_an_offer_cost_their_sender_its_place() {
         let hash = ContentHash(rand::random());
         let content = InlineContent { hash: hash.0.to_vec().into(), content: vec![7; 1_000].into() };
         let (library, records) = (session.established.shared[0].blinded.clone(), vec![record(hash, 1_000)]);
-        let offer = Offer { library, records, gone: Vec::new(), contents: vec![content] };
+        let offer = Offer { library, records, contents: vec![content], ..Offer::default() };
         session.send(frame::Kind::Offer(offer)).await;
         session.closed_for("wrong bytes").await;
     };

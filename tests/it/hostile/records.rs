@@ -49,16 +49,20 @@ async fn records_that_break_the_rules_end_the_session() {
         arena.survives_inside(what, attack).await;
     }
     let attack = async |session: &mut Session| {
-        let elsewhere = Offer {
-            library: vec![9; 32].into(),
-            records: records(1, 5),
-            gone: Vec::new(),
-            contents: Vec::new(),
-        };
+        let elsewhere = Offer { library: vec![9; 32].into(), records: records(1, 5), ..Offer::default() };
         session.send(frame::Kind::Offer(elsewhere)).await;
         session.closed_for("not shared").await;
     };
     arena.survives_inside("another library", attack).await;
+    for absent in [vec![0b10_0000], vec![0, 0], vec![0xff; 1 << 19]] {
+        let attack = async |session: &mut Session| {
+            let (library, records) = (session.library(), records(5, 5));
+            let absent = absent.into();
+            session.send(frame::Kind::Offer(Offer { library, records, absent, ..Offer::default() })).await;
+            session.closed_for("not in the offer").await;
+        };
+        arena.survives_inside("contents that are absent of no record", attack).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -217,10 +217,14 @@ impl Session {
         sent.expect("in time").is_ok()
     }
 
+    /// The mirror's id on this connection.
+    pub(crate) fn library(&self) -> bytes::Bytes {
+        self.established.shared[0].blinded.clone()
+    }
+
     pub(crate) async fn offer(&mut self, records: Vec<WireRecord>) -> bool {
-        let library = self.established.shared[0].blinded.clone();
-        self.send(frame::Kind::Offer(Offer { library, records, gone: Vec::new(), contents: Vec::new() }))
-            .await
+        let library = self.library();
+        self.send(frame::Kind::Offer(Offer { library, records, ..Offer::default() })).await
     }
 
     /// The next frame.

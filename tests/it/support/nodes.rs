@@ -6,6 +6,7 @@ use std::time::Duration;
 use can_sync::config::{Config, Origins, RelaySetting, Sources};
 use can_sync::node::{Node, Shutdown, StartOutput};
 use can_sync::peer::supervisor::{SpawnPeer, spawn_peer};
+use can_sync::store::can_http::CanHttpStore;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -160,6 +161,19 @@ impl TestNode {
     /// Every asset as the store lists it, by hash, without what differs between stores.
     pub(crate) async fn assets(&self) -> Vec<Value> {
         daemon::list(&self.http, &self.node().store_url()).await
+    }
+
+    /// The hashes of the assets whose contents are here, the oldest first.
+    pub(crate) async fn held(&self) -> Vec<String> {
+        let page = self.store("/list?held=true&limit=1000&order=oldest").await;
+        let assets = page["data"]["assets"].as_array().expect("a list");
+        assets.iter().map(|asset| asset["hash"].as_str().expect("a hash").to_owned()).collect()
+    }
+
+    /// The store, as an agent sees it.
+    pub(crate) fn sync_store(&self) -> CanHttpStore {
+        let key = std::fs::read_to_string(self.config.data_dir.join("sync_api_key")).expect("a key");
+        CanHttpStore::new(&self.node().store_url(), &key.trim().into()).expect("a client")
     }
 
     /// Waits until there are so many assets.

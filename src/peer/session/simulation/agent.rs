@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::identity::LibraryKeys;
 use crate::library::Library;
 use crate::record::{AssetMeta, AssetRecord, ContentHash, WriterId};
-use crate::store::{FeedEntry, Holding, Outcome, StoreStatus};
+use crate::store::{FeedEntry, Holding, Outcome, StoreStatus, StoredRecord};
 use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::{Limits, Scheduler};
 
@@ -30,6 +30,8 @@ pub(super) struct Agent {
     pub(super) replicate_deletes: bool,
     pub(super) records: BTreeMap<ContentHash, (u64, AssetRecord)>,
     pub(super) contents: BTreeSet<ContentHash>,
+    /// Contents of live records that are not here and not wanted.
+    unwanted: BTreeSet<ContentHash>,
     /// Parts of contents that are here.
     pub(super) parts: BTreeMap<ContentHash, Ranges>,
     seq: u64,
@@ -49,6 +51,7 @@ impl Agent {
             replicate_deletes,
             records: BTreeMap::new(),
             contents: BTreeSet::new(),
+            unwanted: BTreeSet::new(),
             parts: BTreeMap::new(),
             seq: 0,
             library,
@@ -66,24 +69,74 @@ impl Agent {
         self.seq += 1;
         if record.deleted {
             self.contents.remove(&record.hash);
+            self.unwanted.remove(&record.hash);
         }
         self.records.insert(record.hash, (self.seq, record));
     }
 
     /// The rules of a store's merge, with or without the content at hand.
     pub(super) fn merge(&mut self, record: AssetRecord, with_content: bool) -> Outcome {
-        let held = self.records.get(&record.hash).map(|(_, held)| held);
-        if held.is_some_and(|held| !record.supersedes(held)) {
+        let ours = self.records.get(&record.hash).map(|(_, ours)| ours);
+        let wins = ours.is_none_or(|ours| record.supersedes(ours));
+        let live = ours.is_some_and(|ours| !ours.deleted);
+        let fills = live && !record.deleted && with_content && !self.contents.contains(&record.hash);
+        if !wins && !fills {
             return Outcome::Unchanged;
         }
-        if !record.deleted && held.is_none_or(|held| held.deleted) {
-            if !with_content {
-                return Outcome::NeedsContent;
-            }
+        if !record.deleted && !live && !with_content {
+            return Outcome::NeedsContent;
+        }
+        if !record.deleted && with_content {
             self.contents.insert(record.hash);
+            self.unwanted.remove(&record.hash);
+        }
+        let record = if wins { record } else { self.records[&record.hash].1.clone() };
+        let absent = !record.deleted && !self.contents.contains(&record.hash);
+        self.put(record);
+        if absent { Outcome::Absent } else { Outcome::Stored }
+    }
+
+    /// The same, for a record whose content cannot be had.
+    pub(super) fn take_absent(&mut self, record: AssetRecord) -> Outcome {
+        let outcome = self.merge(record.clone(), false);
+        if outcome != Outcome::NeedsContent {
+            return outcome;
         }
         self.put(record);
-        Outcome::Stored
+        Outcome::Absent
+    }
+
+    /// A user lets go of a content.
+    pub(super) fn let_go(&mut self, hash: ContentHash) {
+        let Some((_, record)) = self.records.get(&hash).filter(|(_, record)| !record.deleted) else { return };
+        let record = record.clone();
+        self.contents.remove(&hash);
+        self.unwanted.insert(hash);
+        self.put(record);
+    }
+
+    /// A user wants a content that was let go of.
+    pub(super) fn want(&mut self, hash: ContentHash) {
+        if self.unwanted.remove(&hash) {
+            let record = self.records[&hash].1.clone();
+            self.put(record);
+        }
+    }
+
+    pub(super) fn holding(&self, record: &AssetRecord) -> Holding {
+        if self.contents.contains(&record.hash) {
+            Holding::Held
+        } else if record.deleted || self.unwanted.contains(&record.hash) {
+            Holding::Unwanted
+        } else {
+            Holding::Wanted
+        }
+    }
+
+    /// What the store has of an asset.
+    pub(super) fn stored(&self, hash: &ContentHash) -> Option<StoredRecord> {
+        let (_, record) = self.records.get(hash)?;
+        Some(StoredRecord { record: record.clone(), holding: self.holding(record) })
     }
 
     /// A user stores content; storing what is there changes nothing.
@@ -92,7 +145,11 @@ impl Agent {
         let meta = AssetMeta { created_at_ms: now_ms, ..AssetMeta::default() };
         let mut record = AssetRecord::new(hash, size_of(hash), None, meta);
         match self.records.get(&hash) {
-            Some((_, held)) if !held.deleted => return,
+            Some((_, held)) if !held.deleted => {
+                // Where the content is not here, it is now.
+                self.merge(record, true);
+                return;
+            }
             Some((_, held)) => {
                 record.hlc = held.hlc.next(now_ms);
                 record.writer = self.writer();
@@ -110,15 +167,15 @@ impl Agent {
         record.writer = self.writer();
         record.deleted = text.is_none();
         record.meta.description = text;
-        assert_eq!(self.merge(record, false), Outcome::Stored);
+        assert!(matches!(self.merge(record, false), Outcome::Stored | Outcome::Absent));
     }
 
     fn writer(&self) -> WriterId {
         WriterId([self.number + 1; 32])
     }
 
-    pub(super) fn held(&self, hashes: &[ContentHash]) -> Vec<AssetRecord> {
-        hashes.iter().filter_map(|hash| self.records.get(hash)).map(|(_, record)| record.clone()).collect()
+    pub(super) fn all_stored(&self, hashes: &[ContentHash]) -> Vec<StoredRecord> {
+        hashes.iter().filter_map(|hash| self.stored(hash)).collect()
     }
 
     pub(super) fn seq(&self) -> u64 {
@@ -132,7 +189,11 @@ impl Agent {
             .records
             .values()
             .filter(|(seq, _)| *seq > cursor)
-            .map(|(seq, record)| FeedEntry { seq: *seq, record: record.clone(), holding: Holding::Held })
+            .map(|(seq, record)| FeedEntry {
+                seq: *seq,
+                record: record.clone(),
+                holding: self.holding(record),
+            })
             .collect();
         page.sort_unstable_by_key(|entry| entry.seq);
         let more = page.len() > limit;
@@ -150,10 +211,16 @@ impl Agent {
         (changed, more)
     }
 
-    /// Whether contents are exactly those of the live records.
-    pub(super) fn is_whole(&self) -> bool {
-        let live = self.records.values().filter(|(_, record)| !record.deleted);
-        live.map(|(_, record)| record.hash).eq(self.contents.iter().copied())
+    /// Whether there are contents of live records alone.
+    pub(super) fn has_only_live(&self) -> bool {
+        self.contents.iter().chain(&self.unwanted).all(|hash| !self.records[hash].1.deleted)
+            && self.contents.is_disjoint(&self.unwanted)
+    }
+
+    /// Contents that are wanted and not here.
+    pub(super) fn missing(&self) -> impl Iterator<Item = ContentHash> {
+        let live = self.records.values().map(|(_, record)| record).filter(|record| !record.deleted);
+        live.filter(|record| self.holding(record) == Holding::Wanted).map(|record| record.hash)
     }
 
     /// Its version of every asset.

@@ -21,6 +21,7 @@ use super::agent::{Agent, SKEW_MAX_MS, asset};
 use crate::identity::{LibraryKeys, NetworkKeys};
 use crate::peer::report::PeerState;
 use crate::peer::session::{Effect, InlineContents, Input, Session};
+use crate::peer::wishes::Wishes;
 use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Responder};
 use crate::record::{AssetRecord, ContentHash};
@@ -145,6 +146,9 @@ enum News {
     FetchPart(u64, ContentHash, Range<u64>),
     PartReceived(u64, Result<(), Failure>),
     Revoke(u64),
+    /// Contents that the other side is missing.
+    Find(Vec<ContentHash>),
+    Lacks(Vec<ContentHash>),
     Input(Input),
     Perform(Effect),
     Summary {
@@ -175,6 +179,7 @@ struct Side {
     heard: HashSet<[u8; 32]>,
     /// Whether our feed had not caught up when we last asked.
     asked_behind: bool,
+    wishes: Wishes,
     expected: HashMap<u64, Vec<AssetRecord>>,
     /// Parts that were asked for: their contents, and what was missing of them.
     expected_parts: HashMap<u64, (ContentHash, Vec<Range<u64>>)>,
@@ -323,8 +328,19 @@ impl World {
     /// Whether all agents agree and know it.
     fn state(&self) -> Result<(), String> {
         for (number, agent) in self.agents.iter().enumerate() {
-            if !agent.is_whole() {
-                return Err(format!("the contents of agent {number} are not those of its records"));
+            if !agent.has_only_live() {
+                return Err(format!("agent {number} has contents without a live record"));
+            }
+        }
+        for link in &self.links {
+            let [one, other] = link.agents.map(|number| &self.agents[number]);
+            for (lacks, has) in [(one, other), (other, one)] {
+                if let Some(hash) = lacks.missing().find(|hash| has.contents.contains(hash)) {
+                    return Err(format!(
+                        "{} is wanted on one end of a link and held on the other",
+                        hash.short()
+                    ));
+                }
             }
         }
         match self.mode {
@@ -454,11 +470,13 @@ impl World {
     fn act(&mut self) {
         let agent = self.dice.index(self.agents.len());
         let hash = asset(self.dice.below(ASSETS));
-        let (now, what, text) = (self.now, self.dice.below(20), self.dice.roll());
+        let (now, what, text) = (self.now, self.dice.below(26), self.dice.roll());
         match what {
             0..10 => self.agents[agent].ingest(hash, now),
             10..17 => self.agents[agent].edit(hash, Some(format!("edit {text}")), now),
-            _ => self.agents[agent].edit(hash, None, now),
+            17..20 => self.agents[agent].edit(hash, None, now),
+            20..24 => self.agents[agent].let_go(hash),
+            _ => self.agents[agent].want(hash),
         }
         self.later(Event::Feed(agent));
     }
@@ -495,6 +513,7 @@ impl World {
         let fresh = [SessionId(self.number()), SessionId(self.number())];
         let ids = ids.unwrap_or(fresh);
         let agents = self.links[link].agents;
+        let now = self.instant();
         self.links[link].sides = Some([0, 1].map(|end| Side {
             agent: agents[end],
             id: ids[end],
@@ -502,6 +521,7 @@ impl World {
             early: Vec::new(),
             heard: HashSet::new(),
             asked_behind: false,
+            wishes: Wishes::new(now),
             expected: HashMap::new(),
             expected_parts: HashMap::new(),
             initiators: HashMap::new(),

@@ -11,7 +11,7 @@ use super::{At, Channel, Event, KEYS, LIBRARY, MS, News, PeersNews, SECOND, Worl
 use crate::library::Library;
 use crate::peer::establish::{summary_from_wire, summary_to_wire};
 use crate::peer::session::{
-    Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Verdict, judge,
+    Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Verdict, judge_holding,
 };
 use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Limits, Responder};
@@ -206,6 +206,14 @@ impl World {
                 let Some((agent, id)) = self.side(at).map(|side| (side.agent, side.id)) else { return };
                 self.tell_peers(agent, PeersNews::PartFinished(id, request, result));
             }
+            News::Find(names) => self.on_find(at, names),
+            News::Lacks(names) => {
+                if let Some(side) = self.side(at) {
+                    for hash in &names {
+                        side.wishes.answered(hash, false);
+                    }
+                }
+            }
             News::Input(input) => self.step(at, input),
             News::Perform(effect) => self.on_perform(at, effect),
             News::Summary { nonce, answer, seq, until } => self.on_summary(at, nonce, answer, seq, until),
@@ -223,9 +231,38 @@ impl World {
             }
             News::Tick => {
                 self.step(at, Input::Tick);
+                self.ask_for_wanted(at);
                 self.put(self.now + SECOND, Event::Side(at, News::Tick));
             }
         }
+    }
+
+    /// What is wanted and missing is asked for by name; the answer is an offer of what the peer holds.
+    fn ask_for_wanted(&mut self, at: At) {
+        let Some(session) = self.side(at).and_then(|side| side.session.as_ref()) else { return };
+        let coming = session.owed();
+        let library = self.library_of(at);
+        let now = self.instant();
+        let Some(side) = self.side(at) else { return };
+        let names = side.wishes.next(now, coming, |after, limit| library.wanted(after, limit));
+        if !names.is_empty() {
+            self.send(at, News::Find(names));
+        }
+    }
+
+    fn on_find(&mut self, at: At, names: Vec<ContentHash>) {
+        if self.side(at).is_none_or(|side| side.session.is_none()) {
+            return self.put(self.now + 5 * MS, Event::Side(at, News::Find(names)));
+        }
+        let agent = &self.agents[self.links[at.link].agents[at.end]];
+        if self.now < agent.store_down_until {
+            return self.put(self.now + SECOND, Event::Side(at, News::Find(names)));
+        }
+        let (held, lacks): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|hash| agent.contents.contains(hash));
+        let found = held.iter().map(|hash| agent.records[hash].1.clone()).collect();
+        self.step(at, Input::Found(found));
+        self.send(at, News::Lacks(lacks));
     }
 
     fn library_of(&self, at: At) -> Arc<Library> {
@@ -279,6 +316,8 @@ impl World {
                     self.send_frame(at, kind);
                 }
                 Effect::Judge(_)
+                | Effect::JudgeAbsent(_)
+                | Effect::TakeAbsent(_)
                 | Effect::Apply(_)
                 | Effect::Store(_)
                 | Effect::Load(_)
@@ -388,24 +427,23 @@ impl World {
                 self.later(Event::Feed(number));
                 Input::Settled(records.iter().map(|record| record.hash).collect())
             }
-            Effect::Judge(records) => {
-                let clock = agent.clock_ms(now);
-                let verdicts = records.into_iter().map(|record| {
-                    let ours = agent.records.get(&record.hash).map(|(_, ours)| ours);
-                    let verdict = judge(&record, ours, clock, agent.replicate_deletes);
-                    assert!(!matches!(verdict, Verdict::Refuse(_)), "{verdict:?}");
-                    (record, verdict)
-                });
-                Input::Judged(verdicts.collect())
+            Effect::Judge(records) => self.judge(at, records, true),
+            Effect::JudgeAbsent(records) => self.judge(at, records, false),
+            Effect::TakeAbsent(records) => {
+                let hashes = records.iter().map(|record| record.hash).collect();
+                for record in records {
+                    agent.take_absent(record);
+                }
+                self.later(Event::Feed(number));
+                Input::Settled(hashes)
             }
             Effect::Apply(records) => {
                 let (mut settled, mut failed) = (Vec::new(), Vec::new());
                 for record in records {
                     let hash = record.hash;
                     match agent.merge(record, false) {
-                        Outcome::Stored | Outcome::Unchanged => settled.push(hash),
+                        Outcome::Stored | Outcome::Unchanged | Outcome::Absent => settled.push(hash),
                         Outcome::NeedsContent => failed.push((hash, "its content went away".to_owned())),
-                        Outcome::Absent => panic!("contents are not let go of here"),
                         Outcome::Rejected(why) => panic!("{why}"),
                     }
                 }
@@ -413,11 +451,28 @@ impl World {
                 self.step(at, Input::Failed(failed));
                 Input::Settled(settled)
             }
-            Effect::Load(hashes) => Input::Loaded { records: agent.held(&hashes) },
+            Effect::Load(hashes) => Input::Loaded { records: agent.all_stored(&hashes) },
             Effect::Serve(want) => return self.serve(at, want),
             other => panic!("{other:?} is done at once"),
         };
         self.step(at, input);
+    }
+
+    fn judge(&mut self, at: At, records: Vec<AssetRecord>, held_there: bool) -> Input {
+        if let Some(side) = self.side(at) {
+            for record in &records {
+                side.wishes.answered(&record.hash, held_there);
+            }
+        }
+        let agent = &self.agents[self.links[at.link].agents[at.end]];
+        let clock = agent.clock_ms(self.now);
+        let verdicts = records.into_iter().map(|record| {
+            let ours = agent.stored(&record.hash);
+            let verdict = judge_holding(&record, held_there, ours.as_ref(), clock, agent.replicate_deletes);
+            assert!(!matches!(verdict, Verdict::Refuse(_)), "{verdict:?}");
+            (record, verdict)
+        });
+        Input::Judged(verdicts.collect())
     }
 
     fn on_fetch_part(&mut self, at: At, request: u64, hash: ContentHash, range: Range<u64>) {
