@@ -5,30 +5,24 @@
 //! from the future is turned away here, before anything else is done with it. The first packet that will do is the answer;
 //! waiting for every node's takes seconds and is worth nothing for what is only a hint.
 
+mod relays;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::{BoxFuture, join_all};
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use pkarr::dht::{DhtClient, DhtConfig};
-use pkarr::relay_client::{RelayClient, RelayError};
-use pkarr::{PublicKey, ResolvePolicy, SignedPacket};
+use pkarr::{PublicKey, SignedPacket};
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
+use self::relays::Relays;
 use super::channel::Channel;
 use super::slot::AHEAD_MAX;
-use super::slot::pace::Spread;
 use crate::config::{Discovery, HttpUrl};
 
-/// Longest wait for one request to a relay, which asks the DHT in turn.
-const RELAY_WITHIN: Duration = Duration::from_secs(8);
-const RELAY_CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// pkarr relays let an address make two requests a second, and as many at once.
-const RELAY_EVERY: Duration = Duration::from_millis(500);
-const RELAY_BURST: u32 = 2;
 /// Longest wait for the DHT: a lookup in several steps of at most two seconds, and for a write another round.
 const DHT_READ_WITHIN: Duration = Duration::from_secs(12);
 const DHT_WRITE_WITHIN: Duration = Duration::from_secs(20);
@@ -36,7 +30,6 @@ const DHT_WRITE_WITHIN: Duration = Duration::from_secs(20);
 const BOOTSTRAP_WITHIN: Duration = Duration::from_secs(5);
 /// Lookups in the DHT at once: each asks some dozens of nodes.
 const DHT_WIDTH: usize = 8;
-const RELAY_WIDTH: usize = 2;
 
 /// Why a key was not read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -170,102 +163,6 @@ fn no_packet(seq: i64) -> Answer {
     let ahead = u64::try_from(AHEAD_MAX.as_micros()).unwrap_or(u64::MAX);
     let future = u64::try_from(seq).is_ok_and(|seq| seq > now_us().saturating_add(ahead));
     if future { Answer::FromTheFuture } else { Answer::Nothing }
-}
-
-/// All configured relays, asked side by side.
-#[derive(Debug)]
-struct Relays {
-    relays: Vec<RelayClient>,
-    spread: Mutex<Spread>,
-}
-
-impl Relays {
-    const NAME: &str = "pkarr relays";
-
-    fn new(urls: &[HttpUrl]) -> Result<Self, NetworkError> {
-        let failed =
-            |reason| NetworkError::Failed { action: "make an HTTP client", through: Self::NAME, reason };
-        // Somebody else may have chosen already; any provider will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(RELAY_CONNECT_WITHIN)
-            .build()
-            .map_err(|e| failed(e.to_string()))?;
-        let relay = |url: &HttpUrl| {
-            let url = reqwest::Url::parse(url.as_str()).map_err(|e| failed(e.to_string()))?;
-            RelayClient::new(url, client.clone(), RELAY_WITHIN).map_err(|e| failed(e.to_string()))
-        };
-        let relays = urls.iter().map(relay).collect::<Result<_, _>>()?;
-        Ok(Self { relays, spread: Mutex::new(Spread::new(RELAY_EVERY, RELAY_BURST)) })
-    }
-
-    /// Waits for our turn.
-    async fn turn(&self) {
-        let at = self.spread.lock().unwrap_or_else(PoisonError::into_inner).reserve(Instant::now());
-        sleep_until(at).await;
-    }
-
-    fn failed(action: &'static str, error: Option<RelayError>) -> NetworkError {
-        match error {
-            Some(RelayError::Timeout) => NetworkError::Timeout { from: Self::NAME, within: RELAY_WITHIN },
-            other => {
-                let reason = other.map_or_else(|| "none is configured".to_owned(), |e| e.to_string());
-                NetworkError::Failed { action, through: Self::NAME, reason }
-            }
-        }
-    }
-
-    async fn read(&self, key: &PublicKey) -> Result<Answer, NetworkError> {
-        self.turn().await;
-        let ask = |relay| RelayClient::resolve(relay, key, ResolvePolicy::NetworkOnly, None);
-        let mut answers: FuturesUnordered<_> = self.relays.iter().map(ask).collect();
-        let mut best = Err(None);
-        while let Some(answer) = answers.next().await {
-            let answer = match answer {
-                Ok(packet) => checked(packet),
-                Err(RelayError::NotFound) => Answer::Nothing,
-                Err(RelayError::InvalidSignedPacketSeq { seq }) => no_packet(seq),
-                Err(error) => {
-                    best = best.or(Err(Some(error)));
-                    continue;
-                }
-            };
-            match answer {
-                Answer::Packet(packet) => return Ok(Answer::Packet(packet)),
-                Answer::FromTheFuture => best = Ok(Answer::FromTheFuture),
-                Answer::Nothing => best = best.or(Ok(Answer::Nothing)),
-            }
-        }
-        best.map_err(|error| Self::failed("read", error))
-    }
-
-    async fn write(&self, packet: &SignedPacket) -> Result<(), NetworkError> {
-        self.turn().await;
-        let mut failure = None;
-        let mut written = false;
-        for result in join_all(self.relays.iter().map(|relay| relay.publish(packet))).await {
-            match result {
-                Ok(_) => written = true,
-                Err(error) => failure = Some(error),
-            }
-        }
-        if written { Ok(()) } else { Err(Self::failed("write", failure)) }
-    }
-}
-
-impl Transport for Relays {
-    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
-        Box::pin(async move { self.read(&key).await })
-    }
-
-    fn publish(&self, packet: SignedPacket) -> BoxFuture<'_, Result<(), NetworkError>> {
-        Box::pin(async move { self.write(&packet).await })
-    }
-
-    fn width(&self) -> usize {
-        RELAY_WIDTH
-    }
 }
 
 /// A node of our own in the mainline DHT, which asks and does not answer.
