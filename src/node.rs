@@ -375,6 +375,7 @@ fn manager(resources: &Resources, cells: &Cells) -> Manager {
         own_id: resources.endpoint.id(),
         ticket: resources.ticket.clone(),
         book: resources.book.clone(),
+        gate: resources.gate.clone(),
         members: Candidates::new(move |addr, channel| {
             // PeersActor may be down; the timer comes again.
             let _ = peers.cast(PeersMsg::Candidate { addr, channel });

@@ -344,6 +344,12 @@ impl Directory {
         effects
     }
 
+    /// Forgets those that are shut out.
+    pub fn forget(&mut self, is_shut_out: impl Fn(&EndpointId) -> bool) -> Vec<Effect> {
+        let gone = self.entries.extract_if(|id, _| is_shut_out(id));
+        gone.map(|(id, _)| Effect::Forgotten(id)).collect()
+    }
+
     // ---- Room ---------------------------------------------------------------------------------------------------------
 
     /// The entry of an agent, a new one if there is room for it or somebody of no higher rank makes some.

@@ -220,7 +220,7 @@ impl GossipState {
 
     fn on_candidate(&mut self, myself: &ActorRef<GossipMsg>, addr: &EndpointAddr, channel: Channel) {
         // What we found ourselves comes back this way, because it goes to everybody.
-        if channel == Channel::Gossip {
+        if channel == Channel::Gossip || (self.args.shut_out)(&addr.id) {
             return;
         }
         let effects = self.args.directory.lock().hint(addr, channel, Instant::now());
@@ -235,6 +235,10 @@ impl GossipState {
     }
 
     fn on_heard(&mut self, myself: &ActorRef<GossipMsg>, signed: Signed) {
+        // It may have been shut out since it was let through.
+        if (self.args.shut_out)(&signed.announcement.id) {
+            return;
+        }
         let heard = self.args.directory.lock().hear(signed, Instant::now(), now_ms());
         match heard {
             Ok(effects) => {
@@ -263,7 +267,8 @@ impl GossipState {
         let now = Instant::now();
         let own = self.own();
         self.news |= self.said.as_ref().is_none_or(|(said, _)| !says_the_same(said, &own));
-        let effects = self.args.directory.lock().tick(now);
+        let mut effects = self.args.directory.lock().forget(|id| (self.args.shut_out)(id));
+        effects.extend(self.args.directory.lock().tick(now));
         self.carry_out(myself, effects);
         if now >= self.sweep_at {
             self.sweep_at = now + SWEEP_EVERY;

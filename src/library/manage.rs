@@ -25,6 +25,7 @@ use crate::clock::now_ms;
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::Channel;
+use crate::net::gate::Gate;
 use crate::record::ContentHash;
 use crate::store::{FeedEntry, Outcome, StoreError, StoreRef};
 
@@ -50,6 +51,8 @@ pub struct Manager {
     pub book: AddressBook,
     /// Where addresses of members go.
     pub members: Candidates,
+    /// Who is shut out.
+    pub gate: Gate,
     /// One change at a time.
     pub busy: Arc<tokio::sync::Mutex<()>>,
 }
@@ -258,6 +261,7 @@ impl Manager {
         let device = Device { endpoint_id: id.to_string(), name: String::new(), standing, at_ms: now_ms() };
         self.registry(move |registry| registry.set_device(&device)).await?;
         self.libraries.set_standing(id, standing);
+        self.gate.enforce(&id);
         Ok(())
     }
 

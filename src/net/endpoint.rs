@@ -13,6 +13,7 @@ use iroh_tickets::endpoint::EndpointTicket;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::congestion::WithinMachine;
+use super::gate::Gate;
 use super::{LIST_PEERS_ALPN, SESSION_ALPN};
 
 /// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
@@ -109,6 +110,19 @@ pub fn open_gossip(connection: &Connection) {
 /// # Errors
 /// What the system says, usually that the UDP port is taken.
 pub async fn bind(key: SecretKey, bind_addr: SocketAddr, relay_mode: RelayMode) -> Result<Endpoint, String> {
+    bind_behind(key, bind_addr, relay_mode, None).await
+}
+
+/// As [`bind`], behind a gate.
+///
+/// # Errors
+/// As there.
+pub async fn bind_behind(
+    key: SecretKey,
+    bind_addr: SocketAddr,
+    relay_mode: RelayMode,
+    gate: Option<Gate>,
+) -> Result<Endpoint, String> {
     // The preset with n0's lookup services would publish this node's addresses to their DNS.
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(key)
@@ -126,6 +140,9 @@ pub async fn bind(key: SecretKey, bind_addr: SocketAddr, relay_mode: RelayMode) 
                 iroh::endpoint::BindOpts::default().set_is_required(false),
             )
             .map_err(|e| e.to_string())?;
+    }
+    if let Some(gate) = gate {
+        builder = builder.hooks(gate);
     }
     builder.bind().await.map_err(|e| format!("{e:#}"))
 }

@@ -17,6 +17,7 @@ use crate::discovery::network::NetworkSettings;
 use crate::discovery::rendezvous::RendezvousArgs;
 use crate::discovery::slot::SlotKeys;
 use crate::discovery::slot::pace::Timing;
+use crate::library::registry::Standing;
 use crate::peer::messages::PeersMsg;
 
 /// The channels, with those up that are about to be used. Whoever runs one says when it does not work.
@@ -114,6 +115,10 @@ pub(super) fn gossip(
         events: resources.events.clone(),
         announcements_per_sec: u32::try_from(config.limits.max_announcements_per_sec).unwrap_or(u32::MAX),
         probe,
+        shut_out: {
+            let libraries = Arc::clone(&resources.libraries);
+            Arc::new(move |id| libraries.standing(id) == Standing::Denied)
+        },
         mdns: config.discovery.mdns.then(|| Mdns::new(resources.keys.mdns())),
     }
 }

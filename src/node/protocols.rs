@@ -11,9 +11,11 @@ use tokio::time::timeout;
 use super::resources::Resources;
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::list_peers::{self, ListPeersService};
-use crate::net::close;
+use crate::library::Libraries;
+use crate::library::registry::Standing;
 use crate::net::endpoint;
 use crate::net::endpoint::{ProtocolHandler, Protocols};
+use crate::net::{SESSION_ALPN, close, gate};
 
 /// Gossip connections that agents may have open which were alive here before. A member of the swarm has about five
 /// neighbours.
@@ -30,6 +32,19 @@ pub(super) fn all(resources: &Resources) -> Protocols {
     let keys = vec![resources.keys.presence().rpc().clone(), resources.presence.rpc().clone()];
     let listing = ListPeersService::new(resources.endpoint.id(), keys, resources.directory.clone());
     Arc::new([gossip(&resources.gossip, &resources.directory), (list_peers::ALPN, listing.handler())])
+}
+
+/// Who may not use what. A denied machine nothing at all; one that waits for approval may show that it knows the passphrase, in
+/// a session, and take part in libraries, but it neither hears who is there nor is asked.
+pub(super) fn shut_out(libraries: &Arc<Libraries>) -> gate::Policy {
+    let libraries = Arc::clone(libraries);
+    Arc::new(move |id, alpn| match libraries.standing(id) {
+        Standing::Denied => Some("this machine was denied by its owner"),
+        Standing::Waiting if alpn != SESSION_ALPN => {
+            Some("this machine waits for approval: `can-sync approve` on the other side lets it in")
+        }
+        Standing::Waiting | Standing::Approved => None,
+    })
 }
 
 /// Hands connections to gossip.

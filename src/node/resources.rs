@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::secrets::Given;
-use super::{DataDir, StartError};
+use super::{DataDir, StartError, protocols};
 use crate::api::proxy::StoreProxy;
 use crate::config::{Config, Origins, RelaySetting};
 use crate::discovery::address_book::AddressBook;
@@ -30,6 +30,7 @@ use crate::identity::{self, NetworkKeys, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
 use crate::library::{Libraries, Library};
 use crate::net::endpoint;
+use crate::net::gate::Gate;
 use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -47,6 +48,7 @@ pub(super) struct Resources {
     /// Where the passphrase is to be kept, if this start alone was given it.
     keep_passphrase: Option<DataDir>,
     pub(super) libraries: Arc<Libraries>,
+    pub(super) gate: Gate,
     /// Rendezvous slots of earlier agents derive from the words themselves.
     pub(super) passphrase: SecretString,
     pub(super) keys: NetworkKeys,
@@ -120,14 +122,11 @@ impl Resources {
             let (path, approval) = (dir.libraries_db(), config.approve_devices);
             let mirror = Arc::new(Library::new(secrets.keys.mirror().clone()));
             let open = move || Libraries::load(mirror, Registry::open(&path)?, approval);
-            blocking(move || open().map_err(|e| StartError::new(e.to_string()))).await?
+            Arc::new(blocking(move || open().map_err(|e| StartError::new(e.to_string()))).await?)
         };
         progress("opening the network endpoint");
-        let endpoint = open_endpoint(config, secrets.endpoint_key, &book).await?;
-        let addresses = MemoryLookup::new();
-        if let Ok(services) = endpoint.address_lookup() {
-            services.add(addresses.clone());
-        }
+        let gate = Gate::new(protocols::shut_out(&libraries));
+        let (endpoint, addresses) = open_endpoint(config, secrets.endpoint_key, &book, &gate).await?;
         let gossip = gossip::start(&endpoint);
         let store_proxy =
             StoreProxy::new(&opened.url).map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
@@ -137,7 +136,8 @@ impl Resources {
             api_token: secrets.api_token,
             passphrase_origin: secrets.passphrase.origin,
             keep_passphrase: secrets.keep_passphrase.then(|| dir.clone()),
-            libraries: Arc::new(libraries),
+            libraries,
+            gate,
             passphrase: secrets.passphrase.secret,
             keys: secrets.keys,
             presence: secrets.presence,
@@ -310,7 +310,8 @@ async fn open_endpoint(
     config: &Config,
     key: iroh::SecretKey,
     book: &AddressBook,
-) -> Result<Endpoint, StartError> {
+    gate: &Gate,
+) -> Result<(Endpoint, MemoryLookup), StartError> {
     let relay_mode = match &config.relay_url {
         RelaySetting::Default => RelayMode::Default,
         RelaySetting::Disabled => RelayMode::Disabled,
@@ -324,7 +325,7 @@ async fn open_endpoint(
     };
     let wanted = config.bind_addr;
     let last = if wanted.port() == 0 { book.last_port().ok().flatten() } else { None };
-    let bind = |addr| endpoint::bind(key.clone(), addr, relay_mode.clone());
+    let bind = |addr| endpoint::bind_behind(key.clone(), addr, relay_mode.clone(), Some(gate.clone()));
     let bound = match last {
         Some(port) => match bind(SocketAddr::new(wanted.ip(), port)).await {
             Ok(endpoint) => Ok(endpoint),
@@ -338,7 +339,11 @@ async fn open_endpoint(
     if let Some(Err(error)) = port.map(|port| book.set_last_port(port)) {
         tracing::warn!(%error, "the UDP port is not remembered for the next start");
     }
-    Ok(endpoint)
+    let addresses = MemoryLookup::new();
+    if let Ok(services) = endpoint.address_lookup() {
+        services.add(addresses.clone());
+    }
+    Ok((endpoint, addresses))
 }
 
 fn udp_failed(addr: SocketAddr, cause: &dyn std::fmt::Display) -> StartError {

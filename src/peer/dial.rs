@@ -32,17 +32,12 @@ const TICKET_FILE_EVERY: Duration = Duration::from_secs(1);
 /// Largest ticket file.
 const TICKET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// What somebody is told who was denied, whatever it came for.
-pub(super) const DENIED: &[u8] = b"this machine was denied by its owner";
-
 /// What accepting needs.
 #[derive(Clone)]
 pub(super) struct Acceptor {
     pub(super) actor: ActorRef<PeersMsg>,
     pub(super) endpoint: Endpoint,
     pub(super) protocols: Protocols,
-    /// Who was denied.
-    pub(super) libraries: Arc<Libraries>,
     /// Where the store's index stands; sessions begin once it was read.
     pub(super) cursor: watch::Receiver<Option<u64>>,
     /// For the handshake, and again for the store to be read.
@@ -81,9 +76,6 @@ impl Acceptor {
             Err(_) => return tracing::debug!("an incoming connection took too long over its handshake"),
         };
         let peer = connection.remote_id();
-        if self.libraries.standing(&peer) == Standing::Denied {
-            return connection.close(VarInt::from_u32(close::REFUSED), DENIED);
-        }
         if peer == self.endpoint.id() {
             tracing::warn!("{}", AuthError::OwnId(peer));
             let _ = self.actor.send_message(PeersMsg::OwnIdSeen);

@@ -33,6 +33,7 @@ use crate::discovery::gossip::GossipMsg;
 use crate::discovery::rendezvous::RendezvousMsg;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::Libraries;
+use crate::library::registry::Standing;
 use crate::net::auth::{AuthError, Throttle};
 use crate::net::close;
 use crate::net::endpoint::Protocols;
@@ -438,7 +439,6 @@ impl PeersState {
             actor: myself.clone(),
             endpoint: self.args.endpoint.clone(),
             protocols: Arc::clone(&self.args.protocols),
-            libraries: Arc::clone(&self.args.libraries),
             cursor: self.args.libraries.cursor(),
             within: self.args.limits.establish,
         };
@@ -504,6 +504,9 @@ impl PeersState {
 
     fn on_dial_peer(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr) -> Result<(), String> {
         let id = addr.id;
+        if self.args.libraries.standing(&id) == Standing::Denied {
+            return Err("this machine was denied: `can-sync approve` lets it in".into());
+        }
         self.on_candidate(addr.clone(), Channel::Tickets);
         if self.roster.get(&id).is_none() {
             return Err(if id == self.args.endpoint.id() {

@@ -107,6 +107,7 @@ impl Agent {
             events: EventLog::default(),
             announcements_per_sec: 64,
             probe,
+            shut_out: Arc::new(|_| false),
             mdns,
         };
         Self { endpoint, args, held, cell, exit: None, peers, ticket, accepted, _accepting: accepting, dir }

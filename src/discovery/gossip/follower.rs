@@ -124,6 +124,9 @@ impl Follower {
     /// What came, if it is an announcement that counts: size and place first, then as many signatures as are allowed.
     fn checked(&self, content: &Bytes, gate: &mut Gate) -> Option<Signed> {
         let claimed = Unverified::read(content).ok()?;
+        if (self.args.shut_out)(&claimed.author()) {
+            return None;
+        }
         let now = Instant::now();
         let known = {
             let directory = self.args.directory.lock();

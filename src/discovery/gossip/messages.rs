@@ -133,6 +133,8 @@ pub struct GossipArgs {
     pub announcements_per_sec: u32,
     /// How to ask for a sign of life.
     pub probe: Probe,
+    /// Whether an agent is shut out: nothing is heard of it.
+    pub shut_out: Arc<dyn Fn(&EndpointId) -> bool + Send + Sync>,
     /// The local network; `None` leaves it alone.
     pub mdns: Option<Mdns>,
 }

@@ -1,0 +1,100 @@
+//! Who is shut out: asked before every dial and after every handshake, whatever the protocol, and whoever began it.
+//!
+//! Gossip dials by itself, and hands on connections that nobody else sees; so this stands in the endpoint and not in front of
+//! each protocol.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use iroh::endpoint::{
+    AfterHandshakeOutcome, BeforeConnectOutcome, Connection, EndpointHooks, VarInt, WeakConnectionHandle,
+};
+use iroh::{EndpointAddr, EndpointId};
+
+use super::close;
+
+/// Endpoints with connections that are remembered before those are forgotten whose connections are over.
+const FORGET_AT: usize = 256;
+
+/// Says why an endpoint may not use a protocol, by its ALPN; nothing where it may.
+pub type Policy = Arc<dyn Fn(&EndpointId, &[u8]) -> Option<&'static str> + Send + Sync>;
+
+/// Keeps the endpoint's door. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    policy: Policy,
+    /// Connections that were let through, as long as they last.
+    open: Arc<Mutex<HashMap<EndpointId, Vec<WeakConnectionHandle>>>>,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+impl Gate {
+    /// Lets through whom `policy` does not shut out.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, open: Arc::default() }
+    }
+
+    /// Closes the connections that this endpoint may not have any more.
+    pub fn enforce(&self, id: &EndpointId) {
+        let handles = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id).unwrap_or_default();
+        let kept = handles.into_iter().filter(|handle| {
+            let Some(connection) = handle.upgrade() else { return false };
+            match (self.policy)(id, connection.alpn()) {
+                Some(why) => {
+                    connection.close(VarInt::from_u32(close::REFUSED), why.as_bytes());
+                    false
+                }
+                None => true,
+            }
+        });
+        let kept: Vec<_> = kept.collect();
+        if !kept.is_empty() {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.entry(*id).or_default().extend(kept);
+        }
+    }
+
+    fn remember(&self, connection: &Connection) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasts = |handle: &WeakConnectionHandle| {
+            handle.upgrade().is_some_and(|connection| connection.close_reason().is_none())
+        };
+        if open.len() >= FORGET_AT {
+            open.retain(|_, handles| {
+                handles.retain(lasts);
+                !handles.is_empty()
+            });
+        }
+        let handles = open.entry(connection.remote_id()).or_default();
+        handles.retain(lasts);
+        handles.push(connection.weak_handle());
+    }
+}
+
+impl EndpointHooks for Gate {
+    async fn before_connect<'a>(&'a self, addr: &'a EndpointAddr, alpn: &'a [u8]) -> BeforeConnectOutcome {
+        match (self.policy)(&addr.id, alpn) {
+            Some(_) => BeforeConnectOutcome::Reject,
+            None => BeforeConnectOutcome::Accept,
+        }
+    }
+
+    async fn after_handshake<'a>(&'a self, connection: &'a Connection) -> AfterHandshakeOutcome {
+        // Remembered first: whoever is shut out at this very moment is found by one of the two.
+        self.remember(connection);
+        match (self.policy)(&connection.remote_id(), connection.alpn()) {
+            Some(why) => {
+                let error_code = VarInt::from_u32(close::REFUSED);
+                AfterHandshakeOutcome::Reject { error_code, reason: why.as_bytes().to_vec() }
+            }
+            None => AfterHandshakeOutcome::Accept,
+        }
+    }
+}
