@@ -299,7 +299,7 @@ fn children(
     };
     let rendezvous = discovery::rendezvous(config, resources, cells, channels);
     let gossip = discovery::gossip(config, resources, cells, channels);
-    let library = LibraryArgs { manager: manager(resources, cells) };
+    let library = LibraryArgs { manager: manager(resources, cells, channels.clone()) };
     let peers = PeersArgs { spawn_peer, ..peers_args(config, resources, cells, channels.clone()) };
     let http =
         HttpArgs { listener: resources.api_listener.clone(), view: view(config, resources, cells, channels) };
@@ -367,7 +367,7 @@ fn children(
     children
 }
 
-fn manager(resources: &Resources, cells: &Cells) -> Manager {
+fn manager(resources: &Resources, cells: &Cells, channels: Channels) -> Manager {
     let peers = cells.peers.service_ref();
     Manager {
         libraries: Arc::clone(&resources.libraries),
@@ -377,6 +377,9 @@ fn manager(resources: &Resources, cells: &Cells) -> Manager {
         book: resources.book.clone(),
         gate: resources.gate.clone(),
         members: Candidates::new(move |addr, channel| {
+            // In use from the first library on that was joined.
+            channels.up(channel);
+            channels.found(channel, addr.id);
             // PeersActor may be down; the timer comes again.
             let _ = peers.cast(PeersMsg::Candidate { addr, channel });
         }),

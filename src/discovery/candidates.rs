@@ -18,9 +18,11 @@ impl Candidates {
         Self(Arc::new(take))
     }
 
-    /// A peer that was alive in an earlier run, and the channels that led to it then.
+    /// A peer that was alive in an earlier run, and the channels that led to it then. That a user named it then does not
+    /// make it one that a user names now.
     pub fn restored(&self, addr: &EndpointAddr, sources: &Sources) {
-        for channel in sources.iter().copied().chain([Channel::Saved]) {
+        let found = sources.iter().copied().filter(|channel| !channel.is_static());
+        for channel in found.chain([Channel::Saved]) {
             self.found(addr.clone(), channel);
         }
     }

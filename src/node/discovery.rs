@@ -30,7 +30,6 @@ pub(super) fn channels(config: &Config) -> Channels {
         (Channel::Mdns, discovery.mdns),
         (Channel::Relays, !discovery.pkarr_relays.is_empty()),
         (Channel::Dht, discovery.dht),
-        (Channel::Library, true),
     ];
     let channels = Channels::default();
     for (channel, _) in used.into_iter().filter(|(_, used)| *used) {
