@@ -80,7 +80,8 @@ async fn forgetting_a_library_deletes_nothing_elsewhere() {
     // Nobody is told anything, and there is nothing to exchange: all are in sync, afresh and again after a restart of a
     // session, and a deletion would have come by now.
     for _ in 0..2 {
-        tokio::join!(a.wait_in_sync(), b.wait_in_sync(), owner.wait_in_sync());
+        // The owner may have nobody to be in sync with any more.
+        tokio::join!(a.wait_in_sync(), b.wait_in_sync());
         assert_eq!(records(&b).await, before);
         holds(&b, &every).await;
         holds(&owner, &every).await;
