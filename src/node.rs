@@ -369,6 +369,7 @@ fn children(
 
 fn manager(resources: &Resources, cells: &Cells) -> Manager {
     let peers = cells.peers.service_ref();
+    let told = peers.clone();
     Manager {
         libraries: Arc::clone(&resources.libraries),
         store: Arc::clone(&resources.store),
@@ -378,6 +379,10 @@ fn manager(resources: &Resources, cells: &Cells) -> Manager {
         members: Candidates::new(move |addr, channel| {
             // PeersActor may be down; the timer comes again.
             let _ = peers.cast(PeersMsg::Candidate { addr, channel });
+        }),
+        changes: Arc::new(move |library, records| {
+            // When PeersActor is down it compares every session afresh once it is back.
+            let _ = told.cast(PeersMsg::LibraryChanged { library, records });
         }),
         busy: Arc::default(),
     }

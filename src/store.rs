@@ -4,6 +4,7 @@
 //! behind HTTP ([`can_http`]); [`service`] is the HTTP API over an embedded store. One conformance suite runs against
 //! both implementations.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +22,9 @@ pub mod service;
 pub mod sync_wire;
 
 pub use hashing_file::HashingFile;
+
+/// Hashes in one question to a store.
+const RECORDS_MAX: usize = 1000;
 
 /// A store, shared by whoever needs it. Outlives any actor.
 pub type StoreRef = Arc<dyn ContentStore>;
@@ -291,4 +295,62 @@ pub trait ContentStore: Send + Sync + 'static {
     /// [`Outcome::NeedsContent`] for those that are to be fetched, [`Outcome::Unchanged`] for all that are no live
     /// assets, or are held. Same order, same durability.
     fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+
+    /// As [`Self::ingest`], for assets that a library delivered, each of which its record names ([`AssetRecord::via`]).
+    /// What is here outside of that library stays as it is, and so does a deletion that is newer: `None` for those.
+    ///
+    /// A store that cannot look and write at once looks before it writes.
+    fn ingest_through(
+        &self,
+        batch: Vec<IncomingAsset>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+        Box::pin(async move {
+            let mut stored = Vec::new();
+            for some in batch.chunks(RECORDS_MAX) {
+                stored.extend(self.records(some.iter().map(|asset| asset.record.hash).collect()).await?);
+            }
+            let stored: HashMap<ContentHash, AssetRecord> =
+                stored.into_iter().map(|stored| (stored.record.hash, stored.record)).collect();
+            let admitted: Vec<bool> =
+                batch.iter().map(|asset| admits(stored.get(&asset.record.hash), &asset.record)).collect();
+            let mut takes = admitted.iter();
+            let mut batch = batch;
+            batch.retain(|_| takes.next().copied().unwrap_or_default());
+            let outcomes = if batch.is_empty() { Vec::new() } else { self.ingest(batch).await? };
+            Ok(spread(&admitted, outcomes))
+        })
+    }
+
+    /// As [`Self::apply`], for records that a library delivered, each with the version that it is to replace: where the
+    /// store has another one by now, nothing is changed, and the answer is `None`.
+    fn replace(
+        &self,
+        records: Vec<(AssetRecord, AssetRecord)>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+        Box::pin(async move {
+            let mut stored = HashMap::new();
+            for some in records.chunks(RECORDS_MAX) {
+                let found = self.records(some.iter().map(|(record, _)| record.hash).collect()).await?;
+                stored.extend(found.into_iter().map(|stored| (stored.record.hash, stored.record)));
+            }
+            let is_still =
+                |over: &AssetRecord| stored.get(&over.hash).is_some_and(|stored| stored.is_version_of(over));
+            let admitted: Vec<bool> = records.iter().map(|(_, over)| is_still(over)).collect();
+            let records = records.into_iter().zip(&admitted).filter(|(_, takes)| **takes);
+            let records: Vec<AssetRecord> = records.map(|((record, _), _)| record).collect();
+            let outcomes = if records.is_empty() { Vec::new() } else { self.apply(records).await? };
+            Ok(spread(&admitted, outcomes))
+        })
+    }
+}
+
+/// Whether a record that came with its content through a library may take the place of what is stored.
+pub(crate) fn admits(stored: Option<&AssetRecord>, record: &AssetRecord) -> bool {
+    stored.is_none_or(|mine| if mine.deleted { record.supersedes(mine) } else { mine.via == record.via })
+}
+
+/// Outcomes of those that were admitted, in the places of all.
+fn spread(admitted: &[bool], outcomes: Vec<Outcome>) -> Vec<Option<Outcome>> {
+    let mut outcomes = outcomes.into_iter();
+    admitted.iter().map(|takes| takes.then(|| outcomes.next()).flatten()).collect()
 }

@@ -8,21 +8,21 @@ use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::Connection;
 use ractor::ActorRef;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
-use super::session::{Input, Verdict, judge_holding};
+use super::session::{Input, Verdict, judge_for, judge_holding};
 use crate::actor::ServiceRef;
 use crate::clock::now_ms;
 use crate::events::{EventLog, NodeEvent};
-use crate::library::{Libraries, Library};
+use crate::library::Library;
 use crate::reconcile::tree::Snapshot;
-use crate::record::{AssetRecord, ContentHash, WriterId};
+use crate::record::{AssetRecord, ContentHash, LibraryId, WriterId};
 use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError, StoreRef, StoredRecord};
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::{Failure, SessionId};
+use crate::transfer::schedule::{Failure, SessionId, WantKey};
+use crate::transfer::take::Taker;
 
 /// Wait before a store that failed is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -139,86 +139,6 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(mut call: impl FnM
     }
 }
 
-/// What a session of one library may see of the store.
-#[derive(Clone)]
-pub(super) struct Scope {
-    pub(super) libraries: Arc<Libraries>,
-    pub(super) library: Arc<Library>,
-}
-
-impl Scope {
-    /// Takes out of `ours` what is not in the library, so that whoever offers a hash learns nothing of what else is here,
-    /// and out of `records` what does not belong, with what that means. Takes note of what comes through the library.
-    async fn narrow(
-        &self,
-        records: Vec<AssetRecord>,
-        held_there: bool,
-        ours: &mut HashMap<ContentHash, StoredRecord>,
-    ) -> (Vec<AssetRecord>, Vec<(AssetRecord, Verdict)>) {
-        let mut decided = Vec::new();
-        let Some(shared) = self.library.shared() else { return (records, decided) };
-        let (records, refused): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| self.library.takes(record));
-        let full = shared.is_full();
-        let (records, too_many): (Vec<_>, Vec<_>) = records
-            .into_iter()
-            .partition(|record| !full || self.library.has(&record.hash) || shared.came_through(&record.hash));
-        let refusal = Verdict::Refuse("more came through the library than this node takes note of".into());
-        decided.extend(too_many.into_iter().map(|record| (record, refusal.clone())));
-        let refusal = Verdict::Refuse("it does not belong to the library".into());
-        decided.extend(refused.into_iter().map(|record| (record, refusal.clone())));
-        // What came through it once is known to be here; a deletion reaches what is in it now and nothing else.
-        let (hidden, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| {
-            record.deleted && ours.contains_key(&record.hash) && !self.library.has(&record.hash)
-        });
-        decided.extend(hidden.into_iter().map(|record| (record, Verdict::Settled)));
-        // What nobody delivers is no part of our store: a member could fill it with names.
-        let (hollow, records): (Vec<_>, Vec<_>) = records
-            .into_iter()
-            .partition(|record| !held_there && !record.deleted && !self.library.has(&record.hash));
-        decided.extend(hollow.into_iter().map(|record| (record, Verdict::Settled)));
-        // Somebody who knows a hash need not have the content: what is here and not in the library stays unknown, and out
-        // of it, until all of it came.
-        let coming = records.iter().map(|record| record.hash).filter(|hash| !self.library.has(hash));
-        let (named, coming): (Vec<_>, Vec<_>) =
-            coming.partition(|hash| ours.contains_key(hash) && !shared.was_shown(hash));
-        let coming = coming.into_iter().map(|hash| (hash, ours.contains_key(&hash))).collect();
-        // What was let go of comes like anything else.
-        let is_here = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.is_absent());
-        let named: Vec<_> = named.into_iter().map(|hash| (hash, is_here(&hash))).collect();
-        ours.retain(|hash, ours| {
-            self.library.has(hash) && self.library.holds(&ours.record) || shared.was_shown(hash)
-        });
-        shared.name(&named);
-        self.receive(coming).await;
-        (records, decided)
-    }
-
-    /// Takes into the library what was here before and came through it in full now.
-    pub(super) async fn show(&self, store: &StoreRef, hashes: &[ContentHash]) {
-        let Some(shared) = self.library.shared() else { return };
-        let shown = shared.show(hashes);
-        if shown.is_empty() {
-            return;
-        }
-        let hashes: Vec<ContentHash> = shown.iter().map(|(hash, _)| *hash).collect();
-        self.receive(shown).await;
-        // Read again: what changed before it was noted above is no news to anybody.
-        self.library.take_in(&insist(|| store.records(hashes.clone())).await);
-    }
-
-    async fn receive(&self, coming: Vec<(ContentHash, bool)>) {
-        let Some(shared) = self.library.shared() else { return };
-        let fresh = shared.receive(coming);
-        let Some(registry) = self.libraries.registry().cloned().filter(|_| !fresh.is_empty()) else { return };
-        let id = shared.id();
-        let noted = spawn_blocking(move || registry.receive(id, &fresh)).await;
-        if !matches!(noted, Ok(Ok(()))) {
-            tracing::warn!(library = %id, "what comes through a library is not written down");
-        }
-    }
-}
-
 /// What the peer was asked for by name, because a user wants it.
 pub(super) struct Sought {
     pub(super) hashes: HashSet<ContentHash>,
@@ -242,21 +162,24 @@ pub(super) async fn judge_all(
     report: Reporter,
     store: StoreRef,
     deletes: Arc<DeleteGuard>,
-    scope: Scope,
+    library: Arc<Library>,
     (records, held_there): (Vec<AssetRecord>, bool),
     sought: Sought,
     (session, peers): (SessionId, ServiceRef<PeersMsg>),
 ) {
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
     let ours = insist(|| store.records(hashes.clone())).await;
-    let mut ours: HashMap<ContentHash, StoredRecord> =
+    let ours: HashMap<ContentHash, StoredRecord> =
         ours.into_iter().map(|stored| (stored.record.hash, stored)).collect();
-    let (records, decided) = scope.narrow(records, held_there, &mut ours).await;
     let (now, at) = (now_ms(), Instant::now());
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
+            if library.shared().is_some() {
+                let verdict = judge_for(&library, &record, held_there, ours, now, deletes.enabled);
+                return (record, verdict);
+            }
             let verdict = judge_holding(&record, held_there, ours, now, deletes.enabled);
             match (verdict, sought.revived(&record, ours.map(|ours| &ours.record), now)) {
                 (Verdict::Settled, Some(revived)) if held_there => (revived, Verdict::Revive),
@@ -280,10 +203,10 @@ pub(super) async fn judge_all(
             }
         }
     }
-    verdicts.extend(decided);
     // What comes of these is told by whoever fetches them; of the others nothing comes.
     let in_vain = |(record, verdict): &&(AssetRecord, Verdict)| {
-        sought.hashes.contains(&record.hash) && matches!(verdict, Verdict::Settled | Verdict::Refuse(_))
+        sought.hashes.contains(&record.hash)
+            && matches!(verdict, Verdict::Settled | Verdict::Noted | Verdict::Refuse(_))
     };
     let in_vain: Vec<ContentHash> = verdicts.iter().filter(in_vain).map(|(record, _)| record.hash).collect();
     if !in_vain.is_empty() {
@@ -303,32 +226,39 @@ pub(super) async fn look(
     let may_be = |hash: &ContentHash| lanes.iter().any(|(_, lane)| lane.shared().is_none() || lane.has(hash));
     let asked: Vec<ContentHash> = hashes.iter().copied().filter(may_be).collect();
     let records = insist(|| store.records(asked.clone())).await;
-    let held = records.into_iter().filter(|stored| stored.holding.is_held()).map(|stored| stored.record);
-    let mut held: HashMap<ContentHash, AssetRecord> = held.map(|record| (record.hash, record)).collect();
+    let held: HashMap<ContentHash, StoredRecord> =
+        records.into_iter().map(|stored| (stored.record.hash, stored)).collect();
     let mut found: Vec<(usize, Vec<AssetRecord>)> = lanes.iter().map(|(n, _)| (*n, Vec::new())).collect();
     let mut lacks = Vec::new();
     for hash in hashes {
-        let holds = |library: &Library, record: &AssetRecord| {
-            library.shared().is_none() || library.has(&record.hash) && library.holds(record)
-        };
-        let record = held.remove(&hash);
-        let place = record.as_ref().and_then(|record| lanes.iter().position(|(_, lane)| holds(lane, record)));
-        match (record, place) {
-            (Some(record), Some(place)) => found[place].1.push(record),
-            (_, _) => lacks.push(hash),
+        let place = held.get(&hash).and_then(|stored| {
+            let version = |library: &Library| {
+                let version = library.version(&hash, Some(stored))?;
+                version.holding.is_held().then_some(version.record)
+            };
+            lanes.iter().enumerate().find_map(|(n, (_, lane))| Some((n, version(lane)?)))
+        });
+        match place {
+            Some((place, version)) => found[place].1.push(version),
+            None => lacks.push(hash),
         }
     }
     found.retain(|(_, records)| !records.is_empty());
     (found, lacks)
 }
 
-pub(super) async fn apply(report: Reporter, store: StoreRef, records: Vec<AssetRecord>) {
-    let outcomes = insist(|| store.apply(records.clone())).await;
+pub(super) async fn apply(
+    report: Reporter,
+    taker: Taker,
+    library: Option<LibraryId>,
+    records: Vec<AssetRecord>,
+) {
+    let outcomes = insist(|| taker.apply(library, records.clone())).await;
     report_applied(&report, records, outcomes);
 }
 
-pub(super) async fn take_absent(report: Reporter, store: StoreRef, records: Vec<AssetRecord>) {
-    let outcomes = insist(|| store.take_absent(records.clone())).await;
+pub(super) async fn take_absent(report: Reporter, taker: Taker, records: Vec<AssetRecord>) {
+    let outcomes = insist(|| taker.take_absent(records.clone())).await;
     report_applied(&report, records, outcomes);
 }
 
@@ -350,9 +280,9 @@ fn report_applied(report: &Reporter, records: Vec<AssetRecord>, outcomes: Vec<Ou
 /// Stores contents that came with an offer. What the store does not take now goes the usual way.
 pub(super) async fn store_inline(
     report: Reporter,
-    store: StoreRef,
+    taker: Taker,
     peers: ServiceRef<PeersMsg>,
-    scope: Scope,
+    library: Option<LibraryId>,
     items: Vec<(AssetRecord, Bytes)>,
 ) {
     let records: Vec<AssetRecord> = items.iter().map(|(record, _)| record.clone()).collect();
@@ -360,7 +290,7 @@ pub(super) async fn store_inline(
     let hashes = records.iter().map(|record| record.hash).collect();
     let _ = peers.cast(PeersMsg::Arriving(hashes));
     let asset = |(record, content)| IncomingAsset { record, content: IncomingContent::Bytes(content) };
-    let outcomes = match store.ingest(items.into_iter().map(asset).collect()).await {
+    let outcomes = match taker.ingest(library, items.into_iter().map(asset).collect()).await {
         Ok(outcomes) => outcomes,
         Err(error) => {
             tracing::debug!(%error, "contents that came with an offer are not stored; they are fetched later");
@@ -372,44 +302,32 @@ pub(super) async fn store_inline(
     for (record, outcome) in records.into_iter().zip(outcomes) {
         match outcome {
             Outcome::Stored | Outcome::Unchanged => {
-                results.push((record.hash, Ok(record.size)));
+                results.push((WantKey::new(library, &record), Ok(())));
                 stored.push(record);
             }
             Outcome::NeedsContent | Outcome::Absent => not_stored.push(record),
             Outcome::Rejected(reason) => {
                 let reason = format!("the peer sent wrong bytes, or a wrong record: {reason}");
-                results.push((record.hash, Err(Failure::WrongBytes(reason.clone()))));
+                results.push((WantKey::new(library, &record), Err(Failure::WrongBytes(reason.clone()))));
                 failed.push((record.hash, reason));
             }
         }
     }
-    let hashes: Vec<ContentHash> = stored.iter().map(|record| record.hash).collect();
-    scope.show(&store, &hashes).await;
-    report.report(Input::Settled(hashes));
+    report.report(Input::Settled(stored.iter().map(|record| record.hash).collect()));
     if !not_stored.is_empty() {
         report.report(Input::NotStored(not_stored));
     }
     if !failed.is_empty() {
         report.report(Input::Failed(failed));
     }
-    let _ = peers.cast(PeersMsg::Arrived(stored));
+    let _ = peers.cast(PeersMsg::Arrived { library, records: stored });
     let _ = report.actor.send_message(PeerMsg::Received { epoch: report.epoch, results });
 }
 
-/// Contents that the scheduler asked the peer for are durable: only then they are part of the library.
-pub(super) async fn settle(
-    report: Reporter,
-    store: StoreRef,
-    scope: Scope,
-    owed: Vec<ContentHash>,
-    hashes: Vec<ContentHash>,
-) {
-    scope.show(&store, &owed).await;
-    report.report(Input::Settled(hashes));
-}
-
-pub(super) async fn load(report: Reporter, store: StoreRef, hashes: Vec<ContentHash>) {
-    let records = insist(|| store.records(hashes.clone())).await;
+/// Loads what is to be offered, as the library has it at this moment. What left it meanwhile is not there.
+pub(super) async fn load(report: Reporter, store: StoreRef, library: Arc<Library>, hashes: Vec<ContentHash>) {
+    let stored = insist(|| store.records(hashes.clone())).await;
+    let records = library.versions(&hashes, stored);
     report.report(Input::Loaded { records });
 }
 
@@ -453,10 +371,10 @@ pub(super) async fn reconcile(
 /// Tells whoever watches what came and what did not.
 pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Results) {
     let at_ms = now_ms();
-    for (hash, result) in results {
-        let (hash, from) = (hash.to_string(), peer.to_string());
+    for (key, result) in results {
+        let (hash, size, from) = (key.hash.to_string(), key.size, peer.to_string());
         match result {
-            Ok(size) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size: *size, from }),
+            Ok(()) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size, from }),
             Err(failure) => {
                 let reason = failure.reason().to_owned();
                 events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason });

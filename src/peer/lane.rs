@@ -36,7 +36,7 @@ impl Lane {
     pub(super) fn new(
         shared: SharedLibrary,
         peer: EndpointId,
-        dialer: bool,
+        (dialer, lanes): (bool, usize),
         probe_after: std::time::Duration,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
@@ -47,6 +47,7 @@ impl Lane {
             record_key: library.keys().record().clone(),
             gives: library.shared().is_none_or(|shared| shared.access() == Access::Write),
             takes: member.as_ref().is_none_or(|member| member.claims.access == Access::Write),
+            lanes,
             dialer,
             probe_after,
         };

@@ -34,6 +34,7 @@ use tokio::time::Instant;
 
 pub use self::holding::judge_holding;
 use super::report::PeerState;
+use crate::library::{Library, Offered};
 use crate::reconcile::Summary;
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::{FeedEntry, StoredRecord};
@@ -57,6 +58,8 @@ const RECORD_BYTES_PER_FRAME: usize = 512 * 1024;
 pub const INLINE_CONTENT_BYTES_MAX: usize = 16 * 1024;
 /// Records that are loaded from the store at once in order to be offered.
 const LOAD_BATCH: usize = 500;
+/// The same of each library where many share a connection.
+const LOAD_BATCH_MIN: usize = 8;
 /// Record ids that may wait for their records.
 const ASKED_MAX: usize = 2000;
 /// Hashes waiting to be offered before we give up on the queue and reconcile again instead.
@@ -72,8 +75,10 @@ const ASK_APART: Duration = Duration::from_millis(100);
 /// Least time between reconciliations that nobody asked for: some differences are meant to stay, such as deletions that
 /// are not applied, and each reconciliation offers them again.
 const RECONCILE_APART: Duration = Duration::from_mins(1);
-/// Time until assets that could not be moved are found and tried again.
+/// Time until assets that could not be moved are found and tried again; doubled up to the second each time that it comes to
+/// nothing.
 const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
+const INCOMPLETE_RETRY_MAX: Duration = Duration::from_hours(1);
 
 /// Contents that go along with offers.
 pub type InlineContents = HashMap<ContentHash, Bytes>;
@@ -92,6 +97,8 @@ struct Enclosed<'a> {
 pub enum Verdict {
     /// Nothing to do: we have it, or something newer, or do not apply deletions.
     Settled,
+    /// The library has it from now on, and the store is not concerned.
+    Noted,
     /// Take the record; its content is here already, or it is a tombstone.
     Apply,
     /// Take the record without its content, which is on neither side.
@@ -105,6 +112,46 @@ pub enum Verdict {
     Refuse(String),
 }
 
+/// What is not acceptable of whomever, and why.
+fn refuse(offered: &AssetRecord, now_ms: u64) -> Option<Verdict> {
+    if offered.hlc.is_too_far_ahead(now_ms) {
+        let ahead = (offered.hlc.ms() - now_ms) / 1000;
+        return Some(Verdict::Refuse(format!(
+            "it is dated {ahead} s ahead of our clock: check the clocks of both machines"
+        )));
+    }
+    if offered.size > SIZE_MAX {
+        return Some(Verdict::Refuse(format!(
+            "it says {} bytes, which nothing has: at most {SIZE_MAX}",
+            offered.size
+        )));
+    }
+    None
+}
+
+/// Compares a record that a member of a library offers with what the library has, where the store has
+/// `stored` of it and the peer holds the content, or not (`held_there`).
+#[must_use]
+pub fn judge_for(
+    library: &Library,
+    offered: &AssetRecord,
+    held_there: bool,
+    stored: Option<&StoredRecord>,
+    now_ms: u64,
+    replicate_deletes: bool,
+) -> Verdict {
+    if let Some(refused) = refuse(offered, now_ms) {
+        return refused;
+    }
+    match library.consider(offered, held_there, stored, replicate_deletes) {
+        Offered::Known => Verdict::Settled,
+        Offered::Noted => Verdict::Noted,
+        Offered::Replaces => Verdict::Apply,
+        Offered::Wanted => Verdict::Fetch,
+        Offered::Refused(reason) => Verdict::Refuse(reason),
+    }
+}
+
 /// Compares an offered record with ours.
 #[must_use]
 pub fn judge(
@@ -113,17 +160,8 @@ pub fn judge(
     now_ms: u64,
     replicate_deletes: bool,
 ) -> Verdict {
-    if offered.hlc.is_too_far_ahead(now_ms) {
-        let ahead = (offered.hlc.ms() - now_ms) / 1000;
-        return Verdict::Refuse(format!(
-            "it is dated {ahead} s ahead of our clock: check the clocks of both machines"
-        ));
-    }
-    if offered.size > SIZE_MAX {
-        return Verdict::Refuse(format!(
-            "it says {} bytes, which nothing has: at most {SIZE_MAX}",
-            offered.size
-        ));
+    if let Some(refused) = refuse(offered, now_ms) {
+        return refused;
     }
     if ours.is_some_and(|ours| ours == offered || !offered.supersedes(ours)) {
         return Verdict::Settled;
@@ -280,6 +318,8 @@ pub struct SessionSettings {
     pub gives: bool,
     /// Whether the peer may write into the library, and so its offers are taken.
     pub takes: bool,
+    /// How many libraries share the connection: what may be unconfirmed is for all of them.
+    pub lanes: usize,
     /// Whether we dialled: the dialler opens the first reconciliation.
     pub dialer: bool,
     /// Silence after which the peer is asked whether it is still there.
@@ -327,6 +367,9 @@ pub struct Session {
     recon: Recon,
     /// When the last reconciliation was opened here.
     opened_at: Instant,
+    /// Time until what could not be moved is tried again, and how much that was when it was last tried.
+    retry_after: Duration,
+    unmoved: usize,
     /// What the peer asked for by id, to be offered first.
     answers: VecDeque<(RecordId, ContentHash)>,
     /// Those of them that are being loaded.
@@ -354,7 +397,7 @@ pub struct Session {
     /// Number and bytes of those in `taken` whose content is wanted.
     wanted: (u64, u64),
     failed_here: HashSet<ContentHash>,
-    echoes: HashMap<ContentHash, [u8; 32]>,
+    echoes: HashMap<ContentHash, RecordId>,
     echo_order: VecDeque<ContentHash>,
     last_heard: Instant,
     /// A question on its way: its number and when it was asked.
@@ -403,6 +446,8 @@ impl Session {
             theirs,
             recon,
             opened_at: now,
+            retry_after: INCOMPLETE_RETRY,
+            unmoved: 0,
             answers: VecDeque::new(),
             answering: Vec::new(),
             resolving: 0,
@@ -548,8 +593,8 @@ impl Session {
 
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_count).min(LOAD_BATCH);
-        if !self.loading && room > 0 && self.open_bytes < OFFERED_BYTES_MAX {
+        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_count).min(self.load_batch());
+        if !self.loading && room > 0 && self.open_bytes < self.offered_bytes_max() {
             let hashes: Vec<ContentHash> = if self.answers.is_empty() {
                 self.queue.drain(..self.queue.len().min(room)).collect()
             } else {
@@ -582,6 +627,16 @@ impl Session {
             self.ask(now, out);
             self.verify_nonce = self.probe.map(|(nonce, _)| nonce);
         }
+    }
+
+    /// Bytes of records that may be unconfirmed: the libraries of a connection share what there is.
+    fn offered_bytes_max(&self) -> usize {
+        OFFERED_BYTES_MAX / self.settings.lanes.max(1)
+    }
+
+    /// Records that are loaded at once.
+    fn load_batch(&self) -> usize {
+        (LOAD_BATCH / self.settings.lanes.max(1)).max(LOAD_BATCH_MIN)
     }
 
     /// Whether we may offer what we have.

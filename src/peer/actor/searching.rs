@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::PeerState;
 use crate::library::Library;
 use crate::net::close;
-use crate::peer::effects::{self, Scope};
+use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
 use crate::peer::wishes;
@@ -100,8 +100,7 @@ impl PeerState {
         let Some(shared) = running.lanes.get(lane) else { return };
         let args = &self.args;
         let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
-        let (libraries, library) = (Arc::clone(&args.libraries), Arc::clone(&shared.library));
-        let scope = Scope { libraries, library };
+        let library = Arc::clone(&shared.library);
         let mut sought = HashSet::new();
         for hash in records.iter().map(|record| record.hash) {
             running.wishes.answered(&hash, held_there);
@@ -110,13 +109,13 @@ impl PeerState {
             }
         }
         // Only what is one's own can be wanted back.
-        let is_mirror = scope.library.shared().is_none();
+        let is_mirror = library.shared().is_none();
         let revive = is_mirror.then(|| WriterId(*args.own_id.as_bytes()));
         let sought = effects::Sought { hashes: sought, revive };
         let peers = (args.session, args.peers.clone());
         let (store, deletes) = (Arc::clone(&args.store), Arc::clone(&args.deletes));
         let offered = (records, held_there);
-        running.tasks.spawn(effects::judge_all(report, store, deletes, scope, offered, sought, peers));
+        running.tasks.spawn(effects::judge_all(report, store, deletes, library, offered, sought, peers));
         self.ask_for_wanted();
     }
 

@@ -3,8 +3,8 @@
 use tokio::time::Instant;
 
 use super::{
-    ASK_APART, Effect, INCOMPLETE_RETRY, PROBE_ANSWER_WITHIN, RECONCILE_APART, RECONCILE_RETRY, Recon,
-    Session, Summary,
+    ASK_APART, Effect, INCOMPLETE_RETRY, INCOMPLETE_RETRY_MAX, PROBE_ANSWER_WITHIN, RECONCILE_APART,
+    RECONCILE_RETRY, Recon, Session, Summary,
 };
 
 impl Session {
@@ -83,14 +83,27 @@ impl Session {
             Recon::Failed { at } => now.duration_since(at) > RECONCILE_RETRY,
             Recon::Ended if self.is_busy() => false,
             Recon::Ended => {
-                let due = now.duration_since(self.opened_at) > INCOMPLETE_RETRY;
-                self.queue_overflowed || (self.is_incomplete() && due)
+                let due = now.duration_since(self.opened_at) > self.retry_after;
+                let again = self.is_incomplete() && due;
+                if again {
+                    self.wait_longer();
+                }
+                self.queue_overflowed || again
             }
             Recon::Expected | Recon::Running => false,
         };
         if retry {
             self.open_reconciliation(now, out);
         }
+    }
+
+    /// What came to nothing once more comes later the next time; as soon as less is left, it is worth trying as before.
+    fn wait_longer(&mut self) {
+        let left = self.refused_there.len() + self.failed_here.len();
+        let same = self.unmoved > 0 && left >= self.unmoved;
+        self.retry_after =
+            if same { (2 * self.retry_after).min(INCOMPLETE_RETRY_MAX) } else { INCOMPLETE_RETRY };
+        self.unmoved = left;
     }
 
     pub(super) fn ask(&mut self, now: Instant, out: &mut Vec<Effect>) {

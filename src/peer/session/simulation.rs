@@ -36,6 +36,11 @@ fn agents_that_replicate_everything_converge() {
 }
 
 #[test]
+fn members_of_libraries_agree_and_nobody_learns_what_is_outside_whatever_one_of_them_says() {
+    for_each_seed(Mode::Libraries);
+}
+
+#[test]
 fn agents_that_keep_what_others_delete_agree_on_the_rest_and_rest() {
     for_each_seed(Mode::AddOnly);
 }

@@ -118,6 +118,20 @@ impl ContentStore for EmbeddedStore {
     fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
         self.want_batch(hashes).boxed()
     }
+
+    fn ingest_through(
+        &self,
+        batch: Vec<IncomingAsset>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+        self.ingest_admitted(batch).boxed()
+    }
+
+    fn replace(
+        &self,
+        records: Vec<(AssetRecord, AssetRecord)>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+        self.replace_batch(records).boxed()
+    }
 }
 
 impl EmbeddedStore {

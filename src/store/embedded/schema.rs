@@ -97,8 +97,13 @@ ALTER TABLE state ADD COLUMN bytes_held INTEGER NOT NULL DEFAULT 0;
 UPDATE state SET assets_held = assets, bytes_held = bytes;
 ";
 
+/// `via` is the library that a version came through; NULL for what was written here or on an own device.
+const SCHEMA_3: &str = "
+ALTER TABLE records ADD COLUMN via BLOB;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
-const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA_1), M::up(SCHEMA_2)];
+const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA_1), M::up(SCHEMA_2), M::up(SCHEMA_3)];
 
 /// Opens the connection of the writer, and makes or migrates the database.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, Abort> {
