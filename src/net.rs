@@ -4,6 +4,7 @@ pub mod auth;
 pub mod close;
 mod congestion;
 pub mod endpoint;
+pub mod handshakes;
 
 /// ALPN of sessions.
 pub const SESSION_ALPN: &[u8] = b"/can-sync/3";

@@ -10,9 +10,10 @@ use iroh::endpoint::{
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey, TransportAddr, Watcher as _};
 use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::congestion::WithinMachine;
+use super::handshakes::RemoteNet;
 use super::{LIST_PEERS_ALPN, SESSION_ALPN};
 
 /// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
@@ -34,7 +35,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
 /// Takes over a connection whose ALPN is not a session's; the permit bounds those that have not proved themselves.
-pub type ProtocolHandler = Arc<dyn Fn(Connection, OwnedSemaphorePermit) + Send + Sync>;
+pub type ProtocolHandler = Arc<dyn Fn(Connection) + Send + Sync>;
 
 /// What else is spoken on this endpoint, by ALPN.
 pub type Protocols = Arc<[(&'static [u8], ProtocolHandler)]>;
@@ -75,6 +76,16 @@ fn server(endpoint: &Endpoint, within_machine: bool) -> Arc<ServerConfig> {
     let alpns = ALPNS.iter().map(|alpn| alpn.to_vec()).collect();
     let transport = transport(0, within_machine);
     Arc::new(endpoint.create_server_config_builder(alpns).set_transport_config(transport).build())
+}
+
+/// Where a connection that comes in comes from, and whether it has shown that: a relay says whose packets it passes on.
+#[must_use]
+pub fn remote_net(incoming: &Incoming) -> (RemoteNet, bool) {
+    match incoming.remote_addr() {
+        IncomingAddr::Ip(addr) => (RemoteNet::of(addr), incoming.remote_addr_validated()),
+        IncomingAddr::Relay { endpoint_id, .. } => (RemoteNet::Relayed(endpoint_id), true),
+        _ => (RemoteNet::Other, incoming.remote_addr_validated()),
+    }
 }
 
 /// Whether a connection that comes in comes from this machine.

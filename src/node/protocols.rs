@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use iroh::endpoint::{Connection, VarInt};
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::resources::Resources;
@@ -37,7 +37,7 @@ fn gossip(gossip: &Gossip, directory: &SharedDirectory) -> (&'static [u8], Proto
     let (gossip, directory) = (gossip.clone(), directory.clone());
     let members = Arc::new(Semaphore::new(GOSSIP_MEMBERS_MAX));
     let strangers = Arc::new(Semaphore::new(GOSSIP_STRANGERS_MAX));
-    let handler = move |connection: Connection, pending: OwnedSemaphorePermit| {
+    let handler = move |connection: Connection| {
         let id = connection.remote_id();
         let is_member = directory.lock().knows(&id);
         let room = if is_member { &members } else { &strangers };
@@ -45,7 +45,6 @@ fn gossip(gossip: &Gossip, directory: &SharedDirectory) -> (&'static [u8], Proto
             return connection.close(VarInt::from_u32(close::BUSY), b"too many connections");
         };
         // Gossip proves nothing on its own: what it carries is signed, and its topic is a secret.
-        drop(pending);
         let (gossip, directory, members) = (gossip.clone(), directory.clone(), Arc::clone(&members));
         tokio::spawn(async move {
             endpoint::open_gossip(&connection);

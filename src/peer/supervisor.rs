@@ -5,8 +5,8 @@
 //! of the store, what to fetch) and hears from them (`SessionUp`, `Wanted`, `Finished`).
 //!
 //! A PeerActor that fails is started again on its connection, within the policy's budget; then the peer is left alone
-//! for a while. Discovery never notices. **Bounds**: `limits.max_connections`, `limits.max_pending_handshakes` of them unproven,
-//! the scheduler's bytes in flight. **A restart** loses the connections: peers are dialled again from the address book,
+//! for a while. Discovery never notices. **Bounds**: places for connections by class ([`Places`]), for handshakes by where
+//! they come from ([`SharedHandshakes`]), hints that wait ([`Hints`]), the scheduler's bytes in flight. **A restart** loses the connections: peers are dialled again from the address book,
 //! nothing that was received is fetched twice.
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +20,7 @@ use super::dial::Acceptor;
 use super::effects::DeleteGuard;
 use super::establish::{ConnectionMemory, Introduction};
 use super::messages::{PeerMsg, PeersMsg};
+use super::places::{Class, PlaceLimits, Places};
 use super::roster::{DialLimits, Known, Roster};
 use crate::actor::ServiceRef;
 use crate::actor::restart::{ExitKind, History};
@@ -30,12 +31,14 @@ use crate::discovery::address_book::{AddressBook, Change, Entry};
 use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip::GossipMsg;
+use crate::discovery::hints::{HINTS_AGAIN, HINTS_AT_ONCE, Hints};
 use crate::discovery::rendezvous::RendezvousMsg;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::Libraries;
 use crate::net::auth::{AuthError, Throttle};
 use crate::net::close;
 use crate::net::endpoint::Protocols;
+use crate::net::handshakes::{RemoteNet, SharedHandshakes};
 use crate::record::ContentHash;
 use crate::store::StoreRef;
 use crate::transfer::meter::Meter;
@@ -50,7 +53,7 @@ use iroh::{Endpoint, EndpointAddr, EndpointId};
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
@@ -80,6 +83,10 @@ const MISBEHAVED_HOLD: Duration = Duration::from_mins(5);
 const WRONG_CONTENTS_MAX: usize = 3;
 /// How long it is told that somebody with our own endpoint id was met.
 const OWN_ID_SHOWN: Duration = Duration::from_mins(10);
+/// How often it is looked where own devices and named peers are.
+const NETS_EVERY: Duration = Duration::from_secs(5);
+/// Places where they may be.
+const NETS_MAX: usize = 4096;
 /// For iroh to look at the network afresh.
 const NETWORK_CHANGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the children have to end when we stop.
@@ -133,10 +140,10 @@ pub struct PeersArgs {
     pub connected: watch::Sender<usize>,
     /// Whether and how peers' deletions are applied.
     pub deletes: Arc<DeleteGuard>,
-    /// Most connections.
-    pub max_connections: usize,
-    /// Most connections that have not proved themselves yet.
-    pub max_pending: usize,
+    /// Places for connections.
+    pub places: PlaceLimits,
+    /// What discovery found and nobody looked at yet.
+    pub hints: Hints,
     /// Bytes in flight.
     pub in_flight: Limits,
     /// How peers are dialled.
@@ -170,8 +177,8 @@ pub(super) struct PeerLink {
     sending: Moving,
     /// Whether we gave it up in favour of another peer.
     rotated: bool,
-    /// Held until it did.
-    permit: Option<OwnedSemaphorePermit>,
+    /// Whether there was no place for it once it had proved itself.
+    refused: bool,
 }
 
 /// Its state.
@@ -187,6 +194,10 @@ pub struct PeersState {
     /// How often the actors of each peer failed; of peers without a connection.
     histories: HashMap<EndpointId, History>,
     pub(super) scheduler: Scheduler,
+    /// Who has which place.
+    pub(super) places: Places,
+    /// Who may begin a handshake.
+    handshakes: SharedHandshakes,
     throttle: Throttle,
     /// Changes of the store on their way to the PeerActors.
     feeding: feeding::Feeding,
@@ -211,6 +222,10 @@ pub struct PeersState {
     /// Whether the store was read once; sessions begin after that.
     accepting: bool,
     resume_at: Option<Instant>,
+    /// Whether it was arranged to take more of the hints that wait.
+    hints_due: bool,
+    /// When it is next looked where own devices are.
+    nets_at: Instant,
     /// When somebody with our own endpoint id was last met.
     own_id_seen: Option<Instant>,
     /// Rounds of comparing afresh that were asked for.
@@ -271,7 +286,14 @@ impl Actor for PeersActor {
                 let _ = reply.send(state.on_forget_peer(&endpoint_id));
             }
             PeersMsg::DialNow => state.on_dial_now(&myself),
-            PeersMsg::Candidate { addr, channel } => state.on_hint(&myself, addr, channel),
+            PeersMsg::Candidate { addr, channel } => {
+                state.on_candidate(addr, channel);
+                state.dial_due(&myself);
+            }
+            PeersMsg::HintsWaiting => {
+                state.hints_due = false;
+                state.take_hints(&myself);
+            }
             PeersMsg::Verify => state.verify(),
             PeersMsg::ConfirmDeletions { reply } => {
                 let _ = reply.send(state.args.deletes.confirm(Instant::now()));
@@ -289,8 +311,8 @@ impl Actor for PeersActor {
             PeersMsg::Lacks { session, hashes, asked } => state.on_lacks(session, &hashes, asked),
             PeersMsg::GetWhy { hash, reply } => drop(reply.send(state.why(&hash))),
             PeersMsg::GetHealth { reply } => state.on_get_health(reply),
-            PeersMsg::Accepted { connection, permit } => {
-                state.on_connection(&myself, connection, Some(permit)).await;
+            PeersMsg::Accepted { connection, pending } => {
+                state.on_connection(&myself, connection, Some(pending)).await;
             }
             PeersMsg::OwnIdSeen => state.own_id_seen = Some(Instant::now()),
             PeersMsg::Dialed { endpoint_id, result } => match result {
@@ -300,8 +322,8 @@ impl Actor for PeersActor {
                 Ok(connection) => state.on_connection(&myself, connection, None).await,
                 Err(error) => state.on_dial_failed(&myself, endpoint_id, error),
             },
-            PeersMsg::SessionUp { session, name, ticket, assets, foreign } => {
-                state.on_session_up(session, name, &ticket, assets, foreign);
+            PeersMsg::SessionUp { session, name, ticket, assets, tickets } => {
+                state.on_session_up(session, name, &ticket, assets, tickets.as_deref());
             }
             PeersMsg::NotShared { endpoint_id, mirror, failed } => {
                 state.on_not_shared(endpoint_id, mirror, failed);
@@ -366,6 +388,7 @@ impl Actor for PeersActor {
 impl PeersState {
     fn new(args: PeersArgs, myself: &ActorRef<PeersMsg>) -> Self {
         let roster = Roster::new(args.endpoint.id(), args.dialling.clone());
+        let (places, handshakes) = (Places::new(args.places), SharedHandshakes::new(args.places.pending));
         let scheduler = Scheduler::new(args.in_flight, Instant::now());
         let verify_at = Instant::now() + args.verify_interval;
         let mut tasks = Tasks::new(myself.clone(), PeersMsg::TaskFailed);
@@ -381,6 +404,8 @@ impl PeersState {
             book,
             histories: HashMap::new(),
             scheduler,
+            places,
+            handshakes,
             throttle: Throttle::default(),
             feeding: feeding::Feeding::default(),
             setbacks: Setbacks::default(),
@@ -395,6 +420,8 @@ impl PeersState {
             ingest_failure: None,
             accepting: false,
             resume_at: None,
+            hints_due: false,
+            nets_at: Instant::now(),
             own_id_seen: None,
             verify_round: 0,
             verify_at,
@@ -422,13 +449,8 @@ impl PeersState {
             let id = entry.addr.id;
             self.on_candidate(entry.addr, Channel::Saved);
             // A book of before it said so: whoever is not known to take part in a library was of our network.
-            if entry.mirror.unwrap_or_else(|| !self.args.libraries.lead_to(&id)) {
-                self.roster.vouch(&id);
-            }
-            if let Some(known) = self.roster.get_mut(&id).filter(|known| known.last_seen_ms.is_none()) {
-                known.name = entry.name;
-                known.last_seen_ms = entry.last_seen_ms;
-            }
+            let mirror = entry.mirror.unwrap_or_else(|| !self.args.libraries.lead_to(&id));
+            self.roster.remembered(&id, entry.name, entry.last_seen_ms, mirror);
         }
         self.dial_due(myself);
     }
@@ -441,8 +463,9 @@ impl PeersState {
             libraries: Arc::clone(&self.args.libraries),
             cursor: self.args.libraries.cursor(),
             within: self.args.limits.establish,
+            handshakes: self.handshakes.clone(),
         };
-        self.tasks.spawn(acceptor.run(Arc::new(Semaphore::new(self.args.max_pending))));
+        self.tasks.spawn(acceptor.run());
     }
 
     /// The store was read: sessions may begin.
@@ -471,13 +494,27 @@ impl PeersState {
         self.dial_due(myself);
     }
 
-    fn on_hint(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr, channel: Channel) {
-        self.on_candidate(addr, channel);
-        self.dial_due(myself);
+    /// Takes some of the hints that wait. The roster is looked through once for all of them.
+    fn take_hints(&mut self, myself: &ActorRef<PeersMsg>) {
+        if self.hints_due {
+            return;
+        }
+        let (hints, more) = self.args.hints.take(HINTS_AT_ONCE);
+        self.hints_due = more;
+        if more {
+            myself.send_after(HINTS_AGAIN, || PeersMsg::HintsWaiting);
+        }
+        let mut news = false;
+        for (addr, channel) in hints {
+            news |= self.on_candidate(addr, channel);
+        }
+        if news {
+            self.dial_due(myself);
+        }
     }
 
-    /// A channel led to a peer.
-    fn on_candidate(&mut self, addr: EndpointAddr, channel: Channel) {
+    /// A channel led to a peer; whether it is known now.
+    fn on_candidate(&mut self, addr: EndpointAddr, channel: Channel) -> bool {
         let id = addr.id;
         if Known::names(channel) {
             // It may be of our topic and not of our passphrase, so that no session ever tells gossip of it. Gossip may be
@@ -485,9 +522,11 @@ impl PeersState {
             let _ = self.args.gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
         }
         // What comes through the other channels was counted on its way here.
-        if self.roster.candidate(addr, channel, Instant::now()) && channel.is_static() {
+        let known = self.roster.candidate(addr, channel, Instant::now());
+        if known && channel.is_static() {
             self.args.channels.found(channel, id);
         }
+        known
     }
 
     fn on_store_health(&mut self, failure: Option<String>) {
@@ -504,12 +543,11 @@ impl PeersState {
 
     fn on_dial_peer(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr) -> Result<(), String> {
         let id = addr.id;
-        self.on_candidate(addr.clone(), Channel::Tickets);
-        if self.roster.get(&id).is_none() {
+        if !self.on_candidate(addr.clone(), Channel::Tickets) {
             return Err(if id == self.args.endpoint.id() {
                 "that is this node's own address".into()
             } else {
-                "too many peers are known already".into()
+                "too many peers were named already: forget some with `can-sync peers rm`".into()
             });
         }
         self.remember(&id, addr);
@@ -545,11 +583,19 @@ impl PeersState {
     }
 
     fn dial_due(&mut self, myself: &ActorRef<PeersMsg>) {
-        if !self.accepting || self.links.len() >= self.args.max_connections {
+        if !self.accepting {
             return;
         }
-        let libraries = &self.args.libraries;
-        let may_dial = |id: &EndpointId, known: &Known| dial::may_dial(libraries, id, known);
+        let (libraries, places) = (&self.args.libraries, &self.places);
+        let room_for_own = places.has_room_for(Class::Own);
+        let may_dial = |id: &EndpointId, known: &Known| {
+            let room = match known.class() {
+                Class::Named => true,
+                Class::Own | Class::Stranger => room_for_own,
+                class @ Class::Member(_) => places.has_room_for(class),
+            };
+            room && dial::may_dial(libraries, id, known)
+        };
         for (addr, hint) in self.roster.due(Instant::now(), rand::random(), may_dial) {
             self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
         }
@@ -591,6 +637,17 @@ impl PeersState {
         });
     }
 
+    /// Keeps places for handshakes with those who may come from where own devices and named peers were last.
+    fn know_nets(&mut self, now: Instant) {
+        if now < self.nets_at {
+            return;
+        }
+        self.nets_at = now + NETS_EVERY;
+        let known = self.roster.iter().filter(|(_, known)| known.is_wanted() || known.is_own());
+        let nets = known.flat_map(|(_, known)| RemoteNet::of_peer(&known.addr));
+        self.handshakes.lock().set_known(nets.take(NETS_MAX).collect());
+    }
+
     /// Gives a connection up in favour of other peers.
     fn give_up(&mut self, id: &EndpointId) {
         let Some(link) = self.current.get(id).and_then(|session| self.links.get_mut(session)) else { return };
@@ -620,6 +677,9 @@ impl PeersState {
         if now >= self.verify_at {
             self.verify();
         }
+        self.roster.tick();
+        self.take_hints(myself);
+        self.know_nets(now);
         if let Some(id) = self.roster.rotate(now, rand::random()) {
             self.give_up(&id);
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -23,6 +23,8 @@ use crate::net::endpoint::ProtocolHandler;
 use crate::wire::proto::{ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
 use crate::wire::{self, WireError};
 
+/// Connections at once that have to prove themselves yet.
+const PROVING_MAX: usize = 16;
 /// Connections that are served at once; a crawl has one for a moment.
 const CONNECTIONS_MAX: usize = 16;
 /// For whoever asks to prove that it may.
@@ -86,6 +88,8 @@ struct Inner {
     own_id: EndpointId,
     keys: Vec<Key>,
     source: Box<dyn Source>,
+    /// Those that have to prove themselves yet.
+    proving: Semaphore,
     connections: Arc<Semaphore>,
     throttle: Mutex<Throttle>,
 }
@@ -105,6 +109,7 @@ impl ListPeersService {
             own_id,
             keys,
             source: Box::new(source),
+            proving: Semaphore::new(PROVING_MAX),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             throttle: Mutex::default(),
         }))
@@ -114,22 +119,25 @@ impl ListPeersService {
     #[must_use]
     pub fn handler(&self) -> ProtocolHandler {
         let service = self.clone();
-        Arc::new(move |connection, permit| {
+        Arc::new(move |connection| {
             let service = service.clone();
             // Bounded in number and in time by what it does first.
-            tokio::spawn(async move { service.serve(connection, permit).await });
+            tokio::spawn(async move { service.serve(connection).await });
         })
     }
 
-    /// Serves one connection to its end; `pending` is given back once the other side has proved itself.
-    pub async fn serve(&self, connection: Connection, pending: OwnedSemaphorePermit) {
+    /// Serves one connection to its end.
+    pub async fn serve(&self, connection: Connection) {
         let peer = connection.remote_id();
         if self.throttle(|throttle, now| throttle.refuses(peer, now)) {
             return close(&connection, close::NOT_SHARED, b"too many failures");
         }
+        let Ok(proving) = self.0.proving.try_acquire() else {
+            return close(&connection, close::BUSY, b"busy");
+        };
         let proof = match timeout(PROOF_WITHIN, self.authenticate(&connection)).await {
             Ok(Ok(Some(proof))) => {
-                drop(pending);
+                drop(proving);
                 proof
             }
             Ok(Ok(None)) => {
@@ -146,7 +154,7 @@ impl ListPeersService {
             }
             Err(_) => return close(&connection, close::TIMEOUT, b"no proof in time"),
         };
-        // Only now: strangers, whom `pending` bounds, take no place from those who may ask.
+        // Only now: strangers, whom `proving` bounds, take no place from those who may ask.
         let Ok(_slot) = Arc::clone(&self.0.connections).try_acquire_owned() else {
             // Our proof gets through all the same: who asks for a sign of life believes nothing less.
             let _ = timeout(PROOF_READ_WITHIN, proof.stopped()).await;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, Proved, Running, SERVED_AT_ONCE, changes_for};
 use crate::actor::tasks::Tasks;
+use crate::library::ticket::TicketSerial;
 use crate::net::auth::AuthError;
 use crate::net::close::{self, is_close};
 use crate::net::endpoint;
@@ -73,6 +74,10 @@ impl PeerState {
 
         let assets = shared.iter().map(|one| one.theirs.assets).sum();
         let foreign = shared.iter().all(|one| one.library.shared().is_some());
+        let tickets = foreign.then(|| {
+            let claims = shared.iter().filter_map(|one| Some(&one.member.as_ref()?.claims));
+            claims.map(|claims| TicketSerial { library: claims.library, serial: claims.serial }).collect()
+        });
         let begin = |one| {
             let (peer, dialer) =
                 (self.args.connection.remote_id(), self.args.connection.side() == Side::Client);
@@ -100,7 +105,7 @@ impl PeerState {
             tasks,
         });
         self.board().proven = true;
-        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, foreign });
+        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, tickets });
         self.send_revocations();
         for (lane, effects) in effects.into_iter().enumerate() {
             self.perform(myself, lane, effects);

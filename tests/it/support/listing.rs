@@ -13,7 +13,6 @@ use can_sync::wire::proto::SignedAnnouncement;
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, SecretKey};
 use prost::Message as _;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::peers::{addr_of, bind};
@@ -90,12 +89,7 @@ impl Lister {
     /// Serves `known` on `endpoint` to those who know one of `keys`.
     pub(crate) fn serve(endpoint: Endpoint, keys: Vec<Key>, known: Known) -> Self {
         let handler = ListPeersService::new(endpoint.id(), keys, known).handler();
-        let pending = Arc::new(Semaphore::new(32));
-        Self::accept(endpoint, move |connection| {
-            if let Ok(permit) = Arc::clone(&pending).try_acquire_owned() {
-                handler(connection, permit);
-            }
-        })
+        Self::accept(endpoint, move |connection| handler(connection))
     }
 
     /// Hands every connection to `handle`: for those that do not play by the rules.
