@@ -30,6 +30,7 @@ use crate::identity::{self, NetworkKeys, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
 use crate::library::{Libraries, Library};
 use crate::net::endpoint;
+use crate::peer::delete_guard::DeleteGuard;
 use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -47,6 +48,7 @@ pub(super) struct Resources {
     /// Where the passphrase is to be kept, if this start alone was given it.
     keep_passphrase: Option<DataDir>,
     pub(super) libraries: Arc<Libraries>,
+    pub(super) deletes: Arc<DeleteGuard>,
     /// Rendezvous slots of earlier agents derive from the words themselves.
     pub(super) passphrase: SecretString,
     pub(super) keys: NetworkKeys,
@@ -122,6 +124,13 @@ impl Resources {
             let open = move || Libraries::load(mirror, Registry::open(&path)?, approval);
             blocking(move || open().map_err(|e| StartError::new(e.to_string()))).await?
         };
+        let events = EventLog::default();
+        let deletes = {
+            let (enabled, registry) = (config.replicate_deletes, libraries.registry().cloned());
+            let events = events.clone();
+            let open = move || DeleteGuard::open(enabled, registry.as_ref(), events);
+            blocking(move || open().map_err(|e| StartError::new(e.to_string()))).await?
+        };
         progress("opening the network endpoint");
         let endpoint = open_endpoint(config, secrets.endpoint_key, &book).await?;
         let addresses = MemoryLookup::new();
@@ -138,6 +147,7 @@ impl Resources {
             passphrase_origin: secrets.passphrase.origin,
             keep_passphrase: secrets.keep_passphrase.then(|| dir.clone()),
             libraries: Arc::new(libraries),
+            deletes: Arc::new(deletes),
             passphrase: secrets.passphrase.secret,
             keys: secrets.keys,
             presence: secrets.presence,
@@ -155,7 +165,7 @@ impl Resources {
             directory: SharedDirectory::default(),
             bootstrap,
             partials,
-            events: EventLog::default(),
+            events,
             unshown,
             _lock: lock,
         })

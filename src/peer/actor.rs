@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::delete_guard::DeleteGuard;
 use super::effects::Scope;
 use super::establish::{self, ConnectionMemory, Introduction, Meeting};
 use super::lane::{self, Lane};
@@ -101,7 +102,7 @@ pub struct PeerArgs {
     /// Where large contents are kept until they are complete.
     pub partials: Partials,
     /// Whether the peer's deletions are applied, and how many at once.
-    pub deletes: Arc<effects::DeleteGuard>,
+    pub deletes: Arc<DeleteGuard>,
     /// Counters of this peer.
     pub traffic: Arc<Traffic>,
     /// Large contents under way from the peer, and to it.
@@ -546,7 +547,7 @@ impl PeerState {
             Effect::Judge(records) => {
                 let (libraries, library) = (Arc::clone(&args.libraries), Arc::clone(&shared.library));
                 let scope = Scope { libraries, library };
-                let deletes = Arc::clone(&args.deletes);
+                let deletes = (Arc::clone(&args.deletes), shared.deleter());
                 let finding = &mut running.finding;
                 let sought = records.iter().map(|record| record.hash).filter(|hash| {
                     finding.remove(hash).is_some_and(|asked_at| asked_at.elapsed() < SEARCH_WITHIN)

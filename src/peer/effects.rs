@@ -1,7 +1,7 @@
 //! The tasks that perform a session's effects and report their outcomes.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,14 +9,17 @@ use iroh::EndpointId;
 use iroh::endpoint::Connection;
 use ractor::ActorRef;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
+use super::delete_guard::DeleteGuard;
+use super::delete_guard::decisions::Ruling;
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::{Input, Verdict, judge};
 use crate::actor::ServiceRef;
 use crate::clock::now_ms;
 use crate::events::{EventLog, NodeEvent};
+use crate::library::registry::{Deleter, Deletion};
 use crate::library::{Libraries, Library};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash, WriterId};
@@ -45,84 +48,6 @@ impl Reporter {
     fn report(&self, input: Input) {
         // An actor that is gone needs no outcome.
         let _ = self.actor.send_message(PeerMsg::Outcome { epoch: self.epoch, lane: self.lane, input });
-    }
-}
-
-/// Deletions allowed per [`DELETE_WINDOW`] without anyone's confirmation, however small the store.
-const DELETES_FREE: usize = 20;
-/// Share of the store's assets that may go per window, as a divisor.
-const DELETES_SHARE: u64 = 10;
-/// See [`DELETES_FREE`].
-const DELETE_WINDOW: Duration = Duration::from_hours(1);
-/// Deletions held back that are counted one by one; further ones are held back just the same.
-const HELD_MAX: usize = 100_000;
-
-/// Whether peers' deletions are applied here, and the brake on mass deletions: when more than a tenth of the store and
-/// more than 20 assets would go within an hour, this and everything after it is held back until somebody confirms.
-#[derive(Debug)]
-pub struct DeleteGuard {
-    enabled: bool,
-    state: Mutex<DeleteState>,
-}
-
-#[derive(Debug, Default)]
-struct DeleteState {
-    window_start: Option<Instant>,
-    admitted: HashSet<ContentHash>,
-    held: HashSet<ContentHash>,
-    confirmed_until: Option<Instant>,
-}
-
-impl DeleteGuard {
-    /// `enabled` is the setting `replicate_deletes`.
-    #[must_use]
-    pub fn new(enabled: bool) -> Self {
-        Self { enabled, state: Mutex::default() }
-    }
-
-    /// Assets whose deletion is held back.
-    #[must_use]
-    pub fn held(&self) -> u64 {
-        self.state().held.len() as u64
-    }
-
-    /// Somebody looked and agrees: whatever is held back or comes within the next hour is applied. Says how many
-    /// were held back.
-    pub fn confirm(&self, now: Instant) -> u64 {
-        let mut state = self.state();
-        state.confirmed_until = Some(now + DELETE_WINDOW);
-        std::mem::take(&mut state.held).len() as u64
-    }
-
-    /// Whether these deletions, which came together, may be applied at `now` in a store of `assets` live assets: all
-    /// of them or none.
-    fn admit(&self, hashes: &[ContentHash], assets: u64, now: Instant) -> bool {
-        let mut state = self.state();
-        if state.confirmed_until.is_some_and(|until| now < until) {
-            return true;
-        }
-        let window_over = state.window_start.is_none_or(|start| now.duration_since(start) >= DELETE_WINDOW);
-        // While something is held back nothing is forgotten: time alone confirms nothing.
-        if window_over && state.held.is_empty() {
-            state.window_start = Some(now);
-            state.admitted.clear();
-        }
-        let fresh = hashes.iter().filter(|hash| !state.admitted.contains(*hash)).count();
-        // What went already counted as part of the store when the window began.
-        let share = (assets + state.admitted.len() as u64) / DELETES_SHARE;
-        let allowed = DELETES_FREE.max(usize::try_from(share).unwrap_or(usize::MAX));
-        let may = state.held.is_empty() && state.admitted.len() + fresh <= allowed;
-        let noted = if may { &mut state.admitted } else { &mut state.held };
-        for hash in hashes {
-            if noted.len() < HELD_MAX {
-                noted.insert(*hash);
-            }
-        }
-        may
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, DeleteState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -233,7 +158,7 @@ impl Sought {
 pub(super) async fn judge_all(
     report: Reporter,
     store: StoreRef,
-    deletes: Arc<DeleteGuard>,
+    (deletes, by): (Arc<DeleteGuard>, Deleter),
     scope: Scope,
     records: Vec<AssetRecord>,
     sought: Sought,
@@ -244,33 +169,18 @@ pub(super) async fn judge_all(
     let mut ours: HashMap<ContentHash, AssetRecord> =
         ours.into_iter().map(|stored| (stored.record.hash, stored.record)).collect();
     let (records, decided) = scope.narrow(records, &mut ours).await;
-    let (now, at) = (now_ms(), Instant::now());
+    let now = now_ms();
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
-            match (judge(&record, ours, now, deletes.enabled), sought.revived(&record, ours, now)) {
+            match (judge(&record, ours, now, deletes.is_enabled()), sought.revived(&record, ours, now)) {
                 (Verdict::Settled, Some(revived)) => (revived, Verdict::Revive),
                 (verdict, _) => (record, verdict),
             }
         })
         .collect();
-    let held = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.deleted);
-    let goes = |(record, verdict): &&(AssetRecord, Verdict)| {
-        record.deleted && *verdict == Verdict::Apply && held(&record.hash)
-    };
-    let going: Vec<ContentHash> = verdicts.iter().filter(goes).map(|(record, _)| record.hash).collect();
-    if !going.is_empty() {
-        let assets = insist(|| store.status()).await.assets;
-        if !deletes.admit(&going, assets, at) {
-            for (_, verdict) in verdicts.iter_mut().filter(|judged| goes(&&**judged)) {
-                *verdict = Verdict::Refuse(
-                    "held back: too much would be deleted at once; confirm with POST /deletions/confirm"
-                        .into(),
-                );
-            }
-        }
-    }
+    rule_on_deletions(&store, &deletes, &scope, by, &ours, &mut verdicts).await;
     verdicts.extend(decided);
     // What comes of these is told by whoever fetches them; of the others nothing comes.
     let in_vain = |(record, verdict): &&(AssetRecord, Verdict)| {
@@ -281,6 +191,43 @@ pub(super) async fn judge_all(
         let _ = peers.cast(PeersMsg::Lacks { session, hashes: in_vain, asked: true });
     }
     report.report(Input::Judged(verdicts));
+}
+
+/// Takes back what the brake does not let through. What waits for somebody's decision is settled as far as the peer is
+/// concerned: it is told apart from what is missing, and comes again once it was confirmed.
+async fn rule_on_deletions(
+    store: &StoreRef,
+    deletes: &Arc<DeleteGuard>,
+    scope: &Scope,
+    by: Deleter,
+    ours: &HashMap<ContentHash, AssetRecord>,
+    verdicts: &mut [(AssetRecord, Verdict)],
+) {
+    let live = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.deleted);
+    let mut going: Vec<&mut (AssetRecord, Verdict)> = verdicts
+        .iter_mut()
+        .filter(|(record, verdict)| record.deleted && *verdict == Verdict::Apply && live(&record.hash))
+        .collect();
+    if going.is_empty() {
+        return;
+    }
+    let assets = match scope.library.shared() {
+        Some(_) => scope.library.summary().assets,
+        None => insist(|| store.status()).await.assets,
+    };
+    let deletion =
+        |record: &AssetRecord| Deletion { hash: record.hash, digest: record.digest(), hlc: record.hlc };
+    let deletions: Vec<Deletion> = going.iter().map(|(record, _)| deletion(record)).collect();
+    let (guard, count) = (Arc::clone(deletes), going.len());
+    let rulings = spawn_blocking(move || guard.judge(&by, &deletions, assets)).await;
+    // Where the brake itself fails, nothing is deleted.
+    let rulings = rulings.unwrap_or_else(|_| vec![Ruling::Hold; count]);
+    for ((_, verdict), ruling) in going.iter_mut().zip(rulings) {
+        match ruling {
+            Ruling::Apply => {}
+            Ruling::Hold | Ruling::Ignore => *verdict = Verdict::Settled,
+        }
+    }
 }
 
 /// Looks for contents that the peer asked for by their names: what is there of it, by the library that holds it, and
@@ -444,49 +391,5 @@ pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Res
                 events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason });
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hashes(from: u8, to: u8) -> Vec<ContentHash> {
-        (from..to).map(|n| ContentHash([n; 32])).collect()
-    }
-
-    #[test]
-    fn a_tenth_or_twenty_may_go_in_an_hour() {
-        let start = Instant::now();
-        let guard = DeleteGuard::new(true);
-        assert!(guard.admit(&hashes(0, 20), 40, start));
-        assert!(guard.admit(&hashes(0, 20), 20, start), "the same ones, from another peer");
-        assert!(!guard.admit(&hashes(20, 21), 20, start));
-        assert_eq!(guard.held(), 1);
-        let large = DeleteGuard::new(true);
-        assert!(large.admit(&hashes(0, 100), 1_000, start));
-        assert!(!large.admit(&hashes(100, 101), 900, start));
-    }
-
-    #[test]
-    fn time_alone_does_not_let_a_mass_deletion_through() {
-        let start = Instant::now();
-        let guard = DeleteGuard::new(true);
-        for hour in 0..48 {
-            let now = start + DELETE_WINDOW * hour;
-            assert!(!guard.admit(&hashes(0, 200), 300, now));
-            assert!(!guard.admit(&hashes(200, 201), 300, now), "nor a small one behind it");
-        }
-        assert_eq!(guard.confirm(start), 201);
-        assert!(guard.admit(&hashes(0, 200), 300, start));
-        assert_eq!(guard.held(), 0);
-    }
-
-    #[test]
-    fn a_quiet_hour_makes_room_again() {
-        let start = Instant::now();
-        let guard = DeleteGuard::new(true);
-        assert!(guard.admit(&hashes(0, 20), 40, start));
-        assert!(guard.admit(&hashes(20, 40), 20, start + DELETE_WINDOW));
     }
 }

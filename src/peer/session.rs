@@ -69,8 +69,15 @@ const ASK_APART: Duration = Duration::from_millis(100);
 /// Least time between reconciliations that nobody asked for: some differences are meant to stay, such as deletions that
 /// are not applied, and each reconciliation offers them again.
 const RECONCILE_APART: Duration = Duration::from_mins(1);
-/// Time until assets that could not be moved are found and tried again.
+/// Time until assets that could not be moved are found and tried again; what is refused just as before waits twice as long
+/// each time.
 const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
+/// The longest such time.
+const INCOMPLETE_RETRY_MAX: Duration = Duration::from_mins(15);
+/// Code of the answer to an offer that is not acceptable.
+const REFUSED: u32 = 422;
+/// Code of the answer to an offer of something that could not be had, and may be another time.
+const NOT_HAD: u32 = 424;
 
 /// Contents that go along with offers.
 pub type InlineContents = HashMap<ContentHash, Bytes>;
@@ -336,6 +343,7 @@ pub struct Session {
     /// Number and bytes of those in `taken` whose content is wanted.
     wanted: (u64, u64),
     failed_here: HashSet<ContentHash>,
+    retry: comparing::Retry,
     echoes: HashMap<ContentHash, [u8; 32]>,
     echo_order: VecDeque<ContentHash>,
     last_heard: Instant,
@@ -402,6 +410,7 @@ impl Session {
             taken_bytes: 0,
             wanted: (0, 0),
             failed_here: HashSet::new(),
+            retry: comparing::Retry::default(),
             echoes: HashMap::new(),
             echo_order: VecDeque::new(),
             last_heard: now,
@@ -460,7 +469,7 @@ impl Session {
                 out.push(Effect::Send(frame::Kind::Want(Want { request, contents })));
             }
             Input::Settled(hashes) => self.settle(hashes, &mut out),
-            Input::Failed(failures) => self.on_failed(failures, &mut out),
+            Input::Failed(failures) => self.on_failed(NOT_HAD, failures, &mut out),
             Input::Differences { have, need } => {
                 if self.settings.gives {
                     self.enqueue(have);
@@ -521,7 +530,9 @@ impl Session {
         if let Some(hash) = error.hash.as_ref().and_then(|h| ContentHash::from_slice(h))
             && self.close_offer(&hash)
         {
-            self.refused_there.insert(hash);
+            if self.refused_there.insert(hash) {
+                self.retry.note(&hash, error.code != NOT_HAD);
+            }
             self.last_error = Some(format!("the peer does not take {}: {message}", hash.short()));
         } else {
             self.last_error = Some(format!("the peer reports: {message}"));

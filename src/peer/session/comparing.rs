@@ -1,11 +1,55 @@
 //! When a session compares afresh: on a user's wish, after each burst, after silence, and after failures.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{
-    ASK_APART, Effect, INCOMPLETE_RETRY, PROBE_ANSWER_WITHIN, RECONCILE_APART, RECONCILE_RETRY, Recon,
-    Session, Summary,
+    ASK_APART, Effect, INCOMPLETE_RETRY, INCOMPLETE_RETRY_MAX, PROBE_ANSWER_WITHIN, RECONCILE_APART,
+    RECONCILE_RETRY, Recon, Session, Summary,
 };
+use crate::record::ContentHash;
+
+/// When what could not be moved is tried again.
+#[derive(Debug)]
+pub(super) struct Retry {
+    /// Stands for the set of what was refused since the last comparison, whatever the order.
+    refused: u64,
+    /// The same of the comparison before.
+    before: Option<u64>,
+    /// Whether something may change by itself.
+    passing: bool,
+    wait: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { refused: 0, before: None, passing: false, wait: INCOMPLETE_RETRY }
+    }
+}
+
+impl Retry {
+    /// Something could not be moved: for good, as far as anybody knows, or for now.
+    pub(super) fn note(&mut self, hash: &ContentHash, for_good: bool) {
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.0[..8]);
+        self.refused = self.refused.wrapping_add(u64::from_le_bytes(first) | 1);
+        self.passing |= !for_good;
+    }
+
+    /// It is tried again now; the same refusals once more, and the next time is later.
+    fn again(&mut self) {
+        let same = !self.passing && self.before == Some(self.refused);
+        self.wait = if same { (self.wait * 2).min(INCOMPLETE_RETRY_MAX) } else { INCOMPLETE_RETRY };
+        self.before = Some(self.refused);
+    }
+
+    /// A comparison begins, which finds all of it afresh.
+    fn begin(&mut self) {
+        self.refused = 0;
+        self.passing = false;
+    }
+}
 
 impl Session {
     pub(super) fn on_answer(
@@ -49,6 +93,7 @@ impl Session {
         self.opened_at = now;
         self.refused_there.clear();
         self.failed_here.clear();
+        self.retry.begin();
         self.queue_overflowed = false;
         out.push(Effect::Reconcile);
     }
@@ -83,8 +128,11 @@ impl Session {
             Recon::Failed { at } => now.duration_since(at) > RECONCILE_RETRY,
             Recon::Ended if self.is_busy() => false,
             Recon::Ended => {
-                let due = now.duration_since(self.opened_at) > INCOMPLETE_RETRY;
-                self.queue_overflowed || (self.is_incomplete() && due)
+                let due = self.is_incomplete() && now.duration_since(self.opened_at) > self.retry.wait;
+                if due {
+                    self.retry.again();
+                }
+                self.queue_overflowed || due
             }
             Recon::Expected | Recon::Running => false,
         };

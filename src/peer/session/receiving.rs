@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     ECHOES_MAX, Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
-    RECORDS_PER_FRAME_MAX, Session, Verdict, offered_bytes, violation,
+    RECORDS_PER_FRAME_MAX, REFUSED, Session, Verdict, offered_bytes, violation,
 };
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::wire::proto::{self, Have, InlineContent, Offer, frame};
@@ -128,7 +128,7 @@ impl Session {
             out.push(Effect::Announce(fetch));
         }
         self.settle(settled, out);
-        self.on_failed(refused, out);
+        self.on_failed(REFUSED, refused, out);
     }
 
     /// Confirms offers of these hashes, all of each that were judged: one that is not judged yet may be of a newer version.
@@ -167,17 +167,25 @@ impl Session {
         closed
     }
 
-    pub(super) fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<Effect>) {
+    /// Tells the peer what does not come of its offers; the code says whether that may change by itself.
+    pub(super) fn on_failed(
+        &mut self,
+        code: u32,
+        failures: Vec<(ContentHash, String)>,
+        out: &mut Vec<Effect>,
+    ) {
         for (hash, reason) in failures {
             let offers = self.close_taken(&hash);
             self.echoes.remove(&hash);
             if offers > 0 && self.failed_here.len() < OFFERS_TAKEN_MAX {
-                self.failed_here.insert(hash);
+                if self.failed_here.insert(hash) {
+                    self.retry.note(&hash, code == REFUSED);
+                }
             }
             self.last_error = Some(format!("{}: {reason}", hash.short()));
             for _ in 0..offers {
                 out.push(Effect::Send(frame::Kind::Error(proto::Error {
-                    code: 422,
+                    code,
                     message: reason.clone(),
                     hash: Some(Bytes::copy_from_slice(&hash.0)),
                     library: self.settings.tag.clone(),

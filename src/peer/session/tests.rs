@@ -345,6 +345,58 @@ fn a_refused_offer_is_tried_again_after_15_seconds() {
     assert_eq!(t.missing_there(), 0, "the comparison says again what is missing");
 }
 
+/// Has both sides refuse the same things again and again, and says how long each time took until they were tried again.
+fn waits(t: &mut Test, rounds: usize, mut fail: impl FnMut(&mut Test)) -> Vec<u64> {
+    let mut wait = |t: &mut Test| {
+        fail(t);
+        let began = t.now;
+        assert!(t.reconciles_within(20 * 60));
+        let took = t.now.duration_since(began).as_secs();
+        t.quiet(ended(true));
+        took
+    };
+    (0..rounds).map(|_| wait(t)).collect()
+}
+
+#[test]
+fn what_is_refused_just_as_before_is_tried_again_later_each_time() {
+    let (a, b) = (record(1), record(2));
+    let refused_here = |t: &mut Test, records: &[&AssetRecord]| {
+        t.step(offered(records.iter().copied()));
+        let refuse = |record| (record, Verdict::Refuse("its size is a lie".into()));
+        t.step(judged(records.iter().copied().map(refuse)));
+    };
+    let mut t = Test::in_sync();
+    let both = waits(&mut t, 10, |t| refused_here(t, &[&a, &b]));
+    assert_eq!(both, [16, 16, 31, 61, 121, 241, 481, 901, 901, 901]);
+    // In another order it is the same; something else is tried again soon.
+    assert_eq!(waits(&mut t, 1, |t| refused_here(t, &[&b, &a])), [901]);
+    assert_eq!(waits(&mut t, 3, |t| refused_here(t, &[&a])), [16, 16, 31]);
+    // The same where it is the peer that refuses.
+    let refused_there = |t: &mut Test| {
+        t.step(changed([&a]));
+        t.quiet(error(Some(&a), "it is not wanted"));
+    };
+    assert_eq!(waits(&mut Test::in_sync(), 5, refused_there), [16, 16, 31, 61, 121]);
+}
+
+#[test]
+fn what_may_be_had_another_time_is_tried_again_soon() {
+    let (a, b) = (record(1), record(2));
+    let fails = |t: &mut Test| {
+        t.step(offered([&a, &b]));
+        t.step(judged([(&a, Verdict::Refuse("its size is a lie".into())), (&b, Verdict::Fetch)]));
+        t.step(Input::Failed(vec![(b.hash, "gone".into())]));
+    };
+    assert_eq!(waits(&mut Test::in_sync(), 5, fails), [16; 5]);
+    let fails_there = |t: &mut Test| {
+        t.step(changed([&a]));
+        let said = error_frame_with(NOT_HAD, Some(&a), "gone");
+        t.quiet(Input::Frame(said));
+    };
+    assert_eq!(waits(&mut Test::in_sync(), 5, fails_there), [16; 5]);
+}
+
 #[test]
 fn an_error_about_nothing_that_was_offered_is_told_and_changes_nothing() {
     let mut t = Test::in_sync();
@@ -432,7 +484,8 @@ fn what_could_not_be_fetched_is_refused_and_forgiven_once_it_came() {
     let a = record(1);
     t.step(offered([&a]));
     t.step(judged([(&a, Verdict::Fetch)]));
-    assert_eq!(t.step(Input::Failed(vec![(a.hash, "gone".into())])), [refusal(&a, "gone")]);
+    let not_had = Effect::Send(error_frame_with(NOT_HAD, Some(&a), "gone"));
+    assert_eq!(t.step(Input::Failed(vec![(a.hash, "gone".into())])), [not_had]);
     assert_eq!((t.state(), t.missing_here()), (PeerState::Syncing, 1));
     t.quiet(Input::Settled(vec![a.hash]));
     assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
@@ -925,12 +978,15 @@ fn confirmed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Effect {
 }
 
 fn error_frame(record: Option<&AssetRecord>, message: &str) -> frame::Kind {
-    let hash = record.map(|record| Bytes::copy_from_slice(&record.hash.0));
+    error_frame_with(REFUSED, record, message)
+}
+
+fn error_frame_with(code: u32, record: Option<&AssetRecord>, message: &str) -> frame::Kind {
     frame::Kind::Error(proto::Error {
-        code: 422,
-        message: message.to_owned(),
-        hash,
-        ..proto::Error::default()
+        code,
+        message: message.into(),
+        hash: record.map(|r| Bytes::copy_from_slice(&r.hash.0)),
+        library: Bytes::new(),
     })
 }
 

@@ -131,3 +131,41 @@ async fn a_member_joins_through_another_one_while_the_issuer_is_away() {
     ticket.join(&c).await;
     arrives(&c, &image).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_members_mass_deletion_waits_for_the_owner_by_its_ticket() {
+    let owner = TestNode::start("owner", |config| config.replicate_deletes = true).await;
+    let member = stranger("member").await;
+    let library = Share::images(&owner).await;
+    let mut images = Vec::new();
+    for n in 0..30_u8 {
+        images.push(owner.ingest(vec![n; 100], &[("mime_type", "image/png")]).await);
+    }
+    // What is not in the library does not make room for deletions in it.
+    for n in 0..300_u16 {
+        owner.ingest(n.to_le_bytes().repeat(50), &[]).await;
+    }
+    let invited = library.invite(&owner, json!({ "access": "write" })).await;
+    invited.join(&member).await;
+    member.holds(30).await;
+    for hash in &images {
+        let url = format!("{}/asset/{hash}", member.node().store_url());
+        assert!(member.http.delete(url).send().await.unwrap().status().is_success());
+    }
+    let hold = eventually("the rest is held back", async || {
+        let list = owner.get("/deletions").await["data"].clone();
+        let hold = list["holds"][0].clone();
+        (hold["count"] == 10).then_some(hold).ok_or_else(|| list.to_string())
+    })
+    .await;
+    assert_eq!((&hold["ticket"], &hold["device"]), (&json!(invited.serial), &json!(null)));
+    assert_eq!((&hold["library"]["id"], &hold["library"]["name"]), (&json!(library.id), &json!("images")));
+    assert!(hold["from"].as_str().unwrap().starts_with(&format!("ticket {}", invited.serial)), "{hold}");
+    let answer = owner.post("/deletions/confirm", json!({ "hold": hold["id"] })).await;
+    assert_eq!(answer["data"]["released"], 10, "{answer}");
+    eventually("all of them are gone", async || {
+        let listed = owner.assets().await.len();
+        (listed == 300).then_some(()).ok_or_else(|| listed.to_string())
+    })
+    .await;
+}

@@ -20,7 +20,7 @@ use can_sync::net::SESSION_ALPN as ALPN;
 use can_sync::net::close::is_close;
 use can_sync::net::endpoint;
 use can_sync::peer::actor::{PeerArgs, PeerLimits};
-use can_sync::peer::effects::DeleteGuard;
+use can_sync::peer::delete_guard::DeleteGuard;
 use can_sync::peer::establish::Introduction;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::{PeerReport, PeersReport};
