@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 
-pub use self::devices::{Device, Standing};
+pub use self::devices::{Device, Standing, WAITING_MAX};
 pub use self::libraries::{Kept, LIBRARIES_MAX};
 pub use self::members::Member;
 pub use self::tickets::Issued;

@@ -2,8 +2,20 @@
 
 use super::{Registry, RegistryError, signed, unsigned};
 
-/// Endpoints that wait for somebody to approve them; the oldest go first.
-const WAITING_MAX: u32 = 256;
+/// Endpoints that wait for somebody to approve them. Where there are so many, further ones are not noted: ids cost nothing to
+/// make, and whoever waits must not be pushed off by those who come later.
+pub const WAITING_MAX: u32 = 256;
+
+const DECIDE: &str = "INSERT INTO devices (endpoint_id, name, standing, at_ms) VALUES (?1, ?2, ?3, ?4)
+     ON CONFLICT (endpoint_id) DO UPDATE SET standing = excluded.standing, at_ms = excluded.at_ms,
+     name = CASE excluded.name WHEN '' THEN name ELSE excluded.name END";
+
+/// Asking again neither undoes a decision nor changes since when somebody waits.
+const WAIT: &str = "INSERT INTO devices (endpoint_id, name, standing, at_ms) SELECT ?1, ?2, ?3, ?4
+     WHERE (SELECT count(*) FROM devices WHERE standing = 'waiting') < ?5
+     OR EXISTS (SELECT 1 FROM devices WHERE endpoint_id = ?1)
+     ON CONFLICT (endpoint_id) DO UPDATE SET
+     name = CASE excluded.name WHEN '' THEN name ELSE excluded.name END WHERE standing = 'waiting'";
 
 /// How an endpoint stands with the network of the passphrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,29 +63,21 @@ pub struct Device {
 }
 
 impl Registry {
-    /// Decides about an endpoint, or has it wait.
+    /// Decides about an endpoint, or has it wait if there is room on the list of those.
     ///
     /// # Errors
     /// What SQLite says.
     pub fn set_device(&self, device: &Device) -> Result<(), RegistryError> {
+        let Device { endpoint_id, name, standing, at_ms } = device;
+        let (standing, at_ms) = (standing.as_str(), signed(*at_ms));
         self.with("write", |db| {
-            // Asking again neither undoes a decision nor grows the list.
-            let keep = if device.standing == Standing::Waiting { "WHERE standing = 'waiting'" } else { "" };
-            db.execute(
-                &format!(
-                    "INSERT INTO devices (endpoint_id, name, standing, at_ms) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (endpoint_id) DO UPDATE SET standing = excluded.standing, at_ms = excluded.at_ms,
-                     name = CASE excluded.name WHEN '' THEN name ELSE excluded.name END {keep}"
-                ),
-                (&device.endpoint_id, &device.name, device.standing.as_str(), signed(device.at_ms)),
-            )?;
-            db.execute(
-                "DELETE FROM devices WHERE standing = 'waiting' AND endpoint_id IN (SELECT endpoint_id FROM devices
-                 WHERE standing = 'waiting' ORDER BY at_ms DESC LIMIT -1 OFFSET ?1)",
-                [WAITING_MAX],
-            )?;
-            Ok(())
-        })
+            if device.standing == Standing::Waiting {
+                db.execute(WAIT, (endpoint_id, name, standing, at_ms, WAITING_MAX))
+            } else {
+                db.execute(DECIDE, (endpoint_id, name, standing, at_ms))
+            }
+        })?;
+        Ok(())
     }
 
     /// Every endpoint that somebody decided about, or has to.

@@ -131,3 +131,34 @@ fn asking_again_does_not_undo_a_decision() {
     set(1, Standing::Approved, "");
     assert_eq!(standing(), Some((Standing::Approved, "desk".into())));
 }
+
+#[test]
+fn the_waiting_list_keeps_its_oldest() {
+    let (_dir, registry, _, _) = registry();
+    let wait = |id: &str, name: &str, at_ms| {
+        let standing = Standing::Waiting;
+        registry.set_device(&Device { endpoint_id: id.into(), name: name.into(), standing, at_ms }).unwrap();
+    };
+    let waits = |id: &str| {
+        let devices = registry.devices().unwrap();
+        devices.into_iter().find(|device| device.endpoint_id == id).map(|device| (device.name, device.at_ms))
+    };
+    wait("the honest one", "", 7);
+    for n in 0..2 * u64::from(WAITING_MAX) {
+        wait(&format!("fake {n}"), "fake", 1_000 + n);
+    }
+    assert_eq!(registry.devices().unwrap().len(), WAITING_MAX as usize);
+    assert_eq!(waits("the honest one"), Some((String::new(), 7)), "newcomers push nobody off");
+    assert_eq!(waits("one more"), None);
+    // It says its name later, and goes on waiting since then.
+    wait("the honest one", "desk", 9_000);
+    assert_eq!(waits("the honest one"), Some(("desk".into(), 7)));
+    // A decision needs no room, and makes some.
+    let fake =
+        Device { endpoint_id: "fake 3".into(), name: String::new(), standing: Standing::Denied, at_ms: 1 };
+    registry.set_device(&fake).unwrap();
+    wait("fake 3", "again", 2);
+    assert_eq!(registry.devices().unwrap().len(), WAITING_MAX as usize);
+    wait("one more", "", 3);
+    assert_eq!(waits("one more"), Some((String::new(), 3)));
+}
