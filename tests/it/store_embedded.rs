@@ -105,6 +105,41 @@ async fn everything_is_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_directory_from_before_contents_could_be_absent_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let contents = [noise(100, 1), noise(300_000, 2)];
+    let store = open(dir.path()).await;
+    for content in &contents {
+        upload(&store, content, tagged(&["a"])).await;
+    }
+    let gone = upload(&store, b"gone", IngestFields::default()).await.asset.record.hash;
+    store.delete(gone).await.unwrap();
+    let before = (read_feed(&store, 0, 10).await, store.status().await.unwrap());
+    store.close().await;
+    // As the first schema had it.
+    let database = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    database
+        .execute_batch(
+            "DROP INDEX records_absent;
+             ALTER TABLE records DROP COLUMN wanted;
+             ALTER TABLE state DROP COLUMN assets_held;
+             ALTER TABLE state DROP COLUMN bytes_held;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(database);
+
+    let store = open(dir.path()).await;
+    assert_eq!((read_feed(&store, 0, 10).await, store.status().await.unwrap()), before);
+    for content in &contents {
+        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+        assert_eq!(store.let_go(vec![hash_of(content)]).await, Ok(vec![Outcome::Absent]));
+        assert_eq!(store.want(vec![hash_of(content)]).await, Ok(vec![Outcome::Stored]));
+    }
+    assert!(dir.path().join("store.db.schema-1").exists(), "a copy of the old database is kept");
+}
+
+#[tokio::test]
 async fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
