@@ -376,10 +376,9 @@ fn manager(resources: &Resources, cells: &Cells, channels: Channels) -> Manager 
         ticket: resources.ticket.clone(),
         book: resources.book.clone(),
         gate: resources.gate.clone(),
-        members: Candidates::new(move |addr, channel| {
+        members: Candidates::new(channels.clone(), move |addr, channel| {
             // In use from the first library on that was joined.
             channels.up(channel);
-            channels.found(channel, addr.id);
             // PeersActor may be down; the timer comes again.
             let _ = peers.cast(PeersMsg::Candidate { addr, channel });
         }),

@@ -43,22 +43,16 @@ impl Gate {
 
     /// Closes the connections that this endpoint may not have any more.
     pub fn enforce(&self, id: &EndpointId) {
-        let handles = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id).unwrap_or_default();
-        let kept = handles.into_iter().filter(|handle| {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(handles) = open.get_mut(id) else { return };
+        handles.retain(|handle| {
             let Some(connection) = handle.upgrade() else { return false };
-            match (self.policy)(id, connection.alpn()) {
-                Some(why) => {
-                    connection.close(VarInt::from_u32(close::REFUSED), why.as_bytes());
-                    false
-                }
-                None => true,
+            let shut_out = (self.policy)(id, connection.alpn());
+            if let Some(why) = shut_out {
+                connection.close(VarInt::from_u32(close::REFUSED), why.as_bytes());
             }
+            shut_out.is_none()
         });
-        let kept: Vec<_> = kept.collect();
-        if !kept.is_empty() {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            open.entry(*id).or_default().extend(kept);
-        }
     }
 
     fn remember(&self, connection: &Connection) {

@@ -46,8 +46,7 @@ pub fn candidates(
     gossip: ServiceRef<GossipMsg>,
     channels: Channels,
 ) -> Candidates {
-    Candidates::new(move |addr, channel| {
-        channels.found(channel, addr.id);
+    Candidates::new(channels, move |addr, channel| {
         let _ = gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
         let _ = peers.cast(PeersMsg::Candidate { addr, channel });
     })

@@ -33,13 +33,15 @@ pub struct Wishes {
     found: bool,
     /// Nothing is asked for before.
     next_at: Instant,
+    /// When the peer was last asked.
+    moved_at: Instant,
 }
 
 impl Wishes {
     /// For a session that begins: its first round is due.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { open: HashSet::new(), after: None, asked: 0, found: false, next_at: now }
+        Self { open: HashSet::new(), after: None, asked: 0, found: false, next_at: now, moved_at: now }
     }
 
     /// What to ask the peer for now, while so many contents are on their way from it. `wanted` gives so many of those that
@@ -50,6 +52,10 @@ impl Wishes {
         coming: usize,
         wanted: impl FnOnce(Option<ContentHash>, usize) -> Vec<ContentHash>,
     ) -> Vec<ContentHash> {
+        if now >= self.moved_at + ROUND_APART {
+            // An answer may be lost, or never come; what is missing is asked for again in its turn.
+            self.open.clear();
+        }
         let room = UNANSWERED_MAX.saturating_sub(self.open.len()).min(ROUND_MAX - self.asked);
         if now < self.next_at || coming >= COMING_MAX {
             return Vec::new();
@@ -59,6 +65,7 @@ impl Wishes {
             self.end_round(now, room > 0);
             return hashes;
         }
+        self.moved_at = now;
         self.after = hashes.last().copied();
         self.asked += hashes.len();
         self.open.extend(&hashes);
@@ -161,6 +168,22 @@ mod tests {
         peer.missing.insert(hash(0));
         assert_eq!(peer.drain(&mut wishes, now), 0);
         assert_eq!(peer.drain(&mut wishes, now + ROUND_APART), 1);
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_is_asked_again() {
+        let start = Instant::now();
+        let mut wishes = Wishes::new(start);
+        let all = |after: Option<ContentHash>, limit| {
+            let first = after.map_or(0, |after| u64::from_be_bytes(after.0[..8].try_into().unwrap()) + 1);
+            (first..20).take(limit).map(|n| hash(usize::try_from(n).unwrap())).collect()
+        };
+        assert_eq!(wishes.next(start, 0, all).len(), UNANSWERED_MAX);
+        assert_eq!(wishes.next(start + ROUND_APART / 2, 0, all), []);
+        let later = start + ROUND_APART;
+        assert_eq!(wishes.next(later, 0, all).len(), 20 - UNANSWERED_MAX, "the round goes on");
+        let asked_again = (1..10).any(|n| wishes.next(later + ROUND_APART * n, 0, all).contains(&hash(0)));
+        assert!(asked_again, "and begins anew");
     }
 
     #[test]

@@ -247,8 +247,7 @@ impl CanHttpStore {
     }
 
     async fn is_absent(&self, hash: ContentHash) -> Result<bool, StoreError> {
-        let records = self.read_records(vec![hash]).await?;
-        Ok(records.iter().any(|stored| !stored.record.deleted && !stored.holding.is_held()))
+        Ok(self.read_records(vec![hash]).await?.iter().any(StoredRecord::is_absent))
     }
 
     async fn send_records(&self, path: &str, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
@@ -286,14 +285,15 @@ impl CanHttpStore {
     async fn send_in_batches(
         &self,
         path: &str,
-        mut records: Vec<AssetRecord>,
+        records: Vec<AssetRecord>,
     ) -> Result<Vec<Outcome>, StoreError> {
+        let (mut records, rejected) = screened(records, |record| record);
         let mut outcomes = Vec::with_capacity(records.len());
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(BATCH_MAX));
             outcomes.extend(self.send_records(path, std::mem::replace(&mut records, rest)).await?);
         }
-        Ok(outcomes)
+        Ok(in_order(rejected, outcomes))
     }
 
     /// The outcomes of a request about these assets, which must be all there and in order.
@@ -315,6 +315,23 @@ fn empty(total: u64, offset: u64) -> Result<ContentReader, StoreError> {
         return Err(StoreError::Invalid(format!("offset {offset} lies past the end of {total} bytes")));
     }
     Ok(ContentReader { total, chunks: futures::stream::empty().boxed() })
+}
+
+/// Those of `items` whose metadata keeps to its limits; and for each item why it is rejected, if it is. A service that cannot
+/// even read one record refuses all that came with it.
+fn screened<T>(items: Vec<T>, record: impl Fn(&T) -> &AssetRecord) -> (Vec<T>, Vec<Option<Outcome>>) {
+    let broken = |item: &T| record(item).meta.validate().err();
+    let rejected: Vec<Option<Outcome>> =
+        items.iter().map(|item| broken(item).map(|rule| Outcome::Rejected(rule.to_string()))).collect();
+    let mut kept = rejected.iter().map(Option::is_none);
+    let items = items.into_iter().filter(|_| kept.next().unwrap_or_default()).collect();
+    (items, rejected)
+}
+
+/// The outcomes of all items, given those of the ones that were sent.
+fn in_order(rejected: Vec<Option<Outcome>>, sent: Vec<Outcome>) -> Vec<Outcome> {
+    let mut sent = sent.into_iter();
+    rejected.into_iter().filter_map(|outcome| outcome.or_else(|| sent.next())).collect()
 }
 
 /// Hashes as a body.
@@ -365,14 +382,15 @@ impl ContentStore for CanHttpStore {
         self.open_content(hash, offset, length).boxed()
     }
 
-    fn ingest(&self, mut batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
         async move {
+            let (mut batch, rejected) = screened(batch, |asset| &asset.record);
             let mut outcomes = Vec::with_capacity(batch.len());
             while !batch.is_empty() {
                 let rest = batch.split_off(batch.len().min(BATCH_MAX));
                 outcomes.extend(self.send_batch(std::mem::replace(&mut batch, rest)).await?);
             }
-            Ok(outcomes)
+            Ok(in_order(rejected, outcomes))
         }
         .boxed()
     }

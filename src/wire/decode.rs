@@ -139,9 +139,6 @@ fn count(shape: &Shape, mut bytes: &[u8]) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// One more than a record may have: a store then says which record of a batch is refused, instead of refusing the batch.
-const TAGS_DECODED_MAX: usize = TAGS_MAX + 1;
-
 /// Shapes by message type: its name in the .proto file, and the fields that are counted.
 macro_rules! shapes {
     ($($type:ident, $message:literal: [$($field:expr),*];)*) => {
@@ -155,7 +152,7 @@ macro_rules! shapes {
 }
 
 shapes! {
-    WireMeta, "AssetMeta": [values(5, "AssetMeta.tags", TAGS_DECODED_MAX)];
+    WireMeta, "AssetMeta": [values(5, "AssetMeta.tags", TAGS_MAX)];
     WireRecord, "AssetRecord": [message::<WireMeta>(7, "AssetRecord.meta")];
     WireFeedEntry, "FeedEntry": [message::<WireRecord>(2, "FeedEntry.record")];
     WireStoredRecord, "StoredRecord": [message::<WireRecord>(1, "StoredRecord.record")];

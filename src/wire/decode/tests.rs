@@ -168,8 +168,8 @@ fn one_more_than_any_honest_frame_has_is_refused() {
         assert!(decode::<Frame>(empties(&[kind], field, max)).is_ok(), "{name}");
         refused::<Frame>(empties(&[kind], field, max + 1), name);
     }
-    refused::<WireRecord>(empties(&[7], 5, TAGS_DECODED_MAX + 1), "AssetMeta.tags");
-    refused::<Frame>(empties(&[5, 2, 7], 5, TAGS_DECODED_MAX + 1), "AssetMeta.tags");
+    refused::<WireRecord>(empties(&[7], 5, TAGS_MAX + 1), "AssetMeta.tags");
+    refused::<Frame>(empties(&[5, 2, 7], 5, TAGS_MAX + 1), "AssetMeta.tags");
     refused::<WireAnnouncement>(empties(&[], 9, ANNOUNCED_ADDRS_MAX + 1), "Announcement.addrs");
     refused::<ListPeersReply>(empties(&[], 2, LISTED_PER_PAGE_MAX + 1), "ListPeersReply.peers");
 }
@@ -203,7 +203,7 @@ fn a_message_does_not_come_in_pieces() {
     // Another kind in between does not help.
     let mixed = [&frame_of(frame::Kind::Ping(Ping::default()))[..], &offer[..]].concat();
     refused::<Frame>(mixed.into(), "Frame.offer");
-    let meta = empties(&[7], 5, TAGS_DECODED_MAX);
+    let meta = empties(&[7], 5, TAGS_MAX);
     refused::<WireRecord>([&meta[..], &meta[..]].concat().into(), "AssetRecord.meta");
 }
 
@@ -224,8 +224,7 @@ fn what_is_no_message_is_refused_as_such() {
 
 /// How much of each repeated thing a decoded frame holds, beside its limit.
 fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
-    let tags =
-        |record: &WireRecord| (record.meta.as_ref().map_or(0, |meta| meta.tags.len()), TAGS_DECODED_MAX);
+    let tags = |record: &WireRecord| (record.meta.as_ref().map_or(0, |meta| meta.tags.len()), TAGS_MAX);
     match &frame.kind {
         Some(frame::Kind::Auth(auth)) => vec![(auth.libraries.len(), LIBRARIES_PER_FRAME_MAX)],
         Some(frame::Kind::Welcome(welcome)) => vec![
@@ -294,7 +293,7 @@ proptest! {
             prop_assert!(reply.peers.len() <= LISTED_PER_PAGE_MAX);
         }
         if let Ok(record) = decode::<WireRecord>(bytes) {
-            prop_assert!(record.meta.is_none_or(|meta| meta.tags.len() <= TAGS_DECODED_MAX));
+            prop_assert!(record.meta.is_none_or(|meta| meta.tags.len() <= TAGS_MAX));
         }
     }
 
@@ -304,7 +303,7 @@ proptest! {
         records in 0..=RECORDS_PER_FRAME_MAX + 2,
         gone in prop_oneof![0..20_usize, 3_995..4_005_usize],
         contents in prop_oneof![0..20_usize, 995..1_005_usize],
-        tags in 0..=TAGS_DECODED_MAX + 1,
+        tags in 0..=TAGS_MAX + 1,
     ) {
         let mut offered = vec![WireRecord::default(); records];
         if let Some(record) = offered.last_mut() {
@@ -320,7 +319,7 @@ proptest! {
         let within = records <= RECORDS_PER_FRAME_MAX
             && gone <= RIDS_PER_FRAME_MAX
             && contents <= RECORDS_PER_FRAME_MAX
-            && (records == 0 || tags <= TAGS_DECODED_MAX);
+            && (records == 0 || tags <= TAGS_MAX);
         let decoded = decode::<Frame>(frame_of(kind.clone()));
         if within {
             prop_assert_eq!(decoded, Ok(Frame { kind: Some(kind) }));

@@ -4,9 +4,12 @@ use bytes::{BufMut as _, Bytes};
 use can_sync::peer::establish::{Established, summary_to_wire};
 use can_sync::reconcile::Summary;
 use can_sync::wire::proto::{Cancel, ContentRequest, Error, Have, Ping, ReconOpen, Records, Want, frame};
-use iroh::endpoint::{Connection, SendStream};
+use iroh::endpoint::{Connection, ConnectionError, SendStream};
+use tokio::time::timeout;
 
+use crate::support::daemon::Output;
 use crate::support::hostile::{Arena, Attacker, Session, closed, framed};
+use crate::support::nodes::{DEADLINE, eventually};
 
 /// A session whose answers are read by a task, or by nobody.
 struct Flood {
@@ -15,7 +18,8 @@ struct Flood {
     library: Bytes,
     /// Kept open, and not read.
     _receive: Option<iroh::endpoint::RecvStream>,
-    _attacker: Attacker,
+    attacker: Attacker,
+    log: Output,
 }
 
 impl Flood {
@@ -30,7 +34,7 @@ impl Flood {
         } else {
             Some(receive)
         };
-        Self { connection, send, library, _receive: receive, _attacker: attacker }
+        Self { connection, send, library, _receive: receive, attacker, log: arena.victim.log() }
     }
 
     /// Writes the same frame again and again, while the other side lets us.
@@ -53,7 +57,21 @@ impl Flood {
         })
     }
 
+    /// Closed for breaking the rules, with a reason that says this. The packet that says so may be lost in the flood; then the
+    /// connection is reset, and the victim's log has the reason.
     async fn closed_for(&self, reason: &str) {
+        let ended = timeout(DEADLINE, self.connection.closed()).await.expect("closed in time");
+        if ended == ConnectionError::Reset {
+            let id = self.attacker.endpoint.id().fmt_short().to_string();
+            return eventually("the reason in the log", async || {
+                let log = self.log.text();
+                let says = |line: &str| {
+                    ["broke the rules", &id, reason].iter().all(|expected| line.contains(expected))
+                };
+                log.lines().any(says).then_some(()).ok_or_else(|| format!("nothing of {id} and '{reason}'"))
+            })
+            .await;
+        }
         let (code, said) = closed(&self.connection).await;
         assert_eq!(code, 400, "{said}");
         assert!(said.contains(reason), "'{reason}' in: {said}");

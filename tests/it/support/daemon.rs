@@ -134,6 +134,11 @@ impl Daemon {
         self.stderr.text()
     }
 
+    /// The same as it goes on.
+    pub(crate) fn log(&self) -> Output {
+        self.stderr.clone()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("the process is there");
     }
@@ -247,7 +252,8 @@ impl Drop for Daemon {
 }
 
 /// What a process writes, gathered as it comes.
-struct Output(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone)]
+pub(crate) struct Output(Arc<Mutex<Vec<u8>>>);
 
 impl Output {
     fn follow(mut from: impl Read + Send + 'static) -> Self {
@@ -264,7 +270,7 @@ impl Output {
         Self(gathered)
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().expect("no panic")).into_owned()
     }
 }

@@ -279,11 +279,6 @@ impl Session {
 
     /// Closed for breaking the rules, with a reason that says this.
     pub(crate) async fn closed_for(&self, reason: &str) {
-        let ended = timeout(DEADLINE, self.connection.closed()).await.expect("closed in time");
-        if ended == ConnectionError::Reset {
-            // The victim ended it, and the packet that said why was lost in our own flood.
-            return;
-        }
         let (code, said) = self.closed().await;
         assert_eq!(code, 400, "{said}");
         assert!(said.contains(reason), "'{reason}' in: {said}");
