@@ -1,10 +1,123 @@
-//! The time of day, and times for people.
+//! What time it is: the one place that is asked.
+//!
+//! A [`Clock`] reads the machine's clock and weighs it against those of the user's other machines ([`Evidence`], pure).
+//! Whatever decides by a date asks it: how edits are dated, which versions of others are taken, what is purged.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+pub mod evidence;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-/// Milliseconds since the Unix epoch.
+pub use self::evidence::{DeviceId, Doubt, Evidence, Moment, OFF_MAX_MS, Reading};
+
+/// When this program was built, in milliseconds since the Unix epoch: no clock is right that shows less.
+fn built_ms() -> u64 {
+    env!("CAN_SYNC_BUILT_MS").parse().unwrap_or_default()
+}
+
+/// The time, as far as this node can tell. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Clock(Arc<Inner>);
+
+struct Inner {
+    read: Box<dyn Fn() -> Moment + Send + Sync>,
+    evidence: Mutex<Evidence>,
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.reading()).finish()
+    }
+}
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        let started = Instant::now();
+        Self::reading_from(move || Moment { own_ms: now_ms(), uptime: started.elapsed() })
+    }
+
+    /// As [`Clock::system`], with another source in place of the machine's clock.
+    #[must_use]
+    pub fn reading_from(read: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
+        let evidence = Mutex::new(Evidence::new(built_ms(), read()));
+        Self(Arc::new(Inner { read: Box::new(read), evidence }))
+    }
+
+    fn evidence(&self) -> MutexGuard<'_, Evidence> {
+        self.0.evidence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.reading().now_ms
+    }
+
+    /// What the machine's clock shows, whatever it is worth: what other machines are told.
+    #[must_use]
+    pub fn own_ms(&self) -> u64 {
+        (self.0.read)().own_ms
+    }
+
+    /// How long this clock has run, whatever was done to the machine's.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        (self.0.read)().uptime
+    }
+
+    /// The time, and what there is to say of the machine's clock.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        let at = (self.0.read)();
+        self.evidence().read(at)
+    }
+
+    /// Takes note of what another machine of the user's says its clock shows.
+    pub fn hear(&self, device: DeviceId, shows_ms: u64) {
+        let at = (self.0.read)();
+        self.evidence().hear(device, shows_ms, at);
+    }
+
+    /// Takes note that another machine of the user's has a version of this date.
+    pub fn note_confirmed(&self, ms: u64) {
+        let at = (self.0.read)();
+        self.evidence().note_confirmed(ms, at);
+    }
+
+    /// The newest date of a version that another machine of the user's is known to have; 0 for none.
+    #[must_use]
+    pub fn confirmed_ms(&self) -> u64 {
+        self.evidence().confirmed_ms()
+    }
+
+    /// Whether another machine of the user's was ever heard.
+    #[must_use]
+    pub fn has_met_devices(&self) -> bool {
+        self.evidence().has_met_devices()
+    }
+
+    /// Takes over what an earlier run of the node knew.
+    pub fn restore(&self, confirmed_ms: u64, has_met_devices: bool) {
+        let at = (self.0.read)();
+        self.evidence().restore(confirmed_ms, has_met_devices, at);
+    }
+
+    /// Whether another machine of the user's, heard lately, agrees with [`Clock::now_ms`]; `true` where there never was
+    /// another.
+    #[must_use]
+    pub fn is_vouched_for(&self) -> bool {
+        let at = (self.0.read)();
+        self.evidence().is_vouched_for(at)
+    }
+}
+
+/// Milliseconds since the Unix epoch by the machine's clock, whatever it is worth: for what is only shown. Decisions ask
+/// a [`Clock`].
 #[must_use]
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -27,4 +140,40 @@ pub(crate) fn rfc3339(ms: u64) -> Option<String> {
 )]
 pub fn eta_secs(missing_bytes: u64, rate: f64) -> Option<u64> {
     (missing_bytes > 0 && rate > 0.0).then(|| (missing_bytes as f64 / rate).ceil() as u64)
+}
+
+/// How long something is, for people: in the largest unit of which it has two or more, rounded.
+pub(crate) fn span(ms: u64) -> String {
+    let units = [(24 * 3600, "days"), (3600, "hours"), (60, "minutes")];
+    let rounded = |unit_secs: u64| ms.saturating_add(unit_secs * 500) / (unit_secs * 1000);
+    let unit = units.into_iter().find(|(unit, _)| rounded(*unit) >= 2);
+    let (unit, name) = unit.unwrap_or((1, "seconds"));
+    format!("{} {name}", rounded(unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_in_the_unit_that_says_most() {
+        for (ms, text) in [
+            (0, "0 seconds"),
+            (89_000, "89 seconds"),
+            (90_000, "2 minutes"),
+            (5_399_000, "90 minutes"),
+            (7_190_000, "2 hours"),
+            (86_390_000, "24 hours"),
+            (172_800_000, "2 days"),
+            (31_535_999_000, "365 days"),
+        ] {
+            assert_eq!(span(ms), text);
+        }
+    }
+
+    #[test]
+    fn this_machine_is_not_older_than_its_program() {
+        let clock = Clock::system();
+        assert!(built_ms() > 1_700_000_000_000 && clock.now_ms() >= built_ms(), "{clock:?}");
+    }
 }

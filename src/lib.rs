@@ -64,8 +64,8 @@
 //! # What is pure
 //!
 //! Rules are functions of their arguments, time included, with neither runtime nor I/O: [`record`], [`discovery::slot`],
-//! [`discovery::announcement`], [`discovery::directory`], [`peer::session`], [`peer::wishes`], [`peer::roster`], [`reconcile`],
-//! [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
+//! [`discovery::announcement`], [`discovery::directory`], [`peer::session`], [`peer::wishes`], [`peer::roster`],
+//! [`peer::deferrals::notes`], [`clock::evidence`], [`reconcile`], [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
 //! each rule can be tested without a socket.
 
 pub mod actor;

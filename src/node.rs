@@ -20,6 +20,7 @@ use crate::actor::supervisor::{self, Child, Outcome, RootArgs, RootMsg, StopReas
 use crate::api::metrics;
 use crate::api::view::StoreMode;
 use crate::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
+use crate::clock::Clock;
 use crate::config::{Config, Origins};
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
@@ -85,6 +86,8 @@ pub struct StartOutput {
     pub progress: Box<dyn Fn(&str) + Send + Sync>,
     /// The process's signals; without them, the node stops only through [`Node::stop`].
     pub signals: Option<Signals>,
+    /// The clock by which the node goes: [`Clock::system`], but in tests.
+    pub clock: Clock,
 }
 
 /// How a node ended.
@@ -127,7 +130,7 @@ impl Node {
         output: StartOutput,
         spawn_peer: SpawnPeer,
     ) -> Result<Self, StartError> {
-        let mut resources = Resources::open(&config, output.origins, &output.progress).await?;
+        let mut resources = Resources::open(&config, output.origins, output.clock, &output.progress).await?;
         (output.progress)("starting the actors");
         let mut tasks = JoinSet::new();
         let (ticket, follow) = endpoint::follow_ticket(&resources.endpoint);
@@ -237,6 +240,7 @@ impl Node {
             if closed.is_err() {
                 tracing::debug!("peers did not confirm the goodbye in time");
             }
+            self.resources.deferrals.save().await;
             self.resources.close_store().await;
         }
         Shutdown { reason: outcome.to_string(), failed: outcome.is_failure() && !forced, forced }
@@ -390,7 +394,11 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
     let limits = &config.limits;
     PeersArgs {
         endpoint: resources.endpoint.clone(),
-        introduction: Introduction { name: config.name.clone(), ticket: resources.ticket.clone() },
+        introduction: Introduction {
+            name: config.name.clone(),
+            ticket: resources.ticket.clone(),
+            clock: resources.deferrals.clock().clone(),
+        },
         libraries: Arc::clone(&resources.libraries),
         store: Arc::clone(&resources.store),
         partials: resources.partials.clone(),
@@ -404,6 +412,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         directory: resources.directory.clone(),
         connected: resources.connected.clone(),
         deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
+        deferrals: resources.deferrals.clone(),
         max_connections: limits.max_connections,
         max_pending: limits.max_pending_handshakes,
         in_flight: schedule::Limits {
@@ -450,6 +459,7 @@ fn view(config: &Config, resources: &Resources, cells: &Cells, channels: &Channe
         library: cells.library.service_ref(),
         libraries: Arc::clone(&resources.libraries),
         root: cells.root.service_ref(),
+        clock: resources.deferrals.clock().clone(),
         events: resources.events.clone(),
         registry: metrics::endpoint_registry(&resources.endpoint),
         limits: Arc::new([
@@ -486,6 +496,10 @@ impl DataDir {
 
     pub(crate) fn partial(&self) -> PathBuf {
         self.0.join("partial")
+    }
+
+    pub(crate) fn clock_db(&self) -> PathBuf {
+        self.0.join("clock.db")
     }
 
     pub(crate) fn agent_db(&self) -> PathBuf {

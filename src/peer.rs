@@ -2,6 +2,7 @@
 
 pub mod actor;
 mod admission;
+pub mod deferrals;
 pub mod dial;
 pub mod effects;
 pub mod establish;

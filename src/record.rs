@@ -13,8 +13,10 @@ pub const TAGS_MAX: usize = 64;
 pub const TAG_CHARS_MAX: usize = 128;
 /// Most metadata of one asset, in bytes: the sum of its strings.
 pub const META_BYTES_MAX: usize = 16 * 1024;
-/// How far ahead of our own clock a record may be dated before we refuse it, in milliseconds.
+/// How far ahead of our clock a version of the user's own may be dated before it has to wait, in milliseconds.
 pub const HLC_AHEAD_MAX_MS: u64 = 10 * 60 * 1000;
+/// The same for a version of somebody who takes part by ticket.
+pub const HLC_AHEAD_BY_TICKET_MAX_MS: u64 = 60 * 1000;
 
 /// Context of the digest that breaks ties between versions of one instant and writer.
 const DIGEST_CONTEXT: &str = "can-sync 2026 v2 record digest";
@@ -86,6 +88,10 @@ id_type! {
     /// Who wrote a version of a record.
     WriterId
 }
+id_type! {
+    /// Names what a version says, whatever date it has ([`AssetRecord::edit`]).
+    EditId
+}
 
 impl WriterId {
     /// The writer of every asset that was never edited.
@@ -103,6 +109,12 @@ impl Hlc {
         Self((ms & 0xFFFF_FFFF_FFFF) << 16)
     }
 
+    /// The last instant of a millisecond.
+    #[must_use]
+    pub fn end_of_ms(ms: u64) -> Self {
+        Self(Self::from_ms(ms).0 | 0xFFFF)
+    }
+
     /// The millisecond it falls into.
     #[must_use]
     pub fn ms(self) -> u64 {
@@ -115,10 +127,11 @@ impl Hlc {
         Self::from_ms(now_ms).max(Self(self.0.saturating_add(1)))
     }
 
-    /// Whether it is dated too far ahead of `now_ms` to be believed ([`HLC_AHEAD_MAX_MS`]).
+    /// How long after `now_ms` it is until this lies no more than `ahead_max_ms` ahead, in milliseconds; `None` if it does
+    /// not.
     #[must_use]
-    pub fn is_too_far_ahead(self, now_ms: u64) -> bool {
-        self.ms() > now_ms.saturating_add(HLC_AHEAD_MAX_MS)
+    pub fn is_due_in(self, now_ms: u64, ahead_max_ms: u64) -> Option<u64> {
+        self.ms().checked_sub(now_ms.saturating_add(ahead_max_ms)).filter(|wait_ms| *wait_ms > 0)
     }
 }
 
@@ -260,6 +273,36 @@ impl AssetRecord {
         *self.canonical(blake3::Hasher::new_derive_key(DIGEST_CONTEXT)).finalize().as_bytes()
     }
 
+    /// Names the edit whatever date it has: the digest of the version without any. A version that is dated anew is the
+    /// same edit.
+    #[must_use]
+    pub fn edit(&self) -> EditId {
+        let undated = Self {
+            hlc: Hlc::default(),
+            meta: AssetMeta { created_at_ms: 0, ..self.meta.clone() },
+            ..self.clone()
+        };
+        EditId(undated.digest())
+    }
+
+    /// This version at an earlier date, for one that was dated by a clock that was ahead: what it would have at `now_ms`,
+    /// after the version before it. `None` if that is no earlier.
+    #[must_use]
+    pub fn recalled(&self, before: Hlc, now_ms: u64) -> Option<Self> {
+        let hlc = before.next(now_ms);
+        let mut earlier = Self { hlc, ..self.clone() };
+        if earlier.meta.created_at_ms > now_ms.saturating_add(HLC_AHEAD_MAX_MS) {
+            earlier.meta.created_at_ms = hlc.ms();
+        }
+        (hlc < self.hlc).then_some(earlier)
+    }
+
+    /// This version once more, later than `other`, which was written before it and is dated after it.
+    #[must_use]
+    pub fn reasserted(&self, other: Hlc) -> Self {
+        Self { hlc: Hlc(other.0.saturating_add(1)), ..self.clone() }
+    }
+
     /// Feeds the canonical encoding to `hasher`: fixed fields in order, strings behind their length, options behind a
     /// flag. Without `blake3`, which is a hint.
     fn canonical(&self, mut hasher: blake3::Hasher) -> blake3::Hasher {
@@ -324,8 +367,51 @@ mod tests {
         let old = Hlc::from_ms(1_000);
         assert_eq!(old.next(2_000), Hlc::from_ms(2_000));
         assert_eq!(old.next(500), Hlc(old.0 + 1));
-        assert!(Hlc::from_ms(700_001).is_too_far_ahead(100_000));
-        assert!(!Hlc::from_ms(700_000).is_too_far_ahead(100_000));
+    }
+
+    #[test]
+    fn what_is_too_far_ahead_is_due_when_it_is_not() {
+        assert_eq!(Hlc::from_ms(700_001).is_due_in(100_000, HLC_AHEAD_MAX_MS), Some(1));
+        assert_eq!(Hlc::from_ms(700_000).is_due_in(100_000, HLC_AHEAD_MAX_MS), None);
+        assert_eq!(Hlc::from_ms(1).is_due_in(u64::MAX, HLC_AHEAD_MAX_MS), None);
+        assert_eq!(Hlc(u64::MAX).is_due_in(0, 0), Some(u64::MAX >> 16));
+    }
+
+    #[test]
+    fn a_version_that_is_dated_anew_is_the_same_edit() {
+        let mut one = record(5 << 16, 1, "a");
+        one.meta.created_at_ms = 5;
+        let mut other = AssetRecord { hlc: Hlc(9 << 16), ..one.clone() };
+        other.meta.created_at_ms = 9;
+        assert_eq!(one.edit(), other.edit());
+        assert_ne!(one.digest(), other.digest());
+        for different in [
+            record(5 << 16, 1, "b"),
+            record(5 << 16, 2, "a"),
+            AssetRecord { deleted: true, ..record(5 << 16, 1, "a") },
+        ] {
+            assert_ne!(one.edit(), different.edit());
+        }
+    }
+
+    #[test]
+    fn a_version_is_recalled_to_now_and_after_what_it_replaced() {
+        let year = 365 * 24 * 3600 * 1000;
+        let now = 1_800_000_000_000;
+        let meta = AssetMeta { created_at_ms: now + year, ..AssetMeta::default() };
+        let new = AssetRecord::new(ContentHash([7; 32]), 3, None, meta);
+        let recalled = new.recalled(Hlc::default(), now).unwrap();
+        assert_eq!((recalled.hlc, recalled.meta.created_at_ms), (Hlc::from_ms(now), now), "as if made now");
+        assert_eq!(recalled.edit(), new.edit());
+        assert_eq!(recalled.recalled(Hlc::default(), now), None, "once is enough");
+
+        let mut edit = record((now + year) << 16, 1, "a");
+        edit.meta.created_at_ms = 5;
+        let before = Hlc::from_ms(now + 1_000);
+        let recalled = edit.recalled(before, now).unwrap();
+        assert_eq!((recalled.hlc, recalled.meta.created_at_ms), (Hlc(before.0 + 1), 5));
+        // What it replaced is as far ahead: nothing can be done.
+        assert_eq!(edit.recalled(Hlc(edit.hlc.0 - 1), now), None);
     }
 
     #[test]

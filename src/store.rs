@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, Hlc};
 
 pub(crate) mod at_rest;
 pub mod can_http;
@@ -21,6 +21,9 @@ pub mod service;
 pub mod sync_wire;
 
 pub use hashing_file::HashingFile;
+
+/// How long a tombstone is kept, in milliseconds: an agent that was away for longer has to read everything again.
+pub const TOMBSTONES_KEPT_MS: u64 = 180 * 24 * 3600 * 1000;
 
 /// A store, shared by whoever needs it. Outlives any actor.
 pub type StoreRef = Arc<dyn ContentStore>;
@@ -169,6 +172,39 @@ pub enum Outcome {
     Rejected(String),
 }
 
+/// Gives a version another date. What it says stays as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Redating {
+    /// Later: whatever is held of `hash` is written once more, later than `other`, unless it is that already.
+    Reassert {
+        /// Of which asset.
+        hash: ContentHash,
+        /// The date of a version that does not count.
+        other: Hlc,
+    },
+    /// Earlier: a version that was written here by a clock that was ahead gets the date that it has at `now_ms`. Only
+    /// where it is dated more than [`HLC_AHEAD_MAX_MS`](crate::record::HLC_AHEAD_MAX_MS) after that, and later than
+    /// `known`.
+    Recall {
+        /// Of which asset.
+        hash: ContentHash,
+        /// The time.
+        now_ms: u64,
+        /// The newest date of a version that anybody else may have.
+        known: Hlc,
+    },
+}
+
+impl Redating {
+    /// Of which asset.
+    #[must_use]
+    pub fn hash(&self) -> ContentHash {
+        match self {
+            Self::Reassert { hash, .. } | Self::Recall { hash, .. } => *hash,
+        }
+    }
+}
+
 /// Content as it is read.
 pub struct ContentReader {
     /// Size of the whole content in bytes.
@@ -291,4 +327,9 @@ pub trait ContentStore: Send + Sync + 'static {
     /// [`Outcome::NeedsContent`] for those that are to be fetched, [`Outcome::Unchanged`] for all that are no live
     /// assets, or are held. Same order, same durability.
     fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+
+    /// Gives versions other dates; for each, the version as it was before, where it has another date now. Same order,
+    /// same durability. At most 1,000.
+    fn redate(&self, redatings: Vec<Redating>)
+    -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>>;
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use can_sync::clock::Clock;
 use can_sync::config::{Config, Origins, RelaySetting, Sources};
 use can_sync::node::{Node, StartOutput};
 
@@ -24,7 +25,12 @@ pub(crate) fn config(name: &str, dir: &Path, passphrase: &str) -> Result<Config>
 }
 
 pub(crate) async fn start(config: &Config) -> Result<Node> {
-    let output = StartOutput { origins: Origins::new(), progress: Box::new(|_| {}), signals: None };
+    let output = StartOutput {
+        origins: Origins::new(),
+        progress: Box::new(|_| {}),
+        signals: None,
+        clock: Clock::system(),
+    };
     Ok(Box::pin(Node::start(config.clone(), output)).await?)
 }
 

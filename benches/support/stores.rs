@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use can_sync::clock::Clock;
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use can_sync::store::{ContentStore, IncomingAsset, IncomingContent};
@@ -11,7 +12,12 @@ use sha2::{Digest as _, Sha256};
 use super::{Result, noise};
 
 pub(crate) async fn open(dir: &Path) -> Result<EmbeddedStore> {
-    Ok(EmbeddedStore::open(EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0 }).await?)
+    Ok(EmbeddedStore::open(EmbeddedConfig {
+        dir: dir.to_owned(),
+        disk_reserve_bytes: 0,
+        clock: Clock::system(),
+    })
+    .await?)
 }
 
 /// An asset as it comes from a peer.

@@ -121,7 +121,11 @@ mod tests {
     use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 
     async fn view(dir: &std::path::Path) -> AgentView {
-        let config = EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0 };
+        let config = EmbeddedConfig {
+            dir: dir.to_owned(),
+            disk_reserve_bytes: 0,
+            clock: crate::clock::Clock::system(),
+        };
         AgentView {
             endpoint_id: SecretKey::from_bytes(&[1; 32]).public(),
             name: "n".into(),
@@ -135,6 +139,7 @@ mod tests {
             library: ServiceCell::new("LibraryActor").service_ref(),
             libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
             root: ServiceCell::new("RootSupervisor").service_ref(),
+            clock: crate::clock::Clock::system(),
             events: EventLog::default(),
             registry: Arc::default(),
             limits: Arc::from([]),

@@ -195,7 +195,10 @@ fn sync_words(sync: &SyncReport, connected: usize) -> (&'static str, String, Str
             let detail = format!("{missing} ({}) to receive{eta}.", bytes(sync.missing_bytes));
             ("busy", "Syncing".into(), detail)
         }
-        SyncState::InSync => ("good", "In sync".into(), format!("Nothing is missing, with {peers}.")),
+        SyncState::InSync => match &sync.reason {
+            None => ("good", "In sync".into(), format!("Nothing is missing, with {peers}.")),
+            Some(reason) => ("busy", "In sync".into(), shown(&format!("With {peers}, but: {reason}."))),
+        },
         SyncState::Paused => {
             let reason = sync.reason.as_deref().map_or_else(|| "The store does not work.".into(), shown);
             ("bad", "Paused".into(), reason)

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::view::{AgentView, StoreMode};
 use crate::actor::status::{ActorState, ActorStatus};
-use crate::clock::rfc3339;
+use crate::clock::{Doubt, Reading, rfc3339};
 use crate::discovery::channel::{ChannelReport, ChannelState};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
@@ -34,6 +34,8 @@ pub struct NodeStatus {
     pub store: StoreView,
     /// How far this node and its peers agree.
     pub sync: SyncView,
+    /// What time it is, and what this machine's clock is worth.
+    pub clock: ClockView,
     /// How many peers there are.
     pub peers: PeerCounts,
     /// The ways of finding peers, by name.
@@ -98,13 +100,43 @@ impl StoreView {
     }
 }
 
+/// The `clock` part of `/status`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ClockView {
+    /// `own`: this machine's clock is used. `outvoted`: other machines of yours agree with each other and not with it, and
+    /// their time is used. `undecided`: another machine of yours shows another time, and it is used all the same.
+    /// `behind`: it shows less than it must be by now, which is used.
+    pub state: &'static str,
+    /// What time it is (RFC 3339).
+    pub now: Option<String>,
+    /// What this machine's clock shows (RFC 3339).
+    pub own: Option<String>,
+    /// Other machines of yours whose clocks were heard within the last hour.
+    pub devices: usize,
+    /// Why versions wait, and what is wrong with this machine's clock; and what to do about it.
+    pub reason: Option<String>,
+}
+
+impl ClockView {
+    fn new(reading: Reading, reason: Option<String>) -> Self {
+        let Reading { now_ms, own_ms, doubt, devices } = reading;
+        let state = match doubt {
+            None => "own",
+            Some(Doubt::Outvoted { .. }) => "outvoted",
+            Some(Doubt::Undecided { .. }) => "undecided",
+            Some(Doubt::Behind { .. }) => "behind",
+        };
+        Self { state, now: rfc3339(now_ms), own: rfc3339(own_ms), devices, reason }
+    }
+}
+
 /// The `sync` part of `/status`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SyncView {
     /// `alone`, `reconciling`, `syncing`, `in_sync` or `paused`.
     #[schema(value_type = String, example = "in_sync")]
     pub state: SyncState,
-    /// Why, where the state needs a reason.
+    /// Why, where the state needs a reason; and why versions wait although nothing is missing.
     pub reason: Option<String>,
     /// Different assets that some peer has, and that are wanted and not here yet.
     pub missing: u64,
@@ -114,14 +146,27 @@ pub struct SyncView {
     pub rate: f64,
     /// Peers' deletions that wait for `POST /deletions/confirm`, because they are many.
     pub held_deletions: u64,
+    /// Versions here that are dated ahead of this machine's clock.
+    pub dated_ahead: u64,
     /// Seconds until nothing is missing at this rate.
     pub eta_secs: Option<u64>,
 }
 
 impl From<SyncReport> for SyncView {
     fn from(report: SyncReport) -> Self {
-        let SyncReport { state, reason, missing, missing_bytes, rate, held_deletions, eta_secs } = report;
-        Self { state, reason, missing, missing_bytes, rate, held_deletions, eta_secs }
+        // What there is to say of clocks has its own part.
+        let SyncReport {
+            state,
+            reason,
+            missing,
+            missing_bytes,
+            rate,
+            held_deletions,
+            dated_ahead,
+            clock: _,
+            eta_secs,
+        } = report;
+        Self { state, reason, missing, missing_bytes, rate, held_deletions, dated_ahead, eta_secs }
     }
 }
 
@@ -188,6 +233,10 @@ pub struct PeerView {
     pub missing_here_bytes: u64,
     /// Assets that were offered to it and that it has not confirmed yet.
     pub missing_there: u64,
+    /// Versions of its that are not taken here yet, because they are dated ahead of this machine's clock.
+    pub deferred_here: u64,
+    /// Versions of this machine's that it does not take yet, because they are dated ahead of its clock.
+    pub deferred_there: u64,
     /// Content bytes since the process started.
     pub bytes_sent: u64,
     /// Content bytes since the process started.
@@ -217,6 +266,8 @@ impl From<PeerReport> for PeerView {
             missing_here,
             missing_here_bytes,
             missing_there,
+            deferred_here,
+            deferred_there,
             bytes_sent,
             bytes_received,
             send_rate,
@@ -237,6 +288,8 @@ impl From<PeerReport> for PeerView {
             missing_here,
             missing_here_bytes,
             missing_there,
+            deferred_here,
+            deferred_there,
             bytes_sent,
             bytes_received,
             rates: Rates { send: send_rate, receive: receive_rate },
@@ -413,6 +466,7 @@ pub(super) fn node_status(
         uptime_secs: view.started.elapsed().as_secs(),
         passphrase_origin: view.passphrase_origin.to_owned(),
         store: StoreView::new(view, store),
+        clock: ClockView::new(view.clock.reading(), peers.sync.clock.clone()),
         sync: peers.sync.into(),
         peers: counts,
         discovery: channels(&view.discovery.reports()),

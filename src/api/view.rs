@@ -16,6 +16,7 @@ use crate::actor::ServiceRef;
 use crate::actor::service_ref::ServiceError;
 use crate::actor::status::ActorStatus;
 use crate::actor::supervisor::RootMsg;
+use crate::clock::Clock;
 use crate::discovery::channel::Channels;
 use crate::events::EventLog;
 use crate::http::{ApiError, ApiResult};
@@ -67,6 +68,8 @@ pub struct AgentView {
     pub root: ServiceRef<RootMsg>,
     /// What happened.
     pub events: EventLog,
+    /// What time it is.
+    pub clock: Clock,
     /// The endpoint's own metrics; see [`super::metrics::endpoint_registry`].
     pub registry: Arc<iroh_metrics::Registry>,
     /// Configured limits by name, shown in the metrics.

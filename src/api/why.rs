@@ -10,10 +10,11 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::view::{ASK_TIMEOUT, ApiState, PEERS, ask};
+use crate::clock::span;
 use crate::http::envelope::Success;
 use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
-use crate::peer::report::{SourceReport, SourceState, WhyReport};
+use crate::peer::report::{SourceReport, SourceState, WaitingReport, WhyReport};
 use crate::record::ContentHash;
 use crate::store::{Holding, Outcome, StoredRecord};
 use crate::transfer::search::SearchReport;
@@ -40,6 +41,8 @@ pub(super) enum Whereabouts {
     Waiting,
     /// A user asked for it, and peers are asked whether they have it.
     Searching,
+    /// Somebody has it, dated ahead of this machine's clock: it is taken later.
+    Later,
     /// Nobody who is connected can give it.
     Failed,
 }
@@ -61,6 +64,8 @@ pub(super) struct WhyView {
     only: Option<String>,
     /// Who has it, or was to send it and did not.
     sources: Vec<SourceReport>,
+    /// Versions of it that one machine does not take from another yet, because they are dated ahead of its clock.
+    waiting: Vec<WaitingReport>,
 }
 
 /// Why a content is not here
@@ -158,6 +163,7 @@ async fn view(state: &ApiState, hash: ContentHash) -> ApiResult<WhyView> {
         done: report.done,
         only: report.only,
         sources: report.sources,
+        waiting: report.waiting,
     })
 }
 
@@ -201,6 +207,7 @@ fn whereabouts(known: Option<&StoredRecord>, report: &WhyReport) -> Option<Where
         Some(known) if known.record.deleted => Whereabouts::Deleted,
         Some(known) if known.holding == Holding::Unwanted => Whereabouts::LetGo,
         Some(_) => Whereabouts::Missing,
+        None if report.waiting.iter().any(|waiting| waiting.here) => Whereabouts::Later,
         None if !report.sources.is_empty() => Whereabouts::Failed,
         None => return None,
     })
@@ -245,6 +252,7 @@ fn explain(whereabouts: Whereabouts, size: Option<u64>, report: &WhyReport) -> S
         Whereabouts::Waiting => {
             format!("{} could send it; it waits for its turn.", named(SourceState::HasIt))
         }
+        Whereabouts::Later => "It is not here yet.".to_owned(),
         Whereabouts::Failed => {
             "Nobody who is connected can give it now; it is asked for again when it is offered again."
                 .to_owned()
@@ -264,7 +272,26 @@ fn explain(whereabouts: Whereabouts, size: Option<u64>, report: &WhyReport) -> S
             }
         }
     }
+    for waiting in &report.waiting {
+        text.push_str(&explain_waiting(waiting));
+    }
     text
+}
+
+fn explain_waiting(waiting: &WaitingReport) -> String {
+    let name = called(&waiting.name, &waiting.endpoint_id);
+    let wait = span(waiting.wait_secs.saturating_mul(1000));
+    if waiting.here {
+        format!(
+            " {name} has a version of it that is dated ahead of this machine's clock: it is taken in {wait}, or once the \
+             clock that is wrong is set."
+        )
+    } else {
+        format!(
+            " {name} does not take this machine's version of it, which is dated ahead of its clock, before {wait} have \
+             passed, or the clock that is wrong is set."
+        )
+    }
 }
 
 /// How a search ended that found nothing.
@@ -281,8 +308,12 @@ fn in_vain(search: &SearchReport) -> String {
 }
 
 fn name(source: &SourceReport) -> String {
-    let short: String = source.endpoint_id.chars().take(10).collect();
-    if source.name.is_empty() { short } else { format!("{} ({short})", source.name) }
+    called(&source.name, &source.endpoint_id)
+}
+
+fn called(name: &str, endpoint_id: &str) -> String {
+    let short: String = endpoint_id.chars().take(10).collect();
+    if name.is_empty() { short } else { format!("{name} ({short})") }
 }
 
 #[cfg(test)]
@@ -324,6 +355,21 @@ mod tests {
             assert!(text.contains("was asked does not have it; 3 did not answer"), "{text}");
         }
         report.search = None;
+        let waiting =
+            WaitingReport { name: "desk".into(), here: true, wait_secs: 86_400, ..WaitingReport::default() };
+        report.waiting = vec![waiting.clone()];
+        let (state, text) = say(None, &report).unwrap();
+        assert!(state == Whereabouts::Later && text.contains("desk () has a version"), "{text}");
+        assert!(text.contains("taken in 24 hours"), "{text}");
+        report.waiting = vec![WaitingReport { here: false, ..waiting }];
+        assert_eq!(say(None, &report), None);
+        let held = StoredRecord { holding: Holding::Held, ..record.clone() };
+        let (state, text) = say(Some(&held), &report).unwrap();
+        assert!(
+            state == Whereabouts::Here && text.contains("does not take this machine's version"),
+            "{text}"
+        );
+        report.waiting = Vec::new();
         let liar = SourceReport {
             endpoint_id: "b".repeat(64),
             last_error: Some("it sent wrong bytes".into()),

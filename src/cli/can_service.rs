@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::logging;
 use super::output::message;
+use crate::clock::Clock;
 use crate::config::{Config, ConfigError, FlagValue, Sources};
 use crate::http::serve;
 use crate::identity::{IdentityError, Mend, private_dir};
@@ -138,8 +139,11 @@ async fn run(options: Options) -> Result<(), StartError> {
     for remark in private_dir(dir.path())? {
         tracing::warn!("data_dir: {remark}");
     }
-    let store_config =
-        EmbeddedConfig { dir: dir.store(), disk_reserve_bytes: config.limits.disk_reserve_bytes };
+    let store_config = EmbeddedConfig {
+        dir: dir.store(),
+        disk_reserve_bytes: config.limits.disk_reserve_bytes,
+        clock: Clock::system(),
+    };
     let store = EmbeddedStore::open(store_config).await?;
     let (key, key_place) = sync_api_key(&config, &dir)?;
     let settings =

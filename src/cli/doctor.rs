@@ -18,6 +18,7 @@ use super::progress::Progress;
 use super::text;
 use crate::config::Config;
 
+mod clock;
 mod network;
 mod store;
 
@@ -206,7 +207,7 @@ async fn run_all(config: &Config, daemon: Option<&Value>, progress: &Progress) -
     let runs = daemon.is_some();
     let all: [(Layer, BoxFuture<'_, Finding>); 7] = [
         (Layer::Store, Box::pin(store::check(config, daemon))),
-        (Layer::Clock, Box::pin(network::clock(config))),
+        (Layer::Clock, Box::pin(clock::check(config, daemon))),
         (Layer::Udp, Box::pin(network::udp(config, runs))),
         (Layer::Relay, Box::pin(network::relay(config))),
         (Layer::PkarrRelays, Box::pin(network::pkarr_relays(config))),

@@ -66,7 +66,7 @@ pub(super) async fn fetch(agent: &Service, hash: ContentHash, within: Duration) 
             "deleted" | "missing" | "let_go" => {
                 return Err(CliError::new(Exit::NotFound, stands.explanation));
             }
-            "failed" => return Err(CliError::failure(stands.explanation)),
+            "failed" | "later" => return Err(CliError::failure(stands.explanation)),
             _ => {}
         }
         if Instant::now() >= deadline {

@@ -14,6 +14,7 @@ use super::error::{CliError, Exit};
 use super::output::message;
 use super::progress::Progress;
 use super::text;
+use crate::clock::Clock;
 use crate::config::{Config, FlagValue, Loaded, Origin, Origins, RelaySetting};
 use crate::identity::{self, Mend, Passphrase, PassphraseOrigin, PassphraseSources};
 use crate::node::signals::Signals;
@@ -207,6 +208,7 @@ pub(super) async fn start(
     let output = StartOutput {
         origins,
         signals,
+        clock: Clock::system(),
         progress: Box::new(move |what| {
             if let Some(progress) = shown.upgrade() {
                 progress.set(what);

@@ -187,6 +187,9 @@ impl NodeStatus {
             ("sync", self.sync.sentence()),
             ("peers", format!("{} connected, {} known", self.peers.connected, self.peers.known)),
         ];
+        if let Some(reason) = self.sync.reason.as_ref().filter(|_| self.sync.state != "paused") {
+            fields.push(("note", reason.clone()));
+        }
         if self.sync.held_deletions > 0 {
             let held = text::counted(self.sync.held_deletions, "deletion");
             fields.push(("held back", format!("{held} by peers; POST /deletions/confirm lets them through")));
@@ -303,6 +306,14 @@ mod tests {
         assert!(shown(0).iter().all(|(name, _)| *name != "held back"));
         let held = shown(21).into_iter().find(|(name, _)| *name == "held back").unwrap().1;
         assert!(held.starts_with("21 deletions") && held.contains("/deletions/confirm"), "{held}");
+    }
+
+    #[test]
+    fn what_waits_for_a_clock_is_shown() {
+        let reason = "2 versions of others wait: they are dated ahead of this machine's clock";
+        let fields = status(|s| s["sync"] = json!({ "state": "in_sync", "reason": reason })).fields();
+        assert!(fields.contains(&("sync", "in sync".to_owned())), "{fields:?}");
+        assert!(fields.contains(&("note", reason.to_owned())), "{fields:?}");
     }
 
     #[test]

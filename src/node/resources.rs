@@ -20,6 +20,7 @@ use tokio::task::spawn_blocking;
 use super::secrets::Given;
 use super::{DataDir, StartError, protocols};
 use crate::api::proxy::StoreProxy;
+use crate::clock::Clock;
 use crate::config::{Config, Origins, RelaySetting};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::directory::SharedDirectory;
@@ -31,6 +32,7 @@ use crate::library::registry::Registry;
 use crate::library::{Libraries, Library};
 use crate::net::endpoint;
 use crate::net::gate::Gate;
+use crate::peer::deferrals::Deferrals;
 use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -70,6 +72,7 @@ pub(super) struct Resources {
     pub(super) directory: SharedDirectory,
     pub(super) bootstrap: Vec<EndpointAddr>,
     pub(super) partials: Partials,
+    pub(super) deferrals: Deferrals,
     pub(super) events: EventLog,
     unshown: Unshown,
     /// Held for as long as the process lives.
@@ -81,6 +84,7 @@ impl Resources {
     pub(super) async fn open(
         config: &Config,
         origins: Origins,
+        clock: Clock,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<Self, StartError> {
         let api_listener = listen(config.listen_addr, "listen_addr")?;
@@ -109,11 +113,11 @@ impl Resources {
         let generated = secrets.passphrase.origin == PassphraseOrigin::Generated;
         let unshown = Unshown(generated.then(|| dir.path().join(identity::PASSPHRASE_FILE)));
         progress("opening the store");
-        let opened = OpenedStore::open(config, &dir, can_listener, secrets.sync_api_key).await?;
-        let partials = {
-            let path = dir.partial();
-            blocking(move || open_partials(&path)).await?
-        };
+        // First, so that the store knows what an earlier run knew of the time.
+        let deferrals = open_deferrals(dir.clock_db(), clock.clone()).await?;
+        let opened = OpenedStore::open(config, &dir, can_listener, secrets.sync_api_key, clock).await?;
+        let path = dir.partial();
+        let partials = blocking(move || open_partials(&path)).await?;
         let book = {
             let path = dir.agent_db();
             blocking(move || AddressBook::open(&path).map_err(|e| StartError::new(e.to_string()))).await?
@@ -155,6 +159,7 @@ impl Resources {
             directory: SharedDirectory::default(),
             bootstrap,
             partials,
+            deferrals,
             events: EventLog::default(),
             unshown,
             _lock: lock,
@@ -233,6 +238,11 @@ fn lock(dir: &DataDir) -> Result<File, StartError> {
     Ok(file)
 }
 
+/// What an earlier run knew of the time, and of versions that have to wait.
+async fn open_deferrals(path: PathBuf, clock: Clock) -> Result<Deferrals, StartError> {
+    blocking(move || Deferrals::open(&path, clock).map_err(|e| StartError::new(e.to_string()))).await
+}
+
 /// Contents that had not arrived completely when the last process ended.
 fn open_partials(path: &Path) -> Result<Partials, StartError> {
     let opened = identity::private_dir(path).map_err(io::Error::other).and_then(|_| Partials::open(path));
@@ -257,6 +267,7 @@ impl OpenedStore {
         dir: &DataDir,
         listener: Option<SharedListener>,
         key: Option<SecretString>,
+        clock: Clock,
     ) -> Result<Self, StartError> {
         match (&config.can_service_url, listener, key) {
             (Some(url), _, Some(key)) => {
@@ -265,7 +276,7 @@ impl OpenedStore {
                 let url = store.url().to_owned();
                 Ok(Self { store: Arc::new(store), url, server: None, embedded: None })
             }
-            (None, Some(listener), Some(key)) => Self::embedded(config, dir, listener, key).await,
+            (None, Some(listener), Some(key)) => Self::embedded(config, dir, listener, key, clock).await,
             (_, _, None) | (None, None, _) => {
                 Err(StartError::new("can_service_url: the CAN Service's key is missing"))
             }
@@ -277,9 +288,10 @@ impl OpenedStore {
         dir: &DataDir,
         listener: SharedListener,
         key: SecretString,
+        clock: Clock,
     ) -> Result<Self, StartError> {
         let store_config =
-            EmbeddedConfig { dir: dir.store(), disk_reserve_bytes: config.limits.disk_reserve_bytes };
+            EmbeddedConfig { dir: dir.store(), disk_reserve_bytes: config.limits.disk_reserve_bytes, clock };
         let store = EmbeddedStore::open(store_config).await.map_err(|e| StartError::new(e.to_string()))?;
         let addr = listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
         let settings = ServiceSettings {

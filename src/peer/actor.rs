@@ -25,11 +25,12 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::deferrals::Deferrals;
 use super::effects::Scope;
 use super::establish::{self, ConnectionMemory, Introduction, Meeting};
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
-use super::session::{Effect, InlineContents, Input, Standing};
+use super::session::{Effect, InlineContents, Input, Standing, Waiting};
 use super::wishes::Wishes;
 use super::{effects, streams};
 use crate::actor::ServiceRef;
@@ -39,7 +40,7 @@ use crate::clock::now_ms;
 use crate::events::EventLog;
 use crate::library::{Libraries, Library};
 use crate::net::close;
-use crate::record::ContentHash;
+use crate::record::{ContentHash, Hlc};
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::meter::Meter;
 use crate::transfer::moving::Moving;
@@ -52,6 +53,7 @@ use crate::wire;
 use crate::wire::decode::CONTENTS_PER_WANT_MAX;
 use crate::wire::proto::{Cancel, Frame, Ping, Pong, Revocations, frame};
 
+mod dates;
 mod establishing;
 mod membership;
 mod searching;
@@ -102,6 +104,8 @@ pub struct PeerArgs {
     pub partials: Partials,
     /// Whether the peer's deletions are applied, and how many at once.
     pub deletes: Arc<effects::DeleteGuard>,
+    /// Versions that have to wait, and the clock that says so.
+    pub deferrals: Deferrals,
     /// Counters of this peer.
     pub traffic: Arc<Traffic>,
     /// Large contents under way from the peer, and to it.
@@ -143,6 +147,10 @@ pub struct Board {
     pub misbehaved: Option<String>,
     /// Whether a session came about: the peer has proved itself.
     pub proven: bool,
+    /// Versions that wait on either side for one of the clocks, not all of them if they are many.
+    pub waiting: Vec<Waiting>,
+    /// The newest date among offers that the peer has not answered.
+    pub newest_offered: Hlc,
 }
 
 /// How long a session waits, and how fast it may go.
@@ -204,6 +212,12 @@ struct Running {
     looking: usize,
     /// What is wanted here and missing, as far as the peer is asked for it.
     wishes: Wishes,
+    /// The newest date of a version that the clock was told it has.
+    confirmed: Hlc,
+    /// As of which change the board says what waits.
+    waiting_changes: u64,
+    /// Whether the log says that something waits.
+    waiting_told: bool,
     /// Everything that ends with the session.
     tasks: Tasks<PeerMsg>,
 }
@@ -286,6 +300,7 @@ impl Actor for PeerActor {
                 lane.session.owes(&hash).then(|| Input::Failed(vec![(hash, reason.clone())]))
             }),
             PeerMsg::Verify { round } => state.step_all(&myself, |_| Some(Input::Verify { round })),
+            PeerMsg::ClockChanged => state.step_all(&myself, |_| Some(Input::ClockChanged)),
             PeerMsg::Established(established) => state.on_established(&myself, *established),
             PeerMsg::EstablishFailed(error) => state.on_establish_failed(&error),
             PeerMsg::Frame { epoch, kind, permit } => {
@@ -371,6 +386,7 @@ impl PeerState {
             under_way.map(|(hash, moving)| partials.held(&hash).unwrap_or(moving.done)).sum()
         });
         self.perform(myself, lane, effects);
+        self.note_dates();
         self.publish();
     }
 
@@ -454,6 +470,7 @@ impl PeerState {
             frame::Kind::Records(records) => self.lane_of(&records.library),
             frame::Kind::Have(have) => self.lane_of(&have.library),
             frame::Kind::Error(error) => self.lane_of(&error.library),
+            frame::Kind::Later(later) => self.lane_of(&later.library),
             frame::Kind::Ping(Ping { libraries, .. }) | frame::Kind::Pong(Pong { libraries, .. }) => {
                 libraries.first().map_or(Some(0), |summary| self.lane_of(&summary.blinded))
             }
@@ -463,9 +480,13 @@ impl PeerState {
         let Some((lane, shared)) = lane.and_then(|lane| Some((lane, running.lanes.get(lane)?))) else {
             return self.close(close::VIOLATION, "a frame about a library that is not shared");
         };
-        let (answer, nonce, summaries, behind) = match kind {
-            frame::Kind::Ping(Ping { nonce, libraries, behind }) => (false, nonce, libraries, behind),
-            frame::Kind::Pong(Pong { nonce, libraries, behind }) => (true, nonce, libraries, behind),
+        let (answer, nonce, summaries, behind, clock_ms) = match kind {
+            frame::Kind::Ping(Ping { nonce, libraries, behind, clock_ms }) => {
+                (false, nonce, libraries, behind, clock_ms)
+            }
+            frame::Kind::Pong(Pong { nonce, libraries, behind, clock_ms }) => {
+                (true, nonce, libraries, behind, clock_ms)
+            }
             frame::Kind::Revocations(Revocations { library, list }) => {
                 return self.on_revocations(myself, &library, &list);
             }
@@ -477,6 +498,7 @@ impl PeerState {
             Ok(theirs) => {
                 let ours = shared.library.summary();
                 let certain = !behind && !shared.asked_behind;
+                self.hear_clock(clock_ms);
                 self.step(myself, lane, Input::Compared { answer, nonce, theirs, ours, certain });
             }
             Err(error) => self.close(close::VIOLATION, &error.to_string()),
@@ -488,12 +510,14 @@ impl PeerState {
             return;
         };
         let libraries = vec![establish::summary_to_wire(&shared.blinded, &shared.library.summary())];
+        let is_mirror = shared.library.shared().is_none();
+        let clock_ms = if is_mirror { self.args.deferrals.clock().own_ms() } else { 0 };
         if answer {
             let nonce = shared.answering.take().unwrap_or(nonce);
-            self.send(frame::Kind::Pong(Pong { nonce, libraries, behind }));
+            self.send(frame::Kind::Pong(Pong { nonce, libraries, behind, clock_ms }));
         } else {
             shared.asked_behind = behind;
-            self.send(frame::Kind::Ping(Ping { nonce, libraries, behind }));
+            self.send(frame::Kind::Ping(Ping { nonce, libraries, behind, clock_ms }));
         }
     }
 
@@ -553,6 +577,9 @@ impl PeerState {
             }
             Effect::Apply(records) => {
                 running.tasks.spawn(effects::apply(report, store, records));
+            }
+            Effect::Reassert(others) => {
+                running.tasks.spawn(effects::reassert(report, store, others));
             }
             Effect::Store(items) => {
                 let (libraries, library) = (Arc::clone(&args.libraries), Arc::clone(&shared.library));

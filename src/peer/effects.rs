@@ -11,16 +11,18 @@ use ractor::ActorRef;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::deferrals::{Deferrals, Note};
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::{Input, Verdict, judge_holding};
 use crate::actor::ServiceRef;
 use crate::clock::now_ms;
 use crate::events::{EventLog, NodeEvent};
+use crate::library::ticket::LibraryId;
 use crate::library::{Libraries, Library};
 use crate::reconcile::tree::Snapshot;
-use crate::record::{AssetRecord, ContentHash, WriterId};
-use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError, StoreRef, StoredRecord};
+use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_BY_TICKET_MAX_MS, HLC_AHEAD_MAX_MS, Hlc, WriterId};
+use crate::store::{IncomingAsset, IncomingContent, Outcome, Redating, StoreError, StoreRef, StoredRecord};
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::{Failure, SessionId};
 
@@ -28,6 +30,8 @@ use crate::transfer::schedule::{Failure, SessionId};
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long our feed has to catch up with our store before a summary goes out as it is.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
+/// Most records that the store takes at once.
+const STORE_BATCH: usize = 1_000;
 
 /// Reports outcomes to the actor whose session they belong to.
 #[derive(Clone)]
@@ -238,10 +242,53 @@ impl Sought {
     }
 }
 
+/// By what versions are judged, besides what is here.
+pub(super) struct Rules {
+    pub(super) deletes: Arc<DeleteGuard>,
+    pub(super) deferrals: Deferrals,
+    /// Whether we may write into the library: only then ours can be written once more.
+    pub(super) gives: bool,
+}
+
+impl Rules {
+    /// Takes note of a version that has to wait. Over one that had to and is taken now, ours stays if it was written in
+    /// the meantime.
+    fn settle(
+        &self,
+        (record, verdict): (&AssetRecord, &mut Verdict),
+        ours: Option<&AssetRecord>,
+        library: Option<LibraryId>,
+        now_ms: u64,
+    ) {
+        match verdict {
+            Verdict::Later(wait_ms) => {
+                let due_ms = now_ms.saturating_add(*wait_ms);
+                self.deferrals.add(Note::of(record, library, now_ms, due_ms));
+            }
+            Verdict::Apply | Verdict::Fetch | Verdict::TakeAbsent
+                // What is fetched for its content alone does not win over ours.
+                if ours.is_none_or(|ours| record.supersedes(ours)) =>
+            {
+                if self.deferrals.settle(record, ours, self.gives) {
+                    tracing::info!(hash = %record.hash, "what was written while a version had to wait stays");
+                    *verdict = Verdict::Reassert;
+                }
+            }
+            Verdict::Settled
+            | Verdict::Apply
+            | Verdict::Fetch
+            | Verdict::TakeAbsent
+            | Verdict::Revive
+            | Verdict::Reassert
+            | Verdict::Refuse(_) => {}
+        }
+    }
+}
+
 pub(super) async fn judge_all(
     report: Reporter,
     store: StoreRef,
-    deletes: Arc<DeleteGuard>,
+    rules: Rules,
     scope: Scope,
     (records, held_there): (Vec<AssetRecord>, bool),
     sought: Sought,
@@ -252,12 +299,15 @@ pub(super) async fn judge_all(
     let mut ours: HashMap<ContentHash, StoredRecord> =
         ours.into_iter().map(|stored| (stored.record.hash, stored)).collect();
     let (records, decided) = scope.narrow(records, held_there, &mut ours).await;
-    let (now, at) = (now_ms(), Instant::now());
+    let (now, at) = (rules.deferrals.clock().now_ms(), Instant::now());
+    let library = scope.library.id();
+    let ahead_max = if library.is_some() { HLC_AHEAD_BY_TICKET_MAX_MS } else { HLC_AHEAD_MAX_MS };
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
-            let verdict = judge_holding(&record, held_there, ours, now, deletes.enabled);
+            let limits = (ahead_max, rules.deletes.enabled);
+            let verdict = judge_holding(&record, held_there, ours, now, limits);
             match (verdict, sought.revived(&record, ours.map(|ours| &ours.record), now)) {
                 (Verdict::Settled, Some(revived)) if held_there => (revived, Verdict::Revive),
                 (verdict, _) => (record, verdict),
@@ -271,7 +321,7 @@ pub(super) async fn judge_all(
     let going: Vec<ContentHash> = verdicts.iter().filter(goes).map(|(record, _)| record.hash).collect();
     if !going.is_empty() {
         let assets = insist(|| store.status()).await.assets;
-        if !deletes.admit(&going, assets, at) {
+        if !rules.deletes.admit(&going, assets, at) {
             for (_, verdict) in verdicts.iter_mut().filter(|judged| goes(&&**judged)) {
                 *verdict = Verdict::Refuse(
                     "held back: too much would be deleted at once; confirm with POST /deletions/confirm"
@@ -280,10 +330,27 @@ pub(super) async fn judge_all(
             }
         }
     }
+    for (record, verdict) in &mut verdicts {
+        let ours = ours.get(&record.hash).map(|ours| &ours.record);
+        rules.settle((record, verdict), ours, library, now);
+    }
+    rules.deferrals.save_if_changed().await;
+    if library.is_none() {
+        // What a machine of the user's own has and our clock bears out is no later than the time.
+        let taken = verdicts
+            .iter()
+            .filter(|(_, v)| matches!(v, Verdict::Apply | Verdict::Fetch | Verdict::TakeAbsent));
+        let newest_ms = taken.map(|(record, _)| record.hlc.ms()).max().unwrap_or_default();
+        rules.deferrals.clock().note_confirmed(newest_ms);
+    }
     verdicts.extend(decided);
     // What comes of these is told by whoever fetches them; of the others nothing comes.
     let in_vain = |(record, verdict): &&(AssetRecord, Verdict)| {
-        sought.hashes.contains(&record.hash) && matches!(verdict, Verdict::Settled | Verdict::Refuse(_))
+        sought.hashes.contains(&record.hash)
+            && matches!(
+                verdict,
+                Verdict::Settled | Verdict::Reassert | Verdict::Later(_) | Verdict::Refuse(_)
+            )
     };
     let in_vain: Vec<ContentHash> = verdicts.iter().filter(in_vain).map(|(record, _)| record.hash).collect();
     if !in_vain.is_empty() {
@@ -345,6 +412,17 @@ fn report_applied(report: &Reporter, records: Vec<AssetRecord>, outcomes: Vec<Ou
         report.report(Input::Failed(failed));
     }
     report.report(Input::Settled(settled));
+}
+
+/// Writes what is here once more, later than versions that had to wait.
+pub(super) async fn reassert(report: Reporter, store: StoreRef, others: Vec<(ContentHash, Hlc)>) {
+    let redatings = |some: &[(ContentHash, Hlc)]| {
+        some.iter().map(|(hash, other)| Redating::Reassert { hash: *hash, other: *other }).collect()
+    };
+    for some in others.chunks(STORE_BATCH) {
+        insist(|| store.redate(redatings(some))).await;
+    }
+    report.report(Input::Settled(others.into_iter().map(|(hash, _)| hash).collect()));
 }
 
 /// Stores contents that came with an offer. What the store does not take now goes the usual way.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 pub use self::welcome::{summary_from_wire, summary_to_wire};
 use super::admission::{self, Refusal};
-use crate::clock::now_ms;
+use crate::clock::{Clock, now_ms};
 use crate::library::registry::Standing;
 use crate::library::ticket::SignedClaims;
 use crate::library::{Libraries, Library};
@@ -111,6 +111,8 @@ pub struct Established {
     pub ticket: String,
     /// Whether it can be asked for contents by their names.
     pub finds: bool,
+    /// What its clock shows, in milliseconds since the Unix epoch; 0 if it does not say.
+    pub clock_ms: u64,
 }
 
 /// What this node says of itself once it trusts the other side.
@@ -120,6 +122,8 @@ pub struct Introduction {
     pub name: String,
     /// Its current ticket.
     pub ticket: tokio::sync::watch::Receiver<String>,
+    /// Its clock, for other machines of the user's.
+    pub clock: Clock,
 }
 
 /// What a connection is for: decided by the first session on it.

@@ -131,6 +131,8 @@ pub(super) fn standing(lanes: &[Lane]) -> Option<Standing> {
         missing_here_bytes: one.missing_here_bytes + other.missing_here_bytes,
         missing_there: one.missing_there + other.missing_there,
         last_error: one.last_error.or(other.last_error),
+        deferred_here: one.deferred_here + other.deferred_here,
+        deferred_there: one.deferred_there + other.deferred_there,
         verified: one.verified.min(other.verified),
     })
 }

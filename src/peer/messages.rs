@@ -203,6 +203,11 @@ pub enum PeersMsg {
         /// Whether it was.
         result: Result<(), Failure>,
     },
+    /// Own task: versions that were written here while our clock was ahead were looked at.
+    Recalled {
+        /// How many have another date now.
+        recalled: u64,
+    },
     /// Timer of the actor itself: start a PeerActor again on this session's connection.
     Respawn {
         /// The session.
@@ -265,6 +270,8 @@ pub enum PeerMsg {
         /// Number of the round.
         round: u64,
     },
+    /// PeersActor: our clock shows another time than before; what had to wait may have to wait no longer.
+    ClockChanged,
     /// Own tasks: a session was established, on a control stream that either side opened.
     Established(Box<Established>),
     /// Own tasks: the control stream that we opened did not become a session.

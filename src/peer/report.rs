@@ -46,6 +46,10 @@ pub struct PeerReport {
     pub missing_here_bytes: u64,
     /// Assets that we offered and it has not confirmed yet.
     pub missing_there: u64,
+    /// Versions of its that are not taken here yet, because they are dated ahead of our clock.
+    pub deferred_here: u64,
+    /// Versions of ours that it does not take yet, because they are dated ahead of its clock.
+    pub deferred_there: u64,
     /// Content bytes since the process started.
     pub bytes_sent: u64,
     /// Content bytes since the process started.
@@ -85,7 +89,7 @@ pub enum SyncState {
 pub struct SyncReport {
     /// How things stand.
     pub state: SyncState,
-    /// Why, where the state needs a reason.
+    /// Why, where the state needs a reason; and why versions wait although nothing is missing.
     pub reason: Option<String>,
     /// Different assets that some peer has and we want and do not have yet.
     pub missing: u64,
@@ -95,6 +99,10 @@ pub struct SyncReport {
     pub rate: f64,
     /// Peers' deletions that wait for somebody's confirmation, because they are many.
     pub held_deletions: u64,
+    /// Versions here that are dated ahead of our clock.
+    pub dated_ahead: u64,
+    /// Why versions wait for a clock, and what there is to say of ours.
+    pub clock: Option<String>,
     /// Seconds until nothing is missing at this rate; absent when nothing moves or nothing is missing.
     pub eta_secs: Option<u64>,
 }
@@ -167,6 +175,22 @@ pub struct WhyReport {
     pub connected: u64,
     /// How the search for it stands that a user began, or ended lately.
     pub search: Option<SearchReport>,
+    /// Versions of it that wait for a clock.
+    pub waiting: Vec<WaitingReport>,
+}
+
+/// A version that one of two machines does not take yet, because it is dated ahead of that machine's clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct WaitingReport {
+    /// Endpoint id of the other machine.
+    pub endpoint_id: String,
+    /// What it calls itself.
+    pub name: String,
+    /// Whether it is the other's version and waits for this machine's clock; else it is this machine's and waits for the
+    /// other's.
+    pub here: bool,
+    /// Seconds until it is taken, if nobody sets a clock.
+    pub wait_secs: u64,
 }
 
 /// What a peer does about a content that is not here.

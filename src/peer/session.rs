@@ -11,12 +11,14 @@
 //!
 //! **Receiving.** Each offered record is compared with ours ([`judge`]): settled at once, applied without content, or
 //! handed to the scheduler that picks one source for its content. Either side may know a record without holding its
-//! content, and says so in its offers: then there is nothing to ask for, and nothing to wait for ([`judge_holding`]).
+//! content, and says so in its offers: then there is nothing to ask for, and nothing to wait for ([`judge_holding`]). One
+//! that is dated too far ahead is answered `Later`, and delays nothing.
 //!
 //! **Standing.** A session is in sync when a reconciliation ended and nothing is outstanding either way. A check on
 //! demand compares fingerprints afresh and reconciles again where they differ.
 
 mod comparing;
+mod deferring;
 mod holding;
 mod offering;
 mod receiving;
@@ -32,11 +34,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use self::deferring::Deferred;
+pub use self::deferring::Waiting;
 pub use self::holding::judge_holding;
 use super::report::PeerState;
 use crate::reconcile::Summary;
-use crate::record::{AssetRecord, ContentHash, RecordId};
-use crate::store::{FeedEntry, StoredRecord};
+use crate::record::{AssetRecord, ContentHash, Hlc, RecordId};
+use crate::store::{FeedEntry, StoredRecord, TOMBSTONES_KEPT_MS};
 use crate::wire::decode::RECORDS_PER_FRAME_MAX;
 use crate::wire::proto::{self, ContentRequest, Records, Want, frame};
 
@@ -101,24 +105,23 @@ pub enum Verdict {
     /// The same, with the record that is named in place of the offered one: a user wants back what was deleted here. It
     /// is news to everybody, the peer included.
     Revive,
+    /// Ours stays, since it was written after the offered one was first seen: it is written once more, later than that.
+    Reassert,
+    /// It is dated too far ahead of our clock: it is taken in so many milliseconds, and not before.
+    Later(u64),
     /// Not acceptable, and why.
     Refuse(String),
 }
 
-/// Compares an offered record with ours.
+/// Compares an offered record with ours, at `now_ms`; one that is dated more than `ahead_max_ms` later has to wait.
 #[must_use]
 pub fn judge(
     offered: &AssetRecord,
     ours: Option<&AssetRecord>,
     now_ms: u64,
+    ahead_max_ms: u64,
     replicate_deletes: bool,
 ) -> Verdict {
-    if offered.hlc.is_too_far_ahead(now_ms) {
-        let ahead = (offered.hlc.ms() - now_ms) / 1000;
-        return Verdict::Refuse(format!(
-            "it is dated {ahead} s ahead of our clock: check the clocks of both machines"
-        ));
-    }
     if offered.size > SIZE_MAX {
         return Verdict::Refuse(format!(
             "it says {} bytes, which nothing has: at most {SIZE_MAX}",
@@ -128,9 +131,14 @@ pub fn judge(
     if ours.is_some_and(|ours| ours == offered || !offered.supersedes(ours)) {
         return Verdict::Settled;
     }
+    if let Some(wait_ms) = offered.hlc.is_due_in(now_ms, ahead_max_ms) {
+        return Verdict::Later(wait_ms);
+    }
     let held = ours.filter(|ours| !ours.deleted);
     if offered.deleted {
-        return if replicate_deletes { Verdict::Apply } else { Verdict::Settled };
+        // Whoever forgot a tombstone does not learn it anew from somebody who will forget it, too.
+        let forgotten = ours.is_none() && offered.hlc.ms().saturating_add(TOMBSTONES_KEPT_MS) < now_ms;
+        return if replicate_deletes && !forgotten { Verdict::Apply } else { Verdict::Settled };
     }
     match held {
         Some(held) if held.size != offered.size => Verdict::Refuse(format!(
@@ -214,6 +222,8 @@ pub enum Input {
     },
     /// Changes of the store were missed; a reconciliation will find them.
     ChangesLost,
+    /// Our clock shows another time than before.
+    ClockChanged,
     /// A user wants to know for sure: compare afresh.
     Verify {
         /// Number of this wish; the standing says when it was fulfilled.
@@ -236,6 +246,8 @@ pub enum Effect {
     Apply(Vec<AssetRecord>),
     /// Store these, whose contents are on neither side; answer with [`Input::Settled`] or [`Input::Failed`].
     TakeAbsent(Vec<AssetRecord>),
+    /// Write what is here of these once more, later than these dates; answer with [`Input::Settled`].
+    Reassert(Vec<(ContentHash, Hlc)>),
     /// Store these, whose contents came with the offer; answer with [`Input::Settled`], [`Input::Failed`] or
     /// [`Input::NotStored`].
     Store(Vec<(AssetRecord, Bytes)>),
@@ -317,6 +329,8 @@ struct Open {
     offers: u32,
     /// Of the records.
     bytes: usize,
+    /// The earliest date of the versions.
+    hlc: Hlc,
 }
 
 /// The state of one session.
@@ -375,6 +389,7 @@ pub struct Session {
     /// as deletions that are not applied here; they are not worth a second one.
     reconciled_for: Option<(Summary, Summary)>,
     last_error: Option<String>,
+    deferred: Deferred,
 }
 
 impl Session {
@@ -433,6 +448,7 @@ impl Session {
             verify_nonce: None,
             reconciled_for: None,
             last_error: None,
+            deferred: Deferred::default(),
         };
         (session, effects)
     }
@@ -457,7 +473,7 @@ impl Session {
             }
             Input::Created { entries, contents } => self.on_store_changed(&entries, &contents, &mut out),
             Input::NotStored(records) => out.push(Effect::Announce(records)),
-            Input::Judged(verdicts) => self.on_judged(verdicts, &mut out),
+            Input::Judged(verdicts) => self.on_judged(verdicts, now, &mut out),
             Input::Loaded { records } => {
                 self.loading = false;
                 self.on_loaded(records, &mut out);
@@ -488,11 +504,13 @@ impl Session {
                 } else if self.to_ask.len() + need.len() > QUEUE_MAX {
                     self.queue_overflowed = true;
                 } else {
-                    self.to_ask.extend(need);
+                    let deferred = &self.deferred;
+                    self.to_ask.extend(need.into_iter().filter(|rid| !deferred.waits_here(rid)));
                 }
             }
             Input::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
             Input::ChangesLost => self.queue_overflowed = true,
+            Input::ClockChanged => self.on_clock_changed(),
             Input::Verify { round } => {
                 self.verifying = Some(round);
                 self.verify_nonce = None;
@@ -514,9 +532,10 @@ impl Session {
             frame::Kind::Cancel(cancel) => out.push(Effect::CancelServe(cancel.request)),
             frame::Kind::Have(have) => {
                 for hash in have.hashes.iter().filter_map(|h| ContentHash::from_slice(h)) {
-                    self.close_offer(&hash);
+                    self.confirm_offer(&hash);
                 }
             }
+            frame::Kind::Later(later) => self.on_later(&later, now),
             frame::Kind::Error(error) => self.on_error(&error),
             frame::Kind::Hello(_)
             | frame::Kind::Auth(_)
@@ -637,6 +656,7 @@ impl Session {
         } else {
             PeerState::InSync
         };
+        let (here, there) = self.deferred.counts();
         Standing {
             state,
             assets: self.theirs.assets,
@@ -648,6 +668,8 @@ impl Session {
                 + self.open_offers.len()
                 + self.refused_there.len()) as u64,
             last_error: self.last_error.clone(),
+            deferred_here: here,
+            deferred_there: there,
             verified: self.verified,
         }
     }
@@ -668,6 +690,10 @@ pub struct Standing {
     pub missing_there: u64,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// Versions of the peer's that are not taken yet, because they are dated ahead of our clock.
+    pub deferred_here: u64,
+    /// Versions of ours that the peer does not take yet, because they are dated ahead of its clock.
+    pub deferred_there: u64,
     /// The last round of comparing afresh that ended.
     pub verified: u64,
 }

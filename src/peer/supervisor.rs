@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::actor::{Board, PeerActor, PeerArgs, PeerLimits};
+use super::deferrals::Deferrals;
 use super::dial;
 use super::dial::Acceptor;
 use super::effects::DeleteGuard;
@@ -56,6 +57,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 mod connections;
+mod dates;
 mod feeding;
 mod overview;
 mod searching;
@@ -134,6 +136,8 @@ pub struct PeersArgs {
     pub connected: watch::Sender<usize>,
     /// Whether and how peers' deletions are applied.
     pub deletes: Arc<DeleteGuard>,
+    /// Versions that have to wait, and the clock that says so.
+    pub deferrals: Deferrals,
     /// Most connections.
     pub max_connections: usize,
     /// Most connections that have not proved themselves yet.
@@ -218,6 +222,7 @@ pub struct PeersState {
     pub(super) verify_round: u64,
     verify_at: Instant,
     was_in_sync: bool,
+    dates: dates::Dates,
 }
 
 /// The actor.
@@ -324,6 +329,7 @@ impl Actor for PeersActor {
             PeersMsg::Committed { hash, size, outcome } => state.on_committed(&myself, hash, size, outcome),
             PeersMsg::Applied { hash, result } => state.on_applied(hash, result),
             PeersMsg::Restricted { hash, result } => state.on_restricted(hash, result),
+            PeersMsg::Recalled { recalled } => state.on_recalled(recalled),
             PeersMsg::Respawn { session } => state.spawn_actor(&myself, session, true).await,
             PeersMsg::CompareSources => state.on_compare_sources(&myself),
             PeersMsg::Tick => {
@@ -400,6 +406,7 @@ impl PeersState {
             verify_round: 0,
             verify_at,
             was_in_sync: false,
+            dates: dates::Dates::default(),
         }
     }
 
@@ -627,6 +634,7 @@ impl PeersState {
             self.give_up(&id);
         }
         self.tick_searches(myself);
+        self.tick_dates(myself, now);
         self.dial_due(myself);
         self.args.events.set_progress(overview::progress(self));
         let in_sync = overview::is_in_sync(self);

@@ -21,11 +21,13 @@ use crate::store::sync_wire::{
     BATCH_MAX, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, holding_of, outcome_of, put,
 };
 use crate::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
-    StoreStatus, StoredRecord,
+    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, Redating, StoreError,
+    StoreEvent, StoreStatus, StoredRecord,
 };
 use crate::wire::decode::Inbound;
-use crate::wire::proto::{IngestResult, WireFeedEntry, WireRecord, WireStoredRecord};
+use crate::wire::proto::{
+    IngestResult, RecordError, RedateResult, WireFeedEntry, WireRecord, WireRedating, WireStoredRecord,
+};
 
 mod answer;
 mod sse;
@@ -159,10 +161,12 @@ impl CanHttpStore {
         Ok(FeedPage { entries, reset: false })
     }
 
+    fn record(&self, wire: WireRecord) -> Result<AssetRecord, StoreError> {
+        wire.try_into().map_err(|error: RecordError| self.garbled(&error))
+    }
+
     fn stored(&self, record: Option<WireRecord>, holding: i32) -> Result<StoredRecord, StoreError> {
-        let record = record.ok_or_else(|| self.garbled(&"a record is missing in it"))?;
-        let record: Result<AssetRecord, crate::wire::proto::RecordError> = record.try_into();
-        let record = record.map_err(|error| self.garbled(&error))?;
+        let record = self.record(record.ok_or_else(|| self.garbled(&"a record is missing in it"))?)?;
         let holding = holding_of(holding).filter(|holding| !(record.deleted && holding.is_held()));
         let holding = holding
             .ok_or_else(|| self.garbled(&"it does not say whether the content of a record is there"))?;
@@ -296,6 +300,23 @@ impl CanHttpStore {
         Ok(in_order(rejected, outcomes))
     }
 
+    async fn send_redatings(&self, redatings: Vec<Redating>) -> Result<Vec<Option<AssetRecord>>, StoreError> {
+        let mut body = Vec::new();
+        for redating in &redatings {
+            put(&mut body, &WireRedating::from(redating));
+        }
+        let request = self.request(Method::POST, "sync/redate").header(CONTENT_TYPE, PROTOBUF).body(body);
+        let sent = timed(self.url(), upload::COMMIT_TIMEOUT, request.send()).await?;
+        let response = check(self.url(), sent.map_err(|error| fail(self.url(), &error))?, None).await?;
+        let results = self.messages::<RedateResult>(response, redatings.len()).await?;
+        let about = |(result, redating): (&RedateResult, &Redating)| result.hash[..] == redating.hash().0;
+        if results.len() != redatings.len() || !results.iter().zip(&redatings).all(about) {
+            return Err(self.garbled(&"its outcomes are not those of what was sent"));
+        }
+        let before = |result: RedateResult| result.before.map(|wire| self.record(wire)).transpose();
+        results.into_iter().map(before).collect()
+    }
+
     /// The outcomes of a request about these assets, which must be all there and in order.
     async fn outcomes(&self, response: Response, hashes: &[ContentHash]) -> Result<Vec<Outcome>, StoreError> {
         let results = self.messages::<IngestResult>(response, hashes.len()).await?;
@@ -409,6 +430,13 @@ impl ContentStore for CanHttpStore {
 
     fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
         self.send_hashes("sync/want", hashes).boxed()
+    }
+
+    fn redate(
+        &self,
+        redatings: Vec<Redating>,
+    ) -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>> {
+        self.send_redatings(redatings).boxed()
     }
 }
 

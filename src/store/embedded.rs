@@ -217,16 +217,16 @@ impl EmbeddedStore {
         self.0.shared.seq.clone()
     }
 
-    /// Removes content deleted 30 days before `now_ms` and tombstones of 180 days, as the store does by itself when it
-    /// is opened and every day after.
+    /// Looks for content deleted 30 days ago and tombstones of 180 days, as the store does by itself when it is opened and
+    /// every hour after. What was old enough at the look before, a day of being open ago, is removed.
     ///
     /// # Errors
     /// The errors of writing.
-    pub async fn purge(&self, now_ms: u64) -> Result<Purged, StoreError> {
+    pub async fn purge(&self) -> Result<Purged, StoreError> {
         self.0.shared.check_writable()?;
         let _turn = self.turn().await?;
         let (reply, answer) = oneshot::channel();
-        self.send(Msg::Purge { now_ms, reply })?;
+        self.send(Msg::Purge { reply })?;
         in_time(answer).await
     }
 

@@ -117,6 +117,7 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         .routes(routes!(sync::want))
         .routes(routes!(sync::content))
         .routes(routes!(sync::ingest))
+        .routes(routes!(sync::redate))
         .layer(middleware::from_fn_with_state(Arc::clone(&service), sync::require_key));
     let api = OpenApiRouter::new()
         // Its parts are bounded one by one: the file by the disk, everything else by BODY_BYTES_MAX.

@@ -8,11 +8,11 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use prost::Message;
 
-use crate::record::ContentHash;
-use crate::store::{Holding, Outcome};
+use crate::record::{ContentHash, Hlc};
+use crate::store::{Holding, Outcome, Redating};
 use crate::wire::decode::{Inbound, decode};
 use crate::wire::proto::ingest_result::Outcome as WireOutcome;
-use crate::wire::proto::{IngestResult, WireHolding};
+use crate::wire::proto::{IngestResult, RecordError, WireHolding, WireRedating};
 
 /// Media type of these bodies.
 pub const PROTOBUF: &str = "application/x-protobuf";
@@ -177,6 +177,30 @@ pub fn holding_of(wire: i32) -> Option<Holding> {
         WireHolding::Held => Some(Holding::Held),
         WireHolding::Wanted => Some(Holding::Wanted),
         WireHolding::Unwanted => Some(Holding::Unwanted),
+    }
+}
+
+impl From<&Redating> for WireRedating {
+    fn from(redating: &Redating) -> Self {
+        let hash = Bytes::copy_from_slice(&redating.hash().0);
+        match redating {
+            Redating::Reassert { other, .. } => Self { hash, now_ms: None, hlc: other.0 },
+            Redating::Recall { now_ms, known, .. } => Self { hash, now_ms: Some(*now_ms), hlc: known.0 },
+        }
+    }
+}
+
+impl TryFrom<WireRedating> for Redating {
+    type Error = RecordError;
+
+    fn try_from(wire: WireRedating) -> Result<Self, Self::Error> {
+        let len = wire.hash.len();
+        let hash =
+            ContentHash::from_slice(&wire.hash).ok_or(RecordError::FieldLength { field: "hash", len })?;
+        Ok(match wire.now_ms {
+            None => Self::Reassert { hash, other: Hlc(wire.hlc) },
+            Some(now_ms) => Self::Recall { hash, now_ms, known: Hlc(wire.hlc) },
+        })
     }
 }
 

@@ -13,10 +13,11 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use crate::record::TAGS_MAX;
 use crate::wire::proto::{
-    Auth, Cancel, ContentHeader, ContentRequest, Error, Find, Frame, Have, Hello, IngestHeader, IngestResult,
-    InlineContent, Lacks, LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply, ListPeersRequest,
-    ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, Revocations, SignedAnnouncement,
-    Want, Welcome, WireAnnouncement, WireFeedEntry, WireMeta, WireRecord, WireStoredRecord,
+    Auth, Cancel, ContentHeader, ContentRequest, Deferral, Error, Find, Frame, Have, Hello, IngestHeader,
+    IngestResult, InlineContent, Lacks, Later, LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply,
+    ListPeersRequest, ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, RedateResult,
+    Revocations, SignedAnnouncement, Want, Welcome, WireAnnouncement, WireFeedEntry, WireMeta, WireRecord,
+    WireRedating, WireStoredRecord,
 };
 
 /// Records, contents and confirmations in one frame.
@@ -158,6 +159,8 @@ shapes! {
     WireStoredRecord, "StoredRecord": [message::<WireRecord>(1, "StoredRecord.record")];
     IngestHeader, "IngestHeader": [message::<WireRecord>(1, "IngestHeader.record")];
     IngestResult, "IngestResult": [];
+    WireRedating, "Redating": [];
+    RedateResult, "RedateResult": [message::<WireRecord>(2, "RedateResult.before")];
     Hello, "Hello": [];
     LibraryProof, "LibraryProof": [];
     Auth, "Auth": [messages::<LibraryProof>(1, "Auth.libraries", LIBRARIES_PER_FRAME_MAX)];
@@ -182,6 +185,8 @@ shapes! {
     Lacks, "Lacks": [values(1, "Lacks.hashes", FINDS_PER_FRAME_MAX)];
     Cancel, "Cancel": [];
     Have, "Have": [values(1, "Have.hashes", RECORDS_PER_FRAME_MAX)];
+    Deferral, "Deferral": [];
+    Later, "Later": [messages::<Deferral>(1, "Later.deferrals", RECORDS_PER_FRAME_MAX)];
     Ping, "Ping": [messages::<LibrarySummary>(2, "Ping.libraries", LIBRARIES_PER_FRAME_MAX)];
     Pong, "Pong": [messages::<LibrarySummary>(2, "Pong.libraries", LIBRARIES_PER_FRAME_MAX)];
     Error, "Error": [];
@@ -220,6 +225,7 @@ impl Inbound for Frame {
             message::<Revocations>(16, "Frame.revocations"),
             message::<Find>(17, "Frame.find"),
             message::<Lacks>(18, "Frame.lacks"),
+            message::<Later>(19, "Frame.later"),
         ],
     };
 }

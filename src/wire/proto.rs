@@ -16,11 +16,11 @@ mod generated {
 
 pub use generated::{
     Announcement as WireAnnouncement, AssetMeta as WireMeta, AssetRecord as WireRecord, Auth, Cancel,
-    ContentHeader, ContentRequest, Error, FeedEntry as WireFeedEntry, Find, Frame, Have, Hello,
-    Holding as WireHolding, IngestHeader, IngestResult, InlineContent, Lacks, LibraryProof, LibrarySummary,
-    LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg,
-    ReconOpen, Records, Revocations, SignedAnnouncement, StoredRecord as WireStoredRecord, Want, Welcome,
-    frame, ingest_result,
+    ContentHeader, ContentRequest, Deferral, Error, FeedEntry as WireFeedEntry, Find, Frame, Have, Hello,
+    Holding as WireHolding, IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof,
+    LibrarySummary, LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong,
+    ReconClose, ReconMsg, ReconOpen, Records, RedateResult, Redating as WireRedating, Revocations,
+    SignedAnnouncement, StoredRecord as WireStoredRecord, Want, Welcome, frame, ingest_result,
 };
 
 /// A record on the wire that no honest sender writes.

@@ -44,8 +44,14 @@ async fn status_says_everything_about_the_node() {
     assert!(store["url"].as_str().unwrap().ends_with("/api/v1/can/0"));
     assert_eq!(
         status["sync"],
-        json!({"state": "syncing", "reason": null, "missing": 0, "missing_bytes": 0, "rate": 0.0, "held_deletions": 0, "eta_secs": null})
+        json!({"state": "syncing", "reason": null, "missing": 0, "missing_bytes": 0, "rate": 0.0, "held_deletions": 0, "dated_ahead": 0, "eta_secs": null})
     );
+    let clock = &status["clock"];
+    assert_eq!(
+        (&clock["state"], &clock["devices"], &clock["reason"]),
+        (&json!("own"), &json!(0), &json!(null))
+    );
+    assert!(clock["now"].is_string() && clock["own"].is_string(), "{clock}");
     assert_eq!(status["peers"], json!({"connected": 1, "known": 2}));
     assert_eq!(
         status["discovery"]["tickets"],
@@ -66,7 +72,7 @@ async fn peers_have_every_field_of_the_design() {
     let expected = json!({
         "endpoint_id": id, "name": "cellar", "state": "in_sync", "path": "direct", "remote_addr": "192.0.2.7:4433",
         "rtt_ms": 12.5, "assets": 40, "missing_here": 3, "missing_here_bytes": 4096, "missing_there": 2,
-        "bytes_sent": 1000, "bytes_received": 2000, "rates": {"send": 10.5, "receive": 20.5}, "eta_secs": 200,
+        "deferred_here": 0, "deferred_there": 0, "bytes_sent": 1000, "bytes_received": 2000, "rates": {"send": 10.5, "receive": 20.5}, "eta_secs": 200,
         "last_seen": "2023-11-14T22:13:20.000Z", "last_error": "reset",
         "sources": ["mdns", "gossip"],
     });

@@ -22,9 +22,11 @@ const LAYERS: &[&[&str]] = &[
 const PURE: &[&str] = &[
     "actor::policy",
     "actor::restart",
+    "clock::evidence",
     "discovery::announcement",
     "discovery::directory",
     "discovery::slot",
+    "peer::deferrals::notes",
     "peer::roster",
     "peer::session",
     "peer::wishes",

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use can_sync::clock::Clock;
 use can_sync::events::{EventLog, NodeEvent};
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::{Libraries, Library};
@@ -15,6 +16,7 @@ use can_sync::net::auth;
 use can_sync::net::close;
 use can_sync::net::endpoint::open_up;
 use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits};
+use can_sync::peer::deferrals::Deferrals;
 use can_sync::peer::effects::DeleteGuard;
 use can_sync::peer::establish::{self, ConnectionMemory, Established, Introduction, Meeting};
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
@@ -669,6 +671,7 @@ impl Test {
             store: setup.store.unwrap_or_else(|| Arc::new(store.clone())),
             partials,
             deletes: Arc::new(DeleteGuard::new(false)),
+            deferrals: Deferrals::in_memory(Clock::system()),
             traffic: Arc::default(),
             receiving: can_sync::transfer::moving::Moving::default(),
             sending: can_sync::transfer::moving::Moving::default(),
@@ -794,7 +797,7 @@ impl Test {
     /// Asks how the actor's side stands.
     async fn ping(&self, session: &mut Established) -> Pong {
         let libraries = vec![establish::summary_to_wire(&session.shared[0].blinded, &self.library.summary())];
-        let question = frame::Kind::Ping(Ping { nonce: 99, libraries, behind: false });
+        let question = frame::Kind::Ping(Ping { nonce: 99, libraries, ..Ping::default() });
         wire::write_frame(&mut session.send, question).await.expect("it is taken");
         pick(session, |kind| match kind {
             frame::Kind::Pong(pong) if pong.nonce == 99 => Some(pong),
@@ -835,7 +838,8 @@ impl Test {
 }
 
 fn introduction(name: &str, ticket: &str) -> Introduction {
-    Introduction { name: name.to_owned(), ticket: watch::Sender::new(ticket.to_owned()).subscribe() }
+    let ticket = watch::Sender::new(ticket.to_owned()).subscribe();
+    Introduction { name: name.to_owned(), ticket, clock: Clock::system() }
 }
 
 fn hello(version: u32) -> frame::Kind {

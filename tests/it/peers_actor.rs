@@ -603,6 +603,8 @@ fn stands(rig: &PeersRig, session: SessionId, state: PeerState, verified: u64) {
         missing_here: 0,
         missing_here_bytes: 0,
         missing_there: 0,
+        deferred_here: 0,
+        deferred_there: 0,
         last_error: None,
         verified,
     });

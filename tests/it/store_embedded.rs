@@ -11,17 +11,11 @@ use can_sync::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent,
 use futures::StreamExt;
 use futures::future::join_all;
 
+use crate::support::clock::{DAY_MS, SetClock};
 use crate::support::embedded::{
-    content_files, content_path, open, temporary_files, try_open, try_upload, upload,
+    content_files, content_path, open, open_by, temporary_files, try_open, try_upload, upload,
 };
 use crate::support::store::{edited, hash_of, held, incoming, noise, read, read_feed, record_of};
-
-const DAY_MS: u64 = 24 * 3600 * 1000;
-
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    u64::try_from(since.as_millis()).expect("before the end of time")
-}
 
 fn tagged(tags: &[&str]) -> IngestFields {
     IngestFields { tags: tags.iter().map(|&tag| tag.to_owned()).collect(), ..IngestFields::default() }
@@ -122,6 +116,10 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
         .execute_batch(
             "DROP INDEX records_absent;
              ALTER TABLE records DROP COLUMN wanted;
+             ALTER TABLE records DROP COLUMN before_hlc;
+             ALTER TABLE state DROP COLUMN uptime_ms;
+             ALTER TABLE state DROP COLUMN look_ms;
+             ALTER TABLE state DROP COLUMN look_uptime_ms;
              ALTER TABLE state DROP COLUMN assets_held;
              ALTER TABLE state DROP COLUMN bytes_held;
              PRAGMA user_version = 1;",
@@ -377,7 +375,8 @@ async fn damaged_content_is_never_served_and_heals() {
 #[tokio::test]
 async fn the_trash_is_emptied_after_thirty_days() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path()).await;
+    let clock = SetClock::right();
+    let store = open_by(dir.path(), &clock.start()).await;
     let contents = [noise(1000, 1), noise(100_000, 2)];
     let let_go = [noise(1000, 3), noise(100_000, 4)];
     for content in contents.iter().chain(&let_go) {
@@ -387,9 +386,12 @@ async fn the_trash_is_emptied_after_thirty_days() {
         store.delete(hash_of(content)).await.unwrap();
     }
     store.let_go(let_go.iter().map(|content| hash_of(content)).collect()).await.unwrap();
-    assert_eq!(store.purge(now_ms() + 29 * DAY_MS).await.unwrap().contents, 0);
-    assert_eq!(content_files(dir.path()).len(), 2);
-    assert_eq!(store.purge(now_ms() + 31 * DAY_MS).await.unwrap().contents, 4);
+    // The look at which it is old enough, and one a day later.
+    for (days, removed) in [(29, 0), (2, 0), (1, 4), (1, 0)] {
+        assert_eq!(content_files(dir.path()).len(), if (days, removed) == (1, 0) { 0 } else { 2 });
+        clock.pass(days * DAY_MS);
+        assert_eq!(store.purge().await.unwrap().contents, removed);
+    }
     assert!(content_files(dir.path()).is_empty());
     let left = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
     let rows = left.query_row("SELECT count(*) FROM contents", [], |row| row.get::<_, i64>(0));
@@ -437,15 +439,18 @@ async fn damaged_trash_is_not_brought_back() {
 #[tokio::test]
 async fn numbers_never_go_back_and_old_cursors_are_reset() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path()).await;
+    let clock = SetClock::right();
+    let store = open_by(dir.path(), &clock.start()).await;
     for i in 0..20_u8 {
         upload(&store, &[i], IngestFields::default()).await;
     }
     for i in 10..20_u8 {
         store.delete(hash_of(&[i])).await.unwrap();
     }
-    assert_eq!(store.purge(now_ms() + 179 * DAY_MS).await.unwrap().tombstones, 0);
-    assert_eq!(store.purge(now_ms() + 181 * DAY_MS).await.unwrap().tombstones, 10);
+    for (days, removed) in [(179, 0), (2, 0), (1, 10)] {
+        clock.pass(days * DAY_MS);
+        assert_eq!(store.purge().await.unwrap().tombstones, removed);
+    }
     assert_eq!(held(&store, hash_of(&[15])).await, None);
     // The purged rows had the greatest numbers.
     assert_eq!(store.status().await.unwrap().seq, 30);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use can_sync::actor::status::ask;
+use can_sync::clock::Clock;
 use can_sync::http::SharedListener;
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use can_sync::store::server::{StoreServerActor, StoreServerArgs, StoreServerMsg};
@@ -16,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[tokio::test]
 async fn its_end_is_a_failure_and_the_next_incarnation_has_its_port() {
     let dir = tempfile::tempdir().unwrap();
-    let config = EmbeddedConfig { dir: dir.path().join("store"), disk_reserve_bytes: 0 };
+    let config =
+        EmbeddedConfig { dir: dir.path().join("store"), disk_reserve_bytes: 0, clock: Clock::system() };
     let store = EmbeddedStore::open(config).await.unwrap();
     let listener = SharedListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();

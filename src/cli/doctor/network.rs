@@ -4,12 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use iroh::{Endpoint, RelayMode, RelayUrl, SecretKey, Watcher as _};
-use jiff::Timestamp;
 use pkarr::Keypair;
 use reqwest::Client;
-use reqwest::header::DATE;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -27,67 +24,13 @@ const CLOSE_WITHIN: Duration = Duration::from_millis(400);
 const ANSWER_WITHIN: Duration = Duration::from_millis(4_500);
 /// For a packet that goes from this machine to itself.
 const ECHO_WITHIN: Duration = Duration::from_secs(2);
-/// Agents turn away what is dated further ahead than this.
-const CLOCK_FAIL: Duration = Duration::from_mins(10);
-/// More than a network's delay and a clock's second explain.
-const CLOCK_WARN: Duration = Duration::from_mins(1);
-
-fn client() -> Result<Client, String> {
+pub(super) fn client() -> Result<Client, String> {
     Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(ANSWER_WITHIN)
         .build()
         .map_err(|e| chain(&e))
-}
-
-/// This machine's clock against the first server that says what time it is.
-pub(super) async fn clock(config: &Config) -> Finding {
-    let pkarr = config.discovery.pkarr_relays.iter().map(|url| url.as_str().to_owned());
-    let iroh = relays(config).unwrap_or_default().into_iter().map(|url| url.to_string());
-    let urls: Vec<String> = pkarr.chain(iroh).collect();
-    if urls.is_empty() {
-        return Finding::off("no relay is configured whose clock it could be compared with");
-    }
-    let client = match client() {
-        Ok(client) => client,
-        Err(error) => return Finding::warn(format!("cannot set up HTTP: {error}"), "try again"),
-    };
-    let ask = |url: String| {
-        let client = client.clone();
-        async move {
-            let answer = client.get(&url).send().await.ok()?;
-            let date = answer.headers().get(DATE)?.to_str().ok()?.to_owned();
-            Some((url, parse_date(&date)?, Timestamp::now()))
-        }
-    };
-    let mut answers: FuturesUnordered<_> = urls.into_iter().map(ask).collect();
-    while let Some(answer) = answers.next().await {
-        if let Some((url, theirs, ours)) = answer {
-            return judge_clock(&url, theirs, ours);
-        }
-    }
-    Finding::warn("no relay answers with the time, so it could not be compared", "see the relays below")
-}
-
-/// The time in a `Date` header (RFC 9110, section 5.6.7).
-fn parse_date(text: &str) -> Option<Timestamp> {
-    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp())
-}
-
-fn judge_clock(url: &str, theirs: Timestamp, ours: Timestamp) -> Finding {
-    let off = ours.duration_since(theirs);
-    let direction = if off.is_negative() { "behind" } else { "ahead of" };
-    let off = off.unsigned_abs();
-    let detail = format!("{} s {direction} {url}", off.as_secs());
-    let advice = "set this machine's clock, best by a time service (NTP)";
-    if off >= CLOCK_FAIL {
-        Finding::fail(format!("{detail}: other agents turn away what this one dates"), advice)
-    } else if off >= CLOCK_WARN {
-        Finding::warn(detail, advice)
-    } else {
-        Finding::ok(detail)
-    }
 }
 
 /// Whether the socket for QUIC can be opened, and carries a packet.
@@ -131,7 +74,7 @@ async fn echo(addr: SocketAddr) -> Result<SocketAddr, String> {
         .unwrap_or_else(|_| Err(format!("a packet did not arrive within {limit} s")))
 }
 
-fn relays(config: &Config) -> Result<Vec<RelayUrl>, String> {
+pub(super) fn relays(config: &Config) -> Result<Vec<RelayUrl>, String> {
     let mode = relay_mode(&config.relay_url).map_err(|e| e.to_string())?;
     Ok(mode.relay_map().urls())
 }
@@ -282,21 +225,6 @@ pub(super) async fn mdns(config: &Config) -> Finding {
 mod tests {
     use super::*;
     use crate::cli::doctor::Verdict;
-
-    #[test]
-    fn a_clock_is_judged_by_what_agents_bear() {
-        let theirs = parse_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        assert_eq!(theirs.as_second(), 784_111_777);
-        assert!(parse_date("yesterday").is_none());
-        let verdict = |off: i64| {
-            let ours = Timestamp::from_second(theirs.as_second() + off).unwrap();
-            let finding = judge_clock("http://relay", theirs, ours);
-            (finding.verdict, finding.detail)
-        };
-        assert_eq!(verdict(2), (Verdict::Ok, "2 s ahead of http://relay".to_owned()));
-        assert_eq!(verdict(-90), (Verdict::Warn, "90 s behind http://relay".to_owned()));
-        assert_eq!((verdict(601).0, verdict(-86_400).0), (Verdict::Fail, Verdict::Fail));
-    }
 
     #[tokio::test]
     async fn a_socket_that_is_taken_is_named() {

@@ -15,6 +15,7 @@ use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
 use crate::peer::streams;
 use crate::peer::wishes::Wishes;
+use crate::record::Hlc;
 use crate::transfer::meter::Meter;
 use crate::transfer::receive::{Expected, Receiver};
 use iroh::endpoint::{ConnectionError, Side, VarInt};
@@ -38,7 +39,8 @@ impl PeerState {
     }
 
     pub(super) fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
-        let Established { send, receive, transcript: _, shared, known, name, ticket, finds } = established;
+        let Established { send, receive, transcript: _, shared, known, name, ticket, finds, clock_ms } =
+            established;
         if self.running.take().is_some() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
         }
@@ -99,9 +101,14 @@ impl PeerState {
             finding: HashMap::new(),
             looking: 0,
             wishes: Wishes::new(Instant::now()),
+            confirmed: Hlc::default(),
+            waiting_changes: 0,
+            waiting_told: false,
             tasks,
         });
         self.board().proven = true;
+        self.forget_dates();
+        self.hear_clock(clock_ms);
         self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, foreign });
         self.send_revocations();
         for (lane, effects) in effects.into_iter().enumerate() {
@@ -154,6 +161,7 @@ impl PeerState {
         // The peer's actor may have crashed: it has a moment to open a new control stream.
         tracing::debug!(peer = %self.args.connection.remote_id().fmt_short(), reason, "the control stream ended");
         self.running = None;
+        self.forget_dates();
         self.proved.send_replace(None);
         self.establish_by = Instant::now() + self.args.limits.establish;
         self.tell(PeersMsg::SessionReset { session: self.args.session });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::PeerState;
 use crate::library::Library;
 use crate::net::close;
-use crate::peer::effects::{self, Scope};
+use crate::peer::effects::{self, Rules, Scope};
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
 use crate::peer::wishes;
@@ -114,9 +114,13 @@ impl PeerState {
         let revive = is_mirror.then(|| WriterId(*args.own_id.as_bytes()));
         let sought = effects::Sought { hashes: sought, revive };
         let peers = (args.session, args.peers.clone());
-        let (store, deletes) = (Arc::clone(&args.store), Arc::clone(&args.deletes));
-        let offered = (records, held_there);
-        running.tasks.spawn(effects::judge_all(report, store, deletes, scope, offered, sought, peers));
+        let rules = Rules {
+            deletes: Arc::clone(&args.deletes),
+            deferrals: args.deferrals.clone(),
+            gives: shared.session.gives(),
+        };
+        let (store, offered) = (Arc::clone(&args.store), (records, held_there));
+        running.tasks.spawn(effects::judge_all(report, store, rules, scope, offered, sought, peers));
         self.ask_for_wanted();
     }
 

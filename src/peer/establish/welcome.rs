@@ -25,7 +25,8 @@ impl Meeting<'_> {
     /// Says who we are and what we have, as `role`.
     pub(super) fn introduce(&self, transcript: &Transcript, role: Role, ours: &[Admitted]) -> frame::Kind {
         let summaries = ours.iter().map(|((blinded, _), _, summary)| summary_to_wire(blinded, summary));
-        let beside = if purpose_of(ours) == Purpose::Mirror { self.beside_mirror() } else { Vec::new() };
+        let mirrors = purpose_of(ours) == Purpose::Mirror;
+        let beside = if mirrors { self.beside_mirror() } else { Vec::new() };
         let known: Vec<_> =
             beside.iter().map(|library| transcript.prove(library.keys().auth(), role)).collect();
         self.memory.own_proofs().note(&known);
@@ -36,6 +37,7 @@ impl Meeting<'_> {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             features: vec![FEATURE_FIND.into()],
             known,
+            clock_ms: if mirrors { self.introduction.clock.own_ms() } else { 0 },
         })
     }
 
@@ -81,7 +83,8 @@ impl Meeting<'_> {
         let finds = welcome.features.iter().take(FEATURES_MAX).any(|feature| feature == FEATURE_FIND);
         let name = name_of(&welcome);
         let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };
-        Ok(Established { send, receive, transcript, shared, known, name, ticket, finds })
+        let clock_ms = welcome.clock_ms;
+        Ok(Established { send, receive, transcript, shared, known, name, ticket, finds, clock_ms })
     }
 }
 

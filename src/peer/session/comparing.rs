@@ -79,6 +79,7 @@ impl Session {
             self.was_busy = false;
             self.ask(now, out);
         }
+        self.end_deferrals(now);
         let retry = match self.recon {
             Recon::Failed { at } => now.duration_since(at) > RECONCILE_RETRY,
             Recon::Ended if self.is_busy() => false,

@@ -30,7 +30,7 @@ pub fn judge_holding(
     held_there: bool,
     ours: Option<&StoredRecord>,
     now_ms: u64,
-    replicate_deletes: bool,
+    (ahead_max_ms, replicate_deletes): (u64, bool),
 ) -> Verdict {
     let absent = ours.filter(|ours| ours.is_absent());
     // A size that nobody checked is no reason to refuse another.
@@ -40,7 +40,7 @@ pub fn judge_holding(
     let compared = resized.as_ref().or(ours.map(|ours| &ours.record));
     let fits = compared.is_none_or(|ours| ours.size == offered.size);
     let wanted = absent.is_some_and(|ours| ours.holding == Holding::Wanted);
-    let verdict = judge(offered, compared, now_ms, replicate_deletes);
+    let verdict = judge(offered, compared, now_ms, ahead_max_ms, replicate_deletes);
     let settled = matches!(verdict, Verdict::Settled | Verdict::Apply);
     if settled && wanted && held_there && fits && !offered.deleted {
         return Verdict::Fetch;

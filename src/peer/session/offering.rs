@@ -48,6 +48,7 @@ impl Session {
         }
         let fresh: Vec<&AssetRecord> =
             entries.iter().map(|e| &e.record).filter(|record| !self.is_echo(record)).collect();
+        let fresh: Vec<&AssetRecord> = fresh.into_iter().filter(|record| !self.waits_there(record)).collect();
         let inline = |record: &AssetRecord| contents.get(&record.hash).map_or(0, Bytes::len);
         let bytes: usize = fresh.iter().map(|record| offered_bytes(record) + inline(record)).sum();
         let room =
@@ -75,8 +76,11 @@ impl Session {
             let key = self.settings.record_key.expose();
             let loaded: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
             overtaken.retain(|rid| !loaded.contains(rid));
+            // What it asked for it hears of, whether or not it would take it now.
+            return self.offer(&records, &overtaken, &enclosed, out);
         }
-        self.offer(&records, &overtaken, &enclosed, out);
+        let records: Vec<AssetRecord> = records.into_iter().filter(|r| !self.waits_there(r)).collect();
+        self.offer(&records, &[], &enclosed, out);
     }
 
     pub(super) fn enqueue(&mut self, hashes: Vec<ContentHash>) {
@@ -115,7 +119,9 @@ impl Session {
                 holding::mark(&mut absent, batch.records.len());
             }
             let open = self.open_offers.entry(record.hash).or_default();
+            open.hlc = if open.offers == 0 { record.hlc } else { open.hlc.min(record.hlc) };
             open.offers += 1;
+            self.deferred.offered_there(record.hlc);
             open.bytes += bytes;
             self.open_bytes += bytes;
             self.open_count += 1;
@@ -131,6 +137,14 @@ impl Session {
         }
     }
 
+    /// The peer has what was offered of `hash`.
+    pub(super) fn confirm_offer(&mut self, hash: &ContentHash) {
+        if let Some(hlc) = self.open_offers.get(hash).map(|open| open.hlc) {
+            self.deferred.confirmed_there(hash, hlc);
+            self.close_offer(hash);
+        }
+    }
+
     /// Forgets one offer of `hash`; whether there was one.
     pub(super) fn close_offer(&mut self, hash: &ContentHash) -> bool {
         let Some(open) = self.open_offers.get_mut(hash) else { return false };
@@ -141,6 +155,9 @@ impl Session {
         self.open_count -= 1;
         if open.offers == 0 {
             self.open_offers.remove(hash);
+        }
+        if self.open_offers.is_empty() {
+            self.deferred.all_answered();
         }
         true
     }

@@ -1,6 +1,7 @@
 //! The receiving side of a session: what the peer offers is compared with ours, taken, and confirmed.
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     ECHOES_MAX, Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
@@ -43,6 +44,7 @@ impl Session {
                 Err(error) => return out.push(violation(&error.to_string())),
             };
             self.asked.remove(&record.id(self.settings.record_key.expose()));
+            self.deferred.offered_here(&record.hash);
             let taken = self.taken.entry(record.hash).or_default();
             taken.offers += 1;
             taken.unjudged += 1;
@@ -95,9 +97,15 @@ impl Session {
         }
     }
 
-    pub(super) fn on_judged(&mut self, verdicts: Vec<(AssetRecord, Verdict)>, out: &mut Vec<Effect>) {
+    pub(super) fn on_judged(
+        &mut self,
+        verdicts: Vec<(AssetRecord, Verdict)>,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
         let (mut settled, mut apply, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
         let (mut refused, mut store, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut later, mut reassert) = (Vec::new(), Vec::new());
         for (record, verdict) in verdicts {
             if let Some(taken) = self.taken.get_mut(&record.hash) {
                 taken.unjudged = taken.unjudged.saturating_sub(1);
@@ -112,6 +120,8 @@ impl Session {
                     self.expect_echo(&record);
                     absent.push(record);
                 }
+                Verdict::Reassert => reassert.push((record.hash, record.hlc)),
+                Verdict::Later(wait_ms) => later.push((record, wait_ms)),
                 Verdict::Fetch | Verdict::Revive => {
                     if verdict == Verdict::Fetch {
                         self.expect_echo(&record);
@@ -137,6 +147,9 @@ impl Session {
         if !absent.is_empty() {
             out.push(Effect::TakeAbsent(absent));
         }
+        if !reassert.is_empty() {
+            out.push(Effect::Reassert(reassert));
+        }
         if !store.is_empty() {
             out.push(Effect::Store(store));
         }
@@ -145,6 +158,7 @@ impl Session {
         }
         self.settle(settled, out);
         self.on_failed(refused, out);
+        self.defer(later, now, out);
     }
 
     /// Confirms offers of these hashes, all of each that were judged: one that is not judged yet may be of a newer version.

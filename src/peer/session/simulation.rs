@@ -36,6 +36,11 @@ fn agents_that_replicate_everything_converge() {
 }
 
 #[test]
+fn agents_converge_though_a_clock_is_minutes_or_days_off_for_a_while() {
+    for_each_seed(Mode::WrongClock);
+}
+
+#[test]
 fn agents_that_keep_what_others_delete_agree_on_the_rest_and_rest() {
     for_each_seed(Mode::AddOnly);
 }

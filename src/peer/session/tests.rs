@@ -1,12 +1,14 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "what is of no interest here is passed over")]
 
+mod deferring;
+
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 
 use super::*;
 use crate::identity::{LibraryKeys, NetworkKeys};
-use crate::record::{AssetMeta, Hlc, WriterId};
+use crate::record::{AssetMeta, HLC_AHEAD_BY_TICKET_MAX_MS, HLC_AHEAD_MAX_MS, WriterId};
 use crate::store::Holding;
 use crate::wire;
 use crate::wire::proto::{Frame, Hello, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Welcome};
@@ -16,6 +18,8 @@ static KEYS: LazyLock<LibraryKeys> =
     LazyLock::new(|| NetworkKeys::derive(&"a network of tests".into()).mirror().clone());
 const LIBRARY: Bytes = Bytes::from_static(b"the mirror");
 const NOW_MS: u64 = 1_700_000_000_000;
+/// How far ahead a version may be dated, and whether deletions are applied.
+const LIMITS: (u64, bool) = (HLC_AHEAD_MAX_MS, true);
 
 const EMPTY: Summary = Summary { count: 0, fingerprint: [0; 16], assets: 0, bytes: 0 };
 const OTHER: Summary = Summary { count: 3, fingerprint: [1; 16], assets: 3, bytes: 3 };
@@ -495,7 +499,6 @@ fn judgements() {
     let tombstone = AssetRecord { deleted: true, ..newer.clone() };
     let older = AssetRecord { hlc: Hlc::from_ms(NOW_MS - 1_000_000), ..ours.clone() };
     let edge = AssetRecord { hlc: Hlc::from_ms(NOW_MS + 600_000), ..newer.clone() };
-    let ahead = AssetRecord { hlc: Hlc::from_ms(NOW_MS + 605_000), ..newer.clone() };
     let lie = AssetRecord { size: ours.size + 1, ..newer.clone() };
     let hint = AssetRecord { blake3: Some([3; 32]), ..ours.clone() };
     let deleted = Some(&tombstone);
@@ -518,17 +521,44 @@ fn judgements() {
         (&revived_in_another_size, deleted, Fetch, Fetch),
     ];
     for (offered, held, add_only, replicating) in table {
-        assert_eq!(judge(offered, held, NOW_MS, false), add_only, "{offered:?} over {held:?}");
-        assert_eq!(judge(offered, held, NOW_MS, true), replicating, "{offered:?} over {held:?}");
+        let judge = |deletes| judge(offered, held, NOW_MS, HLC_AHEAD_MAX_MS, deletes);
+        assert_eq!(judge(false), add_only, "{offered:?} over {held:?}");
+        assert_eq!(judge(true), replicating, "{offered:?} over {held:?}");
     }
-    for (offered, held, words) in [
-        (&ahead, None, "605 s ahead of our clock"),
-        (&ahead, Some(&ours), "check the clocks"),
-        (&lie, Some(&ours), "but the content of that hash has"),
-    ] {
-        let Verdict::Refuse(why) = judge(offered, held, NOW_MS, true) else { panic!("{offered:?}") };
-        assert!(why.contains(words), "{why}");
+    let Verdict::Refuse(why) = judge(&lie, Some(&ours), NOW_MS, HLC_AHEAD_MAX_MS, true) else { panic!() };
+    assert!(why.contains("but the content of that hash has"), "{why}");
+}
+
+#[test]
+fn what_is_dated_ahead_waits_until_it_is_not() {
+    let ours = record(1);
+    let at = |ms: u64| AssetRecord { hlc: Hlc::from_ms(NOW_MS + ms), ..edited(&ours, 1000, "newer") };
+    for held in [None, Some(&ours)] {
+        let taken = if held.is_some() { Verdict::Apply } else { Verdict::Fetch };
+        for (ms, mirror, by_ticket) in [
+            (60_000, taken.clone(), taken.clone()),
+            (60_001, taken.clone(), Verdict::Later(1)),
+            (600_000, taken.clone(), Verdict::Later(540_000)),
+            (605_000, Verdict::Later(5_000), Verdict::Later(545_000)),
+        ] {
+            assert_eq!(judge(&at(ms), held, NOW_MS, HLC_AHEAD_MAX_MS, true), mirror, "{ms}");
+            assert_eq!(judge(&at(ms), held, NOW_MS, HLC_AHEAD_BY_TICKET_MAX_MS, true), by_ticket, "{ms}");
+        }
     }
+    // What is here already does not wait, whatever its date.
+    let held = at(86_400_000);
+    assert_eq!(judge(&held, Some(&held), NOW_MS, HLC_AHEAD_MAX_MS, true), Verdict::Settled);
+}
+
+#[test]
+fn a_tombstone_that_was_forgotten_is_not_learned_anew() {
+    let old = |ms: u64| AssetRecord { deleted: true, hlc: Hlc::from_ms(NOW_MS - ms), ..record(1) };
+    let judge = |offered: &AssetRecord, ours| judge(offered, ours, NOW_MS, HLC_AHEAD_MAX_MS, true);
+    assert_eq!(judge(&old(TOMBSTONES_KEPT_MS), None), Verdict::Apply);
+    assert_eq!(judge(&old(TOMBSTONES_KEPT_MS + 1), None), Verdict::Settled);
+    // Whoever still has the asset was away for longer, and hears of it.
+    let ours = AssetRecord { hlc: Hlc::from_ms(NOW_MS - TOMBSTONES_KEPT_MS - 10), ..record(1) };
+    assert_eq!(judge(&old(TOMBSTONES_KEPT_MS + 1), Some(&ours)), Verdict::Apply);
 }
 
 #[test]
@@ -561,19 +591,19 @@ fn contents_that_are_wanted_here_are_fetched_from_whoever_holds_them() {
         (&plain, Some(ours(&tombstone, Unwanted)), Settled, Settled),
     ];
     for (offered, ours, held, absent) in table {
-        let judged = |held_there| judge_holding(offered, held_there, ours.as_ref(), NOW_MS, true);
+        let judged = |held_there| judge_holding(offered, held_there, ours.as_ref(), NOW_MS, LIMITS);
         assert_eq!(judged(true), held, "{offered:?} over {ours:?}");
         assert_eq!(judged(false), absent, "{offered:?} over {ours:?}, held nowhere");
     }
     for holding in [Held, Wanted, Unwanted] {
         let ours = ours(&checked, holding);
-        let refused = judge_holding(&lie, true, Some(&ours), NOW_MS, true);
+        let refused = judge_holding(&lie, true, Some(&ours), NOW_MS, LIMITS);
         assert!(matches!(&refused, Verdict::Refuse(why) if why.contains("the content of that hash has")));
     }
     let ahead = AssetRecord { hlc: Hlc::from_ms(NOW_MS + 3_600_000), ..record(1) };
     for ours in [None, Some(ours(&plain, Wanted))] {
-        let refused = judge_holding(&ahead, true, ours.as_ref(), NOW_MS, true);
-        assert!(matches!(refused, Verdict::Refuse(_)), "{refused:?}");
+        let judged = judge_holding(&ahead, true, ours.as_ref(), NOW_MS, LIMITS);
+        assert_eq!(judged, Verdict::Later(3_600_000 - HLC_AHEAD_MAX_MS));
     }
 }
 

@@ -106,6 +106,7 @@ impl PeersState {
             store: Arc::clone(&self.args.store),
             partials: self.args.partials.clone(),
             deletes: Arc::clone(&self.args.deletes),
+            deferrals: self.args.deferrals.clone(),
             traffic: Arc::clone(&meter.traffic),
             receiving: link.receiving.clone(),
             sending: link.sending.clone(),

@@ -58,6 +58,8 @@ fn add_announced(peers: &mut Vec<PeerReport>, listings: &[Listing]) {
         missing_here: 0,
         missing_here_bytes: 0,
         missing_there: 0,
+        deferred_here: 0,
+        deferred_there: 0,
         bytes_sent: 0,
         bytes_received: 0,
         send_rate: 0.0,
@@ -123,6 +125,8 @@ fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
         missing_here: standing.as_ref().map_or(0, |standing| standing.missing_here),
         missing_here_bytes: standing.as_ref().map_or(0, |standing| standing.missing_here_bytes),
         missing_there: standing.as_ref().map_or(0, |standing| standing.missing_there),
+        deferred_here: standing.as_ref().map_or(0, |standing| standing.deferred_here),
+        deferred_there: standing.as_ref().map_or(0, |standing| standing.deferred_there),
         bytes_sent: meter.map_or(0, Meter::sent),
         bytes_received: meter.map_or(0, Meter::received),
         send_rate: meter.map_or(0.0, |meter| meter.send_rate),
@@ -161,13 +165,16 @@ fn sync(state: &PeersState) -> SyncReport {
         SyncState::InSync
     };
     let rate: f64 = state.traffic.values().map(|meter| meter.receive_rate).sum();
+    let clock = state.reason_of_dates();
     SyncReport {
         state: sync_state,
-        reason: state.paused().map(str::to_owned).or_else(|| state.trouble()),
+        reason: state.paused().map(str::to_owned).or_else(|| state.trouble()).or_else(|| clock.clone()),
         missing,
         missing_bytes,
         rate,
         held_deletions: state.args.deletes.held(),
+        dated_ahead: state.dated_ahead(),
+        clock,
         eta_secs: eta_secs(missing_bytes, rate),
     }
 }

@@ -385,6 +385,7 @@ impl PeersState {
             only: standing.and_then(|standing| id_of(&standing.only?)).map(|peer| peer.to_string()),
             sources: all.into_iter().map(source).collect(),
             connected: self.current.len() as u64,
+            waiting: self.waiting(hash),
         }
     }
 }

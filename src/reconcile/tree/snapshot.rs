@@ -67,6 +67,12 @@ impl Snapshot {
         self.items_of(0..self.len())
     }
 
+    /// The items of later clocks than this, in order.
+    pub fn items_after(&self, hlc: Hlc) -> impl Iterator<Item = &Item> {
+        let first = (Hlc(hlc.0.saturating_add(1)), RecordId([0; 32]));
+        self.items_of(self.lower_bound(&first)..self.len())
+    }
+
     /// The item of this clock and id.
     pub fn find(&self, hlc: Hlc, rid: &RecordId) -> Option<Item> {
         let key = (hlc, *rid);

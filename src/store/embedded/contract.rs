@@ -9,11 +9,11 @@ use rusqlite::params;
 use super::merge::Absence;
 use super::rows::{self, COLUMNS};
 use super::tx::Totals;
-use super::{EmbeddedStore, HASHES_MAX, StoredAsset};
+use super::{EmbeddedStore, HASHES_MAX, StoredAsset, edit};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, StoreError, StoreEvent,
-    StoreStatus, StoredRecord,
+    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, Redating, StoreError,
+    StoreEvent, StoreStatus, StoredRecord,
 };
 
 /// Most entries on a page of the feed.
@@ -117,6 +117,24 @@ impl ContentStore for EmbeddedStore {
 
     fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
         self.want_batch(hashes).boxed()
+    }
+
+    fn redate(
+        &self,
+        redatings: Vec<Redating>,
+    ) -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>> {
+        async move {
+            if redatings.len() > HASHES_MAX {
+                return Err(StoreError::Invalid(format!(
+                    "at most {HASHES_MAX} records can be dated at once"
+                )));
+            }
+            self.submit(Vec::new(), 0, move |tx| {
+                redatings.iter().map(|redating| edit::redate(tx, redating)).collect::<Result<_, _>>().map(Ok)
+            })
+            .await
+        }
+        .boxed()
     }
 }
 

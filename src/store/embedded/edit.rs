@@ -5,8 +5,8 @@ use super::merge::{fill, heal};
 use super::rows::StoredRow;
 use super::tx::{Tx, Verified};
 use super::types::{IngestFields, Ingested, MetaPatch, StoredAsset};
-use crate::record::{AssetMeta, AssetRecord, ContentHash};
-use crate::store::StoreError;
+use crate::record::{AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS};
+use crate::store::{Redating, StoreError};
 
 /// Says nothing about content, so that any other media type is better.
 pub(super) const UNKNOWN_MIME_TYPE: &str = "application/octet-stream";
@@ -47,7 +47,7 @@ pub(super) fn ingest(
                 tx.discard_trashed(content.hash)?;
             }
             let place = tx.store_content(content)?;
-            let asset = tx.put(stored.as_ref(), record, Some(place))?;
+            let asset = tx.put_own(stored.as_ref(), record, Some(place))?;
             Ok(Ok(Ingested { asset, new: true }))
         }
     }
@@ -87,7 +87,29 @@ pub(super) fn delete(tx: &mut Tx<'_>, hash: ContentHash) -> Answer<StoredAsset> 
     let mut record = next_version(tx, &stored);
     record.deleted = true;
     tx.bury(&stored)?;
-    Ok(Ok(tx.put(Some(&stored), record, None)?))
+    Ok(Ok(tx.put_own(Some(&stored), record, None)?))
+}
+
+/// Gives a version another date; the version as it was before, unless it stays as it is.
+pub(super) fn redate(tx: &mut Tx<'_>, redating: &Redating) -> Result<Option<AssetRecord>, rusqlite::Error> {
+    let Some(stored) = tx.find(redating.hash())? else { return Ok(None) };
+    let old = &stored.asset.record;
+    match redating {
+        Redating::Reassert { other, .. } => {
+            if old.hlc > *other {
+                return Ok(None);
+            }
+            tx.put(Some(&stored), old.reasserted(*other), stored.place)?;
+        }
+        Redating::Recall { now_ms, known, .. } => {
+            let is_ahead = old.hlc.is_due_in(*now_ms, HLC_AHEAD_MAX_MS).is_some() && old.hlc > *known;
+            let before = if is_ahead { tx.before(stored.asset.seq)? } else { None };
+            let Some(before) = before else { return Ok(None) };
+            let Some(recalled) = old.recalled(before, *now_ms) else { return Ok(None) };
+            tx.put_after(before, Some(&stored), recalled, stored.place)?;
+        }
+    }
+    Ok(Some(stored.asset.record))
 }
 
 /// Gives a live asset other metadata. The same metadata again is no edit.
@@ -99,7 +121,7 @@ fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta) -> Answer<StoredAs
         return Ok(Err(StoreError::Invalid(broken.to_string())));
     }
     let record = AssetRecord { meta, ..next_version(tx, stored) };
-    Ok(Ok(tx.put(Some(stored), record, stored.place)?))
+    Ok(Ok(tx.put_own(Some(stored), record, stored.place)?))
 }
 
 /// The stored record, written again by us, now.

@@ -12,12 +12,13 @@ use tokio::sync::{Semaphore, watch};
 
 use super::failure::Abort;
 use super::layout::Layout;
+use super::purge::Purging;
 use super::readers::Readers;
 use super::space::Space;
 use super::tx::Totals;
 use super::writer::{Writer, clean_pending};
-use super::{EmbeddedConfig, EmbeddedStore, Inner, QUEUE_TASKS, Shared, purge, schema};
-use crate::clock::now_ms;
+use super::{EmbeddedConfig, EmbeddedStore, Inner, QUEUE_TASKS, Shared, schema};
+use crate::clock::Clock;
 use crate::record::WriterId;
 use crate::store::StoreError;
 
@@ -25,13 +26,13 @@ use crate::store::StoreError;
 pub(super) fn open(config: EmbeddedConfig) -> Result<EmbeddedStore, StoreError> {
     let layout = Layout { dir: config.dir };
     let began = Instant::now();
-    let store = try_open(&layout, config.disk_reserve_bytes)
+    let store = try_open(&layout, config.disk_reserve_bytes, config.clock)
         .map_err(|abort| abort.answer(&format!("open the store in {}", layout.dir.display()), &layout.dir))?;
     tracing::debug!(dir = %layout.dir.display(), elapsed = ?began.elapsed(), "the store is open");
     Ok(store)
 }
 
-fn try_open(layout: &Layout, reserve_bytes: u64) -> Result<EmbeddedStore, Abort> {
+fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<EmbeddedStore, Abort> {
     let io = |action: &str| {
         let action = format!("{action} {}", layout.dir.display());
         move |source| Abort::Io { action, source }
@@ -45,7 +46,8 @@ fn try_open(layout: &Layout, reserve_bytes: u64) -> Result<EmbeddedStore, Abort>
     let mut totals = Totals::read(&conn)?;
     let id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
     clean_pending(&mut conn, layout)?;
-    purge::purge(&mut conn, layout, &mut totals, now_ms())?;
+    let mut purging = Purging::new(&conn, clock.clone())?;
+    purging.look(&mut conn, layout, &mut totals)?;
 
     let (seq, seen) = watch::channel(totals.last_seq);
     let shared = Arc::new(Shared {
@@ -69,7 +71,8 @@ fn try_open(layout: &Layout, reserve_bytes: u64) -> Result<EmbeddedStore, Abort>
         seq,
         since_checkpoint: 0,
         has_pending: false,
-        last_purge: Instant::now(),
+        clock,
+        purging,
         _lock: lock,
     };
     let ended = Arc::clone(&shared);

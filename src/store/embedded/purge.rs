@@ -1,4 +1,11 @@
 //! Forgetting: content of assets deleted 30 days ago, and tombstones of 180 days.
+//!
+//! One look at the clock removes nothing, since the clock may be wrong just then: what is old enough goes if it was old
+//! enough at the look before, too, and the store was open for a day between the two, however many restarts that took. A
+//! tombstone that is forgotten too early lets what was deleted come back, so another machine of the user's has to agree
+//! with the clock, if there ever was one.
+
+use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
@@ -6,12 +13,14 @@ use super::failure::Abort;
 use super::layout::Layout;
 use super::rows::{self, Place};
 use super::tx::Totals;
+use crate::clock::Clock;
 use crate::record::ContentHash;
+use crate::store::TOMBSTONES_KEPT_MS;
 
 /// How long the content of a deleted asset can be had back.
 const TRASH_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
-/// How long a tombstone is kept: an agent that was away for longer has to read everything again.
-const TOMBSTONES_KEPT_MS: u64 = 180 * 24 * 3600 * 1000;
+/// How long the store is open between two looks.
+const LOOKS_APART_MS: u64 = 24 * 3600 * 1000;
 /// Entries per transaction, so that changes do not wait long behind a purge.
 const BATCH: u32 = 512;
 
@@ -24,19 +33,97 @@ pub struct Purged {
     pub tombstones: u64,
 }
 
-/// Removes what is old enough at `now_ms`.
-pub(super) fn purge(
-    conn: &mut Connection,
-    layout: &Layout,
-    totals: &mut Totals,
+/// When somebody looks, and how long the store has been open until then.
+#[derive(Debug)]
+pub(super) struct Purging {
+    clock: Clock,
+    /// Added up by earlier runs.
+    earlier_ms: u64,
+    /// When the store was opened, by the clock's uptime.
+    opened_at: Duration,
+    looked_at: Duration,
+}
+
+/// What time it was, and how long the store had been open.
+#[derive(Clone, Copy)]
+struct Look {
     now_ms: u64,
-) -> Result<Purged, Abort> {
-    let contents = purge_trash(conn, layout, now_ms.saturating_sub(TRASH_KEPT_MS))?;
-    let tombstones = purge_tombstones(conn, totals, now_ms.saturating_sub(TOMBSTONES_KEPT_MS))?;
-    if contents + tombstones > 0 {
-        tracing::info!(contents, tombstones, "purged what was deleted long ago");
+    uptime_ms: u64,
+}
+
+impl Purging {
+    /// For a store that is being opened.
+    pub(super) fn new(conn: &Connection, clock: Clock) -> Result<Self, rusqlite::Error> {
+        let earlier_ms = conn.query_row("SELECT uptime_ms FROM state", [], |row| rows::unsigned(row, 0))?;
+        let opened_at = clock.uptime();
+        Ok(Self { clock, earlier_ms, opened_at, looked_at: opened_at })
     }
-    Ok(Purged { contents, tombstones })
+
+    /// How long ago somebody looked.
+    pub(super) fn since_last_look(&self) -> Duration {
+        self.clock.uptime().saturating_sub(self.looked_at)
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        let this_run = self.clock.uptime().saturating_sub(self.opened_at).as_millis();
+        self.earlier_ms.saturating_add(u64::try_from(this_run).unwrap_or(u64::MAX))
+    }
+
+    /// Writes down how long the store has been open.
+    pub(super) fn keep_uptime(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
+        conn.prepare_cached("UPDATE state SET uptime_ms = ?1")?.execute([self.uptime_ms().cast_signed()])?;
+        Ok(())
+    }
+
+    /// Removes what is old enough now, and was at the look before.
+    pub(super) fn look(
+        &mut self,
+        conn: &mut Connection,
+        layout: &Layout,
+        totals: &mut Totals,
+    ) -> Result<Purged, Abort> {
+        self.looked_at = self.clock.uptime();
+        // Where the two differ, the earlier one removes less.
+        let now_ms = self.clock.reading().earlier_ms();
+        let now = Look { now_ms, uptime_ms: self.uptime_ms() };
+        self.keep_uptime(conn)?;
+        let Some(before) = last_look(conn)? else {
+            keep_look(conn, now)?;
+            return Ok(Purged::default());
+        };
+        if now.uptime_ms.saturating_sub(before.uptime_ms) < LOOKS_APART_MS {
+            return Ok(Purged::default());
+        }
+        let until_ms = before.now_ms.min(now.now_ms);
+        let contents = purge_trash(conn, layout, until_ms.saturating_sub(TRASH_KEPT_MS))?;
+        let tombstones = if self.clock.is_vouched_for() {
+            purge_tombstones(conn, totals, until_ms.saturating_sub(TOMBSTONES_KEPT_MS))?
+        } else {
+            0
+        };
+        keep_look(conn, now)?;
+        if contents + tombstones > 0 {
+            tracing::info!(contents, tombstones, "purged what was deleted long ago");
+        }
+        Ok(Purged { contents, tombstones })
+    }
+}
+
+fn last_look(conn: &Connection) -> Result<Option<Look>, rusqlite::Error> {
+    conn.prepare_cached("SELECT look_ms, look_uptime_ms FROM state")?.query_row([], |row| {
+        let (now_ms, uptime_ms): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
+        let look = |(now_ms, uptime_ms): (i64, i64)| Look {
+            now_ms: now_ms.cast_unsigned(),
+            uptime_ms: uptime_ms.cast_unsigned(),
+        };
+        Ok(now_ms.zip(uptime_ms).map(look))
+    })
+}
+
+fn keep_look(conn: &Connection, look: Look) -> Result<(), rusqlite::Error> {
+    conn.prepare_cached("UPDATE state SET look_ms = ?1, look_uptime_ms = ?2")?
+        .execute([look.now_ms.cast_signed(), look.uptime_ms.cast_signed()])?;
+    Ok(())
 }
 
 fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<u64, Abort> {

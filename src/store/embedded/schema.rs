@@ -97,8 +97,20 @@ ALTER TABLE state ADD COLUMN bytes_held INTEGER NOT NULL DEFAULT 0;
 UPDATE state SET assets_held = assets, bytes_held = bytes;
 ";
 
+/// What it takes to put right what a wrong clock did.
+///
+/// - `before_hlc` is NULL for a version that was not written here; else the date of the version before it, 0 for none.
+/// - `uptime_ms` adds up how long the store was open. `look_ms` and `look_uptime_ms` say what time it was, and what had
+///   added up, when somebody last looked for what is old enough to be purged.
+const SCHEMA_CLOCKS: &str = "
+ALTER TABLE records ADD COLUMN before_hlc INTEGER;
+ALTER TABLE state ADD COLUMN uptime_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN look_ms INTEGER;
+ALTER TABLE state ADD COLUMN look_uptime_ms INTEGER;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
-const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA_1), M::up(SCHEMA_2)];
+const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA_1), M::up(SCHEMA_2), M::up(SCHEMA_CLOCKS)];
 
 /// Opens the connection of the writer, and makes or migrates the database.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, Abort> {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::layout::Layout;
 use super::rows::{self, Place, StoredRow};
 use super::types::StoredAsset;
-use crate::record::{AssetRecord, ContentHash, WriterId};
+use crate::record::{AssetRecord, ContentHash, Hlc, WriterId};
 use crate::store::Holding;
 
 /// The row of `state`.
@@ -108,12 +108,58 @@ pub(super) struct Tx<'a> {
     pub(super) writer: WriterId,
     /// The time of this transaction.
     pub(super) now_ms: u64,
+    /// The newest date of a version that another machine of the user's is known to have.
+    pub(super) confirmed_ms: u64,
     pub(super) totals: Totals,
 }
 
 impl Tx<'_> {
     pub(super) fn find(&self, hash: ContentHash) -> Result<Option<StoredRow>, rusqlite::Error> {
         rows::find(self.conn, hash)
+    }
+
+    /// As [`Tx::put`], for a version that a user of this store writes. The date of the version before it is kept, that
+    /// nobody else is known to have a later one of: should our clock turn out to be ahead, this one can be dated anew.
+    pub(super) fn put_own(
+        &mut self,
+        old: Option<&StoredRow>,
+        record: AssetRecord,
+        place: Option<Place>,
+    ) -> Result<StoredAsset, rusqlite::Error> {
+        let before = match old {
+            None => Hlc::default(),
+            Some(StoredRow { asset, .. }) if asset.record.hlc.ms() <= self.confirmed_ms => asset.record.hlc,
+            Some(StoredRow { asset, .. }) => self.before(asset.seq)?.unwrap_or(asset.record.hlc),
+        };
+        self.put_after(before, old, record, place)
+    }
+
+    /// As [`Tx::put`], for a version that was written here after one of this date.
+    pub(super) fn put_after(
+        &mut self,
+        before: Hlc,
+        old: Option<&StoredRow>,
+        record: AssetRecord,
+        place: Option<Place>,
+    ) -> Result<StoredAsset, rusqlite::Error> {
+        let asset = self.put(old, record, place)?;
+        self.set_before(asset.seq, before)?;
+        Ok(asset)
+    }
+
+    fn set_before(&self, seq: u64, before: Hlc) -> Result<(), rusqlite::Error> {
+        self.conn
+            .prepare_cached("UPDATE records SET before_hlc = ?2 WHERE seq = ?1")?
+            .execute([seq.cast_signed(), before.0.cast_signed()])?;
+        Ok(())
+    }
+
+    /// The date of the version before the one under this number; `None` if that was not written here.
+    pub(super) fn before(&self, seq: u64) -> Result<Option<Hlc>, rusqlite::Error> {
+        self.conn
+            .prepare_cached("SELECT before_hlc FROM records WHERE seq = ?1")?
+            .query_row([seq.cast_signed()], |row| row.get::<_, Option<i64>>(0))
+            .map(|before| before.map(|hlc| Hlc(hlc.cast_unsigned())))
     }
 
     /// Writes a version of a record under the next number. `place` says where its content lies, if it is here; whether
@@ -151,11 +197,19 @@ impl Tx<'_> {
             self.totals.subtract(old);
             self.remove_tags(&old.record)?;
         }
+        let same = |old: &&StoredRow| {
+            let old = &old.asset.record;
+            (old.hlc, old.writer) == (record.hlc, record.writer)
+        };
+        let before = old.filter(same).map(|old| self.before(old.asset.seq)).transpose()?.flatten();
         self.totals.last_seq += 1;
         let asset = StoredAsset { seq: self.totals.last_seq, updated_at_ms: self.now_ms, record, holding };
         self.totals.add(&asset);
         self.add_tags(&asset.record)?;
         rows::write(self.conn, &asset, place)?;
+        if let Some(before) = before {
+            self.set_before(asset.seq, before)?;
+        }
         Ok(asset)
     }
 

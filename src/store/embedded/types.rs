@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::clock::Clock;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::Holding;
 
@@ -12,6 +13,8 @@ pub struct EmbeddedConfig {
     pub dir: PathBuf,
     /// Bytes that are kept free on that disk: content that would go into them is refused.
     pub disk_reserve_bytes: u64,
+    /// By which edits are dated, and what is old is purged.
+    pub clock: Clock,
 }
 
 /// What a user says about content that is uploaded.

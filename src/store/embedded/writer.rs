@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -33,10 +33,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::Shared;
 use super::failure::{self, Abort};
 use super::layout::{self, Layout};
-use super::purge::{self, Purged};
+use super::purge::{Purged, Purging};
 use super::rows::{self, Place};
 use super::tx::{self, Totals, Tx};
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::record::{ContentHash, WriterId};
 use crate::store::{ReceivedFile, StoreError};
 
@@ -48,8 +48,9 @@ const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 const CHECKPOINT_BYTES: usize = 32 * 1024 * 1024;
 /// Without a task for so long, the WAL is brought home at leisure.
 const IDLE: Duration = Duration::from_millis(500);
-/// How often old tombstones and trash are purged.
-const PURGE_INTERVAL: Duration = Duration::from_hours(24);
+/// How often somebody looks for what is old enough to be purged. Often, so that a machine that runs for a few hours a
+/// day finds another one that agrees with its clock.
+const LOOK_INTERVAL: Duration = Duration::from_hours(1);
 /// What a record costs in the WAL, roughly, in bytes.
 const RECORD_BYTES: usize = 4096;
 
@@ -57,8 +58,8 @@ const RECORD_BYTES: usize = 4096;
 pub(super) enum Msg {
     /// A change.
     Work(Box<dyn Work>),
-    /// Remove what is old enough at `now_ms`.
-    Purge { now_ms: u64, reply: oneshot::Sender<Result<Purged, StoreError>> },
+    /// Look for what is old enough to be purged.
+    Purge { reply: oneshot::Sender<Result<Purged, StoreError>> },
     /// Bring everything home and end.
     Stop,
 }
@@ -131,7 +132,8 @@ pub(super) struct Writer {
     pub(super) since_checkpoint: usize,
     /// `pending_files` may have entries of a group that failed.
     pub(super) has_pending: bool,
-    pub(super) last_purge: Instant,
+    pub(super) clock: Clock,
+    pub(super) purging: Purging,
     /// Kept until the very end: the next process may open the store once it is released.
     pub(super) _lock: fs::File,
 }
@@ -145,18 +147,23 @@ impl Writer {
                     let (group, next) = collect(first, queue);
                     self.commit(group);
                     match next {
-                        Some(Msg::Purge { now_ms, reply }) => self.on_purge(now_ms, reply),
+                        Some(Msg::Purge { reply }) => self.on_purge(reply),
                         Some(Msg::Stop) => break,
                         Some(Msg::Work(_)) | None => {}
                     }
                 }
-                Ok(Msg::Purge { now_ms, reply }) => self.on_purge(now_ms, reply),
+                Ok(Msg::Purge { reply }) => self.on_purge(reply),
                 Ok(Msg::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => self.on_idle(),
             }
             if self.since_checkpoint >= CHECKPOINT_BYTES {
                 self.checkpoint("PASSIVE");
             }
+        }
+        if self.shared.read_only().is_none()
+            && let Err(error) = self.purging.keep_uptime(&self.conn)
+        {
+            self.on_abort(&Abort::Sql(error));
         }
         self.checkpoint("TRUNCATE");
     }
@@ -190,7 +197,8 @@ impl Writer {
             conn: &transaction,
             layout: &self.layout,
             writer: self.id,
-            now_ms: now_ms(),
+            now_ms: self.clock.now_ms(),
+            confirmed_ms: self.clock.confirmed_ms(),
             totals: self.totals,
         };
         for task in group {
@@ -281,14 +289,15 @@ impl Writer {
         }
     }
 
-    fn on_purge(&mut self, now_ms: u64, reply: oneshot::Sender<Result<Purged, StoreError>>) {
+    fn on_purge(&mut self, reply: oneshot::Sender<Result<Purged, StoreError>>) {
         let result = match self.shared.read_only() {
             Some(why) => Err(StoreError::ReadOnly(why)),
-            None => purge::purge(&mut self.conn, &self.layout, &mut self.totals, now_ms)
+            None => self
+                .purging
+                .look(&mut self.conn, &self.layout, &mut self.totals)
                 .map_err(|abort| self.on_abort(&abort)),
         };
         self.shared.purge_floor.store(self.totals.purge_floor, Ordering::Release);
-        self.last_purge = Instant::now();
         let _ = reply.send(result);
     }
 
@@ -302,8 +311,8 @@ impl Writer {
         if self.has_pending {
             self.clean_pending();
         }
-        if self.last_purge.elapsed() >= PURGE_INTERVAL {
-            self.on_purge(now_ms(), oneshot::channel().0);
+        if self.purging.since_last_look() >= LOOK_INTERVAL {
+            self.on_purge(oneshot::channel().0);
         }
     }
 

@@ -18,8 +18,10 @@ use crate::record::{AssetRecord, ContentHash};
 use crate::store::sync_wire::{
     BATCH_MAX, BodyError, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, put, result_of, wire_holding,
 };
-use crate::store::{ContentStore, FeedEntry, Outcome, StoredRecord};
-use crate::wire::proto::{IngestResult, RecordError, WireFeedEntry, WireRecord, WireStoredRecord};
+use crate::store::{ContentStore, FeedEntry, Outcome, Redating, StoredRecord};
+use crate::wire::proto::{
+    IngestResult, RecordError, RedateResult, WireFeedEntry, WireRecord, WireRedating, WireStoredRecord,
+};
 
 mod batch;
 
@@ -273,6 +275,39 @@ async fn records_of(request: Request) -> ApiResult<(Slots, Vec<AssetRecord>)> {
 
 fn result((hash, outcome): (ContentHash, Outcome)) -> IngestResult {
     result_of(hash, outcome)
+}
+
+/// Give versions other dates.
+///
+/// For an agent that found a clock to be wrong: length-delimited `Redating` messages. The answer is a `RedateResult` for
+/// each, in the same order, once all of it is durable.
+#[utoipa::path(post, path = "/redate", tag = "sync", operation_id = "sync_redate", security(("sync_key" = [])),
+    request_body(content = Binary, content_type = "application/x-protobuf", description = "Up to 1000 of them"),
+    responses(
+        (status = 200, description = "What was changed", content_type = "application/x-protobuf", body = Binary),
+        (status = 400, description = "The body cannot be read", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+        (status = 408, description = "The body stopped arriving", body = ErrorBody),
+        (status = 413, description = "More than 1000 of them", body = ErrorBody),
+        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody),
+    ))]
+pub(super) async fn redate(State(service): Shared, request: Request) -> ApiResult<Response> {
+    let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
+    let mut redatings = Vec::new();
+    while let Some(wire) = body.message::<WireRedating>().await.map_err(body_error)? {
+        if redatings.len() == BATCH_MAX {
+            return Err(ApiError::body_too_large(format!("the request has more than {BATCH_MAX} records")));
+        }
+        redatings.push(Redating::try_from(wire).map_err(|error| malformed(error.to_string()))?);
+    }
+    let before = service.store.redate(redatings.clone()).await?;
+    let result = |(redating, before): (&Redating, Option<AssetRecord>)| RedateResult {
+        hash: Bytes::copy_from_slice(&redating.hash().0),
+        before: before.as_ref().map(WireRecord::from),
+    };
+    Ok(protobuf(redatings.iter().zip(before).map(result)))
 }
 
 /// The outcomes of a request in its order: those known at once, and gaps for those that the store will decide.

@@ -108,6 +108,7 @@ fn largest_frames() -> Vec<frame::Kind> {
     let small = largest_record(0);
     let small =
         WireRecord { meta: Some(WireMeta { mime_type: "a/b".into(), ..WireMeta::default() }), ..small };
+    let deferral = Deferral { hash: bytes32(), rid: bytes32(), wait_ms: u64::MAX };
     let request = ContentRequest { hash: bytes32(), offset: u64::MAX, length: u64::MAX };
     vec![
         frame::Kind::Hello(Hello { version: u32::MAX, nonce: bytes32() }),
@@ -131,8 +132,9 @@ fn largest_frames() -> Vec<frame::Kind> {
         frame::Kind::Have(Have { hashes: vec![bytes32(); RECORDS_PER_FRAME_MAX], library: bytes32() }),
         frame::Kind::Find(Find { hashes: vec![bytes32(); FINDS_PER_FRAME_MAX] }),
         frame::Kind::Lacks(Lacks { hashes: vec![bytes32(); FINDS_PER_FRAME_MAX] }),
-        frame::Kind::Ping(Ping { nonce: 1, libraries: summaries.clone(), behind: true }),
-        frame::Kind::Pong(Pong { nonce: 1, libraries: summaries, behind: true }),
+        frame::Kind::Later(Later { deferrals: vec![deferral; RECORDS_PER_FRAME_MAX], library: bytes32() }),
+        frame::Kind::Ping(Ping { nonce: 1, libraries: summaries.clone(), behind: true, clock_ms: u64::MAX }),
+        frame::Kind::Pong(Pong { nonce: 1, libraries: summaries, behind: true, clock_ms: u64::MAX }),
     ]
 }
 
@@ -163,6 +165,7 @@ fn one_more_than_any_honest_frame_has_is_refused() {
         (10, 2, "Pong.libraries", LIBRARIES_PER_FRAME_MAX),
         (17, 1, "Find.hashes", FINDS_PER_FRAME_MAX),
         (18, 1, "Lacks.hashes", FINDS_PER_FRAME_MAX),
+        (19, 1, "Later.deferrals", RECORDS_PER_FRAME_MAX),
     ];
     for (kind, field, name, max) in over {
         assert!(decode::<Frame>(empties(&[kind], field, max)).is_ok(), "{name}");
@@ -247,6 +250,7 @@ fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
         Some(frame::Kind::Pong(pong)) => vec![(pong.libraries.len(), LIBRARIES_PER_FRAME_MAX)],
         Some(frame::Kind::Find(find)) => vec![(find.hashes.len(), FINDS_PER_FRAME_MAX)],
         Some(frame::Kind::Lacks(lacks)) => vec![(lacks.hashes.len(), FINDS_PER_FRAME_MAX)],
+        Some(frame::Kind::Later(later)) => vec![(later.deferrals.len(), RECORDS_PER_FRAME_MAX)],
         Some(
             frame::Kind::Hello(_)
             | frame::Kind::Cancel(_)
@@ -262,7 +266,7 @@ fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
 
 /// Pieces of frames, put together as nobody puts them: merged, nested, cut, with bytes of others between.
 fn odd_frame() -> impl Strategy<Value = Bytes> {
-    let piece = (1..=18_u32, 1..8_u32, prop_oneof![0..70_usize, 990..1030_usize, 3990..4010_usize])
+    let piece = (1..=19_u32, 1..8_u32, prop_oneof![0..70_usize, 990..1030_usize, 3990..4010_usize])
         .prop_map(|(kind, field, count)| empties(&[kind], field, count));
     let nested = (0..70_usize, 0..4_usize).prop_map(|(tags, records)| {
         let record = empties(&[2, 7], 5, tags);

@@ -53,7 +53,7 @@ impl Flood {
         frame::Kind::Ping(Ping {
             nonce: 1,
             libraries: vec![summary_to_wire(&self.library, &Summary::default())],
-            behind: false,
+            ..Ping::default()
         })
     }
 
@@ -215,7 +215,7 @@ async fn answers_to_nothing_are_passed_over() {
             ..Error::default()
         };
         flood.repeat(500, frame::Kind::Error(error)).await;
-        let wrong = can_sync::wire::proto::Pong { nonce: 9, libraries: Vec::new(), behind: false };
+        let wrong = can_sync::wire::proto::Pong { nonce: 9, ..Default::default() };
         flood.repeat(1, frame::Kind::Pong(wrong)).await;
         flood.closed_for("no summary").await;
     };

@@ -135,7 +135,7 @@ async fn streams_are_no_more_than_agreed() {
             &session.established.shared[0].blinded,
             &summary,
         )];
-        let ping = frame::Kind::Ping(Ping { nonce: 77, libraries, behind: false });
+        let ping = frame::Kind::Ping(Ping { nonce: 77, libraries, ..Ping::default() });
         wire::write_frame(&mut session.established.send, ping).await.unwrap();
         session
             .wait_for("a Pong", |kind| {

@@ -383,3 +383,40 @@ async fn a_new_machine_waits_for_approval_where_that_is_asked_for() {
     b.dial(&a).await;
     arrives(&b, &secret).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_may_be_a_minute_ahead_and_no_more_and_hears_nobodys_clock() {
+    let a = TestNode::start("a", |_| {}).await;
+    let share = Share::images(&a).await;
+    let invited = share.invite(&a, json!({ "access": "write" })).await;
+    let member = Member::new(&invited.ticket, &a).await;
+    let mut session = member.session().await.map_err(|(_, error)| error).unwrap();
+    assert_eq!(session.established.clock_ms, 0, "it is no machine of theirs");
+    let library = session.library();
+    let ahead = |content: &[u8], ms: u64| {
+        let hlc = can_sync::record::Hlc::from_ms(can_sync::clock::now_ms() + ms);
+        WireRecord { hlc: hlc.0, ..record(content, false) }
+    };
+    let records = vec![ahead(b"half a minute", 30_000), ahead(b"five minutes", 300_000)];
+    let offer = Offer { library: library.clone(), records, ..Offer::default() };
+    session.send(frame::Kind::Offer(offer)).await;
+    let later = session
+        .until("Later", |kind| match kind {
+            frame::Kind::Later(later) => Some(later.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!((later.library, later.deferrals.len()), (library, 1));
+    assert_eq!(later.deferrals[0].hash, hash_of(b"five minutes").0.to_vec());
+    assert!((180_000..=240_000).contains(&later.deferrals[0].wait_ms), "{:?}", later.deferrals);
+    let wants = |kind: &frame::Kind| match kind {
+        frame::Kind::Want(want) => Some(want.contents.iter().map(|one| one.hash.clone()).collect::<Vec<_>>()),
+        _ => None,
+    };
+    let found = session.heard.iter().find_map(wants);
+    let wanted = match found {
+        Some(wanted) => wanted,
+        None => session.until("Want", wants).await,
+    };
+    assert_eq!(wanted, [hash_of(b"half a minute").0.to_vec()]);
+}

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use can_sync::clock::Clock;
 use can_sync::identity::LibraryKeys;
 use can_sync::library::registry::Kept;
 use can_sync::library::ticket::Ticket;
@@ -84,7 +85,7 @@ impl Member {
             connection: &connection,
             own_id: self.endpoint.id(),
             libraries: &self.libraries,
-            introduction: &Introduction { name: "by hand".into(), ticket },
+            introduction: &Introduction { name: "by hand".into(), ticket, clock: Clock::system() },
             memory: &ConnectionMemory::default(),
             offers_mirror: false,
             within: DEADLINE,

@@ -13,6 +13,7 @@ use can_sync::actor::supervisor::RootMsg;
 use can_sync::api::proxy::StoreProxy;
 use can_sync::api::view::StoreMode;
 use can_sync::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
+use can_sync::clock::Clock;
 use can_sync::discovery::channel::{Channel, Channels};
 use can_sync::events::EventLog;
 use can_sync::http::SharedListener;
@@ -88,7 +89,8 @@ impl Agent {
         .await;
 
         let dir = tempfile::tempdir().expect("a directory");
-        let config = EmbeddedConfig { dir: dir.path().to_owned(), disk_reserve_bytes: 0 };
+        let config =
+            EmbeddedConfig { dir: dir.path().to_owned(), disk_reserve_bytes: 0, clock: Clock::system() };
         let store = EmbeddedStore::open(config).await.expect("the store opens");
         let (store_addr, store_server) = serve_store(&store).await;
 
@@ -113,6 +115,7 @@ impl Agent {
             libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
             root: root.service(),
             events: events.clone(),
+            clock: Clock::system(),
             registry: Arc::default(),
             limits: Arc::from([("peers", 64)]),
             ticket: ticket_seen,
@@ -233,6 +236,8 @@ pub(crate) fn sync(state: SyncState) -> SyncReport {
         missing_bytes: 0,
         rate: 0.0,
         held_deletions: 0,
+        dated_ahead: 0,
+        clock: None,
         eta_secs: None,
     }
 }
@@ -249,6 +254,8 @@ pub(crate) fn peer(seed: u8, name: &str, state: PeerState) -> PeerReport {
         missing_here: 3,
         missing_here_bytes: 4096,
         missing_there: 2,
+        deferred_here: 0,
+        deferred_there: 0,
         bytes_sent: 1_000,
         bytes_received: 2_000,
         send_rate: 10.5,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
+use can_sync::clock::Clock;
 use can_sync::record::ContentHash;
 use can_sync::store::StoreError;
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
@@ -15,7 +16,14 @@ pub(crate) async fn open(dir: &Path) -> EmbeddedStore {
 
 /// Opens a store.
 pub(crate) async fn try_open(dir: &Path, disk_reserve_bytes: u64) -> Result<EmbeddedStore, StoreError> {
-    EmbeddedStore::open(EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes }).await
+    let clock = Clock::system();
+    EmbeddedStore::open(EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes, clock }).await
+}
+
+/// Opens a store on a machine with this clock.
+pub(crate) async fn open_by(dir: &Path, clock: &Clock) -> EmbeddedStore {
+    let config = EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0, clock: clock.clone() };
+    EmbeddedStore::open(config).await.expect("the store opens")
 }
 
 /// Uploads content as a user does, in chunks.

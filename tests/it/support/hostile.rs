@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use can_sync::clock::Clock;
 use can_sync::identity::{LibraryKeys, NetworkKeys};
 use can_sync::library::{Libraries, Library};
 use can_sync::net::SESSION_ALPN as ALPN;
@@ -174,8 +175,11 @@ impl Attacker {
 
     /// Proves itself on a connection.
     pub(crate) async fn establish(&self, connection: &Connection) -> Result<Established, String> {
-        let introduction =
-            Introduction { name: "hostile".into(), ticket: watch::Sender::new(String::new()).subscribe() };
+        let introduction = Introduction {
+            name: "hostile".into(),
+            ticket: watch::Sender::new(String::new()).subscribe(),
+            clock: Clock::system(),
+        };
         let meeting = Meeting {
             connection,
             own_id: self.endpoint.id(),
@@ -264,6 +268,20 @@ impl Session {
     pub(crate) async fn refused(&mut self, hash: ContentHash) -> String {
         self.wait_for("a refusal", |kind| match kind {
             frame::Kind::Error(error) if error.hash.as_deref() == Some(&hash.0[..]) => Some(error.message),
+            _ => None,
+        })
+        .await
+    }
+
+    /// How long the victim has one asset wait, in milliseconds; the session goes on.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "anything else is passed over")]
+    pub(crate) async fn deferred(&mut self, hash: ContentHash) -> u64 {
+        self.wait_for("a deferral", |kind| match kind {
+            frame::Kind::Later(later) => later
+                .deferrals
+                .into_iter()
+                .find(|deferral| deferral.hash == hash.0[..])
+                .map(|deferral| deferral.wait_ms),
             _ => None,
         })
         .await

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use super::clock::SetClock;
 use super::daemon;
 
 /// Long enough for a loaded machine; nothing waits for all of it unless it is broken.
@@ -25,6 +26,7 @@ pub(crate) struct TestNode {
     pub(crate) config: Config,
     node: Option<Node>,
     spawn_peer: SpawnPeer,
+    clock: SetClock,
     pub(crate) http: reqwest::Client,
 }
 
@@ -62,20 +64,39 @@ impl TestNode {
         spawn_peer: SpawnPeer,
         adjust: impl FnOnce(&mut Config),
     ) -> Self {
+        Self::start_all(name, SetClock::right(), spawn_peer, adjust).await
+    }
+
+    /// As [`Self::start`], on a machine with this clock.
+    pub(crate) async fn start_by(name: &str, clock: &SetClock, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_all(name, clock.clone(), spawn_peer(), adjust).await
+    }
+
+    async fn start_all(
+        name: &str,
+        clock: SetClock,
+        spawn_peer: SpawnPeer,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut config = config(name, &dir);
         adjust(&mut config);
         // Whatever made a client first has installed the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut node = Self { _dir: dir, config, node: None, spawn_peer, http };
+        let mut node = Self { _dir: dir, config, node: None, spawn_peer, clock, http };
         node.boot().await;
         node
     }
 
     /// Starts it again on the same directory and ports.
     pub(crate) async fn boot(&mut self) {
-        let output = StartOutput { origins: Origins::new(), progress: Box::new(|_| {}), signals: None };
+        let output = StartOutput {
+            origins: Origins::new(),
+            progress: Box::new(|_| {}),
+            signals: None,
+            clock: self.clock.start(),
+        };
         let (config, spawn_peer) = (self.config.clone(), Arc::clone(&self.spawn_peer));
         let node = Box::pin(Node::start_with(config, output, spawn_peer)).await.expect("the node starts");
         self.config.listen_addr = node.api_addr();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use can_sync::actor::status::ActorDetail;
 use can_sync::actor::{ServiceCell, ServiceRef};
+use can_sync::clock::Clock;
 use can_sync::discovery::address_book::AddressBook;
 use can_sync::discovery::channel::{Channel, Channels, Sources};
 use can_sync::discovery::directory::SharedDirectory;
@@ -20,6 +21,7 @@ use can_sync::net::SESSION_ALPN as ALPN;
 use can_sync::net::close::is_close;
 use can_sync::net::endpoint;
 use can_sync::peer::actor::{PeerArgs, PeerLimits};
+use can_sync::peer::deferrals::Deferrals;
 use can_sync::peer::effects::DeleteGuard;
 use can_sync::peer::establish::Introduction;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
@@ -418,6 +420,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         introduction: Introduction {
             name: "under test".to_owned(),
             ticket: watch::Sender::new(String::new()).subscribe(),
+            clock: Clock::system(),
         },
         libraries: Arc::new(Libraries::of(Arc::new(Library::new(KEYS.clone())))),
         store: ScriptedStore::new().as_ref(),
@@ -432,6 +435,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         directory: SharedDirectory::default(),
         connected: watch::Sender::new(0),
         deletes: Arc::new(DeleteGuard::new(false)),
+        deferrals: Deferrals::in_memory(Clock::system()),
         max_connections: 64,
         max_pending: 32,
         in_flight: Limits {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, Outcome, StoreError,
+    ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, Outcome, Redating, StoreError,
     StoreEvent, StoreRef, StoreStatus, StoredRecord,
 };
 use futures::future::BoxFuture;
@@ -236,5 +236,12 @@ impl ContentStore for ScriptedStore {
 
     fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
         self.answer(move |_| vec![Outcome::Unchanged; hashes.len()]).boxed()
+    }
+
+    fn redate(
+        &self,
+        redatings: Vec<Redating>,
+    ) -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>> {
+        self.answer(move |_| vec![None; redatings.len()]).boxed()
     }
 }

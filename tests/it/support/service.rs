@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use can_sync::clock::Clock;
 use can_sync::http::serve;
 use can_sync::store::can_http::CanHttpStore;
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -68,7 +69,8 @@ impl TestService {
         change: impl FnOnce(ServiceSettings) -> ServiceSettings,
     ) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let config = EmbeddedConfig { dir: dir.path().join("store"), disk_reserve_bytes };
+        let config =
+            EmbeddedConfig { dir: dir.path().join("store"), disk_reserve_bytes, clock: Clock::system() };
         let store = EmbeddedStore::open(config).await.expect("a store");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("an address");

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::identity::LibraryKeys;
 use crate::library::Library;
-use crate::record::{AssetMeta, AssetRecord, ContentHash, WriterId};
+use crate::peer::deferrals::{Note, Notes};
+use crate::record::{AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, Hlc, WriterId};
 use crate::store::{FeedEntry, Holding, Outcome, StoreStatus, StoredRecord};
 use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::{Limits, Scheduler};
@@ -27,6 +28,13 @@ const LIMITS: Limits = Limits {
 pub(super) struct Agent {
     number: u8,
     skew_ms: i64,
+    /// How far off its clock is besides, until somebody sets it.
+    pub(super) wrong_ms: i64,
+    /// Dates of the versions before those that were written here.
+    before: BTreeMap<ContentHash, Hlc>,
+    /// The newest date of a version that others have.
+    pub(super) confirmed: Hlc,
+    pub(super) notes: Notes,
     pub(super) replicate_deletes: bool,
     pub(super) records: BTreeMap<ContentHash, (u64, AssetRecord)>,
     pub(super) contents: BTreeSet<ContentHash>,
@@ -48,6 +56,10 @@ impl Agent {
         Self {
             number,
             skew_ms,
+            wrong_ms: 0,
+            before: BTreeMap::new(),
+            confirmed: Hlc::default(),
+            notes: Notes::default(),
             replicate_deletes,
             records: BTreeMap::new(),
             contents: BTreeSet::new(),
@@ -62,11 +74,52 @@ impl Agent {
 
     /// What its clock says `now` microseconds into the simulation.
     pub(super) fn clock_ms(&self, now: u64) -> u64 {
-        (EPOCH_MS + now / 1000).saturating_add_signed(self.skew_ms)
+        (EPOCH_MS + now / 1000).saturating_add_signed(self.skew_ms + self.wrong_ms)
+    }
+
+    /// As [`Self::put`], for what is written here.
+    fn put_own(&mut self, record: AssetRecord) {
+        let hash = record.hash;
+        let before = match self.records.get(&hash).map(|(_, old)| old.hlc) {
+            None => Hlc::default(),
+            Some(old) if old <= self.confirmed => old,
+            Some(old) => self.before.get(&hash).copied().unwrap_or(old),
+        };
+        self.put(record);
+        self.before.insert(hash, before);
+    }
+
+    /// Dates anew what was written here while the clock was ahead and is not known to others, up to `known`.
+    pub(super) fn recall(&mut self, now: u64, known: Hlc) -> bool {
+        let now_ms = self.clock_ms(now);
+        let known = known.max(self.confirmed);
+        let ahead: Vec<AssetRecord> = self.records.values().map(|(_, record)| record.clone()).collect();
+        let mut any = false;
+        for old in ahead {
+            let is_ahead = old.hlc.is_due_in(now_ms, HLC_AHEAD_MAX_MS).is_some() && old.hlc > known;
+            let Some(before) = self.before.get(&old.hash).copied().filter(|_| is_ahead) else { continue };
+            let Some(recalled) = old.recalled(before, now_ms) else { continue };
+            self.put(recalled);
+            self.before.insert(old.hash, before);
+            self.notes.add(Note::of(&old, None, now_ms, old.hlc.ms()));
+            any = true;
+        }
+        any
+    }
+
+    /// Writes what is here once more, later than `other`.
+    pub(super) fn reassert(&mut self, hash: ContentHash, other: Hlc) {
+        let Some((_, old)) = self.records.get(&hash).filter(|(_, old)| old.hlc <= other) else { return };
+        let again = old.reasserted(other);
+        self.put(again);
     }
 
     fn put(&mut self, record: AssetRecord) {
         self.seq += 1;
+        let same = self.records.get(&record.hash).is_some_and(|(_, old)| *old == record);
+        if !same {
+            self.before.remove(&record.hash);
+        }
         if record.deleted {
             self.contents.remove(&record.hash);
             self.unwanted.remove(&record.hash);
@@ -146,8 +199,9 @@ impl Agent {
         let mut record = AssetRecord::new(hash, size_of(hash), None, meta);
         match self.records.get(&hash) {
             Some((_, held)) if !held.deleted => {
-                // Where the content is not here, it is now.
-                self.merge(record, true);
+                // Where the content is not here, it is now; the version stays.
+                let held = held.clone();
+                self.merge(held, true);
                 return;
             }
             Some((_, held)) => {
@@ -156,7 +210,8 @@ impl Agent {
             }
             None => {}
         }
-        assert_eq!(self.merge(record, true), Outcome::Stored);
+        self.contents.insert(hash);
+        self.put_own(record);
     }
 
     /// A user edits what is there, or deletes it.
@@ -167,7 +222,7 @@ impl Agent {
         record.writer = self.writer();
         record.deleted = text.is_none();
         record.meta.description = text;
-        assert!(matches!(self.merge(record, false), Outcome::Stored | Outcome::Absent));
+        self.put_own(record);
     }
 
     fn writer(&self) -> WriterId {

@@ -52,6 +52,8 @@ pub(super) enum Mode {
     Everything,
     /// None of them does.
     AddOnly,
+    /// All of them apply them; the clock of one is off while there is trouble.
+    WrongClock,
 }
 
 /// Chance from a seed, the same on every machine (`SplitMix64`).
@@ -221,7 +223,7 @@ impl World {
         let agents = (0..count)
             .map(|n| {
                 let skew = dice.below(2 * SKEW_MAX_MS.unsigned_abs()).cast_signed() - SKEW_MAX_MS;
-                Agent::new(u8::try_from(n).unwrap(), skew, mode == Mode::Everything, &KEYS)
+                Agent::new(u8::try_from(n).unwrap(), skew, mode != Mode::AddOnly, &KEYS)
             })
             .collect();
         let calm_at = (10 + dice.below(30)) * SECOND;
@@ -242,6 +244,12 @@ impl World {
             echoes: 0,
         };
         world.connect(count);
+        if mode == Mode::WrongClock {
+            // More than anybody lets pass, so that nobody has what it wrote before it is set.
+            let most = if world.dice.one_in(2) { 3_600_000 } else { 30 * 86_400_000 };
+            let off = (30 * 60_000 + world.dice.below(most)).cast_signed();
+            world.agents[0].wrong_ms = if world.dice.one_in(3) { -off } else { off };
+        }
         world.schedule_users();
         world
     }
@@ -280,6 +288,7 @@ impl World {
     /// Runs until all is well, or says what is not.
     pub(super) fn run(mut self) -> Result<(), String> {
         self.advance_to(self.calm_at);
+        self.set_clock();
         for link in 0..self.links.len() {
             if self.links[link].sides.is_none() {
                 self.mend(link, None);
@@ -344,7 +353,7 @@ impl World {
             }
         }
         match self.mode {
-            Mode::Everything => self.all_are_equal()?,
+            Mode::Everything | Mode::WrongClock => self.all_are_equal()?,
             Mode::AddOnly => self.live_ones_are_equal()?,
         }
         for at in self.ends() {
@@ -479,6 +488,17 @@ impl World {
             _ => self.agents[agent].want(hash),
         }
         self.later(Event::Feed(agent));
+    }
+
+    /// Somebody sets the clock that is wrong.
+    fn set_clock(&mut self) {
+        if std::mem::take(&mut self.agents[0].wrong_ms) == 0 {
+            return;
+        }
+        let ends: Vec<At> = self.ends().filter(|at| self.links[at.link].agents[at.end] == 0).collect();
+        for at in ends {
+            self.step(at, Input::ClockChanged);
+        }
     }
 
     fn make_trouble(&mut self) {

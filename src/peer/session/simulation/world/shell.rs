@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{At, Channel, Event, KEYS, LIBRARY, MS, News, PeersNews, SECOND, World};
+use super::{At, Channel, Event, KEYS, LIBRARY, MS, Mode, News, PeersNews, SECOND, World};
 use crate::library::Library;
+use crate::peer::deferrals::Note;
 use crate::peer::establish::{summary_from_wire, summary_to_wire};
 use crate::peer::session::{
     Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Verdict, judge_holding,
 };
 use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Limits, Responder};
-use crate::record::{AssetRecord, ContentHash, WriterId};
+use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, WriterId};
 use crate::store::{FeedEntry, Outcome};
 use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::{Committed, Decision, Failure, SessionId};
@@ -232,6 +233,7 @@ impl World {
             News::Tick => {
                 self.step(at, Input::Tick);
                 self.ask_for_wanted(at);
+                self.recall(self.links[at.link].agents[at.end]);
                 self.put(self.now + SECOND, Event::Side(at, News::Tick));
             }
         }
@@ -302,7 +304,24 @@ impl World {
         let now = self.instant();
         let Some(session) = self.side(at).and_then(|side| side.session.as_mut()) else { return };
         let effects = session.handle(input, now);
+        let confirmed = session.confirmed();
+        let agent = &mut self.agents[self.links[at.link].agents[at.end]];
+        agent.confirmed = agent.confirmed.max(confirmed);
         self.perform(at, effects);
+    }
+
+    /// Has versions dated anew that were written while the clock was ahead, once it is right.
+    fn recall(&mut self, number: usize) {
+        if self.mode != Mode::WrongClock || self.agents[number].wrong_ms != 0 {
+            return;
+        }
+        let sides = self.links.iter().filter_map(|link| link.sides.as_ref()).flatten();
+        let sessions = sides.filter(|side| side.agent == number).filter_map(|side| side.session.as_ref());
+        let offered = sessions.map(Session::newest_offered).max().unwrap_or_default();
+        let now = self.now;
+        if now >= self.agents[number].store_down_until && self.agents[number].recall(now, offered) {
+            self.later(Event::Feed(number));
+        }
     }
 
     fn perform(&mut self, at: At, effects: Vec<Effect>) {
@@ -319,6 +338,7 @@ impl World {
                 | Effect::JudgeAbsent(_)
                 | Effect::TakeAbsent(_)
                 | Effect::Apply(_)
+                | Effect::Reassert(_)
                 | Effect::Store(_)
                 | Effect::Load(_)
                 | Effect::Serve(_) => {
@@ -369,8 +389,8 @@ impl World {
     fn on_frame(&mut self, at: At, bytes: Bytes) {
         let kind = decode_frame(bytes).expect("an honest peer's frame");
         let (answer, nonce, summaries, behind) = match kind {
-            frame::Kind::Ping(Ping { nonce, libraries, behind }) => (false, nonce, libraries, behind),
-            frame::Kind::Pong(Pong { nonce, libraries, behind }) => (true, nonce, libraries, behind),
+            frame::Kind::Ping(Ping { nonce, libraries, behind, .. }) => (false, nonce, libraries, behind),
+            frame::Kind::Pong(Pong { nonce, libraries, behind, .. }) => (true, nonce, libraries, behind),
             kind => {
                 if let (frame::Kind::Offer(offer), Some(side)) = (&kind, self.side(at)) {
                     side.heard.extend(digests(offer));
@@ -393,12 +413,12 @@ impl World {
         }
         let libraries = vec![summary_to_wire(&LIBRARY, &library.summary())];
         if answer {
-            return self.send_frame(at, frame::Kind::Pong(Pong { nonce, libraries, behind }));
+            return self.send_frame(at, frame::Kind::Pong(Pong { nonce, libraries, behind, clock_ms: 0 }));
         }
         if let Some(side) = self.side(at) {
             side.asked_behind = behind;
         }
-        self.send_frame(at, frame::Kind::Ping(Ping { nonce, libraries, behind }));
+        self.send_frame(at, frame::Kind::Ping(Ping { nonce, libraries, behind, clock_ms: 0 }));
     }
 
     /// Tasks that ask the store; they insist until it answers.
@@ -429,6 +449,13 @@ impl World {
             }
             Effect::Judge(records) => self.judge(at, records, true),
             Effect::JudgeAbsent(records) => self.judge(at, records, false),
+            Effect::Reassert(others) => {
+                for (hash, other) in &others {
+                    agent.reassert(*hash, *other);
+                }
+                self.later(Event::Feed(number));
+                Input::Settled(others.into_iter().map(|(hash, _)| hash).collect())
+            }
             Effect::TakeAbsent(records) => {
                 let hashes = records.iter().map(|record| record.hash).collect();
                 for record in records {
@@ -464,15 +491,33 @@ impl World {
                 side.wishes.answered(&record.hash, held_there);
             }
         }
-        let agent = &self.agents[self.links[at.link].agents[at.end]];
+        let agent = &mut self.agents[self.links[at.link].agents[at.end]];
         let clock = agent.clock_ms(self.now);
-        let verdicts = records.into_iter().map(|record| {
+        let limits = (HLC_AHEAD_MAX_MS, agent.replicate_deletes);
+        let mut verdicts = Vec::new();
+        for record in records {
             let ours = agent.stored(&record.hash);
-            let verdict = judge_holding(&record, held_there, ours.as_ref(), clock, agent.replicate_deletes);
-            assert!(!matches!(verdict, Verdict::Refuse(_)), "{verdict:?}");
-            (record, verdict)
-        });
-        Input::Judged(verdicts.collect())
+            let mut verdict = judge_holding(&record, held_there, ours.as_ref(), clock, limits);
+            let ours = ours.map(|ours| ours.record);
+            match &verdict {
+                Verdict::Later(wait_ms) => {
+                    assert_eq!(self.mode, Mode::WrongClock);
+                    agent.notes.add(Note::of(&record, None, clock, clock + wait_ms));
+                }
+                Verdict::Apply | Verdict::Fetch | Verdict::TakeAbsent
+                    if ours.as_ref().is_none_or(|ours| record.supersedes(ours)) =>
+                {
+                    if agent.notes.settle(&record, ours.as_ref(), true).0 {
+                        verdict = Verdict::Reassert;
+                    }
+                    agent.confirmed = agent.confirmed.max(record.hlc);
+                }
+                Verdict::Refuse(why) => panic!("{why}"),
+                _ => {}
+            }
+            verdicts.push((record, verdict));
+        }
+        Input::Judged(verdicts)
     }
 
     fn on_fetch_part(&mut self, at: At, request: u64, hash: ContentHash, range: Range<u64>) {

@@ -1,0 +1,427 @@
+//! What the machine's clock is worth, from what the clocks of the user's other machines show. Pure: moments come in.
+//!
+//! A clock that was heard is kept as a difference to monotonic time, so that it stays right whatever is done to ours
+//! meanwhile.
+//!
+//! - Two or more that agree within a minute outvote ours if it is more than ten minutes off, unless as many agree with
+//!   ours.
+//! - One that differs decides nothing: either of the two may be wrong, and both machines say so.
+//! - With nobody who agrees, ours is believed all the same, unless it shows less than the date of this program or of a
+//!   version that another machine of the user's has: that date, and the time since, is the least that it can be.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::span;
+
+/// Clocks that differ by more are held to differ: what is dated so far ahead is not taken by others.
+pub const OFF_MAX_MS: u64 = 10 * 60 * 1000;
+/// Clocks that are closer than this agree.
+const AGREE_WITHIN_MS: u64 = 60 * 1000;
+/// What was heard longer ago is worth nothing any more: clocks drift, and machines are set.
+const HEARD_WITHIN: Duration = Duration::from_hours(1);
+/// Machines that are remembered; the one heard longest ago goes first.
+const DEVICES_MAX: usize = 256;
+
+/// Names another machine of the user's: its endpoint id.
+pub type DeviceId = [u8; 32];
+
+/// One look at the machine's clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// What the clock on the wall shows, in milliseconds since the Unix epoch. May be set to anything at any time.
+    pub own_ms: u64,
+    /// Time since some moment of this run; never goes back.
+    pub uptime: Duration,
+}
+
+/// What there is to say of the machine's clock. Differences are ours less theirs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doubt {
+    /// Other machines of the user's agree with each other and not with ours: their time is used.
+    Outvoted {
+        /// By how much ours is ahead of theirs; negative if it is behind.
+        off_ms: i64,
+        /// How many agree.
+        devices: usize,
+    },
+    /// Ours and that of another machine differ, and nobody decides which is right: ours is used.
+    Undecided {
+        /// By how much ours is ahead of the one that differs most; negative if it is behind.
+        off_ms: i64,
+    },
+    /// Ours shows less than what it must at least be by now, which is used.
+    Behind {
+        /// By how much.
+        by_ms: u64,
+    },
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outvoted { off_ms, devices } => write!(
+                f,
+                "this machine's clock is {} {devices} other machines of yours, which agree: their time is used here; \
+                 set this machine's clock",
+                difference(*off_ms)
+            ),
+            Self::Undecided { off_ms } => write!(
+                f,
+                "this machine's clock is {} that of another machine of yours, and one of the two is wrong: set it, or \
+                 connect a third machine that decides",
+                difference(*off_ms)
+            ),
+            Self::Behind { by_ms } => write!(
+                f,
+                "this machine's clock is at least {} behind: it shows less than the date of this program, or of what \
+                 other machines of yours have; set it",
+                span(*by_ms)
+            ),
+        }
+    }
+}
+
+fn difference(off_ms: i64) -> String {
+    let direction = if off_ms < 0 { "behind" } else { "ahead of" };
+    format!("{} {direction}", span(off_ms.unsigned_abs()))
+}
+
+/// What time it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// What counts, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// What the machine's clock shows.
+    pub own_ms: u64,
+    /// What there is to say of that.
+    pub doubt: Option<Doubt>,
+    /// Other machines of the user's whose clocks were heard lately.
+    pub devices: usize,
+}
+
+impl Reading {
+    /// The earlier of what counts and what the machine's clock shows: for what must not happen too early.
+    #[must_use]
+    pub fn earlier_ms(&self) -> u64 {
+        self.now_ms.min(self.own_ms)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    shows_ms: u64,
+    at: Duration,
+}
+
+impl Heard {
+    /// What it shows now, less what ours does.
+    fn difference(self, at: Moment) -> i64 {
+        let shows = self.shows_ms.saturating_add(millis(at.uptime.saturating_sub(self.at)));
+        let (shows, own) = (i64::try_from(shows), i64::try_from(at.own_ms));
+        shows.unwrap_or(i64::MAX).saturating_sub(own.unwrap_or(i64::MAX))
+    }
+}
+
+/// What is known of clocks.
+#[derive(Debug)]
+pub struct Evidence {
+    heard: HashMap<DeviceId, Heard>,
+    has_met_devices: bool,
+    /// What it was at least at the moment beside it.
+    least: (u64, Duration),
+    confirmed_ms: u64,
+}
+
+impl Evidence {
+    /// Knows of nothing but when the program was built.
+    #[must_use]
+    pub fn new(built_ms: u64, at: Moment) -> Self {
+        Self { heard: HashMap::new(), has_met_devices: false, least: (built_ms, at.uptime), confirmed_ms: 0 }
+    }
+
+    /// See [`Clock::hear`](super::Clock::hear).
+    pub fn hear(&mut self, device: DeviceId, shows_ms: u64, at: Moment) {
+        self.has_met_devices = true;
+        self.heard.insert(device, Heard { shows_ms, at: at.uptime });
+        if self.heard.len() > DEVICES_MAX
+            && let Some(oldest) = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(id, _)| *id)
+        {
+            self.heard.remove(&oldest);
+        }
+    }
+
+    /// See [`Clock::note_confirmed`](super::Clock::note_confirmed).
+    pub fn note_confirmed(&mut self, ms: u64, at: Moment) {
+        if ms > self.confirmed_ms {
+            self.confirmed_ms = ms;
+            if ms > self.least_ms(at) {
+                self.least = (ms, at.uptime);
+            }
+        }
+    }
+
+    /// See [`Clock::confirmed_ms`](super::Clock::confirmed_ms).
+    #[must_use]
+    pub fn confirmed_ms(&self) -> u64 {
+        self.confirmed_ms
+    }
+
+    /// See [`Clock::has_met_devices`](super::Clock::has_met_devices).
+    #[must_use]
+    pub fn has_met_devices(&self) -> bool {
+        self.has_met_devices
+    }
+
+    /// See [`Clock::restore`](super::Clock::restore).
+    pub fn restore(&mut self, confirmed_ms: u64, has_met_devices: bool, at: Moment) {
+        self.note_confirmed(confirmed_ms, at);
+        self.has_met_devices |= has_met_devices;
+    }
+
+    /// See [`Clock::reading`](super::Clock::reading).
+    #[must_use]
+    pub fn read(&self, at: Moment) -> Reading {
+        let mut differences: Vec<i64> = self.recent(at).map(|heard| heard.difference(at)).collect();
+        differences.sort_unstable();
+        let reading =
+            |now_ms, doubt| Reading { now_ms, own_ms: at.own_ms, doubt, devices: differences.len() };
+        if let Some((theirs, devices)) = outvote(&differences) {
+            let doubt = Doubt::Outvoted { off_ms: theirs.saturating_neg(), devices };
+            return reading(at.own_ms.saturating_add_signed(theirs), Some(doubt));
+        }
+        if differences.iter().any(|difference| !is_off(*difference)) {
+            return reading(at.own_ms, None);
+        }
+        let least_ms = self.least_ms(at);
+        if at.own_ms.saturating_add(OFF_MAX_MS) < least_ms {
+            return reading(least_ms, Some(Doubt::Behind { by_ms: least_ms - at.own_ms }));
+        }
+        let most = differences.iter().max_by_key(|difference| difference.unsigned_abs());
+        reading(at.own_ms, most.map(|difference| Doubt::Undecided { off_ms: difference.saturating_neg() }))
+    }
+
+    /// See [`Clock::is_vouched_for`](super::Clock::is_vouched_for).
+    #[must_use]
+    pub fn is_vouched_for(&self, at: Moment) -> bool {
+        if !self.has_met_devices {
+            return true;
+        }
+        let now = Moment { own_ms: self.read(at).now_ms, ..at };
+        self.recent(now).any(|heard| !is_off(heard.difference(now)))
+    }
+
+    fn recent(&self, at: Moment) -> impl Iterator<Item = Heard> {
+        self.heard.values().copied().filter(move |heard| at.uptime.saturating_sub(heard.at) <= HEARD_WITHIN)
+    }
+
+    /// The least that it can be.
+    fn least_ms(&self, at: Moment) -> u64 {
+        let (least_ms, since) = self.least;
+        least_ms.saturating_add(millis(at.uptime.saturating_sub(since)))
+    }
+}
+
+/// The difference of those that agree and outvote ours, and how many they are; `differences` ascend.
+fn outvote(differences: &[i64]) -> Option<(i64, usize)> {
+    let largest = groups(differences).max_by_key(|group| group.len()).filter(|group| group.len() >= 2)?;
+    let theirs = largest[(largest.len() - 1) / 2];
+    // Ours, and those who are with it, may be as many; so may others that agree on something else.
+    let with_ours = 1 + differences.iter().filter(|difference| !is_off(**difference)).count();
+    let is_apart = |difference: &&i64| largest.iter().all(|one| one.abs_diff(**difference) > AGREE_WITHIN_MS);
+    let others: Vec<i64> = differences.iter().filter(is_apart).copied().collect();
+    let rivals = groups(&others).map(<[i64]>::len).max().unwrap_or_default();
+    (is_off(theirs) && largest.len() > with_ours.max(rivals)).then_some((theirs, largest.len()))
+}
+
+/// Those that agree with the lowest of them, for each of `ascending` as the lowest.
+fn groups(ascending: &[i64]) -> impl Iterator<Item = &[i64]> {
+    (0..ascending.len()).map(|first| {
+        let rest = &ascending[first..];
+        let count = rest.iter().take_while(|other| other.abs_diff(rest[0]) <= AGREE_WITHIN_MS).count();
+        &rest[..count]
+    })
+}
+
+fn is_off(difference: i64) -> bool {
+    difference.unsigned_abs() > OFF_MAX_MS
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+    const BUILT: u64 = NOW - 90 * DAY;
+    const MINUTE: u64 = 60 * 1000;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+
+    /// `secs` into the run, with a clock that shows this.
+    fn at(own_ms: u64, secs: u64) -> Moment {
+        Moment { own_ms, uptime: Duration::from_secs(secs) }
+    }
+
+    fn evidence() -> Evidence {
+        Evidence::new(BUILT, at(NOW, 0))
+    }
+
+    /// Has heard clocks that show this.
+    fn having_heard(shown: &[u64], at: Moment) -> Evidence {
+        let mut evidence = evidence();
+        for (n, shows_ms) in shown.iter().enumerate() {
+            evidence.hear([u8::try_from(n).unwrap(); 32], *shows_ms, at);
+        }
+        evidence
+    }
+
+    #[test]
+    fn alone_the_machines_clock_is_believed() {
+        for own in [NOW, NOW + 365 * DAY, BUILT, BUILT - 10 * MINUTE] {
+            let reading = evidence().read(at(own, 0));
+            assert_eq!((reading.now_ms, reading.doubt), (own, None));
+        }
+    }
+
+    #[test]
+    fn alone_before_the_build_time_goes_on_from_there() {
+        let reading = evidence().read(at(0, 3600));
+        assert_eq!(reading.now_ms, BUILT + HOUR);
+        assert_eq!(reading.doubt, Some(Doubt::Behind { by_ms: BUILT + HOUR }));
+    }
+
+    #[test]
+    fn alone_before_the_newest_confirmed_record_time_goes_on_from_there() {
+        let mut evidence = evidence();
+        evidence.note_confirmed(NOW - DAY, at(NOW, 10));
+        evidence.note_confirmed(NOW - 2 * DAY, at(NOW, 20));
+        assert_eq!(evidence.confirmed_ms(), NOW - DAY);
+        let reading = evidence.read(at(NOW - 30 * DAY, 70));
+        assert_eq!(reading.now_ms, NOW - DAY + MINUTE);
+        assert!(matches!(reading.doubt, Some(Doubt::Behind { .. })));
+        // What an earlier run knew counts from the start of this one.
+        let mut restarted = Evidence::new(BUILT, at(0, 0));
+        restarted.restore(NOW - DAY, true, at(0, 0));
+        assert_eq!(restarted.read(at(0, 60)).now_ms, NOW - DAY + MINUTE);
+        assert!(restarted.has_met_devices());
+    }
+
+    #[test]
+    fn whoever_agrees_is_believed_whatever_a_record_says() {
+        let mut evidence = having_heard(&[NOW], at(NOW, 0));
+        evidence.note_confirmed(NOW + 365 * DAY, at(NOW, 0));
+        let reading = evidence.read(at(NOW, 0));
+        assert_eq!((reading.now_ms, reading.doubt), (NOW, None));
+        // Heard too long ago, it is no help.
+        assert!(matches!(evidence.read(at(NOW + HOUR, 3601)).doubt, Some(Doubt::Behind { .. })));
+    }
+
+    #[test]
+    fn a_machine_that_is_minutes_fast_drags_nobody() {
+        let mut evidence = evidence();
+        evidence.note_confirmed(NOW + 9 * MINUTE, at(NOW, 0));
+        assert_eq!(evidence.read(at(NOW, 0)).now_ms, NOW);
+        let evidence = having_heard(&[NOW + 9 * MINUTE, NOW + 9 * MINUTE], at(NOW, 0));
+        let reading = evidence.read(at(NOW, 0));
+        assert_eq!((reading.now_ms, reading.doubt), (NOW, None));
+    }
+
+    #[test]
+    fn two_that_agree_outvote_this_machine() {
+        let evidence = having_heard(&[NOW, NOW + MINUTE], at(NOW + DAY, 0));
+        let reading = evidence.read(at(NOW + DAY, 0));
+        assert_eq!(reading.now_ms, NOW);
+        assert_eq!(reading.doubt, Some(Doubt::Outvoted { off_ms: DAY.cast_signed(), devices: 2 }));
+        let text = reading.doubt.unwrap().to_string();
+        assert!(text.contains("24 hours ahead of 2 other machines"), "{text}");
+        // In the other direction, with a third that is nowhere.
+        let evidence = having_heard(&[NOW, NOW + 5, NOW + 300 * DAY], at(NOW - DAY, 0));
+        let reading = evidence.read(at(NOW - DAY, 0));
+        assert_eq!(reading.now_ms, NOW);
+        assert_eq!(reading.doubt, Some(Doubt::Outvoted { off_ms: -DAY.cast_signed(), devices: 2 }));
+    }
+
+    #[test]
+    fn two_that_are_more_than_a_minute_apart_decide_nothing() {
+        let evidence = having_heard(&[NOW, NOW + MINUTE + 1], at(NOW + DAY, 0));
+        let reading = evidence.read(at(NOW + DAY, 0));
+        assert_eq!(reading.now_ms, NOW + DAY);
+        assert_eq!(reading.doubt, Some(Doubt::Undecided { off_ms: DAY.cast_signed() }));
+    }
+
+    #[test]
+    fn one_other_machine_decides_nothing_and_both_say_so() {
+        let ours = having_heard(&[NOW], at(NOW + DAY, 0)).read(at(NOW + DAY, 0));
+        let theirs = having_heard(&[NOW + DAY], at(NOW, 0)).read(at(NOW, 0));
+        assert_eq!((ours.now_ms, theirs.now_ms), (NOW + DAY, NOW));
+        assert_eq!(ours.doubt, Some(Doubt::Undecided { off_ms: DAY.cast_signed() }));
+        assert_eq!(theirs.doubt, Some(Doubt::Undecided { off_ms: -DAY.cast_signed() }));
+        let text = theirs.doubt.unwrap().to_string();
+        assert!(text.contains("24 hours behind that of another machine"), "{text}");
+        // Within ten minutes there is nothing to say.
+        let near = having_heard(&[NOW + 10 * MINUTE], at(NOW, 0)).read(at(NOW, 0));
+        assert_eq!(near.doubt, None);
+    }
+
+    #[test]
+    fn as_many_on_either_side_decide_nothing() {
+        let with_ours = having_heard(&[NOW, NOW + DAY, NOW + DAY], at(NOW, 0)).read(at(NOW, 0));
+        assert_eq!((with_ours.now_ms, with_ours.doubt), (NOW, None), "two against two, ours among them");
+        let elsewhere = [NOW, NOW, NOW + DAY, NOW + DAY];
+        let reading = having_heard(&elsewhere, at(NOW + 2 * DAY, 0)).read(at(NOW + 2 * DAY, 0));
+        assert_eq!(reading.now_ms, NOW + 2 * DAY);
+        assert_eq!(reading.doubt, Some(Doubt::Undecided { off_ms: 2 * DAY.cast_signed() }));
+        let more = having_heard(&[NOW, NOW + DAY, NOW + DAY, NOW + DAY], at(NOW, 0)).read(at(NOW, 0));
+        assert_eq!(more.now_ms, NOW + DAY);
+    }
+
+    #[test]
+    fn what_was_heard_stays_right_when_this_clock_is_set_and_is_forgotten_after_an_hour() {
+        let evidence = having_heard(&[NOW, NOW], at(NOW, 0));
+        // Ten minutes later somebody sets our clock a year ahead.
+        let reading = evidence.read(at(NOW + 365 * DAY, 600));
+        assert_eq!(reading.now_ms, NOW + 10 * MINUTE);
+        assert_eq!(evidence.read(at(NOW + 365 * DAY, 3600)).now_ms, NOW + HOUR);
+        let reading = evidence.read(at(NOW + 365 * DAY, 3601));
+        assert_eq!((reading.now_ms, reading.devices), (NOW + 365 * DAY, 0));
+    }
+
+    #[test]
+    fn somebody_must_vouch_once_there_was_somebody() {
+        assert!(evidence().is_vouched_for(at(NOW, 0)), "there never was anybody");
+        let evidence = having_heard(&[NOW], at(NOW, 0));
+        assert!(evidence.is_vouched_for(at(NOW + 9 * MINUTE, 0)));
+        assert!(!evidence.is_vouched_for(at(NOW + 200 * DAY, 0)));
+        assert!(!evidence.is_vouched_for(at(NOW + HOUR, 3601)), "heard too long ago");
+        // Theirs is what counts when they outvote ours.
+        assert!(having_heard(&[NOW, NOW], at(NOW, 0)).is_vouched_for(at(NOW + 200 * DAY, 0)));
+    }
+
+    #[test]
+    fn machines_that_are_remembered_are_bounded() {
+        let mut evidence = evidence();
+        for n in 0..1_000_u16 {
+            let mut device = [0; 32];
+            device[..2].copy_from_slice(&n.to_le_bytes());
+            evidence.hear(device, NOW, at(NOW, u64::from(n)));
+        }
+        assert_eq!(evidence.heard.len(), DEVICES_MAX);
+        assert_eq!(evidence.read(at(NOW, 1_000)).devices, DEVICES_MAX);
+    }
+
+    #[test]
+    fn no_clock_makes_it_overflow() {
+        for shown in [0, u64::MAX, u64::MAX - 1] {
+            for own in [0, NOW, u64::MAX] {
+                let evidence = having_heard(&[shown, shown], at(own, 0));
+                let reading = evidence.read(at(own, 10));
+                let _ = (evidence.is_vouched_for(at(own, 10)), reading.doubt.map(|doubt| doubt.to_string()));
+            }
+        }
+    }
+}

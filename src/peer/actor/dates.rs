@@ -1,0 +1,59 @@
+//! PeerActor's part in clocks: what the peer's shows, which versions wait for one of the two, and what the peer has.
+
+use super::PeerState;
+use crate::record::Hlc;
+
+/// Versions that wait and are told of one by one, of either side.
+const WAITING_SHOWN_MAX: usize = 1_000;
+
+impl PeerState {
+    /// Takes note of what the peer says its clock shows, if it is a machine of the user's own.
+    pub(super) fn hear_clock(&self, clock_ms: u64) {
+        let mirrored = self
+            .running
+            .as_ref()
+            .is_some_and(|running| running.lanes.iter().any(|lane| lane.library.shared().is_none()));
+        if mirrored && clock_ms > 0 {
+            self.args.deferrals.clock().hear(*self.args.connection.remote_id().as_bytes(), clock_ms);
+        }
+    }
+
+    /// Tells the clock what a machine of the user's own has, and the board what waits and what was offered.
+    pub(super) fn note_dates(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let lanes = &running.lanes;
+        for mirror in lanes.iter().filter(|lane| lane.library.shared().is_none()) {
+            let confirmed = mirror.session.confirmed();
+            if confirmed > running.confirmed {
+                running.confirmed = confirmed;
+                self.args.deferrals.clock().note_confirmed(confirmed.ms());
+            }
+        }
+        let newest_offered = lanes.iter().map(|lane| lane.session.newest_offered()).max().unwrap_or_default();
+        let changes = lanes.iter().map(|lane| lane.session.waiting_changes()).sum();
+        let mut board = self.args.board.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        board.newest_offered = newest_offered;
+        if std::mem::replace(&mut running.waiting_changes, changes) == changes {
+            return;
+        }
+        board.waiting = lanes.iter().flat_map(|lane| lane.session.waiting(WAITING_SHOWN_MAX)).collect();
+        let waits = !board.waiting.is_empty();
+        if waits && !std::mem::replace(&mut running.waiting_told, true) {
+            let here = board.waiting.iter().filter(|waiting| waiting.here).count();
+            let there = board.waiting.len() - here;
+            tracing::warn!(
+                peer = %self.args.connection.remote_id().fmt_short(),
+                here,
+                there,
+                "versions wait because they are dated ahead, here of our clock, there of the peer's: check both clocks"
+            );
+        }
+    }
+
+    /// Nothing waits on a session that is over, or begins.
+    pub(super) fn forget_dates(&self) {
+        let mut board = self.board();
+        board.waiting.clear();
+        board.newest_offered = Hlc::default();
+    }
+}

@@ -1,0 +1,277 @@
+//! What this node remembers of wrong clocks, over restarts, in `clock.db`: the versions that have to wait ([`Notes`]), and
+//! what the [`Clock`] starts from.
+//!
+//! Soft state: losing it costs the last word over versions that wait, so writes do not wait for the disk to confirm them.
+
+pub mod notes;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite_migration::{M, Migrations};
+use tokio::task::spawn_blocking;
+
+pub use self::notes::{Note, NoteChange, Notes};
+use crate::clock::Clock;
+use crate::library::ticket::LibraryId;
+use crate::record::{AssetRecord, ContentHash, EditId};
+
+const SCHEMA: &str = "CREATE TABLE deferred (
+    hash BLOB NOT NULL,
+    version BLOB NOT NULL,
+    edit BLOB NOT NULL,
+    first_seen_ms INTEGER NOT NULL,
+    due_ms INTEGER NOT NULL,
+    library BLOB,
+    spent INTEGER NOT NULL,
+    PRIMARY KEY (hash, version)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE clock (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    confirmed_ms INTEGER NOT NULL,
+    has_met_devices INTEGER NOT NULL
+) STRICT;";
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open '{path}': {source}; move the file away to start with an empty one")]
+pub struct DeferralsError {
+    path: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// The notes, and the clock that dates them. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Deferrals(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Clock,
+    notes: Mutex<Notes>,
+    /// Changes that are not on disk yet.
+    unsaved: Mutex<Vec<NoteChange>>,
+    disk: Option<Mutex<Disk>>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    connection: Connection,
+    /// What it has of the clock.
+    saved: (u64, bool),
+}
+
+impl Deferrals {
+    /// Opens or makes the file in `path`, and tells the clock what it has of it. Blocks.
+    ///
+    /// # Errors
+    /// If the file is no database, or is a newer version's.
+    pub fn open(path: &Path, clock: Clock) -> Result<Self, DeferralsError> {
+        let load = || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
+            let mut connection = Connection::open(path)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            Migrations::new(vec![M::up(SCHEMA)]).to_latest(&mut connection)?;
+            let notes = load_notes(&connection)?;
+            let saved = load_clock(&connection)?;
+            Ok((Disk { connection, saved }, notes))
+        };
+        let (disk, notes) =
+            load().map_err(|source| DeferralsError { path: path.display().to_string(), source })?;
+        clock.restore(disk.saved.0, disk.saved.1);
+        let (notes, unsaved) = (Mutex::new(notes), Mutex::default());
+        Ok(Self(Arc::new(Inner { clock, notes, unsaved, disk: Some(Mutex::new(disk)) })))
+    }
+
+    /// Remembers nothing over a restart.
+    #[must_use]
+    pub fn in_memory(clock: Clock) -> Self {
+        let (notes, unsaved) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { clock, notes, unsaved, disk: None }))
+    }
+
+    /// The clock by which versions are judged.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, changes: Vec<NoteChange>) {
+        if self.0.disk.is_some() && !changes.is_empty() {
+            self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+        }
+    }
+
+    /// Takes note of a version that has to wait.
+    pub fn add(&self, note: Note) {
+        let changes = self.notes().add(note);
+        self.keep(changes);
+    }
+
+    /// See [`Notes::settle`].
+    #[must_use]
+    pub fn settle(&self, offered: &AssetRecord, ours: Option<&AssetRecord>, may_reassert: bool) -> bool {
+        let (reassert, changes) = self.notes().settle(offered, ours, may_reassert);
+        self.keep(changes);
+        reassert
+    }
+
+    /// Versions of an asset that have to wait.
+    #[must_use]
+    pub fn of(&self, hash: &ContentHash) -> Vec<Note> {
+        self.notes().of(hash).to_vec()
+    }
+
+    /// Writes down versions that are not on disk yet.
+    pub async fn save_if_changed(&self) {
+        let changed = !self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if changed {
+            self.save().await;
+        }
+    }
+
+    /// Writes down what is not on disk yet. What cannot be written is tried again with the next.
+    pub async fn save(&self) {
+        let this = self.clone();
+        match spawn_blocking(move || this.write()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what is known of wrong clocks is not written down yet"),
+            Err(error) => tracing::warn!(%error, "writing down what is known of wrong clocks failed"),
+        }
+    }
+
+    /// As [`Deferrals::save`]. Blocks.
+    fn write(&self) -> rusqlite::Result<()> {
+        let Some(disk) = &self.0.disk else { return Ok(()) };
+        let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let clock = (self.0.clock.confirmed_ms(), self.0.clock.has_met_devices());
+        let mut unsaved = std::mem::take(&mut *self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner));
+        if unsaved.is_empty() && clock == disk.saved {
+            return Ok(());
+        }
+        let written = write_changes(&mut disk.connection, &unsaved, clock);
+        if written.is_ok() {
+            disk.saved = clock;
+        } else {
+            let mut newer = self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+            unsaved.append(&mut newer);
+            *newer = unsaved;
+        }
+        written
+    }
+}
+
+fn load_notes(connection: &Connection) -> rusqlite::Result<Notes> {
+    let mut notes = Notes::default();
+    let mut all = connection.prepare(
+        "SELECT hash, version, edit, first_seen_ms, due_ms, library, spent FROM deferred ORDER BY first_seen_ms",
+    )?;
+    let rows = all.query_map([], |row| {
+        Ok(Note {
+            hash: ContentHash(row.get(0)?),
+            version: row.get(1)?,
+            edit: EditId(row.get(2)?),
+            first_seen_ms: row.get::<_, i64>(3)?.cast_unsigned(),
+            due_ms: row.get::<_, i64>(4)?.cast_unsigned(),
+            library: row.get::<_, Option<[u8; 32]>>(5)?.map(LibraryId),
+            spent: row.get(6)?,
+        })
+    })?;
+    for note in rows {
+        notes.restore(note?);
+    }
+    Ok(notes)
+}
+
+fn load_clock(connection: &Connection) -> rusqlite::Result<(u64, bool)> {
+    let row = connection
+        .query_row("SELECT confirmed_ms, has_met_devices FROM clock", [], |row| {
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?))
+        })
+        .optional()?;
+    Ok(row.unwrap_or_default())
+}
+
+fn write_changes(
+    connection: &mut Connection,
+    changes: &[NoteChange],
+    (confirmed_ms, has_met_devices): (u64, bool),
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for change in changes {
+        match change {
+            NoteChange::Put(note) => transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO deferred (hash, version, edit, first_seen_ms, due_ms, library, spent)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )?
+                .execute(params![
+                    note.hash.0,
+                    note.version,
+                    note.edit.0,
+                    note.first_seen_ms.cast_signed(),
+                    note.due_ms.cast_signed(),
+                    note.library.map(|library| library.0),
+                    note.spent,
+                ])?,
+            NoteChange::Remove(hash, version) => transaction
+                .prepare_cached("DELETE FROM deferred WHERE hash = ?1 AND version = ?2")?
+                .execute((hash.0, version))?,
+        };
+    }
+    transaction.execute(
+        "INSERT OR REPLACE INTO clock (id, confirmed_ms, has_met_devices) VALUES (1, ?1, ?2)",
+        (confirmed_ms.cast_signed(), has_met_devices),
+    )?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{AssetMeta, Hlc, WriterId};
+
+    #[tokio::test]
+    async fn notes_and_what_the_clock_knew_outlive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("clock.db");
+        let now = Clock::system().now_ms();
+        let (ahead, ours) = (now + 86_400_000, now + 5);
+        let version = |ms: u64, writer: u8| {
+            let record = AssetRecord::new(ContentHash([7; 32]), 5, None, AssetMeta::default());
+            AssetRecord { hlc: Hlc::from_ms(ms), writer: WriterId([writer; 32]), ..record }
+        };
+        let first = Deferrals::open(&path, Clock::system()).unwrap();
+        assert!(!first.clock().has_met_devices());
+        first.add(Note::of(&version(ahead, 1), Some(LibraryId([3; 32])), now, ahead));
+        first.add(Note::of(&version(ahead, 2), None, now, ahead));
+        let _ = first.settle(&version(ahead, 2), None, true);
+        first.clock().hear([1; 32], now);
+        first.clock().note_confirmed(u64::MAX - 1);
+        first.save().await;
+        drop(first);
+
+        let second = Deferrals::open(&path, Clock::system()).unwrap();
+        assert!(second.clock().has_met_devices());
+        assert_eq!(second.clock().confirmed_ms(), u64::MAX - 1);
+        assert_eq!(second.of(&ContentHash([7; 32])).len(), 1);
+        assert!(second.settle(&version(ahead, 1), Some(&version(ours, 9)), true));
+        second.save().await;
+        drop(second);
+        let third = Deferrals::open(&path, Clock::system()).unwrap();
+        assert_eq!(third.of(&ContentHash([7; 32])), []);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("clock.db");
+        std::fs::write(&path, "garbage ".repeat(200)).unwrap();
+        let error = Deferrals::open(&path, Clock::system()).unwrap_err().to_string();
+        assert!(error.contains("clock.db") && error.contains("move the file away"), "{error}");
+    }
+}

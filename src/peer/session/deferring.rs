@@ -1,0 +1,206 @@
+//! Versions that one of the two sides does not take yet, because its clock shows them too far ahead. They are not offered
+//! again before their time, not asked for again, and delay nothing: the session is in sync without them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Effect, RECORDS_PER_FRAME_MAX, Session};
+use crate::record::{AssetRecord, ContentHash, Hlc, RecordId};
+use crate::wire::proto::{Deferral, Later, frame};
+
+/// Versions of the mirror that wait at the same time, on either side. Forgetting one costs an offer per comparison.
+const DEFERRED_MAX: usize = 16_384;
+/// The same for a library that is shared by ticket.
+const DEFERRED_BY_TICKET_MAX: usize = 1_024;
+/// Longest wait; no session lasts as long.
+const WAIT_MAX: Duration = Duration::from_hours(24 * 365);
+
+/// What waits, and what the peer has for certain.
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    /// Offered by the peer and not taken: the version, and when it can be.
+    here: HashMap<ContentHash, (RecordId, Instant)>,
+    /// The same by version.
+    versions_here: HashMap<RecordId, ContentHash>,
+    /// Offered by us and not taken.
+    there: HashMap<ContentHash, (RecordId, Instant)>,
+    /// Grows with each change of the above.
+    changes: u64,
+    /// The newest date of a version that the peer confirmed.
+    confirmed: Hlc,
+    /// The newest date among offers that wait for their answer.
+    newest_offered: Hlc,
+}
+
+/// One version that waits, for whoever is told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    /// Of which asset.
+    pub hash: ContentHash,
+    /// When it can be taken.
+    pub due: Instant,
+    /// Whether it is the peer's, and waits for our clock.
+    pub here: bool,
+}
+
+impl Deferred {
+    /// How many wait here, and there.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.here.len() as u64, self.there.len() as u64)
+    }
+
+    /// Whether the peer's version of this id waits here.
+    pub(super) fn waits_here(&self, rid: &RecordId) -> bool {
+        self.versions_here.contains_key(rid)
+    }
+
+    fn forget_here(&mut self, hash: &ContentHash) {
+        if let Some((rid, _)) = self.here.remove(hash) {
+            self.versions_here.remove(&rid);
+            self.changes += 1;
+        }
+    }
+
+    /// The peer offers a version of this asset: what waited is out of date, or comes once more.
+    pub(super) fn offered_here(&mut self, hash: &ContentHash) {
+        if !self.here.is_empty() {
+            self.forget_here(hash);
+        }
+    }
+
+    /// The peer has taken a version of this asset.
+    pub(super) fn confirmed_there(&mut self, hash: &ContentHash, hlc: Hlc) {
+        self.confirmed = self.confirmed.max(hlc);
+        if self.there.remove(hash).is_some() {
+            self.changes += 1;
+        }
+    }
+
+    /// These are about to be offered.
+    pub(super) fn offered_there(&mut self, hlc: Hlc) {
+        self.newest_offered = self.newest_offered.max(hlc);
+    }
+
+    /// No offer waits for an answer any more.
+    pub(super) fn all_answered(&mut self) {
+        self.newest_offered = Hlc::default();
+    }
+}
+
+impl Session {
+    fn deferred_max(&self) -> usize {
+        if self.settings.tag.is_empty() { DEFERRED_MAX } else { DEFERRED_BY_TICKET_MAX }
+    }
+
+    /// Answers offers of versions that are not taken for so many milliseconds.
+    pub(super) fn defer(&mut self, later: Vec<(AssetRecord, u64)>, now: Instant, out: &mut Vec<Effect>) {
+        let mut deferrals = Vec::new();
+        for (record, wait_ms) in later {
+            let rid = record.id(self.settings.record_key.expose());
+            for _ in 0..self.close_taken(&record.hash) {
+                deferrals.push(Deferral {
+                    hash: Bytes::copy_from_slice(&record.hash.0),
+                    rid: Bytes::copy_from_slice(&rid.0),
+                    wait_ms,
+                });
+            }
+            self.echoes.remove(&record.hash);
+            self.failed_here.remove(&record.hash);
+            self.deferred.forget_here(&record.hash);
+            if self.deferred.here.len() < self.deferred_max() {
+                self.deferred.here.insert(record.hash, (rid, due(now, wait_ms)));
+                self.deferred.versions_here.insert(rid, record.hash);
+                self.deferred.changes += 1;
+            }
+        }
+        for some in deferrals.chunks(RECORDS_PER_FRAME_MAX) {
+            let library = self.settings.tag.clone();
+            out.push(Effect::Send(frame::Kind::Later(Later { library, deferrals: some.to_vec() })));
+        }
+    }
+
+    /// The peer does not take versions of ours yet.
+    pub(super) fn on_later(&mut self, later: &Later, now: Instant) {
+        for Deferral { hash, rid, wait_ms } in &later.deferrals {
+            let (Some(hash), Some(rid)) = (ContentHash::from_slice(hash), RecordId::from_slice(rid)) else {
+                continue;
+            };
+            if !self.close_offer(&hash) {
+                continue;
+            }
+            let room = self.deferred.there.len() < self.deferred_max();
+            if room || self.deferred.there.contains_key(&hash) {
+                self.deferred.there.insert(hash, (rid, due(now, *wait_ms)));
+                self.deferred.changes += 1;
+            }
+        }
+    }
+
+    /// Whether the peer would not take this very version yet.
+    pub(super) fn waits_there(&self, record: &AssetRecord) -> bool {
+        let waiting = self.deferred.there.get(&record.hash);
+        waiting.is_some_and(|(rid, _)| record.id(self.settings.record_key.expose()) == *rid)
+    }
+
+    /// Offers what the peer would take now, and lets what we would take be asked for again.
+    pub(super) fn end_deferrals(&mut self, now: Instant) {
+        let deferred = &mut self.deferred;
+        let over = |(hash, (_, due)): (&ContentHash, &(RecordId, Instant))| (*due <= now).then_some(*hash);
+        let here: Vec<ContentHash> = deferred.here.iter().filter_map(over).collect();
+        let there: Vec<ContentHash> = deferred.there.iter().filter_map(over).collect();
+        for hash in &here {
+            deferred.forget_here(hash);
+        }
+        for hash in &there {
+            deferred.there.remove(hash);
+            deferred.changes += 1;
+        }
+        if !there.is_empty() {
+            self.enqueue(there);
+        }
+    }
+
+    /// Our clock shows another time now: what waits here may have to wait no longer, and is asked for again.
+    pub(super) fn on_clock_changed(&mut self) {
+        if !self.deferred.here.is_empty() {
+            self.deferred.here.clear();
+            self.deferred.versions_here.clear();
+            self.deferred.changes += 1;
+            self.queue_overflowed = true;
+        }
+    }
+
+    /// The newest date of a version that the peer confirmed.
+    #[must_use]
+    pub fn confirmed(&self) -> Hlc {
+        self.deferred.confirmed
+    }
+
+    /// The newest date among offers that wait for their answer.
+    #[must_use]
+    pub fn newest_offered(&self) -> Hlc {
+        self.deferred.newest_offered
+    }
+
+    /// A number that grows with each change of [`Session::waiting`].
+    #[must_use]
+    pub fn waiting_changes(&self) -> u64 {
+        self.deferred.changes
+    }
+
+    /// Versions that wait, at most `limit` of either side.
+    pub fn waiting(&self, limit: usize) -> impl Iterator<Item = Waiting> {
+        let of = move |versions: &HashMap<ContentHash, (RecordId, Instant)>, here| {
+            let some = versions.iter().take(limit);
+            some.map(|(hash, (_, due))| Waiting { hash: *hash, due: *due, here }).collect::<Vec<_>>()
+        };
+        of(&self.deferred.here, true).into_iter().chain(of(&self.deferred.there, false))
+    }
+}
+
+fn due(now: Instant, wait_ms: u64) -> Instant {
+    now + Duration::from_millis(wait_ms).min(WAIT_MAX)
+}

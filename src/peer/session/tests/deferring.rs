@@ -1,0 +1,161 @@
+//! Versions that have to wait for a clock.
+
+use super::*;
+use crate::wire::proto::{Deferral, Later};
+
+const HOUR_MS: u64 = 3_600_000;
+
+fn later_frame<'a>(records: impl IntoIterator<Item = (&'a AssetRecord, u64)>) -> frame::Kind {
+    let deferral = |(record, wait_ms): (&AssetRecord, u64)| Deferral {
+        hash: Bytes::copy_from_slice(&record.hash.0),
+        rid: rid_bytes(record),
+        wait_ms,
+    };
+    let deferrals = records.into_iter().map(deferral).collect();
+    frame::Kind::Later(Later { deferrals, ..Later::default() })
+}
+
+fn later<'a>(records: impl IntoIterator<Item = (&'a AssetRecord, u64)>) -> Input {
+    Input::Frame(later_frame(records))
+}
+
+fn deferred(t: &Test) -> (u64, u64) {
+    let standing = t.session.standing();
+    (standing.deferred_here, standing.deferred_there)
+}
+
+#[test]
+fn a_version_that_the_peer_does_not_take_yet_delays_nothing_and_is_offered_when_it_is_due() {
+    let mut t = Test::in_sync();
+    let ahead = record(1);
+    t.step(changed([&ahead]));
+    t.quiet(later([(&ahead, HOUR_MS)]));
+    assert_eq!((t.state(), t.missing_there(), deferred(&t)), (PeerState::InSync, 0, (0, 1)));
+    let waiting: Vec<Waiting> = t.session.waiting(10).collect();
+    let due = t.now + Duration::from_millis(HOUR_MS);
+    assert_eq!(waiting, [Waiting { hash: ahead.hash, due, here: false }]);
+    // Neither our feed nor a comparison brings it up again.
+    t.quiet(changed([&ahead]));
+    t.step(Input::Differences { have: vec![ahead.hash], need: vec![] });
+    assert_eq!(t.step(loaded(vec![ahead.clone()])), []);
+    assert_eq!(t.state(), PeerState::InSync);
+    // The peer may ask for it all the same.
+    t.step(question(std::slice::from_ref(&ahead)));
+    let found = vec![(id(&ahead), ahead.hash)];
+    assert_eq!(t.step(Input::Resolved { found, gone: vec![] }), [Effect::Load(vec![ahead.hash])]);
+    assert_eq!(t.step(loaded(vec![ahead.clone()])), [offer([&ahead])]);
+    t.quiet(later([(&ahead, HOUR_MS)]));
+    // An hour later it is offered by itself.
+    let effects = t.after(3600);
+    assert!(effects.contains(&Effect::Load(vec![ahead.hash])), "{effects:?}");
+    assert_eq!(t.step(loaded(vec![ahead.clone()])), [offer([&ahead])]);
+    t.step(have([&ahead]));
+    assert_eq!((t.missing_there(), deferred(&t)), (0, (0, 0)));
+}
+
+#[test]
+fn another_version_does_not_wait_for_the_one_that_does() {
+    let mut t = Test::in_sync();
+    let (ahead, anew) = (record(1), edited(&record(1), 5, "dated anew"));
+    t.step(changed([&ahead]));
+    t.quiet(later([(&ahead, HOUR_MS)]));
+    assert_eq!(t.step(changed([&anew])), [offer([&anew])]);
+    t.quiet(have([&anew]));
+    assert_eq!((t.state(), deferred(&t)), (PeerState::InSync, (0, 0)));
+    assert_eq!(t.session.waiting(10).count(), 0);
+}
+
+#[test]
+fn a_version_that_waits_here_is_not_asked_for_again_until_a_clock_changes() {
+    let mut t = Test::in_sync();
+    let ahead = record(1);
+    t.step(offered([&ahead, &ahead]));
+    let verdicts = [(&ahead, Verdict::Later(HOUR_MS)), (&ahead, Verdict::Later(HOUR_MS))];
+    let answer = Effect::Send(later_frame([(&ahead, HOUR_MS), (&ahead, HOUR_MS)]));
+    assert_eq!(t.step(judged(verdicts)), [answer], "each offer has its answer");
+    assert_eq!((t.state(), t.missing_here(), deferred(&t)), (PeerState::InSync, 0, (1, 0)));
+    assert_eq!(t.session.standing().last_error, None);
+    let need = || Input::Differences { have: vec![], need: vec![id(&ahead), id(&record(2))] };
+    assert_eq!(t.step(need()), [ask(&[record(2)])]);
+    t.step(offered([&record(2)]));
+    t.step(judged([(&record(2), Verdict::Settled)]));
+    // Our clock is set: everything is compared again, and then it is asked for.
+    t.step(Input::ClockChanged);
+    assert_eq!(deferred(&t), (0, 0));
+    assert!(t.after(1).contains(&Effect::Reconcile));
+    t.step(ended(true));
+    assert_eq!(t.step(need()), [ask(&[ahead.clone(), record(2)])]);
+}
+
+#[test]
+fn what_waits_here_is_asked_for_once_it_is_due_and_forgotten_when_another_version_comes() {
+    let mut t = Test::in_sync();
+    let (ahead, anew) = (record(1), edited(&record(1), 5, "dated anew"));
+    t.step(offered([&ahead]));
+    t.step(judged([(&ahead, Verdict::Later(2_000))]));
+    t.after(2);
+    assert_eq!(deferred(&t), (0, 0));
+    let need = Input::Differences { have: vec![], need: vec![id(&ahead)] };
+    assert_eq!(t.step(need), [ask(std::slice::from_ref(&ahead))]);
+    t.step(offered([&ahead]));
+    t.step(judged([(&ahead, Verdict::Later(2_000))]));
+    t.step(offered([&anew]));
+    assert_eq!(deferred(&t), (0, 0));
+}
+
+#[test]
+fn ours_is_written_once_more_where_it_was_written_while_theirs_had_to_wait() {
+    let mut t = Test::in_sync();
+    let (theirs, ours) = (record(1), edited(&record(1), 1, "ours"));
+    t.step(offered([&theirs]));
+    let effects = t.step(judged([(&theirs, Verdict::Reassert)]));
+    assert_eq!(effects, [Effect::Reassert(vec![(theirs.hash, theirs.hlc)])]);
+    // The version that comes of it is news to the peer, even if its feed is first.
+    assert_eq!(t.step(changed([&ours])), [offer([&ours])]);
+    assert_eq!(t.step(Input::Settled(vec![theirs.hash])), [confirmed([&theirs])]);
+}
+
+#[test]
+fn only_what_the_peer_has_taken_is_confirmed() {
+    let mut t = Test::in_sync();
+    let (first, second) = (record(1), edited(&record(1), 5, "later"));
+    t.step(changed([&first]));
+    t.step(changed([&second]));
+    assert_eq!((t.session.confirmed(), t.session.newest_offered()), (Hlc::default(), second.hlc));
+    t.quiet(have([&first]));
+    assert_eq!(t.session.confirmed(), first.hlc, "which of the two it was is not known");
+    t.quiet(later([(&second, HOUR_MS)]));
+    assert_eq!((t.session.confirmed(), t.session.newest_offered()), (first.hlc, Hlc::default()));
+    t.quiet(have([&record(9)]));
+    assert_eq!(t.session.confirmed(), first.hlc, "it was never offered");
+}
+
+#[test]
+fn a_wait_without_end_and_answers_to_nothing_do_no_harm() {
+    let mut t = Test::in_sync();
+    let ahead = record(1);
+    t.quiet(later([(&ahead, HOUR_MS)]));
+    assert_eq!(deferred(&t), (0, 0), "it was never offered");
+    t.step(changed([&ahead]));
+    t.quiet(later([(&ahead, u64::MAX)]));
+    assert_eq!(deferred(&t), (0, 1));
+    let mut garbage = Later { deferrals: vec![Deferral::default()], ..Later::default() };
+    garbage.deferrals[0].hash = Bytes::from_static(b"short");
+    t.quiet(Input::Frame(frame::Kind::Later(garbage)));
+    assert_eq!(t.state(), PeerState::InSync);
+}
+
+#[test]
+fn what_is_remembered_of_versions_that_wait_is_bounded() {
+    let mut t = Test::in_sync();
+    for n in 0..20_u32 {
+        let records: Vec<AssetRecord> = (n * 1_000..(n + 1) * 1_000).map(record).collect();
+        t.step(offered(&records));
+        t.step(judged(records.iter().map(|record| (record, Verdict::Later(HOUR_MS)))));
+        t.step(changed(&records));
+        t.step(later(records.iter().map(|record| (record, HOUR_MS))));
+    }
+    assert_eq!(deferred(&t), (16_384, 16_384));
+    assert_eq!((t.missing_here(), t.missing_there()), (0, 0));
+    assert_eq!(t.session.waiting(100).count(), 200);
+}

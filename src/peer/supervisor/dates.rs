@@ -1,0 +1,208 @@
+//! PeersActor's part in clocks: it says when ours is in doubt, and gives versions that were written here while it was ahead
+//! the dates that they should have had.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::time::{Instant, timeout};
+
+use super::PeersState;
+use crate::clock::{Doubt, OFF_MAX_MS, Reading};
+use crate::library::Library;
+use crate::peer::deferrals::{Deferrals, Note};
+use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::report::WaitingReport;
+use crate::record::{ContentHash, HLC_AHEAD_MAX_MS, Hlc};
+use crate::store::{Redating, StoreRef};
+
+/// A clock that jumps by more was set.
+const JUMP_MS: u64 = 60 * 1000;
+/// Versions that are dated ahead and stay so are looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_mins(10);
+/// Between two times that what the clock knows is written down.
+const SAVE_EVERY: Duration = Duration::from_mins(1);
+/// Versions that are dated anew in one transaction.
+const BATCH: usize = 500;
+/// For the store to do it.
+const STORE_WITHIN: Duration = Duration::from_secs(30);
+
+/// What PeersActor knows of clocks.
+#[derive(Debug, Default)]
+pub(super) struct Dates {
+    /// What time it was at the start of the clock, as of the last look: changes where a clock is set.
+    start_ms: Option<u64>,
+    /// What the log says of our clock.
+    told: Option<Doubt>,
+    /// Versions in the store that are dated ahead, and how many the log says stay so.
+    ahead: u64,
+    told_ahead: u64,
+    recalling: bool,
+    /// What was looked at last, and when it is looked at again.
+    looked: Option<(Look, Instant)>,
+    save_at: Option<Instant>,
+}
+
+/// What it depends on whether a version can be dated anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Look {
+    start_ms: u64,
+    ahead: u64,
+    known: Hlc,
+}
+
+impl PeersState {
+    pub(super) fn tick_dates(&mut self, myself: &ActorRef<PeersMsg>, now: Instant) {
+        let clock = self.args.deferrals.clock();
+        let (reading, uptime) = (clock.reading(), clock.uptime());
+        self.tell_doubt(&reading);
+        let start_ms = reading.now_ms.saturating_sub(u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX));
+        let steady = self.dates.start_ms.is_some_and(|before| before.abs_diff(start_ms) <= JUMP_MS);
+        let start_ms = if steady { self.dates.start_ms.unwrap_or(start_ms) } else { start_ms };
+        if self.dates.start_ms.replace(start_ms).is_some() && !steady {
+            tracing::info!(now_ms = reading.now_ms, "the clock was set");
+            self.links.values().for_each(|link| link.cast(PeerMsg::ClockChanged));
+        }
+        self.recall(myself, &reading, start_ms, now);
+        if self.dates.save_at.is_none_or(|at| at <= now) {
+            self.dates.save_at = Some(now + SAVE_EVERY);
+            let deferrals = self.args.deferrals.clone();
+            self.tasks.spawn(async move { deferrals.save().await });
+        }
+    }
+
+    /// Once per doubt, and once when it is over.
+    fn tell_doubt(&mut self, reading: &Reading) {
+        let kind = |doubt: &Option<Doubt>| doubt.as_ref().map(std::mem::discriminant);
+        if kind(&reading.doubt) == kind(&self.dates.told) {
+            return;
+        }
+        if let Some(doubt) = &reading.doubt {
+            tracing::warn!("{doubt}");
+        } else {
+            tracing::info!("this machine's clock is in doubt no longer");
+        }
+        self.dates.told = reading.doubt;
+    }
+
+    /// Has the versions dated anew that were written here by a clock that was ahead, as far as nobody else has them.
+    fn recall(&mut self, myself: &ActorRef<PeersMsg>, reading: &Reading, start_ms: u64, now: Instant) {
+        let (mirror, now_ms) = (self.args.libraries.mirror(), reading.now_ms);
+        let limit = Hlc::from_ms(now_ms.saturating_add(HLC_AHEAD_MAX_MS + 1));
+        self.dates.ahead = mirror.snapshot().items_after(limit).count() as u64;
+        // Where it is our clock that may be behind, what is ahead of it may be right.
+        let unsure = match reading.doubt {
+            None | Some(Doubt::Outvoted { .. }) => false,
+            Some(Doubt::Undecided { .. } | Doubt::Behind { .. }) => true,
+        };
+        if self.dates.ahead == 0 || unsure || self.dates.recalling || self.store_failure.is_some() {
+            return;
+        }
+        let offered = self.links.values().map(|link| link.board().newest_offered).max().unwrap_or_default();
+        let known = Hlc::end_of_ms(self.args.deferrals.clock().confirmed_ms()).max(offered);
+        let look = Look { start_ms, ahead: self.dates.ahead, known };
+        if self.dates.looked.is_some_and(|(last, again)| last == look && now < again) {
+            return;
+        }
+        self.dates.looked = Some((look, now + LOOK_AGAIN));
+        self.dates.recalling = true;
+        let (myself, store) = (myself.clone(), Arc::clone(&self.args.store));
+        let (mirror, deferrals) = (Arc::clone(mirror), self.args.deferrals.clone());
+        self.tasks.spawn(async move {
+            let recalled = recall(store, &mirror, &deferrals, now_ms, known).await;
+            let _ = myself.send_message(PeersMsg::Recalled { recalled });
+        });
+    }
+
+    pub(super) fn on_recalled(&mut self, recalled: u64) {
+        self.dates.recalling = false;
+        if recalled > 0 {
+            tracing::warn!(
+                versions = recalled,
+                "versions that were written here while this machine's clock was ahead are dated anew"
+            );
+        } else if std::mem::replace(&mut self.dates.told_ahead, self.dates.ahead) != self.dates.ahead {
+            tracing::warn!(
+                versions = self.dates.ahead,
+                "versions here are dated ahead of this machine's clock, and stay so, for others may have them: other \
+                 machines take them once their time has come"
+            );
+        }
+    }
+
+    /// Versions here that are dated ahead of our clock.
+    pub(super) fn dated_ahead(&self) -> u64 {
+        self.dates.ahead
+    }
+
+    /// Why some versions do not get through, and what there is to say of our clock.
+    pub(super) fn reason_of_dates(&self) -> Option<String> {
+        let doubt = self.args.deferrals.clock().reading().doubt.map(|doubt| doubt.to_string());
+        let of = |count: u64| format!("{count} version{}", if count == 1 { "" } else { "s" });
+        let standings = self.links.values().filter_map(|link| link.board().standing.clone());
+        let (here, there) = standings.fold((0, 0), |(here, there), standing| {
+            (here.max(standing.deferred_here), there.max(standing.deferred_there))
+        });
+        let mut parts = Vec::new();
+        if here > 0 {
+            parts.push(format!("{} of others wait: they are dated ahead of this machine's clock", of(here)));
+        }
+        if there > 0 {
+            parts
+                .push(format!("{} of this machine wait: they are dated ahead of another's clock", of(there)));
+        }
+        if self.dates.ahead > 0 && there == 0 {
+            parts.push(format!(
+                "{} here are dated ahead, and stay so until their time has come",
+                of(self.dates.ahead)
+            ));
+        }
+        parts.extend(doubt);
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// Versions of an asset that wait for a clock.
+    pub(super) fn waiting(&self, hash: &ContentHash) -> Vec<WaitingReport> {
+        let now = Instant::now();
+        let of = |link: &super::PeerLink| {
+            let known = self.roster.get(&link.endpoint_id);
+            let name = known.map(|known| known.name.clone()).unwrap_or_default();
+            let all = link.board().waiting.clone().into_iter();
+            let these = all.filter(|waiting| waiting.hash == *hash).map(move |waiting| WaitingReport {
+                endpoint_id: link.endpoint_id.to_string(),
+                name: name.clone(),
+                here: waiting.here,
+                wait_secs: waiting.due.saturating_duration_since(now).as_secs(),
+            });
+            these.collect::<Vec<_>>()
+        };
+        self.links.values().filter(|link| link.up).flat_map(of).collect()
+    }
+}
+
+/// Dates anew what can be; how many versions that were.
+async fn recall(store: StoreRef, mirror: &Library, deferrals: &Deferrals, now_ms: u64, known: Hlc) -> u64 {
+    let limit = Hlc::from_ms(now_ms.saturating_add(HLC_AHEAD_MAX_MS + 1)).max(known);
+    let hashes: Vec<ContentHash> = mirror.snapshot().items_after(limit).map(|item| item.hash).collect();
+    let mut recalled = 0;
+    for some in hashes.chunks(BATCH) {
+        let redating = |hash: &ContentHash| Redating::Recall { hash: *hash, now_ms, known };
+        let done = timeout(STORE_WITHIN, store.redate(some.iter().map(redating).collect())).await;
+        let before = match done {
+            Ok(Ok(before)) => before,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "versions are not dated anew yet");
+                break;
+            }
+            Err(_) => break,
+        };
+        for record in before.into_iter().flatten() {
+            recalled += 1;
+            // It may come back from somebody who has it all the same.
+            let due_ms = record.hlc.ms().saturating_sub(OFF_MAX_MS);
+            deferrals.add(Note::of(&record, None, now_ms, due_ms));
+        }
+    }
+    deferrals.save_if_changed().await;
+    recalled
+}
