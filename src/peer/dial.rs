@@ -109,6 +109,16 @@ pub(super) async fn dial(actor: ActorRef<PeersMsg>, endpoint: Endpoint, addr: En
     let _ = actor.send_message(PeersMsg::Dialed { endpoint_id, result });
 }
 
+/// Dials a peer that is connected for libraries alone once more, to offer it the mirror.
+pub(super) async fn dial_for_mirror(actor: ActorRef<PeersMsg>, endpoint: Endpoint, addr: EndpointAddr) {
+    let endpoint_id = addr.id;
+    let result = match timeout(DIAL_WITHIN, endpoint::connect(&endpoint, addr)).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("no answer within {} s", DIAL_WITHIN.as_secs())),
+    };
+    let _ = actor.send_message(PeersMsg::MirrorDialed { endpoint_id, result });
+}
+
 /// Looks for the ticket in a file, which may not be there yet, and again whenever the file changes: the other side
 /// writes it anew when its addresses change.
 pub(super) async fn watch_ticket_file(actor: ActorRef<PeersMsg>, path: PathBuf) {

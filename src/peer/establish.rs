@@ -10,6 +10,7 @@
 mod tests;
 mod welcome;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ use crate::wire::{self, WireError};
 
 /// A refusal comes so long after what it is about, whatever the reason: how long it took to find one would say which it was.
 const REFUSE_AFTER: Duration = Duration::from_millis(50);
+/// How long an opener whose stream ended waits for the other side to say why: it closes the connection, and the news of the
+/// stream may come first.
+const REASON_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +143,7 @@ pub enum Purpose {
 #[derive(Debug, Default)]
 pub struct ConnectionMemory {
     purpose: Mutex<Option<Purpose>>,
+    mirror_offered: AtomicBool,
     own_proofs: Mutex<OwnProofs>,
 }
 
@@ -147,6 +152,18 @@ impl ConnectionMemory {
     #[must_use]
     pub fn purpose(&self) -> Option<Purpose> {
         *self.purpose.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of a connection that is for the mirror from the beginning.
+    #[must_use]
+    pub fn for_mirror() -> Self {
+        Self { purpose: Mutex::new(Some(Purpose::Mirror)), ..Self::default() }
+    }
+
+    /// Whether we have offered the mirror on it.
+    #[must_use]
+    pub fn has_offered_mirror(&self) -> bool {
+        self.mirror_offered.load(Ordering::Relaxed)
     }
 
     fn decide(&self, purpose: Purpose) -> Result<(), EstablishError> {
@@ -190,6 +207,11 @@ impl Meeting<'_> {
     /// See [`EstablishError`].
     pub async fn open(&self) -> Result<Established, EstablishError> {
         let opened = timeout(self.within, Box::pin(self.open_unlimited())).await;
+        if let Ok(Err(EstablishError::Wire(WireError::Ended | WireError::Truncated | WireError::Broken(_)))) =
+            opened
+        {
+            let _ = timeout(REASON_WITHIN, self.connection.closed()).await;
+        }
         opened.unwrap_or(Err(EstablishError::Timeout(self.within)))
     }
 
@@ -198,6 +220,9 @@ impl Meeting<'_> {
         let mut offered = self.offered();
         if offered.is_empty() {
             return Err(EstablishError::NothingToOffer);
+        }
+        if offered.iter().any(|library| library.shared().is_none()) {
+            self.memory.mirror_offered.store(true, Ordering::Relaxed);
         }
         let (mut handshake, hello) = Handshake::open(&SESSION, binding, rand::random());
         let (mut send, mut receive) =

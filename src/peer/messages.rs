@@ -106,6 +106,14 @@ pub enum PeersMsg {
         /// The connection, or why there is none.
         result: Result<Connection, String>,
     },
+    /// Dial task: as `Dialed`, for a second connection on which the mirror is offered to a peer that is connected for libraries
+    /// alone.
+    MirrorDialed {
+        /// Whom.
+        endpoint_id: EndpointId,
+        /// The connection, or why there is none.
+        result: Result<Connection, String>,
+    },
     /// PeerActor: its session is up.
     SessionUp {
         /// The session.

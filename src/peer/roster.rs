@@ -25,6 +25,10 @@ const HINTED_EVERY: Duration = Duration::from_secs(30);
 /// In a network with more peers than we connect to, one connection is exchanged for another this often, so that no group
 /// closes itself off.
 const ROTATE_EVERY: Duration = Duration::from_mins(10);
+/// A peer that is connected for libraries alone, and may be of our network, is offered the mirror this often: twice as late after
+/// each time, up to the longer one.
+const OFFER_MIRROR_EVERY: Duration = Duration::from_mins(1);
+const OFFER_MIRROR_EVERY_MAX: Duration = Duration::from_hours(1);
 /// Addresses of one peer that are kept.
 const ADDRS_MAX: usize = 32;
 
@@ -82,6 +86,10 @@ pub struct Known {
     /// Whether it is offered the mirror when we dial it: a user named it, it came through a channel that takes the passphrase
     /// to speak on, or it proved before that it knows it.
     vouched: bool,
+    /// While it is connected for libraries alone: when it is next offered the mirror, on a second connection.
+    offer_mirror_at: Option<Instant>,
+    /// How often that was in vain.
+    mirror_offers: u32,
     /// Until when it is left alone.
     held_until: Option<Instant>,
     /// When a hint last brought the next dial forward.
@@ -130,6 +138,11 @@ impl Known {
         let old = std::mem::take(&mut self.addr.addrs);
         self.addr.addrs = old.into_iter().filter(|addr| !new.contains(addr)).take(room).collect();
         self.addr.addrs.extend(new);
+    }
+
+    fn offer_mirror_wait(&self) -> Duration {
+        let doublings = self.mirror_offers.saturating_sub(1).min(16);
+        OFFER_MIRROR_EVERY.saturating_mul(2_u32.saturating_pow(doublings)).min(OFFER_MIRROR_EVERY_MAX)
     }
 
     fn is_connected(&self) -> bool {
@@ -193,6 +206,7 @@ impl Roster {
         if wanted {
             known.attempts = 0;
             known.held_until = None;
+            known.offer_mirror_at = known.offer_mirror_at.map(|at| at.min(now));
         }
         let hinted_lately = known.hinted_at.is_some_and(|at| now.duration_since(at) < HINTED_EVERY);
         let held = known.held_until.is_some_and(|until| now < until);
@@ -247,6 +261,8 @@ impl Roster {
             link: Link::Idle { dial_at: None },
             sources: Sources::new(),
             vouched: false,
+            offer_mirror_at: None,
+            mirror_offers: 0,
             held_until: None,
             hinted_at: None,
             attempts: 0,
@@ -458,9 +474,44 @@ impl Roster {
     pub fn session_up(&mut self, id: &EndpointId, mirror: bool, now_ms: u64) {
         if let Some(known) = self.peers.get_mut(id) {
             known.vouched |= mirror;
+            if mirror {
+                known.offer_mirror_at = None;
+                known.mirror_offers = 0;
+            }
             known.attempts = 0;
             known.last_error = None;
             known.last_seen_ms = Some(now_ms);
+        }
+    }
+
+    /// The session with `id` is for libraries alone. If it is vouched for now or later, it is offered the mirror on a second
+    /// connection; a while later where that was `refused` just now.
+    pub fn libraries_alone(&mut self, id: &EndpointId, refused: bool, now: Instant) {
+        if let Some(known) = self.peers.get_mut(id) {
+            known.mirror_offers = known.mirror_offers.max(u32::from(refused));
+            let at = if known.mirror_offers == 0 { now } else { now + known.offer_mirror_wait() };
+            known.offer_mirror_at.get_or_insert(at);
+        }
+    }
+
+    /// Whom to offer the mirror now, on a second connection. They count as having been offered it.
+    pub fn offer_mirror(&mut self, now: Instant) -> Vec<EndpointAddr> {
+        let due = self.peers.values_mut().filter(|known| {
+            let due = known.offer_mirror_at.is_some_and(|at| at <= now);
+            due && known.vouched && known.is_connected()
+        });
+        let offered = due.map(|known| {
+            known.mirror_offers = known.mirror_offers.saturating_add(1);
+            known.offer_mirror_at = Some(now + known.offer_mirror_wait());
+            known.addr.clone()
+        });
+        offered.collect()
+    }
+
+    /// A second connection with `id` takes the place of the first.
+    pub fn replaced(&mut self, id: &EndpointId, dialed_here: bool, now: Instant) {
+        if let Some(known) = self.peers.get_mut(id) {
+            known.link = Link::Connected { since: now, dialed_here };
         }
     }
 
@@ -475,6 +526,7 @@ impl Roster {
         chance: f64,
     ) {
         let Some(known) = self.peers.get_mut(id) else { return };
+        known.offer_mirror_at = None;
         known.last_error = error.or(known.last_error.take());
         let wait = if worked {
             known.attempts = 0;
@@ -869,5 +921,41 @@ mod tests {
         roster.hold(&id(1), now + Duration::from_mins(5), "lies".into());
         roster.candidate(addr(id(1)), Channel::Library, now);
         assert!(roster.due(now, 0, anybody).is_empty());
+    }
+
+    #[test]
+    fn who_is_connected_for_libraries_alone_is_offered_the_mirror_once_it_is_vouched_for() {
+        let start = Instant::now();
+        let mut roster = Roster::new(id(0), limits(16));
+        roster.candidate(addr(id(1)), Channel::Library, start);
+        roster.connected(id(1), true, start);
+        roster.session_up(&id(1), false, 1);
+        roster.libraries_alone(&id(1), false, start);
+        assert_eq!(roster.offer_mirror(start), [], "nothing says that it is of our network");
+        roster.candidate(addr(id(1)), Channel::Relays, start);
+        assert_eq!(roster.offer_mirror(start).len(), 1);
+        let (mut now, mut waits) = (start, Vec::new());
+        while waits.len() < 8 {
+            let since = now;
+            while roster.offer_mirror(now).is_empty() {
+                now += Duration::from_secs(30);
+            }
+            waits.push((now - since).as_secs() / 60);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60], "it does not want it");
+        roster.candidate(addr(id(1)), Channel::Tickets, now);
+        assert_eq!(roster.offer_mirror(now).len(), 1, "a user knows better");
+        roster.session_up(&id(1), true, 2);
+        assert_eq!(roster.offer_mirror(now + OFFER_MIRROR_EVERY_MAX), [], "it has it");
+
+        // It was offered on the connection that there is.
+        roster.candidate(addr(id(2)), Channel::Tickets, now);
+        roster.connected(id(2), true, now);
+        roster.session_up(&id(2), false, 1);
+        roster.libraries_alone(&id(2), true, now);
+        assert_eq!(roster.offer_mirror(now), []);
+        assert_eq!(roster.offer_mirror(now + OFFER_MIRROR_EVERY).len(), 1);
+        roster.disconnected(&id(2), true, None, now, 0.0);
+        assert_eq!(roster.offer_mirror(now + OFFER_MIRROR_EVERY_MAX), [], "it is dialled as anybody is");
     }
 }

@@ -47,7 +47,7 @@ use crate::transfer::schedule::{Limits, Scheduler, SessionId};
 use crate::transfer::search::Searches;
 use crate::transfer::setbacks::Setbacks;
 use futures::future::BoxFuture;
-use iroh::endpoint::{Connection, VarInt};
+use iroh::endpoint::{Connection, Side, VarInt};
 use iroh::{Endpoint, EndpointAddr, EndpointId};
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
@@ -61,6 +61,7 @@ mod dates;
 mod feeding;
 mod overview;
 mod searching;
+mod second_connection;
 mod transfers;
 
 /// How often dials, rates and pauses are looked at.
@@ -185,6 +186,8 @@ pub struct PeersState {
     pub(super) roster: Roster,
     pub(super) links: HashMap<SessionId, PeerLink>,
     pub(super) current: HashMap<EndpointId, SessionId>,
+    /// Second connections, each beside the current one of a peer that is connected for libraries alone.
+    second_connections: HashMap<EndpointId, SessionId>,
     actors: HashMap<ActorId, SessionId>,
     pub(super) traffic: HashMap<EndpointId, Meter>,
     /// Changes of the address book, in order.
@@ -306,6 +309,9 @@ impl Actor for PeersActor {
                 Ok(connection) => state.on_connection(&myself, connection, None).await,
                 Err(error) => state.on_dial_failed(&myself, endpoint_id, error),
             },
+            PeersMsg::MirrorDialed { endpoint_id, result } => {
+                state.on_mirror_dialed(&myself, endpoint_id, result).await;
+            }
             PeersMsg::SessionUp { session, name, ticket, assets, foreign } => {
                 state.on_session_up(session, name, &ticket, assets, foreign);
             }
@@ -383,6 +389,7 @@ impl PeersState {
             roster,
             links: HashMap::new(),
             current: HashMap::new(),
+            second_connections: HashMap::new(),
             actors: HashMap::new(),
             traffic: HashMap::new(),
             book,
@@ -636,6 +643,7 @@ impl PeersState {
         self.tick_searches(myself);
         self.tick_dates(myself, now);
         self.dial_due(myself);
+        self.offer_mirror(myself);
         self.args.events.set_progress(overview::progress(self));
         let in_sync = overview::is_in_sync(self);
         if in_sync && !self.was_in_sync {
@@ -649,6 +657,10 @@ impl PeersState {
 impl PeerLink {
     pub(super) fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_dialed_here(&self) -> bool {
+        self.connection.side() == Side::Client
     }
 
     fn cast(&self, message: PeerMsg) {

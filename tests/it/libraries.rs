@@ -4,6 +4,7 @@ mod admission;
 mod forgetting;
 mod member;
 mod operations;
+mod second_connection;
 mod sharing;
 mod walk;
 

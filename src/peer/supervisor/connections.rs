@@ -20,6 +20,7 @@ use crate::library::registry::Standing;
 use crate::net::close::{self, is_close};
 use crate::peer::actor::PeerArgs;
 use crate::peer::dial;
+use crate::peer::establish::ConnectionMemory;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::roster::Known;
 use crate::transfer::moving::Moving;
@@ -60,23 +61,36 @@ impl PeersState {
             refuse(close::BUSY, "too many connections");
             return self.roster.dial_failed(&id, "we have too many connections".into(), now, 1.0);
         }
+        if self.is_for_libraries(&id) {
+            // The peer may want the mirror, or not have the first one any more.
+            return self.take_second(myself, connection, permit, ConnectionMemory::default()).await;
+        }
         if !self.roster.connected(id, dialed_here, now) {
             return refuse(close::DUPLICATE, "another connection is kept");
         }
+        let session = self.add_link(connection, permit, ConnectionMemory::default());
+        if let Some(old) = self.current.insert(id, session) {
+            self.close_duplicate(old);
+        }
+        self.spawn_actor(myself, session, dialed_here).await;
+    }
+
+    pub(super) fn add_link(
+        &mut self,
+        connection: Connection,
+        permit: Option<OwnedSemaphorePermit>,
+        memory: ConnectionMemory,
+    ) -> SessionId {
+        let id = connection.remote_id();
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        if let Some(old) = self.current.insert(id, session)
-            && let Some(link) = self.links.get(&old)
-        {
-            link.connection.close(VarInt::from_u32(close::DUPLICATE), b"another connection is kept");
-        }
         let link = PeerLink {
             endpoint_id: id,
             connection,
             actor: None,
             history: self.histories.remove(&id).unwrap_or_default(),
             board: Arc::default(),
-            memory: Arc::default(),
+            memory: Arc::new(memory),
             up: false,
             foreign: false,
             receiving: Moving::default(),
@@ -85,7 +99,13 @@ impl PeersState {
             permit,
         };
         self.links.insert(session, link);
-        self.spawn_actor(myself, session, dialed_here).await;
+        session
+    }
+
+    pub(super) fn close_duplicate(&self, session: SessionId) {
+        if let Some(link) = self.links.get(&session) {
+            link.connection.close(VarInt::from_u32(close::DUPLICATE), b"another connection is kept");
+        }
     }
 
     pub(super) async fn spawn_actor(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, opens: bool) {
@@ -133,15 +153,20 @@ impl PeersState {
         assets: u64,
         foreign: bool,
     ) {
+        let was_connected = self.take_place(session);
         let Some(link) = self.links.get_mut(&session) else { return };
         let id = link.endpoint_id;
         link.permit = None;
         link.foreign = foreign;
-        let first = !std::mem::replace(&mut link.up, true);
+        let first = !std::mem::replace(&mut link.up, true) && !was_connected;
+        let refused = link.memory.has_offered_mirror();
         if self.verify_round > 0 {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
         self.roster.session_up(&id, !foreign, now_ms());
+        if foreign {
+            self.roster.libraries_alone(&id, refused, Instant::now());
+        }
         let Some(known) = self.roster.get_mut(&id) else { return };
         for channel in known.sources.iter().filter(|channel| channel.is_static()) {
             self.args.channels.succeeded(*channel, now_ms());
@@ -236,7 +261,7 @@ impl PeersState {
         let rotated = link.rotated || closed.as_ref().is_some_and(|reason| is_close(reason, close::ROTATED));
         link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"given up for now");
         if self.current.get(&id) != Some(&session) {
-            return;
+            return self.second_over(session, &link);
         }
         self.current.remove(&id);
         self.searches.gone(&id);
