@@ -3,6 +3,7 @@
 //! Shapes of answers live here; nothing below knows how an answer looks.
 
 pub mod actor;
+mod deletions;
 pub mod events;
 mod libraries;
 pub mod metrics;

@@ -18,6 +18,7 @@ mod client;
 mod completions;
 mod config;
 mod default_command;
+mod deletions;
 mod demo;
 mod doctor;
 mod error;
@@ -108,6 +109,8 @@ enum Command {
     Search(search::SearchArgs),
     /// Delete assets
     Rm(rm::RmArgs),
+    /// List peers' deletions that are held back because they are many, and decide about them
+    Deletions(deletions::DeletionsArgs),
     /// Say who has an asset, and why it is not here yet
     Why(why::WhyArgs),
     /// Wait until nothing is missing on either side
@@ -226,6 +229,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::List(args) => list::run(context, &args).await,
         Command::Search(args) => search::run(context, args).await,
         Command::Rm(args) => rm::run(context, &args).await,
+        Command::Deletions(args) => deletions::run(context, args).await,
         Command::Why(args) => why::run(context, &args).await,
         Command::Wait(args) => wait::run(context, &args).await,
         Command::Events(args) => events::run(context, &args).await,

@@ -58,6 +58,15 @@ pub enum NodeEvent {
         /// Live assets held.
         assets: u64,
     },
+    /// So much was deleted by a peer at once that it waits for somebody's decision.
+    DeletionsHeld {
+        /// The library that it was deleted in; absent for the network of the passphrase.
+        library: Option<String>,
+        /// `device` and an endpoint id, or `ticket` and a number.
+        source: String,
+        /// How many assets, so far.
+        held: u64,
+    },
     /// An actor was started again.
     ActorRestarted {
         /// Its kind.
@@ -80,6 +89,7 @@ impl NodeEvent {
             Self::AssetReceived { .. } => "asset_received",
             Self::AssetFailed { .. } => "asset_failed",
             Self::InSync { .. } => "in_sync",
+            Self::DeletionsHeld { .. } => "deletions_held",
             Self::ActorRestarted { .. } => "actor_restarted",
         }
     }

@@ -33,7 +33,6 @@ use crate::library::actor::{LibraryActor, LibraryArgs, LibraryMsg};
 use crate::library::manage::Manager;
 use crate::net::endpoint;
 use crate::peer::actor::PeerLimits;
-use crate::peer::effects::DeleteGuard;
 use crate::peer::establish::Introduction;
 use crate::peer::messages::PeersMsg;
 use crate::peer::roster::DialLimits;
@@ -411,7 +410,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         protocols: protocols::all(resources),
         directory: resources.directory.clone(),
         connected: resources.connected.clone(),
-        deletes: Arc::new(DeleteGuard::new(config.replicate_deletes)),
+        deletes: Arc::clone(&resources.deletes),
         deferrals: resources.deferrals.clone(),
         max_connections: limits.max_connections,
         max_pending: limits.max_pending_handshakes,
@@ -458,6 +457,7 @@ fn view(config: &Config, resources: &Resources, cells: &Cells, channels: &Channe
         peers: cells.peers.service_ref(),
         library: cells.library.service_ref(),
         libraries: Arc::clone(&resources.libraries),
+        deletes: Arc::clone(&resources.deletes),
         root: cells.root.service_ref(),
         clock: resources.deferrals.clock().clone(),
         events: resources.events.clone(),

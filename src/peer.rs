@@ -3,6 +3,7 @@
 pub mod actor;
 mod admission;
 pub mod deferrals;
+pub mod delete_guard;
 pub mod dial;
 pub mod effects;
 pub mod establish;

@@ -118,6 +118,7 @@ mod tests {
     use crate::events::EventLog;
     use crate::identity::LibraryKeys;
     use crate::library::{Libraries, Library};
+    use crate::peer::delete_guard::DeleteGuard;
     use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 
     async fn view(dir: &std::path::Path) -> AgentView {
@@ -137,6 +138,7 @@ mod tests {
             store: Arc::new(EmbeddedStore::open(config).await.unwrap()),
             peers: ServiceCell::new("PeersActor").service_ref(),
             library: ServiceCell::new("LibraryActor").service_ref(),
+            deletes: Arc::new(DeleteGuard::new(false)),
             libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
             root: ServiceCell::new("RootSupervisor").service_ref(),
             clock: crate::clock::Clock::system(),

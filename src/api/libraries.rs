@@ -1,9 +1,12 @@
 //! The API of libraries: what is shared, with whom, and who is let in.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use ractor::RpcReplyPort;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -301,6 +304,9 @@ async fn delete(
         }
     };
     let let_go = ask(&state, |reply| LibraryMsg::DeleteLibrary { id, content, reply }).await?;
+    let deletes = Arc::clone(&state.view.deletes);
+    // What waited in it waits for nobody any more; a failure would be told in the log.
+    let _ = spawn_blocking(move || deletes.forget_library(&id.to_string())).await;
     Ok(Success::new(Deleted { let_go }))
 }
 

@@ -98,7 +98,13 @@ fn store_figures(out: &mut Exposition, status: &StoreStatus) {
 
 fn peer_figures(out: &mut Exposition, report: &PeersReport) {
     let sync = &report.sync;
-    out.gauge("can_sync_in_sync", "Whether nothing is missing.", u8::from(sync.state == SyncState::InSync));
+    let in_sync = matches!(sync.state, SyncState::InSync | SyncState::DeletionsHeld);
+    out.gauge("can_sync_in_sync", "Whether nothing is missing.", u8::from(in_sync));
+    out.gauge(
+        "can_sync_held_deletions",
+        "Assets whose deletion by peers waits for somebody's decision.",
+        sync.held_deletions,
+    );
     out.gauge(
         "can_sync_missing_assets",
         "Assets that a peer has and that are wanted and not here.",

@@ -2,6 +2,7 @@
 //!
 //! `gather` asks; the rest is pure.
 
+use super::deletions::{DeletionList, ExampleView, HoldView};
 use super::shapes::{is_running, visit, word};
 use super::view::{AgentView, StoreMode};
 use crate::actor::status::ActorStatus;
@@ -30,6 +31,7 @@ pub(super) struct Live {
     pub(super) now_ms: u64,
     pub(super) node: NodeModel,
     pub(super) sync: SyncModel,
+    pub(super) deletions: Vec<HoldRow>,
     pub(super) peers: Result<Rows<PeerRow>, String>,
     pub(super) libraries: Vec<LibraryRow>,
     pub(super) transfers: Result<Rows<TransferRow>, String>,
@@ -54,8 +56,13 @@ impl<T> Rows<T> {
 impl Live {
     /// Asks for everything at once.
     pub(super) async fn gather(view: &AgentView, now_ms: u64) -> Self {
-        let (store, peers, transfers, tree) =
-            tokio::join!(view.store_status(), view.peers_report(), view.transfers(), view.tree());
+        let (store, peers, transfers, tree, deletions) = tokio::join!(
+            view.store_status(),
+            view.peers_report(),
+            view.transfers(),
+            view.tree(),
+            DeletionList::gather(view)
+        );
         let names = peers.as_ref().map(|report| report.peers.clone()).unwrap_or_default();
         let last = *view.events.subscribe().borrow();
         let (events, _) = view.events.since(last.saturating_sub(EVENTS_SHOWN as u64));
@@ -63,6 +70,7 @@ impl Live {
             now_ms,
             node: NodeModel::new(view, now_ms, &store),
             libraries: library::actor::reports(&view.libraries).into_iter().map(LibraryRow::new).collect(),
+            deletions: deletions.holds.iter().map(|hold| HoldRow::new(hold, now_ms)).collect(),
             sync: SyncModel::new(peers.as_ref().map_err(|error| error.message.as_str())),
             transfers: transfers
                 .map(|all| {
@@ -199,9 +207,44 @@ fn sync_words(sync: &SyncReport, connected: usize) -> (&'static str, String, Str
             None => ("good", "In sync".into(), format!("Nothing is missing, with {peers}.")),
             Some(reason) => ("busy", "In sync".into(), shown(&format!("With {peers}, but: {reason}."))),
         },
+        SyncState::DeletionsHeld => {
+            let held = count(sync.held_deletions, "deletion", "deletions");
+            (
+                "bad",
+                "Decision needed".into(),
+                format!("{held} by peers held back, and nothing else is missing, with {peers}."),
+            )
+        }
         SyncState::Paused => {
             let reason = sync.reason.as_deref().map_or_else(|| "The store does not work.".into(), shown);
             ("bad", "Paused".into(), reason)
+        }
+    }
+}
+
+/// Deletions that wait for a decision.
+pub(super) struct HoldRow {
+    pub(super) id: String,
+    pub(super) count: String,
+    pub(super) from: String,
+    pub(super) library: Option<String>,
+    pub(super) since: Ago,
+    pub(super) examples: String,
+}
+
+impl HoldRow {
+    fn new(hold: &HoldView, now_ms: u64) -> Self {
+        let named = |example: &ExampleView| {
+            let name = example.filename.as_deref().map(shown);
+            name.unwrap_or_else(|| short(&example.hash))
+        };
+        Self {
+            id: hold.id.clone(),
+            count: count(hold.count, "deletion", "deletions"),
+            from: shown(&hold.from),
+            library: hold.library.as_ref().map(|library| shown(&library.name)),
+            since: Ago::new(now_ms, hold.since_ms),
+            examples: hold.examples.iter().map(named).collect::<Vec<_>>().join(", "),
         }
     }
 }
@@ -410,6 +453,10 @@ impl ActivityRow {
             NodeEvent::InSync { assets } => {
                 ("good", format!("In sync with {}", count(*assets, "asset", "assets")))
             }
+            NodeEvent::DeletionsHeld { held, .. } => (
+                "bad",
+                format!("{} by a peer held back: too much at once", count(*held, "deletion", "deletions")),
+            ),
             NodeEvent::ActorRestarted { kind, reason, restarts } => (
                 "bad",
                 format!("{kind} was restarted ({}): {reason}", count(u64::from(*restarts), "time", "times")),

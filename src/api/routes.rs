@@ -16,11 +16,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::shapes::{
-    Alive, DeletionsConfirmed, DialRequest, Dialling, Forgotten, NodeStatus, PeerList, PeerView, Ready,
-    TicketView, TransferList, Verifying, is_running, node_status, visit,
+    Alive, DialRequest, Dialling, Forgotten, NodeStatus, PeerList, PeerView, Ready, TicketView, TransferList,
+    Verifying, is_running, node_status, visit,
 };
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
-use super::{events, libraries, metrics, page, proxy, token, why};
+use super::{deletions, events, libraries, metrics, page, proxy, token, why};
 use crate::actor::status::ActorStatus;
 use crate::http::envelope::Success;
 use crate::http::extract::{JsonBody, parse_endpoint_id};
@@ -62,11 +62,11 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(list_peers, dial_peer))
         .routes(routes!(show_peer, forget_peer))
         .routes(routes!(verify))
-        .routes(routes!(confirm_deletions))
         .routes(routes!(transfers))
         .routes(routes!(why::why))
         .routes(routes!(why::fetch))
         .routes(routes!(actors))
+        .merge(deletions::routes())
         .merge(libraries::routes())
         .routes(routes!(events::events))
         .routes(routes!(ticket))
@@ -201,22 +201,6 @@ async fn forget_peer(State(state): State<ApiState>, Path(id): Path<String>) -> A
 async fn verify(State(state): State<ApiState>) -> ApiResult<(StatusCode, Success<Verifying>)> {
     state.view.peers.cast(PeersMsg::Verify).map_err(|error| unavailable(PEERS, error))?;
     Ok((StatusCode::ACCEPTED, Success::new(Verifying { state: "reconciling" })))
-}
-
-/// Let the peers' deletions through that were held back because they are many
-#[utoipa::path(
-    post,
-    path = "/deletions/confirm",
-    tag = "peers",
-    responses(
-        (status = 200, body = Success<DeletionsConfirmed>, description = "They are applied now, and so is what comes within an hour."),
-        (status = 503, description = "PeersActor does not answer.")
-    )
-)]
-async fn confirm_deletions(State(state): State<ApiState>) -> ApiResult<Success<DeletionsConfirmed>> {
-    let confirm = |reply| PeersMsg::ConfirmDeletions { reply };
-    let released = ask(&state.view.peers, PEERS, confirm).await?;
-    Ok(Success::new(DeletionsConfirmed { released }))
 }
 
 /// What moves now

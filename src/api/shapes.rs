@@ -133,7 +133,7 @@ impl ClockView {
 /// The `sync` part of `/status`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SyncView {
-    /// `alone`, `reconciling`, `syncing`, `in_sync` or `paused`.
+    /// `alone`, `reconciling`, `syncing`, `in_sync`, `deletions_held` (in sync but for what `GET /deletions` lists) or `paused`.
     #[schema(value_type = String, example = "in_sync")]
     pub state: SyncState,
     /// Why, where the state needs a reason; and why versions wait although nothing is missing.
@@ -144,7 +144,7 @@ pub struct SyncView {
     pub missing_bytes: u64,
     /// Content bytes received per second, lately.
     pub rate: f64,
-    /// Peers' deletions that wait for `POST /deletions/confirm`, because they are many.
+    /// Assets whose deletion by peers waits for a decision, because they are many: `GET /deletions`.
     pub held_deletions: u64,
     /// Versions here that are dated ahead of this machine's clock.
     pub dated_ahead: u64,
@@ -364,13 +364,6 @@ pub struct Dialling {
 pub struct Forgotten {
     /// The endpoint that is no longer known.
     pub endpoint_id: String,
-}
-
-/// The answer of `POST /deletions/confirm`.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct DeletionsConfirmed {
-    /// How many were held back.
-    pub released: u64,
 }
 
 /// The answer of `POST /verify`.

@@ -22,6 +22,7 @@ use crate::events::EventLog;
 use crate::http::{ApiError, ApiResult};
 use crate::library::Libraries;
 use crate::library::actor::LibraryMsg;
+use crate::peer::delete_guard::DeleteGuard;
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{PeersReport, TransferReport};
 use crate::store::{StoreError, StoreRef, StoreStatus};
@@ -64,6 +65,8 @@ pub struct AgentView {
     pub library: ServiceRef<LibraryMsg>,
     /// All libraries.
     pub libraries: Arc<Libraries>,
+    /// Peers' deletions, and the brake on them.
+    pub deletes: Arc<DeleteGuard>,
     /// RootSupervisor.
     pub root: ServiceRef<RootMsg>,
     /// What happened.

@@ -175,6 +175,7 @@ fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
         Ok(status) => {
             let text = |pointer| status.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
             let connected = status.pointer("/peers/connected").and_then(Value::as_u64).unwrap_or_default();
+            let held = status.pointer("/sync/held_deletions").and_then(Value::as_u64).unwrap_or_default();
             let detail = format!(
                 "{} {}, sync {}, {} connected",
                 text("/name"),
@@ -188,6 +189,11 @@ fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
                     let kinds: Vec<_> = kinds.iter().filter_map(Value::as_str).collect();
                     let detail = format!("{detail}; not running as they should: {}", kinds.join(", "));
                     Finding::warn(detail, "`GET /actors` shows their last errors, and the daemon's log why")
+                }
+                None if held > 0 => {
+                    let held = text::counted(held, "deletion");
+                    let detail = format!("{detail}; {held} by peers held back until somebody decides");
+                    Finding::warn(detail, "`can-sync deletions` lists them; `confirm` and `reject` decide")
                 }
                 None => Finding::ok(detail),
             };

@@ -121,6 +121,10 @@ impl SyncStatus {
             "alone" => "alone, no peer is connected".to_owned(),
             "in_sync" => "in sync".to_owned(),
             "reconciling" => "comparing with peers".to_owned(),
+            "deletions_held" => {
+                let held = text::counted(self.held_deletions, "deletion");
+                format!("nothing is missing, but {held} by peers held back until you decide")
+            }
             "paused" => format!("paused{reason}"),
             "syncing" if self.missing > 0 => {
                 let missing = text::counted(self.missing, "asset");
@@ -192,7 +196,7 @@ impl NodeStatus {
         }
         if self.sync.held_deletions > 0 {
             let held = text::counted(self.sync.held_deletions, "deletion");
-            fields.push(("held back", format!("{held} by peers; POST /deletions/confirm lets them through")));
+            fields.push(("held back", format!("{held} by peers; `can-sync deletions` lists them")));
         }
         for (name, channel) in &self.discovery {
             let last =
@@ -305,7 +309,10 @@ mod tests {
         let shown = |count: u64| status(|s| s["sync"]["held_deletions"] = json!(count)).fields();
         assert!(shown(0).iter().all(|(name, _)| *name != "held back"));
         let held = shown(21).into_iter().find(|(name, _)| *name == "held back").unwrap().1;
-        assert!(held.starts_with("21 deletions") && held.contains("/deletions/confirm"), "{held}");
+        assert!(held.starts_with("21 deletions") && held.contains("can-sync deletions"), "{held}");
+        let waiting = json!({ "state": "deletions_held", "held_deletions": 21 });
+        let sentence = status(|s| s["sync"] = waiting).sync.sentence();
+        assert!(sentence.contains("21 deletions by peers held back"), "{sentence}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `can-sync wait`: returns once nothing is missing on either side.
+//! `can-sync wait`: returns once nothing is missing on either side, or somebody has to decide something first.
 
 use std::time::Duration;
 
@@ -37,6 +37,11 @@ pub(super) async fn run(context: &Context, args: &WaitArgs) -> Result<(), CliErr
         let status = status::fetch(&agent).await?;
         if status.sync.state == "in_sync" {
             break status;
+        }
+        if status.sync.state == "deletions_held" {
+            // Waiting longer changes nothing.
+            return Err(CliError::new(Exit::Degraded, format!("not in sync: {}", status.sync.sentence()))
+                .hint("`can-sync deletions` lists them; `confirm` and `reject` decide"));
         }
         if Instant::now() >= deadline {
             return Err(late(&agent, &status, args.timeout).await);

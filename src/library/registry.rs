@@ -4,6 +4,7 @@
 //! shut out), so every change is on the disk before it is answered. The file holds secrets and is its owner's alone. Each
 //! of the modules below keeps some of its tables, and bounds what is in them.
 
+mod deletions;
 mod devices;
 mod libraries;
 mod members;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 
+pub use self::deletions::{Decision, Deleter, Deletion, DeletionChange, KeptDeletions};
 pub use self::devices::{Device, Standing, WAITING_MAX};
 pub use self::libraries::{Kept, LIBRARIES_MAX};
 pub use self::members::Member;
@@ -107,7 +109,7 @@ impl Registry {
             connection.pragma_update(None, "foreign_keys", true)?;
             // What is deleted may be a secret.
             connection.pragma_update(None, "secure_delete", true)?;
-            Migrations::new(vec![M::up(SCHEMA)]).to_latest(&mut connection)?;
+            Migrations::new(vec![M::up(SCHEMA), M::up(deletions::SCHEMA)]).to_latest(&mut connection)?;
             Ok(connection)
         };
         let connection =

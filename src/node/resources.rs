@@ -33,6 +33,7 @@ use crate::library::{Libraries, Library};
 use crate::net::endpoint;
 use crate::net::gate::Gate;
 use crate::peer::deferrals::Deferrals;
+use crate::peer::delete_guard::DeleteGuard;
 use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -51,6 +52,7 @@ pub(super) struct Resources {
     keep_passphrase: Option<DataDir>,
     pub(super) libraries: Arc<Libraries>,
     pub(super) gate: Gate,
+    pub(super) deletes: Arc<DeleteGuard>,
     /// Rendezvous slots of earlier agents derive from the words themselves.
     pub(super) passphrase: SecretString,
     pub(super) keys: NetworkKeys,
@@ -122,12 +124,11 @@ impl Resources {
             let path = dir.agent_db();
             blocking(move || AddressBook::open(&path).map_err(|e| StartError::new(e.to_string()))).await?
         };
-        let libraries = {
-            let (path, approval) = (dir.libraries_db(), config.approve_devices);
-            let mirror = Arc::new(Library::new(secrets.keys.mirror().clone()));
-            let open = move || Libraries::load(mirror, Registry::open(&path)?, approval);
-            Arc::new(blocking(move || open().map_err(|e| StartError::new(e.to_string()))).await?)
-        };
+        let mirror = Arc::new(Library::new(secrets.keys.mirror().clone()));
+        let libraries = open_libraries(dir.libraries_db(), mirror, config.approve_devices).await?;
+        let events = EventLog::default();
+        let deletes =
+            open_deletes(config.replicate_deletes, &libraries, deferrals.clock(), events.clone()).await?;
         progress("opening the network endpoint");
         let gate = Gate::new(protocols::shut_out(&libraries));
         let (endpoint, addresses) = open_endpoint(config, secrets.endpoint_key, &book, &gate).await?;
@@ -141,6 +142,7 @@ impl Resources {
             passphrase_origin: secrets.passphrase.origin,
             keep_passphrase: secrets.keep_passphrase.then(|| dir.clone()),
             libraries,
+            deletes,
             gate,
             passphrase: secrets.passphrase.secret,
             keys: secrets.keys,
@@ -160,7 +162,7 @@ impl Resources {
             bootstrap,
             partials,
             deferrals,
-            events: EventLog::default(),
+            events,
             unshown,
             _lock: lock,
         })
@@ -314,6 +316,27 @@ impl OpenedStore {
             embedded: Some(store),
         })
     }
+}
+
+async fn open_libraries(
+    path: PathBuf,
+    mirror: Arc<Library>,
+    approval: bool,
+) -> Result<Arc<Libraries>, StartError> {
+    let open = move || Libraries::load(mirror, Registry::open(&path)?, approval);
+    blocking(move || open().map(Arc::new).map_err(|e| StartError::new(e.to_string()))).await
+}
+
+/// What is known of peers' deletions, as it was written down.
+async fn open_deletes(
+    enabled: bool,
+    libraries: &Libraries,
+    clock: &Clock,
+    events: EventLog,
+) -> Result<Arc<DeleteGuard>, StartError> {
+    let (registry, clock) = (libraries.registry().cloned(), clock.clone());
+    let open = move || DeleteGuard::open(enabled, registry.as_ref(), clock, events);
+    blocking(move || open().map(Arc::new).map_err(|e| StartError::new(e.to_string()))).await
 }
 
 /// Opens the endpoint, on the port that it had last time where the setting leaves it open: peers that remember us find

@@ -26,6 +26,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::deferrals::Deferrals;
+use super::delete_guard::DeleteGuard;
 use super::effects::Scope;
 use super::establish::{self, ConnectionMemory, Introduction, Meeting};
 use super::lane::{self, Lane};
@@ -103,7 +104,7 @@ pub struct PeerArgs {
     /// Where large contents are kept until they are complete.
     pub partials: Partials,
     /// Whether the peer's deletions are applied, and how many at once.
-    pub deletes: Arc<effects::DeleteGuard>,
+    pub deletes: Arc<DeleteGuard>,
     /// Versions that have to wait, and the clock that says so.
     pub deferrals: Deferrals,
     /// Counters of this peer.

@@ -1,7 +1,7 @@
 //! The tasks that perform a session's effects and report their outcomes.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,15 +9,18 @@ use iroh::EndpointId;
 use iroh::endpoint::Connection;
 use ractor::ActorRef;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::deferrals::{Deferrals, Note};
+use super::delete_guard::DeleteGuard;
+use super::delete_guard::decisions::Ruling;
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
 use super::session::{Input, Verdict, judge_holding};
 use crate::actor::ServiceRef;
 use crate::clock::now_ms;
 use crate::events::{EventLog, NodeEvent};
+use crate::library::registry::{Deleter, Deletion};
 use crate::library::ticket::LibraryId;
 use crate::library::{Libraries, Library};
 use crate::reconcile::tree::Snapshot;
@@ -49,84 +52,6 @@ impl Reporter {
     fn report(&self, input: Input) {
         // An actor that is gone needs no outcome.
         let _ = self.actor.send_message(PeerMsg::Outcome { epoch: self.epoch, lane: self.lane, input });
-    }
-}
-
-/// Deletions allowed per [`DELETE_WINDOW`] without anyone's confirmation, however small the store.
-const DELETES_FREE: usize = 20;
-/// Share of the store's assets that may go per window, as a divisor.
-const DELETES_SHARE: u64 = 10;
-/// See [`DELETES_FREE`].
-const DELETE_WINDOW: Duration = Duration::from_hours(1);
-/// Deletions held back that are counted one by one; further ones are held back just the same.
-const HELD_MAX: usize = 100_000;
-
-/// Whether peers' deletions are applied here, and the brake on mass deletions: when more than a tenth of the store and
-/// more than 20 assets would go within an hour, this and everything after it is held back until somebody confirms.
-#[derive(Debug)]
-pub struct DeleteGuard {
-    enabled: bool,
-    state: Mutex<DeleteState>,
-}
-
-#[derive(Debug, Default)]
-struct DeleteState {
-    window_start: Option<Instant>,
-    admitted: HashSet<ContentHash>,
-    held: HashSet<ContentHash>,
-    confirmed_until: Option<Instant>,
-}
-
-impl DeleteGuard {
-    /// `enabled` is the setting `replicate_deletes`.
-    #[must_use]
-    pub fn new(enabled: bool) -> Self {
-        Self { enabled, state: Mutex::default() }
-    }
-
-    /// Assets whose deletion is held back.
-    #[must_use]
-    pub fn held(&self) -> u64 {
-        self.state().held.len() as u64
-    }
-
-    /// Somebody looked and agrees: whatever is held back or comes within the next hour is applied. Says how many
-    /// were held back.
-    pub fn confirm(&self, now: Instant) -> u64 {
-        let mut state = self.state();
-        state.confirmed_until = Some(now + DELETE_WINDOW);
-        std::mem::take(&mut state.held).len() as u64
-    }
-
-    /// Whether these deletions, which came together, may be applied at `now` in a store of `assets` live assets: all
-    /// of them or none.
-    fn admit(&self, hashes: &[ContentHash], assets: u64, now: Instant) -> bool {
-        let mut state = self.state();
-        if state.confirmed_until.is_some_and(|until| now < until) {
-            return true;
-        }
-        let window_over = state.window_start.is_none_or(|start| now.duration_since(start) >= DELETE_WINDOW);
-        // While something is held back nothing is forgotten: time alone confirms nothing.
-        if window_over && state.held.is_empty() {
-            state.window_start = Some(now);
-            state.admitted.clear();
-        }
-        let fresh = hashes.iter().filter(|hash| !state.admitted.contains(*hash)).count();
-        // What went already counted as part of the store when the window began.
-        let share = (assets + state.admitted.len() as u64) / DELETES_SHARE;
-        let allowed = DELETES_FREE.max(usize::try_from(share).unwrap_or(usize::MAX));
-        let may = state.held.is_empty() && state.admitted.len() + fresh <= allowed;
-        let noted = if may { &mut state.admitted } else { &mut state.held };
-        for hash in hashes {
-            if noted.len() < HELD_MAX {
-                noted.insert(*hash);
-            }
-        }
-        may
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, DeleteState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -245,12 +170,66 @@ impl Sought {
 /// By what versions are judged, besides what is here.
 pub(super) struct Rules {
     pub(super) deletes: Arc<DeleteGuard>,
+    /// As whom the peer deletes.
+    pub(super) deleter: Deleter,
     pub(super) deferrals: Deferrals,
     /// Whether we may write into the library: only then ours can be written once more.
     pub(super) gives: bool,
 }
 
 impl Rules {
+    /// Takes out of what is offered the deletions that wait already, or were rejected: a peer that brings the same again and
+    /// again costs no look at the store.
+    fn put_off(&self, records: Vec<AssetRecord>) -> (Vec<AssetRecord>, Vec<AssetRecord>) {
+        if !records.iter().any(|record| record.deleted) {
+            return (records, Vec::new());
+        }
+        let (tombstones, mut records): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| record.deleted);
+        let deletions: Vec<Deletion> = tombstones.iter().map(Deletion::of).collect();
+        let put_off = self.deletes.put_off(&self.deleter.library, &deletions);
+        let mut waiting = Vec::new();
+        for (record, waits) in tombstones.into_iter().zip(put_off) {
+            if waits { waiting.push(record) } else { records.push(record) }
+        }
+        (records, waiting)
+    }
+
+    /// Takes back what the brake does not let through of what would delete something `live`. What waits for somebody's decision
+    /// is settled as far as the peer is concerned: it is told apart from what is missing, and comes again once it was confirmed.
+    async fn rule_on_deletions(
+        &self,
+        store: &StoreRef,
+        scope: &Scope,
+        live: &HashSet<ContentHash>,
+        verdicts: &mut [(AssetRecord, Verdict)],
+    ) {
+        let mut going: Vec<&mut (AssetRecord, Verdict)> = verdicts
+            .iter_mut()
+            .filter(|(record, verdict)| {
+                record.deleted && *verdict == Verdict::Apply && live.contains(&record.hash)
+            })
+            .collect();
+        if going.is_empty() {
+            return;
+        }
+        let assets = match scope.library.shared() {
+            Some(_) => scope.library.summary().assets,
+            None => insist(|| store.status()).await.assets,
+        };
+        let deletions: Vec<Deletion> = going.iter().map(|(record, _)| Deletion::of(record)).collect();
+        let (guard, by, count) = (Arc::clone(&self.deletes), self.deleter.clone(), going.len());
+        let rulings = spawn_blocking(move || guard.judge(&by, &deletions, assets)).await;
+        // Where the brake itself fails, nothing is deleted.
+        let rulings = rulings.unwrap_or_else(|_| vec![Ruling::Hold; count]);
+        for ((_, verdict), ruling) in going.iter_mut().zip(rulings) {
+            match ruling {
+                Ruling::Apply => {}
+                Ruling::Hold | Ruling::Ignore => *verdict = Verdict::Settled,
+            }
+        }
+    }
+
     /// Takes note of a version that has to wait. Over one that had to and is taken now, ours stays if it was written in
     /// the meantime.
     fn settle(
@@ -294,19 +273,22 @@ pub(super) async fn judge_all(
     sought: Sought,
     (session, peers): (SessionId, ServiceRef<PeersMsg>),
 ) {
+    let (records, put_off) = rules.put_off(records);
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
     let ours = insist(|| store.records(hashes.clone())).await;
     let mut ours: HashMap<ContentHash, StoredRecord> =
         ours.into_iter().map(|stored| (stored.record.hash, stored)).collect();
-    let (records, decided) = scope.narrow(records, held_there, &mut ours).await;
-    let (now, at) = (rules.deferrals.clock().now_ms(), Instant::now());
+    let live = ours.values().filter(|ours| !ours.record.deleted).map(|ours| ours.record.hash).collect();
+    let (records, mut decided) = scope.narrow(records, held_there, &mut ours).await;
+    decided.extend(put_off.into_iter().map(|record| (record, Verdict::Settled)));
+    let now = rules.deferrals.clock().now_ms();
     let library = scope.library.id();
     let ahead_max = if library.is_some() { HLC_AHEAD_BY_TICKET_MAX_MS } else { HLC_AHEAD_MAX_MS };
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
-            let limits = (ahead_max, rules.deletes.enabled);
+            let limits = (ahead_max, rules.deletes.is_enabled());
             let verdict = judge_holding(&record, held_there, ours, now, limits);
             match (verdict, sought.revived(&record, ours.map(|ours| &ours.record), now)) {
                 (Verdict::Settled, Some(revived)) if held_there => (revived, Verdict::Revive),
@@ -314,27 +296,12 @@ pub(super) async fn judge_all(
             }
         })
         .collect();
-    let held = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.record.deleted);
-    let goes = |(record, verdict): &&(AssetRecord, Verdict)| {
-        record.deleted && *verdict == Verdict::Apply && held(&record.hash)
-    };
-    let going: Vec<ContentHash> = verdicts.iter().filter(goes).map(|(record, _)| record.hash).collect();
-    if !going.is_empty() {
-        let assets = insist(|| store.status()).await.assets;
-        if !rules.deletes.admit(&going, assets, at) {
-            for (_, verdict) in verdicts.iter_mut().filter(|judged| goes(&&**judged)) {
-                *verdict = Verdict::Refuse(
-                    "held back: too much would be deleted at once; confirm with POST /deletions/confirm"
-                        .into(),
-                );
-            }
-        }
-    }
     for (record, verdict) in &mut verdicts {
         let ours = ours.get(&record.hash).map(|ours| &ours.record);
         rules.settle((record, verdict), ours, library, now);
     }
     rules.deferrals.save_if_changed().await;
+    rules.rule_on_deletions(&store, &scope, &live, &mut verdicts).await;
     if library.is_none() {
         // What a machine of the user's own has and our clock bears out is no later than the time.
         let taken = verdicts
@@ -540,49 +507,5 @@ pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Res
                 events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason });
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hashes(from: u8, to: u8) -> Vec<ContentHash> {
-        (from..to).map(|n| ContentHash([n; 32])).collect()
-    }
-
-    #[test]
-    fn a_tenth_or_twenty_may_go_in_an_hour() {
-        let start = Instant::now();
-        let guard = DeleteGuard::new(true);
-        assert!(guard.admit(&hashes(0, 20), 40, start));
-        assert!(guard.admit(&hashes(0, 20), 20, start), "the same ones, from another peer");
-        assert!(!guard.admit(&hashes(20, 21), 20, start));
-        assert_eq!(guard.held(), 1);
-        let large = DeleteGuard::new(true);
-        assert!(large.admit(&hashes(0, 100), 1_000, start));
-        assert!(!large.admit(&hashes(100, 101), 900, start));
-    }
-
-    #[test]
-    fn time_alone_does_not_let_a_mass_deletion_through() {
-        let start = Instant::now();
-        let guard = DeleteGuard::new(true);
-        for hour in 0..48 {
-            let now = start + DELETE_WINDOW * hour;
-            assert!(!guard.admit(&hashes(0, 200), 300, now));
-            assert!(!guard.admit(&hashes(200, 201), 300, now), "nor a small one behind it");
-        }
-        assert_eq!(guard.confirm(start), 201);
-        assert!(guard.admit(&hashes(0, 200), 300, start));
-        assert_eq!(guard.held(), 0);
-    }
-
-    #[test]
-    fn a_quiet_hour_makes_room_again() {
-        let start = Instant::now();
-        let guard = DeleteGuard::new(true);
-        assert!(guard.admit(&hashes(0, 20), 40, start));
-        assert!(guard.admit(&hashes(20, 40), 20, start + DELETE_WINDOW));
     }
 }

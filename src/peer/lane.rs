@@ -11,7 +11,7 @@ use super::admission::{self, Refusal};
 use super::establish::SharedLibrary;
 use super::report::PeerState;
 use super::session::{Effect, Session, SessionSettings, Standing};
-use crate::library::registry::Member;
+use crate::library::registry::{Deleter, Member};
 use crate::library::report::MemberStanding;
 use crate::library::ticket::{Access, SignedClaims};
 use crate::library::{Libraries, Library};
@@ -53,6 +53,17 @@ impl Lane {
         let (session, effects) = Session::new(settings, ours, theirs, now);
         let (answering, asked_behind) = (None, false);
         (Self { blinded, library, session, peer, member, answering, asked_behind }, effects)
+    }
+
+    /// As whom the peer deletes: as a device in the mirror, as whoever holds its ticket in a library.
+    pub(super) fn deleter(&self) -> Deleter {
+        match (self.library.id(), &self.member) {
+            (Some(id), Some(member)) => Deleter::of_ticket(id.to_string(), member.claims.serial),
+            (id, _) => {
+                let library = id.map(|id| id.to_string()).unwrap_or_default();
+                Deleter { library, ..Deleter::of_device(&self.peer.to_string()) }
+            }
+        }
     }
 
     /// Whether the peer may stay, and we still hold a ticket ourselves.

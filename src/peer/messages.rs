@@ -48,11 +48,6 @@ pub enum PeersMsg {
     DialNow,
     /// HTTP API: compare with every connected peer afresh; the report shows `Reconciling` until that is done.
     Verify,
-    /// HTTP API: let the deletions through that are held back because they are many.
-    ConfirmDeletions {
-        /// How many there were.
-        reply: RpcReplyPort<u64>,
-    },
     /// HTTP API, status: everything to tell.
     GetReport {
         /// The answer.

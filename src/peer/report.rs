@@ -80,6 +80,8 @@ pub enum SyncState {
     Syncing,
     /// Connected, and nothing is missing on either side.
     InSync,
+    /// As [`SyncState::InSync`], but for deletions of peers that wait for somebody's decision.
+    DeletionsHeld,
     /// The store does not work at the moment, so nothing moves; `reason` says why.
     Paused,
 }
@@ -97,7 +99,7 @@ pub struct SyncReport {
     pub missing_bytes: u64,
     /// Content bytes received per second, lately, from all peers.
     pub rate: f64,
-    /// Peers' deletions that wait for somebody's confirmation, because they are many.
+    /// Assets whose deletion by peers waits for somebody's decision, because they are many.
     pub held_deletions: u64,
     /// Versions here that are dated ahead of our clock.
     pub dated_ahead: u64,

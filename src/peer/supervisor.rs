@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use super::actor::{Board, PeerActor, PeerArgs, PeerLimits};
 use super::deferrals::Deferrals;
+use super::delete_guard::DeleteGuard;
 use super::dial;
 use super::dial::Acceptor;
-use super::effects::DeleteGuard;
 use super::establish::{ConnectionMemory, Introduction};
 use super::messages::{PeerMsg, PeersMsg};
 use super::roster::{DialLimits, Known, Roster};
@@ -250,6 +250,8 @@ impl Actor for PeersActor {
             let _ = cursor.wait_for(Option::is_some).await;
             let _ = actor.send_message(PeersMsg::StoreRead);
         });
+        let (deletes, store) = (Arc::clone(&state.args.deletes), Arc::clone(&state.args.store));
+        state.tasks.spawn(deletes.look_again(store));
         let (actor, book) = (myself, state.args.book.clone());
         state.tasks.spawn(async move {
             let entries = spawn_blocking(move || book.entries()).await.map_err(|e| e.to_string());
@@ -282,10 +284,6 @@ impl Actor for PeersActor {
             PeersMsg::DialNow => state.on_dial_now(&myself),
             PeersMsg::Candidate { addr, channel } => state.on_hint(&myself, addr, channel),
             PeersMsg::Verify => state.verify(),
-            PeersMsg::ConfirmDeletions { reply } => {
-                let _ = reply.send(state.args.deletes.confirm(Instant::now()));
-                state.verify();
-            }
             PeersMsg::GetReport { reply } => {
                 let _ = reply.send(overview::report(state));
             }

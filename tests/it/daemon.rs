@@ -1,5 +1,6 @@
 //! `can-sync serve` and `can-sync demo` from outside: starting, refusing to start, signals, and two of them together.
 
+mod deletions;
 mod demo;
 mod pair;
 mod refusals;

@@ -1,6 +1,7 @@
 //! Libraries that are shared by ticket, with whole nodes: what people do with them, and what goes where.
 
 mod admission;
+mod deletions;
 mod forgetting;
 mod member;
 mod operations;

@@ -186,9 +186,14 @@ async fn mass_deletions_are_held_back_until_somebody_confirms() {
         hashes.push(a.ingest(bytes(n, 10), &[]).await);
     }
     b.holds(40).await;
-    for hash in &hashes {
-        a.http.delete(format!("{}/asset/{hash}", a.node().store_url())).send().await.unwrap();
-    }
+    let delete = async |hashes: &[String]| {
+        for hash in hashes {
+            a.http.delete(format!("{}/asset/{hash}", a.node().store_url())).send().await.unwrap();
+        }
+    };
+    delete(&hashes[..20]).await;
+    b.holds(20).await;
+    delete(&hashes[20..]).await;
     eventually("the brake holds", async || {
         let status = b.get("/status").await;
         (status["data"]["sync"]["held_deletions"] == 20).then_some(()).ok_or_else(|| status.to_string())

@@ -17,7 +17,7 @@ use can_sync::net::close;
 use can_sync::net::endpoint::open_up;
 use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits};
 use can_sync::peer::deferrals::Deferrals;
-use can_sync::peer::effects::DeleteGuard;
+use can_sync::peer::delete_guard::DeleteGuard;
 use can_sync::peer::establish::{self, ConnectionMemory, Established, Introduction, Meeting};
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::PeerState;

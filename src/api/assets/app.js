@@ -66,8 +66,8 @@ function swap(html) {
 
 // What a link or button is about: the same before and after a swap.
 function target(element) {
-  const { forget, invite, library } = element.dataset;
-  return forget ?? (invite && `${invite} ${library}`) ?? element.getAttribute("href");
+  const { forget, invite, library, decide, hold } = element.dataset;
+  return forget ?? (invite && `${invite} ${library}`) ?? (decide && `${decide} ${hold}`) ?? element.getAttribute("href");
 }
 
 // A part in which someone selects text stays as it is until they are done.
@@ -282,6 +282,25 @@ async function onForget(button) {
   soon();
 }
 
+const decisions = {
+  confirm: ["Delete these here as well? They stay in the trash for 30 days.", "/deletions/confirm", {}],
+  reject: ["Keep these here, though they are deleted elsewhere?", "/deletions/reject", {}],
+  restore: ["Keep these here, and bring them back where they were deleted?", "/deletions/reject", { restore: true }],
+};
+
+async function onDecide(button) {
+  const [question, path, more] = decisions[button.dataset.decide];
+  if (!confirm(question)) return;
+  button.disabled = true;
+  try {
+    await askJson(path, "POST", { hold: button.dataset.hold, ...more });
+  } catch (error) {
+    alert(error.message);
+  }
+  button.disabled = false;
+  soon();
+}
+
 async function onVerify(button) {
   button.disabled = true;
   try {
@@ -377,7 +396,8 @@ async function onSignIn(event) {
 function watchEvents() {
   const source = new EventSource("/events");
   for (const name of [
-    "hello", "reset", "peer_connected", "peer_lost", "peer_stale", "asset_received", "asset_failed", "in_sync", "actor_restarted",
+    "hello", "reset", "peer_connected", "peer_lost", "peer_stale", "asset_received", "asset_failed", "in_sync", "deletions_held",
+    "actor_restarted",
   ]) {
     source.addEventListener(name, soon);
   }
@@ -407,6 +427,7 @@ function start() {
     if (button.dataset.copy) onCopy(button);
     else if (button.dataset.forget) onForget(button);
     else if (button.dataset.invite) onInvite(button);
+    else if (button.dataset.decide) onDecide(button);
     else if (button.id === "verify") onVerify(button);
   });
   watchDrops();

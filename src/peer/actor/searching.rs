@@ -116,6 +116,7 @@ impl PeerState {
         let peers = (args.session, args.peers.clone());
         let rules = Rules {
             deletes: Arc::clone(&args.deletes),
+            deleter: shared.deleter(),
             deferrals: args.deferrals.clone(),
             gives: shared.session.gives(),
         };

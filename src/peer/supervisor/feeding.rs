@@ -6,6 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::PeersState;
@@ -78,12 +79,25 @@ impl PeersState {
     pub(super) fn on_store_changed(&mut self, entries: Arc<[FeedEntry]>) {
         self.forget_parts(&entries);
         self.note_came(&entries);
+        self.note_deletions(&entries);
         self.feeding.waiting.push_back(entries);
         match self.feeding.waiting.len() {
             // Nothing is being read.
             1 => self.feed(),
             waiting if waiting > WAITING_MAX => self.feed_rest(),
             _ => {}
+        }
+    }
+
+    /// Deletions that wait for somebody's decision may have become pointless.
+    fn note_deletions(&mut self, entries: &Arc<[FeedEntry]>) {
+        let deletes = Arc::clone(&self.args.deletes);
+        if deletes.concerns(entries.iter().map(|entry| &entry.record.hash)) {
+            let records: Vec<AssetRecord> = entries.iter().map(|entry| entry.record.clone()).collect();
+            self.tasks.spawn(async move {
+                // Nothing but a panic ends it, and that is told already.
+                let _ = spawn_blocking(move || deletes.note(&records)).await;
+            });
         }
     }
 

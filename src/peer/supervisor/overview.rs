@@ -161,6 +161,8 @@ fn sync(state: &PeersState) -> SyncReport {
         SyncState::Syncing
     } else if any(PeerState::Reconciling) {
         SyncState::Reconciling
+    } else if state.args.deletes.held() > 0 {
+        SyncState::DeletionsHeld
     } else {
         SyncState::InSync
     };

@@ -35,6 +35,7 @@ fn help_lists_what_works_and_nothing_else() {
         "list",
         "search",
         "rm",
+        "deletions",
         "why",
         "wait",
         "events",

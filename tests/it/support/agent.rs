@@ -19,6 +19,7 @@ use can_sync::events::EventLog;
 use can_sync::http::SharedListener;
 use can_sync::identity::LibraryKeys;
 use can_sync::library::{Libraries, Library};
+use can_sync::peer::delete_guard::DeleteGuard;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{
     PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport, WhyReport,
@@ -112,6 +113,7 @@ impl Agent {
             store: Arc::new(store.clone()),
             peers: peers.service(),
             library: ServiceCell::new("LibraryActor").service_ref(),
+            deletes: Arc::new(DeleteGuard::new(true)),
             libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
             root: root.service(),
             events: events.clone(),

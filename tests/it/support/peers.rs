@@ -22,7 +22,7 @@ use can_sync::net::close::is_close;
 use can_sync::net::endpoint;
 use can_sync::peer::actor::{PeerArgs, PeerLimits};
 use can_sync::peer::deferrals::Deferrals;
-use can_sync::peer::effects::DeleteGuard;
+use can_sync::peer::delete_guard::DeleteGuard;
 use can_sync::peer::establish::Introduction;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::{PeerReport, PeersReport};

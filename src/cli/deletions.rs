@@ -1,0 +1,156 @@
+//! `can-sync deletions`: what peers deleted and waits for somebody's decision, because it was much at once.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::Context;
+use super::client::Service;
+use super::error::{CliError, Exit};
+use super::output::message;
+use super::text;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct DeletionsArgs {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Action {
+    /// List what waits: the default
+    List,
+    /// Delete here, too, what waits
+    Confirm(Choice),
+    /// Keep here what waits
+    Reject {
+        #[command(flatten)]
+        choice: Choice,
+        /// Bring it back on the other machines, too
+        #[arg(long)]
+        restore: bool,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct Choice {
+    /// Holds by their ids; not needed where there is one
+    #[arg(value_name = "HOLD")]
+    holds: Vec<String>,
+    /// All of them
+    #[arg(long, conflicts_with = "holds")]
+    all: bool,
+}
+
+/// `GET /deletions`, as far as the command line needs it; the rest is passed on in JSON.
+#[derive(Deserialize)]
+struct Deletions {
+    holds: Vec<Hold>,
+    #[serde(default)]
+    confirmed: u64,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Hold {
+    id: String,
+    #[serde(default)]
+    library: Option<LibraryName>,
+    from: String,
+    count: u64,
+    #[serde(default)]
+    since: Option<String>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct LibraryName {
+    id: String,
+    name: String,
+}
+
+pub(super) async fn run(context: &Context, args: DeletionsArgs) -> Result<(), CliError> {
+    let agent = context.agent()?;
+    match args.action {
+        None | Some(Action::List) => list(context, &agent).await,
+        Some(Action::Confirm(choice)) => confirm(context, &agent, choice).await,
+        Some(Action::Reject { choice, restore }) => reject(context, &agent, choice, restore).await,
+    }
+}
+
+async fn fetch(agent: &Service) -> Result<Deletions, CliError> {
+    agent.get("/deletions", &[]).await
+}
+
+async fn list(context: &Context, agent: &Service) -> Result<(), CliError> {
+    let out = context.out;
+    let Deletions { holds, confirmed } = fetch(agent).await?;
+    if out.json {
+        return Ok(holds.iter().try_for_each(|hold| out.value(hold))?);
+    }
+    if confirmed > 0 {
+        let confirmed = text::counted(confirmed, "confirmed deletion");
+        message(&format!("{confirmed} will be applied once whoever made them is connected."));
+    }
+    if holds.is_empty() {
+        message("Nothing is held back.");
+        return Ok(());
+    }
+    let row = |hold: Hold| {
+        let since = hold.since.unwrap_or_default();
+        vec![
+            hold.id,
+            hold.count.to_string(),
+            hold.library.map(|library| library.name).unwrap_or_default(),
+            hold.from,
+            if out.terminal { text::ago(&since) } else { since },
+        ]
+    };
+    let rows: Vec<_> = holds.into_iter().map(row).collect();
+    Ok(out.table(Some(&["HOLD", "ASSETS", "LIBRARY", "DELETED_BY", "SINCE"]), &rows)?)
+}
+
+/// What was chosen, by ids; `None` for everything.
+async fn chosen(agent: &Service, choice: Choice) -> Result<Vec<Option<String>>, CliError> {
+    let Choice { holds, all } = choice;
+    if all {
+        return Ok(vec![None]);
+    }
+    if !holds.is_empty() {
+        return Ok(holds.into_iter().map(Some).collect());
+    }
+    let Deletions { holds, .. } = fetch(agent).await?;
+    match holds.len() {
+        0 => Err(CliError::new(Exit::NotFound, "nothing is held back")),
+        1 => Ok(holds.into_iter().map(|hold| Some(hold.id)).collect()),
+        count => Err(CliError::new(Exit::Usage, format!("{count} holds wait: name one, or say --all"))
+            .hint("`can-sync deletions` lists them")),
+    }
+}
+
+async fn confirm(context: &Context, agent: &Service, choice: Choice) -> Result<(), CliError> {
+    let mut released = 0;
+    for hold in chosen(agent, choice).await? {
+        let done: Value = agent.post("/deletions/confirm", &json!({ "hold": hold })).await?;
+        released += done["released"].as_u64().unwrap_or_default();
+    }
+    if context.out.json {
+        return Ok(context.out.value(&json!({ "released": released }))?);
+    }
+    Ok(context.out.line(&format!("confirmed {}", text::counted(released, "deletion")))?)
+}
+
+async fn reject(context: &Context, agent: &Service, choice: Choice, restore: bool) -> Result<(), CliError> {
+    let (mut rejected, mut restored) = (0, 0);
+    for hold in chosen(agent, choice).await? {
+        let request = json!({ "hold": hold, "restore": restore });
+        let done: Value = agent.post("/deletions/reject", &request).await?;
+        rejected += done["rejected"].as_u64().unwrap_or_default();
+        restored += done["restored"].as_u64().unwrap_or_default();
+    }
+    if context.out.json {
+        return Ok(context.out.value(&json!({ "rejected": rejected, "restored": restored }))?);
+    }
+    let restored =
+        if restore { format!(", {} brought back", text::counted(restored, "asset")) } else { String::new() };
+    Ok(context.out.line(&format!("rejected {}{restored}", text::counted(rejected, "deletion")))?)
+}

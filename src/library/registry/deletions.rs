@@ -1,0 +1,213 @@
+//! Peers' deletions: how many each brought lately, which wait for somebody's decision, and what was decided.
+
+use rusqlite::Transaction;
+
+use super::{Registry, RegistryError, signed, unsigned};
+use crate::record::{AssetRecord, ContentHash, Hlc};
+
+/// Who deletes, and where.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Deleter {
+    /// Id of the library; empty for the mirror.
+    pub library: String,
+    /// `device` and an endpoint id, or `ticket` and a number.
+    pub source: String,
+}
+
+impl Deleter {
+    /// A machine in the network of the passphrase.
+    #[must_use]
+    pub fn of_device(id: &str) -> Self {
+        Self { library: String::new(), source: format!("device {id}") }
+    }
+
+    /// Whoever holds a ticket of a library.
+    #[must_use]
+    pub fn of_ticket(library: String, serial: u64) -> Self {
+        Self { library, source: format!("ticket {serial}") }
+    }
+
+    /// Endpoint id of the machine, if it is one.
+    #[must_use]
+    pub fn device(&self) -> Option<&str> {
+        self.source.strip_prefix("device ")
+    }
+
+    /// Number of the ticket, if it is one.
+    #[must_use]
+    pub fn ticket(&self) -> Option<u64> {
+        self.source.strip_prefix("ticket ")?.parse().ok()
+    }
+}
+
+/// A deletion: this version of the asset is a tombstone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deletion {
+    /// The asset.
+    pub hash: ContentHash,
+    /// Of the version.
+    pub digest: [u8; 32],
+    /// When it was written.
+    pub hlc: Hlc,
+}
+
+impl Deletion {
+    /// That of a tombstone.
+    #[must_use]
+    pub fn of(record: &AssetRecord) -> Self {
+        Self { hash: record.hash, digest: record.digest(), hlc: record.hlc }
+    }
+}
+
+/// What somebody decided about a deletion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// It is applied.
+    Confirmed,
+    /// It never is.
+    Rejected,
+}
+
+/// One change of what is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DeletionChange {
+    /// So many deletions were applied in the span that begins then.
+    Spent(Deleter, u64, u64),
+    /// Spans that began before are over.
+    SpentBefore(u64),
+    /// What this one brought does not count any more.
+    Refreshed(Deleter),
+    /// A deletion waits; since when the first of them does.
+    Held(Deleter, u64, Deletion),
+    /// It waits no more.
+    Released(Deleter, ContentHash),
+    /// Somebody decided about a deletion in a library.
+    Decided(String, Deletion, Decision),
+    /// The decision is of no use any more.
+    Undecided(String, ContentHash),
+    /// The library is gone.
+    LibraryGone(String),
+}
+
+/// Everything that is kept.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KeptDeletions {
+    /// Deletions applied, by the beginning of a span.
+    pub spent: Vec<(Deleter, u64, u64)>,
+    /// Deletions that wait, and since when.
+    pub held: Vec<(Deleter, u64, Deletion)>,
+    /// Deletions that somebody decided about, by library.
+    pub decided: Vec<(String, Deletion, Decision)>,
+}
+
+pub(super) const SCHEMA: &str = "CREATE TABLE deletions_spent (
+    library TEXT NOT NULL,
+    source TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (library, source, at_ms)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE deletions_held (
+    library TEXT NOT NULL,
+    source TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    hlc INTEGER NOT NULL,
+    since_ms INTEGER NOT NULL,
+    PRIMARY KEY (library, source, hash)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE deletions_decided (
+    library TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    hlc INTEGER NOT NULL,
+    confirmed INTEGER NOT NULL,
+    PRIMARY KEY (library, hash)
+) STRICT, WITHOUT ROWID;";
+
+impl Registry {
+    /// Writes changes down, in order: all of them or none.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn change_deletions(&self, changes: &[DeletionChange]) -> Result<(), RegistryError> {
+        self.with("write", |db| changes.iter().try_for_each(|change| write(db, change)))
+    }
+
+    /// What was written down.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn deletions(&self) -> Result<KeptDeletions, RegistryError> {
+        self.with("read", |db| {
+            let deleter = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Deleter> {
+                Ok(Deleter { library: row.get(0)?, source: row.get(1)? })
+            };
+            let deletion = |row: &rusqlite::Row<'_>, at| -> rusqlite::Result<Deletion> {
+                Ok(Deletion {
+                    hash: ContentHash(row.get(at)?),
+                    digest: row.get(at + 1)?,
+                    hlc: Hlc(unsigned(row.get(at + 2)?)),
+                })
+            };
+            let spent = db
+                .prepare("SELECT library, source, at_ms, count FROM deletions_spent")?
+                .query_map([], |row| Ok((deleter(row)?, unsigned(row.get(2)?), unsigned(row.get(3)?))))?
+                .collect::<rusqlite::Result<_>>()?;
+            let held = db
+                .prepare("SELECT library, source, hash, digest, hlc, since_ms FROM deletions_held")?
+                .query_map([], |row| Ok((deleter(row)?, unsigned(row.get(5)?), deletion(row, 2)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            let decided = db
+                .prepare("SELECT library, hash, digest, hlc, confirmed FROM deletions_decided")?
+                .query_map([], |row| {
+                    let decision = if row.get(4)? { Decision::Confirmed } else { Decision::Rejected };
+                    Ok((row.get(0)?, deletion(row, 1)?, decision))
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(KeptDeletions { spent, held, decided })
+        })
+    }
+}
+
+fn write(db: &Transaction<'_>, change: &DeletionChange) -> rusqlite::Result<()> {
+    match change {
+        DeletionChange::Spent(Deleter { library, source }, at_ms, count) => db
+            .prepare_cached("INSERT OR REPLACE INTO deletions_spent VALUES (?1, ?2, ?3, ?4)")?
+            .execute((library, source, signed(*at_ms), signed(*count))),
+        DeletionChange::SpentBefore(at_ms) => {
+            db.execute("DELETE FROM deletions_spent WHERE at_ms < ?1", [signed(*at_ms)])
+        }
+        DeletionChange::Refreshed(Deleter { library, source }) => {
+            db.execute("DELETE FROM deletions_spent WHERE library = ?1 AND source = ?2", (library, source))
+        }
+        DeletionChange::Held(Deleter { library, source }, since_ms, Deletion { hash, digest, hlc }) => db
+            .prepare_cached("INSERT OR REPLACE INTO deletions_held VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute((
+                library,
+                source,
+                hash.0.as_slice(),
+                digest.as_slice(),
+                signed(hlc.0),
+                signed(*since_ms),
+            )),
+        DeletionChange::Released(Deleter { library, source }, hash) => db
+            .prepare_cached("DELETE FROM deletions_held WHERE library = ?1 AND source = ?2 AND hash = ?3")?
+            .execute((library, source, hash.0.as_slice())),
+        DeletionChange::Decided(library, Deletion { hash, digest, hlc }, decision) => {
+            let confirmed = *decision == Decision::Confirmed;
+            db.prepare_cached("INSERT OR REPLACE INTO deletions_decided VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute((library, hash.0.as_slice(), digest.as_slice(), signed(hlc.0), confirmed))
+        }
+        DeletionChange::Undecided(library, hash) => db
+            .prepare_cached("DELETE FROM deletions_decided WHERE library = ?1 AND hash = ?2")?
+            .execute((library, hash.0.as_slice())),
+        DeletionChange::LibraryGone(library) => {
+            for table in ["deletions_spent", "deletions_held", "deletions_decided"] {
+                db.execute(&format!("DELETE FROM {table} WHERE library = ?1"), [library])?;
+            }
+            Ok(0)
+        }
+    }
+    .map(drop)
+}

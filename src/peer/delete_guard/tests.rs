@@ -1,0 +1,546 @@
+use proptest::prelude::*;
+
+use super::decisions::{LISTED_ALWAYS, LISTED_MAX};
+use super::*;
+use crate::clock::Moment;
+use crate::library::registry::KeptDeletions;
+use crate::record::{AssetMeta, Hlc};
+
+const MINUTE: u64 = 60 * 1000;
+const HOUR: u64 = 60 * MINUTE;
+const START: u64 = 1_700_000_000_000;
+const LIBRARY: &str = "1b";
+
+fn deletion(n: u32) -> Deletion {
+    let mut hash = [0; 32];
+    hash[..4].copy_from_slice(&n.to_be_bytes());
+    Deletion { hash: ContentHash(hash), digest: hash, hlc: Hlc::from_ms(START) }
+}
+
+fn some(range: std::ops::Range<u32>) -> Vec<Deletion> {
+    range.map(deletion).collect()
+}
+
+fn device(n: u8) -> Deleter {
+    Deleter::of_device(&format!("{n:02x}").repeat(32))
+}
+
+fn ticket(serial: u64) -> Deleter {
+    Deleter::of_ticket(LIBRARY.into(), serial)
+}
+
+fn record(deletion: &Deletion, deleted: bool, hlc: Hlc) -> AssetRecord {
+    let record = AssetRecord::new(deletion.hash, 1, None, AssetMeta::default());
+    AssetRecord { hlc, deleted, ..record }
+}
+
+/// Decisions and what was written down of them, at a time.
+struct Test {
+    decisions: Decisions,
+    kept: KeptDeletions,
+    now: u64,
+}
+
+impl Test {
+    fn new() -> Self {
+        Self { decisions: Decisions::default(), kept: KeptDeletions::default(), now: START }
+    }
+
+    /// What becomes of all of these, of which either all are applied or none.
+    #[track_caller]
+    fn judge(&mut self, by: &Deleter, deletions: &[Deletion], assets: u64) -> Ruling {
+        let rulings = self.judge_each(by, deletions, assets);
+        assert!(rulings.iter().all(|ruling| *ruling == rulings[0]), "{rulings:?}");
+        rulings[0]
+    }
+
+    fn judge_each(&mut self, by: &Deleter, deletions: &[Deletion], assets: u64) -> Vec<Ruling> {
+        let (rulings, changes) = self.decisions.judge(by, deletions, assets, self.now);
+        self.write(changes);
+        rulings
+    }
+
+    fn decide(&mut self, by: &[Deleter], decision: Decision) -> usize {
+        let (about, changes) = self.decisions.decide(by, decision);
+        self.write(changes);
+        about.len()
+    }
+
+    fn note(&mut self, records: &[AssetRecord]) {
+        let changes = self.decisions.note(records);
+        self.write(changes);
+    }
+
+    /// As the registry does it.
+    fn write(&mut self, changes: Vec<DeletionChange>) {
+        let KeptDeletions { spent, held, decided } = &mut self.kept;
+        for change in changes {
+            match change {
+                DeletionChange::Spent(by, at, count) => {
+                    spent.retain(|(one, when, _)| (one, *when) != (&by, at));
+                    spent.push((by, at, count));
+                }
+                DeletionChange::SpentBefore(before) => spent.retain(|(_, at, _)| *at >= before),
+                DeletionChange::Refreshed(by) => spent.retain(|(one, ..)| *one != by),
+                DeletionChange::Held(by, since, deletion) => {
+                    held.retain(|(one, _, d)| (one, d.hash) != (&by, deletion.hash));
+                    held.push((by, since, deletion));
+                }
+                DeletionChange::Released(by, hash) => {
+                    held.retain(|(one, _, d)| (one, d.hash) != (&by, hash));
+                }
+                DeletionChange::Decided(library, deletion, decision) => {
+                    decided.retain(|(one, d, _)| (one, d.hash) != (&library, deletion.hash));
+                    decided.push((library, deletion, decision));
+                }
+                DeletionChange::Undecided(library, hash) => {
+                    decided.retain(|(one, d, _)| (one, d.hash) != (&library, hash));
+                }
+                DeletionChange::LibraryGone(library) => {
+                    spent.retain(|(by, ..)| by.library != library);
+                    held.retain(|(by, ..)| by.library != library);
+                    decided.retain(|(one, ..)| *one != library);
+                }
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        self.decisions = Decisions::new(self.kept.clone());
+    }
+
+    fn held_by(&self, by: &Deleter) -> usize {
+        self.decisions.hold(by).map_or(0, |hold| hold.deletions.len())
+    }
+}
+
+#[test]
+fn twenty_or_a_tenth_may_go_in_an_hour() {
+    let mut t = Test::new();
+    assert_eq!(t.judge(&device(1), &some(0..20), 40), Ruling::Apply);
+    assert_eq!(t.judge(&device(1), &some(0..20), 20), Ruling::Apply, "the same once more");
+    assert_eq!(t.judge(&device(1), &some(20..21), 20), Ruling::Hold);
+    assert_eq!(t.decisions.held(), 1);
+    let mut large = Test::new();
+    assert_eq!(large.judge(&device(1), &some(0..100), 1_000), Ruling::Apply);
+    assert_eq!(large.judge(&device(1), &some(100..101), 900), Ruling::Hold);
+}
+
+#[test]
+fn an_hour_makes_room_again_but_a_day_has_a_budget_of_its_own() {
+    let mut t = Test::new();
+    let mut gone = 0;
+    // A tenth each hour would leave 8 of 100 after a day.
+    for hour in 0..24 {
+        t.now = START + hour * (HOUR + 6 * MINUTE);
+        let next = some(gone..gone + 20);
+        if t.judge(&device(1), &next, 200 - u64::from(gone)) == Ruling::Apply {
+            gone += 20;
+        } else {
+            break;
+        }
+    }
+    assert_eq!(gone, 40, "a fifth of what was there when the day began");
+    // A day after the last of them there is room again, but time alone confirms nothing.
+    t.now += 25 * HOUR;
+    assert_eq!(t.judge(&device(1), &some(500..501), 160), Ruling::Hold);
+    assert_eq!(t.judge(&device(2), &some(501..502), 160), Ruling::Apply);
+}
+
+#[test]
+fn budgets_and_holds_survive_a_restart() {
+    let mut t = Test::new();
+    assert_eq!(t.judge(&device(1), &some(0..20), 40), Ruling::Apply);
+    t.restart();
+    assert_eq!(t.judge(&device(1), &some(20..21), 20), Ruling::Hold);
+    t.restart();
+    assert_eq!(t.held_by(&device(1)), 1);
+    for day in 1..4 {
+        t.now = START + day * 24 * HOUR;
+        t.restart();
+        assert_eq!(t.judge(&device(1), &some(21..22), 20), Ruling::Hold, "nor a small one behind it");
+    }
+    assert_eq!((t.held_by(&device(1)), t.decide(&[device(1)], Decision::Confirmed)), (2, 2));
+    t.restart();
+    assert_eq!(t.judge(&device(1), &some(20..22), 20), Ruling::Apply);
+    assert_eq!(t.decisions.latest_ms(), 0, "what was confirmed is not counted");
+}
+
+#[test]
+fn one_hold_stops_no_other() {
+    let mut t = Test::new();
+    assert_eq!(t.judge(&device(1), &some(0..30), 100), Ruling::Hold);
+    assert_eq!(t.judge(&device(2), &some(30..40), 100), Ruling::Apply);
+    assert_eq!(t.judge(&ticket(3), &some(0..30), 100), Ruling::Hold);
+    assert_eq!(t.judge(&ticket(4), &some(50..60), 100), Ruling::Apply);
+    assert_eq!(t.decisions.held(), 30, "assets count once");
+    assert_eq!(t.decisions.holds().count(), 2);
+    assert_eq!(t.decide(&[ticket(3)], Decision::Confirmed), 30);
+    assert_eq!(t.judge(&device(1), &some(0..30), 100), Ruling::Hold, "that was about the library");
+    assert_eq!(t.judge(&ticket(4), &some(0..30), 100), Ruling::Apply, "whoever brings them there");
+}
+
+#[test]
+fn who_passes_on_what_waits_is_not_held_back_with_it() {
+    let mut t = Test::new();
+    assert_eq!(t.judge(&device(1), &some(0..30), 100), Ruling::Hold);
+    for _ in 0..3 {
+        assert_eq!(t.judge(&device(2), &some(0..30), 100), Ruling::Hold);
+    }
+    assert_eq!((t.held_by(&device(1)), t.held_by(&device(2))), (30, 0));
+    assert_eq!(t.judge(&device(2), &some(40..60), 100), Ruling::Apply);
+    t.restart();
+    assert!(t.decisions.is_put_off("", &deletion(29)) && !t.decisions.is_put_off("", &deletion(30)));
+    assert!(!t.decisions.is_put_off(LIBRARY, &deletion(29)), "in another library nobody brought it");
+    let anew = Deletion { digest: [9; 32], ..deletion(29) };
+    assert!(!t.decisions.is_put_off("", &anew), "another version of it is another deletion");
+    t.decide(&[device(1)], Decision::Confirmed);
+    assert!(!t.decisions.is_put_off("", &deletion(29)), "it goes now");
+    assert_eq!(t.judge(&device(2), &some(0..30), 100), Ruling::Apply);
+}
+
+#[test]
+fn what_is_put_again_and_deleted_again_counts_again() {
+    let mut t = Test::new();
+    assert_eq!(t.judge(&ticket(3), &some(0..20), 40), Ruling::Apply);
+    let again: Vec<Deletion> = some(0..1).into_iter().map(|d| Deletion { digest: [7; 32], ..d }).collect();
+    assert_eq!(t.judge(&ticket(3), &again, 40), Ruling::Hold);
+}
+
+#[test]
+fn a_ticket_with_many_endpoints_has_one_budget_and_many_devices_have_two() {
+    let mut t = Test::new();
+    assert_eq!(t.judge(&ticket(3), &some(0..20), 100), Ruling::Apply);
+    assert_eq!(t.judge(&ticket(3), &some(20..21), 80), Ruling::Hold);
+    // Each of them comes within its own budget.
+    let applied = (0..64).filter(|n| {
+        let from = u32::from(*n) * 20;
+        t.judge(&device(*n), &some(from..from + 20), 100) == Ruling::Apply
+    });
+    assert_eq!(applied.count(), 2);
+}
+
+#[test]
+fn the_same_deletions_from_several_peers_count_once() {
+    let mut t = Test::new();
+    for n in 0..5 {
+        assert_eq!(t.judge(&device(n), &some(0..20), 100), Ruling::Apply);
+    }
+    assert_eq!(t.judge(&device(6), &some(20..40), 80), Ruling::Apply);
+}
+
+#[test]
+fn what_was_decided_holds_for_one_version_and_whoever_brings_it() {
+    let mut t = Test::new();
+    for by in [device(1), device(2)] {
+        assert_eq!(t.judge(&by, &some(0..30), 100), Ruling::Hold);
+    }
+    assert_eq!(t.judge(&device(2), &some(0..60), 100), Ruling::Hold);
+    assert_eq!(t.decide(&[device(1)], Decision::Rejected), 30);
+    assert_eq!(t.held_by(&device(2)), 30, "nobody is asked twice about the same");
+    // The second version of one asset may wait beside the first.
+    let other = Deletion { digest: [5; 32], ..deletion(30) };
+    assert_eq!(t.judge(&device(2), &[other], 100), Ruling::Hold);
+    assert_eq!(t.held_by(&device(2)), 30, "the latest that came");
+    t.restart();
+    for by in [device(1), device(3)] {
+        assert_eq!(t.judge(&by, &some(0..30), 100), Ruling::Ignore);
+    }
+    assert_eq!(t.decisions.held(), 30);
+    // Deleted once more, it is another deletion.
+    let again: Vec<Deletion> = some(0..30).into_iter().map(|d| Deletion { digest: [7; 32], ..d }).collect();
+    assert_eq!(t.judge(&device(1), &again, 100), Ruling::Hold);
+    assert_eq!(t.decisions.decided(), (0, 30));
+}
+
+#[test]
+fn after_a_confirmation_counting_begins_anew_and_after_a_rejection_it_does_not() {
+    let mut t = Test::new();
+    assert_eq!(t.judge(&device(1), &some(0..20), 40), Ruling::Apply);
+    assert_eq!(t.judge(&device(1), &some(20..40), 20), Ruling::Hold);
+    t.decide(&[device(1)], Decision::Confirmed);
+    assert_eq!(t.judge(&device(1), &some(40..60), 60), Ruling::Apply);
+    assert_eq!(t.judge(&device(1), &some(60..61), 60), Ruling::Hold);
+    t.decide(&[device(1)], Decision::Rejected);
+    assert_eq!(t.judge(&device(1), &some(61..62), 60), Ruling::Hold, "what went still counts");
+    t.decide(&[device(1)], Decision::Rejected);
+    t.now += HOUR + 5 * MINUTE;
+    assert_eq!(t.judge(&device(1), &some(62..63), 60), Ruling::Apply, "but the hold is over");
+}
+
+#[test]
+fn what_settles_itself_is_forgotten() {
+    let mut t = Test::new();
+    t.judge(&device(1), &some(0..30), 100);
+    let (old, new) = (Hlc::from_ms(START - 1), Hlc::from_ms(START + 1));
+    t.note(&[
+        record(&deletion(0), true, new),
+        record(&deletion(1), false, new),
+        record(&deletion(2), false, old),
+        record(&deletion(99), true, new),
+    ]);
+    assert_eq!(t.held_by(&device(1)), 28, "one was deleted here, too, one was edited");
+    t.decide(&[device(1)], Decision::Confirmed);
+    t.note(&some(2..30).iter().map(|d| record(d, true, d.hlc)).collect::<Vec<_>>());
+    assert_eq!((t.decisions.decided(), t.kept.held.len(), t.kept.decided.len()), ((0, 0), 0, 0));
+    t.judge(&device(1), &some(100..130), 100);
+    let changes = t.decisions.note_gone(&some(100..130).iter().map(|d| d.hash).collect::<Vec<_>>());
+    t.write(changes);
+    assert_eq!(t.decisions.holds().count(), 0, "nothing waits, and nothing stops what comes next");
+    assert_eq!(t.judge(&device(1), &some(200..201), 100), Ruling::Apply);
+}
+
+#[test]
+fn a_library_that_is_gone_takes_everything_about_it_along() {
+    let mut t = Test::new();
+    t.judge(&ticket(3), &some(0..30), 100);
+    t.judge(&device(1), &some(0..30), 100);
+    t.decide(&[ticket(3)], Decision::Rejected);
+    t.judge(&ticket(3), &some(30..60), 100);
+    let changes = t.decisions.forget_library(LIBRARY);
+    t.write(changes);
+    t.restart();
+    assert_eq!((t.held_by(&ticket(3)), t.held_by(&device(1)), t.decisions.decided()), (0, 30, (0, 0)));
+}
+
+#[test]
+fn the_list_is_bounded_and_the_brake_is_not() {
+    let mut decisions = Decisions::default();
+    let most = u32::try_from(LISTED_MAX).unwrap();
+    let (rulings, changes) = decisions.judge(&device(1), &some(0..most + 5), 10, START);
+    assert!(rulings.iter().all(|ruling| *ruling == Ruling::Hold));
+    assert_eq!((decisions.held(), changes.len()), (u64::from(most), LISTED_MAX));
+    for from in [most + 100, most + 200, most + 300] {
+        let (rulings, _) = decisions.judge(&device(2), &some(from..from + 60), 10, START);
+        assert!(rulings.iter().all(|ruling| *ruling == Ruling::Hold), "held back, listed or not");
+    }
+    let listed = |decisions: &Decisions, by: Deleter| decisions.hold(&by).map(|hold| hold.deletions.len());
+    assert_eq!(listed(&decisions, device(2)), Some(LISTED_ALWAYS), "nobody's hold is hidden by another's");
+    decisions.judge(&ticket(3), &some(0..500), 10, START);
+    assert_eq!(listed(&decisions, ticket(3)), Some(500), "nor a library's by the mirror's");
+}
+
+proptest! {
+    /// Whatever is brought by whomever, with whatever restarts: no deleter has more applied in an hour or a day than its
+    /// budget, and a library no more than twice as much, unless somebody confirmed it.
+    #[test]
+    fn no_order_of_events_lets_more_through(
+        events in prop::collection::vec((0_u8..4, 0_u32..200, 1_u32..25, 0_u64..40, any::<[bool; 2]>()), 1..60)
+    ) {
+        let mut t = Test::new();
+        let mut live: HashSet<u32> = (0..200).collect();
+        let mut applied: Vec<(u64, u8, usize, u64)> = Vec::new();
+        for (who, from, count, minutes, [restart, reject]) in events {
+            t.now += minutes * MINUTE;
+            if restart {
+                t.restart();
+            }
+            let going: Vec<u32> = (from..(from + count).min(200)).filter(|n| live.contains(n)).collect();
+            if going.is_empty() {
+                continue;
+            }
+            let deletions: Vec<Deletion> = going.iter().map(|n| deletion(*n)).collect();
+            let before = live.len() as u64;
+            let rulings = t.judge_each(&device(who), &deletions, before);
+            let gone: Vec<u32> =
+                going.into_iter().zip(rulings).filter(|(_, r)| *r == Ruling::Apply).map(|(n, _)| n).collect();
+            for n in &gone {
+                live.remove(n);
+            }
+            applied.push((t.now, who, gone.len(), before));
+            if reject {
+                // So that a hold does not hide what the budgets would let through.
+                t.decide(&[device(who)], Decision::Rejected);
+            }
+            for (span, free, divisor) in [(HOUR, 20, 10), (24 * HOUR, 40, 5)] {
+                let recent = applied.iter().filter(|(at, ..)| *at > t.now.saturating_sub(span));
+                let allowed = free.max(200 / divisor);
+                let own: usize = recent.clone().filter(|(_, one, ..)| *one == who).map(|(_, _, n, _)| n).sum();
+                let together: usize = recent.map(|(_, _, n, _)| n).sum();
+                prop_assert!(own <= allowed && together <= 2 * allowed, "{own} and {together} of {allowed}");
+            }
+        }
+    }
+}
+
+proptest! {
+    /// Whatever the clock is set back to while this node runs or is down: within an hour and a day that really passed, no
+    /// ticket has more applied than its budget.
+    #[test]
+    fn a_clock_that_is_set_back_opens_no_budget(
+        events in prop::collection::vec((0_u32..25, 0_u64..50, 0_u64..3000, any::<bool>()), 1..60)
+    ) {
+        let (mut passed, mut behind) = (0, 0);
+        let mut t = Test::new();
+        let mut time = SteadyTime { ms: START, at: Duration::ZERO };
+        let (mut next, mut applied) = (0, Vec::<(u64, usize)>::new());
+        for (count, minutes, set_back, restart) in events {
+            passed += minutes * MINUTE;
+            behind += set_back * MINUTE;
+            let (clock, at) = ((START + passed).saturating_sub(behind), Duration::from_millis(passed));
+            if restart {
+                t.restart();
+                time = SteadyTime::start(clock, t.decisions.latest_ms(), at);
+            }
+            t.now = time.now(clock, at);
+            if count > 0 && t.judge(&ticket(3), &some(next..next + count), 100) == Ruling::Apply {
+                applied.push((passed, count as usize));
+                next += count;
+            } else {
+                // Somebody says no again and again, so that a hold does not hide what the budgets would let through.
+                t.decide(&[ticket(3)], Decision::Rejected);
+                next += count;
+            }
+            for (span, allowed) in [(HOUR, 20), (24 * HOUR, 40)] {
+                let recent = applied.iter().filter(|(at, _)| at + span > passed);
+                let sum: usize = recent.map(|(_, count)| count).sum();
+                prop_assert!(sum <= allowed, "{sum} of {allowed}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// The registry keeps exactly what the tests above restart from.
+    #[test]
+    fn what_is_written_down_is_what_was_decided(
+        events in prop::collection::vec((0_u8..4, 0_u32..60, 1_u32..25, 0_u8..8), 1..40)
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
+        let mut t = Test::new();
+        let mut all = Vec::new();
+        for (who, from, count, what) in events {
+            t.now += 20 * MINUTE;
+            let by = if who < 2 { device(who) } else { ticket(u64::from(who)) };
+            let deletions = some(from..from + count);
+            let changes = match what {
+                0 => t.decisions.decide(&[by], Decision::Confirmed).1,
+                1 => t.decisions.decide(&[by], Decision::Rejected).1,
+                2 => t.decisions.note(&[record(&deletions[0], true, deletions[0].hlc)]),
+                3 => t.decisions.note_gone(&[deletions[0].hash]),
+                4 if count > 20 => t.decisions.forget_library(LIBRARY),
+                _ => t.decisions.judge(&by, &deletions, 10, t.now).1,
+            };
+            all.extend(changes.iter().cloned());
+            t.write(changes);
+        }
+        registry.change_deletions(&all).unwrap();
+        let sorted = |mut kept: KeptDeletions| {
+            kept.spent.sort();
+            kept.held.sort_by_key(|(by, _, deletion)| (by.clone(), deletion.hash));
+            kept.decided.sort_by_key(|(library, deletion, _)| (library.clone(), deletion.hash));
+            kept
+        };
+        let kept = sorted(registry.deletions().unwrap());
+        prop_assert_eq!(&kept, &sorted(t.kept.clone()));
+        // And what begins from it is what was there.
+        let again = Decisions::new(kept);
+        prop_assert_eq!(again.holds().collect::<Vec<_>>(), t.decisions.holds().collect::<Vec<_>>());
+        prop_assert_eq!(again.decided(), t.decisions.decided());
+    }
+}
+
+#[test]
+fn what_cannot_be_counted_on_the_disk_is_not_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libraries.db");
+    let registry = Registry::open(&path).unwrap();
+    let guard = DeleteGuard::open(true, Some(&registry), Clock::system(), EventLog::default()).unwrap();
+    assert_eq!(guard.judge(&device(1), &some(0..1), 40), [Ruling::Apply]);
+    rusqlite::Connection::open(&path).unwrap().execute_batch("DROP TABLE deletions_spent").unwrap();
+    assert_eq!(guard.judge(&device(1), &some(1..2), 40), [Ruling::Hold]);
+    assert_eq!(guard.held(), 0, "nobody has to decide: it comes again");
+}
+
+#[test]
+fn a_clock_set_back_before_a_start_opens_no_budget() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
+    // One that shows this, and was just started.
+    let open = |own_ms| {
+        let clock = Clock::reading_from(move || Moment { own_ms, uptime: Duration::ZERO });
+        DeleteGuard::open(true, Some(&registry), clock, EventLog::default()).unwrap()
+    };
+    let now = crate::clock::now_ms();
+    assert_eq!(open(now).judge(&ticket(3), &some(0..20), 40)[0], Ruling::Apply);
+    for (n, set_back) in (20..).zip([2 * HOUR, 48 * HOUR, now]) {
+        let guard = open(now - set_back);
+        assert_eq!(guard.judge(&ticket(3), &some(n..n + 1), 40), [Ruling::Hold], "{set_back}");
+        guard.decide(None, Decision::Rejected).unwrap();
+    }
+    let guard = open(now + 2 * HOUR);
+    assert_eq!(guard.judge(&ticket(3), &some(30..31), 40), [Ruling::Apply], "two hours did pass");
+}
+
+#[test]
+fn what_waits_is_told_apart_without_the_store() {
+    let guard = DeleteGuard::new(true);
+    guard.judge(&device(1), &some(0..30), 40);
+    assert_eq!(guard.put_off("", &some(29..31)), [true, false]);
+    guard.decide(None, Decision::Rejected).unwrap();
+    assert_eq!(guard.put_off("", &some(29..31)), [true, false]);
+    assert_eq!(guard.put_off(LIBRARY, &some(29..31)), [false, false]);
+}
+
+#[test]
+fn holds_are_written_down_and_named_the_same_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
+    let open =
+        |enabled| DeleteGuard::open(enabled, Some(&registry), Clock::system(), EventLog::default()).unwrap();
+    let guard = open(true);
+    assert!(guard.judge(&device(1), &some(0..20), 40).iter().all(|ruling| *ruling == Ruling::Apply));
+    assert!(guard.judge(&device(1), &some(20..40), 20).iter().all(|ruling| *ruling == Ruling::Hold));
+    guard.judge(&ticket(3), &some(0..30), 40);
+    let holds = guard.holds();
+    assert_eq!(holds.iter().map(|hold| hold.count).collect::<Vec<_>>(), [20, 30]);
+    assert_eq!(holds[0].examples.len(), EXAMPLES);
+    drop(guard);
+
+    let guard = open(true);
+    assert_eq!(guard.holds(), holds);
+    assert_eq!(guard.held(), 40);
+    assert_eq!(guard.judge(&device(1), &some(40..41), 20), [Ruling::Hold]);
+    assert_eq!(guard.decide(Some("nobody's"), Decision::Confirmed), Err(UnknownHold));
+    assert_eq!(guard.decide(Some(&holds[1].id), Decision::Rejected).unwrap().len(), 30);
+    assert_eq!(guard.held(), 21);
+    drop(guard);
+
+    let off = open(false);
+    assert_eq!((off.held(), off.holds(), off.is_enabled()), (0, Vec::new(), false));
+    let guard = open(true);
+    assert_eq!((guard.held(), guard.decided()), (21, (0, 30)));
+    assert_eq!(guard.decide(None, Decision::Confirmed).unwrap().len(), 21);
+    assert_eq!(guard.decide(None, Decision::Confirmed), Ok(Vec::new()), "everything, and there is nothing");
+    drop(guard);
+    let guard = open(true);
+    assert_eq!(guard.judge(&device(1), &some(20..41), 40), [Ruling::Apply; 21]);
+    guard.note(&some(20..41).iter().map(|d| record(d, true, d.hlc)).collect::<Vec<_>>());
+    guard.forget_library(LIBRARY);
+    assert_eq!(open(true).decided(), (0, 0));
+}
+
+#[test]
+fn a_hold_is_told_once() {
+    let events = EventLog::default();
+    let guard = DeleteGuard::open(true, None, Clock::system(), events.clone()).unwrap();
+    for from in [0, 30] {
+        guard.judge(&device(1), &some(from..from + 30), 100);
+    }
+    let (told, _) = events.since(0);
+    let told: Vec<&NodeEvent> = told.iter().map(|logged| &logged.event).collect();
+    let source = device(1).source;
+    assert_eq!(told, [&NodeEvent::DeletionsHeld { library: None, source, held: 30 }]);
+}
+
+#[test]
+fn time_goes_on_whatever_the_clock_does() {
+    let mut time = SteadyTime { ms: START, at: Duration::ZERO };
+    let after = Duration::from_secs;
+    assert_eq!(time.now(START + 500, after(1)), START + 1000, "a clock that lags behind");
+    assert_eq!(time.now(START + HOUR, after(2)), START + HOUR, "one that is right, after a suspension");
+    assert_eq!(time.now(0, after(5)), START + HOUR + 3000, "one that was set back");
+}
