@@ -11,6 +11,7 @@ pub mod channel;
 pub mod crawl;
 pub mod directory;
 pub mod gossip;
+pub mod hints;
 pub mod list;
 pub mod list_peers;
 pub mod mdns;

@@ -5,6 +5,7 @@ pub mod close;
 mod congestion;
 pub mod endpoint;
 pub mod gate;
+pub mod handshakes;
 
 /// ALPN of sessions.
 pub const SESSION_ALPN: &[u8] = b"/can-sync/3";

@@ -35,6 +35,7 @@ use crate::net::endpoint;
 use crate::peer::actor::PeerLimits;
 use crate::peer::establish::Introduction;
 use crate::peer::messages::PeersMsg;
+use crate::peer::places::PlaceLimits;
 use crate::peer::roster::DialLimits;
 use crate::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer, spawn_peer};
 use crate::store::server::{StoreServerActor, StoreServerMsg};
@@ -412,8 +413,8 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         connected: resources.connected.clone(),
         deletes: Arc::clone(&resources.deletes),
         deferrals: resources.deferrals.clone(),
-        max_connections: limits.max_connections,
-        max_pending: limits.max_pending_handshakes,
+        places: PlaceLimits { connections: limits.max_connections, pending: limits.max_pending_handshakes },
+        hints: resources.hints_for_peers.clone(),
         in_flight: schedule::Limits {
             node_bytes: limits.in_flight_bytes,
             peer_bytes: limits.in_flight_per_peer_bytes,

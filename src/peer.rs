@@ -9,6 +9,7 @@ pub mod effects;
 pub mod establish;
 mod lane;
 pub mod messages;
+pub mod places;
 pub mod reconciliation;
 pub mod report;
 pub mod roster;

@@ -20,6 +20,8 @@ use crate::store::at_rest::open_at_rest;
 
 /// Peers that are remembered; the ones not seen for longest go first.
 const PEERS_MAX: u32 = 4096;
+/// Of those, members of libraries that share nothing else with us.
+const MEMBERS_MAX: u32 = PEERS_MAX / 8;
 /// Agents that were alive and are remembered, as many as the directory has room for.
 const DIRECTORY_MAX: u32 = 4096;
 
@@ -133,9 +135,17 @@ impl AddressBook {
                  VALUES (?1, ?2, ?3, ?4, ?5)",
                 (entry.addr.id.to_string(), ticket, &entry.name, seen, entry.mirror),
             )?;
+            // Whoever takes part in libraries alone pushes no device of our own out.
+            db.execute(
+                "DELETE FROM peers WHERE mirror = 0 AND endpoint_id IN
+                 (SELECT endpoint_id FROM peers WHERE mirror = 0
+                  ORDER BY last_seen_ms DESC NULLS FIRST LIMIT -1 OFFSET ?1)",
+                [MEMBERS_MAX],
+            )?;
             db.execute(
                 "DELETE FROM peers WHERE endpoint_id IN
-                 (SELECT endpoint_id FROM peers ORDER BY last_seen_ms DESC NULLS FIRST LIMIT -1 OFFSET ?1)",
+                 (SELECT endpoint_id FROM peers
+                  ORDER BY mirror IS 0, last_seen_ms DESC NULLS FIRST LIMIT -1 OFFSET ?1)",
                 [PEERS_MAX],
             )
         })?;
@@ -321,6 +331,29 @@ mod tests {
         let book = AddressBook::open(&path).unwrap();
         assert_eq!(book.entries().unwrap(), [entry(3, Some(9)), entry(4, Some(7)), entry(1, None)]);
         assert_eq!(book.last_port().unwrap(), Some(4711));
+    }
+
+    #[test]
+    fn members_of_libraries_push_no_own_device_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = AddressBook::open(&dir.path().join("agent.db")).unwrap();
+        let met = |n: u32, mirror| {
+            let mut key = [5; 32];
+            key[..4].copy_from_slice(&n.to_le_bytes());
+            let addr = EndpointAddr::new(SecretKey::from_bytes(&key).public());
+            Entry { addr, name: String::new(), last_seen_ms: Some(u64::from(n)), mirror }
+        };
+        let own = [met(1, Some(true)), met(2, None)];
+        for entry in &own {
+            book.remember(entry).unwrap();
+        }
+        for n in 10..10 + MEMBERS_MAX + 50 {
+            book.remember(&met(n, Some(false))).unwrap();
+        }
+        let kept = book.entries().unwrap();
+        assert_eq!(kept.len(), 2 + MEMBERS_MAX as usize);
+        assert!(own.iter().all(|entry| kept.contains(entry)));
+        assert_eq!(kept[0], met(10 + MEMBERS_MAX + 49, Some(false)), "those who were there last");
     }
 
     fn saved(n: u64) -> SavedPeer {

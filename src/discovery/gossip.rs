@@ -39,6 +39,7 @@ pub use self::swarm::{start, topic_of};
 use super::announcement::{ADDRS_MAX, Announcement, Signed};
 use super::channel::{Channel, Sources};
 use super::directory::{Effect, SWEEP_EVERY, SavedPeer};
+use super::hints::{HINTS_AGAIN, HINTS_AT_ONCE};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
@@ -82,6 +83,8 @@ pub struct GossipState {
     save_at: Instant,
     heal_at: Instant,
     refused: Arc<AtomicU64>,
+    /// When more of the hints that wait are taken.
+    hints_at: Option<Instant>,
 }
 
 /// The actor.
@@ -125,6 +128,7 @@ impl Actor for GossipActor {
             save_at: now + SAVE_EVERY,
             heal_at: now + jittered(HEAL_EVERY),
             refused,
+            hints_at: None,
         })
     }
 
@@ -135,7 +139,11 @@ impl Actor for GossipActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            GossipMsg::Candidate { addr, channel } => state.on_candidate(&myself, &addr, channel),
+            GossipMsg::HintsWaiting => state.take_hints(&myself),
+            GossipMsg::Candidate { addr, channel } => {
+                state.on_candidate(&myself, &addr, channel);
+                state.join_more(&myself);
+            }
             GossipMsg::PeerUp { addr, name, assets } => state.on_peer_up(&myself, &addr, &name, assets),
             GossipMsg::PeerGone { endpoint_id } => state.args.directory.lock().peer_gone(&endpoint_id),
             GossipMsg::DialFailed { endpoint_id } => {
@@ -225,6 +233,25 @@ impl GossipState {
         }
         let effects = self.args.directory.lock().hint(addr, channel, Instant::now());
         self.carry_out(myself, effects);
+    }
+
+    /// Takes some of the hints that wait.
+    fn take_hints(&mut self, myself: &ActorRef<GossipMsg>) {
+        let now = Instant::now();
+        if self.hints_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let (hints, more) = self.args.hints.take(HINTS_AT_ONCE);
+        self.hints_at = more.then_some(now + HINTS_AGAIN);
+        if more {
+            myself.send_after(HINTS_AGAIN, || GossipMsg::HintsWaiting);
+        }
+        if hints.is_empty() {
+            return;
+        }
+        for (addr, channel) in hints {
+            self.on_candidate(myself, &addr, channel);
+        }
         self.join_more(myself);
     }
 
@@ -286,6 +313,7 @@ impl GossipState {
             self.heal_at = now + jittered(HEAL_EVERY);
             self.join(myself, HEAL_JOINS);
         }
+        self.take_hints(myself);
         self.join_more(myself);
     }
 

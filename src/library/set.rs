@@ -8,7 +8,7 @@ use iroh::EndpointId;
 use tokio::sync::watch;
 
 use super::registry::{Registry, RegistryError, Standing};
-use super::ticket::LibraryId;
+use super::ticket::{LibraryId, TicketSerial};
 use super::{Library, Shared};
 use crate::record::ContentHash;
 use crate::store::{FeedEntry, StoreStatus};
@@ -112,6 +112,16 @@ impl Libraries {
     #[must_use]
     pub fn lead_to(&self, id: &EndpointId) -> bool {
         self.shared().iter().any(|library| library.shared().is_some_and(|shared| shared.leads_to(id)))
+    }
+
+    /// The ticket by which this endpoint was let into a library before.
+    #[must_use]
+    pub fn ticket_of(&self, id: &EndpointId) -> Option<TicketSerial> {
+        let of = |library: &Arc<Library>| {
+            let shared = library.shared()?;
+            Some(TicketSerial { library: shared.id(), serial: shared.serial_of(id)? })
+        };
+        self.shared().iter().find_map(of)
     }
 
     /// Takes one out; whether it was there.

@@ -249,6 +249,15 @@ impl Shared {
         }
     }
 
+    /// The number of the ticket by which this endpoint took part, unless it was revoked.
+    #[must_use]
+    pub fn serial_of(&self, id: &EndpointId) -> Option<u64> {
+        let state = self.state();
+        let revoked =
+            |serial: &u64| state.revocations.as_ref().is_some_and(|l| l.list.serials.contains(serial));
+        state.members.get(id).copied().filter(|serial| !revoked(serial))
+    }
+
     /// Who took part, with the numbers of their tickets.
     #[must_use]
     pub fn members(&self) -> HashMap<EndpointId, u64> {
@@ -262,10 +271,7 @@ impl Shared {
         {
             return true;
         }
-        let state = self.state();
-        let revoked =
-            |serial: &u64| state.revocations.as_ref().is_some_and(|l| l.list.serials.contains(serial));
-        state.members.get(id).is_some_and(|serial| !revoked(serial))
+        self.serial_of(id).is_some()
     }
 
     /// Members that were in sync since the last call.

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 pub use self::claims::{Access, CLAIMS_BYTES_MAX, CLOCKS_APART_MAX_MS, Claims, SignedClaims, Subject};
 pub use self::error::TicketError;
-pub use self::naming::{LibraryId, NAME_CHARS_MAX, NameError, check_name};
+pub use self::naming::{LibraryId, NAME_CHARS_MAX, NameError, TicketSerial, check_name};
 use super::codec::{CodecError, Reader, Writer};
 use super::filter::Filter;
 

@@ -10,10 +10,11 @@ use iroh::endpoint::{
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey, TransportAddr, Watcher as _};
 use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::congestion::WithinMachine;
 use super::gate::Gate;
+use super::handshakes::{Pending, RemoteNet};
 use super::{LIST_PEERS_ALPN, SESSION_ALPN};
 
 /// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
@@ -34,8 +35,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signs of life while nothing else is said.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// Takes over a connection whose ALPN is not a session's; the permit bounds those that have not proved themselves.
-pub type ProtocolHandler = Arc<dyn Fn(Connection, OwnedSemaphorePermit) + Send + Sync>;
+/// Takes over a connection whose ALPN is not a session's; with the place that it has until it proved itself.
+pub type ProtocolHandler = Arc<dyn Fn(Connection, Pending) + Send + Sync>;
 
 /// What else is spoken on this endpoint, by ALPN.
 pub type Protocols = Arc<[(&'static [u8], ProtocolHandler)]>;
@@ -76,6 +77,16 @@ fn server(endpoint: &Endpoint, within_machine: bool) -> Arc<ServerConfig> {
     let alpns = ALPNS.iter().map(|alpn| alpn.to_vec()).collect();
     let transport = transport(0, within_machine);
     Arc::new(endpoint.create_server_config_builder(alpns).set_transport_config(transport).build())
+}
+
+/// Where a connection that comes in comes from, and whether it has shown that: a relay says whose packets it passes on.
+#[must_use]
+pub fn remote_net(incoming: &Incoming) -> (RemoteNet, bool) {
+    match incoming.remote_addr() {
+        IncomingAddr::Ip(addr) => (RemoteNet::of(addr), incoming.remote_addr_validated()),
+        IncomingAddr::Relay { endpoint_id, .. } => (RemoteNet::Relayed(endpoint_id), true),
+        IncomingAddr::Custom(_) | _ => (RemoteNet::Other, incoming.remote_addr_validated()),
+    }
 }
 
 /// Whether a connection that comes in comes from this machine.

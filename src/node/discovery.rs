@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{Channel, Channels, Sources};
 use crate::discovery::gossip::{GossipArgs, GossipMsg, Probe, topic_of};
+use crate::discovery::hints::Hints;
 use crate::discovery::list_peers;
 use crate::discovery::mdns::Mdns;
 use crate::discovery::network::NetworkSettings;
@@ -38,17 +39,21 @@ pub(super) fn channels(config: &Config) -> Channels {
     channels
 }
 
-/// Tells PeersActor, which decides about dialling, and GossipActor, which joins the swarm through what was found. One of
-/// the two that is down just now hears of it the next time.
+/// Has hints wait for PeersActor, which decides about dialling, and GossipActor, which joins the swarm through what was
+/// found. One of the two that is down just now finds them when it is back.
 #[must_use]
 pub fn candidates(
-    peers: ServiceRef<PeersMsg>,
-    gossip: ServiceRef<GossipMsg>,
+    (peers, for_peers): (ServiceRef<PeersMsg>, Hints),
+    (gossip, for_gossip): (ServiceRef<GossipMsg>, Hints),
     channels: Channels,
 ) -> Candidates {
     Candidates::new(channels, move |addr, channel| {
-        let _ = gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
-        let _ = peers.cast(PeersMsg::Candidate { addr, channel });
+        if for_gossip.put(addr.clone(), channel) {
+            let _ = gossip.cast(GossipMsg::HintsWaiting);
+        }
+        if for_peers.put(addr, channel) {
+            let _ = peers.cast(PeersMsg::HintsWaiting);
+        }
     })
 }
 
@@ -65,6 +70,14 @@ pub(super) fn sealed_channels(config: &Config) -> Sources {
     sealed
 }
 
+fn to_actors(resources: &Resources, cells: &Cells, channels: &Channels) -> Candidates {
+    candidates(
+        (cells.peers.service_ref(), resources.hints_for_peers.clone()),
+        (cells.gossip.service_ref(), resources.hints_for_gossip.clone()),
+        channels.clone(),
+    )
+}
+
 pub(super) fn rendezvous(
     config: &Config,
     resources: &Resources,
@@ -77,7 +90,7 @@ pub(super) fn rendezvous(
         keys: resources.keys.clone(),
         connect: NetworkSettings::of(&config.discovery).connector(),
         ticket: resources.ticket.clone(),
-        candidates: candidates(cells.peers.service_ref(), cells.gossip.service_ref(), channels.clone()),
+        candidates: to_actors(resources, cells, channels),
         channels: channels.clone(),
         directory: resources.directory.clone(),
         connected: resources.connected.subscribe(),
@@ -107,7 +120,8 @@ pub(super) fn gossip(
         summary: Arc::new(move || mirror.summary()),
         directory: resources.directory.clone(),
         book: resources.book.clone(),
-        candidates: candidates(cells.peers.service_ref(), cells.gossip.service_ref(), channels.clone()),
+        hints: resources.hints_for_gossip.clone(),
+        candidates: to_actors(resources, cells, channels),
         channels: channels.clone(),
         lookup: resources.addresses.clone(),
         events: resources.events.clone(),

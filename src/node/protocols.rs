@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use iroh::endpoint::{Connection, VarInt};
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::resources::Resources;
@@ -13,8 +13,8 @@ use crate::discovery::directory::SharedDirectory;
 use crate::discovery::list_peers::{self, ListPeersService};
 use crate::library::Libraries;
 use crate::library::registry::Standing;
-use crate::net::endpoint;
-use crate::net::endpoint::{ProtocolHandler, Protocols};
+use crate::net::endpoint::{self, ProtocolHandler, Protocols};
+use crate::net::handshakes::Pending;
 use crate::net::{SESSION_ALPN, close, gate};
 
 /// Gossip connections that agents may have open which were alive here before. A member of the swarm has about five
@@ -52,7 +52,7 @@ fn gossip(gossip: &Gossip, directory: &SharedDirectory) -> (&'static [u8], Proto
     let (gossip, directory) = (gossip.clone(), directory.clone());
     let members = Arc::new(Semaphore::new(GOSSIP_MEMBERS_MAX));
     let strangers = Arc::new(Semaphore::new(GOSSIP_STRANGERS_MAX));
-    let handler = move |connection: Connection, pending: OwnedSemaphorePermit| {
+    let handler = move |connection: Connection, pending: Pending| {
         let id = connection.remote_id();
         let is_member = directory.lock().knows(&id);
         let room = if is_member { &members } else { &strangers };

@@ -25,6 +25,7 @@ use crate::config::{Config, Origins, RelaySetting};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip;
+use crate::discovery::hints::Hints;
 use crate::events::EventLog;
 use crate::http::SharedListener;
 use crate::identity::{self, NetworkKeys, PassphraseOrigin, PresenceKeys};
@@ -72,6 +73,9 @@ pub(super) struct Resources {
     pub(super) book: AddressBook,
     pub(super) connected: watch::Sender<usize>,
     pub(super) directory: SharedDirectory,
+    /// What discovery found, on its way to PeersActor and to GossipActor.
+    pub(super) hints_for_peers: Hints,
+    pub(super) hints_for_gossip: Hints,
     pub(super) bootstrap: Vec<EndpointAddr>,
     pub(super) partials: Partials,
     pub(super) deferrals: Deferrals,
@@ -159,6 +163,8 @@ impl Resources {
             book,
             connected: watch::Sender::new(0),
             directory: SharedDirectory::default(),
+            hints_for_peers: Hints::default(),
+            hints_for_gossip: Hints::default(),
             bootstrap,
             partials,
             deferrals,

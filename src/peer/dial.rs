@@ -8,7 +8,7 @@ use iroh::endpoint::{Incoming, ServerConfig, VarInt};
 use iroh::{Endpoint, EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
 use ractor::ActorRef;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -20,6 +20,7 @@ use crate::library::registry::Standing;
 use crate::net::auth::AuthError;
 use crate::net::close;
 use crate::net::endpoint::{self, Protocols};
+use crate::net::handshakes::{HandshakeAdmission, Pending, SharedHandshakes};
 
 /// Addresses of one peer that are tried.
 pub(super) const ADDRS_MAX: usize = 32;
@@ -42,30 +43,38 @@ pub(super) struct Acceptor {
     pub(super) cursor: watch::Receiver<Option<u64>>,
     /// For the handshake, and again for the store to be read.
     pub(super) within: Duration,
+    /// Who may begin one.
+    pub(super) handshakes: SharedHandshakes,
 }
 
 impl Acceptor {
-    /// Accepts connections for as long as the endpoint lives; waits while too many are proving themselves.
-    pub(super) async fn run(self, pending: Arc<Semaphore>) {
+    /// Accepts connections for as long as the endpoint lives.
+    pub(super) async fn run(self) {
         let mut handshakes = JoinSet::new();
         let (from_elsewhere, from_here) =
             (endpoint::strangers(&self.endpoint), endpoint::strangers_within_machine(&self.endpoint));
-        loop {
-            let Ok(permit) = Arc::clone(&pending).acquire_owned().await else { return };
-            let Some(incoming) = self.endpoint.accept().await else { return };
+        while let Some(incoming) = self.endpoint.accept().await {
             while handshakes.try_join_next().is_some() {}
+            let (net, validated) = endpoint::remote_net(&incoming);
+            let pending = match self.handshakes.begin(net, validated) {
+                Ok(pending) => pending,
+                Err(HandshakeAdmission::Retry) => {
+                    // Only fails where the address was shown already.
+                    let _ = incoming.retry();
+                    continue;
+                }
+                Err(HandshakeAdmission::Begin | HandshakeAdmission::Ignore) => {
+                    incoming.ignore();
+                    continue;
+                }
+            };
             let is_here = endpoint::is_from_machine(&incoming);
             let server = Arc::clone(if is_here { &from_here } else { &from_elsewhere });
-            handshakes.spawn(self.clone().handshake(incoming, server, permit));
+            handshakes.spawn(self.clone().handshake(incoming, server, pending));
         }
     }
 
-    async fn handshake(
-        mut self,
-        incoming: Incoming,
-        server: Arc<ServerConfig>,
-        permit: OwnedSemaphorePermit,
-    ) {
+    async fn handshake(mut self, incoming: Incoming, server: Arc<ServerConfig>, pending: Pending) {
         let accepting = match incoming.accept_with(server) {
             Ok(accepting) => accepting,
             Err(error) => return tracing::debug!(%error, "an incoming connection broke"),
@@ -83,12 +92,12 @@ impl Acceptor {
         }
         let other = self.protocols.iter().find(|(alpn, _)| *alpn == connection.alpn());
         if let Some((_, handler)) = other {
-            return handler(connection, permit);
+            return handler(connection, pending);
         }
         if timeout(self.within, self.cursor.wait_for(Option::is_some)).await.is_err() {
             return connection.close(VarInt::from_u32(close::SHUTDOWN), b"not ready yet");
         }
-        let _ = self.actor.send_message(PeersMsg::Accepted { connection, permit });
+        let _ = self.actor.send_message(PeersMsg::Accepted { connection, pending });
     }
 }
 

@@ -14,6 +14,8 @@ use super::session::{InlineContents, Input};
 use crate::actor::status::ActorDetail;
 use crate::discovery::address_book::Entry;
 use crate::discovery::channel::Channel;
+use crate::library::ticket::TicketSerial;
+use crate::net::handshakes::Pending;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::FeedEntry;
 use crate::transfer::commit::CommitOutcome;
@@ -85,12 +87,14 @@ pub enum PeersMsg {
         /// Which channel led there.
         channel: Channel,
     },
-    /// Accept task: a connection came in; the permit bounds those that have not proved themselves yet.
+    /// Discovery: hints wait in the actor's [`Hints`](crate::discovery::hints::Hints).
+    HintsWaiting,
+    /// Accept task: a connection came in; its place among the handshakes bounds how many such messages there are.
     Accepted {
         /// The connection.
         connection: Connection,
-        /// Held until the session is up or over.
-        permit: OwnedSemaphorePermit,
+        /// Held until there is another place for it.
+        pending: Pending,
     },
     /// Accept task: whoever connected has our own endpoint id.
     OwnIdSeen,
@@ -119,8 +123,8 @@ pub enum PeersMsg {
         ticket: String,
         /// Live assets that it holds.
         assets: u64,
-        /// Whether it shares libraries by ticket alone, and is not of our network.
-        foreign: bool,
+        /// By which tickets it was let into libraries; `None` for one of our network, which shares everything.
+        tickets: Option<Vec<TicketSerial>>,
     },
     /// PeerActor: nothing is shared with the other side.
     NotShared {

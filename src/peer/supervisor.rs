@@ -5,8 +5,8 @@
 //! of the store, what to fetch) and hears from them (`SessionUp`, `Wanted`, `Finished`).
 //!
 //! A PeerActor that fails is started again on its connection, within the policy's budget; then the peer is left alone
-//! for a while. Discovery never notices. **Bounds**: `limits.max_connections`, `limits.max_pending_handshakes` of them unproven,
-//! the scheduler's bytes in flight. **A restart** loses the connections: peers are dialled again from the address book,
+//! for a while. Discovery never notices. **Bounds**: places for connections by class ([`Places`]), for handshakes by where
+//! they come from ([`SharedHandshakes`]), hints that wait ([`Hints`]), the scheduler's bytes in flight. **A restart** loses the connections: peers are dialled again from the address book,
 //! nothing that was received is fetched twice.
 
 use std::collections::{HashMap, HashSet};
@@ -21,7 +21,8 @@ use super::dial;
 use super::dial::Acceptor;
 use super::establish::{ConnectionMemory, Introduction};
 use super::messages::{PeerMsg, PeersMsg};
-use super::roster::{DialLimits, Known, Roster};
+use super::places::{PlaceLimits, Places};
+use super::roster::{DialLimits, Roster};
 use crate::actor::ServiceRef;
 use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::ActorDetail;
@@ -31,13 +32,14 @@ use crate::discovery::address_book::{AddressBook, Change, Entry};
 use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip::GossipMsg;
+use crate::discovery::hints::Hints;
 use crate::discovery::rendezvous::RendezvousMsg;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::Libraries;
-use crate::library::registry::Standing;
 use crate::net::auth::{AuthError, Throttle};
 use crate::net::close;
 use crate::net::endpoint::Protocols;
+use crate::net::handshakes::SharedHandshakes;
 use crate::record::ContentHash;
 use crate::store::StoreRef;
 use crate::transfer::meter::Meter;
@@ -52,12 +54,13 @@ use iroh::{Endpoint, EndpointAddr, EndpointId};
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 mod connections;
 mod dates;
+mod dialling;
 mod feeding;
 mod overview;
 mod searching;
@@ -84,6 +87,10 @@ const MISBEHAVED_HOLD: Duration = Duration::from_mins(5);
 const WRONG_CONTENTS_MAX: usize = 3;
 /// How long it is told that somebody with our own endpoint id was met.
 const OWN_ID_SHOWN: Duration = Duration::from_mins(10);
+/// How often it is looked where own devices and named peers are.
+const NETS_EVERY: Duration = Duration::from_secs(5);
+/// Places where they may be.
+const NETS_MAX: usize = 4096;
 /// For iroh to look at the network afresh.
 const NETWORK_CHANGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the children have to end when we stop.
@@ -139,10 +146,10 @@ pub struct PeersArgs {
     pub deletes: Arc<DeleteGuard>,
     /// Versions that have to wait, and the clock that says so.
     pub deferrals: Deferrals,
-    /// Most connections.
-    pub max_connections: usize,
-    /// Most connections that have not proved themselves yet.
-    pub max_pending: usize,
+    /// Places for connections.
+    pub places: PlaceLimits,
+    /// What discovery found and nobody looked at yet.
+    pub hints: Hints,
     /// Bytes in flight.
     pub in_flight: Limits,
     /// How peers are dialled.
@@ -174,10 +181,17 @@ pub(super) struct PeerLink {
     /// Large contents under way from it, and to it.
     pub(super) receiving: Moving,
     sending: Moving,
-    /// Whether we gave it up in favour of another peer.
-    rotated: bool,
-    /// Held until it did.
-    permit: Option<OwnedSemaphorePermit>,
+    /// Why we gave it up, if we did.
+    given_up: Option<GivenUp>,
+}
+
+/// Why a connection that works is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GivenUp {
+    /// In favour of another peer.
+    Rotated,
+    /// There was no place for it once it had proved itself.
+    Refused,
 }
 
 /// Its state.
@@ -195,6 +209,10 @@ pub struct PeersState {
     /// How often the actors of each peer failed; of peers without a connection.
     histories: HashMap<EndpointId, History>,
     pub(super) scheduler: Scheduler,
+    /// Who has which place.
+    pub(super) places: Places,
+    /// Who may begin a handshake.
+    handshakes: SharedHandshakes,
     throttle: Throttle,
     /// Changes of the store on their way to the PeerActors.
     feeding: feeding::Feeding,
@@ -219,6 +237,10 @@ pub struct PeersState {
     /// Whether the store was read once; sessions begin after that.
     accepting: bool,
     resume_at: Option<Instant>,
+    /// When more of the hints that wait are taken.
+    hints_at: Option<Instant>,
+    /// When it is next looked where own devices are.
+    nets_at: Instant,
     /// When somebody with our own endpoint id was last met.
     own_id_seen: Option<Instant>,
     /// Rounds of comparing afresh that were asked for.
@@ -282,22 +304,20 @@ impl Actor for PeersActor {
                 let _ = reply.send(state.on_forget_peer(&endpoint_id));
             }
             PeersMsg::DialNow => state.on_dial_now(&myself),
-            PeersMsg::Candidate { addr, channel } => state.on_hint(&myself, addr, channel),
+            PeersMsg::Candidate { addr, channel } => {
+                state.on_candidate(addr, channel);
+                state.dial_due(&myself);
+            }
+            PeersMsg::HintsWaiting => state.take_hints(&myself),
             PeersMsg::Verify => state.verify(),
-            PeersMsg::GetReport { reply } => {
-                let _ = reply.send(overview::report(state));
-            }
-            PeersMsg::GetTransfers { reply } => {
-                let _ = reply.send(state.transfers());
-            }
-            PeersMsg::FetchNow { hash, reply } => {
-                let _ = reply.send(state.on_fetch_now(hash));
-            }
+            PeersMsg::GetReport { reply } => drop(reply.send(overview::report(state))),
+            PeersMsg::GetTransfers { reply } => drop(reply.send(state.transfers())),
+            PeersMsg::FetchNow { hash, reply } => drop(reply.send(state.on_fetch_now(hash))),
             PeersMsg::Lacks { session, hashes, asked } => state.on_lacks(session, &hashes, asked),
             PeersMsg::GetWhy { hash, reply } => drop(reply.send(state.why(&hash))),
             PeersMsg::GetHealth { reply } => state.on_get_health(reply),
-            PeersMsg::Accepted { connection, permit } => {
-                state.on_connection(&myself, connection, Some(permit)).await;
+            PeersMsg::Accepted { connection, pending } => {
+                state.on_connection(&myself, connection, Some(pending)).await;
             }
             PeersMsg::OwnIdSeen => state.own_id_seen = Some(Instant::now()),
             PeersMsg::Dialed { endpoint_id, result } => match result {
@@ -310,8 +330,8 @@ impl Actor for PeersActor {
             PeersMsg::MirrorDialed { endpoint_id, result } => {
                 state.on_mirror_dialed(&myself, endpoint_id, result).await;
             }
-            PeersMsg::SessionUp { session, name, ticket, assets, foreign } => {
-                state.on_session_up(session, name, &ticket, assets, foreign);
+            PeersMsg::SessionUp { session, name, ticket, assets, tickets } => {
+                state.on_session_up(session, name, &ticket, assets, tickets.as_deref());
             }
             PeersMsg::NotShared { endpoint_id, mirror, failed } => {
                 state.on_not_shared(endpoint_id, mirror, failed);
@@ -377,6 +397,7 @@ impl Actor for PeersActor {
 impl PeersState {
     fn new(args: PeersArgs, myself: &ActorRef<PeersMsg>) -> Self {
         let roster = Roster::new(args.endpoint.id(), args.dialling.clone());
+        let (places, handshakes) = (Places::new(args.places), SharedHandshakes::new(args.places.pending));
         let scheduler = Scheduler::new(args.in_flight, Instant::now());
         let verify_at = Instant::now() + args.verify_interval;
         let mut tasks = Tasks::new(myself.clone(), PeersMsg::TaskFailed);
@@ -393,6 +414,8 @@ impl PeersState {
             book,
             histories: HashMap::new(),
             scheduler,
+            places,
+            handshakes,
             throttle: Throttle::default(),
             feeding: feeding::Feeding::default(),
             setbacks: Setbacks::default(),
@@ -407,6 +430,8 @@ impl PeersState {
             ingest_failure: None,
             accepting: false,
             resume_at: None,
+            hints_at: None,
+            nets_at: Instant::now(),
             own_id_seen: None,
             verify_round: 0,
             verify_at,
@@ -435,13 +460,8 @@ impl PeersState {
             let id = entry.addr.id;
             self.on_candidate(entry.addr, Channel::Saved);
             // A book of before it said so: whoever is not known to take part in a library was of our network.
-            if entry.mirror.unwrap_or_else(|| !self.args.libraries.lead_to(&id)) {
-                self.roster.vouch(&id);
-            }
-            if let Some(known) = self.roster.get_mut(&id).filter(|known| known.last_seen_ms.is_none()) {
-                known.name = entry.name;
-                known.last_seen_ms = entry.last_seen_ms;
-            }
+            let mirror = entry.mirror.unwrap_or_else(|| !self.args.libraries.lead_to(&id));
+            self.roster.remembered(&id, entry.name, entry.last_seen_ms, mirror);
         }
         self.dial_due(myself);
     }
@@ -453,8 +473,9 @@ impl PeersState {
             protocols: Arc::clone(&self.args.protocols),
             cursor: self.args.libraries.cursor(),
             within: self.args.limits.establish,
+            handshakes: self.handshakes.clone(),
         };
-        self.tasks.spawn(acceptor.run(Arc::new(Semaphore::new(self.args.max_pending))));
+        self.tasks.spawn(acceptor.run());
     }
 
     /// The store was read: sessions may begin.
@@ -483,25 +504,6 @@ impl PeersState {
         self.dial_due(myself);
     }
 
-    fn on_hint(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr, channel: Channel) {
-        self.on_candidate(addr, channel);
-        self.dial_due(myself);
-    }
-
-    /// A channel led to a peer.
-    fn on_candidate(&mut self, addr: EndpointAddr, channel: Channel) {
-        let id = addr.id;
-        if Known::names(channel) {
-            // It may be of our topic and not of our passphrase, so that no session ever tells gossip of it. Gossip may be
-            // down; a session then does.
-            let _ = self.args.gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
-        }
-        // What comes through the other channels was counted on its way here.
-        if self.roster.candidate(addr, channel, Instant::now()) && channel.is_static() {
-            self.args.channels.found(channel, id);
-        }
-    }
-
     fn on_store_health(&mut self, failure: Option<String>) {
         self.store_failure = failure;
         if self.store_failure.is_some() {
@@ -514,60 +516,12 @@ impl PeersState {
         }
     }
 
-    fn on_dial_peer(&mut self, myself: &ActorRef<PeersMsg>, addr: EndpointAddr) -> Result<(), String> {
-        let id = addr.id;
-        if self.args.libraries.standing(&id) == Standing::Denied {
-            return Err("this machine was denied: `can-sync approve` lets it in".into());
-        }
-        self.on_candidate(addr.clone(), Channel::Tickets);
-        if self.roster.get(&id).is_none() {
-            return Err(if id == self.args.endpoint.id() {
-                "that is this node's own address".into()
-            } else {
-                "too many peers are known already".into()
-            });
-        }
-        self.remember(&id, addr);
-        self.dial_due(myself);
-        Ok(())
-    }
-
     fn on_forget_peer(&mut self, id: &EndpointId) -> bool {
         if let Some(link) = self.current.get(id).and_then(|session| self.links.get(session)) {
             link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten");
         }
         self.change_book(Change::Forget(*id));
         self.roster.forget(id)
-    }
-
-    /// Has somebody looked up whom a user named, and who is not where the user said, or of whom the user said no more than the
-    /// id.
-    fn locate(&self, endpoint_id: EndpointId) {
-        // It may be down; the next attempt asks again.
-        let _ = self.args.rendezvous.cast(RendezvousMsg::Locate { endpoint_id });
-    }
-
-    fn on_dial_failed(&mut self, myself: &ActorRef<PeersMsg>, endpoint_id: EndpointId, error: String) {
-        tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
-        self.searches.gone(&endpoint_id);
-        self.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
-        if self.roster.get(&endpoint_id).is_some_and(Known::is_wanted) {
-            self.locate(endpoint_id);
-        }
-        // Gossip may be down; it then starts anew, without what failed.
-        let _ = self.args.gossip.cast(GossipMsg::DialFailed { endpoint_id });
-        self.dial_due(myself);
-    }
-
-    fn dial_due(&mut self, myself: &ActorRef<PeersMsg>) {
-        if !self.accepting || self.links.len() >= self.args.max_connections {
-            return;
-        }
-        let libraries = &self.args.libraries;
-        let may_dial = |id: &EndpointId, known: &Known| dial::may_dial(libraries, id, known);
-        for (addr, hint) in self.roster.due(Instant::now(), rand::random(), may_dial) {
-            self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
-        }
     }
 
     fn remember(&mut self, id: &EndpointId, addr: EndpointAddr) {
@@ -609,7 +563,7 @@ impl PeersState {
     /// Gives a connection up in favour of other peers.
     fn give_up(&mut self, id: &EndpointId) {
         let Some(link) = self.current.get(id).and_then(|session| self.links.get_mut(session)) else { return };
-        link.rotated = true;
+        link.given_up = Some(GivenUp::Rotated);
         tracing::debug!(peer = %id.fmt_short(), "giving a connection up in favour of another peer");
         link.connection.close(VarInt::from_u32(close::ROTATED), b"making room for another peer");
     }
@@ -635,6 +589,9 @@ impl PeersState {
         if now >= self.verify_at {
             self.verify();
         }
+        self.roster.tick();
+        self.take_hints(myself);
+        self.know_nets(now);
         if let Some(id) = self.roster.rotate(now, rand::random()) {
             self.give_up(&id);
         }

@@ -8,6 +8,7 @@ use can_sync::discovery::channel::Channel;
 use can_sync::discovery::slot::pace::Timing;
 use can_sync::events::NodeEvent;
 use can_sync::net::close;
+use can_sync::peer::places::PlaceLimits;
 use can_sync::peer::report::PeerState;
 use futures::StreamExt as _;
 use iroh::SecretKey;
@@ -39,7 +40,7 @@ async fn discovery_keeps_its_time_while_peer_actors_crash_a_thousand_times() {
     };
     // Room for the peers that come back while the places of the last ones are being cleared.
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
-        args.max_connections = CRASHES;
+        args.places = PlaceLimits { connections: CRASHES, pending: CRASHES };
         args.libraries.set_cursor(0);
     })
     .await;

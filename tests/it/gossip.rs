@@ -15,11 +15,11 @@ use can_sync::discovery::announcement::Announcement;
 use can_sync::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
 use can_sync::discovery::directory::{FRESH_FOR, Listing, SWEEP_EVERY, SharedDirectory};
 use can_sync::discovery::gossip::{self, GossipActor, GossipArgs, GossipMsg, Probe as AskAlive, topic_of};
+use can_sync::discovery::hints::Hints;
 use can_sync::discovery::mdns::Mdns;
 use can_sync::events::{EventLog, NodeEvent};
 use can_sync::identity::NetworkKeys;
 use can_sync::net::endpoint::open_gossip;
-use can_sync::node::discovery;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::reconcile::Summary;
 use iroh::address_lookup::memory::MemoryLookup;
@@ -33,6 +33,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::support::candidates::told_at_once;
 use crate::support::peers::{addr_of, bind};
 use crate::support::probe::Probe;
 
@@ -86,7 +87,7 @@ impl Agent {
         let cell = Arc::new(ServiceCell::new("GossipActor"));
         let peers = Probe::spawn().await;
         let channels = Channels::default();
-        let candidates = discovery::candidates(peers.service(), cell.service_ref(), channels.clone());
+        let candidates = told_at_once(peers.service(), cell.service_ref(), channels.clone());
         let held = Arc::<Mutex<Summary>>::default();
         let said = Arc::clone(&held);
         let summary = Arc::new(move || *said.lock().expect("no panic"));
@@ -101,6 +102,7 @@ impl Agent {
             summary,
             directory: SharedDirectory::default(),
             book: book(dir.path()),
+            hints: Hints::default(),
             candidates,
             channels,
             lookup,
@@ -569,7 +571,7 @@ async fn somebody_on_the_local_network() {
     let mut peers = Probe::spawn().await;
     let channels = Channels::default();
     let nobody = ServiceCell::new("GossipActor");
-    let candidates = discovery::candidates(peers.service(), nobody.service_ref(), channels.clone());
+    let candidates = told_at_once(peers.service(), nobody.service_ref(), channels.clone());
     let mdns = Mdns::new(KEYS.mdns());
     let watching = tokio::spawn(mdns.watch(id, ticket, candidates, channels.clone()));
     peers.wait_for("somebody else", |seen| !candidates_of(seen).is_empty()).await;

@@ -1,6 +1,7 @@
 //! Peers that do not keep to the rules: each is shut out, or the one asset refused, and nobody else notices.
 
 mod content;
+mod crowds;
 mod denied;
 mod floods;
 mod frames;

@@ -18,6 +18,7 @@ use crate::discovery::announcement::Signed;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::{SavedPeer, SharedDirectory};
+use crate::discovery::hints::Hints;
 use crate::discovery::mdns::Mdns;
 use crate::events::EventLog;
 use crate::reconcile::Summary;
@@ -29,7 +30,9 @@ pub type Probe = Arc<dyn Fn(EndpointAddr) -> BoxFuture<'static, bool> + Send + S
 /// What GossipActor understands.
 #[derive(Debug)]
 pub enum GossipMsg {
-    /// Other channels: somebody may be there, so join through them.
+    /// Other channels: hints wait in [`GossipArgs::hints`], so join through them.
+    HintsWaiting,
+    /// PeersActor: a user named somebody, so join through it.
     Candidate {
         /// Where.
         addr: EndpointAddr,
@@ -121,6 +124,8 @@ pub struct GossipArgs {
     pub directory: SharedDirectory,
     /// Where it is kept.
     pub book: AddressBook,
+    /// What other channels found and nobody looked at yet.
+    pub hints: Hints,
     /// Who is told of whom we find.
     pub candidates: Candidates,
     /// How the ways of finding peers do.

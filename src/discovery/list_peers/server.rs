@@ -8,7 +8,7 @@ use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -20,6 +20,7 @@ use crate::net::auth::{
 };
 use crate::net::close;
 use crate::net::endpoint::ProtocolHandler;
+use crate::net::handshakes::Pending;
 use crate::wire::proto::{ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement};
 use crate::wire::{self, WireError};
 
@@ -114,15 +115,15 @@ impl ListPeersService {
     #[must_use]
     pub fn handler(&self) -> ProtocolHandler {
         let service = self.clone();
-        Arc::new(move |connection, permit| {
+        Arc::new(move |connection, pending| {
             let service = service.clone();
             // Bounded in number and in time by what it does first.
-            tokio::spawn(async move { service.serve(connection, permit).await });
+            tokio::spawn(async move { service.serve(connection, pending).await });
         })
     }
 
     /// Serves one connection to its end; `pending` is given back once the other side has proved itself.
-    pub async fn serve(&self, connection: Connection, pending: OwnedSemaphorePermit) {
+    pub async fn serve(&self, connection: Connection, pending: Pending) {
         let peer = connection.remote_id();
         if self.throttle(|throttle, now| throttle.refuses(peer, now)) {
             return close(&connection, close::NOT_SHARED, b"too many failures");

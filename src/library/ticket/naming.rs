@@ -14,6 +14,15 @@ pub const NAME_CHARS_MAX: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LibraryId(pub [u8; 32]);
 
+/// A ticket, by what revocations name it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TicketSerial {
+    /// Of which library.
+    pub library: LibraryId,
+    /// Which one.
+    pub serial: u64,
+}
+
 impl LibraryId {
     /// The first ten hexadecimal digits.
     #[must_use]

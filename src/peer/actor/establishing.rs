@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, Proved, Running, SERVED_AT_ONCE, changes_for};
 use crate::actor::tasks::Tasks;
+use crate::library::ticket::{Claims, TicketSerial};
 use crate::net::auth::AuthError;
 use crate::net::close::{self, is_close};
 use crate::net::endpoint;
-use crate::peer::establish::{EstablishError, Established};
+use crate::peer::establish::{EstablishError, Established, SharedLibrary};
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
@@ -75,7 +76,7 @@ impl PeerState {
         tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
 
         let assets = shared.iter().map(|one| one.theirs.assets).sum();
-        let foreign = shared.iter().all(|one| one.library.shared().is_some());
+        let tickets = tickets_of(&shared);
         let begin = |one| {
             let (peer, dialer) =
                 (self.args.connection.remote_id(), self.args.connection.side() == Side::Client);
@@ -109,7 +110,7 @@ impl PeerState {
         self.board().proven = true;
         self.forget_dates();
         self.hear_clock(clock_ms);
-        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, foreign });
+        self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, tickets });
         self.send_revocations();
         for (lane, effects) in effects.into_iter().enumerate() {
             self.perform(myself, lane, effects);
@@ -179,4 +180,12 @@ impl PeerState {
             self.not_shared(false);
         }
     }
+}
+
+/// By which tickets a peer was let into libraries; `None` for one of our network, which shares everything.
+fn tickets_of(shared: &[SharedLibrary]) -> Option<Vec<TicketSerial>> {
+    let foreign = shared.iter().all(|one| one.library.shared().is_some());
+    let claims = || shared.iter().filter_map(|one| Some(&one.member.as_ref()?.claims));
+    let serial = |claims: &Claims| TicketSerial { library: claims.library, serial: claims.serial };
+    foreign.then(|| claims().map(serial).collect())
 }

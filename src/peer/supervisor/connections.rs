@@ -7,36 +7,38 @@ use iroh::endpoint::{Connection, VarInt};
 use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
 use ractor::ActorRef;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::{MISBEHAVED_HOLD, PeerLink, PeersState};
+use super::{GivenUp, MISBEHAVED_HOLD, PeerLink, PeersState};
 use crate::actor::policy::{ChildKind, policy};
 use crate::actor::restart::{Decision as Restart, ExitKind, decide};
 use crate::clock::now_ms;
 use crate::discovery::gossip::GossipMsg;
 use crate::events::NodeEvent;
 use crate::library::registry::Standing;
+use crate::library::ticket::TicketSerial;
 use crate::net::close::{self, is_close};
+use crate::net::handshakes::Pending;
 use crate::peer::actor::PeerArgs;
 use crate::peer::dial;
 use crate::peer::establish::ConnectionMemory;
 use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::places::Class;
 use crate::peer::roster::Known;
 use crate::transfer::moving::Moving;
 use crate::transfer::schedule::SessionId;
 
 impl PeersState {
-    /// Takes in a connection that we dialled (without `permit`) or accepted.
+    /// Takes in a connection that we dialled (without `pending`) or accepted.
     pub(super) async fn on_connection(
         &mut self,
         myself: &ActorRef<PeersMsg>,
         connection: Connection,
-        permit: Option<OwnedSemaphorePermit>,
+        pending: Option<Pending>,
     ) {
         let id = connection.remote_id();
         let now = Instant::now();
-        let dialed_here = permit.is_none();
+        let dialed_here = pending.is_none();
         let refuse = |code: u32, reason: &str| connection.close(VarInt::from_u32(code), reason.as_bytes());
         if self.throttle.refuses(id, now) {
             refuse(close::NOT_SHARED, "no shared library");
@@ -57,33 +59,40 @@ impl PeersState {
             refuse(close::BUSY, "left alone for a while");
             return self.roster.dial_failed(&id, "it is left alone for a while".into(), now, 1.0);
         }
-        if self.links.len() >= self.args.max_connections && !self.current.contains_key(&id) {
-            refuse(close::BUSY, "too many connections");
-            return self.roster.dial_failed(&id, "we have too many connections".into(), now, 1.0);
+        let replaced = self.current.get(&id).copied();
+        if !dialed_here
+            && replaced.is_none()
+            && let Err(why) = self.places.may_enter(self.class_of(&id))
+        {
+            return refuse(close::BUSY, &why.to_string());
         }
         if self.is_for_libraries(&id) {
             // The peer may want the mirror, or not have the first one any more.
-            return self.take_second(myself, connection, permit, ConnectionMemory::default()).await;
+            return self.take_second(myself, connection, pending, ConnectionMemory::default()).await;
         }
         if !self.roster.connected(id, dialed_here, now) {
             return refuse(close::DUPLICATE, "another connection is kept");
         }
-        let session = self.add_link(connection, permit, ConnectionMemory::default());
+        let session = self.add_link(connection, replaced, ConnectionMemory::default());
+        // It has another place now.
+        drop(pending);
         if let Some(old) = self.current.insert(id, session) {
             self.close_duplicate(old);
         }
         self.spawn_actor(myself, session, dialed_here).await;
     }
 
+    /// Keeps a connection, with a place of its own, or the one of another that it takes over.
     pub(super) fn add_link(
         &mut self,
         connection: Connection,
-        permit: Option<OwnedSemaphorePermit>,
+        replaced: Option<SessionId>,
         memory: ConnectionMemory,
     ) -> SessionId {
         let id = connection.remote_id();
         let session = SessionId(self.next_session);
         self.next_session += 1;
+        self.places.enter(session, self.class_of(&id), replaced);
         let link = PeerLink {
             endpoint_id: id,
             connection,
@@ -95,8 +104,7 @@ impl PeersState {
             foreign: false,
             receiving: Moving::default(),
             sending: Moving::default(),
-            rotated: false,
-            permit,
+            given_up: None,
         };
         self.links.insert(session, link);
         session
@@ -151,19 +159,29 @@ impl PeersState {
         name: String,
         ticket: &str,
         assets: u64,
-        foreign: bool,
+        tickets: Option<&[TicketSerial]>,
     ) {
         let was_connected = self.take_place(session);
         let Some(link) = self.links.get_mut(&session) else { return };
         let id = link.endpoint_id;
-        link.permit = None;
+        let named = self.roster.get(&id).is_some_and(Known::is_wanted);
+        let class = match self.places.prove(session, named, tickets) {
+            Ok(class) => class,
+            Err(why) => {
+                tracing::debug!(peer = %id.fmt_short(), %why, "no place for a peer");
+                link.given_up = Some(GivenUp::Refused);
+                link.connection.close(VarInt::from_u32(close::BUSY), why.to_string().as_bytes());
+                return;
+            }
+        };
+        let foreign = tickets.is_some();
         link.foreign = foreign;
         let first = !std::mem::replace(&mut link.up, true) && !was_connected;
         let refused = link.memory.has_offered_mirror();
         if self.verify_round > 0 {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
-        self.roster.session_up(&id, !foreign, now_ms());
+        self.roster.session_up(&id, class, !foreign, now_ms());
         if foreign {
             self.roster.libraries_alone(&id, refused, Instant::now());
         }
@@ -253,12 +271,14 @@ impl PeersState {
     /// A connection is over, or given up for a while.
     pub(super) fn link_over(&mut self, session: SessionId, hold: Option<(Duration, String)>) {
         let Some(link) = self.links.remove(&session) else { return };
+        self.places.leave(session);
         self.count_connected();
         let id = link.endpoint_id;
         let decisions = self.scheduler.session_ended(session);
         self.carry_out(decisions);
         let closed = link.connection.close_reason();
-        let rotated = link.rotated || closed.as_ref().is_some_and(|reason| is_close(reason, close::ROTATED));
+        let rotated = link.given_up == Some(GivenUp::Rotated)
+            || closed.as_ref().is_some_and(|reason| is_close(reason, close::ROTATED));
         link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"given up for now");
         if self.current.get(&id) != Some(&session) {
             return self.second_over(session, &link);
@@ -280,7 +300,7 @@ impl PeersState {
             self.histories.insert(id, link.history);
             return self.roster.rotated(&id, now);
         }
-        let proven = link.up || link.board().proven;
+        let proven = link.up || link.board().proven && link.given_up != Some(GivenUp::Refused);
         if !proven && self.roster.get(&id).is_none_or(Known::is_stranger) {
             // Nothing is kept of whoever only knocked, or was a wrong hint: ids cost nothing to make.
             self.roster.forget(&id);
@@ -295,6 +315,19 @@ impl PeersState {
         if let Some((for_, why)) = hold.or(misbehaved) {
             let until = now.checked_add(for_).unwrap_or(now + Duration::from_hours(24));
             self.roster.hold(&id, until, why);
+        }
+        if self.roster.get(&id).is_none() {
+            // There are more such peers than may be known.
+            self.traffic.remove(&id);
+            self.histories.remove(&id);
+        }
+    }
+
+    /// What a peer seems to be that connects, by what it proved before and what led to it.
+    fn class_of(&self, id: &EndpointId) -> Class {
+        match self.roster.get(id).map_or(Class::Stranger, Known::class) {
+            Class::Stranger => self.args.libraries.ticket_of(id).map_or(Class::Stranger, Class::Member),
+            class @ (Class::Named | Class::Own | Class::Member(_)) => class,
         }
     }
 }

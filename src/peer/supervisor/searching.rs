@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::PeersState;
 use crate::peer::dial;
 use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::places::Class;
 use crate::peer::roster::{Known, Link};
 use crate::record::ContentHash;
 use crate::store::FeedEntry;
@@ -63,7 +64,7 @@ impl PeersState {
         if self.searches.is_empty() || !self.accepting {
             return;
         }
-        let room = self.args.max_connections.saturating_sub(self.links.len()).min(DIALS_AT_ONCE);
+        let room = if self.places.has_room_for(Class::Own) { DIALS_AT_ONCE } else { 0 };
         let (searches, libraries, now) = (&self.searches, &self.args.libraries, Instant::now());
         let is_sought = |id: &EndpointId, known: &Known| {
             searches.would_dial(id, now) && dial::may_dial(libraries, id, known)

@@ -4,14 +4,15 @@
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, VarInt};
 use ractor::ActorRef;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::{MISBEHAVED_HOLD, PeerLink, PeersState};
 use crate::net::close;
+use crate::net::handshakes::Pending;
 use crate::peer::dial;
 use crate::peer::establish::ConnectionMemory;
 use crate::peer::messages::PeersMsg;
+use crate::peer::places::Class;
 use crate::transfer::schedule::SessionId;
 
 impl PeersState {
@@ -23,7 +24,7 @@ impl PeersState {
 
     /// Dials those who are to be offered the mirror now.
     pub(super) fn offer_mirror(&mut self, myself: &ActorRef<PeersMsg>) {
-        if !self.accepting || self.links.len() >= self.args.max_connections {
+        if !self.accepting || !self.places.has_room_for(Class::Own) {
             return;
         }
         for addr in self.roster.offer_mirror(Instant::now()) {
@@ -55,10 +56,10 @@ impl PeersState {
         &mut self,
         myself: &ActorRef<PeersMsg>,
         connection: Connection,
-        permit: Option<OwnedSemaphorePermit>,
+        pending: Option<Pending>,
         memory: ConnectionMemory,
     ) {
-        let (id, dialed_here) = (connection.remote_id(), permit.is_none());
+        let (id, dialed_here) = (connection.remote_id(), pending.is_none());
         let old = self.second_connections.get(&id).copied();
         let other_way =
             old.and_then(|old| self.links.get(&old)).is_some_and(|old| old.is_dialed_here() != dialed_here);
@@ -66,7 +67,9 @@ impl PeersState {
         if other_way && dialed_here != ours_wins {
             return connection.close(VarInt::from_u32(close::DUPLICATE), b"another connection is kept");
         }
-        let session = self.add_link(connection, permit, memory);
+        let session = self.add_link(connection, None, memory);
+        // It has another place now.
+        drop(pending);
         if let Some(old) = self.second_connections.insert(id, session) {
             self.close_duplicate(old);
         }
@@ -83,6 +86,7 @@ impl PeersState {
         self.second_connections.remove(&id);
         self.roster.replaced(&id, dialed_here, Instant::now());
         let Some(old) = self.current.insert(id, session) else { return false };
+        self.places.leave(old);
         self.close_duplicate(old);
         self.links.get(&old).is_some_and(|old| old.up)
     }

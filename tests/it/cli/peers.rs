@@ -9,8 +9,8 @@ use can_sync::discovery::list;
 use can_sync::discovery::list_peers::{self, ListPeersService};
 use can_sync::discovery::network::{NetworkSettings, now_us};
 use can_sync::identity::{NetworkKeys, PresenceKeys};
-use can_sync::net::close;
-use can_sync::net::endpoint;
+use can_sync::net::handshakes::{RemoteNet, SharedHandshakes};
+use can_sync::net::{close, endpoint};
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{PeerState, SyncState};
 use futures::StreamExt as _;
@@ -20,7 +20,6 @@ use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use iroh_gossip::proto::TopicId;
 use iroh_tickets::endpoint::EndpointTicket;
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use crate::support::agent::{Agent, peer};
 use crate::support::command::{Ran, User};
@@ -226,7 +225,7 @@ async fn announcements_are_heard_by_gossip() {
         let (endpoint, gossip) = (endpoint.clone(), gossip.clone());
         let key = PresenceKeys::of_topic(TOPIC, None).rpc().clone();
         let lister = ListPeersService::new(endpoint.id(), vec![key], SharedDirectory::default()).handler();
-        let pending = Arc::new(Semaphore::new(8));
+        let handshakes = SharedHandshakes::new(32);
         tokio::spawn(async move {
             let server = endpoint::strangers(&endpoint);
             while let Some(incoming) = endpoint.accept().await {
@@ -236,7 +235,7 @@ async fn announcements_are_heard_by_gossip() {
                     endpoint::open_gossip(&connection);
                     let _ = gossip.handle_connection(connection).await;
                 } else if connection.alpn() == list_peers::ALPN {
-                    lister(connection, Arc::clone(&pending).acquire_owned().await.expect("it is open"));
+                    lister(connection, handshakes.begin(RemoteNet::Other, true).expect("a place"));
                 }
             }
         })

@@ -8,12 +8,12 @@ use can_sync::discovery::announcement::Announcement;
 use can_sync::discovery::directory::Listing;
 use can_sync::discovery::list_peers::{ListPeersService, Source};
 use can_sync::identity::{Key, PresenceKeys};
-use can_sync::net::endpoint;
+use can_sync::net::handshakes::{RemoteNet, SharedHandshakes};
+use can_sync::net::{close, endpoint};
 use can_sync::wire::proto::SignedAnnouncement;
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, SecretKey};
 use prost::Message as _;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::peers::{addr_of, bind};
@@ -90,10 +90,11 @@ impl Lister {
     /// Serves `known` on `endpoint` to those who know one of `keys`.
     pub(crate) fn serve(endpoint: Endpoint, keys: Vec<Key>, known: Known) -> Self {
         let handler = ListPeersService::new(endpoint.id(), keys, known).handler();
-        let pending = Arc::new(Semaphore::new(32));
+        let handshakes = SharedHandshakes::new(32);
         Self::accept(endpoint, move |connection| {
-            if let Ok(permit) = Arc::clone(&pending).try_acquire_owned() {
-                handler(connection, permit);
+            match handshakes.begin(RemoteNet::Relayed(connection.remote_id()), true) {
+                Ok(pending) => handler(connection, pending),
+                Err(_) => connection.close(close::BUSY.into(), b"busy"),
             }
         })
     }

@@ -14,8 +14,10 @@ use can_sync::clock::Clock;
 use can_sync::discovery::address_book::AddressBook;
 use can_sync::discovery::channel::{Channel, Channels, Sources};
 use can_sync::discovery::directory::SharedDirectory;
+use can_sync::discovery::hints::Hints;
 use can_sync::events::{EventLog, NodeEvent};
 use can_sync::identity::{LibraryKeys, NetworkKeys};
+use can_sync::library::ticket::{LibraryId, TicketSerial};
 use can_sync::library::{Libraries, Library};
 use can_sync::net::SESSION_ALPN as ALPN;
 use can_sync::net::close::is_close;
@@ -25,6 +27,7 @@ use can_sync::peer::deferrals::Deferrals;
 use can_sync::peer::delete_guard::DeleteGuard;
 use can_sync::peer::establish::Introduction;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
+use can_sync::peer::places::PlaceLimits;
 use can_sync::peer::report::{PeerReport, PeersReport};
 use can_sync::peer::roster::DialLimits;
 use can_sync::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer};
@@ -378,8 +381,29 @@ impl PeersRig {
             name: name.to_owned(),
             ticket: String::new(),
             assets: 0,
-            foreign: false,
+            tickets: None,
         });
+    }
+
+    /// As [`PeersRig::up`], for a member of a library.
+    pub(crate) fn up_as_member(&self, session: SessionId, serial: u64) {
+        let ticket = TicketSerial { library: LibraryId([7; 32]), serial };
+        self.tell(PeersMsg::SessionUp {
+            session,
+            name: "member".to_owned(),
+            ticket: String::new(),
+            assets: 0,
+            tickets: Some(vec![ticket]),
+        });
+    }
+
+    /// How many peers it knows, from an answer within the time that its supervisor gives it.
+    pub(crate) async fn health(&self) -> usize {
+        let detail =
+            self.service.call(|reply| PeersMsg::GetHealth { reply }, Duration::from_millis(500)).await;
+        let detail = detail.expect("an answer in time").detail.expect("a word about itself");
+        let known = detail.split(", ").nth(1).and_then(|known| known.split(' ').next());
+        known.and_then(|known| known.parse().ok()).unwrap_or_else(|| panic!("'{detail}'"))
     }
 
     /// What was published so far.
@@ -436,8 +460,8 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         connected: watch::Sender::new(0),
         deletes: Arc::new(DeleteGuard::new(false)),
         deferrals: Deferrals::in_memory(Clock::system()),
-        max_connections: 64,
-        max_pending: 32,
+        places: PlaceLimits { connections: 64, pending: 32 },
+        hints: Hints::default(),
         in_flight: Limits {
             node_bytes: 64 << 20,
             peer_bytes: 8 << 20,

@@ -13,7 +13,6 @@ use can_sync::discovery::rendezvous::{RendezvousActor, RendezvousArgs, Rendezvou
 use can_sync::discovery::slot::SlotKeys;
 use can_sync::discovery::slot::pace::Timing;
 use can_sync::identity::NetworkKeys;
-use can_sync::node::discovery::candidates;
 use can_sync::peer::messages::PeersMsg;
 use futures::future::BoxFuture;
 use iroh::{EndpointAddr, EndpointId, SecretKey};
@@ -24,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::candidates::told_at_once;
 use super::probe::Probe;
 
 /// The passphrase of these tests' network, for the format that uses it as it is.
@@ -76,7 +76,7 @@ impl Agent {
             keys: KEYS.clone(),
             connect,
             ticket: ticket_receiver,
-            candidates: candidates(peers.service(), gossip.service(), channels.clone()),
+            candidates: told_at_once(peers.service(), gossip.service(), channels.clone()),
             channels,
             directory: SharedDirectory::default(),
             connected: connected_receiver,

@@ -1,0 +1,235 @@
+//! Whom to dial, and which connection to give up for another.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use iroh::{EndpointAddr, EndpointId};
+use tokio::time::Instant;
+
+use super::known::Share;
+use super::{GIVE_UP_AFTER, Known, Link, ROTATE_EVERY, Roster};
+use crate::library::ticket::TicketSerial;
+
+/// How many more may be dialled.
+struct Room {
+    /// Of those that a user named: others do not count.
+    named: usize,
+    /// Of our network and of those who may belong to it: members of libraries do not count.
+    others: usize,
+    /// Of those among them that only hints led to.
+    hints: usize,
+    /// Members of libraries, all together and with the same ticket.
+    members: usize,
+    per_ticket: usize,
+    by_ticket: HashMap<TicketSerial, usize>,
+}
+
+impl Room {
+    fn of(roster: &Roster) -> Self {
+        let limits = &roster.limits;
+        let members = (limits.dialled_max / 2).max(1);
+        let mut room = Self {
+            named: limits.dialled_max,
+            others: limits.dialled_max,
+            hints: limits.hints_at_once_max,
+            members,
+            per_ticket: (members / 4).max(1),
+            by_ticket: HashMap::new(),
+        };
+        for known in roster.peers.values() {
+            let dialed = match known.link {
+                Link::Idle { .. } => continue,
+                Link::Dialing => true,
+                Link::Connected { dialed_here, .. } => dialed_here,
+            };
+            // Whoever connected to us is company enough, but for those of whom nothing is known yet.
+            let counts = match known.share() {
+                Share::Members | Share::Named => dialed,
+                Share::Own | Share::LocalNetwork | Share::Slots | Share::Gossip => true,
+                Share::Passing => false,
+            };
+            if counts {
+                room.take(known);
+            }
+        }
+        room
+    }
+
+    fn has_some(&self) -> bool {
+        self.named > 0 || self.others > 0 || self.members > 0
+    }
+
+    fn has_room_for(&self, known: &Known) -> bool {
+        match known.share() {
+            Share::Named => self.named > 0,
+            Share::Members => {
+                let same = known.ticket.and_then(|ticket| self.by_ticket.get(&ticket)).copied();
+                self.members > 0 && same.unwrap_or_default() < self.per_ticket
+            }
+            Share::Own | Share::Passing => self.others > 0,
+            Share::LocalNetwork | Share::Slots | Share::Gossip => self.others > 0 && self.hints > 0,
+        }
+    }
+
+    fn take(&mut self, known: &Known) {
+        let share = known.share();
+        let left = match share {
+            Share::Named => &mut self.named,
+            Share::Members => &mut self.members,
+            Share::Own | Share::Passing | Share::LocalNetwork | Share::Slots | Share::Gossip => {
+                &mut self.others
+            }
+        };
+        *left = left.saturating_sub(1);
+        if share == Share::Members
+            && let Some(ticket) = known.ticket
+        {
+            *self.by_ticket.entry(ticket).or_default() += 1;
+        }
+        if share.is_hint() && !known.is_connected() {
+            self.hints = self.hints.saturating_sub(1);
+        }
+    }
+}
+
+impl Roster {
+    /// Whom to dial now, of those that `may_dial` says, and whether only hints led there; they count as being dialled. Whom a user
+    /// named comes first, then own devices, members, and whom hints led to; of each whoever failed least. `chance` spreads the
+    /// rest, so that not everybody dials the same peers.
+    pub fn due(
+        &mut self,
+        now: Instant,
+        chance: u64,
+        may_dial: impl Fn(&EndpointId, &Known) -> bool,
+    ) -> Vec<(EndpointAddr, bool)> {
+        let mut room = Room::of(self);
+        if !room.has_some() {
+            return Vec::new();
+        }
+        let mut due: Vec<(u8, u32, u64, EndpointId)> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| matches!(p.link, Link::Idle { dial_at: Some(at) } if at <= now))
+            .filter(|(id, p)| room.has_room_for(p) && may_dial(id, p))
+            .map(|(id, p)| (rank(p.share()), p.attempts, shuffled(id, chance), *id))
+            .collect();
+        due.sort_unstable_by(first_of);
+        let mut chosen = Vec::new();
+        for (.., id) in due {
+            let Some(known) = self.peers.get_mut(&id).filter(|known| room.has_room_for(known)) else {
+                continue;
+            };
+            room.take(known);
+            known.link = Link::Dialing;
+            chosen.push((known.addr.clone(), known.is_hint()));
+        }
+        chosen
+    }
+
+    /// Whom to dial because something is searched for, whatever the usual limits and waits: at most `room` under way at
+    /// once, of those that `is_sought` says. They count as being dialled; with each, whether only hints led to it.
+    pub fn seek(
+        &mut self,
+        now: Instant,
+        chance: u64,
+        room: usize,
+        is_sought: impl Fn(&EndpointId, &Known) -> bool,
+    ) -> Vec<(EndpointAddr, bool)> {
+        let dialing = self.peers.values().filter(|p| p.link == Link::Dialing).count();
+        let mut sought: Vec<(u32, u64, EndpointId)> = self
+            .idle(now)
+            .filter(|(id, p)| is_sought(id, p))
+            .map(|(id, p)| (p.attempts, shuffled(id, chance), *id))
+            .collect();
+        sought.sort_unstable_by_key(|(attempts, order, _)| (*attempts, *order));
+        sought.truncate(room.saturating_sub(dialing));
+        let dial = |(_, _, id)| {
+            let known = self.peers.get_mut(&id)?;
+            known.link = Link::Dialing;
+            Some((known.addr.clone(), known.is_hint()))
+        };
+        sought.into_iter().filter_map(dial).collect()
+    }
+
+    /// Whether there is anybody whom [`Roster::seek`] could give when there is room, or who is being dialled anyway.
+    #[must_use]
+    pub fn could_seek(&self, now: Instant, is_sought: impl Fn(&EndpointId, &Known) -> bool) -> bool {
+        let dialed = self.peers.iter().filter(|(_, p)| p.link == Link::Dialing);
+        self.idle(now).chain(dialed).any(|(id, p)| is_sought(id, p))
+    }
+
+    /// Those without a connection that are not left alone.
+    fn idle(&self, now: Instant) -> impl Iterator<Item = (&EndpointId, &Known)> {
+        self.peers.iter().filter(move |(_, p)| {
+            matches!(p.link, Link::Idle { .. }) && p.held_until.is_none_or(|until| now >= until)
+        })
+    }
+
+    /// The session with `id` is for libraries alone. If it is vouched for now or later, it is offered the mirror on a second
+    /// connection; a while later where that was `refused` just now.
+    pub fn libraries_alone(&mut self, id: &EndpointId, refused: bool, now: Instant) {
+        if let Some(known) = self.peers.get_mut(id) {
+            known.mirror_offers = known.mirror_offers.max(u32::from(refused));
+            let at = if known.mirror_offers == 0 { now } else { now + known.offer_mirror_wait() };
+            known.offer_mirror_at.get_or_insert(at);
+        }
+    }
+
+    /// Whom to offer the mirror now, on a second connection. They count as having been offered it.
+    pub fn offer_mirror(&mut self, now: Instant) -> Vec<EndpointAddr> {
+        let due = self.peers.values_mut().filter(|known| {
+            let due = known.offer_mirror_at.is_some_and(|at| at <= now);
+            due && known.vouched && known.is_connected()
+        });
+        let offered = due.map(|known| {
+            known.mirror_offers = known.mirror_offers.saturating_add(1);
+            known.offer_mirror_at = Some(now + known.offer_mirror_wait());
+            known.addr.clone()
+        });
+        offered.collect()
+    }
+
+    /// The connection to give up in favour of a peer that waits for a place, if it is time for that: the oldest of those
+    /// that we dialled and that no user asked for.
+    pub fn rotate(&mut self, now: Instant, chance: f64) -> Option<EndpointId> {
+        let since = *self.rotated_at.get_or_insert(now);
+        if now.duration_since(since) < ROTATE_EVERY.mul_f64(0.75 + chance.clamp(0.0, 1.0) / 2.0) {
+            return None;
+        }
+        let connected = self.peers.values().filter(|p| p.is_connected()).count();
+        let waiting = self.peers.values().any(|p| {
+            matches!(p.link, Link::Idle { dial_at: Some(at) } if at <= now) && p.attempts < GIVE_UP_AFTER
+        });
+        if connected < self.limits.dialled_max || !waiting {
+            return None;
+        }
+        let candidates = self.peers.iter().filter(|(_, p)| !p.is_wanted());
+        let dialled = candidates.filter_map(|(id, p)| match p.link {
+            Link::Connected { since, dialed_here: true } => Some((since, *id)),
+            Link::Connected { .. } | Link::Idle { .. } | Link::Dialing => None,
+        });
+        let (_, oldest) = dialled.min_by_key(|(since, id)| (*since, *id.as_bytes()))?;
+        self.rotated_at = Some(now);
+        Some(oldest)
+    }
+}
+
+fn first_of(a: &(u8, u32, u64, EndpointId), b: &(u8, u32, u64, EndpointId)) -> Ordering {
+    (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2))
+}
+
+fn rank(share: Share) -> u8 {
+    match share {
+        Share::Named => 0,
+        Share::Own => 1,
+        Share::Members => 2,
+        Share::LocalNetwork | Share::Slots | Share::Gossip | Share::Passing => 3,
+    }
+}
+
+/// A place in an order that differs from node to node and from time to time. Ids are as good as random.
+fn shuffled(id: &EndpointId, chance: u64) -> u64 {
+    let bytes = id.as_bytes();
+    let id = bytes.iter().rev().fold(0_u64, |sum, byte| sum.rotate_left(9) ^ u64::from(*byte));
+    (id ^ chance).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}

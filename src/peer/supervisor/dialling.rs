@@ -1,0 +1,130 @@
+//! PeersActor's dials: whom discovery leads to, whom users name, and who of them is dialled now.
+
+use iroh::{EndpointAddr, EndpointId};
+use ractor::ActorRef;
+use tokio::time::Instant;
+
+use super::{NETS_EVERY, NETS_MAX, PeersState};
+use crate::discovery::channel::Channel;
+use crate::discovery::gossip::GossipMsg;
+use crate::discovery::hints::{HINTS_AGAIN, HINTS_AT_ONCE};
+use crate::discovery::rendezvous::RendezvousMsg;
+use crate::library::registry::Standing;
+use crate::net::handshakes::RemoteNet;
+use crate::peer::dial;
+use crate::peer::messages::PeersMsg;
+use crate::peer::places::Class;
+use crate::peer::roster::Known;
+
+impl PeersState {
+    /// Takes some of the hints that wait. The roster is looked through once for all of them.
+    pub(super) fn take_hints(&mut self, myself: &ActorRef<PeersMsg>) {
+        let now = Instant::now();
+        if self.hints_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let (hints, more) = self.args.hints.take(HINTS_AT_ONCE);
+        self.hints_at = more.then_some(now + HINTS_AGAIN);
+        if more {
+            myself.send_after(HINTS_AGAIN, || PeersMsg::HintsWaiting);
+        }
+        let mut news = false;
+        for (addr, channel) in hints {
+            news |= self.on_candidate(addr, channel);
+        }
+        if news {
+            self.dial_due(myself);
+        }
+    }
+
+    /// A channel led to a peer; whether it is known now.
+    pub(super) fn on_candidate(&mut self, addr: EndpointAddr, channel: Channel) -> bool {
+        let id = addr.id;
+        if Known::names(channel) {
+            // It may be of our topic and not of our passphrase, so that no session ever tells gossip of it. Gossip may be
+            // down; a session then does.
+            let _ = self.args.gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
+        }
+        // What comes through the other channels was counted on its way here.
+        let known = self.roster.candidate(addr, channel, Instant::now());
+        if known && channel.is_static() {
+            self.args.channels.found(channel, id);
+        }
+        known
+    }
+
+    pub(super) fn on_dial_peer(
+        &mut self,
+        myself: &ActorRef<PeersMsg>,
+        addr: EndpointAddr,
+    ) -> Result<(), String> {
+        let id = addr.id;
+        if self.args.libraries.standing(&id) == Standing::Denied {
+            return Err("this machine was denied: `can-sync approve` lets it in".into());
+        }
+        if !self.on_candidate(addr.clone(), Channel::Tickets) {
+            return Err(if id == self.args.endpoint.id() {
+                "that is this node's own address".into()
+            } else {
+                "too many peers were named already: forget some with `can-sync peers rm`".into()
+            });
+        }
+        self.remember(&id, addr);
+        self.dial_due(myself);
+        Ok(())
+    }
+
+    /// Has somebody looked up whom a user named, and who is not where the user said, or of whom the user said no more than the
+    /// id.
+    fn locate(&self, endpoint_id: EndpointId) {
+        // It may be down; the next attempt asks again.
+        let _ = self.args.rendezvous.cast(RendezvousMsg::Locate { endpoint_id });
+    }
+
+    pub(super) fn on_dial_failed(
+        &mut self,
+        myself: &ActorRef<PeersMsg>,
+        endpoint_id: EndpointId,
+        error: String,
+    ) {
+        tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
+        self.searches.gone(&endpoint_id);
+        self.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
+        if self.roster.get(&endpoint_id).is_some_and(Known::is_wanted) {
+            self.locate(endpoint_id);
+        }
+        // Gossip may be down; it then starts anew, without what failed.
+        let _ = self.args.gossip.cast(GossipMsg::DialFailed { endpoint_id });
+        self.dial_due(myself);
+    }
+
+    pub(super) fn dial_due(&mut self, myself: &ActorRef<PeersMsg>) {
+        if !self.accepting {
+            return;
+        }
+        let (libraries, places) = (&self.args.libraries, &self.places);
+        let room_for_own = places.has_room_for(Class::Own);
+        let may_dial = |id: &EndpointId, known: &Known| {
+            let room = match known.class() {
+                Class::Named => true,
+                Class::Own | Class::Stranger => room_for_own,
+                class @ Class::Member(_) => places.has_room_for(class),
+            };
+            room && dial::may_dial(libraries, id, known)
+        };
+        for (addr, hint) in self.roster.due(Instant::now(), rand::random(), may_dial) {
+            self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
+        }
+    }
+
+    /// Keeps places for handshakes with those who may come from where own devices and named peers were last.
+    pub(super) fn know_nets(&mut self, now: Instant) {
+        if now < self.nets_at {
+            return;
+        }
+        self.nets_at = now + NETS_EVERY;
+        let known = self.roster.iter().filter(|(_, known)| known.is_wanted() || known.is_own());
+        let nets = known.flat_map(|(_, known)| RemoteNet::of_peer(&known.addr));
+        self.handshakes.lock().set_known(nets.take(NETS_MAX).collect());
+    }
+}
