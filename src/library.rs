@@ -7,9 +7,11 @@
 //! restarted actor goes on where the last one stopped.
 
 pub mod actor;
+mod asides;
 mod codec;
 pub mod filter;
 pub mod manage;
+mod offered;
 pub mod registry;
 pub mod report;
 pub mod revocation;
@@ -23,16 +25,19 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use self::asides::Asides;
+pub use self::asides::{Aside, AsideNews};
+pub use self::offered::{Offered, OtherwiseHeld};
 pub use self::set::Libraries;
 pub use self::shared::Shared;
-use self::ticket::LibraryId;
+use self::ticket::{Access, LibraryId};
 use crate::identity::LibraryKeys;
 use crate::reconcile::Summary;
 use crate::reconcile::tree::{Item, ItemTree, Snapshot};
 use crate::record::{AssetRecord, ContentHash, RecordId};
-use crate::store::{FeedEntry, Holding, StoreStatus, StoredRecord};
+use crate::store::{FeedEntry, Holding, StoreStatus};
 
 /// How far the indices are, and what the store says of itself; the same for all libraries of a node.
 #[derive(Debug)]
@@ -41,11 +46,13 @@ struct Feed {
     cursor: watch::Sender<Option<u64>>,
     /// The store's own counts, as of the last time somebody asked.
     store: Mutex<StoreStatus>,
+    /// Asides of some library changed.
+    asides_changed: Notify,
 }
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { cursor: watch::Sender::new(None), store: Mutex::default() }
+        Self { cursor: watch::Sender::new(None), store: Mutex::default(), asides_changed: Notify::new() }
     }
 }
 
@@ -69,6 +76,8 @@ struct Index {
     absent: HashSet<ContentHash>,
     /// Those of them that are wanted, in an order in which they can be asked for by and by.
     wanted: BTreeSet<ContentHash>,
+    /// What it has otherwise than the store; never any in the mirror.
+    asides: Asides,
     /// While what the store held before is read in: what changed meanwhile, and so is newer than what was read.
     filling: Option<HashSet<ContentHash>>,
 }
@@ -115,11 +124,22 @@ impl Library {
         Self { keys, shared: None, index: Mutex::default(), feed: Arc::default() }
     }
 
-    /// An empty library beside the mirror, which is to be filled with what the store holds already.
+    /// A library beside the mirror, with its asides alone: it is to be filled with what the store holds already.
     fn beside(mirror: &Self, shared: Shared) -> Self {
         let index = Index { filling: Some(HashSet::new()), ..Index::default() };
-        let keys = shared.keys();
-        Self { keys, shared: Some(shared), index: Mutex::new(index), feed: Arc::clone(&mirror.feed) }
+        let (keys, asides) = (shared.keys(), shared.take_asides());
+        let library =
+            Self { keys, shared: Some(shared), index: Mutex::new(index), feed: Arc::clone(&mirror.feed) };
+        {
+            let mut index = library.index();
+            for aside in asides.into_values() {
+                // Whether the store still holds it, its feed tells.
+                let holding = if aside.holding.is_held() { Holding::Unwanted } else { aside.holding };
+                library.put(&mut index, &aside.record, holding);
+                index.asides.restore(aside);
+            }
+        }
+        library
     }
 
     /// Its keys.
@@ -154,10 +174,22 @@ impl Library {
         self.shared.as_ref().is_none_or(|shared| shared.filter().matches(record))
     }
 
-    /// Whether a record of our store is part of it.
+    /// Whether a record of our store is part of it, unless the library has the content otherwise: for whoever may write,
+    /// what matches and did not come through another library; for a reader, what came through this one. That it was
+    /// deleted, a reader hears from the library's members.
     #[must_use]
-    pub fn holds(&self, record: &AssetRecord) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.holds(record))
+    pub fn is_member(&self, record: &AssetRecord) -> bool {
+        let Some(shared) = &self.shared else { return true };
+        let writes = self.writes();
+        let of_ours = match record.via {
+            None => writes,
+            Some(via) => via == shared.id() && (writes || !record.deleted),
+        };
+        of_ours && shared.filter().matches(record)
+    }
+
+    fn writes(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.access() == Access::Write)
     }
 
     /// Whether the index has a record of this content.
@@ -169,28 +201,52 @@ impl Library {
     /// Takes in changed records, and takes out those that moved out; returns those that differ from what the index had,
     /// and those whose contents have come: peers may wait for them. That a content was let go of is nothing to tell.
     pub fn apply(&self, entries: Vec<FeedEntry>) -> Vec<FeedEntry> {
-        // Ids are computed before the lock is taken.
-        let items: Vec<Option<Item>> = entries.iter().map(|entry| self.item_if_held(&entry.record)).collect();
         let mut index = self.index();
-        let changes = entries.into_iter().zip(items);
-        changes
-            .filter(|(entry, item)| {
+        entries
+            .into_iter()
+            .filter(|FeedEntry { record, holding, .. }| {
                 if let Some(touched) = &mut index.filling {
-                    touched.insert(entry.record.hash);
+                    touched.insert(record.hash);
                 }
-                self.put(&mut index, &entry.record, entry.holding, *item)
+                self.follow(&mut index, record, *holding)
             })
-            .map(|(entry, _)| entry)
             .collect()
     }
 
-    fn item_if_held(&self, record: &AssetRecord) -> Option<Item> {
-        self.holds(record).then(|| self.item(record))
+    /// Takes in a change of the store; whether the record itself is to be told.
+    fn follow(&self, index: &mut Index, record: &AssetRecord, holding: Holding) -> bool {
+        let hash = &record.hash;
+        if self.shared.is_none() {
+            return self.put(index, record, holding);
+        }
+        let member = self.is_member(record).then(|| record.for_members());
+        if let Some(member) = member {
+            if index.asides.yield_to(&member) {
+                return self.put(index, &member, holding);
+            }
+            // It has a later version of its own, of a content that is its own.
+        } else if index.asides.get(hash).is_none() {
+            // What it is by our hand does not belong any more: the others are to hear that, and nothing else.
+            let moved_out = self.writes() && record.via.is_none() && !record.deleted;
+            let left = || AssetRecord { deleted: true, left: true, ..record.clone() }.for_members();
+            let is_told = moved_out
+                && index.tree.get(hash).is_some()
+                && self.set_aside(index, &Aside { record: left(), holding: Holding::Unwanted });
+            return !is_told && index.take_out(hash);
+        }
+        if !holding.is_held() {
+            index.asides.lose(hash);
+        }
+        if let Some(Aside { record, holding: held }) = index.asides.get(hash).cloned() {
+            let holding = if held.is_held() && !holding.is_held() { Holding::Unwanted } else { held };
+            self.put(index, &record, holding);
+        }
+        false
     }
 
     /// Whether it is to be told.
-    fn put(&self, index: &mut Index, record: &AssetRecord, holding: Holding, item: Option<Item>) -> bool {
-        let Some(item) = item else { return index.take_out(&record.hash) };
+    fn put(&self, index: &mut Index, record: &AssetRecord, holding: Holding) -> bool {
+        let item = self.item(record);
         if self.shared.is_some() {
             index.count(&record.hash, holding.is_held().then_some(record.size));
         }
@@ -199,28 +255,41 @@ impl Library {
         changed || came
     }
 
+    /// Has `aside` from now on, whatever the store has; whether there was room for it.
+    fn set_aside(&self, index: &mut Index, aside: &Aside) -> bool {
+        let placed = index.asides.set(aside.clone());
+        if placed {
+            self.put(index, &aside.record, aside.holding);
+            self.feed.asides_changed.notify_one();
+        }
+        placed
+    }
+
     /// Takes in what the store had before the library was there. What changed since is left as it is.
     pub fn fill(&self, entries: &[FeedEntry]) {
-        let items: Vec<Option<Item>> = entries.iter().map(|entry| self.item_if_held(&entry.record)).collect();
         let mut index = self.index();
-        for (entry, item) in entries.iter().zip(items) {
-            let hash = &entry.record.hash;
-            if item.is_some() && index.filling.as_ref().is_some_and(|touched| !touched.contains(hash)) {
-                self.put(&mut index, &entry.record, entry.holding, item);
+        for FeedEntry { record, holding, .. } in entries {
+            if index.filling.as_ref().is_some_and(|touched| !touched.contains(&record.hash)) {
+                self.follow(&mut index, record, *holding);
             }
         }
     }
 
-    /// Takes in records of the store that became part of it, where the index has none of their contents.
-    pub fn take_in(&self, records: &[StoredRecord]) {
-        let items: Vec<Option<Item>> =
-            records.iter().map(|stored| self.item_if_held(&stored.record)).collect();
-        let mut index = self.index();
-        for (StoredRecord { record, holding }, item) in records.iter().zip(items) {
-            if item.is_some() && index.tree.get(&record.hash).is_none() {
-                self.put(&mut index, record, *holding, item);
-            }
-        }
+    /// What it has otherwise than the store.
+    #[must_use]
+    pub fn asides(&self) -> HashMap<ContentHash, Aside> {
+        self.index().asides.all()
+    }
+
+    /// What became of the asides since the last call; [`Libraries::asides_changed`] says when to ask.
+    pub fn take_aside_news(&self) -> AsideNews {
+        self.index().asides.take_news()
+    }
+
+    /// What [`Self::take_aside_news`] gave could not be written down: it is given again.
+    pub fn keep_aside_news(&self, hashes: impl IntoIterator<Item = ContentHash>) {
+        self.index().asides.not_written(hashes);
+        self.feed.asides_changed.notify_one();
     }
 
     /// Up to `limit` contents that are wanted and not here, in the order of their hashes, from behind `after`.
@@ -259,7 +328,12 @@ impl Library {
     pub fn remove(&self, hashes: &[ContentHash]) {
         let mut index = self.index();
         for hash in hashes {
-            index.take_out(hash);
+            if index.asides.get(hash).is_none() {
+                index.take_out(hash);
+            } else {
+                index.asides.lose(hash);
+                index.count(hash, None);
+            }
         }
     }
 

@@ -373,6 +373,7 @@ fn children(
 
 fn manager(resources: &Resources, cells: &Cells, channels: Channels) -> Manager {
     let peers = cells.peers.service_ref();
+    let told = peers.clone();
     Manager {
         libraries: Arc::clone(&resources.libraries),
         store: Arc::clone(&resources.store),
@@ -385,6 +386,10 @@ fn manager(resources: &Resources, cells: &Cells, channels: Channels) -> Manager 
             channels.up(channel);
             // PeersActor may be down; the timer comes again.
             let _ = peers.cast(PeersMsg::Candidate { addr, channel });
+        }),
+        changes: Arc::new(move |library, records| {
+            // When PeersActor is down it compares every session afresh once it is back.
+            let _ = told.cast(PeersMsg::LibraryChanged { library, records });
         }),
         busy: Arc::default(),
     }

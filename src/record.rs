@@ -92,6 +92,10 @@ id_type! {
     /// Names what a version says, whatever date it has ([`AssetRecord::edit`]).
     EditId
 }
+id_type! {
+    /// A library: the public half of its ed25519 key.
+    LibraryId
+}
 
 impl WriterId {
     /// The writer of every asset that was never edited.
@@ -237,6 +241,12 @@ pub struct AssetRecord {
     pub writer: WriterId,
     /// A tombstone: the content is gone, the record stays.
     pub deleted: bool,
+    /// Inside a library, of a tombstone: the asset left the library by an edit and is not deleted. No store has such a
+    /// record.
+    pub left: bool,
+    /// The library that this version came through; `None` for what a user of this node or of an own device wrote. Known
+    /// to own devices alone: part of the record's id in the mirror, and of nothing that a library's members see.
+    pub via: Option<LibraryId>,
     /// What users said about it.
     pub meta: AssetMeta,
 }
@@ -247,24 +257,59 @@ impl AssetRecord {
     #[must_use]
     pub fn new(hash: ContentHash, size: u64, blake3: Option<[u8; 32]>, meta: AssetMeta) -> Self {
         let hlc = Hlc::from_ms(meta.created_at_ms);
-        Self { hash, size, blake3, hlc, writer: WriterId::NULL, deleted: false, meta }
+        let (writer, deleted, left, via) = (WriterId::NULL, false, false, None);
+        Self { hash, size, blake3, hlc, writer, deleted, left, via, meta }
     }
 
     /// Whether this version wins over `other` of the same asset: the greater `(hlc, writer, digest)`. Total, so any two
-    /// agents pick the same one. The digest is independent of libraries, unlike the record id.
+    /// agents pick the same one. The digest is independent of libraries, unlike the record id. Of one version that came
+    /// by several ways, the one of our own is the greatest.
     #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         debug_assert_eq!(self.hash, other.hash, "versions of different assets have no order");
         (self.hlc, self.writer)
             .cmp(&(other.hlc, other.writer))
             .then_with(|| self.digest().cmp(&other.digest()))
+            .then_with(|| (self.via.is_none(), self.via).cmp(&(other.via.is_none(), other.via)))
             .is_gt()
+    }
+
+    /// Whether it is the very same version, whatever is known of its content.
+    #[must_use]
+    pub fn is_version_of(&self, other: &Self) -> bool {
+        (self.hlc, self.writer, self.via) == (other.hlc, other.writer, other.via)
+            && self.digest() == other.digest()
+    }
+
+    /// What members of a library see of it: nothing of the ways by which it came, and of a tombstone that the asset was
+    /// there and when it went.
+    #[must_use]
+    pub fn for_members(&self) -> Self {
+        if !self.deleted {
+            return Self { via: None, ..self.clone() };
+        }
+        let (size, blake3, via, meta) = (0, None, None, AssetMeta::default());
+        Self {
+            hash: self.hash,
+            size,
+            blake3,
+            hlc: self.hlc,
+            writer: self.writer,
+            deleted: true,
+            left: self.left,
+            via,
+            meta,
+        }
     }
 
     /// The record's id in the library whose record key is `key`.
     #[must_use]
     pub fn id(&self, key: &[u8; 32]) -> RecordId {
-        RecordId(*self.canonical(blake3::Hasher::new_keyed(key)).finalize().as_bytes())
+        let mut hasher = self.canonical(blake3::Hasher::new_keyed(key));
+        if let Some(LibraryId(via)) = &self.via {
+            hasher.update(via);
+        }
+        RecordId(*hasher.finalize().as_bytes())
     }
 
     /// Digest of the canonical encoding; the same in every library.
@@ -304,7 +349,7 @@ impl AssetRecord {
     }
 
     /// Feeds the canonical encoding to `hasher`: fixed fields in order, strings behind their length, options behind a
-    /// flag. Without `blake3`, which is a hint.
+    /// flag. Without `blake3`, which is a hint, and `via`, which is no part of a version.
     fn canonical(&self, mut hasher: blake3::Hasher) -> blake3::Hasher {
         fn text(hasher: &mut blake3::Hasher, s: &str) {
             hasher.update(&(s.len() as u64).to_le_bytes()).update(s.as_bytes());
@@ -319,7 +364,7 @@ impl AssetRecord {
             .update(&self.size.to_le_bytes())
             .update(&self.hlc.0.to_le_bytes())
             .update(&self.writer.0)
-            .update(&[u8::from(self.deleted)])
+            .update(&[u8::from(self.deleted) + 2 * u8::from(self.left)])
             .update(&meta.created_at_ms.to_le_bytes());
         text(&mut hasher, &meta.mime_type);
         option(&mut hasher, meta.filename.as_deref());
@@ -429,6 +474,17 @@ mod tests {
     }
 
     #[test]
+    fn members_see_neither_how_a_version_came_nor_what_a_deleted_one_was() {
+        let came = AssetRecord { via: Some(LibraryId([4; 32])), ..record(1, 0, "a") };
+        assert_eq!(came.for_members(), record(1, 0, "a"));
+        assert_ne!(came.id(&[9; 32]), record(1, 0, "a").id(&[9; 32]), "own devices tell them apart");
+        let gone = AssetRecord { deleted: true, ..came };
+        assert_eq!(gone.for_members(), AssetRecord { deleted: true, ..record(1, 0, "b") }.for_members());
+        let left = AssetRecord { left: true, ..gone.for_members() };
+        assert_ne!(left.digest(), gone.for_members().digest());
+    }
+
+    #[test]
     fn limits_of_metadata() {
         let meta = |tags: Vec<String>| AssetMeta { tags, ..AssetMeta::default() };
         let many = (0..65).map(|i| format!("{i:03}")).collect();
@@ -445,10 +501,14 @@ mod tests {
         /// Exactly one of two different versions wins, whichever side asks.
         #[test]
         fn one_of_two_versions_wins(
-            a in (0..3u64, 0..2u8, "[ab]?"),
-            b in (0..3u64, 0..2u8, "[ab]?"),
+            a in (0..3u64, 0..2u8, "[ab]?", proptest::option::of(0..2u8)),
+            b in (0..3u64, 0..2u8, "[ab]?", proptest::option::of(0..2u8)),
         ) {
-            let (a, b) = (record(a.0, a.1, &a.2), record(b.0, b.1, &b.2));
+            let version = |(hlc, writer, name, via): (u64, u8, String, Option<u8>)| {
+                let via = via.map(|via| LibraryId([via; 32]));
+                AssetRecord { via, ..record(hlc, writer, &name) }
+            };
+            let (a, b) = (version(a), version(b));
             if a == b {
                 prop_assert!(!a.supersedes(&b));
             } else {

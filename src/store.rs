@@ -19,8 +19,10 @@ pub mod hashing_file;
 pub mod server;
 pub mod service;
 pub mod sync_wire;
+mod through;
 
 pub use hashing_file::HashingFile;
+pub(crate) use through::admits;
 
 /// How long a tombstone is kept, in milliseconds: an agent that was away for longer has to read everything again.
 pub const TOMBSTONES_KEPT_MS: u64 = 180 * 24 * 3600 * 1000;
@@ -332,4 +334,25 @@ pub trait ContentStore: Send + Sync + 'static {
     /// same durability. At most 1,000.
     fn redate(&self, redatings: Vec<Redating>)
     -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>>;
+
+    /// As [`Self::ingest`], for assets that a library delivered, each of which its record names ([`AssetRecord::via`]).
+    /// What is here outside of that library stays as it is, and so does a deletion that is newer: `None` for those.
+    ///
+    /// A store that cannot look and write at once looks before it writes. What does not hash to its record is
+    /// [`Outcome::Rejected`] in any case.
+    fn ingest_through(
+        &self,
+        batch: Vec<IncomingAsset>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+        Box::pin(through::ingest(self, batch))
+    }
+
+    /// As [`Self::apply`], for records that a library delivered, each with the version that it is to replace: where the
+    /// store has another one by now, nothing is changed, and the answer is `None`.
+    fn replace(
+        &self,
+        records: Vec<(AssetRecord, AssetRecord)>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+        Box::pin(through::replace(self, records))
+    }
 }

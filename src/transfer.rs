@@ -11,3 +11,4 @@ pub mod schedule;
 pub mod search;
 pub mod send;
 pub mod setbacks;
+pub mod take;

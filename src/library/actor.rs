@@ -11,7 +11,7 @@ use std::time::Duration;
 use iroh::EndpointId;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::filter::FilterSpec;
 use super::manage::{Invitation, Manager, Revoke};
@@ -26,6 +26,8 @@ use crate::actor::tasks::Tasks;
 const TASKS_MAX: usize = 16;
 /// How often members are looked for, and news of them written down.
 const TICK: Duration = Duration::from_secs(5);
+/// Pause after the registry did not take something.
+const KEEP_RETRY: Duration = Duration::from_secs(1);
 /// How long an answer waits for what the store held before to be read in; the rest follows.
 const FILL_BEFORE_ANSWER: Duration = Duration::from_secs(5);
 
@@ -160,6 +162,7 @@ impl Actor for LibraryActor {
         let manager = Manager { busy: Arc::default(), ..args.manager };
         let mut tasks = Tasks::new(myself.clone(), LibraryMsg::TaskFailed);
         tasks.spawn(restore(manager.clone()));
+        tasks.spawn(keep_asides(manager.clone()));
         myself.send_after(TICK, || LibraryMsg::Tick);
         Ok(LibraryState { manager, tasks, permits: Arc::new(Semaphore::new(TASKS_MAX)) })
     }
@@ -317,6 +320,17 @@ async fn restore(manager: Manager) {
         Err(error) => tracing::warn!(%error, "libraries may not be as they were last left"),
     }
     manager.look_for_members();
+}
+
+/// Writes down what libraries have otherwise than the store, and has their members told. Never ends.
+async fn keep_asides(manager: Manager) {
+    loop {
+        if let Err(error) = manager.keep_asides().await {
+            tracing::warn!(%error, "what libraries have beside the store is not written down; trying again");
+            sleep(KEEP_RETRY).await;
+        }
+        manager.libraries.asides_changed().await;
+    }
 }
 
 /// All that this node has, for the API: needs no actor.

@@ -20,7 +20,7 @@ use super::filter::{Filter, FilterSpec};
 use super::registry::{Device, Kept, Registry, Standing};
 use super::report::{DeviceReport, Held, LibraryDetail, LibraryError, LibraryReport};
 use super::ticket::{Access, LibraryId, Subject, Terms, Ticket};
-use super::{Libraries, Library, Shared};
+use super::{AsideNews, Libraries, Library, Shared};
 use crate::clock::now_ms;
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::candidates::Candidates;
@@ -35,6 +35,9 @@ const PAGE: usize = 1000;
 const WANTED_AT_ONCE: usize = 100;
 /// Pause after the store failed.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Hears what a library has otherwise than the store from now on, to tell its members.
+pub type LibraryChanges = Arc<dyn Fn(LibraryId, Arc<[FeedEntry]>) + Send + Sync>;
 
 /// Does it. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +56,8 @@ pub struct Manager {
     pub members: Candidates,
     /// Who is shut out.
     pub gate: Gate,
+    /// Who tells members what libraries have otherwise than the store.
+    pub changes: LibraryChanges,
     /// One change at a time.
     pub busy: Arc<tokio::sync::Mutex<()>>,
 }
@@ -139,11 +144,11 @@ impl Manager {
             return Err(LibraryError::Full);
         }
         let before = replaced.and_then(Library::shared);
-        let received = before.map(Shared::received).unwrap_or_default();
+        let asides = replaced.map(Library::asides).unwrap_or_default();
         let revocations = before.and_then(Shared::signed_revocations).map(|list| list.encode());
         let created_ms = before.map_or(now, Shared::created_ms);
         let kept = Kept { key, ticket, created_ms, revocations };
-        let shared = Shared::new(kept, received);
+        let shared = Shared::new(kept, asides);
         for (id, serial) in before.map(Shared::members).unwrap_or_default() {
             shared.met(id, serial);
         }
@@ -209,13 +214,10 @@ impl Manager {
     /// An unknown library, a registry or store that does not work; then the library is still there.
     pub async fn delete(&self, id: LibraryId, content: bool) -> Result<u64, LibraryError> {
         let _one = self.busy.lock().await;
-        let library = self.find(id)?;
+        self.find(id)?;
         let mut gone = 0;
         if content {
-            let received = library.shared().map(Shared::received).unwrap_or_default().into_iter();
-            // What was here before it came is this node's own.
-            let mut hashes: Vec<ContentHash> =
-                received.filter_map(|(hash, had)| (!had).then_some(hash)).collect();
+            let mut hashes = self.came_through(id).await?;
             let others: Vec<_> =
                 self.libraries.shared().into_iter().filter(|other| other.id() != Some(id)).collect();
             hashes.retain(|hash| !others.iter().any(|other| other.has(hash)));
@@ -224,6 +226,20 @@ impl Manager {
         self.registry(move |registry| registry.forget(id)).await?;
         self.libraries.take(id);
         Ok(gone)
+    }
+
+    /// What the store has through a library. What was here before it came, and what somebody put here since, is this
+    /// node's own.
+    async fn came_through(&self, id: LibraryId) -> Result<Vec<ContentHash>, LibraryError> {
+        let (mut hashes, mut cursor) = (Vec::new(), 0);
+        loop {
+            let page = self.store.feed(cursor, PAGE).await?;
+            let Some(last) = page.entries.last() else { return Ok(hashes) };
+            cursor = last.seq;
+            let records = page.entries.iter().map(|entry| &entry.record);
+            let theirs = records.filter(|record| !record.deleted && record.via == Some(id));
+            hashes.extend(theirs.map(|record| record.hash));
+        }
     }
 
     async fn let_go(&self, hashes: &[ContentHash]) -> Result<u64, LibraryError> {
@@ -292,6 +308,29 @@ impl Manager {
         Ok(())
     }
 
+    /// Writes down which versions libraries have otherwise than the store, and has their members told.
+    ///
+    /// # Errors
+    /// A registry that does not work; what was not written comes again.
+    pub async fn keep_asides(&self) -> Result<(), LibraryError> {
+        for library in self.libraries.shared() {
+            let Some(id) = library.id() else { continue };
+            let AsideNews { unwritten, changed } = library.take_aside_news();
+            if !changed.is_empty() {
+                let records = changed.into_iter().map(FeedEntry::from).collect();
+                (self.changes)(id, records);
+            }
+            if !unwritten.is_empty() && self.libraries.registry().is_some() {
+                let hashes: Vec<ContentHash> = unwritten.iter().map(|(hash, _)| *hash).collect();
+                if let Err(error) = self.registry(move |registry| registry.set_asides(id, &unwritten)).await {
+                    library.keep_aside_news(hashes);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Has members of joined libraries looked for, where none is connected.
     pub fn look_for_members(&self) {
         for library in self.libraries.shared() {
@@ -329,7 +368,7 @@ impl Manager {
             let same = |library: &Arc<Library>| library.shared().is_some_and(|s| s.ticket() == kept.ticket);
             if !runs.as_ref().is_some_and(same) {
                 let shared = self.registry(move |registry| {
-                    let shared = Shared::new(kept, registry.received(id)?);
+                    let shared = Shared::new(kept, registry.asides(id)?);
                     shared.remember_members(registry)?;
                     Ok(shared)
                 });

@@ -4,11 +4,11 @@
 //! shut out), so every change is on the disk before it is answered. The file holds secrets and is its owner's alone. Each
 //! of the modules below keeps some of its tables, and bounds what is in them.
 
+mod asides;
 mod deletions;
 mod devices;
 mod libraries;
 mod members;
-mod received;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -72,6 +72,16 @@ CREATE TABLE devices (
     at_ms INTEGER NOT NULL
 ) STRICT;";
 
+/// What a library has otherwise than the store, in place of notes of what came through it: those are the store's.
+const ASIDES: &str = "DROP TABLE received;
+CREATE TABLE asides (
+    library TEXT NOT NULL REFERENCES libraries (id) ON DELETE CASCADE,
+    hash BLOB NOT NULL,
+    record BLOB NOT NULL,
+    holding INTEGER NOT NULL,
+    PRIMARY KEY (library, hash)
+) STRICT, WITHOUT ROWID;";
+
 /// Why the registry does not work.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} the libraries in '{path}': {source}")]
@@ -109,7 +119,8 @@ impl Registry {
             connection.pragma_update(None, "foreign_keys", true)?;
             // What is deleted may be a secret.
             connection.pragma_update(None, "secure_delete", true)?;
-            Migrations::new(vec![M::up(SCHEMA), M::up(deletions::SCHEMA)]).to_latest(&mut connection)?;
+            let steps = vec![M::up(SCHEMA), M::up(deletions::SCHEMA), M::up(ASIDES)];
+            Migrations::new(steps).to_latest(&mut connection)?;
             Ok(connection)
         };
         let connection =

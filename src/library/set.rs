@@ -48,8 +48,8 @@ impl Libraries {
     pub fn load(mirror: Arc<Library>, registry: Registry, approval: bool) -> Result<Self, RegistryError> {
         let mut shared = Vec::new();
         for kept in registry.libraries()? {
-            let received = registry.received(kept.ticket.claims().library)?;
-            let shared_by = Shared::new(kept, received);
+            let asides = registry.asides(kept.ticket.claims().library)?;
+            let shared_by = Shared::new(kept, asides);
             shared_by.remember_members(&registry)?;
             let library = Library::beside(&mirror, shared_by);
             library.filled();
@@ -138,6 +138,11 @@ impl Libraries {
             library.apply(entries.clone());
         }
         self.mirror.apply(entries)
+    }
+
+    /// Waits until asides of some library changed.
+    pub async fn asides_changed(&self) {
+        self.mirror.feed.asides_changed.notified().await;
     }
 
     /// Takes out records that the store no longer has.

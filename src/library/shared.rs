@@ -1,11 +1,12 @@
 //! What a library has that is shared by ticket: who owns it, what belongs, what we may do, what was taken back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use iroh::EndpointId;
 
+use super::asides::Aside;
 use super::filter::Filter;
 use super::registry::{Kept, Member, Registry, RegistryError};
 use super::report::{MemberStanding, Progress};
@@ -13,10 +14,8 @@ use super::revocation::{Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
 use crate::clock::eta_secs;
 use crate::identity::LibraryKeys;
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::ContentHash;
 
-/// Contents of which it is remembered that they came through a library; a writer that names more is not heard any more.
-const RECEIVED_MAX: usize = 1_000_000;
 /// Members that were seen and are not written down yet.
 const NEWS_MAX: usize = 4096;
 /// Members of which it is known that they are, as many as are written down.
@@ -37,14 +36,8 @@ pub struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What came through it, and whether it was in our store before. A reader's own assets are no part of the library,
-    /// whatever they look like.
-    received: HashMap<ContentHash, bool>,
-    /// Contents whose records our store has, and which a member named and did not show to have yet; with whether they
-    /// are in our store.
-    named: HashMap<ContentHash, bool>,
-    /// Contents of our store that came through it in full, so that members may know that they are here.
-    shown: HashSet<ContentHash>,
+    /// What it had otherwise than the store, until its index takes that.
+    asides: HashMap<ContentHash, Aside>,
     revocations: Option<SignedRevocations>,
     /// Members that were in sync since the last time somebody asked.
     news: HashMap<EndpointId, Member>,
@@ -57,14 +50,14 @@ struct State {
 }
 
 impl Shared {
-    /// As it was kept, with what came through it.
+    /// As it was kept, with its asides.
     #[must_use]
-    pub fn new(kept: Kept, received: HashMap<ContentHash, bool>) -> Self {
+    pub fn new(kept: Kept, asides: HashMap<ContentHash, Aside>) -> Self {
         let Kept { key, ticket, created_ms, revocations } = kept;
         let claims = ticket.claims();
         let (id, access) = (claims.library, claims.access);
         let revocations = revocations.and_then(|list| SignedRevocations::decode(id, &list).ok());
-        let state = State { received, revocations, ..State::default() };
+        let state = State { asides, revocations, ..State::default() };
         let filter = ticket.filter.clone();
         Self { id, key, created_ms, ticket: Mutex::new(ticket), filter, access, state: Mutex::new(state) }
     }
@@ -135,65 +128,8 @@ impl Shared {
         LibraryKeys::of_read_secret(&self.ticket().secret)
     }
 
-    /// Whether a record of our store is part of it. For whoever may write, what matches; for a reader, what came through
-    /// it and still matches.
-    #[must_use]
-    pub fn holds(&self, record: &AssetRecord) -> bool {
-        self.filter.matches(record) && (self.access == Access::Write || self.came_through(&record.hash))
-    }
-
-    /// Whether this content came through it.
-    #[must_use]
-    pub fn came_through(&self, hash: &ContentHash) -> bool {
-        self.state().received.contains_key(hash)
-    }
-
-    /// Whether no more can be taken note of by [`Shared::receive`].
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.state().received.len() >= RECEIVED_MAX
-    }
-
-    /// Takes note of what comes through it, each with whether it was in our store before; returns what was not noted
-    /// yet.
-    pub fn receive(&self, hashes: Vec<(ContentHash, bool)>) -> Vec<(ContentHash, bool)> {
-        let mut state = self.state();
-        let mut fresh = hashes;
-        fresh.retain(|(hash, had)| {
-            let new = !state.received.contains_key(hash);
-            if new {
-                state.received.insert(*hash, *had);
-            }
-            new
-        });
-        fresh
-    }
-
-    /// Takes note of contents that a member named, with whether they are in our store: knowing a hash is not having the
-    /// content.
-    pub fn name(&self, hashes: &[(ContentHash, bool)]) {
-        self.state().named.extend(hashes.iter().copied());
-    }
-
-    /// Takes note that these came in full; returns those that had only been named before, as they were then.
-    pub fn show(&self, hashes: &[ContentHash]) -> Vec<(ContentHash, bool)> {
-        let mut state = self.state();
-        let shown: Vec<(ContentHash, bool)> =
-            hashes.iter().filter_map(|hash| state.named.remove_entry(hash)).collect();
-        state.shown.extend(shown.iter().map(|(hash, _)| *hash));
-        shown
-    }
-
-    /// Whether this content of our store came through it in full.
-    #[must_use]
-    pub fn was_shown(&self, hash: &ContentHash) -> bool {
-        self.state().shown.contains(hash)
-    }
-
-    /// What came through it, with whether it was in our store before.
-    #[must_use]
-    pub fn received(&self) -> HashMap<ContentHash, bool> {
-        self.state().received.clone()
+    pub(super) fn take_asides(&self) -> HashMap<ContentHash, Aside> {
+        std::mem::take(&mut self.state().asides)
     }
 
     /// What its owner took back, as far as we know.

@@ -9,7 +9,7 @@ use super::registry::Kept;
 use super::ticket::{Access, Subject, Terms, Ticket};
 use super::*;
 use crate::identity::LibraryKeys;
-use crate::store::Holding;
+use crate::store::{Holding, StoredRecord};
 
 fn kept(n: u8, access: Access, filter: Filter) -> Kept {
     let key = SigningKey::from_bytes(&[n; 32]);
@@ -48,38 +48,44 @@ fn entry(seq: u64, StoredRecord { record, holding }: StoredRecord) -> FeedEntry 
     FeedEntry { seq, record, holding }
 }
 
-/// What the index must be, from all records of the store.
-fn expected(library: &Library, store: &Store) -> (BTreeSet<RecordId>, u64, u64) {
-    let key = library.keys().record().expose();
-    let inside: Vec<&StoredRecord> = store.values().filter(|stored| library.holds(&stored.record)).collect();
-    let held = || inside.iter().filter(|stored| stored.holding.is_held());
-    let ids = inside.iter().map(|stored| stored.record.id(key)).collect();
-    (ids, held().count() as u64, held().map(|stored| stored.record.size).sum())
+/// Hashes of the records that [`filter::tests::record`] makes.
+fn hashes() -> impl Iterator<Item = ContentHash> {
+    (0..12_u8).map(|n| ContentHash([n; 32]))
 }
 
 fn check(library: &Library, store: &Store) -> Result<(), TestCaseError> {
-    let (ids, assets, bytes) = expected(library, store);
-    let inside = || store.values().filter(|stored| library.holds(&stored.record));
-    let wanted = inside().filter(|stored| stored.holding == Holding::Wanted).map(|stored| stored.record.hash);
-    let wanted: Vec<ContentHash> = wanted.collect();
-    let absent = inside().filter(|stored| stored.is_absent()).count();
+    let has: Vec<StoredRecord> =
+        hashes().filter_map(|hash| library.version(&hash, store.get(&hash))).collect();
+    let wanted = has.iter().filter(|stored| stored.holding == Holding::Wanted);
+    let wanted: Vec<ContentHash> = wanted.map(|stored| stored.record.hash).collect();
+    let absent = has.iter().filter(|stored| stored.is_absent()).count();
     prop_assert_eq!(library.absent(), (absent as u64, wanted.len() as u64));
     prop_assert_eq!(&library.wanted(None, usize::MAX), &wanted);
     for n in 0..wanted.len() {
         prop_assert_eq!(&library.wanted(Some(wanted[n]), 3), &wanted[n + 1..wanted.len().min(n + 4)]);
     }
+    let key = library.keys().record().expose();
+    let ids: BTreeSet<RecordId> = has.iter().map(|stored| stored.record.id(key)).collect();
     let found: BTreeSet<RecordId> = library.snapshot().items().map(|item| item.rid).collect();
     prop_assert_eq!(&found, &ids);
     let summary = library.summary();
     prop_assert_eq!(summary.count, ids.len() as u64);
     let mut fresh = ItemTree::new();
-    for stored in inside() {
+    for stored in &has {
         fresh.upsert(library.item(&stored.record));
         prop_assert!(library.has(&stored.record.hash));
     }
     prop_assert_eq!(summary.fingerprint, fresh.fingerprint());
     if library.shared().is_some() {
-        prop_assert_eq!((summary.assets, summary.bytes), (assets, bytes));
+        let held = || has.iter().filter(|stored| stored.holding.is_held());
+        let bytes = held().map(|stored| stored.record.size).sum();
+        prop_assert_eq!((summary.assets, summary.bytes), (held().count() as u64, bytes));
+        let strangers =
+            store.values().filter(|stored| stored.record.via.is_some() && stored.record.via != library.id());
+        for stranger in strangers {
+            let version = library.version(&stranger.record.hash, Some(stranger));
+            prop_assert!(version.is_none_or(|version| library.asides().contains_key(&version.record.hash)));
+        }
     }
     Ok(())
 }
@@ -89,15 +95,19 @@ fn check(library: &Library, store: &Store) -> Result<(), TestCaseError> {
 enum Change {
     Edit(Box<StoredRecord>),
     Lose(u8),
-    /// A reader's library takes note that this came through it.
-    Receive(u8),
+    /// A member says so, who has the content or not, and the library delivers what it wants.
+    Offer(Box<AssetRecord>, bool),
 }
 
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        8 => stored().prop_map(|stored| Change::Edit(Box::new(stored))),
+        8 => (stored(), 0..4_u8).prop_map(|(StoredRecord { record, holding }, via)| {
+            let via = (via < 2).then(|| kept(via, Access::Read, Filter::default()).ticket.claims().library);
+            Change::Edit(Box::new(StoredRecord { record: AssetRecord { via, ..record }, holding }))
+        }),
         1 => (0..12_u8).prop_map(Change::Lose),
-        2 => (0..12_u8).prop_map(Change::Receive),
+        4 => (filter::tests::record(), any::<bool>())
+            .prop_map(|(record, held)| Change::Offer(Box::new(record.for_members()), held)),
     ]
 }
 
@@ -123,13 +133,11 @@ proptest! {
                     store.remove(&ContentHash([n; 32]));
                     libraries.remove(&[ContentHash([n; 32])]);
                 }
-                Change::Receive(n) => {
+                Change::Offer(record, held) => {
                     for library in libraries.shared() {
-                        let hash = ContentHash([n; 32]);
-                        library.shared().unwrap().receive(vec![(hash, false)]);
-                        // As the session does: what is here already takes its place at once.
-                        if let Some(record) = store.get(&hash) {
-                            library.take_in(std::slice::from_ref(record));
+                        let stored = store.get(&record.hash);
+                        if library.consider(&record, held, stored, false) == Offered::Wanted {
+                            library.deliver(&record, stored);
                         }
                     }
                 }
@@ -181,20 +189,75 @@ fn peers_hear_of_contents_that_come_and_not_of_those_that_go() {
     assert_eq!(libraries.mirror().summary().fingerprint, fingerprint);
 }
 
+/// What is live is held.
+fn held(record: &AssetRecord) -> StoredRecord {
+    let holding = if record.deleted { Holding::Unwanted } else { Holding::Held };
+    StoredRecord { record: record.clone(), holding }
+}
+
+fn record_of(n: u8) -> AssetRecord {
+    AssetRecord::new(ContentHash([n; 32]), 5, None, crate::record::AssetMeta::default())
+}
+
 #[test]
 fn a_readers_own_assets_are_no_part_of_the_library() {
     let libraries = libraries();
     let reader = libraries.add(Shared::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
-    let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
-    let entry = FeedEntry { seq: 1, record, holding: Holding::Held };
-    libraries.apply(vec![entry.clone()]);
-    assert!(!reader.has(&entry.record.hash) && libraries.mirror().has(&entry.record.hash));
-    let coming = vec![(entry.record.hash, true)];
-    assert_eq!(reader.shared().unwrap().receive(coming.clone()), coming);
-    assert!(reader.shared().unwrap().receive(coming).is_empty(), "known");
-    libraries.apply(vec![entry.clone()]);
-    assert!(reader.has(&entry.record.hash));
-    assert_eq!(reader.summary().bytes, 5);
+    let own = record_of(7);
+    libraries.apply(vec![entry(1, held(&own))]);
+    assert!(!reader.has(&own.hash) && libraries.mirror().has(&own.hash));
+    // Somebody who names it has not shown it; once the library delivered it, it has a version of its own.
+    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true), Offered::Wanted);
+    assert_eq!(reader.consider(&own, false, Some(&held(&own)), true), Offered::Noted);
+    assert!(reader.has(&own.hash) && !reader.serves(&held(&own)), "known, and not delivered");
+    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true), Offered::Wanted);
+    assert_eq!(reader.deliver(&own, Some(&held(&own))), OtherwiseHeld::Beside);
+    assert!(reader.has(&own.hash) && reader.serves(&held(&own)));
+    // What came through it is part of it.
+    let came = AssetRecord { via: reader.id(), ..record_of(8) };
+    libraries.apply(vec![entry(2, held(&came))]);
+    assert_eq!(reader.version(&came.hash, Some(&held(&came))), Some(held(&record_of(8))));
+    assert_eq!(reader.summary().bytes, 10);
+}
+
+#[test]
+fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
+    let libraries = libraries();
+    let tags = vec!["in".to_owned()];
+    let spec = filter::FilterSpec { tags: tags.clone(), ..filter::FilterSpec::default() };
+    let filter = Filter::try_from(spec).unwrap();
+    let library = libraries.add(Shared::new(kept(1, Access::Write, filter), HashMap::new()));
+    library.filled();
+    let tagged = |n, tags: &[String]| {
+        let meta = crate::record::AssetMeta { tags: tags.to_vec(), ..record_of(n).meta };
+        AssetRecord { meta, ..record_of(n) }
+    };
+    let (inside, outside) = (tagged(1, &tags), tagged(2, &[]));
+    libraries.apply(vec![entry(1, held(&inside)), entry(2, held(&outside))]);
+    let later = |record: &AssetRecord| AssetRecord { hlc: record.hlc.next(10), ..record.clone() };
+    let gone = |record: &AssetRecord| AssetRecord { deleted: true, ..later(record) }.for_members();
+    let deletion = gone(&inside);
+    assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), true), Offered::Replaces);
+    let stored = library.for_store(&deletion, &inside);
+    assert_eq!((stored.via, &stored.meta), (library.id(), &inside.meta), "the store keeps what it was");
+    // Outside of it, of what was never here, and where nothing is deleted: it is gone from the library alone.
+    for (tombstone, stored) in [(gone(&outside), Some(held(&outside))), (gone(&record_of(3)), None)] {
+        assert_eq!(library.consider(&tombstone, true, stored.as_ref(), true), Offered::Noted);
+        assert_eq!(library.version(&tombstone.hash, stored.as_ref()), Some(held(&tombstone)));
+    }
+    assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), false), Offered::Noted);
+    assert!(!library.serves(&held(&inside)));
+    // An edit of ours brings it back; one that moves it out says that it left, and nothing else.
+    let edited = later(&later(&inside));
+    libraries.apply(vec![entry(3, held(&edited))]);
+    assert!(library.serves(&held(&edited)));
+    let news = library.take_aside_news().unwritten;
+    assert!(news.contains(&(inside.hash, None)), "{news:?}");
+    let moved = AssetRecord { meta: outside.meta, ..later(&edited) };
+    libraries.apply(vec![entry(4, held(&moved))]);
+    let left = AssetRecord { deleted: true, left: true, ..moved.clone() }.for_members();
+    assert_eq!(library.version(&moved.hash, Some(&held(&moved))), Some(held(&left)));
+    assert_eq!(library.take_aside_news().changed, [Aside { record: left, holding: Holding::Unwanted }]);
 }
 
 #[test]

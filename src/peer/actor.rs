@@ -27,12 +27,10 @@ use tokio::time::Instant;
 
 use super::deferrals::Deferrals;
 use super::delete_guard::DeleteGuard;
-use super::effects::Scope;
 use super::establish::{self, ConnectionMemory, Introduction, Meeting};
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
-use super::session::{Effect, InlineContents, Input, Standing, Waiting};
-use super::wishes::Wishes;
+use super::session::{Effect, InlineContents, Input, Session, Standing, Waiting};
 use super::{effects, streams};
 use crate::actor::ServiceRef;
 use crate::actor::status::ActorDetail;
@@ -41,7 +39,7 @@ use crate::clock::now_ms;
 use crate::events::EventLog;
 use crate::library::{Libraries, Library};
 use crate::net::close;
-use crate::record::{ContentHash, Hlc};
+use crate::record::{ContentHash, Hlc, LibraryId};
 use crate::store::{FeedEntry, StoreRef};
 use crate::transfer::meter::Meter;
 use crate::transfer::moving::Moving;
@@ -50,6 +48,7 @@ use crate::transfer::partial::Partials;
 use crate::transfer::receive::{Expected, Left};
 use crate::transfer::schedule::{Failure, SessionId};
 use crate::transfer::send::Traffic;
+use crate::transfer::take::Taker;
 use crate::wire;
 use crate::wire::decode::CONTENTS_PER_WANT_MAX;
 use crate::wire::proto::{Cancel, Frame, Ping, Pong, Revocations, frame};
@@ -136,6 +135,10 @@ impl PeerArgs {
             within: self.limits.establish,
         }
     }
+
+    fn taker(&self) -> Taker {
+        Taker { store: Arc::clone(&self.store), libraries: Arc::clone(&self.libraries) }
+    }
 }
 
 /// What a session shows without being asked, and what outlives its actor: messages can be overtaken by the news of its
@@ -207,12 +210,10 @@ struct Running {
     meter: Meter,
     /// Whether the peer can be asked for contents by their names.
     peer_finds: bool,
-    /// Contents that it was asked for and has not answered.
-    finding: HashMap<ContentHash, Instant>,
+    /// Contents that it was asked for, each in one of the lanes, and has not answered.
+    finding: HashMap<ContentHash, (usize, Instant)>,
     /// How many it asked for that are being looked for.
     looking: usize,
-    /// What is wanted here and missing, as far as the peer is asked for it.
-    wishes: Wishes,
     /// The newest date of a version that the clock was told it has.
     confirmed: Hlc,
     /// As of which change the board says what waits.
@@ -290,15 +291,19 @@ impl Actor for PeerActor {
         match message {
             PeerMsg::StoreChanged(entries) => state.on_store_changed(&myself, entries),
             PeerMsg::Created { entries, contents } => state.on_created(&myself, entries, &contents),
-            PeerMsg::Fetch { request, records } => state.on_fetch(&myself, request, records),
-            PeerMsg::FetchPart { request, hash, size, range } => {
-                state.on_fetch_part(request, hash, size, range);
+            PeerMsg::LibraryChanged { library, records } => {
+                state.on_library_changed(&myself, library, &records);
             }
+            PeerMsg::Fetch { request, library, records } => {
+                state.on_fetch(&myself, request, library, records);
+            }
+            PeerMsg::FetchPart { request, key, range } => state.on_fetch_part(request, key, range),
             PeerMsg::Revoke { request } => state.on_revoke(request),
             PeerMsg::Find(hashes) => state.on_find(hashes),
-            PeerMsg::Settled(hashes) => state.on_settled(&myself, &hashes),
-            PeerMsg::Failed { hash, reason } => state.step_all(&myself, |lane| {
-                lane.session.owes(&hash).then(|| Input::Failed(vec![(hash, reason.clone())]))
+            PeerMsg::Settled(keys) => state.on_settled(&myself, &keys),
+            PeerMsg::Failed { key, reason } => state.step_all(&myself, |lane| {
+                let owes = key.library == lane.library.id() && lane.session.owes(&key.hash);
+                owes.then(|| Input::Failed(vec![(key.hash, reason.clone())]))
             }),
             PeerMsg::Verify { round } => state.step_all(&myself, |_| Some(Input::Verify { round })),
             PeerMsg::ClockChanged => state.step_all(&myself, |_| Some(Input::ClockChanged)),
@@ -328,14 +333,14 @@ impl Actor for PeerActor {
                     state.on_received(results);
                 }
             }
-            PeerMsg::PartReceived { epoch, request, hash, result } => {
+            PeerMsg::PartReceived { epoch, request, key, result } => {
                 if state.is_current(epoch) {
-                    state.on_part_received(request, hash, result);
+                    state.on_part_received(request, key, result);
                 }
             }
-            PeerMsg::Looked { epoch, found, lacks } => {
+            PeerMsg::Looked { epoch, lane, found, lacks } => {
                 if state.is_current(epoch) {
-                    state.on_looked(&myself, found, &lacks);
+                    state.on_looked(&myself, lane, found, &lacks);
                 }
             }
             PeerMsg::Violation(reason) => state.close(close::VIOLATION, &reason),
@@ -384,7 +389,7 @@ impl PeerState {
         let (receiving, partials) = (&self.args.receiving, &self.args.partials);
         shared.publish(running.meter.receive_rate, || {
             let under_way = receiving.list().into_iter();
-            under_way.map(|(hash, moving)| partials.held(&hash).unwrap_or(moving.done)).sum()
+            under_way.map(|(hash, moving)| partials.held_for_any(&hash).unwrap_or(moving.done)).sum()
         });
         self.perform(myself, lane, effects);
         self.note_dates();
@@ -430,7 +435,7 @@ impl PeerState {
 
     fn on_store_changed(&mut self, myself: &ActorRef<PeerMsg>, entries: Arc<[FeedEntry]>) {
         if self.running.is_some() {
-            self.step_all(myself, |lane| changes_for(lane, &entries).map(Input::StoreChanged));
+            self.step_all(myself, |lane| lane.library.changes(&entries).map(Input::StoreChanged));
         } else if self.early.len() < EARLY_CHANGES_MAX {
             // The session may already have told the peer a summary that does not have these.
             self.early.push(entries);
@@ -447,12 +452,26 @@ impl PeerState {
     ) {
         if self.running.is_some() {
             self.step_all(myself, |lane| {
-                let entries = changes_for(lane, &entries)?;
+                let entries = lane.library.changes(&entries)?;
                 Some(Input::Created { entries, contents: Arc::clone(contents) })
             });
         } else {
             self.on_store_changed(myself, entries);
         }
+    }
+
+    /// A library has something otherwise than the store.
+    fn on_library_changed(
+        &mut self,
+        myself: &ActorRef<PeerMsg>,
+        library: LibraryId,
+        records: &Arc<[FeedEntry]>,
+    ) {
+        // Before a session, the summary may not have it.
+        self.early_lost |= self.running.is_none();
+        self.step_all(myself, |lane| {
+            (lane.library.id() == Some(library)).then(|| Input::StoreChanged(Arc::clone(records)))
+        });
     }
 
     /// The lane of the library with this blinded id; none is named where there is only one.
@@ -472,6 +491,8 @@ impl PeerState {
             frame::Kind::Have(have) => self.lane_of(&have.library),
             frame::Kind::Error(error) => self.lane_of(&error.library),
             frame::Kind::Later(later) => self.lane_of(&later.library),
+            frame::Kind::Find(find) => self.lane_of(&find.library),
+            frame::Kind::Lacks(lacks) => self.lane_of(&lacks.library),
             frame::Kind::Ping(Ping { libraries, .. }) | frame::Kind::Pong(Pong { libraries, .. }) => {
                 libraries.first().map_or(Some(0), |summary| self.lane_of(&summary.blinded))
             }
@@ -491,9 +512,12 @@ impl PeerState {
             frame::Kind::Revocations(Revocations { library, list }) => {
                 return self.on_revocations(myself, &library, &list);
             }
-            frame::Kind::Find(find) => return self.on_asked(myself, &find),
-            frame::Kind::Lacks(lacks) => return self.on_lacks(&lacks),
-            kind => return self.step(myself, lane, Input::Frame(kind)),
+            frame::Kind::Find(find) => return self.on_asked(myself, lane, &find),
+            frame::Kind::Lacks(lacks) => return self.on_lacks(lane, &lacks),
+            kind => {
+                self.step(myself, lane, Input::Frame(kind));
+                return self.check_owed();
+            }
         };
         match establish::summary_from_wire(&shared.blinded, &summaries) {
             Ok(theirs) => {
@@ -503,6 +527,14 @@ impl PeerState {
                 self.step(myself, lane, Input::Compared { answer, nonce, theirs, ours, certain });
             }
             Err(error) => self.close(close::VIOLATION, &error.to_string()),
+        }
+    }
+
+    /// The bounds of a session hold for all of a connection's together.
+    fn check_owed(&mut self) {
+        let sessions = self.running.iter().flat_map(|running| &running.lanes).map(|lane| &lane.session);
+        if Session::owe_too_much(sessions) {
+            self.close(close::VIOLATION, "more offers than may be open, in all libraries together");
         }
     }
 
@@ -535,11 +567,11 @@ impl PeerState {
         for (request, left) in stalled {
             let failure = Failure::Source("no progress".into());
             match left {
-                Left::Assets(hashes) => {
-                    let results = hashes.into_iter().map(|hash| (hash, Err(failure.clone()))).collect();
+                Left::Assets(keys) => {
+                    let results = keys.into_iter().map(|key| (key, Err(failure.clone()))).collect();
                     self.on_received(results);
                 }
-                Left::Part(hash) => self.on_part_received(request, hash, Err(failure)),
+                Left::Part(key) => self.on_part_received(request, key, Err(failure)),
                 Left::Nothing => {}
             }
             self.send(frame::Kind::Cancel(Cancel { request }));
@@ -574,30 +606,32 @@ impl PeerState {
             Effect::Judge(records) => self.judge(myself, lane, records, true),
             Effect::JudgeAbsent(records) => self.judge(myself, lane, records, false),
             Effect::TakeAbsent(records) => {
-                running.tasks.spawn(effects::take_absent(report, store, records));
+                running.tasks.spawn(effects::take_absent(report, args.taker(), records));
             }
             Effect::Apply(records) => {
-                running.tasks.spawn(effects::apply(report, store, records));
+                let library = shared.library.id();
+                running.tasks.spawn(effects::apply(report, args.taker(), library, records));
             }
             Effect::Reassert(others) => {
                 running.tasks.spawn(effects::reassert(report, store, others));
             }
             Effect::Store(items) => {
-                let (libraries, library) = (Arc::clone(&args.libraries), Arc::clone(&shared.library));
-                let scope = Scope { libraries, library };
+                let (library, taker) = (shared.library.id(), args.taker());
                 let bytes: usize = items.iter().map(|(_, content)| content.len()).sum();
                 args.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
-                running.tasks.spawn(effects::store_inline(report, store, args.peers.clone(), scope, items));
+                running.tasks.spawn(effects::store_inline(report, taker, args.peers.clone(), library, items));
             }
             Effect::Load(hashes) => {
-                running.tasks.spawn(effects::load(report, store, hashes));
+                let library = Arc::clone(&shared.library);
+                running.tasks.spawn(effects::load(report, store, library, hashes));
             }
             Effect::Resolve(rids) => {
                 let (found, gone) = shared.library.resolve(&rids);
                 self.step(myself, lane, Input::Resolved { found, gone });
             }
             Effect::Announce(records) => {
-                self.tell(PeersMsg::Wanted { session: args.session, records });
+                let library = shared.library.id();
+                self.tell(PeersMsg::Wanted { session: args.session, library, records });
             }
             Effect::Serve(want) => self.serve(want),
             Effect::CancelServe(request) => {
@@ -663,14 +697,4 @@ impl PeerState {
             self.args.connection.close(VarInt::from_u32(code), reason.as_bytes());
         }
     }
-}
-
-/// What of the store's changes concerns a library.
-fn changes_for(lane: &Lane, entries: &Arc<[FeedEntry]>) -> Option<Arc<[FeedEntry]>> {
-    if lane.library.shared().is_none() {
-        return Some(Arc::clone(entries));
-    }
-    let held: Arc<[FeedEntry]> =
-        entries.iter().filter(|entry| lane.library.holds(&entry.record)).cloned().collect();
-    (!held.is_empty()).then_some(held)
 }

@@ -16,18 +16,18 @@ use super::delete_guard::DeleteGuard;
 use super::delete_guard::decisions::Ruling;
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
-use super::session::{Input, Verdict, judge_holding};
+use super::session::{Input, Verdict, judge_for, judge_holding};
 use crate::actor::ServiceRef;
 use crate::clock::now_ms;
 use crate::events::{EventLog, NodeEvent};
+use crate::library::Library;
 use crate::library::registry::{Deleter, Deletion};
-use crate::library::ticket::LibraryId;
-use crate::library::{Libraries, Library};
 use crate::reconcile::tree::Snapshot;
-use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_BY_TICKET_MAX_MS, HLC_AHEAD_MAX_MS, Hlc, WriterId};
+use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, Hlc, LibraryId, WriterId};
 use crate::store::{IncomingAsset, IncomingContent, Outcome, Redating, StoreError, StoreRef, StoredRecord};
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::{Failure, SessionId};
+use crate::transfer::schedule::{Failure, SessionId, WantKey};
+use crate::transfer::take::Taker;
 
 /// Wait before a store that failed is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -64,86 +64,6 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(mut call: impl FnM
                 tracing::debug!(%error, "the store does not work; asking again");
                 sleep(STORE_RETRY).await;
             }
-        }
-    }
-}
-
-/// What a session of one library may see of the store.
-#[derive(Clone)]
-pub(super) struct Scope {
-    pub(super) libraries: Arc<Libraries>,
-    pub(super) library: Arc<Library>,
-}
-
-impl Scope {
-    /// Takes out of `ours` what is not in the library, so that whoever offers a hash learns nothing of what else is here,
-    /// and out of `records` what does not belong, with what that means. Takes note of what comes through the library.
-    async fn narrow(
-        &self,
-        records: Vec<AssetRecord>,
-        held_there: bool,
-        ours: &mut HashMap<ContentHash, StoredRecord>,
-    ) -> (Vec<AssetRecord>, Vec<(AssetRecord, Verdict)>) {
-        let mut decided = Vec::new();
-        let Some(shared) = self.library.shared() else { return (records, decided) };
-        let (records, refused): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| self.library.takes(record));
-        let full = shared.is_full();
-        let (records, too_many): (Vec<_>, Vec<_>) = records
-            .into_iter()
-            .partition(|record| !full || self.library.has(&record.hash) || shared.came_through(&record.hash));
-        let refusal = Verdict::Refuse("more came through the library than this node takes note of".into());
-        decided.extend(too_many.into_iter().map(|record| (record, refusal.clone())));
-        let refusal = Verdict::Refuse("it does not belong to the library".into());
-        decided.extend(refused.into_iter().map(|record| (record, refusal.clone())));
-        // What came through it once is known to be here; a deletion reaches what is in it now and nothing else.
-        let (hidden, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| {
-            record.deleted && ours.contains_key(&record.hash) && !self.library.has(&record.hash)
-        });
-        decided.extend(hidden.into_iter().map(|record| (record, Verdict::Settled)));
-        // What nobody delivers is no part of our store: a member could fill it with names.
-        let (hollow, records): (Vec<_>, Vec<_>) = records
-            .into_iter()
-            .partition(|record| !held_there && !record.deleted && !self.library.has(&record.hash));
-        decided.extend(hollow.into_iter().map(|record| (record, Verdict::Settled)));
-        // Somebody who knows a hash need not have the content: what is here and not in the library stays unknown, and out
-        // of it, until all of it came.
-        let coming = records.iter().map(|record| record.hash).filter(|hash| !self.library.has(hash));
-        let (named, coming): (Vec<_>, Vec<_>) =
-            coming.partition(|hash| ours.contains_key(hash) && !shared.was_shown(hash));
-        let coming = coming.into_iter().map(|hash| (hash, ours.contains_key(&hash))).collect();
-        // What was let go of comes like anything else.
-        let is_here = |hash: &ContentHash| ours.get(hash).is_some_and(|ours| !ours.is_absent());
-        let named: Vec<_> = named.into_iter().map(|hash| (hash, is_here(&hash))).collect();
-        ours.retain(|hash, ours| {
-            self.library.has(hash) && self.library.holds(&ours.record) || shared.was_shown(hash)
-        });
-        shared.name(&named);
-        self.receive(coming).await;
-        (records, decided)
-    }
-
-    /// Takes into the library what was here before and came through it in full now.
-    pub(super) async fn show(&self, store: &StoreRef, hashes: &[ContentHash]) {
-        let Some(shared) = self.library.shared() else { return };
-        let shown = shared.show(hashes);
-        if shown.is_empty() {
-            return;
-        }
-        let hashes: Vec<ContentHash> = shown.iter().map(|(hash, _)| *hash).collect();
-        self.receive(shown).await;
-        // Read again: what changed before it was noted above is no news to anybody.
-        self.library.take_in(&insist(|| store.records(hashes.clone())).await);
-    }
-
-    async fn receive(&self, coming: Vec<(ContentHash, bool)>) {
-        let Some(shared) = self.library.shared() else { return };
-        let fresh = shared.receive(coming);
-        let Some(registry) = self.libraries.registry().cloned().filter(|_| !fresh.is_empty()) else { return };
-        let id = shared.id();
-        let noted = spawn_blocking(move || registry.receive(id, &fresh)).await;
-        if !matches!(noted, Ok(Ok(()))) {
-            tracing::warn!(library = %id, "what comes through a library is not written down");
         }
     }
 }
@@ -200,7 +120,7 @@ impl Rules {
     async fn rule_on_deletions(
         &self,
         store: &StoreRef,
-        scope: &Scope,
+        library: &Library,
         live: &HashSet<ContentHash>,
         verdicts: &mut [(AssetRecord, Verdict)],
     ) {
@@ -213,8 +133,8 @@ impl Rules {
         if going.is_empty() {
             return;
         }
-        let assets = match scope.library.shared() {
-            Some(_) => scope.library.summary().assets,
+        let assets = match library.shared() {
+            Some(_) => library.summary().assets,
             None => insist(|| store.status()).await.assets,
         };
         let deletions: Vec<Deletion> = going.iter().map(|(record, _)| Deletion::of(record)).collect();
@@ -254,6 +174,7 @@ impl Rules {
                 }
             }
             Verdict::Settled
+            | Verdict::Noted
             | Verdict::Apply
             | Verdict::Fetch
             | Verdict::TakeAbsent
@@ -268,7 +189,7 @@ pub(super) async fn judge_all(
     report: Reporter,
     store: StoreRef,
     rules: Rules,
-    scope: Scope,
+    library: Arc<Library>,
     (records, held_there): (Vec<AssetRecord>, bool),
     sought: Sought,
     (session, peers): (SessionId, ServiceRef<PeersMsg>),
@@ -276,19 +197,19 @@ pub(super) async fn judge_all(
     let (records, put_off) = rules.put_off(records);
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
     let ours = insist(|| store.records(hashes.clone())).await;
-    let mut ours: HashMap<ContentHash, StoredRecord> =
+    let ours: HashMap<ContentHash, StoredRecord> =
         ours.into_iter().map(|stored| (stored.record.hash, stored)).collect();
     let live = ours.values().filter(|ours| !ours.record.deleted).map(|ours| ours.record.hash).collect();
-    let (records, mut decided) = scope.narrow(records, held_there, &mut ours).await;
-    decided.extend(put_off.into_iter().map(|record| (record, Verdict::Settled)));
     let now = rules.deferrals.clock().now_ms();
-    let library = scope.library.id();
-    let ahead_max = if library.is_some() { HLC_AHEAD_BY_TICKET_MAX_MS } else { HLC_AHEAD_MAX_MS };
+    let limits = (HLC_AHEAD_MAX_MS, rules.deletes.is_enabled());
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
-            let limits = (ahead_max, rules.deletes.is_enabled());
+            if library.shared().is_some() {
+                let verdict = judge_for(&library, &record, held_there, ours, now, limits.1);
+                return (record, verdict);
+            }
             let verdict = judge_holding(&record, held_there, ours, now, limits);
             match (verdict, sought.revived(&record, ours.map(|ours| &ours.record), now)) {
                 (Verdict::Settled, Some(revived)) if held_there => (revived, Verdict::Revive),
@@ -297,12 +218,14 @@ pub(super) async fn judge_all(
         })
         .collect();
     for (record, verdict) in &mut verdicts {
-        let ours = ours.get(&record.hash).map(|ours| &ours.record);
-        rules.settle((record, verdict), ours, library, now);
+        // What is here outside of a library stays as it is, whatever its members say.
+        let ours = ours.get(&record.hash).filter(|ours| library.shared().is_none() || library.is_here(ours));
+        rules.settle((record, verdict), ours.map(|ours| &ours.record), library.id(), now);
     }
     rules.deferrals.save_if_changed().await;
-    rules.rule_on_deletions(&store, &scope, &live, &mut verdicts).await;
-    if library.is_none() {
+    rules.rule_on_deletions(&store, &library, &live, &mut verdicts).await;
+    verdicts.extend(put_off.into_iter().map(|record| (record, Verdict::Settled)));
+    if library.shared().is_none() {
         // What a machine of the user's own has and our clock bears out is no later than the time.
         let taken = verdicts
             .iter()
@@ -310,14 +233,10 @@ pub(super) async fn judge_all(
         let newest_ms = taken.map(|(record, _)| record.hlc.ms()).max().unwrap_or_default();
         rules.deferrals.clock().note_confirmed(newest_ms);
     }
-    verdicts.extend(decided);
     // What comes of these is told by whoever fetches them; of the others nothing comes.
     let in_vain = |(record, verdict): &&(AssetRecord, Verdict)| {
         sought.hashes.contains(&record.hash)
-            && matches!(
-                verdict,
-                Verdict::Settled | Verdict::Reassert | Verdict::Later(_) | Verdict::Refuse(_)
-            )
+            && !matches!(verdict, Verdict::Apply | Verdict::TakeAbsent | Verdict::Fetch | Verdict::Revive)
     };
     let in_vain: Vec<ContentHash> = verdicts.iter().filter(in_vain).map(|(record, _)| record.hash).collect();
     if !in_vain.is_empty() {
@@ -326,43 +245,43 @@ pub(super) async fn judge_all(
     report.report(Input::Judged(verdicts));
 }
 
-/// Looks for contents that the peer asked for by their names: what is there of it, by the library that holds it, and
-/// what is not.
+/// Looks for contents that the peer asked for by their names, in a library if we may give of it: what is there of them,
+/// and what is not.
 pub(super) async fn look(
     store: StoreRef,
-    lanes: Vec<(usize, Arc<Library>)>,
+    library: Option<Arc<Library>>,
     hashes: Vec<ContentHash>,
-) -> (Vec<(usize, Vec<AssetRecord>)>, Vec<ContentHash>) {
+) -> (Vec<AssetRecord>, Vec<ContentHash>) {
+    let Some(library) = library else { return (Vec::new(), hashes) };
     // A library that is shared by ticket knows what is in it; the mirror's index may lag behind the store.
-    let may_be = |hash: &ContentHash| lanes.iter().any(|(_, lane)| lane.shared().is_none() || lane.has(hash));
+    let may_be = |hash: &ContentHash| library.shared().is_none() || library.has(hash);
     let asked: Vec<ContentHash> = hashes.iter().copied().filter(may_be).collect();
-    let records = insist(|| store.records(asked.clone())).await;
-    let held = records.into_iter().filter(|stored| stored.holding.is_held()).map(|stored| stored.record);
-    let mut held: HashMap<ContentHash, AssetRecord> = held.map(|record| (record.hash, record)).collect();
-    let mut found: Vec<(usize, Vec<AssetRecord>)> = lanes.iter().map(|(n, _)| (*n, Vec::new())).collect();
-    let mut lacks = Vec::new();
+    let stored = insist(|| store.records(asked.clone())).await;
+    let held = library.versions(&asked, stored).into_iter().filter(|version| version.holding.is_held());
+    let held: HashMap<ContentHash, AssetRecord> =
+        held.map(|version| (version.record.hash, version.record)).collect();
+    let (mut found, mut lacks) = (Vec::new(), Vec::new());
     for hash in hashes {
-        let holds = |library: &Library, record: &AssetRecord| {
-            library.shared().is_none() || library.has(&record.hash) && library.holds(record)
-        };
-        let record = held.remove(&hash);
-        let place = record.as_ref().and_then(|record| lanes.iter().position(|(_, lane)| holds(lane, record)));
-        match (record, place) {
-            (Some(record), Some(place)) => found[place].1.push(record),
-            (_, _) => lacks.push(hash),
+        match held.get(&hash) {
+            Some(version) => found.push(version.clone()),
+            None => lacks.push(hash),
         }
     }
-    found.retain(|(_, records)| !records.is_empty());
     (found, lacks)
 }
 
-pub(super) async fn apply(report: Reporter, store: StoreRef, records: Vec<AssetRecord>) {
-    let outcomes = insist(|| store.apply(records.clone())).await;
+pub(super) async fn apply(
+    report: Reporter,
+    taker: Taker,
+    library: Option<LibraryId>,
+    records: Vec<AssetRecord>,
+) {
+    let outcomes = insist(|| taker.apply(library, records.clone())).await;
     report_applied(&report, records, outcomes);
 }
 
-pub(super) async fn take_absent(report: Reporter, store: StoreRef, records: Vec<AssetRecord>) {
-    let outcomes = insist(|| store.take_absent(records.clone())).await;
+pub(super) async fn take_absent(report: Reporter, taker: Taker, records: Vec<AssetRecord>) {
+    let outcomes = insist(|| taker.take_absent(records.clone())).await;
     report_applied(&report, records, outcomes);
 }
 
@@ -395,9 +314,9 @@ pub(super) async fn reassert(report: Reporter, store: StoreRef, others: Vec<(Con
 /// Stores contents that came with an offer. What the store does not take now goes the usual way.
 pub(super) async fn store_inline(
     report: Reporter,
-    store: StoreRef,
+    taker: Taker,
     peers: ServiceRef<PeersMsg>,
-    scope: Scope,
+    library: Option<LibraryId>,
     items: Vec<(AssetRecord, Bytes)>,
 ) {
     let records: Vec<AssetRecord> = items.iter().map(|(record, _)| record.clone()).collect();
@@ -405,7 +324,7 @@ pub(super) async fn store_inline(
     let hashes = records.iter().map(|record| record.hash).collect();
     let _ = peers.cast(PeersMsg::Arriving(hashes));
     let asset = |(record, content)| IncomingAsset { record, content: IncomingContent::Bytes(content) };
-    let outcomes = match store.ingest(items.into_iter().map(asset).collect()).await {
+    let outcomes = match taker.ingest(library, items.into_iter().map(asset).collect()).await {
         Ok(outcomes) => outcomes,
         Err(error) => {
             tracing::debug!(%error, "contents that came with an offer are not stored; they are fetched later");
@@ -417,44 +336,32 @@ pub(super) async fn store_inline(
     for (record, outcome) in records.into_iter().zip(outcomes) {
         match outcome {
             Outcome::Stored | Outcome::Unchanged => {
-                results.push((record.hash, Ok(record.size)));
+                results.push((WantKey::new(library, &record), Ok(())));
                 stored.push(record);
             }
             Outcome::NeedsContent | Outcome::Absent => not_stored.push(record),
             Outcome::Rejected(reason) => {
                 let reason = format!("the peer sent wrong bytes, or a wrong record: {reason}");
-                results.push((record.hash, Err(Failure::WrongBytes(reason.clone()))));
+                results.push((WantKey::new(library, &record), Err(Failure::WrongBytes(reason.clone()))));
                 failed.push((record.hash, reason));
             }
         }
     }
-    let hashes: Vec<ContentHash> = stored.iter().map(|record| record.hash).collect();
-    scope.show(&store, &hashes).await;
-    report.report(Input::Settled(hashes));
+    report.report(Input::Settled(stored.iter().map(|record| record.hash).collect()));
     if !not_stored.is_empty() {
         report.report(Input::NotStored(not_stored));
     }
     if !failed.is_empty() {
         report.report(Input::Failed(failed));
     }
-    let _ = peers.cast(PeersMsg::Arrived(stored));
+    let _ = peers.cast(PeersMsg::Arrived { library, records: stored });
     let _ = report.actor.send_message(PeerMsg::Received { epoch: report.epoch, results });
 }
 
-/// Contents that the scheduler asked the peer for are durable: only then they are part of the library.
-pub(super) async fn settle(
-    report: Reporter,
-    store: StoreRef,
-    scope: Scope,
-    owed: Vec<ContentHash>,
-    hashes: Vec<ContentHash>,
-) {
-    scope.show(&store, &owed).await;
-    report.report(Input::Settled(hashes));
-}
-
-pub(super) async fn load(report: Reporter, store: StoreRef, hashes: Vec<ContentHash>) {
-    let records = insist(|| store.records(hashes.clone())).await;
+/// Loads what is to be offered, as the library has it at this moment. What left it meanwhile is not there.
+pub(super) async fn load(report: Reporter, store: StoreRef, library: Arc<Library>, hashes: Vec<ContentHash>) {
+    let stored = insist(|| store.records(hashes.clone())).await;
+    let records = library.versions(&hashes, stored);
     report.report(Input::Loaded { records });
 }
 
@@ -498,10 +405,10 @@ pub(super) async fn reconcile(
 /// Tells whoever watches what came and what did not.
 pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Results) {
     let at_ms = now_ms();
-    for (hash, result) in results {
-        let (hash, from) = (hash.to_string(), peer.to_string());
+    for (key, result) in results {
+        let (hash, size, from) = (key.hash.to_string(), key.size, peer.to_string());
         match result {
-            Ok(size) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size: *size, from }),
+            Ok(()) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size, from }),
             Err(failure) => {
                 let reason = failure.reason().to_owned();
                 events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason });

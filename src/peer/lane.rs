@@ -11,6 +11,7 @@ use super::admission::{self, Refusal};
 use super::establish::SharedLibrary;
 use super::report::PeerState;
 use super::session::{Effect, Session, SessionSettings, Standing};
+use super::wishes::Wishes;
 use crate::library::registry::{Deleter, Member};
 use crate::library::report::MemberStanding;
 use crate::library::ticket::{Access, SignedClaims};
@@ -25,6 +26,8 @@ pub(super) struct Lane {
     peer: EndpointId,
     /// What the peer showed for it; nothing for the mirror.
     member: Option<SignedClaims>,
+    /// What is wanted here and missing, as far as the peer is asked for it.
+    pub(super) wishes: Wishes,
     /// The peer's question that is being answered.
     pub(super) answering: Option<u64>,
     /// Whether our feed had not caught up with our store when we last asked.
@@ -36,7 +39,7 @@ impl Lane {
     pub(super) fn new(
         shared: SharedLibrary,
         peer: EndpointId,
-        dialer: bool,
+        (dialer, lanes): (bool, usize),
         probe_after: std::time::Duration,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
@@ -47,12 +50,18 @@ impl Lane {
             record_key: library.keys().record().clone(),
             gives: library.shared().is_none_or(|shared| shared.access() == Access::Write),
             takes: member.as_ref().is_none_or(|member| member.claims.access == Access::Write),
+            lanes,
             dialer,
             probe_after,
         };
         let (session, effects) = Session::new(settings, ours, theirs, now);
-        let (answering, asked_behind) = (None, false);
-        (Self { blinded, library, session, peer, member, answering, asked_behind }, effects)
+        let (answering, asked_behind, wishes) = (None, false, Wishes::new(now));
+        (Self { blinded, library, session, peer, member, wishes, answering, asked_behind }, effects)
+    }
+
+    /// Its name in frames that leave it out for the mirror.
+    pub(super) fn tag(&self) -> Bytes {
+        if self.library.shared().is_some() { self.blinded.clone() } else { Bytes::new() }
     }
 
     /// As whom the peer deletes: as a device in the mirror, as whoever holds its ticket in a library.

@@ -16,11 +16,11 @@ use crate::discovery::address_book::Entry;
 use crate::discovery::channel::Channel;
 use crate::library::ticket::TicketSerial;
 use crate::net::handshakes::Pending;
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::FeedEntry;
 use crate::transfer::commit::CommitOutcome;
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::{Failure, SessionId};
+use crate::transfer::schedule::{Failure, SessionId, WantKey};
 use crate::transfer::search::TooMany;
 use crate::wire::proto::frame;
 
@@ -29,6 +29,13 @@ use crate::wire::proto::frame;
 pub enum PeersMsg {
     /// CanServiceActor: these records changed, in sequence.
     StoreChanged(Arc<[FeedEntry]>),
+    /// LibraryActor: a library has these now, otherwise than the store.
+    LibraryChanged {
+        /// Which.
+        library: LibraryId,
+        /// What it has.
+        records: Arc<[FeedEntry]>,
+    },
     /// CanServiceActor: the store stopped working (why) or works again (`None`).
     StoreHealth(Option<String>),
     /// HTTP API and discovery: dial this address now, and remember it. Answers once the dial is under way, or says why
@@ -150,6 +157,8 @@ pub enum PeersMsg {
     Wanted {
         /// The session.
         session: SessionId,
+        /// In which library; `None` for the mirror.
+        library: Option<LibraryId>,
         /// What the peer says of them.
         records: Vec<AssetRecord>,
     },
@@ -168,7 +177,12 @@ pub enum PeersMsg {
     /// A PeerActor's task: these came with an offer and are about to be stored.
     Arriving(Vec<ContentHash>),
     /// A PeerActor's task: these came with an offer and are durable.
-    Arrived(Vec<AssetRecord>),
+    Arrived {
+        /// For which library; `None` for the mirror.
+        library: Option<LibraryId>,
+        /// Which.
+        records: Vec<AssetRecord>,
+    },
     /// PeerActor: what became of contents that the scheduler had it ask for.
     Finished {
         /// The session.
@@ -182,31 +196,29 @@ pub enum PeersMsg {
         session: SessionId,
         /// Number of the request.
         request: u64,
-        /// Which content.
-        hash: ContentHash,
+        /// Of which content.
+        key: WantKey,
         /// Whether it is here.
         result: Result<(), Failure>,
     },
     /// Own task: what became of a large content whose parts were all here.
     Committed {
         /// Which.
-        hash: ContentHash,
-        /// Its size.
-        size: u64,
+        key: WantKey,
         /// Whether it is stored, or whose fault it is.
         outcome: CommitOutcome,
     },
     /// Own task: a newer record of a stored content is applied, or could not be.
     Applied {
         /// Which.
-        hash: ContentHash,
+        key: WantKey,
         /// Whether it is.
         result: Result<(), Failure>,
     },
     /// Own task: what others sent of a content than its only source was thrown away, or could not be.
     Restricted {
         /// Which.
-        hash: ContentHash,
+        key: WantKey,
         /// Whether it was.
         result: Result<(), Failure>,
     },
@@ -238,10 +250,19 @@ pub enum PeerMsg {
         /// Contents of some of them.
         contents: Arc<InlineContents>,
     },
+    /// PeersActor: a library has these now, otherwise than the store.
+    LibraryChanged {
+        /// Which.
+        library: LibraryId,
+        /// What it has.
+        records: Arc<[FeedEntry]>,
+    },
     /// PeersActor: ask the peer for these, as one request.
     Fetch {
         /// Number of the request.
         request: u64,
+        /// In which library; `None` for the mirror.
+        library: Option<LibraryId>,
         /// What.
         records: Vec<AssetRecord>,
     },
@@ -249,10 +270,8 @@ pub enum PeerMsg {
     FetchPart {
         /// Number of the request.
         request: u64,
-        /// Which content.
-        hash: ContentHash,
-        /// Size of the whole.
-        size: u64,
+        /// Of which content.
+        key: WantKey,
         /// The part.
         range: Range<u64>,
     },
@@ -264,11 +283,11 @@ pub enum PeerMsg {
     /// PeersActor: ask the peer whether it has these; PeersActor hears `Wanted` or `Lacks`.
     Find(Vec<ContentHash>),
     /// PeersActor: these are durable here, from whomever.
-    Settled(Vec<ContentHash>),
+    Settled(Vec<WantKey>),
     /// PeersActor: this cannot be had from the peer.
     Failed {
         /// What.
-        hash: ContentHash,
+        key: WantKey,
         /// Why.
         reason: String,
     },
@@ -327,8 +346,10 @@ pub enum PeerMsg {
     Looked {
         /// Which of this actor's control streams.
         epoch: u64,
-        /// What is there, by the library that holds it.
-        found: Vec<(usize, Vec<AssetRecord>)>,
+        /// In which of its libraries.
+        lane: usize,
+        /// What is there.
+        found: Vec<AssetRecord>,
         /// What is not.
         lacks: Vec<ContentHash>,
     },
@@ -345,8 +366,8 @@ pub enum PeerMsg {
         epoch: u64,
         /// Number of the request.
         request: u64,
-        /// Which content.
-        hash: ContentHash,
+        /// Of which content.
+        key: WantKey,
         /// Whether it is here.
         result: Result<(), Failure>,
     },

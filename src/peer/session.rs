@@ -38,8 +38,9 @@ use self::deferring::Deferred;
 pub use self::deferring::Waiting;
 pub use self::holding::judge_holding;
 use super::report::PeerState;
+use crate::library::{Library, Offered};
 use crate::reconcile::Summary;
-use crate::record::{AssetRecord, ContentHash, Hlc, RecordId};
+use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_BY_TICKET_MAX_MS, Hlc, RecordId};
 use crate::store::{FeedEntry, StoredRecord, TOMBSTONES_KEPT_MS};
 use crate::wire::decode::RECORDS_PER_FRAME_MAX;
 use crate::wire::proto::{self, ContentRequest, Records, Want, frame};
@@ -61,6 +62,8 @@ const RECORD_BYTES_PER_FRAME: usize = 512 * 1024;
 pub const INLINE_CONTENT_BYTES_MAX: usize = 16 * 1024;
 /// Records that are loaded from the store at once in order to be offered.
 const LOAD_BATCH: usize = 500;
+/// The same of each library where many share a connection.
+const LOAD_BATCH_MIN: usize = 8;
 /// Record ids that may wait for their records.
 const ASKED_MAX: usize = 2000;
 /// Hashes waiting to be offered before we give up on the queue and reconcile again instead.
@@ -76,8 +79,10 @@ const ASK_APART: Duration = Duration::from_millis(100);
 /// Least time between reconciliations that nobody asked for: some differences are meant to stay, such as deletions that
 /// are not applied, and each reconciliation offers them again.
 const RECONCILE_APART: Duration = Duration::from_mins(1);
-/// Time until assets that could not be moved are found and tried again.
+/// Time until assets that could not be moved are found and tried again; doubled up to the second for as long as they are
+/// the very same ones each time.
 const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
+const INCOMPLETE_RETRY_MAX: Duration = Duration::from_mins(15);
 
 /// Contents that go along with offers.
 pub type InlineContents = HashMap<ContentHash, Bytes>;
@@ -96,6 +101,8 @@ struct Enclosed<'a> {
 pub enum Verdict {
     /// Nothing to do: we have it, or something newer, or do not apply deletions.
     Settled,
+    /// The library has it from now on, and the store is not concerned.
+    Noted,
     /// Take the record; its content is here already, or it is a tombstone.
     Apply,
     /// Take the record without its content, which is on neither side.
@@ -113,6 +120,49 @@ pub enum Verdict {
     Refuse(String),
 }
 
+/// What nobody may say of an asset, and why.
+fn refuse(offered: &AssetRecord) -> Option<Verdict> {
+    let why = || format!("it says {} bytes, which nothing has: at most {SIZE_MAX}", offered.size);
+    (offered.size > SIZE_MAX).then(|| Verdict::Refuse(why()))
+}
+
+/// Whether a deletion is so old that whoever had it has forgotten it: it is not learned anew from somebody who will
+/// forget it, too.
+fn is_forgotten(offered: &AssetRecord, now_ms: u64) -> bool {
+    offered.deleted && offered.hlc.ms().saturating_add(TOMBSTONES_KEPT_MS) < now_ms
+}
+
+/// Compares a record that a member of a library offers with what the library has, where the store has
+/// `stored` of it and the peer holds the content, or not (`held_there`).
+#[must_use]
+pub fn judge_for(
+    library: &Library,
+    offered: &AssetRecord,
+    held_there: bool,
+    stored: Option<&StoredRecord>,
+    now_ms: u64,
+    replicate_deletes: bool,
+) -> Verdict {
+    if let Some(refused) = refuse(offered) {
+        return refused;
+    }
+    let version = library.version(&offered.hash, stored);
+    let is_news = version.as_ref().is_none_or(|version| offered.supersedes(&version.record));
+    if let Some(wait_ms) = offered.hlc.is_due_in(now_ms, HLC_AHEAD_BY_TICKET_MAX_MS).filter(|_| is_news) {
+        return Verdict::Later(wait_ms);
+    }
+    if version.is_none() && is_forgotten(offered, now_ms) {
+        return Verdict::Settled;
+    }
+    match library.consider(offered, held_there, stored, replicate_deletes) {
+        Offered::Known => Verdict::Settled,
+        Offered::Noted => Verdict::Noted,
+        Offered::Replaces => Verdict::Apply,
+        Offered::Wanted => Verdict::Fetch,
+        Offered::Refused(reason) => Verdict::Refuse(reason),
+    }
+}
+
 /// Compares an offered record with ours, at `now_ms`; one that is dated more than `ahead_max_ms` later has to wait.
 #[must_use]
 pub fn judge(
@@ -122,11 +172,8 @@ pub fn judge(
     ahead_max_ms: u64,
     replicate_deletes: bool,
 ) -> Verdict {
-    if offered.size > SIZE_MAX {
-        return Verdict::Refuse(format!(
-            "it says {} bytes, which nothing has: at most {SIZE_MAX}",
-            offered.size
-        ));
+    if let Some(refused) = refuse(offered) {
+        return refused;
     }
     if ours.is_some_and(|ours| ours == offered || !offered.supersedes(ours)) {
         return Verdict::Settled;
@@ -136,8 +183,7 @@ pub fn judge(
     }
     let held = ours.filter(|ours| !ours.deleted);
     if offered.deleted {
-        // Whoever forgot a tombstone does not learn it anew from somebody who will forget it, too.
-        let forgotten = ours.is_none() && offered.hlc.ms().saturating_add(TOMBSTONES_KEPT_MS) < now_ms;
+        let forgotten = ours.is_none() && is_forgotten(offered, now_ms);
         return if replicate_deletes && !forgotten { Verdict::Apply } else { Verdict::Settled };
     }
     match held {
@@ -292,6 +338,8 @@ pub struct SessionSettings {
     pub gives: bool,
     /// Whether the peer may write into the library, and so its offers are taken.
     pub takes: bool,
+    /// How many libraries share the connection, and what may be unconfirmed on it.
+    pub lanes: usize,
     /// Whether we dialled: the dialler opens the first reconciliation.
     pub dialer: bool,
     /// Silence after which the peer is asked whether it is still there.
@@ -323,6 +371,27 @@ struct Taken {
     wanted_bytes: Option<u64>,
 }
 
+/// What could not be moved either way: how many assets, and a sum over their hashes, to tell whether they are the same.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Unmoved {
+    there: (usize, u64),
+    here: (usize, u64),
+}
+
+impl Unmoved {
+    fn of(refused_there: &HashSet<ContentHash>, failed_here: &HashSet<ContentHash>) -> Self {
+        let sum = |hashes: &HashSet<ContentHash>| {
+            let (mut count, mut sum) = (0, 0_u64);
+            for ContentHash([a, b, c, d, e, f, g, h, ..]) in hashes {
+                count += 1;
+                sum = sum.wrapping_add(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]));
+            }
+            (count, sum)
+        };
+        Self { there: sum(refused_there), here: sum(failed_here) }
+    }
+}
+
 /// What we offered of one asset and the peer has not confirmed.
 #[derive(Debug, Default, Clone, Copy)]
 struct Open {
@@ -341,6 +410,9 @@ pub struct Session {
     recon: Recon,
     /// When the last reconciliation was opened here.
     opened_at: Instant,
+    /// Time until what could not be moved is tried again, and what that was when it was last tried.
+    retry_after: Duration,
+    unmoved: Unmoved,
     /// What the peer asked for by id, to be offered first.
     answers: VecDeque<(RecordId, ContentHash)>,
     /// Those of them that are being loaded.
@@ -368,7 +440,7 @@ pub struct Session {
     /// Number and bytes of those in `taken` whose content is wanted.
     wanted: (u64, u64),
     failed_here: HashSet<ContentHash>,
-    echoes: HashMap<ContentHash, [u8; 32]>,
+    echoes: HashMap<ContentHash, RecordId>,
     echo_order: VecDeque<ContentHash>,
     last_heard: Instant,
     /// A question on its way: its number and when it was asked.
@@ -418,6 +490,8 @@ impl Session {
             theirs,
             recon,
             opened_at: now,
+            retry_after: INCOMPLETE_RETRY,
+            unmoved: Unmoved::default(),
             answers: VecDeque::new(),
             answering: Vec::new(),
             resolving: 0,
@@ -516,6 +590,7 @@ impl Session {
                 self.verify_nonce = None;
                 // Whoever asks wants what was given up on to be tried again, too.
                 self.reconciled_for = None;
+                self.retry_after = INCOMPLETE_RETRY;
             }
             Input::Tick => self.on_tick(now, &mut out),
         }
@@ -567,8 +642,8 @@ impl Session {
 
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let room = OFFERS_OPEN_MAX.saturating_sub(self.open_count).min(LOAD_BATCH);
-        if !self.loading && room > 0 && self.open_bytes < OFFERED_BYTES_MAX {
+        let room = self.offers_open_max().saturating_sub(self.open_count).min(self.load_batch());
+        if !self.loading && room > 0 && self.open_bytes < self.offered_bytes_max() {
             let hashes: Vec<ContentHash> = if self.answers.is_empty() {
                 self.queue.drain(..self.queue.len().min(room)).collect()
             } else {
@@ -603,6 +678,21 @@ impl Session {
         }
     }
 
+    /// Offers that may be unconfirmed: the libraries of a connection share what there is.
+    fn offers_open_max(&self) -> usize {
+        OFFERS_OPEN_MAX / self.settings.lanes.max(1)
+    }
+
+    /// Bytes of their records.
+    fn offered_bytes_max(&self) -> usize {
+        OFFERED_BYTES_MAX / self.settings.lanes.max(1)
+    }
+
+    /// Records that are loaded at once.
+    fn load_batch(&self) -> usize {
+        (LOAD_BATCH / self.settings.lanes.max(1)).max(LOAD_BATCH_MIN)
+    }
+
     /// Whether we may offer what we have.
     #[must_use]
     pub fn gives(&self) -> bool {
@@ -625,6 +715,15 @@ impl Session {
     #[must_use]
     pub fn owed(&self) -> usize {
         self.taken_offers
+    }
+
+    /// Whether the peer has more offers open in all the sessions of a connection than it may have.
+    #[must_use]
+    pub fn owe_too_much<'a>(sessions: impl Iterator<Item = &'a Self>) -> bool {
+        let sum =
+            |(offers, bytes), session: &Self| (offers + session.taken_offers, bytes + session.taken_bytes);
+        let (offers, bytes) = sessions.fold((0, 0), sum);
+        offers > OFFERS_TAKEN_MAX || bytes > OFFERED_BYTES_TAKEN_MAX
     }
 
     /// Whether anything is on its way in either direction.

@@ -223,8 +223,8 @@ pub(super) async fn forward_results(
         while let Some(received) = next {
             match received {
                 Received::Contents(more) => results.extend(more),
-                Received::Part { request, hash, result } => {
-                    let part = PeerMsg::PartReceived { epoch, request, hash, result };
+                Received::Part { request, key, result } => {
+                    let part = PeerMsg::PartReceived { epoch, request, key, result };
                     if actor.send_message(part).is_err() {
                         return;
                     }

@@ -293,9 +293,10 @@ impl Actor for PeersActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PeersMsg::StoreChanged(entries) => state.on_store_changed(entries),
+            PeersMsg::LibraryChanged { library, records } => state.on_library_changed(library, &records),
             PeersMsg::ContentsLoaded(contents) => state.on_contents_loaded(contents),
             PeersMsg::Arriving(hashes) => state.feeding.note_foreign(hashes),
-            PeersMsg::Arrived(records) => state.on_arrived(&records),
+            PeersMsg::Arrived { library, records } => state.on_arrived(library, &records),
             PeersMsg::StoreHealth(failure) => state.on_store_health(failure),
             PeersMsg::DialPeer { addr, reply } => {
                 let _ = reply.send(state.on_dial_peer(&myself, addr));
@@ -345,14 +346,14 @@ impl Actor for PeersActor {
                 return Err(format!("a task: {why}").into());
             }
             PeersMsg::SessionReset { session } => state.on_session_reset(session),
-            PeersMsg::Wanted { session, records } => state.on_wanted(session, records),
+            PeersMsg::Wanted { session, library, records } => state.on_wanted(session, library, records),
             PeersMsg::Finished { session, results } => state.on_finished(session, results),
-            PeersMsg::PartFinished { session, request, hash, result } => {
-                state.on_part_finished(session, request, hash, result);
+            PeersMsg::PartFinished { session, request, key, result } => {
+                state.on_part_finished(session, request, key, result);
             }
-            PeersMsg::Committed { hash, size, outcome } => state.on_committed(&myself, hash, size, outcome),
-            PeersMsg::Applied { hash, result } => state.on_applied(hash, result),
-            PeersMsg::Restricted { hash, result } => state.on_restricted(hash, result),
+            PeersMsg::Committed { key, outcome } => state.on_committed(&myself, key, outcome),
+            PeersMsg::Applied { key, result } => state.on_applied(key, result),
+            PeersMsg::Restricted { key, result } => state.on_restricted(key, result),
             PeersMsg::Recalled { recalled } => state.on_recalled(recalled),
             PeersMsg::Respawn { session } => state.spawn_actor(&myself, session, true).await,
             PeersMsg::CompareSources => state.on_compare_sources(&myself),

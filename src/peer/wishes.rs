@@ -1,7 +1,7 @@
 //! Contents that are wanted and not here, although their records are: no comparison of records finds them, so peers are
 //! asked for them by name. Pure: time comes in.
 //!
-//! One for each session. A round asks for up to [`ROUND_MAX`] of them, a few at a time, and the next round goes on behind
+//! One for each library of a session. A round asks for up to [`ROUND_MAX`] of them, a few at a time, and the next round goes on behind
 //! it: at once where the peer had some of them, else after [`ROUND_APART`].
 
 use std::collections::HashSet;

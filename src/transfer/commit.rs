@@ -3,9 +3,10 @@
 use iroh::EndpointId;
 
 use super::partial::{Blame, Finished, Partials};
-use super::schedule::Failure;
+use super::schedule::{Failure, WantKey};
+use super::take::Taker;
 use crate::record::AssetRecord;
-use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError, StoreRef};
+use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError};
 
 /// What became of a content whose parts were all here.
 #[derive(Debug)]
@@ -25,21 +26,20 @@ pub enum CommitOutcome {
     Incomplete,
 }
 
-/// Checks a content and hands it to the store with this record.
-pub async fn commit(partials: Partials, store: StoreRef, record: AssetRecord) -> CommitOutcome {
-    let hash = record.hash;
-    let outcome = try_commit(&partials, store, record).await;
+/// Checks a content and hands it over with this record.
+pub async fn commit(partials: Partials, taker: Taker, key: WantKey, record: AssetRecord) -> CommitOutcome {
+    let outcome = try_commit(&partials, &taker, key, record).await;
     match outcome {
         Ok(stored @ CommitOutcome::Stored { .. }) => {
-            partials.remove(vec![hash]).await;
+            partials.remove(vec![key]).await;
             stored
         }
         Ok(outcome) => {
-            partials.not_taken(&hash);
+            partials.not_taken(&key);
             outcome
         }
         Err(error) => {
-            partials.not_taken(&hash);
+            partials.not_taken(&key);
             CommitOutcome::NotTaken(failure(error))
         }
     }
@@ -47,40 +47,34 @@ pub async fn commit(partials: Partials, store: StoreRef, record: AssetRecord) ->
 
 async fn try_commit(
     partials: &Partials,
-    store: StoreRef,
+    taker: &Taker,
+    key: WantKey,
     record: AssetRecord,
 ) -> Result<CommitOutcome, StoreError> {
-    let partial = partials.begin(record.hash, record.size).await?;
+    let partial = partials.begin(key).await?;
     match partial.finish().await? {
-        Finished::Whole { file, from, liars } => take(store, record, file, from, liars).await,
+        Finished::Whole { file, from, liars } => {
+            let asset = IncomingAsset { record, content: IncomingContent::File(file) };
+            let outcomes = taker.ingest(key.library, vec![asset]).await?;
+            Ok(match outcomes.into_iter().next() {
+                Some(Outcome::Stored | Outcome::Unchanged) => CommitOutcome::Stored { from, liars },
+                Some(Outcome::Rejected(reason)) => CommitOutcome::NotTaken(Failure::Asset(reason)),
+                Some(Outcome::NeedsContent | Outcome::Absent) | None => {
+                    CommitOutcome::NotTaken(Failure::Store("the store lost the content again".into()))
+                }
+            })
+        }
         Finished::Wrong(blame) => Ok(CommitOutcome::Wrong(blame)),
         Finished::Incomplete => Ok(CommitOutcome::Incomplete),
     }
 }
 
-async fn take(
-    store: StoreRef,
-    record: AssetRecord,
-    file: ReceivedFile,
-    from: Option<EndpointId>,
-    liars: Vec<EndpointId>,
-) -> Result<CommitOutcome, StoreError> {
-    let outcomes = store.ingest(vec![IncomingAsset { record, content: IncomingContent::File(file) }]).await?;
-    Ok(match outcomes.into_iter().next() {
-        Some(Outcome::Stored | Outcome::Unchanged) => CommitOutcome::Stored { from, liars },
-        Some(Outcome::Rejected(reason)) => CommitOutcome::NotTaken(Failure::Asset(reason)),
-        Some(Outcome::NeedsContent | Outcome::Absent) | None => {
-            CommitOutcome::NotTaken(Failure::Store("the store lost the content again".into()))
-        }
-    })
-}
-
-/// Applies a newer record of a content that the store has.
+/// Applies a newer record of a content that was taken.
 ///
 /// # Errors
 /// [`Failure::Source`] if the store no longer has the content.
-pub async fn apply(store: StoreRef, record: AssetRecord) -> Result<(), Failure> {
-    let outcomes = store.apply(vec![record]).await.map_err(failure)?;
+pub async fn apply(taker: Taker, key: WantKey, record: AssetRecord) -> Result<(), Failure> {
+    let outcomes = taker.apply(key.library, vec![record]).await.map_err(failure)?;
     match outcomes.into_iter().next() {
         Some(Outcome::Stored | Outcome::Unchanged) => Ok(()),
         Some(Outcome::Rejected(reason)) => Err(Failure::Asset(reason)),

@@ -1,11 +1,13 @@
 //! Large contents that are not complete yet, in a directory of their own, across restarts.
 //!
-//! `<hash>` is the content as far as it is here, `<hash>.ranges` its ledger. What a crash or a restart leaves is
+//! `<hash>-<size>` is the content as far as it is here, `<hash>-<size>.ranges` its ledger; of what is wanted for a library,
+//! the library's id follows, so that bytes which came through one library complete nothing that is wanted for another one
+//! or for the mirror. What a crash or a restart leaves is
 //! picked up again when somebody offers that content, for as long as it is neither too old nor too much; whoever sent
 //! it is forgotten then, and the hash of the whole decides. A file that is complete and right is given a second name,
-//! `<hash>.whole`, under which the store takes it; nothing is copied.
+//! `….whole`, under which the store takes it; nothing is copied.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -18,6 +20,7 @@ use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::embedded::failure;
 use crate::transfer::ranges::Ranges;
+use crate::transfer::schedule::WantKey;
 
 mod content;
 mod ledger;
@@ -41,7 +44,7 @@ pub struct Partials(Arc<Registry>);
 #[derive(Debug)]
 struct Registry {
     dir: PathBuf,
-    entries: Mutex<HashMap<ContentHash, Entry>>,
+    entries: Mutex<BTreeMap<WantKey, Entry>>,
     /// Files are opened and removed one after another.
     disk: Mutex<()>,
 }
@@ -50,7 +53,6 @@ struct Registry {
 enum Entry {
     /// Nobody works on it.
     Resting {
-        size: u64,
         durable: Ranges,
         since: SystemTime,
     },
@@ -66,12 +68,8 @@ impl Partials {
         fs::create_dir_all(dir)?;
         let mut found = Vec::new();
         for entry in fs::read_dir(dir)? {
-            let path = entry?.path();
-            let hash = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-            if let Some(hash) = hash
-                && let Some(entry) = look(&path, hash)
-            {
-                found.push((hash, entry));
+            if let Some((key, entry)) = look(&entry?.path()) {
+                found.push((key, entry));
             }
         }
         let partials = Self(Arc::new(Registry {
@@ -82,9 +80,9 @@ impl Partials {
         partials.trim(SystemTime::now());
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).and_then(key_of);
             let kind = path.extension().and_then(|extension| extension.to_str());
-            let known = stem.is_some_and(|hash: ContentHash| partials.entries().contains_key(&hash));
+            let known = stem.is_some_and(|key| partials.entries().contains_key(&key));
             if !known || !matches!(kind, None | Some("ranges")) {
                 remove(&path);
             }
@@ -98,38 +96,42 @@ impl Partials {
         &self.0.dir
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<ContentHash, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<WantKey, Entry>> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn path(&self, hash: ContentHash) -> PathBuf {
-        self.0.dir.join(hash.to_string())
+    fn path(&self, key: &WantKey) -> PathBuf {
+        self.0.dir.join(name_of(key))
     }
 
-    /// What of `range` of a content of `size` bytes is not here.
+    /// What of `range` of a content is not here.
     #[must_use]
-    pub fn missing(&self, hash: &ContentHash, size: u64, range: Range<u64>) -> Vec<Range<u64>> {
-        match self.entries().get(hash) {
-            Some(Entry::Resting { size: known, durable, .. }) if *known == size => durable.missing(range),
-            Some(Entry::Open(partial)) if partial.size() == size && !partial.has_failed() => {
-                partial.missing(range)
-            }
+    pub fn missing(&self, key: &WantKey, range: Range<u64>) -> Vec<Range<u64>> {
+        match self.entries().get(key) {
+            Some(Entry::Resting { durable, .. }) => durable.missing(range),
+            Some(Entry::Open(partial)) if !partial.has_failed() => partial.missing(range),
             _ => vec![range],
         }
     }
 
     /// How many bytes of a content are here.
     #[must_use]
-    pub fn held(&self, hash: &ContentHash) -> Option<u64> {
-        self.entries().get(hash).map(|entry| match entry {
-            Entry::Resting { durable, .. } => durable.len(),
-            Entry::Open(partial) => partial.held(),
-        })
+    pub fn held(&self, key: &WantKey) -> Option<u64> {
+        self.entries().get(key).map(Entry::held)
+    }
+
+    /// The same, for whatever library most of them are.
+    #[must_use]
+    pub fn held_for_any(&self, hash: &ContentHash) -> Option<u64> {
+        let first = WantKey { hash: *hash, library: None, size: 0 };
+        let entries = self.entries();
+        let all = entries.range(first..).take_while(|(key, _)| key.hash == *hash);
+        all.map(|(_, entry)| entry.held()).max()
     }
 
     /// Contents of which something is here.
     #[must_use]
-    pub fn hashes(&self) -> Vec<ContentHash> {
+    pub fn keys(&self) -> Vec<WantKey> {
         self.entries().keys().copied().collect()
     }
 
@@ -144,74 +146,69 @@ impl Partials {
         lacks.sum()
     }
 
-    /// A content of `size` bytes to work on, with what is here of it.
+    /// A content to work on, with what is here of it.
     ///
     /// # Errors
     /// [`StoreError::Full`] and [`StoreError::Io`].
-    pub async fn begin(&self, hash: ContentHash, size: u64) -> Result<Arc<Partial>, StoreError> {
-        if let Some(partial) = self.opened(&hash, size) {
+    pub async fn begin(&self, key: WantKey) -> Result<Arc<Partial>, StoreError> {
+        if let Some(partial) = self.opened(&key) {
             return Ok(partial);
         }
-        let (this, path) = (self.clone(), self.path(hash));
-        let opened = tokio::task::spawn_blocking(move || this.begin_blocking(hash, size)).await;
+        let (this, path) = (self.clone(), self.path(&key));
+        let opened = tokio::task::spawn_blocking(move || this.begin_blocking(key)).await;
         opened.map_err(io::Error::other).and_then(|opened| opened).map_err(|error| {
             failure::io_error(format!("open a partial content in {}", path.display()), &self.0.dir, &error)
         })
     }
 
-    fn opened(&self, hash: &ContentHash, size: u64) -> Option<Arc<Partial>> {
-        match self.entries().get(hash) {
-            Some(Entry::Open(partial)) if partial.size() == size && !partial.has_failed() => {
-                Some(Arc::clone(partial))
-            }
-            _ => None,
-        }
+    fn opened(&self, key: &WantKey) -> Option<Arc<Partial>> {
+        self.get(key).filter(|partial| !partial.has_failed())
     }
 
-    fn begin_blocking(&self, hash: ContentHash, size: u64) -> io::Result<Arc<Partial>> {
+    fn begin_blocking(&self, key: WantKey) -> io::Result<Arc<Partial>> {
         let _disk = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(partial) = self.opened(&hash, size) {
+        if let Some(partial) = self.opened(&key) {
             return Ok(partial);
         }
-        let path = self.path(hash);
-        let durable = match self.entries().remove(&hash) {
-            Some(Entry::Resting { size: known, durable, .. }) if known == size => durable,
-            Some(Entry::Open(partial)) if partial.size() == size => partial.durable(),
-            Some(Entry::Resting { .. } | Entry::Open(_)) | None => Ranges::default(),
+        let path = self.path(&key);
+        let durable = match self.entries().remove(&key) {
+            Some(Entry::Resting { durable, .. }) => durable,
+            Some(Entry::Open(partial)) => partial.durable(),
+            None => Ranges::default(),
         };
         if durable.is_empty() {
             // An earlier life of the file may be in other hands.
             remove(&path);
         }
-        let partial = Arc::new(Partial::open(&path, hash, size, durable)?);
-        self.entries().insert(hash, Entry::Open(Arc::clone(&partial)));
+        let partial = Arc::new(Partial::open(&path, key.hash, key.size, durable)?);
+        self.entries().insert(key, Entry::Open(Arc::clone(&partial)));
         Ok(partial)
     }
 
     /// A content that is being worked on.
     #[must_use]
-    pub fn get(&self, hash: &ContentHash) -> Option<Arc<Partial>> {
-        match self.entries().get(hash) {
+    pub fn get(&self, key: &WantKey) -> Option<Arc<Partial>> {
+        match self.entries().get(key) {
             Some(Entry::Open(partial)) => Some(Arc::clone(partial)),
             Some(Entry::Resting { .. }) | None => None,
         }
     }
 
     /// The store did not take a complete content: it stays for the next attempt.
-    pub fn not_taken(&self, hash: &ContentHash) {
-        if let Some(partial) = self.get(hash) {
+    pub fn not_taken(&self, key: &WantKey) {
+        if let Some(partial) = self.get(key) {
             partial.unseal();
         }
     }
 
     /// Removes contents, from whoever works on them too: the store has them, or nobody wants them.
-    pub async fn remove(&self, hashes: Vec<ContentHash>) {
+    pub async fn remove(&self, keys: Vec<WantKey>) {
         let this = self.clone();
         let removed = tokio::task::spawn_blocking(move || {
             let _disk = this.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
-            for hash in hashes {
-                if this.entries().remove(&hash).is_some() {
-                    remove_both(&this.path(hash));
+            for key in keys {
+                if this.entries().remove(&key).is_some() {
+                    remove_both(&this.path(&key));
                 }
             }
         });
@@ -220,16 +217,16 @@ impl Partials {
     }
 
     /// Lets those rest that nobody works on; what was written is durable then. Removes what is too old or too much.
-    pub async fn rest(&self, is_wanted: impl Fn(&ContentHash) -> bool) {
-        let idle: Vec<(ContentHash, Arc<Partial>)> = self
+    pub async fn rest(&self, is_wanted: impl Fn(&WantKey) -> bool) {
+        let idle: Vec<(WantKey, Arc<Partial>)> = self
             .entries()
             .iter()
-            .filter_map(|(hash, entry)| match entry {
-                Entry::Open(partial) if !is_wanted(hash) => Some((*hash, Arc::clone(partial))),
+            .filter_map(|(key, entry)| match entry {
+                Entry::Open(partial) if !is_wanted(key) => Some((*key, Arc::clone(partial))),
                 Entry::Open(_) | Entry::Resting { .. } => None,
             })
             .collect();
-        for (hash, partial) in idle {
+        for (key, partial) in idle {
             if let Err(error) = partial.settle().await {
                 tracing::debug!(%error, "a part of a partial content is not kept");
             }
@@ -237,12 +234,12 @@ impl Partials {
             let mut entries = self.entries();
             // Two for the map and for us: somebody may have begun to work on it again, or still does. Then the next time.
             if Arc::strong_count(&partial) == 2 {
-                let (size, durable) = (partial.size(), partial.durable());
+                let durable = partial.durable();
                 if durable.len() < KEPT_LEAST_BYTES {
-                    entries.remove(&hash);
-                    remove_both(&self.path(hash));
+                    entries.remove(&key);
+                    remove_both(&self.path(&key));
                 } else {
-                    entries.insert(hash, Entry::Resting { size, durable, since: SystemTime::now() });
+                    entries.insert(key, Entry::Resting { durable, since: SystemTime::now() });
                 }
             }
         }
@@ -254,40 +251,79 @@ impl Partials {
     fn trim(&self, now: SystemTime) {
         let _disk = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries = self.entries();
-        let mut resting: Vec<(SystemTime, ContentHash, u64)> = entries
+        let mut resting: Vec<(SystemTime, WantKey, u64)> = entries
             .iter()
-            .filter_map(|(hash, entry)| match entry {
-                Entry::Resting { durable, since, .. } => Some((*since, *hash, durable.len())),
+            .filter_map(|(key, entry)| match entry {
+                Entry::Resting { durable, since } => Some((*since, *key, durable.len())),
                 Entry::Open(_) => None,
             })
             .collect();
         resting.sort_unstable_by_key(|entry| std::cmp::Reverse(*entry));
         let mut bytes = 0;
-        for (n, (since, hash, len)) in resting.into_iter().enumerate() {
+        for (n, (since, key, len)) in resting.into_iter().enumerate() {
             bytes += len;
             let too_old = now.duration_since(since).is_ok_and(|age| age > KEPT_FOR);
             if too_old || bytes > KEPT_BYTES_MAX || n >= KEPT_FILES_MAX {
-                entries.remove(&hash);
-                remove_both(&self.path(hash));
+                entries.remove(&key);
+                remove_both(&self.path(&key));
             }
         }
     }
 }
 
+impl Entry {
+    fn held(&self) -> u64 {
+        match self {
+            Self::Resting { durable, .. } => durable.len(),
+            Self::Open(partial) => partial.held(),
+        }
+    }
+}
+
+fn name_of(WantKey { hash, library, size }: &WantKey) -> String {
+    match library {
+        None => format!("{hash}-{size}"),
+        Some(library) => format!("{hash}-{size}-{library}"),
+    }
+}
+
+/// What a file of this name is for, and nothing for a name that is not written so.
+fn key_of(name: &str) -> Option<WantKey> {
+    let mut parts = name.split('-');
+    let (hash, size) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let library = parts.next().map(str::parse).transpose().ok()?;
+    let key = WantKey { hash, library, size };
+    (name_of(&key) == name).then_some(key)
+}
+
 /// What is at `path` from an earlier life of the process, if it is any good.
-fn look(path: &Path, hash: ContentHash) -> Option<Entry> {
+fn look(path: &Path) -> Option<(WantKey, Entry)> {
+    let name = path.file_name()?.to_str()?;
     let meta = fs::metadata(path).ok()?;
     // With a second name it is the store's, or was about to be: nothing may be written to it.
     if !meta.is_file() || meta.nlink() > 1 {
         return None;
     }
+    let hash = name.split('-').next()?.parse().ok()?;
     let (size, mut durable) = Ledger::load(&ledger_path(path), hash).ok()??;
     durable.remove(&(meta.len()..u64::MAX));
     if durable.is_empty() {
         return None;
     }
     let since = fs::metadata(ledger_path(path)).and_then(|meta| meta.modified()).ok()?;
-    Some(Entry::Resting { size, durable, since })
+    let key = match key_of(name) {
+        Some(key) => (key.size == size).then_some(key)?,
+        // Before libraries were told apart, a file was called by its hash alone.
+        None => renamed(path, WantKey { hash: name.parse().ok()?, library: None, size })?,
+    };
+    Some((key, Entry::Resting { durable, since }))
+}
+
+fn renamed(path: &Path, key: WantKey) -> Option<WantKey> {
+    let to = path.with_file_name(name_of(&key));
+    fs::rename(ledger_path(path), ledger_path(&to)).ok()?;
+    fs::rename(path, &to).ok()?;
+    Some(key)
 }
 
 fn remove_both(path: &Path) {

@@ -17,11 +17,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::moving::{Moving, Passage};
 use super::pace::Pace;
 use super::partial::Partials;
-use super::schedule::{Failure, SMALL_BYTES_MAX};
+use super::schedule::{Failure, SMALL_BYTES_MAX, WantKey};
 use super::send::Traffic;
-use crate::record::{AssetRecord, ContentHash};
+use super::take::Taker;
+use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::hashing_file::HashingFile;
-use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError, StoreRef};
+use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError};
 use crate::wire::proto::ContentHeader;
 use crate::wire::{self, WireError};
 
@@ -43,8 +44,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Why a content was refused whose hash is another than its record's.
 const WRONG_BYTES: &str = "the peer sent wrong bytes";
 
-/// What became of contents that were asked for: stored, with their size, or not.
-pub type Results = Vec<(ContentHash, Result<u64, Failure>)>;
+/// What became of contents that were asked for: here, or not.
+pub type Results = Vec<(WantKey, Result<(), Failure>)>;
 
 /// What became of what was asked for.
 #[derive(Debug)]
@@ -55,8 +56,8 @@ pub enum Received {
     Part {
         /// Of the request.
         request: u64,
-        /// Which content.
-        hash: ContentHash,
+        /// Of which content.
+        key: WantKey,
         /// Whether it is here.
         result: Result<(), Failure>,
     },
@@ -66,7 +67,7 @@ pub enum Received {
 #[derive(Clone)]
 pub struct Receiver {
     /// Where contents go.
-    pub store: StoreRef,
+    pub taker: Taker,
     /// Large contents until they are complete.
     pub partials: Partials,
     /// Who sends.
@@ -95,7 +96,8 @@ pub struct Violation(pub String);
 /// [`Violation`] when what came is no content stream; the connection is to be closed. Whatever goes wrong with a single
 /// content is in the results.
 pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Result<(), Violation> {
-    let mut intake = Intake { receiver, storing: JoinSet::new(), batch: Vec::new(), batch_bytes: 0 };
+    let (storing, batch) = (JoinSet::new(), Vec::new());
+    let mut intake = Intake { receiver, library: None, storing, batch, batch_bytes: 0 };
     let first = intake.header(&mut stream).await;
     let request = first.as_ref().ok().and_then(|header| header.as_ref()).map(|header| header.request);
     let revoked = request.map(|request| intake.receiver.expected.revoked(request)).unwrap_or_default();
@@ -120,10 +122,10 @@ pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Resul
         let failure = Failure::Source(reason);
         match intake.receiver.expected.end(request) {
             Left::Assets(missing) => {
-                let failures = missing.into_iter().map(|hash| (hash, Err(failure.clone()))).collect();
+                let failures = missing.into_iter().map(|key| (key, Err(failure.clone()))).collect();
                 intake.report(failures).await;
             }
-            Left::Part(hash) => intake.report_part(request, hash, Err(failure)).await,
+            Left::Part(key) => intake.report_part(request, key, Err(failure)).await,
             Left::Nothing => {}
         }
     }
@@ -149,6 +151,8 @@ impl From<WireError> for Trouble {
 
 struct Intake {
     receiver: Receiver,
+    /// What the stream brings is for this library, or for the mirror.
+    library: Option<LibraryId>,
     storing: JoinSet<Results>,
     batch: Vec<IncomingAsset>,
     batch_bytes: usize,
@@ -168,10 +172,11 @@ impl Intake {
                 return Err(Trouble::Violation("one stream answers two requests".into()));
             }
             match self.expect(&header)? {
-                Announced::Asset(record) => self.asset(stream, &header, *record).await?,
-                Announced::Range { hash, size, range } => {
-                    self.range(stream, &header, hash, size, range).await?;
+                Announced::Asset(library, record) => {
+                    self.library = library;
+                    self.asset(stream, &header, *record).await?;
                 }
+                Announced::Range(key, range) => self.range(stream, &header, key, range).await?,
             }
             next = self.header(stream).await?;
         }
@@ -184,15 +189,15 @@ impl Intake {
         header: &ContentHeader,
         record: AssetRecord,
     ) -> Result<(), Trouble> {
+        let (key, size) = (WantKey::new(self.library, &record), record.size);
         if header.gone {
             let gone = Failure::Source("the peer cannot serve it now".into());
-            self.report(vec![(record.hash, Err(gone))]).await;
+            self.report(vec![(key, Err(gone))]).await;
             return Ok(());
         }
-        let (hash, size) = (record.hash, record.size);
         if (header.total, header.offset, header.length) != (size, 0, size) {
             let lie = format!("{WRONG_BYTES}: {} bytes for an asset of {size}", header.length);
-            return self.refuse(hash, Failure::WrongBytes(lie)).await;
+            return self.refuse(key, Failure::WrongBytes(lie)).await;
         }
         let received = if size <= SMALL_BYTES_MAX {
             self.small(stream, record).await
@@ -200,7 +205,7 @@ impl Intake {
             self.large(stream, record).await
         };
         match received {
-            Err(Trouble::Broken(reason)) => self.refuse(hash, Failure::Source(reason)).await,
+            Err(Trouble::Broken(reason)) => self.refuse(key, Failure::Source(reason)).await,
             other => other,
         }
     }
@@ -210,11 +215,10 @@ impl Intake {
         &mut self,
         stream: &mut RecvStream,
         header: &ContentHeader,
-        hash: ContentHash,
-        size: u64,
+        key: WantKey,
         range: Range<u64>,
     ) -> Result<(), Trouble> {
-        let length = range.end - range.start;
+        let (size, length) = (key.size, range.end - range.start);
         let result = if header.gone {
             Err(Failure::Source("the peer cannot serve it now".into()))
         } else if (header.total, header.offset, header.length) != (size, range.start, length) {
@@ -222,8 +226,8 @@ impl Intake {
             let asked = format!("{length} at {} of {size}", range.start);
             Err(Failure::WrongBytes(format!("{WRONG_BYTES}: {what}, asked for {asked}")))
         } else {
-            let moving = self.receiver.moving.begin(hash, size);
-            let part = self.part(stream, hash, size, range).await;
+            let moving = self.receiver.moving.begin(key.hash, size);
+            let part = self.part(stream, key, range).await;
             drop(moving);
             match part {
                 Ok(result) => result,
@@ -235,22 +239,22 @@ impl Intake {
         match result {
             Ok(()) if left => Ok(()),
             Ok(()) => {
-                self.report_part(header.request, hash, Ok(())).await;
+                self.report_part(header.request, key, Ok(())).await;
                 Ok(())
             }
             Err(failure) => {
                 let reason = failure.reason().to_owned();
                 self.receiver.expected.end(header.request);
-                self.report_part(header.request, hash, Err(failure)).await;
+                self.report_part(header.request, key, Err(failure)).await;
                 Err(Trouble::Reported(reason))
             }
         }
     }
 
     /// Reports what became of a content, and ends the stream.
-    async fn refuse(&self, hash: ContentHash, failure: Failure) -> Result<(), Trouble> {
+    async fn refuse(&self, key: WantKey, failure: Failure) -> Result<(), Trouble> {
         let reason = failure.reason().to_owned();
-        self.report(vec![(hash, Err(failure))]).await;
+        self.report(vec![(key, Err(failure))]).await;
         Err(Trouble::Reported(reason))
     }
 
@@ -288,9 +292,9 @@ impl Intake {
     }
 
     async fn large(&mut self, stream: &mut RecvStream, record: AssetRecord) -> Result<(), Trouble> {
-        let hash = record.hash;
-        if let Err(failure) = check_room(&self.receiver.store, record.size) {
-            return self.refuse(hash, failure).await;
+        let (key, hash) = (WantKey::new(self.library, &record), record.hash);
+        if let Err(failure) = check_room(&self.receiver.taker.store, record.size) {
+            return self.refuse(key, failure).await;
         }
         let moving = self.receiver.moving.begin(hash, record.size);
         match self.large_file(stream, record.size, &moving).await? {
@@ -299,10 +303,10 @@ impl Intake {
                 Ok(())
             }
             Ok(_) => {
-                self.report(vec![(hash, Err(Failure::WrongBytes(WRONG_BYTES.into())))]).await;
+                self.report(vec![(key, Err(Failure::WrongBytes(WRONG_BYTES.into())))]).await;
                 Ok(())
             }
-            Err(failure) => self.refuse(hash, failure).await,
+            Err(failure) => self.refuse(key, failure).await,
         }
     }
 
@@ -371,18 +375,13 @@ impl Intake {
         if self.storing.len() >= BATCHES_IN_STORE {
             self.stored().await;
         }
-        let store = Arc::clone(&self.receiver.store);
+        let (taker, library) = (self.receiver.taker.clone(), self.library);
         let held = self.receiver.traffic.hold();
         self.storing.spawn(async move {
             let _held = held;
-            let assets: Vec<(ContentHash, u64)> =
-                batch.iter().map(|asset| (asset.record.hash, asset.record.size)).collect();
-            match store.ingest(batch).await {
-                Ok(outcomes) => assets
-                    .into_iter()
-                    .zip(outcomes)
-                    .map(|((hash, size), outcome)| (hash, result(outcome).map(|()| size)))
-                    .collect(),
+            let keys: Vec<WantKey> = batch.iter().map(|asset| WantKey::new(library, &asset.record)).collect();
+            match taker.ingest(library, batch).await {
+                Ok(outcomes) => keys.into_iter().zip(outcomes.into_iter().map(result)).collect(),
                 Err(error) => {
                     let failure = if let StoreError::Invalid(reason) = &error {
                         // The same would be refused again.
@@ -390,7 +389,7 @@ impl Intake {
                     } else {
                         Failure::Store(error.to_string())
                     };
-                    assets.into_iter().map(|(hash, _)| (hash, Err(failure.clone()))).collect()
+                    keys.into_iter().map(|key| (key, Err(failure.clone()))).collect()
                 }
             }
         });
@@ -414,8 +413,8 @@ impl Intake {
         }
     }
 
-    async fn report_part(&self, request: u64, hash: ContentHash, result: Result<(), Failure>) {
-        let _ = self.receiver.results.send(Received::Part { request, hash, result }).await;
+    async fn report_part(&self, request: u64, key: WantKey, result: Result<(), Failure>) {
+        let _ = self.receiver.results.send(Received::Part { request, key, result }).await;
     }
 }
 

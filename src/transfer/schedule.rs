@@ -1,6 +1,7 @@
 //! Which source is asked for which content, and when. Pure: time comes in.
 //!
-//! Every asset that some peer has and we want is here once, with all sessions that offered it. Small ones are asked for
+//! Every asset that some peer has and we want is here once for each library that it is wanted for, with all sessions that
+//! offered it in that library ([`WantKey`]). Small ones are asked for
 //! in packs and middling ones one by one, each of a single source, so that a mesh does not fetch twice; large ones in
 //! parts, of all sources at once. Sources draw from their own queues as they have room, which spreads assets and parts
 //! over them by their speed; a share of the room is kept for small ones.
@@ -15,7 +16,7 @@
 //! **Versions.** The newest record that anybody offered is what is stored. If a newer one comes while an older is on its
 //! way into the store, it is applied behind it, and only then is anybody told that the asset is here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
@@ -34,8 +35,8 @@ use self::parts::{Parts, Phase};
 pub use self::source::Progress;
 use self::source::{JUDGED_AFTER, Judgement, Source};
 use self::wanted::{Flight, State, Wanted, Work, charge};
-pub use self::wanted::{Standing, WantedAsset};
-use crate::record::{AssetRecord, ContentHash};
+pub use self::wanted::{Standing, WantKey, WantedAsset};
+use crate::record::{AssetRecord, ContentHash, LibraryId};
 
 /// Assets up to this size travel in packs and are held in memory; larger ones go into files.
 pub const SMALL_BYTES_MAX: u64 = 64 * 1024;
@@ -57,13 +58,13 @@ const HEDGE_SECS: f64 = 1.0;
 #[derive(Debug)]
 pub struct Scheduler {
     limits: Limits,
-    wanted: HashMap<ContentHash, Wanted>,
+    wanted: BTreeMap<WantKey, Wanted>,
     wanted_bytes: u64,
     // Ordered, so that equal inputs give equal decisions.
     sources: BTreeMap<SessionId, Source>,
     flights: BTreeMap<u64, Flight>,
     /// Assets that are here, and to be stored or their newest record applied.
-    ready: BTreeSet<ContentHash>,
+    ready: BTreeSet<WantKey>,
     in_flight: u64,
     paused: bool,
     next_request: u64,
@@ -76,7 +77,7 @@ impl Scheduler {
     pub fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
-            wanted: HashMap::new(),
+            wanted: BTreeMap::new(),
             wanted_bytes: 0,
             sources: BTreeMap::new(),
             flights: BTreeMap::new(),
@@ -88,23 +89,21 @@ impl Scheduler {
         }
     }
 
-    /// A session has these and we want their content.
-    pub fn announce(&mut self, session: SessionId, records: Vec<AssetRecord>) -> Vec<Decision> {
+    /// A session has these in a library (`None` for the mirror) and we want their content for it.
+    pub fn announce(
+        &mut self,
+        session: SessionId,
+        library: Option<LibraryId>,
+        records: Vec<AssetRecord>,
+    ) -> Vec<Decision> {
         let source = self.sources.entry(session).or_default();
-        let mut decisions = Vec::new();
         for record in records {
-            let (hash, size) = (record.hash, record.size);
-            let wanted = self.wanted.entry(hash).or_insert_with(|| {
+            let (key, size) = (WantKey::new(library, &record), record.size);
+            let wanted = self.wanted.entry(key).or_insert_with(|| {
                 self.wanted_bytes = self.wanted_bytes.saturating_add(size);
                 let state = State::new(size, &self.limits);
                 Wanted { record: record.clone(), is_newer: false, sources: Vec::new(), state }
             });
-            if wanted.record.size != size {
-                // Not what the other one says: this one may not be allowed to know.
-                let reason = format!("it says {size} bytes, and another peer does not");
-                decisions.push(Decision::Failed { session, hash, reason });
-                continue;
-            }
             if record.supersedes(&wanted.record) {
                 wanted.record = record;
                 wanted.is_newer = true;
@@ -113,36 +112,42 @@ impl Scheduler {
                 wanted.sources.push(session);
             }
             if wanted.has_free_for(session) {
-                source.queue(size).push_back(hash);
+                source.queue(size).push_back(key);
             }
         }
-        decisions.extend(self.assign());
-        decisions
+        self.assign()
     }
 
-    /// A user wants this one before everything else.
+    /// A user wants this one before everything else, whatever library it comes through.
     pub fn prefer(&mut self, hash: ContentHash) -> Vec<Decision> {
-        self.requeue(hash);
+        for key in self.keys_of(&hash) {
+            self.requeue(key);
+        }
         self.assign()
+    }
+
+    fn keys_of(&self, hash: &ContentHash) -> Vec<WantKey> {
+        let first = WantKey { hash: *hash, library: None, size: 0 };
+        self.wanted.range(first..).map(|(key, _)| *key).take_while(|key| key.hash == *hash).collect()
     }
 
     /// Contents asked for from `session` are durable, or did not come.
     pub fn finished(
         &mut self,
         session: SessionId,
-        results: impl IntoIterator<Item = (ContentHash, Result<(), Failure>)>,
+        results: impl IntoIterator<Item = (WantKey, Result<(), Failure>)>,
     ) -> Vec<Decision> {
         let mut out = Vec::new();
-        for (hash, result) in results {
-            let Some(wanted) = self.wanted.get(&hash) else { continue };
+        for (key, result) in results {
+            let Some(wanted) = self.wanted.get(&key) else { continue };
             let State::Asked(request) = wanted.state else { continue };
             if self.flights.get(&request).is_none_or(|flight| flight.session != session) {
                 continue;
             }
-            self.land(request, Some(hash));
+            self.land(request, Some(key));
             match result {
-                Ok(()) => self.stored(hash, &mut out),
-                Err(failure) => self.failed(session, hash, failure, &mut out),
+                Ok(()) => self.stored(key, &mut out),
+                Err(failure) => self.failed(session, key, failure, &mut out),
             }
         }
         out.extend(self.assign());
@@ -157,31 +162,31 @@ impl Scheduler {
         result: Result<(), Failure>,
     ) -> Vec<Decision> {
         let mut out = Vec::new();
-        let Some(Flight { session: asked, work: Work::Part { hash, part, .. }, .. }) =
+        let Some(Flight { session: asked, work: Work::Part { key, part, .. }, .. }) =
             self.flights.get(&request)
         else {
             return out;
         };
-        let (hash, part) = (*hash, *part);
+        let (key, part) = (*key, *part);
         if *asked != session {
             return out;
         }
         self.land(request, None);
         match result {
-            Ok(()) => self.part_is_here(hash, part, request, &mut out),
+            Ok(()) => self.part_is_here(key, part, request, &mut out),
             Err(failure) => {
-                if let Some(parts) = self.parts_mut(&hash) {
+                if let Some(parts) = self.parts_mut(&key) {
                     parts.give_back(part, request);
                 }
-                self.failed(session, hash, failure, &mut out);
+                self.failed(session, key, failure, &mut out);
             }
         }
         out.extend(self.assign());
         gather(out)
     }
 
-    fn part_is_here(&mut self, hash: ContentHash, part: u64, request: u64, out: &mut Vec<Decision>) {
-        let Some(parts) = self.parts_mut(&hash) else { return };
+    fn part_is_here(&mut self, key: WantKey, part: u64, request: u64, out: &mut Vec<Decision>) {
+        let Some(parts) = self.parts_mut(&key) else { return };
         let others = parts.done(part);
         let (len, complete) = (parts.len(part), parts.phase == Phase::Complete);
         self.wanted_bytes = self.wanted_bytes.saturating_sub(len);
@@ -189,15 +194,16 @@ impl Scheduler {
             self.revoke(other, out);
         }
         if complete {
-            self.ready.insert(hash);
+            self.ready.insert(key);
         }
     }
 
     /// These are durable here in their newest version by another way, such as inside an offer.
-    pub fn arrived(&mut self, records: &[AssetRecord]) -> Vec<Decision> {
+    pub fn arrived(&mut self, library: Option<LibraryId>, records: &[AssetRecord]) -> Vec<Decision> {
         let mut out = Vec::new();
         for record in records {
-            let Some(wanted) = self.wanted.get_mut(&record.hash) else { continue };
+            let key = WantKey::new(library, record);
+            let Some(wanted) = self.wanted.get_mut(&key) else { continue };
             let busy = match &wanted.state {
                 State::Parts(parts) => parts.phase == Phase::Committing,
                 State::Stored => true,
@@ -207,9 +213,9 @@ impl Scheduler {
                 wanted.is_newer = wanted.record.supersedes(record);
                 let requests = wanted.requests();
                 for request in requests {
-                    self.take_back(request, record.hash, &mut out);
+                    self.take_back(request, key, &mut out);
                 }
-                self.stored(record.hash, &mut out);
+                self.stored(key, &mut out);
             }
         }
         out.extend(self.assign());
@@ -217,51 +223,51 @@ impl Scheduler {
     }
 
     /// A version of the asset is durable.
-    fn stored(&mut self, hash: ContentHash, out: &mut Vec<Decision>) {
-        let Some(wanted) = self.wanted.get_mut(&hash) else { return };
+    fn stored(&mut self, key: WantKey, out: &mut Vec<Decision>) {
+        let Some(wanted) = self.wanted.get_mut(&key) else { return };
         if wanted.is_newer {
             self.wanted_bytes = self.wanted_bytes.saturating_sub(wanted.open_bytes());
             wanted.state = State::Stored;
-            self.ready.insert(hash);
+            self.ready.insert(key);
             return;
         }
         let sources = std::mem::take(&mut wanted.sources);
-        self.forget(&hash, out);
-        out.extend(sources.into_iter().map(|session| Decision::Settled { session, hashes: vec![hash] }));
+        self.forget(&key, out);
+        out.extend(sources.into_iter().map(|session| Decision::Settled { session, keys: vec![key] }));
     }
 
     /// A source did not give what it was asked for.
-    fn failed(&mut self, session: SessionId, hash: ContentHash, failure: Failure, out: &mut Vec<Decision>) {
+    fn failed(&mut self, session: SessionId, key: WantKey, failure: Failure, out: &mut Vec<Decision>) {
         match failure {
             Failure::Source(reason) | Failure::WrongBytes(reason) => {
-                let Some(wanted) = self.wanted.get_mut(&hash) else { return };
+                let Some(wanted) = self.wanted.get_mut(&key) else { return };
                 if !wanted.sources.contains(&session) {
                     return;
                 }
                 wanted.sources.retain(|source| *source != session);
-                let theirs = self.requests_of(session, &hash);
+                let theirs = self.requests_of(session, &key);
                 for request in theirs {
-                    self.take_back(request, hash, out);
+                    self.take_back(request, key, out);
                 }
-                out.push(Decision::Failed { session, hash, reason });
-                self.source_lost(session, hash, out);
+                out.push(Decision::Failed { session, key, reason });
+                self.source_lost(session, key, out);
             }
-            Failure::Asset(reason) => self.fail_all(hash, &reason, out),
+            Failure::Asset(reason) => self.fail_all(key, &reason, out),
             Failure::Store(_) => {
                 self.paused = true;
-                if let Some(wanted) = self.wanted.get_mut(&hash)
+                if let Some(wanted) = self.wanted.get_mut(&key)
                     && let State::Asked(_) = wanted.state
                 {
                     wanted.state = State::Free;
                 }
-                self.requeue(hash);
+                self.requeue(key);
             }
         }
     }
 
     /// An asset has one source less.
-    fn source_lost(&mut self, session: SessionId, hash: ContentHash, out: &mut Vec<Decision>) {
-        let Some(wanted) = self.wanted.get_mut(&hash) else { return };
+    fn source_lost(&mut self, session: SessionId, key: WantKey, out: &mut Vec<Decision>) {
+        let Some(wanted) = self.wanted.get_mut(&key) else { return };
         if let State::Asked(request) = wanted.state
             && !self.flights.contains_key(&request)
         {
@@ -269,17 +275,17 @@ impl Scheduler {
         }
         let was_only = matches!(&wanted.state, State::Parts(parts) if parts.only == Some(session));
         if was_only {
-            self.choose_only(hash, &[], out);
+            self.choose_only(key, &[], out);
         }
-        self.drop_if_orphan(hash, out);
-        self.requeue(hash);
+        self.drop_if_orphan(key, out);
+        self.requeue(key);
     }
 
-    fn fail_all(&mut self, hash: ContentHash, reason: &str, out: &mut Vec<Decision>) {
-        let Some(wanted) = self.wanted.get_mut(&hash) else { return };
+    fn fail_all(&mut self, key: WantKey, reason: &str, out: &mut Vec<Decision>) {
+        let Some(wanted) = self.wanted.get_mut(&key) else { return };
         let sources = std::mem::take(&mut wanted.sources);
-        self.forget(&hash, out);
-        let failed = |session| Decision::Failed { session, hash, reason: reason.to_owned() };
+        self.forget(&key, out);
+        let failed = |session| Decision::Failed { session, key, reason: reason.to_owned() };
         out.extend(sources.into_iter().map(failed));
     }
 
@@ -298,18 +304,18 @@ impl Scheduler {
         // Whoever ended needs not be told.
         out.clear();
         self.sources.remove(&session);
-        let mut theirs: Vec<ContentHash> = self
+        let mut theirs: Vec<WantKey> = self
             .wanted
             .iter_mut()
             .filter(|(_, wanted)| wanted.sources.contains(&session))
-            .map(|(hash, wanted)| {
+            .map(|(key, wanted)| {
                 wanted.sources.retain(|source| *source != session);
-                *hash
+                *key
             })
             .collect();
         theirs.sort_unstable();
-        for hash in theirs {
-            self.source_lost(session, hash, &mut out);
+        for key in theirs {
+            self.source_lost(session, key, &mut out);
         }
         out.extend(self.assign());
         gather(out)
@@ -341,30 +347,30 @@ impl Scheduler {
     /// everything.
     fn take_from(&mut self, session: SessionId, came: Option<u64>, out: &mut Vec<Decision>) {
         let theirs = self.flights.iter().filter(|(_, flight)| flight.session == session);
-        let theirs: Vec<(u64, Vec<ContentHash>)> =
-            theirs.map(|(request, flight)| (*request, flight.hashes())).collect();
+        let theirs: Vec<(u64, Vec<WantKey>)> =
+            theirs.map(|(request, flight)| (*request, flight.keys())).collect();
         let mut took = false;
-        for (request, hashes) in theirs {
-            let others_have = |hash: &ContentHash| {
-                let sources = self.wanted.get(hash).map(|wanted| wanted.sources.iter());
+        for (request, keys) in theirs {
+            let others_have = |key: &WantKey| {
+                let sources = self.wanted.get(key).map(|wanted| wanted.sources.iter());
                 sources.into_iter().flatten().any(|other| {
                     *other != session && self.sources.get(other).is_some_and(|other| !other.rests(self.now))
                 })
             };
-            let (shared, alone): (Vec<ContentHash>, Vec<ContentHash>) =
-                hashes.into_iter().partition(|hash| others_have(hash));
+            let (shared, alone): (Vec<WantKey>, Vec<WantKey>) =
+                keys.into_iter().partition(|key| others_have(key));
             if came.is_none() && !alone.is_empty() {
                 continue;
             }
             took = true;
             self.revoke(request, out);
-            for hash in shared {
-                self.requeue(hash);
+            for key in shared {
+                self.requeue(key);
             }
             let came = came.unwrap_or(0);
             let reason = format!("no progress: {came} bytes in {} s or more", JUDGED_AFTER.as_secs());
-            for hash in alone {
-                self.failed(session, hash, Failure::Source(reason.clone()), out);
+            for key in alone {
+                self.failed(session, key, Failure::Source(reason.clone()), out);
             }
         }
         if took && let Some(source) = self.sources.get_mut(&session) {
@@ -395,19 +401,25 @@ impl Scheduler {
         (self.wanted.len() as u64, self.wanted_bytes)
     }
 
-    /// Whether an asset is wanted or being stored.
+    /// Whether an asset is wanted or being stored, for whatever library.
     #[must_use]
     pub fn wants(&self, hash: &ContentHash) -> bool {
-        self.wanted.contains_key(hash)
+        !self.keys_of(hash).is_empty()
+    }
+
+    /// Whether it is for this library, at this size.
+    #[must_use]
+    pub fn wants_for(&self, key: &WantKey) -> bool {
+        self.wanted.contains_key(key)
     }
 
     /// Up to `limit` wanted assets, those on their way first.
     #[must_use]
     pub fn report(&self, limit: usize) -> Vec<WantedAsset> {
         let of = |started: bool| {
-            self.wanted.values().filter(move |w| w.is_started() == started).map(move |w| WantedAsset {
-                hash: w.record.hash,
-                size: w.record.size,
+            let all = self.wanted.iter().filter(move |(_, wanted)| wanted.is_started() == started);
+            all.map(move |(key, w)| WantedAsset {
+                key: *key,
                 session: self.asked(w).next().or_else(|| w.sources.first().copied()),
                 started,
             })
@@ -415,10 +427,11 @@ impl Scheduler {
         of(true).chain(of(false)).take(limit).collect()
     }
 
-    /// How an asset stands, if it is wanted.
+    /// How an asset stands, if it is wanted: for the mirror, or else for the first library.
     #[must_use]
     pub fn standing(&self, hash: &ContentHash) -> Option<Standing> {
-        let wanted = self.wanted.get(hash)?;
+        let key = *self.keys_of(hash).first()?;
+        let wanted = self.wanted.get(&key)?;
         let asked: BTreeSet<SessionId> = self.asked(wanted).collect();
         let (is_complete, only) = match &wanted.state {
             State::Free | State::Asked(_) => (false, None),
@@ -426,7 +439,7 @@ impl Scheduler {
             State::Stored => (true, None),
         };
         Some(Standing {
-            size: wanted.record.size,
+            key,
             sources: wanted.sources.clone(),
             asked: asked.into_iter().collect(),
             is_complete,
@@ -443,54 +456,54 @@ impl Scheduler {
             .map(|flight| flight.session)
     }
 
-    fn parts_mut(&mut self, hash: &ContentHash) -> Option<&mut Parts> {
-        match &mut self.wanted.get_mut(hash)?.state {
+    fn parts_mut(&mut self, key: &WantKey) -> Option<&mut Parts> {
+        match &mut self.wanted.get_mut(key)?.state {
             State::Parts(parts) => Some(parts),
             State::Free | State::Asked(_) | State::Stored => None,
         }
     }
 
-    fn requests_of(&self, session: SessionId, hash: &ContentHash) -> Vec<u64> {
-        let requests = self.wanted.get(hash).map(Wanted::requests).unwrap_or_default();
+    fn requests_of(&self, session: SessionId, key: &WantKey) -> Vec<u64> {
+        let requests = self.wanted.get(key).map(Wanted::requests).unwrap_or_default();
         let theirs =
             |request: &u64| self.flights.get(request).is_some_and(|flight| flight.session == session);
         requests.into_iter().filter(theirs).collect()
     }
 
     /// An asset without a source is forgotten, unless it is being stored.
-    fn drop_if_orphan(&mut self, hash: ContentHash, out: &mut Vec<Decision>) {
-        let Some(wanted) = self.wanted.get(&hash).filter(|wanted| wanted.sources.is_empty()) else { return };
+    fn drop_if_orphan(&mut self, key: WantKey, out: &mut Vec<Decision>) {
+        let Some(wanted) = self.wanted.get(&key).filter(|wanted| wanted.sources.is_empty()) else { return };
         let storing = match &wanted.state {
             State::Parts(parts) => matches!(parts.phase, Phase::Complete | Phase::Committing),
             State::Stored => true,
             State::Free | State::Asked(_) => false,
         };
         if !storing {
-            self.forget(&hash, out);
+            self.forget(&key, out);
         }
     }
 
-    fn forget(&mut self, hash: &ContentHash, out: &mut Vec<Decision>) {
-        let requests = self.wanted.get(hash).map(Wanted::requests).unwrap_or_default();
+    fn forget(&mut self, key: &WantKey, out: &mut Vec<Decision>) {
+        let requests = self.wanted.get(key).map(Wanted::requests).unwrap_or_default();
         for request in requests {
-            self.take_back(request, *hash, out);
+            self.take_back(request, *key, out);
         }
-        self.ready.remove(hash);
-        if let Some(wanted) = self.wanted.remove(hash) {
+        self.ready.remove(key);
+        if let Some(wanted) = self.wanted.remove(key) {
             self.wanted_bytes = self.wanted_bytes.saturating_sub(wanted.open_bytes());
         }
     }
 
     /// An asset, or all that is left, of a request came or is not expected any more.
-    fn land(&mut self, request: u64, hash: Option<ContentHash>) {
+    fn land(&mut self, request: u64, key: Option<WantKey>) {
         let Some(flight) = self.flights.get_mut(&request) else { return };
         let session = flight.session;
-        let (charge, large, over) = match (&mut flight.work, hash) {
-            (Work::Assets(assets), Some(hash)) => {
-                if !assets.remove(&hash) {
+        let (charge, large, over) = match (&mut flight.work, key) {
+            (Work::Assets(assets), Some(key)) => {
+                if !assets.remove(&key) {
                     return;
                 }
-                let size = self.wanted.get(&hash).map_or(0, |wanted| wanted.record.size);
+                let size = self.wanted.get(&key).map_or(0, |wanted| wanted.record.size);
                 (charge(size), size > SMALL_BYTES_MAX, assets.is_empty())
             }
             (Work::Part { charge, .. }, _) => (*charge, true, true),
@@ -508,16 +521,16 @@ impl Scheduler {
     }
 
     /// One content of a request is not expected of its source any more; the request is revoked with its last.
-    fn take_back(&mut self, request: u64, hash: ContentHash, out: &mut Vec<Decision>) {
+    fn take_back(&mut self, request: u64, key: WantKey, out: &mut Vec<Decision>) {
         let Some(flight) = self.flights.get(&request) else { return };
         let session = flight.session;
-        if let Work::Part { hash, part, .. } = flight.work
-            && let Some(parts) = self.parts_mut(&hash)
+        if let Work::Part { key, part, .. } = flight.work
+            && let Some(parts) = self.parts_mut(&key)
         {
             parts.give_back(part, request);
         }
-        self.land(request, Some(hash));
-        if let Some(wanted) = self.wanted.get_mut(&hash)
+        self.land(request, Some(key));
+        if let Some(wanted) = self.wanted.get_mut(&key)
             && let State::Asked(_) = wanted.state
         {
             wanted.state = State::Free;
@@ -528,22 +541,22 @@ impl Scheduler {
     }
 
     fn revoke(&mut self, request: u64, out: &mut Vec<Decision>) {
-        let hashes = self.flights.get(&request).map(Flight::hashes).unwrap_or_default();
-        for hash in hashes {
-            self.take_back(request, hash, out);
+        let keys = self.flights.get(&request).map(Flight::keys).unwrap_or_default();
+        for key in keys {
+            self.take_back(request, key, out);
         }
     }
 
     /// Puts an asset at the head of its sources' queues, if there is something to ask for.
-    fn requeue(&mut self, hash: ContentHash) {
-        let Some(wanted) = self.wanted.get(&hash) else { return };
+    fn requeue(&mut self, key: WantKey) {
+        let Some(wanted) = self.wanted.get(&key) else { return };
         for session in &wanted.sources {
             if wanted.has_free_for(*session)
                 && let Some(source) = self.sources.get_mut(session)
             {
                 let queue = source.queue(wanted.record.size);
-                if queue.front() != Some(&hash) {
-                    queue.push_front(hash);
+                if queue.front() != Some(&key) {
+                    queue.push_front(key);
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Nothing is hashed here: the record vouches for the content and the receiver checks it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::pace::Pace;
 use super::schedule::SMALL_BYTES_MAX;
 use crate::library::Library;
 use crate::record::ContentHash;
-use crate::store::{ContentReader, StoreError, StoreRef};
+use crate::store::{ContentReader, StoreError, StoreRef, StoredRecord};
 use crate::wire;
 use crate::wire::proto::{ContentHeader, ContentRequest, Want};
 
@@ -112,22 +112,28 @@ impl Sender {
         }
     }
 
-    fn may_have(&self, hash: &[u8]) -> Option<ContentHash> {
-        let within = |hash: &ContentHash| match &self.within {
-            None => true,
-            Some(libraries) => libraries.iter().any(|library| library.has(hash)),
-        };
-        ContentHash::from_slice(hash).filter(within)
+    /// Those of these contents that the peer may have, as its libraries are at this moment.
+    async fn may_have(&self, contents: &[ContentRequest]) -> HashSet<ContentHash> {
+        let hashes = contents.iter().filter_map(|content| ContentHash::from_slice(&content.hash));
+        let Some(libraries) = &self.within else { return hashes.collect() };
+        // What no index knows is not looked for.
+        let known: Vec<ContentHash> =
+            hashes.filter(|hash| libraries.iter().any(|library| library.has(hash))).collect();
+        let stored =
+            if known.is_empty() { Vec::new() } else { self.store.records(known).await.unwrap_or_default() };
+        let in_one = |stored: &&StoredRecord| libraries.iter().any(|library| library.serves(stored));
+        stored.iter().filter(in_one).map(|stored| stored.record.hash).collect()
     }
 
     async fn serve_all(&self, stream: &mut SendStream, want: Want) -> Result<(), SendError> {
         for contents in want.contents.chunks(READ_AT_ONCE) {
-            let small = self.small_contents(contents).await;
+            let allowed = self.may_have(contents).await;
+            let small = self.small_contents(&allowed).await;
             for content in contents {
                 match small.get(content.hash.as_ref()).filter(|_| content.offset == 0 && content.length == 0)
                 {
                     Some(bytes) => self.serve_small(stream, want.request, content, bytes.clone()).await?,
-                    None => self.serve_one(stream, want.request, content).await?,
+                    None => self.serve_one(stream, want.request, content, &allowed).await?,
                 }
             }
         }
@@ -135,8 +141,8 @@ impl Sender {
     }
 
     /// What of these can be had in one read.
-    async fn small_contents(&self, contents: &[ContentRequest]) -> HashMap<[u8; 32], Bytes> {
-        let hashes = contents.iter().filter_map(|content| self.may_have(&content.hash)).collect();
+    async fn small_contents(&self, hashes: &HashSet<ContentHash>) -> HashMap<[u8; 32], Bytes> {
+        let hashes = hashes.iter().copied().collect();
         // Whatever is not here is read one by one, where a failure has its own answer.
         let found = self.store.small_contents(hashes).await.unwrap_or_default();
         found.into_iter().map(|(hash, bytes)| (hash.0, bytes)).collect()
@@ -163,9 +169,10 @@ impl Sender {
         stream: &mut SendStream,
         request: u64,
         wanted: &ContentRequest,
+        allowed: &HashSet<ContentHash>,
     ) -> Result<(), SendError> {
         let length = (wanted.length > 0).then_some(wanted.length);
-        let hash = self.may_have(&wanted.hash);
+        let hash = ContentHash::from_slice(&wanted.hash).filter(|hash| allowed.contains(hash));
         let reader = match hash {
             Some(hash) => self.store.content(hash, wanted.offset, length).await,
             None => Err(StoreError::Invalid("no hash of a content that the peer may have".into())),

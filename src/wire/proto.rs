@@ -1,7 +1,7 @@
 //! The messages of `proto/can_sync.proto`, and their way to and from our own types. Whatever comes from outside is
 //! checked here once; past this module a record is well-formed.
 
-use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, MetaError, WriterId};
+use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId, MetaError, WriterId};
 
 #[allow(
     missing_docs,
@@ -80,6 +80,8 @@ impl TryFrom<WireRecord> for AssetRecord {
             hlc: Hlc(wire.hlc),
             writer: WriterId(bytes32("writer", &wire.writer)?),
             deleted: wire.deleted,
+            left: wire.deleted && wire.left,
+            via: wire.via.map(|via| bytes32("via", &via).map(LibraryId)).transpose()?,
             meta,
         })
     }
@@ -95,6 +97,8 @@ impl From<&AssetRecord> for WireRecord {
             hlc: record.hlc.0,
             writer: record.writer.0.to_vec().into(),
             deleted: record.deleted,
+            left: record.left,
+            via: record.via.map(|via| via.0.to_vec().into()),
             meta: Some(WireMeta {
                 mime_type: meta.mime_type.clone(),
                 filename: meta.filename.clone(),

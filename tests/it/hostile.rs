@@ -5,6 +5,7 @@ mod crowds;
 mod denied;
 mod floods;
 mod frames;
+mod lanes;
 mod records;
 mod reflection;
 mod strangers;

@@ -3,7 +3,6 @@
 mod admission;
 mod deletions;
 mod forgetting;
-mod member;
 mod operations;
 mod second_connection;
 mod sharing;
@@ -17,45 +16,45 @@ use crate::support::nodes::{TestNode, eventually};
 const OTHER: &str = "eight other otters hum a quite different tune";
 
 /// A node that does not know the passphrase of the others; each has one of its own.
-async fn stranger(name: &str) -> TestNode {
+pub(crate) async fn stranger(name: &str) -> TestNode {
     let passphrase = format!("{OTHER} of {name}");
     TestNode::start(name, |config| config.sync_passphrase = Some(passphrase.into())).await
 }
 
 /// A library that some node shares.
-struct Share {
-    id: String,
+pub(crate) struct Share {
+    pub(crate) id: String,
 }
 
 /// A ticket and its number.
-struct Invited {
-    ticket: String,
-    serial: u64,
+pub(crate) struct Invited {
+    pub(crate) ticket: String,
+    pub(crate) serial: u64,
 }
 
 impl Share {
-    async fn new(owner: &TestNode, filter: Value) -> Self {
+    pub(crate) async fn new(owner: &TestNode, filter: Value) -> Self {
         let made = owner.post("/libraries", json!({ "name": "images", "filter": filter })).await;
         let id = made["data"]["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
         Self { id }
     }
 
-    async fn images(owner: &TestNode) -> Self {
+    pub(crate) async fn images(owner: &TestNode) -> Self {
         Self::new(owner, json!({ "mime_prefix": "image/" })).await
     }
 
-    async fn invite(&self, owner: &TestNode, terms: Value) -> Invited {
+    pub(crate) async fn invite(&self, owner: &TestNode, terms: Value) -> Invited {
         let answer = owner.post(&format!("/libraries/{}/invite", self.id), terms).await;
         let ticket = answer["data"]["ticket"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
         Invited { ticket, serial: answer["data"]["serial"].as_u64().expect("a serial") }
     }
 
-    async fn detail(&self, node: &TestNode) -> Value {
+    pub(crate) async fn detail(&self, node: &TestNode) -> Value {
         node.get(&format!("/libraries/{}", self.id)).await["data"].clone()
     }
 
     /// The first member that was in sync, once there is one.
-    async fn member(&self, node: &TestNode) -> Value {
+    pub(crate) async fn member(&self, node: &TestNode) -> Value {
         eventually("a member is in sync", async || {
             let detail = self.detail(node).await;
             let member = detail["members"].get(0).cloned();
@@ -65,7 +64,7 @@ impl Share {
     }
 
     /// Waits until a node has all that the connected members have.
-    async fn in_sync(&self, node: &TestNode) {
+    pub(crate) async fn in_sync(&self, node: &TestNode) {
         eventually("the library is in sync", async || {
             let detail = self.detail(node).await;
             (detail["progress"]["state"] == "in_sync").then_some(()).ok_or_else(|| detail.to_string())
@@ -75,7 +74,7 @@ impl Share {
 }
 
 impl Invited {
-    async fn join(&self, node: &TestNode) -> Value {
+    pub(crate) async fn join(&self, node: &TestNode) -> Value {
         let answer = node.post("/join", json!({ "ticket": self.ticket })).await;
         assert_eq!(answer["status"], "success", "{answer}");
         answer

@@ -27,7 +27,7 @@ use can_sync::store::embedded::{EmbeddedStore, IngestFields};
 use can_sync::store::{ContentStore as _, FeedEntry, Holding, StoreRef};
 use can_sync::transfer::partial::Partials;
 use can_sync::transfer::receive::Results;
-use can_sync::transfer::schedule::{Failure, SessionId};
+use can_sync::transfer::schedule::{Failure, SessionId, WantKey};
 use can_sync::wire;
 use can_sync::wire::proto::{
     Auth, Cancel, ContentHeader, ContentRequest, Find, Frame, Have, Hello, Lacks, LibraryProof, Offer, Ping,
@@ -158,7 +158,7 @@ async fn another_control_stream_begins_the_session_anew() {
     let mut old = t.open().await;
     t.up(1).await;
     let records: Vec<AssetRecord> = vec![record_of(b"wanted")];
-    t.tell(PeerMsg::Fetch { request: 1, records: records.clone() });
+    t.tell(PeerMsg::Fetch { request: 1, library: None, records: records.clone() });
     let Want { request, .. } = want(&mut old).await;
     let mut new = t.open().await;
     t.up(2).await;
@@ -336,7 +336,7 @@ async fn what_is_wanted_is_asked_for_stored_and_confirmed() {
     t.peers.wait_for("what is wanted", |seen| wanted(seen) == records).await;
     assert_eq!(t.standing(), Some(PeerState::Syncing));
 
-    t.tell(PeerMsg::Fetch { request: 40, records: records.clone() });
+    t.tell(PeerMsg::Fetch { request: 40, library: None, records: records.clone() });
     let asked = want(&mut session).await;
     assert_eq!(asked.request, 40);
     let hashes: Vec<_> = asked.contents.iter().map(|content| content.hash.to_vec()).collect();
@@ -345,7 +345,7 @@ async fn what_is_wanted_is_asked_for_stored_and_confirmed() {
     t.send_content(40, &parts).await;
     t.wait_finished(records.len()).await;
     for (record, content) in &parts {
-        assert!(t.finished().contains(&(record.hash, Ok(record.size))));
+        assert!(t.finished().contains(&(WantKey::new(None, record), Ok(()))));
         assert_eq!(held(&t.store, record.hash).await.as_ref(), Some(*record), "metadata as it was");
         assert_eq!(read(&t.store, record.hash, 0, None).await.unwrap(), *content);
     }
@@ -356,7 +356,7 @@ async fn what_is_wanted_is_asked_for_stored_and_confirmed() {
     assert_eq!(received, records.len());
     assert_eq!(std::fs::read_dir(t.args.partials.dir()).unwrap().count(), 0, "nothing is left behind");
 
-    t.tell(PeerMsg::Settled(records.iter().map(|record| record.hash).collect()));
+    t.tell(PeerMsg::Settled(records.iter().map(|record| WantKey::new(None, record)).collect()));
     let Have { hashes, .. } = have(&mut session).await;
     assert_eq!(hashes.len(), records.len());
 }
@@ -368,13 +368,16 @@ async fn bytes_that_are_not_the_content_are_reported_and_not_stored() {
     t.up(1).await;
     for (n, len) in (1..).zip([1_000, 2_000_000]) {
         let record = record_of(&noise(len, 1));
-        t.tell(PeerMsg::Fetch { request: n, records: vec![record.clone()] });
+        t.tell(PeerMsg::Fetch { request: n, library: None, records: vec![record.clone()] });
         want(&mut session).await;
         t.send_content(n, &[(&record, &noise(len, 2))]).await;
         t.wait_finished(usize::try_from(n).unwrap()).await;
         let (hash, result) = t.finished().pop().unwrap();
         let Err(Failure::WrongBytes(reason)) = result else { panic!("{result:?}") };
-        assert!(hash == record.hash && reason.starts_with("the peer sent wrong bytes"), "{reason}");
+        assert!(
+            hash == WantKey::new(None, &record) && reason.starts_with("the peer sent wrong bytes"),
+            "{reason}"
+        );
         assert!(held(&t.store, record.hash).await.is_none());
     }
     assert!(t.connection.close_reason().is_none(), "PeersActor decides what it makes of it");
@@ -396,7 +399,7 @@ async fn a_content_of_another_size_is_reported_and_not_stored() {
         ContentHeader { length: 5, ..honest },
     ];
     for (n, lie) in (1..).zip(lies) {
-        t.tell(PeerMsg::Fetch { request: n, records: vec![record.clone()] });
+        t.tell(PeerMsg::Fetch { request: n, library: None, records: vec![record.clone()] });
         want(&mut session).await;
         t.send_raw(&ContentHeader { request: n, ..lie }, &content).await;
         t.wait_finished(usize::try_from(n).unwrap()).await;
@@ -415,11 +418,13 @@ async fn a_content_that_nobody_asked_for_is_not_taken() {
     for request in [0, 1, u64::MAX] {
         t.send_content(request, &[(&uninvited, &content)]).await;
     }
-    t.tell(PeerMsg::Fetch { request: 5, records: vec![wanted.clone()] });
+    t.tell(PeerMsg::Fetch { request: 5, library: None, records: vec![wanted.clone()] });
     want(&mut session).await;
     t.send_content(5, &[(&uninvited, &content)]).await;
     t.wait_finished(1).await;
-    assert!(matches!(&t.finished()[..], [(hash, Err(Failure::Source(_)))] if *hash == wanted.hash));
+    assert!(
+        matches!(&t.finished()[..], [(hash, Err(Failure::Source(_)))] if *hash == WantKey::new(None, &wanted))
+    );
     assert!(read_feed(&t.store, 0, 1000).await.is_empty());
 }
 
@@ -432,7 +437,7 @@ async fn a_store_that_takes_nothing_is_not_the_peers_fault() {
     scripted.set_mood(Mood::Failing(crate::support::scripted::down("disk full")));
     let content = noise(500, 1);
     let record = record_of(&content);
-    t.tell(PeerMsg::Fetch { request: 1, records: vec![record.clone()] });
+    t.tell(PeerMsg::Fetch { request: 1, library: None, records: vec![record.clone()] });
     want(&mut session).await;
     t.send_content(1, &[(&record, &content)]).await;
     t.wait_finished(1).await;
@@ -446,10 +451,10 @@ async fn a_request_that_nothing_comes_of_is_given_up_and_cancelled() {
     let mut session = t.open().await;
     t.up(1).await;
     let record = record_of(b"never sent");
-    t.tell(PeerMsg::Fetch { request: 3, records: vec![record.clone()] });
+    t.tell(PeerMsg::Fetch { request: 3, library: None, records: vec![record.clone()] });
     want(&mut session).await;
     t.wait_finished(1).await;
-    assert_eq!(t.finished(), [(record.hash, Err(Failure::Source("no progress".into())))]);
+    assert_eq!(t.finished(), [(WantKey::new(None, &record), Err(Failure::Source("no progress".into())))]);
     let cancelled = pick(&mut session, |kind| match kind {
         frame::Kind::Cancel(cancel) => Some(cancel.request),
         _ => None,
@@ -511,9 +516,11 @@ async fn who_asks_by_name_is_offered_what_is_here_and_told_of_the_rest() {
     })
     .await;
     assert_eq!(lacks.hashes, [bytes::Bytes::copy_from_slice(&missing.0)]);
-    for too_much in
-        [find(&[missing; 65]), find(&[]), frame::Kind::Find(Find { hashes: vec![Bytes::from_static(b"x")] })]
-    {
+    for too_much in [
+        find(&[missing; 65]),
+        find(&[]),
+        frame::Kind::Find(Find { hashes: vec![Bytes::from_static(b"x")], ..Find::default() }),
+    ] {
         let mut t = Test::start(Setup::default()).await;
         let mut session = t.open().await;
         t.up(1).await;
@@ -537,7 +544,9 @@ async fn the_peer_is_asked_by_name_if_it_can_be() {
     assert!(asked.iter().map(AsRef::as_ref).eq(wanted.iter().map(|hash| hash.0.as_slice())));
     // What it was not asked for is no answer.
     let hashes = [[7; 32], wanted[1].0].map(|hash| Bytes::copy_from_slice(&hash)).to_vec();
-    wire::write_frame(&mut session.send, frame::Kind::Lacks(Lacks { hashes })).await.unwrap();
+    wire::write_frame(&mut session.send, frame::Kind::Lacks(Lacks { hashes, ..Lacks::default() }))
+        .await
+        .unwrap();
     let lacks = |m: &PeersMsg| match m {
         PeersMsg::Lacks { session, hashes, asked: true } => Some((*session, hashes.clone())),
         _ => None,
@@ -847,7 +856,8 @@ fn hello(version: u32) -> frame::Kind {
 }
 
 fn find(hashes: &[ContentHash]) -> frame::Kind {
-    frame::Kind::Find(Find { hashes: hashes.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect() })
+    let hashes = hashes.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect();
+    frame::Kind::Find(Find { hashes, ..Find::default() })
 }
 
 fn header(request: u64, record: &AssetRecord) -> ContentHeader {
@@ -907,13 +917,13 @@ fn resets(seen: &[PeersMsg]) -> usize {
 /// Everything that was announced, in order.
 fn wanted(seen: &[PeersMsg]) -> Vec<AssetRecord> {
     let records = |message: &PeersMsg| match message {
-        PeersMsg::Wanted { session: SESSION, records } => records.clone(),
+        PeersMsg::Wanted { session: SESSION, library: None, records } => records.clone(),
         _ => Vec::new(),
     };
     seen.iter().flat_map(records).collect()
 }
 
-fn results(message: &PeersMsg) -> &[(ContentHash, Result<u64, Failure>)] {
+fn results(message: &PeersMsg) -> &[(WantKey, Result<(), Failure>)] {
     match message {
         PeersMsg::Finished { session: SESSION, results } => results,
         _ => &[],

@@ -22,7 +22,7 @@ use can_sync::peer::report::{Direction, PeerState, SyncState};
 use can_sync::peer::session::Standing;
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::{FeedEntry, Holding, IncomingAsset, IncomingContent};
-use can_sync::transfer::schedule::{Failure, SessionId};
+use can_sync::transfer::schedule::{Failure, SessionId, WantKey};
 use iroh::{EndpointAddr, EndpointId, SecretKey};
 use ractor::ActorStatus as Life;
 use tokio::time::{Instant, sleep, timeout};
@@ -550,7 +550,7 @@ async fn one_source_is_asked_and_all_are_told() {
     let (_, records) = rig.stage.told("the request", a, 0, fetch).await;
     assert_eq!(records, std::slice::from_ref(&r));
     rig.tell(wanted(b, &[&r]));
-    rig.tell(finished(a, &r, Ok(r.size)));
+    rig.tell(finished(a, &r, Ok(())));
     for session in [a, b] {
         assert_eq!(rig.stage.told("settled", session, 0, settled).await, [r.hash]);
     }
@@ -571,7 +571,7 @@ async fn another_source_is_asked_when_the_first_fails() {
     let failure = rig.stage.told("the failure", a, 0, failed).await;
     assert_eq!(failure, (r.hash, "wrong bytes".to_owned()));
     assert_eq!(rig.stage.told("the request", b, 0, fetch).await.1, std::slice::from_ref(&r));
-    rig.tell(finished(b, &r, Ok(r.size)));
+    rig.tell(finished(b, &r, Ok(())));
     rig.stage.told("settled", b, 0, settled).await;
 }
 
@@ -590,9 +590,9 @@ async fn what_a_session_leaves_behind_is_asked_of_another() {
         }
         assert_eq!(rig.stage.told("the request", b, 0, fetch).await.1, std::slice::from_ref(&r), "{how}");
         // Late news of the old request change nothing.
-        rig.tell(finished(a, &r, Ok(r.size)));
+        rig.tell(finished(a, &r, Ok(())));
         assert_eq!(transfers(&rig).await.len(), 1, "{how}");
-        rig.tell(finished(b, &r, Ok(r.size)));
+        rig.tell(finished(b, &r, Ok(())));
         rig.stage.told("settled", b, 0, settled).await;
     }
 }
@@ -719,7 +719,7 @@ async fn a_version_that_comes_while_an_older_one_is_fetched_is_the_one_that_is_c
     // The PeerActor stores what it asked for, the older one.
     let asset = IncomingAsset { record: old.clone(), content: IncomingContent::Bytes(Bytes::new()) };
     rig.args.store.ingest(vec![asset]).await.unwrap();
-    rig.tell(finished(a, &old, Ok(old.size)));
+    rig.tell(finished(a, &old, Ok(())));
     for session in [a, b] {
         assert_eq!(rig.stage.told("settled", session, 0, settled).await, [old.hash]);
     }
@@ -760,11 +760,15 @@ fn changed(n: u32) -> PeersMsg {
 }
 
 fn wanted(session: SessionId, records: &[&AssetRecord]) -> PeersMsg {
-    PeersMsg::Wanted { session, records: records.iter().map(|record| (*record).clone()).collect() }
+    PeersMsg::Wanted {
+        session,
+        library: None,
+        records: records.iter().map(|record| (*record).clone()).collect(),
+    }
 }
 
-fn finished(session: SessionId, record: &AssetRecord, result: Result<u64, Failure>) -> PeersMsg {
-    PeersMsg::Finished { session, results: vec![(record.hash, result)] }
+fn finished(session: SessionId, record: &AssetRecord, result: Result<(), Failure>) -> PeersMsg {
+    PeersMsg::Finished { session, results: vec![(WantKey::new(None, record), result)] }
 }
 
 fn stopped(heard: &[Heard], session: SessionId) -> Option<()> {
@@ -780,21 +784,21 @@ fn store_changed(message: &PeerMsg) -> Option<usize> {
 
 fn fetch(message: &PeerMsg) -> Option<(u64, Vec<AssetRecord>)> {
     match message {
-        PeerMsg::Fetch { request, records } => Some((*request, records.clone())),
+        PeerMsg::Fetch { request, library: None, records } => Some((*request, records.clone())),
         _ => None,
     }
 }
 
 fn settled(message: &PeerMsg) -> Option<Vec<ContentHash>> {
     match message {
-        PeerMsg::Settled(hashes) => Some(hashes.clone()),
+        PeerMsg::Settled(keys) => Some(keys.iter().map(|key| key.hash).collect()),
         _ => None,
     }
 }
 
 fn failed(message: &PeerMsg) -> Option<(ContentHash, String)> {
     match message {
-        PeerMsg::Failed { hash, reason } => Some((*hash, reason.clone())),
+        PeerMsg::Failed { key, reason } => Some((key.hash, reason.clone())),
         _ => None,
     }
 }

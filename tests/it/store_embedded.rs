@@ -117,6 +117,7 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
             "DROP INDEX records_absent;
              ALTER TABLE records DROP COLUMN wanted;
              ALTER TABLE records DROP COLUMN before_hlc;
+             ALTER TABLE records DROP COLUMN via;
              ALTER TABLE state DROP COLUMN uptime_ms;
              ALTER TABLE state DROP COLUMN look_ms;
              ALTER TABLE state DROP COLUMN look_uptime_ms;

@@ -10,6 +10,7 @@ pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
 pub(crate) mod hostile;
 pub(crate) mod infrastructure;
+pub(crate) mod library_member;
 pub(crate) mod listing;
 pub(crate) mod member;
 pub(crate) mod netns;

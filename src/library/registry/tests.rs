@@ -3,10 +3,12 @@ use iroh::{EndpointId, SecretKey};
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::library::Aside;
 use crate::library::filter::Filter;
 use crate::library::revocation::{Revocations, SignedRevocations};
 use crate::library::ticket::{LibraryId, Subject, Terms, Ticket};
-use crate::record::ContentHash;
+use crate::record::{AssetMeta, AssetRecord, ContentHash};
+use crate::store::Holding;
 
 fn endpoint(n: u8) -> EndpointId {
     SecretKey::from_bytes(&[n; 32]).public()
@@ -41,8 +43,16 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
     let (dir, registry, key, id) = registry();
     assert_eq!((registry.next_serial(id).unwrap(), registry.next_serial(id).unwrap()), (1, 2));
     registry.issued(&ticket(&key, 1), 6).unwrap();
-    registry.receive(id, &[(ContentHash([3; 32]), true), (ContentHash([4; 32]), false)]).unwrap();
-    registry.receive(id, &[(ContentHash([3; 32]), false)]).unwrap();
+    let aside = |n, deleted| {
+        let meta = AssetMeta { filename: Some("a".into()), ..AssetMeta::default() };
+        let record = AssetRecord::new(ContentHash([n; 32]), 7, None, meta);
+        let holding = if deleted { Holding::Unwanted } else { Holding::Wanted };
+        Aside { record: AssetRecord { deleted, left: deleted, ..record }, holding }
+    };
+    let all = [aside(3, false), aside(4, true), aside(5, false)];
+    let set = all.clone().map(|aside| (aside.record.hash, Some(aside)));
+    registry.set_asides(id, &set).unwrap();
+    registry.set_asides(id, &[(ContentHash([5; 32]), None)]).unwrap();
     let list = |version| {
         let list = Revocations { version, serials: [version].into(), ..Revocations::default() };
         SignedRevocations::sign(&key, list)
@@ -66,16 +76,16 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
     assert_eq!(registry.next_serial(id).unwrap(), 3);
     assert_eq!(registry.tickets(id).unwrap()[0].expires_ms, Some(99));
     assert_eq!(registry.members(id).unwrap(), std::slice::from_ref(&member));
-    let received = [(ContentHash([3; 32]), true), (ContentHash([4; 32]), false)];
-    assert_eq!(registry.received(id).unwrap(), received.into());
+    let kept = registry.asides(id).unwrap();
+    assert_eq!((kept.len(), &kept[&all[0].record.hash], &kept[&all[1].record.hash]), (2, &all[0], &all[1]));
 
     assert!(registry.forget(id).unwrap() && !registry.forget(id).unwrap());
     assert!(registry.next_serial(id).is_err());
-    assert!(registry.tickets(id).unwrap().is_empty() && registry.received(id).unwrap().is_empty());
+    assert!(registry.tickets(id).unwrap().is_empty() && registry.asides(id).unwrap().is_empty());
     // News that was under way when the library went leaves nothing behind.
     registry.remember(id, &member).unwrap();
-    registry.receive(id, &[(ContentHash([3; 32]), false)]).unwrap();
-    assert!(registry.members(id).unwrap().is_empty() && registry.received(id).unwrap().is_empty());
+    registry.set_asides(id, &set).unwrap();
+    assert!(registry.members(id).unwrap().is_empty() && registry.asides(id).unwrap().is_empty());
 }
 
 #[test]

@@ -1,18 +1,11 @@
 //! What a library is called: its id for machines, its name for people.
 
-use std::fmt;
-use std::str::FromStr;
-
 use ed25519_dalek::{Signature, VerifyingKey};
 
-use crate::record::{ParseIdError, RecordId};
+pub use crate::record::LibraryId;
 
 /// Longest name of a library, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
-
-/// A library: the public half of its ed25519 key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LibraryId(pub [u8; 32]);
 
 /// A ticket, by what revocations name it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,36 +17,10 @@ pub struct TicketSerial {
 }
 
 impl LibraryId {
-    /// The first ten hexadecimal digits.
-    #[must_use]
-    pub fn short(&self) -> String {
-        RecordId(self.0).short()
-    }
-
     pub(in crate::library) fn verify(&self, context: &[u8], message: &[u8], signature: &[u8; 64]) -> bool {
         let signed = [context, message].concat();
         VerifyingKey::from_bytes(&self.0)
             .is_ok_and(|key| key.verify_strict(&signed, &Signature::from_bytes(signature)).is_ok())
-    }
-}
-
-impl fmt::Display for LibraryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        RecordId(self.0).fmt(f)
-    }
-}
-
-impl fmt::Debug for LibraryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LibraryId({})", self.short())
-    }
-}
-
-impl FromStr for LibraryId {
-    type Err = ParseIdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<RecordId>().map(|id| Self(id.0))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, Proved, Running, SERVED_AT_ONCE, changes_for};
+use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, Proved, Running, SERVED_AT_ONCE};
 use crate::actor::tasks::Tasks;
 use crate::library::ticket::{Claims, TicketSerial};
 use crate::net::auth::AuthError;
@@ -15,7 +15,6 @@ use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
 use crate::peer::streams;
-use crate::peer::wishes::Wishes;
 use crate::record::Hlc;
 use crate::transfer::meter::Meter;
 use crate::transfer::receive::{Expected, Receiver};
@@ -63,7 +62,7 @@ impl PeerState {
         let (results, arrived) = mpsc::channel(FRAMES_WAITING);
         tasks.spawn(streams::forward_results(myself.clone(), epoch, arrived));
         let receiver = Receiver {
-            store: Arc::clone(&self.args.store),
+            taker: self.args.taker(),
             partials: self.args.partials.clone(),
             peer: self.args.connection.remote_id(),
             expected: Arc::clone(&expected),
@@ -77,10 +76,11 @@ impl PeerState {
 
         let assets = shared.iter().map(|one| one.theirs.assets).sum();
         let tickets = tickets_of(&shared);
+        let count = shared.len();
         let begin = |one| {
             let (peer, dialer) =
                 (self.args.connection.remote_id(), self.args.connection.side() == Side::Client);
-            Lane::new(one, peer, dialer, self.args.limits.probe_after, Instant::now())
+            Lane::new(one, peer, (dialer, count), self.args.limits.probe_after, Instant::now())
         };
         let (lanes, effects): (Vec<Lane>, Vec<_>) = shared.into_iter().map(begin).unzip();
         let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
@@ -101,7 +101,6 @@ impl PeerState {
             peer_finds: finds,
             finding: HashMap::new(),
             looking: 0,
-            wishes: Wishes::new(Instant::now()),
             confirmed: Hlc::default(),
             waiting_changes: 0,
             waiting_told: false,
@@ -116,7 +115,7 @@ impl PeerState {
             self.perform(myself, lane, effects);
         }
         for entries in std::mem::take(&mut self.early) {
-            self.step_all(myself, |lane| changes_for(lane, &entries).map(Input::StoreChanged));
+            self.step_all(myself, |lane| lane.library.changes(&entries).map(Input::StoreChanged));
         }
         if std::mem::take(&mut self.early_lost) {
             self.step_all(myself, |_| Some(Input::ChangesLost));

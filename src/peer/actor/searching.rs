@@ -1,12 +1,13 @@
 //! PeerActor's part in searches for contents by name: asking the peer, and answering it; and what its offers lead to.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::PeerState;
-use crate::library::Library;
 use crate::net::close;
-use crate::peer::effects::{self, Rules, Scope};
+use crate::peer::effects::{self, Rules};
+use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
 use crate::peer::wishes;
@@ -20,43 +21,59 @@ use tokio::time::Instant;
 
 /// Contents that a peer may have asked for by name for its users, and heard nothing of yet.
 const FINDING_MAX: usize = FINDS_PER_FRAME_MAX;
-/// The same with those that it is missing.
-const LOOKING_MAX: usize = FINDING_MAX + wishes::UNANSWERED_MAX;
 
 impl PeerState {
     /// Asks the peer. Without a session nobody is asked: PeersActor does it again when there is one.
     pub(super) fn on_find(&mut self, hashes: Vec<ContentHash>) {
         let Some(running) = &mut self.running else { return };
-        // Whoever may only read what we share has nothing to give, and does not hear what we look for.
-        let gives = running.lanes.iter().any(|lane| lane.session.takes());
-        if !running.peer_finds || !gives {
-            return self.tell(PeersMsg::Lacks { session: self.args.session, hashes, asked: false });
-        }
+        let (mut fresh, mut others) = (vec![Vec::new(); running.lanes.len()], Vec::new());
         // What it has not answered yet still counts there.
         let now = Instant::now();
-        let mut fresh = Vec::new();
         for hash in hashes {
-            let known = running.finding.contains_key(&hash);
-            if known || running.finding.len() < FINDING_MAX {
-                running.finding.insert(hash, now);
-            }
-            if !known && running.finding.contains_key(&hash) {
-                fresh.push(Bytes::copy_from_slice(&hash.0));
+            // Whoever may only read what we share has nothing to give. Members of a library do not hear of what we look for
+            // outside of it; and what they have in it, we know.
+            let may_hear = |lane: &Lane| {
+                lane.session.takes() && (lane.library.shared().is_none() || lane.library.has(&hash))
+            };
+            match running.lanes.iter().position(may_hear).filter(|_| running.peer_finds) {
+                None => others.push(hash),
+                Some(lane) => {
+                    let room = running.finding.len() < FINDING_MAX;
+                    match running.finding.entry(hash) {
+                        Entry::Occupied(mut known) => known.get_mut().1 = now,
+                        Entry::Vacant(free) if room => {
+                            free.insert((lane, now));
+                            fresh[lane].push(hash);
+                        }
+                        Entry::Vacant(_) => {}
+                    }
+                }
             }
         }
-        if !fresh.is_empty() {
-            self.send(frame::Kind::Find(Find { hashes: fresh }));
+        for (lane, hashes) in fresh.into_iter().enumerate() {
+            self.ask_for(lane, &hashes);
+        }
+        if !others.is_empty() {
+            let session = self.args.session;
+            self.tell(PeersMsg::Lacks { session, hashes: others, asked: false });
         }
     }
 
-    /// The peer does not have these.
-    pub(super) fn on_lacks(&mut self, lacks: &Lacks) {
+    fn ask_for(&mut self, lane: usize, hashes: &[ContentHash]) {
+        let shared = self.running.as_ref().and_then(|running| running.lanes.get(lane));
+        let Some(library) = shared.map(Lane::tag).filter(|_| !hashes.is_empty()) else { return };
+        self.send(frame::Kind::Find(Find { hashes: to_wire(hashes), library }));
+    }
+
+    /// The peer does not have these in a library.
+    pub(super) fn on_lacks(&mut self, lane: usize, lacks: &Lacks) {
         let Some(running) = &mut self.running else { return };
         let named = lacks.hashes.iter().filter_map(|hash| ContentHash::from_slice(hash));
         let mut hashes = Vec::new();
         for hash in named {
-            running.wishes.answered(&hash, false);
-            if running.finding.remove(&hash).is_some() {
+            running.lanes[lane].wishes.answered(&hash, false);
+            if running.finding.get(&hash).is_some_and(|(asked, _)| *asked == lane) {
+                running.finding.remove(&hash);
                 hashes.push(hash);
             }
         }
@@ -72,19 +89,19 @@ impl PeerState {
         if !running.peer_finds {
             return;
         }
-        let taking = || running.lanes.iter().filter(|lane| lane.session.takes());
-        let coming = taking().map(|lane| lane.session.owed()).sum();
-        let hashes = running.wishes.next(Instant::now(), coming, |after, limit| {
+        let coming = running.lanes.iter().map(|lane| lane.session.owed()).sum();
+        let now = Instant::now();
+        let mut asked = Vec::new();
+        for (n, lane) in running.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.session.takes()) {
             // A library is asked for what is in it, and for nothing else that may be missing.
-            let wanted: BTreeSet<ContentHash> =
-                taking().flat_map(|lane| lane.library.wanted(after, limit)).collect();
-            wanted.into_iter().take(limit).collect()
-        });
-        // What a user asks for is asked already.
-        let fresh = hashes.iter().filter(|hash| !running.finding.contains_key(*hash));
-        let fresh: Vec<Bytes> = fresh.map(|hash| Bytes::copy_from_slice(&hash.0)).collect();
-        if !fresh.is_empty() {
-            self.send(frame::Kind::Find(Find { hashes: fresh }));
+            let library = &lane.library;
+            let mut hashes = lane.wishes.next(now, coming, |after, limit| library.wanted(after, limit));
+            // What a user asks for is asked already.
+            hashes.retain(|hash| running.finding.get(hash).is_none_or(|(asked, _)| *asked != n));
+            asked.push((n, hashes));
+        }
+        for (lane, hashes) in asked {
+            self.ask_for(lane, &hashes);
         }
     }
 
@@ -97,20 +114,19 @@ impl PeerState {
         held_there: bool,
     ) {
         let Some(running) = &mut self.running else { return };
-        let Some(shared) = running.lanes.get(lane) else { return };
+        let Some(shared) = running.lanes.get_mut(lane) else { return };
         let args = &self.args;
         let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
-        let (libraries, library) = (Arc::clone(&args.libraries), Arc::clone(&shared.library));
-        let scope = Scope { libraries, library };
+        let library = Arc::clone(&shared.library);
         let mut sought = HashSet::new();
         for hash in records.iter().map(|record| record.hash) {
-            running.wishes.answered(&hash, held_there);
-            if running.finding.remove(&hash).is_some_and(|asked_at| asked_at.elapsed() < SEARCH_WITHIN) {
+            shared.wishes.answered(&hash, held_there);
+            if running.finding.remove(&hash).is_some_and(|(_, asked_at)| asked_at.elapsed() < SEARCH_WITHIN) {
                 sought.insert(hash);
             }
         }
         // Only what is one's own can be wanted back.
-        let is_mirror = scope.library.shared().is_none();
+        let is_mirror = library.shared().is_none();
         let revive = is_mirror.then(|| WriterId(*args.own_id.as_bytes()));
         let sought = effects::Sought { hashes: sought, revive };
         let peers = (args.session, args.peers.clone());
@@ -121,15 +137,16 @@ impl PeerState {
             gives: shared.session.gives(),
         };
         let (store, offered) = (Arc::clone(&args.store), (records, held_there));
-        running.tasks.spawn(effects::judge_all(report, store, rules, scope, offered, sought, peers));
+        running.tasks.spawn(effects::judge_all(report, store, rules, library, offered, sought, peers));
         self.ask_for_wanted();
     }
 
     /// The peer asks. What it may not have is not looked for, and answered as what does not exist.
-    pub(super) fn on_asked(&mut self, myself: &ActorRef<PeerMsg>, find: &Find) {
+    pub(super) fn on_asked(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, find: &Find) {
         let Some(running) = &mut self.running else { return };
+        let most = FINDING_MAX + running.lanes.len() * wishes::UNANSWERED_MAX;
         // An empty question costs a look at the store, too.
-        if find.hashes.is_empty() || running.looking + find.hashes.len() > LOOKING_MAX {
+        if find.hashes.is_empty() || running.looking + find.hashes.len() > most {
             return self
                 .close(close::VIOLATION, "contents asked for by name: none, or more than may be at once");
         }
@@ -139,33 +156,35 @@ impl PeerState {
             return self.close(close::VIOLATION, "a name of a content that has not 32 bytes");
         };
         running.looking += hashes.len();
-        let giving = running.lanes.iter().enumerate().filter(|(_, lane)| lane.session.gives());
-        let lanes: Vec<(usize, Arc<Library>)> =
-            giving.map(|(n, lane)| (n, Arc::clone(&lane.library))).collect();
+        let library = Some(&running.lanes[lane]).filter(|lane| lane.session.gives());
+        let library = library.map(|lane| Arc::clone(&lane.library));
         let (actor, epoch, store) = (myself.clone(), running.epoch, Arc::clone(&self.args.store));
         running.tasks.spawn(async move {
-            let (found, lacks) = effects::look(store, lanes, hashes).await;
+            let (found, lacks) = effects::look(store, library, hashes).await;
             // An actor that is gone has no session any more.
-            let _ = actor.send_message(PeerMsg::Looked { epoch, found, lacks });
+            let _ = actor.send_message(PeerMsg::Looked { epoch, lane, found, lacks });
         });
     }
 
     pub(super) fn on_looked(
         &mut self,
         myself: &ActorRef<PeerMsg>,
-        found: Vec<(usize, Vec<AssetRecord>)>,
+        lane: usize,
+        found: Vec<AssetRecord>,
         lacks: &[ContentHash],
     ) {
-        if let Some(running) = &mut self.running {
-            let there: usize = found.iter().map(|(_, records)| records.len()).sum();
-            running.looking = running.looking.saturating_sub(there + lacks.len());
-        }
-        for (lane, records) in found {
-            self.step(myself, lane, Input::Found(records));
+        let Some(running) = &mut self.running else { return };
+        running.looking = running.looking.saturating_sub(found.len() + lacks.len());
+        let library = running.lanes[lane].tag();
+        if !found.is_empty() {
+            self.step(myself, lane, Input::Found(found));
         }
         if !lacks.is_empty() {
-            let hashes = lacks.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect();
-            self.send(frame::Kind::Lacks(Lacks { hashes }));
+            self.send(frame::Kind::Lacks(Lacks { hashes: to_wire(lacks), library }));
         }
     }
+}
+
+fn to_wire(hashes: &[ContentHash]) -> Vec<Bytes> {
+    hashes.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect()
 }

@@ -5,31 +5,37 @@ use std::sync::Arc;
 
 use super::{CONTENTS_PER_WANT_MAX, PeerState, RANGES_PER_WANT_MAX, SERVED_MAX, Served};
 use crate::net::close;
-use crate::peer::effects::{self, Scope};
+use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::transfer::receive::{self, PartOf, Results};
-use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX};
+use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX, WantKey};
 use crate::transfer::send::Sender;
 use crate::wire::proto::{Cancel, ContentRequest, Want, frame};
 use ractor::ActorRef;
 use tokio::time::Instant;
 
 impl PeerState {
-    pub(super) fn on_fetch(&mut self, myself: &ActorRef<PeerMsg>, request: u64, records: Vec<AssetRecord>) {
+    pub(super) fn on_fetch(
+        &mut self,
+        myself: &ActorRef<PeerMsg>,
+        request: u64,
+        library: Option<LibraryId>,
+        records: Vec<AssetRecord>,
+    ) {
         let Some(running) = &self.running else { return };
         // What finds no room is not asked for.
         let room = |record: &AssetRecord| receive::check_room(&self.args.store, record.size);
         let refused: Results = records
             .iter()
             .filter(|record| record.size > SMALL_BYTES_MAX)
-            .filter_map(|record| Some((record.hash, Err(room(record).err()?))))
+            .filter_map(|record| Some((WantKey::new(library, record), Err(room(record).err()?))))
             .collect();
-        let wanted = |record: &AssetRecord| refused.iter().all(|(hash, _)| *hash != record.hash);
+        let wanted = |record: &AssetRecord| refused.iter().all(|(key, _)| key.hash != record.hash);
         let records: Vec<AssetRecord> = records.into_iter().filter(wanted).collect();
         if !records.is_empty() {
-            running.expected.add(request, records.clone(), Instant::now());
+            running.expected.add(request, library, records.clone(), Instant::now());
             self.step(myself, 0, Input::Fetch { request, records });
         }
         if !refused.is_empty() {
@@ -39,15 +45,14 @@ impl PeerState {
 
     /// Asks for a part of a large content, as far as it is not here: an earlier life, or another peer, may have brought
     /// some of it.
-    pub(super) fn on_fetch_part(&mut self, request: u64, hash: ContentHash, size: u64, range: Range<u64>) {
+    pub(super) fn on_fetch_part(&mut self, request: u64, key: WantKey, range: Range<u64>) {
         let Some(running) = &self.running else { return };
-        let mut ranges = self.args.partials.missing(&hash, size, range);
+        let mut ranges = self.args.partials.missing(&key, range);
         if ranges.is_empty() {
-            return self.on_part_received(request, hash, Ok(()));
+            return self.on_part_received(request, key, Ok(()));
         }
-        if let Err(failure) = receive::check_room_for_parts(&self.args.store, &self.args.partials, hash, size)
-        {
-            return self.on_part_received(request, hash, Err(failure));
+        if let Err(failure) = receive::check_room_for_parts(&self.args.store, &self.args.partials, &key) {
+            return self.on_part_received(request, key, Err(failure));
         }
         if let ([first, .., last], true) = (&ranges[..], ranges.len() > RANGES_PER_WANT_MAX) {
             // What is here already comes once more, and is left as it is.
@@ -55,12 +60,12 @@ impl PeerState {
             ranges = Vec::from([whole]);
         }
         let content = |range: &Range<u64>| ContentRequest {
-            hash: hash.0.to_vec().into(),
+            hash: key.hash.0.to_vec().into(),
             offset: range.start,
             length: range.end - range.start,
         };
         let want = Want { request, contents: ranges.iter().map(content).collect() };
-        running.expected.add_part(request, PartOf { hash, size, ranges }, Instant::now());
+        running.expected.add_part(request, PartOf { key, ranges }, Instant::now());
         self.send(frame::Kind::Want(want));
     }
 
@@ -70,24 +75,13 @@ impl PeerState {
         self.send(frame::Kind::Cancel(Cancel { request }));
     }
 
-    pub(super) fn on_settled(&mut self, myself: &ActorRef<PeerMsg>, hashes: &[ContentHash]) {
-        let Some(running) = &mut self.running else { return };
-        let mut at_once = Vec::new();
-        for (lane, shared) in running.lanes.iter().enumerate() {
-            if shared.library.shared().is_none() {
-                at_once.push(lane);
-                continue;
-            }
-            let owed = hashes.iter().copied().filter(|hash| shared.session.owes(hash)).collect();
-            let (libraries, library) = (Arc::clone(&self.args.libraries), Arc::clone(&shared.library));
-            let scope = Scope { libraries, library };
-            let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
-            let store = Arc::clone(&self.args.store);
-            running.tasks.spawn(effects::settle(report, store, scope, owed, hashes.to_vec()));
-        }
-        for lane in at_once {
-            self.step(myself, lane, Input::Settled(hashes.to_vec()));
-        }
+    /// Contents are here; each library's members hear of what is here for it.
+    pub(super) fn on_settled(&mut self, myself: &ActorRef<PeerMsg>, keys: &[WantKey]) {
+        self.step_all(myself, |lane| {
+            let theirs = keys.iter().filter(|key| key.library == lane.library.id());
+            let hashes: Vec<ContentHash> = theirs.map(|key| key.hash).collect();
+            (!hashes.is_empty()).then_some(Input::Settled(hashes))
+        });
     }
 
     pub(super) fn on_received(&mut self, results: Results) {
@@ -96,12 +90,12 @@ impl PeerState {
         self.tell(PeersMsg::Finished { session: self.args.session, results });
     }
 
-    pub(super) fn on_part_received(&mut self, request: u64, hash: ContentHash, result: Result<(), Failure>) {
+    pub(super) fn on_part_received(&mut self, request: u64, key: WantKey, result: Result<(), Failure>) {
         if let Err(failure) = &result {
-            let results = vec![(hash, Err(failure.clone()))];
+            let results = vec![(key, Err(failure.clone()))];
             effects::publish_results(&self.args.events, self.args.connection.remote_id(), &results);
         }
-        self.tell(PeersMsg::PartFinished { session: self.args.session, request, hash, result });
+        self.tell(PeersMsg::PartFinished { session: self.args.session, request, key, result });
     }
 
     pub(super) fn serve(&mut self, want: Want) {

@@ -3,8 +3,8 @@
 use tokio::time::Instant;
 
 use super::{
-    ASK_APART, Effect, INCOMPLETE_RETRY, PROBE_ANSWER_WITHIN, RECONCILE_APART, RECONCILE_RETRY, Recon,
-    Session, Summary,
+    ASK_APART, Effect, INCOMPLETE_RETRY, INCOMPLETE_RETRY_MAX, PROBE_ANSWER_WITHIN, RECONCILE_APART,
+    RECONCILE_RETRY, Recon, Session, Summary, Unmoved,
 };
 
 impl Session {
@@ -84,14 +84,27 @@ impl Session {
             Recon::Failed { at } => now.duration_since(at) > RECONCILE_RETRY,
             Recon::Ended if self.is_busy() => false,
             Recon::Ended => {
-                let due = now.duration_since(self.opened_at) > INCOMPLETE_RETRY;
-                self.queue_overflowed || (self.is_incomplete() && due)
+                let due = now.duration_since(self.opened_at) > self.retry_after;
+                let again = self.is_incomplete() && due;
+                if again {
+                    self.wait_longer();
+                }
+                self.queue_overflowed || again
             }
             Recon::Expected | Recon::Running => false,
         };
         if retry {
             self.open_reconciliation(now, out);
         }
+    }
+
+    /// What came to nothing once more comes later the next time; as soon as anything else is left, that is worth trying as
+    /// soon as before.
+    fn wait_longer(&mut self) {
+        let left = Unmoved::of(&self.refused_there, &self.failed_here);
+        let same = std::mem::replace(&mut self.unmoved, left) == left;
+        self.retry_after =
+            if same { (2 * self.retry_after).min(INCOMPLETE_RETRY_MAX) } else { INCOMPLETE_RETRY };
     }
 
     pub(super) fn ask(&mut self, now: Instant, out: &mut Vec<Effect>) {

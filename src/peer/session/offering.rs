@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::{
-    ASKED_MAX, Effect, Enclosed, InlineContents, OFFERED_BYTES_MAX, OFFERS_OPEN_MAX, OFFERS_TAKEN_MAX,
-    QUEUE_MAX, RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX, Session, holding, offered_bytes, violation,
+    ASKED_MAX, Effect, Enclosed, InlineContents, OFFERS_TAKEN_MAX, QUEUE_MAX, RECORD_BYTES_PER_FRAME,
+    RECORDS_PER_FRAME_MAX, Session, holding, offered_bytes, violation,
 };
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::{FeedEntry, StoredRecord};
@@ -51,8 +51,8 @@ impl Session {
         let fresh: Vec<&AssetRecord> = fresh.into_iter().filter(|record| !self.waits_there(record)).collect();
         let inline = |record: &AssetRecord| contents.get(&record.hash).map_or(0, Bytes::len);
         let bytes: usize = fresh.iter().map(|record| offered_bytes(record) + inline(record)).sum();
-        let room =
-            fresh.len() + self.open_count <= OFFERS_OPEN_MAX && bytes + self.open_bytes <= OFFERED_BYTES_MAX;
+        let room = fresh.len() + self.open_count <= self.offers_open_max()
+            && bytes + self.open_bytes <= self.offered_bytes_max();
         let straight = self.queue.is_empty() && !self.loading && room;
         if straight {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
@@ -164,7 +164,8 @@ impl Session {
 
     /// Whether this version came from the peer, and so is nothing to tell it.
     pub(super) fn is_echo(&mut self, record: &AssetRecord) -> bool {
-        let is_echo = self.echoes.get(&record.hash).is_some_and(|digest| *digest == record.digest());
+        let id = || record.id(self.settings.record_key.expose());
+        let is_echo = self.echoes.get(&record.hash).is_some_and(|echo| *echo == id());
         if is_echo {
             self.echoes.remove(&record.hash);
         }

@@ -43,6 +43,10 @@ impl Session {
                 Ok(record) => record,
                 Err(error) => return out.push(violation(&error.to_string())),
             };
+            let record = if self.settings.tag.is_empty() { record } else { record.for_members() };
+            if record.left && self.settings.tag.is_empty() {
+                return out.push(violation("a record that left, where nothing can leave"));
+            }
             self.asked.remove(&record.id(self.settings.record_key.expose()));
             self.deferred.offered_here(&record.hash);
             let taken = self.taken.entry(record.hash).or_default();
@@ -112,6 +116,10 @@ impl Session {
             }
             match verdict {
                 Verdict::Settled => settled.push(record.hash),
+                Verdict::Noted => {
+                    self.expect_echo(&record);
+                    settled.push(record.hash);
+                }
                 Verdict::Apply => {
                     self.expect_echo(&record);
                     apply.push(record);
@@ -217,7 +225,8 @@ impl Session {
     }
 
     pub(super) fn expect_echo(&mut self, record: &AssetRecord) {
-        if self.echoes.insert(record.hash, record.digest()).is_none() {
+        let id = record.id(self.settings.record_key.expose());
+        if self.echoes.insert(record.hash, id).is_none() {
             self.echo_order.push_back(record.hash);
         }
         while self.echo_order.len() > ECHOES_MAX {

@@ -8,25 +8,44 @@
 mod agent;
 mod world;
 
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use world::{Mode, World};
 
 /// How many seeds each test runs unless the environment says otherwise.
 const SEEDS: u64 = 500;
 
+/// Runs seeds until one fails, on all cores.
 fn for_each_seed(mode: Mode) {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     let seeds = match number("CAN_SYNC_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("CAN_SYNC_SIM_SEEDS").unwrap_or(SEEDS),
     };
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| World::new(seed, mode).run());
-        if let Err(why) = outcome.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            Err(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
-        }) {
-            panic!("seed {seed} of {mode:?}: {why}\nagain: CAN_SYNC_SIM_SEED={seed}");
+    let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || !failed.lock().unwrap().is_empty() {
+                return;
+            }
+            let outcome = std::panic::catch_unwind(|| World::new(seed, mode).run());
+            let outcome = outcome.unwrap_or_else(|panic| {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                Err(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
+            });
+            if let Err(why) = outcome {
+                failed.lock().unwrap().insert(seed, why);
+            }
         }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
+    if let Some((seed, why)) = failed.into_inner().unwrap().pop_first() {
+        panic!("seed {seed} of {mode:?}: {why}\nagain: CAN_SYNC_SIM_SEED={seed}");
     }
 }
 
@@ -38,6 +57,11 @@ fn agents_that_replicate_everything_converge() {
 #[test]
 fn agents_converge_though_a_clock_is_minutes_or_days_off_for_a_while() {
     for_each_seed(Mode::WrongClock);
+}
+
+#[test]
+fn members_of_libraries_agree_and_nobody_learns_what_is_outside_whatever_one_of_them_says() {
+    for_each_seed(Mode::Libraries);
 }
 
 #[test]

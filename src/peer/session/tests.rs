@@ -960,6 +960,7 @@ fn settings(dialer: bool) -> SessionSettings {
         takes: true,
         library: LIBRARY,
         record_key: KEYS.record().clone(),
+        lanes: 1,
         dialer,
         probe_after: Duration::from_secs(15),
     }

@@ -13,7 +13,7 @@ use super::PeersState;
 use crate::clock::now_ms;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::{INLINE_CONTENT_BYTES_MAX, InlineContents};
-use crate::record::{AssetRecord, ContentHash, WriterId};
+use crate::record::{AssetRecord, ContentHash, LibraryId, WriterId};
 use crate::store::FeedEntry;
 
 /// Contents that go along with one batch of changes, in bytes. More at once is no single asset that somebody waits for,
@@ -154,8 +154,15 @@ impl PeersState {
         }
     }
 
-    pub(super) fn on_arrived(&mut self, records: &[AssetRecord]) {
-        let decisions = self.scheduler.arrived(records);
+    /// A library has something otherwise than the store: its members are to know.
+    pub(super) fn on_library_changed(&self, library: LibraryId, records: &Arc<[FeedEntry]>) {
+        for link in self.links.values() {
+            link.cast(PeerMsg::LibraryChanged { library, records: Arc::clone(records) });
+        }
+    }
+
+    pub(super) fn on_arrived(&mut self, library: Option<LibraryId>, records: &[AssetRecord]) {
+        let decisions = self.scheduler.arrived(library, records);
         self.carry_out(decisions);
     }
 }

@@ -92,7 +92,7 @@ fn standing(state: &PeersState, link: &PeerLink) -> Option<Standing> {
     // The session counts whole contents until they are durable.
     let partials = &state.args.partials;
     let under_way = link.receiving.list().into_iter();
-    let here: u64 = under_way.map(|(hash, moving)| partials.held(&hash).unwrap_or(moving.done)).sum();
+    let here: u64 = under_way.map(|(hash, moving)| partials.held_for_any(&hash).unwrap_or(moving.done)).sum();
     standing.missing_here_bytes = standing.missing_here_bytes.saturating_sub(here);
     Some(standing)
 }

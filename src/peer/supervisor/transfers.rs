@@ -16,19 +16,25 @@ use crate::events::NodeEvent;
 use crate::net::close;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::report::{Direction, SourceReport, SourceState, TransferReport, WhyReport};
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::{FeedEntry, Holding};
 use crate::transfer::commit::{self, CommitOutcome};
 use crate::transfer::partial::Blame;
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::{Committed, Decision, Failure, Progress, SessionId};
+use crate::transfer::schedule::{Committed, Decision, Failure, Progress, SessionId, WantKey};
 use crate::transfer::setbacks::Setback;
+use crate::transfer::take::Taker;
 
 /// Hashes that the store is asked about at once.
 const ASKED_AT_ONCE: usize = 1000;
 
 impl PeersState {
-    pub(super) fn on_wanted(&mut self, session: SessionId, records: Vec<AssetRecord>) {
+    pub(super) fn on_wanted(
+        &mut self,
+        session: SessionId,
+        library: Option<LibraryId>,
+        records: Vec<AssetRecord>,
+    ) {
         let Some(link) = self.links.get(&session) else { return };
         let distrusted = self.distrusted.get(&link.endpoint_id);
         let (refused, wanted): (Vec<_>, Vec<_>) =
@@ -36,14 +42,14 @@ impl PeersState {
         for record in refused {
             let reason = "it sent wrong bytes for it before".to_owned();
             self.searches.lacks(link.endpoint_id, &record.hash);
-            link.cast(PeerMsg::Failed { hash: record.hash, reason });
+            link.cast(PeerMsg::Failed { key: WantKey::new(library, &record), reason });
         }
         let sought: Vec<ContentHash> =
             wanted.iter().map(|record| record.hash).filter(|hash| self.searches.seeks(hash)).collect();
         for hash in &sought {
             self.searches.found(link.endpoint_id, hash);
         }
-        let decisions = self.scheduler.announce(session, wanted);
+        let decisions = self.scheduler.announce(session, library, wanted);
         self.carry_out(decisions);
         for hash in sought {
             let decisions = self.scheduler.prefer(hash);
@@ -63,11 +69,10 @@ impl PeersState {
         let failure = results.iter().find_map(|(_, result)| result.as_ref().err().and_then(store_failure));
         self.note_store(failure.map(str::to_owned));
         let came = results.iter().filter(|(_, result)| result.is_ok());
-        self.feeding.note_foreign(came.map(|(hash, _)| *hash).collect());
-        for (hash, result) in &results {
-            self.note_lie(session, *hash, result.as_ref().err());
+        self.feeding.note_foreign(came.map(|(key, _)| key.hash).collect());
+        for (key, result) in &results {
+            self.note_lie(session, key.hash, result.as_ref().err());
         }
-        let results = results.into_iter().map(|(hash, result)| (hash, result.map(|_| ())));
         let decisions = self.scheduler.finished(session, results);
         self.carry_out(decisions);
     }
@@ -76,22 +81,17 @@ impl PeersState {
         &mut self,
         session: SessionId,
         request: u64,
-        hash: ContentHash,
+        key: WantKey,
         result: Result<(), Failure>,
     ) {
         self.note_store(result.as_ref().err().and_then(store_failure).map(str::to_owned));
-        self.note_lie(session, hash, result.as_ref().err());
+        self.note_lie(session, key.hash, result.as_ref().err());
         let decisions = self.scheduler.part_finished(session, request, result);
         self.carry_out(decisions);
     }
 
-    pub(super) fn on_committed(
-        &mut self,
-        myself: &ActorRef<PeersMsg>,
-        hash: ContentHash,
-        size: u64,
-        outcome: CommitOutcome,
-    ) {
+    pub(super) fn on_committed(&mut self, myself: &ActorRef<PeersMsg>, key: WantKey, outcome: CommitOutcome) {
+        let (hash, size) = (key.hash, key.size);
         let mut liars = Vec::new();
         let committed = match outcome {
             CommitOutcome::Stored { from, liars: found } => {
@@ -120,7 +120,7 @@ impl PeersState {
             }
             CommitOutcome::Incomplete => Committed::Again,
         };
-        let decisions = self.scheduler.committed(hash, committed);
+        let decisions = self.scheduler.committed(key, committed);
         self.carry_out(decisions);
         for liar in liars {
             let reason = "the peer sent wrong bytes".to_owned();
@@ -132,15 +132,15 @@ impl PeersState {
         self.keep_comparing(myself);
     }
 
-    pub(super) fn on_applied(&mut self, hash: ContentHash, result: Result<(), Failure>) {
+    pub(super) fn on_applied(&mut self, key: WantKey, result: Result<(), Failure>) {
         self.note_store(result.as_ref().err().and_then(store_failure).map(str::to_owned));
-        let decisions = self.scheduler.applied(hash, result);
+        let decisions = self.scheduler.applied(key, result);
         self.carry_out(decisions);
     }
 
-    pub(super) fn on_restricted(&mut self, hash: ContentHash, result: Result<(), Failure>) {
+    pub(super) fn on_restricted(&mut self, key: WantKey, result: Result<(), Failure>) {
         self.note_store(result.as_ref().err().and_then(store_failure).map(str::to_owned));
-        let decisions = self.scheduler.restricted(hash, result);
+        let decisions = self.scheduler.restricted(key, result);
         self.carry_out(decisions);
     }
 
@@ -179,29 +179,29 @@ impl PeersState {
     pub(super) fn carry_out(&mut self, decisions: Vec<Decision>) {
         for decision in decisions {
             let (session, message) = match decision {
-                Decision::Fetch { session, request, records } => {
-                    (session, PeerMsg::Fetch { request, records })
+                Decision::Fetch { session, request, library, records } => {
+                    (session, PeerMsg::Fetch { request, library, records })
                 }
-                Decision::FetchPart { session, request, hash, size, range } => {
-                    (session, PeerMsg::FetchPart { request, hash, size, range })
+                Decision::FetchPart { session, request, key, range } => {
+                    (session, PeerMsg::FetchPart { request, key, range })
                 }
                 Decision::Revoke { session, request } => (session, PeerMsg::Revoke { request }),
-                Decision::Settled { session, hashes } => (session, PeerMsg::Settled(hashes)),
-                Decision::Failed { session, hash, reason } => {
-                    self.note_setback(session, hash, &reason);
-                    self.on_lacks(session, &[hash], true);
-                    (session, PeerMsg::Failed { hash, reason })
+                Decision::Settled { session, keys } => (session, PeerMsg::Settled(keys)),
+                Decision::Failed { session, key, reason } => {
+                    self.note_setback(session, key.hash, &reason);
+                    self.on_lacks(session, &[key.hash], true);
+                    (session, PeerMsg::Failed { key, reason })
                 }
-                Decision::Commit(record) => {
-                    self.commit(record);
+                Decision::Commit(key, record) => {
+                    self.commit(key, record);
                     continue;
                 }
-                Decision::Apply(record) => {
-                    self.apply(record);
+                Decision::Apply(key, record) => {
+                    self.apply(key, record);
                     continue;
                 }
-                Decision::Restrict { hash, session } => {
-                    self.restrict(hash, session);
+                Decision::Restrict { key, session } => {
+                    self.restrict(key, session);
                     continue;
                 }
             };
@@ -218,35 +218,37 @@ impl PeersState {
         }
     }
 
-    fn commit(&mut self, record: AssetRecord) {
-        let (partials, store) = (self.args.partials.clone(), Arc::clone(&self.args.store));
+    fn taker(&self) -> Taker {
+        Taker { store: Arc::clone(&self.args.store), libraries: Arc::clone(&self.args.libraries) }
+    }
+
+    fn commit(&mut self, key: WantKey, record: AssetRecord) {
+        let (partials, taker) = (self.args.partials.clone(), self.taker());
         let myself = self.args.myself.clone();
         self.tasks.spawn(async move {
-            let (hash, size) = (record.hash, record.size);
-            let outcome = commit::commit(partials, store, record).await;
+            let outcome = commit::commit(partials, taker, key, record).await;
             // Another incarnation that does not know of it finds it in the store.
-            let _ = myself.cast(PeersMsg::Committed { hash, size, outcome });
+            let _ = myself.cast(PeersMsg::Committed { key, outcome });
         });
     }
 
-    fn apply(&mut self, record: AssetRecord) {
-        let (store, myself) = (Arc::clone(&self.args.store), self.args.myself.clone());
+    fn apply(&mut self, key: WantKey, record: AssetRecord) {
+        let (taker, myself) = (self.taker(), self.args.myself.clone());
         self.tasks.spawn(async move {
-            let hash = record.hash;
-            let result = commit::apply(store, record).await;
-            let _ = myself.cast(PeersMsg::Applied { hash, result });
+            let result = commit::apply(taker, key, record).await;
+            let _ = myself.cast(PeersMsg::Applied { key, result });
         });
     }
 
-    fn restrict(&mut self, hash: ContentHash, session: SessionId) {
+    fn restrict(&mut self, key: WantKey, session: SessionId) {
         let peer = self.links.get(&session).map(|link| link.endpoint_id);
         let (partials, myself) = (self.args.partials.clone(), self.args.myself.clone());
         self.tasks.spawn(async move {
             let mut result = Ok(());
-            if let (Some(partial), Some(peer)) = (partials.get(&hash), peer) {
+            if let (Some(partial), Some(peer)) = (partials.get(&key), peer) {
                 result = partial.restrict(peer).await.map_err(|error| Failure::Store(error.to_string()));
             }
-            let _ = myself.cast(PeersMsg::Restricted { hash, result });
+            let _ = myself.cast(PeersMsg::Restricted { key, result });
         });
     }
 
@@ -278,13 +280,14 @@ impl PeersState {
         self.compare_sources(myself);
     }
 
-    /// No parts are kept of what the store holds by now, or does not want.
+    /// No parts are kept for the mirror of what the store holds by now, or does not want. What a library wants does not
+    /// depend on that.
     pub(super) fn forget_parts(&mut self, entries: &[FeedEntry]) {
         let gone = entries.iter().filter(|entry| entry.holding != Holding::Wanted);
-        let gone = gone.map(|entry| entry.record.hash);
+        let gone = gone.map(|entry| WantKey::new(None, &entry.record));
         let partials = self.args.partials.clone();
-        let gone: Vec<ContentHash> =
-            gone.filter(|hash| !self.scheduler.wants(hash) && partials.held(hash).is_some()).collect();
+        let gone: Vec<WantKey> =
+            gone.filter(|key| !self.scheduler.wants_for(key) && partials.held(key).is_some()).collect();
         if !gone.is_empty() {
             self.tasks.spawn(async move { partials.remove(gone).await });
         }
@@ -294,12 +297,13 @@ impl PeersState {
     pub(super) fn forget_stored_parts(&mut self) {
         let (partials, store) = (self.args.partials.clone(), Arc::clone(&self.args.store));
         self.tasks.spawn(async move {
-            for hashes in partials.hashes().chunks(ASKED_AT_ONCE) {
+            let mirrored = partials.keys().into_iter().filter(|key| key.library.is_none());
+            let hashes: Vec<ContentHash> = mirrored.map(|key| key.hash).collect();
+            for hashes in hashes.chunks(ASKED_AT_ONCE) {
                 // A store that does not answer now is asked at the next start.
                 let records = store.records(hashes.to_vec()).await.unwrap_or_default();
-                let stored = records.into_iter().filter(|stored| stored.holding.is_held());
-                let stored = stored.map(|stored| stored.record.hash);
-                partials.remove(stored.collect()).await;
+                let stored = records.iter().filter(|stored| stored.holding.is_held());
+                partials.remove(stored.map(|stored| WantKey::new(None, &stored.record)).collect()).await;
             }
         });
     }
@@ -307,13 +311,12 @@ impl PeersState {
     /// Lets parts rest that nobody offers any more.
     pub(super) fn rest_parts(&mut self) {
         let partials = self.args.partials.clone();
-        let hashes = partials.hashes();
-        if hashes.is_empty() {
+        let keys = partials.keys();
+        if keys.is_empty() {
             return;
         }
-        let wanted: HashSet<ContentHash> =
-            hashes.into_iter().filter(|hash| self.scheduler.wants(hash)).collect();
-        self.tasks.spawn(async move { partials.rest(|hash| wanted.contains(hash)).await });
+        let wanted: HashSet<WantKey> = keys.into_iter().filter(|key| self.scheduler.wants_for(key)).collect();
+        self.tasks.spawn(async move { partials.rest(|key| wanted.contains(key)).await });
     }
 
     pub(super) fn transfers(&self) -> Vec<TransferReport> {
@@ -329,11 +332,11 @@ impl PeersState {
         });
         let receiving = self.scheduler.report(TRANSFERS_MAX).into_iter().map(|wanted| {
             let link = wanted.session.and_then(|session| self.links.get(&session));
-            let progress = link.and_then(|link| link.receiving.progress(&wanted.hash));
-            let kept = self.args.partials.held(&wanted.hash);
+            let progress = link.and_then(|link| link.receiving.progress(&wanted.key.hash));
+            let kept = self.args.partials.held(&wanted.key);
             TransferReport {
-                hash: wanted.hash.to_string(),
-                size: wanted.size,
+                hash: wanted.key.hash.to_string(),
+                size: wanted.key.size,
                 done: kept.or(progress.map(|progress| progress.done)).unwrap_or(0),
                 direction: Direction::Receiving,
                 peer: link.map(|link| link.endpoint_id.to_string()).unwrap_or_default(),
@@ -377,8 +380,8 @@ impl PeersState {
         };
         WhyReport {
             wanted: standing.is_some(),
-            size: standing.as_ref().map(|standing| standing.size),
-            done: self.args.partials.held(hash).unwrap_or(0),
+            size: standing.as_ref().map(|standing| standing.key.size),
+            done: self.args.partials.held_for_any(hash).unwrap_or(0),
             complete: standing.as_ref().is_some_and(|standing| standing.is_complete),
             paused: self.paused().map(str::to_owned),
             search: self.searches.report(hash),

@@ -136,6 +136,20 @@ impl ContentStore for EmbeddedStore {
         }
         .boxed()
     }
+
+    fn ingest_through(
+        &self,
+        batch: Vec<IncomingAsset>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+        self.ingest_admitted(batch).boxed()
+    }
+
+    fn replace(
+        &self,
+        records: Vec<(AssetRecord, AssetRecord)>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+        self.replace_batch(records).boxed()
+    }
 }
 
 impl EmbeddedStore {

@@ -84,8 +84,9 @@ pub(super) fn delete(tx: &mut Tx<'_>, hash: ContentHash) -> Answer<StoredAsset> 
     let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
         return Ok(Err(StoreError::NotFound(hash)));
     };
-    let mut record = next_version(tx, &stored);
-    record.deleted = true;
+    // Of which library it was stays written down: no other one is to hear that it was there.
+    let via = stored.asset.record.via;
+    let record = AssetRecord { deleted: true, via, ..next_version(tx, &stored) };
     tx.bury(&stored)?;
     Ok(Ok(tx.put_own(Some(&stored), record, None)?))
 }
@@ -112,9 +113,10 @@ pub(super) fn redate(tx: &mut Tx<'_>, redating: &Redating) -> Result<Option<Asse
     Ok(Some(stored.asset.record))
 }
 
-/// Gives a live asset other metadata. The same metadata again is no edit.
+/// Gives a live asset other metadata. The same metadata again is no edit, unless it makes ours what came through a
+/// library.
 fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta) -> Answer<StoredAsset> {
-    if meta == stored.asset.record.meta {
+    if meta == stored.asset.record.meta && stored.asset.record.via.is_none() {
         return Ok(Ok(stored.asset.clone()));
     }
     if let Err(broken) = meta.validate() {
@@ -124,10 +126,10 @@ fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta) -> Answer<StoredAs
     Ok(Ok(tx.put_own(Some(stored), record, stored.place)?))
 }
 
-/// The stored record, written again by us, now.
+/// The stored record, written again by us, now: whatever it came through, it is ours from here on.
 fn next_version(tx: &Tx<'_>, stored: &StoredRow) -> AssetRecord {
     let old = &stored.asset.record;
-    AssetRecord { hlc: old.hlc.next(tx.now_ms), writer: tx.writer, ..old.clone() }
+    AssetRecord { hlc: old.hlc.next(tx.now_ms), writer: tx.writer, via: None, ..old.clone() }
 }
 
 /// The metadata of a new asset.

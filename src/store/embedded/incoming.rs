@@ -11,7 +11,7 @@ use super::rows::Place;
 use super::tx::{self, Tx, Verified, VerifiedBytes};
 use super::{EmbeddedStore, HASHES_MAX, INLINE_BYTES_MAX, StoredAsset, failure, merge, rows, writer};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError};
+use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError, admits};
 
 /// Bytes hashed at once when a file is checked.
 const CHECK_BYTES: usize = 256 * 1024;
@@ -28,6 +28,30 @@ enum Checked {
 
 impl EmbeddedStore {
     pub(super) async fn ingest_batch(&self, batch: Vec<IncomingAsset>) -> Result<Vec<Outcome>, StoreError> {
+        self.ingest_checked(batch, merge::ingest).await
+    }
+
+    /// Takes what libraries delivered; what is held outside of them stays, which is seen in the transaction itself.
+    pub(super) async fn ingest_admitted(
+        &self,
+        batch: Vec<IncomingAsset>,
+    ) -> Result<Vec<Option<Outcome>>, StoreError> {
+        self.ingest_checked(batch, |tx, record, content| {
+            let held = tx.find(record.hash)?;
+            if admits(held.as_ref().map(|held| &held.asset.record), &record) {
+                merge::ingest(tx, record, content).map(Some)
+            } else {
+                Ok(None)
+            }
+        })
+        .await
+    }
+
+    async fn ingest_checked<T: From<Outcome> + Send + 'static>(
+        &self,
+        batch: Vec<IncomingAsset>,
+        mut take: impl FnMut(&mut Tx<'_>, AssetRecord, &Verified) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<Vec<T>, StoreError> {
         self.0.shared.check_writable()?;
         self.0.shared.space.claim(batch.iter().map(in_memory).sum())?;
         let store = self.clone();
@@ -36,9 +60,33 @@ impl EmbeddedStore {
         let outcomes = self.submit(files, bytes, move |tx| {
             let none = WholeInTrash::new();
             let merged = checked.into_iter().map(|checked| match checked {
-                Checked::Good(record, content) => merge::ingest(tx, record, &content),
-                Checked::RecordOnly(record) => merge::apply(tx, record, &none, Absence::Refused),
-                Checked::Bad(why) => Ok(Outcome::Rejected(why)),
+                Checked::Good(record, content) => take(tx, record, &content),
+                Checked::RecordOnly(record) => merge::apply(tx, record, &none, Absence::Refused).map(T::from),
+                Checked::Bad(why) => Ok(Outcome::Rejected(why).into()),
+            });
+            merged.collect::<Result<Vec<_>, _>>().map(Ok)
+        });
+        outcomes.await
+    }
+
+    /// Replaces versions by others, where they are still the ones that are held.
+    pub(super) async fn replace_batch(
+        &self,
+        records: Vec<(AssetRecord, AssetRecord)>,
+    ) -> Result<Vec<Option<Outcome>>, StoreError> {
+        self.0.shared.check_writable()?;
+        let bytes = records.iter().map(|(record, _)| record.meta.text_bytes()).sum();
+        let outcomes = self.submit(Vec::new(), bytes, move |tx| {
+            let none = WholeInTrash::new();
+            let merged = records.into_iter().map(|(record, over)| {
+                let held = tx.find(record.hash)?;
+                if !held.is_some_and(|held| held.asset.record.is_version_of(&over)) {
+                    return Ok(None);
+                }
+                match record.meta.validate() {
+                    Ok(()) => merge::apply(tx, record, &none, Absence::Refused).map(Some),
+                    Err(broken) => Ok(Some(Outcome::Rejected(broken.to_string()))),
+                }
             });
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
         });

@@ -4,12 +4,12 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::types::StoredAsset;
-use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
+use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId, WriterId};
 use crate::store::Holding;
 
 /// The columns of a record, in the order that [`read_stored`] expects.
 pub(super) const COLUMNS: &str = "seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
-     created_at_ms, mime_type, filename, application, user, tags, description, wanted";
+     created_at_ms, mime_type, filename, application, user, tags, description, wanted, via";
 
 /// Where the content of a record lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +76,8 @@ pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> 
         hlc: Hlc(unsigned(row, 4)?),
         writer: row.get::<_, Option<[u8; 32]>>(5)?.map_or(WriterId::NULL, WriterId),
         deleted: row.get(6)?,
+        left: false,
+        via: row.get::<_, Option<[u8; 32]>>(17)?.map(LibraryId),
         meta: AssetMeta {
             mime_type: row.get(10)?,
             filename: row.get(11)?,
@@ -104,9 +106,9 @@ pub(super) fn write(
     let meta = &record.meta;
     let mut insert = conn.prepare_cached(
         "INSERT OR REPLACE INTO records (seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
-         created_at_ms, mime_type, filename, application, user, tags, description, search, wanted) \
+         created_at_ms, mime_type, filename, application, user, tags, description, search, wanted, via) \
          VALUES (:seq, :hash, :size, :blake3, :hlc, :writer, :deleted, :content, :updated_at_ms, \
-         :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search, :wanted)",
+         :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search, :wanted, :via)",
     )?;
     insert.execute(named_params! {
         ":seq": asset.seq.cast_signed(),
@@ -127,6 +129,7 @@ pub(super) fn write(
         ":description": meta.description,
         ":search": searched_text(meta),
         ":wanted": asset.holding != Holding::Unwanted,
+        ":via": record.via.map(|via| via.0),
     })?;
     Ok(())
 }

@@ -109,8 +109,14 @@ ALTER TABLE state ADD COLUMN look_ms INTEGER;
 ALTER TABLE state ADD COLUMN look_uptime_ms INTEGER;
 ";
 
+/// `via` is the library that a version came through; NULL for what was written here or on an own device.
+const SCHEMA_LIBRARIES: &str = "
+ALTER TABLE records ADD COLUMN via BLOB;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
-const MIGRATIONS: &[M<'_>] = &[M::up(SCHEMA_1), M::up(SCHEMA_2), M::up(SCHEMA_CLOCKS)];
+const MIGRATIONS: &[M<'_>] =
+    &[M::up(SCHEMA_1), M::up(SCHEMA_2), M::up(SCHEMA_CLOCKS), M::up(SCHEMA_LIBRARIES)];
 
 /// Opens the connection of the writer, and makes or migrates the database.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, Abort> {

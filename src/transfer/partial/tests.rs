@@ -25,8 +25,12 @@ impl Rig {
         Self { dir, partials, content, hash }
     }
 
+    fn key(&self) -> WantKey {
+        WantKey { hash: self.hash, library: None, size: SIZE as u64 }
+    }
+
     async fn begin(&self) -> Arc<Partial> {
-        self.partials.begin(self.hash, SIZE as u64).await.unwrap()
+        self.partials.begin(self.key()).await.unwrap()
     }
 
     /// Writes the parts of these numbers as `peer` has them: wrong ones if it lies.
@@ -44,7 +48,7 @@ impl Rig {
     /// Nobody works on it any more. A job that ends may hold on to it for a moment.
     async fn rest(&self) {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while self.partials.get(&self.hash).is_some() {
+        while self.partials.get(&self.key()).is_some() {
             assert!(std::time::Instant::now() < deadline, "it does not rest");
             self.partials.rest(|_| false).await;
         }
@@ -56,7 +60,7 @@ impl Rig {
     }
 
     fn missing(&self) -> u64 {
-        let gaps = self.partials.missing(&self.hash, SIZE as u64, 0..SIZE as u64);
+        let gaps = self.partials.missing(&self.key(), 0..SIZE as u64);
         gaps.into_iter().map(|gap| gap.end - gap.start).sum()
     }
 
@@ -89,9 +93,9 @@ async fn parts_from_several_peers_in_any_order_make_a_whole() {
     let (from, liars) = rig.assert_whole(partial.finish().await.unwrap());
     assert_eq!((from, liars), (Some(b), vec![]));
     // The store did not take it: it is still here.
-    rig.partials.not_taken(&rig.hash);
+    rig.partials.not_taken(&rig.key());
     rig.assert_whole(partial.finish().await.unwrap());
-    rig.partials.remove(vec![rig.hash]).await;
+    rig.partials.remove(vec![rig.key()]).await;
     assert_eq!(rig.files(), [""; 0]);
 }
 
@@ -169,7 +173,7 @@ async fn nobody_is_blamed_for_what_lay_on_our_own_disk() {
     let mut rig = Rig::new();
     rig.write(0..5, peer(), false).await;
     rig.rest().await;
-    let path = rig.dir.path().join(rig.hash.to_string());
+    let path = rig.dir.path().join(name_of(&rig.key()));
     let mut bytes = fs::read(&path).unwrap();
     bytes[1_000_000] ^= 1;
     fs::write(&path, bytes).unwrap();
@@ -190,16 +194,49 @@ async fn what_is_old_or_of_another_size_or_the_stores_is_not_picked_up() {
         assert_eq!(rig.files().len(), 2);
     };
     written(&rig).await;
-    assert!(rig.partials.missing(&rig.hash, 7, 0..7).into_iter().eq(std::iter::once(0..7)));
+    let another = WantKey { size: 7, ..rig.key() };
+    assert!(rig.partials.missing(&another, 0..7).into_iter().eq(std::iter::once(0..7)));
     rig.partials.trim(SystemTime::now() + KEPT_FOR / 2);
     assert_eq!(rig.missing(), 2_500_000);
     rig.partials.trim(SystemTime::now() + KEPT_FOR * 2);
     assert_eq!((rig.missing(), rig.files().len()), (SIZE as u64, 0));
 
     written(&rig).await;
-    let path = rig.dir.path().join(rig.hash.to_string());
+    let path = rig.dir.path().join(name_of(&rig.key()));
     fs::hard_link(&path, rig.dir.path().join("elsewhere.whole")).unwrap();
     fs::write(rig.dir.path().join(".tmp123"), b"left over").unwrap();
     rig.restart();
     assert_eq!((rig.missing(), rig.files().len()), (SIZE as u64, 0));
+}
+
+#[tokio::test]
+async fn bytes_of_one_library_complete_nothing_of_another() {
+    let mut rig = Rig::new();
+    rig.write(0..5, peer(), false).await;
+    rig.rest().await;
+    rig.restart();
+    assert_eq!(rig.missing(), 2_500_000);
+    let theirs = WantKey { library: Some(crate::record::LibraryId([7; 32])), ..rig.key() };
+    assert!(rig.partials.missing(&theirs, 0..10).into_iter().eq(std::iter::once(0..10)));
+    let partial = rig.partials.begin(theirs).await.unwrap();
+    partial.write(0, vec![Bytes::from(rig.content[..2 * PART].to_vec())], peer()).await.unwrap();
+    drop(partial);
+    rig.rest().await;
+    rig.partials.rest(|_| false).await;
+    rig.restart();
+    assert_eq!(rig.missing(), 2_500_000);
+    let missing = rig.partials.missing(&theirs, 0..SIZE as u64);
+    assert!(missing.into_iter().eq(std::iter::once(2 * PART as u64..SIZE as u64)), "it is picked up again");
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_left_is_picked_up() {
+    let mut rig = Rig::new();
+    rig.write(0..5, peer(), false).await;
+    rig.rest().await;
+    let (now, before) = (rig.dir.path().join(name_of(&rig.key())), rig.dir.path().join(rig.hash.to_string()));
+    fs::rename(ledger_path(&now), ledger_path(&before)).unwrap();
+    fs::rename(now, before).unwrap();
+    rig.restart();
+    assert_eq!(rig.missing(), 2_500_000);
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, LibraryId};
+use crate::transfer::schedule::WantKey;
 use crate::wire::proto::ContentHeader;
 
 /// The requests of one session that wait for their contents.
@@ -33,17 +34,15 @@ struct Request {
 
 #[derive(Debug)]
 enum What {
-    Assets(HashMap<ContentHash, AssetRecord>),
+    Assets(Option<LibraryId>, HashMap<ContentHash, AssetRecord>),
     Part(PartOf),
 }
 
 /// A part of a large content, as far as it was missing when it was asked for.
 #[derive(Clone, Debug)]
 pub struct PartOf {
-    /// Which content.
-    pub hash: ContentHash,
-    /// Size of the whole.
-    pub size: u64,
+    /// Which content, and for which library.
+    pub key: WantKey,
     /// What of it has not begun to come, in order.
     pub ranges: Vec<Range<u64>>,
 }
@@ -51,17 +50,17 @@ pub struct PartOf {
 /// What a header announces.
 #[derive(Debug)]
 pub(super) enum Announced {
-    Asset(Box<AssetRecord>),
-    Range { hash: ContentHash, size: u64, range: Range<u64> },
+    Asset(Option<LibraryId>, Box<AssetRecord>),
+    Range(WantKey, Range<u64>),
 }
 
 /// What did not come of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left {
     /// These assets.
-    Assets(Vec<ContentHash>),
+    Assets(Vec<WantKey>),
     /// All or some of the part that was asked for, of this content.
-    Part(ContentHash),
+    Part(WantKey),
     /// Nothing.
     Nothing,
 }
@@ -71,9 +70,10 @@ impl Expected {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request for whole assets is about to be sent.
-    pub fn add(&self, request: u64, records: Vec<AssetRecord>, now: Instant) {
-        self.insert(request, What::Assets(records.into_iter().map(|r| (r.hash, r)).collect()), now);
+    /// A request for whole assets of a library (`None` for the mirror) is about to be sent.
+    pub fn add(&self, request: u64, library: Option<LibraryId>, records: Vec<AssetRecord>, now: Instant) {
+        let records = records.into_iter().map(|record| (record.hash, record)).collect();
+        self.insert(request, What::Assets(library, records), now);
     }
 
     /// A request for a part is about to be sent.
@@ -90,10 +90,11 @@ impl Expected {
     pub(super) fn take(&self, header: &ContentHeader, hash: &ContentHash) -> Option<Announced> {
         let mut waiting = self.waiting();
         match &mut waiting.requests.get_mut(&header.request)?.what {
-            What::Assets(records) => records.remove(hash).map(|record| Announced::Asset(Box::new(record))),
-            What::Part(part) if part.hash == *hash && !part.ranges.is_empty() => {
-                let (hash, size, range) = (part.hash, part.size, part.ranges.remove(0));
-                Some(Announced::Range { hash, size, range })
+            What::Assets(library, records) => {
+                records.remove(hash).map(|record| Announced::Asset(*library, Box::new(record)))
+            }
+            What::Part(part) if part.key.hash == *hash && !part.ranges.is_empty() => {
+                Some(Announced::Range(part.key, part.ranges.remove(0)))
             }
             What::Part(_) => None,
         }
@@ -150,10 +151,12 @@ impl Expected {
 impl What {
     fn left(&self) -> Left {
         match self {
-            Self::Assets(records) if records.is_empty() => Left::Nothing,
-            Self::Assets(records) => Left::Assets(records.keys().copied().collect()),
+            Self::Assets(_, records) if records.is_empty() => Left::Nothing,
+            Self::Assets(library, records) => {
+                Left::Assets(records.values().map(|record| WantKey::new(*library, record)).collect())
+            }
             Self::Part(part) if part.ranges.is_empty() => Left::Nothing,
-            Self::Part(part) => Left::Part(part.hash),
+            Self::Part(part) => Left::Part(part.key),
         }
     }
 }

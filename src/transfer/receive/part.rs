@@ -9,10 +9,9 @@ use iroh::endpoint::RecvStream;
 use tokio::task::JoinHandle;
 
 use super::{Intake, Trouble};
-use crate::record::ContentHash;
 use crate::store::{StoreError, StoreRef};
 use crate::transfer::partial::{Partial, Partials};
-use crate::transfer::schedule::Failure;
+use crate::transfer::schedule::{Failure, WantKey};
 
 /// Bytes gathered before they are written, while those before them are.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -22,11 +21,10 @@ impl Intake {
     pub(super) async fn part(
         &mut self,
         stream: &mut RecvStream,
-        hash: ContentHash,
-        size: u64,
+        key: WantKey,
         range: Range<u64>,
     ) -> Result<Result<(), Failure>, Trouble> {
-        let partial = match self.open(hash, size).await {
+        let partial = match self.open(key).await {
             Ok(partial) => partial,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -51,11 +49,11 @@ impl Intake {
         Ok(writer.finish().await.map_err(|error| Failure::Store(error.to_string())))
     }
 
-    async fn open(&self, hash: ContentHash, size: u64) -> Result<Arc<Partial>, Failure> {
+    async fn open(&self, key: WantKey) -> Result<Arc<Partial>, Failure> {
         let partials = &self.receiver.partials;
         // It was looked at before it was asked for; that may be a while ago.
-        check_room_for_parts(&self.receiver.store, partials, hash, size)?;
-        partials.begin(hash, size).await.map_err(|error| Failure::Store(error.to_string()))
+        check_room_for_parts(&self.receiver.taker.store, partials, &key)?;
+        partials.begin(key).await.map_err(|error| Failure::Store(error.to_string()))
     }
 }
 
@@ -63,18 +61,13 @@ impl Intake {
 ///
 /// # Errors
 /// [`Failure::Asset`] if there is not, [`Failure::Store`] if nothing is taken at all.
-pub fn check_room_for_parts(
-    store: &StoreRef,
-    partials: &Partials,
-    hash: ContentHash,
-    size: u64,
-) -> Result<(), Failure> {
-    if partials.get(&hash).is_some() {
+pub fn check_room_for_parts(store: &StoreRef, partials: &Partials, key: &WantKey) -> Result<(), Failure> {
+    if partials.get(key).is_some() {
         return Ok(());
     }
-    let held = partials.held(&hash).unwrap_or(0).min(size);
+    let held = partials.held(key).unwrap_or(0).min(key.size);
     // What others are about to fill is as good as taken.
-    check_room(store, (size - held).saturating_add(partials.outstanding()))
+    check_room(store, (key.size - held).saturating_add(partials.outstanding()))
 }
 
 /// Whether there is room for `bytes`.

@@ -1,9 +1,11 @@
 //! Giving out work: every source with room gets the next pack, asset or part, and one that is done helps a slower one.
 
+use std::collections::HashSet;
+
 use super::parts::Phase;
 use super::wanted::{Flight, State, Work, charge};
-use super::{Decision, HEDGE_FACTOR, HEDGE_SECS, PACK_ASSETS, PACK_BYTES, Scheduler, SessionId};
-use crate::record::{AssetRecord, ContentHash};
+use super::{Decision, HEDGE_FACTOR, HEDGE_SECS, PACK_ASSETS, PACK_BYTES, Scheduler, SessionId, WantKey};
+use crate::record::{AssetRecord, LibraryId};
 
 impl Scheduler {
     /// Gives every source with room something to do, and the store what is complete.
@@ -12,15 +14,15 @@ impl Scheduler {
         if self.paused {
             return decisions;
         }
-        while let Some(hash) = self.ready.pop_first() {
-            let Some(wanted) = self.wanted.get_mut(&hash) else { continue };
+        while let Some(key) = self.ready.pop_first() {
+            let Some(wanted) = self.wanted.get_mut(&key) else { continue };
             wanted.is_newer = false;
             decisions.push(match &mut wanted.state {
                 State::Parts(parts) => {
                     parts.phase = Phase::Committing;
-                    Decision::Commit(wanted.record.clone())
+                    Decision::Commit(key, wanted.record.clone())
                 }
-                State::Stored => Decision::Apply(wanted.record.clone()),
+                State::Stored => Decision::Apply(key, wanted.record.clone()),
                 State::Free | State::Asked(_) => continue,
             });
         }
@@ -51,11 +53,18 @@ impl Scheduler {
     pub(super) fn next_pack_for(&mut self, session: SessionId) -> Option<Decision> {
         let request = self.next_request;
         let source = self.sources.get_mut(&session)?;
+        // One request is about one library.
+        let mut library = None;
         let mut pack = Vec::new();
+        let mut named = HashSet::new();
         let mut pack_bytes = 0;
         while pack.len() < PACK_ASSETS && pack_bytes < PACK_BYTES {
-            let Some(hash) = source.small.front().copied() else { break };
-            let Some(wanted) = self.wanted.get_mut(&hash).filter(|w| w.has_free_for(session)) else {
+            let Some(key) = source.small.front().copied() else { break };
+            // And about one size of each content.
+            if library.is_some_and(|library| library != key.library) || named.contains(&key.hash) {
+                break;
+            }
+            let Some(wanted) = self.wanted.get_mut(&key).filter(|w| w.has_free_for(session)) else {
                 source.small.pop_front();
                 continue;
             };
@@ -64,6 +73,8 @@ impl Scheduler {
                 break;
             }
             source.small.pop_front();
+            library = Some(key.library);
+            named.insert(key.hash);
             self.in_flight += cost;
             source.bytes += cost;
             pack_bytes += wanted.record.size;
@@ -71,14 +82,14 @@ impl Scheduler {
             wanted.is_newer = false;
             pack.push(wanted.record.clone());
         }
-        (!pack.is_empty()).then(|| self.fetch(session, pack, false))
+        library.map(|library| self.fetch(session, library, pack, false))
     }
 
     pub(super) fn next_large_for(&mut self, session: SessionId) -> Option<Decision> {
         let source = self.sources.get_mut(&session)?;
         loop {
-            let hash = source.large.front().copied()?;
-            let Some(wanted) = self.wanted.get_mut(&hash).filter(|w| w.has_free_for(session)) else {
+            let key = source.large.front().copied()?;
+            let Some(wanted) = self.wanted.get_mut(&key).filter(|w| w.has_free_for(session)) else {
                 source.large.pop_front();
                 continue;
             };
@@ -88,7 +99,7 @@ impl Scheduler {
             }
             if let State::Parts(parts) = &mut wanted.state {
                 let part = parts.take(self.next_request)?;
-                return self.fetch_part(session, hash, part);
+                return self.fetch_part(session, key, part);
             }
             source.large.pop_front();
             self.in_flight += cost;
@@ -96,7 +107,7 @@ impl Scheduler {
             wanted.state = State::Asked(self.next_request);
             wanted.is_newer = false;
             let record = wanted.record.clone();
-            return Some(self.fetch(session, vec![record], true));
+            return Some(self.fetch(session, key.library, vec![record], true));
         }
     }
 
@@ -110,8 +121,8 @@ impl Scheduler {
                 .filter(|_| theirs.rate > 0.0 || age > HEDGE_SECS)
         };
         let slowest = self.flights.values().filter_map(|flight| {
-            let Work::Part { hash, part, charge } = flight.work else { return None };
-            let wanted = self.wanted.get(&hash)?;
+            let Work::Part { key, part, charge } = flight.work else { return None };
+            let wanted = self.wanted.get(&key)?;
             let State::Parts(parts) = &wanted.state else { return None };
             let eligible = flight.session != session
                 && wanted.sources.contains(&session)
@@ -124,34 +135,35 @@ impl Scheduler {
                 // One try shows how fast it is.
                 None => mine.large_requests == 0 && HEDGE_FACTOR * HEDGE_SECS < secs,
             };
-            better.then_some((secs, hash, part))
+            better.then_some((secs, key, part))
         });
-        let (_, hash, part) = slowest.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        let (_, key, part) = slowest.max_by(|a, b| a.0.total_cmp(&b.0))?;
         let request = self.next_request;
-        self.parts_mut(&hash)?.hedge(part, request);
-        self.fetch_part(session, hash, part)
+        self.parts_mut(&key)?.hedge(part, request);
+        self.fetch_part(session, key, part)
     }
 
-    pub(super) fn fetch(&mut self, session: SessionId, records: Vec<AssetRecord>, large: bool) -> Decision {
-        let work = Work::Assets(records.iter().map(|record| record.hash).collect());
-        let request = self.take_off(session, work, large);
-        Decision::Fetch { session, request, records }
-    }
-
-    pub(super) fn fetch_part(
+    pub(super) fn fetch(
         &mut self,
         session: SessionId,
-        hash: ContentHash,
-        part: u64,
-    ) -> Option<Decision> {
-        let wanted = self.wanted.get(&hash)?;
+        library: Option<LibraryId>,
+        records: Vec<AssetRecord>,
+        large: bool,
+    ) -> Decision {
+        let work = Work::Assets(records.iter().map(|record| WantKey::new(library, record)).collect());
+        let request = self.take_off(session, work, large);
+        Decision::Fetch { session, request, library, records }
+    }
+
+    pub(super) fn fetch_part(&mut self, session: SessionId, key: WantKey, part: u64) -> Option<Decision> {
+        let wanted = self.wanted.get(&key)?;
         let State::Parts(parts) = &wanted.state else { return None };
-        let (size, range) = (wanted.record.size, parts.range(part));
+        let (size, range) = (key.size, parts.range(part));
         let charge = charge(size.min(self.limits.part_bytes));
         self.in_flight += charge;
         self.sources.get_mut(&session)?.bytes += charge;
-        let request = self.take_off(session, Work::Part { hash, part, charge }, true);
-        Some(Decision::FetchPart { session, request, hash, size, range })
+        let request = self.take_off(session, Work::Part { key, part, charge }, true);
+        Some(Decision::FetchPart { session, request, key, range })
     }
 
     pub(super) fn take_off(&mut self, session: SessionId, work: Work, large: bool) -> u64 {

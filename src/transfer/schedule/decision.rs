@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::record::{AssetRecord, ContentHash};
+use super::WantKey;
+use crate::record::{AssetRecord, LibraryId};
 
 /// One session; a peer gets a new number whenever it has a new one, so that late messages are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +71,8 @@ pub enum Decision {
         session: SessionId,
         /// Number of the request, unique in this scheduler's life.
         request: u64,
+        /// In which library; `None` for the mirror.
+        library: Option<LibraryId>,
         /// What.
         records: Vec<AssetRecord>,
     },
@@ -79,10 +82,8 @@ pub enum Decision {
         session: SessionId,
         /// Number of the request, from the same sequence.
         request: u64,
-        /// Which content.
-        hash: ContentHash,
-        /// Size of the whole content.
-        size: u64,
+        /// Of which content.
+        key: WantKey,
         /// The part.
         range: Range<u64>,
     },
@@ -97,27 +98,27 @@ pub enum Decision {
     /// [`Scheduler::restricted`](super::Scheduler::restricted).
     Restrict {
         /// Which content.
-        hash: ContentHash,
+        key: WantKey,
         /// The only source.
         session: SessionId,
     },
     /// All parts are here: check and store it, then say [`Scheduler::committed`](super::Scheduler::committed).
-    Commit(AssetRecord),
+    Commit(WantKey, AssetRecord),
     /// The content is stored, this newer record of it is not: apply it, then say [`Scheduler::applied`](super::Scheduler::applied).
-    Apply(AssetRecord),
+    Apply(WantKey, AssetRecord),
     /// Tell this session that these are durable here.
     Settled {
         /// Whom.
         session: SessionId,
         /// What.
-        hashes: Vec<ContentHash>,
+        keys: Vec<WantKey>,
     },
     /// Tell this session that this cannot be had from it, and from nobody else now.
     Failed {
         /// Whom.
         session: SessionId,
         /// What.
-        hash: ContentHash,
+        key: WantKey,
         /// Why.
         reason: String,
     },
@@ -125,15 +126,15 @@ pub enum Decision {
 
 /// One `Settled` for each session, in front of what was decided after it.
 pub(super) fn gather(decisions: Vec<Decision>) -> Vec<Decision> {
-    let mut settled: BTreeMap<SessionId, Vec<ContentHash>> = BTreeMap::new();
+    let mut settled: BTreeMap<SessionId, Vec<WantKey>> = BTreeMap::new();
     let mut others = Vec::with_capacity(decisions.len());
     for decision in decisions {
-        if let Decision::Settled { session, hashes } = decision {
-            settled.entry(session).or_default().extend(hashes);
+        if let Decision::Settled { session, keys } = decision {
+            settled.entry(session).or_default().extend(keys);
         } else {
             others.push(decision);
         }
     }
-    let settled = settled.into_iter().map(|(session, hashes)| Decision::Settled { session, hashes });
+    let settled = settled.into_iter().map(|(session, keys)| Decision::Settled { session, keys });
     settled.chain(others).collect()
 }

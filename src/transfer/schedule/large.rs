@@ -5,26 +5,25 @@ use std::collections::BTreeSet;
 use super::decision::gather;
 use super::parts::Phase;
 use super::wanted::{State, Wanted, Work};
-use super::{Committed, Decision, Failure, HEDGE_FACTOR, HEDGE_SECS, Scheduler, SessionId};
-use crate::record::ContentHash;
+use super::{Committed, Decision, Failure, HEDGE_FACTOR, HEDGE_SECS, Scheduler, SessionId, WantKey};
 
 impl Scheduler {
     /// What others sent of a content was thrown away, as [`Decision::Restrict`] said; or that failed.
-    pub fn restricted(&mut self, hash: ContentHash, result: Result<(), Failure>) -> Vec<Decision> {
+    pub fn restricted(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<Decision> {
         let mut out = Vec::new();
-        if let Some(parts) = self.parts_mut(&hash).filter(|parts| parts.phase == Phase::Restricting) {
+        if let Some(parts) = self.parts_mut(&key).filter(|parts| parts.phase == Phase::Restricting) {
             parts.phase = Phase::Fetching;
             let only = parts.only;
             match result {
                 Ok(()) => {}
                 Err(Failure::Store(_)) => self.paused = true,
-                Err(failure) => self.fail_all(hash, failure.reason(), &mut out),
+                Err(failure) => self.fail_all(key, failure.reason(), &mut out),
             }
-            if self.wanted.get(&hash).is_some_and(|w| only.is_some_and(|only| w.sources.contains(&only))) {
-                self.requeue(hash);
+            if self.wanted.get(&key).is_some_and(|w| only.is_some_and(|only| w.sources.contains(&only))) {
+                self.requeue(key);
             } else {
                 // It left meanwhile.
-                self.choose_only(hash, &[], &mut out);
+                self.choose_only(key, &[], &mut out);
             }
         }
         out.extend(self.assign());
@@ -32,97 +31,96 @@ impl Scheduler {
     }
 
     /// What became of [`Decision::Commit`].
-    pub fn committed(&mut self, hash: ContentHash, result: Committed) -> Vec<Decision> {
+    pub fn committed(&mut self, key: WantKey, result: Committed) -> Vec<Decision> {
         let mut out = Vec::new();
-        if self.parts_mut(&hash).is_none_or(|parts| parts.phase != Phase::Committing) {
+        if self.parts_mut(&key).is_none_or(|parts| parts.phase != Phase::Committing) {
             return out;
         }
         match result {
-            Committed::Stored => self.stored(hash, &mut out),
+            Committed::Stored => self.stored(key, &mut out),
             Committed::NotTaken(failure) => {
-                if let Some(parts) = self.parts_mut(&hash) {
+                if let Some(parts) = self.parts_mut(&key) {
                     parts.phase = Phase::Complete;
                 }
                 match failure {
                     Failure::Store(_) => {
                         self.paused = true;
-                        self.ready.insert(hash);
+                        self.ready.insert(key);
                     }
                     Failure::Source(reason) | Failure::WrongBytes(reason) | Failure::Asset(reason) => {
-                        self.fail_all(hash, &reason, &mut out);
+                        self.fail_all(key, &reason, &mut out);
                     }
                 }
             }
             Committed::WrongFrom(liar) => {
-                self.start_over(hash);
+                self.start_over(key);
                 if let Some(liar) = liar {
                     let reason = "it sent wrong bytes".to_owned();
-                    self.failed(liar, hash, Failure::WrongBytes(reason), &mut out);
+                    self.failed(liar, key, Failure::WrongBytes(reason), &mut out);
                 }
             }
             Committed::WrongFromSeveral(givers) => {
-                self.start_over(hash);
-                self.choose_only(hash, &givers, &mut out);
+                self.start_over(key);
+                self.choose_only(key, &givers, &mut out);
             }
-            Committed::Again => self.start_over(hash),
+            Committed::Again => self.start_over(key),
         }
-        self.drop_if_orphan(hash, &mut out);
+        self.drop_if_orphan(key, &mut out);
         out.extend(self.assign());
         gather(out)
     }
 
     /// What became of [`Decision::Apply`].
-    pub fn applied(&mut self, hash: ContentHash, result: Result<(), Failure>) -> Vec<Decision> {
+    pub fn applied(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<Decision> {
         let mut out = Vec::new();
-        if let Some(wanted) =
-            self.wanted.get_mut(&hash).filter(|wanted| matches!(wanted.state, State::Stored))
+        if let Some(wanted) = self.wanted.get_mut(&key).filter(|wanted| matches!(wanted.state, State::Stored))
         {
             match result {
-                Ok(()) => self.stored(hash, &mut out),
+                Ok(()) => self.stored(key, &mut out),
                 Err(Failure::Store(_)) => {
                     self.paused = true;
-                    self.ready.insert(hash);
+                    self.ready.insert(key);
                 }
                 Err(Failure::Source(_)) => {
                     // The content went away again.
                     wanted.state = State::new(wanted.record.size, &self.limits);
                     self.wanted_bytes = self.wanted_bytes.saturating_add(wanted.record.size);
-                    self.requeue(hash);
+                    self.requeue(key);
                 }
-                Err(failure) => self.fail_all(hash, failure.reason(), &mut out),
+                Err(failure) => self.fail_all(key, failure.reason(), &mut out),
             }
         }
-        self.drop_if_orphan(hash, &mut out);
+        self.drop_if_orphan(key, &mut out);
         out.extend(self.assign());
         gather(out)
     }
 
     /// All parts are wanted once more; those that are here after all cost nothing.
-    pub(super) fn start_over(&mut self, hash: ContentHash) {
-        if let Some(parts) = self.parts_mut(&hash) {
+    pub(super) fn start_over(&mut self, key: WantKey) {
+        if let Some(parts) = self.parts_mut(&key) {
             let done = parts.start_over();
             self.wanted_bytes = self.wanted_bytes.saturating_add(done);
-            self.requeue(hash);
+            self.requeue(key);
         }
     }
 
     /// Where the only source of a content turns out to be much slower than another one, that one is asked alone.
     pub(super) fn replace_slow_only(&mut self, out: &mut Vec<Decision>) {
         // Only what is on its way has a source that is slow: that is little, and in order.
-        let under_way: BTreeSet<ContentHash> = self
+        let under_way: BTreeSet<WantKey> = self
             .flights
             .values()
             .filter_map(|flight| match flight.work {
-                Work::Part { hash, .. } => Some(hash),
+                Work::Part { key, .. } => Some(key),
                 Work::Assets(_) => None,
             })
             .collect();
-        let slow: Vec<ContentHash> = under_way
+        let slow: Vec<WantKey> = under_way
             .into_iter()
-            .filter(|hash| self.wanted.get(hash).is_some_and(|wanted| self.is_too_slow_alone(wanted)))
+            .filter(|key| self.wanted.get(key).is_some_and(|wanted| self.is_too_slow_alone(wanted)))
             .collect();
-        for hash in slow {
-            self.choose_only(hash, &[], out);
+        for key in slow {
+            self.choose_only(key, &[], out);
         }
     }
 
@@ -151,13 +149,8 @@ impl Scheduler {
     /// From now on one source alone gives a content: the one that is expected to be done first, given what each has
     /// sent already. Of one whose speed is not known, the best is hoped; that it is slow shows soon.
     #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
-    pub(super) fn choose_only(
-        &mut self,
-        hash: ContentHash,
-        givers: &[(SessionId, u64)],
-        out: &mut Vec<Decision>,
-    ) {
-        let Some(wanted) = self.wanted.get(&hash) else { return };
+    pub(super) fn choose_only(&mut self, key: WantKey, givers: &[(SessionId, u64)], out: &mut Vec<Decision>) {
+        let Some(wanted) = self.wanted.get(&key) else { return };
         let size = wanted.record.size;
         let secs = |session: SessionId| {
             let given = givers.iter().find(|giver| giver.0 == session).map_or(0, |giver| giver.1);
@@ -170,13 +163,13 @@ impl Scheduler {
         let requests = wanted.requests();
         let Some(only) = first else { return };
         for request in requests {
-            self.take_back(request, hash, out);
+            self.take_back(request, key, out);
         }
-        self.start_over(hash);
-        let Some(parts) = self.parts_mut(&hash) else { return };
+        self.start_over(key);
+        let Some(parts) = self.parts_mut(&key) else { return };
         parts.only = Some(only);
         parts.tried.insert(only);
         parts.phase = Phase::Restricting;
-        out.push(Decision::Restrict { hash, session: only });
+        out.push(Decision::Restrict { key, session: only });
     }
 }

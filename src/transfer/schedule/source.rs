@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Limits, SMALL_BYTES_MAX};
-use crate::record::ContentHash;
+use super::{Limits, SMALL_BYTES_MAX, WantKey};
 
 /// Time after which a source is judged by what it sent.
 pub(super) const JUDGED_AFTER: Duration = Duration::from_secs(5);
@@ -41,8 +40,8 @@ pub(super) enum Judgement {
 
 #[derive(Debug, Default)]
 pub(super) struct Source {
-    pub(super) small: VecDeque<ContentHash>,
-    pub(super) large: VecDeque<ContentHash>,
+    pub(super) small: VecDeque<WantKey>,
+    pub(super) large: VecDeque<WantKey>,
     /// Charged for what is on its way.
     pub(super) bytes: u64,
     pub(super) requests: usize,
@@ -57,7 +56,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn queue(&mut self, size: u64) -> &mut VecDeque<ContentHash> {
+    pub(super) fn queue(&mut self, size: u64) -> &mut VecDeque<WantKey> {
         if size <= SMALL_BYTES_MAX { &mut self.small } else { &mut self.large }
     }
 

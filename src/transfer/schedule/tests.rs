@@ -24,18 +24,25 @@ fn record(n: u32, size: u64) -> AssetRecord {
     AssetRecord::new(ContentHash(hash), size, None, AssetMeta::default())
 }
 
+/// What is wanted of it for the mirror.
+fn key(record: &AssetRecord) -> WantKey {
+    WantKey::new(None, record)
+}
+
 fn scheduler() -> Scheduler {
     Scheduler::new(LIMITS, Instant::now())
 }
 
-fn fetched(decisions: &[Decision]) -> Vec<(SessionId, ContentHash)> {
+fn fetched(decisions: &[Decision]) -> Vec<(SessionId, WantKey)> {
     decisions
         .iter()
         .filter_map(|d| match d {
-            Decision::Fetch { session, records, .. } => Some((*session, records)),
+            Decision::Fetch { session, library, records, .. } => Some((*session, *library, records)),
             _ => None,
         })
-        .flat_map(|(session, records)| records.iter().map(move |r| (session, r.hash)))
+        .flat_map(|(session, library, records)| {
+            records.iter().map(move |record| (session, WantKey::new(library, record)))
+        })
         .collect()
 }
 
@@ -43,12 +50,12 @@ fn fetched(decisions: &[Decision]) -> Vec<(SessionId, ContentHash)> {
 fn one_source_is_asked_and_all_are_told() {
     let mut s = scheduler();
     let r = record(1, 10);
-    assert_eq!(fetched(&s.announce(A, vec![r.clone()])), [(A, r.hash)]);
-    assert_eq!(s.announce(B, vec![r.clone()]), [], "already on its way");
-    let told = s.finished(A, [(r.hash, Ok(()))]);
+    assert_eq!(fetched(&s.announce(A, None, vec![r.clone()])), [(A, key(&r))]);
+    assert_eq!(s.announce(B, None, vec![r.clone()]), [], "already on its way");
+    let told = s.finished(A, [(key(&r), Ok(()))]);
     assert_eq!(
         told,
-        [A, B].map(|session| Decision::Settled { session, hashes: vec![r.hash] }),
+        [A, B].map(|session| Decision::Settled { session, keys: vec![key(&r)] }),
         "both may confirm"
     );
     assert_eq!(s.missing(), (0, 0));
@@ -58,13 +65,13 @@ fn one_source_is_asked_and_all_are_told() {
 fn another_source_is_asked_when_one_fails_or_leaves() {
     let mut s = scheduler();
     let r = record(1, 10);
-    s.announce(A, vec![r.clone()]);
-    s.announce(B, vec![r.clone()]);
-    let decisions = s.finished(A, [(r.hash, Err(Failure::Source("wrong bytes".into())))]);
+    s.announce(A, None, vec![r.clone()]);
+    s.announce(B, None, vec![r.clone()]);
+    let decisions = s.finished(A, [(key(&r), Err(Failure::Source("wrong bytes".into())))]);
     assert!(matches!(&decisions[0], Decision::Failed { session: A, .. }));
-    assert_eq!(fetched(&decisions), [(B, r.hash)]);
-    s.announce(A, vec![r.clone()]);
-    assert_eq!(fetched(&s.session_ended(B)), [(A, r.hash)]);
+    assert_eq!(fetched(&decisions), [(B, key(&r))]);
+    s.announce(A, None, vec![r.clone()]);
+    assert_eq!(fetched(&s.session_ended(B)), [(A, key(&r))]);
     assert_eq!(s.session_ended(A), []);
     assert_eq!(s.missing(), (0, 0), "nobody has it any more");
 }
@@ -73,21 +80,21 @@ fn another_source_is_asked_when_one_fails_or_leaves() {
 fn a_failing_store_pauses_everything_and_loses_nothing() {
     let mut s = scheduler();
     let (r, other) = (record(1, 10), record(2, 10));
-    s.announce(A, vec![r.clone()]);
-    assert_eq!(s.finished(A, [(r.hash, Err(Failure::Store("disk full".into())))]), []);
-    assert_eq!(s.announce(A, vec![other.clone()]), []);
+    s.announce(A, None, vec![r.clone()]);
+    assert_eq!(s.finished(A, [(key(&r), Err(Failure::Store("disk full".into())))]), []);
+    assert_eq!(s.announce(A, None, vec![other.clone()]), []);
     let all = fetched(&s.resume());
-    assert_eq!(all, [(A, r.hash), (A, other.hash)]);
+    assert_eq!(all, [(A, key(&r)), (A, key(&other))]);
 }
 
 #[test]
 fn small_assets_travel_in_packs_past_large_ones() {
     let mut s = scheduler();
     let large: Vec<_> = (0..100).map(|n| record(n, 1 << 20)).collect();
-    let first = s.announce(A, large);
+    let first = s.announce(A, None, large);
     assert!((4..=8).contains(&first.len()), "{}", first.len());
     let small: Vec<_> = (1000..1100).map(|n| record(n, 100)).collect();
-    let packs = s.announce(A, small);
+    let packs = s.announce(A, None, small);
     assert_eq!(packs.len(), 1, "one request");
     assert_eq!(fetched(&packs).len(), 100);
 }
@@ -96,31 +103,53 @@ fn small_assets_travel_in_packs_past_large_ones() {
 fn what_a_user_wants_now_is_asked_for_next() {
     let mut s = scheduler();
     let records: Vec<_> = (0..100).map(|n| record(n, 1 << 20)).collect();
-    let under_way = fetched(&s.announce(A, records.clone()));
+    let under_way = fetched(&s.announce(A, None, records.clone()));
     let wanted = records[99].hash;
     assert_eq!(s.prefer(wanted), [], "there is no room yet");
-    assert_eq!(fetched(&s.finished(A, [(under_way[0].1, Ok(()))])), [(A, wanted)]);
+    assert_eq!(fetched(&s.finished(A, [(under_way[0].1, Ok(()))])), [(A, key(&records[99]))]);
     assert_eq!(s.prefer(wanted), [], "it is under way");
     assert_eq!(s.prefer(ContentHash([9; 32])), [], "nobody has it");
 }
 
 #[test]
-fn sources_that_disagree_about_a_size_are_told_apart() {
+fn a_size_that_somebody_says_counts_for_no_other() {
     let mut s = scheduler();
-    s.announce(A, vec![record(1, 10)]);
-    let told = s.announce(B, vec![record(1, 1 << 30)]);
-    assert!(matches!(&told[..], [Decision::Failed { session: B, .. }]));
-    assert_eq!(s.missing(), (1, 10));
+    s.announce(A, None, vec![record(1, 10)]);
+    let asked = fetched(&s.announce(B, None, vec![record(1, 12)]));
+    assert_eq!(asked, [(B, key(&record(1, 12)))], "a lie does not keep the truth away");
+    assert_eq!(s.missing(), (2, 22));
+}
+
+#[test]
+fn a_library_has_sources_and_records_of_its_own() {
+    let mut s = scheduler();
+    let (library, r) = (Some(LibraryId([1; 32])), record(1, 10));
+    let newest = AssetRecord { hlc: crate::record::Hlc(u64::MAX), ..r.clone() };
+    let asked = fetched(&s.announce(A, library, vec![newest.clone()]));
+    assert_eq!(asked, [(A, WantKey::new(library, &newest))]);
+    let own = s.announce(B, None, vec![r.clone()]);
+    let records = |decision: &Decision| match decision {
+        Decision::Fetch { session: B, library: None, records, .. } => records.clone(),
+        _ => panic!("{decision:?}"),
+    };
+    assert_eq!(records(&own[0]), std::slice::from_ref(&r), "under the record that an own machine has of it");
+    let told = s.finished(B, [(key(&r), Ok(()))]);
+    assert_eq!(told, [Decision::Settled { session: B, keys: vec![key(&r)] }]);
+    assert!(s.wants_for(&WantKey::new(library, &r)), "the library has yet to deliver it");
+    // One request is about one library.
+    let more = s.announce(C, library, vec![record(2, 10)]);
+    assert_eq!(fetched(&more).len(), 1);
+    assert_eq!(fetched(&s.announce(C, None, vec![record(3, 10)])).len(), 1);
 }
 
 #[test]
 fn late_news_of_an_ended_session_is_ignored() {
     let mut s = scheduler();
     let r = record(1, 10);
-    s.announce(A, vec![r.clone()]);
+    s.announce(A, None, vec![r.clone()]);
     s.session_ended(A);
-    s.announce(B, vec![r.clone()]);
-    assert_eq!(s.finished(A, [(r.hash, Ok(()))]), []);
+    s.announce(B, None, vec![r.clone()]);
+    assert_eq!(s.finished(A, [(key(&r), Ok(()))]), []);
     assert_eq!(s.missing(), (1, 10));
 }
 
@@ -160,9 +189,9 @@ fn run(s: &mut Scheduler, seconds: u64, rates: &[(SessionId, u64)]) -> Vec<Decis
 fn a_large_asset_comes_in_parts_from_all_who_have_it() {
     let mut s = scheduler();
     let r = record(1, 10 * PART_BYTES + 5);
-    let of_a = parts(&s.announce(A, vec![r.clone()]));
+    let of_a = parts(&s.announce(A, None, vec![r.clone()]));
     assert_eq!(of_a.iter().map(|part| part.2.start / PART_BYTES).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
-    let of_b = parts(&s.announce(B, vec![r.clone()]));
+    let of_b = parts(&s.announce(B, None, vec![r.clone()]));
     assert_eq!(of_b.iter().map(|part| part.2.start / PART_BYTES).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
     assert_eq!(s.missing(), (1, r.size));
     let (session, request, _) = of_b[0].clone();
@@ -179,14 +208,14 @@ fn a_large_asset_comes_in_parts_from_all_who_have_it() {
         assert!(commit.is_empty(), "{commit:?}");
         let decisions = s.part_finished(B, request, Ok(()));
         open.extend(parts(&decisions));
-        commit = decisions.into_iter().filter(|d| matches!(d, Decision::Commit(_))).collect();
+        commit = decisions.into_iter().filter(|d| matches!(d, Decision::Commit(..))).collect();
     }
-    assert_eq!(commit, [Decision::Commit(r.clone())]);
+    assert_eq!(commit, [Decision::Commit(key(&r), r.clone())]);
     assert_eq!(s.missing(), (1, 0));
     assert!(s.standing(&r.hash).unwrap().is_complete);
     assert_eq!(
-        s.committed(r.hash, Committed::Stored),
-        [Decision::Settled { session: B, hashes: vec![r.hash] }]
+        s.committed(key(&r), Committed::Stored),
+        [Decision::Settled { session: B, keys: vec![key(&r)] }]
     );
     assert_eq!((s.missing(), s.in_flight, s.flights.len()), ((0, 0), 0, 0));
 }
@@ -195,8 +224,8 @@ fn a_large_asset_comes_in_parts_from_all_who_have_it() {
 fn who_has_nothing_left_to_do_helps_a_slow_one() {
     let mut s = scheduler();
     let r = record(1, 6 * PART_BYTES);
-    let slow = parts(&s.announce(A, vec![r.clone()]));
-    let mut fast = parts(&s.announce(B, vec![r.clone()]));
+    let slow = parts(&s.announce(A, None, vec![r.clone()]));
+    let mut fast = parts(&s.announce(B, None, vec![r.clone()]));
     assert_eq!((slow.len(), fast.len()), (5, 1));
     // Nobody knows yet who is fast.
     assert_eq!(run(&mut s, 1, &[(A, 1_000_000), (B, 100_000_000)]), []);
@@ -215,8 +244,8 @@ fn who_has_nothing_left_to_do_helps_a_slow_one() {
 fn who_comes_late_and_finds_nothing_free_shows_how_fast_it_is() {
     let mut s = scheduler();
     let r = record(1, 5 * PART_BYTES);
-    s.announce(A, vec![r.clone()]);
-    assert_eq!(s.announce(B, vec![r.clone()]), []);
+    s.announce(A, None, vec![r.clone()]);
+    assert_eq!(s.announce(B, None, vec![r.clone()]), []);
     let out = run(&mut s, 3, &[(A, 1_000_000), (B, 0)]);
     assert_eq!(parts(&out).iter().map(|part| part.0).collect::<Vec<_>>(), [B], "{out:?}");
 }
@@ -225,8 +254,8 @@ fn who_comes_late_and_finds_nothing_free_shows_how_fast_it_is() {
 fn equals_do_not_do_the_same_work_twice() {
     let mut s = scheduler();
     let r = record(1, 6 * PART_BYTES);
-    s.announce(A, vec![r.clone()]);
-    s.announce(B, vec![r.clone()]);
+    s.announce(A, None, vec![r.clone()]);
+    s.announce(B, None, vec![r.clone()]);
     assert_eq!(run(&mut s, 3, &[(A, 10_000_000), (B, 15_000_000)]), []);
 }
 
@@ -234,14 +263,15 @@ fn equals_do_not_do_the_same_work_twice() {
 fn who_sends_nothing_loses_what_others_have_and_keeps_the_rest_for_a_while() {
     let mut s = scheduler();
     let (shared, alone) = (record(1, 1_000_000), record(2, 1_000_000));
-    s.announce(A, vec![shared.clone(), alone.clone()]);
-    s.announce(B, vec![shared.clone()]);
+    s.announce(A, None, vec![shared.clone(), alone.clone()]);
+    s.announce(B, None, vec![shared.clone()]);
     assert_eq!(fetched(&run(&mut s, 4, &[(A, 0), (B, 0)])), []);
     let out = run(&mut s, 3, &[(A, 0), (B, 0)]);
-    assert_eq!((revoked(&out).len(), fetched(&out)), (1, vec![(B, shared.hash)]));
+    assert_eq!((revoked(&out).len(), fetched(&out)), (1, vec![(B, key(&shared))]));
     let out = run(&mut s, 30, &[(A, 0), (B, 1_000_000)]);
     assert!(
-        out.iter().any(|d| matches!(d, Decision::Failed { session: A, hash, .. } if *hash == alone.hash)),
+        out.iter()
+            .any(|d| matches!(d, Decision::Failed { session: A, key: failed, .. } if *failed == key(&alone))),
         "{out:?}"
     );
     assert_eq!(s.missing(), (1, 1_000_000));
@@ -251,19 +281,19 @@ fn who_sends_nothing_loses_what_others_have_and_keeps_the_rest_for_a_while() {
 fn who_only_pretends_to_send_is_no_source() {
     let mut s = scheduler();
     let (small, large) = (record(1, 1_000), record(2, 5 * PART_BYTES));
-    s.announce(A, vec![small.clone(), large.clone()]);
+    s.announce(A, None, vec![small.clone(), large.clone()]);
     let out = run(&mut s, 7, &[(A, 1)]);
     let failed = out.iter().filter(|d| matches!(d, Decision::Failed { session: A, .. })).count();
     assert_eq!((failed, s.missing(), s.in_flight), (2, (0, 0), 0), "{out:?}");
     // It is not asked again for a moment, then it is.
-    assert_eq!(s.announce(A, vec![small.clone()]), []);
-    assert_eq!(fetched(&run(&mut s, 15, &[(A, 0)])), [(A, small.hash)]);
+    assert_eq!(s.announce(A, None, vec![small.clone()]), []);
+    assert_eq!(fetched(&run(&mut s, 15, &[(A, 0)])), [(A, key(&small))]);
 }
 
 #[test]
 fn nobody_is_blamed_for_what_waits_here() {
     let mut s = scheduler();
-    s.announce(A, vec![record(1, 1_000)]);
+    s.announce(A, None, vec![record(1, 1_000)]);
     let start = s.now;
     for second in 0..60 {
         let held = Progress { received: 0, held_here: true };
@@ -292,33 +322,33 @@ fn a_liar_among_several_is_found_by_asking_one_alone() {
     let r = record(1, 6 * PART_BYTES);
     let mut open = Vec::new();
     for session in [A, B, C] {
-        open.extend(s.announce(session, vec![r.clone()]));
+        open.extend(s.announce(session, None, vec![r.clone()]));
     }
     let out = complete(&mut s, open);
-    assert_eq!(out.last(), Some(&Decision::Commit(r.clone())));
+    assert_eq!(out.last(), Some(&Decision::Commit(key(&r), r.clone())));
     // B sent the most: it is asked alone, once what the others sent is gone.
     let givers = vec![(A, PART_BYTES), (B, 3 * PART_BYTES), (C, 2 * PART_BYTES)];
-    let restrict = s.committed(r.hash, Committed::WrongFromSeveral(givers));
-    assert_eq!(restrict, [Decision::Restrict { hash: r.hash, session: B }]);
-    let again = s.restricted(r.hash, Ok(()));
+    let restrict = s.committed(key(&r), Committed::WrongFromSeveral(givers));
+    assert_eq!(restrict, [Decision::Restrict { key: key(&r), session: B }]);
+    let again = s.restricted(key(&r), Ok(()));
     assert!(parts(&again).iter().all(|part| part.0 == B) && !parts(&again).is_empty(), "{again:?}");
     assert_eq!(s.standing(&r.hash).unwrap().only, Some(B));
     let out = complete(&mut s, again);
-    assert_eq!(out.last(), Some(&Decision::Commit(r.clone())));
+    assert_eq!(out.last(), Some(&Decision::Commit(key(&r), r.clone())));
     // It was B.
-    let out = s.committed(r.hash, Committed::WrongFrom(Some(B)));
+    let out = s.committed(key(&r), Committed::WrongFrom(Some(B)));
     assert!(out.iter().any(|d| matches!(d, Decision::Failed { session: B, .. })), "{out:?}");
     assert!(parts(&out).iter().all(|part| part.0 != B), "{out:?}");
     // Again one of the two others. It leaves, and the last one is asked alone, once its place is clean.
     let mixed = complete(&mut s, out);
-    assert_eq!(mixed.last(), Some(&Decision::Commit(r.clone())));
-    s.committed(r.hash, Committed::WrongFromSeveral(vec![(A, 2 * PART_BYTES)]));
-    assert_eq!(s.session_ended(A), [Decision::Restrict { hash: r.hash, session: C }]);
-    let out = s.restricted(r.hash, Ok(()));
+    assert_eq!(mixed.last(), Some(&Decision::Commit(key(&r), r.clone())));
+    s.committed(key(&r), Committed::WrongFromSeveral(vec![(A, 2 * PART_BYTES)]));
+    assert_eq!(s.session_ended(A), [Decision::Restrict { key: key(&r), session: C }]);
+    let out = s.restricted(key(&r), Ok(()));
     let out = complete(&mut s, out);
-    assert_eq!(out.last(), Some(&Decision::Commit(r.clone())));
-    let told = s.committed(r.hash, Committed::Stored);
-    assert_eq!(told, [Decision::Settled { session: C, hashes: vec![r.hash] }]);
+    assert_eq!(out.last(), Some(&Decision::Commit(key(&r), r.clone())));
+    let told = s.committed(key(&r), Committed::Stored);
+    assert_eq!(told, [Decision::Settled { session: C, keys: vec![key(&r)] }]);
     assert_eq!((s.missing(), s.in_flight), ((0, 0), 0));
 }
 
@@ -328,7 +358,7 @@ fn who_is_slow_does_not_stay_the_only_source() {
     let r = record(1, 60 * PART_BYTES);
     let mut open = Vec::new();
     for session in [A, B, C] {
-        open.extend(s.announce(session, vec![r.clone()]));
+        open.extend(s.announce(session, None, vec![r.clone()]));
     }
     // A is known to be slow; the others have been too fast to be measured.
     run(&mut s, 2, &[(A, 1_000_000)]);
@@ -337,13 +367,13 @@ fn who_is_slow_does_not_stay_the_only_source() {
     }
     complete(&mut s, open);
     let restrict =
-        s.committed(r.hash, Committed::WrongFromSeveral(vec![(A, PART_BYTES), (B, 9 * PART_BYTES)]));
+        s.committed(key(&r), Committed::WrongFromSeveral(vec![(A, PART_BYTES), (B, 9 * PART_BYTES)]));
     assert_eq!(
         restrict,
-        [Decision::Restrict { hash: r.hash, session: B }],
+        [Decision::Restrict { key: key(&r), session: B }],
         "the best is hoped of the others"
     );
-    s.restricted(r.hash, Ok(()));
+    s.restricted(key(&r), Ok(()));
     // B turns out to be slow as well: C has its chance. It is slower still, and the fastest of those known is asked.
     let restricts = |out: &[Decision]| {
         let to = |d: &Decision| match d {
@@ -353,9 +383,9 @@ fn who_is_slow_does_not_stay_the_only_source() {
         out.iter().filter_map(to).collect::<Vec<_>>()
     };
     assert_eq!(restricts(&run(&mut s, 3, &[(B, 5_000_000)])), [C]);
-    s.restricted(r.hash, Ok(()));
+    s.restricted(key(&r), Ok(()));
     assert_eq!(restricts(&run(&mut s, 3, &[(C, 200_000)])), [B], "known to be faster by far");
-    s.restricted(r.hash, Ok(()));
+    s.restricted(key(&r), Ok(()));
     // Whoever comes now has not been tried, but most of it is here: nothing is thrown away for it.
     let only = parts(&s.tick(s.now, []));
     let mut open: Vec<_> = only;
@@ -369,7 +399,7 @@ fn who_is_slow_does_not_stay_the_only_source() {
         }
     }
     let late = SessionId(9);
-    s.announce(late, vec![r.clone()]);
+    s.announce(late, None, vec![r.clone()]);
     assert_eq!(restricts(&run(&mut s, 3, &[(B, 5_000_000)])), []);
 }
 
@@ -386,29 +416,29 @@ fn the_newest_version_is_what_is_stored_and_confirmed() {
     for size in [10, 100_000] {
         let old = record(1, size);
         let new = newer(&old);
-        s.announce(A, vec![old.clone()]);
-        assert_eq!(s.announce(B, vec![new.clone()]), []);
+        s.announce(A, None, vec![old.clone()]);
+        assert_eq!(s.announce(B, None, vec![new.clone()]), []);
         // What was asked for was the old one.
-        assert_eq!(s.finished(A, [(old.hash, Ok(()))]), [Decision::Apply(new.clone())]);
+        assert_eq!(s.finished(A, [(key(&old), Ok(()))]), [Decision::Apply(key(&new), new.clone())]);
         let newest = newer(&new);
-        s.announce(A, vec![newest.clone()]);
-        assert_eq!(s.applied(old.hash, Ok(())), [Decision::Apply(newest.clone())]);
-        assert_eq!(s.applied(old.hash, Err(Failure::Store("full".into()))), []);
-        assert_eq!(s.resume(), [Decision::Apply(newest.clone())]);
-        let told = s.applied(old.hash, Ok(()));
-        assert_eq!(told, [A, B].map(|session| Decision::Settled { session, hashes: vec![old.hash] }));
+        s.announce(A, None, vec![newest.clone()]);
+        assert_eq!(s.applied(key(&old), Ok(())), [Decision::Apply(key(&newest), newest.clone())]);
+        assert_eq!(s.applied(key(&old), Err(Failure::Store("full".into()))), []);
+        assert_eq!(s.resume(), [Decision::Apply(key(&newest), newest.clone())]);
+        let told = s.applied(key(&old), Ok(()));
+        assert_eq!(told, [A, B].map(|session| Decision::Settled { session, keys: vec![key(&old)] }));
         assert_eq!(s.missing(), (0, 0));
     }
     // A large one is stored with the newest in the first place, and with one that comes meanwhile behind it.
     let old = record(2, 2 * PART_BYTES);
     let (new, newest) = (newer(&old), newer(&newer(&old)));
-    let asked = s.announce(A, vec![old.clone()]);
-    s.announce(B, vec![new.clone()]);
-    assert_eq!(complete(&mut s, asked).last(), Some(&Decision::Commit(new)));
-    s.announce(A, vec![newest.clone()]);
-    assert_eq!(s.committed(old.hash, Committed::Stored), [Decision::Apply(newest)]);
+    let asked = s.announce(A, None, vec![old.clone()]);
+    s.announce(B, None, vec![new.clone()]);
+    assert_eq!(complete(&mut s, asked).last(), Some(&Decision::Commit(key(&new), new)));
+    s.announce(A, None, vec![newest.clone()]);
+    assert_eq!(s.committed(key(&old), Committed::Stored), [Decision::Apply(key(&newest), newest)]);
     // Its content goes away again before that.
-    let again = s.applied(old.hash, Err(Failure::Source("gone".into())));
+    let again = s.applied(key(&old), Err(Failure::Source("gone".into())));
     assert_eq!(parts(&again).len(), 2, "{again:?}");
     assert_eq!(s.missing(), (1, old.size));
 }
@@ -417,12 +447,12 @@ fn the_newest_version_is_what_is_stored_and_confirmed() {
 fn what_arrives_by_another_way_is_not_waited_for() {
     let mut s = scheduler();
     let (small, large) = (record(1, 10), record(2, 3 * PART_BYTES));
-    s.announce(A, vec![small.clone(), large.clone()]);
-    s.announce(B, vec![newer(&small)]);
-    let out = s.arrived(&[small.clone(), large.clone()]);
+    s.announce(A, None, vec![small.clone(), large.clone()]);
+    s.announce(B, None, vec![newer(&small)]);
+    let out = s.arrived(None, &[small.clone(), large.clone()]);
     assert_eq!(revoked(&out).len(), 4, "{out:?}");
-    assert!(out.contains(&Decision::Apply(newer(&small))), "{out:?}");
-    assert!(out.contains(&Decision::Settled { session: A, hashes: vec![large.hash] }), "{out:?}");
+    assert!(out.contains(&Decision::Apply(key(&small), newer(&small))), "{out:?}");
+    assert!(out.contains(&Decision::Settled { session: A, keys: vec![key(&large)] }), "{out:?}");
     assert_eq!((s.missing(), s.in_flight), ((1, 0), 0));
 }
 
@@ -430,7 +460,7 @@ fn what_arrives_by_another_way_is_not_waited_for() {
 fn a_claim_of_an_enormous_size_costs_nothing() {
     let mut s = scheduler();
     let records = (0..4096).map(|n| record(n, 1 << 44)).collect();
-    let asked = parts(&s.announce(A, records));
+    let asked = parts(&s.announce(A, None, records));
     assert!(asked.len() <= 8);
     assert_eq!(s.missing(), (4096, 4096 << 44));
 }
@@ -460,7 +490,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// What the world around the scheduler knows: what is on its way, and what is being done.
 #[derive(Default)]
 struct Around {
-    flying: Vec<(SessionId, u64, ContentHash, Option<Range<u64>>)>,
+    flying: Vec<(SessionId, u64, WantKey, Option<Range<u64>>)>,
     /// Commits, applications and restrictions under way.
     doing: Vec<Decision>,
 }
@@ -469,26 +499,26 @@ impl Around {
     fn note(&mut self, decisions: Vec<Decision>) -> Result<(), TestCaseError> {
         for decision in decisions {
             match decision {
-                Decision::Fetch { session, request, records } => {
+                Decision::Fetch { session, request, records, .. } => {
                     for r in records {
-                        prop_assert!(self.flying.iter().all(|f| f.2 != r.hash), "a whole is fetched twice");
-                        self.flying.push((session, request, r.hash, None));
+                        prop_assert!(self.flying.iter().all(|f| f.2 != key(&r)), "a whole is fetched twice");
+                        self.flying.push((session, request, key(&r), None));
                     }
                 }
-                Decision::FetchPart { session, request, hash, range, .. } => {
+                Decision::FetchPart { session, request, key, range } => {
                     let same: Vec<_> = self
                         .flying
                         .iter()
-                        .filter(|f| f.2 == hash && f.3.as_ref().is_some_and(|r| r.start == range.start))
+                        .filter(|f| f.2 == key && f.3.as_ref().is_some_and(|r| r.start == range.start))
                         .collect();
                     prop_assert!(same.len() < 2 && same.iter().all(|f| f.0 != session), "{same:?}");
-                    self.flying.push((session, request, hash, Some(range)));
+                    self.flying.push((session, request, key, Some(range)));
                 }
                 Decision::Revoke { session, request } => {
                     self.flying.retain(|f| (f.0, f.1) != (session, request));
                 }
                 Decision::Settled { .. } | Decision::Failed { .. } => {}
-                Decision::Commit(_) | Decision::Apply(_) | Decision::Restrict { .. } => {
+                Decision::Commit(..) | Decision::Apply(..) | Decision::Restrict { .. } => {
                     self.doing.push(decision);
                 }
             }
@@ -497,7 +527,7 @@ impl Around {
     }
 
     fn finish(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<Decision> {
-        let (session, request, hash, range) = self.flying.remove(i % self.flying.len());
+        let (session, request, key, range) = self.flying.remove(i % self.flying.len());
         let result = match how {
             0 => Err(Failure::Source("x".into())),
             1 => Err(Failure::Store("x".into())),
@@ -506,24 +536,26 @@ impl Around {
         };
         match range {
             Some(_) => s.part_finished(session, request, result),
-            None => s.finished(session, [(hash, result)]),
+            None => s.finished(session, [(key, result)]),
         }
     }
 
     fn done(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<Decision> {
         let store = || Failure::Store("x".into());
         match (self.doing.remove(i % self.doing.len()), how) {
-            (Decision::Commit(r), 0) => s.committed(r.hash, Committed::NotTaken(store())),
-            (Decision::Commit(r), 1) => s.committed(r.hash, Committed::NotTaken(Failure::Asset("x".into()))),
-            (Decision::Commit(r), 2) => s.committed(r.hash, Committed::WrongFrom(Some(A))),
-            (Decision::Commit(r), 3) => s.committed(r.hash, Committed::WrongFromSeveral(vec![(B, 5)])),
-            (Decision::Commit(r), 4) => s.committed(r.hash, Committed::Again),
-            (Decision::Commit(r), _) => s.committed(r.hash, Committed::Stored),
-            (Decision::Apply(r), 0) => s.applied(r.hash, Err(store())),
-            (Decision::Apply(r), 1) => s.applied(r.hash, Err(Failure::Source("x".into()))),
-            (Decision::Apply(r), _) => s.applied(r.hash, Ok(())),
-            (Decision::Restrict { hash, .. }, 0) => s.restricted(hash, Err(store())),
-            (Decision::Restrict { hash, .. }, _) => s.restricted(hash, Ok(())),
+            (Decision::Commit(key, _), 0) => s.committed(key, Committed::NotTaken(store())),
+            (Decision::Commit(key, _), 1) => {
+                s.committed(key, Committed::NotTaken(Failure::Asset("x".into())))
+            }
+            (Decision::Commit(key, _), 2) => s.committed(key, Committed::WrongFrom(Some(A))),
+            (Decision::Commit(key, _), 3) => s.committed(key, Committed::WrongFromSeveral(vec![(B, 5)])),
+            (Decision::Commit(key, _), 4) => s.committed(key, Committed::Again),
+            (Decision::Commit(key, _), _) => s.committed(key, Committed::Stored),
+            (Decision::Apply(key, _), 0) => s.applied(key, Err(store())),
+            (Decision::Apply(key, _), 1) => s.applied(key, Err(Failure::Source("x".into()))),
+            (Decision::Apply(key, _), _) => s.applied(key, Ok(())),
+            (Decision::Restrict { key, .. }, 0) => s.restricted(key, Err(store())),
+            (Decision::Restrict { key, .. }, _) => s.restricted(key, Ok(())),
             (other, _) => panic!("{other:?}"),
         }
     }
@@ -541,7 +573,7 @@ proptest! {
         let (mut seconds, mut received) = (0, [0; 4]);
         for step in steps {
             let decisions = match step {
-                Step::Announce(session, n, size) => s.announce(SessionId(session), vec![record(n, size)]),
+                Step::Announce(session, n, size) => s.announce(SessionId(session), None, vec![record(n, size)]),
                 Step::Finish(i, how) if !around.flying.is_empty() => around.finish(&mut s, i, how),
                 Step::Commit(i, how) if !around.doing.is_empty() => around.done(&mut s, i, how),
                 Step::Finish(..) | Step::Commit(..) => continue,

@@ -6,7 +6,28 @@ use tokio::time::Instant;
 
 use super::parts::{Parts, Phase};
 use super::{LARGE_CHARGE, Limits, SMALL_BYTES_MAX, SMALL_OVERHEAD, SessionId};
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, LibraryId};
+
+/// What is wanted. A library speaks for itself: what it says of a content, and who of its members has it, counts for its
+/// own record of the content and for no other library, nor for the mirror. Nor does a size that somebody says count for
+/// another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WantKey {
+    /// Which content.
+    pub hash: ContentHash,
+    /// Whose record of it; `None` for the mirror.
+    pub library: Option<LibraryId>,
+    /// How long it is said to be.
+    pub size: u64,
+}
+
+impl WantKey {
+    /// Of a record that `library` offers.
+    #[must_use]
+    pub fn new(library: Option<LibraryId>, record: &AssetRecord) -> Self {
+        Self { hash: record.hash, library, size: record.size }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Wanted {
@@ -52,9 +73,9 @@ pub(super) struct Flight {
 #[derive(Debug)]
 pub(super) enum Work {
     /// Whole assets that have not come yet.
-    Assets(BTreeSet<ContentHash>),
+    Assets(BTreeSet<WantKey>),
     Part {
-        hash: ContentHash,
+        key: WantKey,
         part: u64,
         charge: u64,
     },
@@ -63,10 +84,8 @@ pub(super) enum Work {
 /// An asset that is wanted, for the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedAsset {
-    /// Its name.
-    pub hash: ContentHash,
-    /// Its size.
-    pub size: u64,
+    /// Which, and for which library.
+    pub key: WantKey,
     /// Who is asked, or the first who could be.
     pub session: Option<SessionId>,
     /// Whether it was asked for.
@@ -76,8 +95,8 @@ pub struct WantedAsset {
 /// How one wanted asset stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its size.
-    pub size: u64,
+    /// Which, and for which library.
+    pub key: WantKey,
     /// Sessions that have it.
     pub sources: Vec<SessionId>,
     /// Those of them that it was asked of.
@@ -127,10 +146,10 @@ impl Wanted {
 }
 
 impl Flight {
-    pub(super) fn hashes(&self) -> Vec<ContentHash> {
+    pub(super) fn keys(&self) -> Vec<WantKey> {
         match &self.work {
             Work::Assets(assets) => assets.iter().copied().collect(),
-            Work::Part { hash, .. } => vec![*hash],
+            Work::Part { key, .. } => vec![*key],
         }
     }
 }

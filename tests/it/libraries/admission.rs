@@ -7,9 +7,9 @@ use can_sync::record::{AssetMeta, AssetRecord, ContentHash, RecordId};
 use can_sync::wire::proto::{Offer, WireRecord, frame};
 use serde_json::json;
 
-use super::member::Member;
 use super::{Share, stranger};
 use crate::support::hostile::{closed, hash_of};
+use crate::support::library_member::Member;
 use crate::support::nodes::{TestNode, eventually, eventually_within};
 
 const IMAGE: &[(&str, &str)] = &[("mime_type", "image/png")];
@@ -103,16 +103,13 @@ async fn a_reader_can_neither_see_nor_probe_nor_write_outside_its_library() {
     }
 }
 
-/// What a writer says of an image.
+/// What a writer says of an image; that it is there, a second after it was deleted.
 fn record(content: &[u8], deleted: bool) -> WireRecord {
     let meta =
         AssetMeta { mime_type: "image/png".into(), created_at_ms: 1_700_000_000_000, ..AssetMeta::default() };
     let record = AssetRecord::new(hash_of(content), content.len() as u64, None, meta);
-    WireRecord::from(&AssetRecord {
-        deleted,
-        hlc: can_sync::record::Hlc::from_ms(1_900_000_000_000 - 200_000_000_000),
-        ..record
-    })
+    let hlc = can_sync::record::Hlc::from_ms(1_700_000_000_000 + if deleted { 0 } else { 1_000 });
+    WireRecord::from(&AssetRecord { deleted, hlc, ..record })
 }
 
 #[tokio::test(flavor = "multi_thread")]

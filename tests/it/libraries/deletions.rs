@@ -6,8 +6,8 @@ use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
 use can_sync::wire::proto::{Offer, WireRecord, frame};
 use serde_json::{Value, json};
 
-use super::member::{Member, Session};
 use super::{Share, stranger};
+use crate::support::library_member::{Member, Session};
 use crate::support::nodes::{TestNode, eventually};
 
 async fn images(node: &TestNode, numbers: std::ops::Range<u8>) -> Vec<String> {

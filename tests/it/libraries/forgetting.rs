@@ -5,8 +5,8 @@ use can_sync::store::{ContentStore as _, Holding};
 use can_sync::wire::proto::frame;
 use serde_json::{Value, json};
 
-use super::member::Member;
 use super::{Share, stranger};
+use crate::support::library_member::Member;
 use crate::support::nodes::{PASSPHRASE, TestNode, eventually};
 use crate::support::store::noise;
 

@@ -1,18 +1,30 @@
-//! One agent of the simulation: its store, its index, its clock, and what PeersActor would do for it.
+//! One agent of the simulation: its store, its libraries, its clock, and what PeersActor would do for it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use crate::identity::LibraryKeys;
-use crate::library::Library;
+use crate::library::filter::{Filter, FilterSpec};
+use crate::library::registry::Kept;
+use crate::library::ticket::{Access, Subject, Terms, Ticket};
+use crate::library::{Aside, Libraries, Library, Shared};
 use crate::peer::deferrals::{Note, Notes};
-use crate::record::{AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, Hlc, WriterId};
-use crate::store::{FeedEntry, Holding, Outcome, StoreStatus, StoredRecord};
+use crate::record::{AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, Hlc, LibraryId, WriterId};
+use crate::store::{
+    ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, Outcome, Redating, StoreError,
+    StoreEvent, StoreStatus, StoredRecord, admits,
+};
 use crate::transfer::ranges::Ranges;
-use crate::transfer::schedule::{Limits, Scheduler};
+use crate::transfer::schedule::{Limits, Scheduler, WantKey};
+use crate::transfer::take::Taker;
 
 /// When the simulations begin, in milliseconds since the Unix epoch.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -24,94 +36,36 @@ const LIMITS: Limits = Limits {
     part_bytes: 512 << 10,
     stall: Duration::from_secs(30),
 };
+/// Tags by which assets belong to the libraries.
+pub(super) const TAGS: [&str; 2] = ["x", "y"];
 
-pub(super) struct Agent {
-    number: u8,
-    skew_ms: i64,
-    /// How far off its clock is besides, until somebody sets it.
-    pub(super) wrong_ms: i64,
+/// A store in memory, which answers at once.
+#[derive(Default)]
+pub(super) struct SimStore(Mutex<Stored>);
+
+#[derive(Default)]
+struct Stored {
+    records: BTreeMap<ContentHash, (u64, AssetRecord)>,
     /// Dates of the versions before those that were written here.
     before: BTreeMap<ContentHash, Hlc>,
-    /// The newest date of a version that others have.
-    pub(super) confirmed: Hlc,
-    pub(super) notes: Notes,
-    pub(super) replicate_deletes: bool,
-    pub(super) records: BTreeMap<ContentHash, (u64, AssetRecord)>,
-    pub(super) contents: BTreeSet<ContentHash>,
+    contents: BTreeSet<ContentHash>,
     /// Contents of live records that are not here and not wanted.
     unwanted: BTreeSet<ContentHash>,
-    /// Parts of contents that are here.
-    pub(super) parts: BTreeMap<ContentHash, Ranges>,
     seq: u64,
-    pub(super) library: Arc<Library>,
-    pub(super) scheduler: Scheduler,
-    /// The store answers nothing until then.
-    pub(super) store_down_until: u64,
 }
 
-impl Agent {
-    pub(super) fn new(number: u8, skew_ms: i64, replicate_deletes: bool, keys: &LibraryKeys) -> Self {
-        let library = Arc::new(Library::new(keys.clone()));
-        library.set_cursor(0);
-        Self {
-            number,
-            skew_ms,
-            wrong_ms: 0,
-            before: BTreeMap::new(),
-            confirmed: Hlc::default(),
-            notes: Notes::default(),
-            replicate_deletes,
-            records: BTreeMap::new(),
-            contents: BTreeSet::new(),
-            unwanted: BTreeSet::new(),
-            parts: BTreeMap::new(),
-            seq: 0,
-            library,
-            scheduler: Scheduler::new(LIMITS, Instant::now()),
-            store_down_until: 0,
-        }
-    }
-
-    /// What its clock says `now` microseconds into the simulation.
-    pub(super) fn clock_ms(&self, now: u64) -> u64 {
-        (EPOCH_MS + now / 1000).saturating_add_signed(self.skew_ms + self.wrong_ms)
-    }
-
-    /// As [`Self::put`], for what is written here.
-    fn put_own(&mut self, record: AssetRecord) {
+impl Stored {
+    /// Takes what a user of this agent writes; others have versions up to `confirmed`.
+    fn write(&mut self, record: AssetRecord, with_content: bool, confirmed: Hlc) -> Outcome {
         let hash = record.hash;
         let before = match self.records.get(&hash).map(|(_, old)| old.hlc) {
             None => Hlc::default(),
-            Some(old) if old <= self.confirmed => old,
+            Some(old) if old <= confirmed => old,
             Some(old) => self.before.get(&hash).copied().unwrap_or(old),
         };
-        self.put(record);
+        let outcome = self.merge(record, with_content);
         self.before.insert(hash, before);
-    }
-
-    /// Dates anew what was written here while the clock was ahead and is not known to others, up to `known`.
-    pub(super) fn recall(&mut self, now: u64, known: Hlc) -> bool {
-        let now_ms = self.clock_ms(now);
-        let known = known.max(self.confirmed);
-        let ahead: Vec<AssetRecord> = self.records.values().map(|(_, record)| record.clone()).collect();
-        let mut any = false;
-        for old in ahead {
-            let is_ahead = old.hlc.is_due_in(now_ms, HLC_AHEAD_MAX_MS).is_some() && old.hlc > known;
-            let Some(before) = self.before.get(&old.hash).copied().filter(|_| is_ahead) else { continue };
-            let Some(recalled) = old.recalled(before, now_ms) else { continue };
-            self.put(recalled);
-            self.before.insert(old.hash, before);
-            self.notes.add(Note::of(&old, None, now_ms, old.hlc.ms()));
-            any = true;
-        }
-        any
-    }
-
-    /// Writes what is here once more, later than `other`.
-    pub(super) fn reassert(&mut self, hash: ContentHash, other: Hlc) {
-        let Some((_, old)) = self.records.get(&hash).filter(|(_, old)| old.hlc <= other) else { return };
-        let again = old.reasserted(other);
-        self.put(again);
+        outcome
     }
 
     fn put(&mut self, record: AssetRecord) {
@@ -128,7 +82,8 @@ impl Agent {
     }
 
     /// The rules of a store's merge, with or without the content at hand.
-    pub(super) fn merge(&mut self, record: AssetRecord, with_content: bool) -> Outcome {
+    fn merge(&mut self, record: AssetRecord, with_content: bool) -> Outcome {
+        assert!(!record.left, "no store has what left a library");
         let ours = self.records.get(&record.hash).map(|(_, ours)| ours);
         let wins = ours.is_none_or(|ours| record.supersedes(ours));
         let live = ours.is_some_and(|ours| !ours.deleted);
@@ -150,7 +105,7 @@ impl Agent {
     }
 
     /// The same, for a record whose content cannot be had.
-    pub(super) fn take_absent(&mut self, record: AssetRecord) -> Outcome {
+    fn take_absent(&mut self, record: AssetRecord) -> Outcome {
         let outcome = self.merge(record.clone(), false);
         if outcome != Outcome::NeedsContent {
             return outcome;
@@ -159,24 +114,7 @@ impl Agent {
         Outcome::Absent
     }
 
-    /// A user lets go of a content.
-    pub(super) fn let_go(&mut self, hash: ContentHash) {
-        let Some((_, record)) = self.records.get(&hash).filter(|(_, record)| !record.deleted) else { return };
-        let record = record.clone();
-        self.contents.remove(&hash);
-        self.unwanted.insert(hash);
-        self.put(record);
-    }
-
-    /// A user wants a content that was let go of.
-    pub(super) fn want(&mut self, hash: ContentHash) {
-        if self.unwanted.remove(&hash) {
-            let record = self.records[&hash].1.clone();
-            self.put(record);
-        }
-    }
-
-    pub(super) fn holding(&self, record: &AssetRecord) -> Holding {
+    fn holding(&self, record: &AssetRecord) -> Holding {
         if self.contents.contains(&record.hash) {
             Holding::Held
         } else if record.deleted || self.unwanted.contains(&record.hash) {
@@ -186,101 +124,370 @@ impl Agent {
         }
     }
 
-    /// What the store has of an asset.
-    pub(super) fn stored(&self, hash: &ContentHash) -> Option<StoredRecord> {
+    fn get(&self, hash: &ContentHash) -> Option<StoredRecord> {
         let (_, record) = self.records.get(hash)?;
         Some(StoredRecord { record: record.clone(), holding: self.holding(record) })
     }
+}
 
-    /// A user stores content; storing what is there changes nothing.
-    pub(super) fn ingest(&mut self, hash: ContentHash, now: u64) {
-        let now_ms = self.clock_ms(now);
-        let meta = AssetMeta { created_at_ms: now_ms, ..AssetMeta::default() };
-        let mut record = AssetRecord::new(hash, size_of(hash), None, meta);
-        match self.records.get(&hash) {
-            Some((_, held)) if !held.deleted => {
-                // Where the content is not here, it is now; the version stays.
-                let held = held.clone();
-                self.merge(held, true);
-                return;
-            }
-            Some((_, held)) => {
-                record.hlc = held.hlc.next(now_ms);
-                record.writer = self.writer();
-            }
-            None => {}
-        }
-        self.contents.insert(hash);
-        self.put_own(record);
+impl SimStore {
+    fn stored(&self) -> MutexGuard<'_, Stored> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl ContentStore for SimStore {
+    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+        let stored = self.stored();
+        let live = || stored.records.values().filter(|(_, record)| !record.deleted);
+        let status = StoreStatus {
+            assets: live().count() as u64,
+            bytes: live().map(|(_, record)| record.size).sum(),
+            seq: stored.seq,
+            ..StoreStatus::default()
+        };
+        async { Ok(status) }.boxed()
     }
 
-    /// A user edits what is there, or deletes it.
-    pub(super) fn edit(&mut self, hash: ContentHash, text: Option<String>, now: u64) {
-        let Some((_, held)) = self.records.get(&hash).filter(|(_, held)| !held.deleted) else { return };
-        let mut record = held.clone();
-        record.hlc = held.hlc.next(self.clock_ms(now));
-        record.writer = self.writer();
-        record.deleted = text.is_none();
-        record.meta.description = text;
-        self.put_own(record);
-    }
-
-    fn writer(&self) -> WriterId {
-        WriterId([self.number + 1; 32])
-    }
-
-    pub(super) fn all_stored(&self, hashes: &[ContentHash]) -> Vec<StoredRecord> {
-        hashes.iter().filter_map(|hash| self.stored(hash)).collect()
-    }
-
-    pub(super) fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    /// The index takes in the next `limit` changes of the store; those that were new to it, and whether there are more.
-    pub(super) fn follow(&mut self, limit: usize) -> (Vec<FeedEntry>, bool) {
-        let cursor = self.library.cursor().borrow().unwrap_or_default();
-        let mut page: Vec<FeedEntry> = self
-            .records
-            .values()
-            .filter(|(seq, _)| *seq > cursor)
+    fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+        let stored = self.stored();
+        let fresh = stored.records.values().filter(|(seq, _)| *seq > since);
+        let mut entries: Vec<FeedEntry> = fresh
             .map(|(seq, record)| FeedEntry {
                 seq: *seq,
                 record: record.clone(),
-                holding: self.holding(record),
+                holding: stored.holding(record),
             })
             .collect();
-        page.sort_unstable_by_key(|entry| entry.seq);
+        entries.sort_unstable_by_key(|entry| entry.seq);
+        entries.truncate(limit);
+        async { Ok(FeedPage { entries, reset: false }) }.boxed()
+    }
+
+    fn watch(&self, _: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
+        futures::stream::pending().boxed()
+    }
+
+    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
+        let stored = self.stored();
+        let found = hashes.iter().filter_map(|hash| stored.get(hash)).collect();
+        async { Ok(found) }.boxed()
+    }
+
+    fn content(
+        &self,
+        hash: ContentHash,
+        _: u64,
+        _: Option<u64>,
+    ) -> BoxFuture<'_, Result<ContentReader, StoreError>> {
+        async move { Err(StoreError::NotFound(hash)) }.boxed()
+    }
+
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        let mut stored = self.stored();
+        let outcomes = batch.into_iter().map(|asset| stored.merge(asset.record, true)).collect();
+        async { Ok(outcomes) }.boxed()
+    }
+
+    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        let mut stored = self.stored();
+        let outcomes = records.into_iter().map(|record| stored.merge(record, false)).collect();
+        async { Ok(outcomes) }.boxed()
+    }
+
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        let mut stored = self.stored();
+        let outcomes = records.into_iter().map(|record| stored.take_absent(record)).collect();
+        async { Ok(outcomes) }.boxed()
+    }
+
+    fn ingest_through(
+        &self,
+        batch: Vec<IncomingAsset>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+        let mut stored = self.stored();
+        let mut take = |record: AssetRecord| {
+            let mine = stored.records.get(&record.hash).map(|(_, mine)| mine);
+            admits(mine, &record).then(|| stored.merge(record, true))
+        };
+        // Contents are not looked at here: whoever sends wrong ones is found out before.
+        let outcomes = batch.into_iter().map(|asset| take(asset.record)).collect();
+        async { Ok(outcomes) }.boxed()
+    }
+
+    fn let_go(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        unreachable!("users do that, one by one")
+    }
+
+    fn want(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        unreachable!("users do that, one by one")
+    }
+
+    fn redate(&self, _: Vec<Redating>) -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>> {
+        unreachable!("agents do that, one by one")
+    }
+}
+
+/// A library of the simulation, as one agent holds it.
+fn kept(number: u8, access: Access) -> Kept {
+    let key = SigningKey::from_bytes(&[number; 32]);
+    let terms = Terms {
+        name: format!("library {number}"),
+        access,
+        subject: Subject::Bearer,
+        not_before_ms: 0,
+        expires_ms: None,
+        uses: 0,
+        serial: 0,
+        epoch: 0,
+        held: (0, 0),
+    };
+    let tags = vec![TAGS[usize::from(number) % TAGS.len()].to_owned()];
+    let filter = Filter::try_from(FilterSpec { tags, ..FilterSpec::default() }).unwrap();
+    let ticket = Ticket::issue(&key, terms, Zeroizing::new([number; 32]), filter, Vec::new()).unwrap();
+    Kept { key: None, ticket, created_ms: 0, revocations: None }
+}
+
+pub(super) struct Agent {
+    pub(super) number: u8,
+    skew_ms: i64,
+    /// How far off its clock is besides, until somebody sets it.
+    pub(super) wrong_ms: i64,
+    /// The newest date of a version that others have.
+    pub(super) confirmed: Hlc,
+    pub(super) notes: Notes,
+    pub(super) replicate_deletes: bool,
+    pub(super) store: Arc<SimStore>,
+    /// Parts of contents that are here.
+    pub(super) parts: BTreeMap<WantKey, Ranges>,
+    mirror: LibraryKeys,
+    /// Its libraries beside the mirror, and what it may do in them.
+    memberships: Vec<(u8, Access)>,
+    pub(super) libraries: Arc<Libraries>,
+    /// What its registry holds of what libraries have otherwise than the store.
+    asides: HashMap<LibraryId, HashMap<ContentHash, Aside>>,
+    pub(super) scheduler: Scheduler,
+    /// The store answers nothing until then.
+    pub(super) store_down_until: u64,
+}
+
+impl Agent {
+    pub(super) fn new(
+        number: u8,
+        skew_ms: i64,
+        replicate_deletes: bool,
+        mirror: &LibraryKeys,
+        memberships: Vec<(u8, Access)>,
+    ) -> Self {
+        let mut agent = Self {
+            number,
+            skew_ms,
+            wrong_ms: 0,
+            confirmed: Hlc::default(),
+            notes: Notes::default(),
+            replicate_deletes,
+            store: Arc::default(),
+            parts: BTreeMap::new(),
+            mirror: mirror.clone(),
+            memberships,
+            libraries: Arc::new(Libraries::of(Arc::new(Library::new(mirror.clone())))),
+            asides: HashMap::new(),
+            scheduler: Scheduler::new(LIMITS, Instant::now()),
+            store_down_until: 0,
+        };
+        agent.start();
+        agent
+    }
+
+    /// Begins with what outlives the process: the store, and what the registry holds.
+    pub(super) fn start(&mut self) {
+        let libraries = Libraries::of(Arc::new(Library::new(self.mirror.clone())));
+        for (number, access) in &self.memberships {
+            let kept = kept(*number, *access);
+            let asides = self.asides.get(&kept.ticket.claims().library).cloned().unwrap_or_default();
+            libraries.add(Shared::new(kept, asides)).filled();
+        }
+        libraries.set_cursor(0);
+        self.libraries = Arc::new(libraries);
+        while self.follow(usize::MAX).1 {}
+        self.scheduler = Scheduler::new(LIMITS, Instant::now());
+    }
+
+    /// What the registry is told; what members of libraries are to hear.
+    pub(super) fn keep_asides(&mut self) -> Vec<(LibraryId, Arc<[FeedEntry]>)> {
+        let mut told = Vec::new();
+        for library in self.libraries.shared() {
+            let id = library.id().unwrap();
+            let news = library.take_aside_news();
+            let kept = self.asides.entry(id).or_default();
+            for (hash, aside) in news.unwritten {
+                match aside {
+                    Some(aside) => drop(kept.insert(hash, aside)),
+                    None => drop(kept.remove(&hash)),
+                }
+            }
+            if !news.changed.is_empty() {
+                told.push((id, news.changed.into_iter().map(FeedEntry::from).collect()));
+            }
+        }
+        told
+    }
+
+    pub(super) fn taker(&self) -> Taker {
+        let store: Arc<SimStore> = Arc::clone(&self.store);
+        Taker { store, libraries: Arc::clone(&self.libraries) }
+    }
+
+    /// The mirror, or another of its libraries.
+    pub(super) fn library(&self, id: Option<LibraryId>) -> Arc<Library> {
+        id.map_or_else(|| Arc::clone(self.libraries.mirror()), |id| self.libraries.get(id).unwrap())
+    }
+
+    pub(super) fn access(&self, library: LibraryId) -> Option<Access> {
+        Some(self.libraries.get(library)?.shared()?.access())
+    }
+
+    /// What its clock says `now` microseconds into the simulation.
+    pub(super) fn clock_ms(&self, now: u64) -> u64 {
+        (EPOCH_MS + now / 1000).saturating_add_signed(self.skew_ms + self.wrong_ms)
+    }
+
+    pub(super) fn record(&self, hash: &ContentHash) -> Option<AssetRecord> {
+        self.store.stored().records.get(hash).map(|(_, record)| record.clone())
+    }
+
+    pub(super) fn stored(&self, hash: &ContentHash) -> Option<StoredRecord> {
+        self.store.stored().get(hash)
+    }
+
+    pub(super) fn has(&self, hash: &ContentHash) -> bool {
+        self.store.stored().contents.contains(hash)
+    }
+
+    /// A user stores content, perhaps with tags; storing what is there as it is changes nothing, unless it makes it ours.
+    pub(super) fn put(&mut self, hash: ContentHash, tags: Vec<String>, now: u64) -> Option<AssetRecord> {
+        let now_ms = self.clock_ms(now);
+        let meta = AssetMeta { created_at_ms: now_ms, tags, ..AssetMeta::default() };
+        let mut record = AssetRecord::new(hash, size_of(hash), None, meta);
+        match self.record(&hash) {
+            Some(held) if !held.deleted && held.via.is_none() => {
+                // Where the content is not here, it is now.
+                self.store.stored().merge(held, true);
+                return None;
+            }
+            Some(held) => {
+                record.hlc = held.hlc.next(now_ms);
+                record.writer = self.writer();
+                if !held.deleted {
+                    record.meta = held.meta;
+                }
+            }
+            None => {}
+        }
+        let outcome = self.store.stored().write(record.clone(), true, self.confirmed);
+        assert_eq!(outcome, Outcome::Stored);
+        Some(record)
+    }
+
+    /// A user edits what is there, or deletes it.
+    pub(super) fn edit(
+        &mut self,
+        hash: ContentHash,
+        change: impl FnOnce(&mut AssetRecord),
+        now: u64,
+    ) -> Option<AssetRecord> {
+        let held = self.record(&hash).filter(|held| !held.deleted)?;
+        let mut record = AssetRecord { via: None, ..held.clone() };
+        record.hlc = held.hlc.next(self.clock_ms(now));
+        record.writer = self.writer();
+        change(&mut record);
+        if record.deleted {
+            record.via = held.via;
+        }
+        let outcome = self.store.stored().write(record.clone(), false, self.confirmed);
+        assert!(matches!(outcome, Outcome::Stored | Outcome::Absent));
+        Some(record)
+    }
+
+    pub(super) fn writer(&self) -> WriterId {
+        WriterId([self.number + 1; 32])
+    }
+
+    pub(super) fn seq(&self) -> u64 {
+        self.store.stored().seq
+    }
+
+    /// The indices take in the next `limit` changes of the store; those that were new to the mirror, and whether there are
+    /// more.
+    pub(super) fn follow(&mut self, limit: usize) -> (Vec<FeedEntry>, bool) {
+        let cursor = self.libraries.cursor().borrow().unwrap_or_default();
+        let mut page = self.store.feed(cursor, usize::MAX).now_or_never().unwrap().unwrap().entries;
         let more = page.len() > limit;
         page.truncate(limit);
-        let live = || self.records.values().filter(|(_, record)| !record.deleted);
-        self.library.set_store_status(StoreStatus {
-            assets: live().count() as u64,
-            bytes: live().map(|(_, record)| record.size).sum(),
-            seq: self.seq,
-            ..StoreStatus::default()
-        });
+        self.libraries.set_store_status(self.store.status().now_or_never().unwrap().unwrap());
         let Some(last) = page.last().map(|entry| entry.seq) else { return (Vec::new(), false) };
-        let changed = self.library.apply(page);
-        self.library.set_cursor(last);
+        let changed = self.libraries.apply(page);
+        self.libraries.set_cursor(last);
         (changed, more)
+    }
+
+    /// Dates anew what was written here while the clock was ahead and is not known to others, up to `known`.
+    pub(super) fn recall(&mut self, now: u64, known: Hlc) -> bool {
+        let now_ms = self.clock_ms(now);
+        let known = known.max(self.confirmed);
+        let mut stored = self.store.stored();
+        let ahead: Vec<AssetRecord> = stored.records.values().map(|(_, record)| record.clone()).collect();
+        let mut any = false;
+        for old in ahead {
+            let is_ahead = old.hlc.is_due_in(now_ms, HLC_AHEAD_MAX_MS).is_some() && old.hlc > known;
+            let Some(before) = stored.before.get(&old.hash).copied().filter(|_| is_ahead) else { continue };
+            let Some(recalled) = old.recalled(before, now_ms) else { continue };
+            stored.put(recalled);
+            stored.before.insert(old.hash, before);
+            self.notes.add(Note::of(&old, None, now_ms, old.hlc.ms()));
+            any = true;
+        }
+        any
+    }
+
+    /// Writes what is here once more, later than `other`.
+    pub(super) fn reassert(&self, hash: ContentHash, other: Hlc) {
+        let mut stored = self.store.stored();
+        let old = stored.records.get(&hash).map(|(_, old)| old).filter(|old| old.hlc <= other);
+        if let Some(again) = old.map(|old| old.reasserted(other)) {
+            stored.put(again);
+        }
+    }
+
+    /// A user lets go of a content.
+    pub(super) fn let_go(&mut self, hash: ContentHash) {
+        let Some(record) = self.record(&hash).filter(|record| !record.deleted) else { return };
+        let mut stored = self.store.stored();
+        stored.contents.remove(&hash);
+        stored.unwanted.insert(hash);
+        stored.put(record);
+    }
+
+    /// A user wants a content that was let go of.
+    pub(super) fn want(&mut self, hash: ContentHash) {
+        let mut stored = self.store.stored();
+        if stored.unwanted.remove(&hash) {
+            let record = stored.records[&hash].1.clone();
+            stored.put(record);
+        }
     }
 
     /// Whether there are contents of live records alone.
     pub(super) fn has_only_live(&self) -> bool {
-        self.contents.iter().chain(&self.unwanted).all(|hash| !self.records[hash].1.deleted)
-            && self.contents.is_disjoint(&self.unwanted)
-    }
-
-    /// Contents that are wanted and not here.
-    pub(super) fn missing(&self) -> impl Iterator<Item = ContentHash> {
-        let live = self.records.values().map(|(_, record)| record).filter(|record| !record.deleted);
-        live.filter(|record| self.holding(record) == Holding::Wanted).map(|record| record.hash)
+        let stored = self.store.stored();
+        stored.contents.iter().chain(&stored.unwanted).all(|hash| !stored.records[hash].1.deleted)
+            && stored.contents.is_disjoint(&stored.unwanted)
     }
 
     /// Its version of every asset.
-    pub(super) fn versions(&self) -> BTreeMap<ContentHash, &AssetRecord> {
-        self.records.iter().map(|(hash, (_, record))| (*hash, record)).collect()
+    pub(super) fn versions(&self) -> BTreeMap<ContentHash, AssetRecord> {
+        let stored = self.store.stored();
+        stored.records.iter().map(|(hash, (_, record))| (*hash, record.clone())).collect()
     }
 }
 
@@ -290,7 +497,7 @@ pub(super) fn asset(number: u64) -> ContentHash {
 }
 
 /// Its size follows from its hash, as for real content: a quarter is large, some are empty.
-fn size_of(hash: ContentHash) -> u64 {
+pub(super) fn size_of(hash: ContentHash) -> u64 {
     let [kind, a, b, ..] = hash.0;
     let some = u64::from(u16::from_le_bytes([a, b]));
     match kind {
@@ -302,3 +509,5 @@ fn size_of(hash: ContentHash) -> u64 {
 
 /// How far a clock may be off; any two then differ by less than what is refused.
 pub(super) const SKEW_MAX_MS: i64 = 290_000;
+/// The same among members of libraries.
+pub(super) const SKEW_BY_TICKET_MAX_MS: i64 = 25_000;

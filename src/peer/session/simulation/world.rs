@@ -7,6 +7,7 @@
     reason = "what a test does not expect is one case"
 )]
 
+mod oracle;
 mod shell;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -17,16 +18,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::agent::{Agent, SKEW_MAX_MS, asset};
+use self::oracle::Oracle;
+use super::agent::{Agent, SKEW_BY_TICKET_MAX_MS, SKEW_MAX_MS, TAGS, asset, size_of};
 use crate::identity::{LibraryKeys, NetworkKeys};
+use crate::library::filter::FilterSpec;
+use crate::library::ticket::Access;
+use crate::library::{Library, Offered};
 use crate::peer::report::PeerState;
 use crate::peer::session::{Effect, InlineContents, Input, Session};
 use crate::peer::wishes::Wishes;
 use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Responder};
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId};
 use crate::store::FeedEntry;
-use crate::transfer::schedule::{Failure, SessionId};
+use crate::transfer::schedule::{Failure, SessionId, WantKey};
 
 /// Units of virtual time.
 const MS: u64 = 1_000;
@@ -43,7 +48,11 @@ const ASSETS: u64 = 40;
 
 static KEYS: LazyLock<LibraryKeys> =
     LazyLock::new(|| NetworkKeys::derive(&"a simulated network".into()).mirror().clone());
-const LIBRARY: Bytes = Bytes::from_static(b"the mirror, blinded");
+
+/// A library's id on a connection; here it need not be hidden.
+fn blinded(library: Option<LibraryId>) -> Bytes {
+    library.map_or(Bytes::from_static(b"the mirror, blinded"), |library| Bytes::copy_from_slice(&library.0))
+}
 
 /// What the agents make of each other's deletions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +63,8 @@ pub(super) enum Mode {
     AddOnly,
     /// All of them apply them; the clock of one is off while there is trouble.
     WrongClock,
+    /// Two machines of one owner, who has two libraries, and members of these, one of whom lies. Some apply deletions.
+    Libraries,
 }
 
 /// Chance from a seed, the same on every machine (`SplitMix64`).
@@ -113,20 +124,23 @@ enum Event {
     User,
     Trouble,
     Feed(usize),
+    /// What libraries have otherwise than the store is written down, and told.
+    Keep(usize),
     Resume(usize),
-    Peers(usize, PeersNews),
+    Peers(usize, Box<PeersNews>),
     Side(At, News),
 }
 
 /// For PeersActor.
 enum PeersNews {
     Changed(Arc<[FeedEntry]>),
-    Wanted(SessionId, Vec<AssetRecord>),
-    Finished(SessionId, Vec<(ContentHash, Result<(), Failure>)>),
+    LibraryChanged(LibraryId, Arc<[FeedEntry]>),
+    Wanted(SessionId, Option<LibraryId>, Vec<AssetRecord>),
+    Finished(SessionId, Vec<(WantKey, Result<(), Failure>)>),
     PartFinished(SessionId, u64, Result<(), Failure>),
-    Commit(AssetRecord),
-    Apply(AssetRecord),
-    Restrict(ContentHash),
+    Commit(WantKey, AssetRecord),
+    Apply(WantKey, AssetRecord),
+    Restrict(WantKey),
     /// The session begins, perhaps anew: what an earlier one was asked for is void.
     Reset(SessionId),
 }
@@ -136,62 +150,87 @@ enum News {
     /// The answering side introduces itself.
     Greet,
     /// The opening side has heard that, and answers.
-    Greeted(Summary),
+    Greeted(Vec<Summary>),
     /// The answering side has heard that.
     Met {
-        ours: Summary,
-        theirs: Summary,
+        ours: Vec<Summary>,
+        theirs: Vec<Summary>,
     },
     Frame(Bytes),
     Changed(Arc<[FeedEntry]>, Arc<InlineContents>),
-    Fetch(u64, Vec<AssetRecord>),
-    FetchPart(u64, ContentHash, Range<u64>),
+    LibraryChanged(LibraryId, Arc<[FeedEntry]>),
+    Fetch(u64, Option<LibraryId>, Vec<AssetRecord>),
+    FetchPart(u64, WantKey, Range<u64>),
     PartReceived(u64, Result<(), Failure>),
     Revoke(u64),
-    /// Contents that the other side is missing.
-    Find(Vec<ContentHash>),
-    Lacks(Vec<ContentHash>),
-    Input(Input),
-    Perform(Effect),
+    /// Contents that the other side is missing in one of the libraries.
+    Find(usize, Vec<ContentHash>),
+    Lacks(usize, Vec<ContentHash>),
+    Settled(Vec<WantKey>),
+    Failed(WantKey, String),
+    Perform(usize, Effect),
     Summary {
+        lane: usize,
         nonce: u64,
         answer: bool,
         seq: u64,
         until: u64,
     },
-    ToResponder(u64, Vec<u8>),
-    ToInitiator(u64, Vec<u8>),
-    ReconEnds(u64, Result<(), String>),
+    ToResponder(usize, u64, Vec<u8>),
+    ToInitiator(usize, u64, Vec<u8>),
+    ReconEnds(usize, u64, Result<(), String>),
     Content {
         request: u64,
         items: Vec<(ContentHash, bool)>,
         broken: bool,
     },
-    Received(Vec<(ContentHash, Result<(), Failure>)>),
+    Received(Vec<(WantKey, Result<(), Failure>)>),
     Tick,
+}
+
+/// One library on one connection, at one end.
+struct Lane {
+    library: Option<LibraryId>,
+    session: Option<Session>,
+    wishes: Wishes,
+    /// Versions that the peer has offered.
+    heard: HashSet<[u8; 32]>,
+    /// Whether our feed had not caught up when we last asked.
+    asked_behind: bool,
+}
+
+impl Lane {
+    fn new(library: Option<LibraryId>, now: Instant) -> Self {
+        let (session, wishes, heard) = (None, Wishes::new(now), HashSet::new());
+        Self { library, session, wishes, heard, asked_behind: false }
+    }
 }
 
 /// What a PeerActor has.
 struct Side {
     agent: usize,
     id: SessionId,
-    session: Option<Session>,
+    lanes: Vec<Lane>,
     early: Vec<Arc<[FeedEntry]>>,
-    /// Versions that the peer has offered.
-    heard: HashSet<[u8; 32]>,
-    /// Whether our feed had not caught up when we last asked.
-    asked_behind: bool,
-    wishes: Wishes,
-    expected: HashMap<u64, Vec<AssetRecord>>,
+    early_lost: bool,
+    expected: HashMap<u64, (Option<LibraryId>, Vec<AssetRecord>)>,
     /// Parts that were asked for: their contents, and what was missing of them.
-    expected_parts: HashMap<u64, (ContentHash, Vec<Range<u64>>)>,
+    expected_parts: HashMap<u64, (WantKey, Vec<Range<u64>>)>,
     initiators: HashMap<u64, Initiator>,
     responders: HashMap<u64, Responder>,
+}
+
+impl Side {
+    fn is_up(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.session.is_some())
+    }
 }
 
 struct Link {
     /// Who dials, who accepts.
     agents: [usize; 2],
+    /// What both share: the mirror, or libraries.
+    lanes: Vec<Option<LibraryId>>,
     life: u64,
     sides: Option<[Side; 2]>,
 }
@@ -204,6 +243,8 @@ pub(super) struct World {
     /// When the trouble ends.
     calm_at: u64,
     agents: Vec<Agent>,
+    oracle: Oracle,
+    lies: Vec<(LibraryId, AssetRecord)>,
     links: Vec<Link>,
     events: BTreeMap<(u64, u64), Event>,
     scheduled: u64,
@@ -219,13 +260,20 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, mode: Mode) -> Self {
         let mut dice = Dice(seed);
-        let count = 2 + dice.index(3);
-        let agents = (0..count)
-            .map(|n| {
-                let skew = dice.below(2 * SKEW_MAX_MS.unsigned_abs()).cast_signed() - SKEW_MAX_MS;
-                Agent::new(u8::try_from(n).unwrap(), skew, mode != Mode::AddOnly, &KEYS)
-            })
-            .collect();
+        let (agents, groups) = match mode {
+            Mode::Libraries => Self::cast(&mut dice),
+            Mode::Everything | Mode::AddOnly | Mode::WrongClock => {
+                let count = 2 + dice.index(3);
+                let agent = |n| {
+                    let skew = dice.below(2 * SKEW_MAX_MS.unsigned_abs()).cast_signed() - SKEW_MAX_MS;
+                    let deletes = mode != Mode::AddOnly;
+                    Agent::new(u8::try_from(n).unwrap(), skew, deletes, &KEYS, Vec::new())
+                };
+                ((0..count).map(agent).collect(), vec![0; count])
+            }
+        };
+        let count = agents.len();
+        let oracle = Oracle::new(&agents, groups);
         let calm_at = (10 + dice.below(30)) * SECOND;
         let mut world = Self {
             dice,
@@ -234,6 +282,8 @@ impl World {
             now: 0,
             calm_at,
             agents,
+            oracle,
+            lies: Vec::new(),
             links: Vec::new(),
             events: BTreeMap::new(),
             scheduled: 0,
@@ -254,14 +304,74 @@ impl World {
         world
     }
 
+    /// The owner's two machines, and members of their libraries, each of a network of its own. The last one lies.
+    fn cast(dice: &mut Dice) -> (Vec<Agent>, Vec<usize>) {
+        let write = Access::Write;
+        let member = |dice: &mut Dice| {
+            let mut memberships: Vec<(u8, Access)> = Vec::new();
+            for number in 0..2 {
+                match dice.below(4) {
+                    0 => {}
+                    1 => memberships.push((number, Access::Read)),
+                    _ => memberships.push((number, write)),
+                }
+            }
+            memberships
+        };
+        // The first machine owns both libraries; the other one knows of some of them, or is what a member has at home.
+        let mut all = vec![(0, vec![(0, write), (1, write)]), (0, member(dice))];
+        for group in 1..3 + dice.index(2) {
+            all.push((group, member(dice)));
+        }
+        if dice.one_in(3) {
+            all.push((1, member(dice)));
+        }
+        let lying = vec![(u8::from(dice.one_in(2)), write)];
+        all.push((9, lying));
+        let groups = all.iter().map(|(group, _)| *group).collect();
+        let agents = all.into_iter().enumerate().map(|(n, (group, memberships))| {
+            let skew =
+                dice.below(2 * SKEW_BY_TICKET_MAX_MS.unsigned_abs()).cast_signed() - SKEW_BY_TICKET_MAX_MS;
+            let keys = LibraryKeys::of_read_secret(&[200 + u8::try_from(group).unwrap(); 32]);
+            Agent::new(u8::try_from(n).unwrap(), skew, dice.one_in(2), &keys, memberships)
+        });
+        (agents.collect(), groups)
+    }
+
+    /// Everybody is connected to everybody with whom something is shared: the mirror, or libraries in which one of them
+    /// may write.
+    fn connect_members(&mut self) {
+        for later in 1..self.agents.len() {
+            for earlier in 0..later {
+                let agents = if self.dice.one_in(2) { [earlier, later] } else { [later, earlier] };
+                let lanes = if self.oracle.groups[earlier] == self.oracle.groups[later] {
+                    vec![None]
+                } else {
+                    let shared = self.agents[earlier].libraries.shared();
+                    let ids = shared.iter().filter_map(|library| library.id());
+                    ids.filter(|id| self.agents[later].access(*id).is_some()).map(Some).collect()
+                };
+                if !lanes.is_empty() {
+                    self.links.push(Link { agents, lanes, life: 0, sides: None });
+                }
+            }
+        }
+        for link in 0..self.links.len() {
+            self.mend(link, None);
+        }
+    }
+
     /// A random tree, and some links more; all of them where nobody passes on what he does not apply himself.
     fn connect(&mut self, count: usize) {
+        if self.mode == Mode::Libraries {
+            return self.connect_members();
+        }
         for later in 1..count {
             let tree = self.dice.index(later);
             for earlier in 0..later {
                 if earlier == tree || self.mode == Mode::AddOnly || self.dice.one_in(3) {
                     let agents = if self.dice.one_in(2) { [earlier, later] } else { [later, earlier] };
-                    self.links.push(Link { agents, life: 0, sides: None });
+                    self.links.push(Link { agents, lanes: vec![None], life: 0, sides: None });
                 }
             }
         }
@@ -289,7 +399,12 @@ impl World {
     pub(super) fn run(mut self) -> Result<(), String> {
         self.advance_to(self.calm_at);
         self.set_clock();
+        self.own_up();
         for link in 0..self.links.len() {
+            // What the liar never confirmed, it is never asked about again in that session.
+            if self.mode == Mode::Libraries && self.links[link].agents.contains(&(self.agents.len() - 1)) {
+                self.cut(link);
+            }
             if self.links[link].sides.is_none() {
                 self.mend(link, None);
             }
@@ -322,13 +437,15 @@ impl World {
     fn verify(&mut self) -> Result<(), String> {
         let ends: Vec<At> = self.ends().collect();
         for at in &ends {
-            self.step(*at, Input::Verify { round: 1 });
+            for lane in 0..self.links[at.link].lanes.len() {
+                self.step(*at, lane, Input::Verify { round: 1 });
+            }
         }
         self.advance_to(self.now + 20 * SECOND);
-        for at in ends {
-            let standing = self.side(at).and_then(|side| side.session.as_ref()).map(Session::standing);
+        for (at, session) in self.sessions() {
+            let standing = session.map(Session::standing);
             if standing.as_ref().is_none_or(|s| s.verified != 1 || s.state != PeerState::InSync) {
-                return Err(format!("asked to make sure, and 20 s later: {standing:?}"));
+                return Err(format!("{at:?} was asked to make sure, and 20 s later: {standing:?}"));
             }
         }
         self.state()
@@ -341,29 +458,159 @@ impl World {
                 return Err(format!("agent {number} has contents without a live record"));
             }
         }
-        for link in &self.links {
-            let [one, other] = link.agents.map(|number| &self.agents[number]);
-            for (lacks, has) in [(one, other), (other, one)] {
-                if let Some(hash) = lacks.missing().find(|hash| has.contents.contains(hash)) {
+        self.nothing_is_missing()?;
+        match self.mode {
+            Mode::Everything | Mode::WrongClock => self.all_are_equal()?,
+            Mode::AddOnly => self.live_ones_are_equal()?,
+            Mode::Libraries => self.libraries_are_equal()?,
+        }
+        for (at, session) in self.sessions() {
+            match session.map(Session::standing) {
+                Some(standing) if standing.state == PeerState::InSync => {}
+                other => {
+                    let link = &self.links[at.link];
                     return Err(format!(
-                        "{} is wanted on one end of a link and held on the other",
-                        hash.short()
+                        "{at:?} of {:?} is not in sync: {other:?} {session:#?}",
+                        link.agents
                     ));
                 }
             }
         }
-        match self.mode {
-            Mode::Everything | Mode::WrongClock => self.all_are_equal()?,
-            Mode::AddOnly => self.live_ones_are_equal()?,
-        }
-        for at in self.ends() {
-            let session = self.links[at.link].sides.as_ref().and_then(|sides| sides[at.end].session.as_ref());
-            match session.map(Session::standing) {
-                Some(standing) if standing.state == PeerState::InSync => {}
-                other => return Err(format!("{at:?} is not in sync: {other:?} {session:#?}")),
+        Ok(())
+    }
+
+    /// What is wanted at one end of a link is not held at the other, where that may give.
+    fn nothing_is_missing(&self) -> Result<(), String> {
+        for link in &self.links {
+            let [one, other] = link.agents.map(|number| &self.agents[number]);
+            for (lacks, has) in [(one, other), (other, one)] {
+                for library in &link.lanes {
+                    let gives = library.is_none_or(|id| has.access(id) == Some(Access::Write));
+                    let serves = |hash: &ContentHash| {
+                        has.stored(hash).is_some_and(|stored| has.library(*library).serves(&stored))
+                    };
+                    let wanted = lacks.library(*library).wanted(None, usize::MAX);
+                    if let Some(hash) = wanted.iter().find(|hash| gives && serves(hash)) {
+                        let ends = (lacks.number, has.number);
+                        return Err(format!("{hash:?} is wanted and held at two ends of a link: {ends:?}"));
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// The sessions of all lanes, at both ends.
+    fn sessions(&self) -> impl Iterator<Item = (At, Option<&Session>)> {
+        self.ends().flat_map(|at| {
+            let link = &self.links[at.link];
+            (0..link.lanes.len()).map(move |lane| {
+                (at, link.sides.as_ref().and_then(|sides| sides[at.end].lanes[lane].session.as_ref()))
+            })
+        })
+    }
+
+    /// Whether all members of each library have the same, and all machines of each owner.
+    fn libraries_are_equal(&self) -> Result<(), String> {
+        let ids: BTreeSet<LibraryId> =
+            self.agents.iter().flat_map(|agent| agent.libraries.shared()).filter_map(|l| l.id()).collect();
+        for id in ids {
+            let of = |number: usize| Some((number, self.agents[number].libraries.get(id)?));
+            let members: Vec<_> = self.reached(id).into_iter().filter_map(of).collect();
+            for (number, library) in &members {
+                let has = |library: &Library| (library.summary().count, library.summary().fingerprint);
+                if has(library) != has(&members[0].1) {
+                    let (first, other) = (members[0].0, *number);
+                    let has = |number: usize| self.have(number, id);
+                    let both = has(first).into_iter().zip(has(other)).zip((0..ASSETS).map(asset));
+                    let (differ, hash) =
+                        both.into_iter().find(|((one, other), _)| one != other || !one.1).unwrap();
+                    let stored: Vec<_> = self
+                        .agents
+                        .iter()
+                        .map(|agent| Some((agent.record(&hash)?, agent.access(id))))
+                        .collect();
+                    let all: Vec<_> = members
+                        .iter()
+                        .map(|(n, _)| {
+                            self.have(*n, id)[(0..ASSETS).position(|n| asset(n) == hash).unwrap()]
+                                .0
+                                .as_ref()
+                                .map(|r| (n, r.hlc, r.deleted, r.left))
+                        })
+                        .collect();
+                    return Err(format!(
+                        "{id:?}: agents {first} and {other} have {differ:?} STORED {stored:?} ALL {all:?}"
+                    ));
+                }
+            }
+        }
+        for (number, agent) in self.agents.iter().enumerate() {
+            let group = self.oracle.groups[number];
+            let first = self.oracle.groups.iter().position(|other| *other == group).unwrap();
+            let (ours, theirs) = (agent.versions(), self.agents[first].versions());
+            let all_delete = [number, first].iter().all(|n| self.agents[*n].replicate_deletes);
+            let live = |versions: &BTreeMap<ContentHash, AssetRecord>| {
+                let mut versions = versions.clone();
+                versions.retain(|_, record| !record.deleted);
+                versions
+            };
+            if all_delete && ours != theirs {
+                return Err(format!("agents {first} and {number} of one owner: {theirs:#?}, {ours:#?}"));
+            }
+            // What one keeps, the other one deleted.
+            let (live, other) = (live(&ours), &theirs);
+            if let Some((hash, _)) = live
+                .iter()
+                .find(|(hash, record)| other.get(hash).is_none_or(|other| other != *record && !other.deleted))
+            {
+                return Err(format!(
+                    "agents {first} and {number} of one owner: {:?}, {:?}",
+                    other.get(hash),
+                    live.get(hash)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Members of a library to whom everything comes that anybody has. Machines of one owner share the mirror alone: where only
+    /// those may write, one may have what nobody gives to the other.
+    fn reached(&self, id: LibraryId) -> Vec<usize> {
+        let writes = |number: usize| self.agents[number].access(id) == Some(Access::Write);
+        let linked = |one: usize, other: usize| {
+            let both = |link: &&Link| link.agents.contains(&one) && link.agents.contains(&other);
+            self.links.iter().find(both).is_some_and(|link| link.lanes.contains(&Some(id)))
+        };
+        let all = 0..self.agents.len();
+        let mut reached: Vec<usize> = all.clone().find(|n| writes(*n)).into_iter().collect();
+        while let Some(next) = all
+            .clone()
+            .find(|n| !reached.contains(n) && writes(*n) && reached.iter().any(|other| linked(*n, *other)))
+        {
+            reached.push(next);
+        }
+        if all.clone().any(|n| writes(n) && !reached.contains(&n)) {
+            return reached;
+        }
+        let readers = all.filter(|n| self.agents[*n].access(id) == Some(Access::Read));
+        let readers: Vec<usize> = readers.filter(|n| reached.iter().any(|w| linked(*n, *w))).collect();
+        reached.extend(readers);
+        reached
+    }
+
+    /// What an agent's library has of each content, and whether its tree says so.
+    fn have(&self, number: usize, id: LibraryId) -> Vec<(Option<AssetRecord>, bool)> {
+        let (agent, library) = (&self.agents[number], self.agents[number].library(Some(id)));
+        let hashes = (0..ASSETS).map(asset);
+        let has = |hash| {
+            let stored = agent.stored(&hash);
+            let version = library.version(&hash, stored.as_ref());
+            let shown = version.as_ref().map(|version| version.record.id(library.keys().record().expose()));
+            let in_tree = library.snapshot().items().find(|item| item.hash == hash).map(|item| item.rid);
+            (version.map(|version| version.record), shown == in_tree)
+        };
+        hashes.map(has).collect()
     }
 
     fn all_are_equal(&self) -> Result<(), String> {
@@ -385,13 +632,13 @@ impl World {
 
     fn live_ones_are_equal(&self) -> Result<(), String> {
         for hash in (0..ASSETS).map(asset) {
-            let versions: Vec<Option<&AssetRecord>> =
-                self.agents.iter().map(|agent| agent.records.get(&hash).map(|(_, record)| record)).collect();
+            let versions: Vec<Option<AssetRecord>> =
+                self.agents.iter().map(|agent| agent.record(&hash)).collect();
             let Some(live) = versions.iter().flatten().find(|record| !record.deleted) else { continue };
-            let agrees = |version: Option<&AssetRecord>| {
-                version.is_some_and(|v| v == *live || (v.deleted && v.supersedes(live)))
+            let agrees = |version: &Option<AssetRecord>| {
+                version.as_ref().is_some_and(|v| v == live || (v.deleted && v.supersedes(live)))
             };
-            if !versions.iter().copied().all(agrees) {
+            if !versions.iter().all(agrees) {
                 return Err(format!("versions of one asset: {versions:#?}"));
             }
         }
@@ -461,11 +708,12 @@ impl World {
             Event::User => self.act(),
             Event::Trouble => self.make_trouble(),
             Event::Feed(agent) => self.on_feed(agent),
+            Event::Keep(agent) => self.on_keep(agent),
             Event::Resume(agent) => {
                 let decisions = self.agents[agent].scheduler.resume();
                 self.carry_out(agent, decisions);
             }
-            Event::Peers(agent, news) => self.on_peers(agent, news),
+            Event::Peers(agent, news) => self.on_peers(agent, *news),
             Event::Side(at, news) => {
                 if self.side(at).is_some() {
                     self.on_news(at, news);
@@ -478,14 +726,38 @@ impl World {
 
     fn act(&mut self) {
         let agent = self.dice.index(self.agents.len());
+        if self.mode == Mode::Libraries && agent + 1 == self.agents.len() && self.dice.one_in(2) {
+            return self.lie(agent);
+        }
         let hash = asset(self.dice.below(ASSETS));
         let (now, what, text) = (self.now, self.dice.below(26), self.dice.roll());
-        match what {
-            0..10 => self.agents[agent].ingest(hash, now),
-            10..17 => self.agents[agent].edit(hash, Some(format!("edit {text}")), now),
-            17..20 => self.agents[agent].edit(hash, None, now),
-            20..24 => self.agents[agent].let_go(hash),
-            _ => self.agents[agent].want(hash),
+        let tags = self.some_tags();
+        let moves = self.mode == Mode::Libraries && self.dice.one_in(3);
+        let acting = &mut self.agents[agent];
+        let written = match what {
+            0..10 => acting.put(hash, tags, now),
+            10..17 => acting.edit(
+                hash,
+                |record| {
+                    record.meta.description = Some(format!("edit {text}"));
+                    if moves {
+                        record.meta.tags = tags;
+                    }
+                },
+                now,
+            ),
+            17..20 => acting.edit(hash, |record| record.deleted = true, now),
+            20..24 => {
+                acting.let_go(hash);
+                None
+            }
+            _ => {
+                acting.want(hash);
+                None
+            }
+        };
+        if let Some(written) = written {
+            self.oracle.wrote(agent, &written);
         }
         self.later(Event::Feed(agent));
     }
@@ -497,8 +769,88 @@ impl World {
         }
         let ends: Vec<At> = self.ends().filter(|at| self.links[at.link].agents[at.end] == 0).collect();
         for at in ends {
-            self.step(at, Input::ClockChanged);
+            for lane in 0..self.links[at.link].lanes.len() {
+                self.step(at, lane, Input::ClockChanged);
+            }
         }
+    }
+
+    /// Whoever tells everybody something else keeps a library apart. The lies are the same for all in the end: the liar's own
+    /// library has them, too.
+    fn own_up(&mut self) {
+        let liar = self.agents.len() - 1;
+        let mut lies = std::mem::take(&mut self.lies);
+        // Whoever has the content never takes another size of it; whoever has not cannot know.
+        lies.retain(|(_, record)| record.deleted || record.size == size_of(record.hash));
+        for (library, record) in lies {
+            let agent = &self.agents[liar];
+            let stored = agent.stored(&record.hash);
+            let library_of = agent.library(Some(library));
+            if library_of.consider(&record, false, stored.as_ref(), false) == Offered::Replaces {
+                self.take(liar, Some(library), vec![record], false);
+            }
+        }
+        self.later(Event::Keep(liar));
+    }
+
+    fn some_tags(&mut self) -> Vec<String> {
+        if self.mode != Mode::Libraries {
+            return Vec::new();
+        }
+        let mut tags = TAGS.map(str::to_owned).to_vec();
+        tags.retain(|_| self.dice.one_in(2));
+        tags
+    }
+
+    /// The liar offers what it cannot deliver, under the newest time; deletes and moves out what it never had; and asks for
+    /// what it was not offered.
+    fn lie(&mut self, liar: usize) {
+        let links: Vec<usize> =
+            (0..self.links.len()).filter(|n| self.links[*n].agents.contains(&liar)).collect();
+        if links.is_empty() {
+            return;
+        }
+        let link = links[self.dice.index(links.len())];
+        let (lane, hash) = (self.dice.index(self.links[link].lanes.len()), asset(self.dice.below(ASSETS)));
+        let end = usize::from(self.links[link].agents[1] == liar);
+        let (at, library) = (At { link, end, life: self.links[link].life }, self.links[link].lanes[lane]);
+        let up = self.side(at).is_some_and(|side| side.is_up());
+        let Some(library) = library.filter(|_| up) else { return };
+        let at_ms = self.agents[liar].clock_ms(self.now) - 1000;
+        let tags = self.agents[liar]
+            .library(Some(library))
+            .shared()
+            .map(|s| FilterSpec::from(s.filter()).tags)
+            .unwrap();
+        let meta = AssetMeta { created_at_ms: at_ms, tags, ..AssetMeta::default() };
+        let size = if self.dice.one_in(5) { 1 + self.dice.below(70_000) } else { size_of(hash) };
+        let mut record =
+            AssetRecord { writer: self.agents[liar].writer(), ..AssetRecord::new(hash, size, None, meta) };
+        record.hlc = Hlc::from_ms(at_ms);
+        match self.dice.below(6) {
+            0 => record.deleted = true,
+            1 => (record.deleted, record.left) = (true, true),
+            2 | 3 => {
+                // Its sessions do not know of the request: what comes is looked at by the oracle alone.
+                let request = u64::MAX - self.number();
+                let content =
+                    crate::wire::proto::ContentRequest { hash: hash.0.to_vec().into(), offset: 0, length: 0 };
+                let want = crate::wire::proto::Want { request, contents: vec![content] };
+                return self.send_frame(at, crate::wire::proto::frame::Kind::Want(want));
+            }
+            _ => {}
+        }
+        if record.deleted {
+            record = record.for_members();
+        }
+        self.oracle.lied(library, &record);
+        self.lies.push((library, record.clone()));
+        let offer = crate::wire::proto::Offer {
+            library: blinded(Some(library)),
+            records: vec![(&record).into()],
+            ..Default::default()
+        };
+        self.send_frame(at, crate::wire::proto::frame::Kind::Offer(offer));
     }
 
     fn make_trouble(&mut self) {
@@ -508,6 +860,21 @@ impl World {
                 let agent = self.dice.index(self.agents.len());
                 let until = self.now + self.dice.below(5 * SECOND);
                 self.agents[agent].store_down_until = until;
+            }
+            (1, true) if self.mode == Mode::Libraries && self.dice.one_in(2) => {
+                // One of both ends is started anew, with what it has written down.
+                let agent = self.links[link].agents[self.dice.index(2)];
+                for link in 0..self.links.len() {
+                    if self.links[link].agents.contains(&agent) {
+                        self.cut(link);
+                    }
+                }
+                self.agents[agent].start();
+                for link in 0..self.links.len() {
+                    if self.links[link].agents.contains(&agent) && self.links[link].sides.is_none() {
+                        self.mend(link, None);
+                    }
+                }
             }
             (1, true) => {
                 // One PeerActor crashed and is started again on the same connection.
@@ -533,15 +900,13 @@ impl World {
         let fresh = [SessionId(self.number()), SessionId(self.number())];
         let ids = ids.unwrap_or(fresh);
         let agents = self.links[link].agents;
-        let now = self.instant();
+        let (lanes, now) = (self.links[link].lanes.clone(), self.instant());
         self.links[link].sides = Some([0, 1].map(|end| Side {
             agent: agents[end],
             id: ids[end],
-            session: None,
+            lanes: lanes.iter().map(|library| Lane::new(*library, now)).collect(),
             early: Vec::new(),
-            heard: HashSet::new(),
-            asked_behind: false,
-            wishes: Wishes::new(now),
+            early_lost: false,
             expected: HashMap::new(),
             expected_parts: HashMap::new(),
             initiators: HashMap::new(),

@@ -6,20 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 
-use super::{At, Channel, Event, KEYS, LIBRARY, MS, Mode, News, PeersNews, SECOND, World};
+use super::super::agent::size_of;
+use super::{At, Channel, Event, Lane, MS, Mode, News, PeersNews, SECOND, Side, World, blinded};
 use crate::library::Library;
+use crate::library::ticket::Access;
 use crate::peer::deferrals::Note;
 use crate::peer::establish::{summary_from_wire, summary_to_wire};
 use crate::peer::session::{
-    Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Verdict, judge_holding,
+    Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Verdict, judge_for,
+    judge_holding,
 };
 use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Limits, Responder};
-use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, WriterId};
-use crate::store::{FeedEntry, Outcome};
+use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, LibraryId, WriterId};
+use crate::store::{FeedEntry, IncomingAsset, IncomingContent, Outcome};
 use crate::transfer::ranges::Ranges;
-use crate::transfer::schedule::{Committed, Decision, Failure, SessionId};
+use crate::transfer::schedule::{Committed, Decision, Failure, SessionId, WantKey};
 use crate::wire::proto::{Cancel, ContentRequest, Frame, Offer, Ping, Pong, Want, frame};
 use crate::wire::{FRAME_BYTES_MAX, decode_frame, encode};
 
@@ -38,13 +42,50 @@ impl World {
         if !changed.is_empty() {
             self.tell_peers(agent, PeersNews::Changed(changed.into()));
         }
+        self.later(Event::Keep(agent));
         if more {
             self.later(Event::Feed(agent));
         }
     }
 
+    pub(super) fn on_keep(&mut self, agent: usize) {
+        for (library, entries) in self.agents[agent].keep_asides() {
+            self.tell_peers(agent, PeersNews::LibraryChanged(library, entries));
+        }
+        self.oracle.is_own(&self.agents[agent]);
+    }
+
+    /// Takes contents with their records, or records alone, as the tasks do. The store answers at once.
+    pub(super) fn take(
+        &mut self,
+        number: usize,
+        library: Option<LibraryId>,
+        records: Vec<AssetRecord>,
+        with_content: bool,
+    ) -> Vec<Outcome> {
+        let agent = &self.agents[number];
+        let before: Vec<Option<AssetRecord>> = records.iter().map(|r| agent.record(&r.hash)).collect();
+        let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
+        let content = || IncomingContent::Bytes(Bytes::new());
+        let asset = |record| IncomingAsset { record, content: content() };
+        let taker = agent.taker();
+        let outcomes = if with_content {
+            let batch = records.into_iter().map(asset).collect();
+            taker.ingest(library, batch).now_or_never()
+        } else {
+            taker.apply(library, records).now_or_never()
+        };
+        for (hash, before) in hashes.iter().zip(before) {
+            if let Some(library) = library {
+                self.oracle.stored(agent, library, before.as_ref(), agent.record(hash).as_ref());
+            }
+        }
+        self.later(Event::Feed(number));
+        outcomes.unwrap().unwrap()
+    }
+
     fn tell_peers(&mut self, agent: usize, news: PeersNews) {
-        self.in_order(Channel::PeersActor(agent), Event::Peers(agent, news));
+        self.in_order(Channel::PeersActor(agent), Event::Peers(agent, Box::new(news)));
     }
 
     pub(super) fn on_peers(&mut self, agent: usize, news: PeersNews) {
@@ -59,11 +100,20 @@ impl World {
                 }
                 return;
             }
-            PeersNews::Wanted(id, records) => {
+            PeersNews::LibraryChanged(library, entries) => {
+                let ends: Vec<At> =
+                    self.ends().filter(|at| self.links[at.link].agents[at.end] == agent).collect();
+                for at in ends {
+                    let news = News::LibraryChanged(library, Arc::clone(&entries));
+                    self.in_order(Channel::PeerActor(at), Event::Side(at, news));
+                }
+                return;
+            }
+            PeersNews::Wanted(id, library, records) => {
                 if self.end_of(agent, id).is_none() {
                     return;
                 }
-                self.agents[agent].scheduler.announce(id, records)
+                self.agents[agent].scheduler.announce(id, library, records)
             }
             PeersNews::Reset(id) => self.agents[agent].scheduler.session_ended(id),
             PeersNews::Finished(id, results) => {
@@ -76,22 +126,20 @@ impl World {
                 self.note_store(agent, &result);
                 self.agents[agent].scheduler.part_finished(id, request, result)
             }
-            PeersNews::Commit(record) => self.commit(agent, &record),
-            PeersNews::Apply(record) => {
-                let hash = record.hash;
+            PeersNews::Commit(key, record) => self.commit(agent, key, record),
+            PeersNews::Apply(key, record) => {
                 let result = if self.now < self.agents[agent].store_down_until {
                     Err(Failure::Store("down".into()))
                 } else {
-                    match self.agents[agent].merge(record, false) {
+                    match self.take(agent, key.library, vec![record], false)[0] {
                         Outcome::NeedsContent => Err(Failure::Source("its content went away".into())),
                         _ => Ok(()),
                     }
                 };
                 self.note_store(agent, &result);
-                self.later(Event::Feed(agent));
-                self.agents[agent].scheduler.applied(hash, result)
+                self.agents[agent].scheduler.applied(key, result)
             }
-            PeersNews::Restrict(hash) => self.agents[agent].scheduler.restricted(hash, Ok(())),
+            PeersNews::Restrict(key) => self.agents[agent].scheduler.restricted(key, Ok(())),
         };
         self.carry_out(agent, decisions);
     }
@@ -102,7 +150,7 @@ impl World {
         let eligible = |record: &&AssetRecord| {
             record.size <= INLINE_CONTENT_BYTES_MAX as u64
                 && record.writer == WriterId::NULL
-                && agent.contents.contains(&record.hash)
+                && agent.has(&record.hash)
                 && !agent.scheduler.wants(&record.hash)
         };
         let records = entries.iter().map(|entry| &entry.record).filter(eligible);
@@ -117,21 +165,21 @@ impl World {
     }
 
     /// All parts of a large content are here, or so the scheduler says.
-    fn commit(&mut self, number: usize, record: &AssetRecord) -> Vec<Decision> {
+    fn commit(&mut self, number: usize, key: WantKey, record: AssetRecord) -> Vec<Decision> {
         let agent = &mut self.agents[number];
-        let whole = agent.parts.get(&record.hash).map_or(0, Ranges::len) == record.size;
+        let whole = agent.parts.get(&key).map_or(0, Ranges::len) == key.size;
         assert!(whole, "parts are missing that were said to be here");
         let committed = if self.now < agent.store_down_until {
             let down = Failure::Store("down".into());
             self.note_store(number, &Err(down.clone()));
             Committed::NotTaken(down)
         } else {
-            assert_ne!(agent.merge(record.clone(), true), Outcome::NeedsContent);
-            agent.parts.remove(&record.hash);
+            agent.parts.remove(&key);
+            let outcomes = self.take(number, key.library, vec![record], true);
+            assert_ne!(outcomes, [Outcome::NeedsContent]);
             Committed::Stored
         };
-        self.later(Event::Feed(number));
-        self.agents[number].scheduler.committed(record.hash, committed)
+        self.agents[number].scheduler.committed(key, committed)
     }
 
     fn end_of(&self, agent: usize, id: SessionId) -> Option<At> {
@@ -144,27 +192,27 @@ impl World {
     pub(super) fn carry_out(&mut self, agent: usize, decisions: Vec<Decision>) {
         for decision in decisions {
             let (id, news) = match decision {
-                Decision::Fetch { session, request, records } => (session, News::Fetch(request, records)),
-                Decision::FetchPart { session, request, hash, range, .. } => {
-                    (session, News::FetchPart(request, hash, range))
+                Decision::Fetch { session, request, library, records } => {
+                    (session, News::Fetch(request, library, records))
+                }
+                Decision::FetchPart { session, request, key, range } => {
+                    (session, News::FetchPart(request, key, range))
                 }
                 Decision::Revoke { session, request } => (session, News::Revoke(request)),
-                Decision::Commit(record) => {
-                    self.put(self.now + MS, Event::Peers(agent, PeersNews::Commit(record)));
+                Decision::Commit(key, record) => {
+                    self.put(self.now + MS, Event::Peers(agent, Box::new(PeersNews::Commit(key, record))));
                     continue;
                 }
-                Decision::Apply(record) => {
-                    self.put(self.now + MS, Event::Peers(agent, PeersNews::Apply(record)));
+                Decision::Apply(key, record) => {
+                    self.put(self.now + MS, Event::Peers(agent, Box::new(PeersNews::Apply(key, record))));
                     continue;
                 }
-                Decision::Restrict { hash, .. } => {
-                    self.put(self.now + MS, Event::Peers(agent, PeersNews::Restrict(hash)));
+                Decision::Restrict { key, .. } => {
+                    self.put(self.now + MS, Event::Peers(agent, Box::new(PeersNews::Restrict(key))));
                     continue;
                 }
-                Decision::Settled { session, hashes } => (session, News::Input(Input::Settled(hashes))),
-                Decision::Failed { session, hash, reason } => {
-                    (session, News::Input(Input::Failed(vec![(hash, reason)])))
-                }
+                Decision::Settled { session, keys } => (session, News::Settled(keys)),
+                Decision::Failed { session, key, reason } => (session, News::Failed(key, reason)),
             };
             if let Some(at) = self.end_of(agent, id) {
                 self.in_order(Channel::PeerActor(at), Event::Side(at, news));
@@ -177,28 +225,47 @@ impl World {
     pub(super) fn on_news(&mut self, at: At, news: News) {
         match news {
             News::Greet => {
-                let ours = self.library_of(at).summary();
+                let ours = self.summaries(at);
                 self.send(at, News::Greeted(ours));
             }
             News::Greeted(theirs) => {
-                let ours = self.library_of(at).summary();
-                self.send(at, News::Met { ours: theirs, theirs: ours });
-                self.begin(at, ours, theirs);
+                let ours = self.summaries(at);
+                self.send(at, News::Met { ours: theirs.clone(), theirs: ours.clone() });
+                self.begin(at, &ours, &theirs);
             }
-            News::Met { ours, theirs } => self.begin(at, ours, theirs),
+            News::Met { ours, theirs } => self.begin(at, &ours, &theirs),
             News::Frame(bytes) => self.on_frame(at, bytes),
             News::Changed(entries, contents) => match self.side(at) {
-                Some(side) if side.session.is_none() => side.early.push(entries),
-                _ => self.step(at, Input::Created { entries, contents }),
+                Some(side) if !side.is_up() => side.early.push(entries),
+                _ => self.on_changed(at, &entries, &contents),
             },
-            News::Fetch(request, records) => {
-                let Some(side) = self.side(at).filter(|side| side.session.is_some()) else { return };
-                side.expected.insert(request, records.clone());
-                self.step(at, Input::Fetch { request, records });
+            News::LibraryChanged(library, entries) => match self.side(at) {
+                Some(side) if !side.is_up() => side.early_lost = true,
+                _ => {
+                    for lane in self.lanes_of(at, |lane| lane.library == Some(library)) {
+                        self.step(at, lane, Input::StoreChanged(Arc::clone(&entries)));
+                    }
+                }
+            },
+            News::Find(lane, names) => self.on_find(at, lane, names),
+            News::Lacks(lane, names) => {
+                if let Some(side) = self.side(at) {
+                    let wishes = &mut side.lanes[lane].wishes;
+                    for hash in &names {
+                        wishes.answered(hash, false);
+                    }
+                }
             }
-            News::FetchPart(request, hash, range) => self.on_fetch_part(at, request, hash, range),
+            News::Settled(keys) => self.on_settled(at, &keys),
+            News::Failed(key, reason) => self.on_failed(at, key, &reason),
+            News::Fetch(request, library, records) => {
+                let Some(side) = self.side(at).filter(|side| side.is_up()) else { return };
+                side.expected.insert(request, (library, records.clone()));
+                self.step(at, 0, Input::Fetch { request, records });
+            }
+            News::FetchPart(request, key, range) => self.on_fetch_part(at, request, key, range),
             News::Revoke(request) => {
-                let Some(side) = self.side(at).filter(|side| side.session.is_some()) else { return };
+                let Some(side) = self.side(at).filter(|side| side.is_up()) else { return };
                 side.expected.remove(&request);
                 side.expected_parts.remove(&request);
                 self.send_frame(at, frame::Kind::Cancel(Cancel { request }));
@@ -207,23 +274,16 @@ impl World {
                 let Some((agent, id)) = self.side(at).map(|side| (side.agent, side.id)) else { return };
                 self.tell_peers(agent, PeersNews::PartFinished(id, request, result));
             }
-            News::Find(names) => self.on_find(at, names),
-            News::Lacks(names) => {
-                if let Some(side) = self.side(at) {
-                    for hash in &names {
-                        side.wishes.answered(hash, false);
-                    }
-                }
+            News::Perform(lane, effect) => self.on_perform(at, lane, effect),
+            News::Summary { lane, nonce, answer, seq, until } => {
+                self.on_summary(at, lane, nonce, answer, seq, until);
             }
-            News::Input(input) => self.step(at, input),
-            News::Perform(effect) => self.on_perform(at, effect),
-            News::Summary { nonce, answer, seq, until } => self.on_summary(at, nonce, answer, seq, until),
-            News::ToResponder(id, message) => self.on_to_responder(at, id, message),
-            News::ToInitiator(id, message) => self.on_to_initiator(at, id, &message),
-            News::ReconEnds(id, result) => {
+            News::ToResponder(lane, id, message) => self.on_to_responder(at, lane, id, message),
+            News::ToInitiator(lane, id, message) => self.on_to_initiator(at, lane, id, &message),
+            News::ReconEnds(lane, id, result) => {
                 let Some(side) = self.side(at) else { return };
                 side.responders.remove(&id);
-                self.step(at, Input::ReconEnded { opened_here: false, result });
+                self.step(at, lane, Input::ReconEnded { opened_here: false, result });
             }
             News::Content { request, items, broken } => self.on_content(at, request, items, broken),
             News::Received(results) => {
@@ -231,7 +291,9 @@ impl World {
                 self.tell_peers(agent, PeersNews::Finished(id, results));
             }
             News::Tick => {
-                self.step(at, Input::Tick);
+                for lane in 0..self.links[at.link].lanes.len() {
+                    self.step(at, lane, Input::Tick);
+                }
                 self.ask_for_wanted(at);
                 self.recall(self.links[at.link].agents[at.end]);
                 self.put(self.now + SECOND, Event::Side(at, News::Tick));
@@ -239,36 +301,89 @@ impl World {
         }
     }
 
+    fn on_settled(&mut self, at: At, keys: &[WantKey]) {
+        for lane in 0..self.links[at.link].lanes.len() {
+            let library = self.links[at.link].lanes[lane];
+            let theirs = keys.iter().filter(|key| key.library == library).map(|key| key.hash);
+            self.step(at, lane, Input::Settled(theirs.collect()));
+        }
+    }
+
+    fn on_failed(&mut self, at: At, key: WantKey, reason: &str) {
+        let owes = |lane: &Lane| {
+            lane.library == key.library && lane.session.as_ref().is_some_and(|s| s.owes(&key.hash))
+        };
+        for lane in self.lanes_of(at, owes) {
+            self.step(at, lane, Input::Failed(vec![(key.hash, reason.to_owned())]));
+        }
+    }
+
     /// What is wanted and missing is asked for by name; the answer is an offer of what the peer holds.
     fn ask_for_wanted(&mut self, at: At) {
-        let Some(session) = self.side(at).and_then(|side| side.session.as_ref()) else { return };
-        let coming = session.owed();
-        let library = self.library_of(at);
+        let lanes = self.links[at.link].lanes.len();
+        let libraries: Vec<Arc<Library>> = (0..lanes).map(|lane| self.library_of(at, lane)).collect();
         let now = self.instant();
-        let Some(side) = self.side(at) else { return };
-        let names = side.wishes.next(now, coming, |after, limit| library.wanted(after, limit));
-        if !names.is_empty() {
-            self.send(at, News::Find(names));
+        let Some(Side { lanes, .. }) = self.side(at).filter(|side| side.is_up()) else { return };
+        let coming = lanes.iter().filter_map(|lane| lane.session.as_ref()).map(Session::owed).sum();
+        let mut asked = Vec::new();
+        for (n, (lane, library)) in lanes.iter_mut().zip(libraries).enumerate() {
+            if lane.session.as_ref().is_some_and(Session::takes) {
+                asked.push((n, lane.wishes.next(now, coming, |after, limit| library.wanted(after, limit))));
+            }
+        }
+        for (lane, names) in asked.into_iter().filter(|(_, names)| !names.is_empty()) {
+            self.send(at, News::Find(lane, names));
         }
     }
 
-    fn on_find(&mut self, at: At, names: Vec<ContentHash>) {
-        if self.side(at).is_none_or(|side| side.session.is_none()) {
-            return self.put(self.now + 5 * MS, Event::Side(at, News::Find(names)));
+    fn on_find(&mut self, at: At, lane: usize, names: Vec<ContentHash>) {
+        if self.side(at).is_none_or(|side| !side.is_up()) {
+            return self.put(self.now + 5 * MS, Event::Side(at, News::Find(lane, names)));
         }
-        let agent = &self.agents[self.links[at.link].agents[at.end]];
+        let agent = &self.agents[self.agent_of(at)];
         if self.now < agent.store_down_until {
-            return self.put(self.now + SECOND, Event::Side(at, News::Find(names)));
+            return self.put(self.now + SECOND, Event::Side(at, News::Find(lane, names)));
         }
-        let (held, lacks): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|hash| agent.contents.contains(hash));
-        let found = held.iter().map(|hash| agent.records[hash].1.clone()).collect();
-        self.step(at, Input::Found(found));
-        self.send(at, News::Lacks(lacks));
+        let library = self.links[at.link].lanes[lane];
+        let gives = library.is_none_or(|id| agent.access(id) == Some(Access::Write));
+        let (mut found, mut lacks) = (Vec::new(), Vec::new());
+        for hash in names {
+            let version = agent.library(library).version(&hash, agent.stored(&hash).as_ref());
+            match version.filter(|version| gives && version.holding.is_held()) {
+                Some(version) => found.push(version.record),
+                None => lacks.push(hash),
+            }
+        }
+        if !found.is_empty() {
+            self.step(at, lane, Input::Found(found));
+        }
+        self.send(at, News::Lacks(lane, lacks));
     }
 
-    fn library_of(&self, at: At) -> Arc<Library> {
-        Arc::clone(&self.agents[self.links[at.link].agents[at.end]].library)
+    fn agent_of(&self, at: At) -> usize {
+        self.links[at.link].agents[at.end]
+    }
+
+    fn library_of(&self, at: At, lane: usize) -> Arc<Library> {
+        self.agents[self.agent_of(at)].library(self.links[at.link].lanes[lane])
+    }
+
+    fn lanes_of(&mut self, at: At, is: impl Fn(&Lane) -> bool) -> Vec<usize> {
+        let Some(Side { lanes, .. }) = self.side(at) else { return Vec::new() };
+        (0..lanes.len()).filter(|n| is(&lanes[*n])).collect()
+    }
+
+    fn summaries(&self, at: At) -> Vec<Summary> {
+        let lanes = 0..self.links[at.link].lanes.len();
+        lanes.map(|lane| self.library_of(at, lane).summary()).collect()
+    }
+
+    fn on_changed(&mut self, at: At, entries: &Arc<[FeedEntry]>, contents: &Arc<InlineContents>) {
+        for lane in 0..self.links[at.link].lanes.len() {
+            if let Some(entries) = self.library_of(at, lane).changes(entries) {
+                self.step(at, lane, Input::Created { entries, contents: Arc::clone(contents) });
+            }
+        }
     }
 
     fn send(&mut self, from: At, news: News) {
@@ -276,38 +391,57 @@ impl World {
         self.in_order(Channel::Control(to), Event::Side(to, news));
     }
 
-    fn begin(&mut self, at: At, ours: Summary, theirs: Summary) {
-        let settings = SessionSettings {
-            tag: bytes::Bytes::new(),
-            gives: true,
-            takes: true,
-            library: LIBRARY,
-            record_key: KEYS.record().clone(),
-            dialer: at.end == 0,
-            probe_after: Duration::from_secs(15),
+    fn begin(&mut self, at: At, ours: &[Summary], theirs: &[Summary]) {
+        let (agent, peer) = (self.agent_of(at), self.agent_of(at.other()));
+        let writes = |agent: usize, library: Option<LibraryId>| {
+            library.is_none_or(|library| self.agents[agent].access(library) == Some(Access::Write))
         };
-        let (session, effects) = Session::new(settings, ours, theirs, self.instant());
+        let mut begun = Vec::new();
+        for (lane, library) in self.links[at.link].lanes.iter().enumerate() {
+            let settings = SessionSettings {
+                tag: library.map(|library| blinded(Some(library))).unwrap_or_default(),
+                gives: writes(agent, *library),
+                takes: writes(peer, *library),
+                library: blinded(*library),
+                record_key: self.library_of(at, lane).keys().record().clone(),
+                lanes: self.links[at.link].lanes.len(),
+                dialer: at.end == 0,
+                probe_after: Duration::from_secs(15),
+            };
+            begun.push(Session::new(settings, ours[lane], theirs[lane], self.instant()));
+        }
         let Some(side) = self.side(at) else { return };
-        side.session = Some(session);
-        let early = std::mem::take(&mut side.early);
-        let (agent, id) = (side.agent, side.id);
+        let (mut effects, id) = (Vec::new(), side.id);
+        for (lane, (session, first)) in side.lanes.iter_mut().zip(begun) {
+            lane.session = Some(session);
+            effects.push(first);
+        }
+        let (early, lost) = (std::mem::take(&mut side.early), std::mem::take(&mut side.early_lost));
         self.tell_peers(agent, PeersNews::Reset(id));
-        self.perform(at, effects);
+        for (lane, effects) in effects.into_iter().enumerate() {
+            self.perform(at, lane, effects);
+        }
         for entries in early {
-            self.step(at, Input::StoreChanged(entries));
+            self.on_changed(at, &entries, &Arc::default());
+        }
+        for lane in 0..self.links[at.link].lanes.len() {
+            if lost {
+                self.step(at, lane, Input::ChangesLost);
+            }
         }
         let first_tick = self.now + self.dice.below(SECOND);
         self.put(first_tick, Event::Side(at, News::Tick));
     }
 
-    pub(super) fn step(&mut self, at: At, input: Input) {
+    pub(super) fn step(&mut self, at: At, lane: usize, input: Input) {
         let now = self.instant();
-        let Some(session) = self.side(at).and_then(|side| side.session.as_mut()) else { return };
+        let Some(session) = self.side(at).and_then(|side| side.lanes[lane].session.as_mut()) else { return };
         let effects = session.handle(input, now);
         let confirmed = session.confirmed();
-        let agent = &mut self.agents[self.links[at.link].agents[at.end]];
+        let number = self.agent_of(at);
+        let agent = &mut self.agents[number];
         agent.confirmed = agent.confirmed.max(confirmed);
-        self.perform(at, effects);
+        self.perform(at, lane, effects);
     }
 
     /// Has versions dated anew that were written while the clock was ahead, once it is right.
@@ -316,7 +450,8 @@ impl World {
             return;
         }
         let sides = self.links.iter().filter_map(|link| link.sides.as_ref()).flatten();
-        let sessions = sides.filter(|side| side.agent == number).filter_map(|side| side.session.as_ref());
+        let lanes = sides.filter(|side| side.agent == number).flat_map(|side| &side.lanes);
+        let sessions = lanes.filter_map(|lane| lane.session.as_ref());
         let offered = sessions.map(Session::newest_offered).max().unwrap_or_default();
         let now = self.now;
         if now >= self.agents[number].store_down_until && self.agents[number].recall(now, offered) {
@@ -324,13 +459,13 @@ impl World {
         }
     }
 
-    fn perform(&mut self, at: At, effects: Vec<Effect>) {
+    fn perform(&mut self, at: At, lane: usize, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Send(kind) => {
                     self.said += 1;
                     if let frame::Kind::Offer(offer) = &kind {
-                        self.count_echoes(at, offer);
+                        self.count_echoes(at, lane, offer);
                     }
                     self.send_frame(at, kind);
                 }
@@ -342,113 +477,155 @@ impl World {
                 | Effect::Store(_)
                 | Effect::Load(_)
                 | Effect::Serve(_) => {
-                    self.later(Event::Side(at, News::Perform(effect)));
+                    self.later(Event::Side(at, News::Perform(lane, effect)));
                 }
                 Effect::Resolve(rids) => {
-                    let (found, gone) = self.library_of(at).resolve(&rids);
-                    self.step(at, Input::Resolved { found, gone });
+                    let (found, gone) = self.library_of(at, lane).resolve(&rids);
+                    self.step(at, lane, Input::Resolved { found, gone });
                 }
                 Effect::Announce(records) => {
                     let Some((agent, id)) = self.side(at).map(|side| (side.agent, side.id)) else { return };
-                    self.tell_peers(agent, PeersNews::Wanted(id, records));
+                    let library = self.links[at.link].lanes[lane];
+                    self.tell_peers(agent, PeersNews::Wanted(id, library, records));
                 }
                 Effect::SendSummary { nonce, answer } => {
-                    let agent = self.links[at.link].agents[at.end];
+                    let agent = self.agent_of(at);
                     let (seq, until) = (self.agents[agent].seq(), self.now + 2 * SECOND);
-                    self.later(Event::Side(at, News::Summary { nonce, answer, seq, until }));
+                    self.later(Event::Side(at, News::Summary { lane, nonce, answer, seq, until }));
                 }
                 Effect::Reconcile => {
                     self.said += 1;
                     let id = self.number();
-                    let snapshot = self.library_of(at).snapshot();
+                    let snapshot = self.library_of(at, lane).snapshot();
                     let (initiator, first) = Initiator::new(snapshot, Limits::default());
                     let Some(side) = self.side(at) else { return };
                     side.initiators.insert(id, initiator);
-                    self.later(Event::Side(at.other(), News::ToResponder(id, first)));
+                    self.later(Event::Side(at.other(), News::ToResponder(lane, id, first)));
                 }
                 // What is on its way comes all the same.
                 Effect::CancelServe(_) => {}
-                Effect::Close { code, reason } => panic!("{at:?} closes an honest peer: {code} {reason}"),
+                Effect::Close { code, reason } => panic!("{at:?} closes the connection: {code} {reason}"),
             }
         }
     }
 
-    fn count_echoes(&mut self, at: At, offer: &Offer) {
+    fn count_echoes(&mut self, at: At, lane: usize, offer: &Offer) {
         for digest in digests(offer) {
             self.offers += 1;
-            self.echoes += u64::from(self.side(at).is_some_and(|side| side.heard.contains(&digest)));
+            let heard = self.side(at).is_some_and(|side| side.lanes[lane].heard.contains(&digest));
+            self.echoes += u64::from(heard);
         }
     }
 
-    fn send_frame(&mut self, at: At, kind: frame::Kind) {
+    pub(super) fn send_frame(&mut self, at: At, kind: frame::Kind) {
         let bytes = encode(&Frame { kind: Some(kind) });
         assert!(bytes.len() - 4 <= FRAME_BYTES_MAX, "a frame of {} bytes", bytes.len());
         self.send(at, News::Frame(bytes.slice(4..)));
     }
 
     fn on_frame(&mut self, at: At, bytes: Bytes) {
-        let kind = decode_frame(bytes).expect("an honest peer's frame");
+        let kind = decode_frame(bytes).expect("a frame");
+        let named = match &kind {
+            frame::Kind::Offer(offer) => offer.library.clone(),
+            frame::Kind::Records(records) => records.library.clone(),
+            frame::Kind::Have(have) => have.library.clone(),
+            frame::Kind::Error(error) => error.library.clone(),
+            frame::Kind::Later(later) => later.library.clone(),
+            frame::Kind::Ping(Ping { libraries, .. }) | frame::Kind::Pong(Pong { libraries, .. }) => {
+                libraries[0].blinded.clone()
+            }
+            _ => Bytes::new(),
+        };
+        let lane = if named.is_empty() {
+            0
+        } else {
+            let mut lanes = self.links[at.link].lanes.iter();
+            lanes.position(|library| blinded(*library) == named).expect("a library that is shared")
+        };
+        let library = self.links[at.link].lanes[lane];
         let (answer, nonce, summaries, behind) = match kind {
             frame::Kind::Ping(Ping { nonce, libraries, behind, .. }) => (false, nonce, libraries, behind),
             frame::Kind::Pong(Pong { nonce, libraries, behind, .. }) => (true, nonce, libraries, behind),
+            // The liar does not say what it has got.
+            frame::Kind::Have(_) if self.mode == Mode::Libraries && self.withholds(at) => return,
             kind => {
-                if let (frame::Kind::Offer(offer), Some(side)) = (&kind, self.side(at)) {
-                    side.heard.extend(digests(offer));
+                if let frame::Kind::Offer(offer) = &kind {
+                    self.on_heard(at, lane, offer);
                 }
-                return self.step(at, Input::Frame(kind));
+                return self.step(at, lane, Input::Frame(kind));
             }
         };
-        let theirs = summary_from_wire(&LIBRARY, &summaries).expect("an honest peer's summary");
-        let ours = self.library_of(at).summary();
-        let certain = !behind && self.side(at).is_some_and(|side| !side.asked_behind);
-        self.step(at, Input::Compared { answer, nonce, theirs, ours, certain });
+        let theirs = summary_from_wire(&blinded(library), &summaries).expect("an honest peer's summary");
+        let ours = self.library_of(at, lane).summary();
+        let certain = !behind && self.side(at).is_some_and(|side| !side.lanes[lane].asked_behind);
+        self.step(at, lane, Input::Compared { answer, nonce, theirs, ours, certain });
     }
 
-    fn on_summary(&mut self, at: At, nonce: u64, answer: bool, seq: u64, until: u64) {
-        let library = self.library_of(at);
+    fn withholds(&mut self, at: At) -> bool {
+        self.agent_of(at.other()) + 1 == self.agents.len() && self.chaos() && self.dice.one_in(3)
+    }
+
+    fn on_heard(&mut self, at: At, lane: usize, offer: &Offer) {
+        if let Some(side) = self.side(at) {
+            side.lanes[lane].heard.extend(digests(offer));
+        }
+        if self.mode != Mode::Libraries {
+            return;
+        }
+        let (agent, library) = (self.agent_of(at), self.links[at.link].lanes[lane]);
+        for wire in &offer.records {
+            let record = AssetRecord::try_from(wire.clone()).expect("a record");
+            self.oracle.heard(agent, library, &record);
+        }
+        for inline in &offer.contents {
+            self.oracle.received(agent, ContentHash::from_slice(&inline.hash).expect("a hash"));
+        }
+    }
+
+    fn on_summary(&mut self, at: At, lane: usize, nonce: u64, answer: bool, seq: u64, until: u64) {
+        let library = self.library_of(at, lane);
         let behind = library.cursor().borrow().unwrap_or_default() < seq;
         if behind && self.now < until {
-            let again = Event::Side(at, News::Summary { nonce, answer, seq, until });
+            let again = Event::Side(at, News::Summary { lane, nonce, answer, seq, until });
             return self.put(self.now + 20 * MS, again);
         }
-        let libraries = vec![summary_to_wire(&LIBRARY, &library.summary())];
+        let shared = self.links[at.link].lanes[lane];
+        let libraries = vec![summary_to_wire(&blinded(shared), &library.summary())];
         if answer {
             return self.send_frame(at, frame::Kind::Pong(Pong { nonce, libraries, behind, clock_ms: 0 }));
         }
         if let Some(side) = self.side(at) {
-            side.asked_behind = behind;
+            side.lanes[lane].asked_behind = behind;
         }
         self.send_frame(at, frame::Kind::Ping(Ping { nonce, libraries, behind, clock_ms: 0 }));
     }
 
     /// Tasks that ask the store; they insist until it answers.
-    fn on_perform(&mut self, at: At, effect: Effect) {
-        let number = self.links[at.link].agents[at.end];
-        let now = self.now;
-        let agent = &mut self.agents[number];
+    fn on_perform(&mut self, at: At, lane: usize, effect: Effect) {
+        let (number, now) = (self.agent_of(at), self.now);
+        let shared = self.links[at.link].lanes[lane];
+        let agent = &self.agents[number];
         if now < agent.store_down_until {
             return match effect {
                 Effect::Store(items) => {
                     let records = items.into_iter().map(|(record, _)| record).collect();
-                    self.step(at, Input::NotStored(records));
+                    self.step(at, lane, Input::NotStored(records));
                 }
-                effect => self.put(now + SECOND, Event::Side(at, News::Perform(effect))),
+                effect => self.put(now + SECOND, Event::Side(at, News::Perform(lane, effect))),
             };
         }
         let input = match effect {
             Effect::Store(items) => {
-                for (record, content) in &items {
-                    assert_eq!(content.len() as u64, record.size);
-                    assert_ne!(agent.merge(record.clone(), true), Outcome::NeedsContent);
-                }
-                let records: Vec<AssetRecord> = items.into_iter().map(|(record, _)| record).collect();
-                let decisions = agent.scheduler.arrived(&records);
+                let records: Vec<AssetRecord> = items.iter().map(|(record, _)| record.clone()).collect();
+                assert!(items.iter().all(|(record, content)| content.len() as u64 == record.size));
+                let outcomes = self.take(number, shared, records.clone(), true);
+                assert!(!outcomes.contains(&Outcome::NeedsContent));
+                let decisions = self.agents[number].scheduler.arrived(shared, &records);
                 self.carry_out(number, decisions);
-                self.later(Event::Feed(number));
                 Input::Settled(records.iter().map(|record| record.hash).collect())
             }
-            Effect::Judge(records) => self.judge(at, records, true),
-            Effect::JudgeAbsent(records) => self.judge(at, records, false),
+            Effect::Judge(records) => self.judge(at, lane, records, true),
+            Effect::JudgeAbsent(records) => self.judge(at, lane, records, false),
             Effect::Reassert(others) => {
                 for (hash, other) in &others {
                     agent.reassert(*hash, *other);
@@ -458,47 +635,53 @@ impl World {
             }
             Effect::TakeAbsent(records) => {
                 let hashes = records.iter().map(|record| record.hash).collect();
-                for record in records {
-                    agent.take_absent(record);
-                }
+                let taken = agent.taker().take_absent(records).now_or_never();
+                assert!(taken.is_some_and(|taken| taken.is_ok()));
                 self.later(Event::Feed(number));
                 Input::Settled(hashes)
             }
             Effect::Apply(records) => {
+                let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
                 let (mut settled, mut failed) = (Vec::new(), Vec::new());
-                for record in records {
-                    let hash = record.hash;
-                    match agent.merge(record, false) {
+                for (hash, outcome) in hashes.into_iter().zip(self.take(number, shared, records, false)) {
+                    match outcome {
                         Outcome::Stored | Outcome::Unchanged | Outcome::Absent => settled.push(hash),
                         Outcome::NeedsContent => failed.push((hash, "its content went away".to_owned())),
+                        Outcome::Rejected(why) if self.mode == Mode::Libraries => failed.push((hash, why)),
                         Outcome::Rejected(why) => panic!("{why}"),
                     }
                 }
-                self.later(Event::Feed(number));
-                self.step(at, Input::Failed(failed));
+                self.step(at, lane, Input::Failed(failed));
                 Input::Settled(settled)
             }
-            Effect::Load(hashes) => Input::Loaded { records: agent.all_stored(&hashes) },
+            Effect::Load(hashes) => {
+                let held = hashes.iter().filter_map(|hash| agent.stored(hash)).collect();
+                Input::Loaded { records: agent.library(shared).versions(&hashes, held) }
+            }
             Effect::Serve(want) => return self.serve(at, want),
             other => panic!("{other:?} is done at once"),
         };
-        self.step(at, input);
+        self.step(at, lane, input);
     }
 
-    fn judge(&mut self, at: At, records: Vec<AssetRecord>, held_there: bool) -> Input {
+    fn judge(&mut self, at: At, lane: usize, records: Vec<AssetRecord>, held_there: bool) -> Input {
         if let Some(side) = self.side(at) {
             for record in &records {
-                side.wishes.answered(&record.hash, held_there);
+                side.lanes[lane].wishes.answered(&record.hash, held_there);
             }
         }
-        let agent = &mut self.agents[self.links[at.link].agents[at.end]];
-        let clock = agent.clock_ms(self.now);
-        let limits = (HLC_AHEAD_MAX_MS, agent.replicate_deletes);
+        let (number, shared) = (self.agent_of(at), self.links[at.link].lanes[lane]);
+        let agent = &mut self.agents[number];
+        let (clock, deletes) = (agent.clock_ms(self.now), agent.replicate_deletes);
+        let library = agent.library(shared);
         let mut verdicts = Vec::new();
         for record in records {
             let ours = agent.stored(&record.hash);
-            let mut verdict = judge_holding(&record, held_there, ours.as_ref(), clock, limits);
-            let ours = ours.map(|ours| ours.record);
+            let mut verdict = match shared {
+                None => judge_holding(&record, held_there, ours.as_ref(), clock, (HLC_AHEAD_MAX_MS, deletes)),
+                Some(_) => judge_for(&library, &record, held_there, ours.as_ref(), clock, deletes),
+            };
+            let ours = ours.filter(|ours| shared.is_none() || library.is_here(ours)).map(|ours| ours.record);
             match &verdict {
                 Verdict::Later(wait_ms) => {
                     assert_eq!(self.mode, Mode::WrongClock);
@@ -512,30 +695,32 @@ impl World {
                     }
                     agent.confirmed = agent.confirmed.max(record.hlc);
                 }
-                Verdict::Refuse(why) => panic!("{why}"),
+                // Of two sizes that are told of one content, one is a lie.
+                Verdict::Refuse(why) => assert_eq!(self.mode, Mode::Libraries, "{why}"),
                 _ => {}
             }
             verdicts.push((record, verdict));
         }
+        self.later(Event::Keep(number));
         Input::Judged(verdicts)
     }
 
-    fn on_fetch_part(&mut self, at: At, request: u64, hash: ContentHash, range: Range<u64>) {
-        let Some(number) = self.side(at).filter(|side| side.session.is_some()).map(|side| side.agent) else {
+    fn on_fetch_part(&mut self, at: At, request: u64, key: WantKey, range: Range<u64>) {
+        let Some(number) = self.side(at).filter(|side| side.is_up()).map(|side| side.agent) else {
             return;
         };
-        let missing = self.agents[number].parts.entry(hash).or_default().missing(range);
+        let missing = self.agents[number].parts.entry(key).or_default().missing(range);
         if missing.is_empty() {
             return self.later(Event::Side(at, News::PartReceived(request, Ok(()))));
         }
         let contents = missing.iter().map(|range| ContentRequest {
-            hash: hash.0.to_vec().into(),
+            hash: key.hash.0.to_vec().into(),
             offset: range.start,
             length: range.end - range.start,
         });
         let want = Want { request, contents: contents.collect() };
         if let Some(side) = self.side(at) {
-            side.expected_parts.insert(request, (hash, missing));
+            side.expected_parts.insert(request, (key, missing));
         }
         self.send_frame(at, frame::Kind::Want(want));
     }
@@ -543,7 +728,7 @@ impl World {
     /// The ranges of a part come in order; a stream that breaks brings some of them.
     fn on_part(&mut self, at: At, request: u64, items: &[(ContentHash, bool)]) {
         let Some(side) = self.side(at) else { return };
-        let Some((hash, ranges)) = side.expected_parts.remove(&request) else { return };
+        let Some((key, ranges)) = side.expected_parts.remove(&request) else { return };
         let number = side.agent;
         let agent = &mut self.agents[number];
         let down = self.now < agent.store_down_until;
@@ -551,7 +736,7 @@ impl World {
         let result = if down {
             Err(Failure::Store("down".into()))
         } else {
-            let parts = agent.parts.entry(hash).or_default();
+            let parts = agent.parts.entry(key).or_default();
             ranges.iter().take(came).for_each(|range| parts.insert(range.clone()));
             if came < ranges.len() {
                 let half = ranges[came].start..u64::midpoint(ranges[came].start, ranges[came].end);
@@ -565,12 +750,19 @@ impl World {
     }
 
     fn serve(&mut self, at: At, Want { request, contents }: Want) {
-        let agent = &self.agents[self.links[at.link].agents[at.end]];
-        let mut items: Vec<(ContentHash, bool)> = contents
-            .iter()
-            .map(|content| ContentHash::from_slice(&content.hash).expect("an honest peer's request"))
-            .map(|hash| (hash, agent.contents.contains(&hash)))
-            .collect();
+        let agent = &self.agents[self.agent_of(at)];
+        let lanes = &self.links[at.link].lanes;
+        let libraries: Vec<Arc<Library>> = lanes.iter().map(|library| agent.library(*library)).collect();
+        let serves = |hash: &ContentHash| {
+            let held = agent.stored(hash).filter(|_| agent.has(hash));
+            held.is_some_and(|held| libraries.iter().any(|library| library.serves(&held)))
+        };
+        // Of another size than the peer says, it is none of what it asks for.
+        let is_served = |content: &ContentRequest| {
+            let hash = ContentHash::from_slice(&content.hash).expect("a hash");
+            (hash, serves(&hash))
+        };
+        let mut items: Vec<(ContentHash, bool)> = contents.iter().map(is_served).collect();
         let broken = self.chaos() && self.dice.one_in(15);
         if broken {
             let arrived = self.dice.index(items.len());
@@ -580,74 +772,81 @@ impl World {
     }
 
     fn on_content(&mut self, at: At, request: u64, items: Vec<(ContentHash, bool)>, broken: bool) {
+        if self.mode == Mode::Libraries {
+            let agent = self.agent_of(at);
+            items.iter().filter(|(_, there)| *there).for_each(|(hash, _)| self.oracle.received(agent, *hash));
+        }
         if self.side(at).is_some_and(|side| side.expected_parts.contains_key(&request)) {
             return self.on_part(at, request, &items);
         }
         let Some(side) = self.side(at).filter(|side| side.expected.contains_key(&request)) else { return };
+        let (library, records) = side.expected.remove(&request).unwrap_or_default();
         let mut expected: HashMap<ContentHash, AssetRecord> =
-            side.expected.remove(&request).unwrap_or_default().into_iter().map(|r| (r.hash, r)).collect();
+            records.into_iter().map(|record| (record.hash, record)).collect();
         let number = side.agent;
-        let agent = &mut self.agents[number];
+        let agent = &self.agents[number];
         let down = self.now < agent.store_down_until;
         let mut results = Vec::new();
         for (hash, there) in items {
             let record = expected.remove(&hash).expect("asked for");
-            results.push((
-                hash,
-                if !there {
-                    Err(Failure::Source("the peer no longer has it".into()))
-                } else if down {
-                    Err(Failure::Store("down".into()))
-                } else {
-                    assert_ne!(agent.merge(record, true), Outcome::NeedsContent);
-                    Ok(())
-                },
-            ));
+            let key = WantKey::new(library, &record);
+            let result = if !there {
+                Err(Failure::Source("the peer no longer has it".into()))
+            } else if down {
+                Err(Failure::Store("down".into()))
+            } else if record.size != size_of(hash) {
+                Err(Failure::WrongBytes("another size".into()))
+            } else {
+                assert_ne!(self.take(number, library, vec![record], true), [Outcome::NeedsContent]);
+                Ok(())
+            };
+            results.push((key, result));
         }
         assert!(broken || expected.is_empty(), "the peer did not send everything");
         let broke = Failure::Source("the stream broke".into());
-        results.extend(expected.into_keys().map(|hash| (hash, Err(broke.clone()))));
-        self.later(Event::Feed(number));
+        let left = expected.into_values().map(|record| (WantKey::new(library, &record), Err(broke.clone())));
+        results.extend(left);
         self.later(Event::Side(at, News::Received(results)));
     }
 
-    fn on_to_responder(&mut self, at: At, id: u64, message: Vec<u8>) {
-        let snapshot = self.library_of(at).snapshot();
+    fn on_to_responder(&mut self, at: At, lane: usize, id: u64, message: Vec<u8>) {
+        let snapshot = self.library_of(at, lane).snapshot();
         let (now, fails) = (self.now, self.chaos() && self.dice.one_in(40));
         let Some(side) = self.side(at) else { return };
-        if side.session.is_none() {
+        if !side.is_up() {
             // A stream may overtake the end of the introduction.
-            return self.put(now + 5 * MS, Event::Side(at, News::ToResponder(id, message)));
+            return self.put(now + 5 * MS, Event::Side(at, News::ToResponder(lane, id, message)));
         }
         let responder =
             side.responders.entry(id).or_insert_with(|| Responder::new(snapshot, Limits::default()));
         let reply = responder.handle(&message).expect("an honest peer's message");
-        assert!(side.responders.len() <= RECONCILIATIONS_MAX, "too many reconciliations");
+        let most = RECONCILIATIONS_MAX * side.lanes.len();
+        assert!(side.responders.len() <= most, "too many reconciliations");
         if fails {
-            self.end_recon(at.other(), id, Err("the stream broke".into()));
+            self.end_recon(at.other(), lane, id, Err("the stream broke".into()));
         } else {
-            self.later(Event::Side(at.other(), News::ToInitiator(id, reply)));
+            self.later(Event::Side(at.other(), News::ToInitiator(lane, id, reply)));
         }
     }
 
-    fn on_to_initiator(&mut self, at: At, id: u64, message: &[u8]) {
+    fn on_to_initiator(&mut self, at: At, lane: usize, id: u64, message: &[u8]) {
         let Some(initiator) = self.side(at).and_then(|side| side.initiators.get_mut(&id)) else { return };
         let found = initiator.handle(message).expect("an honest peer's message");
         let have = found.have.iter().map(|item| item.hash).collect();
-        self.step(at, Input::Differences { have, need: found.need });
+        self.step(at, lane, Input::Differences { have, need: found.need });
         match found.reply {
-            Some(reply) => self.later(Event::Side(at.other(), News::ToResponder(id, reply))),
-            None => self.end_recon(at, id, Ok(())),
+            Some(reply) => self.later(Event::Side(at.other(), News::ToResponder(lane, id, reply))),
+            None => self.end_recon(at, lane, id, Ok(())),
         }
     }
 
     /// A reconciliation that the end `at` opened is over, for better or worse.
-    fn end_recon(&mut self, at: At, id: u64, result: Result<(), String>) {
+    fn end_recon(&mut self, at: At, lane: usize, id: u64, result: Result<(), String>) {
         if let Some(side) = self.side(at) {
             side.initiators.remove(&id);
         }
-        self.step(at, Input::ReconEnded { opened_here: true, result: result.clone() });
-        self.later(Event::Side(at.other(), News::ReconEnds(id, result)));
+        self.step(at, lane, Input::ReconEnded { opened_here: true, result: result.clone() });
+        self.later(Event::Side(at.other(), News::ReconEnds(lane, id, result)));
     }
 }
 

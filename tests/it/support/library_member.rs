@@ -10,27 +10,29 @@ use can_sync::library::ticket::Ticket;
 use can_sync::library::{Libraries, Library, Shared};
 use can_sync::net::SESSION_ALPN as ALPN;
 use can_sync::net::auth::{Credential, SESSION};
-use can_sync::peer::establish::{ConnectionMemory, Established, Introduction, Meeting};
+use can_sync::peer::establish::{ConnectionMemory, Established, Introduction, Meeting, summary_to_wire};
+use can_sync::reconcile::Summary;
 use can_sync::reconcile::engine::{Initiator, Limits};
-use can_sync::record::{ContentHash, RecordId};
+use can_sync::record::{AssetRecord, ContentHash, RecordId};
 use can_sync::wire;
 use can_sync::wire::decode::decode;
 use can_sync::wire::proto::{
-    ContentHeader, ContentRequest, Find, LibraryTicket, Offer, ReconClose, ReconMsg, ReconOpen, Records,
-    Want, frame,
+    ContentHeader, ContentRequest, Find, LibraryTicket, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen,
+    Records, Want, WireRecord, frame,
 };
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
 use prost::Message as _;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::support::nodes::{DEADLINE, TestNode};
-use crate::support::proving::Talk;
+use super::hostile::{hash_of, header};
+use super::nodes::{DEADLINE, TestNode};
+use super::proving::Talk;
 
 /// The member.
-pub(super) struct Member {
+pub(crate) struct Member {
     endpoint: Endpoint,
     /// What it has, beside a mirror of a network of its own.
     libraries: Libraries,
@@ -38,32 +40,34 @@ pub(super) struct Member {
 }
 
 /// Its session, with everything that was said to it.
-pub(super) struct Session {
-    pub(super) connection: Connection,
-    pub(super) established: Established,
-    pub(super) heard: Vec<frame::Kind>,
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    pub(crate) established: Established,
+    pub(crate) heard: Vec<frame::Kind>,
 }
 
 impl Member {
-    pub(super) async fn new(ticket: &str, victim: &TestNode) -> Self {
+    pub(crate) async fn new(ticket: &str, victim: &TestNode) -> Self {
         let bind = "127.0.0.1:0".parse().expect("an address");
         let endpoint = can_sync::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
         let mirror = Library::new(LibraryKeys::of_read_secret(&rand::random()));
         let libraries = Libraries::of(Arc::new(mirror));
         let ticket = Ticket::parse(ticket).expect("a ticket");
         let kept = Kept { key: None, ticket, created_ms: 0, revocations: None };
-        libraries.add(Shared::new(kept, HashMap::new()));
+        let library = libraries.add(Shared::new(kept, HashMap::new()));
         let victim: EndpointTicket = victim.ticket().parse().expect("a ticket");
+        // It knows whom it dials.
+        library.shared().expect("a ticket").met(victim.endpoint_addr().id, 0);
         Self { endpoint: endpoint.expect("an endpoint"), libraries, victim: victim.into() }
     }
 
-    pub(super) async fn connect(&self) -> Connection {
+    pub(crate) async fn connect(&self) -> Connection {
         let connected = timeout(DEADLINE, self.endpoint.connect(self.victim.clone(), ALPN)).await;
         connected.expect("in time").expect("a connection")
     }
 
     /// Shows the claims of a ticket that it has only seen, with its own ticket's key; how that ends.
-    pub(super) async fn show_claims_of(&self, seen: &Ticket) -> Connection {
+    pub(crate) async fn show_claims_of(&self, seen: &Ticket) -> Connection {
         let connection = self.connect().await;
         let library = self.libraries.shared().pop().expect("a library");
         let own = library.shared().expect("a ticket").ticket();
@@ -78,7 +82,7 @@ impl Member {
         connection
     }
 
-    pub(super) async fn session(&self) -> Result<Session, (Connection, String)> {
+    pub(crate) async fn session(&self) -> Result<Session, (Connection, String)> {
         let connection = self.connect().await;
         let ticket = watch::Sender::new(String::new()).subscribe();
         let meeting = Meeting {
@@ -101,22 +105,29 @@ impl Member {
 }
 
 impl Session {
-    pub(super) fn library(&self) -> bytes::Bytes {
+    pub(crate) fn library(&self) -> bytes::Bytes {
         self.established.shared[0].blinded.clone()
     }
 
-    pub(super) async fn send(&mut self, kind: frame::Kind) {
+    pub(crate) async fn send(&mut self, kind: frame::Kind) {
         let sent = timeout(DEADLINE, wire::write_frame(&mut self.established.send, kind)).await;
         sent.expect("in time").expect("sent");
     }
 
     /// Reads frames, keeping each, until one is what is wanted.
-    pub(super) async fn until<T>(&mut self, what: &str, pick: impl Fn(&frame::Kind) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, what: &str, pick: impl Fn(&frame::Kind) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
         loop {
-            let read = timeout(DEADLINE, wire::read_frame(&mut self.established.receive)).await;
-            let read = read.unwrap_or_else(|_| panic!("no {what} in time"));
+            let read = timeout_at(deadline, wire::read_frame(&mut self.established.receive)).await;
+            let read = read.unwrap_or_else(|_| panic!("no {what} in time, but {:?}", self.heard.last()));
             let kind = read.unwrap_or_else(|e| panic!("{e}: {:?}", self.connection.close_reason()));
             let found = pick(&kind);
+            if let frame::Kind::Ping(Ping { nonce, .. }) = &kind {
+                // It is still there.
+                let mine = summary_to_wire(&self.library(), &Summary::default());
+                let pong = Pong { nonce: *nonce, libraries: vec![mine], ..Pong::default() };
+                self.send(frame::Kind::Pong(pong)).await;
+            }
             self.heard.push(kind);
             if let Some(found) = found {
                 return found;
@@ -125,7 +136,7 @@ impl Session {
     }
 
     /// What a comparison with nothing at all finds.
-    pub(super) async fn reconcile(&self) -> Vec<RecordId> {
+    pub(crate) async fn reconcile(&self) -> Vec<RecordId> {
         let empty = Library::new(LibraryKeys::of_read_secret(&[0; 32]));
         let (mut initiator, first) = Initiator::new(empty.snapshot(), Limits::default());
         let (mut send, mut receive) = self.connection.open_bi().await.expect("a stream");
@@ -146,7 +157,7 @@ impl Session {
     }
 
     /// Asks for records by their ids; what is offered, and how many are gone.
-    pub(super) async fn records(&mut self, rids: &[RecordId]) -> (Vec<ContentHash>, usize) {
+    pub(crate) async fn records(&mut self, rids: &[RecordId]) -> (Vec<ContentHash>, usize) {
         let rids_out = rids.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect();
         self.send(frame::Kind::Records(Records { library: self.library(), rids: rids_out })).await;
         let (mut offered, mut gone) = (Vec::new(), 0);
@@ -164,9 +175,10 @@ impl Session {
     }
 
     /// Asks for contents by their names; which of them are said not to be there.
-    pub(super) async fn find(&mut self, hashes: &[ContentHash]) -> Vec<ContentHash> {
+    pub(crate) async fn find(&mut self, hashes: &[ContentHash]) -> Vec<ContentHash> {
         let hashes = hashes.iter().map(|hash| bytes::Bytes::copy_from_slice(&hash.0)).collect();
-        self.send(frame::Kind::Find(Find { hashes })).await;
+        let library = self.library();
+        self.send(frame::Kind::Find(Find { hashes, library })).await;
         let lacks = |kind: &frame::Kind| match kind {
             frame::Kind::Lacks(lacks) => Some(lacks.hashes.clone()),
             _ => None,
@@ -175,8 +187,60 @@ impl Session {
         lacks.iter().filter_map(|hash| ContentHash::from_slice(hash)).collect()
     }
 
+    /// Answers a request with content that is all there.
+    pub(crate) async fn give(&self, request: u64, content: &[u8]) {
+        let hash = hash_of(content);
+        self.answer(&header(request, hash, content.len() as u64), content).await;
+    }
+
+    /// Answers a request with that there is nothing.
+    pub(crate) async fn deny(&self, request: u64, hash: ContentHash) {
+        self.answer(&ContentHeader { gone: true, ..header(request, hash, 0) }, &[]).await;
+    }
+
+    async fn answer(&self, header: &ContentHeader, content: &[u8]) {
+        let stream = timeout(DEADLINE, self.connection.open_uni()).await.expect("in time");
+        let mut stream = stream.expect("a stream");
+        stream.write_chunk(wire::encode(header)).await.expect("sent");
+        stream.write_all(content).await.expect("sent");
+        stream.finish().expect("sent");
+    }
+
+    /// Says of an asset what it likes, whether it is true or not.
+    pub(crate) async fn offer(&mut self, record: &AssetRecord, held: bool) {
+        let absent = if held { Vec::new() } else { vec![1] };
+        let (library, records) = (self.library(), vec![WireRecord::from(record)]);
+        self.send(frame::Kind::Offer(Offer { library, records, absent: absent.into(), ..Offer::default() }))
+            .await;
+    }
+
+    /// Waits until a content is asked for; the number of the request.
+    pub(crate) async fn wanted(&mut self, hash: ContentHash) -> u64 {
+        self.until("request", |kind| match kind {
+            frame::Kind::Want(want) => {
+                want.contents.iter().any(|content| content.hash == hash.0.to_vec()).then_some(want.request)
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits for what becomes of an offer: confirmed, or refused, and why.
+    pub(crate) async fn answered(&mut self, hash: ContentHash) -> Result<(), String> {
+        self.until("answer", |kind| match kind {
+            frame::Kind::Have(have) => {
+                have.hashes.iter().any(|had| *had == hash.0.to_vec()).then_some(Ok(()))
+            }
+            frame::Kind::Error(error) => {
+                (error.hash.as_deref() == Some(&hash.0[..])).then(|| Err(error.message.clone()))
+            }
+            _ => None,
+        })
+        .await
+    }
+
     /// Asks for a content; the header that answers, and how many bytes follow it.
-    pub(super) async fn content(&mut self, request: u64, hash: ContentHash) -> (ContentHeader, usize) {
+    pub(crate) async fn content(&mut self, request: u64, hash: ContentHash) -> (ContentHeader, usize) {
         let wanted = ContentRequest { hash: hash.0.to_vec().into(), offset: 0, length: 0 };
         self.send(frame::Kind::Want(Want { request, contents: vec![wanted] })).await;
         let stream = timeout(DEADLINE, self.connection.accept_uni()).await.expect("in time");
