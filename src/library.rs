@@ -175,14 +175,14 @@ impl Library {
     }
 
     /// Whether a record of our store is part of it, unless the library has the content otherwise: for whoever may write,
-    /// what matches and did not come through another library; for a reader, what came through this one. That it was
+    /// what matches, was written late enough ([`Shared::shares`]) and did not come through another library; for a reader, what came through this one. That it was
     /// deleted, a reader hears from the library's members.
     #[must_use]
     pub fn is_member(&self, record: &AssetRecord) -> bool {
         let Some(shared) = &self.shared else { return true };
         let writes = self.writes();
         let of_ours = match record.via {
-            None => writes,
+            None => writes && shared.shares(record),
             Some(via) => via == shared.id() && (writes || !record.deleted),
         };
         of_ours && shared.filter().matches(record)

@@ -381,6 +381,7 @@ fn manager(resources: &Resources, cells: &Cells, channels: Channels) -> Manager 
         ticket: resources.ticket.clone(),
         book: resources.book.clone(),
         gate: resources.gate.clone(),
+        clock: resources.deferrals.clock().clone(),
         members: Candidates::new(channels.clone(), move |addr, channel| {
             // In use from the first library on that was joined.
             channels.up(channel);

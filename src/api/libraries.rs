@@ -151,6 +151,19 @@ struct RevokeRequest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct JoinRequest {
+    /// As it was issued, `canlib…`.
+    ticket: String,
+    /// Whether what is here already and matches the library's filter is shared with its members, where the ticket allows to write.
+    /// Without it, only what is put or changed here from now on.
+    #[serde(default)]
+    share_existing: bool,
+}
+
+/// `POST /join/preview`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct InspectRequest {
+    /// As it was issued, `canlib…`.
     ticket: String,
 }
 
@@ -378,7 +391,7 @@ async fn revoke(
     post,
     path = "/join",
     tag = "libraries",
-    request_body(content = JoinRequest, example = json!({ "ticket": "canlib…" })),
+    request_body(content = JoinRequest, example = json!({ "ticket": "canlib…", "share_existing": false })),
     responses(
         (status = 201, body = Success<LibraryDetail>, description = "Joined; members are looked for now."),
         (status = 200, body = Success<LibraryDetail>, description = "It was joined before."),
@@ -391,8 +404,9 @@ async fn join(
     State(state): State<ApiState>,
     JsonBody(request): JsonBody<JoinRequest>,
 ) -> ApiResult<(StatusCode, Success<LibraryDetail>)> {
-    let ticket = request.ticket;
-    let (library, new) = ask(&state, |reply| LibraryMsg::JoinLibrary { ticket, reply }).await?;
+    let JoinRequest { ticket, share_existing } = request;
+    let (library, new) =
+        ask(&state, |reply| LibraryMsg::JoinLibrary { ticket, share_existing, reply }).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Success::new(library)))
 }
@@ -402,7 +416,7 @@ async fn join(
     post,
     path = "/join/preview",
     tag = "libraries",
-    request_body(content = JoinRequest, example = json!({ "ticket": "canlib…" })),
+    request_body(content = InspectRequest, example = json!({ "ticket": "canlib…" })),
     responses(
         (status = 200, body = Success<Preview>),
         (status = 400, description = "The ticket is not accepted, and by which rule."),
@@ -412,7 +426,7 @@ async fn join(
 )]
 async fn inspect(
     State(state): State<ApiState>,
-    JsonBody(request): JsonBody<JoinRequest>,
+    JsonBody(request): JsonBody<InspectRequest>,
 ) -> ApiResult<Success<Preview>> {
     let ticket = request.ticket;
     ask(&state, |reply| LibraryMsg::InspectTicket { ticket, reply }).await.map(Success::new)

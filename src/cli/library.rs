@@ -144,15 +144,13 @@ async fn create(context: &Context, agent: &Service, args: CreateArgs) -> Result<
         if context.out.json {
             return Ok(context.out.value(&held)?);
         }
-        let (assets, bytes) = (text::counted(held.assets, "asset"), text::bytes(held.bytes));
-        return Ok(context.out.line(&format!("that would be {assets} ({bytes})"))?);
+        return Ok(context.out.line(&format!("that would be {}", held.told()))?);
     }
     let made: Library = agent.post("/libraries", &json!({ "name": name, "filter": filter })).await?;
     if context.out.json {
         return Ok(context.out.value(&made)?);
     }
-    let (assets, bytes) = (text::counted(made.counts.assets, "asset"), text::bytes(made.counts.bytes));
-    context.out.line(&format!("created {} with {assets} ({bytes})", made.id))?;
+    context.out.line(&format!("created {} with {}", made.id, made.counts.told()))?;
     message(&format!("next: can-sync library invite {}", &made.id[..made.id.len().min(10)]));
     Ok(())
 }
@@ -196,8 +194,13 @@ fn ask_content(library: &Library) -> Result<Content, CliError> {
         "Let go of what came through '{}' as well, up to {held}? Other machines keep theirs. [y/N]",
         text::escape(&library.name)
     ));
+    Ok(if confirmed()? { Content::Delete } else { Content::Keep })
+}
+
+/// Whether a person on the terminal says yes.
+fn confirmed() -> Result<bool, CliError> {
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     read.map_err(|e| CliError::failure(format!("cannot read the answer: {e}")))?;
-    Ok(if matches!(answer.trim(), "y" | "Y" | "yes") { Content::Delete } else { Content::Keep })
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

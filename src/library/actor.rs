@@ -94,6 +94,8 @@ pub enum LibraryMsg {
     JoinLibrary {
         /// The ticket.
         ticket: String,
+        /// Whether what is here already and matches belongs to it, where the ticket allows to write.
+        share_existing: bool,
         /// The library, and whether it is new here.
         reply: Answer<(LibraryDetail, bool)>,
     },
@@ -203,10 +205,10 @@ impl Actor for LibraryActor {
                 state.run(reply, async move { manager.invite(id, invitation).await });
             }
             LibraryMsg::InspectTicket { ticket, reply } => {
-                state.run(reply, async move { manager.inspect(&ticket) });
+                state.run(reply, async move { manager.inspect(&ticket).await });
             }
-            LibraryMsg::JoinLibrary { ticket, reply } => {
-                let join = async move { manager.join(&ticket).await };
+            LibraryMsg::JoinLibrary { ticket, share_existing, reply } => {
+                let join = async move { manager.join(&ticket, share_existing).await };
                 state.run_and_fill(reply, join, |detail, new| (detail, new), true);
             }
             LibraryMsg::RevokeTickets { id, what, reply } => {

@@ -21,7 +21,7 @@ use super::registry::{Device, Kept, Registry, Standing};
 use super::report::{DeviceReport, Held, LibraryDetail, LibraryError, LibraryReport};
 use super::ticket::{Access, LibraryId, Subject, Terms, Ticket};
 use super::{AsideNews, Libraries, Library, Shared};
-use crate::clock::now_ms;
+use crate::clock::{Clock, now_ms};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::Channel;
@@ -58,6 +58,8 @@ pub struct Manager {
     pub gate: Gate,
     /// Who tells members what libraries have otherwise than the store.
     pub changes: LibraryChanges,
+    /// What time it is.
+    pub clock: Clock,
     /// One change at a time.
     pub busy: Arc<tokio::sync::Mutex<()>>,
 }
@@ -84,14 +86,17 @@ impl Manager {
     /// # Errors
     /// A filter that makes no sense, a store that does not work.
     pub async fn preview(&self, filter: FilterSpec) -> Result<Held, LibraryError> {
-        let filter = Filter::try_from(filter)?;
+        self.count(&Filter::try_from(filter)?).await
+    }
+
+    async fn count(&self, filter: &Filter) -> Result<Held, LibraryError> {
         let (mut held, mut cursor) = (Held::default(), 0);
         loop {
             let page = self.store.feed(cursor, PAGE).await?;
             let Some(last) = page.entries.last() else { return Ok(held) };
             cursor = last.seq;
             for FeedEntry { record, holding, .. } in page.entries {
-                if holding.is_held() && filter.matches(&record) {
+                if holding.is_held() && record.via.is_none() && filter.matches(&record) {
                     held.assets += 1;
                     held.bytes += record.size;
                 }
@@ -111,7 +116,7 @@ impl Manager {
         rand::fill(secret.as_mut_slice());
         let key = SigningKey::from_bytes(&seed);
         let ticket = Ticket::issue(&key, self.own_terms(name, 0), secret, filter, Vec::new())?;
-        self.keep(Some(key), ticket, None).await
+        self.keep(Some(key), ticket, 0, None).await
     }
 
     /// The owner's own ticket is like any other.
@@ -133,12 +138,13 @@ impl Manager {
         &self,
         key: Option<SigningKey>,
         ticket: Ticket,
+        shares_since_ms: u64,
         replaced: Option<&Library>,
     ) -> Result<Arc<Library>, LibraryError> {
         let now = now_ms();
         let room = {
             let (key, ticket) = (key.clone(), ticket.clone());
-            self.registry(move |registry| registry.keep(key.as_ref(), &ticket, now)).await?
+            self.registry(move |registry| registry.keep(key.as_ref(), &ticket, shares_since_ms, now)).await?
         };
         if !room {
             return Err(LibraryError::Full);
@@ -147,7 +153,7 @@ impl Manager {
         let asides = replaced.map(Library::asides).unwrap_or_default();
         let revocations = before.and_then(Shared::signed_revocations).map(|list| list.encode());
         let created_ms = before.map_or(now, Shared::created_ms);
-        let kept = Kept { key, ticket, created_ms, revocations };
+        let kept = Kept { key, ticket, created_ms, revocations, shares_since_ms };
         let shared = Shared::new(kept, asides);
         for (id, serial) in before.map(Shared::members).unwrap_or_default() {
             shared.met(id, serial);

@@ -82,6 +82,9 @@ CREATE TABLE asides (
     PRIMARY KEY (library, hash)
 ) STRICT, WITHOUT ROWID;";
 
+/// Since when versions of our own belong: from the beginning, for libraries from before people were asked.
+const SHARES_SINCE: &str = "ALTER TABLE libraries ADD COLUMN shares_since_ms INTEGER NOT NULL DEFAULT 0;";
+
 /// Why the registry does not work.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} the libraries in '{path}': {source}")]
@@ -119,7 +122,7 @@ impl Registry {
             connection.pragma_update(None, "foreign_keys", true)?;
             // What is deleted may be a secret.
             connection.pragma_update(None, "secure_delete", true)?;
-            let steps = vec![M::up(SCHEMA), M::up(deletions::SCHEMA), M::up(ASIDES)];
+            let steps = vec![M::up(SCHEMA), M::up(deletions::SCHEMA), M::up(ASIDES), M::up(SHARES_SINCE)];
             Migrations::new(steps).to_latest(&mut connection)?;
             Ok(connection)
         };

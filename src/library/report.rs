@@ -271,6 +271,8 @@ pub struct Preview {
     pub access: Access,
     /// How much was in the library when the ticket was issued.
     pub counts: Held,
+    /// How much of what is here would belong to it by `share_existing`; nothing where it only allows to read.
+    pub matching: Held,
     /// The one endpoint that may use it.
     pub subject: Option<String>,
     /// When it expires, RFC 3339.
@@ -278,7 +280,7 @@ pub struct Preview {
 }
 
 impl Preview {
-    pub(super) fn new(ticket: &Ticket) -> Self {
+    pub(super) fn new(ticket: &Ticket, matching: Held) -> Self {
         let claims = ticket.claims();
         Self {
             id: claims.library.to_string(),
@@ -286,6 +288,7 @@ impl Preview {
             filter: (&ticket.filter).into(),
             access: claims.access,
             counts: Held { assets: claims.held.0, bytes: claims.held.1 },
+            matching,
             subject: match claims.subject {
                 Subject::Bearer => None,
                 Subject::Endpoint(id) => Some(id.to_string()),

@@ -14,7 +14,7 @@ use super::revocation::{Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
 use crate::clock::eta_secs;
 use crate::identity::LibraryKeys;
-use crate::record::ContentHash;
+use crate::record::{AssetRecord, ContentHash};
 
 /// Members that were seen and are not written down yet.
 const NEWS_MAX: usize = 4096;
@@ -28,6 +28,8 @@ pub struct Shared {
     /// Its key, if it is ours.
     key: Option<SigningKey>,
     created_ms: u64,
+    /// Our own versions belong if they were written no earlier.
+    shares_since_ms: u64,
     ticket: Mutex<Ticket>,
     filter: Filter,
     access: Access,
@@ -53,13 +55,22 @@ impl Shared {
     /// As it was kept, with its asides.
     #[must_use]
     pub fn new(kept: Kept, asides: HashMap<ContentHash, Aside>) -> Self {
-        let Kept { key, ticket, created_ms, revocations } = kept;
+        let Kept { key, ticket, created_ms, revocations, shares_since_ms } = kept;
         let claims = ticket.claims();
         let (id, access) = (claims.library, claims.access);
         let revocations = revocations.and_then(|list| SignedRevocations::decode(id, &list).ok());
         let state = State { asides, revocations, ..State::default() };
         let filter = ticket.filter.clone();
-        Self { id, key, created_ms, ticket: Mutex::new(ticket), filter, access, state: Mutex::new(state) }
+        Self {
+            id,
+            key,
+            created_ms,
+            shares_since_ms,
+            ticket: Mutex::new(ticket),
+            filter,
+            access,
+            state: Mutex::new(state),
+        }
     }
 
     /// Takes note of the members that were written down. Blocks.
@@ -99,6 +110,25 @@ impl Shared {
     #[must_use]
     pub fn created_ms(&self) -> u64 {
         self.created_ms
+    }
+
+    /// Since when our own versions belong to it, in milliseconds since the Unix epoch; 0 if all do.
+    #[must_use]
+    pub fn shares_since_ms(&self) -> u64 {
+        self.shares_since_ms
+    }
+
+    /// The same where we may write at all.
+    #[must_use]
+    pub fn writes_since_ms(&self) -> Option<u64> {
+        (self.access == Access::Write).then_some(self.shares_since_ms)
+    }
+
+    /// Whether a version of our own belongs to it, as far as that depends on when it was written: what was here before we joined
+    /// does not, unless a user agreed.
+    #[must_use]
+    pub fn shares(&self, record: &AssetRecord) -> bool {
+        record.meta.created_at_ms.max(record.hlc.ms()) >= self.shares_since_ms
     }
 
     /// Our own ticket.

@@ -25,7 +25,7 @@ fn kept(n: u8, access: Access, filter: Filter) -> Kept {
         held: (0, 0),
     };
     let ticket = Ticket::issue(&key, terms, Zeroizing::new([n; 32]), filter, Vec::new()).unwrap();
-    Kept { key: None, ticket, created_ms: 0, revocations: None }
+    Kept { key: None, ticket, created_ms: 0, revocations: None, shares_since_ms: 0 }
 }
 
 fn libraries() -> Libraries {

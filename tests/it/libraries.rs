@@ -3,6 +3,7 @@
 mod admission;
 mod deletions;
 mod forgetting;
+mod joining;
 mod operations;
 mod second_connection;
 mod sharing;

@@ -353,9 +353,11 @@ async function createLibrary(fields) {
 async function joinLibrary(fields) {
   const ticket = fields.get("ticket").trim();
   const preview = await askJson("/join/preview", "POST", { ticket });
-  const what = preview.access === "write" ? "Your own assets that match will be shared, too." : "";
-  if (!confirm(`Join '${preview.name}' with ${held(preview.counts)} when the ticket was issued? ${what}`)) return null;
-  const joined = await askJson("/join", "POST", { ticket });
+  if (!confirm(`Join '${preview.name}' with ${held(preview.counts)} when the ticket was issued?`)) return null;
+  const ours = preview.matching;
+  const share_existing =
+    ours.assets > 0 && confirm(`Share what is here already and matches, ${held(ours)}, with its members? Cancel joins without that.`);
+  const joined = await askJson("/join", "POST", { ticket, share_existing });
   return `Joined ${joined.name}. Looking for its members…`;
 }
 

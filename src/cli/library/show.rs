@@ -35,6 +35,13 @@ pub(super) struct Held {
     pub(super) bytes: u64,
 }
 
+impl Held {
+    /// For people, such as `3 assets (1.2 MB)`.
+    pub(super) fn told(&self) -> String {
+        format!("{} ({})", text::counted(self.assets, "asset"), text::bytes(self.bytes))
+    }
+}
+
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Progress {
     state: String,

@@ -1,12 +1,13 @@
 //! `can-sync library invite` and `join`: from one machine to another by ticket.
 
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Library, find};
+use super::show::Held;
+use super::{Library, confirmed, find};
 use crate::cli::Context;
 use crate::cli::client::Service;
 use crate::cli::error::CliError;
@@ -46,6 +47,10 @@ pub(super) struct InviteArgs {
 pub(in crate::cli) struct JoinArgs {
     /// The ticket, `canlib…`; `-` reads it from stdin
     ticket: String,
+    /// Share what is here already and matches, too, if the ticket allows to write; asked for on a terminal. Else only what is
+    /// put or changed here from now on is shared
+    #[arg(long, conflicts_with = "dry_run")]
+    share_existing: bool,
     /// Only say what it would let this node into
     #[arg(long)]
     dry_run: bool,
@@ -120,30 +125,52 @@ pub(in crate::cli) async fn join(context: &Context, args: JoinArgs) -> Result<()
         read.map_err(|e| CliError::failure(format!("cannot read the ticket from stdin: {e}")))?;
     }
     let agent = context.agent()?;
-    let body = json!({ "ticket": ticket.trim() });
-    let preview: Value = agent.post("/join/preview", &body).await?;
-    let held = format!(
-        "{} ({})",
-        text::counted(preview["counts"]["assets"].as_u64().unwrap_or_default(), "asset"),
-        text::bytes(preview["counts"]["bytes"].as_u64().unwrap_or_default())
-    );
-    let name = preview["name"].as_str().unwrap_or_default().to_owned();
+    let ticket = ticket.trim();
+    let answer: Value = agent.post("/join/preview", &json!({ "ticket": ticket })).await?;
+    let preview: Preview = serde_json::from_value(answer.clone())
+        .map_err(|e| CliError::failure(format!("the daemon's answer makes no sense: {e}")))?;
+    let (name, held) = (text::escape(&preview.name), preview.counts.told());
     if args.dry_run {
         if context.out.json {
-            return Ok(context.out.value(&preview)?);
+            return Ok(context.out.value(&answer)?);
         }
-        let access = preview["access"].as_str().unwrap_or_default();
-        return Ok(context.out.line(&format!(
-            "'{}' with {held} when the ticket was issued, to {}",
-            text::escape(&name),
-            text::escape(access)
-        ))?);
+        let access = text::escape(&preview.access);
+        context.out.line(&format!("'{name}' with {held} when the ticket was issued, to {access}"))?;
+        if preview.matching.assets > 0 {
+            message(&format!("{} here would be shared with --share-existing", preview.matching.told()));
+        }
+        return Ok(());
     }
+    let share_existing = args.share_existing || (preview.matching.assets > 0 && ask_to_share(&preview)?);
+    let body = json!({ "ticket": ticket, "share_existing": share_existing });
     let joined: Library = agent.post("/join", &body).await?;
     if context.out.json {
         return Ok(context.out.value(&joined)?);
     }
-    Ok(context.out.line(&format!("joined '{}': {held}; members are looked for now", text::escape(&name)))?)
+    Ok(context.out.line(&format!("joined '{name}': {held}; members are looked for now"))?)
+}
+
+/// What a ticket would let this node into.
+#[derive(Deserialize)]
+struct Preview {
+    name: String,
+    access: String,
+    counts: Held,
+    matching: Held,
+}
+
+/// Whether to share what is here already. Nobody is asked where nobody can answer: it is not shared then.
+fn ask_to_share(preview: &Preview) -> Result<bool, CliError> {
+    let (ours, name) = (preview.matching.told(), text::escape(&preview.name));
+    if !std::io::stdin().is_terminal() {
+        message(&format!(
+            "{ours} here would belong to '{name}' and stay private: only what is put or changed from now on is shared \
+             (to share all of it: --share-existing)"
+        ));
+        return Ok(false);
+    }
+    message(&format!("Share {ours} that are here already and match with the members of '{name}'? [y/N]"));
+    confirmed()
 }
 
 #[cfg(test)]

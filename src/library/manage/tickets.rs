@@ -8,10 +8,10 @@ use tokio::task::spawn_blocking;
 
 use super::Manager;
 use crate::clock::now_ms;
-use crate::library::Library;
-use crate::library::report::{Invited, LibraryError, Preview};
+use crate::library::report::{Held, Invited, LibraryError, Preview};
 use crate::library::revocation::{Revocations, SERIALS_MAX, SignedRevocations};
 use crate::library::ticket::{Access, CLOCKS_APART_MAX_MS, LibraryId, Subject, Terms, Ticket};
+use crate::library::{Library, Shared};
 
 /// Members, besides the issuer, whose addresses a ticket has.
 const MEMBERS_IN_TICKET: usize = 3;
@@ -97,12 +97,17 @@ impl Manager {
         Ok([own].into_iter().chain(known.take(MEMBERS_IN_TICKET)).collect())
     }
 
-    /// Reads a ticket without using it.
+    /// Reads a ticket without using it. If it allows to write, it says how much of what is here would belong.
     ///
     /// # Errors
-    /// What is wrong with the ticket.
-    pub fn inspect(&self, text: &str) -> Result<Preview, LibraryError> {
-        Ok(Preview::new(&self.check(text)?))
+    /// What is wrong with the ticket; a store that does not work.
+    pub async fn inspect(&self, text: &str) -> Result<Preview, LibraryError> {
+        let ticket = self.check(text)?;
+        let matching = match ticket.claims().access {
+            Access::Read => Held::default(),
+            Access::Write => self.count(&ticket.filter).await?,
+        };
+        Ok(Preview::new(&ticket, matching))
     }
 
     fn check(&self, text: &str) -> Result<Ticket, LibraryError> {
@@ -121,22 +126,31 @@ impl Manager {
         Ok(ticket)
     }
 
-    /// Joins a library; whether it is new here. One that was joined before stays, with the newer ticket.
+    /// Joins a library; whether it is new here. One that was joined before stays, with the newer ticket. What is here already
+    /// and matches belongs to it only with `share_existing`, which may be said later, too.
     ///
     /// # Errors
     /// What is wrong with the ticket; no room; a registry that does not work.
-    pub async fn join(&self, text: &str) -> Result<(Arc<Library>, bool), LibraryError> {
+    pub async fn join(&self, text: &str, share_existing: bool) -> Result<(Arc<Library>, bool), LibraryError> {
         let _one = self.busy.lock().await;
         let ticket = self.check(text)?;
         let addrs = ticket.addrs.clone();
         let before = self.libraries.get(ticket.claims().library);
+        let wrote_since =
+            before.as_ref().and_then(|library| library.shared()).and_then(Shared::writes_since_ms);
+        let shares_since_ms = match wrote_since {
+            _ if share_existing => 0,
+            Some(since_ms) => since_ms,
+            None => self.clock.now_ms(),
+        };
         if let Some(library) = &before
             && library.shared().is_some_and(|shared| shared.ticket() == ticket)
+            && wrote_since.is_none_or(|since_ms| since_ms == shares_since_ms)
         {
             self.dial(addrs);
             return Ok((Arc::clone(library), false));
         }
-        let library = self.keep(None, ticket, before.as_deref()).await?;
+        let library = self.keep(None, ticket, shares_since_ms, before.as_deref()).await?;
         self.dial(addrs);
         Ok((library, before.is_none()))
     }
@@ -171,7 +185,7 @@ impl Manager {
             let terms = self.own_terms(own.claims().name.clone(), list.min_epoch);
             let ticket = Ticket::issue(key, terms, own.secret.clone(), own.filter.clone(), Vec::new())?;
             let noted = (key.clone(), ticket.clone());
-            self.registry(move |registry| registry.keep(Some(&noted.0), &noted.1, now_ms())).await?;
+            self.registry(move |registry| registry.keep(Some(&noted.0), &noted.1, 0, now_ms())).await?;
             shared.set_ticket(ticket);
         }
         let signed = SignedRevocations::sign(key, list.clone());

@@ -21,6 +21,8 @@ pub struct Kept {
     pub created_ms: u64,
     /// The newest list of revocations that we know, encoded and signed.
     pub revocations: Option<Vec<u8>>,
+    /// Versions of our own belong if they were written no earlier than this, in milliseconds since the Unix epoch; 0 for all.
+    pub shares_since_ms: u64,
 }
 
 impl Registry {
@@ -29,20 +31,26 @@ impl Registry {
     /// # Errors
     /// What SQLite says.
     pub fn libraries(&self) -> Result<Vec<Kept>, RegistryError> {
-        type Row = (Option<Vec<u8>>, String, i64, Option<Vec<u8>>);
+        type Row = (Option<Vec<u8>>, String, i64, Option<Vec<u8>>, i64);
         let rows = self.with("read", |db| {
-            let order =
-                "SELECT signing_key, ticket, created_ms, revocations FROM libraries ORDER BY created_ms";
+            let order = "SELECT signing_key, ticket, created_ms, revocations, shares_since_ms FROM libraries \
+                         ORDER BY created_ms";
             db.prepare(order)?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?
                 .collect::<rusqlite::Result<Vec<Row>>>()
         })?;
-        let kept = |(key, ticket, created_ms, revocations): Row| {
+        let kept = |(key, ticket, created_ms, revocations, shares_since_ms): Row| {
             let ticket = Zeroizing::new(ticket);
             let key = key.map(Zeroizing::new);
             let key = key.and_then(|key| Some(SigningKey::from_bytes(key.as_slice().try_into().ok()?)));
             match Ticket::parse(&ticket) {
-                Ok(ticket) => Some(Kept { key, ticket, created_ms: unsigned(created_ms), revocations }),
+                Ok(ticket) => Some(Kept {
+                    key,
+                    ticket,
+                    created_ms: unsigned(created_ms),
+                    revocations,
+                    shares_since_ms: unsigned(shares_since_ms),
+                }),
                 Err(error) => {
                     tracing::error!(%error, "a library cannot be read and is left out");
                     None
@@ -53,7 +61,7 @@ impl Registry {
     }
 
     /// Keeps a library that was created or joined here; whether there was room for it. With a newer ticket of a library
-    /// that is there already, the ticket is replaced.
+    /// that is there already, the ticket is replaced, and since when our own versions belong.
     ///
     /// # Errors
     /// What SQLite says.
@@ -61,6 +69,7 @@ impl Registry {
         &self,
         key: Option<&SigningKey>,
         ticket: &Ticket,
+        shares_since_ms: u64,
         now_ms: u64,
     ) -> Result<bool, RegistryError> {
         let id = ticket.claims().library.to_string();
@@ -72,9 +81,15 @@ impl Registry {
                 return Ok(false);
             }
             db.execute(
-                "INSERT INTO libraries (id, signing_key, ticket, created_ms) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (id) DO UPDATE SET ticket = excluded.ticket",
-                (&id, key.as_ref().map(|key| key.as_slice()), text.as_str(), signed(now_ms)),
+                "INSERT INTO libraries (id, signing_key, ticket, created_ms, shares_since_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (id) DO UPDATE SET ticket = excluded.ticket, shares_since_ms = excluded.shares_since_ms",
+                (
+                    &id,
+                    key.as_ref().map(|key| key.as_slice()),
+                    text.as_str(),
+                    signed(now_ms),
+                    signed(shares_since_ms),
+                ),
             )?;
             Ok(true)
         })

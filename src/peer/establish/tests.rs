@@ -85,7 +85,13 @@ impl Cast {
             let mirror = Arc::new(Library::new(LibraryKeys::of_read_secret(&[SECRETS[0]; 32])));
             let libraries = Libraries::of(Arc::clone(&mirror));
             let shared = tickets.iter().map(|tickets| {
-                let kept = Kept { key: None, ticket: tickets.0[n].clone(), created_ms: 0, revocations: None };
+                let kept = Kept {
+                    key: None,
+                    ticket: tickets.0[n].clone(),
+                    created_ms: 0,
+                    revocations: None,
+                    shares_since_ms: 0,
+                };
                 libraries.add(Shared::new(kept, HashMap::new()))
             });
             [mirror].into_iter().chain(shared).collect()

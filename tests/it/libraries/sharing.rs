@@ -75,7 +75,8 @@ async fn a_writers_assets_reach_everybody_and_only_those_that_match() {
     share.invite(&a, json!({ "access": "read" })).await.join(&c).await;
     let before = d.ingest("a picture from before", IMAGE).await;
     let private = d.ingest("a private text", TEXT).await;
-    share.invite(&a, json!({ "access": "write" })).await.join(&d).await;
+    let ticket = share.invite(&a, json!({ "access": "write" })).await.ticket;
+    d.post("/join", json!({ "ticket": ticket, "share_existing": true })).await;
     let after = d.ingest("a picture from after", IMAGE).await;
     d.ingest("another private text", TEXT).await;
     for node in [&a, &b, &c] {

@@ -53,7 +53,7 @@ impl Member {
         let mirror = Library::new(LibraryKeys::of_read_secret(&rand::random()));
         let libraries = Libraries::of(Arc::new(mirror));
         let ticket = Ticket::parse(ticket).expect("a ticket");
-        let kept = Kept { key: None, ticket, created_ms: 0, revocations: None };
+        let kept = Kept { key: None, ticket, created_ms: 0, revocations: None, shares_since_ms: 0 };
         let library = libraries.add(Shared::new(kept, HashMap::new()));
         let victim: EndpointTicket = victim.ticket().parse().expect("a ticket");
         // It knows whom it dials.

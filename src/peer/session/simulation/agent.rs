@@ -245,7 +245,7 @@ fn kept(number: u8, access: Access) -> Kept {
     let tags = vec![TAGS[usize::from(number) % TAGS.len()].to_owned()];
     let filter = Filter::try_from(FilterSpec { tags, ..FilterSpec::default() }).unwrap();
     let ticket = Ticket::issue(&key, terms, Zeroizing::new([number; 32]), filter, Vec::new()).unwrap();
-    Kept { key: None, ticket, created_ms: 0, revocations: None }
+    Kept { key: None, ticket, created_ms: 0, revocations: None, shares_since_ms: 0 }
 }
 
 pub(super) struct Agent {

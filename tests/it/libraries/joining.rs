@@ -1,0 +1,64 @@
+//! What of one's own becomes part of a library that one joins with a ticket to write.
+
+use serde_json::json;
+
+use super::{Share, edit, stranger};
+use crate::support::nodes::{TestNode, eventually};
+
+async fn arrives(node: &TestNode, hash: &str) {
+    eventually("the asset", async || node.content(hash).await.map(drop).ok_or_else(|| hash.to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_here_before_joining_is_shared_only_if_a_user_says_so() {
+    let a = TestNode::start("a", |_| {}).await;
+    let mut b = stranger("b").await;
+    let theirs = a.ingest("theirs", &[("mime_type", "image/png")]).await;
+    let private = b.ingest("private", &[("mime_type", "image/png")]).await;
+    let changed = b.ingest("changed later", &[("mime_type", "text/plain")]).await;
+    b.ingest("does not match", &[("mime_type", "text/plain")]).await;
+    let share = Share::images(&a).await;
+    let invited = share.invite(&a, json!({ "access": "write" })).await;
+
+    let preview = b.post("/join/preview", json!({ "ticket": invited.ticket })).await;
+    assert_eq!(preview["data"]["matching"], json!({ "assets": 1, "bytes": 7 }), "{preview}");
+    invited.join(&b).await;
+    arrives(&b, &theirs).await;
+    // What is put from now on is shared, and what is made to match from now on.
+    let put = b.ingest("put later", &[("mime_type", "image/png")]).await;
+    edit(&b, &changed, json!({ "mime_type": "image/x-changed" })).await;
+    arrives(&a, &put).await;
+    arrives(&a, &changed).await;
+    share.in_sync(&a).await;
+    assert!(a.content(&private).await.is_none(), "it was shared without a yes");
+    assert_eq!(share.detail(&b).await["counts"]["assets"], 3);
+
+    // A restart changes nothing about it.
+    b.stop().await;
+    b.boot().await;
+    let after = b.ingest("after the restart", &[("mime_type", "image/png")]).await;
+    arrives(&a, &after).await;
+    share.in_sync(&a).await;
+    assert!(a.content(&private).await.is_none(), "it was shared after a restart");
+
+    // A user may say so later.
+    let answer = b.post("/join", json!({ "ticket": invited.ticket, "share_existing": true })).await;
+    assert_eq!(answer["status"], "success", "{answer}");
+    arrives(&a, &private).await;
+    // Joining once more takes nothing back.
+    invited.join(&b).await;
+    assert_eq!(share.detail(&b).await["counts"]["assets"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_to_read_shares_nothing_and_asks_nothing() {
+    let a = TestNode::start("a", |_| {}).await;
+    let b = stranger("b").await;
+    b.ingest("private", &[("mime_type", "image/png")]).await;
+    let share = Share::images(&a).await;
+    let invited = share.invite(&a, json!({ "access": "read" })).await;
+    let preview = b.post("/join/preview", json!({ "ticket": invited.ticket })).await;
+    assert_eq!(preview["data"]["matching"], json!({ "assets": 0, "bytes": 0 }), "{preview}");
+    let answer = b.post("/join", json!({ "ticket": invited.ticket, "share_existing": true })).await;
+    assert_eq!(answer["data"]["counts"]["assets"], 0, "{answer}");
+}
