@@ -9,6 +9,7 @@
 pub mod actor;
 mod asides;
 mod codec;
+pub mod epoch;
 pub mod filter;
 pub mod manage;
 mod offered;
@@ -29,6 +30,7 @@ use tokio::sync::{Notify, watch};
 
 use self::asides::Asides;
 pub use self::asides::{Aside, AsideNews};
+use self::epoch::SessionKeys;
 pub use self::offered::{Offered, OtherwiseHeld};
 pub use self::set::Libraries;
 pub use self::shared::Shared;
@@ -146,6 +148,15 @@ impl Library {
     #[must_use]
     pub fn keys(&self) -> &LibraryKeys {
         &self.keys
+    }
+
+    /// The keys that prove membership in a session.
+    #[must_use]
+    pub fn session_keys(&self) -> SessionKeys {
+        match &self.shared {
+            Some(shared) => shared.session_keys(),
+            None => SessionKeys::lasting(self.keys.auth().clone()),
+        }
     }
 
     /// What makes it more than the mirror; `None` for that.

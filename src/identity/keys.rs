@@ -37,6 +37,12 @@ impl Key {
         Self(blake3::derive_key(context, secret))
     }
 
+    /// One that was kept, or told.
+    #[must_use]
+    pub fn of_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// One that nobody else has.
     #[must_use]
     pub fn random() -> Self {

@@ -23,7 +23,7 @@ pub use self::deletions::{Decision, Deleter, Deletion, DeletionChange, KeptDelet
 pub use self::devices::{Device, Standing, WAITING_MAX};
 pub use self::libraries::{Kept, LIBRARIES_MAX};
 pub use self::members::Member;
-pub use self::tickets::Issued;
+pub use self::tickets::{Issued, SealingKey};
 use super::ticket::Access;
 
 const SCHEMA: &str = "CREATE TABLE libraries (
@@ -122,7 +122,13 @@ impl Registry {
             connection.pragma_update(None, "foreign_keys", true)?;
             // What is deleted may be a secret.
             connection.pragma_update(None, "secure_delete", true)?;
-            let steps = vec![M::up(SCHEMA), M::up(deletions::SCHEMA), M::up(ASIDES), M::up(SHARES_SINCE)];
+            let steps = vec![
+                M::up(SCHEMA),
+                M::up(deletions::SCHEMA),
+                M::up(ASIDES),
+                M::up(SHARES_SINCE),
+                M::up(tickets::SEALING_SCHEMA),
+            ];
             Migrations::new(steps).to_latest(&mut connection)?;
             Ok(connection)
         };

@@ -5,15 +5,19 @@ use std::collections::BTreeSet;
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::codec::{CodecError, Reader, Writer};
+use super::epoch::{EPOCH_BYTES_MAX, Epoch};
 use super::ticket::{LibraryId, TicketError};
 
-/// Most serials in a list; an owner with more to revoke begins a new epoch, which voids every ticket before it.
+/// Most serials in a list; an owner with more to revoke revokes all, which voids every ticket of the epochs before.
 pub const SERIALS_MAX: usize = 4096;
 /// Longest encoded list, in bytes.
-pub const LIST_BYTES_MAX: usize = SERIALS_MAX * 8 + 256;
+pub const LIST_BYTES_MAX: usize = SERIALS_MAX * 8 + 256 + EPOCH_BYTES_MAX;
 
 const SIGNED: &[u8] = b"can-sync 2026 v2 library revocations";
+/// Of a list of the first epoch.
 const VERSION: u8 = 1;
+/// Of one that tells an epoch.
+const VERSION_WITH_EPOCH: u8 = 2;
 
 /// What is void.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub struct Revocations {
     pub min_epoch: u64,
     /// Tickets with these serials are void.
     pub serials: BTreeSet<u64>,
+    /// The epoch that began with it, and its key for those whose tickets still hold.
+    pub epoch: Epoch,
 }
 
 /// A list that the library signed.
@@ -37,9 +43,14 @@ pub struct SignedRevocations {
 impl Revocations {
     fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        out.u8(VERSION).u64(self.version).u64(self.min_epoch).count(self.serials.len());
+        let tells_epoch = self.epoch.number > 0;
+        let version = if tells_epoch { VERSION_WITH_EPOCH } else { VERSION };
+        out.u8(version).u64(self.version).u64(self.min_epoch).count(self.serials.len());
         for serial in &self.serials {
             out.u64(*serial);
+        }
+        if tells_epoch {
+            self.epoch.encode(&mut out);
         }
         out.0
     }
@@ -75,14 +86,15 @@ impl SignedRevocations {
         }
         let mut from = Reader::new(encoded);
         let format = from.u8()?;
-        if format != VERSION {
+        if ![VERSION, VERSION_WITH_EPOCH].contains(&format) {
             return Err(TicketError::Version(format));
         }
         let (version, min_epoch) = (from.u64()?, from.u64()?);
         let count = from.count(SERIALS_MAX, "number of serials")?;
         let serials = (0..count).map(|_| from.u64()).collect::<Result<BTreeSet<_>, _>>()?;
+        let epoch = if format == VERSION { Epoch::default() } else { Epoch::decode(&mut from)? };
         from.end()?;
-        let list = Revocations { version, min_epoch, serials };
+        let list = Revocations { version, min_epoch, serials, epoch };
         Ok(Self { list, signature: *signature })
     }
 }

@@ -7,6 +7,7 @@ use ed25519_dalek::SigningKey;
 use iroh::EndpointId;
 
 use super::asides::Aside;
+use super::epoch::SessionKeys;
 use super::filter::Filter;
 use super::registry::{Kept, Member, Registry, RegistryError};
 use super::report::{MemberStanding, Progress};
@@ -152,6 +153,23 @@ impl Shared {
     /// Replaces our own ticket by a newer one that allows the same.
     pub fn set_ticket(&self, ticket: Ticket) {
         *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
+    }
+
+    /// As [`Shared::set_ticket`] with [`Shared::revoke`], at once: one without the other knows another key.
+    pub fn begin_epoch(&self, ticket: Option<Ticket>, list: SignedRevocations) {
+        let mut own = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ticket) = ticket {
+            *own = ticket;
+        }
+        self.revoke(list);
+    }
+
+    /// The keys that prove membership in a session, as far as our ticket and the newest list of revocations tell them.
+    #[must_use]
+    pub fn session_keys(&self) -> SessionKeys {
+        let ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        SessionKeys::of(&ticket, state.revocations.as_ref().map(|signed| &signed.list))
     }
 
     pub(super) fn keys(&self) -> LibraryKeys {

@@ -26,11 +26,14 @@ pub use self::error::TicketError;
 pub use self::naming::{LibraryId, NAME_CHARS_MAX, NameError, TicketSerial, check_name};
 use super::codec::{CodecError, Reader, Writer};
 use super::filter::Filter;
+use crate::identity::{Key, LibraryKeys};
 
 /// What the text begins with.
 pub const PREFIX: &str = "canlib";
-/// The only version so far.
+/// The version of claims, and of tickets whose sessions are proved with a key that comes from the read secret.
 const VERSION: u8 = 1;
+/// Of tickets that have that key, as of every epoch but the first.
+const VERSION_WITH_KEY: u8 = 2;
 /// Longest text that is looked at: a filter of 10,000 hashes fits.
 pub const TEXT_BYTES_MAX: usize = 640 * 1024;
 /// Most addresses in a ticket: the issuer's and those of a few members.
@@ -42,6 +45,7 @@ const SIGNED: &[u8] = b"can-sync 2026 v2 library ticket";
 /// Goes before everything that a holder's key signs, and it signs nothing else.
 const HELD: &[u8] = b"held";
 const HOLDER_CONTEXT: &str = "can-sync 2026 v2 library ticket, key of its holder";
+const SEALING_CONTEXT: &str = "can-sync 2026 v3 library ticket, what seals for its holder";
 const REST_CONTEXT: &str = "can-sync 2026 v2 library ticket, what its claims do not show";
 
 /// What an owner decides about a new ticket.
@@ -76,6 +80,8 @@ pub struct Ticket {
     holder: Zeroizing<[u8; 32]>,
     /// The library's read secret.
     pub secret: Zeroizing<[u8; 32]>,
+    /// The key that proves membership in the epoch of the claims, where it does not come from the read secret.
+    session: Option<Key>,
     /// What belongs to the library.
     pub filter: Filter,
     /// Where the issuer and a few members can be reached.
@@ -88,6 +94,7 @@ impl fmt::Debug for Ticket {
             .field("claims", &self.signed.claims)
             .field("holder", &"redacted")
             .field("secret", &"redacted")
+            .field("session", &self.session)
             .field("filter", &self.filter)
             .field("addrs", &self.addrs)
             .finish()
@@ -103,6 +110,20 @@ impl Ticket {
         key: &SigningKey,
         terms: Terms,
         secret: Zeroizing<[u8; 32]>,
+        filter: Filter,
+        addrs: Vec<EndpointAddr>,
+    ) -> Result<Self, NameError> {
+        Self::issue_with(key, terms, (secret, None), filter, addrs)
+    }
+
+    /// As [`Ticket::issue`], in an epoch that has a session key of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn issue_with(
+        key: &SigningKey,
+        terms: Terms,
+        (secret, session): (Zeroizing<[u8; 32]>, Option<Key>),
         filter: Filter,
         mut addrs: Vec<EndpointAddr>,
     ) -> Result<Self, NameError> {
@@ -127,9 +148,10 @@ impl Ticket {
         };
         let holder = holder_of(key, &claims);
         claims.holder = SigningKey::from_bytes(&holder).verifying_key().to_bytes();
-        claims.rest = blake3::derive_key(REST_CONTEXT, &rest(&holder, &secret, &filter, &addrs));
+        let rest = rest(&holder, (&secret, session.as_ref()), &filter, &addrs);
+        claims.rest = blake3::derive_key(REST_CONTEXT, &rest);
         let signature = key.sign(&[SIGNED, &claims.encode()].concat()).to_bytes();
-        Ok(Self { signed: SignedClaims { claims, signature }, holder, secret, filter, addrs })
+        Ok(Self { signed: SignedClaims { claims, signature }, holder, secret, session, filter, addrs })
     }
 
     /// Proves to have the whole ticket where it is shown: `binding` names who shows it, to whom, and on which stream alone.
@@ -137,6 +159,18 @@ impl Ticket {
     pub fn prove(&self, binding: &[u8]) -> [u8; 64] {
         let signed = [HELD, &self.signed.digest(), binding].concat();
         SigningKey::from_bytes(&self.holder).sign(&signed).to_bytes()
+    }
+
+    /// The key that proves membership in a session, in the epoch of the claims.
+    #[must_use]
+    pub fn session_key(&self) -> Key {
+        self.session.clone().unwrap_or_else(|| LibraryKeys::of_read_secret(&self.secret).auth().clone())
+    }
+
+    /// What seals for whoever has the ticket; the library's owner keeps it.
+    #[must_use]
+    pub fn sealing_key(&self) -> Key {
+        Key::of_bytes(blake3::derive_key(SEALING_CONTEXT, self.holder.as_slice()))
     }
 
     /// What it claims.
@@ -148,10 +182,11 @@ impl Ticket {
     /// The text: a secret.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let rest = rest(&self.holder, &self.secret, &self.filter, &self.addrs);
+        let rest = rest(&self.holder, (&self.secret, self.session.as_ref()), &self.filter, &self.addrs);
         let mut out = Zeroizing::new(Vec::with_capacity(rest.len() + CLAIMS_BYTES_MAX));
         let mut head = Writer::default();
-        head.u8(VERSION).bytes(&self.signed.encode());
+        let version = if self.session.is_some() { VERSION_WITH_KEY } else { VERSION };
+        head.u8(version).bytes(&self.signed.encode());
         out.extend_from_slice(&head.0);
         out.extend_from_slice(&rest);
         let encoded = Zeroizing::new(BASE32_NOPAD.encode(&out));
@@ -186,7 +221,11 @@ impl Ticket {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, TicketError> {
-        let mut from = versioned(bytes)?;
+        let mut from = Reader::new(bytes);
+        let version = from.u8()?;
+        if ![VERSION, VERSION_WITH_KEY].contains(&version) {
+            return Err(TicketError::Version(version));
+        }
         let signed = SignedClaims::decode(from.bytes(CLAIMS_BYTES_MAX, "claims")?)?;
         let filter = Filter::decode(&mut from)?;
         let count = from.count(ADDRS_MAX, "number of addresses")?;
@@ -201,17 +240,19 @@ impl Ticket {
             addrs.push(ticket.into());
         }
         let (holder, secret) = (Zeroizing::new(from.array()?), Zeroizing::new(from.array()?));
+        let session = if version == VERSION { None } else { Some(Key::of_bytes(from.array()?)) };
         from.end()?;
-        let covered = blake3::derive_key(REST_CONTEXT, &rest(&holder, &secret, &filter, &addrs));
+        let rest = rest(&holder, (&secret, session.as_ref()), &filter, &addrs);
+        let covered = blake3::derive_key(REST_CONTEXT, &rest);
         let public = SigningKey::from_bytes(&holder).verifying_key().to_bytes();
         if covered != signed.claims.rest || public != signed.claims.holder {
             return Err(TicketError::Signature);
         }
-        Ok(Self { signed, holder, secret, filter, addrs })
+        Ok(Self { signed, holder, secret, session, filter, addrs })
     }
 }
 
-/// A reader behind the version, which comes first in claims and in tickets: another one may look different altogether.
+/// A reader of claims behind the version, which comes first: another one may look different altogether.
 fn versioned(bytes: &[u8]) -> Result<Reader<'_>, TicketError> {
     let mut from = Reader::new(bytes);
     let version = from.u8()?;
@@ -219,7 +260,12 @@ fn versioned(bytes: &[u8]) -> Result<Reader<'_>, TicketError> {
 }
 
 /// What the claims cover by a digest.
-fn rest(holder: &[u8; 32], secret: &[u8; 32], filter: &Filter, addrs: &[EndpointAddr]) -> Zeroizing<Vec<u8>> {
+fn rest(
+    holder: &[u8; 32],
+    (secret, session): (&[u8; 32], Option<&Key>),
+    filter: &Filter,
+    addrs: &[EndpointAddr],
+) -> Zeroizing<Vec<u8>> {
     let mut out = Writer::default();
     filter.encode(&mut out);
     out.count(addrs.len());
@@ -227,10 +273,13 @@ fn rest(holder: &[u8; 32], secret: &[u8; 32], filter: &Filter, addrs: &[Endpoint
         out.text(&EndpointTicket::new(addr.clone()).to_string());
     }
     // The secrets last, so that no growing buffer leaves a copy of them behind.
-    let mut rest = Zeroizing::new(Vec::with_capacity(out.0.len() + holder.len() + secret.len()));
+    let mut rest = Zeroizing::new(Vec::with_capacity(out.0.len() + 3 * 32));
     rest.extend_from_slice(&out.0);
     rest.extend_from_slice(holder);
     rest.extend_from_slice(secret);
+    if let Some(session) = session {
+        rest.extend_from_slice(session.expose());
+    }
     rest
 }
 

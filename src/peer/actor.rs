@@ -308,7 +308,7 @@ impl Actor for PeerActor {
             PeerMsg::Verify { round } => state.step_all(&myself, |_| Some(Input::Verify { round })),
             PeerMsg::ClockChanged => state.step_all(&myself, |_| Some(Input::ClockChanged)),
             PeerMsg::Established(established) => state.on_established(&myself, *established),
-            PeerMsg::EstablishFailed(error) => state.on_establish_failed(&error),
+            PeerMsg::EstablishFailed(error) => state.on_establish_failed(&myself, error),
             PeerMsg::Frame { epoch, kind, permit } => {
                 if state.is_current(epoch) {
                     state.on_frame(&myself, kind);

@@ -6,6 +6,7 @@
 //! than a stranger. Where both know the passphrase, the mirror is what they share. Else it is the libraries into which each
 //! lets the other by its ticket. Neither a name nor a count is said before that.
 
+mod epochs;
 #[cfg(test)]
 mod tests;
 mod welcome;
@@ -23,8 +24,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub use self::welcome::{summary_from_wire, summary_to_wire};
 use super::admission::{self, Refusal};
 use crate::clock::{Clock, now_ms};
+use crate::identity::Key;
 use crate::library::registry::Standing;
-use crate::library::ticket::SignedClaims;
+use crate::library::revocation::{LIST_BYTES_MAX, SignedRevocations};
+use crate::library::ticket::{LibraryId, SignedClaims};
 use crate::library::{Libraries, Library};
 use crate::net::auth::{
     AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, LIBRARIES_MAX, OwnProofs, Proved, Role,
@@ -36,6 +39,9 @@ use crate::wire::{self, WireError};
 
 /// A refusal comes so long after what it is about, whatever the reason: how long it took to find one would say which it was.
 const REFUSE_AFTER: Duration = Duration::from_millis(50);
+/// Longest answer to what an opener shows: proofs, or a list of revocations.
+const ANSWER_BYTES_MAX: usize = LIST_BYTES_MAX + 1024;
+const _: () = assert!(ANSWER_BYTES_MAX > AUTH_BYTES_MAX);
 /// How long an opener whose stream ended waits for the other side to say why: it closes the connection, and the news of the
 /// stream may come first.
 const REASON_WITHIN: Duration = Duration::from_secs(1);
@@ -66,6 +72,12 @@ pub enum EstablishError {
     /// The mirror where it was libraries, or libraries where it was the mirror.
     #[error("a connection is for the mirror or for libraries, as its first session was")]
     OtherKind,
+    /// A member told us of an epoch that began without us: with the list that it sent, the next control stream leads further.
+    #[error("a library's epoch is over")]
+    Outdated(LibraryId, Box<SignedRevocations>),
+    /// We told that to a member, whose ticket still holds.
+    #[error("the peer was told of an epoch that began without it")]
+    PeerOutdated,
 }
 
 impl EstablishError {
@@ -76,7 +88,12 @@ impl EstablishError {
             Self::Wire(error) => error.is_violation(),
             Self::Auth(error) => !matches!(error, AuthError::Binding(_) | AuthError::OwnId(_)),
             Self::OtherKind => true,
-            Self::Timeout(_) | Self::NotShared | Self::NothingToOffer | Self::Refused(_) => false,
+            Self::Timeout(_)
+            | Self::NotShared
+            | Self::NothingToOffer
+            | Self::Refused(_)
+            | Self::Outdated(..)
+            | Self::PeerOutdated => false,
         }
     }
 }
@@ -176,6 +193,8 @@ impl ConnectionMemory {
     }
 }
 
+/// A library and the key with which its members prove themselves on this stream, whatever epoch begins meanwhile.
+type Offered = (Arc<Library>, Key);
 /// A library and its blinded id.
 type Known = (Bytes, Arc<Library>);
 /// The same with what the peer showed for it, and our summary.
@@ -221,7 +240,7 @@ impl Meeting<'_> {
         if offered.is_empty() {
             return Err(EstablishError::NothingToOffer);
         }
-        if offered.iter().any(|library| library.shared().is_none()) {
+        if offered.iter().any(|(library, _)| library.shared().is_none()) {
             self.memory.mirror_offered.store(true, Ordering::Relaxed);
         }
         let (mut handshake, hello) = Handshake::open(&SESSION, binding, rand::random());
@@ -232,9 +251,12 @@ impl Meeting<'_> {
         handshake.handle(first, &self.memory.own_proofs())?;
         let auth = self.show(&mut handshake, &offered)?;
         wire::write_frame(&mut send, auth).await?;
-        let second = wire::read_frame_of(&mut receive, AUTH_BYTES_MAX).await?;
-        let proved = self.judge(&mut handshake, second)?;
+        let second = wire::read_frame_of(&mut receive, ANSWER_BYTES_MAX).await?;
         let transcript = transcript_of(&handshake)?;
+        if let frame::Kind::Revocations(told) = &second {
+            return Err(epochs::outdated_by(&transcript, &offered, told)?);
+        }
+        let proved = self.judge(&mut handshake, second)?;
         let admitted = if let Some(mirror) = mirror_among(&offered, &proved) {
             let welcome = welcome::expect(wire::read_frame(&mut receive).await?)?;
             admission::admit_device(self.libraries, self.peer(), &welcome::name_of(&welcome)).await?;
@@ -269,8 +291,8 @@ impl Meeting<'_> {
         (mut send, mut receive): (SendStream, RecvStream),
     ) -> Result<Established, EstablishError> {
         let binding = self.bind()?;
-        let mut known = self.known();
-        let keys = known.iter().map(|library| library.keys().auth().clone()).collect();
+        let (mut known, former) = self.known_with_former();
+        let keys = known.iter().chain(&former).map(|(_, key)| key.clone()).collect();
         let mut handshake = Handshake::answer(&SESSION, binding, rand::random(), keys);
         let step = handshake.handle(frame::Kind::Hello(hello), &self.memory.own_proofs())?;
         let Step::Send(ours) = step else { return Err(AuthError::OutOfOrder.into()) };
@@ -279,7 +301,15 @@ impl Meeting<'_> {
         let refuse_at = Instant::now() + REFUSE_AFTER;
         let proved = self.judge(&mut handshake, second)?;
         let transcript = transcript_of(&handshake)?;
-        let ours = match mirror_among(&known, &proved) {
+        let mirror = mirror_among(&known, &proved);
+        let not_in_this_epoch = self.refusal_of_former(&transcript, known.len(), &former, &proved);
+        if mirror.is_none()
+            && let Some(told) = self.tells_epoch(&transcript, known.len(), &former, &proved)
+        {
+            wire::write_frame(&mut send, told).await?;
+            return Err(EstablishError::PeerOutdated);
+        }
+        let ours = match mirror {
             Some(mirror) => {
                 admission::admit_device(self.libraries, self.peer(), "").await?;
                 vec![self.admitted(&transcript, mirror, None)]
@@ -288,11 +318,13 @@ impl Meeting<'_> {
                 Ok(admitted) => admitted,
                 Err(refusal) => {
                     sleep_until(refuse_at).await;
+                    let refusal = refusal.or(not_in_this_epoch);
                     return Err(refusal.map_or(EstablishError::NotShared, Into::into));
                 }
             },
         };
-        let shown: Vec<Arc<Library>> = ours.iter().map(|((_, library), ..)| Arc::clone(library)).collect();
+        let is_shown = |offered: &&Offered| ours.iter().any(|((_, ours), ..)| Arc::ptr_eq(ours, &offered.0));
+        let shown: Vec<Offered> = known.iter().filter(is_shown).cloned().collect();
         let auth = self.show(&mut handshake, &shown)?;
         wire::write_frame(&mut send, auth).await?;
         wire::write_frame(&mut send, self.introduce(&transcript, Role::Answerer, &ours)).await?;
@@ -315,7 +347,22 @@ impl Meeting<'_> {
     }
 
     /// What the peer may prove: the mirror, and libraries whose tickets still hold as far as we know.
-    fn known(&self) -> Vec<Arc<Library>> {
+    fn known(&self) -> Vec<Offered> {
+        self.known_with_former().0
+    }
+
+    /// The same, and with it the keys of former epochs.
+    fn known_with_former(&self) -> (Vec<Offered>, Vec<Offered>) {
+        let (mut known, mut former) = (Vec::new(), Vec::new());
+        for library in self.known_libraries() {
+            let keys = library.session_keys();
+            former.extend(keys.former.into_iter().map(|key| (Arc::clone(&library), key)));
+            known.push((library, keys.current));
+        }
+        (known, former)
+    }
+
+    fn known_libraries(&self) -> Vec<Arc<Library>> {
         let mirror = Some(Arc::clone(self.libraries.mirror()));
         let purpose = self.memory.purpose();
         let mirror = mirror.filter(|_| purpose != Some(Purpose::Libraries));
@@ -324,10 +371,10 @@ impl Meeting<'_> {
     }
 
     /// What we show on a stream that we open.
-    fn offered(&self) -> Vec<Arc<Library>> {
+    fn offered(&self) -> Vec<Offered> {
         let (mut known, peer, own_id) = (self.known(), self.peer(), self.own_id);
         let offers_mirror = self.offers_mirror || self.memory.purpose() == Some(Purpose::Mirror);
-        known.retain(|library| library.shared().map_or(offers_mirror, |shared| shared.leads_to(&peer)));
+        known.retain(|(library, _)| library.shared().map_or(offers_mirror, |shared| shared.leads_to(&peer)));
         known.truncate(LIBRARIES_MAX);
         debug_assert!(peer != own_id);
         known
@@ -341,13 +388,9 @@ impl Meeting<'_> {
         self.libraries.shared().into_iter().filter(holds).collect()
     }
 
-    fn show(
-        &self,
-        handshake: &mut Handshake,
-        libraries: &[Arc<Library>],
-    ) -> Result<frame::Kind, EstablishError> {
+    fn show(&self, handshake: &mut Handshake, libraries: &[Offered]) -> Result<frame::Kind, EstablishError> {
         let (transcript, role) = (transcript_of(handshake)?, handshake.role());
-        let credentials = libraries.iter().map(|library| credential(library, &transcript, role)).collect();
+        let credentials = libraries.iter().map(|offered| credential(offered, &transcript, role)).collect();
         Ok(handshake.show(credentials, |bytes| rand::fill(bytes), &mut self.memory.own_proofs())?)
     }
 
@@ -363,18 +406,17 @@ impl Meeting<'_> {
         &self,
         transcript: &Transcript,
         role: Role,
-        known: &mut [Arc<Library>],
+        known: &mut [Offered],
         proved: Vec<Proved>,
     ) -> Result<Vec<Admitted>, Option<Refusal>> {
         let (mut admitted, mut refusal) = (Vec::new(), None);
         let between = transcript.between(role);
         for Proved { index, ticket } in proved {
-            let Some((library, shared)) = known.get(index).and_then(|l| Some((l, l.shared()?))) else {
-                continue;
-            };
+            let Some(offered) = known.get(index) else { continue };
+            let Some(shared) = offered.0.shared() else { continue };
             let shown = ticket.unwrap_or_default();
             match admission::admit_member(self.libraries, shared, self.peer(), &shown, &between).await {
-                Ok(claims) => admitted.push(self.admitted(transcript, Arc::clone(library), Some(claims))),
+                Ok(claims) => admitted.push(self.admitted(transcript, offered.clone(), Some(claims))),
                 // A member does not make itself known to somebody whose ticket does not hold. Who has a ticket knows the
                 // owner, and whoever answers us knows what we offered.
                 Err(why) if shared.key().is_some() || role == Role::Answerer => {
@@ -389,35 +431,31 @@ impl Meeting<'_> {
     fn admitted(
         &self,
         transcript: &Transcript,
-        library: Arc<Library>,
+        (library, key): Offered,
         member: Option<SignedClaims>,
     ) -> Admitted {
         if let (Some(shared), Some(member)) = (library.shared(), &member) {
             shared.met(self.peer(), member.claims.serial);
         }
         let summary = library.summary();
-        ((blinded(&library, transcript), library), member, summary)
+        ((Bytes::copy_from_slice(&transcript.blinded(&key)), library), member, summary)
     }
 }
 
 /// The mirror, if it was proved.
-fn mirror_among(known: &[Arc<Library>], proved: &[Proved]) -> Option<Arc<Library>> {
+fn mirror_among(known: &[Offered], proved: &[Proved]) -> Option<Offered> {
     let mut proved = proved.iter().filter_map(|proved| known.get(proved.index));
-    proved.find(|library| library.shared().is_none()).cloned()
+    proved.find(|(library, _)| library.shared().is_none()).cloned()
 }
 
 /// What we show of a library, as `role`.
-pub(super) fn credential(library: &Library, transcript: &Transcript, role: Role) -> Credential {
+pub(super) fn credential((library, key): &Offered, transcript: &Transcript, role: Role) -> Credential {
     let ticket = library.shared().map(|shared| {
         let ticket = shared.ticket();
         let proof = ticket.prove(&transcript.between(role)).to_vec().into();
         LibraryTicket { claims: ticket.signed.encode().into(), proof }.encode_to_vec()
     });
-    Credential { key: library.keys().auth().clone(), ticket }
-}
-
-fn blinded(library: &Library, transcript: &Transcript) -> Bytes {
-    Bytes::copy_from_slice(&transcript.blinded(library.keys().auth()))
+    Credential { key: key.clone(), ticket }
 }
 
 fn transcript_of(handshake: &Handshake) -> Result<Transcript, EstablishError> {

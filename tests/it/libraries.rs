@@ -2,6 +2,7 @@
 
 mod admission;
 mod deletions;
+mod epochs;
 mod forgetting;
 mod joining;
 mod operations;

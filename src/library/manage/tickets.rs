@@ -1,5 +1,6 @@
 //! What people do with tickets: issue, read, use and take back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use iroh::{EndpointAddr, EndpointId};
@@ -8,6 +9,9 @@ use tokio::task::spawn_blocking;
 
 use super::Manager;
 use crate::clock::now_ms;
+use crate::identity::Key;
+use crate::library::epoch::{Epoch, SURVIVORS_MAX};
+use crate::library::registry::SealingKey;
 use crate::library::report::{Held, Invited, LibraryError, Preview};
 use crate::library::revocation::{Revocations, SERIALS_MAX, SignedRevocations};
 use crate::library::ticket::{Access, CLOCKS_APART_MAX_MS, LibraryId, Subject, Terms, Ticket};
@@ -48,6 +52,8 @@ impl Manager {
     /// # Errors
     /// A library that is unknown or not ours, terms that make no sense, a registry that does not work.
     pub async fn invite(&self, id: LibraryId, invitation: Invitation) -> Result<Invited, LibraryError> {
+        // A ticket of an epoch that ends meanwhile would be good for nothing.
+        let _one = self.busy.lock().await;
         let library = self.find(id)?;
         let shared = library.shared().ok_or(LibraryError::Unknown(id))?;
         let key = shared.key().ok_or(LibraryError::NotOwner)?;
@@ -64,6 +70,7 @@ impl Manager {
         }
         let serial = self.registry(move |registry| registry.next_serial(id)).await?;
         let (now, summary, own) = (now_ms(), library.summary(), shared.ticket());
+        let keys = shared.session_keys();
         let terms = Terms {
             name: own.claims().name.clone(),
             access,
@@ -72,11 +79,13 @@ impl Manager {
             expires_ms: expires_secs.map(|secs| now + secs * 1000),
             uses: uses.unwrap_or_default(),
             serial,
-            epoch: shared.revocations().min_epoch,
+            epoch: keys.epoch,
             held: (summary.assets, summary.bytes),
         };
         let addrs = self.addresses(id).await?;
-        let ticket = Ticket::issue(key, terms, own.secret.clone(), own.filter.clone(), addrs)?;
+        let session = (keys.current != *library.keys().auth()).then_some(keys.current);
+        let secrets = (own.secret.clone(), session);
+        let ticket = Ticket::issue_with(key, terms, secrets, own.filter.clone(), addrs)?;
         let noted = ticket.clone();
         self.registry(move |registry| registry.issued(&noted, now)).await?;
         Ok(Invited::new(&ticket))
@@ -166,6 +175,8 @@ impl Manager {
         let key = shared.key().ok_or(LibraryError::NotOwner)?;
         let mut list = shared.revocations();
         list.version += 1;
+        let before = shared.session_keys();
+        let number = before.epoch.max(list.min_epoch) + 1;
         match what {
             Revoke::Serial(0) => return Err(LibraryError::Terms("serial 0 is the owner's own ticket")),
             Revoke::Serial(serial) => {
@@ -173,25 +184,59 @@ impl Manager {
                 if list.serials.len() > SERIALS_MAX {
                     return Err(LibraryError::Terms("too many tickets were revoked one by one: revoke all"));
                 }
+                list.epoch.forget(serial);
             }
             Revoke::All => {
-                list.min_epoch += 1;
+                list.min_epoch = number;
                 list.serials.clear();
             }
         }
-        if list.min_epoch > shared.revocations().min_epoch {
-            // Our own ticket first: it is good in either epoch, and the others are not to be left in the old one.
-            let own = shared.ticket();
-            let terms = self.own_terms(own.claims().name.clone(), list.min_epoch);
-            let ticket = Ticket::issue(key, terms, own.secret.clone(), own.filter.clone(), Vec::new())?;
-            let noted = (key.clone(), ticket.clone());
-            self.registry(move |registry| registry.keep(Some(&noted.0), &noted.1, 0, now_ms())).await?;
-            shared.set_ticket(ticket);
+        let next = Key::random();
+        let mut ticket = shared.ticket();
+        let renewed = list.min_epoch == number;
+        if renewed {
+            // Our own does not hold either.
+            let terms = self.own_terms(ticket.claims().name.clone(), number);
+            let secrets = (ticket.secret.clone(), Some(next.clone()));
+            ticket = Ticket::issue_with(key, terms, secrets, ticket.filter.clone(), Vec::new())?;
+        }
+        let survivors = if renewed { Some(BTreeMap::new()) } else { self.survivors(id, &list).await? };
+        if let Some(mut survivors) = survivors {
+            survivors.insert(0, ticket.sealing_key());
+            if survivors.len() > SURVIVORS_MAX {
+                return Err(LibraryError::Terms(
+                    "more than 1,000 tickets would still hold, and each of them has to be told: revoke all",
+                ));
+            }
+            let random = |bytes: &mut [u8]| rand::fill(bytes);
+            list.epoch = Epoch::begin(id, &before, (number, &next), &survivors, random);
+        } else {
+            tracing::warn!(
+                library = %id,
+                "the revoked ticket's holder still recognises members: tickets of an earlier version are in use, and cannot be told \
+                 a new key; revoke all to end that"
+            );
         }
         let signed = SignedRevocations::sign(key, list.clone());
-        let written = signed.clone();
-        self.registry(move |registry| registry.set_revocations(id, &written)).await?;
-        shared.revoke(signed);
+        let ticket = renewed.then_some(ticket);
+        let written = (signed.clone(), ticket.clone());
+        self.registry(move |registry| registry.begin_epoch(id, &written.0, written.1.as_ref())).await?;
+        shared.begin_epoch(ticket, signed);
         Ok(list)
+    }
+
+    /// The tickets that hold by this list, with what seals for their holders; `None` if there are some of which that was not
+    /// kept.
+    async fn survivors(
+        &self,
+        id: LibraryId,
+        list: &Revocations,
+    ) -> Result<Option<BTreeMap<u64, Key>>, LibraryError> {
+        let now = now_ms();
+        let issued = self.registry(move |registry| registry.sealing_keys(id, now)).await?;
+        let is_old = |ticket: &SealingKey| ticket.epoch.is_some_and(|epoch| epoch < list.min_epoch);
+        let holding =
+            issued.into_iter().filter(|ticket| !list.serials.contains(&ticket.serial) && !is_old(ticket));
+        Ok(holding.map(|ticket| Some((ticket.serial, ticket.key?))).collect())
     }
 }

@@ -110,17 +110,48 @@ impl Registry {
     /// # Errors
     /// What SQLite says.
     pub fn set_revocations(&self, library: LibraryId, list: &SignedRevocations) -> Result<(), RegistryError> {
-        let id = library.to_string();
+        self.with("write", |db| write_revocations(db, library, list))
+    }
+
+    /// Keeps a list of revocations of a library that is ours, and our own ticket where it changes with it: both or none.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn begin_epoch(
+        &self,
+        library: LibraryId,
+        list: &SignedRevocations,
+        own: Option<&Ticket>,
+    ) -> Result<(), RegistryError> {
         self.with("write", |db| {
-            let sql = "SELECT revocations FROM libraries WHERE id = ?1";
-            let kept: Option<Option<Vec<u8>>> = db.query_row(sql, [&id], |row| row.get(0)).optional()?;
-            let kept = kept.flatten().and_then(|kept| SignedRevocations::decode(library, &kept).ok());
-            if kept.is_some_and(|kept| kept.list.version >= list.list.version) {
-                return Ok(());
+            if let Some(ticket) = own {
+                let sql = "UPDATE libraries SET ticket = ?2 WHERE id = ?1";
+                db.execute(sql, (library.to_string(), ticket.to_text().as_str()))?;
+                // No ticket from before holds, also of those that nothing was kept of.
+                db.execute(
+                    "INSERT OR IGNORE INTO sealing_keys (library, serial, epoch, key)
+                     SELECT library, serial, 0, zeroblob(32) FROM issued WHERE library = ?1",
+                    [library.to_string()],
+                )?;
             }
-            db.execute("UPDATE libraries SET revocations = ?2 WHERE id = ?1", (&id, list.encode())).map(drop)
+            write_revocations(db, library, list)
         })
     }
+}
+
+fn write_revocations(
+    db: &Transaction<'_>,
+    library: LibraryId,
+    list: &SignedRevocations,
+) -> rusqlite::Result<()> {
+    let id = library.to_string();
+    let sql = "SELECT revocations FROM libraries WHERE id = ?1";
+    let kept: Option<Option<Vec<u8>>> = db.query_row(sql, [&id], |row| row.get(0)).optional()?;
+    let kept = kept.flatten().and_then(|kept| SignedRevocations::decode(library, &kept).ok());
+    if kept.is_some_and(|kept| kept.list.version >= list.list.version) {
+        return Ok(());
+    }
+    db.execute("UPDATE libraries SET revocations = ?2 WHERE id = ?1", (&id, list.encode())).map(drop)
 }
 
 /// Whether there is such a library. News that was under way when it went is not to be written any more.

@@ -172,3 +172,38 @@ fn the_waiting_list_keeps_its_oldest() {
     wait("one more", "", 3);
     assert_eq!(waits("one more"), Some((String::new(), 3)));
 }
+
+#[test]
+fn a_registry_from_before_epochs_and_the_brake_on_deletions_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libraries.db");
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let id = LibraryId(key.verifying_key().to_bytes());
+    {
+        let mut before = Connection::open(&path).unwrap();
+        Migrations::new(vec![M::up(SCHEMA)]).to_latest(&mut before).unwrap();
+        let own = ticket(&key, 0).to_text().to_string();
+        let library = "INSERT INTO libraries (id, signing_key, ticket, created_ms) VALUES (?1, ?2, ?3, 5)";
+        before.execute(library, (id.to_string(), key.to_bytes().as_slice(), own)).unwrap();
+        let issued =
+            "INSERT INTO issued (library, serial, access, issued_ms, uses) VALUES (?1, 1, 'read', 6, 0)";
+        before.execute(issued, [id.to_string()]).unwrap();
+    }
+    let registry = Registry::open(&path).unwrap();
+    assert_eq!(registry.libraries().unwrap()[0].ticket, ticket(&key, 0));
+    assert_eq!(registry.deletions().unwrap(), KeptDeletions::default());
+    registry.issued(&ticket(&key, 2), 7).unwrap();
+    let sealing = |serial, kept: bool| SealingKey {
+        serial,
+        epoch: kept.then_some(0),
+        key: kept.then(|| ticket(&key, serial).sealing_key()),
+    };
+    assert_eq!(registry.sealing_keys(id, 98).unwrap(), [sealing(1, false), sealing(2, true)]);
+    assert_eq!(registry.sealing_keys(id, 99).unwrap(), [sealing(1, false)], "what has expired needs no key");
+    // All are revoked: those of which nothing was kept are in nobody's way any more.
+    let list = Revocations { version: 1, min_epoch: 1, ..Revocations::default() };
+    registry.begin_epoch(id, &SignedRevocations::sign(&key, list), Some(&ticket(&key, 0))).unwrap();
+    assert!(registry.sealing_keys(id, 98).unwrap().iter().all(|ticket| ticket.epoch == Some(0)));
+    registry.forget(id).unwrap();
+    assert_eq!(registry.sealing_keys(id, 98).unwrap(), []);
+}

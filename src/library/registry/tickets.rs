@@ -3,7 +3,28 @@
 use iroh::EndpointId;
 
 use super::{Registry, RegistryError, access, signed, unsigned};
+use crate::identity::Key;
 use crate::library::ticket::{Access, LibraryId, Subject, Ticket};
+
+pub(super) const SEALING_SCHEMA: &str = "CREATE TABLE sealing_keys (
+    library TEXT NOT NULL,
+    serial INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    PRIMARY KEY (library, serial),
+    FOREIGN KEY (library, serial) REFERENCES issued (library, serial) ON DELETE CASCADE
+) STRICT;";
+
+/// What seals for the holder of a ticket that has not expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealingKey {
+    /// The ticket's number.
+    pub serial: u64,
+    /// When it was issued; unknown as the key is.
+    pub epoch: Option<u64>,
+    /// Nothing for a ticket that was issued before this was kept.
+    pub key: Option<Key>,
+}
 
 /// A ticket that was issued here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +80,39 @@ impl Registry {
                     claims.uses,
                 ),
             )?;
+            let sealing = ticket.sealing_key();
+            db.execute(
+                "INSERT INTO sealing_keys (library, serial, epoch, key) VALUES (?1, ?2, ?3, ?4)",
+                (
+                    claims.library.to_string(),
+                    signed(claims.serial),
+                    signed(claims.epoch),
+                    sealing.expose().as_slice(),
+                ),
+            )?;
             Ok(())
+        })
+    }
+
+    /// What seals for the holders of the tickets of a library that have not expired at `now_ms`.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn sealing_keys(&self, library: LibraryId, now_ms: u64) -> Result<Vec<SealingKey>, RegistryError> {
+        self.with("read", |db| {
+            db.prepare(
+                "SELECT i.serial, s.epoch, s.key FROM issued i
+                 LEFT JOIN sealing_keys s ON s.library = i.library AND s.serial = i.serial
+                 WHERE i.library = ?1 AND (i.expires_ms IS NULL OR i.expires_ms > ?2)",
+            )?
+            .query_map((library.to_string(), signed(now_ms)), |row| {
+                Ok(SealingKey {
+                    serial: unsigned(row.get(0)?),
+                    epoch: row.get::<_, Option<i64>>(1)?.map(unsigned),
+                    key: row.get::<_, Option<[u8; 32]>>(2)?.map(Key::of_bytes),
+                })
+            })?
+            .collect()
         })
     }
 

@@ -187,7 +187,7 @@ fn every_refusal_names_its_rule() {
     assert_eq!(Ticket::parse(""), Err(TicketError::NotATicket));
     assert_eq!(Ticket::parse("canlib01"), Err(TicketError::Characters));
     assert_eq!(Ticket::parse("canlib"), Err(TicketError::Malformed(CodecError::Truncated)));
-    assert_eq!(Ticket::parse(&format!("{PREFIX}ai")), Err(TicketError::Version(2)));
+    assert_eq!(Ticket::parse(&format!("{PREFIX}am")), Err(TicketError::Version(3)));
     let long = "canlib".to_owned() + &"a".repeat(TEXT_BYTES_MAX);
     assert!(matches!(Ticket::parse(&long), Err(TicketError::TooLong(_))));
     let text = ticket.to_text();
@@ -218,7 +218,7 @@ fn a_filter_of_ten_thousand_hashes_fits_into_a_ticket() {
 #[test]
 fn revocations_are_the_librarys_own_and_newer_ones_win() {
     let library = LibraryId(key(1).verifying_key().to_bytes());
-    let list = Revocations { version: 3, min_epoch: 1, serials: [4, 9].into() };
+    let list = Revocations { version: 3, min_epoch: 1, serials: [4, 9].into(), ..Revocations::default() };
     let signed = SignedRevocations::sign(&key(1), list.clone());
     assert_eq!(SignedRevocations::decode(library, &signed.encode()).unwrap().list, list);
     let forged = SignedRevocations::sign(&key(2), list);

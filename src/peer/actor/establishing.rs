@@ -123,7 +123,7 @@ impl PeerState {
         self.publish();
     }
 
-    pub(super) fn on_establish_failed(&mut self, error: &EstablishError) {
+    pub(super) fn on_establish_failed(&mut self, myself: &ActorRef<PeerMsg>, error: EstablishError) {
         match error {
             EstablishError::NotShared => {
                 self.not_shared(true);
@@ -135,7 +135,9 @@ impl PeerState {
                 self.close(close::REFUSED, &why.to_string());
             }
             EstablishError::Auth(AuthError::OwnId(_)) => self.close(close::REFUSED, &error.to_string()),
+            EstablishError::Outdated(id, list) => self.on_outdated(myself, id, *list),
             EstablishError::Wire(_)
+            | EstablishError::PeerOutdated
             | EstablishError::Timeout(_)
             | EstablishError::Auth(_)
             | EstablishError::OtherKind => {

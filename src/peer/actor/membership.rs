@@ -1,10 +1,13 @@
 //! PeerActor's part in who may share what: refusals, revoked tickets, and libraries that come while a session runs.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::PeerState;
 use crate::clock::now_ms;
+use crate::library::Shared;
 use crate::library::revocation::SignedRevocations;
+use crate::library::ticket::LibraryId;
 use crate::net::close;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::wire::proto::{Revocations, frame};
@@ -67,10 +70,11 @@ impl PeerState {
     }
 
     pub(super) fn on_revocations(&mut self, myself: &ActorRef<PeerMsg>, blinded: &bytes::Bytes, list: &[u8]) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &self.running else { return };
         let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
         let mut all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
-        let Some((_, library)) = all.find(|(known, _)| *known == blinded) else {
+        let Some(library) = all.find(|(known, _)| *known == blinded).map(|(_, library)| Arc::clone(library))
+        else {
             return self.close(close::VIOLATION, "revocations of a library that is not shared");
         };
         let Some(shared) = library.shared() else { return };
@@ -79,22 +83,42 @@ impl PeerState {
             Ok(signed) => signed,
             Err(error) => return self.close(close::VIOLATION, &format!("in revocations: {error}")),
         };
-        if signed.list.version <= shared.revocations().version {
-            return;
+        if signed.list.version > shared.revocations().version {
+            self.take_revocations(myself, shared, signed);
         }
-        // It holds at once; whether it is written down before a crash is for the next session to make good. The end of
-        // this one does not stop the writing.
+    }
+
+    /// It holds at once; whether it is written down before a crash is for the next session to make good. The end of this one
+    /// does not stop the writing.
+    fn take_revocations(&mut self, myself: &ActorRef<PeerMsg>, shared: &Shared, signed: SignedRevocations) {
+        let id = shared.id();
         shared.revoke(signed.clone());
         let Some(registry) = self.args.libraries.registry().cloned() else { return };
         let actor = myself.clone();
         let writing = spawn_blocking(move || registry.set_revocations(id, &signed));
-        running.tasks.spawn(async move {
+        self.tasks.spawn(async move {
             let written = writing.await;
             if !matches!(written, Ok(Ok(()))) {
                 tracing::warn!(library = %id, "revocations are not written down");
             }
             let _ = actor.send_message(PeerMsg::RevocationsTaken);
         });
+    }
+
+    /// A member told us of an epoch that began without us, instead of letting us in: shown with its key, we may be.
+    pub(super) fn on_outdated(&mut self, myself: &ActorRef<PeerMsg>, id: LibraryId, list: SignedRevocations) {
+        let Some(library) = self.args.libraries.get(id) else { return };
+        let Some(shared) = library.shared() else { return };
+        let before = shared.session_keys();
+        self.take_revocations(myself, shared, list);
+        if shared.session_keys() == before {
+            return self.close(
+                close::REFUSED,
+                "the library's epoch is over, and our ticket does not lead into the next",
+            );
+        }
+        tracing::info!(library = %id, "an epoch of the library began while we were away");
+        self.open(myself);
     }
 
     /// Closes the connection once somebody on it may not stay; what else it shared is shared again on the next one.

@@ -373,7 +373,9 @@ impl<'a> World<'a> {
         let Some(there) = &mut self.streams[node][stream] else { return };
         let (transcript, role) =
             (there.handshake.transcript().expect("it has one").clone(), there.handshake.role());
-        let credentials = libraries.iter().map(|library| credential(library, &transcript, role)).collect();
+        let offered = |library: &Arc<Library>| (Arc::clone(library), library.session_keys().current);
+        let credentials =
+            libraries.iter().map(|library| credential(&offered(library), &transcript, role)).collect();
         let mut counter = 0_u8;
         let noise = |bytes: &mut [u8]| {
             counter = counter.wrapping_add(1);

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iroh::endpoint::{RecvStream, SendStream};
 
-use super::{Admitted, EstablishError, Established, Known, Meeting, Purpose, SharedLibrary, blinded};
+use super::{Admitted, EstablishError, Established, Known, Meeting, Purpose, SharedLibrary};
+use crate::identity::Key;
 use crate::library::Library;
+use crate::library::epoch::SessionKeys;
 use crate::net::auth::{AuthError, LIBRARIES_MAX, Role, Transcript};
 use crate::reconcile::Summary;
 use crate::wire::WireError;
@@ -27,8 +29,11 @@ impl Meeting<'_> {
         let summaries = ours.iter().map(|((blinded, _), _, summary)| summary_to_wire(blinded, summary));
         let mirrors = purpose_of(ours) == Purpose::Mirror;
         let beside = if mirrors { self.beside_mirror() } else { Vec::new() };
-        let known: Vec<_> =
-            beside.iter().map(|library| transcript.prove(library.keys().auth(), role)).collect();
+        let keys: Vec<SessionKeys> = beside.iter().map(|library| library.session_keys()).collect();
+        // Our other machines may have been away when an epoch began: they recognise the one before.
+        let former = keys.iter().filter_map(|keys| keys.former.first());
+        let shown = keys.iter().map(|keys| &keys.current).chain(former).take(LIBRARIES_MAX);
+        let known: Vec<_> = shown.map(|key| transcript.prove(key, role)).collect();
         self.memory.own_proofs().note(&known);
         frame::Kind::Welcome(Welcome {
             name: self.introduction.name.clone(),
@@ -72,14 +77,13 @@ impl Meeting<'_> {
         }
         self.memory.decide(purpose)?;
         let beside = if purpose == Purpose::Mirror { self.beside_mirror() } else { Vec::new() };
-        let is_known = |library: &Arc<Library>| {
-            transcript.find(library.keys().auth(), role.other(), &welcome.known).is_some()
+        let known = |library: Arc<Library>| {
+            let keys = library.session_keys();
+            let is_known = |key: &&Key| transcript.find(key, role.other(), &welcome.known).is_some();
+            let key = keys.all().find(is_known)?;
+            Some((Bytes::copy_from_slice(&transcript.blinded(key)), library))
         };
-        let known: Vec<Known> = beside
-            .into_iter()
-            .filter(is_known)
-            .map(|library| (blinded(&library, &transcript), library))
-            .collect();
+        let known: Vec<Known> = beside.into_iter().filter_map(known).collect();
         let finds = welcome.features.iter().take(FEATURES_MAX).any(|feature| feature == FEATURE_FIND);
         let name = name_of(&welcome);
         let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };

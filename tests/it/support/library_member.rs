@@ -75,7 +75,7 @@ impl Member {
         let proof = own.prove(&talk.transcript().between(talk.role())).to_vec().into();
         let ticket = LibraryTicket { claims: seen.signed.encode().into(), proof };
         let credential =
-            Credential { key: library.keys().auth().clone(), ticket: Some(ticket.encode_to_vec()) };
+            Credential { key: library.session_keys().current, ticket: Some(ticket.encode_to_vec()) };
         talk.show(vec![credential]).await.expect("sent");
         let next = talk.hear().await;
         assert!(next.is_err(), "it was let in: {next:?}");

@@ -1,6 +1,6 @@
 //! A member that dials and is dialled, listens to all that is shown to it, and says what it likes.
 
-use can_sync::identity::{Key, LibraryKeys};
+use can_sync::identity::Key;
 use can_sync::library::ticket::Ticket;
 use can_sync::net::SESSION_ALPN;
 use can_sync::net::auth::{Credential, Role, SESSION, Transcript};
@@ -89,8 +89,7 @@ impl HostileMember {
 
     /// What authenticates the library of its ticket.
     pub(crate) fn key(&self) -> Key {
-        let ticket = self.ticket.as_ref().expect("a ticket");
-        LibraryKeys::of_read_secret(&ticket.secret).auth().clone()
+        self.ticket.as_ref().expect("a ticket").session_key()
     }
 
     /// Its own ticket, as an honest member shows it on a stream.

@@ -1,0 +1,67 @@
+//! Members that know a library by keys of different epochs: what the one that knows more tells the other.
+
+use bytes::Bytes;
+
+use super::{EstablishError, Meeting, Offered};
+use crate::clock::now_ms;
+use crate::library::revocation::SignedRevocations;
+use crate::net::auth::{AuthError, Proved, Role, Transcript};
+use crate::peer::admission::{self, Refusal};
+use crate::wire::proto::{Revocations, frame};
+
+impl Meeting<'_> {
+    /// What is told to a member that proved a key of a former epoch with a ticket that holds: the list of revocations, and
+    /// nothing else. `current` of the keys that could be proved are not of former ones.
+    pub(super) fn tells_epoch(
+        &self,
+        transcript: &Transcript,
+        current: usize,
+        former: &[Offered],
+        proved: &[Proved],
+    ) -> Option<frame::Kind> {
+        let between = transcript.between(Role::Opener);
+        proved.iter().find_map(|Proved { index, ticket }| {
+            let (library, key) = former.get(index.checked_sub(current)?)?;
+            let shared = library.shared()?;
+            admission::check_ticket(shared, self.peer(), ticket.as_ref()?, &between, now_ms()).ok()?;
+            let list = shared.signed_revocations()?.encode().into();
+            let library = Bytes::copy_from_slice(&transcript.blinded(key));
+            Some(frame::Kind::Revocations(Revocations { library, list }))
+        })
+    }
+
+    /// Why a ticket does not hold that was shown with a key of a former epoch: as with the newest key, the owner says so, and
+    /// members do not make themselves known.
+    pub(super) fn refusal_of_former(
+        &self,
+        transcript: &Transcript,
+        current: usize,
+        former: &[Offered],
+        proved: &[Proved],
+    ) -> Option<Refusal> {
+        let between = transcript.between(Role::Opener);
+        proved.iter().find_map(|Proved { index, ticket }| {
+            let (library, _) = former.get(index.checked_sub(current)?)?;
+            let shared = library.shared().filter(|shared| shared.key().is_some())?;
+            let checked = admission::check_ticket(shared, self.peer(), ticket.as_ref()?, &between, now_ms());
+            checked.err().map(Refusal::Ticket)
+        })
+    }
+}
+
+/// What a member says who answers to a key of a former epoch: only what the library signed, of one that we offered.
+pub(super) fn outdated_by(
+    transcript: &Transcript,
+    offered: &[Offered],
+    told: &Revocations,
+) -> Result<EstablishError, EstablishError> {
+    let is_told = |(_, key): &&Offered| transcript.blinded(key)[..] == told.library[..];
+    let shared = offered.iter().find(is_told).and_then(|(library, _)| library.shared());
+    let shared = shared.ok_or(AuthError::Malformed("revocations of what was not offered"))?;
+    let list = SignedRevocations::decode(shared.id(), &told.list)
+        .map_err(|_| AuthError::Malformed("revocations that the library did not sign"))?;
+    if list.list.version <= shared.revocations().version {
+        return Err(AuthError::Malformed("revocations that are no news").into());
+    }
+    Ok(EstablishError::Outdated(shared.id(), Box::new(list)))
+}
