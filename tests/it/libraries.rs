@@ -84,7 +84,7 @@ impl Invited {
 }
 
 /// `PATCH` of an asset's metadata.
-async fn edit(node: &TestNode, hash: &str, fields: Value) {
+pub(crate) async fn edit(node: &TestNode, hash: &str, fields: Value) {
     let url = format!("{}/asset/{hash}/meta", node.node().store_url());
     let answer = node.http.patch(url).json(&fields).send().await.expect("an answer");
     assert!(answer.status().is_success(), "{}", answer.status());

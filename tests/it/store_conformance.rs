@@ -16,8 +16,10 @@ use crate::support::store::{
 };
 
 mod absent;
+mod through;
 
 pub(crate) use absent::*;
+pub(crate) use through::*;
 
 /// A store under test, empty at first, and its users.
 pub(crate) trait Fixture: Send + Sync {
@@ -72,6 +74,8 @@ macro_rules! conformance_tests {
             the_size_of_what_never_came_is_not_believed
             a_deleted_asset_comes_back_without_its_content
             many_are_let_go_and_wanted_at_once
+            what_a_library_delivers_takes_the_place_of_its_own_alone
+            what_a_library_replaces_is_what_was_looked_at
             what_is_held_is_written_once_more_and_later
             what_users_wrote_by_a_clock_that_was_ahead_is_dated_anew
             what_others_wrote_or_may_have_keeps_its_date

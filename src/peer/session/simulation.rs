@@ -15,15 +15,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use world::{Mode, World};
 
-/// How many seeds each test runs unless the environment says otherwise.
+/// How many seeds each test runs unless the environment says otherwise; with libraries, where there is more to go wrong.
 const SEEDS: u64 = 500;
+const SEEDS_WITH_LIBRARIES: u64 = 1_000;
 
 /// Runs seeds until one fails, on all cores.
 fn for_each_seed(mode: Mode) {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     let seeds = match number("CAN_SYNC_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("CAN_SYNC_SIM_SEEDS").unwrap_or(SEEDS),
+        None => {
+            let usual = if mode == Mode::Libraries { SEEDS_WITH_LIBRARIES } else { SEEDS };
+            0..number("CAN_SYNC_SIM_SEEDS").unwrap_or(usual)
+        }
     };
     let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
     let work = || {

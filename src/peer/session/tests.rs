@@ -349,6 +349,75 @@ fn a_refused_offer_is_tried_again_after_15_seconds() {
     assert_eq!(t.missing_there(), 0, "the comparison says again what is missing");
 }
 
+/// Seconds until the next comparison; whatever it finds is refused for what it was before.
+fn seconds_until_refused_again(t: &mut Test, refused: &[AssetRecord]) -> u64 {
+    let waited = (1..4000).find(|_| t.reconciles_within(1)).expect("it is tried again");
+    t.quiet(ended(true));
+    let found = t.step(Input::Differences { have: hashes(refused), need: Vec::new() });
+    assert_eq!(found, [Effect::Load(hashes(refused))]);
+    t.step(loaded(refused.to_vec()));
+    for record in refused {
+        t.quiet(error(Some(record), "never"));
+    }
+    waited
+}
+
+#[test]
+fn what_is_refused_again_and_again_is_offered_less_and_less_often() {
+    let mut t = Test::in_sync();
+    let (a, b) = (record(1), record(2));
+    t.step(changed([&a]));
+    t.quiet(error(Some(&a), "never"));
+    let mut waits = || seconds_until_refused_again(&mut t, std::slice::from_ref(&a));
+    let waited: Vec<u64> = (0..10).map(|_| waits()).collect();
+    assert_eq!(waited[..4], [16, 16, 31, 61], "twice as long each time");
+    assert_eq!(waited[8..], [901, 901], "up to a quarter of an hour");
+    // Anything else is worth trying soon, and so is everything when a user asks.
+    t.step(changed([&b]));
+    t.quiet(error(Some(&b), "never"));
+    assert_eq!(seconds_until_refused_again(&mut t, &[a.clone(), b.clone()]), 901, "with the next attempt");
+    let both = |t: &mut Test| seconds_until_refused_again(t, &[a.clone(), b.clone()]);
+    assert_eq!((both(&mut t), both(&mut t)), (16, 31));
+    let nonce = t.asks(Input::Verify { round: 1 });
+    t.quiet(compared(nonce, EMPTY, EMPTY));
+    assert!(both(&mut t) <= 16);
+}
+
+#[test]
+fn the_libraries_of_a_connection_share_what_may_be_unconfirmed() {
+    const LANES: usize = 64;
+    let now = Instant::now();
+    let full = |n: u32| edited(&record(n), 1, &"x".repeat(16_000));
+    let mut sessions: Vec<Session> = (0..LANES)
+        .map(|_| Session::new(SessionSettings { lanes: LANES, ..settings(true) }, EMPTY, EMPTY, now).0)
+        .collect();
+    let (mut offers, mut bytes) = (0, 0);
+    for (n, session) in (0..).zip(&mut sessions) {
+        let records: Vec<AssetRecord> = (0..1_000).map(|m| full(1_000 * n + m)).collect();
+        // All that there is room for, from the feed and from a comparison.
+        let mut effects = session.handle(changed(&records[..1]), now);
+        effects.extend(session.handle(Input::Differences { have: hashes(&records), need: Vec::new() }, now));
+        while let Some(Effect::Load(wanted)) = effects.pop() {
+            let wanted = records.iter().filter(|record| wanted.contains(&record.hash)).cloned().collect();
+            let mut more = session.handle(loaded(wanted), now);
+            offers += more.iter().map(records_in).sum::<usize>();
+            more.retain(|effect| matches!(effect, Effect::Load(_)));
+            effects.extend(more);
+        }
+        bytes += session.open_bytes;
+        assert!(session.open_count > 0, "each has some");
+    }
+    assert!(offers <= OFFERS_OPEN_MAX && bytes < OFFERED_BYTES_TAKEN_MAX, "{offers} with {bytes} bytes");
+    assert!(!Session::owe_too_much(sessions.iter()));
+    // Whoever offers more, in all of them together, is seen to.
+    let many: Vec<AssetRecord> = (0..200).map(record).collect();
+    for session in &mut sessions {
+        session.handle(offered(&many), now);
+    }
+    assert!(Session::owe_too_much(sessions.iter()), "each is within the bounds of one");
+    assert!(!Session::owe_too_much(sessions[..40].iter()));
+}
+
 #[test]
 fn an_error_about_nothing_that_was_offered_is_told_and_changes_nothing() {
     let mut t = Test::in_sync();

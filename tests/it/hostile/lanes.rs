@@ -7,7 +7,7 @@ use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc};
 use can_sync::wire::proto::{Ping, frame};
 use serde_json::{Value, json};
 
-use crate::libraries::{Share, stranger};
+use crate::libraries::{Share, edit, stranger};
 use crate::support::hostile::hash_of;
 use crate::support::library_member::{Member, Session};
 use crate::support::nodes::{TestNode, eventually};
@@ -164,6 +164,48 @@ async fn a_members_deletion_of_what_was_never_here_reaches_no_other_machine() {
     for node in [&a, &b] {
         assert_eq!(filename(node, &text).await, "file.bin", "{} has what the member says", node.config.name);
         assert!(node.content(&text).await.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_leaves_a_library_while_a_reader_confirms_nothing_is_not_told_afterwards() {
+    // More text than may be unconfirmed at once, and more records than are loaded at once.
+    const ASSETS: usize = 520;
+    let owner = TestNode::start("owner", |_| {}).await;
+    let filler = "x".repeat(15_000);
+    let fields = [("mime_type", "image/png"), ("tags", "shared"), ("description", filler.as_str())];
+    for n in 0..ASSETS {
+        owner.ingest(format!("picture {n}"), &fields).await;
+    }
+    let share = Share::new(&owner, json!({ "tags": ["shared"] })).await;
+    let invited = share.invite(&owner, json!({ "access": "read" })).await;
+    let mut m = session(&invited.ticket, &owner).await;
+    let need = m.reconcile().await;
+    assert_eq!(need.len(), ASSETS);
+    m.ask(&need).await;
+    let mut offered = Vec::new();
+    while m.find(&[ContentHash([1; 32])]).await.is_empty() || offered.is_empty() {
+        offered = m.offered();
+    }
+    assert!(offered.len() < ASSETS, "{} wait for no confirmation", offered.len());
+    let all: Vec<String> = owner.held().await;
+    let waits = all.iter().find(|hash| offered.iter().all(|record| record.hash.to_string() != **hash));
+    let waits = waits.expect("one that is not offered yet").clone();
+    edit(&owner, &waits, json!({ "tags": ["private"], "description": "a secret" })).await;
+    eventually("it left", async || {
+        let counts = share.detail(&owner).await["counts"].clone();
+        (counts["assets"] == ASSETS - 1).then_some(()).ok_or_else(|| counts.to_string())
+    })
+    .await;
+    m.confirm(&offered).await;
+    eventually("all the others are offered", async || {
+        let _ = m.find(&[ContentHash([1; 32])]).await;
+        let live = m.offered().iter().filter(|record| !record.deleted).count();
+        (live >= ASSETS - 1).then_some(()).ok_or_else(|| live.to_string())
+    })
+    .await;
+    for record in m.offered().iter().filter(|record| record.hash.to_string() == waits) {
+        assert!(record.deleted && record.meta == AssetMeta::default(), "it is told: {record:?}");
     }
 }
 

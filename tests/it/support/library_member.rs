@@ -17,8 +17,8 @@ use can_sync::record::{AssetRecord, ContentHash, RecordId};
 use can_sync::wire;
 use can_sync::wire::decode::decode;
 use can_sync::wire::proto::{
-    ContentHeader, ContentRequest, Find, LibraryTicket, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen,
-    Records, Want, WireRecord, frame,
+    ContentHeader, ContentRequest, Find, Have, LibraryTicket, Offer, Ping, Pong, ReconClose, ReconMsg,
+    ReconOpen, Records, Want, WireRecord, frame,
 };
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey};
@@ -172,6 +172,27 @@ impl Session {
             offered.extend(records.iter().filter_map(|record| ContentHash::from_slice(&record.hash)));
         }
         (offered, gone)
+    }
+
+    /// Asks for records by their ids, and waits for nothing.
+    pub(crate) async fn ask(&mut self, rids: &[RecordId]) {
+        let rids = rids.iter().map(|rid| bytes::Bytes::copy_from_slice(&rid.0)).collect();
+        self.send(frame::Kind::Records(Records { library: self.library(), rids })).await;
+    }
+
+    /// All records that were offered so far.
+    pub(crate) fn offered(&self) -> Vec<AssetRecord> {
+        let offers = self.heard.iter().filter_map(|kind| match kind {
+            frame::Kind::Offer(offer) => Some(&offer.records),
+            _ => None,
+        });
+        offers.flatten().map(|record| AssetRecord::try_from(record.clone()).expect("a record")).collect()
+    }
+
+    /// Says that these are here.
+    pub(crate) async fn confirm(&mut self, records: &[AssetRecord]) {
+        let hashes = records.iter().map(|record| bytes::Bytes::copy_from_slice(&record.hash.0)).collect();
+        self.send(frame::Kind::Have(Have { hashes, library: self.library() })).await;
     }
 
     /// Asks for contents by their names; which of them are said not to be there.
