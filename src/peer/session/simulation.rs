@@ -22,13 +22,9 @@ const SEEDS_WITH_LIBRARIES: u64 = 1_000;
 /// Runs seeds until one fails, on all cores.
 fn for_each_seed(mode: Mode) {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
-    let seeds = match number("CAN_SYNC_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => {
-            let usual = if mode == Mode::Libraries { SEEDS_WITH_LIBRARIES } else { SEEDS };
-            0..number("CAN_SYNC_SIM_SEEDS").unwrap_or(usual)
-        }
-    };
+    let usual = if mode == Mode::Libraries { SEEDS_WITH_LIBRARIES } else { SEEDS };
+    let all = 0..number("CAN_SYNC_SIM_SEEDS").unwrap_or(usual);
+    let seeds = number("CAN_SYNC_SIM_SEED").map_or(all, |seed| seed..seed + 1);
     let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
     let work = || {
         loop {

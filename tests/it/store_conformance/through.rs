@@ -2,6 +2,7 @@
 
 use can_sync::record::{AssetRecord, LibraryId};
 use can_sync::store::Outcome;
+use can_sync::store::embedded::IngestFields;
 
 use super::{Fixture, apply_one, ingest_one, is_rejected};
 use crate::support::store::{edited, held, incoming, incoming_file, noise, read, record_of};
@@ -83,4 +84,32 @@ pub(crate) async fn what_a_library_replaces_is_what_was_looked_at(fixture: &dyn 
     let gone = through(LIBRARY, edited(&base, 40, None));
     assert_eq!(replace(&gone, &later).await, Some(Outcome::Stored));
     assert_eq!(held(&*store, base.hash).await, Some(gone));
+}
+
+pub(crate) async fn what_users_put_edit_or_delete_is_theirs_or_its_librarys(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    let came = async |content: &[u8]| {
+        let record = through(LIBRARY, edited(&record_of(content), 10, Some("came")));
+        assert_eq!(deliver(fixture, &record, content).await, Some(Outcome::Stored));
+        record
+    };
+    let via = async |record: &AssetRecord| {
+        let held = held(&*store, record.hash).await.expect("it is there");
+        assert!(held.supersedes(record) || held == *record, "{held:?}");
+        (held.via, held.deleted)
+    };
+    // Put once more, it is as it was, and the user's.
+    let put = came(b"put").await;
+    fixture.put(b"put".to_vec(), IngestFields::default()).await;
+    assert_eq!(via(&put).await, (None, false));
+    assert_eq!(held(&*store, put.hash).await.map(|held| held.meta), Some(put.meta));
+    let described = came(b"described").await;
+    fixture.describe(described.hash, "by a user").await;
+    assert_eq!(via(&described).await, (None, false));
+    // What is deleted stays the library's: no other one is to hear that it was there.
+    let deleted = came(b"deleted").await;
+    fixture.delete(deleted.hash).await;
+    assert_eq!(via(&deleted).await, (LIBRARY, true));
+    fixture.put(b"deleted".to_vec(), IngestFields::default()).await;
+    assert_eq!(via(&deleted).await, (None, false));
 }
