@@ -171,7 +171,7 @@ async fn the_status_counts() {
 }
 
 /// Every route there is. A new one has to be added here, and then to be described.
-const ROUTES: [(&str, &str); 21] = [
+const ROUTES: [(&str, &str); 22] = [
     ("post", "/ingest"),
     ("get", "/list"),
     ("get", "/search"),
@@ -192,6 +192,7 @@ const ROUTES: [(&str, &str); 21] = [
     ("post", "/sync/ingest"),
     ("post", "/sync/records/absent"),
     ("post", "/sync/let-go"),
+    ("post", "/sync/redate"),
     ("post", "/sync/want"),
 ];
 
