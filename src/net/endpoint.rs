@@ -20,8 +20,10 @@ use super::{LIST_PEERS_ALPN, SESSION_ALPN};
 /// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
 /// use parallel streams instead.
 const STREAM_WINDOW: u32 = 1_250_000;
-/// Window of a connection: what all its streams may have in flight. Unlimited by default.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// What we have in flight to a peer, all streams together. Unlimited by default.
+const SEND_WINDOW: u32 = 16 * 1024 * 1024;
+/// What a peer may have in flight as soon as it has proved itself, until it has its share beside the others.
+const FIRST_WINDOW: u32 = 2 * 1024 * 1024;
 /// What a peer may have in flight before it proved itself, and the streams that it may open: a control stream, and one
 /// more when both sides begin at once.
 const STRANGER_WINDOW: u32 = 64 * 1024;
@@ -49,7 +51,7 @@ fn transport(uni_streams: u32, within_machine: bool) -> QuicTransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(uni_streams))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .send_window(u64::from(SEND_WINDOW))
         .keep_alive_interval(KEEP_ALIVE);
     if within_machine {
         builder = builder.congestion_controller_factory(Arc::new(WithinMachine::default()));
@@ -158,11 +160,16 @@ pub async fn bind_behind(
     builder.bind().await.map_err(|e| format!("{e:#}"))
 }
 
-/// Lets a peer that has proved itself send as much as a session needs, over `streams` streams of each kind.
+/// Lets a peer that has proved itself open `streams` streams of each kind. It begins with the window of [`FIRST_WINDOW`].
 pub fn open_up(connection: &Connection, streams: u32) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(streams));
-    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
+    connection.set_receive_window(VarInt::from_u32(FIRST_WINDOW));
+}
+
+/// Lets a peer have so many bytes on their way to us.
+pub fn set_window(connection: &Connection, bytes: u32) {
+    connection.set_receive_window(VarInt::from_u32(bytes));
 }
 
 /// Follows the endpoint's addresses: the ticket is always current.

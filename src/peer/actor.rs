@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use super::deferrals::Deferrals;
 use super::delete_guard::DeleteGuard;
 use super::establish::{self, ConnectionMemory, Introduction, Meeting};
+use super::held::{Held, HeldBySession};
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
 use super::session::{Effect, InlineContents, Input, Session, Standing, Waiting};
@@ -118,6 +119,8 @@ pub struct PeerArgs {
     pub peers: ServiceRef<PeersMsg>,
     /// What happens is told here.
     pub events: EventLog,
+    /// What all sessions hold.
+    pub held: Held,
     /// Waits and speeds.
     pub limits: PeerLimits,
 }
@@ -203,6 +206,8 @@ struct Running {
     out: mpsc::Sender<bytes::Bytes>,
     /// Bytes that wait in `out`.
     bytes_out: Arc<AtomicUsize>,
+    /// What it holds, beside other sessions.
+    held: HeldBySession,
     expected: Arc<Expected>,
     serving: HashMap<u64, Served>,
     serve_permits: Arc<Semaphore>,
@@ -393,7 +398,15 @@ impl PeerState {
         });
         self.perform(myself, lane, effects);
         self.note_dates();
+        self.note_held();
         self.publish();
+    }
+
+    /// Says what the session holds.
+    fn note_held(&self) {
+        let Some(running) = &self.running else { return };
+        let taken: usize = running.lanes.iter().map(|lane| lane.session.taken_bytes()).sum();
+        running.held.set(taken + running.bytes_out.load(Ordering::Relaxed));
     }
 
     /// Feeds each library's session with what is meant for it.

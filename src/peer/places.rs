@@ -158,6 +158,12 @@ impl Places {
         tickets.iter().map(|ticket| Class::Member(*ticket)).find(free).ok_or(NoPlace::Ticket)
     }
 
+    /// What the peer of this connection proved to be.
+    #[must_use]
+    pub fn proved(&self, session: SessionId) -> Option<Class> {
+        self.held.get(&session).filter(|place| place.proved).map(|place| place.class)
+    }
+
     /// A connection is over.
     pub fn leave(&mut self, session: SessionId) {
         self.held.remove(&session);

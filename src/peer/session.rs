@@ -56,8 +56,9 @@ const OFFERED_BYTES_MAX: usize = 2 * 1024 * 1024;
 const OFFERED_BYTES_TAKEN_MAX: usize = 16 * 1024 * 1024;
 /// Size that we believe of an asset, 16 TiB. Sums over everything that may be on offer stay far below 64 bits.
 const SIZE_MAX: u64 = 1 << 44;
-/// Encoded records in one frame; a record has at most 17 KiB, so a frame stays below its limit of 1 MiB.
-const RECORD_BYTES_PER_FRAME: usize = 512 * 1024;
+/// Encoded records in one frame, with their contents; a record has at most 17 KiB and a content 16, and 2,000 ids of records that
+/// are gone may go along, so a frame stays below its limit of 512 KiB.
+const RECORD_BYTES_PER_FRAME: usize = 256 * 1024;
 /// Largest content that goes along with an offer.
 pub const INLINE_CONTENT_BYTES_MAX: usize = 16 * 1024;
 /// Records that are loaded from the store at once in order to be offered.
@@ -697,6 +698,12 @@ impl Session {
     #[must_use]
     pub fn gives(&self) -> bool {
         self.settings.gives
+    }
+
+    /// Bytes of the peer's offers that are not settled.
+    #[must_use]
+    pub fn taken_bytes(&self) -> usize {
+        self.taken_bytes
     }
 
     /// Whether the peer's offers are taken.

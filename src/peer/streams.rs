@@ -19,6 +19,8 @@ use ractor::ActorRef;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
+/// For each so many bytes a frame takes one more of the places for frames that wait: the longest one, half of them.
+const FRAME_UNIT_BYTES: usize = 16 * 1024;
 /// Longest wait for the peer to take a control frame.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Reconciliations that a peer may have open at once, of each library.
@@ -182,8 +184,18 @@ pub(super) async fn read_control(
     permits: Arc<Semaphore>,
 ) {
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let message = match wire::read_frame(&mut stream).await {
+        let Ok(mut permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let read = match wire::read_bytes(&mut stream, wire::FRAME_BYTES_MAX).await {
+            Ok(bytes) => {
+                // A long one takes the place of several; it is decoded once there is that much.
+                let more = u32::try_from(bytes.len() / FRAME_UNIT_BYTES).unwrap_or(u32::MAX);
+                let Ok(more) = Arc::clone(&permits).acquire_many_owned(more).await else { return };
+                permit.merge(more);
+                wire::decode_frame(bytes)
+            }
+            Err(error) => Err(error),
+        };
+        let message = match read {
             Ok(kind) => PeerMsg::Frame { epoch, kind, permit },
             Err(error) => {
                 let violation = error.is_violation();

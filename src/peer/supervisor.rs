@@ -20,6 +20,7 @@ use super::delete_guard::DeleteGuard;
 use super::dial;
 use super::dial::Acceptor;
 use super::establish::{ConnectionMemory, Introduction};
+use super::held::Held;
 use super::messages::{PeerMsg, PeersMsg};
 use super::places::{PlaceLimits, Places};
 use super::roster::{DialLimits, Roster};
@@ -183,6 +184,8 @@ pub(super) struct PeerLink {
     sending: Moving,
     /// Why we gave it up, if we did.
     given_up: Option<GivenUp>,
+    /// What it may have on its way to us; 0 before it has proved itself.
+    window: u32,
 }
 
 /// Why a connection that works is closed.
@@ -214,6 +217,8 @@ pub struct PeersState {
     /// Who may begin a handshake.
     handshakes: SharedHandshakes,
     throttle: Throttle,
+    /// What all sessions hold.
+    held: Held,
     /// Changes of the store on their way to the PeerActors.
     feeding: feeding::Feeding,
     /// What went wrong with which content.
@@ -418,6 +423,7 @@ impl PeersState {
             places,
             handshakes,
             throttle: Throttle::default(),
+            held: Held::default(),
             feeding: feeding::Feeding::default(),
             setbacks: Setbacks::default(),
             searches: Searches::default(),

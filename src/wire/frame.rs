@@ -9,8 +9,8 @@ use prost::Message;
 use crate::wire::decode::{DecodeError, Inbound, decode};
 use crate::wire::proto::{ContentHeader, Frame, frame};
 
-/// Longest control or reconciliation frame.
-pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Longest control or reconciliation frame. Every connection may have one under way, so it is also what that costs.
+pub const FRAME_BYTES_MAX: usize = 512 * 1024;
 /// Longest frame before the peer has proved itself, and longest first frame on any stream: 64 proofs have about 5 KiB, the
 /// first message of a reconciliation less than 1 KiB.
 pub const FIRST_FRAME_BYTES_MAX: usize = 16 * 1024;

@@ -19,6 +19,7 @@ use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits};
 use can_sync::peer::deferrals::Deferrals;
 use can_sync::peer::delete_guard::DeleteGuard;
 use can_sync::peer::establish::{self, ConnectionMemory, Established, Introduction, Meeting};
+use can_sync::peer::held::Held;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::PeerState;
 use can_sync::reconcile::engine::{Initiator, Limits};
@@ -687,6 +688,7 @@ impl Test {
             board: Arc::default(),
             peers: peers.service(),
             events: EventLog::default(),
+            held: Held::default(),
             limits: setup.limits,
         };
         let (actor, ends) = Actor::spawn(None, PeerActor, args.clone()).await.expect("it starts");

@@ -2,17 +2,16 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test picks out what it looks for")]
 
+mod places;
+
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::actor::ServiceRef;
 use can_sync::actor::status::{ASK_CHILD_LIMIT, ActorState, ActorStatus};
 use can_sync::discovery::address_book::Entry;
 use can_sync::discovery::channel::Channel;
 use can_sync::discovery::gossip::GossipMsg;
-use can_sync::discovery::hints::Hints;
 use can_sync::discovery::rendezvous::RendezvousMsg;
 use can_sync::events::NodeEvent;
 use can_sync::net::close;
@@ -242,95 +241,6 @@ async fn connections_are_limited_and_so_are_those_that_prove_nothing() {
     let (_, third) = rig.session(&c).await;
     rig.wait_for_report("the third", |report| report.peers.iter().any(|peer| peer.name == "remote")).await;
     assert!(third.close_reason().is_none());
-}
-
-/// Many ids with one ticket take the places of nobody who has another one, or knows the passphrase.
-#[tokio::test(flavor = "multi_thread")]
-async fn members_with_one_ticket_leave_places_to_others() {
-    let rig = PeersRig::start().await;
-    let mut members = Vec::new();
-    for n in 0..8 {
-        let remote = Remote::bind().await;
-        let connection = remote.dial(rig.endpoint()).await;
-        let (session, _) = rig.stage.started(remote.id(), 0).await;
-        rig.up_as_member(session, 1);
-        if n >= 4 {
-            let reason = assert_closed(&connection, close::BUSY).await;
-            assert!(reason.to_string().contains("same ticket"), "{reason}");
-        }
-        members.push((remote, connection));
-    }
-    assert!(members[..4].iter().all(|(_, connection)| connection.close_reason().is_none()), "they stay");
-    let another = Remote::bind().await;
-    let connection = another.dial(rig.endpoint()).await;
-    let (session, _) = rig.stage.started(another.id(), 0).await;
-    rig.up_as_member(session, 2);
-    let own_device = Remote::bind().await;
-    let (_, own) = rig.session(&own_device).await;
-    rig.wait_for_report("both", |report| report.peers.len() == 6).await;
-    assert!(connection.close_reason().is_none() && own.close_reason().is_none());
-    // A user that names one of them knows better.
-    let (refused, _) = &members[7];
-    rig.dial(refused.addr()).await.unwrap();
-    let connection = refused.accept().await;
-    let (session, _) = rig.stage.started(refused.id(), 1).await;
-    rig.up_as_member(session, 1);
-    rig.wait_for_report("the named one", |report| report.peers.len() == 7).await;
-    assert!(connection.close_reason().is_none());
-}
-
-/// A hint at somebody who does not exist.
-fn put_fake(hints: &Hints, n: usize, nowhere: SocketAddr, service: &ServiceRef<PeersMsg>) {
-    let channels = [Channel::Mdns, Channel::Relays, Channel::Dht, Channel::Gossip];
-    let addr = EndpointAddr::new(SecretKey::generate().public()).with_ip_addr(nowhere);
-    if hints.put(addr, channels[n % channels.len()]) {
-        let _ = service.cast(PeersMsg::HintsWaiting);
-    }
-}
-
-/// What anybody can say must not keep those out of whom this node knows, however much of it there is.
-#[tokio::test(flavor = "multi_thread")]
-async fn fakes_by_the_thousand_keep_nobody_waiting() {
-    let (named, met, configured) = tokio::join!(Remote::bind(), Remote::bind(), Remote::bind());
-    let entry = Entry { addr: met.addr(), name: "met".into(), last_seen_ms: Some(9), mirror: Some(true) };
-    let hints = Hints::default();
-    let fakes = hints.clone();
-    let rig = PeersRig::start_with(SecretKey::generate(), |args| {
-        args.hints = fakes;
-        args.bootstrap = vec![configured.addr()];
-        args.book.remember(&entry).unwrap();
-    })
-    .await;
-    // A port where nobody answers.
-    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let nowhere = silent.local_addr().unwrap();
-    // So many that all that there may be are known, before the store is read and anybody is dialled.
-    rig.wait_until("a roster full of fakes", async || {
-        for n in 0..256 {
-            put_fake(&hints, n, nowhere, &rig.service);
-        }
-        let known = rig.health().await;
-        if known >= 1_500 { Ok(()) } else { Err(format!("{known} known")) }
-    })
-    .await;
-    let service = rig.service.clone();
-    let flood = tokio::spawn(async move {
-        for n in 0.. {
-            put_fake(&hints, n, nowhere, &service);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    rig.args.libraries.set_cursor(0);
-    rig.dial(named.addr()).await.unwrap();
-    let within = Duration::from_secs(5);
-    let accepted = async { tokio::join!(named.accept(), met.accept(), configured.accept()) };
-    let _connections = timeout(within, accepted).await.expect("all three are dialled within 5 s");
-    // PeersActor answers all the time.
-    for _ in 0..20 {
-        rig.health().await;
-        put_fake(&rig.args.hints, 0, nowhere, &rig.service);
-    }
-    flood.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use crate::net::auth::AuthError;
 use crate::net::close::{self, is_close};
 use crate::net::endpoint;
 use crate::peer::establish::{EstablishError, Established, SharedLibrary};
+use crate::peer::held::HeldBySession;
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::Input;
@@ -39,8 +40,7 @@ impl PeerState {
     }
 
     pub(super) fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
-        let Established { send, receive, transcript: _, shared, known, name, ticket, finds, clock_ms } =
-            established;
+        let Established { send, receive, shared, known, name, ticket, finds, clock_ms, .. } = established;
         if self.running.take().is_some() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
         }
@@ -56,6 +56,8 @@ impl PeerState {
         let (out, frames) = mpsc::channel(FRAMES_OUT);
         let expected = Arc::new(Expected::default());
         let bytes_out = Arc::default();
+        let tickets = tickets_of(&shared);
+        let held = self.hold(tickets.as_deref());
         tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames, Arc::clone(&bytes_out)));
         let permits = Arc::new(Semaphore::new(FRAMES_WAITING));
         tasks.spawn(streams::read_control(myself.clone(), epoch, receive, permits));
@@ -75,7 +77,6 @@ impl PeerState {
         tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
 
         let assets = shared.iter().map(|one| one.theirs.assets).sum();
-        let tickets = tickets_of(&shared);
         let count = shared.len();
         let begin = |one| {
             let (peer, dialer) =
@@ -94,6 +95,7 @@ impl PeerState {
             epoch,
             out,
             bytes_out,
+            held,
             expected,
             serving,
             serve_permits,
@@ -121,6 +123,17 @@ impl PeerState {
             self.step_all(myself, |_| Some(Input::ChangesLost));
         }
         self.publish();
+    }
+
+    /// Counts what the session will hold, among those of its kind.
+    fn hold(&self, tickets: Option<&[TicketSerial]>) -> HeldBySession {
+        let ticket = tickets.and_then(|tickets| tickets.first().copied());
+        let connection = self.args.connection.clone();
+        self.args.held.begin(self.args.session, ticket, move || {
+            tracing::info!(peer = %connection.remote_id().fmt_short(), "closing a connection: too much waits on it");
+            let why = b"too much waits on this connection, and on others like it";
+            connection.close(VarInt::from_u32(close::BUSY), why);
+        })
     }
 
     pub(super) fn on_establish_failed(&mut self, myself: &ActorRef<PeerMsg>, error: EstablishError) {

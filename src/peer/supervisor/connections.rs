@@ -18,6 +18,7 @@ use crate::events::NodeEvent;
 use crate::library::registry::Standing;
 use crate::library::ticket::TicketSerial;
 use crate::net::close::{self, is_close};
+use crate::net::endpoint;
 use crate::net::handshakes::Pending;
 use crate::peer::actor::PeerArgs;
 use crate::peer::dial;
@@ -25,6 +26,7 @@ use crate::peer::establish::ConnectionMemory;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::places::Class;
 use crate::peer::roster::Known;
+use crate::peer::windows::Proved;
 use crate::transfer::moving::Moving;
 use crate::transfer::schedule::SessionId;
 
@@ -105,6 +107,7 @@ impl PeersState {
             receiving: Moving::default(),
             sending: Moving::default(),
             given_up: None,
+            window: 0,
         };
         self.links.insert(session, link);
         session
@@ -141,6 +144,7 @@ impl PeersState {
             board: Arc::clone(&link.board),
             peers: self.args.myself.clone(),
             events: self.args.events.clone(),
+            held: self.held.clone(),
             limits: self.args.limits.clone(),
         };
         match (self.args.spawn_peer)(args, myself.get_cell()).await {
@@ -176,6 +180,8 @@ impl PeersState {
         };
         let foreign = tickets.is_some();
         link.foreign = foreign;
+        self.share_windows();
+        let Some(link) = self.links.get_mut(&session) else { return };
         let first = !std::mem::replace(&mut link.up, true) && !was_connected;
         let refused = link.memory.has_offered_mirror();
         if self.verify_round > 0 {
@@ -212,6 +218,19 @@ impl PeersState {
         }
         self.remember(&id, addr);
         self.ask_for_searched(session);
+    }
+
+    /// Gives each connection the window that it may have beside the others there are.
+    fn share_windows(&mut self) {
+        let [own, members, _] = self.places.counts();
+        let proved = Proved { own, members };
+        for (session, link) in &mut self.links {
+            let Some(class) = self.places.proved(*session) else { continue };
+            let window = proved.window(class);
+            if std::mem::replace(&mut link.window, window) != window {
+                endpoint::set_window(&link.connection, window);
+            }
+        }
     }
 
     /// Discovery looks for members of our network, of whom foreign ones know nothing.
@@ -272,6 +291,7 @@ impl PeersState {
     pub(super) fn link_over(&mut self, session: SessionId, hold: Option<(Duration, String)>) {
         let Some(link) = self.links.remove(&session) else { return };
         self.places.leave(session);
+        self.share_windows();
         self.count_connected();
         let id = link.endpoint_id;
         let decisions = self.scheduler.session_ended(session);

@@ -19,7 +19,7 @@ const ONE_TICKET_MAX: u64 = 4;
 /// How soon one's own machine is connected all the same.
 const OWN_WITHIN: Duration = Duration::from_secs(5);
 /// Between two attempts of one id.
-const AGAIN: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// Comes with the ticket as often as it is let, and stays as long as it is let; counts its attempts.
 async fn insists(

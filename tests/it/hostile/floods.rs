@@ -1,9 +1,15 @@
 //! More of what is allowed than anyone can want.
 
+use std::time::Duration;
+
 use bytes::{BufMut as _, Bytes};
 use can_sync::peer::establish::{Established, summary_to_wire};
 use can_sync::reconcile::Summary;
-use can_sync::wire::proto::{Cancel, ContentRequest, Error, Have, Ping, ReconOpen, Records, Want, frame};
+use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::wire::FRAME_BYTES_MAX;
+use can_sync::wire::proto::{
+    Cancel, ContentRequest, Error, Have, Offer, Ping, ReconOpen, Records, Want, WireRecord, frame,
+};
 use iroh::endpoint::{Connection, ConnectionError, SendStream};
 use tokio::time::timeout;
 
@@ -165,11 +171,11 @@ async fn requests_without_end_are_bounded() {
     arena.survives("1,025 contents", attack).await;
 }
 
-/// A frame of 1 MiB that is nothing but empty records, two bytes each: 524,000 of them, which would take 140 MiB.
+/// The longest frame there may be, of nothing but empty records, two bytes each: 262,000 of them, which would take 70 MiB.
 fn empty_records() -> Bytes {
-    let records = [0x12, 0].repeat((1 << 19) - 4);
-    let mut frame = Vec::with_capacity(1 << 20);
-    frame.put_u32(4 + u32::try_from(records.len()).expect("1 MiB"));
+    let records = [0x12, 0].repeat(FRAME_BYTES_MAX / 2 - 2);
+    let mut frame = Vec::with_capacity(4 + FRAME_BYTES_MAX);
+    frame.put_u32(4 + u32::try_from(records.len()).expect("less than 1 MiB"));
     // Field 5, an offer, and its length.
     frame.put_u8(0x2a);
     prost::encoding::encode_varint(records.len() as u64, &mut frame);
@@ -179,10 +185,11 @@ fn empty_records() -> Bytes {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_of_empty_records_is_refused_before_it_takes_memory() {
-    const AT_ONCE: usize = 48;
+    // With the honest node, as many connections as there may be.
+    const AT_ONCE: usize = 63;
     let mut arena = Arena::new().await;
     let frame = empty_records();
-    assert_eq!(frame.len(), 1 << 20);
+    assert_eq!(frame.len(), 4 + FRAME_BYTES_MAX);
     let sent = async |mut flood: Flood| {
         let _ = flood.send.write_chunk(frame.clone()).await;
         flood.closed_for("'Offer.records'").await;
@@ -198,6 +205,57 @@ async fn a_frame_of_empty_records_is_refused_before_it_takes_memory() {
         futures::future::join_all(floods.into_iter().map(sent)).await;
     };
     arena.survives("as many frames as connections", attack).await;
+}
+
+/// As many records as one frame holds, with as much text as each may have.
+fn long_records(library: &Bytes) -> frame::Kind {
+    let meta = AssetMeta {
+        mime_type: "text/plain".into(),
+        description: Some("x".repeat(15 << 10)),
+        created_at_ms: 1_700_000_000_000,
+        ..AssetMeta::default()
+    };
+    let record = |_| {
+        let record = AssetRecord::new(ContentHash(rand::random()), 1_000, None, meta.clone());
+        WireRecord::from(&record)
+    };
+    let records = (0..FRAME_BYTES_MAX / (16 << 10)).map(record).collect();
+    frame::Kind::Offer(Offer { library: library.clone(), records, ..Offer::default() })
+}
+
+/// Each keeps to the limit of one session, and delivers nothing of what it offers.
+#[tokio::test(flavor = "multi_thread")]
+async fn offers_that_are_never_delivered_add_up_to_no_more_than_there_is() {
+    const AT_ONCE: usize = 24;
+    const FRAMES: usize = 28;
+    let mut arena = Arena::new().await;
+    let mut floods = Vec::new();
+    for _ in 0..AT_ONCE {
+        floods.push(Flood::start(&arena, true).await);
+    }
+    let offered = async |mut flood: Flood| {
+        for _ in 0..FRAMES {
+            let frame = framed(long_records(&flood.library));
+            if flood.send.write_all(&frame).await.is_err() {
+                break;
+            }
+        }
+        // Some stay, which is as it should be; what all of them hold is what counts.
+        let ended = timeout(Duration::from_secs(3), flood.connection.closed()).await;
+        if let Ok(ConnectionError::ApplicationClosed(close)) = ended {
+            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            assert!(reason.contains("too much waits"), "{reason}");
+            return 1;
+        }
+        0
+    };
+    let attack = async {
+        let closed: usize =
+            futures::future::join_all(floods.into_iter().map(offered)).await.into_iter().sum();
+        println!("{closed} of {AT_ONCE} were closed");
+        assert!(closed > 0 && closed < AT_ONCE, "{closed}");
+    };
+    arena.survives_within("24 times 14 MiB of offers", 128 << 20, attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

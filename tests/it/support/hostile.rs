@@ -78,6 +78,16 @@ impl Arena {
     /// afterwards, the store has those and nothing else, memory stays, and no actor that everyone shares crashed. By how much
     /// memory grew, in bytes.
     pub(crate) async fn survives(&mut self, what: &str, attack: impl Future<Output = ()>) -> u64 {
+        self.survives_within(what, GROWTH_BYTES_MAX, attack).await
+    }
+
+    /// As [`Arena::survives`], where memory may grow by so many bytes.
+    pub(crate) async fn survives_within(
+        &mut self,
+        what: &str,
+        growth_max: u64,
+        attack: impl Future<Output = ()>,
+    ) -> u64 {
         let limit = DEADLINE * 2;
         let before = self.victim.forget_peak();
         let (attacked, ()) = tokio::join!(timeout(limit, attack), self.honest_asset(100_000));
@@ -85,7 +95,7 @@ impl Arena {
         self.honest_asset(1_000).await;
         let grown = self.victim.peak_bytes().saturating_sub(before);
         println!("{what}: memory grew by {} KiB", grown >> 10);
-        assert!(grown < GROWTH_BYTES_MAX, "{what}: memory grew by {} MiB", grown >> 20);
+        assert!(grown < growth_max, "{what}: memory grew by {} MiB", grown >> 20);
         self.untouched(what).await;
         grown
     }
