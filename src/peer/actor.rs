@@ -61,7 +61,7 @@ mod searching;
 mod transfers;
 
 /// Frames of the control stream that may wait in the mailbox.
-const FRAMES_WAITING: usize = 64;
+pub(super) const FRAMES_WAITING: usize = 64;
 /// Frames that may wait to be written. What a session has outstanding is bounded, so only a peer that does not read
 /// fills it.
 const FRAMES_OUT: usize = 16_384;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::actor::{PeerArgs, Proved};
+use super::actor::{FRAMES_WAITING, PeerArgs, Proved};
 use super::establish::{self, EstablishError};
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
@@ -21,6 +21,8 @@ use tokio::time::timeout;
 
 /// For each so many bytes a frame takes one more of the places for frames that wait: the longest one, half of them.
 const FRAME_UNIT_BYTES: usize = 16 * 1024;
+const _: () =
+    assert!(wire::FRAME_BYTES_MAX / FRAME_UNIT_BYTES < FRAMES_WAITING, "the longest frame finds no place");
 /// Longest wait for the peer to take a control frame.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Reconciliations that a peer may have open at once, of each library.
