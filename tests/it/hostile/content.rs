@@ -205,8 +205,8 @@ async fn promises_that_are_not_kept_cost_little() {
     arena.survives_inside("10,000 offers", attack).await;
     // The same with as much text as a record may have.
     let attack = async |session: &mut Session| {
-        'all: for _ in 0..300 {
-            let mut frame = records(60, 50_000);
+        'all: for _ in 0..600 {
+            let mut frame = records(30, 50_000);
             for record in &mut frame {
                 record.meta.as_mut().unwrap().description = Some("x".repeat(16_000));
             }

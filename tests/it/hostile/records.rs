@@ -54,7 +54,7 @@ async fn records_that_break_the_rules_end_the_session() {
         session.closed_for("not shared").await;
     };
     arena.survives_inside("another library", attack).await;
-    for absent in [vec![0b10_0000], vec![0, 0], vec![0xff; 1 << 19]] {
+    for absent in [vec![0b10_0000], vec![0, 0], vec![0xff; 1 << 18]] {
         let attack = async |session: &mut Session| {
             let (library, records) = (session.library(), records(5, 5));
             let absent = absent.into();
