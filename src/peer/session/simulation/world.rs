@@ -38,8 +38,9 @@ const MS: u64 = 1_000;
 const SECOND: u64 = 1_000 * MS;
 /// How long the network may take to converge once it is calm: some rounds of trying again, hop by hop.
 const CONVERGE_WITHIN: u64 = 240 * SECOND;
-/// How long nothing may be said afterwards, once the last comparisons are through.
-const SETTLE: u64 = 150 * SECOND;
+/// How long nothing may be said afterwards, once the last comparisons are through, and the last round of questions for
+/// contents that are wanted.
+const SETTLE: u64 = 190 * SECOND;
 const SILENCE: u64 = 40 * SECOND;
 /// More events than any seed needs; beyond it something goes round in circles.
 const EVENTS_MAX: u64 = 400_000;
@@ -456,6 +457,9 @@ impl World {
         for (number, agent) in self.agents.iter().enumerate() {
             if !agent.has_only_live() {
                 return Err(format!("agent {number} has contents without a live record"));
+            }
+            if agent.library(None).cursor().borrow().unwrap_or_default() < agent.seq() {
+                return Err(format!("the indices of agent {number} lag behind its store"));
             }
         }
         self.nothing_is_missing()?;
