@@ -7,9 +7,11 @@ pub mod evidence;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+#[cfg(unix)]
+use rustix::time::{ClockId, clock_gettime};
 
 pub use self::evidence::{DeviceId, Doubt, Evidence, Moment, OFF_MAX_MS, Reading};
 
@@ -37,8 +39,8 @@ impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        let started = Instant::now();
-        Self::reading_from(move || Moment { own_ms: now_ms(), uptime: started.elapsed() })
+        let started = since_boot();
+        Self::reading_from(move || Moment { own_ms: now_ms(), uptime: since_boot().saturating_sub(started) })
     }
 
     /// As [`Clock::system`], with another source in place of the machine's clock.
@@ -114,6 +116,23 @@ impl Clock {
         let at = (self.0.read)();
         self.evidence().is_vouched_for(at)
     }
+}
+
+/// Monotonic time that goes on while the machine sleeps: what another clock showed before that is old afterwards.
+#[cfg(unix)]
+fn since_boot() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = ClockId::Boottime;
+    // Elsewhere it counts sleep, too.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = ClockId::Monotonic;
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
+}
+
+#[cfg(not(unix))]
+fn since_boot() -> Duration {
+    static STARTED: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    STARTED.get_or_init(std::time::Instant::now).elapsed()
 }
 
 /// Milliseconds since the Unix epoch by the machine's clock, whatever it is worth: for what is only shown. Decisions ask

@@ -209,6 +209,12 @@ impl Library {
         self.index().tree.get(hash).is_some()
     }
 
+    /// Whether it has a live record of this content, which is not here.
+    #[must_use]
+    pub fn lacks(&self, hash: &ContentHash) -> bool {
+        self.index().absent.contains(hash)
+    }
+
     /// Takes in changed records, and takes out those that moved out; returns those that differ from what the index had,
     /// and those whose contents have come: peers may wait for them. That a content was let go of is nothing to tell.
     pub fn apply(&self, entries: Vec<FeedEntry>) -> Vec<FeedEntry> {
@@ -238,11 +244,12 @@ impl Library {
             // It has a later version of its own, of a content that is its own.
         } else if index.asides.get(hash).is_none() {
             // What it is by our hand does not belong any more: the others are to hear that, and nothing else.
-            let moved_out = self.writes() && record.via.is_none() && !record.deleted;
-            let left = || AssetRecord { deleted: true, left: true, ..record.clone() }.for_members();
+            let moved_out = self.writes() && record.via.is_none();
+            let gone =
+                || AssetRecord { deleted: true, left: !record.deleted, ..record.clone() }.for_members();
             let is_told = moved_out
                 && index.tree.get(hash).is_some()
-                && self.set_aside(index, &Aside { record: left(), holding: Holding::Unwanted });
+                && self.set_aside(index, &Aside { record: gone(), holding: Holding::Unwanted });
             return !is_told && index.take_out(hash);
         }
         if !holding.is_held() {

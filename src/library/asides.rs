@@ -16,6 +16,8 @@ use crate::store::{FeedEntry, Holding};
 
 /// Asides of one library. A writer that causes more is not heard any more.
 const ASIDES_MAX: usize = 100_000;
+/// Those of them that are deleted or left: they cost whoever sends them nothing, and are not to keep live ones out.
+const DELETED_MAX: usize = ASIDES_MAX / 2;
 /// Their text and what is around it, in bytes.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What one takes beside its text.
@@ -43,6 +45,7 @@ pub struct AsideNews {
 pub(super) struct Asides {
     all: HashMap<ContentHash, Aside>,
     bytes: usize,
+    deleted: usize,
     unwritten: HashSet<ContentHash>,
     changed: HashSet<ContentHash>,
 }
@@ -71,6 +74,7 @@ impl Asides {
     /// As it was written down by an earlier life of the process.
     pub(super) fn restore(&mut self, aside: Aside) {
         self.bytes += aside.weight();
+        self.deleted += usize::from(aside.record.deleted);
         self.all.insert(aside.record.hash, aside);
     }
 
@@ -85,10 +89,13 @@ impl Asides {
         let before = self.all.get(&hash);
         let bytes = self.bytes - before.map_or(0, Aside::weight) + aside.weight();
         let count = self.all.len() + usize::from(before.is_none());
-        if count > ASIDES_MAX || bytes > BYTES_MAX {
+        let was_deleted = before.is_some_and(|before| before.record.deleted);
+        let deleted = self.deleted - usize::from(was_deleted) + usize::from(aside.record.deleted);
+        if count > ASIDES_MAX || bytes > BYTES_MAX || (deleted > self.deleted && deleted > DELETED_MAX) {
             return false;
         }
         self.bytes = bytes;
+        self.deleted = deleted;
         self.unwritten.insert(hash);
         self.changed.insert(hash);
         self.all.insert(hash, aside);
@@ -103,6 +110,7 @@ impl Asides {
         }
         if let Some(aside) = self.all.remove(hash) {
             self.bytes -= aside.weight();
+            self.deleted -= usize::from(aside.record.deleted);
             self.unwritten.insert(*hash);
         }
         true
@@ -126,5 +134,32 @@ impl Asides {
 
     pub(super) fn not_written(&mut self, hashes: impl IntoIterator<Item = ContentHash>) {
         self.unwritten.extend(hashes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::AssetMeta;
+
+    fn aside(n: usize, deleted: bool) -> Aside {
+        let hash = ContentHash(*blake3::hash(&n.to_le_bytes()).as_bytes());
+        let record = AssetRecord { deleted, ..AssetRecord::new(hash, 1, None, AssetMeta::default()) };
+        Aside { record, holding: Holding::Unwanted }
+    }
+
+    #[test]
+    fn what_is_deleted_leaves_room_for_what_is_live() {
+        let mut asides = Asides::default();
+        assert_eq!((0..ASIDES_MAX).filter(|n| asides.set(aside(*n, true))).count(), DELETED_MAX);
+        assert!(!asides.is_full());
+        assert!(asides.set(aside(0, false)), "one that lives again makes room");
+        assert!(asides.set(aside(ASIDES_MAX, true)));
+        let live = ASIDES_MAX..2 * ASIDES_MAX;
+        assert!(live.clone().any(|n| !asides.set(aside(n + 1, false))));
+        assert!(asides.is_full());
+        assert_eq!(asides.deleted, asides.all.values().filter(|aside| aside.record.deleted).count());
+        assert!(asides.yield_to(&aside(1, true).record));
+        assert_eq!(asides.deleted, DELETED_MAX - 1);
     }
 }

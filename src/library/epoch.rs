@@ -19,7 +19,7 @@ use crate::identity::Key;
 /// Tickets that may hold when one is revoked; an owner with more revokes all, and issues new ones.
 pub const SURVIVORS_MAX: usize = 1024;
 /// Keys of earlier epochs that are kept, to answer whoever was away for so many revocations.
-pub const FORMER_MAX: usize = 16;
+pub const FORMER_MAX: usize = 256;
 /// What opens the keys before this one.
 const FORMER_CONTEXT: &str = "can-sync 2026 v3 library keys of former epochs";
 const NONCE_BYTES: usize = 24;
@@ -56,9 +56,14 @@ impl SessionKeys {
         let claims = ticket.claims();
         let own = Self { epoch: claims.epoch, current: ticket.session_key(), former: Vec::new() };
         let newer = list.map(|list| &list.epoch).filter(|epoch| epoch.number >= own.epoch);
-        newer
-            .and_then(|epoch| epoch.open(claims.library, claims.serial, &ticket.sealing_key()))
-            .unwrap_or(own)
+        let Some(epoch) = newer else { return own };
+        if let Some(keys) = epoch.open(claims.library, claims.serial, &ticket.sealing_key()) {
+            return keys;
+        }
+        // A ticket of this very epoch has its key already.
+        let same = epoch.number == own.epoch;
+        let former = same.then(|| epoch.open_former(claims.library, &own.current)).flatten();
+        Self { former: former.unwrap_or_default(), ..own }
     }
 
     /// All of them, the newest first.
@@ -111,17 +116,29 @@ impl Epoch {
     /// What whoever holds the ticket of this number opens with `sealing`; nothing if the ticket did not hold when this was
     /// written.
     fn open(&self, library: LibraryId, serial: u64, sealing: &Key) -> Option<SessionKeys> {
-        let unseal = |key: &Key, ticket: u64, sealed: &[u8]| {
-            let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
-            let bound = bound(library, self.number, ticket);
-            let payload = Payload { msg: sealed, aad: &bound };
-            cipher(key).decrypt(&XNonce::from(*nonce), payload).ok().map(Zeroizing::new)
-        };
-        let current = unseal(sealing, serial, self.sealed.get(&serial)?)?;
+        let current = self.unseal(library, sealing, serial, self.sealed.get(&serial)?)?;
         let current = Key::of_bytes(current.as_slice().try_into().ok()?);
-        let former = unseal(&former_key(&current), FORMER, &self.former)?;
-        let former = former.as_chunks::<32>().0.iter().map(|key| Key::of_bytes(*key)).collect();
+        let former = self.open_former(library, &current)?;
         Some(SessionKeys { epoch: self.number, current, former })
+    }
+
+    /// The keys before this epoch's, the newest first, for whoever has that.
+    fn open_former(&self, library: LibraryId, current: &Key) -> Option<Vec<Key>> {
+        let former = self.unseal(library, &former_key(current), FORMER, &self.former)?;
+        Some(former.as_chunks::<32>().0.iter().map(|key| Key::of_bytes(*key)).collect())
+    }
+
+    fn unseal(
+        &self,
+        library: LibraryId,
+        key: &Key,
+        ticket: u64,
+        sealed: &[u8],
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
+        let bound = bound(library, self.number, ticket);
+        let payload = Payload { msg: sealed, aad: &bound };
+        cipher(key).decrypt(&XNonce::from(*nonce), payload).ok().map(Zeroizing::new)
     }
 
     /// Nothing is sealed for these any more.

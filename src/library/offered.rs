@@ -244,7 +244,7 @@ impl Libraries {
     pub fn keep_versions(&self, stored: &StoredRecord, fresh: &AssetRecord) {
         for library in self.shared() {
             let record = &stored.record;
-            let moved_out = library.writes() && fresh.via.is_none() && !fresh.deleted;
+            let moved_out = library.writes() && fresh.via.is_none();
             if library.is_member(record) && !library.is_member(fresh) && !moved_out {
                 let mut index = library.index();
                 if index.asides.get(&record.hash).is_none() {

@@ -129,7 +129,13 @@ impl Shared {
     /// does not, unless a user agreed.
     #[must_use]
     pub fn shares(&self, record: &AssetRecord) -> bool {
-        record.meta.created_at_ms.max(record.hlc.ms()) >= self.shares_since_ms
+        let created_ms = record.meta.created_at_ms;
+        if record.deleted {
+            // What was deleted before the library was there, or was never part of it, is nobody's business.
+            record.hlc.ms() >= self.created_ms && created_ms >= self.shares_since_ms
+        } else {
+            created_ms.max(record.hlc.ms()) >= self.shares_since_ms
+        }
     }
 
     /// Our own ticket.

@@ -63,7 +63,8 @@ fn whose_ticket_still_holds_learns_the_new_key_and_nobody_else() {
 fn one_that_was_away_for_some_epochs_is_recognised_and_told_the_newest() {
     let stays = ticket(1, 0, None);
     let mut keys = SessionKeys::of(&stays, None);
-    for number in 1..=40 {
+    let last = FORMER_MAX as u64 + 24;
+    for number in 1..=last {
         let list = list(&keys, number, &[&stays]);
         let next = SessionKeys::of(&stays, Some(&list));
         assert_eq!((next.epoch, &next.current), (number, &key(number)));
@@ -72,19 +73,23 @@ fn one_that_was_away_for_some_epochs_is_recognised_and_told_the_newest() {
         keys = next;
     }
     assert_eq!(keys.former.last(), Some(&key(24)));
+    // A ticket of the newest epoch knows them, too, though nothing is sealed for it: it may be the only one that is met.
+    let newest = list(&SessionKeys { former: keys.former[1..].to_vec(), ..SessionKeys::lasting(keys.former[0].clone()) }, last, &[&stays]);
+    let issued = ticket(2, last, Some(key(last)));
+    assert_eq!(SessionKeys::of(&issued, Some(&newest)).former[0], keys.former[0]);
     // A ticket that is issued now has the key, and needs no list; an older list takes it from nobody.
-    let newcomer = ticket(3, 40, Some(key(40)));
-    assert_eq!(SessionKeys::of(&newcomer, None).current, key(40));
-    let old = list(&keys, 39, &[&stays, &newcomer]);
-    assert_eq!(SessionKeys::of(&newcomer, Some(&old)).current, key(40));
+    let newcomer = ticket(3, last, Some(key(last)));
+    assert_eq!(SessionKeys::of(&newcomer, None).current, key(last));
+    let old = list(&keys, last - 1, &[&stays, &newcomer]);
+    assert_eq!(SessionKeys::of(&newcomer, Some(&old)).current, key(last));
     assert_eq!(Ticket::parse(&newcomer.to_text()).unwrap(), newcomer);
-    assert_eq!(Ticket::parse(&newcomer.to_text()).unwrap().session_key(), key(40));
+    assert_eq!(Ticket::parse(&newcomer.to_text()).unwrap().session_key(), key(last));
 }
 
 #[test]
 fn a_list_as_long_as_any_is_within_its_limit() {
     let survivors = (0..SURVIVORS_MAX as u64).map(|serial| (serial, key(serial))).collect();
-    let before = SessionKeys { former: (0..40).map(key).collect(), ..SessionKeys::lasting(key(0)) };
+    let before = SessionKeys { former: (0..300).map(key).collect(), ..SessionKeys::lasting(key(0)) };
     let epoch = Epoch::begin(library(), &before, (7, &key(7)), &survivors, |bytes| rand::fill(bytes));
     let serials = (0..crate::library::revocation::SERIALS_MAX as u64).collect();
     let list = Revocations { version: 9, min_epoch: 3, serials, epoch };

@@ -110,8 +110,11 @@ impl PeerState {
         let Some(library) = self.args.libraries.get(id) else { return };
         let Some(shared) = library.shared() else { return };
         let before = shared.session_keys();
-        self.take_revocations(myself, shared, list);
-        if shared.session_keys() == before {
+        let is_news = list.list.version > shared.revocations().version;
+        if is_news {
+            self.take_revocations(myself, shared, list);
+        }
+        if is_news && shared.session_keys() == before {
             return self.close(
                 close::REFUSED,
                 "the library's epoch is over, and our ticket does not lead into the next",

@@ -31,9 +31,9 @@ impl PeerState {
         let now = Instant::now();
         for hash in hashes {
             // Whoever may only read what we share has nothing to give. Members of a library do not hear of what we look for
-            // outside of it; and what they have in it, we know.
+            // outside of it, nor of what they said is gone from it; and what they have in it, we know.
             let may_hear = |lane: &Lane| {
-                lane.session.takes() && (lane.library.shared().is_none() || lane.library.has(&hash))
+                lane.session.takes() && (lane.library.shared().is_none() || lane.library.lacks(&hash))
             };
             match running.lanes.iter().position(may_hear).filter(|_| running.peer_finds) {
                 None => others.push(hash),

@@ -56,11 +56,13 @@ pub(super) fn outdated_by(
     told: &Revocations,
 ) -> Result<EstablishError, EstablishError> {
     let is_told = |(_, key): &&Offered| transcript.blinded(key)[..] == told.library[..];
-    let shared = offered.iter().find(is_told).and_then(|(library, _)| library.shared());
-    let shared = shared.ok_or(AuthError::Malformed("revocations of what was not offered"))?;
+    let found = offered.iter().find(is_told).and_then(|(library, key)| Some((library.shared()?, key)));
+    let (shared, offered) = found.ok_or(AuthError::Malformed("revocations of what was not offered"))?;
     let list = SignedRevocations::decode(shared.id(), &told.list)
         .map_err(|_| AuthError::Malformed("revocations that the library did not sign"))?;
-    if list.list.version <= shared.revocations().version {
+    // Another member may have told us while this one was asked.
+    let is_news = list.list.version > shared.revocations().version;
+    if !is_news && shared.session_keys().current == *offered {
         return Err(AuthError::Malformed("revocations that are no news").into());
     }
     Ok(EstablishError::Outdated(shared.id(), Box::new(list)))

@@ -17,6 +17,8 @@ const DEFERRED_MAX: usize = 16_384;
 const DEFERRED_BY_TICKET_MAX: usize = 1_024;
 /// Longest wait; no session lasts as long.
 const WAIT_MAX: Duration = Duration::from_hours(24 * 365);
+/// Shortest wait that is believed, in milliseconds.
+const WAIT_MIN_MS: u64 = 5_000;
 
 /// What waits, and what the peer has for certain.
 #[derive(Debug, Default)]
@@ -133,7 +135,7 @@ impl Session {
             }
             let room = self.deferred.there.len() < self.deferred_max();
             if room || self.deferred.there.contains_key(&hash) {
-                self.deferred.there.insert(hash, (rid, due(now, *wait_ms)));
+                self.deferred.there.insert(hash, (rid, due(now, (*wait_ms).max(WAIT_MIN_MS))));
                 self.deferred.changes += 1;
             }
         }

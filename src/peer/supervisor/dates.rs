@@ -90,9 +90,10 @@ impl PeersState {
         let (mirror, now_ms) = (self.args.libraries.mirror(), reading.now_ms);
         let limit = Hlc::from_ms(now_ms.saturating_add(HLC_AHEAD_MAX_MS + 1));
         self.dates.ahead = mirror.snapshot().items_after(limit).count() as u64;
-        // Where it is our clock that may be behind, what is ahead of it may be right.
+        // Where it is our clock that may be behind, what is ahead of it may be right: another machine has to bear it out.
         let unsure = match reading.doubt {
-            None | Some(Doubt::Outvoted { .. }) => false,
+            None => reading.devices == 0,
+            Some(Doubt::Outvoted { .. }) => false,
             Some(Doubt::Undecided { .. } | Doubt::Behind { .. }) => true,
         };
         if self.dates.ahead == 0 || unsure || self.dates.recalling || self.store_failure.is_some() {

@@ -62,3 +62,31 @@ async fn a_ticket_to_read_shares_nothing_and_asks_nothing() {
     let answer = b.post("/join", json!({ "ticket": invited.ticket, "share_existing": true })).await;
     assert_eq!(answer["data"]["counts"]["assets"], 0, "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_here_before_joining_is_deleted_without_a_word_to_the_library() {
+    let a = TestNode::start("a", |config| config.replicate_deletes = true).await;
+    let b = stranger("b").await;
+    let both = a.ingest("both have it", &[("mime_type", "image/png")]).await;
+    b.ingest("both have it", &[("mime_type", "image/png")]).await;
+    let share = Share::images(&a).await;
+    share.invite(&a, json!({ "access": "write" })).await.join(&b).await;
+    share.in_sync(&b).await;
+    delete(&b, &both).await;
+    let own = b.ingest("of the library", &[("mime_type", "image/png")]).await;
+    arrives(&a, &own).await;
+    share.in_sync(&a).await;
+    assert!(a.content(&both).await.is_some(), "a private deletion reached the library");
+    // What is the library's is deleted there.
+    delete(&b, &own).await;
+    eventually("the deletion", async || {
+        a.content(&own).await.is_none().then_some(()).ok_or_else(String::new)
+    })
+    .await;
+}
+
+async fn delete(node: &TestNode, hash: &str) {
+    let url = format!("{}/asset/{hash}", node.node().store_url());
+    let answer = node.http.delete(url).send().await.expect("an answer");
+    assert!(answer.status().is_success(), "{}", answer.status());
+}
