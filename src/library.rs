@@ -350,7 +350,9 @@ impl Library {
                 index.take_out(hash);
             } else {
                 index.asides.lose(hash);
-                index.count(hash, None);
+                if let Some(Aside { record, holding }) = index.asides.get(hash).cloned() {
+                    self.put(&mut index, &record, holding);
+                }
             }
         }
     }

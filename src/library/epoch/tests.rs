@@ -74,7 +74,11 @@ fn one_that_was_away_for_some_epochs_is_recognised_and_told_the_newest() {
     }
     assert_eq!(keys.former.last(), Some(&key(24)));
     // A ticket of the newest epoch knows them, too, though nothing is sealed for it: it may be the only one that is met.
-    let newest = list(&SessionKeys { former: keys.former[1..].to_vec(), ..SessionKeys::lasting(keys.former[0].clone()) }, last, &[&stays]);
+    let newest = list(
+        &SessionKeys { former: keys.former[1..].to_vec(), ..SessionKeys::lasting(keys.former[0].clone()) },
+        last,
+        &[&stays],
+    );
     let issued = ticket(2, last, Some(key(last)));
     assert_eq!(SessionKeys::of(&issued, Some(&newest)).former[0], keys.former[0]);
     // A ticket that is issued now has the key, and needs no list; an older list takes it from nobody.

@@ -14,7 +14,8 @@ use crate::library::ticket::TicketSerial;
 struct Room {
     /// Of those that a user named: others do not count.
     named: usize,
-    /// Of our network and of those who may belong to it: members of libraries do not count.
+    /// Of our network and of those who may belong to it: those that a user named are company, too; members of libraries do not
+    /// count.
     others: usize,
     /// Of those among them that only hints led to.
     hints: usize,
@@ -50,6 +51,8 @@ impl Room {
             };
             if counts {
                 room.take(known);
+            } else if known.share() == Share::Named {
+                room.others = room.others.saturating_sub(1);
             }
         }
         room
@@ -81,6 +84,9 @@ impl Room {
             }
         };
         *left = left.saturating_sub(1);
+        if share == Share::Named {
+            self.others = self.others.saturating_sub(1);
+        }
         if share == Share::Members
             && let Some(ticket) = known.ticket
         {
