@@ -63,8 +63,8 @@ fn whose_ticket_still_holds_learns_the_new_key_and_nobody_else() {
 fn one_that_was_away_for_some_epochs_is_recognised_and_told_the_newest() {
     let stays = ticket(1, 0, None);
     let mut keys = SessionKeys::of(&stays, None);
-    let last = FORMER_MAX as u64 + 24;
-    for number in 1..=last {
+    let latest = FORMER_MAX as u64 + 24;
+    for number in 1..=latest {
         let list = list(&keys, number, &[&stays]);
         let next = SessionKeys::of(&stays, Some(&list));
         assert_eq!((next.epoch, &next.current), (number, &key(number)));
@@ -76,18 +76,18 @@ fn one_that_was_away_for_some_epochs_is_recognised_and_told_the_newest() {
     // A ticket of the newest epoch knows them, too, though nothing is sealed for it: it may be the only one that is met.
     let newest = list(
         &SessionKeys { former: keys.former[1..].to_vec(), ..SessionKeys::lasting(keys.former[0].clone()) },
-        last,
+        latest,
         &[&stays],
     );
-    let issued = ticket(2, last, Some(key(last)));
+    let issued = ticket(2, latest, Some(key(latest)));
     assert_eq!(SessionKeys::of(&issued, Some(&newest)).former[0], keys.former[0]);
     // A ticket that is issued now has the key, and needs no list; an older list takes it from nobody.
-    let newcomer = ticket(3, last, Some(key(last)));
-    assert_eq!(SessionKeys::of(&newcomer, None).current, key(last));
-    let old = list(&keys, last - 1, &[&stays, &newcomer]);
-    assert_eq!(SessionKeys::of(&newcomer, Some(&old)).current, key(last));
+    let newcomer = ticket(3, latest, Some(key(latest)));
+    assert_eq!(SessionKeys::of(&newcomer, None).current, key(latest));
+    let old = list(&keys, latest - 1, &[&stays, &newcomer]);
+    assert_eq!(SessionKeys::of(&newcomer, Some(&old)).current, key(latest));
     assert_eq!(Ticket::parse(&newcomer.to_text()).unwrap(), newcomer);
-    assert_eq!(Ticket::parse(&newcomer.to_text()).unwrap().session_key(), key(last));
+    assert_eq!(Ticket::parse(&newcomer.to_text()).unwrap().session_key(), key(latest));
 }
 
 #[test]
