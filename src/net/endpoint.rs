@@ -160,7 +160,7 @@ pub async fn bind_behind(
     builder.bind().await.map_err(|e| format!("{e:#}"))
 }
 
-/// Lets a peer that has proved itself open `streams` streams of each kind. It begins with the window of [`FIRST_WINDOW`].
+/// Lets a peer that has proved itself open `streams` streams of each kind. It begins with the window of `FIRST_WINDOW`.
 pub fn open_up(connection: &Connection, streams: u32) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(streams));
