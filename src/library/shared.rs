@@ -192,6 +192,13 @@ impl Shared {
         self.state().revocations.clone()
     }
 
+    /// Whether the newest list that we know is older at `now_ms` than the owner allows, so that records of other members have to
+    /// wait. The owner knows what it took back.
+    #[must_use]
+    pub fn is_stale(&self, now_ms: u64) -> bool {
+        self.key.is_none() && self.state().revocations.as_ref().is_some_and(|l| l.list.is_stale(now_ms))
+    }
+
     /// Takes in a list; whether it is newer than what we had.
     pub fn revoke(&self, list: SignedRevocations) -> bool {
         let mut state = self.state();
