@@ -179,7 +179,7 @@ pub enum Outcome {
 pub enum Redating {
     /// Later: whatever is held of `hash` is written once more, later than `other`, unless it is that already.
     Reassert {
-        /// Of which asset.
+        /// The asset that gets another date.
         hash: ContentHash,
         /// The date of a version that does not count.
         other: Hlc,
@@ -188,7 +188,7 @@ pub enum Redating {
     /// where it is dated more than [`HLC_AHEAD_MAX_MS`](crate::record::HLC_AHEAD_MAX_MS) after that, and later than
     /// `known`.
     Recall {
-        /// Of which asset.
+        /// The asset that gets another date.
         hash: ContentHash,
         /// The time.
         now_ms: u64,
@@ -198,7 +198,7 @@ pub enum Redating {
 }
 
 impl Redating {
-    /// Of which asset.
+    /// The asset that gets another date.
     #[must_use]
     pub fn hash(&self) -> ContentHash {
         match self {

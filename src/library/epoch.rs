@@ -19,7 +19,7 @@ use crate::identity::Key;
 /// Tickets that may hold when one is revoked; an owner with more revokes all, and issues new ones.
 pub const SURVIVORS_MAX: usize = 1024;
 /// Keys of earlier epochs that are kept, to answer whoever was away for so many revocations.
-pub const FORMER_MAX: usize = 256;
+pub const FORMER_MAX: usize = 64;
 /// What opens the keys before this one.
 const FORMER_CONTEXT: &str = "can-sync 2026 v3 library keys of former epochs";
 const NONCE_BYTES: usize = 24;
@@ -75,7 +75,7 @@ impl SessionKeys {
 /// An epoch as the list of revocations tells it; the first one, 0, is not told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Epoch {
-    /// Which.
+    /// Its number: each revocation adds one.
     pub number: u64,
     /// Its key for whoever holds a ticket, by the ticket's number.
     sealed: BTreeMap<u64, [u8; SEALED_BYTES]>,

@@ -31,9 +31,9 @@ pub enum PeersMsg {
     StoreChanged(Arc<[FeedEntry]>),
     /// LibraryActor: a library has these now, otherwise than the store.
     LibraryChanged {
-        /// Which.
+        /// The library that changed.
         library: LibraryId,
-        /// What it has.
+        /// Its new versions, as its members see them.
         records: Arc<[FeedEntry]>,
     },
     /// CanServiceActor: the store stopped working (why) or works again (`None`).
@@ -48,7 +48,7 @@ pub enum PeersMsg {
     },
     /// HTTP API: forget a peer and close its session.
     ForgetPeer {
-        /// Which.
+        /// The endpoint id of the peer.
         endpoint_id: EndpointId,
         /// Whether it was known.
         reply: RpcReplyPort<bool>,
@@ -70,14 +70,14 @@ pub enum PeersMsg {
     /// HTTP API: a user wants this content now: it is fetched before everything else, and peers are asked whether they have
     /// it. [`PeersMsg::GetWhy`] tells how that stands.
     FetchNow {
-        /// Which.
+        /// The asset's content hash.
         hash: ContentHash,
         /// Whether it is searched for.
         reply: RpcReplyPort<Result<(), TooMany>>,
     },
     /// HTTP API: why a content is not here.
     GetWhy {
-        /// Which.
+        /// The asset's content hash.
         hash: ContentHash,
         /// The answer.
         reply: RpcReplyPort<WhyReport>,
@@ -166,7 +166,7 @@ pub enum PeersMsg {
     Lacks {
         /// The session.
         session: SessionId,
-        /// Which.
+        /// The contents that it does not have.
         hashes: Vec<ContentHash>,
         /// Whether it was asked.
         asked: bool,
@@ -180,7 +180,7 @@ pub enum PeersMsg {
     Arrived {
         /// For which library; `None` for the mirror.
         library: Option<LibraryId>,
-        /// Which.
+        /// The records that are stored with their contents.
         records: Vec<AssetRecord>,
     },
     /// PeerActor: what became of contents that the scheduler had it ask for.
@@ -196,28 +196,28 @@ pub enum PeersMsg {
         session: SessionId,
         /// Number of the request.
         request: u64,
-        /// Of which content.
+        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// Whether it is here.
         result: Result<(), Failure>,
     },
     /// Own task: what became of a large content whose parts were all here.
     Committed {
-        /// Which.
+        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// Whether it is stored, or whose fault it is.
         outcome: CommitOutcome,
     },
     /// Own task: a newer record of a stored content is applied, or could not be.
     Applied {
-        /// Which.
+        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// Whether it is.
         result: Result<(), Failure>,
     },
     /// Own task: what others sent of a content than its only source was thrown away, or could not be.
     Restricted {
-        /// Which.
+        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// Whether it was.
         result: Result<(), Failure>,
@@ -252,9 +252,9 @@ pub enum PeerMsg {
     },
     /// PeersActor: a library has these now, otherwise than the store.
     LibraryChanged {
-        /// Which.
+        /// The library that changed.
         library: LibraryId,
-        /// What it has.
+        /// Its new versions, as its members see them.
         records: Arc<[FeedEntry]>,
     },
     /// PeersActor: ask the peer for these, as one request.
@@ -270,7 +270,7 @@ pub enum PeerMsg {
     FetchPart {
         /// Number of the request.
         request: u64,
-        /// Of which content.
+        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// The part.
         range: Range<u64>,
@@ -366,7 +366,7 @@ pub enum PeerMsg {
         epoch: u64,
         /// Number of the request.
         request: u64,
-        /// Of which content.
+        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// Whether it is here.
         result: Result<(), Failure>,

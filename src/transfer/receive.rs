@@ -56,7 +56,7 @@ pub enum Received {
     Part {
         /// Of the request.
         request: u64,
-        /// Of which content.
+        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// Whether it is here.
         result: Result<(), Failure>,

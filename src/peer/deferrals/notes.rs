@@ -20,7 +20,7 @@ const KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// A version that has to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Note {
-    /// Of which asset.
+    /// The asset that the version is of.
     pub hash: ContentHash,
     /// The digest of the version.
     pub version: [u8; 32],

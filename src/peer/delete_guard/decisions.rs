@@ -57,7 +57,7 @@ pub enum Ruling {
 pub struct DeletionHold {
     /// Since when, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// Which.
+    /// The deletions that wait, by the asset that they delete.
     pub deletions: BTreeMap<ContentHash, Deletion>,
 }
 

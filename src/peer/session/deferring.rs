@@ -40,7 +40,7 @@ pub(super) struct Deferred {
 /// One version that waits, for whoever is told of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Waiting {
-    /// Of which asset.
+    /// The asset that the version is of.
     pub hash: ContentHash,
     /// When it can be taken.
     pub due: Instant,

@@ -82,7 +82,7 @@ pub enum Decision {
         session: SessionId,
         /// Number of the request, from the same sequence.
         request: u64,
-        /// Of which content.
+        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// The part.
         range: Range<u64>,
