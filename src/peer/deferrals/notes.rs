@@ -12,7 +12,7 @@ use crate::record::{AssetRecord, ContentHash, EditId};
 const CLASS_MAX: usize = 16_384;
 /// Versions that came through one library.
 const LIBRARY_MAX: usize = 1_024;
-/// Versions of one asset.
+/// Versions of one asset, of the user's own and through each library.
 const ASSET_MAX: usize = 16;
 /// How long one is remembered after it could be taken: whoever has it may come late.
 const KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
@@ -148,7 +148,8 @@ impl Notes {
             None => own < CLASS_MAX,
             Some(_) => own < LIBRARY_MAX && self.of_libraries < CLASS_MAX,
         };
-        in_class && self.of(&note.hash).len() < ASSET_MAX
+        let same = self.of(&note.hash).iter().filter(|known| known.library == note.library).count();
+        in_class && same < ASSET_MAX
     }
 
     fn insert(&mut self, note: Note) {
@@ -271,9 +272,11 @@ mod tests {
             notes.add(note(&version(1, "x", NOW + DAY + n)));
         }
         assert_eq!(notes.of(&ContentHash([1; 32])).len(), ASSET_MAX);
+        let through = Note { library: one, ..note(&version(1, "y", NOW + DAY)) };
+        assert_eq!(notes.add(through).len(), 1, "a library has room of its own");
         // A month after the last of them could be taken there is room again.
         let late = Note::of(&version(1, "late", NOW), None, NOW + 32 * DAY, NOW + 33 * DAY);
-        assert_eq!(notes.add(late).len(), ASSET_MAX + 1);
+        assert_eq!(notes.add(late).len(), ASSET_MAX + 2);
         assert_eq!(notes.of(&ContentHash([1; 32])), [late]);
     }
 }
