@@ -69,6 +69,11 @@ fn refused(error: &LibraryError) -> ApiError {
             let hint = r#"send {"access":"read"|"write","expires_secs":3600,"uses":1}; all but the access may be left out"#;
             (StatusCode::BAD_REQUEST, "invalid_invitation", hint)
         }
+        LibraryError::FreshWithin(_) => (
+            StatusCode::BAD_REQUEST,
+            "invalid_fresh_within",
+            "604800 is a week: members that meet nobody who has met this node for so long hold what others write",
+        ),
         LibraryError::Unknown(_) => {
             (StatusCode::NOT_FOUND, "unknown_library", "GET /libraries lists those that are here")
         }
@@ -105,6 +110,11 @@ struct CreateRequest {
     /// What belongs to the library; without one, everything.
     #[serde(default)]
     filter: FilterSpec,
+    /// How old a member's list of revoked tickets may become, in seconds, from 86400 (1 day) to 31536000 (365 days): after that
+    /// it holds what members other than this node send until a newer list comes. This node signs the list anew every 12
+    /// hours. Without it, lists may have any age.
+    #[serde(default)]
+    fresh_within_secs: Option<u64>,
 }
 
 /// `POST /libraries/preview`.
@@ -232,7 +242,7 @@ async fn list(State(state): State<ApiState>) -> ApiResult<Success<LibraryList>> 
     request_body(content = CreateRequest, example = json!({ "name": "images", "filter": { "mime_prefix": "image/" } })),
     responses(
         (status = 201, body = Success<LibraryDetail>),
-        (status = 400, description = "The name or the filter makes no sense, and why."),
+        (status = 400, description = "The name, the filter or `fresh_within_secs` makes no sense, and why."),
         (status = 409, description = "There is no room for another one."),
         (status = 503, description = "LibraryActor, its database or the store does not work.")
     )
@@ -241,8 +251,9 @@ async fn create(
     State(state): State<ApiState>,
     JsonBody(request): JsonBody<CreateRequest>,
 ) -> ApiResult<(StatusCode, Success<LibraryDetail>)> {
-    let CreateRequest { name, filter } = request;
-    let made = ask(&state, |reply| LibraryMsg::CreateLibrary { name, filter, reply }).await?;
+    let CreateRequest { name, filter, fresh_within_secs } = request;
+    let create = |reply| LibraryMsg::CreateLibrary { name, filter, fresh_within_secs, reply };
+    let made = ask(&state, create).await?;
     Ok((StatusCode::CREATED, Success::new(made)))
 }
 

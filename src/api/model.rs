@@ -69,7 +69,10 @@ impl Live {
         Self {
             now_ms,
             node: NodeModel::new(view, now_ms, &store),
-            libraries: library::actor::reports(&view.libraries).into_iter().map(LibraryRow::new).collect(),
+            libraries: library::actor::reports(&view.libraries, view.clock.now_ms())
+                .into_iter()
+                .map(LibraryRow::new)
+                .collect(),
             deletions: deletions.holds.iter().map(|hold| HoldRow::new(hold, now_ms)).collect(),
             sync: SyncModel::new(peers.as_ref().map_err(|error| error.message.as_str())),
             transfers: transfers
@@ -339,7 +342,7 @@ impl LibraryRow {
             missing: grouped(library.progress.missing),
             missing_there: grouped(library.progress.missing_there),
             connected: library.progress.connected,
-            problem: library.problem.as_deref().map(shown),
+            problem: library.problem.as_deref().or(library.stale.as_deref()).map(shown),
         }
     }
 }

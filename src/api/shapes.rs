@@ -463,7 +463,7 @@ pub(super) fn node_status(
         sync: peers.sync.into(),
         peers: counts,
         discovery: channels(&view.discovery.reports()),
-        libraries: library::actor::reports(&view.libraries),
+        libraries: library::actor::reports(&view.libraries, view.clock.now_ms()),
         actors: ActorsSummary::new(tree),
     }
 }

@@ -41,7 +41,8 @@ pub(super) enum Whereabouts {
     Waiting,
     /// A user asked for it, and peers are asked whether they have it.
     Searching,
-    /// Somebody has it, dated ahead of this machine's clock: it is taken later.
+    /// Somebody has it, dated ahead of this machine's clock, or in a library whose list of revoked tickets is too old here: it is
+    /// taken later.
     Later,
     /// Nobody who is connected can give it.
     Failed,
@@ -64,7 +65,8 @@ pub(super) struct WhyView {
     only: Option<String>,
     /// Who has it, or was to send it and did not.
     sources: Vec<SourceReport>,
-    /// Versions of it that one machine does not take from another yet, because they are dated ahead of its clock.
+    /// Versions of it that one machine does not take from another yet, because they are dated ahead of its clock, or its list of a
+    /// library's revoked tickets is too old.
     waiting: Vec<WaitingReport>,
 }
 
@@ -281,7 +283,17 @@ fn explain(whereabouts: Whereabouts, size: Option<u64>, report: &WhyReport) -> S
 fn explain_waiting(waiting: &WaitingReport) -> String {
     let name = called(&waiting.name, &waiting.endpoint_id);
     let wait = span(waiting.wait_secs.saturating_mul(1000));
-    if waiting.here {
+    if waiting.held && waiting.here {
+        format!(
+            " {name} has a version of it that waits here: this machine's list of the library's revoked tickets is older than \
+             the owner allows. It is taken once a newer list comes, from the owner or from a member that has met it."
+        )
+    } else if waiting.held {
+        format!(
+            " {name} holds this machine's version of it until it has a newer list of the library's revoked tickets, from the \
+             owner or from a member that has met it."
+        )
+    } else if waiting.here {
         format!(
             " {name} has a version of it that is dated ahead of this machine's clock: it is taken in {wait}, or once the \
              clock that is wrong is set."

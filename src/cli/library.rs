@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::devices::{DeviceArgs, decide, devices};
 use self::show::{Held, Libraries, Library, list, show};
-use self::tickets::{InviteArgs, invite};
+use self::tickets::{InviteArgs, invite, seconds};
 pub(super) use self::tickets::{JoinArgs, join};
 use super::Context;
 use super::client::Service;
@@ -85,6 +85,10 @@ struct CreateArgs {
     /// The asset itself; any of them, where it is given several times
     #[arg(long = "hash", value_name = "HASH")]
     hashes: Vec<String>,
+    /// How old a member's list of revoked tickets may become until it holds what other members write: `7d`, at least a day,
+    /// at most 365; without it, any age
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "dry_run")]
+    fresh_within: Option<u64>,
     /// Only say how much that would be
     #[arg(long)]
     dry_run: bool,
@@ -137,7 +141,7 @@ async fn find(agent: &Service, wanted: &str) -> Result<Library, CliError> {
 }
 
 async fn create(context: &Context, agent: &Service, args: CreateArgs) -> Result<(), CliError> {
-    let CreateArgs { name, application, tags, user, mime_prefix, hashes, dry_run } = args;
+    let CreateArgs { name, application, tags, user, mime_prefix, hashes, fresh_within, dry_run } = args;
     let filter = FilterSpec { application, tags, user, mime_prefix, hashes };
     if dry_run {
         let held: Held = agent.post("/libraries/preview", &json!({ "filter": filter })).await?;
@@ -146,7 +150,11 @@ async fn create(context: &Context, agent: &Service, args: CreateArgs) -> Result<
         }
         return Ok(context.out.line(&format!("that would be {}", held.told()))?);
     }
-    let made: Library = agent.post("/libraries", &json!({ "name": name, "filter": filter })).await?;
+    let mut body = json!({ "name": name, "filter": filter });
+    if let Some(secs) = fresh_within {
+        body["fresh_within_secs"] = secs.into();
+    }
+    let made: Library = agent.post("/libraries", &body).await?;
     if context.out.json {
         return Ok(context.out.value(&made)?);
     }

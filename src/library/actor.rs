@@ -50,6 +50,8 @@ pub enum LibraryMsg {
         name: String,
         /// What belongs.
         filter: FilterSpec,
+        /// How old members' lists of revocations may become, in seconds; without it, any age.
+        fresh_within_secs: Option<u64>,
         /// The answer.
         reply: Answer<LibraryDetail>,
     },
@@ -180,10 +182,10 @@ impl Actor for LibraryActor {
             LibraryMsg::CountMatches { filter, reply } => {
                 state.run(reply, async move { manager.preview(filter).await });
             }
-            LibraryMsg::CreateLibrary { name, filter, reply } => {
+            LibraryMsg::CreateLibrary { name, filter, fresh_within_secs, reply } => {
                 let create = async move {
                     let _one = manager.busy.lock().await;
-                    manager.create(name, filter).await
+                    manager.create(name, filter, fresh_within_secs).await
                 };
                 state.run_and_fill(
                     reply,
@@ -308,6 +310,9 @@ impl LibraryState {
             if let Err(error) = manager.write_news().await {
                 tracing::warn!(%error, "which members are in sync is not written down");
             }
+            if let Err(error) = manager.renew_lists().await {
+                tracing::warn!(%error, "lists of revocations are not signed anew yet");
+            }
         });
     }
 }
@@ -335,8 +340,8 @@ async fn keep_asides(manager: Manager) {
     }
 }
 
-/// All that this node has, for the API: needs no actor.
+/// All that this node has at `now_ms`, for the API: needs no actor.
 #[must_use]
-pub fn reports(libraries: &Libraries) -> Vec<LibraryReport> {
-    libraries.shared().iter().filter_map(|library| LibraryReport::new(library)).collect()
+pub fn reports(libraries: &Libraries, now_ms: u64) -> Vec<LibraryReport> {
+    libraries.shared().iter().filter_map(|library| LibraryReport::new(library, now_ms)).collect()
 }

@@ -19,6 +19,7 @@ pub use self::tickets::{Invitation, Revoke};
 use super::filter::{Filter, FilterSpec};
 use super::registry::{Device, Kept, Registry, Standing};
 use super::report::{DeviceReport, Held, LibraryDetail, LibraryError, LibraryReport};
+use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN, Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Subject, Terms, Ticket};
 use super::{AsideNews, Libraries, Library, Shared};
 use crate::clock::{Clock, now_ms};
@@ -104,19 +105,34 @@ impl Manager {
         }
     }
 
-    /// Makes a library, which is ours.
+    /// Makes a library, which is ours. With `fresh_within_secs`, members hold what others than we write once their list of
+    /// revocations is older than that.
     ///
     /// # Errors
-    /// A name or filter that makes no sense, no room, a registry that does not work.
-    pub async fn create(&self, name: String, filter: FilterSpec) -> Result<Arc<Library>, LibraryError> {
+    /// A name, filter or age that makes no sense, no room, a registry that does not work.
+    pub async fn create(
+        &self,
+        name: String,
+        filter: FilterSpec,
+        fresh_within_secs: Option<u64>,
+    ) -> Result<Arc<Library>, LibraryError> {
         let filter = Filter::try_from(filter)?;
+        if let Some(secs) = fresh_within_secs
+            && !(FRESH_WITHIN_SECS_MIN..=FRESH_WITHIN_SECS_MAX).contains(&secs)
+        {
+            return Err(LibraryError::FreshWithin(secs));
+        }
         let mut seed = Zeroizing::new([0; 32]);
         let mut secret = Zeroizing::new([0; 32]);
         rand::fill(seed.as_mut_slice());
         rand::fill(secret.as_mut_slice());
         let key = SigningKey::from_bytes(&seed);
         let ticket = Ticket::issue(&key, self.own_terms(name, 0), secret, filter, Vec::new())?;
-        self.keep(Some(key), ticket, 0, None).await
+        let list = fresh_within_secs.map(|secs| {
+            let list = Revocations { fresh_within_ms: secs * 1000, ..Revocations::default() };
+            SignedRevocations::sign(&key, list.dated(self.clock.now_ms()))
+        });
+        self.keep(Some(key), (ticket, list), 0, None).await
     }
 
     /// The owner's own ticket is like any other.
@@ -131,27 +147,32 @@ impl Manager {
             serial: 0,
             epoch,
             held: (0, 0),
+            fresh_within_ms: 0,
         }
     }
 
     async fn keep(
         &self,
         key: Option<SigningKey>,
-        ticket: Ticket,
+        (ticket, first_list): (Ticket, Option<SignedRevocations>),
         shares_since_ms: u64,
         replaced: Option<&Library>,
     ) -> Result<Arc<Library>, LibraryError> {
         let now = now_ms();
         let room = {
-            let (key, ticket) = (key.clone(), ticket.clone());
-            self.registry(move |registry| registry.keep(key.as_ref(), &ticket, shares_since_ms, now)).await?
+            let (key, ticket, list) = (key.clone(), ticket.clone(), first_list.clone());
+            let keep = move |registry: &Registry| {
+                registry.keep(key.as_ref(), &ticket, list.as_ref(), shares_since_ms, now)
+            };
+            self.registry(keep).await?
         };
         if !room {
             return Err(LibraryError::Full);
         }
         let before = replaced.and_then(Library::shared);
         let asides = replaced.map(Library::asides).unwrap_or_default();
-        let revocations = before.and_then(Shared::signed_revocations).map(|list| list.encode());
+        let list = before.and_then(Shared::signed_revocations).or(first_list);
+        let revocations = list.map(|list| list.encode());
         let created_ms = before.map_or(now, Shared::created_ms);
         let kept = Kept { key, ticket, created_ms, revocations, shares_since_ms };
         let shared = Shared::new(kept, asides);
@@ -209,7 +230,7 @@ impl Manager {
         let library = self.find(id)?;
         let (members, tickets) =
             self.registry(move |registry| Ok((registry.members(id)?, registry.tickets(id)?))).await?;
-        let report = LibraryReport::new(&library).ok_or(LibraryError::Unknown(id))?;
+        let report = LibraryReport::new(&library, self.clock.now_ms()).ok_or(LibraryError::Unknown(id))?;
         Ok(LibraryDetail::new(report, &library, members, tickets))
     }
 

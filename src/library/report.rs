@@ -6,8 +6,9 @@ use utoipa::ToSchema;
 use super::Library;
 use super::filter::{FilterError, FilterSpec};
 use super::registry::{Device, Issued, Member, RegistryError};
+use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN, Freshness};
 use super::ticket::{Access, LibraryId, NameError, Subject, Ticket, TicketError};
-use crate::clock::rfc3339;
+use crate::clock::{rfc3339, span};
 use crate::store::StoreError;
 
 /// Why something about libraries cannot be done.
@@ -25,6 +26,12 @@ pub enum LibraryError {
     /// The invitation makes no sense.
     #[error("{0}")]
     Terms(&'static str),
+    /// An age for lists of revocations that makes no sense.
+    #[error(
+        "fresh_within_secs is {0}, and can be from {FRESH_WITHIN_SECS_MIN} (1 day) to {FRESH_WITHIN_SECS_MAX} (365 days): leave it \
+         out for no limit"
+    )]
+    FreshWithin(u64),
     /// There is none of that id.
     #[error("there is no library {0} on this node")]
     Unknown(LibraryId),
@@ -118,13 +125,19 @@ pub struct LibraryReport {
     pub expires: Option<String>,
     /// Why the members do not let this node in any more.
     pub problem: Option<String>,
+    /// How old the list of revoked tickets may become, in seconds, until what members other than the owner send waits for a
+    /// newer one; absent where the owner set no limit.
+    pub fresh_within_secs: Option<u64>,
+    /// Why what members other than the owner send waits: this node's list of revoked tickets is older than that, or there is none.
+    pub stale: Option<String>,
 }
 
 impl LibraryReport {
-    /// Of one that is shared by ticket.
+    /// Of one that is shared by ticket, at `now_ms`.
     #[must_use]
-    pub fn new(library: &Library) -> Option<Self> {
+    pub fn new(library: &Library, now_ms: u64) -> Option<Self> {
         let shared = library.shared()?;
+        let freshness = shared.freshness(now_ms);
         let (summary, ticket) = (library.summary(), shared.ticket());
         let claims = ticket.claims();
         Some(Self {
@@ -138,8 +151,35 @@ impl LibraryReport {
             since: rfc3339(shared.created_ms()),
             expires: claims.expires_ms.and_then(rfc3339),
             problem: shared.refused(),
+            fresh_within_secs: (freshness.limit_ms > 0).then_some(freshness.limit_ms / 1000),
+            stale: shared.is_stale(now_ms).then(|| why_stale(freshness)),
         })
     }
+}
+
+/// Why records of members other than the owner wait.
+fn why_stale(freshness: Freshness) -> String {
+    let limit = span(freshness.limit_ms);
+    let (why, comes) = match freshness.age_ms {
+        Some(age_ms) => {
+            let age = span(age_ms);
+            (
+                format!(
+                    "this node's list of revoked tickets is {age} old, and the library's owner allows {limit}"
+                ),
+                "a newer list",
+            )
+        }
+        None => (
+            format!(
+                "this node has no list of revoked tickets, and the library's owner wants one of the last {limit}"
+            ),
+            "one",
+        ),
+    };
+    format!(
+        "{why}: what members other than the owner send waits until {comes} comes, from the owner or from a member that has met it"
+    )
 }
 
 /// A member of a library.
@@ -277,6 +317,9 @@ pub struct Preview {
     pub subject: Option<String>,
     /// When it expires, RFC 3339.
     pub expires: Option<String>,
+    /// How old the list of revoked tickets may become, in seconds, until what members other than the owner send waits for a
+    /// newer one; absent where the owner set no limit.
+    pub fresh_within_secs: Option<u64>,
 }
 
 impl Preview {
@@ -294,6 +337,7 @@ impl Preview {
                 Subject::Endpoint(id) => Some(id.to_string()),
             },
             expires: claims.expires_ms.and_then(rfc3339),
+            fresh_within_secs: (claims.fresh_within_ms > 0).then_some(claims.fresh_within_ms / 1000),
         }
     }
 }

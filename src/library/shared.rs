@@ -11,7 +11,7 @@ use super::epoch::SessionKeys;
 use super::filter::Filter;
 use super::registry::{Kept, Member, Registry, RegistryError};
 use super::report::{MemberStanding, Progress};
-use super::revocation::{Revocations, SignedRevocations};
+use super::revocation::{Freshness, Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
 use crate::clock::eta_secs;
 use crate::identity::LibraryKeys;
@@ -196,6 +196,20 @@ impl Shared {
     #[must_use]
     pub fn signed_revocations(&self) -> Option<SignedRevocations> {
         self.state().revocations.clone()
+    }
+
+    /// How old the newest list is that we know, and how old it may be.
+    #[must_use]
+    pub fn freshness(&self, now_ms: u64) -> Freshness {
+        let by_ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner).claims().fresh_within_ms;
+        Freshness::of(self.state().revocations.as_ref().map(|signed| &signed.list), by_ticket, now_ms)
+    }
+
+    /// Whether the newest list that we know is older at `now_ms` than the owner allows, or we know none where it wants one, so
+    /// that records of other members have to wait. The owner knows what it took back.
+    #[must_use]
+    pub fn is_stale(&self, now_ms: u64) -> bool {
+        self.key.is_none() && self.freshness(now_ms).is_stale()
     }
 
     /// Takes in a list; whether it is newer than what we had.

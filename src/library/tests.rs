@@ -23,6 +23,7 @@ fn kept(n: u8, access: Access, filter: Filter) -> Kept {
         serial: 0,
         epoch: 0,
         held: (0, 0),
+        fresh_within_ms: 0,
     };
     let ticket = Ticket::issue(&key, terms, Zeroizing::new([n; 32]), filter, Vec::new()).unwrap();
     Kept { key: None, ticket, created_ms: 0, revocations: None, shares_since_ms: 0 }

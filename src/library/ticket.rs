@@ -30,7 +30,7 @@ use crate::identity::{Key, LibraryKeys};
 
 /// What the text begins with.
 pub const PREFIX: &str = "canlib";
-/// The version of claims, and of tickets whose sessions are proved with a key that comes from the read secret.
+/// Of tickets whose sessions are proved with a key that comes from the read secret.
 const VERSION: u8 = 1;
 /// Of tickets that have that key, as of every epoch but the first.
 const VERSION_WITH_KEY: u8 = 2;
@@ -69,6 +69,8 @@ pub struct Terms {
     pub epoch: u64,
     /// See [`Claims::held`].
     pub held: (u64, u64),
+    /// See [`Claims::fresh_within_ms`].
+    pub fresh_within_ms: u64,
 }
 
 /// A whole ticket. Whoever has it can read the library.
@@ -130,7 +132,18 @@ impl Ticket {
         check_name(&terms.name)?;
         addrs.retain(|addr| EndpointTicket::new(addr.clone()).to_string().len() <= ADDR_BYTES_MAX);
         addrs.truncate(ADDRS_MAX);
-        let Terms { name, access, subject, not_before_ms, expires_ms, uses, serial, epoch, held } = terms;
+        let Terms {
+            name,
+            access,
+            subject,
+            not_before_ms,
+            expires_ms,
+            uses,
+            serial,
+            epoch,
+            held,
+            fresh_within_ms,
+        } = terms;
         let library = LibraryId(key.verifying_key().to_bytes());
         let mut claims = Claims {
             library,
@@ -143,6 +156,7 @@ impl Ticket {
             serial,
             epoch,
             held,
+            fresh_within_ms,
             holder: [0; 32],
             rest: [0; 32],
         };
@@ -250,13 +264,6 @@ impl Ticket {
         }
         Ok(Self { signed, holder, secret, session, filter, addrs })
     }
-}
-
-/// A reader of claims behind the version, which comes first: another one may look different altogether.
-fn versioned(bytes: &[u8]) -> Result<Reader<'_>, TicketError> {
-    let mut from = Reader::new(bytes);
-    let version = from.u8()?;
-    if version == VERSION { Ok(from) } else { Err(TicketError::Version(version)) }
 }
 
 /// What the claims cover by a digest.

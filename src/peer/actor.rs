@@ -311,7 +311,7 @@ impl Actor for PeerActor {
                 owes.then(|| Input::Failed(vec![(key.hash, reason.clone())]))
             }),
             PeerMsg::Verify { round } => state.step_all(&myself, |_| Some(Input::Verify { round })),
-            PeerMsg::ClockChanged => state.step_all(&myself, |_| Some(Input::ClockChanged)),
+            PeerMsg::ClockChanged => state.step_all(&myself, |_| Some(Input::Reconsider)),
             PeerMsg::Established(established) => state.on_established(&myself, *established),
             PeerMsg::EstablishFailed(error) => state.on_establish_failed(&myself, error),
             PeerMsg::Frame { epoch, kind, permit } => {
@@ -590,7 +590,10 @@ impl PeerState {
             self.send(frame::Kind::Cancel(Cancel { request }));
         }
         // Whoever is shut out hears of it first, and is gone with the next tick.
-        if !self.send_revocations() {
+        if self.send_revocations() {
+            // What waited for a newer list may not have to any more.
+            self.step_all(myself, |_| Some(Input::Reconsider));
+        } else {
             self.check_admission();
         }
         self.share_more(myself);

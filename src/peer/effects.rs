@@ -33,6 +33,8 @@ use crate::transfer::take::Taker;
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long our feed has to catch up with our store before a summary goes out as it is.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
+/// Time until records are offered again that had to wait a moment before.
+const HELD_NO_MORE_MS: u64 = 100;
 /// Most records that the store takes at once.
 const STORE_BATCH: usize = 1_000;
 
@@ -95,9 +97,17 @@ pub(super) struct Rules {
     pub(super) deferrals: Deferrals,
     /// Whether we may write into the library: only then ours can be written once more.
     pub(super) gives: bool,
+    /// Whether the peer owns the library: what it sends does not depend on what it took back.
+    pub(super) from_owner: bool,
 }
 
 impl Rules {
+    /// Whether what would be news has to wait, because too much may have been taken back that we do not know of.
+    fn holds(&self, library: &Library) -> bool {
+        let now_ms = self.deferrals.clock().now_ms();
+        !self.from_owner && library.shared().is_some_and(|shared| shared.is_stale(now_ms))
+    }
+
     /// Takes out of what is offered the deletions that wait already, or were rejected: a peer that brings the same again and
     /// again costs no look at the store.
     fn put_off(&self, records: Vec<AssetRecord>) -> (Vec<AssetRecord>, Vec<AssetRecord>) {
@@ -175,6 +185,7 @@ impl Rules {
             }
             Verdict::Settled
             | Verdict::Noted
+            | Verdict::Hold(_)
             | Verdict::Apply
             | Verdict::Fetch
             | Verdict::TakeAbsent
@@ -202,12 +213,13 @@ pub(super) async fn judge_all(
     let live = ours.values().filter(|ours| !ours.record.deleted).map(|ours| ours.record.hash).collect();
     let now = rules.deferrals.clock().now_ms();
     let limits = (HLC_AHEAD_MAX_MS, rules.deletes.is_enabled());
+    let holds = rules.holds(&library);
     let mut verdicts: Vec<(AssetRecord, Verdict)> = records
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
             if library.shared().is_some() {
-                let verdict = judge_for(&library, &record, held_there, ours, now, limits.1);
+                let verdict = judge_for(&library, &record, held_there, ours, now, (limits.1, holds));
                 return (record, verdict);
             }
             let verdict = judge_holding(&record, held_there, ours, now, limits);
@@ -223,6 +235,12 @@ pub(super) async fn judge_all(
         rules.settle((record, verdict), ours.map(|ours| &ours.record), library.id(), now);
     }
     rules.deferrals.save_if_changed().await;
+    if holds && !rules.holds(&library) {
+        // The list came while the store was asked.
+        for (_, verdict) in verdicts.iter_mut().filter(|(_, verdict)| matches!(verdict, Verdict::Hold(_))) {
+            *verdict = Verdict::Hold(HELD_NO_MORE_MS);
+        }
+    }
     rules.rule_on_deletions(&store, &library, &live, &mut verdicts).await;
     verdicts.extend(put_off.into_iter().map(|record| (record, Verdict::Settled)));
     if library.shared().is_none() {

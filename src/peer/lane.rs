@@ -75,6 +75,11 @@ impl Lane {
         }
     }
 
+    /// Whether the peer owns the library.
+    pub(super) fn is_owners(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.claims.serial == 0)
+    }
+
     /// Whether the peer may stay, and we still hold a ticket ourselves.
     pub(super) fn check(
         &self,

@@ -177,21 +177,23 @@ pub struct WhyReport {
     pub connected: u64,
     /// How the search for it stands that a user began, or ended lately.
     pub search: Option<SearchReport>,
-    /// Versions of it that wait for a clock.
+    /// Versions of it that wait for a clock, or for a library's list of revocations.
     pub waiting: Vec<WaitingReport>,
 }
 
-/// A version that one of two machines does not take yet, because it is dated ahead of that machine's clock.
+/// A version that one of two machines does not take yet, because it is dated ahead of that machine's clock, or because that
+/// machine's list of the library's revoked tickets is too old.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WaitingReport {
     /// Endpoint id of the other machine.
     pub endpoint_id: String,
     /// What it calls itself.
     pub name: String,
-    /// Whether it is the other's version and waits for this machine's clock; else it is this machine's and waits for the
-    /// other's.
+    /// Whether it is the other's version and waits here; else it is this machine's and waits there.
     pub here: bool,
-    /// Seconds until it is taken, if nobody sets a clock.
+    /// Whether it waits for a newer list of revoked tickets; else for the clock.
+    pub held: bool,
+    /// Seconds until it is taken, or looked at again, if nobody sets a clock and no newer list comes.
     pub wait_secs: u64,
 }
 

@@ -85,6 +85,9 @@ const RECONCILE_APART: Duration = Duration::from_mins(1);
 const INCOMPLETE_RETRY: Duration = Duration::from_secs(15);
 const INCOMPLETE_RETRY_MAX: Duration = Duration::from_mins(15);
 
+/// Time until a record is looked at again that waits for a newer list of revocations, if none comes.
+const HELD_RETRY_MS: u64 = 15 * 60 * 1000;
+
 /// Contents that go along with offers.
 pub type InlineContents = HashMap<ContentHash, Bytes>;
 
@@ -117,6 +120,8 @@ pub enum Verdict {
     Reassert,
     /// It is dated too far ahead of our clock: it is taken in so many milliseconds, and not before.
     Later(u64),
+    /// Nobody can tell whether its sender's ticket still holds: it is looked at again in so many milliseconds.
+    Hold(u64),
     /// Not acceptable, and why.
     Refuse(String),
 }
@@ -134,7 +139,8 @@ fn is_forgotten(offered: &AssetRecord, now_ms: u64) -> bool {
 }
 
 /// Compares a record that a member of a library offers with what the library has, where the store has
-/// `stored` of it and the peer holds the content, or not (`held_there`).
+/// `stored` of it and the peer holds the content, or not (`held_there`). With `holds`, what would be news has to wait for a newer
+/// list of revocations.
 #[must_use]
 pub fn judge_for(
     library: &Library,
@@ -142,7 +148,7 @@ pub fn judge_for(
     held_there: bool,
     stored: Option<&StoredRecord>,
     now_ms: u64,
-    replicate_deletes: bool,
+    (replicate_deletes, holds): (bool, bool),
 ) -> Verdict {
     if let Some(refused) = refuse(offered) {
         return refused;
@@ -151,6 +157,9 @@ pub fn judge_for(
     let is_news = version.as_ref().is_none_or(|version| offered.supersedes(&version.record));
     if let Some(wait_ms) = offered.hlc.is_due_in(now_ms, HLC_AHEAD_BY_TICKET_MAX_MS).filter(|_| is_news) {
         return Verdict::Later(wait_ms);
+    }
+    if holds && is_news {
+        return Verdict::Hold(HELD_RETRY_MS);
     }
     if version.is_none() && is_forgotten(offered, now_ms) {
         return Verdict::Settled;
@@ -269,8 +278,8 @@ pub enum Input {
     },
     /// Changes of the store were missed; a reconciliation will find them.
     ChangesLost,
-    /// Our clock shows another time than before.
-    ClockChanged,
+    /// Our clock shows another time than before, or a newer list of revocations came.
+    Reconsider,
     /// A user wants to know for sure: compare afresh.
     Verify {
         /// Number of this wish; the standing says when it was fulfilled.
@@ -585,7 +594,7 @@ impl Session {
             }
             Input::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
             Input::ChangesLost => self.queue_overflowed = true,
-            Input::ClockChanged => self.on_clock_changed(),
+            Input::Reconsider => self.reconsider(),
             Input::Verify { round } => {
                 self.verifying = Some(round);
                 self.verify_nonce = None;

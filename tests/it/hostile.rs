@@ -5,7 +5,7 @@ mod crowds;
 mod denied;
 mod floods;
 mod frames;
-mod lanes;
+pub(crate) mod lanes;
 mod records;
 mod reflection;
 mod strangers;

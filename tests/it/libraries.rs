@@ -4,6 +4,7 @@ mod admission;
 mod deletions;
 mod epochs;
 mod forgetting;
+mod freshness;
 mod joining;
 mod operations;
 mod second_connection;

@@ -8,6 +8,7 @@ use crate::cli::client::Service;
 use crate::cli::error::CliError;
 use crate::cli::output::message;
 use crate::cli::text;
+use crate::clock::span;
 
 /// A library as far as the command line needs it; the rest is passed on in JSON.
 #[derive(Debug, Deserialize, Serialize)]
@@ -22,11 +23,24 @@ pub(super) struct Library {
     #[serde(default)]
     problem: Option<String>,
     #[serde(default)]
+    fresh_within_secs: Option<u64>,
+    #[serde(default)]
+    stale: Option<String>,
+    #[serde(default)]
     members: Vec<Member>,
     #[serde(default)]
     tickets: Vec<Issued>,
     #[serde(flatten)]
     more: Map<String, Value>,
+}
+
+impl Library {
+    /// Why it does not get on.
+    fn trouble(&self) -> String {
+        let reasons: Vec<&str> =
+            [&self.problem, &self.stale].into_iter().flatten().map(String::as_str).collect();
+        reasons.join("; ")
+    }
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -96,7 +110,7 @@ pub(super) async fn list(context: &Context, agent: &Service) -> Result<(), CliEr
             library.progress.state.clone(),
             library.progress.missing.to_string(),
             library.progress.connected.to_string(),
-            library.problem.clone().unwrap_or_default(),
+            library.trouble(),
         ]
     };
     let rows: Vec<_> = libraries.iter().map(row).collect();
@@ -121,7 +135,11 @@ pub(super) fn show(context: &Context, library: &Library) -> Result<(), CliError>
         ("filter", filter),
         ("assets", format!("{} ({})", library.counts.assets, text::bytes(library.counts.bytes))),
         ("state", format!("{}, {} missing", library.progress.state, library.progress.missing)),
-        ("problem", library.problem.clone().unwrap_or_default()),
+        (
+            "fresh within",
+            library.fresh_within_secs.map(|secs| span(secs.saturating_mul(1000))).unwrap_or_default(),
+        ),
+        ("problem", library.trouble()),
     ])?;
     let member = |member: &Member| {
         let seen = member.last_synced.as_deref().map(text::ago).unwrap_or_default();

@@ -57,7 +57,7 @@ pub(in crate::cli) struct JoinArgs {
 }
 
 /// `7d`, `12h`, `30m`, `90s`, `90`.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
     let (number, unit) = units
         .iter()

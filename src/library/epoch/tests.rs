@@ -24,6 +24,7 @@ fn ticket(serial: u64, epoch: u64, session: Option<Key>) -> Ticket {
         serial,
         epoch,
         held: (0, 0),
+        fresh_within_ms: 0,
     };
     let secrets = (Zeroizing::new([5; 32]), session);
     Ticket::issue_with(&owner(), terms, secrets, Filter::default(), Vec::new()).unwrap()
@@ -96,7 +97,7 @@ fn a_list_as_long_as_any_is_within_its_limit() {
     let before = SessionKeys { former: (0..300).map(key).collect(), ..SessionKeys::lasting(key(0)) };
     let epoch = Epoch::begin(library(), &before, (7, &key(7)), &survivors, |bytes| rand::fill(bytes));
     let serials = (0..crate::library::revocation::SERIALS_MAX as u64).collect();
-    let list = Revocations { version: 9, min_epoch: 3, serials, epoch };
+    let list = Revocations { version: 9, min_epoch: 3, serials, epoch, signed_ms: 5, fresh_within_ms: 6 };
     let encoded = SignedRevocations::sign(&owner(), list.clone()).encode();
     assert_eq!(SignedRevocations::decode(library(), &encoded).unwrap().list, list);
 }

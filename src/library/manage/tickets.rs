@@ -81,6 +81,7 @@ impl Manager {
             serial,
             epoch: keys.epoch,
             held: (summary.assets, summary.bytes),
+            fresh_within_ms: shared.freshness(now).limit_ms,
         };
         let addrs = self.addresses(id).await?;
         let session = (keys.current != *library.keys().auth()).then_some(keys.current);
@@ -159,7 +160,7 @@ impl Manager {
             self.dial(addrs);
             return Ok((Arc::clone(library), false));
         }
-        let library = self.keep(None, ticket, shares_since_ms, before.as_deref()).await?;
+        let library = self.keep(None, (ticket, None), shares_since_ms, before.as_deref()).await?;
         self.dial(addrs);
         Ok((library, before.is_none()))
     }
@@ -173,8 +174,7 @@ impl Manager {
         let library = self.find(id)?;
         let shared = library.shared().ok_or(LibraryError::Unknown(id))?;
         let key = shared.key().ok_or(LibraryError::NotOwner)?;
-        let mut list = shared.revocations();
-        list.version += 1;
+        let mut list = shared.revocations().dated(self.clock.now_ms());
         let before = shared.session_keys();
         let number = before.epoch.max(list.min_epoch) + 1;
         match what {
@@ -223,6 +223,34 @@ impl Manager {
         self.registry(move |registry| registry.begin_epoch(id, &written.0, written.1.as_ref())).await?;
         shared.begin_epoch(ticket, signed);
         Ok(list)
+    }
+
+    /// Signs the lists of our own libraries anew of which members may not have too old a one.
+    ///
+    /// # Errors
+    /// A registry that does not work; they are signed later.
+    pub async fn renew_lists(&self) -> Result<(), LibraryError> {
+        let now = self.clock.now_ms();
+        let is_due = |library: &Arc<Library>| {
+            library.shared().is_some_and(|s| s.key().is_some() && s.revocations().is_due(now))
+        };
+        let due: Vec<Arc<Library>> = self.libraries.shared().into_iter().filter(is_due).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        // Whoever changes something may write a list itself; the next tick comes soon.
+        let Ok(_one) = self.busy.try_lock() else { return Ok(()) };
+        for library in due.iter().filter(|library| is_due(library)) {
+            let Some((shared, key)) = library.shared().and_then(|shared| Some((shared, shared.key()?)))
+            else {
+                continue;
+            };
+            let (id, signed) = (shared.id(), SignedRevocations::sign(key, shared.revocations().dated(now)));
+            let written = signed.clone();
+            self.registry(move |registry| registry.set_revocations(id, &written)).await?;
+            shared.revoke(signed);
+        }
+        Ok(())
     }
 
     /// The tickets that hold by this list, with what seals for their holders; `None` if there are some of which that was not

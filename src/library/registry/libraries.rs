@@ -60,8 +60,9 @@ impl Registry {
         Ok(rows.into_iter().filter_map(kept).collect())
     }
 
-    /// Keeps a library that was created or joined here; whether there was room for it. With a newer ticket of a library
-    /// that is there already, the ticket is replaced, and since when our own versions belong.
+    /// Keeps a library that was created or joined here, a new one with its first list of revocations; whether there was room for
+    /// it. With a newer ticket of a library that is there already, the ticket is replaced, and since when our own versions
+    /// belong.
     ///
     /// # Errors
     /// What SQLite says.
@@ -69,6 +70,7 @@ impl Registry {
         &self,
         key: Option<&SigningKey>,
         ticket: &Ticket,
+        first_list: Option<&SignedRevocations>,
         shares_since_ms: u64,
         now_ms: u64,
     ) -> Result<bool, RegistryError> {
@@ -81,7 +83,8 @@ impl Registry {
                 return Ok(false);
             }
             db.execute(
-                "INSERT INTO libraries (id, signing_key, ticket, created_ms, shares_since_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+                "INSERT INTO libraries (id, signing_key, ticket, created_ms, shares_since_ms, revocations)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (id) DO UPDATE SET ticket = excluded.ticket, shares_since_ms = excluded.shares_since_ms",
                 (
                     &id,
@@ -89,6 +92,7 @@ impl Registry {
                     text.as_str(),
                     signed(now_ms),
                     signed(shares_since_ms),
+                    first_list.map(SignedRevocations::encode),
                 ),
             )?;
             Ok(true)

@@ -25,6 +25,7 @@ fn ticket(key: &SigningKey, serial: u64) -> Ticket {
         serial,
         epoch: 0,
         held: (0, 0),
+        fresh_within_ms: 0,
     };
     Ticket::issue(key, terms, Zeroizing::new([5; 32]), Filter::default(), Vec::new()).unwrap()
 }
@@ -33,7 +34,7 @@ fn registry() -> (tempfile::TempDir, Registry, SigningKey, LibraryId) {
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
     let key = SigningKey::from_bytes(&[1; 32]);
-    assert!(registry.keep(Some(&key), &ticket(&key, 0), 0, 5).unwrap());
+    assert!(registry.keep(Some(&key), &ticket(&key, 0), None, 0, 5).unwrap());
     let id = LibraryId(key.verifying_key().to_bytes());
     (dir, registry, key, id)
 }
@@ -118,7 +119,7 @@ fn the_file_is_its_owners_alone_and_room_is_limited() {
     }
     let kept = |n: u8| {
         let key = SigningKey::from_bytes(&[n; 32]);
-        registry.keep(None, &ticket(&key, 0), 0, 5).unwrap()
+        registry.keep(None, &ticket(&key, 0), None, 0, 5).unwrap()
     };
     assert!((2..=63).all(kept));
     assert!(!kept(64), "no room");

@@ -5,12 +5,16 @@ use iroh::EndpointId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{HELD, LibraryId, NAME_CHARS_MAX, SIGNED, TicketError, VERSION, check_name, versioned};
+use super::{HELD, LibraryId, NAME_CHARS_MAX, SIGNED, TicketError, check_name};
 use crate::library::codec::{CodecError, Reader, Writer};
 use crate::library::revocation::Revocations;
 
 /// Longest claims, in bytes: far above what the fields allow.
 pub const CLAIMS_BYTES_MAX: usize = 1024;
+/// Without a limit for the age of lists.
+const VERSION: u8 = 1;
+/// With one.
+const VERSION_WITH_LIMIT: u8 = 2;
 /// How far the clocks of two honest machines may be apart.
 pub const CLOCKS_APART_MAX_MS: u64 = 10 * 60 * 1000;
 
@@ -67,6 +71,9 @@ pub struct Claims {
     pub epoch: u64,
     /// How much was in the library when the ticket was issued: assets, and the sum of their sizes.
     pub held: (u64, u64),
+    /// How old a list of revocations may become until records of members other than the owner wait for a newer one, in
+    /// milliseconds; 0 for any age. Where there is no list, they wait as well.
+    pub fresh_within_ms: u64,
     /// Public half of the key that whoever has the whole ticket holds.
     pub(super) holder: [u8; 32],
     /// Digest of what is not shown with the claims.
@@ -76,7 +83,9 @@ pub struct Claims {
 impl Claims {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        out.u8(VERSION).raw(&self.library.0).text(&self.name);
+        let limited = self.fresh_within_ms > 0;
+        // Claims without a limit are signed as they were before there were such.
+        out.u8(if limited { VERSION_WITH_LIMIT } else { VERSION }).raw(&self.library.0).text(&self.name);
         out.u8(match self.access {
             Access::Read => 0,
             Access::Write => 1,
@@ -91,12 +100,19 @@ impl Claims {
             Some(at) => out.u8(1).u64(at),
         };
         out.u32(self.uses).u64(self.serial).u64(self.epoch).u64(self.held.0).u64(self.held.1);
+        if limited {
+            out.u64(self.fresh_within_ms);
+        }
         out.raw(&self.holder).raw(&self.rest);
         out.0
     }
 
-    /// Reads what [`Claims::encode`] wrote behind the version.
+    /// Reads what [`Claims::encode`] wrote. Another version may look different altogether behind its number.
     fn read(from: &mut Reader<'_>) -> Result<Self, TicketError> {
+        let version = from.u8()?;
+        if ![VERSION, VERSION_WITH_LIMIT].contains(&version) {
+            return Err(TicketError::Version(version));
+        }
         let library = LibraryId(from.array()?);
         let name = from.text(4 * NAME_CHARS_MAX, "name")?;
         if check_name(&name).is_err() {
@@ -121,7 +137,12 @@ impl Claims {
             _ => return Err(CodecError::Value("expiry").into()),
         };
         let (uses, serial, epoch) = (from.u32()?, from.u64()?, from.u64()?);
-        let (held, holder, rest) = ((from.u64()?, from.u64()?), from.array()?, from.array()?);
+        let held = (from.u64()?, from.u64()?);
+        let fresh_within_ms = if version == VERSION { 0 } else { from.u64()? };
+        if version != VERSION && fresh_within_ms == 0 {
+            return Err(CodecError::Value("age of lists").into());
+        }
+        let (holder, rest) = (from.array()?, from.array()?);
         Ok(Self {
             library,
             name,
@@ -133,6 +154,7 @@ impl Claims {
             serial,
             epoch,
             held,
+            fresh_within_ms,
             holder,
             rest,
         })
@@ -224,7 +246,7 @@ impl SignedClaims {
         if bytes.len() > CLAIMS_BYTES_MAX {
             return Err(TicketError::TooLong(bytes.len()));
         }
-        let mut from = versioned(bytes)?;
+        let mut from = Reader::new(bytes);
         let claims = Claims::read(&mut from)?;
         let signature = from.array::<SIGNATURE_LENGTH>()?;
         from.end()?;

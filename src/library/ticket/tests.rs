@@ -26,6 +26,7 @@ fn terms() -> Terms {
         serial: 7,
         epoch: 2,
         held: (3, 4096),
+        fresh_within_ms: 0,
     }
 }
 
@@ -49,6 +50,7 @@ fn any_terms() -> impl Strategy<Value = Terms> {
             serial,
             epoch,
             held: (serial, epoch),
+            fresh_within_ms: uses.into(),
         })
 }
 
@@ -70,6 +72,22 @@ proptest! {
         let with_prefix = format!("{PREFIX}{tail}");
         prop_assert!(Ticket::parse(&with_prefix).is_err());
     }
+}
+
+#[test]
+fn only_claims_that_limit_the_age_of_lists_tell_of_it() {
+    let unlimited = issue(terms(), Filter::default()).signed;
+    let limited = issue(Terms { fresh_within_ms: 86_400_000, ..terms() }, Filter::default()).signed;
+    let (before, after) = (unlimited.encode(), limited.encode());
+    assert_eq!((before[0], after[0], after.len()), (1, 2, before.len() + 8));
+    assert_eq!(SignedClaims::decode(&after).unwrap().claims.fresh_within_ms, 86_400_000);
+    // No limit has another encoding already.
+    let mut claims = after[..after.len() - 64].to_vec();
+    let at = claims.len() - 2 * 32 - 8;
+    claims[at..at + 8].fill(0);
+    let signature = key(1).sign(&[SIGNED, &claims].concat()).to_bytes();
+    let refused = SignedClaims::decode(&[&claims[..], &signature].concat());
+    assert_eq!(refused, Err(CodecError::Value("age of lists").into()));
 }
 
 /// Changes a text in one of the ways in which texts get changed, on purpose or not.
@@ -100,7 +118,10 @@ fn of_a_hundred_thousand_mutated_tickets_none_is_accepted() {
     let tickets: Vec<_> = [
         issue(terms(), Filter::default()),
         issue(Terms { subject: Subject::Endpoint(endpoint(3)), uses: 1, ..terms() }, Filter::default()),
-        issue(Terms { access: Access::Write, expires_ms: None, ..terms() }, Filter::default()),
+        issue(
+            Terms { access: Access::Write, expires_ms: None, fresh_within_ms: 1, ..terms() },
+            Filter::default(),
+        ),
     ]
     .iter()
     .map(Ticket::to_text)

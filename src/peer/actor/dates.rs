@@ -37,10 +37,11 @@ impl PeerState {
             return;
         }
         board.waiting = lanes.iter().flat_map(|lane| lane.session.waiting(WAITING_SHOWN_MAX)).collect();
-        let waits = !board.waiting.is_empty();
+        let dated = || board.waiting.iter().filter(|waiting| !waiting.held);
+        let waits = dated().next().is_some();
         if waits && !std::mem::replace(&mut running.waiting_told, true) {
-            let here = board.waiting.iter().filter(|waiting| waiting.here).count();
-            let there = board.waiting.len() - here;
+            let here = dated().filter(|waiting| waiting.here).count();
+            let there = dated().count() - here;
             tracing::warn!(
                 peer = %self.args.connection.remote_id().fmt_short(),
                 here,

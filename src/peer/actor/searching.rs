@@ -135,6 +135,7 @@ impl PeerState {
             deleter: shared.deleter(),
             deferrals: args.deferrals.clone(),
             gives: shared.session.gives(),
+            from_owner: shared.is_owners(),
         };
         let (store, offered) = (Arc::clone(&args.store), (records, held_there));
         running.tasks.spawn(effects::judge_all(report, store, rules, library, offered, sought, peers));

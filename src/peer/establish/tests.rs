@@ -61,6 +61,7 @@ impl Tickets {
                 serial: n as u64,
                 epoch: 0,
                 held: (0, 0),
+                fresh_within_ms: 0,
             };
             let filter = Filter::try_from(crate::library::filter::FilterSpec::default()).unwrap();
             Ticket::issue(&key, terms, [library; 32].into(), filter, Vec::new()).unwrap()
@@ -425,6 +426,7 @@ fn the_longest_ticket_fits_where_it_is_sealed() {
         serial: u64::MAX,
         epoch: u64::MAX,
         held: (u64::MAX, u64::MAX),
+        fresh_within_ms: u64::MAX,
     };
     let filter = Filter::try_from(crate::library::filter::FilterSpec::default()).unwrap();
     let ticket = Ticket::issue(&key, terms, [2; 32].into(), filter, Vec::new()).unwrap();

@@ -1,5 +1,6 @@
-//! Versions that one of the two sides does not take yet, because its clock shows them too far ahead. They are not offered
-//! again before their time, not asked for again, and delay nothing: the session is in sync without them.
+//! Versions that one of the two sides does not take yet: its clock shows them too far ahead, or it waits for a newer list of
+//! revocations. They are not offered again before their time, not asked for again, and delay nothing: the session is in
+//! sync without them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,15 +21,24 @@ const WAIT_MAX: Duration = Duration::from_hours(24 * 365);
 /// Shortest wait that is believed, in milliseconds.
 const WAIT_MIN_MS: u64 = 5_000;
 
+/// A version that waits.
+#[derive(Clone, Copy, Debug)]
+struct Postponed {
+    rid: RecordId,
+    due: Instant,
+    /// Whether it waits for a newer list of revocations, and for no clock.
+    held: bool,
+}
+
 /// What waits, and what the peer has for certain.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
-    /// Offered by the peer and not taken: the version, and when it can be.
-    here: HashMap<ContentHash, (RecordId, Instant)>,
+    /// Offered by the peer and not taken.
+    here: HashMap<ContentHash, Postponed>,
     /// The same by version.
     versions_here: HashMap<RecordId, ContentHash>,
     /// Offered by us and not taken.
-    there: HashMap<ContentHash, (RecordId, Instant)>,
+    there: HashMap<ContentHash, Postponed>,
     /// Grows with each change of the above.
     changes: u64,
     /// The newest date of a version that the peer confirmed.
@@ -44,14 +54,19 @@ pub struct Waiting {
     pub hash: ContentHash,
     /// When it can be taken.
     pub due: Instant,
-    /// Whether it is the peer's, and waits for our clock.
+    /// Whether it is the peer's, and waits here.
     pub here: bool,
+    /// Whether it waits for a newer list of revocations, and for no clock.
+    pub held: bool,
 }
 
 impl Deferred {
-    /// How many wait here, and there.
+    /// How many wait for a clock here, and there.
     pub(super) fn counts(&self) -> (u64, u64) {
-        (self.here.len() as u64, self.there.len() as u64)
+        let dated = |versions: &HashMap<ContentHash, Postponed>| {
+            versions.values().filter(|version| !version.held).count() as u64
+        };
+        (dated(&self.here), dated(&self.there))
     }
 
     /// Whether the peer's version of this id waits here.
@@ -60,7 +75,7 @@ impl Deferred {
     }
 
     fn forget_here(&mut self, hash: &ContentHash) {
-        if let Some((rid, _)) = self.here.remove(hash) {
+        if let Some(Postponed { rid, .. }) = self.here.remove(hash) {
             self.versions_here.remove(&rid);
             self.changes += 1;
         }
@@ -97,23 +112,30 @@ impl Session {
         if self.settings.tag.is_empty() { DEFERRED_MAX } else { DEFERRED_BY_TICKET_MAX }
     }
 
-    /// Answers offers of versions that are not taken for so many milliseconds.
-    pub(super) fn defer(&mut self, later: Vec<(AssetRecord, u64)>, now: Instant, out: &mut Vec<Effect>) {
+    /// Answers offers of versions that are not taken for so many milliseconds, some of which are held.
+    pub(super) fn defer(
+        &mut self,
+        later: Vec<(AssetRecord, u64, bool)>,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
         let mut deferrals = Vec::new();
-        for (record, wait_ms) in later {
+        for (record, wait_ms, held) in later {
             let rid = record.id(self.settings.record_key.expose());
             for _ in 0..self.close_taken(&record.hash) {
                 deferrals.push(Deferral {
                     hash: Bytes::copy_from_slice(&record.hash.0),
                     rid: Bytes::copy_from_slice(&rid.0),
                     wait_ms,
+                    held,
                 });
             }
             self.echoes.remove(&record.hash);
             self.failed_here.remove(&record.hash);
             self.deferred.forget_here(&record.hash);
             if self.deferred.here.len() < self.deferred_max() {
-                self.deferred.here.insert(record.hash, (rid, due(now, wait_ms)));
+                let postponed = Postponed { rid, due: due(now, wait_ms), held };
+                self.deferred.here.insert(record.hash, postponed);
                 self.deferred.versions_here.insert(rid, record.hash);
                 self.deferred.changes += 1;
             }
@@ -126,7 +148,7 @@ impl Session {
 
     /// The peer does not take versions of ours yet.
     pub(super) fn on_later(&mut self, later: &Later, now: Instant) {
-        for Deferral { hash, rid, wait_ms } in &later.deferrals {
+        for Deferral { hash, rid, wait_ms, held } in &later.deferrals {
             let (Some(hash), Some(rid)) = (ContentHash::from_slice(hash), RecordId::from_slice(rid)) else {
                 continue;
             };
@@ -135,7 +157,8 @@ impl Session {
             }
             let room = self.deferred.there.len() < self.deferred_max();
             if room || self.deferred.there.contains_key(&hash) {
-                self.deferred.there.insert(hash, (rid, due(now, (*wait_ms).max(WAIT_MIN_MS))));
+                let due = due(now, (*wait_ms).max(WAIT_MIN_MS));
+                self.deferred.there.insert(hash, Postponed { rid, due, held: *held });
                 self.deferred.changes += 1;
             }
         }
@@ -144,13 +167,13 @@ impl Session {
     /// Whether the peer would not take this very version yet.
     pub(super) fn waits_there(&self, record: &AssetRecord) -> bool {
         let waiting = self.deferred.there.get(&record.hash);
-        waiting.is_some_and(|(rid, _)| record.id(self.settings.record_key.expose()) == *rid)
+        waiting.is_some_and(|waiting| record.id(self.settings.record_key.expose()) == waiting.rid)
     }
 
     /// Offers what the peer would take now, and lets what we would take be asked for again.
     pub(super) fn end_deferrals(&mut self, now: Instant) {
         let deferred = &mut self.deferred;
-        let over = |(hash, (_, due)): (&ContentHash, &(RecordId, Instant))| (*due <= now).then_some(*hash);
+        let over = |(hash, waiting): (&ContentHash, &Postponed)| (waiting.due <= now).then_some(*hash);
         let here: Vec<ContentHash> = deferred.here.iter().filter_map(over).collect();
         let there: Vec<ContentHash> = deferred.there.iter().filter_map(over).collect();
         for hash in &here {
@@ -165,8 +188,8 @@ impl Session {
         }
     }
 
-    /// Our clock shows another time now: what waits here may have to wait no longer, and is asked for again.
-    pub(super) fn on_clock_changed(&mut self) {
+    /// What waits here may have to wait no longer, and is asked for again.
+    pub(super) fn reconsider(&mut self) {
         if !self.deferred.here.is_empty() {
             self.deferred.here.clear();
             self.deferred.versions_here.clear();
@@ -195,9 +218,13 @@ impl Session {
 
     /// Versions that wait, at most `limit` of either side.
     pub fn waiting(&self, limit: usize) -> impl Iterator<Item = Waiting> {
-        let of = move |versions: &HashMap<ContentHash, (RecordId, Instant)>, here| {
+        let of = move |versions: &HashMap<ContentHash, Postponed>, here| {
             let some = versions.iter().take(limit);
-            some.map(|(hash, (_, due))| Waiting { hash: *hash, due: *due, here }).collect::<Vec<_>>()
+            let shown = |(hash, version): (&ContentHash, &Postponed)| {
+                let Postponed { due, held, .. } = *version;
+                Waiting { hash: *hash, due, here, held }
+            };
+            some.map(shown).collect::<Vec<_>>()
         };
         of(&self.deferred.here, true).into_iter().chain(of(&self.deferred.there, false))
     }

@@ -129,7 +129,8 @@ impl Session {
                     absent.push(record);
                 }
                 Verdict::Reassert => reassert.push((record.hash, record.hlc)),
-                Verdict::Later(wait_ms) => later.push((record, wait_ms)),
+                Verdict::Later(wait_ms) => later.push((record, wait_ms, false)),
+                Verdict::Hold(wait_ms) => later.push((record, wait_ms, true)),
                 Verdict::Fetch | Verdict::Revive => {
                     if verdict == Verdict::Fetch {
                         self.expect_echo(&record);

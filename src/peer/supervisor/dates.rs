@@ -162,7 +162,7 @@ impl PeersState {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
-    /// Versions of an asset that wait for a clock.
+    /// Versions of an asset that wait for a clock, or for a list of revocations.
     pub(super) fn waiting(&self, hash: &ContentHash) -> Vec<WaitingReport> {
         let now = Instant::now();
         let of = |link: &super::PeerLink| {
@@ -173,6 +173,7 @@ impl PeersState {
                 endpoint_id: link.endpoint_id.to_string(),
                 name: name.clone(),
                 here: waiting.here,
+                held: waiting.held,
                 wait_secs: waiting.due.saturating_duration_since(now).as_secs(),
             });
             these.collect::<Vec<_>>()

@@ -20,7 +20,7 @@ fn deletes(config: &mut Config) {
 }
 
 /// What a member says of an asset, as if it belonged to a library of images, dated so many milliseconds from now.
-fn said(content: &[u8], from_now_ms: i64) -> AssetRecord {
+pub(crate) fn said(content: &[u8], from_now_ms: i64) -> AssetRecord {
     let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis();
     let now = u64::try_from(now).expect("a time").saturating_add_signed(from_now_ms);
     let meta = AssetMeta {

@@ -241,6 +241,7 @@ fn kept(number: u8, access: Access) -> Kept {
         serial: 0,
         epoch: 0,
         held: (0, 0),
+        fresh_within_ms: 0,
     };
     let tags = vec![TAGS[usize::from(number) % TAGS.len()].to_owned()];
     let filter = Filter::try_from(FilterSpec { tags, ..FilterSpec::default() }).unwrap();

@@ -774,7 +774,7 @@ impl World {
         let ends: Vec<At> = self.ends().filter(|at| self.links[at.link].agents[at.end] == 0).collect();
         for at in ends {
             for lane in 0..self.links[at.link].lanes.len() {
-                self.step(at, lane, Input::ClockChanged);
+                self.step(at, lane, Input::Reconsider);
             }
         }
     }

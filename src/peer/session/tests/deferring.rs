@@ -1,6 +1,17 @@
-//! Versions that have to wait for a clock.
+//! Versions that have to wait, for a clock or for a newer list of revocations.
+
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use zeroize::Zeroizing;
 
 use super::*;
+use crate::library::filter::Filter;
+use crate::library::registry::Kept;
+use crate::library::revocation::{Revocations, SignedRevocations};
+use crate::library::ticket::{Access, Subject, Terms, Ticket};
+use crate::library::{Libraries, Shared};
+use crate::store::FeedEntry;
 use crate::wire::proto::{Deferral, Later};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -10,6 +21,7 @@ fn later_frame<'a>(records: impl IntoIterator<Item = (&'a AssetRecord, u64)>) ->
         hash: Bytes::copy_from_slice(&record.hash.0),
         rid: rid_bytes(record),
         wait_ms,
+        held: false,
     };
     let deferrals = records.into_iter().map(deferral).collect();
     frame::Kind::Later(Later { deferrals, ..Later::default() })
@@ -33,7 +45,7 @@ fn a_version_that_the_peer_does_not_take_yet_delays_nothing_and_is_offered_when_
     assert_eq!((t.state(), t.missing_there(), deferred(&t)), (PeerState::InSync, 0, (0, 1)));
     let waiting: Vec<Waiting> = t.session.waiting(10).collect();
     let due = t.now + Duration::from_millis(HOUR_MS);
-    assert_eq!(waiting, [Waiting { hash: ahead.hash, due, here: false }]);
+    assert_eq!(waiting, [Waiting { hash: ahead.hash, due, here: false, held: false }]);
     // Neither our feed nor a comparison brings it up again.
     t.quiet(changed([&ahead]));
     t.step(Input::Differences { have: vec![ahead.hash], need: vec![] });
@@ -80,7 +92,7 @@ fn a_version_that_waits_here_is_not_asked_for_again_until_a_clock_changes() {
     t.step(offered([&record(2)]));
     t.step(judged([(&record(2), Verdict::Settled)]));
     // Our clock is set: everything is compared again, and then it is asked for.
-    t.step(Input::ClockChanged);
+    t.step(Input::Reconsider);
     assert_eq!(deferred(&t), (0, 0));
     assert!(t.after(1).contains(&Effect::Reconcile));
     t.step(ended(true));
@@ -158,4 +170,84 @@ fn what_is_remembered_of_versions_that_wait_is_bounded() {
     assert_eq!(deferred(&t), (16_384, 16_384));
     assert_eq!((t.missing_here(), t.missing_there()), (0, 0));
     assert_eq!(t.session.waiting(100).count(), 200);
+}
+
+/// A library of which we are a member, whose list may be a day old. We have one of [`NOW_MS`], or none.
+fn limited_library(has_list: bool) -> Arc<Library> {
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let terms = Terms {
+        name: "pictures".into(),
+        access: Access::Write,
+        subject: Subject::Bearer,
+        not_before_ms: 0,
+        expires_ms: None,
+        uses: 0,
+        serial: 1,
+        epoch: 0,
+        held: (0, 0),
+        fresh_within_ms: if has_list { 0 } else { 24 * HOUR_MS },
+    };
+    let ticket = Ticket::issue(&key, terms, Zeroizing::new([1; 32]), Filter::default(), Vec::new()).unwrap();
+    let list = Revocations { fresh_within_ms: 24 * HOUR_MS, ..Revocations::default() };
+    let list = SignedRevocations::sign(&key, list.dated(NOW_MS)).encode();
+    let kept =
+        Kept { key: None, ticket, created_ms: 0, revocations: has_list.then_some(list), shares_since_ms: 0 };
+    let mirror = Library::new(LibraryKeys::of_read_secret(&[0; 32]));
+    Libraries::of(Arc::new(mirror)).add(Shared::new(kept, HashMap::new()))
+}
+
+#[test]
+fn what_would_be_news_is_held_while_a_list_is_too_old() {
+    assert!(
+        limited_library(false).shared().unwrap().is_stale(NOW_MS),
+        "the ticket says that there has to be a list"
+    );
+    let library = limited_library(true);
+    let shared = library.shared().unwrap();
+    assert!(!shared.is_stale(NOW_MS + 24 * HOUR_MS) && shared.is_stale(NOW_MS + 24 * HOUR_MS + 1));
+    let ours = record(1);
+    let stored = StoredRecord { record: ours.clone(), holding: Holding::Held };
+    library.fill(&[FeedEntry { seq: 1, record: ours.clone(), holding: Holding::Held }]);
+    library.filled();
+    let tombstone = AssetRecord { deleted: true, ..edited(&ours, 10, "") };
+    let ahead = AssetRecord { hlc: Hlc::from_ms(NOW_MS + HOUR_MS), ..record(2) };
+    let held = Verdict::Hold(HELD_RETRY_MS);
+    let table = [
+        (record(2), None, true, held.clone(), Verdict::Fetch),
+        (record(2), None, false, held.clone(), Verdict::Noted),
+        (edited(&ours, 10, "newer"), Some(&stored), true, held.clone(), Verdict::Apply),
+        (tombstone, Some(&stored), true, held, Verdict::Apply),
+        (ours, Some(&stored), true, Verdict::Settled, Verdict::Settled),
+        (ahead, None, true, Verdict::Later(HOUR_MS - 60_000), Verdict::Later(HOUR_MS - 60_000)),
+    ];
+    for (offered, stored, held_there, stale, fresh) in table {
+        let before = library.summary();
+        let judge = |holds| judge_for(&library, &offered, held_there, stored, NOW_MS, (true, holds));
+        assert_eq!(judge(true), stale, "{offered:?}");
+        assert_eq!(library.summary(), before, "the library does not have it");
+        assert_eq!(judge(false), fresh, "{offered:?}");
+    }
+}
+
+#[test]
+fn what_is_held_is_told_apart_from_what_waits_for_a_clock_on_both_sides() {
+    let mut t = Test::in_sync();
+    let (held, ours) = (record(1), record(2));
+    t.step(offered([&held]));
+    let frame = |record: &AssetRecord, wait_ms| {
+        let hash = Bytes::copy_from_slice(&record.hash.0);
+        let deferral = Deferral { hash, rid: rid_bytes(record), wait_ms, held: true };
+        frame::Kind::Later(Later { deferrals: vec![deferral], ..Later::default() })
+    };
+    let answer = Effect::Send(frame(&held, HELD_RETRY_MS));
+    assert_eq!(t.step(judged([(&held, Verdict::Hold(HELD_RETRY_MS))])), [answer]);
+    assert_eq!((t.state(), t.missing_here(), deferred(&t)), (PeerState::InSync, 0, (0, 0)));
+    let need = || Input::Differences { have: vec![], need: vec![id(&held)] };
+    assert_eq!(t.step(need()), []);
+    t.step(changed([&ours]));
+    t.step(Input::Frame(frame(&ours, HELD_RETRY_MS)));
+    assert_eq!((t.state(), deferred(&t)), (PeerState::InSync, (0, 0)));
+    let mut waiting: Vec<_> = t.session.waiting(10).map(|waiting| (waiting.here, waiting.held)).collect();
+    waiting.sort_unstable();
+    assert_eq!(waiting, [(false, true), (true, true)]);
 }

@@ -679,7 +679,7 @@ impl World {
             let ours = agent.stored(&record.hash);
             let mut verdict = match shared {
                 None => judge_holding(&record, held_there, ours.as_ref(), clock, (HLC_AHEAD_MAX_MS, deletes)),
-                Some(_) => judge_for(&library, &record, held_there, ours.as_ref(), clock, deletes),
+                Some(_) => judge_for(&library, &record, held_there, ours.as_ref(), clock, (deletes, false)),
             };
             let ours = ours.filter(|ours| shared.is_none() || library.is_here(ours)).map(|ours| ours.record);
             match &verdict {

@@ -1,0 +1,101 @@
+use super::*;
+
+const NOW_MS: u64 = 1_800_000_000_000;
+const HOUR_MS: u64 = 3600 * 1000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+fn library() -> LibraryId {
+    LibraryId(key().verifying_key().to_bytes())
+}
+
+fn list(fresh_within_ms: u64) -> Revocations {
+    Revocations {
+        version: 3,
+        serials: [4].into(),
+        signed_ms: NOW_MS,
+        fresh_within_ms,
+        ..Revocations::default()
+    }
+}
+
+#[test]
+fn lists_of_every_version_are_read_and_passed_on_as_they_were_signed() {
+    let first = Revocations { version: 3, min_epoch: 2, serials: [4, 9].into(), ..Revocations::default() };
+    let mut epoch = Epoch::default();
+    epoch.number = 2;
+    let with_epoch = Revocations { epoch, ..first.clone() };
+    let dated = Revocations { signed_ms: NOW_MS, ..first.clone() };
+    let limited = Revocations { fresh_within_ms: DAY_MS, ..with_epoch.clone() };
+    for (list, version) in [
+        (first.clone(), VERSION),
+        (with_epoch, VERSION_WITH_EPOCH),
+        (dated, VERSION_WITH_DATE),
+        (limited, VERSION_WITH_DATE),
+    ] {
+        let encoded = SignedRevocations::sign(&key(), list.clone()).encode();
+        assert_eq!(encoded[0], version, "{list:?}");
+        let read = SignedRevocations::decode(library(), &encoded).unwrap();
+        assert_eq!(read.list, list);
+        assert_eq!(read.encode(), encoded);
+    }
+    // The first version byte by byte.
+    let mut bytes = vec![1];
+    bytes.extend([3_u64.to_be_bytes(), 2_u64.to_be_bytes()].concat());
+    bytes.extend(2_u32.to_be_bytes());
+    bytes.extend([4_u64.to_be_bytes(), 9_u64.to_be_bytes()].concat());
+    assert_eq!(first.encode(), bytes);
+    let signature = key().sign(&[SIGNED, &bytes].concat()).to_bytes();
+    let read = SignedRevocations::decode(library(), &[&bytes[..], &signature].concat()).unwrap().list;
+    assert_eq!((read.signed_ms, read.fresh_within_ms), (0, 0));
+    assert!(!Freshness::of(Some(&read), 0, u64::MAX).is_stale() && !read.is_due(u64::MAX), "no limit");
+    // A date that is none has another encoding already.
+    let mut none = list(0).encode();
+    let at = none.len() - 16;
+    none[at..].fill(0);
+    let signature = key().sign(&[SIGNED, &none].concat()).to_bytes();
+    let refused = SignedRevocations::decode(library(), &[&none[..], &signature].concat());
+    assert_eq!(refused, Err(CodecError::Value("date").into()));
+}
+
+#[test]
+fn a_list_is_stale_once_it_is_older_than_its_owner_allows() {
+    let limited = list(7 * DAY_MS);
+    for (now_ms, is_stale) in [
+        (0, false),
+        (NOW_MS, false),
+        (NOW_MS + 7 * DAY_MS, false),
+        (NOW_MS + 7 * DAY_MS + 1, true),
+        (u64::MAX, true),
+    ] {
+        assert_eq!(Freshness::of(Some(&limited), 0, now_ms).is_stale(), is_stale, "{now_ms}");
+        assert!(!Freshness::of(Some(&list(0)), 0, now_ms).is_stale(), "without a limit");
+        // A ticket that tells the limit stands for a list that does not, and both count.
+        for known in [list(0), list(30 * DAY_MS)] {
+            assert_eq!(Freshness::of(Some(&known), 7 * DAY_MS, now_ms).is_stale(), is_stale, "{now_ms}");
+        }
+        assert!(Freshness::of(None, 7 * DAY_MS, now_ms).is_stale(), "no list at all");
+        assert!(!Freshness::of(None, 0, now_ms).is_stale(), "no list, and no limit");
+    }
+}
+
+#[test]
+fn a_limited_list_is_signed_anew_twice_a_day_and_once_the_owners_clock_is_set_back() {
+    let limited = list(7 * DAY_MS);
+    for (now_ms, is_due) in [
+        (NOW_MS, false),
+        (NOW_MS + 12 * HOUR_MS - 1, false),
+        (NOW_MS + 12 * HOUR_MS, true),
+        (NOW_MS - AHEAD_MAX_MS, false),
+        (NOW_MS - AHEAD_MAX_MS - 1, true),
+    ] {
+        assert_eq!(limited.is_due(now_ms), is_due, "{now_ms}");
+        assert!(!list(0).is_due(now_ms), "without a limit");
+    }
+    assert!(list(2 * HOUR_MS).is_due(NOW_MS + HOUR_MS), "twice within the limit");
+    let anew = limited.clone().dated(NOW_MS + 1);
+    assert_eq!(anew, Revocations { version: 4, signed_ms: NOW_MS + 1, ..limited });
+}
