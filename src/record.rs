@@ -247,6 +247,9 @@ pub struct AssetRecord {
     /// The library that this version came through; `None` for what a user of this node or of an own device wrote. Known
     /// to own devices alone: part of the record's id in the mirror, and of nothing that a library's members see.
     pub via: Option<LibraryId>,
+    /// Of a version that came through a library: whether users of this node or of an own device put the content, which
+    /// is theirs whatever a member says about it. Like `via`, known to own devices alone; never set without that.
+    pub own_content: bool,
     /// What users said about it.
     pub meta: AssetMeta,
 }
@@ -257,8 +260,8 @@ impl AssetRecord {
     #[must_use]
     pub fn new(hash: ContentHash, size: u64, blake3: Option<[u8; 32]>, meta: AssetMeta) -> Self {
         let hlc = Hlc::from_ms(meta.created_at_ms);
-        let (writer, deleted, left, via) = (WriterId::NULL, false, false, None);
-        Self { hash, size, blake3, hlc, writer, deleted, left, via, meta }
+        let (writer, deleted, left, via, own_content) = (WriterId::NULL, false, false, None, false);
+        Self { hash, size, blake3, hlc, writer, deleted, left, via, own_content, meta }
     }
 
     /// Whether this version wins over `other` of the same asset: the greater `(hlc, writer, digest)`. Total, so any two
@@ -271,14 +274,31 @@ impl AssetRecord {
             .cmp(&(other.hlc, other.writer))
             .then_with(|| self.digest().cmp(&other.digest()))
             .then_with(|| (self.via.is_none(), self.via).cmp(&(other.via.is_none(), other.via)))
+            .then_with(|| self.own_content.cmp(&other.own_content))
             .is_gt()
     }
 
     /// Whether it is the very same version, whatever is known of its content.
     #[must_use]
     pub fn is_version_of(&self, other: &Self) -> bool {
-        (self.hlc, self.writer, self.via) == (other.hlc, other.writer, other.via)
+        (self.hlc, self.writer, self.via, self.own_content)
+            == (other.hlc, other.writer, other.via, other.own_content)
             && self.digest() == other.digest()
+    }
+
+    /// Whether users of this node or of an own device put the content, or wrote the version.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.via.is_none() || self.own_content
+    }
+
+    /// This version, where `other` is what is known of the same asset besides: content that users put stays theirs, until
+    /// they delete it.
+    #[must_use]
+    pub fn keeping_own(self, other: &Self) -> Self {
+        let was_own = if other.deleted { other.own_content } else { other.is_own() };
+        let own_content = self.own_content || (was_own && !self.deleted && self.via.is_some());
+        Self { own_content, ..self }
     }
 
     /// What members of a library see of it: nothing of the ways by which it came, and of a tombstone that the asset was
@@ -286,9 +306,9 @@ impl AssetRecord {
     #[must_use]
     pub fn for_members(&self) -> Self {
         if !self.deleted {
-            return Self { via: None, ..self.clone() };
+            return Self { via: None, own_content: false, ..self.clone() };
         }
-        let (size, blake3, via, meta) = (0, None, None, AssetMeta::default());
+        let (size, blake3, via, own_content, meta) = (0, None, None, false, AssetMeta::default());
         Self {
             hash: self.hash,
             size,
@@ -298,6 +318,7 @@ impl AssetRecord {
             deleted: true,
             left: self.left,
             via,
+            own_content,
             meta,
         }
     }
@@ -307,7 +328,7 @@ impl AssetRecord {
     pub fn id(&self, key: &[u8; 32]) -> RecordId {
         let mut hasher = self.canonical(blake3::Hasher::new_keyed(key));
         if let Some(LibraryId(via)) = &self.via {
-            hasher.update(via);
+            hasher.update(via).update(&[u8::from(self.own_content)]);
         }
         RecordId(*hasher.finalize().as_bytes())
     }
@@ -476,7 +497,11 @@ mod tests {
     #[test]
     fn members_see_neither_how_a_version_came_nor_what_a_deleted_one_was() {
         let came = AssetRecord { via: Some(LibraryId([4; 32])), ..record(1, 0, "a") };
-        assert_eq!(came.for_members(), record(1, 0, "a"));
+        let own = AssetRecord { own_content: true, ..came.clone() };
+        for came in [&came, &own] {
+            assert_eq!(came.for_members(), record(1, 0, "a"));
+        }
+        assert_ne!(came.id(&[9; 32]), own.id(&[9; 32]), "own devices tell them apart");
         assert_ne!(came.id(&[9; 32]), record(1, 0, "a").id(&[9; 32]), "own devices tell them apart");
         let gone = AssetRecord { deleted: true, ..came };
         assert_eq!(gone.for_members(), AssetRecord { deleted: true, ..record(1, 0, "b") }.for_members());
@@ -501,12 +526,13 @@ mod tests {
         /// Exactly one of two different versions wins, whichever side asks.
         #[test]
         fn one_of_two_versions_wins(
-            a in (0..3u64, 0..2u8, "[ab]?", proptest::option::of(0..2u8)),
-            b in (0..3u64, 0..2u8, "[ab]?", proptest::option::of(0..2u8)),
+            a in (0..3u64, 0..2u8, "[ab]?", proptest::option::of((0..2u8, any::<bool>()))),
+            b in (0..3u64, 0..2u8, "[ab]?", proptest::option::of((0..2u8, any::<bool>()))),
         ) {
-            let version = |(hlc, writer, name, via): (u64, u8, String, Option<u8>)| {
-                let via = via.map(|via| LibraryId([via; 32]));
-                AssetRecord { via, ..record(hlc, writer, &name) }
+            let version = |(hlc, writer, name, via): (u64, u8, String, Option<(u8, bool)>)| {
+                let own_content = via.is_some_and(|(_, own_content)| own_content);
+                let via = via.map(|(via, _)| LibraryId([via; 32]));
+                AssetRecord { via, own_content, ..record(hlc, writer, &name) }
             };
             let (a, b) = (version(a), version(b));
             if a == b {

@@ -255,8 +255,8 @@ impl Manager {
         Ok(gone)
     }
 
-    /// What the store has through a library. What was here before it came, and what somebody put here since, is this
-    /// node's own.
+    /// What the store has through a library alone. What was here before it came, and what somebody put here since, is this
+    /// node's own, whatever members said about it.
     async fn came_through(&self, id: LibraryId) -> Result<Vec<ContentHash>, LibraryError> {
         let (mut hashes, mut cursor) = (Vec::new(), 0);
         loop {
@@ -264,7 +264,8 @@ impl Manager {
             let Some(last) = page.entries.last() else { return Ok(hashes) };
             cursor = last.seq;
             let records = page.entries.iter().map(|entry| &entry.record);
-            let theirs = records.filter(|record| !record.deleted && record.via == Some(id));
+            let theirs =
+                records.filter(|record| !record.deleted && record.via == Some(id) && !record.is_own());
             hashes.extend(theirs.map(|record| record.hash));
         }
     }

@@ -229,11 +229,11 @@ impl Library {
     pub fn for_store(&self, record: &AssetRecord, over: &AssetRecord) -> AssetRecord {
         let via = self.id();
         if record.deleted {
-            // Of a deleted asset the store keeps what it was.
-            let (hlc, writer) = (record.hlc, record.writer);
-            AssetRecord { hlc, writer, deleted: true, left: false, via, ..over.clone() }
+            // Of a deleted asset the store keeps what it was, and whose.
+            let (hlc, writer, own_content) = (record.hlc, record.writer, over.is_own());
+            AssetRecord { hlc, writer, deleted: true, left: false, via, own_content, ..over.clone() }
         } else {
-            AssetRecord { via, ..record.clone() }
+            AssetRecord { via, ..record.clone() }.keeping_own(over)
         }
     }
 }

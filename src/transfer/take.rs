@@ -36,7 +36,7 @@ impl Taker {
         batch: Vec<IncomingAsset>,
     ) -> Result<Vec<Outcome>, StoreError> {
         let Some(id) = library else {
-            self.keep_versions(batch.iter().map(|asset| &asset.record), |over| over.deleted).await?;
+            self.keep_versions(batch.iter().map(|asset| &asset.record), |_| true).await?;
             return self.store.ingest(batch).await;
         };
         let records: Vec<AssetRecord> = batch.iter().map(|asset| asset.record.for_members()).collect();

@@ -73,6 +73,7 @@ impl TryFrom<WireRecord> for AssetRecord {
             created_at_ms: meta.created_at_ms,
         };
         meta.validate().map_err(|source| RecordError::Meta { hash, source })?;
+        let via = wire.via.map(|via| bytes32("via", &via).map(LibraryId)).transpose()?;
         Ok(Self {
             hash,
             size: wire.size,
@@ -81,7 +82,8 @@ impl TryFrom<WireRecord> for AssetRecord {
             writer: WriterId(bytes32("writer", &wire.writer)?),
             deleted: wire.deleted,
             left: wire.deleted && wire.left,
-            via: wire.via.map(|via| bytes32("via", &via).map(LibraryId)).transpose()?,
+            own_content: wire.own_content && via.is_some(),
+            via,
             meta,
         })
     }
@@ -99,6 +101,7 @@ impl From<&AssetRecord> for WireRecord {
             deleted: record.deleted,
             left: record.left,
             via: record.via.map(|via| via.0.to_vec().into()),
+            own_content: record.own_content,
             meta: Some(WireMeta {
                 mime_type: meta.mime_type.clone(),
                 filename: meta.filename.clone(),

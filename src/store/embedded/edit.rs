@@ -129,7 +129,8 @@ fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta) -> Answer<StoredAs
 /// The stored record, written again by us, now: whatever it came through, it is ours from here on.
 fn next_version(tx: &Tx<'_>, stored: &StoredRow) -> AssetRecord {
     let old = &stored.asset.record;
-    AssetRecord { hlc: old.hlc.next(tx.now_ms), writer: tx.writer, via: None, ..old.clone() }
+    let hlc = old.hlc.next(tx.now_ms);
+    AssetRecord { hlc, writer: tx.writer, via: None, own_content: false, ..old.clone() }
 }
 
 /// The metadata of a new asset.

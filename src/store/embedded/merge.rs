@@ -30,7 +30,11 @@ pub(super) fn ingest(
         return Ok(Outcome::Unchanged);
     }
     // A size that was never checked gives way to the one that was.
-    let record = if wins || mine.size != content.size { record } else { mine.clone() };
+    let record = if wins || mine.size != content.size {
+        record.keeping_own(mine)
+    } else {
+        mine.clone().keeping_own(&record)
+    };
     fill(tx, &stored, record, content)?;
     Ok(Outcome::Stored)
 }
@@ -71,6 +75,7 @@ pub(super) fn apply(
         tx.put(Some(&stored), record, None)?;
         return Ok(Outcome::Stored);
     }
+    let record = record.keeping_own(&stored.asset.record);
     let outcome = restore(tx, &stored, record.clone(), whole)?;
     if outcome == Outcome::NeedsContent {
         take_absent(tx, Some(&stored), record, absence)
@@ -102,10 +107,14 @@ fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<Ou
     if record.size != mine.size && is_size_known {
         return Ok(wrong_size(&record, mine.size));
     }
-    if !record.supersedes(mine) {
+    let record = if record.supersedes(mine) {
+        AssetRecord { blake3: mine.blake3, ..record.keeping_own(mine) }
+    } else {
+        mine.clone().keeping_own(&record)
+    };
+    if record == *mine {
         return Ok(Outcome::Unchanged);
     }
-    let record = AssetRecord { blake3: mine.blake3, ..record };
     if record.deleted {
         tx.bury(stored)?;
         tx.put(Some(stored), record, None)?;

@@ -9,7 +9,7 @@ use crate::store::Holding;
 
 /// The columns of a record, in the order that [`read_stored`] expects.
 pub(super) const COLUMNS: &str = "seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
-     created_at_ms, mime_type, filename, application, user, tags, description, wanted, via";
+     created_at_ms, mime_type, filename, application, user, tags, description, wanted, via, own_content";
 
 /// Where the content of a record lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +78,7 @@ pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> 
         deleted: row.get(6)?,
         left: false,
         via: row.get::<_, Option<[u8; 32]>>(17)?.map(LibraryId),
+        own_content: row.get(18)?,
         meta: AssetMeta {
             mime_type: row.get(10)?,
             filename: row.get(11)?,
@@ -106,9 +107,10 @@ pub(super) fn write(
     let meta = &record.meta;
     let mut insert = conn.prepare_cached(
         "INSERT OR REPLACE INTO records (seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
-         created_at_ms, mime_type, filename, application, user, tags, description, search, wanted, via) \
+         created_at_ms, mime_type, filename, application, user, tags, description, search, wanted, via, own_content) \
          VALUES (:seq, :hash, :size, :blake3, :hlc, :writer, :deleted, :content, :updated_at_ms, \
-         :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search, :wanted, :via)",
+         :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search, :wanted, :via, \
+         :own_content)",
     )?;
     insert.execute(named_params! {
         ":seq": asset.seq.cast_signed(),
@@ -130,6 +132,7 @@ pub(super) fn write(
         ":search": searched_text(meta),
         ":wanted": asset.holding != Holding::Unwanted,
         ":via": record.via.map(|via| via.0),
+        ":own_content": record.own_content,
     })?;
     Ok(())
 }

@@ -114,9 +114,21 @@ const SCHEMA_LIBRARIES: &str = "
 ALTER TABLE records ADD COLUMN via BLOB;
 ";
 
+/// `own_content` says of a version that came through a library that users put the content. Who put what came before is not
+/// known: nobody is to lose what may be theirs.
+const SCHEMA_OWN_CONTENT: &str = "
+ALTER TABLE records ADD COLUMN own_content INTEGER NOT NULL DEFAULT 0;
+UPDATE records SET own_content = 1 WHERE via IS NOT NULL AND deleted = 0;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
-const MIGRATIONS: &[M<'_>] =
-    &[M::up(SCHEMA_1), M::up(SCHEMA_2), M::up(SCHEMA_CLOCKS), M::up(SCHEMA_LIBRARIES)];
+const MIGRATIONS: &[M<'_>] = &[
+    M::up(SCHEMA_1),
+    M::up(SCHEMA_2),
+    M::up(SCHEMA_CLOCKS),
+    M::up(SCHEMA_LIBRARIES),
+    M::up(SCHEMA_OWN_CONTENT),
+];
 
 /// Opens the connection of the writer, and makes or migrates the database.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, Abort> {
@@ -259,6 +271,30 @@ mod tests {
         assert_eq!((totals.assets, totals.bytes), (1, 5));
         assert_eq!((totals.assets_held, totals.bytes_held), (1, 5));
         assert!(copy_path(&path, 1).exists());
+    }
+
+    #[test]
+    fn what_came_before_it_was_noted_who_put_it_may_be_the_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let conn = database(&path, 4);
+        conn.execute_batch(
+            "INSERT INTO records (seq, hash, size, hlc, deleted, updated_at_ms, created_at_ms, mime_type, via)
+             VALUES (1, randomblob(32), 5, 0, 0, 0, 0, '', NULL), (2, randomblob(32), 9, 0, 0, 0, 0, '', zeroblob(32)),
+                 (3, randomblob(32), 9, 0, 1, 0, 0, '', zeroblob(32));",
+        )
+        .unwrap();
+        drop(conn);
+        let conn = open_for_writing(&path).unwrap();
+        let own: Vec<(bool, bool)> = conn
+            .prepare(&format!("SELECT {} FROM records ORDER BY seq", rows::COLUMNS))
+            .unwrap()
+            .query_map([], rows::read_asset)
+            .unwrap()
+            .map(|asset| asset.map(|asset| (asset.record.is_own(), asset.record.own_content)))
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(own, [(true, false), (true, true), (false, false)]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Who forgets a library and lets go of what came through it deletes nothing, anywhere; who joins again has it again.
 
+use std::collections::BTreeMap;
+
 use can_sync::record::ContentHash;
 use can_sync::store::{ContentStore as _, Holding};
 use can_sync::wire::proto::frame;
@@ -122,6 +124,46 @@ async fn what_was_let_go_of_stays_so_when_everything_starts_again() {
     a.wait_in_sync().await;
     holds(&a, &[]).await;
     assert_eq!(received(&a, &b).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_user_put_stays_when_a_library_is_forgotten_in_which_a_member_edited_it() {
+    let member = stranger("member").await;
+    let (a, b) = tokio::join!(TestNode::start("a", |_| {}), TestNode::start("b", |_| {}));
+    b.dial(&a).await;
+    // Put here, and put on an own machine that is no member.
+    let here = a.ingest(noise(500, 8), IMAGE).await;
+    let there = b.ingest(noise(300_000, 9), IMAGE).await;
+    holds(&a, &[&here, &there]).await;
+    let share = Share::images(&a).await;
+    share.invite(&a, json!({ "access": "write" })).await.join(&member).await;
+    let theirs = member.ingest(noise(700, 10), IMAGE).await;
+    let all = [here.as_str(), &there, &theirs];
+    holds(&member, &all).await;
+    holds(&b, &all).await;
+    for hash in [&here, &there] {
+        super::edit(&member, hash, json!({ "description": "of the member" })).await;
+    }
+    for node in [&a, &b] {
+        for hash in [&here, &there] {
+            eventually("the edit", async || {
+                let meta = node.store(&format!("/asset/{hash}/meta")).await;
+                (meta["data"]["description"] == "of the member").then_some(()).ok_or_else(|| meta.to_string())
+            })
+            .await;
+        }
+    }
+    tokio::join!(a.wait_in_sync(), b.wait_in_sync());
+    // Of what came through the library, too, all machines know alike whose it is.
+    let store = async |node: &TestNode| {
+        let feed = node.sync_store().feed(0, 10).await.expect("a feed").entries.into_iter();
+        feed.map(|entry| (entry.record.hash.to_string(), entry.record.own_content))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let owned = BTreeMap::from([(here.clone(), true), (there.clone(), true), (theirs.clone(), false)]);
+    assert_eq!((store(&a).await, store(&b).await), (owned.clone(), owned));
+    assert_eq!(forget(&a, &share).await, 1);
+    holds(&a, &[&here, &there]).await;
 }
 
 /// Deletes whatever the trash has, as if 30 days had passed.

@@ -80,10 +80,68 @@ pub(crate) async fn what_a_library_replaces_is_what_was_looked_at(fixture: &dyn 
     assert_eq!(held(&*store, base.hash).await, Some(ours.clone()));
     assert_eq!(replace(&through(OTHER, later.clone()), &through(OTHER, ours.clone())).await, None);
     assert_eq!(replace(&later, &ours).await, Some(Outcome::Stored));
-    assert_eq!(held(&*store, base.hash).await, Some(later.clone()));
+    let later = AssetRecord { own_content: true, ..later };
+    assert_eq!(held(&*store, base.hash).await, Some(later.clone()), "the content stays the user's");
     let gone = through(LIBRARY, edited(&base, 40, None));
     assert_eq!(replace(&gone, &later).await, Some(Outcome::Stored));
     assert_eq!(held(&*store, base.hash).await, Some(gone));
+}
+
+pub(crate) async fn what_users_put_stays_theirs_whatever_a_library_says_of_it(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    let is_own = async |record: &AssetRecord| {
+        let held = held(&*store, record.hash).await.expect("it is there");
+        (held.via, held.own_content, held.deleted)
+    };
+    for (n, len) in (0..).zip([100, 100_000]) {
+        // Put, and edited by a member; the library's content comes as well.
+        let content = noise(len, 40 + n);
+        let base = record_of(&content);
+        ingest_one(fixture, base.clone(), &content).await;
+        let theirs = through(LIBRARY, edited(&base, 10, Some("by a member")));
+        let replaced = store.replace(vec![(theirs.clone(), base.clone())]).await;
+        assert_eq!(replaced, Ok(vec![Some(Outcome::Stored)]));
+        assert_eq!(is_own(&base).await, (LIBRARY, true, false));
+        let more = through(LIBRARY, edited(&base, 20, Some("and again")));
+        assert_eq!(deliver(fixture, &more, &content).await, Some(Outcome::Stored));
+        assert_eq!(is_own(&base).await, (LIBRARY, true, false));
+        // Let go of and brought again, too.
+        assert_eq!(store.let_go(vec![base.hash]).await, Ok(vec![Outcome::Absent]));
+        let again = through(LIBRARY, edited(&base, 25, Some("once more")));
+        assert_eq!(deliver(fixture, &again, &content).await, Some(Outcome::Stored));
+        assert_eq!(is_own(&base).await, (LIBRARY, true, false));
+        // Deleted by a member and back: it is still what the user put.
+        let gone = AssetRecord { own_content: true, ..through(LIBRARY, edited(&base, 30, None)) };
+        let now = held(&*store, base.hash).await.expect("it is there");
+        assert_eq!(store.replace(vec![(gone, now)]).await, Ok(vec![Some(Outcome::Stored)]));
+        let back = through(LIBRARY, edited(&base, 40, Some("back")));
+        assert_eq!(deliver(fixture, &back, &content).await, Some(Outcome::Stored));
+        assert_eq!(is_own(&base).await, (LIBRARY, true, false));
+        // Deleted by the user and back: the library's.
+        fixture.delete(base.hash).await;
+        assert_eq!(is_own(&base).await, (LIBRARY, false, true));
+        let late = held(&*store, base.hash).await.expect("it is there");
+        let late = through(LIBRARY, edited(&late, 1, Some("by a member alone")));
+        let late = AssetRecord { size: base.size, ..late };
+        assert_eq!(deliver(fixture, &late, &content).await, Some(Outcome::Stored));
+        assert_eq!(is_own(&base).await, (LIBRARY, false, false));
+    }
+    // Whichever of two own machines' versions comes later, what one of them put is the user's.
+    for own_first in [false, true] {
+        let content = noise(90, 50 + u64::from(own_first));
+        let own = record_of(&content);
+        let theirs = through(LIBRARY, edited(&own, 10, Some("by a member")));
+        let both = if own_first { [&own, &theirs] } else { [&theirs, &own] };
+        for record in both {
+            ingest_one(fixture, record.clone(), &content).await;
+        }
+        let joined = AssetRecord { own_content: true, ..theirs.clone() };
+        assert_eq!(held(&*store, own.hash).await, Some(joined.clone()));
+        assert!(joined.supersedes(&theirs));
+        assert_eq!(apply_one(fixture, own.clone()).await, Outcome::Unchanged);
+        assert_eq!(apply_one(fixture, theirs).await, Outcome::Unchanged);
+        assert_eq!(held(&*store, own.hash).await, Some(joined));
+    }
 }
 
 pub(crate) async fn what_users_put_edit_or_delete_is_theirs_or_its_librarys(fixture: &dyn Fixture) {

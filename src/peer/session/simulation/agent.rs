@@ -88,7 +88,8 @@ impl Stored {
         let wins = ours.is_none_or(|ours| record.supersedes(ours));
         let live = ours.is_some_and(|ours| !ours.deleted);
         let fills = live && !record.deleted && with_content && !self.contents.contains(&record.hash);
-        if !wins && !fills {
+        let is_claimed = live && !wins && ours.is_some_and(|ours| ours.clone().keeping_own(&record) != *ours);
+        if !wins && !fills && !is_claimed {
             return Outcome::Unchanged;
         }
         if !record.deleted && !live && !with_content {
@@ -98,7 +99,11 @@ impl Stored {
             self.contents.insert(record.hash);
             self.unwanted.remove(&record.hash);
         }
-        let record = if wins { record } else { self.records[&record.hash].1.clone() };
+        let record = match self.records.get(&record.hash) {
+            Some((_, ours)) if wins => record.keeping_own(ours),
+            Some((_, ours)) => ours.clone().keeping_own(&record),
+            None => record,
+        };
         let absent = !record.deleted && !self.contents.contains(&record.hash);
         self.put(record);
         if absent { Outcome::Absent } else { Outcome::Stored }
@@ -398,7 +403,7 @@ impl Agent {
         now: u64,
     ) -> Option<AssetRecord> {
         let held = self.record(&hash).filter(|held| !held.deleted)?;
-        let mut record = AssetRecord { via: None, ..held.clone() };
+        let mut record = AssetRecord { via: None, own_content: false, ..held.clone() };
         record.hlc = held.hlc.next(self.clock_ms(now));
         record.writer = self.writer();
         change(&mut record);

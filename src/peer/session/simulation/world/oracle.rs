@@ -31,6 +31,8 @@ pub(super) struct Oracle {
     gone: HashMap<LibraryId, HashSet<[u8; 32]>>,
     /// Versions that were written at an agent.
     wrote: HashMap<usize, HashSet<[u8; 32]>>,
+    /// Contents that users of an agent put or edited, and that were not deleted since.
+    own: HashMap<usize, HashSet<ContentHash>>,
 }
 
 fn version(record: &AssetRecord) -> [u8; 32] {
@@ -56,6 +58,7 @@ impl Oracle {
             were_in: HashMap::new(),
             gone: HashMap::new(),
             wrote: HashMap::new(),
+            own: HashMap::new(),
         }
     }
 
@@ -64,7 +67,11 @@ impl Oracle {
         let group = self.groups[agent];
         self.wrote.entry(agent).or_default().insert(version(record));
         self.known.entry(Circle::Owner(group)).or_default().insert(version(record));
-        if !record.deleted {
+        let own = self.own.entry(agent).or_default();
+        if record.deleted {
+            own.remove(&record.hash);
+        } else {
+            own.insert(record.hash);
             self.contents.entry(group).or_default().insert(record.hash);
         }
         for (library, members) in self.members.clone() {
@@ -156,6 +163,18 @@ impl Oracle {
             self.libraries[&library].takes(before) && self.knows(Circle::Members(library), before);
         let may = agent.access(library) == Some(Access::Write) || before.via == Some(library);
         assert!(is_member && may, "the store is written from outside: {before:?} becomes {after:?}");
+    }
+
+    /// What users put stays theirs, whatever members of a library say about it, until somebody deletes it.
+    pub(super) fn stays_own(&mut self, agent: &Agent) {
+        let own = self.own.entry(usize::from(agent.number)).or_default();
+        own.retain(|hash| match agent.record(hash).filter(|record| !record.deleted) {
+            Some(record) => {
+                assert!(record.is_own(), "a user's content is taken for a library's: {record:?}");
+                true
+            }
+            None => false,
+        });
     }
 
     /// What was written here came through no library.

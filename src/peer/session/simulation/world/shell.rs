@@ -80,6 +80,7 @@ impl World {
                 self.oracle.stored(agent, library, before.as_ref(), agent.record(hash).as_ref());
             }
         }
+        self.oracle.stays_own(agent);
         self.later(Event::Feed(number));
         outcomes.unwrap().unwrap()
     }
@@ -637,6 +638,7 @@ impl World {
                 let hashes = records.iter().map(|record| record.hash).collect();
                 let taken = agent.taker().take_absent(records).now_or_never();
                 assert!(taken.is_some_and(|taken| taken.is_ok()));
+                self.oracle.stays_own(agent);
                 self.later(Event::Feed(number));
                 Input::Settled(hashes)
             }
