@@ -6,6 +6,7 @@ pub mod extract;
 pub mod guard;
 pub mod serve;
 pub mod server;
+pub(crate) mod sse;
 
 pub use envelope::{ApiError, ApiResult, Success};
 pub use guard::{GuardSettings, protect};

@@ -1,13 +1,15 @@
 //! `can-sync events`: what happens on the node, as it happens.
 
-use eventsource_stream::{Event, Eventsource as _};
-use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::Value;
 
 use super::Context;
 use super::error::{CliError, Exit};
 use super::text;
+use crate::http::sse::{Event, Parser};
+
+/// An event is a line of JSON of a few hundred bytes.
+const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct EventsArgs {
@@ -27,31 +29,38 @@ pub(super) struct EventsArgs {
 pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<(), CliError> {
     let agent = context.agent()?;
     let query: Vec<_> = args.since.iter().map(|since| ("since", since)).collect();
-    let response = agent.send(agent.request(Method::GET, "/events").query(&query)).await?;
-    let mut events = response.bytes_stream().eventsource();
+    let mut response = agent.send(agent.request(Method::GET, "/events").query(&query)).await?;
+    let mut parser = Parser::with_data(EVENT_BYTES_MAX);
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
-        let Some(event) = events.next().await else {
-            return Err(CliError::new(Exit::NoDaemon, format!("the daemon at {} stopped", agent.base())));
-        };
-        let event = event.map_err(|e| {
+        let piece = response.chunk().await.map_err(|e| {
             CliError::new(Exit::NoDaemon, format!("the event stream of {} broke off: {e}", agent.base()))
         })?;
-        // The greeting tells where the stream begins, and is no event; what is told every second is for who asks for it.
-        let wanted =
-            args.types.contains(&event.event) || (args.types.is_empty() && event.event != "progress");
-        if event.event != "hello" && wanted {
-            print(context, &event)?;
-            left -= 1;
+        let Some(piece) = piece else {
+            return Err(CliError::new(Exit::NoDaemon, format!("the daemon at {} stopped", agent.base())));
+        };
+        for event in parser.push(&piece) {
+            if left > 0 && args.wants(&event) {
+                print(context, &event)?;
+                left -= 1;
+            }
         }
     }
     Ok(())
 }
 
+impl EventsArgs {
+    /// The greeting tells where the stream begins, and is no event; progress comes every second and has to be named.
+    fn wants(&self, Event { kind, .. }: &Event) -> bool {
+        let named = self.types.contains(kind) || (self.types.is_empty() && kind != "progress");
+        named && kind != "hello"
+    }
+}
+
 fn print(context: &Context, event: &Event) -> Result<(), CliError> {
     let data: Value = serde_json::from_str(&event.data).unwrap_or_else(|_| Value::String(event.data.clone()));
     if context.out.json {
-        let line = serde_json::json!({ "id": event.id, "event": event.event, "data": data });
+        let line = serde_json::json!({ "id": event.id, "event": event.kind, "data": data });
         return Ok(context.out.value(&line)?);
     }
     let time = data["at_ms"].as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -63,7 +72,7 @@ fn print(context: &Context, event: &Event) -> Result<(), CliError> {
             shown.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ")
         },
     );
-    Ok(context.out.line(&text::escape(&format!("{time}{}  {detail}", event.event)))?)
+    Ok(context.out.line(&text::escape(&format!("{time}{}  {detail}", event.kind)))?)
 }
 
 fn plain(value: &Value) -> String {

@@ -50,7 +50,7 @@ struct Clock {
 impl FormatTime for Clock {
     fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
         if self.terminal {
-            write!(out, "{}", jiff::Zoned::now().strftime("%H:%M:%S"))
+            write!(out, "{}", jiff::ZonedDateTime::now().strftime("%H:%M:%S"))
         } else {
             write!(out, "{:.3}", jiff::Timestamp::now())
         }

@@ -156,7 +156,8 @@ impl Setting for SlotFormat {
 
 /// This machine's name, as far as it makes a name for a node.
 pub(super) fn host_name() -> String {
-    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
     let name: String = host.trim().chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
     if name.is_empty() { "unnamed".to_owned() } else { name }
 }

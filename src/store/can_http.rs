@@ -30,7 +30,6 @@ use crate::wire::proto::{
 };
 
 mod answer;
-mod sse;
 mod upload;
 mod watch;
 

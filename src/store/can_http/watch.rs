@@ -6,8 +6,8 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Response};
 
 use super::answer::{fail, timed, unavailable};
-use super::sse::{Event, Parser};
 use super::{CanHttpStore, READ_TIMEOUT};
+use crate::http::sse::{Event, Parser};
 use crate::store::{StoreError, StoreEvent};
 
 type Item = Result<StoreEvent, StoreError>;
