@@ -120,14 +120,18 @@ fn an_external_service_without_its_key_is_refused() {
 
 #[test]
 fn mistakes_in_the_configuration_have_their_key_and_line() {
+    // What is found only by reading files must not stumble over a node on the default ports.
+    let ports = "listen_addr: 127.0.0.1:0\ncan_listen_addr: 127.0.0.1:0";
+    let no_token = format!("api_token_file: nothing\n{ports}");
+    let no_peer = format!("discovery: {{ bootstrap: [nobody] }}\n{ports}");
     for (mistake, expected) in [
         ("nonsense: 1", &["config.yaml:1", "nonsense"][..]),
         ("poll_interval_secs: soon", &["config.yaml:1", "poll_interval_secs"]),
         ("limits: { max_connections: -1 }", &["config.yaml:1", "max_connections"]),
         ("name: [", &["config.yaml:1", "name"]),
         ("listen_addr: 0.0.0.0:3213", &["config.yaml:1", "listen_addr", "api_token_file"]),
-        ("api_token_file: nothing", &["api_token_file", "nothing", "exist"]),
-        ("discovery: { bootstrap: [nobody] }", &["discovery.bootstrap", "nobody", "ticket"]),
+        (no_token.as_str(), &["api_token_file", "nothing", "exist"]),
+        (no_peer.as_str(), &["discovery.bootstrap", "nobody", "ticket"]),
     ] {
         refused(&User::new(), mistake, expected);
     }
