@@ -193,10 +193,11 @@ impl CanServiceState {
     }
 
     fn on_caught_up(&mut self, status: StoreStatus) {
+        // First the counts: whoever waits until the store was read looks at them.
+        self.args.libraries.set_store_status(status);
         if self.args.libraries.cursor().borrow().is_none() {
             self.args.libraries.set_cursor(self.read_to);
         }
-        self.args.libraries.set_store_status(status);
         if let Some(error) = self.failure.take() {
             tracing::info!(was = %error, "the store works again");
             self.told = None;

@@ -379,6 +379,15 @@ impl Library {
         self.index().tree.snapshot()
     }
 
+    /// How many live assets are in it, of the mirror whether or not their contents are here.
+    #[must_use]
+    pub fn live_assets(&self) -> u64 {
+        if self.shared.is_some() {
+            return self.index().sizes.len() as u64;
+        }
+        self.feed.store.lock().unwrap_or_else(PoisonError::into_inner).assets
+    }
+
     /// Size and fingerprint.
     #[must_use]
     pub fn summary(&self) -> Summary {

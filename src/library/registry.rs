@@ -128,6 +128,7 @@ impl Registry {
                 M::up(ASIDES),
                 M::up(SHARES_SINCE),
                 M::up(tickets::SEALING_SCHEMA),
+                M::up(deletions::SIZES_SCHEMA),
             ];
             Migrations::new(steps).to_latest(&mut connection)?;
             Ok(connection)

@@ -4,6 +4,7 @@
 //! out which of what waits has settled itself. It outlives every actor.
 
 pub mod decisions;
+mod sizes;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,8 @@ const BATCH: usize = 500;
 const STORE_WITHIN: Duration = Duration::from_secs(30);
 /// Assets that are named of those whose deletion waits.
 const EXAMPLES: usize = 5;
+/// A clock that shows something else by more than this was set.
+const JUMP_MS: u64 = 60 * 1000;
 
 /// See the module.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ pub struct DeleteGuard {
     events: EventLog,
 }
 
-/// Time that goes on whatever the clock does, and follows it forward.
+/// Time that goes on evenly, and jumps where the clock was set.
 #[derive(Debug)]
 struct SteadyTime {
     ms: u64,
@@ -51,15 +54,14 @@ struct SteadyTime {
 }
 
 impl SteadyTime {
-    /// As of a start: what is written down was before.
-    fn start(clock_ms: u64, latest_ms: u64, at: Duration) -> Self {
-        Self { ms: clock_ms.max(latest_ms), at }
-    }
-
-    fn now(&mut self, clock_ms: u64, uptime: Duration) -> u64 {
+    /// What time it is now, and by how much the clock was set since the last look: 0 where it was not.
+    fn now(&mut self, clock_ms: u64, uptime: Duration) -> (u64, i64) {
         let passed = u64::try_from(uptime.saturating_sub(self.at).as_millis()).unwrap_or(u64::MAX);
-        *self = Self { ms: clock_ms.max(self.ms.saturating_add(passed)), at: uptime };
-        self.ms
+        let steady_ms = self.ms.saturating_add(passed);
+        let was_set = clock_ms.abs_diff(steady_ms) > JUMP_MS;
+        let ms = if was_set { clock_ms } else { steady_ms };
+        *self = Self { ms, at: uptime };
+        (ms, if was_set { clock_ms.cast_signed().saturating_sub(steady_ms.cast_signed()) } else { 0 })
     }
 }
 
@@ -101,7 +103,9 @@ impl DeleteGuard {
         events: EventLog,
     ) -> Result<Self, RegistryError> {
         let kept = registry.map(Registry::deletions).transpose()?.unwrap_or_default();
-        Ok(Self::of(enabled, Decisions::new(kept), registry.cloned(), clock, events))
+        let guard = Self::of(enabled, Decisions::new(kept), registry.cloned(), clock, events);
+        guard.change(|decisions, now_ms| ((), decisions.bring_back(now_ms)));
+        Ok(guard)
     }
 
     fn of(
@@ -111,7 +115,7 @@ impl DeleteGuard {
         clock: Clock,
         events: EventLog,
     ) -> Self {
-        let time = SteadyTime::start(clock.now_ms(), decisions.latest_ms(), clock.uptime());
+        let time = SteadyTime { ms: clock.now_ms(), at: clock.uptime() };
         let (decisions, writing, time) = (Mutex::new(decisions), Mutex::default(), Mutex::new(time));
         Self { enabled, decisions, registry, writing, clock, time, events }
     }
@@ -126,15 +130,21 @@ impl DeleteGuard {
         self.decisions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now_ms(&self) -> u64 {
-        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
-        time.now(self.clock.now_ms(), self.clock.uptime())
-    }
-
-    /// Decides something and writes it down; says whether it is written down, too. Blocks.
-    fn change<T>(&self, work: impl FnOnce(&mut Decisions) -> (T, Vec<DeletionChange>)) -> (T, bool) {
+    /// Decides something at a time and writes it down; says whether it is written down, too. Blocks.
+    fn change<T>(&self, work: impl FnOnce(&mut Decisions, u64) -> (T, Vec<DeletionChange>)) -> (T, bool) {
         let _order = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (done, changes) = work(&mut self.decisions());
+        let (now_ms, set_by_ms) = {
+            let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+            time.now(self.clock.now_ms(), self.clock.uptime())
+        };
+        let (done, changes) = {
+            let mut decisions = self.decisions();
+            let mut changes =
+                if set_by_ms == 0 { Vec::new() } else { decisions.follow_clock(set_by_ms, now_ms) };
+            let (done, more) = work(&mut decisions, now_ms);
+            changes.extend(more);
+            (done, changes)
+        };
         let Some(registry) = self.registry.as_ref().filter(|_| !changes.is_empty()) else {
             return (done, true);
         };
@@ -185,11 +195,20 @@ impl DeleteGuard {
         self.decisions().decided()
     }
 
+    /// So many live assets has each library (`""` is the mirror) now. To be told regularly: a share is one of the least that
+    /// there was within a day, of the day before deletions were switched on as well. Blocks.
+    pub fn note_sizes(&self, sizes: &[(String, u64)]) {
+        self.change(|decisions, now_ms| {
+            let changes =
+                sizes.iter().flat_map(|(library, assets)| decisions.note_size(library, *assets, now_ms));
+            ((), changes.collect())
+        });
+    }
+
     /// Rules on deletions that came together from one deleter, in a set of `assets` live assets. Blocks: what is applied is
     /// counted on the disk before.
     pub fn judge(&self, by: &Deleter, deletions: &[Deletion], assets: u64) -> Vec<Ruling> {
-        let now_ms = self.now_ms();
-        let ((mut rulings, began), written) = self.change(|decisions| {
+        let ((mut rulings, began), written) = self.change(|decisions, now_ms| {
             let before = decisions.hold(by).is_some();
             let (rulings, changes) = decisions.judge(by, deletions, assets, now_ms);
             let began = decisions.hold(by).filter(|_| !before).map(|hold| hold.deletions.len());
@@ -223,7 +242,7 @@ impl DeleteGuard {
         hold: Option<&str>,
         decision: Decision,
     ) -> Result<Vec<(String, Deletion)>, UnknownHold> {
-        let (about, _) = self.change(|decisions| {
+        let (about, _) = self.change(|decisions, _| {
             let chosen = |by: &Deleter| hold.is_none_or(|id| hold_id(by) == id);
             let deleters: Vec<Deleter> =
                 decisions.holds().map(|(by, _)| by).filter(|by| chosen(by)).cloned().collect();
@@ -245,12 +264,12 @@ impl DeleteGuard {
 
     /// The store has these now. Blocks.
     pub fn note(&self, records: &[AssetRecord]) {
-        self.change(|decisions| ((), decisions.note(records)));
+        self.change(|decisions, _| ((), decisions.note(records)));
     }
 
     /// A library is gone. Blocks.
     pub fn forget_library(&self, library: &str) {
-        self.change(|decisions| ((), decisions.forget_library(library)));
+        self.change(|decisions, _| ((), decisions.forget_library(library)));
     }
 
     /// Looks which of what waits has settled itself while this node did not run.
@@ -265,7 +284,7 @@ impl DeleteGuard {
             let guard = Arc::clone(&self);
             let noted = spawn_blocking(move || {
                 guard.note(&records);
-                guard.change(|decisions| ((), decisions.note_gone(&gone)));
+                guard.change(|decisions, _| ((), decisions.note_gone(&gone)));
             });
             // Nothing but a panic ends it, and that is told already.
             let _ = noted.await;

@@ -144,7 +144,7 @@ impl Rules {
             return;
         }
         let assets = match library.shared() {
-            Some(_) => library.summary().assets,
+            Some(_) => library.live_assets(),
             None => insist(|| store.status()).await.assets,
         };
         let deletions: Vec<Deletion> = going.iter().map(|(record, _)| Deletion::of(record)).collect();

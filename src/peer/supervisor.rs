@@ -66,6 +66,7 @@ mod feeding;
 mod overview;
 mod searching;
 mod second_connection;
+mod sizes;
 mod transfers;
 
 /// How often dials, rates and pauses are looked at.
@@ -253,6 +254,8 @@ pub struct PeersState {
     verify_at: Instant,
     was_in_sync: bool,
     dates: dates::Dates,
+    /// When the guard on deletions is next told how large the libraries are.
+    sizes_at: Instant,
 }
 
 /// The actor.
@@ -440,6 +443,7 @@ impl PeersState {
             hints_at: None,
             nets_at: Instant::now(),
             own_id_seen: None,
+            sizes_at: Instant::now(),
             verify_round: 0,
             verify_at,
             was_in_sync: false,
@@ -604,6 +608,7 @@ impl PeersState {
         }
         self.tick_searches(myself);
         self.tick_dates(myself, now);
+        self.tell_sizes(now);
         self.dial_due(myself);
         self.offer_mirror(myself);
         self.args.events.set_progress(overview::progress(self));

@@ -1,5 +1,6 @@
 //! Two and three nodes in one process keep each other's assets complete.
 
+use can_sync::library::registry::Registry;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -203,6 +204,44 @@ async fn mass_deletions_are_held_back_until_somebody_confirms() {
     let answer = b.post("/deletions/confirm", json!({})).await;
     assert_eq!(answer["status"], "success", "{answer}");
     b.holds(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_new_assets_give_nobody_more_to_delete() {
+    let (a, mut b) = tokio::join!(
+        TestNode::start("a", |_| {}),
+        TestNode::start("b", |config| config.replicate_deletes = true)
+    );
+    b.dial(&a).await;
+    let mut hashes = Vec::new();
+    for n in 0..30 {
+        hashes.push(a.ingest(bytes(n, 10), &[]).await);
+    }
+    b.holds(30).await;
+    // It looks how much there is when it starts.
+    assert!(!b.stop().await.failed);
+    b.boot().await;
+    let registry = Registry::open(&b.config.data_dir.join("libraries.db")).unwrap();
+    eventually("b knows how much there is", async || {
+        let sizes = registry.deletions().unwrap().sizes;
+        sizes.iter().any(|(_, _, least)| *least <= 30).then_some(()).ok_or_else(|| format!("{sizes:?}"))
+    })
+    .await;
+    for n in 100..400 {
+        a.ingest(bytes(n, 11), &[]).await;
+    }
+    b.wait_in_sync().await;
+    let many = b.assets().await.len();
+    for hash in &hashes {
+        a.http.delete(format!("{}/asset/{hash}", a.node().store_url())).send().await.unwrap();
+    }
+    eventually("they are held back", async || {
+        let status = b.get("/status").await;
+        let held = status["data"]["sync"]["held_deletions"].as_u64();
+        held.filter(|held| *held >= 10).ok_or_else(|| status.to_string())
+    })
+    .await;
+    assert!(b.assets().await.len() >= many - 20, "a tenth of what is there now would be all of them");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,6 +85,19 @@ pub enum DeletionChange {
     Decided(String, Deletion, Decision),
     /// The decision is of no use any more.
     Undecided(String, ContentHash),
+    /// The least that a library had in the span that begins then.
+    Size(String, u64, u64),
+    /// Its spans that began before are over.
+    SizesBefore(String, u64),
+    /// The clock was set, so all dates are others.
+    Redated {
+        /// All that was applied, in place of what was known.
+        spent: Vec<(Deleter, u64, u64)>,
+        /// All sizes, in place of those that were known.
+        sizes: Vec<(String, u64, u64)>,
+        /// Nothing has waited since later than this.
+        now_ms: u64,
+    },
     /// The library is gone.
     LibraryGone(String),
 }
@@ -98,6 +111,8 @@ pub struct KeptDeletions {
     pub held: Vec<(Deleter, u64, Deletion)>,
     /// Deletions that somebody decided about, by library.
     pub decided: Vec<(String, Deletion, Decision)>,
+    /// The least that each library had, by the beginning of a span.
+    pub sizes: Vec<(String, u64, u64)>,
 }
 
 pub(super) const SCHEMA: &str = "CREATE TABLE deletions_spent (
@@ -123,6 +138,14 @@ CREATE TABLE deletions_decided (
     hlc INTEGER NOT NULL,
     confirmed INTEGER NOT NULL,
     PRIMARY KEY (library, hash)
+) STRICT, WITHOUT ROWID;";
+
+/// How large the libraries were.
+pub(super) const SIZES_SCHEMA: &str = "CREATE TABLE deletions_sizes (
+    library TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    least INTEGER NOT NULL,
+    PRIMARY KEY (library, at_ms)
 ) STRICT, WITHOUT ROWID;";
 
 impl Registry {
@@ -165,16 +188,18 @@ impl Registry {
                     Ok((row.get(0)?, deletion(row, 1)?, decision))
                 })?
                 .collect::<rusqlite::Result<_>>()?;
-            Ok(KeptDeletions { spent, held, decided })
+            let sizes = db
+                .prepare("SELECT library, at_ms, least FROM deletions_sizes")?
+                .query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?), unsigned(row.get(2)?))))?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(KeptDeletions { spent, held, decided, sizes })
         })
     }
 }
 
 fn write(db: &Transaction<'_>, change: &DeletionChange) -> rusqlite::Result<()> {
     match change {
-        DeletionChange::Spent(Deleter { library, source }, at_ms, count) => db
-            .prepare_cached("INSERT OR REPLACE INTO deletions_spent VALUES (?1, ?2, ?3, ?4)")?
-            .execute((library, source, signed(*at_ms), signed(*count))),
+        DeletionChange::Spent(by, at_ms, count) => write_spent(db, by, *at_ms, *count),
         DeletionChange::SpentBefore(at_ms) => {
             db.execute("DELETE FROM deletions_spent WHERE at_ms < ?1", [signed(*at_ms)])
         }
@@ -202,12 +227,44 @@ fn write(db: &Transaction<'_>, change: &DeletionChange) -> rusqlite::Result<()> 
         DeletionChange::Undecided(library, hash) => db
             .prepare_cached("DELETE FROM deletions_decided WHERE library = ?1 AND hash = ?2")?
             .execute((library, hash.0.as_slice())),
+        DeletionChange::Size(library, at_ms, least) => write_size(db, library, *at_ms, *least),
+        DeletionChange::SizesBefore(library, at_ms) => db
+            .prepare_cached("DELETE FROM deletions_sizes WHERE library = ?1 AND at_ms < ?2")?
+            .execute((library, signed(*at_ms))),
+        DeletionChange::Redated { spent, sizes, now_ms } => {
+            db.execute("DELETE FROM deletions_spent", [])?;
+            for (by, at_ms, count) in spent {
+                write_spent(db, by, *at_ms, *count)?;
+            }
+            db.execute("DELETE FROM deletions_sizes", [])?;
+            for (library, at_ms, least) in sizes {
+                write_size(db, library, *at_ms, *least)?;
+            }
+            db.execute("UPDATE deletions_held SET since_ms = ?1 WHERE since_ms > ?1", [signed(*now_ms)])
+        }
         DeletionChange::LibraryGone(library) => {
-            for table in ["deletions_spent", "deletions_held", "deletions_decided"] {
+            for table in ["deletions_spent", "deletions_held", "deletions_decided", "deletions_sizes"] {
                 db.execute(&format!("DELETE FROM {table} WHERE library = ?1"), [library])?;
             }
             Ok(0)
         }
     }
     .map(drop)
+}
+
+fn write_spent(db: &Transaction<'_>, by: &Deleter, at_ms: u64, count: u64) -> rusqlite::Result<usize> {
+    db.prepare_cached("INSERT OR REPLACE INTO deletions_spent VALUES (?1, ?2, ?3, ?4)")?.execute((
+        &by.library,
+        &by.source,
+        signed(at_ms),
+        signed(count),
+    ))
+}
+
+fn write_size(db: &Transaction<'_>, library: &str, at_ms: u64, least: u64) -> rusqlite::Result<usize> {
+    db.prepare_cached("INSERT OR REPLACE INTO deletions_sizes VALUES (?1, ?2, ?3)")?.execute((
+        library,
+        signed(at_ms),
+        signed(least),
+    ))
 }

@@ -1,12 +1,15 @@
 //! Which of a peer's deletions are applied: budgets, holds, and what somebody decided. Pure.
 //!
 //! Budgets and holds belong to a [`Deleter`]: a device in the mirror, or a ticket in a library, with however many endpoint
-//! ids it is used. A library has a budget as well, twice as large, for all of them together. Once a deletion goes beyond a
-//! budget, it and everything that this deleter brings after it is held back until somebody decides; nobody else is stopped by
-//! that, even who passes on what waits already. Decisions are about one version of one asset in one library, whoever brings it.
+//! ids it is used. A library has a budget as well, twice as large, for all of them but the one that deleted most: so a single
+//! greedy deleter uses up nothing of what the others have, and however many there are, no more than three budgets go. Once a
+//! deletion goes beyond a budget, it and everything that this deleter brings after it is held back until somebody decides;
+//! nobody else is stopped by that, even who passes on what waits already. Decisions are about one version of one asset in one
+//! library, whoever brings it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::sizes::Sizes;
 use crate::library::registry::{Decision, Deleter, Deletion, DeletionChange, KeptDeletions};
 use crate::record::{AssetRecord, ContentHash};
 
@@ -35,7 +38,7 @@ struct Budget {
 }
 
 impl Budget {
-    /// Deletions that may be applied in this span, of a set that had so many assets when it began.
+    /// Deletions that may be applied in this span, where so many assets count.
     fn allowed(&self, assets: u64) -> u64 {
         self.free.max(assets / self.divisor)
     }
@@ -70,6 +73,7 @@ pub struct Decisions {
     decided: BTreeMap<String, HashMap<ContentHash, (Deletion, Decision)>>,
     /// Versions that were applied a moment ago, by library. A later deletion of the same asset is another one.
     known: HashMap<(String, [u8; 32]), u64>,
+    sizes: Sizes,
 }
 
 impl Decisions {
@@ -88,15 +92,49 @@ impl Decisions {
         for (library, deletion, decision) in kept.decided {
             decisions.decided.entry(library).or_default().insert(deletion.hash, (deletion, decision));
         }
+        for (library, at_ms, least) in kept.sizes {
+            decisions.sizes.insert(library, at_ms, least);
+        }
         decisions
     }
 
-    /// The latest moment that is written down: time does not go back behind it.
-    #[must_use]
-    pub fn latest_ms(&self) -> u64 {
-        let spent = self.spent.values().filter_map(|spans| spans.keys().next_back());
-        let held = self.holds.values().map(|hold| &hold.since_ms);
-        spent.chain(held).copied().max().unwrap_or_default()
+    /// What was written down as later than now, by a clock that was ahead, or is behind now, counts as of now.
+    pub fn bring_back(&mut self, now_ms: u64) -> Vec<DeletionChange> {
+        self.redate(|at| at.min(now_ms), now_ms)
+    }
+
+    /// The clock was set: what was before is as long ago as it was.
+    pub fn follow_clock(&mut self, by_ms: i64, now_ms: u64) -> Vec<DeletionChange> {
+        self.redate(|at| at.saturating_add_signed(by_ms), now_ms)
+    }
+
+    fn redate(&mut self, date: impl Fn(u64) -> u64, now_ms: u64) -> Vec<DeletionChange> {
+        let before = (self.spent_rows(), self.sizes.rows());
+        for spans in self.spent.values_mut() {
+            for (at, count) in std::mem::take(spans) {
+                *spans.entry(date(at)).or_default() += count;
+            }
+        }
+        self.sizes.redate(&date);
+        self.known.values_mut().for_each(|at| *at = date(*at));
+        let mut ahead = false;
+        for hold in self.holds.values_mut() {
+            ahead |= hold.since_ms > now_ms;
+            hold.since_ms = hold.since_ms.min(now_ms);
+        }
+        let (spent, sizes) = (self.spent_rows(), self.sizes.rows());
+        let changed = ahead || before != (spent.clone(), sizes.clone());
+        if changed { vec![DeletionChange::Redated { spent, sizes, now_ms }] } else { Vec::new() }
+    }
+
+    fn spent_rows(&self) -> Vec<(Deleter, u64, u64)> {
+        let rows = self.spent.iter().flat_map(|(by, spans)| spans.iter().map(move |span| (by, span)));
+        rows.map(|(by, (at, count))| (by.clone(), *at, *count)).collect()
+    }
+
+    /// A library (`""` is the mirror) has so many live assets now.
+    pub fn note_size(&mut self, library: &str, assets: u64, now_ms: u64) -> Vec<DeletionChange> {
+        self.sizes.note(library, assets, now_ms)
     }
 
     /// What is known already about a deletion in a library, whoever brings it.
@@ -130,6 +168,7 @@ impl Decisions {
         now_ms: u64,
     ) -> (Vec<Ruling>, Vec<DeletionChange>) {
         let mut changes = self.forget_old(now_ms);
+        changes.extend(self.note_size(&by.library, assets, now_ms));
         let rulings: Vec<Option<Ruling>> =
             deletions.iter().map(|deletion| self.known_ruling(&by.library, deletion)).collect();
         let open: Vec<Deletion> =
@@ -150,17 +189,22 @@ impl Decisions {
     fn fits(&self, by: &Deleter, deletions: &[Deletion], assets: u64, now_ms: u64) -> bool {
         let counted = |d: &&Deletion| !self.known.contains_key(&(by.library.clone(), d.digest));
         let fresh = deletions.iter().filter(counted).count() as u64;
+        let here = || self.spent.iter().filter(|(one, _)| one.library == by.library);
         BUDGETS.iter().all(|budget| {
             let since = now_ms.saturating_sub(budget.span_ms);
-            let spent = |spans: &BTreeMap<u64, u64>| -> u64 {
-                spans.iter().filter(|(at, _)| **at + COUNTED_BY_MS > since).map(|(_, count)| count).sum()
+            let spent = |spans: &BTreeMap<u64, u64>, until: u64| -> u64 {
+                let counted = spans.iter().filter(|(at, _)| **at + COUNTED_BY_MS > since && **at < until);
+                counted.map(|(_, count)| count).sum()
             };
-            let own = self.spent.get(by).map_or(0, spent);
-            let together: u64 =
-                self.spent.iter().filter(|(one, _)| one.library == by.library).map(|(_, s)| spent(s)).sum();
+            let by_all = |until| here().map(|(_, spans)| spent(spans, until)).sum::<u64>();
+            let together = by_all(u64::MAX);
             // What went already was part of the set when the span began.
-            let allowed = budget.allowed(assets + together);
-            own + fresh <= allowed && together + fresh <= 2 * allowed
+            let least = self.sizes.least(&by.library, now_ms, by_all);
+            let allowed = budget.allowed(least.unwrap_or(u64::MAX).min(assets + together));
+            let own = self.spent.get(by).map_or(0, |spans| spent(spans, u64::MAX)) + fresh;
+            let others = here().filter(|(one, _)| *one != by).map(|(_, spans)| spent(spans, u64::MAX));
+            let most = others.max().unwrap_or_default().max(own);
+            own <= allowed && together + fresh - most <= 2 * allowed
         })
     }
 
@@ -367,6 +411,7 @@ impl Decisions {
         self.spent.retain(|by, _| by.library != library);
         self.holds.retain(|by, _| by.library != library);
         self.known.retain(|(of, _), _| of != library);
+        self.sizes.forget(library);
         self.decided.remove(library);
         vec![DeletionChange::LibraryGone(library.to_owned())]
     }
