@@ -250,6 +250,14 @@ pub enum StoreError {
         /// Its base URL.
         url: String,
     },
+    /// An external CAN Service that cannot do it at all.
+    #[error("the CAN Service at {url} cannot {what}: it is older than this program; update it")]
+    Unsupported {
+        /// Its base URL.
+        url: String,
+        /// What it cannot do.
+        what: &'static str,
+    },
     /// Anything else below: SQLite, the file system.
     #[error("{action}: {reason}")]
     Io {

@@ -629,7 +629,14 @@ impl PeerState {
                 running.tasks.spawn(effects::apply(report, args.taker(), library, records));
             }
             Effect::Reassert(others) => {
-                running.tasks.spawn(effects::reassert(report, store, others));
+                let library = shared.library.id();
+                running.tasks.spawn(effects::reassert(
+                    report,
+                    store,
+                    args.deferrals.clone(),
+                    library,
+                    others,
+                ));
             }
             Effect::Store(items) => {
                 let (library, taker) = (shared.library.id(), args.taker());

@@ -5,6 +5,7 @@
 
 pub mod notes;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,6 +34,12 @@ CREATE TABLE clock (
     has_met_devices INTEGER NOT NULL
 ) STRICT;";
 
+/// The newest date of a version that a member of a library has.
+const CONFIRMED: &str = "CREATE TABLE confirmed (
+    library BLOB PRIMARY KEY,
+    newest_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;";
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open '{path}': {source}; move the file away to start with an empty one")]
@@ -51,6 +58,9 @@ struct Inner {
     notes: Mutex<Notes>,
     /// Changes that are not on disk yet.
     unsaved: Mutex<Vec<NoteChange>>,
+    /// The newest date of a version that a member has, of each library: nothing that our clock depends on, for members are no
+    /// machines of the user's.
+    confirmed: Mutex<HashMap<LibraryId, u64>>,
     disk: Option<Mutex<Disk>>,
 }
 
@@ -59,6 +69,8 @@ struct Disk {
     connection: Connection,
     /// What it has of the clock.
     saved: (u64, bool),
+    /// What it has of what members confirmed.
+    confirmed: HashMap<LibraryId, u64>,
 }
 
 impl Deferrals {
@@ -71,23 +83,24 @@ impl Deferrals {
             let mut connection = Connection::open(path)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
-            Migrations::new(vec![M::up(SCHEMA)]).to_latest(&mut connection)?;
+            Migrations::new(vec![M::up(SCHEMA), M::up(CONFIRMED)]).to_latest(&mut connection)?;
             let notes = load_notes(&connection)?;
-            let saved = load_clock(&connection)?;
-            Ok((Disk { connection, saved }, notes))
+            let (saved, confirmed) = (load_clock(&connection)?, load_confirmed(&connection)?);
+            Ok((Disk { connection, saved, confirmed }, notes))
         };
         let (disk, notes) =
             load().map_err(|source| DeferralsError { path: path.display().to_string(), source })?;
         clock.restore(disk.saved.0, disk.saved.1);
         let (notes, unsaved) = (Mutex::new(notes), Mutex::default());
-        Ok(Self(Arc::new(Inner { clock, notes, unsaved, disk: Some(Mutex::new(disk)) })))
+        let confirmed = Mutex::new(disk.confirmed.clone());
+        Ok(Self(Arc::new(Inner { clock, notes, unsaved, confirmed, disk: Some(Mutex::new(disk)) })))
     }
 
     /// Remembers nothing over a restart.
     #[must_use]
     pub fn in_memory(clock: Clock) -> Self {
-        let (notes, unsaved) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { clock, notes, unsaved, disk: None }))
+        let (notes, unsaved, confirmed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { clock, notes, unsaved, confirmed, disk: None }))
     }
 
     /// The clock by which versions are judged.
@@ -114,10 +127,39 @@ impl Deferrals {
 
     /// See [`Notes::settle`].
     #[must_use]
-    pub fn settle(&self, offered: &AssetRecord, ours: Option<&AssetRecord>, may_reassert: bool) -> bool {
-        let (reassert, changes) = self.notes().settle(offered, ours, may_reassert);
+    pub fn settle(
+        &self,
+        offered: &AssetRecord,
+        ours: Option<&AssetRecord>,
+        library: Option<LibraryId>,
+        may_reassert: bool,
+    ) -> bool {
+        let (reassert, changes) = self.notes().settle(offered, ours, library, may_reassert);
         self.keep(changes);
         reassert
+    }
+
+    /// See [`Notes::spend`].
+    pub fn spend(&self, offered: &AssetRecord, library: Option<LibraryId>) {
+        let changes = self.notes().spend(offered, library);
+        self.keep(changes);
+    }
+
+    /// Takes note that a member of a library has a version of this date.
+    pub fn note_confirmed(&self, library: LibraryId, ms: u64) {
+        let mut confirmed = self.confirmed();
+        let newest = confirmed.entry(library).or_default();
+        *newest = ms.max(*newest);
+    }
+
+    /// The newest dates of versions that members of libraries are known to have.
+    #[must_use]
+    pub fn confirmed_by_members(&self) -> HashMap<LibraryId, u64> {
+        self.confirmed().clone()
+    }
+
+    fn confirmed(&self) -> MutexGuard<'_, HashMap<LibraryId, u64>> {
+        self.0.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Versions of an asset that have to wait.
@@ -150,12 +192,13 @@ impl Deferrals {
         let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
         let clock = (self.0.clock.confirmed_ms(), self.0.clock.has_met_devices());
         let mut unsaved = std::mem::take(&mut *self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner));
-        if unsaved.is_empty() && clock == disk.saved {
+        let confirmed = self.confirmed_by_members();
+        if unsaved.is_empty() && clock == disk.saved && confirmed == disk.confirmed {
             return Ok(());
         }
-        let written = write_changes(&mut disk.connection, &unsaved, clock);
+        let written = write_changes(&mut disk.connection, &unsaved, clock, &confirmed);
         if written.is_ok() {
-            disk.saved = clock;
+            (disk.saved, disk.confirmed) = (clock, confirmed);
         } else {
             let mut newer = self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
             unsaved.append(&mut newer);
@@ -196,10 +239,18 @@ fn load_clock(connection: &Connection) -> rusqlite::Result<(u64, bool)> {
     Ok(row.unwrap_or_default())
 }
 
+fn load_confirmed(connection: &Connection) -> rusqlite::Result<HashMap<LibraryId, u64>> {
+    connection
+        .prepare("SELECT library, newest_ms FROM confirmed")?
+        .query_map([], |row| Ok((LibraryId(row.get(0)?), row.get::<_, i64>(1)?.cast_unsigned())))?
+        .collect()
+}
+
 fn write_changes(
     connection: &mut Connection,
     changes: &[NoteChange],
     (confirmed_ms, has_met_devices): (u64, bool),
+    confirmed: &HashMap<LibraryId, u64>,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for change in changes {
@@ -227,6 +278,11 @@ fn write_changes(
         "INSERT OR REPLACE INTO clock (id, confirmed_ms, has_met_devices) VALUES (1, ?1, ?2)",
         (confirmed_ms.cast_signed(), has_met_devices),
     )?;
+    for (library, ms) in confirmed {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO confirmed (library, newest_ms) VALUES (?1, ?2)")?
+            .execute((library.0, ms.cast_signed()))?;
+    }
     transaction.commit()
 }
 
@@ -249,7 +305,9 @@ mod tests {
         assert!(!first.clock().has_met_devices());
         first.add(Note::of(&version(ahead, 1), Some(LibraryId([3; 32])), now, ahead));
         first.add(Note::of(&version(ahead, 2), None, now, ahead));
-        let _ = first.settle(&version(ahead, 2), None, true);
+        let _ = first.settle(&version(ahead, 2), None, None, true);
+        first.note_confirmed(LibraryId([3; 32]), ahead);
+        first.note_confirmed(LibraryId([3; 32]), now);
         first.clock().hear([1; 32], now);
         first.clock().note_confirmed(u64::MAX - 1);
         first.save().await;
@@ -259,7 +317,14 @@ mod tests {
         assert!(second.clock().has_met_devices());
         assert_eq!(second.clock().confirmed_ms(), u64::MAX - 1);
         assert_eq!(second.of(&ContentHash([7; 32])).len(), 1);
-        assert!(second.settle(&version(ahead, 1), Some(&version(ours, 9)), true));
+        assert_eq!(second.confirmed_by_members(), HashMap::from([(LibraryId([3; 32]), ahead)]));
+        assert!(second.settle(&version(ahead, 1), Some(&version(ours, 9)), None, true));
+        second.save().await;
+        drop(second);
+        // What is to be done about it was not done yet.
+        let second = Deferrals::open(&path, Clock::system()).unwrap();
+        assert!(second.settle(&version(ahead, 1), Some(&version(ours, 9)), None, true));
+        second.spend(&version(ahead, 1), None);
         second.save().await;
         drop(second);
         let third = Deferrals::open(&path, Clock::system()).unwrap();

@@ -23,7 +23,7 @@ use crate::events::{EventLog, NodeEvent};
 use crate::library::Library;
 use crate::library::registry::{Deleter, Deletion};
 use crate::reconcile::tree::Snapshot;
-use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, Hlc, LibraryId, WriterId};
+use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, LibraryId, WriterId};
 use crate::store::{IncomingAsset, IncomingContent, Outcome, Redating, StoreError, StoreRef, StoredRecord};
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::{Failure, SessionId, WantKey};
@@ -31,6 +31,8 @@ use crate::transfer::take::Taker;
 
 /// Wait before a store that failed is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// The same after many failures.
+const STORE_RETRY_MAX: Duration = Duration::from_mins(1);
 /// How long our feed has to catch up with our store before a summary goes out as it is.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
 /// Time until records are offered again that had to wait a moment before.
@@ -178,7 +180,7 @@ impl Rules {
                 // What is fetched for its content alone does not win over ours.
                 if ours.is_none_or(|ours| record.supersedes(ours)) =>
             {
-                if self.deferrals.settle(record, ours, self.gives) {
+                if self.deferrals.settle(record, ours, library, self.gives) {
                     tracing::info!(hash = %record.hash, "what was written while a version had to wait stays");
                     *verdict = Verdict::Reassert;
                 }
@@ -318,15 +320,44 @@ fn report_applied(report: &Reporter, records: Vec<AssetRecord>, outcomes: Vec<Ou
     report.report(Input::Settled(settled));
 }
 
-/// Writes what is here once more, later than versions that had to wait.
-pub(super) async fn reassert(report: Reporter, store: StoreRef, others: Vec<(ContentHash, Hlc)>) {
-    let redatings = |some: &[(ContentHash, Hlc)]| {
-        some.iter().map(|(hash, other)| Redating::Reassert { hash: *hash, other: *other }).collect()
-    };
+/// Writes what is here once more, later than `others`, which had to wait and came through `library`. That they had to is
+/// forgotten only then: whatever ends this before, they come again.
+pub(super) async fn reassert(
+    report: Reporter,
+    store: StoreRef,
+    deferrals: Deferrals,
+    library: Option<LibraryId>,
+    others: Vec<AssetRecord>,
+) {
     for some in others.chunks(STORE_BATCH) {
-        insist(|| store.redate(redatings(some))).await;
+        let redating = |other: &AssetRecord| Redating::Reassert { hash: other.hash, other: other.hlc };
+        let mut wait = STORE_RETRY;
+        let done = loop {
+            match store.redate(some.iter().map(redating).collect()).await {
+                Ok(_) => break Ok(()),
+                Err(error @ StoreError::Unsupported { .. }) => break Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "what stays is not written once more yet");
+                    sleep(wait).await;
+                    wait = (wait * 2).min(STORE_RETRY_MAX);
+                }
+            }
+        };
+        match done {
+            Ok(()) => {
+                for other in some {
+                    deferrals.spend(other, library);
+                }
+                deferrals.save_if_changed().await;
+                report.report(Input::Settled(some.iter().map(|other| other.hash).collect()));
+            }
+            // The peer offers it again, less and less often.
+            Err(error) => {
+                let why = |other: &AssetRecord| (other.hash, error.to_string());
+                report.report(Input::Failed(some.iter().map(why).collect()));
+            }
+        }
     }
-    report.report(Input::Settled(others.into_iter().map(|(hash, _)| hash).collect()));
 }
 
 /// Stores contents that came with an offer. What the store does not take now goes the usual way.

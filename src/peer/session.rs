@@ -302,8 +302,8 @@ pub enum Effect {
     Apply(Vec<AssetRecord>),
     /// Store these, whose contents are on neither side; answer with [`Input::Settled`] or [`Input::Failed`].
     TakeAbsent(Vec<AssetRecord>),
-    /// Write what is here of these once more, later than these dates; answer with [`Input::Settled`].
-    Reassert(Vec<(ContentHash, Hlc)>),
+    /// Write what is here of these once more, later than them; answer with [`Input::Settled`] or [`Input::Failed`].
+    Reassert(Vec<AssetRecord>),
     /// Store these, whose contents came with the offer; answer with [`Input::Settled`], [`Input::Failed`] or
     /// [`Input::NotStored`].
     Store(Vec<(AssetRecord, Bytes)>),

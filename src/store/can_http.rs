@@ -5,6 +5,7 @@
 //! piece that is sent, and the commit at the end. It neither follows redirects nor uses a proxy: the key goes to the
 //! configured address and nowhere else.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,6 +14,7 @@ use futures::{FutureExt, StreamExt};
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
 use crate::http::envelope::Success;
 use crate::record::{AssetRecord, ContentHash};
@@ -40,6 +42,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that idle longer are closed here, well before the service closes them under a request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a service that cannot date versions anew is not asked again: it may be updated.
+const REDATE_AGAIN: Duration = Duration::from_mins(10);
 /// Largest piece of content that readers get.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
 
@@ -66,6 +70,8 @@ pub struct CanHttpStore {
     client: Client,
     /// Ends with the base path, without a slash.
     base: Url,
+    /// When it may be asked again to date versions anew, if it cannot. An older one has no such route.
+    redate_after: Arc<Mutex<Option<Instant>>>,
 }
 
 impl CanHttpStore {
@@ -91,7 +97,7 @@ impl CanHttpStore {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
             .map_err(|error| CanHttpError::Client(error.to_string()))?;
-        Ok(Self { client, base })
+        Ok(Self { client, base, redate_after: Arc::default() })
     }
 
     /// The base URL, as errors name it.
@@ -300,13 +306,30 @@ impl CanHttpStore {
     }
 
     async fn send_redatings(&self, redatings: Vec<Redating>) -> Result<Vec<Option<AssetRecord>>, StoreError> {
+        let unsupported =
+            || StoreError::Unsupported { url: self.url().to_owned(), what: "date versions anew" };
+        let redate_after = || self.redate_after.lock().unwrap_or_else(PoisonError::into_inner);
+        if redate_after().is_some_and(|after| Instant::now() < after) {
+            return Err(unsupported());
+        }
         let mut body = Vec::new();
         for redating in &redatings {
             put(&mut body, &WireRedating::from(redating));
         }
         let request = self.request(Method::POST, "sync/redate").header(CONTENT_TYPE, PROTOBUF).body(body);
         let sent = timed(self.url(), upload::COMMIT_TIMEOUT, request.send()).await?;
-        let response = check(self.url(), sent.map_err(|error| fail(self.url(), &error))?, None).await?;
+        let response = sent.map_err(|error| fail(self.url(), &error))?;
+        if [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&response.status()) {
+            if redate_after().replace(Instant::now() + REDATE_AGAIN).is_none() {
+                tracing::warn!(
+                    "{}; until then, versions that were dated by a wrong clock may win over newer ones",
+                    unsupported()
+                );
+            }
+            return Err(unsupported());
+        }
+        *redate_after() = None;
+        let response = check(self.url(), response, None).await?;
         let results = self.messages::<RedateResult>(response, redatings.len()).await?;
         let about = |(result, redating): (&RedateResult, &Redating)| result.hash[..] == redating.hash().0;
         if results.len() != redatings.len() || !results.iter().zip(&redatings).all(about) {

@@ -1,6 +1,8 @@
 //! The client of a CAN Service against services that fail, lie, stall and go away: the right error, and never a hang.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -10,11 +12,13 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc};
 use can_sync::store::can_http::CanHttpStore;
 use can_sync::store::hashing_file::HashingFile;
 use can_sync::store::service::BASE_PATH;
-use can_sync::store::{ContentStore, IncomingAsset, IncomingContent, Outcome, StoreError, StoreEvent};
+use can_sync::store::{
+    ContentStore, IncomingAsset, IncomingContent, Outcome, Redating, StoreError, StoreEvent,
+};
 use can_sync::wire::proto::{IngestResult, WireFeedEntry, WireRecord};
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
@@ -96,6 +100,26 @@ async fn server_errors_are_unavailable_whatever_they_look_like() {
                 assert!(is_unavailable(&error, status.as_str()), "{body}: {error}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_date_versions_anew_is_not_asked_again_and_again() {
+    for status in [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let route = any(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async move { (status, "") }
+        });
+        let store = fake(Router::new().route("/sync/redate", route)).await;
+        for _ in 0..3 {
+            let redating = Redating::Reassert { hash: HASH, other: Hlc::from_ms(1) };
+            let error = store.redate(vec![redating]).await.unwrap_err();
+            assert!(matches!(error, StoreError::Unsupported { .. }), "{error}");
+            assert!(error.to_string().contains("cannot date versions anew"), "{error}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
 }
 

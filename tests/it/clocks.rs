@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::libraries::Share;
 use crate::support::clock::{DAY_MS, SetClock};
 use crate::support::command::User;
 use crate::support::nodes::{TestNode, eventually};
@@ -270,6 +271,35 @@ async fn a_confirmed_version_that_is_dated_ahead_stays_and_is_said() {
         assert_eq!(meta(node, &hash).await["created_at"], created);
     }
     assert_eq!(a.assets().await, b.assets().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_of_a_library_confirmed_keeps_its_date_and_the_rest_is_dated_anew() {
+    let (clock, wrong, right) = (SetClock::ahead(YEAR_MS), SetClock::ahead(YEAR_MS), SetClock::right());
+    let other = |config: &mut can_sync::config::Config| {
+        config.sync_passphrase = Some("a passphrase that only the member knows".into());
+    };
+    let (a, mut b, member) =
+        tokio::join!(start("a", &right), start("b", &clock), TestNode::start_by("member", &wrong, other));
+    let share = Share::images(&b).await;
+    share.invite(&b, json!({ "access": "read" })).await.join(&member).await;
+    let confirmed = b.ingest("confirmed", &[("mime_type", "image/png")]).await;
+    let private = b.ingest("private", &[("mime_type", "text/plain")]).await;
+    eventually("at the member", async || member.content(&confirmed).await.ok_or_else(String::new)).await;
+    share.in_sync(&b).await;
+    let created = meta(&b, &confirmed).await["created_at"].clone();
+    // A restart forgets nothing of it, nor does it matter whether the member is there.
+    assert!(!b.stop().await.failed);
+    drop(member);
+    clock.set_ahead(0);
+    b.boot().await;
+    b.dial(&a).await;
+    eventually("at a", async || a.content(&private).await.ok_or_else(String::new)).await;
+    assert!(is_now(&meta(&b, &private).await["created_at"]));
+    let status = status(&b, "said", |s| s["sync"]["dated_ahead"] == 1).await;
+    assert!(says(&status, "/sync/reason", "wait"), "{status}");
+    assert_eq!(meta(&b, &confirmed).await["created_at"], created);
+    assert_eq!(a.content(&confirmed).await, None);
 }
 
 /// Everything that is logged on this thread.

@@ -16,16 +16,16 @@ use can_sync::net::auth;
 use can_sync::net::close;
 use can_sync::net::endpoint::open_up;
 use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits};
-use can_sync::peer::deferrals::Deferrals;
+use can_sync::peer::deferrals::{Deferrals, Note};
 use can_sync::peer::delete_guard::DeleteGuard;
 use can_sync::peer::establish::{self, ConnectionMemory, Established, Introduction, Meeting};
 use can_sync::peer::held::Held;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::report::PeerState;
 use can_sync::reconcile::engine::{Initiator, Limits};
-use can_sync::record::{AssetRecord, ContentHash};
+use can_sync::record::{AssetRecord, ContentHash, Hlc};
 use can_sync::store::embedded::{EmbeddedStore, IngestFields};
-use can_sync::store::{ContentStore as _, FeedEntry, Holding, StoreRef};
+use can_sync::store::{ContentStore as _, FeedEntry, Holding, StoreError, StoreRef};
 use can_sync::transfer::partial::Partials;
 use can_sync::transfer::receive::Results;
 use can_sync::transfer::schedule::{Failure, SessionId, WantKey};
@@ -43,11 +43,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::embedded;
+use crate::support::nodes::eventually;
 use crate::support::peers::{KEYS, PATIENCE, Remote, assert_closed, peer_limits};
 use crate::support::probe::Probe;
 use crate::support::proving::Talk;
 use crate::support::scripted::{Mood, ScriptedStore};
-use crate::support::store::{held, noise, read, read_feed, record_of};
+use crate::support::store::{LONG_AGO_MS, edited, held, noise, read, read_feed, record_of};
 
 const SESSION: SessionId = SessionId(7);
 
@@ -443,6 +444,73 @@ async fn a_store_that_takes_nothing_is_not_the_peers_fault() {
     t.send_content(1, &[(&record, &content)]).await;
     t.wait_finished(1).await;
     assert!(matches!(&t.finished()[..], [(_, Err(Failure::Store(_)))]), "{:?}", t.finished());
+}
+
+/// A store that has a version of the user's, and one that is dated after it, had to wait, and was first seen before it.
+async fn overtaken() -> (ScriptedStore, Test, AssetRecord, AssetRecord) {
+    let scripted = ScriptedStore::new();
+    let t = Test::start(Setup { store: Some(scripted.as_ref()), ..Setup::default() }).await;
+    let now = can_sync::clock::now_ms();
+    let ours = edited(&record_of(&noise(500, 1)), now - LONG_AGO_MS, Some("ours"));
+    let ahead = AssetRecord { hlc: Hlc::from_ms(now + 30_000), ..edited(&ours, 0, Some("ahead")) };
+    t.args.deferrals.add(Note::of(&ahead, None, ours.hlc.ms() - 1, now));
+    scripted.put(&ours);
+    (scripted, t, ours, ahead)
+}
+
+async fn say(session: &mut Established, record: &AssetRecord) {
+    let (library, records) = (session.shared[0].blinded.clone(), vec![WireRecord::from(record)]);
+    let offer = frame::Kind::Offer(Offer { library, records, ..Offer::default() });
+    wire::write_frame(&mut session.send, offer).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_version_had_to_wait_is_forgotten_once_ours_is_written_once_more_and_no_sooner() {
+    let (scripted, mut t, ours, ahead) = overtaken().await;
+    let mut session = t.open().await;
+    t.up(1).await;
+    scripted.set_mood(Mood::KeepingDates(crate::support::scripted::down("for a while")));
+    say(&mut session, &ahead).await;
+    let asked = async |times: usize| {
+        eventually("the store is asked", async || {
+            let asked = scripted.script().redatings;
+            (asked >= times).then_some(()).ok_or_else(|| asked.to_string())
+        })
+        .await;
+    };
+    asked(2).await;
+    assert_eq!(t.args.deferrals.of(&ours.hash).len(), 1);
+    // The session ends with it undone, and the peer brings it again.
+    let mut session = t.open().await;
+    t.up(2).await;
+    let before = scripted.script().redatings;
+    say(&mut session, &ahead).await;
+    asked(before + 1).await;
+    scripted.set_mood(Mood::Well);
+    assert_eq!(have(&mut session).await.hashes, [ahead.hash.0.to_vec()]);
+    assert_eq!(t.args.deferrals.of(&ours.hash), []);
+    let kept: Vec<AssetRecord> = scripted.script().records.values().cloned().collect();
+    assert_eq!(kept, [ours]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_date_versions_anew_is_asked_once_for_each_time_they_come() {
+    let (scripted, mut t, ours, ahead) = overtaken().await;
+    let mut session = t.open().await;
+    t.up(1).await;
+    let url = "http://store.test".to_owned();
+    scripted.set_mood(Mood::KeepingDates(StoreError::Unsupported { url, what: "date versions anew" }));
+    for times in 1..=2 {
+        say(&mut session, &ahead).await;
+        let why = pick(&mut session, |kind| match kind {
+            frame::Kind::Error(error) => Some(error.message),
+            _ => None,
+        })
+        .await;
+        assert!(why.contains("cannot date versions anew") && why.contains("update it"), "{why}");
+        assert_eq!(scripted.script().redatings, times);
+    }
+    assert_eq!(t.args.deferrals.of(&ours.hash).len(), 1, "once it can, ours is written once more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

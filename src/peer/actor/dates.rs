@@ -29,6 +29,13 @@ impl PeerState {
                 self.args.deferrals.clock().note_confirmed(confirmed.ms());
             }
         }
+        for lane in lanes {
+            // Of our own versions it has one of this date; whether it is right, only the user's own machines can tell.
+            let confirmed_ms = lane.session.confirmed().ms();
+            if let Some(id) = lane.library.id().filter(|_| confirmed_ms > 0) {
+                self.args.deferrals.note_confirmed(id, confirmed_ms);
+            }
+        }
         let newest_offered = lanes.iter().map(|lane| lane.session.newest_offered()).max().unwrap_or_default();
         let changes = lanes.iter().map(|lane| lane.session.waiting_changes()).sum();
         let mut board = self.args.board.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

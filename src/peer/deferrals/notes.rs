@@ -51,9 +51,28 @@ impl Note {
         }
     }
 
+    /// As what a version is recognised that comes through `library`: the same one wherever it comes from, and the same edit of
+    /// another date where it was noted, for no library is to bear upon what another one says.
+    fn matching(&self, version: [u8; 32], edit: EditId, library: Option<LibraryId>) -> Option<Match> {
+        if self.version == version {
+            Some(Match::Version)
+        } else {
+            (!self.spent && self.edit == edit && self.library == library).then_some(Match::Edit)
+        }
+    }
+
     fn is_over(&self, now_ms: u64) -> bool {
         self.due_ms.saturating_add(KEPT_MS) < now_ms
     }
+}
+
+/// As what a version is recognised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Match {
+    /// The very version.
+    Version,
+    /// The same edit, dated anew.
+    Edit,
 }
 
 /// A difference to what is on disk.
@@ -101,39 +120,48 @@ impl Notes {
         changes
     }
 
-    /// What is to be done about `offered`, which is taken now and wins over `ours`: with `may_reassert`, whether ours was
-    /// written after it was first seen, and so is to be written once more. Either way, it is dealt with.
+    /// What is to be done about `offered`, which comes through `library` (none for the mirror), is taken now and wins over `ours`:
+    /// with `may_reassert`, whether ours was written after it was first seen, and so is to be written once more. Then the notes
+    /// stay until that is done ([`Notes::spend`]); otherwise it is dealt with.
     pub fn settle(
         &mut self,
         offered: &AssetRecord,
         ours: Option<&AssetRecord>,
+        library: Option<LibraryId>,
         may_reassert: bool,
     ) -> (bool, Vec<NoteChange>) {
-        if !self.by_hash.contains_key(&offered.hash) {
-            return (false, Vec::new());
-        }
+        let Some(notes) = self.by_hash.get(&offered.hash) else { return (false, Vec::new()) };
         let (version, edit) = (offered.digest(), offered.edit());
-        let (mut first_seen_ms, mut changes) = (None::<u64>, Vec::new());
+        let matching = notes.iter().filter(|note| note.matching(version, edit, library).is_some());
+        let first_seen_ms = matching.map(|note| note.first_seen_ms).min();
+        let later = |ours: &AssetRecord| first_seen_ms.is_some_and(|ms| ours.hlc.ms() >= ms);
+        if may_reassert && ours.is_some_and(later) {
+            (true, Vec::new())
+        } else {
+            (false, self.spend(offered, library))
+        }
+    }
+
+    /// `offered`, which came through `library`, is dealt with; what changed.
+    pub fn spend(&mut self, offered: &AssetRecord, library: Option<LibraryId>) -> Vec<NoteChange> {
+        let (version, edit) = (offered.digest(), offered.edit());
+        let mut changes = Vec::new();
         for note in self.by_hash.get_mut(&offered.hash).into_iter().flatten() {
-            let exact = note.version == version;
-            if !exact && (note.spent || note.edit != edit) {
-                continue;
+            match note.matching(version, edit, library) {
+                Some(Match::Version) => changes.push(NoteChange::Remove(note.hash, note.version)),
+                Some(Match::Edit) => {
+                    note.spent = true;
+                    changes.push(NoteChange::Put(*note));
+                }
+                None => {}
             }
-            first_seen_ms = Some(first_seen_ms.map_or(note.first_seen_ms, |ms| ms.min(note.first_seen_ms)));
-            note.spent = true;
-            changes.push(if exact {
-                NoteChange::Remove(note.hash, note.version)
-            } else {
-                NoteChange::Put(*note)
-            });
         }
         for change in &changes {
             if let NoteChange::Remove(hash, version) = change {
                 self.remove(hash, version);
             }
         }
-        let later = |ours: &AssetRecord| first_seen_ms.is_some_and(|ms| ours.hlc.ms() >= ms);
-        (may_reassert && ours.is_some_and(later), changes)
+        changes
     }
 
     /// What is noted of an asset.
@@ -208,21 +236,29 @@ mod tests {
     fn what_was_written_after_it_was_first_seen_is_written_once_more_and_only_once() {
         let ahead = version(1, "ahead", NOW + DAY);
         let (before, after) = (version(1, "before", NOW - 1), version(1, "after", NOW + 5));
+        let removed = vec![NoteChange::Remove(ahead.hash, ahead.digest())];
         for (ours, reasserts) in [(None, false), (Some(&before), false), (Some(&after), true)] {
             let mut notes = Notes::default();
-            assert_eq!(notes.settle(&ahead, ours, true), (false, vec![]), "never seen before");
+            assert_eq!(notes.settle(&ahead, ours, None, true), (false, vec![]), "never seen before");
             assert_eq!(notes.add(note(&ahead)), [NoteChange::Put(note(&ahead))]);
-            let removed = vec![NoteChange::Remove(ahead.hash, ahead.digest())];
-            assert_eq!(notes.settle(&ahead, ours, true), (reasserts, removed));
-            assert_eq!(notes.settle(&ahead, ours, true), (false, vec![]), "once");
+            if reasserts {
+                // As long as it is not done, whoever brings it is answered alike.
+                assert_eq!(notes.settle(&ahead, ours, None, true), (true, vec![]));
+                assert_eq!(notes.settle(&ahead, ours, None, true), (true, vec![]));
+                assert_eq!(notes.spend(&ahead, None), removed);
+            } else {
+                assert_eq!(notes.settle(&ahead, ours, None, true), (false, removed.clone()));
+            }
+            assert_eq!(notes.settle(&ahead, ours, None, true), (false, vec![]), "once");
         }
         // Who may not write keeps nothing.
         let mut notes = Notes::default();
         notes.add(note(&ahead));
-        assert!(!notes.settle(&ahead, Some(&after), false).0);
+        assert!(!notes.settle(&ahead, Some(&after), None, false).0);
         // Another edit is no business of it.
         notes.add(note(&ahead));
-        assert_eq!(notes.settle(&version(1, "other", NOW + DAY), Some(&after), true), (false, vec![]));
+        let other = version(1, "other", NOW + DAY);
+        assert_eq!(notes.settle(&other, Some(&after), None, true), (false, vec![]));
     }
 
     #[test]
@@ -231,13 +267,36 @@ mod tests {
         let (anew, ours) = (version(1, "ahead", NOW + 20), version(1, "ours", NOW + 10));
         let mut notes = Notes::default();
         notes.add(note(&ahead));
-        assert!(notes.settle(&anew, Some(&ours), true).0);
+        let mut reasserts = |offered: &AssetRecord| {
+            let (reasserts, _) = notes.settle(offered, Some(&ours), None, true);
+            notes.spend(offered, None);
+            reasserts
+        };
+        assert!(reasserts(&anew));
         // Its writer makes the same edit again, on purpose.
-        assert!(!notes.settle(&version(1, "ahead", NOW + 30), Some(&ours), true).0);
+        assert!(!reasserts(&version(1, "ahead", NOW + 30)));
         // Somebody has kept the first one until its time came.
-        assert!(notes.settle(&ahead, Some(&ours), true).0);
-        assert!(!notes.settle(&ahead, Some(&ours), true).0);
+        assert!(reasserts(&ahead));
+        assert!(!reasserts(&ahead));
         assert!(notes.by_hash.is_empty() && notes.counts.is_empty());
+    }
+
+    #[test]
+    fn an_edit_of_another_date_is_recognised_where_it_was_noted_alone() {
+        let ahead = version(1, "ahead", NOW + 365 * DAY);
+        let (anew, ours) = (version(1, "ahead", NOW + 20), version(1, "ours", NOW + 10));
+        let (one, other) = (Some(LibraryId([1; 32])), Some(LibraryId([2; 32])));
+        let mut notes = Notes::default();
+        notes.add(Note { library: one, ..note(&ahead) });
+        for elsewhere in [None, other] {
+            assert_eq!(notes.settle(&anew, Some(&ours), elsewhere, true), (false, vec![]));
+            assert_eq!(notes.spend(&anew, elsewhere), []);
+        }
+        assert!(notes.settle(&anew, Some(&ours), one, true).0);
+        // The very version is recognised wherever it comes from.
+        assert!(notes.settle(&ahead, Some(&ours), other, true).0);
+        assert_eq!(notes.spend(&ahead, other).len(), 1);
+        assert_eq!(notes.settle(&ahead, Some(&ours), one, true), (false, vec![]));
     }
 
     #[test]
@@ -246,7 +305,7 @@ mod tests {
         let mut notes = Notes::default();
         notes.add(note(&ahead));
         assert_eq!(notes.add(Note::of(&ahead, None, NOW + 100, NOW + DAY)), []);
-        assert!(notes.settle(&ahead, Some(&version(1, "ours", NOW + 50)), true).0);
+        assert!(notes.settle(&ahead, Some(&version(1, "ours", NOW + 50)), None, true).0);
     }
 
     #[test]

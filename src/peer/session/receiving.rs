@@ -128,7 +128,7 @@ impl Session {
                     self.expect_echo(&record);
                     absent.push(record);
                 }
-                Verdict::Reassert => reassert.push((record.hash, record.hlc)),
+                Verdict::Reassert => reassert.push(record),
                 Verdict::Later(wait_ms) => later.push((record, wait_ms, false)),
                 Verdict::Hold(wait_ms) => later.push((record, wait_ms, true)),
                 Verdict::Fetch | Verdict::Revive => {

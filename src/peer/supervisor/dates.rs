@@ -1,6 +1,7 @@
 //! PeersActor's part in clocks: it says when ours is in doubt, and gives versions that were written here while it was ahead
 //! the dates that they should have had.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use tokio::time::{Instant, timeout};
 
 use super::PeersState;
 use crate::clock::{Doubt, OFF_MAX_MS, Reading};
-use crate::library::Library;
+use crate::library::Libraries;
+use crate::library::ticket::LibraryId;
 use crate::peer::deferrals::{Deferrals, Note};
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::report::WaitingReport;
@@ -49,6 +51,8 @@ struct Look {
     start_ms: u64,
     ahead: u64,
     known: Hlc,
+    /// Grows with each date in what members confirmed.
+    by_members: u64,
 }
 
 impl PeersState {
@@ -101,16 +105,18 @@ impl PeersState {
         }
         let offered = self.links.values().map(|link| link.board().newest_offered).max().unwrap_or_default();
         let known = Hlc::end_of_ms(self.args.deferrals.clock().confirmed_ms()).max(offered);
-        let look = Look { start_ms, ahead: self.dates.ahead, known };
+        let by_members = self.args.deferrals.confirmed_by_members();
+        let look = Look { start_ms, ahead: self.dates.ahead, known, by_members: by_members.values().sum() };
         if self.dates.looked.is_some_and(|(last, again)| last == look && now < again) {
             return;
         }
         self.dates.looked = Some((look, now + LOOK_AGAIN));
         self.dates.recalling = true;
         let (myself, store) = (myself.clone(), Arc::clone(&self.args.store));
-        let (mirror, deferrals) = (Arc::clone(mirror), self.args.deferrals.clone());
+        let (libraries, deferrals) = (Arc::clone(&self.args.libraries), self.args.deferrals.clone());
+        let known = Known { everywhere: known, by_members };
         self.tasks.spawn(async move {
-            let recalled = recall(store, &mirror, &deferrals, now_ms, known).await;
+            let recalled = recall(store, &libraries, &deferrals, now_ms, known).await;
             let _ = myself.send_message(PeersMsg::Recalled { recalled });
         });
     }
@@ -182,13 +188,38 @@ impl PeersState {
     }
 }
 
+/// The newest dates of versions that others may have.
+struct Known {
+    /// Of any version.
+    everywhere: Hlc,
+    /// Of those that are in a library.
+    by_members: HashMap<LibraryId, u64>,
+}
+
+impl Known {
+    /// Of versions of this asset. What was in a library that is here no more may be any.
+    fn of(&self, hash: &ContentHash, libraries: &Libraries) -> Hlc {
+        let may_have = |id: LibraryId| libraries.get(id).is_none_or(|library| library.has(hash));
+        let by_members = self.by_members.iter().filter(|(id, _)| may_have(**id)).map(|(_, ms)| *ms).max();
+        by_members.map_or(self.everywhere, |ms| self.everywhere.max(Hlc::end_of_ms(ms)))
+    }
+}
+
 /// Dates anew what can be; how many versions that were.
-async fn recall(store: StoreRef, mirror: &Library, deferrals: &Deferrals, now_ms: u64, known: Hlc) -> u64 {
-    let limit = Hlc::from_ms(now_ms.saturating_add(HLC_AHEAD_MAX_MS + 1)).max(known);
-    let hashes: Vec<ContentHash> = mirror.snapshot().items_after(limit).map(|item| item.hash).collect();
+async fn recall(
+    store: StoreRef,
+    libraries: &Libraries,
+    deferrals: &Deferrals,
+    now_ms: u64,
+    known: Known,
+) -> u64 {
+    let limit = Hlc::from_ms(now_ms.saturating_add(HLC_AHEAD_MAX_MS + 1)).max(known.everywhere);
+    let ahead = libraries.mirror().snapshot();
+    let hashes: Vec<ContentHash> = ahead.items_after(limit).map(|item| item.hash).collect();
     let mut recalled = 0;
     for some in hashes.chunks(BATCH) {
-        let redating = |hash: &ContentHash| Redating::Recall { hash: *hash, now_ms, known };
+        let redating =
+            |hash: &ContentHash| Redating::Recall { hash: *hash, now_ms, known: known.of(hash, libraries) };
         let done = timeout(STORE_WITHIN, store.redate(some.iter().map(redating).collect())).await;
         let before = match done {
             Ok(Ok(before)) => before,

@@ -40,7 +40,9 @@ impl From<StoreError> for ApiError {
             StoreError::Invalid(_) => {
                 (StatusCode::BAD_REQUEST, "invalid", "/openapi.json describes what is expected")
             }
-            StoreError::Unavailable { .. } | StoreError::Unauthorized { .. } => {
+            StoreError::Unavailable { .. }
+            | StoreError::Unauthorized { .. }
+            | StoreError::Unsupported { .. } => {
                 (StatusCode::BAD_GATEWAY, "store_unavailable", "check can_service_url and sync_api_key")
             }
             StoreError::Io { .. } => {
@@ -101,6 +103,7 @@ mod tests {
             (StoreError::Invalid(text()), 400, "invalid"),
             (StoreError::Unavailable { url: text(), reason: text() }, 502, "store_unavailable"),
             (StoreError::Unauthorized { url: text() }, 502, "store_unavailable"),
+            (StoreError::Unsupported { url: text(), what: "do it" }, 502, "store_unavailable"),
             (StoreError::Io { action: text(), reason: text() }, 500, "storage_error"),
         ];
         for (error, status, code) in cases {

@@ -84,6 +84,7 @@ pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), Failure> {
         | StoreError::Invalid(_)
         | StoreError::Unavailable { .. }
         | StoreError::Unauthorized { .. }
+        | StoreError::Unsupported { .. }
         | StoreError::Io { .. } => Failure::Store(error.to_string()),
     })
 }

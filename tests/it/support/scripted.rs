@@ -21,6 +21,8 @@ pub(crate) enum Mood {
     Well,
     /// Fails with this.
     Failing(StoreError),
+    /// Answers, but fails with this where versions are to be dated anew.
+    KeepingDates(StoreError),
     /// Never answers.
     Hanging,
     /// Answers this many pages of the feed, then fails.
@@ -67,6 +69,8 @@ pub(crate) struct Script {
     pub(crate) asked: Vec<u64>,
     /// How many event streams were opened.
     pub(crate) streams: usize,
+    /// How often versions were to be dated anew.
+    pub(crate) redatings: usize,
 }
 
 impl ScriptedStore {
@@ -78,6 +82,7 @@ impl ScriptedStore {
             seq: 0,
             asked: Vec::new(),
             streams: 0,
+            redatings: 0,
         };
         Self(Arc::new(Shared { script: Mutex::new(script), changed: watch::Sender::new(0) }))
     }
@@ -117,7 +122,9 @@ impl ScriptedStore {
             Mood::FailingAfter(0) => Err(down("after some pages")),
             Mood::Hanging => std::future::pending().await,
             Mood::Panicking => panic!("planned panic of the store"),
-            Mood::Well | Mood::Resetting | Mood::FailingAfter(_) => Ok(work(&mut self.script())),
+            Mood::Well | Mood::KeepingDates(_) | Mood::Resetting | Mood::FailingAfter(_) => {
+                Ok(work(&mut self.script()))
+            }
         }
     }
 }
@@ -242,6 +249,14 @@ impl ContentStore for ScriptedStore {
         &self,
         redatings: Vec<Redating>,
     ) -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>> {
-        self.answer(move |_| vec![None; redatings.len()]).boxed()
+        self.script().redatings += 1;
+        let mood = self.script().mood.clone();
+        async move {
+            match mood {
+                Mood::KeepingDates(error) => Err(error),
+                _ => self.answer(move |_| vec![None; redatings.len()]).await,
+            }
+        }
+        .boxed()
     }
 }

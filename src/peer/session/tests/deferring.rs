@@ -121,7 +121,7 @@ fn ours_is_written_once_more_where_it_was_written_while_theirs_had_to_wait() {
     let (theirs, ours) = (record(1), edited(&record(1), 1, "ours"));
     t.step(offered([&theirs]));
     let effects = t.step(judged([(&theirs, Verdict::Reassert)]));
-    assert_eq!(effects, [Effect::Reassert(vec![(theirs.hash, theirs.hlc)])]);
+    assert_eq!(effects, [Effect::Reassert(vec![theirs.clone()])]);
     // The version that comes of it is news to the peer, even if its feed is first.
     assert_eq!(t.step(changed([&ours])), [offer([&ours])]);
     assert_eq!(t.step(Input::Settled(vec![theirs.hash])), [confirmed([&theirs])]);

@@ -628,11 +628,12 @@ impl World {
             Effect::Judge(records) => self.judge(at, lane, records, true),
             Effect::JudgeAbsent(records) => self.judge(at, lane, records, false),
             Effect::Reassert(others) => {
-                for (hash, other) in &others {
-                    agent.reassert(*hash, *other);
+                for other in &others {
+                    self.agents[number].reassert(other.hash, other.hlc);
+                    self.agents[number].notes.spend(other, None);
                 }
                 self.later(Event::Feed(number));
-                Input::Settled(others.into_iter().map(|(hash, _)| hash).collect())
+                Input::Settled(others.into_iter().map(|other| other.hash).collect())
             }
             Effect::TakeAbsent(records) => {
                 let hashes = records.iter().map(|record| record.hash).collect();
@@ -692,7 +693,7 @@ impl World {
                 Verdict::Apply | Verdict::Fetch | Verdict::TakeAbsent
                     if ours.as_ref().is_none_or(|ours| record.supersedes(ours)) =>
                 {
-                    if agent.notes.settle(&record, ours.as_ref(), true).0 {
+                    if agent.notes.settle(&record, ours.as_ref(), None, true).0 {
                         verdict = Verdict::Reassert;
                     }
                     agent.confirmed = agent.confirmed.max(record.hlc);
