@@ -238,10 +238,14 @@ impl Library {
         }
         let member = self.is_member(record).then(|| record.for_members());
         if let Some(member) = member {
-            if index.asides.yield_to(&member) {
+            if index.asides.yield_to(&member, holding) {
                 return self.put(index, &member, holding);
             }
             // It has a later version of its own, of a content that is its own.
+            if let Some(filled) = index.asides.filled_by(&member, holding) {
+                self.set_aside(index, &filled);
+                return false;
+            }
         } else if index.asides.get(hash).is_none() {
             // What it is by our hand does not belong any more: the others are to hear that, and nothing else.
             let moved_out = self.writes() && record.via.is_none();

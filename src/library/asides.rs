@@ -7,7 +7,8 @@
 //! - Left: an edit moved the asset out of the library; whoever has it keeps it.
 //! - Gone: a deletion that is not applied here, or of what was never here.
 //!
-//! An aside yields to the store's record once that belongs to the library and is no older.
+//! An aside yields to the store's record once that belongs to the library and is no older, or has the content and shows that the
+//! aside's size is none of it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -102,10 +103,22 @@ impl Asides {
         true
     }
 
-    /// Gives way to the store's record of the content, unless that is older; whether it did, or there was none.
-    pub(super) fn yield_to(&mut self, member: &AssetRecord) -> bool {
+    /// The aside of a content that the library lacks, now that the store has it to an older version of the library's.
+    pub(super) fn filled_by(&self, member: &AssetRecord, holding: Holding) -> Option<Aside> {
+        let aside = self.all.get(&member.hash).filter(|aside| aside.record.supersedes(member))?;
+        let is_filled =
+            aside.holding == Holding::Wanted && holding.is_held() && aside.record.size == member.size;
+        is_filled.then(|| Aside { holding: Holding::Held, ..aside.clone() })
+    }
+
+    /// Gives way to the store's record of the content, unless that is older and the content has no other size than the
+    /// aside says; whether it did, or there was none.
+    pub(super) fn yield_to(&mut self, member: &AssetRecord, holding: Holding) -> bool {
         let hash = &member.hash;
-        if self.all.get(hash).is_some_and(|aside| aside.record.supersedes(member)) {
+        let is_false = |aside: &Aside| {
+            aside.holding == Holding::Wanted && holding.is_held() && aside.record.size != member.size
+        };
+        if self.all.get(hash).is_some_and(|aside| aside.record.supersedes(member) && !is_false(aside)) {
             return false;
         }
         if let Some(aside) = self.all.remove(hash) {
@@ -159,7 +172,7 @@ mod tests {
         assert!(live.clone().any(|n| !asides.set(aside(n + 1, false))));
         assert!(asides.is_full());
         assert_eq!(asides.deleted, asides.all.values().filter(|aside| aside.record.deleted).count());
-        assert!(asides.yield_to(&aside(1, true).record));
+        assert!(asides.yield_to(&aside(1, true).record, Holding::Unwanted));
         assert_eq!(asides.deleted, DELETED_MAX - 1);
     }
 }

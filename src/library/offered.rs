@@ -124,13 +124,14 @@ impl Library {
         deletes: bool,
     ) -> Offered {
         let version = self.version_and_place(&offered.hash, stored);
-        if let Some((version, _)) = &version
+        if let Some((version, stands)) = &version
             && !offered.supersedes(&version.record)
         {
-            // What the library never delivered here can be had now.
-            let lacks = version.holding == Holding::Wanted;
-            let same = version.record.is_version_of(offered) && !offered.deleted;
-            return if same && lacks && held_there { Offered::Wanted } else { Offered::Known };
+            // What was claimed and never delivered keeps no content out that somebody does hold, whatever their dates and sizes.
+            let lacks = version.holding == Holding::Wanted && held_there;
+            let fits = *stands == Stands::Aside || version.record.size == offered.size;
+            let has = !offered.deleted && fits && self.takes(offered);
+            return if lacks && has { Offered::Wanted } else { Offered::Known };
         }
         let live = version.filter(|(version, _)| !version.record.deleted);
         if offered.deleted {
@@ -212,15 +213,35 @@ impl Library {
         let holding = if is_held { Holding::Held } else { Holding::Unwanted };
         match self.version_and_place(&record.hash, stored) {
             Some((version, stands)) if !record.supersedes(&version.record) => {
-                let lacked = version.holding == Holding::Wanted && stands == Stands::Aside;
-                if version.record.is_version_of(record) && lacked {
-                    let _ = self.note(record, holding);
+                if version.holding == Holding::Wanted && stands == Stands::Aside {
+                    // A version that says another size than the content has is of nothing.
+                    let fits = version.record.size == record.size;
+                    let _ = self.note(if fits { &version.record } else { record }, holding);
                 }
                 OtherwiseHeld::Beside
             }
             _ if stored.is_some_and(|stored| self.is_here(stored)) => OtherwiseHeld::IsMember,
             _ if self.note(record, holding) == Offered::Noted => OtherwiseHeld::Beside,
             _ => OtherwiseHeld::Full,
+        }
+    }
+
+    /// The version that is to be in the store once the content of `record` has come, where it has `stored` by now: the newer
+    /// one that was claimed and lacked just that content, if there is one; says whether there is.
+    #[must_use]
+    pub fn version_filled_by(
+        &self,
+        record: &AssetRecord,
+        stored: Option<&StoredRecord>,
+    ) -> Option<AssetRecord> {
+        let (version, stands) = self.version_and_place(&record.hash, stored)?;
+        let lacks = version.holding == Holding::Wanted && version.record.size == record.size;
+        match stands {
+            Stands::InStore => stored.filter(|_| lacks).map(|stored| stored.record.clone()),
+            Stands::Aside => {
+                let is_newer = lacks && version.record.supersedes(record);
+                is_newer.then(|| AssetRecord { via: self.id(), ..version.record })
+            }
         }
     }
 

@@ -222,6 +222,58 @@ fn a_readers_own_assets_are_no_part_of_the_library() {
 }
 
 #[test]
+fn what_nobody_delivers_keeps_no_content_out_that_a_member_holds() {
+    for (in_store, size) in [(false, 5), (false, 500_000), (true, 5), (true, 500_000)] {
+        let libraries = libraries();
+        let library = libraries.add(Shared::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
+        library.filled();
+        let own = in_store.then(|| held(&record_of(7)));
+        libraries.apply(own.iter().map(|own| entry(1, own.clone())).collect());
+        let older = AssetRecord { hlc: record_of(7).hlc.next(5), ..record_of(7) };
+        let claimed = AssetRecord { size, hlc: older.hlc.next(10), ..older.clone() };
+        assert_eq!(library.consider(&claimed, false, own.as_ref(), true), Offered::Noted);
+        assert_eq!(library.wanted(None, 10), [claimed.hash]);
+        // Nothing comes of somebody who has not got it either, and whoever has it is asked for it.
+        assert_eq!(library.consider(&older, false, own.as_ref(), true), Offered::Known);
+        assert_eq!(library.consider(&older, true, own.as_ref(), true), Offered::Wanted);
+        let filled = library.version_filled_by(&older, own.as_ref());
+        let fits = size == older.size;
+        assert_eq!(filled, fits.then(|| AssetRecord { via: library.id(), ..claimed.clone() }));
+        let stored = if in_store {
+            assert_eq!(library.deliver(&older, own.as_ref()), OtherwiseHeld::Beside);
+            own.clone()
+        } else {
+            let stored = filled.unwrap_or_else(|| AssetRecord { via: library.id(), ..older.clone() });
+            libraries.apply(vec![entry(2, held(&stored))]);
+            Some(held(&stored))
+        };
+        let version = if fits { &claimed } else { &older };
+        assert_eq!(library.version(&older.hash, stored.as_ref()), Some(held(version)), "{in_store} {size}");
+        assert_eq!(library.wanted(None, 10), []);
+        // What is wrong is not believed any more.
+        let again = AssetRecord { size: 500_000, hlc: claimed.hlc.next(10), ..claimed.clone() };
+        let refused = library.consider(&again, false, stored.as_ref(), true);
+        assert!(matches!(refused, Offered::Refused(_)), "{refused:?}");
+    }
+}
+
+#[test]
+fn content_that_comes_from_an_own_machine_settles_what_was_claimed_of_it() {
+    let libraries = libraries();
+    let library = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
+    library.filled();
+    for (n, size, fits) in [(1, 5, true), (2, 6, false)] {
+        let came = AssetRecord { via: library.id(), ..record_of(n) };
+        let claimed = AssetRecord { size, hlc: came.hlc.next(10), ..record_of(n) };
+        assert_eq!(library.consider(&claimed, false, None, true), Offered::Noted);
+        libraries.apply(vec![entry(u64::from(n), held(&came))]);
+        let version = library.version(&came.hash, Some(&held(&came)));
+        assert_eq!(version, Some(held(&if fits { claimed } else { record_of(n) })));
+        assert!(library.wanted(None, 10).is_empty() && library.serves(&held(&came)));
+    }
+}
+
+#[test]
 fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
     let libraries = libraries();
     let tags = vec!["in".to_owned()];

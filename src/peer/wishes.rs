@@ -2,7 +2,7 @@
 //! asked for them by name. Pure: time comes in.
 //!
 //! One for each library of a session. A round asks for up to [`ROUND_MAX`] of them, a few at a time, and the next round goes on behind
-//! it: at once where the peer had some of them, else after [`ROUND_APART`].
+//! it: at once where some of them came, else after [`ROUND_APART`]. That the peer says to have one is nothing that came.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -25,11 +25,13 @@ const COMING_MAX: usize = 1_000;
 pub struct Wishes {
     /// Asked for, and not answered.
     open: HashSet<ContentHash>,
+    /// The peer said to have them, and they did not come yet.
+    coming: HashSet<ContentHash>,
     /// The last that was asked for: the next ones are behind it.
     after: Option<ContentHash>,
     /// How many were asked for in this round.
     asked: usize,
-    /// The peer had one of them.
+    /// One of them came.
     found: bool,
     /// Nothing is asked for before.
     next_at: Instant,
@@ -41,7 +43,8 @@ impl Wishes {
     /// For a session that begins: its first round is due.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { open: HashSet::new(), after: None, asked: 0, found: false, next_at: now, moved_at: now }
+        let (open, coming) = (HashSet::new(), HashSet::new());
+        Self { open, coming, after: None, asked: 0, found: false, next_at: now, moved_at: now }
     }
 
     /// What to ask the peer for now, while so many contents are on their way from it. `wanted` gives so many of those that
@@ -55,6 +58,7 @@ impl Wishes {
         if now >= self.moved_at + ROUND_APART {
             // An answer may be lost, or never come; what is missing is asked for again in its turn.
             self.open.clear();
+            self.coming.clear();
         }
         let room = UNANSWERED_MAX.saturating_sub(self.open.len()).min(ROUND_MAX - self.asked);
         if now < self.next_at || coming >= COMING_MAX {
@@ -89,7 +93,21 @@ impl Wishes {
 
     /// The peer answered, if it was asked: it has this, or not.
     pub fn answered(&mut self, hash: &ContentHash, has: bool) {
-        self.found |= self.open.remove(hash) && has;
+        if self.open.remove(hash) && has && self.coming.len() < COMING_MAX {
+            self.coming.insert(*hash);
+        }
+    }
+
+    /// This is here. If the peer was asked for it, there may be more to be had.
+    pub fn came(&mut self, hash: &ContentHash, now: Instant) {
+        if self.coming.remove(hash) {
+            // The round may have ended while it was on its way.
+            if self.next_at > now {
+                self.next_at = now;
+            } else {
+                self.found = true;
+            }
+        }
     }
 }
 
@@ -138,6 +156,7 @@ mod tests {
                     wishes.answered(hash, has);
                     if has {
                         self.missing.remove(hash);
+                        wishes.came(hash, now);
                     }
                 }
                 self.asked.extend(asked);
@@ -168,6 +187,38 @@ mod tests {
         peer.missing.insert(hash(0));
         assert_eq!(peer.drain(&mut wishes, now), 0);
         assert_eq!(peer.drain(&mut wishes, now + ROUND_APART), 1);
+    }
+
+    #[test]
+    fn what_the_peer_only_says_to_have_is_asked_for_once_in_a_round() {
+        let start = Instant::now();
+        let mut wishes = Wishes::new(start);
+        let missing: BTreeSet<ContentHash> = (0..40).map(hash).collect();
+        let ask = |wishes: &mut Wishes, now: Instant| {
+            let mut asked = Vec::new();
+            for _ in 0..50 {
+                let next = wishes.next(now, 0, |after, limit| {
+                    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                    missing.range((from, Bound::Unbounded)).take(limit).copied().collect()
+                });
+                for hash in &next {
+                    wishes.answered(hash, true);
+                }
+                asked.extend(next);
+            }
+            asked
+        };
+        for round in 0..4 {
+            let now = start + ROUND_APART * round;
+            assert_eq!(ask(&mut wishes, now).len(), 40);
+            assert_eq!(ask(&mut wishes, now + ROUND_APART / 2), []);
+        }
+        // One that comes after all, while the next round is waited for.
+        let now = start + ROUND_APART * 3 + ROUND_APART / 2;
+        wishes.came(&hash(7), now);
+        assert_eq!(ask(&mut wishes, now).len(), 40);
+        wishes.came(&hash(77_777), now);
+        assert_eq!(ask(&mut wishes, now + ROUND_APART / 2), [], "it was not asked for that");
     }
 
     #[test]

@@ -58,8 +58,8 @@ impl Taker {
     }
 
     /// Contents with the records that the store is to have with them, if it has none outside of the library: what the library
-    /// says; or, where a version of the library's is here without its content, that version, which is looked at again once
-    /// it is filled. Says which of them those are.
+    /// says; or, where the library has a newer version without its content, that version, which is looked at again once it is
+    /// filled. Says which of them those are.
     async fn through(
         &self,
         id: LibraryId,
@@ -69,13 +69,11 @@ impl Taker {
         let stored = self.stored(batch.iter().map(|asset| asset.record.hash)).await?;
         let mut filled = Vec::with_capacity(batch.len());
         for IncomingAsset { record, .. } in &mut batch {
-            let lacking = stored.get(&record.hash).filter(|stored| {
-                let lacks = stored.holding == Holding::Wanted && stored.record.size == record.size;
-                lacks && library.as_ref().is_some_and(|library| library.is_here(stored))
-            });
+            let stored = stored.get(&record.hash);
+            let lacking = library.as_ref().and_then(|library| library.version_filled_by(record, stored));
             filled.push(lacking.is_some());
             match lacking {
-                Some(stored) => *record = stored.record.clone(),
+                Some(version) => *record = version,
                 None => record.via = Some(id),
             }
         }

@@ -77,6 +77,14 @@ impl PeerState {
 
     /// Contents are here; each library's members hear of what is here for it.
     pub(super) fn on_settled(&mut self, myself: &ActorRef<PeerMsg>, keys: &[WantKey]) {
+        let now = Instant::now();
+        for lane in self.running.iter_mut().flat_map(|running| &mut running.lanes) {
+            let library = lane.library.id();
+            let theirs = keys.iter().filter(|key| key.library == library);
+            for key in theirs {
+                lane.wishes.came(&key.hash, now);
+            }
+        }
         self.step_all(myself, |lane| {
             let theirs = keys.iter().filter(|key| key.library == lane.library.id());
             let hashes: Vec<ContentHash> = theirs.map(|key| key.hash).collect();

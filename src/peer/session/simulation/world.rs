@@ -784,7 +784,17 @@ impl World {
     fn own_up(&mut self) {
         let liar = self.agents.len() - 1;
         let mut lies = std::mem::take(&mut self.lies);
-        // Whoever has the content never takes another size of it; whoever has not cannot know.
+        // Whoever has the content never takes another size of it; whoever has not cannot know, until it comes: where it may, from
+        // somebody who has an older version of it, the lie ends by itself.
+        let now_ms = self.agents[liar].clock_ms(self.now) - 1000;
+        for (library, record) in &mut lies {
+            let is_false = !record.deleted && record.size != size_of(record.hash);
+            if is_false && !self.is_to_be_had(*library, &record.hash) {
+                record.size = size_of(record.hash);
+                record.hlc = record.hlc.next(now_ms);
+                self.oracle.lied(*library, record);
+            }
+        }
         lies.retain(|(_, record)| record.deleted || record.size == size_of(record.hash));
         for (library, record) in lies {
             let agent = &self.agents[liar];
@@ -795,6 +805,27 @@ impl World {
             }
         }
         self.later(Event::Keep(liar));
+    }
+
+    /// Whether an honest member gives the content in a library to each of the others.
+    fn is_to_be_had(&self, id: LibraryId, hash: &ContentHash) -> bool {
+        let members = || (0..self.agents.len()).filter(|n| self.agents[*n].access(id).is_some());
+        let gives_all = |number: usize| {
+            let links = || self.links.iter().filter(|link| link.lanes.contains(&Some(id)));
+            let linked = |other: usize| {
+                number == other
+                    || links().any(|link| link.agents.contains(&number) && link.agents.contains(&other))
+            };
+            members().all(linked)
+        };
+        members().any(|number| {
+            let agent = &self.agents[number];
+            let serves = agent.stored(hash).is_some_and(|stored| agent.library(Some(id)).serves(&stored));
+            number + 1 < self.agents.len()
+                && agent.access(id) == Some(Access::Write)
+                && serves
+                && gives_all(number)
+        })
     }
 
     fn some_tags(&mut self) -> Vec<String> {
@@ -849,9 +880,13 @@ impl World {
         }
         self.oracle.lied(library, &record);
         self.lies.push((library, record.clone()));
+        // It says that it has the content, or that somebody may have it.
+        let absent =
+            if record.deleted || self.dice.one_in(2) { Bytes::new() } else { Bytes::from_static(&[1]) };
         let offer = crate::wire::proto::Offer {
             library: blinded(Some(library)),
             records: vec![(&record).into()],
+            absent,
             ..Default::default()
         };
         self.send_frame(at, crate::wire::proto::frame::Kind::Offer(offer));

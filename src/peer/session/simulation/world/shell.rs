@@ -306,7 +306,13 @@ impl World {
         for lane in 0..self.links[at.link].lanes.len() {
             let library = self.links[at.link].lanes[lane];
             let theirs = keys.iter().filter(|key| key.library == library).map(|key| key.hash);
-            self.step(at, lane, Input::Settled(theirs.collect()));
+            let (theirs, now): (Vec<ContentHash>, _) = (theirs.collect(), self.instant());
+            if let Some(side) = self.side(at) {
+                for hash in &theirs {
+                    side.lanes[lane].wishes.came(hash, now);
+                }
+            }
+            self.step(at, lane, Input::Settled(theirs));
         }
     }
 
