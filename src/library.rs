@@ -253,13 +253,13 @@ impl Library {
                 || AssetRecord { deleted: true, left: !record.deleted, ..record.clone() }.for_members();
             let is_told = moved_out
                 && index.tree.get(hash).is_some()
-                && self.set_aside(index, &Aside { record: gone(), holding: Holding::Unwanted });
+                && self.set_aside(index, &Aside { record: gone(), holding: Holding::Unwanted, from: None });
             return !is_told && index.take_out(hash);
         }
         if !holding.is_held() {
             index.asides.lose(hash);
         }
-        if let Some(Aside { record, holding: held }) = index.asides.get(hash).cloned() {
+        if let Some(Aside { record, holding: held, .. }) = index.asides.get(hash).cloned() {
             let holding = if held.is_held() && !holding.is_held() { Holding::Unwanted } else { held };
             self.put(index, &record, holding);
         }
@@ -308,9 +308,32 @@ impl Library {
         self.index().asides.take_news()
     }
 
-    /// What [`Self::take_aside_news`] gave could not be written down: it is given again.
-    pub fn keep_aside_news(&self, hashes: impl IntoIterator<Item = ContentHash>) {
-        self.index().asides.not_written(hashes);
+    /// What [`Self::take_aside_news`] gave was written down.
+    pub fn wrote_asides(&self, written: &[(ContentHash, Option<Aside>)]) {
+        self.index().asides.written(written);
+    }
+
+    /// Goes on where `replaced` was, whose asides it has: what of them is to be written down.
+    pub fn take_over_asides(&self, replaced: &Self) {
+        let unwritten = replaced.index().asides.unwritten();
+        self.index().asides.not_written(unwritten);
+        self.feed.asides_changed.notify_one();
+    }
+
+    /// What is deleted beside the store, from before this time.
+    #[must_use]
+    pub fn old_asides(&self, until_ms: u64) -> Vec<ContentHash> {
+        self.index().asides.old(until_ms)
+    }
+
+    /// Forgets those of these asides that are deleted and from before this time.
+    pub fn purge_asides(&self, hashes: &[ContentHash], until_ms: u64) {
+        let mut index = self.index();
+        for hash in hashes {
+            if index.asides.purge(hash, until_ms) {
+                index.take_out(hash);
+            }
+        }
         self.feed.asides_changed.notify_one();
     }
 
@@ -354,7 +377,7 @@ impl Library {
                 index.take_out(hash);
             } else {
                 index.asides.lose(hash);
-                if let Some(Aside { record, holding }) = index.asides.get(hash).cloned() {
+                if let Some(Aside { record, holding, .. }) = index.asides.get(hash).cloned() {
                     self.put(&mut index, &record, holding);
                 }
             }

@@ -26,6 +26,8 @@ use crate::actor::tasks::Tasks;
 const TASKS_MAX: usize = 16;
 /// How often members are looked for, and news of them written down.
 const TICK: Duration = Duration::from_secs(5);
+/// How often what was deleted long ago is looked for.
+const PURGE: Duration = Duration::from_hours(1);
 /// Pause after the registry did not take something.
 const KEEP_RETRY: Duration = Duration::from_secs(1);
 /// How long an answer waits for what the store held before to be read in; the rest follows.
@@ -147,6 +149,8 @@ pub struct LibraryState {
     manager: Manager,
     tasks: Tasks<LibraryMsg>,
     permits: Arc<Semaphore>,
+    /// When what was deleted long ago was last looked for, by the clock's uptime.
+    looked_at: Duration,
 }
 
 /// The actor.
@@ -168,7 +172,8 @@ impl Actor for LibraryActor {
         tasks.spawn(restore(manager.clone()));
         tasks.spawn(keep_asides(manager.clone()));
         myself.send_after(TICK, || LibraryMsg::Tick);
-        Ok(LibraryState { manager, tasks, permits: Arc::new(Semaphore::new(TASKS_MAX)) })
+        let (permits, looked_at) = (Arc::new(Semaphore::new(TASKS_MAX)), manager.clock.uptime());
+        Ok(LibraryState { manager, tasks, permits, looked_at })
     }
 
     async fn handle(
@@ -305,6 +310,16 @@ impl LibraryState {
 
     fn on_tick(&mut self) {
         self.manager.look_for_members();
+        let ran = self.manager.clock.uptime().saturating_sub(self.looked_at);
+        if ran >= PURGE && self.manager.libraries.registry().is_some() {
+            self.looked_at += ran;
+            let manager = self.manager.clone();
+            self.tasks.spawn(async move {
+                if let Err(error) = manager.purge_asides(ran).await {
+                    tracing::warn!(%error, "what was deleted long ago is kept for now");
+                }
+            });
+        }
         let manager = self.manager.clone();
         self.tasks.spawn(async move {
             if let Err(error) = manager.write_news().await {

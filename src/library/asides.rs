@@ -31,12 +31,15 @@ pub struct Aside {
     pub record: AssetRecord,
     /// Whether the library delivered the content, and the store has had it since; whether it is wanted, if not.
     pub holding: Holding,
+    /// The ticket whose holder brought it, by its number; `None` for what was made of the store's own version.
+    pub from: Option<u64>,
 }
 
 /// What became of a library's asides.
 #[derive(Debug, Default)]
 pub struct AsideNews {
-    /// To be written down: as they are now, or that they are there no more.
+    /// To be written down: as they are now, or that they are there no more. They stay so until it was said that they were
+    /// written.
     pub unwritten: Vec<(ContentHash, Option<Aside>)>,
     /// To be offered to the other members.
     pub changed: Vec<Aside>,
@@ -47,6 +50,8 @@ pub(super) struct Asides {
     all: HashMap<ContentHash, Aside>,
     bytes: usize,
     deleted: usize,
+    /// How many of the deleted ones each ticket's holders brought.
+    deleted_from: HashMap<u64, usize>,
     unwritten: HashSet<ContentHash>,
     changed: HashSet<ContentHash>,
 }
@@ -58,7 +63,7 @@ impl Aside {
 }
 
 impl From<Aside> for FeedEntry {
-    fn from(Aside { record, holding }: Aside) -> Self {
+    fn from(Aside { record, holding, .. }: Aside) -> Self {
         Self { seq: 0, record, holding }
     }
 }
@@ -74,9 +79,41 @@ impl Asides {
 
     /// As it was written down by an earlier life of the process.
     pub(super) fn restore(&mut self, aside: Aside) {
-        self.bytes += aside.weight();
-        self.deleted += usize::from(aside.record.deleted);
+        self.count(&aside);
         self.all.insert(aside.record.hash, aside);
+    }
+
+    fn count(&mut self, aside: &Aside) {
+        self.bytes += aside.weight();
+        if aside.record.deleted {
+            self.deleted += 1;
+            if let Some(from) = aside.from {
+                *self.deleted_from.entry(from).or_default() += 1;
+            }
+        }
+    }
+
+    fn remove(&mut self, hash: &ContentHash) -> bool {
+        let Some(aside) = self.all.remove(hash) else { return false };
+        self.bytes -= aside.weight();
+        if aside.record.deleted {
+            self.deleted -= 1;
+            if let Some(from) = aside.from
+                && let Some(theirs) = self.deleted_from.get_mut(&from)
+            {
+                *theirs -= 1;
+                if *theirs == 0 {
+                    self.deleted_from.remove(&from);
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether one that is deleted may be added: nobody's may be more than is left to all others.
+    fn has_share(&self, from: Option<u64>) -> bool {
+        let theirs = from.and_then(|from| self.deleted_from.get(&from)).copied().unwrap_or_default();
+        self.deleted < DELETED_MAX && theirs < DELETED_MAX - self.deleted
     }
 
     /// Whether there is no room for one more.
@@ -90,17 +127,32 @@ impl Asides {
         let before = self.all.get(&hash);
         let bytes = self.bytes - before.map_or(0, Aside::weight) + aside.weight();
         let count = self.all.len() + usize::from(before.is_none());
-        let was_deleted = before.is_some_and(|before| before.record.deleted);
-        let deleted = self.deleted - usize::from(was_deleted) + usize::from(aside.record.deleted);
-        if count > ASIDES_MAX || bytes > BYTES_MAX || (deleted > self.deleted && deleted > DELETED_MAX) {
+        let is_more = aside.record.deleted && !before.is_some_and(|before| before.record.deleted);
+        if count > ASIDES_MAX || bytes > BYTES_MAX || (is_more && !self.has_share(aside.from)) {
             return false;
         }
-        self.bytes = bytes;
-        self.deleted = deleted;
+        self.remove(&hash);
+        self.count(&aside);
         self.unwritten.insert(hash);
         self.changed.insert(hash);
         self.all.insert(hash, aside);
         true
+    }
+
+    /// Those that are deleted, from before this time.
+    pub(super) fn old(&self, until_ms: u64) -> Vec<ContentHash> {
+        let is_old = |aside: &&Aside| aside.record.deleted && aside.record.hlc.ms() < until_ms;
+        self.all.values().filter(is_old).map(|aside| aside.record.hash).collect()
+    }
+
+    /// Forgets one if it is deleted and from before this time; whether it was.
+    pub(super) fn purge(&mut self, hash: &ContentHash, until_ms: u64) -> bool {
+        let is_old = |aside: &Aside| aside.record.deleted && aside.record.hlc.ms() < until_ms;
+        let is_purged = self.all.get(hash).is_some_and(is_old) && self.remove(hash);
+        if is_purged {
+            self.unwritten.insert(*hash);
+        }
+        is_purged
     }
 
     /// The aside of a content that the library lacks, now that the store has it to an older version of the library's.
@@ -121,9 +173,7 @@ impl Asides {
         if self.all.get(hash).is_some_and(|aside| aside.record.supersedes(member) && !is_false(aside)) {
             return false;
         }
-        if let Some(aside) = self.all.remove(hash) {
-            self.bytes -= aside.weight();
-            self.deleted -= usize::from(aside.record.deleted);
+        if self.remove(hash) {
             self.unwritten.insert(*hash);
         }
         true
@@ -138,11 +188,23 @@ impl Asides {
     }
 
     pub(super) fn take_news(&mut self) -> AsideNews {
-        let unwritten = std::mem::take(&mut self.unwritten).into_iter();
-        let unwritten = unwritten.map(|hash| (hash, self.all.get(&hash).cloned())).collect();
+        let unwritten = self.unwritten.iter().map(|hash| (*hash, self.all.get(hash).cloned())).collect();
         let changed = std::mem::take(&mut self.changed);
         let changed = changed.iter().filter_map(|hash| self.all.get(hash)).cloned().collect();
         AsideNews { unwritten, changed }
+    }
+
+    /// These were written down, as far as they did not change meanwhile.
+    pub(super) fn written(&mut self, written: &[(ContentHash, Option<Aside>)]) {
+        for (hash, aside) in written {
+            if self.all.get(hash) == aside.as_ref() {
+                self.unwritten.remove(hash);
+            }
+        }
+    }
+
+    pub(super) fn unwritten(&self) -> Vec<ContentHash> {
+        self.unwritten.iter().copied().collect()
     }
 
     pub(super) fn not_written(&mut self, hashes: impl IntoIterator<Item = ContentHash>) {
@@ -158,7 +220,7 @@ mod tests {
     fn aside(n: usize, deleted: bool) -> Aside {
         let hash = ContentHash(*blake3::hash(&n.to_le_bytes()).as_bytes());
         let record = AssetRecord { deleted, ..AssetRecord::new(hash, 1, None, AssetMeta::default()) };
-        Aside { record, holding: Holding::Unwanted }
+        Aside { record, holding: Holding::Unwanted, from: None }
     }
 
     #[test]
@@ -174,5 +236,49 @@ mod tests {
         assert_eq!(asides.deleted, asides.all.values().filter(|aside| aside.record.deleted).count());
         assert!(asides.yield_to(&aside(1, true).record, Holding::Unwanted));
         assert_eq!(asides.deleted, DELETED_MAX - 1);
+    }
+
+    #[test]
+    fn nobody_takes_the_places_of_all_others_with_what_is_deleted() {
+        let mut asides = Asides::default();
+        let from = |n, serial| Aside { from: Some(serial), ..aside(n, true) };
+        let mut n = 0;
+        let mut fill = |asides: &mut Asides, serial| {
+            let before = n;
+            while asides.set(from(n, serial)) {
+                n += 1;
+            }
+            n - before
+        };
+        assert_eq!(fill(&mut asides, 1), DELETED_MAX / 2);
+        assert_eq!(fill(&mut asides, 2), DELETED_MAX / 4);
+        assert_eq!(fill(&mut asides, 1), 0);
+        assert!(asides.set(from(0, 2)), "what is there changes all the same");
+        assert!(asides.set(aside(DELETED_MAX, true)), "what is ours has a place");
+        // Counted anew, and given back, as it goes.
+        let mut restored = Asides::default();
+        asides.all().into_values().for_each(|aside| restored.restore(aside));
+        assert_eq!((restored.deleted, &restored.deleted_from), (asides.deleted, &asides.deleted_from));
+        let all: Vec<ContentHash> = restored.all().into_keys().collect();
+        assert_eq!(restored.old(1).len(), all.len());
+        assert!(restored.old(0).is_empty() && !restored.purge(&all[0], 0));
+        assert!(all.iter().all(|hash| restored.purge(hash, 1)));
+        assert!(restored.deleted_from.is_empty() && restored.deleted == 0 && restored.bytes == 0);
+        assert_eq!(restored.unwritten().len(), all.len());
+    }
+
+    #[test]
+    fn what_changes_while_it_is_written_is_written_again() {
+        let mut asides = Asides::default();
+        asides.set(aside(1, true));
+        asides.set(aside(2, true));
+        let first = asides.take_news();
+        assert_eq!((first.unwritten.len(), first.changed.len()), (2, 2));
+        // Whoever was to write it is gone: it is given again, and told no more.
+        let again = asides.take_news();
+        assert_eq!((again.unwritten.len(), again.changed.len()), (2, 0));
+        asides.set(aside(2, false));
+        asides.written(&again.unwritten);
+        assert_eq!(asides.unwritten(), [aside(2, false).record.hash]);
     }
 }

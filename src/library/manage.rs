@@ -5,6 +5,7 @@
 
 mod tickets;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::Channel;
 use crate::net::gate::Gate;
 use crate::record::ContentHash;
-use crate::store::{FeedEntry, Outcome, StoreError, StoreRef};
+use crate::store::{FeedEntry, Outcome, StoreError, StoreRef, TOMBSTONES_KEPT_MS};
 
 /// Records in one page of the store.
 const PAGE: usize = 1000;
@@ -170,16 +171,19 @@ impl Manager {
             return Err(LibraryError::Full);
         }
         let before = replaced.and_then(Library::shared);
-        let asides = replaced.map(Library::asides).unwrap_or_default();
         let list = before.and_then(Shared::signed_revocations).or(first_list);
         let revocations = list.map(|list| list.encode());
         let created_ms = before.map_or(now, Shared::created_ms);
         let kept = Kept { key, ticket, created_ms, revocations, shares_since_ms };
-        let shared = Shared::new(kept, asides);
+        let shared = Shared::new(kept, replaced.map(Library::asides).unwrap_or_default());
         for (id, serial) in before.map(Shared::members).unwrap_or_default() {
             shared.met(id, serial);
         }
-        Ok(self.libraries.add(shared))
+        let library = self.libraries.add(shared);
+        if let Some(replaced) = replaced {
+            library.take_over_asides(replaced);
+        }
+        Ok(library)
     }
 
     /// Reads what the store holds into a library that was just added.
@@ -349,11 +353,39 @@ impl Manager {
                 (self.changes)(id, records);
             }
             if !unwritten.is_empty() && self.libraries.registry().is_some() {
-                let hashes: Vec<ContentHash> = unwritten.iter().map(|(hash, _)| *hash).collect();
-                if let Err(error) = self.registry(move |registry| registry.set_asides(id, &unwritten)).await {
-                    library.keep_aside_news(hashes);
-                    return Err(error);
-                }
+                let write = move |registry: &Registry| {
+                    registry.set_asides(id, &unwritten)?;
+                    Ok(unwritten)
+                };
+                library.wrote_asides(&self.registry(write).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what was deleted long ago and stands beside the store, after the node has run for so long since this was
+    /// asked last. As for tombstones of the store, one look is not enough.
+    ///
+    /// # Errors
+    /// A registry or store that does not work.
+    pub async fn purge_asides(&self, ran: Duration) -> Result<(), LibraryError> {
+        let now_ms = self.clock.reading().earlier_ms();
+        let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = self.registry(move |registry| registry.look(now_ms, ran_ms)).await?;
+        let Some(until_ms) = until_ms.filter(|_| self.clock.is_vouched_for()) else { return Ok(()) };
+        self.purge_asides_until(until_ms.saturating_sub(TOMBSTONES_KEPT_MS)).await
+    }
+
+    async fn purge_asides_until(&self, until_ms: u64) -> Result<(), LibraryError> {
+        for library in self.libraries.shared() {
+            for some in library.old_asides(until_ms).chunks(PAGE) {
+                let stored = self.store.records(some.to_vec()).await?;
+                // Without the deletion, what is here would be the library's again.
+                let here = stored.iter().filter(|stored| library.is_here(stored));
+                let here: HashSet<ContentHash> = here.map(|stored| stored.record.hash).collect();
+                let gone: Vec<ContentHash> =
+                    some.iter().copied().filter(|hash| !here.contains(hash)).collect();
+                library.purge_asides(&gone, until_ms);
             }
         }
         Ok(())

@@ -100,7 +100,7 @@ impl Library {
             .filter(|stored| self.is_member(&stored.record))
             .map(|stored| StoredRecord { record: stored.record.for_members(), holding: stored.holding });
         let aside = self.index().asides.get(hash).cloned();
-        let aside = aside.map(|Aside { record, holding }| {
+        let aside = aside.map(|Aside { record, holding, .. }| {
             let is_lost = holding.is_held() && !stored.is_some_and(|stored| stored.holding.is_held());
             let holding = if is_lost { Holding::Unwanted } else { holding };
             (StoredRecord { record, holding }, Stands::Aside)
@@ -115,13 +115,15 @@ impl Library {
     }
 
     /// What a record means that a member offers, who holds the content or not (`held_there`), where the store has `stored`
-    /// of it. Takes note of it where that is all. With `deletes`, what members delete is deleted here, too.
+    /// of it. Takes note of it where that is all, as of what came `from` the holder of the ticket of that number. With
+    /// `deletes`, what members delete is deleted here, too.
     pub fn consider(
         &self,
         offered: &AssetRecord,
         held_there: bool,
         stored: Option<&StoredRecord>,
         deletes: bool,
+        from: Option<u64>,
     ) -> Offered {
         let version = self.version_and_place(&offered.hash, stored);
         if let Some((version, stands)) = &version
@@ -140,7 +142,7 @@ impl Library {
             return if is_here && deletes && !offered.left {
                 Offered::Replaces
             } else {
-                self.note(offered, Holding::Unwanted)
+                self.note(offered, Holding::Unwanted, from)
             };
         }
         if !self.takes(offered) {
@@ -149,9 +151,9 @@ impl Library {
         let Some((version, stands)) = live else {
             let is_full = self.index().asides.is_full();
             return if self.was_let_go(offered, stored) {
-                self.note(offered, Holding::Unwanted)
+                self.note(offered, Holding::Unwanted, from)
             } else if !held_there {
-                self.note(offered, Holding::Wanted)
+                self.note(offered, Holding::Wanted, from)
             } else if is_full {
                 Offered::Refused(FULL.into())
             } else {
@@ -175,7 +177,7 @@ impl Library {
         if stored.is_some_and(|stored| self.is_here(stored)) {
             Offered::Replaces
         } else {
-            self.note(offered, version.holding)
+            self.note(offered, version.holding, from)
         }
     }
 
@@ -192,8 +194,8 @@ impl Library {
         !stored.record.deleted && self.is_member(&stored.record)
     }
 
-    fn note(&self, record: &AssetRecord, holding: Holding) -> Offered {
-        let aside = Aside { record: record.clone(), holding };
+    fn note(&self, record: &AssetRecord, holding: Holding, from: Option<u64>) -> Offered {
+        let aside = Aside { record: record.clone(), holding, from };
         if self.set_aside(&mut self.index(), &aside) { Offered::Noted } else { Offered::Refused(FULL.into()) }
     }
 
@@ -202,7 +204,7 @@ impl Library {
         let version = self.version(&tombstone.hash, Some(stored));
         if version.is_none_or(|version| tombstone.supersedes(&version.record)) {
             // Without room for it, members offer it once more.
-            let _ = self.note(tombstone, Holding::Unwanted);
+            let _ = self.note(tombstone, Holding::Unwanted, None);
         }
     }
 
@@ -216,12 +218,12 @@ impl Library {
                 if version.holding == Holding::Wanted && stands == Stands::Aside {
                     // A version that says another size than the content has is of nothing.
                     let fits = version.record.size == record.size;
-                    let _ = self.note(if fits { &version.record } else { record }, holding);
+                    let _ = self.note(if fits { &version.record } else { record }, holding, None);
                 }
                 OtherwiseHeld::Beside
             }
             _ if stored.is_some_and(|stored| self.is_here(stored)) => OtherwiseHeld::IsMember,
-            _ if self.note(record, holding) == Offered::Noted => OtherwiseHeld::Beside,
+            _ if self.note(record, holding, None) == Offered::Noted => OtherwiseHeld::Beside,
             _ => OtherwiseHeld::Full,
         }
     }
@@ -269,7 +271,8 @@ impl Libraries {
             if library.is_member(record) && !library.is_member(fresh) && !moved_out {
                 let mut index = library.index();
                 if index.asides.get(&record.hash).is_none() {
-                    let aside = Aside { record: record.for_members(), holding: stored.holding };
+                    let (record, holding) = (record.for_members(), stored.holding);
+                    let aside = Aside { record, holding, from: None };
                     // Without room for it, members offer it once more.
                     let _ = library.set_aside(&mut index, &aside);
                 }

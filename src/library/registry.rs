@@ -82,6 +82,18 @@ CREATE TABLE asides (
     PRIMARY KEY (library, hash)
 ) STRICT, WITHOUT ROWID;";
 
+/// Whose ticket brought an aside, where that is known.
+///
+/// `looks` has one row, once somebody looked for what is old enough to be purged: how long the node has run in all, and
+/// what time it was, and how long it had run, at the last look that counts.
+const ASIDES_FROM: &str = "ALTER TABLE asides ADD COLUMN serial INTEGER;
+CREATE TABLE looks (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    uptime_ms INTEGER NOT NULL,
+    look_ms INTEGER NOT NULL,
+    look_uptime_ms INTEGER NOT NULL
+) STRICT;";
+
 /// Since when versions of our own belong: from the beginning, for libraries from before people were asked.
 const SHARES_SINCE: &str = "ALTER TABLE libraries ADD COLUMN shares_since_ms INTEGER NOT NULL DEFAULT 0;";
 
@@ -129,6 +141,7 @@ impl Registry {
                 M::up(SHARES_SINCE),
                 M::up(tickets::SEALING_SCHEMA),
                 M::up(deletions::SIZES_SCHEMA),
+                M::up(ASIDES_FROM),
             ];
             Migrations::new(steps).to_latest(&mut connection)?;
             Ok(connection)

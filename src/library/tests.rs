@@ -9,6 +9,7 @@ use super::registry::Kept;
 use super::ticket::{Access, Subject, Terms, Ticket};
 use super::*;
 use crate::identity::LibraryKeys;
+use crate::record::Hlc;
 use crate::store::{Holding, StoredRecord};
 
 fn kept(n: u8, access: Access, filter: Filter) -> Kept {
@@ -137,7 +138,7 @@ proptest! {
                 Change::Offer(record, held) => {
                     for library in libraries.shared() {
                         let stored = store.get(&record.hash);
-                        if library.consider(&record, held, stored, false) == Offered::Wanted {
+                        if library.consider(&record, held, stored, false, Some(1)) == Offered::Wanted {
                             library.deliver(&record, stored);
                         }
                     }
@@ -208,10 +209,10 @@ fn a_readers_own_assets_are_no_part_of_the_library() {
     libraries.apply(vec![entry(1, held(&own))]);
     assert!(!reader.has(&own.hash) && libraries.mirror().has(&own.hash));
     // Somebody who names it has not shown it; once the library delivered it, it has a version of its own.
-    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true), Offered::Wanted);
-    assert_eq!(reader.consider(&own, false, Some(&held(&own)), true), Offered::Noted);
+    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true, Some(1)), Offered::Wanted);
+    assert_eq!(reader.consider(&own, false, Some(&held(&own)), true, Some(1)), Offered::Noted);
     assert!(reader.has(&own.hash) && !reader.serves(&held(&own)), "known, and not delivered");
-    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true), Offered::Wanted);
+    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true, Some(1)), Offered::Wanted);
     assert_eq!(reader.deliver(&own, Some(&held(&own))), OtherwiseHeld::Beside);
     assert!(reader.has(&own.hash) && reader.serves(&held(&own)));
     // What came through it is part of it.
@@ -231,11 +232,11 @@ fn what_nobody_delivers_keeps_no_content_out_that_a_member_holds() {
         libraries.apply(own.iter().map(|own| entry(1, own.clone())).collect());
         let older = AssetRecord { hlc: record_of(7).hlc.next(5), ..record_of(7) };
         let claimed = AssetRecord { size, hlc: older.hlc.next(10), ..older.clone() };
-        assert_eq!(library.consider(&claimed, false, own.as_ref(), true), Offered::Noted);
+        assert_eq!(library.consider(&claimed, false, own.as_ref(), true, Some(1)), Offered::Noted);
         assert_eq!(library.wanted(None, 10), [claimed.hash]);
         // Nothing comes of somebody who has not got it either, and whoever has it is asked for it.
-        assert_eq!(library.consider(&older, false, own.as_ref(), true), Offered::Known);
-        assert_eq!(library.consider(&older, true, own.as_ref(), true), Offered::Wanted);
+        assert_eq!(library.consider(&older, false, own.as_ref(), true, Some(1)), Offered::Known);
+        assert_eq!(library.consider(&older, true, own.as_ref(), true, Some(1)), Offered::Wanted);
         let filled = library.version_filled_by(&older, own.as_ref());
         let fits = size == older.size;
         assert_eq!(filled, fits.then(|| AssetRecord { via: library.id(), ..claimed.clone() }));
@@ -252,7 +253,7 @@ fn what_nobody_delivers_keeps_no_content_out_that_a_member_holds() {
         assert_eq!(library.wanted(None, 10), []);
         // What is wrong is not believed any more.
         let again = AssetRecord { size: 500_000, hlc: claimed.hlc.next(10), ..claimed.clone() };
-        let refused = library.consider(&again, false, stored.as_ref(), true);
+        let refused = library.consider(&again, false, stored.as_ref(), true, Some(1));
         assert!(matches!(refused, Offered::Refused(_)), "{refused:?}");
     }
 }
@@ -265,7 +266,7 @@ fn content_that_comes_from_an_own_machine_settles_what_was_claimed_of_it() {
     for (n, size, fits) in [(1, 5, true), (2, 6, false)] {
         let came = AssetRecord { via: library.id(), ..record_of(n) };
         let claimed = AssetRecord { size, hlc: came.hlc.next(10), ..record_of(n) };
-        assert_eq!(library.consider(&claimed, false, None, true), Offered::Noted);
+        assert_eq!(library.consider(&claimed, false, None, true, Some(1)), Offered::Noted);
         libraries.apply(vec![entry(u64::from(n), held(&came))]);
         let version = library.version(&came.hash, Some(&held(&came)));
         assert_eq!(version, Some(held(&if fits { claimed } else { record_of(n) })));
@@ -290,15 +291,15 @@ fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
     let later = |record: &AssetRecord| AssetRecord { hlc: record.hlc.next(10), ..record.clone() };
     let gone = |record: &AssetRecord| AssetRecord { deleted: true, ..later(record) }.for_members();
     let deletion = gone(&inside);
-    assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), true), Offered::Replaces);
+    assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), true, Some(1)), Offered::Replaces);
     let stored = library.for_store(&deletion, &inside);
     assert_eq!((stored.via, &stored.meta), (library.id(), &inside.meta), "the store keeps what it was");
     // Outside of it, of what was never here, and where nothing is deleted: it is gone from the library alone.
     for (tombstone, stored) in [(gone(&outside), Some(held(&outside))), (gone(&record_of(3)), None)] {
-        assert_eq!(library.consider(&tombstone, true, stored.as_ref(), true), Offered::Noted);
+        assert_eq!(library.consider(&tombstone, true, stored.as_ref(), true, Some(1)), Offered::Noted);
         assert_eq!(library.version(&tombstone.hash, stored.as_ref()), Some(held(&tombstone)));
     }
-    assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), false), Offered::Noted);
+    assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), false, Some(1)), Offered::Noted);
     assert!(!library.serves(&held(&inside)));
     // An edit of ours brings it back; one that moves it out says that it left, and nothing else.
     let edited = later(&later(&inside));
@@ -310,7 +311,32 @@ fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
     libraries.apply(vec![entry(4, held(&moved))]);
     let left = AssetRecord { deleted: true, left: true, ..moved.clone() }.for_members();
     assert_eq!(library.version(&moved.hash, Some(&held(&moved))), Some(held(&left)));
-    assert_eq!(library.take_aside_news().changed, [Aside { record: left, holding: Holding::Unwanted }]);
+    assert_eq!(
+        library.take_aside_news().changed,
+        [Aside { record: left, holding: Holding::Unwanted, from: None }]
+    );
+}
+
+#[test]
+fn what_was_deleted_long_ago_leaves_the_tree_as_well() {
+    let libraries = libraries();
+    let library = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
+    library.filled();
+    let gone =
+        |n, at_ms| AssetRecord { deleted: true, hlc: Hlc::from_ms(at_ms), ..record_of(n) }.for_members();
+    let (old, new) = (gone(1, 1_000), gone(2, 2_000));
+    for tombstone in [&old, &new] {
+        assert_eq!(library.consider(tombstone, true, None, false, Some(1)), Offered::Noted);
+    }
+    assert_eq!(library.old_asides(2_000), [old.hash]);
+    library.purge_asides(&[old.hash, new.hash], 2_000);
+    assert!(!library.has(&old.hash) && library.has(&new.hash));
+    assert!(library.take_aside_news().unwritten.contains(&(old.hash, None)));
+    // Another life of the library writes down what this one did not.
+    let next = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), library.asides()));
+    assert_eq!(next.take_aside_news().unwritten, []);
+    next.take_over_asides(&library);
+    assert_eq!(next.take_aside_news().unwritten.len(), 2);
 }
 
 #[test]

@@ -221,7 +221,15 @@ pub(super) async fn judge_all(
         .map(|record| {
             let ours = ours.get(&record.hash);
             if library.shared().is_some() {
-                let verdict = judge_for(&library, &record, held_there, ours, now, (limits.1, holds));
+                let verdict = judge_for(
+                    &library,
+                    &record,
+                    held_there,
+                    ours,
+                    now,
+                    (limits.1, holds),
+                    rules.deleter.ticket(),
+                );
                 return (record, verdict);
             }
             let verdict = judge_holding(&record, held_there, ours, now, limits);

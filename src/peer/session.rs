@@ -41,7 +41,7 @@ use super::report::PeerState;
 use crate::library::{Library, Offered};
 use crate::reconcile::Summary;
 use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_BY_TICKET_MAX_MS, Hlc, RecordId};
-use crate::store::{FeedEntry, StoredRecord, TOMBSTONES_KEPT_MS};
+use crate::store::{FeedEntry, Holding, StoredRecord, TOMBSTONES_KEPT_MS};
 use crate::wire::decode::RECORDS_PER_FRAME_MAX;
 use crate::wire::proto::{self, ContentRequest, Records, Want, frame};
 
@@ -139,8 +139,8 @@ fn is_forgotten(offered: &AssetRecord, now_ms: u64) -> bool {
 }
 
 /// Compares a record that a member of a library offers with what the library has, where the store has
-/// `stored` of it and the peer holds the content, or not (`held_there`). With `holds`, what would be news has to wait for a newer
-/// list of revocations.
+/// `stored` of it and the peer holds the content, or not (`held_there`), and comes with the ticket of number `from`. With `holds`,
+/// what would be news has to wait for a newer list of revocations.
 #[must_use]
 pub fn judge_for(
     library: &Library,
@@ -149,6 +149,7 @@ pub fn judge_for(
     stored: Option<&StoredRecord>,
     now_ms: u64,
     (replicate_deletes, holds): (bool, bool),
+    from: Option<u64>,
 ) -> Verdict {
     if let Some(refused) = refuse(offered) {
         return refused;
@@ -158,13 +159,17 @@ pub fn judge_for(
     if let Some(wait_ms) = offered.hlc.is_due_in(now_ms, HLC_AHEAD_BY_TICKET_MAX_MS).filter(|_| is_news) {
         return Verdict::Later(wait_ms);
     }
-    if holds && is_news {
+    // An older version is news, too, where it may be taken for its content.
+    let is_other = |version: &StoredRecord| {
+        version.holding == Holding::Wanted && held_there && !version.record.is_version_of(offered)
+    };
+    if holds && (is_news || version.as_ref().is_some_and(is_other)) {
         return Verdict::Hold(HELD_RETRY_MS);
     }
     if version.is_none() && is_forgotten(offered, now_ms) {
         return Verdict::Settled;
     }
-    match library.consider(offered, held_there, stored, replicate_deletes) {
+    match library.consider(offered, held_there, stored, replicate_deletes, from) {
         Offered::Known => Verdict::Settled,
         Offered::Noted => Verdict::Noted,
         Offered::Replaces => Verdict::Apply,

@@ -175,7 +175,7 @@ impl Taker {
                         OtherwiseHeld::IsMember => Offered::Replaces,
                     }
                 } else {
-                    library.consider(record, true, over, true)
+                    library.consider(record, true, over, true, None)
                 };
                 match (meaning, over) {
                     (Offered::Replaces, Some(over)) => {

@@ -48,7 +48,8 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
         let meta = AssetMeta { filename: Some("a".into()), ..AssetMeta::default() };
         let record = AssetRecord::new(ContentHash([n; 32]), 7, None, meta);
         let holding = if deleted { Holding::Unwanted } else { Holding::Wanted };
-        Aside { record: AssetRecord { deleted, left: deleted, ..record }, holding }
+        let from = deleted.then_some(u64::from(n));
+        Aside { record: AssetRecord { deleted, left: deleted, ..record }, holding, from }
     };
     let all = [aside(3, false), aside(4, true), aside(5, false)];
     let set = all.clone().map(|aside| (aside.record.hash, Some(aside)));
@@ -87,6 +88,19 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
     registry.remember(id, &member).unwrap();
     registry.set_asides(id, &set).unwrap();
     assert!(registry.members(id).unwrap().is_empty() && registry.asides(id).unwrap().is_empty());
+}
+
+#[test]
+fn nothing_is_old_enough_by_one_look_or_by_two_that_are_close() {
+    const HOUR: u64 = 3_600_000;
+    let (dir, registry, ..) = registry();
+    assert_eq!(registry.look(100 * HOUR, HOUR).unwrap(), None, "the first one");
+    assert_eq!(registry.look(9_000 * HOUR, 23 * HOUR).unwrap(), None, "whatever the clock shows");
+    drop(registry);
+    let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
+    assert_eq!(registry.look(9_001 * HOUR, HOUR).unwrap(), Some(100 * HOUR), "by the earlier of the two");
+    assert_eq!(registry.look(9_002 * HOUR, HOUR).unwrap(), None);
+    assert_eq!(registry.look(200 * HOUR, 23 * HOUR).unwrap(), Some(200 * HOUR));
 }
 
 #[test]

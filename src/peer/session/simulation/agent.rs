@@ -326,6 +326,7 @@ impl Agent {
             let id = library.id().unwrap();
             let news = library.take_aside_news();
             let kept = self.asides.entry(id).or_default();
+            library.wrote_asides(&news.unwritten);
             for (hash, aside) in news.unwritten {
                 match aside {
                     Some(aside) => drop(kept.insert(hash, aside)),

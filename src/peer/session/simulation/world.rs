@@ -800,7 +800,7 @@ impl World {
             let agent = &self.agents[liar];
             let stored = agent.stored(&record.hash);
             let library_of = agent.library(Some(library));
-            if library_of.consider(&record, false, stored.as_ref(), false) == Offered::Replaces {
+            if library_of.consider(&record, false, stored.as_ref(), false, None) == Offered::Replaces {
                 self.take(liar, Some(library), vec![record], false);
             }
         }

@@ -222,7 +222,7 @@ fn what_would_be_news_is_held_while_a_list_is_too_old() {
     ];
     for (offered, stored, held_there, stale, fresh) in table {
         let before = library.summary();
-        let judge = |holds| judge_for(&library, &offered, held_there, stored, NOW_MS, (true, holds));
+        let judge = |holds| judge_for(&library, &offered, held_there, stored, NOW_MS, (true, holds), Some(1));
         assert_eq!(judge(true), stale, "{offered:?}");
         assert_eq!(library.summary(), before, "the library does not have it");
         assert_eq!(judge(false), fresh, "{offered:?}");

@@ -680,6 +680,7 @@ impl World {
             }
         }
         let (number, shared) = (self.agent_of(at), self.links[at.link].lanes[lane]);
+        let from = self.agent_of(at.other()) as u64;
         let agent = &mut self.agents[number];
         let (clock, deletes) = (agent.clock_ms(self.now), agent.replicate_deletes);
         let library = agent.library(shared);
@@ -688,7 +689,15 @@ impl World {
             let ours = agent.stored(&record.hash);
             let mut verdict = match shared {
                 None => judge_holding(&record, held_there, ours.as_ref(), clock, (HLC_AHEAD_MAX_MS, deletes)),
-                Some(_) => judge_for(&library, &record, held_there, ours.as_ref(), clock, (deletes, false)),
+                Some(_) => judge_for(
+                    &library,
+                    &record,
+                    held_there,
+                    ours.as_ref(),
+                    clock,
+                    (deletes, false),
+                    Some(from),
+                ),
             };
             let ours = ours.filter(|ours| shared.is_none() || library.is_here(ours)).map(|ours| ours.record);
             match &verdict {
