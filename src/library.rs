@@ -137,7 +137,9 @@ impl Library {
             for aside in asides.into_values() {
                 // Whether the store still holds it, its feed tells.
                 let holding = if aside.holding.is_held() { Holding::Unwanted } else { aside.holding };
-                library.put(&mut index, &aside.record, holding);
+                if !aside.is_forgotten {
+                    library.put(&mut index, &aside.record, holding);
+                }
                 index.asides.restore(aside);
             }
         }
@@ -203,6 +205,11 @@ impl Library {
         self.shared.as_ref().is_none_or(|shared| shared.access() == Access::Write)
     }
 
+    /// Whether the library was there when a version was written.
+    fn existed_at(&self, record: &AssetRecord) -> bool {
+        self.shared.as_ref().is_some_and(|shared| record.hlc.ms() >= shared.created_ms())
+    }
+
     /// Whether the index has a record of this content.
     #[must_use]
     pub fn has(&self, hash: &ContentHash) -> bool {
@@ -221,18 +228,19 @@ impl Library {
         let mut index = self.index();
         entries
             .into_iter()
-            .filter(|FeedEntry { record, holding, .. }| {
+            .filter(|entry| {
                 if let Some(touched) = &mut index.filling {
-                    touched.insert(record.hash);
+                    touched.insert(entry.record.hash);
                 }
-                self.follow(&mut index, record, *holding)
+                self.follow(&mut index, entry)
             })
             .collect()
     }
 
     /// Takes in a change of the store; whether the record itself is to be told.
-    fn follow(&self, index: &mut Index, record: &AssetRecord, holding: Holding) -> bool {
-        let hash = &record.hash;
+    fn follow(&self, index: &mut Index, entry: &FeedEntry) -> bool {
+        let FeedEntry { record, holding, former, .. } = entry;
+        let (hash, holding, former) = (&record.hash, *holding, former.as_deref());
         if self.shared.is_none() {
             return self.put(index, record, holding);
         }
@@ -247,19 +255,28 @@ impl Library {
                 return false;
             }
         } else if index.asides.get(hash).is_none() {
-            // What it is by our hand does not belong any more: the others are to hear that, and nothing else.
+            let was_member = former.filter(|former| self.is_member(former));
+            if let Some(former) = was_member.filter(|_| !self.writes() && !record.deleted) {
+                // Who may only read has an own version from now on, and the library the one that it delivered.
+                let aside = Aside::of_own(former.for_members(), holding);
+                return !self.set_aside(index, &aside) && index.take_out(hash);
+            }
+            // What it is by our hand does not belong any more: the others are to hear that, and nothing else. A former life of
+            // the process may have ended before it was told.
             let moved_out = self.writes() && record.via.is_none();
+            let was_there =
+                index.tree.get(hash).is_some() || (was_member.is_some() && self.existed_at(record));
             let gone =
                 || AssetRecord { deleted: true, left: !record.deleted, ..record.clone() }.for_members();
-            let is_told = moved_out
-                && index.tree.get(hash).is_some()
-                && self.set_aside(index, &Aside { record: gone(), holding: Holding::Unwanted, from: None });
+            let is_told =
+                moved_out && was_there && self.set_aside(index, &Aside::of_own(gone(), Holding::Unwanted));
             return !is_told && index.take_out(hash);
         }
         if !holding.is_held() {
             index.asides.lose(hash);
         }
-        if let Some(Aside { record, holding: held, .. }) = index.asides.get(hash).cloned() {
+        let aside = index.asides.get(hash).filter(|aside| !aside.is_forgotten).cloned();
+        if let Some(Aside { record, holding: held, .. }) = aside {
             let holding = if held.is_held() && !holding.is_held() { Holding::Unwanted } else { held };
             self.put(index, &record, holding);
         }
@@ -290,9 +307,9 @@ impl Library {
     /// Takes in what the store had before the library was there. What changed since is left as it is.
     pub fn fill(&self, entries: &[FeedEntry]) {
         let mut index = self.index();
-        for FeedEntry { record, holding, .. } in entries {
-            if index.filling.as_ref().is_some_and(|touched| !touched.contains(&record.hash)) {
-                self.follow(&mut index, record, *holding);
+        for entry in entries {
+            if index.filling.as_ref().is_some_and(|touched| !touched.contains(&entry.record.hash)) {
+                self.follow(&mut index, entry);
             }
         }
     }
@@ -326,11 +343,12 @@ impl Library {
         self.index().asides.old(until_ms)
     }
 
-    /// Forgets those of these asides that are deleted and from before this time.
-    pub fn purge_asides(&self, hashes: &[ContentHash], until_ms: u64) {
+    /// Forgets those of these asides that are deleted and from before this time, as far as members are concerned; those of
+    /// what the store has live, `here`, stay for this node alone.
+    pub fn purge_asides(&self, hashes: &[ContentHash], here: &HashSet<ContentHash>, until_ms: u64) {
         let mut index = self.index();
         for hash in hashes {
-            if index.asides.purge(hash, until_ms) {
+            if index.asides.purge(hash, here.contains(hash), until_ms) {
                 index.take_out(hash);
             }
         }
@@ -377,7 +395,8 @@ impl Library {
                 index.take_out(hash);
             } else {
                 index.asides.lose(hash);
-                if let Some(Aside { record, holding, .. }) = index.asides.get(hash).cloned() {
+                let aside = index.asides.get(hash).filter(|aside| !aside.is_forgotten).cloned();
+                if let Some(Aside { record, holding, .. }) = aside {
                     self.put(&mut index, &record, holding);
                 }
             }

@@ -33,6 +33,9 @@ pub struct Aside {
     pub holding: Holding,
     /// The ticket whose holder brought it, by its number; `None` for what was made of the store's own version.
     pub from: Option<u64>,
+    /// What was deleted so long ago that members forgot it: it is in no tree any more, and stands only so that what the store
+    /// has does not come back into the library.
+    pub is_forgotten: bool,
 }
 
 /// What became of a library's asides.
@@ -57,6 +60,15 @@ pub(super) struct Asides {
 }
 
 impl Aside {
+    /// A version that the library has in place of the store's, which it made of that.
+    pub(super) fn of_own(record: AssetRecord, holding: Holding) -> Self {
+        Self { record, holding, from: None, is_forgotten: false }
+    }
+
+    fn is_old(&self, until_ms: u64) -> bool {
+        self.record.deleted && !self.is_forgotten && self.record.hlc.ms() < until_ms
+    }
+
     fn weight(&self) -> usize {
         OVERHEAD + self.record.meta.text_bytes()
     }
@@ -64,7 +76,7 @@ impl Aside {
 
 impl From<Aside> for FeedEntry {
     fn from(Aside { record, holding, .. }: Aside) -> Self {
-        Self { seq: 0, record, holding }
+        Self { seq: 0, record, holding, former: None }
     }
 }
 
@@ -141,18 +153,20 @@ impl Asides {
 
     /// Those that are deleted, from before this time.
     pub(super) fn old(&self, until_ms: u64) -> Vec<ContentHash> {
-        let is_old = |aside: &&Aside| aside.record.deleted && aside.record.hlc.ms() < until_ms;
-        self.all.values().filter(is_old).map(|aside| aside.record.hash).collect()
+        self.all.values().filter(|aside| aside.is_old(until_ms)).map(|aside| aside.record.hash).collect()
     }
 
-    /// Forgets one if it is deleted and from before this time; whether it was.
-    pub(super) fn purge(&mut self, hash: &ContentHash, until_ms: u64) -> bool {
-        let is_old = |aside: &Aside| aside.record.deleted && aside.record.hlc.ms() < until_ms;
-        let is_purged = self.all.get(hash).is_some_and(is_old) && self.remove(hash);
-        if is_purged {
-            self.unwritten.insert(*hash);
+    /// Forgets one if it is deleted and from before this time; whether it was. Where something live `is_here`, it stays for this
+    /// node alone.
+    pub(super) fn purge(&mut self, hash: &ContentHash, is_here: bool, until_ms: u64) -> bool {
+        let Some(aside) = self.all.get_mut(hash).filter(|aside| aside.is_old(until_ms)) else { return false };
+        if is_here {
+            aside.is_forgotten = true;
+        } else {
+            self.remove(hash);
         }
-        is_purged
+        self.unwritten.insert(*hash);
+        true
     }
 
     /// The aside of a content that the library lacks, now that the store has it to an older version of the library's.
@@ -220,7 +234,7 @@ mod tests {
     fn aside(n: usize, deleted: bool) -> Aside {
         let hash = ContentHash(*blake3::hash(&n.to_le_bytes()).as_bytes());
         let record = AssetRecord { deleted, ..AssetRecord::new(hash, 1, None, AssetMeta::default()) };
-        Aside { record, holding: Holding::Unwanted, from: None }
+        Aside::of_own(record, Holding::Unwanted)
     }
 
     #[test]
@@ -261,8 +275,11 @@ mod tests {
         assert_eq!((restored.deleted, &restored.deleted_from), (asides.deleted, &asides.deleted_from));
         let all: Vec<ContentHash> = restored.all().into_keys().collect();
         assert_eq!(restored.old(1).len(), all.len());
-        assert!(restored.old(0).is_empty() && !restored.purge(&all[0], 0));
-        assert!(all.iter().all(|hash| restored.purge(hash, 1)));
+        assert!(restored.old(0).is_empty() && !restored.purge(&all[0], false, 0));
+        assert!(restored.purge(&all[0], true, 1) && restored.old(1).len() == all.len() - 1);
+        assert!(restored.all()[&all[0]].is_forgotten && !restored.purge(&all[0], false, 1));
+        assert!(all[1..].iter().all(|hash| restored.purge(hash, false, 1)));
+        restored.remove(&all[0]);
         assert!(restored.deleted_from.is_empty() && restored.deleted == 0 && restored.bytes == 0);
         assert_eq!(restored.unwritten().len(), all.len());
     }

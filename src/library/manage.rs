@@ -381,11 +381,9 @@ impl Manager {
             for some in library.old_asides(until_ms).chunks(PAGE) {
                 let stored = self.store.records(some.to_vec()).await?;
                 // Without the deletion, what is here would be the library's again.
-                let here = stored.iter().filter(|stored| library.is_here(stored));
+                let here = stored.iter().filter(|stored| !stored.record.deleted);
                 let here: HashSet<ContentHash> = here.map(|stored| stored.record.hash).collect();
-                let gone: Vec<ContentHash> =
-                    some.iter().copied().filter(|hash| !here.contains(hash)).collect();
-                library.purge_asides(&gone, until_ms);
+                library.purge_asides(some, &here, until_ms);
             }
         }
         Ok(())

@@ -75,11 +75,11 @@ impl Library {
         if self.shared.is_none() {
             return Some(Arc::clone(entries));
         }
-        let theirs = |FeedEntry { seq, record, holding }: &FeedEntry| {
+        let theirs = |FeedEntry { seq, record, holding, .. }: &FeedEntry| {
             let stored = StoredRecord { record: record.clone(), holding: *holding };
             match self.version_and_place(&record.hash, Some(&stored))? {
                 (version, Stands::InStore) => {
-                    Some(FeedEntry { seq: *seq, record: version.record, holding: *holding })
+                    Some(FeedEntry { seq: *seq, record: version.record, holding: *holding, former: None })
                 }
                 (_, Stands::Aside) => None,
             }
@@ -195,7 +195,7 @@ impl Library {
     }
 
     fn note(&self, record: &AssetRecord, holding: Holding, from: Option<u64>) -> Offered {
-        let aside = Aside { record: record.clone(), holding, from };
+        let aside = Aside { from, ..Aside::of_own(record.clone(), holding) };
         if self.set_aside(&mut self.index(), &aside) { Offered::Noted } else { Offered::Refused(FULL.into()) }
     }
 
@@ -271,8 +271,7 @@ impl Libraries {
             if library.is_member(record) && !library.is_member(fresh) && !moved_out {
                 let mut index = library.index();
                 if index.asides.get(&record.hash).is_none() {
-                    let (record, holding) = (record.for_members(), stored.holding);
-                    let aside = Aside { record, holding, from: None };
+                    let aside = Aside::of_own(record.for_members(), stored.holding);
                     // Without room for it, members offer it once more.
                     let _ = library.set_aside(&mut index, &aside);
                 }

@@ -82,11 +82,12 @@ CREATE TABLE asides (
     PRIMARY KEY (library, hash)
 ) STRICT, WITHOUT ROWID;";
 
-/// Whose ticket brought an aside, where that is known.
+/// Whose ticket brought an aside, where that is known, and whether members have forgotten what it says.
 ///
 /// `looks` has one row, once somebody looked for what is old enough to be purged: how long the node has run in all, and
 /// what time it was, and how long it had run, at the last look that counts.
 const ASIDES_FROM: &str = "ALTER TABLE asides ADD COLUMN serial INTEGER;
+ALTER TABLE asides ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE looks (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     uptime_ms INTEGER NOT NULL,

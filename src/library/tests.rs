@@ -47,7 +47,7 @@ fn stored() -> impl Strategy<Value = StoredRecord> {
 }
 
 fn entry(seq: u64, StoredRecord { record, holding }: StoredRecord) -> FeedEntry {
-    FeedEntry { seq, record, holding }
+    FeedEntry { seq, record, holding, former: None }
 }
 
 /// Hashes of the records that [`filter::tests::record`] makes.
@@ -179,7 +179,7 @@ fn peers_hear_of_contents_that_come_and_not_of_those_that_go() {
     let libraries = libraries();
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
     let told = |holding| {
-        let told = libraries.apply(vec![FeedEntry { seq: 1, record: record.clone(), holding }]);
+        let told = libraries.apply(vec![FeedEntry { seq: 1, record: record.clone(), holding, former: None }]);
         told.into_iter().map(|entry| entry.holding).collect::<Vec<_>>()
     };
     assert_eq!(told(Holding::Held), [Holding::Held], "new");
@@ -311,10 +311,68 @@ fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
     libraries.apply(vec![entry(4, held(&moved))]);
     let left = AssetRecord { deleted: true, left: true, ..moved.clone() }.for_members();
     assert_eq!(library.version(&moved.hash, Some(&held(&moved))), Some(held(&left)));
-    assert_eq!(
-        library.take_aside_news().changed,
-        [Aside { record: left, holding: Holding::Unwanted, from: None }]
-    );
+    assert_eq!(library.take_aside_news().changed, [Aside::of_own(left, Holding::Unwanted)]);
+}
+
+/// What users of this node made of what was there.
+fn changed(seq: u64, record: &AssetRecord, former: &AssetRecord) -> FeedEntry {
+    FeedEntry { former: Some(Box::new(former.clone())), ..entry(seq, held(record)) }
+}
+
+#[test]
+fn what_a_reader_edits_stays_in_the_library_as_it_was_delivered() {
+    let libraries = libraries();
+    let library = libraries.add(Shared::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
+    library.filled();
+    let came = AssetRecord { via: library.id(), ..record_of(7) };
+    libraries.apply(vec![entry(1, held(&came))]);
+    let before = library.summary();
+    let edited = AssetRecord { hlc: came.hlc.next(10), via: None, ..came.clone() };
+    libraries.apply(vec![changed(2, &edited, &came)]);
+    assert_eq!(library.summary(), before);
+    assert!(library.serves(&held(&edited)));
+    assert_eq!(library.consider(&record_of(7), true, Some(&held(&edited)), true, Some(1)), Offered::Known);
+    // What the reader put itself was never part of it, whatever it was before.
+    let own = record_of(8);
+    let again = AssetRecord { hlc: own.hlc.next(10), ..own.clone() };
+    libraries.apply(vec![entry(3, held(&own)), changed(4, &again, &own)]);
+    assert!(!library.has(&own.hash));
+}
+
+#[test]
+fn what_moved_out_is_told_by_the_next_life_of_the_process_and_nothing_that_was_never_in() {
+    let tags = vec!["in".to_owned()];
+    let filter = || {
+        let spec = filter::FilterSpec { tags: tags.clone(), ..filter::FilterSpec::default() };
+        Filter::try_from(spec).unwrap()
+    };
+    let tagged = |n, at_ms, tags: &[String]| {
+        let meta = crate::record::AssetMeta { tags: tags.to_vec(), ..record_of(n).meta };
+        AssetRecord { meta, hlc: Hlc::from_ms(at_ms), ..record_of(n) }
+    };
+    // Into a library that is read in, or follows the feed for the first time.
+    for reads in [false, true] {
+        let libraries = libraries();
+        let kept = Kept { created_ms: 1_000, ..kept(1, Access::Write, filter()) };
+        let library = libraries.add(Shared::new(kept, HashMap::new()));
+        let was_in = changed(3, &tagged(1, 1_500, &[]), &tagged(1, 1_200, &tags));
+        let never_in = changed(4, &tagged(2, 1_500, &[]), &tagged(2, 1_200, &[]));
+        let before_it = changed(5, &tagged(3, 900, &[]), &tagged(3, 800, &tags));
+        let other = AssetRecord { via: Some(LibraryId([9; 32])), ..tagged(4, 1_200, &tags) };
+        let of_another = changed(6, &tagged(4, 1_500, &[]), &other);
+        let entries = vec![was_in, never_in, before_it, of_another];
+        if reads {
+            library.fill(&entries);
+        } else {
+            libraries.apply(entries);
+        }
+        library.filled();
+        let left = AssetRecord { deleted: true, left: true, ..tagged(1, 1_500, &[]) }.for_members();
+        assert_eq!(library.hashes(), [left.hash]);
+        let stored = held(&tagged(1, 1_500, &[]));
+        assert_eq!(library.version(&left.hash, Some(&stored)), Some(held(&left)));
+        assert_eq!(library.take_aside_news().changed.len(), 1);
+    }
 }
 
 #[test]
@@ -329,14 +387,30 @@ fn what_was_deleted_long_ago_leaves_the_tree_as_well() {
         assert_eq!(library.consider(tombstone, true, None, false, Some(1)), Offered::Noted);
     }
     assert_eq!(library.old_asides(2_000), [old.hash]);
-    library.purge_asides(&[old.hash, new.hash], 2_000);
+    library.purge_asides(&[old.hash, new.hash], &HashSet::new(), 2_000);
     assert!(!library.has(&old.hash) && library.has(&new.hash));
     assert!(library.take_aside_news().unwritten.contains(&(old.hash, None)));
+    // What is here does not come back into the library, neither by itself nor when it changes its holding.
+    let mine = AssetRecord { hlc: Hlc::from_ms(500), ..record_of(3) };
+    libraries.apply(vec![entry(1, held(&mine))]);
+    let gone = gone(3, 1_000);
+    assert_eq!(library.consider(&gone, true, Some(&held(&mine)), false, Some(1)), Offered::Noted);
+    library.purge_asides(&[mine.hash], &HashSet::from([mine.hash]), 2_000);
+    let asides = library.asides();
+    let next = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), asides));
+    for library in [&library, &next] {
+        library.apply(vec![entry(2, held(&mine))]);
+        assert!(!library.has(&mine.hash) && !library.serves(&held(&mine)));
+        assert_eq!(
+            library.consider(&mine.for_members(), true, Some(&held(&mine)), true, Some(1)),
+            Offered::Known
+        );
+    }
     // Another life of the library writes down what this one did not.
     let next = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), library.asides()));
     assert_eq!(next.take_aside_news().unwritten, []);
     next.take_over_asides(&library);
-    assert_eq!(next.take_aside_news().unwritten.len(), 2);
+    assert_eq!(next.take_aside_news().unwritten.len(), 3);
 }
 
 #[test]
@@ -345,7 +419,7 @@ fn another_library_has_other_ids_of_the_same_record() {
     let one = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
     let two = libraries.add(Shared::new(kept(2, Access::Write, Filter::default()), HashMap::new()));
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
-    libraries.apply(vec![FeedEntry { seq: 1, record, holding: Holding::Held }]);
+    libraries.apply(vec![FeedEntry { seq: 1, record, holding: Holding::Held, former: None }]);
     let summaries = [one.summary(), two.summary(), libraries.mirror().summary()];
     let distinct: BTreeSet<_> = summaries.iter().map(|summary| summary.fingerprint).collect();
     assert_eq!(distinct.len(), 3);

@@ -155,7 +155,9 @@ macro_rules! shapes {
 shapes! {
     WireMeta, "AssetMeta": [values(5, "AssetMeta.tags", TAGS_MAX)];
     WireRecord, "AssetRecord": [message::<WireMeta>(7, "AssetRecord.meta")];
-    WireFeedEntry, "FeedEntry": [message::<WireRecord>(2, "FeedEntry.record")];
+    WireFeedEntry, "FeedEntry": [
+        message::<WireRecord>(2, "FeedEntry.record"), message::<WireRecord>(4, "FeedEntry.former")
+    ];
     WireStoredRecord, "StoredRecord": [message::<WireRecord>(1, "StoredRecord.record")];
     IngestHeader, "IngestHeader": [message::<WireRecord>(1, "IngestHeader.record")];
     IngestResult, "IngestResult": [];

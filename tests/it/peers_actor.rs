@@ -666,7 +666,9 @@ fn record(n: u32) -> AssetRecord {
 }
 
 fn changed(n: u32) -> PeersMsg {
-    PeersMsg::StoreChanged([FeedEntry { seq: n.into(), record: record(n), holding: Holding::Held }].into())
+    PeersMsg::StoreChanged(
+        [FeedEntry { seq: n.into(), record: record(n), holding: Holding::Held, former: None }].into(),
+    )
 }
 
 fn wanted(session: SessionId, records: &[&AssetRecord]) -> PeersMsg {

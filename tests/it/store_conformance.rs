@@ -78,6 +78,7 @@ macro_rules! conformance_tests {
             what_a_library_replaces_is_what_was_looked_at
             what_users_put_edit_or_delete_is_theirs_or_its_librarys
             what_users_put_stays_theirs_whatever_a_library_says_of_it
+            what_users_change_is_told_with_what_it_was
             what_is_held_is_written_once_more_and_later
             what_users_wrote_by_a_clock_that_was_ahead_is_dated_anew
             what_others_wrote_or_may_have_keeps_its_date

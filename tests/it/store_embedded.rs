@@ -119,6 +119,7 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
              ALTER TABLE records DROP COLUMN before_hlc;
              ALTER TABLE records DROP COLUMN via;
              ALTER TABLE records DROP COLUMN own_content;
+             ALTER TABLE records DROP COLUMN former;
              ALTER TABLE state DROP COLUMN uptime_ms;
              ALTER TABLE state DROP COLUMN look_ms;
              ALTER TABLE state DROP COLUMN look_uptime_ms;

@@ -33,16 +33,16 @@ impl Registry {
                 return Ok(());
             }
             let mut set = db.prepare(
-                "INSERT OR REPLACE INTO asides (library, hash, record, holding, serial) \
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT OR REPLACE INTO asides (library, hash, record, holding, serial, forgotten) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
             let mut clear = db.prepare("DELETE FROM asides WHERE library = ?1 AND hash = ?2")?;
             for (hash, aside) in asides {
                 match aside {
-                    Some(Aside { record, holding, from }) => {
+                    Some(Aside { record, holding, from, is_forgotten }) => {
                         let record = WireRecord::from(record).encode_to_vec();
                         let (holding, from) = (to_column(*holding), from.map(signed));
-                        set.execute((&library, hash.0.as_slice(), record, holding, from))?;
+                        set.execute((&library, hash.0.as_slice(), record, holding, from, is_forgotten))?;
                     }
                     None => drop(clear.execute((&library, hash.0.as_slice()))?),
                 }
@@ -56,15 +56,17 @@ impl Registry {
     /// # Errors
     /// What SQLite says.
     pub fn asides(&self, library: LibraryId) -> Result<HashMap<ContentHash, Aside>, RegistryError> {
-        let rows: Vec<(Vec<u8>, i64, Option<i64>)> = self.with("read", |db| {
-            db.prepare("SELECT record, holding, serial FROM asides WHERE library = ?1")?
-                .query_map([library.to_string()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        let rows: Vec<(Vec<u8>, i64, Option<i64>, bool)> = self.with("read", |db| {
+            db.prepare("SELECT record, holding, serial, forgotten FROM asides WHERE library = ?1")?
+                .query_map([library.to_string()], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })?
                 .collect()
         })?;
-        let read = |(record, holding, from): &(Vec<u8>, i64, Option<i64>)| {
+        let read = |(record, holding, from, is_forgotten): &(Vec<u8>, i64, Option<i64>, bool)| {
             let record = AssetRecord::try_from(decode::<WireRecord>(record.clone().into()).ok()?).ok()?;
             let (holding, from) = (from_column(*holding), from.map(unsigned));
-            Some((record.hash, Aside { record, holding, from }))
+            Some((record.hash, Aside { record, holding, from, is_forgotten: *is_forgotten }))
         };
         Ok(rows.iter().filter_map(read).collect())
     }

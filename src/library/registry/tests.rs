@@ -49,7 +49,12 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
         let record = AssetRecord::new(ContentHash([n; 32]), 7, None, meta);
         let holding = if deleted { Holding::Unwanted } else { Holding::Wanted };
         let from = deleted.then_some(u64::from(n));
-        Aside { record: AssetRecord { deleted, left: deleted, ..record }, holding, from }
+        Aside {
+            record: AssetRecord { deleted, left: deleted, ..record },
+            holding,
+            from,
+            is_forgotten: deleted,
+        }
     };
     let all = [aside(3, false), aside(4, true), aside(5, false)];
     let set = all.clone().map(|aside| (aside.record.hash, Some(aside)));

@@ -682,7 +682,12 @@ fn an_offer_says_what_is_not_held() {
     let records: Vec<AssetRecord> = (0..20).map(record).collect();
     let holdings = [Holding::Held, Holding::Wanted, Holding::Unwanted].into_iter().cycle();
     let entries = records.iter().zip(holdings).zip(1..);
-    let entries = entries.map(|((record, holding), seq)| FeedEntry { seq, record: record.clone(), holding });
+    let entries = entries.map(|((record, holding), seq)| FeedEntry {
+        seq,
+        record: record.clone(),
+        holding,
+        former: None,
+    });
     let entries: Arc<[FeedEntry]> = entries.collect();
     let absent: Vec<bool> = entries.iter().map(FeedEntry::is_absent).collect();
     let said = |effects: &[Effect]| {
@@ -712,7 +717,7 @@ fn what_the_peer_does_not_hold_is_taken_without_waiting_for_it() {
     assert_eq!(t.session.standing().missing_here, 1, "the other one");
     assert_eq!(t.step(Input::Settled(vec![absent.hash])), [confirmed([&absent])]);
     // It came from the peer: our feed's report of it is no news there.
-    let entry = FeedEntry { seq: 1, record: absent.clone(), holding: Holding::Wanted };
+    let entry = FeedEntry { seq: 1, record: absent.clone(), holding: Holding::Wanted, former: None };
     assert_eq!(t.step(Input::StoreChanged([entry].into())), []);
     assert_eq!(t.step(Input::Settled(vec![held.hash])), [confirmed([&held])]);
     assert_eq!(t.session.standing().state, PeerState::InSync);
@@ -1071,6 +1076,7 @@ fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
         seq: n as u64,
         record: record.clone(),
         holding: Holding::Held,
+        former: None,
     };
     Input::StoreChanged(records.into_iter().enumerate().map(entry).collect())
 }

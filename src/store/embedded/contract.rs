@@ -162,15 +162,27 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub async fn changes(&self, since: u64, limit: usize) -> Result<Option<Vec<StoredAsset>>, StoreError> {
+        let changes = self.changes_with_former(since, limit).await?;
+        Ok(changes.map(|changes| changes.into_iter().map(|(asset, _)| asset).collect()))
+    }
+
+    async fn changes_with_former(
+        &self,
+        since: u64,
+        limit: usize,
+    ) -> Result<Option<Vec<(StoredAsset, Option<AssetRecord>)>>, StoreError> {
         let limit = limit.clamp(1, FEED_MAX);
         let read = move |conn: &rusqlite::Connection| {
             let totals = Totals::read(conn)?;
             let after = i64::try_from(since).unwrap_or(i64::MAX);
-            let assets: Vec<StoredAsset> = conn
+            let assets: Vec<(StoredAsset, Option<AssetRecord>)> = conn
                 .prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+                    "SELECT {COLUMNS}, former FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
                 ))?
-                .query_map(params![after, i64::try_from(limit).unwrap_or(i64::MAX)], rows::read_asset)?
+                .query_map(params![after, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+                    let former = row.as_ref().column_index("former")?;
+                    Ok((rows::read_asset(row)?, rows::read_former(row, former)?))
+                })?
                 .collect::<Result<_, _>>()?;
             Ok((totals, assets))
         };
@@ -179,17 +191,19 @@ impl EmbeddedStore {
             return Ok(None);
         }
         // Below the floor, only a reading that began at 0 comes this far.
-        if let Some(end) = assets.last().map(|asset| asset.seq).filter(|end| *end < totals.purge_floor) {
+        if let Some(end) = assets.last().map(|(asset, _)| asset.seq).filter(|end| *end < totals.purge_floor) {
             self.0.shared.remember_walk(end);
         }
         Ok(Some(assets))
     }
 
     async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
-        let Some(assets) = self.changes(since, limit).await? else {
+        let Some(assets) = self.changes_with_former(since, limit).await? else {
             return Ok(FeedPage { entries: Vec::new(), reset: true });
         };
-        let entry = |StoredAsset { seq, record, holding, .. }| FeedEntry { seq, record, holding };
+        let entry = |(StoredAsset { seq, record, holding, .. }, former): (_, Option<AssetRecord>)| {
+            FeedEntry { seq, record, holding, former: former.map(Box::new) }
+        };
         Ok(FeedPage { entries: assets.into_iter().map(entry).collect(), reset: false })
     }
 }

@@ -1,11 +1,14 @@
 //! Records as rows, and rows as records.
 
+use prost::Message as _;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::types::StoredAsset;
 use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId, WriterId};
 use crate::store::Holding;
+use crate::wire::decode::decode;
+use crate::wire::proto::WireRecord;
 
 /// The columns of a record, in the order that [`read_stored`] expects.
 pub(super) const COLUMNS: &str = "seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
@@ -46,6 +49,28 @@ pub(super) fn find(conn: &Connection, hash: ContentHash) -> Result<Option<Stored
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM records WHERE hash = ?1"))?
         .query_row([hash.0], read_stored)
         .optional()
+}
+
+/// The version that users changed into the one under this number, if they did.
+pub(super) fn former(conn: &Connection, seq: u64) -> Result<Option<AssetRecord>, rusqlite::Error> {
+    conn.prepare_cached("SELECT former FROM records WHERE seq = ?1")?
+        .query_row([seq.cast_signed()], |row| read_former(row, 0))
+        .optional()
+        .map(Option::flatten)
+}
+
+/// Keeps it.
+pub(super) fn set_former(conn: &Connection, seq: u64, former: &AssetRecord) -> Result<(), rusqlite::Error> {
+    conn.prepare_cached("UPDATE records SET former = ?2 WHERE seq = ?1")?
+        .execute((seq.cast_signed(), WireRecord::from(former).encode_to_vec()))?;
+    Ok(())
+}
+
+/// Reads the column `former`. What cannot be read is not there.
+pub(super) fn read_former(row: &Row<'_>, column: usize) -> Result<Option<AssetRecord>, rusqlite::Error> {
+    let encoded: Option<Vec<u8>> = row.get(column)?;
+    let decoded = encoded.and_then(|encoded| decode::<WireRecord>(encoded.into()).ok());
+    Ok(decoded.and_then(|wire| wire.try_into().ok()))
 }
 
 /// Small content.

@@ -121,6 +121,11 @@ ALTER TABLE records ADD COLUMN own_content INTEGER NOT NULL DEFAULT 0;
 UPDATE records SET own_content = 1 WHERE via IS NOT NULL AND deleted = 0;
 ";
 
+/// `former` is the version that users changed into the present one, as it is sent ([`crate::store::FeedEntry::former`]).
+const SCHEMA_FORMER: &str = "
+ALTER TABLE records ADD COLUMN former BLOB;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_1),
@@ -128,6 +133,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_CLOCKS),
     M::up(SCHEMA_LIBRARIES),
     M::up(SCHEMA_OWN_CONTENT),
+    M::up(SCHEMA_FORMER),
 ];
 
 /// Opens the connection of the writer, and makes or migrates the database.

@@ -202,6 +202,7 @@ impl Tx<'_> {
             (old.hlc, old.writer) == (record.hlc, record.writer)
         };
         let before = old.filter(same).map(|old| self.before(old.asset.seq)).transpose()?.flatten();
+        let former = old.map(|old| self.former_of(old, &record)).transpose()?.flatten();
         self.totals.last_seq += 1;
         let asset = StoredAsset { seq: self.totals.last_seq, updated_at_ms: self.now_ms, record, holding };
         self.totals.add(&asset);
@@ -210,7 +211,29 @@ impl Tx<'_> {
         if let Some(before) = before {
             self.set_before(asset.seq, before)?;
         }
+        if let Some(former) = former {
+            rows::set_former(self.conn, asset.seq, &former)?;
+        }
         Ok(asset)
+    }
+
+    /// What is kept of versions before `record`, which takes the place of `old`: what users changed, until something comes
+    /// through a library or is deleted.
+    fn former_of(
+        &self,
+        old: &StoredRow,
+        record: &AssetRecord,
+    ) -> Result<Option<AssetRecord>, rusqlite::Error> {
+        let StoredAsset { seq, record: old, .. } = &old.asset;
+        if old.deleted || record.deleted || record.via.is_some() {
+            return Ok(None);
+        }
+        let kept = rows::former(self.conn, *seq)?;
+        if old.is_version_of(record) {
+            return Ok(kept);
+        }
+        let through = kept.filter(|kept| old.via.is_none() && kept.via.is_some());
+        Ok(Some(through.unwrap_or_else(|| old.clone())))
     }
 
     /// The tags of a live record.

@@ -166,6 +166,34 @@ async fn what_a_user_put_stays_when_a_library_is_forgotten_in_which_a_member_edi
     holds(&a, &[&here, &there]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reader_edits_stays_in_the_library_as_it_was_and_does_not_come_again() {
+    let (owner, reader) = (stranger("owner").await, TestNode::start("reader", |_| {}).await);
+    let hash = owner.ingest(noise(400_000, 11), IMAGE).await;
+    let share = Share::images(&owner).await;
+    share.invite(&owner, json!({ "access": "read" })).await.join(&reader).await;
+    holds(&reader, &[&hash]).await;
+    share.in_sync(&reader).await;
+    let before = received(&reader, &owner).await;
+    let counts = share.detail(&reader).await["counts"].clone();
+    for text in ["of the reader", "of the reader, again"] {
+        super::edit(&reader, &hash, json!({ "description": text })).await;
+        reader.wait_in_sync().await;
+    }
+    // What the owner writes afterwards reaches the reader's library, and not what the reader wrote.
+    super::edit(&owner, &hash, json!({ "filename": "of the owner" })).await;
+    let other = owner.ingest(noise(500, 12), IMAGE).await;
+    holds(&reader, &[&hash, &other]).await;
+    share.in_sync(&reader).await;
+    let meta = reader.store(&format!("/asset/{hash}/meta")).await["data"].clone();
+    assert_eq!(meta["description"], "of the reader, again");
+    assert_ne!(meta["filename"], "of the owner");
+    let after = share.detail(&reader).await["counts"].clone();
+    assert_eq!((&counts["assets"], &after["assets"]), (&json!(1), &json!(2)));
+    let came = received(&reader, &owner).await - before;
+    assert!(came < 400_000, "{came} bytes came again");
+}
+
 /// Deletes whatever the trash has, as if 30 days had passed.
 async fn empty_the_trash(node: &mut TestNode) {
     node.stop().await;

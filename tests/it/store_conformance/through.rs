@@ -144,6 +144,51 @@ pub(crate) async fn what_users_put_stays_theirs_whatever_a_library_says_of_it(fi
     }
 }
 
+pub(crate) async fn what_users_change_is_told_with_what_it_was(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    let former = async |record: &AssetRecord| {
+        let entries = store.feed(0, 10).await.expect("a page").entries.into_iter();
+        let entry = entries.into_iter().find(|entry| entry.record.hash == record.hash).expect("an entry");
+        entry.former.map(|former| *former)
+    };
+    // Whatever came first, the version before the last edit.
+    let own = record_of(b"own");
+    ingest_one(fixture, own.clone(), b"own").await;
+    assert_eq!(former(&own).await, None);
+    for text in ["once", "twice"] {
+        let before = held(&*store, own.hash).await;
+        fixture.describe(own.hash, text).await;
+        assert_eq!(former(&own).await, before);
+    }
+    fixture.delete(own.hash).await;
+    assert_eq!(former(&own).await, None);
+    // What a library delivered stays known as it was, however often it is edited, here or on an own machine.
+    for elsewhere in [false, true] {
+        let content = noise(80, 60 + u64::from(elsewhere));
+        let came = through(LIBRARY, edited(&record_of(&content), 10, Some("came")));
+        assert_eq!(deliver(fixture, &came, &content).await, Some(Outcome::Stored));
+        let later = through(LIBRARY, edited(&came, 10, Some("and edited")));
+        assert_eq!(deliver(fixture, &later, &content).await, Some(Outcome::Stored));
+        assert_eq!(former(&came).await, None);
+        if elsewhere {
+            let there = through(None, edited(&later, 10, Some("on an own machine")));
+            assert_eq!(apply_one(fixture, there).await, Outcome::Stored);
+        } else {
+            fixture.describe(came.hash, "by a user").await;
+        }
+        assert_eq!(former(&came).await, Some(later.clone()));
+        fixture.describe(came.hash, "once more").await;
+        assert_eq!(former(&came).await, Some(later.clone()));
+        assert_eq!(store.let_go(vec![came.hash]).await, Ok(vec![Outcome::Absent]));
+        assert_eq!(former(&came).await, Some(later));
+        let again = held(&*store, came.hash).await.expect("it is there");
+        let again = through(LIBRARY, edited(&again, 10, Some("through the library")));
+        let over = held(&*store, came.hash).await.expect("it is there");
+        assert_eq!(store.replace(vec![(again, over)]).await, Ok(vec![Some(Outcome::Absent)]));
+        assert_eq!(former(&came).await, None);
+    }
+}
+
 pub(crate) async fn what_users_put_edit_or_delete_is_theirs_or_its_librarys(fixture: &dyn Fixture) {
     let store = fixture.store();
     let came = async |content: &[u8]| {

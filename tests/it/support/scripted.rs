@@ -147,6 +147,7 @@ impl Script {
             seq: *seq,
             record: record.clone(),
             holding: holding(record),
+            former: None,
         });
         let entries = after.collect();
         FeedPage { entries, reset: false }

@@ -48,6 +48,8 @@ struct Stored {
     records: BTreeMap<ContentHash, (u64, AssetRecord)>,
     /// Dates of the versions before those that were written here.
     before: BTreeMap<ContentHash, Hlc>,
+    /// Versions that users changed into what there is.
+    formers: BTreeMap<ContentHash, AssetRecord>,
     contents: BTreeSet<ContentHash>,
     /// Contents of live records that are not here and not wanted.
     unwanted: BTreeSet<ContentHash>,
@@ -73,6 +75,15 @@ impl Stored {
         let same = self.records.get(&record.hash).is_some_and(|(_, old)| *old == record);
         if !same {
             self.before.remove(&record.hash);
+        }
+        let kept = self.formers.remove(&record.hash);
+        if let Some((_, old)) = self.records.get(&record.hash)
+            && !(old.deleted || record.deleted || record.via.is_some())
+        {
+            let through = |kept: &AssetRecord| old.via.is_none() && kept.via.is_some();
+            let former =
+                if *old == record { kept } else { kept.filter(through).or_else(|| Some(old.clone())) };
+            self.formers.extend(former.map(|former| (record.hash, former)));
         }
         if record.deleted {
             self.contents.remove(&record.hash);
@@ -162,6 +173,7 @@ impl ContentStore for SimStore {
                 seq: *seq,
                 record: record.clone(),
                 holding: stored.holding(record),
+                former: stored.formers.get(&record.hash).cloned().map(Box::new),
             })
             .collect();
         entries.sort_unstable_by_key(|entry| entry.seq);

@@ -207,7 +207,7 @@ fn what_would_be_news_is_held_while_a_list_is_too_old() {
     assert!(!shared.is_stale(NOW_MS + 24 * HOUR_MS) && shared.is_stale(NOW_MS + 24 * HOUR_MS + 1));
     let ours = record(1);
     let stored = StoredRecord { record: ours.clone(), holding: Holding::Held };
-    library.fill(&[FeedEntry { seq: 1, record: ours.clone(), holding: Holding::Held }]);
+    library.fill(&[FeedEntry { seq: 1, record: ours.clone(), holding: Holding::Held, former: None }]);
     library.filled();
     let tombstone = AssetRecord { deleted: true, ..edited(&ours, 10, "") };
     let ahead = AssetRecord { hlc: Hlc::from_ms(NOW_MS + HOUR_MS), ..record(2) };
