@@ -13,6 +13,7 @@ pub mod epoch;
 pub mod filter;
 pub mod manage;
 mod offered;
+pub mod private;
 pub mod registry;
 pub mod report;
 pub mod revocation;

@@ -20,7 +20,7 @@ use crate::http::{ApiError, ApiResult};
 use crate::library::registry::{Decision, Deletion, Member};
 use crate::peer::delete_guard::{self, HoldReport};
 use crate::peer::messages::PeersMsg;
-use crate::record::{ContentHash, WriterId};
+use crate::record::ContentHash;
 use crate::text::quoted;
 
 /// The routes.
@@ -288,11 +288,11 @@ async fn decide(
 
 /// In a task of its own: whoever asked may go away.
 async fn restore(view: &AgentView, about: Vec<(String, Deletion)>) -> ApiResult<u64> {
-    let (store, own) = (Arc::clone(&view.store), WriterId(*view.endpoint_id.as_bytes()));
+    let store = Arc::clone(&view.store);
     let now_ms = view.clock.now_ms();
     let restoring = tokio::spawn(async move {
         let deletions: Vec<Deletion> = about.into_iter().map(|(_, deletion)| deletion).collect();
-        delete_guard::restore(&store, own, &deletions, now_ms).await
+        delete_guard::restore(&store, &deletions, now_ms).await
     });
     let failed = |why: String| {
         ApiError::new(

@@ -328,6 +328,14 @@ impl LibraryState {
             if let Err(error) = manager.renew_lists().await {
                 tracing::warn!(%error, "lists of revocations are not signed anew yet");
             }
+            match manager.mend_dates().await {
+                Ok(mended) => {
+                    for library in mended {
+                        manager.fill(&library).await;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "what is put now does not belong to a library yet"),
+            }
         });
     }
 }

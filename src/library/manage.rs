@@ -3,6 +3,7 @@
 //! The registry is written first and what runs follows it, so that a crash in between is made good by reading the
 //! registry again ([`Manager::restore`]).
 
+mod joining;
 mod tickets;
 
 use std::collections::HashSet;
@@ -18,6 +19,7 @@ use zeroize::Zeroizing;
 
 pub use self::tickets::{Invitation, Revoke};
 use super::filter::{Filter, FilterSpec};
+use super::private::Private;
 use super::registry::{Device, Kept, Registry, Standing};
 use super::report::{DeviceReport, Held, LibraryDetail, LibraryError, LibraryReport};
 use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN, Revocations, SignedRevocations};
@@ -133,7 +135,7 @@ impl Manager {
             let list = Revocations { fresh_within_ms: secs * 1000, ..Revocations::default() };
             SignedRevocations::sign(&key, list.dated(self.clock.now_ms()))
         });
-        self.keep(Some(key), (ticket, list), 0, None).await
+        self.keep(Some(key), (ticket, list), (0, None), None).await
     }
 
     /// The owner's own ticket is like any other.
@@ -156,14 +158,15 @@ impl Manager {
         &self,
         key: Option<SigningKey>,
         (ticket, first_list): (Ticket, Option<SignedRevocations>),
-        shares_since_ms: u64,
+        (shares_since_ms, private): (u64, Option<Private>),
         replaced: Option<&Library>,
     ) -> Result<Arc<Library>, LibraryError> {
         let now = now_ms();
         let room = {
             let (key, ticket, list) = (key.clone(), ticket.clone(), first_list.clone());
+            let private = private.clone();
             let keep = move |registry: &Registry| {
-                registry.keep(key.as_ref(), &ticket, list.as_ref(), shares_since_ms, now)
+                registry.keep(key.as_ref(), &ticket, list.as_ref(), (shares_since_ms, private.as_ref()), now)
             };
             self.registry(keep).await?
         };
@@ -176,6 +179,12 @@ impl Manager {
         let created_ms = before.map_or(now, Shared::created_ms);
         let kept = Kept { key, ticket, created_ms, revocations, shares_since_ms };
         let shared = Shared::new(kept, replaced.map(Library::asides).unwrap_or_default());
+        if let Some(before) = before {
+            shared.adopt(before);
+        }
+        if let Some(private) = private {
+            shared.set_private(private);
+        }
         for (id, serial) in before.map(Shared::members).unwrap_or_default() {
             shared.met(id, serial);
         }
@@ -427,7 +436,7 @@ impl Manager {
             if !runs.as_ref().is_some_and(same) {
                 let shared = self.registry(move |registry| {
                     let shared = Shared::new(kept, registry.asides(id)?);
-                    shared.remember_members(registry)?;
+                    shared.restore(registry)?;
                     Ok(shared)
                 });
                 self.libraries.add(shared.await?);

@@ -98,6 +98,18 @@ CREATE TABLE looks (
 /// Since when versions of our own belong: from the beginning, for libraries from before people were asked.
 const SHARES_SINCE: &str = "ALTER TABLE libraries ADD COLUMN shares_since_ms INTEGER NOT NULL DEFAULT 0;";
 
+/// By our own clock, when the list of revocations came, and when the owner last told that it is the newest.
+const LIST_DATES: &str = "ALTER TABLE libraries ADD COLUMN list_received_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE libraries ADD COLUMN list_told_ms INTEGER NOT NULL DEFAULT 0;";
+
+/// What was here already when a user joined, and is not shared.
+const PRIVATE: &str = "CREATE TABLE private (
+    library TEXT NOT NULL REFERENCES libraries (id) ON DELETE CASCADE,
+    hash BLOB NOT NULL,
+    edit BLOB NOT NULL,
+    PRIMARY KEY (library, hash)
+) STRICT, WITHOUT ROWID;";
+
 /// Why the registry does not work.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} the libraries in '{path}': {source}")]
@@ -143,6 +155,8 @@ impl Registry {
                 M::up(tickets::SEALING_SCHEMA),
                 M::up(deletions::SIZES_SCHEMA),
                 M::up(ASIDES_FROM),
+                M::up(LIST_DATES),
+                M::up(PRIVATE),
             ];
             Migrations::new(steps).to_latest(&mut connection)?;
             Ok(connection)

@@ -55,6 +55,28 @@ pub struct SignedRevocations {
     signature: [u8; 64],
 }
 
+/// What this node knows of the age of the list that it has, by its own clock: a list tells what its owner's showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListDates {
+    /// When it came.
+    pub received_ms: u64,
+    /// When the owner itself last said that it is the newest; 0 if it never did.
+    pub told_ms: u64,
+}
+
+impl ListDates {
+    /// As of when a list that was signed at `signed_ms` says what was taken back, at `now_ms`; 0 if nothing tells.
+    ///
+    /// What the owner says counts from when it was said, for its clock may be behind. A list that was signed by a clock that is
+    /// ahead of ours counts from when it came: it is not new for as long as that clock was ahead.
+    fn as_of_ms(self, signed_ms: u64, now_ms: u64) -> u64 {
+        let latest_ms = now_ms.saturating_add(AHEAD_MAX_MS);
+        let signed = [signed_ms, self.received_ms].into_iter().find(|ms| *ms <= latest_ms);
+        let told = Some(self.told_ms).filter(|ms| *ms <= latest_ms);
+        signed.max(told).unwrap_or_default()
+    }
+}
+
 /// How old a list is, and how old it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
@@ -65,12 +87,14 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// Of the list that is known, where a ticket sets a limit, too (0 for none): the shorter one counts.
+    /// Of the list that is known since the moments in `dates`, where a ticket sets a limit, too (0 for none): the shorter one
+    /// counts.
     #[must_use]
-    pub fn of(list: Option<&Revocations>, by_ticket_ms: u64, now_ms: u64) -> Self {
+    pub fn of(list: Option<&Revocations>, dates: ListDates, by_ticket_ms: u64, now_ms: u64) -> Self {
         let limits = [list.map_or(0, |list| list.fresh_within_ms), by_ticket_ms];
         let limit_ms = limits.into_iter().filter(|limit_ms| *limit_ms > 0).min().unwrap_or_default();
-        Self { limit_ms, age_ms: list.map(|list| list.age_ms(now_ms)) }
+        let age_ms = list.map(|list| now_ms.saturating_sub(dates.as_of_ms(list.signed_ms, now_ms)));
+        Self { limit_ms, age_ms }
     }
 
     /// Whether it is older than it may be, or is missing.
@@ -81,18 +105,12 @@ impl Freshness {
 }
 
 impl Revocations {
-    /// How long ago it was signed; 0 if that is still to come.
-    #[must_use]
-    pub fn age_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.signed_ms)
-    }
-
     /// Whether its owner has to sign it anew at `now_ms`, long before members think it too old.
     #[must_use]
     pub fn is_due(&self, now_ms: u64) -> bool {
         let due_after = SIGNED_ANEW_MS.min(self.fresh_within_ms / 2);
         let of_wrong_clock = self.signed_ms > now_ms.saturating_add(AHEAD_MAX_MS);
-        self.fresh_within_ms > 0 && (of_wrong_clock || self.age_ms(now_ms) >= due_after)
+        self.fresh_within_ms > 0 && (of_wrong_clock || now_ms.saturating_sub(self.signed_ms) >= due_after)
     }
 
     /// The same once more, dated `now_ms`.

@@ -50,7 +50,7 @@ impl Libraries {
         for kept in registry.libraries()? {
             let asides = registry.asides(kept.ticket.claims().library)?;
             let shared_by = Shared::new(kept, asides);
-            shared_by.remember_members(&registry)?;
+            shared_by.restore(&registry)?;
             let library = Library::beside(&mirror, shared_by);
             library.filled();
             shared.push(Arc::new(library));

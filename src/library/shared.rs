@@ -1,7 +1,7 @@
 //! What a library has that is shared by ticket: who owns it, what belongs, what we may do, what was taken back.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use iroh::EndpointId;
@@ -9,9 +9,10 @@ use iroh::EndpointId;
 use super::asides::Aside;
 use super::epoch::SessionKeys;
 use super::filter::Filter;
+use super::private::Private;
 use super::registry::{Kept, Member, Registry, RegistryError};
 use super::report::{MemberStanding, Progress};
-use super::revocation::{Freshness, Revocations, SignedRevocations};
+use super::revocation::{Freshness, ListDates, Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
 use crate::clock::eta_secs;
 use crate::identity::LibraryKeys;
@@ -42,6 +43,10 @@ struct State {
     /// What it had otherwise than the store, until its index takes that.
     asides: HashMap<ContentHash, Aside>,
     revocations: Option<SignedRevocations>,
+    /// What there is to say of its age.
+    dates: ListDates,
+    /// What was here already when we joined, and is not shared.
+    private: Arc<Private>,
     /// Members that were in sync since the last time somebody asked.
     news: HashMap<EndpointId, Member>,
     /// Who took part, with the number of the ticket that it showed last.
@@ -74,11 +79,14 @@ impl Shared {
         }
     }
 
-    /// Takes note of the members that were written down. Blocks.
+    /// Takes note of what was written down besides. Blocks.
     ///
     /// # Errors
     /// What the registry says.
-    pub fn remember_members(&self, registry: &Registry) -> Result<(), RegistryError> {
+    pub fn restore(&self, registry: &Registry) -> Result<(), RegistryError> {
+        let (dates, private) = (registry.list_dates(self.id)?, registry.private(self.id)?);
+        self.state().dates = dates;
+        self.set_private(private);
         // Of which epoch their tickets are was not: after all were revoked, only who shows a new one counts.
         if self.revocations().min_epoch > 0 {
             return Ok(());
@@ -93,6 +101,18 @@ impl Shared {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what was known of the library before our ticket was replaced.
+    pub fn adopt(&self, before: &Self) {
+        let (dates, private) = (before.list_dates(), Arc::clone(&before.state().private));
+        let mut state = self.state();
+        (state.dates, state.private) = (dates, private);
+    }
+
+    /// Says what was here already when we joined, and is not shared.
+    pub fn set_private(&self, private: Private) {
+        self.state().private = Arc::new(private);
     }
 
     /// Its name for machines.
@@ -126,9 +146,12 @@ impl Shared {
     }
 
     /// Whether a version of our own belongs to it, as far as that depends on when it was written: what was here before we joined
-    /// does not, unless a user agreed.
+    /// does not, unless a user agreed. Dates alone do not tell, for clocks are wrong at times, and a version may be dated anew.
     #[must_use]
     pub fn shares(&self, record: &AssetRecord) -> bool {
+        if self.state().private.has(record) {
+            return false;
+        }
         let created_ms = record.meta.created_at_ms;
         if record.deleted {
             // What was deleted before the library was there, or was never part of it, is nobody's business.
@@ -202,7 +225,28 @@ impl Shared {
     #[must_use]
     pub fn freshness(&self, now_ms: u64) -> Freshness {
         let by_ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner).claims().fresh_within_ms;
-        Freshness::of(self.state().revocations.as_ref().map(|signed| &signed.list), by_ticket, now_ms)
+        let state = self.state();
+        let list = state.revocations.as_ref().map(|signed| &signed.list);
+        Freshness::of(list, state.dates, by_ticket, now_ms)
+    }
+
+    /// Takes note that the list came at `now_ms`, if it is news, and that its owner says that it is the newest; what there is to
+    /// write down, if that changed anything.
+    pub fn note_list(&self, now_ms: u64, is_news: bool, by_owner: bool) -> Option<ListDates> {
+        let mut state = self.state();
+        if is_news {
+            state.dates.received_ms = now_ms;
+        }
+        if by_owner {
+            state.dates.told_ms = now_ms;
+        }
+        (is_news || by_owner).then_some(state.dates)
+    }
+
+    /// What [`Shared::note_list`] noted last.
+    #[must_use]
+    pub fn list_dates(&self) -> ListDates {
+        self.state().dates
     }
 
     /// Whether the newest list that we know is older at `now_ms` than the owner allows, or we know none where it wants one, so

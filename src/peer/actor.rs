@@ -225,6 +225,8 @@ struct Running {
     waiting_changes: u64,
     /// Whether the log says that something waits.
     waiting_told: bool,
+    /// Libraries whose list of revocations was too old at the last look.
+    stale: usize,
     /// Everything that ends with the session.
     tasks: Tasks<PeerMsg>,
 }
@@ -590,10 +592,12 @@ impl PeerState {
             self.send(frame::Kind::Cancel(Cancel { request }));
         }
         // Whoever is shut out hears of it first, and is gone with the next tick.
-        if self.send_revocations() {
+        let any_sent = self.send_revocations();
+        if self.lists_are_fresh_again() || any_sent {
             // What waited for a newer list may not have to any more.
             self.step_all(myself, |_| Some(Input::Reconsider));
-        } else {
+        }
+        if !any_sent {
             self.check_admission();
         }
         self.share_more(myself);

@@ -19,7 +19,7 @@ use self::decisions::{Decisions, Ruling};
 use crate::clock::Clock;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::registry::{Decision, Deleter, Deletion, DeletionChange, Registry, RegistryError};
-use crate::record::{AssetRecord, ContentHash, WriterId};
+use crate::record::{AssetRecord, ContentHash};
 use crate::store::{Outcome, StoreError, StoreRef, StoredRecord};
 
 /// Records that the store is asked for, or given, at once.
@@ -297,19 +297,15 @@ impl DeleteGuard {
 ///
 /// # Errors
 /// What the store says.
-pub async fn restore(
-    store: &StoreRef,
-    own: WriterId,
-    rejected: &[Deletion],
-    now_ms: u64,
-) -> Result<u64, StoreError> {
+pub async fn restore(store: &StoreRef, rejected: &[Deletion], now_ms: u64) -> Result<u64, StoreError> {
     let mut restored = 0;
     for some in rejected.chunks(BATCH) {
         let records = store.records(some.iter().map(|deletion| deletion.hash).collect()).await?;
         let again = |StoredRecord { record, .. }: StoredRecord| {
             let deletion = some.iter().find(|deletion| deletion.hash == record.hash)?;
             let hlc = record.hlc.max(deletion.hlc).next(now_ms);
-            (!record.deleted).then_some(AssetRecord { hlc, writer: own, ..record })
+            // It is the same edit: what is private stays so.
+            (!record.deleted).then_some(AssetRecord { hlc, ..record })
         };
         let outcomes = store.apply(records.into_iter().filter_map(again).collect()).await?;
         restored += outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Stored)).count() as u64;

@@ -11,6 +11,7 @@ use super::Manager;
 use crate::clock::now_ms;
 use crate::identity::Key;
 use crate::library::epoch::{Epoch, SURVIVORS_MAX};
+use crate::library::private::Private;
 use crate::library::registry::SealingKey;
 use crate::library::report::{Held, Invited, LibraryError, Preview};
 use crate::library::revocation::{Revocations, SERIALS_MAX, SignedRevocations};
@@ -148,10 +149,14 @@ impl Manager {
         let before = self.libraries.get(ticket.claims().library);
         let wrote_since =
             before.as_ref().and_then(|library| library.shared()).and_then(Shared::writes_since_ms);
-        let shares_since_ms = match wrote_since {
-            _ if share_existing => 0,
-            Some(since_ms) => since_ms,
-            None => self.clock.now_ms(),
+        let now = self.clock.now_ms();
+        let (shares_since_ms, private) = match wrote_since {
+            _ if share_existing => (0, Some(Private::default())),
+            Some(since_ms) => (since_ms, None),
+            None if ticket.claims().access == Access::Write => {
+                (now, Some(self.private(&ticket.filter).await?))
+            }
+            None => (now, None),
         };
         if let Some(library) = &before
             && library.shared().is_some_and(|shared| shared.ticket() == ticket)
@@ -160,7 +165,7 @@ impl Manager {
             self.dial(addrs);
             return Ok((Arc::clone(library), false));
         }
-        let library = self.keep(None, (ticket, None), shares_since_ms, before.as_deref()).await?;
+        let library = self.keep(None, (ticket, None), (shares_since_ms, private), before.as_deref()).await?;
         self.dial(addrs);
         Ok((library, before.is_none()))
     }

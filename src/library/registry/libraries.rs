@@ -5,7 +5,8 @@ use rusqlite::{OptionalExtension as _, Transaction};
 use zeroize::Zeroizing;
 
 use super::{Registry, RegistryError, signed, unsigned};
-use crate::library::revocation::SignedRevocations;
+use crate::library::private::Private;
+use crate::library::revocation::{ListDates, SignedRevocations};
 use crate::library::ticket::{LibraryId, Ticket};
 
 /// Libraries of one node: with the mirror, as many as one connection can prove.
@@ -62,7 +63,7 @@ impl Registry {
 
     /// Keeps a library that was created or joined here, a new one with its first list of revocations; whether there was room for
     /// it. With a newer ticket of a library that is there already, the ticket is replaced, and since when our own versions
-    /// belong.
+    /// belong. `private`, where it is given, takes the place of what was.
     ///
     /// # Errors
     /// What SQLite says.
@@ -71,7 +72,7 @@ impl Registry {
         key: Option<&SigningKey>,
         ticket: &Ticket,
         first_list: Option<&SignedRevocations>,
-        shares_since_ms: u64,
+        (shares_since_ms, private): (u64, Option<&Private>),
         now_ms: u64,
     ) -> Result<bool, RegistryError> {
         let id = ticket.claims().library.to_string();
@@ -95,7 +96,26 @@ impl Registry {
                     first_list.map(SignedRevocations::encode),
                 ),
             )?;
+            if let Some(private) = private {
+                db.execute("DELETE FROM private WHERE library = ?1", [&id])?;
+                let mut add = db.prepare("INSERT INTO private (library, hash, edit) VALUES (?1, ?2, ?3)")?;
+                for (hash, edit) in private.all() {
+                    add.execute((&id, hash.as_slice(), edit.as_slice()))?;
+                }
+            }
             Ok(true)
+        })
+    }
+
+    /// What was here already when a user joined, and is not shared.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn private(&self, library: LibraryId) -> Result<Private, RegistryError> {
+        self.with("read", |db| {
+            db.prepare("SELECT hash, edit FROM private WHERE library = ?1")?
+                .query_map([library.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
         })
     }
 
@@ -115,6 +135,29 @@ impl Registry {
     /// What SQLite says.
     pub fn set_revocations(&self, library: LibraryId, list: &SignedRevocations) -> Result<(), RegistryError> {
         self.with("write", |db| write_revocations(db, library, list))
+    }
+
+    /// Keeps what is known of the age of the list of revocations that is kept.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_list_dates(&self, library: LibraryId, dates: ListDates) -> Result<(), RegistryError> {
+        let (received, told) = (signed(dates.received_ms), signed(dates.told_ms));
+        let sql = "UPDATE libraries SET list_received_ms = ?2, list_told_ms = ?3 WHERE id = ?1";
+        self.with("write", |db| db.execute(sql, (library.to_string(), received, told)).map(drop))
+    }
+
+    /// What [`Registry::set_list_dates`] kept.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn list_dates(&self, library: LibraryId) -> Result<ListDates, RegistryError> {
+        let sql = "SELECT list_received_ms, list_told_ms FROM libraries WHERE id = ?1";
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(ListDates { received_ms: unsigned(row.get(0)?), told_ms: unsigned(row.get(1)?) })
+        };
+        let dates = self.with("read", |db| db.query_row(sql, [library.to_string()], read).optional())?;
+        Ok(dates.unwrap_or_default())
     }
 
     /// Keeps a list of revocations of a library that is ours, and our own ticket where it changes with it: both or none.

@@ -5,7 +5,8 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::library::Aside;
 use crate::library::filter::Filter;
-use crate::library::revocation::{Revocations, SignedRevocations};
+use crate::library::private::Private;
+use crate::library::revocation::{ListDates, Revocations, SignedRevocations};
 use crate::library::ticket::{LibraryId, Subject, Terms, Ticket};
 use crate::record::{AssetMeta, AssetRecord, ContentHash};
 use crate::store::Holding;
@@ -34,7 +35,7 @@ fn registry() -> (tempfile::TempDir, Registry, SigningKey, LibraryId) {
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
     let key = SigningKey::from_bytes(&[1; 32]);
-    assert!(registry.keep(Some(&key), &ticket(&key, 0), None, 0, 5).unwrap());
+    assert!(registry.keep(Some(&key), &ticket(&key, 0), None, (0, None), 5).unwrap());
     let id = LibraryId(key.verifying_key().to_bytes());
     (dir, registry, key, id)
 }
@@ -66,6 +67,13 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
     };
     registry.set_revocations(id, &list(2)).unwrap();
     registry.set_revocations(id, &list(1)).unwrap();
+    let mut private = Private::default();
+    private.add(&aside(6, false).record);
+    for kept in [Some(&private), None] {
+        assert!(registry.keep(None, &ticket(&key, 0), None, (0, kept), 5).unwrap());
+    }
+    let dates = ListDates { received_ms: 3, told_ms: 4 };
+    registry.set_list_dates(id, dates).unwrap();
     let member = Member {
         endpoint_id: endpoint(2).to_string(),
         name: "two".into(),
@@ -79,6 +87,8 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
     let kept = registry.libraries().unwrap().pop().unwrap();
     assert_eq!(kept.key.unwrap().to_bytes(), key.to_bytes());
     assert_eq!((kept.ticket, kept.created_ms), (ticket(&key, 0), 5));
+    assert_eq!(registry.list_dates(id).unwrap(), dates);
+    assert_eq!(registry.private(id).unwrap(), private);
     assert_eq!(kept.revocations.unwrap(), list(2).encode(), "the newer one, whatever the order");
     assert_eq!(registry.next_serial(id).unwrap(), 3);
     assert_eq!(registry.tickets(id).unwrap()[0].expires_ms, Some(99));
@@ -138,7 +148,7 @@ fn the_file_is_its_owners_alone_and_room_is_limited() {
     }
     let kept = |n: u8| {
         let key = SigningKey::from_bytes(&[n; 32]);
-        registry.keep(None, &ticket(&key, 0), None, 0, 5).unwrap()
+        registry.keep(None, &ticket(&key, 0), None, (0, None), 5).unwrap()
     };
     assert!((2..=63).all(kept));
     assert!(!kept(64), "no room");

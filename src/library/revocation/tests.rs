@@ -3,6 +3,8 @@ use super::*;
 const NOW_MS: u64 = 1_800_000_000_000;
 const HOUR_MS: u64 = 3600 * 1000;
 const DAY_MS: u64 = 24 * HOUR_MS;
+/// Of a list that came when it was signed, from another member.
+const DATES: ListDates = ListDates { received_ms: NOW_MS, told_ms: 0 };
 
 fn key() -> SigningKey {
     SigningKey::from_bytes(&[1; 32])
@@ -51,7 +53,7 @@ fn lists_of_every_version_are_read_and_passed_on_as_they_were_signed() {
     let signature = key().sign(&[SIGNED, &bytes].concat()).to_bytes();
     let read = SignedRevocations::decode(library(), &[&bytes[..], &signature].concat()).unwrap().list;
     assert_eq!((read.signed_ms, read.fresh_within_ms), (0, 0));
-    assert!(!Freshness::of(Some(&read), 0, u64::MAX).is_stale() && !read.is_due(u64::MAX), "no limit");
+    assert!(!Freshness::of(Some(&read), DATES, 0, u64::MAX).is_stale() && !read.is_due(u64::MAX), "no limit");
     // A date that is none has another encoding already.
     let mut none = list(0).encode();
     let at = none.len() - 16;
@@ -65,20 +67,24 @@ fn lists_of_every_version_are_read_and_passed_on_as_they_were_signed() {
 fn a_list_is_stale_once_it_is_older_than_its_owner_allows() {
     let limited = list(7 * DAY_MS);
     for (now_ms, is_stale) in [
-        (0, false),
+        (NOW_MS - AHEAD_MAX_MS, false),
         (NOW_MS, false),
         (NOW_MS + 7 * DAY_MS, false),
         (NOW_MS + 7 * DAY_MS + 1, true),
         (u64::MAX, true),
     ] {
-        assert_eq!(Freshness::of(Some(&limited), 0, now_ms).is_stale(), is_stale, "{now_ms}");
-        assert!(!Freshness::of(Some(&list(0)), 0, now_ms).is_stale(), "without a limit");
+        assert_eq!(Freshness::of(Some(&limited), DATES, 0, now_ms).is_stale(), is_stale, "{now_ms}");
+        assert!(!Freshness::of(Some(&list(0)), DATES, 0, now_ms).is_stale(), "without a limit");
         // A ticket that tells the limit stands for a list that does not, and both count.
         for known in [list(0), list(30 * DAY_MS)] {
-            assert_eq!(Freshness::of(Some(&known), 7 * DAY_MS, now_ms).is_stale(), is_stale, "{now_ms}");
+            assert_eq!(
+                Freshness::of(Some(&known), DATES, 7 * DAY_MS, now_ms).is_stale(),
+                is_stale,
+                "{now_ms}"
+            );
         }
-        assert!(Freshness::of(None, 7 * DAY_MS, now_ms).is_stale(), "no list at all");
-        assert!(!Freshness::of(None, 0, now_ms).is_stale(), "no list, and no limit");
+        assert!(Freshness::of(None, DATES, 7 * DAY_MS, now_ms).is_stale(), "no list at all");
+        assert!(!Freshness::of(None, DATES, 0, now_ms).is_stale(), "no list, and no limit");
     }
 }
 
@@ -98,4 +104,27 @@ fn a_limited_list_is_signed_anew_twice_a_day_and_once_the_owners_clock_is_set_ba
     assert!(list(2 * HOUR_MS).is_due(NOW_MS + HOUR_MS), "twice within the limit");
     let anew = limited.clone().dated(NOW_MS + 1);
     assert_eq!(anew, Revocations { version: 4, signed_ms: NOW_MS + 1, ..limited });
+}
+
+#[test]
+fn a_wrong_clock_at_the_owner_or_here_neither_keeps_a_list_new_nor_makes_it_old_for_ever() {
+    const YEAR_MS: u64 = 365 * DAY_MS;
+    let is_stale = |received_ms, told_ms, now_ms| {
+        Freshness::of(Some(&list(7 * DAY_MS)), ListDates { received_ms, told_ms }, 0, now_ms).is_stale()
+    };
+    // It was signed by a clock that was a year ahead, and another member passed it on.
+    let came = NOW_MS - YEAR_MS;
+    for (now_ms, stale) in [(came, false), (came + 7 * DAY_MS, false), (came + 7 * DAY_MS + 1, true)] {
+        assert_eq!(is_stale(came, 0, now_ms), stale, "{now_ms}");
+    }
+    assert!(is_stale(NOW_MS, 0, came), "our own clock was ahead as well, and is no more: nothing tells");
+    // By a clock that is a year behind: the owner itself says that it is the newest.
+    let told = NOW_MS + YEAR_MS;
+    assert!(is_stale(told, 0, told), "another member passed it on");
+    for (now_ms, stale) in [(told, false), (told + 7 * DAY_MS, false), (told + 7 * DAY_MS + 1, true)] {
+        assert_eq!(is_stale(told, told, now_ms), stale, "{now_ms}");
+    }
+    // Told while our own clock was ahead: once it is right, what is signed counts.
+    assert!(!is_stale(told, told, NOW_MS + 7 * DAY_MS));
+    assert!(is_stale(told, told, NOW_MS + 7 * DAY_MS + 1));
 }

@@ -85,7 +85,6 @@ impl PeerState {
         };
         let (lanes, effects): (Vec<Lane>, Vec<_>) = shared.into_iter().map(begin).unzip();
         let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
-        let serving = HashMap::new();
         self.running = Some(Running {
             lanes,
             known,
@@ -97,7 +96,7 @@ impl PeerState {
             bytes_out,
             held,
             expected,
-            serving,
+            serving: HashMap::new(),
             serve_permits,
             meter: Meter::of(Arc::clone(&self.args.traffic)),
             peer_finds: finds,
@@ -106,6 +105,7 @@ impl PeerState {
             confirmed: Hlc::default(),
             waiting_changes: 0,
             waiting_told: false,
+            stale: 0,
             tasks,
         });
         self.board().proven = true;

@@ -9,6 +9,7 @@ use crate::library::Shared;
 use crate::library::revocation::SignedRevocations;
 use crate::library::ticket::LibraryId;
 use crate::net::close;
+use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::wire::proto::{Revocations, frame};
 use ractor::ActorRef;
@@ -83,16 +84,27 @@ impl PeerState {
             Ok(signed) => signed,
             Err(error) => return self.close(close::VIOLATION, &format!("in revocations: {error}")),
         };
-        if signed.list.version > shared.revocations().version {
-            self.take_revocations(myself, shared, signed);
+        let newest = shared.revocations().version;
+        let by_owner = running.lanes.iter().any(|lane| lane.blinded == *blinded && lane.is_owners());
+        if signed.list.version > newest {
+            self.take_revocations(myself, shared, signed, by_owner);
+        } else if signed.list.version == newest && by_owner {
+            self.note_list(shared, false, true);
         }
     }
 
     /// It holds at once; whether it is written down before a crash is for the next session to make good. The end of this one
     /// does not stop the writing.
-    fn take_revocations(&mut self, myself: &ActorRef<PeerMsg>, shared: &Shared, signed: SignedRevocations) {
+    fn take_revocations(
+        &mut self,
+        myself: &ActorRef<PeerMsg>,
+        shared: &Shared,
+        signed: SignedRevocations,
+        by_owner: bool,
+    ) {
         let id = shared.id();
-        shared.revoke(signed.clone());
+        let is_news = shared.revoke(signed.clone());
+        self.note_list(shared, is_news, by_owner);
         let Some(registry) = self.args.libraries.registry().cloned() else { return };
         let actor = myself.clone();
         let writing = spawn_blocking(move || registry.set_revocations(id, &signed));
@@ -105,6 +117,29 @@ impl PeerState {
         });
     }
 
+    /// Takes note of when a list came, and of whom. What is not written down before a crash is told by the owner once more.
+    fn note_list(&mut self, shared: &Shared, is_news: bool, by_owner: bool) {
+        let now_ms = self.args.deferrals.clock().now_ms();
+        let Some(dates) = shared.note_list(now_ms, is_news, by_owner) else { return };
+        let Some(registry) = self.args.libraries.registry().cloned() else { return };
+        let id = shared.id();
+        let writing = spawn_blocking(move || registry.set_list_dates(id, dates));
+        self.tasks.spawn(async move {
+            if !matches!(writing.await, Ok(Ok(()))) {
+                tracing::warn!(library = %id, "when the list of revocations came is not written down");
+            }
+        });
+    }
+
+    /// Whether a list is new enough in all libraries where one was not at the last look.
+    pub(super) fn lists_are_fresh_again(&mut self) -> bool {
+        let now_ms = self.args.deferrals.clock().now_ms();
+        let Some(running) = &mut self.running else { return false };
+        let stale = |lane: &Lane| lane.library.shared().is_some_and(|shared| shared.is_stale(now_ms));
+        let stale = running.lanes.iter().filter(|lane| stale(lane)).count();
+        std::mem::replace(&mut running.stale, stale) > stale
+    }
+
     /// A member told us of an epoch that began without us, instead of letting us in: shown with its key, we may be.
     pub(super) fn on_outdated(&mut self, myself: &ActorRef<PeerMsg>, id: LibraryId, list: SignedRevocations) {
         let Some(library) = self.args.libraries.get(id) else { return };
@@ -112,7 +147,7 @@ impl PeerState {
         let before = shared.session_keys();
         let is_news = list.list.version > shared.revocations().version;
         if is_news {
-            self.take_revocations(myself, shared, list);
+            self.take_revocations(myself, shared, list, false);
         }
         if is_news && shared.session_keys() == before {
             return self.close(

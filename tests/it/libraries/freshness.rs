@@ -164,3 +164,35 @@ async fn what_a_writer_sends_waits_at_a_member_until_the_owner_was_met() {
     .await;
     state(&member, "nothing is held", &|detail| detail["stale"].is_null()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_whose_clock_is_behind_is_believed_by_whom_it_tells() {
+    let (right, behind) = (SetClock::ahead(2 * DAY_MS), SetClock::right());
+    let (mut owner, writer, member) = tokio::join!(
+        stranger_by(&behind, "owner"),
+        stranger_by(&right, "writer"),
+        stranger_by(&right, "member")
+    );
+    let request =
+        json!({ "name": "images", "filter": { "mime_prefix": "image/" }, "fresh_within_secs": 86_400 });
+    let made = owner.post("/libraries", request).await;
+    let share = Share { id: made["data"]["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned() };
+    let first = image(&owner, "first").await;
+    share.invite(&owner, json!({ "access": "write" })).await.join(&writer).await;
+    arrives(&writer, &first).await;
+    share.member(&owner).await;
+    share.invite(&owner, json!({ "access": "read" })).await.join(&member).await;
+    arrives(&member, &first).await;
+    let is_fresh = async |node: &TestNode, fresh: bool| {
+        eventually("the list's age", async || {
+            let detail = share.detail(node).await;
+            if detail["stale"].is_null() == fresh { Ok(()) } else { Err(detail.to_string()) }
+        })
+        .await;
+    };
+    is_fresh(&member, true).await;
+    // That ends once the owner has not been met for as long as it allows.
+    assert!(!owner.stop().await.failed);
+    right.pass(DAY_MS + 60_000);
+    is_fresh(&member, false).await;
+}
