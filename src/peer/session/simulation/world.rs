@@ -30,7 +30,7 @@ use crate::peer::wishes::Wishes;
 use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Responder};
 use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId};
-use crate::store::FeedEntry;
+use crate::store::{FeedEntry, Holding};
 use crate::transfer::schedule::{Failure, SessionId, WantKey};
 
 /// Units of virtual time.
@@ -818,14 +818,22 @@ impl World {
             };
             members().all(linked)
         };
-        members().any(|number| {
-            let agent = &self.agents[number];
-            let serves = agent.stored(hash).is_some_and(|stored| agent.library(Some(id)).serves(&stored));
-            number + 1 < self.agents.len()
-                && agent.access(id) == Some(Access::Write)
-                && serves
-                && gives_all(number)
-        })
+        // Who let go of it or deleted it does not fetch it, and cannot know.
+        let wants = |number: usize| {
+            let (agent, stored) = (&self.agents[number], self.agents[number].stored(hash));
+            let version = agent.library(Some(id)).version(hash, stored.as_ref());
+            !stored.is_some_and(|stored| stored.record.deleted)
+                && version.is_none_or(|version| version.holding != Holding::Unwanted)
+        };
+        members().all(wants)
+            && members().any(|number| {
+                let agent = &self.agents[number];
+                let serves = agent.stored(hash).is_some_and(|stored| agent.library(Some(id)).serves(&stored));
+                number + 1 < self.agents.len()
+                    && agent.access(id) == Some(Access::Write)
+                    && serves
+                    && gives_all(number)
+            })
     }
 
     fn some_tags(&mut self) -> Vec<String> {
