@@ -48,6 +48,7 @@ mod edit;
 pub(crate) mod failure;
 mod incoming;
 mod layout;
+mod media_type;
 mod merge;
 mod open;
 mod purge;

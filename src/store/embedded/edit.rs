@@ -1,6 +1,7 @@
 //! What users do to the store: upload, change metadata, delete. An edit is dated later than what it edits and carries
 //! this store's writer id.
 
+use super::media_type::PLAIN_TEXT;
 use super::merge::{fill, heal};
 use super::rows::StoredRow;
 use super::tx::{Tx, Verified};
@@ -23,7 +24,7 @@ pub(super) fn ingest(
 ) -> Answer<Ingested> {
     match tx.find(content.hash)? {
         Some(mut stored) if !stored.asset.record.deleted => {
-            let merged = merged(stored.asset.record.meta.clone(), fields);
+            let merged = merged(stored.asset.record.meta.clone(), fields, guessed);
             if let Err(broken) = merged.validate() {
                 return Ok(Err(StoreError::Invalid(broken.to_string())));
             }
@@ -68,7 +69,7 @@ pub(super) fn patch(tx: &mut Tx<'_>, hash: ContentHash, patch: MetaPatch) -> Ans
     };
     let old = stored.asset.record.meta.clone();
     let meta = AssetMeta {
-        mime_type: patch.mime_type.unwrap_or(old.mime_type),
+        mime_type: patch.mime_type.map_or(old.mime_type, |text| lower_case(&text)),
         filename: patch.filename.unwrap_or(old.filename),
         application: patch.application.unwrap_or(old.application),
         user: patch.user.unwrap_or(old.user),
@@ -136,7 +137,7 @@ fn next_version(tx: &Tx<'_>, stored: &StoredRow) -> AssetRecord {
 /// The metadata of a new asset.
 fn fresh(fields: IngestFields, guessed: &str, now_ms: u64) -> AssetMeta {
     AssetMeta {
-        mime_type: given(fields.mime_type).unwrap_or_else(|| guessed.to_owned()),
+        mime_type: given(fields.mime_type).unwrap_or_else(|| lower_case(guessed)),
         filename: fields.filename,
         application: fields.application,
         user: fields.user,
@@ -147,8 +148,9 @@ fn fresh(fields: IngestFields, guessed: &str, now_ms: u64) -> AssetMeta {
 }
 
 /// The metadata of an asset that is uploaded again: tags are united, and what was absent is filled in.
-fn merged(old: AssetMeta, fields: IngestFields) -> AssetMeta {
-    let better = given(fields.mime_type).filter(|_| old.mime_type == UNKNOWN_MIME_TYPE);
+fn merged(old: AssetMeta, fields: IngestFields, guessed: &str) -> AssetMeta {
+    let guessed = Some(guessed.to_owned()).filter(|guessed| guessed != PLAIN_TEXT);
+    let better = given(fields.mime_type).or(guessed).filter(|_| old.mime_type == UNKNOWN_MIME_TYPE);
     AssetMeta {
         mime_type: better.unwrap_or(old.mime_type),
         filename: old.filename.or(fields.filename),
@@ -170,7 +172,13 @@ fn unite(mut tags: Vec<String>, more: Vec<String>) -> Vec<String> {
 
 /// A media type that says something.
 pub(super) fn given(mime_type: Option<String>) -> Option<String> {
-    mime_type.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    mime_type.map(|text| lower_case(text.trim())).filter(|text| !text.is_empty())
+}
+
+/// A media type has no case; its parameters may have (RFC 9110, 8.3.1).
+fn lower_case(mime_type: &str) -> String {
+    let (essence, parameters) = mime_type.split_at(mime_type.find(';').unwrap_or(mime_type.len()));
+    essence.to_ascii_lowercase() + parameters
 }
 
 #[cfg(test)]
@@ -192,13 +200,13 @@ mod tests {
             tags: vec!["a".into(), "b".into()],
             ..IngestFields::default()
         };
-        let once = merged(old, fields.clone());
+        let once = merged(old, fields.clone(), PLAIN_TEXT);
         assert_eq!(once.mime_type, "text/plain");
         assert_eq!(once.filename.as_deref(), Some(""), "an empty name is a name");
         assert_eq!(once.user.as_deref(), Some("ann"));
         assert_eq!(once.tags, ["a", "b"]);
-        assert_eq!(merged(once.clone(), fields), once);
+        assert_eq!(merged(once.clone(), fields, PLAIN_TEXT), once);
         let other = IngestFields { mime_type: Some("image/png".into()), ..IngestFields::default() };
-        assert_eq!(merged(once.clone(), other), once);
+        assert_eq!(merged(once.clone(), other, "image/png"), once);
     }
 }

@@ -2,8 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::edit::{self, UNKNOWN_MIME_TYPE};
+use super::edit;
 use super::incoming::{blocking, hash_bytes};
+use super::media_type;
 use super::tx::{Verified, VerifiedBytes};
 use super::types::{IngestFields, Ingested};
 use super::{EmbeddedStore, INLINE_BYTES_MAX, writer};
@@ -23,16 +24,22 @@ pub struct Upload {
     head: BytesMut,
     file: Option<HashingFile>,
     written: u64,
+    suggested: Option<String>,
 }
 
 impl Upload {
     pub(super) fn new(store: EmbeddedStore) -> Self {
-        Self { store, head: BytesMut::new(), file: None, written: 0 }
+        Self { store, head: BytesMut::new(), file: None, written: 0, suggested: None }
     }
 
     /// Bytes taken so far.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// The media type that the sender believes it has: counts where neither content nor file name tell.
+    pub fn suggest_mime_type(&mut self, mime_type: Option<String>) {
+        self.suggested = mime_type;
     }
 
     /// Takes more bytes; waits while the disk or the processor is behind.
@@ -65,7 +72,9 @@ impl Upload {
     pub async fn finish(mut self, fields: IngestFields) -> Result<Ingested, StoreError> {
         self.store.0.shared.check_writable()?;
         self.store.0.shared.space.claim(0)?;
-        let guessed = guess_mime_type(&self.head, fields.filename.as_deref());
+        let guess = media_type::guess(&self.head, fields.filename.as_deref());
+        let suggested = edit::given(self.suggested.take()).filter(|_| !guess.is_settled);
+        let guessed = suggested.unwrap_or_else(|| guess.mime_type.to_owned());
         check(&fields)?;
         let (content, files) = match self.file.take() {
             Some(file) => {
@@ -81,7 +90,7 @@ impl Upload {
             None => (inline(self.head.freeze()).await?, Vec::new()),
         };
         let bytes = if files.is_empty() { usize::try_from(content.size).unwrap_or(usize::MAX) } else { 0 };
-        self.store.submit(files, bytes, move |tx| edit::ingest(tx, &content, fields, guessed)).await
+        self.store.submit(files, bytes, move |tx| edit::ingest(tx, &content, fields, &guessed)).await
     }
 
     /// Goes on in a file.
@@ -183,26 +192,4 @@ async fn inline(bytes: Bytes) -> Result<Verified, StoreError> {
         blocking("hash content", move || Ok(hash_bytes(&same))).await?
     };
     Ok(Verified { hash, size, blake3, bytes: VerifiedBytes::Inline(bytes) })
-}
-
-/// By the first bytes, else by the name.
-fn guess_mime_type(head: &[u8], filename: Option<&str>) -> &'static str {
-    infer::get(head)
-        .map(|kind| kind.mime_type())
-        .or_else(|| filename.and_then(|name| mime_guess::from_path(name).first_raw()))
-        .unwrap_or(UNKNOWN_MIME_TYPE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_content_is_asked_before_the_name() {
-        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
-        assert_eq!(guess_mime_type(png, Some("a.txt")), "image/png");
-        assert_eq!(guess_mime_type(b"hello", Some("a.txt")), "text/plain");
-        assert_eq!(guess_mime_type(b"hello", Some("../a.nothing-known")), UNKNOWN_MIME_TYPE);
-        assert_eq!(guess_mime_type(b"", None), UNKNOWN_MIME_TYPE);
-    }
 }
