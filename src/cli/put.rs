@@ -1,5 +1,7 @@
 //! `can-sync put`: stores files. Streams them, several at a time, and prints what each is called from now on.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +20,7 @@ use super::error::{CliError, Exit};
 use super::output::message;
 use super::progress::Progress;
 use super::text;
+use crate::text::escaped_name;
 
 /// Uploads at a time: enough for the store to commit several in one go.
 const UPLOADS: usize = 8;
@@ -194,7 +197,7 @@ async fn upload(
             let meta = file.metadata().await.map_err(cannot)?;
             // Anything but a plain file (a pipe, a device) has no length to announce.
             let size = meta.is_file().then_some(meta.len());
-            (part(file, size, count), path.file_name().map(|name| name.to_string_lossy().into_owned()))
+            (part(file, size, count), path.file_name().map(|name| own_name(path, name)))
         }
     };
     let (part, flow) = part;
@@ -219,6 +222,20 @@ async fn upload(
             format!("{} took nothing for {} s", store.base(), STALL_LIMIT.as_secs()),
         )),
     }
+}
+
+/// A file's name as it is stored; says so where that is not its name on the disk.
+fn own_name(path: &Path, name: &OsStr) -> String {
+    let stored = escaped_name(name.as_encoded_bytes());
+    if matches!(stored, Cow::Owned(_)) {
+        let path = path.display().to_string();
+        message(&format!(
+            "can-sync: {}: its name is not UTF-8; it is stored as '{}'",
+            text::escape(&path),
+            text::escape(&stored),
+        ));
+    }
+    stored.into_owned()
 }
 
 /// How an upload moves.

@@ -1,13 +1,16 @@
 //! `can-sync search`: assets that match all of what is asked.
 
+use jiff::tz::TimeZone;
+
 use super::Context;
 use super::assets::{self, Amount};
 use super::error::{CliError, Exit};
+use crate::http::extract::DayEdge;
 use crate::record::ContentHash;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct SearchArgs {
-    /// Words in the file name or description
+    /// Words that are all in the file name or description, in any order, whatever their case
     #[arg(value_name = "WORDS")]
     q: Option<String>,
     /// Made by this program
@@ -25,10 +28,10 @@ pub(super) struct SearchArgs {
     /// With this hash
     #[arg(long, value_parser = assets::hash)]
     hash: Option<ContentHash>,
-    /// Created at this time (RFC 3339) or later
+    /// Created at this time or later: a date, RFC 3339, or milliseconds since 1970
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// Created at this time (RFC 3339) or earlier
+    /// Created at this time or earlier: a date, the whole of which counts, RFC 3339, or milliseconds since 1970
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
     #[command(flatten)]
@@ -45,8 +48,8 @@ pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliEr
         ("tags", tags),
         ("mime_prefix", mime_prefix),
         ("hash", hash.map(|hash| hash.to_string())),
-        ("from", from),
-        ("to", to),
+        ("from", from.map(|time| local_day(time, DayEdge::Start))),
+        ("to", to.map(|time| local_day(time, DayEdge::End))),
     ];
     let query: Vec<_> = fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     if query.is_empty() && amount.holding().is_none() {
@@ -55,4 +58,9 @@ pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliEr
     }
     let store = context.store().await?;
     assets::print_pages(context.out, &store, "/search", query, &amount).await
+}
+
+/// A date is a day here, where the user is; the service has other days. Everything else is left for it to judge.
+fn local_day(time: String, edge: DayEdge) -> String {
+    edge.of(&time, TimeZone::system()).map_or(time, |moment| moment.to_string())
 }

@@ -11,6 +11,8 @@ use axum::http::request::Parts;
 use bytes::BytesMut;
 use futures::StreamExt;
 use jiff::Timestamp;
+use jiff::civil::{Date, Time};
+use jiff::tz::TimeZone;
 use serde::de::DeserializeOwned;
 
 use super::envelope::{ApiError, ApiResult};
@@ -119,20 +121,57 @@ impl Params {
         Ok(hashes)
     }
 
-    /// A point in time: RFC 3339, or milliseconds since the Unix epoch.
+    /// A point in time: RFC 3339, a date, or milliseconds since the Unix epoch. A date is the first or the last
+    /// millisecond of that day in UTC, as `edge` says.
     ///
     /// # Errors
-    /// It is neither, lies before 1970, or is there more than once.
-    pub fn time_ms(&self, name: &str) -> ApiResult<Option<u64>> {
+    /// It is none of them, lies before 1970, or is there more than once; or it is a number that stands for something else,
+    /// a year or seconds, and would mean a moment of 1970.
+    pub fn time_ms(&self, name: &str, edge: DayEdge) -> ApiResult<Option<u64>> {
         let Some(value) = self.one(name)? else { return Ok(None) };
-        if let Ok(ms) = value.parse() {
-            return Ok(Some(ms));
+        let value = value.trim();
+        let invalid = |problem: &str| {
+            let hint = "give a time such as 2026-11-20T12:00:00Z, a date such as 2026-11-20, or milliseconds since 1970";
+            ApiError::invalid_parameter(name, problem.to_owned(), hint)
+        };
+        if let Ok(ms) = value.parse::<u64>() {
+            let plausible = !(YEAR_MIN..MS_MIN).contains(&ms) && i64::try_from(ms).is_ok();
+            return plausible
+                .then_some(Some(ms))
+                .ok_or_else(|| invalid("is a number that is no time in milliseconds: a year, or seconds"));
         }
         // An offset such as +01:00 that was not escaped arrives with a space.
         let time = value.parse::<Timestamp>().or_else(|_| value.replace(' ', "+").parse());
-        let ms = time.ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());
-        let hint = "give a time such as 2026-11-20T12:00:00Z, or milliseconds since 1970";
-        ms.map(Some).ok_or_else(|| ApiError::invalid_parameter(name, "is not a time since 1970", hint))
+        let time = time.ok().or_else(|| edge.of(value, TimeZone::UTC));
+        let ms = time.and_then(|time| u64::try_from(time.as_millisecond()).ok());
+        ms.map(Some).ok_or_else(|| invalid("is not a time since 1970"))
+    }
+}
+
+/// Numbers from here to [`MS_MIN`] are years, dates without dashes, or seconds since 1970.
+const YEAR_MIN: u64 = 1000;
+/// The spring of 1973, in milliseconds; the year 5138, in seconds.
+const MS_MIN: u64 = 100_000_000_000;
+
+/// Which moment of a day a date stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DayEdge {
+    /// The first millisecond.
+    Start,
+    /// The last millisecond.
+    End,
+}
+
+impl DayEdge {
+    /// That moment of a date such as `2026-11-20`; `None` for any other text.
+    pub fn of(self, date: &str, zone: TimeZone) -> Option<Timestamp> {
+        // Nothing but a date: a time without its offset could mean any of many moments.
+        let date = Some(date.trim()).filter(|date| date.len() == "2026-11-20".len())?;
+        let date: Date = date.parse().ok()?;
+        let date = if self == Self::End { date.tomorrow().ok()? } else { date };
+        let start = date.to_datetime(Time::midnight()).to_zoned_datetime(zone).ok()?.timestamp();
+        let back = i64::from(self == Self::End);
+        Timestamp::from_millisecond(start.as_millisecond() - back).ok()
     }
 }
 
@@ -278,12 +317,23 @@ mod tests {
 
     #[test]
     fn times() {
-        let ms = |text: &str| params(&[("from", text)]).time_ms("from").ok().flatten();
-        assert_eq!(ms("1500"), Some(1_500));
+        let ms = |text: &str| params(&[("from", text)]).time_ms("from", DayEdge::Start).ok().flatten();
+        assert_eq!(ms("0"), Some(0));
+        assert_eq!(ms("1764300000000"), Some(1_764_300_000_000));
         assert_eq!(ms("1970-01-01T00:00:01.250Z"), Some(1_250));
         assert_eq!(ms("1970-01-01T01:00:01+01:00"), Some(1_000));
         assert_eq!(ms("1970-01-01T01:00:01 01:00"), Some(1_000));
-        for bad in ["yesterday", "1969-01-01T00:00:00Z", "-1", "2026-13-01T00:00:00Z"] {
+        assert_eq!(ms("1970-01-02"), Some(86_400_000));
+        assert_eq!(
+            params(&[("to", "1970-01-02")]).time_ms("to", DayEdge::End).unwrap(),
+            Some(2 * 86_400_000 - 1)
+        );
+        let moments =
+            ["2026", "20261120", "1764300000", "99999999999999999999", "2026-11-20T12:00:00", "2026-11"];
+        for bad in ["yesterday", "1969-01-01T00:00:00Z", "-1", "2026-13-01T00:00:00Z", "2026-02-30"]
+            .iter()
+            .chain(&moments)
+        {
             assert_eq!(ms(bad), None, "{bad}");
         }
     }

@@ -1,7 +1,8 @@
 //! Which assets belong to a library. Pure.
 //!
 //! Fields are joined by AND, tags among themselves by OR; a field that is left out asks for nothing, so the empty filter
-//! is everything. A filter that no asset could ever match is refused rather than kept.
+//! is everything. A filter that no asset could ever match is refused rather than kept. Text is compared as people take it:
+//! neither case nor Unicode's composition count.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::codec::{CodecError, Reader, Writer};
 use crate::record::{AssetRecord, ContentHash, TAG_CHARS_MAX, TAGS_MAX};
+use crate::text::same_text;
 
 /// Most hashes in one filter.
 pub const HASHES_MAX: usize = 10_000;
@@ -22,13 +24,13 @@ const TEXT_BYTES_MAX: usize = 4 * TEXT_CHARS_MAX;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FilterSpec {
-    /// Program that made the asset, exactly.
+    /// Program that made the asset: the whole name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
     /// The asset has at least one of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Person that made the asset, exactly.
+    /// Person that made the asset: the whole name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The media type begins so, such as `image/`.
@@ -72,7 +74,7 @@ pub enum FilterError {
     #[error("the tag '{0}' begins or ends with a space, which no asset's tag does: leave the spaces out")]
     TagSpaces(String),
     /// No media type begins so.
-    #[error("no media type begins with '{0}': write it as 'image/' or 'image/png', in lower case")]
+    #[error("no media type begins with '{0}': write it as 'image/' or 'image/png'")]
     MimePrefix(String),
     /// More than a filter may have.
     #[error("the filter has {count} {field}: at most {max}")]
@@ -106,7 +108,7 @@ fn check_mime_prefix(prefix: &str) -> Result<(), FilterError> {
     check_text("mime_prefix", prefix, TEXT_CHARS_MAX)?;
     // What follows a semicolon is a parameter, where anything goes.
     let essence = prefix.split(';').next().unwrap_or_default();
-    let possible = essence.chars().all(|c| c.is_ascii_graphic() && !c.is_ascii_uppercase());
+    let possible = essence.chars().all(|c| c.is_ascii_graphic());
     if essence.is_empty() || essence.starts_with('/') || essence.matches('/').count() > 1 || !possible {
         return Err(FilterError::MimePrefix(prefix.to_owned()));
     }
@@ -140,7 +142,7 @@ impl TryFrom<FilterSpec> for Filter {
             application: spec.application,
             tags: spec.tags.into_iter().collect(),
             user: spec.user,
-            mime_prefix: spec.mime_prefix,
+            mime_prefix: spec.mime_prefix.map(|prefix| prefix.to_ascii_lowercase()),
             hashes: hashes.map_err(FilterError::Hash)?,
         })
     }
@@ -169,12 +171,18 @@ impl Filter {
     #[must_use]
     pub fn matches(&self, record: &AssetRecord) -> bool {
         let meta = &record.meta;
-        let same = |asked: &Option<String>, has: &Option<String>| asked.is_none() || asked == has;
+        let same = |asked: &Option<String>, has: &Option<String>| {
+            asked.as_ref().is_none_or(|asked| has.as_ref().is_some_and(|has| same_text(asked, has)))
+        };
         same(&self.application, &meta.application)
             && same(&self.user, &meta.user)
-            && (self.tags.is_empty() || meta.tags.iter().any(|tag| self.tags.contains(tag)))
+            && (self.tags.is_empty() || meta.tags.iter().any(|tag| self.has_tag(tag)))
             && self.mime_prefix.as_ref().is_none_or(|prefix| begins(&meta.mime_type, prefix))
             && (self.hashes.is_empty() || self.hashes.contains(&record.hash))
+    }
+
+    fn has_tag(&self, tag: &str) -> bool {
+        self.tags.contains(tag) || self.tags.iter().any(|asked| same_text(asked, tag))
     }
 
     /// Appends the one encoding of this filter.
@@ -306,6 +314,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn text_matches_as_people_take_it() {
+        let record = |meta: AssetMeta| AssetRecord::new(ContentHash([1; 32]), 1, None, meta);
+        let asset = record(AssetMeta {
+            application: Some("Cafe\u{301}".into()),
+            user: Some("STRASSE".into()),
+            tags: vec!["ΟΔΟΣ".into()],
+            mime_type: "Image/PNG".into(),
+            ..AssetMeta::default()
+        });
+        let filter = spec(|f| {
+            f.application = Some("CAFÉ".into());
+            f.user = Some("straße".into());
+            f.tags = vec!["οδος".into()];
+            f.mime_prefix = Some("IMAGE/png".into());
+        });
+        assert!(filter.unwrap().matches(&asset));
+        assert!(!spec(|f| f.application = Some("cafe".into())).unwrap().matches(&asset));
+    }
+
+    #[test]
     fn what_no_asset_could_match_is_refused_with_the_reason() {
         let text = |s: &str| Some(s.to_owned());
         assert_eq!(spec(|f| f.application = text("  ")), Err(FilterError::Empty("application")));
@@ -314,7 +342,7 @@ pub(super) mod tests {
         assert_eq!(spec(|f| f.tags = vec![" x".into()]), Err(FilterError::TagSpaces(" x".into())));
         let long = spec(|f| f.tags = vec!["x".repeat(TAG_CHARS_MAX + 1)]);
         assert!(matches!(long, Err(FilterError::TooLong { field: "tag", .. })), "{long:?}");
-        for bad in ["image/png/x", "/png", "IMAGE/", "im age"] {
+        for bad in ["image/png/x", "/png", "im age"] {
             let refused = spec(|f| f.mime_prefix = text(bad));
             assert_eq!(refused, Err(FilterError::MimePrefix(bad.into())));
         }

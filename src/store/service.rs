@@ -30,6 +30,7 @@ mod events;
 mod ingest;
 pub mod key;
 mod model;
+mod part_name;
 mod range;
 mod sync;
 

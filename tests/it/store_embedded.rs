@@ -115,6 +115,14 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
     database
         .execute_batch(
             "DROP INDEX records_absent;
+             DROP INDEX records_by_mime_type;
+             DROP INDEX records_by_application;
+             DROP INDEX records_by_user;
+             CREATE INDEX records_by_mime_type ON records (mime_type);
+             CREATE INDEX records_by_application ON records (application);
+             CREATE INDEX records_by_user ON records (user);
+             ALTER TABLE records DROP COLUMN application_folded;
+             ALTER TABLE records DROP COLUMN user_folded;
              ALTER TABLE records DROP COLUMN wanted;
              ALTER TABLE records DROP COLUMN before_hlc;
              ALTER TABLE records DROP COLUMN via;

@@ -199,9 +199,7 @@ function uploadNext() {
   uploading = true;
   const { file, row, progress } = next;
   const form = new FormData();
-  // Fields before the file: the store can then take the file as it streams in.
-  if (file.type) form.append("mime_type", file.type);
-  form.append("filename", file.name);
+  // The name goes with the file alone: as a field of its own, a line break in it would come out as another.
   form.append("file", file, file.name);
   const request = new XMLHttpRequest();
   const done = (mood, text) => {

@@ -192,10 +192,9 @@ pub(super) fn guess(head: &[u8], filename: Option<&str>) -> Guess {
         };
     }
     match (signature(head), name.binary_type()) {
-        (Some((found, _)), Some(named)) if name.refines(found, named) => settled(named),
-        (Some((_, Certainty::Weak)), Some(named)) => settled(named),
-        (Some((found, _)), _) => settled(found),
-        (None, Some(named)) => settled(named),
+        (Some((found, Certainty::Sure)), Some(named)) if !name.refines(found, named) => settled(found),
+        (_, Some(named)) => settled(named),
+        (Some((found, _)), None) => settled(found),
         (None, None) => Guess { mime_type: UNKNOWN_MIME_TYPE, is_settled: false },
     }
 }
@@ -263,7 +262,7 @@ fn is_text(head: &[u8]) -> bool {
         return false;
     }
     if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
-        return head.len() % 2 == 0 && head.len() > 2;
+        return head.len() > 2 && head.len().is_multiple_of(2);
     }
     let is_binary = |byte: &u8| matches!(byte, 0..=8 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f);
     if head.iter().any(is_binary) {

@@ -14,9 +14,12 @@ use super::types::{ListFilter, ListPage, ListQuery, Order};
 use super::{HASHES_MAX, StoredAsset};
 use crate::record::{ContentHash, TAGS_MAX};
 use crate::store::StoreError;
+use crate::text::folded;
 
 /// Most assets on a page.
 const LIMIT_MAX: usize = 1000;
+/// Most words of a search.
+const WORDS_MAX: usize = 32;
 /// Greater than anything that follows a prefix.
 const LAST_CHAR: char = char::MAX;
 
@@ -112,29 +115,36 @@ impl Conditions {
             None => {}
         }
         if let Some(application) = filter.application {
-            all.add("application = ?", [application.into()]);
+            all.add("application_folded = ?", [folded(&application).into()]);
         }
         if let Some(user) = filter.user {
-            all.add("user = ?", [user.into()]);
+            all.add("user_folded = ?", [folded(&user).into()]);
         }
         if let Some(prefix) = filter.mime_prefix.filter(|prefix| !prefix.is_empty()) {
+            let prefix = prefix.to_ascii_lowercase();
             let end = format!("{prefix}{LAST_CHAR}");
-            all.add("mime_type >= ? AND mime_type < ?", [prefix.into(), end.into()]);
+            all.add("lower(mime_type) >= ? AND lower(mime_type) < ?", [prefix.into(), end.into()]);
         }
         if !filter.tags.is_empty() {
             let sql = format!(
                 "hash IN (SELECT hash FROM record_tags WHERE tag IN ({}))",
                 placeholders(filter.tags.len())
             );
-            all.add(&sql, filter.tags.into_iter().map(Value::from));
+            all.add(&sql, filter.tags.iter().map(|tag| Value::from(folded(tag))));
         }
         if !filter.hashes.is_empty() {
             let sql = format!("hash IN ({})", placeholders(filter.hashes.len()));
             all.add(&sql, filter.hashes.into_iter().map(|hash| Value::Blob(hash.0.to_vec())));
         }
-        if let Some(q) = filter.q.filter(|q| !q.is_empty()) {
+        let words: Vec<_> = filter.q.iter().flat_map(|q| q.split_whitespace()).map(folded).collect();
+        if words.len() > WORDS_MAX {
+            return Err(StoreError::Invalid(format!(
+                "at most {WORDS_MAX} words can be searched for at once"
+            )));
+        }
+        for word in words {
             // `instr` knows no wildcards, so there is nothing to escape.
-            all.add("instr(search, ?) > 0", [q.to_lowercase().into()]);
+            all.add("instr(search, ?) > 0", [word.into()]);
         }
         if let Some(from) = filter.from_ms {
             all.add("created_at_ms >= ?", [ms(from)]);

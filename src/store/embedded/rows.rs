@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use super::types::StoredAsset;
 use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId, WriterId};
 use crate::store::Holding;
+use crate::text::folded;
 use crate::wire::decode::decode;
 use crate::wire::proto::WireRecord;
 
@@ -132,10 +133,10 @@ pub(super) fn write(
     let meta = &record.meta;
     let mut insert = conn.prepare_cached(
         "INSERT OR REPLACE INTO records (seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
-         created_at_ms, mime_type, filename, application, user, tags, description, search, wanted, via, own_content) \
-         VALUES (:seq, :hash, :size, :blake3, :hlc, :writer, :deleted, :content, :updated_at_ms, \
+         created_at_ms, mime_type, filename, application, user, tags, description, search, wanted, via, own_content, \
+         application_folded, user_folded) VALUES (:seq, :hash, :size, :blake3, :hlc, :writer, :deleted, :content, :updated_at_ms, \
          :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search, :wanted, :via, \
-         :own_content)",
+         :own_content, :application_folded, :user_folded)",
     )?;
     insert.execute(named_params! {
         ":seq": asset.seq.cast_signed(),
@@ -158,6 +159,8 @@ pub(super) fn write(
         ":wanted": asset.holding != Holding::Unwanted,
         ":via": record.via.map(|via| via.0),
         ":own_content": record.own_content,
+        ":application_folded": meta.application.as_deref().map(folded),
+        ":user_folded": meta.user.as_deref().map(folded),
     })?;
     Ok(())
 }
@@ -165,11 +168,9 @@ pub(super) fn write(
 /// What a search by words looks into.
 fn searched_text(meta: &AssetMeta) -> Option<String> {
     // The separator keeps a match from running from the one into the other.
-    match (&meta.filename, &meta.description) {
-        (None, None) => None,
-        (Some(one), None) | (None, Some(one)) => Some(one.to_lowercase()),
-        (Some(name), Some(text)) => Some(format!("{}\u{1f}{}", name.to_lowercase(), text.to_lowercase())),
-    }
+    let parts: Vec<String> =
+        [&meta.filename, &meta.description].into_iter().flatten().map(|text| folded(text)).collect();
+    (!parts.is_empty()).then(|| parts.join("\u{1f}"))
 }
 
 /// An unsigned column: SQLite knows only signed integers, so the bits are kept.

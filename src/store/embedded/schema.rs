@@ -6,10 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
 use super::failure::Abort;
+use crate::text::folded;
 
 /// Nobody else writes, but a person may look with the sqlite3 shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,9 +20,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// - `records` is the feed: its rowid is the sequence number, so a change moves the row to the end and reading the
 ///   feed is a walk along the table. `writer` is NULL for the null writer. `content` says where the content lies: NULL
-///   nowhere, 0 in a file, else an id in `contents`. `search` is what `q` looks into: file name and description in
-///   lower case. Tags are JSON here, so that a record is one row.
-/// - `record_tags` finds live records by tag.
+///   nowhere, 0 in a file, else an id in `contents`. `search` is what `q` looks into: file name and description, folded.
+///   Tags are JSON here, so that a record is one row.
+/// - `record_tags` finds live records by tag, folded.
 /// - `contents` is apart from `records`, so that walking the records does not drag content through the cache.
 /// - `trash` names content that was deleted or let go and is still there. A file in the trash stays in its place.
 /// - `pending_files` names files that may lie under their final name without a record (see the module `writer`).
@@ -126,6 +128,22 @@ const SCHEMA_FORMER: &str = "
 ALTER TABLE records ADD COLUMN former BLOB;
 ";
 
+/// What is searched for is compared as people take it ([`folded`]), whatever was stored; a media type has no case.
+const SCHEMA_FOLDED: &str = "
+ALTER TABLE records ADD COLUMN application_folded TEXT;
+ALTER TABLE records ADD COLUMN user_folded TEXT;
+UPDATE records SET application_folded = folded(application), user_folded = folded(user), search = folded(search);
+UPDATE OR REPLACE record_tags SET tag = folded(tag) WHERE tag <> folded(tag);
+DROP INDEX records_by_mime_type;
+DROP INDEX records_by_application;
+DROP INDEX records_by_user;
+CREATE INDEX records_by_mime_type ON records (lower(mime_type), created_at_ms, hash) WHERE deleted = 0;
+CREATE INDEX records_by_application ON records (application_folded, created_at_ms, hash)
+    WHERE deleted = 0 AND application_folded IS NOT NULL;
+CREATE INDEX records_by_user ON records (user_folded, created_at_ms, hash)
+    WHERE deleted = 0 AND user_folded IS NOT NULL;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_1),
@@ -134,6 +152,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_LIBRARIES),
     M::up(SCHEMA_OWN_CONTENT),
     M::up(SCHEMA_FORMER),
+    M::up(SCHEMA_FOLDED),
 ];
 
 /// Opens the connection of the writer, and makes or migrates the database.
@@ -149,8 +168,18 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, Abort> {
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update(None, "trusted_schema", "OFF")?;
     conn.set_prepared_statement_cache_capacity(64);
+    add_folding(&conn)?;
     migrate(&mut conn, path, MIGRATIONS)?;
     Ok(conn)
+}
+
+/// What migrations fold text with.
+fn add_folding(conn: &Connection) -> Result<(), rusqlite::Error> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    conn.create_scalar_function("folded", 1, flags, |context| {
+        let text: Option<String> = context.get(0)?;
+        Ok(text.map(|text| folded(&text)))
+    })
 }
 
 /// Opens one of the connections that only read.
@@ -225,7 +254,9 @@ mod tests {
 
     #[test]
     fn migrations_are_valid() {
-        assert_eq!(Migrations::from_slice(MIGRATIONS).validate(), Ok(()));
+        let mut conn = Connection::open_in_memory().unwrap();
+        add_folding(&conn).unwrap();
+        assert_eq!(Migrations::from_slice(MIGRATIONS).to_latest(&mut conn), Ok(()));
     }
 
     /// A database as it was after this many migrations.
@@ -301,6 +332,28 @@ mod tests {
             .collect::<Result<_, _>>()
             .unwrap();
         assert_eq!(own, [(true, false), (true, true), (false, false)]);
+    }
+
+    #[test]
+    fn what_was_stored_before_text_was_folded_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let conn = database(&path, 5);
+        conn.execute_batch(
+            "INSERT INTO records (seq, hash, size, hlc, deleted, updated_at_ms, created_at_ms, mime_type, user, search)
+             VALUES (1, zeroblob(32), 5, 0, 0, 0, 0, 'Image/PNG', 'STRASSE', 'größe');
+             INSERT INTO record_tags VALUES ('Sea', zeroblob(32)), ('sea', zeroblob(32)), ('ÉTÉ', zeroblob(32));",
+        )
+        .unwrap();
+        drop(conn);
+        let conn = open_for_writing(&path).unwrap();
+        let found = |sql: &str| conn.query_row(sql, [], |row| rows::unsigned(row, 0)).unwrap();
+        assert_eq!(
+            found("SELECT count(*) FROM records WHERE user_folded = 'strasse' AND search = 'grösse'"),
+            1
+        );
+        assert_eq!(found("SELECT count(*) FROM record_tags WHERE tag IN ('sea', 'été')"), 2);
+        assert_eq!(found("SELECT count(*) FROM record_tags"), 2);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::rows::{self, Place, StoredRow};
 use super::types::StoredAsset;
 use crate::record::{AssetRecord, ContentHash, Hlc, WriterId};
 use crate::store::Holding;
+use crate::text::folded;
 
 /// The row of `state`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -243,8 +244,8 @@ impl Tx<'_> {
         }
         for tag in &record.meta.tags {
             self.conn
-                .prepare_cached("INSERT INTO record_tags (tag, hash) VALUES (?1, ?2)")?
-                .execute((tag, record.hash.0))?;
+                .prepare_cached("INSERT OR IGNORE INTO record_tags (tag, hash) VALUES (?1, ?2)")?
+                .execute((folded(tag), record.hash.0))?;
         }
         Ok(())
     }
@@ -256,7 +257,7 @@ impl Tx<'_> {
         for tag in &record.meta.tags {
             self.conn
                 .prepare_cached("DELETE FROM record_tags WHERE tag = ?1 AND hash = ?2")?
-                .execute((tag, record.hash.0))?;
+                .execute((folded(tag), record.hash.0))?;
         }
         Ok(())
     }

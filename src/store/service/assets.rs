@@ -6,7 +6,7 @@ use super::error::{about_metadata, deleted, invalid_metadata, not_found, not_hel
 use super::model::{AssetJson, AssetListJson, MetaPatchJson, StatusJson, is_media_type};
 use super::{Service, Shared};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
-use crate::http::extract::{HashPath, JsonBody, Params};
+use crate::http::extract::{DayEdge, HashPath, JsonBody, Params};
 use crate::record::ContentHash;
 use crate::store::ContentStore;
 use crate::store::embedded::{ListFilter, ListQuery, Order, StoredAsset};
@@ -39,14 +39,14 @@ pub(super) async fn list(State(service): Shared, params: Params) -> ApiResult<Su
 /// All that is given must match.
 #[utoipa::path(get, path = "/search", tag = "assets",
     params(
-        ("application" = Option<String>, Query, description = "Made by exactly this program"),
-        ("user" = Option<String>, Query, description = "Made by exactly this person"),
+        ("application" = Option<String>, Query, description = "Made by this program: its whole name, whatever its case"),
+        ("user" = Option<String>, Query, description = "Made by this person: the whole name, whatever its case"),
         ("tags" = Option<String>, Query, description = "Any of these tags, separated by commas or repeated"),
         ("mime_prefix" = Option<String>, Query, description = "Media types that begin so: `image/`"),
         ("hash" = Option<String>, Query, description = "Any of these hashes, separated by commas or repeated"),
-        ("q" = Option<String>, Query, description = "Text in file name or description, in upper or lower case"),
-        ("from" = Option<String>, Query, description = "Created then or later: RFC 3339, or milliseconds since 1970"),
-        ("to" = Option<String>, Query, description = "Created then or earlier: RFC 3339, or milliseconds since 1970"),
+        ("q" = Option<String>, Query, description = "Words that are all in file name or description, in any order, whatever their case"),
+        ("from" = Option<String>, Query, description = "Created then or later: RFC 3339, a date (UTC), or milliseconds since 1970"),
+        ("to" = Option<String>, Query, description = "Created then or earlier, a date being its whole day: RFC 3339, a date (UTC), or milliseconds since 1970"),
         ("held" = Option<bool>, Query, description = "Only those whose content is here (`true`), or is not (`false`)"),
         ("limit" = Option<u64>, Query, description = "Assets per page: 50 unless given, at most 1000"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, with the same filter"),
@@ -57,6 +57,11 @@ pub(super) async fn list(State(service): Shared, params: Params) -> ApiResult<Su
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
     ))]
 pub(super) async fn search(State(service): Shared, params: Params) -> ApiResult<Success<AssetListJson>> {
+    let (from_ms, to_ms) = (params.time_ms("from", DayEdge::Start)?, params.time_ms("to", DayEdge::End)?);
+    if from_ms.zip(to_ms).is_some_and(|(from, to)| from > to) {
+        let hint = "nothing was created later than the one and earlier than the other: exchange them";
+        return Err(ApiError::invalid_parameter("from", "is later than 'to'", hint));
+    }
     let filter = ListFilter {
         application: params.text("application")?,
         user: params.text("user")?,
@@ -64,8 +69,8 @@ pub(super) async fn search(State(service): Shared, params: Params) -> ApiResult<
         tags: params.many("tags").map(ToOwned::to_owned).collect(),
         hashes: params.hashes("hash", LIMIT_MAX)?,
         q: params.text("q")?,
-        from_ms: params.time_ms("from")?,
-        to_ms: params.time_ms("to")?,
+        from_ms,
+        to_ms,
         held: params.flag("held")?,
     };
     service.page(&params, filter).await

@@ -26,8 +26,10 @@ use crate::store::ContentStore;
 const FOR_EVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
-/// Longest file name that is sent, in characters.
-const FILE_NAME_CHARS_MAX: usize = 200;
+/// Longest file name that is sent, in bytes: what file systems take.
+const FILE_NAME_BYTES_MAX: usize = 255;
+/// Longest ending that is kept when a name is cut, in bytes.
+const ENDING_BYTES_MAX: usize = 32;
 
 /// Content of an asset.
 #[utoipa::path(method(get, head), path = "/asset/{hash}", tag = "assets",
@@ -164,10 +166,20 @@ fn file_name(record: &AssetRecord) -> String {
     let last = stored.rsplit(['/', '\\']).next().unwrap_or_default();
     let turns =
         |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let clean: String =
-        last.chars().filter(|c| !c.is_control() && !turns(*c)).take(FILE_NAME_CHARS_MAX).collect();
+    let clean: String = last.chars().filter(|c| !c.is_control() && !turns(*c)).collect();
     let clean = clean.trim().trim_start_matches('.');
-    if clean.is_empty() { record.hash.to_string() } else { clean.to_owned() }
+    if clean.is_empty() { record.hash.to_string() } else { shortened(clean) }
+}
+
+/// A name that file systems take, with its ending.
+fn shortened(name: &str) -> String {
+    if name.len() <= FILE_NAME_BYTES_MAX {
+        return name.to_owned();
+    }
+    let ending = name.rfind('.').map(|dot| &name[dot..]).filter(|ending| ending.len() <= ENDING_BYTES_MAX);
+    let ending = ending.unwrap_or_default();
+    let room = name.floor_char_boundary(FILE_NAME_BYTES_MAX - ending.len());
+    format!("{}{ending}", name[..room].trim_end())
 }
 
 #[cfg(test)]
@@ -192,6 +204,19 @@ mod tests {
         for empty in ["", "..", "/", "\u{7}", "a/"] {
             assert_eq!(shown(empty), format!(r#"attachment; filename="{hash}""#), "{empty:?}");
         }
+    }
+
+    #[test]
+    fn long_names_keep_their_ending() {
+        let name = |stored: String| {
+            let meta = AssetMeta { filename: Some(stored), ..AssetMeta::default() };
+            file_name(&AssetRecord::new(ContentHash([0xab; 32]), 1, None, meta))
+        };
+        let long = name(format!("{}.tar.gz", "日".repeat(200)));
+        assert!(long.len() <= 255 && long.len() > 250 && long.ends_with("日.gz"), "{long}");
+        assert_eq!(name(format!("{}.txt", "a".repeat(251))), format!("{}.txt", "a".repeat(251)));
+        let endless = name(format!("a.{}", "b".repeat(400)));
+        assert_eq!(endless.len(), 255);
     }
 
     #[test]

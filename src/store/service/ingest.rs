@@ -17,6 +17,7 @@ use futures::StreamExt;
 
 use super::error::{about_metadata, invalid_metadata};
 use super::model::{AssetJson, IngestForm, is_media_type};
+use super::part_name;
 use super::{BASE_PATH, Shared};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
 use crate::http::extract::{BODY_BYTES_MAX, cut, has_content_type, progress};
@@ -99,8 +100,7 @@ fn invalid_multipart(problem: impl std::fmt::Display) -> ApiError {
 struct Received {
     upload: Option<Upload>,
     fields: IngestFields,
-    /// What the part `file` says of itself; the parts `mime_type` and `filename` count for more, wherever they come.
-    file_mime_type: Option<String>,
+    /// What the part `file` calls itself; the part `filename` counts for more, wherever it comes.
     file_name: Option<String>,
     /// Bytes of all parts but the file.
     other_bytes: usize,
@@ -137,10 +137,10 @@ impl Received {
         }
         // What clients send when they do not know says nothing.
         let known = |mime_type: &&str| is_media_type(mime_type) && *mime_type != "application/octet-stream";
-        self.file_mime_type = field.content_type().filter(known).map(ToOwned::to_owned);
-        let last = |name: &str| name.rsplit(['/', '\\']).next().map(ToOwned::to_owned);
-        self.file_name = field.file_name().and_then(last).filter(|name| !name.is_empty());
+        let believed = field.content_type().filter(known).map(ToOwned::to_owned);
+        self.file_name = part_name::file_name(field.headers());
         let mut upload = store.begin_upload();
+        upload.suggest_mime_type(believed);
         while let Some(chunk) = chunk(&mut field, gauge).await? {
             gauge.hand_over(&chunk);
             upload.write(chunk).await?;
@@ -177,7 +177,6 @@ impl Received {
 
     fn into_fields(self) -> (Option<Upload>, IngestFields) {
         let mut fields = self.fields;
-        fields.mime_type = fields.mime_type.or(self.file_mime_type);
         fields.filename = fields.filename.or(self.file_name);
         (self.upload, fields)
     }

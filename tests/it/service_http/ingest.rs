@@ -75,8 +75,39 @@ async fn what_is_not_said_is_taken_from_the_file_or_guessed() {
         data(service.post("/ingest").multipart(Form::new().part("file", part)).send().await.unwrap()).await;
     assert_eq!(asset["mime_type"], "text/markdown");
 
+    let part = file(b"const a: number = 1;").file_name("app.ts").mime_str("video/mp2t").unwrap();
+    let asset =
+        data(service.post("/ingest").multipart(Form::new().part("file", part)).send().await.unwrap()).await;
+    assert_eq!(
+        asset["mime_type"], "text/typescript",
+        "what a program believes by the name alone is no proof"
+    );
+    let asset = service.put("y", &[("mime_type", "Text/X-Test; Charset=UTF-8")]).await;
+    assert_eq!(asset["mime_type"], "text/x-test; Charset=UTF-8", "a media type has no case");
+
     let empty = service.put("", &[]).await;
     assert_eq!((&empty["hash"], &empty["size"]), (&hash_of(b"").into(), &0.into()));
+}
+
+#[tokio::test]
+async fn file_names_arrive_as_they_were() {
+    let service = TestService::start().await;
+    let names: [(&[u8], &str); 6] = [
+        (b"filename=\"a%22b%0Ac.txt\"", "a\"b\nc.txt"),
+        (b"filename=\"100%25.txt\"", "100%25.txt"),
+        (b"filename=\"_\"; filename*=UTF-8''na%C3%AFve.txt", "naïve.txt"),
+        (b"filename=\"caf\xe9.txt\"", "caf%E9.txt"),
+        (b"filename=\"C:\\fakepath\\x.png\"", "x.png"),
+        (b"filename=\"back\\slash.txt\"", "back\\slash.txt"),
+    ];
+    for (n, (parameter, expected)) in names.into_iter().enumerate() {
+        let mut body = b"--b\r\nContent-Disposition: form-data; name=\"file\"; ".to_vec();
+        body.extend(parameter);
+        body.extend(format!("\r\n\r\ncontent {n}\r\n--b--\r\n").bytes());
+        let request = service.post("/ingest").header("Content-Type", "multipart/form-data; boundary=b");
+        let asset = data(request.body(body).send().await.unwrap()).await;
+        assert_eq!(asset["filename"], expected);
+    }
 }
 
 #[tokio::test]

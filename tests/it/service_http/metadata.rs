@@ -84,9 +84,47 @@ async fn searches_combine_fields() {
     assert_eq!(found("to=978307200000").await, "");
     let created = one["created_at"].as_str().unwrap();
     assert!(found(&format!("from={created}&to={created}")).await.contains("one"));
-    for bad in ["from=yesterday", "to=-5", "hash=abc"] {
+    assert_eq!(found("mime_prefix=IMAGE/").await, "one two");
+    assert_eq!(found("from=2001-01-01&to=9999-01-01").await, "one three two");
+    assert_eq!(found(&format!("from={day}&to={day}", day = &created[..10])).await, "one three two");
+    for bad in
+        ["from=yesterday", "to=-5", "hash=abc", "from=2026", "to=1764300000", "from=2026-01-02&to=2026-01-01"]
+    {
         assert_eq!(refusal(service.get(&format!("/search?{bad}"))).await.0, 400, "{bad}");
     }
+}
+
+#[tokio::test]
+async fn text_is_found_as_people_type_it() {
+    let service = TestService::start().await;
+    let decomposed = "E\u{301}te\u{301} a\u{300} la mer.txt";
+    let fields = [
+        ("filename", decomposed),
+        ("tags", "Straße,ΟΔΟΣ"),
+        ("user", "İpek"),
+        ("description", "Crème brûlée"),
+    ];
+    let asset = service.put("one", &fields).await;
+    assert_eq!(asset["filename"], decomposed, "it is stored as it came");
+    service.put("two", &[("filename", "mer"), ("tags", "strase"), ("user", "ipe")]).await;
+    let found = async |query: &[(&str, &str)]| {
+        let page = data(service.get("/search").query(query).send().await.expect("an answer")).await;
+        page["total"].as_u64().expect("a number")
+    };
+    for query in [
+        [("q", "été")],
+        [("q", "MER été")],
+        [("q", "brûlée  ÉTÉ\tmer")],
+        [("q", "CRE\u{300}ME")],
+        [("tags", "STRASSE")],
+        [("tags", "οδος,none")],
+        [("user", "ipek")],
+    ] {
+        assert_eq!(found(&query).await, 1, "{query:?}");
+    }
+    assert_eq!(found(&[("q", "mer")]).await, 2);
+    assert_eq!(found(&[("q", "mer nowhere")]).await, 0);
+    assert_eq!(found(&[("q", "ete")]).await, 0);
 }
 
 #[tokio::test]
