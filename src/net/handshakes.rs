@@ -1,14 +1,14 @@
 //! Which connections may begin their TLS handshake, by where they come from. Pure.
 //!
 //! Nothing but the address is known of whoever connects, and a handshake costs memory and a signature. So there are so many at
-//! a time, and so many from one place: an IPv4 address, an IPv6 network of 64 bits (one customer has all of it), an endpoint
-//! behind a relay, which has checked its id. Half of them are kept for places where our own devices, and peers that the user
+//! a time, and so many from one place: an IPv4 address, an IPv6 network of 64 bits (one customer has all of it; in a local
+//! network, where many machines share it, one address), an endpoint behind a relay, which has checked its id. Half of them are kept for places where our own devices, and peers that the user
 //! named, were last; under load an address has to show that it is one, by QUIC's Retry.
 //!
 //! Whoever finds no place is not answered, so that it costs nothing: QUIC sends the first packet again, later each time.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use iroh::{EndpointAddr, EndpointId, TransportAddr};
@@ -20,6 +20,8 @@ pub enum RemoteNet {
     V4(Ipv4Addr),
     /// The first 64 bits of an IPv6 address.
     V6([u8; 8]),
+    /// An IPv6 address of a local network: link-local, or unique local.
+    LocalV6(Ipv6Addr),
     /// A program on this machine, which shares its address with all others.
     Local(SocketAddr),
     /// An endpoint behind a relay.
@@ -35,6 +37,7 @@ impl RemoteNet {
         match addr.ip().to_canonical() {
             ip if ip.is_loopback() => Self::Local(SocketAddr::new(ip, addr.port())),
             IpAddr::V4(ip) => Self::V4(ip),
+            IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.is_unique_local() => Self::LocalV6(ip),
             IpAddr::V6(ip) => {
                 let mut network = [0; 8];
                 network.copy_from_slice(&ip.octets()[..8]);
@@ -217,6 +220,19 @@ mod tests {
         }
         assert_eq!(begun(&mut handshakes, [v4(99)]), 0, "these are not for strangers");
         assert_eq!(begun(&mut handshakes, [v4(200)]), 1);
+    }
+
+    #[test]
+    fn machines_of_a_local_network_have_places_of_their_own() {
+        for prefix in ["fe80::", "fd12:3456:789a:1::"] {
+            let of = |n: u32| RemoteNet::of(format!("[{prefix}{n:x}]:5").parse().unwrap());
+            let mut handshakes = Handshakes::new(256);
+            assert_eq!(begun(&mut handshakes, (1..=60).map(of)), 60, "{prefix}");
+            assert_eq!(begun(&mut handshakes, vec![of(61); 100]), 32, "one machine has an eighth");
+            assert_eq!(begun(&mut handshakes, (100..500).map(of)), 36, "and all of them half");
+        }
+        let of = |n: u32| RemoteNet::of(format!("[2001:db8::{n:x}]:5").parse().unwrap());
+        assert_eq!(begun(&mut Handshakes::new(256), (1..=60).map(of)), 32, "one customer");
     }
 
     #[test]
