@@ -148,6 +148,8 @@ pub struct SyncView {
     pub held_deletions: u64,
     /// Versions here that are dated ahead of this machine's clock.
     pub dated_ahead: u64,
+    /// That another machine runs on a copy of this one's data directory and so has its endpoint id, and what to do about it.
+    pub copied: Option<String>,
     /// Seconds until nothing is missing at this rate.
     pub eta_secs: Option<u64>,
 }
@@ -163,10 +165,11 @@ impl From<SyncReport> for SyncView {
             rate,
             held_deletions,
             dated_ahead,
+            copied,
             clock: _,
             eta_secs,
         } = report;
-        Self { state, reason, missing, missing_bytes, rate, held_deletions, dated_ahead, eta_secs }
+        Self { state, reason, missing, missing_bytes, rate, held_deletions, dated_ahead, copied, eta_secs }
     }
 }
 

@@ -25,6 +25,10 @@ mod store;
 /// For one check.
 const CHECK_WITHIN: Duration = Duration::from_secs(5);
 
+/// What to do where two machines run on copies of one data directory.
+const COPIED: &str = "stop one of the two, remove 'secret.key' from its data directory, and start it again: it makes a key of \
+                      its own, and keeps its assets";
+
 /// How a layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -184,6 +188,12 @@ fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
                 text::counted(connected, "peer")
             );
             let degraded = status.pointer("/actors/degraded").and_then(Value::as_array);
+            let copied = status.pointer("/sync/copied").and_then(Value::as_str);
+            if copied.is_some() {
+                let finding =
+                    Finding::fail(format!("{detail}; another machine has this one's endpoint id"), COPIED);
+                return (Some(status), finding);
+            }
             let finding = match degraded.filter(|kinds| !kinds.is_empty()) {
                 Some(kinds) => {
                     let kinds: Vec<_> = kinds.iter().filter_map(Value::as_str).collect();
@@ -317,6 +327,14 @@ mod tests {
         assert_eq!(health(&[(Clock, Fail), (Mdns, Ok)]), Health::Degraded);
         assert_eq!(health(&[(Store, Fail), (Mdns, Ok)]), Health::Failed);
         assert_eq!(health(&[(Udp, Fail), (Mdns, Ok)]), Health::Failed);
+    }
+
+    #[test]
+    fn a_copied_data_directory_is_a_failure_with_a_next_step() {
+        let of = |copied: Value| daemon(Ok(json!({ "name": "a", "sync": { "copied": copied } }))).1;
+        let finding = of(json!("another machine has this one's endpoint id"));
+        assert_eq!((finding.verdict, finding.advice.as_deref()), (Verdict::Fail, Some(COPIED)));
+        assert_eq!(of(Value::Null).verdict, Verdict::Ok);
     }
 
     #[tokio::test(start_paused = true)]

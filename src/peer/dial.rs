@@ -17,7 +17,6 @@ use super::roster::Known;
 use crate::discovery::channel::Channel;
 use crate::library::Libraries;
 use crate::library::registry::Standing;
-use crate::net::auth::AuthError;
 use crate::net::close;
 use crate::net::endpoint::{self, Protocols};
 use crate::net::handshakes::{HandshakeAdmission, Pending, SharedHandshakes};
@@ -86,7 +85,6 @@ impl Acceptor {
         };
         let peer = connection.remote_id();
         if peer == self.endpoint.id() {
-            tracing::warn!("{}", AuthError::OwnId(peer));
             let _ = self.actor.send_message(PeersMsg::OwnIdSeen);
             return connection.close(VarInt::from_u32(close::REFUSED), b"your endpoint id is mine");
         }

@@ -103,7 +103,7 @@ pub enum PeersMsg {
         /// Held until there is another place for it.
         pending: Pending,
     },
-    /// Accept task: whoever connected has our own endpoint id.
+    /// Accept task: a machine connected that has our own endpoint id.
     OwnIdSeen,
     /// Dial task: it succeeded or failed.
     Dialed {

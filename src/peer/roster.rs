@@ -1,6 +1,6 @@
 //! Who is known, whom to dial and when, and which of two connections to keep. Pure: time and chance come in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
@@ -19,6 +19,14 @@ const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// Two connections of one pair that came up within this time were dialled at once by both ends; later, a new one means
 /// that the peer no longer has the old one.
 const AT_ONCE: Duration = Duration::from_secs(5);
+/// Connections of one peer that a newer one may take the place of within [`REPLACED_WITHIN`]. More than that are two machines
+/// with one key, which take turns: after that each stays for [`STAYS_FOR`], or until it is over.
+const REPLACED_FREELY: usize = 6;
+const REPLACED_WITHIN: Duration = Duration::from_mins(5);
+const STAYS_FOR: Duration = Duration::from_secs(30);
+/// A peer that closed so many of our connections within [`REPLACED_WITHIN`] for another one of ours, where we have none,
+/// has that with another machine.
+const CLOSED_FOR_ANOTHER: usize = 3;
 
 /// Failed dials in a row after which a peer is forgotten that only hints led to and that was never there.
 const GIVE_UP_AFTER: u32 = 5;
@@ -288,7 +296,16 @@ impl Roster {
                 let insists = known.turned_away && !dialed_here;
                 let at_once = old != dialed_here && now.duration_since(since) < AT_ONCE && !insists;
                 let ours_wins = own_id.as_bytes() < id.as_bytes();
-                !at_once || dialed_here == ours_wins
+                let stays = is_many(&mut known.replaced, REPLACED_FREELY, now)
+                    && now.duration_since(since) < STAYS_FOR;
+                if stays {
+                    return false;
+                }
+                let keep = !at_once || dialed_here == ours_wins;
+                if keep {
+                    known.replaced.push_back(now);
+                }
+                keep
             }
         };
         known.turned_away = !keep && !dialed_here;
@@ -296,6 +313,21 @@ impl Roster {
             known.link = Link::Connected { since: now, dialed_here };
         }
         keep
+    }
+
+    /// Whether newer connections took the place of older ones with `id` so often that two machines must have its key.
+    pub fn takes_turns(&mut self, id: &EndpointId, now: Instant) -> bool {
+        self.peers.get_mut(id).is_some_and(|known| is_many(&mut known.replaced, REPLACED_FREELY, now))
+    }
+
+    /// A peer of our network closed the connection for another one with our id, and we have none: whether another machine must
+    /// have our key. One may have been closed while another one was under way.
+    pub fn closed_for_another(&mut self, id: &EndpointId, now: Instant) -> bool {
+        let Some(known) = self.peers.get_mut(id).filter(|known| known.is_offered_mirror()) else {
+            return false;
+        };
+        known.closed_for_another.push_back(now);
+        is_many(&mut known.closed_for_another, CLOSED_FOR_ANOTHER, now)
     }
 
     /// The session with `id` is up, of a peer that proved to be of `class`.
@@ -394,6 +426,14 @@ impl Roster {
             known.link = Link::Idle { dial_at: Some(until) };
         }
     }
+}
+
+/// Whether there are `many` within [`REPLACED_WITHIN`]; what was before is forgotten.
+fn is_many(times: &mut VecDeque<Instant>, many: usize, now: Instant) -> bool {
+    while times.front().is_some_and(|at| now.duration_since(*at) >= REPLACED_WITHIN) || times.len() > many {
+        times.pop_front();
+    }
+    times.len() >= many
 }
 
 impl DialLimits {

@@ -37,7 +37,7 @@ use crate::discovery::hints::Hints;
 use crate::discovery::rendezvous::RendezvousMsg;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::Libraries;
-use crate::net::auth::{AuthError, Throttle};
+use crate::net::auth::Throttle;
 use crate::net::close;
 use crate::net::endpoint::Protocols;
 use crate::net::handshakes::SharedHandshakes;
@@ -60,6 +60,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 mod connections;
+mod copied;
 mod dates;
 mod dialling;
 mod feeding;
@@ -87,8 +88,6 @@ const TRANSFERS_MAX: usize = 1000;
 const MISBEHAVED_HOLD: Duration = Duration::from_mins(5);
 /// Contents with wrong bytes that one peer may send before it has broken the rules.
 const WRONG_CONTENTS_MAX: usize = 3;
-/// How long it is told that somebody with our own endpoint id was met.
-const OWN_ID_SHOWN: Duration = Duration::from_mins(10);
 /// How often it is looked where own devices and named peers are.
 const NETS_EVERY: Duration = Duration::from_secs(5);
 /// Places where they may be.
@@ -247,8 +246,7 @@ pub struct PeersState {
     hints_at: Option<Instant>,
     /// When it is next looked where own devices are.
     nets_at: Instant,
-    /// When somebody with our own endpoint id was last met.
-    own_id_seen: Option<Instant>,
+    copied: copied::Copied,
     /// Rounds of comparing afresh that were asked for.
     pub(super) verify_round: u64,
     verify_at: Instant,
@@ -328,7 +326,7 @@ impl Actor for PeersActor {
             PeersMsg::Accepted { connection, pending } => {
                 state.on_connection(&myself, connection, Some(pending)).await;
             }
-            PeersMsg::OwnIdSeen => state.own_id_seen = Some(Instant::now()),
+            PeersMsg::OwnIdSeen => state.on_own_id_seen(),
             PeersMsg::Dialed { endpoint_id, result } => match result {
                 Ok(connection) if state.roster.get(&endpoint_id).is_none() => {
                     connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten while it was dialled");
@@ -442,7 +440,7 @@ impl PeersState {
             resume_at: None,
             hints_at: None,
             nets_at: Instant::now(),
-            own_id_seen: None,
+            copied: copied::Copied::default(),
             sizes_at: Instant::now(),
             verify_round: 0,
             verify_at,
@@ -455,12 +453,6 @@ impl PeersState {
     pub(super) fn paused(&self) -> Option<&str> {
         let unread = (!self.accepting).then_some("the store was not read yet");
         self.store_failure.as_deref().or(self.ingest_failure.as_deref()).or(unread)
-    }
-
-    /// What somebody should do something about, although content moves.
-    pub(super) fn trouble(&self) -> Option<String> {
-        let seen = self.own_id_seen.is_some_and(|at| at.elapsed() < OWN_ID_SHOWN);
-        seen.then(|| AuthError::OwnId(self.args.endpoint.id()).to_string())
     }
 
     fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<Entry>) {

@@ -44,7 +44,8 @@ async fn status_says_everything_about_the_node() {
     assert!(store["url"].as_str().unwrap().ends_with("/api/v1/can/0"));
     assert_eq!(
         status["sync"],
-        json!({"state": "syncing", "reason": null, "missing": 0, "missing_bytes": 0, "rate": 0.0, "held_deletions": 0, "dated_ahead": 0, "eta_secs": null})
+        json!({"state": "syncing", "reason": null, "missing": 0, "missing_bytes": 0, "rate": 0.0, "held_deletions": 0, "dated_ahead": 0,
+            "copied": null, "eta_secs": null})
     );
     let clock = &status["clock"];
     assert_eq!(

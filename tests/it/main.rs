@@ -21,6 +21,7 @@ mod can_service;
 mod can_service_actor;
 mod cli;
 mod clocks;
+mod copied;
 mod crash_storm;
 mod crawl;
 mod daemon;

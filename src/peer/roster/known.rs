@@ -1,6 +1,6 @@
 //! What is known of one peer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
@@ -117,6 +117,10 @@ pub struct Known {
     pub(super) attempts: u32,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     pub(super) turned_away: bool,
+    /// When newer connections took the places of older ones lately.
+    pub(super) replaced: VecDeque<Instant>,
+    /// When it closed connections for others that we do not have.
+    pub(super) closed_for_another: VecDeque<Instant>,
     /// Whether it was met as a member of libraries alone; and by which ticket it was let in, as far as known.
     pub(super) is_member: bool,
     pub(super) ticket: Option<TicketSerial>,
@@ -139,6 +143,8 @@ impl Known {
             hinted_at: None,
             attempts: 0,
             turned_away: false,
+            replaced: VecDeque::new(),
+            closed_for_another: VecDeque::new(),
             is_member: false,
             ticket: None,
         }

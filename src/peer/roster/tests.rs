@@ -147,6 +147,49 @@ fn a_peer_that_was_started_anew_at_once_is_let_in_when_it_insists() {
 }
 
 #[test]
+fn two_machines_with_one_key_do_not_take_turns_for_ever() {
+    let (small, large) = ids();
+    let mut now = Instant::now();
+    let mut roster = Roster::new(small, limits(16));
+    let came = |roster: &mut Roster, now| roster.connected(large, false, now);
+    assert!(came(&mut roster, now));
+    for _ in 0..REPLACED_FREELY {
+        now += Duration::from_millis(900);
+        assert!(
+            !roster.takes_turns(&large, now) && came(&mut roster, now),
+            "a peer that comes back is let in at once"
+        );
+    }
+    assert!(roster.takes_turns(&large, now));
+    let mut changes = 0;
+    for _ in 0..600 {
+        now += Duration::from_millis(900);
+        changes += usize::from(came(&mut roster, now));
+    }
+    assert!((1..=2 * 9 + REPLACED_FREELY).contains(&changes), "{changes} in nine minutes");
+    // A connection that is over takes nobody's turn.
+    roster.disconnected(&large, true, None, now, 0.0);
+    assert!(came(&mut roster, now));
+    now += REPLACED_WITHIN;
+    assert!(!roster.takes_turns(&large, now) && came(&mut roster, now));
+}
+
+#[test]
+fn a_peer_that_closes_again_and_again_for_another_connection_has_one_with_a_copy() {
+    let (small, large) = ids();
+    let now = Instant::now();
+    let mut roster = Roster::new(small, limits(16));
+    roster.connected(large, true, now);
+    assert!((0..5).all(|_| !roster.closed_for_another(&large, now)), "a stranger may say anything");
+    roster.session_up(&large, Class::Own, true, 1);
+    let secs = Duration::from_secs;
+    assert!(!roster.closed_for_another(&large, now), "both dialled at once");
+    assert!(!roster.closed_for_another(&large, now + secs(1)));
+    assert!(!roster.closed_for_another(&large, now + REPLACED_WITHIN), "long ago");
+    assert!(roster.closed_for_another(&large, now + REPLACED_WITHIN + Duration::from_millis(500)));
+}
+
+#[test]
 fn waits_double_up_to_five_minutes_and_end_with_a_session() {
     let (own, other) = ids();
     let mut now = Instant::now();

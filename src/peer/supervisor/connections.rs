@@ -72,8 +72,16 @@ impl PeersState {
             // The peer may want the mirror, or not have the first one any more.
             return self.take_second(myself, connection, pending, ConnectionMemory::default()).await;
         }
+        let took_turns = self.roster.takes_turns(&id, now);
         if !self.roster.connected(id, dialed_here, now) {
             return refuse(close::DUPLICATE, "another connection is kept");
+        }
+        if !took_turns && self.roster.takes_turns(&id, now) {
+            tracing::warn!(
+                peer = %id.fmt_short(),
+                "two machines seem to have one endpoint id, and take turns in connecting: a copied data directory; both say so in \
+                 their status"
+            );
         }
         let session = self.add_link(connection, replaced, ConnectionMemory::default());
         // It has another place now.
@@ -305,6 +313,10 @@ impl PeersState {
         }
         self.current.remove(&id);
         self.searches.gone(&id);
+        let duplicate = closed.as_ref().is_some_and(|reason| is_close(reason, close::DUPLICATE));
+        if duplicate && !link.foreign {
+            self.on_closed_for_another(&id);
+        }
         if link.up {
             // Gossip may be down; it then starts with nobody connected.
             let _ = self.args.gossip.cast(GossipMsg::PeerGone { endpoint_id: id });

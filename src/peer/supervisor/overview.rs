@@ -167,15 +167,16 @@ fn sync(state: &PeersState) -> SyncReport {
         SyncState::InSync
     };
     let rate: f64 = state.traffic.values().map(|meter| meter.receive_rate).sum();
-    let clock = state.reason_of_dates();
+    let (clock, copied) = (state.reason_of_dates(), state.copied());
     SyncReport {
         state: sync_state,
-        reason: state.paused().map(str::to_owned).or_else(|| state.trouble()).or_else(|| clock.clone()),
+        reason: state.paused().map(str::to_owned).or_else(|| copied.clone()).or_else(|| clock.clone()),
         missing,
         missing_bytes,
         rate,
         held_deletions: state.args.deletes.held(),
         dated_ahead: state.dated_ahead(),
+        copied,
         clock,
         eta_secs: eta_secs(missing_bytes, rate),
     }

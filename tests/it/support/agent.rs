@@ -239,6 +239,7 @@ pub(crate) fn sync(state: SyncState) -> SyncReport {
         rate: 0.0,
         held_deletions: 0,
         dated_ahead: 0,
+        copied: None,
         clock: None,
         eta_secs: None,
     }
