@@ -295,16 +295,6 @@ impl Library {
         changed || came
     }
 
-    /// Has `aside` from now on, whatever the store has; whether there was room for it.
-    fn set_aside(&self, index: &mut Index, aside: &Aside) -> bool {
-        let placed = index.asides.set(aside.clone());
-        if placed {
-            self.put(index, &aside.record, aside.holding);
-            self.feed.asides_changed.notify_one();
-        }
-        placed
-    }
-
     /// Takes in what the store had before the library was there. What changed since is left as it is.
     pub fn fill(&self, entries: &[FeedEntry]) {
         let mut index = self.index();
@@ -313,47 +303,6 @@ impl Library {
                 self.follow(&mut index, entry);
             }
         }
-    }
-
-    /// What it has otherwise than the store.
-    #[must_use]
-    pub fn asides(&self) -> HashMap<ContentHash, Aside> {
-        self.index().asides.all()
-    }
-
-    /// What became of the asides since the last call; [`Libraries::asides_changed`] says when to ask.
-    pub fn take_aside_news(&self) -> AsideNews {
-        self.index().asides.take_news()
-    }
-
-    /// What [`Self::take_aside_news`] gave was written down.
-    pub fn wrote_asides(&self, written: &[(ContentHash, Option<Aside>)]) {
-        self.index().asides.written(written);
-    }
-
-    /// Goes on where `replaced` was, whose asides it has: what of them is to be written down.
-    pub fn take_over_asides(&self, replaced: &Self) {
-        let unwritten = replaced.index().asides.unwritten();
-        self.index().asides.not_written(unwritten);
-        self.feed.asides_changed.notify_one();
-    }
-
-    /// What is deleted beside the store, from before this time.
-    #[must_use]
-    pub fn old_asides(&self, until_ms: u64) -> Vec<ContentHash> {
-        self.index().asides.old(until_ms)
-    }
-
-    /// Forgets those of these asides that are deleted and from before this time, as far as members are concerned; those of
-    /// what the store has live, `here`, stay for this node alone.
-    pub fn purge_asides(&self, hashes: &[ContentHash], here: &HashSet<ContentHash>, until_ms: u64) {
-        let mut index = self.index();
-        for hash in hashes {
-            if index.asides.purge(hash, here.contains(hash), until_ms) {
-                index.take_out(hash);
-            }
-        }
-        self.feed.asides_changed.notify_one();
     }
 
     /// Up to `limit` contents that are wanted and not here, in the order of their hashes, from behind `after`.

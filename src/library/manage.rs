@@ -3,10 +3,10 @@
 //! The registry is written first and what runs follows it, so that a crash in between is made good by reading the
 //! registry again ([`Manager::restore`]).
 
+mod asides;
 mod joining;
 mod tickets;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use super::registry::{Device, Kept, Registry, Standing};
 use super::report::{DeviceReport, Held, LibraryDetail, LibraryError, LibraryReport};
 use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN, Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Subject, Terms, Ticket};
-use super::{AsideNews, Libraries, Library, Shared};
+use super::{Libraries, Library, Shared};
 use crate::clock::{Clock, now_ms};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::Channel;
 use crate::net::gate::Gate;
 use crate::record::ContentHash;
-use crate::store::{FeedEntry, Outcome, StoreError, StoreRef, TOMBSTONES_KEPT_MS};
+use crate::store::{FeedEntry, Outcome, StoreError, StoreRef};
 
 /// Records in one page of the store.
 const PAGE: usize = 1000;
@@ -349,55 +349,6 @@ impl Manager {
         Ok(())
     }
 
-    /// Writes down which versions libraries have otherwise than the store, and has their members told.
-    ///
-    /// # Errors
-    /// A registry that does not work; what was not written comes again.
-    pub async fn keep_asides(&self) -> Result<(), LibraryError> {
-        for library in self.libraries.shared() {
-            let Some(id) = library.id() else { continue };
-            let AsideNews { unwritten, changed } = library.take_aside_news();
-            if !changed.is_empty() {
-                let records = changed.into_iter().map(FeedEntry::from).collect();
-                (self.changes)(id, records);
-            }
-            if !unwritten.is_empty() && self.libraries.registry().is_some() {
-                let write = move |registry: &Registry| {
-                    registry.set_asides(id, &unwritten)?;
-                    Ok(unwritten)
-                };
-                library.wrote_asides(&self.registry(write).await?);
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets what was deleted long ago and stands beside the store, after the node has run for so long since this was
-    /// asked last. As for tombstones of the store, one look is not enough.
-    ///
-    /// # Errors
-    /// A registry or store that does not work.
-    pub async fn purge_asides(&self, ran: Duration) -> Result<(), LibraryError> {
-        let now_ms = self.clock.reading().earlier_ms();
-        let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
-        let until_ms = self.registry(move |registry| registry.look(now_ms, ran_ms)).await?;
-        let Some(until_ms) = until_ms.filter(|_| self.clock.is_vouched_for()) else { return Ok(()) };
-        self.purge_asides_until(until_ms.saturating_sub(TOMBSTONES_KEPT_MS)).await
-    }
-
-    async fn purge_asides_until(&self, until_ms: u64) -> Result<(), LibraryError> {
-        for library in self.libraries.shared() {
-            for some in library.old_asides(until_ms).chunks(PAGE) {
-                let stored = self.store.records(some.to_vec()).await?;
-                // Without the deletion, what is here would be the library's again.
-                let here = stored.iter().filter(|stored| !stored.record.deleted);
-                let here: HashSet<ContentHash> = here.map(|stored| stored.record.hash).collect();
-                library.purge_asides(some, &here, until_ms);
-            }
-        }
-        Ok(())
-    }
-
     /// Has members of joined libraries looked for, where none is connected.
     pub fn look_for_members(&self) {
         for library in self.libraries.shared() {
@@ -434,12 +385,18 @@ impl Manager {
             let runs = self.libraries.get(id);
             let same = |library: &Arc<Library>| library.shared().is_some_and(|s| s.ticket() == kept.ticket);
             if !runs.as_ref().is_some_and(same) {
+                let replaced = runs.clone();
                 let shared = self.registry(move |registry| {
-                    let shared = Shared::new(kept, registry.asides(id)?);
+                    // What runs may have more than was written down.
+                    let asides = replaced.map_or_else(|| registry.asides(id), |runs| Ok(runs.asides()))?;
+                    let shared = Shared::new(kept, asides);
                     shared.restore(registry)?;
                     Ok(shared)
                 });
-                self.libraries.add(shared.await?);
+                let library = self.libraries.add(shared.await?);
+                if let Some(replaced) = runs {
+                    library.take_over_asides(&replaced);
+                }
             }
         }
         Ok(self.libraries.shared().into_iter().filter(|library| library.is_filling()).collect())
