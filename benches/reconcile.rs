@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use can_sync::reconcile::tree::{Item, ItemTree};
-use can_sync::reconcile::{Initiator, Limits, Responder};
+use can_sync::reconcile::{EngineLimits, Initiator, Responder};
 use can_sync::record::{ContentHash, Hlc, RecordId};
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use support::figures::Table;
@@ -199,7 +199,7 @@ fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
 
 fn our_session(a: &ItemTree, b: &ItemTree) -> (Duration, Duration, usize, usize, usize) {
     let (mut asks, mut answers) = (Duration::ZERO, Duration::ZERO);
-    let limits = Limits::default();
+    let limits = EngineLimits::default();
     let (mut initiator, mut message) = timed(&mut asks, || Initiator::new(a.snapshot(), limits));
     let mut responder = timed(&mut answers, || Responder::new(b.snapshot(), limits));
     let (mut bytes, mut trips, mut found) = (0, 0, 0);
@@ -230,7 +230,7 @@ fn oracle_session(
     b: &NegentropyStorageVector,
 ) -> (Duration, Duration, usize, usize, usize) {
     let (mut asks, mut answers) = (Duration::ZERO, Duration::ZERO);
-    let frame_bytes = Limits::default().frame_bytes as u64;
+    let frame_bytes = EngineLimits::default().frame_bytes as u64;
     let mut initiator = Negentropy::borrowed(a, frame_bytes).expect("a good limit");
     let mut responder = Negentropy::borrowed(b, frame_bytes).expect("a good limit");
     let mut message = timed(&mut asks, || initiator.initiate()).expect("a first message");

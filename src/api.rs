@@ -3,6 +3,7 @@
 //! Shapes of answers live here; nothing below knows how an answer looks.
 
 pub mod actor;
+pub mod bodies;
 mod deletions;
 pub mod events;
 mod libraries;
@@ -11,7 +12,6 @@ mod model;
 mod page;
 pub mod proxy;
 mod routes;
-pub mod shapes;
 mod token;
 pub mod view;
 mod why;

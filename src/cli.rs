@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Config, FlagValue, HttpUrl, Loaded, Sources};
+use crate::config::{Config, FlagValue, HttpUrl, Loaded, SettingSources};
 
 mod assets;
 pub mod can_service;
@@ -43,7 +43,7 @@ pub mod text;
 mod wait;
 mod why;
 
-use client::Service;
+use client::ApiClient;
 use error::{CliError, Exit};
 use output::Output;
 
@@ -118,13 +118,13 @@ enum Command {
     /// Follow what happens on the node
     Events(events::EventsArgs),
     /// List the network's agents, ask them, or add one
-    Peers(peers::PeersArgs),
+    Peers(peers::PeersCommandArgs),
     /// Find out which layer does not work, and what to do
     Doctor,
     /// Run commands one after the other
     Repl,
     /// Share a part of the assets by ticket
-    Library(library::LibraryArgs),
+    Library(library::LibraryCommandArgs),
     /// Join a library by ticket
     Join(library::JoinArgs),
     /// List machines that were approved or denied, or wait for that
@@ -153,7 +153,7 @@ impl Context {
     /// The configuration, with these flags over it. Warnings go to stderr.
     fn load_config(&self, file: Option<PathBuf>, flags: Vec<FlagValue>) -> Result<Loaded, CliError> {
         let file = file.or_else(|| self.globals.config.clone());
-        let loaded = Config::load(&Sources::of_process(file, flags))?;
+        let loaded = Config::load(&SettingSources::of_process(file, flags))?;
         for warning in &loaded.warnings {
             output::message(&format!("warning: {warning}"));
         }
@@ -161,7 +161,7 @@ impl Context {
     }
 
     /// The daemon's API.
-    fn agent(&self) -> Result<Service, CliError> {
+    fn agent(&self) -> Result<ApiClient, CliError> {
         let loaded = self.load_config(None, Vec::new())?;
         let configured = || {
             loaded.config.api_url().ok_or_else(|| {
@@ -170,14 +170,14 @@ impl Context {
             })
         };
         let url = self.globals.api.clone().map_or_else(configured, Ok)?;
-        Service::agent(&url, loaded.config.api_token_file.as_deref())
+        ApiClient::agent(&url, loaded.config.api_token_file.as_deref())
     }
 
     /// The CAN Service of the daemon.
-    async fn store(&self) -> Result<Service, CliError> {
+    async fn store(&self) -> Result<ApiClient, CliError> {
         let agent = self.agent()?;
-        let status: status::NodeStatus = agent.get("/status", &[]).await?;
-        Service::store(&status.store.url)
+        let status: status::StatusBody = agent.get("/status", &[]).await?;
+        ApiClient::store(&status.store.url)
     }
 }
 

@@ -22,9 +22,9 @@ fn built_ms() -> u64 {
 
 /// The time, as far as this node can tell. Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub struct Clock(Arc<Inner>);
+pub struct Clock(Arc<ClockInner>);
 
-struct Inner {
+struct ClockInner {
     read: Box<dyn Fn() -> Moment + Send + Sync>,
     evidence: Mutex<Evidence>,
 }
@@ -47,7 +47,7 @@ impl Clock {
     #[must_use]
     pub fn reading_from(read: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
         let evidence = Mutex::new(Evidence::new(built_ms(), read()));
-        Self(Arc::new(Inner { read: Box::new(read), evidence }))
+        Self(Arc::new(ClockInner { read: Box::new(read), evidence }))
     }
 
     fn evidence(&self) -> MutexGuard<'_, Evidence> {

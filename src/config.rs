@@ -18,7 +18,7 @@ mod tests;
 mod value;
 
 pub use error::ConfigError;
-pub use load::{FlagValue, Loaded, Origin, Origins, Setting, Sources};
+pub use load::{FlagValue, Loaded, LoadedSetting, Origin, Origins, SettingSources};
 pub use value::{HttpUrl, RelaySetting, ServiceUrl, SlotFormat};
 
 use setting::settings;

@@ -2,7 +2,7 @@
 //!
 //! A [`Library`] has keys, a filter and an index of the records that belong. The mirror is the library of the
 //! passphrase: its filter is empty, every member may write, and no ticket is needed. Others are created here or joined
-//! by ticket ([`Shared`]). [`Libraries`] is all that this node has, a resource made at boot: CanServiceActor keeps the
+//! by ticket ([`SharedLibrary`]). [`Libraries`] is all that this node has, a resource made at boot: CanServiceActor keeps the
 //! indices up to date with the store's feed, sessions take snapshots of them. It outlives any actor's crash, so a
 //! restarted actor goes on where the last one stopped.
 
@@ -32,9 +32,9 @@ use tokio::sync::{Notify, watch};
 use self::asides::Asides;
 pub use self::asides::{Aside, AsideNews};
 use self::epoch::SessionKeys;
-pub use self::offered::{Offered, OtherwiseHeld};
+pub use self::offered::{OfferMeaning, OtherwiseHeld};
 pub use self::set::Libraries;
-pub use self::shared::Shared;
+pub use self::shared::SharedLibrary;
 use self::ticket::{Access, LibraryId};
 use crate::identity::LibraryKeys;
 use crate::reconcile::Summary;
@@ -64,13 +64,13 @@ impl Default for Feed {
 pub struct Library {
     keys: LibraryKeys,
     /// What makes it more than the mirror.
-    shared: Option<Shared>,
-    index: Mutex<Index>,
+    shared: Option<SharedLibrary>,
+    index: Mutex<LibraryIndex>,
     feed: Arc<Feed>,
 }
 
 #[derive(Debug, Default)]
-struct Index {
+struct LibraryIndex {
     tree: ItemTree,
     /// Sizes of contents that are here and their sum; not kept for the mirror, which has the store's own counts.
     sizes: HashMap<ContentHash, u64>,
@@ -85,7 +85,7 @@ struct Index {
     filling: Option<HashSet<ContentHash>>,
 }
 
-impl Index {
+impl LibraryIndex {
     fn take_out(&mut self, hash: &ContentHash) -> bool {
         self.count(hash, None);
         self.absent.remove(hash);
@@ -128,8 +128,8 @@ impl Library {
     }
 
     /// A library beside the mirror, with its asides alone: it is to be filled with what the store holds already.
-    fn beside(mirror: &Self, shared: Shared) -> Self {
-        let index = Index { filling: Some(HashSet::new()), ..Index::default() };
+    fn beside(mirror: &Self, shared: SharedLibrary) -> Self {
+        let index = LibraryIndex { filling: Some(HashSet::new()), ..LibraryIndex::default() };
         let (keys, asides) = (shared.keys(), shared.take_asides());
         let library =
             Self { keys, shared: Some(shared), index: Mutex::new(index), feed: Arc::clone(&mirror.feed) };
@@ -164,17 +164,17 @@ impl Library {
 
     /// What makes it more than the mirror; `None` for that.
     #[must_use]
-    pub fn shared(&self) -> Option<&Shared> {
+    pub fn shared(&self) -> Option<&SharedLibrary> {
         self.shared.as_ref()
     }
 
     /// Its id; `None` for the mirror.
     #[must_use]
     pub fn id(&self) -> Option<LibraryId> {
-        self.shared.as_ref().map(Shared::id)
+        self.shared.as_ref().map(SharedLibrary::id)
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
+    fn index(&self) -> MutexGuard<'_, LibraryIndex> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -189,7 +189,7 @@ impl Library {
     }
 
     /// Whether a record of our store is part of it, unless the library has the content otherwise: for whoever may write,
-    /// what matches, was written late enough ([`Shared::shares`]) and did not come through another library; for a reader, what came through this one. That it was
+    /// what matches, was written late enough ([`SharedLibrary::shares`]) and did not come through another library; for a reader, what came through this one. That it was
     /// deleted, a reader hears from the library's members.
     #[must_use]
     pub fn is_member(&self, record: &AssetRecord) -> bool {
@@ -239,7 +239,7 @@ impl Library {
     }
 
     /// Takes in a change of the store; whether the record itself is to be told.
-    fn follow(&self, index: &mut Index, entry: &FeedEntry) -> bool {
+    fn follow(&self, index: &mut LibraryIndex, entry: &FeedEntry) -> bool {
         let FeedEntry { record, holding, former, .. } = entry;
         let (hash, holding, former) = (&record.hash, *holding, former.as_deref());
         if self.shared.is_none() {
@@ -285,7 +285,7 @@ impl Library {
     }
 
     /// Whether it is to be told.
-    fn put(&self, index: &mut Index, record: &AssetRecord, holding: Holding) -> bool {
+    fn put(&self, index: &mut LibraryIndex, record: &AssetRecord, holding: Holding) -> bool {
         let item = self.item(record);
         if self.shared.is_some() {
             index.count(&record.hash, holding.is_held().then_some(record.size));

@@ -16,7 +16,7 @@ use self::resources::Resources;
 use self::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
 use crate::actor::ServiceCell;
 use crate::actor::policy::ChildKind;
-use crate::actor::supervisor::{self, Child, Outcome, RootArgs, RootMsg, StopReason};
+use crate::actor::supervisor::{self, Child, RootArgs, RootMsg, ShutdownOutcome, StopReason};
 use crate::api::metrics;
 use crate::api::view::StoreMode;
 use crate::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
@@ -105,7 +105,7 @@ pub struct Shutdown {
 pub struct Node {
     resources: Resources,
     root: Arc<ServiceCell<RootMsg>>,
-    outcome: JoinHandle<Outcome>,
+    outcome: JoinHandle<ShutdownOutcome>,
     channels: Channels,
     /// Tasks that belong to no actor: the ticket and its file.
     tasks: JoinSet<()>,
@@ -232,8 +232,8 @@ impl Node {
 
     /// Waits for the node's end and takes its resources down.
     pub async fn wait(mut self) -> Shutdown {
-        let outcome = (&mut self.outcome).await.unwrap_or(Outcome::Crashed);
-        let forced = matches!(outcome, Outcome::Forced { .. });
+        let outcome = (&mut self.outcome).await.unwrap_or(ShutdownOutcome::Crashed);
+        let forced = matches!(outcome, ShutdownOutcome::Forced { .. });
         self.tasks.abort_all();
         if !forced {
             let closed = timeout(CLOSE_ENDPOINT_WITHIN, self.resources.endpoint.close()).await;
@@ -421,7 +421,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
         deferrals: resources.deferrals.clone(),
         places: PlaceLimits { connections: limits.max_connections, pending: limits.max_pending_handshakes },
         hints: resources.hints_for_peers.clone(),
-        in_flight: schedule::Limits {
+        in_flight: schedule::ScheduleLimits {
             node_bytes: limits.in_flight_bytes,
             peer_bytes: limits.in_flight_per_peer_bytes,
             part_bytes: schedule::PART_BYTES,

@@ -15,7 +15,7 @@ mod summary;
 pub mod tree;
 mod wire;
 
-pub use engine::{Initiator, Limits, Responder, Step};
+pub use engine::{EngineLimits, EngineStep, Initiator, Responder};
 pub use summary::Summary;
 pub use tree::{Item, ItemTree, Snapshot};
 pub use wire::ReconError;

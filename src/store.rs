@@ -165,7 +165,7 @@ pub struct IncomingAsset {
 
 /// What became of one asset or record of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum ItemOutcome {
     /// Durable now, this version won.
     Stored,
     /// The store had this version or a newer one; nothing to do.
@@ -322,25 +322,25 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Takes assets from a peer, content included; answers in the same order once all that is `Stored` is durable.
     /// Each is checked against its hash. The record merges: the winning version stays. The content of a live asset that
     /// was not held is `Stored`, whichever version wins. An `Err` means that nothing of the batch may be counted on.
-    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
 
     /// Takes records without content: edits and tombstones. Same order, same durability. A version of an asset whose
-    /// content is not held is [`Outcome::Absent`].
-    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+    /// content is not held is [`ItemOutcome::Absent`].
+    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
 
     /// As [`apply`](Self::apply), but a live record whose content is not here is taken all the same: it is
-    /// [`Outcome::Absent`] then, and its content is [wanted](Holding::Wanted).
-    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+    /// [`ItemOutcome::Absent`] then, and its content is [wanted](Holding::Wanted).
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
 
     /// Lets go of the contents of live assets: the records stay as they are, the contents go to the trash like those of
-    /// deleted assets, and are [not wanted](Holding::Unwanted). [`Outcome::Absent`] for each that was held or wanted,
-    /// [`Outcome::Unchanged`] for all others. Same order, same durability.
-    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+    /// deleted assets, and are [not wanted](Holding::Unwanted). [`ItemOutcome::Absent`] for each that was held or wanted,
+    /// [`ItemOutcome::Unchanged`] for all others. Same order, same durability.
+    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
 
-    /// Wants contents that are not here. [`Outcome::Stored`] for each that the trash still had, whole: it is held again.
-    /// [`Outcome::NeedsContent`] for those that are to be fetched, [`Outcome::Unchanged`] for all that are no live
+    /// Wants contents that are not here. [`ItemOutcome::Stored`] for each that the trash still had, whole: it is held again.
+    /// [`ItemOutcome::NeedsContent`] for those that are to be fetched, [`ItemOutcome::Unchanged`] for all that are no live
     /// assets, or are held. Same order, same durability.
-    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>>;
+    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
 
     /// Gives versions other dates; for each, the version as it was before, where it has another date now. Same order,
     /// same durability. At most 1,000.
@@ -351,11 +351,11 @@ pub trait ContentStore: Send + Sync + 'static {
     /// What is here outside of that library stays as it is, and so does a deletion that is newer: `None` for those.
     ///
     /// A store that cannot look and write at once looks before it writes. What does not hash to its record is
-    /// [`Outcome::Rejected`] in any case.
+    /// [`ItemOutcome::Rejected`] in any case.
     fn ingest_through(
         &self,
         batch: Vec<IncomingAsset>,
-    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
         Box::pin(through::ingest(self, batch))
     }
 
@@ -364,7 +364,7 @@ pub trait ContentStore: Send + Sync + 'static {
     fn replace(
         &self,
         records: Vec<(AssetRecord, AssetRecord)>,
-    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
         Box::pin(through::replace(self, records))
     }
 }

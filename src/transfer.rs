@@ -1,8 +1,8 @@
 //! Moving content: who is asked for what ([`schedule`]), and the two ends of a content stream ([`send`], [`receive`]).
 
+pub mod active;
 pub mod commit;
 pub mod meter;
-pub mod moving;
 pub mod pace;
 pub mod partial;
 pub mod ranges;

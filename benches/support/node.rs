@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use can_sync::clock::Clock;
-use can_sync::config::{Config, Origins, RelaySetting, Sources};
+use can_sync::config::{Config, Origins, RelaySetting, SettingSources};
 use can_sync::node::{Node, StartOutput};
 
 use super::Result;
 
 pub(crate) fn config(name: &str, dir: &Path, passphrase: &str) -> Result<Config> {
-    let mut config = Config::load(&Sources::default())?.config;
+    let mut config = Config::load(&SettingSources::default())?.config;
     name.clone_into(&mut config.name);
     config.data_dir = dir.join("data");
     for addr in [&mut config.listen_addr, &mut config.can_listen_addr, &mut config.bind_addr] {

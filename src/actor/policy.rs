@@ -78,7 +78,7 @@ pub enum Restart {
 
 /// How many restarts are allowed within a sliding window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
+pub struct RestartBudget {
     /// Restarts.
     pub restarts: u32,
     /// Length of the window; a child that runs this long without failing starts afresh.
@@ -109,13 +109,13 @@ pub enum Exhausted {
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Policy {
+pub struct RestartPolicy {
     /// Whom it concerns.
     pub kind: ChildKind,
     /// When it is started again.
     pub restart: Restart,
     /// How often.
-    pub budget: Budget,
+    pub budget: RestartBudget,
     /// How soon.
     pub backoff: Backoff,
     /// And then.
@@ -126,17 +126,17 @@ pub struct Policy {
     pub stop_timeout: Duration,
 }
 
-const PER_MINUTE_10: Budget = Budget { restarts: 10, window: Duration::from_mins(1) };
-const PER_MINUTE_5: Budget = Budget { restarts: 5, window: Duration::from_mins(1) };
+const PER_MINUTE_10: RestartBudget = RestartBudget { restarts: 10, window: Duration::from_mins(1) };
+const PER_MINUTE_5: RestartBudget = RestartBudget { restarts: 5, window: Duration::from_mins(1) };
 
 /// For children that the node cannot do without: ten restarts fit well into the window, so that a child which fails at
 /// once spends its budget instead of crawling along at the longest delay.
 const BRISK: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::from_secs(2), jitter: 0.5 };
 
 /// The table.
-pub static POLICIES: [Policy; 9] = [
+pub static POLICIES: [RestartPolicy; 9] = [
     // Stops late: whoever stops before it may still have something to write.
-    Policy {
+    RestartPolicy {
         kind: ChildKind::CanService,
         restart: Restart::Always,
         budget: PER_MINUTE_10,
@@ -146,7 +146,7 @@ pub static POLICIES: [Policy; 9] = [
         stop_timeout: Duration::from_secs(10),
     },
     // Without one of the ways of finding peers, the others go on.
-    Policy {
+    RestartPolicy {
         kind: ChildKind::Rendezvous,
         restart: Restart::Always,
         budget: PER_MINUTE_10,
@@ -155,7 +155,7 @@ pub static POLICIES: [Policy; 9] = [
         stop_order: 1,
         stop_timeout: Duration::from_secs(2),
     },
-    Policy {
+    RestartPolicy {
         kind: ChildKind::Gossip,
         restart: Restart::Always,
         budget: PER_MINUTE_10,
@@ -165,7 +165,7 @@ pub static POLICIES: [Policy; 9] = [
         stop_timeout: Duration::from_secs(2),
     },
     // Without it nobody could be shut out any more.
-    Policy {
+    RestartPolicy {
         kind: ChildKind::Library,
         restart: Restart::Always,
         budget: PER_MINUTE_10,
@@ -175,7 +175,7 @@ pub static POLICIES: [Policy; 9] = [
         stop_timeout: Duration::from_secs(2),
     },
     // Stops first, as HttpActor does. Without it programs on this machine reach no store, and peers still do.
-    Policy {
+    RestartPolicy {
         kind: ChildKind::StoreServer,
         restart: Restart::Always,
         budget: PER_MINUTE_10,
@@ -184,7 +184,7 @@ pub static POLICIES: [Policy; 9] = [
         stop_order: 1,
         stop_timeout: Duration::from_secs(5),
     },
-    Policy {
+    RestartPolicy {
         kind: ChildKind::Peers,
         restart: Restart::Always,
         budget: PER_MINUTE_10,
@@ -194,7 +194,7 @@ pub static POLICIES: [Policy; 9] = [
         stop_timeout: Duration::from_secs(5),
     },
     // PeersActor stops these while it stops itself, so theirs must be the shorter time.
-    Policy {
+    RestartPolicy {
         kind: ChildKind::Peer,
         restart: Restart::OnFailure,
         budget: PER_MINUTE_5,
@@ -204,7 +204,7 @@ pub static POLICIES: [Policy; 9] = [
         stop_timeout: Duration::from_secs(2),
     },
     // Stops first: no new work comes in while the rest goes down.
-    Policy {
+    RestartPolicy {
         kind: ChildKind::Http,
         restart: Restart::Always,
         budget: PER_MINUTE_10,
@@ -214,7 +214,7 @@ pub static POLICIES: [Policy; 9] = [
         stop_timeout: Duration::from_secs(5),
     },
     // Stops last: a second signal and a status dump must work while the others stop.
-    Policy {
+    RestartPolicy {
         kind: ChildKind::Signal,
         restart: Restart::Always,
         budget: PER_MINUTE_10,
@@ -227,7 +227,7 @@ pub static POLICIES: [Policy; 9] = [
 
 /// The row for `kind`.
 #[must_use]
-pub fn policy(kind: ChildKind) -> &'static Policy {
+pub fn policy(kind: ChildKind) -> &'static RestartPolicy {
     &POLICIES[kind as usize]
 }
 
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(documented, actual);
     }
 
-    fn row(p: &Policy) -> Vec<String> {
+    fn row(p: &RestartPolicy) -> Vec<String> {
         let restart = match p.restart {
             Restart::Always => "always",
             Restart::OnFailure => "on failure",

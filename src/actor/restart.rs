@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::policy::{Backoff, Exhausted, Policy, Restart};
+use super::policy::{Backoff, Exhausted, Restart, RestartPolicy};
 
 /// Characters kept of an error; a panic's message may hold anything.
 const ERROR_CHARS_KEPT: usize = 300;
@@ -86,7 +86,7 @@ impl History {
     }
 
     /// Takes note of a failure, and forgets what lies further back than the window.
-    fn failed(&mut self, reason: &str, policy: &Policy, now: Instant) {
+    fn failed(&mut self, reason: &str, policy: &RestartPolicy, now: Instant) {
         self.last_error = Some(shortened(reason));
         let window = policy.budget.window;
         let ran = self.running_since.take().map_or(Duration::ZERO, |since| now.duration_since(since));
@@ -101,7 +101,7 @@ impl History {
 
 /// What the supervisor does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub enum RestartDecision {
     /// Start it again.
     Respawn {
         /// After this time.
@@ -135,19 +135,19 @@ pub enum Decision {
 /// The first restart is immediate, later ones wait ever longer. No window ever holds more restarts than the budget
 /// allows. Once the budget is spent, every further failure counts as such until the child has run for a whole window.
 pub fn decide(
-    policy: &Policy,
+    policy: &RestartPolicy,
     exit: &ExitKind,
     history: &mut History,
     now: Instant,
     jitter: f64,
-) -> Decision {
+) -> RestartDecision {
     let may_restart = match exit {
         ExitKind::Stopped { asked_for, .. } => !asked_for && policy.restart == Restart::Always,
         ExitKind::Failed { .. } | ExitKind::Killed { .. } => true,
     };
     if !may_restart {
         history.running_since = None;
-        return Decision::LetGo;
+        return RestartDecision::LetGo;
     }
     let reason = exit.reason();
     history.failed(&reason, policy, now);
@@ -160,22 +160,22 @@ pub fn decide(
     let after = delay(policy.backoff, used, jitter);
     history.recent.push_back(now + after);
     history.restarts = history.restarts.saturating_add(1);
-    Decision::Respawn { after }
+    RestartDecision::Respawn { after }
 }
 
-fn give_up(policy: &Policy, history: &mut History, reason: &str) -> Decision {
-    let Policy { kind, budget, backoff, exhausted, .. } = policy;
+fn give_up(policy: &RestartPolicy, history: &mut History, reason: &str) -> RestartDecision {
+    let RestartPolicy { kind, budget, backoff, exhausted, .. } = policy;
     let why =
         format!("{kind} failed more than {} times in {:?}, last: {reason}", budget.restarts, budget.window);
     match exhausted {
-        Exhausted::Escalate => Decision::Escalate { why },
+        Exhausted::Escalate => RestartDecision::Escalate { why },
         Exhausted::Degrade => {
             history.restarts = history.restarts.saturating_add(1);
-            Decision::Degrade { retry_after: backoff.max, why }
+            RestartDecision::Degrade { retry_after: backoff.max, why }
         }
         Exhausted::BackOffPeer => {
             let for_ = doubled(budget.window, history.spent_in_a_row - 1).min(backoff.max);
-            Decision::BackOff { for_, why }
+            RestartDecision::BackOff { for_, why }
         }
     }
 }

@@ -18,12 +18,12 @@ use jiff::Timestamp;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::task::{JoinHandle, JoinSet};
 
-use self::child::{Answer, Life, Supervised};
-pub use self::child::{Child, Probe, Spawn};
-use self::shutdown::Phase;
-pub use self::shutdown::{Ended, Outcome, StopReason, shutdown_limit};
+pub use self::child::{Child, Spawn, StatusProbe};
+use self::child::{Life, Supervised, SurveyAnswer};
+use self::shutdown::SupervisorPhase;
+pub use self::shutdown::{Ended, ShutdownOutcome, StopReason, shutdown_limit};
 use super::policy::ChildKind;
-use super::restart::{Decision, ExitKind, decide};
+use super::restart::{ExitKind, RestartDecision, decide};
 use super::status::{ActorDetail, ActorState, ActorStatus};
 use crate::actor::ServiceCell;
 use crate::events::{EventLog, NodeEvent};
@@ -90,12 +90,12 @@ pub struct RootState {
     events: EventLog,
     on_degraded: OnDegraded,
     started: Instant,
-    phase: Phase,
+    phase: SupervisorPhase,
     /// Exits of actors whose start is not known yet: supervision events overtake messages.
     early_exits: Vec<(ActorCell, ExitKind)>,
     /// Who waits for the survey that is under way.
     surveyed_for: Vec<RpcReplyPort<ActorStatus>>,
-    outcome: Arc<OnceLock<Outcome>>,
+    outcome: Arc<OnceLock<ShutdownOutcome>>,
     /// Starts and pending back-offs: over as soon as the node stops.
     starting: JoinSet<()>,
     /// Surveys and stops.
@@ -110,13 +110,13 @@ pub struct RootSupervisor;
 /// # Errors
 /// When RootSupervisor could not be set up, which says that the children given contradict each other. A child that does
 /// not start is no error here: its policy says what follows.
-pub async fn start(args: RootArgs) -> Result<(ActorRef<RootMsg>, JoinHandle<Outcome>), SpawnErr> {
+pub async fn start(args: RootArgs) -> Result<(ActorRef<RootMsg>, JoinHandle<ShutdownOutcome>), SpawnErr> {
     let outcome = Arc::new(OnceLock::new());
     let (root, join) = RootSupervisor::spawn(None, RootSupervisor, (args, Arc::clone(&outcome))).await?;
     let ended = tokio::spawn(async move {
         // Its only error is a runtime that shuts down, and then there is nobody left to tell.
         let _ = join.await;
-        outcome.get().cloned().unwrap_or(Outcome::Crashed)
+        outcome.get().cloned().unwrap_or(ShutdownOutcome::Crashed)
     });
     Ok((root, ended))
 }
@@ -124,7 +124,7 @@ pub async fn start(args: RootArgs) -> Result<(ActorRef<RootMsg>, JoinHandle<Outc
 impl Actor for RootSupervisor {
     type Msg = RootMsg;
     type State = RootState;
-    type Arguments = (RootArgs, Arc<OnceLock<Outcome>>);
+    type Arguments = (RootArgs, Arc<OnceLock<ShutdownOutcome>>);
 
     async fn pre_start(
         &self,
@@ -145,7 +145,7 @@ impl Actor for RootSupervisor {
             events,
             on_degraded,
             started: now(),
-            phase: Phase::Running,
+            phase: SupervisorPhase::Running,
             early_exits: Vec::new(),
             surveyed_for: Vec::new(),
             outcome,
@@ -179,7 +179,7 @@ impl Actor for RootSupervisor {
         event: SupervisionEvent,
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
-        let stopping = matches!(state.phase, Phase::Stopping(_));
+        let stopping = matches!(state.phase, SupervisorPhase::Stopping(_));
         if let Some((actor, exit)) = ExitKind::of_event(event, stopping) {
             state.on_exit(&myself, actor, exit);
         }
@@ -222,15 +222,15 @@ impl RootState {
             let position =
                 answers.iter().position(|(k, g, _)| *k == child.child.kind && *g == child.generation);
             let answer = match position.map(|i| answers.swap_remove(i)) {
-                None => Answer::NotAsked,
-                Some((.., None)) => Answer::Silence,
-                Some((.., Some(detail))) => Answer::Said(detail),
+                None => SurveyAnswer::NotAsked,
+                Some((.., None)) => SurveyAnswer::Silence,
+                Some((.., Some(detail))) => SurveyAnswer::Said(detail),
             };
             children.push(child.status(now, answer));
         }
         let (state, detail) = match &self.phase {
-            Phase::Running => (ActorState::Running, None),
-            Phase::Stopping(stopping) => (ActorState::Stopping, Some(stopping.why())),
+            SupervisorPhase::Running => (ActorState::Running, None),
+            SupervisorPhase::Stopping(stopping) => (ActorState::Stopping, Some(stopping.why())),
         };
         let tree = ActorStatus {
             id: Some(myself.get_id().to_string()),
@@ -324,7 +324,7 @@ impl RootState {
 
     /// Decides what follows the end of a child's current incarnation, or of the attempt to start one.
     fn after_exit(&mut self, myself: &ActorRef<RootMsg>, kind: ChildKind, exit: &ExitKind) {
-        let stopping = matches!(self.phase, Phase::Stopping(_));
+        let stopping = matches!(self.phase, SupervisorPhase::Stopping(_));
         let Some(child) = self.children.iter_mut().find(|c| c.child.kind == kind) else { return };
         (child.child.clear)();
         let reason = exit.reason();
@@ -337,22 +337,22 @@ impl RootState {
         child.generation += 1;
         let generation = child.generation;
         match decision {
-            Decision::Respawn { after } => {
+            RestartDecision::Respawn { after } => {
                 tracing::warn!(%kind, reason, ?after, "ended; is started again");
                 child.life = Life::Waiting { degraded: false };
                 self.respawn_after(myself, kind, generation, after);
             }
-            Decision::Degrade { retry_after, why } => {
+            RestartDecision::Degrade { retry_after, why } => {
                 tracing::error!(%kind, why, ?retry_after, "the node goes on without it and tries again");
                 child.life = Life::Waiting { degraded: true };
                 (self.on_degraded)(kind, Some(&why));
                 self.respawn_after(myself, kind, generation, retry_after);
             }
-            Decision::LetGo => {
+            RestartDecision::LetGo => {
                 tracing::info!(%kind, reason, "ended and is not missed");
                 child.life = Life::Stopped;
             }
-            Decision::Escalate { why } | Decision::BackOff { why, .. } => {
+            RestartDecision::Escalate { why } | RestartDecision::BackOff { why, .. } => {
                 tracing::error!(%kind, why, "the node cannot go on without it and stops");
                 child.life = Life::Stopped;
                 self.begin_to_stop(myself, Err(why));

@@ -17,7 +17,7 @@ use crate::clock::rfc3339;
 use crate::http::envelope::Success;
 use crate::http::extract::OptionalJsonBody;
 use crate::http::{ApiError, ApiResult};
-use crate::library::registry::{Decision, Deletion, Member};
+use crate::library::registry::{Deletion, DeletionDecision, Member};
 use crate::peer::delete_guard::{self, HoldReport};
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
@@ -230,7 +230,7 @@ async fn confirm(
     State(state): State<ApiState>,
     OptionalJsonBody(request): OptionalJsonBody<ConfirmRequest>,
 ) -> ApiResult<Success<DeletionsConfirmed>> {
-    let about = decide(&state.view, request.hold, Decision::Confirmed).await?;
+    let about = decide(&state.view, request.hold, DeletionDecision::Confirmed).await?;
     // Whoever brought them brings them again. Without PeersActor, that happens with the next comparison.
     let _ = state.view.peers.cast(PeersMsg::Verify);
     Ok(Success::new(DeletionsConfirmed { released: about.len() as u64 }))
@@ -254,7 +254,7 @@ async fn reject(
     State(state): State<ApiState>,
     OptionalJsonBody(request): OptionalJsonBody<RejectRequest>,
 ) -> ApiResult<Success<DeletionsRejected>> {
-    let about = decide(&state.view, request.hold, Decision::Rejected).await?;
+    let about = decide(&state.view, request.hold, DeletionDecision::Rejected).await?;
     let rejected = about.len() as u64;
     let restored = if request.restore { restore(&state.view, about).await? } else { 0 };
     Ok(Success::new(DeletionsRejected { rejected, restored }))
@@ -263,7 +263,7 @@ async fn reject(
 async fn decide(
     view: &AgentView,
     hold: Option<String>,
-    decision: Decision,
+    decision: DeletionDecision,
 ) -> ApiResult<Vec<(String, Deletion)>> {
     let deletes = Arc::clone(&view.deletes);
     let unknown =

@@ -97,7 +97,7 @@ pub(super) async fn events(
             "close one of them and try again",
         )
     })?;
-    let follower = Follower::new(state.view.events.clone(), cursor, closing, permit);
+    let follower = EventFollower::new(state.view.events.clone(), cursor, closing, permit);
     let stream = futures::stream::unfold(follower, |mut follower| async move {
         follower.next().await.map(|event| (Ok(event), follower))
     });
@@ -105,7 +105,7 @@ pub(super) async fn events(
 }
 
 /// One watcher's place in the log.
-struct Follower {
+struct EventFollower {
     log: EventLog,
     news: watch::Receiver<u64>,
     progress: watch::Receiver<Option<SyncProgress>>,
@@ -115,7 +115,7 @@ struct Follower {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Follower {
+impl EventFollower {
     fn new(log: EventLog, cursor: Option<Cursor>, closing: Closing, permit: OwnedSemaphorePermit) -> Self {
         let mut news = log.subscribe();
         let last = *news.borrow_and_update();

@@ -18,8 +18,8 @@ use crate::http::{ApiError, ApiResult};
 use crate::library::actor::LibraryMsg;
 use crate::library::filter::FilterSpec;
 use crate::library::manage::{Invitation, Revoke};
-use crate::library::registry::Standing;
-use crate::library::report::{DeviceReport, Held, Invited, LibraryDetail, LibraryError, Preview};
+use crate::library::registry::DeviceStanding;
+use crate::library::report::{DeviceReport, Invited, LibraryDetail, LibraryError, LibrarySize, Preview};
 use crate::library::ticket::{Access, LibraryId};
 use crate::qr::Code;
 use crate::text::quoted;
@@ -264,7 +264,7 @@ async fn create(
     tag = "libraries",
     request_body(content = PreviewRequest, example = json!({ "filter": { "tags": ["holiday"] } })),
     responses(
-        (status = 200, body = Success<Held>),
+        (status = 200, body = Success<LibrarySize>),
         (status = 400, description = "The filter makes no sense, and why."),
         (status = 503, description = "LibraryActor or the store does not work.")
     )
@@ -272,7 +272,7 @@ async fn create(
 async fn preview(
     State(state): State<ApiState>,
     JsonBody(request): JsonBody<PreviewRequest>,
-) -> ApiResult<Success<Held>> {
+) -> ApiResult<Success<LibrarySize>> {
     let filter = request.filter;
     ask(&state, |reply| LibraryMsg::CountMatches { filter, reply }).await.map(Success::new)
 }
@@ -464,7 +464,7 @@ async fn devices(State(state): State<ApiState>) -> ApiResult<Success<DeviceList>
     responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
 )]
 async fn approve(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Decided>> {
-    decide(&state, &id, Standing::Approved).await
+    decide(&state, &id, DeviceStanding::Approved).await
 }
 
 /// Shut a machine out of everything; if it is connected, within seconds
@@ -476,10 +476,10 @@ async fn approve(State(state): State<ApiState>, Path(id): Path<String>) -> ApiRe
     responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
 )]
 async fn deny(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Decided>> {
-    decide(&state, &id, Standing::Denied).await
+    decide(&state, &id, DeviceStanding::Denied).await
 }
 
-async fn decide(state: &ApiState, id: &str, standing: Standing) -> ApiResult<Success<Decided>> {
+async fn decide(state: &ApiState, id: &str, standing: DeviceStanding) -> ApiResult<Success<Decided>> {
     let endpoint_id = parse_endpoint_id(id)?;
     ask(state, |reply| LibraryMsg::DecideDevice { endpoint_id, standing, reply }).await?;
     Ok(Success::new(Decided { endpoint_id: endpoint_id.to_string(), standing: standing.as_str() }))

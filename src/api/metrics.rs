@@ -12,10 +12,10 @@ use axum::response::IntoResponse;
 use iroh::Endpoint;
 use iroh_metrics::Registry;
 
-use super::shapes::{is_running, visit};
+use super::bodies::{is_running, visit};
 use super::view::{AgentView, ApiState};
 use crate::actor::status::ActorStatus;
-use crate::peer::report::{PeerReport, PeerState, PeersReport, SyncState};
+use crate::peer::report::{ConnectionState, PeerReport, PeersReport, SyncState};
 use crate::store::StoreStatus;
 
 /// Peers with series of their own: as many as there may be connections.
@@ -41,7 +41,7 @@ pub fn endpoint_registry(endpoint: &Endpoint) -> Arc<Registry> {
 pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse {
     let view = &state.view;
     let (store, peers, tree, process) =
-        tokio::join!(view.store_status(), view.peers_report(), view.tree(), Process::read());
+        tokio::join!(view.store_status(), view.peers_report(), view.tree(), ProcessFigures::read());
     let mut out = Exposition::default();
     node(&mut out, view);
     up(&mut out, [("store", store.is_ok()), ("peers", peers.is_ok()), ("actors", tree.is_ok())]);
@@ -142,10 +142,10 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
     });
 }
 
-fn is_connected(state: PeerState) -> bool {
+fn is_connected(state: ConnectionState) -> bool {
     match state {
-        PeerState::Reconciling | PeerState::Syncing | PeerState::InSync => true,
-        PeerState::Waiting | PeerState::Connecting | PeerState::BackingOff => false,
+        ConnectionState::Reconciling | ConnectionState::Syncing | ConnectionState::InSync => true,
+        ConnectionState::Waiting | ConnectionState::Connecting | ConnectionState::BackingOff => false,
     }
 }
 
@@ -174,12 +174,12 @@ fn actor_figures(out: &mut Exposition, tree: &ActorStatus) {
 
 /// What the system says about the process, where it says anything (Linux).
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Process {
+struct ProcessFigures {
     resident_bytes: Option<u64>,
     open_fds: Option<usize>,
 }
 
-impl Process {
+impl ProcessFigures {
     async fn read() -> Self {
         let resident = async {
             let status = tokio::fs::read_to_string("/proc/self/status").await.ok()?;
@@ -274,7 +274,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn the_process_has_memory_and_files() {
-        let process = Process::read().await;
+        let process = ProcessFigures::read().await;
         assert!(process.resident_bytes.unwrap() > 1 << 20);
         assert!(process.open_fds.unwrap() > 2);
     }

@@ -2,15 +2,15 @@
 //!
 //! `gather` asks; the rest is pure.
 
+use super::bodies::{is_running, visit, word};
 use super::deletions::{DeletionList, ExampleView, HoldView};
-use super::shapes::{is_running, visit, word};
 use super::view::{AgentView, StoreMode};
 use crate::actor::status::ActorStatus;
 use crate::discovery::channel::ChannelState;
 use crate::events::{LoggedEvent, NodeEvent};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{
-    Direction, PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport,
+    ConnectionState, Direction, PeerReport, PeersReport, SyncReport, SyncState, TransferReport,
 };
 use crate::store::StoreStatus;
 
@@ -276,10 +276,10 @@ pub(super) struct PeerRow {
 impl PeerRow {
     fn new(peer: PeerReport, now_ms: u64) -> Self {
         let mood = match peer.state {
-            PeerState::InSync => "good",
-            PeerState::Connecting | PeerState::Reconciling | PeerState::Syncing => "busy",
-            PeerState::Waiting => "idle",
-            PeerState::BackingOff => "bad",
+            ConnectionState::InSync => "good",
+            ConnectionState::Connecting | ConnectionState::Reconciling | ConnectionState::Syncing => "busy",
+            ConnectionState::Waiting => "idle",
+            ConnectionState::BackingOff => "bad",
         };
         Self {
             name: if peer.name.is_empty() { String::from("(no name yet)") } else { shown(&peer.name) },

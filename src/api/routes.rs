@@ -15,9 +15,9 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::shapes::{
-    Alive, DialRequest, Dialling, Forgotten, NodeStatus, PeerList, PeerView, Ready, TicketView, TransferList,
-    Verifying, is_running, node_status, visit,
+use super::bodies::{
+    Alive, DialAccepted, DialRequest, Forgotten, NodeStatus, PeerList, PeerView, Ready, TicketView,
+    TransferList, Verifying, is_running, node_status, visit,
 };
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
 use super::{deletions, events, libraries, metrics, page, proxy, token, why};
@@ -140,7 +140,7 @@ async fn show_peer(State(state): State<ApiState>, Path(id): Path<String>) -> Api
     tag = "peers",
     request_body(content = DialRequest, example = json!({ "ticket": "endpointa…" })),
     responses(
-        (status = 202, body = Success<Dialling>, description = "The dial is under way; `GET /peers/{id}` shows its fate."),
+        (status = 202, body = Success<DialAccepted>, description = "The dial is under way; `GET /peers/{id}` shows its fate."),
         (status = 400, description = "The ticket, id or address makes no sense."),
         (status = 409, description = "It is not dialled, and why."),
         (status = 415, description = "The body is not JSON."),
@@ -150,7 +150,7 @@ async fn show_peer(State(state): State<ApiState>, Path(id): Path<String>) -> Api
 async fn dial_peer(
     State(state): State<ApiState>,
     JsonBody(request): JsonBody<DialRequest>,
-) -> ApiResult<(StatusCode, Success<Dialling>)> {
+) -> ApiResult<(StatusCode, Success<DialAccepted>)> {
     let addr = parse_dial(&request)?;
     if addr.id == state.view.endpoint_id {
         let hint = "take the ticket from another machine: `can-sync id --ticket` prints it there";
@@ -162,7 +162,7 @@ async fn dial_peer(
         let hint = "GET /peers shows what is connected";
         ApiError::new(StatusCode::CONFLICT, "not_dialled", format!("the peer is not dialled: {why}"), hint)
     })?;
-    Ok((StatusCode::ACCEPTED, Success::new(Dialling { endpoint_id })))
+    Ok((StatusCode::ACCEPTED, Success::new(DialAccepted { endpoint_id })))
 }
 
 /// Forget a peer and close its session

@@ -16,13 +16,13 @@ use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{SourceReport, SourceState, WaitingReport, WhyReport};
 use crate::record::ContentHash;
-use crate::store::{Holding, Outcome, StoredRecord};
+use crate::store::{Holding, ItemOutcome, StoredRecord};
 use crate::transfer::search::SearchReport;
 
 /// Where a content stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Whereabouts {
+pub(super) enum Availability {
     /// In the store.
     Here,
     /// It was here, and was deleted.
@@ -54,7 +54,7 @@ pub(super) struct WhyView {
     /// CAN hash.
     hash: String,
     /// Where it stands.
-    state: Whereabouts,
+    state: Availability,
     /// The same in a sentence or two, for people.
     explanation: String,
     /// Size of the content in bytes, where it is known.
@@ -135,7 +135,7 @@ async fn want(state: &ApiState, hash: ContentHash) -> bool {
     let store = Arc::clone(&state.view.store);
     let wanted = tokio::spawn(async move { store.want(vec![hash]).await });
     match timeout(ASK_TIMEOUT, wanted).await {
-        Ok(Ok(Ok(outcomes))) => outcomes == [Outcome::Stored],
+        Ok(Ok(Ok(outcomes))) => outcomes == [ItemOutcome::Stored],
         Ok(Ok(Err(error))) => {
             tracing::warn!(%hash, %error, "that a content is wanted is not written down");
             false
@@ -196,66 +196,66 @@ fn unknown(report: &WhyReport) -> ApiError {
 }
 
 /// Where it stands; `None` if nobody knows of it.
-fn whereabouts(known: Option<&StoredRecord>, report: &WhyReport) -> Option<Whereabouts> {
+fn whereabouts(known: Option<&StoredRecord>, report: &WhyReport) -> Option<Availability> {
     Some(match known {
-        Some(known) if known.holding.is_held() => Whereabouts::Here,
-        _ if report.wanted && report.complete && report.paused.is_none() => Whereabouts::Checking,
-        _ if report.wanted && report.paused.is_some() => Whereabouts::Paused,
+        Some(known) if known.holding.is_held() => Availability::Here,
+        _ if report.wanted && report.complete && report.paused.is_none() => Availability::Checking,
+        _ if report.wanted && report.paused.is_some() => Availability::Paused,
         _ if report.sources.iter().any(|source| source.state == SourceState::Sending) => {
-            Whereabouts::OnItsWay
+            Availability::OnItsWay
         }
-        _ if report.wanted => Whereabouts::Waiting,
-        _ if report.search.is_some_and(|search| search.open) => Whereabouts::Searching,
-        Some(known) if known.record.deleted => Whereabouts::Deleted,
-        Some(known) if known.holding == Holding::Unwanted => Whereabouts::LetGo,
-        Some(_) => Whereabouts::Missing,
-        None if report.waiting.iter().any(|waiting| waiting.here) => Whereabouts::Later,
-        None if !report.sources.is_empty() => Whereabouts::Failed,
+        _ if report.wanted => Availability::Waiting,
+        _ if report.search.is_some_and(|search| search.open) => Availability::Searching,
+        Some(known) if known.record.deleted => Availability::Deleted,
+        Some(known) if known.holding == Holding::Unwanted => Availability::LetGo,
+        Some(_) => Availability::Missing,
+        None if report.waiting.iter().any(|waiting| waiting.here) => Availability::Later,
+        None if !report.sources.is_empty() => Availability::Failed,
         None => return None,
     })
 }
 
-fn explain(whereabouts: Whereabouts, size: Option<u64>, report: &WhyReport) -> String {
+fn explain(whereabouts: Availability, size: Option<u64>, report: &WhyReport) -> String {
     let named = |state: SourceState| {
         let names = report.sources.iter().filter(|source| source.state == state).map(name);
         names.collect::<Vec<String>>().join(", ")
     };
     let size = size.unwrap_or(0);
     let mut text = match whereabouts {
-        Whereabouts::Here => "It is here.".to_owned(),
-        Whereabouts::Deleted => match &report.search {
+        Availability::Here => "It is here.".to_owned(),
+        Availability::Deleted => match &report.search {
             Some(search) => format!("It was here and was deleted, and {}.", in_vain(search)),
             None => "It was here, and was deleted.".to_owned(),
         },
-        Whereabouts::Missing => match &report.search {
+        Availability::Missing => match &report.search {
             Some(search) => format!("The asset is known, its content is not held here, and {}.", in_vain(search)),
             None => "The asset is known, its content is not held here: every peer is asked for it when it connects, \
                      and every few minutes."
                 .to_owned(),
         },
-        Whereabouts::LetGo => "The asset is known, its content is not held here: it was let go of, and nobody is \
+        Availability::LetGo => "The asset is known, its content is not held here: it was let go of, and nobody is \
                                asked for it. `can-sync fetch` brings it back."
             .to_owned(),
-        Whereabouts::Searching => match report.search.map_or(0, |search| search.asked) {
+        Availability::Searching => match report.search.map_or(0, |search| search.asked) {
             0 => "Nobody is connected who could be asked for it; peers are looked for.".to_owned(),
             1 => "One peer is asked whether it has it.".to_owned(),
             n => format!("{n} peers are asked whether they have it."),
         },
-        Whereabouts::Paused => {
+        Availability::Paused => {
             format!("Nothing is fetched now: {}.", report.paused.as_deref().unwrap_or("the store is busy"))
         }
-        Whereabouts::Checking => "All of it came, and it is being checked and stored.".to_owned(),
-        Whereabouts::OnItsWay => format!(
+        Availability::Checking => "All of it came, and it is being checked and stored.".to_owned(),
+        Availability::OnItsWay => format!(
             "It is on its way from {}: {} of {}.",
             named(SourceState::Sending),
             ByteSize(report.done).display().iec(),
             ByteSize(size).display().iec()
         ),
-        Whereabouts::Waiting => {
+        Availability::Waiting => {
             format!("{} could send it; it waits for its turn.", named(SourceState::HasIt))
         }
-        Whereabouts::Later => "It is not here yet.".to_owned(),
-        Whereabouts::Failed => {
+        Availability::Later => "It is not here yet.".to_owned(),
+        Availability::Failed => {
             "Nobody who is connected can give it now; it is asked for again when it is offered again."
                 .to_owned()
         }
@@ -263,7 +263,7 @@ fn explain(whereabouts: Whereabouts, size: Option<u64>, report: &WhyReport) -> S
     if report.only.is_some() {
         text.push_str(" One of several peers sent wrong bytes, so one of them is asked alone.");
     }
-    if whereabouts != Whereabouts::Here {
+    if whereabouts != Availability::Here {
         for source in &report.sources {
             if let Some(error) = &source.last_error {
                 text.push_str(" From ");
@@ -343,20 +343,20 @@ mod tests {
             whereabouts(known, report).map(|state| (state, explain(state, size, report)))
         };
         assert_eq!(say(None, &report), None);
-        assert_eq!(say(Some(&record), &report).unwrap().0, Whereabouts::Here);
+        assert_eq!(say(Some(&record), &report).unwrap().0, Availability::Here);
         record.holding = Holding::Wanted;
         let (state, text) = say(Some(&record), &report).unwrap();
-        assert!(state == Whereabouts::Missing && text.contains("asked for it when it connects"), "{text}");
+        assert!(state == Availability::Missing && text.contains("asked for it when it connects"), "{text}");
         record.holding = Holding::Unwanted;
         let (state, text) = say(Some(&record), &report).unwrap();
-        assert!(state == Whereabouts::LetGo && text.contains("can-sync fetch"), "{text}");
+        assert!(state == Availability::LetGo && text.contains("can-sync fetch"), "{text}");
         record.record.deleted = true;
-        assert_eq!(say(Some(&record), &report).unwrap().0, Whereabouts::Deleted);
+        assert_eq!(say(Some(&record), &report).unwrap().0, Availability::Deleted);
         let mut search = SearchReport { open: true, asked: 2, lack: 1, unreachable: 0 };
         report.search = Some(search);
         for record in [None, Some(&record)] {
             let (state, text) = say(record, &report).unwrap();
-            assert!(state == Whereabouts::Searching && text.starts_with("2 peers are asked"), "{text}");
+            assert!(state == Availability::Searching && text.starts_with("2 peers are asked"), "{text}");
         }
         search = SearchReport { open: false, asked: 1, lack: 1, unreachable: 3 };
         report.search = Some(search);
@@ -371,14 +371,14 @@ mod tests {
             WaitingReport { name: "desk".into(), here: true, wait_secs: 86_400, ..WaitingReport::default() };
         report.waiting = vec![waiting.clone()];
         let (state, text) = say(None, &report).unwrap();
-        assert!(state == Whereabouts::Later && text.contains("desk () has a version"), "{text}");
+        assert!(state == Availability::Later && text.contains("desk () has a version"), "{text}");
         assert!(text.contains("taken in 24 hours"), "{text}");
         report.waiting = vec![WaitingReport { here: false, ..waiting }];
         assert_eq!(say(None, &report), None);
         let held = StoredRecord { holding: Holding::Held, ..record.clone() };
         let (state, text) = say(Some(&held), &report).unwrap();
         assert!(
-            state == Whereabouts::Here && text.contains("does not take this machine's version"),
+            state == Availability::Here && text.contains("does not take this machine's version"),
             "{text}"
         );
         report.waiting = Vec::new();
@@ -390,7 +390,7 @@ mod tests {
         };
         report.sources.push(liar);
         let (state, text) = say(None, &report).unwrap();
-        assert_eq!(state, Whereabouts::Failed);
+        assert_eq!(state, Availability::Failed);
         assert!(text.contains("bbbbbbbbbb it did not come: it sent wrong bytes"), "{text}");
         report.wanted = true;
         report.size = Some(5 << 20);
@@ -402,17 +402,17 @@ mod tests {
         });
         let (state, text) = say(None, &report).unwrap();
         assert!(
-            state == Whereabouts::Waiting && text.starts_with("desk (aaaaaaaaaa) could send it"),
+            state == Availability::Waiting && text.starts_with("desk (aaaaaaaaaa) could send it"),
             "{text}"
         );
         report.sources[1].state = SourceState::Sending;
         report.done = 1 << 20;
         let (state, text) = say(None, &report).unwrap();
-        assert!(state == Whereabouts::OnItsWay && text.contains("1.0 MiB of 5.0 MiB"), "{text}");
+        assert!(state == Availability::OnItsWay && text.contains("1.0 MiB of 5.0 MiB"), "{text}");
         report.complete = true;
-        assert_eq!(say(None, &report).unwrap().0, Whereabouts::Checking);
+        assert_eq!(say(None, &report).unwrap().0, Availability::Checking);
         report.paused = Some("the disk is full".into());
         let (state, text) = say(None, &report).unwrap();
-        assert!(state == Whereabouts::Paused && text.contains("the disk is full"), "{text}");
+        assert!(state == Availability::Paused && text.contains("the disk is full"), "{text}");
     }
 }

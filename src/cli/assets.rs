@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::CliError;
 use super::output::{Output, message};
 use super::text;
@@ -41,7 +41,7 @@ fn held() -> bool {
 }
 
 #[derive(Debug, Deserialize)]
-struct Page {
+struct AssetPage {
     assets: Vec<Asset>,
     #[serde(default)]
     next_cursor: Option<String>,
@@ -76,7 +76,7 @@ impl Amount {
 /// Prints what `path` (`/list` or `/search`) answers to `query`, page by page, as much as is wanted.
 pub(super) async fn print_pages(
     out: Output,
-    store: &Service,
+    store: &ApiClient,
     path: &str,
     mut query: Vec<(&str, String)>,
     amount: &Amount,
@@ -89,7 +89,7 @@ pub(super) async fn print_pages(
         let mut query = query.clone();
         query.push(("limit", PAGE_MAX.min(wanted - shown).to_string()));
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let Page { assets, next_cursor, total } = store.get(path, &query).await?;
+        let AssetPage { assets, next_cursor, total } = store.get(path, &query).await?;
         // A table needs its heading even when it is empty; later pages go on without one.
         print(out, &assets, shown == 0)?;
         shown += assets.len() as u64;

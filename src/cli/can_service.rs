@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use super::logging;
 use super::output::message;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, FlagValue, Sources};
+use crate::config::{Config, ConfigError, FlagValue, SettingSources};
 use crate::http::serve;
 use crate::identity::{IdentityError, Mend, private_dir};
 use crate::node::DataDir;
@@ -72,7 +72,7 @@ impl Options {
         ];
         let given = |(key, flag, text): (_, _, Option<String>)| Some(FlagValue { key, flag, text: text? });
         let flags = flags.into_iter().filter_map(given).collect();
-        let loaded = Config::load(&Sources::of_process(config, flags))?;
+        let loaded = Config::load(&SettingSources::of_process(config, flags))?;
         for warning in loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -82,7 +82,7 @@ impl Options {
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+enum ServiceStartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("data_dir: {0}")]
@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(StartError::Runtime)
+        .map_err(ServiceStartError::Runtime)
         .and_then(|runtime| runtime.block_on(run(options)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,19 +122,19 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(options: Options) -> Result<(), StartError> {
+async fn run(options: Options) -> Result<(), ServiceStartError> {
     let config = options.load()?;
-    let shutdown = shutdown_signal().map_err(StartError::Signals)?;
+    let shutdown = shutdown_signal().map_err(ServiceStartError::Signals)?;
     // First, so that a second start on the same port changes nothing on disk.
     let listen = config.can_listen_addr;
     let listener = TcpListener::bind(listen).await.map_err(|source| {
         if source.kind() == io::ErrorKind::AddrInUse {
-            StartError::PortInUse(listen)
+            ServiceStartError::PortInUse(listen)
         } else {
-            StartError::Listen { addr: listen, source }
+            ServiceStartError::Listen { addr: listen, source }
         }
     })?;
-    let addr = listener.local_addr().map_err(|source| StartError::Listen { addr: listen, source })?;
+    let addr = listener.local_addr().map_err(|source| ServiceStartError::Listen { addr: listen, source })?;
     let dir = DataDir::new(&config.data_dir);
     for remark in private_dir(dir.path())? {
         tracing::warn!("data_dir: {remark}");
@@ -156,8 +156,8 @@ async fn run(options: Options) -> Result<(), StartError> {
 }
 
 /// The key, and where it is kept: as configured, else in the data directory.
-fn sync_api_key(config: &Config, dir: &DataDir) -> Result<(SecretString, String), StartError> {
-    let at = |setting| move |source| StartError::Key { setting, source };
+fn sync_api_key(config: &Config, dir: &DataDir) -> Result<(SecretString, String), ServiceStartError> {
+    let at = |setting| move |source| ServiceStartError::Key { setting, source };
     if let Some(key) = &config.sync_api_key {
         let key = key::parse(key.expose_secret(), "it").map_err(at("sync_api_key"))?;
         return Ok((key, "setting sync_api_key".to_owned()));

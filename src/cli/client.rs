@@ -30,7 +30,7 @@ enum Kind {
 
 /// The daemon's API, or a CAN Service.
 #[derive(Clone, Debug)]
-pub(super) struct Service {
+pub(super) struct ApiClient {
     kind: Kind,
     base: String,
     client: Client,
@@ -50,7 +50,7 @@ enum Envelope<T> {
     },
 }
 
-impl Service {
+impl ApiClient {
     /// The daemon's API at a base URL, with the token in a file where there is one.
     pub(super) fn agent(base: &str, token_file: Option<&Path>) -> Result<Self, CliError> {
         let mut headers = HeaderMap::new();

@@ -7,17 +7,17 @@ use serde_json::{Map, Value, json};
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::{Context, text};
-use crate::config::{Loaded, Setting};
-use crate::node::secrets::{Given, SecretProblem};
+use crate::config::{Loaded, LoadedSetting};
+use crate::node::secrets::{GivenSecrets, SecretProblem};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct ConfigArgs {
     #[command(subcommand)]
-    action: Action,
+    action: ConfigCommand,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum Action {
+enum ConfigCommand {
     /// Check a configuration and say what is wrong with it
     Check {
         /// The file; without it, the one that `serve` would read
@@ -32,8 +32,8 @@ enum Action {
 
 pub(super) fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
     match args.action {
-        Action::Check { file } => check(context, &context.load_config(file, Vec::new())?),
-        Action::Show { file } => show(context, &context.load_config(file, Vec::new())?),
+        ConfigCommand::Check { file } => check(context, &context.load_config(file, Vec::new())?),
+        ConfigCommand::Show { file } => show(context, &context.load_config(file, Vec::new())?),
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
 fn check(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
     let path = loaded.path.as_ref().map(|path| path.display().to_string());
     let settings: Vec<String> = loaded.origins.keys().cloned().collect();
-    let problems = match Given::look(&loaded.config, &loaded.origins) {
+    let problems = match GivenSecrets::look(&loaded.config, &loaded.origins) {
         Ok(given) => {
             given.remarks.iter().for_each(|remark| message(&format!("warning: {}", text::escape(remark))));
             Vec::new()
@@ -66,12 +66,12 @@ fn check(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
 fn show(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
     let settings = loaded.settings();
     if context.out.json {
-        let entry = |s: Setting| (s.key, json!({ "value": s.value, "origin": s.origin.to_string() }));
+        let entry = |s: LoadedSetting| (s.key, json!({ "value": s.value, "origin": s.origin.to_string() }));
         let settings: Map<String, Value> = settings.into_iter().map(entry).collect();
         let path = loaded.path.as_ref().map(|path| path.display().to_string());
         return Ok(context.out.value(&json!({ "path": path, "settings": settings }))?);
     }
-    let row = |s: Setting| {
+    let row = |s: LoadedSetting| {
         let value = s.value.as_str().map_or_else(|| s.value.to_string(), str::to_owned);
         vec![s.key, value, s.origin.to_string()]
     };

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Context;
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::text;
@@ -12,19 +12,19 @@ use super::text;
 #[derive(clap::Args, Debug)]
 pub(super) struct DeletionsArgs {
     #[command(subcommand)]
-    action: Option<Action>,
+    action: Option<DeletionsCommand>,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum Action {
+enum DeletionsCommand {
     /// List what waits: the default
     List,
     /// Delete here, too, what waits
-    Confirm(Choice),
+    Confirm(HoldChoice),
     /// Keep here what waits
     Reject {
         #[command(flatten)]
-        choice: Choice,
+        choice: HoldChoice,
         /// Bring it back on the other machines, too
         #[arg(long)]
         restore: bool,
@@ -32,7 +32,7 @@ enum Action {
 }
 
 #[derive(clap::Args, Debug)]
-struct Choice {
+struct HoldChoice {
     /// Holds by their ids; not needed where there is one
     #[arg(value_name = "HOLD")]
     holds: Vec<String>,
@@ -53,7 +53,7 @@ struct Deletions {
 struct Hold {
     id: String,
     #[serde(default)]
-    library: Option<LibraryName>,
+    library: Option<LibraryNameBody>,
     from: String,
     count: u64,
     #[serde(default)]
@@ -63,7 +63,7 @@ struct Hold {
 }
 
 #[derive(Deserialize, Serialize)]
-struct LibraryName {
+struct LibraryNameBody {
     id: String,
     name: String,
 }
@@ -71,17 +71,17 @@ struct LibraryName {
 pub(super) async fn run(context: &Context, args: DeletionsArgs) -> Result<(), CliError> {
     let agent = context.agent()?;
     match args.action {
-        None | Some(Action::List) => list(context, &agent).await,
-        Some(Action::Confirm(choice)) => confirm(context, &agent, choice).await,
-        Some(Action::Reject { choice, restore }) => reject(context, &agent, choice, restore).await,
+        None | Some(DeletionsCommand::List) => list(context, &agent).await,
+        Some(DeletionsCommand::Confirm(choice)) => confirm(context, &agent, choice).await,
+        Some(DeletionsCommand::Reject { choice, restore }) => reject(context, &agent, choice, restore).await,
     }
 }
 
-async fn fetch(agent: &Service) -> Result<Deletions, CliError> {
+async fn fetch(agent: &ApiClient) -> Result<Deletions, CliError> {
     agent.get("/deletions", &[]).await
 }
 
-async fn list(context: &Context, agent: &Service) -> Result<(), CliError> {
+async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
     let out = context.out;
     let Deletions { holds, confirmed } = fetch(agent).await?;
     if out.json {
@@ -110,8 +110,8 @@ async fn list(context: &Context, agent: &Service) -> Result<(), CliError> {
 }
 
 /// What was chosen, by ids; `None` for everything.
-async fn chosen(agent: &Service, choice: Choice) -> Result<Vec<Option<String>>, CliError> {
-    let Choice { holds, all } = choice;
+async fn chosen(agent: &ApiClient, choice: HoldChoice) -> Result<Vec<Option<String>>, CliError> {
+    let HoldChoice { holds, all } = choice;
     if all {
         return Ok(vec![None]);
     }
@@ -127,7 +127,7 @@ async fn chosen(agent: &Service, choice: Choice) -> Result<Vec<Option<String>>, 
     }
 }
 
-async fn confirm(context: &Context, agent: &Service, choice: Choice) -> Result<(), CliError> {
+async fn confirm(context: &Context, agent: &ApiClient, choice: HoldChoice) -> Result<(), CliError> {
     let mut released = 0;
     for hold in chosen(agent, choice).await? {
         let done: Value = agent.post("/deletions/confirm", &json!({ "hold": hold })).await?;
@@ -139,7 +139,12 @@ async fn confirm(context: &Context, agent: &Service, choice: Choice) -> Result<(
     Ok(context.out.line(&format!("confirmed {}", text::counted(released, "deletion")))?)
 }
 
-async fn reject(context: &Context, agent: &Service, choice: Choice, restore: bool) -> Result<(), CliError> {
+async fn reject(
+    context: &Context,
+    agent: &ApiClient,
+    choice: HoldChoice,
+    restore: bool,
+) -> Result<(), CliError> {
     let (mut rejected, mut restored) = (0, 0);
     for hold in chosen(agent, choice).await? {
         let request = json!({ "hold": hold, "restore": restore });

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Context;
 use super::assets::Asset;
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::{put, serve, status, text};
@@ -32,18 +32,18 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const DISK_RESERVE_BYTES: u64 = 64 << 20;
 
 /// A node with the APIs that it offers.
-struct Side {
+struct DemoNode {
     name: &'static str,
     node: Node,
-    agent: Service,
-    store: Service,
+    agent: ApiClient,
+    store: ApiClient,
 }
 
-impl Side {
+impl DemoNode {
     async fn start(name: &'static str, dir: &Path, passphrase: &str) -> Result<Self, CliError> {
         let node = Box::pin(serve::start(config(name, dir, passphrase), Origins::new(), None)).await?;
-        let agent = Service::agent(serve::page_url(node.api_addr()).trim_end_matches('/'), None)?;
-        let store = Service::store(&node.store_url())?;
+        let agent = ApiClient::agent(serve::page_url(node.api_addr()).trim_end_matches('/'), None)?;
+        let store = ApiClient::store(&node.store_url())?;
         Ok(Self { name, node, agent, store })
     }
 
@@ -79,8 +79,8 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
         .tempdir()
         .map_err(|e| CliError::failure(format!("cannot make a directory for the demo: {e}")))?;
     let passphrase = identity::random_token();
-    let first = Side::start("first", dir.path(), &passphrase).await?;
-    let second = match Side::start("second", dir.path(), &passphrase).await {
+    let first = DemoNode::start("first", dir.path(), &passphrase).await?;
+    let second = match DemoNode::start("second", dir.path(), &passphrase).await {
         Ok(second) => second,
         Err(e) => {
             first.stop().await;
@@ -99,7 +99,7 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
 }
 
 /// Connects the two, lets the samples go across, and stays until it is interrupted.
-async fn show(context: &Context, dir: &Path, first: &Side, second: &Side) -> Result<(), CliError> {
+async fn show(context: &Context, dir: &Path, first: &DemoNode, second: &DemoNode) -> Result<(), CliError> {
     let began = Instant::now();
     let _: Value = second.agent.post("/peers", &json!({ "ticket": first.node.ticket() })).await?;
     until("the nodes to connect", async || {
@@ -145,7 +145,7 @@ async fn until<T>(what: &str, ask: impl AsyncFn() -> Result<Option<T>, CliError>
 }
 
 /// The asset as the other store has it, once it has.
-async fn arrival(store: &Service, asset: &Asset) -> Result<Option<Asset>, CliError> {
+async fn arrival(store: &ApiClient, asset: &Asset) -> Result<Option<Asset>, CliError> {
     match store.get(&format!("/asset/{}/meta", asset.hash), &[]).await {
         Ok(arrived) => Ok(Some(arrived)),
         Err(e) if e.exit() == Exit::NotFound => Ok(None),
@@ -154,7 +154,7 @@ async fn arrival(store: &Service, asset: &Asset) -> Result<Option<Asset>, CliErr
 }
 
 /// Hashes what the other store gives.
-async fn verify(store: &Service, asset: &Asset) -> Result<(), CliError> {
+async fn verify(store: &ApiClient, asset: &Asset) -> Result<(), CliError> {
     let path = format!("/asset/{}", asset.hash);
     let mut response = store.send(store.request(Method::GET, &path)).await?;
     let mut hasher = Sha256::new();

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::Context;
 use super::error::{CliError, Exit};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::text;
 use crate::config::Config;
 
@@ -32,7 +32,7 @@ const COPIED: &str = "stop one of the two, remove 'secret.key' from its data dir
 /// How a layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+enum CheckVerdict {
     Ok,
     /// It works, or may; somebody should look at it.
     Warn,
@@ -41,7 +41,7 @@ enum Verdict {
     Off,
 }
 
-impl Verdict {
+impl CheckVerdict {
     fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -55,26 +55,26 @@ impl Verdict {
 /// What a check came to.
 #[derive(Debug)]
 struct Finding {
-    verdict: Verdict,
+    verdict: CheckVerdict,
     detail: String,
     advice: Option<String>,
 }
 
 impl Finding {
     fn ok(detail: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Ok, detail: detail.into(), advice: None }
+        Self { verdict: CheckVerdict::Ok, detail: detail.into(), advice: None }
     }
 
     fn off(detail: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Off, detail: detail.into(), advice: None }
+        Self { verdict: CheckVerdict::Off, detail: detail.into(), advice: None }
     }
 
     fn warn(detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Warn, detail: detail.into(), advice: Some(advice.into()) }
+        Self { verdict: CheckVerdict::Warn, detail: detail.into(), advice: Some(advice.into()) }
     }
 
     fn fail(detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Fail, detail: detail.into(), advice: Some(advice.into()) }
+        Self { verdict: CheckVerdict::Fail, detail: detail.into(), advice: Some(advice.into()) }
     }
 }
 
@@ -129,16 +129,16 @@ enum Health {
 
 impl Health {
     fn of(checks: &[Check]) -> Self {
-        let failed = |check: &&Check| check.finding.verdict == Verdict::Fail;
+        let failed = |check: &&Check| check.finding.verdict == CheckVerdict::Fail;
         let vital = |layer| matches!(layer, Layer::Store | Layer::Udp);
         let mut used = checks
             .iter()
-            .filter(|check| check.layer.finds_peers() && check.finding.verdict != Verdict::Off)
+            .filter(|check| check.layer.finds_peers() && check.finding.verdict != CheckVerdict::Off)
             .peekable();
-        let blind = used.peek().is_some() && used.all(|check| check.finding.verdict == Verdict::Fail);
+        let blind = used.peek().is_some() && used.all(|check| check.finding.verdict == CheckVerdict::Fail);
         if blind || checks.iter().filter(failed).any(|check| vital(check.layer)) {
             Self::Failed
-        } else if checks.iter().any(|check| check.finding.verdict == Verdict::Fail) {
+        } else if checks.iter().any(|check| check.finding.verdict == CheckVerdict::Fail) {
             Self::Degraded
         } else {
             Self::Ok
@@ -149,7 +149,7 @@ impl Health {
 /// Exit code 0 when nothing fails, 4 when something fails without which a node still works, 1 otherwise.
 pub(super) async fn run(context: &Context) -> Result<(), CliError> {
     let config = context.load_config(None, Vec::new())?.config;
-    let progress = Progress::spinner("asking the daemon");
+    let progress = ProgressLine::spinner("asking the daemon");
     let asked = timeout(CHECK_WITHIN, ask_daemon(context)).await;
     let asked =
         asked.unwrap_or_else(|_| Err(CliError::new(Exit::Timeout, "the daemon took too long to answer")));
@@ -219,7 +219,7 @@ fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
 }
 
 /// Every check but the daemon's, at once.
-async fn run_all(config: &Config, daemon: Option<&Value>, progress: &Progress) -> Vec<Check> {
+async fn run_all(config: &Config, daemon: Option<&Value>, progress: &ProgressLine) -> Vec<Check> {
     let runs = daemon.is_some();
     let all: [(Layer, BoxFuture<'_, Finding>); 7] = [
         (Layer::Store, Box::pin(store::check(config, daemon))),
@@ -305,8 +305,8 @@ fn show(context: &Context, checks: &[Check], health: Health, daemon: Option<&Val
 mod tests {
     use super::*;
 
-    fn health(verdicts: &[(Layer, Verdict)]) -> Health {
-        let check = |(layer, verdict): &(Layer, Verdict)| Check {
+    fn health(verdicts: &[(Layer, CheckVerdict)]) -> Health {
+        let check = |(layer, verdict): &(Layer, CheckVerdict)| Check {
             layer: *layer,
             finding: Finding { verdict: *verdict, detail: String::new(), advice: None },
             took: Duration::ZERO,
@@ -316,8 +316,8 @@ mod tests {
 
     #[test]
     fn one_way_of_finding_peers_is_enough() {
+        use CheckVerdict::{Fail, Off, Ok, Warn};
         use Layer::{Clock, Daemon, Dht, Mdns, PkarrRelays, Relay, Store, Udp};
-        use Verdict::{Fail, Off, Ok, Warn};
         assert_eq!(health(&[(Store, Ok), (Dht, Ok), (Daemon, Warn)]), Health::Ok);
         assert_eq!(health(&[(Store, Ok), (Dht, Fail), (Mdns, Ok)]), Health::Degraded);
         assert_eq!(health(&[(Store, Ok), (Dht, Fail), (PkarrRelays, Warn)]), Health::Degraded);
@@ -333,14 +333,14 @@ mod tests {
     fn a_copied_data_directory_is_a_failure_with_a_next_step() {
         let of = |copied: Value| daemon(Ok(json!({ "name": "a", "sync": { "copied": copied } }))).1;
         let finding = of(json!("another machine has this one's endpoint id"));
-        assert_eq!((finding.verdict, finding.advice.as_deref()), (Verdict::Fail, Some(COPIED)));
-        assert_eq!(of(Value::Null).verdict, Verdict::Ok);
+        assert_eq!((finding.verdict, finding.advice.as_deref()), (CheckVerdict::Fail, Some(COPIED)));
+        assert_eq!(of(Value::Null).verdict, CheckVerdict::Ok);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_check_that_hangs_is_given_up() {
         let check = limited(Layer::Store, Box::pin(std::future::pending())).await;
-        assert_eq!(check.finding.verdict, Verdict::Fail);
+        assert_eq!(check.finding.verdict, CheckVerdict::Fail);
         assert!(check.finding.detail.contains("within 5 s"), "{}", check.finding.detail);
     }
 }

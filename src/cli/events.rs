@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Context;
 use super::error::{CliError, Exit};
 use super::text;
-use crate::http::sse::{Event, Parser};
+use crate::http::sse::{Parser, SseEvent};
 
 /// An event is a line of JSON of a few hundred bytes.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
@@ -51,13 +51,13 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<(), CliE
 
 impl EventsArgs {
     /// The greeting tells where the stream begins, and is no event; progress comes every second and has to be named.
-    fn wants(&self, Event { kind, .. }: &Event) -> bool {
+    fn wants(&self, SseEvent { kind, .. }: &SseEvent) -> bool {
         let named = self.types.contains(kind) || (self.types.is_empty() && kind != "progress");
         named && kind != "hello"
     }
 }
 
-fn print(context: &Context, event: &Event) -> Result<(), CliError> {
+fn print(context: &Context, event: &SseEvent) -> Result<(), CliError> {
     let data: Value = serde_json::from_str(&event.data).unwrap_or_else(|_| Value::String(event.data.clone()));
     if context.out.json {
         let line = serde_json::json!({ "id": event.id, "event": event.kind, "data": data });

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::assets;
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::{CliError, Exit};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::text;
 use crate::record::ContentHash;
 
@@ -29,7 +29,7 @@ pub(super) struct FetchArgs {
 
 /// Where an asset stands, as far as that matters here.
 #[derive(Deserialize)]
-struct Whereabouts {
+struct AvailabilityBody {
     state: String,
     explanation: String,
     size: Option<u64>,
@@ -46,8 +46,8 @@ pub(super) async fn run(context: &Context, args: &FetchArgs) -> Result<(), CliEr
 }
 
 /// Whether the node says that an asset was deleted there. One that does not answer says nothing.
-pub(super) async fn was_deleted(agent: &Service, hash: ContentHash) -> Result<bool, CliError> {
-    match agent.get::<Whereabouts>(&format!("/why/{hash}"), &[]).await {
+pub(super) async fn was_deleted(agent: &ApiClient, hash: ContentHash) -> Result<bool, CliError> {
+    match agent.get::<AvailabilityBody>(&format!("/why/{hash}"), &[]).await {
         Ok(stands) => Ok(stands.state == "deleted"),
         Err(error) if matches!(error.exit(), Exit::NotFound | Exit::NoDaemon | Exit::Degraded) => Ok(false),
         Err(error) => Err(error),
@@ -55,10 +55,10 @@ pub(super) async fn was_deleted(agent: &Service, hash: ContentHash) -> Result<bo
 }
 
 /// Has the node fetch an asset, and waits until it is in the store; its size.
-pub(super) async fn fetch(agent: &Service, hash: ContentHash, within: Duration) -> Result<u64, CliError> {
+pub(super) async fn fetch(agent: &ApiClient, hash: ContentHash, within: Duration) -> Result<u64, CliError> {
     let deadline = Instant::now() + within;
-    let progress = Progress::spinner(&format!("asking peers for {}", hash.short()));
-    let mut stands: Whereabouts = agent.post(&format!("/fetch/{hash}"), &json!({})).await?;
+    let progress = ProgressLine::spinner(&format!("asking peers for {}", hash.short()));
+    let mut stands: AvailabilityBody = agent.post(&format!("/fetch/{hash}"), &json!({})).await?;
     loop {
         match stands.state.as_str() {
             "here" => return Ok(stands.size.unwrap_or(0)),

@@ -14,11 +14,11 @@ use tempfile::NamedTempFile;
 
 use super::Context;
 use super::assets;
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::fetch;
 use super::output::message;
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::text;
 use crate::record::ContentHash;
 
@@ -55,7 +55,7 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
         answer => answer?,
     };
     let total = response.content_length();
-    let progress = Progress::bytes(&format!("reading {}", hash.short()), total);
+    let progress = ProgressLine::bytes(&format!("reading {}", hash.short()), total);
     let mut download =
         Download { store, response, hasher: Sha256::new(), size: 0, count: progress.counter() };
     match target {
@@ -135,7 +135,7 @@ impl Target {
 
 /// Content on its way, and what it hashes to so far.
 struct Download<F> {
-    store: Service,
+    store: ApiClient,
     response: Response,
     hasher: Sha256,
     size: u64,

@@ -14,13 +14,13 @@ pub(super) struct IdArgs {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Ticket {
+struct IssuedTicket {
     endpoint_id: String,
     ticket: String,
 }
 
 pub(super) async fn run(context: &Context, args: &IdArgs) -> Result<(), CliError> {
-    let known: Ticket = context.agent()?.get("/ticket", &[]).await?;
+    let known: IssuedTicket = context.agent()?.get("/ticket", &[]).await?;
     if context.out.json {
         context.out.value(&known)?;
     } else {

@@ -10,24 +10,24 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 pub(super) use self::devices::{DeviceArgs, decide, devices};
-use self::show::{Held, Libraries, Library, list, show};
+use self::show::{LibrariesBody, LibraryBody, LibrarySizeBody, list, show};
 use self::tickets::{InviteArgs, invite, seconds};
 pub(super) use self::tickets::{JoinArgs, join};
 use super::Context;
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::text;
 use crate::library::filter::FilterSpec;
 
 #[derive(clap::Args, Debug)]
-pub(super) struct LibraryArgs {
+pub(super) struct LibraryCommandArgs {
     #[command(subcommand)]
-    action: Action,
+    action: LibraryCommand,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum Action {
+enum LibraryCommand {
     /// Share what matches a filter
     Create(CreateArgs),
     /// List the libraries of this node
@@ -43,7 +43,7 @@ enum Action {
         library: String,
         /// What becomes of the assets that came through it and are in no other library; asked for on a terminal
         #[arg(long, value_enum)]
-        content: Option<Content>,
+        content: Option<ContentFate>,
     },
     /// Issue a ticket: whoever has it can join
     Invite(InviteArgs),
@@ -61,7 +61,7 @@ enum Action {
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum Content {
+enum ContentFate {
     Keep,
     Delete,
 }
@@ -94,18 +94,18 @@ struct CreateArgs {
     dry_run: bool,
 }
 
-pub(super) async fn run(context: &Context, args: LibraryArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> Result<(), CliError> {
     let agent = context.agent()?;
     match args.action {
-        Action::Create(args) => create(context, &agent, args).await,
-        Action::List => list(context, &agent).await,
-        Action::Show { library } => {
+        LibraryCommand::Create(args) => create(context, &agent, args).await,
+        LibraryCommand::List => list(context, &agent).await,
+        LibraryCommand::Show { library } => {
             let found = find(&agent, &library).await?;
             show(context, &found)
         }
-        Action::Delete { library, content } => delete(context, &agent, &library, content).await,
-        Action::Invite(args) => invite(context, &agent, args).await,
-        Action::Revoke { library, serial, all } => {
+        LibraryCommand::Delete { library, content } => delete(context, &agent, &library, content).await,
+        LibraryCommand::Invite(args) => invite(context, &agent, args).await,
+        LibraryCommand::Revoke { library, serial, all } => {
             let found = find(&agent, &library).await?;
             let body = if all { json!({ "all": true }) } else { json!({ "serial": serial }) };
             let done: Value = agent.post(&format!("/libraries/{}/revoke", found.id), &body).await?;
@@ -120,12 +120,12 @@ pub(super) async fn run(context: &Context, args: LibraryArgs) -> Result<(), CliE
 }
 
 /// By name, id, or the beginning of an id.
-async fn find(agent: &Service, wanted: &str) -> Result<Library, CliError> {
-    let Libraries { libraries } = agent.get("/libraries", &[]).await?;
-    let exact = |library: &Library| library.id == wanted || library.name == wanted;
-    let begins = |library: &Library| wanted.len() >= 4 && library.id.starts_with(wanted);
+async fn find(agent: &ApiClient, wanted: &str) -> Result<LibraryBody, CliError> {
+    let LibrariesBody { libraries } = agent.get("/libraries", &[]).await?;
+    let exact = |library: &LibraryBody| library.id == wanted || library.name == wanted;
+    let begins = |library: &LibraryBody| wanted.len() >= 4 && library.id.starts_with(wanted);
     let any_exact = libraries.iter().any(exact);
-    let mut found: Vec<Library> =
+    let mut found: Vec<LibraryBody> =
         libraries.into_iter().filter(|l| if any_exact { exact(l) } else { begins(l) }).collect();
     match (found.pop(), found.is_empty()) {
         (Some(library), true) => Ok(library),
@@ -140,11 +140,11 @@ async fn find(agent: &Service, wanted: &str) -> Result<Library, CliError> {
     }
 }
 
-async fn create(context: &Context, agent: &Service, args: CreateArgs) -> Result<(), CliError> {
+async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Result<(), CliError> {
     let CreateArgs { name, application, tags, user, mime_prefix, hashes, fresh_within, dry_run } = args;
     let filter = FilterSpec { application, tags, user, mime_prefix, hashes };
     if dry_run {
-        let held: Held = agent.post("/libraries/preview", &json!({ "filter": filter })).await?;
+        let held: LibrarySizeBody = agent.post("/libraries/preview", &json!({ "filter": filter })).await?;
         if context.out.json {
             return Ok(context.out.value(&held)?);
         }
@@ -154,7 +154,7 @@ async fn create(context: &Context, agent: &Service, args: CreateArgs) -> Result<
     if let Some(secs) = fresh_within {
         body["fresh_within_secs"] = secs.into();
     }
-    let made: Library = agent.post("/libraries", &body).await?;
+    let made: LibraryBody = agent.post("/libraries", &body).await?;
     if context.out.json {
         return Ok(context.out.value(&made)?);
     }
@@ -165,19 +165,19 @@ async fn create(context: &Context, agent: &Service, args: CreateArgs) -> Result<
 
 async fn delete(
     context: &Context,
-    agent: &Service,
+    agent: &ApiClient,
     wanted: &str,
-    asked: Option<Content>,
+    asked: Option<ContentFate>,
 ) -> Result<(), CliError> {
     let library = find(agent, wanted).await?;
     let what = match asked {
         Some(asked) => asked,
         None if std::io::stdin().is_terminal() && !library.owner => ask_content(&library)?,
-        None => Content::Keep,
+        None => ContentFate::Keep,
     };
     let word = match what {
-        Content::Keep => "keep",
-        Content::Delete => "delete",
+        ContentFate::Keep => "keep",
+        ContentFate::Delete => "delete",
     };
     let request = agent.request(Method::DELETE, &format!("/libraries/{}", library.id));
     let done: Value = agent.call(request.query(&[("content", word)])).await?;
@@ -196,13 +196,13 @@ async fn delete(
     Ok(())
 }
 
-fn ask_content(library: &Library) -> Result<Content, CliError> {
+fn ask_content(library: &LibraryBody) -> Result<ContentFate, CliError> {
     let held = text::counted(library.counts.assets, "asset");
     message(&format!(
         "Let go of what came through '{}' as well, up to {held}? Other machines keep theirs. [y/N]",
         text::escape(&library.name)
     ));
-    Ok(if confirmed()? { Content::Delete } else { Content::Keep })
+    Ok(if confirmed()? { ContentFate::Delete } else { ContentFate::Keep })
 }
 
 /// Whether a person on the terminal says yes.

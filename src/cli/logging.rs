@@ -38,16 +38,16 @@ pub(super) fn subscribe(filter: EnvFilter, with_target: bool) {
         .log_internal_errors(false)
         .with_ansi(colour)
         .with_target(with_target)
-        .with_timer(Clock { terminal })
+        .with_timer(LogTime { terminal })
         .try_init();
 }
 
 /// The local time of day for someone who looks on, the whole instant for a file.
-struct Clock {
+struct LogTime {
     terminal: bool,
 }
 
-impl FormatTime for Clock {
+impl FormatTime for LogTime {
     fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
         if self.terminal {
             write!(out, "{}", jiff::ZonedDateTime::now().strftime("%H:%M:%S"))

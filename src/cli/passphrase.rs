@@ -15,11 +15,11 @@ use crate::node::secrets::passphrase_sources;
 #[derive(clap::Args, Debug)]
 pub(super) struct PassphraseArgs {
     #[command(subcommand)]
-    action: Option<Action>,
+    action: Option<PassphraseCommand>,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum Action {
+enum PassphraseCommand {
     /// Print it: the default
     Show,
     /// Make another one, after the old one became known to somebody; every machine needs it at its next start
@@ -29,7 +29,7 @@ enum Action {
 /// Reads what is on this machine alone: no daemon gives its passphrase away.
 pub(super) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), CliError> {
     let loaded = context.load_config(None, Vec::new())?;
-    if matches!(args.action, Some(Action::Rotate)) {
+    if matches!(args.action, Some(PassphraseCommand::Rotate)) {
         return rotate(context, &loaded);
     }
     let config = &loaded.config;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Context;
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::text;
@@ -27,15 +27,15 @@ const NOBODY: &str = "(no peers discovered)";
 
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(super) struct PeersArgs {
+pub(super) struct PeersCommandArgs {
     #[command(subcommand)]
-    action: Option<Action>,
+    action: Option<PeersCommand>,
     #[command(flatten)]
     ask: AskArgs,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum Action {
+enum PeersCommand {
     /// Show how each peer of the node stands: state, path, what is missing
     List,
     /// Connect to a node now, and remember it
@@ -133,7 +133,7 @@ impl AskArgs {
 
 /// One entry of `GET /peers`, as far as the command line needs it; the rest is passed on in JSON.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Peer {
+pub(super) struct PeerBody {
     endpoint_id: String,
     #[serde(default)]
     name: String,
@@ -152,7 +152,7 @@ pub(super) struct Peer {
     #[serde(default)]
     pub(super) missing_there: u64,
     #[serde(default)]
-    rates: Rates,
+    rates: RatesBody,
     #[serde(default)]
     eta_secs: Option<u64>,
     #[serde(default)]
@@ -165,12 +165,12 @@ pub(super) struct Peer {
 
 /// Content bytes per second.
 #[derive(Debug, Default, Deserialize, Serialize)]
-struct Rates {
+struct RatesBody {
     send: f64,
     receive: f64,
 }
 
-impl Peer {
+impl PeerBody {
     /// Its name, else the beginning of its id.
     pub(super) fn called(&self) -> String {
         if self.name.is_empty() { self.endpoint_id.chars().take(10).collect() } else { self.name.clone() }
@@ -201,19 +201,19 @@ impl Peer {
 
 #[derive(Debug, Deserialize)]
 struct Peers {
-    peers: Vec<Peer>,
+    peers: Vec<PeerBody>,
 }
 
-pub(super) async fn fetch(agent: &Service) -> Result<Vec<Peer>, CliError> {
+pub(super) async fn fetch(agent: &ApiClient) -> Result<Vec<PeerBody>, CliError> {
     let Peers { peers } = agent.get("/peers", &[]).await?;
     Ok(peers)
 }
 
-pub(super) async fn run(context: &Context, args: PeersArgs) -> Result<(), CliError> {
-    let PeersArgs { action, ask } = args;
+pub(super) async fn run(context: &Context, args: PeersCommandArgs) -> Result<(), CliError> {
+    let PeersCommandArgs { action, ask } = args;
     match action {
-        Some(Action::List) => connections::list(context).await,
-        Some(Action::Add { peer, addrs }) => connections::add(context, &peer, &addrs).await,
+        Some(PeersCommand::List) => connections::list(context).await,
+        Some(PeersCommand::Add { peer, addrs }) => connections::add(context, &peer, &addrs).await,
         None if let Some(agent) = &ask.lookup => Box::pin(ask::look_up(context, &ask, agent.id)).await,
         None if ask.names_a_way() => Box::pin(ask::run(context, &ask)).await,
         None => known(context, &ask).await,
@@ -242,10 +242,10 @@ struct Row {
     json: Value,
 }
 
-impl From<Peer> for Row {
-    fn from(peer: Peer) -> Self {
+impl From<PeerBody> for Row {
+    fn from(peer: PeerBody) -> Self {
         let json = serde_json::to_value(&peer).unwrap_or_default();
-        let Peer { endpoint_id, name, assets, last_seen, .. } = peer;
+        let PeerBody { endpoint_id, name, assets, last_seen, .. } = peer;
         Self { endpoint_id, name, assets, last_seen, json }
     }
 }
@@ -330,14 +330,14 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct PeerLine {
         #[command(flatten)]
-        args: PeersArgs,
+        args: PeersCommandArgs,
     }
 
     fn parse(line: &str) -> Result<AskArgs, clap::Error> {
         let words = std::iter::once("peers").chain(line.split_whitespace());
-        Line::try_parse_from(words).map(|line| line.args.ask)
+        PeerLine::try_parse_from(words).map(|line| line.args.ask)
     }
 
     #[test]

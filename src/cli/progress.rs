@@ -19,20 +19,20 @@ const FRAME: Duration = Duration::from_millis(100);
 
 /// Progress of one thing. Ends, and leaves no trace on a terminal, when dropped.
 #[derive(Debug)]
-pub(super) struct Progress {
-    shared: Arc<Shared>,
+pub(super) struct ProgressLine {
+    shared: Arc<Measured>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Measured {
     what: Mutex<String>,
     done: AtomicU64,
     total: Option<u64>,
     bar: ProgressBar,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Progress of something that has no measure.
     pub(super) fn spinner(what: &str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
@@ -56,7 +56,7 @@ impl Progress {
             bar.set_style(style);
         }
         let what = Mutex::new(text::escape(what).into_owned());
-        let shared = Arc::new(Shared { what, done: AtomicU64::new(0), total, bar });
+        let shared = Arc::new(Measured { what, done: AtomicU64::new(0), total, bar });
         let task = tokio::spawn(show(Arc::clone(&shared)));
         Self { shared, task }
     }
@@ -81,14 +81,14 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.task.abort();
         self.shared.bar.finish_and_clear();
     }
 }
 
-async fn show(shared: Arc<Shared>) {
+async fn show(shared: Arc<Measured>) {
     let terminal = std::io::stderr().is_terminal();
     tokio::time::sleep(SILENT).await;
     if terminal {

@@ -15,10 +15,10 @@ use tokio_util::io::ReaderStream;
 
 use super::Context;
 use super::assets::Asset;
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::text;
 use crate::text::escaped_name;
 
@@ -66,12 +66,12 @@ struct Meta {
 
 /// Something to store.
 #[derive(Debug)]
-enum Source {
+enum PutSource {
     Stdin,
     File { path: PathBuf, size: u64 },
 }
 
-impl Source {
+impl PutSource {
     fn shown(&self) -> String {
         match self {
             Self::Stdin => "stdin".to_owned(),
@@ -88,12 +88,12 @@ pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError
         return Err(CliError::new(Exit::Usage, "--filename names one asset, and there are several files"));
     }
     let total = sources.iter().try_fold(0_u64, |total, source| match source {
-        Source::Stdin => None,
-        Source::File { size, .. } => total.checked_add(*size),
+        PutSource::Stdin => None,
+        PutSource::File { size, .. } => total.checked_add(*size),
     });
     let store = context.store().await?;
     let progress =
-        Progress::bytes(&format!("storing {}", text::counted(sources.len() as u64, "file")), total);
+        ProgressLine::bytes(&format!("storing {}", text::counted(sources.len() as u64, "file")), total);
     let count = Arc::new(progress.counter());
     let mut uploads = futures::stream::iter(sources)
         .map(|source| {
@@ -125,20 +125,20 @@ pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError
     Ok(())
 }
 
-fn print(context: &Context, source: &Source, asset: &Asset) -> std::io::Result<()> {
+fn print(context: &Context, source: &PutSource, asset: &Asset) -> std::io::Result<()> {
     if context.out.json {
         return context.out.value(asset);
     }
     let name = match source {
-        Source::Stdin => asset.filename.clone().unwrap_or_else(|| "-".to_owned()),
-        Source::File { path, .. } => path.display().to_string(),
+        PutSource::Stdin => asset.filename.clone().unwrap_or_else(|| "-".to_owned()),
+        PutSource::File { path, .. } => path.display().to_string(),
     };
     context.out.line(&format!("{}  {}", text::escape(&asset.hash), text::escape(&name)))
 }
 
 /// What to store, and how many files could not be looked at. What makes no sense as a whole is an error before anything
 /// is stored.
-fn collect(files: &[PathBuf], recursive: bool) -> Result<(Vec<Source>, u64), CliError> {
+fn collect(files: &[PathBuf], recursive: bool) -> Result<(Vec<PutSource>, u64), CliError> {
     let mut sources = Vec::new();
     let mut failed = 0;
     let mut complain = |path: &Path, problem: &str| {
@@ -147,10 +147,10 @@ fn collect(files: &[PathBuf], recursive: bool) -> Result<(Vec<Source>, u64), Cli
     };
     for path in files {
         if path.as_os_str() == "-" {
-            if sources.iter().any(|source| matches!(source, Source::Stdin)) {
+            if sources.iter().any(|source| matches!(source, PutSource::Stdin)) {
                 return Err(CliError::new(Exit::Usage, "'-' is given twice, and there is one stdin"));
             }
-            sources.push(Source::Stdin);
+            sources.push(PutSource::Stdin);
             continue;
         }
         match std::fs::metadata(path) {
@@ -162,14 +162,14 @@ fn collect(files: &[PathBuf], recursive: bool) -> Result<(Vec<Source>, u64), Cli
                 for entry in walkdir::WalkDir::new(path).sort_by_file_name() {
                     match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
                         Ok((meta, entry)) if meta.is_file() => {
-                            sources.push(Source::File { path: entry.into_path(), size: meta.len() });
+                            sources.push(PutSource::File { path: entry.into_path(), size: meta.len() });
                         }
                         Ok(_) => {}
                         Err(e) => complain(e.path().unwrap_or(path), &e.to_string()),
                     }
                 }
             }
-            Ok(meta) => sources.push(Source::File { path: path.clone(), size: meta.len() }),
+            Ok(meta) => sources.push(PutSource::File { path: path.clone(), size: meta.len() }),
             Err(e) => complain(path, &e.to_string()),
         }
     }
@@ -177,21 +177,21 @@ fn collect(files: &[PathBuf], recursive: bool) -> Result<(Vec<Source>, u64), Cli
 }
 
 /// Stores one file with a tag.
-pub(super) async fn store_file(store: &Service, path: &Path, tag: &str) -> Result<Asset, CliError> {
-    let source = Source::File { path: path.to_owned(), size: 0 };
+pub(super) async fn store_file(store: &ApiClient, path: &Path, tag: &str) -> Result<Asset, CliError> {
+    let source = PutSource::File { path: path.to_owned(), size: 0 };
     let meta = Meta { tags: vec![tag.to_owned()], ..Meta::default() };
     upload(store, &source, &meta, Arc::new(|_| ())).await
 }
 
 async fn upload(
-    store: &Service,
-    source: &Source,
+    store: &ApiClient,
+    source: &PutSource,
     meta: &Meta,
     count: Arc<impl Fn(u64) + Send + Sync + 'static>,
 ) -> Result<Asset, CliError> {
     let (part, own_name) = match source {
-        Source::Stdin => (part(tokio::io::stdin(), None, count), None),
-        Source::File { path, .. } => {
+        PutSource::Stdin => (part(tokio::io::stdin(), None, count), None),
+        PutSource::File { path, .. } => {
             let cannot = |e: std::io::Error| CliError::failure(format!("cannot read it: {e}"));
             let file = tokio::fs::File::open(path).await.map_err(cannot)?;
             let meta = file.metadata().await.map_err(cannot)?;

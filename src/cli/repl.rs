@@ -35,7 +35,7 @@ const SECRET_FLAG: &str = "--topic-secret";
 
 /// What a line asks for.
 #[derive(Debug)]
-enum Line {
+enum ReplLine {
     Nothing,
     End,
     Help(Vec<String>),
@@ -52,7 +52,7 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
     if daemon_is_away(context).await {
         message("no daemon running: commands that need one will say so, the others work");
     }
-    let mut input = if terminal { Input::terminal()? } else { Input::Pipe };
+    let mut input = if terminal { LineSource::terminal()? } else { LineSource::Pipe };
     loop {
         let (returned, line) = spawn_blocking(move || input.read())
             .await
@@ -60,10 +60,10 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
         input = returned;
         let Some(line) = line? else { return Ok(()) };
         match understand(&line) {
-            Ok(Line::Nothing) => {}
-            Ok(Line::End) => return Ok(()),
-            Ok(Line::Help(of)) => help(of),
-            Ok(Line::Command(words)) => execute(context, words, terminal).await,
+            Ok(ReplLine::Nothing) => {}
+            Ok(ReplLine::End) => return Ok(()),
+            Ok(ReplLine::Help(of)) => help(of),
+            Ok(ReplLine::Command(words)) => execute(context, words, terminal).await,
             Err(problem) => message(&problem),
         }
     }
@@ -75,16 +75,16 @@ async fn daemon_is_away(context: &Context) -> bool {
     alive.is_err_and(|error| error.exit() == Exit::NoDaemon)
 }
 
-fn understand(line: &str) -> Result<Line, String> {
+fn understand(line: &str) -> Result<ReplLine, String> {
     let mut words = words::split(line)?;
     if line.trim_start().starts_with('#') {
-        return Ok(Line::Nothing);
+        return Ok(ReplLine::Nothing);
     }
     Ok(match words.first().map(String::as_str) {
-        None => Line::Nothing,
-        Some("exit" | "quit") if words.len() == 1 => Line::End,
-        Some("help") => Line::Help(words.split_off(1)),
-        Some(_) => Line::Command(words),
+        None => ReplLine::Nothing,
+        Some("exit" | "quit") if words.len() == 1 => ReplLine::End,
+        Some("help") => ReplLine::Help(words.split_off(1)),
+        Some(_) => ReplLine::Command(words),
     })
 }
 
@@ -153,12 +153,12 @@ fn over(outer: &Globals, line: Globals, matches: &ArgMatches) -> Globals {
 }
 
 /// Where lines come from.
-enum Input {
+enum LineSource {
     Pipe,
     Terminal { editor: Box<Editor<Completion, FileHistory>>, history: Option<PathBuf> },
 }
 
-impl Input {
+impl LineSource {
     fn terminal() -> Result<Self, CliError> {
         let failed = |e: ReadlineError| CliError::failure(format!("cannot use the terminal: {e}"));
         let config = rustyline::Config::builder()
@@ -235,12 +235,12 @@ mod tests {
 
     #[test]
     fn lines_are_understood() {
-        assert!(matches!(understand(""), Ok(Line::Nothing)));
-        assert!(matches!(understand("  # it's a remark"), Ok(Line::Nothing)));
-        assert!(matches!(understand("exit"), Ok(Line::End)));
-        assert!(matches!(understand(" quit "), Ok(Line::End)));
-        assert!(matches!(understand("help peers"), Ok(Line::Help(of)) if of == ["peers"]));
-        assert!(matches!(understand("put 'a b'"), Ok(Line::Command(words)) if words == ["put", "a b"]));
+        assert!(matches!(understand(""), Ok(ReplLine::Nothing)));
+        assert!(matches!(understand("  # it's a remark"), Ok(ReplLine::Nothing)));
+        assert!(matches!(understand("exit"), Ok(ReplLine::End)));
+        assert!(matches!(understand(" quit "), Ok(ReplLine::End)));
+        assert!(matches!(understand("help peers"), Ok(ReplLine::Help(of)) if of == ["peers"]));
+        assert!(matches!(understand("put 'a b'"), Ok(ReplLine::Command(words)) if words == ["put", "a b"]));
         assert!(understand("put 'a").is_err());
     }
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::Context;
 use super::error::{CliError, Exit};
 use super::output::message;
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::text;
 use crate::clock::Clock;
 use crate::config::{Config, FlagValue, Loaded, Origin, Origins, RelaySetting};
@@ -203,7 +203,7 @@ pub(super) async fn start(
     origins: Origins,
     signals: Option<Signals>,
 ) -> Result<Node, CliError> {
-    let progress = std::sync::Arc::new(Progress::spinner("starting"));
+    let progress = std::sync::Arc::new(ProgressLine::spinner("starting"));
     let shown = std::sync::Arc::downgrade(&progress);
     let output = StartOutput {
         origins,
@@ -266,7 +266,7 @@ async fn show_passphrase(context: &Context, config: &Config, node: &Node) -> Res
         let ticket = if config.relay_url == RelaySetting::Disabled {
             node.ticket()
         } else {
-            let _progress = Progress::spinner("connecting to a relay");
+            let _progress = ProgressLine::spinner("connecting to a relay");
             node.ticket_with_relay(RELAY_WITHIN).await
         };
         (format!(" --bootstrap {ticket}"), ", and `can-sync id --ticket` what follows --bootstrap")
@@ -294,10 +294,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Sources;
+    use crate::config::SettingSources;
 
     #[derive(Parser)]
-    struct Line {
+    struct TestLine {
         #[command(flatten)]
         args: ServeArgs,
     }
@@ -308,9 +308,9 @@ mod tests {
                     --passphrase-file /p --allow-weak-passphrase --api-token-file /t --allowed-hosts a,b --no-relay \
                     --ticket-file /o --connect-ticket-file /i --bootstrap x,y --topic t --topic-secret s --no-mdns \
                     --no-dht --replicate-deletes";
-        let (file, flags) = Line::parse_from(line.split_whitespace()).args.flags();
+        let (file, flags) = TestLine::parse_from(line.split_whitespace()).args.flags();
         assert_eq!(file.as_deref(), Some(Path::new("my.yaml")));
-        let loaded = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
+        let loaded = Config::load(&SettingSources { flags, ..SettingSources::default() }).unwrap();
         assert_eq!(loaded.origins.len(), 18, "{:?}", loaded.origins);
         let config = loaded.config;
         assert_eq!(config.data_dir, Path::new("/d"));
@@ -320,8 +320,8 @@ mod tests {
         assert!(!config.discovery.mdns && !config.discovery.dht);
         assert!(config.replicate_deletes && config.allow_weak_passphrase);
         let other = "serve --can-service-url http://h:1 --relay-url https://r";
-        let (_, flags) = Line::parse_from(other.split_whitespace()).args.flags();
-        let loaded = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
+        let (_, flags) = TestLine::parse_from(other.split_whitespace()).args.flags();
+        let loaded = Config::load(&SettingSources { flags, ..SettingSources::default() }).unwrap();
         assert_eq!(loaded.origins.len(), 2);
     }
 

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Context;
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
-use super::peers::{self, Peer};
+use super::peers::{self, PeerBody};
 use super::text;
 
 /// Between two looks with `--watch`.
@@ -28,7 +28,7 @@ pub(super) struct StatusArgs {
 
 /// `GET /status`, as far as the command line needs it; the rest is passed on in JSON.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct NodeStatus {
+pub(super) struct StatusBody {
     pub(super) endpoint_id: String,
     #[serde(default)]
     pub(super) name: String,
@@ -36,11 +36,11 @@ pub(super) struct NodeStatus {
     version: String,
     #[serde(default)]
     uptime_secs: u64,
-    pub(super) store: StoreStatus,
+    pub(super) store: StoreBody,
     pub(super) sync: SyncStatus,
-    pub(super) peers: PeerCounts,
+    pub(super) peers: PeerCountsBody,
     #[serde(default)]
-    discovery: BTreeMap<String, Channel>,
+    discovery: BTreeMap<String, ChannelBody>,
     #[serde(default)]
     actors: Actors,
     #[serde(flatten)]
@@ -48,7 +48,7 @@ pub(super) struct NodeStatus {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct StoreStatus {
+pub(super) struct StoreBody {
     #[serde(default)]
     mode: String,
     pub(super) url: String,
@@ -87,13 +87,13 @@ pub(super) struct SyncStatus {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct PeerCounts {
+pub(super) struct PeerCountsBody {
     pub(super) connected: u64,
     pub(super) known: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-struct Channel {
+struct ChannelBody {
     state: String,
     #[serde(default)]
     last_success: Option<String>,
@@ -139,7 +139,7 @@ impl SyncStatus {
     }
 }
 
-impl StoreStatus {
+impl StoreBody {
     /// What is here, and what is known besides.
     fn counts(&self) -> String {
         let (Some(assets), Some(bytes)) = (self.assets, self.bytes) else { return String::new() };
@@ -155,7 +155,7 @@ impl StoreStatus {
     }
 }
 
-impl NodeStatus {
+impl StatusBody {
     /// Why the node is not as it should be.
     fn degraded(&self) -> Option<String> {
         if !self.store.healthy {
@@ -169,7 +169,7 @@ impl NodeStatus {
     }
 
     /// With a line for each peer that something moves with.
-    fn watched(&self, peers: &[Peer]) -> Vec<(&'static str, String)> {
+    fn watched(&self, peers: &[PeerBody]) -> Vec<(&'static str, String)> {
         let mut fields = self.fields();
         let moving = peers.iter().filter_map(|peer| {
             let progress = peer.progress()?;
@@ -181,7 +181,7 @@ impl NodeStatus {
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
-        let StoreStatus { mode, url, healthy, .. } = &self.store;
+        let StoreBody { mode, url, healthy, .. } = &self.store;
         let counts = self.store.counts();
         let health = if *healthy { "" } else { ", not healthy" };
         let mut fields = vec![
@@ -210,7 +210,7 @@ impl NodeStatus {
     }
 }
 
-pub(super) async fn fetch(agent: &Service) -> Result<NodeStatus, CliError> {
+pub(super) async fn fetch(agent: &ApiClient) -> Result<StatusBody, CliError> {
     agent.get("/status", &[]).await
 }
 
@@ -251,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    fn status(change: impl FnOnce(&mut Value)) -> NodeStatus {
+    fn status(change: impl FnOnce(&mut Value)) -> StatusBody {
         let mut status = json!({
             "endpoint_id": "ab", "name": "desk", "version": "1", "uptime_secs": 5,
             "store": { "mode": "embedded", "url": "http://s", "healthy": true, "assets": 2, "bytes": 1536, "seq": 9 },
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn while_watched_each_peer_that_something_moves_with_has_a_line() {
-        let peer = |more: Value| -> Peer {
+        let peer = |more: Value| -> PeerBody {
             let mut peer = json!({ "endpoint_id": "cd".repeat(32), "name": "desk", "state": "syncing", "path": "direct" });
             peer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             serde_json::from_value(peer).unwrap()

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Context;
-use super::client::Service;
+use super::client::ApiClient;
 use super::error::{CliError, Exit};
-use super::progress::Progress;
-use super::status::{self, NodeStatus};
+use super::progress::ProgressLine;
+use super::status::{self, StatusBody};
 use super::text;
 
 /// Between two looks.
@@ -29,7 +29,7 @@ pub(super) struct WaitArgs {
 pub(super) async fn run(context: &Context, args: &WaitArgs) -> Result<(), CliError> {
     debug_assert!(args.in_sync, "the only thing to wait for so far, and required");
     let agent = context.agent()?;
-    let progress = Progress::spinner("asking the node to compare with its peers");
+    let progress = ProgressLine::spinner("asking the node to compare with its peers");
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let verified: Result<Value, _> = agent.post("/verify", &json!({})).await;
     verified?;
@@ -60,7 +60,7 @@ pub(super) async fn run(context: &Context, args: &WaitArgs) -> Result<(), CliErr
 }
 
 /// Says what is missing.
-async fn late(agent: &Service, status: &NodeStatus, secs: u64) -> CliError {
+async fn late(agent: &ApiClient, status: &StatusBody, secs: u64) -> CliError {
     let sync = &status.sync;
     let missing_there = super::peers::fetch(agent).await.map(|peers| {
         let not_confirmed = peers.iter().map(|peer| peer.missing_there).sum::<u64>();

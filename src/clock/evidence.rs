@@ -110,12 +110,12 @@ impl Reading {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Heard {
+struct DeviceClock {
     shows_ms: u64,
     at: Duration,
 }
 
-impl Heard {
+impl DeviceClock {
     /// What it shows now, less what ours does.
     fn difference(self, at: Moment) -> i64 {
         let shows = self.shows_ms.saturating_add(millis(at.uptime.saturating_sub(self.at)));
@@ -127,7 +127,7 @@ impl Heard {
 /// What is known of clocks.
 #[derive(Debug)]
 pub struct Evidence {
-    heard: HashMap<DeviceId, Heard>,
+    heard: HashMap<DeviceId, DeviceClock>,
     has_met_devices: bool,
     /// What it was at least at the moment beside it.
     least: (u64, Duration),
@@ -144,7 +144,7 @@ impl Evidence {
     /// See [`Clock::hear`](super::Clock::hear).
     pub fn hear(&mut self, device: DeviceId, shows_ms: u64, at: Moment) {
         self.has_met_devices = true;
-        self.heard.insert(device, Heard { shows_ms, at: at.uptime });
+        self.heard.insert(device, DeviceClock { shows_ms, at: at.uptime });
         if self.heard.len() > DEVICES_MAX
             && let Some(oldest) = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(id, _)| *id)
         {
@@ -212,7 +212,7 @@ impl Evidence {
         self.recent(now).any(|heard| !is_off(heard.difference(now)))
     }
 
-    fn recent(&self, at: Moment) -> impl Iterator<Item = Heard> {
+    fn recent(&self, at: Moment) -> impl Iterator<Item = DeviceClock> {
         self.heard.values().copied().filter(move |heard| at.uptime.saturating_sub(heard.at) <= HEARD_WITHIN)
     }
 

@@ -38,7 +38,7 @@ pub struct FlagValue {
 
 /// Everything that settings may come from.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub struct SettingSources {
     /// The file that was asked for: it has to exist.
     pub file: Option<PathBuf>,
     /// Files to try where none was asked for; the first that exists is read.
@@ -49,7 +49,7 @@ pub struct Sources {
     pub flags: Vec<FlagValue>,
 }
 
-impl Sources {
+impl SettingSources {
     /// The sources of this process: `file` and `flags` from its command line, its environment, and the usual files
     /// (`./config.yaml`, then `can-sync/config.yaml` in the platform's configuration directory).
     pub fn of_process(file: Option<PathBuf>, flags: Vec<FlagValue>) -> Self {
@@ -112,7 +112,7 @@ impl fmt::Display for Origin {
 
 /// One setting as it came out.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Setting {
+pub struct LoadedSetting {
     /// Full key, such as `discovery.mdns`.
     pub key: String,
     /// Its value in JSON; secrets are hidden.
@@ -136,10 +136,10 @@ pub struct Loaded {
 
 impl Loaded {
     /// Every setting with its origin, in the order of `config.yaml`.
-    pub fn settings(&self) -> Vec<Setting> {
+    pub fn settings(&self) -> Vec<LoadedSetting> {
         let with_origin = |(key, value): (String, serde_json::Value)| {
             let origin = self.origin(&key);
-            Setting { key, value, origin }
+            LoadedSetting { key, value, origin }
         };
         self.config.list().into_iter().map(with_origin).collect()
     }
@@ -164,7 +164,7 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong, in one sentence that says where.
-    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    pub fn load(sources: &SettingSources) -> Result<Loaded, ConfigError> {
         let mut loaded = Loaded::default();
         if let Some((path, text)) = read_file(sources)? {
             let layer = parse_file(&path, &text)?;
@@ -191,7 +191,7 @@ fn invalid(origin: Origin, key: &str, problem: String) -> ConfigError {
 }
 
 /// The file that was asked for, or the first of the usual ones that exists.
-fn read_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, ConfigError> {
+fn read_file(sources: &SettingSources) -> Result<Option<(PathBuf, String)>, ConfigError> {
     let candidates = sources.file.as_ref().map_or(sources.search.as_slice(), std::slice::from_ref);
     for path in candidates {
         let unreadable = |source| ConfigError::Unreadable { path: path.clone(), source };

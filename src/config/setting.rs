@@ -194,9 +194,9 @@ impl<T: Setting> Setting for Vec<T> {
 
 /// A setting as it stands in a file.
 #[derive(Clone)]
-pub(super) struct Given<T>(pub(super) T);
+pub(super) struct FileSetting<T>(pub(super) T);
 
-impl<'de, T: Setting> Deserialize<'de> for Given<T> {
+impl<'de, T: Setting> Deserialize<'de> for FileSetting<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Asked for a string, the YAML reader hands out any scalar as it was typed: `name: 007` stays `007`.
         let visitor = GivenVisitor(PhantomData);
@@ -207,14 +207,14 @@ impl<'de, T: Setting> Deserialize<'de> for Given<T> {
 struct GivenVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Setting> Visitor<'de> for GivenVisitor<T> {
-    type Value = Given<T>;
+    type Value = FileSetting<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if T::LIST { write!(f, "a list: each item {}", T::EXPECTED) } else { f.write_str(T::EXPECTED) }
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        T::from_text(text).map(Given).map_err(E::custom)
+        T::from_text(text).map(FileSetting).map_err(E::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
@@ -222,7 +222,7 @@ impl<'de, T: Setting> Visitor<'de> for GivenVisitor<T> {
         while let Some(item) = seq.next_element::<String>()? {
             items.push(item);
         }
-        T::from_items(&items).map(Given).map_err(A::Error::custom)
+        T::from_items(&items).map(FileSetting).map_err(A::Error::custom)
     }
 }
 
@@ -274,16 +274,16 @@ macro_rules! settings {
         #[derive(Default, serde::Deserialize)]
         #[serde(deny_unknown_fields, default, expecting = "settings, each `key: value`")]
         struct $layer {
-            $( $(#[serde(rename = $key)])? $field: Option<crate::config::setting::Given<$type>>, )*
+            $( $(#[serde(rename = $key)])? $field: Option<crate::config::setting::FileSetting<$type>>, )*
             $( $( $section: Option<$section_layer>, )* )?
         }
 
         impl $layer {
             /// Sets one setting by its full key; `None` if there is no such key.
             fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
-                use crate::config::setting::{Given, Setting as _, settings};
+                use crate::config::setting::{FileSetting, Setting as _, settings};
                 $( if key == settings!(@key $field $($key)?) {
-                    return Some(<$type>::from_text(text).map(|value| self.$field = Some(Given(value))));
+                    return Some(<$type>::from_text(text).map(|value| self.$field = Some(FileSetting(value))));
                 } )*
                 $( $( if let Some(key) = key.strip_prefix(concat!(stringify!($section), ".")) {
                     return self.$section.get_or_insert_default().set(key, text);

@@ -22,7 +22,7 @@ fn load_with(
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.yaml");
     std::fs::write(&path, yaml).unwrap();
-    let sources = Sources {
+    let sources = SettingSources {
         file: Some(path),
         search: Vec::new(),
         env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -79,7 +79,7 @@ fn the_repositorys_file_explains_every_setting_with_its_default() {
 
 #[test]
 fn nothing_at_all_gives_the_defaults() {
-    let loaded = Config::load(&Sources::default()).unwrap();
+    let loaded = Config::load(&SettingSources::default()).unwrap();
     assert_eq!(loaded.path, None);
     assert_eq!(loaded.config.listen_addr.to_string(), "127.0.0.1:3213");
     assert_eq!(loaded.config.poll_interval, Duration::from_secs(3));
@@ -308,18 +308,18 @@ fn files_are_searched_in_order_and_a_named_one_must_exist() {
     let dir = tempfile::tempdir().unwrap();
     let [first, second] = ["first.yaml", "second.yaml"].map(|name| dir.path().join(name));
     std::fs::write(&second, "name: second").unwrap();
-    let sources = Sources { search: vec![first.clone(), second.clone()], ..Sources::default() };
+    let sources = SettingSources { search: vec![first.clone(), second.clone()], ..SettingSources::default() };
     let loaded = Config::load(&sources).unwrap();
     assert_eq!((loaded.config.name.as_str(), loaded.path), ("second", Some(second)));
     std::fs::write(&first, "# nothing but a comment\n").unwrap();
     assert_eq!(Config::load(&sources).unwrap().path, Some(first));
 
-    let missing = Sources { file: Some(dir.path().join("none.yaml")), ..Sources::default() };
+    let missing = SettingSources { file: Some(dir.path().join("none.yaml")), ..SettingSources::default() };
     assert!(matches!(Config::load(&missing), Err(ConfigError::Missing(_))));
-    let directory = Sources { file: Some(dir.path().to_owned()), ..Sources::default() };
+    let directory = SettingSources { file: Some(dir.path().to_owned()), ..SettingSources::default() };
     assert!(matches!(Config::load(&directory), Err(ConfigError::Unreadable { .. })));
     let large = dir.path().join("large.yaml");
     std::fs::write(&large, "# ".repeat(1 << 20)).unwrap();
-    let large = Sources { file: Some(large), ..Sources::default() };
+    let large = SettingSources { file: Some(large), ..SettingSources::default() };
     assert!(matches!(Config::load(&large), Err(ConfigError::TooLarge { .. })));
 }

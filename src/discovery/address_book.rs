@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::discovery::announcement::ANNOUNCEMENT_BYTES_MAX;
-use crate::discovery::channel::{Channel, Sources};
+use crate::discovery::channel::{Channel, ChannelSet};
 use crate::discovery::directory::SavedPeer;
 use crate::store::at_rest::open_at_rest;
 
@@ -57,7 +57,7 @@ pub struct AddressBookError {
 
 /// One remembered peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct RememberedPeer {
     /// Where it can be reached.
     pub addr: EndpointAddr,
     /// What it called itself.
@@ -70,9 +70,9 @@ pub struct Entry {
 
 /// A change of the book.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub enum BookChange {
     /// As [`AddressBook::remember`].
-    Remember(Entry),
+    Remember(RememberedPeer),
     /// As [`AddressBook::forget`].
     Forget(EndpointId),
 }
@@ -118,7 +118,7 @@ impl AddressBook {
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn entries(&self) -> Result<Vec<Entry>, AddressBookError> {
+    pub fn entries(&self) -> Result<Vec<RememberedPeer>, AddressBookError> {
         self.with("read", entries)
     }
 
@@ -126,7 +126,7 @@ impl AddressBook {
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn remember(&self, entry: &Entry) -> Result<(), AddressBookError> {
+    pub fn remember(&self, entry: &RememberedPeer) -> Result<(), AddressBookError> {
         let ticket = EndpointTicket::new(entry.addr.clone()).to_string();
         let seen = entry.last_seen_ms.and_then(|ms| i64::try_from(ms).ok());
         self.with("write", |db| {
@@ -163,12 +163,12 @@ impl AddressBook {
 
     /// Makes changes one after the other, off the async threads, until nobody sends any more. One that fails costs a
     /// lookup at the next start.
-    pub async fn keep(self, mut changes: mpsc::Receiver<Change>) {
+    pub async fn keep(self, mut changes: mpsc::Receiver<BookChange>) {
         while let Some(change) = changes.recv().await {
             let book = self.clone();
             let work = move || match change {
-                Change::Remember(entry) => book.remember(&entry),
-                Change::Forget(id) => book.forget(&id),
+                BookChange::Remember(entry) => book.remember(&entry),
+                BookChange::Forget(id) => book.forget(&id),
             };
             match spawn_blocking(work).await {
                 Ok(Ok(())) => {}
@@ -266,7 +266,7 @@ impl AddressBook {
 }
 
 /// Channels by their names; those that this version does not know are left out.
-fn sources_of(names: &str) -> Sources {
+fn sources_of(names: &str) -> ChannelSet {
     let channel = |name: &str| Channel::ALL.into_iter().find(|channel| channel.name() == name);
     names.split(',').filter_map(channel).collect()
 }
@@ -276,7 +276,7 @@ fn sources_of(names: &str) -> Sources {
 ///
 /// # Errors
 /// If there is none, or it cannot be read.
-pub fn read(path: &Path) -> Result<Vec<Entry>, AddressBookError> {
+pub fn read(path: &Path) -> Result<Vec<RememberedPeer>, AddressBookError> {
     open_at_rest(path).and_then(|connection| entries(&connection)).map_err(|e| AddressBookError {
         action: "read",
         path: path.display().to_string(),
@@ -284,7 +284,7 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, AddressBookError> {
     })
 }
 
-fn entries(db: &Connection) -> rusqlite::Result<Vec<Entry>> {
+fn entries(db: &Connection) -> rusqlite::Result<Vec<RememberedPeer>> {
     let rows = db
         .prepare(
             "SELECT ticket, name, last_seen_ms, mirror FROM peers ORDER BY last_seen_ms DESC NULLS LAST",
@@ -295,7 +295,7 @@ fn entries(db: &Connection) -> rusqlite::Result<Vec<Entry>> {
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let entry = |(ticket, name, seen, mirror): (String, String, Option<i64>, Option<bool>)| {
         let addr = ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone();
-        Some(Entry { addr, name, last_seen_ms: seen.and_then(|ms| u64::try_from(ms).ok()), mirror })
+        Some(RememberedPeer { addr, name, last_seen_ms: seen.and_then(|ms| u64::try_from(ms).ok()), mirror })
     };
     Ok(rows.into_iter().filter_map(entry).collect())
 }
@@ -306,10 +306,15 @@ mod tests {
 
     use super::*;
 
-    fn entry(n: u8, seen: Option<u64>) -> Entry {
+    fn entry(n: u8, seen: Option<u64>) -> RememberedPeer {
         let id = SecretKey::from_bytes(&[n; 32]).public();
         let addr = EndpointAddr::new(id).with_ip_addr(([127, 0, 0, 1], u16::from(n)).into());
-        Entry { addr, name: format!("node {n}"), last_seen_ms: seen, mirror: Some(n.is_multiple_of(2)) }
+        RememberedPeer {
+            addr,
+            name: format!("node {n}"),
+            last_seen_ms: seen,
+            mirror: Some(n.is_multiple_of(2)),
+        }
     }
 
     #[test]
@@ -341,7 +346,7 @@ mod tests {
             let mut key = [5; 32];
             key[..4].copy_from_slice(&n.to_le_bytes());
             let addr = EndpointAddr::new(SecretKey::from_bytes(&key).public());
-            Entry { addr, name: String::new(), last_seen_ms: Some(u64::from(n)), mirror }
+            RememberedPeer { addr, name: String::new(), last_seen_ms: Some(u64::from(n)), mirror }
         };
         let own = [met(1, Some(true)), met(2, None)];
         for entry in &own {
@@ -363,7 +368,7 @@ mod tests {
         SavedPeer {
             addr: addr.with_ip_addr(([127, 0, 0, 1], 1).into()),
             name: format!("agent {n}"),
-            sources: Sources::from([Channel::Dht, Channel::Gossip]),
+            sources: ChannelSet::from([Channel::Dht, Channel::Gossip]),
             last_success_ms: n,
             signed: n.is_multiple_of(2).then(|| vec![7; 300].into()),
         }
@@ -379,7 +384,7 @@ mod tests {
         drop(book);
         let book = AddressBook::open(&path).unwrap();
         assert_eq!(book.directory().unwrap(), [saved(2), saved(1)]);
-        let later = SavedPeer { last_success_ms: 9, sources: Sources::new(), signed: None, ..saved(1) };
+        let later = SavedPeer { last_success_ms: 9, sources: ChannelSet::new(), signed: None, ..saved(1) };
         book.save_directory(std::slice::from_ref(&later)).unwrap();
         assert_eq!(book.directory().unwrap(), [later, saved(2)]);
         assert_eq!(book.entries().unwrap().len(), 1, "the book of sessions is another table");
@@ -401,7 +406,7 @@ mod tests {
         old.execute("INSERT INTO peers VALUES (?1, ?2, 'node 1', 5)", (id, ticket)).unwrap();
         drop(old);
         let book = AddressBook::open(&path).unwrap();
-        assert_eq!(book.entries().unwrap(), [Entry { mirror: None, ..entry(1, Some(5)) }]);
+        assert_eq!(book.entries().unwrap(), [RememberedPeer { mirror: None, ..entry(1, Some(5)) }]);
         assert_eq!(book.directory().unwrap(), []);
         book.save_directory(&[saved(1)]).unwrap();
         assert_eq!(book.directory().unwrap(), [saved(1)]);
@@ -422,7 +427,7 @@ mod tests {
         })
         .unwrap();
         let read = book.directory().unwrap();
-        assert_eq!(read, [SavedPeer { sources: Sources::from([Channel::Dht]), signed: None, ..saved(2) }]);
+        assert_eq!(read, [SavedPeer { sources: ChannelSet::from([Channel::Dht]), signed: None, ..saved(2) }]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use iroh::EndpointAddr;
 
-use super::channel::{Channel, Channels, Sources};
+use super::channel::{Channel, ChannelSet, Channels};
 
 /// Counts the peers that channels lead to, and hands them, each with its channel, to those that the node connected it with.
 /// Cheap to clone.
@@ -29,7 +29,7 @@ impl Candidates {
 
     /// A peer that was alive in an earlier run, and the channels that led to it then: they did not lead to it now, and that a
     /// user named it then does not make it one that a user names now.
-    pub fn restored(&self, addr: &EndpointAddr, sources: &Sources) {
+    pub fn restored(&self, addr: &EndpointAddr, sources: &ChannelSet) {
         for channel in sources.iter().filter(|channel| !channel.is_static()) {
             (self.take)(addr.clone(), *channel);
         }
@@ -58,7 +58,7 @@ mod tests {
         let candidates =
             Candidates::new(channels.clone(), move |_, channel| into.lock().unwrap().push(channel));
         let addr = EndpointAddr::new(SecretKey::from_bytes(&[1; 32]).public());
-        candidates.restored(&addr, &Sources::from([Channel::Tickets, Channel::Dht, Channel::Gossip]));
+        candidates.restored(&addr, &ChannelSet::from([Channel::Tickets, Channel::Dht, Channel::Gossip]));
         assert_eq!(*taken.lock().unwrap(), [Channel::Dht, Channel::Gossip, Channel::Saved]);
         let found = |channel| channels.reports().into_iter().find(|r| r.channel == channel).unwrap().found;
         assert_eq!(

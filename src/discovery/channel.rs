@@ -74,7 +74,7 @@ impl Channel {
 }
 
 /// The channels that led to one peer.
-pub type Sources = BTreeSet<Channel>;
+pub type ChannelSet = BTreeSet<Channel>;
 
 /// Whether a discovery channel works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
@@ -105,10 +105,10 @@ pub struct ChannelReport {
 
 /// How all channels do: written by those who run them, read by whoever tells it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Channels(Arc<Mutex<State>>);
+pub struct Channels(Arc<Mutex<ChannelReports>>);
 
 #[derive(Debug)]
-struct State {
+struct ChannelReports {
     reports: Vec<ChannelReport>,
     /// Whom each channel led to, so that nobody counts twice.
     found: HashSet<(Channel, EndpointId)>,
@@ -125,7 +125,7 @@ impl Default for Channels {
             last_error: None,
         };
         let reports = Channel::ALL.map(off).to_vec();
-        Self(Arc::new(Mutex::new(State { reports, found: HashSet::new() })))
+        Self(Arc::new(Mutex::new(ChannelReports { reports, found: HashSet::new() })))
     }
 }
 
@@ -164,7 +164,7 @@ impl Channels {
     /// It led to a peer; whether for the first time.
     pub fn found(&self, channel: Channel, id: EndpointId) -> bool {
         let mut state = self.lock();
-        let State { reports, found } = &mut *state;
+        let ChannelReports { reports, found } = &mut *state;
         let Some(report) = reports.iter_mut().find(|report| report.channel == channel) else { return false };
         let new = report.found < FOUND_MAX && found.insert((channel, id));
         report.found += u64::from(new);
@@ -177,7 +177,7 @@ impl Channels {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ChannelReports> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -50,7 +50,7 @@ pub struct Crawled {
 
 /// Where an agent stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum AgentState {
     /// Too far away to be asked.
     Far,
     /// To be asked.
@@ -62,12 +62,12 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Node {
+struct CrawledAgent {
     addr: EndpointAddr,
     found: Option<Found>,
     /// Steps on the shortest way that is known so far.
     depth: u32,
-    state: State,
+    state: AgentState,
     /// Whom it named, as indices.
     named: Vec<u32>,
 }
@@ -77,7 +77,7 @@ struct Node {
 #[derive(Debug)]
 pub struct Crawl {
     limits: CrawlLimits,
-    nodes: Vec<Node>,
+    nodes: Vec<CrawledAgent>,
     index: HashMap<EndpointId, u32>,
     /// By depth, then in the order in which they were named.
     queue: BTreeSet<(u32, u32)>,
@@ -114,7 +114,7 @@ impl Crawl {
         }
         let (_, index) = self.queue.pop_first()?;
         let node = &mut self.nodes[index as usize];
-        node.state = State::Asked;
+        node.state = AgentState::Asked;
         self.in_flight += 1;
         Some(node.addr.clone())
     }
@@ -123,10 +123,10 @@ impl Crawl {
     pub fn heard(&mut self, asked: EndpointId, answer: Result<Listed, String>) {
         let Some(&index) = self.index.get(&asked) else { return };
         let node = &mut self.nodes[index as usize];
-        if node.state != State::Asked {
+        if node.state != AgentState::Asked {
             return;
         }
-        node.state = State::Done;
+        node.state = AgentState::Done;
         self.in_flight -= 1;
         let Listed { own, peers, more, trouble } = match answer {
             Ok(listed) => listed,
@@ -176,7 +176,7 @@ impl Crawl {
     fn insert(&mut self, addr: EndpointAddr, depth: u32) -> Option<u32> {
         if let Some(&index) = self.index.get(&addr.id) {
             let node = &mut self.nodes[index as usize];
-            if node.state != State::Done {
+            if node.state != AgentState::Done {
                 // More ways to reach it; each source is bounded, and so is what comes of all of them.
                 let room = ADDRS_MAX.saturating_sub(node.addr.addrs.len());
                 node.addr.addrs.extend(addr.addrs.into_iter().take(room));
@@ -189,15 +189,15 @@ impl Crawl {
         }
         let index = u32::try_from(self.nodes.len()).ok()?;
         self.index.insert(addr.id, index);
-        self.nodes.push(Node { addr, found: None, depth, state: State::Far, named: Vec::new() });
+        self.nodes.push(CrawledAgent { addr, found: None, depth, state: AgentState::Far, named: Vec::new() });
         self.enqueue(index);
         Some(index)
     }
 
     fn enqueue(&mut self, index: u32) {
         let node = &mut self.nodes[index as usize];
-        if node.state == State::Far && self.limits.depth.is_none_or(|max| node.depth <= max) {
-            node.state = State::Queued;
+        if node.state == AgentState::Far && self.limits.depth.is_none_or(|max| node.depth <= max) {
+            node.state = AgentState::Queued;
             self.queue.insert((node.depth, index));
         }
     }
@@ -215,13 +215,13 @@ impl Crawl {
                 }
                 let before = std::mem::replace(&mut node.depth, depth);
                 match node.state {
-                    State::Far => self.enqueue(child),
-                    State::Queued => {
+                    AgentState::Far => self.enqueue(child),
+                    AgentState::Queued => {
                         self.queue.remove(&(before, child));
                         self.queue.insert((depth, child));
                     }
-                    State::Asked => {}
-                    State::Done => changed.push(child),
+                    AgentState::Asked => {}
+                    AgentState::Done => changed.push(child),
                 }
             }
         }

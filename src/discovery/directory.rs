@@ -25,11 +25,11 @@ use bytes::Bytes;
 use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
-use self::entry::{Entry, Rank, Standing};
+use self::entry::{AgentStanding, DirectoryEntry, Rank};
 use self::marks::Marks;
 pub use self::saved::SavedPeer;
 use super::announcement::{Mark, NAME_CHARS_MAX, Signed, Unverified, printable};
-use super::channel::{Channel, Sources};
+use super::channel::{Channel, ChannelSet};
 
 /// How long a sign of life counts.
 pub const FRESH_FOR: Duration = Duration::from_mins(2);
@@ -52,7 +52,7 @@ const HINT_KEPT: Duration = Duration::from_hours(24);
 
 /// One agent, as others are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listing {
+pub struct AgentListing {
     /// Who.
     pub id: EndpointId,
     /// What it calls itself: printable, at most 64 characters. Empty until it said so.
@@ -68,14 +68,14 @@ pub struct Listing {
     /// Where it can be reached, as far as known.
     pub addr: EndpointAddr,
     /// Which channels led to it.
-    pub sources: Sources,
+    pub sources: ChannelSet,
     /// Its last announcement as it signed it (an encoded [`crate::wire::proto::SignedAnnouncement`]), to be passed on.
     pub signed: Option<Bytes>,
 }
 
 /// What the directory wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum DirectoryEffect {
     /// An agent is there, or is somewhere else now, or still there after a while: whoever dials should know.
     Found(EndpointAddr),
     /// This is where this agent is, as it said itself or proved.
@@ -95,7 +95,7 @@ pub enum Effect {
 
 /// Why an announcement does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum AnnouncementRefusal {
     /// Our own, come back.
     #[error("it is our own")]
     Own,
@@ -131,7 +131,7 @@ pub struct Directory {
     /// Which run of ours, and how many announcements it made.
     run: Option<(u64, u64)>,
     own: Option<Bytes>,
-    entries: HashMap<EndpointId, Entry>,
+    entries: HashMap<EndpointId, DirectoryEntry>,
     marks: Marks,
     restored: bool,
 }
@@ -139,8 +139,8 @@ pub struct Directory {
 impl Directory {
     /// Everyone who is fresh or stale, by id.
     #[must_use]
-    pub fn listings(&self, now: Instant) -> Vec<Listing> {
-        let mut listings: Vec<Listing> =
+    pub fn listings(&self, now: Instant) -> Vec<AgentListing> {
+        let mut listings: Vec<AgentListing> =
             self.entries.iter().filter_map(|(id, entry)| entry.listing(*id, now)).collect();
         listings.sort_unstable_by_key(|listing| listing.id);
         listings
@@ -197,7 +197,7 @@ impl Directory {
     ///
     /// # Errors
     /// Why it is not.
-    pub fn admits(&self, claimed: &Unverified, now: Instant, now_ms: u64) -> Result<(), Refusal> {
+    pub fn admits(&self, claimed: &Unverified, now: Instant, now_ms: u64) -> Result<(), AnnouncementRefusal> {
         self.admits_mark(&claimed.author(), claimed.mark(), now, now_ms)
     }
 
@@ -207,14 +207,20 @@ impl Directory {
         self.entries.get(id).is_some_and(|entry| entry.alive.is_some())
     }
 
-    fn admits_mark(&self, id: &EndpointId, mark: Mark, now: Instant, now_ms: u64) -> Result<(), Refusal> {
+    fn admits_mark(
+        &self,
+        id: &EndpointId,
+        mark: Mark,
+        now: Instant,
+        now_ms: u64,
+    ) -> Result<(), AnnouncementRefusal> {
         if Some(*id) == self.me {
-            return Err(Refusal::Own);
+            return Err(AnnouncementRefusal::Own);
         }
         self.marks.admit(id, mark, now_ms)?;
         let heard = self.entries.get(id).and_then(|entry| entry.heard);
         if heard.is_some_and(|heard| now.saturating_duration_since(heard) < SPACING) {
-            return Err(Refusal::TooSoon);
+            return Err(AnnouncementRefusal::TooSoon);
         }
         Ok(())
     }
@@ -223,19 +229,24 @@ impl Directory {
     ///
     /// # Errors
     /// Why it does not count.
-    pub fn hear(&mut self, signed: Signed, now: Instant, now_ms: u64) -> Result<Vec<Effect>, Refusal> {
+    pub fn hear(
+        &mut self,
+        signed: Signed,
+        now: Instant,
+        now_ms: u64,
+    ) -> Result<Vec<DirectoryEffect>, AnnouncementRefusal> {
         let Signed { announcement, bytes } = signed;
         let (id, mark) = (announcement.id, announcement.mark());
         self.admits_mark(&id, mark, now, now_ms)?;
         let mut effects = Vec::new();
         let addr = announcement.addr();
-        let entry = self.entry(id, Rank::Heard, now, &mut effects).ok_or(Refusal::Full)?;
+        let entry = self.entry(id, Rank::Heard, now, &mut effects).ok_or(AnnouncementRefusal::Full)?;
         let moved = entry.addr.addrs != addr.addrs;
         let due = entry.offered.is_none_or(|at| now.saturating_duration_since(at) >= OFFER_EVERY);
-        if moved || due || entry.standing == Standing::Stale || entry.alive.is_none() {
+        if moved || due || entry.standing == AgentStanding::Stale || entry.alive.is_none() {
             entry.offered = Some(now);
-            effects.push(Effect::Located(addr.clone()));
-            effects.push(Effect::Found(addr.clone()));
+            effects.push(DirectoryEffect::Located(addr.clone()));
+            effects.push(DirectoryEffect::Found(addr.clone()));
         }
         entry.unsaved |= moved || entry.name != announcement.name || entry.signed.is_none();
         entry.sources.insert(Channel::Gossip);
@@ -258,7 +269,7 @@ impl Directory {
         assets: u64,
         now: Instant,
         now_ms: u64,
-    ) -> Vec<Effect> {
+    ) -> Vec<DirectoryEffect> {
         let mut effects = Vec::new();
         let Some(entry) = self.entry(addr.id, Rank::Proven, now, &mut effects) else { return effects };
         entry.name = printable(name, NAME_CHARS_MAX);
@@ -267,7 +278,7 @@ impl Directory {
             // What the session was told is the latest.
             entry.addr = addr.clone();
             entry.unsaved = true;
-            effects.push(Effect::Located(addr.clone()));
+            effects.push(DirectoryEffect::Located(addr.clone()));
         }
         (entry.proven, entry.connected) = (true, true);
         entry.join_at = now;
@@ -283,7 +294,13 @@ impl Directory {
     }
 
     /// Whether an agent that was asked for a sign of life gave one, and proved that it is of our network.
-    pub fn answered(&mut self, id: &EndpointId, alive: bool, now: Instant, now_ms: u64) -> Vec<Effect> {
+    pub fn answered(
+        &mut self,
+        id: &EndpointId,
+        alive: bool,
+        now: Instant,
+        now_ms: u64,
+    ) -> Vec<DirectoryEffect> {
         let Some(entry) = self.entries.get_mut(id) else { return Vec::new() };
         if alive {
             entry.proven = true;
@@ -291,25 +308,25 @@ impl Directory {
             return Vec::new();
         }
         // Unless it was heard of meanwhile.
-        if !matches!(entry.standing, Standing::Asked { .. }) {
+        if !matches!(entry.standing, AgentStanding::Asked { .. }) {
             return Vec::new();
         }
-        entry.standing = Standing::Stale;
+        entry.standing = AgentStanding::Stale;
         entry.connected = false;
-        vec![Effect::WentStale { id: *id, name: entry.name.clone() }]
+        vec![DirectoryEffect::WentStale { id: *id, name: entry.name.clone() }]
     }
 
     /// Asks those who were silent for too long, as many at once as is sensible.
-    pub fn tick(&mut self, now: Instant) -> Vec<Effect> {
+    pub fn tick(&mut self, now: Instant) -> Vec<DirectoryEffect> {
         let mut asked = 0;
         let mut silent: Vec<(Duration, EndpointId)> = Vec::new();
         for (id, entry) in &mut self.entries {
             match entry.standing {
-                Standing::Asked { since } if now.saturating_duration_since(since) < PROBE_LOST_AFTER => {
+                AgentStanding::Asked { since } if now.saturating_duration_since(since) < PROBE_LOST_AFTER => {
                     asked += 1;
                 }
-                Standing::Stale => {}
-                Standing::Fresh | Standing::Asked { .. } => {
+                AgentStanding::Stale => {}
+                AgentStanding::Fresh | AgentStanding::Asked { .. } => {
                     silent.extend(entry.age(now).filter(|age| *age >= FRESH_FOR).map(|age| (age, *id)));
                 }
             }
@@ -319,24 +336,24 @@ impl Directory {
         let mut effects = Vec::new();
         for (_, id) in silent {
             if let Some(entry) = self.entries.get_mut(&id) {
-                entry.standing = Standing::Asked { since: now };
-                effects.push(Effect::Probe(entry.addr.clone()));
+                entry.standing = AgentStanding::Asked { since: now };
+                effects.push(DirectoryEffect::Probe(entry.addr.clone()));
             }
         }
         effects
     }
 
     /// Takes those who are stale off the list, and forgets hints that came to nothing.
-    pub fn sweep(&mut self, now: Instant, now_ms: u64) -> Vec<Effect> {
+    pub fn sweep(&mut self, now: Instant, now_ms: u64) -> Vec<DirectoryEffect> {
         let mut effects = Vec::new();
         self.entries.retain(|id, entry| {
-            if entry.standing == Standing::Stale {
+            if entry.standing == AgentStanding::Stale {
                 entry.become_hint();
             }
             let old = now.saturating_duration_since(entry.hinted) >= HINT_KEPT;
             let keep = entry.alive.is_some() || entry.failures < FAILURES_MAX || !old;
             if !keep {
-                effects.push(Effect::Forgotten(*id));
+                effects.push(DirectoryEffect::Forgotten(*id));
             }
             keep
         });
@@ -345,9 +362,9 @@ impl Directory {
     }
 
     /// Forgets those that are shut out.
-    pub fn forget(&mut self, is_shut_out: impl Fn(&EndpointId) -> bool) -> Vec<Effect> {
+    pub fn forget(&mut self, is_shut_out: impl Fn(&EndpointId) -> bool) -> Vec<DirectoryEffect> {
         let gone = self.entries.extract_if(|id, _| is_shut_out(id));
-        gone.map(|(id, _)| Effect::Forgotten(id)).collect()
+        gone.map(|(id, _)| DirectoryEffect::Forgotten(id)).collect()
     }
 
     // ---- Room ---------------------------------------------------------------------------------------------------------
@@ -358,8 +375,8 @@ impl Directory {
         id: EndpointId,
         rank: Rank,
         now: Instant,
-        effects: &mut Vec<Effect>,
-    ) -> Option<&mut Entry> {
+        effects: &mut Vec<DirectoryEffect>,
+    ) -> Option<&mut DirectoryEntry> {
         if Some(id) == self.me {
             return None;
         }
@@ -367,8 +384,8 @@ impl Directory {
             let others = self.entries.iter().filter(|(_, entry)| !entry.connected && entry.rank() <= rank);
             let least = *others.min_by_key(|(_, entry)| entry.worth())?.0;
             self.entries.remove(&least);
-            effects.push(Effect::Forgotten(least));
+            effects.push(DirectoryEffect::Forgotten(least));
         }
-        Some(self.entries.entry(id).or_insert_with(|| Entry::new(id, now)))
+        Some(self.entries.entry(id).or_insert_with(|| DirectoryEntry::new(id, now)))
     }
 }

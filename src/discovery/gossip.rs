@@ -6,7 +6,7 @@
 //! the endpoint's addresses of others.
 //!
 //! The topic's name is a secret: whoever learns it hears the network's names, sizes and addresses. So we join through nobody
-//! who has not proved, by a session or by an answer to [`Probe`], that it belongs to the network; channels only say whom to
+//! who has not proved, by a session or by an answer to [`PresenceProbe`], that it belongs to the network; channels only say whom to
 //! ask. And we dial ourselves before we join: gossip hangs without a word on an id that it cannot reach.
 //!
 //! **Bounds**: the follower holds a permit for each message that it sends, and checks no more signatures than
@@ -31,14 +31,14 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
-use self::follower::Follower;
-pub use self::messages::{GossipArgs, GossipMsg, Probe};
+use self::follower::TopicFollower;
+pub use self::messages::{GossipArgs, GossipMsg, PresenceProbe};
 use self::pace::{gap, jittered, period, says_the_same};
 use self::swarm::Join;
 pub use self::swarm::{start, topic_of};
 use super::announcement::{ADDRS_MAX, Announcement, Signed};
-use super::channel::{Channel, Sources};
-use super::directory::{Effect, SWEEP_EVERY, SavedPeer};
+use super::channel::{Channel, ChannelSet};
+use super::directory::{DirectoryEffect, SWEEP_EVERY, SavedPeer};
 use super::hints::{HINTS_AGAIN, HINTS_AT_ONCE};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
@@ -103,7 +103,8 @@ impl Actor for GossipActor {
         args.directory.lock().begin(args.endpoint.id(), rand::random(), Instant::now());
         let mut tasks = Tasks::new(myself.clone(), GossipMsg::TaskFailed);
         let refused = Arc::new(AtomicU64::new(0));
-        let follower = Follower { actor: myself.clone(), args: args.clone(), refused: Arc::clone(&refused) };
+        let follower =
+            TopicFollower { actor: myself.clone(), args: args.clone(), refused: Arc::clone(&refused) };
         tasks.spawn(async move {
             // Who was there the last time comes before anything else.
             follower.restore().await;
@@ -281,7 +282,7 @@ impl GossipState {
     }
 
     fn on_restored(&mut self, saved: Vec<SavedPeer>) {
-        let sources: HashMap<EndpointId, Sources> =
+        let sources: HashMap<EndpointId, ChannelSet> =
             saved.iter().map(|peer| (peer.addr.id, peer.sources.clone())).collect();
         let addrs = self.args.directory.lock().restore(saved, Instant::now(), now_ms());
         for addr in addrs.into_iter().take(RESTORED_CANDIDATES_MAX) {
@@ -317,14 +318,14 @@ impl GossipState {
         self.join_more(myself);
     }
 
-    fn carry_out(&mut self, myself: &ActorRef<GossipMsg>, effects: Vec<Effect>) {
+    fn carry_out(&mut self, myself: &ActorRef<GossipMsg>, effects: Vec<DirectoryEffect>) {
         for effect in effects {
             match effect {
-                Effect::Found(addr) => self.args.candidates.found(addr, Channel::Gossip),
+                DirectoryEffect::Found(addr) => self.args.candidates.found(addr, Channel::Gossip),
                 // In place of what was there: addresses that are only added are never rid of.
-                Effect::Located(addr) => drop(self.args.lookup.set_endpoint_info(addr)),
-                Effect::Forgotten(id) => drop(self.args.lookup.remove_endpoint_info(id)),
-                Effect::Probe(addr) => {
+                DirectoryEffect::Located(addr) => drop(self.args.lookup.set_endpoint_info(addr)),
+                DirectoryEffect::Forgotten(id) => drop(self.args.lookup.remove_endpoint_info(id)),
+                DirectoryEffect::Probe(addr) => {
                     let (actor, probe) = (myself.clone(), Arc::clone(&self.args.probe));
                     self.tasks.spawn(async move {
                         let endpoint_id = addr.id;
@@ -332,7 +333,7 @@ impl GossipState {
                         let _ = actor.send_message(GossipMsg::Probed { endpoint_id, alive });
                     });
                 }
-                Effect::WentStale { id, name } => {
+                DirectoryEffect::WentStale { id, name } => {
                     tracing::info!(peer = %id.fmt_short(), "silent, and does not answer");
                     let event = NodeEvent::PeerStale { endpoint_id: id.to_string(), name };
                     self.args.events.publish(now_ms(), event);

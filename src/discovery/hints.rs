@@ -22,10 +22,10 @@ const WAITING_MAX: usize = 256;
 
 /// Hints for one actor. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Hints(Arc<Mutex<Waiting>>);
+pub struct Hints(Arc<Mutex<WaitingHint>>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingHint {
     channels: BTreeMap<Channel, Queue>,
     /// Whether the actor was told that some wait, and has not taken all of them since.
     told: bool,
@@ -44,7 +44,7 @@ impl Hints {
     #[must_use]
     pub fn put(&self, addr: EndpointAddr, channel: Channel) -> bool {
         let mut waiting = self.lock();
-        let Waiting { channels, told, refused } = &mut *waiting;
+        let WaitingHint { channels, told, refused } = &mut *waiting;
         let Queue { order, addrs } = channels.entry(channel).or_default();
         if let Some(waits) = addrs.get_mut(&addr.id) {
             let before = std::mem::replace(waits, bounded(addr));
@@ -92,7 +92,7 @@ impl Hints {
         self.lock().refused
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, WaitingHint> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,7 +21,7 @@ use iroh::{EndpointAddr, EndpointId, RelayUrl, SecretKey, TransportAddr};
 use pkarr::{Keypair, PublicKey, SignedPacket};
 use zeroize::Zeroizing;
 
-use super::network::{Answer, NetworkError, Transports, now_us};
+use super::network::{KeyLookup, NetworkError, Transports, now_us};
 use super::slot::packet::{PacketError, contents, sign};
 use super::slot::seal::{NONCE, OVERHEAD, open, seal};
 use crate::identity::NetworkKeys;
@@ -125,8 +125,8 @@ pub async fn lookup(
         let key = key.clone();
         Box::pin(async move {
             match transport.resolve(key).await {
-                Ok(Answer::Packet(packet)) => unpack(keys, id, &packet).ok_or(LookupError::NotOurs(id)),
-                Ok(Answer::Nothing | Answer::FromTheFuture) => Err(LookupError::NotFound(id)),
+                Ok(KeyLookup::Packet(packet)) => unpack(keys, id, &packet).ok_or(LookupError::NotOurs(id)),
+                Ok(KeyLookup::Nothing | KeyLookup::FromTheFuture) => Err(LookupError::NotFound(id)),
                 Err(source) => Err(LookupError::Failed { id, source }),
             }
         })

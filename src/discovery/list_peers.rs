@@ -6,13 +6,13 @@
 //! [`ListPeersRequest`](crate::wire::proto::ListPeersRequest), and a
 //! [`ListPeersReply`](crate::wire::proto::ListPeersReply) with a page of announcements, signed by those whom they are about.
 //!
-//! [`ListPeersService`] answers, [`Asking`] asks; both bound whatever the other side may do.
+//! [`ListPeersService`] answers, [`ListingConnection`] asks; both bound whatever the other side may do.
 
 mod client;
 mod server;
 
-pub use client::{Asking, Found, ListError, Listed, Page, list_all, probe};
-pub use server::{ListPeersService, Source};
+pub use client::{Found, ListError, Listed, ListingConnection, ListingPage, list_all, probe};
+pub use server::{ListPeersService, ListingSource};
 
 pub use crate::net::LIST_PEERS_ALPN as ALPN;
 /// Entries of a page.

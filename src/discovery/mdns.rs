@@ -67,7 +67,7 @@ pub struct Mdns {
 }
 
 /// A peer's answer: its id, and where it says it is.
-type Answer = (EndpointId, Vec<SocketAddr>);
+type MdnsAnswer = (EndpointId, Vec<SocketAddr>);
 
 impl Mdns {
     /// Of the network whose key for this is `key`.
@@ -207,7 +207,7 @@ impl Mdns {
         &self,
         id: EndpointId,
         networks: &Networks,
-        answers: mpsc::Sender<Answer>,
+        answers: mpsc::Sender<MdnsAnswer>,
         ticket: &str,
     ) -> Result<DropGuard, String> {
         let class = match networks {
@@ -306,7 +306,7 @@ struct Told(HashMap<EndpointId, (BTreeSet<SocketAddr>, Instant)>);
 
 impl Told {
     /// Where a peer is, if that is news.
-    fn news(&mut self, me: EndpointId, (id, addrs): &Answer, now: Instant) -> Option<EndpointAddr> {
+    fn news(&mut self, me: EndpointId, (id, addrs): &MdnsAnswer, now: Instant) -> Option<EndpointAddr> {
         let id = Some(*id).filter(|id| *id != me)?;
         let usable =
             |addr: &&SocketAddr| addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast();

@@ -63,7 +63,7 @@ pub enum NetworkError {
 }
 
 /// What is under a key.
-pub enum Answer {
+pub enum KeyLookup {
     /// Nothing, or something that is no signed packet.
     Nothing,
     /// This, signed with the key, and not from the future.
@@ -75,7 +75,7 @@ pub enum Answer {
 /// One channel to pkarr.
 pub trait Transport: fmt::Debug + Send + Sync {
     /// Reads a key.
-    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>>;
+    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<KeyLookup, NetworkError>>;
     /// Writes the packet under its key.
     fn publish(&self, packet: SignedPacket) -> BoxFuture<'_, Result<(), NetworkError>>;
     /// How many reads at once make sense.
@@ -150,19 +150,19 @@ pub fn date_after(seen_us: Option<u64>, now_us: u64) -> u64 {
 }
 
 /// Turns packets from the future away.
-fn checked(packet: SignedPacket) -> Answer {
+fn checked(packet: SignedPacket) -> KeyLookup {
     let ahead = u64::try_from(AHEAD_MAX.as_micros()).unwrap_or(u64::MAX);
     if packet.timestamp().as_u64() > now_us().saturating_add(ahead) {
-        return Answer::FromTheFuture;
+        return KeyLookup::FromTheFuture;
     }
-    Answer::Packet(packet)
+    KeyLookup::Packet(packet)
 }
 
 /// What is no packet at all, but has a date.
-fn no_packet(seq: i64) -> Answer {
+fn no_packet(seq: i64) -> KeyLookup {
     let ahead = u64::try_from(AHEAD_MAX.as_micros()).unwrap_or(u64::MAX);
     let future = u64::try_from(seq).is_ok_and(|seq| seq > now_us().saturating_add(ahead));
-    if future { Answer::FromTheFuture } else { Answer::Nothing }
+    if future { KeyLookup::FromTheFuture } else { KeyLookup::Nothing }
 }
 
 /// A node of our own in the mainline DHT, which asks and does not answer.
@@ -198,21 +198,21 @@ impl Dht {
         DhtClient::build(config).map_err(|e| Self::failed("open a socket", e))
     }
 
-    async fn read(&self, key: &PublicKey) -> Result<Answer, NetworkError> {
+    async fn read(&self, key: &PublicKey) -> Result<KeyLookup, NetworkError> {
         use pkarr::dht::ResolveError;
         let response = self.client().await?.resolve(key, None).await;
         // The rest of the lookup is given up as soon as one answer will do.
         if let Some(packet) = response.first() {
             let date = packet.timestamp();
-            if let Answer::Packet(packet) = checked(packet.clone()) {
-                return Ok(Answer::Packet(packet));
+            if let KeyLookup::Packet(packet) = checked(packet.clone()) {
+                return Ok(KeyLookup::Packet(packet));
             }
             tracing::debug!(date_us = date.as_u64(), "a packet from the future is ignored");
-            return Ok(Answer::FromTheFuture);
+            return Ok(KeyLookup::FromTheFuture);
         }
         match response.complete().await.most_recent {
             Ok(packet) => Ok(checked(packet)),
-            Err(ResolveError::NotFound) => Ok(Answer::Nothing),
+            Err(ResolveError::NotFound) => Ok(KeyLookup::Nothing),
             Err(ResolveError::InvalidSignedPacket { seq }) => Ok(no_packet(seq)),
             Err(
                 e @ (ResolveError::NoNodesQueried
@@ -232,7 +232,7 @@ impl Dht {
 }
 
 impl Transport for Dht {
-    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
+    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<KeyLookup, NetworkError>> {
         Box::pin(async move { within(DHT_READ_WITHIN, self.read(&key)).await })
     }
 

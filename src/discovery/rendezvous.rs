@@ -12,7 +12,7 @@
 //! as its transport wants; what is read is bounded by the packets' 1,000 bytes, what is remembered by [`LOCATED_MAX`] and
 //! [`QUEUE_MAX`]. A panic in pkarr is one restart of this actor. **A restart** makes new clients and loses what was read.
 
-mod line;
+mod channel;
 mod messages;
 mod work;
 
@@ -24,14 +24,14 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::line::Line;
-pub use self::line::{LOCATED_MAX, QUEUE_MAX};
+use self::channel::RendezvousChannel;
+pub use self::channel::{LOCATED_MAX, QUEUE_MAX};
 pub use self::messages::{RendezvousArgs, RendezvousMsg};
-use self::work::{Location, Work};
+use self::work::{Location, TaskContext};
 use super::channel::Channel;
 use super::network::{NetworkError, now_us};
 use super::slot::pace::publishes;
-use super::slot::{Look, SLOTS, Slot, SlotKeys};
+use super::slot::{SLOTS, Slot, SlotKeys, SlotReading};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 
@@ -43,7 +43,7 @@ const ADDRESS_SETTLES: Duration = Duration::from_secs(2);
 /// Its state.
 pub struct RendezvousState {
     args: RendezvousArgs,
-    lines: Vec<Line>,
+    channels: Vec<RendezvousChannel>,
     tasks: Tasks<RendezvousMsg>,
 }
 
@@ -63,11 +63,13 @@ impl Actor for RendezvousActor {
         let transports = (args.connect)()?;
         let mut tasks = Tasks::new(myself.clone(), RendezvousMsg::TaskFailed);
         tasks.spawn(tell_changes(myself.clone(), args.connected.clone(), args.ticket.clone()));
-        let lines =
-            transports.into_iter().map(|(channel, transport)| Line::new(channel, transport)).collect();
-        let mut state = RendezvousState { args, lines, tasks };
-        for index in 0..state.lines.len() {
-            state.args.channels.up(state.lines[index].channel);
+        let lines = transports
+            .into_iter()
+            .map(|(channel, transport)| RendezvousChannel::new(channel, transport))
+            .collect();
+        let mut state = RendezvousState { args, channels: lines, tasks };
+        for index in 0..state.channels.len() {
+            state.args.channels.up(state.channels[index].channel);
             state.arm_scan(&myself, index, Duration::ZERO);
             let delay = match state.args.slots {
                 SlotKeys::Sealed { .. } => Duration::ZERO,
@@ -126,34 +128,34 @@ impl Actor for RendezvousActor {
 
 impl RendezvousState {
     fn line(&self, channel: Channel) -> Option<usize> {
-        self.lines.iter().position(|line| line.channel == channel)
+        self.channels.iter().position(|line| line.channel == channel)
     }
 
     fn detail(&self) -> ActorDetail {
-        let lines: Vec<String> = self.lines.iter().map(Line::describe).collect();
+        let lines: Vec<String> = self.channels.iter().map(RendezvousChannel::describe).collect();
         let detail = if lines.is_empty() { "no channel is configured".to_owned() } else { lines.join("; ") };
-        let queued = self.lines.iter().map(Line::waiting).sum::<usize>();
+        let queued = self.channels.iter().map(RendezvousChannel::waiting).sum::<usize>();
         ActorDetail { detail: Some(detail), queued: u64::try_from(queued).ok(), children: Vec::new() }
     }
 
     fn arm_scan(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize, delay: Duration) {
-        let line = &mut self.lines[index];
+        let line = &mut self.channels[index];
         line.scan_generation += 1;
         let (channel, generation) = (line.channel, line.scan_generation);
         myself.send_after(delay, move || RendezvousMsg::ScanDue { channel, generation });
     }
 
     fn arm_publish(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize, delay: Duration) {
-        let line = &mut self.lines[index];
+        let line = &mut self.channels[index];
         line.publish_generation += 1;
         let (channel, generation) = (line.channel, line.publish_generation);
         myself.send_after(delay, move || RendezvousMsg::PublishDue { channel, generation });
     }
 
     /// What a task needs.
-    fn work(&self, myself: &ActorRef<RendezvousMsg>, index: usize) -> Work {
-        let line = &self.lines[index];
-        Work {
+    fn work(&self, myself: &ActorRef<RendezvousMsg>, index: usize) -> TaskContext {
+        let line = &self.channels[index];
+        TaskContext {
             channel: line.channel,
             transport: Arc::clone(&line.transport),
             actor: myself.clone(),
@@ -164,15 +166,15 @@ impl RendezvousState {
 
     fn on_scan_due(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, generation: u64) {
         let Some(index) = self.line(channel) else { return };
-        if self.lines[index].scan_generation != generation {
+        if self.channels[index].scan_generation != generation {
             return;
         }
         let contact = self.args.contact();
-        if !self.lines[index].busy.scanning {
-            self.lines[index].begin_scan(contact);
+        if !self.channels[index].busy.scanning {
+            self.channels[index].begin_scan(contact);
             let work = self.work(myself, index);
             // The first look of a restarted actor is thorough, whoever is connected.
-            let thorough = !contact || !self.lines[index].scanned_once;
+            let thorough = !contact || !self.channels[index].scanned_once;
             self.tasks.spawn(work.scan(thorough, rand::random()));
         }
         let delay = self.until_scan(index);
@@ -180,25 +182,31 @@ impl RendezvousState {
     }
 
     fn until_scan(&self, index: usize) -> Duration {
-        let (line, timing) = (&self.lines[index], &self.args.timing);
+        let (line, timing) = (&self.channels[index], &self.args.timing);
         timing.until_scan(line.quiet, rand::random()).max(timing.until_retry(line.failures, rand::random()))
     }
 
-    fn on_slot_read(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, slot: Slot, look: Look) {
+    fn on_slot_read(
+        &mut self,
+        myself: &ActorRef<RendezvousMsg>,
+        channel: Channel,
+        slot: Slot,
+        look: SlotReading,
+    ) {
         let Some(index) = self.line(channel) else { return };
-        if let Look::Read(entries) = &look {
+        if let SlotReading::Read(entries) = &look {
             let own = self.args.secret_key.public();
-            self.lines[index].wanted(entries.iter().map(|entry| entry.id).filter(|id| *id != own));
+            self.channels[index].wanted(entries.iter().map(|entry| entry.id).filter(|id| *id != own));
         }
         let own = self.args.secret_key.public();
-        let gone = matches!(&look, Look::Read(entries) if entries.iter().all(|entry| entry.id != own));
-        if gone && self.lines[index].claimed == Some(slot) && !self.args.contact() {
+        let gone = matches!(&look, SlotReading::Read(entries) if entries.iter().all(|entry| entry.id != own));
+        if gone && self.channels[index].claimed == Some(slot) && !self.args.contact() {
             // In company, an entry may well run out before it is our turn again.
             self.lost(myself, index);
         }
         let day = self.args.slots.day(now_us());
         if slot.day == day && slot.index < SLOTS {
-            self.lines[index].looks_of(day)[usize::from(slot.index)] = look;
+            self.channels[index].looks_of(day)[usize::from(slot.index)] = look;
         }
         self.locate(myself, index);
     }
@@ -206,9 +214,9 @@ impl RendezvousState {
     /// Looks for as many wanted agents as the transport takes at once.
     fn locate(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize) {
         let contact = self.args.contact();
-        while let Some(next) = self.lines[index].next_wanted(contact, Instant::now()) {
+        while let Some(next) = self.channels[index].next_wanted(contact, Instant::now()) {
             match next {
-                Location::Known(addr) => self.args.candidates.found(addr, self.lines[index].channel),
+                Location::Known(addr) => self.args.candidates.found(addr, self.channels[index].channel),
                 Location::LookUp(id) => {
                     let work = self.work(myself, index);
                     self.tasks.spawn(work.locate(self.args.keys.clone(), id));
@@ -218,16 +226,16 @@ impl RendezvousState {
     }
 
     fn on_locate(&mut self, myself: &ActorRef<RendezvousMsg>, id: EndpointId) {
-        for index in 0..self.lines.len() {
-            self.lines[index].asked(id);
+        for index in 0..self.channels.len() {
+            self.channels[index].asked(id);
             self.locate(myself, index);
         }
     }
 
     /// What failed may work now, and what was found out may be wrong.
     fn on_look_now(&mut self, myself: &ActorRef<RendezvousMsg>) {
-        for index in 0..self.lines.len() {
-            self.lines[index].begin_afresh();
+        for index in 0..self.channels.len() {
+            self.channels[index].begin_afresh();
             self.arm_scan(myself, index, Duration::ZERO);
             self.arm_publish(myself, index, Duration::ZERO);
         }
@@ -242,7 +250,7 @@ impl RendezvousState {
     ) {
         let Some(index) = self.line(channel) else { return };
         let addr = addr.map(|addr| addr.filter(|addr| !addr.is_empty()));
-        self.lines[index].located(id, &addr, Instant::now());
+        self.channels[index].located(id, &addr, Instant::now());
         // Agents of the old kind publish where iroh looks by itself, so their bare id is enough for a dial.
         let bare = matches!(self.args.slots, SlotKeys::Compatible { .. }).then(|| EndpointAddr::new(id));
         if let Some(addr) = addr.ok().flatten().or(bare) {
@@ -253,15 +261,15 @@ impl RendezvousState {
 
     fn on_scanned(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, failure: Option<String>) {
         let Some(index) = self.line(channel) else { return };
-        self.lines[index].busy.scanning = false;
+        self.channels[index].busy.scanning = false;
         self.report(index, failure);
-        if self.lines[index].failures > 0 {
+        if self.channels[index].failures > 0 {
             let delay = self.until_scan(index);
             self.arm_scan(myself, index, delay);
             return;
         }
-        let first = !std::mem::replace(&mut self.lines[index].scanned_once, true);
-        if first && !self.lines[index].published_once && !self.lines[index].busy.publishing {
+        let first = !std::mem::replace(&mut self.channels[index].scanned_once, true);
+        if first && !self.channels[index].published_once && !self.channels[index].busy.publishing {
             // Now it is known where there is room.
             self.arm_publish(myself, index, Duration::ZERO);
         }
@@ -269,7 +277,7 @@ impl RendezvousState {
 
     /// Keeps count of failures, and tells how the channel does.
     fn report(&mut self, index: usize, failure: Option<String>) {
-        let line = &mut self.lines[index];
+        let line = &mut self.channels[index];
         match failure {
             None => {
                 line.failures = 0;
@@ -285,32 +293,33 @@ impl RendezvousState {
 
     fn on_publish_due(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, generation: u64) {
         let Some(index) = self.line(channel) else { return };
-        if self.lines[index].publish_generation != generation {
+        if self.channels[index].publish_generation != generation {
             return;
         }
-        let turn = publishes(self.args.network_size(), rand::random()) || !self.lines[index].published_once;
-        self.lines[index].reclaims = 0;
+        let turn =
+            publishes(self.args.network_size(), rand::random()) || !self.channels[index].published_once;
+        self.channels[index].reclaims = 0;
         self.publish(myself, index, turn);
-        let (timing, failures) = (&self.args.timing, self.lines[index].failures);
+        let (timing, failures) = (&self.args.timing, self.channels[index].failures);
         let delay = timing.until_publish(rand::random()).max(timing.until_retry(failures, rand::random()));
         self.arm_publish(myself, index, delay);
     }
 
     /// Writes our record if it is out of date, and a slot if it is our turn.
     fn publish(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize, turn: bool) {
-        if self.lines[index].busy.publishing {
+        if self.channels[index].busy.publishing {
             return;
         }
         let addr = self.args.own_addr();
-        let stale = self.lines[index].record_is_stale(&addr, self.args.timing.refresh, now());
-        self.lines[index].moving = false;
+        let stale = self.channels[index].record_is_stale(&addr, self.args.timing.refresh, now());
+        self.channels[index].moving = false;
         if !stale {
-            self.lines[index].moves = 0;
+            self.channels[index].moves = 0;
         }
         if !turn && !stale {
             return;
         }
-        self.lines[index].busy.publishing = true;
+        self.channels[index].busy.publishing = true;
         let work = self.work(myself, index);
         let record = stale.then(|| work::Record {
             keys: self.args.keys.clone(),
@@ -319,7 +328,7 @@ impl RendezvousState {
             agents: self.args.seen_alive(),
         });
         let day = self.args.slots.day(now_us());
-        let looks = turn.then(|| (day, self.lines[index].worth_a_try(day)));
+        let looks = turn.then(|| (day, self.channels[index].worth_a_try(day)));
         self.tasks.spawn(work.publish(record, looks));
     }
 
@@ -332,25 +341,25 @@ impl RendezvousState {
         failure: Option<String>,
     ) {
         let Some(index) = self.line(channel) else { return };
-        self.lines[index].busy.publishing = false;
+        self.channels[index].busy.publishing = false;
         if let Some(addr) = record {
-            self.lines[index].record_written(addr, now());
+            self.channels[index].record_written(addr, now());
         }
-        self.lines[index].published_once |= failure.is_none();
-        if failure.is_some() && !self.lines[index].published_once {
+        self.channels[index].published_once |= failure.is_none();
+        if failure.is_some() && !self.channels[index].published_once {
             // Nobody can find us yet: that does not wait for the next period.
-            let delay = self.args.timing.until_retry(self.lines[index].failures + 1, rand::random());
+            let delay = self.args.timing.until_retry(self.channels[index].failures + 1, rand::random());
             self.arm_publish(myself, index, delay);
         }
         if let Some(slot) = slot {
-            self.lines[index].claimed = Some(slot);
+            self.channels[index].claimed = Some(slot);
             // The more writers met here, the further they spread.
-            let delay = self.args.timing.until_verify(rand::random()) * (self.lines[index].reclaims + 1);
+            let delay = self.args.timing.until_verify(rand::random()) * (self.channels[index].reclaims + 1);
             myself.send_after(delay, move || RendezvousMsg::VerifyDue { channel, slot });
         }
-        let failed = self.lines[index].failures > 0;
+        let failed = self.channels[index].failures > 0;
         self.report(index, failure);
-        if failed && self.lines[index].failures == 0 {
+        if failed && self.channels[index].failures == 0 {
             // It works again, so the next look does not wait as long as for a channel that fails.
             let delay = self.until_scan(index);
             self.arm_scan(myself, index, delay);
@@ -359,7 +368,7 @@ impl RendezvousState {
 
     fn on_verify_due(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, slot: Slot) {
         let Some(index) = self.line(channel) else { return };
-        if !std::mem::replace(&mut self.lines[index].busy.verifying, true) {
+        if !std::mem::replace(&mut self.channels[index].busy.verifying, true) {
             let work = self.work(myself, index);
             self.tasks.spawn(work.verify(slot));
         }
@@ -367,7 +376,7 @@ impl RendezvousState {
 
     fn on_verified(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, held: Option<bool>) {
         let Some(index) = self.line(channel) else { return };
-        self.lines[index].busy.verifying = false;
+        self.channels[index].busy.verifying = false;
         if held == Some(false) {
             self.lost(myself, index);
         }
@@ -375,7 +384,7 @@ impl RendezvousState {
 
     /// Somebody wrote over our claim, not knowing of it.
     fn lost(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize) {
-        let line = &mut self.lines[index];
+        let line = &mut self.channels[index];
         if line.claimed.take().is_some() && line.reclaims < RECLAIMS_MAX {
             line.reclaims += 1;
             self.publish(myself, index, true);
@@ -385,8 +394,8 @@ impl RendezvousState {
     /// An endpoint that starts learns of its addresses one by one, and a bad network may change them for ever: the first
     /// changes are written soon, further ones later.
     fn on_address_changed(&mut self, myself: &ActorRef<RendezvousMsg>) {
-        for index in 0..self.lines.len() {
-            let line = &mut self.lines[index];
+        for index in 0..self.channels.len() {
+            let line = &mut self.channels[index];
             // Until something was written, that write is yet to come.
             if line.published_once && !std::mem::replace(&mut line.moving, true) {
                 let delay = ADDRESS_SETTLES.saturating_mul(2_u32.saturating_pow(line.moves));
@@ -401,8 +410,8 @@ impl RendezvousState {
         if self.args.contact() {
             return;
         }
-        for index in 0..self.lines.len() {
-            if std::mem::take(&mut self.lines[index].quiet) > 0 {
+        for index in 0..self.channels.len() {
+            if std::mem::take(&mut self.channels[index].quiet) > 0 {
                 let delay = self.args.timing.until_scan(0, rand::random()) / 8;
                 self.arm_scan(myself, index, delay);
             }

@@ -81,14 +81,14 @@ pub struct Slot {
 
 /// An agent in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct SlotEntry {
     /// Who.
     pub id: EndpointId,
     /// When it wrote itself into a slot, in microseconds since the Unix epoch by our clock. Never in the future.
     pub alive_us: u64,
 }
 
-impl Entry {
+impl SlotEntry {
     /// For how long it has not been heard of.
     #[must_use]
     pub fn age(&self, now_us: u64) -> Duration {
@@ -98,14 +98,14 @@ impl Entry {
 
 /// What is known of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Look {
+pub enum SlotReading {
     /// Not read yet.
     #[default]
     Unread,
     /// It could not be read or cannot be written, such as one with a packet from the future, which nothing can replace.
     Closed,
     /// Who is in it. Empty also for one with something in it that is not ours: that may be overwritten.
-    Read(Vec<Entry>),
+    Read(Vec<SlotEntry>),
 }
 
 impl SlotKeys {
@@ -178,7 +178,7 @@ impl SlotKeys {
 
     /// Whether one more agent fits into a slot with these.
     #[must_use]
-    pub fn has_room(&self, entries: &[Entry], now_us: u64) -> bool {
+    pub fn has_room(&self, entries: &[SlotEntry], now_us: u64) -> bool {
         entries.iter().filter(|entry| entry.age(now_us) <= self.life()).count() < self.room()
     }
 
@@ -186,21 +186,22 @@ impl SlotKeys {
     /// points to, unless that would take a live owner's only place. A slot that was not read counts as one with room, so
     /// read what this names, and ask again. `None` when there is no place.
     #[must_use]
-    pub fn claim(&self, own: &EndpointId, looks: &[Look], now_us: u64) -> Option<u8> {
-        let lowest =
-            |fits: &dyn Fn(&Look) -> bool| looks.iter().position(fits).and_then(|i| u8::try_from(i).ok());
-        let holds = |look: &Look| matches!(look, Look::Read(entries) if entries.iter().any(|e| e.id == *own));
-        let fits = |look: &Look| match look {
-            Look::Unread => true,
-            Look::Closed => false,
-            Look::Read(entries) => self.has_room(entries, now_us),
+    pub fn claim(&self, own: &EndpointId, looks: &[SlotReading], now_us: u64) -> Option<u8> {
+        let lowest = |fits: &dyn Fn(&SlotReading) -> bool| {
+            looks.iter().position(fits).and_then(|i| u8::try_from(i).ok())
+        };
+        let holds = |look: &SlotReading| matches!(look, SlotReading::Read(entries) if entries.iter().any(|e| e.id == *own));
+        let fits = |look: &SlotReading| match look {
+            SlotReading::Unread => true,
+            SlotReading::Closed => false,
+            SlotReading::Read(entries) => self.has_room(entries, now_us),
         };
         let fallback = || match self {
             Self::Compatible { .. } => None,
             Self::Sealed { .. } => {
                 let hashed = hashed_slot(own);
                 let order = (hashed..looks.len()).chain(0..hashed.min(looks.len()));
-                let open = order.into_iter().find(|i| looks[*i] != Look::Closed);
+                let open = order.into_iter().find(|i| looks[*i] != SlotReading::Closed);
                 open.and_then(|i| u8::try_from(i).ok())
             }
         };
@@ -210,9 +211,9 @@ impl SlotKeys {
     /// What to write into a slot that holds `entries`: ourselves first, and in the sealed format the others that are still
     /// alive, the freshest first, as many as fit.
     #[must_use]
-    pub fn with_own(&self, own: EndpointId, entries: &[Entry], now_us: u64) -> Vec<Entry> {
-        let mut all = vec![Entry { id: own, alive_us: now_us }];
-        let others: Vec<Entry> = entries.iter().filter(|entry| entry.id != own).copied().collect();
+    pub fn with_own(&self, own: EndpointId, entries: &[SlotEntry], now_us: u64) -> Vec<SlotEntry> {
+        let mut all = vec![SlotEntry { id: own, alive_us: now_us }];
+        let others: Vec<SlotEntry> = entries.iter().filter(|entry| entry.id != own).copied().collect();
         all.extend(merge(&others, &[], now_us));
         all.truncate(self.room());
         all
@@ -227,8 +228,8 @@ impl SlotKeys {
 /// Everyone in either list who was heard of within [`ENTRY_LIFE`], each once, with the latest sign of life; the freshest first,
 /// at most [`ENTRIES_MAX`].
 #[must_use]
-pub fn merge(one: &[Entry], other: &[Entry], now_us: u64) -> Vec<Entry> {
-    let mut all: Vec<Entry> =
+pub fn merge(one: &[SlotEntry], other: &[SlotEntry], now_us: u64) -> Vec<SlotEntry> {
+    let mut all: Vec<SlotEntry> =
         one.iter().chain(other).filter(|entry| entry.age(now_us) <= ENTRY_LIFE).copied().collect();
     all.sort_by(|a, b| a.id.cmp(&b.id).then(b.alive_us.cmp(&a.alive_us)));
     all.dedup_by_key(|entry| entry.id);

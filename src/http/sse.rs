@@ -8,7 +8,7 @@ const LINE_BYTES_MAX: usize = 256;
 
 /// One event.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Event {
+pub(crate) struct SseEvent {
     /// `message` when the service did not say.
     pub(crate) kind: String,
     /// The last id so far; empty when there was none.
@@ -36,7 +36,7 @@ impl Parser {
     }
 
     /// Takes a piece; answers with the events that it completes.
-    pub(crate) fn push(&mut self, piece: &[u8]) -> Vec<Event> {
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Vec<SseEvent> {
         let mut events = Vec::new();
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
@@ -49,14 +49,14 @@ impl Parser {
         events
     }
 
-    fn end_line(&mut self) -> Option<Event> {
+    fn end_line(&mut self) -> Option<SseEvent> {
         let line = std::mem::take(&mut self.line);
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
         if line.is_empty() {
             let kind = std::mem::take(&mut self.kind);
             let kind = if kind.is_empty() { "message".to_owned() } else { kind };
             let data = String::from_utf8_lossy(&std::mem::take(&mut self.data)).into_owned();
-            return std::mem::take(&mut self.has_data).then(|| Event { kind, id: self.id.clone(), data });
+            return std::mem::take(&mut self.has_data).then(|| SseEvent { kind, id: self.id.clone(), data });
         }
         let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
         let (field, value) = line.split_at(colon);

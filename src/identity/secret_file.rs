@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use self::rules::{Facts, Process, Remark, Ruling};
+use self::rules::{Facts, FileRuling, ProcessIdentity, Remark};
 pub use self::rules::{Fault, Keeper};
 use super::IdentityError;
 use super::secret_text::{TextFault, secret_in, trimmed};
@@ -151,15 +151,15 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
 fn settle(
     path: &Path,
     facts: &Facts,
-    ruling: Ruling,
+    ruling: FileRuling,
     tighten: impl FnOnce(u32) -> io::Result<()>,
 ) -> Result<Vec<String>, IdentityError> {
     let exposed = |fault| IdentityError::Exposed { path: path.to_owned(), mode: facts.mode & 0o7777, fault };
     let (shown, mode) = (path.display(), facts.mode & 0o777);
     match ruling {
-        Ruling::Take => Ok(Vec::new()),
-        Ruling::Refuse(fault) => Err(exposed(fault)),
-        Ruling::Warn(remark) => Ok(vec![match remark {
+        FileRuling::Take => Ok(Vec::new()),
+        FileRuling::Refuse(fault) => Err(exposed(fault)),
+        FileRuling::Warn(remark) => Ok(vec![match remark {
             Remark::GroupReads { group } => {
                 format!("'{shown}' can be read by everybody in the group {group} (mode {mode:03o})")
             }
@@ -170,7 +170,7 @@ fn settle(
             }
             Remark::NoModes => format!("'{shown}' is on a file system that keeps nobody out"),
         }]),
-        Ruling::Tighten => {
+        FileRuling::Tighten => {
             tighten(facts.mode).map_err(|_| exposed(Fault::Writable))?;
             Ok(vec![format!("'{shown}' was opened to its group (mode {mode:03o}): a start closes it again")])
         }
@@ -195,9 +195,9 @@ fn facts(metadata: &fs::Metadata) -> Facts {
     }
 }
 
-fn process() -> Process {
+fn process() -> ProcessIdentity {
     let (user, groups) = system::user_and_groups();
-    Process { user, groups }
+    ProcessIdentity { user, groups }
 }
 
 /// The directory that the name is in, and that of the file to which links lead from there.

@@ -15,8 +15,10 @@ use tokio::time::{sleep, timeout};
 
 use super::filter::FilterSpec;
 use super::manage::{Invitation, Manager, Revoke};
-use super::registry::Standing;
-use super::report::{DeviceReport, Held, Invited, LibraryDetail, LibraryError, LibraryReport, Preview};
+use super::registry::DeviceStanding;
+use super::report::{
+    DeviceReport, Invited, LibraryDetail, LibraryError, LibraryReport, LibrarySize, Preview,
+};
 use super::ticket::LibraryId;
 use super::{Libraries, Library};
 use crate::actor::status::ActorDetail;
@@ -34,7 +36,7 @@ const KEEP_RETRY: Duration = Duration::from_secs(1);
 const FILL_BEFORE_ANSWER: Duration = Duration::from_secs(5);
 
 /// What an operation answers.
-pub type Answer<T> = RpcReplyPort<Result<T, LibraryError>>;
+pub type OperationResult<T> = RpcReplyPort<Result<T, LibraryError>>;
 
 /// What LibraryActor understands.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ pub enum LibraryMsg {
         /// The filter.
         filter: FilterSpec,
         /// The answer.
-        reply: Answer<Held>,
+        reply: OperationResult<LibrarySize>,
     },
     /// HTTP API: make a library.
     CreateLibrary {
@@ -55,19 +57,19 @@ pub enum LibraryMsg {
         /// How old members' lists of revocations may become, in seconds; without it, any age.
         fresh_within_secs: Option<u64>,
         /// The answer.
-        reply: Answer<LibraryDetail>,
+        reply: OperationResult<LibraryDetail>,
     },
     /// HTTP API: all libraries, the oldest first.
     ListLibraries {
         /// The answer.
-        reply: Answer<Vec<LibraryDetail>>,
+        reply: OperationResult<Vec<LibraryDetail>>,
     },
     /// HTTP API: one library with its members and tickets.
     GetLibrary {
         /// Which.
         id: LibraryId,
         /// The answer.
-        reply: Answer<LibraryDetail>,
+        reply: OperationResult<LibraryDetail>,
     },
     /// HTTP API: forget a library.
     DeleteLibrary {
@@ -76,7 +78,7 @@ pub enum LibraryMsg {
         /// Whether what came through it goes, too.
         content: bool,
         /// How many assets went.
-        reply: Answer<u64>,
+        reply: OperationResult<u64>,
     },
     /// HTTP API: issue a ticket.
     Invite {
@@ -85,14 +87,14 @@ pub enum LibraryMsg {
         /// What it allows.
         invitation: Invitation,
         /// The ticket.
-        reply: Answer<Invited>,
+        reply: OperationResult<Invited>,
     },
     /// HTTP API: what a ticket would let us into.
     InspectTicket {
         /// The ticket.
         ticket: String,
         /// The answer.
-        reply: Answer<Preview>,
+        reply: OperationResult<Preview>,
     },
     /// HTTP API: join a library.
     JoinLibrary {
@@ -101,7 +103,7 @@ pub enum LibraryMsg {
         /// Whether what is here already and matches belongs to it, where the ticket allows to write.
         share_existing: bool,
         /// The library, and whether it is new here.
-        reply: Answer<(LibraryDetail, bool)>,
+        reply: OperationResult<(LibraryDetail, bool)>,
     },
     /// HTTP API: take tickets back.
     RevokeTickets {
@@ -110,21 +112,21 @@ pub enum LibraryMsg {
         /// Which.
         what: Revoke,
         /// How many serials are void now, and the lowest epoch that is not.
-        reply: Answer<(usize, u64)>,
+        reply: OperationResult<(usize, u64)>,
     },
     /// HTTP API: let an endpoint in, or shut it out.
     DecideDevice {
         /// Who.
         endpoint_id: EndpointId,
         /// What.
-        standing: Standing,
+        standing: DeviceStanding,
         /// Done.
-        reply: Answer<()>,
+        reply: OperationResult<()>,
     },
     /// HTTP API: whom somebody decided about, or has to.
     GetDevices {
         /// The answer.
-        reply: Answer<Vec<DeviceReport>>,
+        reply: OperationResult<Vec<DeviceReport>>,
     },
     /// Own tasks: one of them panicked, and why.
     TaskFailed(String),
@@ -259,7 +261,7 @@ impl LibraryState {
     /// Does something in a task and answers.
     fn run<T: Send + 'static>(
         &mut self,
-        reply: Answer<T>,
+        reply: OperationResult<T>,
         work: impl Future<Output = Result<T, LibraryError>> + Send + 'static,
     ) {
         let permits = Arc::clone(&self.permits);
@@ -276,7 +278,7 @@ impl LibraryState {
     /// As [`Self::run`], for what makes a library that is to be filled.
     fn run_and_fill<T: Send + 'static>(
         &mut self,
-        reply: Answer<T>,
+        reply: OperationResult<T>,
         work: impl Future<Output = Result<(Arc<Library>, bool), LibraryError>> + Send + 'static,
         answer: fn(LibraryDetail, bool) -> T,
         wants_contents: bool,

@@ -12,7 +12,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Index, Library};
+use super::{Library, LibraryIndex};
 use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
 use crate::store::{FeedEntry, Holding};
 
@@ -229,7 +229,7 @@ impl Asides {
 
 impl Library {
     /// Has `aside` from now on, whatever the store has; whether there was room for it.
-    pub(super) fn set_aside(&self, index: &mut Index, aside: &Aside) -> bool {
+    pub(super) fn set_aside(&self, index: &mut LibraryIndex, aside: &Aside) -> bool {
         let placed = index.asides.set(aside.clone());
         if placed {
             self.put(index, &aside.record, aside.holding);
@@ -244,7 +244,7 @@ impl Library {
         self.index().asides.all()
     }
 
-    /// What became of the asides since the last call; [`Libraries::asides_changed`] says when to ask.
+    /// What became of the asides since the last call; `Libraries::asides_changed` says when to ask.
     pub fn take_aside_news(&self) -> AsideNews {
         self.index().asides.take_news()
     }

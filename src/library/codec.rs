@@ -19,9 +19,9 @@ pub enum CodecError {
 
 /// Writes.
 #[derive(Debug, Default)]
-pub(super) struct Writer(pub(super) Vec<u8>);
+pub(super) struct RowWriter(pub(super) Vec<u8>);
 
-impl Writer {
+impl RowWriter {
     pub(super) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
@@ -62,9 +62,9 @@ impl Writer {
 
 /// Reads what a [`Writer`] wrote.
 #[derive(Clone, Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(super) struct RowReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> RowReader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }

@@ -11,7 +11,7 @@ use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
-use super::codec::{CodecError, Reader, Writer};
+use super::codec::{CodecError, RowReader, RowWriter};
 use super::revocation::Revocations;
 use super::ticket::{LibraryId, Ticket};
 use crate::identity::Key;
@@ -146,7 +146,7 @@ impl Epoch {
         self.sealed.remove(&serial);
     }
 
-    pub(super) fn encode(&self, out: &mut Writer) {
+    pub(super) fn encode(&self, out: &mut RowWriter) {
         out.u64(self.number).count(self.sealed.len());
         for (serial, sealed) in &self.sealed {
             out.u64(*serial).raw(sealed);
@@ -154,7 +154,7 @@ impl Epoch {
         out.bytes(&self.former);
     }
 
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, CodecError> {
+    pub(super) fn decode(from: &mut RowReader<'_>) -> Result<Self, CodecError> {
         let number = from.u64()?;
         let count = from.count(SURVIVORS_MAX, "number of tickets")?;
         let sealed =

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{CodecError, Reader, Writer};
+use super::codec::{CodecError, RowReader, RowWriter};
 use crate::record::{AssetRecord, ContentHash, TAG_CHARS_MAX, TAGS_MAX};
 use crate::text::same_text;
 
@@ -186,7 +186,7 @@ impl Filter {
     }
 
     /// Appends the one encoding of this filter.
-    pub(super) fn encode(&self, out: &mut Writer) {
+    pub(super) fn encode(&self, out: &mut RowWriter) {
         out.optional_text(self.application.as_deref());
         out.count(self.tags.len());
         for tag in &self.tags {
@@ -200,7 +200,7 @@ impl Filter {
     }
 
     /// Reads what [`Filter::encode`] wrote, and nothing else.
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, CodecError> {
+    pub(super) fn decode(from: &mut RowReader<'_>) -> Result<Self, CodecError> {
         let application = from.optional_text(TEXT_BYTES_MAX, "application")?;
         let count = from.count(TAGS_MAX, "number of tags")?;
         let tags = (0..count).map(|_| from.text(4 * TAG_CHARS_MAX, "tag")).collect::<Result<_, _>>()?;
@@ -302,9 +302,9 @@ pub(super) mod tests {
 
         #[test]
         fn a_filter_survives_both_encodings(filter in filter()) {
-            let mut bytes = Writer::default();
+            let mut bytes = RowWriter::default();
             filter.encode(&mut bytes);
-            let mut reader = Reader::new(&bytes.0);
+            let mut reader = RowReader::new(&bytes.0);
             prop_assert_eq!(&Filter::decode(&mut reader).unwrap(), &filter);
             reader.end().unwrap();
             let json = serde_json::to_string(&FilterSpec::from(&filter)).unwrap();

@@ -20,18 +20,18 @@ use zeroize::Zeroizing;
 pub use self::tickets::{Invitation, Revoke};
 use super::filter::{Filter, FilterSpec};
 use super::private::Private;
-use super::registry::{Device, Kept, Registry, Standing};
-use super::report::{DeviceReport, Held, LibraryDetail, LibraryError, LibraryReport};
+use super::registry::{Device, DeviceStanding, Kept, Registry};
+use super::report::{DeviceReport, LibraryDetail, LibraryError, LibraryReport, LibrarySize};
 use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN, Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Subject, Terms, Ticket};
-use super::{Libraries, Library, Shared};
+use super::{Libraries, Library, SharedLibrary};
 use crate::clock::{Clock, now_ms};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::Channel;
 use crate::net::gate::Gate;
 use crate::record::ContentHash;
-use crate::store::{FeedEntry, Outcome, StoreError, StoreRef};
+use crate::store::{FeedEntry, ItemOutcome, StoreError, StoreRef};
 
 /// Records in one page of the store.
 const PAGE: usize = 1000;
@@ -89,12 +89,12 @@ impl Manager {
     ///
     /// # Errors
     /// A filter that makes no sense, a store that does not work.
-    pub async fn preview(&self, filter: FilterSpec) -> Result<Held, LibraryError> {
+    pub async fn preview(&self, filter: FilterSpec) -> Result<LibrarySize, LibraryError> {
         self.count(&Filter::try_from(filter)?).await
     }
 
-    async fn count(&self, filter: &Filter) -> Result<Held, LibraryError> {
-        let (mut held, mut cursor) = (Held::default(), 0);
+    async fn count(&self, filter: &Filter) -> Result<LibrarySize, LibraryError> {
+        let (mut held, mut cursor) = (LibrarySize::default(), 0);
         loop {
             let page = self.store.feed(cursor, PAGE).await?;
             let Some(last) = page.entries.last() else { return Ok(held) };
@@ -174,18 +174,18 @@ impl Manager {
             return Err(LibraryError::Full);
         }
         let before = replaced.and_then(Library::shared);
-        let list = before.and_then(Shared::signed_revocations).or(first_list);
+        let list = before.and_then(SharedLibrary::signed_revocations).or(first_list);
         let revocations = list.map(|list| list.encode());
-        let created_ms = before.map_or(now, Shared::created_ms);
+        let created_ms = before.map_or(now, SharedLibrary::created_ms);
         let kept = Kept { key, ticket, created_ms, revocations, shares_since_ms };
-        let shared = Shared::new(kept, replaced.map(Library::asides).unwrap_or_default());
+        let shared = SharedLibrary::new(kept, replaced.map(Library::asides).unwrap_or_default());
         if let Some(before) = before {
             shared.adopt(before);
         }
         if let Some(private) = private {
             shared.set_private(private);
         }
-        for (id, serial) in before.map(Shared::members).unwrap_or_default() {
+        for (id, serial) in before.map(SharedLibrary::members).unwrap_or_default() {
             shared.met(id, serial);
         }
         let library = self.libraries.add(shared);
@@ -287,7 +287,7 @@ impl Manager {
         let mut gone = 0;
         for some in hashes.chunks(PAGE) {
             let outcomes = self.store.let_go(some.to_vec()).await?;
-            gone += outcomes.iter().filter(|outcome| **outcome == Outcome::Absent).count() as u64;
+            gone += outcomes.iter().filter(|outcome| **outcome == ItemOutcome::Absent).count() as u64;
         }
         Ok(gone)
     }
@@ -314,7 +314,7 @@ impl Manager {
     ///
     /// # Errors
     /// A registry that does not work.
-    pub async fn decide(&self, id: EndpointId, standing: Standing) -> Result<(), LibraryError> {
+    pub async fn decide(&self, id: EndpointId, standing: DeviceStanding) -> Result<(), LibraryError> {
         let device = Device { endpoint_id: id.to_string(), name: String::new(), standing, at_ms: now_ms() };
         self.registry(move |registry| registry.set_device(&device)).await?;
         self.libraries.set_standing(id, standing);
@@ -389,7 +389,7 @@ impl Manager {
                 let shared = self.registry(move |registry| {
                     // What runs may have more than was written down.
                     let asides = replaced.map_or_else(|| registry.asides(id), |runs| Ok(runs.asides()))?;
-                    let shared = Shared::new(kept, asides);
+                    let shared = SharedLibrary::new(kept, asides);
                     shared.restore(registry)?;
                     Ok(shared)
                 });

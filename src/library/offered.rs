@@ -11,7 +11,7 @@ use crate::store::{FeedEntry, Holding, StoredRecord};
 
 /// What a record means that a member offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Offered {
+pub enum OfferMeaning {
     /// The library has it, or something newer.
     Known,
     /// The library has it now, and the store is not concerned.
@@ -124,7 +124,7 @@ impl Library {
         stored: Option<&StoredRecord>,
         deletes: bool,
         from: Option<u64>,
-    ) -> Offered {
+    ) -> OfferMeaning {
         let version = self.version_and_place(&offered.hash, stored);
         if let Some((version, stands)) = &version
             && !offered.supersedes(&version.record)
@@ -133,20 +133,20 @@ impl Library {
             let lacks = version.holding == Holding::Wanted && held_there;
             let fits = *stands == Stands::Aside || version.record.size == offered.size;
             let has = !offered.deleted && fits && self.takes(offered);
-            return if lacks && has { Offered::Wanted } else { Offered::Known };
+            return if lacks && has { OfferMeaning::Wanted } else { OfferMeaning::Known };
         }
         let live = version.filter(|(version, _)| !version.record.deleted);
         if offered.deleted {
             let is_here = live.is_some_and(|(_, stands)| stands == Stands::InStore);
             // What it was can be had back; the library does not have it any more.
             return if is_here && deletes && !offered.left {
-                Offered::Replaces
+                OfferMeaning::Replaces
             } else {
                 self.note(offered, Holding::Unwanted, from)
             };
         }
         if !self.takes(offered) {
-            return Offered::Refused("it does not belong to the library".into());
+            return OfferMeaning::Refused("it does not belong to the library".into());
         }
         let Some((version, stands)) = live else {
             let is_full = self.index().asides.is_full();
@@ -155,13 +155,13 @@ impl Library {
             } else if !held_there {
                 self.note(offered, Holding::Wanted, from)
             } else if is_full {
-                Offered::Refused(FULL.into())
+                OfferMeaning::Refused(FULL.into())
             } else {
-                Offered::Wanted
+                OfferMeaning::Wanted
             };
         };
         if version.holding == Holding::Wanted && held_there {
-            return Offered::Wanted;
+            return OfferMeaning::Wanted;
         }
         // Of what was never delivered, anybody may say anything.
         let is_checked = match stands {
@@ -169,13 +169,13 @@ impl Library {
             Stands::Aside => version.holding.is_held(),
         };
         if is_checked && version.record.size != offered.size {
-            return Offered::Refused(format!(
+            return OfferMeaning::Refused(format!(
                 "it says {} bytes, but the content of that hash has {}",
                 offered.size, version.record.size
             ));
         }
         if stored.is_some_and(|stored| self.is_here(stored)) {
-            Offered::Replaces
+            OfferMeaning::Replaces
         } else {
             self.note(offered, version.holding, from)
         }
@@ -194,9 +194,13 @@ impl Library {
         !stored.record.deleted && self.is_member(&stored.record)
     }
 
-    fn note(&self, record: &AssetRecord, holding: Holding, from: Option<u64>) -> Offered {
+    fn note(&self, record: &AssetRecord, holding: Holding, from: Option<u64>) -> OfferMeaning {
         let aside = Aside { from, ..Aside::of_own(record.clone(), holding) };
-        if self.set_aside(&mut self.index(), &aside) { Offered::Noted } else { Offered::Refused(FULL.into()) }
+        if self.set_aside(&mut self.index(), &aside) {
+            OfferMeaning::Noted
+        } else {
+            OfferMeaning::Refused(FULL.into())
+        }
     }
 
     /// Takes in a deletion that was made of the store's version: what deletes members of a library is part of it.
@@ -223,7 +227,7 @@ impl Library {
                 OtherwiseHeld::Beside
             }
             _ if stored.is_some_and(|stored| self.is_here(stored)) => OtherwiseHeld::IsMember,
-            _ if self.note(record, holding, None) == Offered::Noted => OtherwiseHeld::Beside,
+            _ if self.note(record, holding, None) == OfferMeaning::Noted => OtherwiseHeld::Beside,
             _ => OtherwiseHeld::Full,
         }
     }

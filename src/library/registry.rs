@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 
-pub use self::deletions::{Decision, Deleter, Deletion, DeletionChange, KeptDeletions};
-pub use self::devices::{Device, Standing, WAITING_MAX};
+pub use self::deletions::{Deleter, Deletion, DeletionChange, DeletionDecision, KeptDeletions};
+pub use self::devices::{Device, DeviceStanding, WAITING_MAX};
 pub use self::libraries::{Kept, LIBRARIES_MAX};
 pub use self::members::Member;
 pub use self::tickets::{Issued, SealingKey};

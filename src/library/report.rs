@@ -60,7 +60,7 @@ pub enum LibraryError {
 
 /// How much is in a library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Held {
+pub struct LibrarySize {
     /// Live assets.
     pub assets: u64,
     /// Sum of their sizes in bytes.
@@ -69,7 +69,7 @@ pub struct Held {
 
 /// How far this node and the connected members agree.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
-pub struct Progress {
+pub struct LibraryAgreement {
     /// `alone` (no member is connected), `reading` (this node's own store), `syncing` or `in_sync`.
     pub state: &'static str,
     /// Members that are connected.
@@ -92,13 +92,13 @@ pub struct Progress {
 pub struct MemberStanding {
     /// Nothing is missing on either side.
     pub in_sync: bool,
-    /// See [`Progress::missing`].
+    /// See [`LibraryAgreement::missing`].
     pub missing: u64,
-    /// See [`Progress::missing_bytes`].
+    /// See [`LibraryAgreement::missing_bytes`].
     pub missing_bytes: u64,
-    /// See [`Progress::missing_there`].
+    /// See [`LibraryAgreement::missing_there`].
     pub missing_there: u64,
-    /// See [`Progress::rate`].
+    /// See [`LibraryAgreement::rate`].
     pub rate: f64,
 }
 
@@ -116,9 +116,9 @@ pub struct LibraryReport {
     /// Whether this node created it, and so can invite and revoke.
     pub owner: bool,
     /// How much of it is here.
-    pub counts: Held,
+    pub counts: LibrarySize,
     /// How far this node and the members agree.
-    pub progress: Progress,
+    pub progress: LibraryAgreement,
     /// When it was created or joined here, RFC 3339.
     pub since: Option<String>,
     /// When this node's ticket expires, RFC 3339.
@@ -146,7 +146,7 @@ impl LibraryReport {
             filter: shared.filter().into(),
             access: shared.access(),
             owner: shared.key().is_some(),
-            counts: Held { assets: summary.assets, bytes: summary.bytes },
+            counts: LibrarySize { assets: summary.assets, bytes: summary.bytes },
             progress: shared.progress(library.is_filling()),
             since: rfc3339(shared.created_ms()),
             expires: claims.expires_ms.and_then(rfc3339),
@@ -239,8 +239,8 @@ impl LibraryDetail {
         members: Vec<Member>,
         tickets: Vec<Issued>,
     ) -> Self {
-        let connected = library.shared().map(super::Shared::connected).unwrap_or_default();
-        let revoked = library.shared().map(super::Shared::revocations).unwrap_or_default();
+        let connected = library.shared().map(super::SharedLibrary::connected).unwrap_or_default();
+        let revoked = library.shared().map(super::SharedLibrary::revocations).unwrap_or_default();
         let member = |member: Member| MemberReport {
             connected: connected.iter().any(|id| id.to_string() == member.endpoint_id),
             endpoint_id: member.endpoint_id,
@@ -310,9 +310,9 @@ pub struct Preview {
     /// What it allows.
     pub access: Access,
     /// How much was in the library when the ticket was issued.
-    pub counts: Held,
+    pub counts: LibrarySize,
     /// How much of what is here would belong to it by `share_existing`; nothing where it only allows to read.
-    pub matching: Held,
+    pub matching: LibrarySize,
     /// The one endpoint that may use it.
     pub subject: Option<String>,
     /// When it expires, RFC 3339.
@@ -323,14 +323,14 @@ pub struct Preview {
 }
 
 impl Preview {
-    pub(super) fn new(ticket: &Ticket, matching: Held) -> Self {
+    pub(super) fn new(ticket: &Ticket, matching: LibrarySize) -> Self {
         let claims = ticket.claims();
         Self {
             id: claims.library.to_string(),
             name: claims.name.clone(),
             filter: (&ticket.filter).into(),
             access: claims.access,
-            counts: Held { assets: claims.held.0, bytes: claims.held.1 },
+            counts: LibrarySize { assets: claims.held.0, bytes: claims.held.1 },
             matching,
             subject: match claims.subject {
                 Subject::Bearer => None,

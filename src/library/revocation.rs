@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 
-use super::codec::{CodecError, Reader, Writer};
+use super::codec::{CodecError, RowReader, RowWriter};
 use super::epoch::{EPOCH_BYTES_MAX, Epoch};
 use super::ticket::{LibraryId, TicketError};
 
@@ -120,7 +120,7 @@ impl Revocations {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::default();
+        let mut out = RowWriter::default();
         let tells_date = self.signed_ms > 0 || self.fresh_within_ms > 0;
         let tells_epoch = self.epoch.number > 0 || tells_date;
         // What was signed before lists told more has to be encoded as it was.
@@ -171,7 +171,7 @@ impl SignedRevocations {
         if !library.verify(SIGNED, encoded, signature) {
             return Err(TicketError::Signature);
         }
-        let mut from = Reader::new(encoded);
+        let mut from = RowReader::new(encoded);
         let format = from.u8()?;
         if ![VERSION, VERSION_WITH_EPOCH, VERSION_WITH_DATE].contains(&format) {
             return Err(TicketError::Version(format));

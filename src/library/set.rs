@@ -7,9 +7,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use iroh::EndpointId;
 use tokio::sync::watch;
 
-use super::registry::{Registry, RegistryError, Standing};
+use super::registry::{DeviceStanding, Registry, RegistryError};
 use super::ticket::{LibraryId, TicketSerial};
-use super::{Library, Shared};
+use super::{Library, SharedLibrary};
 use crate::record::ContentHash;
 use crate::store::{FeedEntry, StoreStatus};
 
@@ -18,7 +18,7 @@ use crate::store::{FeedEntry, StoreStatus};
 pub struct Libraries {
     mirror: Arc<Library>,
     shared: RwLock<Vec<Arc<Library>>>,
-    devices: RwLock<HashMap<EndpointId, Standing>>,
+    devices: RwLock<HashMap<EndpointId, DeviceStanding>>,
     /// Whether new devices of the network wait for somebody to approve them.
     approval: bool,
     registry: Option<Registry>,
@@ -49,7 +49,7 @@ impl Libraries {
         let mut shared = Vec::new();
         for kept in registry.libraries()? {
             let asides = registry.asides(kept.ticket.claims().library)?;
-            let shared_by = Shared::new(kept, asides);
+            let shared_by = SharedLibrary::new(kept, asides);
             shared_by.restore(&registry)?;
             let library = Library::beside(&mirror, shared_by);
             library.filled();
@@ -93,7 +93,7 @@ impl Libraries {
 
     /// Adds one in place of an older one of the same id. Its index follows the feed from now on; what the store holds
     /// already is to be given to [`Library::fill`].
-    pub fn add(&self, shared: Shared) -> Arc<Library> {
+    pub fn add(&self, shared: SharedLibrary) -> Arc<Library> {
         let library = Arc::new(Library::beside(&self.mirror, shared));
         let mut all = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| other.id() != library.id());
@@ -171,17 +171,17 @@ impl Libraries {
 
     /// How an endpoint stands with the network of the passphrase, by what somebody decided.
     #[must_use]
-    pub fn standing(&self, id: &EndpointId) -> Standing {
+    pub fn standing(&self, id: &EndpointId) -> DeviceStanding {
         let known = self.devices.read().unwrap_or_else(PoisonError::into_inner).get(id).copied();
         match known {
-            Some(Standing::Denied) => Standing::Denied,
-            Some(Standing::Waiting) | None if self.approval => Standing::Waiting,
-            Some(Standing::Approved | Standing::Waiting) | None => Standing::Approved,
+            Some(DeviceStanding::Denied) => DeviceStanding::Denied,
+            Some(DeviceStanding::Waiting) | None if self.approval => DeviceStanding::Waiting,
+            Some(DeviceStanding::Approved | DeviceStanding::Waiting) | None => DeviceStanding::Approved,
         }
     }
 
     /// Takes note of what was decided.
-    pub fn set_standing(&self, id: EndpointId, standing: Standing) {
+    pub fn set_standing(&self, id: EndpointId, standing: DeviceStanding) {
         self.devices.write().unwrap_or_else(PoisonError::into_inner).insert(id, standing);
     }
 }

@@ -11,7 +11,7 @@ use super::epoch::SessionKeys;
 use super::filter::Filter;
 use super::private::Private;
 use super::registry::{Kept, Member, Registry, RegistryError};
-use super::report::{MemberStanding, Progress};
+use super::report::{LibraryAgreement, MemberStanding};
 use super::revocation::{Freshness, ListDates, Revocations, SignedRevocations};
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
 use crate::clock::eta_secs;
@@ -25,7 +25,7 @@ const MEMBERS_MAX: usize = 4096;
 
 /// A library that is shared by ticket, seen from this node.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedLibrary {
     id: LibraryId,
     /// Its key, if it is ours.
     key: Option<SigningKey>,
@@ -35,11 +35,11 @@ pub struct Shared {
     ticket: Mutex<Ticket>,
     filter: Filter,
     access: Access,
-    state: Mutex<State>,
+    state: Mutex<SharedState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SharedState {
     /// What it had otherwise than the store, until its index takes that.
     asides: HashMap<ContentHash, Aside>,
     revocations: Option<SignedRevocations>,
@@ -57,7 +57,7 @@ struct State {
     refused: Option<String>,
 }
 
-impl Shared {
+impl SharedLibrary {
     /// As it was kept, with its asides.
     #[must_use]
     pub fn new(kept: Kept, asides: HashMap<ContentHash, Aside>) -> Self {
@@ -65,7 +65,7 @@ impl Shared {
         let claims = ticket.claims();
         let (id, access) = (claims.library, claims.access);
         let revocations = revocations.and_then(|list| SignedRevocations::decode(id, &list).ok());
-        let state = State { asides, revocations, ..State::default() };
+        let state = SharedState { asides, revocations, ..SharedState::default() };
         let filter = ticket.filter.clone();
         Self {
             id,
@@ -99,7 +99,7 @@ impl Shared {
         Ok(())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SharedState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -184,7 +184,7 @@ impl Shared {
         *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
     }
 
-    /// As [`Shared::set_ticket`] with [`Shared::revoke`], at once: one without the other knows another key.
+    /// As [`SharedLibrary::set_ticket`] with [`SharedLibrary::revoke`], at once: one without the other knows another key.
     pub fn begin_epoch(&self, ticket: Option<Ticket>, list: SignedRevocations) {
         let mut own = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ticket) = ticket {
@@ -243,7 +243,7 @@ impl Shared {
         (is_news || by_owner).then_some(state.dates)
     }
 
-    /// What [`Shared::note_list`] noted last.
+    /// What [`SharedLibrary::note_list`] noted last.
     #[must_use]
     pub fn list_dates(&self) -> ListDates {
         self.state().dates
@@ -349,13 +349,13 @@ impl Shared {
         !self.state().standings.is_empty()
     }
 
-    pub(super) fn progress(&self, filling: bool) -> Progress {
+    pub(super) fn progress(&self, filling: bool) -> LibraryAgreement {
         let state = self.state();
         let all = || state.standings.values();
         // Members have the same: the one that has most of what is missing here tells most.
         let missing_bytes = all().map(|member| member.missing_bytes).max().unwrap_or_default();
         let rate = all().map(|member| member.rate).sum();
-        Progress {
+        LibraryAgreement {
             state: match (filling, state.standings.is_empty(), all().all(|member| member.in_sync)) {
                 (true, ..) => "reading",
                 (_, true, _) => "alone",

@@ -122,7 +122,7 @@ proptest! {
         let libraries = libraries();
         for (n, (filter, writes)) in (1..).zip(filters) {
             let access = if writes { Access::Write } else { Access::Read };
-            libraries.add(Shared::new(kept(n, access, filter), HashMap::new())).filled();
+            libraries.add(SharedLibrary::new(kept(n, access, filter), HashMap::new())).filled();
         }
         let mut store = BTreeMap::new();
         for (seq, change) in (1..).zip(changes) {
@@ -138,7 +138,7 @@ proptest! {
                 Change::Offer(record, held) => {
                     for library in libraries.shared() {
                         let stored = store.get(&record.hash);
-                        if library.consider(&record, held, stored, false, Some(1)) == Offered::Wanted {
+                        if library.consider(&record, held, stored, false, Some(1)) == OfferMeaning::Wanted {
                             library.deliver(&record, stored);
                         }
                     }
@@ -158,7 +158,7 @@ proptest! {
     ) {
         let libraries = libraries();
         let mut store: Store = before.into_iter().map(|stored| (stored.record.hash, stored)).collect();
-        let library = libraries.add(Shared::new(kept(1, Access::Write, filter), HashMap::new()));
+        let library = libraries.add(SharedLibrary::new(kept(1, Access::Write, filter), HashMap::new()));
         // What is read in is as old as the moment at which it was read.
         let mut read: Vec<FeedEntry> = store.values().cloned().map(|stored| entry(0, stored)).collect();
         for (seq, (next, stored)) in (1..).zip(meanwhile) {
@@ -204,15 +204,15 @@ fn record_of(n: u8) -> AssetRecord {
 #[test]
 fn a_readers_own_assets_are_no_part_of_the_library() {
     let libraries = libraries();
-    let reader = libraries.add(Shared::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
+    let reader = libraries.add(SharedLibrary::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
     let own = record_of(7);
     libraries.apply(vec![entry(1, held(&own))]);
     assert!(!reader.has(&own.hash) && libraries.mirror().has(&own.hash));
     // Somebody who names it has not shown it; once the library delivered it, it has a version of its own.
-    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true, Some(1)), Offered::Wanted);
-    assert_eq!(reader.consider(&own, false, Some(&held(&own)), true, Some(1)), Offered::Noted);
+    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true, Some(1)), OfferMeaning::Wanted);
+    assert_eq!(reader.consider(&own, false, Some(&held(&own)), true, Some(1)), OfferMeaning::Noted);
     assert!(reader.has(&own.hash) && !reader.serves(&held(&own)), "known, and not delivered");
-    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true, Some(1)), Offered::Wanted);
+    assert_eq!(reader.consider(&own, true, Some(&held(&own)), true, Some(1)), OfferMeaning::Wanted);
     assert_eq!(reader.deliver(&own, Some(&held(&own))), OtherwiseHeld::Beside);
     assert!(reader.has(&own.hash) && reader.serves(&held(&own)));
     // What came through it is part of it.
@@ -226,17 +226,18 @@ fn a_readers_own_assets_are_no_part_of_the_library() {
 fn what_nobody_delivers_keeps_no_content_out_that_a_member_holds() {
     for (in_store, size) in [(false, 5), (false, 500_000), (true, 5), (true, 500_000)] {
         let libraries = libraries();
-        let library = libraries.add(Shared::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
+        let library =
+            libraries.add(SharedLibrary::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
         library.filled();
         let own = in_store.then(|| held(&record_of(7)));
         libraries.apply(own.iter().map(|own| entry(1, own.clone())).collect());
         let older = AssetRecord { hlc: record_of(7).hlc.next(5), ..record_of(7) };
         let claimed = AssetRecord { size, hlc: older.hlc.next(10), ..older.clone() };
-        assert_eq!(library.consider(&claimed, false, own.as_ref(), true, Some(1)), Offered::Noted);
+        assert_eq!(library.consider(&claimed, false, own.as_ref(), true, Some(1)), OfferMeaning::Noted);
         assert_eq!(library.wanted(None, 10), [claimed.hash]);
         // Nothing comes of somebody who has not got it either, and whoever has it is asked for it.
-        assert_eq!(library.consider(&older, false, own.as_ref(), true, Some(1)), Offered::Known);
-        assert_eq!(library.consider(&older, true, own.as_ref(), true, Some(1)), Offered::Wanted);
+        assert_eq!(library.consider(&older, false, own.as_ref(), true, Some(1)), OfferMeaning::Known);
+        assert_eq!(library.consider(&older, true, own.as_ref(), true, Some(1)), OfferMeaning::Wanted);
         let filled = library.version_filled_by(&older, own.as_ref());
         let fits = size == older.size;
         assert_eq!(filled, fits.then(|| AssetRecord { via: library.id(), ..claimed.clone() }));
@@ -254,19 +255,20 @@ fn what_nobody_delivers_keeps_no_content_out_that_a_member_holds() {
         // What is wrong is not believed any more.
         let again = AssetRecord { size: 500_000, hlc: claimed.hlc.next(10), ..claimed.clone() };
         let refused = library.consider(&again, false, stored.as_ref(), true, Some(1));
-        assert!(matches!(refused, Offered::Refused(_)), "{refused:?}");
+        assert!(matches!(refused, OfferMeaning::Refused(_)), "{refused:?}");
     }
 }
 
 #[test]
 fn content_that_comes_from_an_own_machine_settles_what_was_claimed_of_it() {
     let libraries = libraries();
-    let library = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
+    let library =
+        libraries.add(SharedLibrary::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
     library.filled();
     for (n, size, fits) in [(1, 5, true), (2, 6, false)] {
         let came = AssetRecord { via: library.id(), ..record_of(n) };
         let claimed = AssetRecord { size, hlc: came.hlc.next(10), ..record_of(n) };
-        assert_eq!(library.consider(&claimed, false, None, true, Some(1)), Offered::Noted);
+        assert_eq!(library.consider(&claimed, false, None, true, Some(1)), OfferMeaning::Noted);
         libraries.apply(vec![entry(u64::from(n), held(&came))]);
         let version = library.version(&came.hash, Some(&held(&came)));
         assert_eq!(version, Some(held(&if fits { claimed } else { record_of(n) })));
@@ -280,7 +282,7 @@ fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
     let tags = vec!["in".to_owned()];
     let spec = filter::FilterSpec { tags: tags.clone(), ..filter::FilterSpec::default() };
     let filter = Filter::try_from(spec).unwrap();
-    let library = libraries.add(Shared::new(kept(1, Access::Write, filter), HashMap::new()));
+    let library = libraries.add(SharedLibrary::new(kept(1, Access::Write, filter), HashMap::new()));
     library.filled();
     let tagged = |n, tags: &[String]| {
         let meta = crate::record::AssetMeta { tags: tags.to_vec(), ..record_of(n).meta };
@@ -291,15 +293,18 @@ fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
     let later = |record: &AssetRecord| AssetRecord { hlc: record.hlc.next(10), ..record.clone() };
     let gone = |record: &AssetRecord| AssetRecord { deleted: true, ..later(record) }.for_members();
     let deletion = gone(&inside);
-    assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), true, Some(1)), Offered::Replaces);
+    assert_eq!(
+        library.consider(&deletion, true, Some(&held(&inside)), true, Some(1)),
+        OfferMeaning::Replaces
+    );
     let stored = library.for_store(&deletion, &inside);
     assert_eq!((stored.via, &stored.meta), (library.id(), &inside.meta), "the store keeps what it was");
     // Outside of it, of what was never here, and where nothing is deleted: it is gone from the library alone.
     for (tombstone, stored) in [(gone(&outside), Some(held(&outside))), (gone(&record_of(3)), None)] {
-        assert_eq!(library.consider(&tombstone, true, stored.as_ref(), true, Some(1)), Offered::Noted);
+        assert_eq!(library.consider(&tombstone, true, stored.as_ref(), true, Some(1)), OfferMeaning::Noted);
         assert_eq!(library.version(&tombstone.hash, stored.as_ref()), Some(held(&tombstone)));
     }
-    assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), false, Some(1)), Offered::Noted);
+    assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), false, Some(1)), OfferMeaning::Noted);
     assert!(!library.serves(&held(&inside)));
     // An edit of ours brings it back; one that moves it out says that it left, and nothing else.
     let edited = later(&later(&inside));
@@ -322,7 +327,7 @@ fn changed(seq: u64, record: &AssetRecord, former: &AssetRecord) -> FeedEntry {
 #[test]
 fn what_a_reader_edits_stays_in_the_library_as_it_was_delivered() {
     let libraries = libraries();
-    let library = libraries.add(Shared::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
+    let library = libraries.add(SharedLibrary::new(kept(1, Access::Read, Filter::default()), HashMap::new()));
     library.filled();
     let came = AssetRecord { via: library.id(), ..record_of(7) };
     libraries.apply(vec![entry(1, held(&came))]);
@@ -331,7 +336,10 @@ fn what_a_reader_edits_stays_in_the_library_as_it_was_delivered() {
     libraries.apply(vec![changed(2, &edited, &came)]);
     assert_eq!(library.summary(), before);
     assert!(library.serves(&held(&edited)));
-    assert_eq!(library.consider(&record_of(7), true, Some(&held(&edited)), true, Some(1)), Offered::Known);
+    assert_eq!(
+        library.consider(&record_of(7), true, Some(&held(&edited)), true, Some(1)),
+        OfferMeaning::Known
+    );
     // What the reader put itself was never part of it, whatever it was before.
     let own = record_of(8);
     let again = AssetRecord { hlc: own.hlc.next(10), ..own.clone() };
@@ -354,7 +362,7 @@ fn what_moved_out_is_told_by_the_next_life_of_the_process_and_nothing_that_was_n
     for reads in [false, true] {
         let libraries = libraries();
         let kept = Kept { created_ms: 1_000, ..kept(1, Access::Write, filter()) };
-        let library = libraries.add(Shared::new(kept, HashMap::new()));
+        let library = libraries.add(SharedLibrary::new(kept, HashMap::new()));
         let was_in = changed(3, &tagged(1, 1_500, &[]), &tagged(1, 1_200, &tags));
         let never_in = changed(4, &tagged(2, 1_500, &[]), &tagged(2, 1_200, &[]));
         let before_it = changed(5, &tagged(3, 900, &[]), &tagged(3, 800, &tags));
@@ -378,13 +386,14 @@ fn what_moved_out_is_told_by_the_next_life_of_the_process_and_nothing_that_was_n
 #[test]
 fn what_was_deleted_long_ago_leaves_the_tree_as_well() {
     let libraries = libraries();
-    let library = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
+    let library =
+        libraries.add(SharedLibrary::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
     library.filled();
     let gone =
         |n, at_ms| AssetRecord { deleted: true, hlc: Hlc::from_ms(at_ms), ..record_of(n) }.for_members();
     let (old, new) = (gone(1, 1_000), gone(2, 2_000));
     for tombstone in [&old, &new] {
-        assert_eq!(library.consider(tombstone, true, None, false, Some(1)), Offered::Noted);
+        assert_eq!(library.consider(tombstone, true, None, false, Some(1)), OfferMeaning::Noted);
     }
     assert_eq!(library.old_asides(2_000), [old.hash]);
     library.purge_asides(&[old.hash, new.hash], &HashSet::new(), 2_000);
@@ -394,20 +403,20 @@ fn what_was_deleted_long_ago_leaves_the_tree_as_well() {
     let mine = AssetRecord { hlc: Hlc::from_ms(500), ..record_of(3) };
     libraries.apply(vec![entry(1, held(&mine))]);
     let gone = gone(3, 1_000);
-    assert_eq!(library.consider(&gone, true, Some(&held(&mine)), false, Some(1)), Offered::Noted);
+    assert_eq!(library.consider(&gone, true, Some(&held(&mine)), false, Some(1)), OfferMeaning::Noted);
     library.purge_asides(&[mine.hash], &HashSet::from([mine.hash]), 2_000);
     let asides = library.asides();
-    let next = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), asides));
+    let next = libraries.add(SharedLibrary::new(kept(1, Access::Write, Filter::default()), asides));
     for library in [&library, &next] {
         library.apply(vec![entry(2, held(&mine))]);
         assert!(!library.has(&mine.hash) && !library.serves(&held(&mine)));
         assert_eq!(
             library.consider(&mine.for_members(), true, Some(&held(&mine)), true, Some(1)),
-            Offered::Known
+            OfferMeaning::Known
         );
     }
     // Another life of the library writes down what this one did not.
-    let next = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), library.asides()));
+    let next = libraries.add(SharedLibrary::new(kept(1, Access::Write, Filter::default()), library.asides()));
     assert_eq!(next.take_aside_news().unwritten, []);
     next.take_over_asides(&library);
     assert_eq!(next.take_aside_news().unwritten.len(), 3);
@@ -416,8 +425,8 @@ fn what_was_deleted_long_ago_leaves_the_tree_as_well() {
 #[test]
 fn another_library_has_other_ids_of_the_same_record() {
     let libraries = libraries();
-    let one = libraries.add(Shared::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
-    let two = libraries.add(Shared::new(kept(2, Access::Write, Filter::default()), HashMap::new()));
+    let one = libraries.add(SharedLibrary::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
+    let two = libraries.add(SharedLibrary::new(kept(2, Access::Write, Filter::default()), HashMap::new()));
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
     libraries.apply(vec![FeedEntry { seq: 1, record, holding: Holding::Held, former: None }]);
     let summaries = [one.summary(), two.summary(), libraries.mirror().summary()];

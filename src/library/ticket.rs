@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 pub use self::claims::{Access, CLAIMS_BYTES_MAX, CLOCKS_APART_MAX_MS, Claims, SignedClaims, Subject};
 pub use self::error::TicketError;
 pub use self::naming::{LibraryId, NAME_CHARS_MAX, NameError, TicketSerial, check_name};
-use super::codec::{CodecError, Reader, Writer};
+use super::codec::{CodecError, RowReader, RowWriter};
 use super::filter::Filter;
 use crate::identity::{Key, LibraryKeys};
 
@@ -198,7 +198,7 @@ impl Ticket {
     pub fn to_text(&self) -> Zeroizing<String> {
         let rest = rest(&self.holder, (&self.secret, self.session.as_ref()), &self.filter, &self.addrs);
         let mut out = Zeroizing::new(Vec::with_capacity(rest.len() + CLAIMS_BYTES_MAX));
-        let mut head = Writer::default();
+        let mut head = RowWriter::default();
         let version = if self.session.is_some() { VERSION_WITH_KEY } else { VERSION };
         head.u8(version).bytes(&self.signed.encode());
         out.extend_from_slice(&head.0);
@@ -235,7 +235,7 @@ impl Ticket {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, TicketError> {
-        let mut from = Reader::new(bytes);
+        let mut from = RowReader::new(bytes);
         let version = from.u8()?;
         if ![VERSION, VERSION_WITH_KEY].contains(&version) {
             return Err(TicketError::Version(version));
@@ -273,7 +273,7 @@ fn rest(
     filter: &Filter,
     addrs: &[EndpointAddr],
 ) -> Zeroizing<Vec<u8>> {
-    let mut out = Writer::default();
+    let mut out = RowWriter::default();
     filter.encode(&mut out);
     out.count(addrs.len());
     for addr in addrs {

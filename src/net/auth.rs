@@ -25,7 +25,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-pub use self::handshake::{AuthError, Credential, Handshake, Proved, Step};
+pub use self::handshake::{AuthError, Credential, Handshake, HandshakeStep, ProvedSecret};
 use crate::identity::Key;
 use crate::wire::proto::LibraryProof;
 

@@ -18,12 +18,12 @@ use super::close;
 const FORGET_AT: usize = 256;
 
 /// Says why an endpoint may not use a protocol, by its ALPN; nothing where it may.
-pub type Policy = Arc<dyn Fn(&EndpointId, &[u8]) -> Option<&'static str> + Send + Sync>;
+pub type GatePolicy = Arc<dyn Fn(&EndpointId, &[u8]) -> Option<&'static str> + Send + Sync>;
 
 /// Keeps the endpoint's door. Cheap to clone.
 #[derive(Clone)]
 pub struct Gate {
-    policy: Policy,
+    policy: GatePolicy,
     /// Connections that were let through, as long as they last.
     open: Arc<Mutex<HashMap<EndpointId, Vec<WeakConnectionHandle>>>>,
 }
@@ -37,7 +37,7 @@ impl fmt::Debug for Gate {
 impl Gate {
     /// Lets through whom `policy` does not shut out.
     #[must_use]
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: GatePolicy) -> Self {
         Self { policy, open: Arc::default() }
     }
 

@@ -9,8 +9,8 @@ use super::resources::Resources;
 use crate::actor::ServiceRef;
 use crate::config::Config;
 use crate::discovery::candidates::Candidates;
-use crate::discovery::channel::{Channel, Channels, Sources};
-use crate::discovery::gossip::{GossipArgs, GossipMsg, Probe, topic_of};
+use crate::discovery::channel::{Channel, ChannelSet, Channels};
+use crate::discovery::gossip::{GossipArgs, GossipMsg, PresenceProbe, topic_of};
 use crate::discovery::hints::Hints;
 use crate::discovery::list_peers;
 use crate::discovery::mdns::Mdns;
@@ -18,7 +18,7 @@ use crate::discovery::network::NetworkSettings;
 use crate::discovery::rendezvous::RendezvousArgs;
 use crate::discovery::slot::SlotKeys;
 use crate::discovery::slot::pace::Timing;
-use crate::library::registry::Standing;
+use crate::library::registry::DeviceStanding;
 use crate::peer::messages::PeersMsg;
 
 /// The channels, with those up that are about to be used. Whoever runs one says when it does not work.
@@ -60,10 +60,10 @@ pub fn candidates(
 /// Channels on which only those can speak who know the passphrase, or the topic's secret: slots are signed with keys that derive
 /// from it, answers on the local network have a tag, and nobody hears of the topic who did not prove to know its key. A topic
 /// without a secret is open to whoever knows its name.
-pub(super) fn sealed_channels(config: &Config) -> Sources {
+pub(super) fn sealed_channels(config: &Config) -> ChannelSet {
     let discovery = &config.discovery;
     let gossip = discovery.topic.is_none() || discovery.topic_secret.is_some();
-    let mut sealed = Sources::from([Channel::Relays, Channel::Dht, Channel::Mdns]);
+    let mut sealed = ChannelSet::from([Channel::Relays, Channel::Dht, Channel::Mdns]);
     if gossip {
         sealed.insert(Channel::Gossip);
     }
@@ -106,7 +106,7 @@ pub(super) fn gossip(
 ) -> GossipArgs {
     let mirror = Arc::clone(resources.libraries.mirror());
     let (endpoint, rpc) = (resources.endpoint.clone(), resources.presence.rpc().clone());
-    let probe: Probe = Arc::new(move |addr| {
+    let probe: PresenceProbe = Arc::new(move |addr| {
         let (endpoint, rpc) = (endpoint.clone(), rpc.clone());
         async move { list_peers::probe(&endpoint, addr, &rpc).await }.boxed()
     });
@@ -129,7 +129,7 @@ pub(super) fn gossip(
         probe,
         shut_out: {
             let libraries = Arc::clone(&resources.libraries);
-            Arc::new(move |id| libraries.standing(id) == Standing::Denied)
+            Arc::new(move |id| libraries.standing(id) == DeviceStanding::Denied)
         },
         mdns: config.discovery.mdns.then(|| Mdns::new(resources.keys.mdns())),
     }

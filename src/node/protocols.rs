@@ -12,7 +12,7 @@ use super::resources::Resources;
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::list_peers::{self, ListPeersService};
 use crate::library::Libraries;
-use crate::library::registry::Standing;
+use crate::library::registry::DeviceStanding;
 use crate::net::endpoint::{self, ProtocolHandler, Protocols};
 use crate::net::handshakes::Pending;
 use crate::net::{SESSION_ALPN, close, gate};
@@ -36,14 +36,14 @@ pub(super) fn all(resources: &Resources) -> Protocols {
 
 /// Who may not use what. A denied machine nothing at all; one that waits for approval may show that it knows the passphrase, in
 /// a session, and take part in libraries, but it neither hears who is there nor is asked.
-pub(super) fn shut_out(libraries: &Arc<Libraries>) -> gate::Policy {
+pub(super) fn shut_out(libraries: &Arc<Libraries>) -> gate::GatePolicy {
     let libraries = Arc::clone(libraries);
     Arc::new(move |id, alpn| match libraries.standing(id) {
-        Standing::Denied => Some("this machine was denied by its owner"),
-        Standing::Waiting if alpn != SESSION_ALPN => {
+        DeviceStanding::Denied => Some("this machine was denied by its owner"),
+        DeviceStanding::Waiting if alpn != SESSION_ALPN => {
             Some("this machine waits for approval: `can-sync approve` on the other side lets it in")
         }
-        Standing::Waiting | Standing::Approved => None,
+        DeviceStanding::Waiting | DeviceStanding::Approved => None,
     })
 }
 

@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::secrets::Given;
+use super::secrets::GivenSecrets;
 use super::{DataDir, StartError, protocols};
 use crate::api::proxy::StoreProxy;
 use crate::clock::Clock;
@@ -104,7 +104,7 @@ impl Resources {
         let dir = DataDir::new(&config.data_dir);
         let given = {
             let config = config.clone();
-            blocking(move || Given::look(&config, &origins).map_err(StartError::several)).await?
+            blocking(move || GivenSecrets::look(&config, &origins).map_err(StartError::several)).await?
         };
         for remark in &given.remarks {
             tracing::warn!("{remark}");

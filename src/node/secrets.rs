@@ -46,7 +46,7 @@ impl fmt::Display for SecretProblem {
 }
 
 /// What settings and files gave.
-pub(crate) struct Given {
+pub(crate) struct GivenSecrets {
     passphrase: Option<Passphrase>,
     /// The passphrase came with this start alone: nobody else keeps it.
     is_passing: bool,
@@ -69,7 +69,7 @@ pub(super) struct Secrets {
     pub(super) api_token: Option<SecretString>,
 }
 
-impl Given {
+impl GivenSecrets {
     /// Reads everything, and makes and changes nothing.
     ///
     /// # Errors
@@ -245,7 +245,7 @@ fn left_network(dir: &DataDir) -> Option<String> {
     if !identity::has_endpoint_key(dir.path()) {
         return None;
     }
-    let met = |entry: &address_book::Entry| entry.last_seen_ms.is_some();
+    let met = |entry: &address_book::RememberedPeer| entry.last_seen_ms.is_some();
     let peers =
         address_book::read(&dir.agent_db()).unwrap_or_default().iter().filter(|entry| met(entry)).count();
     let assets = EmbeddedStore::assets_at_rest(&dir.store()).unwrap_or_default();

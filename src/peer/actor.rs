@@ -28,10 +28,10 @@ use tokio::time::Instant;
 use super::deferrals::Deferrals;
 use super::delete_guard::DeleteGuard;
 use super::establish::{self, ConnectionMemory, Introduction, Meeting};
-use super::held::{Held, HeldBySession};
+use super::held::{HeldBySession, SessionMemory};
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
-use super::session::{Effect, InlineContents, Input, Session, Standing, Waiting};
+use super::session::{InlineContents, Session, SessionEffect, SessionInput, SessionStatus, WaitingVersion};
 use super::{effects, streams};
 use crate::actor::ServiceRef;
 use crate::actor::status::ActorDetail;
@@ -42,8 +42,8 @@ use crate::library::{Libraries, Library};
 use crate::net::close;
 use crate::record::{ContentHash, Hlc, LibraryId};
 use crate::store::{FeedEntry, StoreRef};
+use crate::transfer::active::ActiveTransfers;
 use crate::transfer::meter::Meter;
-use crate::transfer::moving::Moving;
 use crate::transfer::pace::Pace;
 use crate::transfer::partial::Partials;
 use crate::transfer::receive::{Expected, Left};
@@ -110,17 +110,17 @@ pub struct PeerArgs {
     /// Counters of this peer.
     pub traffic: Arc<Traffic>,
     /// Large contents under way from the peer, and to it.
-    pub receiving: Moving,
+    pub receiving: ActiveTransfers,
     /// See `receiving`.
-    pub sending: Moving,
+    pub sending: ActiveTransfers,
     /// What PeersActor reads of the session at any time.
-    pub board: Arc<Mutex<Board>>,
+    pub board: Arc<Mutex<SharedView>>,
     /// PeersActor.
     pub peers: ServiceRef<PeersMsg>,
     /// What happens is told here.
     pub events: EventLog,
     /// What all sessions hold.
-    pub held: Held,
+    pub held: SessionMemory,
     /// Waits and speeds.
     pub limits: PeerLimits,
 }
@@ -147,15 +147,15 @@ impl PeerArgs {
 /// What a session shows without being asked, and what outlives its actor: messages can be overtaken by the news of its
 /// end.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct SharedView {
     /// How it stands, while it is up.
-    pub standing: Option<Standing>,
+    pub standing: Option<SessionStatus>,
     /// What the peer did that no honest peer does.
     pub misbehaved: Option<String>,
     /// Whether a session came about: the peer has proved itself.
     pub proven: bool,
     /// Versions that wait on either side for one of the clocks, not all of them if they are many.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingVersion>,
     /// The newest date among offers that the peer has not answered.
     pub newest_offered: Hlc,
 }
@@ -179,7 +179,7 @@ pub struct PeerLimits {
 
 /// A session that is up, as the tasks that accept streams need to know it.
 #[derive(Clone)]
-pub(super) struct Proved {
+pub(super) struct ProvedSession {
     pub(super) epoch: u64,
     /// What is shared, by its blinded id, in the order of the lanes.
     pub(super) lanes: Arc<[(bytes::Bytes, Arc<Library>)]>,
@@ -239,7 +239,7 @@ pub struct PeerState {
     running: Option<Running>,
     epochs: u64,
     /// The session, for the tasks that accept streams: nothing but a control stream is served without one.
-    proved: watch::Sender<Option<Proved>>,
+    proved: watch::Sender<Option<ProvedSession>>,
     /// Whether we are opening a control stream.
     opening: Arc<AtomicBool>,
     early: Vec<Arc<[FeedEntry]>>,
@@ -310,10 +310,10 @@ impl Actor for PeerActor {
             PeerMsg::Settled(keys) => state.on_settled(&myself, &keys),
             PeerMsg::Failed { key, reason } => state.step_all(&myself, |lane| {
                 let owes = key.library == lane.library.id() && lane.session.owes(&key.hash);
-                owes.then(|| Input::Failed(vec![(key.hash, reason.clone())]))
+                owes.then(|| SessionInput::Failed(vec![(key.hash, reason.clone())]))
             }),
-            PeerMsg::Verify { round } => state.step_all(&myself, |_| Some(Input::Verify { round })),
-            PeerMsg::ClockChanged => state.step_all(&myself, |_| Some(Input::Reconsider)),
+            PeerMsg::Verify { round } => state.step_all(&myself, |_| Some(SessionInput::Verify { round })),
+            PeerMsg::ClockChanged => state.step_all(&myself, |_| Some(SessionInput::Reconsider)),
             PeerMsg::Established(established) => state.on_established(&myself, *established),
             PeerMsg::EstablishFailed(error) => state.on_establish_failed(&myself, error),
             PeerMsg::Frame { epoch, kind, permit } => {
@@ -389,7 +389,7 @@ impl PeerState {
     }
 
     /// Feeds one library's session and performs what it decides.
-    fn step(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, input: Input) {
+    fn step(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, input: SessionInput) {
         let Some(running) = &mut self.running else { return };
         let Some(shared) = running.lanes.get_mut(lane) else { return };
         let effects = shared.session.handle(input, Instant::now());
@@ -412,7 +412,7 @@ impl PeerState {
     }
 
     /// Feeds each library's session with what is meant for it.
-    fn step_all(&mut self, myself: &ActorRef<PeerMsg>, input: impl Fn(&Lane) -> Option<Input>) {
+    fn step_all(&mut self, myself: &ActorRef<PeerMsg>, input: impl Fn(&Lane) -> Option<SessionInput>) {
         let lanes = self.running.as_ref().map_or(0, |running| running.lanes.len());
         for lane in 0..lanes {
             // One of them may have ended the session.
@@ -439,18 +439,18 @@ impl PeerState {
         ActorDetail { detail: Some(detail), ..ActorDetail::default() }
     }
 
-    fn board(&self) -> MutexGuard<'_, Board> {
+    fn shared_view(&self) -> MutexGuard<'_, SharedView> {
         self.args.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self) {
         let standing = self.running.as_ref().and_then(|running| lane::standing(&running.lanes));
-        self.board().standing = standing;
+        self.shared_view().standing = standing;
     }
 
     fn on_store_changed(&mut self, myself: &ActorRef<PeerMsg>, entries: Arc<[FeedEntry]>) {
         if self.running.is_some() {
-            self.step_all(myself, |lane| lane.library.changes(&entries).map(Input::StoreChanged));
+            self.step_all(myself, |lane| lane.library.changes(&entries).map(SessionInput::StoreChanged));
         } else if self.early.len() < EARLY_CHANGES_MAX {
             // The session may already have told the peer a summary that does not have these.
             self.early.push(entries);
@@ -468,7 +468,7 @@ impl PeerState {
         if self.running.is_some() {
             self.step_all(myself, |lane| {
                 let entries = lane.library.changes(&entries)?;
-                Some(Input::Created { entries, contents: Arc::clone(contents) })
+                Some(SessionInput::Created { entries, contents: Arc::clone(contents) })
             });
         } else {
             self.on_store_changed(myself, entries);
@@ -485,7 +485,7 @@ impl PeerState {
         // Before a session, the summary may not have it.
         self.early_lost |= self.running.is_none();
         self.step_all(myself, |lane| {
-            (lane.library.id() == Some(library)).then(|| Input::StoreChanged(Arc::clone(records)))
+            (lane.library.id() == Some(library)).then(|| SessionInput::StoreChanged(Arc::clone(records)))
         });
     }
 
@@ -530,7 +530,7 @@ impl PeerState {
             frame::Kind::Find(find) => return self.on_asked(myself, lane, &find),
             frame::Kind::Lacks(lacks) => return self.on_lacks(lane, &lacks),
             kind => {
-                self.step(myself, lane, Input::Frame(kind));
+                self.step(myself, lane, SessionInput::Frame(kind));
                 return self.check_owed();
             }
         };
@@ -539,7 +539,7 @@ impl PeerState {
                 let ours = shared.library.summary();
                 let certain = !behind && !shared.asked_behind;
                 self.hear_clock(clock_ms);
-                self.step(myself, lane, Input::Compared { answer, nonce, theirs, ours, certain });
+                self.step(myself, lane, SessionInput::Compared { answer, nonce, theirs, ours, certain });
             }
             Err(error) => self.close(close::VIOLATION, &error.to_string()),
         }
@@ -595,13 +595,13 @@ impl PeerState {
         let any_sent = self.send_revocations();
         if self.lists_are_fresh_again() || any_sent {
             // What waited for a newer list may not have to any more.
-            self.step_all(myself, |_| Some(Input::Reconsider));
+            self.step_all(myself, |_| Some(SessionInput::Reconsider));
         }
         if !any_sent {
             self.check_admission();
         }
         self.share_more(myself);
-        self.step_all(myself, |_| Some(Input::Tick));
+        self.step_all(myself, |_| Some(SessionInput::Tick));
         self.ask_for_wanted();
         if let Some(running) = &self.running {
             let now = now_ms();
@@ -609,30 +609,30 @@ impl PeerState {
         }
     }
 
-    fn perform(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, effects: Vec<Effect>) {
+    fn perform(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, effects: Vec<SessionEffect>) {
         for effect in effects {
             self.perform_one(myself, lane, effect);
         }
     }
 
-    fn perform_one(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, effect: Effect) {
+    fn perform_one(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, effect: SessionEffect) {
         let Some(running) = &mut self.running else { return };
         let Some(shared) = running.lanes.get_mut(lane) else { return };
         let args = &self.args;
         let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
         let store = Arc::clone(&args.store);
         match effect {
-            Effect::Send(kind) => self.send(kind),
-            Effect::Judge(records) => self.judge(myself, lane, records, true),
-            Effect::JudgeAbsent(records) => self.judge(myself, lane, records, false),
-            Effect::TakeAbsent(records) => {
+            SessionEffect::Send(kind) => self.send(kind),
+            SessionEffect::Judge(records) => self.judge(myself, lane, records, true),
+            SessionEffect::JudgeAbsent(records) => self.judge(myself, lane, records, false),
+            SessionEffect::TakeAbsent(records) => {
                 running.tasks.spawn(effects::take_absent(report, args.taker(), records));
             }
-            Effect::Apply(records) => {
+            SessionEffect::Apply(records) => {
                 let library = shared.library.id();
                 running.tasks.spawn(effects::apply(report, args.taker(), library, records));
             }
-            Effect::Reassert(others) => {
+            SessionEffect::Reassert(others) => {
                 let library = shared.library.id();
                 running.tasks.spawn(effects::reassert(
                     report,
@@ -642,47 +642,47 @@ impl PeerState {
                     others,
                 ));
             }
-            Effect::Store(items) => {
+            SessionEffect::Store(items) => {
                 let (library, taker) = (shared.library.id(), args.taker());
                 let bytes: usize = items.iter().map(|(_, content)| content.len()).sum();
                 args.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
                 running.tasks.spawn(effects::store_inline(report, taker, args.peers.clone(), library, items));
             }
-            Effect::Load(hashes) => {
+            SessionEffect::Load(hashes) => {
                 let library = Arc::clone(&shared.library);
                 running.tasks.spawn(effects::load(report, store, library, hashes));
             }
-            Effect::Resolve(rids) => {
+            SessionEffect::Resolve(rids) => {
                 let (found, gone) = shared.library.resolve(&rids);
-                self.step(myself, lane, Input::Resolved { found, gone });
+                self.step(myself, lane, SessionInput::Resolved { found, gone });
             }
-            Effect::Announce(records) => {
+            SessionEffect::Announce(records) => {
                 let library = shared.library.id();
                 self.tell(PeersMsg::Wanted { session: args.session, library, records });
             }
-            Effect::Serve(want) => self.serve(want),
-            Effect::CancelServe(request) => {
+            SessionEffect::Serve(want) => self.serve(want),
+            SessionEffect::CancelServe(request) => {
                 if let Some(served) = running.serving.remove(&request) {
                     served.task.abort();
                 }
             }
-            Effect::SendSummary { nonce, answer: true } if shared.answering.is_some() => {
+            SessionEffect::SendSummary { nonce, answer: true } if shared.answering.is_some() => {
                 // One answer at a time: a flood of questions costs one look at the store, and only the last counts.
                 shared.answering = Some(nonce);
             }
-            Effect::SendSummary { nonce, answer } => {
+            SessionEffect::SendSummary { nonce, answer } => {
                 if answer {
                     shared.answering = Some(nonce);
                 }
                 let library = Arc::clone(&shared.library);
                 running.tasks.spawn(effects::catch_up(report, store, library, nonce, answer));
             }
-            Effect::Reconcile => {
+            SessionEffect::Reconcile => {
                 let (connection, library) = (args.connection.clone(), shared.blinded.clone());
                 let snapshot = shared.library.snapshot();
                 running.tasks.spawn(effects::reconcile(report, connection, library, snapshot));
             }
-            Effect::Close { code, reason } => self.close(code, &reason),
+            SessionEffect::Close { code, reason } => self.close(code, &reason),
         }
     }
 
@@ -717,7 +717,7 @@ impl PeerState {
         if self.args.connection.close_reason().is_none() {
             let peer = self.args.connection.remote_id();
             if code == close::VIOLATION {
-                self.board().misbehaved = Some(reason.to_owned());
+                self.shared_view().misbehaved = Some(reason.to_owned());
                 tracing::warn!(peer = %peer.fmt_short(), reason, "closing the connection: the peer broke the rules");
             }
             let reason: String = reason.chars().take(200).collect();

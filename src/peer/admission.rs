@@ -5,9 +5,9 @@ use iroh::EndpointId;
 use tokio::task::spawn_blocking;
 
 use crate::clock::now_ms;
-use crate::library::registry::{Device, Standing};
+use crate::library::registry::{Device, DeviceStanding};
 use crate::library::ticket::{SignedClaims, TicketError};
-use crate::library::{Libraries, Library, Shared};
+use crate::library::{Libraries, Library, SharedLibrary};
 use crate::wire::decode::decode;
 use crate::wire::proto::LibraryTicket;
 
@@ -34,14 +34,14 @@ pub enum Refusal {
 /// Whether a peer that knows the passphrase is let in; takes note of one that has to wait.
 pub(super) async fn admit_device(libraries: &Libraries, peer: EndpointId, name: &str) -> Result<(), Refusal> {
     match libraries.standing(&peer) {
-        Standing::Approved => Ok(()),
-        Standing::Denied => Err(Refusal::Denied),
-        Standing::Waiting => {
+        DeviceStanding::Approved => Ok(()),
+        DeviceStanding::Denied => Err(Refusal::Denied),
+        DeviceStanding::Waiting => {
             if let Some(registry) = libraries.registry().cloned() {
                 let device = Device {
                     endpoint_id: peer.to_string(),
                     name: name.to_owned(),
-                    standing: Standing::Waiting,
+                    standing: DeviceStanding::Waiting,
                     at_ms: now_ms(),
                 };
                 let noted = spawn_blocking(move || registry.set_device(&device)).await;
@@ -58,12 +58,12 @@ pub(super) async fn admit_device(libraries: &Libraries, peer: EndpointId, name: 
 /// and the stream.
 pub(super) async fn admit_member(
     libraries: &Libraries,
-    shared: &Shared,
+    shared: &SharedLibrary,
     peer: EndpointId,
     shown: &[u8],
     between: &[u8],
 ) -> Result<SignedClaims, Refusal> {
-    if libraries.standing(&peer) == Standing::Denied {
+    if libraries.standing(&peer) == DeviceStanding::Denied {
         return Err(Refusal::Denied);
     }
     let signed = check_ticket(shared, peer, shown, between, now_ms())?;
@@ -88,7 +88,7 @@ pub(super) async fn admit_member(
 
 /// What can be told of a ticket from itself, at `now_ms`; how often it was used is not among that.
 pub(super) fn check_ticket(
-    shared: &Shared,
+    shared: &SharedLibrary,
     peer: EndpointId,
     shown: &[u8],
     between: &[u8],
@@ -110,10 +110,10 @@ pub(super) fn may_stay(
     now_ms: u64,
 ) -> Result<(), Refusal> {
     match (libraries.standing(&peer), library.shared(), claims) {
-        (Standing::Denied, ..) => Err(Refusal::Denied),
-        (Standing::Waiting, None, _) => Err(Refusal::Waiting),
-        (Standing::Approved, None, _) => Ok(()),
-        (Standing::Approved | Standing::Waiting, Some(shared), claims) => {
+        (DeviceStanding::Denied, ..) => Err(Refusal::Denied),
+        (DeviceStanding::Waiting, None, _) => Err(Refusal::Waiting),
+        (DeviceStanding::Approved, None, _) => Ok(()),
+        (DeviceStanding::Approved | DeviceStanding::Waiting, Some(shared), claims) => {
             let current = libraries.get(shared.id());
             if current.is_none_or(|current| !std::ptr::eq(current.as_ref(), library)) {
                 return Err(Refusal::Gone);

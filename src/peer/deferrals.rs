@@ -50,10 +50,10 @@ pub struct DeferralsError {
 
 /// The notes, and the clock that dates them. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
-pub struct Deferrals(Arc<Inner>);
+pub struct Deferrals(Arc<DeferralsInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct DeferralsInner {
     clock: Clock,
     notes: Mutex<Notes>,
     /// Changes that are not on disk yet.
@@ -93,14 +93,14 @@ impl Deferrals {
         clock.restore(disk.saved.0, disk.saved.1);
         let (notes, unsaved) = (Mutex::new(notes), Mutex::default());
         let confirmed = Mutex::new(disk.confirmed.clone());
-        Ok(Self(Arc::new(Inner { clock, notes, unsaved, confirmed, disk: Some(Mutex::new(disk)) })))
+        Ok(Self(Arc::new(DeferralsInner { clock, notes, unsaved, confirmed, disk: Some(Mutex::new(disk)) })))
     }
 
     /// Remembers nothing over a restart.
     #[must_use]
     pub fn in_memory(clock: Clock) -> Self {
         let (notes, unsaved, confirmed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { clock, notes, unsaved, confirmed, disk: None }))
+        Self(Arc::new(DeferralsInner { clock, notes, unsaved, confirmed, disk: None }))
     }
 
     /// The clock by which versions are judged.

@@ -15,12 +15,14 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use self::decisions::{Decisions, Ruling};
+use self::decisions::{Decisions, DeletionRuling};
 use crate::clock::Clock;
 use crate::events::{EventLog, NodeEvent};
-use crate::library::registry::{Decision, Deleter, Deletion, DeletionChange, Registry, RegistryError};
+use crate::library::registry::{
+    Deleter, Deletion, DeletionChange, DeletionDecision, Registry, RegistryError,
+};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{Outcome, StoreError, StoreRef, StoredRecord};
+use crate::store::{ItemOutcome, StoreError, StoreRef, StoredRecord};
 
 /// Records that the store is asked for, or given, at once.
 const BATCH: usize = 500;
@@ -207,7 +209,7 @@ impl DeleteGuard {
 
     /// Rules on deletions that came together from one deleter, in a set of `assets` live assets. Blocks: what is applied is
     /// counted on the disk before.
-    pub fn judge(&self, by: &Deleter, deletions: &[Deletion], assets: u64) -> Vec<Ruling> {
+    pub fn judge(&self, by: &Deleter, deletions: &[Deletion], assets: u64) -> Vec<DeletionRuling> {
         let ((mut rulings, began), written) = self.change(|decisions, now_ms| {
             let before = decisions.hold(by).is_some();
             let (rulings, changes) = decisions.judge(by, deletions, assets, now_ms);
@@ -216,7 +218,10 @@ impl DeleteGuard {
         });
         if !written {
             // What is not counted on the disk is not applied: it comes again with the next comparison.
-            rulings.iter_mut().filter(|ruling| **ruling == Ruling::Apply).for_each(|r| *r = Ruling::Hold);
+            rulings
+                .iter_mut()
+                .filter(|ruling| **ruling == DeletionRuling::Apply)
+                .for_each(|r| *r = DeletionRuling::Hold);
         }
         if let Some(held) = began {
             let held = held as u64;
@@ -240,7 +245,7 @@ impl DeleteGuard {
     pub fn decide(
         &self,
         hold: Option<&str>,
-        decision: Decision,
+        decision: DeletionDecision,
     ) -> Result<Vec<(String, Deletion)>, UnknownHold> {
         let (about, _) = self.change(|decisions, _| {
             let chosen = |by: &Deleter| hold.is_none_or(|id| hold_id(by) == id);
@@ -308,7 +313,7 @@ pub async fn restore(store: &StoreRef, rejected: &[Deletion], now_ms: u64) -> Re
             (!record.deleted).then_some(AssetRecord { hlc, ..record })
         };
         let outcomes = store.apply(records.into_iter().filter_map(again).collect()).await?;
-        restored += outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Stored)).count() as u64;
+        restored += outcomes.iter().filter(|outcome| matches!(outcome, ItemOutcome::Stored)).count() as u64;
     }
     Ok(restored)
 }

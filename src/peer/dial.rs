@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::messages::PeersMsg;
-use super::roster::Known;
+use super::roster::KnownPeer;
 use crate::discovery::channel::Channel;
 use crate::library::Libraries;
-use crate::library::registry::Standing;
+use crate::library::registry::DeviceStanding;
 use crate::net::close;
 use crate::net::endpoint::{self, Protocols};
 use crate::net::handshakes::{HandshakeAdmission, Pending, SharedHandshakes};
@@ -100,8 +100,8 @@ impl Acceptor {
 }
 
 /// Whether a peer is dialled at all: nobody who was denied, and nobody to whom there is nothing to offer.
-pub(super) fn may_dial(libraries: &Libraries, id: &EndpointId, known: &Known) -> bool {
-    libraries.standing(id) != Standing::Denied && (known.is_offered_mirror() || libraries.lead_to(id))
+pub(super) fn may_dial(libraries: &Libraries, id: &EndpointId, known: &KnownPeer) -> bool {
+    libraries.standing(id) != DeviceStanding::Denied && (known.is_offered_mirror() || libraries.lead_to(id))
 }
 
 /// Dials once; `hint` says that nobody vouches for the peer.

@@ -13,10 +13,10 @@ use tokio::time::{sleep, timeout};
 
 use super::deferrals::{Deferrals, Note};
 use super::delete_guard::DeleteGuard;
-use super::delete_guard::decisions::Ruling;
+use super::delete_guard::decisions::DeletionRuling;
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
-use super::session::{Input, Verdict, judge_for, judge_holding};
+use super::session::{OfferVerdict, SessionInput, judge_for, judge_holding};
 use crate::actor::ServiceRef;
 use crate::clock::now_ms;
 use crate::events::{EventLog, NodeEvent};
@@ -24,7 +24,9 @@ use crate::library::Library;
 use crate::library::registry::{Deleter, Deletion};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, LibraryId, WriterId};
-use crate::store::{IncomingAsset, IncomingContent, Outcome, Redating, StoreError, StoreRef, StoredRecord};
+use crate::store::{
+    IncomingAsset, IncomingContent, ItemOutcome, Redating, StoreError, StoreRef, StoredRecord,
+};
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::{Failure, SessionId, WantKey};
 use crate::transfer::take::Taker;
@@ -53,14 +55,16 @@ impl Reporter {
         Self { actor, epoch, lane }
     }
 
-    fn report(&self, input: Input) {
+    fn report(&self, input: SessionInput) {
         // An actor that is gone needs no outcome.
         let _ = self.actor.send_message(PeerMsg::Outcome { epoch: self.epoch, lane: self.lane, input });
     }
 }
 
 /// Asks the store until it answers; a store that is down costs delay, nothing else. The task ends with its session.
-async fn insist<T, F: Future<Output = Result<T, StoreError>>>(mut call: impl FnMut() -> F) -> T {
+async fn until_the_store_answers<T, F: Future<Output = Result<T, StoreError>>>(
+    mut call: impl FnMut() -> F,
+) -> T {
     loop {
         match call().await {
             Ok(answer) => return answer,
@@ -73,13 +77,13 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(mut call: impl FnM
 }
 
 /// What the peer was asked for by name, because a user wants it.
-pub(super) struct Sought {
+pub(super) struct FetchRequest {
     pub(super) hashes: HashSet<ContentHash>,
     /// Who writes the live version of what was deleted here, if that may come back.
     pub(super) revive: Option<WriterId>,
 }
 
-impl Sought {
+impl FetchRequest {
     /// The version that makes what was deleted here live again; `None` if nobody wants that.
     fn revived(&self, offered: &AssetRecord, ours: Option<&AssetRecord>, now_ms: u64) -> Option<AssetRecord> {
         let writer = self.revive?;
@@ -134,12 +138,12 @@ impl Rules {
         store: &StoreRef,
         library: &Library,
         live: &HashSet<ContentHash>,
-        verdicts: &mut [(AssetRecord, Verdict)],
+        verdicts: &mut [(AssetRecord, OfferVerdict)],
     ) {
-        let mut going: Vec<&mut (AssetRecord, Verdict)> = verdicts
+        let mut going: Vec<&mut (AssetRecord, OfferVerdict)> = verdicts
             .iter_mut()
             .filter(|(record, verdict)| {
-                record.deleted && *verdict == Verdict::Apply && live.contains(&record.hash)
+                record.deleted && *verdict == OfferVerdict::Apply && live.contains(&record.hash)
             })
             .collect();
         if going.is_empty() {
@@ -147,17 +151,17 @@ impl Rules {
         }
         let assets = match library.shared() {
             Some(_) => library.live_assets(),
-            None => insist(|| store.status()).await.assets,
+            None => until_the_store_answers(|| store.status()).await.assets,
         };
         let deletions: Vec<Deletion> = going.iter().map(|(record, _)| Deletion::of(record)).collect();
         let (guard, by, count) = (Arc::clone(&self.deletes), self.deleter.clone(), going.len());
         let rulings = spawn_blocking(move || guard.judge(&by, &deletions, assets)).await;
         // Where the brake itself fails, nothing is deleted.
-        let rulings = rulings.unwrap_or_else(|_| vec![Ruling::Hold; count]);
+        let rulings = rulings.unwrap_or_else(|_| vec![DeletionRuling::Hold; count]);
         for ((_, verdict), ruling) in going.iter_mut().zip(rulings) {
             match ruling {
-                Ruling::Apply => {}
-                Ruling::Hold | Ruling::Ignore => *verdict = Verdict::Settled,
+                DeletionRuling::Apply => {}
+                DeletionRuling::Hold | DeletionRuling::Ignore => *verdict = OfferVerdict::Settled,
             }
         }
     }
@@ -166,34 +170,34 @@ impl Rules {
     /// the meantime.
     fn settle(
         &self,
-        (record, verdict): (&AssetRecord, &mut Verdict),
+        (record, verdict): (&AssetRecord, &mut OfferVerdict),
         ours: Option<&AssetRecord>,
         library: Option<LibraryId>,
         now_ms: u64,
     ) {
         match verdict {
-            Verdict::Later(wait_ms) => {
+            OfferVerdict::Later(wait_ms) => {
                 let due_ms = now_ms.saturating_add(*wait_ms);
                 self.deferrals.add(Note::of(record, library, now_ms, due_ms));
             }
-            Verdict::Apply | Verdict::Fetch | Verdict::TakeAbsent
+            OfferVerdict::Apply | OfferVerdict::Fetch | OfferVerdict::TakeAbsent
                 // What is fetched for its content alone does not win over ours.
                 if ours.is_none_or(|ours| record.supersedes(ours)) =>
             {
                 if self.deferrals.settle(record, ours, library, self.gives) {
                     tracing::info!(hash = %record.hash, "what was written while a version had to wait stays");
-                    *verdict = Verdict::Reassert;
+                    *verdict = OfferVerdict::Reassert;
                 }
             }
-            Verdict::Settled
-            | Verdict::Noted
-            | Verdict::Hold(_)
-            | Verdict::Apply
-            | Verdict::Fetch
-            | Verdict::TakeAbsent
-            | Verdict::Revive
-            | Verdict::Reassert
-            | Verdict::Refuse(_) => {}
+            OfferVerdict::Settled
+            | OfferVerdict::Noted
+            | OfferVerdict::Hold(_)
+            | OfferVerdict::Apply
+            | OfferVerdict::Fetch
+            | OfferVerdict::TakeAbsent
+            | OfferVerdict::Revive
+            | OfferVerdict::Reassert
+            | OfferVerdict::Refuse(_) => {}
         }
     }
 }
@@ -204,19 +208,19 @@ pub(super) async fn judge_all(
     rules: Rules,
     library: Arc<Library>,
     (records, held_there): (Vec<AssetRecord>, bool),
-    sought: Sought,
+    sought: FetchRequest,
     (session, peers): (SessionId, ServiceRef<PeersMsg>),
 ) {
     let (records, put_off) = rules.put_off(records);
     let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
-    let ours = insist(|| store.records(hashes.clone())).await;
+    let ours = until_the_store_answers(|| store.records(hashes.clone())).await;
     let ours: HashMap<ContentHash, StoredRecord> =
         ours.into_iter().map(|stored| (stored.record.hash, stored)).collect();
     let live = ours.values().filter(|ours| !ours.record.deleted).map(|ours| ours.record.hash).collect();
     let now = rules.deferrals.clock().now_ms();
     let limits = (HLC_AHEAD_MAX_MS, rules.deletes.is_enabled());
     let holds = rules.holds(&library);
-    let mut verdicts: Vec<(AssetRecord, Verdict)> = records
+    let mut verdicts: Vec<(AssetRecord, OfferVerdict)> = records
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
@@ -234,7 +238,7 @@ pub(super) async fn judge_all(
             }
             let verdict = judge_holding(&record, held_there, ours, now, limits);
             match (verdict, sought.revived(&record, ours.map(|ours| &ours.record), now)) {
-                (Verdict::Settled, Some(revived)) if held_there => (revived, Verdict::Revive),
+                (OfferVerdict::Settled, Some(revived)) if held_there => (revived, OfferVerdict::Revive),
                 (verdict, _) => (record, verdict),
             }
         })
@@ -247,30 +251,35 @@ pub(super) async fn judge_all(
     rules.deferrals.save_if_changed().await;
     if holds && !rules.holds(&library) {
         // The list came while the store was asked.
-        for (_, verdict) in verdicts.iter_mut().filter(|(_, verdict)| matches!(verdict, Verdict::Hold(_))) {
-            *verdict = Verdict::Hold(HELD_NO_MORE_MS);
+        for (_, verdict) in
+            verdicts.iter_mut().filter(|(_, verdict)| matches!(verdict, OfferVerdict::Hold(_)))
+        {
+            *verdict = OfferVerdict::Hold(HELD_NO_MORE_MS);
         }
     }
     rules.rule_on_deletions(&store, &library, &live, &mut verdicts).await;
-    verdicts.extend(put_off.into_iter().map(|record| (record, Verdict::Settled)));
+    verdicts.extend(put_off.into_iter().map(|record| (record, OfferVerdict::Settled)));
     if library.shared().is_none() {
         // What a machine of the user's own has and our clock bears out is no later than the time.
-        let taken = verdicts
-            .iter()
-            .filter(|(_, v)| matches!(v, Verdict::Apply | Verdict::Fetch | Verdict::TakeAbsent));
+        let taken = verdicts.iter().filter(|(_, v)| {
+            matches!(v, OfferVerdict::Apply | OfferVerdict::Fetch | OfferVerdict::TakeAbsent)
+        });
         let newest_ms = taken.map(|(record, _)| record.hlc.ms()).max().unwrap_or_default();
         rules.deferrals.clock().note_confirmed(newest_ms);
     }
     // What comes of these is told by whoever fetches them; of the others nothing comes.
-    let in_vain = |(record, verdict): &&(AssetRecord, Verdict)| {
+    let in_vain = |(record, verdict): &&(AssetRecord, OfferVerdict)| {
         sought.hashes.contains(&record.hash)
-            && !matches!(verdict, Verdict::Apply | Verdict::TakeAbsent | Verdict::Fetch | Verdict::Revive)
+            && !matches!(
+                verdict,
+                OfferVerdict::Apply | OfferVerdict::TakeAbsent | OfferVerdict::Fetch | OfferVerdict::Revive
+            )
     };
     let in_vain: Vec<ContentHash> = verdicts.iter().filter(in_vain).map(|(record, _)| record.hash).collect();
     if !in_vain.is_empty() {
         let _ = peers.cast(PeersMsg::Lacks { session, hashes: in_vain, asked: true });
     }
-    report.report(Input::Judged(verdicts));
+    report.report(SessionInput::Judged(verdicts));
 }
 
 /// Looks for contents that the peer asked for by their names, in a library if we may give of it: what is there of them,
@@ -284,7 +293,7 @@ pub(super) async fn look(
     // A library that is shared by ticket knows what is in it; the mirror's index may lag behind the store.
     let may_be = |hash: &ContentHash| library.shared().is_none() || library.has(hash);
     let asked: Vec<ContentHash> = hashes.iter().copied().filter(may_be).collect();
-    let stored = insist(|| store.records(asked.clone())).await;
+    let stored = until_the_store_answers(|| store.records(asked.clone())).await;
     let held = library.versions(&asked, stored).into_iter().filter(|version| version.holding.is_held());
     let held: HashMap<ContentHash, AssetRecord> =
         held.map(|version| (version.record.hash, version.record)).collect();
@@ -304,28 +313,28 @@ pub(super) async fn apply(
     library: Option<LibraryId>,
     records: Vec<AssetRecord>,
 ) {
-    let outcomes = insist(|| taker.apply(library, records.clone())).await;
+    let outcomes = until_the_store_answers(|| taker.apply(library, records.clone())).await;
     report_applied(&report, records, outcomes);
 }
 
 pub(super) async fn take_absent(report: Reporter, taker: Taker, records: Vec<AssetRecord>) {
-    let outcomes = insist(|| taker.take_absent(records.clone())).await;
+    let outcomes = until_the_store_answers(|| taker.take_absent(records.clone())).await;
     report_applied(&report, records, outcomes);
 }
 
-fn report_applied(report: &Reporter, records: Vec<AssetRecord>, outcomes: Vec<Outcome>) {
+fn report_applied(report: &Reporter, records: Vec<AssetRecord>, outcomes: Vec<ItemOutcome>) {
     let (mut settled, mut failed) = (Vec::new(), Vec::new());
     for (record, outcome) in records.into_iter().zip(outcomes) {
         match outcome {
-            Outcome::Stored | Outcome::Unchanged | Outcome::Absent => settled.push(record.hash),
-            Outcome::NeedsContent => failed.push((record.hash, "its content went away meanwhile".into())),
-            Outcome::Rejected(reason) => failed.push((record.hash, reason)),
+            ItemOutcome::Stored | ItemOutcome::Unchanged | ItemOutcome::Absent => settled.push(record.hash),
+            ItemOutcome::NeedsContent => failed.push((record.hash, "its content went away meanwhile".into())),
+            ItemOutcome::Rejected(reason) => failed.push((record.hash, reason)),
         }
     }
     if !failed.is_empty() {
-        report.report(Input::Failed(failed));
+        report.report(SessionInput::Failed(failed));
     }
-    report.report(Input::Settled(settled));
+    report.report(SessionInput::Settled(settled));
 }
 
 /// Writes what is here once more, later than `others`, which had to wait and came through `library`. That they had to is
@@ -357,12 +366,12 @@ pub(super) async fn reassert(
                     deferrals.spend(other, library);
                 }
                 deferrals.save_if_changed().await;
-                report.report(Input::Settled(some.iter().map(|other| other.hash).collect()));
+                report.report(SessionInput::Settled(some.iter().map(|other| other.hash).collect()));
             }
             // The peer offers it again, less and less often.
             Err(error) => {
                 let why = |other: &AssetRecord| (other.hash, error.to_string());
-                report.report(Input::Failed(some.iter().map(why).collect()));
+                report.report(SessionInput::Failed(some.iter().map(why).collect()));
             }
         }
     }
@@ -385,31 +394,31 @@ pub(super) async fn store_inline(
         Ok(outcomes) => outcomes,
         Err(error) => {
             tracing::debug!(%error, "contents that came with an offer are not stored; they are fetched later");
-            return report.report(Input::NotStored(records));
+            return report.report(SessionInput::NotStored(records));
         }
     };
     let (mut results, mut failed) = (Results::new(), Vec::new());
     let (mut stored, mut not_stored) = (Vec::new(), Vec::new());
     for (record, outcome) in records.into_iter().zip(outcomes) {
         match outcome {
-            Outcome::Stored | Outcome::Unchanged => {
+            ItemOutcome::Stored | ItemOutcome::Unchanged => {
                 results.push((WantKey::new(library, &record), Ok(())));
                 stored.push(record);
             }
-            Outcome::NeedsContent | Outcome::Absent => not_stored.push(record),
-            Outcome::Rejected(reason) => {
+            ItemOutcome::NeedsContent | ItemOutcome::Absent => not_stored.push(record),
+            ItemOutcome::Rejected(reason) => {
                 let reason = format!("the peer sent wrong bytes, or a wrong record: {reason}");
                 results.push((WantKey::new(library, &record), Err(Failure::WrongBytes(reason.clone()))));
                 failed.push((record.hash, reason));
             }
         }
     }
-    report.report(Input::Settled(stored.iter().map(|record| record.hash).collect()));
+    report.report(SessionInput::Settled(stored.iter().map(|record| record.hash).collect()));
     if !not_stored.is_empty() {
-        report.report(Input::NotStored(not_stored));
+        report.report(SessionInput::NotStored(not_stored));
     }
     if !failed.is_empty() {
-        report.report(Input::Failed(failed));
+        report.report(SessionInput::Failed(failed));
     }
     let _ = peers.cast(PeersMsg::Arrived { library, records: stored });
     let _ = report.actor.send_message(PeerMsg::Received { epoch: report.epoch, results });
@@ -417,9 +426,9 @@ pub(super) async fn store_inline(
 
 /// Loads what is to be offered, as the library has it at this moment. What left it meanwhile is not there.
 pub(super) async fn load(report: Reporter, store: StoreRef, library: Arc<Library>, hashes: Vec<ContentHash>) {
-    let stored = insist(|| store.records(hashes.clone())).await;
+    let stored = until_the_store_answers(|| store.records(hashes.clone())).await;
     let records = library.versions(&hashes, stored);
-    report.report(Input::Loaded { records });
+    report.report(SessionInput::Loaded { records });
 }
 
 /// Waits until the index has followed the store to where it is now, so that a summary means "everything that was
@@ -432,7 +441,7 @@ pub(super) async fn catch_up(
     answer: bool,
 ) {
     let caught_up = async {
-        let status = insist(|| store.status()).await;
+        let status = until_the_store_answers(|| store.status()).await;
         let mut cursor = library.cursor();
         let seq = status.seq;
         library.set_store_status(status);
@@ -452,11 +461,11 @@ pub(super) async fn reconcile(
 ) {
     let found = |have: Vec<ContentHash>, need| {
         if !(have.is_empty() && Vec::is_empty(&need)) {
-            report.report(Input::Differences { have, need });
+            report.report(SessionInput::Differences { have, need });
         }
     };
     let result = reconciliation::initiate(&connection, library, snapshot, found).await;
-    report.report(Input::ReconEnded { opened_here: true, result: result.map_err(|e| e.to_string()) });
+    report.report(SessionInput::ReconEnded { opened_here: true, result: result.map_err(|e| e.to_string()) });
 }
 
 /// Tells whoever watches what came and what did not.

@@ -25,13 +25,13 @@ pub use self::welcome::{summary_from_wire, summary_to_wire};
 use super::admission::{self, Refusal};
 use crate::clock::{Clock, now_ms};
 use crate::identity::Key;
-use crate::library::registry::Standing;
+use crate::library::registry::DeviceStanding;
 use crate::library::revocation::{LIST_BYTES_MAX, SignedRevocations};
 use crate::library::ticket::{LibraryId, SignedClaims};
 use crate::library::{Libraries, Library};
 use crate::net::auth::{
-    AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, LIBRARIES_MAX, OwnProofs, Proved, Role,
-    SESSION, Step, Transcript,
+    AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, HandshakeStep, LIBRARIES_MAX, OwnProofs,
+    ProvedSecret, Role, SESSION, Transcript,
 };
 use crate::reconcile::Summary;
 use crate::wire::proto::{Hello, LibraryTicket, frame};
@@ -100,7 +100,7 @@ impl EstablishError {
 
 /// A library that both sides let each other into.
 #[derive(Debug)]
-pub struct SharedLibrary {
+pub struct CommonLibrary {
     /// The library.
     pub library: Arc<Library>,
     /// Its blinded id on this connection.
@@ -123,7 +123,7 @@ pub struct Established {
     /// What ties everything to this control stream; known to both ends alone.
     pub transcript: Transcript,
     /// What is shared: the mirror alone, or at least one other library.
-    pub shared: Vec<SharedLibrary>,
+    pub shared: Vec<CommonLibrary>,
     /// Libraries that both know beside a shared mirror; only their revocations are passed on.
     pub known: Vec<(Bytes, Arc<Library>)>,
     /// What the peer calls itself, printable and bounded.
@@ -194,11 +194,11 @@ impl ConnectionMemory {
 }
 
 /// A library and the key with which its members prove themselves on this stream, whatever epoch begins meanwhile.
-type Offered = (Arc<Library>, Key);
+type KeyedLibrary = (Arc<Library>, Key);
 /// A library and its blinded id.
-type Known = (Bytes, Arc<Library>);
+type BlindedLibrary = (Bytes, Arc<Library>);
 /// The same with what the peer showed for it, and our summary.
-type Admitted = (Known, Option<SignedClaims>, Summary);
+type Admitted = (BlindedLibrary, Option<SignedClaims>, Summary);
 
 /// Two ends that find out what they share on one stream.
 #[derive(Clone, Copy)]
@@ -295,7 +295,7 @@ impl Meeting<'_> {
         let keys = known.iter().chain(&former).map(|(_, key)| key.clone()).collect();
         let mut handshake = Handshake::answer(&SESSION, binding, rand::random(), keys);
         let step = handshake.handle(frame::Kind::Hello(hello), &self.memory.own_proofs())?;
-        let Step::Send(ours) = step else { return Err(AuthError::OutOfOrder.into()) };
+        let HandshakeStep::Send(ours) = step else { return Err(AuthError::OutOfOrder.into()) };
         wire::write_frame(&mut send, ours).await?;
         let second = wire::read_frame_of(&mut receive, AUTH_BYTES_MAX).await?;
         let refuse_at = Instant::now() + REFUSE_AFTER;
@@ -323,8 +323,9 @@ impl Meeting<'_> {
                 }
             },
         };
-        let is_shown = |offered: &&Offered| ours.iter().any(|((_, ours), ..)| Arc::ptr_eq(ours, &offered.0));
-        let shown: Vec<Offered> = known.iter().filter(is_shown).cloned().collect();
+        let is_shown =
+            |offered: &&KeyedLibrary| ours.iter().any(|((_, ours), ..)| Arc::ptr_eq(ours, &offered.0));
+        let shown: Vec<KeyedLibrary> = known.iter().filter(is_shown).cloned().collect();
         let auth = self.show(&mut handshake, &shown)?;
         wire::write_frame(&mut send, auth).await?;
         wire::write_frame(&mut send, self.introduce(&transcript, Role::Answerer, &ours)).await?;
@@ -340,19 +341,19 @@ impl Meeting<'_> {
         if self.peer() == self.own_id {
             return Err(AuthError::OwnId(self.own_id).into());
         }
-        if self.libraries.standing(&self.peer()) == Standing::Denied {
+        if self.libraries.standing(&self.peer()) == DeviceStanding::Denied {
             return Err(Refusal::Denied.into());
         }
         Ok(Binding::of(self.connection, self.own_id, &SESSION)?)
     }
 
     /// What the peer may prove: the mirror, and libraries whose tickets still hold as far as we know.
-    fn known(&self) -> Vec<Offered> {
+    fn known(&self) -> Vec<KeyedLibrary> {
         self.known_with_former().0
     }
 
     /// The same, and with it the keys of former epochs.
-    fn known_with_former(&self) -> (Vec<Offered>, Vec<Offered>) {
+    fn known_with_former(&self) -> (Vec<KeyedLibrary>, Vec<KeyedLibrary>) {
         let (mut known, mut former) = (Vec::new(), Vec::new());
         for library in self.known_libraries() {
             let keys = library.session_keys();
@@ -371,7 +372,7 @@ impl Meeting<'_> {
     }
 
     /// What we show on a stream that we open.
-    fn offered(&self) -> Vec<Offered> {
+    fn offered(&self) -> Vec<KeyedLibrary> {
         let (mut known, peer, own_id) = (self.known(), self.peer(), self.own_id);
         let offers_mirror = self.offers_mirror || self.memory.purpose() == Some(Purpose::Mirror);
         known.retain(|(library, _)| library.shared().map_or(offers_mirror, |shared| shared.leads_to(&peer)));
@@ -388,16 +389,24 @@ impl Meeting<'_> {
         self.libraries.shared().into_iter().filter(holds).collect()
     }
 
-    fn show(&self, handshake: &mut Handshake, libraries: &[Offered]) -> Result<frame::Kind, EstablishError> {
+    fn show(
+        &self,
+        handshake: &mut Handshake,
+        libraries: &[KeyedLibrary],
+    ) -> Result<frame::Kind, EstablishError> {
         let (transcript, role) = (transcript_of(handshake)?, handshake.role());
         let credentials = libraries.iter().map(|offered| credential(offered, &transcript, role)).collect();
         Ok(handshake.show(credentials, |bytes| rand::fill(bytes), &mut self.memory.own_proofs())?)
     }
 
-    fn judge(&self, handshake: &mut Handshake, auth: frame::Kind) -> Result<Vec<Proved>, EstablishError> {
+    fn judge(
+        &self,
+        handshake: &mut Handshake,
+        auth: frame::Kind,
+    ) -> Result<Vec<ProvedSecret>, EstablishError> {
         match handshake.handle(auth, &self.memory.own_proofs())? {
-            Step::Judge(proved) => Ok(proved),
-            Step::Send(_) | Step::Show => Err(AuthError::OutOfOrder.into()),
+            HandshakeStep::Judge(proved) => Ok(proved),
+            HandshakeStep::Send(_) | HandshakeStep::Show => Err(AuthError::OutOfOrder.into()),
         }
     }
 
@@ -406,12 +415,12 @@ impl Meeting<'_> {
         &self,
         transcript: &Transcript,
         role: Role,
-        known: &mut [Offered],
-        proved: Vec<Proved>,
+        known: &mut [KeyedLibrary],
+        proved: Vec<ProvedSecret>,
     ) -> Result<Vec<Admitted>, Option<Refusal>> {
         let (mut admitted, mut refusal) = (Vec::new(), None);
         let between = transcript.between(role);
-        for Proved { index, ticket } in proved {
+        for ProvedSecret { index, ticket } in proved {
             let Some(offered) = known.get(index) else { continue };
             let Some(shared) = offered.0.shared() else { continue };
             let shown = ticket.unwrap_or_default();
@@ -431,7 +440,7 @@ impl Meeting<'_> {
     fn admitted(
         &self,
         transcript: &Transcript,
-        (library, key): Offered,
+        (library, key): KeyedLibrary,
         member: Option<SignedClaims>,
     ) -> Admitted {
         if let (Some(shared), Some(member)) = (library.shared(), &member) {
@@ -443,13 +452,13 @@ impl Meeting<'_> {
 }
 
 /// The mirror, if it was proved.
-fn mirror_among(known: &[Offered], proved: &[Proved]) -> Option<Offered> {
+fn mirror_among(known: &[KeyedLibrary], proved: &[ProvedSecret]) -> Option<KeyedLibrary> {
     let mut proved = proved.iter().filter_map(|proved| known.get(proved.index));
     proved.find(|(library, _)| library.shared().is_none()).cloned()
 }
 
 /// What we show of a library, as `role`.
-pub(super) fn credential((library, key): &Offered, transcript: &Transcript, role: Role) -> Credential {
+pub(super) fn credential((library, key): &KeyedLibrary, transcript: &Transcript, role: Role) -> Credential {
     let ticket = library.shared().map(|shared| {
         let ticket = shared.ticket();
         let proof = ticket.prove(&transcript.between(role)).to_vec().into();

@@ -19,16 +19,16 @@ const ALWAYS_BYTES: usize = 1280 * 1024;
 
 /// What all sessions hold. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Held(Arc<Mutex<HashMap<SessionId, Session>>>);
+pub struct SessionMemory(Arc<Mutex<HashMap<SessionId, SessionUse>>>);
 
-struct Session {
+struct SessionUse {
     /// By which ticket its peer was let in, if it is none of our own devices.
     ticket: Option<TicketSerial>,
     bytes: usize,
     close: Box<dyn Fn() + Send>,
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for SessionUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("ticket", &self.ticket)
@@ -40,11 +40,11 @@ impl fmt::Debug for Session {
 /// A session's part of it; nothing any more once it is dropped.
 #[derive(Debug)]
 pub struct HeldBySession {
-    held: Held,
+    held: SessionMemory,
     session: SessionId,
 }
 
-impl Held {
+impl SessionMemory {
     /// A session begins, of an own device or of a member by this ticket. `close` ends it because it holds too much; it must not
     /// block.
     #[must_use]
@@ -54,11 +54,11 @@ impl Held {
         ticket: Option<TicketSerial>,
         close: impl Fn() + Send + 'static,
     ) -> HeldBySession {
-        self.lock().insert(session, Session { ticket, bytes: 0, close: Box::new(close) });
+        self.lock().insert(session, SessionUse { ticket, bytes: 0, close: Box::new(close) });
         HeldBySession { held: self.clone(), session }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Session>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, SessionUse>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,7 +90,7 @@ impl HeldBySession {
 }
 
 /// Closes those of a share that hold the most, until the rest keeps to `max`, or holds little.
-fn bound(sessions: &mut HashMap<SessionId, Session>, max: usize, is_in: impl Fn(&Session) -> bool) {
+fn bound(sessions: &mut HashMap<SessionId, SessionUse>, max: usize, is_in: impl Fn(&SessionUse) -> bool) {
     loop {
         let share = sessions.iter().filter(|(_, session)| is_in(session));
         let sum: usize = share.clone().map(|(_, session)| session.bytes).sum();
@@ -129,7 +129,7 @@ mod tests {
     struct Greedy(HeldBySession, Arc<AtomicBool>);
 
     impl Greedy {
-        fn begin(held: &Held, n: u64, ticket: Option<TicketSerial>) -> Self {
+        fn begin(held: &SessionMemory, n: u64, ticket: Option<TicketSerial>) -> Self {
             let closed = Arc::new(AtomicBool::new(false));
             let close = Arc::clone(&closed);
             Self(held.begin(SessionId(n), ticket, move || close.store(true, Ordering::Relaxed)), closed)
@@ -142,7 +142,7 @@ mod tests {
 
     /// Sessions that each hold more and more, 1 MiB at a time and at most 16, until they are closed.
     fn greedy(
-        held: &Held,
+        held: &SessionMemory,
         numbers: std::ops::Range<u64>,
         of: impl Fn(u64) -> Option<TicketSerial>,
     ) -> Vec<Greedy> {
@@ -155,13 +155,13 @@ mod tests {
         sessions
     }
 
-    fn sum(held: &Held, is_in: impl Fn(&Session) -> bool) -> usize {
+    fn sum(held: &SessionMemory, is_in: impl Fn(&SessionUse) -> bool) -> usize {
         held.lock().values().filter(|session| is_in(session)).map(|session| session.bytes).sum()
     }
 
     #[test]
     fn all_together_hold_no_more_than_there_is() {
-        let held = Held::default();
+        let held = SessionMemory::default();
         let own = greedy(&held, 0..64, |_| None);
         assert!(sum(&held, |_| true) <= ALL_BYTES_MAX);
         assert_eq!(own.iter().filter(|session| !session.is_closed()).count(), 2, "16 MiB each");
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn members_and_one_ticket_have_shares_and_own_devices_have_theirs() {
-        let held = Held::default();
+        let held = SessionMemory::default();
         let _one = greedy(&held, 0..32, |_| Some(ticket(1)));
         assert!(sum(&held, |session| session.ticket == Some(ticket(1))) <= ALL_BYTES_MAX / 4);
         let _others = greedy(&held, 100..132, |n| Some(ticket(n)));
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn who_holds_the_most_goes_and_who_holds_little_stays() {
-        let held = Held::default();
+        let held = SessionMemory::default();
         let modest: Vec<Greedy> = (0..40).map(|n| Greedy::begin(&held, n, Some(ticket(n)))).collect();
         for session in &modest {
             session.0.set(ALWAYS_BYTES);

@@ -8,9 +8,9 @@ use iroh::EndpointId;
 use tokio::time::Instant;
 
 use super::admission::{self, Refusal};
-use super::establish::SharedLibrary;
-use super::report::PeerState;
-use super::session::{Effect, Session, SessionSettings, Standing};
+use super::establish::CommonLibrary;
+use super::report::ConnectionState;
+use super::session::{Session, SessionEffect, SessionSettings, SessionStatus};
 use super::wishes::Wishes;
 use crate::library::registry::{Deleter, Member};
 use crate::library::report::MemberStanding;
@@ -37,13 +37,13 @@ pub(super) struct Lane {
 impl Lane {
     /// Begins the session, with its first effects.
     pub(super) fn new(
-        shared: SharedLibrary,
+        shared: CommonLibrary,
         peer: EndpointId,
         (dialer, lanes): (bool, usize),
         probe_after: std::time::Duration,
         now: Instant,
-    ) -> (Self, Vec<Effect>) {
-        let SharedLibrary { library, blinded, member, ours, theirs } = shared;
+    ) -> (Self, Vec<SessionEffect>) {
+        let CommonLibrary { library, blinded, member, ours, theirs } = shared;
         let settings = SessionSettings {
             library: blinded.clone(),
             tag: if library.shared().is_some() { blinded.clone() } else { Bytes::new() },
@@ -109,7 +109,7 @@ impl Lane {
         let Some(shared) = self.library.shared() else { return };
         let standing = self.session.standing();
         let standing = MemberStanding {
-            in_sync: standing.state == PeerState::InSync,
+            in_sync: standing.state == ConnectionState::InSync,
             missing: standing.missing_here,
             missing_bytes: standing.missing_here_bytes.saturating_sub(here()),
             missing_there: standing.missing_there,
@@ -121,7 +121,7 @@ impl Lane {
     /// Takes note of a member that is in sync.
     pub(super) fn note_member(&self, name: &str, now_ms: u64) {
         let (Some(shared), Some(member)) = (self.library.shared(), &self.member) else { return };
-        if self.session.standing().state == PeerState::InSync {
+        if self.session.standing().state == ConnectionState::InSync {
             let member = Member {
                 endpoint_id: self.peer.to_string(),
                 name: name.to_owned(),
@@ -143,12 +143,14 @@ impl Drop for Lane {
 }
 
 /// How things stand on all of a connection's lanes.
-pub(super) fn standing(lanes: &[Lane]) -> Option<Standing> {
+pub(super) fn standing(lanes: &[Lane]) -> Option<SessionStatus> {
     let all = lanes.iter().map(|lane| lane.session.standing());
-    all.reduce(|one, other| Standing {
+    all.reduce(|one, other| SessionStatus {
         state: match (one.state, other.state) {
-            (PeerState::Syncing, _) | (_, PeerState::Syncing) => PeerState::Syncing,
-            (PeerState::Reconciling, _) | (_, PeerState::Reconciling) => PeerState::Reconciling,
+            (ConnectionState::Syncing, _) | (_, ConnectionState::Syncing) => ConnectionState::Syncing,
+            (ConnectionState::Reconciling, _) | (_, ConnectionState::Reconciling) => {
+                ConnectionState::Reconciling
+            }
             (state, _) => state,
         },
         assets: one.assets + other.assets,

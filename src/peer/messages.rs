@@ -10,9 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::establish::Established;
 use super::report::{PeersReport, TransferReport, WhyReport};
-use super::session::{InlineContents, Input};
+use super::session::{InlineContents, SessionInput};
 use crate::actor::status::ActorDetail;
-use crate::discovery::address_book::Entry;
+use crate::discovery::address_book::RememberedPeer;
 use crate::discovery::channel::Channel;
 use crate::library::ticket::TicketSerial;
 use crate::net::handshakes::Pending;
@@ -143,7 +143,7 @@ pub enum PeersMsg {
         failed: bool,
     },
     /// Own task: the peers met before, from the address book.
-    Remembered(Vec<Entry>),
+    Remembered(Vec<RememberedPeer>),
     /// Own task: the store was read for the first time, so sessions may begin.
     StoreRead,
     /// Own tasks: one of them panicked, and why.
@@ -327,7 +327,7 @@ pub enum PeerMsg {
         /// Which of the libraries that are shared on it.
         lane: usize,
         /// The outcome.
-        input: Input,
+        input: SessionInput,
     },
     /// Own tasks: our feed has caught up; send our summary.
     SummaryReady {

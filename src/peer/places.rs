@@ -67,7 +67,7 @@ impl PlaceLimits {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ConnectionPlace {
     class: Class,
     proved: bool,
 }
@@ -76,7 +76,7 @@ struct Place {
 #[derive(Debug)]
 pub struct Places {
     limits: PlaceLimits,
-    held: HashMap<SessionId, Place>,
+    held: HashMap<SessionId, ConnectionPlace>,
 }
 
 impl Places {
@@ -114,7 +114,7 @@ impl Places {
     /// had.
     pub fn enter(&mut self, session: SessionId, class: Class, replaced: Option<SessionId>) {
         let taken_over = replaced.and_then(|old| self.held.remove(&old));
-        self.held.insert(session, taken_over.unwrap_or(Place { class, proved: false }));
+        self.held.insert(session, taken_over.unwrap_or(ConnectionPlace { class, proved: false }));
     }
 
     /// The peer of this connection has proved what it is: it moves to that class, which is given back. A member is counted by the first of its
@@ -135,7 +135,7 @@ impl Places {
             Some(tickets) => self.member_place(tickets),
         };
         match (class, before) {
-            (Ok(class), _) => drop(self.held.insert(session, Place { class, proved: true })),
+            (Ok(class), _) => drop(self.held.insert(session, ConnectionPlace { class, proved: true })),
             (Err(_), Some(before)) => drop(self.held.insert(session, before)),
             (Err(_), None) => {}
         }

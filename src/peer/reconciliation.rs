@@ -6,7 +6,7 @@ use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::time::timeout;
 
-use crate::reconcile::engine::{Initiator, Limits, MESSAGE_BYTES_MAX, ReconError, Responder};
+use crate::reconcile::engine::{EngineLimits, Initiator, MESSAGE_BYTES_MAX, ReconError, Responder};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{ContentHash, RecordId};
 use crate::wire::proto::{ReconClose, ReconMsg, ReconOpen, frame};
@@ -58,7 +58,7 @@ pub async fn initiate(
 ) -> Result<(), StreamError> {
     let (mut send, mut receive) =
         within(async { connection.open_bi().await.map_err(|e| WireError::Broken(e.to_string())) }).await?;
-    let (mut initiator, first) = Initiator::new(snapshot, Limits::default());
+    let (mut initiator, first) = Initiator::new(snapshot, EngineLimits::default());
     let open = ReconOpen { library, message: first.into() };
     within(wire::write_frame(&mut send, frame::Kind::ReconOpen(open))).await?;
     loop {
@@ -85,7 +85,7 @@ pub async fn respond(
     open: ReconOpen,
     snapshot: Snapshot,
 ) -> Result<(), StreamError> {
-    let mut responder = Responder::new(snapshot, Limits::default());
+    let mut responder = Responder::new(snapshot, EngineLimits::default());
     let mut message = open.message;
     loop {
         let reply = ReconMsg { message: responder.handle(&message)?.into() };
@@ -148,7 +148,7 @@ mod tests {
                 Item { hlc: Hlc(7), rid: RecordId(hash), hash: ContentHash(hash) }
             };
             let tree = ItemTree::from_sorted((0..count).map(item).collect());
-            let (_, message) = Initiator::new(tree.snapshot(), Limits::default());
+            let (_, message) = Initiator::new(tree.snapshot(), EngineLimits::default());
             let open = ReconOpen { library: vec![0; 32].into(), message: message.into() };
             let bytes = wire::encode(&crate::wire::proto::Frame { kind: Some(frame::Kind::ReconOpen(open)) });
             assert!(bytes.len() <= wire::FIRST_FRAME_BYTES_MAX, "{count} records: {} bytes", bytes.len());

@@ -8,7 +8,7 @@ use crate::transfer::search::SearchReport;
 /// How far a peer is from a working session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum PeerState {
+pub enum ConnectionState {
     /// Known, not connected; waits for its next attempt, or for a place.
     Waiting,
     /// Being dialled, or proving who it is.
@@ -31,7 +31,7 @@ pub struct PeerReport {
     /// What it calls itself; empty until it said so.
     pub name: String,
     /// How far it is.
-    pub state: PeerState,
+    pub state: ConnectionState,
     /// `direct` or `relay`, where connected.
     pub path: Option<&'static str>,
     /// Address of the path in use.
@@ -126,7 +126,12 @@ impl PeersReport {
     pub fn connected(&self) -> usize {
         self.peers
             .iter()
-            .filter(|p| matches!(p.state, PeerState::Reconciling | PeerState::Syncing | PeerState::InSync))
+            .filter(|p| {
+                matches!(
+                    p.state,
+                    ConnectionState::Reconciling | ConnectionState::Syncing | ConnectionState::InSync
+                )
+            })
             .count()
     }
 }

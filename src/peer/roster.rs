@@ -7,9 +7,9 @@ use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
 use self::known::Share;
-pub use self::known::{Known, Link};
+pub use self::known::{KnownPeer, LinkState};
 use super::places::Class;
-use crate::discovery::channel::{Channel, Sources};
+use crate::discovery::channel::{Channel, ChannelSet};
 
 mod dialling;
 mod known;
@@ -53,7 +53,7 @@ pub struct DialLimits {
     /// Peers that are known, without those that a user named.
     pub known_max: usize,
     /// Channels on which only those can speak who know the passphrase, or the topic's secret.
-    pub sealed: Sources,
+    pub sealed: ChannelSet,
     /// Waits between attempts to reach a peer: doubled from this one…
     pub backoff_min: Duration,
     /// …to this one, plus up to as much by chance.
@@ -72,7 +72,7 @@ struct Silent {
 #[derive(Debug)]
 pub struct Roster {
     own_id: EndpointId,
-    peers: HashMap<EndpointId, Known>,
+    peers: HashMap<EndpointId, KnownPeer>,
     /// Peers that never answered, or are of another network; hints at them are ignored for a while.
     silent: HashMap<EndpointId, Silent>,
     rotated_at: Option<Instant>,
@@ -108,7 +108,7 @@ impl Roster {
     pub fn candidate(&mut self, addr: EndpointAddr, channel: Channel, now: Instant) -> bool {
         let id = addr.id;
         // Whom a user names is dialled at once, whatever the back-off.
-        let wanted = Known::names(channel);
+        let wanted = KnownPeer::names(channel);
         if wanted {
             self.silent.remove(&id);
         }
@@ -120,7 +120,7 @@ impl Roster {
         if id == self.own_id || ignored {
             return false;
         }
-        let before = self.peers.get(&id).map(Known::share);
+        let before = self.peers.get(&id).map(KnownPeer::share);
         let share = Share::of(channel);
         // Whoever only connected has a place there alone, and a hint at it may not add to what hints have.
         let is_new = before.is_none_or(|before| before == Share::Passing);
@@ -145,7 +145,7 @@ impl Roster {
         let after = known.share();
         let hinted_lately = known.hinted_at.is_some_and(|at| now.duration_since(at) < HINTED_EVERY);
         let held = known.held_until.is_some_and(|until| now < until);
-        if let Link::Idle { dial_at } = &mut known.link {
+        if let LinkState::Idle { dial_at } = &mut known.link {
             let far = dial_at.is_none_or(|at| at > now + HINTED_EVERY);
             let at_once = wanted || dial_at.is_none() || (channel == Channel::Library && !held);
             if at_once || (far && !hinted_lately && !held) {
@@ -169,8 +169,10 @@ impl Roster {
             self.count();
         }
         if self.tally.counts[at] >= limit {
-            let idle =
-                self.peers.iter().filter(|(_, p)| p.share() == share && matches!(p.link, Link::Idle { .. }));
+            let idle = self
+                .peers
+                .iter()
+                .filter(|(_, p)| p.share() == share && matches!(p.link, LinkState::Idle { .. }));
             let worst = idle.filter(|(_, p)| p.attempts > 0).max_by_key(|(_, p)| p.attempts);
             let Some(id) = worst.map(|(id, _)| *id) else {
                 self.tally.full[at] = true;
@@ -206,23 +208,23 @@ impl Roster {
         }
     }
 
-    fn entry(&mut self, id: EndpointId) -> &mut Known {
-        self.peers.entry(id).or_insert_with(|| Known::new(id))
+    fn entry(&mut self, id: EndpointId) -> &mut KnownPeer {
+        self.peers.entry(id).or_insert_with(|| KnownPeer::new(id))
     }
 
     /// A peer, if known.
     #[must_use]
-    pub fn get(&self, id: &EndpointId) -> Option<&Known> {
+    pub fn get(&self, id: &EndpointId) -> Option<&KnownPeer> {
         self.peers.get(id)
     }
 
     /// As [`Roster::get`], to note its name, where it is, or what went wrong.
-    pub fn get_mut(&mut self, id: &EndpointId) -> Option<&mut Known> {
+    pub fn get_mut(&mut self, id: &EndpointId) -> Option<&mut KnownPeer> {
         self.peers.get_mut(id)
     }
 
     /// Everyone.
-    pub fn iter(&self) -> impl Iterator<Item = (&EndpointId, &Known)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&EndpointId, &KnownPeer)> {
         self.peers.iter()
     }
 
@@ -242,7 +244,7 @@ impl Roster {
         if let Some(known) = self.peers.get_mut(id) {
             known.attempts = 0;
             known.hinted_at = Some(now + ROTATE_EVERY);
-            known.link = Link::Idle { dial_at: Some(now + 2 * ROTATE_EVERY) };
+            known.link = LinkState::Idle { dial_at: Some(now + 2 * ROTATE_EVERY) };
         }
     }
 
@@ -252,7 +254,7 @@ impl Roster {
             if known.held_until.is_some_and(|until| now < until) {
                 continue;
             }
-            if let Link::Idle { dial_at } = &mut known.link {
+            if let LinkState::Idle { dial_at } = &mut known.link {
                 *dial_at = Some(now);
                 known.attempts = 0;
             }
@@ -263,9 +265,9 @@ impl Roster {
     pub fn dial_failed(&mut self, id: &EndpointId, error: String, now: Instant, chance: f64) {
         let Some(known) = self.peers.get_mut(id) else { return };
         known.last_error = Some(error);
-        if known.link == Link::Dialing {
+        if known.link == LinkState::Dialing {
             let wait = self.limits.backoff(known.attempts, chance);
-            known.link = Link::Idle { dial_at: Some(now + wait) };
+            known.link = LinkState::Idle { dial_at: Some(now + wait) };
             known.attempts = known.attempts.saturating_add(1);
             if known.attempts >= GIVE_UP_AFTER && known.is_hint() {
                 self.silence(id, false, now);
@@ -291,8 +293,8 @@ impl Roster {
         let own_id = self.own_id;
         let known = self.entry(id);
         let keep = match known.link {
-            Link::Idle { .. } | Link::Dialing => true,
-            Link::Connected { since, dialed_here: old } => {
+            LinkState::Idle { .. } | LinkState::Dialing => true,
+            LinkState::Connected { since, dialed_here: old } => {
                 let insists = known.turned_away && !dialed_here;
                 let at_once = old != dialed_here && now.duration_since(since) < AT_ONCE && !insists;
                 let ours_wins = own_id.as_bytes() < id.as_bytes();
@@ -310,7 +312,7 @@ impl Roster {
         };
         known.turned_away = !keep && !dialed_here;
         if keep {
-            known.link = Link::Connected { since: now, dialed_here };
+            known.link = LinkState::Connected { since: now, dialed_here };
         }
         keep
     }
@@ -367,7 +369,7 @@ impl Roster {
 
     /// Whether there are more of its share, or more with the ticket of a member, than there may be: then it is not kept once
     /// its connection is over.
-    fn is_one_too_many(&self, known: &Known) -> bool {
+    fn is_one_too_many(&self, known: &KnownPeer) -> bool {
         let share = known.share();
         let limit = share.limit(self.limits.known_max);
         let same = self.peers.values().filter(|other| other.share() == share);
@@ -382,7 +384,7 @@ impl Roster {
     /// A second connection with `id` takes the place of the first.
     pub fn replaced(&mut self, id: &EndpointId, dialed_here: bool, now: Instant) {
         if let Some(known) = self.peers.get_mut(id) {
-            known.link = Link::Connected { since: now, dialed_here };
+            known.link = LinkState::Connected { since: now, dialed_here };
         }
     }
 
@@ -409,7 +411,7 @@ impl Roster {
             known.attempts = known.attempts.saturating_add(1);
             self.limits.backoff(known.attempts, chance)
         };
-        known.link = Link::Idle { dial_at: Some(now + wait) };
+        known.link = LinkState::Idle { dial_at: Some(now + wait) };
     }
 
     /// Whether `id` is left alone at `now`.
@@ -423,7 +425,7 @@ impl Roster {
         if let Some(known) = self.peers.get_mut(id) {
             known.held_until = Some(until);
             known.last_error = Some(why);
-            known.link = Link::Idle { dial_at: Some(until) };
+            known.link = LinkState::Idle { dial_at: Some(until) };
         }
     }
 }

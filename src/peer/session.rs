@@ -1,6 +1,6 @@
 //! One authenticated session as a pure state machine: what to say next, given what was heard.
 //!
-//! No clock, no socket: [`Session::handle`] takes an [`Input`] and the time, and returns [`Effect`]s that the PeerActor
+//! No clock, no socket: [`Session::handle`] takes an [`SessionInput`] and the time, and returns [`SessionEffect`]s that the PeerActor
 //! performs; their outcomes come back as further inputs. Everything is idempotent, so effects may be repeated after a
 //! crash or a lost connection.
 //!
@@ -35,10 +35,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::deferring::Deferred;
-pub use self::deferring::Waiting;
+pub use self::deferring::WaitingVersion;
 pub use self::holding::judge_holding;
-use super::report::PeerState;
-use crate::library::{Library, Offered};
+use super::report::ConnectionState;
+use crate::library::{Library, OfferMeaning};
 use crate::reconcile::Summary;
 use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_BY_TICKET_MAX_MS, Hlc, RecordId};
 use crate::store::{FeedEntry, Holding, StoredRecord, TOMBSTONES_KEPT_MS};
@@ -102,7 +102,7 @@ struct Enclosed<'a> {
 
 /// What an offered record means for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OfferVerdict {
     /// Nothing to do: we have it, or something newer, or do not apply deletions.
     Settled,
     /// The library has it from now on, and the store is not concerned.
@@ -127,9 +127,9 @@ pub enum Verdict {
 }
 
 /// What nobody may say of an asset, and why.
-fn refuse(offered: &AssetRecord) -> Option<Verdict> {
+fn refuse(offered: &AssetRecord) -> Option<OfferVerdict> {
     let why = || format!("it says {} bytes, which nothing has: at most {SIZE_MAX}", offered.size);
-    (offered.size > SIZE_MAX).then(|| Verdict::Refuse(why()))
+    (offered.size > SIZE_MAX).then(|| OfferVerdict::Refuse(why()))
 }
 
 /// Whether a deletion is so old that whoever had it has forgotten it: it is not learned anew from somebody who will
@@ -150,31 +150,31 @@ pub fn judge_for(
     now_ms: u64,
     (replicate_deletes, holds): (bool, bool),
     from: Option<u64>,
-) -> Verdict {
+) -> OfferVerdict {
     if let Some(refused) = refuse(offered) {
         return refused;
     }
     let version = library.version(&offered.hash, stored);
     let is_news = version.as_ref().is_none_or(|version| offered.supersedes(&version.record));
     if let Some(wait_ms) = offered.hlc.is_due_in(now_ms, HLC_AHEAD_BY_TICKET_MAX_MS).filter(|_| is_news) {
-        return Verdict::Later(wait_ms);
+        return OfferVerdict::Later(wait_ms);
     }
     // An older version is news, too, where it may be taken for its content.
     let is_other = |version: &StoredRecord| {
         version.holding == Holding::Wanted && held_there && !version.record.is_version_of(offered)
     };
     if holds && (is_news || version.as_ref().is_some_and(is_other)) {
-        return Verdict::Hold(HELD_RETRY_MS);
+        return OfferVerdict::Hold(HELD_RETRY_MS);
     }
     if version.is_none() && is_forgotten(offered, now_ms) {
-        return Verdict::Settled;
+        return OfferVerdict::Settled;
     }
     match library.consider(offered, held_there, stored, replicate_deletes, from) {
-        Offered::Known => Verdict::Settled,
-        Offered::Noted => Verdict::Noted,
-        Offered::Replaces => Verdict::Apply,
-        Offered::Wanted => Verdict::Fetch,
-        Offered::Refused(reason) => Verdict::Refuse(reason),
+        OfferMeaning::Known => OfferVerdict::Settled,
+        OfferMeaning::Noted => OfferVerdict::Noted,
+        OfferMeaning::Replaces => OfferVerdict::Apply,
+        OfferMeaning::Wanted => OfferVerdict::Fetch,
+        OfferMeaning::Refused(reason) => OfferVerdict::Refuse(reason),
     }
 }
 
@@ -186,34 +186,34 @@ pub fn judge(
     now_ms: u64,
     ahead_max_ms: u64,
     replicate_deletes: bool,
-) -> Verdict {
+) -> OfferVerdict {
     if let Some(refused) = refuse(offered) {
         return refused;
     }
     if ours.is_some_and(|ours| ours == offered || !offered.supersedes(ours)) {
-        return Verdict::Settled;
+        return OfferVerdict::Settled;
     }
     if let Some(wait_ms) = offered.hlc.is_due_in(now_ms, ahead_max_ms) {
-        return Verdict::Later(wait_ms);
+        return OfferVerdict::Later(wait_ms);
     }
     let held = ours.filter(|ours| !ours.deleted);
     if offered.deleted {
         let forgotten = ours.is_none() && is_forgotten(offered, now_ms);
-        return if replicate_deletes && !forgotten { Verdict::Apply } else { Verdict::Settled };
+        return if replicate_deletes && !forgotten { OfferVerdict::Apply } else { OfferVerdict::Settled };
     }
     match held {
-        Some(held) if held.size != offered.size => Verdict::Refuse(format!(
+        Some(held) if held.size != offered.size => OfferVerdict::Refuse(format!(
             "it says {} bytes, but the content of that hash has {}",
             offered.size, held.size
         )),
-        Some(_) => Verdict::Apply,
-        None => Verdict::Fetch,
+        Some(_) => OfferVerdict::Apply,
+        None => OfferVerdict::Fetch,
     }
 }
 
 /// What the shell tells the session.
 #[derive(Debug)]
-pub enum Input {
+pub enum SessionInput {
     /// The peer sent a frame, other than those that the shell answers itself.
     Frame(frame::Kind),
     /// A `Ping` or `Pong` with the peer's summary, and ours at this moment.
@@ -238,18 +238,18 @@ pub enum Input {
         /// Contents of some of them.
         contents: Arc<InlineContents>,
     },
-    /// Outcome of [`Effect::Store`] for what the store did not take: it is to be fetched like anything else.
+    /// Outcome of [`SessionEffect::Store`] for what the store did not take: it is to be fetched like anything else.
     NotStored(Vec<AssetRecord>),
-    /// Outcome of [`Effect::Judge`].
-    Judged(Vec<(AssetRecord, Verdict)>),
-    /// Outcome of [`Effect::Load`] and [`Effect::Resolve`].
+    /// Outcome of [`SessionEffect::Judge`].
+    Judged(Vec<(AssetRecord, OfferVerdict)>),
+    /// Outcome of [`SessionEffect::Load`] and [`SessionEffect::Resolve`].
     Loaded {
         /// What the store has of it.
         records: Vec<StoredRecord>,
     },
     /// The peer asked for these by their names.
     Found(Vec<AssetRecord>),
-    /// Outcome of [`Effect::Resolve`]: the contents whose records have these ids, and the ids that are gone.
+    /// Outcome of [`SessionEffect::Resolve`]: the contents whose records have these ids, and the ids that are gone.
     Resolved {
         /// Found.
         found: Vec<(RecordId, ContentHash)>,
@@ -296,25 +296,25 @@ pub enum Input {
 
 /// What the shell is to do.
 #[derive(Debug, PartialEq)]
-pub enum Effect {
+pub enum SessionEffect {
     /// Send on the control stream.
     Send(frame::Kind),
-    /// Compare these with ours ([`judge_holding`]); answer with [`Input::Judged`].
+    /// Compare these with ours ([`judge_holding`]); answer with [`SessionInput::Judged`].
     Judge(Vec<AssetRecord>),
     /// The same, of records whose contents the peer does not hold.
     JudgeAbsent(Vec<AssetRecord>),
-    /// Store these without content; answer with [`Input::Settled`] or [`Input::Failed`].
+    /// Store these without content; answer with [`SessionInput::Settled`] or [`SessionInput::Failed`].
     Apply(Vec<AssetRecord>),
-    /// Store these, whose contents are on neither side; answer with [`Input::Settled`] or [`Input::Failed`].
+    /// Store these, whose contents are on neither side; answer with [`SessionInput::Settled`] or [`SessionInput::Failed`].
     TakeAbsent(Vec<AssetRecord>),
-    /// Write what is here of these once more, later than them; answer with [`Input::Settled`] or [`Input::Failed`].
+    /// Write what is here of these once more, later than them; answer with [`SessionInput::Settled`] or [`SessionInput::Failed`].
     Reassert(Vec<AssetRecord>),
-    /// Store these, whose contents came with the offer; answer with [`Input::Settled`], [`Input::Failed`] or
-    /// [`Input::NotStored`].
+    /// Store these, whose contents came with the offer; answer with [`SessionInput::Settled`], [`SessionInput::Failed`] or
+    /// [`SessionInput::NotStored`].
     Store(Vec<(AssetRecord, Bytes)>),
-    /// Load these from the store; answer with [`Input::Loaded`].
+    /// Load these from the store; answer with [`SessionInput::Loaded`].
     Load(Vec<ContentHash>),
-    /// Find the records with these ids; answer with [`Input::Resolved`].
+    /// Find the records with these ids; answer with [`SessionInput::Resolved`].
     Resolve(Vec<RecordId>),
     /// Have the scheduler find a source for these: the peer has them.
     Announce(Vec<AssetRecord>),
@@ -487,7 +487,7 @@ impl Session {
         ours: Summary,
         theirs: Summary,
         now: Instant,
-    ) -> (Self, Vec<Effect>) {
+    ) -> (Self, Vec<SessionEffect>) {
         // Two readers have nothing to say to each other; they may still ask each other for content.
         let silent = !settings.gives && !settings.takes;
         let same = ours.same_records(&theirs) || silent;
@@ -495,7 +495,7 @@ impl Session {
         let recon = if same {
             Recon::Ended
         } else if settings.dialer {
-            effects.push(Effect::Reconcile);
+            effects.push(SessionEffect::Reconcile);
             Recon::Running
         } else {
             Recon::Expected
@@ -543,48 +543,50 @@ impl Session {
     }
 
     /// What to do about an input at time `now`.
-    pub fn handle(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+    pub fn handle(&mut self, input: SessionInput, now: Instant) -> Vec<SessionEffect> {
         let mut out = Vec::new();
         match input {
-            Input::Frame(kind) => self.on_frame(kind, now, &mut out),
-            Input::Compared { answer: false, nonce, theirs, .. } => {
+            SessionInput::Frame(kind) => self.on_frame(kind, now, &mut out),
+            SessionInput::Compared { answer: false, nonce, theirs, .. } => {
                 self.last_heard = now;
                 self.theirs = theirs;
-                out.push(Effect::SendSummary { nonce, answer: true });
+                out.push(SessionEffect::SendSummary { nonce, answer: true });
             }
-            Input::Compared { answer: true, nonce, theirs, ours, certain } => {
+            SessionInput::Compared { answer: true, nonce, theirs, ours, certain } => {
                 self.last_heard = now;
                 self.theirs = theirs;
                 self.on_answer(nonce, theirs, ours, certain, now, &mut out);
             }
-            Input::StoreChanged(entries) => {
+            SessionInput::StoreChanged(entries) => {
                 self.on_store_changed(&entries, &InlineContents::new(), &mut out);
             }
-            Input::Created { entries, contents } => self.on_store_changed(&entries, &contents, &mut out),
-            Input::NotStored(records) => out.push(Effect::Announce(records)),
-            Input::Judged(verdicts) => self.on_judged(verdicts, now, &mut out),
-            Input::Loaded { records } => {
+            SessionInput::Created { entries, contents } => {
+                self.on_store_changed(&entries, &contents, &mut out);
+            }
+            SessionInput::NotStored(records) => out.push(SessionEffect::Announce(records)),
+            SessionInput::Judged(verdicts) => self.on_judged(verdicts, now, &mut out),
+            SessionInput::Loaded { records } => {
                 self.loading = false;
                 self.on_loaded(records, &mut out);
             }
-            Input::Resolved { found, gone } => {
+            SessionInput::Resolved { found, gone } => {
                 self.resolving = self.resolving.saturating_sub(found.len() + gone.len());
                 self.answers.extend(found);
                 if !gone.is_empty() {
                     self.offer(&[], &gone, &Enclosed::default(), &mut out);
                 }
             }
-            Input::Found(records) => self.on_found(&records, &mut out),
-            Input::Fetch { request, records } => {
+            SessionInput::Found(records) => self.on_found(&records, &mut out),
+            SessionInput::Fetch { request, records } => {
                 let contents = records
                     .iter()
                     .map(|r| ContentRequest { hash: r.hash.0.to_vec().into(), offset: 0, length: 0 })
                     .collect();
-                out.push(Effect::Send(frame::Kind::Want(Want { request, contents })));
+                out.push(SessionEffect::Send(frame::Kind::Want(Want { request, contents })));
             }
-            Input::Settled(hashes) => self.settle(hashes, &mut out),
-            Input::Failed(failures) => self.on_failed(failures, &mut out),
-            Input::Differences { have, need } => {
+            SessionInput::Settled(hashes) => self.settle(hashes, &mut out),
+            SessionInput::Failed(failures) => self.on_failed(failures, &mut out),
+            SessionInput::Differences { have, need } => {
                 if self.settings.gives {
                     self.enqueue(have);
                 }
@@ -597,29 +599,29 @@ impl Session {
                     self.to_ask.extend(need.into_iter().filter(|rid| !deferred.waits_here(rid)));
                 }
             }
-            Input::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
-            Input::ChangesLost => self.queue_overflowed = true,
-            Input::Reconsider => self.reconsider(),
-            Input::Verify { round } => {
+            SessionInput::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
+            SessionInput::ChangesLost => self.queue_overflowed = true,
+            SessionInput::Reconsider => self.reconsider(),
+            SessionInput::Verify { round } => {
                 self.verifying = Some(round);
                 self.verify_nonce = None;
                 // Whoever asks wants what was given up on to be tried again, too.
                 self.reconciled_for = None;
                 self.retry_after = INCOMPLETE_RETRY;
             }
-            Input::Tick => self.on_tick(now, &mut out),
+            SessionInput::Tick => self.on_tick(now, &mut out),
         }
         self.pump(now, &mut out);
         out
     }
 
-    fn on_frame(&mut self, kind: frame::Kind, now: Instant, out: &mut Vec<Effect>) {
+    fn on_frame(&mut self, kind: frame::Kind, now: Instant, out: &mut Vec<SessionEffect>) {
         self.last_heard = now;
         match kind {
             frame::Kind::Offer(offer) => self.on_offer(offer, out),
             frame::Kind::Records(records) => self.on_records(&records, out),
-            frame::Kind::Want(want) => out.push(Effect::Serve(want)),
-            frame::Kind::Cancel(cancel) => out.push(Effect::CancelServe(cancel.request)),
+            frame::Kind::Want(want) => out.push(SessionEffect::Serve(want)),
+            frame::Kind::Cancel(cancel) => out.push(SessionEffect::CancelServe(cancel.request)),
             frame::Kind::Have(have) => {
                 for hash in have.hashes.iter().filter_map(|h| ContentHash::from_slice(h)) {
                     self.confirm_offer(&hash);
@@ -656,7 +658,7 @@ impl Session {
     }
 
     /// Moves on whatever has room to move.
-    fn pump(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    fn pump(&mut self, now: Instant, out: &mut Vec<SessionEffect>) {
         let room = self.offers_open_max().saturating_sub(self.open_count).min(self.load_batch());
         if !self.loading && room > 0 && self.open_bytes < self.offered_bytes_max() {
             let hashes: Vec<ContentHash> = if self.answers.is_empty() {
@@ -669,7 +671,7 @@ impl Session {
             };
             if !hashes.is_empty() {
                 self.loading = true;
-                out.push(Effect::Load(hashes));
+                out.push(SessionEffect::Load(hashes));
             }
         }
         // Half the room at a time, so that ids go in few frames while the answers to the last ones come in.
@@ -677,7 +679,7 @@ impl Session {
             let batch = self.to_ask.len().min(ASKED_MAX / 2);
             let rids: Vec<RecordId> = self.to_ask.drain(..batch).collect();
             self.asked.extend(rids.iter().copied());
-            out.push(Effect::Send(frame::Kind::Records(Records {
+            out.push(SessionEffect::Send(frame::Kind::Records(Records {
                 library: self.settings.library.clone(),
                 rids: rids.iter().map(|rid| Bytes::copy_from_slice(&rid.0)).collect(),
             })));
@@ -767,17 +769,17 @@ impl Session {
 
     /// How things stand.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> SessionStatus {
         let reconciling = self.recon != Recon::Ended;
         let state = if self.is_busy() && !reconciling || self.is_incomplete() {
-            PeerState::Syncing
+            ConnectionState::Syncing
         } else if reconciling || self.verifying.is_some() {
-            PeerState::Reconciling
+            ConnectionState::Reconciling
         } else {
-            PeerState::InSync
+            ConnectionState::InSync
         };
         let (here, there) = self.deferred.counts();
-        Standing {
+        SessionStatus {
             state,
             assets: self.theirs.assets,
             missing_here: self.wanted.0
@@ -797,9 +799,9 @@ impl Session {
 
 /// How a session stands, for the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct SessionStatus {
     /// Reconciling, syncing or in sync.
-    pub state: PeerState,
+    pub state: ConnectionState,
     /// Live assets that the peer last said to hold.
     pub assets: u64,
     /// Records that it has and we want and do not have.
@@ -823,6 +825,6 @@ fn offered_bytes(record: &AssetRecord) -> usize {
     160 + record.meta.text_bytes()
 }
 
-fn violation(what: &str) -> Effect {
-    Effect::Close { code: 400, reason: what.to_owned() }
+fn violation(what: &str) -> SessionEffect {
+    SessionEffect::Close { code: 400, reason: what.to_owned() }
 }

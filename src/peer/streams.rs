@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::actor::{FRAMES_WAITING, PeerArgs, Proved};
+use super::actor::{FRAMES_WAITING, PeerArgs, ProvedSession};
 use super::establish::{self, EstablishError};
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
-use super::session::Input;
+use super::session::SessionInput;
 use crate::actor::tasks::Tasks;
 use crate::net::close;
-use crate::transfer::receive::{self, Received, Receiver, Results};
+use crate::transfer::receive::{self, ReceiveOutcome, Receiver, Results};
 use crate::wire;
 use crate::wire::proto::{ReconOpen, frame};
 use iroh::endpoint::{Connection, RecvStream, SendStream, Side, VarInt};
@@ -40,7 +40,7 @@ pub(super) async fn watch_closed(actor: ActorRef<PeerMsg>, connection: Connectio
 pub(super) async fn accept_bi(
     actor: ActorRef<PeerMsg>,
     args: PeerArgs,
-    proved: watch::Receiver<Option<Proved>>,
+    proved: watch::Receiver<Option<ProvedSession>>,
     opening: Arc<AtomicBool>,
 ) {
     let mut tasks = Tasks::new(actor.clone(), PeerMsg::TaskFailed);
@@ -60,7 +60,7 @@ pub(super) async fn accept_bi(
 struct BiStream {
     actor: ActorRef<PeerMsg>,
     args: PeerArgs,
-    proved: watch::Receiver<Option<Proved>>,
+    proved: watch::Receiver<Option<ProvedSession>>,
     opening: Arc<AtomicBool>,
     reconciliations: Arc<Semaphore>,
 }
@@ -98,7 +98,8 @@ impl BiStream {
         // Streams overtake each other: the frame that ends the proof may still be on its way to the actor.
         let mut proved = self.proved.clone();
         let session = timeout(self.args.limits.establish, proved.wait_for(Option::is_some)).await;
-        let Some(Proved { epoch, lanes }) = session.ok().and_then(|proved| proved.ok()?.clone()) else {
+        let Some(ProvedSession { epoch, lanes }) = session.ok().and_then(|proved| proved.ok()?.clone())
+        else {
             return;
         };
         let shared = lanes.iter().position(|(blinded, _)| *blinded == open.library);
@@ -117,7 +118,8 @@ impl BiStream {
         {
             return self.violation(format!("in a reconciliation: {error}"));
         }
-        let input = Input::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };
+        let input =
+            SessionInput::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };
         let _ = self.actor.send_message(PeerMsg::Outcome { epoch, lane, input });
     }
 
@@ -229,15 +231,15 @@ pub(super) async fn accept_uni(actor: ActorRef<PeerMsg>, connection: Connection,
 pub(super) async fn forward_results(
     actor: ActorRef<PeerMsg>,
     epoch: u64,
-    mut arrived: mpsc::Receiver<Received>,
+    mut arrived: mpsc::Receiver<ReceiveOutcome>,
 ) {
     while let Some(first) = arrived.recv().await {
         let mut results = Results::new();
         let mut next = Some(first);
         while let Some(received) = next {
             match received {
-                Received::Contents(more) => results.extend(more),
-                Received::Part { request, key, result } => {
+                ReceiveOutcome::Contents(more) => results.extend(more),
+                ReceiveOutcome::Part { request, key, result } => {
                     let part = PeerMsg::PartReceived { epoch, request, key, result };
                     if actor.send_message(part).is_err() {
                         return;

@@ -14,13 +14,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::actor::{Board, PeerActor, PeerArgs, PeerLimits};
+use super::actor::{PeerActor, PeerArgs, PeerLimits, SharedView};
 use super::deferrals::Deferrals;
 use super::delete_guard::DeleteGuard;
 use super::dial;
 use super::dial::Acceptor;
 use super::establish::{ConnectionMemory, Introduction};
-use super::held::Held;
+use super::held::SessionMemory;
 use super::messages::{PeerMsg, PeersMsg};
 use super::places::{PlaceLimits, Places};
 use super::roster::{DialLimits, Roster};
@@ -29,7 +29,7 @@ use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
-use crate::discovery::address_book::{AddressBook, Change, Entry};
+use crate::discovery::address_book::{AddressBook, BookChange, RememberedPeer};
 use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip::GossipMsg;
@@ -43,10 +43,10 @@ use crate::net::endpoint::Protocols;
 use crate::net::handshakes::SharedHandshakes;
 use crate::record::ContentHash;
 use crate::store::StoreRef;
+use crate::transfer::active::ActiveTransfers;
 use crate::transfer::meter::Meter;
-use crate::transfer::moving::Moving;
 use crate::transfer::partial::Partials;
-use crate::transfer::schedule::{Limits, Scheduler, SessionId};
+use crate::transfer::schedule::{ScheduleLimits, Scheduler, SessionId};
 use crate::transfer::search::Searches;
 use crate::transfer::setbacks::Setbacks;
 use futures::future::BoxFuture;
@@ -152,7 +152,7 @@ pub struct PeersArgs {
     /// What discovery found and nobody looked at yet.
     pub hints: Hints,
     /// Bytes in flight.
-    pub in_flight: Limits,
+    pub in_flight: ScheduleLimits,
     /// How peers are dialled.
     pub dialling: DialLimits,
     /// Waits and speeds of every session.
@@ -173,15 +173,15 @@ pub(super) struct PeerLink {
     pub(super) connection: Connection,
     pub(super) actor: Option<ActorRef<PeerMsg>>,
     pub(super) history: History,
-    board: Arc<Mutex<Board>>,
+    board: Arc<Mutex<SharedView>>,
     memory: Arc<ConnectionMemory>,
     /// Whether a session came about.
     pub(super) up: bool,
     /// Whether it shares libraries by ticket alone: the network of the passphrase does not hear of it.
     foreign: bool,
     /// Large contents under way from it, and to it.
-    pub(super) receiving: Moving,
-    sending: Moving,
+    pub(super) receiving: ActiveTransfers,
+    sending: ActiveTransfers,
     /// Why we gave it up, if we did.
     given_up: Option<GivenUp>,
     /// What it may have on its way to us; 0 before it has proved itself.
@@ -208,7 +208,7 @@ pub struct PeersState {
     actors: HashMap<ActorId, SessionId>,
     pub(super) traffic: HashMap<EndpointId, Meter>,
     /// Changes of the address book, in order.
-    book: mpsc::Sender<Change>,
+    book: mpsc::Sender<BookChange>,
     /// How often the actors of each peer failed; of peers without a connection.
     histories: HashMap<EndpointId, History>,
     pub(super) scheduler: Scheduler,
@@ -218,7 +218,7 @@ pub struct PeersState {
     handshakes: SharedHandshakes,
     throttle: Throttle,
     /// What all sessions hold.
-    held: Held,
+    held: SessionMemory,
     /// Changes of the store on their way to the PeerActors.
     feeding: feeding::Feeding,
     /// What went wrong with which content.
@@ -424,7 +424,7 @@ impl PeersState {
             places,
             handshakes,
             throttle: Throttle::default(),
-            held: Held::default(),
+            held: SessionMemory::default(),
             feeding: feeding::Feeding::default(),
             setbacks: Setbacks::default(),
             searches: Searches::default(),
@@ -455,7 +455,7 @@ impl PeersState {
         self.store_failure.as_deref().or(self.ingest_failure.as_deref()).or(unread)
     }
 
-    fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<Entry>) {
+    fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<RememberedPeer>) {
         if !entries.is_empty() {
             self.args.channels.up(Channel::Saved);
         }
@@ -523,19 +523,20 @@ impl PeersState {
         if let Some(link) = self.current.get(id).and_then(|session| self.links.get(session)) {
             link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten");
         }
-        self.change_book(Change::Forget(*id));
+        self.change_book(BookChange::Forget(*id));
         self.roster.forget(id)
     }
 
     fn remember(&mut self, id: &EndpointId, addr: EndpointAddr) {
         let Some(known) = self.roster.get(id) else { return };
         let mirror = Some(known.is_offered_mirror());
-        let entry = Entry { addr, name: known.name.clone(), last_seen_ms: known.last_seen_ms, mirror };
-        self.change_book(Change::Remember(entry));
+        let entry =
+            RememberedPeer { addr, name: known.name.clone(), last_seen_ms: known.last_seen_ms, mirror };
+        self.change_book(BookChange::Remember(entry));
     }
 
     /// Changes are made in order by one task; with too many waiting, one is left out.
-    fn change_book(&self, change: Change) {
+    fn change_book(&self, change: BookChange) {
         if self.book.try_send(change).is_err() {
             tracing::warn!("the next start will not know of a change of the address book");
         }
@@ -614,7 +615,7 @@ impl PeersState {
 }
 
 impl PeerLink {
-    pub(super) fn board(&self) -> MutexGuard<'_, Board> {
+    pub(super) fn shared_view(&self) -> MutexGuard<'_, SharedView> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -19,14 +19,14 @@ const SMALLEST_BYTES: u32 = 1024 * 1024;
 
 /// Connections whose peers have proved themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Proved {
+pub struct ProvedConnections {
     /// Own devices, and those that the user named.
     pub own: usize,
     /// Members of libraries.
     pub members: usize,
 }
 
-impl Proved {
+impl ProvedConnections {
     /// The window of a connection of this class while there are so many.
     #[must_use]
     pub fn window(self, class: Class) -> u32 {
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn few_have_large_windows_and_many_do_not_add_up_to_more() {
-        let window = |own, members, class| Proved { own, members }.window(class);
+        let window = |own, members, class| ProvedConnections { own, members }.window(class);
         assert_eq!([1, 4].map(|own| window(own, 32, Class::Own)), [16 << 20; 2]);
         assert_eq!([5, 8].map(|own| window(own, 0, Class::Named)), [8 << 20; 2]);
         assert_eq!([1, 8].map(|members| window(60, members, MEMBER)), [4 << 20; 2]);

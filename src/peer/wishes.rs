@@ -125,13 +125,13 @@ mod tests {
     }
 
     /// A peer that has some of what is asked for, and what of that is still missing here.
-    struct Peer {
+    struct WishSource {
         has: BTreeSet<ContentHash>,
         missing: BTreeSet<ContentHash>,
         asked: Vec<ContentHash>,
     }
 
-    impl Peer {
+    impl WishSource {
         fn new(missing: usize, has: impl IntoIterator<Item = usize>) -> Self {
             Self {
                 has: has.into_iter().map(hash).collect(),
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_round_that_leads_to_nothing_is_the_last_for_a_while() {
         let now = Instant::now();
-        let (mut wishes, mut peer) = (Wishes::new(now), Peer::new(2_500, []));
+        let (mut wishes, mut peer) = (Wishes::new(now), WishSource::new(2_500, []));
         assert_eq!(peer.drain(&mut wishes, now), ROUND_MAX);
         assert_eq!(peer.drain(&mut wishes, now + ROUND_APART / 2), 0);
         assert_eq!(peer.drain(&mut wishes, now + ROUND_APART), ROUND_MAX);
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn what_the_peer_has_comes_without_a_pause() {
         let now = Instant::now();
-        let (mut wishes, mut peer) = (Wishes::new(now), Peer::new(2_500, 0..2_500));
+        let (mut wishes, mut peer) = (Wishes::new(now), WishSource::new(2_500, 0..2_500));
         assert_eq!(peer.drain(&mut wishes, now), 2_500);
         assert!(peer.missing.is_empty());
         // Nothing is wanted, and the next look is not before its time.

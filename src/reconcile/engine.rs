@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use super::tree::{Item, Snapshot};
 pub use super::wire::ReconError;
-use super::wire::{Bound, Content, Reader, Writer};
+use super::wire::{Bound, MessageReader, MessageWriter, RangeContent};
 use crate::record::RecordId;
 
 /// Longest message that is written, in bytes.
@@ -28,17 +28,17 @@ const FRAME_BYTES_SPARE: usize = 200;
 
 /// Bounds of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct EngineLimits {
     /// Longest message that we send, in bytes; at least 4096 (less is taken as that), or 0 for any length.
     pub frame_bytes: usize,
     /// Most messages that we take in one session. The longest honest sessions list millions of differences, about
     /// `frame_bytes / 32` a message.
     pub rounds_max: usize,
-    /// Most items in one [`Step::have`]; at least 1. The rest comes with later steps, after one round trip each.
+    /// Most items in one [`EngineStep::have`]; at least 1. The rest comes with later steps, after one round trip each.
     pub have_max: usize,
 }
 
-impl Default for Limits {
+impl Default for EngineLimits {
     fn default() -> Self {
         Self { frame_bytes: MESSAGE_BYTES_MAX, rounds_max: 65_536, have_max: 65_536 }
     }
@@ -46,7 +46,7 @@ impl Default for Limits {
 
 /// What one message brought.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Step {
+pub struct EngineStep {
     /// Items that we have and the peer lacks, in order.
     pub have: Vec<Item>,
     /// Ids of items that the peer has and we lack. The peer finds them with [`ItemTree::find_rid`].
@@ -59,17 +59,17 @@ pub struct Step {
 
 /// The side that asks, and learns the differences.
 #[derive(Debug)]
-pub struct Initiator(Session);
+pub struct Initiator(EngineSession);
 
 impl Initiator {
     /// With the first message to send. That one is short, whatever the limits.
-    pub fn new(snapshot: Snapshot, limits: Limits) -> (Self, Vec<u8>) {
+    pub fn new(snapshot: Snapshot, limits: EngineLimits) -> (Self, Vec<u8>) {
         Self::with(Splitting::Lean, snapshot, limits)
     }
 
-    fn with(splitting: Splitting, snapshot: Snapshot, limits: Limits) -> (Self, Vec<u8>) {
-        let session = Session::new(Side::Asking, splitting, snapshot, limits);
-        let mut opening = Writer::new();
+    fn with(splitting: Splitting, snapshot: Snapshot, limits: EngineLimits) -> (Self, Vec<u8>) {
+        let session = EngineSession::new(EngineSide::Asking, splitting, snapshot, limits);
+        let mut opening = MessageWriter::new();
         session.split(&mut opening, 0..session.snapshot.len(), &Bound::END);
         (Self(session), opening.finish())
     }
@@ -79,8 +79,8 @@ impl Initiator {
     /// # Errors
     /// [`ReconError`] for a message that breaks the protocol, for one too many, and for any after the end. The session
     /// is over then; differences already given out stand.
-    pub fn handle(&mut self, message: &[u8]) -> Result<Step, ReconError> {
-        let mut step = Step::default();
+    pub fn handle(&mut self, message: &[u8]) -> Result<EngineStep, ReconError> {
+        let mut step = EngineStep::default();
         let reply = self.0.handle(message, Some(&mut step))?;
         // A message without ranges: everything is settled.
         if reply.len() > 1 {
@@ -94,16 +94,16 @@ impl Initiator {
 
 /// The side that answers, and learns nothing.
 #[derive(Debug)]
-pub struct Responder(Session);
+pub struct Responder(EngineSession);
 
 impl Responder {
     /// Ready for the first message.
-    pub fn new(snapshot: Snapshot, limits: Limits) -> Self {
+    pub fn new(snapshot: Snapshot, limits: EngineLimits) -> Self {
         Self::with(Splitting::Lean, snapshot, limits)
     }
 
-    fn with(splitting: Splitting, snapshot: Snapshot, limits: Limits) -> Self {
-        Self(Session::new(Side::Answering, splitting, snapshot, limits))
+    fn with(splitting: Splitting, snapshot: Snapshot, limits: EngineLimits) -> Self {
+        Self(EngineSession::new(EngineSide::Answering, splitting, snapshot, limits))
     }
 
     /// Takes a message of the initiator and returns the answer, which has no ranges if there is nothing left to say.
@@ -132,12 +132,12 @@ enum Splitting {
 
 impl Splitting {
     /// Into how many parts `count` items are split; `None` if they are listed.
-    fn parts(self, count: usize, side: Side) -> Option<usize> {
+    fn parts(self, count: usize, side: EngineSide) -> Option<usize> {
         match self {
             Self::Lean => {
                 let list_below = match side {
-                    Side::Asking => 3,
-                    Side::Answering => 16,
+                    EngineSide::Asking => 3,
+                    EngineSide::Answering => 16,
                 };
                 let parts = if count < 512 { 8 } else { 16 };
                 (count >= list_below).then_some(parts.min(count))
@@ -155,7 +155,7 @@ impl Splitting {
 
 /// Which side of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Side {
+enum EngineSide {
     /// The initiator.
     Asking,
     /// The responder.
@@ -164,11 +164,11 @@ enum Side {
 
 /// What both sides do.
 #[derive(Debug)]
-struct Session {
-    side: Side,
+struct EngineSession {
+    side: EngineSide,
     splitting: Splitting,
     snapshot: Snapshot,
-    limits: Limits,
+    limits: EngineLimits,
     /// Length at which a message counts as full.
     full_bytes: usize,
     rounds: usize,
@@ -176,7 +176,7 @@ struct Session {
 }
 
 /// How far the reading of one message has come.
-struct Progress {
+struct MessageCursor {
     /// Upper bound of the last range that was read, and the number of the first item above it.
     bound: Bound,
     next: usize,
@@ -186,17 +186,17 @@ struct Progress {
     written: usize,
 }
 
-impl Progress {
+impl MessageCursor {
     /// Writes the skip that is due before something is said of the next range.
-    fn resume(&mut self, out: &mut Writer) {
+    fn resume(&mut self, out: &mut MessageWriter) {
         if std::mem::take(&mut self.skipping) {
             out.skip(&self.bound);
         }
     }
 }
 
-impl Session {
-    fn new(side: Side, splitting: Splitting, snapshot: Snapshot, limits: Limits) -> Self {
+impl EngineSession {
+    fn new(side: EngineSide, splitting: Splitting, snapshot: Snapshot, limits: EngineLimits) -> Self {
         let full_bytes = match limits.frame_bytes {
             0 => usize::MAX,
             bytes => bytes.max(FRAME_BYTES_MIN) - FRAME_BYTES_SPARE,
@@ -205,7 +205,7 @@ impl Session {
     }
 
     /// Answers a message. `step` is where the initiator collects differences; the responder has none.
-    fn handle(&mut self, message: &[u8], step: Option<&mut Step>) -> Result<Vec<u8>, ReconError> {
+    fn handle(&mut self, message: &[u8], step: Option<&mut EngineStep>) -> Result<Vec<u8>, ReconError> {
         if self.over {
             return Err(ReconError::Finished);
         }
@@ -220,18 +220,18 @@ impl Session {
         Ok(reply)
     }
 
-    fn answer(&self, message: &[u8], mut step: Option<&mut Step>) -> Result<Vec<u8>, ReconError> {
-        let mut reader = Reader::new(message)?;
-        let mut out = Writer::new();
-        let mut progress = Progress { bound: Bound::START, next: 0, skipping: false, written: 0 };
+    fn answer(&self, message: &[u8], mut step: Option<&mut EngineStep>) -> Result<Vec<u8>, ReconError> {
+        let mut reader = MessageReader::new(message)?;
+        let mut out = MessageWriter::new();
+        let mut progress = MessageCursor { bound: Bound::START, next: 0, skipping: false, written: 0 };
         while let Some((bound, content)) = reader.next_range()? {
             let numbers = progress.next..self.snapshot.lower_bound(&bound.key).max(progress.next);
             let end = numbers.end;
             // What may be taken back if the frame proves full, and what may not.
             let mut kept = out.len();
             match (content, step.as_deref_mut()) {
-                (Content::Skip, _) => progress.skipping = true,
-                (Content::Fingerprint(theirs), _) => {
+                (RangeContent::Skip, _) => progress.skipping = true,
+                (RangeContent::Fingerprint(theirs), _) => {
                     if theirs == self.snapshot.fingerprint_of(numbers.clone()) {
                         progress.skipping = true;
                     } else {
@@ -239,7 +239,7 @@ impl Session {
                         self.split(&mut out, numbers, &bound);
                     }
                 }
-                (Content::Ids(theirs), Some(step)) => {
+                (RangeContent::Ids(theirs), Some(step)) => {
                     progress.skipping = true;
                     if let Some(cut) = self.compare(theirs, numbers, step) {
                         progress.bound = Bound::before(self.snapshot.item(cut).key());
@@ -248,7 +248,7 @@ impl Session {
                         break;
                     }
                 }
-                (Content::Ids(_), None) => {
+                (RangeContent::Ids(_), None) => {
                     progress.resume(&mut out);
                     progress.written = self.list(&mut out, kept, numbers, &bound);
                     kept = out.len();
@@ -269,7 +269,7 @@ impl Session {
     }
 
     /// Writes a range that differs in more detail: by fingerprints of its parts, or by its ids.
-    fn split(&self, out: &mut Writer, numbers: Range<usize>, upper: &Bound) {
+    fn split(&self, out: &mut MessageWriter, numbers: Range<usize>, upper: &Bound) {
         let count = numbers.len();
         let Some(parts) = self.splitting.parts(count, self.side) else {
             return out.ids(upper, count, self.rids(numbers));
@@ -296,7 +296,7 @@ impl Session {
 
     /// Writes the ids of a range, as many as the frame has room for after its first `used` bytes. Returns the number of
     /// the first item that is not among them.
-    fn list(&self, out: &mut Writer, used: usize, numbers: Range<usize>, upper: &Bound) -> usize {
+    fn list(&self, out: &mut MessageWriter, used: usize, numbers: Range<usize>, upper: &Bound) -> usize {
         let room = self.full_bytes.saturating_sub(used) / 32 + 1;
         let count = numbers.len().min(room);
         let end = numbers.start + count;
@@ -306,13 +306,13 @@ impl Session {
     }
 
     /// Writes everything from an item on as one range, for the other side to take up again.
-    fn rest(&self, out: &mut Writer, from: usize) {
+    fn rest(&self, out: &mut MessageWriter, from: usize) {
         out.fingerprint(&Bound::END, self.snapshot.fingerprint_of(from..self.snapshot.len()));
     }
 
     /// Adds the differences between the peer's list of a range and ours to `step`. Returns the number of the first item
     /// that found no room in it.
-    fn compare(&self, theirs: &[[u8; 32]], numbers: Range<usize>, step: &mut Step) -> Option<usize> {
+    fn compare(&self, theirs: &[[u8; 32]], numbers: Range<usize>, step: &mut EngineStep) -> Option<usize> {
         let have_max = self.limits.have_max.max(1);
         let mut theirs: Vec<(&[u8; 32], bool)> = theirs.iter().map(|id| (id, false)).collect();
         theirs.sort_unstable();

@@ -15,14 +15,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use self::chunk::{Chunk, ITEMS_MAX};
-use self::index::{ChunkId, Index};
+use self::index::{ChunkId, PrintIndex};
 pub use self::snapshot::Snapshot;
 use super::fingerprint::IdSum;
 use super::wire::INFINITY;
 use crate::record::{ContentHash, Hlc, RecordId};
 
 /// What items are ordered by.
-pub(super) type Key = (Hlc, RecordId);
+pub(super) type ItemKey = (Hlc, RecordId);
 
 /// How full chunks are when a tree is built at once: room for some changes before the first split.
 const ITEMS_AT_BUILD: usize = ITEMS_MAX / 4 * 3;
@@ -42,7 +42,7 @@ pub struct Item {
 
 impl Item {
     /// What it is ordered by.
-    pub(super) fn key(&self) -> Key {
+    pub(super) fn key(&self) -> ItemKey {
         (self.hlc, self.rid)
     }
 }
@@ -51,7 +51,7 @@ impl Item {
 #[derive(Debug)]
 struct Leaf {
     /// Key of its first item, here so that searching touches no chunk but the last.
-    first: Key,
+    first: ItemKey,
     chunk: ChunkId,
 }
 
@@ -69,8 +69,8 @@ pub struct ItemTree {
     /// By number; numbers in `free` stand for none.
     chunks: Vec<Arc<Chunk>>,
     free: Vec<ChunkId>,
-    by_hash: Index,
-    by_rid: Index,
+    by_hash: PrintIndex,
+    by_rid: PrintIndex,
     hasher: RandomState,
     sum: IdSum,
     len: usize,
@@ -110,8 +110,8 @@ impl ItemTree {
 
     /// From ascending items, or `None` if a content or an id occurs twice.
     fn of_distinct(items: &[Item]) -> Option<Self> {
-        let by_hash = Index::with_capacity(items.len());
-        let by_rid = Index::with_capacity(items.len());
+        let by_hash = PrintIndex::with_capacity(items.len());
+        let by_rid = PrintIndex::with_capacity(items.len());
         let mut tree = Self { by_hash, by_rid, ..Self::default() };
         for items in items.chunks(ITEMS_AT_BUILD) {
             let chunk = tree.add_chunk(tree.leaves.len(), Chunk::new(items.to_vec()));
@@ -209,7 +209,7 @@ impl ItemTree {
     }
 
     /// Place in `leaves` of the chunk where `key` is or belongs; 0 if there are none.
-    fn leaf_of(&self, key: &Key) -> usize {
+    fn leaf_of(&self, key: &ItemKey) -> usize {
         self.leaves.partition_point(|leaf| leaf.first <= *key).saturating_sub(1)
     }
 

@@ -118,7 +118,7 @@ impl Bound {
 
 /// What a message says of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Content<'a> {
+pub(super) enum RangeContent<'a> {
     /// Nothing: settled, or not its turn.
     Skip,
     /// The sender's items in it have this fingerprint.
@@ -142,12 +142,12 @@ pub(super) fn put_varint(out: &mut Vec<u8>, number: u64) {
 
 /// A message in the making.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct MessageWriter {
     out: Vec<u8>,
     last: Hlc,
 }
 
-impl Writer {
+impl MessageWriter {
     /// With the version and nothing else.
     pub(super) fn new() -> Self {
         Self { out: vec![VERSION], last: Hlc(0) }
@@ -205,13 +205,13 @@ impl Writer {
 
 /// Reads a message's ranges in order.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(super) struct MessageReader<'a> {
     message: &'a [u8],
     at: usize,
     last: Bound,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> MessageReader<'a> {
     /// Checks the version.
     pub(super) fn new(message: &'a [u8]) -> Result<Self, ReconError> {
         match message.first() {
@@ -222,16 +222,18 @@ impl<'a> Reader<'a> {
     }
 
     /// The next range, or `None` at the end of the message. Bounds never decrease; a range may be empty.
-    pub(super) fn next_range(&mut self) -> Result<Option<(Bound, Content<'a>)>, ReconError> {
+    pub(super) fn next_range(&mut self) -> Result<Option<(Bound, RangeContent<'a>)>, ReconError> {
         if self.at == self.message.len() {
             return Ok(None);
         }
         let bound = self.bound()?;
         let at = self.at;
         let content = match self.varint("a range's mode")? {
-            mode if mode == u64::from(MODE_SKIP) => Content::Skip,
-            mode if mode == u64::from(MODE_FINGERPRINT) => Content::Fingerprint(self.array("a fingerprint")?),
-            mode if mode == u64::from(MODE_IDS) => Content::Ids(self.ids()?),
+            mode if mode == u64::from(MODE_SKIP) => RangeContent::Skip,
+            mode if mode == u64::from(MODE_FINGERPRINT) => {
+                RangeContent::Fingerprint(self.array("a fingerprint")?)
+            }
+            mode if mode == u64::from(MODE_IDS) => RangeContent::Ids(self.ids()?),
             mode => return Err(ReconError::Mode { mode, at }),
         };
         Ok(Some((bound, content)))
@@ -305,8 +307,8 @@ mod tests {
 
     use super::*;
 
-    fn read(message: &[u8]) -> Result<Vec<(Bound, Content<'_>)>, ReconError> {
-        let mut reader = Reader::new(message)?;
+    fn read(message: &[u8]) -> Result<Vec<(Bound, RangeContent<'_>)>, ReconError> {
+        let mut reader = MessageReader::new(message)?;
         std::iter::from_fn(|| reader.next_range().transpose()).collect()
     }
 
@@ -381,14 +383,14 @@ mod tests {
             bounds.sort_unstable();
             let ids: Vec<Vec<RecordId>> =
                 kinds.iter().map(|kind| kind.2.iter().copied().map(RecordId).collect()).collect();
-            let mut writer = Writer::new();
+            let mut writer = MessageWriter::new();
             let mut expected = Vec::new();
             for (i, (hlc, id, prefix)) in bounds.into_iter().enumerate() {
                 let bound = Bound { key: (Hlc(hlc), RecordId(id)), prefix };
                 let content = match kinds[i].0 {
-                    0 => { writer.skip(&bound); Content::Skip }
-                    1 => { writer.fingerprint(&bound, kinds[i].1); Content::Fingerprint(kinds[i].1) }
-                    _ => { writer.ids(&bound, ids[i].len(), ids[i].iter()); Content::Ids(&kinds[i].2) }
+                    0 => { writer.skip(&bound); RangeContent::Skip }
+                    1 => { writer.fingerprint(&bound, kinds[i].1); RangeContent::Fingerprint(kinds[i].1) }
+                    _ => { writer.ids(&bound, ids[i].len(), ids[i].iter()); RangeContent::Ids(&kinds[i].2) }
                 };
                 expected.push((bound, content));
             }
@@ -401,8 +403,8 @@ mod tests {
             let message = after_version(&bytes);
             if let Ok(ranges) = read(&message) {
                 let ids: usize = ranges.iter().map(|(_, content)| match content {
-                    Content::Ids(ids) => ids.len(),
-                    Content::Skip | Content::Fingerprint(_) => 0,
+                    RangeContent::Ids(ids) => ids.len(),
+                    RangeContent::Skip | RangeContent::Fingerprint(_) => 0,
                 }).sum();
                 prop_assert!(ids * 32 <= bytes.len());
             }

@@ -23,7 +23,7 @@ use crate::store::sync_wire::{
     BATCH_MAX, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, holding_of, outcome_of, put,
 };
 use crate::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, Redating, StoreError,
+    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
     StoreEvent, StoreStatus, StoredRecord,
 };
 use crate::wire::decode::Inbound;
@@ -247,7 +247,7 @@ impl CanHttpStore {
         Ok(ContentReader { total, chunks: answer::content(self.url().to_owned(), response, expected) })
     }
 
-    async fn send_batch(&self, batch: Vec<IncomingAsset>) -> Result<Vec<Outcome>, StoreError> {
+    async fn send_batch(&self, batch: Vec<IncomingAsset>) -> Result<Vec<ItemOutcome>, StoreError> {
         let hashes: Vec<_> = batch.iter().map(|asset| asset.record.hash).collect();
         let (body, progress) = upload::body(batch);
         let request = self.request(Method::POST, "sync/ingest").header(CONTENT_TYPE, PROTOBUF).body(body);
@@ -261,7 +261,11 @@ impl CanHttpStore {
         Ok(self.read_records(vec![hash]).await?.iter().any(StoredRecord::is_absent))
     }
 
-    async fn send_records(&self, path: &str, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
+    async fn send_records(
+        &self,
+        path: &str,
+        records: Vec<AssetRecord>,
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         let hashes: Vec<_> = records.iter().map(|record| record.hash).collect();
         let mut body = Vec::new();
         for record in &records {
@@ -270,7 +274,11 @@ impl CanHttpStore {
         self.change(path, body, &hashes).await
     }
 
-    async fn send_hashes(&self, path: &str, hashes: Vec<ContentHash>) -> Result<Vec<Outcome>, StoreError> {
+    async fn send_hashes(
+        &self,
+        path: &str,
+        hashes: Vec<ContentHash>,
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         if hashes.is_empty() {
             return Ok(Vec::new());
         }
@@ -286,7 +294,7 @@ impl CanHttpStore {
         path: &str,
         body: Vec<u8>,
         hashes: &[ContentHash],
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         let request = self.request(Method::POST, path).header(CONTENT_TYPE, PROTOBUF).body(body);
         let sent = timed(self.url(), upload::COMMIT_TIMEOUT, request.send()).await?;
         let response = check(self.url(), sent.map_err(|error| fail(self.url(), &error))?, None).await?;
@@ -297,7 +305,7 @@ impl CanHttpStore {
         &self,
         path: &str,
         records: Vec<AssetRecord>,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         let (mut records, rejected) = screened(records, |record| record);
         let mut outcomes = Vec::with_capacity(records.len());
         while !records.is_empty() {
@@ -342,7 +350,11 @@ impl CanHttpStore {
     }
 
     /// The outcomes of a request about these assets, which must be all there and in order.
-    async fn outcomes(&self, response: Response, hashes: &[ContentHash]) -> Result<Vec<Outcome>, StoreError> {
+    async fn outcomes(
+        &self,
+        response: Response,
+        hashes: &[ContentHash],
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         let results = self.messages::<IngestResult>(response, hashes.len()).await?;
         if results.len() != hashes.len()
             || results.iter().zip(hashes).any(|(result, hash)| result.hash[..] != hash.0)
@@ -364,17 +376,17 @@ fn empty(total: u64, offset: u64) -> Result<ContentReader, StoreError> {
 
 /// Those of `items` whose metadata keeps to its limits; and for each item why it is rejected, if it is. A service that cannot
 /// even read one record refuses all that came with it.
-fn screened<T>(items: Vec<T>, record: impl Fn(&T) -> &AssetRecord) -> (Vec<T>, Vec<Option<Outcome>>) {
+fn screened<T>(items: Vec<T>, record: impl Fn(&T) -> &AssetRecord) -> (Vec<T>, Vec<Option<ItemOutcome>>) {
     let broken = |item: &T| record(item).meta.validate().err();
-    let rejected: Vec<Option<Outcome>> =
-        items.iter().map(|item| broken(item).map(|rule| Outcome::Rejected(rule.to_string()))).collect();
+    let rejected: Vec<Option<ItemOutcome>> =
+        items.iter().map(|item| broken(item).map(|rule| ItemOutcome::Rejected(rule.to_string()))).collect();
     let mut kept = rejected.iter().map(Option::is_none);
     let items = items.into_iter().filter(|_| kept.next().unwrap_or_default()).collect();
     (items, rejected)
 }
 
 /// The outcomes of all items, given those of the ones that were sent.
-fn in_order(rejected: Vec<Option<Outcome>>, sent: Vec<Outcome>) -> Vec<Outcome> {
+fn in_order(rejected: Vec<Option<ItemOutcome>>, sent: Vec<ItemOutcome>) -> Vec<ItemOutcome> {
     let mut sent = sent.into_iter();
     rejected.into_iter().filter_map(|outcome| outcome.or_else(|| sent.next())).collect()
 }
@@ -427,7 +439,7 @@ impl ContentStore for CanHttpStore {
         self.open_content(hash, offset, length).boxed()
     }
 
-    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         async move {
             let (mut batch, rejected) = screened(batch, |asset| &asset.record);
             let mut outcomes = Vec::with_capacity(batch.len());
@@ -440,19 +452,19 @@ impl ContentStore for CanHttpStore {
         .boxed()
     }
 
-    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.send_in_batches("sync/records", records).boxed()
     }
 
-    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.send_in_batches("sync/records/absent", records).boxed()
     }
 
-    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.send_hashes("sync/let-go", hashes).boxed()
     }
 
-    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.send_hashes("sync/want", hashes).boxed()
     }
 

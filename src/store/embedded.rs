@@ -83,10 +83,10 @@ const WALKS_MAX: usize = 256;
 /// A store in a directory of this machine. Cheap to clone; [`close`](Self::close) it before another one is opened on
 /// the same directory.
 #[derive(Clone)]
-pub struct EmbeddedStore(Arc<Inner>);
+pub struct EmbeddedStore(Arc<StoreInner>);
 
-struct Inner {
-    shared: Arc<Shared>,
+struct StoreInner {
+    shared: Arc<StoreShared>,
     /// To the writer; `None` once closed.
     queue: Mutex<Option<SyncSender<Msg>>>,
     turns: Arc<Semaphore>,
@@ -94,7 +94,7 @@ struct Inner {
 }
 
 /// What the store's methods and its writer both see.
-struct Shared {
+struct StoreShared {
     layout: Layout,
     space: Space,
     readers: Readers,
@@ -108,7 +108,7 @@ struct Shared {
     seq: watch::Receiver<u64>,
 }
 
-impl Shared {
+impl StoreShared {
     fn read_only(&self) -> Option<String> {
         self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -63,7 +63,7 @@ impl ServiceSettings {
 }
 
 /// What handlers share.
-struct Service {
+struct ServiceInner {
     store: EmbeddedStore,
     key: key::KeyCheck,
     heartbeat: Duration,
@@ -71,7 +71,7 @@ struct Service {
     description: OnceLock<Bytes>,
 }
 
-type Shared = State<Arc<Service>>;
+type ServiceState = State<Arc<ServiceInner>>;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -103,7 +103,7 @@ impl Modify for SyncKeyScheme {
 
 /// The whole API over `store`, guarded, with fallbacks in the envelope. For [`serve`](fn@crate::http::serve).
 pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
-    let service = Arc::new(Service {
+    let service = Arc::new(ServiceInner {
         store,
         key: key::KeyCheck::new(&settings.sync_api_key),
         heartbeat: settings.heartbeat,
@@ -148,7 +148,7 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
 #[utoipa::path(get, path = "/openapi.json", tag = "service", responses(
     (status = 200, description = "An OpenAPI 3.1 document", content_type = "application/json", body = Object),
 ))]
-async fn description(State(service): Shared) -> impl IntoResponse {
+async fn description(State(service): ServiceState) -> impl IntoResponse {
     let json = service.description.get().cloned().unwrap_or_default();
     ([(CONTENT_TYPE, "application/json")], json)
 }

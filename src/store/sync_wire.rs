@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use prost::Message;
 
 use crate::record::{ContentHash, Hlc};
-use crate::store::{Holding, Outcome, Redating};
+use crate::store::{Holding, ItemOutcome, Redating};
 use crate::wire::decode::{Inbound, decode};
 use crate::wire::proto::ingest_result::Outcome as WireOutcome;
 use crate::wire::proto::{IngestResult, RecordError, WireHolding, WireRedating};
@@ -138,26 +138,26 @@ pub fn put(body: &mut Vec<u8>, message: &impl Message) {
 }
 
 /// An outcome as it is sent.
-pub fn result_of(hash: ContentHash, outcome: Outcome) -> IngestResult {
+pub fn result_of(hash: ContentHash, outcome: ItemOutcome) -> IngestResult {
     let (outcome, reason) = match outcome {
-        Outcome::Stored => (WireOutcome::Stored, String::new()),
-        Outcome::Unchanged => (WireOutcome::Unchanged, String::new()),
-        Outcome::NeedsContent => (WireOutcome::NeedsContent, String::new()),
-        Outcome::Rejected(reason) => (WireOutcome::Rejected, reason),
-        Outcome::Absent => (WireOutcome::Absent, String::new()),
+        ItemOutcome::Stored => (WireOutcome::Stored, String::new()),
+        ItemOutcome::Unchanged => (WireOutcome::Unchanged, String::new()),
+        ItemOutcome::NeedsContent => (WireOutcome::NeedsContent, String::new()),
+        ItemOutcome::Rejected(reason) => (WireOutcome::Rejected, reason),
+        ItemOutcome::Absent => (WireOutcome::Absent, String::new()),
     };
     IngestResult { hash: hash.0.to_vec().into(), outcome: outcome.into(), reason }
 }
 
 /// An outcome as it was received; `None` for one that does not exist.
-pub fn outcome_of(result: IngestResult) -> Option<Outcome> {
+pub fn outcome_of(result: IngestResult) -> Option<ItemOutcome> {
     match WireOutcome::try_from(result.outcome).ok()? {
         WireOutcome::Unspecified => None,
-        WireOutcome::Stored => Some(Outcome::Stored),
-        WireOutcome::Unchanged => Some(Outcome::Unchanged),
-        WireOutcome::NeedsContent => Some(Outcome::NeedsContent),
-        WireOutcome::Rejected => Some(Outcome::Rejected(result.reason)),
-        WireOutcome::Absent => Some(Outcome::Absent),
+        WireOutcome::Stored => Some(ItemOutcome::Stored),
+        WireOutcome::Unchanged => Some(ItemOutcome::Unchanged),
+        WireOutcome::NeedsContent => Some(ItemOutcome::NeedsContent),
+        WireOutcome::Rejected => Some(ItemOutcome::Rejected(result.reason)),
+        WireOutcome::Absent => Some(ItemOutcome::Absent),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{ContentStore, IncomingAsset, IncomingContent, Outcome, StoreError};
+use super::{ContentStore, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
 use crate::record::{AssetRecord, ContentHash};
 
 /// Hashes in one question to a store.
@@ -19,7 +19,7 @@ pub(crate) fn admits(stored: Option<&AssetRecord>, record: &AssetRecord) -> bool
 pub(super) async fn ingest<S: ContentStore + ?Sized>(
     store: &S,
     batch: Vec<IncomingAsset>,
-) -> Result<Vec<Option<Outcome>>, StoreError> {
+) -> Result<Vec<Option<ItemOutcome>>, StoreError> {
     let stored = look(store, batch.iter().map(|asset| asset.record.hash)).await?;
     let (mut admitted, mut outcomes) = (Vec::new(), Vec::with_capacity(batch.len()));
     for asset in batch {
@@ -28,7 +28,7 @@ pub(super) async fn ingest<S: ContentStore + ?Sized>(
             admitted.push((outcomes.len() - 1, asset));
         } else {
             // What the store does not take it does not check either.
-            outcomes.push(what_is_wrong(&asset).map(Outcome::Rejected));
+            outcomes.push(what_is_wrong(&asset).map(ItemOutcome::Rejected));
         }
     }
     let (places, admitted): (Vec<usize>, Vec<IncomingAsset>) = admitted.into_iter().unzip();
@@ -44,9 +44,9 @@ pub(super) async fn ingest<S: ContentStore + ?Sized>(
 pub(super) async fn replace<S: ContentStore + ?Sized>(
     store: &S,
     records: Vec<(AssetRecord, AssetRecord)>,
-) -> Result<Vec<Option<Outcome>>, StoreError> {
+) -> Result<Vec<Option<ItemOutcome>>, StoreError> {
     let stored = look(store, records.iter().map(|(record, _)| record.hash)).await?;
-    let mut outcomes: Vec<Option<Outcome>> = records.iter().map(|_| None).collect();
+    let mut outcomes: Vec<Option<ItemOutcome>> = records.iter().map(|_| None).collect();
     let is_still =
         |over: &AssetRecord| stored.get(&over.hash).is_some_and(|stored| stored.is_version_of(over));
     let admitted = records.into_iter().enumerate().filter(|(_, (_, over))| is_still(over));

@@ -6,7 +6,7 @@ use super::partial::{Blame, Finished, Partials};
 use super::schedule::{Failure, WantKey};
 use super::take::Taker;
 use crate::record::AssetRecord;
-use crate::store::{IncomingAsset, IncomingContent, Outcome, StoreError};
+use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, StoreError};
 
 /// What became of a content whose parts were all here.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ async fn try_commit(
             let asset = IncomingAsset { record, content: IncomingContent::File(file) };
             let outcomes = taker.ingest(key.library, vec![asset]).await?;
             Ok(match outcomes.into_iter().next() {
-                Some(Outcome::Stored | Outcome::Unchanged) => CommitOutcome::Stored { from, liars },
-                Some(Outcome::Rejected(reason)) => CommitOutcome::NotTaken(Failure::Asset(reason)),
-                Some(Outcome::NeedsContent | Outcome::Absent) | None => {
+                Some(ItemOutcome::Stored | ItemOutcome::Unchanged) => CommitOutcome::Stored { from, liars },
+                Some(ItemOutcome::Rejected(reason)) => CommitOutcome::NotTaken(Failure::Asset(reason)),
+                Some(ItemOutcome::NeedsContent | ItemOutcome::Absent) | None => {
                     CommitOutcome::NotTaken(Failure::Store("the store lost the content again".into()))
                 }
             })
@@ -76,9 +76,9 @@ async fn try_commit(
 pub async fn apply(taker: Taker, key: WantKey, record: AssetRecord) -> Result<(), Failure> {
     let outcomes = taker.apply(key.library, vec![record]).await.map_err(failure)?;
     match outcomes.into_iter().next() {
-        Some(Outcome::Stored | Outcome::Unchanged) => Ok(()),
-        Some(Outcome::Rejected(reason)) => Err(Failure::Asset(reason)),
-        Some(Outcome::NeedsContent | Outcome::Absent) | None => {
+        Some(ItemOutcome::Stored | ItemOutcome::Unchanged) => Ok(()),
+        Some(ItemOutcome::Rejected(reason)) => Err(Failure::Asset(reason)),
+        Some(ItemOutcome::NeedsContent | ItemOutcome::Absent) | None => {
             Err(Failure::Source("its content went away meanwhile".into()))
         }
     }

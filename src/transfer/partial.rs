@@ -39,18 +39,18 @@ const KEPT_FILES_MAX: usize = 1024;
 
 /// All partial contents of a node. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Partials(Arc<Registry>);
+pub struct Partials(Arc<PartialRegistry>);
 
 #[derive(Debug)]
-struct Registry {
+struct PartialRegistry {
     dir: PathBuf,
-    entries: Mutex<BTreeMap<WantKey, Entry>>,
+    entries: Mutex<BTreeMap<WantKey, PartialEntry>>,
     /// Files are opened and removed one after another.
     disk: Mutex<()>,
 }
 
 #[derive(Debug)]
-enum Entry {
+enum PartialEntry {
     /// Nobody works on it.
     Resting {
         durable: Ranges,
@@ -72,7 +72,7 @@ impl Partials {
                 found.push((key, entry));
             }
         }
-        let partials = Self(Arc::new(Registry {
+        let partials = Self(Arc::new(PartialRegistry {
             dir: dir.to_owned(),
             entries: Mutex::new(found.into_iter().collect()),
             disk: Mutex::default(),
@@ -96,7 +96,7 @@ impl Partials {
         &self.0.dir
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<WantKey, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<WantKey, PartialEntry>> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -108,8 +108,8 @@ impl Partials {
     #[must_use]
     pub fn missing(&self, key: &WantKey, range: Range<u64>) -> Vec<Range<u64>> {
         match self.entries().get(key) {
-            Some(Entry::Resting { durable, .. }) => durable.missing(range),
-            Some(Entry::Open(partial)) if !partial.has_failed() => partial.missing(range),
+            Some(PartialEntry::Resting { durable, .. }) => durable.missing(range),
+            Some(PartialEntry::Open(partial)) if !partial.has_failed() => partial.missing(range),
             _ => vec![range],
         }
     }
@@ -117,7 +117,7 @@ impl Partials {
     /// How many bytes of a content are here.
     #[must_use]
     pub fn held(&self, key: &WantKey) -> Option<u64> {
-        self.entries().get(key).map(Entry::held)
+        self.entries().get(key).map(PartialEntry::held)
     }
 
     /// The same, for whatever library most of them are.
@@ -140,8 +140,8 @@ impl Partials {
     pub fn outstanding(&self) -> u64 {
         let entries = self.entries();
         let lacks = entries.values().map(|entry| match entry {
-            Entry::Resting { .. } => 0,
-            Entry::Open(partial) => partial.size() - partial.held(),
+            PartialEntry::Resting { .. } => 0,
+            PartialEntry::Open(partial) => partial.size() - partial.held(),
         });
         lacks.sum()
     }
@@ -172,8 +172,8 @@ impl Partials {
         }
         let path = self.path(&key);
         let durable = match self.entries().remove(&key) {
-            Some(Entry::Resting { durable, .. }) => durable,
-            Some(Entry::Open(partial)) => partial.durable(),
+            Some(PartialEntry::Resting { durable, .. }) => durable,
+            Some(PartialEntry::Open(partial)) => partial.durable(),
             None => Ranges::default(),
         };
         if durable.is_empty() {
@@ -181,7 +181,7 @@ impl Partials {
             remove(&path);
         }
         let partial = Arc::new(Partial::open(&path, key.hash, key.size, durable)?);
-        self.entries().insert(key, Entry::Open(Arc::clone(&partial)));
+        self.entries().insert(key, PartialEntry::Open(Arc::clone(&partial)));
         Ok(partial)
     }
 
@@ -189,8 +189,8 @@ impl Partials {
     #[must_use]
     pub fn get(&self, key: &WantKey) -> Option<Arc<Partial>> {
         match self.entries().get(key) {
-            Some(Entry::Open(partial)) => Some(Arc::clone(partial)),
-            Some(Entry::Resting { .. }) | None => None,
+            Some(PartialEntry::Open(partial)) => Some(Arc::clone(partial)),
+            Some(PartialEntry::Resting { .. }) | None => None,
         }
     }
 
@@ -222,8 +222,8 @@ impl Partials {
             .entries()
             .iter()
             .filter_map(|(key, entry)| match entry {
-                Entry::Open(partial) if !is_wanted(key) => Some((*key, Arc::clone(partial))),
-                Entry::Open(_) | Entry::Resting { .. } => None,
+                PartialEntry::Open(partial) if !is_wanted(key) => Some((*key, Arc::clone(partial))),
+                PartialEntry::Open(_) | PartialEntry::Resting { .. } => None,
             })
             .collect();
         for (key, partial) in idle {
@@ -239,7 +239,7 @@ impl Partials {
                     entries.remove(&key);
                     remove_both(&self.path(&key));
                 } else {
-                    entries.insert(key, Entry::Resting { durable, since: SystemTime::now() });
+                    entries.insert(key, PartialEntry::Resting { durable, since: SystemTime::now() });
                 }
             }
         }
@@ -254,8 +254,8 @@ impl Partials {
         let mut resting: Vec<(SystemTime, WantKey, u64)> = entries
             .iter()
             .filter_map(|(key, entry)| match entry {
-                Entry::Resting { durable, since } => Some((*since, *key, durable.len())),
-                Entry::Open(_) => None,
+                PartialEntry::Resting { durable, since } => Some((*since, *key, durable.len())),
+                PartialEntry::Open(_) => None,
             })
             .collect();
         resting.sort_unstable_by_key(|entry| std::cmp::Reverse(*entry));
@@ -271,7 +271,7 @@ impl Partials {
     }
 }
 
-impl Entry {
+impl PartialEntry {
     fn held(&self) -> u64 {
         match self {
             Self::Resting { durable, .. } => durable.len(),
@@ -297,7 +297,7 @@ fn key_of(name: &str) -> Option<WantKey> {
 }
 
 /// What is at `path` from an earlier life of the process, if it is any good.
-fn look(path: &Path) -> Option<(WantKey, Entry)> {
+fn look(path: &Path) -> Option<(WantKey, PartialEntry)> {
     let name = path.file_name()?.to_str()?;
     let meta = fs::metadata(path).ok()?;
     // With a second name it is the store's, or was about to be: nothing may be written to it.
@@ -316,7 +316,7 @@ fn look(path: &Path) -> Option<(WantKey, Entry)> {
         // Before libraries were told apart, a file was called by its hash alone.
         None => renamed(path, WantKey { hash: name.parse().ok()?, library: None, size })?,
     };
-    Some((key, Entry::Resting { durable, since }))
+    Some((key, PartialEntry::Resting { durable, since }))
 }
 
 fn renamed(path: &Path, key: WantKey) -> Option<WantKey> {

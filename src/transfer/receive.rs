@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::moving::{Moving, Passage};
+use super::active::{ActiveTransfers, TransferGuard};
 use super::pace::Pace;
 use super::partial::Partials;
 use super::schedule::{Failure, SMALL_BYTES_MAX, WantKey};
@@ -22,7 +22,7 @@ use super::send::Traffic;
 use super::take::Taker;
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::hashing_file::HashingFile;
-use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError};
+use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError};
 use crate::wire::proto::ContentHeader;
 use crate::wire::{self, WireError};
 
@@ -49,7 +49,7 @@ pub type Results = Vec<(WantKey, Result<(), Failure>)>;
 
 /// What became of what was asked for.
 #[derive(Debug)]
-pub enum Received {
+pub enum ReceiveOutcome {
     /// Whole contents.
     Contents(Results),
     /// A part of a large one.
@@ -77,13 +77,13 @@ pub struct Receiver {
     /// Bytes received are counted here.
     pub traffic: Arc<Traffic>,
     /// Large contents under way are noted here.
-    pub moving: Moving,
+    pub moving: ActiveTransfers,
     /// A transfer without progress for so long is given up.
     pub stall: Duration,
     /// How fast content may come in.
     pub pace: Pace,
     /// Results go here as they come.
-    pub results: mpsc::Sender<Received>,
+    pub results: mpsc::Sender<ReceiveOutcome>,
 }
 
 /// The peer did what no honest peer does.
@@ -315,7 +315,7 @@ impl Intake {
         &self,
         stream: &mut RecvStream,
         size: u64,
-        moving: &Passage,
+        moving: &TransferGuard,
     ) -> Result<Result<ReceivedFile, Failure>, Trouble> {
         let dir = self.receiver.partials.dir();
         let mut file = match HashingFile::create(dir) {
@@ -409,22 +409,22 @@ impl Intake {
     async fn report(&self, results: Results) {
         if !results.is_empty() {
             // The session is over when nobody listens; the scheduler knows that by itself.
-            let _ = self.receiver.results.send(Received::Contents(results)).await;
+            let _ = self.receiver.results.send(ReceiveOutcome::Contents(results)).await;
         }
     }
 
     async fn report_part(&self, request: u64, key: WantKey, result: Result<(), Failure>) {
-        let _ = self.receiver.results.send(Received::Part { request, key, result }).await;
+        let _ = self.receiver.results.send(ReceiveOutcome::Part { request, key, result }).await;
     }
 }
 
-fn result(outcome: Outcome) -> Result<(), Failure> {
+fn result(outcome: ItemOutcome) -> Result<(), Failure> {
     match outcome {
-        Outcome::Stored | Outcome::Unchanged => Ok(()),
-        Outcome::NeedsContent | Outcome::Absent => {
+        ItemOutcome::Stored | ItemOutcome::Unchanged => Ok(()),
+        ItemOutcome::NeedsContent | ItemOutcome::Absent => {
             Err(Failure::Store("the store lost the content again".into()))
         }
-        Outcome::Rejected(reason) => {
+        ItemOutcome::Rejected(reason) => {
             Err(Failure::WrongBytes(format!("{WRONG_BYTES}, or a wrong record: {reason}")))
         }
     }

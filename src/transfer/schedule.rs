@@ -30,12 +30,12 @@ mod tests;
 mod wanted;
 
 use self::decision::gather;
-pub use self::decision::{Committed, Decision, Failure, Limits, SessionId};
-use self::parts::{Parts, Phase};
-pub use self::source::Progress;
+pub use self::decision::{Committed, Failure, ScheduleDecision, ScheduleLimits, SessionId};
+use self::parts::{Parts, PartsPhase};
+pub use self::source::SourceProgress;
 use self::source::{JUDGED_AFTER, Judgement, Source};
-use self::wanted::{Flight, State, Wanted, Work, charge};
-pub use self::wanted::{Standing, WantKey, WantedAsset};
+use self::wanted::{Flight, Requested, Wanted, WantedState, charge};
+pub use self::wanted::{WantKey, WantedAsset, WantedStatus};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 
 /// Assets up to this size travel in packs and are held in memory; larger ones go into files.
@@ -57,7 +57,7 @@ const HEDGE_SECS: f64 = 1.0;
 /// The scheduler's state.
 #[derive(Debug)]
 pub struct Scheduler {
-    limits: Limits,
+    limits: ScheduleLimits,
     wanted: BTreeMap<WantKey, Wanted>,
     wanted_bytes: u64,
     // Ordered, so that equal inputs give equal decisions.
@@ -74,7 +74,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// An empty one.
     #[must_use]
-    pub fn new(limits: Limits, now: Instant) -> Self {
+    pub fn new(limits: ScheduleLimits, now: Instant) -> Self {
         Self {
             limits,
             wanted: BTreeMap::new(),
@@ -95,13 +95,13 @@ impl Scheduler {
         session: SessionId,
         library: Option<LibraryId>,
         records: Vec<AssetRecord>,
-    ) -> Vec<Decision> {
+    ) -> Vec<ScheduleDecision> {
         let source = self.sources.entry(session).or_default();
         for record in records {
             let (key, size) = (WantKey::new(library, &record), record.size);
             let wanted = self.wanted.entry(key).or_insert_with(|| {
                 self.wanted_bytes = self.wanted_bytes.saturating_add(size);
-                let state = State::new(size, &self.limits);
+                let state = WantedState::new(size, &self.limits);
                 Wanted { record: record.clone(), is_newer: false, sources: Vec::new(), state }
             });
             if record.supersedes(&wanted.record) {
@@ -119,7 +119,7 @@ impl Scheduler {
     }
 
     /// A user wants this one before everything else, whatever library it comes through.
-    pub fn prefer(&mut self, hash: ContentHash) -> Vec<Decision> {
+    pub fn prefer(&mut self, hash: ContentHash) -> Vec<ScheduleDecision> {
         for key in self.keys_of(&hash) {
             self.requeue(key);
         }
@@ -136,11 +136,11 @@ impl Scheduler {
         &mut self,
         session: SessionId,
         results: impl IntoIterator<Item = (WantKey, Result<(), Failure>)>,
-    ) -> Vec<Decision> {
+    ) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
         for (key, result) in results {
             let Some(wanted) = self.wanted.get(&key) else { continue };
-            let State::Asked(request) = wanted.state else { continue };
+            let WantedState::Asked(request) = wanted.state else { continue };
             if self.flights.get(&request).is_none_or(|flight| flight.session != session) {
                 continue;
             }
@@ -160,9 +160,9 @@ impl Scheduler {
         session: SessionId,
         request: u64,
         result: Result<(), Failure>,
-    ) -> Vec<Decision> {
+    ) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
-        let Some(Flight { session: asked, work: Work::Part { key, part, .. }, .. }) =
+        let Some(Flight { session: asked, work: Requested::Part { key, part, .. }, .. }) =
             self.flights.get(&request)
         else {
             return out;
@@ -185,10 +185,10 @@ impl Scheduler {
         gather(out)
     }
 
-    fn part_is_here(&mut self, key: WantKey, part: u64, request: u64, out: &mut Vec<Decision>) {
+    fn part_is_here(&mut self, key: WantKey, part: u64, request: u64, out: &mut Vec<ScheduleDecision>) {
         let Some(parts) = self.parts_mut(&key) else { return };
         let others = parts.done(part);
-        let (len, complete) = (parts.len(part), parts.phase == Phase::Complete);
+        let (len, complete) = (parts.len(part), parts.phase == PartsPhase::Complete);
         self.wanted_bytes = self.wanted_bytes.saturating_sub(len);
         for other in others.into_iter().filter(|other| *other != request) {
             self.revoke(other, out);
@@ -199,15 +199,15 @@ impl Scheduler {
     }
 
     /// These are durable here in their newest version by another way, such as inside an offer.
-    pub fn arrived(&mut self, library: Option<LibraryId>, records: &[AssetRecord]) -> Vec<Decision> {
+    pub fn arrived(&mut self, library: Option<LibraryId>, records: &[AssetRecord]) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
         for record in records {
             let key = WantKey::new(library, record);
             let Some(wanted) = self.wanted.get_mut(&key) else { continue };
             let busy = match &wanted.state {
-                State::Parts(parts) => parts.phase == Phase::Committing,
-                State::Stored => true,
-                State::Free | State::Asked(_) => false,
+                WantedState::Parts(parts) => parts.phase == PartsPhase::Committing,
+                WantedState::Stored => true,
+                WantedState::Free | WantedState::Asked(_) => false,
             };
             if !busy {
                 wanted.is_newer = wanted.record.supersedes(record);
@@ -223,21 +223,27 @@ impl Scheduler {
     }
 
     /// A version of the asset is durable.
-    fn stored(&mut self, key: WantKey, out: &mut Vec<Decision>) {
+    fn stored(&mut self, key: WantKey, out: &mut Vec<ScheduleDecision>) {
         let Some(wanted) = self.wanted.get_mut(&key) else { return };
         if wanted.is_newer {
             self.wanted_bytes = self.wanted_bytes.saturating_sub(wanted.open_bytes());
-            wanted.state = State::Stored;
+            wanted.state = WantedState::Stored;
             self.ready.insert(key);
             return;
         }
         let sources = std::mem::take(&mut wanted.sources);
         self.forget(&key, out);
-        out.extend(sources.into_iter().map(|session| Decision::Settled { session, keys: vec![key] }));
+        out.extend(sources.into_iter().map(|session| ScheduleDecision::Settled { session, keys: vec![key] }));
     }
 
     /// A source did not give what it was asked for.
-    fn failed(&mut self, session: SessionId, key: WantKey, failure: Failure, out: &mut Vec<Decision>) {
+    fn failed(
+        &mut self,
+        session: SessionId,
+        key: WantKey,
+        failure: Failure,
+        out: &mut Vec<ScheduleDecision>,
+    ) {
         match failure {
             Failure::Source(reason) | Failure::WrongBytes(reason) => {
                 let Some(wanted) = self.wanted.get_mut(&key) else { return };
@@ -249,16 +255,16 @@ impl Scheduler {
                 for request in theirs {
                     self.take_back(request, key, out);
                 }
-                out.push(Decision::Failed { session, key, reason });
+                out.push(ScheduleDecision::Failed { session, key, reason });
                 self.source_lost(session, key, out);
             }
             Failure::Asset(reason) => self.fail_all(key, &reason, out),
             Failure::Store(_) => {
                 self.paused = true;
                 if let Some(wanted) = self.wanted.get_mut(&key)
-                    && let State::Asked(_) = wanted.state
+                    && let WantedState::Asked(_) = wanted.state
                 {
-                    wanted.state = State::Free;
+                    wanted.state = WantedState::Free;
                 }
                 self.requeue(key);
             }
@@ -266,14 +272,14 @@ impl Scheduler {
     }
 
     /// An asset has one source less.
-    fn source_lost(&mut self, session: SessionId, key: WantKey, out: &mut Vec<Decision>) {
+    fn source_lost(&mut self, session: SessionId, key: WantKey, out: &mut Vec<ScheduleDecision>) {
         let Some(wanted) = self.wanted.get_mut(&key) else { return };
-        if let State::Asked(request) = wanted.state
+        if let WantedState::Asked(request) = wanted.state
             && !self.flights.contains_key(&request)
         {
-            wanted.state = State::Free;
+            wanted.state = WantedState::Free;
         }
-        let was_only = matches!(&wanted.state, State::Parts(parts) if parts.only == Some(session));
+        let was_only = matches!(&wanted.state, WantedState::Parts(parts) if parts.only == Some(session));
         if was_only {
             self.choose_only(key, &[], out);
         }
@@ -281,17 +287,17 @@ impl Scheduler {
         self.requeue(key);
     }
 
-    fn fail_all(&mut self, key: WantKey, reason: &str, out: &mut Vec<Decision>) {
+    fn fail_all(&mut self, key: WantKey, reason: &str, out: &mut Vec<ScheduleDecision>) {
         let Some(wanted) = self.wanted.get_mut(&key) else { return };
         let sources = std::mem::take(&mut wanted.sources);
         self.forget(&key, out);
-        let failed = |session| Decision::Failed { session, key, reason: reason.to_owned() };
+        let failed = |session| ScheduleDecision::Failed { session, key, reason: reason.to_owned() };
         out.extend(sources.into_iter().map(failed));
     }
 
     /// A session is over: what it was asked for is asked of others; what only it had is forgotten until it is offered
     /// again.
-    pub fn session_ended(&mut self, session: SessionId) -> Vec<Decision> {
+    pub fn session_ended(&mut self, session: SessionId) -> Vec<ScheduleDecision> {
         if !self.sources.contains_key(&session) {
             return Vec::new();
         }
@@ -325,8 +331,8 @@ impl Scheduler {
     pub fn tick(
         &mut self,
         now: Instant,
-        progress: impl IntoIterator<Item = (SessionId, Progress)>,
-    ) -> Vec<Decision> {
+        progress: impl IntoIterator<Item = (SessionId, SourceProgress)>,
+    ) -> Vec<ScheduleDecision> {
         self.now = now;
         let mut out = Vec::new();
         for (session, progress) in progress {
@@ -345,7 +351,7 @@ impl Scheduler {
 
     /// Takes back what a source is too slow for: what others have, or, if so little `came` that it never ends,
     /// everything.
-    fn take_from(&mut self, session: SessionId, came: Option<u64>, out: &mut Vec<Decision>) {
+    fn take_from(&mut self, session: SessionId, came: Option<u64>, out: &mut Vec<ScheduleDecision>) {
         let theirs = self.flights.iter().filter(|(_, flight)| flight.session == session);
         let theirs: Vec<(u64, Vec<WantKey>)> =
             theirs.map(|(request, flight)| (*request, flight.keys())).collect();
@@ -381,7 +387,7 @@ impl Scheduler {
     /// Whether parts of large contents are on their way, and the speed of sources matters.
     #[must_use]
     pub fn compares_speeds(&self) -> bool {
-        self.flights.values().any(|flight| matches!(flight.work, Work::Part { .. }))
+        self.flights.values().any(|flight| matches!(flight.work, Requested::Part { .. }))
     }
 
     /// Nothing is asked for until [`Scheduler::resume`].
@@ -390,7 +396,7 @@ impl Scheduler {
     }
 
     /// The store works again.
-    pub fn resume(&mut self) -> Vec<Decision> {
+    pub fn resume(&mut self) -> Vec<ScheduleDecision> {
         self.paused = false;
         self.assign()
     }
@@ -429,16 +435,18 @@ impl Scheduler {
 
     /// How an asset stands, if it is wanted: for the mirror, or else for the first library.
     #[must_use]
-    pub fn standing(&self, hash: &ContentHash) -> Option<Standing> {
+    pub fn standing(&self, hash: &ContentHash) -> Option<WantedStatus> {
         let key = *self.keys_of(hash).first()?;
         let wanted = self.wanted.get(&key)?;
         let asked: BTreeSet<SessionId> = self.asked(wanted).collect();
         let (is_complete, only) = match &wanted.state {
-            State::Free | State::Asked(_) => (false, None),
-            State::Parts(parts) => (matches!(parts.phase, Phase::Complete | Phase::Committing), parts.only),
-            State::Stored => (true, None),
+            WantedState::Free | WantedState::Asked(_) => (false, None),
+            WantedState::Parts(parts) => {
+                (matches!(parts.phase, PartsPhase::Complete | PartsPhase::Committing), parts.only)
+            }
+            WantedState::Stored => (true, None),
         };
-        Some(Standing {
+        Some(WantedStatus {
             key,
             sources: wanted.sources.clone(),
             asked: asked.into_iter().collect(),
@@ -458,8 +466,8 @@ impl Scheduler {
 
     fn parts_mut(&mut self, key: &WantKey) -> Option<&mut Parts> {
         match &mut self.wanted.get_mut(key)?.state {
-            State::Parts(parts) => Some(parts),
-            State::Free | State::Asked(_) | State::Stored => None,
+            WantedState::Parts(parts) => Some(parts),
+            WantedState::Free | WantedState::Asked(_) | WantedState::Stored => None,
         }
     }
 
@@ -471,19 +479,19 @@ impl Scheduler {
     }
 
     /// An asset without a source is forgotten, unless it is being stored.
-    fn drop_if_orphan(&mut self, key: WantKey, out: &mut Vec<Decision>) {
+    fn drop_if_orphan(&mut self, key: WantKey, out: &mut Vec<ScheduleDecision>) {
         let Some(wanted) = self.wanted.get(&key).filter(|wanted| wanted.sources.is_empty()) else { return };
         let storing = match &wanted.state {
-            State::Parts(parts) => matches!(parts.phase, Phase::Complete | Phase::Committing),
-            State::Stored => true,
-            State::Free | State::Asked(_) => false,
+            WantedState::Parts(parts) => matches!(parts.phase, PartsPhase::Complete | PartsPhase::Committing),
+            WantedState::Stored => true,
+            WantedState::Free | WantedState::Asked(_) => false,
         };
         if !storing {
             self.forget(&key, out);
         }
     }
 
-    fn forget(&mut self, key: &WantKey, out: &mut Vec<Decision>) {
+    fn forget(&mut self, key: &WantKey, out: &mut Vec<ScheduleDecision>) {
         let requests = self.wanted.get(key).map(Wanted::requests).unwrap_or_default();
         for request in requests {
             self.take_back(request, *key, out);
@@ -499,15 +507,15 @@ impl Scheduler {
         let Some(flight) = self.flights.get_mut(&request) else { return };
         let session = flight.session;
         let (charge, large, over) = match (&mut flight.work, key) {
-            (Work::Assets(assets), Some(key)) => {
+            (Requested::Assets(assets), Some(key)) => {
                 if !assets.remove(&key) {
                     return;
                 }
                 let size = self.wanted.get(&key).map_or(0, |wanted| wanted.record.size);
                 (charge(size), size > SMALL_BYTES_MAX, assets.is_empty())
             }
-            (Work::Part { charge, .. }, _) => (*charge, true, true),
-            (Work::Assets(_), None) => return,
+            (Requested::Part { charge, .. }, _) => (*charge, true, true),
+            (Requested::Assets(_), None) => return,
         };
         if over {
             self.flights.remove(&request);
@@ -521,26 +529,26 @@ impl Scheduler {
     }
 
     /// One content of a request is not expected of its source any more; the request is revoked with its last.
-    fn take_back(&mut self, request: u64, key: WantKey, out: &mut Vec<Decision>) {
+    fn take_back(&mut self, request: u64, key: WantKey, out: &mut Vec<ScheduleDecision>) {
         let Some(flight) = self.flights.get(&request) else { return };
         let session = flight.session;
-        if let Work::Part { key, part, .. } = flight.work
+        if let Requested::Part { key, part, .. } = flight.work
             && let Some(parts) = self.parts_mut(&key)
         {
             parts.give_back(part, request);
         }
         self.land(request, Some(key));
         if let Some(wanted) = self.wanted.get_mut(&key)
-            && let State::Asked(_) = wanted.state
+            && let WantedState::Asked(_) = wanted.state
         {
-            wanted.state = State::Free;
+            wanted.state = WantedState::Free;
         }
         if !self.flights.contains_key(&request) {
-            out.push(Decision::Revoke { session, request });
+            out.push(ScheduleDecision::Revoke { session, request });
         }
     }
 
-    fn revoke(&mut self, request: u64, out: &mut Vec<Decision>) {
+    fn revoke(&mut self, request: u64, out: &mut Vec<ScheduleDecision>) {
         let keys = self.flights.get(&request).map(Flight::keys).unwrap_or_default();
         for key in keys {
             self.take_back(request, key, out);

@@ -28,7 +28,7 @@ const REMEMBERED_MAX: usize = 256;
 
 /// What came of asking one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum SearchAnswer {
     /// It is being dialled, or its session is being established, since then.
     Dialled(Instant),
     /// It was asked then.
@@ -45,7 +45,7 @@ enum Answer {
 struct Search {
     until: Instant,
     // Ordered, so that equal inputs give equal decisions.
-    peers: BTreeMap<EndpointId, Answer>,
+    peers: BTreeMap<EndpointId, SearchAnswer>,
 }
 
 /// How a search stands, or ended.
@@ -87,9 +87,9 @@ impl Searches {
         let search = self.open.entry(hash).or_insert(fresh);
         search.until = now + SEARCH_WITHIN;
         // Whoever did not have it may have got it since, and whoever was away may be back.
-        search
-            .peers
-            .retain(|_, answer| matches!(answer, Answer::Dialled(_) | Answer::Asked(_) | Answer::Has));
+        search.peers.retain(|_, answer| {
+            matches!(answer, SearchAnswer::Dialled(_) | SearchAnswer::Asked(_) | SearchAnswer::Has)
+        });
         Ok(())
     }
 
@@ -111,11 +111,11 @@ impl Searches {
         let mut wanted = Vec::new();
         for (hash, search) in &mut self.open {
             let known = search.peers.get(&peer);
-            if !matches!(known, None | Some(Answer::Dialled(_) | Answer::Silent)) {
+            if !matches!(known, None | Some(SearchAnswer::Dialled(_) | SearchAnswer::Silent)) {
                 continue;
             }
             if known.is_some() || search.peers.len() < PEERS_MAX {
-                search.peers.insert(peer, Answer::Asked(now));
+                search.peers.insert(peer, SearchAnswer::Asked(now));
                 wanted.push(*hash);
             }
         }
@@ -126,7 +126,7 @@ impl Searches {
     #[must_use]
     pub fn would_dial(&self, peer: &EndpointId, now: Instant) -> bool {
         self.open.values().any(|search| {
-            let helped = search.peers.values().any(|answer| *answer == Answer::Has);
+            let helped = search.peers.values().any(|answer| *answer == SearchAnswer::Has);
             let room = !search.peers.contains_key(peer) && search.peers.len() < PEERS_MAX;
             now < search.until && !helped && room
         })
@@ -135,26 +135,26 @@ impl Searches {
     /// A peer is being dialled for whatever is searched for.
     pub fn dialled(&mut self, peer: EndpointId, now: Instant) {
         for search in self.open.values_mut() {
-            search.peers.entry(peer).or_insert(Answer::Dialled(now));
+            search.peers.entry(peer).or_insert(SearchAnswer::Dialled(now));
         }
     }
 
     /// A peer has this and we want it.
     pub fn found(&mut self, peer: EndpointId, hash: &ContentHash) {
-        self.answer(peer, hash, Answer::Has);
+        self.answer(peer, hash, SearchAnswer::Has);
     }
 
     /// A peer cannot be asked.
     pub fn cannot_answer(&mut self, peer: EndpointId, hash: &ContentHash) {
-        self.answer(peer, hash, Answer::Silent);
+        self.answer(peer, hash, SearchAnswer::Silent);
     }
 
     /// A peer does not have this, or did not give it.
     pub fn lacks(&mut self, peer: EndpointId, hash: &ContentHash) {
-        self.answer(peer, hash, Answer::Lacks);
+        self.answer(peer, hash, SearchAnswer::Lacks);
     }
 
-    fn answer(&mut self, peer: EndpointId, hash: &ContentHash, answer: Answer) {
+    fn answer(&mut self, peer: EndpointId, hash: &ContentHash, answer: SearchAnswer) {
         if let Some(known) = self.open.get_mut(hash).and_then(|search| search.peers.get_mut(&peer)) {
             *known = answer;
         }
@@ -163,8 +163,9 @@ impl Searches {
     /// A peer's session begins anew: what it was asked and did not answer for good is asked again when it is up.
     pub fn again(&mut self, peer: &EndpointId, now: Instant) {
         for search in self.open.values_mut() {
-            if let Some(answer) = search.peers.get_mut(peer).filter(|answer| **answer != Answer::Lacks) {
-                *answer = Answer::Dialled(now);
+            if let Some(answer) = search.peers.get_mut(peer).filter(|answer| **answer != SearchAnswer::Lacks)
+            {
+                *answer = SearchAnswer::Dialled(now);
             }
         }
     }
@@ -172,8 +173,9 @@ impl Searches {
     /// A peer could not be reached, or its session is over.
     pub fn gone(&mut self, peer: &EndpointId) {
         for search in self.open.values_mut() {
-            if let Some(answer) = search.peers.get_mut(peer).filter(|answer| **answer != Answer::Lacks) {
-                *answer = Answer::Silent;
+            if let Some(answer) = search.peers.get_mut(peer).filter(|answer| **answer != SearchAnswer::Lacks)
+            {
+                *answer = SearchAnswer::Silent;
             }
         }
     }
@@ -181,7 +183,9 @@ impl Searches {
     /// Whether some search still hopes for something from this peer.
     #[must_use]
     pub fn needs(&self, peer: &EndpointId) -> bool {
-        let hopes = |answer: &Answer| matches!(answer, Answer::Dialled(_) | Answer::Asked(_) | Answer::Has);
+        let hopes = |answer: &SearchAnswer| {
+            matches!(answer, SearchAnswer::Dialled(_) | SearchAnswer::Asked(_) | SearchAnswer::Has)
+        };
         self.open.values().any(|search| search.peers.get(peer).is_some_and(hopes))
     }
 
@@ -199,15 +203,16 @@ impl Searches {
         for (hash, search) in &mut self.open {
             for answer in search.peers.values_mut() {
                 let late = match answer {
-                    Answer::Asked(at) => now.duration_since(*at) >= ANSWER_WITHIN,
-                    Answer::Dialled(at) => now.duration_since(*at) >= REACHED_WITHIN,
-                    Answer::Has | Answer::Lacks | Answer::Silent => false,
+                    SearchAnswer::Asked(at) => now.duration_since(*at) >= ANSWER_WITHIN,
+                    SearchAnswer::Dialled(at) => now.duration_since(*at) >= REACHED_WITHIN,
+                    SearchAnswer::Has | SearchAnswer::Lacks | SearchAnswer::Silent => false,
                 };
                 if late {
-                    *answer = Answer::Silent;
+                    *answer = SearchAnswer::Silent;
                 }
             }
-            let waits = search.peers.values().any(|a| matches!(a, Answer::Asked(_) | Answer::Dialled(_)));
+            let waits =
+                search.peers.values().any(|a| matches!(a, SearchAnswer::Asked(_) | SearchAnswer::Dialled(_)));
             // With nobody to ask, somebody may still come.
             let exhausted = !waits && !more && search.report().asked > 0;
             if !is_coming(hash) && (exhausted || now >= search.until) {
@@ -232,12 +237,14 @@ impl Searches {
 
 impl Search {
     fn report(&self) -> SearchReport {
-        let count = |is: fn(&Answer) -> bool| self.peers.values().filter(|answer| is(answer)).count();
+        let count = |is: fn(&SearchAnswer) -> bool| self.peers.values().filter(|answer| is(answer)).count();
         SearchReport {
             open: true,
-            asked: count(|answer| matches!(answer, Answer::Asked(_) | Answer::Has | Answer::Lacks)),
-            lack: count(|answer| *answer == Answer::Lacks),
-            unreachable: count(|answer| *answer == Answer::Silent),
+            asked: count(|answer| {
+                matches!(answer, SearchAnswer::Asked(_) | SearchAnswer::Has | SearchAnswer::Lacks)
+            }),
+            lack: count(|answer| *answer == SearchAnswer::Lacks),
+            unreachable: count(|answer| *answer == SearchAnswer::Silent),
         }
     }
 }

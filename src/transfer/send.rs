@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use iroh::endpoint::{Connection, SendStream, VarInt};
 use tokio::time::timeout;
 
-use super::moving::Moving;
+use super::active::ActiveTransfers;
 use super::pace::Pace;
 use super::schedule::SMALL_BYTES_MAX;
 use crate::library::Library;
@@ -38,9 +38,9 @@ pub struct Traffic {
 impl Traffic {
     /// Something that came waits for us, until this is dropped.
     #[must_use]
-    pub fn hold(self: &Arc<Self>) -> Held {
+    pub fn hold(self: &Arc<Self>) -> TrafficHold {
         self.held.fetch_add(1, Ordering::Relaxed);
-        Held(Arc::clone(self))
+        TrafficHold(Arc::clone(self))
     }
 
     /// Whether something does.
@@ -52,9 +52,9 @@ impl Traffic {
 
 /// See [`Traffic::hold`].
 #[derive(Debug)]
-pub struct Held(Arc<Traffic>);
+pub struct TrafficHold(Arc<Traffic>);
 
-impl Drop for Held {
+impl Drop for TrafficHold {
     fn drop(&mut self) {
         self.0.held.fetch_sub(1, Ordering::Relaxed);
     }
@@ -84,7 +84,7 @@ pub struct Sender {
     /// Bytes sent are counted here.
     pub traffic: Arc<Traffic>,
     /// Large contents under way are noted here.
-    pub moving: Moving,
+    pub moving: ActiveTransfers,
     /// A stream that takes no byte for so long is given up.
     pub stall: Duration,
     /// How fast content may go out.

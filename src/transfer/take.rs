@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::library::{Libraries, Library, Offered, OtherwiseHeld};
+use crate::library::{Libraries, Library, OfferMeaning, OtherwiseHeld};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
-use crate::store::{Holding, IncomingAsset, Outcome, StoreError, StoreRef, StoredRecord};
+use crate::store::{Holding, IncomingAsset, ItemOutcome, StoreError, StoreRef, StoredRecord};
 
 /// How often a record is looked at anew when the store's version changes under it.
 const ATTEMPTS: usize = 4;
@@ -34,7 +34,7 @@ impl Taker {
         &self,
         library: Option<LibraryId>,
         batch: Vec<IncomingAsset>,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         let Some(id) = library else {
             self.keep_versions(batch.iter().map(|asset| &asset.record), |_| true).await?;
             return self.store.ingest(batch).await;
@@ -43,8 +43,8 @@ impl Taker {
         let (batch, filled) = self.through(id, batch).await?;
         self.keep_versions(batch.iter().map(|asset| &asset.record), |over| over.deleted).await?;
         let outcomes = self.store.ingest_through(batch).await?;
-        let is_open = |outcome: &Option<Outcome>, filled: bool| match outcome {
-            Some(Outcome::Rejected(_)) => false,
+        let is_open = |outcome: &Option<ItemOutcome>, filled: bool| match outcome {
+            Some(ItemOutcome::Rejected(_)) => false,
             Some(_) => filled,
             None => true,
         };
@@ -54,7 +54,7 @@ impl Taker {
         let mut beside = self.put_beside(id, stays.collect()).await?.into_iter();
         let all = outcomes.into_iter().zip(open);
         let all = all.map(|(outcome, open)| if open { beside.next() } else { outcome });
-        Ok(all.map(|outcome| outcome.unwrap_or(Outcome::Unchanged)).collect())
+        Ok(all.map(|outcome| outcome.unwrap_or(ItemOutcome::Unchanged)).collect())
     }
 
     /// Contents with the records that the store is to have with them, if it has none outside of the library: what the library
@@ -81,17 +81,21 @@ impl Taker {
     }
 
     /// Takes in what a library delivered and the store keeps its own of.
-    async fn put_beside(&self, id: LibraryId, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
+    async fn put_beside(
+        &self,
+        id: LibraryId,
+        records: Vec<AssetRecord>,
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         // A library that was forgotten meanwhile takes nothing in.
         let Some(library) = self.libraries.get(id).filter(|_| !records.is_empty()) else {
-            return Ok(records.iter().map(|_| Outcome::Unchanged).collect());
+            return Ok(records.iter().map(|_| ItemOutcome::Unchanged).collect());
         };
         let stored = self.stored(records.iter().map(|record| record.hash)).await?;
         let (mut members, mut outcomes) = (Vec::new(), Vec::with_capacity(records.len()));
         for record in records {
             match library.deliver(&record, stored.get(&record.hash)) {
                 // What finds no room is offered again, and refused.
-                OtherwiseHeld::Beside | OtherwiseHeld::Full => outcomes.push(Some(Outcome::Unchanged)),
+                OtherwiseHeld::Beside | OtherwiseHeld::Full => outcomes.push(Some(ItemOutcome::Unchanged)),
                 OtherwiseHeld::IsMember => {
                     members.push(record);
                     outcomes.push(None);
@@ -100,14 +104,14 @@ impl Taker {
         }
         let mut replaced = self.replace(&library, members, true).await?.into_iter();
         let all = outcomes.into_iter().map(|outcome| outcome.or_else(|| replaced.next()));
-        Ok(all.map(|outcome| outcome.unwrap_or(Outcome::Unchanged)).collect())
+        Ok(all.map(|outcome| outcome.unwrap_or(ItemOutcome::Unchanged)).collect())
     }
 
     /// Takes note of records whose contents whoever offers them does not have, for the mirror.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn take_absent(&self, records: Vec<AssetRecord>) -> Result<Vec<Outcome>, StoreError> {
+    pub async fn take_absent(&self, records: Vec<AssetRecord>) -> Result<Vec<ItemOutcome>, StoreError> {
         self.keep_versions(records.iter(), |_| true).await?;
         self.store.take_absent(records).await
     }
@@ -120,11 +124,11 @@ impl Taker {
         &self,
         library: Option<LibraryId>,
         records: Vec<AssetRecord>,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         if let Some(id) = library {
             return match self.libraries.get(id) {
                 Some(library) => self.replace(&library, records, false).await,
-                None => Ok(records.iter().map(|_| Outcome::Unchanged).collect()),
+                None => Ok(records.iter().map(|_| ItemOutcome::Unchanged).collect()),
             };
         }
         self.keep_versions(records.iter(), |_| true).await?;
@@ -158,8 +162,8 @@ impl Taker {
         library: &Library,
         records: Vec<AssetRecord>,
         whole: bool,
-    ) -> Result<Vec<Outcome>, StoreError> {
-        let mut outcomes: Vec<Option<Outcome>> = records.iter().map(|_| None).collect();
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
+        let mut outcomes: Vec<Option<ItemOutcome>> = records.iter().map(|_| None).collect();
         for _ in 0..ATTEMPTS {
             let open: Vec<usize> = (0..records.len()).filter(|n| outcomes[*n].is_none()).collect();
             if open.is_empty() {
@@ -171,22 +175,26 @@ impl Taker {
                 let (record, over) = (&records[n], stored.get(&records[n].hash));
                 let meaning = if whole {
                     match library.deliver(record, over) {
-                        OtherwiseHeld::Beside | OtherwiseHeld::Full => Offered::Noted,
-                        OtherwiseHeld::IsMember => Offered::Replaces,
+                        OtherwiseHeld::Beside | OtherwiseHeld::Full => OfferMeaning::Noted,
+                        OtherwiseHeld::IsMember => OfferMeaning::Replaces,
                     }
                 } else {
                     library.consider(record, true, over, true, None)
                 };
                 match (meaning, over) {
-                    (Offered::Replaces, Some(over)) => {
+                    (OfferMeaning::Replaces, Some(over)) => {
                         let fresh = library.for_store(record, &over.record);
                         self.libraries.keep_versions(over, &fresh);
                         places.push(n);
                         changes.push((fresh, over.record.clone()));
                     }
-                    (Offered::Known | Offered::Noted, _) => outcomes[n] = Some(Outcome::Unchanged),
-                    (Offered::Refused(why), _) => outcomes[n] = Some(Outcome::Rejected(why)),
-                    (Offered::Wanted | Offered::Replaces, _) => outcomes[n] = Some(Outcome::NeedsContent),
+                    (OfferMeaning::Known | OfferMeaning::Noted, _) => {
+                        outcomes[n] = Some(ItemOutcome::Unchanged);
+                    }
+                    (OfferMeaning::Refused(why), _) => outcomes[n] = Some(ItemOutcome::Rejected(why)),
+                    (OfferMeaning::Wanted | OfferMeaning::Replaces, _) => {
+                        outcomes[n] = Some(ItemOutcome::NeedsContent);
+                    }
                 }
             }
             if changes.is_empty() {
@@ -201,7 +209,7 @@ impl Taker {
                 outcomes[n] = outcome;
             }
         }
-        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NeedsContent)).collect())
+        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(ItemOutcome::NeedsContent)).collect())
     }
 
     async fn stored(

@@ -2,7 +2,7 @@
 //! nothing to give says so.
 
 use can_sync::record::ContentHash;
-use can_sync::store::{ContentStore as _, Holding, Outcome, StoredRecord};
+use can_sync::store::{ContentStore as _, Holding, ItemOutcome, StoredRecord};
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, embedded_yaml};
@@ -40,7 +40,7 @@ async fn what_is_wanted_and_missing_comes_although_the_records_are_equal() {
     // a has b's records and none of the contents: as after a restore from a list of records alone.
     let records = b.sync_store().records(hashes.clone()).await.unwrap();
     let records = records.into_iter().map(|stored| stored.record).collect();
-    assert_eq!(a.sync_store().take_absent(records).await, Ok(vec![Outcome::Absent; contents.len()]));
+    assert_eq!(a.sync_store().take_absent(records).await, Ok(vec![ItemOutcome::Absent; contents.len()]));
     assert_eq!(a.get(&format!("/why/{}", hashes[0])).await["data"]["state"], "missing");
     b.dial(&a).await;
     for (hash, content) in hashes.iter().zip(&contents) {

@@ -2,7 +2,7 @@
 
 use can_sync::actor::status::ActorState;
 use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{Direction, PeerState, SyncState, TransferReport};
+use can_sync::peer::report::{ConnectionState, Direction, SyncState, TransferReport};
 use can_sync::store::embedded::IngestFields;
 use iroh::{EndpointAddr, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
@@ -23,7 +23,7 @@ async fn status_says_everything_about_the_node() {
     agent.ingest(b"twelve bytes", IngestFields::default()).await;
     agent.set_peers(
         SyncState::Syncing,
-        vec![peer(2, "cellar", PeerState::Syncing), peer(3, "attic", PeerState::Waiting)],
+        vec![peer(2, "cellar", ConnectionState::Syncing), peer(3, "attic", ConnectionState::Waiting)],
     );
     {
         let mut tree = agent.tree.lock().unwrap();
@@ -66,7 +66,7 @@ async fn status_says_everything_about_the_node() {
 async fn peers_have_every_field_of_the_design() {
     let agent = Agent::start().await;
     assert_eq!(agent.data("/peers").await, json!({"peers": []}));
-    let mut cellar = peer(2, "cellar", PeerState::InSync);
+    let mut cellar = peer(2, "cellar", ConnectionState::InSync);
     cellar.last_error = Some("reset".into());
     let id = cellar.endpoint_id.clone();
     agent.set_peers(SyncState::InSync, vec![cellar]);

@@ -17,7 +17,7 @@ use can_sync::store::can_http::CanHttpStore;
 use can_sync::store::hashing_file::HashingFile;
 use can_sync::store::service::BASE_PATH;
 use can_sync::store::{
-    ContentStore, IncomingAsset, IncomingContent, Outcome, Redating, StoreError, StoreEvent,
+    ContentStore, IncomingAsset, IncomingContent, ItemOutcome, Redating, StoreError, StoreEvent,
 };
 use can_sync::wire::proto::{IngestResult, WireFeedEntry, WireRecord};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -189,7 +189,7 @@ async fn a_service_that_is_killed_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut process = ServiceProcess::start(dir.path(), "127.0.0.1:0");
     let (addr, store) = (process.addr, process.remote());
-    assert_eq!(store.ingest(vec![asset(b"one")]).await, Ok(vec![Outcome::Stored]));
+    assert_eq!(store.ingest(vec![asset(b"one")]).await, Ok(vec![ItemOutcome::Stored]));
     let mut events = store.watch(0);
     assert_eq!(soon("an event", events.next()).await, Some(Ok(StoreEvent::Advanced(1))));
 
@@ -205,7 +205,7 @@ async fn a_service_that_is_killed_and_comes_back() {
     assert_eq!(store.feed(0, 10).await.unwrap().entries.len(), 1);
     assert_eq!(
         store.ingest(vec![asset(b"one"), asset(b"two")]).await,
-        Ok(vec![Outcome::Unchanged, Outcome::Stored])
+        Ok(vec![ItemOutcome::Unchanged, ItemOutcome::Stored])
     );
     let mut events = store.watch(1);
     assert_eq!(soon("an event", events.next()).await, Some(Ok(StoreEvent::Advanced(2))));
@@ -488,7 +488,7 @@ async fn what_was_uploaded_can_be_read_back() {
     let store = service.remote();
     let large = vec![9; 3_000_000];
     let outcomes = store.ingest(vec![asset(b""), asset(b"small"), asset(&large)]).await.unwrap();
-    assert_eq!(outcomes, vec![Outcome::Stored; 3]);
+    assert_eq!(outcomes, vec![ItemOutcome::Stored; 3]);
     for content in [&b""[..], b"small", &large] {
         assert_eq!(read_all(&store, asset(content).record.hash).await.unwrap(), content);
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use can_sync::record::{AssetMeta, AssetRecord};
 use can_sync::store::hashing_file::HashingFile;
 use can_sync::store::service::BASE_PATH;
-use can_sync::store::{ContentStore, IncomingAsset, IncomingContent, Outcome, StoreError};
+use can_sync::store::{ContentStore, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
 use futures::TryStreamExt;
 use reqwest::multipart::{Form, Part};
 use tokio::net::TcpListener;
@@ -192,7 +192,7 @@ async fn memory_does_not_grow_with_the_file() {
     let record = AssetRecord::new(file.sha256, file.size, None, AssetMeta::default());
     let batch = vec![IncomingAsset { record: record.clone(), content: IncomingContent::File(file) }];
     let store = process.remote();
-    assert_eq!(soon("an upload", store.ingest(batch)).await, Ok(vec![Outcome::Stored]));
+    assert_eq!(soon("an upload", store.ingest(batch)).await, Ok(vec![ItemOutcome::Stored]));
     assert!(!path.exists());
 
     let reader = store.content(record.hash, 0, None).await.unwrap();

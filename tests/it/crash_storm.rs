@@ -9,7 +9,7 @@ use can_sync::discovery::slot::pace::Timing;
 use can_sync::events::NodeEvent;
 use can_sync::net::close;
 use can_sync::peer::places::PlaceLimits;
-use can_sync::peer::report::PeerState;
+use can_sync::peer::report::ConnectionState;
 use futures::StreamExt as _;
 use iroh::SecretKey;
 use tokio::time::{Instant, timeout};
@@ -83,7 +83,7 @@ async fn discovery_keeps_its_time_while_peer_actors_crash_a_thousand_times() {
     let restarts = rig.events().iter().filter(|e| matches!(e, NodeEvent::ActorRestarted { .. })).count();
     assert!(restarts > 0);
     let report = rig.report().await;
-    assert!(report.peers.iter().all(|peer| peer.state != PeerState::InSync));
+    assert!(report.peers.iter().all(|peer| peer.state != ConnectionState::InSync));
     let honest = Remote::bind().await;
     let _connection = honest.dial(rig.endpoint()).await;
     rig.stage.started(honest.id(), 0).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use can_sync::discovery::crawl::{Crawl, CrawlLimits, Crawled, run};
-use can_sync::discovery::directory::Listing;
+use can_sync::discovery::directory::AgentListing;
 use can_sync::discovery::list_peers::list_all;
 use can_sync::net::auth::LIST_PEERS;
 use can_sync::wire;
@@ -23,7 +23,7 @@ const AGENTS: usize = 50;
 struct Ring {
     agents: Vec<Lister>,
     /// Each as others list it.
-    entries: Vec<Listing>,
+    entries: Vec<AgentListing>,
     client: Endpoint,
 }
 

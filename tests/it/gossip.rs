@@ -13,8 +13,10 @@ use can_sync::clock::now_ms;
 use can_sync::discovery::address_book::AddressBook;
 use can_sync::discovery::announcement::Announcement;
 use can_sync::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
-use can_sync::discovery::directory::{FRESH_FOR, Listing, SWEEP_EVERY, SharedDirectory};
-use can_sync::discovery::gossip::{self, GossipActor, GossipArgs, GossipMsg, Probe as AskAlive, topic_of};
+use can_sync::discovery::directory::{AgentListing, FRESH_FOR, SWEEP_EVERY, SharedDirectory};
+use can_sync::discovery::gossip::{
+    self, GossipActor, GossipArgs, GossipMsg, PresenceProbe as AskAlive, topic_of,
+};
 use can_sync::discovery::hints::Hints;
 use can_sync::discovery::mdns::Mdns;
 use can_sync::events::{EventLog, NodeEvent};
@@ -149,11 +151,11 @@ impl Agent {
         self.tell(GossipMsg::Candidate { addr: other.addr(), channel: Channel::Bootstrap });
     }
 
-    fn listings(&self) -> Vec<Listing> {
+    fn listings(&self) -> Vec<AgentListing> {
         self.args.directory.lock().listings(Instant::now())
     }
 
-    fn listing(&self, id: EndpointId) -> Option<Listing> {
+    fn listing(&self, id: EndpointId) -> Option<AgentListing> {
         self.listings().into_iter().find(|listing| listing.id == id)
     }
 
@@ -161,11 +163,11 @@ impl Agent {
         self.listings().into_iter().map(|listing| listing.name).collect()
     }
 
-    async fn sees(&self, what: &str, condition: impl Fn(&Listing) -> bool) -> Listing {
+    async fn sees(&self, what: &str, condition: impl Fn(&AgentListing) -> bool) -> AgentListing {
         eventually(what, || self.listings().into_iter().find(&condition)).await
     }
 
-    async fn sees_agent(&self, other: &Self) -> Listing {
+    async fn sees_agent(&self, other: &Self) -> AgentListing {
         let id = other.id();
         self.sees(&format!("{} in the directory of {}", other.args.name, self.args.name), |listing| {
             listing.id == id && listing.name == other.args.name && listing.signed.is_some()
@@ -552,7 +554,7 @@ async fn agents_of_one_network_find_each_other_on_this_machine() {
     }
     one.sees_agent(&two).await;
     for (agent, id) in [(&one, two.id()), (&two, one.id())] {
-        let found = |listing: &Listing| listing.id == id && listing.sources.contains(&Channel::Mdns);
+        let found = |listing: &AgentListing| listing.id == id && listing.sources.contains(&Channel::Mdns);
         agent.sees("each hears the other one's name", found).await;
         let report = agent.channel(Channel::Mdns);
         assert!(report.found == 1 && report.last_success_ms.is_some(), "{report:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use can_sync::discovery::list_peers::{
-    ALPN, Asking, ListError, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, list_all, probe,
+    ALPN, ListError, ListingConnection, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, list_all, probe,
 };
 use can_sync::identity::{Key, PresenceKeys};
 use can_sync::net::auth::{LIST_PEERS, Role};
@@ -38,20 +38,21 @@ fn somewhere(key: &SecretKey) -> EndpointAddr {
 }
 
 /// `count` agents that nobody will reach.
-fn many(count: u16, name: &str) -> Vec<can_sync::discovery::directory::Listing> {
+fn many(count: u16, name: &str) -> Vec<can_sync::discovery::directory::AgentListing> {
     let entry = |n| listing(&secret(n), name, somewhere(&secret(n)), Duration::from_secs(u64::from(n)));
     (1..=count).map(entry).collect()
 }
 
 /// Somebody who may ask. Its endpoint ends with the connection, so both are kept.
 struct Client {
-    asking: Asking,
+    asking: ListingConnection,
     _endpoint: Endpoint,
 }
 
 async fn asking(lister: &Lister) -> Client {
     let endpoint = bind(SecretKey::generate()).await;
-    let asking = Asking::connect(&endpoint, lister.addr(), &[key()]).await.expect("they share a key");
+    let asking =
+        ListingConnection::connect(&endpoint, lister.addr(), &[key()]).await.expect("they share a key");
     Client { asking, _endpoint: endpoint }
 }
 
@@ -116,7 +117,7 @@ async fn who_knows_no_key_learns_nothing_and_is_soon_not_heard() {
         assert!(said.is_err(), "not a byte: {said:?}");
     }
     // The right key does not help any more, for a minute.
-    let refused = Asking::connect(&client, lister.addr(), &[key()]).await.unwrap_err();
+    let refused = ListingConnection::connect(&client, lister.addr(), &[key()]).await.unwrap_err();
     assert!(matches!(refused, ListError::NotShared), "{refused}");
     assert_eq!(asking(&lister).await.asking.list_all(10).await.unwrap().peers.len(), 3, "others are served");
 }

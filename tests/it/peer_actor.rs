@@ -19,10 +19,10 @@ use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits};
 use can_sync::peer::deferrals::{Deferrals, Note};
 use can_sync::peer::delete_guard::DeleteGuard;
 use can_sync::peer::establish::{self, ConnectionMemory, Established, Introduction, Meeting};
-use can_sync::peer::held::Held;
+use can_sync::peer::held::SessionMemory;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
-use can_sync::peer::report::PeerState;
-use can_sync::reconcile::engine::{Initiator, Limits};
+use can_sync::peer::report::ConnectionState;
+use can_sync::reconcile::engine::{EngineLimits, Initiator};
 use can_sync::record::{AssetRecord, ContentHash, Hlc};
 use can_sync::store::embedded::{EmbeddedStore, IngestFields};
 use can_sync::store::{ContentStore as _, FeedEntry, Holding, StoreError, StoreRef};
@@ -63,7 +63,7 @@ async fn a_session_comes_about_whichever_side_opens_it() {
         t.up(1).await;
         let told = t.peers.look(|seen| format!("{seen:?}"));
         assert!(told.contains(r#"name: "the other end", ticket: "our ticket""#), "{told}");
-        assert_eq!(t.standing(), Some(PeerState::InSync), "nothing on either side");
+        assert_eq!(t.standing(), Some(ConnectionState::InSync), "nothing on either side");
         assert_eq!(t.health().await, "InSync, missing here 0, missing there 0");
         assert!(t.connection.close_reason().is_none());
     }
@@ -283,7 +283,7 @@ async fn reconciliations_are_answered_four_at_once_at_most() {
     };
     let mut held = Vec::new();
     for _ in 0..4 {
-        let (mut initiator, first) = Initiator::new(empty.snapshot(), Limits::default());
+        let (mut initiator, first) = Initiator::new(empty.snapshot(), EngineLimits::default());
         let (mut send, mut receive) = t.connection.open_bi().await.unwrap();
         wire::write_frame(&mut send, open(first)).await.unwrap();
         let frame::Kind::ReconMsg(answer) = t.first_frame(&mut receive).await else { panic!("no answer") };
@@ -291,7 +291,7 @@ async fn reconciliations_are_answered_four_at_once_at_most() {
         assert!(step.have.is_empty() && !(step.need.is_empty() && step.reply.is_none()));
         held.push((send, receive));
     }
-    let (_, first) = Initiator::new(empty.snapshot(), Limits::default());
+    let (_, first) = Initiator::new(empty.snapshot(), EngineLimits::default());
     let (mut send, _receive) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut send, open(first)).await.unwrap();
     let reason = assert_closed(&t.connection, close::VIOLATION).await.to_string();
@@ -309,7 +309,7 @@ async fn a_reconciliation_that_overtakes_the_end_of_the_introduction_is_answered
     assert_eq!(talk.hear_proofs().await.unwrap().len(), 1);
     assert!(matches!(talk.hear().await, Ok(frame::Kind::Welcome(_))));
     let (mut recon, mut answer) = t.connection.open_bi().await.unwrap();
-    let (mut initiator, first) = Initiator::new(t.library.snapshot(), Limits::default());
+    let (mut initiator, first) = Initiator::new(t.library.snapshot(), EngineLimits::default());
     let open = ReconOpen { library: library.clone(), message: first.into() };
     wire::write_frame(&mut recon, frame::Kind::ReconOpen(open)).await.unwrap();
     let early = timeout(Duration::from_millis(200), wire::read_frame(&mut answer)).await;
@@ -336,7 +336,7 @@ async fn what_is_wanted_is_asked_for_stored_and_confirmed() {
     let offer = frame::Kind::Offer(Offer { library, records: wire_records, ..Offer::default() });
     wire::write_frame(&mut session.send, offer).await.unwrap();
     t.peers.wait_for("what is wanted", |seen| wanted(seen) == records).await;
-    assert_eq!(t.standing(), Some(PeerState::Syncing));
+    assert_eq!(t.standing(), Some(ConnectionState::Syncing));
 
     t.tell(PeerMsg::Fetch { request: 40, library: None, records: records.clone() });
     let asked = want(&mut session).await;
@@ -751,12 +751,12 @@ impl Test {
             deletes: Arc::new(DeleteGuard::new(false)),
             deferrals: Deferrals::in_memory(Clock::system()),
             traffic: Arc::default(),
-            receiving: can_sync::transfer::moving::Moving::default(),
-            sending: can_sync::transfer::moving::Moving::default(),
+            receiving: can_sync::transfer::active::ActiveTransfers::default(),
+            sending: can_sync::transfer::active::ActiveTransfers::default(),
             board: Arc::default(),
             peers: peers.service(),
             events: EventLog::default(),
-            held: Held::default(),
+            held: SessionMemory::default(),
             limits: setup.limits,
         };
         let (actor, ends) = Actor::spawn(None, PeerActor, args.clone()).await.expect("it starts");
@@ -841,7 +841,7 @@ impl Test {
         self.peers.look(resets)
     }
 
-    fn standing(&self) -> Option<PeerState> {
+    fn standing(&self) -> Option<ConnectionState> {
         self.args
             .board
             .lock()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use can_sync::actor::status::{ASK_CHILD_LIMIT, ActorState, ActorStatus};
-use can_sync::discovery::address_book::Entry;
+use can_sync::discovery::address_book::RememberedPeer;
 use can_sync::discovery::channel::Channel;
 use can_sync::discovery::gossip::GossipMsg;
 use can_sync::discovery::rendezvous::RendezvousMsg;
@@ -17,8 +17,8 @@ use can_sync::events::NodeEvent;
 use can_sync::net::close;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::places::PlaceLimits;
-use can_sync::peer::report::{Direction, PeerState, SyncState};
-use can_sync::peer::session::Standing;
+use can_sync::peer::report::{ConnectionState, Direction, SyncState};
+use can_sync::peer::session::SessionStatus;
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::{FeedEntry, Holding, IncomingAsset, IncomingContent};
 use can_sync::transfer::schedule::{Failure, SessionId, WantKey};
@@ -40,17 +40,17 @@ async fn a_dialled_peer_gets_its_actor_and_appears_in_the_report() {
     let (session, opens) = rig.stage.started(remote.id(), 0).await;
     assert!(opens, "the dialler opens the control stream");
     let peer = rig.peer(remote.id()).await.unwrap();
-    assert_eq!((peer.state, peer.name.as_str(), peer.last_seen_ms), (PeerState::Connecting, "", None));
+    assert_eq!((peer.state, peer.name.as_str(), peer.last_seen_ms), (ConnectionState::Connecting, "", None));
     assert_eq!(rig.report().await.connected(), 0);
     assert_eq!(rig.events(), [], "nothing proved yet");
 
     rig.up(session, "the other one");
-    stands(&rig, session, PeerState::InSync, 0);
+    stands(&rig, session, ConnectionState::InSync, 0);
     rig.wait_for_report("in sync", |report| report.sync.state == SyncState::InSync).await;
     let peer = rig.peer(remote.id()).await.unwrap();
     assert_eq!(
         (peer.state, peer.name.as_str(), peer.path),
-        (PeerState::InSync, "the other one", Some("direct"))
+        (ConnectionState::InSync, "the other one", Some("direct"))
     );
     assert_eq!(peer.assets, Some(7));
     assert!(peer.last_seen_ms.is_some() && peer.last_error.is_none());
@@ -98,7 +98,7 @@ async fn a_peer_that_dials_gets_its_actor_once_the_store_was_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_of_the_configuration_and_of_the_last_time_are_dialled_first() {
     let (named, met) = tokio::join!(Remote::bind(), Remote::bind());
-    let entry = can_sync::discovery::address_book::Entry {
+    let entry = can_sync::discovery::address_book::RememberedPeer {
         addr: met.addr(),
         name: "met".into(),
         last_seen_ms: Some(9),
@@ -140,14 +140,14 @@ async fn a_failed_dial_is_told_and_tried_again_when_somebody_asks() {
     });
     let addr = crate::support::peers::addr_of(&stranger);
     rig.dial(addr.clone()).await.unwrap();
-    let failed = |state: PeerState| {
+    let failed = |state: ConnectionState| {
         let id = stranger.id().to_string();
         move |report: &can_sync::peer::report::PeersReport| {
             let peer = report.peers.iter().find(|peer| peer.endpoint_id == id);
             peer.is_some_and(|peer| peer.state == state && peer.last_error.is_some())
         }
     };
-    rig.wait_for_report("the failure is told", failed(PeerState::Waiting)).await;
+    rig.wait_for_report("the failure is told", failed(ConnectionState::Waiting)).await;
     let before = dials.load(std::sync::atomic::Ordering::Relaxed);
     rig.tell(PeersMsg::DialNow);
     rig.wait_until("dialled again", async || {
@@ -276,7 +276,7 @@ async fn a_peer_that_we_named_and_that_does_not_know_the_passphrase_says_so_in_t
     rig.wait_for_report("told", |report| {
         let peer = report.peers.iter().find(|peer| peer.endpoint_id == id).unwrap();
         let said = peer.last_error.as_ref().is_some_and(|error| error.contains("passphrase"));
-        said && peer.state == PeerState::Waiting
+        said && peer.state == ConnectionState::Waiting
     })
     .await;
     assert!(rig.events().is_empty(), "it never was connected");
@@ -309,7 +309,7 @@ async fn a_forgotten_peer_is_closed_and_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_forgotten_while_it_is_dialled_stays_forgotten() {
-    let met = Entry {
+    let met = RememberedPeer {
         addr: EndpointAddr::new(SecretKey::generate().public()),
         name: "met".into(),
         last_seen_ms: None,
@@ -388,7 +388,7 @@ async fn a_peer_whose_actor_keeps_failing_is_left_alone_and_others_go_on() {
     assert_eq!(rig.stage.starts(bad.id()), 6, "five restarts in a minute");
     assert_eq!(restarts(&rig).len(), 5);
     let peer = rig.peer(bad.id()).await.unwrap();
-    assert_eq!(peer.state, PeerState::BackingOff);
+    assert_eq!(peer.state, ConnectionState::BackingOff);
     let error = peer.last_error.unwrap();
     assert!(error.contains("failed more than 5 times"), "{error}");
 
@@ -572,7 +572,7 @@ async fn making_sure_is_asked_of_every_session_and_of_those_to_come() {
     let _connection = unproven.dial(rig.endpoint()).await;
     let (c, _) = rig.stage.started(unproven.id(), 0).await;
     for session in [a, b] {
-        stands(&rig, session, PeerState::InSync, 0);
+        stands(&rig, session, ConnectionState::InSync, 0);
     }
     assert_eq!(rig.report().await.sync.state, SyncState::InSync);
     rig.tell(PeersMsg::Verify);
@@ -580,9 +580,9 @@ async fn making_sure_is_asked_of_every_session_and_of_those_to_come() {
         assert_eq!(rig.stage.told("the wish", session, 0, verify).await, 1);
     }
     assert_eq!(rig.report().await.sync.state, SyncState::Reconciling, "in sync is what is not known now");
-    stands(&rig, a, PeerState::InSync, 1);
+    stands(&rig, a, ConnectionState::InSync, 1);
     assert_eq!(rig.report().await.sync.state, SyncState::Reconciling);
-    stands(&rig, b, PeerState::InSync, 1);
+    stands(&rig, b, ConnectionState::InSync, 1);
     assert_eq!(rig.report().await.sync.state, SyncState::InSync);
     assert_eq!(rig.stage.look(|heard| told(heard, c).count()), 0);
     rig.up(c, "late");
@@ -602,8 +602,8 @@ async fn two_sessions() -> (PeersRig, [SessionId; 2], [iroh::endpoint::Connectio
 }
 
 /// Has a session stand like this.
-fn stands(rig: &PeersRig, session: SessionId, state: PeerState, verified: u64) {
-    rig.stage.args(session).board.lock().expect("nobody panics with it").standing = Some(Standing {
+fn stands(rig: &PeersRig, session: SessionId, state: ConnectionState, verified: u64) {
+    rig.stage.args(session).board.lock().expect("nobody panics with it").standing = Some(SessionStatus {
         state,
         assets: 7,
         missing_here: 0,

@@ -11,11 +11,11 @@ use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::config::SlotFormat;
 use can_sync::discovery::channel::{Channel, ChannelState};
 use can_sync::discovery::list::{self, LookupError, lookup};
-use can_sync::discovery::network::{Answer, Connect, NetworkSettings, Transports, now_us};
+use can_sync::discovery::network::{Connect, KeyLookup, NetworkSettings, Transports, now_us};
 use can_sync::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use can_sync::discovery::slot::pace::Timing;
 use can_sync::discovery::slot::packet::sign;
-use can_sync::discovery::slot::{Entry, SLOTS, Slot};
+use can_sync::discovery::slot::{SLOTS, Slot, SlotEntry};
 use can_sync::events::EventLog;
 use can_sync::identity::NetworkKeys;
 use iroh::{EndpointAddr, EndpointId};
@@ -60,14 +60,14 @@ fn requests(fake: &FakePkarr, format: SlotFormat, start: Instant) -> (Vec<f64>, 
 }
 
 /// Puts a packet into a slot of the fake.
-fn occupy(fake: &FakePkarr, format: SlotFormat, slot: Slot, entries: &[Entry]) {
+fn occupy(fake: &FakePkarr, format: SlotFormat, slot: Slot, entries: &[SlotEntry]) {
     let at_us = now_us();
     let packet = slot_keys(format).pack(slot, entries, at_us, [1; 24]).unwrap();
     fake.get().packets.insert(key(format, slot), packet);
 }
 
-fn entry(n: u16) -> Entry {
-    Entry { id: secret_key(n).public(), alive_us: now_us() }
+fn entry(n: u16) -> SlotEntry {
+    SlotEntry { id: secret_key(n).public(), alive_us: now_us() }
 }
 
 /// Puts agent `n`'s own record into the fake.
@@ -405,7 +405,7 @@ async fn everyone(transports: &Transports, format: SlotFormat) -> BTreeMap<u8, V
     let mut all = BTreeMap::new();
     for slot in slots(format) {
         let key = slot_keys(format).keypair(slot).public_key();
-        if let Ok(Answer::Packet(packet)) = transports[0].1.resolve(key).await {
+        if let Ok(KeyLookup::Packet(packet)) = transports[0].1.resolve(key).await {
             let entries = slot_keys(format).unpack(&packet, now_us());
             all.insert(slot.index, entries.iter().map(|entry| entry.id).collect());
         }
@@ -461,8 +461,8 @@ impl Poisoner {
     /// Agents that do not exist, some with our victim among them, as fresh as can be.
     async fn fakes(&self, slot: Slot, first: u16, victim: EndpointId) {
         let keys = slot_keys(self.format);
-        let mut entries: Vec<Entry> = (first..first + 23).map(entry).collect();
-        entries.push(Entry { id: victim, alive_us: now_us() });
+        let mut entries: Vec<SlotEntry> = (first..first + 23).map(entry).collect();
+        entries.push(SlotEntry { id: victim, alive_us: now_us() });
         let packet = keys.pack(slot, &entries, now_us(), rand::random()).expect("it fits");
         // Somebody honest may have written just now.
         let _ = self.client.publish(&packet).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc, META_BYTES_MAX, WriterId};
 use can_sync::store::embedded::IngestFields;
-use can_sync::store::{Holding, Outcome, Redating, StoreError, StoreEvent, StoreRef, StoredRecord};
+use can_sync::store::{Holding, ItemOutcome, Redating, StoreError, StoreEvent, StoreRef, StoredRecord};
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use tokio::time::timeout;
@@ -101,18 +101,18 @@ fn described(text: &str) -> IngestFields {
     IngestFields { description: Some(text.into()), ..IngestFields::default() }
 }
 
-async fn ingest_one(fixture: &dyn Fixture, record: AssetRecord, content: &[u8]) -> Outcome {
+async fn ingest_one(fixture: &dyn Fixture, record: AssetRecord, content: &[u8]) -> ItemOutcome {
     let outcomes = fixture.store().ingest(vec![incoming(record, content)]).await;
     outcomes.expect("the store takes assets").pop().expect("an outcome for each asset")
 }
 
-async fn apply_one(fixture: &dyn Fixture, record: AssetRecord) -> Outcome {
+async fn apply_one(fixture: &dyn Fixture, record: AssetRecord) -> ItemOutcome {
     let outcomes = fixture.store().apply(vec![record]).await;
     outcomes.expect("the store takes records").pop().expect("an outcome for each record")
 }
 
-fn is_rejected(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Rejected(why) if !why.is_empty())
+fn is_rejected(outcome: &ItemOutcome) -> bool {
+    matches!(outcome, ItemOutcome::Rejected(why) if !why.is_empty())
 }
 
 pub(crate) async fn a_new_store_is_empty(fixture: &dyn Fixture) {
@@ -174,7 +174,7 @@ pub(crate) async fn the_feed_is_in_order_and_resumes_anywhere(fixture: &dyn Fixt
     let store = fixture.store();
     let contents: Vec<Vec<u8>> = (0..25).map(|i| format!("content {i}").into_bytes()).collect();
     for content in &contents {
-        assert_eq!(ingest_one(fixture, record_of(content), content).await, Outcome::Stored);
+        assert_eq!(ingest_one(fixture, record_of(content), content).await, ItemOutcome::Stored);
     }
     let all = read_feed(&*store, 0, 1000).await;
     assert!(all.is_sorted_by(|a, b| a.seq < b.seq));
@@ -211,7 +211,7 @@ pub(crate) async fn the_feed_misses_nothing_while_others_write(fixture: &dyn Fix
             for i in 0..EACH {
                 let content = noise(100, writer * 1000 + i);
                 let outcomes = store.ingest(vec![incoming(record_of(&content), &content)]).await;
-                assert_eq!(outcomes, Ok(vec![Outcome::Stored]));
+                assert_eq!(outcomes, Ok(vec![ItemOutcome::Stored]));
             }
         }
     };
@@ -282,7 +282,7 @@ pub(crate) async fn an_ingested_asset_is_exactly_what_was_sent(fixture: &dyn Fix
     ];
     let batch = sent.iter().map(|(record, content)| incoming(record.clone(), content)).collect();
     let store = fixture.store();
-    assert_eq!(store.ingest(batch).await, Ok(vec![Outcome::Stored; sent.len()]));
+    assert_eq!(store.ingest(batch).await, Ok(vec![ItemOutcome::Stored; sent.len()]));
     for (entry, (record, content)) in read_feed(&*store, 0, 3).await.iter().zip(&sent) {
         assert_eq!(&entry.record, record);
         assert_eq!(held(&*store, record.hash).await.as_ref(), Some(record));
@@ -292,7 +292,7 @@ pub(crate) async fn an_ingested_asset_is_exactly_what_was_sent(fixture: &dyn Fix
     for hint in [None, Some([1; 32])] {
         let content = format!("hint {hint:?}").into_bytes();
         let record = AssetRecord { blake3: hint, ..record_of(&content) };
-        assert_eq!(ingest_one(fixture, record, &content).await, Outcome::Stored);
+        assert_eq!(ingest_one(fixture, record, &content).await, ItemOutcome::Stored);
         assert_eq!(held(&*store, hash_of(&content)).await, Some(record_of(&content)));
     }
 }
@@ -355,7 +355,7 @@ pub(crate) async fn a_refused_asset_leaves_the_others_alone(fixture: &dyn Fixtur
     ];
     let store = fixture.store();
     let outcomes = store.ingest(batch).await.expect("the batch is answered");
-    assert_eq!((&outcomes[0], &outcomes[2]), (&Outcome::Stored, &Outcome::Stored));
+    assert_eq!((&outcomes[0], &outcomes[2]), (&ItemOutcome::Stored, &ItemOutcome::Stored));
     assert!(is_rejected(&outcomes[1]));
     let hashes: Vec<_> = read_feed(&*store, 0, 10).await.iter().map(|entry| entry.record.hash).collect();
     assert_eq!(hashes, [hash_of(b"one"), hash_of(b"three")]);
@@ -366,35 +366,35 @@ pub(crate) async fn the_greater_version_wins_in_either_order(fixture: &dyn Fixtu
     for (content, newer_first) in [(b"a", false), (b"b", true)] {
         let base = record_of(content);
         let (older, newer) = (edited(&base, 10, Some("older")), edited(&base, 20, Some("newer")));
-        assert_eq!(ingest_one(fixture, base.clone(), content).await, Outcome::Stored);
+        assert_eq!(ingest_one(fixture, base.clone(), content).await, ItemOutcome::Stored);
         let (first, second) = if newer_first { (&newer, &older) } else { (&older, &newer) };
-        assert_eq!(apply_one(fixture, first.clone()).await, Outcome::Stored);
-        let expected = if newer_first { Outcome::Unchanged } else { Outcome::Stored };
+        assert_eq!(apply_one(fixture, first.clone()).await, ItemOutcome::Stored);
+        let expected = if newer_first { ItemOutcome::Unchanged } else { ItemOutcome::Stored };
         assert_eq!(apply_one(fixture, second.clone()).await, expected);
         assert_eq!(held(&*store, base.hash).await, Some(newer.clone()));
 
         // What the store has, again, by either way: no change, and nothing new in the feed.
         let seq = store.status().await.expect("status").seq;
-        assert_eq!(apply_one(fixture, newer.clone()).await, Outcome::Unchanged);
-        assert_eq!(ingest_one(fixture, newer, content).await, Outcome::Unchanged);
-        assert_eq!(ingest_one(fixture, base, content).await, Outcome::Unchanged);
+        assert_eq!(apply_one(fixture, newer.clone()).await, ItemOutcome::Unchanged);
+        assert_eq!(ingest_one(fixture, newer, content).await, ItemOutcome::Unchanged);
+        assert_eq!(ingest_one(fixture, base, content).await, ItemOutcome::Unchanged);
         assert_eq!(store.status().await.expect("status").seq, seq);
     }
     // The same instant: the writer decides.
     let base = record_of(b"c");
     let low = AssetRecord { writer: WriterId([1; 32]), ..edited(&base, 10, Some("low")) };
     let high = AssetRecord { writer: WriterId([2; 32]), ..edited(&base, 10, Some("high")) };
-    assert_eq!(ingest_one(fixture, high.clone(), b"c").await, Outcome::Stored);
-    assert_eq!(apply_one(fixture, low).await, Outcome::Unchanged);
+    assert_eq!(ingest_one(fixture, high.clone(), b"c").await, ItemOutcome::Stored);
+    assert_eq!(apply_one(fixture, low).await, ItemOutcome::Unchanged);
     assert_eq!(held(&*store, base.hash).await, Some(high));
 }
 
 pub(crate) async fn an_update_needs_content_that_is_there(fixture: &dyn Fixture) {
     let record = edited(&record_of(b"x"), 10, Some("edited elsewhere"));
-    assert_eq!(apply_one(fixture, record.clone()).await, Outcome::NeedsContent);
+    assert_eq!(apply_one(fixture, record.clone()).await, ItemOutcome::NeedsContent);
     assert_eq!(held(&*fixture.store(), record.hash).await, None);
-    assert_eq!(ingest_one(fixture, record.clone(), b"x").await, Outcome::Stored);
-    assert_eq!(apply_one(fixture, record).await, Outcome::Unchanged);
+    assert_eq!(ingest_one(fixture, record.clone(), b"x").await, ItemOutcome::Stored);
+    assert_eq!(apply_one(fixture, record).await, ItemOutcome::Unchanged);
 }
 
 pub(crate) async fn an_update_cannot_change_the_size(fixture: &dyn Fixture) {
@@ -412,13 +412,13 @@ pub(crate) async fn a_tombstone_hides_the_content(fixture: &dyn Fixture) {
     let store = fixture.store();
     for content in [noise(100, 1), noise(100_000, 2)] {
         let base = record_of(&content);
-        assert_eq!(ingest_one(fixture, base.clone(), &content).await, Outcome::Stored);
+        assert_eq!(ingest_one(fixture, base.clone(), &content).await, ItemOutcome::Stored);
         let tombstone = edited(&base, 10, None);
-        assert_eq!(apply_one(fixture, tombstone.clone()).await, Outcome::Stored);
+        assert_eq!(apply_one(fixture, tombstone.clone()).await, ItemOutcome::Stored);
         assert_eq!(held(&*store, base.hash).await, Some(tombstone.clone()));
         let read = read(&*store, base.hash, 0, None).await;
         assert_eq!(read, Err(StoreError::NotFound(base.hash)));
-        assert_eq!(apply_one(fixture, tombstone.clone()).await, Outcome::Unchanged);
+        assert_eq!(apply_one(fixture, tombstone.clone()).await, ItemOutcome::Unchanged);
         let last = read_feed(&*store, 0, 10).await.pop().expect("tombstones are in the feed");
         assert_eq!(last.record, tombstone);
     }
@@ -430,12 +430,12 @@ pub(crate) async fn a_tombstone_of_an_unknown_asset_is_kept(fixture: &dyn Fixtur
     let store = fixture.store();
     let base = record_of(b"x");
     let tombstone = edited(&base, 10, None);
-    assert_eq!(apply_one(fixture, tombstone.clone()).await, Outcome::Stored);
+    assert_eq!(apply_one(fixture, tombstone.clone()).await, ItemOutcome::Stored);
     assert_eq!(held(&*store, base.hash).await, Some(tombstone.clone()));
     assert_eq!(read_feed(&*store, 0, 10).await[0].record, tombstone);
     let later = edited(&base, 20, None);
-    assert_eq!(apply_one(fixture, later.clone()).await, Outcome::Stored);
-    assert_eq!(apply_one(fixture, tombstone).await, Outcome::Unchanged);
+    assert_eq!(apply_one(fixture, later.clone()).await, ItemOutcome::Stored);
+    assert_eq!(apply_one(fixture, tombstone).await, ItemOutcome::Unchanged);
     assert_eq!(held(&*store, base.hash).await, Some(later));
 }
 
@@ -444,12 +444,12 @@ pub(crate) async fn a_deleted_asset_does_not_come_back_by_an_older_version(fixtu
     let base = record_of(b"x");
     let tombstone = edited(&base, 10, None);
     apply_one(fixture, tombstone.clone()).await;
-    assert_eq!(apply_one(fixture, base.clone()).await, Outcome::Unchanged);
-    assert_eq!(ingest_one(fixture, base.clone(), b"x").await, Outcome::Unchanged);
+    assert_eq!(apply_one(fixture, base.clone()).await, ItemOutcome::Unchanged);
+    assert_eq!(ingest_one(fixture, base.clone(), b"x").await, ItemOutcome::Unchanged);
     let large = noise(100_000, 1);
     apply_one(fixture, edited(&record_of(&large), 10, None)).await;
     let outcomes = store.ingest(vec![incoming_file(record_of(&large), &large)]).await;
-    assert_eq!(outcomes, Ok(vec![Outcome::Unchanged]));
+    assert_eq!(outcomes, Ok(vec![ItemOutcome::Unchanged]));
     assert_eq!(held(&*store, base.hash).await, Some(tombstone));
     for hash in [base.hash, hash_of(&large)] {
         assert_eq!(read(&*store, hash, 0, None).await, Err(StoreError::NotFound(hash)));
@@ -466,13 +466,13 @@ pub(crate) async fn a_newer_version_brings_a_deleted_asset_back(fixture: &dyn Fi
         let lie = AssetRecord { size: 1, ..edited(&base, 20, Some("back")) };
         assert!(is_rejected(&apply_one(fixture, lie).await));
         let back = edited(&base, 20, Some("back"));
-        assert_eq!(apply_one(fixture, back.clone()).await, Outcome::Stored);
+        assert_eq!(apply_one(fixture, back.clone()).await, ItemOutcome::Stored);
         assert_eq!(held(&*store, base.hash).await, Some(back));
         assert_eq!(read(&*store, base.hash, 0, None).await, Ok(content.clone()));
         // And once more, now with content.
         apply_one(fixture, edited(&base, 30, None)).await;
         let again = edited(&base, 40, Some("again"));
-        assert_eq!(ingest_one(fixture, again.clone(), &content).await, Outcome::Stored);
+        assert_eq!(ingest_one(fixture, again.clone(), &content).await, ItemOutcome::Stored);
         assert_eq!(held(&*store, base.hash).await, Some(again));
         assert_eq!(read(&*store, base.hash, 0, None).await, Ok(content));
     }
@@ -480,8 +480,8 @@ pub(crate) async fn a_newer_version_brings_a_deleted_asset_back(fixture: &dyn Fi
     let base = record_of(b"unknown");
     apply_one(fixture, edited(&base, 10, None)).await;
     let back = edited(&base, 20, Some("back"));
-    assert_eq!(apply_one(fixture, back.clone()).await, Outcome::NeedsContent);
-    assert_eq!(ingest_one(fixture, back.clone(), b"unknown").await, Outcome::Stored);
+    assert_eq!(apply_one(fixture, back.clone()).await, ItemOutcome::NeedsContent);
+    assert_eq!(ingest_one(fixture, back.clone(), b"unknown").await, ItemOutcome::Stored);
     assert_eq!(read(&*store, base.hash, 0, None).await, Ok(b"unknown".to_vec()));
 }
 
@@ -496,10 +496,10 @@ pub(crate) async fn one_asset_twice_in_a_batch(fixture: &dyn Fixture) {
         incoming(base.clone(), &large),
     ];
     let outcomes = store.ingest(batch).await;
-    assert_eq!(outcomes, Ok(vec![Outcome::Stored, Outcome::Stored, Outcome::Unchanged]));
+    assert_eq!(outcomes, Ok(vec![ItemOutcome::Stored, ItemOutcome::Stored, ItemOutcome::Unchanged]));
     let tombstone = edited(&base, 20, None);
     let outcomes = store.apply(vec![tombstone.clone(), newer, tombstone]).await;
-    assert_eq!(outcomes, Ok(vec![Outcome::Stored, Outcome::Unchanged, Outcome::Unchanged]));
+    assert_eq!(outcomes, Ok(vec![ItemOutcome::Stored, ItemOutcome::Unchanged, ItemOutcome::Unchanged]));
     assert_eq!(read_feed(&*store, 0, 10).await.len(), 1);
 }
 
@@ -513,7 +513,7 @@ pub(crate) async fn watching_wakes_on_each_change(fixture: &dyn Fixture) {
             0 => {}
             1 => fixture.describe(hash, "two").await,
             2 => fixture.delete(hash).await,
-            _ => assert_eq!(ingest_one(fixture, record_of(b"y"), b"y").await, Outcome::Stored),
+            _ => assert_eq!(ingest_one(fixture, record_of(b"y"), b"y").await, ItemOutcome::Stored),
         }
         let seq = store.status().await.expect("status").seq;
         assert!(seq > last);
@@ -610,7 +610,7 @@ pub(crate) async fn large_content_arrives_by_file_and_from_memory(fixture: &dyn 
         incoming_file(record_of(&contents[2]), &contents[2]),
         incoming(record_of(&contents[3]), &contents[3]),
     ];
-    assert_eq!(store.ingest(batch).await, Ok(vec![Outcome::Stored; 4]));
+    assert_eq!(store.ingest(batch).await, Ok(vec![ItemOutcome::Stored; 4]));
     for content in &contents {
         assert_eq!(held(&*store, hash_of(content)).await, Some(record_of(content)));
         let read = read(&*store, hash_of(content), 0, None).await.expect("content");
@@ -624,7 +624,7 @@ pub(crate) async fn large_content_arrives_by_file_and_from_memory(fixture: &dyn 
 
 pub(crate) async fn empty_content_is_content(fixture: &dyn Fixture) {
     let store = fixture.store();
-    assert_eq!(ingest_one(fixture, record_of(b""), b"").await, Outcome::Stored);
+    assert_eq!(ingest_one(fixture, record_of(b""), b"").await, ItemOutcome::Stored);
     assert_eq!(read(&*store, hash_of(b""), 0, None).await, Ok(vec![]));
     assert_eq!(held(&*store, hash_of(b"")).await, Some(record_of(b"")));
     assert_eq!(store.status().await.expect("status").assets, 1);
@@ -652,7 +652,7 @@ pub(crate) async fn many_tasks_at_once(fixture: &dyn Fixture) {
             let content = noise(len, if i.is_multiple_of(4) { 4000 } else { i });
             let record = record_of(&content);
             let outcomes = store.ingest(vec![incoming(record.clone(), &content)]).await.expect("ingested");
-            assert!(matches!(outcomes[..], [Outcome::Stored | Outcome::Unchanged]), "{outcomes:?}");
+            assert!(matches!(outcomes[..], [ItemOutcome::Stored | ItemOutcome::Unchanged]), "{outcomes:?}");
             let edit = edited(&record, 1 + i, Some("edited"));
             store.apply(vec![edit]).await.expect("applied");
             assert!(read(&*store, record.hash, 0, None).await.expect("acknowledged is readable") == content);

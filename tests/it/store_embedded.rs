@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use can_sync::record::{ContentHash, WriterId};
 use can_sync::store::embedded::{IngestFields, ListQuery, MetaPatch};
-use can_sync::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent, Outcome, StoreError};
+use can_sync::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
 use futures::StreamExt;
 use futures::future::join_all;
 
@@ -142,8 +142,8 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
     assert_eq!((read_feed(&store, 0, 10).await, store.status().await.unwrap()), before);
     for content in &contents {
         assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
-        assert_eq!(store.let_go(vec![hash_of(content)]).await, Ok(vec![Outcome::Absent]));
-        assert_eq!(store.want(vec![hash_of(content)]).await, Ok(vec![Outcome::Stored]));
+        assert_eq!(store.let_go(vec![hash_of(content)]).await, Ok(vec![ItemOutcome::Absent]));
+        assert_eq!(store.want(vec![hash_of(content)]).await, Ok(vec![ItemOutcome::Stored]));
     }
     assert!(dir.path().join("store.db.schema-1").exists(), "a copy of the old database is kept");
 }
@@ -314,7 +314,7 @@ async fn received_files_are_moved_in() {
         let record =
             if deleted_before { edited(&record_of(&content), 20, Some("x")) } else { record_of(&content) };
         let batch = vec![IncomingAsset { record, content: IncomingContent::File(received) }];
-        assert_eq!(store.ingest(batch).await, Ok(vec![Outcome::Stored]));
+        assert_eq!(store.ingest(batch).await, Ok(vec![ItemOutcome::Stored]));
         assert!(read(&store, hash_of(&content), 0, None).await.unwrap() == content);
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0, "moved, not copied");
         if !deleted_before {
@@ -328,7 +328,7 @@ async fn received_files_are_moved_in() {
         crate::support::store::incoming_file(record_of(&content), &content),
         incoming(record_of(&other), &other),
     ];
-    assert_eq!(store.ingest(batch).await, Ok(vec![Outcome::Unchanged; 2]));
+    assert_eq!(store.ingest(batch).await, Ok(vec![ItemOutcome::Unchanged; 2]));
     assert_eq!(temporary_files(dir.path()), 0);
     store.close().await;
     assert_eq!(content_files(dir.path()), [hash_of(&content)].into());
@@ -411,16 +411,16 @@ async fn the_trash_is_emptied_after_thirty_days() {
         let tombstone = held(&store, hash_of(content)).await.unwrap();
         assert!(tombstone.deleted, "the record stays");
         let back = edited(&tombstone, 10, Some("back"));
-        assert_eq!(store.apply(vec![back.clone()]).await, Ok(vec![Outcome::NeedsContent]));
-        assert_eq!(store.ingest(vec![incoming(back, content)]).await, Ok(vec![Outcome::Stored]));
+        assert_eq!(store.apply(vec![back.clone()]).await, Ok(vec![ItemOutcome::NeedsContent]));
+        assert_eq!(store.ingest(vec![incoming(back, content)]).await, Ok(vec![ItemOutcome::Stored]));
         assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
     }
     for content in &let_go {
         assert_eq!(held(&store, hash_of(content)).await, Some(record_of(content)), "the record stays");
-        assert_eq!(store.want(vec![hash_of(content)]).await, Ok(vec![Outcome::NeedsContent]));
+        assert_eq!(store.want(vec![hash_of(content)]).await, Ok(vec![ItemOutcome::NeedsContent]));
         assert_eq!(
             store.ingest(vec![incoming(record_of(content), content)]).await,
-            Ok(vec![Outcome::Stored])
+            Ok(vec![ItemOutcome::Stored])
         );
         assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
     }
@@ -437,12 +437,12 @@ async fn damaged_trash_is_not_brought_back() {
     damaged[7] ^= 1;
     fs::write(content_path(dir.path(), hash_of(&content)), damaged).unwrap();
     let back = edited(&record_of(&content), 20, Some("back"));
-    assert_eq!(store.apply(vec![back.clone()]).await, Ok(vec![Outcome::NeedsContent]));
-    assert_eq!(store.ingest(vec![incoming(back, &content)]).await, Ok(vec![Outcome::Stored]));
+    assert_eq!(store.apply(vec![back.clone()]).await, Ok(vec![ItemOutcome::NeedsContent]));
+    assert_eq!(store.ingest(vec![incoming(back, &content)]).await, Ok(vec![ItemOutcome::Stored]));
     assert!(read(&store, hash_of(&content), 0, None).await.unwrap() == content);
     store.let_go(vec![hash_of(&content)]).await.unwrap();
     fs::write(content_path(dir.path(), hash_of(&content)), &content[1..]).unwrap();
-    assert_eq!(store.want(vec![hash_of(&content)]).await, Ok(vec![Outcome::NeedsContent]));
+    assert_eq!(store.want(vec![hash_of(&content)]).await, Ok(vec![ItemOutcome::NeedsContent]));
     let held = read(&store, hash_of(&content), 0, None).await;
     assert_eq!(held, Err(StoreError::NotHeld(hash_of(&content))));
 }
@@ -495,7 +495,7 @@ async fn the_reserve_is_kept_free() {
     assert_eq!(store.status().await.unwrap().assets, 0);
     // What frees space is never refused for want of space.
     let tombstone = edited(&record_of(b"y"), 10, None);
-    assert_eq!(store.apply(vec![tombstone]).await, Ok(vec![Outcome::Stored]));
+    assert_eq!(store.apply(vec![tombstone]).await, Ok(vec![ItemOutcome::Stored]));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use can_sync::record::ContentHash;
 use can_sync::store::embedded::{EmbeddedStore, IngestFields, MetaPatch};
-use can_sync::store::{ContentStore, Outcome, StoreError};
+use can_sync::store::{ContentStore, ItemOutcome, StoreError};
 use futures::future::join_all;
 
 use crate::support::embedded::{content_files, temporary_files, try_open, try_upload};
@@ -105,7 +105,7 @@ async fn ingest_for_ever(store: &EmbeddedStore, seed: u64) {
                 try_upload(store, &content, IngestFields::default()).await.expect("uploaded");
             } else {
                 let outcomes = store.ingest(vec![incoming(record_of(&content), &content)]).await;
-                assert_eq!(outcomes, Ok(vec![Outcome::Stored]));
+                assert_eq!(outcomes, Ok(vec![ItemOutcome::Stored]));
             }
             say(&format!("stored {hash}"));
             if number.is_multiple_of(3) {
@@ -121,12 +121,12 @@ async fn ingest_for_ever(store: &EmbeddedStore, seed: u64) {
             }
             if number % 5 == 1 {
                 say(&format!("letting-go {hash}"));
-                assert_eq!(store.let_go(vec![hash]).await, Ok(vec![Outcome::Absent]));
+                assert_eq!(store.let_go(vec![hash]).await, Ok(vec![ItemOutcome::Absent]));
                 say(&format!("let-go {hash}"));
             }
             if number % 10 == 1 {
                 say(&format!("wanting {hash}"));
-                assert_eq!(store.want(vec![hash]).await, Ok(vec![Outcome::Stored]));
+                assert_eq!(store.want(vec![hash]).await, Ok(vec![ItemOutcome::Stored]));
                 say(&format!("had-back {hash}"));
             }
         }
@@ -280,7 +280,7 @@ async fn check(dir: &Path, said: &Said) -> Duration {
         } else {
             assert!(said.letting_go.contains(&hash), "{hash} was let go by nobody");
             assert!(!said.had_back.contains(&hash), "{hash} was had back, and is not here");
-            assert_eq!(store.want(vec![hash]).await, Ok(vec![Outcome::Stored]), "{hash} can be had back");
+            assert_eq!(store.want(vec![hash]).await, Ok(vec![ItemOutcome::Stored]), "{hash} can be had back");
             go_again.push(hash);
         }
         let content = read(&store, hash, 0, None).await.expect("what is listed can be read");

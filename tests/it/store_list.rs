@@ -2,7 +2,7 @@
 
 use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
 use can_sync::store::embedded::{EmbeddedStore, ListFilter, ListPage, ListQuery, Order};
-use can_sync::store::{ContentStore, Holding, Outcome, StoreError};
+use can_sync::store::{ContentStore, Holding, ItemOutcome, StoreError};
 
 use crate::support::embedded::open;
 use crate::support::store::{LONG_AGO_MS, edited, hash_of, incoming, noise, record_of};
@@ -23,7 +23,7 @@ async fn store_asset(
     change(&mut meta);
     let record = AssetRecord::new(hash_of(&content(i)), 50, None, meta);
     let outcomes = store.ingest(vec![incoming(record, &content(i))]).await;
-    assert_eq!(outcomes, Ok(vec![Outcome::Stored]));
+    assert_eq!(outcomes, Ok(vec![ItemOutcome::Stored]));
     hash_of(&content(i))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use can_sync::record::{AssetRecord, ContentHash, Hlc, WriterId};
-use can_sync::store::{ContentStore, Outcome};
+use can_sync::store::{ContentStore, ItemOutcome};
 use proptest::prelude::*;
 
 use crate::support::embedded::open;
@@ -66,15 +66,15 @@ async fn state_after(versions: &[Version]) -> BTreeMap<ContentHash, AssetRecord>
     let store = open(dir.path()).await;
     for version in versions {
         let (record, content) = (record(version), content(version.asset));
-        let mut outcome = Outcome::NeedsContent;
+        let mut outcome = ItemOutcome::NeedsContent;
         if !version.with_content || record.deleted {
             outcome = store.apply(vec![record.clone()]).await.expect("applied").remove(0);
         }
-        if outcome == Outcome::NeedsContent {
+        if outcome == ItemOutcome::NeedsContent {
             let batch = vec![crate::support::store::incoming(record, &content)];
             outcome = store.ingest(batch).await.expect("ingested").remove(0);
         }
-        assert!(matches!(outcome, Outcome::Stored | Outcome::Unchanged), "{outcome:?}");
+        assert!(matches!(outcome, ItemOutcome::Stored | ItemOutcome::Unchanged), "{outcome:?}");
     }
     let held: BTreeMap<_, _> =
         read_feed(&store, 0, 2).await.into_iter().map(|entry| (entry.record.hash, entry.record)).collect();

@@ -11,7 +11,9 @@ use can_sync::actor::policy::policy;
 use can_sync::actor::restart::ExitKind;
 use can_sync::actor::service_ref::ServiceError;
 use can_sync::actor::status::{ActorState, ActorStatus};
-use can_sync::actor::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason, shutdown_limit, start};
+use can_sync::actor::supervisor::{
+    Child, RootArgs, RootMsg, ShutdownOutcome, StopReason, shutdown_limit, start,
+};
 use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::events::{EventLog, NodeEvent};
 use can_sync::node::dump::render;
@@ -209,7 +211,7 @@ async fn a_spent_budget_of_a_vital_actor_ends_the_node_in_order() {
     let journal = Arc::clone(&tree.journal);
     let outcome = end_of(tree.outcome, shutdown_limit()).await;
     let why = "PeersActor failed more than 10 times in 60s, last: again".to_owned();
-    assert_eq!(outcome, Outcome::Escalated { why });
+    assert_eq!(outcome, ShutdownOutcome::Escalated { why });
     let stopped = journal.lock().unwrap().clone();
     assert_eq!(stopped, ["HttpActor stops", "CanServiceActor stops", "SignalActor stops"]);
 }
@@ -251,7 +253,7 @@ async fn children_stop_in_order_after_their_mailboxes_are_empty() {
     tree.shut_down(StopReason::Terminate);
     let (reference, journal) = (tree.service(Http), Arc::clone(&tree.journal));
     let outcome = end_of(tree.outcome, shutdown_limit()).await;
-    assert_eq!(outcome, Outcome::Ordered { reason: StopReason::Terminate, killed: Vec::new() });
+    assert_eq!(outcome, ShutdownOutcome::Ordered { reason: StopReason::Terminate, killed: Vec::new() });
     assert!(!outcome.is_failure());
     for mut answer in answers {
         assert_eq!(answer.try_recv(), Ok(1), "what was in the mailbox is answered");
@@ -280,7 +282,7 @@ async fn children_that_do_not_stop_are_killed_in_their_turn() {
 
     let (journal, from) = (Arc::clone(&tree.journal), tokio::time::Instant::now());
     let outcome = end_of(tree.outcome, shutdown_limit()).await;
-    let expected = Outcome::Ordered { reason: StopReason::Interrupt, killed: vec![Http, CanService] };
+    let expected = ShutdownOutcome::Ordered { reason: StopReason::Interrupt, killed: vec![Http, CanService] };
     assert_eq!(outcome, expected);
     assert_eq!(
         *journal.lock().unwrap(),
@@ -299,7 +301,7 @@ async fn the_whole_shutdown_has_a_limit_even_if_everybody_hangs() {
     }
     tree.shut_down(StopReason::Requested("test".to_owned()));
     let outcome = end_of(tree.outcome, shutdown_limit()).await;
-    let Outcome::Ordered { killed, .. } = outcome else { panic!("{outcome:?}") };
+    let ShutdownOutcome::Ordered { killed, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(killed, [Http, Peers, CanService, Signal]);
 }
 
@@ -314,7 +316,7 @@ async fn asking_again_stops_at_once() {
     tree.wait_for(Http, "stopping", |c| c.state == ActorState::Stopping).await;
     tree.shut_down(StopReason::Interrupt);
     let outcome = end_of(tree.outcome, Duration::from_millis(100)).await;
-    assert_eq!(outcome, Outcome::Forced { reason: StopReason::Interrupt });
+    assert_eq!(outcome, ShutdownOutcome::Forced { reason: StopReason::Interrupt });
     assert!(outcome.is_failure());
     for actor in actors {
         actor.get_cell().wait(Some(Duration::from_secs(1))).await.expect("nobody is left behind");
@@ -341,8 +343,10 @@ async fn a_first_request_during_an_escalation_waits_for_its_end_and_a_second_doe
         }
         let outcome = end_of(tree.outcome, shutdown_limit()).await;
         let expected = match requests {
-            1 => Outcome::Escalated { why: "HttpActor failed more than 10 times in 60s, last: x".to_owned() },
-            _ => Outcome::Forced { reason: StopReason::Terminate },
+            1 => ShutdownOutcome::Escalated {
+                why: "HttpActor failed more than 10 times in 60s, last: x".to_owned(),
+            },
+            _ => ShutdownOutcome::Forced { reason: StopReason::Terminate },
         };
         assert_eq!(outcome, expected);
     }
@@ -369,7 +373,7 @@ async fn nothing_is_started_any_more_once_the_node_stops() {
     tree.shut_down(StopReason::Terminate);
     let root = tree.root.clone();
     let outcome = end_of(tree.outcome, Duration::from_millis(100)).await;
-    assert_eq!(outcome, Outcome::Ordered { reason: StopReason::Terminate, killed: Vec::new() });
+    assert_eq!(outcome, ShutdownOutcome::Ordered { reason: StopReason::Terminate, killed: Vec::new() });
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!((store.get().starts, peers.get().starts), starts);
     assert_eq!(root.get_children(), []);
@@ -402,7 +406,7 @@ async fn a_start_under_way_and_a_pending_one_are_given_up_when_the_node_stops() 
     let (peers, store) = (tree.service(Peers), tree.plan(CanService).clone());
     // The hung one makes the shutdown last longer than the start would have taken.
     let outcome = end_of(tree.outcome, shutdown_limit()).await;
-    assert_eq!(outcome, Outcome::Ordered { reason: StopReason::Terminate, killed: vec![Http] });
+    assert_eq!(outcome, ShutdownOutcome::Ordered { reason: StopReason::Terminate, killed: vec![Http] });
     assert!(peers.get().is_none(), "it came to life in the middle of the shutdown");
     assert_eq!(store.get().starts, starts);
 }
@@ -416,7 +420,7 @@ async fn a_child_that_fails_while_the_node_stops_stays_down() {
     tree.send(Peers, FaultyMsg::Panic("bad moment".to_owned()));
     tree.wait_for(Peers, "down", |c| c.state == ActorState::Stopped).await;
     let outcome = end_of(tree.outcome, shutdown_limit()).await;
-    assert_eq!(outcome, Outcome::Ordered { reason: StopReason::Terminate, killed: vec![Http] });
+    assert_eq!(outcome, ShutdownOutcome::Ordered { reason: StopReason::Terminate, killed: vec![Http] });
 }
 
 #[tokio::test(start_paused = true)]
@@ -457,7 +461,7 @@ async fn a_child_that_occupies_its_thread_does_not_hold_up_the_shutdown() {
     tree.wait_for(Signal, "occupied", |c| c.state == ActorState::Unresponsive).await;
     tree.shut_down(StopReason::Terminate);
     let outcome = end_of(tree.outcome, shutdown_limit()).await;
-    assert_eq!(outcome, Outcome::Ordered { reason: StopReason::Terminate, killed: vec![Signal] });
+    assert_eq!(outcome, ShutdownOutcome::Ordered { reason: StopReason::Terminate, killed: vec![Signal] });
     drop(release);
 }
 

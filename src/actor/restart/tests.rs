@@ -1,12 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::actor::policy::{Budget, ChildKind, POLICIES, policy};
+use crate::actor::policy::{ChildKind, POLICIES, RestartBudget, policy};
 
-const TEST: Policy = Policy {
+const TEST: RestartPolicy = RestartPolicy {
     kind: ChildKind::CanService,
     restart: Restart::Always,
-    budget: Budget { restarts: 4, window: Duration::from_mins(1) },
+    budget: RestartBudget { restarts: 4, window: Duration::from_mins(1) },
     backoff: Backoff { min: Duration::from_millis(100), max: Duration::from_secs(5), jitter: 0.0 },
     exhausted: Exhausted::Escalate,
     stop_order: 1,
@@ -17,7 +17,7 @@ const TEST: Policy = Policy {
 fn the_first_restart_is_immediate_and_later_ones_wait_twice_as_long() {
     let (mut history, now) = (History::default(), Instant::now());
     let delays: Vec<_> = (0..4).map(|_| decide(&TEST, &failed("x"), &mut history, now, 1.0)).collect();
-    let expected = [0, 100, 200, 400].map(|ms| Decision::Respawn { after: Duration::from_millis(ms) });
+    let expected = [0, 100, 200, 400].map(|ms| RestartDecision::Respawn { after: Duration::from_millis(ms) });
     assert_eq!(delays, expected);
     assert_eq!(history.restarts(), 4);
     assert_eq!(history.last_error(), Some("x"));
@@ -27,15 +27,15 @@ fn the_first_restart_is_immediate_and_later_ones_wait_twice_as_long() {
 fn a_spent_budget_does_what_the_policy_says() {
     let now = Instant::now();
     for (exhausted, expected) in [
-        (Exhausted::Escalate, Decision::Escalate { why: why() }),
-        (Exhausted::Degrade, Decision::Degrade { retry_after: Duration::from_secs(5), why: why() }),
-        (Exhausted::BackOffPeer, Decision::BackOff { for_: Duration::from_secs(5), why: why() }),
+        (Exhausted::Escalate, RestartDecision::Escalate { why: why() }),
+        (Exhausted::Degrade, RestartDecision::Degrade { retry_after: Duration::from_secs(5), why: why() }),
+        (Exhausted::BackOffPeer, RestartDecision::BackOff { for_: Duration::from_secs(5), why: why() }),
     ] {
-        let policy = Policy { exhausted, ..TEST };
+        let policy = RestartPolicy { exhausted, ..TEST };
         let mut history = History::default();
         for _ in 0..4 {
             let decision = decide(&policy, &failed("x"), &mut history, now, 0.0);
-            assert!(matches!(decision, Decision::Respawn { .. }), "{decision:?}");
+            assert!(matches!(decision, RestartDecision::Respawn { .. }), "{decision:?}");
         }
         assert!(!history.is_spent());
         assert_eq!(decide(&policy, &failed("x"), &mut history, now, 0.0), expected);
@@ -51,13 +51,13 @@ fn restarts_leave_the_window_one_by_one() {
     }
     // The first of the four is out of the window now, so there is room for one.
     let now = start + Duration::from_secs(61);
-    assert!(matches!(decide(&TEST, &failed("x"), &mut history, now, 0.0), Decision::Respawn { .. }));
-    assert!(matches!(decide(&TEST, &failed("x"), &mut history, now, 0.0), Decision::Escalate { .. }));
+    assert!(matches!(decide(&TEST, &failed("x"), &mut history, now, 0.0), RestartDecision::Respawn { .. }));
+    assert!(matches!(decide(&TEST, &failed("x"), &mut history, now, 0.0), RestartDecision::Escalate { .. }));
 }
 
 #[test]
 fn a_degraded_child_stays_at_the_longest_delay_until_it_has_been_calm() {
-    let policy = Policy { exhausted: Exhausted::Degrade, ..TEST };
+    let policy = RestartPolicy { exhausted: Exhausted::Degrade, ..TEST };
     let (mut history, mut now) = (History::default(), Instant::now());
     for _ in 0..5 {
         decide(&policy, &failed("x"), &mut history, now, 0.0);
@@ -69,14 +69,14 @@ fn a_degraded_child_stays_at_the_longest_delay_until_it_has_been_calm() {
         now += Duration::from_secs(1);
         let decision = decide(&policy, &failed("x"), &mut history, now, 0.0);
         assert!(
-            matches!(decision, Decision::Degrade { retry_after, .. } if retry_after == TEST.backoff.max),
+            matches!(decision, RestartDecision::Degrade { retry_after, .. } if retry_after == TEST.backoff.max),
             "{decision:?}"
         );
     }
     history.started(now);
     now += policy.budget.window;
     let decision = decide(&policy, &failed("x"), &mut history, now, 0.0);
-    assert_eq!(decision, Decision::Respawn { after: Duration::ZERO });
+    assert_eq!(decision, RestartDecision::Respawn { after: Duration::ZERO });
 }
 
 #[test]
@@ -88,11 +88,11 @@ fn a_peer_is_left_alone_for_longer_each_time() {
     }
     let pauses: Vec<u64> = (0..5)
         .map(|_| match decide(policy, &failed("x"), &mut history, now, 0.0) {
-            Decision::BackOff { for_, .. } => for_.as_secs(),
-            other @ (Decision::Respawn { .. }
-            | Decision::Degrade { .. }
-            | Decision::Escalate { .. }
-            | Decision::LetGo) => panic!("{other:?}"),
+            RestartDecision::BackOff { for_, .. } => for_.as_secs(),
+            other @ (RestartDecision::Respawn { .. }
+            | RestartDecision::Degrade { .. }
+            | RestartDecision::Escalate { .. }
+            | RestartDecision::LetGo) => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(pauses, [60, 120, 240, 300, 300]);
@@ -104,14 +104,14 @@ fn exits_in_order_are_let_go() {
     let asked = ExitKind::Stopped { reason: None, asked_for: true };
     let by_itself = ExitKind::Stopped { reason: None, asked_for: false };
     let killed = ExitKind::Killed { reason: "killed".to_owned() };
-    let on_failure = Policy { restart: Restart::OnFailure, ..TEST };
+    let on_failure = RestartPolicy { restart: Restart::OnFailure, ..TEST };
 
-    assert_eq!(decide(&TEST, &asked, &mut history, now, 0.0), Decision::LetGo);
-    assert_eq!(decide(&on_failure, &by_itself, &mut history, now, 0.0), Decision::LetGo);
+    assert_eq!(decide(&TEST, &asked, &mut history, now, 0.0), RestartDecision::LetGo);
+    assert_eq!(decide(&on_failure, &by_itself, &mut history, now, 0.0), RestartDecision::LetGo);
     assert_eq!(history.last_error(), None);
 
-    assert!(matches!(decide(&TEST, &by_itself, &mut history, now, 0.0), Decision::Respawn { .. }));
-    assert!(matches!(decide(&on_failure, &killed, &mut history, now, 0.0), Decision::Respawn { .. }));
+    assert!(matches!(decide(&TEST, &by_itself, &mut history, now, 0.0), RestartDecision::Respawn { .. }));
+    assert!(matches!(decide(&on_failure, &killed, &mut history, now, 0.0), RestartDecision::Respawn { .. }));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn whoever_fails_at_once_spends_its_budget_within_the_window() {
         let (mut history, start) = (History::default(), Instant::now());
         let mut now = start;
         let mut respawns = 0;
-        while let Decision::Respawn { after } = decide(policy, &failed("x"), &mut history, now, 1.0) {
+        while let RestartDecision::Respawn { after } = decide(policy, &failed("x"), &mut history, now, 1.0) {
             respawns += 1;
             now += after;
             history.started(now);
@@ -140,9 +140,9 @@ prop_compose! {
         exhausted in prop_oneof![
             Just(Exhausted::Escalate), Just(Exhausted::Degrade), Just(Exhausted::BackOffPeer)
         ],
-    ) -> Policy {
-        Policy {
-            budget: Budget { restarts, window: Duration::from_secs(window_secs) },
+    ) -> RestartPolicy {
+        RestartPolicy {
+            budget: RestartBudget { restarts, window: Duration::from_secs(window_secs) },
             backoff: Backoff {
                 min: Duration::from_millis(min_ms), max: Duration::from_millis(max_ms), jitter
             },
@@ -173,20 +173,20 @@ proptest! {
             let full = in_window >= policy.budget.restarts as usize;
             spent |= full;
             match decide(&policy, &failed("x"), &mut history, now, jitter) {
-                Decision::Respawn { after } => {
+                RestartDecision::Respawn { after } => {
                     prop_assert!(!spent, "restarted though the window is full");
                     now += after;
                     restarted.push(now);
                 }
-                Decision::Degrade { retry_after: pause, .. } | Decision::BackOff { for_: pause, .. } => {
+                RestartDecision::Degrade { retry_after: pause, .. } | RestartDecision::BackOff { for_: pause, .. } => {
                     prop_assert!(spent, "gave up with {in_window} restarts in the window");
                     prop_assert!(pause <= policy.backoff.max);
                     now += pause;
                 }
-                Decision::Escalate { .. } => {
+                RestartDecision::Escalate { .. } => {
                     prop_assert!(spent, "gave up with {in_window} restarts in the window");
                 }
-                Decision::LetGo => prop_assert!(false, "nobody asked for this exit"),
+                RestartDecision::LetGo => prop_assert!(false, "nobody asked for this exit"),
             }
             prop_assert_eq!(history.is_spent(), spent);
             prop_assert!(history.recent.len() <= policy.budget.restarts as usize);

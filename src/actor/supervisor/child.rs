@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use ractor::{Actor, ActorCell, ActorId, ActorRef, RpcReplyPort, SpawnErr};
 
 use crate::actor::ServiceCell;
-use crate::actor::policy::{ChildKind, Policy, policy};
+use crate::actor::policy::{ChildKind, RestartPolicy, policy};
 use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
 
@@ -20,7 +20,7 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 pub type Spawn = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<ActorCell, SpawnErr>> + Send + Sync>;
 
 /// Asks an incarnation how it is. The supervisor limits the wait; `None` means that there was no answer.
-pub type Probe = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Option<ActorDetail>> + Send + Sync>;
+pub type StatusProbe = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Option<ActorDetail>> + Send + Sync>;
 
 /// A child as its supervisor sees it.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub struct Child {
     /// How to start it.
     pub spawn: Spawn,
     /// How to ask it.
-    pub probe: Probe,
+    pub probe: StatusProbe,
     /// Empties the service's cell while there is no incarnation.
     pub clear: Arc<dyn Fn() + Send + Sync>,
 }
@@ -55,7 +55,7 @@ impl Child {
             }
             .boxed()
         });
-        let probe: Probe = Arc::new(move |actor| {
+        let probe: StatusProbe = Arc::new(move |actor| {
             let actor = ActorRef::<A::Msg>::from(actor);
             async move { ask(&actor, query, ASK_CHILD_LIMIT).await }.boxed()
         });
@@ -85,7 +85,7 @@ impl Child {
 
 /// What came of asking a child's current incarnation how it is.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Answer {
+pub(super) enum SurveyAnswer {
     /// There was none when the others were asked.
     NotAsked,
     /// It did not answer in time.
@@ -112,7 +112,7 @@ pub(super) enum Life {
 /// A child and what is remembered of it.
 pub(super) struct Supervised {
     pub(super) child: Child,
-    pub(super) policy: &'static Policy,
+    pub(super) policy: &'static RestartPolicy,
     pub(super) history: History,
     /// Number of the current or next incarnation, from 1. Whatever names another one is stale.
     pub(super) generation: u64,
@@ -145,10 +145,10 @@ impl Supervised {
     }
 
     /// What to show at `now`, given what the current incarnation answered.
-    pub(super) fn status(&self, now: Instant, answer: Answer) -> ActorStatus {
+    pub(super) fn status(&self, now: Instant, answer: SurveyAnswer) -> ActorStatus {
         let state = match &self.life {
             Life::Stopping(_) => ActorState::Stopping,
-            Life::Running(_) if answer == Answer::Silence => ActorState::Unresponsive,
+            Life::Running(_) if answer == SurveyAnswer::Silence => ActorState::Unresponsive,
             Life::Running(_) => ActorState::Running,
             Life::Waiting { degraded: true } => ActorState::Degraded,
             Life::Starting if self.history.is_spent() => ActorState::Degraded,
@@ -157,8 +157,8 @@ impl Supervised {
             Life::Stopped => ActorState::Stopped,
         };
         let ActorDetail { queued, detail, children } = match answer {
-            Answer::Said(detail) => detail,
-            Answer::Silence | Answer::NotAsked => ActorDetail::default(),
+            SurveyAnswer::Said(detail) => detail,
+            SurveyAnswer::Silence | SurveyAnswer::NotAsked => ActorDetail::default(),
         };
         let running_since = self.actor().and_then(|_| self.history.running_since());
         ActorStatus {

@@ -38,7 +38,7 @@ impl fmt::Display for StopReason {
 
 /// How the tree ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ShutdownOutcome {
     /// As asked, one child after the other.
     Ordered {
         /// Who asked.
@@ -60,7 +60,7 @@ pub enum Outcome {
     Crashed,
 }
 
-impl Outcome {
+impl ShutdownOutcome {
     /// Whether the process should end with a failure.
     #[must_use]
     pub fn is_failure(&self) -> bool {
@@ -71,7 +71,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ShutdownOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ordered { reason, killed } if killed.is_empty() => write!(f, "stopped in order: {reason}"),
@@ -92,7 +92,7 @@ impl fmt::Display for Outcome {
 
 /// Where RootSupervisor is.
 #[derive(Debug)]
-pub(super) enum Phase {
+pub(super) enum SupervisorPhase {
     /// Failed children are started again.
     Running,
     /// Nothing is started any more; children stop stage by stage.
@@ -118,10 +118,10 @@ impl Stopping {
         }
     }
 
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> ShutdownOutcome {
         match &self.cause {
-            Ok(reason) => Outcome::Ordered { reason: reason.clone(), killed: self.killed.clone() },
-            Err(why) => Outcome::Escalated { why: why.clone() },
+            Ok(reason) => ShutdownOutcome::Ordered { reason: reason.clone(), killed: self.killed.clone() },
+            Err(why) => ShutdownOutcome::Escalated { why: why.clone() },
         }
     }
 }
@@ -142,18 +142,18 @@ pub enum Ended {
 impl RootState {
     pub(super) fn on_shutdown(&mut self, myself: &ActorRef<RootMsg>, reason: StopReason) {
         match &mut self.phase {
-            Phase::Running => self.begin_to_stop(myself, Ok(reason)),
+            SupervisorPhase::Running => self.begin_to_stop(myself, Ok(reason)),
             // The first request meets a shutdown that is under way for another reason.
-            Phase::Stopping(stopping) if stopping.cause.is_err() && !stopping.asked => {
+            SupervisorPhase::Stopping(stopping) if stopping.cause.is_err() && !stopping.asked => {
                 stopping.asked = true;
                 tracing::info!(%reason, "the node is stopping already; asking again stops it at once");
             }
-            Phase::Stopping(_) => {
+            SupervisorPhase::Stopping(_) => {
                 tracing::warn!(%reason, "asked again: stops at once");
                 for actor in self.children.iter().filter_map(Supervised::actor) {
                     actor.kill();
                 }
-                self.finish(myself, Outcome::Forced { reason });
+                self.finish(myself, ShutdownOutcome::Forced { reason });
             }
         }
     }
@@ -161,7 +161,7 @@ impl RootState {
     pub(super) fn begin_to_stop(&mut self, myself: &ActorRef<RootMsg>, cause: Result<StopReason, String>) {
         let stopping = Stopping { asked: cause.is_ok(), cause, killed: Vec::new() };
         tracing::info!(why = stopping.why(), "the node stops");
-        self.phase = Phase::Stopping(stopping);
+        self.phase = SupervisorPhase::Stopping(stopping);
         self.starting.abort_all();
         for child in &mut self.children {
             if matches!(child.life, Life::Starting | Life::Waiting { .. }) {
@@ -174,7 +174,7 @@ impl RootState {
     fn stop_next_stage(&mut self, myself: &ActorRef<RootMsg>) {
         let running = self.children.iter().filter(|c| matches!(c.life, Life::Running(_)));
         let Some(order) = running.map(|c| c.policy.stop_order).min() else {
-            if let Phase::Stopping(stopping) = &self.phase {
+            if let SupervisorPhase::Stopping(stopping) = &self.phase {
                 let outcome = stopping.outcome();
                 self.finish(myself, outcome);
             }
@@ -198,7 +198,7 @@ impl RootState {
     }
 
     pub(super) fn on_stage_stopped(&mut self, myself: &ActorRef<RootMsg>, ended: &[(ChildKind, Ended)]) {
-        let Phase::Stopping(stopping) = &mut self.phase else { return };
+        let SupervisorPhase::Stopping(stopping) = &mut self.phase else { return };
         for (kind, how) in ended {
             match how {
                 Ended::Drained => tracing::debug!(%kind, "stopped"),
@@ -217,7 +217,7 @@ impl RootState {
         self.stop_next_stage(myself);
     }
 
-    fn finish(&mut self, myself: &ActorRef<RootMsg>, outcome: Outcome) {
+    fn finish(&mut self, myself: &ActorRef<RootMsg>, outcome: ShutdownOutcome) {
         tracing::debug!(%outcome, "the tree is down");
         let reason = outcome.to_string();
         // Set once: whatever comes after the first end changes nothing.

@@ -33,7 +33,7 @@ pub(in crate::api) struct Tile {
 
 /// As much as the page needs of the store's answer.
 #[derive(Deserialize)]
-struct Listing {
+struct RecentAssets {
     data: ListingData,
 }
 
@@ -66,7 +66,7 @@ impl Recent {
     /// Asks the store.
     pub(in crate::api) async fn gather(view: &AgentView) -> Self {
         let listing = view.store_proxy.newest(ASSETS_SHOWN).await.and_then(|value| {
-            serde_json::from_value::<Listing>(value)
+            serde_json::from_value::<RecentAssets>(value)
                 .map_err(|error| view.store_proxy.broken(error.to_string()))
         });
         match listing {

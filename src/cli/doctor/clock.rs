@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use reqwest::header::DATE;
 use serde_json::Value;
 
-use super::{Finding, Verdict, network};
+use super::{CheckVerdict, Finding, network};
 use crate::config::Config;
 
 /// Agents do not take yet what is dated further ahead than this.
@@ -33,8 +33,8 @@ fn of_daemon(status: &Value) -> Option<String> {
 fn with_daemon(compared: Finding, why: &str) -> Finding {
     let detail = format!("{}; the daemon says: {why}", compared.detail);
     match compared.verdict {
-        Verdict::Fail => Finding::fail(detail, compared.advice.unwrap_or_default()),
-        Verdict::Ok | Verdict::Warn | Verdict::Off => Finding::warn(detail, ADVICE),
+        CheckVerdict::Fail => Finding::fail(detail, compared.advice.unwrap_or_default()),
+        CheckVerdict::Ok | CheckVerdict::Warn | CheckVerdict::Off => Finding::warn(detail, ADVICE),
     }
 }
 
@@ -101,9 +101,9 @@ mod tests {
             let finding = judge_clock("http://relay", theirs, ours);
             (finding.verdict, finding.detail)
         };
-        assert_eq!(verdict(2), (Verdict::Ok, "2 s ahead of http://relay".to_owned()));
-        assert_eq!(verdict(-90), (Verdict::Warn, "90 s behind http://relay".to_owned()));
-        assert_eq!((verdict(601).0, verdict(-86_400).0), (Verdict::Fail, Verdict::Fail));
+        assert_eq!(verdict(2), (CheckVerdict::Ok, "2 s ahead of http://relay".to_owned()));
+        assert_eq!(verdict(-90), (CheckVerdict::Warn, "90 s behind http://relay".to_owned()));
+        assert_eq!((verdict(601).0, verdict(-86_400).0), (CheckVerdict::Fail, CheckVerdict::Fail));
     }
 
     #[test]
@@ -112,9 +112,9 @@ mod tests {
         let status = json!({ "clock": { "reason": "2 versions wait" } });
         assert_eq!(of_daemon(&status).as_deref(), Some("2 versions wait"));
         let finding = with_daemon(Finding::off("no relay"), "2 versions wait");
-        assert_eq!(finding.verdict, Verdict::Warn);
+        assert_eq!(finding.verdict, CheckVerdict::Warn);
         assert!(finding.detail.contains("2 versions wait") && finding.advice.is_some(), "{finding:?}");
         let finding = with_daemon(Finding::fail("601 s ahead", "set it"), "2 versions wait");
-        assert_eq!((finding.verdict, finding.advice.as_deref()), (Verdict::Fail, Some("set it")));
+        assert_eq!((finding.verdict, finding.advice.as_deref()), (CheckVerdict::Fail, Some("set it")));
     }
 }

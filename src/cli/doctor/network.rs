@@ -224,7 +224,7 @@ pub(super) async fn mdns(config: &Config) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::Verdict;
+    use crate::cli::doctor::CheckVerdict;
 
     #[tokio::test]
     async fn a_socket_that_is_taken_is_named() {
@@ -232,8 +232,8 @@ mod tests {
         let addr = taken.local_addr().unwrap();
         let config = Config { bind_addr: addr, ..Config::default() };
         let finding = udp(&config, false).await;
-        assert_eq!(finding.verdict, Verdict::Fail);
+        assert_eq!(finding.verdict, CheckVerdict::Fail);
         assert!(finding.detail.contains(&addr.to_string()), "{}", finding.detail);
-        assert_eq!(udp(&config, true).await.verdict, Verdict::Ok, "the daemon's own");
+        assert_eq!(udp(&config, true).await.verdict, CheckVerdict::Ok, "the daemon's own");
     }
 }

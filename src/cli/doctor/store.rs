@@ -140,7 +140,7 @@ fn readable(database: &Path) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::Verdict;
+    use crate::cli::doctor::CheckVerdict;
 
     #[test]
     fn a_directory_that_is_not_there_yet_is_judged_by_what_is() {
@@ -150,7 +150,7 @@ mod tests {
         assert!(room.contains("first start") && finding.is_none(), "{room}");
         assert!(!dir.exists() && !home.path().join("a").exists());
         let full = disk(&dir, u64::MAX).unwrap_err();
-        assert!(full.verdict == Verdict::Fail && full.detail.contains("kept in reserve"), "{full:?}");
+        assert!(full.verdict == CheckVerdict::Fail && full.detail.contains("kept in reserve"), "{full:?}");
     }
 
     #[test]

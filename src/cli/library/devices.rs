@@ -14,7 +14,7 @@ pub(in crate::cli) struct DeviceArgs {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Device {
+struct DeviceBody {
     endpoint_id: String,
     name: String,
     standing: String,
@@ -23,7 +23,7 @@ struct Device {
 
 #[derive(Deserialize)]
 struct Devices {
-    devices: Vec<Device>,
+    devices: Vec<DeviceBody>,
 }
 
 pub(in crate::cli) async fn decide(context: &Context, args: &DeviceArgs, what: &str) -> Result<(), CliError> {
@@ -42,7 +42,7 @@ pub(in crate::cli) async fn devices(context: &Context) -> Result<(), CliError> {
     if out.json {
         return Ok(devices.iter().try_for_each(|device| out.value(device))?);
     }
-    let row = |device: &Device| {
+    let row = |device: &DeviceBody| {
         let since = device.since.clone().unwrap_or_default();
         vec![device.endpoint_id.clone(), device.name.clone(), device.standing.clone(), since]
     };

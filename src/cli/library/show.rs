@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cli::Context;
-use crate::cli::client::Service;
+use crate::cli::client::ApiClient;
 use crate::cli::error::CliError;
 use crate::cli::output::message;
 use crate::cli::text;
@@ -12,14 +12,14 @@ use crate::clock::span;
 
 /// A library as far as the command line needs it; the rest is passed on in JSON.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Library {
+pub(super) struct LibraryBody {
     pub(super) id: String,
     pub(super) name: String,
     access: String,
     pub(super) owner: bool,
-    pub(super) counts: Held,
+    pub(super) counts: LibrarySizeBody,
     #[serde(default)]
-    progress: Progress,
+    progress: AgreementBody,
     #[serde(default)]
     problem: Option<String>,
     #[serde(default)]
@@ -27,14 +27,14 @@ pub(super) struct Library {
     #[serde(default)]
     stale: Option<String>,
     #[serde(default)]
-    members: Vec<Member>,
+    members: Vec<MemberBody>,
     #[serde(default)]
-    tickets: Vec<Issued>,
+    tickets: Vec<IssuedBody>,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
 
-impl Library {
+impl LibraryBody {
     /// Why it does not get on.
     fn trouble(&self) -> String {
         let reasons: Vec<&str> =
@@ -44,12 +44,12 @@ impl Library {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Held {
+pub(super) struct LibrarySizeBody {
     pub(super) assets: u64,
     pub(super) bytes: u64,
 }
 
-impl Held {
+impl LibrarySizeBody {
     /// For people, such as `3 assets (1.2 MB)`.
     pub(super) fn told(&self) -> String {
         format!("{} ({})", text::counted(self.assets, "asset"), text::bytes(self.bytes))
@@ -57,7 +57,7 @@ impl Held {
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
-struct Progress {
+struct AgreementBody {
     state: String,
     connected: u64,
     missing: u64,
@@ -66,7 +66,7 @@ struct Progress {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Member {
+struct MemberBody {
     endpoint_id: String,
     name: String,
     access: String,
@@ -77,7 +77,7 @@ struct Member {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Issued {
+struct IssuedBody {
     serial: u64,
     access: String,
     expires: Option<String>,
@@ -89,17 +89,17 @@ struct Issued {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Libraries {
-    pub(super) libraries: Vec<Library>,
+pub(super) struct LibrariesBody {
+    pub(super) libraries: Vec<LibraryBody>,
 }
 
-pub(super) async fn list(context: &Context, agent: &Service) -> Result<(), CliError> {
+pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
     let out = context.out;
-    let Libraries { libraries } = agent.get("/libraries", &[]).await?;
+    let LibrariesBody { libraries } = agent.get("/libraries", &[]).await?;
     if out.json {
         return Ok(libraries.iter().try_for_each(|library| out.value(library))?);
     }
-    let row = |library: &Library| {
+    let row = |library: &LibraryBody| {
         let id = if out.terminal { library.id.chars().take(10).collect() } else { library.id.clone() };
         vec![
             id,
@@ -122,7 +122,7 @@ pub(super) async fn list(context: &Context, agent: &Service) -> Result<(), CliEr
     Ok(())
 }
 
-pub(super) fn show(context: &Context, library: &Library) -> Result<(), CliError> {
+pub(super) fn show(context: &Context, library: &LibraryBody) -> Result<(), CliError> {
     let out = context.out;
     if out.json {
         return Ok(out.value(library)?);
@@ -141,7 +141,7 @@ pub(super) fn show(context: &Context, library: &Library) -> Result<(), CliError>
         ),
         ("problem", library.trouble()),
     ])?;
-    let member = |member: &Member| {
+    let member = |member: &MemberBody| {
         let seen = member.last_synced.as_deref().map(text::ago).unwrap_or_default();
         let state = if member.connected { "connected" } else { "away" };
         vec![member.endpoint_id.clone(), member.name.clone(), member.access.clone(), state.into(), seen]
@@ -150,7 +150,7 @@ pub(super) fn show(context: &Context, library: &Library) -> Result<(), CliError>
         let rows: Vec<_> = library.members.iter().map(member).collect();
         out.table(Some(&["MEMBER", "NAME", "ACCESS", "STATE", "IN_SYNC"]), &rows)?;
     }
-    let issued = |issued: &Issued| {
+    let issued = |issued: &IssuedBody| {
         let uses = issued.uses.map_or_else(|| "any".into(), |uses| format!("{}/{uses}", issued.used));
         let expires = issued.expires.clone().unwrap_or_else(|| "never".into());
         let state = if issued.revoked { "revoked" } else { "" };

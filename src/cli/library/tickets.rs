@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::show::Held;
-use super::{Library, confirmed, find};
+use super::show::LibrarySizeBody;
+use super::{LibraryBody, confirmed, find};
 use crate::cli::Context;
-use crate::cli::client::Service;
+use crate::cli::client::ApiClient;
 use crate::cli::error::CliError;
 use crate::cli::output::message;
 use crate::cli::text;
@@ -70,9 +70,9 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "expected a time such as 30m, 12h or 7d".to_owned())
 }
 
-pub(super) async fn invite(context: &Context, agent: &Service, args: InviteArgs) -> Result<(), CliError> {
+pub(super) async fn invite(context: &Context, agent: &ApiClient, args: InviteArgs) -> Result<(), CliError> {
     #[derive(Deserialize)]
-    struct Invited {
+    struct InvitedBody {
         ticket: String,
         serial: u64,
     }
@@ -100,7 +100,7 @@ pub(super) async fn invite(context: &Context, agent: &Service, args: InviteArgs)
         }
         return Ok(context.out.value(&shown)?);
     }
-    let invited: Invited = serde_json::from_value(answer)
+    let invited: InvitedBody = serde_json::from_value(answer)
         .map_err(|e| CliError::failure(format!("the daemon's answer makes no sense: {e}")))?;
     context.out.line(&text::escape(&invited.ticket))?;
     if qr || context.out.terminal {
@@ -127,7 +127,7 @@ pub(in crate::cli) async fn join(context: &Context, args: JoinArgs) -> Result<()
     let agent = context.agent()?;
     let ticket = ticket.trim();
     let answer: Value = agent.post("/join/preview", &json!({ "ticket": ticket })).await?;
-    let preview: Preview = serde_json::from_value(answer.clone())
+    let preview: PreviewBody = serde_json::from_value(answer.clone())
         .map_err(|e| CliError::failure(format!("the daemon's answer makes no sense: {e}")))?;
     let (name, held) = (text::escape(&preview.name), preview.counts.told());
     if args.dry_run {
@@ -143,7 +143,7 @@ pub(in crate::cli) async fn join(context: &Context, args: JoinArgs) -> Result<()
     }
     let share_existing = args.share_existing || (preview.matching.assets > 0 && ask_to_share(&preview)?);
     let body = json!({ "ticket": ticket, "share_existing": share_existing });
-    let joined: Library = agent.post("/join", &body).await?;
+    let joined: LibraryBody = agent.post("/join", &body).await?;
     if context.out.json {
         return Ok(context.out.value(&joined)?);
     }
@@ -152,15 +152,15 @@ pub(in crate::cli) async fn join(context: &Context, args: JoinArgs) -> Result<()
 
 /// What a ticket would let this node into.
 #[derive(Deserialize)]
-struct Preview {
+struct PreviewBody {
     name: String,
     access: String,
-    counts: Held,
-    matching: Held,
+    counts: LibrarySizeBody,
+    matching: LibrarySizeBody,
 }
 
 /// Whether to share what is here already. Nobody is asked where nobody can answer: it is not shared then.
-fn ask_to_share(preview: &Preview) -> Result<bool, CliError> {
+fn ask_to_share(preview: &PreviewBody) -> Result<bool, CliError> {
     let (ours, name) = (preview.matching.told(), text::escape(&preview.name));
     if !std::io::stdin().is_terminal() {
         message(&format!(

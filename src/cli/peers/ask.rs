@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::network::{self, Keys, Known};
+use super::network::{self, Keys, KnownAgents};
 use super::{AskArgs, NOBODY, Row, complain, show};
 use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
-use crate::cli::progress::Progress;
+use crate::cli::progress::ProgressLine;
 use crate::cli::text;
 use crate::config::Config;
 use crate::discovery::crawl::{self, Crawl, CrawlLimits};
@@ -26,7 +26,7 @@ use crate::discovery::network::NetworkSettings;
 const LOCATE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What was asked for, and how it ended.
-struct Outcome {
+struct AskOutcome {
     found: Vec<Found>,
     /// What is wrong with it, said after the list.
     trouble: Option<CliError>,
@@ -37,7 +37,7 @@ pub(super) async fn run(context: &Context, args: &AskArgs) -> Result<(), CliErro
     let config = context.load_config(None, Vec::new())?.config;
     let keys = Keys::load(&config, args).await?.ok_or_else(|| network::no_keys(&config))?;
     let deadline = deadline(args);
-    let known = Known::gather(context, &config, args, &keys).await?;
+    let known = KnownAgents::gather(context, &config, args, &keys).await?;
     discover(context, args, &config, &keys, &known, deadline).await
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn look_up(context: &Context, args: &AskArgs, id: EndpointId) -
         .connect()
         .map_err(|error| CliError::failure(error.to_string()))?;
     let within = Duration::from_secs(args.timeout);
-    let progress = Progress::spinner("looking the agent up");
+    let progress = ProgressLine::spinner("looking the agent up");
     let looked = timeout(within, Box::pin(list::lookup(&transports, &keys, id))).await;
     drop(progress);
     let published = looked
@@ -86,7 +86,7 @@ pub(super) async fn without_daemon(
     let config = context.load_config(None, Vec::new())?.config;
     let Some(keys) = Keys::load(&config, args).await? else { return Err(no_daemon) };
     let deadline = deadline(args);
-    let known = Known::gather(context, &config, args, &keys).await?;
+    let known = KnownAgents::gather(context, &config, args, &keys).await?;
     if known.reachable().is_empty() {
         if !context.out.json {
             context.out.line(NOBODY)?;
@@ -104,7 +104,7 @@ async fn discover(
     args: &AskArgs,
     config: &Config,
     keys: &Keys,
-    known: &Known,
+    known: &KnownAgents,
     deadline: Instant,
 ) -> Result<(), CliError> {
     let endpoint = network::open(config, args.no_relay).await?;
@@ -114,7 +114,7 @@ async fn discover(
         listen(args, keys, known, &endpoint, deadline).await
     };
     network::close(endpoint).await;
-    let Outcome { found, trouble } = asked?;
+    let AskOutcome { found, trouble } = asked?;
     let now = Timestamp::now();
     show(context, found.iter().map(|found| Row::found(found, now)).collect())?;
     if args.discover {
@@ -126,15 +126,15 @@ async fn discover(
 async fn listen(
     args: &AskArgs,
     keys: &Keys,
-    known: &Known,
+    known: &KnownAgents,
     endpoint: &Endpoint,
     deadline: Instant,
-) -> Result<Outcome, CliError> {
+) -> Result<AskOutcome, CliError> {
     let bootstrap = known.reachable();
     if bootstrap.is_empty() {
         return Err(nobody_to_ask());
     }
-    let progress = Progress::spinner("joining the network's gossip");
+    let progress = ProgressLine::spinner("joining the network's gossip");
     let told = |count: usize| {
         progress
             .set(&format!("listening for announcements, {} so far", text::counted(count as u64, "agent")));
@@ -146,17 +146,17 @@ async fn listen(
         CliError::new(Exit::Timeout, "none of the agents that are known here let us join the gossip in time")
             .hint("are they running, with the same passphrase? `can-sync doctor` looks at what is between")
     });
-    Ok(Outcome { found: heard.found, trouble })
+    Ok(AskOutcome { found: heard.found, trouble })
 }
 
 async fn ask(
     args: &AskArgs,
     config: &Config,
     keys: &Keys,
-    known: &Known,
+    known: &KnownAgents,
     endpoint: &Endpoint,
     deadline: Instant,
-) -> Result<Outcome, CliError> {
+) -> Result<AskOutcome, CliError> {
     let start = match &args.from {
         Some(agent) => vec![locate(config, keys, known, endpoint, known.of(agent.id), deadline).await?],
         None => known.reachable(),
@@ -166,7 +166,7 @@ async fn ask(
     }
     let depth = args.depth.map_or(Some(0), |depth| u32::try_from(depth).ok());
     let limits = CrawlLimits { depth, peers_max: args.max_peers, ..CrawlLimits::default() };
-    let progress = Progress::spinner("asking agents whom they know");
+    let progress = ProgressLine::spinner("asking agents whom they know");
     let question = |addr: EndpointAddr| async move {
         let listed = Box::pin(list_all(endpoint, addr, &keys.rpc, args.max_peers)).await;
         listed.map_err(|error| error.to_string())
@@ -191,14 +191,14 @@ async fn ask(
     } else {
         None
     };
-    Ok(Outcome { found: crawled.found, trouble })
+    Ok(AskOutcome { found: crawled.found, trouble })
 }
 
 /// Where an agent is of whom perhaps only the id is known: those who are known may know, and it may have published it.
 async fn locate(
     config: &Config,
     keys: &Keys,
-    known: &Known,
+    known: &KnownAgents,
     endpoint: &Endpoint,
     agent: EndpointAddr,
     deadline: Instant,
@@ -206,7 +206,7 @@ async fn locate(
     if !agent.addrs.is_empty() {
         return Ok(agent);
     }
-    let _progress = Progress::spinner("asking where the agent is");
+    let _progress = ProgressLine::spinner("asking where the agent is");
     let deadline = deadline.min(Instant::now() + LOCATE_WITHIN);
     let named = Box::pin(named_by_others(keys, known, endpoint, agent.id, deadline));
     let published = Box::pin(timeout_at(deadline, published(config, keys, agent.id)));
@@ -223,7 +223,7 @@ async fn locate(
 
 async fn named_by_others(
     keys: &Keys,
-    known: &Known,
+    known: &KnownAgents,
     endpoint: &Endpoint,
     id: EndpointId,
     deadline: Instant,
@@ -250,7 +250,7 @@ async fn published(config: &Config, keys: &Keys, id: EndpointId) -> Option<Endpo
 /// Tells the daemon where everyone is.
 async fn hand_over(context: &Context, found: &[Found]) -> Result<(), CliError> {
     let agent = context.agent()?;
-    let _progress = Progress::spinner("handing the agents to the daemon");
+    let _progress = ProgressLine::spinner("handing the agents to the daemon");
     let mut handed = 0_u64;
     for found in found.iter().filter(|found| !found.addr.addrs.is_empty()) {
         let ticket = EndpointTicket::new(found.addr.clone()).to_string();

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Peer, fetch};
+use super::{PeerBody, fetch};
 use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::{output, text};
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Dialling {
+struct DiallingBody {
     endpoint_id: String,
 }
 
@@ -21,7 +21,7 @@ pub(super) async fn list(context: &Context) -> Result<(), CliError> {
     if out.json {
         return Ok(peers.iter().try_for_each(|peer| out.value(peer))?);
     }
-    let row = |peer: &Peer| {
+    let row = |peer: &PeerBody| {
         let id =
             if out.terminal { peer.endpoint_id.chars().take(10).collect() } else { peer.endpoint_id.clone() };
         let seen = peer.last_seen.as_deref().unwrap_or_default();
@@ -56,7 +56,7 @@ pub(super) async fn add(context: &Context, peer: &str, addrs: &[SocketAddr]) -> 
         ));
     }
     let body = if is_id { json!({ "endpoint_id": peer, "addrs": addrs }) } else { json!({ "ticket": peer }) };
-    let dialling: Dialling = context.agent()?.post("/peers", &body).await?;
+    let dialling: DiallingBody = context.agent()?.post("/peers", &body).await?;
     if context.out.json {
         context.out.value(&dialling)?;
     } else {

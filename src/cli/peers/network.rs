@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::AskArgs;
 use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
-use crate::cli::progress::Progress;
+use crate::cli::progress::ProgressLine;
 use crate::clock::now_ms;
 use crate::config::{Config, RelaySetting};
 use crate::discovery::address_book;
@@ -101,9 +101,9 @@ impl Keys {
 
 /// Where agents are, as far as this machine knows.
 #[derive(Debug, Default)]
-pub(super) struct Known(BTreeMap<EndpointId, EndpointAddr>);
+pub(super) struct KnownAgents(BTreeMap<EndpointId, EndpointAddr>);
 
-impl Known {
+impl KnownAgents {
     /// From the flags, the daemon (its own address) where one runs, the settings and the address book; if nobody is known from
     /// these, from the local network.
     pub(super) async fn gather(
@@ -139,7 +139,7 @@ impl Known {
         if let Some(mdns) =
             mdns.filter(|_| config.discovery.mdns && !args.no_mdns && known.reachable().is_empty())
         {
-            let _progress = Progress::spinner("looking on the local network");
+            let _progress = ProgressLine::spinner("looking on the local network");
             match mdns.find(SecretKey::generate().public(), MDNS_WITHIN).await {
                 Ok(found) => found.into_iter().for_each(|addr| known.add(addr)),
                 Err(why) => tracing::info!(why, "the local network cannot be asked"),
@@ -203,7 +203,7 @@ pub(super) async fn close(endpoint: Endpoint) {
 }
 
 /// Who was heard on a topic.
-pub(super) struct Heard {
+pub(super) struct HeardAgents {
     pub(super) found: Vec<Found>,
     /// Whether anybody let us into the swarm.
     pub(super) joined: bool,
@@ -220,7 +220,7 @@ pub(super) async fn listen(
     peers_max: usize,
     deadline: Instant,
     progress: impl Fn(usize),
-) -> Result<Heard, CliError> {
+) -> Result<HeardAgents, CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::failure(format!("cannot join the gossip topic: {e}"));
     let lookup = MemoryLookup::new();
     endpoint.address_lookup().map_err(|e| failed(&e))?.add(lookup.clone());
@@ -284,7 +284,7 @@ pub(super) async fn listen(
     // Leaving is a courtesy.
     let _ = timeout(CLOSE_WITHIN, swarm.shutdown()).await;
     let found = heard.into_values().map(|(found, at)| Found { age: at.elapsed(), ..found }).collect();
-    Ok(Heard { found, joined, capped })
+    Ok(HeardAgents { found, joined, capped })
 }
 
 /// Lets agents of the swarm connect to us.

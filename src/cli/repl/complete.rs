@@ -15,7 +15,7 @@ pub(super) struct Completion {
 
 /// What can stand at one place of a line.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Choice {
+struct Completions {
     words: Vec<String>,
     files: bool,
 }
@@ -27,7 +27,7 @@ impl Completion {
         Self { commands, files: FilenameCompleter::new() }
     }
 
-    fn choice(&self, before: &str, partial: &str) -> Choice {
+    fn choice(&self, before: &str, partial: &str) -> Completions {
         let mut words = before.split_whitespace().peekable();
         words.next_if_eq(&"help");
         let mut command = &self.commands;
@@ -45,13 +45,14 @@ impl Completion {
         }
         if partial.starts_with('-') {
             let long = command.get_arguments().filter(|arg| !arg.is_hide_set()).filter_map(Arg::get_long);
-            return Choice { words: long.map(|name| format!("--{name}")).collect(), files: false };
+            return Completions { words: long.map(|name| format!("--{name}")).collect(), files: false };
         }
-        let mut choice = command.get_positionals().map(values).fold(Choice::default(), |mut all, values| {
-            all.words.extend(values.words);
-            all.files |= values.files;
-            all
-        });
+        let mut choice =
+            command.get_positionals().map(values).fold(Completions::default(), |mut all, values| {
+                all.words.extend(values.words);
+                all.files |= values.files;
+                all
+            });
         choice.words.extend(command.get_subcommands().map(|sub| sub.get_name().to_owned()));
         if before.trim().is_empty() {
             choice.words.extend(OWN.map(str::to_owned));
@@ -64,12 +65,12 @@ fn flag<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     command.get_arguments().find(|arg| arg.get_long() == Some(name))
 }
 
-fn values(arg: &Arg) -> Choice {
+fn values(arg: &Arg) -> Completions {
     let values = arg.get_possible_values();
     let shown = values.iter().filter(|value| !value.is_hide_set());
     let words = shown.map(|value| value.get_name().to_owned()).collect();
     let files = matches!(arg.get_value_hint(), ValueHint::AnyPath | ValueHint::FilePath | ValueHint::DirPath);
-    Choice { words, files }
+    Completions { words, files }
 }
 
 impl Completer for Completion {
@@ -84,7 +85,7 @@ impl Completer for Completion {
         let typed = &line[..pos];
         let start = typed.rfind(char::is_whitespace).map_or(0, |at| at + 1);
         let partial = &typed[start..];
-        let Choice { mut words, files } = self.choice(&typed[..start], partial);
+        let Completions { mut words, files } = self.choice(&typed[..start], partial);
         if files && !partial.starts_with('-') {
             return self.files.complete(line, pos, context);
         }

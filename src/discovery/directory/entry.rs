@@ -6,9 +6,9 @@ use bytes::Bytes;
 use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
-use super::Listing;
+use super::AgentListing;
 use crate::discovery::announcement::ADDRS_MAX;
-use crate::discovery::channel::Sources;
+use crate::discovery::channel::ChannelSet;
 
 /// Waits between attempts to join through one agent: after one that worked, and after failures, doubled each time.
 const JOIN_AGAIN: Duration = Duration::from_mins(2);
@@ -17,7 +17,7 @@ const JOIN_RETRY_MAX: Duration = Duration::from_mins(10);
 
 /// How an agent that was alive stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum AgentStanding {
     /// Heard of lately, or about to be asked.
     Fresh,
     /// Asked for a sign of life.
@@ -39,16 +39,16 @@ pub(super) enum Rank {
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct DirectoryEntry {
     pub(super) name: String,
     pub(super) assets: u64,
     pub(super) total_bytes: u64,
     pub(super) addr: EndpointAddr,
-    pub(super) sources: Sources,
+    pub(super) sources: ChannelSet,
     pub(super) signed: Option<Bytes>,
     /// When it was last known to be alive; `None` for a hint.
     pub(super) alive: Option<Instant>,
-    pub(super) standing: Standing,
+    pub(super) standing: AgentStanding,
     /// The same by the wall clock, for the next start.
     pub(super) last_success_ms: Option<u64>,
     /// When it last announced itself.
@@ -67,17 +67,17 @@ pub(super) struct Entry {
     pub(super) unsaved: bool,
 }
 
-impl Entry {
+impl DirectoryEntry {
     pub(super) fn new(id: EndpointId, now: Instant) -> Self {
         Self {
             name: String::new(),
             assets: 0,
             total_bytes: 0,
             addr: EndpointAddr::new(id),
-            sources: Sources::new(),
+            sources: ChannelSet::new(),
             signed: None,
             alive: None,
-            standing: Standing::Fresh,
+            standing: AgentStanding::Fresh,
             last_success_ms: None,
             heard: None,
             connected: false,
@@ -96,9 +96,9 @@ impl Entry {
         self.alive.map(|alive| now.saturating_duration_since(alive))
     }
 
-    pub(super) fn listing(&self, id: EndpointId, now: Instant) -> Option<Listing> {
-        let stale = self.standing == Standing::Stale;
-        Some(Listing {
+    pub(super) fn listing(&self, id: EndpointId, now: Instant) -> Option<AgentListing> {
+        let stale = self.standing == AgentStanding::Stale;
+        Some(AgentListing {
             id,
             name: self.name.clone(),
             assets: self.assets,
@@ -114,7 +114,7 @@ impl Entry {
     /// It is alive.
     pub(super) fn lives(&mut self, now: Instant, now_ms: u64) {
         self.alive = Some(now);
-        self.standing = Standing::Fresh;
+        self.standing = AgentStanding::Fresh;
         self.last_success_ms = Some(now_ms);
         self.hinted = now;
         self.failures = 0;
@@ -123,7 +123,7 @@ impl Entry {
     /// It is no longer taken for alive; where it was may still help.
     pub(super) fn become_hint(&mut self) {
         self.alive = None;
-        self.standing = Standing::Fresh;
+        self.standing = AgentStanding::Fresh;
         self.signed = None;
         self.heard = None;
         self.offered = None;
@@ -163,13 +163,13 @@ impl Entry {
     pub(super) fn rank(&self) -> Rank {
         match (self.alive, self.proven) {
             (None, _) => Rank::Hint,
-            (Some(_), true) if self.standing != Standing::Stale => Rank::Proven,
+            (Some(_), true) if self.standing != AgentStanding::Stale => Rank::Proven,
             (Some(_), _) => Rank::Heard,
         }
     }
 
     /// Who goes first when there is no room: the least.
     pub(super) fn worth(&self) -> (Rank, bool, Option<Instant>, Instant) {
-        (self.rank(), self.standing != Standing::Stale, self.alive, self.hinted)
+        (self.rank(), self.standing != AgentStanding::Stale, self.alive, self.hinted)
     }
 }

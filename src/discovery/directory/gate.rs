@@ -10,13 +10,13 @@ const BURST_SECS: f64 = 2.0;
 /// A token bucket in front of checking signatures, the only work that a flood could provoke. Half of it is kept for authors
 /// who were alive here already, so that a flood of invented ones does not silence them.
 #[derive(Debug)]
-pub struct Gate {
+pub struct SignatureGate {
     per_sec: f64,
     tokens: f64,
     filled: Instant,
 }
 
-impl Gate {
+impl SignatureGate {
     /// Lets `per_sec` through, from now on.
     #[must_use]
     pub fn new(per_sec: u32, now: Instant) -> Self {

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
-use super::entry::{Rank, Standing};
-use super::{Directory, Effect, FAILURES_MAX, FRESH_FOR};
+use super::entry::{AgentStanding, Rank};
+use super::{Directory, DirectoryEffect, FAILURES_MAX, FRESH_FOR};
 use crate::discovery::channel::Channel;
 
 impl Directory {
@@ -19,7 +19,7 @@ impl Directory {
 
     /// A channel led to an agent that may or may not exist. Whoever is known to be alive keeps the addresses that it gave
     /// itself.
-    pub fn hint(&mut self, addr: &EndpointAddr, channel: Channel, now: Instant) -> Vec<Effect> {
+    pub fn hint(&mut self, addr: &EndpointAddr, channel: Channel, now: Instant) -> Vec<DirectoryEffect> {
         let mut effects = Vec::new();
         let Some(entry) = self.entry(addr.id, Rank::Hint, now, &mut effects) else { return effects };
         entry.hinted = now;
@@ -32,18 +32,18 @@ impl Directory {
 
     /// Dialling an agent came to nothing. That ends no entry of somebody who was heard of lately: behind a firewall one can
     /// be well and out of reach.
-    pub fn dial_failed(&mut self, id: &EndpointId, now: Instant) -> Vec<Effect> {
+    pub fn dial_failed(&mut self, id: &EndpointId, now: Instant) -> Vec<DirectoryEffect> {
         let Some(entry) = self.entries.get_mut(id) else { return Vec::new() };
         entry.fail(now);
         let silent = entry.age(now).is_none_or(|age| age >= FRESH_FOR);
         if silent
             && entry.failures >= FAILURES_MAX
-            && entry.standing != Standing::Stale
+            && entry.standing != AgentStanding::Stale
             && entry.alive.is_some()
         {
-            entry.standing = Standing::Stale;
+            entry.standing = AgentStanding::Stale;
             entry.connected = false;
-            return vec![Effect::WentStale { id: *id, name: entry.name.clone() }];
+            return vec![DirectoryEffect::WentStale { id: *id, name: entry.name.clone() }];
         }
         Vec::new()
     }
@@ -76,7 +76,7 @@ impl Directory {
     }
 
     /// How an attempt to join through an agent ended; one that worked also says that it proved itself.
-    pub fn join_ended(&mut self, id: &EndpointId, joined: bool, now: Instant) -> Vec<Effect> {
+    pub fn join_ended(&mut self, id: &EndpointId, joined: bool, now: Instant) -> Vec<DirectoryEffect> {
         let Some(entry) = self.entries.get_mut(id) else { return Vec::new() };
         if !joined {
             entry.fail(now);
@@ -84,7 +84,7 @@ impl Directory {
         }
         entry.proven = true;
         entry.failures = 0;
-        vec![Effect::Located(entry.addr.clone())]
+        vec![DirectoryEffect::Located(entry.addr.clone())]
     }
 }
 

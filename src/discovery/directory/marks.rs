@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use iroh::EndpointId;
 
-use super::{ENTRIES_MAX, Refusal};
+use super::{AnnouncementRefusal, ENTRIES_MAX};
 use crate::discovery::announcement::Mark;
 
 /// How far an author's clock may be from ours.
@@ -19,12 +19,12 @@ pub(super) struct Marks(pub(super) HashMap<EndpointId, Mark>);
 
 impl Marks {
     /// Whether an announcement is of our time, and later than what was heard of its author.
-    pub(super) fn admit(&self, id: &EndpointId, mark: Mark, now_ms: u64) -> Result<(), Refusal> {
+    pub(super) fn admit(&self, id: &EndpointId, mark: Mark, now_ms: u64) -> Result<(), AnnouncementRefusal> {
         if mark.timestamp_ms.abs_diff(now_ms) > CLOCKS_APART_MAX_MS {
-            return Err(Refusal::Time);
+            return Err(AnnouncementRefusal::Time);
         }
         if self.0.get(id).is_some_and(|last| !mark.is_after(last)) {
-            return Err(Refusal::Replayed);
+            return Err(AnnouncementRefusal::Replayed);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Directory;
 use super::entry::Rank;
 use crate::discovery::announcement::{NAME_CHARS_MAX, printable, verify};
-use crate::discovery::channel::{Channel, Sources};
+use crate::discovery::channel::{Channel, ChannelSet};
 
 /// How often a mere sign of life is written down.
 pub(super) const SAVE_EVERY: Duration = Duration::from_mins(5);
@@ -22,7 +22,7 @@ pub struct SavedPeer {
     /// What it called itself.
     pub name: String,
     /// Which channels led to it.
-    pub sources: Sources,
+    pub sources: ChannelSet,
     /// When it was last known to be alive, in milliseconds since the Unix epoch by our own clock.
     pub last_success_ms: u64,
     /// Its last announcement, as it signed it.

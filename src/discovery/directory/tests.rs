@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use iroh::SecretKey;
 
-use super::gate::Gate;
+use super::gate::SignatureGate;
 use super::marks::{CLOCKS_APART_MAX_MS, MARKS_MAX};
 use super::saved::SAVE_EVERY;
 use super::*;
@@ -53,7 +53,7 @@ fn directory() -> (Directory, Instant) {
     (directory, now)
 }
 
-fn listing(directory: &Directory, n: u64, now: Instant) -> Option<Listing> {
+fn listing(directory: &Directory, n: u64, now: Instant) -> Option<AgentListing> {
     directory.listings(now).into_iter().find(|listing| listing.id == id(n))
 }
 
@@ -61,14 +61,14 @@ fn listing(directory: &Directory, n: u64, now: Instant) -> Option<Listing> {
 fn who_announces_itself_is_listed_and_found_once() {
     let (mut directory, now) = directory();
     let effects = directory.hear(announced(1, 1, NOW_MS), now, NOW_MS).unwrap();
-    assert_eq!(effects, [Effect::Located(addr(1)), Effect::Found(addr(1))]);
+    assert_eq!(effects, [DirectoryEffect::Located(addr(1)), DirectoryEffect::Found(addr(1))]);
     let listed = listing(&directory, 1, now + SECOND).unwrap();
     assert_eq!(
         (listed.name.as_str(), listed.assets, listed.age, listed.stale),
         ("agent 1", 1, SECOND, false)
     );
     assert_eq!(listed.signed, Some(announced(1, 1, NOW_MS).bytes));
-    assert_eq!(listed.sources, Sources::from([Channel::Gossip]));
+    assert_eq!(listed.sources, ChannelSet::from([Channel::Gossip]));
     // The next one changes what is known, and nobody needs to dial for it.
     let now = now + 30 * SECOND;
     assert_eq!(directory.hear(announced(1, 2, NOW_MS + 30_000), now, NOW_MS + 30_000), Ok(vec![]));
@@ -81,9 +81,9 @@ fn who_announces_itself_is_listed_and_found_once() {
     assert_eq!(
         effects,
         [moved.announcement.addr()]
-            .map(Effect::Located)
+            .map(DirectoryEffect::Located)
             .into_iter()
-            .chain([Effect::Found(moved.announcement.addr())])
+            .chain([DirectoryEffect::Found(moved.announcement.addr())])
             .collect::<Vec<_>>()
     );
 }
@@ -91,7 +91,7 @@ fn who_announces_itself_is_listed_and_found_once() {
 #[test]
 fn ourselves_we_do_not_list() {
     let (mut directory, now) = directory();
-    assert_eq!(directory.hear(announced(0, 1, NOW_MS), now, NOW_MS), Err(Refusal::Own));
+    assert_eq!(directory.hear(announced(0, 1, NOW_MS), now, NOW_MS), Err(AnnouncementRefusal::Own));
     assert_eq!(directory.hint(&addr(0), Channel::Dht, now), []);
     assert_eq!(directory.peer_up(&addr(0), "me", 1, now, NOW_MS), []);
     assert_eq!(directory.known(), 0);
@@ -103,7 +103,7 @@ fn a_replay_counts_for_nothing_even_after_its_author_left() {
     directory.hear(announced(1, 5, NOW_MS), start, NOW_MS).unwrap();
     for counter in [5, 4, 1] {
         let replay = directory.hear(announced(1, counter, NOW_MS + counter), start + 2 * SECOND, NOW_MS);
-        assert_eq!(replay, Err(Refusal::Replayed));
+        assert_eq!(replay, Err(AnnouncementRefusal::Replayed));
     }
     // An earlier run of the same author, by its time; then a later one.
     let run = |boot_id, timestamp_ms| {
@@ -111,7 +111,10 @@ fn a_replay_counts_for_nothing_even_after_its_author_left() {
         signed.announcement.boot_id = boot_id;
         signed
     };
-    assert_eq!(directory.hear(run(2, NOW_MS - 1), start + 2 * SECOND, NOW_MS), Err(Refusal::Replayed));
+    assert_eq!(
+        directory.hear(run(2, NOW_MS - 1), start + 2 * SECOND, NOW_MS),
+        Err(AnnouncementRefusal::Replayed)
+    );
     assert_eq!(directory.hear(run(2, NOW_MS + 1), start + 2 * SECOND, NOW_MS), Ok(vec![]));
     // It leaves, is asked, goes stale and off the list: what it said last still counts for nothing.
     let later = start + 2 * SECOND + FRESH_FOR;
@@ -119,12 +122,15 @@ fn a_replay_counts_for_nothing_even_after_its_author_left() {
     directory.answered(&id(1), false, later, NOW_MS);
     directory.sweep(later, NOW_MS + 122_000);
     assert_eq!(listing(&directory, 1, later), None);
-    assert_eq!(directory.hear(run(2, NOW_MS + 1), later, NOW_MS + 122_000), Err(Refusal::Replayed));
+    assert_eq!(
+        directory.hear(run(2, NOW_MS + 1), later, NOW_MS + 122_000),
+        Err(AnnouncementRefusal::Replayed)
+    );
     // Once it could not be taken for new any more, it need not be remembered.
     let end_ms = NOW_MS + 1 + CLOCKS_APART_MAX_MS + 1;
     directory.sweep(later, end_ms);
     assert!(directory.marks.0.is_empty());
-    assert_eq!(directory.hear(run(2, NOW_MS + 1), later, end_ms), Err(Refusal::Time));
+    assert_eq!(directory.hear(run(2, NOW_MS + 1), later, end_ms), Err(AnnouncementRefusal::Time));
 }
 
 #[test]
@@ -151,7 +157,7 @@ fn an_author_that_speaks_too_often_is_not_heard_each_time() {
     let (mut directory, now) = directory();
     directory.hear(announced(1, 1, NOW_MS), now, NOW_MS).unwrap();
     let soon = now + SECOND / 2;
-    assert_eq!(directory.hear(announced(1, 2, NOW_MS), soon, NOW_MS), Err(Refusal::TooSoon));
+    assert_eq!(directory.hear(announced(1, 2, NOW_MS), soon, NOW_MS), Err(AnnouncementRefusal::TooSoon));
     assert_eq!(directory.hear(announced(2, 1, NOW_MS), soon, NOW_MS).map(|effects| effects.len()), Ok(2));
     assert!(directory.hear(announced(1, 2, NOW_MS), now + SECOND, NOW_MS).is_ok());
 }
@@ -162,13 +168,13 @@ fn who_falls_silent_is_asked_once_then_stale_then_off_the_list() {
     directory.hear(announced(1, 1, NOW_MS), start, NOW_MS).unwrap();
     assert_eq!(directory.tick(start + FRESH_FOR - SECOND), []);
     let silent = start + FRESH_FOR;
-    assert_eq!(directory.tick(silent), [Effect::Probe(addr(1))]);
+    assert_eq!(directory.tick(silent), [DirectoryEffect::Probe(addr(1))]);
     assert_eq!(directory.tick(silent + SECOND), [], "once");
     assert_eq!(directory.fresh(silent), 0);
     assert!(!listing(&directory, 1, silent).unwrap().stale, "not before it failed to answer");
     assert_eq!(directory.sweep(silent, NOW_MS), []);
     assert!(listing(&directory, 1, silent).is_some());
-    let stale = Effect::WentStale { id: id(1), name: "agent 1".into() };
+    let stale = DirectoryEffect::WentStale { id: id(1), name: "agent 1".into() };
     assert_eq!(directory.answered(&id(1), false, silent, NOW_MS), [stale]);
     assert_eq!(directory.answered(&id(1), false, silent, NOW_MS), [], "said once");
     let listed = listing(&directory, 1, silent).unwrap();
@@ -199,7 +205,7 @@ fn a_question_that_was_lost_is_asked_again() {
     directory.hear(announced(1, 1, NOW_MS), start, NOW_MS).unwrap();
     let silent = start + FRESH_FOR;
     assert_eq!(directory.tick(silent).len(), 1);
-    assert_eq!(directory.tick(silent + PROBE_LOST_AFTER), [Effect::Probe(addr(1))]);
+    assert_eq!(directory.tick(silent + PROBE_LOST_AFTER), [DirectoryEffect::Probe(addr(1))]);
 }
 
 #[test]
@@ -212,10 +218,10 @@ fn few_are_asked_at_once_and_the_longest_silent_first() {
     }
     let silent = start + FRESH_FOR + 60 * SECOND;
     let asked = directory.tick(silent);
-    assert_eq!(asked, (25..=40).rev().map(|n| Effect::Probe(addr(n))).collect::<Vec<_>>());
+    assert_eq!(asked, (25..=40).rev().map(|n| DirectoryEffect::Probe(addr(n))).collect::<Vec<_>>());
     assert_eq!(directory.tick(silent), []);
     directory.answered(&id(40), true, silent, NOW_MS);
-    assert_eq!(directory.tick(silent), [Effect::Probe(addr(24))]);
+    assert_eq!(directory.tick(silent), [DirectoryEffect::Probe(addr(24))]);
 }
 
 #[test]
@@ -227,7 +233,7 @@ fn hints_are_neither_listed_nor_passed_on() {
     directory.peer_up(&addr(1), "one\u{202e}\n", 4, now, NOW_MS);
     let listed = listing(&directory, 1, now).unwrap();
     assert_eq!((listed.name.as_str(), listed.assets), ("one", 4));
-    assert_eq!(listed.sources, Sources::from([Channel::Relays, Channel::Dht]));
+    assert_eq!(listed.sources, ChannelSet::from([Channel::Relays, Channel::Dht]));
     assert_eq!(listed.signed, None, "it has signed nothing yet");
 }
 
@@ -259,7 +265,7 @@ fn dials_that_fail_make_the_silent_stale_and_do_not_touch_the_fresh() {
     let silent = start + 2 * SECOND + FRESH_FOR;
     assert_eq!(directory.dial_failed(&id(1), silent), []);
     assert_eq!(directory.dial_failed(&id(1), silent), []);
-    let stale = Effect::WentStale { id: id(1), name: "agent 1".into() };
+    let stale = DirectoryEffect::WentStale { id: id(1), name: "agent 1".into() };
     assert_eq!(directory.dial_failed(&id(1), silent), [stale]);
     assert_eq!(directory.dial_failed(&id(1), silent), []);
 }
@@ -273,7 +279,7 @@ fn hints_that_come_to_nothing_are_forgotten_in_the_end() {
         directory.dial_failed(&id(1), start);
     }
     assert_eq!(directory.sweep(start + HINT_KEPT - SECOND, NOW_MS), []);
-    assert_eq!(directory.sweep(start + HINT_KEPT, NOW_MS), [Effect::Forgotten(id(1))]);
+    assert_eq!(directory.sweep(start + HINT_KEPT, NOW_MS), [DirectoryEffect::Forgotten(id(1))]);
     assert_eq!(directory.known(), 1, "the other one was never tried");
 }
 
@@ -314,7 +320,7 @@ fn a_directory_full_of_connections_refuses_the_next_announcement() {
         directory.peer_up(&addr(n), "", 0, now, NOW_MS);
     }
     let one_more = ENTRIES_MAX as u64 + 1;
-    assert_eq!(directory.hear(announced(one_more, 1, NOW_MS), now, NOW_MS), Err(Refusal::Full));
+    assert_eq!(directory.hear(announced(one_more, 1, NOW_MS), now, NOW_MS), Err(AnnouncementRefusal::Full));
     assert_eq!(directory.known(), ENTRIES_MAX);
 }
 
@@ -345,7 +351,7 @@ fn joins_go_through_whoever_worked_then_by_chance_and_not_too_often() {
     };
     let waited: Vec<u32> = (0..8).map_while(|_| waits(&mut directory)).collect();
     assert_eq!(waited, [15, 30, 60, 120, 240, 480, 600, 600]);
-    assert_eq!(directory.join_ended(&id(4), true, later), [Effect::Located(addr(4))]);
+    assert_eq!(directory.join_ended(&id(4), true, later), [DirectoryEffect::Located(addr(4))]);
 }
 
 #[test]
@@ -370,9 +376,15 @@ fn what_is_kept_is_what_was_alive_and_it_comes_back_as_hints() {
     next.begin(id(0), 2, start);
     assert_eq!(next.restore(saved, start, NOW_MS + 60_000), [addr(2), addr(1)], "the last alive first");
     assert_eq!((next.known(), next.listings(start).len()), (2, 0));
-    assert_eq!(next.hear(announced(1, 7, NOW_MS), start, NOW_MS + 60_000), Err(Refusal::Replayed));
+    assert_eq!(
+        next.hear(announced(1, 7, NOW_MS), start, NOW_MS + 60_000),
+        Err(AnnouncementRefusal::Replayed)
+    );
     next.hear(announced(1, 9, NOW_MS), start, NOW_MS + 60_000).unwrap();
-    assert_eq!(listing(&next, 1, start).unwrap().sources, Sources::from([Channel::Saved, Channel::Gossip]));
+    assert_eq!(
+        listing(&next, 1, start).unwrap().sources,
+        ChannelSet::from([Channel::Saved, Channel::Gossip])
+    );
     assert_eq!(next.to_join(&HashSet::new(), 9, 1, start).len(), 2);
 }
 
@@ -392,8 +404,9 @@ fn a_run_goes_on_where_its_actor_failed() {
 #[test]
 fn the_gate_keeps_half_for_those_who_are_known() {
     let start = Instant::now();
-    let mut gate = Gate::new(64, start);
-    let through = |gate: &mut Gate, known, now| (0..5_000).filter(|_| gate.admits(known, now)).count();
+    let mut gate = SignatureGate::new(64, start);
+    let through =
+        |gate: &mut SignatureGate, known, now| (0..5_000).filter(|_| gate.admits(known, now)).count();
     assert_eq!(through(&mut gate, false, start), 64);
     assert_eq!(through(&mut gate, true, start), 64);
     assert_eq!(through(&mut gate, true, start), 0);

@@ -21,7 +21,7 @@ use super::{GossipArgs, GossipMsg};
 use crate::clock::now_ms;
 use crate::discovery::announcement::{Signed, Unverified};
 use crate::discovery::channel::Channel;
-use crate::discovery::directory::gate::Gate;
+use crate::discovery::directory::gate::SignatureGate;
 
 /// Limit of subscribing, and the wait after that failed or the stream broke.
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
@@ -30,14 +30,14 @@ const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
 const FOLLOWER_PERMITS: usize = 64;
 
 /// Reads the topic, and lets through what is worth it.
-pub(super) struct Follower {
+pub(super) struct TopicFollower {
     pub(super) actor: ActorRef<GossipMsg>,
     pub(super) args: GossipArgs,
     /// What was not let through.
     pub(super) refused: Arc<AtomicU64>,
 }
 
-impl Follower {
+impl TopicFollower {
     /// Reads who was remembered, once per run of the node.
     pub(super) async fn restore(&self) {
         if self.args.directory.lock().is_restored() {
@@ -55,7 +55,7 @@ impl Follower {
     /// Never ends.
     pub(super) async fn run(self) {
         let permits = Arc::new(Semaphore::new(FOLLOWER_PERMITS));
-        let mut gate = Gate::new(self.args.announcements_per_sec, Instant::now());
+        let mut gate = SignatureGate::new(self.args.announcements_per_sec, Instant::now());
         // The last subscription ends only once there is another: with none, gossip leaves the swarm.
         let mut last = None;
         loop {
@@ -79,7 +79,12 @@ impl Follower {
 
     /// Reads until the stream breaks or has lost something, such as who our neighbours are. Gives back what keeps the
     /// subscription alive.
-    async fn read(&self, topic: GossipTopic, permits: &Arc<Semaphore>, gate: &mut Gate) -> GossipReceiver {
+    async fn read(
+        &self,
+        topic: GossipTopic,
+        permits: &Arc<Semaphore>,
+        gate: &mut SignatureGate,
+    ) -> GossipReceiver {
         let (sender, mut receiver) = topic.split();
         let _ = self.actor.send_message(GossipMsg::Subscribed(sender));
         self.args.channels.up(Channel::Gossip);
@@ -122,7 +127,7 @@ impl Follower {
     }
 
     /// What came, if it is an announcement that counts: size and place first, then as many signatures as are allowed.
-    fn checked(&self, content: &Bytes, gate: &mut Gate) -> Option<Signed> {
+    fn checked(&self, content: &Bytes, gate: &mut SignatureGate) -> Option<Signed> {
         let claimed = Unverified::read(content).ok()?;
         if (self.args.shut_out)(&claimed.author()) {
             return None;

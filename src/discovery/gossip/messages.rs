@@ -25,7 +25,7 @@ use crate::reconcile::Summary;
 
 /// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join
 /// through whoever did, and so tell it the topic.
-pub type Probe = Arc<dyn Fn(EndpointAddr) -> BoxFuture<'static, bool> + Send + Sync>;
+pub type PresenceProbe = Arc<dyn Fn(EndpointAddr) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// What GossipActor understands.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ pub struct GossipArgs {
     /// Announcements whose signatures are checked.
     pub announcements_per_sec: u32,
     /// How to ask for a sign of life.
-    pub probe: Probe,
+    pub probe: PresenceProbe,
     /// Whether an agent is shut out: nothing is heard of it.
     pub shut_out: Arc<dyn Fn(&EndpointId) -> bool + Send + Sync>,
     /// The local network; `None` leaves it alone.

@@ -7,7 +7,7 @@ use iroh_gossip::api::GossipSender;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use iroh_gossip::proto::{PlumtreeConfig, TopicId};
 
-use super::Probe;
+use super::PresenceProbe;
 use crate::identity::Key;
 
 /// How long gossip keeps messages for neighbours that missed them, and what it has seen: as little as works, for that is
@@ -41,7 +41,7 @@ pub(super) struct Join {
     pub(super) endpoint: Endpoint,
     pub(super) sender: GossipSender,
     /// Asks first, where the agent has not proved itself yet.
-    pub(super) probe: Option<Probe>,
+    pub(super) probe: Option<PresenceProbe>,
 }
 
 impl Join {

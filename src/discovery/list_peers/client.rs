@@ -13,7 +13,7 @@ use super::{ALPN, CURSOR_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::discovery::announcement::{self, Announcement, AnnouncementError};
 use crate::identity::Key;
 use crate::net::auth::{
-    AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, LIST_PEERS, OwnProofs, Step,
+    AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, HandshakeStep, LIST_PEERS, OwnProofs,
 };
 use crate::net::close::{self, is_close};
 use crate::wire::decode::decode;
@@ -96,7 +96,7 @@ impl Found {
 
 /// One page of an answer.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
+pub struct ListingPage {
     /// The agent that was asked, once it has announced itself.
     pub own: Option<Found>,
     /// Whom it knows.
@@ -120,18 +120,18 @@ pub struct Listed {
 
 /// A connection on which both sides have proved themselves. Closed when dropped.
 #[derive(Debug)]
-pub struct Asking {
+pub struct ListingConnection {
     connection: Connection,
     peer: EndpointId,
 }
 
-impl Drop for Asking {
+impl Drop for ListingConnection {
     fn drop(&mut self) {
         self.connection.close(VarInt::from_u32(close::SHUTDOWN), b"");
     }
 }
 
-impl Asking {
+impl ListingConnection {
     /// Connects, and proves that we know one of `keys`; the agent has to know one of them as well.
     ///
     /// # Errors
@@ -168,8 +168,10 @@ impl Asking {
         // Already closed: reading says why.
         let _ = send.finish();
         match handshake.handle(wire::read_frame_of(&mut receive, AUTH_BYTES_MAX).await?, &own)? {
-            Step::Judge(proved) if !proved.is_empty() => Ok(()),
-            Step::Judge(_) | Step::Send(_) | Step::Show => Err(ListError::NotShared),
+            HandshakeStep::Judge(proved) if !proved.is_empty() => Ok(()),
+            HandshakeStep::Judge(_) | HandshakeStep::Send(_) | HandshakeStep::Show => {
+                Err(ListError::NotShared)
+            }
         }
     }
 
@@ -193,13 +195,13 @@ impl Asking {
     ///
     /// # Errors
     /// See [`ListError`]. Takes 5 s at most.
-    pub async fn list_page(&self, cursor: Bytes, limit: usize) -> Result<Page, ListError> {
+    pub async fn list_page(&self, cursor: Bytes, limit: usize) -> Result<ListingPage, ListError> {
         let page = timeout(PAGE_WITHIN, self.ask(cursor, limit)).await;
         page.unwrap_or(Err(ListError::Timeout { what: "answer", within: PAGE_WITHIN }))
             .map_err(|error| self.explain(error))
     }
 
-    async fn ask(&self, cursor: Bytes, limit: usize) -> Result<Page, ListError> {
+    async fn ask(&self, cursor: Bytes, limit: usize) -> Result<ListingPage, ListError> {
         let limit = u32::try_from(limit.clamp(1, PAGE_ENTRIES_MAX)).unwrap_or(u32::MAX);
         let (mut send, mut receive) =
             self.connection.open_bi().await.map_err(|e| WireError::Broken(e.to_string()))?;
@@ -277,16 +279,16 @@ pub async fn list_all(
     keys: &[Key],
     limit: usize,
 ) -> Result<Listed, ListError> {
-    Box::pin(Asking::connect(endpoint, addr, keys)).await?.list_all(limit).await
+    Box::pin(ListingConnection::connect(endpoint, addr, keys)).await?.list_all(limit).await
 }
 
 /// Whether the agent at `addr` is alive and knows `key`. One that serves too many others proves that before it says so; that
 /// it is busy, anybody can say.
 pub async fn probe(endpoint: &Endpoint, addr: EndpointAddr, key: &Key) -> bool {
-    Box::pin(Asking::connect(endpoint, addr, std::slice::from_ref(key))).await.is_ok()
+    Box::pin(ListingConnection::connect(endpoint, addr, std::slice::from_ref(key))).await.is_ok()
 }
 
-fn read_page(bytes: Bytes, asked: EndpointId) -> Result<Page, ListError> {
+fn read_page(bytes: Bytes, asked: EndpointId) -> Result<ListingPage, ListError> {
     let reply: ListPeersReply = decode(bytes).map_err(WireError::from)?;
     if reply.next_cursor.len() > CURSOR_BYTES_MAX {
         return Err(ListError::Invalid("a cursor that is too long"));
@@ -301,7 +303,7 @@ fn read_page(bytes: Bytes, asked: EndpointId) -> Result<Page, ListError> {
         read(&announcement, Duration::from_secs(entry.age_secs))
     };
     let peers = reply.peers.into_iter().map(found).collect::<Result<_, _>>()?;
-    Ok(Page { own, peers, next_cursor: reply.next_cursor })
+    Ok(ListingPage { own, peers, next_cursor: reply.next_cursor })
 }
 
 fn read(signed: &SignedAnnouncement, age: Duration) -> Result<Found, ListError> {

@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, REQUEST_BYTES_MAX};
-use crate::discovery::directory::{Listing, SharedDirectory};
+use crate::discovery::directory::{AgentListing, SharedDirectory};
 use crate::identity::Key;
 use crate::net::auth::{
-    AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, LIST_PEERS, OwnProofs, Step, Throttle,
+    AUTH_BYTES_MAX, AuthError, Binding, Credential, Handshake, HandshakeStep, LIST_PEERS, OwnProofs, Throttle,
 };
 use crate::net::close;
 use crate::net::endpoint::ProtocolHandler;
@@ -42,19 +42,19 @@ const REQUESTS_MAX: usize = 128;
 const PAGE_MARGIN_BYTES: usize = 1024;
 
 /// Where answers come from.
-pub trait Source: Send + Sync {
+pub trait ListingSource: Send + Sync {
     /// Our own announcement, encoded and signed, once there is one.
     fn own(&self) -> Option<Bytes>;
     /// Everyone whom we know, by id.
-    fn listings(&self) -> Vec<Listing>;
+    fn listings(&self) -> Vec<AgentListing>;
 }
 
-impl Source for SharedDirectory {
+impl ListingSource for SharedDirectory {
     fn own(&self) -> Option<Bytes> {
         self.lock().own()
     }
 
-    fn listings(&self) -> Vec<Listing> {
+    fn listings(&self) -> Vec<AgentListing> {
         self.lock().listings(Instant::now())
     }
 }
@@ -81,12 +81,12 @@ impl ProofError {
 
 /// Answers those who know one of our keys. Cheap to clone.
 #[derive(Clone)]
-pub struct ListPeersService(Arc<Inner>);
+pub struct ListPeersService(Arc<ServerInner>);
 
-struct Inner {
+struct ServerInner {
     own_id: EndpointId,
     keys: Vec<Key>,
-    source: Box<dyn Source>,
+    source: Box<dyn ListingSource>,
     connections: Arc<Semaphore>,
     throttle: Mutex<Throttle>,
 }
@@ -101,8 +101,8 @@ impl ListPeersService {
     /// For those who know one of `keys` (see [`PresenceKeys::rpc`](crate::identity::PresenceKeys::rpc)), from `source`: a
     /// [`SharedDirectory`], as a rule.
     #[must_use]
-    pub fn new(own_id: EndpointId, keys: Vec<Key>, source: impl Source + 'static) -> Self {
-        Self(Arc::new(Inner {
+    pub fn new(own_id: EndpointId, keys: Vec<Key>, source: impl ListingSource + 'static) -> Self {
+        Self(Arc::new(ServerInner {
             own_id,
             keys,
             source: Box::new(source),
@@ -181,12 +181,12 @@ impl ListPeersService {
         let mut own = OwnProofs::default();
         let mut handshake = Handshake::answer(&LIST_PEERS, binding, rand::random(), self.0.keys.clone());
         let hello = wire::read_frame_of(&mut receive, wire::FIRST_FRAME_BYTES_MAX).await?;
-        let Step::Send(hello) = handshake.handle(hello, &own)? else {
+        let HandshakeStep::Send(hello) = handshake.handle(hello, &own)? else {
             return Err(AuthError::OutOfOrder.into());
         };
         wire::write_frame(&mut send, hello).await?;
         let auth = wire::read_frame_of(&mut receive, AUTH_BYTES_MAX).await?;
-        let Step::Judge(proved) = handshake.handle(auth, &own)? else {
+        let HandshakeStep::Judge(proved) = handshake.handle(auth, &own)? else {
             return Err(AuthError::OutOfOrder.into());
         };
         if proved.is_empty() {
@@ -256,7 +256,7 @@ fn settle(done: Option<Result<Result<(), WireError>, tokio::task::JoinError>>) -
 
 /// One page: everyone after the id that the cursor names, so that whoever comes and goes between two pages moves nobody
 /// else from one to the other.
-fn page(source: &dyn Source, request: &ListPeersRequest) -> Result<ListPeersReply, WireError> {
+fn page(source: &dyn ListingSource, request: &ListPeersRequest) -> Result<ListPeersReply, WireError> {
     let after: Option<[u8; 32]> = match request.cursor.len() {
         0 => None,
         _ => Some(request.cursor.as_ref().try_into().map_err(|_| WireError::Malformed("cursor".into()))?),

@@ -14,7 +14,7 @@ use reqwest::header::CACHE_CONTROL;
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Answer, NetworkError, Transport, checked, no_packet};
+use super::{KeyLookup, NetworkError, Transport, checked, no_packet};
 use crate::config::HttpUrl;
 use crate::discovery::slot::pace::Spread;
 
@@ -73,15 +73,15 @@ impl Relays {
         }
     }
 
-    async fn read(&self, key: &PublicKey) -> Result<Answer, NetworkError> {
+    async fn read(&self, key: &PublicKey) -> Result<KeyLookup, NetworkError> {
         self.turn().await;
         let mut answers: FuturesUnordered<_> = self.urls.iter().map(|url| self.read_one(url, key)).collect();
         let mut best = Err(Self::failed("read", "none is configured".to_owned()));
         while let Some(answer) = answers.next().await {
             match answer {
-                Ok(Answer::Packet(packet)) => return Ok(Answer::Packet(packet)),
-                Ok(Answer::FromTheFuture) => best = Ok(Answer::FromTheFuture),
-                Ok(Answer::Nothing) => best = best.or(Ok(Answer::Nothing)),
+                Ok(KeyLookup::Packet(packet)) => return Ok(KeyLookup::Packet(packet)),
+                Ok(KeyLookup::FromTheFuture) => best = Ok(KeyLookup::FromTheFuture),
+                Ok(KeyLookup::Nothing) => best = best.or(Ok(KeyLookup::Nothing)),
                 Err(error) => best = best.or(Err(error)),
             }
         }
@@ -89,7 +89,7 @@ impl Relays {
     }
 
     /// What one relay finds in the DHT now, whatever it or a proxy before it remembers.
-    async fn read_one(&self, relay: &Url, key: &PublicKey) -> Result<Answer, NetworkError> {
+    async fn read_one(&self, relay: &Url, key: &PublicKey) -> Result<KeyLookup, NetworkError> {
         let broken = |error| Self::broken("read", &error);
         let request = self.client.get(address(relay, key)).query(&[("policy", "NetworkOnly")]);
         let response = request.header(CACHE_CONTROL, "no-cache, no-store").send().await.map_err(broken)?;
@@ -98,7 +98,7 @@ impl Relays {
                 // What lies there is no packet, and has a date all the same.
                 let seq = response.headers().get(PKARR_INVALID_SIGNED_PACKET_SEQ);
                 let seq = seq.and_then(|seq| seq.to_str().ok()?.parse().ok());
-                Ok(seq.map_or(Answer::Nothing, no_packet))
+                Ok(seq.map_or(KeyLookup::Nothing, no_packet))
             }
             status if status.is_success() => {
                 let body = body(response).await?;
@@ -152,7 +152,7 @@ async fn body(mut response: Response) -> Result<BytesMut, NetworkError> {
 }
 
 impl Transport for Relays {
-    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
+    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<KeyLookup, NetworkError>> {
         Box::pin(async move { self.read(&key).await })
     }
 

@@ -14,7 +14,7 @@ use crate::discovery::channel::{Channel, Channels};
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::network::{Connect, NetworkError};
 use crate::discovery::slot::pace::Timing;
-use crate::discovery::slot::{Look, Slot, SlotKeys};
+use crate::discovery::slot::{Slot, SlotKeys, SlotReading};
 use crate::identity::NetworkKeys;
 
 /// What RendezvousActor understands.
@@ -48,7 +48,7 @@ pub enum RendezvousMsg {
         /// Which.
         slot: Slot,
         /// What was in it.
-        look: Look,
+        look: SlotReading,
     },
     /// Own task: a look is over; why nothing could be read, if so.
     Scanned {

@@ -8,12 +8,12 @@ use iroh::{EndpointAddr, EndpointId, SecretKey};
 use ractor::ActorRef;
 
 use super::RendezvousMsg;
-use super::line::Counted;
+use super::channel::Counted;
 use crate::discovery::channel::Channel;
 use crate::discovery::list;
-use crate::discovery::network::{Answer, NetworkError, Transport as _, date_after, now_us};
+use crate::discovery::network::{KeyLookup, NetworkError, Transport as _, date_after, now_us};
 use crate::discovery::slot::pace::next_read;
-use crate::discovery::slot::{Look, SLOTS, Slot, SlotKeys};
+use crate::discovery::slot::{SLOTS, Slot, SlotKeys, SlotReading};
 use crate::identity::NetworkKeys;
 
 /// What to do about an agent that a slot held.
@@ -25,10 +25,10 @@ pub(super) enum Location {
 }
 
 /// What is in a slot, and its date.
-type Looked = Result<(Look, Option<u64>), NetworkError>;
+type Looked = Result<(SlotReading, Option<u64>), NetworkError>;
 
 /// What every task has.
-pub(super) struct Work {
+pub(super) struct TaskContext {
     pub(super) channel: Channel,
     pub(super) transport: Arc<Counted>,
     pub(super) actor: ActorRef<RendezvousMsg>,
@@ -44,7 +44,7 @@ pub(super) struct Record {
     pub(super) agents: Vec<(EndpointId, Duration)>,
 }
 
-impl Work {
+impl TaskContext {
     /// An owner that is gone took its tasks along.
     fn tell(&self, message: RendezvousMsg) {
         let _ = self.actor.send_message(message);
@@ -54,11 +54,11 @@ impl Work {
     async fn look(&self, slot: Slot) -> Looked {
         let answer = self.transport.resolve(self.slots.keypair(slot).public_key()).await;
         let (look, date) = match &answer {
-            Ok(Answer::Packet(packet)) => {
-                (Look::Read(self.slots.unpack(packet, now_us())), Some(packet.timestamp().as_u64()))
+            Ok(KeyLookup::Packet(packet)) => {
+                (SlotReading::Read(self.slots.unpack(packet, now_us())), Some(packet.timestamp().as_u64()))
             }
-            Ok(Answer::Nothing) => (Look::Read(Vec::new()), None),
-            Ok(Answer::FromTheFuture) | Err(_) => (Look::Closed, None),
+            Ok(KeyLookup::Nothing) => (SlotReading::Read(Vec::new()), None),
+            Ok(KeyLookup::FromTheFuture) | Err(_) => (SlotReading::Closed, None),
         };
         self.tell(RendezvousMsg::SlotRead { channel: self.channel, slot, look: look.clone() });
         answer.map(|_| (look, date))
@@ -93,8 +93,8 @@ impl Work {
             while let Some(index) = next_read(&read, false, draw) {
                 let look = note(self.look(Slot { day, index }).await);
                 let room = match look {
-                    Some(Look::Read(entries)) => self.slots.has_room(&entries, now_us()),
-                    Some(Look::Closed | Look::Unread) | None => false,
+                    Some(SlotReading::Read(entries)) => self.slots.has_room(&entries, now_us()),
+                    Some(SlotReading::Closed | SlotReading::Unread) | None => false,
                 };
                 read[usize::from(index)] = Some(room);
             }
@@ -106,7 +106,7 @@ impl Work {
 
     /// Writes our record, if given, then claims a slot, if given what is known of the slots. The record comes first: whoever
     /// finds us in the slot looks for it.
-    pub(super) async fn publish(self, record: Option<Record>, looks: Option<(u64, Vec<Look>)>) {
+    pub(super) async fn publish(self, record: Option<Record>, looks: Option<(u64, Vec<SlotReading>)>) {
         let (mut written, mut claimed, mut failure) = (None, None, None);
         // A slot that nobody has written takes a DHT seconds to say so: that time is not lost.
         let write_record = async {
@@ -140,11 +140,11 @@ impl Work {
         // Most likely it is older than what is there: our clock was set back, or the other channel was faster.
         let key = list::key_of(&self.own).ok_or_else(|| error.clone())?;
         match self.transport.resolve(key).await {
-            Ok(Answer::Packet(there)) => {
+            Ok(KeyLookup::Packet(there)) => {
                 self.write_record_after(record, Some(there.timestamp().as_u64())).await
             }
-            Ok(Answer::Nothing) => self.write_record_after(record, None).await,
-            Ok(Answer::FromTheFuture) => {
+            Ok(KeyLookup::Nothing) => self.write_record_after(record, None).await,
+            Ok(KeyLookup::FromTheFuture) => {
                 Err("our own record is dated in the future, so it stays until the network forgets it"
                     .to_owned())
             }
@@ -164,7 +164,7 @@ impl Work {
     async fn claim(
         &self,
         day: u64,
-        mut looks: Vec<Look>,
+        mut looks: Vec<SlotReading>,
         mut just_read: Option<(u8, Looked)>,
     ) -> Result<Option<Slot>, String> {
         let mut failure = None;
@@ -187,12 +187,12 @@ impl Work {
                     }
                     Err(error) => {
                         failure = Some(error.to_string());
-                        Look::Closed
+                        SlotReading::Closed
                     }
                 };
                 continue;
             };
-            let Look::Read(entries) = &looks[at] else { break };
+            let SlotReading::Read(entries) = &looks[at] else { break };
             let now = now_us();
             let entries = self.slots.with_own(self.own, entries, now);
             let packet = self.slots.pack(slot, &entries, date_after(date, now), rand::random());
@@ -202,7 +202,7 @@ impl Work {
                     failure = Some(error.to_string());
                     fresh[at] = None;
                     if std::mem::replace(&mut overtaken[at], true) {
-                        looks[at] = Look::Closed;
+                        looks[at] = SlotReading::Closed;
                     }
                 }
             }
@@ -214,8 +214,8 @@ impl Work {
     /// Reads a slot again; whether we are in it.
     pub(super) async fn verify(self, slot: Slot) {
         let held = match self.look(slot).await {
-            Ok((Look::Read(entries), _)) => Some(entries.iter().any(|entry| entry.id == self.own)),
-            Ok((Look::Closed | Look::Unread, _)) => Some(false),
+            Ok((SlotReading::Read(entries), _)) => Some(entries.iter().any(|entry| entry.id == self.own)),
+            Ok((SlotReading::Closed | SlotReading::Unread, _)) => Some(false),
             Err(_) => None,
         };
         self.tell(RendezvousMsg::Verified { channel: self.channel, held });
@@ -225,11 +225,11 @@ impl Work {
     pub(super) async fn locate(self, keys: NetworkKeys, id: EndpointId) {
         let answer = match list::key_of(&id) {
             Some(key) => self.transport.resolve(key).await,
-            None => Ok(Answer::Nothing),
+            None => Ok(KeyLookup::Nothing),
         };
         let addr = answer.map(|answer| match answer {
-            Answer::Packet(packet) => list::unpack(&keys, id, &packet).map(|published| published.addr),
-            Answer::Nothing | Answer::FromTheFuture => None,
+            KeyLookup::Packet(packet) => list::unpack(&keys, id, &packet).map(|published| published.addr),
+            KeyLookup::Nothing | KeyLookup::FromTheFuture => None,
         });
         self.tell(RendezvousMsg::Located { channel: self.channel, id, addr });
     }

@@ -10,7 +10,7 @@ use pkarr::dns::rdata::{RData, TXT};
 use pkarr::dns::{CharacterString, Name};
 use pkarr::{Keypair, SignedPacket, Timestamp};
 
-use super::{ENTRIES_MAX, ENTRY_LIFE, Entry, MICROS, Slot, SlotKeys, merge, seal};
+use super::{ENTRIES_MAX, ENTRY_LIFE, MICROS, Slot, SlotEntry, SlotKeys, merge, seal};
 
 /// The record's name.
 pub const RECORD: &str = "_can_sync";
@@ -43,7 +43,7 @@ impl SlotKeys {
     pub fn pack(
         &self,
         slot: Slot,
-        entries: &[Entry],
+        entries: &[SlotEntry],
         at_us: u64,
         nonce: [u8; seal::NONCE],
     ) -> Result<SignedPacket, PacketError> {
@@ -62,7 +62,7 @@ impl SlotKeys {
 
     /// Who is in a packet of this slot. Nobody for anything that is not of our making.
     #[must_use]
-    pub fn unpack(&self, packet: &SignedPacket, now_us: u64) -> Vec<Entry> {
+    pub fn unpack(&self, packet: &SignedPacket, now_us: u64) -> Vec<SlotEntry> {
         // Clocks differ; nobody was alive in the future.
         let written_us = packet.timestamp().as_u64().min(now_us);
         match self {
@@ -74,7 +74,7 @@ impl SlotKeys {
             }
             Self::Compatible { .. } => {
                 let id = contents(packet).find_map(|content| parse_id(&content));
-                id.map(|id| Entry { id, alive_us: written_us }).into_iter().collect()
+                id.map(|id| SlotEntry { id, alive_us: written_us }).into_iter().collect()
             }
         }
     }
@@ -129,7 +129,7 @@ fn parse_id(text: &[u8]) -> Option<EndpointId> {
     EndpointId::from_bytes(&bytes).ok()
 }
 
-pub(super) fn encode(entries: &[Entry], now_us: u64) -> Vec<u8> {
+pub(super) fn encode(entries: &[SlotEntry], now_us: u64) -> Vec<u8> {
     let entries = &entries[..entries.len().min(ENTRIES_MAX)];
     // Below 256 by the constant.
     let mut plain = vec![VERSION, u8::try_from(entries.len()).unwrap_or(u8::MAX)];
@@ -144,7 +144,7 @@ pub(super) fn encode(entries: &[Entry], now_us: u64) -> Vec<u8> {
 
 /// The list in the order in which its writer put it. Entries that are no endpoint ids, or older than any that is written,
 /// are left out; one of another version, or shorter than it says, is empty.
-pub(super) fn decode(plain: &[u8], written_us: u64) -> Vec<Entry> {
+pub(super) fn decode(plain: &[u8], written_us: u64) -> Vec<SlotEntry> {
     let [VERSION, count, rest @ ..] = plain else { return Vec::new() };
     let count = usize::from(*count);
     if count > ENTRIES_MAX || rest.len() < count * ENTRY_BYTES {
@@ -155,7 +155,7 @@ pub(super) fn decode(plain: &[u8], written_us: u64) -> Vec<Entry> {
         let age_secs = u64::from(u16::from_le_bytes(age.try_into().ok()?));
         let id = EndpointId::from_bytes(id).ok()?;
         let alive_us = written_us.saturating_sub(age_secs * MICROS);
-        (age_secs <= ENTRY_LIFE.as_secs()).then_some(Entry { id, alive_us })
+        (age_secs <= ENTRY_LIFE.as_secs()).then_some(SlotEntry { id, alive_us })
     };
     rest.chunks_exact(ENTRY_BYTES).take(count).filter_map(entry).collect()
 }

@@ -31,8 +31,8 @@ fn slot(index: u8) -> Slot {
 
 const NOW: u64 = 1_790_000_000 * MICROS;
 
-fn entry(n: u16, age_secs: u64) -> Entry {
-    Entry { id: id(n), alive_us: NOW - age_secs * MICROS }
+fn entry(n: u16, age_secs: u64) -> SlotEntry {
+    SlotEntry { id: id(n), alive_us: NOW - age_secs * MICROS }
 }
 
 /// Public keys of the slots of `my-secret-phrase`, hexadecimal and z-base-32, computed from the description by another
@@ -90,7 +90,7 @@ fn a_compatible_packet_is_byte_for_byte_what_it_was() {
     let records: Vec<_> = packet.all_resource_records().map(|r| (r.name.to_string(), r.ttl)).collect();
     assert_eq!(records, [(format!("_can_sync.{}", VECTORS[3].1), 300)]);
     assert_eq!(naive_reader(packet.encoded_packet().as_ref()), Some(*own.as_bytes()));
-    assert_eq!(compatible().unpack(&packet, NOW), [Entry { id: own, alive_us: NOW }]);
+    assert_eq!(compatible().unpack(&packet, NOW), [SlotEntry { id: own, alive_us: NOW }]);
 }
 
 /// What agents before this one do with a slot: the first TXT record `_can_sync` whose text is 64 hexadecimal digits.
@@ -157,7 +157,7 @@ fn sealed_slots_change_with_the_day_and_hide_who_is_in_them() {
     let listed = id(1);
     assert!(!packet.as_bytes().windows(8).any(|bytes| bytes == &listed.as_bytes()[..8]));
     assert_eq!(keys.unpack(&packet, NOW + 5 * MICROS), entries);
-    let full: Vec<Entry> = (1..40).map(|n| entry(n, u64::from(n))).collect();
+    let full: Vec<SlotEntry> = (1..40).map(|n| entry(n, u64::from(n))).collect();
     let full = keys.with_own(id(100), &full, NOW);
     assert_eq!(full.len(), ENTRIES_MAX);
     let large = keys.pack(Slot { day, index: 0 }, &full, NOW, [3; seal::NONCE]).unwrap();
@@ -230,32 +230,32 @@ fn garbage_is_nobody() {
 #[test]
 fn a_claim_keeps_its_place_or_takes_the_lowest() {
     let keys = sealed();
-    let full = |from: u16| Look::Read((from..from + 24).map(|n| entry(n, 1)).collect());
-    let mut looks = vec![Look::Closed, full(100), full(200), Look::Read(vec![entry(1, 1)])];
-    looks.resize(8, Look::Read(Vec::new()));
+    let full = |from: u16| SlotReading::Read((from..from + 24).map(|n| entry(n, 1)).collect());
+    let mut looks = vec![SlotReading::Closed, full(100), full(200), SlotReading::Read(vec![entry(1, 1)])];
+    looks.resize(8, SlotReading::Read(Vec::new()));
     assert_eq!(keys.claim(&id(9), &looks, NOW), Some(3));
-    looks[6] = Look::Read(vec![entry(9, 1)]);
+    looks[6] = SlotReading::Read(vec![entry(9, 1)]);
     assert_eq!(keys.claim(&id(9), &looks, NOW), Some(6), "where it is already");
-    looks[1] = Look::Unread;
+    looks[1] = SlotReading::Unread;
     assert_eq!(keys.claim(&id(8), &looks, NOW), Some(1), "it may have room");
     // All full: by hash, past those that are closed.
-    let mut looks: Vec<Look> = (1..9).map(|n| full(100 * n)).collect();
+    let mut looks: Vec<SlotReading> = (1..9).map(|n| full(100 * n)).collect();
     let hashed = keys.claim(&id(9), &looks, NOW).unwrap();
     let expected = u64::from_le_bytes(blake3::hash(id(9).as_bytes()).as_bytes()[..8].try_into().unwrap()) % 8;
     assert_eq!(u64::from(hashed), expected);
-    looks[usize::from(hashed)] = Look::Closed;
+    looks[usize::from(hashed)] = SlotReading::Closed;
     assert_eq!(keys.claim(&id(9), &looks, NOW), Some((hashed + 1) % 8));
-    assert_eq!(keys.claim(&id(9), &vec![Look::Closed; 8], NOW), None);
+    assert_eq!(keys.claim(&id(9), &vec![SlotReading::Closed; 8], NOW), None);
 }
 
 #[test]
 fn a_compatible_claim_never_takes_a_live_owners_slot() {
     let keys = compatible();
-    let mut looks: Vec<Look> = (0..8).map(|n| Look::Read(vec![entry(n, 10)])).collect();
+    let mut looks: Vec<SlotReading> = (0..8).map(|n| SlotReading::Read(vec![entry(n, 10)])).collect();
     assert_eq!(keys.claim(&id(50), &looks, NOW), None);
-    looks[5] = Look::Read(vec![entry(5, OWNER_LIFE.as_secs() + 1)]);
+    looks[5] = SlotReading::Read(vec![entry(5, OWNER_LIFE.as_secs() + 1)]);
     assert_eq!(keys.claim(&id(50), &looks, NOW), Some(5), "its owner is gone");
-    looks[7] = Look::Read(vec![entry(50, OWNER_LIFE.as_secs() + 1)]);
+    looks[7] = SlotReading::Read(vec![entry(50, OWNER_LIFE.as_secs() + 1)]);
     assert_eq!(keys.claim(&id(50), &looks, NOW), Some(7), "our own");
 }
 
@@ -300,7 +300,7 @@ async fn requests_are_spread() {
     assert_eq!(spread.reserve(later), later);
 }
 
-fn entries() -> impl Strategy<Value = Vec<Entry>> {
+fn entries() -> impl Strategy<Value = Vec<SlotEntry>> {
     prop::collection::vec((0..30_u16, 0..4_000_u64).prop_map(|(n, age)| entry(n, age)), 0..40)
 }
 
@@ -322,7 +322,7 @@ proptest! {
 
     #[test]
     fn lists_survive_the_trip(n in 0..=24_u16, ages in prop::collection::vec(0..1800_u64, 24)) {
-        let list: Vec<Entry> = (0..n).map(|n| entry(n, ages[usize::from(n)])).collect();
+        let list: Vec<SlotEntry> = (0..n).map(|n| entry(n, ages[usize::from(n)])).collect();
         prop_assert_eq!(decode(&encode(&list, NOW), NOW), list);
     }
 
@@ -349,16 +349,16 @@ proptest! {
 
     #[test]
     fn a_claim_is_a_place_that_may_be_had(states in prop::collection::vec(0..4_u8, 8), n in 0..9_u16) {
-        let looks: Vec<Look> = states.iter().zip(0_u16..).map(|(state, i)| match state {
-            0 => Look::Unread,
-            1 => Look::Closed,
-            2 => Look::Read(Vec::new()),
-            _ => Look::Read(vec![entry(i, 5)]),
+        let looks: Vec<SlotReading> = states.iter().zip(0_u16..).map(|(state, i)| match state {
+            0 => SlotReading::Unread,
+            1 => SlotReading::Closed,
+            2 => SlotReading::Read(Vec::new()),
+            _ => SlotReading::Read(vec![entry(i, 5)]),
         }).collect();
         for keys in [compatible(), SLOW_KEYS.clone()] {
             match keys.claim(&id(n), &looks, NOW) {
-                Some(index) => prop_assert_ne!(&looks[usize::from(index)], &Look::Closed),
-                None => prop_assert!(!looks.contains(&Look::Unread) && !looks.contains(&Look::Read(Vec::new()))),
+                Some(index) => prop_assert_ne!(&looks[usize::from(index)], &SlotReading::Closed),
+                None => prop_assert!(!looks.contains(&SlotReading::Unread) && !looks.contains(&SlotReading::Read(Vec::new()))),
             }
         }
     }

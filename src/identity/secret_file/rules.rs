@@ -13,13 +13,13 @@ pub enum Keeper {
 
 /// For whom the process acts.
 #[derive(Clone, Debug)]
-pub(super) struct Process {
+pub(super) struct ProcessIdentity {
     pub(super) user: u32,
     /// Its own group and those that it is in besides.
     pub(super) groups: Vec<u32>,
 }
 
-impl Process {
+impl ProcessIdentity {
     /// Whether these users are ours to trust: ourselves, and root.
     fn trusts_user(&self, user: u32) -> bool {
         user == self.user || user == 0
@@ -59,7 +59,7 @@ pub enum Fault {
 
 /// What is to be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ruling {
+pub(super) enum FileRuling {
     Take,
     /// It can be read, or changed, by more than its owner, as somebody wanted it to be.
     Warn(Remark),
@@ -87,56 +87,56 @@ const STICKY: u32 = 0o1000;
 const SET_GROUP: u32 = 0o2000;
 
 /// What to do about a file with a secret in it.
-pub(super) fn judge_file(facts: &Facts, keeper: Keeper, process: &Process) -> Ruling {
+pub(super) fn judge_file(facts: &Facts, keeper: Keeper, process: &ProcessIdentity) -> FileRuling {
     let Facts { mode, user, group, modes, credentials } = *facts;
     let is = |bits| mode & bits != 0;
     let (ours, groups_own) = (user == process.user, process.trusts_group(group));
     if !process.trusts_user(user) {
-        return Ruling::Refuse(Fault::Foreign { user });
+        return FileRuling::Refuse(Fault::Foreign { user });
     }
     if !modes {
         let open = is(GROUP_READS | GROUP_WRITES | ALL_READ | ALL_WRITE);
-        return if open { Ruling::Warn(Remark::NoModes) } else { Ruling::Take };
+        return if open { FileRuling::Warn(Remark::NoModes) } else { FileRuling::Take };
     }
     if is(ALL_WRITE) {
-        return Ruling::Refuse(Fault::Writable);
+        return FileRuling::Refuse(Fault::Writable);
     }
     if is(ALL_READ) && !(credentials && keeper == Keeper::User) {
-        return Ruling::Refuse(if is(GROUP_WRITES) { Fault::Writable } else { Fault::Readable });
+        return FileRuling::Refuse(if is(GROUP_WRITES) { Fault::Writable } else { Fault::Readable });
     }
     if is(GROUP_WRITES) {
         // Cluster software opens a volume to its group at every start (`fsGroup`), what this node made there included.
         let opened_later = keeper != Keeper::User && ours && groups_own;
-        return if opened_later { Ruling::Tighten } else { Ruling::Refuse(Fault::Writable) };
+        return if opened_later { FileRuling::Tighten } else { FileRuling::Refuse(Fault::Writable) };
     }
     if is(GROUP_READS) {
         return match keeper {
-            Keeper::EndpointKey if ours => Ruling::Tighten,
-            Keeper::EndpointKey => Ruling::Refuse(Fault::Readable),
-            Keeper::User if credentials => Ruling::Take,
-            Keeper::User | Keeper::Node if !groups_own => Ruling::Refuse(Fault::Readable),
-            Keeper::User | Keeper::Node => Ruling::Warn(Remark::GroupReads { group }),
+            Keeper::EndpointKey if ours => FileRuling::Tighten,
+            Keeper::EndpointKey => FileRuling::Refuse(Fault::Readable),
+            Keeper::User if credentials => FileRuling::Take,
+            Keeper::User | Keeper::Node if !groups_own => FileRuling::Refuse(Fault::Readable),
+            Keeper::User | Keeper::Node => FileRuling::Warn(Remark::GroupReads { group }),
         };
     }
-    Ruling::Take
+    FileRuling::Take
 }
 
 /// What to do about the directory that a secret is in: whoever can write there can put another file in its place.
-pub(super) fn judge_dir(facts: &Facts, keeper: Keeper, process: &Process) -> Ruling {
+pub(super) fn judge_dir(facts: &Facts, keeper: Keeper, process: &ProcessIdentity) -> FileRuling {
     let Facts { mode, user, group, modes, credentials: _ } = *facts;
     let is = |bits| mode & bits != 0;
     if !modes || is(STICKY) || !is(GROUP_WRITES | ALL_WRITE) {
-        return Ruling::Take;
+        return FileRuling::Take;
     }
     if is(ALL_WRITE) || !process.trusts_group(group) {
-        return Ruling::Refuse(Fault::Writable);
+        return FileRuling::Refuse(Fault::Writable);
     }
     if is(SET_GROUP) {
         // Shared with a group on purpose, as volumes in clusters are; what somebody else puts there is not taken.
-        return Ruling::Warn(Remark::GroupWrites { group });
+        return FileRuling::Warn(Remark::GroupWrites { group });
     }
     let ours = keeper != Keeper::User && user == process.user;
-    if ours { Ruling::Tighten } else { Ruling::Refuse(Fault::Writable) }
+    if ours { FileRuling::Tighten } else { FileRuling::Refuse(Fault::Writable) }
 }
 
 #[cfg(test)]
@@ -147,15 +147,15 @@ mod tests {
     const OUR_GROUP: u32 = 1000;
     const OTHER: u32 = 4711;
 
-    fn process() -> Process {
-        Process { user: US, groups: vec![OUR_GROUP, 2000] }
+    fn process() -> ProcessIdentity {
+        ProcessIdentity { user: US, groups: vec![OUR_GROUP, 2000] }
     }
 
     fn facts(mode: u32) -> Facts {
         Facts { mode, user: US, group: OUR_GROUP, modes: true, credentials: false }
     }
 
-    fn file(facts: Facts, keeper: Keeper) -> Ruling {
+    fn file(facts: Facts, keeper: Keeper) -> FileRuling {
         judge_file(&facts, keeper, &process())
     }
 
@@ -165,12 +165,12 @@ mod tests {
     fn a_private_file_of_ours_or_of_roots_is_taken_and_nobody_elses() {
         for keeper in KEEPERS {
             for mode in [0o600, 0o400, 0o700, 0o711] {
-                assert_eq!(file(facts(mode), keeper), Ruling::Take);
-                assert_eq!(file(Facts { user: 0, ..facts(mode) }, keeper), Ruling::Take);
+                assert_eq!(file(facts(mode), keeper), FileRuling::Take);
+                assert_eq!(file(Facts { user: 0, ..facts(mode) }, keeper), FileRuling::Take);
                 let foreign = Facts { user: OTHER, credentials: true, ..facts(mode) };
-                assert_eq!(file(foreign, keeper), Ruling::Refuse(Fault::Foreign { user: OTHER }));
+                assert_eq!(file(foreign, keeper), FileRuling::Refuse(Fault::Foreign { user: OTHER }));
                 let foreign = Facts { modes: false, ..foreign };
-                assert_eq!(file(foreign, keeper), Ruling::Refuse(Fault::Foreign { user: OTHER }));
+                assert_eq!(file(foreign, keeper), FileRuling::Refuse(Fault::Foreign { user: OTHER }));
             }
         }
     }
@@ -181,17 +181,17 @@ mod tests {
             for group in [OUR_GROUP, 2000, 0] {
                 let facts = Facts { group, ..facts(mode) };
                 for keeper in [Keeper::User, Keeper::Node] {
-                    assert_eq!(file(facts, keeper), Ruling::Warn(Remark::GroupReads { group }));
+                    assert_eq!(file(facts, keeper), FileRuling::Warn(Remark::GroupReads { group }));
                 }
-                assert_eq!(file(facts, Keeper::EndpointKey), Ruling::Tighten);
+                assert_eq!(file(facts, Keeper::EndpointKey), FileRuling::Tighten);
                 let roots = Facts { user: 0, ..facts };
-                assert_eq!(file(roots, Keeper::EndpointKey), Ruling::Refuse(Fault::Readable));
-                assert_eq!(file(Facts { credentials: true, ..facts }, Keeper::User), Ruling::Take);
+                assert_eq!(file(roots, Keeper::EndpointKey), FileRuling::Refuse(Fault::Readable));
+                assert_eq!(file(Facts { credentials: true, ..facts }, Keeper::User), FileRuling::Take);
             }
             let others = Facts { group: OTHER, ..facts(mode) };
-            assert_eq!(file(others, Keeper::User), Ruling::Refuse(Fault::Readable));
-            assert_eq!(file(others, Keeper::Node), Ruling::Refuse(Fault::Readable));
-            assert_eq!(file(others, Keeper::EndpointKey), Ruling::Tighten);
+            assert_eq!(file(others, Keeper::User), FileRuling::Refuse(Fault::Readable));
+            assert_eq!(file(others, Keeper::Node), FileRuling::Refuse(Fault::Readable));
+            assert_eq!(file(others, Keeper::EndpointKey), FileRuling::Tighten);
         }
     }
 
@@ -199,12 +199,12 @@ mod tests {
     fn all_may_read_only_what_a_service_manager_handed_over() {
         for mode in [0o444, 0o644, 0o604, 0o404] {
             for keeper in KEEPERS {
-                assert_eq!(file(facts(mode), keeper), Ruling::Refuse(Fault::Readable));
+                assert_eq!(file(facts(mode), keeper), FileRuling::Refuse(Fault::Readable));
             }
             let handed = Facts { user: 0, group: OTHER, credentials: true, ..facts(mode) };
-            assert_eq!(file(handed, Keeper::User), Ruling::Take);
-            assert_eq!(file(handed, Keeper::Node), Ruling::Refuse(Fault::Readable));
-            assert_eq!(file(handed, Keeper::EndpointKey), Ruling::Refuse(Fault::Readable));
+            assert_eq!(file(handed, Keeper::User), FileRuling::Take);
+            assert_eq!(file(handed, Keeper::Node), FileRuling::Refuse(Fault::Readable));
+            assert_eq!(file(handed, Keeper::EndpointKey), FileRuling::Refuse(Fault::Readable));
         }
     }
 
@@ -213,29 +213,29 @@ mod tests {
         for mode in [0o602, 0o622, 0o666, 0o777, 0o646] {
             for keeper in KEEPERS {
                 let handed = Facts { credentials: true, ..facts(mode) };
-                assert_eq!(file(handed, keeper), Ruling::Refuse(Fault::Writable));
+                assert_eq!(file(handed, keeper), FileRuling::Refuse(Fault::Writable));
             }
         }
         for mode in [0o620, 0o660, 0o670] {
-            assert_eq!(file(facts(mode), Keeper::User), Ruling::Refuse(Fault::Writable));
+            assert_eq!(file(facts(mode), Keeper::User), FileRuling::Refuse(Fault::Writable));
             for keeper in [Keeper::Node, Keeper::EndpointKey] {
-                assert_eq!(file(facts(mode), keeper), Ruling::Tighten);
+                assert_eq!(file(facts(mode), keeper), FileRuling::Tighten);
                 let theirs = Facts { group: OTHER, ..facts(mode) };
-                assert_eq!(file(theirs, keeper), Ruling::Refuse(Fault::Writable));
+                assert_eq!(file(theirs, keeper), FileRuling::Refuse(Fault::Writable));
                 let roots = Facts { user: 0, ..facts(mode) };
-                assert_eq!(file(roots, keeper), Ruling::Refuse(Fault::Writable));
+                assert_eq!(file(roots, keeper), FileRuling::Refuse(Fault::Writable));
             }
         }
-        assert_eq!(file(facts(0o664), Keeper::Node), Ruling::Refuse(Fault::Writable));
+        assert_eq!(file(facts(0o664), Keeper::Node), FileRuling::Refuse(Fault::Writable));
     }
 
     #[test]
     fn without_modes_everything_is_taken_and_said() {
         for keeper in KEEPERS {
             let mounted = Facts { modes: false, ..facts(0o777) };
-            assert_eq!(file(mounted, keeper), Ruling::Warn(Remark::NoModes));
-            assert_eq!(judge_dir(&mounted, keeper, &process()), Ruling::Take);
-            assert_eq!(file(Facts { mode: 0o600, ..mounted }, keeper), Ruling::Take);
+            assert_eq!(file(mounted, keeper), FileRuling::Warn(Remark::NoModes));
+            assert_eq!(judge_dir(&mounted, keeper, &process()), FileRuling::Take);
+            assert_eq!(file(Facts { mode: 0o600, ..mounted }, keeper), FileRuling::Take);
         }
     }
 
@@ -244,24 +244,24 @@ mod tests {
         let dir = |facts: Facts, keeper| judge_dir(&facts, keeper, &process());
         for keeper in KEEPERS {
             for mode in [0o700, 0o755, 0o555, 0o1777, 0o3777, 0o1770, 0o2755] {
-                assert_eq!(dir(facts(mode), keeper), Ruling::Take);
+                assert_eq!(dir(facts(mode), keeper), FileRuling::Take);
             }
             for mode in [0o777, 0o2777, 0o703, 0o757] {
-                assert_eq!(dir(facts(mode), keeper), Ruling::Refuse(Fault::Writable));
+                assert_eq!(dir(facts(mode), keeper), FileRuling::Refuse(Fault::Writable));
             }
             for mode in [0o2770, 0o2775] {
                 let remark = Remark::GroupWrites { group: 2000 };
                 let shared = Facts { group: 2000, user: 0, ..facts(mode) };
-                assert_eq!(dir(shared, keeper), Ruling::Warn(remark));
+                assert_eq!(dir(shared, keeper), FileRuling::Warn(remark));
                 let theirs = Facts { group: OTHER, ..shared };
-                assert_eq!(dir(theirs, keeper), Ruling::Refuse(Fault::Writable));
+                assert_eq!(dir(theirs, keeper), FileRuling::Refuse(Fault::Writable));
             }
         }
         for mode in [0o770, 0o775] {
-            assert_eq!(dir(facts(mode), Keeper::User), Ruling::Refuse(Fault::Writable));
-            assert_eq!(dir(facts(mode), Keeper::Node), Ruling::Tighten);
+            assert_eq!(dir(facts(mode), Keeper::User), FileRuling::Refuse(Fault::Writable));
+            assert_eq!(dir(facts(mode), Keeper::Node), FileRuling::Tighten);
             let roots = Facts { user: 0, ..facts(mode) };
-            assert_eq!(dir(roots, Keeper::Node), Ruling::Refuse(Fault::Writable));
+            assert_eq!(dir(roots, Keeper::Node), FileRuling::Refuse(Fault::Writable));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::{Doubt, OFF_MAX_MS};
 use crate::library::filter::Filter;
 use crate::library::private::Private;
 use crate::library::report::LibraryError;
-use crate::library::{Library, Shared};
+use crate::library::{Library, SharedLibrary};
 
 /// Within this time after a clock was set, that is noticed.
 const SET_WITHIN_MS: u64 = 60 * 1000;
@@ -39,7 +39,7 @@ impl Manager {
             return Ok(Vec::new());
         }
         let is_ahead = |library: &Arc<Library>| {
-            let since_ms = library.shared().and_then(Shared::writes_since_ms);
+            let since_ms = library.shared().and_then(SharedLibrary::writes_since_ms);
             since_ms.is_some_and(|since_ms| since_ms > reading.now_ms.saturating_add(OFF_MAX_MS))
         };
         let mut mended = Vec::new();

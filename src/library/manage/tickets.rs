@@ -13,10 +13,10 @@ use crate::identity::Key;
 use crate::library::epoch::{Epoch, SURVIVORS_MAX};
 use crate::library::private::Private;
 use crate::library::registry::SealingKey;
-use crate::library::report::{Held, Invited, LibraryError, Preview};
+use crate::library::report::{Invited, LibraryError, LibrarySize, Preview};
 use crate::library::revocation::{Revocations, SERIALS_MAX, SignedRevocations};
 use crate::library::ticket::{Access, CLOCKS_APART_MAX_MS, LibraryId, Subject, Terms, Ticket};
-use crate::library::{Library, Shared};
+use crate::library::{Library, SharedLibrary};
 
 /// Members, besides the issuer, whose addresses a ticket has.
 const MEMBERS_IN_TICKET: usize = 3;
@@ -115,7 +115,7 @@ impl Manager {
     pub async fn inspect(&self, text: &str) -> Result<Preview, LibraryError> {
         let ticket = self.check(text)?;
         let matching = match ticket.claims().access {
-            Access::Read => Held::default(),
+            Access::Read => LibrarySize::default(),
             Access::Write => self.count(&ticket.filter).await?,
         };
         Ok(Preview::new(&ticket, matching))
@@ -148,7 +148,7 @@ impl Manager {
         let addrs = ticket.addrs.clone();
         let before = self.libraries.get(ticket.claims().library);
         let wrote_since =
-            before.as_ref().and_then(|library| library.shared()).and_then(Shared::writes_since_ms);
+            before.as_ref().and_then(|library| library.shared()).and_then(SharedLibrary::writes_since_ms);
         let now = self.clock.now_ms();
         let (shares_since_ms, private) = match wrote_since {
             _ if share_existing => (0, Some(Private::default())),

@@ -61,7 +61,7 @@ impl Deletion {
 
 /// What somebody decided about a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
+pub enum DeletionDecision {
     /// It is applied.
     Confirmed,
     /// It never is.
@@ -82,7 +82,7 @@ pub enum DeletionChange {
     /// It waits no more.
     Released(Deleter, ContentHash),
     /// Somebody decided about a deletion in a library.
-    Decided(String, Deletion, Decision),
+    Decided(String, Deletion, DeletionDecision),
     /// The decision is of no use any more.
     Undecided(String, ContentHash),
     /// The least that a library had in the span that begins then.
@@ -110,7 +110,7 @@ pub struct KeptDeletions {
     /// Deletions that wait, and since when.
     pub held: Vec<(Deleter, u64, Deletion)>,
     /// Deletions that somebody decided about, by library.
-    pub decided: Vec<(String, Deletion, Decision)>,
+    pub decided: Vec<(String, Deletion, DeletionDecision)>,
     /// The least that each library had, by the beginning of a span.
     pub sizes: Vec<(String, u64, u64)>,
 }
@@ -184,7 +184,8 @@ impl Registry {
             let decided = db
                 .prepare("SELECT library, hash, digest, hlc, confirmed FROM deletions_decided")?
                 .query_map([], |row| {
-                    let decision = if row.get(4)? { Decision::Confirmed } else { Decision::Rejected };
+                    let decision =
+                        if row.get(4)? { DeletionDecision::Confirmed } else { DeletionDecision::Rejected };
                     Ok((row.get(0)?, deletion(row, 1)?, decision))
                 })?
                 .collect::<rusqlite::Result<_>>()?;
@@ -220,7 +221,7 @@ fn write(db: &Transaction<'_>, change: &DeletionChange) -> rusqlite::Result<()> 
             .prepare_cached("DELETE FROM deletions_held WHERE library = ?1 AND source = ?2 AND hash = ?3")?
             .execute((library, source, hash.0.as_slice())),
         DeletionChange::Decided(library, Deletion { hash, digest, hlc }, decision) => {
-            let confirmed = *decision == Decision::Confirmed;
+            let confirmed = *decision == DeletionDecision::Confirmed;
             db.prepare_cached("INSERT OR REPLACE INTO deletions_decided VALUES (?1, ?2, ?3, ?4, ?5)")?
                 .execute((library, hash.0.as_slice(), digest.as_slice(), signed(hlc.0), confirmed))
         }

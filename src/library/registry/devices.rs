@@ -19,7 +19,7 @@ const WAIT: &str = "INSERT INTO devices (endpoint_id, name, standing, at_ms) SEL
 
 /// How an endpoint stands with the network of the passphrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum DeviceStanding {
     /// Let in.
     Approved,
     /// Waits for somebody to approve it.
@@ -28,7 +28,7 @@ pub enum Standing {
     Denied,
 }
 
-impl Standing {
+impl DeviceStanding {
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -57,7 +57,7 @@ pub struct Device {
     /// What it calls itself.
     pub name: String,
     /// How it stands.
-    pub standing: Standing,
+    pub standing: DeviceStanding,
     /// Since when, in milliseconds since the Unix epoch.
     pub at_ms: u64,
 }
@@ -71,7 +71,7 @@ impl Registry {
         let Device { endpoint_id, name, standing, at_ms } = device;
         let (standing, at_ms) = (standing.as_str(), signed(*at_ms));
         self.with("write", |db| {
-            if device.standing == Standing::Waiting {
+            if device.standing == DeviceStanding::Waiting {
                 db.execute(WAIT, (endpoint_id, name, standing, at_ms, WAITING_MAX))
             } else {
                 db.execute(DECIDE, (endpoint_id, name, standing, at_ms))
@@ -91,7 +91,7 @@ impl Registry {
                     Ok(Device {
                         endpoint_id: row.get(0)?,
                         name: row.get(1)?,
-                        standing: Standing::parse(&row.get::<_, String>(2)?),
+                        standing: DeviceStanding::parse(&row.get::<_, String>(2)?),
                         at_ms: unsigned(row.get(3)?),
                     })
                 })?

@@ -163,20 +163,20 @@ fn asking_again_does_not_undo_a_decision() {
         registry.set_device(&Device { endpoint_id, name: name.into(), standing, at_ms: 1 }).unwrap();
     };
     let standing = || registry.devices().unwrap().pop().map(|d| (d.standing, d.name));
-    set(1, Standing::Waiting, "desk");
-    assert_eq!(standing(), Some((Standing::Waiting, "desk".into())));
-    set(1, Standing::Denied, "");
-    set(1, Standing::Waiting, "other");
-    assert_eq!(standing(), Some((Standing::Denied, "desk".into())));
-    set(1, Standing::Approved, "");
-    assert_eq!(standing(), Some((Standing::Approved, "desk".into())));
+    set(1, DeviceStanding::Waiting, "desk");
+    assert_eq!(standing(), Some((DeviceStanding::Waiting, "desk".into())));
+    set(1, DeviceStanding::Denied, "");
+    set(1, DeviceStanding::Waiting, "other");
+    assert_eq!(standing(), Some((DeviceStanding::Denied, "desk".into())));
+    set(1, DeviceStanding::Approved, "");
+    assert_eq!(standing(), Some((DeviceStanding::Approved, "desk".into())));
 }
 
 #[test]
 fn the_waiting_list_keeps_its_oldest() {
     let (_dir, registry, _, _) = registry();
     let wait = |id: &str, name: &str, at_ms| {
-        let standing = Standing::Waiting;
+        let standing = DeviceStanding::Waiting;
         registry.set_device(&Device { endpoint_id: id.into(), name: name.into(), standing, at_ms }).unwrap();
     };
     let waits = |id: &str| {
@@ -194,8 +194,12 @@ fn the_waiting_list_keeps_its_oldest() {
     wait("the honest one", "desk", 9_000);
     assert_eq!(waits("the honest one"), Some(("desk".into(), 7)));
     // A decision needs no room, and makes some.
-    let fake =
-        Device { endpoint_id: "fake 3".into(), name: String::new(), standing: Standing::Denied, at_ms: 1 };
+    let fake = Device {
+        endpoint_id: "fake 3".into(),
+        name: String::new(),
+        standing: DeviceStanding::Denied,
+        at_ms: 1,
+    };
     registry.set_device(&fake).unwrap();
     wait("fake 3", "again", 2);
     assert_eq!(registry.devices().unwrap().len(), WAITING_MAX as usize);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{HELD, LibraryId, NAME_CHARS_MAX, SIGNED, TicketError, check_name};
-use crate::library::codec::{CodecError, Reader, Writer};
+use crate::library::codec::{CodecError, RowReader, RowWriter};
 use crate::library::revocation::Revocations;
 
 /// Longest claims, in bytes: far above what the fields allow.
@@ -82,7 +82,7 @@ pub struct Claims {
 
 impl Claims {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::default();
+        let mut out = RowWriter::default();
         let limited = self.fresh_within_ms > 0;
         // Claims without a limit are signed as they were before there were such.
         out.u8(if limited { VERSION_WITH_LIMIT } else { VERSION }).raw(&self.library.0).text(&self.name);
@@ -108,7 +108,7 @@ impl Claims {
     }
 
     /// Reads what [`Claims::encode`] wrote. Another version may look different altogether behind its number.
-    fn read(from: &mut Reader<'_>) -> Result<Self, TicketError> {
+    fn read(from: &mut RowReader<'_>) -> Result<Self, TicketError> {
         let version = from.u8()?;
         if ![VERSION, VERSION_WITH_LIMIT].contains(&version) {
             return Err(TicketError::Version(version));
@@ -246,7 +246,7 @@ impl SignedClaims {
         if bytes.len() > CLAIMS_BYTES_MAX {
             return Err(TicketError::TooLong(bytes.len()));
         }
-        let mut from = Reader::new(bytes);
+        let mut from = RowReader::new(bytes);
         let claims = Claims::read(&mut from)?;
         let signature = from.array::<SIGNATURE_LENGTH>()?;
         from.end()?;

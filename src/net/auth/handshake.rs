@@ -54,7 +54,7 @@ pub struct Credential {
 
 /// A secret that the other side proved to know on this stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proved {
+pub struct ProvedSecret {
     /// Which: its place among the keys or credentials that we gave.
     pub index: usize,
     /// What the other side claims beside it; nobody who does not know the secret can have sealed it.
@@ -63,17 +63,17 @@ pub struct Proved {
 
 /// What comes of a frame.
 #[derive(Debug, PartialEq)]
-pub enum Step {
+pub enum HandshakeStep {
     /// Send this; the transcript is known.
     Send(frame::Kind),
     /// The transcript is known: show what we offer, see [`Handshake::show`].
     Show,
     /// These were proved, and nothing else. An opener is done; an answerer shows what it lets the opener into.
-    Judge(Vec<Proved>),
+    Judge(Vec<ProvedSecret>),
 }
 
 #[derive(Debug)]
-enum Phase {
+enum HandshakePhase {
     /// Waits for the other side's `Hello`.
     Hello,
     /// Is about to show something: an opener all that it offers, an answerer what it lets the other side into.
@@ -93,7 +93,7 @@ pub struct Handshake {
     nonce: [u8; 32],
     /// What the other side may prove.
     keys: Vec<Key>,
-    phase: Phase,
+    phase: HandshakePhase,
 }
 
 impl Handshake {
@@ -101,14 +101,14 @@ impl Handshake {
     #[must_use]
     pub fn open(domain: &'static Domain, binding: Binding, nonce: [u8; 32]) -> (Self, frame::Kind) {
         let hello = hello(&nonce);
-        let (role, keys, phase) = (Role::Opener, Vec::new(), Phase::Hello);
+        let (role, keys, phase) = (Role::Opener, Vec::new(), HandshakePhase::Hello);
         (Self { domain, binding, role, nonce, keys, phase }, hello)
     }
 
     /// The other side, with a nonce that it has chosen for this stream alone; `keys` are what the opener may prove.
     #[must_use]
     pub fn answer(domain: &'static Domain, binding: Binding, nonce: [u8; 32], keys: Vec<Key>) -> Self {
-        Self { domain, binding, role: Role::Answerer, nonce, keys, phase: Phase::Hello }
+        Self { domain, binding, role: Role::Answerer, nonce, keys, phase: HandshakePhase::Hello }
     }
 
     /// Which end this is.
@@ -121,8 +121,10 @@ impl Handshake {
     #[must_use]
     pub fn transcript(&self) -> Option<&Transcript> {
         match &self.phase {
-            Phase::Hello => None,
-            Phase::Show(transcript) | Phase::Auth(transcript) | Phase::Over(transcript) => Some(transcript),
+            HandshakePhase::Hello => None,
+            HandshakePhase::Show(transcript)
+            | HandshakePhase::Auth(transcript)
+            | HandshakePhase::Over(transcript) => Some(transcript),
         }
     }
 
@@ -130,10 +132,10 @@ impl Handshake {
     ///
     /// # Errors
     /// See [`AuthError`]; the stream is over then.
-    pub fn handle(&mut self, kind: frame::Kind, own: &OwnProofs) -> Result<Step, AuthError> {
+    pub fn handle(&mut self, kind: frame::Kind, own: &OwnProofs) -> Result<HandshakeStep, AuthError> {
         match (&self.phase, kind) {
-            (Phase::Hello, frame::Kind::Hello(hello)) => self.on_hello(&hello),
-            (Phase::Auth(transcript), frame::Kind::Auth(auth)) => {
+            (HandshakePhase::Hello, frame::Kind::Hello(hello)) => self.on_hello(&hello),
+            (HandshakePhase::Auth(transcript), frame::Kind::Auth(auth)) => {
                 let transcript = transcript.clone();
                 self.on_auth(transcript, &auth, own)
             }
@@ -141,7 +143,7 @@ impl Handshake {
         }
     }
 
-    fn on_hello(&mut self, hello: &Hello) -> Result<Step, AuthError> {
+    fn on_hello(&mut self, hello: &Hello) -> Result<HandshakeStep, AuthError> {
         if hello.version != VERSION {
             return Err(AuthError::Version(hello.version));
         }
@@ -156,17 +158,22 @@ impl Handshake {
         let transcript = Transcript::new(self.domain, &self.binding, self.role, &self.nonce, theirs);
         match self.role {
             Role::Opener => {
-                self.phase = Phase::Show(transcript);
-                Ok(Step::Show)
+                self.phase = HandshakePhase::Show(transcript);
+                Ok(HandshakeStep::Show)
             }
             Role::Answerer => {
-                self.phase = Phase::Auth(transcript);
-                Ok(Step::Send(self::hello(&self.nonce)))
+                self.phase = HandshakePhase::Auth(transcript);
+                Ok(HandshakeStep::Send(self::hello(&self.nonce)))
             }
         }
     }
 
-    fn on_auth(&mut self, transcript: Transcript, auth: &Auth, own: &OwnProofs) -> Result<Step, AuthError> {
+    fn on_auth(
+        &mut self,
+        transcript: Transcript,
+        auth: &Auth,
+        own: &OwnProofs,
+    ) -> Result<HandshakeStep, AuthError> {
         if auth.libraries.len() > LIBRARIES_MAX {
             return Err(AuthError::Malformed("more libraries than may be offered"));
         }
@@ -178,12 +185,12 @@ impl Handshake {
         let known = self.keys.iter().enumerate().filter_map(|(index, key)| {
             let shown = transcript.find(key, prover, &auth.libraries)?;
             let ticket = transcript.ticket(self.domain, key, prover, shown);
-            Some(Proved { index, ticket })
+            Some(ProvedSecret { index, ticket })
         });
-        let judged = Step::Judge(known.collect());
+        let judged = HandshakeStep::Judge(known.collect());
         self.phase = match self.role {
-            Role::Opener => Phase::Over(transcript),
-            Role::Answerer => Phase::Show(transcript),
+            Role::Opener => HandshakePhase::Over(transcript),
+            Role::Answerer => HandshakePhase::Show(transcript),
         };
         Ok(judged)
     }
@@ -199,7 +206,7 @@ impl Handshake {
         mut random: impl FnMut(&mut [u8]),
         own: &mut OwnProofs,
     ) -> Result<frame::Kind, AuthError> {
-        let Phase::Show(transcript) = &self.phase else { return Err(AuthError::OutOfOrder) };
+        let HandshakePhase::Show(transcript) = &self.phase else { return Err(AuthError::OutOfOrder) };
         let transcript = transcript.clone();
         let mut noise = |len: usize| {
             let mut bytes = vec![0; len];
@@ -224,9 +231,9 @@ impl Handshake {
                     libraries.push(LibraryProof { blinded, proof, ticket });
                 }
                 self.keys = credentials.into_iter().map(|credential| credential.key).collect();
-                self.phase = Phase::Auth(transcript);
+                self.phase = HandshakePhase::Auth(transcript);
             }
-            Role::Answerer => self.phase = Phase::Over(transcript),
+            Role::Answerer => self.phase = HandshakePhase::Over(transcript),
         }
         Ok(frame::Kind::Auth(Auth { libraries }))
     }

@@ -42,8 +42,10 @@ fn greeted(domain: &'static Domain, keys: &[u8]) -> (Handshake, Handshake) {
     let keys = keys.iter().map(|n| key(*n)).collect();
     let mut answerer = Handshake::answer(domain, answerer, [6; 32], keys);
     assert!(opener.transcript().is_none());
-    let Step::Send(hello) = answerer.handle(hello, &nothing_shown()).unwrap() else { panic!("no Hello") };
-    assert_eq!(opener.handle(hello, &nothing_shown()), Ok(Step::Show));
+    let HandshakeStep::Send(hello) = answerer.handle(hello, &nothing_shown()).unwrap() else {
+        panic!("no Hello")
+    };
+    assert_eq!(opener.handle(hello, &nothing_shown()), Ok(HandshakeStep::Show));
     assert_eq!(opener.transcript().unwrap().secret(), answerer.transcript().unwrap().secret());
     (opener, answerer)
 }
@@ -61,16 +63,23 @@ fn both_ends_learn_what_both_know_and_no_more() {
     assert_eq!(auth(shown.clone()).libraries.len(), 8, "their number is hidden");
     let lengths: Vec<_> = auth(shown.clone()).libraries.iter().map(|shown| shown.ticket.len()).collect();
     assert_eq!(lengths, [SEALED_BYTES; 8], "no ticket can be told from another, or from none");
-    let Step::Judge(proved) = answerer.handle(shown, &nothing_shown()).unwrap() else { panic!("no verdict") };
-    let expected =
-        [Proved { index: 0, ticket: None }, Proved { index: 2, ticket: Some(b"a ticket".to_vec()) }];
+    let HandshakeStep::Judge(proved) = answerer.handle(shown, &nothing_shown()).unwrap() else {
+        panic!("no verdict")
+    };
+    let expected = [
+        ProvedSecret { index: 0, ticket: None },
+        ProvedSecret { index: 2, ticket: Some(b"a ticket".to_vec()) },
+    ];
     assert_eq!(proved, expected);
 
     let answer =
         answerer.show(vec![credential(3, Some(b"another"))], zeros, &mut OwnProofs::default()).unwrap();
     assert_eq!(auth(answer.clone()).libraries.len(), 1);
     let proved = opener.handle(answer, &own).unwrap();
-    assert_eq!(proved, Step::Judge(vec![Proved { index: 1, ticket: Some(b"another".to_vec()) }]));
+    assert_eq!(
+        proved,
+        HandshakeStep::Judge(vec![ProvedSecret { index: 1, ticket: Some(b"another".to_vec()) }])
+    );
 }
 
 #[test]
@@ -148,7 +157,9 @@ fn our_own_proof_that_comes_back_is_an_attack_on_whatever_stream() {
     second.handle(hello, &own).unwrap();
     assert_eq!(second.handle(shown.clone(), &own), Err(AuthError::Reflected));
     // Blinded ids are alike from both ends, and no attack.
-    let Step::Judge(proved) = answerer.handle(shown, &nothing_shown()).unwrap() else { panic!("no verdict") };
+    let HandshakeStep::Judge(proved) = answerer.handle(shown, &nothing_shown()).unwrap() else {
+        panic!("no verdict")
+    };
     assert_eq!(proved.len(), 1);
     let answer = answerer.show(vec![credential(1, None)], zeros, &mut OwnProofs::default()).unwrap();
     assert!(opener.handle(answer, &own).is_ok());
@@ -198,7 +209,7 @@ fn whatever_has_no_place_is_refused() {
     assert_eq!(late.show(vec![], zeros, &mut OwnProofs::default()), Err(AuthError::OutOfOrder), "unasked");
     let many = frame::Kind::Auth(Auth { libraries: vec![LibraryProof::default(); LIBRARIES_MAX + 1] });
     assert!(matches!(late.handle(many, &own), Err(AuthError::Malformed(_))));
-    assert_eq!(late.handle(empty.clone(), &own), Ok(Step::Judge(vec![])));
+    assert_eq!(late.handle(empty.clone(), &own), Ok(HandshakeStep::Judge(vec![])));
     assert_eq!(late.handle(empty, &own), Err(AuthError::OutOfOrder), "a second guess");
 }
 

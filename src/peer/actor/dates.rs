@@ -60,7 +60,7 @@ impl PeerState {
 
     /// Nothing waits on a session that is over, or begins.
     pub(super) fn forget_dates(&self) {
-        let mut board = self.board();
+        let mut board = self.shared_view();
         board.waiting.clear();
         board.newest_offered = Hlc::default();
     }

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, Proved, Running, SERVED_AT_ONCE};
+use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, ProvedSession, Running, SERVED_AT_ONCE};
 use crate::actor::tasks::Tasks;
 use crate::library::ticket::{Claims, TicketSerial};
 use crate::net::auth::AuthError;
 use crate::net::close::{self, is_close};
 use crate::net::endpoint;
-use crate::peer::establish::{EstablishError, Established, SharedLibrary};
+use crate::peer::establish::{CommonLibrary, EstablishError, Established};
 use crate::peer::held::HeldBySession;
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::peer::session::Input;
+use crate::peer::session::SessionInput;
 use crate::peer::streams;
 use crate::record::Hlc;
 use crate::transfer::meter::Meter;
@@ -49,7 +49,7 @@ impl PeerState {
         self.epochs += 1;
         let epoch = self.epochs;
         let lanes = shared.iter().map(|one| (one.blinded.clone(), Arc::clone(&one.library))).collect();
-        self.proved.send_replace(Some(Proved { epoch, lanes }));
+        self.proved.send_replace(Some(ProvedSession { epoch, lanes }));
         endpoint::open_up(&self.args.connection, self.args.limits.streams);
 
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
@@ -108,7 +108,7 @@ impl PeerState {
             stale: 0,
             tasks,
         });
-        self.board().proven = true;
+        self.shared_view().proven = true;
         self.forget_dates();
         self.hear_clock(clock_ms);
         self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, tickets });
@@ -117,10 +117,10 @@ impl PeerState {
             self.perform(myself, lane, effects);
         }
         for entries in std::mem::take(&mut self.early) {
-            self.step_all(myself, |lane| lane.library.changes(&entries).map(Input::StoreChanged));
+            self.step_all(myself, |lane| lane.library.changes(&entries).map(SessionInput::StoreChanged));
         }
         if std::mem::take(&mut self.early_lost) {
-            self.step_all(myself, |_| Some(Input::ChangesLost));
+            self.step_all(myself, |_| Some(SessionInput::ChangesLost));
         }
         self.publish();
     }
@@ -197,7 +197,7 @@ impl PeerState {
 }
 
 /// By which tickets a peer was let into libraries; `None` for one of our network, which shares everything.
-fn tickets_of(shared: &[SharedLibrary]) -> Option<Vec<TicketSerial>> {
+fn tickets_of(shared: &[CommonLibrary]) -> Option<Vec<TicketSerial>> {
     let foreign = shared.iter().all(|one| one.library.shared().is_some());
     let claims = || shared.iter().filter_map(|one| Some(&one.member.as_ref()?.claims));
     let serial = |claims: &Claims| TicketSerial { library: claims.library, serial: claims.serial };

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::PeerState;
 use crate::clock::now_ms;
-use crate::library::Shared;
+use crate::library::SharedLibrary;
 use crate::library::revocation::SignedRevocations;
 use crate::library::ticket::LibraryId;
 use crate::net::close;
@@ -40,7 +40,7 @@ impl PeerState {
         let peer = self.args.connection.remote_id();
         tracing::warn!(peer = %peer.fmt_short(), why, "the peer does not let us in");
         for library in self.args.libraries.shared() {
-            let led_here = |shared: &&crate::library::Shared| {
+            let led_here = |shared: &&crate::library::SharedLibrary| {
                 shared.key().is_none() && shared.ticket().addrs.iter().any(|addr| addr.id == peer)
             };
             if let Some(shared) = library.shared().filter(led_here) {
@@ -98,7 +98,7 @@ impl PeerState {
     fn take_revocations(
         &mut self,
         myself: &ActorRef<PeerMsg>,
-        shared: &Shared,
+        shared: &SharedLibrary,
         signed: SignedRevocations,
         by_owner: bool,
     ) {
@@ -118,7 +118,7 @@ impl PeerState {
     }
 
     /// Takes note of when a list came, and of whom. What is not written down before a crash is told by the owner once more.
-    fn note_list(&mut self, shared: &Shared, is_news: bool, by_owner: bool) {
+    fn note_list(&mut self, shared: &SharedLibrary, is_news: bool, by_owner: bool) {
         let now_ms = self.args.deferrals.clock().now_ms();
         let Some(dates) = shared.note_list(now_ms, is_news, by_owner) else { return };
         let Some(registry) = self.args.libraries.registry().cloned() else { return };

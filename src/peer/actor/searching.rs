@@ -9,7 +9,7 @@ use crate::net::close;
 use crate::peer::effects::{self, Rules};
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::peer::session::Input;
+use crate::peer::session::SessionInput;
 use crate::peer::wishes;
 use crate::record::{AssetRecord, ContentHash, WriterId};
 use crate::transfer::search::SEARCH_WITHIN;
@@ -128,7 +128,7 @@ impl PeerState {
         // Only what is one's own can be wanted back.
         let is_mirror = library.shared().is_none();
         let revive = is_mirror.then(|| WriterId(*args.own_id.as_bytes()));
-        let sought = effects::Sought { hashes: sought, revive };
+        let sought = effects::FetchRequest { hashes: sought, revive };
         let peers = (args.session, args.peers.clone());
         let rules = Rules {
             deletes: Arc::clone(&args.deletes),
@@ -178,7 +178,7 @@ impl PeerState {
         running.looking = running.looking.saturating_sub(found.len() + lacks.len());
         let library = running.lanes[lane].tag();
         if !found.is_empty() {
-            self.step(myself, lane, Input::Found(found));
+            self.step(myself, lane, SessionInput::Found(found));
         }
         if !lacks.is_empty() {
             self.send(frame::Kind::Lacks(Lacks { hashes: to_wire(lacks), library }));

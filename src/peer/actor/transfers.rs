@@ -7,7 +7,7 @@ use super::{CONTENTS_PER_WANT_MAX, PeerState, RANGES_PER_WANT_MAX, SERVED_MAX, S
 use crate::net::close;
 use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::peer::session::Input;
+use crate::peer::session::SessionInput;
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::transfer::receive::{self, PartOf, Results};
 use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX, WantKey};
@@ -36,7 +36,7 @@ impl PeerState {
         let records: Vec<AssetRecord> = records.into_iter().filter(wanted).collect();
         if !records.is_empty() {
             running.expected.add(request, library, records.clone(), Instant::now());
-            self.step(myself, 0, Input::Fetch { request, records });
+            self.step(myself, 0, SessionInput::Fetch { request, records });
         }
         if !refused.is_empty() {
             self.on_received(refused);
@@ -88,7 +88,7 @@ impl PeerState {
         self.step_all(myself, |lane| {
             let theirs = keys.iter().filter(|key| key.library == lane.library.id());
             let hashes: Vec<ContentHash> = theirs.map(|key| key.hash).collect();
-            (!hashes.is_empty()).then_some(Input::Settled(hashes))
+            (!hashes.is_empty()).then_some(SessionInput::Settled(hashes))
         });
     }
 

@@ -10,14 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::sizes::Sizes;
-use crate::library::registry::{Decision, Deleter, Deletion, DeletionChange, KeptDeletions};
+use crate::library::registry::{Deleter, Deletion, DeletionChange, DeletionDecision, KeptDeletions};
 use crate::record::{AssetRecord, ContentHash};
 
 /// Spans of time, the deletions in each that need nobody's confirmation however small the set is, and the share of the set,
 /// as a divisor, that may go: twenty or a tenth in an hour, twice that in a day.
-const BUDGETS: [Budget; 2] = [
-    Budget { span_ms: 60 * 60 * 1000, free: 20, divisor: 10 },
-    Budget { span_ms: 24 * 60 * 60 * 1000, free: 40, divisor: 5 },
+const BUDGETS: [DeletionBudget; 2] = [
+    DeletionBudget { span_ms: 60 * 60 * 1000, free: 20, divisor: 10 },
+    DeletionBudget { span_ms: 24 * 60 * 60 * 1000, free: 40, divisor: 5 },
 ];
 /// Deletions are counted by spans of so long.
 const COUNTED_BY_MS: u64 = 5 * 60 * 1000;
@@ -31,13 +31,13 @@ pub(super) const LISTED_ALWAYS: usize = 100;
 /// Deletions that were applied lately and are remembered one by one.
 const KNOWN_MAX: usize = 100_000;
 
-struct Budget {
+struct DeletionBudget {
     span_ms: u64,
     free: u64,
     divisor: u64,
 }
 
-impl Budget {
+impl DeletionBudget {
     /// Deletions that may be applied in this span, where so many assets count.
     fn allowed(&self, assets: u64) -> u64 {
         self.free.max(assets / self.divisor)
@@ -46,7 +46,7 @@ impl Budget {
 
 /// What is done about a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ruling {
+pub enum DeletionRuling {
     /// It is applied.
     Apply,
     /// It waits for somebody's decision.
@@ -70,7 +70,7 @@ pub struct Decisions {
     /// Applied lately, by the beginning of a span of [`COUNTED_BY_MS`].
     spent: BTreeMap<Deleter, BTreeMap<u64, u64>>,
     holds: BTreeMap<Deleter, DeletionHold>,
-    decided: BTreeMap<String, HashMap<ContentHash, (Deletion, Decision)>>,
+    decided: BTreeMap<String, HashMap<ContentHash, (Deletion, DeletionDecision)>>,
     /// Versions that were applied a moment ago, by library. A later deletion of the same asset is another one.
     known: HashMap<(String, [u8; 32]), u64>,
     sizes: Sizes,
@@ -138,24 +138,24 @@ impl Decisions {
     }
 
     /// What is known already about a deletion in a library, whoever brings it.
-    fn known_ruling(&self, library: &str, deletion: &Deletion) -> Option<Ruling> {
+    fn known_ruling(&self, library: &str, deletion: &Deletion) -> Option<DeletionRuling> {
         let decided = self.decided.get(library).and_then(|decided| decided.get(&deletion.hash));
         if let Some((_, decision)) = decided.filter(|(about, _)| about.digest == deletion.digest) {
             return Some(match decision {
-                Decision::Confirmed => Ruling::Apply,
-                Decision::Rejected => Ruling::Ignore,
+                DeletionDecision::Confirmed => DeletionRuling::Apply,
+                DeletionDecision::Rejected => DeletionRuling::Ignore,
             });
         }
         let waits = |(by, hold): (&Deleter, &DeletionHold)| {
             by.library == library && hold.deletions.get(&deletion.hash) == Some(deletion)
         };
-        self.holds.iter().any(waits).then_some(Ruling::Hold)
+        self.holds.iter().any(waits).then_some(DeletionRuling::Hold)
     }
 
     /// Whether this very deletion waits already, or was rejected: nothing has to be looked at for it.
     #[must_use]
     pub fn is_put_off(&self, library: &str, deletion: &Deletion) -> bool {
-        matches!(self.known_ruling(library, deletion), Some(Ruling::Hold | Ruling::Ignore))
+        matches!(self.known_ruling(library, deletion), Some(DeletionRuling::Hold | DeletionRuling::Ignore))
     }
 
     /// Rules on deletions that came together from one deleter, in a set of `assets` live assets. Those that are neither
@@ -166,21 +166,21 @@ impl Decisions {
         deletions: &[Deletion],
         assets: u64,
         now_ms: u64,
-    ) -> (Vec<Ruling>, Vec<DeletionChange>) {
+    ) -> (Vec<DeletionRuling>, Vec<DeletionChange>) {
         let mut changes = self.forget_old(now_ms);
         changes.extend(self.note_size(&by.library, assets, now_ms));
-        let rulings: Vec<Option<Ruling>> =
+        let rulings: Vec<Option<DeletionRuling>> =
             deletions.iter().map(|deletion| self.known_ruling(&by.library, deletion)).collect();
         let open: Vec<Deletion> =
             deletions.iter().zip(&rulings).filter(|(_, ruling)| ruling.is_none()).map(|(d, _)| *d).collect();
         let others = if open.is_empty() {
-            Ruling::Apply
+            DeletionRuling::Apply
         } else if self.holds.contains_key(by) || !self.fits(by, &open, assets, now_ms) {
             self.hold_back(by, &open, now_ms, &mut changes);
-            Ruling::Hold
+            DeletionRuling::Hold
         } else {
             self.spend(by, &open, now_ms, &mut changes);
-            Ruling::Apply
+            DeletionRuling::Apply
         };
         (rulings.into_iter().map(|ruling| ruling.unwrap_or(others)).collect(), changes)
     }
@@ -310,8 +310,8 @@ impl Decisions {
         let (mut confirmed, mut rejected) = (0, 0);
         for (_, decision) in all {
             match decision {
-                Decision::Confirmed => confirmed += 1,
-                Decision::Rejected => rejected += 1,
+                DeletionDecision::Confirmed => confirmed += 1,
+                DeletionDecision::Rejected => rejected += 1,
             }
         }
         (confirmed, rejected)
@@ -322,12 +322,12 @@ impl Decisions {
     pub fn decide(
         &mut self,
         deleters: &[Deleter],
-        decision: Decision,
+        decision: DeletionDecision,
     ) -> (Vec<(String, Deletion)>, Vec<DeletionChange>) {
         let (mut about, mut changes) = (Vec::new(), Vec::new());
         for by in deleters {
             let Some(hold) = self.holds.remove(by) else { continue };
-            if decision == Decision::Confirmed {
+            if decision == DeletionDecision::Confirmed {
                 self.spent.remove(by);
                 changes.push(DeletionChange::Refreshed(by.clone()));
             }

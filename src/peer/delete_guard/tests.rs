@@ -48,19 +48,19 @@ impl Test {
 
     /// What becomes of all of these, of which either all are applied or none.
     #[track_caller]
-    fn judge(&mut self, by: &Deleter, deletions: &[Deletion], assets: u64) -> Ruling {
+    fn judge(&mut self, by: &Deleter, deletions: &[Deletion], assets: u64) -> DeletionRuling {
         let rulings = self.judge_each(by, deletions, assets);
         assert!(rulings.iter().all(|ruling| *ruling == rulings[0]), "{rulings:?}");
         rulings[0]
     }
 
-    fn judge_each(&mut self, by: &Deleter, deletions: &[Deletion], assets: u64) -> Vec<Ruling> {
+    fn judge_each(&mut self, by: &Deleter, deletions: &[Deletion], assets: u64) -> Vec<DeletionRuling> {
         let (rulings, changes) = self.decisions.judge(by, deletions, assets, self.now);
         self.write(changes);
         rulings
     }
 
-    fn decide(&mut self, by: &[Deleter], decision: Decision) -> usize {
+    fn decide(&mut self, by: &[Deleter], decision: DeletionDecision) -> usize {
         let (about, changes) = self.decisions.decide(by, decision);
         self.write(changes);
         about.len()
@@ -136,13 +136,13 @@ impl Test {
 #[test]
 fn twenty_or_a_tenth_may_go_in_an_hour() {
     let mut t = Test::new();
-    assert_eq!(t.judge(&device(1), &some(0..20), 40), Ruling::Apply);
-    assert_eq!(t.judge(&device(1), &some(0..20), 20), Ruling::Apply, "the same once more");
-    assert_eq!(t.judge(&device(1), &some(20..21), 20), Ruling::Hold);
+    assert_eq!(t.judge(&device(1), &some(0..20), 40), DeletionRuling::Apply);
+    assert_eq!(t.judge(&device(1), &some(0..20), 20), DeletionRuling::Apply, "the same once more");
+    assert_eq!(t.judge(&device(1), &some(20..21), 20), DeletionRuling::Hold);
     assert_eq!(t.decisions.held(), 1);
     let mut large = Test::new();
-    assert_eq!(large.judge(&device(1), &some(0..100), 1_000), Ruling::Apply);
-    assert_eq!(large.judge(&device(1), &some(100..101), 900), Ruling::Hold);
+    assert_eq!(large.judge(&device(1), &some(0..100), 1_000), DeletionRuling::Apply);
+    assert_eq!(large.judge(&device(1), &some(100..101), 900), DeletionRuling::Hold);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn an_hour_makes_room_again_but_a_day_has_a_budget_of_its_own() {
     for hour in 0..24 {
         t.now = START + hour * (HOUR + 6 * MINUTE);
         let next = some(gone..gone + 20);
-        if t.judge(&device(1), &next, 200 - u64::from(gone)) == Ruling::Apply {
+        if t.judge(&device(1), &next, 200 - u64::from(gone)) == DeletionRuling::Apply {
             gone += 20;
         } else {
             break;
@@ -162,79 +162,79 @@ fn an_hour_makes_room_again_but_a_day_has_a_budget_of_its_own() {
     assert_eq!(gone, 40, "a fifth of what was there when the day began");
     // A day after the last of them there is room again, but time alone confirms nothing.
     t.now += 25 * HOUR;
-    assert_eq!(t.judge(&device(1), &some(500..501), 160), Ruling::Hold);
-    assert_eq!(t.judge(&device(2), &some(501..502), 160), Ruling::Apply);
+    assert_eq!(t.judge(&device(1), &some(500..501), 160), DeletionRuling::Hold);
+    assert_eq!(t.judge(&device(2), &some(501..502), 160), DeletionRuling::Apply);
 }
 
 #[test]
 fn budgets_and_holds_survive_a_restart() {
     let mut t = Test::new();
-    assert_eq!(t.judge(&device(1), &some(0..20), 40), Ruling::Apply);
+    assert_eq!(t.judge(&device(1), &some(0..20), 40), DeletionRuling::Apply);
     t.restart();
-    assert_eq!(t.judge(&device(1), &some(20..21), 20), Ruling::Hold);
+    assert_eq!(t.judge(&device(1), &some(20..21), 20), DeletionRuling::Hold);
     t.restart();
     assert_eq!(t.held_by(&device(1)), 1);
     for day in 1..4 {
         t.now = START + day * 24 * HOUR;
         t.restart();
-        assert_eq!(t.judge(&device(1), &some(21..22), 20), Ruling::Hold, "nor a small one behind it");
+        assert_eq!(t.judge(&device(1), &some(21..22), 20), DeletionRuling::Hold, "nor a small one behind it");
     }
-    assert_eq!((t.held_by(&device(1)), t.decide(&[device(1)], Decision::Confirmed)), (2, 2));
+    assert_eq!((t.held_by(&device(1)), t.decide(&[device(1)], DeletionDecision::Confirmed)), (2, 2));
     t.restart();
-    assert_eq!(t.judge(&device(1), &some(20..22), 20), Ruling::Apply);
+    assert_eq!(t.judge(&device(1), &some(20..22), 20), DeletionRuling::Apply);
     assert_eq!(t.kept.spent, [], "what was confirmed is not counted");
 }
 
 #[test]
 fn one_hold_stops_no_other() {
     let mut t = Test::new();
-    assert_eq!(t.judge(&device(1), &some(0..30), 100), Ruling::Hold);
-    assert_eq!(t.judge(&device(2), &some(30..40), 100), Ruling::Apply);
-    assert_eq!(t.judge(&ticket(3), &some(0..30), 100), Ruling::Hold);
-    assert_eq!(t.judge(&ticket(4), &some(50..60), 100), Ruling::Apply);
+    assert_eq!(t.judge(&device(1), &some(0..30), 100), DeletionRuling::Hold);
+    assert_eq!(t.judge(&device(2), &some(30..40), 100), DeletionRuling::Apply);
+    assert_eq!(t.judge(&ticket(3), &some(0..30), 100), DeletionRuling::Hold);
+    assert_eq!(t.judge(&ticket(4), &some(50..60), 100), DeletionRuling::Apply);
     assert_eq!(t.decisions.held(), 30, "assets count once");
     assert_eq!(t.decisions.holds().count(), 2);
-    assert_eq!(t.decide(&[ticket(3)], Decision::Confirmed), 30);
-    assert_eq!(t.judge(&device(1), &some(0..30), 100), Ruling::Hold, "that was about the library");
-    assert_eq!(t.judge(&ticket(4), &some(0..30), 100), Ruling::Apply, "whoever brings them there");
+    assert_eq!(t.decide(&[ticket(3)], DeletionDecision::Confirmed), 30);
+    assert_eq!(t.judge(&device(1), &some(0..30), 100), DeletionRuling::Hold, "that was about the library");
+    assert_eq!(t.judge(&ticket(4), &some(0..30), 100), DeletionRuling::Apply, "whoever brings them there");
 }
 
 #[test]
 fn who_passes_on_what_waits_is_not_held_back_with_it() {
     let mut t = Test::new();
-    assert_eq!(t.judge(&device(1), &some(0..30), 100), Ruling::Hold);
+    assert_eq!(t.judge(&device(1), &some(0..30), 100), DeletionRuling::Hold);
     for _ in 0..3 {
-        assert_eq!(t.judge(&device(2), &some(0..30), 100), Ruling::Hold);
+        assert_eq!(t.judge(&device(2), &some(0..30), 100), DeletionRuling::Hold);
     }
     assert_eq!((t.held_by(&device(1)), t.held_by(&device(2))), (30, 0));
-    assert_eq!(t.judge(&device(2), &some(40..60), 100), Ruling::Apply);
+    assert_eq!(t.judge(&device(2), &some(40..60), 100), DeletionRuling::Apply);
     t.restart();
     assert!(t.decisions.is_put_off("", &deletion(29)) && !t.decisions.is_put_off("", &deletion(30)));
     assert!(!t.decisions.is_put_off(LIBRARY, &deletion(29)), "in another library nobody brought it");
     let anew = Deletion { digest: [9; 32], ..deletion(29) };
     assert!(!t.decisions.is_put_off("", &anew), "another version of it is another deletion");
-    t.decide(&[device(1)], Decision::Confirmed);
+    t.decide(&[device(1)], DeletionDecision::Confirmed);
     assert!(!t.decisions.is_put_off("", &deletion(29)), "it goes now");
-    assert_eq!(t.judge(&device(2), &some(0..30), 100), Ruling::Apply);
+    assert_eq!(t.judge(&device(2), &some(0..30), 100), DeletionRuling::Apply);
 }
 
 #[test]
 fn what_is_put_again_and_deleted_again_counts_again() {
     let mut t = Test::new();
-    assert_eq!(t.judge(&ticket(3), &some(0..20), 40), Ruling::Apply);
+    assert_eq!(t.judge(&ticket(3), &some(0..20), 40), DeletionRuling::Apply);
     let again: Vec<Deletion> = some(0..1).into_iter().map(|d| Deletion { digest: [7; 32], ..d }).collect();
-    assert_eq!(t.judge(&ticket(3), &again, 40), Ruling::Hold);
+    assert_eq!(t.judge(&ticket(3), &again, 40), DeletionRuling::Hold);
 }
 
 #[test]
 fn a_ticket_with_many_endpoints_has_one_budget_and_many_devices_have_three() {
     let mut t = Test::new();
-    assert_eq!(t.judge(&ticket(3), &some(0..20), 100), Ruling::Apply);
-    assert_eq!(t.judge(&ticket(3), &some(20..21), 80), Ruling::Hold);
+    assert_eq!(t.judge(&ticket(3), &some(0..20), 100), DeletionRuling::Apply);
+    assert_eq!(t.judge(&ticket(3), &some(20..21), 80), DeletionRuling::Hold);
     // Each of them comes within its own budget.
     let applied = (0..64).filter(|n| {
         let from = u32::from(*n) * 20;
-        t.judge(&device(*n), &some(from..from + 20), 100) == Ruling::Apply
+        t.judge(&device(*n), &some(from..from + 20), 100) == DeletionRuling::Apply
     });
     assert_eq!(applied.count(), 3);
 }
@@ -244,15 +244,23 @@ fn one_that_deletes_much_takes_nothing_from_the_others() {
     for greedy in [0, 20] {
         let mut t = Test::new();
         if greedy > 0 {
-            assert_eq!(t.judge(&ticket(9), &some(0..greedy), 100), Ruling::Apply);
-            assert_eq!(t.judge(&ticket(9), &some(50..90), 80), Ruling::Hold);
+            assert_eq!(t.judge(&ticket(9), &some(0..greedy), 100), DeletionRuling::Apply);
+            assert_eq!(t.judge(&ticket(9), &some(50..90), 80), DeletionRuling::Hold);
         }
         // As much as they may without it.
-        assert_eq!(t.judge(&ticket(1), &some(100..120), 100), Ruling::Apply);
-        assert_eq!(t.judge(&ticket(2), &some(120..130), 100), Ruling::Apply);
-        assert_eq!(t.judge(&ticket(3), &some(130..135), 100), Ruling::Apply, "{greedy} by another one");
+        assert_eq!(t.judge(&ticket(1), &some(100..120), 100), DeletionRuling::Apply);
+        assert_eq!(t.judge(&ticket(2), &some(120..130), 100), DeletionRuling::Apply);
+        assert_eq!(
+            t.judge(&ticket(3), &some(130..135), 100),
+            DeletionRuling::Apply,
+            "{greedy} by another one"
+        );
         t.restart();
-        assert_eq!(t.judge(&ticket(4), &some(140..145), 100), Ruling::Apply, "{greedy} by another one");
+        assert_eq!(
+            t.judge(&ticket(4), &some(140..145), 100),
+            DeletionRuling::Apply,
+            "{greedy} by another one"
+        );
     }
 }
 
@@ -263,14 +271,14 @@ fn what_was_added_lately_gives_nobody_more_to_delete() {
     t.now += 2 * HOUR;
     t.size("", 5_000);
     t.restart();
-    assert_eq!(t.judge(&device(1), &some(0..21), 5_000), Ruling::Hold, "200 were here");
-    t.decide(&[device(1)], Decision::Rejected);
-    assert_eq!(t.judge(&device(2), &some(100..120), 5_000), Ruling::Apply, "a tenth of those");
+    assert_eq!(t.judge(&device(1), &some(0..21), 5_000), DeletionRuling::Hold, "200 were here");
+    t.decide(&[device(1)], DeletionDecision::Rejected);
+    assert_eq!(t.judge(&device(2), &some(100..120), 5_000), DeletionRuling::Apply, "a tenth of those");
     // Nor do small ones that came to be deleted.
-    assert_eq!(t.judge(&device(2), &some(120..121), 5_000), Ruling::Hold);
-    assert_eq!(t.judge(&ticket(3), &some(200..300), 5_000), Ruling::Apply, "another set");
+    assert_eq!(t.judge(&device(2), &some(120..121), 5_000), DeletionRuling::Hold);
+    assert_eq!(t.judge(&ticket(3), &some(200..300), 5_000), DeletionRuling::Apply, "another set");
     t.now += 25 * HOUR;
-    assert_eq!(t.judge(&device(3), &some(400..800), 5_000), Ruling::Apply, "they are here for a day");
+    assert_eq!(t.judge(&device(3), &some(400..800), 5_000), DeletionRuling::Apply, "they are here for a day");
 }
 
 #[test]
@@ -280,14 +288,14 @@ fn a_day_begins_with_what_was_here_before_the_node_was_off() {
     t.now += 24 * 7 * HOUR;
     t.restart();
     t.size("", 9_000);
-    assert_eq!(t.judge(&device(1), &some(0..31), 9_000), Ruling::Hold);
+    assert_eq!(t.judge(&device(1), &some(0..31), 9_000), DeletionRuling::Hold);
     // What was looked at since is known for a day, and no longer.
     for _ in 0..60 {
         t.now += HOUR;
         t.size("", 9_000);
     }
     t.restart();
-    assert_eq!(t.judge(&device(2), &some(100..1_000), 9_000), Ruling::Apply);
+    assert_eq!(t.judge(&device(2), &some(100..1_000), 9_000), DeletionRuling::Apply);
     assert!(t.kept.sizes.len() <= 26, "{}", t.kept.sizes.len());
 }
 
@@ -298,14 +306,18 @@ fn a_set_that_shrinks_keeps_the_share_that_it_had() {
         t.size("", 1_000);
         t.now = START + hour * HOUR;
     }
-    assert_eq!(t.judge(&device(1), &some(0..60), 1_000), Ruling::Apply);
+    assert_eq!(t.judge(&device(1), &some(0..60), 1_000), DeletionRuling::Apply);
     t.size("", 940);
-    assert_eq!(t.judge(&device(1), &some(60..100), 940), Ruling::Apply, "a tenth of what was there before");
+    assert_eq!(
+        t.judge(&device(1), &some(60..100), 940),
+        DeletionRuling::Apply,
+        "a tenth of what was there before"
+    );
     t.size("", 900);
-    assert_eq!(t.judge(&device(1), &some(100..101), 900), Ruling::Hold);
+    assert_eq!(t.judge(&device(1), &some(100..101), 900), DeletionRuling::Hold);
     // Who owns it deletes most of it: now there is less to share.
     t.size("", 300);
-    assert_eq!(t.judge(&device(2), &some(200..260), 300), Ruling::Hold);
+    assert_eq!(t.judge(&device(2), &some(200..260), 300), DeletionRuling::Hold);
 }
 
 #[test]
@@ -322,63 +334,63 @@ fn a_new_machine_counts_once_it_is_filled() {
     assert_eq!(t.kept.sizes.len(), 1);
     t.now += 2 * MINUTE;
     t.size("", 9_000);
-    assert_eq!(t.judge(&device(1), &some(0..200), 9_000), Ruling::Apply);
-    assert_eq!(t.judge(&device(1), &some(200..230), 8_800), Ruling::Hold);
+    assert_eq!(t.judge(&device(1), &some(0..200), 9_000), DeletionRuling::Apply);
+    assert_eq!(t.judge(&device(1), &some(200..230), 8_800), DeletionRuling::Hold);
     // What grows and grows is no new one for ever.
     t.size(LIBRARY, 0);
     for n in 1..=100 {
         t.now += MINUTE;
         t.size(LIBRARY, n * 100);
     }
-    assert_eq!(t.judge(&ticket(3), &some(0..700), 10_000), Ruling::Hold);
+    assert_eq!(t.judge(&ticket(3), &some(0..700), 10_000), DeletionRuling::Hold);
 }
 
 #[test]
 fn the_same_deletions_from_several_peers_count_once() {
     let mut t = Test::new();
     for n in 0..5 {
-        assert_eq!(t.judge(&device(n), &some(0..20), 100), Ruling::Apply);
+        assert_eq!(t.judge(&device(n), &some(0..20), 100), DeletionRuling::Apply);
     }
-    assert_eq!(t.judge(&device(6), &some(20..40), 80), Ruling::Apply);
+    assert_eq!(t.judge(&device(6), &some(20..40), 80), DeletionRuling::Apply);
 }
 
 #[test]
 fn what_was_decided_holds_for_one_version_and_whoever_brings_it() {
     let mut t = Test::new();
     for by in [device(1), device(2)] {
-        assert_eq!(t.judge(&by, &some(0..30), 100), Ruling::Hold);
+        assert_eq!(t.judge(&by, &some(0..30), 100), DeletionRuling::Hold);
     }
-    assert_eq!(t.judge(&device(2), &some(0..60), 100), Ruling::Hold);
-    assert_eq!(t.decide(&[device(1)], Decision::Rejected), 30);
+    assert_eq!(t.judge(&device(2), &some(0..60), 100), DeletionRuling::Hold);
+    assert_eq!(t.decide(&[device(1)], DeletionDecision::Rejected), 30);
     assert_eq!(t.held_by(&device(2)), 30, "nobody is asked twice about the same");
     // The second version of one asset may wait beside the first.
     let other = Deletion { digest: [5; 32], ..deletion(30) };
-    assert_eq!(t.judge(&device(2), &[other], 100), Ruling::Hold);
+    assert_eq!(t.judge(&device(2), &[other], 100), DeletionRuling::Hold);
     assert_eq!(t.held_by(&device(2)), 30, "the latest that came");
     t.restart();
     for by in [device(1), device(3)] {
-        assert_eq!(t.judge(&by, &some(0..30), 100), Ruling::Ignore);
+        assert_eq!(t.judge(&by, &some(0..30), 100), DeletionRuling::Ignore);
     }
     assert_eq!(t.decisions.held(), 30);
     // Deleted once more, it is another deletion.
     let again: Vec<Deletion> = some(0..30).into_iter().map(|d| Deletion { digest: [7; 32], ..d }).collect();
-    assert_eq!(t.judge(&device(1), &again, 100), Ruling::Hold);
+    assert_eq!(t.judge(&device(1), &again, 100), DeletionRuling::Hold);
     assert_eq!(t.decisions.decided(), (0, 30));
 }
 
 #[test]
 fn after_a_confirmation_counting_begins_anew_and_after_a_rejection_it_does_not() {
     let mut t = Test::new();
-    assert_eq!(t.judge(&device(1), &some(0..20), 40), Ruling::Apply);
-    assert_eq!(t.judge(&device(1), &some(20..40), 20), Ruling::Hold);
-    t.decide(&[device(1)], Decision::Confirmed);
-    assert_eq!(t.judge(&device(1), &some(40..60), 60), Ruling::Apply);
-    assert_eq!(t.judge(&device(1), &some(60..61), 60), Ruling::Hold);
-    t.decide(&[device(1)], Decision::Rejected);
-    assert_eq!(t.judge(&device(1), &some(61..62), 60), Ruling::Hold, "what went still counts");
-    t.decide(&[device(1)], Decision::Rejected);
+    assert_eq!(t.judge(&device(1), &some(0..20), 40), DeletionRuling::Apply);
+    assert_eq!(t.judge(&device(1), &some(20..40), 20), DeletionRuling::Hold);
+    t.decide(&[device(1)], DeletionDecision::Confirmed);
+    assert_eq!(t.judge(&device(1), &some(40..60), 60), DeletionRuling::Apply);
+    assert_eq!(t.judge(&device(1), &some(60..61), 60), DeletionRuling::Hold);
+    t.decide(&[device(1)], DeletionDecision::Rejected);
+    assert_eq!(t.judge(&device(1), &some(61..62), 60), DeletionRuling::Hold, "what went still counts");
+    t.decide(&[device(1)], DeletionDecision::Rejected);
     t.now += HOUR + 5 * MINUTE;
-    assert_eq!(t.judge(&device(1), &some(62..63), 60), Ruling::Apply, "but the hold is over");
+    assert_eq!(t.judge(&device(1), &some(62..63), 60), DeletionRuling::Apply, "but the hold is over");
 }
 
 #[test]
@@ -393,14 +405,14 @@ fn what_settles_itself_is_forgotten() {
         record(&deletion(99), true, new),
     ]);
     assert_eq!(t.held_by(&device(1)), 28, "one was deleted here, too, one was edited");
-    t.decide(&[device(1)], Decision::Confirmed);
+    t.decide(&[device(1)], DeletionDecision::Confirmed);
     t.note(&some(2..30).iter().map(|d| record(d, true, d.hlc)).collect::<Vec<_>>());
     assert_eq!((t.decisions.decided(), t.kept.held.len(), t.kept.decided.len()), ((0, 0), 0, 0));
     t.judge(&device(1), &some(100..130), 100);
     let changes = t.decisions.note_gone(&some(100..130).iter().map(|d| d.hash).collect::<Vec<_>>());
     t.write(changes);
     assert_eq!(t.decisions.holds().count(), 0, "nothing waits, and nothing stops what comes next");
-    assert_eq!(t.judge(&device(1), &some(200..201), 100), Ruling::Apply);
+    assert_eq!(t.judge(&device(1), &some(200..201), 100), DeletionRuling::Apply);
 }
 
 #[test]
@@ -408,7 +420,7 @@ fn a_library_that_is_gone_takes_everything_about_it_along() {
     let mut t = Test::new();
     t.judge(&ticket(3), &some(0..30), 100);
     t.judge(&device(1), &some(0..30), 100);
-    t.decide(&[ticket(3)], Decision::Rejected);
+    t.decide(&[ticket(3)], DeletionDecision::Rejected);
     t.judge(&ticket(3), &some(30..60), 100);
     let changes = t.decisions.forget_library(LIBRARY);
     t.write(changes);
@@ -421,12 +433,12 @@ fn the_list_is_bounded_and_the_brake_is_not() {
     let mut decisions = Decisions::default();
     let most = u32::try_from(LISTED_MAX).unwrap();
     let (rulings, changes) = decisions.judge(&device(1), &some(0..most + 5), 10, START);
-    assert!(rulings.iter().all(|ruling| *ruling == Ruling::Hold));
+    assert!(rulings.iter().all(|ruling| *ruling == DeletionRuling::Hold));
     let held = changes.iter().filter(|change| matches!(change, DeletionChange::Held(..))).count();
     assert_eq!((decisions.held(), held), (u64::from(most), LISTED_MAX));
     for from in [most + 100, most + 200, most + 300] {
         let (rulings, _) = decisions.judge(&device(2), &some(from..from + 60), 10, START);
-        assert!(rulings.iter().all(|ruling| *ruling == Ruling::Hold), "held back, listed or not");
+        assert!(rulings.iter().all(|ruling| *ruling == DeletionRuling::Hold), "held back, listed or not");
     }
     let listed = |decisions: &Decisions, by: Deleter| decisions.hold(&by).map(|hold| hold.deletions.len());
     assert_eq!(listed(&decisions, device(2)), Some(LISTED_ALWAYS), "nobody's hold is hidden by another's");
@@ -457,14 +469,14 @@ proptest! {
             let before = live.len() as u64;
             let rulings = t.judge_each(&device(who), &deletions, before);
             let gone: Vec<u32> =
-                going.into_iter().zip(rulings).filter(|(_, r)| *r == Ruling::Apply).map(|(n, _)| n).collect();
+                going.into_iter().zip(rulings).filter(|(_, r)| *r == DeletionRuling::Apply).map(|(n, _)| n).collect();
             for n in &gone {
                 live.remove(n);
             }
             applied.push((t.now, who, gone.len(), before));
             if reject {
                 // So that a hold does not hide what the budgets would let through.
-                t.decide(&[device(who)], Decision::Rejected);
+                t.decide(&[device(who)], DeletionDecision::Rejected);
             }
             for (span, free, divisor) in [(HOUR, 20, 10), (24 * HOUR, 40, 5)] {
                 let recent = applied.iter().filter(|(at, ..)| *at > t.now.saturating_sub(span));
@@ -502,12 +514,12 @@ proptest! {
             t.now = now;
             let changes = t.decisions.follow_clock(set_by, now);
             t.write(changes);
-            if count > 0 && t.judge(&ticket(3), &some(next..next + count), 100) == Ruling::Apply {
+            if count > 0 && t.judge(&ticket(3), &some(next..next + count), 100) == DeletionRuling::Apply {
                 applied.push((passed, count as usize));
                 next += count;
             } else {
                 // Somebody says no again and again, so that a hold does not hide what the budgets would let through.
-                t.decide(&[ticket(3)], Decision::Rejected);
+                t.decide(&[ticket(3)], DeletionDecision::Rejected);
                 next += count;
             }
             for (span, allowed) in [(HOUR, 20), (24 * HOUR, 40)] {
@@ -536,8 +548,8 @@ proptest! {
             let by = if who < 2 { device(who) } else { ticket(u64::from(who)) };
             let deletions = some(from..from + count);
             let changes = match what {
-                0 => t.decisions.decide(&[by], Decision::Confirmed).1,
-                1 => t.decisions.decide(&[by], Decision::Rejected).1,
+                0 => t.decisions.decide(&[by], DeletionDecision::Confirmed).1,
+                1 => t.decisions.decide(&[by], DeletionDecision::Rejected).1,
                 2 => t.decisions.note(&[record(&deletions[0], true, deletions[0].hlc)]),
                 3 => t.decisions.note_gone(&[deletions[0].hash]),
                 4 if count > 20 => t.decisions.forget_library(LIBRARY),
@@ -572,9 +584,9 @@ fn what_cannot_be_counted_on_the_disk_is_not_applied() {
     let path = dir.path().join("libraries.db");
     let registry = Registry::open(&path).unwrap();
     let guard = DeleteGuard::open(true, Some(&registry), Clock::system(), EventLog::default()).unwrap();
-    assert_eq!(guard.judge(&device(1), &some(0..1), 40), [Ruling::Apply]);
+    assert_eq!(guard.judge(&device(1), &some(0..1), 40), [DeletionRuling::Apply]);
     rusqlite::Connection::open(&path).unwrap().execute_batch("DROP TABLE deletions_spent").unwrap();
-    assert_eq!(guard.judge(&device(1), &some(1..2), 40), [Ruling::Hold]);
+    assert_eq!(guard.judge(&device(1), &some(1..2), 40), [DeletionRuling::Hold]);
     assert_eq!(guard.held(), 0, "nobody has to decide: it comes again");
 }
 
@@ -588,14 +600,14 @@ fn a_clock_set_back_before_a_start_opens_no_budget() {
         DeleteGuard::open(true, Some(&registry), clock, EventLog::default()).unwrap()
     };
     let now = crate::clock::now_ms();
-    assert_eq!(open(now).judge(&ticket(3), &some(0..20), 40)[0], Ruling::Apply);
+    assert_eq!(open(now).judge(&ticket(3), &some(0..20), 40)[0], DeletionRuling::Apply);
     for (n, set_back) in (20..).zip([2 * HOUR, 48 * HOUR, now]) {
         let guard = open(now - set_back);
-        assert_eq!(guard.judge(&ticket(3), &some(n..n + 1), 40), [Ruling::Hold], "{set_back}");
-        guard.decide(None, Decision::Rejected).unwrap();
+        assert_eq!(guard.judge(&ticket(3), &some(n..n + 1), 40), [DeletionRuling::Hold], "{set_back}");
+        guard.decide(None, DeletionDecision::Rejected).unwrap();
     }
     let guard = open(now + 2 * HOUR);
-    assert_eq!(guard.judge(&ticket(3), &some(30..31), 40), [Ruling::Apply], "two hours did pass");
+    assert_eq!(guard.judge(&ticket(3), &some(30..31), 40), [DeletionRuling::Apply], "two hours did pass");
 }
 
 #[test]
@@ -603,7 +615,7 @@ fn what_waits_is_told_apart_without_the_store() {
     let guard = DeleteGuard::new(true);
     guard.judge(&device(1), &some(0..30), 40);
     assert_eq!(guard.put_off("", &some(29..31)), [true, false]);
-    guard.decide(None, Decision::Rejected).unwrap();
+    guard.decide(None, DeletionDecision::Rejected).unwrap();
     assert_eq!(guard.put_off("", &some(29..31)), [true, false]);
     assert_eq!(guard.put_off(LIBRARY, &some(29..31)), [false, false]);
 }
@@ -615,8 +627,8 @@ fn holds_are_written_down_and_named_the_same_after_a_restart() {
     let open =
         |enabled| DeleteGuard::open(enabled, Some(&registry), Clock::system(), EventLog::default()).unwrap();
     let guard = open(true);
-    assert!(guard.judge(&device(1), &some(0..20), 40).iter().all(|ruling| *ruling == Ruling::Apply));
-    assert!(guard.judge(&device(1), &some(20..40), 20).iter().all(|ruling| *ruling == Ruling::Hold));
+    assert!(guard.judge(&device(1), &some(0..20), 40).iter().all(|ruling| *ruling == DeletionRuling::Apply));
+    assert!(guard.judge(&device(1), &some(20..40), 20).iter().all(|ruling| *ruling == DeletionRuling::Hold));
     guard.judge(&ticket(3), &some(0..30), 40);
     let holds = guard.holds();
     assert_eq!(holds.iter().map(|hold| hold.count).collect::<Vec<_>>(), [20, 30]);
@@ -626,9 +638,9 @@ fn holds_are_written_down_and_named_the_same_after_a_restart() {
     let guard = open(true);
     assert_eq!(guard.holds(), holds);
     assert_eq!(guard.held(), 40);
-    assert_eq!(guard.judge(&device(1), &some(40..41), 20), [Ruling::Hold]);
-    assert_eq!(guard.decide(Some("nobody's"), Decision::Confirmed), Err(UnknownHold));
-    assert_eq!(guard.decide(Some(&holds[1].id), Decision::Rejected).unwrap().len(), 30);
+    assert_eq!(guard.judge(&device(1), &some(40..41), 20), [DeletionRuling::Hold]);
+    assert_eq!(guard.decide(Some("nobody's"), DeletionDecision::Confirmed), Err(UnknownHold));
+    assert_eq!(guard.decide(Some(&holds[1].id), DeletionDecision::Rejected).unwrap().len(), 30);
     assert_eq!(guard.held(), 21);
     drop(guard);
 
@@ -636,11 +648,15 @@ fn holds_are_written_down_and_named_the_same_after_a_restart() {
     assert_eq!((off.held(), off.holds(), off.is_enabled()), (0, Vec::new(), false));
     let guard = open(true);
     assert_eq!((guard.held(), guard.decided()), (21, (0, 30)));
-    assert_eq!(guard.decide(None, Decision::Confirmed).unwrap().len(), 21);
-    assert_eq!(guard.decide(None, Decision::Confirmed), Ok(Vec::new()), "everything, and there is nothing");
+    assert_eq!(guard.decide(None, DeletionDecision::Confirmed).unwrap().len(), 21);
+    assert_eq!(
+        guard.decide(None, DeletionDecision::Confirmed),
+        Ok(Vec::new()),
+        "everything, and there is nothing"
+    );
     drop(guard);
     let guard = open(true);
-    assert_eq!(guard.judge(&device(1), &some(20..41), 40), [Ruling::Apply; 21]);
+    assert_eq!(guard.judge(&device(1), &some(20..41), 40), [DeletionRuling::Apply; 21]);
     guard.note(&some(20..41).iter().map(|d| record(d, true, d.hlc)).collect::<Vec<_>>());
     guard.forget_library(LIBRARY);
     assert_eq!(open(true).decided(), (0, 0));
@@ -686,17 +702,17 @@ fn what_a_clock_that_was_ahead_counted_is_over_after_a_day() {
     let (clock, shown) = settable();
     shown.lock().unwrap().own_ms = now + 200 * 24 * HOUR;
     let guard = open(clock);
-    assert_eq!(guard.judge(&device(1), &some(0..20), 150)[0], Ruling::Apply);
-    assert_eq!(guard.judge(&device(2), &some(20..60), 150)[0], Ruling::Hold);
+    assert_eq!(guard.judge(&device(1), &some(0..20), 150)[0], DeletionRuling::Apply);
+    assert_eq!(guard.judge(&device(2), &some(20..60), 150)[0], DeletionRuling::Hold);
     drop(guard);
     let at = |own_ms| Clock::reading_from(move || Moment { own_ms, uptime: Duration::ZERO });
     let guard = open(at(now));
     assert_eq!(guard.holds()[0].since_ms, now);
-    assert_eq!(guard.judge(&device(1), &some(60..61), 150), [Ruling::Hold], "as of now");
-    guard.decide(None, Decision::Rejected).unwrap();
+    assert_eq!(guard.judge(&device(1), &some(60..61), 150), [DeletionRuling::Hold], "as of now");
+    guard.decide(None, DeletionDecision::Rejected).unwrap();
     drop(guard);
     let guard = open(at(now + 25 * HOUR));
-    assert_eq!(guard.judge(&device(1), &some(61..81), 150)[0], Ruling::Apply, "that was a day ago");
+    assert_eq!(guard.judge(&device(1), &some(61..81), 150)[0], DeletionRuling::Apply, "that was a day ago");
 }
 
 #[test]
@@ -710,11 +726,11 @@ fn a_clock_that_is_set_while_the_node_runs_opens_no_budget_and_leaves_nothing_ah
     let ahead = 200 * 24 * HOUR;
     let guard = DeleteGuard::open(true, Some(&registry), clock, EventLog::default()).unwrap();
     guard.note_sizes(&[(String::new(), 150)]);
-    assert_eq!(guard.judge(&device(1), &some(0..20), 150)[0], Ruling::Apply);
+    assert_eq!(guard.judge(&device(1), &some(0..20), 150)[0], DeletionRuling::Apply);
     set(now + ahead, 1);
-    assert_eq!(guard.judge(&device(1), &some(20..21), 5_000), [Ruling::Hold], "a minute passed");
-    guard.decide(None, Decision::Rejected).unwrap();
-    assert_eq!(guard.judge(&ticket(3), &some(20..40), 150)[0], Ruling::Apply);
+    assert_eq!(guard.judge(&device(1), &some(20..21), 5_000), [DeletionRuling::Hold], "a minute passed");
+    guard.decide(None, DeletionDecision::Rejected).unwrap();
+    assert_eq!(guard.judge(&ticket(3), &some(20..40), 150)[0], DeletionRuling::Apply);
     set(now + 2 * MINUTE, 2);
     guard.note_sizes(&[(String::new(), 140)]);
     let kept = registry.deletions().unwrap();

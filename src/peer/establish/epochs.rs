@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{EstablishError, Meeting, Offered};
+use super::{EstablishError, KeyedLibrary, Meeting};
 use crate::clock::now_ms;
 use crate::library::revocation::SignedRevocations;
-use crate::net::auth::{AuthError, Proved, Role, Transcript};
+use crate::net::auth::{AuthError, ProvedSecret, Role, Transcript};
 use crate::peer::admission::{self, Refusal};
 use crate::wire::proto::{Revocations, frame};
 
@@ -16,11 +16,11 @@ impl Meeting<'_> {
         &self,
         transcript: &Transcript,
         current: usize,
-        former: &[Offered],
-        proved: &[Proved],
+        former: &[KeyedLibrary],
+        proved: &[ProvedSecret],
     ) -> Option<frame::Kind> {
         let between = transcript.between(Role::Opener);
-        proved.iter().find_map(|Proved { index, ticket }| {
+        proved.iter().find_map(|ProvedSecret { index, ticket }| {
             let (library, key) = former.get(index.checked_sub(current)?)?;
             let shared = library.shared()?;
             admission::check_ticket(shared, self.peer(), ticket.as_ref()?, &between, now_ms()).ok()?;
@@ -36,11 +36,11 @@ impl Meeting<'_> {
         &self,
         transcript: &Transcript,
         current: usize,
-        former: &[Offered],
-        proved: &[Proved],
+        former: &[KeyedLibrary],
+        proved: &[ProvedSecret],
     ) -> Option<Refusal> {
         let between = transcript.between(Role::Opener);
-        proved.iter().find_map(|Proved { index, ticket }| {
+        proved.iter().find_map(|ProvedSecret { index, ticket }| {
             let (library, _) = former.get(index.checked_sub(current)?)?;
             let shared = library.shared().filter(|shared| shared.key().is_some())?;
             let checked = admission::check_ticket(shared, self.peer(), ticket.as_ref()?, &between, now_ms());
@@ -52,10 +52,10 @@ impl Meeting<'_> {
 /// What a member says who answers to a key of a former epoch: only what the library signed, of one that we offered.
 pub(super) fn outdated_by(
     transcript: &Transcript,
-    offered: &[Offered],
+    offered: &[KeyedLibrary],
     told: &Revocations,
 ) -> Result<EstablishError, EstablishError> {
-    let is_told = |(_, key): &&Offered| transcript.blinded(key)[..] == told.library[..];
+    let is_told = |(_, key): &&KeyedLibrary| transcript.blinded(key)[..] == told.library[..];
     let found = offered.iter().find(is_told).and_then(|(library, key)| Some((library.shared()?, key)));
     let (shared, offered) = found.ok_or(AuthError::Malformed("revocations of what was not offered"))?;
     let list = SignedRevocations::decode(shared.id(), &told.list)

@@ -15,7 +15,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::identity::{Key, LibraryKeys};
-use crate::library::Shared;
+use crate::library::SharedLibrary;
 use crate::library::filter::Filter;
 use crate::library::registry::Kept;
 use crate::library::ticket::{Access, LibraryId, Subject, Terms, Ticket};
@@ -93,7 +93,7 @@ impl Cast {
                     revocations: None,
                     shares_since_ms: 0,
                 };
-                libraries.add(Shared::new(kept, HashMap::new()))
+                libraries.add(SharedLibrary::new(kept, HashMap::new()))
             });
             [mirror].into_iter().chain(shared).collect()
         };
@@ -147,7 +147,7 @@ fn keep<T>(all: &mut Vec<T>, one: T) {
 }
 
 /// A case under way.
-struct World<'a> {
+struct Case<'a> {
     cast: &'a Cast,
     choices: Choices,
     streams: Vec<Vec<Option<Stream>>>,
@@ -158,7 +158,7 @@ struct World<'a> {
     admitted: usize,
 }
 
-impl fmt::Debug for World<'_> {
+impl fmt::Debug for Case<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "World(admitted {})", self.admitted)
     }
@@ -167,7 +167,7 @@ impl fmt::Debug for World<'_> {
 /// What must not happen.
 type Breach = String;
 
-impl<'a> World<'a> {
+impl<'a> Case<'a> {
     fn new(cast: &'a Cast, choices: Vec<u32>) -> Self {
         Self {
             cast,
@@ -320,13 +320,13 @@ impl<'a> World<'a> {
             keep(&mut self.heard.nonces, there.nonce);
         }
         match step {
-            Step::Send(_) => Ok(()),
-            Step::Show => {
+            HandshakeStep::Send(_) => Ok(()),
+            HandshakeStep::Show => {
                 let all = self.cast.nodes[node].clone();
                 self.show(node, stream, &all);
                 Ok(())
             }
-            Step::Judge(proved) => {
+            HandshakeStep::Judge(proved) => {
                 let admitted = self.judge(node, stream, proved)?;
                 if self.streams[node][stream].as_ref().is_some_and(|s| s.handshake.role() == Role::Answerer)
                     && !admitted.is_empty()
@@ -343,13 +343,13 @@ impl<'a> World<'a> {
         &mut self,
         node: usize,
         stream: usize,
-        proved: Vec<Proved>,
+        proved: Vec<ProvedSecret>,
     ) -> Result<Vec<Arc<Library>>, Breach> {
         let Some(there) = &self.streams[node][stream] else { return Ok(Vec::new()) };
         let transcript = there.handshake.transcript().expect("it has one").clone();
         let between = transcript.between(there.handshake.role().other());
         let mut admitted = Vec::new();
-        for Proved { index, ticket } in proved {
+        for ProvedSecret { index, ticket } in proved {
             if index != SHARED {
                 return Err(format!("node {node} believes that M knows secret {index}"));
             }
@@ -403,7 +403,7 @@ fn nobody_is_ever_admitted_to_a_secret_or_a_ticket_that_it_does_not_hold() {
     let admitted = std::cell::Cell::new(0_u64);
     let choices = proptest::collection::vec(any::<u32>(), ACTIONS * 12);
     let outcome = runner.run(&choices, |choices| {
-        let mut world = World::new(&cast, choices);
+        let mut world = Case::new(&cast, choices);
         let run = world.run();
         admitted.set(admitted.get() + world.admitted as u64);
         prop_assert_eq!(run, Ok(()));

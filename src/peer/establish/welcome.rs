@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iroh::endpoint::{RecvStream, SendStream};
 
-use super::{Admitted, EstablishError, Established, Known, Meeting, Purpose, SharedLibrary};
+use super::{Admitted, BlindedLibrary, CommonLibrary, EstablishError, Established, Meeting, Purpose};
 use crate::identity::Key;
 use crate::library::Library;
 use crate::library::epoch::SessionKeys;
@@ -68,7 +68,7 @@ impl Meeting<'_> {
         let mut missing = None;
         for ((blinded, library), member, ours) in ours {
             match summary_from_wire(&blinded, &welcome.libraries) {
-                Ok(theirs) => shared.push(SharedLibrary { library, blinded, member, ours, theirs }),
+                Ok(theirs) => shared.push(CommonLibrary { library, blinded, member, ours, theirs }),
                 Err(error) => missing = Some(error),
             }
         }
@@ -83,7 +83,7 @@ impl Meeting<'_> {
             let key = keys.all().find(is_known)?;
             Some((Bytes::copy_from_slice(&transcript.blinded(key)), library))
         };
-        let known: Vec<Known> = beside.into_iter().filter_map(known).collect();
+        let known: Vec<BlindedLibrary> = beside.into_iter().filter_map(known).collect();
         let finds = welcome.features.iter().take(FEATURES_MAX).any(|feature| feature == FEATURE_FIND);
         let name = name_of(&welcome);
         let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };

@@ -7,7 +7,7 @@ use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
 use super::known::Share;
-use super::{GIVE_UP_AFTER, Known, Link, ROTATE_EVERY, Roster};
+use super::{GIVE_UP_AFTER, KnownPeer, LinkState, ROTATE_EVERY, Roster};
 use crate::library::ticket::TicketSerial;
 
 /// How many more may be dialled.
@@ -39,9 +39,9 @@ impl Room {
         };
         for known in roster.peers.values() {
             let dialed = match known.link {
-                Link::Idle { .. } => continue,
-                Link::Dialing => true,
-                Link::Connected { dialed_here, .. } => dialed_here,
+                LinkState::Idle { .. } => continue,
+                LinkState::Dialing => true,
+                LinkState::Connected { dialed_here, .. } => dialed_here,
             };
             // Whoever connected to us is company enough, but for those of whom nothing is known yet.
             let counts = match known.share() {
@@ -62,7 +62,7 @@ impl Room {
         self.named > 0 || self.others > 0 || self.members > 0
     }
 
-    fn has_room_for(&self, known: &Known) -> bool {
+    fn has_room_for(&self, known: &KnownPeer) -> bool {
         match known.share() {
             Share::Named => self.named > 0,
             Share::Members => {
@@ -74,7 +74,7 @@ impl Room {
         }
     }
 
-    fn take(&mut self, known: &Known) {
+    fn take(&mut self, known: &KnownPeer) {
         let share = known.share();
         let left = match share {
             Share::Named => &mut self.named,
@@ -106,7 +106,7 @@ impl Roster {
         &mut self,
         now: Instant,
         chance: u64,
-        may_dial: impl Fn(&EndpointId, &Known) -> bool,
+        may_dial: impl Fn(&EndpointId, &KnownPeer) -> bool,
     ) -> Vec<(EndpointAddr, bool)> {
         let mut room = Room::of(self);
         if !room.has_some() {
@@ -115,7 +115,7 @@ impl Roster {
         let mut due: Vec<(u8, u32, u64, EndpointId)> = self
             .peers
             .iter()
-            .filter(|(_, p)| matches!(p.link, Link::Idle { dial_at: Some(at) } if at <= now))
+            .filter(|(_, p)| matches!(p.link, LinkState::Idle { dial_at: Some(at) } if at <= now))
             .filter(|(id, p)| room.has_room_for(p) && may_dial(id, p))
             .map(|(id, p)| (rank(p.share()), p.attempts, shuffled(id, chance), *id))
             .collect();
@@ -126,7 +126,7 @@ impl Roster {
                 continue;
             };
             room.take(known);
-            known.link = Link::Dialing;
+            known.link = LinkState::Dialing;
             chosen.push((known.addr.clone(), known.is_hint()));
         }
         chosen
@@ -139,9 +139,9 @@ impl Roster {
         now: Instant,
         chance: u64,
         room: usize,
-        is_sought: impl Fn(&EndpointId, &Known) -> bool,
+        is_sought: impl Fn(&EndpointId, &KnownPeer) -> bool,
     ) -> Vec<(EndpointAddr, bool)> {
-        let dialing = self.peers.values().filter(|p| p.link == Link::Dialing).count();
+        let dialing = self.peers.values().filter(|p| p.link == LinkState::Dialing).count();
         let mut sought: Vec<(u32, u64, EndpointId)> = self
             .idle(now)
             .filter(|(id, p)| is_sought(id, p))
@@ -151,7 +151,7 @@ impl Roster {
         sought.truncate(room.saturating_sub(dialing));
         let dial = |(_, _, id)| {
             let known = self.peers.get_mut(&id)?;
-            known.link = Link::Dialing;
+            known.link = LinkState::Dialing;
             Some((known.addr.clone(), known.is_hint()))
         };
         sought.into_iter().filter_map(dial).collect()
@@ -159,15 +159,15 @@ impl Roster {
 
     /// Whether there is anybody whom [`Roster::seek`] could give when there is room, or who is being dialled anyway.
     #[must_use]
-    pub fn could_seek(&self, now: Instant, is_sought: impl Fn(&EndpointId, &Known) -> bool) -> bool {
-        let dialed = self.peers.iter().filter(|(_, p)| p.link == Link::Dialing);
+    pub fn could_seek(&self, now: Instant, is_sought: impl Fn(&EndpointId, &KnownPeer) -> bool) -> bool {
+        let dialed = self.peers.iter().filter(|(_, p)| p.link == LinkState::Dialing);
         self.idle(now).chain(dialed).any(|(id, p)| is_sought(id, p))
     }
 
     /// Those without a connection that are not left alone.
-    fn idle(&self, now: Instant) -> impl Iterator<Item = (&EndpointId, &Known)> {
+    fn idle(&self, now: Instant) -> impl Iterator<Item = (&EndpointId, &KnownPeer)> {
         self.peers.iter().filter(move |(_, p)| {
-            matches!(p.link, Link::Idle { .. }) && p.held_until.is_none_or(|until| now >= until)
+            matches!(p.link, LinkState::Idle { .. }) && p.held_until.is_none_or(|until| now >= until)
         })
     }
 
@@ -204,15 +204,15 @@ impl Roster {
         }
         let connected = self.peers.values().filter(|p| p.is_connected()).count();
         let waiting = self.peers.values().any(|p| {
-            matches!(p.link, Link::Idle { dial_at: Some(at) } if at <= now) && p.attempts < GIVE_UP_AFTER
+            matches!(p.link, LinkState::Idle { dial_at: Some(at) } if at <= now) && p.attempts < GIVE_UP_AFTER
         });
         if connected < self.limits.dialled_max || !waiting {
             return None;
         }
         let candidates = self.peers.iter().filter(|(_, p)| !p.is_wanted());
         let dialled = candidates.filter_map(|(id, p)| match p.link {
-            Link::Connected { since, dialed_here: true } => Some((since, *id)),
-            Link::Connected { .. } | Link::Idle { .. } | Link::Dialing => None,
+            LinkState::Connected { since, dialed_here: true } => Some((since, *id)),
+            LinkState::Connected { .. } | LinkState::Idle { .. } | LinkState::Dialing => None,
         });
         let (_, oldest) = dialled.min_by_key(|(since, id)| (*since, *id.as_bytes()))?;
         self.rotated_at = Some(now);

@@ -7,7 +7,7 @@ use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
 use super::ADDRS_MAX;
-use crate::discovery::channel::{Channel, Sources};
+use crate::discovery::channel::{Channel, ChannelSet};
 use crate::library::ticket::TicketSerial;
 use crate::peer::places::Class;
 
@@ -71,7 +71,7 @@ impl Share {
 
 /// Where a peer stands between us and it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkState {
     /// Nothing; dialled again at this time, or never by us.
     Idle {
         /// When.
@@ -90,7 +90,7 @@ pub enum Link {
 
 /// One known peer.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct KnownPeer {
     /// Where it can be reached; perhaps without any address yet.
     pub addr: EndpointAddr,
     /// What it calls itself.
@@ -100,9 +100,9 @@ pub struct Known {
     /// What went wrong last.
     pub last_error: Option<String>,
     /// Where it stands.
-    pub link: Link,
+    pub link: LinkState,
     /// Which channels led to it; none if it only connected.
-    pub sources: Sources,
+    pub sources: ChannelSet,
     /// Whether it is offered the mirror when we dial it: a user named it, it came through a channel that takes the passphrase
     /// to speak on, or it proved before that it knows it.
     pub(super) vouched: bool,
@@ -126,7 +126,7 @@ pub struct Known {
     pub(super) ticket: Option<TicketSerial>,
 }
 
-impl Known {
+impl KnownPeer {
     /// Somebody of whom nothing is known.
     pub(super) fn new(id: EndpointId) -> Self {
         Self {
@@ -134,8 +134,8 @@ impl Known {
             name: String::new(),
             last_seen_ms: None,
             last_error: None,
-            link: Link::Idle { dial_at: None },
-            sources: Sources::new(),
+            link: LinkState::Idle { dial_at: None },
+            sources: ChannelSet::new(),
             vouched: false,
             offer_mirror_at: None,
             mirror_offers: 0,
@@ -234,6 +234,6 @@ impl Known {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        matches!(self.link, Link::Connected { .. })
+        matches!(self.link, LinkState::Connected { .. })
     }
 }

@@ -8,7 +8,7 @@ fn limits(dialled_max: usize) -> DialLimits {
         dialled_max,
         hints_at_once_max: 8,
         known_max: 4096,
-        sealed: Sources::from([Channel::Relays, Channel::Dht, Channel::Gossip]),
+        sealed: ChannelSet::from([Channel::Relays, Channel::Dht, Channel::Gossip]),
         backoff_min: Duration::from_secs(1),
         backoff_max: Duration::from_mins(5),
     }
@@ -18,7 +18,7 @@ fn member(serial: u64) -> Class {
     Class::Member(TicketSerial { library: LibraryId([7; 32]), serial })
 }
 
-fn anybody(_: &EndpointId, _: &Known) -> bool {
+fn anybody(_: &EndpointId, _: &KnownPeer) -> bool {
     true
 }
 
@@ -74,7 +74,7 @@ fn a_search_dials_beyond_the_usual_number_and_whoever_waits() {
     assert!(roster.connected(usual[0].0.id, true, now));
     roster.hold(&ids[5], now + Duration::from_mins(5), "it broke the rules".into());
     let asked = ids[4];
-    let sought = |id: &EndpointId, _: &Known| *id != asked;
+    let sought = |id: &EndpointId, _: &KnownPeer| *id != asked;
     let first = roster.seek(now, 0, 2, sought);
     assert_eq!((first.len(), roster.seek(now, 0, 2, sought)), (2, vec![]), "two at a time");
     for (addr, _) in &first {
@@ -201,7 +201,7 @@ fn waits_double_up_to_five_minutes_and_end_with_a_session() {
         assert_eq!(roster.due(now, 0, anybody).len(), 1);
         assert!(roster.due(now, 0, anybody).is_empty(), "one dial at a time");
         roster.dial_failed(&other, "no answer".into(), now, 0.0);
-        let Link::Idle { dial_at: Some(at) } = roster.get(&other).unwrap().link else { panic!() };
+        let LinkState::Idle { dial_at: Some(at) } = roster.get(&other).unwrap().link else { panic!() };
         waits.push((at - now).as_secs());
         now = at;
     }

@@ -3,8 +3,8 @@
 use tokio::time::Instant;
 
 use super::{
-    ASK_APART, Effect, INCOMPLETE_RETRY, INCOMPLETE_RETRY_MAX, PROBE_ANSWER_WITHIN, RECONCILE_APART,
-    RECONCILE_RETRY, Recon, Session, Summary, Unmoved,
+    ASK_APART, INCOMPLETE_RETRY, INCOMPLETE_RETRY_MAX, PROBE_ANSWER_WITHIN, RECONCILE_APART, RECONCILE_RETRY,
+    Recon, Session, SessionEffect, Summary, Unmoved,
 };
 
 impl Session {
@@ -15,7 +15,7 @@ impl Session {
         ours: Summary,
         certain: bool,
         now: Instant,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<SessionEffect>,
     ) {
         if self.probe.is_none_or(|(asked, _)| asked != nonce) {
             return;
@@ -44,13 +44,13 @@ impl Session {
         }
     }
 
-    pub(super) fn open_reconciliation(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    pub(super) fn open_reconciliation(&mut self, now: Instant, out: &mut Vec<SessionEffect>) {
         self.recon = Recon::Running;
         self.opened_at = now;
         self.refused_there.clear();
         self.failed_here.clear();
         self.queue_overflowed = false;
-        out.push(Effect::Reconcile);
+        out.push(SessionEffect::Reconcile);
     }
 
     pub(super) fn on_recon_ended(&mut self, opened_here: bool, result: Result<(), String>, now: Instant) {
@@ -67,10 +67,10 @@ impl Session {
         };
     }
 
-    pub(super) fn on_tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    pub(super) fn on_tick(&mut self, now: Instant, out: &mut Vec<SessionEffect>) {
         if let Some((_, asked)) = self.probe {
             if now.duration_since(asked) > PROBE_ANSWER_WITHIN {
-                out.push(Effect::Close { code: 408, reason: "no answer to a ping".into() });
+                out.push(SessionEffect::Close { code: 408, reason: "no answer to a ping".into() });
             }
         } else if now.duration_since(self.last_heard) > self.settings.probe_after
             || (self.was_busy && !self.is_busy())
@@ -107,10 +107,10 @@ impl Session {
             if same { (2 * self.retry_after).min(INCOMPLETE_RETRY_MAX) } else { INCOMPLETE_RETRY };
     }
 
-    pub(super) fn ask(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    pub(super) fn ask(&mut self, now: Instant, out: &mut Vec<SessionEffect>) {
         let nonce = self.next_nonce;
         self.next_nonce += 1;
         self.probe = Some((nonce, now));
-        out.push(Effect::SendSummary { nonce, answer: false });
+        out.push(SessionEffect::SendSummary { nonce, answer: false });
     }
 }

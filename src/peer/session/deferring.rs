@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Effect, RECORDS_PER_FRAME_MAX, Session};
+use super::{RECORDS_PER_FRAME_MAX, Session, SessionEffect};
 use crate::record::{AssetRecord, ContentHash, Hlc, RecordId};
 use crate::wire::proto::{Deferral, Later, frame};
 
@@ -49,7 +49,7 @@ pub(super) struct Deferred {
 
 /// One version that waits, for whoever is told of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Waiting {
+pub struct WaitingVersion {
     /// The asset that the version is of.
     pub hash: ContentHash,
     /// When it can be taken.
@@ -117,7 +117,7 @@ impl Session {
         &mut self,
         later: Vec<(AssetRecord, u64, bool)>,
         now: Instant,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<SessionEffect>,
     ) {
         let mut deferrals = Vec::new();
         for (record, wait_ms, held) in later {
@@ -142,7 +142,7 @@ impl Session {
         }
         for some in deferrals.chunks(RECORDS_PER_FRAME_MAX) {
             let library = self.settings.tag.clone();
-            out.push(Effect::Send(frame::Kind::Later(Later { library, deferrals: some.to_vec() })));
+            out.push(SessionEffect::Send(frame::Kind::Later(Later { library, deferrals: some.to_vec() })));
         }
     }
 
@@ -217,12 +217,12 @@ impl Session {
     }
 
     /// Versions that wait, at most `limit` of either side.
-    pub fn waiting(&self, limit: usize) -> impl Iterator<Item = Waiting> {
+    pub fn waiting(&self, limit: usize) -> impl Iterator<Item = WaitingVersion> {
         let of = move |versions: &HashMap<ContentHash, Postponed>, here| {
             let some = versions.iter().take(limit);
             let shown = |(hash, version): (&ContentHash, &Postponed)| {
                 let Postponed { due, held, .. } = *version;
-                Waiting { hash: *hash, due, here, held }
+                WaitingVersion { hash: *hash, due, here, held }
             };
             some.map(shown).collect::<Vec<_>>()
         };

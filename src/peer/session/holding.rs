@@ -1,6 +1,6 @@
 //! What an offered record means where one of the two sides does not hold its content.
 
-use super::{Verdict, judge};
+use super::{OfferVerdict, judge};
 use crate::record::AssetRecord;
 use crate::store::{Holding, StoredRecord};
 
@@ -31,7 +31,7 @@ pub fn judge_holding(
     ours: Option<&StoredRecord>,
     now_ms: u64,
     (ahead_max_ms, replicate_deletes): (u64, bool),
-) -> Verdict {
+) -> OfferVerdict {
     let absent = ours.filter(|ours| ours.is_absent());
     // A size that nobody checked is no reason to refuse another.
     let resized = absent
@@ -41,9 +41,9 @@ pub fn judge_holding(
     let fits = compared.is_none_or(|ours| ours.size == offered.size);
     let wanted = absent.is_some_and(|ours| ours.holding == Holding::Wanted);
     let verdict = judge(offered, compared, now_ms, ahead_max_ms, replicate_deletes);
-    let settled = matches!(verdict, Verdict::Settled | Verdict::Apply);
+    let settled = matches!(verdict, OfferVerdict::Settled | OfferVerdict::Apply);
     if settled && wanted && held_there && fits && !offered.deleted {
-        return Verdict::Fetch;
+        return OfferVerdict::Fetch;
     }
-    if verdict == Verdict::Fetch && !held_there { Verdict::TakeAbsent } else { verdict }
+    if verdict == OfferVerdict::Fetch && !held_there { OfferVerdict::TakeAbsent } else { verdict }
 }

@@ -5,15 +5,15 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::{
-    ASKED_MAX, Effect, Enclosed, InlineContents, OFFERS_TAKEN_MAX, QUEUE_MAX, RECORD_BYTES_PER_FRAME,
-    RECORDS_PER_FRAME_MAX, Session, holding, offered_bytes, violation,
+    ASKED_MAX, Enclosed, InlineContents, OFFERS_TAKEN_MAX, QUEUE_MAX, RECORD_BYTES_PER_FRAME,
+    RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding, offered_bytes, violation,
 };
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::{FeedEntry, StoredRecord};
 use crate::wire::proto::{InlineContent, Offer, Records, frame};
 
 impl Session {
-    pub(super) fn on_records(&mut self, records: &Records, out: &mut Vec<Effect>) {
+    pub(super) fn on_records(&mut self, records: &Records, out: &mut Vec<SessionEffect>) {
         if records.library != self.settings.library {
             return out.push(violation("a question about a library that is not shared"));
         }
@@ -25,12 +25,12 @@ impl Session {
         if rids.len() != records.rids.len() {
             return out.push(violation("a record id that has not 32 bytes"));
         }
-        out.push(Effect::Resolve(rids));
+        out.push(SessionEffect::Resolve(rids));
     }
 
     /// Offers what the peer asked for by name ahead of what waits. It has more open than it may have taken if it confirms
     /// none of that.
-    pub(super) fn on_found(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+    pub(super) fn on_found(&mut self, records: &[AssetRecord], out: &mut Vec<SessionEffect>) {
         if self.open_count + records.len() > OFFERS_TAKEN_MAX {
             return out.push(violation("contents asked for by name and never confirmed"));
         }
@@ -41,7 +41,7 @@ impl Session {
         &mut self,
         entries: &[FeedEntry],
         contents: &InlineContents,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<SessionEffect>,
     ) {
         if !self.settings.gives {
             return;
@@ -66,7 +66,7 @@ impl Session {
 
     /// Offers what was loaded. A version that the peer asked for by its id may have been overtaken by another since: it
     /// learns that the one it waits for is gone.
-    pub(super) fn on_loaded(&mut self, loaded: Vec<StoredRecord>, out: &mut Vec<Effect>) {
+    pub(super) fn on_loaded(&mut self, loaded: Vec<StoredRecord>, out: &mut Vec<SessionEffect>) {
         let absent = loaded.iter().filter(|stored| stored.is_absent());
         let enclosed =
             Enclosed { absent: absent.map(|stored| stored.record.hash).collect(), ..Enclosed::default() };
@@ -96,7 +96,7 @@ impl Session {
         records: &[AssetRecord],
         gone: &[RecordId],
         enclosed: &Enclosed<'_>,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<SessionEffect>,
     ) {
         let library = &self.settings.library;
         let gone: Vec<Bytes> = gone.iter().map(|rid| Bytes::copy_from_slice(&rid.0)).collect();
@@ -105,7 +105,7 @@ impl Session {
         let mut send = |batch: &mut Offer, absent: &mut Vec<u8>| {
             batch.absent = std::mem::take(absent).into();
             let next = Offer { library: library.clone(), ..Offer::default() };
-            out.push(Effect::Send(frame::Kind::Offer(std::mem::replace(batch, next))));
+            out.push(SessionEffect::Send(frame::Kind::Offer(std::mem::replace(batch, next))));
         };
         for record in records {
             let mut bytes = offered_bytes(record);

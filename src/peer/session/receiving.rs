@@ -4,14 +4,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    ECHOES_MAX, Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
-    RECORDS_PER_FRAME_MAX, Session, Verdict, holding, offered_bytes, violation,
+    ECHOES_MAX, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
+    OfferVerdict, RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding, offered_bytes, violation,
 };
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::wire::proto::{self, Have, InlineContent, Offer, frame};
 
 impl Session {
-    pub(super) fn on_offer(&mut self, offer: Offer, out: &mut Vec<Effect>) {
+    pub(super) fn on_offer(&mut self, offer: Offer, out: &mut Vec<SessionEffect>) {
         if offer.library != self.settings.library {
             return out.push(violation("an offer for a library that is not shared"));
         }
@@ -77,21 +77,21 @@ impl Session {
             return self.refuse_reader(&held, out);
         }
         if !held.is_empty() {
-            out.push(Effect::Judge(held));
+            out.push(SessionEffect::Judge(held));
         }
         if !not_held.is_empty() {
-            out.push(Effect::JudgeAbsent(not_held));
+            out.push(SessionEffect::JudgeAbsent(not_held));
         }
     }
 
     /// Answers the offers of a peer that may only read: none of them is looked at.
-    fn refuse_reader(&mut self, records: &[AssetRecord], out: &mut Vec<Effect>) {
+    fn refuse_reader(&mut self, records: &[AssetRecord], out: &mut Vec<SessionEffect>) {
         for record in records {
             if let Some(taken) = self.taken.get_mut(&record.hash) {
                 taken.unjudged = taken.unjudged.saturating_sub(1);
             }
             for _ in 0..self.close_taken(&record.hash) {
-                out.push(Effect::Send(frame::Kind::Error(proto::Error {
+                out.push(SessionEffect::Send(frame::Kind::Error(proto::Error {
                     code: 403,
                     message: "your ticket lets you read and not write".into(),
                     hash: Some(Bytes::copy_from_slice(&record.hash.0)),
@@ -103,9 +103,9 @@ impl Session {
 
     pub(super) fn on_judged(
         &mut self,
-        verdicts: Vec<(AssetRecord, Verdict)>,
+        verdicts: Vec<(AssetRecord, OfferVerdict)>,
         now: Instant,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<SessionEffect>,
     ) {
         let (mut settled, mut apply, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
         let (mut refused, mut store, mut absent) = (Vec::new(), Vec::new(), Vec::new());
@@ -115,24 +115,24 @@ impl Session {
                 taken.unjudged = taken.unjudged.saturating_sub(1);
             }
             match verdict {
-                Verdict::Settled => settled.push(record.hash),
-                Verdict::Noted => {
+                OfferVerdict::Settled => settled.push(record.hash),
+                OfferVerdict::Noted => {
                     self.expect_echo(&record);
                     settled.push(record.hash);
                 }
-                Verdict::Apply => {
+                OfferVerdict::Apply => {
                     self.expect_echo(&record);
                     apply.push(record);
                 }
-                Verdict::TakeAbsent => {
+                OfferVerdict::TakeAbsent => {
                     self.expect_echo(&record);
                     absent.push(record);
                 }
-                Verdict::Reassert => reassert.push(record),
-                Verdict::Later(wait_ms) => later.push((record, wait_ms, false)),
-                Verdict::Hold(wait_ms) => later.push((record, wait_ms, true)),
-                Verdict::Fetch | Verdict::Revive => {
-                    if verdict == Verdict::Fetch {
+                OfferVerdict::Reassert => reassert.push(record),
+                OfferVerdict::Later(wait_ms) => later.push((record, wait_ms, false)),
+                OfferVerdict::Hold(wait_ms) => later.push((record, wait_ms, true)),
+                OfferVerdict::Fetch | OfferVerdict::Revive => {
+                    if verdict == OfferVerdict::Fetch {
                         self.expect_echo(&record);
                     }
                     let taken = self.taken.get_mut(&record.hash);
@@ -147,23 +147,23 @@ impl Session {
                         None => fetch.push(record),
                     }
                 }
-                Verdict::Refuse(reason) => refused.push((record.hash, reason)),
+                OfferVerdict::Refuse(reason) => refused.push((record.hash, reason)),
             }
         }
         if !apply.is_empty() {
-            out.push(Effect::Apply(apply));
+            out.push(SessionEffect::Apply(apply));
         }
         if !absent.is_empty() {
-            out.push(Effect::TakeAbsent(absent));
+            out.push(SessionEffect::TakeAbsent(absent));
         }
         if !reassert.is_empty() {
-            out.push(Effect::Reassert(reassert));
+            out.push(SessionEffect::Reassert(reassert));
         }
         if !store.is_empty() {
-            out.push(Effect::Store(store));
+            out.push(SessionEffect::Store(store));
         }
         if !fetch.is_empty() {
-            out.push(Effect::Announce(fetch));
+            out.push(SessionEffect::Announce(fetch));
         }
         self.settle(settled, out);
         self.on_failed(refused, out);
@@ -171,7 +171,7 @@ impl Session {
     }
 
     /// Confirms offers of these hashes, all of each that were judged: one that is not judged yet may be of a newer version.
-    pub(super) fn settle(&mut self, hashes: Vec<ContentHash>, out: &mut Vec<Effect>) {
+    pub(super) fn settle(&mut self, hashes: Vec<ContentHash>, out: &mut Vec<SessionEffect>) {
         let mut have = Vec::with_capacity(hashes.len());
         for hash in hashes {
             let offers = self.close_taken(&hash);
@@ -182,7 +182,7 @@ impl Session {
         }
         for hashes in have.chunks(RECORDS_PER_FRAME_MAX) {
             let library = self.settings.tag.clone();
-            out.push(Effect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec(), library })));
+            out.push(SessionEffect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec(), library })));
         }
     }
 
@@ -206,7 +206,7 @@ impl Session {
         closed
     }
 
-    pub(super) fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<Effect>) {
+    pub(super) fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<SessionEffect>) {
         for (hash, reason) in failures {
             let offers = self.close_taken(&hash);
             self.echoes.remove(&hash);
@@ -215,7 +215,7 @@ impl Session {
             }
             self.last_error = Some(format!("{}: {reason}", hash.short()));
             for _ in 0..offers {
-                out.push(Effect::Send(frame::Kind::Error(proto::Error {
+                out.push(SessionEffect::Send(frame::Kind::Error(proto::Error {
                     code: 422,
                     message: reason.clone(),
                     hash: Some(Bytes::copy_from_slice(&hash.0)),

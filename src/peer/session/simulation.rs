@@ -13,7 +13,7 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use world::{Mode, World};
+use world::{Mode, SimWorld};
 
 /// How many seeds each test runs unless the environment says otherwise; with libraries, where there is more to go wrong.
 const SEEDS: u64 = 500;
@@ -32,7 +32,7 @@ fn for_each_seed(mode: Mode) {
             if seed >= seeds.end || !failed.lock().unwrap().is_empty() {
                 return;
             }
-            let outcome = std::panic::catch_unwind(|| World::new(seed, mode).run());
+            let outcome = std::panic::catch_unwind(|| SimWorld::new(seed, mode).run());
             let outcome = outcome.unwrap_or_else(|panic| {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
                 Err(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())

@@ -31,37 +31,40 @@ fn the_dialler_compares_where_summaries_differ_and_nobody_where_they_are_equal()
     let now = Instant::now();
     for dialer in [true, false] {
         let (session, effects) = Session::new(settings(dialer), OTHER, OTHER, now);
-        assert_eq!((effects, session.standing().state), (vec![], PeerState::InSync));
+        assert_eq!((effects, session.standing().state), (vec![], ConnectionState::InSync));
         // Counts of the store may lag behind; the records are what is compared.
         let lagging = Summary { assets: 0, bytes: 0, ..OTHER };
         let (session, effects) = Session::new(settings(dialer), OTHER, lagging, now);
-        assert_eq!((effects, session.standing().state), (vec![], PeerState::InSync));
+        assert_eq!((effects, session.standing().state), (vec![], ConnectionState::InSync));
     }
     let (session, effects) = Session::new(settings(true), EMPTY, OTHER, now);
-    assert_eq!((effects, session.standing().state), (vec![Effect::Reconcile], PeerState::Reconciling));
+    assert_eq!(
+        (effects, session.standing().state),
+        (vec![SessionEffect::Reconcile], ConnectionState::Reconciling)
+    );
     let (mut session, effects) = Session::new(settings(false), EMPTY, OTHER, now);
-    assert_eq!((effects, session.standing().state), (vec![], PeerState::Reconciling));
+    assert_eq!((effects, session.standing().state), (vec![], ConnectionState::Reconciling));
     assert_eq!(session.standing().assets, 3, "what the peer says it holds");
     assert_eq!(session.handle(ended(false), now), []);
-    assert_eq!(session.standing().state, PeerState::InSync);
+    assert_eq!(session.standing().state, ConnectionState::InSync);
 }
 
 #[test]
 fn the_end_of_the_peers_comparison_does_not_end_ours() {
     let mut t = Test::reconciling();
     t.quiet(ended(false));
-    assert_eq!(t.state(), PeerState::Reconciling);
+    assert_eq!(t.state(), ConnectionState::Reconciling);
     t.quiet(ended(true));
-    assert_eq!(t.state(), PeerState::InSync);
+    assert_eq!(t.state(), ConnectionState::InSync);
 }
 
 #[test]
 fn a_comparison_that_failed_is_tried_again_after_five_seconds() {
     let mut t = Test::reconciling();
-    t.quiet(Input::ReconEnded { opened_here: true, result: Err("the stream broke".into()) });
+    t.quiet(SessionInput::ReconEnded { opened_here: true, result: Err("the stream broke".into()) });
     assert_eq!(t.session.standing().last_error.unwrap(), "reconciliation: the stream broke");
     assert_eq!(t.after(5), []);
-    assert_eq!(t.after(1), [Effect::Reconcile]);
+    assert_eq!(t.after(1), [SessionEffect::Reconcile]);
     assert_eq!(t.after(6), [], "one at a time");
 }
 
@@ -72,13 +75,13 @@ fn what_is_new_is_offered_until_the_peer_has_it() {
     let mut t = Test::in_sync();
     let (a, b) = (record(1), record(2));
     assert_eq!(t.step(changed([&a, &b])), [offer([&a, &b])]);
-    assert_eq!((t.state(), t.missing_there()), (PeerState::Syncing, 2));
+    assert_eq!((t.state(), t.missing_there()), (ConnectionState::Syncing, 2));
     t.quiet(have([&a]));
-    assert_eq!((t.state(), t.missing_there()), (PeerState::Syncing, 1));
+    assert_eq!((t.state(), t.missing_there()), (ConnectionState::Syncing, 1));
     t.quiet(have([&a, &record(3)]));
     assert_eq!(t.missing_there(), 1, "what is not open cannot be confirmed");
     t.quiet(have([&b]));
-    assert_eq!((t.state(), t.missing_there()), (PeerState::InSync, 0));
+    assert_eq!((t.state(), t.missing_there()), (ConnectionState::InSync, 0));
 }
 
 #[test]
@@ -88,9 +91,9 @@ fn two_versions_in_flight_take_two_confirmations() {
     t.step(changed([&first]));
     assert_eq!(t.step(changed([&second])), [offer([&second])]);
     t.quiet(have([&first]));
-    assert_eq!(t.state(), PeerState::Syncing);
+    assert_eq!(t.state(), ConnectionState::Syncing);
     t.quiet(have([&first]));
-    assert_eq!(t.state(), PeerState::InSync);
+    assert_eq!(t.state(), ConnectionState::InSync);
 }
 
 fn content_of(record: &AssetRecord) -> Bytes {
@@ -105,20 +108,20 @@ fn inline(record: &AssetRecord, content: Bytes) -> InlineContent {
 fn a_small_asset_that_was_made_here_takes_its_content_along() {
     let mut t = Test::in_sync();
     let (small, other) = (record(1), record(2));
-    let Input::StoreChanged(entries) = changed([&small, &other]) else { unreachable!() };
+    let SessionInput::StoreChanged(entries) = changed([&small, &other]) else { unreachable!() };
     let contents = Arc::new(InlineContents::from([(small.hash, content_of(&small))]));
     let contents_sent = vec![inline(&small, content_of(&small))];
     let expected = Offer { contents: contents_sent, ..wire_offer([&small, &other]) };
-    let created = Input::Created { entries, contents };
-    assert_eq!(t.step(created), [Effect::Send(frame::Kind::Offer(expected))]);
+    let created = SessionInput::Created { entries, contents };
+    assert_eq!(t.step(created), [SessionEffect::Send(frame::Kind::Offer(expected))]);
     // What it weighs counts as unconfirmed: 2 MiB of it, and no more is sent.
     let records: Vec<AssetRecord> =
         (0..200).map(|n| AssetRecord { size: 16 * 1024, ..record(100 + n) }).collect();
     let mut sent = 0;
     for r in &records {
-        let Input::StoreChanged(entries) = changed([r]) else { unreachable!() };
+        let SessionInput::StoreChanged(entries) = changed([r]) else { unreachable!() };
         let contents = Arc::new(InlineContents::from([(r.hash, content_of(r))]));
-        sent += t.step(Input::Created { entries, contents }).iter().map(records_in).sum::<usize>();
+        sent += t.step(SessionInput::Created { entries, contents }).iter().map(records_in).sum::<usize>();
     }
     assert!((100..130).contains(&sent), "{sent}");
 }
@@ -129,14 +132,17 @@ fn a_content_that_came_along_is_stored_and_nothing_is_asked_for() {
     let (small, other) = (record(1), record(2));
     let contents = vec![inline(&small, content_of(&small))];
     let with = Offer { contents, ..wire_offer([&small, &other]) };
-    let judge = t.step(Input::Frame(frame::Kind::Offer(with)));
-    assert_eq!(judge, [Effect::Judge(vec![small.clone(), other.clone()])]);
-    let decided = t.step(judged([(&small, Verdict::Fetch), (&other, Verdict::Fetch)]));
-    let stores = Effect::Store(vec![(small.clone(), content_of(&small))]);
-    assert_eq!(decided, [stores, Effect::Announce(vec![other.clone()])]);
+    let judge = t.step(SessionInput::Frame(frame::Kind::Offer(with)));
+    assert_eq!(judge, [SessionEffect::Judge(vec![small.clone(), other.clone()])]);
+    let decided = t.step(judged([(&small, OfferVerdict::Fetch), (&other, OfferVerdict::Fetch)]));
+    let stores = SessionEffect::Store(vec![(small.clone(), content_of(&small))]);
+    assert_eq!(decided, [stores, SessionEffect::Announce(vec![other.clone()])]);
     // A store that does not take it now has it fetched later.
-    assert_eq!(t.step(Input::NotStored(vec![small.clone()])), [Effect::Announce(vec![small.clone()])]);
-    assert_eq!(t.step(Input::Settled(vec![small.hash])), [confirmed([&small])]);
+    assert_eq!(
+        t.step(SessionInput::NotStored(vec![small.clone()])),
+        [SessionEffect::Announce(vec![small.clone()])]
+    );
+    assert_eq!(t.step(SessionInput::Settled(vec![small.hash])), [confirmed([&small])]);
 }
 
 #[test]
@@ -152,13 +158,13 @@ fn contents_that_have_no_place_in_an_offer_end_the_connection() {
     for lie in lies {
         let mut t = Test::in_sync();
         let offer = Offer { contents: vec![lie], ..wire_offer([&r, &large]) };
-        assert_closes(&t.step(Input::Frame(frame::Kind::Offer(offer))), 400);
+        assert_closes(&t.step(SessionInput::Frame(frame::Kind::Offer(offer))), 400);
     }
 }
 
 // ---- Readers ---------------------------------------------------------------------------------------------------------
 
-fn with_access(gives: bool, takes: bool, ours: Summary, theirs: Summary) -> (Test, Vec<Effect>) {
+fn with_access(gives: bool, takes: bool, ours: Summary, theirs: Summary) -> (Test, Vec<SessionEffect>) {
     let now = Instant::now();
     let settings = SessionSettings { gives, takes, tag: LIBRARY, ..settings(true) };
     let (session, effects) = Session::new(settings, ours, theirs, now);
@@ -171,9 +177,9 @@ fn a_readers_offers_are_refused_one_by_one_and_never_looked_at() {
     let (one, two) = (record(1), record(2));
     let contents = vec![inline(&one, content_of(&one))];
     let with = Offer { contents, ..wire_offer([&one, &two, &one]) };
-    let answers = t.step(Input::Frame(frame::Kind::Offer(with)));
-    let refused = |effect: &Effect| match effect {
-        Effect::Send(frame::Kind::Error(error)) => {
+    let answers = t.step(SessionInput::Frame(frame::Kind::Offer(with)));
+    let refused = |effect: &SessionEffect| match effect {
+        SessionEffect::Send(frame::Kind::Error(error)) => {
             assert_eq!((error.code, &error.library), (403, &LIBRARY));
             ContentHash::from_slice(error.hash.as_ref().unwrap()).unwrap()
         }
@@ -184,20 +190,20 @@ fn a_readers_offers_are_refused_one_by_one_and_never_looked_at() {
     let mut expected = vec![one.hash, one.hash, two.hash];
     expected.sort_unstable();
     assert_eq!(hashes, expected);
-    assert_eq!(t.state(), PeerState::InSync, "nothing is left of it");
+    assert_eq!(t.state(), ConnectionState::InSync, "nothing is left of it");
     // What it has and we have not is its own.
-    t.quiet(Input::Differences { have: Vec::new(), need: vec![RecordId([1; 32])] });
+    t.quiet(SessionInput::Differences { have: Vec::new(), need: vec![RecordId([1; 32])] });
 }
 
 #[test]
 fn a_reader_offers_nothing() {
     let (mut t, _) = with_access(false, true, EMPTY, EMPTY);
     t.quiet(changed([&record(1)]));
-    t.quiet(Input::Differences { have: vec![record(1).hash], need: Vec::new() });
+    t.quiet(SessionInput::Differences { have: vec![record(1).hash], need: Vec::new() });
     let (_, effects) = with_access(false, false, EMPTY, OTHER);
     assert_eq!(effects, [], "two readers have nothing to compare");
     let judged_here = t.step(offered([&record(2)]));
-    assert_eq!(judged_here, [Effect::Judge(vec![record(2)])], "a writer's are taken");
+    assert_eq!(judged_here, [SessionEffect::Judge(vec![record(2)])], "a writer's are taken");
 }
 
 #[test]
@@ -205,13 +211,16 @@ fn what_is_not_judged_yet_is_not_confirmed() {
     let mut t = Test::in_sync();
     let (first, second) = (record(1), edited(&record(1), 5, "later"));
     t.step(offered([&first]));
-    t.step(judged([(&first, Verdict::Fetch)]));
+    t.step(judged([(&first, OfferVerdict::Fetch)]));
     t.step(offered([&second]));
-    assert_eq!(t.step(Input::Settled(vec![first.hash])), [confirmed([&first])]);
-    assert_eq!(t.state(), PeerState::Syncing);
-    assert_eq!(t.step(judged([(&second, Verdict::Apply)])), [Effect::Apply(vec![second.clone()])]);
-    assert_eq!(t.step(Input::Settled(vec![first.hash])), [confirmed([&second])]);
-    assert_eq!(t.state(), PeerState::InSync);
+    assert_eq!(t.step(SessionInput::Settled(vec![first.hash])), [confirmed([&first])]);
+    assert_eq!(t.state(), ConnectionState::Syncing);
+    assert_eq!(
+        t.step(judged([(&second, OfferVerdict::Apply)])),
+        [SessionEffect::Apply(vec![second.clone()])]
+    );
+    assert_eq!(t.step(SessionInput::Settled(vec![first.hash])), [confirmed([&second])]);
+    assert_eq!(t.state(), ConnectionState::InSync);
 }
 
 #[test]
@@ -222,7 +231,7 @@ fn no_more_than_4096_offers_wait_for_their_confirmation() {
     assert_eq!(sizes, [1000, 1000, 1000, 1000, 96]);
     t.quiet(changed([&records[4096]]));
     assert_eq!(t.missing_there(), 4097);
-    assert_eq!(t.step(have([&records[7]])), [Effect::Load(vec![records[4096].hash])]);
+    assert_eq!(t.step(have([&records[7]])), [SessionEffect::Load(vec![records[4096].hash])]);
     let loaded = loaded(vec![records[4096].clone()]);
     assert_eq!(t.step(loaded), [offer([&records[4096]])]);
     assert_eq!(t.missing_there(), 4096);
@@ -240,7 +249,7 @@ fn versions_of_one_asset_count_one_by_one() {
     assert_eq!(offered, 4096, "the peer closes the connection when more are open than it must take");
     // What was held back goes out as one, the latest, since only the hash was kept.
     let effects = t.step(have(vec![&version; 4096]));
-    let [Effect::Load(hashes)] = &effects[..] else { panic!("{effects:?}") };
+    let [SessionEffect::Load(hashes)] = &effects[..] else { panic!("{effects:?}") };
     assert!(hashes.iter().all(|hash| *hash == version.hash));
     assert_eq!(t.step(loaded(vec![version.clone()]))[0], offer([&version]));
 }
@@ -249,14 +258,14 @@ fn versions_of_one_asset_count_one_by_one() {
 fn differences_are_loaded_in_batches_and_offered() {
     let mut t = Test::in_sync();
     let records: Vec<_> = (0..700).map(record).collect();
-    let found = Input::Differences { have: hashes(&records), need: Vec::new() };
-    assert_eq!(t.step(found), [Effect::Load(hashes(&records[..500]))]);
+    let found = SessionInput::Differences { have: hashes(&records), need: Vec::new() };
+    assert_eq!(t.step(found), [SessionEffect::Load(hashes(&records[..500]))]);
     t.quiet(changed([&record(900)]));
     let loaded = loaded(records[..499].to_vec());
     let effects = t.step(loaded);
     assert_eq!(effects[0], offer(&records[..499]), "what the store no longer has is left out");
     let rest: Vec<_> = hashes(&records[500..]).into_iter().chain([record(900).hash]).collect();
-    assert_eq!(effects[1..], [Effect::Load(rest)], "what came meanwhile has its turn afterwards");
+    assert_eq!(effects[1..], [SessionEffect::Load(rest)], "what came meanwhile has its turn afterwards");
 }
 
 #[test]
@@ -268,23 +277,23 @@ fn frames_of_the_largest_records_keep_to_their_limit() {
         record
     };
     let records: Vec<_> = (0..500).map(large).collect();
-    let found = Input::Differences { have: hashes(&records), need: Vec::new() };
-    assert_eq!(t.step(found), [Effect::Load(hashes(&records))]);
+    let found = SessionInput::Differences { have: hashes(&records), need: Vec::new() };
+    assert_eq!(t.step(found), [SessionEffect::Load(hashes(&records))]);
     let effects = t.step(loaded(records.clone()));
     assert_eq!(effects.iter().map(records_in).sum::<usize>(), 500);
     for effect in effects {
-        let Effect::Send(kind) = effect else { panic!("{effect:?}") };
+        let SessionEffect::Send(kind) = effect else { panic!("{effect:?}") };
         let bytes = wire::encode(&Frame { kind: Some(kind) });
         assert!(bytes.len() - 4 <= wire::FRAME_BYTES_MAX, "{} bytes", bytes.len());
     }
     // So much text is enough until most of it is confirmed.
     t.quiet(changed([&record(900)]));
     let kept = hashes(&records[400..]).into_iter().map(|hash| hash.0.to_vec().into());
-    let have = |hashes| Input::Frame(frame::Kind::Have(Have { hashes, ..Have::default() }));
+    let have = |hashes| SessionInput::Frame(frame::Kind::Have(Have { hashes, ..Have::default() }));
     t.quiet(have(hashes(&records[..200]).into_iter().map(|hash| hash.0.to_vec().into()).collect()));
     let next =
         t.step(have(hashes(&records[200..400]).into_iter().map(|hash| hash.0.to_vec().into()).collect()));
-    assert_eq!(next, [Effect::Load(vec![record(900).hash])]);
+    assert_eq!(next, [SessionEffect::Load(vec![record(900).hash])]);
     t.quiet(have(kept.collect()));
 }
 
@@ -293,8 +302,8 @@ fn what_came_from_the_peer_is_not_offered_back_but_what_came_of_it_is() {
     let mut t = Test::in_sync();
     let (applied, fetched) = (record(1), record(2));
     t.step(offered([&applied, &fetched]));
-    t.step(judged([(&applied, Verdict::Apply), (&fetched, Verdict::Fetch)]));
-    assert_eq!(t.step(Input::Settled(hashes(&[applied.clone(), fetched.clone()]))).len(), 1);
+    t.step(judged([(&applied, OfferVerdict::Apply), (&fetched, OfferVerdict::Fetch)]));
+    assert_eq!(t.step(SessionInput::Settled(hashes(&[applied.clone(), fetched.clone()]))).len(), 1);
     let own = record(3);
     assert_eq!(t.step(changed([&applied, &own, &fetched])), [offer([&own])]);
     let later = edited(&applied, 1, "edited here");
@@ -307,8 +316,8 @@ fn what_could_not_be_had_is_no_echo() {
     let mut t = Test::in_sync();
     let a = record(1);
     t.step(offered([&a]));
-    t.step(judged([(&a, Verdict::Fetch)]));
-    t.step(Input::Failed(vec![(a.hash, "no progress".into())]));
+    t.step(judged([(&a, OfferVerdict::Fetch)]));
+    t.step(SessionInput::Failed(vec![(a.hash, "no progress".into())]));
     assert_eq!(t.step(changed([&a])), [offer([&a])], "it came from somewhere else then");
 }
 
@@ -316,10 +325,12 @@ fn what_could_not_be_had_is_no_echo() {
 fn what_is_asked_for_by_name_goes_ahead_of_what_waits_and_has_an_end() {
     let mut t = Test::in_sync();
     let a = record(1);
-    assert_eq!(t.step(Input::Found(vec![a.clone()])), [offer([&a])]);
+    assert_eq!(t.step(SessionInput::Found(vec![a.clone()])), [offer([&a])]);
     let many: Vec<AssetRecord> = (0..64).map(|_| a.clone()).collect();
-    let closes = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Close { .. }));
-    let asked = (0..1000).take_while(|_| !closes(&t.step(Input::Found(many.clone())))).count();
+    let closes = |effects: &[SessionEffect]| {
+        effects.iter().any(|effect| matches!(effect, SessionEffect::Close { .. }))
+    };
+    let asked = (0..1000).take_while(|_| !closes(&t.step(SessionInput::Found(many.clone())))).count();
     assert_eq!(asked, (super::OFFERS_TAKEN_MAX - 1) / 64, "as many as it takes itself");
 }
 
@@ -328,8 +339,8 @@ fn what_is_wanted_back_is_fetched_and_is_news_to_the_peer_too() {
     let mut t = Test::in_sync();
     let a = record(1);
     t.step(offered([&a]));
-    t.step(judged([(&a, Verdict::Revive)]));
-    t.step(Input::Settled(vec![a.hash]));
+    t.step(judged([(&a, OfferVerdict::Revive)]));
+    t.step(SessionInput::Settled(vec![a.hash]));
     assert_eq!(t.step(changed([&a])), [offer([&a])], "no echo");
 }
 
@@ -340,7 +351,7 @@ fn a_refused_offer_is_tried_again_after_15_seconds() {
     t.step(changed([&a]));
     t.quiet(error(Some(&a), "dated in the future"));
     let standing = t.session.standing();
-    assert_eq!((standing.state, standing.missing_there), (PeerState::Syncing, 1));
+    assert_eq!((standing.state, standing.missing_there), (ConnectionState::Syncing, 1));
     let said = standing.last_error.unwrap();
     assert!(said.contains(&a.hash.short()) && said.contains("dated in the future"), "{said}");
     assert!(!t.reconciles_within(15));
@@ -353,8 +364,8 @@ fn a_refused_offer_is_tried_again_after_15_seconds() {
 fn seconds_until_refused_again(t: &mut Test, refused: &[AssetRecord]) -> u64 {
     let waited = (1..4000).find(|_| t.reconciles_within(1)).expect("it is tried again");
     t.quiet(ended(true));
-    let found = t.step(Input::Differences { have: hashes(refused), need: Vec::new() });
-    assert_eq!(found, [Effect::Load(hashes(refused))]);
+    let found = t.step(SessionInput::Differences { have: hashes(refused), need: Vec::new() });
+    assert_eq!(found, [SessionEffect::Load(hashes(refused))]);
     t.step(loaded(refused.to_vec()));
     for record in refused {
         t.quiet(error(Some(record), "never"));
@@ -378,7 +389,7 @@ fn what_is_refused_again_and_again_is_offered_less_and_less_often() {
     assert_eq!(seconds_until_refused_again(&mut t, &[a.clone(), b.clone()]), 901, "with the next attempt");
     let both = |t: &mut Test| seconds_until_refused_again(t, &[a.clone(), b.clone()]);
     assert_eq!((both(&mut t), both(&mut t)), (16, 31));
-    let nonce = t.asks(Input::Verify { round: 1 });
+    let nonce = t.asks(SessionInput::Verify { round: 1 });
     t.quiet(compared(nonce, EMPTY, EMPTY));
     assert!(both(&mut t) <= 16);
 }
@@ -396,12 +407,14 @@ fn the_libraries_of_a_connection_share_what_may_be_unconfirmed() {
         let records: Vec<AssetRecord> = (0..1_000).map(|m| full(1_000 * n + m)).collect();
         // All that there is room for, from the feed and from a comparison.
         let mut effects = session.handle(changed(&records[..1]), now);
-        effects.extend(session.handle(Input::Differences { have: hashes(&records), need: Vec::new() }, now));
-        while let Some(Effect::Load(wanted)) = effects.pop() {
+        effects.extend(
+            session.handle(SessionInput::Differences { have: hashes(&records), need: Vec::new() }, now),
+        );
+        while let Some(SessionEffect::Load(wanted)) = effects.pop() {
             let wanted = records.iter().filter(|record| wanted.contains(&record.hash)).cloned().collect();
             let mut more = session.handle(loaded(wanted), now);
             offers += more.iter().map(records_in).sum::<usize>();
-            more.retain(|effect| matches!(effect, Effect::Load(_)));
+            more.retain(|effect| matches!(effect, SessionEffect::Load(_)));
             effects.extend(more);
         }
         bytes += session.open_bytes;
@@ -423,7 +436,7 @@ fn an_error_about_nothing_that_was_offered_is_told_and_changes_nothing() {
     let mut t = Test::in_sync();
     t.quiet(error(None, &"x".repeat(5000)));
     t.quiet(error(Some(&record(1)), "never offered"));
-    assert_eq!((t.state(), t.missing_there()), (PeerState::InSync, 0));
+    assert_eq!((t.state(), t.missing_there()), (ConnectionState::InSync, 0));
     assert_eq!(t.session.standing().last_error.unwrap(), "the peer reports: never offered");
     t.quiet(error(None, &"x".repeat(5000)));
     assert!(t.session.standing().last_error.unwrap().len() < 250, "strangers' words are cut");
@@ -435,7 +448,7 @@ fn a_queue_that_overflows_is_given_up_for_another_comparison() {
     let first = record(1);
     assert_eq!(t.step(changed([&first])).len(), 1);
     let many = vec![record(2).hash; QUEUE_MAX + 1];
-    t.quiet(Input::Differences { have: many, need: Vec::new() });
+    t.quiet(SessionInput::Differences { have: many, need: Vec::new() });
     assert!(!t.reconciles_within(3), "something is still on its way");
     t.quiet(have([&first]));
     assert!(t.reconciles_within(1));
@@ -444,7 +457,7 @@ fn a_queue_that_overflows_is_given_up_for_another_comparison() {
 #[test]
 fn changes_that_were_lost_are_found_by_another_comparison() {
     let mut t = Test::in_sync();
-    t.quiet(Input::ChangesLost);
+    t.quiet(SessionInput::ChangesLost);
     assert!(t.reconciles_within(1));
     t.quiet(ended(true));
     assert!(!t.reconciles_within(60), "once is enough");
@@ -457,19 +470,23 @@ fn what_is_offered_is_judged_and_confirmed_once_it_is_durable() {
     let mut t = Test::in_sync();
     let [known, edit, content] = [1, 2, 3].map(record);
     let all = [&known, &edit, &content];
-    assert_eq!(t.step(offered(all)), [Effect::Judge(all.map(Clone::clone).to_vec())]);
-    assert_eq!(t.state(), PeerState::Syncing);
-    let verdicts = [(&known, Verdict::Settled), (&edit, Verdict::Apply), (&content, Verdict::Fetch)];
+    assert_eq!(t.step(offered(all)), [SessionEffect::Judge(all.map(Clone::clone).to_vec())]);
+    assert_eq!(t.state(), ConnectionState::Syncing);
+    let verdicts =
+        [(&known, OfferVerdict::Settled), (&edit, OfferVerdict::Apply), (&content, OfferVerdict::Fetch)];
     let effects = t.step(judged(verdicts));
-    let expected =
-        [Effect::Apply(vec![edit.clone()]), Effect::Announce(vec![content.clone()]), confirmed([&known])];
+    let expected = [
+        SessionEffect::Apply(vec![edit.clone()]),
+        SessionEffect::Announce(vec![content.clone()]),
+        confirmed([&known]),
+    ];
     assert_eq!(effects, expected);
     let standing = t.session.standing();
     assert_eq!((standing.missing_here, standing.missing_here_bytes), (1, content.size));
-    assert_eq!(t.step(Input::Settled(vec![edit.hash])), [confirmed([&edit])]);
-    assert_eq!(t.step(Input::Settled(vec![content.hash])), [confirmed([&content])]);
-    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
-    t.quiet(Input::Settled(vec![content.hash]));
+    assert_eq!(t.step(SessionInput::Settled(vec![edit.hash])), [confirmed([&edit])]);
+    assert_eq!(t.step(SessionInput::Settled(vec![content.hash])), [confirmed([&content])]);
+    assert_eq!((t.state(), t.missing_here()), (ConnectionState::InSync, 0));
+    t.quiet(SessionInput::Settled(vec![content.hash]));
 }
 
 #[test]
@@ -478,11 +495,11 @@ fn every_offer_gets_its_confirmation() {
     let (first, second) = (record(1), edited(&record(1), 1, "later"));
     t.step(offered([&first]));
     t.step(offered([&second]));
-    t.step(judged([(&first, Verdict::Fetch)]));
-    t.step(judged([(&second, Verdict::Fetch)]));
+    t.step(judged([(&first, OfferVerdict::Fetch)]));
+    t.step(judged([(&second, OfferVerdict::Fetch)]));
     assert_eq!(t.missing_here(), 1, "one content");
-    assert_eq!(t.step(Input::Settled(vec![first.hash])), [confirmed([&first, &first])]);
-    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
+    assert_eq!(t.step(SessionInput::Settled(vec![first.hash])), [confirmed([&first, &first])]);
+    assert_eq!((t.state(), t.missing_here()), (ConnectionState::InSync, 0));
 }
 
 #[test]
@@ -490,10 +507,10 @@ fn what_is_not_acceptable_is_refused_by_name_and_looked_at_again() {
     let mut t = Test::in_sync();
     let a = record(1);
     t.step(offered([&a]));
-    let effects = t.step(judged([(&a, Verdict::Refuse("its size is a lie".into()))]));
+    let effects = t.step(judged([(&a, OfferVerdict::Refuse("its size is a lie".into()))]));
     assert_eq!(effects, [refusal(&a, "its size is a lie")]);
     let standing = t.session.standing();
-    assert_eq!((standing.state, standing.missing_here), (PeerState::Syncing, 1));
+    assert_eq!((standing.state, standing.missing_here), (ConnectionState::Syncing, 1));
     assert!(standing.last_error.unwrap().contains("its size is a lie"));
     assert!(!t.reconciles_within(15));
     assert!(t.reconciles_within(1));
@@ -504,11 +521,11 @@ fn what_could_not_be_fetched_is_refused_and_forgiven_once_it_came() {
     let mut t = Test::in_sync();
     let a = record(1);
     t.step(offered([&a]));
-    t.step(judged([(&a, Verdict::Fetch)]));
-    assert_eq!(t.step(Input::Failed(vec![(a.hash, "gone".into())])), [refusal(&a, "gone")]);
-    assert_eq!((t.state(), t.missing_here()), (PeerState::Syncing, 1));
-    t.quiet(Input::Settled(vec![a.hash]));
-    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
+    t.step(judged([(&a, OfferVerdict::Fetch)]));
+    assert_eq!(t.step(SessionInput::Failed(vec![(a.hash, "gone".into())])), [refusal(&a, "gone")]);
+    assert_eq!((t.state(), t.missing_here()), (ConnectionState::Syncing, 1));
+    t.quiet(SessionInput::Settled(vec![a.hash]));
+    assert_eq!((t.state(), t.missing_here()), (ConnectionState::InSync, 0));
     assert!(!t.reconciles_within(60));
 }
 
@@ -516,8 +533,8 @@ fn what_could_not_be_fetched_is_refused_and_forgiven_once_it_came() {
 fn the_scheduler_has_the_peer_asked() {
     let mut t = Test::in_sync();
     let records = vec![record(1), record(2)];
-    let effects = t.step(Input::Fetch { request: 9, records: records.clone() });
-    let [Effect::Send(frame::Kind::Want(want))] = &effects[..] else { panic!("{effects:?}") };
+    let effects = t.step(SessionInput::Fetch { request: 9, records: records.clone() });
+    let [SessionEffect::Send(frame::Kind::Want(want))] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(want.request, 9);
     let asked: Vec<_> = want.contents.iter().map(|c| (c.hash.to_vec(), c.offset, c.length)).collect();
     assert_eq!(asked, records.iter().map(|r| (r.hash.0.to_vec(), 0, 0)).collect::<Vec<_>>());
@@ -527,9 +544,9 @@ fn the_scheduler_has_the_peer_asked() {
 fn the_peers_requests_are_served_and_cancelled() {
     let mut t = Test::in_sync();
     let want = Want { request: 4, contents: Vec::new() };
-    assert_eq!(t.step(Input::Frame(frame::Kind::Want(want.clone()))), [Effect::Serve(want)]);
+    assert_eq!(t.step(SessionInput::Frame(frame::Kind::Want(want.clone()))), [SessionEffect::Serve(want)]);
     let cancel = frame::Kind::Cancel(proto::Cancel { request: 4 });
-    assert_eq!(t.step(Input::Frame(cancel)), [Effect::CancelServe(4)]);
+    assert_eq!(t.step(SessionInput::Frame(cancel)), [SessionEffect::CancelServe(4)]);
 }
 
 #[test]
@@ -537,13 +554,13 @@ fn more_than_8192_open_offers_end_the_connection() {
     let mut t = Test::in_sync();
     for n in 0..8 {
         let records: Vec<_> = (n * 1000..(n + 1) * 1000).map(record).collect();
-        assert!(matches!(t.step(offered(&records))[..], [Effect::Judge(_)]));
+        assert!(matches!(t.step(offered(&records))[..], [SessionEffect::Judge(_)]));
     }
     let records: Vec<_> = (8000..8192).map(record).collect();
-    assert!(matches!(t.step(offered(&records))[..], [Effect::Judge(_)]));
+    assert!(matches!(t.step(offered(&records))[..], [SessionEffect::Judge(_)]));
     // A confirmation makes room for one more.
-    assert_eq!(t.step(judged([(&record(0), Verdict::Settled)])), [confirmed([&record(0)])]);
-    assert!(matches!(t.step(offered([&record(9000)]))[..], [Effect::Judge(_)]));
+    assert_eq!(t.step(judged([(&record(0), OfferVerdict::Settled)])), [confirmed([&record(0)])]);
+    assert!(matches!(t.step(offered([&record(9000)]))[..], [SessionEffect::Judge(_)]));
     assert_closes(&t.step(offered([&record(9001)])), 400);
 }
 
@@ -556,13 +573,13 @@ fn offers_that_break_the_rules_end_the_connection() {
     bad_meta.records[0].meta = None;
     let elsewhere = Offer { library: Bytes::from_static(b"another"), ..wire_offer([&record(1)]) };
     for offer in [wire_offer(&records), bad_hash, bad_meta, elsewhere] {
-        assert_closes(&Test::in_sync().step(Input::Frame(frame::Kind::Offer(offer))), 400);
+        assert_closes(&Test::in_sync().step(SessionInput::Frame(frame::Kind::Offer(offer))), 400);
     }
 }
 
 #[test]
 fn judgements() {
-    use Verdict::{Apply, Fetch, Settled};
+    use OfferVerdict::{Apply, Fetch, Settled};
     let ours = record(1);
     let newer = edited(&ours, 1000, "newer");
     let tombstone = AssetRecord { deleted: true, ..newer.clone() };
@@ -594,7 +611,9 @@ fn judgements() {
         assert_eq!(judge(false), add_only, "{offered:?} over {held:?}");
         assert_eq!(judge(true), replicating, "{offered:?} over {held:?}");
     }
-    let Verdict::Refuse(why) = judge(&lie, Some(&ours), NOW_MS, HLC_AHEAD_MAX_MS, true) else { panic!() };
+    let OfferVerdict::Refuse(why) = judge(&lie, Some(&ours), NOW_MS, HLC_AHEAD_MAX_MS, true) else {
+        panic!()
+    };
     assert!(why.contains("but the content of that hash has"), "{why}");
 }
 
@@ -603,12 +622,12 @@ fn what_is_dated_ahead_waits_until_it_is_not() {
     let ours = record(1);
     let at = |ms: u64| AssetRecord { hlc: Hlc::from_ms(NOW_MS + ms), ..edited(&ours, 1000, "newer") };
     for held in [None, Some(&ours)] {
-        let taken = if held.is_some() { Verdict::Apply } else { Verdict::Fetch };
+        let taken = if held.is_some() { OfferVerdict::Apply } else { OfferVerdict::Fetch };
         for (ms, mirror, by_ticket) in [
             (60_000, taken.clone(), taken.clone()),
-            (60_001, taken.clone(), Verdict::Later(1)),
-            (600_000, taken.clone(), Verdict::Later(540_000)),
-            (605_000, Verdict::Later(5_000), Verdict::Later(545_000)),
+            (60_001, taken.clone(), OfferVerdict::Later(1)),
+            (600_000, taken.clone(), OfferVerdict::Later(540_000)),
+            (605_000, OfferVerdict::Later(5_000), OfferVerdict::Later(545_000)),
         ] {
             assert_eq!(judge(&at(ms), held, NOW_MS, HLC_AHEAD_MAX_MS, true), mirror, "{ms}");
             assert_eq!(judge(&at(ms), held, NOW_MS, HLC_AHEAD_BY_TICKET_MAX_MS, true), by_ticket, "{ms}");
@@ -616,24 +635,24 @@ fn what_is_dated_ahead_waits_until_it_is_not() {
     }
     // What is here already does not wait, whatever its date.
     let held = at(86_400_000);
-    assert_eq!(judge(&held, Some(&held), NOW_MS, HLC_AHEAD_MAX_MS, true), Verdict::Settled);
+    assert_eq!(judge(&held, Some(&held), NOW_MS, HLC_AHEAD_MAX_MS, true), OfferVerdict::Settled);
 }
 
 #[test]
 fn a_tombstone_that_was_forgotten_is_not_learned_anew() {
     let old = |ms: u64| AssetRecord { deleted: true, hlc: Hlc::from_ms(NOW_MS - ms), ..record(1) };
     let judge = |offered: &AssetRecord, ours| judge(offered, ours, NOW_MS, HLC_AHEAD_MAX_MS, true);
-    assert_eq!(judge(&old(TOMBSTONES_KEPT_MS), None), Verdict::Apply);
-    assert_eq!(judge(&old(TOMBSTONES_KEPT_MS + 1), None), Verdict::Settled);
+    assert_eq!(judge(&old(TOMBSTONES_KEPT_MS), None), OfferVerdict::Apply);
+    assert_eq!(judge(&old(TOMBSTONES_KEPT_MS + 1), None), OfferVerdict::Settled);
     // Whoever still has the asset was away for longer, and hears of it.
     let ours = AssetRecord { hlc: Hlc::from_ms(NOW_MS - TOMBSTONES_KEPT_MS - 10), ..record(1) };
-    assert_eq!(judge(&old(TOMBSTONES_KEPT_MS + 1), Some(&ours)), Verdict::Apply);
+    assert_eq!(judge(&old(TOMBSTONES_KEPT_MS + 1), Some(&ours)), OfferVerdict::Apply);
 }
 
 #[test]
 fn contents_that_are_wanted_here_are_fetched_from_whoever_holds_them() {
     use Holding::{Held, Unwanted, Wanted};
-    use Verdict::{Apply, Fetch, Settled, TakeAbsent};
+    use OfferVerdict::{Apply, Fetch, Settled, TakeAbsent};
     let plain = record(1);
     // Only what the store has hashed itself has a hint there.
     let checked = AssetRecord { blake3: Some([3; 32]), ..record(1) };
@@ -667,12 +686,14 @@ fn contents_that_are_wanted_here_are_fetched_from_whoever_holds_them() {
     for holding in [Held, Wanted, Unwanted] {
         let ours = ours(&checked, holding);
         let refused = judge_holding(&lie, true, Some(&ours), NOW_MS, LIMITS);
-        assert!(matches!(&refused, Verdict::Refuse(why) if why.contains("the content of that hash has")));
+        assert!(
+            matches!(&refused, OfferVerdict::Refuse(why) if why.contains("the content of that hash has"))
+        );
     }
     let ahead = AssetRecord { hlc: Hlc::from_ms(NOW_MS + 3_600_000), ..record(1) };
     for ours in [None, Some(ours(&plain, Wanted))] {
         let judged = judge_holding(&ahead, true, ours.as_ref(), NOW_MS, LIMITS);
-        assert_eq!(judged, Verdict::Later(3_600_000 - HLC_AHEAD_MAX_MS));
+        assert_eq!(judged, OfferVerdict::Later(3_600_000 - HLC_AHEAD_MAX_MS));
     }
 }
 
@@ -690,17 +711,17 @@ fn an_offer_says_what_is_not_held() {
     });
     let entries: Arc<[FeedEntry]> = entries.collect();
     let absent: Vec<bool> = entries.iter().map(FeedEntry::is_absent).collect();
-    let said = |effects: &[Effect]| {
-        let [Effect::Send(frame::Kind::Offer(offer))] = effects else { panic!("{effects:?}") };
+    let said = |effects: &[SessionEffect]| {
+        let [SessionEffect::Send(frame::Kind::Offer(offer))] = effects else { panic!("{effects:?}") };
         let bit = |place: usize| offer.absent.get(place / 8).is_some_and(|byte| byte >> (place % 8) & 1 == 1);
         (0..offer.records.len()).map(bit).collect::<Vec<_>>()
     };
-    assert_eq!(said(&t.step(Input::StoreChanged(entries.clone()))), absent);
+    assert_eq!(said(&t.step(SessionInput::StoreChanged(entries.clone()))), absent);
     t.step(have(&records));
     // The same of what is loaded.
-    t.step(Input::Differences { have: records.iter().map(|r| r.hash).collect(), need: Vec::new() });
+    t.step(SessionInput::Differences { have: records.iter().map(|r| r.hash).collect(), need: Vec::new() });
     let stored = entries.iter().map(|e| StoredRecord { record: e.record.clone(), holding: e.holding });
-    let effects = t.step(Input::Loaded { records: stored.collect() });
+    let effects = t.step(SessionInput::Loaded { records: stored.collect() });
     assert_eq!(said(&effects), absent);
 }
 
@@ -709,22 +730,25 @@ fn what_the_peer_does_not_hold_is_taken_without_waiting_for_it() {
     let mut t = Test::in_sync();
     let (held, absent) = (record(1), record(2));
     let offer = Offer { absent: Bytes::from_static(&[0b10]), ..wire_offer([&held, &absent]) };
-    let effects = t.step(Input::Frame(frame::Kind::Offer(offer)));
-    assert_eq!(effects, [Effect::Judge(vec![held.clone()]), Effect::JudgeAbsent(vec![absent.clone()])]);
-    assert_eq!(t.step(judged([(&held, Verdict::Fetch)])), [Effect::Announce(vec![held.clone()])]);
-    let effects = t.step(judged([(&absent, Verdict::TakeAbsent)]));
-    assert_eq!(effects, [Effect::TakeAbsent(vec![absent.clone()])]);
+    let effects = t.step(SessionInput::Frame(frame::Kind::Offer(offer)));
+    assert_eq!(
+        effects,
+        [SessionEffect::Judge(vec![held.clone()]), SessionEffect::JudgeAbsent(vec![absent.clone()])]
+    );
+    assert_eq!(t.step(judged([(&held, OfferVerdict::Fetch)])), [SessionEffect::Announce(vec![held.clone()])]);
+    let effects = t.step(judged([(&absent, OfferVerdict::TakeAbsent)]));
+    assert_eq!(effects, [SessionEffect::TakeAbsent(vec![absent.clone()])]);
     assert_eq!(t.session.standing().missing_here, 1, "the other one");
-    assert_eq!(t.step(Input::Settled(vec![absent.hash])), [confirmed([&absent])]);
+    assert_eq!(t.step(SessionInput::Settled(vec![absent.hash])), [confirmed([&absent])]);
     // It came from the peer: our feed's report of it is no news there.
     let entry = FeedEntry { seq: 1, record: absent.clone(), holding: Holding::Wanted, former: None };
-    assert_eq!(t.step(Input::StoreChanged([entry].into())), []);
-    assert_eq!(t.step(Input::Settled(vec![held.hash])), [confirmed([&held])]);
-    assert_eq!(t.session.standing().state, PeerState::InSync);
+    assert_eq!(t.step(SessionInput::StoreChanged([entry].into())), []);
+    assert_eq!(t.step(SessionInput::Settled(vec![held.hash])), [confirmed([&held])]);
+    assert_eq!(t.session.standing().state, ConnectionState::InSync);
     for lie in [&[0b100_u8][..], &[0, 0], &[0xff; 200]] {
         let offer = Offer { absent: Bytes::copy_from_slice(lie), ..wire_offer([&record(8), &record(9)]) };
-        let effects = Test::in_sync().step(Input::Frame(frame::Kind::Offer(offer)));
-        assert!(matches!(effects[..], [Effect::Close { code: 400, .. }]), "{lie:?}: {effects:?}");
+        let effects = Test::in_sync().step(SessionInput::Frame(frame::Kind::Offer(offer)));
+        assert!(matches!(effects[..], [SessionEffect::Close { code: 400, .. }]), "{lie:?}: {effects:?}");
     }
 }
 
@@ -734,35 +758,38 @@ fn what_the_peer_does_not_hold_is_taken_without_waiting_for_it() {
 fn ids_are_asked_for_two_thousand_at_most_until_they_are_answered() {
     let mut t = Test::in_sync();
     let records: Vec<_> = (0..2500).map(record).collect();
-    let effects = t.step(Input::Differences { have: Vec::new(), need: ids(&records) });
+    let effects = t.step(SessionInput::Differences { have: Vec::new(), need: ids(&records) });
     assert_eq!(effects, [ask(&records[..1000])]);
     assert_eq!(t.missing_here(), 2500);
     let mut asked = vec![1000];
     // Answered one by one, so that the next question comes as soon as there is room for it.
     for (answered, record) in (1..).zip(&records) {
         for effect in t.step(offered([record])) {
-            if let Effect::Send(frame::Kind::Records(records)) = effect {
+            if let SessionEffect::Send(frame::Kind::Records(records)) = effect {
                 asked.push(records.rids.len());
             }
         }
         assert!(asked.iter().sum::<usize>() - answered <= 2000);
-        t.step(judged([(record, Verdict::Settled)]));
+        t.step(judged([(record, OfferVerdict::Settled)]));
     }
     assert_eq!(asked.iter().sum::<usize>(), 2500);
     assert!(asked.iter().all(|n| *n <= 1000), "{asked:?}");
-    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
+    assert_eq!((t.state(), t.missing_here()), (ConnectionState::InSync, 0));
 }
 
 #[test]
 fn an_id_that_is_gone_is_no_longer_waited_for() {
     let mut t = Test::in_sync();
     let (there, gone) = (record(1), record(2));
-    t.step(Input::Differences { have: Vec::new(), need: ids(&[there.clone(), gone.clone()]) });
+    t.step(SessionInput::Differences { have: Vec::new(), need: ids(&[there.clone(), gone.clone()]) });
     let mut answer = wire_offer([&there]);
     answer.gone = vec![rid_bytes(&gone)];
-    assert_eq!(t.step(Input::Frame(frame::Kind::Offer(answer))), [Effect::Judge(vec![there.clone()])]);
-    t.step(judged([(&there, Verdict::Settled)]));
-    assert_eq!((t.state(), t.missing_here()), (PeerState::InSync, 0));
+    assert_eq!(
+        t.step(SessionInput::Frame(frame::Kind::Offer(answer))),
+        [SessionEffect::Judge(vec![there.clone()])]
+    );
+    t.step(judged([(&there, OfferVerdict::Settled)]));
+    assert_eq!((t.state(), t.missing_here()), (ConnectionState::InSync, 0));
 }
 
 #[test]
@@ -770,14 +797,15 @@ fn ids_that_the_peer_asks_for_are_answered_before_everything_else() {
     let mut t = Test::in_sync();
     let (queued, asked, gone) = (record(1), record(2), record(3));
     let all = [asked.clone(), gone.clone()];
-    assert_eq!(t.step(question(&all)), [Effect::Resolve(ids(&all))]);
-    t.quiet(Input::Resolved { found: Vec::new(), gone: Vec::new() });
-    let effects = t.step(Input::Resolved { found: vec![(id(&asked), asked.hash)], gone: vec![id(&gone)] });
+    assert_eq!(t.step(question(&all)), [SessionEffect::Resolve(ids(&all))]);
+    t.quiet(SessionInput::Resolved { found: Vec::new(), gone: Vec::new() });
+    let effects =
+        t.step(SessionInput::Resolved { found: vec![(id(&asked), asked.hash)], gone: vec![id(&gone)] });
     let sorry = offer_with([], [&gone]);
-    assert_eq!(effects, [sorry, Effect::Load(vec![asked.hash])]);
-    t.quiet(Input::Differences { have: vec![queued.hash], need: Vec::new() });
+    assert_eq!(effects, [sorry, SessionEffect::Load(vec![asked.hash])]);
+    t.quiet(SessionInput::Differences { have: vec![queued.hash], need: Vec::new() });
     let effects = t.step(loaded(vec![asked.clone()]));
-    assert_eq!(effects, [offer([&asked]), Effect::Load(vec![queued.hash])]);
+    assert_eq!(effects, [offer([&asked]), SessionEffect::Load(vec![queued.hash])]);
 }
 
 #[test]
@@ -787,14 +815,15 @@ fn a_version_that_was_overtaken_while_it_was_loaded_is_gone() {
     let new = edited(&old, 1, "meanwhile");
     t.step(question(&[old.clone(), purged.clone()]));
     let found = [&old, &purged].map(|r| (id(r), r.hash)).to_vec();
-    t.step(Input::Resolved { found, gone: Vec::new() });
+    t.step(SessionInput::Resolved { found, gone: Vec::new() });
     let effects = t.step(loaded(vec![new.clone()]));
     assert_eq!(effects, [offer_with([&new], [&old, &purged])]);
 }
 
 #[test]
 fn questions_that_break_the_rules_end_the_connection() {
-    let question = |records: Records| Test::in_sync().step(Input::Frame(frame::Kind::Records(records)));
+    let question =
+        |records: Records| Test::in_sync().step(SessionInput::Frame(frame::Kind::Records(records)));
     assert_closes(&question(Records { library: Bytes::from_static(b"another"), rids: Vec::new() }), 400);
     let short = vec![Bytes::from_static(b"short")];
     assert_closes(&question(Records { library: LIBRARY, rids: short }), 400);
@@ -802,7 +831,7 @@ fn questions_that_break_the_rules_end_the_connection() {
     assert_closes(&question(Records { library: LIBRARY, rids: many.clone() }), 400);
     assert!(matches!(
         question(Records { library: LIBRARY, rids: many[..4000].to_vec() })[..],
-        [Effect::Resolve(_)]
+        [SessionEffect::Resolve(_)]
     ));
 }
 
@@ -818,7 +847,7 @@ fn frames_out_of_place_end_the_connection() {
         frame::Kind::ReconMsg(ReconMsg::default()),
         frame::Kind::ReconClose(ReconClose::default()),
     ] {
-        assert_closes(&Test::in_sync().step(Input::Frame(kind)), 400);
+        assert_closes(&Test::in_sync().step(SessionInput::Frame(kind)), 400);
     }
 }
 
@@ -828,7 +857,7 @@ fn frames_out_of_place_end_the_connection() {
 fn silence_is_probed_and_ends_the_connection() {
     let mut t = Test::in_sync();
     assert_eq!(t.after(15), []);
-    let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no probe") };
+    let [SessionEffect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no probe") };
     assert_eq!(t.after(30), [], "one question at a time");
     assert_closes(&t.after(1), 408);
     t.step(compared(nonce, EMPTY, EMPTY));
@@ -847,8 +876,9 @@ fn whoever_speaks_is_not_probed() {
 #[test]
 fn a_question_is_answered_and_an_answer_to_nothing_is_ignored() {
     let mut t = Test::in_sync();
-    let question = Input::Compared { answer: false, nonce: 77, theirs: OTHER, ours: EMPTY, certain: true };
-    assert_eq!(t.step(question), [Effect::SendSummary { nonce: 77, answer: true }]);
+    let question =
+        SessionInput::Compared { answer: false, nonce: 77, theirs: OTHER, ours: EMPTY, certain: true };
+    assert_eq!(t.step(question), [SessionEffect::SendSummary { nonce: 77, answer: true }]);
     assert_eq!(t.session.standing().assets, 3);
     t.quiet(compared(78, OTHER, EMPTY));
 }
@@ -862,10 +892,12 @@ fn a_difference_that_nobody_reported_is_found_after_the_next_burst() {
         let a = record(records);
         t.step(changed([&a]));
         t.quiet(have([&a]));
-        let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no question") };
+        let [SessionEffect::SendSummary { nonce, answer: false }] = t.after(1)[..] else {
+            panic!("no question")
+        };
         let ours = Summary { count: records.into(), ..EMPTY };
         let effects = t.step(compared(nonce, OTHER, ours));
-        assert_eq!(effects == [Effect::Reconcile], compares, "once in a minute: {effects:?}");
+        assert_eq!(effects == [SessionEffect::Reconcile], compares, "once in a minute: {effects:?}");
         t.quiet(ended(true));
     }
 }
@@ -873,11 +905,11 @@ fn a_difference_that_nobody_reported_is_found_after_the_next_burst() {
 #[test]
 fn making_sure_ends_with_equal_records() {
     let mut t = Test::in_sync();
-    let nonce = t.asks(Input::Verify { round: 5 });
-    assert_eq!((t.state(), t.session.standing().verified), (PeerState::Reconciling, 0));
+    let nonce = t.asks(SessionInput::Verify { round: 5 });
+    assert_eq!((t.state(), t.session.standing().verified), (ConnectionState::Reconciling, 0));
     let lagging = Summary { assets: 9, ..OTHER };
     t.quiet(compared(nonce, OTHER, lagging));
-    assert_eq!((t.state(), t.session.standing().verified), (PeerState::InSync, 5));
+    assert_eq!((t.state(), t.session.standing().verified), (ConnectionState::InSync, 5));
 }
 
 #[test]
@@ -885,7 +917,7 @@ fn making_sure_waits_for_what_is_on_its_way_and_asks_again() {
     let mut t = Test::in_sync();
     let a = record(1);
     t.step(changed([&a]));
-    t.quiet(Input::Verify { round: 1 });
+    t.quiet(SessionInput::Verify { round: 1 });
     let nonce = t.asks(have([&a]));
     let b = record(2);
     t.step(changed([&b]));
@@ -900,15 +932,15 @@ fn making_sure_waits_for_what_is_on_its_way_and_asks_again() {
 fn making_sure_compares_differences_that_stay_once_and_no_more() {
     let mut t = Test::in_sync();
     for round in 1..4 {
-        let nonce = t.asks(Input::Verify { round });
+        let nonce = t.asks(SessionInput::Verify { round });
         let effects = t.step(compared(nonce, OTHER, EMPTY));
-        assert_eq!(effects, [Effect::Reconcile], "round {round}");
+        assert_eq!(effects, [SessionEffect::Reconcile], "round {round}");
         let nonce = t.asks(ended(true));
         t.quiet(compared(nonce, OTHER, EMPTY));
-        assert_eq!((t.state(), t.session.standing().verified), (PeerState::InSync, round));
+        assert_eq!((t.state(), t.session.standing().verified), (ConnectionState::InSync, round));
     }
     // The comparison after the burst knows those differences, too.
-    let [Effect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no question") };
+    let [SessionEffect::SendSummary { nonce, answer: false }] = t.after(1)[..] else { panic!("no question") };
     t.quiet(compared(nonce, OTHER, EMPTY));
     assert!(!t.reconciles_within(10));
 }
@@ -916,11 +948,11 @@ fn making_sure_compares_differences_that_stay_once_and_no_more() {
 #[test]
 fn making_sure_follows_differences_that_change() {
     let mut t = Test::in_sync();
-    let mut nonce = t.asks(Input::Verify { round: 1 });
+    let mut nonce = t.asks(SessionInput::Verify { round: 1 });
     for count in 10..20 {
         let ours = Summary { count, ..EMPTY };
         let effects = t.step(compared(nonce, OTHER, ours));
-        assert_eq!(effects, [Effect::Reconcile]);
+        assert_eq!(effects, [SessionEffect::Reconcile]);
         nonce = t.asks(ended(true));
     }
     t.quiet(compared(nonce, OTHER, OTHER));
@@ -930,8 +962,8 @@ fn making_sure_follows_differences_that_change() {
 #[test]
 fn a_round_that_is_asked_for_meanwhile_has_a_question_of_its_own() {
     let mut t = Test::in_sync();
-    let first = t.asks(Input::Verify { round: 1 });
-    let second = t.asks(Input::Verify { round: 2 });
+    let first = t.asks(SessionInput::Verify { round: 1 });
+    let second = t.asks(SessionInput::Verify { round: 2 });
     t.quiet(compared(first, OTHER, OTHER));
     assert_eq!(t.session.standing().verified, 0, "that was about an earlier moment");
     t.quiet(compared(second, OTHER, OTHER));
@@ -941,8 +973,9 @@ fn a_round_that_is_asked_for_meanwhile_has_a_question_of_its_own() {
 #[test]
 fn an_answer_of_stores_that_lag_behind_is_worth_nothing() {
     let mut t = Test::in_sync();
-    let nonce = t.asks(Input::Verify { round: 1 });
-    let uncertain = Input::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: false };
+    let nonce = t.asks(SessionInput::Verify { round: 1 });
+    let uncertain =
+        SessionInput::Compared { answer: true, nonce, theirs: OTHER, ours: OTHER, certain: false };
     t.quiet(uncertain);
     assert_eq!(t.session.standing().verified, 0);
     let nonce = t.asks(have([]));
@@ -966,23 +999,23 @@ impl Test {
     fn reconciling() -> Self {
         let now = Instant::now();
         let (session, effects) = Session::new(settings(true), EMPTY, OTHER, now);
-        assert_eq!(effects, [Effect::Reconcile]);
+        assert_eq!(effects, [SessionEffect::Reconcile]);
         Self { session, now }
     }
 
-    fn step(&mut self, input: Input) -> Vec<Effect> {
+    fn step(&mut self, input: SessionInput) -> Vec<SessionEffect> {
         self.session.handle(input, self.now)
     }
 
     /// A step that has nothing done.
     #[track_caller]
-    fn quiet(&mut self, input: Input) {
+    fn quiet(&mut self, input: SessionInput) {
         assert_eq!(self.step(input), []);
     }
 
     /// A step that has the peer asked how it stands; the question's number.
     #[track_caller]
-    fn asks(&mut self, input: Input) -> u64 {
+    fn asks(&mut self, input: SessionInput) -> u64 {
         let mut effects = self.step(input);
         if effects.is_empty() {
             // Questions keep a distance.
@@ -990,15 +1023,15 @@ impl Test {
             effects = self.step(have([]));
         }
         match effects[..] {
-            [Effect::SendSummary { nonce, answer: false }] => nonce,
+            [SessionEffect::SendSummary { nonce, answer: false }] => nonce,
             ref other => panic!("{other:?}"),
         }
     }
 
     /// What a tick has done so many seconds later.
-    fn after(&mut self, secs: u64) -> Vec<Effect> {
+    fn after(&mut self, secs: u64) -> Vec<SessionEffect> {
         self.now += Duration::from_secs(secs);
-        self.step(Input::Tick)
+        self.step(SessionInput::Tick)
     }
 
     /// Whether a reconciliation is opened within so many ticks, one per second; probes are answered on the way.
@@ -1006,15 +1039,15 @@ impl Test {
         (0..secs).any(|_| {
             let effects = self.after(1);
             for effect in &effects {
-                if let Effect::SendSummary { nonce, answer: false } = effect {
+                if let SessionEffect::SendSummary { nonce, answer: false } = effect {
                     self.quiet(compared(*nonce, EMPTY, EMPTY));
                 }
             }
-            effects.contains(&Effect::Reconcile)
+            effects.contains(&SessionEffect::Reconcile)
         })
     }
 
-    fn state(&self) -> PeerState {
+    fn state(&self) -> ConnectionState {
         self.session.standing().state
     }
 
@@ -1071,23 +1104,23 @@ fn hashes(records: &[AssetRecord]) -> Vec<ContentHash> {
     records.iter().map(|record| record.hash).collect()
 }
 
-fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
+fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> SessionInput {
     let entry = |(n, record): (usize, &AssetRecord)| FeedEntry {
         seq: n as u64,
         record: record.clone(),
         holding: Holding::Held,
         former: None,
     };
-    Input::StoreChanged(records.into_iter().enumerate().map(entry).collect())
+    SessionInput::StoreChanged(records.into_iter().enumerate().map(entry).collect())
 }
 
 /// The store has these, and holds what is live of it.
-fn loaded(records: Vec<AssetRecord>) -> Input {
+fn loaded(records: Vec<AssetRecord>) -> SessionInput {
     let stored = |record: AssetRecord| {
         let holding = if record.deleted { Holding::Unwanted } else { Holding::Held };
         StoredRecord { record, holding }
     };
-    Input::Loaded { records: records.into_iter().map(stored).collect() }
+    SessionInput::Loaded { records: records.into_iter().map(stored).collect() }
 }
 
 fn wire_offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Offer {
@@ -1098,24 +1131,24 @@ fn wire_offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Offer {
     }
 }
 
-fn offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Effect {
+fn offer<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> SessionEffect {
     offer_with(records, [])
 }
 
 fn offer_with<'a>(
     records: impl IntoIterator<Item = &'a AssetRecord>,
     gone: impl IntoIterator<Item = &'a AssetRecord>,
-) -> Effect {
+) -> SessionEffect {
     let gone = gone.into_iter().map(rid_bytes).collect();
-    Effect::Send(frame::Kind::Offer(Offer { gone, ..wire_offer(records) }))
+    SessionEffect::Send(frame::Kind::Offer(Offer { gone, ..wire_offer(records) }))
 }
 
-fn offered<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
-    Input::Frame(frame::Kind::Offer(wire_offer(records)))
+fn offered<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> SessionInput {
+    SessionInput::Frame(frame::Kind::Offer(wire_offer(records)))
 }
 
-fn judged<'a>(verdicts: impl IntoIterator<Item = (&'a AssetRecord, Verdict)>) -> Input {
-    Input::Judged(verdicts.into_iter().map(|(record, verdict)| (record.clone(), verdict)).collect())
+fn judged<'a>(verdicts: impl IntoIterator<Item = (&'a AssetRecord, OfferVerdict)>) -> SessionInput {
+    SessionInput::Judged(verdicts.into_iter().map(|(record, verdict)| (record.clone(), verdict)).collect())
 }
 
 fn have_frame<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> frame::Kind {
@@ -1123,12 +1156,12 @@ fn have_frame<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> frame::
     frame::Kind::Have(Have { hashes, ..Have::default() })
 }
 
-fn have<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Input {
-    Input::Frame(have_frame(records))
+fn have<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> SessionInput {
+    SessionInput::Frame(have_frame(records))
 }
 
-fn confirmed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> Effect {
-    Effect::Send(have_frame(records))
+fn confirmed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> SessionEffect {
+    SessionEffect::Send(have_frame(records))
 }
 
 fn error_frame(record: Option<&AssetRecord>, message: &str) -> frame::Kind {
@@ -1141,48 +1174,48 @@ fn error_frame(record: Option<&AssetRecord>, message: &str) -> frame::Kind {
     })
 }
 
-fn error(record: Option<&AssetRecord>, message: &str) -> Input {
-    Input::Frame(error_frame(record, message))
+fn error(record: Option<&AssetRecord>, message: &str) -> SessionInput {
+    SessionInput::Frame(error_frame(record, message))
 }
 
-fn refusal(record: &AssetRecord, message: &str) -> Effect {
-    Effect::Send(error_frame(Some(record), message))
+fn refusal(record: &AssetRecord, message: &str) -> SessionEffect {
+    SessionEffect::Send(error_frame(Some(record), message))
 }
 
 fn records_frame(records: &[AssetRecord]) -> frame::Kind {
     frame::Kind::Records(Records { library: LIBRARY, rids: records.iter().map(rid_bytes).collect() })
 }
 
-fn ask(records: &[AssetRecord]) -> Effect {
-    Effect::Send(records_frame(records))
+fn ask(records: &[AssetRecord]) -> SessionEffect {
+    SessionEffect::Send(records_frame(records))
 }
 
-fn question(records: &[AssetRecord]) -> Input {
-    Input::Frame(records_frame(records))
+fn question(records: &[AssetRecord]) -> SessionInput {
+    SessionInput::Frame(records_frame(records))
 }
 
-fn compared(nonce: u64, theirs: Summary, ours: Summary) -> Input {
-    Input::Compared { answer: true, nonce, theirs, ours, certain: true }
+fn compared(nonce: u64, theirs: Summary, ours: Summary) -> SessionInput {
+    SessionInput::Compared { answer: true, nonce, theirs, ours, certain: true }
 }
 
-fn ended(opened_here: bool) -> Input {
-    Input::ReconEnded { opened_here, result: Ok(()) }
+fn ended(opened_here: bool) -> SessionInput {
+    SessionInput::ReconEnded { opened_here, result: Ok(()) }
 }
 
 /// Records in an offer; none in anything else.
-fn records_in(effect: &Effect) -> usize {
+fn records_in(effect: &SessionEffect) -> usize {
     match effect {
-        Effect::Send(frame::Kind::Offer(offer)) => offer.records.len(),
+        SessionEffect::Send(frame::Kind::Offer(offer)) => offer.records.len(),
         _ => 0,
     }
 }
 
 #[track_caller]
-fn assert_closes(effects: &[Effect], expected: u32) {
+fn assert_closes(effects: &[SessionEffect], expected: u32) {
     let codes: Vec<u32> = effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Close { code, reason } if !reason.is_empty() => Some(*code),
+            SessionEffect::Close { code, reason } if !reason.is_empty() => Some(*code),
             _ => None,
         })
         .collect();

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use super::{GivenUp, MISBEHAVED_HOLD, PeerLink, PeersState};
 use crate::actor::policy::{ChildKind, policy};
-use crate::actor::restart::{Decision as Restart, ExitKind, decide};
+use crate::actor::restart::{ExitKind, RestartDecision as Restart, decide};
 use crate::clock::now_ms;
 use crate::discovery::gossip::GossipMsg;
 use crate::events::NodeEvent;
-use crate::library::registry::Standing;
+use crate::library::registry::DeviceStanding;
 use crate::library::ticket::TicketSerial;
 use crate::net::close::{self, is_close};
 use crate::net::endpoint;
@@ -25,9 +25,9 @@ use crate::peer::dial;
 use crate::peer::establish::ConnectionMemory;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::places::Class;
-use crate::peer::roster::Known;
-use crate::peer::windows::Proved;
-use crate::transfer::moving::Moving;
+use crate::peer::roster::KnownPeer;
+use crate::peer::windows::ProvedConnections;
+use crate::transfer::active::ActiveTransfers;
 use crate::transfer::schedule::SessionId;
 
 impl PeersState {
@@ -48,7 +48,7 @@ impl PeersState {
         }
         // It may be back before we were told of the end of the connection that it was shut out from.
         let shut_out = self.current.get(&id).and_then(|session| self.links.get(session));
-        if self.args.libraries.standing(&id) == Standing::Denied {
+        if self.args.libraries.standing(&id) == DeviceStanding::Denied {
             refuse(close::REFUSED, "this machine was denied by its owner");
             return self.roster.dial_failed(
                 &id,
@@ -57,7 +57,8 @@ impl PeersState {
                 1.0,
             );
         }
-        if self.roster.holds(&id, now) || shut_out.is_some_and(|link| link.board().misbehaved.is_some()) {
+        if self.roster.holds(&id, now) || shut_out.is_some_and(|link| link.shared_view().misbehaved.is_some())
+        {
             refuse(close::BUSY, "left alone for a while");
             return self.roster.dial_failed(&id, "it is left alone for a while".into(), now, 1.0);
         }
@@ -112,8 +113,8 @@ impl PeersState {
             memory: Arc::new(memory),
             up: false,
             foreign: false,
-            receiving: Moving::default(),
-            sending: Moving::default(),
+            receiving: ActiveTransfers::default(),
+            sending: ActiveTransfers::default(),
             given_up: None,
             window: 0,
         };
@@ -139,7 +140,7 @@ impl PeersState {
             opens,
             own_id: self.args.endpoint.id(),
             memory: Arc::clone(&link.memory),
-            offers_mirror: self.roster.get(&link.endpoint_id).is_some_and(Known::is_offered_mirror),
+            offers_mirror: self.roster.get(&link.endpoint_id).is_some_and(KnownPeer::is_offered_mirror),
             introduction: self.args.introduction.clone(),
             libraries: Arc::clone(&self.args.libraries),
             store: Arc::clone(&self.args.store),
@@ -176,7 +177,7 @@ impl PeersState {
         let was_connected = self.take_place(session);
         let Some(link) = self.links.get_mut(&session) else { return };
         let id = link.endpoint_id;
-        let named = self.roster.get(&id).is_some_and(Known::is_wanted);
+        let named = self.roster.get(&id).is_some_and(KnownPeer::is_wanted);
         let class = match self.places.prove(session, named, tickets) {
             Ok(class) => class,
             Err(why) => {
@@ -231,7 +232,7 @@ impl PeersState {
     /// Gives each connection the window that it may have beside the others there are.
     fn share_windows(&mut self) {
         let [own, members, _] = self.places.counts();
-        let proved = Proved { own, members };
+        let proved = ProvedConnections { own, members };
         for (session, link) in &mut self.links {
             let Some(class) = self.places.proved(*session) else { continue };
             let window = proved.window(class);
@@ -267,7 +268,7 @@ impl PeersState {
     pub(super) fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {
         let Some(link) = self.links.get_mut(&session) else { return };
         link.actor = None;
-        link.board().standing = None;
+        link.shared_view().standing = None;
         let decision = decide(
             policy(ChildKind::Peer),
             exit,
@@ -332,14 +333,14 @@ impl PeersState {
             self.histories.insert(id, link.history);
             return self.roster.rotated(&id, now);
         }
-        let proven = link.up || link.board().proven && link.given_up != Some(GivenUp::Refused);
-        if !proven && self.roster.get(&id).is_none_or(Known::is_stranger) {
+        let proven = link.up || link.shared_view().proven && link.given_up != Some(GivenUp::Refused);
+        if !proven && self.roster.get(&id).is_none_or(KnownPeer::is_stranger) {
             // Nothing is kept of whoever only knocked, or was a wrong hint: ids cost nothing to make.
             self.roster.forget(&id);
             self.traffic.remove(&id);
             return;
         }
-        let misbehaved = link.board().misbehaved.take();
+        let misbehaved = link.shared_view().misbehaved.take();
         self.histories.insert(id, link.history);
         let worked = link.up && misbehaved.is_none();
         self.roster.disconnected(&id, worked, Some(reason).filter(|_| link.up), now, rand::random());
@@ -357,7 +358,7 @@ impl PeersState {
 
     /// What a peer seems to be that connects, by what it proved before and what led to it.
     fn class_of(&self, id: &EndpointId) -> Class {
-        match self.roster.get(id).map_or(Class::Stranger, Known::class) {
+        match self.roster.get(id).map_or(Class::Stranger, KnownPeer::class) {
             Class::Stranger => self.args.libraries.ticket_of(id).map_or(Class::Stranger, Class::Member),
             class @ (Class::Named | Class::Own | Class::Member(_)) => class,
         }

@@ -41,13 +41,13 @@ pub(super) struct Dates {
     told_ahead: u64,
     recalling: bool,
     /// What was looked at last, and when it is looked at again.
-    looked: Option<(Look, Instant)>,
+    looked: Option<(RedateLook, Instant)>,
     save_at: Option<Instant>,
 }
 
 /// What it depends on whether a version can be dated anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Look {
+struct RedateLook {
     start_ms: u64,
     ahead: u64,
     known: Hlc,
@@ -103,10 +103,12 @@ impl PeersState {
         if self.dates.ahead == 0 || unsure || self.dates.recalling || self.store_failure.is_some() {
             return;
         }
-        let offered = self.links.values().map(|link| link.board().newest_offered).max().unwrap_or_default();
+        let offered =
+            self.links.values().map(|link| link.shared_view().newest_offered).max().unwrap_or_default();
         let known = Hlc::end_of_ms(self.args.deferrals.clock().confirmed_ms()).max(offered);
         let by_members = self.args.deferrals.confirmed_by_members();
-        let look = Look { start_ms, ahead: self.dates.ahead, known, by_members: by_members.values().sum() };
+        let look =
+            RedateLook { start_ms, ahead: self.dates.ahead, known, by_members: by_members.values().sum() };
         if self.dates.looked.is_some_and(|(last, again)| last == look && now < again) {
             return;
         }
@@ -146,7 +148,7 @@ impl PeersState {
     pub(super) fn reason_of_dates(&self) -> Option<String> {
         let doubt = self.args.deferrals.clock().reading().doubt.map(|doubt| doubt.to_string());
         let of = |count: u64| format!("{count} version{}", if count == 1 { "" } else { "s" });
-        let standings = self.links.values().filter_map(|link| link.board().standing.clone());
+        let standings = self.links.values().filter_map(|link| link.shared_view().standing.clone());
         let (here, there) = standings.fold((0, 0), |(here, there), standing| {
             (here.max(standing.deferred_here), there.max(standing.deferred_there))
         });
@@ -174,7 +176,7 @@ impl PeersState {
         let of = |link: &super::PeerLink| {
             let known = self.roster.get(&link.endpoint_id);
             let name = known.map(|known| known.name.clone()).unwrap_or_default();
-            let all = link.board().waiting.clone().into_iter();
+            let all = link.shared_view().waiting.clone().into_iter();
             let these = all.filter(|waiting| waiting.hash == *hash).map(move |waiting| WaitingReport {
                 endpoint_id: link.endpoint_id.to_string(),
                 name: name.clone(),

@@ -9,12 +9,12 @@ use crate::discovery::channel::Channel;
 use crate::discovery::gossip::GossipMsg;
 use crate::discovery::hints::{HINTS_AGAIN, HINTS_AT_ONCE};
 use crate::discovery::rendezvous::RendezvousMsg;
-use crate::library::registry::Standing;
+use crate::library::registry::DeviceStanding;
 use crate::net::handshakes::RemoteNet;
 use crate::peer::dial;
 use crate::peer::messages::PeersMsg;
 use crate::peer::places::Class;
-use crate::peer::roster::Known;
+use crate::peer::roster::KnownPeer;
 
 impl PeersState {
     /// Takes some of the hints that wait. The roster is looked through once for all of them.
@@ -40,7 +40,7 @@ impl PeersState {
     /// A channel led to a peer; whether it is known now.
     pub(super) fn on_candidate(&mut self, addr: EndpointAddr, channel: Channel) -> bool {
         let id = addr.id;
-        if Known::names(channel) {
+        if KnownPeer::names(channel) {
             // It may be of our topic and not of our passphrase, so that no session ever tells gossip of it. Gossip may be
             // down; a session then does.
             let _ = self.args.gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
@@ -59,7 +59,7 @@ impl PeersState {
         addr: EndpointAddr,
     ) -> Result<(), String> {
         let id = addr.id;
-        if self.args.libraries.standing(&id) == Standing::Denied {
+        if self.args.libraries.standing(&id) == DeviceStanding::Denied {
             return Err("this machine was denied: `can-sync approve` lets it in".into());
         }
         if !self.on_candidate(addr.clone(), Channel::Tickets) {
@@ -90,7 +90,7 @@ impl PeersState {
         tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
         self.searches.gone(&endpoint_id);
         self.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
-        if self.roster.get(&endpoint_id).is_some_and(Known::is_wanted) {
+        if self.roster.get(&endpoint_id).is_some_and(KnownPeer::is_wanted) {
             self.locate(endpoint_id);
         }
         // Gossip may be down; it then starts anew, without what failed.
@@ -104,7 +104,7 @@ impl PeersState {
         }
         let (libraries, places) = (&self.args.libraries, &self.places);
         let room_for_own = places.has_room_for(Class::Own);
-        let may_dial = |id: &EndpointId, known: &Known| {
+        let may_dial = |id: &EndpointId, known: &KnownPeer| {
             let room = match known.class() {
                 Class::Named => true,
                 Class::Own | Class::Stranger => room_for_own,

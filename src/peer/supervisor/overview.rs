@@ -10,13 +10,13 @@ use crate::actor::restart::History;
 use crate::actor::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
 use crate::clock::eta_secs;
 use crate::clock::now_ms;
-use crate::discovery::channel::{Channel, Sources};
-use crate::discovery::directory::Listing;
+use crate::discovery::channel::{Channel, ChannelSet};
+use crate::discovery::directory::AgentListing;
 use crate::events::{PeerProgress, SyncProgress};
 use crate::peer::messages::PeerMsg;
-use crate::peer::report::{PeerReport, PeerState, PeersReport, SyncReport, SyncState};
-use crate::peer::roster::{Known, Link};
-use crate::peer::session::Standing;
+use crate::peer::report::{ConnectionState, PeerReport, PeersReport, SyncReport, SyncState};
+use crate::peer::roster::{KnownPeer, LinkState};
+use crate::peer::session::SessionStatus;
 use crate::peer::supervisor::{PeerLink, PeersState};
 use crate::transfer::meter::Meter;
 
@@ -33,11 +33,13 @@ pub(super) fn report(state: &PeersState) -> PeersReport {
 }
 
 /// Adds what agents say of themselves: to peers without a session, and agents that are not known otherwise.
-fn add_announced(peers: &mut Vec<PeerReport>, listings: &[Listing]) {
+fn add_announced(peers: &mut Vec<PeerReport>, listings: &[AgentListing]) {
     let now_ms = now_ms();
-    let mut listings: HashMap<String, &Listing> = listings.iter().map(|l| (l.id.to_string(), l)).collect();
-    let seen =
-        |listing: &Listing| now_ms.saturating_sub(u64::try_from(listing.age.as_millis()).unwrap_or(u64::MAX));
+    let mut listings: HashMap<String, &AgentListing> =
+        listings.iter().map(|l| (l.id.to_string(), l)).collect();
+    let seen = |listing: &AgentListing| {
+        now_ms.saturating_sub(u64::try_from(listing.age.as_millis()).unwrap_or(u64::MAX))
+    };
     for peer in peers.iter_mut() {
         let Some(listing) = listings.remove(&peer.endpoint_id) else { continue };
         if peer.name.is_empty() {
@@ -50,7 +52,7 @@ fn add_announced(peers: &mut Vec<PeerReport>, listings: &[Listing]) {
     peers.extend(listings.into_values().map(|listing| PeerReport {
         endpoint_id: listing.id.to_string(),
         name: listing.name.clone(),
-        state: PeerState::Waiting,
+        state: ConnectionState::Waiting,
         path: None,
         remote_addr: None,
         rtt_ms: None,
@@ -72,22 +74,22 @@ fn add_announced(peers: &mut Vec<PeerReport>, listings: &[Listing]) {
 }
 
 /// Names of the channels that led to a peer.
-fn sources(sources: Sources) -> Vec<&'static str> {
+fn sources(sources: ChannelSet) -> Vec<&'static str> {
     if sources.is_empty() {
         return vec!["incoming"];
     }
     sources.into_iter().map(Channel::name).collect()
 }
 
-fn channels_of(names: &[&'static str]) -> Sources {
+fn channels_of(names: &[&'static str]) -> ChannelSet {
     Channel::ALL.into_iter().filter(|channel| names.contains(&channel.name())).collect()
 }
 
-fn standing(state: &PeersState, link: &PeerLink) -> Option<Standing> {
-    let mut standing = link.board().standing.clone()?;
+fn standing(state: &PeersState, link: &PeerLink) -> Option<SessionStatus> {
+    let mut standing = link.shared_view().standing.clone()?;
     // A comparison that was asked for and has not begun is under way for whoever asked.
-    if standing.verified < state.verify_round && standing.state == PeerState::InSync {
-        standing.state = PeerState::Reconciling;
+    if standing.verified < state.verify_round && standing.state == ConnectionState::InSync {
+        standing.state = ConnectionState::Reconciling;
     }
     // The session counts whole contents until they are durable.
     let partials = &state.args.partials;
@@ -97,7 +99,7 @@ fn standing(state: &PeersState, link: &PeerLink) -> Option<Standing> {
     Some(standing)
 }
 
-fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
+fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
     let link = state.current.get(id).and_then(|session| state.links.get(session));
     let standing = link.and_then(|link| standing(state, link));
     let path = link.and_then(|link| {
@@ -110,9 +112,9 @@ fn peer(state: &PeersState, id: &EndpointId, known: &Known) -> PeerReport {
     let receive_rate = meter.map_or(0.0, |meter| meter.receive_rate);
     let held = state.roster.holds(id, tokio::time::Instant::now());
     let waiting = match known.link {
-        Link::Idle { .. } if held => PeerState::BackingOff,
-        Link::Idle { .. } => PeerState::Waiting,
-        Link::Dialing | Link::Connected { .. } => PeerState::Connecting,
+        LinkState::Idle { .. } if held => ConnectionState::BackingOff,
+        LinkState::Idle { .. } => ConnectionState::Waiting,
+        LinkState::Dialing | LinkState::Connected { .. } => ConnectionState::Connecting,
     };
     PeerReport {
         endpoint_id: id.to_string(),
@@ -148,18 +150,19 @@ fn shown(addr: &iroh::TransportAddr) -> String {
 }
 
 fn sync(state: &PeersState) -> SyncReport {
-    let standings: Vec<Standing> = state.links.values().filter_map(|link| standing(state, link)).collect();
+    let standings: Vec<SessionStatus> =
+        state.links.values().filter_map(|link| standing(state, link)).collect();
     let (wanted, missing_bytes) = state.scheduler.missing();
     // Assets that several peers have count once in the scheduler; what is not there yet is counted per peer.
     let missing = standings.iter().map(|standing| standing.missing_here).max().unwrap_or(0).max(wanted);
-    let any = |wanted: PeerState| standings.iter().any(|standing| standing.state == wanted);
+    let any = |wanted: ConnectionState| standings.iter().any(|standing| standing.state == wanted);
     let sync_state = if state.paused().is_some() {
         SyncState::Paused
     } else if standings.is_empty() {
         SyncState::Alone
-    } else if any(PeerState::Syncing) || wanted > 0 {
+    } else if any(ConnectionState::Syncing) || wanted > 0 {
         SyncState::Syncing
-    } else if any(PeerState::Reconciling) {
+    } else if any(ConnectionState::Reconciling) {
         SyncState::Reconciling
     } else if state.args.deletes.held() > 0 {
         SyncState::DeletionsHeld

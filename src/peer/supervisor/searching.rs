@@ -8,7 +8,7 @@ use super::PeersState;
 use crate::peer::dial;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::places::Class;
-use crate::peer::roster::{Known, Link};
+use crate::peer::roster::{KnownPeer, LinkState};
 use crate::record::ContentHash;
 use crate::store::FeedEntry;
 use crate::transfer::schedule::SessionId;
@@ -66,7 +66,7 @@ impl PeersState {
         }
         let room = if self.places.has_room_for(Class::Own) { DIALS_AT_ONCE } else { 0 };
         let (searches, libraries, now) = (&self.searches, &self.args.libraries, Instant::now());
-        let is_sought = |id: &EndpointId, known: &Known| {
+        let is_sought = |id: &EndpointId, known: &KnownPeer| {
             searches.would_dial(id, now) && dial::may_dial(libraries, id, known)
         };
         let chosen = self.roster.seek(now, rand::random(), room, is_sought);
@@ -81,7 +81,7 @@ impl PeersState {
         self.dial_for_searches(myself);
         let now = Instant::now();
         let (scheduler, searches, libraries) = (&self.scheduler, &self.searches, &self.args.libraries);
-        let is_sought = |id: &EndpointId, known: &Known| {
+        let is_sought = |id: &EndpointId, known: &KnownPeer| {
             searches.would_dial(id, now) && dial::may_dial(libraries, id, known)
         };
         let more = self.roster.could_seek(now, is_sought)
@@ -93,7 +93,7 @@ impl PeersState {
     /// Gives up connections that were made for a search and have no more use, where there are more than there should be.
     fn leave_visited(&mut self) {
         let over = |id: &&EndpointId| {
-            let is_dialled = self.roster.get(id).is_some_and(|known| known.link == Link::Dialing);
+            let is_dialled = self.roster.get(id).is_some_and(|known| known.link == LinkState::Dialing);
             !is_dialled && !self.searches.needs(id)
         };
         let done: Vec<EndpointId> = self.visited.iter().filter(over).copied().collect();

@@ -98,10 +98,10 @@ impl PeersState {
             self.second_connections.remove(&id);
         }
         // Whoever breaks the rules on one of them loses both.
-        let Some(why) = link.board().misbehaved.take() else { return };
+        let Some(why) = link.shared_view().misbehaved.take() else { return };
         let current = self.current.get(&id).and_then(|session| self.links.get(session));
         if let Some(current) = current {
-            current.board().misbehaved = Some(why);
+            current.shared_view().misbehaved = Some(why);
             current.connection.close(VarInt::from_u32(close::VIOLATION), b"it broke the rules");
         } else {
             self.roster.hold(&id, Instant::now() + MISBEHAVED_HOLD, why);

@@ -21,7 +21,7 @@ use crate::store::{FeedEntry, Holding};
 use crate::transfer::commit::{self, CommitOutcome};
 use crate::transfer::partial::Blame;
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::{Committed, Decision, Failure, Progress, SessionId, WantKey};
+use crate::transfer::schedule::{Committed, Failure, ScheduleDecision, SessionId, SourceProgress, WantKey};
 use crate::transfer::setbacks::Setback;
 use crate::transfer::take::Taker;
 
@@ -170,37 +170,37 @@ impl PeersState {
         self.setbacks.note(hash, setback);
         let Some(link) = self.current.get(&peer).and_then(|session| self.links.get(session)) else { return };
         if contents >= WRONG_CONTENTS_MAX {
-            link.board().misbehaved = Some("it sent wrong bytes several times".into());
+            link.shared_view().misbehaved = Some("it sent wrong bytes several times".into());
         }
         let reason: String = reason.chars().take(200).collect();
         link.connection.close(VarInt::from_u32(close::VIOLATION), reason.as_bytes());
     }
 
-    pub(super) fn carry_out(&mut self, decisions: Vec<Decision>) {
+    pub(super) fn carry_out(&mut self, decisions: Vec<ScheduleDecision>) {
         for decision in decisions {
             let (session, message) = match decision {
-                Decision::Fetch { session, request, library, records } => {
+                ScheduleDecision::Fetch { session, request, library, records } => {
                     (session, PeerMsg::Fetch { request, library, records })
                 }
-                Decision::FetchPart { session, request, key, range } => {
+                ScheduleDecision::FetchPart { session, request, key, range } => {
                     (session, PeerMsg::FetchPart { request, key, range })
                 }
-                Decision::Revoke { session, request } => (session, PeerMsg::Revoke { request }),
-                Decision::Settled { session, keys } => (session, PeerMsg::Settled(keys)),
-                Decision::Failed { session, key, reason } => {
+                ScheduleDecision::Revoke { session, request } => (session, PeerMsg::Revoke { request }),
+                ScheduleDecision::Settled { session, keys } => (session, PeerMsg::Settled(keys)),
+                ScheduleDecision::Failed { session, key, reason } => {
                     self.note_setback(session, key.hash, &reason);
                     self.on_lacks(session, &[key.hash], true);
                     (session, PeerMsg::Failed { key, reason })
                 }
-                Decision::Commit(key, record) => {
+                ScheduleDecision::Commit(key, record) => {
                     self.commit(key, record);
                     continue;
                 }
-                Decision::Apply(key, record) => {
+                ScheduleDecision::Apply(key, record) => {
                     self.apply(key, record);
                     continue;
                 }
-                Decision::Restrict { key, session } => {
+                ScheduleDecision::Restrict { key, session } => {
                     self.restrict(key, session);
                     continue;
                 }
@@ -254,13 +254,13 @@ impl PeersState {
 
     /// How the sources do, for the scheduler; asks to be called again soon while their speed matters.
     pub(super) fn compare_sources(&mut self, myself: &ActorRef<PeersMsg>) {
-        let progress: Vec<(SessionId, Progress)> = self
+        let progress: Vec<(SessionId, SourceProgress)> = self
             .links
             .iter()
             .filter_map(|(session, link)| {
                 let traffic = &self.traffic.get(&link.endpoint_id)?.traffic;
                 let received = traffic.received.load(Ordering::Relaxed);
-                Some((*session, Progress { received, held_here: traffic.is_held() }))
+                Some((*session, SourceProgress { received, held_here: traffic.is_held() }))
             })
             .collect();
         let decisions = self.scheduler.tick(Instant::now(), progress);

@@ -26,8 +26,8 @@ struct Transcript {
     need: Ids,
 }
 
-fn frames_of(frame_bytes: usize) -> Limits {
-    Limits { frame_bytes, ..Limits::default() }
+fn frames_of(frame_bytes: usize) -> EngineLimits {
+    EngineLimits { frame_bytes, ..EngineLimits::default() }
 }
 
 fn snapshot(items: &[Item]) -> Snapshot {
@@ -304,7 +304,7 @@ proptest! {
     #[test]
     fn steps_are_bounded_and_together_complete(items in crowded_items(), have_max in 0..90usize) {
         let (a, b) = deal(items);
-        let limits = Limits { have_max, ..frames_of(4_096) };
+        let limits = EngineLimits { have_max, ..frames_of(4_096) };
         let (mut initiator, mut message) = Initiator::new(snapshot(&a), limits);
         let mut responder = Responder::new(snapshot(&b), limits);
         let (mut have, mut need) = (Ids::new(), Ids::new());
@@ -334,7 +334,7 @@ proptest! {
     ) {
         let (a, b) = deal(items);
         let ours = ids_of(&a);
-        let limits = Limits { rounds_max: 30, ..frames_of(4_096) };
+        let limits = EngineLimits { rounds_max: 30, ..frames_of(4_096) };
         let (mut initiator, mut message) = Initiator::new(snapshot(&a), limits);
         let mut responder = Responder::new(snapshot(&b), limits);
         for pair in damages.chunks(2) {
@@ -355,7 +355,7 @@ proptest! {
 #[test]
 fn all_of_a_large_set_is_given_out_in_bounded_steps() {
     let (a, _) = sets(41, Clocks::Random, 0, 5_000, 0);
-    let limits = Limits { have_max: 600, ..Limits::default() };
+    let limits = EngineLimits { have_max: 600, ..EngineLimits::default() };
     let (mut initiator, mut message) = Initiator::new(snapshot(&a), limits);
     let mut responder = Responder::new(snapshot(&[]), limits);
     let mut steps = Vec::new();
@@ -375,8 +375,9 @@ fn all_of_a_large_set_is_given_out_in_bounded_steps() {
 #[test]
 fn a_peer_that_never_agrees_is_left_in_the_end() {
     let (a, _) = sets(42, Clocks::Random, 100, 0, 0);
-    let (mut initiator, _) = Initiator::new(snapshot(&a), Limits { rounds_max: 50, ..Limits::default() });
-    let mut lie = Writer::new();
+    let (mut initiator, _) =
+        Initiator::new(snapshot(&a), EngineLimits { rounds_max: 50, ..EngineLimits::default() });
+    let mut lie = MessageWriter::new();
     lie.fingerprint(&Bound::END, [0xee; 16]);
     let lie = lie.finish();
     for _ in 0..50 {
@@ -388,24 +389,24 @@ fn a_peer_that_never_agrees_is_left_in_the_end() {
 
 #[test]
 fn nothing_is_taken_after_the_end_or_after_an_error() {
-    let nothing_to_say = Writer::new().finish();
-    let (mut initiator, opening) = Initiator::new(snapshot(&[]), Limits::default());
-    assert_eq!(initiator.handle(&nothing_to_say), Ok(Step::default()));
+    let nothing_to_say = MessageWriter::new().finish();
+    let (mut initiator, opening) = Initiator::new(snapshot(&[]), EngineLimits::default());
+    assert_eq!(initiator.handle(&nothing_to_say), Ok(EngineStep::default()));
     assert_eq!(initiator.handle(&nothing_to_say), Err(ReconError::Finished));
 
-    let mut responder = Responder::new(snapshot(&[]), Limits::default());
+    let mut responder = Responder::new(snapshot(&[]), EngineLimits::default());
     assert_eq!(responder.handle(&[]), Err(ReconError::Empty));
     assert_eq!(responder.handle(&opening), Err(ReconError::Finished));
 
-    let mut responder = Responder::new(snapshot(&[]), Limits::default());
+    let mut responder = Responder::new(snapshot(&[]), EngineLimits::default());
     assert_eq!(responder.handle(&[0x62, 0, 0, 0]), Err(ReconError::Version(0x62)));
 }
 
 #[test]
 fn an_id_that_is_listed_twice_is_needed_once() {
-    let (mut initiator, _) = Initiator::new(snapshot(&[]), Limits::default());
+    let (mut initiator, _) = Initiator::new(snapshot(&[]), EngineLimits::default());
     let id = RecordId([5; 32]);
-    let mut twice = Writer::new();
+    let mut twice = MessageWriter::new();
     twice.ids(&Bound::END, 2, [id, id].iter());
     let step = initiator.handle(&twice.finish()).unwrap();
     assert_eq!((step.need, step.reply), (vec![id], None));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Item, Key};
+use super::{Item, ItemKey};
 use crate::reconcile::fingerprint::IdSum;
 use crate::record::{ContentHash, RecordId};
 
@@ -47,7 +47,7 @@ impl Chunk {
     }
 
     /// How many items lie below `key`.
-    pub(in crate::reconcile) fn lower_bound(&self, key: &Key) -> usize {
+    pub(in crate::reconcile) fn lower_bound(&self, key: &ItemKey) -> usize {
         self.items.partition_point(|item| item.key() < *key)
     }
 

@@ -15,21 +15,21 @@ const NOWHERE: ChunkId = ChunkId::MAX;
 const SLOTS_MIN: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Entry {
+struct IndexEntry {
     print: u32,
     chunk: ChunkId,
 }
 
-const FREE: Entry = Entry { print: 0, chunk: NOWHERE };
+const FREE: IndexEntry = IndexEntry { print: 0, chunk: NOWHERE };
 
 /// Open addressing with linear probing. Entries lie in the order of their prints, but for collisions.
 #[derive(Debug, Default)]
-pub(super) struct Index {
-    slots: Vec<Entry>,
+pub(super) struct PrintIndex {
+    slots: Vec<IndexEntry>,
     len: usize,
 }
 
-impl Index {
+impl PrintIndex {
     /// Room for `items` without growing.
     pub(super) fn with_capacity(items: usize) -> Self {
         Self { slots: vec![FREE; slots_for(items)], len: 0 }
@@ -45,12 +45,12 @@ impl Index {
         if slots_for(self.len + 1) > self.slots.len() {
             self.rebuild(slots_for(self.len + 1).max(self.slots.len() + self.slots.len() / 8));
         }
-        self.place(Entry { print, chunk });
+        self.place(IndexEntry { print, chunk });
     }
 
     /// Takes an entry away; the items behind it close the gap, so that no marker stays behind.
     pub(super) fn remove(&mut self, print: u32, chunk: ChunkId) {
-        let Some(mut gap) = self.slot_of(Entry { print, chunk }) else { return };
+        let Some(mut gap) = self.slot_of(IndexEntry { print, chunk }) else { return };
         let slots = self.slots.len();
         let mut next = gap;
         loop {
@@ -76,17 +76,17 @@ impl Index {
 
     /// Notes that an item has moved from one chunk to another.
     pub(super) fn relocate(&mut self, print: u32, from: ChunkId, to: ChunkId) {
-        if let Some(slot) = self.slot_of(Entry { print, chunk: from }) {
+        if let Some(slot) = self.slot_of(IndexEntry { print, chunk: from }) {
             self.slots[slot].chunk = to;
         }
     }
 
-    fn slot_of(&self, wanted: Entry) -> Option<usize> {
+    fn slot_of(&self, wanted: IndexEntry) -> Option<usize> {
         self.probe(wanted.print).find(|(_, entry)| *entry == wanted).map(|(slot, _)| slot)
     }
 
     /// Entries from the print's home on, up to the first free slot. There always is one: see [`slots_for`].
-    fn probe(&self, print: u32) -> impl Iterator<Item = (usize, Entry)> + '_ {
+    fn probe(&self, print: u32) -> impl Iterator<Item = (usize, IndexEntry)> + '_ {
         let (before, from) = self.slots.split_at(home(print, self.slots.len()));
         let start = before.len();
         let tail = from.iter().enumerate().map(move |(i, entry)| (start + i, *entry));
@@ -94,7 +94,7 @@ impl Index {
     }
 
     /// Puts an entry into the first free slot from its home on.
-    fn place(&mut self, entry: Entry) {
+    fn place(&mut self, entry: IndexEntry) {
         let slots = self.slots.len();
         let mut slot = home(entry.print, slots);
         while self.slots[slot] != FREE {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum IndexStep {
         Insert(u32, ChunkId),
         Remove(u32, ChunkId),
         Relocate(u32, ChunkId, ChunkId),
@@ -143,11 +143,11 @@ mod tests {
         prop_oneof![u32::MAX - 3..=u32::MAX, 0..4u32, (1 << 31)..(1 << 31) + 4u32, any::<u32>()]
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = IndexStep> {
         prop_oneof![
-            3 => (print(), 0..3u32).prop_map(|(print, chunk)| Step::Insert(print, chunk)),
-            2 => (print(), 0..3u32).prop_map(|(print, chunk)| Step::Remove(print, chunk)),
-            1 => (print(), 0..3u32, 0..3u32).prop_map(|(print, from, to)| Step::Relocate(print, from, to)),
+            3 => (print(), 0..3u32).prop_map(|(print, chunk)| IndexStep::Insert(print, chunk)),
+            2 => (print(), 0..3u32).prop_map(|(print, chunk)| IndexStep::Remove(print, chunk)),
+            1 => (print(), 0..3u32, 0..3u32).prop_map(|(print, from, to)| IndexStep::Relocate(print, from, to)),
         ]
     }
 
@@ -160,22 +160,22 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_a_map_of_bags(steps in prop::collection::vec(step(), 1..400)) {
-            let mut index = Index::default();
+            let mut index = PrintIndex::default();
             let mut model: HashMap<u32, Vec<ChunkId>> = HashMap::new();
             for step in steps {
                 match step {
-                    Step::Insert(print, chunk) => {
+                    IndexStep::Insert(print, chunk) => {
                         index.insert(print, chunk);
                         model.entry(print).or_default().push(chunk);
                     }
-                    Step::Remove(print, chunk) => {
+                    IndexStep::Remove(print, chunk) => {
                         index.remove(print, chunk);
                         let bag = model.entry(print).or_default();
                         if let Some(i) = bag.iter().position(|held| *held == chunk) {
                             bag.swap_remove(i);
                         }
                     }
-                    Step::Relocate(print, from, to) => {
+                    IndexStep::Relocate(print, from, to) => {
                         index.relocate(print, from, to);
                         if let Some(held) = model.entry(print).or_default().iter_mut().find(|c| **c == from) {
                             *held = to;
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn memory_follows_the_number_of_entries_both_ways() {
-        let mut index = Index::default();
+        let mut index = PrintIndex::default();
         let prints: Vec<u32> = (0..20_000u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
         for print in &prints {
             index.insert(*print, 7);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::chunk::Chunk;
-use super::{Item, Key};
+use super::{Item, ItemKey};
 use crate::reconcile::fingerprint::{FINGERPRINT_BYTES, IdSum};
 use crate::record::{Hlc, RecordId};
 
@@ -16,7 +16,7 @@ pub struct Snapshot(Arc<Frozen>);
 /// Parallel to each other; `starts` and `sums` have one element more, for the end.
 struct Frozen {
     chunks: Vec<Arc<Chunk>>,
-    firsts: Vec<Key>,
+    firsts: Vec<ItemKey>,
     /// Number of the first item of each chunk.
     starts: Vec<usize>,
     /// Sum of the ids of all chunks before.
@@ -25,7 +25,7 @@ struct Frozen {
 
 impl Snapshot {
     /// From chunks in order, each with its first key.
-    pub(super) fn new<'a>(chunks: impl ExactSizeIterator<Item = (Key, &'a Arc<Chunk>)> + Clone) -> Self {
+    pub(super) fn new<'a>(chunks: impl ExactSizeIterator<Item = (ItemKey, &'a Arc<Chunk>)> + Clone) -> Self {
         let mut frozen = Frozen {
             chunks: Vec::with_capacity(chunks.len()),
             firsts: Vec::with_capacity(chunks.len()),
@@ -87,7 +87,7 @@ impl Snapshot {
     }
 
     /// How many items lie below `key`.
-    pub(in crate::reconcile) fn lower_bound(&self, key: &Key) -> usize {
+    pub(in crate::reconcile) fn lower_bound(&self, key: &ItemKey) -> usize {
         let Some(chunk) = self.0.firsts.partition_point(|first| first <= key).checked_sub(1) else {
             return 0;
         };

@@ -29,18 +29,18 @@ const READ_BYTES: usize = 256 << 10;
 
 /// How far an upload is.
 #[derive(Clone, Default)]
-pub(super) struct Progress(Arc<State>);
+pub(super) struct UploadProgress(Arc<UploadState>);
 
 #[derive(Default)]
-struct State {
+struct UploadState {
     pieces: AtomicU64,
     complete: AtomicBool,
     file_failed: std::sync::Mutex<Option<(String, String)>>,
 }
 
 /// The body that carries `batch`.
-pub(super) fn body(batch: Vec<IncomingAsset>) -> (Body, Progress) {
-    let progress = Progress::default();
+pub(super) fn body(batch: Vec<IncomingAsset>) -> (Body, UploadProgress) {
+    let progress = UploadProgress::default();
     let told = progress.clone();
     let failed = progress.clone();
     let pieces = stream::iter(batch)
@@ -89,7 +89,7 @@ fn file_pieces(file: ReceivedFile) -> Pieces {
     stream::once(opened).try_flatten().map_err(move |error| (name.clone(), error)).boxed()
 }
 
-impl Progress {
+impl UploadProgress {
     fn note(&self, path: &str, error: &io::Error) {
         let mut failed = self.0.file_failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *failed = Some((path.to_owned(), error.to_string()));

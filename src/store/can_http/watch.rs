@@ -7,13 +7,13 @@ use reqwest::{Method, Response};
 
 use super::answer::{fail, timed, unavailable};
 use super::{CanHttpStore, READ_TIMEOUT};
-use crate::http::sse::{Event, Parser};
+use crate::http::sse::{Parser, SseEvent};
 use crate::store::{StoreError, StoreEvent};
 
-type Item = Result<StoreEvent, StoreError>;
+type WatchItem = Result<StoreEvent, StoreError>;
 
 /// Opens the stream and yields what it says; ends with an error, or when the service ends it.
-pub(super) fn watch(store: CanHttpStore, since: u64) -> BoxStream<'static, Item> {
+pub(super) fn watch(store: CanHttpStore, since: u64) -> BoxStream<'static, WatchItem> {
     let events = stream::once(async move {
         match open(&store, since).await {
             Ok(response) => events(store.url().to_owned(), response).boxed(),
@@ -36,7 +36,7 @@ async fn open(store: &CanHttpStore, since: u64) -> Result<Response, StoreError> 
 }
 
 /// What the body says, until it ends or does not come in time: a service that is alive sends heartbeats.
-fn events(url: String, response: Response) -> impl Stream<Item = Item> {
+fn events(url: String, response: Response) -> impl Stream<Item = WatchItem> {
     let state = (response.bytes_stream().boxed(), Parser::default(), url);
     let parts = stream::unfold(Some(state), |state| async move {
         let (mut body, mut parser, url) = state?;
@@ -57,7 +57,7 @@ fn events(url: String, response: Response) -> impl Stream<Item = Item> {
 }
 
 /// What an event means to us; other kinds may come with later versions.
-fn meaning(url: &str, event: &Event) -> Option<Item> {
+fn meaning(url: &str, event: &SseEvent) -> Option<WatchItem> {
     match event.kind.as_str() {
         "asset" => Some(match event.id.parse() {
             Ok(seq) => Ok(StoreEvent::Advanced(seq)),
@@ -69,8 +69,8 @@ fn meaning(url: &str, event: &Event) -> Option<Item> {
 }
 
 /// Many advances are one, to the last of them; everything else keeps its place.
-fn coalesce(items: impl Iterator<Item = Item>) -> Vec<Item> {
-    let mut kept: Vec<Item> = Vec::new();
+fn coalesce(items: impl Iterator<Item = WatchItem>) -> Vec<WatchItem> {
+    let mut kept: Vec<WatchItem> = Vec::new();
     for item in items {
         match (kept.last_mut(), &item) {
             (Some(last @ Ok(StoreEvent::Advanced(_))), Ok(StoreEvent::Advanced(_))) => *last = item,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 
-use super::rows::{self, Place};
+use super::rows::{self, ContentPlace};
 use super::{EmbeddedStore, HASHES_MAX};
 use crate::record::ContentHash;
 use crate::store::{ContentReader, StoreError};
@@ -21,7 +21,7 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 const READ_AHEAD: usize = 2;
 
 /// Live content.
-enum Source {
+enum ContentSource {
     Inline(Bytes),
     File { size: u64 },
 }
@@ -43,7 +43,7 @@ impl EmbeddedStore {
         let read = move |conn: &rusqlite::Connection| {
             let mut found = Vec::with_capacity(hashes.len());
             for hash in hashes {
-                if let Some(Ok(Source::Inline(bytes))) = source(conn, hash)? {
+                if let Some(Ok(ContentSource::Inline(bytes))) = source(conn, hash)? {
                     found.push((hash, bytes));
                 }
             }
@@ -61,8 +61,8 @@ impl EmbeddedStore {
         let found = self.0.shared.readers.run("read content", move |conn| source(conn, hash)).await?;
         let source = found.ok_or(StoreError::NotFound(hash))??;
         let total = match &source {
-            Source::Inline(bytes) => bytes.len() as u64,
-            Source::File { size } => *size,
+            ContentSource::Inline(bytes) => bytes.len() as u64,
+            ContentSource::File { size } => *size,
         };
         if offset > total {
             return Err(StoreError::Invalid(format!(
@@ -71,8 +71,8 @@ impl EmbeddedStore {
         }
         let end = length.map_or(total, |length| offset.saturating_add(length).min(total));
         match source {
-            Source::Inline(bytes) => Ok(from_memory(&bytes, offset, end)),
-            Source::File { size } => self.stream_file(hash, size, offset, end).await,
+            ContentSource::Inline(bytes) => Ok(from_memory(&bytes, offset, end)),
+            ContentSource::File { size } => self.stream_file(hash, size, offset, end).await,
         }
     }
 
@@ -118,19 +118,19 @@ impl EmbeddedStore {
 fn source(
     conn: &rusqlite::Connection,
     hash: ContentHash,
-) -> Result<Option<Result<Source, StoreError>>, rusqlite::Error> {
+) -> Result<Option<Result<ContentSource, StoreError>>, rusqlite::Error> {
     let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
     Ok(match stored.place {
         None if stored.asset.record.deleted => None,
         None => Some(Err(StoreError::NotHeld(hash))),
-        Some(Place::File) => Some(Ok(Source::File { size: stored.asset.record.size })),
-        Some(Place::Inline(id)) => {
+        Some(ContentPlace::File) => Some(Ok(ContentSource::File { size: stored.asset.record.size })),
+        Some(ContentPlace::Inline(id)) => {
             let whole =
                 rows::inline_content(conn, id)?.filter(|data| Sha256::digest(data).as_slice() == hash.0);
             if whole.is_none() {
                 tracing::error!(%hash, "stored content is damaged");
             }
-            Some(whole.map(|data| Source::Inline(data.into())).ok_or(StoreError::Corrupt(hash)))
+            Some(whole.map(|data| ContentSource::Inline(data.into())).ok_or(StoreError::Corrupt(hash)))
         }
     })
 }

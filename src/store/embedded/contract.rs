@@ -12,7 +12,7 @@ use super::tx::Totals;
 use super::{EmbeddedStore, HASHES_MAX, StoredAsset, edit};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, Outcome, Redating, StoreError,
+    ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
     StoreEvent, StoreStatus, StoredRecord,
 };
 
@@ -99,23 +99,23 @@ impl ContentStore for EmbeddedStore {
         self.read_content(hash, offset, length).boxed()
     }
 
-    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.ingest_batch(batch).boxed()
     }
 
-    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.apply_batch(records, Absence::Refused).boxed()
     }
 
-    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.apply_batch(records, Absence::Taken).boxed()
     }
 
-    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.let_go_batch(hashes).boxed()
     }
 
-    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.want_batch(hashes).boxed()
     }
 
@@ -140,14 +140,14 @@ impl ContentStore for EmbeddedStore {
     fn ingest_through(
         &self,
         batch: Vec<IncomingAsset>,
-    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
         self.ingest_admitted(batch).boxed()
     }
 
     fn replace(
         &self,
         records: Vec<(AssetRecord, AssetRecord)>,
-    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
         self.replace_batch(records).boxed()
     }
 }

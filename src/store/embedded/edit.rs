@@ -13,7 +13,7 @@ use crate::store::{Redating, StoreError};
 pub(super) const UNKNOWN_MIME_TYPE: &str = "application/octet-stream";
 
 /// An answer that leaves the group's transaction as it is, within one that may end it.
-type Answer<T> = Result<Result<T, StoreError>, rusqlite::Error>;
+type EditResult<T> = Result<Result<T, StoreError>, rusqlite::Error>;
 
 /// Takes an upload. `guessed` is the media type if the user gave none.
 pub(super) fn ingest(
@@ -21,7 +21,7 @@ pub(super) fn ingest(
     content: &Verified,
     fields: IngestFields,
     guessed: &str,
-) -> Answer<Ingested> {
+) -> EditResult<Ingested> {
     match tx.find(content.hash)? {
         Some(mut stored) if !stored.asset.record.deleted => {
             let merged = merged(stored.asset.record.meta.clone(), fields, guessed);
@@ -63,7 +63,7 @@ fn filled(tx: &mut Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<Sto
 }
 
 /// Changes the metadata of a live asset.
-pub(super) fn patch(tx: &mut Tx<'_>, hash: ContentHash, patch: MetaPatch) -> Answer<StoredAsset> {
+pub(super) fn patch(tx: &mut Tx<'_>, hash: ContentHash, patch: MetaPatch) -> EditResult<StoredAsset> {
     let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
         return Ok(Err(StoreError::NotFound(hash)));
     };
@@ -81,7 +81,7 @@ pub(super) fn patch(tx: &mut Tx<'_>, hash: ContentHash, patch: MetaPatch) -> Ans
 }
 
 /// Deletes a live asset; its content goes to the trash.
-pub(super) fn delete(tx: &mut Tx<'_>, hash: ContentHash) -> Answer<StoredAsset> {
+pub(super) fn delete(tx: &mut Tx<'_>, hash: ContentHash) -> EditResult<StoredAsset> {
     let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
         return Ok(Err(StoreError::NotFound(hash)));
     };
@@ -116,7 +116,7 @@ pub(super) fn redate(tx: &mut Tx<'_>, redating: &Redating) -> Result<Option<Asse
 
 /// Gives a live asset other metadata. The same metadata again is no edit, unless it makes ours what came through a
 /// library.
-fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta) -> Answer<StoredAsset> {
+fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta) -> EditResult<StoredAsset> {
     if meta == stored.asset.record.meta && stored.asset.record.via.is_none() {
         return Ok(Ok(stored.asset.clone()));
     }

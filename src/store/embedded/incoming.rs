@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use super::merge::{Absence, WholeInTrash};
-use super::rows::Place;
+use super::rows::ContentPlace;
 use super::tx::{self, Tx, Verified, VerifiedBytes};
 use super::{EmbeddedStore, HASHES_MAX, INLINE_BYTES_MAX, StoredAsset, failure, merge, rows, writer};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{IncomingAsset, IncomingContent, Outcome, ReceivedFile, StoreError, admits};
+use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError, admits};
 
 /// Bytes hashed at once when a file is checked.
 const CHECK_BYTES: usize = 256 * 1024;
@@ -27,7 +27,10 @@ enum Checked {
 }
 
 impl EmbeddedStore {
-    pub(super) async fn ingest_batch(&self, batch: Vec<IncomingAsset>) -> Result<Vec<Outcome>, StoreError> {
+    pub(super) async fn ingest_batch(
+        &self,
+        batch: Vec<IncomingAsset>,
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         self.ingest_checked(batch, merge::ingest).await
     }
 
@@ -35,7 +38,7 @@ impl EmbeddedStore {
     pub(super) async fn ingest_admitted(
         &self,
         batch: Vec<IncomingAsset>,
-    ) -> Result<Vec<Option<Outcome>>, StoreError> {
+    ) -> Result<Vec<Option<ItemOutcome>>, StoreError> {
         self.ingest_checked(batch, |tx, record, content| {
             let held = tx.find(record.hash)?;
             if admits(held.as_ref().map(|held| &held.asset.record), &record) {
@@ -47,7 +50,7 @@ impl EmbeddedStore {
         .await
     }
 
-    async fn ingest_checked<T: From<Outcome> + Send + 'static>(
+    async fn ingest_checked<T: From<ItemOutcome> + Send + 'static>(
         &self,
         batch: Vec<IncomingAsset>,
         mut take: impl FnMut(&mut Tx<'_>, AssetRecord, &Verified) -> Result<T, rusqlite::Error> + Send + 'static,
@@ -62,7 +65,7 @@ impl EmbeddedStore {
             let merged = checked.into_iter().map(|checked| match checked {
                 Checked::Good(record, content) => take(tx, record, &content),
                 Checked::RecordOnly(record) => merge::apply(tx, record, &none, Absence::Refused).map(T::from),
-                Checked::Bad(why) => Ok(Outcome::Rejected(why).into()),
+                Checked::Bad(why) => Ok(ItemOutcome::Rejected(why).into()),
             });
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
         });
@@ -73,7 +76,7 @@ impl EmbeddedStore {
     pub(super) async fn replace_batch(
         &self,
         records: Vec<(AssetRecord, AssetRecord)>,
-    ) -> Result<Vec<Option<Outcome>>, StoreError> {
+    ) -> Result<Vec<Option<ItemOutcome>>, StoreError> {
         self.0.shared.check_writable()?;
         let bytes = records.iter().map(|(record, _)| record.meta.text_bytes()).sum();
         let outcomes = self.submit(Vec::new(), bytes, move |tx| {
@@ -85,7 +88,7 @@ impl EmbeddedStore {
                 }
                 match record.meta.validate() {
                     Ok(()) => merge::apply(tx, record, &none, Absence::Refused).map(Some),
-                    Err(broken) => Ok(Some(Outcome::Rejected(broken.to_string()))),
+                    Err(broken) => Ok(Some(ItemOutcome::Rejected(broken.to_string()))),
                 }
             });
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
@@ -97,7 +100,7 @@ impl EmbeddedStore {
         &self,
         records: Vec<AssetRecord>,
         absence: Absence,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         self.0.shared.check_writable()?;
         let live = records.iter().filter(|record| !record.deleted).map(|record| record.hash).collect();
         let whole = self.verify_trash(live, |stored| stored.record.deleted).await?;
@@ -105,14 +108,17 @@ impl EmbeddedStore {
         let outcomes = self.submit(Vec::new(), bytes, move |tx| {
             let merged = records.into_iter().map(|record| match record.meta.validate() {
                 Ok(()) => merge::apply(tx, record, &whole, absence),
-                Err(broken) => Ok(Outcome::Rejected(broken.to_string())),
+                Err(broken) => Ok(ItemOutcome::Rejected(broken.to_string())),
             });
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
         });
         outcomes.await
     }
 
-    pub(super) async fn let_go_batch(&self, hashes: Vec<ContentHash>) -> Result<Vec<Outcome>, StoreError> {
+    pub(super) async fn let_go_batch(
+        &self,
+        hashes: Vec<ContentHash>,
+    ) -> Result<Vec<ItemOutcome>, StoreError> {
         check_count(&hashes)?;
         let let_go = move |tx: &mut Tx<'_>| {
             hashes.into_iter().map(|hash| merge::let_go(tx, hash)).collect::<Result<Vec<_>, _>>().map(Ok)
@@ -120,7 +126,7 @@ impl EmbeddedStore {
         self.submit(Vec::new(), 0, let_go).await
     }
 
-    pub(super) async fn want_batch(&self, hashes: Vec<ContentHash>) -> Result<Vec<Outcome>, StoreError> {
+    pub(super) async fn want_batch(&self, hashes: Vec<ContentHash>) -> Result<Vec<ItemOutcome>, StoreError> {
         check_count(&hashes)?;
         self.0.shared.check_writable()?;
         let whole = self.verify_trash(hashes.clone(), |stored| !stored.record.deleted).await?;
@@ -153,13 +159,13 @@ impl EmbeddedStore {
                     continue;
                 }
                 match trashed.place {
-                    Place::File => {
+                    ContentPlace::File => {
                         file_bytes = file_bytes.saturating_add(trashed.size);
                         if files.is_empty() || file_bytes <= VERIFIED_BYTES_MAX {
                             files.push(hash);
                         }
                     }
-                    Place::Inline(id) => {
+                    ContentPlace::Inline(id) => {
                         let data = rows::inline_content(conn, id)?.map(|data| hash_bytes(&data));
                         if let Some((sha256, _, blake3)) = data.filter(|(sha256, ..)| *sha256 == hash) {
                             whole.insert(sha256, blake3);

@@ -2,23 +2,23 @@
 
 use std::collections::HashMap;
 
-use super::rows::{Place, StoredRow};
+use super::rows::{ContentPlace, StoredRow};
 use super::tx::{Tx, Verified, VerifiedBytes};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{Holding, Outcome};
+use crate::store::{Holding, ItemOutcome};
 
 /// Takes a record with its content.
 pub(super) fn ingest(
     tx: &mut Tx<'_>,
     record: AssetRecord,
     content: &Verified,
-) -> Result<Outcome, rusqlite::Error> {
+) -> Result<ItemOutcome, rusqlite::Error> {
     // What we computed ourselves beats the sender's hint.
     let record = AssetRecord { blake3: Some(content.blake3), ..record };
     let Some(stored) = tx.find(record.hash)? else {
         let place = tx.store_content(content)?;
         tx.put(None, record, Some(place))?;
-        return Ok(Outcome::Stored);
+        return Ok(ItemOutcome::Stored);
     };
     let mine = &stored.asset.record;
     if !mine.deleted && stored.place.is_some() {
@@ -27,7 +27,7 @@ pub(super) fn ingest(
     }
     let wins = record.supersedes(mine);
     if mine.deleted && !wins {
-        return Ok(Outcome::Unchanged);
+        return Ok(ItemOutcome::Unchanged);
     }
     // A size that was never checked gives way to the one that was.
     let record = if wins || mine.size != content.size {
@@ -36,7 +36,7 @@ pub(super) fn ingest(
         mine.clone().keeping_own(&record)
     };
     fill(tx, &stored, record, content)?;
-    Ok(Outcome::Stored)
+    Ok(ItemOutcome::Stored)
 }
 
 /// What becomes of a record that comes without its content, where that is not here either.
@@ -57,11 +57,11 @@ pub(super) fn apply(
     record: AssetRecord,
     whole: &WholeInTrash,
     absence: Absence,
-) -> Result<Outcome, rusqlite::Error> {
+) -> Result<ItemOutcome, rusqlite::Error> {
     let Some(stored) = tx.find(record.hash)? else {
         if record.deleted {
             tx.put(None, record, None)?;
-            return Ok(Outcome::Stored);
+            return Ok(ItemOutcome::Stored);
         }
         return take_absent(tx, None, record, absence);
     };
@@ -69,15 +69,15 @@ pub(super) fn apply(
         return update(tx, &stored, record);
     }
     if !record.supersedes(&stored.asset.record) {
-        return Ok(Outcome::Unchanged);
+        return Ok(ItemOutcome::Unchanged);
     }
     if record.deleted {
         tx.put(Some(&stored), record, None)?;
-        return Ok(Outcome::Stored);
+        return Ok(ItemOutcome::Stored);
     }
     let record = record.keeping_own(&stored.asset.record);
     let outcome = restore(tx, &stored, record.clone(), whole)?;
-    if outcome == Outcome::NeedsContent {
+    if outcome == ItemOutcome::NeedsContent {
         take_absent(tx, Some(&stored), record, absence)
     } else {
         Ok(outcome)
@@ -90,17 +90,17 @@ fn take_absent(
     old: Option<&StoredRow>,
     record: AssetRecord,
     absence: Absence,
-) -> Result<Outcome, rusqlite::Error> {
+) -> Result<ItemOutcome, rusqlite::Error> {
     if absence == Absence::Refused {
-        return Ok(Outcome::NeedsContent);
+        return Ok(ItemOutcome::NeedsContent);
     }
     // A hint that we did not compute is not passed on as ours.
     tx.put(old, AssetRecord { blake3: None, ..record }, None)?;
-    Ok(Outcome::Absent)
+    Ok(ItemOutcome::Absent)
 }
 
 /// A version of a live asset. Its content stays as it is, or goes to the trash.
-fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<Outcome, rusqlite::Error> {
+fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<ItemOutcome, rusqlite::Error> {
     let mine = &stored.asset.record;
     // Content that was never here may have any size; only what we hashed ourselves has a BLAKE3 in our record.
     let is_size_known = mine.blake3.is_some() || stored.place.is_some();
@@ -113,15 +113,15 @@ fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<Ou
         mine.clone().keeping_own(&record)
     };
     if record == *mine {
-        return Ok(Outcome::Unchanged);
+        return Ok(ItemOutcome::Unchanged);
     }
     if record.deleted {
         tx.bury(stored)?;
         tx.put(Some(stored), record, None)?;
-        return Ok(Outcome::Stored);
+        return Ok(ItemOutcome::Stored);
     }
     tx.put(Some(stored), record, stored.place)?;
-    Ok(if stored.place.is_some() { Outcome::Stored } else { Outcome::Absent })
+    Ok(if stored.place.is_some() { ItemOutcome::Stored } else { ItemOutcome::Absent })
 }
 
 /// Puts content to a record whose content is not here: it was let go, deleted, or never came.
@@ -138,14 +138,14 @@ pub(super) fn fill(
 }
 
 /// Lets go of the content of a live asset.
-pub(super) fn let_go(tx: &mut Tx<'_>, hash: ContentHash) -> Result<Outcome, rusqlite::Error> {
+pub(super) fn let_go(tx: &mut Tx<'_>, hash: ContentHash) -> Result<ItemOutcome, rusqlite::Error> {
     match tx.find(hash)? {
         Some(stored) if stored.asset.holding != Holding::Unwanted => {
             tx.bury(&stored)?;
             tx.put_absent(&stored, false)?;
-            Ok(Outcome::Absent)
+            Ok(ItemOutcome::Absent)
         }
-        Some(_) | None => Ok(Outcome::Unchanged),
+        Some(_) | None => Ok(ItemOutcome::Unchanged),
     }
 }
 
@@ -154,21 +154,21 @@ pub(super) fn want(
     tx: &mut Tx<'_>,
     hash: ContentHash,
     whole: &WholeInTrash,
-) -> Result<Outcome, rusqlite::Error> {
+) -> Result<ItemOutcome, rusqlite::Error> {
     let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
-        return Ok(Outcome::Unchanged);
+        return Ok(ItemOutcome::Unchanged);
     };
     if stored.asset.holding.is_held() {
-        return Ok(Outcome::Unchanged);
+        return Ok(ItemOutcome::Unchanged);
     }
     let outcome = restore(tx, &stored, stored.asset.record.clone(), whole)?;
-    if outcome == Outcome::Stored {
+    if outcome == ItemOutcome::Stored {
         return Ok(outcome);
     }
     if stored.asset.holding == Holding::Unwanted {
         tx.put_absent(&stored, true)?;
     }
-    Ok(Outcome::NeedsContent)
+    Ok(ItemOutcome::NeedsContent)
 }
 
 /// A live version of an asset whose content is not here: the trash may still have that.
@@ -177,25 +177,25 @@ fn restore(
     stored: &StoredRow,
     record: AssetRecord,
     whole: &WholeInTrash,
-) -> Result<Outcome, rusqlite::Error> {
-    let Some(trashed) = tx.trashed(record.hash)? else { return Ok(Outcome::NeedsContent) };
+) -> Result<ItemOutcome, rusqlite::Error> {
+    let Some(trashed) = tx.trashed(record.hash)? else { return Ok(ItemOutcome::NeedsContent) };
     if record.size != trashed.size {
         return Ok(wrong_size(&record, trashed.size));
     }
-    let there = trashed.place != Place::File || tx.layout.has_content(record.hash, trashed.size);
+    let there = trashed.place != ContentPlace::File || tx.layout.has_content(record.hash, trashed.size);
     let Some(blake3) = whole.get(&record.hash).copied().filter(|_| there) else {
-        return Ok(Outcome::NeedsContent);
+        return Ok(ItemOutcome::NeedsContent);
     };
     tx.unbury(record.hash)?;
     let record = AssetRecord { blake3: Some(blake3), ..record };
     tx.put(Some(stored), record, Some(trashed.place))?;
-    Ok(Outcome::Stored)
+    Ok(ItemOutcome::Stored)
 }
 
 /// Replaces what we hold of a live asset where it is damaged. A file was replaced before the transaction if it was
 /// missing or short.
 pub(super) fn heal(tx: &Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<(), rusqlite::Error> {
-    if let (Some(Place::Inline(id)), VerifiedBytes::Inline(bytes)) = (stored.place, &content.bytes) {
+    if let (Some(ContentPlace::Inline(id)), VerifiedBytes::Inline(bytes)) = (stored.place, &content.bytes) {
         tx.conn
             .prepare_cached("UPDATE contents SET data = ?2 WHERE id = ?1 AND data <> ?2")?
             .execute((id, bytes.as_ref()))?;
@@ -203,8 +203,8 @@ pub(super) fn heal(tx: &Tx<'_>, stored: &StoredRow, content: &Verified) -> Resul
     Ok(())
 }
 
-fn wrong_size(record: &AssetRecord, stored: u64) -> Outcome {
-    Outcome::Rejected(format!(
+fn wrong_size(record: &AssetRecord, stored: u64) -> ItemOutcome {
+    ItemOutcome::Rejected(format!(
         "the record of {} says {} bytes, but its content has {stored}",
         record.hash, record.size
     ))

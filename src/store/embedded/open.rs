@@ -16,8 +16,8 @@ use super::purge::Purging;
 use super::readers::Readers;
 use super::space::Space;
 use super::tx::Totals;
-use super::writer::{Writer, clean_pending};
-use super::{EmbeddedConfig, EmbeddedStore, Inner, QUEUE_TASKS, Shared, schema};
+use super::writer::{StoreWriter, clean_pending};
+use super::{EmbeddedConfig, EmbeddedStore, QUEUE_TASKS, StoreInner, StoreShared, schema};
 use crate::clock::Clock;
 use crate::record::WriterId;
 use crate::store::StoreError;
@@ -50,7 +50,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     purging.look(&mut conn, layout, &mut totals)?;
 
     let (seq, seen) = watch::channel(totals.last_seq);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(StoreShared {
         space: Space::new(layout.dir.clone(), reserve_bytes),
         readers: Readers::new(layout.dir.clone(), layout.database()),
         layout: layout.clone(),
@@ -62,7 +62,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     });
     // One more than there are turns: for the message that ends the writer.
     let (queue, queued) = std::sync::mpsc::sync_channel(QUEUE_TASKS + 1);
-    let writer = Writer {
+    let writer = StoreWriter {
         conn,
         layout: layout.clone(),
         id,
@@ -85,7 +85,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
             }
         })
         .map_err(io("start the writer of the store in"))?;
-    Ok(EmbeddedStore(Arc::new(Inner {
+    Ok(EmbeddedStore(Arc::new(StoreInner {
         shared,
         queue: Mutex::new(Some(queue)),
         turns: Arc::new(Semaphore::new(QUEUE_TASKS)),

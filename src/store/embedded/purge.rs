@@ -11,7 +11,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::failure::Abort;
 use super::layout::Layout;
-use super::rows::{self, Place};
+use super::rows::{self, ContentPlace};
 use super::tx::Totals;
 use crate::clock::Clock;
 use crate::record::ContentHash;
@@ -46,7 +46,7 @@ pub(super) struct Purging {
 
 /// What time it was, and how long the store had been open.
 #[derive(Clone, Copy)]
-struct Look {
+struct PurgeLook {
     now_ms: u64,
     uptime_ms: u64,
 }
@@ -85,7 +85,7 @@ impl Purging {
         self.looked_at = self.clock.uptime();
         // Where the two differ, the earlier one removes less.
         let now_ms = self.clock.reading().earlier_ms();
-        let now = Look { now_ms, uptime_ms: self.uptime_ms() };
+        let now = PurgeLook { now_ms, uptime_ms: self.uptime_ms() };
         self.keep_uptime(conn)?;
         let Some(before) = last_look(conn)? else {
             keep_look(conn, now)?;
@@ -109,10 +109,10 @@ impl Purging {
     }
 }
 
-fn last_look(conn: &Connection) -> Result<Option<Look>, rusqlite::Error> {
+fn last_look(conn: &Connection) -> Result<Option<PurgeLook>, rusqlite::Error> {
     conn.prepare_cached("SELECT look_ms, look_uptime_ms FROM state")?.query_row([], |row| {
         let (now_ms, uptime_ms): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
-        let look = |(now_ms, uptime_ms): (i64, i64)| Look {
+        let look = |(now_ms, uptime_ms): (i64, i64)| PurgeLook {
             now_ms: now_ms.cast_unsigned(),
             uptime_ms: uptime_ms.cast_unsigned(),
         };
@@ -120,7 +120,7 @@ fn last_look(conn: &Connection) -> Result<Option<Look>, rusqlite::Error> {
     })
 }
 
-fn keep_look(conn: &Connection, look: Look) -> Result<(), rusqlite::Error> {
+fn keep_look(conn: &Connection, look: PurgeLook) -> Result<(), rusqlite::Error> {
     conn.prepare_cached("UPDATE state SET look_ms = ?1, look_uptime_ms = ?2")?
         .execute([look.now_ms.cast_signed(), look.uptime_ms.cast_signed()])?;
     Ok(())
@@ -130,21 +130,21 @@ fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<
     let mut removed = 0;
     loop {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let batch: Vec<(ContentHash, Place)> = transaction
+        let batch: Vec<(ContentHash, ContentPlace)> = transaction
             .prepare_cached("SELECT hash, content FROM trash WHERE trashed_at_ms < ?1 LIMIT ?2")?
             .query_map(params![until_ms.cast_signed(), BATCH], |row| {
-                Ok((ContentHash(row.get(0)?), Place::from_column(row.get(1)?)))
+                Ok((ContentHash(row.get(0)?), ContentPlace::from_column(row.get(1)?)))
             })?
             .collect::<Result<_, _>>()?;
         for (hash, place) in &batch {
             match place {
                 // Before the entry is forgotten: a crash in between leaves an entry without a file, and that is
                 // noticed when it is used; a file without an entry would stay for ever.
-                Place::File => layout.remove_content(*hash).map_err(|source| Abort::Io {
+                ContentPlace::File => layout.remove_content(*hash).map_err(|source| Abort::Io {
                     action: format!("remove {}", layout.content(*hash).display()),
                     source,
                 })?,
-                Place::Inline(id) => {
+                ContentPlace::Inline(id) => {
                     transaction.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;
                 }
             }

@@ -31,13 +31,13 @@ const ANY_LIVE: &str = "deleted = 0";
 pub(super) struct Prepared {
     order: Order,
     limit: usize,
-    after: Option<Position>,
+    after: Option<PagePosition>,
     conditions: Conditions,
 }
 
 /// A place in the order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Position {
+struct PagePosition {
     created_at_ms: u64,
     hash: ContentHash,
 }
@@ -51,7 +51,7 @@ struct Conditions {
 
 impl Prepared {
     pub(super) fn new(query: ListQuery) -> Result<Self, StoreError> {
-        let after = query.cursor.map(|text| Position::decode(&text, query.order)).transpose()?;
+        let after = query.cursor.map(|text| PagePosition::decode(&text, query.order)).transpose()?;
         Ok(Self {
             order: query.order,
             limit: query.limit.clamp(1, LIMIT_MAX),
@@ -91,7 +91,7 @@ impl Prepared {
         let more = assets.len() > self.limit;
         assets.truncate(self.limit);
         let next_cursor = assets.last().filter(|_| more).map(|last| {
-            Position { created_at_ms: last.record.meta.created_at_ms, hash: last.record.hash }
+            PagePosition { created_at_ms: last.record.meta.created_at_ms, hash: last.record.hash }
                 .encode(self.order)
         });
         Ok(ListPage { assets, next_cursor, total })
@@ -171,7 +171,7 @@ impl Conditions {
     }
 }
 
-impl Position {
+impl PagePosition {
     fn encode(self, order: Order) -> String {
         let mut bytes = vec![order_byte(order)];
         bytes.extend(self.created_at_ms.to_be_bytes());

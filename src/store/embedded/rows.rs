@@ -17,14 +17,14 @@ pub(super) const COLUMNS: &str = "seq, hash, size, blake3, hlc, writer, deleted,
 
 /// Where the content of a record lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+pub(super) enum ContentPlace {
     /// In the file that is named by its hash.
     File,
     /// In the table `contents`, under this id.
     Inline(i64),
 }
 
-impl Place {
+impl ContentPlace {
     pub(super) fn from_column(value: i64) -> Self {
         if value == 0 { Self::File } else { Self::Inline(value) }
     }
@@ -42,7 +42,7 @@ impl Place {
 pub(super) struct StoredRow {
     pub(super) asset: StoredAsset,
     /// `None` for tombstones, and for content that is not here.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<ContentPlace>,
 }
 
 /// The record of an asset, tombstones included.
@@ -84,7 +84,7 @@ pub(super) fn inline_content(conn: &Connection, id: i64) -> Result<Option<Vec<u8
 /// Reads a row of [`COLUMNS`].
 pub(super) fn read_stored(row: &Row<'_>) -> Result<StoredRow, rusqlite::Error> {
     let place: Option<i64> = row.get(7)?;
-    Ok(StoredRow { asset: read_asset(row)?, place: place.map(Place::from_column) })
+    Ok(StoredRow { asset: read_asset(row)?, place: place.map(ContentPlace::from_column) })
 }
 
 /// Reads a row of [`COLUMNS`], less where the content lies.
@@ -127,7 +127,7 @@ pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> 
 pub(super) fn write(
     conn: &Connection,
     asset: &StoredAsset,
-    place: Option<Place>,
+    place: Option<ContentPlace>,
 ) -> Result<(), rusqlite::Error> {
     let record = &asset.record;
     let meta = &record.meta;
@@ -146,7 +146,7 @@ pub(super) fn write(
         ":hlc": record.hlc.0.cast_signed(),
         ":writer": (record.writer != WriterId::NULL).then_some(record.writer.0),
         ":deleted": record.deleted,
-        ":content": place.map(Place::to_column),
+        ":content": place.map(ContentPlace::to_column),
         ":updated_at_ms": asset.updated_at_ms.cast_signed(),
         ":created_at_ms": meta.created_at_ms.cast_signed(),
         ":mime_type": meta.mime_type,

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::layout::Layout;
-use super::rows::{self, Place, StoredRow};
+use super::rows::{self, ContentPlace, StoredRow};
 use super::types::StoredAsset;
 use crate::record::{AssetRecord, ContentHash, Hlc, WriterId};
 use crate::store::Holding;
@@ -97,7 +97,7 @@ pub(super) enum VerifiedBytes {
 /// Content that was deleted or let go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trashed {
-    pub(super) place: Place,
+    pub(super) place: ContentPlace,
     pub(super) size: u64,
 }
 
@@ -125,7 +125,7 @@ impl Tx<'_> {
         &mut self,
         old: Option<&StoredRow>,
         record: AssetRecord,
-        place: Option<Place>,
+        place: Option<ContentPlace>,
     ) -> Result<StoredAsset, rusqlite::Error> {
         let before = match old {
             None => Hlc::default(),
@@ -141,7 +141,7 @@ impl Tx<'_> {
         before: Hlc,
         old: Option<&StoredRow>,
         record: AssetRecord,
-        place: Option<Place>,
+        place: Option<ContentPlace>,
     ) -> Result<StoredAsset, rusqlite::Error> {
         let asset = self.put(old, record, place)?;
         self.set_before(asset.seq, before)?;
@@ -169,7 +169,7 @@ impl Tx<'_> {
         &mut self,
         old: Option<&StoredRow>,
         record: AssetRecord,
-        place: Option<Place>,
+        place: Option<ContentPlace>,
     ) -> Result<StoredAsset, rusqlite::Error> {
         let absent = old.filter(|old| !old.asset.record.deleted && old.place.is_none());
         let holding = match place {
@@ -190,7 +190,7 @@ impl Tx<'_> {
         &mut self,
         old: Option<&StoredRow>,
         record: AssetRecord,
-        place: Option<Place>,
+        place: Option<ContentPlace>,
         holding: Holding,
     ) -> Result<StoredAsset, rusqlite::Error> {
         debug_assert!(!record.deleted || place.is_none(), "a tombstone has no content");
@@ -263,14 +263,14 @@ impl Tx<'_> {
     }
 
     /// Stores content; the answer is where.
-    pub(super) fn store_content(&self, content: &Verified) -> Result<Place, rusqlite::Error> {
+    pub(super) fn store_content(&self, content: &Verified) -> Result<ContentPlace, rusqlite::Error> {
         match &content.bytes {
-            VerifiedBytes::File => Ok(Place::File),
+            VerifiedBytes::File => Ok(ContentPlace::File),
             VerifiedBytes::Inline(bytes) => {
                 self.conn
                     .prepare_cached("INSERT INTO contents (data) VALUES (?1)")?
                     .execute([bytes.as_ref()])?;
-                Ok(Place::Inline(self.conn.last_insert_rowid()))
+                Ok(ContentPlace::Inline(self.conn.last_insert_rowid()))
             }
         }
     }
@@ -307,7 +307,7 @@ impl Tx<'_> {
     /// place of the new one, and was replaced by it.
     pub(super) fn discard_trashed(&self, hash: ContentHash) -> Result<(), rusqlite::Error> {
         let Some(trashed) = self.trashed(hash)? else { return Ok(()) };
-        if let Place::Inline(id) = trashed.place {
+        if let ContentPlace::Inline(id) = trashed.place {
             self.conn.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;
         }
         self.unbury(hash)
@@ -323,7 +323,7 @@ impl Tx<'_> {
 pub(super) fn trashed(conn: &Connection, hash: ContentHash) -> Result<Option<Trashed>, rusqlite::Error> {
     conn.prepare_cached("SELECT content, size FROM trash WHERE hash = ?1")?
         .query_row([hash.0], |row| {
-            Ok(Trashed { place: Place::from_column(row.get(0)?), size: rows::unsigned(row, 1)? })
+            Ok(Trashed { place: ContentPlace::from_column(row.get(0)?), size: rows::unsigned(row, 1)? })
         })
         .optional()
 }

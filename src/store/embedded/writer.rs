@@ -30,11 +30,11 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use super::Shared;
+use super::StoreShared;
 use super::failure::{self, Abort};
 use super::layout::{self, Layout};
 use super::purge::{Purged, Purging};
-use super::rows::{self, Place};
+use super::rows::{self, ContentPlace};
 use super::tx::{self, Totals, Tx};
 use crate::clock::Clock;
 use crate::record::{ContentHash, WriterId};
@@ -57,7 +57,7 @@ const RECORD_BYTES: usize = 4096;
 /// What the writer is asked to do.
 pub(super) enum Msg {
     /// A change.
-    Work(Box<dyn Work>),
+    Work(Box<dyn WriteJob>),
     /// Look for what is old enough to be purged.
     Purge { reply: oneshot::Sender<Result<Purged, StoreError>> },
     /// Bring everything home and end.
@@ -65,7 +65,7 @@ pub(super) enum Msg {
 }
 
 /// A change, and who waits for it.
-pub(super) trait Work: Send {
+pub(super) trait WriteJob: Send {
     /// Content that has to be in its place before the change is made.
     fn files(&mut self) -> Vec<ReceivedFile>;
     /// Roughly what it adds to the WAL.
@@ -87,7 +87,7 @@ pub(super) struct Task<F, T> {
     pub(super) _turn: OwnedSemaphorePermit,
 }
 
-impl<F, T> Work for Task<F, T>
+impl<F, T> WriteJob for Task<F, T>
 where
     F: FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send,
     T: Send,
@@ -121,12 +121,12 @@ where
 }
 
 /// The writer's state.
-pub(super) struct Writer {
+pub(super) struct StoreWriter {
     pub(super) conn: Connection,
     pub(super) layout: Layout,
     pub(super) id: WriterId,
     pub(super) totals: Totals,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<StoreShared>,
     pub(super) seq: watch::Sender<u64>,
     /// Written since the WAL was last brought home, in bytes.
     pub(super) since_checkpoint: usize,
@@ -138,7 +138,7 @@ pub(super) struct Writer {
     pub(super) _lock: fs::File,
 }
 
-impl Writer {
+impl StoreWriter {
     /// Works until it is stopped, or nobody is left to ask.
     pub(super) fn run(mut self, queue: &Receiver<Msg>) {
         loop {
@@ -169,7 +169,7 @@ impl Writer {
     }
 
     /// Commits a group and answers everyone in it.
-    fn commit(&mut self, mut group: Vec<Box<dyn Work>>) {
+    fn commit(&mut self, mut group: Vec<Box<dyn WriteJob>>) {
         let result = match self.shared.read_only() {
             Some(why) => Err(StoreError::ReadOnly(why)),
             None => self.try_commit(&mut group).map_err(|abort| self.on_abort(&abort)),
@@ -188,7 +188,7 @@ impl Writer {
         }
     }
 
-    fn try_commit(&mut self, group: &mut [Box<dyn Work>]) -> Result<(), Abort> {
+    fn try_commit(&mut self, group: &mut [Box<dyn WriteJob>]) -> Result<(), Abort> {
         let pending_before = self.has_pending;
         let files: Vec<ReceivedFile> = group.iter_mut().flat_map(|task| task.files()).collect();
         let placed = self.place(files)?;
@@ -228,8 +228,8 @@ impl Writer {
         let mut wanted = Vec::with_capacity(files.len());
         for file in files {
             // What lies in the trash was not looked at since it was deleted, and is better replaced.
-            let live =
-                rows::find(&self.conn, file.sha256)?.is_some_and(|stored| stored.place == Some(Place::File));
+            let live = rows::find(&self.conn, file.sha256)?
+                .is_some_and(|stored| stored.place == Some(ContentPlace::File));
             if !live || !self.layout.has_content(file.sha256, file.size) {
                 wanted.push(file);
             }
@@ -330,7 +330,7 @@ impl Writer {
 }
 
 /// The tasks that are queued behind `first`, up to the bounds of a group, and what ended them.
-fn collect(first: Box<dyn Work>, queue: &Receiver<Msg>) -> (Vec<Box<dyn Work>>, Option<Msg>) {
+fn collect(first: Box<dyn WriteJob>, queue: &Receiver<Msg>) -> (Vec<Box<dyn WriteJob>>, Option<Msg>) {
     let mut bytes = first.weight();
     let mut group = vec![first];
     while group.len() < GROUP_TASKS_MAX && bytes < GROUP_BYTES_MAX {
@@ -386,7 +386,7 @@ pub(super) fn clean_pending(conn: &mut Connection, layout: &Layout) -> Result<u6
 }
 
 /// Whether a failure to receive content means that the disk is no longer to be trusted.
-pub(super) fn note_io_failure(shared: &Shared, error: &io::Error, answer: &StoreError) {
+pub(super) fn note_io_failure(shared: &StoreShared, error: &io::Error, answer: &StoreError) {
     if failure::is_fatal(error) {
         shared.set_read_only(format!("{answer}; check the disk, then start again"));
     }

@@ -4,7 +4,7 @@ use axum::extract::State;
 
 use super::error::{about_metadata, deleted, invalid_metadata, not_found, not_held};
 use super::model::{AssetJson, AssetListJson, MetaPatchJson, StatusJson, is_media_type};
-use super::{Service, Shared};
+use super::{ServiceInner, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
 use crate::http::extract::{DayEdge, HashPath, JsonBody, Params};
 use crate::record::ContentHash;
@@ -30,7 +30,7 @@ const LIMIT_MAX: usize = 1_000;
         (status = 200, description = "A page of assets", body = Success<AssetListJson>),
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
     ))]
-pub(super) async fn list(State(service): Shared, params: Params) -> ApiResult<Success<AssetListJson>> {
+pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiResult<Success<AssetListJson>> {
     service.page(&params, ListFilter { held: params.flag("held")?, ..ListFilter::default() }).await
 }
 
@@ -56,7 +56,10 @@ pub(super) async fn list(State(service): Shared, params: Params) -> ApiResult<Su
         (status = 200, description = "A page of the assets that match", body = Success<AssetListJson>),
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
     ))]
-pub(super) async fn search(State(service): Shared, params: Params) -> ApiResult<Success<AssetListJson>> {
+pub(super) async fn search(
+    State(service): ServiceState,
+    params: Params,
+) -> ApiResult<Success<AssetListJson>> {
     let (from_ms, to_ms) = (params.time_ms("from", DayEdge::Start)?, params.time_ms("to", DayEdge::End)?);
     if from_ms.zip(to_ms).is_some_and(|(from, to)| from > to) {
         let hint = "nothing was created later than the one and earlier than the other: exchange them";
@@ -84,7 +87,10 @@ pub(super) async fn search(State(service): Shared, params: Params) -> ApiResult<
         (status = 400, description = "No hash", body = ErrorBody),
         (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
     ))]
-pub(super) async fn meta(State(service): Shared, HashPath(hash): HashPath) -> ApiResult<Success<AssetJson>> {
+pub(super) async fn meta(
+    State(service): ServiceState,
+    HashPath(hash): HashPath,
+) -> ApiResult<Success<AssetJson>> {
     Ok(Success::new(service.live(hash).await?.into()))
 }
 
@@ -104,7 +110,7 @@ pub(super) async fn meta(State(service): Shared, HashPath(hash): HashPath) -> Ap
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
 pub(super) async fn edit(
-    State(service): Shared,
+    State(service): ServiceState,
     HashPath(hash): HashPath,
     JsonBody(patch): JsonBody<MetaPatchJson>,
 ) -> ApiResult<Success<AssetJson>> {
@@ -128,7 +134,7 @@ pub(super) async fn edit(
         (status = 503, description = "The store is read-only", body = ErrorBody),
     ))]
 pub(super) async fn delete(
-    State(service): Shared,
+    State(service): ServiceState,
     HashPath(hash): HashPath,
 ) -> ApiResult<Success<AssetJson>> {
     service.live(hash).await?;
@@ -138,7 +144,7 @@ pub(super) async fn delete(
 /// Health and size.
 #[utoipa::path(get, path = "/status", tag = "service",
     responses((status = 200, description = "How the service is", body = Success<StatusJson>)))]
-pub(super) async fn status(State(service): Shared) -> ApiResult<Success<StatusJson>> {
+pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<StatusJson>> {
     let status = service.store.status().await?;
     Ok(Success::new(StatusJson {
         healthy: status.read_only.is_none(),
@@ -152,7 +158,7 @@ pub(super) async fn status(State(service): Shared) -> ApiResult<Success<StatusJs
     }))
 }
 
-impl Service {
+impl ServiceInner {
     /// The asset, if it is neither unknown nor deleted.
     pub(super) async fn live(&self, hash: ContentHash) -> ApiResult<StoredAsset> {
         match self.store.asset(hash).await? {

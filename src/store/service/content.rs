@@ -15,8 +15,8 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
 use super::model::Binary;
-use super::range::{Wanted, wanted};
-use super::{Service, Shared};
+use super::range::{RequestedRange, wanted};
+use super::{ServiceInner, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::HashPath;
 use crate::record::{AssetRecord, ContentHash};
@@ -55,7 +55,7 @@ const ENDING_BYTES_MAX: usize = 32;
         (status = 500, description = "`corrupt`: the stored bytes are damaged", body = ErrorBody),
     ))]
 pub(super) async fn read(
-    State(service): Shared,
+    State(service): ServiceState,
     HashPath(hash): HashPath,
     method: Method,
     headers: HeaderMap,
@@ -66,7 +66,7 @@ pub(super) async fn read(
 
 /// The answer to GET or HEAD of the content that belongs to a live record.
 pub(super) async fn answer(
-    service: &Service,
+    service: &ServiceInner,
     record: &AssetRecord,
     method: &Method,
     headers: &HeaderMap,
@@ -87,15 +87,15 @@ pub(super) async fn answer(
     out.insert(CONTENT_DISPOSITION, disposition(record)?);
 
     let range = if *method == Method::GET { range_of(headers, &etag) } else { None };
-    let bytes = match range.map_or(Wanted::All, |range| wanted(range, record.size)) {
-        Wanted::All => 0..record.size,
-        Wanted::Part(part) => {
+    let bytes = match range.map_or(RequestedRange::All, |range| wanted(range, record.size)) {
+        RequestedRange::All => 0..record.size,
+        RequestedRange::Part(part) => {
             let shown = format!("bytes {}-{}/{}", part.start, part.end - 1, record.size);
             out.insert(CONTENT_RANGE, header_value(&shown)?);
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             part
         }
-        Wanted::Unsatisfiable => return Err(unsatisfiable(record.size)?),
+        RequestedRange::Unsatisfiable => return Err(unsatisfiable(record.size)?),
     };
     let length = bytes.end - bytes.start;
     response.headers_mut().insert(CONTENT_LENGTH, length.into());

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use tokio::sync::watch;
 
-use super::Shared;
+use super::ServiceState;
 use super::model::AssetJson;
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::Params;
@@ -42,7 +42,7 @@ const PAGE: usize = 256;
         (status = 400, description = "The number is none", body = ErrorBody),
     ))]
 pub(super) async fn events(
-    State(service): Shared,
+    State(service): ServiceState,
     closing: Closing,
     params: Params,
     headers: HeaderMap,

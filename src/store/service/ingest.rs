@@ -18,7 +18,7 @@ use futures::StreamExt;
 use super::error::{about_metadata, invalid_metadata};
 use super::model::{AssetJson, IngestForm, is_media_type};
 use super::part_name;
-use super::{BASE_PATH, Shared};
+use super::{BASE_PATH, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
 use crate::http::extract::{BODY_BYTES_MAX, cut, has_content_type, progress};
 use crate::record::META_BYTES_MAX;
@@ -49,9 +49,9 @@ const UNACCOUNTED_BYTES_MAX: u64 = BODY_BYTES_MAX as u64 + (4 << 20);
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
-pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResult<Response> {
+pub(super) async fn ingest(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let (mut form, gauge) = open_form(request).await?;
-    let mut received = Received::default();
+    let mut received = ReceivedForm::default();
     while let Some(field) = progress(form.next_field()).await?.map_err(|error| gauge.explain(&error))? {
         received.take(&service.store, field, &gauge).await?;
     }
@@ -97,7 +97,7 @@ fn invalid_multipart(problem: impl std::fmt::Display) -> ApiError {
 
 /// What has been read of a form.
 #[derive(Default)]
-struct Received {
+struct ReceivedForm {
     upload: Option<Upload>,
     fields: IngestFields,
     /// What the part `file` calls itself; the part `filename` counts for more, wherever it comes.
@@ -106,7 +106,7 @@ struct Received {
     other_bytes: usize,
 }
 
-impl Received {
+impl ReceivedForm {
     async fn take(&mut self, store: &EmbeddedStore, field: Field<'_>, gauge: &Gauge) -> ApiResult<()> {
         let name = field.name().unwrap_or_default().to_owned();
         match name.as_str() {

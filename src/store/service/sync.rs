@@ -11,14 +11,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use super::model::Binary;
-use super::{Shared, content, key};
+use super::{ServiceState, content, key};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{BODY_STALL, HashPath, Params, collect, has_content_type};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::sync_wire::{
     BATCH_MAX, BodyError, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, put, result_of, wire_holding,
 };
-use crate::store::{ContentStore, FeedEntry, Outcome, Redating, StoredRecord};
+use crate::store::{ContentStore, FeedEntry, ItemOutcome, Redating, StoredRecord};
 use crate::wire::proto::{
     IngestResult, RecordError, RedateResult, WireFeedEntry, WireRecord, WireRedating, WireStoredRecord,
 };
@@ -28,7 +28,7 @@ mod batch;
 const STALL: Duration = BODY_STALL;
 
 /// Lets only those in that know the key.
-pub(super) async fn require_key(State(service): Shared, request: Request, next: Next) -> Response {
+pub(super) async fn require_key(State(service): ServiceState, request: Request, next: Next) -> Response {
     let mut keys = request.headers().get_all(key::HEADER).iter();
     let known = match (keys.next(), keys.next()) {
         (Some(key), None) => service.key.accepts(key.as_bytes()),
@@ -60,7 +60,7 @@ pub(super) async fn require_key(State(service): Shared, request: Request, next: 
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
-pub(super) async fn feed(State(service): Shared, params: Params) -> ApiResult<Response> {
+pub(super) async fn feed(State(service): ServiceState, params: Params) -> ApiResult<Response> {
     let since = params.number("since")?.unwrap_or(0);
     let page = service.store.feed(since, params.limit(BATCH_MAX, BATCH_MAX)?).await?;
     let entry = |FeedEntry { seq, record, holding, former }: &FeedEntry| WireFeedEntry {
@@ -86,7 +86,7 @@ pub(super) async fn feed(State(service): Shared, params: Params) -> ApiResult<Re
         (status = 400, description = "No hash, or too many", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
-pub(super) async fn records(State(service): Shared, params: Params) -> ApiResult<Response> {
+pub(super) async fn records(State(service): ServiceState, params: Params) -> ApiResult<Response> {
     let hashes = params.hashes("hash", QUERY_HASHES_MAX)?;
     Ok(protobuf(service.store.records(hashes).await?.iter().map(stored_record)))
 }
@@ -105,7 +105,7 @@ pub(super) async fn records(State(service): Shared, params: Params) -> ApiResult
         (status = 413, description = "More than 1000 hashes", body = ErrorBody),
         (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
     ))]
-pub(super) async fn query_records(State(service): Shared, request: Request) -> ApiResult<Response> {
+pub(super) async fn query_records(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let hashes = hashes_of(request).await?;
     Ok(protobuf(service.store.records(hashes).await?.iter().map(stored_record)))
 }
@@ -143,7 +143,7 @@ async fn hashes_of(request: Request) -> ApiResult<Vec<ContentHash>> {
         (status = 500, description = "`corrupt`: the stored bytes are damaged", body = ErrorBody),
     ))]
 pub(super) async fn content(
-    State(service): Shared,
+    State(service): ServiceState,
     HashPath(hash): HashPath,
     method: Method,
     headers: HeaderMap,
@@ -170,7 +170,7 @@ pub(super) async fn content(
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
-pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResult<Response> {
+pub(super) async fn ingest(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
     let results = batch::ingest(&service.store, body).await?;
     Ok(protobuf(results.into_iter().map(result)))
@@ -192,7 +192,7 @@ pub(super) async fn ingest(State(service): Shared, request: Request) -> ApiResul
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
-pub(super) async fn apply(State(service): Shared, request: Request) -> ApiResult<Response> {
+pub(super) async fn apply(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let (slots, records) = records_of(request).await?;
     slots.answer(service.store.apply(records).await?)
 }
@@ -214,7 +214,7 @@ pub(super) async fn apply(State(service): Shared, request: Request) -> ApiResult
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
-pub(super) async fn take_absent(State(service): Shared, request: Request) -> ApiResult<Response> {
+pub(super) async fn take_absent(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let (slots, records) = records_of(request).await?;
     slots.answer(service.store.take_absent(records).await?)
 }
@@ -235,7 +235,7 @@ pub(super) async fn take_absent(State(service): Shared, request: Request) -> Api
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
-pub(super) async fn let_go(State(service): Shared, request: Request) -> ApiResult<Response> {
+pub(super) async fn let_go(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let hashes = hashes_of(request).await?;
     Ok(protobuf(hashes.clone().into_iter().zip(service.store.let_go(hashes).await?).map(result)))
 }
@@ -256,7 +256,7 @@ pub(super) async fn let_go(State(service): Shared, request: Request) -> ApiResul
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
-pub(super) async fn want(State(service): Shared, request: Request) -> ApiResult<Response> {
+pub(super) async fn want(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let hashes = hashes_of(request).await?;
     Ok(protobuf(hashes.clone().into_iter().zip(service.store.want(hashes).await?).map(result)))
 }
@@ -274,7 +274,7 @@ async fn records_of(request: Request) -> ApiResult<(Slots, Vec<AssetRecord>)> {
     Ok((slots, records))
 }
 
-fn result((hash, outcome): (ContentHash, Outcome)) -> IngestResult {
+fn result((hash, outcome): (ContentHash, ItemOutcome)) -> IngestResult {
     result_of(hash, outcome)
 }
 
@@ -294,7 +294,7 @@ fn result((hash, outcome): (ContentHash, Outcome)) -> IngestResult {
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
-pub(super) async fn redate(State(service): Shared, request: Request) -> ApiResult<Response> {
+pub(super) async fn redate(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
     let mut redatings = Vec::new();
     while let Some(wire) = body.message::<WireRedating>().await.map_err(body_error)? {
@@ -313,7 +313,7 @@ pub(super) async fn redate(State(service): Shared, request: Request) -> ApiResul
 
 /// The outcomes of a request in its order: those known at once, and gaps for those that the store will decide.
 #[derive(Default)]
-struct Slots(Vec<(ContentHash, Option<Outcome>)>);
+struct Slots(Vec<(ContentHash, Option<ItemOutcome>)>);
 
 impl Slots {
     /// Checks a record. One that breaks a rule is rejected by itself, as long as it says which asset it is about.
@@ -325,19 +325,19 @@ impl Slots {
         let checked: Result<AssetRecord, RecordError> = wire.try_into();
         let (record, outcome) = match checked {
             Ok(record) => (Some(record), None),
-            Err(error) => (None, Some(Outcome::Rejected(error.to_string()))),
+            Err(error) => (None, Some(ItemOutcome::Rejected(error.to_string()))),
         };
         self.0.push((hash, outcome));
         Ok(record)
     }
 
     /// The answer, once the store has decided.
-    fn answer(self, outcomes: Vec<Outcome>) -> ApiResult<Response> {
+    fn answer(self, outcomes: Vec<ItemOutcome>) -> ApiResult<Response> {
         Ok(protobuf(self.fill(outcomes)?.into_iter().map(result)))
     }
 
     /// Puts the store's outcomes into the gaps.
-    fn fill(self, outcomes: Vec<Outcome>) -> ApiResult<Vec<(ContentHash, Outcome)>> {
+    fn fill(self, outcomes: Vec<ItemOutcome>) -> ApiResult<Vec<(ContentHash, ItemOutcome)>> {
         let mut outcomes = outcomes.into_iter();
         let filled: Option<Vec<_>> = self
             .0

@@ -50,12 +50,12 @@ pub struct Partial {
     size: u64,
     path: PathBuf,
     file: File,
-    state: Mutex<State>,
+    state: Mutex<PartialState>,
     ledger: Mutex<Ledger>,
     changed: Notify,
 }
 
-struct State {
+struct PartialState {
     /// Written, or being written.
     claimed: Ranges,
     written: Ranges,
@@ -82,7 +82,7 @@ struct Hasher {
     done: u64,
 }
 
-impl std::fmt::Debug for State {
+impl std::fmt::Debug for PartialState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State")
             .field("written", &self.written)
@@ -106,7 +106,7 @@ impl Partial {
             File::open(dir)?.sync_all()?;
         }
         let from = (!durable.is_empty()).then(|| (Giver::Earlier, durable.clone()));
-        let state = State {
+        let state = PartialState {
             claimed: durable.clone(),
             written: durable.clone(),
             durable,
@@ -127,7 +127,7 @@ impl Partial {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PartialState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -224,7 +224,7 @@ impl Partial {
     }
 
     /// Starts the jobs that have something to do. Whoever calls is on a thread of the runtime's.
-    fn follow(self: &Arc<Self>, state: &mut State) {
+    fn follow(self: &Arc<Self>, state: &mut PartialState) {
         if state.hasher.as_ref().is_some_and(|hasher| hasher.done < state.written.prefix())
             && let Some(hasher) = state.hasher.take()
         {
@@ -299,7 +299,7 @@ impl Partial {
     }
 
     /// Waits until `condition` holds and takes what it gives.
-    async fn wait_for<T>(&self, mut condition: impl FnMut(&mut State) -> Option<T>) -> T {
+    async fn wait_for<T>(&self, mut condition: impl FnMut(&mut PartialState) -> Option<T>) -> T {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();

@@ -15,11 +15,11 @@ use crate::wire::proto::ContentHeader;
 /// The requests of one session that wait for their contents.
 #[derive(Debug, Default)]
 pub struct Expected {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingRequests>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingRequests {
     requests: HashMap<u64, Request>,
     /// When anything came last; a request that waits behind others at the sender makes no progress of its own.
     last_progress: Option<Instant>,
@@ -66,7 +66,7 @@ pub enum Left {
 }
 
 impl Expected {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, WaitingRequests> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

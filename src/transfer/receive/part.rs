@@ -28,8 +28,13 @@ impl Intake {
             Ok(partial) => partial,
             Err(failure) => return Ok(Err(failure)),
         };
-        let mut writer =
-            Writer { partial, peer: self.receiver.peer, at: range.start, block: Vec::new(), writing: None };
+        let mut writer = BlockWriter {
+            partial,
+            peer: self.receiver.peer,
+            at: range.start,
+            block: Vec::new(),
+            writing: None,
+        };
         let mut left = range.end - range.start;
         let mut block_bytes = 0;
         while left > 0 {
@@ -90,7 +95,7 @@ pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), Failure> {
 }
 
 /// Gathers blocks, and writes one while the next one is gathered.
-struct Writer {
+struct BlockWriter {
     partial: Arc<Partial>,
     peer: EndpointId,
     /// Where the block begins.
@@ -99,7 +104,7 @@ struct Writer {
     writing: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
-impl Writer {
+impl BlockWriter {
     /// Begins to write the block, once the one before it is written.
     async fn write(&mut self) -> Result<(), StoreError> {
         self.finish().await?;
@@ -124,7 +129,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for BlockWriter {
     /// What came counts, also when the stream breaks, or its task ends with its session.
     fn drop(&mut self) {
         if !self.block.is_empty() && tokio::runtime::Handle::try_current().is_ok() {

@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 
-use super::parts::Phase;
-use super::wanted::{Flight, State, Work, charge};
-use super::{Decision, HEDGE_FACTOR, HEDGE_SECS, PACK_ASSETS, PACK_BYTES, Scheduler, SessionId, WantKey};
+use super::parts::PartsPhase;
+use super::wanted::{Flight, Requested, WantedState, charge};
+use super::{
+    HEDGE_FACTOR, HEDGE_SECS, PACK_ASSETS, PACK_BYTES, ScheduleDecision, Scheduler, SessionId, WantKey,
+};
 use crate::record::{AssetRecord, LibraryId};
 
 impl Scheduler {
     /// Gives every source with room something to do, and the store what is complete.
-    pub(super) fn assign(&mut self) -> Vec<Decision> {
+    pub(super) fn assign(&mut self) -> Vec<ScheduleDecision> {
         let mut decisions = Vec::new();
         if self.paused {
             return decisions;
@@ -18,12 +20,12 @@ impl Scheduler {
             let Some(wanted) = self.wanted.get_mut(&key) else { continue };
             wanted.is_newer = false;
             decisions.push(match &mut wanted.state {
-                State::Parts(parts) => {
-                    parts.phase = Phase::Committing;
-                    Decision::Commit(key, wanted.record.clone())
+                WantedState::Parts(parts) => {
+                    parts.phase = PartsPhase::Committing;
+                    ScheduleDecision::Commit(key, wanted.record.clone())
                 }
-                State::Stored => Decision::Apply(key, wanted.record.clone()),
-                State::Free | State::Asked(_) => continue,
+                WantedState::Stored => ScheduleDecision::Apply(key, wanted.record.clone()),
+                WantedState::Free | WantedState::Asked(_) => continue,
             });
         }
         let sessions: Vec<SessionId> = self.sources.keys().copied().collect();
@@ -41,7 +43,7 @@ impl Scheduler {
         decisions
     }
 
-    pub(super) fn next_request_for(&mut self, session: SessionId) -> Option<Decision> {
+    pub(super) fn next_request_for(&mut self, session: SessionId) -> Option<ScheduleDecision> {
         if self.sources.get(&session)?.rests(self.now) {
             return None;
         }
@@ -50,7 +52,7 @@ impl Scheduler {
             .or_else(|| self.next_hedge_for(session))
     }
 
-    pub(super) fn next_pack_for(&mut self, session: SessionId) -> Option<Decision> {
+    pub(super) fn next_pack_for(&mut self, session: SessionId) -> Option<ScheduleDecision> {
         let request = self.next_request;
         let source = self.sources.get_mut(&session)?;
         // One request is about one library.
@@ -78,14 +80,14 @@ impl Scheduler {
             self.in_flight += cost;
             source.bytes += cost;
             pack_bytes += wanted.record.size;
-            wanted.state = State::Asked(request);
+            wanted.state = WantedState::Asked(request);
             wanted.is_newer = false;
             pack.push(wanted.record.clone());
         }
         library.map(|library| self.fetch(session, library, pack, false))
     }
 
-    pub(super) fn next_large_for(&mut self, session: SessionId) -> Option<Decision> {
+    pub(super) fn next_large_for(&mut self, session: SessionId) -> Option<ScheduleDecision> {
         let source = self.sources.get_mut(&session)?;
         loop {
             let key = source.large.front().copied()?;
@@ -97,14 +99,14 @@ impl Scheduler {
             if !source.has_room(&self.limits, self.in_flight, cost, true) {
                 return None;
             }
-            if let State::Parts(parts) = &mut wanted.state {
+            if let WantedState::Parts(parts) = &mut wanted.state {
                 let part = parts.take(self.next_request)?;
                 return self.fetch_part(session, key, part);
             }
             source.large.pop_front();
             self.in_flight += cost;
             source.bytes += cost;
-            wanted.state = State::Asked(self.next_request);
+            wanted.state = WantedState::Asked(self.next_request);
             wanted.is_newer = false;
             let record = wanted.record.clone();
             return Some(self.fetch(session, key.library, vec![record], true));
@@ -112,7 +114,7 @@ impl Scheduler {
     }
 
     /// A part that another source is expected to take much longer over than this one, which has nothing else to do.
-    pub(super) fn next_hedge_for(&mut self, session: SessionId) -> Option<Decision> {
+    pub(super) fn next_hedge_for(&mut self, session: SessionId) -> Option<ScheduleDecision> {
         let mine = self.sources.get(&session)?;
         let expected = |flight: &Flight, len: u64| {
             let age = self.now.duration_since(flight.asked_at).as_secs_f64();
@@ -121,9 +123,9 @@ impl Scheduler {
                 .filter(|_| theirs.rate > 0.0 || age > HEDGE_SECS)
         };
         let slowest = self.flights.values().filter_map(|flight| {
-            let Work::Part { key, part, charge } = flight.work else { return None };
+            let Requested::Part { key, part, charge } = flight.work else { return None };
             let wanted = self.wanted.get(&key)?;
-            let State::Parts(parts) = &wanted.state else { return None };
+            let WantedState::Parts(parts) = &wanted.state else { return None };
             let eligible = flight.session != session
                 && wanted.sources.contains(&session)
                 && parts.admits(session)
@@ -149,24 +151,29 @@ impl Scheduler {
         library: Option<LibraryId>,
         records: Vec<AssetRecord>,
         large: bool,
-    ) -> Decision {
-        let work = Work::Assets(records.iter().map(|record| WantKey::new(library, record)).collect());
+    ) -> ScheduleDecision {
+        let work = Requested::Assets(records.iter().map(|record| WantKey::new(library, record)).collect());
         let request = self.take_off(session, work, large);
-        Decision::Fetch { session, request, library, records }
+        ScheduleDecision::Fetch { session, request, library, records }
     }
 
-    pub(super) fn fetch_part(&mut self, session: SessionId, key: WantKey, part: u64) -> Option<Decision> {
+    pub(super) fn fetch_part(
+        &mut self,
+        session: SessionId,
+        key: WantKey,
+        part: u64,
+    ) -> Option<ScheduleDecision> {
         let wanted = self.wanted.get(&key)?;
-        let State::Parts(parts) = &wanted.state else { return None };
+        let WantedState::Parts(parts) = &wanted.state else { return None };
         let (size, range) = (key.size, parts.range(part));
         let charge = charge(size.min(self.limits.part_bytes));
         self.in_flight += charge;
         self.sources.get_mut(&session)?.bytes += charge;
-        let request = self.take_off(session, Work::Part { key, part, charge }, true);
-        Some(Decision::FetchPart { session, request, key, range })
+        let request = self.take_off(session, Requested::Part { key, part, charge }, true);
+        Some(ScheduleDecision::FetchPart { session, request, key, range })
     }
 
-    pub(super) fn take_off(&mut self, session: SessionId, work: Work, large: bool) -> u64 {
+    pub(super) fn take_off(&mut self, session: SessionId, work: Requested, large: bool) -> u64 {
         let request = self.next_request;
         self.next_request += 1;
         if let Some(source) = self.sources.get_mut(&session) {

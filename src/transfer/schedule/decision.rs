@@ -13,7 +13,7 @@ pub struct SessionId(pub u64);
 
 /// How much may be on its way.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ScheduleLimits {
     /// Bytes in flight from all peers.
     pub node_bytes: u64,
     /// Bytes in flight from one peer.
@@ -64,7 +64,7 @@ pub enum Committed {
 
 /// What the scheduler decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum ScheduleDecision {
     /// Ask this session for these, in one request.
     Fetch {
         /// Whom.
@@ -125,16 +125,16 @@ pub enum Decision {
 }
 
 /// One `Settled` for each session, in front of what was decided after it.
-pub(super) fn gather(decisions: Vec<Decision>) -> Vec<Decision> {
+pub(super) fn gather(decisions: Vec<ScheduleDecision>) -> Vec<ScheduleDecision> {
     let mut settled: BTreeMap<SessionId, Vec<WantKey>> = BTreeMap::new();
     let mut others = Vec::with_capacity(decisions.len());
     for decision in decisions {
-        if let Decision::Settled { session, keys } = decision {
+        if let ScheduleDecision::Settled { session, keys } = decision {
             settled.entry(session).or_default().extend(keys);
         } else {
             others.push(decision);
         }
     }
-    let settled = settled.into_iter().map(|(session, keys)| Decision::Settled { session, keys });
+    let settled = settled.into_iter().map(|(session, keys)| ScheduleDecision::Settled { session, keys });
     settled.chain(others).collect()
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::decision::gather;
-use super::parts::Phase;
-use super::wanted::{State, Wanted, Work};
-use super::{Committed, Decision, Failure, HEDGE_FACTOR, HEDGE_SECS, Scheduler, SessionId, WantKey};
+use super::parts::PartsPhase;
+use super::wanted::{Requested, Wanted, WantedState};
+use super::{Committed, Failure, HEDGE_FACTOR, HEDGE_SECS, ScheduleDecision, Scheduler, SessionId, WantKey};
 
 impl Scheduler {
-    /// What others sent of a content was thrown away, as [`Decision::Restrict`] said; or that failed.
-    pub fn restricted(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<Decision> {
+    /// What others sent of a content was thrown away, as [`ScheduleDecision::Restrict`] said; or that failed.
+    pub fn restricted(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
-        if let Some(parts) = self.parts_mut(&key).filter(|parts| parts.phase == Phase::Restricting) {
-            parts.phase = Phase::Fetching;
+        if let Some(parts) = self.parts_mut(&key).filter(|parts| parts.phase == PartsPhase::Restricting) {
+            parts.phase = PartsPhase::Fetching;
             let only = parts.only;
             match result {
                 Ok(()) => {}
@@ -30,17 +30,17 @@ impl Scheduler {
         gather(out)
     }
 
-    /// What became of [`Decision::Commit`].
-    pub fn committed(&mut self, key: WantKey, result: Committed) -> Vec<Decision> {
+    /// What became of [`ScheduleDecision::Commit`].
+    pub fn committed(&mut self, key: WantKey, result: Committed) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
-        if self.parts_mut(&key).is_none_or(|parts| parts.phase != Phase::Committing) {
+        if self.parts_mut(&key).is_none_or(|parts| parts.phase != PartsPhase::Committing) {
             return out;
         }
         match result {
             Committed::Stored => self.stored(key, &mut out),
             Committed::NotTaken(failure) => {
                 if let Some(parts) = self.parts_mut(&key) {
-                    parts.phase = Phase::Complete;
+                    parts.phase = PartsPhase::Complete;
                 }
                 match failure {
                     Failure::Store(_) => {
@@ -70,10 +70,11 @@ impl Scheduler {
         gather(out)
     }
 
-    /// What became of [`Decision::Apply`].
-    pub fn applied(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<Decision> {
+    /// What became of [`ScheduleDecision::Apply`].
+    pub fn applied(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
-        if let Some(wanted) = self.wanted.get_mut(&key).filter(|wanted| matches!(wanted.state, State::Stored))
+        if let Some(wanted) =
+            self.wanted.get_mut(&key).filter(|wanted| matches!(wanted.state, WantedState::Stored))
         {
             match result {
                 Ok(()) => self.stored(key, &mut out),
@@ -83,7 +84,7 @@ impl Scheduler {
                 }
                 Err(Failure::Source(_)) => {
                     // The content went away again.
-                    wanted.state = State::new(wanted.record.size, &self.limits);
+                    wanted.state = WantedState::new(wanted.record.size, &self.limits);
                     self.wanted_bytes = self.wanted_bytes.saturating_add(wanted.record.size);
                     self.requeue(key);
                 }
@@ -105,14 +106,14 @@ impl Scheduler {
     }
 
     /// Where the only source of a content turns out to be much slower than another one, that one is asked alone.
-    pub(super) fn replace_slow_only(&mut self, out: &mut Vec<Decision>) {
+    pub(super) fn replace_slow_only(&mut self, out: &mut Vec<ScheduleDecision>) {
         // Only what is on its way has a source that is slow: that is little, and in order.
         let under_way: BTreeSet<WantKey> = self
             .flights
             .values()
             .filter_map(|flight| match flight.work {
-                Work::Part { key, .. } => Some(key),
-                Work::Assets(_) => None,
+                Requested::Part { key, .. } => Some(key),
+                Requested::Assets(_) => None,
             })
             .collect();
         let slow: Vec<WantKey> = under_way
@@ -128,8 +129,8 @@ impl Scheduler {
     /// is lost with the change, so one whose speed is not known has its chance early on, and once.
     #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
     fn is_too_slow_alone(&self, wanted: &Wanted) -> bool {
-        let State::Parts(parts) = &wanted.state else { return false };
-        let Some(only) = parts.only.filter(|_| parts.phase == Phase::Fetching) else { return false };
+        let WantedState::Parts(parts) = &wanted.state else { return false };
+        let Some(only) = parts.only.filter(|_| parts.phase == PartsPhase::Fetching) else { return false };
         let rate_of = |session: &SessionId| {
             self.sources.get(session).map(|source| source.rate).filter(|rate| *rate > 0.0)
         };
@@ -149,7 +150,12 @@ impl Scheduler {
     /// From now on one source alone gives a content: the one that is expected to be done first, given what each has
     /// sent already. Of one whose speed is not known, the best is hoped; that it is slow shows soon.
     #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
-    pub(super) fn choose_only(&mut self, key: WantKey, givers: &[(SessionId, u64)], out: &mut Vec<Decision>) {
+    pub(super) fn choose_only(
+        &mut self,
+        key: WantKey,
+        givers: &[(SessionId, u64)],
+        out: &mut Vec<ScheduleDecision>,
+    ) {
         let Some(wanted) = self.wanted.get(&key) else { return };
         let size = wanted.record.size;
         let secs = |session: SessionId| {
@@ -169,7 +175,7 @@ impl Scheduler {
         let Some(parts) = self.parts_mut(&key) else { return };
         parts.only = Some(only);
         parts.tried.insert(only);
-        parts.phase = Phase::Restricting;
-        out.push(Decision::Restrict { key, session: only });
+        parts.phase = PartsPhase::Restricting;
+        out.push(ScheduleDecision::Restrict { key, session: only });
     }
 }

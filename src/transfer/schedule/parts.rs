@@ -7,7 +7,7 @@ use super::SessionId;
 
 /// What is done about a large content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum PartsPhase {
     /// Its parts are asked for.
     Fetching,
     /// What others sent than the only source is being thrown away.
@@ -21,7 +21,7 @@ pub(super) enum Phase {
 /// The parts of one large content. Memory is for those on their way alone, whatever size somebody claims.
 #[derive(Debug)]
 pub(super) struct Parts {
-    pub(super) phase: Phase,
+    pub(super) phase: PartsPhase,
     /// After wrong bytes from several: the one that is asked alone, so that it is known who lies.
     pub(super) only: Option<SessionId>,
     /// Those that were asked alone.
@@ -40,7 +40,7 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn new(size: u64, part_bytes: u64) -> Self {
         Self {
-            phase: Phase::Fetching,
+            phase: PartsPhase::Fetching,
             only: None,
             tried: BTreeSet::new(),
             size,
@@ -65,7 +65,7 @@ impl Parts {
 
     /// Whether `session` may be asked for parts.
     pub(super) fn admits(&self, session: SessionId) -> bool {
-        self.phase == Phase::Fetching && self.only.is_none_or(|only| only == session)
+        self.phase == PartsPhase::Fetching && self.only.is_none_or(|only| only == session)
     }
 
     pub(super) fn has_free(&self) -> bool {
@@ -110,7 +110,7 @@ impl Parts {
     pub(super) fn done(&mut self, part: u64) -> Vec<u64> {
         let requests = self.flying.remove(&part).unwrap_or_default();
         if !self.has_free() && self.flying.is_empty() {
-            self.phase = Phase::Complete;
+            self.phase = PartsPhase::Complete;
         }
         requests
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Limits, SMALL_BYTES_MAX, WantKey};
+use super::{SMALL_BYTES_MAX, ScheduleLimits, WantKey};
 
 /// Time after which a source is judged by what it sent.
 pub(super) const JUDGED_AFTER: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const LARGE_REQUESTS_MAX: usize = 8;
 
 /// What PeersActor saw of a session.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
+pub struct SourceProgress {
     /// Content bytes that ever came from the peer.
     pub received: u64,
     /// Whether something that came waits for us: for the disk, the store, or a limit of ours.
@@ -62,7 +62,7 @@ impl Source {
 
     /// Room for one more request that is charged `cost`. An idle source gets its first one under any limit, so that
     /// nothing can be stuck; large ones leave a quarter of the room to small ones.
-    pub(super) fn has_room(&self, limits: &Limits, in_flight: u64, cost: u64, large: bool) -> bool {
+    pub(super) fn has_room(&self, limits: &ScheduleLimits, in_flight: u64, cost: u64, large: bool) -> bool {
         if self.bytes == 0 {
             return true;
         }
@@ -84,7 +84,7 @@ impl Source {
 
     /// Takes note of what came until `now`, once a second or so, and judges.
     #[expect(clippy::cast_precision_loss, reason = "rates are for comparing")]
-    pub(super) fn note(&mut self, progress: Progress, now: Instant, stall: Duration) -> Judgement {
+    pub(super) fn note(&mut self, progress: SourceProgress, now: Instant, stall: Duration) -> Judgement {
         if self.requests == 0 {
             self.samples.clear();
             self.last = None;

@@ -11,7 +11,7 @@ use crate::record::AssetMeta;
 const A: SessionId = SessionId(1);
 const B: SessionId = SessionId(2);
 const C: SessionId = SessionId(3);
-const LIMITS: Limits = Limits {
+const LIMITS: ScheduleLimits = ScheduleLimits {
     node_bytes: 64 << 20,
     peer_bytes: 8 << 20,
     part_bytes: PART_BYTES,
@@ -33,11 +33,11 @@ fn scheduler() -> Scheduler {
     Scheduler::new(LIMITS, Instant::now())
 }
 
-fn fetched(decisions: &[Decision]) -> Vec<(SessionId, WantKey)> {
+fn fetched(decisions: &[ScheduleDecision]) -> Vec<(SessionId, WantKey)> {
     decisions
         .iter()
         .filter_map(|d| match d {
-            Decision::Fetch { session, library, records, .. } => Some((*session, *library, records)),
+            ScheduleDecision::Fetch { session, library, records, .. } => Some((*session, *library, records)),
             _ => None,
         })
         .flat_map(|(session, library, records)| {
@@ -55,7 +55,7 @@ fn one_source_is_asked_and_all_are_told() {
     let told = s.finished(A, [(key(&r), Ok(()))]);
     assert_eq!(
         told,
-        [A, B].map(|session| Decision::Settled { session, keys: vec![key(&r)] }),
+        [A, B].map(|session| ScheduleDecision::Settled { session, keys: vec![key(&r)] }),
         "both may confirm"
     );
     assert_eq!(s.missing(), (0, 0));
@@ -68,7 +68,7 @@ fn another_source_is_asked_when_one_fails_or_leaves() {
     s.announce(A, None, vec![r.clone()]);
     s.announce(B, None, vec![r.clone()]);
     let decisions = s.finished(A, [(key(&r), Err(Failure::Source("wrong bytes".into())))]);
-    assert!(matches!(&decisions[0], Decision::Failed { session: A, .. }));
+    assert!(matches!(&decisions[0], ScheduleDecision::Failed { session: A, .. }));
     assert_eq!(fetched(&decisions), [(B, key(&r))]);
     s.announce(A, None, vec![r.clone()]);
     assert_eq!(fetched(&s.session_ended(B)), [(A, key(&r))]);
@@ -128,13 +128,13 @@ fn a_library_has_sources_and_records_of_its_own() {
     let asked = fetched(&s.announce(A, library, vec![newest.clone()]));
     assert_eq!(asked, [(A, WantKey::new(library, &newest))]);
     let own = s.announce(B, None, vec![r.clone()]);
-    let records = |decision: &Decision| match decision {
-        Decision::Fetch { session: B, library: None, records, .. } => records.clone(),
+    let records = |decision: &ScheduleDecision| match decision {
+        ScheduleDecision::Fetch { session: B, library: None, records, .. } => records.clone(),
         _ => panic!("{decision:?}"),
     };
     assert_eq!(records(&own[0]), std::slice::from_ref(&r), "under the record that an own machine has of it");
     let told = s.finished(B, [(key(&r), Ok(()))]);
-    assert_eq!(told, [Decision::Settled { session: B, keys: vec![key(&r)] }]);
+    assert_eq!(told, [ScheduleDecision::Settled { session: B, keys: vec![key(&r)] }]);
     assert!(s.wants_for(&WantKey::new(library, &r)), "the library has yet to deliver it");
     // One request is about one library.
     let more = s.announce(C, library, vec![record(2, 10)]);
@@ -154,29 +154,31 @@ fn late_news_of_an_ended_session_is_ignored() {
 }
 
 /// The parts that are asked for.
-fn parts(decisions: &[Decision]) -> Vec<(SessionId, u64, Range<u64>)> {
-    let part = |decision: &Decision| match decision {
-        Decision::FetchPart { session, request, range, .. } => Some((*session, *request, range.clone())),
+fn parts(decisions: &[ScheduleDecision]) -> Vec<(SessionId, u64, Range<u64>)> {
+    let part = |decision: &ScheduleDecision| match decision {
+        ScheduleDecision::FetchPart { session, request, range, .. } => {
+            Some((*session, *request, range.clone()))
+        }
         _ => None,
     };
     decisions.iter().filter_map(part).collect()
 }
 
-fn revoked(decisions: &[Decision]) -> Vec<(SessionId, u64)> {
-    let revoked = |decision: &Decision| match decision {
-        Decision::Revoke { session, request } => Some((*session, *request)),
+fn revoked(decisions: &[ScheduleDecision]) -> Vec<(SessionId, u64)> {
+    let revoked = |decision: &ScheduleDecision| match decision {
+        ScheduleDecision::Revoke { session, request } => Some((*session, *request)),
         _ => None,
     };
     decisions.iter().filter_map(revoked).collect()
 }
 
 /// Lets `seconds` pass, in each of which a session sends so many bytes.
-fn run(s: &mut Scheduler, seconds: u64, rates: &[(SessionId, u64)]) -> Vec<Decision> {
+fn run(s: &mut Scheduler, seconds: u64, rates: &[(SessionId, u64)]) -> Vec<ScheduleDecision> {
     let mut out = Vec::new();
     let start = s.now;
     for second in 1..=seconds {
         let progress = |(session, rate): &(SessionId, u64)| {
-            (*session, Progress { received: (1 << 40) + second * rate, held_here: false })
+            (*session, SourceProgress { received: (1 << 40) + second * rate, held_here: false })
         };
         out.extend(
             s.tick(start + Duration::from_secs(second), rates.iter().map(progress).collect::<Vec<_>>()),
@@ -208,14 +210,14 @@ fn a_large_asset_comes_in_parts_from_all_who_have_it() {
         assert!(commit.is_empty(), "{commit:?}");
         let decisions = s.part_finished(B, request, Ok(()));
         open.extend(parts(&decisions));
-        commit = decisions.into_iter().filter(|d| matches!(d, Decision::Commit(..))).collect();
+        commit = decisions.into_iter().filter(|d| matches!(d, ScheduleDecision::Commit(..))).collect();
     }
-    assert_eq!(commit, [Decision::Commit(key(&r), r.clone())]);
+    assert_eq!(commit, [ScheduleDecision::Commit(key(&r), r.clone())]);
     assert_eq!(s.missing(), (1, 0));
     assert!(s.standing(&r.hash).unwrap().is_complete);
     assert_eq!(
         s.committed(key(&r), Committed::Stored),
-        [Decision::Settled { session: B, keys: vec![key(&r)] }]
+        [ScheduleDecision::Settled { session: B, keys: vec![key(&r)] }]
     );
     assert_eq!((s.missing(), s.in_flight, s.flights.len()), ((0, 0), 0, 0));
 }
@@ -271,7 +273,7 @@ fn who_sends_nothing_loses_what_others_have_and_keeps_the_rest_for_a_while() {
     let out = run(&mut s, 30, &[(A, 0), (B, 1_000_000)]);
     assert!(
         out.iter()
-            .any(|d| matches!(d, Decision::Failed { session: A, key: failed, .. } if *failed == key(&alone))),
+            .any(|d| matches!(d, ScheduleDecision::Failed { session: A, key: failed, .. } if *failed == key(&alone))),
         "{out:?}"
     );
     assert_eq!(s.missing(), (1, 1_000_000));
@@ -283,7 +285,7 @@ fn who_only_pretends_to_send_is_no_source() {
     let (small, large) = (record(1, 1_000), record(2, 5 * PART_BYTES));
     s.announce(A, None, vec![small.clone(), large.clone()]);
     let out = run(&mut s, 7, &[(A, 1)]);
-    let failed = out.iter().filter(|d| matches!(d, Decision::Failed { session: A, .. })).count();
+    let failed = out.iter().filter(|d| matches!(d, ScheduleDecision::Failed { session: A, .. })).count();
     assert_eq!((failed, s.missing(), s.in_flight), (2, (0, 0), 0), "{out:?}");
     // It is not asked again for a moment, then it is.
     assert_eq!(s.announce(A, None, vec![small.clone()]), []);
@@ -296,13 +298,13 @@ fn nobody_is_blamed_for_what_waits_here() {
     s.announce(A, None, vec![record(1, 1_000)]);
     let start = s.now;
     for second in 0..60 {
-        let held = Progress { received: 0, held_here: true };
+        let held = SourceProgress { received: 0, held_here: true };
         assert_eq!(s.tick(start + Duration::from_secs(second), [(A, held)]), []);
     }
 }
 
 /// Asks for everything, and has it arrive.
-fn complete(s: &mut Scheduler, mut decisions: Vec<Decision>) -> Vec<Decision> {
+fn complete(s: &mut Scheduler, mut decisions: Vec<ScheduleDecision>) -> Vec<ScheduleDecision> {
     let mut all = Vec::new();
     loop {
         let open = parts(&decisions);
@@ -325,30 +327,30 @@ fn a_liar_among_several_is_found_by_asking_one_alone() {
         open.extend(s.announce(session, None, vec![r.clone()]));
     }
     let out = complete(&mut s, open);
-    assert_eq!(out.last(), Some(&Decision::Commit(key(&r), r.clone())));
+    assert_eq!(out.last(), Some(&ScheduleDecision::Commit(key(&r), r.clone())));
     // B sent the most: it is asked alone, once what the others sent is gone.
     let givers = vec![(A, PART_BYTES), (B, 3 * PART_BYTES), (C, 2 * PART_BYTES)];
     let restrict = s.committed(key(&r), Committed::WrongFromSeveral(givers));
-    assert_eq!(restrict, [Decision::Restrict { key: key(&r), session: B }]);
+    assert_eq!(restrict, [ScheduleDecision::Restrict { key: key(&r), session: B }]);
     let again = s.restricted(key(&r), Ok(()));
     assert!(parts(&again).iter().all(|part| part.0 == B) && !parts(&again).is_empty(), "{again:?}");
     assert_eq!(s.standing(&r.hash).unwrap().only, Some(B));
     let out = complete(&mut s, again);
-    assert_eq!(out.last(), Some(&Decision::Commit(key(&r), r.clone())));
+    assert_eq!(out.last(), Some(&ScheduleDecision::Commit(key(&r), r.clone())));
     // It was B.
     let out = s.committed(key(&r), Committed::WrongFrom(Some(B)));
-    assert!(out.iter().any(|d| matches!(d, Decision::Failed { session: B, .. })), "{out:?}");
+    assert!(out.iter().any(|d| matches!(d, ScheduleDecision::Failed { session: B, .. })), "{out:?}");
     assert!(parts(&out).iter().all(|part| part.0 != B), "{out:?}");
     // Again one of the two others. It leaves, and the last one is asked alone, once its place is clean.
     let mixed = complete(&mut s, out);
-    assert_eq!(mixed.last(), Some(&Decision::Commit(key(&r), r.clone())));
+    assert_eq!(mixed.last(), Some(&ScheduleDecision::Commit(key(&r), r.clone())));
     s.committed(key(&r), Committed::WrongFromSeveral(vec![(A, 2 * PART_BYTES)]));
-    assert_eq!(s.session_ended(A), [Decision::Restrict { key: key(&r), session: C }]);
+    assert_eq!(s.session_ended(A), [ScheduleDecision::Restrict { key: key(&r), session: C }]);
     let out = s.restricted(key(&r), Ok(()));
     let out = complete(&mut s, out);
-    assert_eq!(out.last(), Some(&Decision::Commit(key(&r), r.clone())));
+    assert_eq!(out.last(), Some(&ScheduleDecision::Commit(key(&r), r.clone())));
     let told = s.committed(key(&r), Committed::Stored);
-    assert_eq!(told, [Decision::Settled { session: C, keys: vec![key(&r)] }]);
+    assert_eq!(told, [ScheduleDecision::Settled { session: C, keys: vec![key(&r)] }]);
     assert_eq!((s.missing(), s.in_flight), ((0, 0), 0));
 }
 
@@ -370,14 +372,14 @@ fn who_is_slow_does_not_stay_the_only_source() {
         s.committed(key(&r), Committed::WrongFromSeveral(vec![(A, PART_BYTES), (B, 9 * PART_BYTES)]));
     assert_eq!(
         restrict,
-        [Decision::Restrict { key: key(&r), session: B }],
+        [ScheduleDecision::Restrict { key: key(&r), session: B }],
         "the best is hoped of the others"
     );
     s.restricted(key(&r), Ok(()));
     // B turns out to be slow as well: C has its chance. It is slower still, and the fastest of those known is asked.
-    let restricts = |out: &[Decision]| {
-        let to = |d: &Decision| match d {
-            Decision::Restrict { session, .. } => Some(*session),
+    let restricts = |out: &[ScheduleDecision]| {
+        let to = |d: &ScheduleDecision| match d {
+            ScheduleDecision::Restrict { session, .. } => Some(*session),
             _ => None,
         };
         out.iter().filter_map(to).collect::<Vec<_>>()
@@ -419,14 +421,14 @@ fn the_newest_version_is_what_is_stored_and_confirmed() {
         s.announce(A, None, vec![old.clone()]);
         assert_eq!(s.announce(B, None, vec![new.clone()]), []);
         // What was asked for was the old one.
-        assert_eq!(s.finished(A, [(key(&old), Ok(()))]), [Decision::Apply(key(&new), new.clone())]);
+        assert_eq!(s.finished(A, [(key(&old), Ok(()))]), [ScheduleDecision::Apply(key(&new), new.clone())]);
         let newest = newer(&new);
         s.announce(A, None, vec![newest.clone()]);
-        assert_eq!(s.applied(key(&old), Ok(())), [Decision::Apply(key(&newest), newest.clone())]);
+        assert_eq!(s.applied(key(&old), Ok(())), [ScheduleDecision::Apply(key(&newest), newest.clone())]);
         assert_eq!(s.applied(key(&old), Err(Failure::Store("full".into()))), []);
-        assert_eq!(s.resume(), [Decision::Apply(key(&newest), newest.clone())]);
+        assert_eq!(s.resume(), [ScheduleDecision::Apply(key(&newest), newest.clone())]);
         let told = s.applied(key(&old), Ok(()));
-        assert_eq!(told, [A, B].map(|session| Decision::Settled { session, keys: vec![key(&old)] }));
+        assert_eq!(told, [A, B].map(|session| ScheduleDecision::Settled { session, keys: vec![key(&old)] }));
         assert_eq!(s.missing(), (0, 0));
     }
     // A large one is stored with the newest in the first place, and with one that comes meanwhile behind it.
@@ -434,9 +436,9 @@ fn the_newest_version_is_what_is_stored_and_confirmed() {
     let (new, newest) = (newer(&old), newer(&newer(&old)));
     let asked = s.announce(A, None, vec![old.clone()]);
     s.announce(B, None, vec![new.clone()]);
-    assert_eq!(complete(&mut s, asked).last(), Some(&Decision::Commit(key(&new), new)));
+    assert_eq!(complete(&mut s, asked).last(), Some(&ScheduleDecision::Commit(key(&new), new)));
     s.announce(A, None, vec![newest.clone()]);
-    assert_eq!(s.committed(key(&old), Committed::Stored), [Decision::Apply(key(&newest), newest)]);
+    assert_eq!(s.committed(key(&old), Committed::Stored), [ScheduleDecision::Apply(key(&newest), newest)]);
     // Its content goes away again before that.
     let again = s.applied(key(&old), Err(Failure::Source("gone".into())));
     assert_eq!(parts(&again).len(), 2, "{again:?}");
@@ -451,8 +453,8 @@ fn what_arrives_by_another_way_is_not_waited_for() {
     s.announce(B, None, vec![newer(&small)]);
     let out = s.arrived(None, &[small.clone(), large.clone()]);
     assert_eq!(revoked(&out).len(), 4, "{out:?}");
-    assert!(out.contains(&Decision::Apply(key(&small), newer(&small))), "{out:?}");
-    assert!(out.contains(&Decision::Settled { session: A, keys: vec![key(&large)] }), "{out:?}");
+    assert!(out.contains(&ScheduleDecision::Apply(key(&small), newer(&small))), "{out:?}");
+    assert!(out.contains(&ScheduleDecision::Settled { session: A, keys: vec![key(&large)] }), "{out:?}");
     assert_eq!((s.missing(), s.in_flight), ((1, 0), 0));
 }
 
@@ -492,20 +494,20 @@ fn step() -> impl Strategy<Value = Step> {
 struct Around {
     flying: Vec<(SessionId, u64, WantKey, Option<Range<u64>>)>,
     /// Commits, applications and restrictions under way.
-    doing: Vec<Decision>,
+    doing: Vec<ScheduleDecision>,
 }
 
 impl Around {
-    fn note(&mut self, decisions: Vec<Decision>) -> Result<(), TestCaseError> {
+    fn note(&mut self, decisions: Vec<ScheduleDecision>) -> Result<(), TestCaseError> {
         for decision in decisions {
             match decision {
-                Decision::Fetch { session, request, records, .. } => {
+                ScheduleDecision::Fetch { session, request, records, .. } => {
                     for r in records {
                         prop_assert!(self.flying.iter().all(|f| f.2 != key(&r)), "a whole is fetched twice");
                         self.flying.push((session, request, key(&r), None));
                     }
                 }
-                Decision::FetchPart { session, request, key, range } => {
+                ScheduleDecision::FetchPart { session, request, key, range } => {
                     let same: Vec<_> = self
                         .flying
                         .iter()
@@ -514,11 +516,13 @@ impl Around {
                     prop_assert!(same.len() < 2 && same.iter().all(|f| f.0 != session), "{same:?}");
                     self.flying.push((session, request, key, Some(range)));
                 }
-                Decision::Revoke { session, request } => {
+                ScheduleDecision::Revoke { session, request } => {
                     self.flying.retain(|f| (f.0, f.1) != (session, request));
                 }
-                Decision::Settled { .. } | Decision::Failed { .. } => {}
-                Decision::Commit(..) | Decision::Apply(..) | Decision::Restrict { .. } => {
+                ScheduleDecision::Settled { .. } | ScheduleDecision::Failed { .. } => {}
+                ScheduleDecision::Commit(..)
+                | ScheduleDecision::Apply(..)
+                | ScheduleDecision::Restrict { .. } => {
                     self.doing.push(decision);
                 }
             }
@@ -526,7 +530,7 @@ impl Around {
         Ok(())
     }
 
-    fn finish(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<Decision> {
+    fn finish(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<ScheduleDecision> {
         let (session, request, key, range) = self.flying.remove(i % self.flying.len());
         let result = match how {
             0 => Err(Failure::Source("x".into())),
@@ -540,22 +544,24 @@ impl Around {
         }
     }
 
-    fn done(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<Decision> {
+    fn done(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<ScheduleDecision> {
         let store = || Failure::Store("x".into());
         match (self.doing.remove(i % self.doing.len()), how) {
-            (Decision::Commit(key, _), 0) => s.committed(key, Committed::NotTaken(store())),
-            (Decision::Commit(key, _), 1) => {
+            (ScheduleDecision::Commit(key, _), 0) => s.committed(key, Committed::NotTaken(store())),
+            (ScheduleDecision::Commit(key, _), 1) => {
                 s.committed(key, Committed::NotTaken(Failure::Asset("x".into())))
             }
-            (Decision::Commit(key, _), 2) => s.committed(key, Committed::WrongFrom(Some(A))),
-            (Decision::Commit(key, _), 3) => s.committed(key, Committed::WrongFromSeveral(vec![(B, 5)])),
-            (Decision::Commit(key, _), 4) => s.committed(key, Committed::Again),
-            (Decision::Commit(key, _), _) => s.committed(key, Committed::Stored),
-            (Decision::Apply(key, _), 0) => s.applied(key, Err(store())),
-            (Decision::Apply(key, _), 1) => s.applied(key, Err(Failure::Source("x".into()))),
-            (Decision::Apply(key, _), _) => s.applied(key, Ok(())),
-            (Decision::Restrict { key, .. }, 0) => s.restricted(key, Err(store())),
-            (Decision::Restrict { key, .. }, _) => s.restricted(key, Ok(())),
+            (ScheduleDecision::Commit(key, _), 2) => s.committed(key, Committed::WrongFrom(Some(A))),
+            (ScheduleDecision::Commit(key, _), 3) => {
+                s.committed(key, Committed::WrongFromSeveral(vec![(B, 5)]))
+            }
+            (ScheduleDecision::Commit(key, _), 4) => s.committed(key, Committed::Again),
+            (ScheduleDecision::Commit(key, _), _) => s.committed(key, Committed::Stored),
+            (ScheduleDecision::Apply(key, _), 0) => s.applied(key, Err(store())),
+            (ScheduleDecision::Apply(key, _), 1) => s.applied(key, Err(Failure::Source("x".into()))),
+            (ScheduleDecision::Apply(key, _), _) => s.applied(key, Ok(())),
+            (ScheduleDecision::Restrict { key, .. }, 0) => s.restricted(key, Err(store())),
+            (ScheduleDecision::Restrict { key, .. }, _) => s.restricted(key, Ok(())),
             (other, _) => panic!("{other:?}"),
         }
     }
@@ -566,7 +572,7 @@ proptest! {
     /// that is asked for arrives, nothing is missing and nothing is charged.
     #[test]
     fn nothing_is_fetched_twice_or_forgotten(steps in prop::collection::vec(step(), 0..200)) {
-        let limits = Limits { node_bytes: 8 << 20, peer_bytes: 4 << 20, part_bytes: 1 << 20, ..LIMITS };
+        let limits = ScheduleLimits { node_bytes: 8 << 20, peer_bytes: 4 << 20, part_bytes: 1 << 20, ..LIMITS };
         let start = Instant::now();
         let mut s = Scheduler::new(limits, start);
         let mut around = Around::default();
@@ -586,7 +592,7 @@ proptest! {
                     received[usize::try_from(fast).unwrap()] += 100_000_000;
                     let progress = (1..4).map(|n| {
                         let received = received[usize::try_from(n).unwrap()];
-                        (SessionId(n), Progress { received, held_here: false })
+                        (SessionId(n), SourceProgress { received, held_here: false })
                     });
                     s.tick(start + Duration::from_secs(seconds), progress.collect::<Vec<_>>())
                 }

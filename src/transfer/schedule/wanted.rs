@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-use super::parts::{Parts, Phase};
-use super::{LARGE_CHARGE, Limits, SMALL_BYTES_MAX, SMALL_OVERHEAD, SessionId};
+use super::parts::{Parts, PartsPhase};
+use super::{LARGE_CHARGE, SMALL_BYTES_MAX, SMALL_OVERHEAD, ScheduleLimits, SessionId};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 
 /// What is wanted. A library speaks for itself: what it says of a content, and who of its members has it, counts for its
@@ -36,11 +36,11 @@ pub(super) struct Wanted {
     pub(super) is_newer: bool,
     /// Sessions that have it and have not failed at it.
     pub(super) sources: Vec<SessionId>,
-    pub(super) state: State,
+    pub(super) state: WantedState,
 }
 
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum WantedState {
     /// To be asked for.
     Free,
     /// Asked for as a whole, by this request.
@@ -51,9 +51,9 @@ pub(super) enum State {
     Stored,
 }
 
-impl State {
+impl WantedState {
     /// Of an asset of this size that nobody was asked for yet.
-    pub(super) fn new(size: u64, limits: &Limits) -> Self {
+    pub(super) fn new(size: u64, limits: &ScheduleLimits) -> Self {
         if size > limits.part_bytes.max(SMALL_BYTES_MAX) {
             Self::Parts(Parts::new(size, limits.part_bytes))
         } else {
@@ -67,11 +67,11 @@ impl State {
 pub(super) struct Flight {
     pub(super) session: SessionId,
     pub(super) asked_at: Instant,
-    pub(super) work: Work,
+    pub(super) work: Requested,
 }
 
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum Requested {
     /// Whole assets that have not come yet.
     Assets(BTreeSet<WantKey>),
     Part {
@@ -94,7 +94,7 @@ pub struct WantedAsset {
 
 /// How one wanted asset stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct WantedStatus {
     /// Which, and for which library.
     pub key: WantKey,
     /// Sessions that have it.
@@ -114,33 +114,35 @@ impl Wanted {
     pub(super) fn has_free_for(&self, session: SessionId) -> bool {
         self.sources.contains(&session)
             && match &self.state {
-                State::Free => true,
-                State::Asked(_) | State::Stored => false,
-                State::Parts(parts) => parts.admits(session) && parts.has_free(),
+                WantedState::Free => true,
+                WantedState::Asked(_) | WantedState::Stored => false,
+                WantedState::Parts(parts) => parts.admits(session) && parts.has_free(),
             }
     }
 
     pub(super) fn is_started(&self) -> bool {
         match &self.state {
-            State::Free => false,
-            State::Asked(_) | State::Stored => true,
-            State::Parts(parts) => parts.first_request().is_some() || parts.phase != Phase::Fetching,
+            WantedState::Free => false,
+            WantedState::Asked(_) | WantedState::Stored => true,
+            WantedState::Parts(parts) => {
+                parts.first_request().is_some() || parts.phase != PartsPhase::Fetching
+            }
         }
     }
 
     pub(super) fn requests(&self) -> Vec<u64> {
         match &self.state {
-            State::Free | State::Stored => Vec::new(),
-            State::Asked(request) => vec![*request],
-            State::Parts(parts) => parts.requests(),
+            WantedState::Free | WantedState::Stored => Vec::new(),
+            WantedState::Asked(request) => vec![*request],
+            WantedState::Parts(parts) => parts.requests(),
         }
     }
 
     pub(super) fn open_bytes(&self) -> u64 {
         match &self.state {
-            State::Parts(parts) => self.record.size - parts.done_bytes(),
-            State::Free | State::Asked(_) => self.record.size,
-            State::Stored => 0,
+            WantedState::Parts(parts) => self.record.size - parts.done_bytes(),
+            WantedState::Free | WantedState::Asked(_) => self.record.size,
+            WantedState::Stored => 0,
         }
     }
 }
@@ -148,8 +150,8 @@ impl Wanted {
 impl Flight {
     pub(super) fn keys(&self) -> Vec<WantKey> {
         match &self.work {
-            Work::Assets(assets) => assets.iter().copied().collect(),
-            Work::Part { key, .. } => vec![*key],
+            Requested::Assets(assets) => assets.iter().copied().collect(),
+            Requested::Part { key, .. } => vec![*key],
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{PeerState, SyncState};
+use can_sync::peer::report::{ConnectionState, SyncState};
 use can_sync::store::embedded::IngestFields;
 
 use crate::support::agent::{Agent, hung, peer};
@@ -47,8 +47,8 @@ async fn the_figures_are_those_of_the_node() {
     })
     .await;
     agent.ingest(b"12345", IngestFields::default()).await;
-    let mut many: Vec<_> = (2..100).map(|seed| peer(seed, "p", PeerState::InSync)).collect();
-    many.push(peer(100, "away", PeerState::Waiting));
+    let mut many: Vec<_> = (2..100).map(|seed| peer(seed, "p", ConnectionState::InSync)).collect();
+    many.push(peer(100, "away", ConnectionState::Waiting));
     let first = many[0].endpoint_id.clone();
     agent.set_peers(SyncState::InSync, many);
     agent.tree.lock().unwrap().children[0].restarts = 2;

@@ -3,7 +3,7 @@
 use can_sync::api::proxy::StoreProxy;
 use can_sync::events::NodeEvent;
 use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{PeerState, SyncState};
+use can_sync::peer::report::{ConnectionState, SyncState};
 use can_sync::store::embedded::IngestFields;
 
 use crate::support::agent::{Agent, hung, peer};
@@ -18,7 +18,7 @@ async fn the_page_shows_the_node() {
         assert!(html.contains(text), "{text} is not in\n{html}");
     }
     assert!(html.contains(agent.ticket.borrow().as_str()));
-    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", PeerState::InSync)]);
+    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", ConnectionState::InSync)]);
     let live = agent.text("/page/live").await;
     for text in ["cellar", "direct", "12 ms", "In sync", "d ago"] {
         assert!(live.contains(text), "{text} is not in\n{live}");
@@ -28,7 +28,7 @@ async fn the_page_shows_the_node() {
 #[tokio::test]
 async fn nothing_from_strangers_becomes_markup() {
     let agent = Agent::start_with(|view| view.name = HOSTILE.into()).await;
-    let mut evil = peer(2, HOSTILE, PeerState::Waiting);
+    let mut evil = peer(2, HOSTILE, ConnectionState::Waiting);
     evil.last_error = Some(HOSTILE.into());
     evil.remote_addr = Some(HOSTILE.into());
     agent.set_peers(SyncState::Syncing, vec![evil]);

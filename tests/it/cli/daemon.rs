@@ -5,7 +5,7 @@ use std::time::Duration;
 use can_sync::actor::status::ActorState;
 use can_sync::events::NodeEvent;
 use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{PeerState, SourceReport, SourceState, SyncState, WhyReport};
+use can_sync::peer::report::{ConnectionState, SourceReport, SourceState, SyncState, WhyReport};
 use iroh::{EndpointAddr, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
 use serde_json::json;
@@ -28,7 +28,7 @@ fn id(seed: u8) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn status_is_for_people_and_for_programs() {
     let agent = Agent::start().await;
-    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", PeerState::InSync)]);
+    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", ConnectionState::InSync)]);
     let text = run(&agent.url(""), &["status"]);
     assert_eq!(text.code, 0, "{}", text.stderr);
     let name = format!("atelier ({})", id(1));
@@ -161,12 +161,12 @@ async fn id_prints_the_id_or_the_ticket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_has_the_node_compare_and_returns_when_it_is_done() {
     let mut agent = Agent::start().await;
-    agent.set_peers(SyncState::Syncing, vec![peer(2, "cellar", PeerState::Syncing)]);
+    agent.set_peers(SyncState::Syncing, vec![peer(2, "cellar", ConnectionState::Syncing)]);
     let url = agent.url("");
     let waiting = tokio::task::spawn_blocking(move || run(&url, &["wait", "--in-sync"]));
     let asked = |seen: &[PeersMsg]| seen.iter().any(|message| matches!(message, PeersMsg::Verify));
     agent.peers.wait_for("the node is asked to compare", asked).await;
-    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", PeerState::InSync)]);
+    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", ConnectionState::InSync)]);
     let ran = waiting.await.unwrap();
     assert_eq!((ran.code, ran.text()), (0, "in sync with 1 peer\n"), "{}", ran.stderr);
 }
@@ -198,7 +198,7 @@ fn wait_gives_up_and_says_what_is_missing() {
 async fn peers_are_listed_without_what_acts_on_a_terminal() {
     let agent = Agent::start().await;
     assert_eq!(run(&agent.url(""), &["peers", "list"]).text().lines().count(), 1, "the heading alone");
-    let mut evil = peer(2, "evil\u{1b}]0;x\u{7}\tname", PeerState::BackingOff);
+    let mut evil = peer(2, "evil\u{1b}]0;x\u{7}\tname", ConnectionState::BackingOff);
     evil.last_error = Some("line\nbreak".to_owned());
     agent.set_peers(SyncState::Alone, vec![evil]);
     let ran = run(&agent.url(""), &["peers", "list"]);

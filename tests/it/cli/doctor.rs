@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use can_sync::config::Config;
-use can_sync::peer::report::{PeerState, SyncState};
+use can_sync::peer::report::{ConnectionState, SyncState};
 use iroh_relay::server::{RelayConfig, Server, ServerConfig};
 use serde_json::{Value, json};
 
@@ -160,7 +160,7 @@ async fn a_running_daemon_says_how_its_channels_do() {
     let off = json!({ "pkarr_relays": [], "dht": false, "mdns": false });
     user.write("config.yaml", config("disabled", &off));
     let agent = Agent::start().await;
-    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", PeerState::InSync)]);
+    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", ConnectionState::InSync)]);
     let ran = doctor(user.home(), &agent.url(""), &[]).await;
     assert_eq!(ran.code, 0, "{} {}", ran.text(), ran.stderr);
     let line = |start: &str| ran.text().lines().find(|line| line.starts_with(start)).expect(start);

@@ -1,6 +1,6 @@
 //! `can-sync repl`, its commands from a pipe.
 
-use can_sync::peer::report::{PeerState, SyncState};
+use can_sync::peer::report::{ConnectionState, SyncState};
 use iroh::SecretKey;
 
 use crate::support::agent::{Agent, peer};
@@ -18,7 +18,7 @@ fn repl(user: &User, api: &str, lines: &str) -> Ran {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_come_line_by_line_without_the_programs_name() {
     let agent = Agent::start().await;
-    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", PeerState::InSync)]);
+    agent.set_peers(SyncState::InSync, vec![peer(2, "cellar", ConnectionState::InSync)]);
     let user = User::new();
     user.write("my file.txt", "hello");
     let lines = "# a remark\n\nid\npeers\nput 'my file.txt' --tags \"a b\"\nlist --json\nid --ticket --json\nexit\nid\n";

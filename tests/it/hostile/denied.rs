@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use can_sync::discovery::list_peers::{Asking, ListError};
+use can_sync::discovery::list_peers::{ListError, ListingConnection};
 use can_sync::identity::NetworkKeys;
 use can_sync::net::{LIST_PEERS_ALPN, SESSION_ALPN};
 use iroh::EndpointAddr;
@@ -25,8 +25,8 @@ fn addr(node: &TestNode) -> EndpointAddr {
     node.ticket().parse::<EndpointTicket>().expect("a ticket").into()
 }
 
-async fn asks(m: &HostileMember, node: &TestNode) -> Result<Asking, ListError> {
-    Box::pin(Asking::connect(&m.endpoint, addr(node), &[KEYS.presence().rpc().clone()])).await
+async fn asks(m: &HostileMember, node: &TestNode) -> Result<ListingConnection, ListError> {
+    Box::pin(ListingConnection::connect(&m.endpoint, addr(node), &[KEYS.presence().rpc().clone()])).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

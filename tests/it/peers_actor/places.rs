@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use can_sync::actor::ServiceRef;
-use can_sync::discovery::address_book::Entry;
+use can_sync::discovery::address_book::RememberedPeer;
 use can_sync::discovery::channel::Channel;
 use can_sync::discovery::hints::Hints;
 use can_sync::net::{SESSION_ALPN, close};
@@ -63,7 +63,8 @@ fn put_fake(hints: &Hints, n: usize, nowhere: SocketAddr, service: &ServiceRef<P
 #[tokio::test(flavor = "multi_thread")]
 async fn fakes_by_the_thousand_keep_nobody_waiting() {
     let (named, met, configured) = tokio::join!(Remote::bind(), Remote::bind(), Remote::bind());
-    let entry = Entry { addr: met.addr(), name: "met".into(), last_seen_ms: Some(9), mirror: Some(true) };
+    let entry =
+        RememberedPeer { addr: met.addr(), name: "met".into(), last_seen_ms: Some(9), mirror: Some(true) };
     let hints = Hints::default();
     let fakes = hints.clone();
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
@@ -159,7 +160,8 @@ async fn is_answered(remote: &Remote, rig: &PeersRig) -> Option<Connection> {
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_from_one_place_are_few_and_own_devices_have_theirs() {
     let met = Remote::bind().await;
-    let entry = Entry { addr: met.addr(), name: "met".into(), last_seen_ms: Some(9), mirror: Some(true) };
+    let entry =
+        RememberedPeer { addr: met.addr(), name: "met".into(), last_seen_ms: Some(9), mirror: Some(true) };
     // The store is not read yet, so that everybody keeps the place of a handshake.
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
         args.limits.establish = Duration::from_mins(1);

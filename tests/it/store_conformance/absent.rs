@@ -2,7 +2,7 @@
 
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::embedded::IngestFields;
-use can_sync::store::{Holding, IncomingAsset, Outcome, StoreError, StoredRecord};
+use can_sync::store::{Holding, IncomingAsset, ItemOutcome, StoreError, StoredRecord};
 
 use super::{Fixture, apply_one, described, ingest_one, is_rejected};
 use crate::support::store::{
@@ -19,17 +19,17 @@ fn unhinted(record: &AssetRecord) -> AssetRecord {
     AssetRecord { blake3: None, ..record.clone() }
 }
 
-async fn take_absent(fixture: &dyn Fixture, record: AssetRecord) -> Outcome {
+async fn take_absent(fixture: &dyn Fixture, record: AssetRecord) -> ItemOutcome {
     let outcomes = fixture.store().take_absent(vec![record]).await;
     outcomes.expect("the store takes records").pop().expect("an outcome for each record")
 }
 
-async fn let_go(fixture: &dyn Fixture, hash: ContentHash) -> Outcome {
+async fn let_go(fixture: &dyn Fixture, hash: ContentHash) -> ItemOutcome {
     let outcomes = fixture.store().let_go(vec![hash]).await;
     outcomes.expect("the store lets go").pop().expect("an outcome for each hash")
 }
 
-async fn want(fixture: &dyn Fixture, hash: ContentHash) -> Outcome {
+async fn want(fixture: &dyn Fixture, hash: ContentHash) -> ItemOutcome {
     let outcomes = fixture.store().want(vec![hash]).await;
     outcomes.expect("the store takes wishes").pop().expect("an outcome for each hash")
 }
@@ -60,19 +60,23 @@ async fn counts(fixture: &dyn Fixture) -> [u64; 4] {
 
 pub(crate) async fn a_record_is_taken_without_its_content(fixture: &dyn Fixture) {
     let base = record_of(b"elsewhere");
-    assert_eq!(apply_one(fixture, base.clone()).await, Outcome::NeedsContent, "only where that is asked for");
-    assert_eq!(take_absent(fixture, base.clone()).await, Outcome::Absent);
+    assert_eq!(
+        apply_one(fixture, base.clone()).await,
+        ItemOutcome::NeedsContent,
+        "only where that is asked for"
+    );
+    assert_eq!(take_absent(fixture, base.clone()).await, ItemOutcome::Absent);
     check(fixture, &unhinted(&base), Holding::Wanted).await;
     assert_eq!(counts(fixture).await, [1, 9, 0, 0]);
-    assert_eq!(take_absent(fixture, base.clone()).await, Outcome::Unchanged);
+    assert_eq!(take_absent(fixture, base.clone()).await, ItemOutcome::Unchanged);
     // Edits and tombstones are taken by either way.
     let newer = edited(&base, 10, Some("newer"));
-    assert_eq!(apply_one(fixture, newer.clone()).await, Outcome::Absent);
+    assert_eq!(apply_one(fixture, newer.clone()).await, ItemOutcome::Absent);
     check(fixture, &unhinted(&newer), Holding::Wanted).await;
     let newest = edited(&base, 20, Some("newest"));
-    assert_eq!(take_absent(fixture, newest.clone()).await, Outcome::Absent);
+    assert_eq!(take_absent(fixture, newest.clone()).await, ItemOutcome::Absent);
     check(fixture, &unhinted(&newest), Holding::Wanted).await;
-    assert_eq!(apply_one(fixture, edited(&base, 30, None)).await, Outcome::Stored);
+    assert_eq!(apply_one(fixture, edited(&base, 30, None)).await, ItemOutcome::Stored);
     assert_eq!(counts(fixture).await, [0, 0, 0, 0]);
     let gone = read(&*fixture.store(), base.hash, 0, None).await;
     assert_eq!(gone, Err(StoreError::NotFound(base.hash)));
@@ -80,7 +84,7 @@ pub(crate) async fn a_record_is_taken_without_its_content(fixture: &dyn Fixture)
     // Of what is held, it is a version like any other.
     ingest_one(fixture, record_of(b"here"), b"here").await;
     let newer = edited(&record_of(b"here"), 10, Some("newer"));
-    assert_eq!(take_absent(fixture, newer.clone()).await, Outcome::Stored);
+    assert_eq!(take_absent(fixture, newer.clone()).await, ItemOutcome::Stored);
     check(fixture, &newer, Holding::Held).await;
     assert_eq!(counts(fixture).await, [1, 4, 1, 4]);
 }
@@ -96,12 +100,12 @@ pub(crate) async fn content_comes_to_a_record_that_is_there(fixture: &dyn Fixtur
                     continue;
                 }
                 let ours = edited(&record_of(&content), 10, Some("ours"));
-                assert_eq!(take_absent(fixture, ours.clone()).await, Outcome::Absent);
+                assert_eq!(take_absent(fixture, ours.clone()).await, ItemOutcome::Absent);
                 let theirs = AssetRecord { hlc: record_of(&content).hlc, ..ours.clone() };
                 let theirs =
                     if after_ms == 10 { ours.clone() } else { edited(&theirs, after_ms, Some("theirs")) };
                 let outcomes = fixture.store().ingest(vec![way(theirs.clone(), &content)]).await;
-                assert_eq!(outcomes, Ok(vec![Outcome::Stored]), "{len} bytes, {after_ms} ms");
+                assert_eq!(outcomes, Ok(vec![ItemOutcome::Stored]), "{len} bytes, {after_ms} ms");
                 check(fixture, if after_ms > 10 { &theirs } else { &ours }, Holding::Held).await;
             }
         }
@@ -121,12 +125,12 @@ pub(crate) async fn content_let_go_leaves_its_record(fixture: &dyn Fixture) {
         ingest_one(fixture, record.clone(), &content).await;
         let [assets, bytes, held, held_bytes] = counts(fixture).await;
         let seq = fixture.store().status().await.expect("status").seq;
-        assert_eq!(let_go(fixture, record.hash).await, Outcome::Absent);
+        assert_eq!(let_go(fixture, record.hash).await, ItemOutcome::Absent);
         check(fixture, &record, Holding::Unwanted).await;
         assert_eq!(counts(fixture).await, [assets, bytes, held - 1, held_bytes - record.size]);
         let after = fixture.store().status().await.expect("status").seq;
         assert!(after > seq, "the feed tells it");
-        assert_eq!(let_go(fixture, record.hash).await, Outcome::Unchanged);
+        assert_eq!(let_go(fixture, record.hash).await, ItemOutcome::Unchanged);
         assert_eq!(fixture.store().status().await.expect("status").seq, after);
     }
     // There is nothing to let go of.
@@ -134,12 +138,12 @@ pub(crate) async fn content_let_go_leaves_its_record(fixture: &dyn Fixture) {
     ingest_one(fixture, deleted.clone(), b"deleted").await;
     apply_one(fixture, edited(&deleted, 10, None)).await;
     for hash in [hash_of(b"unknown"), deleted.hash] {
-        assert_eq!(let_go(fixture, hash).await, Outcome::Unchanged);
-        assert_eq!(want(fixture, hash).await, Outcome::Unchanged);
+        assert_eq!(let_go(fixture, hash).await, ItemOutcome::Unchanged);
+        assert_eq!(want(fixture, hash).await, ItemOutcome::Unchanged);
     }
     // What never came is not waited for any more.
     take_absent(fixture, record_of(b"awaited")).await;
-    assert_eq!(let_go(fixture, hash_of(b"awaited")).await, Outcome::Absent);
+    assert_eq!(let_go(fixture, hash_of(b"awaited")).await, ItemOutcome::Absent);
     check(fixture, &unhinted(&record_of(b"awaited")), Holding::Unwanted).await;
     assert_eq!(fixture.store().let_go(Vec::new()).await, Ok(Vec::new()));
     let too_many = fixture.store().let_go(vec![hash_of(b"x"); 1_001]).await;
@@ -151,23 +155,23 @@ pub(crate) async fn content_let_go_is_had_back_from_the_trash(fixture: &dyn Fixt
         let record = edited(&record_of(&content), 10, Some("of a peer"));
         ingest_one(fixture, record.clone(), &content).await;
         let before = counts(fixture).await;
-        assert_eq!(want(fixture, record.hash).await, Outcome::Unchanged, "it is here");
+        assert_eq!(want(fixture, record.hash).await, ItemOutcome::Unchanged, "it is here");
         for round in 0..3 {
-            assert_eq!(let_go(fixture, record.hash).await, Outcome::Absent, "round {round}");
-            assert_eq!(want(fixture, record.hash).await, Outcome::Stored, "round {round}");
+            assert_eq!(let_go(fixture, record.hash).await, ItemOutcome::Absent, "round {round}");
+            assert_eq!(want(fixture, record.hash).await, ItemOutcome::Stored, "round {round}");
             check(fixture, &record, Holding::Held).await;
             assert_eq!(counts(fixture).await, before);
         }
         // An edit that came meanwhile is not lost.
         let_go(fixture, record.hash).await;
         let newer = edited(&record, 10, Some("newer"));
-        assert_eq!(apply_one(fixture, newer.clone()).await, Outcome::Absent);
+        assert_eq!(apply_one(fixture, newer.clone()).await, ItemOutcome::Absent);
         check(fixture, &newer, Holding::Unwanted).await;
-        assert_eq!(want(fixture, record.hash).await, Outcome::Stored);
+        assert_eq!(want(fixture, record.hash).await, ItemOutcome::Stored);
         check(fixture, &newer, Holding::Held).await;
         // And from a peer, too.
         let_go(fixture, record.hash).await;
-        assert_eq!(ingest_one(fixture, record.clone(), &content).await, Outcome::Stored);
+        assert_eq!(ingest_one(fixture, record.clone(), &content).await, ItemOutcome::Stored);
         check(fixture, &newer, Holding::Held).await;
         assert_eq!(counts(fixture).await, before);
     }
@@ -180,14 +184,14 @@ pub(crate) async fn content_that_is_not_wanted_stays_so(fixture: &dyn Fixture) {
     take_absent(fixture, base.clone()).await;
     let_go(fixture, base.hash).await;
     let newer = edited(&base, 10, Some("newer"));
-    assert_eq!(take_absent(fixture, newer.clone()).await, Outcome::Absent);
+    assert_eq!(take_absent(fixture, newer.clone()).await, ItemOutcome::Absent);
     check(fixture, &unhinted(&newer), Holding::Unwanted).await;
-    assert_eq!(want(fixture, base.hash).await, Outcome::NeedsContent);
+    assert_eq!(want(fixture, base.hash).await, ItemOutcome::NeedsContent);
     check(fixture, &unhinted(&newer), Holding::Wanted).await;
     let seq = fixture.store().status().await.expect("status").seq;
-    assert_eq!(want(fixture, base.hash).await, Outcome::NeedsContent, "still");
+    assert_eq!(want(fixture, base.hash).await, ItemOutcome::NeedsContent, "still");
     assert_eq!(fixture.store().status().await.expect("status").seq, seq);
-    assert_eq!(ingest_one(fixture, newer.clone(), b"x").await, Outcome::Stored);
+    assert_eq!(ingest_one(fixture, newer.clone(), b"x").await, ItemOutcome::Stored);
     check(fixture, &newer, Holding::Held).await;
 }
 
@@ -237,21 +241,21 @@ pub(crate) async fn the_size_of_what_never_came_is_not_believed(fixture: &dyn Fi
     let lie = |content: &[u8], size| AssetRecord { size, ..edited(&record_of(content), 10, Some("a lie")) };
     // Sums of what anybody may say do not overflow.
     for n in 0..4_u8 {
-        assert_eq!(take_absent(fixture, lie(&[n; 10], i64::MAX as u64)).await, Outcome::Absent);
+        assert_eq!(take_absent(fixture, lie(&[n; 10], i64::MAX as u64)).await, ItemOutcome::Absent);
     }
     assert_eq!(counts(fixture).await[2..], [0, 0]);
     // Another record may be the right one.
     let right = edited(&record_of(&[0; 10]), 20, Some("right"));
-    assert_eq!(apply_one(fixture, right.clone()).await, Outcome::Absent);
+    assert_eq!(apply_one(fixture, right.clone()).await, ItemOutcome::Absent);
     // And the right content is what tells, whichever version would win.
     let right = record_of(&[1; 10]);
-    assert_eq!(ingest_one(fixture, right.clone(), &[1; 10]).await, Outcome::Stored);
+    assert_eq!(ingest_one(fixture, right.clone(), &[1; 10]).await, ItemOutcome::Stored);
     check(fixture, &right, Holding::Held).await;
     fixture.put(vec![2; 10], IngestFields::default()).await;
     let uploaded = held(&*fixture.store(), hash_of(&[2; 10])).await.expect("a record");
     assert_eq!(uploaded.size, 10);
     assert!(uploaded.supersedes(&lie(&[2; 10], i64::MAX as u64)), "everybody is to hear of it");
-    assert_eq!(apply_one(fixture, edited(&record_of(&[3; 10]), 20, None)).await, Outcome::Stored);
+    assert_eq!(apply_one(fixture, edited(&record_of(&[3; 10]), 20, None)).await, ItemOutcome::Stored);
     assert_eq!(counts(fixture).await, [3, 30, 2, 20]);
     // The size of what was here once is known.
     let_go(fixture, right.hash).await;
@@ -263,11 +267,11 @@ pub(crate) async fn a_deleted_asset_comes_back_without_its_content(fixture: &dyn
     // It was never here: only its tombstone was.
     let base = record_of(b"unknown");
     apply_one(fixture, edited(&base, 10, None)).await;
-    assert_eq!(take_absent(fixture, base.clone()).await, Outcome::Unchanged, "the tombstone is newer");
+    assert_eq!(take_absent(fixture, base.clone()).await, ItemOutcome::Unchanged, "the tombstone is newer");
     let back = edited(&base, 20, Some("back"));
-    assert_eq!(take_absent(fixture, back.clone()).await, Outcome::Absent);
+    assert_eq!(take_absent(fixture, back.clone()).await, ItemOutcome::Absent);
     check(fixture, &unhinted(&back), Holding::Wanted).await;
-    assert_eq!(ingest_one(fixture, back.clone(), b"unknown").await, Outcome::Stored);
+    assert_eq!(ingest_one(fixture, back.clone(), b"unknown").await, ItemOutcome::Stored);
     check(fixture, &back, Holding::Held).await;
     // Deleted after it was let go, it is still in the trash.
     for content in contents(0) {
@@ -276,7 +280,7 @@ pub(crate) async fn a_deleted_asset_comes_back_without_its_content(fixture: &dyn
         let_go(fixture, base.hash).await;
         apply_one(fixture, edited(&base, 10, None)).await;
         let back = edited(&base, 20, Some("back"));
-        assert_eq!(take_absent(fixture, back.clone()).await, Outcome::Stored);
+        assert_eq!(take_absent(fixture, back.clone()).await, ItemOutcome::Stored);
         check(fixture, &back, Holding::Held).await;
     }
 }
@@ -288,12 +292,12 @@ pub(crate) async fn many_are_let_go_and_wanted_at_once(fixture: &dyn Fixture) {
     store.ingest(batch).await.expect("ingested");
     let hashes: Vec<ContentHash> = contents.iter().map(|content| hash_of(content)).collect();
     let [assets, bytes, ..] = counts(fixture).await;
-    assert_eq!(store.let_go(hashes.clone()).await, Ok(vec![Outcome::Absent; 200]));
+    assert_eq!(store.let_go(hashes.clone()).await, Ok(vec![ItemOutcome::Absent; 200]));
     assert_eq!(counts(fixture).await, [assets, bytes, 0, 0]);
     let mut asked = hashes.clone();
     asked.insert(100, hash_of(b"unknown"));
-    let mut expected = vec![Outcome::Stored; 201];
-    expected[100] = Outcome::Unchanged;
+    let mut expected = vec![ItemOutcome::Stored; 201];
+    expected[100] = ItemOutcome::Unchanged;
     assert_eq!(store.want(asked).await, Ok(expected), "in the order of the question");
     assert_eq!(counts(fixture).await, [assets, bytes, assets, bytes]);
     for content in &contents {

@@ -1,7 +1,7 @@
 //! What comes through a library.
 
 use can_sync::record::{AssetRecord, LibraryId};
-use can_sync::store::Outcome;
+use can_sync::store::ItemOutcome;
 use can_sync::store::embedded::IngestFields;
 
 use super::{Fixture, apply_one, ingest_one, is_rejected};
@@ -14,7 +14,7 @@ fn through(via: Option<LibraryId>, record: AssetRecord) -> AssetRecord {
     AssetRecord { via, ..record }
 }
 
-async fn deliver(fixture: &dyn Fixture, record: &AssetRecord, content: &[u8]) -> Option<Outcome> {
+async fn deliver(fixture: &dyn Fixture, record: &AssetRecord, content: &[u8]) -> Option<ItemOutcome> {
     let store = fixture.store();
     let small = store.ingest_through(vec![incoming(record.clone(), content)]).await;
     let [outcome] = <[_; 1]>::try_from(small.expect("the store takes assets")).expect("one outcome");
@@ -32,16 +32,16 @@ pub(crate) async fn what_a_library_delivers_takes_the_place_of_its_own_alone(fix
         let base = record_of(&content);
         // What is not here comes, and is the library's from then on.
         let first = through(LIBRARY, edited(&base, 10, Some("first")));
-        assert_eq!(deliver(fixture, &first, &content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &first, &content).await, Some(ItemOutcome::Stored));
         assert_eq!(held(&*store, base.hash).await, Some(first));
         let second = through(LIBRARY, edited(&base, 20, Some("second")));
-        assert_eq!(deliver(fixture, &second, &content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &second, &content).await, Some(ItemOutcome::Stored));
         // Of another library, or of whoever lives here, it is not.
         let foreign = through(OTHER, edited(&base, 30, Some("foreign")));
         assert_eq!(deliver(fixture, &foreign, &content).await, None);
         assert_eq!(held(&*store, base.hash).await, Some(second));
         let ours = edited(&base, 40, Some("ours"));
-        assert_eq!(apply_one(fixture, ours.clone()).await, Outcome::Stored);
+        assert_eq!(apply_one(fixture, ours.clone()).await, ItemOutcome::Stored);
         let later = through(LIBRARY, edited(&base, 50, Some("later")));
         assert_eq!(deliver(fixture, &later, &content).await, None);
         assert_eq!(held(&*store, base.hash).await, Some(ours));
@@ -53,11 +53,11 @@ pub(crate) async fn what_a_library_delivers_takes_the_place_of_its_own_alone(fix
         assert_eq!(read(&*store, base.hash, 0, None).await, Ok(content.clone()));
         // A deletion stays where it is newer.
         let gone = edited(&base, 60, None);
-        assert_eq!(apply_one(fixture, gone.clone()).await, Outcome::Stored);
+        assert_eq!(apply_one(fixture, gone.clone()).await, ItemOutcome::Stored);
         assert_eq!(deliver(fixture, &later, &content).await, None);
         assert_eq!(held(&*store, base.hash).await, Some(gone));
         let latest = through(LIBRARY, edited(&base, 70, Some("latest")));
-        assert_eq!(deliver(fixture, &latest, &content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &latest, &content).await, Some(ItemOutcome::Stored));
         assert_eq!(held(&*store, base.hash).await, Some(latest));
     }
 }
@@ -79,11 +79,11 @@ pub(crate) async fn what_a_library_replaces_is_what_was_looked_at(fixture: &dyn 
     assert_eq!(replace(&later, &seen).await, None, "a user was faster");
     assert_eq!(held(&*store, base.hash).await, Some(ours.clone()));
     assert_eq!(replace(&through(OTHER, later.clone()), &through(OTHER, ours.clone())).await, None);
-    assert_eq!(replace(&later, &ours).await, Some(Outcome::Stored));
+    assert_eq!(replace(&later, &ours).await, Some(ItemOutcome::Stored));
     let later = AssetRecord { own_content: true, ..later };
     assert_eq!(held(&*store, base.hash).await, Some(later.clone()), "the content stays the user's");
     let gone = through(LIBRARY, edited(&base, 40, None));
-    assert_eq!(replace(&gone, &later).await, Some(Outcome::Stored));
+    assert_eq!(replace(&gone, &later).await, Some(ItemOutcome::Stored));
     assert_eq!(held(&*store, base.hash).await, Some(gone));
 }
 
@@ -100,22 +100,22 @@ pub(crate) async fn what_users_put_stays_theirs_whatever_a_library_says_of_it(fi
         ingest_one(fixture, base.clone(), &content).await;
         let theirs = through(LIBRARY, edited(&base, 10, Some("by a member")));
         let replaced = store.replace(vec![(theirs.clone(), base.clone())]).await;
-        assert_eq!(replaced, Ok(vec![Some(Outcome::Stored)]));
+        assert_eq!(replaced, Ok(vec![Some(ItemOutcome::Stored)]));
         assert_eq!(is_own(&base).await, (LIBRARY, true, false));
         let more = through(LIBRARY, edited(&base, 20, Some("and again")));
-        assert_eq!(deliver(fixture, &more, &content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &more, &content).await, Some(ItemOutcome::Stored));
         assert_eq!(is_own(&base).await, (LIBRARY, true, false));
         // Let go of and brought again, too.
-        assert_eq!(store.let_go(vec![base.hash]).await, Ok(vec![Outcome::Absent]));
+        assert_eq!(store.let_go(vec![base.hash]).await, Ok(vec![ItemOutcome::Absent]));
         let again = through(LIBRARY, edited(&base, 25, Some("once more")));
-        assert_eq!(deliver(fixture, &again, &content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &again, &content).await, Some(ItemOutcome::Stored));
         assert_eq!(is_own(&base).await, (LIBRARY, true, false));
         // Deleted by a member and back: it is still what the user put.
         let gone = AssetRecord { own_content: true, ..through(LIBRARY, edited(&base, 30, None)) };
         let now = held(&*store, base.hash).await.expect("it is there");
-        assert_eq!(store.replace(vec![(gone, now)]).await, Ok(vec![Some(Outcome::Stored)]));
+        assert_eq!(store.replace(vec![(gone, now)]).await, Ok(vec![Some(ItemOutcome::Stored)]));
         let back = through(LIBRARY, edited(&base, 40, Some("back")));
-        assert_eq!(deliver(fixture, &back, &content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &back, &content).await, Some(ItemOutcome::Stored));
         assert_eq!(is_own(&base).await, (LIBRARY, true, false));
         // Deleted by the user and back: the library's.
         fixture.delete(base.hash).await;
@@ -123,7 +123,7 @@ pub(crate) async fn what_users_put_stays_theirs_whatever_a_library_says_of_it(fi
         let late = held(&*store, base.hash).await.expect("it is there");
         let late = through(LIBRARY, edited(&late, 1, Some("by a member alone")));
         let late = AssetRecord { size: base.size, ..late };
-        assert_eq!(deliver(fixture, &late, &content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &late, &content).await, Some(ItemOutcome::Stored));
         assert_eq!(is_own(&base).await, (LIBRARY, false, false));
     }
     // Whichever of two own machines' versions comes later, what one of them put is the user's.
@@ -138,8 +138,8 @@ pub(crate) async fn what_users_put_stays_theirs_whatever_a_library_says_of_it(fi
         let joined = AssetRecord { own_content: true, ..theirs.clone() };
         assert_eq!(held(&*store, own.hash).await, Some(joined.clone()));
         assert!(joined.supersedes(&theirs));
-        assert_eq!(apply_one(fixture, own.clone()).await, Outcome::Unchanged);
-        assert_eq!(apply_one(fixture, theirs).await, Outcome::Unchanged);
+        assert_eq!(apply_one(fixture, own.clone()).await, ItemOutcome::Unchanged);
+        assert_eq!(apply_one(fixture, theirs).await, ItemOutcome::Unchanged);
         assert_eq!(held(&*store, own.hash).await, Some(joined));
     }
 }
@@ -166,25 +166,25 @@ pub(crate) async fn what_users_change_is_told_with_what_it_was(fixture: &dyn Fix
     for elsewhere in [false, true] {
         let content = noise(80, 60 + u64::from(elsewhere));
         let came = through(LIBRARY, edited(&record_of(&content), 10, Some("came")));
-        assert_eq!(deliver(fixture, &came, &content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &came, &content).await, Some(ItemOutcome::Stored));
         let later = through(LIBRARY, edited(&came, 10, Some("and edited")));
-        assert_eq!(deliver(fixture, &later, &content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &later, &content).await, Some(ItemOutcome::Stored));
         assert_eq!(former(&came).await, None);
         if elsewhere {
             let there = through(None, edited(&later, 10, Some("on an own machine")));
-            assert_eq!(apply_one(fixture, there).await, Outcome::Stored);
+            assert_eq!(apply_one(fixture, there).await, ItemOutcome::Stored);
         } else {
             fixture.describe(came.hash, "by a user").await;
         }
         assert_eq!(former(&came).await, Some(later.clone()));
         fixture.describe(came.hash, "once more").await;
         assert_eq!(former(&came).await, Some(later.clone()));
-        assert_eq!(store.let_go(vec![came.hash]).await, Ok(vec![Outcome::Absent]));
+        assert_eq!(store.let_go(vec![came.hash]).await, Ok(vec![ItemOutcome::Absent]));
         assert_eq!(former(&came).await, Some(later));
         let again = held(&*store, came.hash).await.expect("it is there");
         let again = through(LIBRARY, edited(&again, 10, Some("through the library")));
         let over = held(&*store, came.hash).await.expect("it is there");
-        assert_eq!(store.replace(vec![(again, over)]).await, Ok(vec![Some(Outcome::Absent)]));
+        assert_eq!(store.replace(vec![(again, over)]).await, Ok(vec![Some(ItemOutcome::Absent)]));
         assert_eq!(former(&came).await, None);
     }
 }
@@ -193,7 +193,7 @@ pub(crate) async fn what_users_put_edit_or_delete_is_theirs_or_its_librarys(fixt
     let store = fixture.store();
     let came = async |content: &[u8]| {
         let record = through(LIBRARY, edited(&record_of(content), 10, Some("came")));
-        assert_eq!(deliver(fixture, &record, content).await, Some(Outcome::Stored));
+        assert_eq!(deliver(fixture, &record, content).await, Some(ItemOutcome::Stored));
         record
     };
     let via = async |record: &AssetRecord| {

@@ -22,7 +22,7 @@ use can_sync::library::{Libraries, Library};
 use can_sync::peer::delete_guard::DeleteGuard;
 use can_sync::peer::messages::PeersMsg;
 use can_sync::peer::report::{
-    PeerReport, PeerState, PeersReport, SyncReport, SyncState, TransferReport, WhyReport,
+    ConnectionState, PeerReport, PeersReport, SyncReport, SyncState, TransferReport, WhyReport,
 };
 use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
 use can_sync::store::service::{ServiceSettings, router};
@@ -245,7 +245,7 @@ pub(crate) fn sync(state: SyncState) -> SyncReport {
     }
 }
 
-pub(crate) fn peer(seed: u8, name: &str, state: PeerState) -> PeerReport {
+pub(crate) fn peer(seed: u8, name: &str, state: ConnectionState) -> PeerReport {
     PeerReport {
         endpoint_id: SecretKey::from_bytes(&[seed; 32]).public().to_string(),
         name: name.into(),

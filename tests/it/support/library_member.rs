@@ -7,12 +7,12 @@ use can_sync::clock::Clock;
 use can_sync::identity::LibraryKeys;
 use can_sync::library::registry::Kept;
 use can_sync::library::ticket::Ticket;
-use can_sync::library::{Libraries, Library, Shared};
+use can_sync::library::{Libraries, Library, SharedLibrary};
 use can_sync::net::SESSION_ALPN as ALPN;
 use can_sync::net::auth::{Credential, SESSION};
 use can_sync::peer::establish::{ConnectionMemory, Established, Introduction, Meeting, summary_to_wire};
 use can_sync::reconcile::Summary;
-use can_sync::reconcile::engine::{Initiator, Limits};
+use can_sync::reconcile::engine::{EngineLimits, Initiator};
 use can_sync::record::{AssetRecord, ContentHash, RecordId};
 use can_sync::wire;
 use can_sync::wire::decode::decode;
@@ -54,7 +54,7 @@ impl Member {
         let libraries = Libraries::of(Arc::new(mirror));
         let ticket = Ticket::parse(ticket).expect("a ticket");
         let kept = Kept { key: None, ticket, created_ms: 0, revocations: None, shares_since_ms: 0 };
-        let library = libraries.add(Shared::new(kept, HashMap::new()));
+        let library = libraries.add(SharedLibrary::new(kept, HashMap::new()));
         let victim: EndpointTicket = victim.ticket().parse().expect("a ticket");
         // It knows whom it dials.
         library.shared().expect("a ticket").met(victim.endpoint_addr().id, 0);
@@ -138,7 +138,7 @@ impl Session {
     /// What a comparison with nothing at all finds.
     pub(crate) async fn reconcile(&self) -> Vec<RecordId> {
         let empty = Library::new(LibraryKeys::of_read_secret(&[0; 32]));
-        let (mut initiator, first) = Initiator::new(empty.snapshot(), Limits::default());
+        let (mut initiator, first) = Initiator::new(empty.snapshot(), EngineLimits::default());
         let (mut send, mut receive) = self.connection.open_bi().await.expect("a stream");
         let open = ReconOpen { library: self.library(), message: first.into() };
         wire::write_frame(&mut send, frame::Kind::ReconOpen(open)).await.expect("sent");

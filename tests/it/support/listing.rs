@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use can_sync::discovery::announcement::Announcement;
-use can_sync::discovery::directory::Listing;
-use can_sync::discovery::list_peers::{ListPeersService, Source};
+use can_sync::discovery::directory::AgentListing;
+use can_sync::discovery::list_peers::{ListPeersService, ListingSource};
 use can_sync::identity::{Key, PresenceKeys};
 use can_sync::net::handshakes::{RemoteNet, SharedHandshakes};
 use can_sync::net::{close, endpoint};
@@ -49,8 +49,8 @@ pub(crate) fn sign(key: &SecretKey, announcement: Bytes) -> Bytes {
 }
 
 /// The directory's entry about an agent.
-pub(crate) fn listing(key: &SecretKey, name: &str, addr: EndpointAddr, age: Duration) -> Listing {
-    Listing {
+pub(crate) fn listing(key: &SecretKey, name: &str, addr: EndpointAddr, age: Duration) -> AgentListing {
+    AgentListing {
         id: key.public(),
         name: name.to_owned(),
         assets: 3,
@@ -67,15 +67,15 @@ pub(crate) fn listing(key: &SecretKey, name: &str, addr: EndpointAddr, age: Dura
 #[derive(Clone)]
 pub(crate) struct Known {
     pub(crate) own: Option<Bytes>,
-    pub(crate) listings: Vec<Listing>,
+    pub(crate) listings: Vec<AgentListing>,
 }
 
-impl Source for Known {
+impl ListingSource for Known {
     fn own(&self) -> Option<Bytes> {
         self.own.clone()
     }
 
-    fn listings(&self) -> Vec<Listing> {
+    fn listings(&self) -> Vec<AgentListing> {
         self.listings.clone()
     }
 }
@@ -115,7 +115,7 @@ impl Lister {
     }
 
     /// One that knows `peers` and calls itself `name`.
-    pub(crate) async fn start(key: SecretKey, name: &str, keys: Vec<Key>, peers: Vec<Listing>) -> Self {
+    pub(crate) async fn start(key: SecretKey, name: &str, keys: Vec<Key>, peers: Vec<AgentListing>) -> Self {
         let endpoint = bind(key.clone()).await;
         let own = announcement(&key, name, 7, &addr_of(&endpoint));
         Self::serve(endpoint, keys, Known { own: Some(own), listings: peers })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use can_sync::config::{Config, Origins, RelaySetting, Sources};
+use can_sync::config::{Config, Origins, RelaySetting, SettingSources};
 use can_sync::node::{Node, Shutdown, StartOutput};
 use can_sync::peer::supervisor::{SpawnPeer, spawn_peer};
 use can_sync::store::can_http::CanHttpStore;
@@ -32,7 +32,7 @@ pub(crate) struct TestNode {
 
 /// A configuration that touches nothing but loopback and `dir`.
 pub(crate) fn config(name: &str, dir: &TempDir) -> Config {
-    let mut config = Config::load(&Sources::default()).expect("defaults are valid").config;
+    let mut config = Config::load(&SettingSources::default()).expect("defaults are valid").config;
     name.clone_into(&mut config.name);
     config.data_dir = dir.path().join("data");
     config.listen_addr = "127.0.0.1:0".parse().expect("an address");

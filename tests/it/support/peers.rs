@@ -12,7 +12,7 @@ use can_sync::actor::status::ActorDetail;
 use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::clock::Clock;
 use can_sync::discovery::address_book::AddressBook;
-use can_sync::discovery::channel::{Channel, Channels, Sources};
+use can_sync::discovery::channel::{Channel, ChannelSet, Channels};
 use can_sync::discovery::directory::SharedDirectory;
 use can_sync::discovery::hints::Hints;
 use can_sync::events::{EventLog, NodeEvent};
@@ -33,7 +33,7 @@ use can_sync::peer::roster::DialLimits;
 use can_sync::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer};
 use can_sync::transfer::pace::Pace;
 use can_sync::transfer::partial::Partials;
-use can_sync::transfer::schedule::{Limits, PART_BYTES, SessionId};
+use can_sync::transfer::schedule::{PART_BYTES, ScheduleLimits, SessionId};
 use iroh::endpoint::{Connection, ConnectionError};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -462,7 +462,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         deferrals: Deferrals::in_memory(Clock::system()),
         places: PlaceLimits { connections: 64, pending: 32 },
         hints: Hints::default(),
-        in_flight: Limits {
+        in_flight: ScheduleLimits {
             node_bytes: 64 << 20,
             peer_bytes: 8 << 20,
             part_bytes: PART_BYTES,
@@ -472,7 +472,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
             dialled_max: 16,
             hints_at_once_max: 8,
             known_max: 4096,
-            sealed: Sources::from([Channel::Relays, Channel::Dht, Channel::Mdns, Channel::Gossip]),
+            sealed: ChannelSet::from([Channel::Relays, Channel::Dht, Channel::Mdns, Channel::Gossip]),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),
         },

@@ -2,7 +2,8 @@
 
 use can_sync::identity::Key;
 use can_sync::net::auth::{
-    AUTH_BYTES_MAX, Binding, Credential, Domain, Handshake, OwnProofs, Proved, Role, Step, Transcript,
+    AUTH_BYTES_MAX, Binding, Credential, Domain, Handshake, HandshakeStep, OwnProofs, ProvedSecret, Role,
+    Transcript,
 };
 use can_sync::wire::proto::{Auth, frame};
 use can_sync::wire::{self, WireError};
@@ -49,7 +50,7 @@ impl Talk {
         let (mut send, mut receive) = streams.map_err(|e| WireError::Broken(e.to_string()))?;
         let hello = read(&mut receive).await?;
         let step = handshake.handle(hello, &OwnProofs::default()).expect("a Hello");
-        let Step::Send(hello) = step else { panic!("{step:?}") };
+        let HandshakeStep::Send(hello) = step else { panic!("{step:?}") };
         wire::write_frame(&mut send, hello).await?;
         Ok(Self { send, receive, handshake })
     }
@@ -89,7 +90,7 @@ impl Talk {
         match self.hear().await? {
             frame::Kind::Auth(auth) => {
                 let taken = self.handshake.handle(frame::Kind::Auth(auth.clone()), &OwnProofs::default());
-                assert!(matches!(taken, Ok(Step::Judge(_))), "{taken:?}");
+                assert!(matches!(taken, Ok(HandshakeStep::Judge(_))), "{taken:?}");
                 Ok(auth)
             }
             other => panic!("not an Auth: {other:?}"),
@@ -97,10 +98,10 @@ impl Talk {
     }
 
     /// What the other side proved.
-    pub(crate) async fn hear_proofs(&mut self) -> Result<Vec<Proved>, WireError> {
+    pub(crate) async fn hear_proofs(&mut self) -> Result<Vec<ProvedSecret>, WireError> {
         let auth = self.hear().await?;
         match self.handshake.handle(auth, &OwnProofs::default()) {
-            Ok(Step::Judge(proved)) => Ok(proved),
+            Ok(HandshakeStep::Judge(proved)) => Ok(proved),
             other => panic!("{other:?}"),
         }
     }

@@ -8,7 +8,7 @@ use can_sync::config::SlotFormat;
 use can_sync::discovery::channel::{Channel, ChannelReport, Channels};
 use can_sync::discovery::directory::SharedDirectory;
 use can_sync::discovery::gossip::GossipMsg;
-use can_sync::discovery::network::{Answer, Connect, NetworkError, Transport};
+use can_sync::discovery::network::{Connect, KeyLookup, NetworkError, Transport};
 use can_sync::discovery::rendezvous::{RendezvousActor, RendezvousArgs, RendezvousMsg};
 use can_sync::discovery::slot::SlotKeys;
 use can_sync::discovery::slot::pace::Timing;
@@ -190,11 +190,11 @@ impl FakePkarr {
 }
 
 impl Transport for FakePkarr {
-    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
+    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<KeyLookup, NetworkError>> {
         Box::pin(async move {
             tokio::task::yield_now().await;
             let state = self.request(&key, false)?;
-            Ok(state.packets.get(&key.to_bytes()).cloned().map_or(Answer::Nothing, Answer::Packet))
+            Ok(state.packets.get(&key.to_bytes()).cloned().map_or(KeyLookup::Nothing, KeyLookup::Packet))
         })
     }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, Outcome, Redating, StoreError,
-    StoreEvent, StoreRef, StoreStatus, StoredRecord,
+    ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, ItemOutcome, Redating,
+    StoreError, StoreEvent, StoreRef, StoreStatus, StoredRecord,
 };
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -212,9 +212,9 @@ impl ContentStore for ScriptedStore {
         self.answer(move |_| Err(StoreError::NotFound(hash))).map(|answer| answer?).boxed()
     }
 
-    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         async move {
-            let outcome = self.answer(|_| Outcome::Stored).await?;
+            let outcome = self.answer(|_| ItemOutcome::Stored).await?;
             for asset in &batch {
                 self.put(&asset.record);
             }
@@ -223,9 +223,9 @@ impl ContentStore for ScriptedStore {
         .boxed()
     }
 
-    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         async move {
-            let outcome = self.answer(|_| Outcome::Stored).await?;
+            let outcome = self.answer(|_| ItemOutcome::Stored).await?;
             for record in &records {
                 self.put(record);
             }
@@ -234,16 +234,16 @@ impl ContentStore for ScriptedStore {
         .boxed()
     }
 
-    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         self.apply(records)
     }
 
-    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
-        self.answer(move |_| vec![Outcome::Unchanged; hashes.len()]).boxed()
+    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+        self.answer(move |_| vec![ItemOutcome::Unchanged; hashes.len()]).boxed()
     }
 
-    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
-        self.answer(move |_| vec![Outcome::Unchanged; hashes.len()]).boxed()
+    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+        self.answer(move |_| vec![ItemOutcome::Unchanged; hashes.len()]).boxed()
     }
 
     fn redate(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use can_sync::actor::policy::ChildKind;
 use can_sync::actor::service_ref::ServiceError;
 use can_sync::actor::status::{ActorState, ActorStatus};
-use can_sync::actor::supervisor::{Child, Outcome, RootArgs, RootMsg, StopReason, start};
+use can_sync::actor::supervisor::{Child, RootArgs, RootMsg, ShutdownOutcome, StopReason, start};
 use can_sync::actor::{ServiceCell, ServiceRef};
 use can_sync::events::EventLog;
 use ractor::ActorRef;
@@ -26,7 +26,7 @@ type Degraded = Arc<Mutex<Vec<(ChildKind, Option<String>)>>>;
 /// A running tree.
 pub(crate) struct Tree {
     pub(crate) root: ActorRef<RootMsg>,
-    pub(crate) outcome: JoinHandle<Outcome>,
+    pub(crate) outcome: JoinHandle<ShutdownOutcome>,
     pub(crate) events: EventLog,
     pub(crate) journal: Arc<Mutex<Vec<String>>>,
     degraded: Degraded,
@@ -157,6 +157,6 @@ impl Tree {
 }
 
 /// Waits for the tree's end, for at most `limit`.
-pub(crate) async fn end_of(outcome: JoinHandle<Outcome>, limit: Duration) -> Outcome {
+pub(crate) async fn end_of(outcome: JoinHandle<ShutdownOutcome>, limit: Duration) -> ShutdownOutcome {
     tokio::time::timeout(limit, outcome).await.expect("the tree ends in time").expect("its end is told")
 }

@@ -15,21 +15,21 @@ use crate::identity::LibraryKeys;
 use crate::library::filter::{Filter, FilterSpec};
 use crate::library::registry::Kept;
 use crate::library::ticket::{Access, Subject, Terms, Ticket};
-use crate::library::{Aside, Libraries, Library, Shared};
+use crate::library::{Aside, Libraries, Library, SharedLibrary};
 use crate::peer::deferrals::{Note, Notes};
 use crate::record::{AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, Hlc, LibraryId, WriterId};
 use crate::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, Outcome, Redating, StoreError,
-    StoreEvent, StoreStatus, StoredRecord, admits,
+    ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, ItemOutcome, Redating,
+    StoreError, StoreEvent, StoreStatus, StoredRecord, admits,
 };
 use crate::transfer::ranges::Ranges;
-use crate::transfer::schedule::{Limits, Scheduler, WantKey};
+use crate::transfer::schedule::{ScheduleLimits, Scheduler, WantKey};
 use crate::transfer::take::Taker;
 
 /// When the simulations begin, in milliseconds since the Unix epoch.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Small, so that the scheduler's limits are felt.
-const LIMITS: Limits = Limits {
+const LIMITS: ScheduleLimits = ScheduleLimits {
     node_bytes: 3 << 20,
     peer_bytes: 2 << 20,
     // Half of the large assets have several parts.
@@ -58,7 +58,7 @@ struct Stored {
 
 impl Stored {
     /// Takes what a user of this agent writes; others have versions up to `confirmed`.
-    fn write(&mut self, record: AssetRecord, with_content: bool, confirmed: Hlc) -> Outcome {
+    fn write(&mut self, record: AssetRecord, with_content: bool, confirmed: Hlc) -> ItemOutcome {
         let hash = record.hash;
         let before = match self.records.get(&hash).map(|(_, old)| old.hlc) {
             None => Hlc::default(),
@@ -93,7 +93,7 @@ impl Stored {
     }
 
     /// The rules of a store's merge, with or without the content at hand.
-    fn merge(&mut self, record: AssetRecord, with_content: bool) -> Outcome {
+    fn merge(&mut self, record: AssetRecord, with_content: bool) -> ItemOutcome {
         assert!(!record.left, "no store has what left a library");
         let ours = self.records.get(&record.hash).map(|(_, ours)| ours);
         let wins = ours.is_none_or(|ours| record.supersedes(ours));
@@ -101,10 +101,10 @@ impl Stored {
         let fills = live && !record.deleted && with_content && !self.contents.contains(&record.hash);
         let is_claimed = live && !wins && ours.is_some_and(|ours| ours.clone().keeping_own(&record) != *ours);
         if !wins && !fills && !is_claimed {
-            return Outcome::Unchanged;
+            return ItemOutcome::Unchanged;
         }
         if !record.deleted && !live && !with_content {
-            return Outcome::NeedsContent;
+            return ItemOutcome::NeedsContent;
         }
         if !record.deleted && with_content {
             self.contents.insert(record.hash);
@@ -117,17 +117,17 @@ impl Stored {
         };
         let absent = !record.deleted && !self.contents.contains(&record.hash);
         self.put(record);
-        if absent { Outcome::Absent } else { Outcome::Stored }
+        if absent { ItemOutcome::Absent } else { ItemOutcome::Stored }
     }
 
     /// The same, for a record whose content cannot be had.
-    fn take_absent(&mut self, record: AssetRecord) -> Outcome {
+    fn take_absent(&mut self, record: AssetRecord) -> ItemOutcome {
         let outcome = self.merge(record.clone(), false);
-        if outcome != Outcome::NeedsContent {
+        if outcome != ItemOutcome::NeedsContent {
             return outcome;
         }
         self.put(record);
-        Outcome::Absent
+        ItemOutcome::Absent
     }
 
     fn holding(&self, record: &AssetRecord) -> Holding {
@@ -200,19 +200,19 @@ impl ContentStore for SimStore {
         async move { Err(StoreError::NotFound(hash)) }.boxed()
     }
 
-    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         let mut stored = self.stored();
         let outcomes = batch.into_iter().map(|asset| stored.merge(asset.record, true)).collect();
         async { Ok(outcomes) }.boxed()
     }
 
-    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         let mut stored = self.stored();
         let outcomes = records.into_iter().map(|record| stored.merge(record, false)).collect();
         async { Ok(outcomes) }.boxed()
     }
 
-    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         let mut stored = self.stored();
         let outcomes = records.into_iter().map(|record| stored.take_absent(record)).collect();
         async { Ok(outcomes) }.boxed()
@@ -221,7 +221,7 @@ impl ContentStore for SimStore {
     fn ingest_through(
         &self,
         batch: Vec<IncomingAsset>,
-    ) -> BoxFuture<'_, Result<Vec<Option<Outcome>>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
         let mut stored = self.stored();
         let mut take = |record: AssetRecord| {
             let mine = stored.records.get(&record.hash).map(|(_, mine)| mine);
@@ -232,11 +232,11 @@ impl ContentStore for SimStore {
         async { Ok(outcomes) }.boxed()
     }
 
-    fn let_go(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn let_go(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         unreachable!("users do that, one by one")
     }
 
-    fn want(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+    fn want(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
         unreachable!("users do that, one by one")
     }
 
@@ -323,7 +323,7 @@ impl Agent {
         for (number, access) in &self.memberships {
             let kept = kept(*number, *access);
             let asides = self.asides.get(&kept.ticket.claims().library).cloned().unwrap_or_default();
-            libraries.add(Shared::new(kept, asides)).filled();
+            libraries.add(SharedLibrary::new(kept, asides)).filled();
         }
         libraries.set_cursor(0);
         self.libraries = Arc::new(libraries);
@@ -404,7 +404,7 @@ impl Agent {
             None => {}
         }
         let outcome = self.store.stored().write(record.clone(), true, self.confirmed);
-        assert_eq!(outcome, Outcome::Stored);
+        assert_eq!(outcome, ItemOutcome::Stored);
         Some(record)
     }
 
@@ -424,7 +424,7 @@ impl Agent {
             record.via = held.via;
         }
         let outcome = self.store.stored().write(record.clone(), false, self.confirmed);
-        assert!(matches!(outcome, Outcome::Stored | Outcome::Absent));
+        assert!(matches!(outcome, ItemOutcome::Stored | ItemOutcome::Absent));
         Some(record)
     }
 

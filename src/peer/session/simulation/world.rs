@@ -18,14 +18,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use self::oracle::Oracle;
+use self::oracle::KnowledgeOracle;
 use super::agent::{Agent, SKEW_BY_TICKET_MAX_MS, SKEW_MAX_MS, TAGS, asset, size_of};
 use crate::identity::{LibraryKeys, NetworkKeys};
 use crate::library::filter::FilterSpec;
 use crate::library::ticket::Access;
-use crate::library::{Library, Offered};
-use crate::peer::report::PeerState;
-use crate::peer::session::{Effect, InlineContents, Input, Session};
+use crate::library::{Library, OfferMeaning};
+use crate::peer::report::ConnectionState;
+use crate::peer::session::{InlineContents, Session, SessionEffect, SessionInput};
 use crate::peer::wishes::Wishes;
 use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Responder};
@@ -115,13 +115,13 @@ impl At {
 
 /// What arrives in the order in which it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Channel {
+enum SimChannel {
     Control(At),
     PeersActor(usize),
     PeerActor(At),
 }
 
-enum Event {
+enum SimEvent {
     User,
     Trouble,
     Feed(usize),
@@ -169,7 +169,7 @@ enum News {
     Lacks(usize, Vec<ContentHash>),
     Settled(Vec<WantKey>),
     Failed(WantKey, String),
-    Perform(usize, Effect),
+    Perform(usize, SessionEffect),
     Summary {
         lane: usize,
         nonce: u64,
@@ -190,7 +190,7 @@ enum News {
 }
 
 /// One library on one connection, at one end.
-struct Lane {
+struct SimLane {
     library: Option<LibraryId>,
     session: Option<Session>,
     wishes: Wishes,
@@ -200,7 +200,7 @@ struct Lane {
     asked_behind: bool,
 }
 
-impl Lane {
+impl SimLane {
     fn new(library: Option<LibraryId>, now: Instant) -> Self {
         let (session, wishes, heard) = (None, Wishes::new(now), HashSet::new());
         Self { library, session, wishes, heard, asked_behind: false }
@@ -208,10 +208,10 @@ impl Lane {
 }
 
 /// What a PeerActor has.
-struct Side {
+struct SimSide {
     agent: usize,
     id: SessionId,
-    lanes: Vec<Lane>,
+    lanes: Vec<SimLane>,
     early: Vec<Arc<[FeedEntry]>>,
     early_lost: bool,
     expected: HashMap<u64, (Option<LibraryId>, Vec<AssetRecord>)>,
@@ -221,22 +221,22 @@ struct Side {
     responders: HashMap<u64, Responder>,
 }
 
-impl Side {
+impl SimSide {
     fn is_up(&self) -> bool {
         self.lanes.iter().all(|lane| lane.session.is_some())
     }
 }
 
-struct Link {
+struct SimLink {
     /// Who dials, who accepts.
     agents: [usize; 2],
     /// What both share: the mirror, or libraries.
     lanes: Vec<Option<LibraryId>>,
     life: u64,
-    sides: Option<[Side; 2]>,
+    sides: Option<[SimSide; 2]>,
 }
 
-pub(super) struct World {
+pub(super) struct SimWorld {
     dice: Dice,
     mode: Mode,
     start: Instant,
@@ -244,12 +244,12 @@ pub(super) struct World {
     /// When the trouble ends.
     calm_at: u64,
     agents: Vec<Agent>,
-    oracle: Oracle,
+    oracle: KnowledgeOracle,
     lies: Vec<(LibraryId, AssetRecord)>,
-    links: Vec<Link>,
-    events: BTreeMap<(u64, u64), Event>,
+    links: Vec<SimLink>,
+    events: BTreeMap<(u64, u64), SimEvent>,
     scheduled: u64,
-    last_in: HashMap<Channel, u64>,
+    last_in: HashMap<SimChannel, u64>,
     next_number: u64,
     /// Frames sent, other than questions whether all is well, and reconciliations opened.
     said: u64,
@@ -258,7 +258,7 @@ pub(super) struct World {
     echoes: u64,
 }
 
-impl World {
+impl SimWorld {
     pub(super) fn new(seed: u64, mode: Mode) -> Self {
         let mut dice = Dice(seed);
         let (agents, groups) = match mode {
@@ -274,7 +274,7 @@ impl World {
             }
         };
         let count = agents.len();
-        let oracle = Oracle::new(&agents, groups);
+        let oracle = KnowledgeOracle::new(&agents, groups);
         let calm_at = (10 + dice.below(30)) * SECOND;
         let mut world = Self {
             dice,
@@ -353,7 +353,7 @@ impl World {
                     ids.filter(|id| self.agents[later].access(*id).is_some()).map(Some).collect()
                 };
                 if !lanes.is_empty() {
-                    self.links.push(Link { agents, lanes, life: 0, sides: None });
+                    self.links.push(SimLink { agents, lanes, life: 0, sides: None });
                 }
             }
         }
@@ -372,7 +372,7 @@ impl World {
             for earlier in 0..later {
                 if earlier == tree || self.mode == Mode::AddOnly || self.dice.one_in(3) {
                     let agents = if self.dice.one_in(2) { [earlier, later] } else { [later, earlier] };
-                    self.links.push(Link { agents, lanes: vec![None], life: 0, sides: None });
+                    self.links.push(SimLink { agents, lanes: vec![None], life: 0, sides: None });
                 }
             }
         }
@@ -388,11 +388,11 @@ impl World {
         }
         for _ in 0..10 + self.dice.below(60) {
             let at = self.dice.below(self.calm_at);
-            self.put(at, Event::User);
+            self.put(at, SimEvent::User);
         }
         for _ in 0..self.dice.below(12) {
             let at = self.dice.below(self.calm_at);
-            self.put(at, Event::Trouble);
+            self.put(at, SimEvent::Trouble);
         }
     }
 
@@ -439,13 +439,13 @@ impl World {
         let ends: Vec<At> = self.ends().collect();
         for at in &ends {
             for lane in 0..self.links[at.link].lanes.len() {
-                self.step(*at, lane, Input::Verify { round: 1 });
+                self.step(*at, lane, SessionInput::Verify { round: 1 });
             }
         }
         self.advance_to(self.now + 20 * SECOND);
         for (at, session) in self.sessions() {
             let standing = session.map(Session::standing);
-            if standing.as_ref().is_none_or(|s| s.verified != 1 || s.state != PeerState::InSync) {
+            if standing.as_ref().is_none_or(|s| s.verified != 1 || s.state != ConnectionState::InSync) {
                 return Err(format!("{at:?} was asked to make sure, and 20 s later: {standing:?}"));
             }
         }
@@ -470,7 +470,7 @@ impl World {
         }
         for (at, session) in self.sessions() {
             match session.map(Session::standing) {
-                Some(standing) if standing.state == PeerState::InSync => {}
+                Some(standing) if standing.state == ConnectionState::InSync => {}
                 other => {
                     let link = &self.links[at.link];
                     return Err(format!(
@@ -583,7 +583,7 @@ impl World {
     fn reached(&self, id: LibraryId) -> Vec<usize> {
         let writes = |number: usize| self.agents[number].access(id) == Some(Access::Write);
         let linked = |one: usize, other: usize| {
-            let both = |link: &&Link| link.agents.contains(&one) && link.agents.contains(&other);
+            let both = |link: &&SimLink| link.agents.contains(&one) && link.agents.contains(&other);
             self.links.iter().find(both).is_some_and(|link| link.lanes.contains(&Some(id)))
         };
         let all = 0..self.agents.len();
@@ -654,7 +654,7 @@ impl World {
         lives.into_iter().enumerate().flat_map(|(link, life)| [0, 1].map(|end| At { link, end, life }))
     }
 
-    fn side(&mut self, at: At) -> Option<&mut Side> {
+    fn side(&mut self, at: At) -> Option<&mut SimSide> {
         let link = &mut self.links[at.link];
         link.sides.as_mut().filter(|_| link.life == at.life).map(|sides| &mut sides[at.end])
     }
@@ -674,23 +674,23 @@ impl World {
 
     // ---- Time ----------------------------------------------------------------------------------------------------
 
-    fn put(&mut self, at: u64, event: Event) {
+    fn put(&mut self, at: u64, event: SimEvent) {
         self.scheduled += 1;
         assert!(self.scheduled < EVENTS_MAX, "more than {EVENTS_MAX} events");
         self.events.insert((at, self.scheduled), event);
     }
 
-    fn later(&mut self, event: Event) {
+    fn later(&mut self, event: SimEvent) {
         let at = self.now + self.dice.delay();
         self.put(at, event);
     }
 
     /// As [`Self::later`], after everything that went the same way before.
-    fn in_order(&mut self, channel: Channel, event: Event) {
+    fn in_order(&mut self, channel: SimChannel, event: SimEvent) {
         let delay = match channel {
-            Channel::Control(_) => self.dice.delay(),
+            SimChannel::Control(_) => self.dice.delay(),
             // Mailboxes are quick.
-            Channel::PeersActor(_) | Channel::PeerActor(_) => self.dice.below(MS),
+            SimChannel::PeersActor(_) | SimChannel::PeerActor(_) => self.dice.below(MS),
         };
         let last = self.last_in.entry(channel).or_default();
         *last = (self.now + delay).max(*last);
@@ -707,18 +707,18 @@ impl World {
         self.now = until;
     }
 
-    fn on_event(&mut self, event: Event) {
+    fn on_event(&mut self, event: SimEvent) {
         match event {
-            Event::User => self.act(),
-            Event::Trouble => self.make_trouble(),
-            Event::Feed(agent) => self.on_feed(agent),
-            Event::Keep(agent) => self.on_keep(agent),
-            Event::Resume(agent) => {
+            SimEvent::User => self.act(),
+            SimEvent::Trouble => self.make_trouble(),
+            SimEvent::Feed(agent) => self.on_feed(agent),
+            SimEvent::Keep(agent) => self.on_keep(agent),
+            SimEvent::Resume(agent) => {
                 let decisions = self.agents[agent].scheduler.resume();
                 self.carry_out(agent, decisions);
             }
-            Event::Peers(agent, news) => self.on_peers(agent, *news),
-            Event::Side(at, news) => {
+            SimEvent::Peers(agent, news) => self.on_peers(agent, *news),
+            SimEvent::Side(at, news) => {
                 if self.side(at).is_some() {
                     self.on_news(at, news);
                 }
@@ -763,7 +763,7 @@ impl World {
         if let Some(written) = written {
             self.oracle.wrote(agent, &written);
         }
-        self.later(Event::Feed(agent));
+        self.later(SimEvent::Feed(agent));
     }
 
     /// Somebody sets the clock that is wrong.
@@ -774,7 +774,7 @@ impl World {
         let ends: Vec<At> = self.ends().filter(|at| self.links[at.link].agents[at.end] == 0).collect();
         for at in ends {
             for lane in 0..self.links[at.link].lanes.len() {
-                self.step(at, lane, Input::Reconsider);
+                self.step(at, lane, SessionInput::Reconsider);
             }
         }
     }
@@ -800,11 +800,11 @@ impl World {
             let agent = &self.agents[liar];
             let stored = agent.stored(&record.hash);
             let library_of = agent.library(Some(library));
-            if library_of.consider(&record, false, stored.as_ref(), false, None) == Offered::Replaces {
+            if library_of.consider(&record, false, stored.as_ref(), false, None) == OfferMeaning::Replaces {
                 self.take(liar, Some(library), vec![record], false);
             }
         }
-        self.later(Event::Keep(liar));
+        self.later(SimEvent::Keep(liar));
     }
 
     /// Whether an honest member gives the content in a library to each of the others.
@@ -948,10 +948,10 @@ impl World {
         let ids = ids.unwrap_or(fresh);
         let agents = self.links[link].agents;
         let (lanes, now) = (self.links[link].lanes.clone(), self.instant());
-        self.links[link].sides = Some([0, 1].map(|end| Side {
+        self.links[link].sides = Some([0, 1].map(|end| SimSide {
             agent: agents[end],
             id: ids[end],
-            lanes: lanes.iter().map(|library| Lane::new(*library, now)).collect(),
+            lanes: lanes.iter().map(|library| SimLane::new(*library, now)).collect(),
             early: Vec::new(),
             early_lost: false,
             expected: HashMap::new(),
@@ -960,6 +960,6 @@ impl World {
             responders: HashMap::new(),
         }));
         let at = At { link, end: self.dice.index(2), life: self.links[link].life };
-        self.in_order(Channel::Control(at), Event::Side(at, News::Greet));
+        self.in_order(SimChannel::Control(at), SimEvent::Side(at, News::Greet));
     }
 }

@@ -10,7 +10,7 @@ use crate::library::filter::Filter;
 use crate::library::registry::Kept;
 use crate::library::revocation::{Revocations, SignedRevocations};
 use crate::library::ticket::{Access, Subject, Terms, Ticket};
-use crate::library::{Libraries, Shared};
+use crate::library::{Libraries, SharedLibrary};
 use crate::store::FeedEntry;
 use crate::wire::proto::{Deferral, Later};
 
@@ -27,8 +27,8 @@ fn later_frame<'a>(records: impl IntoIterator<Item = (&'a AssetRecord, u64)>) ->
     frame::Kind::Later(Later { deferrals, ..Later::default() })
 }
 
-fn later<'a>(records: impl IntoIterator<Item = (&'a AssetRecord, u64)>) -> Input {
-    Input::Frame(later_frame(records))
+fn later<'a>(records: impl IntoIterator<Item = (&'a AssetRecord, u64)>) -> SessionInput {
+    SessionInput::Frame(later_frame(records))
 }
 
 fn deferred(t: &Test) -> (u64, u64) {
@@ -42,24 +42,27 @@ fn a_version_that_the_peer_does_not_take_yet_delays_nothing_and_is_offered_when_
     let ahead = record(1);
     t.step(changed([&ahead]));
     t.quiet(later([(&ahead, HOUR_MS)]));
-    assert_eq!((t.state(), t.missing_there(), deferred(&t)), (PeerState::InSync, 0, (0, 1)));
-    let waiting: Vec<Waiting> = t.session.waiting(10).collect();
+    assert_eq!((t.state(), t.missing_there(), deferred(&t)), (ConnectionState::InSync, 0, (0, 1)));
+    let waiting: Vec<WaitingVersion> = t.session.waiting(10).collect();
     let due = t.now + Duration::from_millis(HOUR_MS);
-    assert_eq!(waiting, [Waiting { hash: ahead.hash, due, here: false, held: false }]);
+    assert_eq!(waiting, [WaitingVersion { hash: ahead.hash, due, here: false, held: false }]);
     // Neither our feed nor a comparison brings it up again.
     t.quiet(changed([&ahead]));
-    t.step(Input::Differences { have: vec![ahead.hash], need: vec![] });
+    t.step(SessionInput::Differences { have: vec![ahead.hash], need: vec![] });
     assert_eq!(t.step(loaded(vec![ahead.clone()])), []);
-    assert_eq!(t.state(), PeerState::InSync);
+    assert_eq!(t.state(), ConnectionState::InSync);
     // The peer may ask for it all the same.
     t.step(question(std::slice::from_ref(&ahead)));
     let found = vec![(id(&ahead), ahead.hash)];
-    assert_eq!(t.step(Input::Resolved { found, gone: vec![] }), [Effect::Load(vec![ahead.hash])]);
+    assert_eq!(
+        t.step(SessionInput::Resolved { found, gone: vec![] }),
+        [SessionEffect::Load(vec![ahead.hash])]
+    );
     assert_eq!(t.step(loaded(vec![ahead.clone()])), [offer([&ahead])]);
     t.quiet(later([(&ahead, HOUR_MS)]));
     // An hour later it is offered by itself.
     let effects = t.after(3600);
-    assert!(effects.contains(&Effect::Load(vec![ahead.hash])), "{effects:?}");
+    assert!(effects.contains(&SessionEffect::Load(vec![ahead.hash])), "{effects:?}");
     assert_eq!(t.step(loaded(vec![ahead.clone()])), [offer([&ahead])]);
     t.step(have([&ahead]));
     assert_eq!((t.missing_there(), deferred(&t)), (0, (0, 0)));
@@ -73,7 +76,7 @@ fn another_version_does_not_wait_for_the_one_that_does() {
     t.quiet(later([(&ahead, HOUR_MS)]));
     assert_eq!(t.step(changed([&anew])), [offer([&anew])]);
     t.quiet(have([&anew]));
-    assert_eq!((t.state(), deferred(&t)), (PeerState::InSync, (0, 0)));
+    assert_eq!((t.state(), deferred(&t)), (ConnectionState::InSync, (0, 0)));
     assert_eq!(t.session.waiting(10).count(), 0);
 }
 
@@ -82,19 +85,19 @@ fn a_version_that_waits_here_is_not_asked_for_again_until_a_clock_changes() {
     let mut t = Test::in_sync();
     let ahead = record(1);
     t.step(offered([&ahead, &ahead]));
-    let verdicts = [(&ahead, Verdict::Later(HOUR_MS)), (&ahead, Verdict::Later(HOUR_MS))];
-    let answer = Effect::Send(later_frame([(&ahead, HOUR_MS), (&ahead, HOUR_MS)]));
+    let verdicts = [(&ahead, OfferVerdict::Later(HOUR_MS)), (&ahead, OfferVerdict::Later(HOUR_MS))];
+    let answer = SessionEffect::Send(later_frame([(&ahead, HOUR_MS), (&ahead, HOUR_MS)]));
     assert_eq!(t.step(judged(verdicts)), [answer], "each offer has its answer");
-    assert_eq!((t.state(), t.missing_here(), deferred(&t)), (PeerState::InSync, 0, (1, 0)));
+    assert_eq!((t.state(), t.missing_here(), deferred(&t)), (ConnectionState::InSync, 0, (1, 0)));
     assert_eq!(t.session.standing().last_error, None);
-    let need = || Input::Differences { have: vec![], need: vec![id(&ahead), id(&record(2))] };
+    let need = || SessionInput::Differences { have: vec![], need: vec![id(&ahead), id(&record(2))] };
     assert_eq!(t.step(need()), [ask(&[record(2)])]);
     t.step(offered([&record(2)]));
-    t.step(judged([(&record(2), Verdict::Settled)]));
+    t.step(judged([(&record(2), OfferVerdict::Settled)]));
     // Our clock is set: everything is compared again, and then it is asked for.
-    t.step(Input::Reconsider);
+    t.step(SessionInput::Reconsider);
     assert_eq!(deferred(&t), (0, 0));
-    assert!(t.after(1).contains(&Effect::Reconcile));
+    assert!(t.after(1).contains(&SessionEffect::Reconcile));
     t.step(ended(true));
     assert_eq!(t.step(need()), [ask(&[ahead.clone(), record(2)])]);
 }
@@ -104,13 +107,13 @@ fn what_waits_here_is_asked_for_once_it_is_due_and_forgotten_when_another_versio
     let mut t = Test::in_sync();
     let (ahead, anew) = (record(1), edited(&record(1), 5, "dated anew"));
     t.step(offered([&ahead]));
-    t.step(judged([(&ahead, Verdict::Later(2_000))]));
+    t.step(judged([(&ahead, OfferVerdict::Later(2_000))]));
     t.after(2);
     assert_eq!(deferred(&t), (0, 0));
-    let need = Input::Differences { have: vec![], need: vec![id(&ahead)] };
+    let need = SessionInput::Differences { have: vec![], need: vec![id(&ahead)] };
     assert_eq!(t.step(need), [ask(std::slice::from_ref(&ahead))]);
     t.step(offered([&ahead]));
-    t.step(judged([(&ahead, Verdict::Later(2_000))]));
+    t.step(judged([(&ahead, OfferVerdict::Later(2_000))]));
     t.step(offered([&anew]));
     assert_eq!(deferred(&t), (0, 0));
 }
@@ -120,11 +123,11 @@ fn ours_is_written_once_more_where_it_was_written_while_theirs_had_to_wait() {
     let mut t = Test::in_sync();
     let (theirs, ours) = (record(1), edited(&record(1), 1, "ours"));
     t.step(offered([&theirs]));
-    let effects = t.step(judged([(&theirs, Verdict::Reassert)]));
-    assert_eq!(effects, [Effect::Reassert(vec![theirs.clone()])]);
+    let effects = t.step(judged([(&theirs, OfferVerdict::Reassert)]));
+    assert_eq!(effects, [SessionEffect::Reassert(vec![theirs.clone()])]);
     // The version that comes of it is news to the peer, even if its feed is first.
     assert_eq!(t.step(changed([&ours])), [offer([&ours])]);
-    assert_eq!(t.step(Input::Settled(vec![theirs.hash])), [confirmed([&theirs])]);
+    assert_eq!(t.step(SessionInput::Settled(vec![theirs.hash])), [confirmed([&theirs])]);
 }
 
 #[test]
@@ -153,8 +156,8 @@ fn a_wait_without_end_and_answers_to_nothing_do_no_harm() {
     assert_eq!(deferred(&t), (0, 1));
     let mut garbage = Later { deferrals: vec![Deferral::default()], ..Later::default() };
     garbage.deferrals[0].hash = Bytes::from_static(b"short");
-    t.quiet(Input::Frame(frame::Kind::Later(garbage)));
-    assert_eq!(t.state(), PeerState::InSync);
+    t.quiet(SessionInput::Frame(frame::Kind::Later(garbage)));
+    assert_eq!(t.state(), ConnectionState::InSync);
 }
 
 #[test]
@@ -163,7 +166,7 @@ fn what_is_remembered_of_versions_that_wait_is_bounded() {
     for n in 0..20_u32 {
         let records: Vec<AssetRecord> = (n * 1_000..(n + 1) * 1_000).map(record).collect();
         t.step(offered(&records));
-        t.step(judged(records.iter().map(|record| (record, Verdict::Later(HOUR_MS)))));
+        t.step(judged(records.iter().map(|record| (record, OfferVerdict::Later(HOUR_MS)))));
         t.step(changed(&records));
         t.step(later(records.iter().map(|record| (record, HOUR_MS))));
     }
@@ -193,7 +196,7 @@ fn limited_library(has_list: bool) -> Arc<Library> {
     let kept =
         Kept { key: None, ticket, created_ms: 0, revocations: has_list.then_some(list), shares_since_ms: 0 };
     let mirror = Library::new(LibraryKeys::of_read_secret(&[0; 32]));
-    Libraries::of(Arc::new(mirror)).add(Shared::new(kept, HashMap::new()))
+    Libraries::of(Arc::new(mirror)).add(SharedLibrary::new(kept, HashMap::new()))
 }
 
 #[test]
@@ -211,14 +214,14 @@ fn what_would_be_news_is_held_while_a_list_is_too_old() {
     library.filled();
     let tombstone = AssetRecord { deleted: true, ..edited(&ours, 10, "") };
     let ahead = AssetRecord { hlc: Hlc::from_ms(NOW_MS + HOUR_MS), ..record(2) };
-    let held = Verdict::Hold(HELD_RETRY_MS);
+    let held = OfferVerdict::Hold(HELD_RETRY_MS);
     let table = [
-        (record(2), None, true, held.clone(), Verdict::Fetch),
-        (record(2), None, false, held.clone(), Verdict::Noted),
-        (edited(&ours, 10, "newer"), Some(&stored), true, held.clone(), Verdict::Apply),
-        (tombstone, Some(&stored), true, held, Verdict::Apply),
-        (ours, Some(&stored), true, Verdict::Settled, Verdict::Settled),
-        (ahead, None, true, Verdict::Later(HOUR_MS - 60_000), Verdict::Later(HOUR_MS - 60_000)),
+        (record(2), None, true, held.clone(), OfferVerdict::Fetch),
+        (record(2), None, false, held.clone(), OfferVerdict::Noted),
+        (edited(&ours, 10, "newer"), Some(&stored), true, held.clone(), OfferVerdict::Apply),
+        (tombstone, Some(&stored), true, held, OfferVerdict::Apply),
+        (ours, Some(&stored), true, OfferVerdict::Settled, OfferVerdict::Settled),
+        (ahead, None, true, OfferVerdict::Later(HOUR_MS - 60_000), OfferVerdict::Later(HOUR_MS - 60_000)),
     ];
     for (offered, stored, held_there, stale, fresh) in table {
         let before = library.summary();
@@ -239,14 +242,14 @@ fn what_is_held_is_told_apart_from_what_waits_for_a_clock_on_both_sides() {
         let deferral = Deferral { hash, rid: rid_bytes(record), wait_ms, held: true };
         frame::Kind::Later(Later { deferrals: vec![deferral], ..Later::default() })
     };
-    let answer = Effect::Send(frame(&held, HELD_RETRY_MS));
-    assert_eq!(t.step(judged([(&held, Verdict::Hold(HELD_RETRY_MS))])), [answer]);
-    assert_eq!((t.state(), t.missing_here(), deferred(&t)), (PeerState::InSync, 0, (0, 0)));
-    let need = || Input::Differences { have: vec![], need: vec![id(&held)] };
+    let answer = SessionEffect::Send(frame(&held, HELD_RETRY_MS));
+    assert_eq!(t.step(judged([(&held, OfferVerdict::Hold(HELD_RETRY_MS))])), [answer]);
+    assert_eq!((t.state(), t.missing_here(), deferred(&t)), (ConnectionState::InSync, 0, (0, 0)));
+    let need = || SessionInput::Differences { have: vec![], need: vec![id(&held)] };
     assert_eq!(t.step(need()), []);
     t.step(changed([&ours]));
-    t.step(Input::Frame(frame(&ours, HELD_RETRY_MS)));
-    assert_eq!((t.state(), deferred(&t)), (PeerState::InSync, (0, 0)));
+    t.step(SessionInput::Frame(frame(&ours, HELD_RETRY_MS)));
+    assert_eq!((t.state(), deferred(&t)), (ConnectionState::InSync, (0, 0)));
     let mut waiting: Vec<_> = t.session.waiting(10).map(|waiting| (waiting.here, waiting.held)).collect();
     waiting.sort_unstable();
     assert_eq!(waiting, [(false, true), (true, true)]);

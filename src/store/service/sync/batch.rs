@@ -10,7 +10,7 @@ use crate::http::envelope::{ApiError, ApiResult};
 use crate::record::ContentHash;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::sync_wire::{BodyReader, SMALL_BYTES_MAX};
-use crate::store::{ContentStore, IncomingAsset, IncomingContent, Outcome, StoreError};
+use crate::store::{ContentStore, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
 use crate::wire::proto::IngestHeader;
 
 /// Content in memory that is worth a commit. There are at most two such parts at a time.
@@ -22,13 +22,13 @@ const PART_ASSETS: usize = 512;
 pub(super) async fn ingest<S, E>(
     store: &EmbeddedStore,
     mut body: BodyReader<S>,
-) -> ApiResult<Vec<(ContentHash, Outcome)>>
+) -> ApiResult<Vec<(ContentHash, ItemOutcome)>>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: std::fmt::Display,
 {
     let mut slots = Slots::default();
-    let mut parts = Parts { store: store.clone(), committing: None, outcomes: Vec::new() };
+    let mut parts = BatchParts { store: store.clone(), committing: None, outcomes: Vec::new() };
     let mut part = Vec::new();
     let mut part_bytes = 0;
     while let Some(IngestHeader { record, length }) = body.message().await.map_err(body_error)? {
@@ -104,13 +104,13 @@ where
 }
 
 /// The parts of a batch on their way into the store, one at a time.
-struct Parts {
+struct BatchParts {
     store: EmbeddedStore,
-    committing: Option<JoinHandle<Result<Vec<Outcome>, StoreError>>>,
-    outcomes: Vec<Outcome>,
+    committing: Option<JoinHandle<Result<Vec<ItemOutcome>, StoreError>>>,
+    outcomes: Vec<ItemOutcome>,
 }
 
-impl Parts {
+impl BatchParts {
     /// Waits for the part before, then hands this one over.
     async fn commit(&mut self, part: Vec<IncomingAsset>) -> ApiResult<()> {
         self.wait().await?;
@@ -121,7 +121,7 @@ impl Parts {
         Ok(())
     }
 
-    async fn finish(mut self) -> ApiResult<Vec<Outcome>> {
+    async fn finish(mut self) -> ApiResult<Vec<ItemOutcome>> {
         self.wait().await?;
         Ok(self.outcomes)
     }

@@ -14,7 +14,7 @@ pub(super) enum Circle {
     Members(LibraryId),
 }
 
-pub(super) struct Oracle {
+pub(super) struct KnowledgeOracle {
     /// The owner of each agent.
     pub(super) groups: Vec<usize>,
     /// Agents that are members of each library.
@@ -39,7 +39,7 @@ fn version(record: &AssetRecord) -> [u8; 32] {
     record.for_members().digest()
 }
 
-impl Oracle {
+impl KnowledgeOracle {
     pub(super) fn new(agents: &[Agent], groups: Vec<usize>) -> Self {
         let (mut members, mut libraries) = (BTreeMap::<_, Vec<_>>::new(), HashMap::new());
         for (number, agent) in agents.iter().enumerate() {

@@ -9,42 +9,44 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 
 use super::super::agent::size_of;
-use super::{At, Channel, Event, Lane, MS, Mode, News, PeersNews, SECOND, Side, World, blinded};
+use super::{
+    At, MS, Mode, News, PeersNews, SECOND, SimChannel, SimEvent, SimLane, SimSide, SimWorld, blinded,
+};
 use crate::library::Library;
 use crate::library::ticket::Access;
 use crate::peer::deferrals::Note;
 use crate::peer::establish::{summary_from_wire, summary_to_wire};
 use crate::peer::session::{
-    Effect, INLINE_CONTENT_BYTES_MAX, InlineContents, Input, Session, SessionSettings, Verdict, judge_for,
-    judge_holding,
+    INLINE_CONTENT_BYTES_MAX, InlineContents, OfferVerdict, Session, SessionEffect, SessionInput,
+    SessionSettings, judge_for, judge_holding,
 };
 use crate::reconcile::Summary;
-use crate::reconcile::engine::{Initiator, Limits, Responder};
+use crate::reconcile::engine::{EngineLimits, Initiator, Responder};
 use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, LibraryId, WriterId};
-use crate::store::{FeedEntry, IncomingAsset, IncomingContent, Outcome};
+use crate::store::{FeedEntry, IncomingAsset, IncomingContent, ItemOutcome};
 use crate::transfer::ranges::Ranges;
-use crate::transfer::schedule::{Committed, Decision, Failure, SessionId, WantKey};
+use crate::transfer::schedule::{Committed, Failure, ScheduleDecision, SessionId, WantKey};
 use crate::wire::proto::{Cancel, ContentRequest, Frame, Offer, Ping, Pong, Want, frame};
 use crate::wire::{FRAME_BYTES_MAX, decode_frame, encode};
 
 /// Reconciliations that a peer may have open at once; one more would cost the connection.
 const RECONCILIATIONS_MAX: usize = 4;
 
-impl World {
+impl SimWorld {
     // ---- What CanServiceActor and PeersActor do ------------------------------------------------------------------
 
     pub(super) fn on_feed(&mut self, agent: usize) {
         if self.now < self.agents[agent].store_down_until {
-            return self.put(self.now + SECOND, Event::Feed(agent));
+            return self.put(self.now + SECOND, SimEvent::Feed(agent));
         }
         let limit = 1 + self.dice.index(20);
         let (changed, more) = self.agents[agent].follow(limit);
         if !changed.is_empty() {
             self.tell_peers(agent, PeersNews::Changed(changed.into()));
         }
-        self.later(Event::Keep(agent));
+        self.later(SimEvent::Keep(agent));
         if more {
-            self.later(Event::Feed(agent));
+            self.later(SimEvent::Feed(agent));
         }
     }
 
@@ -62,7 +64,7 @@ impl World {
         library: Option<LibraryId>,
         records: Vec<AssetRecord>,
         with_content: bool,
-    ) -> Vec<Outcome> {
+    ) -> Vec<ItemOutcome> {
         let agent = &self.agents[number];
         let before: Vec<Option<AssetRecord>> = records.iter().map(|r| agent.record(&r.hash)).collect();
         let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
@@ -81,12 +83,12 @@ impl World {
             }
         }
         self.oracle.stays_own(agent);
-        self.later(Event::Feed(number));
+        self.later(SimEvent::Feed(number));
         outcomes.unwrap().unwrap()
     }
 
     fn tell_peers(&mut self, agent: usize, news: PeersNews) {
-        self.in_order(Channel::PeersActor(agent), Event::Peers(agent, Box::new(news)));
+        self.in_order(SimChannel::PeersActor(agent), SimEvent::Peers(agent, Box::new(news)));
     }
 
     pub(super) fn on_peers(&mut self, agent: usize, news: PeersNews) {
@@ -97,7 +99,7 @@ impl World {
                     self.ends().filter(|at| self.links[at.link].agents[at.end] == agent).collect();
                 for at in ends {
                     let news = News::Changed(Arc::clone(&entries), Arc::clone(&contents));
-                    self.in_order(Channel::PeerActor(at), Event::Side(at, news));
+                    self.in_order(SimChannel::PeerActor(at), SimEvent::Side(at, news));
                 }
                 return;
             }
@@ -106,7 +108,7 @@ impl World {
                     self.ends().filter(|at| self.links[at.link].agents[at.end] == agent).collect();
                 for at in ends {
                     let news = News::LibraryChanged(library, Arc::clone(&entries));
-                    self.in_order(Channel::PeerActor(at), Event::Side(at, news));
+                    self.in_order(SimChannel::PeerActor(at), SimEvent::Side(at, news));
                 }
                 return;
             }
@@ -119,7 +121,7 @@ impl World {
             PeersNews::Reset(id) => self.agents[agent].scheduler.session_ended(id),
             PeersNews::Finished(id, results) => {
                 if results.iter().any(|(_, result)| matches!(result, Err(Failure::Store(_)))) {
-                    self.put(self.now + 3 * SECOND, Event::Resume(agent));
+                    self.put(self.now + 3 * SECOND, SimEvent::Resume(agent));
                 }
                 self.agents[agent].scheduler.finished(id, results)
             }
@@ -133,7 +135,7 @@ impl World {
                     Err(Failure::Store("down".into()))
                 } else {
                     match self.take(agent, key.library, vec![record], false)[0] {
-                        Outcome::NeedsContent => Err(Failure::Source("its content went away".into())),
+                        ItemOutcome::NeedsContent => Err(Failure::Source("its content went away".into())),
                         _ => Ok(()),
                     }
                 };
@@ -161,12 +163,12 @@ impl World {
 
     fn note_store(&mut self, agent: usize, result: &Result<(), Failure>) {
         if let Err(Failure::Store(_)) = result {
-            self.put(self.now + 3 * SECOND, Event::Resume(agent));
+            self.put(self.now + 3 * SECOND, SimEvent::Resume(agent));
         }
     }
 
     /// All parts of a large content are here, or so the scheduler says.
-    fn commit(&mut self, number: usize, key: WantKey, record: AssetRecord) -> Vec<Decision> {
+    fn commit(&mut self, number: usize, key: WantKey, record: AssetRecord) -> Vec<ScheduleDecision> {
         let agent = &mut self.agents[number];
         let whole = agent.parts.get(&key).map_or(0, Ranges::len) == key.size;
         assert!(whole, "parts are missing that were said to be here");
@@ -177,7 +179,7 @@ impl World {
         } else {
             agent.parts.remove(&key);
             let outcomes = self.take(number, key.library, vec![record], true);
-            assert_ne!(outcomes, [Outcome::NeedsContent]);
+            assert_ne!(outcomes, [ItemOutcome::NeedsContent]);
             Committed::Stored
         };
         self.agents[number].scheduler.committed(key, committed)
@@ -190,33 +192,33 @@ impl World {
         })
     }
 
-    pub(super) fn carry_out(&mut self, agent: usize, decisions: Vec<Decision>) {
+    pub(super) fn carry_out(&mut self, agent: usize, decisions: Vec<ScheduleDecision>) {
         for decision in decisions {
             let (id, news) = match decision {
-                Decision::Fetch { session, request, library, records } => {
+                ScheduleDecision::Fetch { session, request, library, records } => {
                     (session, News::Fetch(request, library, records))
                 }
-                Decision::FetchPart { session, request, key, range } => {
+                ScheduleDecision::FetchPart { session, request, key, range } => {
                     (session, News::FetchPart(request, key, range))
                 }
-                Decision::Revoke { session, request } => (session, News::Revoke(request)),
-                Decision::Commit(key, record) => {
-                    self.put(self.now + MS, Event::Peers(agent, Box::new(PeersNews::Commit(key, record))));
+                ScheduleDecision::Revoke { session, request } => (session, News::Revoke(request)),
+                ScheduleDecision::Commit(key, record) => {
+                    self.put(self.now + MS, SimEvent::Peers(agent, Box::new(PeersNews::Commit(key, record))));
                     continue;
                 }
-                Decision::Apply(key, record) => {
-                    self.put(self.now + MS, Event::Peers(agent, Box::new(PeersNews::Apply(key, record))));
+                ScheduleDecision::Apply(key, record) => {
+                    self.put(self.now + MS, SimEvent::Peers(agent, Box::new(PeersNews::Apply(key, record))));
                     continue;
                 }
-                Decision::Restrict { key, .. } => {
-                    self.put(self.now + MS, Event::Peers(agent, Box::new(PeersNews::Restrict(key))));
+                ScheduleDecision::Restrict { key, .. } => {
+                    self.put(self.now + MS, SimEvent::Peers(agent, Box::new(PeersNews::Restrict(key))));
                     continue;
                 }
-                Decision::Settled { session, keys } => (session, News::Settled(keys)),
-                Decision::Failed { session, key, reason } => (session, News::Failed(key, reason)),
+                ScheduleDecision::Settled { session, keys } => (session, News::Settled(keys)),
+                ScheduleDecision::Failed { session, key, reason } => (session, News::Failed(key, reason)),
             };
             if let Some(at) = self.end_of(agent, id) {
-                self.in_order(Channel::PeerActor(at), Event::Side(at, news));
+                self.in_order(SimChannel::PeerActor(at), SimEvent::Side(at, news));
             }
         }
     }
@@ -244,7 +246,7 @@ impl World {
                 Some(side) if !side.is_up() => side.early_lost = true,
                 _ => {
                     for lane in self.lanes_of(at, |lane| lane.library == Some(library)) {
-                        self.step(at, lane, Input::StoreChanged(Arc::clone(&entries)));
+                        self.step(at, lane, SessionInput::StoreChanged(Arc::clone(&entries)));
                     }
                 }
             },
@@ -262,7 +264,7 @@ impl World {
             News::Fetch(request, library, records) => {
                 let Some(side) = self.side(at).filter(|side| side.is_up()) else { return };
                 side.expected.insert(request, (library, records.clone()));
-                self.step(at, 0, Input::Fetch { request, records });
+                self.step(at, 0, SessionInput::Fetch { request, records });
             }
             News::FetchPart(request, key, range) => self.on_fetch_part(at, request, key, range),
             News::Revoke(request) => {
@@ -284,7 +286,7 @@ impl World {
             News::ReconEnds(lane, id, result) => {
                 let Some(side) = self.side(at) else { return };
                 side.responders.remove(&id);
-                self.step(at, lane, Input::ReconEnded { opened_here: false, result });
+                self.step(at, lane, SessionInput::ReconEnded { opened_here: false, result });
             }
             News::Content { request, items, broken } => self.on_content(at, request, items, broken),
             News::Received(results) => {
@@ -293,11 +295,11 @@ impl World {
             }
             News::Tick => {
                 for lane in 0..self.links[at.link].lanes.len() {
-                    self.step(at, lane, Input::Tick);
+                    self.step(at, lane, SessionInput::Tick);
                 }
                 self.ask_for_wanted(at);
                 self.recall(self.links[at.link].agents[at.end]);
-                self.put(self.now + SECOND, Event::Side(at, News::Tick));
+                self.put(self.now + SECOND, SimEvent::Side(at, News::Tick));
             }
         }
     }
@@ -312,16 +314,16 @@ impl World {
                     side.lanes[lane].wishes.came(hash, now);
                 }
             }
-            self.step(at, lane, Input::Settled(theirs));
+            self.step(at, lane, SessionInput::Settled(theirs));
         }
     }
 
     fn on_failed(&mut self, at: At, key: WantKey, reason: &str) {
-        let owes = |lane: &Lane| {
+        let owes = |lane: &SimLane| {
             lane.library == key.library && lane.session.as_ref().is_some_and(|s| s.owes(&key.hash))
         };
         for lane in self.lanes_of(at, owes) {
-            self.step(at, lane, Input::Failed(vec![(key.hash, reason.to_owned())]));
+            self.step(at, lane, SessionInput::Failed(vec![(key.hash, reason.to_owned())]));
         }
     }
 
@@ -330,7 +332,7 @@ impl World {
         let lanes = self.links[at.link].lanes.len();
         let libraries: Vec<Arc<Library>> = (0..lanes).map(|lane| self.library_of(at, lane)).collect();
         let now = self.instant();
-        let Some(Side { lanes, .. }) = self.side(at).filter(|side| side.is_up()) else { return };
+        let Some(SimSide { lanes, .. }) = self.side(at).filter(|side| side.is_up()) else { return };
         let coming = lanes.iter().filter_map(|lane| lane.session.as_ref()).map(Session::owed).sum();
         let mut asked = Vec::new();
         for (n, (lane, library)) in lanes.iter_mut().zip(libraries).enumerate() {
@@ -345,11 +347,11 @@ impl World {
 
     fn on_find(&mut self, at: At, lane: usize, names: Vec<ContentHash>) {
         if self.side(at).is_none_or(|side| !side.is_up()) {
-            return self.put(self.now + 5 * MS, Event::Side(at, News::Find(lane, names)));
+            return self.put(self.now + 5 * MS, SimEvent::Side(at, News::Find(lane, names)));
         }
         let agent = &self.agents[self.agent_of(at)];
         if self.now < agent.store_down_until {
-            return self.put(self.now + SECOND, Event::Side(at, News::Find(lane, names)));
+            return self.put(self.now + SECOND, SimEvent::Side(at, News::Find(lane, names)));
         }
         let library = self.links[at.link].lanes[lane];
         let gives = library.is_none_or(|id| agent.access(id) == Some(Access::Write));
@@ -362,7 +364,7 @@ impl World {
             }
         }
         if !found.is_empty() {
-            self.step(at, lane, Input::Found(found));
+            self.step(at, lane, SessionInput::Found(found));
         }
         self.send(at, News::Lacks(lane, lacks));
     }
@@ -375,8 +377,8 @@ impl World {
         self.agents[self.agent_of(at)].library(self.links[at.link].lanes[lane])
     }
 
-    fn lanes_of(&mut self, at: At, is: impl Fn(&Lane) -> bool) -> Vec<usize> {
-        let Some(Side { lanes, .. }) = self.side(at) else { return Vec::new() };
+    fn lanes_of(&mut self, at: At, is: impl Fn(&SimLane) -> bool) -> Vec<usize> {
+        let Some(SimSide { lanes, .. }) = self.side(at) else { return Vec::new() };
         (0..lanes.len()).filter(|n| is(&lanes[*n])).collect()
     }
 
@@ -388,14 +390,14 @@ impl World {
     fn on_changed(&mut self, at: At, entries: &Arc<[FeedEntry]>, contents: &Arc<InlineContents>) {
         for lane in 0..self.links[at.link].lanes.len() {
             if let Some(entries) = self.library_of(at, lane).changes(entries) {
-                self.step(at, lane, Input::Created { entries, contents: Arc::clone(contents) });
+                self.step(at, lane, SessionInput::Created { entries, contents: Arc::clone(contents) });
             }
         }
     }
 
     fn send(&mut self, from: At, news: News) {
         let to = from.other();
-        self.in_order(Channel::Control(to), Event::Side(to, news));
+        self.in_order(SimChannel::Control(to), SimEvent::Side(to, news));
     }
 
     fn begin(&mut self, at: At, ours: &[Summary], theirs: &[Summary]) {
@@ -433,14 +435,14 @@ impl World {
         }
         for lane in 0..self.links[at.link].lanes.len() {
             if lost {
-                self.step(at, lane, Input::ChangesLost);
+                self.step(at, lane, SessionInput::ChangesLost);
             }
         }
         let first_tick = self.now + self.dice.below(SECOND);
-        self.put(first_tick, Event::Side(at, News::Tick));
+        self.put(first_tick, SimEvent::Side(at, News::Tick));
     }
 
-    pub(super) fn step(&mut self, at: At, lane: usize, input: Input) {
+    pub(super) fn step(&mut self, at: At, lane: usize, input: SessionInput) {
         let now = self.instant();
         let Some(session) = self.side(at).and_then(|side| side.lanes[lane].session.as_mut()) else { return };
         let effects = session.handle(input, now);
@@ -462,56 +464,58 @@ impl World {
         let offered = sessions.map(Session::newest_offered).max().unwrap_or_default();
         let now = self.now;
         if now >= self.agents[number].store_down_until && self.agents[number].recall(now, offered) {
-            self.later(Event::Feed(number));
+            self.later(SimEvent::Feed(number));
         }
     }
 
-    fn perform(&mut self, at: At, lane: usize, effects: Vec<Effect>) {
+    fn perform(&mut self, at: At, lane: usize, effects: Vec<SessionEffect>) {
         for effect in effects {
             match effect {
-                Effect::Send(kind) => {
+                SessionEffect::Send(kind) => {
                     self.said += 1;
                     if let frame::Kind::Offer(offer) = &kind {
                         self.count_echoes(at, lane, offer);
                     }
                     self.send_frame(at, kind);
                 }
-                Effect::Judge(_)
-                | Effect::JudgeAbsent(_)
-                | Effect::TakeAbsent(_)
-                | Effect::Apply(_)
-                | Effect::Reassert(_)
-                | Effect::Store(_)
-                | Effect::Load(_)
-                | Effect::Serve(_) => {
-                    self.later(Event::Side(at, News::Perform(lane, effect)));
+                SessionEffect::Judge(_)
+                | SessionEffect::JudgeAbsent(_)
+                | SessionEffect::TakeAbsent(_)
+                | SessionEffect::Apply(_)
+                | SessionEffect::Reassert(_)
+                | SessionEffect::Store(_)
+                | SessionEffect::Load(_)
+                | SessionEffect::Serve(_) => {
+                    self.later(SimEvent::Side(at, News::Perform(lane, effect)));
                 }
-                Effect::Resolve(rids) => {
+                SessionEffect::Resolve(rids) => {
                     let (found, gone) = self.library_of(at, lane).resolve(&rids);
-                    self.step(at, lane, Input::Resolved { found, gone });
+                    self.step(at, lane, SessionInput::Resolved { found, gone });
                 }
-                Effect::Announce(records) => {
+                SessionEffect::Announce(records) => {
                     let Some((agent, id)) = self.side(at).map(|side| (side.agent, side.id)) else { return };
                     let library = self.links[at.link].lanes[lane];
                     self.tell_peers(agent, PeersNews::Wanted(id, library, records));
                 }
-                Effect::SendSummary { nonce, answer } => {
+                SessionEffect::SendSummary { nonce, answer } => {
                     let agent = self.agent_of(at);
                     let (seq, until) = (self.agents[agent].seq(), self.now + 2 * SECOND);
-                    self.later(Event::Side(at, News::Summary { lane, nonce, answer, seq, until }));
+                    self.later(SimEvent::Side(at, News::Summary { lane, nonce, answer, seq, until }));
                 }
-                Effect::Reconcile => {
+                SessionEffect::Reconcile => {
                     self.said += 1;
                     let id = self.number();
                     let snapshot = self.library_of(at, lane).snapshot();
-                    let (initiator, first) = Initiator::new(snapshot, Limits::default());
+                    let (initiator, first) = Initiator::new(snapshot, EngineLimits::default());
                     let Some(side) = self.side(at) else { return };
                     side.initiators.insert(id, initiator);
-                    self.later(Event::Side(at.other(), News::ToResponder(lane, id, first)));
+                    self.later(SimEvent::Side(at.other(), News::ToResponder(lane, id, first)));
                 }
                 // What is on its way comes all the same.
-                Effect::CancelServe(_) => {}
-                Effect::Close { code, reason } => panic!("{at:?} closes the connection: {code} {reason}"),
+                SessionEffect::CancelServe(_) => {}
+                SessionEffect::Close { code, reason } => {
+                    panic!("{at:?} closes the connection: {code} {reason}")
+                }
             }
         }
     }
@@ -559,13 +563,13 @@ impl World {
                 if let frame::Kind::Offer(offer) = &kind {
                     self.on_heard(at, lane, offer);
                 }
-                return self.step(at, lane, Input::Frame(kind));
+                return self.step(at, lane, SessionInput::Frame(kind));
             }
         };
         let theirs = summary_from_wire(&blinded(library), &summaries).expect("an honest peer's summary");
         let ours = self.library_of(at, lane).summary();
         let certain = !behind && self.side(at).is_some_and(|side| !side.lanes[lane].asked_behind);
-        self.step(at, lane, Input::Compared { answer, nonce, theirs, ours, certain });
+        self.step(at, lane, SessionInput::Compared { answer, nonce, theirs, ours, certain });
     }
 
     fn withholds(&mut self, at: At) -> bool {
@@ -593,7 +597,7 @@ impl World {
         let library = self.library_of(at, lane);
         let behind = library.cursor().borrow().unwrap_or_default() < seq;
         if behind && self.now < until {
-            let again = Event::Side(at, News::Summary { lane, nonce, answer, seq, until });
+            let again = SimEvent::Side(at, News::Summary { lane, nonce, answer, seq, until });
             return self.put(self.now + 20 * MS, again);
         }
         let shared = self.links[at.link].lanes[lane];
@@ -608,72 +612,76 @@ impl World {
     }
 
     /// Tasks that ask the store; they insist until it answers.
-    fn on_perform(&mut self, at: At, lane: usize, effect: Effect) {
+    fn on_perform(&mut self, at: At, lane: usize, effect: SessionEffect) {
         let (number, now) = (self.agent_of(at), self.now);
         let shared = self.links[at.link].lanes[lane];
         let agent = &self.agents[number];
         if now < agent.store_down_until {
             return match effect {
-                Effect::Store(items) => {
+                SessionEffect::Store(items) => {
                     let records = items.into_iter().map(|(record, _)| record).collect();
-                    self.step(at, lane, Input::NotStored(records));
+                    self.step(at, lane, SessionInput::NotStored(records));
                 }
-                effect => self.put(now + SECOND, Event::Side(at, News::Perform(lane, effect))),
+                effect => self.put(now + SECOND, SimEvent::Side(at, News::Perform(lane, effect))),
             };
         }
         let input = match effect {
-            Effect::Store(items) => {
+            SessionEffect::Store(items) => {
                 let records: Vec<AssetRecord> = items.iter().map(|(record, _)| record.clone()).collect();
                 assert!(items.iter().all(|(record, content)| content.len() as u64 == record.size));
                 let outcomes = self.take(number, shared, records.clone(), true);
-                assert!(!outcomes.contains(&Outcome::NeedsContent));
+                assert!(!outcomes.contains(&ItemOutcome::NeedsContent));
                 let decisions = self.agents[number].scheduler.arrived(shared, &records);
                 self.carry_out(number, decisions);
-                Input::Settled(records.iter().map(|record| record.hash).collect())
+                SessionInput::Settled(records.iter().map(|record| record.hash).collect())
             }
-            Effect::Judge(records) => self.judge(at, lane, records, true),
-            Effect::JudgeAbsent(records) => self.judge(at, lane, records, false),
-            Effect::Reassert(others) => {
+            SessionEffect::Judge(records) => self.judge(at, lane, records, true),
+            SessionEffect::JudgeAbsent(records) => self.judge(at, lane, records, false),
+            SessionEffect::Reassert(others) => {
                 for other in &others {
                     self.agents[number].reassert(other.hash, other.hlc);
                     self.agents[number].notes.spend(other, None);
                 }
-                self.later(Event::Feed(number));
-                Input::Settled(others.into_iter().map(|other| other.hash).collect())
+                self.later(SimEvent::Feed(number));
+                SessionInput::Settled(others.into_iter().map(|other| other.hash).collect())
             }
-            Effect::TakeAbsent(records) => {
+            SessionEffect::TakeAbsent(records) => {
                 let hashes = records.iter().map(|record| record.hash).collect();
                 let taken = agent.taker().take_absent(records).now_or_never();
                 assert!(taken.is_some_and(|taken| taken.is_ok()));
                 self.oracle.stays_own(agent);
-                self.later(Event::Feed(number));
-                Input::Settled(hashes)
+                self.later(SimEvent::Feed(number));
+                SessionInput::Settled(hashes)
             }
-            Effect::Apply(records) => {
+            SessionEffect::Apply(records) => {
                 let hashes: Vec<ContentHash> = records.iter().map(|record| record.hash).collect();
                 let (mut settled, mut failed) = (Vec::new(), Vec::new());
                 for (hash, outcome) in hashes.into_iter().zip(self.take(number, shared, records, false)) {
                     match outcome {
-                        Outcome::Stored | Outcome::Unchanged | Outcome::Absent => settled.push(hash),
-                        Outcome::NeedsContent => failed.push((hash, "its content went away".to_owned())),
-                        Outcome::Rejected(why) if self.mode == Mode::Libraries => failed.push((hash, why)),
-                        Outcome::Rejected(why) => panic!("{why}"),
+                        ItemOutcome::Stored | ItemOutcome::Unchanged | ItemOutcome::Absent => {
+                            settled.push(hash);
+                        }
+                        ItemOutcome::NeedsContent => failed.push((hash, "its content went away".to_owned())),
+                        ItemOutcome::Rejected(why) if self.mode == Mode::Libraries => {
+                            failed.push((hash, why));
+                        }
+                        ItemOutcome::Rejected(why) => panic!("{why}"),
                     }
                 }
-                self.step(at, lane, Input::Failed(failed));
-                Input::Settled(settled)
+                self.step(at, lane, SessionInput::Failed(failed));
+                SessionInput::Settled(settled)
             }
-            Effect::Load(hashes) => {
+            SessionEffect::Load(hashes) => {
                 let held = hashes.iter().filter_map(|hash| agent.stored(hash)).collect();
-                Input::Loaded { records: agent.library(shared).versions(&hashes, held) }
+                SessionInput::Loaded { records: agent.library(shared).versions(&hashes, held) }
             }
-            Effect::Serve(want) => return self.serve(at, want),
+            SessionEffect::Serve(want) => return self.serve(at, want),
             other => panic!("{other:?} is done at once"),
         };
         self.step(at, lane, input);
     }
 
-    fn judge(&mut self, at: At, lane: usize, records: Vec<AssetRecord>, held_there: bool) -> Input {
+    fn judge(&mut self, at: At, lane: usize, records: Vec<AssetRecord>, held_there: bool) -> SessionInput {
         if let Some(side) = self.side(at) {
             for record in &records {
                 side.lanes[lane].wishes.answered(&record.hash, held_there);
@@ -701,26 +709,26 @@ impl World {
             };
             let ours = ours.filter(|ours| shared.is_none() || library.is_here(ours)).map(|ours| ours.record);
             match &verdict {
-                Verdict::Later(wait_ms) => {
+                OfferVerdict::Later(wait_ms) => {
                     assert_eq!(self.mode, Mode::WrongClock);
                     agent.notes.add(Note::of(&record, None, clock, clock + wait_ms));
                 }
-                Verdict::Apply | Verdict::Fetch | Verdict::TakeAbsent
+                OfferVerdict::Apply | OfferVerdict::Fetch | OfferVerdict::TakeAbsent
                     if ours.as_ref().is_none_or(|ours| record.supersedes(ours)) =>
                 {
                     if agent.notes.settle(&record, ours.as_ref(), None, true).0 {
-                        verdict = Verdict::Reassert;
+                        verdict = OfferVerdict::Reassert;
                     }
                     agent.confirmed = agent.confirmed.max(record.hlc);
                 }
                 // Of two sizes that are told of one content, one is a lie.
-                Verdict::Refuse(why) => assert_eq!(self.mode, Mode::Libraries, "{why}"),
+                OfferVerdict::Refuse(why) => assert_eq!(self.mode, Mode::Libraries, "{why}"),
                 _ => {}
             }
             verdicts.push((record, verdict));
         }
-        self.later(Event::Keep(number));
-        Input::Judged(verdicts)
+        self.later(SimEvent::Keep(number));
+        SessionInput::Judged(verdicts)
     }
 
     fn on_fetch_part(&mut self, at: At, request: u64, key: WantKey, range: Range<u64>) {
@@ -729,7 +737,7 @@ impl World {
         };
         let missing = self.agents[number].parts.entry(key).or_default().missing(range);
         if missing.is_empty() {
-            return self.later(Event::Side(at, News::PartReceived(request, Ok(()))));
+            return self.later(SimEvent::Side(at, News::PartReceived(request, Ok(()))));
         }
         let contents = missing.iter().map(|range| ContentRequest {
             hash: key.hash.0.to_vec().into(),
@@ -764,7 +772,7 @@ impl World {
                 Ok(())
             }
         };
-        self.later(Event::Side(at, News::PartReceived(request, result)));
+        self.later(SimEvent::Side(at, News::PartReceived(request, result)));
     }
 
     fn serve(&mut self, at: At, Want { request, contents }: Want) {
@@ -786,7 +794,7 @@ impl World {
             let arrived = self.dice.index(items.len());
             items.truncate(arrived);
         }
-        self.later(Event::Side(at.other(), News::Content { request, items, broken }));
+        self.later(SimEvent::Side(at.other(), News::Content { request, items, broken }));
     }
 
     fn on_content(&mut self, at: At, request: u64, items: Vec<(ContentHash, bool)>, broken: bool) {
@@ -815,7 +823,7 @@ impl World {
             } else if record.size != size_of(hash) {
                 Err(Failure::WrongBytes("another size".into()))
             } else {
-                assert_ne!(self.take(number, library, vec![record], true), [Outcome::NeedsContent]);
+                assert_ne!(self.take(number, library, vec![record], true), [ItemOutcome::NeedsContent]);
                 Ok(())
             };
             results.push((key, result));
@@ -824,7 +832,7 @@ impl World {
         let broke = Failure::Source("the stream broke".into());
         let left = expected.into_values().map(|record| (WantKey::new(library, &record), Err(broke.clone())));
         results.extend(left);
-        self.later(Event::Side(at, News::Received(results)));
+        self.later(SimEvent::Side(at, News::Received(results)));
     }
 
     fn on_to_responder(&mut self, at: At, lane: usize, id: u64, message: Vec<u8>) {
@@ -833,17 +841,17 @@ impl World {
         let Some(side) = self.side(at) else { return };
         if !side.is_up() {
             // A stream may overtake the end of the introduction.
-            return self.put(now + 5 * MS, Event::Side(at, News::ToResponder(lane, id, message)));
+            return self.put(now + 5 * MS, SimEvent::Side(at, News::ToResponder(lane, id, message)));
         }
         let responder =
-            side.responders.entry(id).or_insert_with(|| Responder::new(snapshot, Limits::default()));
+            side.responders.entry(id).or_insert_with(|| Responder::new(snapshot, EngineLimits::default()));
         let reply = responder.handle(&message).expect("an honest peer's message");
         let most = RECONCILIATIONS_MAX * side.lanes.len();
         assert!(side.responders.len() <= most, "too many reconciliations");
         if fails {
             self.end_recon(at.other(), lane, id, Err("the stream broke".into()));
         } else {
-            self.later(Event::Side(at.other(), News::ToInitiator(lane, id, reply)));
+            self.later(SimEvent::Side(at.other(), News::ToInitiator(lane, id, reply)));
         }
     }
 
@@ -851,9 +859,9 @@ impl World {
         let Some(initiator) = self.side(at).and_then(|side| side.initiators.get_mut(&id)) else { return };
         let found = initiator.handle(message).expect("an honest peer's message");
         let have = found.have.iter().map(|item| item.hash).collect();
-        self.step(at, lane, Input::Differences { have, need: found.need });
+        self.step(at, lane, SessionInput::Differences { have, need: found.need });
         match found.reply {
-            Some(reply) => self.later(Event::Side(at.other(), News::ToResponder(lane, id, reply))),
+            Some(reply) => self.later(SimEvent::Side(at.other(), News::ToResponder(lane, id, reply))),
             None => self.end_recon(at, lane, id, Ok(())),
         }
     }
@@ -863,8 +871,8 @@ impl World {
         if let Some(side) = self.side(at) {
             side.initiators.remove(&id);
         }
-        self.step(at, lane, Input::ReconEnded { opened_here: true, result: result.clone() });
-        self.later(Event::Side(at.other(), News::ReconEnds(lane, id, result)));
+        self.step(at, lane, SessionInput::ReconEnded { opened_here: true, result: result.clone() });
+        self.later(SimEvent::Side(at.other(), News::ReconEnds(lane, id, result)));
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::work::Location;
 use crate::discovery::channel::Channel;
-use crate::discovery::network::{Answer, NetworkError, Transport};
-use crate::discovery::slot::{Look, SLOTS, Slot};
+use crate::discovery::network::{KeyLookup, NetworkError, Transport};
+use crate::discovery::slot::{SLOTS, Slot, SlotReading};
 
 /// Agents whose addresses, or lack of them, are remembered per channel: two days' slots hold 384.
 pub const LOCATED_MAX: usize = 1024;
@@ -29,7 +29,7 @@ const MISS_MAX: Duration = Duration::from_mins(15);
 const IN_COMPANY: usize = 4;
 
 /// One channel.
-pub(super) struct Line {
+pub(super) struct RendezvousChannel {
     pub(super) channel: Channel,
     pub(super) transport: Arc<Counted>,
     pub(super) scan_generation: u64,
@@ -52,7 +52,7 @@ pub(super) struct Line {
     /// When our own record was written, by both clocks, and with which addresses.
     record: Option<((Instant, u64), EndpointAddr)>,
     day: u64,
-    looks: Vec<Look>,
+    looks: Vec<SlotReading>,
     /// Agents that wrote a slot last, who are alive, before those that they listed.
     writers: VecDeque<EndpointId>,
     listed: VecDeque<EndpointId>,
@@ -80,7 +80,7 @@ struct Located {
     misses: u32,
 }
 
-impl Line {
+impl RendezvousChannel {
     pub(super) fn new(channel: Channel, transport: Arc<dyn Transport>) -> Self {
         let transport =
             Arc::new(Counted { transport, reads: AtomicU64::default(), writes: AtomicU64::default() });
@@ -100,7 +100,7 @@ impl Line {
             moves: 0,
             record: None,
             day: 0,
-            looks: vec![Look::Unread; usize::from(SLOTS)],
+            looks: vec![SlotReading::Unread; usize::from(SLOTS)],
             writers: VecDeque::new(),
             listed: VecDeque::new(),
             asked: VecDeque::new(),
@@ -136,18 +136,21 @@ impl Line {
     }
 
     /// What is known of that day's slots.
-    pub(super) fn looks_of(&mut self, day: u64) -> &mut Vec<Look> {
+    pub(super) fn looks_of(&mut self, day: u64) -> &mut Vec<SlotReading> {
         if self.day != day {
             self.day = day;
-            self.looks.fill(Look::Unread);
+            self.looks.fill(SlotReading::Unread);
         }
         &mut self.looks
     }
 
     /// The same for a write, which tries again what was closed: that may have been the channel's fault.
-    pub(super) fn worth_a_try(&mut self, day: u64) -> Vec<Look> {
+    pub(super) fn worth_a_try(&mut self, day: u64) -> Vec<SlotReading> {
         let mut looks = self.looks_of(day).clone();
-        looks.iter_mut().filter(|look| **look == Look::Closed).for_each(|look| *look = Look::Unread);
+        looks
+            .iter_mut()
+            .filter(|look| **look == SlotReading::Closed)
+            .for_each(|look| *look = SlotReading::Unread);
         looks
     }
 
@@ -274,7 +277,7 @@ impl Counted {
 }
 
 impl Transport for Counted {
-    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
+    fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<KeyLookup, NetworkError>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.transport.resolve(key)
     }
@@ -299,8 +302,8 @@ mod tests {
     struct Nowhere;
 
     impl Transport for Nowhere {
-        fn resolve(&self, _: PublicKey) -> BoxFuture<'_, Result<Answer, NetworkError>> {
-            Box::pin(async { Ok(Answer::Nothing) })
+        fn resolve(&self, _: PublicKey) -> BoxFuture<'_, Result<KeyLookup, NetworkError>> {
+            Box::pin(async { Ok(KeyLookup::Nothing) })
         }
 
         fn publish(&self, _: SignedPacket) -> BoxFuture<'_, Result<(), NetworkError>> {
@@ -321,7 +324,7 @@ mod tests {
     #[test]
     fn a_record_is_written_anew_after_the_machine_slept() {
         const HOUR: Duration = Duration::from_hours(1);
-        let mut line = Line::new(Channel::Dht, Arc::new(Nowhere));
+        let mut line = RendezvousChannel::new(Channel::Dht, Arc::new(Nowhere));
         let addr = EndpointAddr::new(id(1));
         let now = Instant::now();
         assert!(line.record_is_stale(&addr, HOUR, (now, 1_000)));
@@ -336,7 +339,7 @@ mod tests {
 
     #[test]
     fn whom_a_user_named_comes_first_and_stays_bounded() {
-        let mut line = Line::new(Channel::Dht, Arc::new(Nowhere));
+        let mut line = RendezvousChannel::new(Channel::Dht, Arc::new(Nowhere));
         line.wanted([id(1), id(2)].into_iter());
         line.asked(id(2));
         line.asked(id(2));

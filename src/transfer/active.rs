@@ -7,18 +7,18 @@ use crate::record::ContentHash;
 
 /// Contents under way. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Moving(Arc<Mutex<HashMap<ContentHash, Under>>>);
+pub struct ActiveTransfers(Arc<Mutex<HashMap<ContentHash, Under>>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Under {
-    progress: Progress,
+    progress: ContentProgress,
     /// Streams that carry it.
-    passages: usize,
+    streams: usize,
 }
 
 /// How far one content is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct ContentProgress {
     /// Bytes that have passed.
     pub done: u64,
     /// Bytes in all.
@@ -27,29 +27,29 @@ pub struct Progress {
 
 /// A stream that carries a content, or a part of it; once none does any more, the content is no longer under way.
 #[derive(Debug)]
-pub struct Passage {
-    moving: Moving,
+pub struct TransferGuard {
+    active: ActiveTransfers,
     hash: ContentHash,
 }
 
-impl Moving {
+impl ActiveTransfers {
     /// A stream begins to carry a content of `size` bytes in all.
     #[must_use]
-    pub fn begin(&self, hash: ContentHash, size: u64) -> Passage {
-        let fresh = Under { progress: Progress { done: 0, size }, passages: 0 };
-        self.contents().entry(hash).or_insert(fresh).passages += 1;
-        Passage { moving: self.clone(), hash }
+    pub fn begin(&self, hash: ContentHash, size: u64) -> TransferGuard {
+        let fresh = Under { progress: ContentProgress { done: 0, size }, streams: 0 };
+        self.contents().entry(hash).or_insert(fresh).streams += 1;
+        TransferGuard { active: self.clone(), hash }
     }
 
     /// How far a content is, if it is under way.
     #[must_use]
-    pub fn progress(&self, hash: &ContentHash) -> Option<Progress> {
+    pub fn progress(&self, hash: &ContentHash) -> Option<ContentProgress> {
         self.contents().get(hash).map(|under| under.progress)
     }
 
     /// Everything under way.
     #[must_use]
-    pub fn list(&self) -> Vec<(ContentHash, Progress)> {
+    pub fn list(&self) -> Vec<(ContentHash, ContentProgress)> {
         self.contents().iter().map(|(hash, under)| (*hash, under.progress)).collect()
     }
 
@@ -58,21 +58,21 @@ impl Moving {
     }
 }
 
-impl Passage {
+impl TransferGuard {
     /// It has come to this position. The furthest stream says how far the content is.
     pub fn set(&self, position: u64) {
-        if let Some(under) = self.moving.contents().get_mut(&self.hash) {
+        if let Some(under) = self.active.contents().get_mut(&self.hash) {
             under.progress.done = under.progress.done.max(position);
         }
     }
 }
 
-impl Drop for Passage {
+impl Drop for TransferGuard {
     fn drop(&mut self) {
-        let mut contents = self.moving.contents();
+        let mut contents = self.active.contents();
         if let Some(under) = contents.get_mut(&self.hash) {
-            under.passages -= 1;
-            if under.passages == 0 {
+            under.streams -= 1;
+            if under.streams == 0 {
                 contents.remove(&self.hash);
             }
         }

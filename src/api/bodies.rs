@@ -357,7 +357,7 @@ pub struct DialRequest {
 
 /// The answer of `POST /peers`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Dialling {
+pub struct DialAccepted {
     /// The endpoint that is being dialled.
     pub endpoint_id: String,
 }
