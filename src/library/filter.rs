@@ -4,14 +4,14 @@
 //! is everything. A filter that no asset could ever match is refused rather than kept. Text is compared as people take it:
 //! neither case nor Unicode's composition count.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::codec::{CodecError, RowReader, RowWriter};
 use crate::record::{AssetRecord, ContentHash, TAG_CHARS_MAX, TAGS_MAX};
-use crate::text::same_text;
+use crate::text::{folded, same_text};
 
 /// Most hashes in one filter.
 pub const HASHES_MAX: usize = 10_000;
@@ -176,13 +176,18 @@ impl Filter {
         };
         same(&self.application, &meta.application)
             && same(&self.user, &meta.user)
-            && (self.tags.is_empty() || meta.tags.iter().any(|tag| self.has_tag(tag)))
+            && (self.tags.is_empty() || self.has_one_of(&meta.tags))
             && self.mime_prefix.as_ref().is_none_or(|prefix| begins(&meta.mime_type, prefix))
             && (self.hashes.is_empty() || self.hashes.contains(&record.hash))
     }
 
-    fn has_tag(&self, tag: &str) -> bool {
-        self.tags.contains(tag) || self.tags.iter().any(|asked| same_text(asked, tag))
+    fn has_one_of(&self, tags: &[String]) -> bool {
+        if tags.iter().any(|tag| self.tags.contains(tag)) {
+            return true;
+        }
+        // Each text is folded once: both sides may have many, and strangers write them.
+        let asked: HashSet<String> = self.tags.iter().map(|tag| folded(tag)).collect();
+        tags.iter().any(|tag| asked.contains(&folded(tag)))
     }
 
     /// Appends the one encoding of this filter.
@@ -209,6 +214,10 @@ impl Filter {
         let count = from.count(HASHES_MAX, "number of hashes")?;
         let (hashes, _) = from.raw(count * 32)?.as_chunks::<32>();
         let hashes = hashes.iter().map(|hash| ContentHash(*hash).to_string()).collect();
+        // There is one encoding of each filter.
+        if mime_prefix.iter().any(|prefix| prefix.bytes().any(|byte| byte.is_ascii_uppercase())) {
+            return Err(CodecError::Value("filter"));
+        }
         let spec = FilterSpec { application, tags, user, mime_prefix, hashes };
         Self::try_from(spec).map_err(|_| CodecError::Value("filter"))
     }
