@@ -101,7 +101,7 @@ enum Command {
     Put(put::PutArgs),
     /// Read an asset's content
     Get(get::GetArgs),
-    /// Get one asset now, from whoever in the network has it
+    /// Get one asset now, from any peer in the network that has it
     Fetch(fetch::FetchArgs),
     /// List assets, newest first
     List(list::ListArgs),

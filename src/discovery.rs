@@ -1,7 +1,7 @@
 //! How agents of one network find each other: who is there, and where.
 //!
 //! Several channels run side by side, each useful alone ([`channel::Channel`]). What they yield are hints: an endpoint id,
-//! perhaps with addresses. [`candidates::Candidates`] hands them to PeersActor, which decides whom to dial, and to GossipActor,
+//! perhaps with addresses. [`candidates::Candidates`] hands them to PeersActor, which decides which peers to dial, and to GossipActor,
 //! which joins the swarm through them. Nothing that was learned here is trusted before a session has authenticated.
 
 pub mod address_book;

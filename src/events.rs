@@ -1,4 +1,4 @@
-//! What happened on this node, for whoever watches: a bounded log with numbers, so that a watcher that was cut off
+//! What happened on this node, for those who watch: a bounded log with numbers, so that a watcher that was cut off
 //! resumes where it was.
 
 use std::collections::VecDeque;

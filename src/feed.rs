@@ -193,7 +193,7 @@ impl CanServiceState {
     }
 
     fn on_caught_up(&mut self, status: StoreStatus) {
-        // First the counts: whoever waits until the store was read looks at them.
+        // First the counts: those who wait until the store was read look at them.
         self.args.libraries.set_store_status(status);
         if self.args.libraries.cursor().borrow().is_none() {
             self.args.libraries.set_cursor(self.read_to);

@@ -78,7 +78,7 @@ impl StartError {
     }
 }
 
-/// What a start needs of whoever starts it.
+/// What a start needs from its caller.
 pub struct StartOutput {
     /// Where settings came from: errors name it, and what only this start was given is kept.
     pub origins: Origins,
@@ -159,7 +159,7 @@ impl Node {
         let (_, outcome) = supervisor::start(args)
             .await
             .map_err(|e| StartError::new(format!("cannot start the supervisor: {e}")))?;
-        // Whoever is told that the node runs may ask it something at once.
+        // A caller that is told that the node runs may ask it something at once.
         if timeout(ACTORS_START_WITHIN, cells.up()).await.is_err() {
             tracing::warn!("not every actor has started yet; GET /actors shows which");
         }

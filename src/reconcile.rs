@@ -5,7 +5,7 @@
 //! a library; a session works on a [`Snapshot`] of it, which costs an `Arc` per few hundred items and never blocks the
 //! tree. [`Initiator`] and [`Responder`] turn messages into messages and differences.
 //!
-//! Pure: no clock, no I/O, no runtime. Whoever drives a session supplies its time limit.
+//! Pure: no clock, no I/O, no runtime. The caller that drives a session supplies its time limit.
 
 pub mod engine;
 mod fingerprint;

@@ -27,7 +27,7 @@ pub(crate) use through::admits;
 /// How long a tombstone is kept, in milliseconds: an agent that was away for longer has to read everything again.
 pub const TOMBSTONES_KEPT_MS: u64 = 180 * 24 * 3600 * 1000;
 
-/// A store, shared by whoever needs it. Outlives any actor.
+/// A store, shared by all that need it. Outlives any actor.
 pub type StoreRef = Arc<dyn ContentStore>;
 
 /// Whether a store has the content of a record.
@@ -35,7 +35,7 @@ pub type StoreRef = Arc<dyn ContentStore>;
 pub enum Holding {
     /// It is here.
     Held,
-    /// It is not here, and wanted: whoever has it is to be asked for it.
+    /// It is not here, and wanted: peers that have it are to be asked for it.
     Wanted,
     /// It is not here, and not wanted until a user says so ([`ContentStore::want`]). Tombstones are like this, too.
     Unwanted,

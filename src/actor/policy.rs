@@ -135,7 +135,7 @@ const BRISK: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::
 
 /// The table.
 pub static POLICIES: [RestartPolicy; 9] = [
-    // Stops late: whoever stops before it may still have something to write.
+    // Stops late: actors that stop before it may still have something to write.
     RestartPolicy {
         kind: ChildKind::CanService,
         restart: Restart::Always,

@@ -83,7 +83,7 @@ impl<M: Message> ServiceRef<M> {
     /// Sends without waiting.
     ///
     /// # Errors
-    /// [`ServiceError::Down`] when no incarnation takes it; whoever sends decides what that means.
+    /// [`ServiceError::Down`] when no incarnation takes it; the sender decides what that means.
     pub fn cast(&self, message: M) -> Result<(), ServiceError> {
         let down = ServiceError::Down(self.name);
         self.get().ok_or(down)?.send_message(message).map_err(|_| down)

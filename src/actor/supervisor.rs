@@ -245,7 +245,7 @@ impl RootState {
             detail,
         };
         for reply in self.surveyed_for.drain(..).filter(|reply| !reply.is_closed()) {
-            // Whoever stopped waiting in this moment does not miss the answer.
+            // A caller that stopped waiting in this moment does not miss the answer.
             let _ = reply.send(tree.clone());
         }
     }

@@ -86,7 +86,7 @@ impl Actor for HttpActor {
             HttpMsg::GetHealth { reply } => {
                 let streams = STREAMS_MAX - state.streams.available_permits();
                 let detail = Some(format!("http://{}, event streams: {streams}", state.server.bound()));
-                // Whoever asked may have given up.
+                // The caller may have given up.
                 let _ = reply.send(ActorDetail { detail, ..ActorDetail::default() });
                 Ok(())
             }

@@ -31,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 /// The answer of `GET /deletions`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct DeletionList {
-    /// What waits for somebody's decision, by whoever brought it.
+    /// What waits for somebody's decision, by the peer that brought it.
     pub(super) holds: Vec<HoldView>,
     /// Assets whose deletion waits.
     pub(super) held: u64,
@@ -212,7 +212,7 @@ async fn list(State(state): State<ApiState>) -> Success<DeletionList> {
 
 /// Let deletions through that were held back
 ///
-/// They are applied when they are brought again, which is at once where whoever brought them is connected. What it deletes
+/// They are applied when they are brought again, which is at once where the peer that brought them is connected. What it deletes
 /// after that counts from nothing.
 #[utoipa::path(
     post,
@@ -231,7 +231,7 @@ async fn confirm(
     OptionalJsonBody(request): OptionalJsonBody<ConfirmRequest>,
 ) -> ApiResult<Success<DeletionsConfirmed>> {
     let about = decide(&state.view, request.hold, DeletionDecision::Confirmed).await?;
-    // Whoever brought them brings them again. Without PeersActor, that happens with the next comparison.
+    // The peer that brought them brings them again. Without PeersActor, that happens with the next comparison.
     let _ = state.view.peers.cast(PeersMsg::Verify);
     Ok(Success::new(DeletionsConfirmed { released: about.len() as u64 }))
 }
@@ -286,7 +286,7 @@ async fn decide(
     }
 }
 
-/// In a task of its own: whoever asked may go away.
+/// In a task of its own: the caller may go away.
 async fn restore(view: &AgentView, about: Vec<(String, Deletion)>) -> ApiResult<u64> {
     let store = Arc::clone(&view.store);
     let now_ms = view.clock.now_ms();

@@ -1,4 +1,4 @@
-//! The API of libraries: what is shared, with whom, and who is let in.
+//! The API of libraries: what is shared, its members, and who is let in.
 
 use std::sync::Arc;
 
@@ -78,7 +78,9 @@ fn refused(error: &LibraryError) -> ApiError {
             (StatusCode::NOT_FOUND, "unknown_library", "GET /libraries lists those that are here")
         }
         LibraryError::Own => (StatusCode::CONFLICT, "own_library", "GET /libraries shows it"),
-        LibraryError::NotOwner => (StatusCode::FORBIDDEN, "not_owner", "ask whoever invited this node"),
+        LibraryError::NotOwner => {
+            (StatusCode::FORBIDDEN, "not_owner", "ask the person who invited this node")
+        }
         LibraryError::Full => {
             (StatusCode::CONFLICT, "too_many_libraries", "DELETE /libraries/{id} makes room")
         }
@@ -137,7 +139,7 @@ struct InviteRequest {
     /// How many machines may use it; any number if absent.
     #[serde(default)]
     uses: Option<u32>,
-    /// The one endpoint id that may use it; whoever has the ticket if absent.
+    /// The one endpoint id that may use it; anyone who has the ticket if absent.
     #[serde(default)]
     subject: Option<String>,
     /// Seconds from now until the ticket is valid.
@@ -363,7 +365,7 @@ async fn invite(
     Ok(Success::new(Invitee { invited, qr }))
 }
 
-/// Take tickets back; whoever is connected by them is let go within seconds, and keeps what it has
+/// Take tickets back; members connected by them are let go within seconds, and keeps what it has
 #[utoipa::path(
     post,
     path = "/libraries/{id}/revoke",

@@ -79,7 +79,7 @@ impl StoreProxy {
             parsed.origin().ascii_serialization(),
             if path.is_empty() { BASE_PATH } else { path }
         );
-        // The process has one provider; whoever was first has installed the same.
+        // The process has one provider; an earlier caller has installed the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let build = |builder: ClientBuilder| builder.build().map_err(|error| refuse(error.to_string()));
         let common = || {

@@ -44,7 +44,7 @@ const ADDRS_MAX: usize = 32;
     tags(
         (name = "node", description = "This node."),
         (name = "peers", description = "Other nodes, and what moves between them and this one."),
-        (name = "libraries", description = "What is shared by ticket, with whom, and who is let in."),
+        (name = "libraries", description = "What is shared by ticket, its members, and who is let in."),
         (name = "events", description = "What happens."),
         (name = "store", description = "The store's own API, as far as the page needs it.")
     )

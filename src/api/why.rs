@@ -94,7 +94,7 @@ pub(super) async fn why(
 ///
 /// It is fetched before everything else. Connected peers are asked whether they have it, then those that are known and not
 /// connected, for half a minute; `GET /why/{hash}` says how that stands. What was deleted here comes back. What is known and
-/// not held here is wanted from then on: it comes from the trash, or from whoever has it, also later.
+/// not held here is wanted from then on: it comes from the trash, or from a peer that has it, also later.
 #[utoipa::path(
     post,
     path = "/fetch/{hash}",

@@ -89,7 +89,7 @@ async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
     }
     if confirmed > 0 {
         let confirmed = text::counted(confirmed, "confirmed deletion");
-        message(&format!("{confirmed} will be applied once whoever made them is connected."));
+        message(&format!("{confirmed} will be applied once the peers that made them are connected."));
     }
     if holds.is_empty() {
         message("Nothing is held back.");

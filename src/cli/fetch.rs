@@ -1,4 +1,4 @@
-//! `can-sync fetch`: has the node get one asset now, from whoever in the network has it.
+//! `can-sync fetch`: has the node get one asset now, from any peer in the network that has it.
 
 use std::time::Duration;
 

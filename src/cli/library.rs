@@ -1,4 +1,4 @@
-//! `can-sync library`, `join`, `approve`, `deny` and `devices`: what is shared by ticket, with whom, and who is let in.
+//! `can-sync library`, `join`, `approve`, `deny` and `devices`: what is shared by ticket, its members, and who is let in.
 
 mod devices;
 mod show;
@@ -45,7 +45,7 @@ enum LibraryCommand {
         #[arg(long, value_enum)]
         content: Option<ContentFate>,
     },
-    /// Issue a ticket: whoever has it can join
+    /// Issue a ticket: anyone who has it can join
     Invite(InviteArgs),
     /// Take tickets back; who joined by them keeps what it has, and gets no more
     Revoke {

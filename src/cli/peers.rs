@@ -53,13 +53,13 @@ enum PeersCommand {
 #[derive(clap::Args, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "flags that are there or not")]
 struct AskArgs {
-    /// Ask this agent whom it knows: an endpoint id (`@ID` is the same), or a ticket
+    /// Ask this agent for its peers: an endpoint id (`@ID` is the same), or a ticket
     #[arg(value_name = "ID", value_parser = agent, conflicts_with = "gossip")]
     from: Option<EndpointAddr>,
     /// Listen to the announcements of all agents, until all have been heard or time is up
     #[arg(long, conflicts_with = "rpc")]
     gossip: bool,
-    /// Ask the agents that are known here whom they know
+    /// Ask the agents that are known here for their peers
     #[arg(long)]
     rpc: bool,
     /// Ask the agents that are found as well, so many steps away; -1 for no limit
@@ -76,7 +76,7 @@ struct AskArgs {
     /// For all of it, in seconds
     #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
-    /// Hand what was found to the running daemon, which connects to whom it likes
+    /// Hand what was found to the running daemon, which connects to those it likes
     #[arg(long)]
     discover: bool,
     /// Begin with these agents: endpoint ids or tickets, separated by commas
@@ -220,7 +220,7 @@ pub(super) async fn run(context: &Context, args: PeersCommandArgs) -> Result<(),
     }
 }
 
-/// Whom the daemon knows; without one, who announces itself.
+/// The daemon's peers; without a daemon, the agents that announce themselves.
 async fn known(context: &Context, args: &AskArgs) -> Result<(), CliError> {
     let peers = match fetch(&context.agent()?).await {
         Ok(peers) => peers,

@@ -135,7 +135,7 @@ impl AddressBook {
                  VALUES (?1, ?2, ?3, ?4, ?5)",
                 (entry.addr.id.to_string(), ticket, &entry.name, seen, entry.mirror),
             )?;
-            // Whoever takes part in libraries alone pushes no device of our own out.
+            // A peer of libraries alone pushes no device of our own out.
             db.execute(
                 "DELETE FROM peers WHERE mirror = 0 AND endpoint_id IN
                  (SELECT endpoint_id FROM peers WHERE mirror = 0

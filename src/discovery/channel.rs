@@ -103,14 +103,14 @@ pub struct ChannelReport {
     pub last_error: Option<String>,
 }
 
-/// How all channels do: written by those who run them, read by whoever tells it. Cheap to clone.
+/// How all channels do: written by the actors that run them, read for reports. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Channels(Arc<Mutex<ChannelReports>>);
 
 #[derive(Debug)]
 struct ChannelReports {
     reports: Vec<ChannelReport>,
-    /// Whom each channel led to, so that nobody counts twice.
+    /// The agents that each channel led to, so that none counts twice.
     found: HashSet<(Channel, EndpointId)>,
 }
 

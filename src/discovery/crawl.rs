@@ -1,6 +1,6 @@
-//! Lists a network by asking agents whom they know, and those in turn: breadth first, within limits.
+//! Lists a network by asking agents for their peers, and those in turn: breadth first, within limits.
 //!
-//! [`Crawl`] is pure: it says whom to ask next, and takes in what came of it. [`run`] does the asking.
+//! [`Crawl`] is pure: it says which agent to ask next, and takes in what came of it. [`run`] does the asking.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::discovery::list_peers::{Found, Listed};
 
-/// Addresses of one agent that are kept, whoever names them.
+/// Addresses of one agent that are kept, whichever agents name them.
 const ADDRS_MAX: usize = 32;
 
 /// How far a crawl goes.
@@ -68,7 +68,7 @@ struct CrawledAgent {
     /// Steps on the shortest way that is known so far.
     depth: u32,
     state: AgentState,
-    /// Whom it named, as indices.
+    /// The agents that it named, as indices.
     named: Vec<u32>,
 }
 
@@ -107,7 +107,7 @@ impl Crawl {
         crawl
     }
 
-    /// Whom to ask next; `None` while enough are being asked, or when nobody is left.
+    /// The agent to ask next; `None` while enough are being asked, or when nobody is left.
     pub fn next_to_ask(&mut self) -> Option<EndpointAddr> {
         if self.in_flight >= self.limits.at_once_max {
             return None;
@@ -119,7 +119,7 @@ impl Crawl {
         Some(node.addr.clone())
     }
 
-    /// Takes in what `asked` said, or why it did not. Whoever was not asked is not heard.
+    /// Takes in what `asked` said, or why it did not. An agent that was not asked is not heard.
     pub fn heard(&mut self, asked: EndpointId, answer: Result<Listed, String>) {
         let Some(&index) = self.index.get(&asked) else { return };
         let node = &mut self.nodes[index as usize];
@@ -202,7 +202,7 @@ impl Crawl {
         }
     }
 
-    /// A shorter way to one agent is a shorter way to all whom it named.
+    /// A shorter way to one agent is a shorter way to all that it named.
     fn relax(&mut self, from: u32) {
         let mut changed = vec![from];
         while let Some(index) = changed.pop() {
@@ -228,7 +228,7 @@ impl Crawl {
     }
 }
 
-/// Crawls by calling `ask` with whom to ask, until nobody is left or `deadline` has come; what was heard until then is the
+/// Crawls by calling `ask` with the agent to ask, until nobody is left or `deadline` has come; what was heard until then is the
 /// result either way. `ask` has a limit of its own. `progress` is told how many have answered, and how many are known of.
 pub async fn run<F, Asked>(
     mut crawl: Crawl,
@@ -297,7 +297,7 @@ mod tests {
         names
     }
 
-    /// Whom each agent knows.
+    /// The peers of each agent.
     type Graph = BTreeMap<u8, Vec<u8>>;
 
     /// Asks everyone, the one under way that `pick` picks answering first.

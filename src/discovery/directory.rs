@@ -6,7 +6,7 @@
 //! them. An agent that was taken off the list goes on as a hint, so that a network that was cut in two finds itself again.
 //!
 //! Time comes in: `now` is our own clock, `now_ms` the wall clock, which is only compared with what authors wrote. There are
-//! at most 4,096 entries. When there is no room, hints go first, then the stale, then whoever was silent for longest, those
+//! at most 4,096 entries. When there is no room, hints go first, then the stale, then the agents that were silent for longest, those
 //! that have proved themselves last; nobody goes who is connected.
 
 mod entry;
@@ -41,7 +41,7 @@ pub const ENTRIES_MAX: usize = 4096;
 const SPACING: Duration = Duration::from_secs(1);
 /// Questions for a sign of life at once.
 const PROBES_MAX: usize = 16;
-/// After which a question counts as lost with whoever asked it, and is asked again.
+/// After which a question counts as lost with its asker, and is asked again.
 const PROBE_LOST_AFTER: Duration = Duration::from_mins(1);
 /// How often an agent that goes on announcing itself is offered as a candidate again.
 const OFFER_EVERY: Duration = Duration::from_mins(5);
@@ -76,7 +76,7 @@ pub struct AgentListing {
 /// What the directory wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectoryEffect {
-    /// An agent is there, or is somewhere else now, or still there after a while: whoever dials should know.
+    /// An agent is there, or is somewhere else now, or still there after a while: dialling actors should know.
     Found(EndpointAddr),
     /// This is where this agent is, as it said itself or proved.
     Located(EndpointAddr),

@@ -5,8 +5,8 @@
 //! [`Candidates`](super::candidates::Candidates), and keeps the [`SharedDirectory`](super::directory::SharedDirectory) and
 //! the endpoint's addresses of others.
 //!
-//! The topic's name is a secret: whoever learns it hears the network's names, sizes and addresses. So we join through nobody
-//! who has not proved, by a session or by an answer to [`PresenceProbe`], that it belongs to the network; channels only say whom to
+//! The topic's name is a secret: an agent that learns it hears the network's names, sizes and addresses. So we join through nobody
+//! who has not proved, by a session or by an answer to [`PresenceProbe`], that it belongs to the network; channels only say which agents to
 //! ask. And we dial ourselves before we join: gossip hangs without a word on an id that it cannot reach.
 //!
 //! **Bounds**: the follower holds a permit for each message that it sends, and checks no more signatures than
@@ -345,7 +345,7 @@ impl GossipState {
     // ---- The swarm ----------------------------------------------------------------------------------------------------
 
     fn on_neighbours(&mut self, myself: &ActorRef<GossipMsg>, ids: HashSet<EndpointId>) {
-        // Whoever is new next to us has not heard us yet.
+        // A new neighbour has not heard us yet.
         self.news |= ids.iter().any(|id| !self.neighbours.contains(id));
         self.neighbours = ids;
         self.join_more(myself);

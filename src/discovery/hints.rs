@@ -1,7 +1,7 @@
 //! Hints on their way to the actor that acts on them.
 //!
 //! Anybody may cause hints, as many as they like, and a mailbox takes whatever is sent. So hints wait here instead: each
-//! peer once per channel, so many per channel, the newcomer refused where there are too many, since whoever found it finds
+//! peer once per channel, so many per channel, the newcomer refused where there are too many, since the channel that found it finds
 //! it again. The actor hears once that some wait, and takes a few at a time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

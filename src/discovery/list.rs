@@ -1,4 +1,4 @@
-//! What an agent publishes under its own endpoint key: where it is, and whom it has seen alive. Sealed for the network.
+//! What an agent publishes under its own endpoint key: where it is, and which agents it has seen alive. Sealed for the network.
 //!
 //! Slots name agents; this record leads to them. It is one signed packet of at most 1,000 bytes in the DHT and on the relays,
 //! written at start, when the addresses change, and every hour, since the DHT forgets after about two. Inside (see
@@ -32,7 +32,7 @@ const TTL_SECS: u32 = 300;
 const PLAIN_BYTES: usize = 900 - OVERHEAD;
 const VERSION: u8 = 1;
 const RELAY_URL_MAX: usize = 200;
-/// Addresses of one agent: a machine has few, and each costs whoever dials a packet.
+/// Addresses of one agent: a machine has few, and each costs the dialling side a packet.
 const DIRECT_MAX: usize = 12;
 /// Older signs of life are not passed on.
 const AGENT_AGE_MAX: Duration = Duration::from_hours(2);
@@ -45,7 +45,7 @@ const CONTEXT_LIST_SEAL: &str = "can-sync 2026 v3 published list contents";
 pub struct Published {
     /// Where it is.
     pub addr: EndpointAddr,
-    /// Whom it had seen alive lately, and how long before it wrote this.
+    /// The agents that it had seen alive lately, and how long before it wrote this.
     pub agents: Vec<(EndpointId, Duration)>,
     /// When it wrote this, in microseconds since the Unix epoch by its clock.
     pub written_us: u64,

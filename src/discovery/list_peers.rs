@@ -1,10 +1,10 @@
-//! Whom an agent knows: asked for on an ALPN of its own, independent of sessions.
+//! The peers of an agent: asked for on an ALPN of its own, independent of sessions.
 //!
 //! The one that asks opens a stream; both say `Hello`, then the one that asks shows, for each key that it knows (its network's, a
 //! topic's), a proof made for this stream and for the other end; the one that is asked answers for the keys that it shares, or
 //! closes and has said nothing ([`Handshake`](crate::net::auth::Handshake)). Each question then has a stream of its own: a
 //! [`ListPeersRequest`](crate::wire::proto::ListPeersRequest), and a
-//! [`ListPeersReply`](crate::wire::proto::ListPeersReply) with a page of announcements, signed by those whom they are about.
+//! [`ListPeersReply`](crate::wire::proto::ListPeersReply) with a page of announcements, signed by the agents that they are about.
 //!
 //! [`ListPeersService`] answers, [`ListingConnection`] asks; both bound whatever the other side may do.
 
@@ -21,5 +21,5 @@ pub const PAGE_ENTRIES_MAX: usize = crate::wire::decode::LISTED_PER_PAGE_MAX;
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a request: a cursor and a number.
 const REQUEST_BYTES_MAX: usize = 256;
-/// Bytes of a cursor that is sent back to whoever made it.
+/// Bytes of a cursor that is sent back to its maker.
 const CURSOR_BYTES_MAX: usize = 64;

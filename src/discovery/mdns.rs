@@ -37,7 +37,7 @@ const CADENCE: Duration = Duration::from_secs(2);
 const TRIAL_CADENCE: Duration = Duration::from_millis(300);
 /// An address to announce in a trial; nobody dials it (RFC 5737).
 const TRIAL_ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// Whoever starts asks this often for so long.
+/// After a start it asks this often for so long.
 const EAGER_CADENCE: Duration = Duration::from_millis(300);
 const EAGER_FOR: Duration = Duration::from_secs(5);
 /// Answers per second that everybody together gives.
@@ -97,7 +97,7 @@ impl Mdns {
         &self.service
     }
 
-    /// Says that `id` is where `ticket` says, and hands on whoever else is there, as [`Channel::Mdns`]. Never ends.
+    /// Says that `id` is where `ticket` says, and hands on all others that are there, as [`Channel::Mdns`]. Never ends.
     pub async fn watch(
         self,
         id: EndpointId,
@@ -106,7 +106,7 @@ impl Mdns {
         channels: Channels,
     ) {
         let mut told = Told::default();
-        // Whoever has just started asks at once, and several times: a question or its answer may be lost.
+        // A node that has just started asks at once, and several times: a question or its answer may be lost.
         let mut eager = Some(Instant::now() + EAGER_FOR);
         loop {
             let networks = Networks::look().await;
@@ -300,7 +300,7 @@ fn by_port(ticket: &str) -> BTreeMap<u16, Vec<IpAddr>> {
     ports
 }
 
-/// Whom we have told of: answers come all the time.
+/// The peers that we have told of: answers come all the time.
 #[derive(Default)]
 struct Told(HashMap<EndpointId, (BTreeSet<SocketAddr>, Instant)>);
 

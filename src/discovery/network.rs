@@ -82,7 +82,7 @@ pub trait Transport: fmt::Debug + Send + Sync {
     fn width(&self) -> usize;
 }
 
-/// The channels of one incarnation of whoever uses them.
+/// The channels of one incarnation of their user.
 pub type Transports = Vec<(Channel, Arc<dyn Transport>)>;
 
 /// Makes them. Each incarnation has its own, since what failed may be in there.

@@ -1,6 +1,6 @@
 //! RendezvousActor: finds agents of its network through slots in pkarr, and lets itself be found.
 //!
-//! **Owns** the rhythm of looks and writes and one line per channel (relays, DHT): what its slots held, whom to locate, how
+//! **Owns** the rhythm of looks and writes and one line per channel (relays, DHT): what its slots held, which agents to locate, how
 //! it does. **Talks to** PeersActor and GossipActor through [`Candidates`](super::candidates::Candidates), and tells [`Channels`](super::channel::Channels) how the channels do.
 //!
 //! A *look* reads slots; each agent in them is *located* by the record that it publishes under its own key
@@ -173,7 +173,7 @@ impl RendezvousState {
         if !self.channels[index].busy.scanning {
             self.channels[index].begin_scan(contact);
             let work = self.work(myself, index);
-            // The first look of a restarted actor is thorough, whoever is connected.
+            // The first look of a restarted actor is thorough, also with peers connected.
             let thorough = !contact || !self.channels[index].scanned_once;
             self.tasks.spawn(work.scan(thorough, rand::random()));
         }
@@ -405,7 +405,7 @@ impl RendezvousState {
         }
     }
 
-    /// Whoever has lost everybody looks at once; whoever has found somebody, later.
+    /// A node that has lost all peers looks at once; one that has found some, later.
     fn on_contact_changed(&mut self, myself: &ActorRef<RendezvousMsg>) {
         if self.args.contact() {
             return;

@@ -32,7 +32,7 @@ const DEFAULT_HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
-/// Whom a server answers.
+/// The requests that a server answers.
 #[derive(Clone, Debug)]
 pub struct GuardSettings {
     /// Where it listens. Loopback names always pass, and this address; when it is unspecified (`0.0.0.0`), every

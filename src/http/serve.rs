@@ -2,7 +2,7 @@
 //! shutdown may take.
 //!
 //! Connections belong to the future that [`serve`] returns: dropping it closes them all. A client that stops reading
-//! is cut after half a minute; one that stops sending is cut by whoever reads its body. When an answer leaves before the
+//! is cut after half a minute; one that stops sending is cut by the reader of its body. When an answer leaves before the
 //! whole request has arrived (an upload that is refused, say), the rest is read and thrown away for a moment, so that
 //! the client gets to see the answer rather than a reset.
 

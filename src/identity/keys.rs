@@ -128,7 +128,7 @@ impl NetworkKeys {
     }
 }
 
-/// Keys of one presence network: a gossip topic, and the right to ask its members whom they know.
+/// Keys of one presence network: a gossip topic, and the right to ask its members for their peers.
 #[derive(Clone, Debug)]
 pub struct PresenceKeys {
     topic: Key,
@@ -159,7 +159,7 @@ impl PresenceKeys {
         &self.topic
     }
 
-    /// Proves membership to whoever is asked for its list of peers.
+    /// Proves membership to an agent that is asked for its list of peers.
     #[must_use]
     pub fn rpc(&self) -> &Key {
         &self.rpc

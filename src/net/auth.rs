@@ -3,7 +3,7 @@
 //! Both ends export the same keying material from the TLS session (RFC 5705), and each sends a fresh nonce in its `Hello`. The
 //! [`Transcript`] of a stream is a hash of that material, of both ids in their roles and of both nonces, so what was made for
 //! one stream means nothing on another, nor to anybody else. Of a secret, one shows an id that is blinded by the transcript,
-//! and a proof that names who made it and for whom: sent back, sent on or sent again, a proof is worth nothing.
+//! and a proof that names its prover and its verifier: sent back, sent on or sent again, a proof is worth nothing.
 //!
 //! The side that opened the stream shows first ([`Handshake`]), with what it claims ([`Credential::ticket`]) sealed for those
 //! who know the secret. The other side checks both, and shows proofs of what it lets the first into, and of nothing else.
@@ -231,7 +231,7 @@ impl Transcript {
         self.open(domain.tickets?, key, prover, &shown.ticket)
     }
 
-    /// Seals a ticket of at most [`TICKET_BYTES_MAX`] bytes for whoever knows `key`. What comes out has always the same length.
+    /// Seals a ticket of at most [`TICKET_BYTES_MAX`] bytes for those who know `key`. What comes out has always the same length.
     fn seal(&self, context: &str, key: &Key, prover: Role, ticket: &[u8]) -> Option<Vec<u8>> {
         let len = u16::try_from(ticket.len()).ok().filter(|len| usize::from(*len) <= TICKET_BYTES_MAX)?;
         let mut plain = Zeroizing::new(vec![0; 2 + TICKET_BYTES_MAX]);

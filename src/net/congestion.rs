@@ -2,7 +2,7 @@
 //!
 //! iroh 1.4 throws away what it is about to send when the task that sends has received much in the same turn: tokio's
 //! budget for that turn is used up, the socket claims not to be writable, and iroh goes on as if the packets were lost.
-//! Cubic takes that for congestion. Whoever receives fast sends slower and slower, and of two sides that have much for
+//! Cubic takes that for congestion. A side that receives fast sends slower and slower, and of two sides that have much for
 //! each other one waits until the other is done. On a network nothing can be done about that here, for losses may be
 //! what they seem. Within a machine there is no congestion: the window does not fall below what keeps both sides going.
 

@@ -112,7 +112,7 @@ pub async fn connect(endpoint: &Endpoint, addr: EndpointAddr) -> Result<Connecti
     connecting.map_err(|error| format!("{error:#}"))?.await.map_err(|error| format!("{error:#}"))
 }
 
-/// Lets whoever was accepted on gossip's ALPN send: gossip has one unidirectional stream per topic and side.
+/// Lets an agent that was accepted on gossip's ALPN send: gossip has one unidirectional stream per topic and side.
 pub fn open_gossip(connection: &Connection) {
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS));
 }

@@ -1,4 +1,4 @@
-//! Who is shut out: asked before every dial and after every handshake, whatever the protocol, and whoever began it.
+//! Who is shut out: asked before every dial and after every handshake, whatever the protocol, and whichever side began it.
 //!
 //! Gossip dials by itself, and hands on connections that nobody else sees; so this stands in the endpoint and not in front of
 //! each protocol.
@@ -35,7 +35,7 @@ impl fmt::Debug for Gate {
 }
 
 impl Gate {
-    /// Lets through whom `policy` does not shut out.
+    /// Lets through what `policy` does not shut out.
     #[must_use]
     pub fn new(policy: GatePolicy) -> Self {
         Self { policy, open: Arc::default() }
@@ -81,7 +81,7 @@ impl EndpointHooks for Gate {
     }
 
     async fn after_handshake<'a>(&'a self, connection: &'a Connection) -> AfterHandshakeOutcome {
-        // Remembered first: whoever is shut out at this very moment is found by one of the two.
+        // Remembered first: an endpoint that is shut out at this very moment is found by one of the two.
         self.remember(connection);
         match (self.policy)(&connection.remote_id(), connection.alpn()) {
             Some(why) => {

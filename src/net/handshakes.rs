@@ -1,11 +1,11 @@
 //! Which connections may begin their TLS handshake, by where they come from. Pure.
 //!
-//! Nothing but the address is known of whoever connects, and a handshake costs memory and a signature. So there are so many at
+//! Nothing but the address is known of a connection, and a handshake costs memory and a signature. So there are so many at
 //! a time, and so many from one place: an IPv4 address, an IPv6 network of 64 bits (one customer has all of it; in a local
 //! network, where many machines share it, one address), an endpoint behind a relay, which has checked its id. Half of them are kept for places where our own devices, and peers that the user
 //! named, were last; under load an address has to show that it is one, by QUIC's Retry.
 //!
-//! Whoever finds no place is not answered, so that it costs nothing: QUIC sends the first packet again, later each time.
+//! A connection that finds no place is not answered, so that it costs nothing: QUIC sends the first packet again, later each time.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -97,7 +97,7 @@ impl Handshakes {
     pub fn begin(&mut self, net: RemoteNet, validated: bool) -> HandshakeAdmission {
         let is_known = self.known.contains(&net);
         let same = self.under_way.get(&net).copied().unwrap_or_default();
-        // Behind one known address there may be others, and whoever attacks from there.
+        // Behind one known address there may be others, and an attacker among them.
         let per_net = if is_known { self.max / 4 } else { self.max / 8 };
         let room = self.all < self.max && (is_known || self.others < self.max.div_ceil(2));
         if !room || same >= per_net.max(1) {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever comes, and whatever becomes known meanwhile, the sums are right and half is kept.
+        /// Whatever connects, and whatever becomes known meanwhile, the sums are right and half is kept.
         #[test]
         fn sums_are_right(
             max in 1..40_usize,

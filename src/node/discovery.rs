@@ -21,7 +21,7 @@ use crate::discovery::slot::pace::Timing;
 use crate::library::registry::DeviceStanding;
 use crate::peer::messages::PeersMsg;
 
-/// The channels, with those up that are about to be used. Whoever runs one says when it does not work.
+/// The channels, with those up that are about to be used. The actor that runs one says when it does not work.
 pub(super) fn channels(config: &Config) -> Channels {
     let discovery = &config.discovery;
     let used = [
@@ -59,7 +59,7 @@ pub fn candidates(
 
 /// Channels on which only those can speak who know the passphrase, or the topic's secret: slots are signed with keys that derive
 /// from it, answers on the local network have a tag, and nobody hears of the topic who did not prove to know its key. A topic
-/// without a secret is open to whoever knows its name.
+/// without a secret is open to everybody who knows its name.
 pub(super) fn sealed_channels(config: &Config) -> ChannelSet {
     let discovery = &config.discovery;
     let gossip = discovery.topic.is_none() || discovery.topic_secret.is_some();

@@ -20,7 +20,7 @@ use crate::net::{SESSION_ALPN, close, gate};
 /// Gossip connections that agents may have open which were alive here before. A member of the swarm has about five
 /// neighbours.
 const GOSSIP_MEMBERS_MAX: usize = 64;
-/// As many again for agents that we do not know yet. Whoever does not know the topic gains nothing by connecting, and takes
+/// As many again for agents that we do not know yet. An agent that does not know the topic gains nothing by connecting, and takes
 /// no place for long.
 const GOSSIP_STRANGERS_MAX: usize = 32;
 /// By then, a member has announced itself.
@@ -28,7 +28,7 @@ const STRANGERS_STAY: Duration = Duration::from_mins(2);
 
 /// All of it.
 pub(super) fn all(resources: &Resources) -> Protocols {
-    // A topic of one's own does not take the network's peers away from whoever asks for them by the passphrase.
+    // A topic of one's own does not take the network's peers away from those who ask for them by the passphrase.
     let keys = vec![resources.keys.presence().rpc().clone(), resources.presence.rpc().clone()];
     let listing = ListPeersService::new(resources.endpoint.id(), keys, resources.directory.clone());
     Arc::new([gossip(&resources.gossip, &resources.directory), (list_peers::ALPN, listing.handler())])

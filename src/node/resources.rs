@@ -174,7 +174,7 @@ impl Resources {
         })
     }
 
-    /// The start has succeeded, and whoever started the node can see its passphrase. One that only this start was given is
+    /// The start has succeeded, and the person who started the node can see its passphrase. One that only this start was given is
     /// kept: the next one without it would be alone in a network of its own.
     pub(super) async fn started(&mut self) {
         self.unshown.0 = None;

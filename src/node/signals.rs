@@ -161,9 +161,9 @@ pub enum SignalMsg {
 pub struct SignalArgs {
     /// The signals.
     pub signals: Signals,
-    /// Whom to ask for the tree and for a shutdown.
+    /// The supervisor, asked for the tree and for a shutdown.
     pub root: ServiceRef<RootMsg>,
-    /// Whom to tell that the network may have changed.
+    /// Told that the network may have changed.
     pub peers: ServiceRef<PeersMsg>,
     /// How the ways of finding peers do, for the dump.
     pub channels: Channels,
@@ -293,7 +293,7 @@ impl SignalState {
         } else {
             self.last_dump.clone()
         };
-        // Whoever stopped waiting in this moment does not miss the answer.
+        // A caller that stopped waiting in this moment does not miss the answer.
         let _ = reply.send(ActorDetail { queued, detail, children: Vec::new() });
     }
 }

@@ -1,6 +1,6 @@
 //! The two sides of a session: messages in, messages and differences out.
 //!
-//! The initiator opens with the fingerprints of a few ranges. Whoever receives a fingerprint that differs from its own
+//! The initiator opens with the fingerprints of a few ranges. The side that receives a fingerprint that differs from its own
 //! answers with the range split further, or with its ids once they are few; the initiator compares lists and settles
 //! their ranges. A frame that grows too long ends with one fingerprint of all that remains, which the other side takes
 //! up again. Either side may be another implementation of the protocol. Where to split is a matter of taste: ours aims
@@ -122,7 +122,7 @@ impl Responder {
 enum Splitting {
     /// Ours. Sixteen parts, or eight of a range of some hundred items, where every difference costs a split of its own.
     /// The initiator lists next to nothing: the answer to a list is another, the answer to fingerprints only the lists
-    /// of the parts that differ. And whoever splits the newest range says that it has nothing newer than its newest
+    /// of the parts that differ. And the side that splits the newest range says that it has nothing newer than its newest
     /// item: the other side then lists all that came since, which is the usual difference, in one round trip.
     Lean,
     /// That of other implementations: sixteen parts, and lists below thirty-two items.

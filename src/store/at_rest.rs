@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// For whoever writes to let others read.
+/// Time for a writer to let others read.
 const READ_WITHIN: Duration = Duration::from_secs(2);
 
 /// Opens a database for reading. One that no process has open is read as it lies there, and nothing is made beside it.

@@ -112,7 +112,7 @@ impl HashingFile {
         ReceivedFile { path: self.path, size: self.written, sha256, blake3 }
     }
 
-    /// What a failure means to whoever sent the bytes.
+    /// What a failure means to the sender of the bytes.
     pub(crate) fn explain(&self, error: &io::Error) -> StoreError {
         failure::io_error(format!("write content to {}", self.dir.display()), &self.dir, error)
     }

@@ -1,4 +1,4 @@
-//! What moves now: large contents under way in one direction of a session, for whoever asks.
+//! What moves now: large contents under way in one direction of a session, for reports.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -201,7 +201,7 @@ impl Partials {
         }
     }
 
-    /// Removes contents, from whoever works on them too: the store has them, or nobody wants them.
+    /// Removes contents, also from tasks that work on them: the store has them, or nobody wants them.
     pub async fn remove(&self, keys: Vec<WantKey>) {
         let this = self.clone();
         let removed = tokio::task::spawn_blocking(move || {

@@ -307,7 +307,7 @@ impl Scheduler {
         for request in flights {
             self.revoke(request, &mut out);
         }
-        // Whoever ended needs not be told.
+        // One that ended needs not be told.
         out.clear();
         self.sources.remove(&session);
         let mut theirs: Vec<WantKey> = self

@@ -1,8 +1,8 @@
-//! Contents that a user asked for by name: whom they were asked of, and what came of it. Pure: time comes in.
+//! Contents that a user asked for by name: which peers were asked, and what came of it. Pure: time comes in.
 //!
 //! Every connected peer is asked, and peers that are known and not connected are dialled for it, a few at a time. A
 //! search ends when the content is here, when everybody within reach was asked in vain, or when its time is over and
-//! nobody sends it. How it ended is remembered for a while, for whoever asks why the content is not here.
+//! nobody sends it. How it ended is remembered for a while, for those who ask why the content is not here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -86,7 +86,7 @@ impl Searches {
         let fresh = Search { until: now, peers: BTreeMap::new() };
         let search = self.open.entry(hash).or_insert(fresh);
         search.until = now + SEARCH_WITHIN;
-        // Whoever did not have it may have got it since, and whoever was away may be back.
+        // A peer that did not have it may have got it since, and one that was away may be back.
         search.peers.retain(|_, answer| {
             matches!(answer, SearchAnswer::Dialled(_) | SearchAnswer::Asked(_) | SearchAnswer::Has)
         });

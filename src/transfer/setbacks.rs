@@ -1,4 +1,4 @@
-//! What went wrong with which content and whose fault it was, for whoever asks why something is not here. Pure.
+//! What went wrong with which content and whose fault it was, for those who ask why something is not here. Pure.
 
 use std::collections::{HashMap, VecDeque};
 

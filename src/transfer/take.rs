@@ -107,7 +107,7 @@ impl Taker {
         Ok(all.map(|outcome| outcome.unwrap_or(ItemOutcome::Unchanged)).collect())
     }
 
-    /// Takes note of records whose contents whoever offers them does not have, for the mirror.
+    /// Takes note of records whose contents the offering peer does not have, for the mirror.
     ///
     /// # Errors
     /// What the store says.

@@ -1,4 +1,4 @@
-//! `can-sync peers` beyond the daemon's own list: listens to announcements, or asks agents whom they know.
+//! `can-sync peers` beyond the daemon's own list: listens to announcements, or asks agents for their peers.
 
 use std::time::Duration;
 
@@ -166,13 +166,13 @@ async fn ask(
     }
     let depth = args.depth.map_or(Some(0), |depth| u32::try_from(depth).ok());
     let limits = CrawlLimits { depth, peers_max: args.max_peers, ..CrawlLimits::default() };
-    let progress = ProgressLine::spinner("asking agents whom they know");
+    let progress = ProgressLine::spinner("asking agents for their peers");
     let question = |addr: EndpointAddr| async move {
         let listed = Box::pin(list_all(endpoint, addr, &keys.rpc, args.max_peers)).await;
         listed.map_err(|error| error.to_string())
     };
     let told = |answered: usize, known: usize| {
-        progress.set(&format!("asking agents whom they know: {answered} of {known} have answered"));
+        progress.set(&format!("asking agents for their peers: {answered} of {known} have answered"));
     };
     let crawled = crawl::run(Crawl::new(limits, start), deadline, question, told).await;
     drop(progress);
@@ -194,7 +194,7 @@ async fn ask(
     Ok(AskOutcome { found: crawled.found, trouble })
 }
 
-/// Where an agent is of whom perhaps only the id is known: those who are known may know, and it may have published it.
+/// Where an agent is of which perhaps only the id is known: known ones may know, and it may have published it.
 async fn locate(
     config: &Config,
     keys: &Keys,

@@ -152,7 +152,7 @@ impl KnownAgents {
         self.0.entry(addr.id).or_insert_with(|| EndpointAddr::new(addr.id)).addrs.extend(addr.addrs);
     }
 
-    /// Everyone of whom more than the id is known.
+    /// All agents of which more than the id is known.
     pub(super) fn reachable(&self) -> Vec<EndpointAddr> {
         self.0.values().filter(|addr| !addr.addrs.is_empty()).cloned().collect()
     }
@@ -198,7 +198,7 @@ pub(in crate::cli) fn relay_mode(setting: &RelaySetting) -> Result<RelayMode, Cl
 
 /// Ends an endpoint in order.
 pub(super) async fn close(endpoint: Endpoint) {
-    // Whoever does not hear the goodbye notices by itself.
+    // An agent that does not hear the goodbye notices by itself.
     let _ = timeout(CLOSE_WITHIN, endpoint.close()).await;
 }
 

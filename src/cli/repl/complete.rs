@@ -38,7 +38,7 @@ impl Completion {
                 None => last = Some(word),
             }
         }
-        // `--flag=value` is left to whoever types it.
+        // `--flag=value` is left to the person who types it.
         let of_flag = last.and_then(|word| word.strip_prefix("--")).and_then(|name| flag(command, name));
         if let Some(flag) = of_flag.filter(|flag| flag.get_action().takes_values()) {
             return values(flag);

@@ -1,4 +1,4 @@
-//! Through whom to join the swarm: everybody of whom there is an address, whether they are known to be alive or not.
+//! The agents to join the swarm through: all of which there is an address, whether they are known to be alive or not.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ impl Directory {
         }
     }
 
-    /// A channel led to an agent that may or may not exist. Whoever is known to be alive keeps the addresses that it gave
+    /// A channel led to an agent that may or may not exist. An agent that is known to be alive keeps the addresses that it gave
     /// itself.
     pub fn hint(&mut self, addr: &EndpointAddr, channel: Channel, now: Instant) -> Vec<DirectoryEffect> {
         let mut effects = Vec::new();

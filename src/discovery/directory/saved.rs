@@ -1,4 +1,4 @@
-//! What outlives the process: whom to look for at the next start.
+//! What outlives the process: which agents to look for at the next start.
 
 use std::time::Duration;
 

@@ -307,7 +307,7 @@ fn invented_agents_displace_only_each_other() {
     assert_eq!(listing(&directory, 3, start), None);
     assert_eq!(directory.hint(&addr(5), Channel::Dht, start), [], "there is no room for a hint");
     assert_eq!(directory.addr(&id(5)), None);
-    // Whoever proves itself finds room.
+    // An agent that proves itself finds room.
     assert_eq!(directory.peer_up(&addr(6), "six", 1, start, NOW_MS).len(), 2);
     assert!(listing(&directory, 6, start).is_some());
     assert!(directory.marks.0.len() <= MARKS_MAX);

@@ -24,7 +24,7 @@ use crate::events::EventLog;
 use crate::reconcile::Summary;
 
 /// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join
-/// through whoever did, and so tell it the topic.
+/// through one that did, and so tell it the topic.
 pub type PresenceProbe = Arc<dyn Fn(EndpointAddr) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// What GossipActor understands.
@@ -126,7 +126,7 @@ pub struct GossipArgs {
     pub book: AddressBook,
     /// What other channels found and nobody looked at yet.
     pub hints: Hints,
-    /// Who is told of whom we find.
+    /// Told of the agents that we find.
     pub candidates: Candidates,
     /// How the ways of finding peers do.
     pub channels: Channels,

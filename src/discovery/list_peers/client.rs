@@ -56,7 +56,7 @@ pub enum ListError {
     /// Frames did not come as they should.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// An entry that was not written by whom it is about.
+    /// An entry that was not signed by the agent it is about.
     #[error("gave an answer that cannot be right: {0}")]
     Announcement(#[from] AnnouncementError),
     /// An answer that no honest agent gives.
@@ -99,7 +99,7 @@ impl Found {
 pub struct ListingPage {
     /// The agent that was asked, once it has announced itself.
     pub own: Option<Found>,
-    /// Whom it knows.
+    /// The agents that it knows.
     pub peers: Vec<Found>,
     /// What the next question begins with; empty at the end.
     pub next_cursor: Bytes,
@@ -110,7 +110,7 @@ pub struct ListingPage {
 pub struct Listed {
     /// The agent that was asked, once it has announced itself.
     pub own: Option<Found>,
-    /// Whom it knows: each once.
+    /// The agents that it knows, each once.
     pub peers: Vec<Found>,
     /// Whether it knows more than it was asked for.
     pub more: bool,

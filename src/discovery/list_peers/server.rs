@@ -26,9 +26,9 @@ use crate::wire::{self, WireError};
 
 /// Connections that are served at once; a crawl has one for a moment.
 const CONNECTIONS_MAX: usize = 16;
-/// For whoever asks to prove that it may.
+/// Time for the asking side to prove that it may ask.
 const PROOF_WITHIN: Duration = Duration::from_secs(5);
-/// For whoever asked in vain to read that we are one of them.
+/// Time for the asking side to read a refusal.
 const PROOF_READ_WITHIN: Duration = Duration::from_secs(1);
 /// A connection's whole life: enough for the largest directory on a poor path.
 const CONNECTION_WITHIN: Duration = Duration::from_mins(1);
@@ -45,7 +45,7 @@ const PAGE_MARGIN_BYTES: usize = 1024;
 pub trait ListingSource: Send + Sync {
     /// Our own announcement, encoded and signed, once there is one.
     fn own(&self) -> Option<Bytes>;
-    /// Everyone whom we know, by id.
+    /// All agents that we know, by id.
     fn listings(&self) -> Vec<AgentListing>;
 }
 
@@ -138,7 +138,7 @@ impl ListPeersService {
                 return close(&connection, close::NOT_SHARED, b"not shared");
             }
             Ok(Err(error)) => {
-                // Whoever sends garbage first is no more welcome than one with a wrong proof.
+                // A connection that sends garbage first is no more welcome than one with a wrong proof.
                 if error.is_guess() {
                     self.throttle(|throttle, now| throttle.failed(peer, now));
                 }
@@ -147,7 +147,7 @@ impl ListPeersService {
             }
             Err(_) => return close(&connection, close::TIMEOUT, b"no proof in time"),
         };
-        // Only now: strangers, whom `pending` bounds, take no place from those who may ask.
+        // Only now: strangers, which `pending` bounds, take no place from those who may ask.
         let Ok(_slot) = Arc::clone(&self.0.connections).try_acquire_owned() else {
             // Our proof gets through all the same: who asks for a sign of life believes nothing less.
             let _ = timeout(PROOF_READ_WITHIN, proof.stopped()).await;
@@ -254,7 +254,7 @@ fn settle(done: Option<Result<Result<(), WireError>, tokio::task::JoinError>>) -
     }
 }
 
-/// One page: everyone after the id that the cursor names, so that whoever comes and goes between two pages moves nobody
+/// One page: everyone after the id that the cursor names, so that agents which come and go between two pages move no other
 /// else from one to the other.
 fn page(source: &dyn ListingSource, request: &ListPeersRequest) -> Result<ListPeersReply, WireError> {
     let after: Option<[u8; 32]> = match request.cursor.len() {

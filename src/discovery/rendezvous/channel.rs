@@ -186,10 +186,10 @@ impl RendezvousChannel {
         }
     }
 
-    /// Whom to hand on or look for next; nobody when enough lookups are under way.
+    /// The agent to hand on or look for next; none when enough lookups are under way.
     pub(super) fn next_wanted(&mut self, contact: bool, now: Instant) -> Option<Location> {
         while self.locating < self.transport.width() {
-            // Whoever only writes names of others down does not keep us from those who are there themselves.
+            // An agent that only writes names of others down does not keep us from those who are there themselves.
             let others = self.locating < (self.transport.width() / 2).max(1);
             let asked = self.asked.pop_front();
             let id = match asked.or_else(|| self.writers.pop_front()) {

@@ -117,7 +117,7 @@ pub struct RendezvousArgs {
     pub connect: Connect,
     /// Where we can be reached: an endpoint ticket, always current.
     pub ticket: watch::Receiver<String>,
-    /// Who is told whom we found.
+    /// Told of the agents that we found.
     pub candidates: Candidates,
     /// How the channels do.
     pub channels: Channels,

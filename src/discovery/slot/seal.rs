@@ -8,7 +8,7 @@ pub const NONCE: usize = 24;
 /// Bytes that sealing adds.
 pub const OVERHEAD: usize = NONCE + 16;
 
-/// Encrypts `plain` for whoever knows `key`; `bound_to` must be the same when it is opened.
+/// Encrypts `plain` for those who know `key`; `bound_to` must be the same when it is opened.
 ///
 /// # Panics
 /// Never: the cipher refuses nothing below 256 GiB.

@@ -11,7 +11,7 @@ pub enum Keeper {
     EndpointKey,
 }
 
-/// For whom the process acts.
+/// The user and groups that the process acts for.
 #[derive(Clone, Debug)]
 pub(super) struct ProcessIdentity {
     pub(super) user: u32,
@@ -121,7 +121,7 @@ pub(super) fn judge_file(facts: &Facts, keeper: Keeper, process: &ProcessIdentit
     FileRuling::Take
 }
 
-/// What to do about the directory that a secret is in: whoever can write there can put another file in its place.
+/// What to do about the directory that a secret is in: anyone who can write there can put another file in its place.
 pub(super) fn judge_dir(facts: &Facts, keeper: Keeper, process: &ProcessIdentity) -> FileRuling {
     let Facts { mode, user, group, modes, credentials: _ } = *facts;
     let is = |bits| mode & bits != 0;

@@ -34,7 +34,7 @@ const WITHOUT_MODES: [u32; 10] = [
     0xbacb_acbc,
     0x7c7c_6673,
 ];
-/// File systems that may have modes or not, as whoever serves them likes: FUSE and 9P.
+/// File systems that may have modes or not, as their server likes: FUSE and 9P.
 #[cfg(target_os = "linux")]
 const PERHAPS_WITHOUT_MODES: [u32; 2] = [0x6573_5546, 0x0102_1997];
 /// Pipes that have no name.

@@ -98,7 +98,7 @@ fn ids_of<'a>(items: impl IntoIterator<Item = &'a Item>) -> Ids {
     items.into_iter().map(|item| item.rid).collect()
 }
 
-/// Whoever takes which side, the result is right and no message too long; and where we split like the oracle, all
+/// Whichever takes which side, the result is right and no message too long; and where we split like the oracle, all
 /// pairings say the same, byte for byte.
 fn assert_like_the_oracle(a: &[Item], b: &[Item], limit_a: usize, limit_b: usize) {
     let (ids_a, ids_b) = (ids_of(a), ids_of(b));

@@ -1,7 +1,7 @@
 //! Where an item is, by one of its names, in about ten bytes an item.
 //!
 //! A table of the standard library would hold the 32-byte name again. This one holds 32 bits of a keyed hash of the name
-//! and the number of the chunk; whoever looks something up compares the full name in the chunk. An entry's place
+//! and the number of the chunk; a lookup compares the full name in the chunk. An entry's place
 //! follows from those 32 bits alone, so that entries can be moved and the table can grow without asking the tree for
 //! names, and two entries that look alike may stand for each other. It grows by an eighth, not by doubling: memory is
 //! what it saves.

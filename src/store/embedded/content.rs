@@ -17,7 +17,7 @@ use crate::store::{ContentReader, StoreError};
 
 /// Bytes read at once.
 const CHUNK_BYTES: u64 = 256 * 1024;
-/// Chunks that are read ahead of whoever takes them.
+/// Chunks that are read ahead of their reader.
 const READ_AHEAD: usize = 2;
 
 /// Live content.

@@ -57,7 +57,7 @@ pub(super) fn ingest(
 /// The live asset whose content was not here, with its content.
 fn filled(tx: &mut Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<StoredRow, rusqlite::Error> {
     let old = &stored.asset.record;
-    // Whoever has the version with the wrong size has to hear of the right one.
+    // Peers that have the version with the wrong size have to hear of the right one.
     let record = if old.size == content.size { old.clone() } else { next_version(tx, stored) };
     fill(tx, stored, AssetRecord { size: content.size, ..record }, content)
 }

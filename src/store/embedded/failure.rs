@@ -1,4 +1,4 @@
-//! What can go wrong below the store, and what becomes of it: an answer to whoever asked, and, where the disk can no
+//! What can go wrong below the store, and what becomes of it: an answer to the caller, and, where the disk can no
 //! longer be trusted, the end of all writing.
 
 use std::io;
@@ -62,7 +62,7 @@ impl Abort {
         }
     }
 
-    /// The answer for whoever asked for `action` on the store in `dir`.
+    /// The answer to a request for `action` on the store in `dir`.
     pub(super) fn answer(&self, action: &str, dir: &Path) -> StoreError {
         if self.is_full() {
             return full(dir);
@@ -96,7 +96,7 @@ pub(super) fn full(dir: &Path) -> StoreError {
     StoreError::Full(format!("the disk that holds {} is full: free some space on it", dir.display()))
 }
 
-/// A failed operation of the file system, for whoever asked.
+/// A failed operation of the file system, for the caller.
 pub(crate) fn io_error(action: String, dir: &Path, source: &io::Error) -> StoreError {
     if is_full(source) { full(dir) } else { StoreError::Io { action, reason: source.to_string() } }
 }

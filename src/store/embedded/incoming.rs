@@ -285,7 +285,7 @@ impl EmbeddedStore {
         Ok(ReceivedFile { path, size, sha256, blake3 })
     }
 
-    /// What a failure of the file system means to whoever sent the content.
+    /// What a failure of the file system means to the sender of the content.
     pub(super) fn io_failed(&self, action: &str, error: &io::Error) -> StoreError {
         let dir = &self.0.shared.layout.dir;
         let answer = failure::io_error(format!("{action} in {}", dir.display()), dir, error);

@@ -115,7 +115,7 @@ where
             })
         };
         let Self { answer, reply, .. } = *self;
-        // Whoever asked may have gone; the change stands all the same.
+        // The caller may have gone; the change stands all the same.
         let _ = reply.send(group.and_then(|()| answer.unwrap_or_else(not_run)));
     }
 }

@@ -1,6 +1,6 @@
-//! One content on its way, from however many peers: a file, what of it is there, from whom, and its hash so far.
+//! One content on its way, from however many peers: a file, what of it is there, its senders, and its hash so far.
 //!
-//! Bytes are written at their place, whoever sends them; what is there already is left as it is. Behind the writers come
+//! Bytes are written at their place, whichever peer sends them; what is there already is left as it is. Behind the writers come
 //! two jobs on blocking threads, each at most once at a time: one hashes the file from its beginning as far as there is
 //! no gap, the other makes durable what was written and notes it in the ledger.
 
@@ -223,7 +223,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Starts the jobs that have something to do. Whoever calls is on a thread of the runtime's.
+    /// Starts the jobs that have something to do. The caller is on a thread of the runtime's.
     fn follow(self: &Arc<Self>, state: &mut PartialState) {
         if state.hasher.as_ref().is_some_and(|hasher| hasher.done < state.written.prefix())
             && let Some(hasher) = state.hasher.take()
@@ -245,7 +245,7 @@ impl Partial {
             let mut state = self.state();
             let until = state.written.prefix();
             if hasher.done >= until {
-                // Also when bytes were thrown away meanwhile: whoever did that waits for it.
+                // Also when bytes were thrown away meanwhile: the one that did that waits for it.
                 state.hasher = Some(hasher);
                 break;
             }

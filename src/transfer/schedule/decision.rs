@@ -33,12 +33,12 @@ pub enum Failure {
     WrongBytes(String),
     /// Our store's fault: the same is tried again once the store works.
     Store(String),
-    /// It cannot be taken here, whoever sends it: too large for the disk, for example.
+    /// It cannot be taken here, whichever peer sends it: too large for the disk, for example.
     Asset(String),
 }
 
 impl Failure {
-    /// What happened, for whoever asks.
+    /// What happened, for reports.
     #[must_use]
     pub fn reason(&self) -> &str {
         let (Self::Source(reason) | Self::WrongBytes(reason) | Self::Store(reason) | Self::Asset(reason)) =

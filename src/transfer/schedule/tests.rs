@@ -234,7 +234,7 @@ fn who_has_nothing_left_to_do_helps_a_slow_one() {
     let out = run(&mut s, 2, &[(A, 1_000_000), (B, 100_000_000)]);
     fast.extend(parts(&out));
     assert_eq!(fast.len(), 5, "as many as it may have: {out:?}");
-    // One part at a time has the two of them; whoever is first has done it for both.
+    // One part at a time has the two of them; the first has done it for both.
     let (_, request, range) = fast[1].clone();
     let done = s.part_finished(B, request, Ok(()));
     let loser = slow.iter().find(|part| part.2 == range).unwrap();
@@ -388,7 +388,7 @@ fn who_is_slow_does_not_stay_the_only_source() {
     s.restricted(key(&r), Ok(()));
     assert_eq!(restricts(&run(&mut s, 3, &[(C, 200_000)])), [B], "known to be faster by far");
     s.restricted(key(&r), Ok(()));
-    // Whoever comes now has not been tried, but most of it is here: nothing is thrown away for it.
+    // A peer that comes now has not been tried, but most of it is here: nothing is thrown away for it.
     let only = parts(&s.tick(s.now, []));
     let mut open: Vec<_> = only;
     for _ in 0..20 {

@@ -105,7 +105,7 @@ impl Partial {
         Ok(Finished::Whole { file, from, liars })
     }
 
-    /// Gives the file a second name: whoever takes that may fail, and then the bytes are still here. Where there are no
+    /// Gives the file a second name: taking that may fail, and then the bytes are still here. Where there are no
     /// second names, it gives up the first.
     fn second_name(&self) -> io::Result<PathBuf> {
         let name = self.path.with_extension("whole");
