@@ -19,6 +19,7 @@ pub mod report;
 pub mod revocation;
 mod set;
 mod shared;
+pub mod sharing;
 #[cfg(test)]
 mod tests;
 pub mod ticket;
@@ -206,9 +207,11 @@ impl Library {
         self.shared.as_ref().is_none_or(|shared| shared.access() == Access::Write)
     }
 
-    /// Whether the library was there when a version was written.
-    fn existed_at(&self, record: &AssetRecord) -> bool {
-        self.shared.as_ref().is_some_and(|shared| record.hlc.ms() >= shared.created_ms())
+    /// Whether one of these versions of our own, or of those that came through it, was part of it when `record` took its place.
+    fn had_any(&self, formers: &[AssetRecord], record: &AssetRecord) -> bool {
+        let Some(shared) = &self.shared else { return false };
+        let at_ms = record.hlc.ms();
+        formers.iter().any(|former| self.is_member(former) && shared.shared_at(former, at_ms))
     }
 
     /// Whether the index has a record of this content.
@@ -240,8 +243,8 @@ impl Library {
 
     /// Takes in a change of the store; whether the record itself is to be told.
     fn follow(&self, index: &mut LibraryIndex, entry: &FeedEntry) -> bool {
-        let FeedEntry { record, holding, former, .. } = entry;
-        let (hash, holding, former) = (&record.hash, *holding, former.as_deref());
+        let FeedEntry { record, holding, formers, .. } = entry;
+        let (hash, holding) = (&record.hash, *holding);
         if self.shared.is_none() {
             return self.put(index, record, holding);
         }
@@ -256,8 +259,8 @@ impl Library {
                 return false;
             }
         } else if index.asides.get(hash).is_none() {
-            let was_member = former.filter(|former| self.is_member(former));
-            if let Some(former) = was_member.filter(|_| !self.writes() && !record.deleted) {
+            let delivered = formers.iter().find(|former| self.is_member(former));
+            if let Some(former) = delivered.filter(|_| !self.writes() && !record.deleted) {
                 // Who may only read has an own version from now on, and the library the one that it delivered.
                 let aside = Aside::of_own(former.for_members(), holding);
                 return !self.set_aside(index, &aside) && index.take_out(hash);
@@ -265,8 +268,7 @@ impl Library {
             // What it is by our hand does not belong any more: the others are to hear that, and nothing else. A former life of
             // the process may have ended before it was told.
             let moved_out = self.writes() && record.via.is_none();
-            let was_there =
-                index.tree.get(hash).is_some() || (was_member.is_some() && self.existed_at(record));
+            let was_there = index.tree.get(hash).is_some() || self.had_any(formers, record);
             let gone =
                 || AssetRecord { deleted: true, left: !record.deleted, ..record.clone() }.for_members();
             let is_told =

@@ -82,10 +82,10 @@ pub struct FeedEntry {
     pub record: AssetRecord,
     /// Whether its content is here.
     pub holding: Holding,
-    /// Of a live asset that users of this node or of an own device changed: the version before that, or, where versions that
-    /// came through a library were changed so, the last of those. Written in the transaction that replaced it, so that
-    /// libraries hear of it whatever ends in between.
-    pub former: Option<Box<AssetRecord>>,
+    /// Of an asset that users of this node or of an own device changed or deleted: the last version of theirs before that,
+    /// and the last one before those that came through a library. Written in the transaction that replaced them, so that
+    /// libraries hear of them whatever ends in between.
+    pub formers: Vec<AssetRecord>,
 }
 
 impl FeedEntry {

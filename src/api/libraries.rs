@@ -78,6 +78,9 @@ fn refused(error: &LibraryError) -> ApiError {
             (StatusCode::NOT_FOUND, "unknown_library", "GET /libraries lists those that are here")
         }
         LibraryError::Own => (StatusCode::CONFLICT, "own_library", "GET /libraries shows it"),
+        LibraryError::Clock(_) => {
+            (StatusCode::CONFLICT, "clock", "can-sync doctor says more about the clock")
+        }
         LibraryError::NotOwner => {
             (StatusCode::FORBIDDEN, "not_owner", "ask the person who invited this node")
         }
@@ -409,7 +412,7 @@ async fn revoke(
         (status = 201, body = Success<LibraryDetail>, description = "Joined; members are looked for now."),
         (status = 200, body = Success<LibraryDetail>, description = "It was joined before."),
         (status = 400, description = "The ticket is not accepted, and by which rule."),
-        (status = 409, description = "The library is this node's own, or there is no room."),
+        (status = 409, description = "The library is this node's own, there is no room, or this node's clock is in doubt."),
         (status = 503, description = "LibraryActor, its database or the store does not work.")
     )
 )]

@@ -20,6 +20,8 @@ use crate::store::{FeedEntry, Holding};
 const ASIDES_MAX: usize = 100_000;
 /// Those of them that are deleted or left: they cost whoever sends them nothing, and are not to keep live ones out.
 const DELETED_MAX: usize = ASIDES_MAX / 2;
+/// The owner's own ticket: what the owner brings is nobody's share.
+const OWNER_SERIAL: u64 = 0;
 /// Their text and what is around it, in bytes.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What one takes beside its text.
@@ -67,7 +69,12 @@ impl Aside {
     }
 
     fn is_old(&self, until_ms: u64) -> bool {
-        self.record.deleted && !self.is_forgotten && self.record.hlc.ms() < until_ms
+        self.record.deleted && self.record.hlc.ms() < until_ms
+    }
+
+    /// The ticket whose share of places it takes, if it takes one.
+    fn share_of(&self) -> Option<u64> {
+        self.from.filter(|serial| *serial != OWNER_SERIAL && self.record.deleted)
     }
 
     fn weight(&self) -> usize {
@@ -77,7 +84,7 @@ impl Aside {
 
 impl From<Aside> for FeedEntry {
     fn from(Aside { record, holding, .. }: Aside) -> Self {
-        Self { seq: 0, record, holding, former: None }
+        Self { seq: 0, record, holding, formers: Vec::new() }
     }
 }
 
@@ -100,9 +107,9 @@ impl Asides {
         self.bytes += aside.weight();
         if aside.record.deleted {
             self.deleted += 1;
-            if let Some(from) = aside.from {
-                *self.deleted_from.entry(from).or_default() += 1;
-            }
+        }
+        if let Some(from) = aside.share_of() {
+            *self.deleted_from.entry(from).or_default() += 1;
         }
     }
 
@@ -111,13 +118,13 @@ impl Asides {
         self.bytes -= aside.weight();
         if aside.record.deleted {
             self.deleted -= 1;
-            if let Some(from) = aside.from
-                && let Some(theirs) = self.deleted_from.get_mut(&from)
-            {
-                *theirs -= 1;
-                if *theirs == 0 {
-                    self.deleted_from.remove(&from);
-                }
+        }
+        if let Some(from) = aside.share_of()
+            && let Some(theirs) = self.deleted_from.get_mut(&from)
+        {
+            *theirs -= 1;
+            if *theirs == 0 {
+                self.deleted_from.remove(&from);
             }
         }
         true
@@ -141,7 +148,7 @@ impl Asides {
         let bytes = self.bytes - before.map_or(0, Aside::weight) + aside.weight();
         let count = self.all.len() + usize::from(before.is_none());
         let is_more = aside.record.deleted && !before.is_some_and(|before| before.record.deleted);
-        if count > ASIDES_MAX || bytes > BYTES_MAX || (is_more && !self.has_share(aside.from)) {
+        if count > ASIDES_MAX || bytes > BYTES_MAX || (is_more && !self.has_share(aside.share_of())) {
             return false;
         }
         self.remove(&hash);
@@ -152,22 +159,37 @@ impl Asides {
         true
     }
 
-    /// Those that are deleted, from before this time.
-    pub(super) fn old(&self, until_ms: u64) -> Vec<ContentHash> {
-        self.all.values().filter(|aside| aside.is_old(until_ms)).map(|aside| aside.record.hash).collect()
+    /// Those of these that are deleted, from before this time, and did not change since they were written down.
+    pub(super) fn old(&self, mut noted: Vec<ContentHash>, until_ms: u64) -> Vec<ContentHash> {
+        let is_old = |hash: &ContentHash| self.all.get(hash).is_some_and(|aside| aside.is_old(until_ms));
+        noted.retain(|hash| is_old(hash) && !self.unwritten.contains(hash));
+        noted
     }
 
-    /// Forgets one if it is deleted and from before this time; whether it was. Where something live `is_here`, it stays for this
-    /// node alone.
+    /// Forgets one if it is deleted and from before this time; whether it was, and was not forgotten yet. Where something live
+    /// `is_here`, it stays for this node alone.
     pub(super) fn purge(&mut self, hash: &ContentHash, is_here: bool, until_ms: u64) -> bool {
         let Some(aside) = self.all.get_mut(hash).filter(|aside| aside.is_old(until_ms)) else { return false };
+        let is_news = !aside.is_forgotten;
+        if is_here && !is_news {
+            return false;
+        }
         if is_here {
             aside.is_forgotten = true;
         } else {
             self.remove(hash);
         }
         self.unwritten.insert(*hash);
-        true
+        is_news
+    }
+
+    /// Has one that was forgotten stand for members again, for one of them did not hear of it; gives it.
+    pub(super) fn recall(&mut self, hash: &ContentHash) -> Option<Aside> {
+        let aside = self.all.get_mut(hash).filter(|aside| aside.is_forgotten)?;
+        aside.is_forgotten = false;
+        self.unwritten.insert(*hash);
+        self.changed.insert(*hash);
+        Some(aside.clone())
     }
 
     /// The aside of a content that the library lacks, now that the store has it to an older version of the library's.
@@ -261,10 +283,19 @@ impl Library {
         self.feed.asides_changed.notify_one();
     }
 
-    /// What is deleted beside the store, from before this time.
+    /// Those of the asides `noted` before this time that are deleted, and were then already.
     #[must_use]
-    pub fn old_asides(&self, until_ms: u64) -> Vec<ContentHash> {
-        self.index().asides.old(until_ms)
+    pub fn old_asides(&self, noted: Vec<ContentHash>, until_ms: u64) -> Vec<ContentHash> {
+        self.index().asides.old(noted, until_ms)
+    }
+
+    /// Tells members anew what they forgot, and one of them has not heard; whether there was anything.
+    pub(super) fn recall_aside(&self, hash: &ContentHash) -> bool {
+        let mut index = self.index();
+        let Some(aside) = index.asides.recall(hash) else { return false };
+        self.put(&mut index, &aside.record, aside.holding);
+        self.feed.asides_changed.notify_one();
+        true
     }
 
     /// Forgets those of these asides that are deleted and from before this time, as far as members are concerned; those of
@@ -323,17 +354,22 @@ mod tests {
         assert_eq!(fill(&mut asides, 1), 0);
         assert!(asides.set(from(0, 2)), "what is there changes all the same");
         assert!(asides.set(aside(DELETED_MAX, true)), "what is ours has a place");
+        // What the owner brings is nobody's share.
+        let mut of_owner = Asides::default();
+        assert!((0..DELETED_MAX).all(|n| of_owner.set(from(n, OWNER_SERIAL))));
+        assert!(!of_owner.set(from(DELETED_MAX, OWNER_SERIAL)));
         // Counted anew, and given back, as it goes.
         let mut restored = Asides::default();
         asides.all().into_values().for_each(|aside| restored.restore(aside));
         assert_eq!((restored.deleted, &restored.deleted_from), (asides.deleted, &asides.deleted_from));
         let all: Vec<ContentHash> = restored.all().into_keys().collect();
-        assert_eq!(restored.old(1).len(), all.len());
-        assert!(restored.old(0).is_empty() && !restored.purge(&all[0], false, 0));
-        assert!(restored.purge(&all[0], true, 1) && restored.old(1).len() == all.len() - 1);
-        assert!(restored.all()[&all[0]].is_forgotten && !restored.purge(&all[0], false, 1));
+        assert_eq!(restored.old(all.clone(), 1).len(), all.len());
+        assert!(restored.old(all.clone(), 0).is_empty() && !restored.purge(&all[0], false, 0));
+        assert!(restored.purge(&all[0], true, 1) && restored.old(all.clone(), 1).len() == all.len() - 1);
+        assert!(restored.all()[&all[0]].is_forgotten && !restored.purge(&all[0], true, 1));
         assert!(all[1..].iter().all(|hash| restored.purge(hash, false, 1)));
-        restored.remove(&all[0]);
+        // What is forgotten keeps its place only for what is here.
+        assert!(restored.all().len() == 1 && !restored.purge(&all[0], false, 1));
         assert!(restored.deleted_from.is_empty() && restored.deleted == 0 && restored.bytes == 0);
         assert_eq!(restored.unwritten().len(), all.len());
     }

@@ -5,6 +5,8 @@
 
 mod asides;
 mod joining;
+#[cfg(test)]
+mod tests;
 mod tickets;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use super::private::Private;
 use super::registry::{Device, DeviceStanding, Kept, Registry};
 use super::report::{DeviceReport, LibraryDetail, LibraryError, LibraryReport, LibrarySize};
 use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN, Revocations, SignedRevocations};
+use super::sharing::Sharing;
 use super::ticket::{Access, LibraryId, Subject, Terms, Ticket};
 use super::{Libraries, Library, SharedLibrary};
 use crate::clock::{Clock, now_ms};
@@ -94,16 +97,32 @@ impl Manager {
     }
 
     async fn count(&self, filter: &Filter) -> Result<LibrarySize, LibraryError> {
-        let (mut held, mut cursor) = (LibrarySize::default(), 0);
+        let add = |size: &mut LibrarySize, entries: Vec<FeedEntry>| {
+            for FeedEntry { record, holding, .. } in entries {
+                if holding.is_held() && record.via.is_none() && filter.matches(&record) {
+                    size.assets += 1;
+                    size.bytes += record.size;
+                }
+            }
+        };
+        Ok(self.read_store(add).await?)
+    }
+
+    /// Reads all that the store has, page by page: anew where it cannot go on from where it was read to.
+    async fn read_store<T: Default>(
+        &self,
+        mut take: impl FnMut(&mut T, Vec<FeedEntry>),
+    ) -> Result<T, StoreError> {
+        let (mut all, mut cursor) = (T::default(), 0);
         loop {
             let page = self.store.feed(cursor, PAGE).await?;
-            let Some(last) = page.entries.last() else { return Ok(held) };
-            cursor = last.seq;
-            for FeedEntry { record, holding, .. } in page.entries {
-                if holding.is_held() && record.via.is_none() && filter.matches(&record) {
-                    held.assets += 1;
-                    held.bytes += record.size;
+            match page.entries.last().map(|last| last.seq) {
+                Some(last) => {
+                    cursor = last;
+                    take(&mut all, page.entries);
                 }
+                None if page.reset && cursor > 0 => (all, cursor) = (T::default(), 0),
+                None => return Ok(all),
             }
         }
     }
@@ -135,7 +154,8 @@ impl Manager {
             let list = Revocations { fresh_within_ms: secs * 1000, ..Revocations::default() };
             SignedRevocations::sign(&key, list.dated(self.clock.now_ms()))
         });
-        self.keep(Some(key), (ticket, list), (0, None), None).await
+        let sharing = Sharing::agreed(0, self.clock.now_ms());
+        self.keep(Some(key), (ticket, list), (sharing, None), None).await
     }
 
     /// The owner's own ticket is like any other.
@@ -158,7 +178,7 @@ impl Manager {
         &self,
         key: Option<SigningKey>,
         (ticket, first_list): (Ticket, Option<SignedRevocations>),
-        (shares_since_ms, private): (u64, Option<Private>),
+        (sharing, private): (Sharing, Option<Private>),
         replaced: Option<&Library>,
     ) -> Result<Arc<Library>, LibraryError> {
         let now = now_ms();
@@ -166,7 +186,7 @@ impl Manager {
             let (key, ticket, list) = (key.clone(), ticket.clone(), first_list.clone());
             let private = private.clone();
             let keep = move |registry: &Registry| {
-                registry.keep(key.as_ref(), &ticket, list.as_ref(), (shares_since_ms, private.as_ref()), now)
+                registry.keep(key.as_ref(), &ticket, list.as_ref(), (sharing, private.as_ref()), now)
             };
             self.registry(keep).await?
         };
@@ -177,7 +197,7 @@ impl Manager {
         let list = before.and_then(SharedLibrary::signed_revocations).or(first_list);
         let revocations = list.map(|list| list.encode());
         let created_ms = before.map_or(now, SharedLibrary::created_ms);
-        let kept = Kept { key, ticket, created_ms, revocations, shares_since_ms };
+        let kept = Kept { key, ticket, created_ms, revocations, sharing };
         let shared = SharedLibrary::new(kept, replaced.map(Library::asides).unwrap_or_default());
         if let Some(before) = before {
             shared.adopt(before);
@@ -208,13 +228,7 @@ impl Manager {
     }
 
     async fn fill_once(&self, library: &Library) -> Result<(), StoreError> {
-        let mut cursor = 0;
-        loop {
-            let page = self.store.feed(cursor, PAGE).await?;
-            let Some(last) = page.entries.last() else { return Ok(()) };
-            cursor = last.seq;
-            library.fill(&page.entries);
-        }
+        self.read_store(|(), entries| library.fill(&entries)).await
     }
 
     /// All that is known of each.
@@ -271,16 +285,13 @@ impl Manager {
     /// What the store has through a library alone. What was here before it came, and what somebody put here since, is this
     /// node's own, whatever members said about it.
     async fn came_through(&self, id: LibraryId) -> Result<Vec<ContentHash>, LibraryError> {
-        let (mut hashes, mut cursor) = (Vec::new(), 0);
-        loop {
-            let page = self.store.feed(cursor, PAGE).await?;
-            let Some(last) = page.entries.last() else { return Ok(hashes) };
-            cursor = last.seq;
-            let records = page.entries.iter().map(|entry| &entry.record);
+        let add = |hashes: &mut Vec<ContentHash>, entries: Vec<FeedEntry>| {
+            let records = entries.iter().map(|entry| &entry.record);
             let theirs =
                 records.filter(|record| !record.deleted && record.via == Some(id) && !record.is_own());
             hashes.extend(theirs.map(|record| record.hash));
-        }
+        };
+        Ok(self.read_store(add).await?)
     }
 
     async fn let_go(&self, hashes: &[ContentHash]) -> Result<u64, LibraryError> {

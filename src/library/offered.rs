@@ -78,9 +78,12 @@ impl Library {
         let theirs = |FeedEntry { seq, record, holding, .. }: &FeedEntry| {
             let stored = StoredRecord { record: record.clone(), holding: *holding };
             match self.version_and_place(&record.hash, Some(&stored))? {
-                (version, Stands::InStore) => {
-                    Some(FeedEntry { seq: *seq, record: version.record, holding: *holding, former: None })
-                }
+                (version, Stands::InStore) => Some(FeedEntry {
+                    seq: *seq,
+                    record: version.record,
+                    holding: *holding,
+                    formers: Vec::new(),
+                }),
                 (_, Stands::Aside) => None,
             }
         };
@@ -129,6 +132,9 @@ impl Library {
         if let Some((version, stands)) = &version
             && !offered.supersedes(&version.record)
         {
+            if *stands == Stands::Aside && !offered.deleted && self.recall_aside(&offered.hash) {
+                return OfferMeaning::Known;
+            }
             // What was claimed and never delivered keeps no content out that somebody does hold, whatever their dates and sizes.
             let lacks = version.holding == Holding::Wanted && held_there;
             let fits = *stands == Stands::Aside || version.record.size == offered.size;

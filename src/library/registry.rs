@@ -95,6 +95,9 @@ CREATE TABLE looks (
     look_uptime_ms INTEGER NOT NULL
 ) STRICT;";
 
+/// When an aside was written down as it is.
+const ASIDES_NOTED: &str = "ALTER TABLE asides ADD COLUMN noted_ms INTEGER NOT NULL DEFAULT 0;";
+
 /// Since when versions of our own belong: from the beginning, for libraries from before people were asked.
 const SHARES_SINCE: &str = "ALTER TABLE libraries ADD COLUMN shares_since_ms INTEGER NOT NULL DEFAULT 0;";
 
@@ -109,6 +112,12 @@ const PRIVATE: &str = "CREATE TABLE private (
     edit BLOB NOT NULL,
     PRIMARY KEY (library, hash)
 ) STRICT, WITHOUT ROWID;";
+
+/// When users agreed to what belongs, and what held before: terms from before that was kept hold since the library is here.
+const AGREED: &str = "ALTER TABLE libraries ADD COLUMN agreed_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE libraries SET agreed_ms = created_ms;
+ALTER TABLE libraries ADD COLUMN former_since_ms INTEGER;
+ALTER TABLE libraries ADD COLUMN former_agreed_ms INTEGER;";
 
 /// Why the registry does not work.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +166,8 @@ impl Registry {
                 M::up(ASIDES_FROM),
                 M::up(LIST_DATES),
                 M::up(PRIVATE),
+                M::up(AGREED),
+                M::up(ASIDES_NOTED),
             ];
             Migrations::new(steps).to_latest(&mut connection)?;
             Ok(connection)

@@ -8,7 +8,7 @@ use super::filter::{FilterError, FilterSpec};
 use super::registry::{Device, Issued, Member, RegistryError};
 use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN, Freshness};
 use super::ticket::{Access, LibraryId, NameError, Subject, Ticket, TicketError};
-use crate::clock::{rfc3339, span};
+use crate::clock::{Doubt, rfc3339, span};
 use crate::store::StoreError;
 
 /// Why something about libraries cannot be done.
@@ -44,6 +44,12 @@ pub enum LibraryError {
     /// One too many.
     #[error("this node has as many libraries as it can have: delete one first")]
     Full,
+    /// Nobody could tell what was here before.
+    #[error(
+        "it is not known what time it is, and so not what is put here from now on and what was here before: {0}; then join again, \
+         or share what is here already (--share-existing)"
+    )]
+    Clock(Doubt),
     /// A node without a data directory.
     #[error("this node keeps no libraries")]
     NoRegistry,

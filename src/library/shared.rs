@@ -13,6 +13,7 @@ use super::private::Private;
 use super::registry::{Kept, Member, Registry, RegistryError};
 use super::report::{LibraryAgreement, MemberStanding};
 use super::revocation::{Freshness, ListDates, Revocations, SignedRevocations};
+use super::sharing::Sharing;
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
 use crate::clock::eta_secs;
 use crate::identity::LibraryKeys;
@@ -30,8 +31,8 @@ pub struct SharedLibrary {
     /// Its key, if it is ours.
     key: Option<SigningKey>,
     created_ms: u64,
-    /// Our own versions belong if they were written no earlier.
-    shares_since_ms: u64,
+    /// Which versions of our own belong.
+    sharing: Sharing,
     ticket: Mutex<Ticket>,
     filter: Filter,
     access: Access,
@@ -61,7 +62,7 @@ impl SharedLibrary {
     /// As it was kept, with its asides.
     #[must_use]
     pub fn new(kept: Kept, asides: HashMap<ContentHash, Aside>) -> Self {
-        let Kept { key, ticket, created_ms, revocations, shares_since_ms } = kept;
+        let Kept { key, ticket, created_ms, revocations, sharing } = kept;
         let claims = ticket.claims();
         let (id, access) = (claims.library, claims.access);
         let revocations = revocations.and_then(|list| SignedRevocations::decode(id, &list).ok());
@@ -71,7 +72,7 @@ impl SharedLibrary {
             id,
             key,
             created_ms,
-            shares_since_ms,
+            sharing,
             ticket: Mutex::new(ticket),
             filter,
             access,
@@ -105,7 +106,7 @@ impl SharedLibrary {
 
     /// Takes over what was known of the library before our ticket was replaced.
     pub fn adopt(&self, before: &Self) {
-        let (dates, private) = (before.list_dates(), Arc::clone(&before.state().private));
+        let (dates, private) = (before.list_dates(), before.private());
         let mut state = self.state();
         (state.dates, state.private) = (dates, private);
     }
@@ -113,6 +114,12 @@ impl SharedLibrary {
     /// Says what was here already when we joined, and is not shared.
     pub fn set_private(&self, private: Private) {
         self.state().private = Arc::new(private);
+    }
+
+    /// What was here already when we joined, and is not shared.
+    #[must_use]
+    pub fn private(&self) -> Arc<Private> {
+        Arc::clone(&self.state().private)
     }
 
     /// Its name for machines.
@@ -133,16 +140,10 @@ impl SharedLibrary {
         self.created_ms
     }
 
-    /// Since when our own versions belong to it, in milliseconds since the Unix epoch; 0 if all do.
+    /// Which versions of our own belong to it, where we may write at all.
     #[must_use]
-    pub fn shares_since_ms(&self) -> u64 {
-        self.shares_since_ms
-    }
-
-    /// The same where we may write at all.
-    #[must_use]
-    pub fn writes_since_ms(&self) -> Option<u64> {
-        (self.access == Access::Write).then_some(self.shares_since_ms)
+    pub fn sharing(&self) -> Option<Sharing> {
+        (self.access == Access::Write).then_some(self.sharing)
     }
 
     /// Whether a version of our own belongs to it, as far as that depends on when it was written: what was here before we joined
@@ -155,10 +156,18 @@ impl SharedLibrary {
         let created_ms = record.meta.created_at_ms;
         if record.deleted {
             // What was deleted before the library was there, or was never part of it, is nobody's business.
-            record.hlc.ms() >= self.created_ms && created_ms >= self.shares_since_ms
+            self.sharing.since_at(record.hlc.ms()).is_some_and(|since_ms| created_ms >= since_ms)
         } else {
-            created_ms.max(record.hlc.ms()) >= self.shares_since_ms
+            created_ms.max(record.hlc.ms()) >= self.sharing.since_ms
         }
+    }
+
+    /// Whether a live version that belongs to it did so by the terms of a moment, too.
+    #[must_use]
+    pub fn shared_at(&self, record: &AssetRecord, at_ms: u64) -> bool {
+        let written_ms = record.meta.created_at_ms.max(record.hlc.ms());
+        let since_ms = self.sharing.since_at(at_ms);
+        since_ms.is_some_and(|since_ms| record.via.is_some() || written_ms >= since_ms)
     }
 
     /// Our own ticket.

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::filter::Filter;
 use super::registry::Kept;
+use super::sharing::Sharing;
 use super::ticket::{Access, Subject, Terms, Ticket};
 use super::*;
 use crate::identity::LibraryKeys;
@@ -27,7 +28,7 @@ fn kept(n: u8, access: Access, filter: Filter) -> Kept {
         fresh_within_ms: 0,
     };
     let ticket = Ticket::issue(&key, terms, Zeroizing::new([n; 32]), filter, Vec::new()).unwrap();
-    Kept { key: None, ticket, created_ms: 0, revocations: None, shares_since_ms: 0 }
+    Kept { key: None, ticket, created_ms: 0, revocations: None, sharing: Sharing::default() }
 }
 
 fn libraries() -> Libraries {
@@ -47,7 +48,7 @@ fn stored() -> impl Strategy<Value = StoredRecord> {
 }
 
 fn entry(seq: u64, StoredRecord { record, holding }: StoredRecord) -> FeedEntry {
-    FeedEntry { seq, record, holding, former: None }
+    FeedEntry { seq, record, holding, formers: Vec::new() }
 }
 
 /// Hashes of the records that [`filter::tests::record`] makes.
@@ -179,7 +180,8 @@ fn peers_hear_of_contents_that_come_and_not_of_those_that_go() {
     let libraries = libraries();
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
     let told = |holding| {
-        let told = libraries.apply(vec![FeedEntry { seq: 1, record: record.clone(), holding, former: None }]);
+        let told =
+            libraries.apply(vec![FeedEntry { seq: 1, record: record.clone(), holding, formers: Vec::new() }]);
         told.into_iter().map(|entry| entry.holding).collect::<Vec<_>>()
     };
     assert_eq!(told(Holding::Held), [Holding::Held], "new");
@@ -321,7 +323,7 @@ fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
 
 /// What users of this node made of what was there.
 fn changed(seq: u64, record: &AssetRecord, former: &AssetRecord) -> FeedEntry {
-    FeedEntry { former: Some(Box::new(former.clone())), ..entry(seq, held(record)) }
+    FeedEntry { formers: vec![former.clone()], ..entry(seq, held(record)) }
 }
 
 #[test]
@@ -361,7 +363,7 @@ fn what_moved_out_is_told_by_the_next_life_of_the_process_and_nothing_that_was_n
     // Into a library that is read in, or follows the feed for the first time.
     for reads in [false, true] {
         let libraries = libraries();
-        let kept = Kept { created_ms: 1_000, ..kept(1, Access::Write, filter()) };
+        let kept = Kept { sharing: Sharing::agreed(0, 1_000), ..kept(1, Access::Write, filter()) };
         let library = libraries.add(SharedLibrary::new(kept, HashMap::new()));
         let was_in = changed(3, &tagged(1, 1_500, &[]), &tagged(1, 1_200, &tags));
         let never_in = changed(4, &tagged(2, 1_500, &[]), &tagged(2, 1_200, &[]));
@@ -395,7 +397,8 @@ fn what_was_deleted_long_ago_leaves_the_tree_as_well() {
     for tombstone in [&old, &new] {
         assert_eq!(library.consider(tombstone, true, None, false, Some(1)), OfferMeaning::Noted);
     }
-    assert_eq!(library.old_asides(2_000), [old.hash]);
+    library.wrote_asides(&library.take_aside_news().unwritten);
+    assert_eq!(library.old_asides(vec![old.hash, new.hash], 2_000), [old.hash]);
     library.purge_asides(&[old.hash, new.hash], &HashSet::new(), 2_000);
     assert!(!library.has(&old.hash) && library.has(&new.hash));
     assert!(library.take_aside_news().unwritten.contains(&(old.hash, None)));
@@ -414,12 +417,15 @@ fn what_was_deleted_long_ago_leaves_the_tree_as_well() {
             library.consider(&mine.for_members(), true, Some(&held(&mine)), true, Some(1)),
             OfferMeaning::Known
         );
+        // A member that has it yet did not hear of its end, and hears of it now.
+        assert!(library.has(&mine.hash) && !library.asides()[&mine.hash].is_forgotten);
+        assert!(library.take_aside_news().changed.iter().any(|aside| aside.record == gone));
     }
     // Another life of the library writes down what this one did not.
     let next = libraries.add(SharedLibrary::new(kept(1, Access::Write, Filter::default()), library.asides()));
     assert_eq!(next.take_aside_news().unwritten, []);
     next.take_over_asides(&library);
-    assert_eq!(next.take_aside_news().unwritten.len(), 3);
+    assert_eq!(next.take_aside_news().unwritten.len(), 2);
 }
 
 #[test]
@@ -428,7 +434,7 @@ fn another_library_has_other_ids_of_the_same_record() {
     let one = libraries.add(SharedLibrary::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
     let two = libraries.add(SharedLibrary::new(kept(2, Access::Write, Filter::default()), HashMap::new()));
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
-    libraries.apply(vec![FeedEntry { seq: 1, record, holding: Holding::Held, former: None }]);
+    libraries.apply(vec![FeedEntry { seq: 1, record, holding: Holding::Held, formers: Vec::new() }]);
     let summaries = [one.summary(), two.summary(), libraries.mirror().summary()];
     let distinct: BTreeSet<_> = summaries.iter().map(|summary| summary.fingerprint).collect();
     assert_eq!(distinct.len(), 3);

@@ -155,15 +155,16 @@ impl CanHttpStore {
         }
         let mut entries = Vec::new();
         let mut last = since;
-        for WireFeedEntry { seq, record, holding, former } in self.messages(response, limit).await? {
+        for WireFeedEntry { seq, record, holding, formers } in self.messages(response, limit).await? {
             if seq <= last {
                 return Err(self.garbled(&format!("number {seq} follows {last} in its feed")));
             }
             last = seq;
             let StoredRecord { record, holding } = self.stored(record, holding)?;
-            let former = former.map(|former| self.record(former)).transpose()?;
-            let former = former.filter(|former| former.hash == record.hash).map(Box::new);
-            entries.push(FeedEntry { seq, record, holding, former });
+            let formers = formers.into_iter().map(|former| self.record(former));
+            let mut formers = formers.collect::<Result<Vec<AssetRecord>, _>>()?;
+            formers.retain(|former| former.hash == record.hash);
+            entries.push(FeedEntry { seq, record, holding, formers });
         }
         Ok(FeedPage { entries, reset: false })
     }

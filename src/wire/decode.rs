@@ -28,6 +28,8 @@ pub const RIDS_PER_FRAME_MAX: usize = 4000;
 pub const CONTENTS_PER_WANT_MAX: usize = 1024;
 /// Contents asked for by name in one frame.
 pub const FINDS_PER_FRAME_MAX: usize = 64;
+/// Versions that are told with one change of a store.
+const FORMERS_MAX: usize = 2;
 /// Libraries of which one frame speaks.
 pub const LIBRARIES_PER_FRAME_MAX: usize = 64;
 /// Abilities that a `Welcome` names.
@@ -156,7 +158,7 @@ shapes! {
     WireMeta, "AssetMeta": [values(5, "AssetMeta.tags", TAGS_MAX)];
     WireRecord, "AssetRecord": [message::<WireMeta>(7, "AssetRecord.meta")];
     WireFeedEntry, "FeedEntry": [
-        message::<WireRecord>(2, "FeedEntry.record"), message::<WireRecord>(4, "FeedEntry.former")
+        message::<WireRecord>(2, "FeedEntry.record"), messages::<WireRecord>(4, "FeedEntry.formers", FORMERS_MAX)
     ];
     WireStoredRecord, "StoredRecord": [message::<WireRecord>(1, "StoredRecord.record")];
     IngestHeader, "IngestHeader": [message::<WireRecord>(1, "IngestHeader.record")];

@@ -370,7 +370,8 @@ fn protobuf(messages: &[impl Message]) -> Vec<u8> {
 
 #[tokio::test]
 async fn answers_that_lie_are_refused() {
-    let entry = |seq, record: Option<WireRecord>| WireFeedEntry { seq, record, holding: 1, former: None };
+    let entry =
+        |seq, record: Option<WireRecord>| WireFeedEntry { seq, record, holding: 1, formers: Vec::new() };
     let good = || Some(WireRecord::from(&asset(b"x").record));
     let buried = good().map(|record| WireRecord { deleted: true, ..record });
     let no_meta = good().map(|record| WireRecord { meta: None, ..record });

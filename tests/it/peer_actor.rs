@@ -943,7 +943,9 @@ fn want_of(request: u64, hashes: Vec<ContentHash>) -> frame::Kind {
 /// A change of the actor's store: an asset of `n` bytes.
 fn changed(n: usize) -> PeerMsg {
     let record = record_of(&noise(n, n as u64));
-    PeerMsg::StoreChanged([FeedEntry { seq: n as u64, record, holding: Holding::Held, former: None }].into())
+    PeerMsg::StoreChanged(
+        [FeedEntry { seq: n as u64, record, holding: Holding::Held, formers: Vec::new() }].into(),
+    )
 }
 
 /// Reads frames until `pick` picks one.

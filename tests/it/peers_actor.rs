@@ -667,7 +667,7 @@ fn record(n: u32) -> AssetRecord {
 
 fn changed(n: u32) -> PeersMsg {
     PeersMsg::StoreChanged(
-        [FeedEntry { seq: n.into(), record: record(n), holding: Holding::Held, former: None }].into(),
+        [FeedEntry { seq: n.into(), record: record(n), holding: Holding::Held, formers: Vec::new() }].into(),
     )
 }
 

@@ -108,7 +108,9 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
     }
     let gone = upload(&store, b"gone", IngestFields::default()).await.asset.record.hash;
     store.delete(gone).await.unwrap();
-    let before = (read_feed(&store, 0, 10).await, store.status().await.unwrap());
+    let mut before = (read_feed(&store, 0, 10).await, store.status().await.unwrap());
+    // What was deleted had been something else, which the first schema did not keep.
+    before.0.iter_mut().for_each(|entry| entry.formers.clear());
     store.close().await;
     // As the first schema had it.
     let database = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
@@ -128,6 +130,7 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
              ALTER TABLE records DROP COLUMN via;
              ALTER TABLE records DROP COLUMN own_content;
              ALTER TABLE records DROP COLUMN former;
+             ALTER TABLE records DROP COLUMN former_own;
              ALTER TABLE state DROP COLUMN uptime_ms;
              ALTER TABLE state DROP COLUMN look_ms;
              ALTER TABLE state DROP COLUMN look_uptime_ms;

@@ -18,6 +18,7 @@ impl Manager {
     pub async fn keep_asides(&self) -> Result<(), LibraryError> {
         for library in self.libraries.shared() {
             let Some(id) = library.id() else { continue };
+            let now_ms = self.clock.now_ms();
             let AsideNews { unwritten, changed } = library.take_aside_news();
             if !changed.is_empty() {
                 let records = changed.into_iter().map(FeedEntry::from).collect();
@@ -25,7 +26,7 @@ impl Manager {
             }
             if !unwritten.is_empty() && self.libraries.registry().is_some() {
                 let write = move |registry: &Registry| {
-                    registry.set_asides(id, &unwritten)?;
+                    registry.set_asides(id, &unwritten, now_ms)?;
                     Ok(unwritten)
                 };
                 library.wrote_asides(&self.registry(write).await?);
@@ -47,9 +48,12 @@ impl Manager {
         self.purge_asides_until(until_ms.saturating_sub(TOMBSTONES_KEPT_MS)).await
     }
 
-    async fn purge_asides_until(&self, until_ms: u64) -> Result<(), LibraryError> {
+    pub(super) async fn purge_asides_until(&self, until_ms: u64) -> Result<(), LibraryError> {
         for library in self.libraries.shared() {
-            for some in library.old_asides(until_ms).chunks(PAGE) {
+            let Some(id) = library.id() else { continue };
+            // As for tombstones of the store, what counts is when it was heard, however long ago it was.
+            let noted = self.registry(move |registry| registry.asides_noted(id, until_ms)).await?;
+            for some in library.old_asides(noted, until_ms).chunks(PAGE) {
                 let stored = self.store.records(some.to_vec()).await?;
                 // Without the deletion, what is here would be the library's again.
                 let here = stored.iter().filter(|stored| !stored.record.deleted);

@@ -10,13 +10,12 @@ use tokio::task::spawn_blocking;
 use super::Manager;
 use crate::clock::now_ms;
 use crate::identity::Key;
+use crate::library::Library;
 use crate::library::epoch::{Epoch, SURVIVORS_MAX};
-use crate::library::private::Private;
 use crate::library::registry::SealingKey;
 use crate::library::report::{Invited, LibraryError, LibrarySize, Preview};
 use crate::library::revocation::{Revocations, SERIALS_MAX, SignedRevocations};
 use crate::library::ticket::{Access, CLOCKS_APART_MAX_MS, LibraryId, Subject, Terms, Ticket};
-use crate::library::{Library, SharedLibrary};
 
 /// Members, besides the issuer, whose addresses a ticket has.
 const MEMBERS_IN_TICKET: usize = 3;
@@ -147,25 +146,16 @@ impl Manager {
         let ticket = self.check(text)?;
         let addrs = ticket.addrs.clone();
         let before = self.libraries.get(ticket.claims().library);
-        let wrote_since =
-            before.as_ref().and_then(|library| library.shared()).and_then(SharedLibrary::writes_since_ms);
-        let now = self.clock.now_ms();
-        let (shares_since_ms, private) = match wrote_since {
-            _ if share_existing => (0, Some(Private::default())),
-            Some(since_ms) => (since_ms, None),
-            None if ticket.claims().access == Access::Write => {
-                (now, Some(self.private(&ticket.filter).await?))
-            }
-            None => (now, None),
-        };
+        let (sharing, private) = self.terms(before.as_deref(), &ticket, share_existing).await?;
         if let Some(library) = &before
-            && library.shared().is_some_and(|shared| shared.ticket() == ticket)
-            && wrote_since.is_none_or(|since_ms| since_ms == shares_since_ms)
+            && let Some(shared) = library.shared()
+            && shared.ticket() == ticket
+            && shared.sharing().is_none_or(|before| before == sharing)
         {
             self.dial(addrs);
             return Ok((Arc::clone(library), false));
         }
-        let library = self.keep(None, (ticket, None), (shares_since_ms, private), before.as_deref()).await?;
+        let library = self.keep(None, (ticket, None), (sharing, private), before.as_deref()).await?;
         self.dial(addrs);
         Ok((library, before.is_none()))
     }

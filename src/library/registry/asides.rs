@@ -18,7 +18,7 @@ use crate::wire::proto::WireRecord;
 const LOOKS_APART_MS: u64 = 24 * 3600 * 1000;
 
 impl Registry {
-    /// Writes asides of a library down, as they are now or that they are there no more.
+    /// Writes asides of a library down, as they are at `now_ms` or that they are there no more.
     ///
     /// # Errors
     /// What SQLite says.
@@ -26,6 +26,7 @@ impl Registry {
         &self,
         library: LibraryId,
         asides: &[(ContentHash, Option<Aside>)],
+        now_ms: u64,
     ) -> Result<(), RegistryError> {
         let library = library.to_string();
         self.with("write", |db| {
@@ -33,8 +34,8 @@ impl Registry {
                 return Ok(());
             }
             let mut set = db.prepare(
-                "INSERT OR REPLACE INTO asides (library, hash, record, holding, serial, forgotten) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT OR REPLACE INTO asides (library, hash, record, holding, serial, forgotten, noted_ms) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?;
             let mut clear = db.prepare("DELETE FROM asides WHERE library = ?1 AND hash = ?2")?;
             for (hash, aside) in asides {
@@ -42,7 +43,8 @@ impl Registry {
                     Some(Aside { record, holding, from, is_forgotten }) => {
                         let record = WireRecord::from(record).encode_to_vec();
                         let (holding, from) = (to_column(*holding), from.map(signed));
-                        set.execute((&library, hash.0.as_slice(), record, holding, from, is_forgotten))?;
+                        let (hash, noted) = (hash.0.as_slice(), signed(now_ms));
+                        set.execute((&library, hash, record, holding, from, is_forgotten, noted))?;
                     }
                     None => drop(clear.execute((&library, hash.0.as_slice()))?),
                 }
@@ -69,6 +71,18 @@ impl Registry {
             Some((record.hash, Aside { record, holding, from, is_forgotten: *is_forgotten }))
         };
         Ok(rows.iter().filter_map(read).collect())
+    }
+
+    /// Asides of a library that were written down before this time, and not again since.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn asides_noted(&self, library: LibraryId, until_ms: u64) -> Result<Vec<ContentHash>, RegistryError> {
+        self.with("read", |db| {
+            db.prepare("SELECT hash FROM asides WHERE library = ?1 AND noted_ms < ?2")?
+                .query_map((library.to_string(), signed(until_ms)), |row| row.get(0).map(ContentHash))?
+                .collect()
+        })
     }
 
     /// Somebody looks for what is old enough to be purged, at `now_ms`, after the node has run for `ran_ms` since it was

@@ -1,12 +1,13 @@
 //! The libraries of this node: keys, tickets, lists of revocations.
 
 use ed25519_dalek::SigningKey;
-use rusqlite::{OptionalExtension as _, Transaction};
+use rusqlite::{OptionalExtension as _, Row, Transaction};
 use zeroize::Zeroizing;
 
 use super::{Registry, RegistryError, signed, unsigned};
 use crate::library::private::Private;
 use crate::library::revocation::{ListDates, SignedRevocations};
+use crate::library::sharing::{FormerSharing, Sharing};
 use crate::library::ticket::{LibraryId, Ticket};
 
 /// Libraries of one node: with the mirror, as many as one connection can prove.
@@ -22,8 +23,8 @@ pub struct Kept {
     pub created_ms: u64,
     /// The newest list of revocations that we know, encoded and signed.
     pub revocations: Option<Vec<u8>>,
-    /// Versions of our own belong if they were written no earlier than this, in milliseconds since the Unix epoch; 0 for all.
-    pub shares_since_ms: u64,
+    /// Which versions of our own belong.
+    pub sharing: Sharing,
 }
 
 impl Registry {
@@ -32,26 +33,24 @@ impl Registry {
     /// # Errors
     /// What SQLite says.
     pub fn libraries(&self) -> Result<Vec<Kept>, RegistryError> {
-        type Row = (Option<Vec<u8>>, String, i64, Option<Vec<u8>>, i64);
+        type Row = (Option<Vec<u8>>, String, i64, Option<Vec<u8>>, Sharing);
         let rows = self.with("read", |db| {
-            let order = "SELECT signing_key, ticket, created_ms, revocations, shares_since_ms FROM libraries \
-                         ORDER BY created_ms";
+            let order = "SELECT signing_key, ticket, created_ms, revocations, shares_since_ms, agreed_ms,
+                         former_since_ms, former_agreed_ms FROM libraries ORDER BY created_ms";
             db.prepare(order)?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?
+                .query_map([], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, sharing(row, 4)?))
+                })?
                 .collect::<rusqlite::Result<Vec<Row>>>()
         })?;
-        let kept = |(key, ticket, created_ms, revocations, shares_since_ms): Row| {
+        let kept = |(key, ticket, created_ms, revocations, sharing): Row| {
             let ticket = Zeroizing::new(ticket);
             let key = key.map(Zeroizing::new);
             let key = key.and_then(|key| Some(SigningKey::from_bytes(key.as_slice().try_into().ok()?)));
             match Ticket::parse(&ticket) {
-                Ok(ticket) => Some(Kept {
-                    key,
-                    ticket,
-                    created_ms: unsigned(created_ms),
-                    revocations,
-                    shares_since_ms: unsigned(shares_since_ms),
-                }),
+                Ok(ticket) => {
+                    Some(Kept { key, ticket, created_ms: unsigned(created_ms), revocations, sharing })
+                }
                 Err(error) => {
                     tracing::error!(%error, "a library cannot be read and is left out");
                     None
@@ -62,7 +61,7 @@ impl Registry {
     }
 
     /// Keeps a library that was created or joined here, a new one with its first list of revocations; whether there was room for
-    /// it. With a newer ticket of a library that is there already, the ticket is replaced, and since when our own versions
+    /// it. With a newer ticket of a library that is there already, the ticket is replaced, and which versions of our own
     /// belong. `private`, where it is given, takes the place of what was.
     ///
     /// # Errors
@@ -72,7 +71,7 @@ impl Registry {
         key: Option<&SigningKey>,
         ticket: &Ticket,
         first_list: Option<&SignedRevocations>,
-        (shares_since_ms, private): (u64, Option<&Private>),
+        (sharing, private): (Sharing, Option<&Private>),
         now_ms: u64,
     ) -> Result<bool, RegistryError> {
         let id = ticket.claims().library.to_string();
@@ -84,16 +83,22 @@ impl Registry {
                 return Ok(false);
             }
             db.execute(
-                "INSERT INTO libraries (id, signing_key, ticket, created_ms, shares_since_ms, revocations)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (id) DO UPDATE SET ticket = excluded.ticket, shares_since_ms = excluded.shares_since_ms",
+                "INSERT INTO libraries (id, signing_key, ticket, created_ms, revocations, shares_since_ms, agreed_ms,
+                     former_since_ms, former_agreed_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                 ON CONFLICT (id) DO UPDATE SET ticket = excluded.ticket, shares_since_ms = excluded.shares_since_ms,
+                     agreed_ms = excluded.agreed_ms, former_since_ms = excluded.former_since_ms,
+                     former_agreed_ms = excluded.former_agreed_ms",
                 (
                     &id,
                     key.as_ref().map(|key| key.as_slice()),
                     text.as_str(),
                     signed(now_ms),
-                    signed(shares_since_ms),
                     first_list.map(SignedRevocations::encode),
+                    signed(sharing.since_ms),
+                    signed(sharing.agreed_ms),
+                    sharing.former.map(|former| signed(former.since_ms)),
+                    sharing.former.map(|former| signed(former.agreed_ms)),
                 ),
             )?;
             if let Some(private) = private {
@@ -184,6 +189,17 @@ impl Registry {
             write_revocations(db, library, list)
         })
     }
+}
+
+/// Reads four columns from this one on.
+fn sharing(row: &Row<'_>, column: usize) -> rusqlite::Result<Sharing> {
+    let (since, agreed) = (row.get(column)?, row.get(column + 1)?);
+    let former: (Option<i64>, Option<i64>) = (row.get(column + 2)?, row.get(column + 3)?);
+    let former = former
+        .0
+        .zip(former.1)
+        .map(|(since, agreed)| FormerSharing { since_ms: unsigned(since), agreed_ms: unsigned(agreed) });
+    Ok(Sharing { since_ms: unsigned(since), agreed_ms: unsigned(agreed), former })
 }
 
 fn write_revocations(

@@ -7,6 +7,7 @@ use crate::library::Aside;
 use crate::library::filter::Filter;
 use crate::library::private::Private;
 use crate::library::revocation::{ListDates, Revocations, SignedRevocations};
+use crate::library::sharing::Sharing;
 use crate::library::ticket::{LibraryId, Subject, Terms, Ticket};
 use crate::record::{AssetMeta, AssetRecord, ContentHash};
 use crate::store::Holding;
@@ -35,7 +36,7 @@ fn registry() -> (tempfile::TempDir, Registry, SigningKey, LibraryId) {
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
     let key = SigningKey::from_bytes(&[1; 32]);
-    assert!(registry.keep(Some(&key), &ticket(&key, 0), None, (0, None), 5).unwrap());
+    assert!(registry.keep(Some(&key), &ticket(&key, 0), None, (Sharing::default(), None), 5).unwrap());
     let id = LibraryId(key.verifying_key().to_bytes());
     (dir, registry, key, id)
 }
@@ -59,8 +60,8 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
     };
     let all = [aside(3, false), aside(4, true), aside(5, false)];
     let set = all.clone().map(|aside| (aside.record.hash, Some(aside)));
-    registry.set_asides(id, &set).unwrap();
-    registry.set_asides(id, &[(ContentHash([5; 32]), None)]).unwrap();
+    registry.set_asides(id, &set, 9).unwrap();
+    registry.set_asides(id, &[(ContentHash([5; 32]), None)], 9).unwrap();
     let list = |version| {
         let list = Revocations { version, serials: [version].into(), ..Revocations::default() };
         SignedRevocations::sign(&key, list)
@@ -69,8 +70,9 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
     registry.set_revocations(id, &list(1)).unwrap();
     let mut private = Private::default();
     private.add(&aside(6, false).record);
+    let sharing = Sharing::agreed(1, 2).renewed(0, 3);
     for kept in [Some(&private), None] {
-        assert!(registry.keep(None, &ticket(&key, 0), None, (0, kept), 5).unwrap());
+        assert!(registry.keep(None, &ticket(&key, 0), None, (sharing, kept), 5).unwrap());
     }
     let dates = ListDates { received_ms: 3, told_ms: 4 };
     registry.set_list_dates(id, dates).unwrap();
@@ -86,13 +88,15 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
     let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
     let kept = registry.libraries().unwrap().pop().unwrap();
     assert_eq!(kept.key.unwrap().to_bytes(), key.to_bytes());
-    assert_eq!((kept.ticket, kept.created_ms), (ticket(&key, 0), 5));
+    assert_eq!((kept.ticket, kept.created_ms, kept.sharing), (ticket(&key, 0), 5, sharing));
     assert_eq!(registry.list_dates(id).unwrap(), dates);
     assert_eq!(registry.private(id).unwrap(), private);
     assert_eq!(kept.revocations.unwrap(), list(2).encode(), "the newer one, whatever the order");
     assert_eq!(registry.next_serial(id).unwrap(), 3);
     assert_eq!(registry.tickets(id).unwrap()[0].expires_ms, Some(99));
     assert_eq!(registry.members(id).unwrap(), std::slice::from_ref(&member));
+    assert!(registry.asides_noted(id, 9).unwrap().is_empty());
+    assert_eq!(registry.asides_noted(id, 10).unwrap(), [all[0].record.hash, all[1].record.hash]);
     let kept = registry.asides(id).unwrap();
     assert_eq!((kept.len(), &kept[&all[0].record.hash], &kept[&all[1].record.hash]), (2, &all[0], &all[1]));
 
@@ -101,7 +105,7 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
     assert!(registry.tickets(id).unwrap().is_empty() && registry.asides(id).unwrap().is_empty());
     // News that was under way when the library went leaves nothing behind.
     registry.remember(id, &member).unwrap();
-    registry.set_asides(id, &set).unwrap();
+    registry.set_asides(id, &set, 9).unwrap();
     assert!(registry.members(id).unwrap().is_empty() && registry.asides(id).unwrap().is_empty());
 }
 
@@ -148,7 +152,7 @@ fn the_file_is_its_owners_alone_and_room_is_limited() {
     }
     let kept = |n: u8| {
         let key = SigningKey::from_bytes(&[n; 32]);
-        registry.keep(None, &ticket(&key, 0), None, (0, None), 5).unwrap()
+        registry.keep(None, &ticket(&key, 0), None, (Sharing::default(), None), 5).unwrap()
     };
     assert!((2..=63).all(kept));
     assert!(!kept(64), "no room");

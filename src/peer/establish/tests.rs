@@ -18,6 +18,7 @@ use crate::identity::{Key, LibraryKeys};
 use crate::library::SharedLibrary;
 use crate::library::filter::Filter;
 use crate::library::registry::Kept;
+use crate::library::sharing::Sharing;
 use crate::library::ticket::{Access, LibraryId, Subject, Terms, Ticket};
 use crate::wire::proto::{Auth, LibraryProof};
 
@@ -91,7 +92,7 @@ impl Cast {
                     ticket: tickets.0[n].clone(),
                     created_ms: 0,
                     revocations: None,
-                    shares_since_ms: 0,
+                    sharing: Sharing::default(),
                 };
                 libraries.add(SharedLibrary::new(kept, HashMap::new()))
             });

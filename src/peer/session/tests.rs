@@ -707,7 +707,7 @@ fn an_offer_says_what_is_not_held() {
         seq,
         record: record.clone(),
         holding,
-        former: None,
+        formers: Vec::new(),
     });
     let entries: Arc<[FeedEntry]> = entries.collect();
     let absent: Vec<bool> = entries.iter().map(FeedEntry::is_absent).collect();
@@ -741,7 +741,7 @@ fn what_the_peer_does_not_hold_is_taken_without_waiting_for_it() {
     assert_eq!(t.session.standing().missing_here, 1, "the other one");
     assert_eq!(t.step(SessionInput::Settled(vec![absent.hash])), [confirmed([&absent])]);
     // It came from the peer: our feed's report of it is no news there.
-    let entry = FeedEntry { seq: 1, record: absent.clone(), holding: Holding::Wanted, former: None };
+    let entry = FeedEntry { seq: 1, record: absent.clone(), holding: Holding::Wanted, formers: Vec::new() };
     assert_eq!(t.step(SessionInput::StoreChanged([entry].into())), []);
     assert_eq!(t.step(SessionInput::Settled(vec![held.hash])), [confirmed([&held])]);
     assert_eq!(t.session.standing().state, ConnectionState::InSync);
@@ -1109,7 +1109,7 @@ fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> SessionInp
         seq: n as u64,
         record: record.clone(),
         holding: Holding::Held,
-        former: None,
+        formers: Vec::new(),
     };
     SessionInput::StoreChanged(records.into_iter().enumerate().map(entry).collect())
 }

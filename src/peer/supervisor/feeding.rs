@@ -181,7 +181,7 @@ mod tests {
             seq: n.into(),
             record: AssetRecord::new(ContentHash([n; 32]), size, None, meta),
             holding: Holding::Held,
-            former: None,
+            formers: Vec::new(),
         }
     }
 

@@ -7,7 +7,7 @@ use futures::{FutureExt, StreamExt};
 use rusqlite::params;
 
 use super::merge::Absence;
-use super::rows::{self, COLUMNS};
+use super::rows::{self, COLUMNS, FORMERS};
 use super::tx::Totals;
 use super::{EmbeddedStore, HASHES_MAX, StoredAsset, edit};
 use crate::record::{AssetRecord, ContentHash};
@@ -162,26 +162,26 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub async fn changes(&self, since: u64, limit: usize) -> Result<Option<Vec<StoredAsset>>, StoreError> {
-        let changes = self.changes_with_former(since, limit).await?;
+        let changes = self.changes_with_formers(since, limit).await?;
         Ok(changes.map(|changes| changes.into_iter().map(|(asset, _)| asset).collect()))
     }
 
-    async fn changes_with_former(
+    async fn changes_with_formers(
         &self,
         since: u64,
         limit: usize,
-    ) -> Result<Option<Vec<(StoredAsset, Option<AssetRecord>)>>, StoreError> {
+    ) -> Result<Option<Vec<(StoredAsset, Vec<AssetRecord>)>>, StoreError> {
         let limit = limit.clamp(1, FEED_MAX);
         let read = move |conn: &rusqlite::Connection| {
             let totals = Totals::read(conn)?;
             let after = i64::try_from(since).unwrap_or(i64::MAX);
-            let assets: Vec<(StoredAsset, Option<AssetRecord>)> = conn
+            let assets: Vec<(StoredAsset, Vec<AssetRecord>)> = conn
                 .prepare_cached(&format!(
-                    "SELECT {COLUMNS}, former FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+                    "SELECT {COLUMNS}, {FORMERS} FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
                 ))?
                 .query_map(params![after, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-                    let former = row.as_ref().column_index("former")?;
-                    Ok((rows::read_asset(row)?, rows::read_former(row, former)?))
+                    let formers = row.as_ref().column_index("former")?;
+                    Ok((rows::read_asset(row)?, rows::read_formers(row, formers)?))
                 })?
                 .collect::<Result<_, _>>()?;
             Ok((totals, assets))
@@ -198,12 +198,11 @@ impl EmbeddedStore {
     }
 
     async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
-        let Some(assets) = self.changes_with_former(since, limit).await? else {
+        let Some(assets) = self.changes_with_formers(since, limit).await? else {
             return Ok(FeedPage { entries: Vec::new(), reset: true });
         };
-        let entry = |(StoredAsset { seq, record, holding, .. }, former): (_, Option<AssetRecord>)| {
-            FeedEntry { seq, record, holding, former: former.map(Box::new) }
-        };
+        let entry =
+            |(StoredAsset { seq, record, holding, .. }, formers)| FeedEntry { seq, record, holding, formers };
         Ok(FeedPage { entries: assets.into_iter().map(entry).collect(), reset: false })
     }
 }

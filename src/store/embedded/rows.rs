@@ -52,26 +52,40 @@ pub(super) fn find(conn: &Connection, hash: ContentHash) -> Result<Option<Stored
         .optional()
 }
 
-/// The version that users changed into the one under this number, if they did.
-pub(super) fn former(conn: &Connection, seq: u64) -> Result<Option<AssetRecord>, rusqlite::Error> {
-    conn.prepare_cached("SELECT former FROM records WHERE seq = ?1")?
-        .query_row([seq.cast_signed()], |row| read_former(row, 0))
+/// Names of the columns that [`read_formers`] reads.
+pub(super) const FORMERS: &str = "former, former_own";
+
+/// The versions that users changed into the one under this number, if they did.
+pub(super) fn formers(conn: &Connection, seq: u64) -> Result<Vec<AssetRecord>, rusqlite::Error> {
+    conn.prepare_cached(&format!("SELECT {FORMERS} FROM records WHERE seq = ?1"))?
+        .query_row([seq.cast_signed()], |row| read_formers(row, 0))
         .optional()
-        .map(Option::flatten)
+        .map(Option::unwrap_or_default)
 }
 
-/// Keeps it.
-pub(super) fn set_former(conn: &Connection, seq: u64, former: &AssetRecord) -> Result<(), rusqlite::Error> {
-    conn.prepare_cached("UPDATE records SET former = ?2 WHERE seq = ?1")?
-        .execute((seq.cast_signed(), WireRecord::from(former).encode_to_vec()))?;
+/// Keeps them: one that came through a library, and one that did not.
+pub(super) fn set_formers(
+    conn: &Connection,
+    seq: u64,
+    formers: &[AssetRecord],
+) -> Result<(), rusqlite::Error> {
+    let encoded = |through: bool| {
+        let former = formers.iter().find(|former| former.via.is_some() == through);
+        former.map(|former| WireRecord::from(former).encode_to_vec())
+    };
+    conn.prepare_cached("UPDATE records SET former = ?2, former_own = ?3 WHERE seq = ?1")?.execute((
+        seq.cast_signed(),
+        encoded(true),
+        encoded(false),
+    ))?;
     Ok(())
 }
 
-/// Reads the column `former`. What cannot be read is not there.
-pub(super) fn read_former(row: &Row<'_>, column: usize) -> Result<Option<AssetRecord>, rusqlite::Error> {
-    let encoded: Option<Vec<u8>> = row.get(column)?;
-    let decoded = encoded.and_then(|encoded| decode::<WireRecord>(encoded.into()).ok());
-    Ok(decoded.and_then(|wire| wire.try_into().ok()))
+/// Reads the columns [`FORMERS`], the first of which is `column`. What cannot be read is not there.
+pub(super) fn read_formers(row: &Row<'_>, column: usize) -> Result<Vec<AssetRecord>, rusqlite::Error> {
+    let encoded: [Option<Vec<u8>>; 2] = [row.get(column)?, row.get(column + 1)?];
+    let read = |encoded: Vec<u8>| decode::<WireRecord>(encoded.into()).ok()?.try_into().ok();
+    Ok(encoded.into_iter().flatten().filter_map(read).collect())
 }
 
 /// Small content.

@@ -123,9 +123,14 @@ ALTER TABLE records ADD COLUMN own_content INTEGER NOT NULL DEFAULT 0;
 UPDATE records SET own_content = 1 WHERE via IS NOT NULL AND deleted = 0;
 ";
 
-/// `former` is the version that users changed into the present one, as it is sent ([`crate::store::FeedEntry::former`]).
+/// `former` is the version that users changed into the present one, as it is sent ([`crate::store::FeedEntry::formers`]).
 const SCHEMA_FORMER: &str = "
 ALTER TABLE records ADD COLUMN former BLOB;
+";
+
+/// `former_own` is the one of them that users wrote, which was in `former` where none came through a library.
+const SCHEMA_FORMERS: &str = "
+ALTER TABLE records ADD COLUMN former_own BLOB;
 ";
 
 /// What is searched for is compared as people take it ([`folded`]), whatever was stored; a media type has no case.
@@ -153,6 +158,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_OWN_CONTENT),
     M::up(SCHEMA_FORMER),
     M::up(SCHEMA_FOLDED),
+    M::up(SCHEMA_FORMERS),
 ];
 
 /// Opens the connection of the writer, and makes or migrates the database.

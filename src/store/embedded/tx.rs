@@ -203,7 +203,7 @@ impl Tx<'_> {
             (old.hlc, old.writer) == (record.hlc, record.writer)
         };
         let before = old.filter(same).map(|old| self.before(old.asset.seq)).transpose()?.flatten();
-        let former = old.map(|old| self.former_of(old, &record)).transpose()?.flatten();
+        let formers = old.map(|old| self.formers_of(old, &record)).transpose()?.unwrap_or_default();
         self.totals.last_seq += 1;
         let asset = StoredAsset { seq: self.totals.last_seq, updated_at_ms: self.now_ms, record, holding };
         self.totals.add(&asset);
@@ -212,29 +212,26 @@ impl Tx<'_> {
         if let Some(before) = before {
             self.set_before(asset.seq, before)?;
         }
-        if let Some(former) = former {
-            rows::set_former(self.conn, asset.seq, &former)?;
+        if !formers.is_empty() {
+            rows::set_formers(self.conn, asset.seq, &formers)?;
         }
         Ok(asset)
     }
 
-    /// What is kept of versions before `record`, which takes the place of `old`: what users changed, until something comes
-    /// through a library or is deleted.
-    fn former_of(
-        &self,
-        old: &StoredRow,
-        record: &AssetRecord,
-    ) -> Result<Option<AssetRecord>, rusqlite::Error> {
+    /// What is kept of versions before `record`, which takes the place of `old`: what users changed or deleted, until
+    /// something comes through a library. The last of their own, and what came before that through a library: one library
+    /// may have had the one, and another one the other.
+    fn formers_of(&self, old: &StoredRow, record: &AssetRecord) -> Result<Vec<AssetRecord>, rusqlite::Error> {
         let StoredAsset { seq, record: old, .. } = &old.asset;
-        if old.deleted || record.deleted || record.via.is_some() {
-            return Ok(None);
+        if record.via.is_some() || (old.deleted && !record.deleted) {
+            return Ok(Vec::new());
         }
-        let kept = rows::former(self.conn, *seq)?;
-        if old.is_version_of(record) {
-            return Ok(kept);
+        let mut kept = rows::formers(self.conn, *seq)?;
+        if !old.deleted && !old.is_version_of(record) {
+            kept.retain(|kept| kept.via.is_some() && old.via.is_none());
+            kept.push(old.clone());
         }
-        let through = kept.filter(|kept| old.via.is_none() && kept.via.is_some());
-        Ok(Some(through.unwrap_or_else(|| old.clone())))
+        Ok(kept)
     }
 
     /// The tags of a live record.

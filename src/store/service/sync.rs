@@ -63,11 +63,11 @@ pub(super) async fn require_key(State(service): ServiceState, request: Request, 
 pub(super) async fn feed(State(service): ServiceState, params: Params) -> ApiResult<Response> {
     let since = params.number("since")?.unwrap_or(0);
     let page = service.store.feed(since, params.limit(BATCH_MAX, BATCH_MAX)?).await?;
-    let entry = |FeedEntry { seq, record, holding, former }: &FeedEntry| WireFeedEntry {
+    let entry = |FeedEntry { seq, record, holding, formers }: &FeedEntry| WireFeedEntry {
         seq: *seq,
         record: Some(record.into()),
         holding: wire_holding(*holding).into(),
-        former: former.as_deref().map(WireRecord::from),
+        formers: formers.iter().map(WireRecord::from).collect(),
     };
     let mut response = protobuf(page.entries.iter().map(entry));
     if page.reset {

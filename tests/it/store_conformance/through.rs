@@ -1,5 +1,7 @@
 //! What comes through a library.
 
+use std::slice;
+
 use can_sync::record::{AssetRecord, LibraryId};
 use can_sync::store::ItemOutcome;
 use can_sync::store::embedded::IngestFields;
@@ -146,22 +148,29 @@ pub(crate) async fn what_users_put_stays_theirs_whatever_a_library_says_of_it(fi
 
 pub(crate) async fn what_users_change_is_told_with_what_it_was(fixture: &dyn Fixture) {
     let store = fixture.store();
-    let former = async |record: &AssetRecord| {
+    let formers = async |record: &AssetRecord| {
         let entries = store.feed(0, 10).await.expect("a page").entries.into_iter();
         let entry = entries.into_iter().find(|entry| entry.record.hash == record.hash).expect("an entry");
-        entry.former.map(|former| *former)
+        entry.formers
     };
-    // Whatever came first, the version before the last edit.
+    // Whatever came first, the version before the last edit; of a deletion, too, and until it is put again.
     let own = record_of(b"own");
     ingest_one(fixture, own.clone(), b"own").await;
-    assert_eq!(former(&own).await, None);
+    assert_eq!(formers(&own).await, []);
     for text in ["once", "twice"] {
-        let before = held(&*store, own.hash).await;
+        let before = held(&*store, own.hash).await.expect("it is there");
         fixture.describe(own.hash, text).await;
-        assert_eq!(former(&own).await, before);
+        assert_eq!(formers(&own).await, [before]);
     }
+    let before = held(&*store, own.hash).await.expect("it is there");
     fixture.delete(own.hash).await;
-    assert_eq!(former(&own).await, None);
+    assert_eq!(formers(&own).await, slice::from_ref(&before));
+    let gone = held(&*store, own.hash).await.expect("a tombstone");
+    assert_eq!(apply_one(fixture, edited(&gone, 5, None)).await, ItemOutcome::Stored);
+    assert_eq!(formers(&own).await, [before]);
+    let again = AssetRecord { deleted: false, ..edited(&gone, 10, Some("again")) };
+    ingest_one(fixture, again, b"own").await;
+    assert_eq!(formers(&own).await, []);
     // What a library delivered stays known as it was, however often it is edited, here or on an own machine.
     for elsewhere in [false, true] {
         let content = noise(80, 60 + u64::from(elsewhere));
@@ -169,23 +178,25 @@ pub(crate) async fn what_users_change_is_told_with_what_it_was(fixture: &dyn Fix
         assert_eq!(deliver(fixture, &came, &content).await, Some(ItemOutcome::Stored));
         let later = through(LIBRARY, edited(&came, 10, Some("and edited")));
         assert_eq!(deliver(fixture, &later, &content).await, Some(ItemOutcome::Stored));
-        assert_eq!(former(&came).await, None);
+        assert_eq!(formers(&came).await, []);
         if elsewhere {
             let there = through(None, edited(&later, 10, Some("on an own machine")));
             assert_eq!(apply_one(fixture, there).await, ItemOutcome::Stored);
         } else {
             fixture.describe(came.hash, "by a user").await;
         }
-        assert_eq!(former(&came).await, Some(later.clone()));
+        assert_eq!(formers(&came).await, slice::from_ref(&later));
+        let own = held(&*store, came.hash).await.expect("it is there");
         fixture.describe(came.hash, "once more").await;
-        assert_eq!(former(&came).await, Some(later.clone()));
+        let both = [later, own];
+        assert_eq!(formers(&came).await, both);
         assert_eq!(store.let_go(vec![came.hash]).await, Ok(vec![ItemOutcome::Absent]));
-        assert_eq!(former(&came).await, Some(later));
+        assert_eq!(formers(&came).await, both);
         let again = held(&*store, came.hash).await.expect("it is there");
         let again = through(LIBRARY, edited(&again, 10, Some("through the library")));
         let over = held(&*store, came.hash).await.expect("it is there");
         assert_eq!(store.replace(vec![(again, over)]).await, Ok(vec![Some(ItemOutcome::Absent)]));
-        assert_eq!(former(&came).await, None);
+        assert_eq!(formers(&came).await, []);
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use can_sync::clock::Clock;
 use can_sync::identity::LibraryKeys;
 use can_sync::library::registry::Kept;
+use can_sync::library::sharing::Sharing;
 use can_sync::library::ticket::Ticket;
 use can_sync::library::{Libraries, Library, SharedLibrary};
 use can_sync::net::SESSION_ALPN as ALPN;
@@ -53,7 +54,7 @@ impl Member {
         let mirror = Library::new(LibraryKeys::of_read_secret(&rand::random()));
         let libraries = Libraries::of(Arc::new(mirror));
         let ticket = Ticket::parse(ticket).expect("a ticket");
-        let kept = Kept { key: None, ticket, created_ms: 0, revocations: None, shares_since_ms: 0 };
+        let kept = Kept { key: None, ticket, created_ms: 0, revocations: None, sharing: Sharing::default() };
         let library = libraries.add(SharedLibrary::new(kept, HashMap::new()));
         let victim: EndpointTicket = victim.ticket().parse().expect("a ticket");
         // It knows whom it dials.

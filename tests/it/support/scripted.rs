@@ -147,7 +147,7 @@ impl Script {
             seq: *seq,
             record: record.clone(),
             holding: holding(record),
-            former: None,
+            formers: Vec::new(),
         });
         let entries = after.collect();
         FeedPage { entries, reset: false }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::identity::LibraryKeys;
 use crate::library::filter::{Filter, FilterSpec};
 use crate::library::registry::Kept;
+use crate::library::sharing::Sharing;
 use crate::library::ticket::{Access, Subject, Terms, Ticket};
 use crate::library::{Aside, Libraries, Library, SharedLibrary};
 use crate::peer::deferrals::{Note, Notes};
@@ -49,7 +50,7 @@ struct Stored {
     /// Dates of the versions before those that were written here.
     before: BTreeMap<ContentHash, Hlc>,
     /// Versions that users changed into what there is.
-    formers: BTreeMap<ContentHash, AssetRecord>,
+    formers: BTreeMap<ContentHash, Vec<AssetRecord>>,
     contents: BTreeSet<ContentHash>,
     /// Contents of live records that are not here and not wanted.
     unwanted: BTreeSet<ContentHash>,
@@ -76,14 +77,16 @@ impl Stored {
         if !same {
             self.before.remove(&record.hash);
         }
-        let kept = self.formers.remove(&record.hash);
+        let mut kept = self.formers.remove(&record.hash).unwrap_or_default();
         if let Some((_, old)) = self.records.get(&record.hash)
-            && !(old.deleted || record.deleted || record.via.is_some())
+            && record.via.is_none()
+            && (record.deleted || !old.deleted)
         {
-            let through = |kept: &AssetRecord| old.via.is_none() && kept.via.is_some();
-            let former =
-                if *old == record { kept } else { kept.filter(through).or_else(|| Some(old.clone())) };
-            self.formers.extend(former.map(|former| (record.hash, former)));
+            if !old.deleted && *old != record {
+                kept.retain(|kept| kept.via.is_some() && old.via.is_none());
+                kept.push(old.clone());
+            }
+            self.formers.insert(record.hash, kept);
         }
         if record.deleted {
             self.contents.remove(&record.hash);
@@ -173,7 +176,7 @@ impl ContentStore for SimStore {
                 seq: *seq,
                 record: record.clone(),
                 holding: stored.holding(record),
-                former: stored.formers.get(&record.hash).cloned().map(Box::new),
+                formers: stored.formers.get(&record.hash).cloned().unwrap_or_default(),
             })
             .collect();
         entries.sort_unstable_by_key(|entry| entry.seq);
@@ -263,7 +266,7 @@ fn kept(number: u8, access: Access) -> Kept {
     let tags = vec![TAGS[usize::from(number) % TAGS.len()].to_owned()];
     let filter = Filter::try_from(FilterSpec { tags, ..FilterSpec::default() }).unwrap();
     let ticket = Ticket::issue(&key, terms, Zeroizing::new([number; 32]), filter, Vec::new()).unwrap();
-    Kept { key: None, ticket, created_ms: 0, revocations: None, shares_since_ms: 0 }
+    Kept { key: None, ticket, created_ms: 0, revocations: None, sharing: Sharing::default() }
 }
 
 pub(super) struct Agent {

@@ -9,6 +9,7 @@ use super::*;
 use crate::library::filter::Filter;
 use crate::library::registry::Kept;
 use crate::library::revocation::{Revocations, SignedRevocations};
+use crate::library::sharing::Sharing;
 use crate::library::ticket::{Access, Subject, Terms, Ticket};
 use crate::library::{Libraries, SharedLibrary};
 use crate::store::FeedEntry;
@@ -193,8 +194,13 @@ fn limited_library(has_list: bool) -> Arc<Library> {
     let ticket = Ticket::issue(&key, terms, Zeroizing::new([1; 32]), Filter::default(), Vec::new()).unwrap();
     let list = Revocations { fresh_within_ms: 24 * HOUR_MS, ..Revocations::default() };
     let list = SignedRevocations::sign(&key, list.dated(NOW_MS)).encode();
-    let kept =
-        Kept { key: None, ticket, created_ms: 0, revocations: has_list.then_some(list), shares_since_ms: 0 };
+    let kept = Kept {
+        key: None,
+        ticket,
+        created_ms: 0,
+        revocations: has_list.then_some(list),
+        sharing: Sharing::default(),
+    };
     let mirror = Library::new(LibraryKeys::of_read_secret(&[0; 32]));
     Libraries::of(Arc::new(mirror)).add(SharedLibrary::new(kept, HashMap::new()))
 }
@@ -210,7 +216,7 @@ fn what_would_be_news_is_held_while_a_list_is_too_old() {
     assert!(!shared.is_stale(NOW_MS + 24 * HOUR_MS) && shared.is_stale(NOW_MS + 24 * HOUR_MS + 1));
     let ours = record(1);
     let stored = StoredRecord { record: ours.clone(), holding: Holding::Held };
-    library.fill(&[FeedEntry { seq: 1, record: ours.clone(), holding: Holding::Held, former: None }]);
+    library.fill(&[FeedEntry { seq: 1, record: ours.clone(), holding: Holding::Held, formers: Vec::new() }]);
     library.filled();
     let tombstone = AssetRecord { deleted: true, ..edited(&ours, 10, "") };
     let ahead = AssetRecord { hlc: Hlc::from_ms(NOW_MS + HOUR_MS), ..record(2) };
