@@ -179,7 +179,10 @@ impl Taker {
                         OtherwiseHeld::IsMember => OfferMeaning::Replaces,
                     }
                 } else {
-                    library.consider(record, true, over, true, None)
+                    // It was judged as one to apply: if we lack the content, so does its sender. As a version to fetch, it
+                    // would be offered and judged again for ever.
+                    let lacked = over.is_some_and(|over| over.holding == Holding::Wanted);
+                    library.consider(record, !lacked, over, true, None)
                 };
                 match (meaning, over) {
                     (OfferMeaning::Replaces, Some(over)) => {

@@ -17,7 +17,7 @@ use world::{Mode, SimWorld};
 
 /// How many seeds each test runs unless the environment says otherwise; with libraries, where there is more to go wrong.
 const SEEDS: u64 = 500;
-const SEEDS_WITH_LIBRARIES: u64 = 1_000;
+const SEEDS_WITH_LIBRARIES: u64 = 1_200;
 
 /// Runs seeds until one fails, on all cores.
 fn for_each_seed(mode: Mode) {
