@@ -128,8 +128,6 @@ settings! {
         in_flight_per_peer_bytes: u64 = 8 * MIB;
         /// Free space below which the store takes nothing.
         disk_reserve_bytes: u64 = GIB;
-        /// Largest body of an HTTP request that carries no file.
-        http_body_bytes: u64 = MIB;
         /// Content sent, all peers together; `None` for no limit.
         upload_bytes_per_sec: Option<u64> = None;
         /// Content received, all peers together; `None` for no limit.
@@ -172,7 +170,13 @@ impl Config {
     /// Rules that concern more than one setting: the first that is broken, with the setting to blame.
     fn check(&self) -> Result<(), (&'static str, String)> {
         let Self { limits, .. } = self;
-        let rules: [(bool, &'static str, String); 9] = [
+        let misnamed = self.allowed_hosts.iter().find_map(|host| Some((host, value::host_problem(host)?)));
+        let rules: [(bool, &'static str, String); 10] = [
+            (
+                misnamed.is_none(),
+                "allowed_hosts",
+                misnamed.map(|(host, problem)| format!("'{host}': {problem}")).unwrap_or_default(),
+            ),
             (
                 value::name_problem(&self.name).is_none(),
                 "name",

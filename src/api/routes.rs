@@ -5,8 +5,8 @@
 use std::net::SocketAddr;
 
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::StatusCode;
 use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use iroh::{EndpointAddr, EndpointId};
@@ -19,6 +19,7 @@ use super::bodies::{
     Alive, DialAccepted, DialRequest, Forgotten, NodeStatus, PeerList, PeerView, Ready, TicketView,
     TransferList, Verifying, is_running, node_status, visit,
 };
+use super::token::is_authorised;
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
 use super::{deletions, events, libraries, metrics, page, proxy, token, why};
 use crate::actor::status::ActorStatus;
@@ -260,13 +261,16 @@ async fn healthz() -> Success<Alive> {
     tag = "node",
     responses((status = 200, body = Success<Ready>), (status = 503, description = "Why not, all reasons in one sentence."))
 )]
-async fn readyz(State(state): State<ApiState>) -> Response {
+async fn readyz(State(state): State<ApiState>, headers: HeaderMap) -> Response {
     let reasons = not_ready(&state.view).await;
     if reasons.is_empty() {
         return Success::new(Ready { ready: true }).into_response();
     }
+    // Anybody may ask whether, and those who may read the status also why.
+    let reasons =
+        if is_authorised(&state.view, &headers) { reasons.join("; ") } else { "it is not ready".into() };
     let hint = "GET /status and GET /actors say more";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reasons.join("; "), hint).into_response()
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reasons, hint).into_response()
 }
 
 async fn not_ready(view: &AgentView) -> Vec<String> {

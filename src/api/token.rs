@@ -20,6 +20,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::view::{AgentView, ApiState};
 use crate::http::extract::JsonBody;
+use crate::http::guard::PROBES;
 use crate::http::{ApiError, ApiResult};
 use crate::identity::normal;
 
@@ -35,7 +36,7 @@ const COOKIE_CONTEXT: &str = "can-sync 2026 v2 page session";
 /// Lets requests pass that may: with the token or the cookie, or to what says nothing about the node.
 pub(super) async fn require(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let is_open = path == "/healthz" || path == SESSION_PATH || super::page::is_static(path);
+    let is_open = PROBES.contains(&path) || path == SESSION_PATH || super::page::is_static(path);
     if is_open || is_authorised(&state.view, request.headers()) {
         return next.run(request).await;
     }
@@ -53,7 +54,7 @@ fn refusal() -> ApiError {
     .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-fn is_authorised(view: &AgentView, headers: &HeaderMap) -> bool {
+pub(super) fn is_authorised(view: &AgentView, headers: &HeaderMap) -> bool {
     let Some(token) = &view.api_token else { return true };
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     if bearer.is_some_and(|sent| is_token(sent, token)) {

@@ -246,13 +246,19 @@ fn quoted_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {
     rest.rsplit_once("`, expected").or_else(|| rest.rsplit_once('`')).map(|(name, _)| name)
 }
 
+/// Whether a cluster set the variable, to tell where the service of the name `can-sync` is: it is meant for nobody.
+fn is_service_link(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(ENV_PREFIX) else { return false };
+    rest == "PORT" || rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT") || rest.starts_with("PORT_")
+}
+
 /// The settings as environment variables say them.
 fn lay_environment(loaded: &mut Loaded, env: &[(String, String)]) -> Result<(), ConfigError> {
     let keys: BTreeMap<String, String> =
         loaded.config.list().into_iter().map(|(key, _)| (variable_of(&key), key)).collect();
     for (name, text) in env.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)) {
         let Some(key) = keys.get(name) else {
-            if !OTHER_VARIABLES.contains(&name.as_str()) {
+            if !OTHER_VARIABLES.contains(&name.as_str()) && !is_service_link(name) {
                 let hint = nearest(name, keys.keys()).map(|near| format!("; did you mean {near}?"));
                 let hint = hint.unwrap_or_default();
                 loaded.warnings.push(format!("the environment variable {name} is no setting{hint}"));

@@ -254,6 +254,32 @@ fn settings_that_contradict_each_other_are_errors() {
 }
 
 #[test]
+fn hosts_are_names_and_addresses() {
+    for good in ["nas.lan", "nas.lan:8080", "10.0.0.7", "::1", "[::1]:3210", "xn--bcher-kva.example", "a_b"] {
+        assert!(load(&format!("allowed_hosts: ['{good}']\n")).is_ok(), "{good}");
+    }
+    for bad in
+        ["https://nas.lan", "*.nas.lan", "nas.lan/page", "a b", "bücher.example", "nas.lan:port", "a,b"]
+    {
+        let error = load(&format!("allowed_hosts: [good, '{bad}']\n")).unwrap_err();
+        assert!(error.contains("allowed_hosts") && error.contains(&format!("'{bad}'")), "{error}");
+    }
+}
+
+#[test]
+fn what_a_cluster_says_of_its_services_is_no_setting() {
+    let env = [
+        ("CAN_SYNC_PORT", "tcp://10.0.0.1:3210"),
+        ("CAN_SYNC_PORT_3210_TCP_ADDR", "10.0.0.1"),
+        ("CAN_SYNC_SERVICE_HOST", "10.0.0.1"),
+        ("CAN_SYNC_SERVICE_PORT_HTTP", "3210"),
+    ];
+    let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let loaded = Config::load(&SettingSources { env, ..SettingSources::default() }).unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[test]
 fn values_are_read_as_they_were_typed() {
     let loaded = load(
         "name: 007\nsync_passphrase: 1e3\ncan_service_url: https://host:1/\nrelay_url: disabled\nticket_file: null\n\

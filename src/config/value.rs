@@ -1,6 +1,7 @@
 //! Types of settings that are more than text or a number.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -160,6 +161,27 @@ pub(super) fn host_name() -> String {
     let host = system.nodename().to_string_lossy();
     let name: String = host.trim().chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
     if name.is_empty() { "unnamed".to_owned() } else { name }
+}
+
+/// What is wrong with the name of a host that is answered for, if anything. A port is allowed, and counts for nothing.
+pub(super) fn host_problem(host: &str) -> Option<&'static str> {
+    let may_be_named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    if host.contains('/') {
+        Some("give the host alone, without scheme and path")
+    } else if host.contains('*') {
+        Some("wildcards are not understood: name each host")
+    } else if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        Some("what follows the colon is no port")
+    } else if address.parse::<IpAddr>().is_ok() || (!name.is_empty() && name.chars().all(may_be_named)) {
+        None
+    } else {
+        Some("it is no host name or address; names of other alphabets are written in ASCII (xn--…)")
+    }
 }
 
 /// What is wrong with a node's name, if anything.

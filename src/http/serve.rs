@@ -37,8 +37,9 @@ use tokio_util::sync::CancellationToken;
 /// Open connections of one server. Further clients wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a client may take for the head of a request, and how long an idle connection stays open. Longer than
-/// clients keep theirs, so that they do not send a request into a connection that is just closing.
-const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
+/// clients and proxies keep theirs (a minute, as a rule), so that they do not send a request into a connection that is
+/// just closing.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long a client may read nothing while an answer waits for it.
 const STALL: Duration = Duration::from_secs(30);
 /// How long answers that are under way may take once a shutdown has begun.

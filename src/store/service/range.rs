@@ -15,7 +15,11 @@ pub(super) enum RequestedRange {
 
 /// Reads a `Range` header for content of `size` bytes.
 pub(super) fn wanted(header: &str, size: u64) -> RequestedRange {
-    let Some(spec) = header.trim().strip_prefix("bytes=") else { return RequestedRange::All };
+    // A unit has no case (RFC 9110, 14.1).
+    let Some((unit, spec)) = header.trim().split_once('=') else { return RequestedRange::All };
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return RequestedRange::All;
+    }
     let Some((first, last)) = spec.trim().split_once('-') else { return RequestedRange::All };
     match (position(first), position(last)) {
         (RangePosition::At(first), RangePosition::At(last)) if last < first => RequestedRange::All,
@@ -61,6 +65,8 @@ mod tests {
         let cases = [
             ("bytes=0-0", RequestedRange::Part(0..1)),
             ("bytes=0-9", RequestedRange::Part(0..10)),
+            ("Bytes=0-9", RequestedRange::Part(0..10)),
+            ("lines=0-9", RequestedRange::All),
             ("bytes=3-", RequestedRange::Part(3..10)),
             ("bytes=3-99", RequestedRange::Part(3..10)),
             ("bytes=3-99999999999999999999999", RequestedRange::Part(3..10)),
