@@ -23,6 +23,8 @@ const BUDGETS: [DeletionBudget; 2] = [
 const COUNTED_BY_MS: u64 = 5 * 60 * 1000;
 /// For so long, the same deletion is not counted again when another peer brings it.
 const KNOWN_FOR_MS: u64 = 10 * 60 * 1000;
+/// What is brought back from a time that has not come is no longer ago than this: whoever gets a clock to jump frees nothing.
+const BROUGHT_BACK_MS: u64 = 23 * 60 * 60 * 1000;
 /// Deletions of the mirror that are held back or decided about, and as many of all other libraries together; further ones are
 /// held back just the same, and not listed.
 pub(super) const LISTED_MAX: usize = 100_000;
@@ -98,9 +100,16 @@ impl Decisions {
         decisions
     }
 
-    /// What was written down as later than now, by a clock that was ahead, or is behind now, counts as of now.
+    /// What was written down as later than now, by a clock that was ahead, or is behind now, counts as if the last of it was
+    /// now. The rest was as long before as it says: a day's deletions are not one hour's. All of it counts for an hour more.
     pub fn bring_back(&mut self, now_ms: u64) -> Vec<DeletionChange> {
-        self.redate(|at| at.min(now_ms), now_ms)
+        let spent = self.spent.values().filter_map(|spans| spans.keys().next_back().copied());
+        let latest_ms = spent.chain(self.sizes.latest()).max().unwrap_or_default();
+        let least_ms = now_ms.saturating_sub(BROUGHT_BACK_MS);
+        let date = |at| {
+            if at <= now_ms { at } else { now_ms.saturating_sub(latest_ms.saturating_sub(at)).max(least_ms) }
+        };
+        self.redate(date, now_ms)
     }
 
     /// The clock was set: what was before is as long ago as it was.

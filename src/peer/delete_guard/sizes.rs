@@ -99,6 +99,11 @@ impl Sizes {
         self.filling.remove(library);
     }
 
+    /// The newest span of each library.
+    pub(super) fn latest(&self) -> impl Iterator<Item = u64> {
+        self.known.values().filter_map(|spans| spans.keys().next_back().copied())
+    }
+
     /// Puts each span at another time.
     pub(super) fn redate(&mut self, date: impl Fn(u64) -> u64) {
         for (library, spans) in std::mem::take(&mut self.known) {

@@ -489,6 +489,31 @@ proptest! {
     }
 }
 
+#[test]
+fn a_boot_with_the_clock_behind_does_not_make_one_hour_of_a_day() {
+    let mut t = Test::new();
+    let spend = |t: &mut Test, from: u32, count: u32| t.judge(&device(1), &some(from..from + count), 100);
+    for n in 0..6 {
+        assert_eq!(spend(&mut t, n * 5, 5), DeletionRuling::Apply);
+        t.now += 2 * HOUR;
+    }
+    let right = t.now;
+    // Until a time service is heard, the machine believes what its clock was built with.
+    t.restart();
+    t.now -= 72 * HOUR;
+    let changes = t.decisions.bring_back(t.now);
+    t.write(changes);
+    t.now = right;
+    let changes = t.decisions.follow_clock((72 * HOUR).cast_signed(), right);
+    t.write(changes);
+    assert_eq!(
+        spend(&mut t, 100, 10),
+        DeletionRuling::Apply,
+        "five went within the last hour, thirty in the day"
+    );
+    assert_eq!(spend(&mut t, 110, 1), DeletionRuling::Hold, "and no day has passed");
+}
+
 proptest! {
     /// Whatever the clock is set to while this node runs, and set back to while it is down: within an hour and a day that
     /// really passed, no ticket has more applied than its budget.
