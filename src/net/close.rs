@@ -16,6 +16,8 @@ pub const REFUSED: u32 = 403;
 pub const TIMEOUT: u32 = 408;
 /// Another connection of the same two endpoints is kept.
 pub const DUPLICATE: u32 = 409;
+/// A newer connection of the same endpoint took this one's place while its session was up. Whoever has no newer one has a twin.
+pub const SUPERSEDED: u32 = 410;
 /// Too many connections.
 pub const BUSY: u32 = 503;
 

@@ -11,6 +11,7 @@ use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey, TransportAddr, Watcher 
 use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::congestion::WithinMachine;
 use super::gate::Gate;
@@ -37,6 +38,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signs of life while nothing else is said.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
+/// A connection that is alive shows a sign of it within this time: both ends send one as often as [`KEEP_ALIVE`] says, and confirm
+/// the other's.
+const ALIVE_WITHIN: Duration = Duration::from_secs(6);
+/// How often it is looked for.
+const ALIVE_LOOK: Duration = Duration::from_millis(200);
+
 /// Takes over a connection whose ALPN is not a session's; with the place that it has until it proved itself.
 pub type ProtocolHandler = Arc<dyn Fn(Connection, Pending) + Send + Sync>;
 
@@ -61,6 +68,22 @@ fn transport(uni_streams: u32, within_machine: bool) -> QuicTransportConfig {
         builder = builder.max_idle_timeout(Some(timeout));
     }
     builder.build()
+}
+
+/// Whether anything comes on a connection within six seconds.
+pub async fn is_alive(connection: &Connection) -> bool {
+    let received = || connection.stats().udp_rx.datagrams;
+    let before = received();
+    let comes = async {
+        while received() == before {
+            sleep(ALIVE_LOOK).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = connection.closed() => false,
+        came = timeout(ALIVE_WITHIN, comes) => came.is_ok(),
+    }
 }
 
 /// How connections are accepted: with what a stranger may have, whatever it says it wants.

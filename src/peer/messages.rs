@@ -103,6 +103,17 @@ pub enum PeersMsg {
         /// Held until there is another place for it.
         pending: Pending,
     },
+    /// Own task: whether the connection with a peer shows a sign of life that a newer one is to take the place of.
+    OlderWatched {
+        /// The older one.
+        session: SessionId,
+        /// Whether it does.
+        alive: bool,
+        /// The newer one.
+        connection: Connection,
+        /// Its place among the handshakes, if it came in.
+        pending: Option<Pending>,
+    },
     /// Accept task: a machine connected that has our own endpoint id.
     OwnIdSeen,
     /// Dial task: it succeeded or failed.

@@ -20,8 +20,8 @@ const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// that the peer no longer has the old one.
 const AT_ONCE: Duration = Duration::from_secs(5);
 /// Connections of one peer that a newer one may take the place of within [`REPLACED_WITHIN`]. More than that are two machines
-/// with one key, which take turns: after that each stays for [`STAYS_FOR`], or until it is over.
-const REPLACED_FREELY: usize = 6;
+/// with one key, which take turns: after that each stays for [`STAYS_FOR`], or until it is over, or shows no sign of life.
+const REPLACED_FREELY: usize = 8;
 const REPLACED_WITHIN: Duration = Duration::from_mins(5);
 const STAYS_FOR: Duration = Duration::from_secs(30);
 /// A peer that closed so many of our connections within [`REPLACED_WITHIN`] for another one of ours, where we have none,
@@ -58,6 +58,27 @@ pub struct DialLimits {
     pub backoff_min: Duration,
     /// …to this one, plus up to as much by chance.
     pub backoff_max: Duration,
+}
+
+/// What becomes of a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionRuling {
+    /// It is kept: it is the only one, or the better one of two that were dialled at once.
+    Keep,
+    /// It is kept in place of an older one, which the peer does not have any more.
+    Supersede,
+    /// It was dialled at the same time as the one that stays.
+    TurnAway,
+    /// It is one of so many that the older one stays if that shows a sign of life.
+    Doubt,
+}
+
+impl ConnectionRuling {
+    /// Whether it is kept at once.
+    #[must_use]
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Keep | Self::Supersede)
+    }
 }
 
 /// A peer that hints led to in vain.
@@ -286,35 +307,44 @@ impl Roster {
         }
     }
 
-    /// There is a new connection with `id`: whether to keep it. If so and there was one before, that one is to be
+    /// There is a new connection with `id`: what becomes of it. If it is kept and there was one before, that one is to be
     /// closed. Of two that were dialled at once, both ends keep the one dialled by the smaller id. A peer that dials
     /// again after it was turned away does not have the other one: it was started anew, and ours leads nowhere.
-    pub fn connected(&mut self, id: EndpointId, dialed_here: bool, now: Instant) -> bool {
+    pub fn connected(&mut self, id: EndpointId, dialed_here: bool, now: Instant) -> ConnectionRuling {
         let own_id = self.own_id;
         let known = self.entry(id);
-        let keep = match known.link {
-            LinkState::Idle { .. } | LinkState::Dialing => true,
+        let ruling = match known.link {
+            LinkState::Idle { .. } | LinkState::Dialing => ConnectionRuling::Keep,
             LinkState::Connected { since, dialed_here: old } => {
                 let insists = known.turned_away && !dialed_here;
                 let at_once = old != dialed_here && now.duration_since(since) < AT_ONCE && !insists;
                 let ours_wins = own_id.as_bytes() < id.as_bytes();
-                let stays = is_many(&mut known.replaced, REPLACED_FREELY, now)
-                    && now.duration_since(since) < STAYS_FOR;
-                if stays {
-                    return false;
-                }
-                let keep = !at_once || dialed_here == ours_wins;
-                if keep {
+                if at_once && dialed_here == ours_wins {
+                    ConnectionRuling::Keep
+                } else if at_once {
+                    ConnectionRuling::TurnAway
+                } else if is_many(&mut known.replaced, REPLACED_FREELY, now)
+                    && now.duration_since(since) < STAYS_FOR
+                {
+                    return ConnectionRuling::Doubt;
+                } else {
                     known.replaced.push_back(now);
+                    ConnectionRuling::Supersede
                 }
-                keep
             }
         };
-        known.turned_away = !keep && !dialed_here;
-        if keep {
+        known.turned_away = ruling == ConnectionRuling::TurnAway && !dialed_here;
+        if ruling.is_kept() {
             known.link = LinkState::Connected { since: now, dialed_here };
         }
-        keep
+        ruling
+    }
+
+    /// The connection with `id` leads nowhere: nobody takes turns with the newer one, and its like had no twins either.
+    pub fn shows_no_life(&mut self, id: &EndpointId) {
+        if let Some(known) = self.peers.get_mut(id) {
+            known.replaced.clear();
+        }
     }
 
     /// Whether newer connections took the place of older ones with `id` so often that two machines must have its key.

@@ -326,6 +326,9 @@ impl Actor for PeersActor {
             PeersMsg::Accepted { connection, pending } => {
                 state.on_connection(&myself, connection, Some(pending)).await;
             }
+            PeersMsg::OlderWatched { session, alive, connection, pending } => {
+                state.on_older_watched(&myself, session, alive, connection, pending).await;
+            }
             PeersMsg::OwnIdSeen => state.on_own_id_seen(),
             PeersMsg::Dialed { endpoint_id, result } => match result {
                 Ok(connection) if state.roster.get(&endpoint_id).is_none() => {

@@ -42,8 +42,8 @@ fn both_ends_keep_the_same_of_two_connections_dialled_at_once() {
             let mut roster = Roster::new(own, limits(16));
             let by_small = own == small;
             let first = first_is_by_small == by_small;
-            assert!(roster.connected(other, first, now));
-            let kept_second = roster.connected(other, !first, now);
+            assert!(roster.connected(other, first, now).is_kept());
+            let kept_second = roster.connected(other, !first, now).is_kept();
             assert_eq!(kept_second, !first_is_by_small, "own id is the smaller: {by_small}");
         }
     }
@@ -71,7 +71,7 @@ fn a_search_dials_beyond_the_usual_number_and_whoever_waits() {
     }
     let usual = roster.due(now, 0, anybody);
     assert_eq!(usual.len(), 1);
-    assert!(roster.connected(usual[0].0.id, true, now));
+    assert!(roster.connected(usual[0].0.id, true, now).is_kept());
     roster.hold(&ids[5], now + Duration::from_mins(5), "it broke the rules".into());
     let asked = ids[4];
     let sought = |id: &EndpointId, _: &KnownPeer| *id != asked;
@@ -79,7 +79,7 @@ fn a_search_dials_beyond_the_usual_number_and_whoever_waits() {
     assert_eq!((first.len(), roster.seek(now, 0, 2, sought)), (2, vec![]), "two at a time");
     for (addr, _) in &first {
         assert!(addr.id != asked && addr.id != ids[5], "left alone");
-        assert!(roster.connected(addr.id, true, now));
+        assert!(roster.connected(addr.id, true, now).is_kept());
     }
     assert_eq!(roster.connected_count(), 3);
     let rest = roster.seek(now, 0, 2, sought);
@@ -129,9 +129,12 @@ fn a_peer_that_comes_back_replaces_its_dead_connection() {
     let (small, large) = ids();
     let now = Instant::now();
     let mut roster = Roster::new(small, limits(16));
-    assert!(roster.connected(large, true, now));
-    assert!(roster.connected(large, false, now + AT_ONCE), "it dials because it no longer has ours");
-    assert!(roster.connected(large, false, now + AT_ONCE), "and once more the same way");
+    assert!(roster.connected(large, true, now).is_kept());
+    assert!(
+        roster.connected(large, false, now + AT_ONCE).is_kept(),
+        "it dials because it no longer has ours"
+    );
+    assert!(roster.connected(large, false, now + AT_ONCE).is_kept(), "and once more the same way");
 }
 
 #[test]
@@ -139,11 +142,14 @@ fn a_peer_that_was_started_anew_at_once_is_let_in_when_it_insists() {
     let (small, large) = ids();
     let now = Instant::now();
     let mut roster = Roster::new(small, limits(16));
-    assert!(roster.connected(large, true, now));
-    assert!(!roster.connected(large, false, now), "perhaps both dialled at once");
-    assert!(roster.connected(large, false, now + AT_ONCE / 2), "no, it has no connection");
-    assert!(roster.connected(large, true, now + AT_ONCE / 2), "and what is dialled now is judged afresh");
-    assert!(!roster.connected(large, false, now + AT_ONCE / 2));
+    assert!(roster.connected(large, true, now).is_kept());
+    assert!(!roster.connected(large, false, now).is_kept(), "perhaps both dialled at once");
+    assert!(roster.connected(large, false, now + AT_ONCE / 2).is_kept(), "no, it has no connection");
+    assert!(
+        roster.connected(large, true, now + AT_ONCE / 2).is_kept(),
+        "and what is dialled now is judged afresh"
+    );
+    assert!(!roster.connected(large, false, now + AT_ONCE / 2).is_kept());
 }
 
 #[test]
@@ -151,7 +157,7 @@ fn two_machines_with_one_key_do_not_take_turns_for_ever() {
     let (small, large) = ids();
     let mut now = Instant::now();
     let mut roster = Roster::new(small, limits(16));
-    let came = |roster: &mut Roster, now| roster.connected(large, false, now);
+    let came = |roster: &mut Roster, now| roster.connected(large, false, now).is_kept();
     assert!(came(&mut roster, now));
     for _ in 0..REPLACED_FREELY {
         now += Duration::from_millis(900);
@@ -172,6 +178,42 @@ fn two_machines_with_one_key_do_not_take_turns_for_ever() {
     assert!(came(&mut roster, now));
     now += REPLACED_WITHIN;
     assert!(!roster.takes_turns(&large, now) && came(&mut roster, now));
+}
+
+#[test]
+fn a_peer_that_is_killed_again_and_again_is_let_in_once_its_dead_connection_is_found_out() {
+    let (small, large) = ids();
+    let mut now = Instant::now();
+    let mut roster = Roster::new(small, limits(16));
+    assert_eq!(roster.connected(large, false, now), ConnectionRuling::Keep);
+    for _ in 0..REPLACED_FREELY {
+        now += AT_ONCE;
+        assert_eq!(roster.connected(large, false, now), ConnectionRuling::Supersede);
+    }
+    now += AT_ONCE;
+    assert_eq!(roster.connected(large, false, now), ConnectionRuling::Doubt, "it may have a twin");
+    roster.shows_no_life(&large);
+    assert_eq!(roster.connected(large, false, now), ConnectionRuling::Supersede, "no, it was killed");
+    assert!(!roster.takes_turns(&large, now));
+}
+
+#[test]
+fn both_ends_keep_the_same_of_two_connections_dialled_at_once_while_one_end_doubts() {
+    let (small, large) = ids();
+    for (own, other) in [(small, large), (large, small)] {
+        let mut now = Instant::now();
+        let mut roster = Roster::new(own, limits(16));
+        for _ in 0..=REPLACED_FREELY {
+            now += AT_ONCE;
+            assert!(roster.connected(other, false, now).is_kept());
+        }
+        assert!(roster.takes_turns(&other, now));
+        roster.disconnected(&other, true, None, now, 0.0);
+        assert!(roster.connected(other, false, now).is_kept());
+        let ours = roster.connected(other, true, now);
+        let expected = if own == small { ConnectionRuling::Keep } else { ConnectionRuling::TurnAway };
+        assert_eq!(ours, expected, "the one that the smaller id dialled");
+    }
 }
 
 #[test]
@@ -458,7 +500,7 @@ fn of_one_ticket_only_so_many_are_kept() {
     let now = Instant::now();
     let mut roster = Roster::new(id(0), limits(16));
     let meet = |roster: &mut Roster, n: u16, class: Class| {
-        assert!(roster.connected(id(n), false, now));
+        assert!(roster.connected(id(n), false, now).is_kept());
         roster.session_up(&id(n), class, class == Class::Own, 1);
         roster.disconnected(&id(n), true, None, now, 0.0);
     };

@@ -25,7 +25,7 @@ use crate::peer::dial;
 use crate::peer::establish::ConnectionMemory;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::places::Class;
-use crate::peer::roster::KnownPeer;
+use crate::peer::roster::{ConnectionRuling, KnownPeer};
 use crate::peer::windows::ProvedConnections;
 use crate::transfer::active::ActiveTransfers;
 use crate::transfer::schedule::SessionId;
@@ -74,21 +74,25 @@ impl PeersState {
             return self.take_second(myself, connection, pending, ConnectionMemory::default()).await;
         }
         let took_turns = self.roster.takes_turns(&id, now);
-        if !self.roster.connected(id, dialed_here, now) {
-            return refuse(close::DUPLICATE, "another connection is kept");
+        let ruling = self.roster.connected(id, dialed_here, now);
+        match ruling {
+            ConnectionRuling::Keep | ConnectionRuling::Supersede => {}
+            ConnectionRuling::TurnAway => return refuse(close::DUPLICATE, "another connection is kept"),
+            ConnectionRuling::Doubt => return self.watch_older(myself, connection, pending),
         }
         if !took_turns && self.roster.takes_turns(&id, now) {
             tracing::warn!(
                 peer = %id.fmt_short(),
-                "two machines seem to have one endpoint id, and take turns in connecting: a copied data directory; both say so in \
-                 their status"
+                "a peer connects anew again and again: it is killed and started each time, or two machines have its endpoint id, a \
+                 copied data directory, and say so in their status"
             );
         }
         let session = self.add_link(connection, replaced, ConnectionMemory::default());
         // It has another place now.
         drop(pending);
         if let Some(old) = self.current.insert(id, session) {
-            self.close_duplicate(old);
+            let superseded = ruling == ConnectionRuling::Supersede;
+            self.close_replaced(old, superseded);
         }
         self.spawn_actor(myself, session, dialed_here).await;
     }
@@ -120,6 +124,17 @@ impl PeersState {
         };
         self.links.insert(session, link);
         session
+    }
+
+    /// Closes the connection whose place a newer one took; `superseded` says that they were not dialled at once by both ends.
+    fn close_replaced(&self, session: SessionId, superseded: bool) {
+        match self.links.get(&session) {
+            Some(link) if superseded && link.up => {
+                link.connection
+                    .close(VarInt::from_u32(close::SUPERSEDED), b"a newer connection took its place");
+            }
+            _ => self.close_duplicate(session),
+        }
     }
 
     pub(super) fn close_duplicate(&self, session: SessionId) {
@@ -314,8 +329,8 @@ impl PeersState {
         }
         self.current.remove(&id);
         self.searches.gone(&id);
-        let duplicate = closed.as_ref().is_some_and(|reason| is_close(reason, close::DUPLICATE));
-        if duplicate && !link.foreign {
+        let superseded = closed.as_ref().is_some_and(|reason| is_close(reason, close::SUPERSEDED));
+        if superseded && !link.foreign && (link.up || link.shared_view().proven) {
             self.on_closed_for_another(&id);
         }
         if link.up {
