@@ -58,6 +58,22 @@ struct SharedState {
     refused: Option<String>,
 }
 
+impl SharedState {
+    /// Takes in a list; whether it is newer than what we had.
+    fn take_revocations(&mut self, list: SignedRevocations) -> bool {
+        let newer = self.revocations.as_ref().is_none_or(|known| list.list.version > known.list.version);
+        if newer {
+            let before = self.revocations.as_ref().map_or(0, |known| known.list.min_epoch);
+            if list.list.min_epoch > before {
+                // Nobody's ticket holds any more; who has a new one shows it.
+                self.members.clear();
+            }
+            self.revocations = Some(list);
+        }
+        newer
+    }
+}
+
 impl SharedLibrary {
     /// As it was kept, with its asides.
     #[must_use]
@@ -106,9 +122,14 @@ impl SharedLibrary {
 
     /// Takes over what was known of the library before our ticket was replaced.
     pub fn adopt(&self, before: &Self) {
-        let (dates, private) = (before.list_dates(), before.private());
+        let (list, private) = (before.dated_revocations(), before.private());
         let mut state = self.state();
-        (state.dates, state.private) = (dates, private);
+        state.private = private;
+        if let Some((list, dates)) = list {
+            // The dates are those of this list.
+            state.take_revocations(list);
+            state.dates = dates;
+        }
     }
 
     /// Says what was here already when we joined, and is not shared.
@@ -239,23 +260,27 @@ impl SharedLibrary {
         Freshness::of(list, state.dates, by_ticket, now_ms)
     }
 
-    /// Takes note that the list came at `now_ms`, if it is news, and that its owner says that it is the newest; what there is to
-    /// write down, if that changed anything.
-    pub fn note_list(&self, now_ms: u64, is_news: bool, by_owner: bool) -> Option<ListDates> {
+    /// Takes in a list that came at `now_ms`, if it is news, and takes note that its owner says that it is the newest; whether
+    /// there is something to write down.
+    pub fn take_list(&self, list: SignedRevocations, now_ms: u64, by_owner: bool) -> bool {
         let mut state = self.state();
+        let version = list.list.version;
+        let is_news = state.take_revocations(list);
         if is_news {
             state.dates.received_ms = now_ms;
         }
-        if by_owner {
+        let is_newest = state.revocations.as_ref().is_some_and(|known| known.list.version == version);
+        if by_owner && is_newest {
             state.dates.told_ms = now_ms;
         }
-        (is_news || by_owner).then_some(state.dates)
+        is_news || by_owner && is_newest
     }
 
-    /// What [`SharedLibrary::note_list`] noted last.
+    /// The newest list that we know, and what is known of its age.
     #[must_use]
-    pub fn list_dates(&self) -> ListDates {
-        self.state().dates
+    pub fn dated_revocations(&self) -> Option<(SignedRevocations, ListDates)> {
+        let state = self.state();
+        Some((state.revocations.clone()?, state.dates))
     }
 
     /// Whether the newest list that we know is older at `now_ms` than the owner allows, or we know none where it wants one, so
@@ -267,17 +292,7 @@ impl SharedLibrary {
 
     /// Takes in a list; whether it is newer than what we had.
     pub fn revoke(&self, list: SignedRevocations) -> bool {
-        let mut state = self.state();
-        let newer = state.revocations.as_ref().is_none_or(|known| list.list.version > known.list.version);
-        if newer {
-            let before = state.revocations.as_ref().map_or(0, |known| known.list.min_epoch);
-            if list.list.min_epoch > before {
-                // Nobody's ticket holds any more; who has a new one shows it.
-                state.members.clear();
-            }
-            state.revocations = Some(list);
-        }
-        newer
+        self.state().take_revocations(list)
     }
 
     /// Whether our own ticket still holds at `now_ms`, as far as we can tell.

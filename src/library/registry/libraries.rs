@@ -142,17 +142,28 @@ impl Registry {
         self.with("write", |db| write_revocations(db, library, list))
     }
 
-    /// Keeps what is known of the age of the list of revocations that is kept.
+    /// Keeps the list that `known` names, and what is known of its age: both, or none where a newer list is kept. What is known
+    /// is asked for when it is written, so that of several writings under way the last one writes the newest.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn set_list_dates(&self, library: LibraryId, dates: ListDates) -> Result<(), RegistryError> {
-        let (received, told) = (signed(dates.received_ms), signed(dates.told_ms));
+    pub fn set_dated_revocations(
+        &self,
+        library: LibraryId,
+        known: impl FnOnce() -> Option<(SignedRevocations, ListDates)>,
+    ) -> Result<(), RegistryError> {
         let sql = "UPDATE libraries SET list_received_ms = ?2, list_told_ms = ?3 WHERE id = ?1";
-        self.with("write", |db| db.execute(sql, (library.to_string(), received, told)).map(drop))
+        self.with("write", |db| {
+            let Some((list, ListDates { received_ms, told_ms })) = known() else { return Ok(()) };
+            if kept_version(db, library)?.is_some_and(|kept| kept > list.list.version) {
+                return Ok(());
+            }
+            write_revocations(db, library, &list)?;
+            db.execute(sql, (library.to_string(), signed(received_ms), signed(told_ms))).map(drop)
+        })
     }
 
-    /// What [`Registry::set_list_dates`] kept.
+    /// What [`Registry::set_dated_revocations`] kept.
     ///
     /// # Errors
     /// What SQLite says.
@@ -207,14 +218,20 @@ fn write_revocations(
     library: LibraryId,
     list: &SignedRevocations,
 ) -> rusqlite::Result<()> {
-    let id = library.to_string();
-    let sql = "SELECT revocations FROM libraries WHERE id = ?1";
-    let kept: Option<Option<Vec<u8>>> = db.query_row(sql, [&id], |row| row.get(0)).optional()?;
-    let kept = kept.flatten().and_then(|kept| SignedRevocations::decode(library, &kept).ok());
-    if kept.is_some_and(|kept| kept.list.version >= list.list.version) {
+    if kept_version(db, library)?.is_some_and(|kept| kept >= list.list.version) {
         return Ok(());
     }
-    db.execute("UPDATE libraries SET revocations = ?2 WHERE id = ?1", (&id, list.encode())).map(drop)
+    let sql = "UPDATE libraries SET revocations = ?2 WHERE id = ?1";
+    db.execute(sql, (library.to_string(), list.encode())).map(drop)
+}
+
+/// Version of the list that is kept.
+fn kept_version(db: &Transaction<'_>, library: LibraryId) -> rusqlite::Result<Option<u64>> {
+    let sql = "SELECT revocations FROM libraries WHERE id = ?1";
+    let kept: Option<Option<Vec<u8>>> =
+        db.query_row(sql, [library.to_string()], |row| row.get(0)).optional()?;
+    let kept = kept.flatten().and_then(|kept| SignedRevocations::decode(library, &kept).ok());
+    Ok(kept.map(|kept| kept.list.version))
 }
 
 /// Whether there is such a library. News that was under way when it went is not to be written any more.

@@ -75,7 +75,11 @@ fn everything_survives_a_restart_and_goes_with_its_library() {
         assert!(registry.keep(None, &ticket(&key, 0), None, (sharing, kept), 5).unwrap());
     }
     let dates = ListDates { received_ms: 3, told_ms: 4 };
-    registry.set_list_dates(id, dates).unwrap();
+    registry.set_dated_revocations(id, || Some((list(2), dates))).unwrap();
+    // What comes late of an older list says nothing of the one that is kept.
+    let newer = ListDates { received_ms: 30, told_ms: 40 };
+    registry.set_dated_revocations(id, || Some((list(1), newer))).unwrap();
+    registry.set_dated_revocations(id, || None).unwrap();
     let member = Member {
         endpoint_id: endpoint(2).to_string(),
         name: "two".into(),

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use super::PeerState;
 use crate::clock::now_ms;
-use crate::library::SharedLibrary;
+use crate::library::Library;
+use crate::library::registry::RegistryError;
 use crate::library::revocation::SignedRevocations;
 use crate::library::ticket::LibraryId;
 use crate::net::close;
@@ -13,7 +14,7 @@ use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::wire::proto::{Revocations, frame};
 use ractor::ActorRef;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 impl PeerState {
     /// Says that there is no session because nothing is shared; `failed` says that the peer tried to prove something in vain.
@@ -87,9 +88,9 @@ impl PeerState {
         let newest = shared.revocations().version;
         let by_owner = running.lanes.iter().any(|lane| lane.blinded == *blinded && lane.is_owners());
         if signed.list.version > newest {
-            self.take_revocations(myself, shared, signed, by_owner);
+            self.take_revocations(myself, &library, signed, by_owner);
         } else if signed.list.version == newest && by_owner {
-            self.note_list(shared, false, true);
+            self.note_told(&library, signed);
         }
     }
 
@@ -98,37 +99,45 @@ impl PeerState {
     fn take_revocations(
         &mut self,
         myself: &ActorRef<PeerMsg>,
-        shared: &SharedLibrary,
+        library: &Arc<Library>,
         signed: SignedRevocations,
         by_owner: bool,
     ) {
-        let id = shared.id();
-        let is_news = shared.revoke(signed.clone());
-        self.note_list(shared, is_news, by_owner);
-        let Some(registry) = self.args.libraries.registry().cloned() else { return };
-        let actor = myself.clone();
-        let writing = spawn_blocking(move || registry.set_revocations(id, &signed));
+        let now_ms = self.args.deferrals.clock().now_ms();
+        let Some(shared) = library.shared() else { return };
+        shared.take_list(signed, now_ms, by_owner);
+        let Some(writing) = self.write_list(library) else { return };
+        let (actor, id) = (myself.clone(), shared.id());
         self.tasks.spawn(async move {
-            let written = writing.await;
-            if !matches!(written, Ok(Ok(()))) {
+            if !matches!(writing.await, Ok(Ok(()))) {
                 tracing::warn!(library = %id, "revocations are not written down");
             }
             let _ = actor.send_message(PeerMsg::RevocationsTaken);
         });
     }
 
-    /// Takes note of when a list came, and of whom. What is not written down before a crash is told by the owner once more.
-    fn note_list(&mut self, shared: &SharedLibrary, is_news: bool, by_owner: bool) {
+    /// The owner says that our list is the newest. What is not written down before a crash is told by the owner once more.
+    fn note_told(&mut self, library: &Arc<Library>, signed: SignedRevocations) {
         let now_ms = self.args.deferrals.clock().now_ms();
-        let Some(dates) = shared.note_list(now_ms, is_news, by_owner) else { return };
-        let Some(registry) = self.args.libraries.registry().cloned() else { return };
+        let Some(shared) = library.shared() else { return };
+        if !shared.take_list(signed, now_ms, true) {
+            return;
+        }
+        let Some(writing) = self.write_list(library) else { return };
         let id = shared.id();
-        let writing = spawn_blocking(move || registry.set_list_dates(id, dates));
         self.tasks.spawn(async move {
             if !matches!(writing.await, Ok(Ok(()))) {
                 tracing::warn!(library = %id, "when the list of revocations came is not written down");
             }
         });
+    }
+
+    /// Writes down the list and its dates together: the date of one says nothing of another.
+    fn write_list(&self, library: &Arc<Library>) -> Option<JoinHandle<Result<(), RegistryError>>> {
+        let registry = self.args.libraries.registry().cloned()?;
+        let (library, id) = (Arc::clone(library), library.id()?);
+        let known = move || library.shared()?.dated_revocations();
+        Some(spawn_blocking(move || registry.set_dated_revocations(id, known)))
     }
 
     /// Whether a list is new enough in all libraries where one was not at the last look.
@@ -147,7 +156,7 @@ impl PeerState {
         let before = shared.session_keys();
         let is_news = list.list.version > shared.revocations().version;
         if is_news {
-            self.take_revocations(myself, shared, list, false);
+            self.take_revocations(myself, &library, list, false);
         }
         if is_news && shared.session_keys() == before {
             return self.close(
