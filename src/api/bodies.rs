@@ -133,7 +133,9 @@ impl ClockView {
 /// The `sync` part of `/status`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SyncView {
-    /// `alone`, `reconciling`, `syncing`, `in_sync`, `deletions_held` (in sync but for what `GET /deletions` lists) or `paused`.
+    /// `alone`, `reconciling`, `syncing`, `in_sync`, `deletions_held` (in sync but for what `GET /deletions` lists),
+    /// `versions_held` (in sync but for versions of this machine that members of a library do not take before they have a newer list
+    /// of revoked tickets; nobody else may have them) or `paused`.
     #[schema(value_type = String, example = "in_sync")]
     pub state: SyncState,
     /// Why, where the state needs a reason; and why versions wait although nothing is missing.
@@ -240,6 +242,10 @@ pub struct PeerView {
     pub deferred_here: u64,
     /// Versions of this machine's that it does not take yet, because they are dated ahead of its clock.
     pub deferred_there: u64,
+    /// Versions of its that are not taken here before a newer list of a library's revoked tickets comes.
+    pub held_here: u64,
+    /// Versions of this machine's that it does not take before it has a newer list of a library's revoked tickets.
+    pub held_there: u64,
     /// Content bytes since the process started.
     pub bytes_sent: u64,
     /// Content bytes since the process started.
@@ -271,6 +277,8 @@ impl From<PeerReport> for PeerView {
             missing_there,
             deferred_here,
             deferred_there,
+            held_here,
+            held_there,
             bytes_sent,
             bytes_received,
             send_rate,
@@ -293,6 +301,8 @@ impl From<PeerReport> for PeerView {
             missing_there,
             deferred_here,
             deferred_there,
+            held_here,
+            held_there,
             bytes_sent,
             bytes_received,
             rates: Rates { send: send_rate, receive: receive_rate },

@@ -218,6 +218,10 @@ fn sync_words(sync: &SyncReport, connected: usize) -> (&'static str, String, Str
                 format!("{held} by peers held back, and nothing else is missing, with {peers}."),
             )
         }
+        SyncState::VersionsHeld => {
+            let reason = sync.reason.as_deref().unwrap_or("members of a library hold what this node sent");
+            ("busy", "Held".into(), shown(&format!("With {peers}: {reason}.")))
+        }
         SyncState::Paused => {
             let reason = sync.reason.as_deref().map_or_else(|| "The store does not work.".into(), shown);
             ("bad", "Paused".into(), reason)
@@ -327,6 +331,7 @@ impl LibraryRow {
             "in_sync" => ("in sync", "good"),
             "alone" => ("no member here", "idle"),
             "reading" => ("reading the store", "busy"),
+            "held" => ("held by members", "bad"),
             _ => ("syncing", "busy"),
         };
         Self {
@@ -342,7 +347,12 @@ impl LibraryRow {
             missing: grouped(library.progress.missing),
             missing_there: grouped(library.progress.missing_there),
             connected: library.progress.connected,
-            problem: library.problem.as_deref().or(library.stale.as_deref()).map(shown),
+            problem: library
+                .problem
+                .as_deref()
+                .or(library.stale.as_deref())
+                .or(library.held.as_deref())
+                .map(shown),
         }
     }
 }

@@ -205,6 +205,10 @@ fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
                     let detail = format!("{detail}; {held} by peers held back until somebody decides");
                     Finding::warn(detail, "`can-sync deletions` lists them; `confirm` and `reject` decide")
                 }
+                None if text("/sync/state") == "versions_held" => {
+                    let detail = format!("{detail}; {}", text("/sync/reason"));
+                    Finding::warn(detail, "connect the library's owner, or a member that has met it lately")
+                }
                 None => Finding::ok(detail),
             };
             (Some(status), finding)

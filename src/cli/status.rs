@@ -125,6 +125,7 @@ impl SyncStatus {
                 let held = text::counted(self.held_deletions, "deletion");
                 format!("nothing is missing, but {held} by peers held back until you decide")
             }
+            "versions_held" => format!("not in sync{reason}"),
             "paused" => format!("paused{reason}"),
             "syncing" if self.missing > 0 => {
                 let missing = text::counted(self.missing, "asset");
@@ -313,6 +314,13 @@ mod tests {
         let waiting = json!({ "state": "deletions_held", "held_deletions": 21 });
         let sentence = status(|s| s["sync"] = waiting).sync.sentence();
         assert!(sentence.contains("21 deletions by peers held back"), "{sentence}");
+    }
+
+    #[test]
+    fn what_members_hold_is_not_in_sync() {
+        let held = json!({ "state": "versions_held", "reason": "1 version of this node is held" });
+        let sentence = status(|s| s["sync"] = held).sync.sentence();
+        assert_eq!(sentence, "not in sync: 1 version of this node is held");
     }
 
     #[test]

@@ -75,6 +75,7 @@ async fn late(agent: &ApiClient, status: &StatusBody, secs: u64) -> CliError {
         "alone" => {
             error.hint("`can-sync peers add TICKET` connects to one; `can-sync id --ticket` prints a ticket")
         }
+        "versions_held" => error.hint("connect the library's owner, or a member that has met it lately"),
         _ => error.hint("`can-sync peers` shows who lacks what"),
     }
 }

@@ -76,7 +76,8 @@ pub struct LibrarySize {
 /// How far this node and the connected members agree.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct LibraryAgreement {
-    /// `alone` (no member is connected), `reading` (this node's own store), `syncing` or `in_sync`.
+    /// `alone` (no member is connected), `reading` (this node's own store), `syncing`, `held` (in sync but for what members hold
+    /// until they have a newer list of revoked tickets) or `in_sync`.
     pub state: &'static str,
     /// Members that are connected.
     pub connected: usize,
@@ -86,6 +87,10 @@ pub struct LibraryAgreement {
     pub missing_bytes: u64,
     /// Assets that some member has not confirmed yet.
     pub missing_there: u64,
+    /// Versions of members' that wait here until there is a newer list of revoked tickets.
+    pub held_here: u64,
+    /// Versions of this node's that some member does not take before it has a newer list of revoked tickets.
+    pub held_there: u64,
     /// Content bytes per second from the connected members, lately; of the whole connection, where it shares several
     /// libraries.
     pub rate: f64,
@@ -98,12 +103,18 @@ pub struct LibraryAgreement {
 pub struct MemberStanding {
     /// Nothing is missing on either side.
     pub in_sync: bool,
+    /// Something is on its way, or is being compared.
+    pub is_busy: bool,
     /// See [`LibraryAgreement::missing`].
     pub missing: u64,
     /// See [`LibraryAgreement::missing_bytes`].
     pub missing_bytes: u64,
     /// See [`LibraryAgreement::missing_there`].
     pub missing_there: u64,
+    /// See [`LibraryAgreement::held_here`].
+    pub held_here: u64,
+    /// See [`LibraryAgreement::held_there`].
+    pub held_there: u64,
     /// See [`LibraryAgreement::rate`].
     pub rate: f64,
 }
@@ -136,6 +147,8 @@ pub struct LibraryReport {
     pub fresh_within_secs: Option<u64>,
     /// Why what members other than the owner send waits: this node's list of revoked tickets is older than that, or there is none.
     pub stale: Option<String>,
+    /// That members hold what this node sent, and until when.
+    pub held: Option<String>,
 }
 
 impl LibraryReport {
@@ -146,6 +159,7 @@ impl LibraryReport {
         let freshness = shared.freshness(now_ms);
         let (summary, ticket) = (library.summary(), shared.ticket());
         let claims = ticket.claims();
+        let progress = shared.progress(library.is_filling());
         Some(Self {
             id: shared.id().to_string(),
             name: claims.name.clone(),
@@ -153,7 +167,8 @@ impl LibraryReport {
             access: shared.access(),
             owner: shared.key().is_some(),
             counts: LibrarySize { assets: summary.assets, bytes: summary.bytes },
-            progress: shared.progress(library.is_filling()),
+            held: (progress.held_there > 0).then(|| why_held(progress.held_there)),
+            progress,
             since: rfc3339(shared.created_ms()),
             expires: claims.expires_ms.and_then(rfc3339),
             problem: shared.refused(),
@@ -161,6 +176,18 @@ impl LibraryReport {
             stale: shared.is_stale(now_ms).then(|| why_stale(freshness)),
         })
     }
+}
+
+/// Why what this node sent is with no member that holds it.
+pub(crate) fn why_held(versions: u64) -> String {
+    let (versions, are, they) = match versions {
+        1 => ("1 version".to_owned(), "is", "it"),
+        some => (format!("{some} versions"), "are", "them"),
+    };
+    format!(
+        "{versions} of this node {are} held by members whose list of revoked tickets is too old: they take {they} once a newer \
+         list comes, from the owner or from a member that has met it; keep the original until then"
+    )
 }
 
 /// Why records of members other than the owner wait.

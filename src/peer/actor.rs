@@ -223,8 +223,7 @@ struct Running {
     confirmed: Hlc,
     /// As of which change the board says what waits.
     waiting_changes: u64,
-    /// Whether the log says that something waits.
-    waiting_told: bool,
+    waiting_told: dates::WaitingTold,
     /// Libraries whose list of revocations was too old at the last look.
     stale: usize,
     /// Everything that ends with the session.

@@ -109,10 +109,13 @@ impl Lane {
         let Some(shared) = self.library.shared() else { return };
         let standing = self.session.standing();
         let standing = MemberStanding {
-            in_sync: standing.state == ConnectionState::InSync,
+            in_sync: standing.is_in_sync(),
+            is_busy: standing.state != ConnectionState::InSync,
             missing: standing.missing_here,
             missing_bytes: standing.missing_here_bytes.saturating_sub(here()),
             missing_there: standing.missing_there,
+            held_here: standing.waiting.held_here,
+            held_there: standing.waiting.held_there,
             rate,
         };
         shared.set_standing(self.peer, Some(standing));
@@ -121,7 +124,7 @@ impl Lane {
     /// Takes note of a member that is in sync.
     pub(super) fn note_member(&self, name: &str, now_ms: u64) {
         let (Some(shared), Some(member)) = (self.library.shared(), &self.member) else { return };
-        if self.session.standing().state == ConnectionState::InSync {
+        if self.session.standing().is_in_sync() {
             let member = Member {
                 endpoint_id: self.peer.to_string(),
                 name: name.to_owned(),
@@ -158,8 +161,7 @@ pub(super) fn standing(lanes: &[Lane]) -> Option<SessionStatus> {
         missing_here_bytes: one.missing_here_bytes + other.missing_here_bytes,
         missing_there: one.missing_there + other.missing_there,
         last_error: one.last_error.or(other.last_error),
-        deferred_here: one.deferred_here + other.deferred_here,
-        deferred_there: one.deferred_there + other.deferred_there,
+        waiting: one.waiting.and(other.waiting),
         verified: one.verified.min(other.verified),
     })
 }

@@ -50,6 +50,10 @@ pub struct PeerReport {
     pub deferred_here: u64,
     /// Versions of ours that it does not take yet, because they are dated ahead of its clock.
     pub deferred_there: u64,
+    /// Versions of its that are not taken here before a newer list of a library's revoked tickets comes.
+    pub held_here: u64,
+    /// Versions of ours that it does not take before it has a newer list of a library's revoked tickets.
+    pub held_there: u64,
     /// Content bytes since the process started.
     pub bytes_sent: u64,
     /// Content bytes since the process started.
@@ -82,6 +86,9 @@ pub enum SyncState {
     InSync,
     /// As [`SyncState::InSync`], but for deletions of peers that wait for somebody's decision.
     DeletionsHeld,
+    /// As [`SyncState::InSync`], but for versions of this machine that members of a library hold until they have a newer list of
+    /// revoked tickets: nobody else may have them.
+    VersionsHeld,
     /// The store does not work at the moment, so nothing moves; `reason` says why.
     Paused,
 }

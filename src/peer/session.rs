@@ -35,7 +35,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::deferring::Deferred;
-pub use self::deferring::WaitingVersion;
+pub use self::deferring::{WaitingCounts, WaitingVersion};
 pub use self::holding::judge_holding;
 use super::report::ConnectionState;
 use crate::library::{Library, OfferMeaning};
@@ -547,9 +547,12 @@ impl Session {
         let mut out = Vec::new();
         match input {
             SessionInput::Frame(kind) => self.on_frame(kind, now, &mut out),
-            SessionInput::Compared { answer: false, nonce, theirs, .. } => {
+            SessionInput::Compared { answer: false, nonce, theirs, ours, certain } => {
                 self.last_heard = now;
                 self.theirs = theirs;
+                if certain && ours.same_records(&theirs) {
+                    self.deferred.all_there();
+                }
                 out.push(SessionEffect::SendSummary { nonce, answer: true });
             }
             SessionInput::Compared { answer: true, nonce, theirs, ours, certain } => {
@@ -778,7 +781,6 @@ impl Session {
         } else {
             ConnectionState::InSync
         };
-        let (here, there) = self.deferred.counts();
         SessionStatus {
             state,
             assets: self.theirs.assets,
@@ -790,8 +792,7 @@ impl Session {
                 + self.open_offers.len()
                 + self.refused_there.len()) as u64,
             last_error: self.last_error.clone(),
-            deferred_here: here,
-            deferred_there: there,
+            waiting: self.deferred.counts(),
             verified: self.verified,
         }
     }
@@ -812,12 +813,18 @@ pub struct SessionStatus {
     pub missing_there: u64,
     /// What went wrong last.
     pub last_error: Option<String>,
-    /// Versions of the peer's that are not taken yet, because they are dated ahead of our clock.
-    pub deferred_here: u64,
-    /// Versions of ours that the peer does not take yet, because they are dated ahead of its clock.
-    pub deferred_there: u64,
+    /// Versions that one of the two sides does not take yet.
+    pub waiting: WaitingCounts,
     /// The last round of comparing afresh that ended.
     pub verified: u64,
+}
+
+impl SessionStatus {
+    /// Whether nothing is missing on either side. While the peer holds versions of ours, they may be nowhere else.
+    #[must_use]
+    pub fn is_in_sync(&self) -> bool {
+        self.state == ConnectionState::InSync && self.waiting.held_there == 0
+    }
 }
 
 /// About what a record takes on the wire and in memory.

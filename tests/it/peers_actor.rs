@@ -18,7 +18,7 @@ use can_sync::net::close;
 use can_sync::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::peer::places::PlaceLimits;
 use can_sync::peer::report::{ConnectionState, Direction, SyncState};
-use can_sync::peer::session::SessionStatus;
+use can_sync::peer::session::{SessionStatus, WaitingCounts};
 use can_sync::record::{AssetRecord, ContentHash};
 use can_sync::store::{FeedEntry, Holding, IncomingAsset, IncomingContent};
 use can_sync::transfer::schedule::{Failure, SessionId, WantKey};
@@ -609,8 +609,7 @@ fn stands(rig: &PeersRig, session: SessionId, state: ConnectionState, verified: 
         missing_here: 0,
         missing_here_bytes: 0,
         missing_there: 0,
-        deferred_here: 0,
-        deferred_there: 0,
+        waiting: WaitingCounts::default(),
         last_error: None,
         verified,
     });

@@ -27,6 +27,8 @@ pub(super) struct LibraryBody {
     #[serde(default)]
     stale: Option<String>,
     #[serde(default)]
+    held: Option<String>,
+    #[serde(default)]
     members: Vec<MemberBody>,
     #[serde(default)]
     tickets: Vec<IssuedBody>,
@@ -38,7 +40,7 @@ impl LibraryBody {
     /// Why it does not get on.
     fn trouble(&self) -> String {
         let reasons: Vec<&str> =
-            [&self.problem, &self.stale].into_iter().flatten().map(String::as_str).collect();
+            [&self.problem, &self.stale, &self.held].into_iter().flatten().map(String::as_str).collect();
         reasons.join("; ")
     }
 }

@@ -1,10 +1,18 @@
 //! PeerActor's part in clocks: what the peer's shows, which versions wait for one of the two, and what the peer has.
 
 use super::PeerState;
+use crate::peer::session::{Session, WaitingCounts};
 use crate::record::Hlc;
 
 /// Versions that wait and are told of one by one, of either side.
 const WAITING_SHOWN_MAX: usize = 1_000;
+
+/// Whether the log says already that versions wait, for a clock or for a list.
+#[derive(Debug, Default)]
+pub(super) struct WaitingTold {
+    dated: bool,
+    held: bool,
+}
 
 impl PeerState {
     /// Takes note of what the peer says its clock shows, if it is a machine of the user's own.
@@ -44,16 +52,25 @@ impl PeerState {
             return;
         }
         board.waiting = lanes.iter().flat_map(|lane| lane.session.waiting(WAITING_SHOWN_MAX)).collect();
-        let dated = || board.waiting.iter().filter(|waiting| !waiting.held);
-        let waits = dated().next().is_some();
-        if waits && !std::mem::replace(&mut running.waiting_told, true) {
-            let here = dated().filter(|waiting| waiting.here).count();
-            let there = dated().count() - here;
+        let counts = lanes.iter().map(|lane| Session::standing(&lane.session).waiting);
+        let WaitingCounts { dated_here, dated_there, held_here, held_there } =
+            counts.fold(WaitingCounts::default(), WaitingCounts::and);
+        let peer = self.args.connection.remote_id().fmt_short();
+        if dated_here + dated_there > 0 && !std::mem::replace(&mut running.waiting_told.dated, true) {
             tracing::warn!(
-                peer = %self.args.connection.remote_id().fmt_short(),
-                here,
-                there,
+                %peer,
+                here = dated_here,
+                there = dated_there,
                 "versions wait because they are dated ahead, here of our clock, there of the peer's: check both clocks"
+            );
+        }
+        if held_here + held_there > 0 && !std::mem::replace(&mut running.waiting_told.held, true) {
+            tracing::warn!(
+                %peer,
+                here = held_here,
+                there = held_there,
+                "versions are held until a newer list of a library's revoked tickets comes: its owner, or a member that has met it, \
+                 has to be met, here or by the peer"
             );
         }
     }

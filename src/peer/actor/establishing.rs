@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::dates::WaitingTold;
 use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, ProvedSession, Running, SERVED_AT_ONCE};
 use crate::actor::tasks::Tasks;
 use crate::library::ticket::{Claims, TicketSerial};
@@ -104,7 +105,7 @@ impl PeerState {
             looking: 0,
             confirmed: Hlc::default(),
             waiting_changes: 0,
-            waiting_told: false,
+            waiting_told: WaitingTold::default(),
             stale: 0,
             tasks,
         });

@@ -31,6 +31,9 @@ impl Session {
             return;
         }
         let known = self.reconciled_for == Some((ours, theirs));
+        if ours.same_records(&theirs) {
+            self.deferred.all_there();
+        }
         if ours.same_records(&theirs) || known {
             if let Some(round) = self.verifying.take_if(|_| verifying) {
                 self.verified = round;
@@ -50,6 +53,7 @@ impl Session {
         self.refused_there.clear();
         self.failed_here.clear();
         self.queue_overflowed = false;
+        self.deferred.compared();
         out.push(SessionEffect::Reconcile);
     }
 
@@ -57,6 +61,9 @@ impl Session {
         if !opened_here && self.recon == Recon::Running {
             // Ours is still under way, and says more.
             return;
+        }
+        if !opened_here {
+            self.deferred.compared();
         }
         self.recon = match result {
             Ok(()) => Recon::Ended,

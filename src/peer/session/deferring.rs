@@ -1,6 +1,6 @@
 //! Versions that one of the two sides does not take yet: its clock shows them too far ahead, or it waits for a newer list of
 //! revocations. They are not offered again before their time, not asked for again, and delay nothing: the session is in
-//! sync without them.
+//! sync without them, and tells how many they are.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use super::{RECORDS_PER_FRAME_MAX, Session, SessionEffect};
 use crate::record::{AssetRecord, ContentHash, Hlc, RecordId};
 use crate::wire::proto::{Deferral, Later, frame};
 
-/// Versions of the mirror that wait at the same time, on either side. Forgetting one costs an offer per comparison.
+/// Versions of the mirror that wait at the same time, on either side. Forgetting one costs an offer per comparison; it is
+/// counted all the same.
 const DEFERRED_MAX: usize = 16_384;
 /// The same for a library that is shared by ticket.
 const DEFERRED_BY_TICKET_MAX: usize = 1_024;
@@ -30,6 +31,42 @@ struct Postponed {
     held: bool,
 }
 
+/// How many versions wait, by the side that does not take them and by what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitingCounts {
+    /// For our clock, here.
+    pub dated_here: u64,
+    /// For the peer's clock, there.
+    pub dated_there: u64,
+    /// For a newer list of revocations, here.
+    pub held_here: u64,
+    /// For a newer list of revocations, there.
+    pub held_there: u64,
+}
+
+impl WaitingCounts {
+    /// Of two sessions together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            dated_here: self.dated_here + other.dated_here,
+            dated_there: self.dated_there + other.dated_there,
+            held_here: self.held_here + other.held_here,
+            held_there: self.held_there + other.held_there,
+        }
+    }
+
+    fn add(&mut self, here: bool, held: bool) {
+        let count = match (here, held) {
+            (true, false) => &mut self.dated_here,
+            (false, false) => &mut self.dated_there,
+            (true, true) => &mut self.held_here,
+            (false, true) => &mut self.held_there,
+        };
+        *count += 1;
+    }
+}
+
 /// What waits, and what the peer has for certain.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
@@ -39,6 +76,8 @@ pub(super) struct Deferred {
     versions_here: HashMap<RecordId, ContentHash>,
     /// Offered by us and not taken.
     there: HashMap<ContentHash, Postponed>,
+    /// Those that there was no room for in either, since the last comparison of all records: it brings them up again.
+    beyond: WaitingCounts,
     /// Grows with each change of the above.
     changes: u64,
     /// The newest date of a version that the peer confirmed.
@@ -61,12 +100,40 @@ pub struct WaitingVersion {
 }
 
 impl Deferred {
-    /// How many wait for a clock here, and there.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let dated = |versions: &HashMap<ContentHash, Postponed>| {
-            versions.values().filter(|version| !version.held).count() as u64
-        };
-        (dated(&self.here), dated(&self.there))
+    /// How many wait.
+    pub(super) fn counts(&self) -> WaitingCounts {
+        let mut counts = self.beyond;
+        for version in self.here.values() {
+            counts.add(true, version.held);
+        }
+        for version in self.there.values() {
+            counts.add(false, version.held);
+        }
+        counts
+    }
+
+    /// All records were compared, or are about to be: what there was no room for is offered and counted again.
+    pub(super) fn compared(&mut self) {
+        if self.beyond != WaitingCounts::default() {
+            self.beyond = WaitingCounts::default();
+            self.changes += 1;
+        }
+    }
+
+    /// Both sides have the same: what waited came some other way.
+    pub(super) fn all_there(&mut self) {
+        if self.counts() != WaitingCounts::default() {
+            self.here.clear();
+            self.versions_here.clear();
+            self.there.clear();
+            self.beyond = WaitingCounts::default();
+            self.changes += 1;
+        }
+    }
+
+    fn count_beyond(&mut self, here: bool, held: bool) {
+        self.beyond.add(here, held);
+        self.changes += 1;
     }
 
     /// Whether the peer's version of this id waits here.
@@ -138,6 +205,8 @@ impl Session {
                 self.deferred.here.insert(record.hash, postponed);
                 self.deferred.versions_here.insert(rid, record.hash);
                 self.deferred.changes += 1;
+            } else {
+                self.deferred.count_beyond(true, held);
             }
         }
         for some in deferrals.chunks(RECORDS_PER_FRAME_MAX) {
@@ -160,6 +229,8 @@ impl Session {
                 let due = due(now, (*wait_ms).max(WAIT_MIN_MS));
                 self.deferred.there.insert(hash, Postponed { rid, due, held: *held });
                 self.deferred.changes += 1;
+            } else {
+                self.deferred.count_beyond(false, *held);
             }
         }
     }

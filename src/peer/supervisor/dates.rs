@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::PeersState;
 use crate::clock::{Doubt, OFF_MAX_MS, Reading};
 use crate::library::Libraries;
+use crate::library::report::why_held;
 use crate::library::ticket::LibraryId;
 use crate::peer::deferrals::{Deferrals, Note};
 use crate::peer::messages::{PeerMsg, PeersMsg};
@@ -150,7 +151,7 @@ impl PeersState {
         let of = |count: u64| format!("{count} version{}", if count == 1 { "" } else { "s" });
         let standings = self.links.values().filter_map(|link| link.shared_view().standing.clone());
         let (here, there) = standings.fold((0, 0), |(here, there), standing| {
-            (here.max(standing.deferred_here), there.max(standing.deferred_there))
+            (here.max(standing.waiting.dated_here), there.max(standing.waiting.dated_there))
         });
         let mut parts = Vec::new();
         if here > 0 {
@@ -167,6 +168,23 @@ impl PeersState {
             ));
         }
         parts.extend(doubt);
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// Which versions wait for a newer list of revocations, on either side.
+    pub(super) fn reason_of_held(&self) -> Option<String> {
+        let standings = self.links.values().filter_map(|link| link.shared_view().standing.clone());
+        let (here, there) = standings.fold((0, 0), |(here, there), standing| {
+            (here.max(standing.waiting.held_here), there.max(standing.waiting.held_there))
+        });
+        let ours = (there > 0).then(|| why_held(there));
+        let theirs = (here > 0).then(|| {
+            format!(
+                "{here} version{} of others wait: this machine's list of a library's revoked tickets is too old",
+                if here == 1 { "" } else { "s" }
+            )
+        });
+        let parts: Vec<String> = ours.into_iter().chain(theirs).collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 

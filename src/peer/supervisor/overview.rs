@@ -62,6 +62,8 @@ fn add_announced(peers: &mut Vec<PeerReport>, listings: &[AgentListing]) {
         missing_there: 0,
         deferred_here: 0,
         deferred_there: 0,
+        held_here: 0,
+        held_there: 0,
         bytes_sent: 0,
         bytes_received: 0,
         send_rate: 0.0,
@@ -108,6 +110,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
         let kind = if selected.is_relay() { "relay" } else { "direct" };
         Some((kind, shown(selected.remote_addr()), selected.rtt()))
     });
+    let waiting_counts = standing.as_ref().map(|standing| standing.waiting).unwrap_or_default();
     let meter = state.traffic.get(id);
     let receive_rate = meter.map_or(0.0, |meter| meter.receive_rate);
     let held = state.roster.holds(id, tokio::time::Instant::now());
@@ -127,8 +130,10 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
         missing_here: standing.as_ref().map_or(0, |standing| standing.missing_here),
         missing_here_bytes: standing.as_ref().map_or(0, |standing| standing.missing_here_bytes),
         missing_there: standing.as_ref().map_or(0, |standing| standing.missing_there),
-        deferred_here: standing.as_ref().map_or(0, |standing| standing.deferred_here),
-        deferred_there: standing.as_ref().map_or(0, |standing| standing.deferred_there),
+        deferred_here: waiting_counts.dated_here,
+        deferred_there: waiting_counts.dated_there,
+        held_here: waiting_counts.held_here,
+        held_there: waiting_counts.held_there,
         bytes_sent: meter.map_or(0, Meter::sent),
         bytes_received: meter.map_or(0, Meter::received),
         send_rate: meter.map_or(0.0, |meter| meter.send_rate),
@@ -166,14 +171,17 @@ fn sync(state: &PeersState) -> SyncReport {
         SyncState::Reconciling
     } else if state.args.deletes.held() > 0 {
         SyncState::DeletionsHeld
+    } else if !standings.iter().all(SessionStatus::is_in_sync) {
+        SyncState::VersionsHeld
     } else {
         SyncState::InSync
     };
     let rate: f64 = state.traffic.values().map(|meter| meter.receive_rate).sum();
-    let (clock, copied) = (state.reason_of_dates(), state.copied());
+    let (clock, copied, held) = (state.reason_of_dates(), state.copied(), state.reason_of_held());
+    let reasons = [state.paused().map(str::to_owned), copied.clone(), held, clock.clone()];
     SyncReport {
         state: sync_state,
-        reason: state.paused().map(str::to_owned).or_else(|| copied.clone()).or_else(|| clock.clone()),
+        reason: reasons.into_iter().flatten().next(),
         missing,
         missing_bytes,
         rate,

@@ -146,6 +146,20 @@ async fn what_a_writer_sends_waits_at_a_member_until_the_owner_was_met() {
         is_held(&member, hash, true).await;
         is_held(&writer, hash, false).await;
     }
+    // Whoever waits until everything is there is not told that it is.
+    let status = eventually("the writer says so", async || {
+        let status = writer.get("/status").await;
+        if status["data"]["sync"]["state"] == "versions_held" { Ok(status) } else { Err(status.to_string()) }
+    })
+    .await;
+    let reason = status["data"]["sync"]["reason"].as_str().unwrap_or_else(|| panic!("{status}"));
+    assert!(reason.contains("2 versions") && reason.contains("keep the original"), "{reason}");
+    let library = share.detail(&writer).await;
+    assert_eq!(
+        (&library["progress"]["state"], &library["progress"]["held_there"]),
+        (&json!("held"), &json!(2))
+    );
+    assert!(member.get("/status").await.to_string().contains("2 versions of others wait"));
     assert!(member.content(&third).await.is_none());
     assert_ne!(description(&member, &first).await, "edited");
     let detail = share.detail(&member).await;
@@ -163,6 +177,7 @@ async fn what_a_writer_sends_waits_at_a_member_until_the_owner_was_met() {
     })
     .await;
     state(&member, "nothing is held", &|detail| detail["stale"].is_null()).await;
+    state(&writer, "nothing is held there", &|detail| detail["progress"]["held_there"] == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,6 +259,8 @@ pub(crate) fn peer(seed: u8, name: &str, state: ConnectionState) -> PeerReport {
         missing_there: 2,
         deferred_here: 0,
         deferred_there: 0,
+        held_here: 0,
+        held_there: 0,
         bytes_sent: 1_000,
         bytes_received: 2_000,
         send_rate: 10.5,
