@@ -10,54 +10,39 @@ use tokio::sync::watch;
 /// Events kept for watchers that come back.
 const EVENTS_KEPT: usize = 1024;
 
-/// Something worth telling.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum NodeEvent {
     /// A peer proved that it belongs to our network.
     PeerConnected {
-        /// Its endpoint id.
         endpoint_id: String,
         /// What it calls itself.
         name: String,
     },
     /// A peer's session ended.
-    PeerLost {
-        /// Its endpoint id.
-        endpoint_id: String,
-        /// Why.
-        reason: String,
-    },
+    PeerLost { endpoint_id: String, reason: String },
     /// An agent of our network was silent and did not answer when it was asked for a sign of life.
     PeerStale {
-        /// Its endpoint id.
         endpoint_id: String,
         /// What it calls itself.
         name: String,
     },
     /// An asset from a peer is durable here.
     AssetReceived {
-        /// Its CAN hash.
         hash: String,
-        /// Bytes.
         size: u64,
         /// The endpoint id of the peer that sent it.
         from: String,
     },
     /// An asset could not be had from a peer.
     AssetFailed {
-        /// Its CAN hash.
         hash: String,
         /// The endpoint id of the peer that was to send it.
         from: String,
-        /// Why.
         reason: String,
     },
     /// Nothing is missing on either side of any connected peer.
-    InSync {
-        /// Live assets held.
-        assets: u64,
-    },
+    InSync { assets: u64 },
     /// So much was deleted by a peer at once that it waits for somebody's decision.
     DeletionsHeld {
         /// The library that it was deleted in; absent for the network of the passphrase.
@@ -69,7 +54,6 @@ pub enum NodeEvent {
     },
     /// An actor was started again.
     ActorRestarted {
-        /// Its kind.
         kind: String,
         /// Why it had ended.
         reason: String,
@@ -103,7 +87,6 @@ pub struct SyncProgress {
     pub at_ms: u64,
     /// Different assets that some peer has and we want and do not have yet.
     pub missing: u64,
-    /// Bytes of those.
     pub missing_bytes: u64,
     /// Content bytes received per second, lately, from all peers.
     pub rate: f64,
@@ -116,11 +99,9 @@ pub struct SyncProgress {
 /// One peer's part in [`SyncProgress`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PeerProgress {
-    /// Its endpoint id.
     pub endpoint_id: String,
     /// Assets that it has and we want and do not have yet.
     pub missing_here: u64,
-    /// Bytes of those.
     pub missing_here_bytes: u64,
     /// Assets that we offered and it has not confirmed yet.
     pub missing_there: u64,
@@ -139,7 +120,6 @@ pub struct LoggedEvent {
     pub id: u64,
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// What happened.
     #[serde(flatten)]
     pub event: NodeEvent,
 }

@@ -28,16 +28,13 @@ use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
 use crate::store::{FeedEntry, StoreError, StoreRef, StoreStatus};
 
-/// What CanServiceActor understands.
 #[derive(Debug)]
 pub enum CanServiceMsg {
     /// Follower or scan: a page of changes, ascending; answered once it was taken in.
     Page {
-        /// The records.
         entries: Vec<FeedEntry>,
         /// Whether it moves the cursor (the follower's) or not (the scan's).
         follows: bool,
-        /// Taken.
         reply: RpcReplyPort<()>,
     },
     /// Follower: it has caught up with the store, whose counts these are. Also says that the store works.
@@ -53,20 +50,15 @@ pub enum CanServiceMsg {
     /// Timer of the actor itself: compare everything now.
     ScanDue,
     /// Status: how things stand.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
 /// What it is started with.
 #[derive(Clone)]
 pub struct CanServiceArgs {
-    /// The store.
     pub store: StoreRef,
     /// The indices to keep.
     pub libraries: Arc<Libraries>,
-    /// Who is told.
     pub peers: ServiceRef<PeersMsg>,
     /// Longest time between two looks at the feed.
     pub poll_interval: Duration,
@@ -74,7 +66,6 @@ pub struct CanServiceArgs {
     pub full_scan_interval: Duration,
 }
 
-/// Its state.
 pub struct CanServiceState {
     args: CanServiceArgs,
     tasks: Tasks<CanServiceMsg>,
@@ -88,7 +79,6 @@ pub struct CanServiceState {
     told: Option<ActorId>,
 }
 
-/// The actor.
 pub struct CanServiceActor;
 
 impl Actor for CanServiceActor {

@@ -33,47 +33,33 @@ pub enum IdentityError {
     /// A file or directory could not be read or written.
     #[error("cannot {action} '{}': {source}; check that this user may do so", path.display())]
     Io {
-        /// What was attempted.
         action: &'static str,
-        /// On what.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
     /// A file that a setting names is not there.
     #[error("'{}' does not exist (No such file): check that the setting names the right one", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
+    Missing { path: PathBuf },
     /// Others could read a secret, or put another one in its place.
     #[error("{}", exposed(path, *mode, *fault))]
     Exposed {
         /// The secret's file, or the directory that it is in.
         path: PathBuf,
-        /// Its permission bits.
         mode: u32,
         /// What others could do.
         fault: Fault,
     },
     /// A file that holds no secret.
     #[error("'{}': {fault}", path.display())]
-    Text {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        fault: TextFault,
-    },
+    Text { path: PathBuf, fault: TextFault },
     /// A key file with something else in it.
     #[error(
         "'{}' does not hold a secret key (64 hexadecimal digits): restore it from a backup, or move it away to become \
          a new endpoint",
         path.display()
     )]
-    MalformedKey {
-        /// The key's file.
-        path: PathBuf,
-    },
+    MalformedKey { path: PathBuf },
     /// A setting that holds no passphrase.
     #[error("{0}; set a passphrase, or remove the setting to have one generated")]
     Passphrase(TextFault),
@@ -82,10 +68,7 @@ pub enum IdentityError {
         "the passphrase is too weak (about {bits:.0} bits, at least {PASSPHRASE_BITS_MIN:.0} are needed): take a longer one, \
          or remove the setting to have one generated, or set `allow_weak_passphrase: true`"
     )]
-    WeakPassphrase {
-        /// Estimated strength.
-        bits: f64,
-    },
+    WeakPassphrase { bits: f64 },
 }
 
 /// Says what others could do, and how to end it.

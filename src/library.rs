@@ -122,7 +122,6 @@ impl LibraryIndex {
 }
 
 impl Library {
-    /// An empty mirror.
     #[must_use]
     pub fn new(keys: LibraryKeys) -> Self {
         Self { keys, shared: None, index: Mutex::default(), feed: Arc::default() }
@@ -148,7 +147,6 @@ impl Library {
         library
     }
 
-    /// Its keys.
     #[must_use]
     pub fn keys(&self) -> &LibraryKeys {
         &self.keys
@@ -386,7 +384,6 @@ impl Library {
         self.feed.store.lock().unwrap_or_else(PoisonError::into_inner).assets
     }
 
-    /// Size and fingerprint.
     #[must_use]
     pub fn summary(&self) -> Summary {
         let (assets, bytes) = {

@@ -7,7 +7,6 @@ pub mod endpoint;
 pub mod gate;
 pub mod handshakes;
 
-/// ALPN of sessions.
 pub const SESSION_ALPN: &[u8] = b"/can-sync/3";
 /// ALPN of the request for an agent's list of peers.
 pub const LIST_PEERS_ALPN: &[u8] = b"/can-sync/peers/2";

@@ -71,7 +71,6 @@ impl StartError {
         Self(sentences.into_iter().map(|sentence| sentence.to_string()).collect())
     }
 
-    /// The sentences.
     #[must_use]
     pub fn sentences(&self) -> &[String] {
         &self.0
@@ -93,7 +92,6 @@ pub struct StartOutput {
 /// How a node ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shutdown {
-    /// Why.
     pub reason: String,
     /// Whether it had to.
     pub failed: bool,
@@ -101,7 +99,6 @@ pub struct Shutdown {
     pub forced: bool,
 }
 
-/// A running node.
 pub struct Node {
     resources: Resources,
     root: Arc<ServiceCell<RootMsg>>,
@@ -179,7 +176,6 @@ impl Node {
         self.resources.store_url.clone()
     }
 
-    /// Who we are.
     #[must_use]
     pub fn endpoint_id(&self) -> EndpointId {
         self.resources.endpoint.id()

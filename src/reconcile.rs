@@ -7,6 +7,8 @@
 //!
 //! Pure: no clock, no I/O, no runtime. The caller that drives a session supplies its time limit.
 
+#![warn(missing_docs)]
+
 pub mod engine;
 mod fingerprint;
 #[cfg(test)]

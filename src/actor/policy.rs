@@ -10,13 +10,9 @@ use serde::{Deserialize, Serialize};
 /// What kinds of actors are supervised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ChildKind {
-    /// The store's feed.
     CanService,
-    /// Rendezvous slots.
     Rendezvous,
-    /// Announcements.
     Gossip,
-    /// Libraries and tickets.
     Library,
     /// The HTTP server of an embedded store.
     StoreServer,
@@ -26,7 +22,6 @@ pub enum ChildKind {
     Peer,
     /// The agent's API and page.
     Http,
-    /// Unix signals.
     Signal,
 }
 
@@ -44,7 +39,6 @@ impl ChildKind {
         Self::Signal,
     ];
 
-    /// The actor's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -79,7 +73,6 @@ pub enum Restart {
 /// How many restarts are allowed within a sliding window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestartBudget {
-    /// Restarts.
     pub restarts: u32,
     /// Length of the window; a child that runs this long without failing starts afresh.
     pub window: Duration,
@@ -110,15 +103,11 @@ pub enum Exhausted {
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RestartPolicy {
-    /// Whom it concerns.
     pub kind: ChildKind,
     /// When it is started again.
     pub restart: Restart,
-    /// How often.
     pub budget: RestartBudget,
-    /// How soon.
     pub backoff: Backoff,
-    /// And then.
     pub exhausted: Exhausted,
     /// Children with a lower number stop first, those with the same number together.
     pub stop_order: u8,
@@ -133,7 +122,6 @@ const PER_MINUTE_5: RestartBudget = RestartBudget { restarts: 5, window: Duratio
 /// once spends its budget instead of crawling along at the longest delay.
 const BRISK: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::from_secs(2), jitter: 0.5 };
 
-/// The table.
 pub static POLICIES: [RestartPolicy; 9] = [
     // Stops late: actors that stop before it may still have something to write.
     RestartPolicy {

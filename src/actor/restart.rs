@@ -102,28 +102,21 @@ impl History {
 /// What the supervisor does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RestartDecision {
-    /// Start it again.
     Respawn {
-        /// After this time.
         after: Duration,
     },
     /// Go on without it, say why, and try again.
     Degrade {
-        /// After this time.
         retry_after: Duration,
-        /// Why.
         why: String,
     },
     /// Shut the node down in order.
     Escalate {
-        /// Why.
         why: String,
     },
     /// Leave this peer alone.
     BackOff {
-        /// For this time.
         for_: Duration,
-        /// Why.
         why: String,
     },
     /// Nothing; it is not missed.

@@ -67,7 +67,6 @@ impl<M: Message> ServiceRef<M> {
         cell.service_ref()
     }
 
-    /// The current incarnation.
     #[must_use]
     pub fn get(&self) -> Option<ActorRef<M>> {
         self.cell.borrow().clone()

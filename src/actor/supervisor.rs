@@ -28,31 +28,21 @@ use super::status::{ActorDetail, ActorState, ActorStatus};
 use crate::actor::ServiceCell;
 use crate::events::{EventLog, NodeEvent};
 
-/// What RootSupervisor understands.
 #[derive(Debug)]
 pub enum RootMsg {
     /// HTTP API, SignalActor: how are the actors? Answers within [`super::status::ASK_CHILD_LIMIT`] and a little.
-    GetTree {
-        /// The answer.
-        reply: RpcReplyPort<ActorStatus>,
-    },
+    GetTree { reply: RpcReplyPort<ActorStatus> },
     /// SignalActor, main: stop in order; when it was asked for before, at once.
-    Shutdown {
-        /// Why.
-        reason: StopReason,
-    },
+    Shutdown { reason: StopReason },
     /// Itself, after a back-off: start this incarnation.
     Respawn {
-        /// Of which child.
         kind: ChildKind,
         /// Which one; any other than the one expected is stale.
         generation: u64,
     },
     /// Its own task: a start succeeded or did not.
     Spawned {
-        /// Of which child.
         kind: ChildKind,
-        /// Which incarnation.
         generation: u64,
         /// The actor, or why there is none.
         result: Result<ActorCell, ExitKind>,
@@ -98,7 +88,6 @@ pub struct RootState {
     outcome: Arc<OnceLock<ShutdownOutcome>>,
     /// Starts and pending back-offs: over as soon as the node stops.
     starting: JoinSet<()>,
-    /// Surveys and stops.
     tasks: JoinSet<()>,
 }
 

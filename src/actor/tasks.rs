@@ -23,7 +23,6 @@ impl<M: Message> Tasks<M> {
         Self { owner, failed, set: JoinSet::new() }
     }
 
-    /// Starts one more.
     pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         while self.set.try_join_next().is_some() {}
         let (owner, failed) = (self.owner.clone(), self.failed);

@@ -43,7 +43,6 @@ pub enum Doubt {
     Outvoted {
         /// By how much ours is ahead of theirs; negative if it is behind.
         off_ms: i64,
-        /// How many agree.
         devices: usize,
     },
     /// Ours and that of another machine differ, and nobody decides which is right: ours is used.
@@ -52,10 +51,7 @@ pub enum Doubt {
         off_ms: i64,
     },
     /// Ours shows less than what it must at least be by now, which is used.
-    Behind {
-        /// By how much.
-        by_ms: u64,
-    },
+    Behind { by_ms: u64 },
 }
 
 impl fmt::Display for Doubt {

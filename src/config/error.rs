@@ -14,7 +14,6 @@ pub enum ConfigError {
     /// A file that is there cannot be read.
     #[error("cannot read the configuration file '{}': {source}", path.display())]
     Unreadable {
-        /// Which.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -22,7 +21,6 @@ pub enum ConfigError {
     /// A file larger than any configuration.
     #[error("'{}' is larger than {limit} bytes: that is no configuration file", path.display())]
     TooLarge {
-        /// Which.
         path: PathBuf,
         /// The most that is read.
         limit: u64,
@@ -30,7 +28,6 @@ pub enum ConfigError {
     /// Something that stands in a file.
     #[error("{}:{line}:{column}: {problem}", path.display())]
     Malformed {
-        /// Which file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,

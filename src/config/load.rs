@@ -32,7 +32,6 @@ pub struct FlagValue {
     pub key: &'static str,
     /// The flag, as it is typed.
     pub flag: &'static str,
-    /// Its value.
     pub text: String,
 }
 
@@ -77,11 +76,8 @@ fn platform_config_dir() -> Option<PathBuf> {
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
     Default,
-    /// A file.
     File {
-        /// Which.
         path: PathBuf,
         /// The line of its key, counted from 1; unknown in unusual layouts.
         line: Option<usize>,
@@ -124,7 +120,6 @@ pub struct LoadedSetting {
 /// What came of all sources.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// The settings.
     pub config: Config,
     /// Where each setting came from that does not have its default, by full key.
     pub origins: Origins,

@@ -38,7 +38,6 @@ pub(super) trait Setting: Sized {
     fn shown(&self) -> Value;
 }
 
-/// The usual complaint.
 pub(super) fn unexpected<T: Setting>(text: &str) -> String {
     let shown: String = text.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     format!("expected {}, not '{shown}'", T::EXPECTED)
@@ -56,7 +55,6 @@ impl Setting for bool {
     }
 }
 
-/// Counts.
 impl Setting for usize {
     const EXPECTED: &'static str = "a whole number of at least 1";
 

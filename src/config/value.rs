@@ -30,7 +30,6 @@ impl HttpUrl {
         self.0.as_str()
     }
 
-    /// The URL.
     pub fn as_url(&self) -> &Url {
         &self.0
     }
@@ -99,11 +98,9 @@ impl Setting for ServiceUrl {
 /// Which iroh relay carries connections that cannot be direct.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelaySetting {
-    /// iroh's public relays.
     Default,
     /// None: direct connections only.
     Disabled,
-    /// This one.
     Url(HttpUrl),
 }
 

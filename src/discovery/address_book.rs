@@ -55,7 +55,6 @@ pub struct AddressBookError {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// One remembered peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RememberedPeer {
     /// Where it can be reached.

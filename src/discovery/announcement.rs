@@ -30,7 +30,6 @@ const DOMAIN: &[u8] = b"can-sync announcement v1";
 /// Why an announcement is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnnouncementError {
-    /// Too long.
     #[error("an announcement has {0} bytes; {ANNOUNCEMENT_BYTES_MAX} are the most")]
     TooLong(usize),
     /// No protobuf, or not this message.
@@ -56,13 +55,11 @@ impl From<DecodeError> for AnnouncementError {
 /// What an agent says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// Who.
     pub id: EndpointId,
     /// What it calls itself: printable, at most 64 characters.
     pub name: String,
     /// Live assets whose contents are held.
     pub assets: u64,
-    /// Bytes of those.
     pub total_bytes: u64,
     /// Of all records of the mirror.
     pub fingerprint: [u8; 16],
@@ -74,7 +71,6 @@ pub struct Announcement {
     pub counter: u64,
     /// Where it listens; at most 16.
     pub addrs: Vec<SocketAddr>,
-    /// Its relay.
     pub relay_url: Option<RelayUrl>,
     /// Its version: printable, at most 32 characters.
     pub version: String,
@@ -83,7 +79,6 @@ pub struct Announcement {
 /// An announcement whose signature and fields were checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
-    /// What it says.
     pub announcement: Announcement,
     /// As its author signed it: an encoded [`SignedAnnouncement`] and nothing else, to be passed on.
     pub bytes: Bytes,

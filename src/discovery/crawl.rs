@@ -40,7 +40,6 @@ pub struct Crawled {
     pub found: Vec<Found>,
     /// Who was asked in vain, and why; who has trouble half-way is among both.
     pub errors: Vec<(EndpointId, String)>,
-    /// Agents that answered.
     pub answered: usize,
     /// There are more agents than were to be taken in.
     pub capped: bool,
@@ -53,9 +52,7 @@ pub struct Crawled {
 enum AgentState {
     /// Too far away to be asked.
     Far,
-    /// To be asked.
     Queued,
-    /// Being asked.
     Asked,
     /// Has answered, or will not.
     Done,
@@ -88,7 +85,6 @@ pub struct Crawl {
 }
 
 impl Crawl {
-    /// Begins with these.
     #[must_use]
     pub fn new(limits: CrawlLimits, start: impl IntoIterator<Item = EndpointAddr>) -> Self {
         let mut crawl = Self {

@@ -53,13 +53,11 @@ const HINT_KEPT: Duration = Duration::from_hours(24);
 /// One agent, as others are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentListing {
-    /// Who.
     pub id: EndpointId,
     /// What it calls itself: printable, at most 64 characters. Empty until it said so.
     pub name: String,
     /// Live assets that it said to hold.
     pub assets: u64,
-    /// Bytes of those.
     pub total_bytes: u64,
     /// Since it was last known to be alive, by our own clock.
     pub age: Duration,
@@ -84,7 +82,6 @@ pub enum DirectoryEffect {
     Probe(EndpointAddr),
     /// It was silent and did not answer.
     WentStale {
-        /// Who.
         id: EndpointId,
         /// What it called itself.
         name: String,
@@ -124,7 +121,6 @@ impl SharedDirectory {
     }
 }
 
-/// Everyone.
 #[derive(Debug, Default)]
 pub struct Directory {
     me: Option<EndpointId>,

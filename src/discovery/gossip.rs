@@ -67,7 +67,6 @@ const SAVE_LAST_WITHIN: Duration = Duration::from_secs(1);
 /// Remembered agents that are offered as candidates at a start.
 const RESTORED_CANDIDATES_MAX: usize = 64;
 
-/// Its state.
 pub struct GossipState {
     args: GossipArgs,
     tasks: Tasks<GossipMsg>,
@@ -87,7 +86,6 @@ pub struct GossipState {
     hints_at: Option<Instant>,
 }
 
-/// The actor.
 pub struct GossipActor;
 
 impl Actor for GossipActor {

@@ -40,10 +40,8 @@ const AGENT_BYTES: usize = 32 + 2;
 
 const CONTEXT_LIST_SEAL: &str = "can-sync 2026 v3 published list contents";
 
-/// An agent's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Where it is.
     pub addr: EndpointAddr,
     /// The agents that it had seen alive lately, and how long before it wrote this.
     pub agents: Vec<(EndpointId, Duration)>,
@@ -59,20 +57,13 @@ pub enum LookupError {
         "cannot look {0} up: both discovery.dht and discovery.pkarr_relays are off; switch one of them on"
     )]
     NoChannel(EndpointId),
-    /// Nobody has it.
     #[error("{0} has published nothing lately: it may be off, or not have this version's discovery")]
     NotFound(EndpointId),
     /// It is another network's, or nothing of ours.
     #[error("what {0} has published is not readable with this network's passphrase")]
     NotOurs(EndpointId),
-    /// No channel works.
     #[error("cannot look {id} up: {source}; check the network")]
-    Failed {
-        /// Whom.
-        id: EndpointId,
-        /// Why.
-        source: NetworkError,
-    },
+    Failed { id: EndpointId, source: NetworkError },
 }
 
 /// Seals an agent's record. As many of `agents` as fit, in their order.

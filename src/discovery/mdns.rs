@@ -61,7 +61,6 @@ const TELL_AGAIN: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mdns {
     service: String,
-    /// Makes tags.
     key: Key,
     cadence: Duration,
 }

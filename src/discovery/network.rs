@@ -37,7 +37,6 @@ pub enum NetworkError {
     /// No answer in time.
     #[error("no answer from {from} within {} s", within.as_secs())]
     Timeout {
-        /// Who was asked.
         from: &'static str,
         /// How long was waited.
         within: Duration,
@@ -45,9 +44,7 @@ pub enum NetworkError {
     /// An answer that says no, or no way to ask.
     #[error("cannot {action} through {through}: {reason}")]
     Failed {
-        /// What was attempted.
         action: &'static str,
-        /// On what.
         through: &'static str,
         /// What pkarr or the system said.
         reason: String,
@@ -74,7 +71,6 @@ pub enum KeyLookup {
 
 /// One channel to pkarr.
 pub trait Transport: fmt::Debug + Send + Sync {
-    /// Reads a key.
     fn resolve(&self, key: PublicKey) -> BoxFuture<'_, Result<KeyLookup, NetworkError>>;
     /// Writes the packet under its key.
     fn publish(&self, packet: SignedPacket) -> BoxFuture<'_, Result<(), NetworkError>>;
@@ -88,7 +84,6 @@ pub type Transports = Vec<(Channel, Arc<dyn Transport>)>;
 /// Makes them. Each incarnation has its own, since what failed may be in there.
 pub type Connect = Arc<dyn Fn() -> Result<Transports, NetworkError> + Send + Sync>;
 
-/// Where pkarr is.
 #[derive(Clone, Debug)]
 pub struct NetworkSettings {
     /// Relays; empty for none.
@@ -102,7 +97,6 @@ pub struct NetworkSettings {
 }
 
 impl NetworkSettings {
-    /// As configured.
     #[must_use]
     pub fn of(config: &Discovery) -> Self {
         Self {
@@ -129,7 +123,6 @@ impl NetworkSettings {
         Ok(transports)
     }
 
-    /// What makes them.
     #[must_use]
     pub fn connector(self) -> Connect {
         Arc::new(move || self.connect())

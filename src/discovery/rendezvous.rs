@@ -40,14 +40,12 @@ const RECLAIMS_MAX: u32 = 5;
 /// Our addresses change several times while an endpoint starts; one write for all of them.
 const ADDRESS_SETTLES: Duration = Duration::from_secs(2);
 
-/// Its state.
 pub struct RendezvousState {
     args: RendezvousArgs,
     channels: Vec<RendezvousChannel>,
     tasks: Tasks<RendezvousMsg>,
 }
 
-/// The actor.
 pub struct RendezvousActor;
 
 impl Actor for RendezvousActor {

@@ -70,7 +70,6 @@ impl fmt::Debug for SlotKeys {
     }
 }
 
-/// One slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
     /// Days since the Unix epoch, UTC; always 0 in the compatible format, whose keys do not change.
@@ -82,7 +81,6 @@ pub struct Slot {
 /// An agent in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotEntry {
-    /// Who.
     pub id: EndpointId,
     /// When it wrote itself into a slot, in microseconds since the Unix epoch by our clock. Never in the future.
     pub alive_us: u64,
@@ -99,7 +97,6 @@ impl SlotEntry {
 /// What is known of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SlotReading {
-    /// Not read yet.
     #[default]
     Unread,
     /// It could not be read or cannot be written, such as one with a packet from the future, which nothing can replace.

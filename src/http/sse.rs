@@ -6,7 +6,6 @@
 /// Longest line that is kept where no data is; longer ones are data.
 const LINE_BYTES_MAX: usize = 256;
 
-/// One event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SseEvent {
     /// `message` when the service did not say.

@@ -153,7 +153,6 @@ impl PresenceKeys {
         }
     }
 
-    /// The gossip topic.
     #[must_use]
     pub fn topic(&self) -> &Key {
         &self.topic

@@ -34,7 +34,6 @@ pub enum PassphraseOrigin {
     File,
     /// The data directory, where an earlier start put it.
     DataDir,
-    /// Made just now.
     Generated,
 }
 
@@ -54,7 +53,6 @@ impl PassphraseOrigin {
 /// A passphrase and where it came from.
 #[derive(Debug, Clone)]
 pub struct Passphrase {
-    /// The words, trimmed.
     pub secret: SecretString,
     /// Where they came from.
     pub origin: PassphraseOrigin,
@@ -69,7 +67,6 @@ pub struct PassphraseSources<'a> {
     pub configured: Option<&'a SecretString>,
     /// Setting `sync_passphrase_file`.
     pub file: Option<&'a Path>,
-    /// The data directory.
     pub data_dir: &'a Path,
 }
 

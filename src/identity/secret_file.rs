@@ -23,7 +23,6 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Whether reading a secret may mend its permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mend {
-    /// Nothing is changed.
     Never,
     /// What this node made, and somebody opened to others since, is closed again.
     Ours,
@@ -32,7 +31,6 @@ pub enum Mend {
 /// A secret, as a file has it.
 #[derive(Debug)]
 pub struct KeptSecret {
-    /// Trimmed.
     pub text: Zeroizing<String>,
     /// Sentences about permissions that somebody should know of.
     pub remarks: Vec<String>,

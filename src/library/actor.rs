@@ -38,42 +38,24 @@ const FILL_BEFORE_ANSWER: Duration = Duration::from_secs(5);
 /// What an operation answers.
 pub type OperationResult<T> = RpcReplyPort<Result<T, LibraryError>>;
 
-/// What LibraryActor understands.
 #[derive(Debug)]
 pub enum LibraryMsg {
     /// HTTP API: how much a filter would take in.
-    CountMatches {
-        /// The filter.
-        filter: FilterSpec,
-        /// The answer.
-        reply: OperationResult<LibrarySize>,
-    },
+    CountMatches { filter: FilterSpec, reply: OperationResult<LibrarySize> },
     /// HTTP API: make a library.
     CreateLibrary {
-        /// For people.
         name: String,
-        /// What belongs.
         filter: FilterSpec,
         /// How old members' lists of revocations may become, in seconds; without it, any age.
         fresh_within_secs: Option<u64>,
-        /// The answer.
         reply: OperationResult<LibraryDetail>,
     },
     /// HTTP API: all libraries, the oldest first.
-    ListLibraries {
-        /// The answer.
-        reply: OperationResult<Vec<LibraryDetail>>,
-    },
+    ListLibraries { reply: OperationResult<Vec<LibraryDetail>> },
     /// HTTP API: one library with its members and tickets.
-    GetLibrary {
-        /// Which.
-        id: LibraryId,
-        /// The answer.
-        reply: OperationResult<LibraryDetail>,
-    },
+    GetLibrary { id: LibraryId, reply: OperationResult<LibraryDetail> },
     /// HTTP API: forget a library.
     DeleteLibrary {
-        /// Which.
         id: LibraryId,
         /// Whether what came through it goes, too.
         content: bool,
@@ -81,24 +63,11 @@ pub enum LibraryMsg {
         reply: OperationResult<u64>,
     },
     /// HTTP API: issue a ticket.
-    Invite {
-        /// For which library.
-        id: LibraryId,
-        /// What it allows.
-        invitation: Invitation,
-        /// The ticket.
-        reply: OperationResult<Invited>,
-    },
+    Invite { id: LibraryId, invitation: Invitation, reply: OperationResult<Invited> },
     /// HTTP API: what a ticket would let us into.
-    InspectTicket {
-        /// The ticket.
-        ticket: String,
-        /// The answer.
-        reply: OperationResult<Preview>,
-    },
+    InspectTicket { ticket: String, reply: OperationResult<Preview> },
     /// HTTP API: join a library.
     JoinLibrary {
-        /// The ticket.
         ticket: String,
         /// Whether what is here already and matches belongs to it, where the ticket allows to write.
         share_existing: bool,
@@ -107,46 +76,29 @@ pub enum LibraryMsg {
     },
     /// HTTP API: take tickets back.
     RevokeTickets {
-        /// Of which library.
         id: LibraryId,
-        /// Which.
         what: Revoke,
         /// How many serials are void now, and the lowest epoch that is not.
         reply: OperationResult<(usize, u64)>,
     },
     /// HTTP API: let an endpoint in, or shut it out.
-    DecideDevice {
-        /// Who.
-        endpoint_id: EndpointId,
-        /// What.
-        standing: DeviceStanding,
-        /// Done.
-        reply: OperationResult<()>,
-    },
+    DecideDevice { endpoint_id: EndpointId, standing: DeviceStanding, reply: OperationResult<()> },
     /// HTTP API: whom somebody decided about, or has to.
-    GetDevices {
-        /// The answer.
-        reply: OperationResult<Vec<DeviceReport>>,
-    },
+    GetDevices { reply: OperationResult<Vec<DeviceReport>> },
     /// Own tasks: one of them panicked, and why.
     TaskFailed(String),
     /// Timer of the actor itself.
     Tick,
     /// Status: how it is.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
 /// What it is started with.
 #[derive(Clone)]
 pub struct LibraryArgs {
-    /// What does it.
     pub manager: Manager,
 }
 
-/// Its state.
 pub struct LibraryState {
     manager: Manager,
     tasks: Tasks<LibraryMsg>,
@@ -155,7 +107,6 @@ pub struct LibraryState {
     looked_at: Duration,
 }
 
-/// The actor.
 pub struct LibraryActor;
 
 impl Actor for LibraryActor {

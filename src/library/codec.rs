@@ -17,7 +17,6 @@ pub enum CodecError {
     Value(&'static str),
 }
 
-/// Writes.
 #[derive(Debug, Default)]
 pub(super) struct RowWriter(pub(super) Vec<u8>);
 

@@ -27,7 +27,6 @@ const TAG_BYTES: usize = 16;
 /// A key with its nonce.
 const SEALED_BYTES: usize = NONCE_BYTES + 32 + TAG_BYTES;
 const FORMER_BYTES_MAX: usize = NONCE_BYTES + FORMER_MAX * 32 + TAG_BYTES;
-/// Longest encoding.
 pub(super) const EPOCH_BYTES_MAX: usize = 16 + SURVIVORS_MAX * (8 + SEALED_BYTES) + 4 + FORMER_BYTES_MAX;
 /// In place of a ticket's number where the keys before are sealed.
 const FORMER: u64 = u64::MAX;

@@ -49,11 +49,8 @@ pub type LibraryChanges = Arc<dyn Fn(LibraryId, Arc<[FeedEntry]>) + Send + Sync>
 /// Does it. Cheap to clone.
 #[derive(Clone)]
 pub struct Manager {
-    /// What there is.
     pub libraries: Arc<Libraries>,
-    /// Where assets live.
     pub store: StoreRef,
-    /// Who we are.
     pub own_id: EndpointId,
     /// Where we can be reached.
     pub ticket: watch::Receiver<String>,

@@ -29,7 +29,6 @@ const VERSION_WITH_EPOCH: u8 = 2;
 /// Of one that tells when it was signed.
 const VERSION_WITH_DATE: u8 = 3;
 
-/// What is void.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revocations {
     /// Grows with each change: of two lists the greater one holds.
@@ -50,7 +49,6 @@ pub struct Revocations {
 /// A list that the library signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedRevocations {
-    /// The list.
     pub list: Revocations,
     signature: [u8; 64],
 }
@@ -58,7 +56,6 @@ pub struct SignedRevocations {
 /// What this node knows of the age of the list that it has, by its own clock: a list tells what its owner's showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListDates {
-    /// When it came.
     pub received_ms: u64,
     /// When the owner itself last said that it is the newest; 0 if it never did.
     pub told_ms: u64,

@@ -27,7 +27,6 @@ pub struct Libraries {
 }
 
 impl Libraries {
-    /// The mirror alone.
     #[must_use]
     pub fn of(mirror: Arc<Library>) -> Self {
         Self {
@@ -85,7 +84,6 @@ impl Libraries {
         self.shared.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// One of them.
     #[must_use]
     pub fn get(&self, id: LibraryId) -> Option<Arc<Library>> {
         self.shared().into_iter().find(|library| library.id() == Some(id))

@@ -191,7 +191,6 @@ impl SharedLibrary {
         since_ms.is_some_and(|since_ms| record.via.is_some() || written_ms >= since_ms)
     }
 
-    /// Our own ticket.
     #[must_use]
     pub fn ticket(&self) -> Ticket {
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner).clone()

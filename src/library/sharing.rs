@@ -7,7 +7,6 @@ pub struct Sharing {
     pub since_ms: u64,
     /// When the user agreed to that, in milliseconds since the Unix epoch.
     pub agreed_ms: u64,
-    /// What held before.
     pub former: Option<FormerSharing>,
 }
 

@@ -76,7 +76,6 @@ pub struct Terms {
 /// A whole ticket. Whoever has it can read the library.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// What it proves.
     pub signed: SignedClaims,
     /// The secret half of the key that its claims name.
     holder: Zeroizing<[u8; 32]>,
@@ -187,7 +186,6 @@ impl Ticket {
         Key::of_bytes(blake3::derive_key(SEALING_CONTEXT, self.holder.as_slice()))
     }
 
-    /// What it claims.
     #[must_use]
     pub fn claims(&self) -> &Claims {
         &self.signed.claims

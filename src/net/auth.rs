@@ -58,14 +58,12 @@ pub struct Domain {
     tickets: Option<&'static str>,
 }
 
-/// Sessions.
 pub const SESSION: Domain = Domain {
     exporter_label: b"EXPORTER-can-sync-auth-v3",
     transcript: "can-sync 2026 v3 transcript",
     tickets: Some("can-sync 2026 v3 tickets"),
 };
 
-/// Lists of peers.
 pub const LIST_PEERS: Domain = Domain {
     exporter_label: b"EXPORTER-can-sync-peers-v3",
     transcript: "can-sync 2026 v3 peers transcript",
@@ -77,12 +75,10 @@ pub const LIST_PEERS: Domain = Domain {
 pub enum Role {
     /// The end that opened it.
     Opener,
-    /// The other end.
     Answerer,
 }
 
 impl Role {
-    /// The other one.
     #[must_use]
     pub fn other(self) -> Self {
         match self {

@@ -2,13 +2,11 @@
 
 use iroh::endpoint::{ConnectionError, VarInt};
 
-/// An ordered end.
 pub const SHUTDOWN: u32 = 0;
 /// The peer broke the rules.
 pub const VIOLATION: u32 = 400;
 /// Given up in favour of another peer, so that the network stays mixed; both ends leave it at that for a while.
 pub const ROTATED: u32 = 1;
-/// No shared library.
 pub const NOT_SHARED: u32 = 401;
 /// Known, and not let in, or not any longer: the reason says why.
 pub const REFUSED: u32 = 403;
@@ -18,7 +16,6 @@ pub const TIMEOUT: u32 = 408;
 pub const DUPLICATE: u32 = 409;
 /// A newer connection of the same endpoint took this one's place while its session was up. Whoever has no newer one has a twin.
 pub const SUPERSEDED: u32 = 410;
-/// Too many connections.
 pub const BUSY: u32 = 503;
 
 /// Whether a connection was closed with this application error code, by either side.

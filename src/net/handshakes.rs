@@ -26,7 +26,6 @@ pub enum RemoteNet {
     Local(SocketAddr),
     /// An endpoint behind a relay.
     Relayed(EndpointId),
-    /// Anything else.
     Other,
 }
 

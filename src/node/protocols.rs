@@ -26,7 +26,6 @@ const GOSSIP_STRANGERS_MAX: usize = 32;
 /// By then, a member has announced itself.
 const STRANGERS_STAY: Duration = Duration::from_mins(2);
 
-/// All of it.
 pub(super) fn all(resources: &Resources) -> Protocols {
     // A topic of one's own does not take the network's peers away from those who ask for them by the passphrase.
     let keys = vec![resources.keys.presence().rpc().clone(), resources.presence.rpc().clone()];

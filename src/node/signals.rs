@@ -46,9 +46,7 @@ pub enum SignalKind {
     Dump,
     /// SIGHUP: the network may have changed.
     Hangup,
-    /// SIGINT: stop.
     Interrupt,
-    /// SIGTERM: stop.
     Terminate,
 }
 
@@ -142,7 +140,6 @@ impl Signals {
     }
 }
 
-/// What SignalActor understands.
 #[derive(Debug)]
 pub enum SignalMsg {
     /// Its listening task: a signal arrived.
@@ -150,16 +147,12 @@ pub enum SignalMsg {
     /// Its writing task: the dump is written, or why it is not.
     DumpWritten(Result<PathBuf, String>),
     /// RootSupervisor: how are you?
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
 /// What SignalActor starts with.
 #[derive(Clone)]
 pub struct SignalArgs {
-    /// The signals.
     pub signals: Signals,
     /// The supervisor, asked for the tree and for a shutdown.
     pub root: ServiceRef<RootMsg>,
@@ -179,7 +172,6 @@ pub struct SignalState {
     writing: JoinSet<()>,
 }
 
-/// Acts on signals.
 pub struct SignalActor;
 
 impl Actor for SignalActor {
@@ -212,7 +204,6 @@ impl Actor for SignalActor {
         Ok(())
     }
 
-    /// It supervises nobody.
     async fn handle_supervisor_evt(
         &self,
         _myself: ActorRef<SignalMsg>,

@@ -85,11 +85,9 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct PeerArgs {
     /// Number of the session.
     pub session: SessionId,
-    /// The connection.
     pub connection: Connection,
     /// Whether this actor opens the control stream: the dialler's does, and one that takes a connection over.
     pub opens: bool,
-    /// Our endpoint id.
     pub own_id: EndpointId,
     /// What is kept of the connection from one control stream to the next.
     pub memory: Arc<ConnectionMemory>,
@@ -99,7 +97,6 @@ pub struct PeerArgs {
     pub introduction: Introduction,
     /// What may be shared.
     pub libraries: Arc<Libraries>,
-    /// Where assets live.
     pub store: StoreRef,
     /// Where large contents are kept until they are complete.
     pub partials: Partials,
@@ -115,13 +112,11 @@ pub struct PeerArgs {
     pub sending: ActiveTransfers,
     /// What PeersActor reads of the session at any time.
     pub board: Arc<Mutex<SharedView>>,
-    /// PeersActor.
     pub peers: ServiceRef<PeersMsg>,
     /// What happens is told here.
     pub events: EventLog,
     /// What all sessions hold.
     pub held: SessionMemory,
-    /// Waits and speeds.
     pub limits: PeerLimits,
 }
 
@@ -230,7 +225,6 @@ struct Running {
     tasks: Tasks<PeerMsg>,
 }
 
-/// Its state.
 pub struct PeerState {
     args: PeerArgs,
     /// Tasks that live as long as the connection.
@@ -246,7 +240,6 @@ pub struct PeerState {
     establish_by: Instant,
 }
 
-/// The actor.
 pub struct PeerActor;
 
 impl Actor for PeerActor {

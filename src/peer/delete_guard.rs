@@ -33,7 +33,6 @@ const EXAMPLES: usize = 5;
 /// A clock that shows something else by more than this was set.
 const JUMP_MS: u64 = 60 * 1000;
 
-/// See the module.
 #[derive(Debug)]
 pub struct DeleteGuard {
     enabled: bool,
@@ -70,11 +69,8 @@ impl SteadyTime {
 /// The deletions of one deleter that wait, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldReport {
-    /// Names it.
     pub id: String,
-    /// Who brought them.
     pub deleter: Deleter,
-    /// How many.
     pub count: u64,
     /// Since when, in milliseconds since the Unix epoch.
     pub since_ms: u64,

@@ -29,10 +29,8 @@ const DIAL_WITHIN: Duration = Duration::from_secs(15);
 const DIAL_HINT_WITHIN: Duration = Duration::from_secs(8);
 /// How often the ticket file is looked at.
 const TICKET_FILE_EVERY: Duration = Duration::from_secs(1);
-/// Largest ticket file.
 const TICKET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// What accepting needs.
 #[derive(Clone)]
 pub(super) struct Acceptor {
     pub(super) actor: ActorRef<PeersMsg>,

@@ -101,7 +101,6 @@ impl EstablishError {
 /// A library that both sides let each other into.
 #[derive(Debug)]
 pub struct CommonLibrary {
-    /// The library.
     pub library: Arc<Library>,
     /// Its blinded id on this connection.
     pub blinded: Bytes,
@@ -109,16 +108,13 @@ pub struct CommonLibrary {
     pub member: Option<SignedClaims>,
     /// Our summary as we sent it.
     pub ours: Summary,
-    /// The peer's summary.
     pub theirs: Summary,
 }
 
-/// A new session.
 #[derive(Debug)]
 pub struct Established {
     /// Our end of the control stream.
     pub send: SendStream,
-    /// The peer's end.
     pub receive: RecvStream,
     /// What ties everything to this control stream; known to both ends alone.
     pub transcript: Transcript,
@@ -139,9 +135,7 @@ pub struct Established {
 /// What this node says of itself once it trusts the other side.
 #[derive(Clone, Debug)]
 pub struct Introduction {
-    /// Its name.
     pub name: String,
-    /// Its current ticket.
     pub ticket: tokio::sync::watch::Receiver<String>,
     /// Its clock, for other machines of the user's.
     pub clock: Clock,
@@ -150,7 +144,6 @@ pub struct Introduction {
 /// What a connection is for: decided by the first session on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The mirror.
     Mirror,
     /// Libraries that are shared by ticket.
     Libraries,
@@ -203,9 +196,7 @@ type Admitted = (BlindedLibrary, Option<SignedClaims>, Summary);
 /// Two ends that find out what they share on one stream.
 #[derive(Clone, Copy)]
 pub struct Meeting<'a> {
-    /// The connection.
     pub connection: &'a Connection,
-    /// Our endpoint id.
     pub own_id: EndpointId,
     /// What may be shared.
     pub libraries: &'a Libraries,

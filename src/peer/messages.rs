@@ -58,15 +58,9 @@ pub enum PeersMsg {
     /// HTTP API: compare with every connected peer afresh; the report shows `Reconciling` until that is done.
     Verify,
     /// HTTP API, status: everything to tell.
-    GetReport {
-        /// The answer.
-        reply: RpcReplyPort<PeersReport>,
-    },
+    GetReport { reply: RpcReplyPort<PeersReport> },
     /// HTTP API: what moves now, at most 1,000.
-    GetTransfers {
-        /// The answer.
-        reply: RpcReplyPort<Vec<TransferReport>>,
-    },
+    GetTransfers { reply: RpcReplyPort<Vec<TransferReport>> },
     /// HTTP API: a user wants this content now: it is fetched before everything else, and peers are asked whether they have
     /// it. [`PeersMsg::GetWhy`] tells how that stands.
     FetchNow {
@@ -79,17 +73,12 @@ pub enum PeersMsg {
     GetWhy {
         /// The asset's content hash.
         hash: ContentHash,
-        /// The answer.
         reply: RpcReplyPort<WhyReport>,
     },
     /// Status: how it is, with one child per PeerActor.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
     /// Ticket file and discovery: a peer may be there.
     Candidate {
-        /// Where.
         addr: EndpointAddr,
         /// Which channel led there.
         channel: Channel,
@@ -98,18 +87,14 @@ pub enum PeersMsg {
     HintsWaiting,
     /// Accept task: a connection came in; its place among the handshakes bounds how many such messages there are.
     Accepted {
-        /// The connection.
         connection: Connection,
         /// Held until there is another place for it.
         pending: Pending,
     },
     /// Own task: whether the connection with a peer shows a sign of life that a newer one is to take the place of.
     OlderWatched {
-        /// The older one.
         session: SessionId,
-        /// Whether it does.
         alive: bool,
-        /// The newer one.
         connection: Connection,
         /// Its place among the handshakes, if it came in.
         pending: Option<Pending>,
@@ -118,7 +103,6 @@ pub enum PeersMsg {
     OwnIdSeen,
     /// Dial task: it succeeded or failed.
     Dialed {
-        /// Whom.
         endpoint_id: EndpointId,
         /// The connection, or why there is none.
         result: Result<Connection, String>,
@@ -126,14 +110,12 @@ pub enum PeersMsg {
     /// Dial task: as `Dialed`, for a second connection on which the mirror is offered to a peer that is connected for libraries
     /// alone.
     MirrorDialed {
-        /// Whom.
         endpoint_id: EndpointId,
         /// The connection, or why there is none.
         result: Result<Connection, String>,
     },
     /// PeerActor: its session is up.
     SessionUp {
-        /// The session.
         session: SessionId,
         /// What the peer calls itself.
         name: String,
@@ -146,7 +128,6 @@ pub enum PeersMsg {
     },
     /// PeerActor: nothing is shared with the other side.
     NotShared {
-        /// Whose.
         endpoint_id: EndpointId,
         /// Whether that concerns the mirror: it does not know our passphrase.
         mirror: bool,
@@ -160,13 +141,9 @@ pub enum PeersMsg {
     /// Own tasks: one of them panicked, and why.
     TaskFailed(String),
     /// PeerActor: its session begins anew on the same connection; whatever was asked for is void.
-    SessionReset {
-        /// The session.
-        session: SessionId,
-    },
+    SessionReset { session: SessionId },
     /// PeerActor: the peer has these and we want their content.
     Wanted {
-        /// The session.
         session: SessionId,
         /// In which library; `None` for the mirror.
         library: Option<LibraryId>,
@@ -175,7 +152,6 @@ pub enum PeersMsg {
     },
     /// PeerActor: the peer was asked for these and does not have them, or cannot be asked.
     Lacks {
-        /// The session.
         session: SessionId,
         /// The contents that it does not have.
         hashes: Vec<ContentHash>,
@@ -195,15 +171,9 @@ pub enum PeersMsg {
         records: Vec<AssetRecord>,
     },
     /// PeerActor: what became of contents that the scheduler had it ask for.
-    Finished {
-        /// The session.
-        session: SessionId,
-        /// One by one.
-        results: Results,
-    },
+    Finished { session: SessionId, results: Results },
     /// PeerActor: what became of a part of a large content that the scheduler had it ask for.
     PartFinished {
-        /// The session.
         session: SessionId,
         /// Number of the request.
         request: u64,
@@ -223,14 +193,12 @@ pub enum PeersMsg {
     Applied {
         /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
-        /// Whether it is.
         result: Result<(), Failure>,
     },
     /// Own task: what others sent of a content than its only source was thrown away, or could not be.
     Restricted {
         /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
-        /// Whether it was.
         result: Result<(), Failure>,
     },
     /// Own task: versions that were written here while our clock was ahead were looked at.
@@ -239,10 +207,7 @@ pub enum PeersMsg {
         recalled: u64,
     },
     /// Timer of the actor itself: start a PeerActor again on this session's connection.
-    Respawn {
-        /// The session.
-        session: SessionId,
-    },
+    Respawn { session: SessionId },
     /// Timer of the actor itself, while parts of large contents are on their way: look at how fast they come.
     CompareSources,
     /// Timer of the actor itself.
@@ -256,7 +221,6 @@ pub enum PeerMsg {
     StoreChanged(Arc<[FeedEntry]>),
     /// PeersActor: as `StoreChanged`, with the contents of small assets that were made here.
     Created {
-        /// Changes, in sequence.
         entries: Arc<[FeedEntry]>,
         /// Contents of some of them.
         contents: Arc<InlineContents>,
@@ -274,7 +238,6 @@ pub enum PeerMsg {
         request: u64,
         /// In which library; `None` for the mirror.
         library: Option<LibraryId>,
-        /// What.
         records: Vec<AssetRecord>,
     },
     /// PeersActor: ask the peer for a part of a large content, as far as it is not here.
@@ -283,7 +246,6 @@ pub enum PeerMsg {
         request: u64,
         /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
-        /// The part.
         range: Range<u64>,
     },
     /// PeersActor: what this request asked for is not wanted of the peer any more.
@@ -296,12 +258,7 @@ pub enum PeerMsg {
     /// PeersActor: these are durable here, from whomever.
     Settled(Vec<WantKey>),
     /// PeersActor: this cannot be had from the peer.
-    Failed {
-        /// What.
-        key: WantKey,
-        /// Why.
-        reason: String,
-    },
+    Failed { key: WantKey, reason: String },
     /// PeersActor: compare afresh; the standing says when this round is done.
     Verify {
         /// Number of the round.
@@ -317,7 +274,6 @@ pub enum PeerMsg {
     Frame {
         /// Which of this actor's control streams.
         epoch: u64,
-        /// The frame.
         kind: frame::Kind,
         /// Held while it waits.
         permit: OwnedSemaphorePermit,
@@ -326,7 +282,6 @@ pub enum PeerMsg {
     ControlEnded {
         /// Which of this actor's control streams.
         epoch: u64,
-        /// Why.
         reason: String,
         /// Whether the peer broke the rules.
         violation: bool,
@@ -337,7 +292,6 @@ pub enum PeerMsg {
         epoch: u64,
         /// Which of the libraries that are shared on it.
         lane: usize,
-        /// The outcome.
         input: SessionInput,
     },
     /// Own tasks: our feed has caught up; send our summary.
@@ -359,16 +313,13 @@ pub enum PeerMsg {
         epoch: u64,
         /// In which of its libraries.
         lane: usize,
-        /// What is there.
         found: Vec<AssetRecord>,
-        /// What is not.
         lacks: Vec<ContentHash>,
     },
     /// Own tasks: contents arrived, or did not.
     Received {
         /// Which of this actor's control streams.
         epoch: u64,
-        /// One by one.
         results: Results,
     },
     /// Own tasks: a part of a large content arrived, or did not.
@@ -391,10 +342,7 @@ pub enum PeerMsg {
     /// Own task: the connection is over.
     ConnectionClosed(String),
     /// Status: how it is.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
     /// Timer of the actor itself.
     Tick,
 }

@@ -80,7 +80,6 @@ pub struct Places {
 }
 
 impl Places {
-    /// All free.
     #[must_use]
     pub fn new(limits: PlaceLimits) -> Self {
         Self { limits, held: HashMap::new() }

@@ -26,7 +26,6 @@ pub enum StreamError {
     /// What came over it makes no sense.
     #[error(transparent)]
     Engine(#[from] ReconError),
-    /// Nothing came.
     #[error("no answer for {} s", ANSWER_WITHIN.as_secs())]
     Silence,
     /// The other side gave up.

@@ -89,7 +89,6 @@ struct Silent {
     answered: bool,
 }
 
-/// Everyone known.
 #[derive(Debug)]
 pub struct Roster {
     own_id: EndpointId,
@@ -111,7 +110,6 @@ struct Tally {
 }
 
 impl Roster {
-    /// Nobody yet.
     #[must_use]
     pub fn new(own_id: EndpointId, limits: DialLimits) -> Self {
         Self {
@@ -244,7 +242,6 @@ impl Roster {
         self.peers.get_mut(id)
     }
 
-    /// Everyone.
     pub fn iter(&self) -> impl Iterator<Item = (&EndpointId, &KnownPeer)> {
         self.peers.iter()
     }

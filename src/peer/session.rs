@@ -224,7 +224,6 @@ pub enum SessionInput {
         nonce: u64,
         /// What the peer says.
         theirs: Summary,
-        /// Ours.
         ours: Summary,
         /// Whether both had caught up with their stores: only then is being equal worth anything.
         certain: bool,
@@ -233,7 +232,6 @@ pub enum SessionInput {
     StoreChanged(Arc<[FeedEntry]>),
     /// The same, with the contents of small assets that were made here.
     Created {
-        /// Changes, in sequence.
         entries: Arc<[FeedEntry]>,
         /// Contents of some of them.
         contents: Arc<InlineContents>,
@@ -251,9 +249,7 @@ pub enum SessionInput {
     Found(Vec<AssetRecord>),
     /// Outcome of [`SessionEffect::Resolve`]: the contents whose records have these ids, and the ids that are gone.
     Resolved {
-        /// Found.
         found: Vec<(RecordId, ContentHash)>,
-        /// Not found.
         gone: Vec<RecordId>,
     },
     /// The scheduler: ask this peer for these contents, as one request of this number.
@@ -274,7 +270,6 @@ pub enum SessionInput {
         /// The peer has them, we do not.
         need: Vec<RecordId>,
     },
-    /// A reconciliation ended.
     ReconEnded {
         /// Whether we opened it.
         opened_here: bool,
@@ -290,7 +285,6 @@ pub enum SessionInput {
         /// Number of this wish; the standing says when it was fulfilled.
         round: u64,
     },
-    /// Time passed.
     Tick,
 }
 
@@ -329,11 +323,8 @@ pub enum SessionEffect {
         /// Whether it answers the peer's question.
         answer: bool,
     },
-    /// Open a reconciliation.
     Reconcile,
-    /// Close the connection.
     Close {
-        /// Application error code.
         code: u32,
         /// For the peer's log and ours.
         reason: String,
@@ -411,7 +402,6 @@ impl Unmoved {
 #[derive(Debug, Default, Clone, Copy)]
 struct Open {
     offers: u32,
-    /// Of the records.
     bytes: usize,
     /// The earliest date of the versions.
     hlc: Hlc,
@@ -434,7 +424,6 @@ pub struct Session {
     answering: Vec<RecordId>,
     /// Ids that it asked for and that are not in `answers` yet.
     resolving: usize,
-    /// To be offered.
     queue: VecDeque<ContentHash>,
     /// The queue overflowed; what was dropped is found by reconciling again.
     queue_overflowed: bool,
@@ -770,7 +759,6 @@ impl Session {
         self.queue_overflowed || !self.refused_there.is_empty() || !self.failed_here.is_empty()
     }
 
-    /// How things stand.
     #[must_use]
     pub fn standing(&self) -> SessionStatus {
         let reconciling = self.recon != Recon::Ended;

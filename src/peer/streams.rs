@@ -27,7 +27,6 @@ const _: () =
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Reconciliations that a peer may have open at once, of each library.
 const RECONCILIATIONS_MAX: usize = 4;
-/// Of all libraries.
 const RECONCILIATIONS_IN_ALL: usize = RECONCILIATIONS_MAX * crate::net::auth::LIBRARIES_MAX;
 
 /// Says when and why the connection is over.

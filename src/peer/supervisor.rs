@@ -101,7 +101,6 @@ const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(2);
 pub type SpawnPeer =
     Arc<dyn Fn(PeerArgs, ActorCell) -> BoxFuture<'static, Result<ActorRef<PeerMsg>, SpawnErr>> + Send + Sync>;
 
-/// The real one.
 #[must_use]
 pub fn spawn_peer() -> SpawnPeer {
     Arc::new(|args, supervisor| {
@@ -121,11 +120,9 @@ pub struct PeersArgs {
     pub introduction: Introduction,
     /// What may be shared.
     pub libraries: Arc<Libraries>,
-    /// Where assets live.
     pub store: StoreRef,
     /// Large contents until they are complete.
     pub partials: Partials,
-    /// Peers met before.
     pub book: AddressBook,
     /// A file with the ticket of a peer to connect to.
     pub connect_ticket_file: Option<PathBuf>,
@@ -147,11 +144,9 @@ pub struct PeersArgs {
     pub deletes: Arc<DeleteGuard>,
     /// Versions that have to wait, and the clock that says so.
     pub deferrals: Deferrals,
-    /// Places for connections.
     pub places: PlaceLimits,
     /// What discovery found and nobody looked at yet.
     pub hints: Hints,
-    /// Bytes in flight.
     pub in_flight: ScheduleLimits,
     /// How peers are dialled.
     pub dialling: DialLimits,
@@ -167,7 +162,6 @@ pub struct PeersArgs {
     pub myself: ServiceRef<PeersMsg>,
 }
 
-/// One connection.
 pub(super) struct PeerLink {
     pub(super) endpoint_id: EndpointId,
     pub(super) connection: Connection,
@@ -197,7 +191,6 @@ enum GivenUp {
     Refused,
 }
 
-/// Its state.
 pub struct PeersState {
     pub(super) args: PeersArgs,
     pub(super) roster: Roster,
@@ -256,7 +249,6 @@ pub struct PeersState {
     sizes_at: Instant,
 }
 
-/// The actor.
 pub struct PeersActor;
 
 impl Actor for PeersActor {

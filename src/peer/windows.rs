@@ -22,7 +22,6 @@ const SMALLEST_BYTES: u32 = 1024 * 1024;
 pub struct ProvedConnections {
     /// Own devices, and those that the user named.
     pub own: usize,
-    /// Members of libraries.
     pub members: usize,
 }
 

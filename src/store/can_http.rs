@@ -52,10 +52,7 @@ const CHUNK_BYTES_MAX: usize = 256 << 10;
 pub enum CanHttpError {
     /// Not the URL of a CAN Service.
     #[error("'{url}' is not the URL of a CAN Service: write it as http://host:3210")]
-    Url {
-        /// What was given.
-        url: String,
-    },
+    Url { url: String },
     /// The key cannot be sent.
     #[error("the sync API key holds characters that cannot be sent: copy it again from the CAN Service")]
     Key,

@@ -27,7 +27,6 @@ const SLICES_MAX: usize = 1024;
 /// A file that is hashed while it is written. Removed when dropped, unless it was [finished](Self::finish).
 pub struct HashingFile {
     path: TempPath,
-    /// Only for messages.
     dir: PathBuf,
     block: Vec<Bytes>,
     block_bytes: usize,
@@ -35,7 +34,6 @@ pub struct HashingFile {
     ends: Ends,
 }
 
-/// Where blocks go.
 enum Ends {
     Idle(Box<(Pen, Sha256)>),
     Busy(JoinHandle<io::Result<(Pen, Sha256)>>),

@@ -15,28 +15,21 @@ use crate::http::{ServerTask, SharedListener};
 /// How long requests under way may take once the actor is told to stop: an upload may be about to be acknowledged.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 
-/// What StoreServerActor understands.
 #[derive(Debug)]
 pub enum StoreServerMsg {
     /// Its own server task: it has ended, and why. The actor fails, and its supervisor starts it again.
     ServerEnded(String),
     /// RootSupervisor: how it is.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
 /// What it is started with; outlives any incarnation.
 #[derive(Clone)]
 pub struct StoreServerArgs {
-    /// Where it listens.
     pub listener: SharedListener,
-    /// What it serves.
     pub router: Router,
 }
 
-/// Its state.
 #[derive(Debug)]
 pub struct StoreServerState {
     server: ServerTask,

@@ -21,7 +21,6 @@ struct Under {
 pub struct ContentProgress {
     /// Bytes that have passed.
     pub done: u64,
-    /// Bytes in all.
     pub size: u64,
 }
 
@@ -47,7 +46,6 @@ impl ActiveTransfers {
         self.contents().get(hash).map(|under| under.progress)
     }
 
-    /// Everything under way.
     #[must_use]
     pub fn list(&self) -> Vec<(ContentHash, ContentProgress)> {
         self.contents().iter().map(|(hash, under)| (*hash, under.progress)).collect()

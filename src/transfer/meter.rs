@@ -12,7 +12,6 @@ const RATE_WINDOW: Duration = Duration::from_secs(4);
 /// One peer's traffic and its rates.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// What is counted.
     pub traffic: Arc<Traffic>,
     last: (u64, u64),
     /// Content bytes per second to the peer, lately.

@@ -90,7 +90,6 @@ impl Partials {
         Ok(partials)
     }
 
-    /// Where they are.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.0.dir

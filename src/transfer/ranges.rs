@@ -54,7 +54,6 @@ impl Ranges {
         }
     }
 
-    /// Positions in it.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len

@@ -50,11 +50,9 @@ pub type Results = Vec<(WantKey, Result<(), Failure>)>;
 /// What became of what was asked for.
 #[derive(Debug)]
 pub enum ReceiveOutcome {
-    /// Whole contents.
     Contents(Results),
     /// A part of a large one.
     Part {
-        /// Of the request.
         request: u64,
         /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
@@ -66,11 +64,9 @@ pub enum ReceiveOutcome {
 /// What a receiving task needs.
 #[derive(Clone)]
 pub struct Receiver {
-    /// Where contents go.
     pub taker: Taker,
     /// Large contents until they are complete.
     pub partials: Partials,
-    /// Who sends.
     pub peer: EndpointId,
     /// What was asked for.
     pub expected: Arc<Expected>,

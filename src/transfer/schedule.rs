@@ -54,7 +54,6 @@ const SMALL_OVERHEAD: u64 = 512;
 const HEDGE_FACTOR: f64 = 2.0;
 const HEDGE_SECS: f64 = 1.0;
 
-/// The scheduler's state.
 #[derive(Debug)]
 pub struct Scheduler {
     limits: ScheduleLimits,
@@ -72,7 +71,6 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// An empty one.
     #[must_use]
     pub fn new(limits: ScheduleLimits, now: Instant) -> Self {
         Self {

@@ -61,7 +61,6 @@ pub struct SearchReport {
     pub unreachable: usize,
 }
 
-/// All of them.
 #[derive(Debug, Default)]
 pub struct Searches {
     open: BTreeMap<ContentHash, Search>,

@@ -27,9 +27,7 @@ const READ_AT_ONCE: usize = 32;
 /// Content bytes that went to and came from one peer since the process started.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// To the peer.
     pub sent: AtomicU64,
-    /// From the peer.
     pub received: AtomicU64,
     /// Streams of which something that came waits for us.
     held: AtomicUsize,
@@ -43,7 +41,6 @@ impl Traffic {
         TrafficHold(Arc::clone(self))
     }
 
-    /// Whether something does.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed) > 0
@@ -77,7 +74,6 @@ pub enum SendError {
 /// The sending end of one connection.
 #[derive(Clone)]
 pub struct Sender {
-    /// The connection.
     pub connection: Connection,
     /// Where contents come from.
     pub store: StoreRef,

@@ -11,7 +11,6 @@ const CONTENTS_MAX: usize = 10_000;
 /// Sources that are remembered for each.
 const SOURCES_MAX: usize = 64;
 
-/// One failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setback {
     /// Who was to send it.

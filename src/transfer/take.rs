@@ -19,9 +19,7 @@ const ASKED_AT_ONCE: usize = 1000;
 /// Where what came goes. Cheap to clone.
 #[derive(Clone)]
 pub struct Taker {
-    /// Where assets live.
     pub store: StoreRef,
-    /// What there is.
     pub libraries: Arc<Libraries>,
 }
 

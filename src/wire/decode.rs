@@ -93,7 +93,6 @@ const fn values(number: u32, name: &'static str, max: usize) -> Field {
     Field { number, name, max, inner: None }
 }
 
-/// A repeated message.
 const fn messages<M: Inbound>(number: u32, name: &'static str, max: usize) -> Field {
     Field { number, name, max, inner: Some(M::SHAPE) }
 }

@@ -30,12 +30,7 @@ pub enum WireError {
     Truncated,
     /// A length that no honest sender announces.
     #[error("a frame of {len} bytes is longer than the limit of {max}")]
-    TooLong {
-        /// Bytes announced.
-        len: usize,
-        /// Bytes allowed here.
-        max: usize,
-    },
+    TooLong { len: usize, max: usize },
     /// More of something in one frame than any honest sender puts there.
     #[error("more than {max} of '{field}' in one frame")]
     TooMany {

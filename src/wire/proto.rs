@@ -3,13 +3,7 @@
 
 use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId, MetaError, WriterId};
 
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic,
-    reason = "generated from the .proto file"
-)]
+#[allow(unreachable_pub, clippy::all, clippy::pedantic, reason = "generated from the .proto file")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/can_sync.v3.rs"));
 }

@@ -90,7 +90,6 @@ pub(super) enum SurveyAnswer {
     NotAsked,
     /// It did not answer in time.
     Silence,
-    /// It answered.
     Said(ActorDetail),
 }
 
@@ -99,10 +98,11 @@ pub(super) enum SurveyAnswer {
 pub(super) enum Life {
     /// Its start is under way.
     Starting,
-    /// An incarnation runs.
     Running(ActorCell),
     /// It waits for its next start; what for, if the node is degraded by that.
-    Waiting { degraded: bool },
+    Waiting {
+        degraded: bool,
+    },
     /// It was told to stop.
     Stopping(ActorCell),
     /// It ended and is not started again.

@@ -41,7 +41,6 @@ impl fmt::Display for StopReason {
 pub enum ShutdownOutcome {
     /// As asked, one child after the other.
     Ordered {
-        /// Who asked.
         reason: StopReason,
         /// Children that did not stop in time and were killed.
         killed: Vec<ChildKind>,
@@ -52,10 +51,7 @@ pub enum ShutdownOutcome {
         reason: StopReason,
     },
     /// The node cannot go on: a child failed for good. The others were stopped in order.
-    Escalated {
-        /// Which and why.
-        why: String,
-    },
+    Escalated { why: String },
     /// RootSupervisor itself failed: a defect of this program.
     Crashed,
 }
@@ -90,7 +86,6 @@ impl fmt::Display for ShutdownOutcome {
     }
 }
 
-/// Where RootSupervisor is.
 #[derive(Debug)]
 pub(super) enum SupervisorPhase {
     /// Failed children are started again.

@@ -21,8 +21,9 @@ pub(super) enum AgentStanding {
     /// Heard of lately, or about to be asked.
     Fresh,
     /// Asked for a sign of life.
-    Asked { since: Instant },
-    /// It gave none.
+    Asked {
+        since: Instant,
+    },
     Stale,
 }
 
@@ -111,7 +112,6 @@ impl DirectoryEntry {
         })
     }
 
-    /// It is alive.
     pub(super) fn lives(&mut self, now: Instant, now_ms: u64) {
         self.alive = Some(now);
         self.standing = AgentStanding::Fresh;

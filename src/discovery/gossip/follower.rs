@@ -52,7 +52,6 @@ impl TopicFollower {
         let _ = self.actor.send_message(GossipMsg::Restored(saved));
     }
 
-    /// Never ends.
     pub(super) async fn run(self) {
         let permits = Arc::new(Semaphore::new(FOLLOWER_PERMITS));
         let mut gate = SignatureGate::new(self.args.announcements_per_sec, Instant::now());

@@ -27,21 +27,18 @@ use crate::reconcile::Summary;
 /// through one that did, and so tell it the topic.
 pub type PresenceProbe = Arc<dyn Fn(EndpointAddr) -> BoxFuture<'static, bool> + Send + Sync>;
 
-/// What GossipActor understands.
 #[derive(Debug)]
 pub enum GossipMsg {
     /// Other channels: hints wait in [`GossipArgs::hints`], so join through them.
     HintsWaiting,
     /// PeersActor: a user named somebody, so join through it.
     Candidate {
-        /// Where.
         addr: EndpointAddr,
         /// Which channel led there.
         channel: Channel,
     },
     /// PeersActor: a session with this peer is up, so it is alive and of our network.
     PeerUp {
-        /// Where it is.
         addr: EndpointAddr,
         /// What it calls itself.
         name: String,
@@ -49,15 +46,9 @@ pub enum GossipMsg {
         assets: u64,
     },
     /// PeersActor: the session with this peer is over.
-    PeerGone {
-        /// Whose.
-        endpoint_id: EndpointId,
-    },
+    PeerGone { endpoint_id: EndpointId },
     /// PeersActor: dialling this peer came to nothing.
-    DialFailed {
-        /// Whom.
-        endpoint_id: EndpointId,
-    },
+    DialFailed { endpoint_id: EndpointId },
     /// PeersActor: the network may be another one, so speak up and join afresh.
     JoinNow,
     /// Own task: who was remembered from the last run.
@@ -66,28 +57,20 @@ pub enum GossipMsg {
     Subscribed(GossipSender),
     /// Follower: an announcement whose signature is good.
     Heard {
-        /// It.
         signed: Box<Signed>,
         /// Bounds those that wait.
         permit: OwnedSemaphorePermit,
     },
     /// Follower: our neighbours in the swarm are these now.
     Neighbours {
-        /// Who.
         ids: HashSet<EndpointId>,
         /// Bounds those that wait.
         permit: OwnedSemaphorePermit,
     },
     /// Own task: whether an agent gave a sign of life.
-    Probed {
-        /// Who was asked.
-        endpoint_id: EndpointId,
-        /// Whether it did.
-        alive: bool,
-    },
+    Probed { endpoint_id: EndpointId, alive: bool },
     /// Own task: an attempt to join through an agent ended.
     JoinEnded {
-        /// Through whom.
         endpoint_id: EndpointId,
         /// Whether gossip has a connection to it now.
         joined: bool,
@@ -97,10 +80,7 @@ pub enum GossipMsg {
     /// Timer of the actor itself.
     Tick,
     /// Status: how it is.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
 /// What it is started with.
@@ -116,7 +96,6 @@ pub struct GossipArgs {
     pub topic: TopicId,
     /// What we call ourselves.
     pub name: String,
-    /// Where we are.
     pub ticket: watch::Receiver<String>,
     /// What we hold, as of the moment of the call.
     pub summary: Arc<dyn Fn() -> Summary + Send + Sync>,

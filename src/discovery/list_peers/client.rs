@@ -22,9 +22,7 @@ use crate::wire::{self, WireError};
 
 /// For a connection, holepunching and a relay's round trips included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(8);
-/// For both proofs.
 const PROOF_WITHIN: Duration = Duration::from_secs(5);
-/// For one page.
 const PAGE_WITHIN: Duration = Duration::from_secs(5);
 /// For everything that one agent knows; it may take its time over each page, but not over all of them.
 const LIST_WITHIN: Duration = Duration::from_secs(15);
@@ -44,7 +42,6 @@ pub enum ListError {
     Timeout {
         /// What was waited for.
         what: &'static str,
-        /// How long.
         within: Duration,
     },
     /// Neither knows a key of the other.
@@ -70,13 +67,11 @@ pub enum ListError {
 /// An agent, as another one (or itself) described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Who.
     pub id: EndpointId,
     /// What it calls itself: printable and bounded.
     pub name: String,
     /// Live assets that it said to hold.
     pub assets: u64,
-    /// Bytes of those.
     pub total_bytes: u64,
     /// Since it was last known to be alive, by the clock of the agent that was asked.
     pub age: Duration,

@@ -28,7 +28,6 @@ const MISS_MAX: Duration = Duration::from_mins(15);
 /// Agents that one look locates while somebody is connected: gossip tells of the others.
 const IN_COMPANY: usize = 4;
 
-/// One channel.
 pub(super) struct RendezvousChannel {
     pub(super) channel: Channel,
     pub(super) transport: Arc<Counted>,

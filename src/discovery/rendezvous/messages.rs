@@ -17,49 +17,33 @@ use crate::discovery::slot::pace::Timing;
 use crate::discovery::slot::{Slot, SlotKeys, SlotReading};
 use crate::identity::NetworkKeys;
 
-/// What RendezvousActor understands.
 #[derive(Debug)]
 pub enum RendezvousMsg {
     /// Timer: look into the channel's slots.
     ScanDue {
-        /// Which channel.
         channel: Channel,
         /// Of the timer; an older one was replaced.
         generation: u64,
     },
     /// Timer: write, if it is our turn.
-    PublishDue {
-        /// Which channel.
-        channel: Channel,
-        /// As above.
-        generation: u64,
-    },
+    PublishDue { channel: Channel, generation: u64 },
     /// Timer: see whether what was written is still there.
-    VerifyDue {
-        /// Which channel.
-        channel: Channel,
-        /// What was written.
-        slot: Slot,
-    },
+    VerifyDue { channel: Channel, slot: Slot },
     /// Own tasks: a slot was read.
     SlotRead {
-        /// Through which channel.
         channel: Channel,
-        /// Which.
         slot: Slot,
         /// What was in it.
         look: SlotReading,
     },
     /// Own task: a look is over; why nothing could be read, if so.
     Scanned {
-        /// Which channel.
         channel: Channel,
         /// Nothing, if any slot could be read.
         failure: Option<String>,
     },
     /// Own task: a write is over.
     Published {
-        /// Which channel.
         channel: Channel,
         /// The addresses in the record that was written, if it was.
         record: Option<EndpointAddr>,
@@ -69,26 +53,16 @@ pub enum RendezvousMsg {
         failure: Option<String>,
     },
     /// Own task: the slot was read again; whether we are in it. Nothing when it could not be read.
-    Verified {
-        /// Which channel.
-        channel: Channel,
-        /// The answer.
-        held: Option<bool>,
-    },
+    Verified { channel: Channel, held: Option<bool> },
     /// Own task: an agent's record was looked for.
     Located {
-        /// Through which channel.
         channel: Channel,
-        /// Whose.
         id: EndpointId,
         /// Where it is; nothing if there is no record of it, an error if that could not be found out.
         addr: Result<Option<EndpointAddr>, NetworkError>,
     },
     /// PeersActor: a user named this agent, and it is not where it was, or nothing but its id is known.
-    Locate {
-        /// Whom.
-        endpoint_id: EndpointId,
-    },
+    Locate { endpoint_id: EndpointId },
     /// PeersActor: the network may be another one, so look and write afresh.
     LookNow,
     /// Own task: nobody is connected any more, or somebody again.
@@ -98,10 +72,7 @@ pub enum RendezvousMsg {
     /// Own tasks: one of them panicked, and why.
     TaskFailed(String),
     /// Status: how it is.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
 /// What it is started with.
@@ -125,7 +96,6 @@ pub struct RendezvousArgs {
     pub directory: SharedDirectory,
     /// How many peers are connected.
     pub connected: watch::Receiver<usize>,
-    /// The rhythm.
     pub timing: Timing,
 }
 
@@ -139,7 +109,6 @@ impl RendezvousArgs {
         self.directory.lock().fresh(Instant::now()).max(*self.connected.borrow()) + 1
     }
 
-    /// Where we are.
     pub(super) fn own_addr(&self) -> EndpointAddr {
         let ticket = self.ticket.borrow().parse::<EndpointTicket>();
         ticket.map_or_else(|_| EndpointAddr::new(self.secret_key.public()), |t| t.endpoint_addr().clone())

@@ -20,7 +20,6 @@ use crate::identity::NetworkKeys;
 pub(super) enum Location {
     /// Its addresses are known.
     Known(EndpointAddr),
-    /// They are not.
     LookUp(EndpointId),
 }
 

@@ -20,7 +20,6 @@ const ROOMS_ENOUGH: usize = 2;
 /// The rhythm. The default is what agents use; tests that cannot wait have others.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// Between two writes.
     pub publish: Duration,
     /// Between two looks while nobody is connected.
     pub scan: Duration,
@@ -28,7 +27,6 @@ pub struct Timing {
     pub scan_max: Duration,
     /// After a write, its writer looks whether it is still there: from here …
     pub verify_min: Duration,
-    /// … to here.
     pub verify_max: Duration,
     /// Longest wait for a channel that fails.
     pub failing_max: Duration,

@@ -12,7 +12,6 @@ use pkarr::{Keypair, SignedPacket, Timestamp};
 
 use super::{ENTRIES_MAX, ENTRY_LIFE, MICROS, Slot, SlotEntry, SlotKeys, merge, seal};
 
-/// The record's name.
 pub const RECORD: &str = "_can_sync";
 /// How long others may keep a slot's packet.
 pub const TTL_SECS: u32 = 300;
@@ -31,7 +30,6 @@ const LIST_BYTES: usize = 2 + ENTRIES_MAX * ENTRY_BYTES;
 pub struct PacketError {
     /// Bytes that were to go in.
     pub bytes: usize,
-    /// What pkarr said.
     pub reason: String,
 }
 

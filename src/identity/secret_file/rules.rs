@@ -47,10 +47,7 @@ pub(super) struct Facts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It belongs to somebody who is neither we nor root.
-    Foreign {
-        /// The owner's number.
-        user: u32,
-    },
+    Foreign { user: u32 },
     /// Others could put another secret there.
     Writable,
     /// Others can read it.

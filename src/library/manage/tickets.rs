@@ -40,7 +40,6 @@ pub struct Invitation {
 /// What is taken back.
 #[derive(Clone, Copy, Debug)]
 pub enum Revoke {
-    /// One ticket.
     Serial(u64),
     /// Every ticket that was issued until now.
     All,

@@ -43,9 +43,7 @@ impl Deleter {
 /// A deletion: this version of the asset is a tombstone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deletion {
-    /// The asset.
     pub hash: ContentHash,
-    /// Of the version.
     pub digest: [u8; 32],
     /// When it was written.
     pub hlc: Hlc,
@@ -62,9 +60,7 @@ impl Deletion {
 /// What somebody decided about a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeletionDecision {
-    /// It is applied.
     Confirmed,
-    /// It never is.
     Rejected,
 }
 

@@ -20,7 +20,6 @@ const WAIT: &str = "INSERT INTO devices (endpoint_id, name, standing, at_ms) SEL
 /// How an endpoint stands with the network of the passphrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceStanding {
-    /// Let in.
     Approved,
     /// Waits for somebody to approve it.
     Waiting,
@@ -52,11 +51,9 @@ impl DeviceStanding {
 /// An endpoint that somebody decided about, or has to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Who.
     pub endpoint_id: String,
     /// What it calls itself.
     pub name: String,
-    /// How it stands.
     pub standing: DeviceStanding,
     /// Since when, in milliseconds since the Unix epoch.
     pub at_ms: u64,

@@ -17,7 +17,6 @@ pub const LIBRARIES_MAX: usize = 63;
 pub struct Kept {
     /// Its key, if it is ours.
     pub key: Option<SigningKey>,
-    /// Our own ticket.
     pub ticket: Ticket,
     /// When it was created or joined here, in milliseconds since the Unix epoch.
     pub created_ms: u64,

@@ -10,7 +10,6 @@ const MEMBERS_MAX: u32 = 4096;
 /// An endpoint that took part in a library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Who.
     pub endpoint_id: String,
     /// What it calls itself.
     pub name: String,

@@ -18,7 +18,6 @@ pub(super) const SEALING_SCHEMA: &str = "CREATE TABLE sealing_keys (
 /// What seals for the holder of a ticket that has not expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealingKey {
-    /// The ticket's number.
     pub serial: u64,
     /// When it was issued; unknown as the key is.
     pub epoch: Option<u64>,
@@ -29,15 +28,11 @@ pub struct SealingKey {
 /// A ticket that was issued here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
-    /// Its number.
     pub serial: u64,
-    /// What it allows.
     pub access: Access,
-    /// For whom.
     pub subject: Option<String>,
     /// When, in milliseconds since the Unix epoch.
     pub issued_ms: u64,
-    /// Until when.
     pub expires_ms: Option<u64>,
     /// How many endpoints may use it; 0 for any number.
     pub uses: u32,

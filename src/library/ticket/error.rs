@@ -8,7 +8,6 @@ use crate::library::codec::CodecError;
 /// Why a ticket is not accepted: the rule that it breaks, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
-    /// Some other text.
     #[error(
         "that is no library ticket: one begins with '{PREFIX}'; copy all of what `can-sync library invite` printed"
     )]
@@ -33,13 +32,11 @@ pub enum TicketError {
         "the ticket was shown without a proof of having it: update can-sync on the machine that shows it"
     )]
     NotHeld,
-    /// Too early.
     #[error("the ticket is not valid before {at}: wait, or check this machine's clock")]
     NotYetValid {
         /// When it is, RFC 3339.
         at: String,
     },
-    /// Too late.
     #[error("the ticket expired at {at}: ask for another one")]
     Expired {
         /// When it did, RFC 3339.
@@ -50,7 +47,6 @@ pub enum TicketError {
         "the ticket is for the endpoint {0} alone: ask for one for this machine, whose id `can-sync id` prints"
     )]
     Subject(EndpointId),
-    /// Taken back.
     #[error("the ticket (serial {0}) was revoked: ask the library's owner for another one")]
     Revoked(u64),
     /// Taken back together with all others of its time.

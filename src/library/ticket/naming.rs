@@ -10,9 +10,7 @@ pub const NAME_CHARS_MAX: usize = 64;
 /// A ticket, by what revocations name it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TicketSerial {
-    /// Of which library.
     pub library: LibraryId,
-    /// Which one.
     pub serial: u64,
 }
 
@@ -27,13 +25,10 @@ impl LibraryId {
 /// Why a library cannot be called so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing.
     #[error("a library needs a name")]
     Empty,
-    /// Too much.
     #[error("the library's name has {0} characters: at most {NAME_CHARS_MAX}")]
     TooLong(usize),
-    /// No text.
     #[error("the library's name has control characters, or spaces at its ends: write it without")]
     Control,
 }

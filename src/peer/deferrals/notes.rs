@@ -69,7 +69,6 @@ impl Note {
 /// As what a version is recognised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Match {
-    /// The very version.
     Version,
     /// The same edit, dated anew.
     Edit,

@@ -49,7 +49,6 @@ impl DeletionBudget {
 /// What is done about a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeletionRuling {
-    /// It is applied.
     Apply,
     /// It waits for somebody's decision.
     Hold,

@@ -18,7 +18,6 @@ const STEADY_FOR_MS: u64 = 60 * 1000;
 /// So long filling takes at most.
 const FILLS_FOR_MS: u64 = 60 * 60 * 1000;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
     /// The least, by the beginning of a span.

@@ -40,7 +40,6 @@ fn endpoint(n: usize) -> EndpointId {
     SecretKey::from_bytes(&[u8::try_from(n).unwrap() + 1; 32]).public()
 }
 
-/// M's id.
 fn m() -> EndpointId {
     endpoint(NODES)
 }
@@ -75,7 +74,6 @@ impl Tickets {
 struct Cast {
     /// By node, the libraries as it has them.
     nodes: Vec<Vec<Arc<Library>>>,
-    /// M's own ticket.
     ticket: Ticket,
     key: Key,
 }

@@ -29,7 +29,6 @@ pub(super) enum Share {
     LocalNetwork,
     /// Only rendezvous slots did.
     Slots,
-    /// Only announcements did.
     Gossip,
     /// Nothing did: it connected.
     Passing,
@@ -73,22 +72,17 @@ impl Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
     /// Nothing; dialled again at this time, or never by us.
-    Idle {
-        /// When.
-        dial_at: Option<Instant>,
-    },
+    Idle { dial_at: Option<Instant> },
     /// A dial is under way.
     Dialing,
     /// There is a connection.
     Connected {
-        /// Since when.
         since: Instant,
         /// Whether we dialled it.
         dialed_here: bool,
     },
 }
 
-/// One known peer.
 #[derive(Clone, Debug)]
 pub struct KnownPeer {
     /// Where it can be reached; perhaps without any address yet.
@@ -99,7 +93,6 @@ pub struct KnownPeer {
     pub last_seen_ms: Option<u64>,
     /// What went wrong last.
     pub last_error: Option<String>,
-    /// Where it stands.
     pub link: LinkState,
     /// Which channels led to it; none if it only connected.
     pub sources: ChannelSet,

@@ -100,7 +100,6 @@ pub struct WaitingVersion {
 }
 
 impl Deferred {
-    /// How many wait.
     pub(super) fn counts(&self) -> WaitingCounts {
         let mut counts = self.beyond;
         for version in self.here.values() {

@@ -210,7 +210,6 @@ impl PeersState {
 
 /// The newest dates of versions that others may have.
 struct Known {
-    /// Of any version.
     everywhere: Hlc,
     /// Of those that are in a library.
     by_members: HashMap<LibraryId, u64>,

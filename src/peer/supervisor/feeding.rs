@@ -28,7 +28,6 @@ const NEW_FOR_MS: u64 = 60_000;
 /// Contents that came from peers, of which the feed may not have told yet.
 const FOREIGN_MAX: usize = 65_536;
 
-/// What waits.
 #[derive(Debug, Default)]
 pub(super) struct Feeding {
     /// The first of these are those whose contents are being read.

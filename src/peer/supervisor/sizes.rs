@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::PeersState;
 use crate::library::Library;
 
-/// How often.
 const EVERY: Duration = Duration::from_mins(1);
 
 impl PeersState {

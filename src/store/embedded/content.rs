@@ -20,7 +20,6 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 /// Chunks that are read ahead of their reader.
 const READ_AHEAD: usize = 2;
 
-/// Live content.
 enum ContentSource {
     Inline(Bytes),
     File { size: u64 },

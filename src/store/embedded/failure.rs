@@ -11,13 +11,11 @@ use crate::store::StoreError;
 /// Why a group of changes could not be committed.
 #[derive(Debug)]
 pub(super) enum Abort {
-    /// SQLite said so.
     Sql(rusqlite::Error),
     /// The file system said so.
     Io {
         /// What was attempted, on what.
         action: String,
-        /// What it answered.
         source: io::Error,
     },
     /// We will not go on, and why.

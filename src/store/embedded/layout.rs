@@ -17,7 +17,6 @@ use crate::record::ContentHash;
 /// The paths below one store's directory.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
-    /// The store's directory.
     pub(super) dir: PathBuf,
 }
 

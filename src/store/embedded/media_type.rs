@@ -175,7 +175,6 @@ const ZIPPED_NAMES: &[(&str, &str)] = &[
 /// What the first bytes and the name say together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Guess {
-    /// The media type.
     pub(super) mime_type: &'static str,
     /// Whether bytes or name settled it; otherwise what the sender says of it counts for more.
     pub(super) is_settled: bool,

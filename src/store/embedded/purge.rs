@@ -29,7 +29,6 @@ const BATCH: u32 = 512;
 pub struct Purged {
     /// Contents of deleted assets.
     pub contents: u64,
-    /// Tombstones.
     pub tombstones: u64,
 }
 

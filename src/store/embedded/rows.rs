@@ -88,7 +88,6 @@ pub(super) fn read_formers(row: &Row<'_>, column: usize) -> Result<Vec<AssetReco
     Ok(encoded.into_iter().flatten().filter_map(read).collect())
 }
 
-/// Small content.
 pub(super) fn inline_content(conn: &Connection, id: i64) -> Result<Option<Vec<u8>>, rusqlite::Error> {
     conn.prepare_cached("SELECT data FROM contents WHERE id = ?1")?
         .query_row([id], |row| row.get(0))

@@ -28,7 +28,6 @@ pub struct IngestFields {
     pub application: Option<String>,
     /// Person that made it.
     pub user: Option<String>,
-    /// Free text.
     pub description: Option<String>,
     /// In any order; trimmed, sorted and de-duplicated by the store.
     pub tags: Vec<String>,
@@ -50,7 +49,6 @@ pub struct StoredAsset {
     pub seq: u64,
     /// When that change was made in this store, in milliseconds since the Unix epoch.
     pub updated_at_ms: u64,
-    /// What is replicated.
     pub record: AssetRecord,
     /// Whether its content is here.
     pub holding: Holding,
@@ -59,7 +57,6 @@ pub struct StoredAsset {
 /// A change of metadata. The outer `None` leaves a field as it is; `Some(None)` clears it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MetaPatch {
-    /// Media type.
     pub mime_type: Option<String>,
     /// Name that the content had where it came from.
     pub filename: Option<Option<String>>,
@@ -67,7 +64,6 @@ pub struct MetaPatch {
     pub application: Option<Option<String>>,
     /// Person that made it.
     pub user: Option<Option<String>>,
-    /// Free text.
     pub description: Option<Option<String>>,
     /// All tags, in any order.
     pub tags: Option<Vec<String>>,
@@ -76,9 +72,7 @@ pub struct MetaPatch {
 /// Which live assets to list. All fields that are given must match.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ListFilter {
-    /// Exactly this program.
     pub application: Option<String>,
-    /// Exactly this person.
     pub user: Option<String>,
     /// Media types that begin so.
     pub mime_prefix: Option<String>,
@@ -99,19 +93,15 @@ pub struct ListFilter {
 /// By time of creation, assets of one millisecond by hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Order {
-    /// Latest creation first.
     #[default]
     NewestFirst,
-    /// Earliest creation first.
     OldestFirst,
 }
 
 /// A question for [`list`](super::EmbeddedStore::list).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListQuery {
-    /// Which.
     pub filter: ListFilter,
-    /// In which order.
     pub order: Order,
     /// How many at most; brought into 1..=1000.
     pub limit: usize,
@@ -128,7 +118,6 @@ impl Default for ListQuery {
 /// A page of a list.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ListPage {
-    /// Live assets.
     pub assets: Vec<StoredAsset>,
     /// Where the next page begins, if there is one.
     pub next_cursor: Option<String>,

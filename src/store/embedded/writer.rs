@@ -56,10 +56,11 @@ const RECORD_BYTES: usize = 4096;
 
 /// What the writer is asked to do.
 pub(super) enum Msg {
-    /// A change.
     Work(Box<dyn WriteJob>),
     /// Look for what is old enough to be purged.
-    Purge { reply: oneshot::Sender<Result<Purged, StoreError>> },
+    Purge {
+        reply: oneshot::Sender<Result<Purged, StoreError>>,
+    },
     /// Bring everything home and end.
     Stop,
 }
@@ -120,7 +121,6 @@ where
     }
 }
 
-/// The writer's state.
 pub(super) struct StoreWriter {
     pub(super) conn: Connection,
     pub(super) layout: Layout,

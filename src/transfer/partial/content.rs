@@ -43,7 +43,6 @@ enum Giver {
     Peer(EndpointId),
 }
 
-/// A partial content.
 #[derive(Debug)]
 pub struct Partial {
     hash: ContentHash,

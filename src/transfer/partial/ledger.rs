@@ -21,7 +21,6 @@ const LINES_MAX: usize = 8192;
 /// Longest file that is read, in bytes; an honest one stays far below.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// The open file.
 #[derive(Debug)]
 pub(super) struct Ledger {
     file: File,

@@ -57,11 +57,9 @@ pub(super) enum Announced {
 /// What did not come of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left {
-    /// These assets.
     Assets(Vec<WantKey>),
     /// All or some of the part that was asked for, of this content.
     Part(WantKey),
-    /// Nothing.
     Nothing,
 }
 

@@ -50,7 +50,6 @@ impl Failure {
 /// What became of a large content whose parts were all here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// Stored.
     Stored,
     /// Not stored, and it is not the sources' fault: [`Failure::Store`] or [`Failure::Asset`].
     NotTaken(Failure),
@@ -67,61 +66,39 @@ pub enum Committed {
 pub enum ScheduleDecision {
     /// Ask this session for these, in one request.
     Fetch {
-        /// Whom.
         session: SessionId,
         /// Number of the request, unique in this scheduler's life.
         request: u64,
         /// In which library; `None` for the mirror.
         library: Option<LibraryId>,
-        /// What.
         records: Vec<AssetRecord>,
     },
     /// Ask this session for a part of a large content, as far as it is not here.
     FetchPart {
-        /// Whom.
         session: SessionId,
         /// Number of the request, from the same sequence.
         request: u64,
         /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
-        /// The part.
         range: Range<u64>,
     },
     /// What this session was asked for under this number is not wanted of it any more.
     Revoke {
-        /// Whom.
         session: SessionId,
         /// Number of the request.
         request: u64,
     },
     /// Throw away what others sent of this content, and take it from this session alone; then say
     /// [`Scheduler::restricted`](super::Scheduler::restricted).
-    Restrict {
-        /// Which content.
-        key: WantKey,
-        /// The only source.
-        session: SessionId,
-    },
+    Restrict { key: WantKey, session: SessionId },
     /// All parts are here: check and store it, then say [`Scheduler::committed`](super::Scheduler::committed).
     Commit(WantKey, AssetRecord),
     /// The content is stored, this newer record of it is not: apply it, then say [`Scheduler::applied`](super::Scheduler::applied).
     Apply(WantKey, AssetRecord),
     /// Tell this session that these are durable here.
-    Settled {
-        /// Whom.
-        session: SessionId,
-        /// What.
-        keys: Vec<WantKey>,
-    },
+    Settled { session: SessionId, keys: Vec<WantKey> },
     /// Tell this session that this cannot be had from it, and from nobody else now.
-    Failed {
-        /// Whom.
-        session: SessionId,
-        /// What.
-        key: WantKey,
-        /// Why.
-        reason: String,
-    },
+    Failed { session: SessionId, key: WantKey, reason: String },
 }
 
 /// One `Settled` for each session, in front of what was decided after it.

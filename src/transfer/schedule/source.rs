@@ -32,7 +32,6 @@ pub struct SourceProgress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
     Fine,
-    /// Nothing came lately.
     Silent,
     /// So little came, so many bytes, that it is no source.
     Hopeless(u64),

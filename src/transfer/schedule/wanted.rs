@@ -13,7 +13,6 @@ use crate::record::{AssetRecord, ContentHash, LibraryId};
 /// another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WantKey {
-    /// Which content.
     pub hash: ContentHash,
     /// Whose record of it; `None` for the mirror.
     pub library: Option<LibraryId>,

@@ -44,7 +44,6 @@ const SETTLE: u64 = 190 * SECOND;
 const SILENCE: u64 = 40 * SECOND;
 /// More events than any seed needs; beyond it something goes round in circles.
 const EVENTS_MAX: u64 = 400_000;
-/// Different assets.
 const ASSETS: u64 = 40;
 
 static KEYS: LazyLock<LibraryKeys> =
@@ -132,7 +131,6 @@ enum SimEvent {
     Side(At, News),
 }
 
-/// For PeersActor.
 enum PeersNews {
     Changed(Arc<[FeedEntry]>),
     LibraryChanged(LibraryId, Arc<[FeedEntry]>),
