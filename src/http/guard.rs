@@ -4,7 +4,7 @@
 //! Against the second, every request must name a host that we answer for; against the first, a request that says where
 //! it comes from (`Origin`, `Sec-Fetch-Site`) must come from ourselves. Programs send neither header and pass. There are
 //! no CORS headers at all, and every answer forbids sniffing, framing and running anything. Probes of a cluster name the
-//! address of a container as the host, or none: whether the server lives ([`PROBES`]) is told to all.
+//! address of a container as the host, or none: whether the server lives ([`PROBES`]) is told to them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -58,8 +58,7 @@ pub fn protect(router: Router, settings: GuardSettings) -> Router {
 }
 
 async fn guard(State(settings): State<Arc<GuardSettings>>, request: Request, next: Next) -> Response {
-    let is_probe = PROBES.contains(&request.uri().path()) && request.method().is_safe();
-    let checked = if is_probe { Ok(()) } else { settings.check(request.uri(), request.headers()) };
+    let checked = if is_probe(&request) { Ok(()) } else { settings.check(request.uri(), request.headers()) };
     let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -69,6 +68,18 @@ async fn guard(State(settings): State<Arc<GuardSettings>>, request: Request, nex
         headers.entry(name).or_insert(value);
     }
     response
+}
+
+/// Whether the request asks for health under an address or no host at all: a page that found us by a name of its own (DNS
+/// rebinding) sends that name.
+fn is_probe(request: &Request) -> bool {
+    let names_none = |host: &HeaderValue| {
+        let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+        host.is_some_and(|host| normal_host(host.host()).parse::<IpAddr>().is_ok())
+    };
+    PROBES.contains(&request.uri().path())
+        && request.method().is_safe()
+        && request.headers().get_all(header::HOST).iter().all(names_none)
 }
 
 impl GuardSettings {

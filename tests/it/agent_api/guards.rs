@@ -1,8 +1,12 @@
 //! What keeps web pages of other sites, and people without the token, out.
 
+use std::time::Duration;
+
 use iroh::SecretKey;
 use reqwest::header::{CONTENT_TYPE, HOST, ORIGIN};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::agent::Agent;
 
@@ -17,6 +21,31 @@ async fn only_known_hosts_are_answered() {
     for host in ["localhost:3213", "127.0.0.1", "nas.lan", "proxy.lan:8080"] {
         assert_eq!(agent.get("/status").header(HOST, host).send().await.unwrap().status(), 200, "{host}");
     }
+}
+
+#[tokio::test]
+async fn probes_of_health_need_no_host_of_ours() {
+    let agent = Agent::start().await;
+    for path in ["/healthz", "/readyz"] {
+        let answer = agent.get(path).header(HOST, "10.42.0.7:3210").send().await.unwrap();
+        assert_ne!(answer.status(), 421, "{path}");
+        assert_eq!(
+            raw(&agent, &format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n")).await,
+            answer.status()
+        );
+    }
+    assert_eq!(agent.get("/status").header(HOST, "10.42.0.7:3210").send().await.unwrap().status(), 421);
+    assert_eq!(raw(&agent, "GET /status HTTP/1.1\r\nConnection: close\r\n\r\n").await, 400);
+}
+
+/// The status of the answer to a request as it is written.
+async fn raw(agent: &Agent, request: &str) -> u16 {
+    let mut stream = TcpStream::connect(agent.addr).await.expect("a connection");
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer));
+    read.await.expect("in time").expect("an answer");
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }
 
 #[tokio::test]
