@@ -37,6 +37,9 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 const STORE_RETRY_MAX: Duration = Duration::from_mins(1);
 /// How long our feed has to catch up with our store before a summary goes out as it is.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
+/// How long deletions wait until their library was read from the store, and how often that is looked at.
+const FILLED_WITHIN: Duration = Duration::from_secs(30);
+const FILLED_LOOK: Duration = Duration::from_millis(200);
 /// Time until records are offered again that had to wait a moment before.
 const HELD_NO_MORE_MS: u64 = 100;
 /// Most records that the store takes at once.
@@ -73,6 +76,13 @@ async fn until_the_store_answers<T, F: Future<Output = Result<T, StoreError>>>(
                 sleep(STORE_RETRY).await;
             }
         }
+    }
+}
+
+/// Waits until all that the store has was read into a library: until then it is larger than it looks.
+async fn until_filled(library: &Library) {
+    while library.is_filling() {
+        sleep(FILLED_LOOK).await;
     }
 }
 
@@ -149,6 +159,11 @@ impl Rules {
         if going.is_empty() {
             return;
         }
+        if timeout(FILLED_WITHIN, until_filled(library)).await.is_err() {
+            // A share of what was read so far would be far too little: it comes again with the next comparison.
+            going.iter_mut().for_each(|(_, verdict)| *verdict = OfferVerdict::Settled);
+            return;
+        }
         let assets = match library.shared() {
             Some(_) => library.live_assets(),
             None => until_the_store_answers(|| store.status()).await.assets,
@@ -184,7 +199,10 @@ impl Rules {
                 // What is fetched for its content alone does not win over ours.
                 if ours.is_none_or(|ours| record.supersedes(ours)) =>
             {
-                if self.deferrals.settle(record, ours, library, self.gives) {
+                // What came through a library is no machine's of the user's: a member does not have the last word over one of
+                // those. A deletion says through which it came even where the user made it, and counts.
+                let own = ours.filter(|ours| library.is_some() || ours.via.is_none() || ours.deleted);
+                if self.deferrals.settle(record, own, library, self.gives) {
                     tracing::info!(hash = %record.hash, "what was written while a version had to wait stays");
                     *verdict = OfferVerdict::Reassert;
                 }
