@@ -177,10 +177,9 @@ impl Taker {
                         OtherwiseHeld::IsMember => OfferMeaning::Replaces,
                     }
                 } else {
-                    // It was judged as one to apply: if we lack the content, so does its sender. As a version to fetch, it
-                    // would be offered and judged again for ever.
-                    let lacked = over.is_some_and(|over| over.holding == Holding::Wanted);
-                    library.consider(record, !lacked, over, true, None)
+                    // It was judged as one to apply. As one to fetch, by a claim that nobody ever delivered, it would be offered
+                    // and judged again for ever.
+                    library.consider(record, false, over, true, None)
                 };
                 match (meaning, over) {
                     (OfferMeaning::Replaces, Some(over)) => {
