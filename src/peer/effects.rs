@@ -161,7 +161,9 @@ impl Rules {
         }
         if timeout(FILLED_WITHIN, until_filled(library)).await.is_err() {
             // A share of what was read so far would be far too little: it comes again with the next comparison.
-            going.iter_mut().for_each(|(_, verdict)| *verdict = OfferVerdict::Settled);
+            for (_, verdict) in going {
+                *verdict = OfferVerdict::Settled;
+            }
             return;
         }
         let assets = match library.shared() {
