@@ -1,7 +1,7 @@
 //! What users do to the store: upload, change metadata, delete. An edit is dated later than what it edits and carries
 //! this store's writer id.
 
-use super::media_type::PLAIN_TEXT;
+use super::media_type::{PLAIN_TEXT, is_unknown};
 use super::merge::{fill, heal};
 use super::rows::StoredRow;
 use super::tx::{Tx, Verified};
@@ -150,7 +150,7 @@ fn fresh(fields: IngestFields, guessed: &str, now_ms: u64) -> AssetMeta {
 /// The metadata of an asset that is uploaded again: tags are united, and what was absent is filled in.
 fn merged(old: AssetMeta, fields: IngestFields, guessed: &str) -> AssetMeta {
     let guessed = Some(guessed.to_owned()).filter(|guessed| guessed != PLAIN_TEXT);
-    let better = given(fields.mime_type).or(guessed).filter(|_| old.mime_type == UNKNOWN_MIME_TYPE);
+    let better = given(fields.mime_type).or(guessed).filter(|_| is_unknown(&old.mime_type));
     AssetMeta {
         mime_type: better.unwrap_or(old.mime_type),
         filename: old.filename.or(fields.filename),

@@ -176,8 +176,26 @@ const ZIPPED_NAMES: &[(&str, &str)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Guess {
     pub(super) mime_type: &'static str,
-    /// Whether bytes or name settled it; otherwise what the sender says of it counts for more.
-    pub(super) is_settled: bool,
+    /// Whether bytes or name settled it.
+    is_settled: bool,
+}
+
+impl Guess {
+    /// What it is after all, where its sender believes it to be `suggested`: that counts where neither bytes nor name told, and
+    /// does not make text anything else.
+    pub(super) fn or_suggested(self, suggested: Option<String>) -> String {
+        let may_be = |suggested: &String| {
+            let essence = suggested.split(';').next().unwrap_or_default().trim_end();
+            self.mime_type != PLAIN_TEXT || is_textual(essence)
+        };
+        let suggested = suggested.filter(|suggested| !self.is_settled && may_be(suggested));
+        suggested.unwrap_or_else(|| self.mime_type.to_owned())
+    }
+}
+
+/// Whether a media type says nothing.
+pub(super) fn is_unknown(mime_type: &str) -> bool {
+    mime_type.eq_ignore_ascii_case(UNKNOWN_MIME_TYPE)
 }
 
 /// The media type of content that begins with `head`, the whole of it or as much as decides.
@@ -529,6 +547,12 @@ mod tests {
         assert_eq!(guess(b"", None), Guess { mime_type: UNKNOWN_MIME_TYPE, is_settled: false });
         assert_eq!(guess(b"\0\x01", Some("../a.nothing-known")).mime_type, UNKNOWN_MIME_TYPE);
         assert_eq!(guess(b"hello", None), Guess { mime_type: PLAIN_TEXT, is_settled: false });
+        let with =
+            |head: &[u8], name, suggested: &str| guess(head, name).or_suggested(Some(suggested.to_owned()));
+        assert_eq!(with(b"hello", None, "text/markdown; charset=utf-8"), "text/markdown; charset=utf-8");
+        assert_eq!(with(b"hello", None, "image/png"), PLAIN_TEXT, "text is none");
+        assert_eq!(with(b"hello", Some("a.csv"), "text/markdown"), "text/csv");
+        assert_eq!(with(b"\0\x01", None, "image/x-own"), "image/x-own");
         assert_eq!(of(b"", "empty.jpg"), "image/jpeg");
         assert_eq!(of(b"\0\x01\x02", "noise.jpg"), "image/jpeg");
     }

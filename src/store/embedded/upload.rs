@@ -73,8 +73,7 @@ impl Upload {
         self.store.0.shared.check_writable()?;
         self.store.0.shared.space.claim(0)?;
         let guess = media_type::guess(&self.head, fields.filename.as_deref());
-        let suggested = edit::given(self.suggested.take()).filter(|_| !guess.is_settled);
-        let guessed = suggested.unwrap_or_else(|| guess.mime_type.to_owned());
+        let guessed = guess.or_suggested(edit::given(self.suggested.take()));
         check(&fields)?;
         let (content, files) = match self.file.take() {
             Some(file) => {

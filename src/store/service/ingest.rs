@@ -136,7 +136,9 @@ impl ReceivedForm {
             return Err(ApiError::bad_request("file_repeated", "the form has two parts named 'file'", hint));
         }
         // What clients send when they do not know says nothing.
-        let known = |mime_type: &&str| is_media_type(mime_type) && *mime_type != "application/octet-stream";
+        let known = |mime_type: &&str| {
+            is_media_type(mime_type) && !mime_type.eq_ignore_ascii_case("application/octet-stream")
+        };
         let believed = field.content_type().filter(known).map(ToOwned::to_owned);
         self.file_name = part_name::file_name(field.headers());
         let mut upload = store.begin_upload();
