@@ -38,6 +38,8 @@ use crate::store::{FeedEntry, ItemOutcome, StoreError, StoreRef};
 
 /// Records in one page of the store.
 const PAGE: usize = 1000;
+/// How often the whole store is read anew, where its feed begins anew under the reader, before that is an error.
+const READINGS_MAX: u32 = 10;
 /// Contents that are wanted at once: what of them is in the trash is hashed meanwhile.
 const WANTED_AT_ONCE: usize = 100;
 /// Pause after the store failed.
@@ -105,12 +107,12 @@ impl Manager {
         Ok(self.read_store(add).await?)
     }
 
-    /// Reads all that the store has, page by page: anew where it cannot go on from where it was read to.
+    /// Reads all that the store has, page by page: anew where it cannot go on from where it was read to, a few times.
     async fn read_store<T: Default>(
         &self,
         mut take: impl FnMut(&mut T, Vec<FeedEntry>),
     ) -> Result<T, StoreError> {
-        let (mut all, mut cursor) = (T::default(), 0);
+        let (mut all, mut cursor, mut begun) = (T::default(), 0, 1);
         loop {
             let page = self.store.feed(cursor, PAGE).await?;
             match page.entries.last().map(|last| last.seq) {
@@ -118,7 +120,11 @@ impl Manager {
                     cursor = last;
                     take(&mut all, page.entries);
                 }
-                None if page.reset && cursor > 0 => (all, cursor) = (T::default(), 0),
+                None if page.reset && cursor > 0 && begun == READINGS_MAX => {
+                    let reason = format!("its feed began anew {READINGS_MAX} times meanwhile");
+                    return Err(StoreError::Io { action: "read all of the store".into(), reason });
+                }
+                None if page.reset && cursor > 0 => (all, cursor, begun) = (T::default(), 0, begun + 1),
                 None => return Ok(all),
             }
         }
