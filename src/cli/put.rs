@@ -189,7 +189,7 @@ async fn upload(
     meta: &Meta,
     count: Arc<impl Fn(u64) + Send + Sync + 'static>,
 ) -> Result<Asset, CliError> {
-    let (part, own_name) = match source {
+    let (part, named) = match source {
         PutSource::Stdin => (part(tokio::io::stdin(), None, count), None),
         PutSource::File { path, .. } => {
             let cannot = |e: std::io::Error| CliError::failure(format!("cannot read it: {e}"));
@@ -197,7 +197,7 @@ async fn upload(
             let meta = file.metadata().await.map_err(cannot)?;
             // Anything but a plain file (a pipe, a device) has no length to announce.
             let size = meta.is_file().then_some(meta.len());
-            (part(file, size, count), path.file_name().map(|name| own_name(path, name)))
+            (part(file, size, count), path.file_name().map(|name| (path, name)))
         }
     };
     let (part, flow) = part;
@@ -208,7 +208,7 @@ async fn upload(
         ("tags", (!tags.is_empty()).then(|| tags.join(","))),
         ("mime_type", mime_type),
         ("description", description),
-        ("filename", filename.or(own_name)),
+        ("filename", filename.or_else(|| named.map(|(path, name)| own_name(path, name)))),
     ];
     let form = fields.into_iter().fold(Form::new(), |form, (name, value)| match value {
         Some(value) => form.text(name, value),
