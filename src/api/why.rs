@@ -41,8 +41,8 @@ pub(super) enum Availability {
     Waiting,
     /// A user asked for it, and peers are asked whether they have it.
     Searching,
-    /// Somebody has it, dated ahead of this machine's clock, or in a library whose list of revoked tickets is too old here: it is
-    /// taken later.
+    /// A peer offers a version that has to wait: it is dated ahead of this machine's clock, or the library's list of revoked
+    /// tickets is too old here.
     Later,
     /// Nobody who is connected can give it.
     Failed,

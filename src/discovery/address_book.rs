@@ -116,7 +116,7 @@ impl AddressBook {
     /// Everyone in it, the last seen first. Blocks.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn entries(&self) -> Result<Vec<RememberedPeer>, AddressBookError> {
         self.with("read", entries)
     }
@@ -124,7 +124,7 @@ impl AddressBook {
     /// Adds or replaces a peer. Blocks.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn remember(&self, entry: &RememberedPeer) -> Result<(), AddressBookError> {
         let ticket = EndpointTicket::new(entry.addr.clone()).to_string();
         let seen = entry.last_seen_ms.and_then(|ms| i64::try_from(ms).ok());
@@ -154,7 +154,7 @@ impl AddressBook {
     /// Takes a peer out. Blocks.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn forget(&self, id: &EndpointId) -> Result<(), AddressBookError> {
         self.with("write", |db| db.execute("DELETE FROM peers WHERE endpoint_id = ?1", [id.to_string()]))?;
         Ok(())
@@ -180,7 +180,7 @@ impl AddressBook {
     /// Agents that were alive, the last seen first. Blocks.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn directory(&self) -> Result<Vec<SavedPeer>, AddressBookError> {
         let rows = self.with("read", |db| {
             db.prepare(
@@ -209,7 +209,7 @@ impl AddressBook {
     /// Adds or replaces agents that were alive, all of them or none. Blocks.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn save_directory(&self, peers: &[SavedPeer]) -> Result<(), AddressBookError> {
         self.with("write", |db| {
             let transaction = db.unchecked_transaction()?;
@@ -241,7 +241,7 @@ impl AddressBook {
     /// The UDP port that this node used last, so that peers find it where it was. Blocks.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn last_port(&self) -> Result<Option<u16>, AddressBookError> {
         let found = self.with("read", |db| {
             db.prepare("SELECT value FROM node WHERE key = 'port'")?
@@ -255,7 +255,7 @@ impl AddressBook {
     /// Keeps [`AddressBook::last_port`]. Blocks.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn set_last_port(&self, port: u16) -> Result<(), AddressBookError> {
         self.with("write", |db| {
             db.execute("INSERT OR REPLACE INTO node (key, value) VALUES ('port', ?1)", [port.to_string()])

@@ -44,8 +44,8 @@ pub struct Aside {
 /// What became of a library's asides.
 #[derive(Debug, Default)]
 pub struct AsideNews {
-    /// To be written down: as they are now, or that they are there no more. They stay so until it was said that they were
-    /// written.
+    /// To be written down: as they are now, or that they are there no more. They are given again until
+    /// [`Library::wrote_asides`] names them.
     pub unwritten: Vec<(ContentHash, Option<Aside>)>,
     /// To be offered to the other members.
     pub changed: Vec<Aside>,
@@ -283,7 +283,7 @@ impl Library {
         self.feed.asides_changed.notify_one();
     }
 
-    /// Those of the asides `noted` before this time that are deleted, and were then already.
+    /// Deletions among the asides `noted`, as far as they were dated before this time and are written down.
     #[must_use]
     pub fn old_asides(&self, noted: Vec<ContentHash>, until_ms: u64) -> Vec<ContentHash> {
         self.index().asides.old(noted, until_ms)
@@ -381,7 +381,7 @@ mod tests {
         asides.set(aside(2, true));
         let first = asides.take_news();
         assert_eq!((first.unwritten.len(), first.changed.len()), (2, 2));
-        // Whoever was to write it is gone: it is given again, and told no more.
+        // The task that was to write it is gone: it is given again, and told no more.
         let again = asides.take_news();
         assert_eq!((again.unwritten.len(), again.changed.len()), (2, 0));
         asides.set(aside(2, false));

@@ -38,8 +38,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signs of life while nothing else is said.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// A connection that is alive shows a sign of it within this time: both ends send one as often as [`KEEP_ALIVE`] says, and confirm
-/// the other's.
+/// A connection that is alive shows a sign of it within this time: each end sends one every [`KEEP_ALIVE`], and confirms those of
+/// the other end.
 const ALIVE_WITHIN: Duration = Duration::from_secs(6);
 /// How often it is looked for.
 const ALIVE_LOOK: Duration = Duration::from_millis(200);

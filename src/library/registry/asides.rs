@@ -21,7 +21,7 @@ impl Registry {
     /// Writes asides of a library down, as they are at `now_ms` or that they are there no more.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn set_asides(
         &self,
         library: LibraryId,
@@ -56,7 +56,7 @@ impl Registry {
     /// Asides of a library. What cannot be read is left out: members offer it once more.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn asides(&self, library: LibraryId) -> Result<HashMap<ContentHash, Aside>, RegistryError> {
         let rows: Vec<(Vec<u8>, i64, Option<i64>, bool)> = self.with("read", |db| {
             db.prepare("SELECT record, holding, serial, forgotten FROM asides WHERE library = ?1")?
@@ -76,7 +76,7 @@ impl Registry {
     /// Asides of a library that were written down before this time, and not again since.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn asides_noted(&self, library: LibraryId, until_ms: u64) -> Result<Vec<ContentHash>, RegistryError> {
         self.with("read", |db| {
             db.prepare("SELECT hash FROM asides WHERE library = ?1 AND noted_ms < ?2")?
@@ -90,7 +90,7 @@ impl Registry {
     /// before it, which was long enough ago.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn look(&self, now_ms: u64, ran_ms: u64) -> Result<Option<u64>, RegistryError> {
         self.with("write", |db| {
             let row: Option<(i64, i64, i64)> = db

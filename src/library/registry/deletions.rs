@@ -148,7 +148,7 @@ impl Registry {
     /// Writes changes down, in order: all of them or none.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn change_deletions(&self, changes: &[DeletionChange]) -> Result<(), RegistryError> {
         self.with("write", |db| changes.iter().try_for_each(|change| write(db, change)))
     }
@@ -156,7 +156,7 @@ impl Registry {
     /// What was written down.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn deletions(&self) -> Result<KeptDeletions, RegistryError> {
         self.with("read", |db| {
             let deleter = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Deleter> {

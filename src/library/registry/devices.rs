@@ -63,7 +63,7 @@ impl Registry {
     /// Decides about an endpoint, or has it wait if there is room on the list of those.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn set_device(&self, device: &Device) -> Result<(), RegistryError> {
         let Device { endpoint_id, name, standing, at_ms } = device;
         let (standing, at_ms) = (standing.as_str(), signed(*at_ms));
@@ -80,7 +80,7 @@ impl Registry {
     /// Every endpoint that somebody decided about, or has to.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn devices(&self) -> Result<Vec<Device>, RegistryError> {
         self.with("read", |db| {
             db.prepare("SELECT endpoint_id, name, standing, at_ms FROM devices ORDER BY at_ms DESC")?

@@ -30,7 +30,7 @@ impl Registry {
     /// Every library, the oldest first. One whose ticket cannot be read any more is left out, and logged.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn libraries(&self) -> Result<Vec<Kept>, RegistryError> {
         type Row = (Option<Vec<u8>>, String, i64, Option<Vec<u8>>, Sharing);
         let rows = self.with("read", |db| {
@@ -64,7 +64,7 @@ impl Registry {
     /// belong. `private`, where it is given, takes the place of what was.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn keep(
         &self,
         key: Option<&SigningKey>,
@@ -114,7 +114,7 @@ impl Registry {
     /// What was here already when a user joined, and is not shared.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn private(&self, library: LibraryId) -> Result<Private, RegistryError> {
         self.with("read", |db| {
             db.prepare("SELECT hash, edit FROM private WHERE library = ?1")?
@@ -126,7 +126,7 @@ impl Registry {
     /// Forgets a library with all that belongs to it; whether there was one.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn forget(&self, library: LibraryId) -> Result<bool, RegistryError> {
         let id = library.to_string();
         self.with("write", |db| Ok(db.execute("DELETE FROM libraries WHERE id = ?1", [id])? > 0))
@@ -136,7 +136,7 @@ impl Registry {
     /// written in any order.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn set_revocations(&self, library: LibraryId, list: &SignedRevocations) -> Result<(), RegistryError> {
         self.with("write", |db| write_revocations(db, library, list))
     }
@@ -145,7 +145,7 @@ impl Registry {
     /// is asked for when it is written, so that of several writings under way the last one writes the newest.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn set_dated_revocations(
         &self,
         library: LibraryId,
@@ -165,7 +165,7 @@ impl Registry {
     /// What [`Registry::set_dated_revocations`] kept.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn list_dates(&self, library: LibraryId) -> Result<ListDates, RegistryError> {
         let sql = "SELECT list_received_ms, list_told_ms FROM libraries WHERE id = ?1";
         let read = |row: &rusqlite::Row<'_>| {
@@ -178,7 +178,7 @@ impl Registry {
     /// Keeps a list of revocations of a library that is ours, and our own ticket where it changes with it: both or none.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn begin_epoch(
         &self,
         library: LibraryId,

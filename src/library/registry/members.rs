@@ -25,7 +25,7 @@ impl Registry {
     /// Takes note of a member that is in sync.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn remember(&self, library: LibraryId, member: &Member) -> Result<(), RegistryError> {
         let library = library.to_string();
         self.with("write", |db| {
@@ -56,7 +56,7 @@ impl Registry {
     /// The members of a library, the last seen first.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn members(&self, library: LibraryId) -> Result<Vec<Member>, RegistryError> {
         self.with("read", |db| {
             db.prepare(

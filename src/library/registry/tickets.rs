@@ -44,7 +44,7 @@ impl Registry {
     /// The number of the next ticket of a library; never the same twice.
     ///
     /// # Errors
-    /// What SQLite says, also when there is no such library.
+    /// The database cannot be read or written, or there is no such library.
     pub fn next_serial(&self, library: LibraryId) -> Result<u64, RegistryError> {
         let sql =
             "UPDATE libraries SET next_serial = next_serial + 1 WHERE id = ?1 RETURNING next_serial - 1";
@@ -54,7 +54,7 @@ impl Registry {
     /// Takes note of a ticket before it is handed out.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn issued(&self, ticket: &Ticket, now_ms: u64) -> Result<(), RegistryError> {
         let claims = ticket.claims();
         let subject = match claims.subject {
@@ -92,7 +92,7 @@ impl Registry {
     /// What seals for the holders of the tickets of a library that have not expired at `now_ms`.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn sealing_keys(&self, library: LibraryId, now_ms: u64) -> Result<Vec<SealingKey>, RegistryError> {
         self.with("read", |db| {
             db.prepare(
@@ -114,7 +114,7 @@ impl Registry {
     /// The tickets that were issued for a library, the newest first, at most 1,000.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn tickets(&self, library: LibraryId) -> Result<Vec<Issued>, RegistryError> {
         self.with("read", |db| {
             db.prepare(
@@ -141,7 +141,7 @@ impl Registry {
     /// comes. Whether it may: of two that race for the last use, one may not.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The database cannot be read or written.
     pub fn redeem(
         &self,
         library: LibraryId,
