@@ -161,6 +161,7 @@ impl Rules {
         }
         if timeout(FILLED_WITHIN, until_filled(library)).await.is_err() {
             // A share of what was read so far would be far too little: it comes again with the next comparison.
+            tracing::debug!(library = ?library.id(), "deletions wait until the library was read from the store");
             for (_, verdict) in going {
                 *verdict = OfferVerdict::Settled;
             }

@@ -67,15 +67,46 @@ impl WaitingCounts {
     }
 }
 
+/// Versions that wait on one side, one of each asset. How many of them are held is known at any time: it is asked for with
+/// every step of a session.
+#[derive(Debug, Default)]
+struct PostponedVersions {
+    by_hash: HashMap<ContentHash, Postponed>,
+    held: u64,
+}
+
+impl PostponedVersions {
+    fn insert(&mut self, hash: ContentHash, version: Postponed) {
+        self.held += u64::from(version.held);
+        let before = self.by_hash.insert(hash, version);
+        self.held -= before.map_or(0, |before| u64::from(before.held));
+    }
+
+    fn remove(&mut self, hash: &ContentHash) -> Option<Postponed> {
+        let version = self.by_hash.remove(hash)?;
+        self.held -= u64::from(version.held);
+        Some(version)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Those that wait for a clock.
+    fn dated(&self) -> u64 {
+        self.by_hash.len() as u64 - self.held
+    }
+}
+
 /// What waits, and what the peer has for certain.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     /// Offered by the peer and not taken.
-    here: HashMap<ContentHash, Postponed>,
+    here: PostponedVersions,
     /// The same by version.
     versions_here: HashMap<RecordId, ContentHash>,
     /// Offered by us and not taken.
-    there: HashMap<ContentHash, Postponed>,
+    there: PostponedVersions,
     /// Those that there was no room for in either, since the last comparison of all records: it brings them up again.
     beyond: WaitingCounts,
     /// Grows with each change of the above.
@@ -101,14 +132,13 @@ pub struct WaitingVersion {
 
 impl Deferred {
     pub(super) fn counts(&self) -> WaitingCounts {
-        let mut counts = self.beyond;
-        for version in self.here.values() {
-            counts.add(true, version.held);
-        }
-        for version in self.there.values() {
-            counts.add(false, version.held);
-        }
-        counts
+        let (here, there) = (&self.here, &self.there);
+        self.beyond.and(WaitingCounts {
+            dated_here: here.dated(),
+            dated_there: there.dated(),
+            held_here: here.held,
+            held_there: there.held,
+        })
     }
 
     /// All records were compared, or are about to be: what there was no room for is offered and counted again.
@@ -149,7 +179,7 @@ impl Deferred {
 
     /// The peer offers a version of this asset: what waited is out of date, or comes once more.
     pub(super) fn offered_here(&mut self, hash: &ContentHash) {
-        if !self.here.is_empty() {
+        if !self.here.by_hash.is_empty() {
             self.forget_here(hash);
         }
     }
@@ -199,7 +229,7 @@ impl Session {
             self.echoes.remove(&record.hash);
             self.failed_here.remove(&record.hash);
             self.deferred.forget_here(&record.hash);
-            if self.deferred.here.len() < self.deferred_max() {
+            if self.deferred.here.by_hash.len() < self.deferred_max() {
                 let postponed = Postponed { rid, due: due(now, wait_ms), held };
                 self.deferred.here.insert(record.hash, postponed);
                 self.deferred.versions_here.insert(rid, record.hash);
@@ -223,8 +253,8 @@ impl Session {
             if !self.close_offer(&hash) {
                 continue;
             }
-            let room = self.deferred.there.len() < self.deferred_max();
-            if room || self.deferred.there.contains_key(&hash) {
+            let room = self.deferred.there.by_hash.len() < self.deferred_max();
+            if room || self.deferred.there.by_hash.contains_key(&hash) {
                 let due = due(now, (*wait_ms).max(WAIT_MIN_MS));
                 self.deferred.there.insert(hash, Postponed { rid, due, held: *held });
                 self.deferred.changes += 1;
@@ -236,7 +266,7 @@ impl Session {
 
     /// Whether the peer would not take this very version yet.
     pub(super) fn waits_there(&self, record: &AssetRecord) -> bool {
-        let waiting = self.deferred.there.get(&record.hash);
+        let waiting = self.deferred.there.by_hash.get(&record.hash);
         waiting.is_some_and(|waiting| record.id(self.settings.record_key.expose()) == waiting.rid)
     }
 
@@ -244,8 +274,8 @@ impl Session {
     pub(super) fn end_deferrals(&mut self, now: Instant) {
         let deferred = &mut self.deferred;
         let over = |(hash, waiting): (&ContentHash, &Postponed)| (waiting.due <= now).then_some(*hash);
-        let here: Vec<ContentHash> = deferred.here.iter().filter_map(over).collect();
-        let there: Vec<ContentHash> = deferred.there.iter().filter_map(over).collect();
+        let here: Vec<ContentHash> = deferred.here.by_hash.iter().filter_map(over).collect();
+        let there: Vec<ContentHash> = deferred.there.by_hash.iter().filter_map(over).collect();
         for hash in &here {
             deferred.forget_here(hash);
         }
@@ -260,7 +290,7 @@ impl Session {
 
     /// What waits here may have to wait no longer, and is asked for again.
     pub(super) fn reconsider(&mut self) {
-        if !self.deferred.here.is_empty() {
+        if !self.deferred.here.by_hash.is_empty() {
             self.deferred.here.clear();
             self.deferred.versions_here.clear();
             self.deferred.changes += 1;
@@ -288,8 +318,8 @@ impl Session {
 
     /// Versions that wait, at most `limit` of either side.
     pub fn waiting(&self, limit: usize) -> impl Iterator<Item = WaitingVersion> {
-        let of = move |versions: &HashMap<ContentHash, Postponed>, here| {
-            let some = versions.iter().take(limit);
+        let of = move |versions: &PostponedVersions, here| {
+            let some = versions.by_hash.iter().take(limit);
             let shown = |(hash, version): (&ContentHash, &Postponed)| {
                 let Postponed { due, held, .. } = *version;
                 WaitingVersion { hash: *hash, due, here, held }
