@@ -503,3 +503,6 @@ pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Res
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
