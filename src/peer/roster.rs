@@ -32,6 +32,9 @@ const CLOSED_FOR_ANOTHER: usize = 3;
 const GIVE_UP_AFTER: u32 = 5;
 /// How long further hints at such a peer, or at one of another network, are ignored.
 const SILENT_FOR: Duration = Duration::from_hours(1);
+/// As long as nobody is connected, a peer that did not answer is tried again after this: our own network may have been down, and
+/// then the hints were right.
+const SILENT_ALONE_FOR: Duration = Duration::from_mins(1);
 /// How many of those are remembered.
 const SILENT_MAX: usize = 4096;
 /// A hint at a peer that is being left alone for longer brings the next dial forward, this often.
@@ -84,24 +87,34 @@ impl ConnectionRuling {
 /// A peer that hints led to in vain.
 #[derive(Clone, Copy, Debug)]
 struct Silent {
-    until: Instant,
+    since: Instant,
     /// Whether it was there, and of another network.
     answered: bool,
 }
 
-#[derive(Debug)]
+impl Silent {
+    /// Whether hints at it are ignored at `now`, by a node that `is_alone` or not.
+    fn is_ignored(self, is_alone: bool, now: Instant) -> bool {
+        let ignored_for = if is_alone && !self.answered { SILENT_ALONE_FOR } else { SILENT_FOR };
+        now.duration_since(self.since) < ignored_for
+    }
+}
+
+#[derive(Clone, Debug)]
 pub struct Roster {
     own_id: EndpointId,
     peers: HashMap<EndpointId, KnownPeer>,
     /// Peers that never answered, or are of another network; hints at them are ignored for a while.
     silent: HashMap<EndpointId, Silent>,
     rotated_at: Option<Instant>,
+    /// Whether nobody is connected, as of the last [`Roster::tick`].
+    is_alone: bool,
     limits: DialLimits,
     tally: Tally,
 }
 
 /// How many there are of each share. Looking through everybody for each hint would take all the time there is.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Tally {
     /// Never less than there are.
     counts: [usize; Share::COUNT],
@@ -117,6 +130,7 @@ impl Roster {
             peers: HashMap::new(),
             silent: HashMap::new(),
             rotated_at: None,
+            is_alone: true,
             limits,
             tally: Tally::default(),
         }
@@ -132,10 +146,11 @@ impl Roster {
             self.silent.remove(&id);
         }
         // An announcement is a sign of life: whoever did not answer was not there yet, or was sought where it is not.
+        let announced = channel == Channel::Gossip;
         let ignored = self
             .silent
             .get(&id)
-            .is_some_and(|silent| now < silent.until && (silent.answered || channel != Channel::Gossip));
+            .is_some_and(|silent| silent.is_ignored(self.is_alone, now) && (silent.answered || !announced));
         if id == self.own_id || ignored {
             return false;
         }
@@ -214,16 +229,17 @@ impl Roster {
     /// Time passed: whoever failed meanwhile may make room for others.
     pub fn tick(&mut self) {
         self.tally.full = [false; Share::COUNT];
+        self.is_alone = self.connected_count() == 0;
     }
 
     /// Forgets a peer and ignores hints at it for a while.
     fn silence(&mut self, id: &EndpointId, answered: bool, now: Instant) {
         self.peers.remove(id);
         if self.silent.len() >= SILENT_MAX {
-            self.silent.retain(|_, silent| now < silent.until);
+            self.silent.retain(|_, silent| silent.is_ignored(false, now));
         }
         if self.silent.len() < SILENT_MAX {
-            self.silent.insert(*id, Silent { until: now + SILENT_FOR, answered });
+            self.silent.insert(*id, Silent { since: now, answered });
         }
     }
 

@@ -292,17 +292,50 @@ fn a_thousand_hints_do_not_keep_a_named_peer_waiting() {
 fn hints_that_lead_nowhere_are_forgotten_and_ignored_for_a_while() {
     let mut now = Instant::now();
     let mut roster = Roster::new(id(0), limits(16));
-    roster.candidate(addr(id(1)), Channel::Gossip, now);
-    for _ in 0..GIVE_UP_AFTER {
-        assert_eq!(roster.due(now, 0, anybody).len(), 1);
-        roster.dial_failed(&id(1), "no answer".into(), now, 0.0);
-        now += Duration::from_mins(1);
-    }
-    assert!(roster.get(&id(1)).is_none());
+    roster.connected(id(9), false, now);
+    roster.tick();
+    give_up_on_a_hint(&mut roster, &mut now);
     assert!(!roster.candidate(addr(id(1)), Channel::Relays, now));
     assert!(roster.candidate(addr(id(1)), Channel::Tickets, now), "a user knows better");
     roster.forget(&id(1));
     assert!(roster.candidate(addr(id(1)), Channel::Relays, now + SILENT_FOR));
+}
+
+/// Hints lead to `id(1)`, which does not answer until it is forgotten.
+fn give_up_on_a_hint(roster: &mut Roster, now: &mut Instant) {
+    roster.candidate(addr(id(1)), Channel::Gossip, *now);
+    for _ in 0..GIVE_UP_AFTER {
+        *now += Duration::from_mins(1);
+        assert_eq!(roster.due(*now, 0, anybody).len(), 1);
+        roster.dial_failed(&id(1), "no answer".into(), *now, 0.0);
+    }
+    assert!(roster.get(&id(1)).is_none());
+}
+
+#[test]
+fn a_node_that_is_alone_soon_believes_hints_again() {
+    let mut now = Instant::now();
+    let mut roster = Roster::new(id(0), limits(16));
+    give_up_on_a_hint(&mut roster, &mut now);
+    assert!(!roster.candidate(addr(id(1)), Channel::Relays, now), "not at once");
+    let later = now + SILENT_ALONE_FOR;
+    assert!(
+        roster.clone().candidate(addr(id(1)), Channel::Relays, later),
+        "our own network may have been down"
+    );
+
+    let mut in_company = roster.clone();
+    in_company.connected(id(9), false, now);
+    in_company.tick();
+    assert!(!in_company.candidate(addr(id(1)), Channel::Relays, later), "somebody else answers");
+
+    let mut other_network = Roster::new(id(0), limits(16));
+    other_network.candidate(addr(id(1)), Channel::Relays, now);
+    other_network.not_shared(&id(1), now);
+    assert!(
+        !other_network.candidate(addr(id(1)), Channel::Relays, later),
+        "it answered: it is not of our network"
+    );
 }
 
 #[test]
