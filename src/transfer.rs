@@ -1,7 +1,8 @@
-//! Moving content: who is asked for what ([`schedule`]), and the two ends of a content stream ([`send`], [`receive`]).
+//! Moving content: who is asked for what ([`fetching`], [`schedule`]), and the two ends of a content stream ([`send`], [`receive`]).
 
 pub mod active;
 pub mod commit;
+pub mod fetching;
 pub mod meter;
 pub mod pace;
 pub mod partial;

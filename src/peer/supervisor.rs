@@ -41,14 +41,12 @@ use crate::net::auth::Throttle;
 use crate::net::close;
 use crate::net::endpoint::Protocols;
 use crate::net::handshakes::SharedHandshakes;
-use crate::record::ContentHash;
 use crate::store::StoreRef;
 use crate::transfer::active::ActiveTransfers;
+use crate::transfer::fetching::Fetching;
 use crate::transfer::meter::Meter;
 use crate::transfer::partial::Partials;
-use crate::transfer::schedule::{ScheduleLimits, Scheduler, SessionId};
-use crate::transfer::search::Searches;
-use crate::transfer::setbacks::Setbacks;
+use crate::transfer::schedule::{ScheduleLimits, SessionId};
 use futures::future::BoxFuture;
 use iroh::endpoint::{Connection, Side, VarInt};
 use iroh::{Endpoint, EndpointAddr, EndpointId};
@@ -78,16 +76,12 @@ const COMPARE: Duration = Duration::from_millis(250);
 const REST_PARTS: Duration = Duration::from_secs(10);
 /// How long parts have to become durable when we stop.
 const KEEP_PARTS_WITHIN: Duration = Duration::from_secs(2);
-/// Wait after the store failed to take content before it is tried again.
-const STORE_PAUSE: Duration = Duration::from_secs(3);
 /// Changes of the address book that may wait.
 const BOOK_CHANGES_MAX: usize = 4096;
 /// Transfers in one report.
 const TRANSFERS_MAX: usize = 1000;
 /// How long a peer is left alone that broke the rules.
 const MISBEHAVED_HOLD: Duration = Duration::from_mins(5);
-/// Contents with wrong bytes that one peer may send before it has broken the rules.
-const WRONG_CONTENTS_MAX: usize = 3;
 /// How often it is looked where own devices and named peers are.
 const NETS_EVERY: Duration = Duration::from_secs(5);
 /// Places where they may be.
@@ -204,7 +198,7 @@ pub struct PeersState {
     book: mpsc::Sender<BookChange>,
     /// How often the actors of each peer failed; of peers without a connection.
     histories: HashMap<EndpointId, History>,
-    pub(super) scheduler: Scheduler,
+    pub(super) fetching: Fetching,
     /// Who has which place.
     pub(super) places: Places,
     /// Who may begin a handshake.
@@ -214,27 +208,16 @@ pub struct PeersState {
     held: SessionMemory,
     /// Changes of the store on their way to the PeerActors.
     feeding: feeding::Feeding,
-    /// What went wrong with which content.
-    setbacks: Setbacks,
-    /// What users asked for by name.
-    searches: Searches,
-    /// Peers that were dialled for that.
+    /// Peers that were dialled for what users asked for by name.
     visited: HashSet<EndpointId>,
     /// Whether [`PeersMsg::CompareSources`] will come.
     comparing: bool,
     /// When parts that nobody offers are next looked at.
     rest_parts_at: Instant,
-    /// Contents that came with wrong bytes, by peer.
-    distrusted: HashMap<EndpointId, HashSet<ContentHash>>,
     tasks: Tasks<PeersMsg>,
     next_session: u64,
-    /// Why the store does not work, as CanServiceActor says.
-    store_failure: Option<String>,
-    /// Why the store took no content lately.
-    ingest_failure: Option<String>,
     /// Whether the store was read once; sessions begin after that.
     accepting: bool,
-    resume_at: Option<Instant>,
     /// When more of the hints that wait are taken.
     hints_at: Option<Instant>,
     /// When it is next looked where own devices are.
@@ -312,7 +295,7 @@ impl Actor for PeersActor {
             PeersMsg::GetReport { reply } => drop(reply.send(overview::report(state))),
             PeersMsg::GetTransfers { reply } => drop(reply.send(state.transfers())),
             PeersMsg::FetchNow { hash, reply } => drop(reply.send(state.on_fetch_now(hash))),
-            PeersMsg::Lacks { session, hashes, asked } => state.on_lacks(session, &hashes, asked),
+            PeersMsg::Lacks { session, hashes, asked } => state.fetching.lacks(session, &hashes, asked),
             PeersMsg::GetWhy { hash, reply } => drop(reply.send(state.why(&hash))),
             PeersMsg::GetHealth { reply } => state.on_get_health(reply),
             PeersMsg::Accepted { connection, pending } => {
@@ -400,7 +383,7 @@ impl PeersState {
     fn new(args: PeersArgs, myself: &ActorRef<PeersMsg>) -> Self {
         let roster = Roster::new(args.endpoint.id(), args.dialling.clone());
         let (places, handshakes) = (Places::new(args.places), SharedHandshakes::new(args.places.pending));
-        let scheduler = Scheduler::new(args.in_flight, Instant::now());
+        let fetching = Fetching::new(args.in_flight, Instant::now(), now_ms());
         let verify_at = Instant::now() + args.verify_interval;
         let mut tasks = Tasks::new(myself.clone(), PeersMsg::TaskFailed);
         let (book, changes) = mpsc::channel(BOOK_CHANGES_MAX);
@@ -415,24 +398,18 @@ impl PeersState {
             traffic: HashMap::new(),
             book,
             histories: HashMap::new(),
-            scheduler,
+            fetching,
             places,
             handshakes,
             throttle: Throttle::default(),
             held: SessionMemory::default(),
             feeding: feeding::Feeding::default(),
-            setbacks: Setbacks::default(),
-            searches: Searches::default(),
             visited: HashSet::new(),
             comparing: false,
             rest_parts_at: Instant::now() + REST_PARTS,
-            distrusted: HashMap::new(),
             tasks,
             next_session: 1,
-            store_failure: None,
-            ingest_failure: None,
             accepting: false,
-            resume_at: None,
             hints_at: None,
             nets_at: Instant::now(),
             copied: copied::Copied::default(),
@@ -447,7 +424,7 @@ impl PeersState {
     /// Why nothing moves, if so.
     pub(super) fn paused(&self) -> Option<&str> {
         let unread = (!self.accepting).then_some("the store was not read yet");
-        self.store_failure.as_deref().or(self.ingest_failure.as_deref()).or(unread)
+        self.fetching.paused().or(unread)
     }
 
     fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<RememberedPeer>) {
@@ -503,15 +480,8 @@ impl PeersState {
     }
 
     fn on_store_health(&mut self, failure: Option<String>) {
-        self.store_failure = failure;
-        if self.store_failure.is_some() {
-            self.scheduler.pause();
-            return;
-        }
-        if self.ingest_failure.is_none() {
-            let decisions = self.scheduler.resume();
-            self.carry_out(decisions);
-        }
+        let decisions = self.fetching.store_health(failure);
+        self.carry_out(decisions);
     }
 
     fn on_forget_peer(&mut self, id: &EndpointId) -> bool {
@@ -572,14 +542,8 @@ impl PeersState {
         for meter in self.traffic.values_mut() {
             meter.tick(TICK);
         }
-        if self.resume_at.is_some_and(|at| at <= now) {
-            self.resume_at = None;
-            self.ingest_failure = None;
-        }
-        if self.store_failure.is_none() && self.ingest_failure.is_none() {
-            let decisions = self.scheduler.resume();
-            self.carry_out(decisions);
-        }
+        let decisions = self.fetching.tick(now, now_ms());
+        self.carry_out(decisions);
         self.compare_sources(myself);
         if now >= self.rest_parts_at {
             self.rest_parts_at = now + REST_PARTS;

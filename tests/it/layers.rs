@@ -32,6 +32,7 @@ const PURE: &[&str] = &[
     "peer::wishes",
     "reconcile",
     "record",
+    "transfer::fetching",
     "transfer::schedule",
     "wire::decode",
 ];

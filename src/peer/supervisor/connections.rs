@@ -123,6 +123,7 @@ impl PeersState {
             window: 0,
         };
         self.links.insert(session, link);
+        self.fetching.connected(session, id);
         session
     }
 
@@ -292,7 +293,7 @@ impl PeersState {
             rand::random(),
         );
         let restarts = link.history.restarts();
-        let decisions = self.scheduler.session_ended(session);
+        let decisions = self.fetching.session_ended(session);
         self.carry_out(decisions);
         let reason = exit.reason();
         match decision {
@@ -318,7 +319,7 @@ impl PeersState {
         self.share_windows();
         self.count_connected();
         let id = link.endpoint_id;
-        let decisions = self.scheduler.session_ended(session);
+        let decisions = self.fetching.disconnected(session);
         self.carry_out(decisions);
         let closed = link.connection.close_reason();
         let rotated = link.given_up == Some(GivenUp::Rotated)
@@ -328,7 +329,7 @@ impl PeersState {
             return self.second_over(session, &link);
         }
         self.current.remove(&id);
-        self.searches.gone(&id);
+        self.fetching.searches_mut().gone(&id);
         let superseded = closed.as_ref().is_some_and(|reason| is_close(reason, close::SUPERSEDED));
         if superseded && !link.foreign && (link.up || link.shared_view().proven) {
             self.on_closed_for_another(&id);

@@ -101,7 +101,7 @@ impl PeersState {
             Some(Doubt::Outvoted { .. }) => false,
             Some(Doubt::Undecided { .. } | Doubt::Behind { .. }) => true,
         };
-        if self.dates.ahead == 0 || unsure || self.dates.recalling || self.store_failure.is_some() {
+        if self.dates.ahead == 0 || unsure || self.dates.recalling || self.fetching.is_unhealthy() {
             return;
         }
         let offered =

@@ -88,7 +88,7 @@ impl PeersState {
         error: String,
     ) {
         tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
-        self.searches.gone(&endpoint_id);
+        self.fetching.searches_mut().gone(&endpoint_id);
         self.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
         if self.roster.get(&endpoint_id).is_some_and(KnownPeer::is_wanted) {
             self.locate(endpoint_id);

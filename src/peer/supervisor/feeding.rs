@@ -112,7 +112,7 @@ impl PeersState {
     fn feed(&mut self) {
         while let Some(entries) = self.feeding.waiting.front() {
             let anybody = self.links.values().any(|link| link.up);
-            let is_coming = |hash: &ContentHash| self.scheduler.wants(hash);
+            let is_coming = |hash: &ContentHash| self.fetching.scheduler().wants(hash);
             let inline = if anybody { self.feeding.inline(entries, is_coming, now_ms()) } else { Vec::new() };
             if !inline.is_empty() {
                 return self.load(inline);
@@ -161,7 +161,7 @@ impl PeersState {
     }
 
     pub(super) fn on_arrived(&mut self, library: Option<LibraryId>, records: &[AssetRecord]) {
-        let decisions = self.scheduler.arrived(library, records);
+        let decisions = self.fetching.arrived(library, records);
         self.carry_out(decisions);
     }
 }

@@ -157,7 +157,7 @@ fn shown(addr: &iroh::TransportAddr) -> String {
 fn sync(state: &PeersState) -> SyncReport {
     let standings: Vec<SessionStatus> =
         state.links.values().filter_map(|link| standing(state, link)).collect();
-    let (wanted, missing_bytes) = state.scheduler.missing();
+    let (wanted, missing_bytes) = state.fetching.scheduler().missing();
     // Assets that several peers have count once in the scheduler; what is not there yet is counted per peer.
     let missing = standings.iter().map(|standing| standing.missing_here).max().unwrap_or(0).max(wanted);
     let any = |wanted: ConnectionState| standings.iter().any(|standing| standing.state == wanted);

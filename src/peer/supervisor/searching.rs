@@ -19,8 +19,7 @@ const DIALS_AT_ONCE: usize = 8;
 
 impl PeersState {
     pub(super) fn on_fetch_now(&mut self, hash: ContentHash) -> Result<(), TooMany> {
-        self.searches.begin(hash, Instant::now())?;
-        let decisions = self.scheduler.prefer(hash);
+        let decisions = self.fetching.search(hash, Instant::now())?;
         self.carry_out(decisions);
         let up: Vec<SessionId> =
             self.links.iter().filter(|(_, link)| link.up).map(|(session, _)| *session).collect();
@@ -34,44 +33,32 @@ impl PeersState {
     /// Asks a peer whose session is up for what is searched for.
     pub(super) fn ask_for_searched(&mut self, session: SessionId) {
         let Some(link) = self.links.get(&session) else { return };
-        let hashes = self.searches.ask(link.endpoint_id, Instant::now());
+        let hashes = self.fetching.searches_mut().ask(link.endpoint_id, Instant::now());
         if !hashes.is_empty() {
             link.cast(PeerMsg::Find(hashes));
-        }
-    }
-
-    /// A peer does not have these; or, unless `asked`, it cannot be asked.
-    pub(super) fn on_lacks(&mut self, session: SessionId, hashes: &[ContentHash], asked: bool) {
-        let Some(link) = self.links.get(&session) else { return };
-        for hash in hashes {
-            if asked {
-                self.searches.lacks(link.endpoint_id, hash);
-            } else {
-                self.searches.cannot_answer(link.endpoint_id, hash);
-            }
         }
     }
 
     /// What was searched for and is in the store now.
     pub(super) fn note_came(&mut self, entries: &[FeedEntry]) {
         for entry in entries.iter().filter(|entry| entry.holding.is_held()) {
-            self.searches.came(&entry.record.hash);
+            self.fetching.searches_mut().came(&entry.record.hash);
         }
     }
 
     /// Dials peers beyond the usual number of connections, for as long as something is searched for.
     fn dial_for_searches(&mut self, myself: &ActorRef<PeersMsg>) {
-        if self.searches.is_empty() || !self.accepting {
+        if self.fetching.searches().is_empty() || !self.accepting {
             return;
         }
         let room = if self.places.has_room_for(Class::Own) { DIALS_AT_ONCE } else { 0 };
-        let (searches, libraries, now) = (&self.searches, &self.args.libraries, Instant::now());
+        let (searches, libraries, now) = (self.fetching.searches(), &self.args.libraries, Instant::now());
         let is_sought = |id: &EndpointId, known: &KnownPeer| {
             searches.would_dial(id, now) && dial::may_dial(libraries, id, known)
         };
         let chosen = self.roster.seek(now, rand::random(), room, is_sought);
         for (addr, hint) in chosen {
-            self.searches.dialled(addr.id, now);
+            self.fetching.searches_mut().dialled(addr.id, now);
             self.visited.insert(addr.id);
             self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
         }
@@ -80,13 +67,13 @@ impl PeersState {
     pub(super) fn tick_searches(&mut self, myself: &ActorRef<PeersMsg>) {
         self.dial_for_searches(myself);
         let now = Instant::now();
-        let (scheduler, searches, libraries) = (&self.scheduler, &self.searches, &self.args.libraries);
+        let (searches, libraries) = (self.fetching.searches(), &self.args.libraries);
         let is_sought = |id: &EndpointId, known: &KnownPeer| {
             searches.would_dial(id, now) && dial::may_dial(libraries, id, known)
         };
         let more = self.roster.could_seek(now, is_sought)
             || self.links.values().any(|link| !link.up && searches.would_dial(&link.endpoint_id, now));
-        self.searches.tick(now, |hash| scheduler.wants(hash), more);
+        self.fetching.tick_searches(now, more);
         self.leave_visited();
     }
 
@@ -94,7 +81,7 @@ impl PeersState {
     fn leave_visited(&mut self) {
         let over = |id: &&EndpointId| {
             let is_dialled = self.roster.get(id).is_some_and(|known| known.link == LinkState::Dialing);
-            !is_dialled && !self.searches.needs(id)
+            !is_dialled && !self.fetching.searches().needs(id)
         };
         let done: Vec<EndpointId> = self.visited.iter().filter(over).copied().collect();
         for id in done {

@@ -1,5 +1,5 @@
-//! PeersActor's part in transfers: it asks the scheduler, carries out what that decides, and draws the consequences for
-//! peers that send something else than was asked of them.
+//! PeersActor's part in transfers: it tells [`Fetching`](crate::transfer::fetching::Fetching) what happened, and carries out what
+//! that decides.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use iroh::endpoint::VarInt;
 use ractor::ActorRef;
 use tokio::time::Instant;
 
-use super::{PeersState, STORE_PAUSE, TRANSFERS_MAX, WRONG_CONTENTS_MAX};
+use super::{PeersState, TRANSFERS_MAX};
 use crate::clock::now_ms;
 use crate::events::NodeEvent;
 use crate::net::close;
@@ -19,14 +19,15 @@ use crate::peer::report::{Direction, SourceReport, SourceState, TransferReport, 
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::{FeedEntry, Holding};
 use crate::transfer::commit::{self, CommitOutcome};
-use crate::transfer::partial::Blame;
+use crate::transfer::fetching::FetchDecision;
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::{Committed, Failure, ScheduleDecision, SessionId, SourceProgress, WantKey};
-use crate::transfer::setbacks::Setback;
+use crate::transfer::schedule::{Failure, ScheduleDecision, SessionId, SourceProgress, WantKey};
 use crate::transfer::take::Taker;
 
 /// Hashes that the store is asked about at once.
 const ASKED_AT_ONCE: usize = 1000;
+/// Length of the reason that a peer is told when its connection is closed.
+const REASON_CHARS_MAX: usize = 200;
 
 impl PeersState {
     pub(super) fn on_wanted(
@@ -35,45 +36,22 @@ impl PeersState {
         library: Option<LibraryId>,
         records: Vec<AssetRecord>,
     ) {
-        let Some(link) = self.links.get(&session) else { return };
-        let distrusted = self.distrusted.get(&link.endpoint_id);
-        let (refused, wanted): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| distrusted.is_some_and(|d| d.contains(&record.hash)));
-        for record in refused {
-            let reason = "it sent wrong bytes for it before".to_owned();
-            self.searches.lacks(link.endpoint_id, &record.hash);
-            link.cast(PeerMsg::Failed { key: WantKey::new(library, &record), reason });
-        }
-        let sought: Vec<ContentHash> =
-            wanted.iter().map(|record| record.hash).filter(|hash| self.searches.seeks(hash)).collect();
-        for hash in &sought {
-            self.searches.found(link.endpoint_id, hash);
-        }
-        let decisions = self.scheduler.announce(session, library, wanted);
+        let decisions = self.fetching.announce(session, library, records);
         self.carry_out(decisions);
-        for hash in sought {
-            let decisions = self.scheduler.prefer(hash);
-            self.carry_out(decisions);
-        }
     }
 
     pub(super) fn on_session_reset(&mut self, session: SessionId) {
         if let Some(link) = self.links.get(&session) {
-            self.searches.again(&link.endpoint_id, Instant::now());
+            self.fetching.searches_mut().again(&link.endpoint_id, Instant::now());
         }
-        let decisions = self.scheduler.session_ended(session);
+        let decisions = self.fetching.session_ended(session);
         self.carry_out(decisions);
     }
 
     pub(super) fn on_finished(&mut self, session: SessionId, results: Results) {
-        let failure = results.iter().find_map(|(_, result)| result.as_ref().err().and_then(store_failure));
-        self.note_store(failure.map(str::to_owned));
         let came = results.iter().filter(|(_, result)| result.is_ok());
         self.feeding.note_foreign(came.map(|(key, _)| key.hash).collect());
-        for (key, result) in &results {
-            self.note_lie(session, key.hash, result.as_ref().err());
-        }
-        let decisions = self.scheduler.finished(session, results);
+        let decisions = self.fetching.finished(session, results);
         self.carry_out(decisions);
     }
 
@@ -84,137 +62,78 @@ impl PeersState {
         key: WantKey,
         result: Result<(), Failure>,
     ) {
-        self.note_store(result.as_ref().err().and_then(store_failure).map(str::to_owned));
-        self.note_lie(session, key.hash, result.as_ref().err());
-        let decisions = self.scheduler.part_finished(session, request, result);
+        let decisions = self.fetching.part_finished(session, request, key.hash, result);
         self.carry_out(decisions);
     }
 
     pub(super) fn on_committed(&mut self, myself: &ActorRef<PeersMsg>, key: WantKey, outcome: CommitOutcome) {
-        let (hash, size) = (key.hash, key.size);
-        let mut liars = Vec::new();
-        let committed = match outcome {
-            CommitOutcome::Stored { from, liars: found } => {
-                liars = found;
-                let from = from.map(|from| from.to_string()).unwrap_or_default();
-                let event = NodeEvent::AssetReceived { hash: hash.to_string(), size, from };
-                self.args.events.publish(now_ms(), event);
-                Committed::Stored
-            }
-            CommitOutcome::NotTaken(failure) => {
-                self.note_store(store_failure(&failure).map(str::to_owned));
-                Committed::NotTaken(failure)
-            }
-            CommitOutcome::Wrong(Blame::Peer(liar)) => {
-                liars.push(liar);
-                Committed::WrongFrom(self.current.get(&liar).copied())
-            }
-            CommitOutcome::Wrong(Blame::OneOfSeveral(givers)) => {
-                tracing::warn!(%hash, "one of several peers sent wrong bytes; one is asked alone now");
-                let session = |(peer, bytes): &(EndpointId, u64)| Some((*self.current.get(peer)?, *bytes));
-                Committed::WrongFromSeveral(givers.iter().filter_map(session).collect())
-            }
-            CommitOutcome::Wrong(Blame::Nobody) => {
-                tracing::warn!(%hash, "what an earlier process left of it was not usable");
-                Committed::Again
-            }
-            CommitOutcome::Incomplete => Committed::Again,
-        };
-        let decisions = self.scheduler.committed(key, committed);
-        self.carry_out(decisions);
-        for liar in liars {
-            let reason = "the peer sent wrong bytes".to_owned();
-            let (hash_text, from) = (hash.to_string(), liar.to_string());
-            let event = NodeEvent::AssetFailed { hash: hash_text, from, reason: reason.clone() };
+        if let CommitOutcome::Stored { from, .. } = &outcome {
+            let from = from.map(|from| from.to_string()).unwrap_or_default();
+            let event = NodeEvent::AssetReceived { hash: key.hash.to_string(), size: key.size, from };
             self.args.events.publish(now_ms(), event);
-            self.distrust(liar, hash, &reason);
         }
+        let decisions = self.fetching.committed(key, outcome);
+        for decision in &decisions {
+            if let FetchDecision::Distrust { peer, hash, reason, .. } = decision {
+                let (hash, from, reason) = (hash.to_string(), peer.to_string(), reason.clone());
+                self.args.events.publish(now_ms(), NodeEvent::AssetFailed { hash, from, reason });
+            }
+        }
+        self.carry_out(decisions);
         self.keep_comparing(myself);
     }
 
     pub(super) fn on_applied(&mut self, key: WantKey, result: Result<(), Failure>) {
-        self.note_store(result.as_ref().err().and_then(store_failure).map(str::to_owned));
-        let decisions = self.scheduler.applied(key, result);
+        let decisions = self.fetching.applied(key, result);
         self.carry_out(decisions);
     }
 
     pub(super) fn on_restricted(&mut self, key: WantKey, result: Result<(), Failure>) {
-        self.note_store(result.as_ref().err().and_then(store_failure).map(str::to_owned));
-        let decisions = self.scheduler.restricted(key, result);
+        let decisions = self.fetching.restricted(key, result);
         self.carry_out(decisions);
     }
 
-    /// After a failure of the store, transfers pause for a while.
-    fn note_store(&mut self, failure: Option<String>) {
-        let Some(reason) = failure else { return };
-        tracing::warn!(reason, "the store does not take content; transfers pause");
-        self.ingest_failure = Some(reason);
-        self.resume_at = Some(Instant::now() + STORE_PAUSE);
-    }
-
-    fn note_lie(&mut self, session: SessionId, hash: ContentHash, failure: Option<&Failure>) {
-        if let (Some(Failure::WrongBytes(reason)), Some(link)) = (failure, self.links.get(&session)) {
-            let peer = link.endpoint_id;
-            self.distrust(peer, hash, reason);
+    /// Closes the connection with a peer that sent wrong bytes. It may come back, for a disk may rot; after several contents it
+    /// is left alone for a while.
+    fn close_liar(&mut self, peer: EndpointId, hash: ContentHash, reason: &str, repeatedly: bool) {
+        tracing::warn!(peer = %peer.fmt_short(), %hash, reason, "wrong bytes: closing the connection");
+        if let Some(link) = self.current.get(&peer).and_then(|session| self.links.get(session)) {
+            if repeatedly {
+                link.shared_view().misbehaved = Some("it sent wrong bytes several times".into());
+            }
+            let told: String = reason.chars().take(REASON_CHARS_MAX).collect();
+            link.connection.close(VarInt::from_u32(close::VIOLATION), told.as_bytes());
         }
     }
 
-    /// Takes note of a content that came with wrong bytes: the connection is closed and it is not asked of that peer
-    /// again. One alone may be a disk that rots, so the peer may come back; after several it is left alone for a while.
-    fn distrust(&mut self, peer: EndpointId, hash: ContentHash, reason: &str) {
-        let known = self.distrusted.entry(peer).or_default();
-        known.insert(hash);
-        let contents = known.len();
-        tracing::warn!(peer = %peer.fmt_short(), %hash, reason, contents, "closing the connection");
-        let setback = Setback { peer, reason: reason.to_owned(), lied: true, at_ms: now_ms() };
-        self.setbacks.note(hash, setback);
-        let Some(link) = self.current.get(&peer).and_then(|session| self.links.get(session)) else { return };
-        if contents >= WRONG_CONTENTS_MAX {
-            link.shared_view().misbehaved = Some("it sent wrong bytes several times".into());
-        }
-        let reason: String = reason.chars().take(200).collect();
-        link.connection.close(VarInt::from_u32(close::VIOLATION), reason.as_bytes());
-    }
-
-    pub(super) fn carry_out(&mut self, decisions: Vec<ScheduleDecision>) {
+    pub(super) fn carry_out(&mut self, decisions: Vec<FetchDecision>) {
         for decision in decisions {
-            let (session, message) = match decision {
-                ScheduleDecision::Fetch { session, request, library, records } => {
-                    (session, PeerMsg::Fetch { request, library, records })
+            match decision {
+                FetchDecision::Schedule(decision) => self.carry_out_scheduled(decision),
+                FetchDecision::Distrust { peer, hash, reason, repeatedly } => {
+                    self.close_liar(peer, hash, &reason, repeatedly);
                 }
-                ScheduleDecision::FetchPart { session, request, key, range } => {
-                    (session, PeerMsg::FetchPart { request, key, range })
-                }
-                ScheduleDecision::Revoke { session, request } => (session, PeerMsg::Revoke { request }),
-                ScheduleDecision::Settled { session, keys } => (session, PeerMsg::Settled(keys)),
-                ScheduleDecision::Failed { session, key, reason } => {
-                    self.note_setback(session, key.hash, &reason);
-                    self.on_lacks(session, &[key.hash], true);
-                    (session, PeerMsg::Failed { key, reason })
-                }
-                ScheduleDecision::Commit(key, record) => {
-                    self.commit(key, record);
-                    continue;
-                }
-                ScheduleDecision::Apply(key, record) => {
-                    self.apply(key, record);
-                    continue;
-                }
-                ScheduleDecision::Restrict { key, session } => {
-                    self.restrict(key, session);
-                    continue;
-                }
-            };
-            if let Some(link) = self.links.get(&session) {
-                link.cast(message);
             }
         }
     }
 
-    fn note_setback(&mut self, session: SessionId, hash: ContentHash, reason: &str) {
+    fn carry_out_scheduled(&mut self, decision: ScheduleDecision) {
+        let (session, message) = match decision {
+            ScheduleDecision::Fetch { session, request, library, records } => {
+                (session, PeerMsg::Fetch { request, library, records })
+            }
+            ScheduleDecision::FetchPart { session, request, key, range } => {
+                (session, PeerMsg::FetchPart { request, key, range })
+            }
+            ScheduleDecision::Revoke { session, request } => (session, PeerMsg::Revoke { request }),
+            ScheduleDecision::Settled { session, keys } => (session, PeerMsg::Settled(keys)),
+            ScheduleDecision::Failed { session, key, reason } => (session, PeerMsg::Failed { key, reason }),
+            ScheduleDecision::Commit(key, record) => return self.commit(key, record),
+            ScheduleDecision::Apply(key, record) => return self.apply(key, record),
+            ScheduleDecision::Restrict { key, session } => return self.restrict(key, session),
+        };
         if let Some(link) = self.links.get(&session) {
-            let (peer, reason) = (link.endpoint_id, reason.to_owned());
-            self.setbacks.note(hash, Setback { peer, reason, lied: false, at_ms: now_ms() });
+            link.cast(message);
         }
     }
 
@@ -263,13 +182,13 @@ impl PeersState {
                 Some((*session, SourceProgress { received, held_here: traffic.is_held() }))
             })
             .collect();
-        let decisions = self.scheduler.tick(Instant::now(), progress);
+        let decisions = self.fetching.compare_sources(Instant::now(), progress);
         self.carry_out(decisions);
         self.keep_comparing(myself);
     }
 
     fn keep_comparing(&mut self, myself: &ActorRef<PeersMsg>) {
-        if self.scheduler.compares_speeds() && !self.comparing {
+        if self.fetching.scheduler().compares_speeds() && !self.comparing {
             self.comparing = true;
             myself.send_after(super::COMPARE, || PeersMsg::CompareSources);
         }
@@ -286,8 +205,9 @@ impl PeersState {
         let gone = entries.iter().filter(|entry| entry.holding != Holding::Wanted);
         let gone = gone.map(|entry| WantKey::new(None, &entry.record));
         let partials = self.args.partials.clone();
-        let gone: Vec<WantKey> =
-            gone.filter(|key| !self.scheduler.wants_for(key) && partials.held(key).is_some()).collect();
+        let gone: Vec<WantKey> = gone
+            .filter(|key| !self.fetching.scheduler().wants_for(key) && partials.held(key).is_some())
+            .collect();
         if !gone.is_empty() {
             self.tasks.spawn(async move { partials.remove(gone).await });
         }
@@ -315,7 +235,8 @@ impl PeersState {
         if keys.is_empty() {
             return;
         }
-        let wanted: HashSet<WantKey> = keys.into_iter().filter(|key| self.scheduler.wants_for(key)).collect();
+        let wanted: HashSet<WantKey> =
+            keys.into_iter().filter(|key| self.fetching.scheduler().wants_for(key)).collect();
         self.tasks.spawn(async move { partials.rest(|key| wanted.contains(key)).await });
     }
 
@@ -330,7 +251,7 @@ impl PeersState {
                 started: true,
             })
         });
-        let receiving = self.scheduler.report(TRANSFERS_MAX).into_iter().map(|wanted| {
+        let receiving = self.fetching.scheduler().report(TRANSFERS_MAX).into_iter().map(|wanted| {
             let link = wanted.session.and_then(|session| self.links.get(&session));
             let progress = link.and_then(|link| link.receiving.progress(&wanted.key.hash));
             let kept = self.args.partials.held(&wanted.key);
@@ -350,12 +271,12 @@ impl PeersState {
 impl PeersState {
     /// Who has a content, and what went wrong with whom.
     pub(super) fn why(&self, hash: &ContentHash) -> WhyReport {
-        let standing = self.scheduler.standing(hash);
+        let standing = self.fetching.scheduler().standing(hash);
         let id_of = |session: &SessionId| self.links.get(session).map(|link| link.endpoint_id);
         let ids = |sessions: &[SessionId]| sessions.iter().filter_map(id_of).collect::<Vec<EndpointId>>();
         let has_it = standing.as_ref().map(|standing| ids(&standing.sources)).unwrap_or_default();
         let asked = standing.as_ref().map(|standing| ids(&standing.asked)).unwrap_or_default();
-        let setbacks = self.setbacks.of(hash);
+        let setbacks = self.fetching.setbacks(hash);
         let mut all: Vec<EndpointId> = has_it.clone();
         all.extend(setbacks.iter().map(|setback| setback.peer).filter(|peer| !has_it.contains(peer)));
         let source = |peer: EndpointId| {
@@ -384,18 +305,11 @@ impl PeersState {
             done: self.args.partials.held_for_any(hash).unwrap_or(0),
             complete: standing.as_ref().is_some_and(|standing| standing.is_complete),
             paused: self.paused().map(str::to_owned),
-            search: self.searches.report(hash),
+            search: self.fetching.searches().report(hash),
             only: standing.and_then(|standing| id_of(&standing.only?)).map(|peer| peer.to_string()),
             sources: all.into_iter().map(source).collect(),
             connected: self.current.len() as u64,
             waiting: self.waiting(hash),
         }
-    }
-}
-
-fn store_failure(failure: &Failure) -> Option<&str> {
-    match failure {
-        Failure::Store(reason) => Some(reason),
-        Failure::Source(_) | Failure::WrongBytes(_) | Failure::Asset(_) => None,
     }
 }

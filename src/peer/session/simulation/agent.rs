@@ -8,6 +8,7 @@ use ed25519_dalek::SigningKey;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
+use iroh::{EndpointId, SecretKey};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -23,8 +24,9 @@ use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, ItemOutcome, Redating,
     StoreError, StoreEvent, StoreStatus, StoredRecord, admits,
 };
+use crate::transfer::fetching::Fetching;
 use crate::transfer::ranges::Ranges;
-use crate::transfer::schedule::{ScheduleLimits, Scheduler, WantKey};
+use crate::transfer::schedule::{ScheduleLimits, WantKey};
 use crate::transfer::take::Taker;
 
 /// When the simulations begin, in milliseconds since the Unix epoch.
@@ -287,7 +289,7 @@ pub(super) struct Agent {
     pub(super) libraries: Arc<Libraries>,
     /// What its registry holds of what libraries have otherwise than the store.
     asides: HashMap<LibraryId, HashMap<ContentHash, Aside>>,
-    pub(super) scheduler: Scheduler,
+    pub(super) fetching: Fetching,
     /// The store answers nothing until then.
     pub(super) store_down_until: u64,
 }
@@ -313,11 +315,16 @@ impl Agent {
             memberships,
             libraries: Arc::new(Libraries::of(Arc::new(Library::new(mirror.clone())))),
             asides: HashMap::new(),
-            scheduler: Scheduler::new(LIMITS, Instant::now()),
+            fetching: Fetching::new(LIMITS, Instant::now(), 0),
             store_down_until: 0,
         };
         agent.start();
         agent
+    }
+
+    /// The id that others know it by.
+    pub(super) fn endpoint_id(&self) -> EndpointId {
+        SecretKey::from_bytes(&[self.number + 1; 32]).public()
     }
 
     /// Begins with what outlives the process: the store, and what the registry holds.
@@ -331,7 +338,7 @@ impl Agent {
         libraries.set_cursor(0);
         self.libraries = Arc::new(libraries);
         while self.follow(usize::MAX).1 {}
-        self.scheduler = Scheduler::new(LIMITS, Instant::now());
+        self.fetching = Fetching::new(LIMITS, Instant::now(), 0);
     }
 
     /// What the registry is told; what members of libraries are to hear.

@@ -126,7 +126,10 @@ enum SimEvent {
     Feed(usize),
     /// What libraries have otherwise than the store is written down, and told.
     Keep(usize),
-    Resume(usize),
+    /// There is a connection again.
+    Mend(usize),
+    /// A second passed for what this agent fetches.
+    FetchTick(usize),
     Peers(usize, Box<PeersNews>),
     Side(At, News),
 }
@@ -136,7 +139,7 @@ enum PeersNews {
     LibraryChanged(LibraryId, Arc<[FeedEntry]>),
     Wanted(SessionId, Option<LibraryId>, Vec<AssetRecord>),
     Finished(SessionId, Vec<(WantKey, Result<(), Failure>)>),
-    PartFinished(SessionId, u64, Result<(), Failure>),
+    PartFinished(SessionId, u64, ContentHash, Result<(), Failure>),
     Commit(WantKey, AssetRecord),
     Apply(WantKey, AssetRecord),
     Restrict(WantKey),
@@ -160,7 +163,7 @@ enum News {
     LibraryChanged(LibraryId, Arc<[FeedEntry]>),
     Fetch(u64, Option<LibraryId>, Vec<AssetRecord>),
     FetchPart(u64, WantKey, Range<u64>),
-    PartReceived(u64, Result<(), Failure>),
+    PartReceived(u64, ContentHash, Result<(), Failure>),
     Revoke(u64),
     /// Contents that the other side is missing in one of the libraries.
     Find(usize, Vec<ContentHash>),
@@ -300,6 +303,9 @@ impl SimWorld {
             world.agents[0].wrong_ms = if world.dice.one_in(3) { -off } else { off };
         }
         world.schedule_users();
+        for agent in 0..count {
+            world.put(SECOND, SimEvent::FetchTick(agent));
+        }
         world
     }
 
@@ -711,9 +717,16 @@ impl SimWorld {
             SimEvent::Trouble => self.make_trouble(),
             SimEvent::Feed(agent) => self.on_feed(agent),
             SimEvent::Keep(agent) => self.on_keep(agent),
-            SimEvent::Resume(agent) => {
-                let decisions = self.agents[agent].scheduler.resume();
+            SimEvent::Mend(link) => {
+                if self.links[link].sides.is_none() {
+                    self.mend(link, None);
+                }
+            }
+            SimEvent::FetchTick(agent) => {
+                let now = self.instant();
+                let decisions = self.agents[agent].fetching.tick(now, self.now / MS);
                 self.carry_out(agent, decisions);
+                self.put(self.now + SECOND, SimEvent::FetchTick(agent));
             }
             SimEvent::Peers(agent, news) => self.on_peers(agent, *news),
             SimEvent::Side(at, news) => {
@@ -936,7 +949,7 @@ impl SimWorld {
         let Some(sides) = self.links[link].sides.take() else { return };
         self.links[link].life += 1;
         for side in sides {
-            let decisions = self.agents[side.agent].scheduler.session_ended(side.id);
+            let decisions = self.agents[side.agent].fetching.disconnected(side.id);
             self.carry_out(side.agent, decisions);
         }
     }
@@ -945,6 +958,10 @@ impl SimWorld {
         let fresh = [SessionId(self.number()), SessionId(self.number())];
         let ids = ids.unwrap_or(fresh);
         let agents = self.links[link].agents;
+        for (end, other) in [(0, 1), (1, 0)] {
+            let peer = self.agents[agents[other]].endpoint_id();
+            self.agents[agents[end]].fetching.connected(ids[end], peer);
+        }
         let (lanes, now) = (self.links[link].lanes.clone(), self.instant());
         self.links[link].sides = Some([0, 1].map(|end| SimSide {
             agent: agents[end],

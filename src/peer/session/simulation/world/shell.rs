@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use iroh::EndpointId;
 
 use super::super::agent::size_of;
 use super::{
@@ -24,8 +25,10 @@ use crate::reconcile::Summary;
 use crate::reconcile::engine::{EngineLimits, Initiator, Responder};
 use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, LibraryId, WriterId};
 use crate::store::{FeedEntry, IncomingAsset, IncomingContent, ItemOutcome};
+use crate::transfer::commit::CommitOutcome;
+use crate::transfer::fetching::FetchDecision;
 use crate::transfer::ranges::Ranges;
-use crate::transfer::schedule::{Committed, Failure, ScheduleDecision, SessionId, WantKey};
+use crate::transfer::schedule::{Failure, ScheduleDecision, SessionId, WantKey};
 use crate::wire::proto::{Cancel, ContentRequest, Frame, Offer, Ping, Pong, Want, frame};
 use crate::wire::{FRAME_BYTES_MAX, decode_frame, encode};
 
@@ -116,18 +119,12 @@ impl SimWorld {
                 if self.end_of(agent, id).is_none() {
                     return;
                 }
-                self.agents[agent].scheduler.announce(id, library, records)
+                self.agents[agent].fetching.announce(id, library, records)
             }
-            PeersNews::Reset(id) => self.agents[agent].scheduler.session_ended(id),
-            PeersNews::Finished(id, results) => {
-                if results.iter().any(|(_, result)| matches!(result, Err(Failure::Store(_)))) {
-                    self.put(self.now + 3 * SECOND, SimEvent::Resume(agent));
-                }
-                self.agents[agent].scheduler.finished(id, results)
-            }
-            PeersNews::PartFinished(id, request, result) => {
-                self.note_store(agent, &result);
-                self.agents[agent].scheduler.part_finished(id, request, result)
+            PeersNews::Reset(id) => self.agents[agent].fetching.session_ended(id),
+            PeersNews::Finished(id, results) => self.agents[agent].fetching.finished(id, results),
+            PeersNews::PartFinished(id, request, hash, result) => {
+                self.agents[agent].fetching.part_finished(id, request, hash, result)
             }
             PeersNews::Commit(key, record) => self.commit(agent, key, record),
             PeersNews::Apply(key, record) => {
@@ -139,10 +136,9 @@ impl SimWorld {
                         _ => Ok(()),
                     }
                 };
-                self.note_store(agent, &result);
-                self.agents[agent].scheduler.applied(key, result)
+                self.agents[agent].fetching.applied(key, result)
             }
-            PeersNews::Restrict(key) => self.agents[agent].scheduler.restricted(key, Ok(())),
+            PeersNews::Restrict(key) => self.agents[agent].fetching.restricted(key, Ok(())),
         };
         self.carry_out(agent, decisions);
     }
@@ -154,35 +150,45 @@ impl SimWorld {
             record.size <= INLINE_CONTENT_BYTES_MAX as u64
                 && record.writer == WriterId::NULL
                 && agent.has(&record.hash)
-                && !agent.scheduler.wants(&record.hash)
+                && !agent.fetching.scheduler().wants(&record.hash)
         };
         let records = entries.iter().map(|entry| &entry.record).filter(eligible);
         let content = |size: u64| Bytes::from(vec![0; usize::try_from(size).unwrap()]);
         records.map(|record| (record.hash, content(record.size))).collect()
     }
 
-    fn note_store(&mut self, agent: usize, result: &Result<(), Failure>) {
-        if let Err(Failure::Store(_)) = result {
-            self.put(self.now + 3 * SECOND, SimEvent::Resume(agent));
-        }
-    }
-
     /// All parts of a large content are here, or so the scheduler says.
-    fn commit(&mut self, number: usize, key: WantKey, record: AssetRecord) -> Vec<ScheduleDecision> {
+    fn commit(&mut self, number: usize, key: WantKey, record: AssetRecord) -> Vec<FetchDecision> {
         let agent = &mut self.agents[number];
         let whole = agent.parts.get(&key).map_or(0, Ranges::len) == key.size;
         assert!(whole, "parts are missing that were said to be here");
-        let committed = if self.now < agent.store_down_until {
-            let down = Failure::Store("down".into());
-            self.note_store(number, &Err(down.clone()));
-            Committed::NotTaken(down)
+        let outcome = if self.now < agent.store_down_until {
+            CommitOutcome::NotTaken(Failure::Store("down".into()))
         } else {
             agent.parts.remove(&key);
             let outcomes = self.take(number, key.library, vec![record], true);
             assert_ne!(outcomes, [ItemOutcome::NeedsContent]);
-            Committed::Stored
+            CommitOutcome::Stored { from: None, liars: Vec::new() }
         };
-        self.agents[number].scheduler.committed(key, committed)
+        self.agents[number].fetching.committed(key, outcome)
+    }
+
+    /// A peer sent something else than was asked of it: the connection is closed, and there is another one later.
+    fn distrust(&mut self, agent: usize, peer: &EndpointId) {
+        let liar = self.agents.len() - 1;
+        let honest = self.mode != Mode::Libraries || self.agents[liar].endpoint_id() != *peer;
+        assert!(!honest, "an honest agent is distrusted");
+        let is_between = |link: &&usize| {
+            let agents = self.links[**link].agents;
+            agents.contains(&agent) && agents.contains(&liar)
+        };
+        let Some(link) = (0..self.links.len()).collect::<Vec<_>>().iter().find(is_between).copied() else {
+            return;
+        };
+        if self.links[link].sides.is_some() {
+            self.cut(link);
+            self.put(self.now + SECOND, SimEvent::Mend(link));
+        }
     }
 
     fn end_of(&self, agent: usize, id: SessionId) -> Option<At> {
@@ -192,8 +198,15 @@ impl SimWorld {
         })
     }
 
-    pub(super) fn carry_out(&mut self, agent: usize, decisions: Vec<ScheduleDecision>) {
+    pub(super) fn carry_out(&mut self, agent: usize, decisions: Vec<FetchDecision>) {
         for decision in decisions {
+            let decision = match decision {
+                FetchDecision::Schedule(decision) => decision,
+                FetchDecision::Distrust { peer, .. } => {
+                    self.distrust(agent, &peer);
+                    continue;
+                }
+            };
             let (id, news) = match decision {
                 ScheduleDecision::Fetch { session, request, library, records } => {
                     (session, News::Fetch(request, library, records))
@@ -273,9 +286,9 @@ impl SimWorld {
                 side.expected_parts.remove(&request);
                 self.send_frame(at, frame::Kind::Cancel(Cancel { request }));
             }
-            News::PartReceived(request, result) => {
+            News::PartReceived(request, hash, result) => {
                 let Some((agent, id)) = self.side(at).map(|side| (side.agent, side.id)) else { return };
-                self.tell_peers(agent, PeersNews::PartFinished(id, request, result));
+                self.tell_peers(agent, PeersNews::PartFinished(id, request, hash, result));
             }
             News::Perform(lane, effect) => self.on_perform(at, lane, effect),
             News::Summary { lane, nonce, answer, seq, until } => {
@@ -631,7 +644,7 @@ impl SimWorld {
                 assert!(items.iter().all(|(record, content)| content.len() as u64 == record.size));
                 let outcomes = self.take(number, shared, records.clone(), true);
                 assert!(!outcomes.contains(&ItemOutcome::NeedsContent));
-                let decisions = self.agents[number].scheduler.arrived(shared, &records);
+                let decisions = self.agents[number].fetching.arrived(shared, &records);
                 self.carry_out(number, decisions);
                 SessionInput::Settled(records.iter().map(|record| record.hash).collect())
             }
@@ -737,7 +750,7 @@ impl SimWorld {
         };
         let missing = self.agents[number].parts.entry(key).or_default().missing(range);
         if missing.is_empty() {
-            return self.later(SimEvent::Side(at, News::PartReceived(request, Ok(()))));
+            return self.later(SimEvent::Side(at, News::PartReceived(request, key.hash, Ok(()))));
         }
         let contents = missing.iter().map(|range| ContentRequest {
             hash: key.hash.0.to_vec().into(),
@@ -772,7 +785,7 @@ impl SimWorld {
                 Ok(())
             }
         };
-        self.later(SimEvent::Side(at, News::PartReceived(request, result)));
+        self.later(SimEvent::Side(at, News::PartReceived(request, key.hash, result)));
     }
 
     fn serve(&mut self, at: At, Want { request, contents }: Want) {

@@ -1,0 +1,460 @@
+//! What is fetched from whom, and what follows when it goes wrong: the rules that PeersActor carries out. Pure: time comes in.
+//!
+//! Around the [`Scheduler`], which picks a source for each content, stand three rules. A store that does not take content
+//! pauses everything for a while. A peer that sent wrong bytes for a content is not asked for it again, and its connection is
+//! closed. And what users asked for by name goes first ([`Searches`]).
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use iroh::EndpointId;
+use tokio::time::Instant;
+
+use super::commit::CommitOutcome;
+use super::partial::Blame;
+use super::receive::Results;
+use super::schedule::{
+    Committed, Failure, ScheduleDecision, ScheduleLimits, Scheduler, SessionId, SourceProgress, WantKey,
+};
+use super::search::{Searches, TooMany};
+use super::setbacks::{Setback, Setbacks};
+use crate::record::{AssetRecord, ContentHash, LibraryId};
+
+/// Wait after the store failed to take content before it is tried again.
+const STORE_PAUSE: Duration = Duration::from_secs(3);
+/// Contents with wrong bytes that one peer may send before it has broken the rules.
+const WRONG_CONTENTS_MAX: usize = 3;
+
+#[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large kind")]
+pub enum FetchDecision {
+    Schedule(ScheduleDecision),
+    /// Close the connection with this peer: it sent wrong bytes for this content.
+    Distrust {
+        peer: EndpointId,
+        hash: ContentHash,
+        reason: String,
+        /// Whether it did so for several contents. One alone may be a disk that rots.
+        repeatedly: bool,
+    },
+}
+
+/// Why nothing is fetched.
+#[derive(Debug, Default)]
+struct StoreFailure {
+    /// The store does not work, as its feed says.
+    unhealthy: Option<String>,
+    /// The store took no content lately, and when it is tried again.
+    refused: Option<(String, Instant)>,
+}
+
+#[derive(Debug)]
+pub struct Fetching {
+    scheduler: Scheduler,
+    searches: Searches,
+    setbacks: Setbacks,
+    /// Sessions that there are, and with whom.
+    peers: HashMap<SessionId, EndpointId>,
+    /// Contents that came with wrong bytes, by peer.
+    distrusted: HashMap<EndpointId, HashSet<ContentHash>>,
+    store: StoreFailure,
+    now: Instant,
+    now_ms: u64,
+}
+
+impl Fetching {
+    /// `now_ms` is the same moment in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn new(limits: ScheduleLimits, now: Instant, now_ms: u64) -> Self {
+        Self {
+            scheduler: Scheduler::new(limits, now),
+            searches: Searches::default(),
+            setbacks: Setbacks::default(),
+            peers: HashMap::new(),
+            distrusted: HashMap::new(),
+            store: StoreFailure::default(),
+            now,
+            now_ms,
+        }
+    }
+
+    /// What is wanted, from whom, and how far it is.
+    #[must_use]
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// What users asked for by name.
+    #[must_use]
+    pub fn searches(&self) -> &Searches {
+        &self.searches
+    }
+
+    pub fn searches_mut(&mut self) -> &mut Searches {
+        &mut self.searches
+    }
+
+    /// What went wrong with a content.
+    #[must_use]
+    pub fn setbacks(&self, hash: &ContentHash) -> &[Setback] {
+        self.setbacks.of(hash)
+    }
+
+    pub fn connected(&mut self, session: SessionId, peer: EndpointId) {
+        self.peers.insert(session, peer);
+    }
+
+    pub fn disconnected(&mut self, session: SessionId) -> Vec<FetchDecision> {
+        self.peers.remove(&session);
+        let decisions = self.scheduler.session_ended(session);
+        self.note_failures(decisions)
+    }
+
+    /// What the session was asked for is void: it begins anew, or its actor failed.
+    pub fn session_ended(&mut self, session: SessionId) -> Vec<FetchDecision> {
+        let decisions = self.scheduler.session_ended(session);
+        self.note_failures(decisions)
+    }
+
+    /// A session has these in a library (`None` for the mirror), and we want their content for it.
+    pub fn announce(
+        &mut self,
+        session: SessionId,
+        library: Option<LibraryId>,
+        records: Vec<AssetRecord>,
+    ) -> Vec<FetchDecision> {
+        let Some(peer) = self.peers.get(&session).copied() else { return Vec::new() };
+        let distrusted = self.distrusted.get(&peer);
+        let (refused, wanted): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| distrusted.is_some_and(|d| d.contains(&record.hash)));
+        let mut decisions = Vec::new();
+        for record in refused {
+            self.searches.lacks(peer, &record.hash);
+            let reason = "it sent wrong bytes for it before".to_owned();
+            let key = WantKey::new(library, &record);
+            decisions.push(FetchDecision::Schedule(ScheduleDecision::Failed { session, key, reason }));
+        }
+        let sought: Vec<ContentHash> =
+            wanted.iter().map(|record| record.hash).filter(|hash| self.searches.seeks(hash)).collect();
+        for hash in &sought {
+            self.searches.found(peer, hash);
+        }
+        let mut scheduled = self.scheduler.announce(session, library, wanted);
+        for hash in sought {
+            scheduled.extend(self.scheduler.prefer(hash));
+        }
+        decisions.extend(self.note_failures(scheduled));
+        decisions
+    }
+
+    /// A user asks for a content by name.
+    ///
+    /// # Errors
+    ///
+    /// There are too many searches already.
+    pub fn search(&mut self, hash: ContentHash, now: Instant) -> Result<Vec<FetchDecision>, TooMany> {
+        self.searches.begin(hash, now)?;
+        let decisions = self.scheduler.prefer(hash);
+        Ok(self.note_failures(decisions))
+    }
+
+    /// The peer of a session does not have these; or, unless `asked`, it cannot be asked.
+    pub fn lacks(&mut self, session: SessionId, hashes: &[ContentHash], asked: bool) {
+        let Some(peer) = self.peers.get(&session).copied() else { return };
+        for hash in hashes {
+            if asked {
+                self.searches.lacks(peer, hash);
+            } else {
+                self.searches.cannot_answer(peer, hash);
+            }
+        }
+    }
+
+    /// Contents asked for from `session` are durable, or did not come.
+    pub fn finished(&mut self, session: SessionId, results: Results) -> Vec<FetchDecision> {
+        let mut decisions = Vec::new();
+        for (key, result) in &results {
+            if let Err(failure) = result {
+                decisions.extend(self.note_failure(session, key.hash, failure));
+            }
+        }
+        let scheduled = self.scheduler.finished(session, results);
+        decisions.extend(self.note_failures(scheduled));
+        decisions
+    }
+
+    /// A part that was asked for under `request` is here, or did not come.
+    pub fn part_finished(
+        &mut self,
+        session: SessionId,
+        request: u64,
+        hash: ContentHash,
+        result: Result<(), Failure>,
+    ) -> Vec<FetchDecision> {
+        let distrust = result.as_ref().err().and_then(|failure| self.note_failure(session, hash, failure));
+        let scheduled = self.scheduler.part_finished(session, request, result);
+        let mut decisions: Vec<FetchDecision> = distrust.into_iter().collect();
+        decisions.extend(self.note_failures(scheduled));
+        decisions
+    }
+
+    /// What became of a content all of whose parts were here.
+    pub fn committed(&mut self, key: WantKey, outcome: CommitOutcome) -> Vec<FetchDecision> {
+        let mut liars = Vec::new();
+        let committed = match outcome {
+            CommitOutcome::Stored { liars: found, .. } => {
+                liars = found;
+                Committed::Stored
+            }
+            CommitOutcome::NotTaken(failure) => {
+                self.note_store(&failure);
+                Committed::NotTaken(failure)
+            }
+            CommitOutcome::Wrong(Blame::Peer(liar)) => {
+                liars.push(liar);
+                Committed::WrongFrom(self.session_of(&liar))
+            }
+            CommitOutcome::Wrong(Blame::OneOfSeveral(givers)) => {
+                tracing::warn!(hash = %key.hash, "one of several peers sent wrong bytes; one is asked alone now");
+                let session = |(peer, bytes): &(EndpointId, u64)| Some((self.session_of(peer)?, *bytes));
+                Committed::WrongFromSeveral(givers.iter().filter_map(session).collect())
+            }
+            CommitOutcome::Wrong(Blame::Nobody) => {
+                tracing::warn!(hash = %key.hash, "what an earlier process left of it was not usable");
+                Committed::Again
+            }
+            CommitOutcome::Incomplete => Committed::Again,
+        };
+        let scheduled = self.scheduler.committed(key, committed);
+        let mut decisions = self.note_failures(scheduled);
+        for liar in liars {
+            decisions.push(self.distrust(liar, key.hash, "the peer sent wrong bytes"));
+        }
+        decisions
+    }
+
+    /// A newer record of a content that is here was applied, or not.
+    pub fn applied(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<FetchDecision> {
+        if let Err(failure) = &result {
+            self.note_store(failure);
+        }
+        let decisions = self.scheduler.applied(key, result);
+        self.note_failures(decisions)
+    }
+
+    /// What others sent of a content was thrown away, or could not be.
+    pub fn restricted(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<FetchDecision> {
+        if let Err(failure) = &result {
+            self.note_store(failure);
+        }
+        let decisions = self.scheduler.restricted(key, result);
+        self.note_failures(decisions)
+    }
+
+    /// These came into the store on another way.
+    pub fn arrived(&mut self, library: Option<LibraryId>, records: &[AssetRecord]) -> Vec<FetchDecision> {
+        let decisions = self.scheduler.arrived(library, records);
+        self.note_failures(decisions)
+    }
+
+    /// Whether the store works, as its feed says.
+    pub fn store_health(&mut self, failure: Option<String>) -> Vec<FetchDecision> {
+        self.store.unhealthy = failure;
+        if self.store.unhealthy.is_some() {
+            self.scheduler.pause();
+        }
+        self.resume()
+    }
+
+    /// Why nothing is fetched, if so.
+    #[must_use]
+    pub fn paused(&self) -> Option<&str> {
+        self.store.unhealthy.as_deref().or(self.store.refused.as_ref().map(|(why, _)| why.as_str()))
+    }
+
+    /// Whether the store does not work, as its feed says.
+    #[must_use]
+    pub fn is_unhealthy(&self) -> bool {
+        self.store.unhealthy.is_some()
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Instant, now_ms: u64) -> Vec<FetchDecision> {
+        (self.now, self.now_ms) = (now, now_ms);
+        self.store.refused.take_if(|(_, until)| *until <= now);
+        self.resume()
+    }
+
+    /// Time passed for the searches; whether there are `more` peers that could be asked.
+    pub fn tick_searches(&mut self, now: Instant, more: bool) {
+        let scheduler = &self.scheduler;
+        self.searches.tick(now, |hash| scheduler.wants(hash), more);
+    }
+
+    /// How far the sources are with what they were asked for.
+    pub fn compare_sources(
+        &mut self,
+        now: Instant,
+        progress: Vec<(SessionId, SourceProgress)>,
+    ) -> Vec<FetchDecision> {
+        let decisions = self.scheduler.tick(now, progress);
+        self.note_failures(decisions)
+    }
+
+    fn resume(&mut self) -> Vec<FetchDecision> {
+        if self.paused().is_some() {
+            return Vec::new();
+        }
+        let decisions = self.scheduler.resume();
+        self.note_failures(decisions)
+    }
+
+    /// The newest session with a peer.
+    fn session_of(&self, peer: &EndpointId) -> Option<SessionId> {
+        let sessions = self.peers.iter().filter(|(_, other)| *other == peer);
+        sessions.map(|(session, _)| *session).max()
+    }
+
+    /// Takes note of what could not be had from whom.
+    fn note_failures(&mut self, decisions: Vec<ScheduleDecision>) -> Vec<FetchDecision> {
+        for decision in &decisions {
+            let ScheduleDecision::Failed { session, key, reason } = decision else { continue };
+            let Some(peer) = self.peers.get(session).copied() else { continue };
+            let setback = Setback { peer, reason: reason.clone(), lied: false, at_ms: self.now_ms };
+            self.setbacks.note(key.hash, setback);
+            self.searches.lacks(peer, &key.hash);
+        }
+        decisions.into_iter().map(FetchDecision::Schedule).collect()
+    }
+
+    fn note_failure(
+        &mut self,
+        session: SessionId,
+        hash: ContentHash,
+        failure: &Failure,
+    ) -> Option<FetchDecision> {
+        self.note_store(failure);
+        let Failure::WrongBytes(reason) = failure else { return None };
+        let peer = self.peers.get(&session).copied()?;
+        Some(self.distrust(peer, hash, reason))
+    }
+
+    fn note_store(&mut self, failure: &Failure) {
+        let Failure::Store(reason) = failure else { return };
+        tracing::warn!(reason, "the store does not take content; transfers pause");
+        self.store.refused = Some((reason.clone(), self.now + STORE_PAUSE));
+    }
+
+    fn distrust(&mut self, peer: EndpointId, hash: ContentHash, reason: &str) -> FetchDecision {
+        let contents = self.distrusted.entry(peer).or_default();
+        contents.insert(hash);
+        let repeatedly = contents.len() >= WRONG_CONTENTS_MAX;
+        let reason = reason.to_owned();
+        self.setbacks.note(hash, Setback { peer, reason: reason.clone(), lied: true, at_ms: self.now_ms });
+        FetchDecision::Distrust { peer, hash, reason, repeatedly }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iroh::SecretKey;
+
+    use super::*;
+    use crate::record::AssetMeta;
+
+    const LIMITS: ScheduleLimits = ScheduleLimits {
+        node_bytes: 3 << 20,
+        peer_bytes: 2 << 20,
+        part_bytes: 1 << 20,
+        stall: Duration::from_secs(30),
+    };
+    const SESSION: SessionId = SessionId(1);
+    const OTHER: SessionId = SessionId(2);
+
+    fn peer(n: u8) -> EndpointId {
+        SecretKey::from_bytes(&[n; 32]).public()
+    }
+
+    fn record(n: u8) -> AssetRecord {
+        AssetRecord::new(ContentHash([n; 32]), 10, None, AssetMeta::default())
+    }
+
+    fn connected() -> Fetching {
+        let mut fetching = Fetching::new(LIMITS, Instant::now(), 1_000);
+        fetching.connected(SESSION, peer(1));
+        fetching.connected(OTHER, peer(2));
+        fetching
+    }
+
+    fn is_asked(decisions: &[FetchDecision], of: SessionId) -> bool {
+        decisions.iter().any(|decision| {
+            matches!(decision, FetchDecision::Schedule(ScheduleDecision::Fetch { session, .. }) if *session == of)
+        })
+    }
+
+    fn distrusted(decisions: &[FetchDecision]) -> Option<(EndpointId, bool)> {
+        decisions.iter().find_map(|decision| match decision {
+            FetchDecision::Distrust { peer, repeatedly, .. } => Some((*peer, *repeatedly)),
+            FetchDecision::Schedule(_) => None,
+        })
+    }
+
+    fn wrong(n: u8) -> Results {
+        vec![(WantKey::new(None, &record(n)), Err(Failure::WrongBytes("another hash".into())))]
+    }
+
+    #[test]
+    fn who_sent_wrong_bytes_is_not_asked_for_them_again_even_on_a_new_connection() {
+        let mut fetching = connected();
+        assert!(is_asked(&fetching.announce(SESSION, None, vec![record(1)]), SESSION));
+        assert_eq!(distrusted(&fetching.finished(SESSION, wrong(1))), Some((peer(1), false)));
+        fetching.disconnected(SESSION);
+
+        let again = SessionId(3);
+        fetching.connected(again, peer(1));
+        let decisions = fetching.announce(again, None, vec![record(1), record(2)]);
+        let failed = |decision: &FetchDecision| matches!(decision, FetchDecision::Schedule(ScheduleDecision::Failed { key, .. }) if key.hash == record(1).hash);
+        assert!(decisions.iter().any(failed) && is_asked(&decisions, again), "{decisions:?}");
+        assert!(is_asked(&fetching.announce(OTHER, None, vec![record(1)]), OTHER), "others are asked");
+        assert!(fetching.setbacks(&record(1).hash)[0].lied);
+    }
+
+    #[test]
+    fn one_wrong_content_may_be_a_bad_disk_and_several_are_not() {
+        let mut fetching = connected();
+        let repeated: Vec<bool> = [1, 2, 2, 3]
+            .into_iter()
+            .map(|n| {
+                fetching.announce(SESSION, None, vec![record(n)]);
+                distrusted(&fetching.finished(SESSION, wrong(n))).expect("wrong bytes").1
+            })
+            .collect();
+        assert_eq!(repeated, [false, false, false, true], "the same content counts once");
+    }
+
+    #[test]
+    fn a_store_that_takes_nothing_pauses_everything_for_a_while() {
+        let mut fetching = connected();
+        let start = Instant::now();
+        fetching.tick(start, 1_000);
+        fetching.announce(SESSION, None, vec![record(1)]);
+        let full = Err(Failure::Store("the disk is full".into()));
+        fetching.finished(SESSION, vec![(WantKey::new(None, &record(1)), full)]);
+        assert_eq!(fetching.paused(), Some("the disk is full"));
+        assert!(!is_asked(&fetching.announce(OTHER, None, vec![record(2)]), OTHER));
+        assert!(fetching.tick(start + STORE_PAUSE / 2, 2_000).is_empty());
+
+        // The store's own word outlasts the pause.
+        fetching.store_health(Some("it answers nothing".into()));
+        assert!(fetching.tick(start + STORE_PAUSE, 4_000).is_empty());
+        assert!(is_asked(&fetching.store_health(None), OTHER));
+        assert_eq!(fetching.paused(), None);
+    }
+
+    #[test]
+    fn a_session_that_is_over_is_asked_for_nothing() {
+        let mut fetching = connected();
+        fetching.disconnected(SESSION);
+        assert!(fetching.announce(SESSION, None, vec![record(1)]).is_empty());
+    }
+}
