@@ -1,4 +1,5 @@
-//! `GET /metrics`: the node's figures in the `OpenMetrics` text format, which Prometheus reads, followed by iroh's own.
+//! `GET /metrics`: the node's figures, followed by iroh's own, in the text format that is asked for: `OpenMetrics`, or
+//! Prometheus's own, which every scraper reads.
 //!
 //! What cannot be had in time is left out, and `can_sync_part_up` says so: a scrape never fails because one actor hangs.
 
@@ -7,7 +8,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::header::{self, HeaderMap};
 use axum::response::IntoResponse;
 use iroh::Endpoint;
 use iroh_metrics::Registry;
@@ -18,11 +19,12 @@ use crate::actor::status::ActorStatus;
 use crate::peer::report::{ConnectionState, PeerReport, PeersReport, SyncState};
 use crate::store::StoreStatus;
 
+mod format;
+
+use format::TextFormat;
+
 /// Peers with series of their own: as many as there may be connections.
 const PEERS_MAX: usize = 64;
-/// What the answer says it is.
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// A registry with the endpoint's own metrics, each under the prefix `iroh_`.
 #[must_use]
 pub fn endpoint_registry(endpoint: &Endpoint) -> Arc<Registry> {
@@ -36,9 +38,13 @@ pub fn endpoint_registry(endpoint: &Endpoint) -> Arc<Registry> {
     get,
     path = "/metrics",
     tag = "node",
-    responses((status = 200, content_type = "application/openmetrics-text", body = String))
+    params(("Accept" = Option<String>, Header, description = "`application/openmetrics-text`, or Prometheus's own format")),
+    responses((status = 200, description = "In the format that was asked for.", content(
+        (String = "text/plain"),
+        (String = "application/openmetrics-text"),
+    )))
 )]
-pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse {
+pub(super) async fn metrics(State(state): State<ApiState>, headers: HeaderMap) -> impl IntoResponse {
     let view = &state.view;
     let (store, peers, tree, process) =
         tokio::join!(view.store_status(), view.peers_report(), view.tree(), ProcessFigures::read());
@@ -55,7 +61,12 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse 
         actor_figures(&mut out, tree);
     }
     process.write(&mut out);
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], out.finish(&view.registry))
+    let (format, text) = (TextFormat::asked_for(&headers), out.finish(&view.registry));
+    let text = match format {
+        TextFormat::OpenMetrics => text,
+        TextFormat::Prometheus => format::prometheus(&text),
+    };
+    ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")], text)
 }
 
 fn node(out: &mut Exposition, view: &AgentView) {

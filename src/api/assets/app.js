@@ -87,13 +87,13 @@ async function refresh() {
   }
   refreshing = true;
   try {
-    const answer = await ask("/page/live");
+    const answer = await ask("page/live");
     if (!answer.ok) throw new Error(await explain(answer));
     swap(await answer.text());
     byId("offline").hidden = true;
     sample();
     const { seq } = byId("node").dataset;
-    if (shownSeq !== null && seq !== shownSeq) swap(await (await ask("/page/recent")).text());
+    if (shownSeq !== null && seq !== shownSeq) swap(await (await ask("page/recent")).text());
     shownSeq = seq;
   } catch {
     byId("offline").hidden = false;
@@ -221,7 +221,7 @@ function uploadNext() {
     else done("bad", sentence(request.responseText, request.status));
   };
   request.onerror = () => done("bad", "The connection broke off.");
-  request.open("POST", "/store/ingest");
+  request.open("POST", "store/ingest");
   request.send(form);
 }
 
@@ -273,7 +273,7 @@ async function onForget(button) {
   if (!confirm("Forget this peer and close its session?")) return;
   button.blur();
   try {
-    await askJson(`/peers/${encodeURIComponent(button.dataset.forget)}`, "DELETE");
+    await askJson(`peers/${encodeURIComponent(button.dataset.forget)}`, "DELETE");
   } catch (error) {
     alert(error.message);
   }
@@ -281,9 +281,9 @@ async function onForget(button) {
 }
 
 const decisions = {
-  confirm: ["Delete these here as well? They stay in the trash for 30 days.", "/deletions/confirm", {}],
-  reject: ["Keep these here, though they are deleted elsewhere?", "/deletions/reject", {}],
-  restore: ["Keep these here, and bring them back where they were deleted?", "/deletions/reject", { restore: true }],
+  confirm: ["Delete these here as well? They stay in the trash for 30 days.", "deletions/confirm", {}],
+  reject: ["Keep these here, though they are deleted elsewhere?", "deletions/reject", {}],
+  restore: ["Keep these here, and bring them back where they were deleted?", "deletions/reject", { restore: true }],
 };
 
 async function onDecide(button) {
@@ -302,7 +302,7 @@ async function onDecide(button) {
 async function onVerify(button) {
   button.disabled = true;
   try {
-    await askJson("/verify", "POST");
+    await askJson("verify", "POST");
   } catch (error) {
     alert(error.message);
   }
@@ -334,7 +334,7 @@ async function submitted(event, resultId, work) {
 const held = ({ assets, bytes: size }) => `${assets} ${assets === 1 ? "asset" : "assets"} (${bytes(size)})`;
 
 async function dialPeer(fields) {
-  const { endpoint_id } = await askJson("/peers", "POST", { ticket: fields.get("ticket").trim() });
+  const { endpoint_id } = await askJson("peers", "POST", { ticket: fields.get("ticket").trim() });
   return `Connecting to ${endpoint_id.slice(0, 10)}…`;
 }
 
@@ -342,20 +342,20 @@ async function createLibrary(fields) {
   const text = (name) => fields.get(name).trim() || undefined;
   const tags = (text("tags") ?? "").split(",").map((tag) => tag.trim()).filter(Boolean);
   const filter = { mime_prefix: text("mime_prefix"), tags, application: text("application"), user: text("user") };
-  const preview = await askJson("/libraries/preview", "POST", { filter });
+  const preview = await askJson("libraries/preview", "POST", { filter });
   if (!confirm(`Share ${held(preview)} as '${fields.get("name")}', and what comes to match later?`)) return null;
-  const made = await askJson("/libraries", "POST", { name: fields.get("name"), filter });
+  const made = await askJson("libraries", "POST", { name: fields.get("name"), filter });
   return `Made with ${held(made.counts)}. Now invite somebody.`;
 }
 
 async function joinLibrary(fields) {
   const ticket = fields.get("ticket").trim();
-  const preview = await askJson("/join/preview", "POST", { ticket });
+  const preview = await askJson("join/preview", "POST", { ticket });
   if (!confirm(`Join '${preview.name}' with ${held(preview.counts)} when the ticket was issued?`)) return null;
   const ours = preview.matching;
   const share_existing =
     ours.assets > 0 && confirm(`Share what is here already and matches, ${held(ours)}, with its members? Cancel joins without that.`);
-  const joined = await askJson("/join", "POST", { ticket, share_existing });
+  const joined = await askJson("join", "POST", { ticket, share_existing });
   return `Joined ${joined.name}. Looking for its members…`;
 }
 
@@ -364,7 +364,7 @@ async function onInvite(button) {
   button.disabled = true;
   try {
     const terms = { access: button.dataset.invite, expires_secs: 86400, uses: 1 };
-    const path = `/libraries/${encodeURIComponent(button.dataset.library)}/invite`;
+    const path = `libraries/${encodeURIComponent(button.dataset.library)}/invite`;
     const { ticket, qr } = await askJson(path, "POST", terms);
     byId("invited-ticket").value = ticket;
     const code = byId("invited-code");
@@ -384,7 +384,7 @@ async function onInvite(button) {
 async function onSignIn(event) {
   event.preventDefault();
   try {
-    await askJson("/session", "POST", { token: event.target.token.value.trim() });
+    await askJson("session", "POST", { token: event.target.token.value.trim() });
     location.reload();
   } catch (error) {
     say(byId("sign-in-result"), "bad", error.message);
@@ -393,23 +393,67 @@ async function onSignIn(event) {
 
 // ---- start ----
 
+const EVENTS = [
+  "hello", "reset", "peer_connected", "peer_lost", "peer_stale", "asset_received", "asset_failed", "in_sync", "deletions_held",
+  "actor_restarted",
+];
+
+// A browser opens few connections to one server, and an event stream keeps one for as long as its page is open. So one page of
+// all that show this node has the stream, and tells the others.
 function watchEvents() {
-  const source = new EventSource("/events");
-  for (const name of [
-    "hello", "reset", "peer_connected", "peer_lost", "peer_stale", "asset_received", "asset_failed", "in_sync", "deletions_held",
-    "actor_restarted",
-  ]) {
-    source.addEventListener(name, soon);
-  }
-  source.addEventListener("hello", (event) => {
-    // The node was started again, perhaps as a newer version: so is the page.
-    if (JSON.parse(event.data).boot !== document.body.dataset.boot) location.reload();
-  });
-  source.onerror = () => {
-    soon();
-    // A browser tries again by itself unless the answer was an error.
-    if (source.readyState === EventSource.CLOSED) setTimeout(watchEvents, 5000);
+  const name = `can-sync ${new URL(".", location.href).pathname}`;
+  const channel = new BroadcastChannel(name);
+  channel.onmessage = (message) => onEvent(message.data);
+  const tell = (event) => {
+    onEvent(event);
+    channel.postMessage(event);
   };
+  if (navigator.locks) {
+    // Held until this page is gone; then the next one that waits has it.
+    navigator.locks.request(name, () => new Promise(() => streamEvents(tell)));
+    return;
+  }
+  // Without locks (they need HTTPS or this machine), a page has the stream while somebody looks at it.
+  let stream = null;
+  const follow = () => {
+    if (document.hidden) {
+      stream?.close();
+      stream = null;
+    } else {
+      stream ??= streamEvents(tell);
+    }
+  };
+  document.addEventListener("visibilitychange", follow);
+  follow();
+}
+
+function onEvent({ boot }) {
+  // The node was started again, perhaps as a newer version: so is the page.
+  if (boot && boot !== document.body.dataset.boot) location.reload();
+  soon();
+}
+
+// Follows the node's events until it is closed.
+function streamEvents(tell) {
+  let source = null;
+  let retry = null;
+  const open = () => {
+    source = new EventSource("events");
+    for (const name of EVENTS) {
+      source.addEventListener(name, ({ data }) => tell(name === "hello" ? { boot: JSON.parse(data).boot } : {}));
+    }
+    source.onerror = () => {
+      tell({});
+      // A browser tries again by itself unless the answer was an error.
+      if (source.readyState === EventSource.CLOSED) retry = setTimeout(open, 5000);
+    };
+  };
+  open();
+  const close = () => {
+    clearTimeout(retry);
+    source.close();
+  };
+  return { close };
 }
 
 function start() {

@@ -9,6 +9,8 @@ use can_sync::store::embedded::IngestFields;
 
 use crate::support::agent::{Agent, hung, peer};
 
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0";
+
 /// Samples by name and labels. Checks what the format demands: samples follow the type of their family, no family or
 /// series is there twice, values are numbers, and the text ends with its mark.
 fn parse(text: &str) -> HashMap<String, f64> {
@@ -53,7 +55,7 @@ async fn the_figures_are_those_of_the_node() {
     agent.set_peers(SyncState::InSync, many);
     agent.tree.lock().unwrap().children[0].restarts = 2;
 
-    let answer = agent.get("/metrics").send().await.unwrap();
+    let answer = agent.get("/metrics").header("accept", OPEN_METRICS).send().await.unwrap();
     let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
     assert!(content_type.starts_with("application/openmetrics-text; version=1.0.0"), "{content_type}");
     let text = answer.text().await.unwrap();
@@ -87,9 +89,48 @@ async fn the_figures_are_those_of_the_node() {
 async fn a_hung_actor_costs_its_own_figures_only() {
     let (_probe, service) = hung::<PeersMsg>().await;
     let agent = Agent::start_with(|view| view.peers = service).await;
-    let samples = parse(&agent.text("/metrics").await);
+    let answer = agent.get("/metrics").header("accept", OPEN_METRICS).send().await.unwrap();
+    let samples = parse(&answer.text().await.unwrap());
     assert_eq!(samples.get("can_sync_part_up{part=\"peers\"}"), Some(&0.0));
     assert_eq!(samples.get("can_sync_part_up{part=\"store\"}"), Some(&1.0));
     assert!(!samples.contains_key("can_sync_peers_known"));
     assert!(samples.contains_key("can_sync_store_assets"));
+}
+
+#[tokio::test]
+async fn a_scraper_gets_the_format_that_it_reads() {
+    let agent = Agent::start().await;
+    agent.tree.lock().unwrap().children[0].restarts = 2;
+    let scrape = async |accept: Option<&str>| {
+        let request = agent.get("/metrics");
+        let request = accept.map_or(request.try_clone().unwrap(), |accept| request.header("accept", accept));
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.headers()["vary"], "Accept");
+        let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (content_type, answer.text().await.unwrap())
+    };
+    for accept in [None, Some("*/*"), Some("text/plain"), Some("text/html, */*;q=0.8")] {
+        let (content_type, text) = scrape(accept).await;
+        assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8", "{accept:?}");
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
+        // Each family is named as its samples are, and of a type that the format knows.
+        let mut family = "";
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                let known = ["counter", "gauge", "histogram", "summary", "untyped"];
+                assert!(known.contains(&kind), "{line}");
+                assert!(kind != "counter" || name.ends_with("_total"), "{line}");
+                family = name;
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert!(name.starts_with(family), "{line} in the family {family}");
+            }
+        }
+        assert!(text.contains("\n# TYPE can_sync_actor_restarts_total counter\n"), "{text}");
+        assert!(text.contains("can_sync_actor_restarts_total{kind=\"PeersActor\"} 2\n"), "{text}");
+    }
+    let (content_type, text) = scrape(Some(OPEN_METRICS)).await;
+    assert!(content_type.starts_with("application/openmetrics-text"), "{content_type}");
+    assert!(text.ends_with("# EOF\n"));
 }

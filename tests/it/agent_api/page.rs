@@ -67,14 +67,75 @@ async fn the_policy_allows_the_page_s_own_files_and_nothing_else() {
     assert!(!html.contains(" style=") && !html.contains("<style") && !html.contains(" onclick="));
     assert_eq!(html.matches("<script").count(), 1);
     let mut files = 0;
-    for reference in html.split(['"', '\'']).filter(|text| text.starts_with("/assets/")) {
-        let answer = agent.get(reference).send().await.unwrap();
+    for reference in html.split(['"', '\'']).filter(|text| text.starts_with("assets/")) {
+        let answer = agent.get(&format!("/{reference}")).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{reference}");
         assert!(!answer.text().await.unwrap().is_empty());
         files += 1;
     }
     assert_eq!(files, 3);
     assert!(!html.contains("http://") || !html.contains("src=\"http"), "nothing is loaded from elsewhere");
+}
+
+/// Serves what `to` serves below `/under/this/`, as a proxy with other pages beside it would.
+async fn below_a_path(to: String) -> String {
+    let http = reqwest::Client::new();
+    let pass = move |request: axum::extract::Request| {
+        let (http, to) = (http.clone(), to.clone());
+        async move {
+            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            let Some(path) = path.strip_prefix("/under/this/") else {
+                return axum::response::Response::builder()
+                    .status(404)
+                    .body(axum::body::Body::empty())
+                    .unwrap();
+            };
+            let answer = http.request(request.method().clone(), format!("{to}/{path}")).send().await.unwrap();
+            let mut response = axum::response::Response::builder().status(answer.status());
+            response.headers_mut().unwrap().extend(answer.headers().clone());
+            response.body(axum::body::Body::from(answer.bytes().await.unwrap())).unwrap()
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/under/this/", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(pass);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test]
+async fn a_proxy_may_serve_the_page_below_a_path() {
+    let agent = Agent::start().await;
+    let fields = IngestFields { mime_type: Some("image/png".into()), ..IngestFields::default() };
+    agent.ingest(b"\x89PNG\r\n\x1a\n", fields).await;
+    let page = reqwest::Url::parse(&below_a_path(agent.url("")).await).unwrap();
+    let html = agent.client.get(page.clone()).send().await.unwrap().text().await.unwrap();
+    let script = agent.text("/assets/app.js").await;
+    // Every quoted text that the script asks for, and everything that the page refers to.
+    let asked =
+        ["ask(\"", "askJson(\"", "EventSource(\"", "open(\"POST\", \""].into_iter().flat_map(|call| {
+            script.split(call).skip(1).filter_map(|rest| rest.split('"').next()).collect::<Vec<_>>()
+        });
+    let referred = ["href=\"", "src=\""].into_iter().flat_map(|attribute| {
+        html.split(attribute).skip(1).filter_map(|rest| rest.split('"').next()).collect::<Vec<_>>()
+    });
+    let mut seen = 0;
+    for reference in asked.chain(referred).filter(|reference| !reference.starts_with('#')) {
+        assert!(!reference.starts_with('/') && !reference.contains("://"), "{reference}");
+        let url = page.join(reference).unwrap();
+        assert!(url.path().starts_with(page.path()), "{reference} leads to {url}");
+        if reference != "events" {
+            let status = agent.client.get(url).send().await.unwrap().status().as_u16();
+            // Some are for POST alone, and some actors are not there.
+            assert!(matches!(status, 200 | 405 | 503), "{reference}: {status}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 15, "{seen} references");
+    let other = script.split(['"', '`', '\'']).find(|text| {
+        text.strip_prefix('/').is_some_and(|path| path.starts_with(|c: char| c.is_ascii_lowercase()))
+    });
+    assert_eq!(other, None, "a path from the top of the host");
 }
 
 #[tokio::test]
@@ -84,9 +145,9 @@ async fn raster_images_are_shown_and_other_content_is_not() {
     let image = agent.ingest(b"\x89PNG\r\n\x1a\n", fields("image/png")).await.asset.record.hash;
     let vector = agent.ingest(b"<svg/>", fields("image/svg+xml")).await.asset.record.hash;
     let html = agent.text("/page/recent").await;
-    assert!(html.contains(&format!("<img src=\"/store/asset/{image}\"")), "{html}");
-    assert!(!html.contains(&format!("<img src=\"/store/asset/{vector}\"")), "{html}");
-    assert!(html.contains(&format!("href=\"/store/asset/{vector}\"")), "{html}");
+    assert!(html.contains(&format!("<img src=\"store/asset/{image}\"")), "{html}");
+    assert!(!html.contains(&format!("<img src=\"store/asset/{vector}\"")), "{html}");
+    assert!(html.contains(&format!("href=\"store/asset/{vector}\"")), "{html}");
 }
 
 #[tokio::test]
