@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Config, FlagValue, HttpUrl, Loaded, SettingSources};
+use crate::config::{Config, ConfigError, ConfigErrors, FlagValue, HttpUrl, Loaded, SettingSources};
 
 mod assets;
 pub mod can_service;
@@ -39,11 +39,12 @@ mod rm;
 mod search;
 mod serve;
 mod status;
+mod stopping;
+mod target;
 pub mod text;
 mod wait;
 mod why;
 
-use client::ApiClient;
 use error::{CliError, Exit};
 use output::Output;
 
@@ -71,7 +72,7 @@ struct Globals {
     /// Print JSON: one object, or one per line where there are many
     #[arg(long, global = true, help_heading = "Global options")]
     json: bool,
-    /// The daemon's API, if not at the configured `listen_addr`
+    /// The API of another node than the one of this directory or of the configured `listen_addr`
     #[arg(long, global = true, value_name = "URL", env = "CAN_SYNC_API", value_parser = api_url)]
     #[arg(help_heading = "Global options")]
     api: Option<String>,
@@ -152,32 +153,18 @@ struct Context {
 impl Context {
     /// The configuration, with these flags over it. Warnings go to stderr.
     fn load_config(&self, file: Option<PathBuf>, flags: Vec<FlagValue>) -> Result<Loaded, CliError> {
+        let (loaded, errors) = self.read_config(file, flags);
+        if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors).into()) }
+    }
+
+    /// As [`Self::load_config`]: what can be used, and everything that is wrong.
+    fn read_config(&self, file: Option<PathBuf>, flags: Vec<FlagValue>) -> (Loaded, Vec<ConfigError>) {
         let file = file.or_else(|| self.globals.config.clone());
-        let loaded = Config::load(&SettingSources::of_process(file, flags))?;
+        let (loaded, errors) = Config::read(&SettingSources::of_process(file, flags));
         for warning in &loaded.warnings {
             output::message(&format!("warning: {warning}"));
         }
-        Ok(loaded)
-    }
-
-    /// The daemon's API.
-    fn agent(&self) -> Result<ApiClient, CliError> {
-        let loaded = self.load_config(None, Vec::new())?;
-        let configured = || {
-            loaded.config.api_url().ok_or_else(|| {
-                CliError::new(Exit::Usage, "listen_addr has port 0, so the daemon's address is not known")
-                    .hint("pass the URL that the daemon printed with --api")
-            })
-        };
-        let url = self.globals.api.clone().map_or_else(configured, Ok)?;
-        ApiClient::agent(&url, loaded.config.api_token_file.as_deref())
-    }
-
-    /// The CAN Service of the daemon.
-    async fn store(&self) -> Result<ApiClient, CliError> {
-        let agent = self.agent()?;
-        let status: status::StatusBody = agent.get("/status", &[]).await?;
-        ApiClient::store(&status.store.url)
+        (loaded, errors)
     }
 }
 

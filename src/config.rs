@@ -11,13 +11,14 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 mod error;
+mod file;
 mod load;
 mod setting;
 #[cfg(test)]
 mod tests;
 mod value;
 
-pub use error::ConfigError;
+pub use error::{ConfigError, ConfigErrors};
 pub use load::{FlagValue, Loaded, LoadedSetting, Origin, Origins, SettingSources};
 pub use value::{HttpUrl, RelaySetting, ServiceUrl, SlotFormat};
 
@@ -37,6 +38,8 @@ settings! {
         can_service_url: Option<ServiceUrl> = None;
         /// Where the embedded CAN Service listens; port 0 takes a free one.
         can_listen_addr: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 3210));
+        /// A file that holds the token which the CAN Service asks for.
+        can_token_file: Option<PathBuf> = None;
         /// Key of the CAN Service's sync API; generated for an embedded one.
         sync_api_key: Option<SecretString> = None;
         /// A file that holds the key of the CAN Service's sync API.
@@ -167,84 +170,102 @@ impl Config {
         (addr.port() != 0).then(|| format!("http://{addr}"))
     }
 
-    /// Rules that concern more than one setting: the first that is broken, with the setting to blame.
-    fn check(&self) -> Result<(), (&'static str, String)> {
+    /// Rules that concern more than one setting, or more than its form: those that are broken.
+    fn check(&self) -> Vec<BrokenRule> {
         let Self { limits, .. } = self;
-        let misnamed = self.allowed_hosts.iter().find_map(|host| Some((host, value::host_problem(host)?)));
-        let rules: [(bool, &'static str, String); 10] = [
-            (
-                misnamed.is_none(),
-                "allowed_hosts",
-                misnamed.map(|(host, problem)| format!("'{host}': {problem}")).unwrap_or_default(),
-            ),
-            (
-                value::name_problem(&self.name).is_none(),
-                "name",
-                value::name_problem(&self.name).unwrap_or_default(),
-            ),
-            (
-                self.sync_passphrase.is_none() || self.sync_passphrase_file.is_none(),
-                "sync_passphrase_file",
-                "sync_passphrase is set as well: keep one of the two".to_owned(),
-            ),
-            (
-                self.sync_api_key.is_none() || self.sync_api_key_file.is_none(),
-                "sync_api_key_file",
-                "sync_api_key is set as well: keep one of the two".to_owned(),
-            ),
-            (
-                self.listen_addr.ip().is_loopback() || self.api_token_file.is_some(),
-                "listen_addr",
-                format!(
-                    "{} can be reached from other machines: set api_token_file, or listen on 127.0.0.1",
-                    self.listen_addr
-                ),
-            ),
-            (
-                self.can_service_url.is_some() || !overlap(self.listen_addr, self.can_listen_addr),
-                "can_listen_addr",
-                format!("{} is taken by listen_addr: give each its own port", self.can_listen_addr),
-            ),
-            (
-                limits.max_dialled <= limits.max_connections,
-                "limits.max_dialled",
-                format!("expected at most max_connections, which is {}", limits.max_connections),
-            ),
-            (
-                limits.in_flight_per_peer_bytes >= 256 * KIB,
-                "limits.in_flight_per_peer_bytes",
-                "expected at least 256 KiB, or nothing can move".to_owned(),
-            ),
-            (
-                limits.in_flight_per_peer_bytes <= limits.in_flight_bytes,
-                "limits.in_flight_per_peer_bytes",
-                format!("expected at most in_flight_bytes, which is {}", limits.in_flight_bytes),
-            ),
-            (
-                limits.dial_backoff_min <= limits.dial_backoff_max,
-                "limits.dial_backoff_min_secs",
-                format!(
-                    "expected at most dial_backoff_max_secs, which is {}",
-                    limits.dial_backoff_max.as_secs()
-                ),
-            ),
-        ];
-        for (key, rate) in [
-            ("limits.upload_bytes_per_sec", limits.upload_bytes_per_sec),
-            ("limits.download_bytes_per_sec", limits.download_bytes_per_sec),
-        ] {
-            if rate.is_some_and(|rate| rate < KIB) {
-                return Err((
-                    key,
-                    "expected at least 1 KiB, or nothing can move; null is no limit".to_owned(),
-                ));
+        let mut broken = Vec::new();
+        let mut rule = |kept: bool, keys: &'static [&'static str], problem: &dyn Fn() -> String| {
+            if !kept {
+                broken.push(BrokenRule { keys, problem: problem() });
+            }
+        };
+        for host in &self.allowed_hosts {
+            if let Some(problem) = value::host_problem(host) {
+                rule(false, &["allowed_hosts"], &|| format!("'{host}': {problem}"));
             }
         }
-        match rules.into_iter().find(|(kept, ..)| !kept) {
-            Some((_, key, problem)) => Err((key, problem)),
-            None => Ok(()),
+        for node in self.discovery.dht_bootstrap.iter().flatten() {
+            if let Some(problem) = value::node_problem(node) {
+                rule(false, &["discovery.dht_bootstrap"], &|| format!("'{node}': {problem}"));
+            }
         }
+        if let Some(problem) = value::name_problem(&self.name) {
+            rule(false, &["name"], &|| problem.clone());
+        }
+        for (text, file, keys) in [
+            (
+                self.sync_passphrase.is_some(),
+                self.sync_passphrase_file.is_some(),
+                &["sync_passphrase_file", "sync_passphrase"],
+            ),
+            (
+                self.sync_api_key.is_some(),
+                self.sync_api_key_file.is_some(),
+                &["sync_api_key_file", "sync_api_key"],
+            ),
+        ] {
+            rule(!(text && file), keys, &|| format!("{} is set as well: keep one of the two", keys[1]));
+        }
+        let addr = self.listen_addr;
+        rule(
+            addr.ip().is_loopback() || self.api_token_file.is_some(),
+            &["listen_addr", "api_token_file"],
+            &|| {
+                format!(
+                    "{addr} can be reached from other machines: set api_token_file, or listen on 127.0.0.1"
+                )
+            },
+        );
+        let can_addr = self.can_listen_addr;
+        rule(
+            self.can_service_url.is_some() || !overlap(addr, can_addr),
+            &["can_listen_addr", "listen_addr", "can_service_url"],
+            &|| format!("{can_addr} is taken by listen_addr: give each its own port"),
+        );
+        limits.check(&mut rule);
+        broken
     }
+}
+
+impl Limits {
+    fn check(&self, rule: &mut RuleCheck<'_>) {
+        const PER_PEER: &str = "limits.in_flight_per_peer_bytes";
+        for (keys, rate) in [
+            (&["limits.upload_bytes_per_sec"], self.upload_bytes_per_sec),
+            (&["limits.download_bytes_per_sec"], self.download_bytes_per_sec),
+        ] {
+            rule(rate.is_none_or(|rate| rate >= KIB), keys, &|| {
+                "expected at least 1 KiB, or nothing can move; null is no limit".to_owned()
+            });
+        }
+        let most = self.max_connections;
+        rule(self.max_dialled <= most, &["limits.max_dialled", "limits.max_connections"], &|| {
+            format!("expected at most max_connections, which is {most}")
+        });
+        let (per_peer, all) = (self.in_flight_per_peer_bytes, self.in_flight_bytes);
+        rule(per_peer >= 256 * KIB, &[PER_PEER], &|| {
+            "expected at least 256 KiB, or nothing can move".to_owned()
+        });
+        rule(per_peer <= all, &[PER_PEER, "limits.in_flight_bytes"], &|| {
+            format!("expected at most in_flight_bytes, which is {all}")
+        });
+        let longest = self.dial_backoff_max;
+        rule(
+            self.dial_backoff_min <= longest,
+            &["limits.dial_backoff_min_secs", "limits.dial_backoff_max_secs"],
+            &|| format!("expected at most dial_backoff_max_secs, which is {}", longest.as_secs()),
+        );
+    }
+}
+
+/// Takes note of a rule that is not kept: whether it is, the settings that it compares, and what is wrong if not.
+type RuleCheck<'a> = dyn FnMut(bool, &'static [&'static str], &dyn Fn() -> String) + 'a;
+
+/// A rule that a configuration breaks.
+struct BrokenRule {
+    /// The settings that it compares, the one to blame first.
+    keys: &'static [&'static str],
+    problem: String,
 }
 
 /// Whether two listeners would want the same port of the same address.

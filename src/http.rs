@@ -1,6 +1,7 @@
 //! What every HTTP server of the package shares: the agent's API and the CAN Service's answer in one envelope, guard
 //! against the same threats, and serve connections under the same limits.
 
+pub(crate) mod bearer;
 pub mod envelope;
 pub mod extract;
 pub mod guard;
@@ -10,5 +11,5 @@ pub(crate) mod sse;
 
 pub use envelope::{ApiError, ApiResult, Success};
 pub use guard::{GuardSettings, protect};
-pub use serve::{Closing, SharedListener, serve};
+pub use serve::{Closing, ListenError, SharedListener, serve};
 pub use server::ServerTask;

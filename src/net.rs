@@ -6,6 +6,7 @@ mod congestion;
 pub mod endpoint;
 pub mod gate;
 pub mod handshakes;
+pub mod sockets;
 
 pub const SESSION_ALPN: &[u8] = b"/can-sync/3";
 /// ALPN of the request for an agent's list of peers.

@@ -44,13 +44,16 @@ use crate::transfer::schedule;
 
 pub mod discovery;
 pub mod dump;
+pub(crate) mod preflight;
 mod protocols;
 pub mod resources;
+pub(crate) mod running;
 pub mod secrets;
 pub mod signals;
 
-/// How long the endpoint has to say goodbye to peers.
-const CLOSE_ENDPOINT_WITHIN: Duration = Duration::from_secs(3);
+/// How long the endpoint has to say goodbye to peers. Those that answer take less; one that is being dialled and never does takes
+/// three seconds by itself.
+const CLOSE_ENDPOINT_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long the actors have for their first start; the supervisor goes on trying after that.
 const ACTORS_START_WITHIN: Duration = Duration::from_secs(5);
@@ -231,6 +234,7 @@ impl Node {
         let outcome = (&mut self.outcome).await.unwrap_or(ShutdownOutcome::Crashed);
         let forced = matches!(outcome, ShutdownOutcome::Forced { .. });
         self.tasks.abort_all();
+        self.resources.leave();
         if !forced {
             let closed = timeout(CLOSE_ENDPOINT_WITHIN, self.resources.endpoint.close()).await;
             if closed.is_err() {
@@ -515,5 +519,9 @@ impl DataDir {
 
     pub(crate) fn lock(&self) -> PathBuf {
         self.0.join("lock")
+    }
+
+    pub(crate) fn running(&self) -> PathBuf {
+        self.0.join("running.json")
     }
 }

@@ -1,7 +1,8 @@
-//! The way from the page to the store's own HTTP API.
+//! The way through the agent to the store's own HTTP API.
 //!
-//! The store listens on another port, which is another origin to a browser, and neither server allows other origins. So
-//! the agent passes on the three things that its page needs: put a file in, list, show. Bytes are streamed in both
+//! The store listens on another port, which is another origin to a browser, and neither server allows other origins; and to a
+//! program on another machine the store's address may mean a store of its own. So the agent passes on what its page and its
+//! command line need: put a file in, find, show, edit, delete. Bytes are streamed in both
 //! directions; nothing is kept. The store's URL comes from the configuration alone, and redirects are not followed.
 
 use std::time::Duration;
@@ -9,16 +10,18 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use reqwest::ClientBuilder;
 use reqwest::redirect::Policy;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 
 use super::view::{ASK_TIMEOUT, ApiState};
 use crate::http::extract::{HashPath, has_content_type};
 use crate::http::{ApiError, ApiResult};
+use crate::store::service::key;
 
 /// Path of the CAN Service's API, for a URL that names only the host.
 const BASE_PATH: &str = "/api/v1/can/0";
@@ -33,6 +36,9 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const LIST_BYTES_MAX: usize = 4 << 20;
 /// Headers of the request for content that matter to the store.
 const ASSET_REQUEST_HEADERS: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH];
+/// Headers of an edit that matter to the store.
+const EDIT_REQUEST_HEADERS: [HeaderName; 3] =
+    [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::IF_MATCH];
 /// Headers of the store's answer that are passed on.
 const ANSWER_HEADERS: [HeaderName; 8] = [
     header::CONTENT_TYPE,
@@ -60,6 +66,7 @@ pub struct StoreProxy {
     /// Without the read timeout, which would count from the beginning of a request, however well its body moves.
     uploads: reqwest::Client,
     base: String,
+    key: Option<HeaderValue>,
 }
 
 impl StoreProxy {
@@ -85,7 +92,29 @@ impl StoreProxy {
         let common = || {
             reqwest::Client::builder().redirect(Policy::none()).no_proxy().connect_timeout(CONNECT_TIMEOUT)
         };
-        Ok(Self { client: build(common().read_timeout(STALL))?, uploads: build(common())?, base })
+        Ok(Self { client: build(common().read_timeout(STALL))?, uploads: build(common())?, base, key: None })
+    }
+
+    /// The same, with the sync API key: a store that asks for a token takes it instead.
+    ///
+    /// # Errors
+    /// The key cannot be sent.
+    pub fn with_key(self, key: &SecretString) -> Result<Self, StoreUrlError> {
+        let mut sent = HeaderValue::from_str(key.expose_secret()).map_err(|_| StoreUrlError {
+            url: self.base.clone(),
+            reason: String::from("its key holds characters that cannot be sent"),
+        })?;
+        sent.set_sensitive(true);
+        Ok(Self { key: Some(sent), ..self })
+    }
+
+    /// A request for a path of the store's API.
+    fn request(&self, client: &reqwest::Client, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = client.request(method, format!("{}{path}", self.base));
+        match &self.key {
+            Some(key) => request.header(key::HEADER, key),
+            None => request,
+        }
     }
 
     /// The API's URL, path included, without a slash at its end.
@@ -97,8 +126,8 @@ impl StoreProxy {
     /// The newest `limit` assets as the store describes them.
     pub(super) async fn newest(&self, limit: usize) -> ApiResult<serde_json::Value> {
         let fetch = async {
-            let url = format!("{}/list?limit={limit}", self.base);
-            let answer = self.client.get(url).send().await.map_err(|error| self.unavailable(&error))?;
+            let request = self.request(&self.client, Method::GET, &format!("/list?limit={limit}"));
+            let answer = request.send().await.map_err(|error| self.unavailable(&error))?;
             if !answer.status().is_success() {
                 return Err(self.broken(format!("it answered {}", answer.status())));
             }
@@ -107,6 +136,12 @@ impl StoreProxy {
         };
         let late = |_| self.broken(format!("it did not answer within {} s", ASK_TIMEOUT.as_secs()));
         tokio::time::timeout(ASK_TIMEOUT, fetch).await.map_err(late)?
+    }
+
+    /// Passes on a request without a body, and its answer.
+    async fn ask(&self, method: Method, path: &str, query: Option<String>) -> ApiResult<Response> {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        self.pass(self.request(&self.client, method, &format!("{path}{query}"))).await
     }
 
     /// Passes on the answer to a request, content as a stream.
@@ -216,7 +251,7 @@ pub(super) async fn ingest(State(state): State<ApiState>, request: Request) -> A
         return Err(ApiError::unsupported_media_type("multipart/form-data"));
     }
     let proxy = &state.view.store_proxy;
-    let mut forward = proxy.uploads.post(format!("{}/ingest", proxy.base));
+    let mut forward = proxy.request(&proxy.uploads, Method::POST, "/ingest");
     for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
         if let Some(value) = request.headers().get(&name) {
             forward = forward.header(name, value);
@@ -244,8 +279,94 @@ pub(super) async fn ingest(State(state): State<ApiState>, request: Request) -> A
 )]
 pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult<Response> {
     let proxy = &state.view.store_proxy;
-    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    proxy.pass(proxy.client.get(format!("{}/list{query}", proxy.base))).await
+    proxy.ask(Method::GET, "/list", query).await
+}
+
+/// Search assets
+///
+/// Passed on to the CAN Service's `GET /search`, query included; its description says what may be asked.
+#[utoipa::path(
+    get,
+    path = "/store/search",
+    tag = "store",
+    responses(
+        (status = 200, description = "Assets that match."),
+        (status = 400, description = "A parameter makes no sense."),
+        (status = 502, description = "The CAN Service is not available.")
+    )
+)]
+pub(super) async fn search(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+    state.view.store_proxy.ask(Method::GET, "/search", query).await
+}
+
+/// What is known about an asset
+///
+/// Passed on to the CAN Service's `GET /asset/{hash}/meta`.
+#[utoipa::path(
+    get,
+    path = "/store/asset/{hash}/meta",
+    tag = "store",
+    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
+    responses(
+        (status = 200, description = "The asset's description."),
+        (status = 400, description = "That is no hash."),
+        (status = 404, description = "No such asset."),
+        (status = 502, description = "The CAN Service is not available.")
+    )
+)]
+pub(super) async fn meta(State(state): State<ApiState>, HashPath(hash): HashPath) -> ApiResult<Response> {
+    state.view.store_proxy.ask(Method::GET, &format!("/asset/{hash}/meta"), None).await
+}
+
+/// Edit what is known about an asset
+///
+/// Passed on to the CAN Service's `PATCH /asset/{hash}/meta`; its description says which fields there are.
+#[utoipa::path(
+    patch,
+    path = "/store/asset/{hash}/meta",
+    tag = "store",
+    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
+    request_body(content = Object, description = "The fields to replace."),
+    responses(
+        (status = 200, description = "The asset's description as it is now."),
+        (status = 400, description = "That is no hash, or a field makes no sense."),
+        (status = 404, description = "No such asset."),
+        (status = 415, description = "The body is not JSON."),
+        (status = 502, description = "The CAN Service is not available.")
+    )
+)]
+pub(super) async fn edit(
+    State(state): State<ApiState>,
+    HashPath(hash): HashPath,
+    request: Request,
+) -> ApiResult<Response> {
+    let proxy = &state.view.store_proxy;
+    let mut forward = proxy.request(&proxy.uploads, Method::PATCH, &format!("/asset/{hash}/meta"));
+    for name in EDIT_REQUEST_HEADERS {
+        if let Some(value) = request.headers().get(&name) {
+            forward = forward.header(name, value);
+        }
+    }
+    proxy.upload(forward, request.into_body()).await
+}
+
+/// Delete an asset
+///
+/// Passed on to the CAN Service's `DELETE /asset/{hash}`.
+#[utoipa::path(
+    delete,
+    path = "/store/asset/{hash}",
+    tag = "store",
+    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
+    responses(
+        (status = 200, description = "The tombstone."),
+        (status = 400, description = "That is no hash."),
+        (status = 404, description = "No such asset."),
+        (status = 502, description = "The CAN Service is not available.")
+    )
+)]
+pub(super) async fn delete(State(state): State<ApiState>, HashPath(hash): HashPath) -> ApiResult<Response> {
+    state.view.store_proxy.ask(Method::DELETE, &format!("/asset/{hash}"), None).await
 }
 
 /// Read an asset's content
@@ -274,7 +395,7 @@ pub(super) async fn asset(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let proxy = &state.view.store_proxy;
-    let mut forward = proxy.client.get(format!("{}/asset/{hash}", proxy.base));
+    let mut forward = proxy.request(&proxy.client, Method::GET, &format!("/asset/{hash}"));
     for name in ASSET_REQUEST_HEADERS {
         if let Some(value) = headers.get(&name) {
             forward = forward.header(name, value);

@@ -47,7 +47,7 @@ const ADDRS_MAX: usize = 32;
         (name = "peers", description = "Other nodes, and what moves between them and this one."),
         (name = "libraries", description = "What is shared by ticket, its members, and who is let in."),
         (name = "events", description = "What happens."),
-        (name = "store", description = "The store's own API, as far as the page needs it.")
+        (name = "store", description = "The store's own API, as far as the page and the command line need it.")
     )
 )]
 struct AgentApi;
@@ -76,7 +76,9 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(readyz))
         .routes(routes!(proxy::ingest))
         .routes(routes!(proxy::list))
-        .routes(routes!(proxy::asset))
+        .routes(routes!(proxy::search))
+        .routes(routes!(proxy::asset, proxy::delete))
+        .routes(routes!(proxy::meta, proxy::edit))
         .split_for_parts();
     let openapi = axum::routing::get(async move || Json(openapi));
     let router = router

@@ -11,16 +11,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::logging;
 use super::output::message;
+use super::stopping::{self, StopSignals};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, FlagValue, SettingSources};
-use crate::http::serve;
-use crate::identity::{IdentityError, Mend, private_dir};
+use crate::config::{Config, ConfigErrors, FlagValue, SettingSources};
+use crate::http::{ListenError, SharedListener, serve};
+use crate::identity::{IdentityError, Mend, private_dir, read_given};
 use crate::node::DataDir;
 use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -30,7 +29,7 @@ use crate::store::service::{BASE_PATH, ServiceSettings, router};
 /// Keep content-addressed assets and serve them over HTTP.
 ///
 /// Takes the same configuration as `can-sync` (file, environment, flags), and of it `can_listen_addr`, `data_dir`,
-/// `sync_api_key`, `sync_api_key_file`, `allowed_hosts` and `limits.disk_reserve_bytes`. Started on an agent's data
+/// `can_token_file`, `sync_api_key`, `sync_api_key_file`, `allowed_hosts` and `limits.disk_reserve_bytes`. Started on an agent's data
 /// directory, it serves the store that was embedded there.
 #[derive(Parser, Debug)]
 #[command(name = "can-service", version)]
@@ -55,19 +54,25 @@ struct Options {
     #[arg(long, value_name = "SIZE")]
     disk_reserve: Option<String>,
 
+    /// File that holds a token which every request has to carry: `can_token_file`
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<String>,
+
     /// Other host names under which requests may reach this service: `allowed_hosts`
     #[arg(long, value_name = "HOST,…")]
     allowed_hosts: Option<String>,
 }
 
 impl Options {
-    fn load(self) -> Result<Config, ConfigError> {
-        let Self { config, listen, data_dir, sync_api_key_file, disk_reserve, allowed_hosts } = self;
+    fn load(self) -> Result<Config, ConfigErrors> {
+        let Self { config, listen, data_dir, sync_api_key_file, disk_reserve, token_file, allowed_hosts } =
+            self;
         let flags = [
             ("can_listen_addr", "--listen", listen),
             ("data_dir", "--data-dir", data_dir),
             ("sync_api_key_file", "--sync-api-key-file", sync_api_key_file),
             ("limits.disk_reserve_bytes", "--disk-reserve", disk_reserve),
+            ("can_token_file", "--token-file", token_file),
             ("allowed_hosts", "--allowed-hosts", allowed_hosts),
         ];
         let given = |(key, flag, text): (_, _, Option<String>)| Some(FlagValue { key, flag, text: text? });
@@ -84,15 +89,17 @@ impl Options {
 #[derive(Debug, thiserror::Error)]
 enum ServiceStartError {
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] ConfigErrors),
     #[error("data_dir: {0}")]
     Identity(#[from] IdentityError),
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
-    #[error("port {} of {} is in use: stop the program that listens there, or choose another with --listen", .0.port(), .0.ip())]
-    PortInUse(SocketAddr),
-    #[error("cannot listen on {addr}: {source}; choose another address with --listen")]
-    Listen { addr: SocketAddr, source: io::Error },
+    #[error(
+        "can_listen_addr: {0}; stop the program that listens there, or choose another address with --listen"
+    )]
+    Listen(#[from] ListenError),
+    #[error("can_token_file: {0}")]
+    Token(IdentityError),
     #[error("{setting}: {source}")]
     Key { setting: &'static str, source: KeyError },
     #[error(transparent)]
@@ -125,16 +132,14 @@ pub fn main() -> ExitCode {
 async fn run(options: Options) -> Result<(), ServiceStartError> {
     let config = options.load()?;
     let shutdown = shutdown_signal().map_err(ServiceStartError::Signals)?;
+    let token = api_token(&config)?;
     // First, so that a second start on the same port changes nothing on disk.
     let listen = config.can_listen_addr;
-    let listener = TcpListener::bind(listen).await.map_err(|source| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            ServiceStartError::PortInUse(listen)
-        } else {
-            ServiceStartError::Listen { addr: listen, source }
-        }
-    })?;
-    let addr = listener.local_addr().map_err(|source| ServiceStartError::Listen { addr: listen, source })?;
+    let shared = SharedListener::bind(listen)?;
+    let listen_failed = |source| ListenError { addr: listen, source };
+    let listener = shared.duplicate().map_err(listen_failed)?;
+    let addr = shared.local_addr().map_err(listen_failed)?;
+    drop(shared);
     let dir = DataDir::new(&config.data_dir);
     for remark in private_dir(dir.path())? {
         tracing::warn!("data_dir: {remark}");
@@ -146,13 +151,26 @@ async fn run(options: Options) -> Result<(), ServiceStartError> {
     };
     let store = EmbeddedStore::open(store_config).await?;
     let (key, key_place) = sync_api_key(&config, &dir)?;
-    let settings =
-        ServiceSettings { allowed_hosts: config.allowed_hosts.clone(), ..ServiceSettings::new(key, addr) };
-    announce(addr, &key_place);
+    announce(addr, &key_place, token.is_some());
+    let settings = ServiceSettings {
+        allowed_hosts: config.allowed_hosts.clone(),
+        token,
+        ..ServiceSettings::new(key, addr)
+    };
     serve(listener, router(store.clone(), settings), shutdown).await;
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What requests have to carry, if anything.
+fn api_token(config: &Config) -> Result<Option<SecretString>, ServiceStartError> {
+    let Some(path) = &config.can_token_file else { return Ok(None) };
+    let kept = read_given(path, Mend::Never).map_err(ServiceStartError::Token)?;
+    for remark in kept.remarks {
+        tracing::warn!("can_token_file: {remark}");
+    }
+    Ok(Some(kept.text.as_str().into()))
 }
 
 /// The key, and where it is kept: as configured, else in the data directory.
@@ -174,34 +192,24 @@ fn sync_api_key(config: &Config, dir: &DataDir) -> Result<(SecretString, String)
     Ok((key, format!("{}{}", file.display(), if new { " (new)" } else { "" })))
 }
 
-fn announce(addr: SocketAddr, key_place: &str) {
+fn announce(addr: SocketAddr, key_place: &str, asks_for_token: bool) {
     let text = format!("CAN Service: http://{addr}{BASE_PATH}\nSync API key: {key_place}\n");
     // Whether anybody reads it is no reason to stop.
     let _ = io::stdout().write_all(text.as_bytes());
-    if !addr.ip().is_loopback() {
+    if !addr.ip().is_loopback() && !asks_for_token {
         tracing::warn!(
             "{addr} can be reached from other machines, and reading and storing assets needs no key: \
-             make sure that only those you trust can reach it"
+             set can_token_file, or make sure that only those you trust can reach it"
         );
     }
 }
 
 /// Resolves at the first SIGTERM or SIGINT; a second one ends the process at once.
 fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = StopSignals::install()?;
+    stopping::at_once_when_asked_again(1)?;
     Ok(async move {
-        let mut next = async move || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        next().await;
-        tracing::info!("stopping; once more to stop at once");
-        tokio::spawn(async move {
-            next().await;
-            std::process::exit(1);
-        });
+        let reason = signals.next().await;
+        tracing::info!("stopping: {reason}; once more to stop at once");
     })
 }

@@ -33,6 +33,8 @@ enum Kind {
 pub(super) struct ApiClient {
     kind: Kind,
     base: String,
+    /// What every path begins with, beyond the base.
+    prefix: &'static str,
     client: Client,
 }
 
@@ -81,7 +83,12 @@ impl ApiClient {
             .read_timeout(READ_TIMEOUT)
             .build()
             .map_err(|e| CliError::failure(format!("cannot set up HTTP: {}", chain(&e))))?;
-        Ok(Self { kind, base: base.trim_end_matches('/').to_owned(), client })
+        Ok(Self { kind, base: base.trim_end_matches('/').to_owned(), prefix: "", client })
+    }
+
+    /// The same, for paths below `prefix`.
+    pub(super) fn below(self, prefix: &'static str) -> Self {
+        Self { prefix, ..self }
     }
 
     /// The base URL.
@@ -91,7 +98,7 @@ impl ApiClient {
 
     /// A request to be sent with [`Self::send`].
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.base))
+        self.client.request(method, format!("{}{}{path}", self.base, self.prefix))
     }
 
     /// Sends a request; the answer's body has not been read.
@@ -186,7 +193,7 @@ impl ApiClient {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {
                 Exit::NotAllowed
             }
-            StatusCode::SERVICE_UNAVAILABLE => Exit::Degraded,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => Exit::Degraded,
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Exit::Timeout,
             _ => Exit::Failure,
         };

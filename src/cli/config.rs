@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::{Context, text};
-use crate::config::{Loaded, LoadedSetting};
-use crate::node::secrets::{GivenSecrets, SecretProblem};
+use crate::config::{ConfigError, ConfigErrors, Loaded, LoadedSetting};
+use crate::node::preflight::{self, SettingProblem};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct ConfigArgs {
@@ -32,35 +32,71 @@ enum ConfigCommand {
 
 pub(super) fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
     match args.action {
-        ConfigCommand::Check { file } => check(context, &context.load_config(file, Vec::new())?),
+        ConfigCommand::Check { file } => {
+            let (loaded, errors) = context.read_config(file, Vec::new());
+            check(context, &loaded, &errors)
+        }
         ConfigCommand::Show { file } => show(context, &context.load_config(file, Vec::new())?),
     }
 }
 
-/// Whatever a start would refuse of the settings and of the secrets that they name, all at once.
-fn check(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
+/// Everything that a start would refuse, all at once.
+fn check(context: &Context, loaded: &Loaded, errors: &[ConfigError]) -> Result<(), CliError> {
     let path = loaded.path.as_ref().map(|path| path.display().to_string());
     let settings: Vec<String> = loaded.origins.keys().cloned().collect();
-    let problems = match GivenSecrets::look(&loaded.config, &loaded.origins) {
-        Ok(given) => {
-            given.remarks.iter().for_each(|remark| message(&format!("warning: {}", text::escape(remark))));
-            Vec::new()
-        }
-        Err(problems) => problems,
-    };
+    let examined = examine(loaded, errors);
     if context.out.json {
-        let problem = |p: &SecretProblem| json!({ "setting": p.setting, "origin": p.origin.to_string(), "problem": p.problem });
-        let found: Vec<Value> = problems.iter().map(problem).collect();
+        let malformed = errors.iter().map(|e| json!({ "setting": e.key(), "problem": e.to_string() }));
+        let refused =
+            examined.as_ref().err().into_iter().flatten().map(
+                |p| json!({ "setting": p.setting, "origin": p.origin.to_string(), "problem": p.problem }),
+            );
+        let found: Vec<Value> = malformed.chain(refused).collect();
         let ok = found.is_empty();
         context.out.value(&json!({ "ok": ok, "path": path, "set": settings, "problems": found }))?;
         return if ok { Ok(()) } else { Err(CliError::said(Exit::Failure)) };
     }
-    if !problems.is_empty() {
-        let sentences: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        return Err(CliError::several(&sentences));
+    let remarks = sentences(errors, examined)?;
+    for remark in remarks {
+        message(&format!("warning: {}", text::escape(&remark)));
     }
     let what = path.unwrap_or_else(|| "no configuration file, and so the defaults".to_owned());
     Ok(context.out.line(&format!("{}: ok, {} set", text::escape(&what), settings.len()))?)
+}
+
+/// What a start would refuse besides what is no configuration at all.
+fn examine(loaded: &Loaded, errors: &[ConfigError]) -> Result<Vec<String>, Vec<SettingProblem>> {
+    let is_wrong = |key: &str| errors.iter().any(|error| error.key() == Some(key));
+    // Another directory than the one that was meant says nothing.
+    if is_wrong("data_dir") {
+        return Ok(Vec::new());
+    }
+    preflight::examine(&loaded.config, &loaded.origins).or_else(|mut problems| {
+        problems.retain(|problem| !is_wrong(problem.setting));
+        if problems.is_empty() { Ok(Vec::new()) } else { Err(problems) }
+    })
+}
+
+/// All of it as one error, if anything is wrong; otherwise what somebody should know.
+fn sentences(
+    errors: &[ConfigError],
+    examined: Result<Vec<String>, Vec<SettingProblem>>,
+) -> Result<Vec<String>, CliError> {
+    let (remarks, problems) = match examined {
+        Ok(remarks) => (remarks, Vec::new()),
+        Err(problems) => (Vec::new(), problems),
+    };
+    let refused = problems.iter().map(ToString::to_string);
+    let all: Vec<String> = errors.iter().map(ToString::to_string).chain(refused).collect();
+    if all.is_empty() { Ok(remarks) } else { Err(CliError::several(&all)) }
+}
+
+/// The error of a start with a configuration that cannot be used: everything that is wrong, as `config check` says it.
+pub(super) fn refusal(loaded: &Loaded, errors: Vec<ConfigError>) -> CliError {
+    match sentences(&errors, examine(loaded, &errors)) {
+        Err(error) if !errors.iter().all(ConfigError::is_usage) => error,
+        Ok(_) | Err(_) => ConfigErrors(errors).into(),
+    }
 }
 
 fn show(context: &Context, loaded: &Loaded) -> Result<(), CliError> {

@@ -14,6 +14,7 @@ use super::assets::Asset;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
+use super::stopping::{self, StopSignals};
 use super::{put, serve, status, text};
 use crate::config::{Config, Discovery, Limits, Origins, RelaySetting};
 use crate::identity;
@@ -79,23 +80,40 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
         .tempdir()
         .map_err(|e| CliError::failure(format!("cannot make a directory for the demo: {e}")))?;
     let passphrase = identity::random_token();
-    let first = DemoNode::start("first", dir.path(), &passphrase).await?;
-    let second = match DemoNode::start("second", dir.path(), &passphrase).await {
-        Ok(second) => second,
-        Err(e) => {
-            first.stop().await;
-            return Err(e);
+    let no_signals = |e| CliError::failure(format!("cannot wait for signals: {e}"));
+    let mut stop = StopSignals::install().map_err(no_signals)?;
+    stopping::at_once_when_asked_again(1).map_err(no_signals)?;
+    let started = tokio::select! {
+        started = Box::pin(start_both(dir.path(), &passphrase)) => started.map(Some),
+        _ = stop.next() => Ok(None),
+    };
+    let shown = match started {
+        Ok(Some((first, second))) => {
+            let shown = tokio::select! {
+                shown = show(context, dir.path(), &first, &second) => shown,
+                _ = stop.next() => Ok(()),
+            };
+            message("stopping both nodes and removing what they kept");
+            tokio::join!(first.stop(), second.stop());
+            shown
         }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
     };
-    let shown = tokio::select! {
-        shown = show(context, dir.path(), &first, &second) => shown,
-        _ = tokio::signal::ctrl_c() => Ok(()),
-    };
-    message("stopping both nodes and removing what they kept");
-    tokio::join!(first.stop(), second.stop());
     let path = dir.path().to_owned();
     dir.close().map_err(|e| CliError::failure(format!("cannot remove '{}': {e}", path.display())))?;
     shown
+}
+
+async fn start_both(dir: &Path, passphrase: &str) -> Result<(DemoNode, DemoNode), CliError> {
+    let first = DemoNode::start("first", dir, passphrase).await?;
+    match DemoNode::start("second", dir, passphrase).await {
+        Ok(second) => Ok((first, second)),
+        Err(e) => {
+            first.stop().await;
+            Err(e)
+        }
+    }
 }
 
 /// Connects the two, lets the samples go across, and stays until it is interrupted.

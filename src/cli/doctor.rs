@@ -1,6 +1,6 @@
 //! `can-sync doctor`: tries each layer that a node stands on, and says what is wrong and what to do.
 //!
-//! Works with and without a daemon, changes nothing, and ends within a few seconds whatever does not answer: each check has its
+//! Works with and without a daemon (of one on another machine, it tells what that says of itself), changes nothing, and ends within a few seconds whatever does not answer: each check has its
 //! limit, and all run at once.
 
 use std::time::{Duration, Instant};
@@ -155,12 +155,20 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
         asked.unwrap_or_else(|_| Err(CliError::new(Exit::Timeout, "the daemon took too long to answer")));
     let began = Instant::now();
     let (daemon, finding) = daemon(asked);
+    let elsewhere = context.is_elsewhere(&config);
     let mut checks = vec![Check { layer: Layer::Daemon, finding, took: began.elapsed() }];
-    checks.extend(run_all(&config, daemon.as_ref(), &progress).await);
+    if elsewhere {
+        checks.extend(daemon.as_ref().into_iter().flat_map(by_its_word));
+    } else {
+        checks.extend(run_all(&config, daemon.as_ref(), &progress).await);
+    }
     drop(progress);
     checks.sort_unstable_by_key(|check| check.layer);
     let health = Health::of(&checks);
     show(context, &checks, health, daemon.as_ref())?;
+    if elsewhere && daemon.is_none() {
+        return Err(CliError::new(Exit::NoDaemon, "the node that --api names cannot be asked"));
+    }
     match health {
         Health::Ok => Ok(()),
         Health::Degraded => {
@@ -220,6 +228,12 @@ fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
             (None, Finding::warn(error.to_string(), "is --api right, and the token in api_token_file?"))
         }
     }
+}
+
+/// What a node on another machine says of itself; nothing of this machine is its.
+fn by_its_word(status: &Value) -> [Check; 2] {
+    let check = |layer, finding| Check { layer, finding, took: Duration::ZERO };
+    [check(Layer::Store, store::by_its_word(status)), check(Layer::Clock, clock::by_its_word(status))]
 }
 
 /// Every check but the daemon's, at once.

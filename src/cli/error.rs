@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::{output, text};
-use crate::config::ConfigError;
+use crate::config::ConfigErrors;
 use crate::identity::IdentityError;
 
 /// Exit codes other than 0; part of the interface.
@@ -112,9 +112,11 @@ impl From<io::Error> for CliError {
     }
 }
 
-impl From<ConfigError> for CliError {
-    fn from(e: ConfigError) -> Self {
-        Self::new(if e.is_usage() { Exit::Usage } else { Exit::Failure }, e.to_string())
+impl From<ConfigErrors> for CliError {
+    fn from(e: ConfigErrors) -> Self {
+        let exit = if e.is_usage() { Exit::Usage } else { Exit::Failure };
+        let sentences: Vec<String> = e.0.iter().map(ToString::to_string).collect();
+        Self { exit, ..Self::several(&sentences) }
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
     }
     // Before anything is fetched: whether there is a place to put it.
     let target = output.as_deref().map(|path| Target::new(path, hash)).transpose()?;
-    let store = context.store().await?;
+    let store = context.store()?;
     let read = || store.send(store.request(Method::GET, &format!("/asset/{hash}")));
     let response = match read().await {
         Err(missing) if missing.exit() == Exit::NotFound && !local => {

@@ -14,7 +14,7 @@ pub(super) struct ListArgs {
 }
 
 pub(super) async fn run(context: &Context, args: &ListArgs) -> Result<(), CliError> {
-    let store = context.store().await?;
+    let store = context.store()?;
     let order = if args.oldest_first { "oldest" } else { "newest" };
     let query = vec![("order", order.to_owned())];
     assets::print_pages(context.out, &store, "/list", query, &args.amount).await

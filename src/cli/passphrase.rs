@@ -28,9 +28,19 @@ enum PassphraseCommand {
 
 /// Reads what is on this machine alone: no daemon gives its passphrase away.
 pub(super) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), CliError> {
-    let loaded = context.load_config(None, Vec::new())?;
+    let mut loaded = context.load_config(None, Vec::new())?;
+    if context.is_elsewhere(&loaded.config) {
+        return Err(CliError::new(Exit::NotAllowed, "no node tells another machine its passphrase").hint(
+            "run `can-sync passphrase` on that machine; without --api (CAN_SYNC_API) it is about this one",
+        ));
+    }
     if matches!(args.action, Some(PassphraseCommand::Rotate)) {
         return rotate(context, &loaded);
+    }
+    // A node that was started with a flag of its own has it from there.
+    let given = context.node_here(&loaded.config).and_then(|node| node.passphrase_file);
+    if passphrase_sources(&loaded.config).setting() == "data_dir" {
+        loaded.config.sync_passphrase_file = given;
     }
     let config = &loaded.config;
     let sources = passphrase_sources(config);
@@ -46,7 +56,7 @@ pub(super) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), CliErr
             _ => Some(made.as_path()),
         };
         let origin = match loaded.origin(setting) {
-            Origin::Default => made.display().to_string(),
+            Origin::Default => path.unwrap_or(&made).display().to_string(),
             set @ (Origin::File { .. } | Origin::Env(_) | Origin::Flag(_) | Origin::Stdin) => set.to_string(),
         };
         context.out.value(

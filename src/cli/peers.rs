@@ -222,9 +222,11 @@ pub(super) async fn run(context: &Context, args: PeersCommandArgs) -> Result<(),
 
 /// The daemon's peers; without a daemon, the agents that announce themselves.
 async fn known(context: &Context, args: &AskArgs) -> Result<(), CliError> {
-    let peers = match fetch(&context.agent()?).await {
+    let fetched = async { fetch(&context.agent()?).await };
+    let peers = match fetched.await {
         Ok(peers) => peers,
-        Err(error) if error.exit() == Exit::NoDaemon => {
+        // Nothing that is found here is of a node that is not here.
+        Err(error) if error.exit() == Exit::NoDaemon && context.globals.api.is_none() => {
             return Box::pin(ask::without_daemon(context, args, error)).await;
         }
         Err(error) => return Err(error),

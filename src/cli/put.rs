@@ -22,6 +22,8 @@ use super::progress::ProgressLine;
 use super::text;
 use crate::text::escaped_name;
 
+mod own_dirs;
+
 /// Uploads at a time: enough for the store to commit several in one go.
 const UPLOADS: usize = 8;
 /// Bytes read from a file at a time.
@@ -91,7 +93,7 @@ pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError
         PutSource::Stdin => None,
         PutSource::File { size, .. } => total.checked_add(*size),
     });
-    let store = context.store().await?;
+    let store = context.store()?;
     let progress =
         ProgressLine::bytes(&format!("storing {}", text::counted(sources.len() as u64, "file")), total);
     let count = Arc::new(progress.counter());
@@ -140,7 +142,7 @@ fn print(context: &Context, source: &PutSource, asset: &Asset) -> std::io::Resul
 /// is stored.
 fn collect(files: &[PathBuf], recursive: bool) -> Result<(Vec<PutSource>, u64), CliError> {
     let mut sources = Vec::new();
-    let mut failed = 0;
+    let (mut failed, mut passed) = (0, 0);
     let mut complain = |path: &Path, problem: &str| {
         message(&format!("can-sync: {}: {problem}", text::escape(&path.display().to_string())));
         failed += 1;
@@ -158,8 +160,25 @@ fn collect(files: &[PathBuf], recursive: bool) -> Result<(Vec<PutSource>, u64), 
                 return Err(CliError::new(Exit::Usage, format!("'{}' is a directory", path.display()))
                     .hint("-r stores what is in it"));
             }
+            Ok(meta) if let Some(own) = own_dirs::owner(path) => {
+                if meta.is_dir() {
+                    message(&passed_over(path));
+                    passed += 1;
+                } else {
+                    complain(path, &belongs(&own));
+                }
+            }
             Ok(meta) if meta.is_dir() => {
-                for entry in walkdir::WalkDir::new(path).sort_by_file_name() {
+                let mut walk = walkdir::WalkDir::new(path).sort_by_file_name().into_iter();
+                while let Some(entry) = walk.next() {
+                    if let Some(dir) = entry.as_ref().ok().filter(|e| e.file_type().is_dir())
+                        && own_dirs::is_own_dir(dir.path())
+                    {
+                        message(&passed_over(dir.path()));
+                        passed += 1;
+                        walk.skip_current_dir();
+                        continue;
+                    }
                     match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
                         Ok((meta, entry)) if meta.is_file() => {
                             sources.push(PutSource::File { path: entry.into_path(), size: meta.len() });
@@ -173,7 +192,23 @@ fn collect(files: &[PathBuf], recursive: bool) -> Result<(Vec<PutSource>, u64), 
             Err(e) => complain(path, &e.to_string()),
         }
     }
+    if sources.is_empty() && failed == 0 && passed > 0 {
+        return Err(CliError::failure("nothing was stored: what a node keeps is not for other machines"));
+    }
     Ok((sources, failed))
+}
+
+/// Why a file of a node's is not stored.
+fn belongs(own: &Path) -> String {
+    let own = text::escape(&own.display().to_string()).into_owned();
+    format!("it belongs to the node whose data is in '{own}': keys and databases are not for other machines")
+}
+
+fn passed_over(dir: &Path) -> String {
+    format!(
+        "can-sync: passed over '{}': a node keeps its data there",
+        text::escape(&dir.display().to_string())
+    )
 }
 
 /// Stores one file with a tag.

@@ -70,7 +70,10 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
 }
 
 async fn daemon_is_away(context: &Context) -> bool {
-    let Ok(agent) = context.agent() else { return false };
+    let agent = match context.agent() {
+        Ok(agent) => agent,
+        Err(error) => return error.exit() == Exit::NoDaemon,
+    };
     let alive: Result<Value, _> = agent.get("/healthz", &[]).await;
     alive.is_err_and(|error| error.exit() == Exit::NoDaemon)
 }

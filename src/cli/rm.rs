@@ -17,7 +17,7 @@ pub(super) struct RmArgs {
 
 /// Goes on after an asset that is not there, and fails at the end.
 pub(super) async fn run(context: &Context, args: &RmArgs) -> Result<(), CliError> {
-    let store = context.store().await?;
+    let store = context.store()?;
     let mut missing = 0;
     for hash in &args.hashes {
         match store.delete(&format!("/asset/{hash}")).await {

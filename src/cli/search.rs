@@ -56,7 +56,7 @@ pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliEr
         return Err(CliError::new(Exit::Usage, "nothing to search for")
             .hint("`can-sync search --help` says by what; `can-sync list` shows everything"));
     }
-    let store = context.store().await?;
+    let store = context.store()?;
     assets::print_pages(context.out, &store, "/search", query, &amount).await
 }
 

@@ -9,11 +9,11 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::Context;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::progress::ProgressLine;
-use super::text;
+use super::stopping::{self, StopSignals};
+use super::{Context, config, text};
 use crate::clock::Clock;
 use crate::config::{Config, FlagValue, Loaded, Origin, Origins, RelaySetting};
 use crate::identity::{self, Mend, Passphrase, PassphraseOrigin, PassphraseSources};
@@ -157,24 +157,42 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
     {
         return Err(CliError::new(Exit::Usage, "two configuration files are named: keep one of them"));
     }
-    let loaded = context.load_config(file, flags)?;
+    let (loaded, errors) = context.read_config(file, flags);
+    if !errors.is_empty() {
+        return Err(config::refusal(&loaded, errors));
+    }
     let path = loaded.path.as_ref().map(|path| path.display().to_string());
     let Loaded { mut config, mut origins, .. } = loaded;
     take_stdin(&mut config, &mut origins)?;
-    // Before anything takes its time: from here on a signal stops the node in order.
-    let signals =
-        Signals::install().map_err(|e| CliError::failure(format!("cannot wait for signals: {e}")))?;
-    let node = Box::pin(start(config.clone(), origins, Some(signals))).await?;
+    // Before anything takes its time: from here on a signal stops the node in order, and the second one at once.
+    let no_signals = |e| CliError::failure(format!("cannot wait for signals: {e}"));
+    let signals = Signals::install().map_err(no_signals)?;
+    let mut stop = StopSignals::install().map_err(no_signals)?;
+    stopping::at_once_when_asked_again(0).map_err(no_signals)?;
+    let starting = Box::pin(start(config.clone(), origins, Some(signals)));
+    let node = tokio::select! {
+        biased;
+        node = starting => node?,
+        // Whatever has been begun by then is as good as after a crash, and so it is after a kill.
+        reason = stop.next() => {
+            message(&format!("stopped before it had started: {reason}"));
+            return Ok(());
+        }
+    };
     announce(context, path.as_deref(), &config, &node)?;
     if node.passphrase_origin() == PassphraseOrigin::Generated && !context.out.json {
         show_passphrase(context, &config, &node).await?;
     }
-    let Shutdown { reason, failed, forced: _ } = node.wait().await;
+    let Shutdown { reason, failed, forced } = node.wait().await;
     let reason = text::escape(&reason).into_owned();
     if failed {
         return Err(CliError::failure(reason));
     }
     message(&reason);
+    if forced {
+        // Nothing is waited for, not even what ends by itself.
+        std::process::exit(0);
+    }
     Ok(())
 }
 

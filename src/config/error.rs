@@ -33,6 +33,8 @@ pub enum ConfigError {
         line: usize,
         /// Counted from 1.
         column: usize,
+        /// The setting's full key, where it is about one.
+        key: Option<String>,
         /// The setting, what is expected, and what stands there instead.
         problem: String,
     },
@@ -57,5 +59,26 @@ impl ConfigError {
                 false
             }
         }
+    }
+
+    /// The full key of the setting to blame, where it is one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { key, .. } => Some(key),
+            Self::Malformed { key, .. } => key.as_deref(),
+            Self::Missing(_) | Self::Unreadable { .. } | Self::TooLarge { .. } => None,
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// Whether the command line alone is to blame.
+    pub fn is_usage(&self) -> bool {
+        self.0.iter().all(ConfigError::is_usage)
     }
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{Config, ConfigError, ConfigLayer, ENV_PREFIX};
+use super::file::lay_file;
+use super::setting::Laid;
+use super::{Config, ConfigError, ConfigErrors, ConfigLayer, ENV_PREFIX};
 
 /// A configuration file is a few kilobytes; anything beyond this was named by mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -16,7 +18,8 @@ const FILE_NAME: &str = "config.yaml";
 const OTHER_VARIABLES: [&str; 3] = ["CAN_SYNC_API", "CAN_SYNC_CONFIG", "CAN_SYNC_TOPIC_SECRET"];
 
 /// Settings that are secrets, or name files with secrets in them.
-pub(super) const SECRETS: [&str; 6] = [
+pub(super) const SECRETS: [&str; 7] = [
+    "can_token_file",
     "sync_api_key",
     "sync_api_key_file",
     "sync_passphrase",
@@ -144,12 +147,23 @@ impl Loaded {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 
-    fn lay(&mut self, layer: ConfigLayer, origin: impl Fn(&str) -> Origin) {
+    /// Lays one source over the others; `wrong` says where a value that is none stands.
+    pub(super) fn lay(
+        &mut self,
+        layer: ConfigLayer,
+        origin: impl Fn(&str) -> Origin,
+        wrong: impl Fn(&str, String) -> ConfigError,
+    ) -> Vec<ConfigError> {
         let Self { config, origins, .. } = self;
-        layer.lay_over(config, "", &mut |key| {
-            let origin = origin(&key);
-            origins.insert(key, origin);
+        let mut errors = Vec::new();
+        layer.lay_over(config, "", &mut |key, laid| match laid {
+            Laid::Set => {
+                let origin = origin(&key);
+                origins.insert(key, origin);
+            }
+            Laid::Wrong(problem) => errors.push(wrong(&key, problem)),
         });
+        errors
     }
 }
 
@@ -158,27 +172,48 @@ impl Config {
     /// the defaults.
     ///
     /// # Errors
-    /// The first thing that is wrong, in one sentence that says where.
-    pub fn load(sources: &SettingSources) -> Result<Loaded, ConfigError> {
-        let mut loaded = Loaded::default();
-        if let Some((path, text)) = read_file(sources)? {
-            let layer = parse_file(&path, &text)?;
-            loaded.lay(layer, |key| Origin::File { path: path.clone(), line: line_of(&text, key) });
-            loaded.path = Some(path);
-        }
-        lay_environment(&mut loaded, &sources.env)?;
-        for FlagValue { key, flag, text } in &sources.flags {
-            let origin = Origin::Flag(flag);
-            let mut layer = ConfigLayer::default();
-            let known = layer.set(key, text);
-            debug_assert!(known.is_some(), "{flag} sets '{key}', which is no setting");
-            known.unwrap_or(Ok(())).map_err(|problem| invalid(origin.clone(), key, problem))?;
-            loaded.lay(layer, |_| origin.clone());
-        }
-        let checked = loaded.config.check();
-        checked.map_err(|(key, problem)| invalid(loaded.origin(key), key, problem))?;
-        Ok(loaded)
+    /// Everything that is wrong, each in one sentence that says where.
+    pub fn load(sources: &SettingSources) -> Result<Loaded, ConfigErrors> {
+        let (loaded, errors) = Self::read(sources);
+        if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }
     }
+
+    /// As [`Config::load`]: what could be used, and everything that could not.
+    pub fn read(sources: &SettingSources) -> (Loaded, Vec<ConfigError>) {
+        let mut loaded = Loaded::default();
+        let mut errors = Vec::new();
+        match read_file(sources) {
+            Ok(Some((path, text))) => {
+                errors.extend(lay_file(&mut loaded, &path, &text));
+                loaded.path = Some(path);
+            }
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
+        errors.extend(lay_environment(&mut loaded, &sources.env));
+        for FlagValue { key, flag, text } in &sources.flags {
+            errors.extend(lay_text(&mut loaded, Origin::Flag(flag), key, text));
+        }
+        let named = |key: &&str| errors.iter().any(|error| error.key() == Some(*key));
+        let broken = loaded.config.check().into_iter();
+        // What compares a value that was not taken says nothing about what was meant.
+        let broken = broken.filter(|rule| !rule.keys.iter().any(named));
+        let broken: Vec<_> =
+            broken.map(|rule| invalid(loaded.origin(rule.keys[0]), rule.keys[0], rule.problem)).collect();
+        errors.extend(broken);
+        (loaded, errors)
+    }
+}
+
+/// Sets one setting from text.
+fn lay_text(loaded: &mut Loaded, origin: Origin, key: &str, text: &str) -> Option<ConfigError> {
+    let mut layer = ConfigLayer::default();
+    let known = layer.set(key, text);
+    debug_assert!(known.is_some(), "{origin} sets '{key}', which is no setting");
+    if let Err(problem) = known.unwrap_or(Ok(())) {
+        return Some(invalid(origin, key, problem));
+    }
+    loaded.lay(layer, |_| origin.clone(), |key, problem| invalid(origin.clone(), key, problem)).pop()
 }
 
 fn invalid(origin: Origin, key: &str, problem: String) -> ConfigError {
@@ -208,39 +243,6 @@ fn read_file(sources: &SettingSources) -> Result<Option<(PathBuf, String)>, Conf
     }
 }
 
-fn parse_file(path: &Path, text: &str) -> Result<ConfigLayer, ConfigError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.lines().all(|line| matches!(line.trim_start().chars().next(), None | Some('#'))) {
-        return Ok(ConfigLayer::default());
-    }
-    serde_yaml::from_str(text).map_err(|e| {
-        let (line, column) = e.location().map_or((1, 1), |at| (at.line(), at.column()));
-        ConfigError::Malformed { path: path.to_owned(), line, column, problem: explain(&e, line, column) }
-    })
-}
-
-/// Puts the YAML reader's complaint in the user's terms.
-fn explain(error: &serde_yaml::Error, line: usize, column: usize) -> String {
-    let message = error.to_string().replacen(&format!(" at line {line} column {column}"), "", 1);
-    let (section, rest) = match message.split_once(": ") {
-        Some((path, rest)) if rest.starts_with("unknown field") => (path, rest),
-        _ => ("", message.as_str()),
-    };
-    if let Some(field) = quoted_after(rest, "unknown field `") {
-        let key = if section.is_empty() { field.to_owned() } else { format!("{section}.{field}") };
-        return format!("unknown key '{key}'{}", suggestion(&key));
-    }
-    if let Some(field) = quoted_after(rest, "duplicate field `") {
-        return format!("the key '{field}' is given twice");
-    }
-    message.replace("invalid type: ", "found ").replace(", expected ", ", where expected is ")
-}
-
-fn quoted_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {
-    let (_, rest) = message.split_once(start)?;
-    rest.rsplit_once("`, expected").or_else(|| rest.rsplit_once('`')).map(|(name, _)| name)
-}
-
 /// Whether a cluster set the variable, to tell where the service of the name `can-sync` is: it is meant for nobody.
 fn is_service_link(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(ENV_PREFIX) else { return false };
@@ -248,7 +250,8 @@ fn is_service_link(name: &str) -> bool {
 }
 
 /// The settings as environment variables say them.
-fn lay_environment(loaded: &mut Loaded, env: &[(String, String)]) -> Result<(), ConfigError> {
+fn lay_environment(loaded: &mut Loaded, env: &[(String, String)]) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
     let keys: BTreeMap<String, String> =
         loaded.config.list().into_iter().map(|(key, _)| (variable_of(&key), key)).collect();
     for (name, text) in env.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)) {
@@ -265,13 +268,10 @@ fn lay_environment(loaded: &mut Loaded, env: &[(String, String)]) -> Result<(), 
         if text.is_empty() && !SECRETS.contains(&key.as_str()) {
             continue;
         }
-        let origin = Origin::Env(name.clone());
-        let mut layer = ConfigLayer::default();
-        layer.set(key, text).unwrap_or(Ok(())).map_err(|problem| invalid(origin.clone(), key, problem))?;
-        loaded.lay(layer, |_| origin.clone());
+        errors.extend(lay_text(loaded, Origin::Env(name.clone()), key, text));
     }
     loaded.warnings.sort();
-    Ok(())
+    errors
 }
 
 /// The environment variable of a key.
@@ -279,19 +279,12 @@ pub(super) fn variable_of(key: &str) -> String {
     format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-/// "; did you mean …?", where a known key is near, otherwise where all keys are listed.
-fn suggestion(key: &str) -> String {
-    let known: Vec<String> = Config::default().list().into_iter().map(|(key, _)| key).collect();
-    let sections = ["discovery", "limits"].map(str::to_owned);
-    match nearest(key, known.iter().chain(&sections)) {
-        Some(near) => format!("; did you mean '{near}'?"),
-        None => "; `can-sync config show` lists every key".to_owned(),
-    }
-}
-
 /// The candidate that most resembles a name, if one does. The last part counts as well, so that a key in the wrong
 /// section is recognised.
-fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a String>) -> Option<&'a String> {
+pub(super) fn nearest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a String>,
+) -> Option<&'a String> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_lowercase();
     let likeness = |candidate: &str| {
         let whole = strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase());
@@ -299,25 +292,4 @@ fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a String>) -> 
     };
     let best = candidates.into_iter().map(|c| (likeness(c), c)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= 0.8).then_some(best.1)
-}
-
-/// The line of a key in a file, counted from 1, where it stands alone at the start of one.
-fn line_of(text: &str, key: &str) -> Option<usize> {
-    let (section, name) = key.rsplit_once('.').map_or((None, key), |(section, name)| (Some(section), name));
-    let mut inside: Option<&str> = None;
-    for (index, line) in text.lines().enumerate() {
-        let Some((found, _)) = line.split_once(':') else { continue };
-        let nested = found.starts_with(' ');
-        let found = found.trim();
-        if found.starts_with('#') {
-            continue;
-        }
-        if !nested {
-            inside = Some(found);
-        }
-        if found == name && (if nested { inside } else { None }) == section {
-            return Some(index + 1);
-        }
-    }
-    None
 }

@@ -1,7 +1,7 @@
 //! What a single setting is, and the table that declares many of them.
 //!
-//! Every source (file, environment, flag) gives text; a [`Setting`] reads it. Values are checked while they are read,
-//! so that the YAML reader knows the line and column of whatever is wrong.
+//! Every source (file, environment, flag) gives text; a [`Setting`] reads it. What is wrong with a value is kept beside the
+//! others, so that one look finds every mistake.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 /// Longest interval or timeout: a day. Longer ones are almost always a slip of the unit.
@@ -190,11 +190,11 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
-/// A setting as it stands in a file.
+/// A setting as a source says it: a value, or what is wrong with it.
 #[derive(Clone)]
-pub(super) struct FileSetting<T>(pub(super) T);
+pub(super) struct GivenSetting<T>(pub(super) Result<T, String>);
 
-impl<'de, T: Setting> Deserialize<'de> for FileSetting<T> {
+impl<'de, T: Setting> Deserialize<'de> for GivenSetting<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Asked for a string, the YAML reader hands out any scalar as it was typed: `name: 007` stays `007`.
         let visitor = GivenVisitor(PhantomData);
@@ -205,14 +205,14 @@ impl<'de, T: Setting> Deserialize<'de> for FileSetting<T> {
 struct GivenVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Setting> Visitor<'de> for GivenVisitor<T> {
-    type Value = FileSetting<T>;
+    type Value = GivenSetting<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if T::LIST { write!(f, "a list: each item {}", T::EXPECTED) } else { f.write_str(T::EXPECTED) }
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        T::from_text(text).map(FileSetting).map_err(E::custom)
+        Ok(GivenSetting(T::from_text(text)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
@@ -220,8 +220,21 @@ impl<'de, T: Setting> Visitor<'de> for GivenVisitor<T> {
         while let Some(item) = seq.next_element::<String>()? {
             items.push(item);
         }
-        T::from_items(&items).map(FileSetting).map_err(A::Error::custom)
+        Ok(GivenSetting(T::from_items(&items)))
     }
+}
+
+/// What is wrong with a key of a file, apart from its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyFault {
+    Unknown,
+    Twice,
+}
+
+/// What reading a layer leads to, one setting after the other.
+pub(super) enum Laid {
+    Set,
+    Wrong(String),
 }
 
 /// Declares settings: the struct that the program reads with its defaults, the layer that one source fills in, and how
@@ -269,19 +282,60 @@ macro_rules! settings {
         }
 
         /// What one source says; the rest is `None`.
-        #[derive(Default, serde::Deserialize)]
-        #[serde(deny_unknown_fields, default, expecting = "settings, each `key: value`")]
+        #[derive(Default)]
         struct $layer {
-            $( $(#[serde(rename = $key)])? $field: Option<crate::config::setting::FileSetting<$type>>, )*
+            $( $field: Option<crate::config::setting::GivenSetting<$type>>, )*
             $( $( $section: Option<$section_layer>, )* )?
+            /// Keys that make no sense.
+            faults: Vec<(String, crate::config::setting::KeyFault)>,
+        }
+
+        impl<'de> serde::Deserialize<'de> for $layer {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct LayerVisitor;
+
+                impl<'de> serde::de::Visitor<'de> for LayerVisitor {
+                    type Value = $layer;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("settings, each `key: value`")
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$layer, A::Error> {
+                        use crate::config::setting::{KeyFault, settings};
+                        let mut layer = $layer::default();
+                        let mut seen = std::collections::BTreeSet::new();
+                        while let Some(key) = map.next_key::<String>()? {
+                            if !seen.insert(key.clone()) {
+                                map.next_value::<serde::de::IgnoredAny>()?;
+                                layer.faults.push((key, KeyFault::Twice));
+                                continue;
+                            }
+                            $( if key == settings!(@key $field $($key)?) {
+                                layer.$field = map.next_value()?;
+                                continue;
+                            } )*
+                            $( $( if key == stringify!($section) {
+                                layer.$section = map.next_value()?;
+                                continue;
+                            } )* )?
+                            map.next_value::<serde::de::IgnoredAny>()?;
+                            layer.faults.push((key, KeyFault::Unknown));
+                        }
+                        Ok(layer)
+                    }
+                }
+
+                deserializer.deserialize_map(LayerVisitor)
+            }
         }
 
         impl $layer {
             /// Sets one setting by its full key; `None` if there is no such key.
             fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
-                use crate::config::setting::{FileSetting, Setting as _, settings};
+                use crate::config::setting::{GivenSetting, Setting as _, settings};
                 $( if key == settings!(@key $field $($key)?) {
-                    return Some(<$type>::from_text(text).map(|value| self.$field = Some(FileSetting(value))));
+                    return Some(<$type>::from_text(text).map(|value| self.$field = Some(GivenSetting(Ok(value)))));
                 } )*
                 $( $( if let Some(key) = key.strip_prefix(concat!(stringify!($section), ".")) {
                     return self.$section.get_or_insert_default().set(key, text);
@@ -289,15 +343,29 @@ macro_rules! settings {
                 None
             }
 
-            /// Lays this over `config`, and reports the full key of each setting that it sets.
-            fn lay_over(self, config: &mut $name, prefix: &str, set: &mut dyn FnMut(String)) {
-                use crate::config::setting::settings;
+            /// The full keys that make no sense.
+            fn key_faults(&self, prefix: &str, faults: &mut Vec<(String, crate::config::setting::KeyFault)>) {
+                faults.extend(self.faults.iter().map(|(key, fault)| (format!("{prefix}{key}"), *fault)));
+                $( $( if let Some(section) = &self.$section {
+                    section.key_faults(concat!(stringify!($section), "."), faults);
+                } )* )?
+            }
+
+            /// Lays this over `config`, and reports each setting by its full key: set, or what is wrong with it.
+            fn lay_over(self, config: &mut $name, prefix: &str, laid: &mut dyn FnMut(String, crate::config::setting::Laid)) {
+                use crate::config::setting::{Laid, settings};
                 $( if let Some(given) = self.$field {
-                    config.$field = given.0;
-                    set(format!("{prefix}{}", settings!(@key $field $($key)?)));
+                    let key = format!("{prefix}{}", settings!(@key $field $($key)?));
+                    laid(key, match given.0 {
+                        Ok(value) => {
+                            config.$field = value;
+                            Laid::Set
+                        }
+                        Err(problem) => Laid::Wrong(problem),
+                    });
                 } )*
                 $( $( if let Some(section) = self.$section {
-                    section.lay_over(&mut config.$section, concat!(stringify!($section), "."), set);
+                    section.lay_over(&mut config.$section, concat!(stringify!($section), "."), laid);
                 } )* )?
             }
         }

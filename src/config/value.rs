@@ -181,6 +181,14 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
     }
 }
 
+/// What is wrong with the place of a DHT node, if anything.
+pub(super) fn node_problem(node: &str) -> Option<&'static str> {
+    let (host, port) = node.rsplit_once(':').unwrap_or((node, ""));
+    let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
+    (host.is_empty() || host.contains(['/', ' ']) || !is_port)
+        .then_some("expected host:port, such as router.bittorrent.com:6881")
+}
+
 /// What is wrong with a node's name, if anything.
 pub(super) fn name_problem(name: &str) -> Option<String> {
     let fits = name.chars().count() <= NAME_CHARS_MAX && !name.chars().any(char::is_control);

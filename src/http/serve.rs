@@ -7,9 +7,10 @@
 //! the client gets to see the answer rather than a reset.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -27,6 +28,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Open connections of one server. Further clients wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 1024;
+/// Clients that wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// How long a client may take for the head of a request, and how long an idle connection stays open. Longer than
 /// clients and proxies keep theirs (a minute, as a rule), so that they do not send a request into a connection that is
 /// just closing.
@@ -69,19 +73,49 @@ impl<S: Sync> FromRequestParts<S> for Closing {
     }
 }
 
+/// An address at which nobody can listen.
+#[derive(Debug)]
+pub struct ListenError {
+    pub addr: SocketAddr,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { addr, source } = self;
+        if source.kind() == io::ErrorKind::AddrInUse {
+            write!(f, "{addr} is in use")
+        } else {
+            write!(f, "cannot listen on {addr}: {source}")
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
 /// A bound, listening socket that outlives any server on it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SharedListener(pub(crate) Arc<std::net::TcpListener>);
 
 impl SharedListener {
-    /// Binds `addr`; port 0 takes a free one.
+    /// Binds `addr`; port 0 takes a free one. `[::]` takes IPv4, too, whatever the system does by default.
     ///
     /// # Errors
-    /// What the system says: the port is in use, the address is not ours.
-    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(addr)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self(Arc::new(listener)))
+    /// The port is in use (and of which family), the address is not ours.
+    pub fn bind(addr: SocketAddr) -> Result<Self, ListenError> {
+        let takes_both = addr.is_ipv6() && addr.ip().is_unspecified();
+        let listener = listen_on(addr, !takes_both).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            Ok(Self(Arc::new(socket.into())))
+        });
+        listener.map_err(|source| {
+            // Where IPv6 alone can be had, IPv4 is to blame.
+            let is_of_ipv4 =
+                takes_both && source.kind() == io::ErrorKind::AddrInUse && listen_on(addr, true).is_ok();
+            let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
+            ListenError { addr: if is_of_ipv4 { ipv4 } else { addr }, source }
+        })
     }
 
     /// The address in use, with the port that was taken.
@@ -92,6 +126,21 @@ impl SharedListener {
         self.0.local_addr()
     }
 
+    /// The URL under which it is reached from this machine.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_url(&self) -> io::Result<String> {
+        let mut addr = self.local_addr()?;
+        if addr.ip().is_unspecified() {
+            addr.set_ip(match addr {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Ok(format!("http://{addr}"))
+    }
+
     /// A duplicate for one server; dropping it leaves this one open.
     ///
     /// # Errors
@@ -99,6 +148,18 @@ impl SharedListener {
     pub fn duplicate(&self) -> io::Result<tokio::net::TcpListener> {
         tokio::net::TcpListener::from_std(self.0.try_clone()?)
     }
+}
+
+fn listen_on(addr: SocketAddr, one_family: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(one_family)?;
+    }
+    // Connections of a process that has ended stay known to the system for a while; they keep no port.
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
 }
 
 /// Serves until `shutdown` resolves, then lets answers that are under way finish: event streams end at once, the rest

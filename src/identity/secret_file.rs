@@ -69,6 +69,9 @@ pub fn check_dir(path: &Path, keeper: Keeper, mend: Mend) -> Result<Vec<String>,
         Err(e) => return Err(failed("read")(e)),
     };
     let metadata = dir.metadata().map_err(failed("read"))?;
+    if !metadata.is_dir() {
+        return Err(failed("use")(io::Error::from(io::ErrorKind::NotADirectory)));
+    }
     let facts = Facts { modes: system::keeps_modes(&dir, path, metadata.mode()), ..facts(&metadata) };
     let ruling = rules::judge_dir(&facts, keeper, &process());
     settle(path, &facts, ruling, |mode| restrict(&dir, mend, mode & 0o755))

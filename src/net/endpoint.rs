@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::endpoint::{
-    ConnectOptions, Connection, Incoming, IncomingAddr, QuicTransportConfig, ServerConfig, VarInt, presets,
+    BindOpts, ConnectOptions, Connection, Incoming, IncomingAddr, QuicTransportConfig, ServerConfig, VarInt,
+    presets,
 };
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey, TransportAddr, Watcher as _};
 use iroh_gossip::net::GOSSIP_ALPN;
@@ -16,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::congestion::WithinMachine;
 use super::gate::Gate;
 use super::handshakes::{Pending, RemoteNet};
-use super::{LIST_PEERS_ALPN, SESSION_ALPN};
+use super::{LIST_PEERS_ALPN, SESSION_ALPN, sockets};
 
 /// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
 /// use parallel streams instead.
@@ -140,7 +141,7 @@ pub fn open_gossip(connection: &Connection) {
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS));
 }
 
-/// Opens the endpoint. A connection begins with what a stranger may have; [`open_up`] gives more. Those that gossip
+/// Opens the endpoint: on both families of addresses where `bind_addr` names no interface. A connection begins with what a stranger may have; [`open_up`] gives more. Those that gossip
 /// dials by itself begin with its streams, and sessions that we dial do, too.
 ///
 /// # Errors
@@ -168,14 +169,11 @@ pub async fn bind_behind(
         .clear_ip_transports()
         .bind_addr(bind_addr)
         .map_err(|e| e.to_string())?;
-    if bind_addr == SocketAddr::from(([0, 0, 0, 0], bind_addr.port())) {
-        // Any IPv4 address means any address: IPv6 too, where the machine has it.
-        builder = builder
-            .bind_addr_with_opts(
-                SocketAddr::from(([0_u16; 8], 0)),
-                iroh::endpoint::BindOpts::default().set_is_required(false),
-            )
-            .map_err(|e| e.to_string())?;
+    if let Some(other) = sockets::counterpart(bind_addr) {
+        // A port that somebody asked for is this node's in both families, or not at all.
+        let is_required = other.port() != 0 && sockets::has_family(other);
+        let options = BindOpts::default().set_is_required(is_required);
+        builder = builder.bind_addr_with_opts(other, options).map_err(|e| e.to_string())?;
     }
     if let Some(gate) = gate {
         builder = builder.hooks(gate);

@@ -8,20 +8,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use iroh::address_lookup::MemoryLookup;
-use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode};
+use iroh::{Endpoint, EndpointAddr, RelayMode};
 use iroh_gossip::net::Gossip;
-use iroh_tickets::endpoint::EndpointTicket;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::secrets::GivenSecrets;
+use super::preflight::{Listeners, Preflight, udp_problem};
+use super::running::{self, RunningNode};
 use super::{DataDir, StartError, protocols};
 use crate::api::proxy::StoreProxy;
 use crate::clock::Clock;
-use crate::config::{Config, Origins, RelaySetting};
+use crate::config::{Config, Origins};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip;
@@ -31,8 +32,8 @@ use crate::http::SharedListener;
 use crate::identity::{self, NetworkKeys, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
 use crate::library::{Libraries, Library};
-use crate::net::endpoint;
 use crate::net::gate::Gate;
+use crate::net::{endpoint, sockets};
 use crate::peer::deferrals::Deferrals;
 use crate::peer::delete_guard::DeleteGuard;
 use crate::store::StoreRef;
@@ -40,8 +41,11 @@ use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::server::StoreServerArgs;
 use crate::store::service::{self, ServiceSettings};
-use crate::text::quoted;
 use crate::transfer::partial::Partials;
+
+/// Tries to lock the data directory, and the pause between them.
+const LOCK_TRIES: usize = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(30);
 
 /// Everything that is made once.
 pub(super) struct Resources {
@@ -81,6 +85,7 @@ pub(super) struct Resources {
     pub(super) deferrals: Deferrals,
     pub(super) events: EventLog,
     unshown: Unshown,
+    dir: DataDir,
     /// Held for as long as the process lives.
     _lock: File,
 }
@@ -93,23 +98,23 @@ impl Resources {
         clock: Clock,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<Self, StartError> {
-        let api_listener = listen(config.listen_addr, "listen_addr")?;
-        let api_addr = api_listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
-        let can_listener = match config.can_service_url {
-            None => Some(listen(config.can_listen_addr, "can_listen_addr")?),
-            Some(_) => None,
-        };
-        let bootstrap = parse_bootstrap(&config.discovery.bootstrap)?;
-        std::net::UdpSocket::bind(config.bind_addr).map_err(|e| udp_failed(config.bind_addr, &e))?;
         let dir = DataDir::new(&config.data_dir);
-        let given = {
+        let (looked, listeners) = {
             let config = config.clone();
-            blocking(move || GivenSecrets::look(&config, &origins).map_err(StartError::several)).await?
+            blocking(move || look(&config, &origins)).await?
         };
-        for remark in &given.remarks {
+        let Preflight { secrets: given, bootstrap, relay, remarks } = looked;
+        let Listeners { api: api_listener, can: can_listener } = listeners;
+        let api_addr = api_listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
+        for remark in &remarks {
             tracing::warn!("{remark}");
         }
-        let lock = lock(&dir)?;
+        let lock = {
+            let dir = dir.clone();
+            blocking(move || lock(&dir)).await?
+        };
+        running::forget(&dir);
+        tell(config, &dir, &api_listener, can_listener.as_ref())?;
 
         progress("stretching the passphrase");
         let secrets = {
@@ -121,7 +126,8 @@ impl Resources {
         progress("opening the store");
         // First, so that the store knows what an earlier run knew of the time.
         let deferrals = open_deferrals(dir.clock_db(), clock.clone()).await?;
-        let opened = OpenedStore::open(config, &dir, can_listener, secrets.sync_api_key, clock).await?;
+        let (key, can_token) = (secrets.sync_api_key, secrets.can_token);
+        let opened = OpenedStore::open(config, &dir, can_listener, key, can_token, clock).await?;
         let path = dir.partial();
         let partials = blocking(move || open_partials(&path)).await?;
         let book = {
@@ -135,10 +141,8 @@ impl Resources {
             open_deletes(config.replicate_deletes, &libraries, deferrals.clock(), events.clone()).await?;
         progress("opening the network endpoint");
         let gate = Gate::new(protocols::shut_out(&libraries));
-        let (endpoint, addresses) = open_endpoint(config, secrets.endpoint_key, &book, &gate).await?;
+        let (endpoint, addresses) = open_endpoint(config, secrets.endpoint_key, relay, &book, &gate).await?;
         let gossip = gossip::start(&endpoint);
-        let store_proxy =
-            StoreProxy::new(&opened.url).map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
         Ok(Self {
             api_listener,
             api_addr,
@@ -153,7 +157,7 @@ impl Resources {
             presence: secrets.presence,
             store: opened.store,
             store_url: opened.url,
-            store_proxy,
+            store_proxy: opened.proxy,
             store_server: opened.server,
             embedded: opened.embedded,
             endpoint,
@@ -170,6 +174,7 @@ impl Resources {
             deferrals,
             events,
             unshown,
+            dir,
             _lock: lock,
         })
     }
@@ -192,6 +197,11 @@ impl Resources {
         }
     }
 
+    /// Takes back what was written down for commands.
+    pub(super) fn leave(&self) {
+        running::forget(&self.dir);
+    }
+
     /// Lets the embedded store finish what it was asked to do.
     pub(super) async fn close_store(&self) {
         if let Some(store) = &self.embedded {
@@ -212,16 +222,16 @@ impl Drop for Unshown {
     }
 }
 
-fn listen(addr: SocketAddr, setting: &str) -> Result<SharedListener, StartError> {
-    SharedListener::bind(addr).map_err(|e| {
-        StartError::new(if e.kind() == io::ErrorKind::AddrInUse {
-            format!(
-                "{addr} is in use, perhaps by another agent: stop that one, or set {setting} to another address"
-            )
-        } else {
-            format!("cannot listen on {addr}: {e}; set {setting} to an address of this machine")
-        })
-    })
+/// Everything that is looked at before anything is made.
+fn look(config: &Config, origins: &Origins) -> Result<(Preflight, Listeners), StartError> {
+    let listeners = Listeners::open(config, origins);
+    match (Preflight::look(config, origins), listeners) {
+        (Ok(looked), Ok(listeners)) => Ok((looked, listeners)),
+        (looked, listeners) => {
+            let problems = listeners.err().into_iter().chain(looked.err()).flatten();
+            Err(StartError::several(problems))
+        }
+    }
 }
 
 fn lock(dir: &DataDir) -> Result<File, StartError> {
@@ -233,7 +243,16 @@ fn lock(dir: &DataDir) -> Result<File, StartError> {
             path.display()
         ))
     })?;
-    file.try_lock().map_err(|e| {
+    // A command that looks whether a node runs here holds it for a moment.
+    let mut locked = file.try_lock();
+    for _ in 0..LOCK_TRIES {
+        if locked.is_ok() {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        locked = file.try_lock();
+    }
+    locked.map_err(|e| {
         let shown = dir.path().display();
         StartError::new(match e {
             std::fs::TryLockError::WouldBlock => format!(
@@ -265,6 +284,7 @@ fn open_partials(path: &Path) -> Result<Partials, StartError> {
 struct OpenedStore {
     store: StoreRef,
     url: String,
+    proxy: StoreProxy,
     server: Option<StoreServerArgs>,
     embedded: Option<EmbeddedStore>,
 }
@@ -275,6 +295,7 @@ impl OpenedStore {
         dir: &DataDir,
         listener: Option<SharedListener>,
         key: Option<SecretString>,
+        token: Option<SecretString>,
         clock: Clock,
     ) -> Result<Self, StartError> {
         match (&config.can_service_url, listener, key) {
@@ -282,9 +303,12 @@ impl OpenedStore {
                 let store = CanHttpStore::new(url.as_str(), &key)
                     .map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
                 let url = store.url().to_owned();
-                Ok(Self { store: Arc::new(store), url, server: None, embedded: None })
+                let proxy = proxy_to(&url, &key)?;
+                Ok(Self { store: Arc::new(store), url, proxy, server: None, embedded: None })
             }
-            (None, Some(listener), Some(key)) => Self::embedded(config, dir, listener, key, clock).await,
+            (None, Some(listener), Some(key)) => {
+                Self::embedded(config, dir, listener, key, token, clock).await
+            }
             (_, _, None) | (None, None, _) => {
                 Err(StartError::new("can_service_url: the CAN Service's key is missing"))
             }
@@ -296,32 +320,67 @@ impl OpenedStore {
         dir: &DataDir,
         listener: SharedListener,
         key: SecretString,
+        token: Option<SecretString>,
         clock: Clock,
     ) -> Result<Self, StartError> {
         let store_config =
             EmbeddedConfig { dir: dir.store(), disk_reserve_bytes: config.limits.disk_reserve_bytes, clock };
         let store = EmbeddedStore::open(store_config).await.map_err(|e| StartError::new(e.to_string()))?;
         let addr = listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
+        let url = store_url(&listener)?;
+        let proxy = proxy_to(&url, &key)?;
         let settings = ServiceSettings {
             allowed_hosts: config.allowed_hosts.clone(),
+            token,
             ..ServiceSettings::new(key, addr)
         };
         let router = service::router(store.clone(), settings);
-        let mut reachable = addr;
-        if addr.ip().is_unspecified() {
-            reachable.set_ip(if addr.is_ipv4() {
-                [127, 0, 0, 1].into()
-            } else {
-                [0_u16, 0, 0, 0, 0, 0, 0, 1].into()
-            });
-        }
         Ok(Self {
             store: Arc::new(store.clone()),
-            url: format!("http://{reachable}{}", service::BASE_PATH),
+            url,
+            proxy,
             server: Some(StoreServerArgs { listener, router }),
             embedded: Some(store),
         })
     }
+}
+
+/// The way to the store for those who talk to the agent.
+fn proxy_to(url: &str, key: &SecretString) -> Result<StoreProxy, StartError> {
+    let proxy = StoreProxy::new(url).and_then(|proxy| proxy.with_key(key));
+    proxy.map_err(|e| StartError::new(format!("can_service_url: {e}")))
+}
+
+/// Where programs on this machine reach the embedded store.
+fn store_url(listener: &SharedListener) -> Result<String, StartError> {
+    let url = listener.local_url().map_err(|e| StartError::new(e.to_string()))?;
+    Ok(format!("{url}{}", service::BASE_PATH))
+}
+
+/// Writes down where this node is, for the commands that are started beside it.
+fn tell(
+    config: &Config,
+    dir: &DataDir,
+    api: &SharedListener,
+    can: Option<&SharedListener>,
+) -> Result<(), StartError> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let is_open = config.can_token_file.is_none();
+    let node = RunningNode {
+        pid: std::process::id(),
+        api_url: api.local_url().map_err(|e| StartError::new(e.to_string()))?,
+        store_url: can.filter(|_| is_open).map(store_url).transpose()?,
+        api_token_file: config.api_token_file.as_ref().map(absolute),
+        // What came through a pipe is not there any more.
+        passphrase_file: config.sync_passphrase_file.as_ref().filter(|path| path.is_file()).map(absolute),
+    };
+    node.write(dir).map_err(|e| {
+        let path = dir.running();
+        StartError::new(format!(
+            "cannot write '{}': {e}; check that this user may write there",
+            path.display()
+        ))
+    })
 }
 
 async fn open_libraries(
@@ -350,31 +409,27 @@ async fn open_deletes(
 async fn open_endpoint(
     config: &Config,
     key: iroh::SecretKey,
+    relay: RelayMode,
     book: &AddressBook,
     gate: &Gate,
 ) -> Result<(Endpoint, MemoryLookup), StartError> {
-    let relay_mode = match &config.relay_url {
-        RelaySetting::Default => RelayMode::Default,
-        RelaySetting::Disabled => RelayMode::Disabled,
-        RelaySetting::Url(url) => {
-            let parsed = url
-                .as_str()
-                .parse()
-                .map_err(|e| StartError::new(format!("relay_url '{}': {e}", url.as_str())))?;
-            RelayMode::custom([parsed])
-        }
-    };
     let wanted = config.bind_addr;
     let last = if wanted.port() == 0 { book.last_port().ok().flatten() } else { None };
-    let bind = |addr| endpoint::bind_behind(key.clone(), addr, relay_mode.clone(), Some(gate.clone()));
-    let bound = match last {
-        Some(port) => match bind(SocketAddr::new(wanted.ip(), port)).await {
-            Ok(endpoint) => Ok(endpoint),
-            Err(_) => bind(wanted).await,
-        },
-        None => bind(wanted).await,
-    };
-    let endpoint = bound.map_err(|e| udp_failed(wanted, &e))?;
+    let bind = |addr| endpoint::bind_behind(key.clone(), addr, relay.clone(), Some(gate.clone()));
+    let mut bound = Err(String::new());
+    for port in last.into_iter().chain(sockets::common_port(wanted)) {
+        bound = bind(SocketAddr::new(wanted.ip(), port)).await;
+        if bound.is_ok() {
+            break;
+        }
+    }
+    if bound.is_err() {
+        bound = bind(wanted).await;
+    }
+    let endpoint = bound.map_err(|e| {
+        let cause = format!("cannot open the UDP socket {wanted}: {e}");
+        StartError::new(format!("bind_addr: {}", udp_problem(wanted, &cause)))
+    })?;
     let port =
         endpoint.bound_sockets().into_iter().find(|a| a.is_ipv4() == wanted.is_ipv4()).map(|a| a.port());
     if let Some(Err(error)) = port.map(|port| book.set_last_port(port)) {
@@ -385,22 +440,6 @@ async fn open_endpoint(
         services.add(addresses.clone());
     }
     Ok((endpoint, addresses))
-}
-
-fn udp_failed(addr: SocketAddr, cause: &dyn std::fmt::Display) -> StartError {
-    StartError::new(format!("cannot open the UDP socket {addr}: {cause}; set bind_addr to a free address"))
-}
-
-/// Peers to try first: endpoint ids or tickets.
-fn parse_bootstrap(entries: &[String]) -> Result<Vec<EndpointAddr>, StartError> {
-    let parse = |entry: &String| {
-        let ticket = entry.parse::<EndpointTicket>().map(|ticket| ticket.endpoint_addr().clone());
-        ticket.or_else(|_| entry.parse::<EndpointId>().map(EndpointAddr::new)).map_err(|_| {
-            let shown = quoted(entry);
-            StartError::new(format!("discovery.bootstrap: '{shown}' is neither an endpoint id nor a ticket"))
-        })
-    };
-    entries.iter().map(parse).collect()
 }
 
 async fn blocking<T: Send + 'static>(

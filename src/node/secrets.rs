@@ -5,10 +5,12 @@
 //! uses the data directory.
 
 use std::fmt;
+use std::path::Path;
 
 use iroh::SecretKey;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::preflight::SettingProblem;
 use super::{DataDir, StartError};
 use crate::config::{Config, Origin, Origins};
 use crate::discovery::address_book;
@@ -22,29 +24,6 @@ use crate::store::service::key::{self, FoundKey, KeyError};
 const KEY_NEEDED: &str = "an external CAN Service needs its key: set sync_api_key or sync_api_key_file to what \
                           can-service keeps in its data directory as 'sync_api_key'";
 
-/// A secret that a start refuses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretProblem {
-    /// The setting to look at.
-    pub setting: &'static str,
-    /// Where its value came from.
-    pub origin: Origin,
-    /// What is wrong, and what to do.
-    pub problem: String,
-}
-
-impl fmt::Display for SecretProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { setting, origin, problem } = self;
-        match origin {
-            Origin::Default => write!(f, "{setting}: {problem}"),
-            Origin::File { .. } | Origin::Env(_) | Origin::Flag(_) | Origin::Stdin => {
-                write!(f, "{origin}: {setting}: {problem}")
-            }
-        }
-    }
-}
-
 /// What settings and files gave.
 pub(crate) struct GivenSecrets {
     passphrase: Option<Passphrase>,
@@ -52,6 +31,7 @@ pub(crate) struct GivenSecrets {
     is_passing: bool,
     sync_api_key: Option<SecretString>,
     pub(super) api_token: Option<SecretString>,
+    can_token: Option<SecretString>,
     topic_secret: Option<SecretString>,
     /// What somebody should know about permissions.
     pub(crate) remarks: Vec<String>,
@@ -67,6 +47,8 @@ pub(super) struct Secrets {
     pub(super) presence: PresenceKeys,
     pub(super) sync_api_key: Option<SecretString>,
     pub(super) api_token: Option<SecretString>,
+    /// What the embedded CAN Service asks for.
+    pub(super) can_token: Option<SecretString>,
 }
 
 impl GivenSecrets {
@@ -74,7 +56,7 @@ impl GivenSecrets {
     ///
     /// # Errors
     /// Everything that a start would stumble over.
-    pub(crate) fn look(config: &Config, origins: &Origins) -> Result<Self, Vec<SecretProblem>> {
+    pub(crate) fn look(config: &Config, origins: &Origins) -> Result<Self, Vec<SettingProblem>> {
         let dir = DataDir::new(&config.data_dir);
         let mut look = Looking { origins, problems: Vec::new(), remarks: Vec::new() };
         // What is in a directory that cannot be looked into need not be looked at.
@@ -82,7 +64,8 @@ impl GivenSecrets {
         let passphrase = look.passphrase(config, dir);
         dir.inspect(|dir| look.endpoint_key(dir));
         let sync_api_key = look.sync_api_key(config, dir);
-        let api_token = look.api_token(config);
+        let api_token = look.token("api_token_file", config.api_token_file.as_deref());
+        let can_token = look.token("can_token_file", config.can_token_file.as_deref());
         let topic_secret = look.topic_secret(config);
         let Looking { problems, mut remarks, .. } = look;
         if !problems.is_empty() {
@@ -91,14 +74,15 @@ impl GivenSecrets {
         remarks.dedup();
         let origin = origins.get("sync_passphrase");
         let is_passing = matches!(origin, Some(Origin::Env(_) | Origin::Flag(_) | Origin::Stdin));
-        Ok(Self { passphrase, is_passing, sync_api_key, api_token, topic_secret, remarks })
+        Ok(Self { passphrase, is_passing, sync_api_key, api_token, can_token, topic_secret, remarks })
     }
 
     /// Makes what is missing in the data directory, which nobody else uses now, and closes what was opened there. Takes its
     /// time: the passphrase is stretched.
     pub(super) fn complete(self, config: &Config, dir: &DataDir) -> Result<Secrets, StartError> {
         let sentence = |e: IdentityError| StartError::new(format!("data_dir: {e}"));
-        let Self { passphrase, is_passing, sync_api_key, api_token, topic_secret, remarks: _ } = self;
+        let Self { passphrase, is_passing, sync_api_key, api_token, can_token, topic_secret, remarks: _ } =
+            self;
         let configured = |passphrase: &Passphrase| match passphrase.origin {
             PassphraseOrigin::Config | PassphraseOrigin::File => true,
             PassphraseOrigin::DataDir | PassphraseOrigin::Generated => false,
@@ -127,7 +111,16 @@ impl GivenSecrets {
             (topic, secret) => PresenceKeys::of_topic(topic.as_deref().unwrap_or_default(), secret.as_ref()),
         };
         let keep_passphrase = is_passing && passphrase.origin == PassphraseOrigin::Config;
-        Ok(Secrets { endpoint_key, passphrase, keep_passphrase, keys, presence, sync_api_key, api_token })
+        Ok(Secrets {
+            endpoint_key,
+            passphrase,
+            keep_passphrase,
+            keys,
+            presence,
+            sync_api_key,
+            api_token,
+            can_token,
+        })
     }
 }
 
@@ -146,14 +139,13 @@ fn kept_in(dir: &DataDir) -> PassphraseSources<'_> {
 /// One look at everything, and what came of it so far.
 struct Looking<'a> {
     origins: &'a Origins,
-    problems: Vec<SecretProblem>,
+    problems: Vec<SettingProblem>,
     remarks: Vec<String>,
 }
 
 impl Looking<'_> {
     fn refuse(&mut self, setting: &'static str, problem: impl Into<String>) {
-        let origin = self.origins.get(setting).cloned().unwrap_or(Origin::Default);
-        self.problems.push(SecretProblem { setting, origin, problem: problem.into() });
+        self.problems.push(SettingProblem::new(self.origins, setting, problem));
     }
 
     fn remark(&mut self, setting: &str, remarks: Vec<String>) {
@@ -225,10 +217,10 @@ impl Looking<'_> {
         Some(key)
     }
 
-    fn api_token(&mut self, config: &Config) -> Option<SecretString> {
-        let path = config.api_token_file.as_ref()?;
-        let kept = self.take("api_token_file", identity::read_given(path, Mend::Never))?;
-        self.remark("api_token_file", kept.remarks);
+    /// The token in the file that a setting names.
+    fn token(&mut self, setting: &'static str, path: Option<&Path>) -> Option<SecretString> {
+        let kept = self.take(setting, identity::read_given(path?, Mend::Never))?;
+        self.remark(setting, kept.remarks);
         Some(kept.text.as_str().into())
     }
 

@@ -1,6 +1,6 @@
 //! The CAN Service's HTTP API: an embedded store as other programs see it.
 //!
-//! Reading, ingest and edits need no key; what stands between them and web pages is [`crate::http::guard`]. Replication
+//! Reading, ingest and edits need no key, unless a token is set for everything; what stands between them and web pages is [`crate::http::guard`]. Replication
 //! (`/sync/…`) needs the sync API key. Content streams both ways in bounded memory, whatever its size.
 
 use std::net::SocketAddr;
@@ -8,18 +8,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware;
-use axum::response::IntoResponse;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use secrecy::SecretString;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
+use crate::http::bearer;
 use crate::http::guard::{GuardSettings, protect};
 use crate::store::embedded::EmbeddedStore;
 
@@ -45,8 +46,10 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// What the API needs to know besides its store.
 #[derive(Clone, Debug)]
 pub struct ServiceSettings {
-    /// Opens the sync API.
+    /// Opens the sync API, and everything else where `token` is asked for.
     pub sync_api_key: SecretString,
+    /// Asked for by every path, if there is one.
+    pub token: Option<SecretString>,
     /// Where the server listens; requests may name this address as their host.
     pub bound_addr: SocketAddr,
     /// Further hosts that requests may name, without port.
@@ -58,7 +61,7 @@ pub struct ServiceSettings {
 impl ServiceSettings {
     /// The defaults for a server on `bound_addr`.
     pub fn new(sync_api_key: SecretString, bound_addr: SocketAddr) -> Self {
-        Self { sync_api_key, bound_addr, allowed_hosts: Vec::new(), heartbeat: HEARTBEAT }
+        Self { sync_api_key, token: None, bound_addr, allowed_hosts: Vec::new(), heartbeat: HEARTBEAT }
     }
 }
 
@@ -66,6 +69,7 @@ impl ServiceSettings {
 struct ServiceInner {
     store: EmbeddedStore,
     key: key::KeyCheck,
+    token: Option<SecretString>,
     heartbeat: Duration,
     /// `/openapi.json`, set once the routes are known.
     description: OnceLock<Bytes>,
@@ -98,6 +102,11 @@ impl Modify for SyncKeyScheme {
         let key = ApiKeyValue::with_description(key::HEADER, "The service's sync API key");
         let scheme = SecurityScheme::ApiKey(ApiKey::Header(key));
         openapi.components.get_or_insert_default().add_security_scheme("sync_key", scheme);
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("The content of `can_token_file`; asked for by every path where that is set"));
+        let scheme = SecurityScheme::Http(token.build());
+        openapi.components.get_or_insert_default().add_security_scheme("token", scheme);
     }
 }
 
@@ -106,6 +115,7 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
     let service = Arc::new(ServiceInner {
         store,
         key: key::KeyCheck::new(&settings.sync_api_key),
+        token: settings.token,
         heartbeat: settings.heartbeat,
         description: OnceLock::new(),
     });
@@ -139,9 +149,21 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
     });
     // Set once, here.
     let _ = service.description.set(json.into());
-    let router = router.route("/openapi.json", get(description)).with_state(service);
+    let router = router
+        .route("/openapi.json", get(description))
+        .layer(middleware::from_fn_with_state(Arc::clone(&service), require_token))
+        .with_state(service);
     let guard = GuardSettings { bound_addr: settings.bound_addr, allowed_hosts: settings.allowed_hosts };
     protect(router, guard)
+}
+
+/// Where a token is asked for, lets in whoever sends it, and whoever has the sync API key: an agent needs nothing else.
+async fn require_token(State(service): ServiceState, request: Request, next: Next) -> Response {
+    let Some(token) = &service.token else { return next.run(request).await };
+    if bearer::carries(request.headers(), token) || sync::has_key(&service, request.headers()) {
+        return next.run(request).await;
+    }
+    bearer::missing("can_token_file").into_response()
 }
 
 /// This description.

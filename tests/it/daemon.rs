@@ -1,9 +1,14 @@
 //! `can-sync serve` and `can-sync demo` from outside: starting, refusing to start, signals, and two of them together.
 
+mod binding;
+mod check;
 mod deletions;
 mod demo;
+mod own_data;
 mod pair;
 mod refusals;
 mod secrets;
 mod signals;
 mod start;
+mod stopping;
+mod target;

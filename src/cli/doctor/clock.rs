@@ -25,6 +25,12 @@ pub(super) async fn check(config: &Config, daemon: Option<&Value>) -> Finding {
     }
 }
 
+/// What a daemon on another machine says of clocks.
+pub(super) fn by_its_word(status: &Value) -> Finding {
+    let compared = Finding::off("compared with relays only by a doctor on that machine");
+    of_daemon(status).map_or(compared, |why| Finding::warn(format!("the daemon says: {why}"), ADVICE))
+}
+
 /// Why versions wait for a clock, or what is wrong with this one.
 fn of_daemon(status: &Value) -> Option<String> {
     status.pointer("/clock/reason").and_then(Value::as_str).map(str::to_owned)

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use super::model::Binary;
-use super::{ServiceState, content, key};
+use super::{ServiceInner, ServiceState, content, key};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{BODY_STALL, HashPath, Params, collect, has_content_type};
 use crate::record::{AssetRecord, ContentHash};
@@ -27,14 +27,18 @@ mod batch;
 
 const STALL: Duration = BODY_STALL;
 
-/// Lets only those in that know the key.
-pub(super) async fn require_key(State(service): ServiceState, request: Request, next: Next) -> Response {
-    let mut keys = request.headers().get_all(key::HEADER).iter();
-    let known = match (keys.next(), keys.next()) {
+/// Whether a request carries the key, once.
+pub(super) fn has_key(service: &ServiceInner, headers: &HeaderMap) -> bool {
+    let mut keys = headers.get_all(key::HEADER).iter();
+    match (keys.next(), keys.next()) {
         (Some(key), None) => service.key.accepts(key.as_bytes()),
         (None | Some(_), _) => false,
-    };
-    if known {
+    }
+}
+
+/// Lets only those in that know the key.
+pub(super) async fn require_key(State(service): ServiceState, request: Request, next: Next) -> Response {
+    if has_key(&service, request.headers()) {
         return next.run(request).await;
     }
     let message = "this path needs the service's sync API key";

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use can_sync::api::proxy::StoreProxy;
 use can_sync::store::embedded::IngestFields;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -239,11 +240,11 @@ async fn rm_deletes_and_says_what_was_not_there() {
     assert_eq!(run(&user, &agent, &["get", &hash]).code, 6);
 }
 
-#[test]
-fn a_store_that_is_gone_is_told_from_a_daemon_that_is_gone() {
-    let (user, daemon) = (User::new(), FakeDaemon::start());
-    daemon.change(|fake| fake.status = json!({ "store": { "url": "http://127.0.0.1:1/api/v1/can/0" } }));
-    let ran = user.run(&["list", "--api", &daemon.url]);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_gone_is_told_from_a_daemon_that_is_gone() {
+    let gone = StoreProxy::new("http://127.0.0.1:1").expect("a URL");
+    let (user, agent) = (User::new(), Agent::start_with(|view| view.store_proxy = gone).await);
+    let ran = run(&user, &agent, &["list"]);
     assert_eq!(ran.code, 4);
     assert!(ran.stderr.contains("the CAN Service at http://127.0.0.1:1/api/v1/can/0"), "{}", ran.stderr);
 }

@@ -22,7 +22,8 @@ fn nobody() -> String {
 async fn doctor(home: &Path, api: &str, args: &[&str]) -> Ran {
     let args: Vec<String> = [&["doctor"], args].concat().iter().map(|arg| (*arg).to_owned()).collect();
     let (home, api) = (home.to_owned(), api.to_owned());
-    let command = move || User::at(&home, &args, &[("CAN_SYNC_API", &api)], b"");
+    let addr = api.trim_start_matches("http://").to_owned();
+    let command = move || User::at(&home, &args, &[("CAN_SYNC_LISTEN_ADDR", &addr)], b"");
     tokio::task::spawn_blocking(command).await.expect("it ran")
 }
 

@@ -46,7 +46,8 @@ fn nobody() -> String {
 async fn run(user: &User, api: &str, args: &[&str]) -> Ran {
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
     let (home, api) = (user.home().to_owned(), api.to_owned());
-    let command = move || User::at(&home, &args, &[("CAN_SYNC_API", &api)], b"");
+    let addr = api.trim_start_matches("http://").to_owned();
+    let command = move || User::at(&home, &args, &[("CAN_SYNC_LISTEN_ADDR", &addr)], b"");
     tokio::task::spawn_blocking(command).await.expect("it ran")
 }
 
@@ -167,7 +168,10 @@ async fn a_topics_secret_comes_from_the_flag_or_the_environment() {
     assert_eq!(run(&user, &api, &args).await.text().lines().count(), 1);
     let home = user.home().to_owned();
     let by_variable = tokio::task::spawn_blocking(move || {
-        let env = [("CAN_SYNC_API", api.as_str()), ("CAN_SYNC_TOPIC_SECRET", "some long secret of a topic")];
+        let env = [
+            ("CAN_SYNC_LISTEN_ADDR", api.trim_start_matches("http://")),
+            ("CAN_SYNC_TOPIC_SECRET", "some long secret of a topic"),
+        ];
         User::at(&home, &["peers".into(), ticket, "--topic".into(), "t".into()], &env, b"")
     });
     let ran = by_variable.await.expect("it ran");

@@ -80,7 +80,7 @@ fn router(addr: SocketAddr, fake: Shared) -> Router {
         .route("/status", get(move |state| std::future::ready(status(addr, state))))
         .route("/verify", post(|| std::future::ready(success(&json!({ "state": "reconciling" })))))
         .route("/peers", get(|state| std::future::ready(peers(state))))
-        .route(&format!("{BASE}/asset/{{hash}}"), get(|state, hash| std::future::ready(content(state, hash))))
+        .route("/store/asset/{hash}", get(|state, hash| std::future::ready(content(state, hash))))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&fake), guard))
         .with_state(fake)
 }

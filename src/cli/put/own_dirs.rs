@@ -1,0 +1,128 @@
+//! What belongs to a node, and is never stored: keys, databases and the store itself would go to every other machine.
+//!
+//! A data directory is known by what is in it, so that a copy, a backup and another user's are as safe as the one in use, however
+//! they are reached.
+
+use std::path::{Component, Path, PathBuf};
+
+/// What a node, or a CAN Service, makes in its data directory.
+const OWN_NAMES: [&str; 11] = [
+    "agent.db",
+    "clock.db",
+    "libraries.db",
+    "lock",
+    "partial",
+    "passphrase",
+    "passphrase.former",
+    "running.json",
+    "secret.key",
+    "status.txt",
+    "store",
+];
+const KEY_FILE: &str = "sync_api_key";
+/// What SQLite adds to the name of a database.
+const DATABASE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Why a file or directory belongs to a node: the directory that is its own.
+pub(super) fn owner(path: &Path) -> Option<PathBuf> {
+    let real = std::fs::canonicalize(path).ok()?;
+    let mut below: Vec<Component<'_>> = Vec::new();
+    let mut dir = real.as_path();
+    loop {
+        let inside = match below.last() {
+            // The directory itself.
+            None => is_own_dir(dir),
+            Some(name) => (is_data_dir(dir) && is_own_name(name)) || is_store(dir),
+        };
+        if inside {
+            return Some(dir.to_owned());
+        }
+        below.push(dir.components().next_back()?);
+        dir = dir.parent()?;
+    }
+}
+
+/// Whether a directory is a data directory, or the store within one.
+pub(super) fn is_own_dir(dir: &Path) -> bool {
+    is_data_dir(dir) || is_store(dir)
+}
+
+fn is_data_dir(dir: &Path) -> bool {
+    let has = |name: &str| dir.join(name).symlink_metadata().is_ok();
+    let databases = ["agent.db", "clock.db", "libraries.db"];
+    // A node's; a CAN Service's, which may have its key elsewhere.
+    (has("secret.key") && databases.iter().any(|name| has(name))) || is_store(&dir.join("store"))
+}
+
+fn is_store(dir: &Path) -> bool {
+    let has = |name: &str| dir.join(name).symlink_metadata().is_ok();
+    has("store.db") && (has("store.lock") || has("content"))
+}
+
+fn is_own_name(name: &Component<'_>) -> bool {
+    let Some(name) = name.as_os_str().to_str() else { return false };
+    let database = DATABASE_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+    // Files that are being written have a name of their own until they are complete.
+    database == KEY_FILE || OWN_NAMES.contains(&database) || name.starts_with(".tmp")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn make(home: &Path, files: &[&str]) {
+        for file in files {
+            let path = home.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_in_a_data_directory_belongs_to_its_node_however_it_is_reached() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path();
+        make(home, &["a/node/secret.key", "a/node/agent.db", "a/node/agent.db-wal", "a/node/photo.jpg"]);
+        make(
+            home,
+            &["a/node/store/store.db", "a/node/store/content/ab/cd/abcd", "a/node/partial/x", "a/photo.jpg"],
+        );
+        make(home, &["service/store/store.db", "service/store/store.lock", "service/notes.txt"]);
+        make(home, &["b/store/photo.jpg", "b/secret.key", "b/lock"]);
+        symlink(home.join("a/node"), home.join("link")).unwrap();
+        symlink(home.join("a/node/secret.key"), home.join("key")).unwrap();
+        let owned = |path: &str| owner(&home.join(path)).is_some();
+        for path in [
+            "a/node",
+            "a/node/secret.key",
+            "a/node/agent.db-wal",
+            "a/node/store",
+            "a/node/store/content",
+            "a/node/store/content/ab/cd/abcd",
+            "a/node/partial/x",
+            "service",
+            "service/store/store.lock",
+            "link",
+            "link/store/store.db",
+            "key",
+            "a/../a/node/secret.key",
+        ] {
+            assert!(owned(path), "{path}");
+        }
+        // What a person keeps beside it is theirs, by name.
+        for path in [
+            "a",
+            "a/photo.jpg",
+            "a/node/photo.jpg",
+            "service/notes.txt",
+            "b",
+            "b/store/photo.jpg",
+            "b/secret.key",
+        ] {
+            assert!(!owned(path), "{path}");
+        }
+    }
+}

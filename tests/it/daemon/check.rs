@@ -1,0 +1,161 @@
+//! `config check`: everything that a start would refuse, at once, with its setting.
+
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+
+use crate::support::command::User;
+use crate::support::daemon::{Daemon, embedded_yaml, listing, yaml};
+
+fn said(user: &User, env: &[(&str, &str)]) -> Vec<Value> {
+    let ran = user.run_with(&["config", "check", "--json"], env, b"");
+    assert_eq!(ran.code, 1, "{} {}", ran.text(), ran.stderr);
+    let answer = ran.json()[0].clone();
+    assert_eq!(answer["ok"], json!(false));
+    answer["problems"].as_array().expect("problems").clone()
+}
+
+fn settings(problems: &[Value]) -> Vec<&str> {
+    let mut settings: Vec<&str> =
+        problems.iter().map(|problem| problem["setting"].as_str().expect("a setting")).collect();
+    settings.sort_unstable();
+    settings
+}
+
+#[test]
+fn mistakes_of_every_kind_are_found_in_one_look() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let user = User::new();
+    user.write("file", "");
+    user.write(
+        "config.yaml",
+        format!(
+            "poll_interval_secs: soon\nnam: desk\nlisten_addr: {addr}\ncan_listen_addr: 127.0.0.1:0\nbind_addr: 192.0.2.1:0\n\
+             sync_passphrase: hunter2\nticket_file: nowhere/ticket\nallowed_hosts: ['*.lan', 'https://nas', ok.lan]\n\
+             relay_url: [a, b]\n\
+             discovery: {{ mdns: perhaps, dht: no, bootstrap: [nobody], dht_bootstrap: [router] }}\n\
+             limits:\n  max_dialled: 99\n  in_flight_bytes: lots\n  in_flight_per_peer_bytes: 1\n"
+        ),
+    );
+    let before = listing(user.home());
+    let env = [("CAN_SYNC_API_TOKEN_FILE", "no-token"), ("CAN_SYNC_LIMITS_MAX_STREAMS_PER_CONNECTION", "-1")];
+    let problems = said(&user, &env);
+    let expected = [
+        "allowed_hosts",
+        "allowed_hosts",
+        "api_token_file",
+        "bind_addr",
+        "discovery.bootstrap",
+        "discovery.dht",
+        "discovery.dht_bootstrap",
+        "discovery.mdns",
+        "limits.in_flight_bytes",
+        "limits.in_flight_per_peer_bytes",
+        "limits.max_dialled",
+        "limits.max_streams_per_connection",
+        "listen_addr",
+        "nam",
+        "poll_interval_secs",
+        "relay_url",
+        "sync_passphrase",
+        "ticket_file",
+    ];
+    assert_eq!(settings(&problems), expected, "{problems:#?}");
+    // The same in words, each on a line, with its place; and from a start.
+    for args in [&["config", "check"][..], &["serve"]] {
+        let ran = user.run_with(args, &env, b"");
+        assert_eq!((ran.code, ran.text()), (1, ""), "{}", ran.stderr);
+        let lines = ran.stderr.lines().filter(|line| line.starts_with("can-sync: ")).count();
+        assert_eq!(lines, expected.len(), "{}", ran.stderr);
+        for setting in expected {
+            assert!(ran.stderr.contains(setting), "{setting}: {}", ran.stderr);
+        }
+        assert!(ran.stderr.contains("config.yaml:1:21: poll_interval_secs"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+    }
+    assert_eq!(listing(user.home()), before);
+}
+
+#[test]
+fn one_mistake_hides_no_other_and_makes_none_up() {
+    for (config, expected) in [
+        // A value that is none is not compared with others.
+        ("limits: { max_connections: none, max_dialled: 20 }", &["limits.max_connections"][..]),
+        ("listen_addr: 0.0.0.0\n", &["listen_addr"]),
+        ("data_dir: [a]\nname: ''\n", &["data_dir", "name"]),
+        ("name: a\nname: b\nname: c\npoll_interval_secs: 0\n", &["name", "name", "poll_interval_secs"]),
+        ("limits: 5\ndiscovery:\n  - a\nname: ''\n", &["discovery", "limits", "name"]),
+        (
+            "discovery:\n  slots:\n    a: 1\n  mdns: 7\nlimits:\n  idle_probe_secs: [1]\n",
+            &["discovery.mdns", "discovery.slots", "limits.idle_probe_secs"],
+        ),
+        (
+            "sync_passphrase: a\nsync_passphrase_file: b\nsync_api_key: c\nsync_api_key_file: d\n",
+            &["sync_api_key_file", "sync_passphrase_file"],
+        ),
+    ] {
+        let user = User::new();
+        let ports = [
+            ("CAN_SYNC_LISTEN_ADDR", "127.0.0.1:0"),
+            ("CAN_SYNC_CAN_LISTEN_ADDR", "127.0.0.1:0"),
+            ("CAN_SYNC_BIND_ADDR", "127.0.0.1:0"),
+        ];
+        let own: Vec<_> = ports.into_iter().filter(|(_, _)| !config.contains("listen_addr")).collect();
+        user.write("config.yaml", config);
+        let problems = said(&user, &own);
+        let mut found = settings(&problems);
+        // Those are about secrets that the sources name, and true as well.
+        found.retain(|setting| !matches!(*setting, "sync_passphrase" | "sync_api_key" | "can_listen_addr"));
+        assert_eq!(found, expected, "{config}: {problems:#?}");
+    }
+}
+
+#[test]
+fn what_is_no_yaml_is_one_mistake_with_its_place() {
+    for config in ["allowed_hosts: [a\n", "name: \"a\nb: c\n", "name: a\n\tb: c\n", "a: b: c\n"] {
+        let user = User::new();
+        user.write("config.yaml", config);
+        let ran = user.run(&["config", "check"]);
+        assert_eq!(ran.code, 1);
+        assert!(ran.stderr.starts_with("can-sync: config.yaml:"), "{config:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_is_found_without_making_it() {
+    let user = User::new();
+    user.write("file", "");
+    for dir in ["./file", "./file/data"] {
+        user.write("config.yaml", embedded_yaml("").replace("data_dir: ./data", &format!("data_dir: {dir}")));
+        let problems = said(&user, &[]);
+        assert_eq!(settings(&problems), ["data_dir"], "{problems:#?}");
+    }
+    user.write("config.yaml", embedded_yaml(""));
+    assert_eq!(user.run(&["config", "check"]).code, 0);
+    assert!(!user.home().join("data").exists());
+}
+
+#[test]
+fn what_the_running_node_has_open_is_no_mistake() {
+    let api = TcpListener::bind("127.0.0.1:0").unwrap();
+    let can = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = yaml("").replace(
+        "listen_addr: 127.0.0.1:0",
+        &format!(
+            "listen_addr: {}\ncan_listen_addr: {}",
+            api.local_addr().unwrap(),
+            can.local_addr().unwrap()
+        ),
+    );
+    drop((api, can));
+    let mut daemon = Daemon::start(&config);
+    let ran = daemon.user.run(&["config", "check"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    daemon.kill();
+    let ran = daemon.user.run(&["config", "check"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let _taken =
+        TcpListener::bind(daemon.started["api_url"].as_str().unwrap().trim_start_matches("http://")).unwrap();
+    assert_eq!(settings(&said(&daemon.user, &[])), ["listen_addr"]);
+}
