@@ -54,7 +54,7 @@ Without a command, can-sync serves: `can-sync`, `can-sync my-config.yaml` and `c
 Exit codes: 0 ok, 1 failure, 2 usage, 3 no daemon, 4 degraded, 5 not allowed, 6 not found, 7 timeout.";
 
 /// How long what still runs may take once the command is done.
-const LEFTOVERS_WITHIN: Duration = Duration::from_secs(2);
+const LEFTOVERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Keeps content-addressed assets the same on all machines that share a passphrase.
 #[derive(Parser, Debug)]

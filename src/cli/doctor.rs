@@ -15,12 +15,14 @@ use tokio::time::timeout;
 use super::Context;
 use super::error::{CliError, Exit};
 use super::progress::ProgressLine;
-use super::text;
+use super::{peers, text};
 use crate::config::Config;
 
 mod clock;
 mod network;
 mod store;
+
+use network::DaemonSockets;
 
 /// For one check.
 const CHECK_WITHIN: Duration = Duration::from_secs(5);
@@ -156,11 +158,16 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
     let began = Instant::now();
     let (daemon, finding) = daemon(asked);
     let elsewhere = context.is_elsewhere(&config);
+    let sockets = DaemonSockets {
+        // One that is too busy to answer has them open all the same.
+        are_open: daemon.is_some() || context.node_here(&config).is_some(),
+        reach_peers: daemon.is_some() && reaches_peers(context).await,
+    };
     let mut checks = vec![Check { layer: Layer::Daemon, finding, took: began.elapsed() }];
     if elsewhere {
         checks.extend(daemon.as_ref().into_iter().flat_map(by_its_word));
     } else {
-        checks.extend(run_all(&config, daemon.as_ref(), &progress).await);
+        checks.extend(run_all(&config, daemon.as_ref(), sockets, &progress).await);
     }
     drop(progress);
     checks.sort_unstable_by_key(|check| check.layer);
@@ -180,6 +187,13 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
 
 async fn ask_daemon(context: &Context) -> Result<Value, CliError> {
     context.agent()?.get("/status", &[]).await
+}
+
+/// Whether the daemon has a peer that it reaches without a relay.
+async fn reaches_peers(context: &Context) -> bool {
+    let asked = async { peers::fetch(&context.agent()?).await };
+    let peers = timeout(CHECK_WITHIN, asked).await.ok().and_then(Result::ok).unwrap_or_default();
+    peers.iter().any(peers::PeerBody::is_direct)
 }
 
 fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
@@ -237,12 +251,16 @@ fn by_its_word(status: &Value) -> [Check; 2] {
 }
 
 /// Every check but the daemon's, at once.
-async fn run_all(config: &Config, daemon: Option<&Value>, progress: &ProgressLine) -> Vec<Check> {
-    let runs = daemon.is_some();
+async fn run_all(
+    config: &Config,
+    daemon: Option<&Value>,
+    sockets: DaemonSockets,
+    progress: &ProgressLine,
+) -> Vec<Check> {
     let all: [(Layer, BoxFuture<'_, Finding>); 7] = [
         (Layer::Store, Box::pin(store::check(config, daemon))),
         (Layer::Clock, Box::pin(clock::check(config, daemon))),
-        (Layer::Udp, Box::pin(network::udp(config, runs))),
+        (Layer::Udp, Box::pin(network::udp(config, sockets))),
         (Layer::Relay, Box::pin(network::relay(config))),
         (Layer::PkarrRelays, Box::pin(network::pkarr_relays(config))),
         (Layer::Dht, Box::pin(network::dht(config))),

@@ -199,6 +199,13 @@ impl PeerBody {
     }
 }
 
+impl PeerBody {
+    /// Whether it is connected without a relay.
+    pub(super) fn is_direct(&self) -> bool {
+        self.path.as_deref() == Some("direct")
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Peers {
     peers: Vec<PeerBody>,

@@ -1,4 +1,5 @@
-//! Progress on stderr, so that no wait is silent: a bar on a terminal, a line per second otherwise; nothing in the
+//! Progress on stderr, so that no wait is silent: a bar on a terminal, a line per second otherwise (fewer while
+//! nothing changes); nothing in the
 //! first second, because what is quick needs none.
 
 use std::io::IsTerminal as _;
@@ -14,6 +15,8 @@ use super::text;
 
 /// What takes less than this shows no progress.
 const SILENT: Duration = Duration::from_secs(1);
+/// A line that would say the same as the one before waits for so long.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// How often a bar is drawn.
 const FRAME: Duration = Duration::from_millis(100);
 
@@ -94,6 +97,7 @@ async fn show(shared: Arc<Measured>) {
     if terminal {
         shared.bar.set_draw_target(ProgressDrawTarget::stderr());
     }
+    let (mut said, mut quiet) = (String::new(), Duration::ZERO);
     loop {
         let what = shared.what.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let done = shared.done.load(Ordering::Relaxed);
@@ -107,7 +111,12 @@ async fn show(shared: Arc<Measured>) {
                 None if done > 0 => format!(": {}", text::bytes(done)),
                 None => String::new(),
             };
-            output::message(&format!("{what}{so_far}"));
+            let line = format!("{what}{so_far}");
+            quiet += SILENT;
+            if line != said || quiet >= AGAIN_AFTER {
+                output::message(&line);
+                (said, quiet) = (line, Duration::ZERO);
+            }
         }
         tokio::time::sleep(if terminal { FRAME } else { SILENT }).await;
     }

@@ -16,6 +16,7 @@ use futures::future::{BoxFuture, join_all};
 use pkarr::dht::{DhtClient, DhtConfig};
 use pkarr::{PublicKey, SignedPacket};
 use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use self::relays::Relays;
@@ -188,7 +189,9 @@ impl Dht {
             }
             config.bootstrap = Some(nodes);
         }
-        DhtClient::build(config).map_err(|e| Self::failed("open a socket", e))
+        // It looks up the names of nodes, which holds up its thread for as long as no server answers.
+        let built = spawn_blocking(move || DhtClient::build(config)).await;
+        built.map_err(|e| Self::failed("start", e))?.map_err(|e| Self::failed("open a socket", e))
     }
 
     async fn read(&self, key: &PublicKey) -> Result<KeyLookup, NetworkError> {

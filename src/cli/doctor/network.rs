@@ -1,13 +1,13 @@
 //! Whether other agents can be found and reached.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use iroh::{Endpoint, RelayMode, RelayUrl, SecretKey, Watcher as _};
 use pkarr::Keypair;
 use reqwest::Client;
-use tokio::net::UdpSocket;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Finding;
@@ -16,7 +16,7 @@ use crate::cli::peers::relay_mode;
 use crate::config::Config;
 use crate::discovery::mdns::Mdns;
 use crate::discovery::network::NetworkSettings;
-use crate::net::endpoint;
+use crate::net::{endpoint, sockets};
 
 /// Limit of taking leave of a relay.
 const CLOSE_WITHIN: Duration = Duration::from_millis(400);
@@ -24,6 +24,9 @@ const CLOSE_WITHIN: Duration = Duration::from_millis(400);
 const ANSWER_WITHIN: Duration = Duration::from_millis(4_500);
 /// For a packet that goes from this machine to itself.
 const ECHO_WITHIN: Duration = Duration::from_secs(2);
+/// One that did not arrive may have been dropped for want of room: another is sent.
+const RESEND_AFTER: Duration = Duration::from_millis(100);
+
 pub(super) fn client() -> Result<Client, String> {
     Client::builder()
         .no_proxy()
@@ -33,13 +36,25 @@ pub(super) fn client() -> Result<Client, String> {
         .map_err(|e| chain(&e))
 }
 
+/// What is known of a daemon that has the sockets open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DaemonSockets {
+    /// It runs here, and has its port.
+    pub(super) are_open: bool,
+    /// It has a peer that it reaches without a relay.
+    pub(super) reach_peers: bool,
+}
+
 /// Whether the socket for QUIC can be opened, and carries a packet.
-pub(super) async fn udp(config: &Config, daemon_runs: bool) -> Finding {
+pub(super) async fn udp(config: &Config, daemon: DaemonSockets) -> Finding {
     // The daemon has its own port open.
-    let port = if daemon_runs { 0 } else { config.bind_addr.port() };
+    let port = if daemon.are_open { 0 } else { config.bind_addr.port() };
     let addr = SocketAddr::new(config.bind_addr.ip(), port);
-    match echo(addr).await {
+    // On a thread of its own, which no other check holds up.
+    let echoed = spawn_blocking(move || echo(addr)).await.unwrap_or_else(|e| Err(e.to_string()));
+    match echoed {
         Ok(bound) => Finding::ok(format!("{bound} takes and sends packets")),
+        Err(_) if daemon.reach_peers => Finding::ok("the daemon has peers over UDP"),
         Err(error) => Finding::fail(
             format!("{addr}: {error}"),
             "set bind_addr to a free address of this machine, and look whether a firewall blocks UDP",
@@ -47,31 +62,35 @@ pub(super) async fn udp(config: &Config, daemon_runs: bool) -> Finding {
     }
 }
 
-async fn echo(addr: SocketAddr) -> Result<SocketAddr, String> {
+/// Sends packets to a socket on `addr` until one arrives. Blocks.
+fn echo(addr: SocketAddr) -> Result<SocketAddr, String> {
     let text = |e: std::io::Error| e.to_string();
-    let receiver = UdpSocket::bind(addr).await.map_err(text)?;
+    sockets::check(addr).map_err(|e| e.to_string())?;
+    let receiver = UdpSocket::bind(addr).map_err(text)?;
+    receiver.set_read_timeout(Some(RESEND_AFTER)).map_err(text)?;
     let bound = receiver.local_addr().map_err(text)?;
     let ip = match bound.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
-    let sender = UdpSocket::bind(SocketAddr::new(ip, 0)).await.map_err(text)?;
+    let sender = UdpSocket::bind(SocketAddr::new(ip, 0)).map_err(text)?;
     let sent: [u8; 16] = rand::random();
-    sender.send_to(&sent, SocketAddr::new(ip, bound.port())).await.map_err(text)?;
-    let echoed = async {
+    let until = Instant::now() + ECHO_WITHIN;
+    while Instant::now() < until {
+        sender.send_to(&sent, SocketAddr::new(ip, bound.port())).map_err(text)?;
         let mut buffer = [0; 64];
-        loop {
-            let (len, _) = receiver.recv_from(&mut buffer).await.map_err(text)?;
+        // Of others there may be any number, of ours one is enough.
+        while let Ok((len, _)) = receiver.recv_from(&mut buffer) {
             if buffer[..len] == sent {
                 return Ok(bound);
             }
+            if Instant::now() > until {
+                break;
+            }
         }
-    };
-    let limit = ECHO_WITHIN.as_secs();
-    timeout(ECHO_WITHIN, echoed)
-        .await
-        .unwrap_or_else(|_| Err(format!("a packet did not arrive within {limit} s")))
+    }
+    Err(format!("no packet arrived within {} s", ECHO_WITHIN.as_secs()))
 }
 
 pub(super) fn relays(config: &Config) -> Result<Vec<RelayUrl>, String> {
@@ -227,13 +246,33 @@ mod tests {
     use crate::cli::doctor::CheckVerdict;
 
     #[tokio::test]
-    async fn a_socket_that_is_taken_is_named() {
-        let taken = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    async fn a_socket_that_is_taken_is_named_unless_it_is_the_daemons() {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
         let addr = taken.local_addr().unwrap();
         let config = Config { bind_addr: addr, ..Config::default() };
-        let finding = udp(&config, false).await;
+        let finding = udp(&config, DaemonSockets::default()).await;
         assert_eq!(finding.verdict, CheckVerdict::Fail);
         assert!(finding.detail.contains(&addr.to_string()), "{}", finding.detail);
-        assert_eq!(udp(&config, true).await.verdict, CheckVerdict::Ok, "the daemon's own");
+        let open = DaemonSockets { are_open: true, ..DaemonSockets::default() };
+        assert_eq!(udp(&config, open).await.verdict, CheckVerdict::Ok);
+        let reaches = DaemonSockets { reach_peers: true, ..DaemonSockets::default() };
+        assert_eq!(udp(&config, reaches).await.verdict, CheckVerdict::Ok, "whatever else fails");
+    }
+
+    #[test]
+    fn a_packet_comes_back_among_those_of_others() {
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addr = other.local_addr().unwrap();
+        drop(other);
+        let noise = std::thread::spawn(move || {
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            for _ in 0..200 {
+                // Nobody may listen there yet.
+                let _ = sender.send_to(b"something else", addr);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        assert_eq!(echo(addr), Ok(addr));
+        noise.join().unwrap();
     }
 }
