@@ -34,6 +34,7 @@ mod model;
 mod part_name;
 mod range;
 mod sync;
+mod trash;
 
 pub(crate) use error::codes;
 pub use model::{AssetJson, AssetListJson, StatusJson};
@@ -137,6 +138,9 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         .routes(routes!(assets::search))
         .routes(routes!(content::read, assets::delete))
         .routes(routes!(assets::meta, assets::edit))
+        .routes(routes!(ingest::ingest_known))
+        .routes(routes!(trash::list_trash))
+        .routes(routes!(trash::restore))
         .routes(routes!(events::events))
         .routes(routes!(assets::status))
         .routes(routes!(description))

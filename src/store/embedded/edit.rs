@@ -2,7 +2,7 @@
 //! this store's writer id.
 
 use super::media_type::{PLAIN_TEXT, is_unknown};
-use super::merge::{fill, heal};
+use super::merge::{WholeInTrash, fill, heal};
 use super::rows::StoredRow;
 use super::tx::{Tx, Verified};
 use super::types::{IngestFields, Ingested, MetaPatch, StoredAsset};
@@ -34,7 +34,8 @@ pub(super) fn ingest(
             } else {
                 heal(tx, &stored, content)?;
             }
-            Ok(edit(tx, &stored, merged)?.map(|asset| Ingested { asset, new }))
+            let changed = |asset: &StoredAsset| new || asset.seq != stored.asset.seq;
+            Ok(edit(tx, &stored, merged)?.map(|asset| Ingested { changed: changed(&asset), asset, new }))
         }
         stored => {
             let meta = fresh(fields, guessed, tx.now_ms);
@@ -49,9 +50,29 @@ pub(super) fn ingest(
             }
             let place = tx.store_content(content)?;
             let asset = tx.put_own(stored.as_ref(), record, Some(place))?;
-            Ok(Ok(Ingested { asset, new: true }))
+            Ok(Ok(Ingested { asset, new: true, changed: true }))
         }
     }
+}
+
+/// As [`ingest`], of content that is here: only what is said about it comes.
+pub(super) fn ingest_known(
+    tx: &mut Tx<'_>,
+    hash: ContentHash,
+    fields: IngestFields,
+    guessed: &str,
+) -> EditResult<Ingested> {
+    let Some(stored) = tx.find(hash)? else { return Ok(Err(StoreError::NotFound(hash))) };
+    if stored.place.is_none() {
+        return Ok(Err(StoreError::NotHeld(hash)));
+    }
+    let merged = merged(stored.asset.record.meta.clone(), fields, guessed);
+    if let Err(broken) = merged.validate() {
+        return Ok(Err(StoreError::Invalid(broken.to_string())));
+    }
+    let before = stored.asset.seq;
+    let ingested = |asset: StoredAsset| Ingested { changed: asset.seq != before, asset, new: false };
+    Ok(edit(tx, &stored, merged)?.map(ingested))
 }
 
 /// The live asset whose content was not here, with its content.
@@ -90,6 +111,22 @@ pub(super) fn delete(tx: &mut Tx<'_>, hash: ContentHash) -> EditResult<StoredAss
     let record = AssetRecord { deleted: true, via, ..next_version(tx, &stored) };
     tx.bury(&stored)?;
     Ok(Ok(tx.put_own(Some(&stored), record, None)?))
+}
+
+/// Makes a deleted asset live again, with what the trash has of it: an edit like any other, later than the deletion.
+pub(super) fn restore(tx: &mut Tx<'_>, hash: ContentHash, whole: &WholeInTrash) -> EditResult<StoredAsset> {
+    let Some(stored) = tx.find(hash)? else { return Ok(Err(StoreError::NotFound(hash))) };
+    if !stored.asset.record.deleted {
+        return Ok(Ok(stored.asset));
+    }
+    let (Some(trashed), Some(blake3)) = (tx.trashed(hash)?, whole.get(&hash)) else {
+        return Ok(Err(StoreError::NotHeld(hash)));
+    };
+    tx.unbury(hash)?;
+    // A deletion that came through a library says nothing of the asset.
+    let (size, blake3) = (trashed.size, Some(*blake3));
+    let record = AssetRecord { deleted: false, size, blake3, ..next_version(tx, &stored) };
+    Ok(Ok(tx.put_own(Some(&stored), record, Some(trashed.place))?))
 }
 
 /// Gives a version another date; the version as it was before, unless it stays as it is.

@@ -142,7 +142,7 @@ impl EmbeddedStore {
 
     /// Hashes what the trash has of those assets that may come back, and says which is whole. Files beyond
     /// [`VERIFIED_BYTES_MAX`] count as not whole: they are fetched again, or asked for once more.
-    async fn verify_trash(
+    pub(super) async fn verify_trash(
         &self,
         hashes: Vec<ContentHash>,
         may_come_back: fn(&StoredAsset) -> bool,

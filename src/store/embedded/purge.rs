@@ -18,7 +18,7 @@ use crate::record::ContentHash;
 use crate::store::TOMBSTONES_KEPT_MS;
 
 /// How long the content of a deleted asset can be had back.
-const TRASH_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
+pub const TRASH_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// How long the store is open between two looks.
 const LOOKS_APART_MS: u64 = 24 * 3600 * 1000;
 /// Entries per transaction, so that changes do not wait long behind a purge.

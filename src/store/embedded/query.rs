@@ -136,6 +136,10 @@ impl Conditions {
             let sql = format!("hash IN ({})", placeholders(filter.hashes.len()));
             all.add(&sql, filter.hashes.into_iter().map(|hash| Value::Blob(hash.0.to_vec())));
         }
+        if let Some(prefix) = filter.hash_prefix {
+            let (first, last) = prefix.range();
+            all.add("hash BETWEEN ? AND ?", [first, last].map(|hash| Value::Blob(hash.to_vec())));
+        }
         let words: Vec<_> = filter.q.iter().flat_map(|q| q.split_whitespace()).map(folded).collect();
         if words.len() > WORDS_MAX {
             return Err(StoreError::Invalid(format!(

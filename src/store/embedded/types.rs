@@ -40,6 +40,8 @@ pub struct Ingested {
     pub asset: StoredAsset,
     /// `false` if the store held this content, as a live asset, before.
     pub new: bool,
+    /// Whether what is known of it is otherwise than before.
+    pub changed: bool,
 }
 
 /// An asset, or its tombstone, as this store holds it.
@@ -69,6 +71,39 @@ pub struct MetaPatch {
     pub tags: Option<Vec<String>>,
 }
 
+/// The beginning of a content hash, in hexadecimal digits: a range of hashes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HashPrefix {
+    first: [u8; 32],
+    last: [u8; 32],
+}
+
+impl HashPrefix {
+    /// Fewest digits.
+    pub const DIGITS_MIN: usize = 4;
+
+    /// From 4 to 64 lower-case hexadecimal digits; `None` for any other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = Self::DIGITS_MIN..=64;
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if !digits.contains(&text.len()) || !text.bytes().all(is_digit) {
+            return None;
+        }
+        let padded = |with: char| {
+            let whole: String = text.chars().chain(std::iter::repeat(with)).take(64).collect();
+            whole.parse::<ContentHash>().ok().map(|hash| hash.0)
+        };
+        Some(Self { first: padded('0')?, last: padded('f')? })
+    }
+
+    /// The first and the last hash that begin so.
+    #[must_use]
+    pub fn range(&self) -> ([u8; 32], [u8; 32]) {
+        (self.first, self.last)
+    }
+}
+
 /// Which live assets to list. All fields that are given must match.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ListFilter {
@@ -80,6 +115,8 @@ pub struct ListFilter {
     pub tags: Vec<String>,
     /// Any of these; none given means any asset. At most 1,000.
     pub hashes: Vec<ContentHash>,
+    /// Whose hash begins with these hexadecimal digits.
+    pub hash_prefix: Option<HashPrefix>,
     /// Text in the file name or the description, in upper or lower case.
     pub q: Option<String>,
     /// Created at this millisecond or later.

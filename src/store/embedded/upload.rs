@@ -111,6 +111,23 @@ impl Upload {
     }
 }
 
+impl EmbeddedStore {
+    /// As an upload of content that is here, without its bytes: adds the fields to the asset.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::NotHeld`]: the content has to be uploaded. [`StoreError::Invalid`] for fields over
+    /// their limits; the errors of writing.
+    pub async fn ingest_known(
+        &self,
+        hash: ContentHash,
+        fields: IngestFields,
+    ) -> Result<Ingested, StoreError> {
+        check(&fields)?;
+        let guessed = media_type::guess(&[], fields.filename.as_deref()).or_suggested(None);
+        self.submit(Vec::new(), 0, move |tx| edit::ingest_known(tx, hash, fields, &guessed)).await
+    }
+}
+
 /// Content from a peer on its way into a file of the store's own directory, for
 /// [`ingest`](crate::store::ContentStore::ingest) to move. Dropping it leaves nothing behind.
 pub struct Receive {

@@ -9,7 +9,7 @@ use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
 use crate::http::extract::{DayEdge, HashPath, JsonBody, Params};
 use crate::record::ContentHash;
 use crate::store::ContentStore;
-use crate::store::embedded::{ListFilter, ListQuery, Order, StoredAsset};
+use crate::store::embedded::{HashPrefix, ListFilter, ListQuery, Order, StoredAsset};
 
 /// Assets of a page, unless the query says otherwise.
 const LIMIT_DEFAULT: usize = 50;
@@ -44,6 +44,7 @@ pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiRes
         ("tags" = Option<String>, Query, description = "Any of these tags, separated by commas or repeated"),
         ("mime_prefix" = Option<String>, Query, description = "Media types that begin so: `image/`"),
         ("hash" = Option<String>, Query, description = "Any of these hashes, separated by commas or repeated"),
+        ("hash_prefix" = Option<String>, Query, description = "Whose hash begins so: 4 to 64 lower-case hexadecimal digits"),
         ("q" = Option<String>, Query, description = "Words that are all in file name or description, in any order, whatever their case"),
         ("from" = Option<String>, Query, description = "Created then or later: RFC 3339, a date (UTC), or milliseconds since 1970"),
         ("to" = Option<String>, Query, description = "Created then or earlier, a date being its whole day: RFC 3339, a date (UTC), or milliseconds since 1970"),
@@ -71,6 +72,7 @@ pub(super) async fn search(
         mime_prefix: params.text("mime_prefix")?,
         tags: params.many("tags").map(ToOwned::to_owned).collect(),
         hashes: params.hashes("hash", LIMIT_MAX)?,
+        hash_prefix: hash_prefix(&params)?,
         q: params.text("q")?,
         from_ms,
         to_ms,
@@ -156,6 +158,16 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         read_only: status.read_only,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
+}
+
+/// The beginning of a hash.
+pub(super) fn hash_prefix(params: &Params) -> ApiResult<Option<HashPrefix>> {
+    let Some(text) = params.one("hash_prefix")? else { return Ok(None) };
+    let invalid = || {
+        let hint = "give 4 to 64 lower-case hexadecimal digits";
+        ApiError::invalid_parameter("hash_prefix", "is not the beginning of a hash", hint)
+    };
+    HashPrefix::parse(text).map(Some).ok_or_else(invalid)
 }
 
 impl ServiceInner {

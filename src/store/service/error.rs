@@ -11,6 +11,7 @@ pub(crate) mod codes {
     pub(crate) const NOT_FOUND: &str = "not_found";
     pub(crate) const DELETED: &str = "deleted";
     pub(crate) const NOT_HELD: &str = "not_held";
+    pub(crate) const NOT_IN_TRASH: &str = "not_in_trash";
     pub(crate) const CORRUPT: &str = "corrupt";
     pub(crate) const DISK_FULL: &str = "disk_full";
     pub(crate) const READ_ONLY: &str = "read_only";

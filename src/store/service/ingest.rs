@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::StatusCode;
@@ -16,12 +16,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::error::{about_metadata, invalid_metadata};
-use super::model::{AssetJson, IngestForm, is_media_type};
+use super::model::{IngestForm, IngestedJson, KnownJson, is_media_type};
 use super::part_name;
 use super::{BASE_PATH, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
-use crate::http::extract::{BODY_BYTES_MAX, cut, has_content_type, progress};
+use crate::http::extract::{BODY_BYTES_MAX, HashPath, JsonBody, cut, has_content_type, progress};
 use crate::record::META_BYTES_MAX;
+use crate::store::ContentStore as _;
 use crate::store::embedded::{EmbeddedStore, IngestFields, Upload};
 
 const MULTIPART: &str = "multipart/form-data";
@@ -37,19 +38,23 @@ const UNACCOUNTED_BYTES_MAX: u64 = BODY_BYTES_MAX as u64 + (4 << 20);
     request_body(content = IngestForm, content_type = "multipart/form-data",
         description = "The content in `file`, what is known about it in the other parts"),
     responses(
-        (status = 201, description = "The new asset", body = Success<AssetJson>,
+        (status = 201, description = "The new asset", body = Success<IngestedJson>,
             headers(("Location" = String, description = "Where its content is"))),
         (status = 200, description = "The content was there already: the asset as it is now",
-            body = Success<AssetJson>),
+            body = Success<IngestedJson>),
         (status = 400, description = "`file_missing`, `file_repeated`, `invalid_metadata`, `invalid_multipart`",
             body = ErrorBody),
         (status = 408, description = "The body stopped arriving", body = ErrorBody),
         (status = 413, description = "More than 1 MiB besides the file", body = ErrorBody),
         (status = 415, description = "Not `multipart/form-data`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        (status = 507, description = "The disk is full, or has no room for so much", body = ErrorBody),
     ))]
 pub(super) async fn ingest(State(service): ServiceState, request: Request) -> ApiResult<Response> {
+    if let Some(length) = request.body().size_hint().exact() {
+        // Before anybody sends what there is no room for.
+        service.store.check_room(length)?;
+    }
     let (mut form, gauge) = open_form(request).await?;
     let mut received = ReceivedForm::default();
     while let Some(field) = progress(form.next_field()).await?.map_err(|error| gauge.explain(&error))? {
@@ -63,11 +68,49 @@ pub(super) async fn ingest(State(service): ServiceState, request: Request) -> Ap
     let ingested = upload.finish(fields).await.map_err(about_metadata)?;
     let hash = ingested.asset.record.hash;
     let status = if ingested.new { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = (status, Success::new(AssetJson::from(ingested.asset))).into_response();
+    let mut response = (status, Success::new(IngestedJson::from(ingested))).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("{BASE_PATH}/asset/{hash}")) {
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
+}
+
+/// Say something about content that is here.
+///
+/// As an upload of the same content, without sending it: the metadata is merged. `not_found`, `deleted` and `not_held` mean that
+/// it has to be uploaded.
+#[utoipa::path(post, path = "/asset/{hash}/ingest", tag = "assets",
+    params(("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits")),
+    request_body(content = KnownJson, description = "What the form of `POST /ingest` says besides the file"),
+    responses(
+        (status = 200, description = "The asset as it is now", body = Success<IngestedJson>),
+        (status = 400, description = "`invalid_json`, `invalid_metadata`, or no hash", body = ErrorBody),
+        (status = 404, description = "`not_found`, `deleted` or `not_held`: upload it", body = ErrorBody),
+        (status = 413, description = "More than 1 MiB of JSON", body = ErrorBody),
+        (status = 415, description = "Not `application/json`", body = ErrorBody),
+        (status = 503, description = "The store is read-only", body = ErrorBody),
+        (status = 507, description = "The disk is full, or has no room for content of this size", body = ErrorBody),
+    ))]
+pub(super) async fn ingest_known(
+    State(service): ServiceState,
+    HashPath(hash): HashPath,
+    JsonBody(known): JsonBody<KnownJson>,
+) -> ApiResult<Success<IngestedJson>> {
+    let size = known.size;
+    let fields = known.into_fields()?;
+    let live = match service.held(hash).await {
+        Ok(_) => service.store.ingest_known(hash, fields).await.map_err(about_metadata),
+        Err(absent) => Err(absent),
+    };
+    match live {
+        Ok(ingested) => Ok(Success::new(ingested.into())),
+        Err(absent) => {
+            if absent.status == StatusCode::NOT_FOUND {
+                service.store.check_room(size)?;
+            }
+            Err(absent)
+        }
+    }
 }
 
 async fn open_form(request: Request) -> ApiResult<(Multipart, Gauge)> {
@@ -184,7 +227,7 @@ impl ReceivedForm {
     }
 }
 
-fn mime_type(text: String) -> ApiResult<Option<String>> {
+pub(super) fn mime_type(text: String) -> ApiResult<Option<String>> {
     if text.is_empty() {
         return Ok(None);
     }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock;
-use crate::store::embedded::{ListPage, MetaPatch, StoredAsset};
+use crate::http::envelope::ApiResult;
+use crate::store::embedded::{IngestFields, Ingested, ListPage, MetaPatch, StoredAsset};
 
 /// An asset, or its tombstone.
 #[derive(Serialize, Deserialize, ToSchema, Clone, PartialEq, Eq, Debug)]
@@ -161,6 +162,67 @@ impl From<MetaPatchJson> for MetaPatch {
 impl MetaPatchJson {
     pub(super) fn mime_type(&self) -> Option<&str> {
         self.mime_type.as_deref()
+    }
+}
+
+/// What became of an upload.
+#[derive(Clone, Copy, Serialize, Deserialize, ToSchema, PartialEq, Eq, Debug)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum IngestOutcome {
+    /// The content was not here.
+    New,
+    /// It was, and is known by more than before: another name, more tags.
+    Merged,
+    /// It was, and nothing new was said about it.
+    Unchanged,
+}
+
+/// An asset after an upload.
+#[derive(Serialize, Deserialize, ToSchema, Clone, PartialEq, Eq, Debug)]
+pub(super) struct IngestedJson {
+    #[serde(flatten)]
+    pub(super) asset: AssetJson,
+    /// What became of it.
+    pub(super) outcome: IngestOutcome,
+}
+
+impl From<Ingested> for IngestedJson {
+    fn from(ingested: Ingested) -> Self {
+        let Ingested { asset, new, changed } = ingested;
+        let outcome = match (new, changed) {
+            (true, _) => IngestOutcome::New,
+            (false, true) => IngestOutcome::Merged,
+            (false, false) => IngestOutcome::Unchanged,
+        };
+        Self { asset: asset.into(), outcome }
+    }
+}
+
+/// What is said about content that may be here.
+#[derive(Deserialize, ToSchema, Default, Debug)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct KnownJson {
+    /// Its length in bytes: whether there would be room for it, where it is not here.
+    pub(super) size: u64,
+    /// Media type; what it is known as already stays.
+    mime_type: Option<String>,
+    /// Name of the content.
+    filename: Option<String>,
+    /// Program that made the asset.
+    application: Option<String>,
+    /// Person that made the asset.
+    user: Option<String>,
+    /// Tags, in any order.
+    tags: Vec<String>,
+    /// Free text.
+    description: Option<String>,
+}
+
+impl KnownJson {
+    pub(super) fn into_fields(self) -> ApiResult<IngestFields> {
+        let Self { size: _, mime_type, filename, application, user, tags, description } = self;
+        let mime_type = mime_type.map(super::ingest::mime_type).transpose()?.flatten();
+        Ok(IngestFields { mime_type, filename, application, user, description, tags })
     }
 }
 

@@ -34,7 +34,8 @@ async fn changes_of_every_kind_arrive_as_they_happen() {
     let service = TestService::start().await;
     service.put("before", &[]).await;
     let mut events = open(service.get("/events")).await;
-    let asset = service.put("hello", &[("user", "ann")]).await;
+    let mut asset = service.put("hello", &[("user", "ann")]).await;
+    assert_eq!(asset.as_object_mut().unwrap().remove("outcome"), Some("new".into()));
     assert_eq!(next(&mut events).await, (2, asset.clone()));
 
     let path = format!("/asset/{}", asset["hash"].as_str().unwrap());

@@ -130,9 +130,10 @@ async fn text_is_found_as_people_type_it() {
 #[tokio::test]
 async fn edits_replace_what_is_given_and_nothing_else() {
     let service = TestService::start().await;
-    let asset = service
+    let mut asset = service
         .put("hello", &[("filename", "a"), ("user", "ann"), ("tags", "x"), ("description", "d")])
         .await;
+    assert_eq!(asset.as_object_mut().unwrap().remove("outcome"), Some(json!("new")));
     let path = format!("/asset/{}/meta", asset["hash"].as_str().unwrap());
     assert_eq!(get(&service, &path).await, asset);
     let edit = |body: Value| service.client.patch(service.url(&path)).json(&body);
@@ -209,7 +210,7 @@ async fn the_status_counts() {
 }
 
 /// Every route there is. A new one has to be added here, and then to be described.
-const ROUTES: [(&str, &str); 22] = [
+const ROUTES: [(&str, &str); 25] = [
     ("post", "/ingest"),
     ("get", "/list"),
     ("get", "/search"),
@@ -218,6 +219,9 @@ const ROUTES: [(&str, &str); 22] = [
     ("delete", "/asset/{hash}"),
     ("get", "/asset/{hash}/meta"),
     ("patch", "/asset/{hash}/meta"),
+    ("post", "/asset/{hash}/ingest"),
+    ("post", "/asset/{hash}/restore"),
+    ("get", "/trash"),
     ("get", "/events"),
     ("get", "/status"),
     ("get", "/openapi.json"),
