@@ -15,6 +15,7 @@ mod routes;
 mod token;
 pub mod view;
 mod why;
+mod words;
 
 pub use actor::{HttpActor, HttpArgs, HttpMsg};
 pub use view::AgentView;

@@ -12,6 +12,7 @@ mod lane;
 pub mod messages;
 pub mod places;
 pub mod reconciliation;
+pub mod refusal;
 pub mod report;
 pub mod roster;
 pub mod session;

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use unicase::UniCase;
 use unicode_normalization::UnicodeNormalization as _;
 
+pub(crate) mod amounts;
+
 /// Characters that a terminal may use to reorder, join or hide text: zero width, line and paragraph separators, marks
 /// and overrides of direction, the byte order mark.
 pub(crate) fn is_invisible(c: char) -> bool {

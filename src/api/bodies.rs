@@ -8,12 +8,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::view::{AgentView, StoreMode};
+use super::words::SyncWords;
 use crate::actor::status::{ActorState, ActorStatus};
 use crate::clock::{Doubt, Reading, rfc3339};
 use crate::discovery::channel::{ChannelReport, ChannelState};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
 use crate::store::StoreStatus;
+
+/// Refusals that `/status` tells of.
+const REFUSALS_SHOWN: usize = 8;
 
 /// The answer of `GET /status`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -138,14 +142,23 @@ pub struct SyncView {
     /// of revoked tickets; nobody else may have them) or `paused`.
     #[schema(value_type = String, example = "in_sync")]
     pub state: SyncState,
+    /// The same in words, as the page and `can-sync status` show it.
+    #[schema(example = "in sync: nothing is missing, with 2 peers")]
+    pub summary: String,
     /// Why, where the state needs a reason; and why versions wait although nothing is missing.
     pub reason: Option<String>,
     /// Different assets that some peer has, and that are wanted and not here yet.
     pub missing: u64,
     /// Bytes of those.
     pub missing_bytes: u64,
+    /// Versions that some peer has and that are not looked at yet: more may be missing.
+    pub unseen: u64,
+    /// Changes (new assets, edits, deletions) that some peer has not confirmed yet.
+    pub missing_there: u64,
     /// Content bytes received per second, lately.
     pub rate: f64,
+    /// Content bytes sent per second, lately.
+    pub send_rate: f64,
     /// Assets whose deletion by peers waits for a decision, because they are many: `GET /deletions`.
     pub held_deletions: u64,
     /// Versions here that are dated ahead of this machine's clock.
@@ -156,22 +169,40 @@ pub struct SyncView {
     pub eta_secs: Option<u64>,
 }
 
-impl From<SyncReport> for SyncView {
-    fn from(report: SyncReport) -> Self {
+impl SyncView {
+    fn new(report: SyncReport, connected: usize) -> Self {
+        let summary = SyncWords::new(&report, connected).sentence();
         // What there is to say of clocks has its own part.
         let SyncReport {
             state,
             reason,
             missing,
             missing_bytes,
+            unseen,
+            missing_there,
             rate,
+            send_rate,
             held_deletions,
             dated_ahead,
             copied,
             clock: _,
             eta_secs,
         } = report;
-        Self { state, reason, missing, missing_bytes, rate, held_deletions, dated_ahead, copied, eta_secs }
+        Self {
+            state,
+            summary,
+            reason,
+            missing,
+            missing_bytes,
+            unseen,
+            missing_there,
+            rate,
+            send_rate,
+            held_deletions,
+            dated_ahead,
+            copied,
+            eta_secs,
+        }
     }
 }
 
@@ -182,6 +213,8 @@ pub struct PeerCounts {
     pub connected: usize,
     /// In all.
     pub known: usize,
+    /// Those that are not let in, or do not let this node in: who, why, and what to do; at most 8.
+    pub refusals: Vec<String>,
 }
 
 /// One way of finding peers.
@@ -222,7 +255,9 @@ pub struct PeerView {
     pub endpoint_id: String,
     /// What it calls itself; empty until it said so.
     pub name: String,
-    /// `waiting`, `connecting`, `reconciling`, `syncing`, `in_sync` or `backing_off`.
+    /// `waiting`, `connecting`, `reconciling`, `syncing`, `in_sync` or `backing_off`; where somebody decided that there is no
+    /// session, or has to: `approval_wanted` (it waits for this node's user), `not_approved` (this node waits for its user),
+    /// `denied` (here), `denied_there`, `other_passphrase` or `ticket_refused`. `last_error` says what to do then.
     pub state: String,
     /// `direct` or `relay`, where connected.
     pub path: Option<&'static str>,
@@ -463,7 +498,11 @@ pub(super) fn node_status(
     peers: PeersReport,
     tree: &ActorStatus,
 ) -> NodeStatus {
-    let counts = PeerCounts { connected: peers.connected(), known: peers.peers.len() };
+    let counts = PeerCounts {
+        connected: peers.connected(),
+        known: peers.peers.len(),
+        refusals: peers.refusals().take(REFUSALS_SHOWN).collect(),
+    };
     NodeStatus {
         endpoint_id: view.endpoint_id.to_string(),
         name: view.name.clone(),
@@ -473,7 +512,7 @@ pub(super) fn node_status(
         passphrase_origin: view.passphrase_origin.to_owned(),
         store: StoreView::new(view, store),
         clock: ClockView::new(view.clock.reading(), peers.sync.clock.clone()),
-        sync: peers.sync.into(),
+        sync: SyncView::new(peers.sync, counts.connected),
         peers: counts,
         discovery: channels(&view.discovery.reports()),
         libraries: library::actor::reports(&view.libraries, view.clock.now_ms()),

@@ -21,6 +21,7 @@ use crate::library::manage::{Invitation, Revoke};
 use crate::library::registry::DeviceStanding;
 use crate::library::report::{DeviceReport, Invited, LibraryDetail, LibraryError, LibrarySize, Preview};
 use crate::library::ticket::{Access, LibraryId};
+use crate::peer::messages::PeersMsg;
 use crate::qr::Code;
 use crate::text::quoted;
 
@@ -60,6 +61,9 @@ fn refused(error: &LibraryError) -> ApiError {
             (StatusCode::BAD_REQUEST, "invalid_filter", hint)
         }
         LibraryError::Name(_) => (StatusCode::BAD_REQUEST, "invalid_name", "1 to 64 printable characters"),
+        LibraryError::NameTaken(_) => {
+            (StatusCode::CONFLICT, "name_taken", "GET /libraries lists those that are here")
+        }
         LibraryError::Ticket(_) => (
             StatusCode::BAD_REQUEST,
             "invalid_ticket",
@@ -248,7 +252,7 @@ async fn list(State(state): State<ApiState>) -> ApiResult<Success<LibraryList>> 
     responses(
         (status = 201, body = Success<LibraryDetail>),
         (status = 400, description = "The name, the filter or `fresh_within_secs` makes no sense, and why."),
-        (status = 409, description = "There is no room for another one."),
+        (status = 409, description = "A library of this node has this name, or there is no room for another one."),
         (status = 503, description = "LibraryActor, its database or the store does not work.")
     )
 )]
@@ -487,5 +491,7 @@ async fn deny(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResul
 async fn decide(state: &ApiState, id: &str, standing: DeviceStanding) -> ApiResult<Success<Decided>> {
     let endpoint_id = parse_endpoint_id(id)?;
     ask(state, |reply| LibraryMsg::DecideDevice { endpoint_id, standing, reply }).await?;
+    // Without PeersActor, the machine comes by itself.
+    let _ = state.view.peers.cast(PeersMsg::DeviceDecided { endpoint_id });
     Ok(Success::new(Decided { endpoint_id: endpoint_id.to_string(), standing: standing.as_str() }))
 }

@@ -156,7 +156,15 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
 fn is_connected(state: ConnectionState) -> bool {
     match state {
         ConnectionState::Reconciling | ConnectionState::Syncing | ConnectionState::InSync => true,
-        ConnectionState::Waiting | ConnectionState::Connecting | ConnectionState::BackingOff => false,
+        ConnectionState::Waiting
+        | ConnectionState::Connecting
+        | ConnectionState::BackingOff
+        | ConnectionState::ApprovalWanted
+        | ConnectionState::NotApproved
+        | ConnectionState::Denied
+        | ConnectionState::DeniedThere
+        | ConnectionState::OtherPassphrase
+        | ConnectionState::TicketRefused => false,
     }
 }
 

@@ -5,13 +5,12 @@
 use super::bodies::{is_running, visit, word};
 use super::deletions::{DeletionList, ExampleView, HoldView};
 use super::view::{AgentView, StoreMode};
+use super::words::SyncWords;
 use crate::actor::status::ActorStatus;
 use crate::discovery::channel::ChannelState;
 use crate::events::{LoggedEvent, NodeEvent};
 use crate::library::{self, report::LibraryReport};
-use crate::peer::report::{
-    ConnectionState, Direction, PeerReport, PeersReport, SyncReport, SyncState, TransferReport,
-};
+use crate::peer::report::{ConnectionState, Direction, PeerReport, PeersReport, TransferReport};
 use crate::store::StoreStatus;
 
 mod recent;
@@ -181,7 +180,8 @@ impl SyncModel {
         let (mood, title, detail, send_rate, receive_rate) = match report {
             Err(error) => ("bad", String::from("Unknown"), error.to_owned(), 0.0, 0.0),
             Ok(report) => {
-                let (mood, title, detail) = sync_words(&report.sync, report.connected());
+                let words = SyncWords::new(&report.sync, report.connected());
+                let (mood, title, detail) = (words.mood, words.heading(), shown(&words.detail()));
                 let send = report.peers.iter().map(|peer| peer.send_rate).sum();
                 let receive = report.peers.iter().map(|peer| peer.receive_rate).sum();
                 (mood, title, detail, send, receive)
@@ -189,43 +189,6 @@ impl SyncModel {
         };
         let (send, receive) = (rate(send_rate), rate(receive_rate));
         Self { mood, title, detail, send_rate, receive_rate, send, receive }
-    }
-}
-
-fn sync_words(sync: &SyncReport, connected: usize) -> (&'static str, String, String) {
-    let peers = count(connected as u64, "peer", "peers");
-    match sync.state {
-        SyncState::Alone => ("idle", "Alone".into(), "No peer is connected.".into()),
-        SyncState::Reconciling => {
-            ("busy", "Comparing".into(), format!("Finding out what differs, with {peers}."))
-        }
-        SyncState::Syncing => {
-            let missing = count(sync.missing, "asset", "assets");
-            let eta =
-                sync.eta_secs.map(|secs| format!(", about {} left", duration(secs))).unwrap_or_default();
-            let detail = format!("{missing} ({}) to receive{eta}.", bytes(sync.missing_bytes));
-            ("busy", "Syncing".into(), detail)
-        }
-        SyncState::InSync => match &sync.reason {
-            None => ("good", "In sync".into(), format!("Nothing is missing, with {peers}.")),
-            Some(reason) => ("busy", "In sync".into(), shown(&format!("With {peers}, but: {reason}."))),
-        },
-        SyncState::DeletionsHeld => {
-            let held = count(sync.held_deletions, "deletion", "deletions");
-            (
-                "bad",
-                "Decision needed".into(),
-                format!("{held} by peers held back, and nothing else is missing, with {peers}."),
-            )
-        }
-        SyncState::VersionsHeld => {
-            let reason = sync.reason.as_deref().unwrap_or("members of a library hold what this node sent");
-            ("busy", "Held".into(), shown(&format!("With {peers}: {reason}.")))
-        }
-        SyncState::Paused => {
-            let reason = sync.reason.as_deref().map_or_else(|| "The store does not work.".into(), shown);
-            ("bad", "Paused".into(), reason)
-        }
     }
 }
 
@@ -283,7 +246,13 @@ impl PeerRow {
             ConnectionState::InSync => "good",
             ConnectionState::Connecting | ConnectionState::Reconciling | ConnectionState::Syncing => "busy",
             ConnectionState::Waiting => "idle",
-            ConnectionState::BackingOff => "bad",
+            ConnectionState::BackingOff
+            | ConnectionState::ApprovalWanted
+            | ConnectionState::NotApproved
+            | ConnectionState::Denied
+            | ConnectionState::DeniedThere
+            | ConnectionState::OtherPassphrase
+            | ConnectionState::TicketRefused => "bad",
         };
         Self {
             name: if peer.name.is_empty() { String::from("(no name yet)") } else { shown(&peer.name) },

@@ -350,6 +350,75 @@ pub(super) async fn edit(
     proxy.upload(forward, request.into_body()).await
 }
 
+/// Say something about content that is in the store
+///
+/// Passed on to the CAN Service's `POST /asset/{hash}/ingest`; its description says what may be said.
+#[utoipa::path(
+    post,
+    path = "/store/asset/{hash}/ingest",
+    tag = "store",
+    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
+    request_body(content = Object, description = "What the form of `POST /store/ingest` says besides the file."),
+    responses(
+        (status = 200, description = "The asset's description as it is now."),
+        (status = 400, description = "That is no hash, or a field makes no sense."),
+        (status = 404, description = "The content is not there, and has to be uploaded."),
+        (status = 415, description = "The body is not JSON."),
+        (status = 502, description = "The CAN Service is not available."),
+        (status = 507, description = "There is no room for content of this size.")
+    )
+)]
+pub(super) async fn ingest_known(
+    State(state): State<ApiState>,
+    HashPath(hash): HashPath,
+    request: Request,
+) -> ApiResult<Response> {
+    let proxy = &state.view.store_proxy;
+    let mut forward = proxy.request(&proxy.uploads, Method::POST, &format!("/asset/{hash}/ingest"));
+    for name in EDIT_REQUEST_HEADERS {
+        if let Some(value) = request.headers().get(&name) {
+            forward = forward.header(name, value);
+        }
+    }
+    proxy.upload(forward, request.into_body()).await
+}
+
+/// List the store's trash
+///
+/// Passed on to the CAN Service's `GET /trash`, query included.
+#[utoipa::path(
+    get,
+    path = "/store/trash",
+    tag = "store",
+    responses(
+        (status = 200, description = "What was deleted lately, the latest first."),
+        (status = 400, description = "A parameter makes no sense."),
+        (status = 502, description = "The CAN Service is not available.")
+    )
+)]
+pub(super) async fn trash(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+    state.view.store_proxy.ask(Method::GET, "/trash", query).await
+}
+
+/// Bring an asset back from the trash
+///
+/// Passed on to the CAN Service's `POST /asset/{hash}/restore`.
+#[utoipa::path(
+    post,
+    path = "/store/asset/{hash}/restore",
+    tag = "store",
+    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
+    responses(
+        (status = 200, description = "The asset as it is now."),
+        (status = 400, description = "That is no hash."),
+        (status = 404, description = "No such asset, or its content is not in the trash."),
+        (status = 502, description = "The CAN Service is not available.")
+    )
+)]
+pub(super) async fn restore(State(state): State<ApiState>, HashPath(hash): HashPath) -> ApiResult<Response> {
+    state.view.store_proxy.ask(Method::POST, &format!("/asset/{hash}/restore"), None).await
+}
+
 /// Delete an asset
 ///
 /// Passed on to the CAN Service's `DELETE /asset/{hash}`.

@@ -79,6 +79,9 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(proxy::search))
         .routes(routes!(proxy::asset, proxy::delete))
         .routes(routes!(proxy::meta, proxy::edit))
+        .routes(routes!(proxy::ingest_known))
+        .routes(routes!(proxy::trash))
+        .routes(routes!(proxy::restore))
         .split_for_parts();
     let openapi = axum::routing::get(async move || Json(openapi));
     let router = router

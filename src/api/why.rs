@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use bytesize::ByteSize;
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -17,6 +16,7 @@ use crate::peer::messages::PeersMsg;
 use crate::peer::report::{SourceReport, SourceState, WaitingReport, WhyReport};
 use crate::record::ContentHash;
 use crate::store::{Holding, ItemOutcome, StoredRecord};
+use crate::text::amounts::bytes;
 use crate::transfer::search::SearchReport;
 
 /// Where a content stands.
@@ -248,8 +248,8 @@ fn explain(whereabouts: Availability, size: Option<u64>, report: &WhyReport) -> 
         Availability::OnItsWay => format!(
             "It is on its way from {}: {} of {}.",
             named(SourceState::Sending),
-            ByteSize(report.done).display().iec(),
-            ByteSize(size).display().iec()
+            bytes(report.done),
+            bytes(size)
         ),
         Availability::Waiting => {
             format!("{} could send it; it waits for its turn.", named(SourceState::HasIt))

@@ -35,6 +35,7 @@ use crate::discovery::channel::Channel;
 use crate::net::gate::Gate;
 use crate::record::ContentHash;
 use crate::store::{FeedEntry, ItemOutcome, StoreError, StoreRef};
+use crate::text::same_text;
 
 /// Records in one page of the store.
 const PAGE: usize = 1000;
@@ -134,7 +135,7 @@ impl Manager {
     /// revocations is older than that.
     ///
     /// # Errors
-    /// A name, filter or age that makes no sense, no room, a registry that does not work.
+    /// A name, filter or age that makes no sense, a name that is taken, no room, a registry that does not work.
     pub async fn create(
         &self,
         name: String,
@@ -146,6 +147,12 @@ impl Manager {
             && !(FRESH_WITHIN_SECS_MIN..=FRESH_WITHIN_SECS_MAX).contains(&secs)
         {
             return Err(LibraryError::FreshWithin(secs));
+        }
+        let is_called = |library: &Arc<Library>| {
+            library.shared().is_some_and(|shared| same_text(&shared.ticket().claims().name, name.trim()))
+        };
+        if self.libraries.shared().iter().any(is_called) {
+            return Err(LibraryError::NameTaken(name));
         }
         let mut seed = Zeroizing::new([0; 32]);
         let mut secret = Zeroizing::new([0; 32]);

@@ -20,6 +20,9 @@ pub enum LibraryError {
     /// The name makes no sense.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Another one is called so.
+    #[error("a library of this node is called '{0}' already: give this one another name")]
+    NameTaken(String),
     /// The ticket is not accepted.
     #[error(transparent)]
     Ticket(#[from] TicketError),

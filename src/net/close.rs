@@ -10,6 +10,12 @@ pub const ROTATED: u32 = 1;
 pub const NOT_SHARED: u32 = 401;
 /// Known, and not let in, or not any longer: the reason says why.
 pub const REFUSED: u32 = 403;
+/// The peer was shut out by the user of the side that closes.
+pub const DENIED: u32 = 4031;
+/// The peer knows the passphrase, and waits for the user of the side that closes.
+pub const UNAPPROVED: u32 = 4032;
+/// The ticket of the side that closes does not hold any more.
+pub const OWN_TICKET: u32 = 4033;
 /// No session in time.
 pub const TIMEOUT: u32 = 408;
 /// Another connection of the same two endpoints is kept.

@@ -12,13 +12,14 @@ use iroh::endpoint::{
 };
 use iroh::{EndpointAddr, EndpointId};
 
-use super::close;
-
 /// Endpoints with connections that are remembered before those are forgotten whose connections are over.
 const FORGET_AT: usize = 256;
 
+/// Why an endpoint is shut out: the code that closes its connections, and what it is told.
+pub type ShutOut = (u32, &'static str);
+
 /// Says why an endpoint may not use a protocol, by its ALPN; nothing where it may.
-pub type GatePolicy = Arc<dyn Fn(&EndpointId, &[u8]) -> Option<&'static str> + Send + Sync>;
+pub type GatePolicy = Arc<dyn Fn(&EndpointId, &[u8]) -> Option<ShutOut> + Send + Sync>;
 
 /// Keeps the endpoint's door. Cheap to clone.
 #[derive(Clone)]
@@ -48,8 +49,8 @@ impl Gate {
         handles.retain(|handle| {
             let Some(connection) = handle.upgrade() else { return false };
             let shut_out = (self.policy)(id, connection.alpn());
-            if let Some(why) = shut_out {
-                connection.close(VarInt::from_u32(close::REFUSED), why.as_bytes());
+            if let Some((code, why)) = shut_out {
+                connection.close(VarInt::from_u32(code), why.as_bytes());
             }
             shut_out.is_none()
         });
@@ -84,8 +85,8 @@ impl EndpointHooks for Gate {
         // Remembered first: an endpoint that is shut out at this very moment is found by one of the two.
         self.remember(connection);
         match (self.policy)(&connection.remote_id(), connection.alpn()) {
-            Some(why) => {
-                let error_code = VarInt::from_u32(close::REFUSED);
+            Some((code, why)) => {
+                let error_code = VarInt::from_u32(code);
                 AfterHandshakeOutcome::Reject { error_code, reason: why.as_bytes().to_vec() }
             }
             None => AfterHandshakeOutcome::Accept,

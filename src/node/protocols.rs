@@ -38,10 +38,11 @@ pub(super) fn all(resources: &Resources) -> Protocols {
 pub(super) fn shut_out(libraries: &Arc<Libraries>) -> gate::GatePolicy {
     let libraries = Arc::clone(libraries);
     Arc::new(move |id, alpn| match libraries.standing(id) {
-        DeviceStanding::Denied => Some("this machine was denied by its owner"),
-        DeviceStanding::Waiting if alpn != SESSION_ALPN => {
-            Some("this machine waits for approval: `can-sync approve` on the other side lets it in")
-        }
+        DeviceStanding::Denied => Some((close::DENIED, "this machine was denied by its owner")),
+        DeviceStanding::Waiting if alpn != SESSION_ALPN => Some((
+            close::UNAPPROVED,
+            "this machine waits for approval: `can-sync approve` on the other side lets it in",
+        )),
         DeviceStanding::Waiting | DeviceStanding::Approved => None,
     })
 }

@@ -31,6 +31,7 @@ use super::establish::{self, ConnectionMemory, Introduction, Meeting};
 use super::held::{HeldBySession, SessionMemory};
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
+use super::refusal::PeerRefusal;
 use super::session::{InlineContents, Session, SessionEffect, SessionInput, SessionStatus, WaitingVersion};
 use super::{effects, streams};
 use crate::actor::ServiceRef;
@@ -149,6 +150,8 @@ pub struct SharedView {
     pub misbehaved: Option<String>,
     /// Whether a session came about: the peer has proved itself.
     pub proven: bool,
+    /// Why we do not let it in.
+    pub refusal: Option<PeerRefusal>,
     /// Versions that wait on either side for one of the clocks, not all of them if they are many.
     pub waiting: Vec<WaitingVersion>,
     /// The newest date among offers that the peer has not answered.

@@ -8,6 +8,7 @@ use crate::clock::now_ms;
 use crate::library::registry::{Device, DeviceStanding};
 use crate::library::ticket::{SignedClaims, TicketError};
 use crate::library::{Libraries, Library, SharedLibrary};
+use crate::net::close;
 use crate::wire::decode::decode;
 use crate::wire::proto::LibraryTicket;
 
@@ -29,6 +30,18 @@ pub enum Refusal {
     /// Whether it may could not be found out.
     #[error("cannot tell whether it may: try again")]
     Unknown,
+}
+
+impl Refusal {
+    /// The code that closes the connection.
+    #[must_use]
+    pub fn close_code(&self) -> u32 {
+        match self {
+            Self::Denied => close::DENIED,
+            Self::Waiting => close::UNAPPROVED,
+            Self::Ticket(_) | Self::Gone | Self::Unknown => close::REFUSED,
+        }
+    }
 }
 
 /// Whether a peer that knows the passphrase is let in; takes note of one that has to wait.

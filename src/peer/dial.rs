@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::messages::PeersMsg;
+use super::refusal::PeerRefusal;
 use super::roster::KnownPeer;
 use crate::discovery::channel::Channel;
 use crate::library::Libraries;
@@ -99,7 +100,10 @@ impl Acceptor {
 
 /// Whether a peer is dialled at all: nobody who was denied, and nobody to whom there is nothing to offer.
 pub(super) fn may_dial(libraries: &Libraries, id: &EndpointId, known: &KnownPeer) -> bool {
-    libraries.standing(id) != DeviceStanding::Denied && (known.is_offered_mirror() || libraries.lead_to(id))
+    let standing = libraries.standing(id);
+    // It has shown already that it waits for our user.
+    let waits = standing == DeviceStanding::Waiting && known.refusal == Some(PeerRefusal::ApprovalWanted);
+    standing != DeviceStanding::Denied && (known.is_offered_mirror() && !waits || libraries.lead_to(id))
 }
 
 /// Dials once; `hint` says that nobody vouches for the peer.

@@ -14,6 +14,7 @@ use super::session::{Session, SessionEffect, SessionSettings, SessionStatus};
 use super::wishes::Wishes;
 use crate::library::registry::{Deleter, Member};
 use crate::library::report::MemberStanding;
+use crate::library::ticket::TicketError;
 use crate::library::ticket::{Access, SignedClaims};
 use crate::library::{Libraries, Library};
 
@@ -80,27 +81,15 @@ impl Lane {
         self.member.as_ref().is_some_and(|member| member.claims.serial == 0)
     }
 
-    /// Whether the peer may stay, and we still hold a ticket ourselves.
-    pub(super) fn check(
-        &self,
-        libraries: &Libraries,
-        own_id: EndpointId,
-        now_ms: u64,
-    ) -> Result<(), Refusal> {
-        admission::may_stay(libraries, &self.library, self.peer, self.member.as_ref(), now_ms)?;
-        match self.library.shared() {
-            Some(shared) => Ok(shared.check_own(own_id, now_ms)?),
-            None => Ok(()),
-        }
+    /// Whether the peer may stay.
+    pub(super) fn check(&self, libraries: &Libraries, now_ms: u64) -> Result<(), Refusal> {
+        admission::may_stay(libraries, &self.library, self.peer, self.member.as_ref(), now_ms)
     }
 
     /// Takes note where our own ticket does not hold any more, to be shown.
-    pub(super) fn check_own(&self, own_id: EndpointId, now_ms: u64) {
-        if let Some(shared) = self.library.shared()
-            && let Err(why) = shared.check_own(own_id, now_ms)
-        {
-            shared.set_refused(why.to_string());
-        }
+    pub(super) fn check_own(&self, own_id: EndpointId, now_ms: u64) -> Result<(), TicketError> {
+        let Some(shared) = self.library.shared() else { return Ok(()) };
+        shared.check_own(own_id, now_ms).inspect_err(|why| shared.set_refused(why.to_string()))
     }
 
     /// Tells the library how things stand with this member, from whom content comes at this rate; `here` says how much of
@@ -159,6 +148,7 @@ pub(super) fn standing(lanes: &[Lane]) -> Option<SessionStatus> {
         assets: one.assets + other.assets,
         missing_here: one.missing_here + other.missing_here,
         missing_here_bytes: one.missing_here_bytes + other.missing_here_bytes,
+        unseen: one.unseen + other.unseen,
         missing_there: one.missing_there + other.missing_there,
         last_error: one.last_error.or(other.last_error),
         waiting: one.waiting.and(other.waiting),

@@ -53,6 +53,11 @@ pub enum PeersMsg {
         /// Whether it was known.
         reply: RpcReplyPort<bool>,
     },
+    /// HTTP API: a user approved or denied a machine: whoever is let in is dialled now.
+    DeviceDecided {
+        /// The endpoint id of the machine.
+        endpoint_id: EndpointId,
+    },
     /// SignalActor: the network may have changed; forget back-offs and dial now.
     DialNow,
     /// HTTP API: compare with every connected peer afresh; the report shows `Reconciling` until that is done.

@@ -21,6 +21,39 @@ pub enum ConnectionState {
     InSync,
     /// Its session crashed too often; it is left alone until the back-off ends.
     BackingOff,
+    /// It knows the passphrase and waits for this machine's user to approve it.
+    ApprovalWanted,
+    /// This machine waits for the user of the other one to approve it.
+    NotApproved,
+    /// This machine's user denied it.
+    Denied,
+    /// The user of the other machine denied this one.
+    DeniedThere,
+    /// It does not know our passphrase.
+    OtherPassphrase,
+    /// A ticket does not let one of the two into a library of the other (any more).
+    TicketRefused,
+}
+
+impl ConnectionState {
+    /// Whether somebody decided, or has to decide, that there is no session.
+    #[must_use]
+    pub fn is_refused(self) -> bool {
+        match self {
+            Self::ApprovalWanted
+            | Self::NotApproved
+            | Self::Denied
+            | Self::DeniedThere
+            | Self::OtherPassphrase
+            | Self::TicketRefused => true,
+            Self::Waiting
+            | Self::Connecting
+            | Self::Reconciling
+            | Self::Syncing
+            | Self::InSync
+            | Self::BackingOff => false,
+        }
+    }
 }
 
 /// One peer.
@@ -72,6 +105,19 @@ pub struct PeerReport {
     pub sources: Vec<&'static str>,
 }
 
+impl PeerReport {
+    /// What it is called, and what went wrong last.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let id: String = self.endpoint_id.chars().take(10).collect();
+        let called = if self.name.is_empty() { &id } else { &self.name };
+        match &self.last_error {
+            Some(error) => format!("{called}: {error}"),
+            None => called.clone(),
+        }
+    }
+}
+
 /// How the node as a whole stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -104,8 +150,14 @@ pub struct SyncReport {
     pub missing: u64,
     /// Bytes of those.
     pub missing_bytes: u64,
+    /// Versions that some peer has and that are not looked at yet: more may be missing.
+    pub unseen: u64,
+    /// Changes that some peer has not confirmed yet.
+    pub missing_there: u64,
     /// Content bytes received per second, lately, from all peers.
     pub rate: f64,
+    /// Content bytes sent per second, lately, to all peers.
+    pub send_rate: f64,
     /// Assets whose deletion by peers waits for somebody's decision, because they are many.
     pub held_deletions: u64,
     /// Versions here that are dated ahead of our clock.
@@ -128,6 +180,11 @@ pub struct PeersReport {
 }
 
 impl PeersReport {
+    /// Who is not let in, or does not let us in, each with what to do.
+    pub fn refusals(&self) -> impl Iterator<Item = String> {
+        self.peers.iter().filter(|peer| peer.state.is_refused()).map(PeerReport::told)
+    }
+
     /// Peers with an authenticated session.
     #[must_use]
     pub fn connected(&self) -> usize {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use self::known::Share;
 pub use self::known::{KnownPeer, LinkState};
 use super::places::Class;
+use super::refusal::PeerRefusal;
 use crate::discovery::channel::{Channel, ChannelSet};
 
 mod dialling;
@@ -44,6 +45,10 @@ const HINTED_EVERY: Duration = Duration::from_secs(30);
 const ROTATE_EVERY: Duration = Duration::from_mins(10);
 /// Addresses of one peer that are kept.
 const ADDRS_MAX: usize = 32;
+/// Machines that nobody knew before and that wait for approval, whose addresses are kept.
+const WAITING_KEPT: usize = 64;
+/// Longest time between two looks whether the other machine's user has let this one in.
+const APPROVAL_RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// How peers are dialled.
 #[derive(Clone, Debug)]
@@ -315,8 +320,34 @@ impl Roster {
         if known.is_hint() && !known.is_stranger() {
             self.silence(id, true, now);
         } else {
-            known.last_error =
-                Some("it does not know our passphrase: check that both sides use the same one".into());
+            known.refusal = Some(PeerRefusal::OtherPassphrase);
+        }
+    }
+
+    /// One of the two did not let the other in. Whoever proved that it knows the passphrase and waits for our user is kept with
+    /// its addresses, so that it is dialled once it is let in: as many as there is room for. Whether it is kept.
+    pub fn refused(&mut self, id: &EndpointId, refusal: PeerRefusal, addr: EndpointAddr) -> bool {
+        let waits = |known: &KnownPeer| known.refusal == Some(PeerRefusal::ApprovalWanted);
+        let room = self.peers.values().filter(|known| waits(known)).count() < WAITING_KEPT;
+        let Some(known) = self.peers.get_mut(id) else { return false };
+        let is_asking = refusal == PeerRefusal::ApprovalWanted;
+        let kept = !known.is_stranger() || is_asking && (room || waits(known));
+        if is_asking {
+            known.add_addrs(addr);
+        }
+        known.refusal = Some(refusal);
+        kept
+    }
+
+    /// Its user let a machine in: it is dialled now.
+    pub fn let_in(&mut self, id: &EndpointId, now: Instant) {
+        let Some(known) = self.peers.get_mut(id) else { return };
+        // It has proved that it knows the passphrase.
+        known.vouched |= known.refusal.take() == Some(PeerRefusal::ApprovalWanted);
+        known.attempts = 0;
+        known.held_until = None;
+        if let LinkState::Idle { dial_at } = &mut known.link {
+            *dial_at = Some(now);
         }
     }
 
@@ -391,6 +422,7 @@ impl Roster {
         };
         known.attempts = 0;
         known.last_error = None;
+        known.refusal = None;
         known.last_seen_ms = Some(now_ms);
         let now = known.share();
         self.tally.counts[now as usize] += usize::from(now != before);
@@ -452,7 +484,9 @@ impl Roster {
             REDIAL_MAX.mul_f64(chance)
         } else {
             known.attempts = known.attempts.saturating_add(1);
-            self.limits.backoff(known.attempts, chance)
+            let wait = self.limits.backoff(known.attempts, chance);
+            let waits_there = known.refusal == Some(PeerRefusal::NotApproved);
+            if waits_there { wait.min(APPROVAL_RETRY_MAX) } else { wait }
         };
         known.link = LinkState::Idle { dial_at: Some(now + wait) };
     }

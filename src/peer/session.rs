@@ -741,14 +741,19 @@ impl Session {
         offers > OFFERS_TAKEN_MAX || bytes > OFFERED_BYTES_TAKEN_MAX
     }
 
-    /// Whether anything is on its way in either direction.
-    fn is_busy(&self) -> bool {
-        self.recon != Recon::Ended
-            || self.loading
+    /// Whether the peer has yet to confirm something.
+    fn is_offering(&self) -> bool {
+        self.loading
             || self.resolving > 0
             || !self.answers.is_empty()
             || !self.queue.is_empty()
             || !self.open_offers.is_empty()
+    }
+
+    /// Whether anything is on its way in either direction.
+    fn is_busy(&self) -> bool {
+        self.recon != Recon::Ended
+            || self.is_offering()
             || !self.to_ask.is_empty()
             || !self.asked.is_empty()
             || !self.taken.is_empty()
@@ -762,9 +767,10 @@ impl Session {
     #[must_use]
     pub fn standing(&self) -> SessionStatus {
         let reconciling = self.recon != Recon::Ended;
-        let state = if self.is_busy() && !reconciling || self.is_incomplete() {
+        let moves = !self.taken.is_empty() || self.is_offering();
+        let state = if moves && !reconciling || self.is_incomplete() {
             ConnectionState::Syncing
-        } else if reconciling || self.verifying.is_some() {
+        } else if self.is_busy() || self.verifying.is_some() {
             ConnectionState::Reconciling
         } else {
             ConnectionState::InSync
@@ -772,9 +778,9 @@ impl Session {
         SessionStatus {
             state,
             assets: self.theirs.assets,
-            missing_here: self.wanted.0
-                + (self.asked.len() + self.to_ask.len() + self.failed_here.len()) as u64,
+            missing_here: self.wanted.0 + self.failed_here.len() as u64,
             missing_here_bytes: self.wanted.1,
+            unseen: (self.asked.len() + self.to_ask.len()) as u64,
             missing_there: (self.answers.len()
                 + self.queue.len()
                 + self.open_offers.len()
@@ -797,6 +803,8 @@ pub struct SessionStatus {
     pub missing_here: u64,
     /// Bytes of those whose size is known.
     pub missing_here_bytes: u64,
+    /// Versions that it has and we do not know yet: what they say may be new here, or a deletion that is not applied.
+    pub unseen: u64,
     /// Records that we have and it has not confirmed.
     pub missing_there: u64,
     /// What went wrong last.

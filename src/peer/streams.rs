@@ -1,13 +1,14 @@
 //! The tasks on a connection that turn its streams into messages for the PeerActor.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::actor::{FRAMES_WAITING, PeerArgs, ProvedSession};
 use super::establish::{self, EstablishError};
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;
+use super::refusal::PeerRefusal;
 use super::session::SessionInput;
 use crate::actor::tasks::Tasks;
 use crate::net::close;
@@ -141,7 +142,9 @@ impl BiStream {
             Err(EstablishError::Refused(why)) => {
                 let connection = &self.args.connection;
                 tracing::info!(peer = %connection.remote_id().fmt_short(), %why, "refused a connection");
-                connection.close(VarInt::from_u32(close::REFUSED), why.to_string().as_bytes());
+                self.args.board.lock().unwrap_or_else(PoisonError::into_inner).refusal =
+                    PeerRefusal::of_refusal(&why);
+                connection.close(VarInt::from_u32(why.close_code()), why.to_string().as_bytes());
             }
             Err(error) if error.is_violation() => self.violation(error.to_string()),
             // The actor's own limit ends it unless another control stream comes.

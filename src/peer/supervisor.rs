@@ -204,6 +204,8 @@ pub struct PeersState {
     /// Who may begin a handshake.
     handshakes: SharedHandshakes,
     throttle: Throttle,
+    /// Who last tried to prove something in vain, and when, in milliseconds since the Unix epoch.
+    knocked: Option<(EndpointId, u64)>,
     /// What all sessions hold.
     held: SessionMemory,
     /// Changes of the store on their way to the PeerActors.
@@ -285,6 +287,7 @@ impl Actor for PeersActor {
             PeersMsg::ForgetPeer { endpoint_id, reply } => {
                 let _ = reply.send(state.on_forget_peer(&endpoint_id));
             }
+            PeersMsg::DeviceDecided { endpoint_id } => state.on_device_decided(&myself, &endpoint_id),
             PeersMsg::DialNow => state.on_dial_now(&myself),
             PeersMsg::Candidate { addr, channel } => {
                 state.on_candidate(addr, channel);
@@ -402,6 +405,7 @@ impl PeersState {
             places,
             handshakes,
             throttle: Throttle::default(),
+            knocked: None,
             held: SessionMemory::default(),
             feeding: feeding::Feeding::default(),
             visited: HashSet::new(),
@@ -489,7 +493,9 @@ impl PeersState {
             link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten");
         }
         self.change_book(BookChange::Forget(*id));
-        self.roster.forget(id)
+        // What it announced is forgotten, too: else it would be back with the next start.
+        let announced = self.args.directory.lock().forget(|other| other == id);
+        self.roster.forget(id) || !announced.is_empty()
     }
 
     fn remember(&mut self, id: &EndpointId, addr: EndpointAddr) {

@@ -44,8 +44,9 @@ async fn status_says_everything_about_the_node() {
     assert!(store["url"].as_str().unwrap().ends_with("/api/v1/can/0"));
     assert_eq!(
         status["sync"],
-        json!({"state": "syncing", "reason": null, "missing": 0, "missing_bytes": 0, "rate": 0.0, "held_deletions": 0, "dated_ahead": 0,
-            "copied": null, "eta_secs": null})
+        json!({"state": "syncing", "summary": "comparing: looking at what changed, with 1 peer", "reason": null, "missing": 0,
+            "missing_bytes": 0, "unseen": 0, "missing_there": 0, "rate": 0.0, "send_rate": 0.0, "held_deletions": 0,
+            "dated_ahead": 0, "copied": null, "eta_secs": null})
     );
     let clock = &status["clock"];
     assert_eq!(
@@ -53,7 +54,7 @@ async fn status_says_everything_about_the_node() {
         (&json!("own"), &json!(0), &json!(null))
     );
     assert!(clock["now"].is_string() && clock["own"].is_string(), "{clock}");
-    assert_eq!(status["peers"], json!({"connected": 1, "known": 2}));
+    assert_eq!(status["peers"], json!({"connected": 1, "known": 2, "refusals": []}));
     assert_eq!(
         status["discovery"]["tickets"],
         json!({"state": "up", "last_success": "2023-11-14T22:13:20.123Z", "found": 1, "last_error": null})

@@ -37,7 +37,10 @@ pub(crate) struct Invited {
 
 impl Share {
     pub(crate) async fn new(owner: &TestNode, filter: Value) -> Self {
-        let made = owner.post("/libraries", json!({ "name": "images", "filter": filter })).await;
+        let mut made = owner.post("/libraries", json!({ "name": "images", "filter": filter })).await;
+        if made["code"] == "name_taken" {
+            made = owner.post("/libraries", json!({ "name": "more images", "filter": filter })).await;
+        }
         let id = made["data"]["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
         Self { id }
     }

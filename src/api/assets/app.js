@@ -162,10 +162,10 @@ function sample() {
 }
 
 function bytes(count) {
-  const units = ["B", "kB", "MB", "GB", "TB"];
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
-  while (count >= 1000 && unit < units.length - 1) {
-    count /= 1000;
+  while (count >= 1024 && unit < units.length - 1) {
+    count /= 1024;
     unit += 1;
   }
   return `${unit === 0 ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;

@@ -146,7 +146,7 @@ impl PeerState {
             EstablishError::NothingToOffer => self.close(close::SHUTDOWN, "nothing to share any more"),
             EstablishError::Refused(why) => {
                 tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "refused a connection");
-                self.close(close::REFUSED, &why.to_string());
+                self.refuse(&why);
             }
             EstablishError::Auth(AuthError::OwnId(_)) => self.close(close::REFUSED, &error.to_string()),
             EstablishError::Outdated(id, list) => self.on_outdated(myself, id, *list),
@@ -187,7 +187,9 @@ impl PeerState {
     pub(super) fn on_connection_closed(&mut self) {
         let reason = self.args.connection.close_reason();
         if let Some(ConnectionError::ApplicationClosed(close)) = &reason
-            && close.error_code == VarInt::from_u32(close::REFUSED)
+            && [close::REFUSED, close::DENIED, close::UNAPPROVED]
+                .map(VarInt::from_u32)
+                .contains(&close.error_code)
         {
             self.note_refused(&String::from_utf8_lossy(&close.reason));
         }

@@ -8,10 +8,12 @@ use crate::clock::now_ms;
 use crate::library::Library;
 use crate::library::registry::RegistryError;
 use crate::library::revocation::SignedRevocations;
-use crate::library::ticket::LibraryId;
+use crate::library::ticket::{LibraryId, TicketError};
 use crate::net::close;
+use crate::peer::admission::Refusal;
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
+use crate::peer::refusal::PeerRefusal;
 use crate::wire::proto::{Revocations, frame};
 use ractor::ActorRef;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -172,13 +174,24 @@ impl PeerState {
     pub(super) fn check_admission(&mut self) {
         let (now, own_id) = (now_ms(), self.args.own_id);
         let Some(running) = &self.running else { return };
-        running.lanes.iter().for_each(|lane| lane.check_own(own_id, now));
-        let refused =
-            running.lanes.iter().find_map(|lane| lane.check(&self.args.libraries, own_id, now).err());
+        let own: Vec<TicketError> =
+            running.lanes.iter().filter_map(|lane| lane.check_own(own_id, now).err()).collect();
+        let refused = running.lanes.iter().find_map(|lane| lane.check(&self.args.libraries, now).err());
+        if let Some(why) = own.first() {
+            tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "closing the connection: our ticket");
+            self.shared_view().refusal = Some(PeerRefusal::TicketThere(why.to_string()));
+            return self.close(close::OWN_TICKET, &why.to_string());
+        }
         if let Some(why) = refused {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "closing the connection");
-            self.close(close::REFUSED, &why.to_string());
+            self.refuse(&why);
         }
+    }
+
+    /// Closes the connection of a peer that is not let in, or not any longer.
+    pub(super) fn refuse(&mut self, why: &Refusal) {
+        self.shared_view().refusal = PeerRefusal::of_refusal(why);
+        self.close(why.close_code(), &why.to_string());
     }
 
     /// Begins the session anew where libraries have come since it began, for the peer may share them.

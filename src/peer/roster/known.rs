@@ -10,6 +10,7 @@ use super::ADDRS_MAX;
 use crate::discovery::channel::{Channel, ChannelSet};
 use crate::library::ticket::TicketSerial;
 use crate::peer::places::Class;
+use crate::peer::refusal::PeerRefusal;
 
 /// A peer that is connected for libraries alone, and may be of our network, is offered the mirror this often: twice as late after
 /// each time, up to the longer one.
@@ -93,6 +94,8 @@ pub struct KnownPeer {
     pub last_seen_ms: Option<u64>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// Who of the two did not let the other in when it was last there.
+    pub refusal: Option<PeerRefusal>,
     pub link: LinkState,
     /// Which channels led to it; none if it only connected.
     pub sources: ChannelSet,
@@ -127,6 +130,7 @@ impl KnownPeer {
             name: String::new(),
             last_seen_ms: None,
             last_error: None,
+            refusal: None,
             link: LinkState::Idle { dial_at: None },
             sources: ChannelSet::new(),
             vouched: false,

@@ -425,7 +425,40 @@ fn another_network_is_not_kept_unless_a_user_named_it() {
     roster.not_shared(&id(2), now);
     assert!(roster.get(&id(1)).is_none());
     assert!(!roster.candidate(addr(id(1)), Channel::Mdns, now));
-    assert!(roster.get(&id(2)).unwrap().last_error.as_ref().unwrap().contains("passphrase"));
+    assert_eq!(roster.get(&id(2)).unwrap().refusal, Some(PeerRefusal::OtherPassphrase));
+}
+
+#[test]
+fn whoever_waits_for_approval_is_kept_as_long_as_there_is_room_and_dialled_once_it_is_let_in() {
+    let now = Instant::now();
+    let mut roster = Roster::new(id(0), limits(16));
+    let knock = |roster: &mut Roster, n: u16, refusal: PeerRefusal| {
+        roster.connected(id(n), false, now);
+        let kept = roster.refused(&id(n), refusal, addr(id(n)));
+        if !kept {
+            roster.forget(&id(n));
+        }
+        roster.disconnected(&id(n), false, None, now, 0.0);
+        kept
+    };
+    for n in 1..=64 {
+        assert!(knock(&mut roster, n, PeerRefusal::ApprovalWanted), "{n}");
+    }
+    assert!(!knock(&mut roster, 65, PeerRefusal::ApprovalWanted), "they are as many as there is room for");
+    assert!(knock(&mut roster, 1, PeerRefusal::ApprovalWanted), "who has a place keeps it");
+    assert!(
+        !knock(&mut roster, 66, PeerRefusal::TicketHere("it expired".into())),
+        "who only knocked is nobody"
+    );
+    assert!(!roster.get(&id(2)).unwrap().is_offered_mirror());
+    roster.let_in(&id(2), now);
+    let let_in = roster.get(&id(2)).unwrap();
+    assert!(let_in.is_offered_mirror() && let_in.refusal.is_none());
+    assert!(
+        roster.due(now, 0, |_, known| known.is_offered_mirror()).iter().any(|(addr, _)| addr.id == id(2))
+    );
+    roster.let_in(&id(99), now);
+    assert!(roster.get(&id(99)).is_none(), "nobody knows where it is");
 }
 
 #[test]

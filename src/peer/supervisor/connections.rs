@@ -25,6 +25,7 @@ use crate::peer::dial;
 use crate::peer::establish::ConnectionMemory;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::places::Class;
+use crate::peer::refusal::PeerRefusal;
 use crate::peer::roster::{ConnectionRuling, KnownPeer};
 use crate::peer::windows::ProvedConnections;
 use crate::transfer::active::ActiveTransfers;
@@ -49,13 +50,8 @@ impl PeersState {
         // It may be back before we were told of the end of the connection that it was shut out from.
         let shut_out = self.current.get(&id).and_then(|session| self.links.get(session));
         if self.args.libraries.standing(&id) == DeviceStanding::Denied {
-            refuse(close::REFUSED, "this machine was denied by its owner");
-            return self.roster.dial_failed(
-                &id,
-                "it was denied: `can-sync approve` lets it in".into(),
-                now,
-                1.0,
-            );
+            refuse(close::DENIED, "this machine was denied by its owner");
+            return self.roster.dial_failed(&id, "it was denied".into(), now, 1.0);
         }
         if self.roster.holds(&id, now) || shut_out.is_some_and(|link| link.shared_view().misbehaved.is_some())
         {
@@ -268,6 +264,7 @@ impl PeersState {
         let now = Instant::now();
         if failed {
             self.throttle.failed(id, now);
+            self.knocked = Some((id, now_ms()));
         }
         if mirror {
             self.roster.not_shared(&id, now);
@@ -324,6 +321,7 @@ impl PeersState {
         let closed = link.connection.close_reason();
         let rotated = link.given_up == Some(GivenUp::Rotated)
             || closed.as_ref().is_some_and(|reason| is_close(reason, close::ROTATED));
+        let told = closed.as_ref().and_then(PeerRefusal::of_close);
         link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"given up for now");
         if self.current.get(&id) != Some(&session) {
             return self.second_over(session, &link);
@@ -349,8 +347,15 @@ impl PeersState {
             self.histories.insert(id, link.history);
             return self.roster.rotated(&id, now);
         }
+        let refusal = link.shared_view().refusal.take();
+        let refusal = refusal.or(told);
+        let kept = refusal.is_some_and(|refusal| {
+            let paths = link.connection.paths();
+            let addrs = paths.iter().map(|path| path.remote_addr().clone());
+            self.roster.refused(&id, refusal, EndpointAddr::from_parts(id, addrs))
+        });
         let proven = link.up || link.shared_view().proven && link.given_up != Some(GivenUp::Refused);
-        if !proven && self.roster.get(&id).is_none_or(KnownPeer::is_stranger) {
+        if !proven && !kept && self.roster.get(&id).is_none_or(KnownPeer::is_stranger) {
             // Nothing is kept of whoever only knocked, or was a wrong hint: ids cost nothing to make.
             self.roster.forget(&id);
             self.traffic.remove(&id);

@@ -66,12 +66,21 @@ impl PeersState {
             return Err(if id == self.args.endpoint.id() {
                 "that is this node's own address".into()
             } else {
-                "too many peers were named already: forget some with `can-sync peers rm`".into()
+                "too many peers were named already: forget some with `can-sync peers forget`".into()
             });
         }
         self.remember(&id, addr);
         self.dial_due(myself);
         Ok(())
+    }
+
+    /// A user decided about a machine.
+    pub(super) fn on_device_decided(&mut self, myself: &ActorRef<PeersMsg>, id: &EndpointId) {
+        // Whoever is shut out has lost its connections already.
+        if self.args.libraries.standing(id) == DeviceStanding::Approved {
+            self.roster.let_in(id, Instant::now());
+            self.dial_due(myself);
+        }
     }
 
     /// Has somebody looked up whom a user named, and who is not where the user said, or of whom the user said no more than the

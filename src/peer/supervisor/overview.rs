@@ -13,24 +13,65 @@ use crate::clock::now_ms;
 use crate::discovery::channel::{Channel, ChannelSet};
 use crate::discovery::directory::AgentListing;
 use crate::events::{PeerProgress, SyncProgress};
+use crate::library::registry::DeviceStanding;
 use crate::peer::messages::PeerMsg;
+use crate::peer::refusal::PeerRefusal;
 use crate::peer::report::{ConnectionState, PeerReport, PeersReport, SyncReport, SyncState};
 use crate::peer::roster::{KnownPeer, LinkState};
 use crate::peer::session::SessionStatus;
 use crate::peer::supervisor::{PeerLink, PeersState};
+use crate::text::amounts::{ago, counted};
 use crate::transfer::meter::Meter;
 
 pub(super) fn report(state: &PeersState) -> PeersReport {
     // Whoever only knocked, or was only hinted at, is nobody's business before it has proved itself.
-    let known = state.roster.iter().filter(|(_, known)| !known.is_hint());
+    let known = state.roster.iter().filter(|(_, known)| !known.is_hint() || known.refusal.is_some());
     let mut peers: Vec<PeerReport> = known.map(|(id, known)| peer(state, id, known)).collect();
     add_announced(&mut peers, &state.args.directory.lock().listings(tokio::time::Instant::now()));
     peers.sort_by(|a, b| {
         let connected = |p: &PeerReport| p.path.is_some();
         connected(b).cmp(&connected(a)).then_with(|| a.endpoint_id.cmp(&b.endpoint_id))
     });
-    PeersReport { sync: sync(state), peers }
+    let mut sync = sync(state);
+    if sync.state == SyncState::Alone && sync.reason.is_none() {
+        let knocked = state.knocked.filter(|(_, at_ms)| now_ms().saturating_sub(*at_ms) < KNOCK_TOLD_MS);
+        sync.reason = Some(why_alone(&peers, knocked));
+    }
+    PeersReport { sync, peers }
 }
+
+/// Why nobody is connected, and what to do.
+fn why_alone(peers: &[PeerReport], knocked: Option<(EndpointId, u64)>) -> String {
+    let refused: Vec<String> =
+        peers.iter().filter(|peer| peer.state.is_refused()).take(ALONE_TOLD).map(PeerReport::told).collect();
+    if !refused.is_empty() {
+        return refused.join("; ");
+    }
+    if let Some(peer) = peers.iter().find(|peer| peer.state == ConnectionState::Connecting) {
+        return format!("connecting to {}", PeerReport { last_error: None, ..peer.clone() }.told());
+    }
+    if let Some((id, at_ms)) = knocked {
+        return format!(
+            "a machine that does not know our passphrase ({}) tried to connect {}: compare what `can-sync passphrase` prints \
+             on both machines",
+            id.to_string().chars().take(10).collect::<String>(),
+            ago(now_ms(), at_ms)
+        );
+    }
+    let failed = peers.iter().filter(|peer| peer.last_error.is_some()).max_by_key(|peer| peer.last_seen_ms);
+    match (peers.len() as u64, failed) {
+        (0, _) => "no other machine is known yet: start one with this passphrase, which `can-sync passphrase` prints, or \
+                   connect to one with `can-sync peers add TICKET`"
+            .to_owned(),
+        (known, None) => format!("{} known: off, or out of reach", counted(known, "machine")),
+        (known, Some(peer)) => format!("{} known; {}", counted(known, "machine"), peer.told()),
+    }
+}
+
+/// Peers that are named where nobody is connected.
+const ALONE_TOLD: usize = 3;
+/// How long it is told that somebody tried to prove something in vain.
+const KNOCK_TOLD_MS: u64 = 10 * 60 * 1000;
 
 /// Adds what agents say of themselves: to peers without a session, and agents that are not known otherwise.
 fn add_announced(peers: &mut Vec<PeerReport>, listings: &[AgentListing]) {
@@ -114,7 +155,9 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
     let meter = state.traffic.get(id);
     let receive_rate = meter.map_or(0.0, |meter| meter.receive_rate);
     let held = state.roster.holds(id, tokio::time::Instant::now());
+    let refusal = refusal(state, id, known);
     let waiting = match known.link {
+        _ if let Some(refusal) = &refusal => refusal.state(),
         LinkState::Idle { .. } if held => ConnectionState::BackingOff,
         LinkState::Idle { .. } => ConnectionState::Waiting,
         LinkState::Dialing | LinkState::Connected { .. } => ConnectionState::Connecting,
@@ -140,8 +183,20 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
         receive_rate,
         eta_secs: standing.as_ref().and_then(|s| eta_secs(s.missing_here_bytes, receive_rate)),
         last_seen_ms: known.last_seen_ms,
-        last_error: standing.and_then(|standing| standing.last_error).or_else(|| known.last_error.clone()),
+        last_error: standing
+            .and_then(|standing| standing.last_error)
+            .or_else(|| Some(refusal?.sentence(id, &state.args.endpoint.id())))
+            .or_else(|| known.last_error.clone()),
         sources: sources(known.sources.clone()),
+    }
+}
+
+/// Who does not let whom in: what users of this machine decided since counts at once.
+fn refusal(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> Option<PeerRefusal> {
+    match (state.args.libraries.standing(id), &known.refusal) {
+        (DeviceStanding::Denied, _) => Some(PeerRefusal::DeniedHere),
+        (DeviceStanding::Approved, Some(PeerRefusal::ApprovalWanted | PeerRefusal::DeniedHere)) => None,
+        (DeviceStanding::Approved | DeviceStanding::Waiting, refusal) => refusal.clone(),
     }
 }
 
@@ -160,6 +215,8 @@ fn sync(state: &PeersState) -> SyncReport {
     let (wanted, missing_bytes) = state.fetching.scheduler().missing();
     // Assets that several peers have count once in the scheduler; what is not there yet is counted per peer.
     let missing = standings.iter().map(|standing| standing.missing_here).max().unwrap_or(0).max(wanted);
+    let missing_there = standings.iter().map(|standing| standing.missing_there).max().unwrap_or(0);
+    let unseen = standings.iter().map(|standing| standing.unseen).max().unwrap_or(0);
     let any = |wanted: ConnectionState| standings.iter().any(|standing| standing.state == wanted);
     let sync_state = if state.paused().is_some() {
         SyncState::Paused
@@ -177,6 +234,7 @@ fn sync(state: &PeersState) -> SyncReport {
         SyncState::InSync
     };
     let rate: f64 = state.traffic.values().map(|meter| meter.receive_rate).sum();
+    let send_rate: f64 = state.traffic.values().map(|meter| meter.send_rate).sum();
     let (clock, copied, held) = (state.reason_of_dates(), state.copied(), state.reason_of_held());
     let reasons = [state.paused().map(str::to_owned), copied.clone(), held, clock.clone()];
     SyncReport {
@@ -184,12 +242,16 @@ fn sync(state: &PeersState) -> SyncReport {
         reason: reasons.into_iter().flatten().next(),
         missing,
         missing_bytes,
+        unseen,
+        missing_there,
         rate,
+        send_rate,
         held_deletions: state.args.deletes.held(),
         dated_ahead: state.dated_ahead(),
         copied,
         clock,
-        eta_secs: eta_secs(missing_bytes, rate),
+        // Nobody knows how much is in what was not looked at.
+        eta_secs: eta_secs(missing_bytes, rate).filter(|_| unseen == 0),
     }
 }
 

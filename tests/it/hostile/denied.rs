@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use can_sync::discovery::list_peers::{ListError, ListingConnection};
 use can_sync::identity::NetworkKeys;
-use can_sync::net::{LIST_PEERS_ALPN, SESSION_ALPN};
+use can_sync::net::{LIST_PEERS_ALPN, SESSION_ALPN, close};
 use iroh::EndpointAddr;
 use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
@@ -38,14 +38,14 @@ async fn a_denied_machine_is_shut_out_of_every_protocol_and_of_what_it_has_open(
     assert!(asking.list_page(bytes::Bytes::new(), 10).await.is_ok());
     decide(&a, &m.id().to_string(), "deny").await;
     let (code, reason) = closed(&gossip).await;
-    assert!(code == 403 && reason.contains("denied"), "{code}: {reason}");
+    assert!(code == close::DENIED && reason.contains("denied"), "{code}: {reason}");
     eventually("what it has open is closed", async || {
         asking.list_page(bytes::Bytes::new(), 10).await.map_or(Ok(()), |_| Err("it is answered".to_owned()))
     })
     .await;
     for alpn in [SESSION_ALPN, LIST_PEERS_ALPN, GOSSIP_ALPN] {
         let (code, reason) = closed(&m.dial_on(&a, alpn).await).await;
-        assert!(code == 403 && reason.contains("denied"), "{code}: {reason}");
+        assert!(code == close::DENIED && reason.contains("denied"), "{code}: {reason}");
     }
     assert!(asks(&m, &a).await.is_err());
     // Nor is it dialled, whoever asks for that.
@@ -95,7 +95,7 @@ async fn a_machine_that_waits_for_approval_hears_nothing_of_the_network() {
     let m = HostileMember::new().await;
     for alpn in [LIST_PEERS_ALPN, GOSSIP_ALPN] {
         let (code, reason) = closed(&m.dial_on(&a, alpn).await).await;
-        assert!(code == 403 && reason.contains("waits for approval"), "{code}: {reason}");
+        assert!(code == close::UNAPPROVED && reason.contains("waits for approval"), "{code}: {reason}");
     }
     // It may show that it knows the passphrase, and so come to wait.
     let connection = m.dial(&a).await;
@@ -103,7 +103,7 @@ async fn a_machine_that_waits_for_approval_hears_nothing_of_the_network() {
     talk.prove(&[KEYS.mirror().auth().clone()]).await.unwrap();
     assert!(talk.hear().await.is_err(), "it is let in");
     let (code, reason) = closed(&connection).await;
-    assert!(code == 403 && reason.contains("waits for approval"), "{code}: {reason}");
+    assert!(code == close::UNAPPROVED && reason.contains("waits for approval"), "{code}: {reason}");
     eventually("it waits", async || {
         let devices = a.get("/devices").await;
         let device = &devices["data"]["devices"][0];
