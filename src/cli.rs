@@ -12,6 +12,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, ConfigErrors, FlagValue, HttpUrl, Loaded, SettingSources};
 
+mod advice;
 mod assets;
 pub mod can_service;
 mod client;
@@ -21,6 +22,7 @@ mod default_command;
 mod deletions;
 mod demo;
 mod doctor;
+mod edit;
 mod error;
 mod events;
 mod fetch;
@@ -35,6 +37,7 @@ mod peers;
 mod progress;
 mod put;
 mod repl;
+mod resolve;
 mod rm;
 mod search;
 mod serve;
@@ -42,6 +45,7 @@ mod status;
 mod stopping;
 mod target;
 pub mod text;
+mod trash;
 mod wait;
 mod why;
 
@@ -108,8 +112,12 @@ enum Command {
     List(list::ListArgs),
     /// Find assets
     Search(search::SearchArgs),
+    /// Change an asset's name, tags and description
+    Edit(edit::EditArgs),
     /// Delete assets
     Rm(rm::RmArgs),
+    /// List what was deleted lately, and bring it back
+    Trash(trash::TrashArgs),
     /// List peers' deletions that are held back because they are many, and decide about them
     Deletions(deletions::DeletionsArgs),
     /// Say who has an asset, and why it is not here yet
@@ -215,7 +223,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Fetch(args) => fetch::run(context, &args).await,
         Command::List(args) => list::run(context, &args).await,
         Command::Search(args) => search::run(context, args).await,
+        Command::Edit(args) => edit::run(context, args).await,
         Command::Rm(args) => rm::run(context, &args).await,
+        Command::Trash(args) => trash::run(context, args).await,
         Command::Deletions(args) => deletions::run(context, args).await,
         Command::Why(args) => why::run(context, &args).await,
         Command::Wait(args) => wait::run(context, &args).await,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::client::ApiClient;
 use super::error::CliError;
 use super::output::{Output, message};
+use super::resolve;
 use super::text;
 use crate::record::ContentHash;
 
@@ -25,6 +26,9 @@ pub(super) struct Asset {
     pub(super) mime_type: String,
     #[serde(default)]
     pub(super) filename: Option<String>,
+    /// Further names of the same content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) names: Vec<String>,
     #[serde(default)]
     pub(super) tags: Vec<String>,
     #[serde(default)]
@@ -34,6 +38,13 @@ pub(super) struct Asset {
     pub(super) held: bool,
     #[serde(flatten)]
     pub(super) more: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Asset {
+    /// Everything that it is called.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.filename.iter().chain(&self.names).map(String::as_str)
+    }
 }
 
 fn held() -> bool {
@@ -113,9 +124,10 @@ fn print(out: Output, assets: &[Asset], heading: bool) -> std::io::Result<()> {
     let row = |asset: &Asset| {
         let size = if out.terminal { text::bytes(asset.size) } else { asset.size.to_string() };
         let created = if out.terminal { text::ago(&asset.created_at) } else { asset.created_at.clone() };
-        let filename = asset.filename.clone().unwrap_or_default();
+        let filename = asset.names().collect::<Vec<_>>().join(", ");
+        let hash = resolve::shown(&asset.hash, out.terminal);
         let held = if asset.held { "yes" } else { "no" }.to_owned();
-        vec![asset.hash.clone(), size, held, asset.mime_type.clone(), filename, asset.tags.join(","), created]
+        vec![hash, size, held, asset.mime_type.clone(), filename, asset.tags.join(","), created]
     };
     let rows: Vec<_> = assets.iter().map(row).collect();
     let names = ["HASH", "SIZE", "HELD", "TYPE", "NAME", "TAGS", "CREATED"];

@@ -9,6 +9,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::advice;
 use super::error::{CliError, Exit};
 use crate::identity::{self, Mend};
 
@@ -82,7 +83,7 @@ impl ApiClient {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .build()
-            .map_err(|e| CliError::failure(format!("cannot set up HTTP: {}", chain(&e))))?;
+            .map_err(|e| CliError::failure(format!("cannot set up a connection: {}", chain(&e))))?;
         Ok(Self { kind, base: base.trim_end_matches('/').to_owned(), prefix: "", client })
     }
 
@@ -202,10 +203,13 @@ impl ApiClient {
             Err(e) => return e,
         };
         match serde_json::from_slice::<Envelope<serde_json::Value>>(&body) {
-            Ok(Envelope::Error { error, hint }) => match hint.filter(|hint| !hint.is_empty()) {
-                Some(hint) => CliError::new(exit, error).hint(hint),
-                None => CliError::new(exit, error),
-            },
+            Ok(Envelope::Error { error, hint }) => {
+                let error = CliError::new(exit, advice::in_words(&error));
+                match hint.as_deref().and_then(advice::for_people) {
+                    Some(advice) => error.hint(advice),
+                    None => error,
+                }
+            }
             // Not in our envelope: something else answers, and its status means nothing to us.
             Ok(Envelope::Success { .. }) | Err(_) => self.foreign(),
         }

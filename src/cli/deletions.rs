@@ -7,6 +7,7 @@ use super::Context;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
+use super::resolve::{self, Candidate, Kind};
 use super::text;
 
 #[derive(clap::Args, Debug)]
@@ -33,7 +34,7 @@ enum DeletionsCommand {
 
 #[derive(clap::Args, Debug)]
 struct HoldChoice {
-    /// Holds by their ids; not needed where there is one
+    /// Holds by their ids, the beginnings of those, or by who deleted; not needed where there is one
     #[arg(value_name = "HOLD")]
     holds: Vec<String>,
     /// All of them
@@ -109,16 +110,28 @@ async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
     Ok(out.table(Some(&["HOLD", "ASSETS", "LIBRARY", "DELETED_BY", "SINCE"]), &rows)?)
 }
 
+const HOLD: Kind =
+    Kind { one: "hold", many: "holds", listed_by: "`can-sync deletions` lists what is held back" };
+
 /// What was chosen, by ids; `None` for everything.
 async fn chosen(agent: &ApiClient, choice: HoldChoice) -> Result<Vec<Option<String>>, CliError> {
     let HoldChoice { holds, all } = choice;
     if all {
         return Ok(vec![None]);
     }
-    if !holds.is_empty() {
-        return Ok(holds.into_iter().map(Some).collect());
-    }
+    let wanted = holds;
     let Deletions { holds, .. } = fetch(agent).await?;
+    if !wanted.is_empty() {
+        let candidates = || {
+            let of = |hold: &Hold| Candidate {
+                id: hold.id.clone(),
+                name: hold.from.clone(),
+                value: hold.id.clone(),
+            };
+            holds.iter().map(of).collect()
+        };
+        return wanted.iter().map(|wanted| Ok(Some(resolve::pick(HOLD, wanted, candidates())?))).collect();
+    }
     match holds.len() {
         0 => Err(CliError::new(Exit::NotFound, "nothing is held back")),
         1 => Ok(holds.into_iter().map(|hold| Some(hold.id)).collect()),

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::Context;
 use super::error::{CliError, Exit};
 use super::progress::ProgressLine;
-use super::{peers, text};
+use super::{peers, resolve, text};
 use crate::config::Config;
 
 mod clock;
@@ -30,6 +30,14 @@ const CHECK_WITHIN: Duration = Duration::from_secs(5);
 /// What to do where two machines run on copies of one data directory.
 const COPIED: &str = "stop one of the two, remove 'secret.key' from its data directory, and start it again: it makes a key of \
                       its own, and keeps its assets";
+
+/// Where the daemon's peers stand in what it said.
+const PEERS: &str = "all_peers";
+/// Peers that are told of.
+const PEERS_SHOWN: usize = 8;
+/// States of peers that somebody decided about, or has to.
+const REFUSED: [&str; 6] =
+    ["approval_wanted", "not_approved", "denied", "denied_there", "other_passphrase", "ticket_refused"];
 
 /// How a layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -186,7 +194,12 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
 }
 
 async fn ask_daemon(context: &Context) -> Result<Value, CliError> {
-    context.agent()?.get("/status", &[]).await
+    let agent = context.agent()?;
+    let mut status: Value = agent.get("/status", &[]).await?;
+    // What is said of each peer; a daemon that does not say it is told of by the rest.
+    let peers: Value = agent.get("/peers", &[]).await.unwrap_or_default();
+    status[PEERS] = peers["peers"].clone();
+    Ok(status)
 }
 
 /// Whether the daemon has a peer that it reaches without a relay.
@@ -202,11 +215,12 @@ fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
             let text = |pointer| status.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
             let connected = status.pointer("/peers/connected").and_then(Value::as_u64).unwrap_or_default();
             let held = status.pointer("/sync/held_deletions").and_then(Value::as_u64).unwrap_or_default();
+            let sync = status.pointer("/sync/summary").and_then(Value::as_str);
             let detail = format!(
-                "{} {}, sync {}, {} connected",
+                "{} {}, {}; {} connected",
                 text("/name"),
                 text("/version"),
-                text("/sync/state"),
+                sync.unwrap_or_else(|| text("/sync/state")),
                 text::counted(connected, "peer")
             );
             let degraded = status.pointer("/actors/degraded").and_then(Value::as_array);
@@ -220,7 +234,7 @@ fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
                 Some(kinds) => {
                     let kinds: Vec<_> = kinds.iter().filter_map(Value::as_str).collect();
                     let detail = format!("{detail}; not running as they should: {}", kinds.join(", "));
-                    Finding::warn(detail, "`GET /actors` shows their last errors, and the daemon's log why")
+                    Finding::warn(detail, "the daemon's log says why")
                 }
                 None if held > 0 => {
                     let held = text::counted(held, "deletion");
@@ -300,6 +314,21 @@ async fn limited(layer: Layer, check: BoxFuture<'_, Finding>) -> Check {
     Check { layer, finding, took: began.elapsed() }
 }
 
+/// A row for each peer that is there, and not let in or does not let this node in.
+fn refused_peers(daemon: &Value) -> Vec<Vec<String>> {
+    let text = |peer: &Value, key: &str| peer[key].as_str().unwrap_or_default().to_owned();
+    let peers = daemon[PEERS].as_array().into_iter().flatten();
+    let refused = peers.filter(|peer| REFUSED.contains(&peer["state"].as_str().unwrap_or_default()));
+    let row = |peer: &Value| {
+        let (name, id) = (text(peer, "name"), text(peer, "endpoint_id"));
+        let name = if name.is_empty() { resolve::short(&id) } else { name };
+        let sentence = text(peer, "last_error");
+        let (what, advice) = sentence.split_once(": ").unwrap_or((&sentence, ""));
+        vec![format!("peer: {name}"), "warn".to_owned(), what.to_owned(), advice.to_owned()]
+    };
+    refused.take(PEERS_SHOWN).map(row).collect()
+}
+
 fn show(context: &Context, checks: &[Check], health: Health, daemon: Option<&Value>) -> Result<(), CliError> {
     let out = context.out;
     if out.json {
@@ -317,6 +346,7 @@ fn show(context: &Context, checks: &[Check], health: Health, daemon: Option<&Val
         vec![check.layer.name().to_owned(), verdict.word().to_owned(), detail.clone(), advice]
     };
     let mut rows: Vec<_> = checks.iter().map(row).collect();
+    rows.extend(daemon.map(refused_peers).unwrap_or_default());
     // What the daemon itself says of its channels: it has tried for longer than we have.
     let channels = daemon.and_then(|status| status.get("discovery")?.as_object());
     for (name, channel) in channels.into_iter().flatten() {

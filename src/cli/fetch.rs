@@ -11,6 +11,7 @@ use super::assets;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::progress::ProgressLine;
+use super::resolve;
 use super::text;
 use crate::record::ContentHash;
 
@@ -19,9 +20,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct FetchArgs {
-    /// CAN hash
-    #[arg(value_parser = assets::hash)]
-    hash: ContentHash,
+    /// The asset: its hash, or the beginning of that or the name of one that is known here
+    #[arg(value_name = "ASSET")]
+    asset: String,
     /// At most this long
     #[arg(long, value_name = "SECS", default_value_t = 300)]
     timeout: u64,
@@ -37,12 +38,16 @@ struct AvailabilityBody {
 
 /// Exit code 6 if nobody within reach has it, 7 if it does not come in time.
 pub(super) async fn run(context: &Context, args: &FetchArgs) -> Result<(), CliError> {
-    let size = fetch(&context.agent()?, args.hash, Duration::from_secs(args.timeout)).await?;
+    let hash = match assets::hash(&args.asset) {
+        Ok(hash) => hash,
+        Err(_) => resolve::known_asset(&context.store()?, &args.asset).await?,
+    };
+    let size = fetch(&context.agent()?, hash, Duration::from_secs(args.timeout)).await?;
     if context.out.json {
-        let hash = args.hash.to_string();
+        let hash = hash.to_string();
         return Ok(context.out.value(&json!({ "hash": hash, "size": size, "state": "here" }))?);
     }
-    Ok(context.out.line(&format!("{}  {}", args.hash, text::bytes(size)))?)
+    Ok(context.out.line(&format!("{}  {}", hash, text::bytes(size)))?)
 }
 
 /// Whether the node says that an asset was deleted there. One that does not answer says nothing.

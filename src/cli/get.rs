@@ -13,23 +13,25 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::Context;
-use super::assets;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::fetch;
 use super::output::message;
 use super::progress::ProgressLine;
+use super::resolve;
 use super::text;
 use crate::record::ContentHash;
 
+/// Links that are followed one after the other, as many as Linux does.
+const LINKS_MAX: usize = 40;
 /// How long the node has to get what is not in its store.
 const FETCH_WITHIN: Duration = Duration::from_mins(5);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct GetArgs {
-    /// CAN hash
-    #[arg(value_parser = assets::hash)]
-    hash: ContentHash,
+    /// The asset: its hash, the beginning of that, or its name
+    #[arg(value_name = "ASSET")]
+    asset: String,
     /// Only what is in the store already; without it, peers are asked for what is not
     #[arg(long)]
     local: bool,
@@ -39,13 +41,14 @@ pub(super) struct GetArgs {
 }
 
 pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError> {
-    let GetArgs { hash, local, output } = args;
+    let GetArgs { asset, local, output } = args;
     if output.is_none() && context.out.json {
         return Err(CliError::new(Exit::Usage, "--json needs -o FILE: stdout is for the content"));
     }
+    let store = context.store()?;
+    let hash = resolve::known_asset(&store, &asset).await?;
     // Before anything is fetched: whether there is a place to put it.
     let target = output.as_deref().map(|path| Target::new(path, hash)).transpose()?;
-    let store = context.store()?;
     let read = || store.send(store.request(Method::GET, &format!("/asset/{hash}")));
     let response = match read().await {
         Err(missing) if missing.exit() == Exit::NotFound && !local => {
@@ -105,17 +108,20 @@ impl Target {
     fn new(path: &Path, hash: ContentHash) -> Result<Self, CliError> {
         let shown = path.display();
         // Through a link: the file that it leads to is replaced, not the link.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_dir() => {
+        let path = end_of_links(path).ok_or_else(|| {
+            CliError::failure(format!("'{shown}' is a link that leads nowhere but to itself"))
+        })?;
+        let replaced = std::fs::metadata(&path).ok();
+        match &replaced {
+            Some(meta) if meta.is_dir() => {
                 return Err(CliError::new(Exit::Usage, format!("'{shown}' is a directory"))
                     .hint(format!("name a file in it: -o {}", path.join(hash.to_string()).display())));
             }
-            Ok(meta) if !meta.is_file() => {
+            Some(meta) if !meta.is_file() => {
                 return Err(CliError::new(Exit::Usage, format!("'{shown}' is no plain file"))
                     .hint(format!("write to it through stdout: can-sync get {hash} > '{shown}'")));
             }
-            Ok(_) | Err(_) => {}
+            Some(_) | None => {}
         }
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut builder = tempfile::Builder::new();
@@ -129,8 +135,25 @@ impl Target {
         let file = builder
             .tempfile_in(dir)
             .map_err(|e| CliError::failure(format!("cannot write to '{}': {e}", dir.display())))?;
+        if let Some(meta) = replaced {
+            // Whoever could read and run what was there can do so with what takes its place.
+            let kept = file.as_file().set_permissions(meta.permissions());
+            kept.map_err(|e| CliError::failure(format!("cannot keep the mode of '{shown}': {e}")))?;
+        }
         Ok(Self { path, file })
     }
+}
+
+/// Where links lead, also where nothing is there yet; `None` if they lead in a circle.
+fn end_of_links(path: &Path) -> Option<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match std::fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return Some(path),
+        }
+    }
+    None
 }
 
 /// Content on its way, and what it hashes to so far.

@@ -10,13 +10,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 pub(super) use self::devices::{DeviceArgs, decide, devices};
-use self::show::{LibrariesBody, LibraryBody, LibrarySizeBody, list, show};
+use self::show::{LibrariesBody, LibraryBody, LibrarySizeBody, list, show, tickets};
 use self::tickets::{InviteArgs, invite, seconds};
 pub(super) use self::tickets::{JoinArgs, join};
 use super::Context;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::CliError;
 use super::output::message;
+use super::resolve::{self, Candidate, Kind};
 use super::text;
 use crate::library::filter::FilterSpec;
 
@@ -47,16 +48,30 @@ enum LibraryCommand {
     },
     /// Issue a ticket: anyone who has it can join
     Invite(InviteArgs),
+    /// Tickets that were issued
+    Ticket {
+        #[command(subcommand)]
+        action: TicketCommand,
+    },
     /// Take tickets back; who joined by them keeps what it has, and gets no more
     Revoke {
         /// The library's name, or its id or the beginning of that
         library: String,
-        /// The number of a ticket: `library show` lists them
+        /// The number of a ticket: `library ticket list` shows them
         #[arg(long, required_unless_present = "all", conflicts_with = "all")]
         serial: Option<u64>,
         /// All that were issued until now
         #[arg(long)]
         all: bool,
+    },
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum TicketCommand {
+    /// List the tickets of a library, or of all that are this node's own
+    List {
+        /// Its name, or its id or the beginning of that
+        library: Option<String>,
     },
 }
 
@@ -82,8 +97,8 @@ struct CreateArgs {
     /// How the media type begins, such as `image/`
     #[arg(long, value_name = "PREFIX")]
     mime_prefix: Option<String>,
-    /// The asset itself; any of them, where it is given several times
-    #[arg(long = "hash", value_name = "HASH")]
+    /// The asset itself, by its hash, the beginning of that, or its name; any of them, where it is given several times
+    #[arg(long = "hash", value_name = "ASSET")]
     hashes: Vec<String>,
     /// How old a member's list of revoked tickets may become until it holds what other members write: `7d`, at least a day,
     /// at most 365; without it, any age
@@ -105,6 +120,9 @@ pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> Result<(
         }
         LibraryCommand::Delete { library, content } => delete(context, &agent, &library, content).await,
         LibraryCommand::Invite(args) => invite(context, &agent, args).await,
+        LibraryCommand::Ticket { action: TicketCommand::List { library } } => {
+            tickets(context, &agent, library.as_deref()).await
+        }
         LibraryCommand::Revoke { library, serial, all } => {
             let found = find(&agent, &library).await?;
             let body = if all { json!({ "all": true }) } else { json!({ "serial": serial }) };
@@ -119,29 +137,39 @@ pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> Result<(
     }
 }
 
+const LIBRARY: Kind = Kind {
+    one: "library",
+    many: "libraries",
+    listed_by: "`can-sync library list` shows those that are here",
+};
+
 /// By name, id, or the beginning of an id.
 async fn find(agent: &ApiClient, wanted: &str) -> Result<LibraryBody, CliError> {
     let LibrariesBody { libraries } = agent.get("/libraries", &[]).await?;
-    let exact = |library: &LibraryBody| library.id == wanted || library.name == wanted;
-    let begins = |library: &LibraryBody| wanted.len() >= 4 && library.id.starts_with(wanted);
-    let any_exact = libraries.iter().any(exact);
-    let mut found: Vec<LibraryBody> =
-        libraries.into_iter().filter(|l| if any_exact { exact(l) } else { begins(l) }).collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(library), true) => Ok(library),
-        (Some(_), false) => {
-            Err(CliError::new(Exit::Usage, format!("several libraries are called '{wanted}'"))
-                .hint("name one by its id: `can-sync library list` shows them"))
-        }
-        (None, _) => {
-            Err(CliError::new(Exit::NotFound, format!("there is no library '{wanted}' on this node"))
-                .hint("`can-sync library list` shows those that are here"))
-        }
+    let candidate = |library: LibraryBody| Candidate {
+        id: library.id.clone(),
+        name: library.name.clone(),
+        value: library,
+    };
+    resolve::pick(LIBRARY, wanted, libraries.into_iter().map(candidate).collect())
+}
+
+/// The hashes of assets that were named.
+async fn resolved(context: &Context, wanted: Vec<String>) -> Result<Vec<String>, CliError> {
+    if wanted.iter().all(|wanted| resolve::is_id(wanted)) {
+        return Ok(wanted.iter().map(|hash| hash.to_ascii_lowercase()).collect());
     }
+    let store = context.store()?;
+    let mut hashes = Vec::with_capacity(wanted.len());
+    for wanted in &wanted {
+        hashes.push(resolve::asset(&store, wanted).await?.to_string());
+    }
+    Ok(hashes)
 }
 
 async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Result<(), CliError> {
     let CreateArgs { name, application, tags, user, mime_prefix, hashes, fresh_within, dry_run } = args;
+    let hashes = resolved(context, hashes).await?;
     let filter = FilterSpec { application, tags, user, mime_prefix, hashes };
     if dry_run {
         let held: LibrarySizeBody = agent.post("/libraries/preview", &json!({ "filter": filter })).await?;

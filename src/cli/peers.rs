@@ -13,6 +13,7 @@ use super::Context;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
+use super::resolve;
 use super::text;
 use crate::discovery::list_peers::Found;
 
@@ -46,6 +47,12 @@ enum PeersCommand {
         /// Where an endpoint id can be reached, `IP:PORT`
         #[arg(long = "addr", value_name = "ADDR")]
         addrs: Vec<SocketAddr>,
+    },
+    /// Forget a peer, also over a restart, and close the connection; it is known again when it comes by itself
+    Forget {
+        /// Its endpoint id, the beginning of that, or its name
+        #[arg(value_name = "MACHINE")]
+        machine: String,
     },
 }
 
@@ -178,21 +185,22 @@ impl PeerBody {
 
     /// What is missing on either side of a connection, and how fast it moves; `None` when that is nothing.
     pub(super) fn progress(&self) -> Option<String> {
-        let side = |missing: u64, bytes: Option<u64>, place: &str, rate: f64| {
-            let size = bytes.map(|bytes| format!(" ({})", text::bytes(bytes))).unwrap_or_default();
-            let rate = if rate > 0.0 { format!(", {}", text::rate(rate)) } else { String::new() };
-            let missing = text::counted(missing, "asset");
-            format!("{missing}{size} missing {place}{rate}")
-        };
         let Self { missing_here, missing_there, rates, .. } = self;
+        let speed = |rate: f64| if rate > 0.0 { format!(", {}", text::rate(rate)) } else { String::new() };
         let mut sides = Vec::new();
-        if *missing_here > 0 || rates.receive > 0.0 {
+        if *missing_here > 0 {
+            let (missing, size) =
+                (text::counted(*missing_here, "asset"), text::bytes(self.missing_here_bytes));
             let eta = self.eta_secs.map(|secs| format!(", {} left", text::seconds(secs))).unwrap_or_default();
-            let here = side(*missing_here, Some(self.missing_here_bytes), "here", rates.receive);
-            sides.push(format!("{here}{eta}"));
+            sides.push(format!("{missing} ({size}) missing here{}{eta}", speed(rates.receive)));
+        } else if rates.receive > 0.0 {
+            sides.push(format!("receiving{}", speed(rates.receive)));
         }
-        if *missing_there > 0 || rates.send > 0.0 {
-            sides.push(side(*missing_there, None, "there", rates.send));
+        if *missing_there > 0 {
+            let missing = text::counted(*missing_there, "change");
+            sides.push(format!("{missing} missing there{}", speed(rates.send)));
+        } else if rates.send > 0.0 {
+            sides.push(format!("sending{}", speed(rates.send)));
         }
         let connected = self.path.is_some() && !sides.is_empty();
         connected.then(|| sides.join("; "))
@@ -221,6 +229,7 @@ pub(super) async fn run(context: &Context, args: PeersCommandArgs) -> Result<(),
     match action {
         Some(PeersCommand::List) => connections::list(context).await,
         Some(PeersCommand::Add { peer, addrs }) => connections::add(context, &peer, &addrs).await,
+        Some(PeersCommand::Forget { machine }) => connections::forget(context, &machine).await,
         None if let Some(agent) = &ask.lookup => Box::pin(ask::look_up(context, &ask, agent.id)).await,
         None if ask.names_a_way() => Box::pin(ask::run(context, &ask)).await,
         None => known(context, &ask).await,
@@ -303,7 +312,7 @@ fn show(context: &Context, mut rows: Vec<Row>) -> Result<(), CliError> {
     let cells = |row: Row| {
         let seen = row.last_seen.unwrap_or_default();
         vec![
-            row.endpoint_id,
+            resolve::shown(&row.endpoint_id, out.terminal),
             row.name,
             row.assets.map(|count| count.to_string()).unwrap_or_default(),
             if out.terminal && !seen.is_empty() { text::ago(&seen) } else { seen },

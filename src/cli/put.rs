@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures::StreamExt as _;
-use reqwest::multipart::{Form, Part};
-use reqwest::{Body, Method};
-use tokio::io::AsyncReadExt as _;
-use tokio_util::io::ReaderStream;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use self::content::{FileContent, ReadAgain};
+use self::upload::{Count, part, upload};
 
 use super::Context;
 use super::assets::Asset;
@@ -22,21 +22,22 @@ use super::progress::ProgressLine;
 use super::text;
 use crate::text::escaped_name;
 
+mod collect;
+mod content;
 mod own_dirs;
+mod upload;
 
 /// Uploads at a time: enough for the store to commit several in one go.
 const UPLOADS: usize = 8;
 /// Bytes read from a file at a time.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Without any progress for this long, an upload is given up.
-const STALL_LIMIT: Duration = Duration::from_mins(2);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct PutArgs {
-    /// Files, and directories with -r; `-` is stdin
+    /// Files, and directories with -r; `-` is stdin. What the store has already is not sent again
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Store what is in directories, however deep; symbolic links are passed over
+    /// Store what is in directories, however deep; symbolic links, pipes, sockets and devices are passed over
     #[arg(short, long)]
     recursive: bool,
     #[command(flatten)]
@@ -53,7 +54,7 @@ struct Meta {
     #[arg(long)]
     user: Option<String>,
     /// Tags, separated by commas
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, visible_alias = "tag", value_delimiter = ',')]
     tags: Vec<String>,
     /// The media type, where guessing is not good enough
     #[arg(long)]
@@ -62,7 +63,7 @@ struct Meta {
     #[arg(long)]
     description: Option<String>,
     /// The name, instead of the file's own; for a single file
-    #[arg(long)]
+    #[arg(long, visible_alias = "name")]
     filename: Option<String>,
 }
 
@@ -85,7 +86,8 @@ impl PutSource {
 /// Stores everything; what fails is reported and passed over, unless nothing can go on without it.
 pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError> {
     let PutArgs { files, recursive, meta } = args;
-    let (sources, mut failed) = collect(&files, recursive)?;
+    let mut collected = collect::collect(&files, recursive)?;
+    let sources = std::mem::take(&mut collected.sources);
     if meta.filename.is_some() && sources.len() > 1 {
         return Err(CliError::new(Exit::Usage, "--filename names one asset, and there are several files"));
     }
@@ -96,19 +98,23 @@ pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError
     let store = context.store()?;
     let progress =
         ProgressLine::bytes(&format!("storing {}", text::counted(sources.len() as u64, "file")), total);
-    let count = Arc::new(progress.counter());
+    let count: Count = Arc::new(progress.counter());
+    let (mut failed, mut tally) = (collected.failed, Tally::default());
     let mut uploads = futures::stream::iter(sources)
         .map(|source| {
             let (store, meta, count) = (store.clone(), meta.clone(), Arc::clone(&count));
             async move {
-                let stored = upload(&store, &source, &meta, count).await;
+                let stored = put(&store, &source, &meta, count).await;
                 (source, stored)
             }
         })
         .buffered(UPLOADS);
     while let Some((source, stored)) = uploads.next().await {
         match stored {
-            Ok(asset) => progress.suspend(|| print(context, &source, &asset))?,
+            Ok(stored) => {
+                tally.add(stored.outcome);
+                progress.suspend(|| print(context, &source, &stored, recursive))?;
+            }
             Err(e)
                 if matches!(e.exit(), Exit::NoDaemon | Exit::Degraded | Exit::NotAllowed | Exit::Timeout) =>
             {
@@ -121,141 +127,156 @@ pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError
         }
     }
     drop(progress);
+    if recursive {
+        let parts = [Some(tally.told()), collected.passed_over()];
+        message(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "));
+    }
     if failed > 0 {
         return Err(CliError::failure(format!("{} could not be stored", text::counted(failed, "file"))));
     }
     Ok(())
 }
 
-fn print(context: &Context, source: &PutSource, asset: &Asset) -> std::io::Result<()> {
-    if context.out.json {
-        return context.out.value(asset);
+/// How many files came to what.
+#[derive(Debug, Default)]
+struct Tally {
+    new: u64,
+    merged: u64,
+    unchanged: u64,
+}
+
+impl Tally {
+    fn add(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::New => self.new += 1,
+            Outcome::Merged => self.merged += 1,
+            Outcome::Unchanged => self.unchanged += 1,
+        }
     }
+
+    fn told(&self) -> String {
+        let Self { new, merged, unchanged } = self;
+        let mut told = format!("{} stored", text::counted(*new, "new asset"));
+        if *merged > 0 {
+            told =
+                format!("{told}; {} added to assets whose content is here", text::counted(*merged, "file"));
+        }
+        if *unchanged > 0 {
+            told = format!("{told}; {} here already", text::counted(*unchanged, "file"));
+        }
+        told
+    }
+}
+
+/// What was stored on stdout; what else there is to know of it on stderr, unless `many` are stored at once.
+fn print(context: &Context, source: &PutSource, stored: &Stored, many: bool) -> std::io::Result<()> {
+    let Stored { asset, outcome, measured, .. } = stored;
     let name = match source {
         PutSource::Stdin => asset.filename.clone().unwrap_or_else(|| "-".to_owned()),
         PutSource::File { path, .. } => path.display().to_string(),
     };
+    if measured.as_ref().is_some_and(|hash| *hash != asset.hash) {
+        message(&format!(
+            "can-sync: {}: it changed while it was read: what was read is stored",
+            text::escape(&name)
+        ));
+    } else if *outcome == Outcome::Unchanged && !many {
+        message(&format!("can-sync: {}: it is here already", text::escape(&name)));
+    } else if *outcome == Outcome::Merged && !many {
+        let names: Vec<&str> = asset.names().collect();
+        let called = match names.as_slice() {
+            [] => String::new(),
+            names => format!(", as {}", names.join(", ")),
+        };
+        message(&text::escape(&format!("can-sync: {name}: its content is here already{called}")));
+    }
+    if context.out.json {
+        return context.out.value(stored);
+    }
     context.out.line(&format!("{}  {}", text::escape(&asset.hash), text::escape(&name)))
-}
-
-/// What to store, and how many files could not be looked at. What makes no sense as a whole is an error before anything
-/// is stored.
-fn collect(files: &[PathBuf], recursive: bool) -> Result<(Vec<PutSource>, u64), CliError> {
-    let mut sources = Vec::new();
-    let (mut failed, mut passed) = (0, 0);
-    let mut complain = |path: &Path, problem: &str| {
-        message(&format!("can-sync: {}: {problem}", text::escape(&path.display().to_string())));
-        failed += 1;
-    };
-    for path in files {
-        if path.as_os_str() == "-" {
-            if sources.iter().any(|source| matches!(source, PutSource::Stdin)) {
-                return Err(CliError::new(Exit::Usage, "'-' is given twice, and there is one stdin"));
-            }
-            sources.push(PutSource::Stdin);
-            continue;
-        }
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.is_dir() && !recursive => {
-                return Err(CliError::new(Exit::Usage, format!("'{}' is a directory", path.display()))
-                    .hint("-r stores what is in it"));
-            }
-            Ok(meta) if let Some(own) = own_dirs::owner(path) => {
-                if meta.is_dir() {
-                    message(&passed_over(path));
-                    passed += 1;
-                } else {
-                    complain(path, &belongs(&own));
-                }
-            }
-            Ok(meta) if meta.is_dir() => {
-                let mut walk = walkdir::WalkDir::new(path).sort_by_file_name().into_iter();
-                while let Some(entry) = walk.next() {
-                    if let Some(dir) = entry.as_ref().ok().filter(|e| e.file_type().is_dir())
-                        && own_dirs::is_own_dir(dir.path())
-                    {
-                        message(&passed_over(dir.path()));
-                        passed += 1;
-                        walk.skip_current_dir();
-                        continue;
-                    }
-                    match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
-                        Ok((meta, entry)) if meta.is_file() => {
-                            sources.push(PutSource::File { path: entry.into_path(), size: meta.len() });
-                        }
-                        Ok(_) => {}
-                        Err(e) => complain(e.path().unwrap_or(path), &e.to_string()),
-                    }
-                }
-            }
-            Ok(meta) => sources.push(PutSource::File { path: path.clone(), size: meta.len() }),
-            Err(e) => complain(path, &e.to_string()),
-        }
-    }
-    if sources.is_empty() && failed == 0 && passed > 0 {
-        return Err(CliError::failure("nothing was stored: what a node keeps is not for other machines"));
-    }
-    Ok((sources, failed))
-}
-
-/// Why a file of a node's is not stored.
-fn belongs(own: &Path) -> String {
-    let own = text::escape(&own.display().to_string()).into_owned();
-    format!("it belongs to the node whose data is in '{own}': keys and databases are not for other machines")
-}
-
-fn passed_over(dir: &Path) -> String {
-    format!(
-        "can-sync: passed over '{}': a node keeps its data there",
-        text::escape(&dir.display().to_string())
-    )
 }
 
 /// Stores one file with a tag.
 pub(super) async fn store_file(store: &ApiClient, path: &Path, tag: &str) -> Result<Asset, CliError> {
     let source = PutSource::File { path: path.to_owned(), size: 0 };
     let meta = Meta { tags: vec![tag.to_owned()], ..Meta::default() };
-    upload(store, &source, &meta, Arc::new(|_| ())).await
+    Ok(put(store, &source, &meta, Arc::new(|_| ())).await?.asset)
 }
 
-async fn upload(
-    store: &ApiClient,
-    source: &PutSource,
-    meta: &Meta,
-    count: Arc<impl Fn(u64) + Send + Sync + 'static>,
-) -> Result<Asset, CliError> {
-    let (part, named) = match source {
-        PutSource::Stdin => (part(tokio::io::stdin(), None, count), None),
-        PutSource::File { path, .. } => {
-            let cannot = |e: std::io::Error| CliError::failure(format!("cannot read it: {e}"));
-            let file = tokio::fs::File::open(path).await.map_err(cannot)?;
-            let meta = file.metadata().await.map_err(cannot)?;
-            // Anything but a plain file (a pipe, a device) has no length to announce.
-            let size = meta.is_file().then_some(meta.len());
-            (part(file, size, count), path.file_name().map(|name| (path, name)))
-        }
+/// An asset after an upload. Fields that a later service adds are passed on in JSON.
+#[derive(Debug, Deserialize, Serialize)]
+struct Stored {
+    #[serde(default)]
+    outcome: Outcome,
+    /// What the file hashed to when it was measured.
+    #[serde(skip)]
+    measured: Option<String>,
+    #[serde(flatten)]
+    asset: Asset,
+}
+
+/// What became of an upload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    #[default]
+    New,
+    Merged,
+    Unchanged,
+}
+
+/// Stores one thing, and sends its content only where the store does not have it.
+async fn put(store: &ApiClient, source: &PutSource, meta: &Meta, count: Count) -> Result<Stored, CliError> {
+    let PutSource::File { path, .. } = source else {
+        let body = part(tokio::io::stdin(), None, count);
+        return upload(store, body, meta, None).await;
     };
-    let (part, flow) = part;
-    let Meta { application, user, tags, mime_type, description, filename } = meta.clone();
-    let fields = [
-        ("application", application),
-        ("user", user),
-        ("tags", (!tags.is_empty()).then(|| tags.join(","))),
-        ("mime_type", mime_type),
-        ("description", description),
-        ("filename", filename.or_else(|| named.map(|(path, name)| own_name(path, name)))),
-    ];
-    let form = fields.into_iter().fold(Form::new(), |form, (name, value)| match value {
-        Some(value) => form.text(name, value),
-        None => form,
-    });
-    let request = store.request(Method::POST, "/ingest").multipart(form.part("file", part));
-    tokio::select! {
-        stored = store.call(request) => stored,
-        () = stalled(&flow) => Err(CliError::new(
-            Exit::Timeout,
-            format!("{} took nothing for {} s", store.base(), STALL_LIMIT.as_secs()),
-        )),
+    let opened = path.clone();
+    let read = move || {
+        let file = content::open(&opened)?;
+        content::read(file).map_err(|e| CliError::failure(e.to_string()))
+    };
+    let content = spawn_blocking(read).await.map_err(|e| CliError::failure(e.to_string()))??;
+    let name = path.file_name().map(|name| own_name(path, name));
+    let (hash, size) = (content.hash, content.size);
+    let mut stored = if let Some(stored) = known(store, &content, meta, name.as_deref()).await? {
+        count(size);
+        stored
+    } else {
+        let body = match content.bytes {
+            ReadAgain::Memory(bytes) => part(std::io::Cursor::new(bytes), Some(size), count),
+            ReadAgain::File(file) => part(tokio::fs::File::from_std(file), Some(size), count),
+        };
+        upload(store, body, meta, name).await?
+    };
+    stored.measured = Some(hash.to_string());
+    Ok(stored)
+}
+
+/// Says about content what is to be said, if the store has it.
+async fn known(
+    store: &ApiClient,
+    content: &FileContent,
+    meta: &Meta,
+    name: Option<&str>,
+) -> Result<Option<Stored>, CliError> {
+    let Meta { application, user, tags, mime_type, description, filename } = meta;
+    let mut said = json!({ "size": content.size, "tags": tags });
+    for (field, value) in [
+        ("application", application.as_deref()),
+        ("user", user.as_deref()),
+        ("mime_type", mime_type.as_deref()),
+        ("description", description.as_deref()),
+        ("filename", filename.as_deref().or(name)),
+    ] {
+        if let Some(value) = value {
+            said[field] = value.into();
+        }
+    }
+    match store.post(&format!("/asset/{}/ingest", content.hash), &said).await {
+        Ok(stored) => Ok(Some(stored)),
+        Err(error) if error.exit() == Exit::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -271,88 +292,4 @@ fn own_name(path: &Path, name: &OsStr) -> String {
         ));
     }
     stored.into_owned()
-}
-
-/// How an upload moves.
-#[derive(Debug, Default)]
-struct Flow {
-    /// Bytes that were handed over.
-    moved: AtomicU64,
-    /// It waits for its own input, for as long as that takes: a pipe may be silent for hours.
-    reading: AtomicBool,
-}
-
-/// A part of a form that streams a reader, and how that goes.
-fn part(
-    reader: impl tokio::io::AsyncRead + Send + Unpin + 'static,
-    size: Option<u64>,
-    count: Arc<impl Fn(u64) + Send + Sync + 'static>,
-) -> (Part, Arc<Flow>) {
-    let flow = Arc::new(Flow::default());
-    let shared = Arc::clone(&flow);
-    // A file that grows while it is read is stored as it was when it was opened.
-    let chunks = ReaderStream::with_capacity(reader.take(size.unwrap_or(u64::MAX)), CHUNK_BYTES);
-    let stream = futures::stream::unfold(chunks, move |mut chunks| {
-        let (flow, count) = (Arc::clone(&shared), Arc::clone(&count));
-        async move {
-            flow.reading.store(true, Ordering::Relaxed);
-            let chunk = chunks.next().await;
-            flow.reading.store(false, Ordering::Relaxed);
-            let chunk = chunk?;
-            if let Ok(chunk) = &chunk {
-                let bytes = chunk.len() as u64;
-                flow.moved.fetch_add(bytes, Ordering::Relaxed);
-                count(bytes);
-            }
-            Some((chunk, chunks))
-        }
-    });
-    let body = Body::wrap_stream(stream);
-    let part = match size {
-        Some(size) => Part::stream_with_length(body, size),
-        None => Part::stream(body),
-    };
-    (part, flow)
-}
-
-/// Returns once the other side has taken nothing for [`STALL_LIMIT`].
-async fn stalled(flow: &Flow) {
-    let mut last = 0;
-    loop {
-        tokio::time::sleep(STALL_LIMIT).await;
-        let now = flow.moved.load(Ordering::Relaxed);
-        if now == last && !flow.reading.load(Ordering::Relaxed) {
-            return;
-        }
-        last = now;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::AsyncWriteExt as _;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn only_the_other_side_can_stall() {
-        let (mut writer, reader) = tokio::io::duplex(64);
-        let (part, flow) = part(reader, None, Arc::new(|_| ()));
-        let body = Form::new().part("file", part).into_stream();
-        tokio::pin!(body);
-        let long = STALL_LIMIT * 10;
-        let silent_input = tokio::time::timeout(long, async {
-            tokio::select! {
-                () = stalled(&flow) => panic!("waiting for input is no stall"),
-                () = async { while body.next().await.is_some() {} } => panic!("the input goes on"),
-            }
-        });
-        assert!(silent_input.await.is_err());
-        writer.write_all(b"the end").await.unwrap();
-        drop(writer);
-        while body.next().await.is_some() {}
-        assert_eq!(flow.moved.load(Ordering::Relaxed), 7);
-        let silent_server = tokio::time::timeout(long, stalled(&flow));
-        assert!(silent_server.await.is_ok(), "no answer after everything was sent is a stall");
-    }
 }

@@ -1,7 +1,7 @@
 //! `can-sync repl`: the commands one after the other, without the program's name before each.
 //!
 //! On a terminal with history and completion; from a pipe line by line and without a prompt. A command that fails is told of
-//! and does not end it.
+//! and does not end it; from a pipe, the exit code is that of the first that failed.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::path::PathBuf;
@@ -53,19 +53,32 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
         message("no daemon running: commands that need one will say so, the others work");
     }
     let mut input = if terminal { LineSource::terminal()? } else { LineSource::Pipe };
+    let mut failed = None;
     loop {
         let (returned, line) = spawn_blocking(move || input.read())
             .await
             .map_err(|e| CliError::failure(format!("cannot read stdin: {e}")))?;
         input = returned;
-        let Some(line) = line? else { return Ok(()) };
-        match understand(&line) {
-            Ok(ReplLine::Nothing) => {}
-            Ok(ReplLine::End) => return Ok(()),
-            Ok(ReplLine::Help(of)) => help(of),
+        let Some(line) = line? else { break };
+        let done = match understand(&line) {
+            Ok(ReplLine::Nothing) => Ok(()),
+            Ok(ReplLine::End) => break,
+            Ok(ReplLine::Help(of)) => {
+                help(of);
+                Ok(())
+            }
             Ok(ReplLine::Command(words)) => execute(context, words, terminal).await,
-            Err(problem) => message(&problem),
-        }
+            Err(problem) => {
+                message(&problem);
+                Err(Exit::Usage)
+            }
+        };
+        failed = failed.or(done.err());
+    }
+    // A person has seen it; a script goes by the exit code.
+    match failed {
+        Some(exit) if !terminal => Err(CliError::said(exit)),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -104,7 +117,8 @@ fn help(mut of: Vec<String>) {
     }
 }
 
-async fn execute(context: &Context, words: Vec<String>, terminal: bool) {
+/// Runs one command; how it failed, once that was said.
+async fn execute(context: &Context, words: Vec<String>, terminal: bool) -> Result<(), Exit> {
     let parsed = commands().try_get_matches_from(words).and_then(|matches| {
         let cli = Cli::from_arg_matches(&matches)?;
         Ok((matches, cli))
@@ -114,12 +128,13 @@ async fn execute(context: &Context, words: Vec<String>, terminal: bool) {
         Err(error) => {
             // As above.
             let _ = error.print();
-            return;
+            return if error.use_stderr() { Err(Exit::Usage) } else { Ok(()) };
         }
     };
     let Cli { globals, command } = cli;
     if matches!(command, Command::Repl) {
-        return message("this is the repl already");
+        message("this is the repl already");
+        return Err(Exit::Usage);
     }
     // A node ends by itself when it is told to.
     let interruptible = terminal && !matches!(command, Command::Serve(_) | Command::Demo);
@@ -134,14 +149,14 @@ async fn execute(context: &Context, words: Vec<String>, terminal: bool) {
     } else {
         work.await
     };
-    match done {
-        Ok(()) => {}
-        Err(error) if error.exit() == Exit::NoDaemon => message(&format!("no daemon running: {error}")),
-        Err(error) => {
-            // Has been printed; its code would be that of a process.
-            let _ = error.report();
-        }
+    let Err(error) = done else { return Ok(()) };
+    if error.exit() == Exit::NoDaemon {
+        message(&format!("no daemon running: {error}"));
+    } else {
+        // Has been printed; its code would be that of a process.
+        let _ = error.report();
     }
+    Err(error.exit())
 }
 
 /// What was given with the line, over what the repl was started with.

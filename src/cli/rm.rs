@@ -1,36 +1,82 @@
 //! `can-sync rm`: deletes assets; the store keeps their content in its trash for a while.
 
+use std::io::{BufRead as _, IsTerminal as _};
+
 use serde_json::json;
 
 use super::Context;
-use super::assets;
 use super::error::{CliError, Exit};
 use super::output::message;
+use super::resolve;
+use super::text;
 use crate::record::ContentHash;
+
+/// So many are deleted without a question.
+const UNASKED_MAX: usize = 3;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct RmArgs {
-    /// CAN hashes
-    #[arg(required = true, value_name = "HASH", value_parser = assets::hash)]
-    hashes: Vec<ContentHash>,
+    /// Assets: hashes, beginnings of those, or names
+    #[arg(required = true, value_name = "ASSET")]
+    assets: Vec<String>,
+    /// Delete more than three without a question; needed where nobody can answer
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// Goes on after an asset that is not there, and fails at the end.
 pub(super) async fn run(context: &Context, args: &RmArgs) -> Result<(), CliError> {
+    if args.assets.len() > UNASKED_MAX && !args.yes {
+        ask(args.assets.len())?;
+    }
     let store = context.store()?;
-    let mut missing = 0;
-    for hash in &args.hashes {
+    let mut hashes: Vec<ContentHash> = Vec::with_capacity(args.assets.len());
+    let mut failed = None;
+    for wanted in &args.assets {
+        match resolve::asset(&store, wanted).await {
+            Ok(hash) => hashes.push(hash),
+            Err(error) => failed = Some(told(error)?),
+        }
+    }
+    for hash in hashes {
         match store.delete(&format!("/asset/{hash}")).await {
             Ok(()) if context.out.json => {
                 context.out.value(&json!({ "hash": hash.to_string(), "deleted": true }))?;
             }
             Ok(()) => context.out.line(&format!("deleted {hash}"))?,
-            Err(e) if e.exit() == Exit::NotFound => {
-                message(&format!("can-sync: {e}"));
-                missing += 1;
-            }
-            Err(e) => return Err(e),
+            Err(error) => failed = Some(told(error)?),
         }
     }
-    if missing == 0 { Ok(()) } else { Err(CliError::said(Exit::NotFound)) }
+    failed.map_or(Ok(()), |exit| Err(CliError::said(exit)))
+}
+
+/// Says why one asset is not deleted; passes on what concerns all of them.
+fn told(error: CliError) -> Result<Exit, CliError> {
+    if !matches!(error.exit(), Exit::NotFound | Exit::Usage) {
+        return Err(error);
+    }
+    message(&format!("can-sync: {error}"));
+    Ok(error.exit())
+}
+
+/// Whether so many are to go. Nobody is asked where nobody can answer.
+fn ask(count: usize) -> Result<(), CliError> {
+    let assets = text::counted(count as u64, "asset");
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::new(
+            Exit::Usage,
+            format!("{assets} would be deleted, and nobody can be asked"),
+        )
+        .hint(
+            "--yes deletes them without a question; `can-sync trash restore` brings back what was deleted",
+        ));
+    }
+    message(&format!("Delete {assets}? `can-sync trash restore` brings them back within 30 days. [y/N]"));
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|e| CliError::failure(format!("cannot read the answer: {e}")))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(CliError::failure("nothing was deleted"))
 }

@@ -6,7 +6,7 @@ use super::Context;
 use super::assets::{self, Amount};
 use super::error::{CliError, Exit};
 use crate::http::extract::DayEdge;
-use crate::record::ContentHash;
+use crate::store::embedded::HashPrefix;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct SearchArgs {
@@ -25,9 +25,9 @@ pub(super) struct SearchArgs {
     /// Whose media type begins so, such as `image/`
     #[arg(long, value_name = "PREFIX")]
     mime_prefix: Option<String>,
-    /// With this hash
-    #[arg(long, value_parser = assets::hash)]
-    hash: Option<ContentHash>,
+    /// With this hash, or one that begins so
+    #[arg(long, value_parser = hash_or_prefix)]
+    hash: Option<String>,
     /// Created at this time or later: a date, RFC 3339, or milliseconds since 1970
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
@@ -47,7 +47,7 @@ pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliEr
         ("user", user),
         ("tags", tags),
         ("mime_prefix", mime_prefix),
-        ("hash", hash.map(|hash| hash.to_string())),
+        ("hash_prefix", hash),
         ("from", from.map(|time| local_day(time, DayEdge::Start))),
         ("to", to.map(|time| local_day(time, DayEdge::End))),
     ];
@@ -58,6 +58,14 @@ pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliEr
     }
     let store = context.store()?;
     assets::print_pages(context.out, &store, "/search", query, &amount).await
+}
+
+/// As it is typed; capitals are taken, too.
+fn hash_or_prefix(text: &str) -> Result<String, String> {
+    let text = text.to_ascii_lowercase();
+    let expected =
+        || format!("expected a hash, or at least {} hexadecimal digits of one", HashPrefix::DIGITS_MIN);
+    HashPrefix::parse(&text).map(|_| text.clone()).ok_or_else(expected)
 }
 
 /// A date is a day here, where the user is; the service has other days. Everything else is left for it to judge.

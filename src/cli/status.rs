@@ -71,17 +71,11 @@ pub(super) struct StoreBody {
 pub(super) struct SyncStatus {
     pub(super) state: String,
     #[serde(default)]
+    summary: Option<String>,
+    #[serde(default)]
     pub(super) reason: Option<String>,
     #[serde(default)]
-    pub(super) missing: u64,
-    #[serde(default)]
-    pub(super) missing_bytes: u64,
-    #[serde(default)]
-    rate: f64,
-    #[serde(default)]
     held_deletions: u64,
-    #[serde(default)]
-    eta_secs: Option<u64>,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
@@ -90,6 +84,8 @@ pub(super) struct SyncStatus {
 pub(super) struct PeerCountsBody {
     pub(super) connected: u64,
     pub(super) known: u64,
+    #[serde(default)]
+    refusals: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -114,29 +110,10 @@ struct Actors {
 }
 
 impl SyncStatus {
-    /// Where things stand, in a clause.
+    /// Where things stand, in a clause: the daemon's own words.
     pub(super) fn sentence(&self) -> String {
-        let reason = self.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        match self.state.as_str() {
-            "alone" => "alone, no peer is connected".to_owned(),
-            "in_sync" => "in sync".to_owned(),
-            "reconciling" => "comparing with peers".to_owned(),
-            "deletions_held" => {
-                let held = text::counted(self.held_deletions, "deletion");
-                format!("nothing is missing, but {held} by peers held back until you decide")
-            }
-            "versions_held" => format!("not in sync{reason}"),
-            "paused" => format!("paused{reason}"),
-            "syncing" if self.missing > 0 => {
-                let missing = text::counted(self.missing, "asset");
-                let eta =
-                    self.eta_secs.map(|secs| format!(", {} left", text::seconds(secs))).unwrap_or_default();
-                let size = text::bytes(self.missing_bytes);
-                format!("syncing, {missing} ({size}) missing, {}{eta}", text::rate(self.rate))
-            }
-            "syncing" => "syncing, peers are fetching what they miss".to_owned(),
-            other => format!("{other}{reason}"),
-        }
+        let reason = || self.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        self.summary.clone().unwrap_or_else(|| format!("{}{}", self.state.replace('_', " "), reason()))
     }
 }
 
@@ -192,20 +169,29 @@ impl StatusBody {
             ("sync", self.sync.sentence()),
             ("peers", format!("{} connected, {} known", self.peers.connected, self.peers.known)),
         ];
-        if let Some(reason) = self.sync.reason.as_ref().filter(|_| self.sync.state != "paused") {
+        let said = self.sync.sentence();
+        let told = |refusal: &&String| !said.contains(refusal.as_str());
+        fields.extend(self.peers.refusals.iter().filter(told).map(|told| ("not let in", told.clone())));
+        if let Some(reason) = self.sync.reason.as_ref().filter(|reason| !said.contains(reason.as_str())) {
             fields.push(("note", reason.clone()));
         }
         if self.sync.held_deletions > 0 {
             let held = text::counted(self.sync.held_deletions, "deletion");
             fields.push(("held back", format!("{held} by peers; `can-sync deletions` lists them")));
         }
-        for (name, channel) in &self.discovery {
+        let (off, used): (Vec<_>, Vec<_>) =
+            self.discovery.iter().partition(|(_, channel)| channel.state == "off");
+        for (name, channel) in used {
             let last =
                 channel.last_success.as_deref().map(|time| format!(", last success {}", text::ago(time)));
             let found = if channel.found > 0 { format!(", {} found", channel.found) } else { String::new() };
             let error = channel.last_error.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
             let last = last.unwrap_or_default();
             fields.push(("discovery", format!("{name}: {}{found}{last}{error}", channel.state)));
+        }
+        if !off.is_empty() {
+            let names: Vec<&str> = off.into_iter().map(|(name, _)| name.as_str()).collect();
+            fields.push(("not used", names.join(", ")));
         }
         fields
     }
@@ -277,13 +263,26 @@ mod tests {
     }
 
     #[test]
-    fn every_state_reads_as_a_clause() {
+    fn the_daemon_says_where_things_stand() {
         let sentence = |sync: Value| status(|s| s["sync"] = sync).sync.sentence();
+        let summary = "sending: 3 changes that not every peer has confirmed, with 2 peers";
+        assert_eq!(sentence(json!({ "state": "syncing", "summary": summary })), summary);
         assert_eq!(sentence(json!({ "state": "in_sync" })), "in sync");
-        let syncing =
-            json!({ "state": "syncing", "missing": 2, "missing_bytes": 2048, "rate": 1024.0, "eta_secs": 2 });
-        assert_eq!(sentence(syncing), "syncing, 2 assets (2.0 KiB) missing, 1.0 KiB/s, 2 s left");
-        assert!(sentence(json!({ "state": "alone" })).contains("no peer"));
+    }
+
+    #[test]
+    fn what_is_off_by_choice_is_no_fault() {
+        let fields = status(|s| {
+            s["discovery"] = json!({
+                "dht": { "state": "off", "found": 0, "last_error": "discovery.dht is false" },
+                "mdns": { "state": "down", "found": 0, "last_error": "no multicast" },
+            });
+        })
+        .fields();
+        let of = |wanted: &str| -> Vec<&str> {
+            fields.iter().filter(|(name, _)| *name == wanted).map(|(_, value)| value.as_str()).collect()
+        };
+        assert_eq!((of("discovery"), of("not used")), (vec!["mdns: down: no multicast"], vec!["dht"]));
     }
 
     #[test]
@@ -301,7 +300,7 @@ mod tests {
         let lines: Vec<_> = fields.iter().filter(|(name, _)| *name == "peer").map(|(_, line)| line).collect();
         assert_eq!(
             lines,
-            ["desk: 2 assets (2.0 KiB) missing here, 1.0 KiB/s, 2 s left; 1 asset missing there"]
+            ["desk: 2 assets (2.0 KiB) missing here, 1.0 KiB/s, 2s left; 1 change missing there"]
         );
     }
 
@@ -311,24 +310,25 @@ mod tests {
         assert!(shown(0).iter().all(|(name, _)| *name != "held back"));
         let held = shown(21).into_iter().find(|(name, _)| *name == "held back").unwrap().1;
         assert!(held.starts_with("21 deletions") && held.contains("can-sync deletions"), "{held}");
-        let waiting = json!({ "state": "deletions_held", "held_deletions": 21 });
-        let sentence = status(|s| s["sync"] = waiting).sync.sentence();
-        assert!(sentence.contains("21 deletions by peers held back"), "{sentence}");
     }
 
     #[test]
     fn what_members_hold_is_not_in_sync() {
         let held = json!({ "state": "versions_held", "reason": "1 version of this node is held" });
         let sentence = status(|s| s["sync"] = held).sync.sentence();
-        assert_eq!(sentence, "not in sync: 1 version of this node is held");
+        assert_eq!(sentence, "versions held: 1 version of this node is held");
     }
 
     #[test]
     fn what_waits_for_a_clock_is_shown() {
         let reason = "2 versions of others wait: they are dated ahead of this machine's clock";
-        let fields = status(|s| s["sync"] = json!({ "state": "in_sync", "reason": reason })).fields();
-        assert!(fields.contains(&("sync", "in sync".to_owned())), "{fields:?}");
-        assert!(fields.contains(&("note", reason.to_owned())), "{fields:?}");
+        let fields = |summary: &str| {
+            status(|s| s["sync"] = json!({ "state": "in_sync", "summary": summary, "reason": reason }))
+                .fields()
+        };
+        assert!(fields("in sync").contains(&("note", reason.to_owned())));
+        let once = fields(&format!("in sync: with 1 peer, but: {reason}"));
+        assert!(once.iter().all(|(name, _)| *name != "note"), "{once:?}");
     }
 
     #[test]

@@ -3,21 +3,26 @@
 use serde_json::Value;
 
 use super::Context;
+use super::assets;
 use super::error::CliError;
+use super::resolve;
 use super::text;
-use crate::record::ContentHash;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct WhyArgs {
-    /// The asset's hash, 64 hexadecimal digits
-    #[arg(value_name = "HASH")]
-    hash: ContentHash,
+    /// The asset: its hash, or the beginning of that or the name of one that is known here
+    #[arg(value_name = "ASSET")]
+    asset: String,
 }
 
 /// Exit code 6 if nobody knows of it.
 pub(super) async fn run(context: &Context, args: &WhyArgs) -> Result<(), CliError> {
     let agent = context.agent()?;
-    let answer: Value = agent.get(&format!("/why/{}", args.hash), &[]).await?;
+    let hash = match assets::hash(&args.asset) {
+        Ok(hash) => hash,
+        Err(_) => resolve::known_asset(&context.store()?, &args.asset).await?,
+    };
+    let answer: Value = agent.get(&format!("/why/{hash}"), &[]).await?;
     if context.out.json {
         return Ok(context.out.value(&answer)?);
     }
@@ -33,6 +38,7 @@ pub(super) async fn run(context: &Context, args: &WhyArgs) -> Result<(), CliErro
         };
         let name = source["name"].as_str().unwrap_or_default();
         let id = source["endpoint_id"].as_str().unwrap_or_default();
+        let id = resolve::shown(id, context.out.terminal);
         context.out.line(&text::escape(&format!("{id}  {name}  {state}")))?;
     }
     Ok(())

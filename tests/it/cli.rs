@@ -1,8 +1,10 @@
 //! The command line, on the real program.
 
 mod assets;
+mod commands;
 mod daemon;
 mod doctor;
 mod local;
+mod odd_files;
 mod peers;
 mod repl;

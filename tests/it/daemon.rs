@@ -7,6 +7,7 @@ mod demo;
 mod own_data;
 mod pair;
 mod refusals;
+mod refusals_between;
 mod secrets;
 mod signals;
 mod start;

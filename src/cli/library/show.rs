@@ -5,8 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::cli::Context;
 use crate::cli::client::ApiClient;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
+use crate::cli::resolve;
 use crate::cli::text;
 use crate::clock::span;
 
@@ -102,7 +103,7 @@ pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), Cli
         return Ok(libraries.iter().try_for_each(|library| out.value(library))?);
     }
     let row = |library: &LibraryBody| {
-        let id = if out.terminal { library.id.chars().take(10).collect() } else { library.id.clone() };
+        let id = resolve::shown(&library.id, out.terminal);
         vec![
             id,
             library.name.clone(),
@@ -146,21 +147,64 @@ pub(super) fn show(context: &Context, library: &LibraryBody) -> Result<(), CliEr
     let member = |member: &MemberBody| {
         let seen = member.last_synced.as_deref().map(text::ago).unwrap_or_default();
         let state = if member.connected { "connected" } else { "away" };
-        vec![member.endpoint_id.clone(), member.name.clone(), member.access.clone(), state.into(), seen]
+        let id = resolve::shown(&member.endpoint_id, out.terminal);
+        vec![id, member.name.clone(), member.access.clone(), state.into(), seen]
     };
     if !library.members.is_empty() {
         let rows: Vec<_> = library.members.iter().map(member).collect();
         out.table(Some(&["MEMBER", "NAME", "ACCESS", "STATE", "IN_SYNC"]), &rows)?;
     }
-    let issued = |issued: &IssuedBody| {
-        let uses = issued.uses.map_or_else(|| "any".into(), |uses| format!("{}/{uses}", issued.used));
-        let expires = issued.expires.clone().unwrap_or_else(|| "never".into());
-        let state = if issued.revoked { "revoked" } else { "" };
-        vec![issued.serial.to_string(), issued.access.clone(), uses, expires, state.into()]
-    };
     if !library.tickets.is_empty() {
-        let rows: Vec<_> = library.tickets.iter().map(issued).collect();
-        out.table(Some(&["TICKET", "ACCESS", "USES", "EXPIRES", "STATE"]), &rows)?;
+        let rows: Vec<_> = library.tickets.iter().map(IssuedBody::row).collect();
+        out.table(Some(&TICKET_HEADING), &rows)?;
+    }
+    Ok(())
+}
+
+/// What is told of a ticket.
+const TICKET_HEADING: [&str; 5] = ["TICKET", "ACCESS", "USES", "EXPIRES", "STATE"];
+
+impl IssuedBody {
+    fn row(&self) -> Vec<String> {
+        let uses = self.uses.map_or_else(|| "any".into(), |uses| format!("{}/{uses}", self.used));
+        let expires = self.expires.clone().unwrap_or_else(|| "never".into());
+        let state = if self.revoked { "revoked" } else { "" };
+        vec![self.serial.to_string(), self.access.clone(), uses, expires, state.into()]
+    }
+}
+
+/// The tickets of one library, or of all that are this node's own.
+pub(super) async fn tickets(
+    context: &Context,
+    agent: &ApiClient,
+    wanted: Option<&str>,
+) -> Result<(), CliError> {
+    let out = context.out;
+    let libraries = match wanted {
+        Some(wanted) => vec![super::find(agent, wanted).await?],
+        None => agent.get::<LibrariesBody>("/libraries", &[]).await?.libraries,
+    };
+    if let Some(joined) = libraries.iter().find(|library| wanted.is_some() && !library.owner) {
+        return Err(CliError::new(Exit::NotAllowed, format!("'{}' is somebody else's library", joined.name))
+            .hint("only its owner issues tickets for it, and knows which there are"));
+    }
+    let all =
+        || libraries.iter().flat_map(|library| library.tickets.iter().map(move |ticket| (library, ticket)));
+    if out.json {
+        return Ok(all().try_for_each(|(library, ticket)| {
+            let mut value = serde_json::to_value(ticket).unwrap_or_default();
+            value["library"] = library.id.clone().into();
+            out.value(&value)
+        })?);
+    }
+    let row = |(library, ticket): (&LibraryBody, &IssuedBody)| {
+        std::iter::once(library.name.clone()).chain(ticket.row()).collect()
+    };
+    let rows: Vec<Vec<String>> = all().map(row).collect();
+    let heading: Vec<&str> = std::iter::once("LIBRARY").chain(TICKET_HEADING).collect();
+    out.table(Some(&heading), &rows)?;
+    if rows.is_empty() && out.terminal {
+        message("No tickets: `can-sync library invite NAME` issues one.");
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::cli::Context;
 use crate::cli::client::ApiClient;
 use crate::cli::error::CliError;
 use crate::cli::output::message;
+use crate::cli::resolve;
 use crate::cli::text;
 use crate::library::ticket::{Access, TEXT_BYTES_MAX};
 use crate::qr;
@@ -35,8 +36,8 @@ pub(super) struct InviteArgs {
     /// How many machines may use it
     #[arg(long, value_name = "N")]
     uses: Option<u32>,
-    /// The one endpoint id that may use it
-    #[arg(long = "for", value_name = "ID")]
+    /// The one machine that may use it: its endpoint id, or the beginning of that or the name of one that is known here
+    #[arg(long = "for", value_name = "MACHINE")]
     subject: Option<String>,
     /// Print a QR code, too; the default on a terminal
     #[arg(long)]
@@ -81,6 +82,10 @@ pub(super) async fn invite(context: &Context, agent: &ApiClient, args: InviteArg
     let access = match access {
         AccessArg::Read => Access::Read,
         AccessArg::Write => Access::Write,
+    };
+    let subject = match subject {
+        Some(wanted) => Some(resolve::endpoint(agent, &wanted).await?),
+        None => None,
     };
     let mut body = json!({ "access": access });
     for (name, value) in [

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{PeerBody, fetch};
 use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
-use crate::cli::{output, text};
+use crate::cli::{output, resolve, text};
 
 #[derive(Debug, Deserialize, Serialize)]
 struct DiallingBody {
@@ -22,13 +22,12 @@ pub(super) async fn list(context: &Context) -> Result<(), CliError> {
         return Ok(peers.iter().try_for_each(|peer| out.value(peer))?);
     }
     let row = |peer: &PeerBody| {
-        let id =
-            if out.terminal { peer.endpoint_id.chars().take(10).collect() } else { peer.endpoint_id.clone() };
+        let id = resolve::shown(&peer.endpoint_id, out.terminal);
         let seen = peer.last_seen.as_deref().unwrap_or_default();
         vec![
             id,
             peer.name.clone(),
-            peer.state.clone(),
+            if out.terminal { peer.state.replace('_', " ") } else { peer.state.clone() },
             peer.path.clone().unwrap_or_default(),
             peer.rtt_ms.map(|ms| format!("{ms:.1}")).unwrap_or_default(),
             peer.missing_here.to_string(),
@@ -45,6 +44,17 @@ pub(super) async fn list(context: &Context) -> Result<(), CliError> {
         output::message("No peers yet.");
     }
     Ok(())
+}
+
+/// Takes a peer out of what the node knows.
+pub(super) async fn forget(context: &Context, wanted: &str) -> Result<(), CliError> {
+    let agent = context.agent()?;
+    let endpoint_id = resolve::endpoint(&agent, wanted).await?;
+    agent.delete(&format!("/peers/{endpoint_id}")).await?;
+    if context.out.json {
+        return Ok(context.out.value(&json!({ "endpoint_id": endpoint_id, "forgotten": true }))?);
+    }
+    Ok(context.out.line(&format!("forgot {}", text::escape(&endpoint_id)))?)
 }
 
 pub(super) async fn add(context: &Context, peer: &str, addrs: &[SocketAddr]) -> Result<(), CliError> {

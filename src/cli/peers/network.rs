@@ -1,7 +1,7 @@
 //! The command line as a guest in the network: an endpoint of its own for the length of one command, with the network's keys
 //! and with addresses from whatever this machine knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::cli::progress::ProgressLine;
 use crate::clock::now_ms;
 use crate::config::{Config, RelaySetting};
 use crate::discovery::address_book;
-use crate::discovery::list_peers::{Found, probe};
+use crate::discovery::list_peers::{Found, ListingConnection};
 use crate::discovery::mdns::Mdns;
 use crate::discovery::{announcement, gossip};
 use crate::identity::{self, IdentityError, Key, Mend, NetworkKeys, Passphrase, PresenceKeys};
@@ -35,6 +35,8 @@ use crate::node::secrets::passphrase_sources;
 
 /// Where the topic's secret is looked for, besides the settings.
 const TOPIC_SECRET_VARIABLE: &str = "CAN_SYNC_TOPIC_SECRET";
+/// Agents that were alive lately are waited for, unless time is up before.
+const FRESH_FOR: Duration = Duration::from_mins(1);
 /// Agents announce themselves every 30 s: after a little more without anybody new, all have been heard.
 const QUIET: Duration = Duration::from_secs(32);
 /// Agents that are asked at once whether they are of the network.
@@ -211,7 +213,7 @@ pub(super) struct HeardAgents {
     pub(super) capped: bool,
 }
 
-/// Listens to announcements until nobody new is heard for longer than agents are silent, until there are `peers_max` of them,
+/// Listens to announcements until all have been heard who are alive, or nobody new is heard for longer than agents are silent, until there are `peers_max` of them,
 /// or until `deadline`; `progress` is told how many there are.
 pub(super) async fn listen(
     endpoint: &Endpoint,
@@ -230,20 +232,39 @@ pub(super) async fn listen(
     let (sender, mut events) = swarm.subscribe(topic, Vec::new()).await.map_err(|e| failed(&e))?.split();
     // The topic's name is a secret, and a hint may lead to anybody: only who proves itself hears it.
     let ask = |addr: EndpointAddr| async move {
-        probe(endpoint, addr.clone(), presence.rpc()).await.then_some(addr)
+        let connecting = Box::pin(ListingConnection::connect(
+            endpoint,
+            addr.clone(),
+            std::slice::from_ref(presence.rpc()),
+        ));
+        let connection = connecting.await.ok()?;
+        Some((addr, connection.list_all(peers_max).await.ok()))
     };
     let mut proving = Box::pin(futures::stream::iter(bootstrap).map(ask).buffer_unordered(PROBES_MAX));
     let mut all_asked = false;
+    // Who is alive, as those say who proved themselves: once all of them were heard, nobody is left to wait for. `None` where one
+    // does not say.
+    let mut alive: Option<BTreeSet<[u8; 32]>> = Some(BTreeSet::new());
 
     let mut heard: BTreeMap<[u8; 32], (Found, Instant)> = BTreeMap::new();
     let mut joined = false;
     let mut capped = false;
     let mut until = deadline.min(Instant::now() + JOIN_WITHIN);
     loop {
+        let all_heard =
+            |alive: &BTreeSet<[u8; 32]>| !alive.is_empty() && alive.iter().all(|id| heard.contains_key(id));
+        if joined && all_asked && alive.as_ref().is_some_and(all_heard) {
+            break;
+        }
         let event = tokio::select! {
             proven = proving.next(), if !all_asked => {
                 all_asked = proven.is_none();
-                if let Some(addr) = proven.flatten() {
+                if let Some((addr, listed)) = proven.flatten() {
+                    alive = alive.zip(listed).map(|(mut alive, listed)| {
+                        let fresh = listed.peers.iter().filter(|found| found.age < FRESH_FOR).map(|found| found.id);
+                        alive.extend(fresh.chain([addr.id]).map(|id| *id.as_bytes()));
+                        alive
+                    });
                     lookup.add_endpoint_info(addr.clone());
                     sender.join_peers(vec![addr.id]).await.map_err(|e| failed(&e))?;
                 }

@@ -89,7 +89,7 @@ async fn why_names_who_has_an_asset_and_who_lied() {
     }
     let json = run(&agent.url(""), &["why", &hash, "--json"]).json();
     assert_eq!((&json[0]["state"], &json[0]["sources"][1]["state"]), (&json!("on_its_way"), &json!("lied")));
-    assert_eq!(run(&agent.url(""), &["why", "nonsense"]).code, 2);
+    assert_eq!(run(&agent.url(""), &["why", "nonsense"]).code, 6, "nothing is called so");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,13 +178,15 @@ fn wait_gives_up_and_says_what_is_missing() {
     let ran = run(&daemon.url, &["wait", "--in-sync", "--timeout", "2"]);
     assert_eq!(ran.code, 7);
     assert!(
-        ran.stderr.contains("not in sync after 2 s: syncing, 3 assets (2.0 KiB) missing"),
+        ran.stderr.contains("not in sync after 2s: syncing: 3 assets (2.0 KiB) to receive"),
         "{}",
         ran.stderr
     );
     assert!(ran.stderr.contains("peers still lack 5"), "{}", ran.stderr);
-    assert!(ran.stderr.starts_with("waiting: syncing, 3 assets"), "no wait is silent: {}", ran.stderr);
-    daemon.change(|fake| fake.status = json!({ "sync": { "state": "alone" } }));
+    assert!(ran.stderr.starts_with("waiting: syncing: 3 assets"), "no wait is silent: {}", ran.stderr);
+    daemon.change(|fake| {
+        fake.status = json!({ "sync": { "state": "alone", "summary": "alone: no peer is connected" } });
+    });
     let alone = run(&daemon.url, &["wait", "--in-sync", "--timeout", "0"]);
     assert_eq!(alone.code, 7);
     assert!(

@@ -165,7 +165,12 @@ async fn a_running_daemon_says_how_its_channels_do() {
     let ran = doctor(user.home(), &agent.url(""), &[]).await;
     assert_eq!(ran.code, 0, "{} {}", ran.text(), ran.stderr);
     let line = |start: &str| ran.text().lines().find(|line| line.starts_with(start)).expect(start);
-    assert!(line("daemon\tok\t").contains("atelier 0.1.0, sync in_sync, 1 peer connected"), "{}", ran.text());
+    assert!(
+        line("daemon\tok\t")
+            .contains("atelier 0.1.0, in sync: nothing is missing, with 1 peer; 1 peer connected"),
+        "{}",
+        ran.text()
+    );
     assert!(line("daemon: tickets\tup\t").contains("1 agent found, last success"), "{}", ran.text());
     let ran = doctor(user.home(), &agent.url(""), &["--json"]).await;
     assert_eq!(ran.json()[0]["daemon"]["name"], json!("atelier"));

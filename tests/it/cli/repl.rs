@@ -40,7 +40,7 @@ fn a_command_that_fails_does_not_end_it() {
         "status\nfrobnicate\npeers --depth\nput 'open\nrepl\npeers @{id} --no-relay --topic t\nconfig check\nhelp peers\nhelp"
     );
     let ran = repl(&user, &api, &lines);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.code, 3, "a script learns that something failed: {}", ran.stderr);
     for expected in [
         "no daemon running: commands that need one",
         &format!("no daemon running: no can-sync daemon answers at {api}"),

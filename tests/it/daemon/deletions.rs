@@ -28,7 +28,7 @@ fn put(daemon: &Daemon, prefix: &str, count: usize) -> Vec<String> {
 }
 
 fn delete(daemon: &Daemon, hashes: &[String]) {
-    let mut args = vec!["rm"];
+    let mut args = vec!["rm", "--yes"];
     args.extend(hashes.iter().map(String::as_str));
     daemon.ok(&args);
 }

@@ -65,13 +65,7 @@ fn check(user: &User, env: &[(&str, &str)]) -> Ran {
 
 /// `config check` and a start both refuse, say all of `expected`, and leave everything as it was.
 fn refused(user: &User, env: &[(&str, &str)], expected: &[&str]) {
-    // What readers of a killed node's databases write into shared memory is not on the disk.
-    let still = || {
-        let mut listing = listing(user.home());
-        listing.retain(|line| !line.contains("-shm "));
-        listing
-    };
-    let before = still();
+    let before = listing(user.home());
     for args in [&["config", "check"][..], &["serve"]] {
         let ran = user.run_with(args, env, b"");
         assert_eq!((ran.code, ran.text()), (1, ""), "{args:?}: {}", ran.stderr);
@@ -79,7 +73,7 @@ fn refused(user: &User, env: &[(&str, &str)], expected: &[&str]) {
             assert!(ran.stderr.contains(part), "'{part}' in what {args:?} said: {}", ran.stderr);
         }
     }
-    assert!(still() == before, "something changed");
+    assert_eq!(listing(user.home()), before);
 }
 
 async fn meets(daemon: &Daemon, other: &Daemon) {

@@ -113,7 +113,7 @@ fn status(addr: SocketAddr, State(fake): State<Shared>) -> Response {
     let mut status = json!({
         "endpoint_id": "ab".repeat(32), "name": "desk", "version": "0.1.0", "uptime_secs": 61,
         "store": { "mode": "embedded", "url": format!("http://{addr}{BASE}"), "healthy": true },
-        "sync": { "state": "syncing", "missing": 3, "missing_bytes": 2048, "rate": 0.0 },
+        "sync": { "state": "syncing", "summary": "syncing: 3 assets (2.0 KiB) to receive", "missing": 3, "missing_bytes": 2048, "rate": 0.0 },
         "peers": { "connected": 1, "known": 2 },
     });
     let fake = fake.lock().expect("not poisoned");

@@ -1,0 +1,279 @@
+//! What a word on the command line means: an id or hash, the beginning of one, or a name. One rule for all commands.
+//!
+//! A whole id is itself. Else what is called so, whatever its case; else whatever has an id that begins so. Several are an error
+//! that lists them, none is one that says where to look.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::assets::{self, Asset};
+use super::client::ApiClient;
+use super::error::{CliError, Exit};
+use super::text;
+use crate::record::ContentHash;
+use crate::store::embedded::HashPrefix;
+use crate::text::same_text;
+
+/// Fewest digits of an id that stand for it.
+pub(super) const DIGITS_MIN: usize = HashPrefix::DIGITS_MIN;
+/// Digits of an id that people are shown.
+const DIGITS_SHOWN: usize = 10;
+/// Candidates that an error lists.
+const LISTED_MAX: usize = 8;
+/// Pages of assets that are looked through for a name.
+const PAGES_MAX: usize = 20;
+
+/// What kind of thing is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    pub(super) one: &'static str,
+    pub(super) many: &'static str,
+    /// What shows those that are there.
+    pub(super) listed_by: &'static str,
+}
+
+const ASSET: Kind = Kind {
+    one: "asset",
+    many: "assets",
+    listed_by: "`can-sync list` and `can-sync search` show what is here",
+};
+const TRASHED: Kind = Kind {
+    one: "asset in the trash",
+    many: "assets in the trash",
+    listed_by: "`can-sync trash list` shows it",
+};
+const PEER: Kind = Kind {
+    one: "machine",
+    many: "machines",
+    listed_by: "`can-sync peers list` and `can-sync devices` show those that are known",
+};
+
+/// Something that may be meant.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate<T> {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) value: T,
+}
+
+/// An id as people see it.
+pub(super) fn short(id: &str) -> String {
+    id.chars().take(DIGITS_SHOWN).collect()
+}
+
+/// The one among `candidates` that `wanted` means.
+pub(super) fn pick<T>(kind: Kind, wanted: &str, candidates: Vec<Candidate<T>>) -> Result<T, CliError> {
+    let id = wanted.to_ascii_lowercase();
+    let is_whole = |candidate: &Candidate<T>| candidate.id == id;
+    let is_called = |candidate: &Candidate<T>| same_text(&candidate.name, wanted);
+    let begins = |candidate: &Candidate<T>| id.len() >= DIGITS_MIN && candidate.id.starts_with(&id);
+    let (whole, called) = (candidates.iter().any(is_whole), candidates.iter().any(is_called));
+    let is_meant = |candidate: &Candidate<T>| match (whole, called) {
+        (true, _) => is_whole(candidate),
+        (false, true) => is_called(candidate),
+        (false, false) => begins(candidate),
+    };
+    let mut meant: Vec<Candidate<T>> = candidates.into_iter().filter(is_meant).collect();
+    match (meant.len(), meant.pop()) {
+        (1, Some(candidate)) => Ok(candidate.value),
+        (_, None) => Err(none(kind, wanted)),
+        (_, Some(last)) => {
+            meant.push(last);
+            Err(several(kind, wanted, &meant))
+        }
+    }
+}
+
+fn none(kind: Kind, wanted: &str) -> CliError {
+    let Kind { one, listed_by, .. } = kind;
+    let is_digits = !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digits && wanted.len() < DIGITS_MIN {
+        let message = format!("'{wanted}' is too short to name one {one}: give at least {DIGITS_MIN} digits");
+        return CliError::new(Exit::Usage, message).hint(listed_by);
+    }
+    CliError::new(Exit::NotFound, format!("there is no {one} '{wanted}'")).hint(listed_by)
+}
+
+fn several<T>(kind: Kind, wanted: &str, meant: &[Candidate<T>]) -> CliError {
+    let listed = meant.iter().take(LISTED_MAX).map(|Candidate { id, name, .. }| {
+        if name.is_empty() { short(id) } else { format!("{} ({name})", short(id)) }
+    });
+    let listed: Vec<String> = listed.collect();
+    let more = match meant.len().saturating_sub(LISTED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message = format!("'{wanted}' may be any of several {}: {}{more}", kind.many, listed.join(", "));
+    CliError::new(Exit::Usage, message).hint("give more digits of the one that you mean")
+}
+
+#[derive(Deserialize)]
+struct Page {
+    assets: Vec<Asset>,
+    #[serde(default)]
+    next_cursor: Option<String>,
+}
+
+fn candidate(asset: Asset, hash: ContentHash) -> Candidate<ContentHash> {
+    Candidate { id: asset.hash, name: asset.filename.unwrap_or_default(), value: hash }
+}
+
+/// Takes assets in as candidates, each once.
+fn take(into: &mut BTreeMap<ContentHash, Candidate<ContentHash>>, assets: Vec<Asset>, wanted: &str) {
+    for mut asset in assets {
+        let Ok(hash) = asset.hash.parse() else { continue };
+        // It is called by any of its names.
+        let further = asset.names.iter().find(|name| same_text(name, wanted)).cloned();
+        asset.filename = further.or(asset.filename);
+        into.insert(hash, candidate(asset, hash));
+    }
+}
+
+/// The asset that `wanted` means. A whole hash need not be here.
+pub(super) async fn asset(store: &ApiClient, wanted: &str) -> Result<ContentHash, CliError> {
+    if let Ok(hash) = assets::hash(wanted) {
+        return Ok(hash);
+    }
+    pick(ASSET, wanted, live(store, wanted).await?)
+}
+
+/// As [`asset`], of what is here and what was deleted lately.
+pub(super) async fn known_asset(store: &ApiClient, wanted: &str) -> Result<ContentHash, CliError> {
+    if let Ok(hash) = assets::hash(wanted) {
+        return Ok(hash);
+    }
+    let mut candidates = live(store, wanted).await?;
+    if candidates.is_empty() {
+        candidates = in_trash(store, wanted).await?;
+    }
+    pick(ASSET, wanted, candidates)
+}
+
+/// As [`asset`], of what lies in the trash.
+pub(super) async fn trashed(store: &ApiClient, wanted: &str) -> Result<ContentHash, CliError> {
+    if let Ok(hash) = assets::hash(wanted) {
+        return Ok(hash);
+    }
+    pick(TRASHED, wanted, in_trash(store, wanted).await?)
+}
+
+/// Live assets that may be meant.
+async fn live(store: &ApiClient, wanted: &str) -> Result<Vec<Candidate<ContentHash>>, CliError> {
+    let mut found = BTreeMap::new();
+    let limit = || ("limit", assets::PAGE_MAX.to_string());
+    let prefix = wanted.to_ascii_lowercase();
+    if HashPrefix::parse(&prefix).is_some() {
+        let page: Page = store.get("/search", &[("hash_prefix", prefix), limit()]).await?;
+        take(&mut found, page.assets, wanted);
+    }
+    if !wanted.trim().is_empty() {
+        let mut cursor: Option<String> = None;
+        for _ in 0..PAGES_MAX {
+            let mut query = vec![("q", wanted.to_owned()), limit()];
+            query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+            let page: Page = store.get("/search", &query).await?;
+            let is_called = |asset: &Asset| asset.names().any(|name| same_text(name, wanted));
+            take(&mut found, page.assets.into_iter().filter(is_called).collect(), wanted);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+async fn in_trash(store: &ApiClient, wanted: &str) -> Result<Vec<Candidate<ContentHash>>, CliError> {
+    let mut found = BTreeMap::new();
+    let prefix = wanted.to_ascii_lowercase();
+    if HashPrefix::parse(&prefix).is_some() {
+        let query = [("hash_prefix", prefix), ("limit", assets::PAGE_MAX.to_string())];
+        let page: Page = store.get("/trash", &query).await?;
+        take(&mut found, page.assets, wanted);
+    }
+    let mut cursor: Option<String> = None;
+    for _ in 0..PAGES_MAX {
+        let mut query = vec![("limit", assets::PAGE_MAX.to_string())];
+        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let page: Page = store.get("/trash", &query).await?;
+        let is_called = |asset: &Asset| asset.names().any(|name| same_text(name, wanted));
+        take(&mut found, page.assets.into_iter().filter(is_called).collect(), wanted);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// The endpoint id of the machine that `wanted` means: a whole id, which need not be known, or the name or the beginning of the
+/// id of one that is. `@` may stand before it.
+pub(super) async fn endpoint(agent: &ApiClient, wanted: &str) -> Result<String, CliError> {
+    let wanted = wanted.strip_prefix('@').unwrap_or(wanted);
+    if is_id(wanted) {
+        return Ok(wanted.to_ascii_lowercase());
+    }
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    for (path, list) in [("/peers", "peers"), ("/devices", "devices")] {
+        let answer: Value = agent.get(path, &[]).await?;
+        for one in answer[list].as_array().into_iter().flatten() {
+            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            let name = known.entry(text("endpoint_id")).or_default();
+            if name.is_empty() {
+                *name = text("name");
+            }
+        }
+    }
+    let candidates = known.into_iter().map(|(id, name)| Candidate { value: id.clone(), id, name });
+    pick(PEER, wanted, candidates.collect())
+}
+
+/// Whether that is a whole id or hash.
+pub(super) fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// An id or hash for a table: its beginning on a terminal, all of it for programs.
+pub(super) fn shown(id: &str, terminal: bool) -> String {
+    if terminal { short(id) } else { text::escape(id).into_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THING: Kind = Kind { one: "thing", many: "things", listed_by: "`can-sync things` lists them" };
+
+    fn picked(wanted: &str) -> Result<usize, String> {
+        let of = |(value, (id, name)): (usize, (&str, &str))| Candidate {
+            id: format!("{id}{}", "0".repeat(64 - id.len())),
+            name: name.to_owned(),
+            value,
+        };
+        let all =
+            [("abcd11", "desk"), ("abcd22", "Café"), ("beef", "abcd33"), ("feed", "twin"), ("f00d", "TWIN")];
+        pick(THING, wanted, all.into_iter().enumerate().map(of).collect()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_word_is_a_name_or_the_beginning_of_an_id() {
+        assert_eq!(picked("desk"), Ok(0));
+        assert_eq!(picked("CAFE\u{301}"), Ok(1), "as people type it");
+        assert_eq!((picked("abcd1"), picked("ABCD22")), (Ok(0), Ok(1)));
+        assert_eq!(picked("abcd33"), Ok(2), "a name comes before the beginning of an id");
+        assert_eq!(picked(&format!("beef{}", "0".repeat(60))), Ok(2));
+    }
+
+    #[test]
+    fn what_may_be_several_is_listed_and_what_is_none_said() {
+        let several = picked("abcd").unwrap_err();
+        assert!(several.contains("abcd110000 (desk), abcd220000 (Café)"), "{several}");
+        assert!(picked("twin").unwrap_err().contains("several things"));
+        let none = picked("cellar").unwrap_err();
+        assert!(none.contains("no thing 'cellar'") && none.contains("can-sync things"), "{none}");
+        assert!(picked("abc").unwrap_err().contains("at least 4 digits"));
+        assert!(picked("").is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! `can-sync trash`: what was deleted lately, and bringing it back.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Context;
+use super::assets::{Asset, PAGE_MAX};
+use super::client::ApiClient;
+use super::error::{CliError, Exit};
+use super::output::message;
+use super::resolve;
+use super::text;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct TrashArgs {
+    #[command(subcommand)]
+    action: Option<TrashCommand>,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum TrashCommand {
+    /// List what was deleted or let go within the last 30 days, the latest first: the default
+    List,
+    /// Bring assets back, here and on every machine that hears of it
+    Restore {
+        /// Assets: hashes, beginnings of those, or names
+        #[arg(required_unless_present = "all", value_name = "ASSET")]
+        assets: Vec<String>,
+        /// Everything that lies there
+        #[arg(long, conflicts_with = "assets")]
+        all: bool,
+    },
+}
+
+#[derive(Deserialize, Serialize)]
+struct TrashedBody {
+    #[serde(default)]
+    trashed_at: Option<String>,
+    #[serde(default)]
+    kept_until: Option<String>,
+    #[serde(default)]
+    deleted: bool,
+    #[serde(flatten)]
+    asset: Asset,
+}
+
+#[derive(Deserialize)]
+struct TrashBody {
+    assets: Vec<TrashedBody>,
+    #[serde(default)]
+    next_cursor: Option<String>,
+}
+
+pub(super) async fn run(context: &Context, args: TrashArgs) -> Result<(), CliError> {
+    let store = context.store()?;
+    match args.action {
+        None | Some(TrashCommand::List) => list(context, &store).await,
+        Some(TrashCommand::Restore { all: true, .. }) => {
+            let everything = all(&store).await?.into_iter().map(|trashed| trashed.asset.hash);
+            restore(context, &store, everything.collect()).await
+        }
+        Some(TrashCommand::Restore { assets, .. }) => restore(context, &store, assets).await,
+    }
+}
+
+async fn all(store: &ApiClient) -> Result<Vec<TrashedBody>, CliError> {
+    let (mut all, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let mut query = vec![("limit", PAGE_MAX.to_string())];
+        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let TrashBody { assets, next_cursor } = store.get("/trash", &query).await?;
+        all.extend(assets);
+        match next_cursor {
+            Some(next) => cursor = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+async fn list(context: &Context, store: &ApiClient) -> Result<(), CliError> {
+    let out = context.out;
+    let all = all(store).await?;
+    if out.json {
+        return Ok(all.iter().try_for_each(|trashed| out.value(trashed))?);
+    }
+    if all.is_empty() && out.terminal {
+        message("The trash is empty.");
+        return Ok(());
+    }
+    let row = |trashed: TrashedBody| {
+        let TrashedBody { trashed_at, kept_until, deleted, asset } = trashed;
+        let time = |time: Option<String>| time.unwrap_or_default();
+        let at = time(trashed_at);
+        vec![
+            resolve::shown(&asset.hash, out.terminal),
+            if out.terminal { text::bytes(asset.size) } else { asset.size.to_string() },
+            if deleted { "deleted" } else { "let go" }.to_owned(),
+            asset.filename.unwrap_or_default(),
+            if out.terminal { text::ago(&at) } else { at },
+            time(kept_until),
+        ]
+    };
+    let rows: Vec<_> = all.into_iter().map(row).collect();
+    Ok(out.table(Some(&["HASH", "SIZE", "WHY", "NAME", "SINCE", "KEPT_UNTIL"]), &rows)?)
+}
+
+/// Goes on after one that cannot come back, and fails at the end.
+async fn restore(context: &Context, store: &ApiClient, assets: Vec<String>) -> Result<(), CliError> {
+    let mut failed = None;
+    for wanted in assets {
+        let restored = async {
+            let hash = resolve::trashed(store, &wanted).await?;
+            store.post::<Asset>(&format!("/asset/{hash}/restore"), &json!({})).await
+        };
+        match restored.await {
+            Ok(asset) if context.out.json => context.out.value(&asset)?,
+            Ok(asset) => {
+                let name = asset.filename.as_deref().unwrap_or_default();
+                context.out.line(&text::escape(format!("restored {}  {name}", asset.hash).trim_end()))?;
+            }
+            Err(error) if matches!(error.exit(), Exit::NotFound | Exit::Usage) => {
+                message(&format!("can-sync: {error}"));
+                failed = Some(error.exit());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    failed.map_or(Ok(()), |exit| Err(CliError::said(exit)))
+}
