@@ -42,6 +42,7 @@ use crate::store::server::{StoreServerActor, StoreServerMsg};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
+mod at_rest;
 pub mod discovery;
 pub mod dump;
 pub(crate) mod preflight;

@@ -45,6 +45,10 @@ const SCHEMA_DIRECTORY: &str = "CREATE TABLE directory (
 CREATE INDEX directory_by_success ON directory (last_success_ms);";
 
 const SCHEMA_MIRROR: &str = "ALTER TABLE peers ADD COLUMN mirror INTEGER;";
+/// How the schema came to be, one step after the other.
+const STEPS: &[M<'_>] = &[M::up(SCHEMA), M::up(SCHEMA_DIRECTORY), M::up(SCHEMA_MIRROR)];
+/// The newest schema that is understood.
+pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();
 
 /// Why the address book does not work.
 #[derive(Debug, thiserror::Error)]
@@ -98,9 +102,7 @@ impl AddressBook {
         let mut connection = Connection::open(path).map_err(|e| failed(e.into()))?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| failed(e.into()))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(|e| failed(e.into()))?;
-        Migrations::new(vec![M::up(SCHEMA), M::up(SCHEMA_DIRECTORY), M::up(SCHEMA_MIRROR)])
-            .to_latest(&mut connection)
-            .map_err(|e| failed(e.into()))?;
+        Migrations::from_slice(STEPS).to_latest(&mut connection).map_err(|e| failed(e.into()))?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)), path: shown })
     }
 

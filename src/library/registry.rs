@@ -119,6 +119,23 @@ UPDATE libraries SET agreed_ms = created_ms;
 ALTER TABLE libraries ADD COLUMN former_since_ms INTEGER;
 ALTER TABLE libraries ADD COLUMN former_agreed_ms INTEGER;";
 
+/// How the schema came to be, one step after the other.
+const STEPS: &[M<'_>] = &[
+    M::up(SCHEMA),
+    M::up(deletions::SCHEMA),
+    M::up(ASIDES),
+    M::up(SHARES_SINCE),
+    M::up(tickets::SEALING_SCHEMA),
+    M::up(deletions::SIZES_SCHEMA),
+    M::up(ASIDES_FROM),
+    M::up(LIST_DATES),
+    M::up(PRIVATE),
+    M::up(AGREED),
+    M::up(ASIDES_NOTED),
+];
+/// The newest schema that is understood.
+pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();
+
 /// Why the registry does not work.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} the libraries in '{path}': {source}")]
@@ -156,20 +173,7 @@ impl Registry {
             connection.pragma_update(None, "foreign_keys", true)?;
             // What is deleted may be a secret.
             connection.pragma_update(None, "secure_delete", true)?;
-            let steps = vec![
-                M::up(SCHEMA),
-                M::up(deletions::SCHEMA),
-                M::up(ASIDES),
-                M::up(SHARES_SINCE),
-                M::up(tickets::SEALING_SCHEMA),
-                M::up(deletions::SIZES_SCHEMA),
-                M::up(ASIDES_FROM),
-                M::up(LIST_DATES),
-                M::up(PRIVATE),
-                M::up(AGREED),
-                M::up(ASIDES_NOTED),
-            ];
-            Migrations::new(steps).to_latest(&mut connection)?;
+            Migrations::from_slice(STEPS).to_latest(&mut connection)?;
             Ok(connection)
         };
         let connection =

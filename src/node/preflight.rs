@@ -10,9 +10,9 @@ use iroh::{EndpointAddr, EndpointId, RelayMode};
 use iroh_tickets::endpoint::EndpointTicket;
 use rustix::fs::Access;
 
-use super::DataDir;
 use super::running::NodePresence;
 use super::secrets::GivenSecrets;
+use super::{DataDir, at_rest};
 use crate::config::{Config, Origin, Origins, RelaySetting};
 use crate::http::SharedListener;
 use crate::net::sockets;
@@ -85,6 +85,9 @@ impl Preflight {
         let named = problems.iter().any(|problem| problem.setting == "data_dir");
         if let Some(problem) = unwritable_dir(&config.data_dir).filter(|_| !named) {
             let problem = format!("{problem}; check that this user may write there");
+            problems.push(SettingProblem::new(origins, "data_dir", problem));
+        }
+        for problem in at_rest::problems(config) {
             problems.push(SettingProblem::new(origins, "data_dir", problem));
         }
         match (secrets, relay) {

@@ -48,14 +48,19 @@ impl NodePresence {
         match lock.try_lock_shared() {
             Ok(()) => Self::Stopped,
             Err(TryLockError::Error(_)) => Self::Unknown,
-            Err(TryLockError::WouldBlock) => read(&dir.running()).map_or(Self::Starting, Self::Running),
+            Err(TryLockError::WouldBlock) => match read(&dir.running()) {
+                Ok(node) => Self::Running(node),
+                // Another user's: it is not for us to know.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Self::Unknown,
+                Err(_) => Self::Starting,
+            },
         }
     }
 }
 
-fn read(path: &Path) -> Option<RunningNode> {
-    let file = File::open(path).ok()?;
-    serde_json::from_reader(io::Read::take(file, FILE_BYTES_MAX)).ok()
+fn read(path: &Path) -> io::Result<RunningNode> {
+    let file = File::open(path)?;
+    serde_json::from_reader(io::Read::take(file, FILE_BYTES_MAX)).map_err(io::Error::from)
 }
 
 impl RunningNode {

@@ -40,6 +40,11 @@ const CONFIRMED: &str = "CREATE TABLE confirmed (
     newest_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;";
 
+/// How the schema came to be, one step after the other.
+const STEPS: &[M<'_>] = &[M::up(SCHEMA), M::up(CONFIRMED)];
+/// The newest schema that is understood.
+pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open '{path}': {source}; move the file away to start with an empty one")]
@@ -83,7 +88,7 @@ impl Deferrals {
             let mut connection = Connection::open(path)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
-            Migrations::new(vec![M::up(SCHEMA), M::up(CONFIRMED)]).to_latest(&mut connection)?;
+            Migrations::from_slice(STEPS).to_latest(&mut connection)?;
             let notes = load_notes(&connection)?;
             let (saved, confirmed) = (load_clock(&connection)?, load_confirmed(&connection)?);
             Ok((Disk { connection, saved, confirmed }, notes))

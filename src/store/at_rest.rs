@@ -26,6 +26,25 @@ pub(crate) fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Why a database that nobody has open cannot be used: it is none, or newer than the schema that is `known`. One that is not
+/// there can be made.
+pub(crate) fn problem_at_rest(path: &Path, known: usize) -> Option<String> {
+    if path.symlink_metadata().is_err() {
+        return None;
+    }
+    let version = open_at_rest(path).and_then(|connection| {
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
+    });
+    match version {
+        Ok(version) if usize::try_from(version).is_ok_and(|version| version <= known) => None,
+        Ok(version) => Some(format!(
+            "a newer version of can-sync wrote it (schema {version}, this one knows {known}): use that version"
+        )),
+        Err(e) => Some(e.to_string()),
+    }
+}
+
 /// A path as it stands in a URI.
 fn escaped(path: &Path) -> String {
     use std::fmt::Write as _;

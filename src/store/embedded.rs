@@ -24,6 +24,7 @@
 //! not write. It goes on reading.
 
 use std::collections::VecDeque;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -39,7 +40,7 @@ use self::space::Space;
 use self::tx::{Totals, Tx};
 use self::writer::{Msg, Task};
 use crate::record::ContentHash;
-use crate::store::at_rest::open_at_rest;
+use crate::store::at_rest::{open_at_rest, problem_at_rest};
 use crate::store::{ReceivedFile, StoreError};
 
 mod content;
@@ -166,6 +167,20 @@ impl EmbeddedStore {
     pub fn assets_at_rest(dir: &Path) -> Option<u64> {
         let connection = open_at_rest(&Layout { dir: dir.to_owned() }.database()).ok()?;
         connection.query_row("SELECT assets FROM state", [], |row| row.get::<_, i64>(0)).ok()?.try_into().ok()
+    }
+
+    /// Why the store of a directory could not be opened now, and where; nothing is opened, made or changed. Blocks.
+    pub(crate) fn problem_at_rest(dir: &Path) -> Option<(PathBuf, String)> {
+        let layout = Layout { dir: dir.to_owned() };
+        if dir.symlink_metadata().is_ok() && !dir.is_dir() {
+            return Some((layout.dir, "it is no directory".to_owned()));
+        }
+        let lock = File::open(layout.lock()).ok();
+        if lock.is_some_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))) {
+            return Some((layout.dir, "another process has it open: stop that one".to_owned()));
+        }
+        let database = layout.database();
+        problem_at_rest(&database, schema::KNOWN).map(|problem| (database, problem))
     }
 
     /// Begins to take content from a user.

@@ -150,6 +150,8 @@ CREATE INDEX records_by_user ON records (user_folded, created_at_ms, hash)
 ";
 
 /// Every version of the schema, oldest first. Released entries are never edited.
+/// The newest schema that is understood.
+pub(super) const KNOWN: usize = MIGRATIONS.len();
 const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_1),
     M::up(SCHEMA_2),

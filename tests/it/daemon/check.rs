@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::command::User;
 use crate::support::daemon::{Daemon, embedded_yaml, listing, yaml};
+use crate::support::service::{ServiceProcess, command};
 
 fn said(user: &User, env: &[(&str, &str)]) -> Vec<Value> {
     let ran = user.run_with(&["config", "check", "--json"], env, b"");
@@ -158,4 +159,63 @@ fn what_the_running_node_has_open_is_no_mistake() {
     let _taken =
         TcpListener::bind(daemon.started["api_url"].as_str().unwrap().trim_start_matches("http://")).unwrap();
     assert_eq!(settings(&said(&daemon.user, &[])), ["listen_addr"]);
+}
+
+#[tokio::test]
+async fn what_lies_in_the_data_directory_and_cannot_be_opened_is_found_without_a_trace() {
+    let mut daemon = Daemon::start(&embedded_yaml(""));
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(daemon.end().await, Some(0));
+    let (data, user) = (daemon.data_dir(), daemon.into_user());
+    let databases = ["agent.db", "clock.db", "libraries.db", "store/store.db"];
+    assert_eq!(user.run(&["config", "check"]).code, 0);
+    // A newer version's, each as it was, but for its number.
+    let kept: Vec<Vec<u8>> = databases.iter().map(|name| std::fs::read(data.join(name)).unwrap()).collect();
+    for name in databases {
+        let db = rusqlite::Connection::open(data.join(name)).unwrap();
+        db.pragma_update(None, "user_version", 9_999).unwrap();
+    }
+    let found = |part: &str| {
+        let before = listing(user.home());
+        let problems = said(&user, &[]);
+        assert_eq!(settings(&problems), vec!["data_dir"; databases.len()], "{problems:#?}");
+        for name in databases {
+            let named = |problem: &&Value| {
+                let problem = problem["problem"].as_str().expect("a sentence");
+                problem.contains(&format!("data/{name}'")) && problem.contains(part)
+            };
+            assert!(problems.iter().any(|problem| named(&problem)), "{name}: {problems:#?}");
+        }
+        let ran = user.run(&["serve"]);
+        assert_eq!(
+            (ran.code, ran.stderr.matches("can-sync: ").count()),
+            (1, databases.len()),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(listing(user.home()), before);
+    };
+    found("newer version");
+    for name in databases {
+        std::fs::write(data.join(name), "no database at all, whatever its name says").unwrap();
+    }
+    found("not a database");
+    for (name, bytes) in databases.iter().zip(kept) {
+        std::fs::write(data.join(name), bytes).unwrap();
+    }
+    assert_eq!(user.run(&["config", "check"]).code, 0);
+    // A store that a service has open.
+    let service = ServiceProcess::spawn(command(&data, "127.0.0.1:0"));
+    let problems = said(&user, &[]);
+    assert!(
+        problems[0]["problem"].as_str().unwrap().contains("another process has it open"),
+        "{problems:#?}"
+    );
+    drop(service);
+    std::fs::rename(data.join("store"), data.join("away")).unwrap();
+    std::fs::write(data.join("store"), "").unwrap();
+    assert_eq!(settings(&said(&user, &[])), ["data_dir"]);
+    std::fs::remove_file(data.join("store")).unwrap();
+    std::fs::rename(data.join("away"), data.join("store")).unwrap();
+    Daemon::start_as(user);
 }
