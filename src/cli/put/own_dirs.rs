@@ -20,6 +20,9 @@ const OWN_NAMES: [&str; 11] = [
     "store",
 ];
 const KEY_FILE: &str = "sync_api_key";
+/// One of these and one of those make a data directory.
+const DATABASES: [&str; 3] = ["agent.db", "clock.db", "libraries.db"];
+const MARKS: [&str; 5] = ["secret.key", "passphrase", "lock", "partial", KEY_FILE];
 /// What SQLite adds to the name of a database.
 const DATABASE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -49,9 +52,9 @@ pub(super) fn is_own_dir(dir: &Path) -> bool {
 
 fn is_data_dir(dir: &Path) -> bool {
     let has = |name: &str| dir.join(name).symlink_metadata().is_ok();
-    let databases = ["agent.db", "clock.db", "libraries.db"];
-    // A node's; a CAN Service's, which may have its key elsewhere.
-    (has("secret.key") && databases.iter().any(|name| has(name))) || is_store(&dir.join("store"))
+    // A node's, with its store elsewhere or a copy without its key, too; a CAN Service's, which may have its key elsewhere.
+    (DATABASES.iter().any(|name| has(name)) && MARKS.iter().any(|name| has(name)))
+        || is_store(&dir.join("store"))
 }
 
 fn is_store(dir: &Path) -> bool {
@@ -92,6 +95,7 @@ mod tests {
         );
         make(home, &["service/store/store.db", "service/store/store.lock", "service/notes.txt"]);
         make(home, &["b/store/photo.jpg", "b/secret.key", "b/lock"]);
+        make(home, &["copy/passphrase", "copy/clock.db", "copy/notes.txt"]);
         symlink(home.join("a/node"), home.join("link")).unwrap();
         symlink(home.join("a/node/secret.key"), home.join("key")).unwrap();
         let owned = |path: &str| owner(&home.join(path)).is_some();
@@ -109,6 +113,8 @@ mod tests {
             "link/store/store.db",
             "key",
             "a/../a/node/secret.key",
+            "copy",
+            "copy/passphrase",
         ] {
             assert!(owned(path), "{path}");
         }
@@ -121,6 +127,7 @@ mod tests {
             "b",
             "b/store/photo.jpg",
             "b/secret.key",
+            "copy/notes.txt",
         ] {
             assert!(!owned(path), "{path}");
         }

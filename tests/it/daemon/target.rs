@@ -104,6 +104,12 @@ async fn api_means_that_node_for_every_command_and_never_the_store_here() {
     assert_eq!(std::fs::read(here.user.home().join("copy.bin")).unwrap(), vec![7; 3 << 20]);
     fine(over(&["rm", &hash(0)]));
     assert_eq!(names(&there).await, ["large.bin"]);
+    assert_eq!(fine(over(&["trash", "list", "--json"])).json()[0]["hash"], put[0]["hash"]);
+    fine(over(&["trash", "restore", &hash(0)]));
+    fine(over(&["edit", &hash(0)[..12], "--name", "renamed.txt"]));
+    assert_eq!(names(&there).await, ["large.bin", "renamed.txt"]);
+    fine(over(&["rm", "renamed.txt"]));
+    assert_eq!(names(&there).await, ["large.bin"]);
     let own = fine(at(&here, &["list", "--json"])).json()[0]["hash"].as_str().unwrap().to_owned();
     assert_eq!(over(&["get", &own, "--local"]).code, 6, "what is here alone is not there");
     assert_eq!(over(&["rm", &own]).code, 6);
