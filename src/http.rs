@@ -2,6 +2,7 @@
 //! against the same threats, and serve connections under the same limits.
 
 pub(crate) mod bearer;
+pub mod description;
 pub mod envelope;
 pub mod extract;
 pub mod guard;

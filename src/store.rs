@@ -228,6 +228,9 @@ pub enum StoreError {
     /// A live asset whose content is not here.
     #[error("the content of {0} is not held here")]
     NotHeld(ContentHash),
+    /// An asset that was changed since the caller looked at it.
+    #[error("the asset {0} was changed meanwhile")]
+    Changed(ContentHash),
     /// Stored bytes that no longer hash to their name.
     #[error("the stored content of {0} is damaged: run `can-sync scrub`")]
     Corrupt(ContentHash),

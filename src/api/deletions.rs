@@ -203,6 +203,7 @@ async fn members(view: &AgentView, holds: &[HoldReport]) -> HashMap<String, Vec<
 #[utoipa::path(
     get,
     path = "/deletions",
+    operation_id = "list_deletions",
     tag = "peers",
     responses((status = 200, body = Success<DeletionList>))
 )]
@@ -218,7 +219,7 @@ async fn list(State(state): State<ApiState>) -> Success<DeletionList> {
     post,
     path = "/deletions/confirm",
     tag = "peers",
-    request_body(content = ConfirmRequest, description = "May be left out."),
+    request_body(content = Option<ConfirmRequest>, description = "May be left out."),
     responses(
         (status = 200, body = Success<DeletionsConfirmed>),
         (status = 400, description = "The body is not what is expected."),
@@ -241,7 +242,7 @@ async fn confirm(
     post,
     path = "/deletions/reject",
     tag = "peers",
-    request_body(content = RejectRequest, description = "May be left out."),
+    request_body(content = Option<RejectRequest>, description = "May be left out."),
     responses(
         (status = 200, body = Success<DeletionsRejected>),
         (status = 400, description = "The body is not what is expected."),

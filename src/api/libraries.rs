@@ -235,6 +235,7 @@ struct Decided {
 #[utoipa::path(
     get,
     path = "/libraries",
+    operation_id = "list_libraries",
     tag = "libraries",
     responses((status = 200, body = Success<LibraryList>), (status = 503, description = "LibraryActor does not answer."))
 )]

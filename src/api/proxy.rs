@@ -266,11 +266,13 @@ pub(super) async fn ingest(State(state): State<ApiState>, request: Request) -> A
 #[utoipa::path(
     get,
     path = "/store/list",
+    operation_id = "list_assets",
     tag = "store",
     params(
-        ("limit" = Option<u32>, Query, description = "Most assets of the answer."),
+        ("limit" = Option<u32>, Query, minimum = 1, description = "Most assets of the answer; more than 1000 count as 1000."),
+        ("held" = Option<bool>, Query, description = "As the CAN Service's."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the answer before."),
-        ("order" = Option<String>, Query, description = "As the CAN Service's.")
+        ("order" = Option<String>, Query, pattern = "^(|newest|oldest|desc|asc)$", description = "As the CAN Service's.")
     ),
     responses(
         (status = 200, description = "Assets, newest first unless asked otherwise."),
@@ -289,6 +291,22 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
     get,
     path = "/store/search",
     tag = "store",
+    params(
+        ("application" = Option<String>, Query, description = "As the CAN Service's."),
+        ("user" = Option<String>, Query, description = "As the CAN Service's."),
+        ("tags" = Option<String>, Query, description = "As the CAN Service's."),
+        ("tag" = Option<String>, Query, description = "As the CAN Service's."),
+        ("mime_prefix" = Option<String>, Query, description = "As the CAN Service's."),
+        ("hash" = Option<String>, Query, description = "As the CAN Service's."),
+        ("hash_prefix" = Option<String>, Query, description = "As the CAN Service's."),
+        ("q" = Option<String>, Query, description = "As the CAN Service's."),
+        ("from" = Option<String>, Query, description = "As the CAN Service's."),
+        ("to" = Option<String>, Query, description = "As the CAN Service's."),
+        ("held" = Option<bool>, Query, description = "As the CAN Service's."),
+        ("limit" = Option<u32>, Query, minimum = 1, description = "As the CAN Service's."),
+        ("cursor" = Option<String>, Query, description = "As the CAN Service's."),
+        ("order" = Option<String>, Query, pattern = "^(|newest|oldest|desc|asc)$", description = "As the CAN Service's.")
+    ),
     responses(
         (status = 200, description = "Assets that match."),
         (status = 400, description = "A parameter makes no sense."),
@@ -325,7 +343,10 @@ pub(super) async fn meta(State(state): State<ApiState>, HashPath(hash): HashPath
     patch,
     path = "/store/asset/{hash}/meta",
     tag = "store",
-    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
+    params(
+        ("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits."),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the description that the change is meant for.")
+    ),
     request_body(content = Object, description = "The fields to replace."),
     responses(
         (status = 200, description = "The asset's description as it is now."),
@@ -390,6 +411,11 @@ pub(super) async fn ingest_known(
     get,
     path = "/store/trash",
     tag = "store",
+    params(
+        ("hash_prefix" = Option<String>, Query, description = "As the CAN Service's."),
+        ("limit" = Option<u32>, Query, minimum = 1, description = "As the CAN Service's."),
+        ("cursor" = Option<String>, Query, description = "As the CAN Service's.")
+    ),
     responses(
         (status = 200, description = "What was deleted lately, the latest first."),
         (status = 400, description = "A parameter makes no sense."),
@@ -426,7 +452,10 @@ pub(super) async fn restore(State(state): State<ApiState>, HashPath(hash): HashP
     delete,
     path = "/store/asset/{hash}",
     tag = "store",
-    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
+    params(
+        ("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits."),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the description that is known of it.")
+    ),
     responses(
         (status = 200, description = "The tombstone."),
         (status = 400, description = "That is no hash."),
@@ -434,8 +463,17 @@ pub(super) async fn restore(State(state): State<ApiState>, HashPath(hash): HashP
         (status = 502, description = "The CAN Service is not available.")
     )
 )]
-pub(super) async fn delete(State(state): State<ApiState>, HashPath(hash): HashPath) -> ApiResult<Response> {
-    state.view.store_proxy.ask(Method::DELETE, &format!("/asset/{hash}"), None).await
+pub(super) async fn delete(
+    State(state): State<ApiState>,
+    HashPath(hash): HashPath,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let proxy = &state.view.store_proxy;
+    let mut forward = proxy.request(&proxy.client, Method::DELETE, &format!("/asset/{hash}"));
+    if let Some(value) = headers.get(header::IF_MATCH) {
+        forward = forward.header(header::IF_MATCH, value);
+    }
+    proxy.pass(forward).await
 }
 
 /// Read an asset's content
@@ -450,8 +488,8 @@ pub(super) async fn delete(State(state): State<ApiState>, HashPath(hash): HashPa
         ("Range" = Option<String>, Header, description = "A part of the content.")
     ),
     responses(
-        (status = 200, content_type = "application/octet-stream", description = "The content."),
-        (status = 206, content_type = "application/octet-stream", description = "The part asked for."),
+        (status = 200, content_type = "*/*", description = "The content."),
+        (status = 206, content_type = "*/*", description = "The part asked for."),
         (status = 400, description = "That is no hash."),
         (status = 404, description = "No such asset."),
         (status = 416, description = "The content has no such part."),

@@ -4,11 +4,12 @@
 
 use std::net::SocketAddr;
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
 use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
 use utoipa::OpenApi;
@@ -23,7 +24,8 @@ use super::token::is_authorised;
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
 use super::{deletions, events, libraries, metrics, page, proxy, token, why};
 use crate::actor::status::ActorStatus;
-use crate::http::envelope::Success;
+use crate::http::description::{self, Description};
+use crate::http::envelope::{ErrorBody, Success};
 use crate::http::extract::{JsonBody, parse_endpoint_id};
 use crate::http::guard::{GuardSettings, protect};
 use crate::http::{ApiError, ApiResult};
@@ -42,6 +44,7 @@ const ADDRS_MAX: usize = 32;
         description = "State and control of one node. Every JSON answer is `{\"status\":\"success\",\"data\":…}` or \
             `{\"status\":\"error\",\"error\":…,\"code\":…,\"hint\":…}`."
     ),
+    components(schemas(ErrorBody)),
     tags(
         (name = "node", description = "This node."),
         (name = "peers", description = "Other nodes, and what moves between them and this one."),
@@ -83,10 +86,13 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(proxy::trash))
         .routes(routes!(proxy::restore))
         .split_for_parts();
-    let openapi = axum::routing::get(async move || Json(openapi));
+    let description = Description::of(&openapi);
+    let json = description.json();
+    let openapi = axum::routing::get(async move || ([(CONTENT_TYPE, "application/json")], json.clone()));
     let router = router
         .route("/openapi.json", openapi)
         .merge(page::routes())
+        .layer(axum::middleware::from_fn_with_state(description, description::keep))
         .layer(axum::middleware::from_fn_with_state(state.clone(), token::require))
         .layer(DefaultBodyLimit::disable())
         .with_state(state);

@@ -25,7 +25,7 @@ pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long a body may take to make progress.
 pub const BODY_STALL: Duration = Duration::from_secs(30);
 
-/// The parameters of a query. One that is not asked for is ignored; an empty one counts as absent.
+/// The parameters of a query. One that nobody knows was refused before ([`super::description`]); an empty one counts as absent.
 #[derive(Debug, Default)]
 pub struct Params(Vec<(String, String)>);
 
@@ -71,6 +71,11 @@ impl Params {
     pub fn many(&self, name: &str) -> impl Iterator<Item = &str> {
         let values = self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str());
         values.flat_map(|value| value.split(',')).map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// The values of a parameter that may be repeated, each of them as it is.
+    pub fn whole(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// A whole number.

@@ -220,7 +220,21 @@ impl EmbeddedStore {
     /// [`StoreError::NotFound`], also for a deleted one; [`StoreError::Invalid`] for metadata over its limits; the
     /// errors of writing.
     pub async fn patch(&self, hash: ContentHash, patch: MetaPatch) -> Result<StoredAsset, StoreError> {
-        self.submit(Vec::new(), 0, move |tx| edit::patch(tx, hash, patch)).await
+        self.patch_version(hash, patch, None).await
+    }
+
+    /// As [`EmbeddedStore::patch`], if the asset is of one of the versions that it is `meant_for`
+    /// ([`StoredAsset::version_tag`]).
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] if it is of another; those of [`EmbeddedStore::patch`].
+    pub async fn patch_version(
+        &self,
+        hash: ContentHash,
+        patch: MetaPatch,
+        meant_for: Option<Vec<String>>,
+    ) -> Result<StoredAsset, StoreError> {
+        self.submit(Vec::new(), 0, move |tx| edit::patch(tx, hash, patch, meant_for.as_deref())).await
     }
 
     /// Deletes a live asset: a tombstone remains, and its content stays in the trash for 30 days.
@@ -228,7 +242,19 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::NotFound`], also for one deleted before; the errors of writing.
     pub async fn delete(&self, hash: ContentHash) -> Result<StoredAsset, StoreError> {
-        self.submit(Vec::new(), 0, move |tx| edit::delete(tx, hash)).await
+        self.delete_version(hash, None).await
+    }
+
+    /// As [`EmbeddedStore::delete`], if the asset is of one of the versions that it is `meant_for`.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] if it is of another; those of [`EmbeddedStore::delete`].
+    pub async fn delete_version(
+        &self,
+        hash: ContentHash,
+        meant_for: Option<Vec<String>>,
+    ) -> Result<StoredAsset, StoreError> {
+        self.submit(Vec::new(), 0, move |tx| edit::delete(tx, hash, meant_for.as_deref())).await
     }
 
     /// The number of the last committed change, whenever it rises. Ends when the store is closed.

@@ -21,6 +21,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::http::bearer;
+use crate::http::description::{self, Description};
 use crate::http::guard::{GuardSettings, protect};
 use crate::store::embedded::EmbeddedStore;
 
@@ -94,7 +95,7 @@ type ServiceState = State<Arc<ServiceInner>>;
     ),
     modifiers(&SyncKeyScheme),
 )]
-struct Description;
+struct ServiceApi;
 
 struct SyncKeyScheme;
 
@@ -129,8 +130,7 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         .routes(routes!(sync::want))
         .routes(routes!(sync::content))
         .routes(routes!(sync::ingest))
-        .routes(routes!(sync::redate))
-        .layer(middleware::from_fn_with_state(Arc::clone(&service), sync::require_key));
+        .routes(routes!(sync::redate));
     let api = OpenApiRouter::new()
         // Its parts are bounded one by one: the file by the disk, everything else by BODY_BYTES_MAX.
         .routes(routes!(ingest::ingest).layer(DefaultBodyLimit::disable()))
@@ -143,18 +143,17 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         .routes(routes!(trash::restore))
         .routes(routes!(events::events))
         .routes(routes!(assets::status))
-        .routes(routes!(description))
+        .routes(routes!(own_description))
         .nest("/sync", sync);
     let (router, openapi) =
-        OpenApiRouter::with_openapi(Description::openapi()).nest(BASE_PATH, api).split_for_parts();
-    let json = openapi.to_json().unwrap_or_else(|error| {
-        tracing::error!(%error, "the API's description cannot be written as JSON");
-        "{}".to_owned()
-    });
+        OpenApiRouter::with_openapi(ServiceApi::openapi()).nest(BASE_PATH, api).split_for_parts();
+    let described = Description::of(&openapi);
     // Set once, here.
-    let _ = service.description.set(json.into());
+    let _ = service.description.set(described.json());
     let router = router
-        .route("/openapi.json", get(description))
+        .route("/openapi.json", get(own_description))
+        .layer(middleware::from_fn_with_state(described, description::keep))
+        .layer(middleware::from_fn_with_state(Arc::clone(&service), sync::require_key))
         .layer(middleware::from_fn_with_state(Arc::clone(&service), require_token))
         .with_state(service);
     let guard = GuardSettings { bound_addr: settings.bound_addr, allowed_hosts: settings.allowed_hosts };
@@ -171,10 +170,10 @@ async fn require_token(State(service): ServiceState, request: Request, next: Nex
 }
 
 /// This description.
-#[utoipa::path(get, path = "/openapi.json", tag = "service", responses(
+#[utoipa::path(get, path = "/openapi.json", operation_id = "description", tag = "service", responses(
     (status = 200, description = "An OpenAPI 3.1 document", content_type = "application/json", body = Object),
 ))]
-async fn description(State(service): ServiceState) -> impl IntoResponse {
+async fn own_description(State(service): ServiceState) -> impl IntoResponse {
     let json = service.description.get().cloned().unwrap_or_default();
     ([(CONTENT_TYPE, "application/json")], json)
 }

@@ -9,6 +9,7 @@ use iroh_tickets::endpoint::EndpointTicket;
 use serde_json::json;
 
 use crate::support::agent::{Agent, actor, hung, peer};
+use crate::support::description;
 
 mod events;
 mod guards;
@@ -232,6 +233,8 @@ async fn the_description_names_every_path() {
         assert!(paths.contains(&path), "{path} is not among {paths:?}");
     }
     assert!(api["components"]["schemas"]["PeerView"]["properties"]["missing_here"].is_object());
+    description::check(&api);
+    description::parameters_are_those_described(&agent.client, &agent.url(""), &api).await;
 }
 
 #[tokio::test]

@@ -261,7 +261,7 @@ async fn metadata_is_changed_field_by_field() {
     assert!(second.seq > first.seq && second.record.supersedes(&first.record));
     let meta = &second.record.meta;
     assert_eq!((meta.mime_type.as_str(), &meta.filename), ("text/markdown", &None));
-    assert_eq!((meta.user.as_deref(), meta.description.as_deref()), (Some("ann"), Some("")));
+    assert_eq!((meta.user.as_deref(), meta.description.as_deref()), (Some("ann"), None));
     assert_eq!(meta.tags, ["y", "z"]);
     assert_eq!(store.asset(hash).await, Ok(Some(second.clone())));
 

@@ -5,6 +5,7 @@ pub(crate) mod candidates;
 pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod daemon;
+pub(crate) mod description;
 pub(crate) mod embedded;
 pub(crate) mod fake_daemon;
 pub(crate) mod faulty;

@@ -83,18 +83,34 @@ fn filled(tx: &mut Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<Sto
     fill(tx, stored, AssetRecord { size: content.size, ..record }, content)
 }
 
-/// Changes the metadata of a live asset.
-pub(super) fn patch(tx: &mut Tx<'_>, hash: ContentHash, patch: MetaPatch) -> EditResult<StoredAsset> {
+/// A live asset, if it is of one of the versions that a change is meant for.
+fn live(tx: &mut Tx<'_>, hash: ContentHash, meant_for: Option<&[String]>) -> EditResult<StoredRow> {
     let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
         return Ok(Err(StoreError::NotFound(hash)));
+    };
+    let tag = stored.asset.version_tag();
+    let is_meant = meant_for.is_none_or(|meant| meant.contains(&tag));
+    Ok(if is_meant { Ok(stored) } else { Err(StoreError::Changed(hash)) })
+}
+
+/// Changes the metadata of a live asset.
+pub(super) fn patch(
+    tx: &mut Tx<'_>,
+    hash: ContentHash,
+    patch: MetaPatch,
+    meant_for: Option<&[String]>,
+) -> EditResult<StoredAsset> {
+    let stored = match live(tx, hash, meant_for)? {
+        Ok(stored) => stored,
+        Err(refusal) => return Ok(Err(refusal)),
     };
     let old = stored.asset.record.meta.clone();
     let meta = AssetMeta {
         mime_type: patch.mime_type.map_or(old.mime_type, |text| lower_case(&text)),
-        filename: patch.filename.unwrap_or(old.filename),
-        application: patch.application.unwrap_or(old.application),
-        user: patch.user.unwrap_or(old.user),
-        description: patch.description.unwrap_or(old.description),
+        filename: patch.filename.map_or(old.filename, said),
+        application: patch.application.map_or(old.application, said),
+        user: patch.user.map_or(old.user, said),
+        description: patch.description.map_or(old.description, said),
         tags: patch.tags.map_or(old.tags, AssetMeta::normalise_tags),
         created_at_ms: old.created_at_ms,
     };
@@ -102,9 +118,14 @@ pub(super) fn patch(tx: &mut Tx<'_>, hash: ContentHash, patch: MetaPatch) -> Edi
 }
 
 /// Deletes a live asset; its content goes to the trash.
-pub(super) fn delete(tx: &mut Tx<'_>, hash: ContentHash) -> EditResult<StoredAsset> {
-    let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
-        return Ok(Err(StoreError::NotFound(hash)));
+pub(super) fn delete(
+    tx: &mut Tx<'_>,
+    hash: ContentHash,
+    meant_for: Option<&[String]>,
+) -> EditResult<StoredAsset> {
+    let stored = match live(tx, hash, meant_for)? {
+        Ok(stored) => stored,
+        Err(refusal) => return Ok(Err(refusal)),
     };
     // Of which library it was stays written down: no other one is to hear that it was there.
     let via = stored.asset.record.via;
@@ -175,11 +196,11 @@ fn next_version(tx: &Tx<'_>, stored: &StoredRow) -> AssetRecord {
 fn fresh(fields: IngestFields, guessed: &str, now_ms: u64) -> AssetMeta {
     AssetMeta {
         mime_type: given(fields.mime_type).unwrap_or_else(|| lower_case(guessed)),
-        filename: fields.filename,
-        application: fields.application,
-        user: fields.user,
+        filename: said(fields.filename),
+        application: said(fields.application),
+        user: said(fields.user),
         tags: AssetMeta::normalise_tags(fields.tags),
-        description: fields.description,
+        description: said(fields.description),
         created_at_ms: now_ms,
     }
 }
@@ -190,13 +211,24 @@ fn merged(old: AssetMeta, fields: IngestFields, guessed: &str) -> AssetMeta {
     let better = given(fields.mime_type).or(guessed).filter(|_| is_unknown(&old.mime_type));
     AssetMeta {
         mime_type: better.unwrap_or(old.mime_type),
-        filename: old.filename.or(fields.filename),
-        application: old.application.or(fields.application),
-        user: old.user.or(fields.user),
+        filename: filled_in(old.filename, fields.filename),
+        application: filled_in(old.application, fields.application),
+        user: filled_in(old.user, fields.user),
         tags: unite(old.tags, AssetMeta::normalise_tags(fields.tags)),
-        description: old.description.or(fields.description),
+        description: filled_in(old.description, fields.description),
         created_at_ms: old.created_at_ms,
     }
+}
+
+/// A text that says something: an empty or blank field is as good as none.
+fn said(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.trim().is_empty())
+}
+
+/// What there is, or else what is given now. What peers wrote stays as it is where nothing better is given.
+fn filled_in(old: Option<String>, new: Option<String>) -> Option<String> {
+    let is_said = old.as_ref().is_some_and(|text| !text.trim().is_empty());
+    if is_said { old } else { said(new).or(old) }
 }
 
 /// Both lists, sorted and without duplicates. What peers wrote is not trimmed.
@@ -226,7 +258,8 @@ mod tests {
     fn a_second_upload_fills_in_and_replaces_nothing() {
         let old = AssetMeta {
             mime_type: UNKNOWN_MIME_TYPE.into(),
-            filename: Some(String::new()),
+            filename: Some("  ".into()),
+            description: Some(String::new()),
             tags: vec!["b".into()],
             ..AssetMeta::default()
         };
@@ -234,12 +267,14 @@ mod tests {
             mime_type: Some("text/plain".into()),
             filename: Some("other".into()),
             user: Some("ann".into()),
+            application: Some(" ".into()),
             tags: vec!["a".into(), "b".into()],
             ..IngestFields::default()
         };
         let once = merged(old, fields.clone(), PLAIN_TEXT);
         assert_eq!(once.mime_type, "text/plain");
-        assert_eq!(once.filename.as_deref(), Some(""), "an empty name is a name");
+        assert_eq!(once.filename.as_deref(), Some("other"), "a blank name is none");
+        assert_eq!((once.application.as_deref(), once.description.as_deref()), (None, Some("")));
         assert_eq!(once.user.as_deref(), Some("ann"));
         assert_eq!(once.tags, ["a", "b"]);
         assert_eq!(merged(once.clone(), fields, PLAIN_TEXT), once);

@@ -56,6 +56,15 @@ pub struct StoredAsset {
     pub holding: Holding,
 }
 
+impl StoredAsset {
+    /// Names this version of what is known of the asset: an entity tag, quotes included.
+    #[must_use]
+    pub fn version_tag(&self) -> String {
+        // A store that was set back counts once more, at another time.
+        format!("\"{}-{}\"", self.seq, self.updated_at_ms)
+    }
+}
+
 /// A change of metadata. The outer `None` leaves a field as it is; `Some(None)` clears it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MetaPatch {

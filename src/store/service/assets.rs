@@ -1,8 +1,10 @@
 //! List, search, metadata, deletion, status.
 
 use axum::extract::State;
+use axum::http::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH};
+use axum::response::{IntoResponse, Response};
 
-use super::error::{about_metadata, deleted, invalid_metadata, not_found, not_held};
+use super::error::{about_metadata, deleted, no_media_type, not_found, not_held};
 use super::model::{AssetJson, AssetListJson, MetaPatchJson, StatusJson, is_media_type};
 use super::{ServiceInner, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
@@ -22,9 +24,9 @@ const LIMIT_MAX: usize = 1_000;
 #[utoipa::path(get, path = "/list", tag = "assets",
     params(
         ("held" = Option<bool>, Query, description = "Only those whose content is here (`true`), or is not (`false`)"),
-        ("limit" = Option<u64>, Query, description = "Assets per page: 50 unless given, at most 1000"),
+        ("limit" = Option<u64>, Query, minimum = 1, description = "Assets per page: 50 unless given; more than 1000 count as 1000"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, with the same filter"),
-        ("order" = Option<String>, Query, description = "`newest` (default) or `oldest` first, by creation"),
+        ("order" = Option<String>, Query, pattern = "^(|newest|oldest|desc|asc)$", description = "By creation: `newest` (`desc`) first unless given, or `oldest` (`asc`)"),
     ),
     responses(
         (status = 200, description = "A page of assets", body = Success<AssetListJson>),
@@ -42,16 +44,17 @@ pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiRes
         ("application" = Option<String>, Query, description = "Made by this program: its whole name, whatever its case"),
         ("user" = Option<String>, Query, description = "Made by this person: the whole name, whatever its case"),
         ("tags" = Option<String>, Query, description = "Any of these tags, separated by commas or repeated"),
+        ("tag" = Option<String>, Query, description = "This tag, whatever it holds, commas too; repeated, any of them, and of `tags`"),
         ("mime_prefix" = Option<String>, Query, description = "Media types that begin so: `image/`"),
-        ("hash" = Option<String>, Query, description = "Any of these hashes, separated by commas or repeated"),
-        ("hash_prefix" = Option<String>, Query, description = "Whose hash begins so: 4 to 64 lower-case hexadecimal digits"),
+        ("hash" = Option<String>, Query, pattern = "^[0-9a-f]{64}(,[0-9a-f]{64})*$", description = "Any of these hashes, separated by commas or repeated"),
+        ("hash_prefix" = Option<String>, Query, pattern = "^[0-9a-f]{4,64}$", description = "Whose hash begins so: 4 to 64 lower-case hexadecimal digits"),
         ("q" = Option<String>, Query, description = "Words that are all in file name or description, in any order, whatever their case"),
         ("from" = Option<String>, Query, description = "Created then or later: RFC 3339, a date (UTC), or milliseconds since 1970"),
         ("to" = Option<String>, Query, description = "Created then or earlier, a date being its whole day: RFC 3339, a date (UTC), or milliseconds since 1970"),
         ("held" = Option<bool>, Query, description = "Only those whose content is here (`true`), or is not (`false`)"),
-        ("limit" = Option<u64>, Query, description = "Assets per page: 50 unless given, at most 1000"),
+        ("limit" = Option<u64>, Query, minimum = 1, description = "Assets per page: 50 unless given; more than 1000 count as 1000"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, with the same filter"),
-        ("order" = Option<String>, Query, description = "`newest` (default) or `oldest` first, by creation"),
+        ("order" = Option<String>, Query, pattern = "^(|newest|oldest|desc|asc)$", description = "By creation: `newest` (`desc`) first unless given, or `oldest` (`asc`)"),
     ),
     responses(
         (status = 200, description = "A page of the assets that match", body = Success<AssetListJson>),
@@ -70,7 +73,7 @@ pub(super) async fn search(
         application: params.text("application")?,
         user: params.text("user")?,
         mime_prefix: params.text("mime_prefix")?,
-        tags: params.many("tags").map(ToOwned::to_owned).collect(),
+        tags: params.many("tags").chain(params.whole("tag")).map(ToOwned::to_owned).collect(),
         hashes: params.hashes("hash", LIMIT_MAX)?,
         hash_prefix: hash_prefix(&params)?,
         q: params.text("q")?,
@@ -85,27 +88,49 @@ pub(super) async fn search(
 #[utoipa::path(get, path = "/asset/{hash}/meta", tag = "assets",
     params(("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits")),
     responses(
-        (status = 200, description = "The asset", body = Success<AssetJson>),
+        (status = 200, description = "The asset", body = Success<AssetJson>,
+            headers(("ETag" = String, description = "Names this version of the metadata, for `If-Match`"))),
         (status = 400, description = "No hash", body = ErrorBody),
         (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
     ))]
-pub(super) async fn meta(
-    State(service): ServiceState,
-    HashPath(hash): HashPath,
-) -> ApiResult<Success<AssetJson>> {
-    Ok(Success::new(service.live(hash).await?.into()))
+pub(super) async fn meta(State(service): ServiceState, HashPath(hash): HashPath) -> ApiResult<Response> {
+    Ok(tagged(service.live(hash).await?))
+}
+
+/// An asset, with the tag of its version.
+fn tagged(asset: StoredAsset) -> Response {
+    let etag = HeaderValue::from_str(&asset.version_tag()).ok();
+    let mut response = Success::new(AssetJson::from(asset)).into_response();
+    if let Some(etag) = etag {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
+}
+
+/// The versions for which a change is meant: those that `If-Match` names; any if there is none, or `*`.
+fn meant_for(headers: &HeaderMap) -> Option<Vec<String>> {
+    let values: Vec<&str> =
+        headers.get_all(IF_MATCH).iter().map(|value| value.to_str().unwrap_or("")).collect();
+    let tags: Vec<String> =
+        values.iter().flat_map(|value| value.split(',')).map(|tag| tag.trim().to_owned()).collect();
+    if tags.is_empty() || tags.iter().any(|tag| tag == "*") { None } else { Some(tags) }
 }
 
 /// Edit metadata.
 ///
-/// Replaces the fields that are given.
+/// Replaces the fields that are given. With `If-Match`, only if nobody changed the asset since its tag was read.
 #[utoipa::path(patch, path = "/asset/{hash}/meta", tag = "assets",
-    params(("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits")),
+    params(
+        ("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the metadata that the change is meant for"),
+    ),
     request_body(content = MetaPatchJson, description = "The fields to replace"),
     responses(
-        (status = 200, description = "The asset as it is now", body = Success<AssetJson>),
+        (status = 200, description = "The asset as it is now", body = Success<AssetJson>,
+            headers(("ETag" = String, description = "Names this version of the metadata"))),
         (status = 400, description = "`invalid_json`, `invalid_metadata`, or no hash", body = ErrorBody),
         (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
+        (status = 412, description = "`changed`: `If-Match` names another version", body = ErrorBody),
         (status = 413, description = "More than 1 MiB of JSON", body = ErrorBody),
         (status = 415, description = "Not `application/json`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
@@ -114,33 +139,39 @@ pub(super) async fn meta(
 pub(super) async fn edit(
     State(service): ServiceState,
     HashPath(hash): HashPath,
+    headers: HeaderMap,
     JsonBody(patch): JsonBody<MetaPatchJson>,
-) -> ApiResult<Success<AssetJson>> {
+) -> ApiResult<Response> {
     service.live(hash).await?;
     if let Some(mime_type) = patch.mime_type().filter(|mime_type| !is_media_type(mime_type)) {
-        return Err(invalid_metadata(format!("'{}' is no media type", mime_type.escape_debug())));
+        return Err(no_media_type(mime_type));
     }
-    let asset = service.store.patch(hash, patch.into()).await.map_err(about_metadata)?;
-    Ok(Success::new(asset.into()))
+    let patched = service.store.patch_version(hash, patch.into(), meant_for(&headers)).await;
+    Ok(tagged(patched.map_err(about_metadata)?))
 }
 
 /// Delete an asset.
 ///
 /// Leaves a tombstone; the content stays in the trash for 30 days.
 #[utoipa::path(delete, path = "/asset/{hash}", tag = "assets",
-    params(("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits")),
+    params(
+        ("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the metadata that is known of it"),
+    ),
     responses(
         (status = 200, description = "The tombstone", body = Success<AssetJson>),
         (status = 400, description = "No hash", body = ErrorBody),
         (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
+        (status = 412, description = "`changed`: `If-Match` names another version", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
     ))]
 pub(super) async fn delete(
     State(service): ServiceState,
     HashPath(hash): HashPath,
+    headers: HeaderMap,
 ) -> ApiResult<Success<AssetJson>> {
     service.live(hash).await?;
-    Ok(Success::new(service.store.delete(hash).await?.into()))
+    Ok(Success::new(service.store.delete_version(hash, meant_for(&headers)).await?.into()))
 }
 
 /// Health and size.

@@ -40,12 +40,12 @@ const ENDING_BYTES_MAX: usize = 32;
         ("If-Range" = Option<String>, Header, description = "The ETag for which `Range` is meant"),
     ),
     responses(
-        (status = 200, description = "The content, as a download", content_type = "application/octet-stream",
+        (status = 200, description = "The content, as a download", content_type = "*/*",
             body = Binary, headers(
                 ("ETag" = String, description = "The hash in quotes"),
                 ("Content-Disposition" = String, description = "`attachment` and the file name"),
             )),
-        (status = 206, description = "The range of it", content_type = "application/octet-stream", body = Binary,
+        (status = 206, description = "The range of it", content_type = "*/*", body = Binary,
             headers(("Content-Range" = String, description = "Which bytes of how many"))),
         (status = 304, description = "It is held already"),
         (status = 400, description = "No hash", body = ErrorBody),

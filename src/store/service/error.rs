@@ -23,6 +23,11 @@ impl From<StoreError> for ApiError {
         let (status, code, hint) = match error {
             StoreError::NotFound(hash) => return not_found(hash),
             StoreError::NotHeld(hash) => return not_held(hash),
+            StoreError::Changed(_) => (
+                StatusCode::PRECONDITION_FAILED,
+                "changed",
+                "read the metadata again, and repeat the change with its ETag if it is still wanted",
+            ),
             StoreError::Corrupt(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 codes::CORRUPT,
@@ -82,6 +87,12 @@ pub(super) fn invalid_metadata(message: impl Into<String>) -> ApiError {
     ApiError::bad_request("invalid_metadata", message, hint)
 }
 
+/// A media type that is none.
+pub(super) fn no_media_type(text: &str) -> ApiError {
+    let message = format!("'{}' is no media type", crate::text::quoted(text));
+    ApiError::bad_request("invalid_metadata", message, "give a type and a subtype, such as image/png")
+}
+
 /// As the general case, but what the store calls invalid is the metadata.
 pub(super) fn about_metadata(error: StoreError) -> ApiError {
     if let StoreError::Invalid(message) = error { invalid_metadata(message) } else { error.into() }
@@ -98,6 +109,7 @@ mod tests {
         let cases = [
             (StoreError::NotFound(hash), 404, "not_found"),
             (StoreError::NotHeld(hash), 404, "not_held"),
+            (StoreError::Changed(hash), 412, "changed"),
             (StoreError::Corrupt(hash), 500, "corrupt"),
             (StoreError::Full(text()), 507, "disk_full"),
             (StoreError::ReadOnly(text()), 503, "read_only"),

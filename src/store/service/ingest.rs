@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use super::error::{about_metadata, invalid_metadata};
+use super::error::{about_metadata, invalid_metadata, no_media_type};
 use super::model::{IngestForm, IngestedJson, KnownJson, is_media_type};
 use super::part_name;
 use super::{BASE_PATH, ServiceState};
@@ -158,6 +158,11 @@ impl ReceivedForm {
                 let tags = self.text("tags", field, gauge).await?;
                 self.fields.tags.extend(tags.split(',').map(ToOwned::to_owned));
             }
+            // One tag as it is, commas and all.
+            "tag" => {
+                let tag = self.text("tag", field, gauge).await?;
+                self.fields.tags.push(tag);
+            }
             "mime_type" => self.fields.mime_type = mime_type(self.text("mime_type", field, gauge).await?)?,
             "filename" => self.fields.filename = Some(self.text("filename", field, gauge).await?),
             "application" => self.fields.application = Some(self.text("application", field, gauge).await?),
@@ -205,7 +210,10 @@ impl ReceivedForm {
             }
             text.extend_from_slice(&chunk);
         }
-        String::from_utf8(text).map_err(|_| invalid_metadata(format!("the part '{name}' is not UTF-8")))
+        String::from_utf8(text).map_err(|_| {
+            let message = format!("the part '{name}' is not UTF-8");
+            ApiError::bad_request("invalid_metadata", message, "send its text in UTF-8")
+        })
     }
 
     async fn ignore(&mut self, mut field: Field<'_>, gauge: &Gauge) -> ApiResult<()> {
@@ -228,14 +236,10 @@ impl ReceivedForm {
 }
 
 pub(super) fn mime_type(text: String) -> ApiResult<Option<String>> {
-    if text.is_empty() {
+    if text.trim().is_empty() {
         return Ok(None);
     }
-    if is_media_type(&text) {
-        Ok(Some(text))
-    } else {
-        Err(invalid_metadata(format!("'{}' is no media type", text.escape_debug())))
-    }
+    if is_media_type(&text) { Ok(Some(text)) } else { Err(no_media_type(&text)) }
 }
 
 async fn chunk(field: &mut Field<'_>, gauge: &Gauge) -> ApiResult<Option<Bytes>> {

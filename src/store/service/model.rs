@@ -242,6 +242,8 @@ pub(super) struct IngestForm {
     /// Tags separated by commas; may be repeated.
     #[schema(example = "holiday,2026")]
     tags: Option<String>,
+    /// One tag, whatever it holds, commas too; may be repeated.
+    tag: Option<String>,
     /// Name of the content; that of the part `file` when absent.
     filename: Option<String>,
     /// Free text.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use super::model::Binary;
-use super::{ServiceInner, ServiceState, content, key};
+use super::{BASE_PATH, ServiceInner, ServiceState, content, key};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{BODY_STALL, HashPath, Params, collect, has_content_type};
 use crate::record::{AssetRecord, ContentHash};
@@ -36,8 +36,12 @@ pub(super) fn has_key(service: &ServiceInner, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Lets only those in that know the key.
+/// Lets only those into the paths of synchronisation that know the key.
 pub(super) async fn require_key(State(service): ServiceState, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
+    if !path.strip_prefix(BASE_PATH).is_some_and(|path| path.starts_with("/sync/")) {
+        return next.run(request).await;
+    }
     if has_key(&service, request.headers()) {
         return next.run(request).await;
     }
@@ -56,7 +60,7 @@ pub(super) async fn require_key(State(service): ServiceState, request: Request, 
 #[utoipa::path(get, path = "/feed", tag = "sync", operation_id = "sync_feed", security(("sync_key" = [])),
     params(
         ("since" = Option<u64>, Query, description = "Changes after this number; all when absent"),
-        ("limit" = Option<u64>, Query, description = "Entries at most: 1000 unless given, and never more"),
+        ("limit" = Option<u64>, Query, minimum = 1, description = "Entries at most: 1000 unless given, and never more"),
     ),
     responses(
         (status = 200, description = "Entries in ascending sequence", content_type = "application/x-protobuf",

@@ -65,8 +65,8 @@ impl From<TrashPage> for TrashJson {
 /// What was deleted, or let go, within the last 30 days, the latest first.
 #[utoipa::path(get, path = "/trash", tag = "assets",
     params(
-        ("hash_prefix" = Option<String>, Query, description = "Whose hash begins so: 4 to 64 lower-case hexadecimal digits"),
-        ("limit" = Option<u64>, Query, description = "Assets per page: 50 unless given, at most 1000"),
+        ("hash_prefix" = Option<String>, Query, pattern = "^[0-9a-f]{4,64}$", description = "Whose hash begins so: 4 to 64 lower-case hexadecimal digits"),
+        ("limit" = Option<u64>, Query, minimum = 1, description = "Assets per page: 50 unless given; more than 1000 count as 1000"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, with the same prefix"),
     ),
     responses(

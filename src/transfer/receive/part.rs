@@ -84,6 +84,7 @@ pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), Failure> {
         StoreError::Full(_) => Failure::Asset(error.to_string()),
         StoreError::NotFound(_)
         | StoreError::NotHeld(_)
+        | StoreError::Changed(_)
         | StoreError::Corrupt(_)
         | StoreError::ReadOnly(_)
         | StoreError::Invalid(_)

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::service::{TestService, data, refusal, soon, until};
+use crate::support::service::{TestService, data, refusal, soon, status, until};
 
 fn hash_of(content: &[u8]) -> String {
     ContentHash(Sha256::digest(content).into()).to_string()
@@ -17,6 +17,18 @@ fn hash_of(content: &[u8]) -> String {
 
 fn file(content: &[u8]) -> Part {
     Part::bytes(content.to_vec())
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_not_taken_for_the_content() {
+    let service = TestService::start().await;
+    let form = || reqwest::multipart::Form::new().text("file", "x");
+    for encoding in ["gzip", "br", "identity, gzip"] {
+        let upload = service.post("/ingest").header("content-encoding", encoding).multipart(form());
+        assert_eq!(refusal(upload).await, (415, "unsupported_content_encoding".to_owned()), "{encoding}");
+    }
+    let plain = service.post("/ingest").header("content-encoding", "identity").multipart(form());
+    assert_eq!(status(plain).await, 201);
 }
 
 #[tokio::test]

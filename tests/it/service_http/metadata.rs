@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::service::{TestService, data, refusal};
+use crate::support::description;
+use crate::support::service::{TestService, data, refusal, status};
 
 async fn get(service: &TestService, path: &str) -> Value {
     data(service.get(path).send().await.expect("an answer")).await
@@ -38,7 +39,7 @@ async fn lists_come_in_pages_and_both_orders() {
         path = format!("/list?limit=3&cursor={cursor}");
     }
     assert_eq!(paged, newest);
-    assert_eq!(names(&get(&service, "/list?limit=99999&unknown=1").await).len(), 7);
+    assert_eq!(names(&get(&service, "/list?limit=99999").await).len(), 7);
     for bad in ["limit=0", "limit=-1", "limit=x", "limit=1&limit=2", "order=sideways"] {
         let refused = refusal(service.get(&format!("/list?{bad}"))).await;
         assert_eq!(refused, (400, "invalid_parameter".into()), "{bad}");
@@ -142,7 +143,7 @@ async fn edits_replace_what_is_given_and_nothing_else() {
     let edited = data(edited).await;
     assert_eq!(
         (&edited["filename"], &edited["user"], &edited["description"]),
-        (&Value::Null, &"".into(), &"d".into())
+        (&Value::Null, &Value::Null, &"d".into())
     );
     assert_eq!((&edited["tags"], &edited["seq"]), (&json!(["y", "z"]), &2.into()));
     assert_eq!(edited["created_at"], asset["created_at"]);
@@ -245,28 +246,18 @@ async fn the_description_covers_every_route() {
     let at_root = service.client.get(format!("http://{}/openapi.json", service.addr));
     assert_eq!(at_root.send().await.unwrap().json::<Value>().await.unwrap(), described);
 
+    description::check(&described);
     let mut found = BTreeSet::new();
-    let mut ids = BTreeSet::new();
     for (path, item) in described["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             found.insert((method.clone(), path.strip_prefix("/api/v1/can/0").unwrap().to_owned()));
-            let what = format!("{method} {path}");
-            assert!(operation["summary"].as_str().is_some_and(|text| text.len() > 5), "{what}");
-            assert!(method == "head" || ids.insert(operation["operationId"].to_string()), "{what}");
-            for parameter in operation["parameters"].as_array().into_iter().flatten() {
-                assert!(
-                    parameter["description"].as_str().is_some_and(|text| text.len() > 5),
-                    "{what} {parameter}"
-                );
-            }
-            let secured = operation["security"].is_array();
-            assert_eq!(secured, path.contains("/sync/"), "{what}");
-            assert!(operation["responses"].as_object().unwrap().keys().any(|status| status.starts_with('2')));
+            assert_eq!(operation["security"].is_array(), path.contains("/sync/"), "{method} {path}");
         }
     }
     let expected = ROUTES.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(found, expected);
-    check_references(&described, &described);
+    let root = format!("http://{}", service.addr);
+    description::parameters_are_those_described(&service.client, &root, &described).await;
     for (name, schema) in described["components"]["schemas"].as_object().unwrap() {
         for (field, value) in schema["properties"].as_object().into_iter().flatten() {
             assert!(value.to_string().contains("\"description\""), "{name}.{field} is not described");
@@ -274,19 +265,83 @@ async fn the_description_covers_every_route() {
     }
 }
 
-/// Every `$ref` leads somewhere.
-fn check_references(root: &Value, value: &Value) {
-    match value {
-        Value::Object(map) => {
-            if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
-                let pointer = reference.strip_prefix('#').expect("a local reference");
-                assert!(root.pointer(pointer).is_some(), "{reference}");
-            }
-            map.values().for_each(|inner| check_references(root, inner));
-        }
-        Value::Array(list) => list.iter().for_each(|inner| check_references(root, inner)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+#[tokio::test]
+async fn a_parameter_that_is_misspelt_is_named_with_the_one_that_was_meant() {
+    let service = TestService::start().await;
+    service.put("a", &[]).await;
+    for (query, hint) in
+        [("tgas=holiday", "'tags'"), ("Limit=3", "'limit'"), ("mime=image/", "'mime_prefix'")]
+    {
+        let answer = service.get(&format!("/search?{query}")).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{query}");
+        let body: Value = answer.json().await.unwrap();
+        assert!(body["hint"].as_str().unwrap().contains(hint), "{query}: {body}");
     }
+    let body: Value = service.get("/status?verbose=1").send().await.unwrap().json().await.unwrap();
+    assert_eq!(body["hint"], "this request takes no parameters");
+}
+
+#[tokio::test]
+async fn two_who_edit_at_once_do_not_undo_each_other() {
+    let service = TestService::start().await;
+    let hash = service.put("shared", &[("description", "first")]).await["hash"].as_str().unwrap().to_owned();
+    let path = format!("/asset/{hash}/meta");
+    let read = async || {
+        let answer = service.get(&path).send().await.unwrap();
+        answer.headers()["etag"].to_str().unwrap().to_owned()
+    };
+    let edit = async |tag: &str, user: &str| {
+        let change = service.client.patch(service.url(&path)).header("if-match", tag);
+        change.json(&json!({"user": user})).send().await.unwrap()
+    };
+    let tag = read().await;
+    let first = edit(&tag, "ann").await;
+    assert_eq!(first.status(), 200);
+    let newer = first.headers()["etag"].to_str().unwrap().to_owned();
+    assert_ne!(newer, tag);
+    assert_eq!(newer, read().await);
+    let late = edit(&tag, "bob").await;
+    assert_eq!(crate::support::service::refusal_of(late).await, (412, "changed".into()));
+    let weak = edit(&format!("W/{newer}"), "bob").await;
+    assert_eq!(weak.status(), 412, "a weak tag names no version");
+    assert_eq!(edit(&format!("\"other\", {newer}"), "cid").await.status(), 200);
+    assert_eq!(edit("*", "dan").await.status(), 200);
+
+    let delete =
+        |tag: &str| service.client.delete(service.url(&format!("/asset/{hash}"))).header("if-match", tag);
+    assert_eq!(refusal(delete(&newer)).await, (412, "changed".to_owned()));
+    assert_eq!(status(delete(&read().await)).await, 200);
+}
+
+#[tokio::test]
+async fn empty_fields_say_nothing_wherever_they_come() {
+    let service = TestService::start().await;
+    let blank = [("user", ""), ("application", " "), ("description", ""), ("mime_type", ""), ("tags", " , ")];
+    let asset = service.put("plain text", &blank).await;
+    for field in ["user", "application", "description"] {
+        assert_eq!(asset[field], Value::Null, "{field}");
+    }
+    assert_eq!((&asset["tags"], &asset["mime_type"]), (&json!([]), &json!("text/plain")));
+    let path = format!("/asset/{}/meta", asset["hash"].as_str().unwrap());
+    let patch = |body: Value| service.client.patch(service.url(&path)).json(&body);
+    let full = data(patch(json!({"user": "ann", "filename": "a.txt"})).send().await.unwrap()).await;
+    assert_eq!((&full["user"], &full["filename"]), (&json!("ann"), &json!("a.txt")));
+    let cleared = data(patch(json!({"user": "", "filename": null})).send().await.unwrap()).await;
+    assert_eq!((&cleared["user"], &cleared["filename"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
+async fn tags_with_commas_are_stored_and_found() {
+    let service = TestService::start().await;
+    service.put("one", &[("tag", "Paris, France"), ("tags", "trip,2026")]).await;
+    service.put("two", &[("tags", "Paris, France")]).await;
+    let found = async |query: &str| {
+        let page = data(service.get(&format!("/search?{query}")).send().await.unwrap()).await;
+        page["total"].as_u64().unwrap()
+    };
+    assert_eq!(found("tag=Paris%2C%20France").await, 1);
+    assert_eq!(found("tags=Paris%2C%20France").await, 1, "that is two tags");
+    assert_eq!(found("tag=Paris%2C%20France&tag=Paris").await, 2);
 }
 
 /// Each route that is described answers, and answers something else than "unknown".
