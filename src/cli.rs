@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, ConfigErrors, FlagValue, HttpUrl, Loaded, SettingSources};
+use crate::stderr;
 
 mod advice;
 mod assets;
@@ -210,7 +211,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(e) => Err(CliError::failure(format!("cannot start the runtime: {e}"))),
     };
-    done.map_or_else(|e| e.report(), |()| ExitCode::SUCCESS)
+    let exit = done.map_or_else(|e| e.report(), |()| ExitCode::SUCCESS);
+    stderr::flush();
+    exit
 }
 
 async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {

@@ -58,7 +58,7 @@
 //! discovery                                    who is there, and where
 //! store net                                    where assets live; the endpoint and proofs
 //! actor http wire reconcile                    supervision kit; HTTP servers; frames; set difference
-//! record events clock text identity config qr  the ground
+//! record events clock text identity config qr stderr  the ground
 //! ```
 //!
 //! # What is pure
@@ -85,6 +85,7 @@ pub mod peer;
 pub mod qr;
 pub mod reconcile;
 pub mod record;
+pub mod stderr;
 pub mod store;
 mod text;
 pub mod transfer;

@@ -17,6 +17,7 @@ use super::bodies::{is_running, visit};
 use super::view::{AgentView, ApiState};
 use crate::actor::status::ActorStatus;
 use crate::peer::report::{ConnectionState, PeerReport, PeersReport, SyncState};
+use crate::stderr::{self, Lost};
 use crate::store::StoreStatus;
 
 mod format;
@@ -61,6 +62,7 @@ pub(super) async fn metrics(State(state): State<ApiState>, headers: HeaderMap) -
         actor_figures(&mut out, tree);
     }
     process.write(&mut out);
+    stderr_figures(&mut out, stderr::lost());
     let (format, text) = (TextFormat::asked_for(&headers), out.finish(&view.registry));
     let text = match format {
         TextFormat::OpenMetrics => text,
@@ -188,6 +190,17 @@ fn actor_figures(out: &mut Exposition, tree: &ActorStatus) {
     out.family("can_sync_actor_restarts", "counter", "Restarts of the actors that are in the tree now.");
     for (kind, (_, _, restarts)) in &kinds {
         out.sample("can_sync_actor_restarts_total", &[("kind", kind)], restarts);
+    }
+}
+
+fn stderr_figures(out: &mut Exposition, Lost { messages, bytes }: Lost) {
+    let families = [
+        ("can_sync_stderr_lost_messages", "Log lines and dumps that nobody read in time from stderr.", messages),
+        ("can_sync_stderr_lost_bytes", "Bytes of those.", bytes),
+    ];
+    for (name, help, value) in families {
+        out.family(name, "counter", help);
+        out.sample(&format!("{name}_total"), &[], value);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::config::{Config, ConfigErrors, FlagValue, SettingSources};
 use crate::http::{ListenError, SharedListener, serve};
 use crate::identity::{IdentityError, Mend, private_dir, read_given};
 use crate::node::DataDir;
+use crate::stderr;
 use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::service::key::{self, KeyError};
@@ -113,20 +114,23 @@ pub fn main() -> ExitCode {
     let options = Options::parse();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
+    logging::wait_for_no_reader();
     logging::subscribe(filter, false);
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(ServiceStartError::Runtime)
         .and_then(|runtime| runtime.block_on(run(options)));
-    match done {
+    let exit = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The log may be filtered away, the reason for not starting may not.
             message(&format!("can-service: {error}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    stderr::flush();
+    exit
 }
 
 async fn run(options: Options) -> Result<(), ServiceStartError> {

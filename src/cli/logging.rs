@@ -1,4 +1,4 @@
-//! Logs on stderr.
+//! Logs on stderr. A program that serves writes them through [`crate::stderr`], which waits for no reader.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
@@ -6,6 +6,9 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+
+use super::output;
+use crate::stderr::{self, Stderr};
 
 /// Lines of dependencies that tell users of no problem: iroh logs every orderly end of its relay client as an error, gossip
 /// warns of every peer that is away, multicast DNS of every interface that takes none, and pkarr of each request that
@@ -23,7 +26,17 @@ pub(super) fn start(verbose: u8, serves: bool) {
     };
     let filter = std::env::var("RUST_LOG").ok().filter(|spec| !spec.is_empty());
     let filter = filter.as_deref().map_or_else(|| EnvFilter::new(default), EnvFilter::new);
+    if serves {
+        wait_for_no_reader();
+    }
     subscribe(filter, verbose > 0);
+}
+
+/// A program that serves goes on whether or not anybody reads its stderr.
+pub(super) fn wait_for_no_reader() {
+    if let Err(error) = stderr::start() {
+        output::message(&format!("warning: stderr is written directly, and a reader that hangs will be waited for: {error}"));
+    }
 }
 
 /// Writes what passes the filter to stderr. A stderr that is gone (a closed terminal, a reader that ended) loses the
@@ -34,7 +47,7 @@ pub(super) fn subscribe(filter: EnvFilter, with_target: bool) {
     // Ignoring the error: it says that someone logs already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| Stderr)
         .log_internal_errors(false)
         .with_ansi(colour)
         .with_target(with_target)

@@ -7,6 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::text::{escape, is_hazard};
+use crate::stderr;
 
 /// How results are written.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,7 @@ fn escape_json(line: &str) -> String {
 
 /// Writes a message for people. Nothing can be done if stderr is closed.
 pub(super) fn message(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    stderr::write(format!("{text}\n").as_bytes());
 }
 
 #[cfg(test)]

@@ -179,9 +179,16 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
             return Ok(());
         }
     };
-    announce(context, path.as_deref(), &config, &node)?;
-    if node.passphrase_origin() == PassphraseOrigin::Generated && !context.out.json {
-        show_passphrase(context, &config, &node).await?;
+    let said = announce(context, path.as_deref(), &config, &node);
+    let said = match said {
+        Ok(()) if node.passphrase_origin() == PassphraseOrigin::Generated && !context.out.json => {
+            show_passphrase(context, &config, &node).await
+        }
+        said => said,
+    };
+    if let Err(error) = said {
+        // Whether anybody reads it is no reason to stop.
+        tracing::warn!("not all was said on stdout: {error}");
     }
     let Shutdown { reason, failed, forced } = node.wait().await;
     let reason = text::escape(&reason).into_owned();
@@ -191,6 +198,7 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
     message(&reason);
     if forced {
         // Nothing is waited for, not even what ends by itself.
+        crate::stderr::flush();
         std::process::exit(0);
     }
     Ok(())

@@ -54,6 +54,7 @@ pub(super) fn at_once_when_asked_again(exit_code: i32) -> io::Result<()> {
             let reason = signals.next().await;
             tokio::time::sleep(GRACE).await;
             message(&format!("stopped at once: {reason} again"));
+            crate::stderr::flush();
             process::exit(exit_code);
         });
     };

@@ -28,6 +28,7 @@ use crate::actor::supervisor::{RootMsg, StopReason};
 use crate::clock::now_ms;
 use crate::discovery::channel::Channels;
 use crate::peer::messages::PeersMsg;
+use crate::stderr;
 
 /// How long RootSupervisor may take to give the tree: it waits half of this for its children.
 const ROOT_LIMIT: Duration = Duration::from_secs(1);
@@ -252,15 +253,12 @@ impl SignalState {
             };
             text.push('\n');
             text.push_str(&render_channels(&channels.reports(), now_ms()));
-            // Both may block: the file on a slow disk, stderr on a full pipe. The file comes first, so that it is there
-            // whatever becomes of stderr.
-            let to_file = text.clone();
-            let written = tokio::task::spawn_blocking(move || write_file(&path, &to_file).map(|()| path));
+            stderr::write(text.as_bytes());
+            // The disk may be slow.
+            let written = tokio::task::spawn_blocking(move || write_file(&path, &text).map(|()| path));
             let outcome = written.await.unwrap_or_else(|error| Err(error.to_string()));
             // When it fails, this actor is gone; the file is in place.
             let _ = myself.send_message(SignalMsg::DumpWritten(outcome));
-            // There is nowhere left to say that stderr does not work.
-            let _ = tokio::task::spawn_blocking(move || std::io::stderr().write_all(text.as_bytes())).await;
         });
     }
 

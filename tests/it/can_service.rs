@@ -204,3 +204,20 @@ async fn memory_does_not_grow_with_the_file() {
     let grown = process.peak_bytes() - before;
     assert!(grown < (LARGE_BYTES / 2) as u64, "{} MiB", grown >> 20);
 }
+
+/// As for the node: requests are answered and a signal stops the service, whoever does not read its log.
+#[tokio::test]
+async fn a_reader_of_its_log_that_hangs_holds_up_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path(), "127.0.0.1:0");
+    command.env("RUST_LOG", "trace").stderr(Stdio::piped());
+    let mut process = ServiceProcess::spawn(command);
+    let _unread = process.child.stderr.take();
+    let (client, url) = (client(), format!("http://{}{BASE_PATH}/status", process.addr));
+    // More than a pipe takes, and the queue in front of it.
+    for _ in 0..2_000 {
+        assert_eq!(soon("an answer", client.get(&url).send()).await.unwrap().status(), 200);
+    }
+    signal(&process, "TERM");
+    assert_eq!(ended(&mut process), Some(0));
+}

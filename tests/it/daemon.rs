@@ -13,3 +13,4 @@ mod signals;
 mod start;
 mod stopping;
 mod target;
+mod unread;

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["discovery"],
     &["store", "net"],
     &["actor", "http", "wire", "reconcile"],
-    &["record", "events", "clock", "text", "identity", "config", "qr"],
+    &["record", "events", "clock", "text", "identity", "config", "qr", "stderr"],
 ];
 
 /// Modules that decide and do nothing: time and randomness come in as arguments.

@@ -61,6 +61,20 @@ impl Daemon {
         })
     }
 
+    /// As [`Self::start`], with everything logged to a pipe that nobody reads: it comes as well.
+    pub(crate) fn start_unread(config: &str) -> (Self, ChildStderr) {
+        let user = User::new();
+        user.write("config.yaml", config);
+        let mut command = user.command(&["--json", "serve"]);
+        command.env("RUST_LOG", "trace");
+        let mut unread = None;
+        let daemon = Self::spawn_command(user, command, b"", |stderr| {
+            unread = Some(stderr);
+            Output::follow(std::io::empty())
+        });
+        (daemon, unread.expect("its stderr"))
+    }
+
     /// Starts it in a home that has its configuration.
     pub(crate) fn start_as(user: User) -> Self {
         Self::spawn(user, Output::follow)
