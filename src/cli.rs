@@ -32,6 +32,7 @@ mod id;
 mod library;
 mod list;
 mod logging;
+mod open_files;
 mod output;
 mod passphrase;
 mod peers;
@@ -196,6 +197,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Cli { globals, command } = cli;
     let serves = matches!(command, Command::Serve(_) | Command::Demo | Command::Repl);
     logging::start(globals.verbose, matches!(command, Command::Serve(_)));
+    if serves {
+        open_files::allow_many();
+    }
     let runtime = if serves {
         tokio::runtime::Builder::new_multi_thread().enable_all().build()
     } else {

@@ -131,6 +131,10 @@ settings! {
         in_flight_per_peer_bytes: u64 = 8 * MIB;
         /// Free space below which the store takes nothing.
         disk_reserve_bytes: u64 = GIB;
+        /// Connections to each HTTP server.
+        http_connections: usize = 1024;
+        /// Slower clients of the HTTP servers are given up after half a minute.
+        http_min_bytes_per_sec: u64 = KIB;
         /// Content sent, all peers together; `None` for no limit.
         upload_bytes_per_sec: Option<u64> = None;
         /// Content received, all peers together; `None` for no limit.
@@ -245,6 +249,9 @@ impl Limits {
         let (per_peer, all) = (self.in_flight_per_peer_bytes, self.in_flight_bytes);
         rule(per_peer >= 256 * KIB, &[PER_PEER], &|| {
             "expected at least 256 KiB, or nothing can move".to_owned()
+        });
+        rule(self.http_connections >= 16, &["limits.http_connections"], &|| {
+            "expected at least 16, or programs and the page take turns".to_owned()
         });
         rule(per_peer <= all, &[PER_PEER, "limits.in_flight_bytes"], &|| {
             format!("expected at most in_flight_bytes, which is {all}")

@@ -12,5 +12,5 @@ pub(crate) mod sse;
 
 pub use envelope::{ApiError, ApiResult, Success};
 pub use guard::{GuardSettings, protect};
-pub use serve::{Closing, ListenError, SharedListener, serve};
+pub use serve::{Closing, ListenError, ServeLimits, SharedListener, serve, serve_within};
 pub use server::ServerTask;

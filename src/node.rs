@@ -21,13 +21,14 @@ use crate::api::metrics;
 use crate::api::view::StoreMode;
 use crate::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
 use crate::clock::Clock;
-use crate::config::{Config, Origins};
+use crate::config::{Config, Limits, Origins};
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
 use crate::discovery::gossip::{GossipActor, GossipMsg};
 use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use crate::events::EventLog;
 use crate::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
+use crate::http::ServeLimits;
 use crate::identity::PassphraseOrigin;
 use crate::library::actor::{LibraryActor, LibraryArgs, LibraryMsg};
 use crate::library::manage::Manager;
@@ -477,12 +478,19 @@ fn view(config: &Config, resources: &Resources, cells: &Cells, channels: &Channe
             ("in_flight_bytes", limits.in_flight_bytes),
             ("in_flight_per_peer_bytes", limits.in_flight_per_peer_bytes),
             ("disk_reserve_bytes", limits.disk_reserve_bytes),
+            ("http_connections", limits.http_connections as u64),
+            ("http_min_bytes_per_sec", limits.http_min_bytes_per_sec),
         ]),
         ticket: resources.ticket.clone(),
         discovery: channels.clone(),
         api_token: resources.api_token.clone(),
         allowed_hosts: config.allowed_hosts.clone(),
     }
+}
+
+/// How much the clients of an HTTP server may use.
+pub(crate) fn serve_limits(limits: &Limits) -> ServeLimits {
+    ServeLimits { connections: limits.http_connections, min_bytes_per_sec: limits.http_min_bytes_per_sec }
 }
 
 /// Where a node keeps its things.

@@ -116,6 +116,7 @@ mod tests {
     use crate::api::view::StoreMode;
     use crate::discovery::channel::Channels;
     use crate::events::EventLog;
+    use crate::http::ServeLimits;
     use crate::identity::LibraryKeys;
     use crate::library::{Libraries, Library};
     use crate::peer::delete_guard::DeleteGuard;
@@ -187,7 +188,10 @@ mod tests {
     async fn a_server_that_panics_fails_the_actor() {
         let dir = tempfile::tempdir().unwrap();
         let blocking = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let args = HttpArgs { listener: SharedListener(Arc::new(blocking)), view: view(dir.path()).await };
+        let args = HttpArgs {
+            listener: SharedListener { listener: Arc::new(blocking), limits: ServeLimits::default() },
+            view: view(dir.path()).await,
+        };
         let (told, mut failures) = mpsc::channel(1);
         let (parent, _) = Actor::spawn(None, Parent, told).await.unwrap();
         let (_, join) = Actor::spawn_linked(None, HttpActor, args, parent.get_cell()).await.unwrap();

@@ -13,14 +13,14 @@ use clap::Parser;
 use secrecy::{ExposeSecret as _, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::logging;
 use super::output::message;
 use super::stopping::{self, StopSignals};
+use super::{logging, open_files};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors, FlagValue, SettingSources};
-use crate::http::{ListenError, SharedListener, serve};
+use crate::http::{ListenError, SharedListener, serve_within};
 use crate::identity::{IdentityError, Mend, private_dir, read_given};
-use crate::node::DataDir;
+use crate::node::{DataDir, serve_limits};
 use crate::stderr;
 use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -30,7 +30,8 @@ use crate::store::service::{BASE_PATH, ServiceSettings, router};
 /// Keep content-addressed assets and serve them over HTTP.
 ///
 /// Takes the same configuration as `can-sync` (file, environment, flags), and of it `can_listen_addr`, `data_dir`,
-/// `can_token_file`, `sync_api_key`, `sync_api_key_file`, `allowed_hosts` and `limits.disk_reserve_bytes`. Started on an agent's data
+/// `can_token_file`, `sync_api_key`, `sync_api_key_file`, `allowed_hosts`, and of `limits` `disk_reserve_bytes`,
+/// `http_connections` and `http_min_bytes_per_sec`. Started on an agent's data
 /// directory, it serves the store that was embedded there.
 #[derive(Parser, Debug)]
 #[command(name = "can-service", version)]
@@ -116,6 +117,7 @@ pub fn main() -> ExitCode {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
     logging::wait_for_no_reader();
     logging::subscribe(filter, false);
+    open_files::allow_many();
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -161,7 +163,8 @@ async fn run(options: Options) -> Result<(), ServiceStartError> {
         token,
         ..ServiceSettings::new(key, addr)
     };
-    serve(listener, router(store.clone(), settings), shutdown).await;
+    let limits = serve_limits(&config.limits);
+    serve_within(limits, listener, router(store.clone(), settings), shutdown).await;
     store.close().await;
     tracing::info!("stopped");
     Ok(())

@@ -35,7 +35,9 @@ pub(super) fn start(verbose: u8, serves: bool) {
 /// A program that serves goes on whether or not anybody reads its stderr.
 pub(super) fn wait_for_no_reader() {
     if let Err(error) = stderr::start() {
-        output::message(&format!("warning: stderr is written directly, and a reader that hangs will be waited for: {error}"));
+        output::message(&format!(
+            "warning: stderr is written directly, and a reader that hangs will be waited for: {error}"
+        ));
     }
 }
 

@@ -1,8 +1,8 @@
-//! Serves a router on a listener: bounded in connections, in the time a client may stall, and in the time that a
-//! shutdown may take.
+//! Serves a router on a listener: bounded in connections (`places`), in how slow a client may be (`patience`), and in the
+//! time that a shutdown may take.
 //!
-//! Connections belong to the future that [`serve`] returns: dropping it closes them all. A client that stops reading
-//! is cut after half a minute; one that stops sending is cut by the reader of its body. When an answer leaves before the
+//! Connections belong to the future that [`serve`] returns: dropping it closes them all. A client that takes its answer or
+//! sends its body more slowly than it may is cut; one that stops sending is cut by the reader of its body as well. When an answer leaves before the
 //! whole request has arrived (an upload that is refused, say), the rest is read and thrown away for a moment, so that
 //! the client gets to see the answer rather than a reset.
 
@@ -13,44 +13,58 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Extension, FromRequestParts};
 use axum::http::Request;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Open connections of one server. Further clients wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 1024;
+use self::patience::{Patience, Waiting};
+use self::places::{Place, Places};
+use self::slow::{SlowBody, SlowIo};
+use super::envelope::ApiError;
+
+mod patience;
+mod places;
+mod slow;
+
+pub use self::places::ServeLimits;
+
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// How long a client may take for the head of a request, and how long an idle connection stays open. Longer than
 /// clients and proxies keep theirs (a minute, as a rule), so that they do not send a request into a connection that is
 /// just closing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a client may read nothing while an answer waits for it.
-const STALL: Duration = Duration::from_secs(30);
+/// How long a client may let the body of its request wait, beyond the time that its bytes take at the slowest rate. Longer than handlers wait for the next piece, so that theirs is the answer where none comes.
+const SENDING_OWED: Duration = Duration::from_secs(40);
 /// How long answers that are under way may take once a shutdown has begun.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a request that was answered early is read and thrown away, and for how long.
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits until it is refused because too many others send a body.
+const PLACE_TRIES: u32 = 20;
+const PLACE_PAUSE: Duration = Duration::from_millis(50);
 /// Pause after a failed accept: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -96,7 +110,10 @@ impl std::error::Error for ListenError {}
 
 /// A bound, listening socket that outlives any server on it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct SharedListener(pub(crate) Arc<std::net::TcpListener>);
+pub struct SharedListener {
+    pub(crate) listener: Arc<std::net::TcpListener>,
+    pub(crate) limits: ServeLimits,
+}
 
 impl SharedListener {
     /// Binds `addr`; port 0 takes a free one. `[::]` takes IPv4, too, whatever the system does by default.
@@ -107,7 +124,7 @@ impl SharedListener {
         let takes_both = addr.is_ipv6() && addr.ip().is_unspecified();
         let listener = listen_on(addr, !takes_both).and_then(|socket| {
             socket.set_nonblocking(true)?;
-            Ok(Self(Arc::new(socket.into())))
+            Ok(Self { listener: Arc::new(socket.into()), limits: ServeLimits::default() })
         });
         listener.map_err(|source| {
             // Where IPv6 alone can be had, IPv4 is to blame.
@@ -118,12 +135,18 @@ impl SharedListener {
         })
     }
 
+    /// The same for clients that may use so much.
+    #[must_use]
+    pub fn within(self, limits: ServeLimits) -> Self {
+        Self { limits, ..self }
+    }
+
     /// The address in use, with the port that was taken.
     ///
     /// # Errors
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 
     /// The URL under which it is reached from this machine.
@@ -146,7 +169,7 @@ impl SharedListener {
     /// # Errors
     /// What the system says: typically too many open files.
     pub fn duplicate(&self) -> io::Result<tokio::net::TcpListener> {
-        tokio::net::TcpListener::from_std(self.0.try_clone()?)
+        tokio::net::TcpListener::from_std(self.listener.try_clone()?)
     }
 }
 
@@ -165,17 +188,31 @@ fn listen_on(addr: SocketAddr, one_family: bool) -> io::Result<Socket> {
 /// Serves until `shutdown` resolves, then lets answers that are under way finish: event streams end at once, the rest
 /// has ten seconds.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+    serve_within(ServeLimits::default(), listener, router, shutdown).await;
+}
+
+/// As [`serve`], for clients that may use so much, or as much less as the system's limit for open files leaves.
+pub async fn serve_within(
+    limits: ServeLimits,
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) {
     let closing = Closing::default();
     let router = router.layer(Extension(closing.clone()));
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::new(limits.within_open_files());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => report(ended),
-            (stream, permit) = accept(&listener, &permits) => {
-                connections.spawn(connection(stream, permit, router.clone(), closing.clone()));
+            (stream, from) = accept(&listener) => {
+                if let Some(place) = places.admit(from.ip()) {
+                    connections.spawn(connection(stream, place, router.clone(), closing.clone()));
+                } else {
+                    tracing::debug!(%from, "all places are taken, and nobody lets us wait: closed");
+                }
             }
         }
     }
@@ -197,15 +234,10 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
-        let Ok(permit) = Arc::clone(permits).acquire_owned().await else {
-            // The semaphore is never closed; if it were, nobody could be let in.
-            std::future::pending::<()>().await;
-            continue;
-        };
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
@@ -214,22 +246,32 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream,
     }
 }
 
-async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Router, closing: Closing) {
-    let _permit = permit;
+async fn connection(stream: TcpStream, place: Place, router: Router, closing: Closing) {
     // Answers are small and someone waits for each.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
+    let cut = place.cut.clone();
+    let serving = cut.run_until_cancelled_owned(serve_client(stream, Arc::new(place), router, closing));
+    if serving.await.is_none() {
+        tracing::debug!("a client that let us wait made room for others");
+    }
+}
+
+async fn serve_client(stream: TcpStream, place: Arc<Place>, router: Router, closing: Closing) {
+    let stream = SlowIo::new(stream, place.places().min_bytes_per_sec());
+    let taking = Arc::clone(&stream.taking.patience);
     let router = TowerToHyperService::new(router);
     // Boxed because hyper hands the socket back only when the futures can be moved.
     let service =
         service_fn(|request: Request<Incoming>| -> BoxFuture<'static, Result<Response, Infallible>> {
-            router.call(request).boxed()
+            let (router, place, taking) = (router.clone(), Arc::clone(&place), Arc::clone(&taking));
+            async move { Ok(answer(request, router, place, taking).await) }.boxed()
         });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(StallIo::new(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut closed = pin!(closing.closed().fuse());
     let mut told = false;
     let ended = poll_fn(|cx| {
@@ -245,6 +287,98 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
         Ok(()) if told => {}
         Ok(()) => linger(connection.into_parts().io.into_inner().stream).await,
         Err(error) => tracing::debug!(%error, "a connection ended early"),
+    }
+}
+
+/// One request's answer, with its place in the table told what it does.
+async fn answer(
+    request: Request<Incoming>,
+    router: TowerToHyperService<Router>,
+    place: Arc<Place>,
+    taking: Arc<Patience>,
+) -> Response {
+    let sending = (!request.body().is_end_stream())
+        .then(|| Arc::new(Patience::new(place.places().min_bytes_per_sec())));
+    if let Err(refused) = begin(&place, sending.as_ref(), &taking).await {
+        return ending(refused.into_response(), place);
+    }
+    let mut too_slow = None;
+    let request = match sending {
+        None => request.map(Body::new),
+        Some(patience) => {
+            let slow = CancellationToken::new();
+            too_slow = Some(slow.clone());
+            let waiting = Waiting::new(patience, SENDING_OWED);
+            request
+                .map(|body| Body::new(SlowBody { body, waiting, too_slow: slow, place: Arc::clone(&place) }))
+        }
+    };
+    let answered = match router.call(request).await {
+        Ok(answered) => answered,
+        Err(never) => match never {},
+    };
+    if too_slow.is_some_and(|slow| slow.is_cancelled()) {
+        return ending(ApiError::stalled().into_response(), place);
+    }
+    let is_events = answered.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == EVENT_STREAM);
+    match if is_events { place.begin_events() } else { Ok(()) } {
+        Ok(()) => ending(answered, place),
+        Err(refused) => ending(refused.into_response(), place),
+    }
+}
+
+/// Takes note of a request. Where there are too many others, the slow among them show within a moment.
+async fn begin(
+    place: &Place,
+    sending: Option<&Arc<Patience>>,
+    taking: &Arc<Patience>,
+) -> Result<(), ApiError> {
+    for _ in 0..PLACE_TRIES {
+        if place.begin_request(sending.cloned(), Arc::clone(taking)).is_ok() {
+            return Ok(());
+        }
+        sleep(PLACE_PAUSE).await;
+    }
+    place.begin_request(sending.cloned(), Arc::clone(taking))
+}
+
+/// The same answer; its end is noted.
+fn ending(response: Response, place: Arc<Place>) -> Response {
+    response.map(|body| Body::new(AnswerBody { body, place }))
+}
+
+/// What an answer that never ends says it is.
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// The body of an answer.
+struct AnswerBody {
+    body: Body,
+    place: Arc<Place>,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.place.end_request();
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -266,64 +400,4 @@ async fn linger(mut stream: TcpStream) {
     };
     // Whatever happens here, the answer has been given.
     let _ = timeout(LINGER_TIMEOUT, discard).await;
-}
-
-/// A stream that fails when the other side takes nothing for [`STALL`].
-struct StallIo {
-    stream: TcpStream,
-    blocked: Option<Pin<Box<Sleep>>>,
-}
-
-impl StallIo {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, blocked: None }
-    }
-
-    fn watch<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            self.blocked = None;
-            return poll;
-        }
-        let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(STALL)));
-        ready!(blocked.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
-    }
-}
-
-impl AsyncRead for StallIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for StallIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watch(cx, poll)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.watch(cx, poll)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::serve::{SharedListener, serve};
+use super::serve::{SharedListener, serve_within};
 
 /// A running server with its connections; dropping it closes them.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ impl ServerTask {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let run = async {
-                let listener = listener.duplicate()?;
-                serve(listener, router(bound), stopped.clone().cancelled_owned()).await;
+                let (limits, listener) = (listener.limits, listener.duplicate()?);
+                serve_within(limits, listener, router(bound), stopped.clone().cancelled_owned()).await;
                 Ok::<(), io::Error>(())
             };
             let reason = match AssertUnwindSafe(run).catch_unwind().await {

@@ -115,7 +115,8 @@ impl Listeners {
     pub(super) fn open(config: &Config, origins: &Origins) -> Result<Self, Vec<SettingProblem>> {
         let mut problems = Vec::new();
         let mut listen = |addr: SocketAddr, setting| {
-            let listener = SharedListener::bind(addr);
+            let limits = super::serve_limits(&config.limits);
+            let listener = SharedListener::bind(addr).map(|listener| listener.within(limits));
             listener
                 .map_err(|e| {
                     let problem = if e.source.kind() == io::ErrorKind::AddrInUse {

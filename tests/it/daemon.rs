@@ -2,6 +2,7 @@
 
 mod binding;
 mod check;
+mod crowd;
 mod deletions;
 mod demo;
 mod own_data;

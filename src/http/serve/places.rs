@@ -1,0 +1,341 @@
+//! The places of one server: who is let in, and who has to go when all are taken.
+//!
+//! A newcomer is never left to wait. Where there is no place, the client goes that lets the server wait the longest: one
+//! that asks nothing, that sends its body or takes its answer slowly. Event streams, which are idle by nature, have a part of the places
+//! and no more, so that they are never what has to go. Some places are for this machine's own programs alone.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use tokio_util::sync::CancellationToken;
+
+use super::patience::Patience;
+use crate::http::envelope::ApiError;
+
+/// How much the clients of one server may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServeLimits {
+    /// Connections at a time. An eighth of them is for programs on this machine alone; an address of another one has a quarter
+    /// at most, and event streams and requests with a body have a quarter each.
+    pub connections: usize,
+    /// Slower clients are given up after a while.
+    pub min_bytes_per_sec: u64,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self { connections: 1024, min_bytes_per_sec: 1024 }
+    }
+}
+
+impl ServeLimits {
+    /// So many that files can be opened besides: a connection is a file as well.
+    #[must_use]
+    pub fn within_open_files(self) -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+        Self { connections: self.connections.min(files / 4).max(8), ..self }
+    }
+}
+
+/// What takes longer than this, by the client's fault, may have to go for somebody else.
+const SLOW: Duration = Duration::from_millis(250);
+/// Event streams of one address of another machine, as a part of all connections.
+const EVENTS_PER_ADDRESS: usize = 16;
+
+/// The table. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    table: Arc<Mutex<HashMap<u64, Occupant>>>,
+    /// Places given so far.
+    given: Arc<AtomicU64>,
+    limits: ServeLimits,
+}
+
+/// Who has a place.
+#[derive(Debug)]
+struct Occupant {
+    address: Address,
+    does: Activity,
+    /// Ends the connection.
+    cut: CancellationToken,
+}
+
+/// What a connection is used for at the moment.
+#[derive(Debug)]
+enum Activity {
+    /// It waits for a request, or for the rest of its head.
+    Waits { since: Instant },
+    /// A request is under way; what its client owes of its body, if it has one, and of taking the answer.
+    Answers { body: Option<Arc<Patience>>, taking: Arc<Patience> },
+    /// It is an event stream.
+    Follows,
+}
+
+/// Clients that count as one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Address {
+    ThisMachine,
+    /// An address, or a network of IPv6 as one household has it.
+    Other(IpAddr),
+}
+
+impl Address {
+    fn of(ip: IpAddr) -> Self {
+        let ip = ip.to_canonical();
+        match ip {
+            _ if ip.is_loopback() => Self::ThisMachine,
+            IpAddr::V4(_) => Self::Other(ip),
+            IpAddr::V6(v6) => Self::Other(Ipv6Addr::from_bits(v6.to_bits() & !0 << 64).into()),
+        }
+    }
+}
+
+impl Activity {
+    /// For how long the client has let the server wait; `None` for what does not have to go.
+    fn slowness(&self, now: Instant) -> Option<Duration> {
+        match self {
+            Self::Waits { since } => Some(now.saturating_duration_since(*since)),
+            Self::Answers { body, taking } => {
+                let owed = body.iter().map(|body| body.owed()).fold(taking.owed(), Duration::max);
+                Some(owed).filter(|owed| *owed >= SLOW)
+            }
+            Self::Follows => None,
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn new(limits: ServeLimits) -> Self {
+        Self { table: Arc::default(), given: Arc::default(), limits }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Occupant>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a client in; `None` if there is no place for it, and nobody has to go for it.
+    pub(super) fn admit(&self, from: IpAddr) -> Option<Place> {
+        let address = Address::of(from);
+        let all = self.limits.connections;
+        let mut table = self.lock();
+        if address != Address::ThisMachine {
+            make_room(&mut table, all / 4, |other| other.address == address)?;
+            make_room(&mut table, all - all / 8, |other| other.address != Address::ThisMachine)?;
+        }
+        make_room(&mut table, all, |_| true)?;
+        let id = self.given.fetch_add(1, Ordering::Relaxed);
+        let cut = CancellationToken::new();
+        let does = Activity::Waits { since: Instant::now() };
+        table.insert(id, Occupant { address, does, cut: cut.clone() });
+        Some(Place { places: self.clone(), id, cut })
+    }
+
+    pub(super) fn min_bytes_per_sec(&self) -> u64 {
+        self.limits.min_bytes_per_sec
+    }
+}
+
+/// Makes room for one more among `max` of a kind: the slowest of them goes, if one is slow.
+fn make_room(
+    table: &mut HashMap<u64, Occupant>,
+    max: usize,
+    is_of_kind: impl Fn(&Occupant) -> bool,
+) -> Option<()> {
+    let of_kind = table.iter().filter(|(_, occupant)| is_of_kind(occupant));
+    if of_kind.clone().count() < max.max(1) {
+        return Some(());
+    }
+    let now = Instant::now();
+    let slow = of_kind.filter_map(|(id, occupant)| Some((occupant.does.slowness(now)?, *id)));
+    let (_, slowest) = slow.max()?;
+    let gone = table.remove(&slowest)?;
+    gone.cut.cancel();
+    Some(())
+}
+
+/// A client's place, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    id: u64,
+    /// Fires when the client has to go.
+    pub(super) cut: CancellationToken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().remove(&self.id);
+    }
+}
+
+impl Place {
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// A request has come. `body` is what its client owes of its body, if it has one.
+    ///
+    /// # Errors
+    /// Too many others send a body, and none of them is slow.
+    pub(super) fn begin_request(
+        &self,
+        body: Option<Arc<Patience>>,
+        taking: Arc<Patience>,
+    ) -> Result<(), ApiError> {
+        let mut table = self.places.lock();
+        if body.is_some() {
+            let sends = |other: &Occupant| matches!(&other.does, Activity::Answers { body: Some(_), .. });
+            make_room(&mut table, self.places.limits.connections / 4, sends).ok_or_else(too_many_bodies)?;
+        }
+        if let Some(own) = table.get_mut(&self.id) {
+            own.does = Activity::Answers { body, taking };
+        }
+        Ok(())
+    }
+
+    /// The body of the request has come, or is not wanted any more.
+    pub(super) fn end_body(&self) {
+        if let Some(Occupant { does: Activity::Answers { body, .. }, .. }) =
+            self.places.lock().get_mut(&self.id)
+        {
+            *body = None;
+        }
+    }
+
+    /// The answer is an event stream.
+    ///
+    /// # Errors
+    /// There are as many as there may be, in all or of this client.
+    pub(super) fn begin_events(&self) -> Result<(), ApiError> {
+        let mut table = self.places.lock();
+        let Some(own) = table.get(&self.id) else { return Ok(()) };
+        let (all, address) = (self.places.limits.connections, own.address);
+        let streams = table.values().filter(|other| matches!(other.does, Activity::Follows));
+        let of_client = streams.clone().filter(|other| other.address == address).count();
+        let is_full = match address {
+            Address::ThisMachine => false,
+            Address::Other(_) => of_client >= (all / EVENTS_PER_ADDRESS).max(1),
+        };
+        if is_full || streams.count() >= all / 4 {
+            return Err(too_many_streams());
+        }
+        if let Some(own) = table.get_mut(&self.id) {
+            own.does = Activity::Follows;
+        }
+        Ok(())
+    }
+
+    /// The answer was taken; the next request may come.
+    pub(super) fn end_request(&self) {
+        if let Some(own) = self.places.lock().get_mut(&self.id) {
+            own.does = Activity::Waits { since: Instant::now() };
+        }
+    }
+}
+
+fn too_many_bodies() -> ApiError {
+    let hint = "wait until some have ended, and send it again";
+    let message = "too many requests with a body are under way";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_uploads", message, hint)
+}
+
+fn too_many_streams() -> ApiError {
+    let hint = "close one of them and try again, or ask for changes from time to time";
+    let message = "too many event streams are open";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(connections: usize) -> Places {
+        Places::new(ServeLimits { connections, ..ServeLimits::default() })
+    }
+
+    fn local() -> IpAddr {
+        "127.0.0.1".parse().unwrap()
+    }
+
+    fn other(n: u8) -> IpAddr {
+        [10, 0, 0, n].into()
+    }
+
+    fn taking() -> Arc<Patience> {
+        Arc::new(Patience::new(1024))
+    }
+
+    #[test]
+    fn who_waits_the_longest_goes_and_newcomers_are_let_in() {
+        let places = places(16);
+        let all: Vec<Place> = (0..16).map(|_| places.admit(local()).unwrap()).collect();
+        all[0].begin_request(None, taking()).unwrap();
+        all[1].begin_events().unwrap();
+        let more: Vec<Place> = (0..3).map(|_| places.admit(local()).unwrap()).collect();
+        let cut: Vec<usize> = (0..16).filter(|n| all[*n].cut.is_cancelled()).collect();
+        assert_eq!(cut, [2, 3, 4], "neither who is answered nor who follows events");
+        assert_eq!(places.lock().len(), 16);
+        drop((all, more));
+        assert_eq!(places.lock().len(), 0);
+    }
+
+    #[test]
+    fn where_all_are_busy_a_newcomer_is_refused() {
+        let places = places(8);
+        let all: Vec<Place> = (0..8).map(|_| places.admit(local()).unwrap()).collect();
+        for place in &all {
+            place.begin_request(None, taking()).unwrap();
+        }
+        assert!(places.admit(local()).is_none());
+        all[3].end_request();
+        assert!(places.admit(local()).is_some());
+        assert!(all[3].cut.is_cancelled());
+    }
+
+    #[test]
+    fn other_machines_leave_places_for_this_one_and_for_each_other() {
+        let places = places(16);
+        let busy = |place: Place| {
+            place.begin_request(None, taking()).unwrap();
+            place
+        };
+        let mut all: Vec<Place> = (0..4).map(|_| busy(places.admit(other(1)).unwrap())).collect();
+        assert!(places.admit(other(1)).is_none(), "a quarter is one address's");
+        all.extend((2..12).map(|n| busy(places.admit(other(n)).unwrap())));
+        assert!(places.admit(other(20)).is_none(), "an eighth is for this machine");
+        all.extend((0..2).map(|_| busy(places.admit(local()).unwrap())));
+        assert!(places.admit(local()).is_none());
+        // One household of IPv6, and an address of IPv4 in the form of one of IPv6.
+        let same = |a: &str, b: &str| Address::of(a.parse().unwrap()) == Address::of(b.parse().unwrap());
+        assert!(same("2001:db8::1", "2001:db8::ffff:2") && !same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(same("::ffff:10.0.0.1", "10.0.0.1") && same("::1", "127.0.0.2"));
+    }
+
+    #[test]
+    fn kinds_have_their_part() {
+        let places = places(16);
+        let all: Vec<Place> = (0..9).map(|_| places.admit(local()).unwrap()).collect();
+        for place in &all[..4] {
+            place.begin_events().unwrap();
+        }
+        assert_eq!(all[4].begin_events().unwrap_err().code, "too_many_streams");
+        all[0].end_request();
+        all[4].begin_events().unwrap();
+        for place in &all[5..9] {
+            place.begin_request(Some(taking()), taking()).unwrap();
+        }
+        assert_eq!(all[0].begin_request(Some(taking()), taking()).unwrap_err().code, "too_many_uploads");
+        all[5].end_body();
+        all[0].begin_request(Some(taking()), taking()).unwrap();
+        let theirs: Vec<Place> = (0..2).map(|_| places.admit(other(1)).unwrap()).collect();
+        all[1].end_request();
+        theirs[0].begin_events().unwrap();
+        all[2].end_request();
+        assert!(theirs[1].begin_events().is_err(), "one address of another machine has one of sixteen");
+    }
+}
