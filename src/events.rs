@@ -41,6 +41,15 @@ pub enum NodeEvent {
         from: String,
         reason: String,
     },
+    /// The stored content of an asset is damaged or gone: it is set aside, and peers are asked for it.
+    Damaged {
+        hash: String,
+        size: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Content that was damaged is here again, and right.
+    Healed { hash: String, size: u64 },
     /// Nothing is missing on either side of any connected peer.
     InSync { assets: u64 },
     /// So much was deleted by a peer at once that it waits for somebody's decision.
@@ -72,6 +81,8 @@ impl NodeEvent {
             Self::PeerStale { .. } => "peer_stale",
             Self::AssetReceived { .. } => "asset_received",
             Self::AssetFailed { .. } => "asset_failed",
+            Self::Damaged { .. } => "damaged",
+            Self::Healed { .. } => "healed",
             Self::InSync { .. } => "in_sync",
             Self::DeletionsHeld { .. } => "deletions_held",
             Self::ActorRestarted { .. } => "actor_restarted",

@@ -94,17 +94,17 @@ impl LibraryIndex {
         self.tree.remove(hash).is_some()
     }
 
-    /// Takes note whether a content is here; whether it has just come, to a record that was known before.
+    /// Takes note whether a content is here; whether it has just come, or was here and is missing now.
     fn note_holding(&mut self, record: &AssetRecord, holding: Holding) -> bool {
         let hash = record.hash;
-        if holding == Holding::Wanted {
+        let is_wanted = holding == Holding::Wanted;
+        if is_wanted {
             self.wanted.insert(hash);
         } else {
             self.wanted.remove(&hash);
         }
         if !record.deleted && !holding.is_held() {
-            self.absent.insert(hash);
-            return false;
+            return self.absent.insert(hash) && is_wanted;
         }
         self.absent.remove(&hash) && holding.is_held()
     }

@@ -15,6 +15,7 @@ use crate::record::{AssetRecord, ContentHash, Hlc};
 pub(crate) mod at_rest;
 pub mod can_http;
 pub mod embedded;
+pub mod groups;
 pub mod hashing_file;
 pub mod server;
 pub mod service;
@@ -126,6 +127,8 @@ pub struct StoreStatus {
     pub assets_held: u64,
     /// Sum of the sizes of those.
     pub bytes_held: u64,
+    /// Contents that were found damaged, are set aside, and did not come again yet.
+    pub damaged: u64,
     /// Number of the last change.
     pub seq: u64,
     /// Why the store takes no writes at the moment, where it does not.
@@ -152,6 +155,8 @@ pub struct ReceivedFile {
     pub sha256: ContentHash,
     /// BLAKE3 of the same bytes.
     pub blake3: [u8; 32],
+    /// What each group of them hashes to, as [`groups::GroupHasher`] says; empty where that is not known.
+    pub groups: Vec<groups::GroupSum>,
 }
 
 /// An asset from a peer.
@@ -231,8 +236,8 @@ pub enum StoreError {
     /// An asset that was changed since the caller looked at it.
     #[error("the asset {0} was changed meanwhile")]
     Changed(ContentHash),
-    /// Stored bytes that no longer hash to their name.
-    #[error("the stored content of {0} is damaged: run `can-sync scrub`")]
+    /// Stored bytes that no longer hash to their name, or cannot be read.
+    #[error("the stored content of {0} is damaged: it is set aside, and fetched again from a machine that has it")]
     Corrupt(ContentHash),
     /// No room, or less than the reserve.
     #[error("{0}")]
@@ -290,7 +295,19 @@ pub trait ContentStore: Send + Sync + 'static {
     /// The records of these assets, tombstones included, in any order; unknown ones are left out. At most 1,000.
     fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>>;
 
-    /// Content from `offset`, at most `length` bytes (all that follows if `None`).
+    /// The record of an asset; that its content is here was seen on the disk just now, as far as that is quick.
+    fn look(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<StoredRecord>, StoreError>> {
+        Box::pin(async move { Ok(self.records(vec![hash]).await?.pop()) })
+    }
+
+    /// Reads a content that is held and checks it. One that is damaged is set aside: it is not held any more, and
+    /// [wanted](Holding::Wanted). Whether it is held, and right as far as the store can tell.
+    fn verify(&self, hash: ContentHash) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move { Ok(self.look(hash).await?.is_some_and(|stored| stored.holding.is_held())) })
+    }
+
+    /// Content from `offset`, at most `length` bytes (all that follows if `None`). No byte is given that was not checked:
+    /// where the stored ones are wrong, the stream fails before it ends.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for unknown and deleted assets, [`StoreError::NotHeld`] for those whose content is not

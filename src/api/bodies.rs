@@ -69,6 +69,8 @@ pub struct StoreView {
     pub assets_held: Option<u64>,
     /// Sum of the sizes of those in bytes: what can be read here.
     pub bytes_held: Option<u64>,
+    /// Contents that were found damaged, are set aside, and did not come again yet.
+    pub damaged: Option<u64>,
     /// Number of its last change.
     pub seq: Option<u64>,
 }
@@ -78,7 +80,7 @@ impl StoreView {
         let mode = view.store_mode;
         let url = view.store_proxy.base().to_owned();
         match status {
-            Ok(StoreStatus { assets, bytes, assets_held, bytes_held, seq, read_only }) => Self {
+            Ok(StoreStatus { assets, bytes, assets_held, bytes_held, damaged, seq, read_only }) => Self {
                 mode,
                 url,
                 healthy: read_only.is_none(),
@@ -87,6 +89,7 @@ impl StoreView {
                 bytes: Some(bytes),
                 assets_held: Some(assets_held),
                 bytes_held: Some(bytes_held),
+                damaged: Some(damaged),
                 seq: Some(seq),
             },
             Err(error) => Self {
@@ -98,6 +101,7 @@ impl StoreView {
                 bytes: None,
                 assets_held: None,
                 bytes_held: None,
+                damaged: None,
                 seq: None,
             },
         }

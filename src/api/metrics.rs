@@ -100,11 +100,16 @@ fn up(out: &mut Exposition, parts: [(&str, bool); 3]) {
 }
 
 fn store_figures(out: &mut Exposition, status: &StoreStatus) {
-    let StoreStatus { assets, bytes, assets_held, bytes_held, seq, read_only } = status;
+    let StoreStatus { assets, bytes, assets_held, bytes_held, damaged, seq, read_only } = status;
     out.gauge("can_sync_store_assets", "Live assets that are known, held or not.", assets);
     out.gauge("can_sync_store_bytes", "Sum of the sizes of live assets that are known.", bytes);
     out.gauge("can_sync_store_held_assets", "Live assets whose contents are here.", assets_held);
     out.gauge("can_sync_store_held_bytes", "Sum of the sizes of contents that are here.", bytes_held);
+    out.gauge(
+        "can_sync_store_damaged_assets",
+        "Contents that were found damaged and did not come again yet.",
+        damaged,
+    );
     out.gauge("can_sync_store_seq", "Number of the store's last change.", seq);
     out.gauge("can_sync_store_writable", "Whether the store takes writes.", u8::from(read_only.is_none()));
 }

@@ -432,6 +432,12 @@ impl ActivityRow {
             NodeEvent::AssetFailed { hash, from, reason } => {
                 ("bad", format!("{} could not be had from {}: {reason}", short(hash), called(from, peers)))
             }
+            NodeEvent::Damaged { hash, size, reason } => {
+                ("bad", format!("{} ({}) is damaged here: {reason}", short(hash), bytes(*size)))
+            }
+            NodeEvent::Healed { hash, size } => {
+                ("good", format!("{} ({}) is whole again", short(hash), bytes(*size)))
+            }
             NodeEvent::InSync { assets } => {
                 ("good", format!("In sync with {}", count(*assets, "asset", "assets")))
             }

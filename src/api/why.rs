@@ -115,7 +115,9 @@ pub(super) async fn fetch(
     let hash = parse_hash(&hash)?;
     let known = stored(&state, hash).await?;
     let mut held = known.as_ref().is_some_and(|known| known.holding.is_held());
-    if known.is_some_and(|known| known.is_absent()) {
+    if held {
+        held = verify(&state, hash).await;
+    } else if known.is_some_and(|known| known.is_absent()) {
         held = want(&state, hash).await;
     }
     if held {
@@ -127,6 +129,21 @@ pub(super) async fn fetch(
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_searches", error.to_string(), hint)
     })?;
     Ok((StatusCode::ACCEPTED, Success::new(view(&state, hash).await?)))
+}
+
+/// Whether a content that is held is right. A large one takes its time to be read: if it turns out to be damaged later, it
+/// is wanted from then on.
+async fn verify(state: &ApiState, hash: ContentHash) -> bool {
+    let store = Arc::clone(&state.view.store);
+    let verified = tokio::spawn(async move { store.verify(hash).await });
+    match timeout(ASK_TIMEOUT, verified).await {
+        Ok(Ok(Ok(held))) => held,
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%hash, %error, "a content that is held cannot be checked");
+            true
+        }
+        Ok(Err(_)) | Err(_) => true,
+    }
 }
 
 /// Wants a content that is not here; whether the trash still had it. A large one takes its time to be checked, and may come
@@ -170,9 +187,9 @@ async fn view(state: &ApiState, hash: ContentHash) -> ApiResult<WhyView> {
 }
 
 async fn stored(state: &ApiState, hash: ContentHash) -> ApiResult<Option<StoredRecord>> {
-    let records = timeout(ASK_TIMEOUT, state.view.store.records(vec![hash])).await;
-    let reason = match records {
-        Ok(Ok(records)) => return Ok(records.into_iter().next()),
+    let found = timeout(ASK_TIMEOUT, state.view.store.look(hash)).await;
+    let reason = match found {
+        Ok(Ok(found)) => return Ok(found),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("the store did not answer within {} s", ASK_TIMEOUT.as_secs()),
     };

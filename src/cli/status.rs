@@ -63,6 +63,8 @@ pub(super) struct StoreBody {
     assets_held: Option<u64>,
     #[serde(default)]
     bytes_held: Option<u64>,
+    #[serde(default)]
+    damaged: Option<u64>,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
@@ -174,6 +176,10 @@ impl StatusBody {
         fields.extend(self.peers.refusals.iter().filter(told).map(|told| ("not let in", told.clone())));
         if let Some(reason) = self.sync.reason.as_ref().filter(|reason| !said.contains(reason.as_str())) {
             fields.push(("note", reason.clone()));
+        }
+        if let Some(damaged) = self.store.damaged.filter(|damaged| *damaged > 0) {
+            let damaged = text::counted(damaged, "content");
+            fields.push(("damaged", format!("{damaged} on this disk, set aside until a peer has them")));
         }
         if self.sync.held_deletions > 0 {
             let held = text::counted(self.sync.held_deletions, "deletion");

@@ -176,7 +176,7 @@ proptest! {
 }
 
 #[test]
-fn peers_hear_of_contents_that_come_and_not_of_those_that_go() {
+fn peers_hear_of_contents_that_come_or_are_missing_and_not_of_those_that_were_let_go() {
     let libraries = libraries();
     let record = AssetRecord::new(ContentHash([7; 32]), 5, None, crate::record::AssetMeta::default());
     let told = |holding| {
@@ -190,6 +190,9 @@ fn peers_hear_of_contents_that_come_and_not_of_those_that_go() {
     assert_eq!(told(Holding::Unwanted), []);
     assert_eq!(told(Holding::Wanted), []);
     assert_eq!(told(Holding::Held), [Holding::Held], "somebody may wait for it");
+    assert_eq!(told(Holding::Wanted), [Holding::Wanted], "it was damaged, and somebody may have it");
+    assert_eq!(told(Holding::Wanted), []);
+    assert_eq!(told(Holding::Held), [Holding::Held]);
     assert_eq!(libraries.mirror().summary().fingerprint, fingerprint);
 }
 

@@ -21,13 +21,13 @@ use super::preflight::{Listeners, Preflight, udp_problem};
 use super::running::{self, RunningNode};
 use super::{DataDir, StartError, protocols};
 use crate::api::proxy::StoreProxy;
-use crate::clock::Clock;
+use crate::clock::{Clock, now_ms};
 use crate::config::{Config, Origins};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip;
 use crate::discovery::hints::Hints;
-use crate::events::EventLog;
+use crate::events::{EventLog, NodeEvent};
 use crate::http::SharedListener;
 use crate::identity::{self, NetworkKeys, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
@@ -38,7 +38,7 @@ use crate::peer::deferrals::Deferrals;
 use crate::peer::delete_guard::DeleteGuard;
 use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
-use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
+use crate::store::embedded::{DamageEvent, EmbeddedConfig, EmbeddedStore};
 use crate::store::server::StoreServerArgs;
 use crate::store::service::{self, ServiceSettings};
 use crate::transfer::partial::Partials;
@@ -137,6 +137,7 @@ impl Resources {
         let mirror = Arc::new(Library::new(secrets.keys.mirror().clone()));
         let libraries = open_libraries(dir.libraries_db(), mirror, config.approve_devices).await?;
         let events = EventLog::default();
+        publish_damage(opened.embedded.as_ref(), events.clone());
         let deletes =
             open_deletes(config.replicate_deletes, &libraries, deferrals.clock(), events.clone()).await?;
         progress("opening the network endpoint");
@@ -208,6 +209,20 @@ impl Resources {
             store.close().await;
         }
     }
+}
+
+/// Damaged contents of the embedded store, and what became of them, for those who watch the node.
+fn publish_damage(store: Option<&EmbeddedStore>, events: EventLog) {
+    let Some(store) = store else { return };
+    store.tell_damage(Arc::new(move |event| {
+        let event = match event {
+            DamageEvent::Damaged { hash, size, reason } => {
+                NodeEvent::Damaged { hash: hash.to_string(), size, reason }
+            }
+            DamageEvent::Healed { hash, size } => NodeEvent::Healed { hash: hash.to_string(), size },
+        };
+        events.publish(now_ms(), event);
+    }));
 }
 
 /// A passphrase that was made by this start. If the start fails, nobody will see it: the next one makes another.

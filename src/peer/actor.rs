@@ -446,6 +446,7 @@ impl PeerState {
     fn on_store_changed(&mut self, myself: &ActorRef<PeerMsg>, entries: Arc<[FeedEntry]>) {
         if self.running.is_some() {
             self.step_all(myself, |lane| lane.library.changes(&entries).map(SessionInput::StoreChanged));
+            self.note_missed(&entries);
         } else if self.early.len() < EARLY_CHANGES_MAX {
             // The session may already have told the peer a summary that does not have these.
             self.early.push(entries);
@@ -465,6 +466,7 @@ impl PeerState {
                 let entries = lane.library.changes(&entries)?;
                 Some(SessionInput::Created { entries, contents: Arc::clone(contents) })
             });
+            self.note_missed(&entries);
         } else {
             self.on_store_changed(myself, entries);
         }

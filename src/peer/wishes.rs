@@ -15,6 +15,8 @@ use crate::record::ContentHash;
 pub const ROUND_MAX: usize = 1_000;
 /// Time between two rounds when the first one led to nothing.
 pub const ROUND_APART: Duration = Duration::from_mins(3);
+/// Time between two rounds where more is missing than before.
+pub const MISSED_APART: Duration = Duration::from_secs(5);
 /// Contents that the peer was asked for and has not answered yet.
 pub const UNANSWERED_MAX: usize = 16;
 /// Contents that the peer said to have and that are on their way: what an offer costs is bounded there, too.
@@ -96,6 +98,11 @@ impl Wishes {
         if self.open.remove(hash) && has && self.coming.len() < COMING_MAX {
             self.coming.insert(*hash);
         }
+    }
+
+    /// More is missing than before: the next round does not wait its time.
+    pub fn missed(&mut self, now: Instant) {
+        self.next_at = self.next_at.min(now.max(self.moved_at + MISSED_APART));
     }
 
     /// This is here. If the peer was asked for it, there may be more to be had.
@@ -253,5 +260,28 @@ mod tests {
         assert_eq!(wishes.next(now, 0, all), [hash(UNANSWERED_MAX)]);
         wishes.answered(&hash(77_777), true);
         assert_eq!(wishes.next(now, 0, all), [], "it was not asked for that");
+    }
+
+    #[test]
+    fn what_is_missing_anew_is_asked_for_soon_and_not_without_end() {
+        let start = Instant::now();
+        let mut wishes = Wishes::new(start);
+        let mut source = WishSource::new(3, []);
+        assert!(source.drain(&mut wishes, start) > 0);
+        assert_eq!(source.drain(&mut wishes, start + MISSED_APART), 0, "all were asked for in vain");
+        let later = start + MISSED_APART;
+        source.has.insert(hash(3));
+        source.missing.insert(hash(3));
+        wishes.missed(later);
+        assert!(source.drain(&mut wishes, later) > 0);
+        assert!(!source.missing.contains(&hash(3)), "it came");
+        // Again and again: a round every so often, and no more.
+        let rounds = (0..100).filter(|n| {
+            let now = later + Duration::from_millis(100) * (n + 1);
+            source.missing.insert(hash(4));
+            wishes.missed(now);
+            source.drain(&mut wishes, now) > 0
+        });
+        assert!(rounds.count() <= 4);
     }
 }

@@ -139,8 +139,8 @@ impl CanHttpStore {
     async fn read_status(&self) -> Result<StoreStatus, StoreError> {
         let response = self.send(self.request(Method::GET, "status"), None).await?;
         let Success { data, .. } = json::<Success<StatusJson>>(self.url(), response).await?;
-        let StatusJson { assets, bytes, assets_held, bytes_held, seq, read_only, .. } = data;
-        Ok(StoreStatus { assets, bytes, assets_held, bytes_held, seq, read_only })
+        let StatusJson { assets, bytes, assets_held, bytes_held, damaged, seq, read_only, .. } = data;
+        Ok(StoreStatus { assets, bytes, assets_held, bytes_held, damaged, seq, read_only })
     }
 
     async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {

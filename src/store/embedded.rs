@@ -12,6 +12,11 @@
 //! Content of deleted assets stays in its place for 30 days, listed in the table `trash`, from where it comes back
 //! if a live version wins over the tombstone.
 //!
+//! # When content is damaged
+//! Nothing is given away that was not checked against its hash, or against the sums of its parts that were made with it
+//! (`content`, `sums`). What is found damaged is set aside and counts as not held from then on, until it comes again
+//! (`damage`).
+//!
 //! # The feed
 //! The records in the order of their latest change. The number of the last change is stored apart from the records:
 //! it never goes back, whatever is purged. A cursor below the greatest purged number is answered with a reset, as a
@@ -45,6 +50,7 @@ use crate::store::{ReceivedFile, StoreError};
 
 mod content;
 mod contract;
+mod damage;
 mod edit;
 pub(crate) mod failure;
 mod incoming;
@@ -58,12 +64,14 @@ mod readers;
 mod rows;
 mod schema;
 mod space;
+mod sums;
 mod trash;
 mod tx;
 mod types;
 mod upload;
 mod writer;
 
+pub use self::damage::{DamageEvent, DamagePort};
 pub use self::purge::{Purged, TRASH_KEPT_MS};
 pub use self::trash::{TrashPage, TrashedAsset};
 pub use self::types::{
@@ -109,6 +117,9 @@ struct StoreShared {
     read_only: Mutex<Option<String>>,
     /// Where pages of full readings ended that have not passed the purge floor yet.
     walks: Mutex<VecDeque<u64>>,
+    damage: damage::DamageWatch,
+    /// Contents whose sums are being made.
+    sums: sums::SumMakers,
     seq: watch::Receiver<u64>,
 }
 
@@ -202,7 +213,10 @@ impl EmbeddedStore {
     /// [`StoreError::Io`].
     pub async fn asset(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
         let found = self.0.shared.readers.run("look up an asset", move |conn| rows::find(conn, hash)).await?;
-        Ok(found.map(|stored| stored.asset))
+        Ok(found.map(|stored| {
+            let holding = self.0.shared.damage.holding(&stored.asset);
+            StoredAsset { holding, ..stored.asset }
+        }))
     }
 
     /// Live assets, filtered, ordered by creation, in pages. A cursor keeps its place whatever is added meanwhile.

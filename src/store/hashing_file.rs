@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::record::ContentHash;
 use crate::store::embedded::failure;
+use crate::store::groups::{GroupHasher, GroupSum};
 use crate::store::{ReceivedFile, StoreError};
 
 /// Size of a block: large enough that handing it to a thread costs nothing beside hashing it (about 0.8 ms).
@@ -41,10 +42,17 @@ enum Ends {
     Failed,
 }
 
+/// What all that was written hashes to.
+pub(crate) struct Hashes {
+    sha256: ContentHash,
+    blake3: [u8; 32],
+    groups: Vec<GroupSum>,
+}
+
 /// What writes a block.
 struct Pen {
     file: File,
-    blake3: blake3::Hasher,
+    blake3: GroupHasher,
 }
 
 impl HashingFile {
@@ -60,7 +68,7 @@ impl HashingFile {
             block: Vec::new(),
             block_bytes: 0,
             written: 0,
-            ends: Ends::Idle(Box::new((Pen { file, blake3: blake3::Hasher::new() }, Sha256::new()))),
+            ends: Ends::Idle(Box::new((Pen { file, blake3: GroupHasher::default() }, Sha256::new()))),
         })
     }
 
@@ -98,16 +106,18 @@ impl HashingFile {
     }
 
     /// Writes what is left and makes it durable.
-    pub(crate) async fn complete(&mut self) -> io::Result<(ContentHash, [u8; 32])> {
+    pub(crate) async fn complete(&mut self) -> io::Result<Hashes> {
         self.send_block().await?;
         let (pen, sha256) = self.take_idle().await?;
         let file = pen.file;
         tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(io::Error::other)??;
-        Ok((ContentHash(sha256.finalize().into()), *pen.blake3.finalize().as_bytes()))
+        let (blake3, groups) = pen.blake3.finish();
+        Ok(Hashes { sha256: ContentHash(sha256.finalize().into()), blake3, groups })
     }
 
-    pub(crate) fn into_received(self, (sha256, blake3): (ContentHash, [u8; 32])) -> ReceivedFile {
-        ReceivedFile { path: self.path, size: self.written, sha256, blake3 }
+    pub(crate) fn into_received(self, hashes: Hashes) -> ReceivedFile {
+        let Hashes { sha256, blake3, groups } = hashes;
+        ReceivedFile { path: self.path, size: self.written, sha256, blake3, groups }
     }
 
     /// What a failure means to the sender of the bytes.

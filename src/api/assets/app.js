@@ -394,8 +394,8 @@ async function onSignIn(event) {
 // ---- start ----
 
 const EVENTS = [
-  "hello", "reset", "peer_connected", "peer_lost", "peer_stale", "asset_received", "asset_failed", "in_sync", "deletions_held",
-  "actor_restarted",
+  "hello", "reset", "peer_connected", "peer_lost", "peer_stale", "asset_received", "asset_failed", "damaged", "healed",
+  "in_sync", "deletions_held", "actor_restarted",
 ];
 
 // A browser opens few connections to one server, and an event stream keeps one for as long as its page is open. So one page of

@@ -12,6 +12,7 @@ use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::SessionInput;
 use crate::peer::wishes;
 use crate::record::{AssetRecord, ContentHash, WriterId};
+use crate::store::{FeedEntry, Holding};
 use crate::transfer::search::SEARCH_WITHIN;
 use crate::wire::decode::FINDS_PER_FRAME_MAX;
 use crate::wire::proto::{Find, Lacks, frame};
@@ -102,6 +103,15 @@ impl PeerState {
         }
         for (lane, hashes) in asked {
             self.ask_for(lane, &hashes);
+        }
+    }
+
+    /// What was here and is missing now is asked for soon.
+    pub(super) fn note_missed(&mut self, entries: &[FeedEntry]) {
+        let Some(running) = &mut self.running else { return };
+        if entries.iter().any(|entry| entry.holding == Holding::Wanted) {
+            let now = Instant::now();
+            running.lanes.iter_mut().for_each(|lane| lane.wishes.missed(now));
         }
     }
 

@@ -1,28 +1,38 @@
-//! Reading content. What is in the database is small and hashed each time; a file is checked for its length, since it
-//! was hashed on its way in and hashing it again for each range would cost more than reading it.
+//! Reading content. Nothing is given away that was not checked.
+//!
+//! What is in the database is small and hashed each time; so are files of one group. Of larger files each group is read, compared
+//! with its sum (`sums`), and given away then: a range costs the groups that it touches. Where the sums are not known yet,
+//! a range waits until they are made; the whole is hashed while it streams, and its last piece is held back until the hash is
+//! right. Wrong bytes end the stream before its end, and the content is set aside (`damage`).
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
+use super::damage::fault_of;
+use super::incoming::blocking;
 use super::rows::{self, ContentPlace};
+use super::sums::{self, SUMS_PER_ROW, group_range, sums_in};
 use super::{EmbeddedStore, HASHES_MAX};
 use crate::record::ContentHash;
+use crate::store::groups::{GROUP_BYTES, GroupHasher, GroupSum, group_sum};
 use crate::store::{ContentReader, StoreError};
 
-/// Bytes read at once.
-const CHUNK_BYTES: u64 = 256 * 1024;
-/// Chunks that are read ahead of their reader.
+/// Groups that are read ahead of their reader.
 const READ_AHEAD: usize = 2;
 
 enum ContentSource {
     Inline(Bytes),
-    File { size: u64 },
+    DamagedInline,
+    File { size: u64, has_sums: bool },
 }
 
 impl EmbeddedStore {
@@ -40,15 +50,21 @@ impl EmbeddedStore {
             return Err(StoreError::Invalid(format!("at most {HASHES_MAX} contents can be read at once")));
         }
         let read = move |conn: &rusqlite::Connection| {
-            let mut found = Vec::with_capacity(hashes.len());
+            let (mut found, mut damaged) = (Vec::with_capacity(hashes.len()), Vec::new());
             for hash in hashes {
-                if let Some(Ok(ContentSource::Inline(bytes))) = source(conn, hash)? {
-                    found.push((hash, bytes));
+                match source(conn, hash)? {
+                    Some(Ok(ContentSource::Inline(bytes))) => found.push((hash, bytes)),
+                    Some(Ok(ContentSource::DamagedInline)) => damaged.push(hash),
+                    Some(Ok(ContentSource::File { .. }) | Err(_)) | None => {}
                 }
             }
-            Ok(found)
+            Ok((found, damaged))
         };
-        self.0.shared.readers.run("read small contents", read).await
+        let (found, damaged) = self.0.shared.readers.run("read small contents", read).await?;
+        for hash in damaged {
+            self.suspect(hash, WRONG_BYTES);
+        }
+        Ok(found)
     }
 
     pub(super) async fn read_content(
@@ -59,107 +75,247 @@ impl EmbeddedStore {
     ) -> Result<ContentReader, StoreError> {
         let found = self.0.shared.readers.run("read content", move |conn| source(conn, hash)).await?;
         let source = found.ok_or(StoreError::NotFound(hash))??;
+        if self.0.shared.damage.is_suspect(&hash) {
+            return Err(self.suspect(hash, "it was found damaged just now"));
+        }
         let total = match &source {
             ContentSource::Inline(bytes) => bytes.len() as u64,
-            ContentSource::File { size } => *size,
+            ContentSource::DamagedInline => return Err(self.suspect(hash, WRONG_BYTES)),
+            ContentSource::File { size, .. } => *size,
         };
         if offset > total {
             return Err(StoreError::Invalid(format!(
                 "offset {offset} is past the end of {hash}, which has {total} bytes"
             )));
         }
-        let end = length.map_or(total, |length| offset.saturating_add(length).min(total));
-        match source {
-            ContentSource::Inline(bytes) => Ok(from_memory(&bytes, offset, end)),
-            ContentSource::File { size } => self.stream_file(hash, size, offset, end).await,
+        let range = offset..length.map_or(total, |length| offset.saturating_add(length).min(total));
+        let mut chunks = match source {
+            ContentSource::Inline(bytes) => from_memory(&bytes, range),
+            ContentSource::DamagedInline => stream::empty().boxed(),
+            ContentSource::File { size, has_sums } => {
+                let opened = self.open_content(hash, size).await?;
+                self.stream_file(StoredFile { hash, size, file: opened }, range, has_sums).await?
+            }
+        };
+        // What is wrong with the first piece is an error and no stream.
+        let first = chunks.try_next().await?;
+        let chunks = stream::iter(first.map(Ok)).chain(chunks).boxed();
+        Ok(ContentReader { total, chunks })
+    }
+
+    /// Opens the file of a content; one that is not there, or not of this length, is damaged.
+    async fn open_content(&self, hash: ContentHash, size: u64) -> Result<Arc<File>, StoreError> {
+        let path = self.0.shared.layout.content(hash);
+        let opened = blocking("open content", move || Ok(open_whole(&path, size)));
+        match opened.await? {
+            Ok(file) => Ok(Arc::new(file)),
+            Err(error) => Err(self.failed(hash, &error)),
+        }
+    }
+
+    /// What a failure to read a content means: it is damaged, or it is not the content's fault.
+    fn failed(&self, hash: ContentHash, error: &io::Error) -> StoreError {
+        match fault_of(error) {
+            Some(fault) => self.suspect(hash, &fault),
+            None => {
+                StoreError::Io { action: format!("read the content of {hash}"), reason: error.to_string() }
+            }
         }
     }
 
     async fn stream_file(
         &self,
-        hash: ContentHash,
-        size: u64,
-        offset: u64,
-        end: u64,
-    ) -> Result<ContentReader, StoreError> {
-        let path = self.0.shared.layout.content(hash);
-        let opened = tokio::task::spawn_blocking(move || {
-            let file = File::open(path)?;
-            let len = file.metadata()?.len();
-            Ok::<_, io::Error>((file, len))
-        })
-        .await
-        .map_err(|error| unreadable(hash, &error.to_string()))?;
-        let file = match opened {
-            Ok((file, len)) if len == size => Arc::new(file),
-            Ok((_, len)) => {
-                tracing::error!(%hash, len, size, "stored content has the wrong length");
-                return Err(StoreError::Corrupt(hash));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::error!(%hash, "stored content is missing");
-                return Err(StoreError::Corrupt(hash));
-            }
-            Err(error) => return Err(unreadable(hash, &error.to_string())),
-        };
-        let starts = (0..).map(move |n| offset + n * CHUNK_BYTES).take_while(move |start| *start < end);
-        let chunks = stream::iter(starts)
-            .map(move |start| {
-                let len = CHUNK_BYTES.min(end - start);
-                read_chunk(Arc::clone(&file), hash, start, len)
+        file: StoredFile,
+        range: Range<u64>,
+        has_sums: bool,
+    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+        if range.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
+        let is_whole = range == (0..file.size);
+        if file.size <= GROUP_BYTES as u64 || (is_whole && !has_sums) {
+            return Ok(self.hashed(file, range));
+        }
+        if !has_sums {
+            self.make_sums(file.hash).await?;
+        }
+        Ok(self.compared(file, range))
+    }
+
+    /// Compares each group with its sum before it is given away.
+    fn compared(&self, file: StoredFile, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        let group = |at: u64| at / GROUP_BYTES as u64;
+        let groups = group(range.start)..group(range.end - 1) + 1;
+        let rows = groups.start / SUMS_PER_ROW as u64..(groups.end - 1) / SUMS_PER_ROW as u64 + 1;
+        let store = self.clone();
+        let load = store.clone();
+        stream::iter(rows)
+            .then(move |row| {
+                let store = load.clone();
+                async move {
+                    let count = sums_in(row, file.size);
+                    let sums = move |conn: &rusqlite::Connection| sums::read(conn, file.hash, row, count);
+                    let sums = store.0.shared.readers.run("read the sums of a content", sums).await?;
+                    // They go with the file, when it is purged.
+                    Ok((row, sums.ok_or(StoreError::NotFound(file.hash))?))
+                }
             })
-            .buffered(READ_AHEAD);
-        Ok(ContentReader { total: size, chunks: chunks.boxed() })
+            .map_ok(move |(row, sums)| {
+                let first = row * SUMS_PER_ROW as u64;
+                let here = groups.start.max(first)..groups.end.min(first + sums.len() as u64);
+                let (store, file, range) = (store.clone(), file.clone(), range.clone());
+                stream::iter(here)
+                    .map(move |group| {
+                        let sum = sums[usize::try_from(group - first).unwrap_or(0)];
+                        store.clone().read_compared(file.clone(), group, sum, range.clone())
+                    })
+                    .buffered(READ_AHEAD)
+            })
+            .try_flatten()
+            .boxed()
+    }
+
+    /// What a range takes of a group, once the group is found to be right.
+    async fn read_compared(
+        self,
+        file: StoredFile,
+        group: u64,
+        sum: GroupSum,
+        range: Range<u64>,
+    ) -> Result<Bytes, StoreError> {
+        let bytes = group_range(group, file.size);
+        let StoredFile { hash, file, .. } = file;
+        let at = bytes.clone();
+        let read = blocking("read content", move || {
+            let read = read_at(&file, at).map(|bytes| {
+                let is_right = group_sum(usize::try_from(group).unwrap_or(usize::MAX), &bytes) == sum;
+                (bytes, is_right)
+            });
+            Ok(read)
+        });
+        match read.await? {
+            Ok((read, true)) => {
+                let part = range.start.max(bytes.start)..range.end.min(bytes.end);
+                Ok(read.slice(index(part.start - bytes.start)..index(part.end - bytes.start)))
+            }
+            Ok((_, false)) => Err(self.suspect(hash, WRONG_BYTES)),
+            Err(error) => Err(self.failed(hash, &error)),
+        }
+    }
+
+    /// Hashes all of it and gives the range away; the last piece once the hash is right. For content of one group, and for a
+    /// range that is all of it.
+    fn hashed(&self, file: StoredFile, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        let begin = WholeReading { store: self.clone(), file, hashers: Box::default(), next: 0, held: None };
+        stream::try_unfold(begin, move |reading| {
+            let range = range.clone();
+            async move { reading.step(range).await }
+        })
+        .boxed()
     }
 }
 
-/// Where the content of a live asset is: `None` if there is no such asset, an error if its content is damaged or not here.
+const WRONG_BYTES: &str = "its bytes are not those that it is named by";
+
+/// A content's file, open, and of the right length.
+#[derive(Clone)]
+struct StoredFile {
+    hash: ContentHash,
+    size: u64,
+    file: Arc<File>,
+}
+
+/// A content that is hashed while it is read.
+struct WholeReading {
+    store: EmbeddedStore,
+    file: StoredFile,
+    hashers: Box<(Sha256, GroupHasher)>,
+    next: u64,
+    /// Read, and not given away yet.
+    held: Option<Bytes>,
+}
+
+impl WholeReading {
+    /// Reads on; the piece before the one that was read.
+    async fn step(mut self, range: Range<u64>) -> Result<Option<(Bytes, Self)>, StoreError> {
+        while self.next * (GROUP_BYTES as u64) < self.file.size {
+            let at = group_range(self.next, self.file.size);
+            let (file, mut hashers) = (Arc::clone(&self.file.file), std::mem::take(&mut self.hashers));
+            let read = blocking("read content", move || {
+                Ok(read_at(&file, at).map(|bytes| {
+                    hashers.0.update(&bytes);
+                    hashers.1.update(&bytes);
+                    (bytes, hashers)
+                }))
+            });
+            let (bytes, hashers) = read.await?.map_err(|error| self.store.failed(self.file.hash, &error))?;
+            self.hashers = hashers;
+            self.next += 1;
+            if let Some(before) = self.held.replace(bytes) {
+                return Ok(Some((before, self)));
+            }
+        }
+        let Some(last) = self.held.take() else { return Ok(None) };
+        let (sha256, groups) = std::mem::take(&mut *self.hashers);
+        if sha256.finalize().as_slice() != self.file.hash.0 {
+            return Err(self.store.suspect(self.file.hash, WRONG_BYTES));
+        }
+        let (_, sums) = groups.finish();
+        if sums.is_empty() {
+            // The only piece: of this one, the range may be a part.
+            return Ok(Some((last.slice(index(range.start)..index(range.end)), self)));
+        }
+        let (store, hash) = (self.store.clone(), self.file.hash);
+        tokio::spawn(async move {
+            if let Err(error) = store.keep_sums(hash, sums).await {
+                tracing::debug!(%hash, %error, "the sums of a content are not kept");
+            }
+        });
+        Ok(Some((last, self)))
+    }
+}
+
+/// Where the content of a live asset is: `None` if there is no such asset, an error if its content is not here.
 fn source(
     conn: &rusqlite::Connection,
     hash: ContentHash,
 ) -> Result<Option<Result<ContentSource, StoreError>>, rusqlite::Error> {
     let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
+    let size = stored.asset.record.size;
     Ok(match stored.place {
         None if stored.asset.record.deleted => None,
         None => Some(Err(StoreError::NotHeld(hash))),
-        Some(ContentPlace::File) => Some(Ok(ContentSource::File { size: stored.asset.record.size })),
+        Some(ContentPlace::File) => {
+            let has_sums = sums::are_known(conn, hash, size)?;
+            Some(Ok(ContentSource::File { size, has_sums }))
+        }
         Some(ContentPlace::Inline(id)) => {
             let whole =
                 rows::inline_content(conn, id)?.filter(|data| Sha256::digest(data).as_slice() == hash.0);
-            if whole.is_none() {
-                tracing::error!(%hash, "stored content is damaged");
-            }
-            Some(whole.map(|data| ContentSource::Inline(data.into())).ok_or(StoreError::Corrupt(hash)))
+            Some(Ok(whole.map_or(ContentSource::DamagedInline, |data| ContentSource::Inline(data.into()))))
         }
     })
 }
 
-fn from_memory(bytes: &Bytes, offset: u64, end: u64) -> ContentReader {
-    let total = bytes.len() as u64;
-    // Both are at most the length, which came from a usize.
-    let index = |at: u64| usize::try_from(at).unwrap_or(bytes.len());
-    let part = bytes.slice(index(offset)..index(end).max(index(offset)));
-    let chunks =
-        if part.is_empty() { stream::empty().boxed() } else { stream::once(async { Ok(part) }).boxed() };
-    ContentReader { total, chunks }
+fn from_memory(bytes: &Bytes, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
+    let part = bytes.slice(index(range.start)..index(range.end).max(index(range.start)));
+    if part.is_empty() { stream::empty().boxed() } else { stream::once(async { Ok(part) }).boxed() }
 }
 
-async fn read_chunk(file: Arc<File>, hash: ContentHash, start: u64, len: u64) -> Result<Bytes, StoreError> {
-    let read = tokio::task::spawn_blocking(move || {
-        let mut chunk = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut chunk, start).map(|()| Bytes::from(chunk))
-    })
-    .await
-    .map_err(|error| unreadable(hash, &error.to_string()))?;
-    read.map_err(|error| {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            StoreError::Corrupt(hash)
-        } else {
-            unreadable(hash, &error.to_string())
-        }
-    })
+/// A place in bytes that are in memory.
+fn index(at: u64) -> usize {
+    usize::try_from(at).unwrap_or(usize::MAX)
 }
 
-fn unreadable(hash: ContentHash, reason: &str) -> StoreError {
-    StoreError::Io { action: format!("read the content of {hash}"), reason: reason.into() }
+/// Opens a content's file for reading, if it has this length.
+pub(super) fn open_whole(path: &Path, size: u64) -> io::Result<File> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_file() && meta.len() == size { Ok(file) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; index(range.end - range.start)];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
 }

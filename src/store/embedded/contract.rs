@@ -1,5 +1,7 @@
 //! The embedded store as a [`ContentStore`].
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
@@ -9,7 +11,7 @@ use rusqlite::params;
 use super::merge::Absence;
 use super::rows::{self, COLUMNS, FORMERS};
 use super::tx::Totals;
-use super::{EmbeddedStore, HASHES_MAX, StoredAsset, edit};
+use super::{EmbeddedStore, HASHES_MAX, StoredAsset, damage, edit};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
@@ -22,12 +24,14 @@ const FEED_MAX: usize = 1000;
 impl ContentStore for EmbeddedStore {
     fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
         async {
-            let totals = self.totals().await?;
+            let read = |conn: &rusqlite::Connection| Ok((Totals::read(conn)?, damage::count(conn)?));
+            let (totals, damaged) = self.0.shared.readers.run("read the store's status", read).await?;
             Ok(StoreStatus {
                 assets: totals.assets,
                 bytes: totals.bytes,
                 assets_held: totals.assets_held,
                 bytes_held: totals.bytes_held,
+                damaged,
                 seq: totals.last_seq,
                 read_only: self.0.shared.read_only(),
             })
@@ -75,17 +79,35 @@ impl ContentStore for EmbeddedStore {
             if hashes.len() > HASHES_MAX {
                 return Err(StoreError::Invalid(format!("at most {HASHES_MAX} records can be read at once")));
             }
+            let shared = Arc::clone(&self.0.shared);
             let read = move |conn: &rusqlite::Connection| {
                 let mut records = Vec::with_capacity(hashes.len());
                 for hash in hashes {
                     let found = rows::find(conn, hash)?.map(|stored| stored.asset);
-                    records.extend(
-                        found.map(|StoredAsset { record, holding, .. }| StoredRecord { record, holding }),
-                    );
+                    records.extend(found.map(|asset| StoredRecord {
+                        holding: shared.damage.holding(&asset),
+                        record: asset.record,
+                    }));
                 }
                 Ok(records)
             };
             self.0.shared.readers.run("read records", read).await
+        }
+        .boxed()
+    }
+
+    fn look(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<StoredRecord>, StoreError>> {
+        async move {
+            let asset = self.look_at(hash).await?;
+            Ok(asset.map(|StoredAsset { record, holding, .. }| StoredRecord { record, holding }))
+        }
+        .boxed()
+    }
+
+    fn verify(&self, hash: ContentHash) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async move {
+            let _turn = self.0.shared.sums.turn().await;
+            self.examine(hash).await
         }
         .boxed()
     }

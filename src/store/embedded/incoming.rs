@@ -11,6 +11,7 @@ use super::rows::ContentPlace;
 use super::tx::{self, Tx, Verified, VerifiedBytes};
 use super::{EmbeddedStore, HASHES_MAX, INLINE_BYTES_MAX, StoredAsset, failure, merge, rows, writer};
 use crate::record::{AssetRecord, ContentHash};
+use crate::store::groups::GroupHasher;
 use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError, admits};
 
 /// Bytes hashed at once when a file is checked.
@@ -240,7 +241,7 @@ impl EmbeddedStore {
                 VerifiedBytes::Inline(read.into())
             }
             IncomingContent::Bytes(bytes) => {
-                let written = self.write_file(&bytes, sha256, blake3);
+                let written = self.write_file(&bytes, sha256);
                 files.push(written.map_err(|error| self.io_failed("write content", &error))?);
                 VerifiedBytes::File
             }
@@ -255,11 +256,14 @@ impl EmbeddedStore {
     }
 
     /// Writes large content from memory.
-    fn write_file(&self, bytes: &[u8], sha256: ContentHash, blake3: [u8; 32]) -> io::Result<ReceivedFile> {
+    fn write_file(&self, bytes: &[u8], sha256: ContentHash) -> io::Result<ReceivedFile> {
         let mut file = NamedTempFile::new_in(self.0.shared.layout.tmp())?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
-        Ok(ReceivedFile { path: file.into_temp_path(), size: bytes.len() as u64, sha256, blake3 })
+        let mut hasher = GroupHasher::default();
+        hasher.update(bytes);
+        let (blake3, groups) = hasher.finish();
+        Ok(ReceivedFile { path: file.into_temp_path(), size: bytes.len() as u64, sha256, blake3, groups })
     }
 
     /// Brings a received file into our own directory, so that the writer only has to rename it: a rename where it is
@@ -270,7 +274,7 @@ impl EmbeddedStore {
             return Ok(file);
         }
         let (mut place, path) = NamedTempFile::new_in(&tmp)?.into_parts();
-        let ReceivedFile { path: from, size, sha256, blake3 } = file;
+        let ReceivedFile { path: from, size, sha256, blake3, groups } = file;
         match fs::rename(&from, &path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
@@ -282,7 +286,7 @@ impl EmbeddedStore {
             }
             Err(error) => return Err(error),
         }
-        Ok(ReceivedFile { path, size, sha256, blake3 })
+        Ok(ReceivedFile { path, size, sha256, blake3, groups })
     }
 
     /// What a failure of the file system means to the sender of the content.

@@ -4,6 +4,7 @@
 //! store.lock              held while a process has the store open
 //! store.db, -wal, -shm    records, and content up to 64 KiB
 //! content/ab/cd/abcd…     larger content, named by its hash
+//! damaged/abcd…           content that was set aside because it is damaged
 //! tmp/                    content that is being received; emptied when the store opens
 //! ```
 
@@ -33,6 +34,15 @@ impl Layout {
         self.dir.join("tmp")
     }
 
+    pub(super) fn damaged_dir(&self) -> PathBuf {
+        self.dir.join("damaged")
+    }
+
+    /// Where a damaged file of this name is set aside.
+    pub(super) fn damaged(&self, hash: ContentHash) -> PathBuf {
+        self.damaged_dir().join(hash.to_string())
+    }
+
     fn contents(&self) -> PathBuf {
         self.dir.join("content")
     }
@@ -48,6 +58,7 @@ impl Layout {
     pub(super) fn create(&self) -> io::Result<()> {
         create_dir(&self.dir)?;
         create_dir(&self.tmp())?;
+        create_dir(&self.damaged_dir())?;
         if !self.contents().is_dir() {
             let part = self.dir.join("content.part");
             create_dir(&part)?;
@@ -78,6 +89,23 @@ impl Layout {
     /// Whether the content's file is there and has this length.
     pub(super) fn has_content(&self, hash: ContentHash, size: u64) -> bool {
         fs::metadata(self.content(hash)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    }
+
+    /// Sets the content's file aside. One that is gone already is not missed.
+    pub(super) fn set_aside(&self, hash: ContentHash) -> io::Result<()> {
+        match fs::rename(self.content(hash), self.damaged(hash)) {
+            Ok(()) => sync_dir(&self.damaged_dir()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a file that was set aside; it may be gone already.
+    pub(super) fn remove_damaged(&self, hash: ContentHash) -> io::Result<()> {
+        match fs::remove_file(self.damaged(hash)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Removes the content's file, durably; it may be gone already.

@@ -192,8 +192,7 @@ fn restore(
     Ok(ItemOutcome::Stored)
 }
 
-/// Replaces what we hold of a live asset where it is damaged. A file was replaced before the transaction if it was
-/// missing or short.
+/// Replaces what we hold of a live asset where it is damaged. A file was replaced before the transaction.
 pub(super) fn heal(tx: &Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<(), rusqlite::Error> {
     if let (Some(ContentPlace::Inline(id)), VerifiedBytes::Inline(bytes)) = (stored.place, &content.bytes) {
         tx.conn

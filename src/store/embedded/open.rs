@@ -46,6 +46,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     let mut totals = Totals::read(&conn)?;
     let id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
     clean_pending(&mut conn, layout)?;
+    super::damage::mend(&conn, layout)?;
     let mut purging = Purging::new(&conn, clock.clone())?;
     purging.look(&mut conn, layout, &mut totals)?;
 
@@ -58,6 +59,8 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         purge_floor: AtomicU64::new(totals.purge_floor),
         read_only: Mutex::new(None),
         walks: Mutex::new(VecDeque::new()),
+        damage: super::damage::DamageWatch::default(),
+        sums: super::sums::SumMakers::default(),
         seq: seen,
     });
     // One more than there are turns: for the message that ends the writer.

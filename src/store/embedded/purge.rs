@@ -12,6 +12,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::failure::Abort;
 use super::layout::Layout;
 use super::rows::{self, ContentPlace};
+use super::sums;
 use super::tx::Totals;
 use crate::clock::Clock;
 use crate::record::ContentHash;
@@ -139,10 +140,13 @@ fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<
             match place {
                 // Before the entry is forgotten: a crash in between leaves an entry without a file, and that is
                 // noticed when it is used; a file without an entry would stay for ever.
-                ContentPlace::File => layout.remove_content(*hash).map_err(|source| Abort::Io {
-                    action: format!("remove {}", layout.content(*hash).display()),
-                    source,
-                })?,
+                ContentPlace::File => {
+                    layout.remove_content(*hash).map_err(|source| Abort::Io {
+                        action: format!("remove {}", layout.content(*hash).display()),
+                        source,
+                    })?;
+                    sums::forget(&transaction, *hash)?;
+                }
                 ContentPlace::Inline(id) => {
                     transaction.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;
                 }

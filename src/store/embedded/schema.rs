@@ -149,6 +149,28 @@ CREATE INDEX records_by_user ON records (user_folded, created_at_ms, hash)
     WHERE deleted = 0 AND user_folded IS NOT NULL;
 ";
 
+/// What it takes to notice that content is damaged, and to get over it.
+///
+/// - `content_sums` has the sums of the groups of content in files, so many to a row. They belong to the bytes that the hash
+///   names, so they stay right whatever becomes of the file; they go when it is purged.
+/// - `damaged` names contents that were set aside. `content` says where the damaged bytes are: 0 in a file of `damaged/`,
+///   else an id in `contents`, NULL nowhere.
+const SCHEMA_DAMAGE: &str = "
+CREATE TABLE content_sums (
+    hash BLOB NOT NULL,
+    part INTEGER NOT NULL,
+    sums BLOB NOT NULL,
+    PRIMARY KEY (hash, part)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE damaged (
+    hash BLOB PRIMARY KEY,
+    content INTEGER,
+    size INTEGER NOT NULL,
+    found_at_ms INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -161,6 +183,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_FORMER),
     M::up(SCHEMA_FOLDED),
     M::up(SCHEMA_FORMERS),
+    M::up(SCHEMA_DAMAGE),
 ];
 
 /// Opens the connection of the writer, and makes or migrates the database.

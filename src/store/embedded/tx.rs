@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::damage::{self, AfterCommit, DamageEvent};
 use super::layout::Layout;
 use super::rows::{self, ContentPlace, StoredRow};
 use super::types::StoredAsset;
@@ -112,6 +113,8 @@ pub(super) struct Tx<'a> {
     /// The newest date of a version that another machine of the user's is known to have.
     pub(super) confirmed_ms: u64,
     pub(super) totals: Totals,
+    /// Done once all of it is durable.
+    pub(super) after_commit: Vec<AfterCommit>,
 }
 
 impl Tx<'_> {
@@ -209,6 +212,14 @@ impl Tx<'_> {
         self.totals.add(&asset);
         self.add_tags(&asset.record)?;
         rows::write(self.conn, &asset, place)?;
+        // What was set aside is kept for as long as the content is wanted.
+        if holding != Holding::Wanted
+            && damage::forget(self, asset.record.hash)?
+            && holding.is_held()
+        {
+            let healed = DamageEvent::Healed { hash: asset.record.hash, size: asset.record.size };
+            self.after_commit.push(AfterCommit::Tell(healed));
+        }
         if let Some(before) = before {
             self.set_before(asset.seq, before)?;
         }

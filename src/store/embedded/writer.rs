@@ -34,10 +34,11 @@ use super::StoreShared;
 use super::failure::{self, Abort};
 use super::layout::{self, Layout};
 use super::purge::{Purged, Purging};
-use super::rows::{self, ContentPlace};
+use super::sums;
 use super::tx::{self, Totals, Tx};
 use crate::clock::Clock;
 use crate::record::{ContentHash, WriterId};
+use crate::store::groups::GroupSum;
 use crate::store::{ReceivedFile, StoreError};
 
 /// Most tasks in one transaction: what bounds the wait of the first of them.
@@ -200,40 +201,36 @@ impl StoreWriter {
             now_ms: self.clock.now_ms(),
             confirmed_ms: self.clock.confirmed_ms(),
             totals: self.totals,
+            after_commit: Vec::new(),
         };
         for task in group {
             task.run(&mut tx)?;
         }
         let mut unused = false;
-        for hash in placed {
+        for (hash, groups) in placed {
             if tx.refers_to_file(hash)? {
+                sums::write(tx.conn, hash, &groups)?;
                 tx.conn.prepare_cached("DELETE FROM pending_files WHERE hash = ?1")?.execute([hash.0])?;
             } else {
                 unused = true;
             }
         }
-        let totals = tx.totals;
+        let (totals, after_commit) = (tx.totals, tx.after_commit);
         if totals != self.totals {
             totals.write(&transaction)?;
         }
         transaction.commit()?;
         self.totals = totals;
+        for task in after_commit {
+            task.perform(&self.layout, &self.shared.damage);
+        }
         self.has_pending = pending_before || unused;
         Ok(())
     }
 
-    /// Puts the files of a group under their names, durably, and says which. Those whose content the store holds
-    /// already are left out, and removed as they are dropped.
-    fn place(&mut self, files: Vec<ReceivedFile>) -> Result<Vec<ContentHash>, Abort> {
-        let mut wanted = Vec::with_capacity(files.len());
-        for file in files {
-            // What lies in the trash was not looked at since it was deleted, and is better replaced.
-            let live = rows::find(&self.conn, file.sha256)?
-                .is_some_and(|stored| stored.place == Some(ContentPlace::File));
-            if !live || !self.layout.has_content(file.sha256, file.size) {
-                wanted.push(file);
-            }
-        }
+    /// Puts the files of a group under their names, durably, and says which, with the sums of their groups. One that is there
+    /// already is replaced: nobody looked at it since it was stored, and these bytes were hashed just now.
+    fn place(&mut self, wanted: Vec<ReceivedFile>) -> Result<Vec<(ContentHash, Vec<GroupSum>)>, Abort> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -248,11 +245,11 @@ impl StoreWriter {
 
         let mut dirs = BTreeSet::new();
         let mut placed = Vec::with_capacity(wanted.len());
-        for file in wanted {
+        for mut file in wanted {
             let target = self.layout.content(file.sha256);
             let failed =
                 |source| Abort::Io { action: format!("move content to {}", target.display()), source };
-            placed.push(file.sha256);
+            placed.push((file.sha256, std::mem::take(&mut file.groups)));
             move_into_place(file, &target, &mut dirs).map_err(failed)?;
         }
         for dir in &dirs {

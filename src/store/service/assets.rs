@@ -185,6 +185,7 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         bytes: status.bytes,
         assets_held: status.assets_held,
         bytes_held: status.bytes_held,
+        damaged: status.damaged,
         seq: status.seq,
         read_only: status.read_only,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -204,16 +205,12 @@ pub(super) fn hash_prefix(params: &Params) -> ApiResult<Option<HashPrefix>> {
 impl ServiceInner {
     /// The asset, if it is neither unknown nor deleted.
     pub(super) async fn live(&self, hash: ContentHash) -> ApiResult<StoredAsset> {
-        match self.store.asset(hash).await? {
-            Some(asset) if asset.record.deleted => Err(deleted(hash)),
-            Some(asset) => Ok(asset),
-            None => Err(not_found(hash)),
-        }
+        live(hash, self.store.asset(hash).await?)
     }
 
     /// The asset, if its content is here, too.
     pub(super) async fn held(&self, hash: ContentHash) -> ApiResult<StoredAsset> {
-        let asset = self.live(hash).await?;
+        let asset = live(hash, self.store.look_at(hash).await?)?;
         if asset.holding.is_held() { Ok(asset) } else { Err(not_held(hash)) }
     }
 
@@ -228,5 +225,13 @@ impl ServiceInner {
         let limit = params.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
         let query = ListQuery { filter, order, limit, cursor: params.text("cursor")? };
         Ok(Success::new(self.store.list(query).await?.into()))
+    }
+}
+
+fn live(hash: ContentHash, found: Option<StoredAsset>) -> ApiResult<StoredAsset> {
+    match found {
+        Some(asset) if asset.record.deleted => Err(deleted(hash)),
+        Some(asset) => Ok(asset),
+        None => Err(not_found(hash)),
     }
 }

@@ -31,7 +31,7 @@ impl From<StoreError> for ApiError {
             StoreError::Corrupt(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 codes::CORRUPT,
-                "run `can-sync scrub`: it heals from peers",
+                "it is set aside, and fetched again from a machine that has it: `can-sync why HASH` says how that stands",
             ),
             StoreError::Full(_) => (
                 StatusCode::INSUFFICIENT_STORAGE,

@@ -105,6 +105,9 @@ pub struct StatusJson {
     pub assets_held: u64,
     /// Sum of the sizes of those in bytes: what can be read here.
     pub bytes_held: u64,
+    /// Contents that were found damaged, are set aside, and did not come again yet.
+    #[serde(default)]
+    pub damaged: u64,
     /// Number of the last change.
     pub seq: u64,
     /// Why it takes no writes, where it does not.

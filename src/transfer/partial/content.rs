@@ -28,6 +28,7 @@ use super::ledger::Ledger;
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::embedded::failure;
+use crate::store::groups::GroupHasher;
 use crate::transfer::ranges::Ranges;
 
 /// Bytes written after which they are made durable, once the last such work is done. What a power cut costs is about
@@ -77,7 +78,7 @@ struct PartialState {
 #[derive(Default)]
 struct Hasher {
     sha256: Sha256,
-    blake3: blake3::Hasher,
+    blake3: GroupHasher,
     done: u64,
 }
 

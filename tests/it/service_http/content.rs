@@ -153,7 +153,9 @@ async fn damaged_content_is_not_served() {
     let hash = asset["hash"].as_str().unwrap();
     let path = service.store.dir().join("content").join(&hash[..2]).join(&hash[2..4]).join(hash);
     std::fs::write(path, "short").unwrap();
-    assert_eq!(refusal(service.get(&format!("/asset/{hash}"))).await, (500, "corrupt".into()));
+    assert_eq!(refusal(service.get(&format!("/asset/{hash}"))).await, (404, "not_held".into()));
+    let head = service.client.head(service.url(&format!("/asset/{hash}"))).send().await.unwrap();
+    assert_eq!(head.status(), 404);
 }
 
 #[tokio::test]

@@ -157,7 +157,7 @@ impl Script {
         let live = || self.records.values().filter(|record| !record.deleted);
         let (assets, bytes) = (live().count() as u64, live().map(|record| record.size).sum());
         let (assets_held, bytes_held) = (assets, bytes);
-        StoreStatus { assets, bytes, assets_held, bytes_held, seq: self.seq, read_only: None }
+        StoreStatus { assets, bytes, assets_held, bytes_held, seq: self.seq, ..StoreStatus::default() }
     }
 }
 

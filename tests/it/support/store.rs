@@ -56,6 +56,7 @@ pub(crate) fn incoming_file(record: AssetRecord, content: &[u8]) -> IncomingAsse
         size: content.len() as u64,
         sha256: hash_of(content),
         blake3: *blake3::hash(content).as_bytes(),
+        groups: Vec::new(),
     };
     IncomingAsset { record, content: IncomingContent::File(received) }
 }

@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Giver, HASH_BYTES, Hasher, Partial};
 use crate::record::ContentHash;
+use crate::store::groups::GroupHasher;
 use crate::store::{ReceivedFile, StoreError};
 use crate::transfer::ranges::Ranges;
 
@@ -79,10 +80,9 @@ impl Partial {
     }
 
     fn check(&self, hasher: Box<Hasher>) -> io::Result<Finished> {
-        let (sha256, blake3) =
-            (ContentHash(hasher.sha256.clone().finalize().into()), hasher.blake3.finalize());
+        let sha256 = ContentHash(hasher.sha256.clone().finalize().into());
         let (result, hasher) = if sha256 == self.hash {
-            (self.keep().and_then(|()| self.whole(*blake3.as_bytes())), hasher)
+            (self.keep().and_then(|()| self.whole(&hasher.blake3)), hasher)
         } else {
             (self.wrong().map(Finished::Wrong), Box::default())
         };
@@ -91,7 +91,7 @@ impl Partial {
         result
     }
 
-    fn whole(&self, blake3: [u8; 32]) -> io::Result<Finished> {
+    fn whole(&self, hasher: &GroupHasher) -> io::Result<Finished> {
         let suspects = std::mem::take(&mut self.state().suspects);
         let mut liars = Vec::new();
         for suspect in suspects {
@@ -101,7 +101,8 @@ impl Partial {
         }
         let from = self.main_giver();
         let path = TempPath::try_from_path(self.second_name()?)?;
-        let file = ReceivedFile { path, size: self.size, sha256: self.hash, blake3 };
+        let (blake3, groups) = hasher.finish();
+        let file = ReceivedFile { path, size: self.size, sha256: self.hash, blake3, groups };
         Ok(Finished::Whole { file, from, liars })
     }
 

@@ -1,0 +1,412 @@
+//! Content whose bytes are not right any more, or are gone: what becomes of it.
+//!
+//! Whoever meets wrong bytes says so ([`EmbeddedStore::suspect`]). From that moment the content counts as not held. It is read in full and hashed; if
+//! it is damaged indeed, the record becomes one whose content is not here and is wanted, in one transaction, and what is there is set
+//! aside: kept, and never given away. Peers are asked for it like for any content that is wanted. Once it came, what was
+//! set aside is removed. If the whole was right after all, what was wrong were its sums: they are made anew.
+//!
+//! The writer moves files only after the commit; what a crash leaves in between is put right when the store opens.
+
+use std::collections::HashMap;
+use std::fs::{self, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension as _};
+use sha2::{Digest as _, Sha256};
+
+use super::content::open_whole;
+use super::failure::Abort;
+use super::incoming::blocking;
+use super::layout::Layout;
+use super::rows::{self, ContentPlace};
+use super::sums::{self, SUMS_PER_ROW};
+use super::tx::{self, Tx};
+use super::{EmbeddedStore, StoredAsset};
+use crate::record::ContentHash;
+use crate::store::groups::{GroupHasher, GroupSum};
+use crate::store::{Holding, StoreError};
+
+/// Bytes that are hashed at once.
+const BLOCK_BYTES: usize = 256 * 1024;
+/// How often a content may be replaced while it is being examined.
+const LOOKS_MAX: usize = 3;
+
+/// What became of a content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DamageEvent {
+    /// It is damaged and was set aside.
+    Damaged {
+        hash: ContentHash,
+        size: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It is here again, and right.
+    Healed { hash: ContentHash, size: u64 },
+}
+
+/// Who hears of damage. Called on the store's own thread: it must not block.
+pub type DamagePort = Arc<dyn Fn(DamageEvent) + Send + Sync>;
+
+/// What is suspected at the moment, and who hears of what was found.
+#[derive(Default)]
+pub(super) struct DamageWatch {
+    /// With whether somebody examines it.
+    suspects: Mutex<HashMap<ContentHash, bool>>,
+    port: OnceLock<DamagePort>,
+}
+
+impl DamageWatch {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ContentHash, bool>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_suspect(&self, hash: &ContentHash) -> bool {
+        self.lock().contains_key(hash)
+    }
+
+    /// What counts as held: not what is suspected.
+    pub(super) fn holding(&self, asset: &StoredAsset) -> Holding {
+        let held = asset.holding;
+        if held.is_held() && self.is_suspect(&asset.record.hash) { Holding::Wanted } else { held }
+    }
+
+    pub(super) fn tell(&self, event: DamageEvent) {
+        match &event {
+            DamageEvent::Damaged { hash, reason, .. } => {
+                tracing::error!(%hash, reason, "a content is damaged: it is set aside, and asked for at other machines");
+            }
+            DamageEvent::Healed { hash, .. } => tracing::info!(%hash, "a damaged content is whole again"),
+        }
+        if let Some(port) = self.port.get() {
+            port(event);
+        }
+    }
+}
+
+/// What a content was found to be.
+struct Inspected {
+    asset: StoredAsset,
+    seen: Seen,
+    /// What is wrong with it.
+    fault: Option<String>,
+    /// Its sums, where they are not those that are kept.
+    sums: Option<Vec<GroupSum>>,
+}
+
+/// Which bytes were looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Seen {
+    File(Option<FileIdentity>),
+    Inline(i64),
+}
+
+/// Tells a file from one that took its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+    len: u64,
+    changed: (i64, i64),
+}
+
+impl FileIdentity {
+    fn of(meta: &Metadata) -> Self {
+        let changed = (meta.ctime(), meta.ctime_nsec());
+        Self { device: meta.dev(), inode: meta.ino(), len: meta.len(), changed }
+    }
+
+    fn at(path: &Path) -> Option<Self> {
+        fs::symlink_metadata(path).ok().map(|meta| Self::of(&meta))
+    }
+}
+
+impl EmbeddedStore {
+    /// Says who hears of damage; the first one stays.
+    pub fn tell_damage(&self, port: DamagePort) {
+        // A second one would hear what the first one is told already.
+        let _ = self.0.shared.damage.port.set(port);
+    }
+
+    /// Wrong bytes of a content were met, or none. It counts as not held from now on, and is examined.
+    pub(super) fn suspect(&self, hash: ContentHash, why: &str) -> StoreError {
+        let being_examined = self.0.shared.damage.lock().insert(hash, true);
+        if being_examined != Some(true) {
+            tracing::warn!(%hash, why, "a content seems to be damaged: it is examined");
+            let store = self.clone();
+            tokio::spawn(async move {
+                let examined = {
+                    let _turn = store.0.shared.sums.turn().await;
+                    store.examine(hash).await
+                };
+                if let Err(error) = examined {
+                    tracing::error!(%hash, %error, "a content that seems to be damaged cannot be examined");
+                    // It stays suspected, and the next one who asks for it has it examined again.
+                    store.0.shared.damage.lock().entry(hash).and_modify(|examined| *examined = false);
+                }
+            });
+        }
+        StoreError::Corrupt(hash)
+    }
+
+    /// The asset, if there is one. That its content is here was seen on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn look_at(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
+        let Some(mut asset) = self.asset(hash).await? else { return Ok(None) };
+        if !asset.holding.is_held() || asset.record.size <= super::INLINE_BYTES_MAX {
+            return Ok(Some(asset));
+        }
+        let (path, size) = (self.0.shared.layout.content(hash), asset.record.size);
+        let seen = blocking("look at content", move || Ok(open_whole(&path, size).map(drop)));
+        if let Err(error) = seen.await?
+            && let Some(fault) = fault_of(&error)
+        {
+            self.suspect(hash, &fault);
+            asset.holding = Holding::Wanted;
+        }
+        Ok(Some(asset))
+    }
+
+    /// Reads a content in full. Damaged, it is set aside; right, its sums are kept. Whether it is held, and right.
+    pub(super) async fn examine(&self, hash: ContentHash) -> Result<bool, StoreError> {
+        for _ in 0..LOOKS_MAX {
+            let Some(Inspected { asset, seen, fault, sums }) = self.inspect(hash).await? else {
+                self.0.shared.damage.lock().remove(&hash);
+                return Ok(false);
+            };
+            let Some(reason) = fault else {
+                if let Some(sums) = sums {
+                    self.keep_sums(hash, sums).await?;
+                }
+                self.0.shared.damage.lock().remove(&hash);
+                return Ok(true);
+            };
+            let size = asset.record.size;
+            let aside = self.submit(Vec::new(), 0, move |tx| {
+                set_aside(tx, hash, size, &seen, reason).map(Ok)
+            });
+            // Else somebody replaced it meanwhile.
+            if aside.await? {
+                self.0.shared.damage.lock().remove(&hash);
+                return Ok(false);
+            }
+        }
+        Err(StoreError::Io {
+            action: format!("examine the content of {hash}"),
+            reason: "it is replaced again and again".into(),
+        })
+    }
+
+    /// Reads and hashes a content; `None` where there is none.
+    async fn inspect(&self, hash: ContentHash) -> Result<Option<Inspected>, StoreError> {
+        let found = self.0.shared.readers.run("examine content", move |conn| {
+            let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
+            let Some(place) = stored.place else { return Ok(None) };
+            let is_right = match place {
+                ContentPlace::Inline(id) => Some(inline_is_right(conn, id, hash)?),
+                ContentPlace::File => None,
+            };
+            let kept = kept_sums(conn, hash, stored.asset.record.size)?;
+            Ok(Some((stored.asset, place, is_right, kept)))
+        });
+        let Some((asset, place, is_right, kept)) = found.await? else { return Ok(None) };
+        if let ContentPlace::Inline(id) = place {
+            let wrong = || String::from("its bytes in the database are not those that it is named by");
+            let fault = (is_right != Some(true)).then(wrong);
+            return Ok(Some(Inspected { asset, seen: Seen::Inline(id), fault, sums: None }));
+        }
+        let (path, size) = (self.0.shared.layout.content(hash), asset.record.size);
+        let hashed = blocking("examine content", move || {
+            // Before it is opened: what is moved over it afterwards is another one.
+            let seen = FileIdentity::at(&path);
+            Ok((seen, hash_file(&path, size)))
+        });
+        let (seen, hashed) = hashed.await?;
+        let seen = Seen::File(seen);
+        match hashed {
+            Ok((sha256, _)) if sha256 != hash => {
+                let fault = format!("its file hashes to {sha256}");
+                Ok(Some(Inspected { asset, seen, fault: Some(fault), sums: None }))
+            }
+            Ok((_, sums)) => {
+                let sums = Some(sums).filter(|sums| !sums.is_empty() && *sums != kept);
+                Ok(Some(Inspected { asset, seen, fault: None, sums }))
+            }
+            Err(error) => match fault_of(&error) {
+                Some(fault) => Ok(Some(Inspected { asset, seen, fault: Some(fault), sums: None })),
+                None => Err(StoreError::Io {
+                    action: format!("examine the content of {hash}"),
+                    reason: error.to_string(),
+                }),
+            },
+        }
+    }
+}
+
+/// What of a failure to read is the content's own fault; `None` for what may be otherwise in a moment, and for what
+/// concerns every file.
+pub(super) fn fault_of(error: &io::Error) -> Option<String> {
+    const EIO: i32 = 5;
+    const EBADMSG: i32 = 74;
+    const EUCLEAN: i32 = 117;
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some("its file is missing".into()),
+        io::ErrorKind::UnexpectedEof => Some("its file has another length".into()),
+        io::ErrorKind::IsADirectory => Some("its file is something else".into()),
+        _ if matches!(error.raw_os_error(), Some(EIO | EBADMSG | EUCLEAN)) => {
+            Some(format!("its file cannot be read: {error}"))
+        }
+        _ => None,
+    }
+}
+
+fn hash_file(path: &Path, size: u64) -> io::Result<(ContentHash, Vec<GroupSum>)> {
+    let mut file = open_whole(path, size)?;
+    let (mut sha256, mut groups) = (Sha256::new(), GroupHasher::default());
+    let mut block = vec![0; BLOCK_BYTES];
+    loop {
+        match file.read(&mut block) {
+            Ok(0) => return Ok((ContentHash(sha256.finalize().into()), groups.finish().1)),
+            Ok(n) => {
+                sha256.update(&block[..n]);
+                groups.update(&block[..n]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn inline_is_right(conn: &Connection, id: i64, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+    Ok(rows::inline_content(conn, id)?.is_some_and(|data| Sha256::digest(data).as_slice() == hash.0))
+}
+
+/// All sums that are kept of a content, as far as they are there.
+fn kept_sums(conn: &Connection, hash: ContentHash, size: u64) -> Result<Vec<GroupSum>, rusqlite::Error> {
+    let mut kept = Vec::new();
+    for row in 0..crate::store::groups::group_count(size).div_ceil(SUMS_PER_ROW as u64) {
+        match sums::read(conn, hash, row, sums::sums_in(row, size))? {
+            Some(sums) => kept.extend(sums),
+            None => break,
+        }
+    }
+    Ok(kept)
+}
+
+/// Makes a damaged content one that is not here and is wanted; whether it is still the one that was seen.
+fn set_aside(
+    tx: &mut Tx<'_>,
+    hash: ContentHash,
+    size: u64,
+    seen: &Seen,
+    reason: String,
+) -> Result<bool, rusqlite::Error> {
+    let Some(stored) = tx.find(hash)? else { return Ok(false) };
+    let left = match (stored.place, seen) {
+        (Some(ContentPlace::File), Seen::File(identity))
+            if FileIdentity::at(&tx.layout.content(hash)) == *identity =>
+        {
+            identity.map(|_| ContentPlace::File)
+        }
+        (Some(ContentPlace::Inline(id)), Seen::Inline(seen)) if id == *seen => {
+            if inline_is_right(tx.conn, id, hash)? {
+                return Ok(false);
+            }
+            rows::inline_content(tx.conn, id)?.map(|_| ContentPlace::Inline(id))
+        }
+        (Some(_), _) | (None, _) => return Ok(false),
+    };
+    tx.put_absent(&stored, true)?;
+    tx.conn
+        .prepare_cached(
+            "INSERT OR REPLACE INTO damaged (hash, content, size, found_at_ms, reason) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute((
+            hash.0,
+            left.map(ContentPlace::to_column),
+            size.cast_signed(),
+            tx.now_ms.cast_signed(),
+            &reason,
+        ))?;
+    if left == Some(ContentPlace::File) {
+        tx.after_commit.push(AfterCommit::SetAside(hash));
+    }
+    tx.after_commit.push(AfterCommit::Tell(DamageEvent::Damaged { hash, size, reason }));
+    Ok(true)
+}
+
+/// What the writer does once a transaction is durable.
+#[derive(Debug)]
+pub(super) enum AfterCommit {
+    SetAside(ContentHash),
+    /// What was set aside is not needed any more.
+    Drop(ContentHash),
+    Tell(DamageEvent),
+}
+
+impl AfterCommit {
+    pub(super) fn perform(self, layout: &Layout, watch: &DamageWatch) {
+        let (done, hash) = match self {
+            Self::SetAside(hash) => (layout.set_aside(hash), hash),
+            Self::Drop(hash) => (layout.remove_damaged(hash), hash),
+            Self::Tell(event) => return watch.tell(event),
+        };
+        if let Err(error) = done {
+            // Opening the store tries again; nobody reads these bytes meanwhile.
+            tracing::warn!(%hash, %error, "a damaged file is not moved out of the way");
+        }
+    }
+}
+
+/// Forgets what was set aside of a content that is here again, or not wanted any more; whether there was something.
+pub(super) fn forget(tx: &mut Tx<'_>, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+    let left: Option<Option<i64>> = tx
+        .conn
+        .prepare_cached("SELECT content FROM damaged WHERE hash = ?1")?
+        .query_row([hash.0], |row| row.get(0))
+        .optional()?;
+    let Some(left) = left else { return Ok(false) };
+    match left.map(ContentPlace::from_column) {
+        Some(ContentPlace::Inline(id)) => {
+            tx.conn.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;
+        }
+        Some(ContentPlace::File) => tx.after_commit.push(AfterCommit::Drop(hash)),
+        None => {}
+    }
+    tx.conn.prepare_cached("DELETE FROM damaged WHERE hash = ?1")?.execute([hash.0])?;
+    Ok(true)
+}
+
+/// How many contents are set aside.
+pub(super) fn count(conn: &Connection) -> Result<u64, rusqlite::Error> {
+    conn.prepare_cached("SELECT count(*) FROM damaged")?.query_row([], |row| rows::unsigned(row, 0))
+}
+
+/// Puts right what a crash left between a commit and the move of a file.
+pub(super) fn mend(conn: &Connection, layout: &Layout) -> Result<(), Abort> {
+    let failed = |action: &str| {
+        let action = format!("{action} {}", layout.damaged_dir().display());
+        move |source| Abort::Io { action, source }
+    };
+    let mut statement = conn.prepare("SELECT hash FROM damaged WHERE content = 0")?;
+    let named: Vec<ContentHash> =
+        statement.query_map([], |row| Ok(ContentHash(row.get(0)?)))?.collect::<Result<_, _>>()?;
+    for hash in &named {
+        if !layout.damaged(*hash).exists() && !tx::refers_to_file(conn, *hash)? {
+            layout.set_aside(*hash).map_err(failed("set content aside in"))?;
+        }
+    }
+    for entry in fs::read_dir(layout.damaged_dir()).map_err(failed("list"))? {
+        let entry = entry.map_err(failed("list"))?;
+        let hash = entry.file_name().to_str().and_then(|name| name.parse::<ContentHash>().ok());
+        if let Some(hash) = hash.filter(|hash| !named.contains(hash)) {
+            layout.remove_damaged(hash).map_err(failed("remove content from"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Damage on the disk of a node that has peers: nobody ever gets a wrong byte, and all is whole again by itself.
+
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use can_sync::record::ContentHash;
+use futures::StreamExt as _;
+use serde_json::json;
+
+use crate::support::embedded::content_path;
+use crate::support::nodes::{TestNode, eventually};
+use crate::support::store::noise;
+
+fn store_dir(node: &TestNode) -> PathBuf {
+    node.config.data_dir.join("store")
+}
+
+/// Flips a bit of a stored content.
+fn flip(dir: &Path, hash: &str, content: &[u8], at: usize) {
+    if content.len() <= 64 * 1024 {
+        let database = rusqlite::Connection::open(dir.join("store.db")).unwrap();
+        database.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+        let mut flipped = content.to_vec();
+        flipped[at] ^= 4;
+        let changed = database.execute("UPDATE contents SET data = ?1 WHERE data = ?2", (flipped, content));
+        assert_eq!(changed, Ok(1));
+    } else {
+        let hash: ContentHash = hash.parse().unwrap();
+        let file = std::fs::File::options().write(true).open(content_path(dir, hash)).unwrap();
+        file.write_all_at(&[content[at] ^ 4], at as u64).unwrap();
+    }
+}
+
+/// What a client gets, and whether the answer was complete as far as HTTP can say.
+async fn fetch(node: &TestNode, hash: &str, range: Option<&str>) -> Option<Vec<u8>> {
+    let url = format!("{}/asset/{hash}", node.node().store_url());
+    let mut request = node.http.get(url);
+    if let Some(range) = range {
+        request = request.header("Range", range);
+    }
+    // It may break off before the first byte is out.
+    let Ok(answer) = request.send().await else { return None };
+    if !answer.status().is_success() {
+        return None;
+    }
+    let mut body = answer.bytes_stream();
+    let mut got = Vec::new();
+    while let Some(piece) = body.next().await {
+        got.extend_from_slice(&piece.ok()?);
+    }
+    Some(got)
+}
+
+async fn pair(contents: &[Vec<u8>]) -> (TestNode, TestNode, Vec<String>) {
+    let (a, b) = tokio::join!(TestNode::start("a", |_| {}), TestNode::start("b", |_| {}));
+    b.dial(&a).await;
+    let mut hashes = Vec::new();
+    for content in contents {
+        hashes.push(a.ingest(content.clone(), &[]).await);
+    }
+    for hash in &hashes {
+        eventually("it is at b", async || b.content(hash).await.map(drop).ok_or_else(String::new)).await;
+    }
+    (a, b, hashes)
+}
+
+async fn whole_again(node: &TestNode, hashes: &[String], contents: &[Vec<u8>]) {
+    for (hash, content) in hashes.iter().zip(contents) {
+        eventually("it is whole again", async || {
+            let got = fetch(node, hash, None).await;
+            (got.as_ref() == Some(content)).then_some(()).ok_or_else(|| format!("{hash}: {}", got.is_some()))
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_flip_is_found_by_reading_and_healed_from_a_peer() {
+    let sizes = [100, 60_000, 70_000, 300_000, 900_000];
+    let contents: Vec<Vec<u8>> = (0..50).map(|n| noise(sizes[n % sizes.len()] + n, n as u64)).collect();
+    let (a, b, hashes) = pair(&contents).await;
+    let dir = store_dir(&a);
+    for (n, (hash, content)) in hashes.iter().zip(&contents).enumerate() {
+        flip(&dir, hash, content, n * 7919 % content.len());
+    }
+    for (n, (hash, content)) in hashes.iter().zip(&contents).enumerate() {
+        let (from, to) = (content.len() / 3, content.len() / 3 + 50);
+        let (range, expected) = if n % 2 == 0 {
+            (None, content.as_slice())
+        } else {
+            (Some(format!("bytes={from}-{}", to - 1)), &content[from..to])
+        };
+        if let Some(got) = fetch(&a, hash, range.as_deref()).await {
+            assert!(got == expected, "a wrong byte of {hash}");
+        }
+    }
+    whole_again(&a, &hashes, &contents).await;
+    // Nobody blames the other one, and nothing is left aside.
+    eventually("nothing is aside", async || {
+        let status = a.get("/status").await["data"]["store"].clone();
+        (status["damaged"] == 0).then_some(()).ok_or_else(|| status.to_string())
+    })
+    .await;
+    for node in [&a, &b] {
+        let dir = store_dir(node).join("damaged");
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
+    }
+    tokio::join!(a.wait_in_sync(), b.wait_in_sync());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_is_neither_offered_nor_sent_what_is_damaged() {
+    let contents: Vec<Vec<u8>> = [50, 100_000, 400_000, 3_000_000]
+        .into_iter()
+        .zip(0..)
+        .map(|(size, seed)| noise(size, seed))
+        .collect();
+    let a = TestNode::start("a", |_| {}).await;
+    let mut hashes = Vec::new();
+    for content in &contents {
+        hashes.push(a.ingest(content.clone(), &[]).await);
+    }
+    for (hash, content) in hashes.iter().zip(&contents) {
+        flip(&store_dir(&a), hash, content, content.len() - 1);
+    }
+    let good = a.ingest(noise(200_000, 77), &[]).await;
+    let b = TestNode::start("b", |_| {}).await;
+    b.dial(&a).await;
+    eventually("what is right has come", async || b.content(&good).await.map(drop).ok_or_else(String::new))
+        .await;
+    tokio::join!(a.wait_in_sync(), b.wait_in_sync());
+    for hash in &hashes {
+        assert_eq!(b.content(hash).await, None);
+        let why = b.get(&format!("/why/{hash}")).await["data"].clone();
+        assert_ne!(why["state"], "failed", "{why}");
+        assert!(!why.to_string().contains("wrong bytes"), "the sender noticed: {why}");
+        assert_eq!(a.get(&format!("/why/{hash}")).await["data"]["state"], "missing");
+    }
+    assert_eq!(a.get("/status").await["data"]["store"]["damaged"], 4);
+    // A third one that has them heals both.
+    let c = TestNode::start("c", |_| {}).await;
+    for content in &contents {
+        c.ingest(content.clone(), &[]).await;
+    }
+    c.dial(&a).await;
+    whole_again(&a, &hashes, &contents).await;
+    whole_again(&b, &hashes, &contents).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_is_said_to_be_gone_and_is_fetched() {
+    let contents = [noise(300_000, 1), noise(300_000, 2), noise(300_000, 3)];
+    let (a, b, hashes) = pair(&contents).await;
+    let path = |n: usize| content_path(&store_dir(&a), hashes[n].parse().unwrap());
+    std::fs::remove_file(path(0)).unwrap();
+    std::fs::write(path(1), "short").unwrap();
+    flip(&store_dir(&a), &hashes[2], &contents[2], 9);
+    // Alone, so that nothing is healed before it is looked at.
+    let mut b = b;
+    b.stop().await;
+    let head = a.http.head(format!("{}/asset/{}", a.node().store_url(), hashes[0]));
+    assert_eq!(head.send().await.unwrap().status(), 404);
+    assert_eq!(a.get(&format!("/why/{}", hashes[1])).await["data"]["state"], "missing");
+    // A user's wish reads what is held: this one is found wrong, and searched for.
+    let fetched = a.post(&format!("/fetch/{}", hashes[2]), json!({})).await;
+    assert_ne!(fetched["data"]["state"], "here", "{fetched}");
+    eventually("all three are aside", async || {
+        let status = a.get("/status").await["data"]["store"].clone();
+        (status["damaged"] == 3).then_some(()).ok_or_else(|| status.to_string())
+    })
+    .await;
+    b.boot().await;
+    b.dial(&a).await;
+    whole_again(&a, &hashes, &contents).await;
+
+    let url = format!("http://{}/events?since=0", a.node().api_addr());
+    let mut stream = a.http.get(url).send().await.unwrap().bytes_stream();
+    let mut text = String::new();
+    for kind in ["event: damaged", "event: healed"] {
+        while text.matches(kind).count() < 3 {
+            let piece = crate::support::service::soon("events", stream.next()).await.unwrap().unwrap();
+            text.push_str(&String::from_utf8_lossy(&piece));
+        }
+    }
+}
