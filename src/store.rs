@@ -133,6 +133,22 @@ pub struct StoreStatus {
     pub seq: u64,
     /// Why the store takes no writes at the moment, where it does not.
     pub read_only: Option<String>,
+    /// Why nothing but deletions is taken, where the disk has too little room.
+    pub short_of_space: Option<String>,
+    /// What people should know of the store, and cannot be helped.
+    pub notice: Option<String>,
+}
+
+impl StoreStatus {
+    /// Why the store does not take everything that it is asked to, in a clause.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let read_only = self.read_only.as_ref().map(|why| format!("the store takes no writes: {why}"));
+        let short = || {
+            self.short_of_space.as_ref().map(|why| format!("the store takes nothing but deletions: {why}"))
+        };
+        read_only.or_else(short)
+    }
 }
 
 /// Content that arrived, with what it hashes to.
@@ -237,7 +253,9 @@ pub enum StoreError {
     #[error("the asset {0} was changed meanwhile")]
     Changed(ContentHash),
     /// Stored bytes that no longer hash to their name, or cannot be read.
-    #[error("the stored content of {0} is damaged: it is set aside, and fetched again from a machine that has it")]
+    #[error(
+        "the stored content of {0} is damaged: it is set aside, and fetched again from a machine that has it"
+    )]
     Corrupt(ContentHash),
     /// No room, or less than the reserve.
     #[error("{0}")]

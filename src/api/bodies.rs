@@ -57,10 +57,12 @@ pub struct StoreView {
     pub mode: StoreMode,
     /// Its HTTP API.
     pub url: String,
-    /// Whether it answers and takes writes.
+    /// Whether it answers, and takes everything that it is asked to.
     pub healthy: bool,
     /// Why it is not healthy.
     pub error: Option<String>,
+    /// What people should know of it, and cannot be helped.
+    pub notice: Option<String>,
     /// Live assets that it knows, whether or not their contents are here; absent while it does not answer.
     pub assets: Option<u64>,
     /// Sum of their sizes in bytes.
@@ -80,23 +82,25 @@ impl StoreView {
         let mode = view.store_mode;
         let url = view.store_proxy.base().to_owned();
         match status {
-            Ok(StoreStatus { assets, bytes, assets_held, bytes_held, damaged, seq, read_only }) => Self {
+            Ok(status) => Self {
                 mode,
                 url,
-                healthy: read_only.is_none(),
-                error: read_only.map(|why| format!("the store takes no writes: {why}")),
-                assets: Some(assets),
-                bytes: Some(bytes),
-                assets_held: Some(assets_held),
-                bytes_held: Some(bytes_held),
-                damaged: Some(damaged),
-                seq: Some(seq),
+                healthy: status.problem().is_none(),
+                error: status.problem(),
+                notice: status.notice,
+                assets: Some(status.assets),
+                bytes: Some(status.bytes),
+                assets_held: Some(status.assets_held),
+                bytes_held: Some(status.bytes_held),
+                damaged: Some(status.damaged),
+                seq: Some(status.seq),
             },
             Err(error) => Self {
                 mode,
                 url,
                 healthy: false,
                 error: Some(error),
+                notice: None,
                 assets: None,
                 bytes: None,
                 assets_held: None,

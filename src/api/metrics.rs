@@ -100,7 +100,7 @@ fn up(out: &mut Exposition, parts: [(&str, bool); 3]) {
 }
 
 fn store_figures(out: &mut Exposition, status: &StoreStatus) {
-    let StoreStatus { assets, bytes, assets_held, bytes_held, damaged, seq, read_only } = status;
+    let StoreStatus { assets, bytes, assets_held, bytes_held, damaged, seq, .. } = status;
     out.gauge("can_sync_store_assets", "Live assets that are known, held or not.", assets);
     out.gauge("can_sync_store_bytes", "Sum of the sizes of live assets that are known.", bytes);
     out.gauge("can_sync_store_held_assets", "Live assets whose contents are here.", assets_held);
@@ -111,7 +111,11 @@ fn store_figures(out: &mut Exposition, status: &StoreStatus) {
         damaged,
     );
     out.gauge("can_sync_store_seq", "Number of the store's last change.", seq);
-    out.gauge("can_sync_store_writable", "Whether the store takes writes.", u8::from(read_only.is_none()));
+    out.gauge(
+        "can_sync_store_writable",
+        "Whether the store takes writes.",
+        u8::from(status.problem().is_none()),
+    );
 }
 
 fn peer_figures(out: &mut Exposition, report: &PeersReport) {
@@ -200,7 +204,11 @@ fn actor_figures(out: &mut Exposition, tree: &ActorStatus) {
 
 fn stderr_figures(out: &mut Exposition, Lost { messages, bytes }: Lost) {
     let families = [
-        ("can_sync_stderr_lost_messages", "Log lines and dumps that nobody read in time from stderr.", messages),
+        (
+            "can_sync_stderr_lost_messages",
+            "Log lines and dumps that nobody read in time from stderr.",
+            messages,
+        ),
         ("can_sync_stderr_lost_bytes", "Bytes of those.", bytes),
     ];
     for (name, help, value) in families {

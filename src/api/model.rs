@@ -122,7 +122,9 @@ impl NodeModel {
     fn new(view: &AgentView, now_ms: u64, store: &Result<StoreStatus, String>) -> Self {
         let status = store.as_ref().ok();
         let problem = match store {
-            Ok(status) => status.read_only.as_ref().map(|why| format!("The store takes no writes: {why}")),
+            Ok(status) => {
+                status.problem().or_else(|| status.notice.clone()).map(|clause| capitalised(&clause))
+            }
             Err(why) => Some(why.clone()),
         };
         let channels = view.discovery.reports();
@@ -392,6 +394,12 @@ fn actor_rows(tree: &ActorStatus) -> Rows<ActorRow> {
         queued: actor.queued,
         notes: actor.detail.iter().chain(&actor.last_error).map(|text| shown(text)).collect(),
     })
+}
+
+/// A clause as a sentence.
+fn capitalised(clause: &str) -> String {
+    let mut chars = clause.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 fn actors_summary(tree: &ActorStatus) -> String {

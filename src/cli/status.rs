@@ -65,6 +65,8 @@ pub(super) struct StoreBody {
     bytes_held: Option<u64>,
     #[serde(default)]
     damaged: Option<u64>,
+    #[serde(default)]
+    notice: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
@@ -177,6 +179,7 @@ impl StatusBody {
         if let Some(reason) = self.sync.reason.as_ref().filter(|reason| !said.contains(reason.as_str())) {
             fields.push(("note", reason.clone()));
         }
+        fields.extend(self.store.notice.clone().map(|notice| ("note", notice)));
         if let Some(damaged) = self.store.damaged.filter(|damaged| *damaged > 0) {
             let damaged = text::counted(damaged, "content");
             fields.push(("damaged", format!("{damaged} on this disk, set aside until a peer has them")));

@@ -139,8 +139,17 @@ impl CanHttpStore {
     async fn read_status(&self) -> Result<StoreStatus, StoreError> {
         let response = self.send(self.request(Method::GET, "status"), None).await?;
         let Success { data, .. } = json::<Success<StatusJson>>(self.url(), response).await?;
-        let StatusJson { assets, bytes, assets_held, bytes_held, damaged, seq, read_only, .. } = data;
-        Ok(StoreStatus { assets, bytes, assets_held, bytes_held, damaged, seq, read_only })
+        Ok(StoreStatus {
+            assets: data.assets,
+            bytes: data.bytes,
+            assets_held: data.assets_held,
+            bytes_held: data.bytes_held,
+            damaged: data.damaged,
+            seq: data.seq,
+            read_only: data.read_only,
+            short_of_space: data.short_of_space,
+            notice: data.notice,
+        })
     }
 
     async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {

@@ -24,9 +24,11 @@
 //! nothing to miss; the store remembers where the latest pages of those ended.
 //!
 //! # When the disk fails
-//! Full: the change is refused and nothing of it stays; the next one is tried again. An I/O error in a write, fsync or
+//! Full: the change is refused and nothing of it stays; the next one is tried again. Deletions have room that is laid by for
+//! them (`space`). An I/O error in a write, fsync or
 //! commit: the store takes no more writes until it is opened again, because the kernel may have dropped what it could
-//! not write. It goes on reading.
+//! not write. It goes on reading. Damaged pages of the database, whoever meets them, end all writing as well. Changes that are
+//! gone from the database are noticed when it is opened (`loss`).
 
 use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
@@ -43,8 +45,9 @@ use self::layout::Layout;
 use self::readers::Readers;
 use self::space::Space;
 use self::tx::{Totals, Tx};
-use self::writer::{Msg, Task};
-use crate::record::ContentHash;
+use self::writer::{Deletion, Msg, Task};
+use crate::clock::Clock;
+use crate::record::{ContentHash, META_BYTES_MAX};
 use crate::store::at_rest::{open_at_rest, problem_at_rest};
 use crate::store::{ReceivedFile, StoreError};
 
@@ -55,6 +58,7 @@ mod edit;
 pub(crate) mod failure;
 mod incoming;
 mod layout;
+mod loss;
 mod media_type;
 mod merge;
 mod open;
@@ -114,7 +118,8 @@ struct StoreShared {
     commits: AtomicU64,
     purge_floor: AtomicU64,
     /// Why there are no more writes.
-    read_only: Mutex<Option<String>>,
+    read_only: Arc<Mutex<Option<String>>>,
+    clock: Clock,
     /// Where pages of full readings ended that have not passed the purge floor yet.
     walks: Mutex<VecDeque<u64>>,
     damage: damage::DamageWatch,
@@ -248,7 +253,9 @@ impl EmbeddedStore {
         patch: MetaPatch,
         meant_for: Option<Vec<String>>,
     ) -> Result<StoredAsset, StoreError> {
-        self.submit(Vec::new(), 0, move |tx| edit::patch(tx, hash, patch, meant_for.as_deref())).await
+        // The rest of its text is written anew, too.
+        let bytes = writer::change_bytes(std::iter::once(META_BYTES_MAX));
+        self.submit_growing(bytes, move |tx| edit::patch(tx, hash, patch, meant_for.as_deref())).await
     }
 
     /// Deletes a live asset: a tombstone remains, and its content stays in the trash for 30 days.
@@ -268,7 +275,7 @@ impl EmbeddedStore {
         hash: ContentHash,
         meant_for: Option<Vec<String>>,
     ) -> Result<StoredAsset, StoreError> {
-        self.submit(Vec::new(), 0, move |tx| edit::delete(tx, hash, meant_for.as_deref())).await
+        self.submit_deletion(move |tx| edit::delete(tx, hash, meant_for.as_deref())).await
     }
 
     /// The number of the last committed change, whenever it rises. Ends when the store is closed.
@@ -328,6 +335,30 @@ impl EmbeddedStore {
         let (reply, answer) = oneshot::channel();
         let task = Task { files, bytes, run: Some(run), answer: None, reply, _turn: turn };
         self.send(Msg::Work(Box::new(task)))?;
+        in_time(answer).await
+    }
+
+    /// As [`Self::submit`], for what adds to the database and brings no content: it leaves the disk's reserve alone.
+    async fn submit_growing<T: Send + 'static>(
+        &self,
+        bytes: u64,
+        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0.shared.check_writable()?;
+        self.0.shared.space.claim(bytes)?;
+        // Half of that is in the WAL.
+        self.submit(Vec::new(), usize::try_from(bytes / 2).unwrap_or(usize::MAX), run).await
+    }
+
+    /// As [`Self::submit`], for what is done even where there is no room any more. It may be run twice.
+    async fn submit_deletion<T: Send + 'static>(
+        &self,
+        run: impl FnMut(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0.shared.check_writable()?;
+        let turn = self.turn().await?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Msg::Work(Box::new(Deletion { run, answer: None, reply, _turn: turn })))?;
         in_time(answer).await
     }
 

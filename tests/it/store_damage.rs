@@ -141,7 +141,7 @@ async fn no_wrong_byte_is_given_away_and_the_content_is_set_aside() {
             let incoming = if n % 2 == 0 { incoming } else { incoming_file };
             let outcome = store.ingest(vec![incoming(record_of(content), content)]).await;
             assert_eq!(outcome, Ok(vec![ItemOutcome::Stored]));
-            assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+            assert!(read(&store, hash_of(content), 0, None).await.as_ref() == Ok(content));
         }
         assert_eq!(aside(dir.path()), BTreeSet::new());
         let status = store.status().await.unwrap();
@@ -225,7 +225,7 @@ async fn sums_are_made_by_reading_and_cost_one_reading() {
     for (n, content) in contents.iter().enumerate() {
         let hash = hash_of(content);
         if n % 2 == 0 {
-            assert_eq!(read(&store, hash, 0, None).await.as_ref(), Ok(content));
+            assert!(read(&store, hash, 0, None).await.as_ref() == Ok(content));
         } else {
             assert_eq!(read(&store, hash, 1, None).await.unwrap(), content[1..]);
         }
@@ -277,7 +277,7 @@ async fn a_file_that_is_missing_cut_or_unreadable_is_noticed_by_a_look() {
     assert_eq!(store.verify(hash_of(b"unknown")).await, Ok(false));
     for content in &contents {
         upload(&store, content, IngestFields::default()).await;
-        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+        assert!(read(&store, hash_of(content), 0, None).await.as_ref() == Ok(content));
     }
 }
 
@@ -295,7 +295,7 @@ async fn the_right_bytes_heal_what_nobody_noticed() {
             1 => drop(store.ingest(vec![incoming(record_of(content), content)]).await.unwrap()),
             _ => drop(store.ingest(vec![incoming_file(record_of(content), content)]).await.unwrap()),
         }
-        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+        assert!(read(&store, hash_of(content), 0, None).await.as_ref() == Ok(content));
     }
     assert_eq!(store.status().await.unwrap().damaged, 0);
 }

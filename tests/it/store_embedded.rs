@@ -131,6 +131,10 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
              ALTER TABLE records DROP COLUMN own_content;
              ALTER TABLE records DROP COLUMN former;
              ALTER TABLE records DROP COLUMN former_own;
+             DROP TABLE content_sums;
+             DROP TABLE damaged;
+             ALTER TABLE state DROP COLUMN lost_changes;
+             ALTER TABLE state DROP COLUMN lost_at_ms;
              ALTER TABLE state DROP COLUMN uptime_ms;
              ALTER TABLE state DROP COLUMN look_ms;
              ALTER TABLE state DROP COLUMN look_uptime_ms;
@@ -382,7 +386,7 @@ async fn damaged_content_is_never_served_and_heals() {
     let batch = vec![incoming(record_of(&short), &short), incoming(record_of(&missing), &missing)];
     store.ingest(batch).await.unwrap();
     for content in all {
-        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+        assert!(read(&store, hash_of(content), 0, None).await.as_ref() == Ok(content));
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use can_sync::store::{ContentStore, ItemOutcome, StoreError};
 use futures::future::join_all;
 
 use crate::support::embedded::{content_files, temporary_files, try_open, try_upload};
+use crate::support::mounted::{Mounted, tell};
 use crate::support::store::{hash_of, incoming, noise, read, read_feed, record_of};
 
 const DIR: &str = "CAN_SYNC_TEST_STORE_DIR";
@@ -316,10 +317,6 @@ fn seed() -> u64 {
     given.unwrap_or_else(|| u64::from(std::process::id()))
 }
 
-fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let seed = seed();
@@ -432,33 +429,6 @@ async fn a_full_disk_at_any_step_passes() {
             assert!(!opened || (said.stored.len(), said.deleted.len()) == (5, 1), "{said:?}");
         });
         tell(&format!("ENOSPC at {} calls of {call}, or one in {step}: refused, then taken", points.await));
-    }
-}
-
-/// A file system of its own; unmounted when dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// `None`, having said why, where mounting is not allowed.
-    fn new(dir: &Path, options: &str) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(dir.to_owned())),
-            Ok(output) => {
-                tell(&format!("skipped: cannot mount: {}", String::from_utf8_lossy(&output.stderr).trim()));
-                None
-            }
-            Err(error) => {
-                tell(&format!("skipped: cannot mount: {error}"));
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod infrastructure;
 pub(crate) mod library_member;
 pub(crate) mod listing;
 pub(crate) mod member;
+pub(crate) mod mounted;
 pub(crate) mod netns;
 pub(crate) mod nodes;
 pub(crate) mod peers;

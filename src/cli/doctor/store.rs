@@ -12,9 +12,9 @@ use crate::cli::text;
 use crate::config::Config;
 use crate::identity::Mend;
 use crate::node::DataDir;
+use crate::store::ContentStore as _;
 use crate::store::can_http::CanHttpStore;
 use crate::store::service::key;
-use crate::store::{ContentStore as _, StoreStatus};
 
 /// With a daemon, what it says of its store; without one, the store itself. The disk in any case.
 pub(super) async fn check(config: &Config, daemon: Option<&Value>) -> Finding {
@@ -77,10 +77,10 @@ async fn external(config: &Config, url: &str) -> Result<String, Finding> {
     };
     let store = CanHttpStore::new(url, &read.map_err(failed)?).map_err(|e| failed(e.to_string()))?;
     match store.status().await {
-        Ok(StoreStatus { read_only: Some(why), .. }) => Err(failed(format!("it takes no writes: {why}"))),
-        Ok(StoreStatus { assets, .. }) => {
-            Ok(format!("external at {url}, {}", text::counted(assets, "asset")))
-        }
+        Ok(status) => match status.problem() {
+            Some(why) => Err(failed(why)),
+            None => Ok(format!("external at {url}, {}", text::counted(status.assets, "asset"))),
+        },
         Err(error) => Err(failed(error.to_string())),
     }
 }

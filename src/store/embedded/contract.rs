@@ -11,8 +11,8 @@ use rusqlite::params;
 use super::merge::Absence;
 use super::rows::{self, COLUMNS, FORMERS};
 use super::tx::Totals;
-use super::{EmbeddedStore, HASHES_MAX, StoredAsset, damage, edit};
-use crate::record::{AssetRecord, ContentHash};
+use super::{EmbeddedStore, HASHES_MAX, StoredAsset, damage, edit, loss, writer};
+use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
     StoreEvent, StoreStatus, StoredRecord,
@@ -24,8 +24,12 @@ const FEED_MAX: usize = 1000;
 impl ContentStore for EmbeddedStore {
     fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
         async {
-            let read = |conn: &rusqlite::Connection| Ok((Totals::read(conn)?, damage::count(conn)?));
-            let (totals, damaged) = self.0.shared.readers.run("read the store's status", read).await?;
+            let now_ms = self.0.shared.clock.now_ms();
+            let read = move |conn: &rusqlite::Connection| {
+                Ok((Totals::read(conn)?, damage::count(conn)?, loss::sentence(conn, now_ms)?))
+            };
+            let (totals, damaged, notice) =
+                self.0.shared.readers.run("read the store's status", read).await?;
             Ok(StoreStatus {
                 assets: totals.assets,
                 bytes: totals.bytes,
@@ -34,6 +38,8 @@ impl ContentStore for EmbeddedStore {
                 damaged,
                 seq: totals.last_seq,
                 read_only: self.0.shared.read_only(),
+                short_of_space: self.0.shared.space.shortage(),
+                notice,
             })
         }
         .boxed()
@@ -151,7 +157,8 @@ impl ContentStore for EmbeddedStore {
                     "at most {HASHES_MAX} records can be dated at once"
                 )));
             }
-            self.submit(Vec::new(), 0, move |tx| {
+            let bytes = writer::change_bytes(redatings.iter().map(|_| META_BYTES_MAX / 4));
+            self.submit_growing(bytes, move |tx| {
                 redatings.iter().map(|redating| edit::redate(tx, redating)).collect::<Result<_, _>>().map(Ok)
             })
             .await

@@ -187,9 +187,7 @@ impl EmbeddedStore {
                 return Ok(true);
             };
             let size = asset.record.size;
-            let aside = self.submit(Vec::new(), 0, move |tx| {
-                set_aside(tx, hash, size, &seen, reason).map(Ok)
-            });
+            let aside = self.submit_deletion(move |tx| set_aside(tx, hash, size, &seen, &reason).map(Ok));
             // Else somebody replaced it meanwhile.
             if aside.await? {
                 self.0.shared.damage.lock().remove(&hash);
@@ -254,15 +252,17 @@ pub(super) fn fault_of(error: &io::Error) -> Option<String> {
     const EIO: i32 = 5;
     const EBADMSG: i32 = 74;
     const EUCLEAN: i32 = 117;
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some("its file is missing".into()),
-        io::ErrorKind::UnexpectedEof => Some("its file has another length".into()),
-        io::ErrorKind::IsADirectory => Some("its file is something else".into()),
-        _ if matches!(error.raw_os_error(), Some(EIO | EBADMSG | EUCLEAN)) => {
-            Some(format!("its file cannot be read: {error}"))
-        }
-        _ => None,
+    let kinds = [
+        (io::ErrorKind::NotFound, "its file is missing"),
+        (io::ErrorKind::NotADirectory, "its file is missing"),
+        (io::ErrorKind::UnexpectedEof, "its file has another length"),
+        (io::ErrorKind::IsADirectory, "its file is something else"),
+    ];
+    if let Some((_, fault)) = kinds.iter().find(|(kind, _)| *kind == error.kind()) {
+        return Some((*fault).to_owned());
     }
+    let is_broken = matches!(error.raw_os_error(), Some(EIO | EBADMSG | EUCLEAN));
+    is_broken.then(|| format!("its file cannot be read: {error}"))
 }
 
 fn hash_file(path: &Path, size: u64) -> io::Result<(ContentHash, Vec<GroupSum>)> {
@@ -304,7 +304,7 @@ fn set_aside(
     hash: ContentHash,
     size: u64,
     seen: &Seen,
-    reason: String,
+    reason: &str,
 ) -> Result<bool, rusqlite::Error> {
     let Some(stored) = tx.find(hash)? else { return Ok(false) };
     let left = match (stored.place, seen) {
@@ -319,7 +319,7 @@ fn set_aside(
             }
             rows::inline_content(tx.conn, id)?.map(|_| ContentPlace::Inline(id))
         }
-        (Some(_), _) | (None, _) => return Ok(false),
+        (Some(_) | None, _) => return Ok(false),
     };
     tx.put_absent(&stored, true)?;
     tx.conn
@@ -331,12 +331,13 @@ fn set_aside(
             left.map(ContentPlace::to_column),
             size.cast_signed(),
             tx.now_ms.cast_signed(),
-            &reason,
+            reason,
         ))?;
     if left == Some(ContentPlace::File) {
         tx.after_commit.push(AfterCommit::SetAside(hash));
     }
-    tx.after_commit.push(AfterCommit::Tell(DamageEvent::Damaged { hash, size, reason }));
+    let event = DamageEvent::Damaged { hash, size, reason: reason.to_owned() };
+    tx.after_commit.push(AfterCommit::Tell(event));
     Ok(true)
 }
 
@@ -347,6 +348,8 @@ pub(super) enum AfterCommit {
     /// What was set aside is not needed any more.
     Drop(ContentHash),
     Tell(DamageEvent),
+    /// The bytes were replaced by ones that were hashed just now.
+    Trust(ContentHash),
 }
 
 impl AfterCommit {
@@ -355,6 +358,10 @@ impl AfterCommit {
             Self::SetAside(hash) => (layout.set_aside(hash), hash),
             Self::Drop(hash) => (layout.remove_damaged(hash), hash),
             Self::Tell(event) => return watch.tell(event),
+            Self::Trust(hash) => {
+                watch.lock().remove(&hash);
+                return;
+            }
         };
         if let Err(error) = done {
             // Opening the store tries again; nobody reads these bytes meanwhile.

@@ -46,8 +46,8 @@ pub(super) fn ingest(
             if let Some(tombstone) = &stored {
                 record.hlc = tombstone.asset.record.hlc.next(tx.now_ms);
                 record.writer = tx.writer;
-                tx.discard_trashed(content.hash)?;
             }
+            tx.discard_trashed(content.hash)?;
             let place = tx.store_content(content)?;
             let asset = tx.put_own(stored.as_ref(), record, Some(place))?;
             Ok(Ok(Ingested { asset, new: true, changed: true }))

@@ -1,7 +1,7 @@
 //! What can go wrong below the store, and what becomes of it: an answer to the caller, and, where the disk can no
 //! longer be trusted, the end of all writing.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use rusqlite::ErrorCode;
@@ -30,7 +30,7 @@ impl From<rusqlite::Error> for Abort {
 
 impl Abort {
     /// Whether it only means that the disk is full, which passes.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         match self {
             Self::Sql(rusqlite::Error::SqliteFailure(error, _)) => {
                 // The index of the WAL is a file too, and growing it fails with a code of its own.
@@ -40,6 +40,22 @@ impl Abort {
             Self::Io { source, .. } => is_full(source),
             Self::Sql(_) | Self::Refused(_) => false,
         }
+    }
+
+    /// A write that failed for want of room where SQLite does not say so: it takes an exceeded quota for a broken disk. So
+    /// another write is tried in `dir`.
+    pub(super) fn or_full(self, dir: &Path) -> Self {
+        let failed = match &self {
+            Self::Sql(rusqlite::Error::SqliteFailure(error, _)) => error.code == ErrorCode::SystemIoFailure,
+            Self::Sql(_) | Self::Io { .. } | Self::Refused(_) => false,
+        };
+        if failed
+            && let Err(source) = try_write(dir)
+            && is_full(&source)
+        {
+            return Self::Io { action: format!("write to {}", dir.display()), source };
+        }
+        self
     }
 
     /// Whether the disk can no longer be trusted with writes: what was reported as written may not be there.
@@ -55,8 +71,9 @@ impl Abort {
                     | ErrorCode::NotADatabase
                     | ErrorCode::ReadOnly
             ),
+            Self::Sql(error) => is_damage(error),
             Self::Io { source, .. } => is_fatal(source),
-            Self::Sql(_) | Self::Refused(_) => false,
+            Self::Refused(_) => false,
         }
     }
 
@@ -66,6 +83,9 @@ impl Abort {
             return full(dir);
         }
         match self {
+            Self::Sql(error) if is_damage(error) => {
+                StoreError::Io { action: action.into(), reason: damaged_database(dir, error) }
+            }
             Self::Sql(error) => StoreError::Io {
                 action: action.into(),
                 reason: format!("the database in {}: {error}", dir.display()),
@@ -76,6 +96,35 @@ impl Abort {
             Self::Refused(why) => StoreError::Io { action: action.into(), reason: why.clone() },
         }
     }
+}
+
+/// Whether the database says something that it was never told: its pages are damaged.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    if let rusqlite::Error::SqliteFailure(error, _) = error {
+        return matches!(error.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase);
+    }
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+    )
+}
+
+/// That its pages are damaged, and what to do.
+pub(super) fn damaged_database(dir: &Path, error: &rusqlite::Error) -> String {
+    format!(
+        "the database in {} is damaged ({error}): stop, move its files store.db, store.db-wal and store.db-shm away, and start \
+         again; contents stay, and what other machines know of them comes back from there",
+        dir.display()
+    )
+}
+
+/// Writes as much as a small change does, and removes it again.
+fn try_write(dir: &Path) -> io::Result<()> {
+    let mut file = tempfile::tempfile_in(dir)?;
+    file.write_all(&vec![7; 64 * 1024])?;
+    file.sync_all()
 }
 
 /// Whether the disk, or the user's share of it, is full.
@@ -97,4 +146,39 @@ pub(super) fn full(dir: &Path) -> StoreError {
 /// A failed operation of the file system, for the caller.
 pub(crate) fn io_error(action: String, dir: &Path, source: &io::Error) -> StoreError {
     if is_full(source) { full(dir) } else { StoreError::Io { action, reason: source.to_string() } }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn failed(code: i32) -> Abort {
+        Abort::Sql(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None))
+    }
+
+    #[test]
+    fn an_exceeded_quota_is_a_full_disk_and_not_a_broken_one() {
+        for kind in [io::ErrorKind::QuotaExceeded, io::ErrorKind::StorageFull] {
+            let abort = Abort::Io { action: "write".into(), source: kind.into() };
+            assert!(abort.is_full() && !abort.is_fatal(), "{kind}");
+            assert!(matches!(abort.answer("write", Path::new("/d")), StoreError::Full(_)));
+        }
+        // SQLite does not tell what the system said, so the disk is asked: this one has room.
+        let dir = tempfile::tempdir().unwrap();
+        let abort = failed(rusqlite::ffi::SQLITE_IOERR_WRITE).or_full(dir.path());
+        assert!(!abort.is_full() && abort.is_fatal());
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"]).arg(dir.path()).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            // Said by the tests that fill a disk.
+            return;
+        }
+        let full = failed(rusqlite::ffi::SQLITE_IOERR_WRITE).or_full(dir.path());
+        let other = failed(rusqlite::ffi::SQLITE_CONSTRAINT).or_full(dir.path());
+        assert!(Command::new("umount").arg(dir.path()).status().unwrap().success());
+        assert!(full.is_full() && !full.is_fatal());
+        assert!(!other.is_full() && !other.is_fatal(), "what has nothing to do with the disk");
+    }
 }

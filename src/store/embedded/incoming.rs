@@ -10,7 +10,7 @@ use super::merge::{Absence, WholeInTrash};
 use super::rows::ContentPlace;
 use super::tx::{self, Tx, Verified, VerifiedBytes};
 use super::{EmbeddedStore, HASHES_MAX, INLINE_BYTES_MAX, StoredAsset, failure, merge, rows, writer};
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
 use crate::store::groups::GroupHasher;
 use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError, admits};
 
@@ -57,7 +57,9 @@ impl EmbeddedStore {
         mut take: impl FnMut(&mut Tx<'_>, AssetRecord, &Verified) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<Vec<T>, StoreError> {
         self.0.shared.check_writable()?;
-        self.0.shared.space.claim(batch.iter().map(in_memory).sum())?;
+        let texts = batch.iter().map(|asset| asset.record.meta.text_bytes());
+        let bytes = batch.iter().map(in_memory).sum::<u64>() + writer::change_bytes(texts);
+        self.0.shared.space.claim(bytes)?;
         let store = self.clone();
         let (checked, files) = blocking("check content", move || store.check_batch(batch)).await?;
         let bytes = checked.iter().map(Checked::bytes).sum();
@@ -78,9 +80,8 @@ impl EmbeddedStore {
         &self,
         records: Vec<(AssetRecord, AssetRecord)>,
     ) -> Result<Vec<Option<ItemOutcome>>, StoreError> {
-        self.0.shared.check_writable()?;
-        let bytes = records.iter().map(|(record, _)| record.meta.text_bytes()).sum();
-        let outcomes = self.submit(Vec::new(), bytes, move |tx| {
+        let bytes = writer::change_bytes(records.iter().map(|(record, _)| record.meta.text_bytes()));
+        let outcomes = self.submit_growing(bytes, move |tx| {
             let none = WholeInTrash::new();
             let merged = records.into_iter().map(|(record, over)| {
                 let held = tx.find(record.hash)?;
@@ -103,12 +104,33 @@ impl EmbeddedStore {
         absence: Absence,
     ) -> Result<Vec<ItemOutcome>, StoreError> {
         self.0.shared.check_writable()?;
+        if records.iter().all(|record| record.deleted) {
+            return self.apply_deletions(records).await;
+        }
+        let texts = records.iter().map(|record| record.meta.text_bytes());
+        let (text, bytes) = (texts.clone().sum(), writer::change_bytes(texts));
+        if let Err(full) = self.0.shared.space.claim(bytes) {
+            // What makes room is done all the same; the rest is refused, and whoever sent it sends it again.
+            self.apply_deletions(records.into_iter().filter(|record| record.deleted).collect()).await?;
+            return Err(full);
+        }
         let live = records.iter().filter(|record| !record.deleted).map(|record| record.hash).collect();
         let whole = self.verify_trash(live, |stored| stored.record.deleted).await?;
-        let bytes = records.iter().map(|record| record.meta.text_bytes()).sum();
-        let outcomes = self.submit(Vec::new(), bytes, move |tx| {
+        let outcomes = self.submit(Vec::new(), text, move |tx| {
             let merged = records.into_iter().map(|record| match record.meta.validate() {
                 Ok(()) => merge::apply(tx, record, &whole, absence),
+                Err(broken) => Ok(ItemOutcome::Rejected(broken.to_string())),
+            });
+            merged.collect::<Result<Vec<_>, _>>().map(Ok)
+        });
+        outcomes.await
+    }
+
+    /// Takes tombstones, whether or not there is room.
+    async fn apply_deletions(&self, records: Vec<AssetRecord>) -> Result<Vec<ItemOutcome>, StoreError> {
+        let outcomes = self.submit_deletion(move |tx| {
+            let merged = records.iter().map(|record| match record.meta.validate() {
+                Ok(()) => merge::apply(tx, record.clone(), &WholeInTrash::new(), Absence::Refused),
                 Err(broken) => Ok(ItemOutcome::Rejected(broken.to_string())),
             });
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
@@ -122,14 +144,15 @@ impl EmbeddedStore {
     ) -> Result<Vec<ItemOutcome>, StoreError> {
         check_count(&hashes)?;
         let let_go = move |tx: &mut Tx<'_>| {
-            hashes.into_iter().map(|hash| merge::let_go(tx, hash)).collect::<Result<Vec<_>, _>>().map(Ok)
+            hashes.iter().map(|hash| merge::let_go(tx, *hash)).collect::<Result<Vec<_>, _>>().map(Ok)
         };
-        self.submit(Vec::new(), 0, let_go).await
+        self.submit_deletion(let_go).await
     }
 
     pub(super) async fn want_batch(&self, hashes: Vec<ContentHash>) -> Result<Vec<ItemOutcome>, StoreError> {
         check_count(&hashes)?;
         self.0.shared.check_writable()?;
+        self.0.shared.space.claim(writer::change_bytes(hashes.iter().map(|_| META_BYTES_MAX / 4)))?;
         let whole = self.verify_trash(hashes.clone(), |stored| !stored.record.deleted).await?;
         let want = move |tx: &mut Tx<'_>| {
             hashes
@@ -156,7 +179,8 @@ impl EmbeddedStore {
             let (mut files, mut file_bytes) = (Vec::new(), 0_u64);
             for hash in hashes {
                 let Some(trashed) = tx::trashed(conn, hash)? else { continue };
-                if !rows::find(conn, hash)?.is_some_and(|stored| may_come_back(&stored.asset)) {
+                // Without a record it comes from a database that lost its own.
+                if rows::find(conn, hash)?.is_some_and(|stored| !may_come_back(&stored.asset)) {
                     continue;
                 }
                 match trashed.place {

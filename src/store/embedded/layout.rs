@@ -3,6 +3,8 @@
 //! ```text
 //! store.lock              held while a process has the store open
 //! store.db, -wal, -shm    records, and content up to 64 KiB
+//! store.seq               the number of the last change that was acknowledged
+//! ballast                 room that is laid by for deletions
 //! content/ab/cd/abcd…     larger content, named by its hash
 //! damaged/abcd…           content that was set aside because it is damaged
 //! tmp/                    content that is being received; emptied when the store opens
@@ -28,6 +30,10 @@ impl Layout {
 
     pub(super) fn database(&self) -> PathBuf {
         self.dir.join("store.db")
+    }
+
+    pub(super) fn mark(&self) -> PathBuf {
+        self.dir.join("store.seq")
     }
 
     pub(super) fn tmp(&self) -> PathBuf {
@@ -91,6 +97,27 @@ impl Layout {
         fs::metadata(self.content(hash)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
     }
 
+    /// The files of contents, with their sizes, in no order. What has another name than a hash is not one.
+    pub(super) fn content_files(&self) -> io::Result<Vec<(ContentHash, u64)>> {
+        let mut found = Vec::new();
+        for first in fs::read_dir(self.contents())? {
+            for second in subdirectory(&first?)? {
+                for entry in subdirectory(&second?)? {
+                    let entry = entry?;
+                    let hash = entry.file_name().to_str().and_then(|name| name.parse().ok());
+                    let Some(hash) = hash.filter(|hash| entry.path() == self.content(*hash)) else {
+                        continue;
+                    };
+                    let meta = entry.metadata()?;
+                    if meta.is_file() {
+                        found.push((hash, meta.len()));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Sets the content's file aside. One that is gone already is not missed.
     pub(super) fn set_aside(&self, hash: ContentHash) -> io::Result<()> {
         match fs::rename(self.content(hash), self.damaged(hash)) {
@@ -117,6 +144,12 @@ impl Layout {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What is in a directory; nothing if it is something else.
+fn subdirectory(entry: &fs::DirEntry) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
+    let entries = if entry.file_type()?.is_dir() { Some(fs::read_dir(entry.path())?) } else { None };
+    Ok(entries.into_iter().flatten())
 }
 
 /// Makes a directory and those above it, for the owner's eyes only.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::damage::AfterCommit;
 use super::rows::{ContentPlace, StoredRow};
 use super::tx::{Tx, Verified, VerifiedBytes};
 use crate::record::{AssetRecord, ContentHash};
@@ -16,6 +17,7 @@ pub(super) fn ingest(
     // What we computed ourselves beats the sender's hint.
     let record = AssetRecord { blake3: Some(content.blake3), ..record };
     let Some(stored) = tx.find(record.hash)? else {
+        tx.discard_trashed(record.hash)?;
         let place = tx.store_content(content)?;
         tx.put(None, record, Some(place))?;
         return Ok(ItemOutcome::Stored);
@@ -63,6 +65,11 @@ pub(super) fn apply(
             tx.put(None, record, None)?;
             return Ok(ItemOutcome::Stored);
         }
+        // The database may have lost the record of a content that is still there.
+        let outcome = restore(tx, None, record.clone(), whole)?;
+        if outcome != ItemOutcome::NeedsContent {
+            return Ok(outcome);
+        }
         return take_absent(tx, None, record, absence);
     };
     if !stored.asset.record.deleted {
@@ -76,7 +83,7 @@ pub(super) fn apply(
         return Ok(ItemOutcome::Stored);
     }
     let record = record.keeping_own(&stored.asset.record);
-    let outcome = restore(tx, &stored, record.clone(), whole)?;
+    let outcome = restore(tx, Some(&stored), record.clone(), whole)?;
     if outcome == ItemOutcome::NeedsContent {
         take_absent(tx, Some(&stored), record, absence)
     } else {
@@ -133,6 +140,7 @@ pub(super) fn fill(
 ) -> Result<StoredRow, rusqlite::Error> {
     tx.discard_trashed(content.hash)?;
     let place = Some(tx.store_content(content)?);
+    tx.after_commit.push(AfterCommit::Trust(content.hash));
     let record = AssetRecord { blake3: Some(content.blake3), ..record };
     Ok(StoredRow { asset: tx.put(Some(old), record, place)?, place })
 }
@@ -161,7 +169,7 @@ pub(super) fn want(
     if stored.asset.holding.is_held() {
         return Ok(ItemOutcome::Unchanged);
     }
-    let outcome = restore(tx, &stored, stored.asset.record.clone(), whole)?;
+    let outcome = restore(tx, Some(&stored), stored.asset.record.clone(), whole)?;
     if outcome == ItemOutcome::Stored {
         return Ok(outcome);
     }
@@ -174,7 +182,7 @@ pub(super) fn want(
 /// A live version of an asset whose content is not here: the trash may still have that.
 fn restore(
     tx: &mut Tx<'_>,
-    stored: &StoredRow,
+    stored: Option<&StoredRow>,
     record: AssetRecord,
     whole: &WholeInTrash,
 ) -> Result<ItemOutcome, rusqlite::Error> {
@@ -188,16 +196,17 @@ fn restore(
     };
     tx.unbury(record.hash)?;
     let record = AssetRecord { blake3: Some(blake3), ..record };
-    tx.put(Some(stored), record, Some(trashed.place))?;
+    tx.put(stored, record, Some(trashed.place))?;
     Ok(ItemOutcome::Stored)
 }
 
 /// Replaces what we hold of a live asset where it is damaged. A file was replaced before the transaction.
-pub(super) fn heal(tx: &Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<(), rusqlite::Error> {
+pub(super) fn heal(tx: &mut Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<(), rusqlite::Error> {
     if let (Some(ContentPlace::Inline(id)), VerifiedBytes::Inline(bytes)) = (stored.place, &content.bytes) {
         tx.conn
             .prepare_cached("UPDATE contents SET data = ?2 WHERE id = ?1 AND data <> ?2")?
             .execute((id, bytes.as_ref()))?;
+        tx.after_commit.push(AfterCommit::Trust(content.hash));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::failure::Abort;
 use super::layout::Layout;
+use super::loss::SeqMark;
 use super::purge::Purging;
 use super::readers::Readers;
 use super::space::Space;
@@ -44,6 +45,9 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     let mut conn = schema::open_for_writing(&layout.database())?;
     super::layout::sync_dir(&layout.dir).map_err(io("fsync"))?;
     let mut totals = Totals::read(&conn)?;
+    let mut mark = SeqMark::open(&layout.mark());
+    super::loss::notice(&mut conn, layout, &mut totals, &mark, clock.now_ms())?;
+    mark.set(totals.last_seq);
     let id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
     clean_pending(&mut conn, layout)?;
     super::damage::mend(&conn, layout)?;
@@ -51,18 +55,21 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     purging.look(&mut conn, layout, &mut totals)?;
 
     let (seq, seen) = watch::channel(totals.last_seq);
+    let read_only: Arc<Mutex<Option<String>>> = Arc::default();
     let shared = Arc::new(StoreShared {
         space: Space::new(layout.dir.clone(), reserve_bytes),
-        readers: Readers::new(layout.dir.clone(), layout.database()),
+        readers: Readers::new(layout.dir.clone(), layout.database(), Arc::clone(&read_only)),
         layout: layout.clone(),
         commits: AtomicU64::new(0),
         purge_floor: AtomicU64::new(totals.purge_floor),
-        read_only: Mutex::new(None),
+        read_only,
+        clock: clock.clone(),
         walks: Mutex::new(VecDeque::new()),
         damage: super::damage::DamageWatch::default(),
         sums: super::sums::SumMakers::default(),
         seq: seen,
     });
+    shared.space.lay_by();
     // One more than there are turns: for the message that ends the writer.
     let (queue, queued) = std::sync::mpsc::sync_channel(QUEUE_TASKS + 1);
     let writer = StoreWriter {
@@ -76,6 +83,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         has_pending: false,
         clock,
         purging,
+        mark,
         _lock: lock,
     };
     let ended = Arc::clone(&shared);

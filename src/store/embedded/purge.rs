@@ -141,11 +141,17 @@ fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<
                 // Before the entry is forgotten: a crash in between leaves an entry without a file, and that is
                 // noticed when it is used; a file without an entry would stay for ever.
                 ContentPlace::File => {
-                    layout.remove_content(*hash).map_err(|source| Abort::Io {
-                        action: format!("remove {}", layout.content(*hash).display()),
-                        source,
-                    })?;
-                    sums::forget(&transaction, *hash)?;
+                    let find = rows::find(&transaction, *hash)?;
+                    if find.is_some_and(|stored| stored.place == Some(ContentPlace::File)) {
+                        // It came again, and the entry should not be there.
+                        tracing::warn!(%hash, "content of a live asset was in the trash");
+                    } else {
+                        layout.remove_content(*hash).map_err(|source| Abort::Io {
+                            action: format!("remove {}", layout.content(*hash).display()),
+                            source,
+                        })?;
+                        sums::forget(&transaction, *hash)?;
+                    }
                 }
                 ContentPlace::Inline(id) => {
                     transaction.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::failure::Abort;
+use super::failure::{self, Abort};
 use super::schema;
 use crate::store::StoreError;
 
@@ -23,11 +23,13 @@ pub(super) struct Readers {
     database: PathBuf,
     turns: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Connection>>>,
+    /// Why there are no more writes: damage that a reader meets ends them.
+    read_only: Arc<Mutex<Option<String>>>,
 }
 
 impl Readers {
-    pub(super) fn new(dir: PathBuf, database: PathBuf) -> Self {
-        Self { dir, database, turns: Arc::new(Semaphore::new(READERS)), idle: Arc::default() }
+    pub(super) fn new(dir: PathBuf, database: PathBuf, read_only: Arc<Mutex<Option<String>>>) -> Self {
+        Self { dir, database, turns: Arc::new(Semaphore::new(READERS)), idle: Arc::default(), read_only }
     }
 
     /// Runs `read` in one read transaction: everything that it sees belongs to the same moment.
@@ -58,7 +60,17 @@ impl Readers {
         })
         .await
         .map_err(|error| failed(&error.to_string()))?;
-        done.map_err(|error| Abort::Sql(error).answer(action, &self.dir))
+        done.map_err(|error| {
+            if failure::is_damage(&error) {
+                let why = failure::damaged_database(&self.dir, &error);
+                let mut read_only = self.read_only.lock().unwrap_or_else(PoisonError::into_inner);
+                if read_only.is_none() {
+                    tracing::error!(why, "the store takes no more writes");
+                }
+                read_only.get_or_insert(why);
+            }
+            Abort::Sql(error).answer(action, &self.dir)
+        })
     }
 
     /// Ends all reading, and waits a while for what is under way.

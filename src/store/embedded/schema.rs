@@ -171,6 +171,12 @@ CREATE TABLE damaged (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Changes that were acknowledged and are gone, in all, and when that was last noticed.
+const SCHEMA_LOSS: &str = "
+ALTER TABLE state ADD COLUMN lost_changes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN lost_at_ms INTEGER;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -184,6 +190,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_FOLDED),
     M::up(SCHEMA_FORMERS),
     M::up(SCHEMA_DAMAGE),
+    M::up(SCHEMA_LOSS),
 ];
 
 /// Opens the connection of the writer, and makes or migrates the database.

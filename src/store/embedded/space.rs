@@ -1,6 +1,13 @@
-//! Whether the disk has room, without asking it each time.
+//! Whether the disk has room, without asking it each time; and a little of it that is kept for deletions.
+//!
+//! What adds to the store has to leave the reserve as it is. Deleting is never refused for want of room, or nobody could
+//! make any: where even the reserve is gone (other programs write to the disk, too), a file that was laid by for this
+//! moment is removed.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +17,14 @@ use crate::store::StoreError;
 
 /// How long an answer of the file system is believed.
 const FRESH: Duration = Duration::from_secs(1);
+/// Laid by for deletions: some dozens of them fit, and then a checkpoint of the database makes room for more.
+const BALLAST_BYTES: u64 = 2 * 1024 * 1024;
+/// With less room than this beyond the reserve, what waits in the WAL is brought home soon.
+const TIGHT_BYTES: u64 = 32 * 1024 * 1024;
+/// With less room than this, a deletion may fail.
+const ROOM_TO_DELETE_BYTES: u64 = 256 * 1024;
+/// How often it is tried to lay it by again.
+const BALLAST_APART: Duration = Duration::from_mins(1);
 
 /// Keeps count of the room left on the disk under `dir`, less a reserve.
 #[derive(Debug)]
@@ -18,11 +33,13 @@ pub(super) struct Space {
     reserve_bytes: u64,
     /// When we last asked, and what has been left since: the answer, less what was claimed after it.
     left: Mutex<Option<(Instant, u64)>>,
+    /// When it was last tried to lay the ballast by.
+    laid_by_at: Mutex<Option<Instant>>,
 }
 
 impl Space {
     pub(super) fn new(dir: PathBuf, reserve_bytes: u64) -> Self {
-        Self { dir, reserve_bytes, left: Mutex::new(None) }
+        Self { dir, reserve_bytes, left: Mutex::new(None), laid_by_at: Mutex::new(None) }
     }
 
     /// Says that `bytes` are about to be written.
@@ -40,16 +57,70 @@ impl Space {
         };
         if free < needed {
             *left = None;
-            return Err(StoreError::Full(format!(
-                "the disk that holds {} has {} free, and {} are kept in reserve: free some space on it, or lower \
-                 disk_reserve",
-                self.dir.display(),
-                ByteSize(free),
-                ByteSize(self.reserve_bytes),
-            )));
+            return Err(StoreError::Full(self.too_little(free)));
         }
         *left = Some((asked, free - bytes));
         Ok(())
+    }
+
+    fn too_little(&self, free: u64) -> String {
+        format!(
+            "the disk that holds {} has {} free, and {} are kept in reserve: free some space on it, or lower disk_reserve",
+            self.dir.display(),
+            ByteSize(free),
+            ByteSize(self.reserve_bytes),
+        )
+    }
+
+    /// Why nothing more would be taken, if so.
+    pub(super) fn shortage(&self) -> Option<String> {
+        let free = self.ask().ok()?;
+        (free < self.reserve_bytes.max(ROOM_TO_DELETE_BYTES)).then(|| self.too_little(free))
+    }
+
+    /// Whether there is little room left, as far as is known without asking.
+    pub(super) fn is_tight(&self) -> bool {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.is_none_or(|(_, free)| free < self.reserve_bytes.saturating_add(TIGHT_BYTES))
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.dir.join("ballast")
+    }
+
+    /// Lays the ballast by, where there is room beyond the reserve.
+    pub(super) fn lay_by(&self) {
+        let mut tried = self.laid_by_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if tried.is_some_and(|tried| tried.elapsed() < BALLAST_APART) {
+            return;
+        }
+        *tried = Some(Instant::now());
+        let path = self.ballast();
+        if path.exists()
+            || self.ask().is_ok_and(|free| free < self.reserve_bytes.saturating_add(2 * BALLAST_BYTES))
+        {
+            return;
+        }
+        if let Err(error) = write_ballast(&path) {
+            tracing::debug!(%error, "no room is laid by for deletions");
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+
+    /// Makes room for deletions where there is none; whether there was something to give away.
+    pub(super) fn give_way(&self) -> bool {
+        let given = std::fs::remove_file(self.ballast()).is_ok();
+        if given {
+            tracing::warn!("the disk is full: what was laid by for deletions is used");
+        }
+        given
+    }
+
+    /// As [`Self::give_way`], if the disk says that it is necessary.
+    pub(super) fn make_way(&self) {
+        if self.ask().is_ok_and(|free| free < ROOM_TO_DELETE_BYTES) {
+            self.give_way();
+        }
     }
 
     fn ask(&self) -> Result<u64, StoreError> {
@@ -57,8 +128,22 @@ impl Space {
             action: format!("ask how much space is free on the disk that holds {}", self.dir.display()),
             reason: error.to_string(),
         })?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        // Some network file systems do not know.
+        let knows = stat.f_blocks > 0;
+        Ok(if knows { stat.f_bavail.saturating_mul(stat.f_frsize) } else { u64::MAX })
     }
+}
+
+/// Written in full, with bytes that no file system makes a hole of or stores as less.
+fn write_ballast(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut block = vec![0; 64 * 1024];
+    let mut noise = blake3::Hasher::new().update(path.as_os_str().as_encoded_bytes()).finalize_xof();
+    for _ in 0..BALLAST_BYTES / block.len() as u64 {
+        noise.fill(&mut block);
+        file.write_all(&block)?;
+    }
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -213,10 +213,7 @@ impl Tx<'_> {
         self.add_tags(&asset.record)?;
         rows::write(self.conn, &asset, place)?;
         // What was set aside is kept for as long as the content is wanted.
-        if holding != Holding::Wanted
-            && damage::forget(self, asset.record.hash)?
-            && holding.is_held()
-        {
+        if holding != Holding::Wanted && damage::forget(self, asset.record.hash)? && holding.is_held() {
             let healed = DamageEvent::Healed { hash: asset.record.hash, size: asset.record.size };
             self.after_commit.push(AfterCommit::Tell(healed));
         }

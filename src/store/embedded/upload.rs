@@ -8,7 +8,7 @@ use super::media_type;
 use super::tx::{Verified, VerifiedBytes};
 use super::types::{IngestFields, Ingested};
 use super::{EmbeddedStore, INLINE_BYTES_MAX, writer};
-use crate::record::{AssetMeta, ContentHash};
+use crate::record::{AssetMeta, ContentHash, META_BYTES_MAX};
 use crate::store::hashing_file::HashingFile;
 use crate::store::{ReceivedFile, StoreError};
 
@@ -71,7 +71,7 @@ impl Upload {
     /// [`StoreError::Invalid`] for fields over their limits; the errors of [`write`](Self::write).
     pub async fn finish(mut self, fields: IngestFields) -> Result<Ingested, StoreError> {
         self.store.0.shared.check_writable()?;
-        self.store.0.shared.space.claim(0)?;
+        self.store.0.shared.space.claim(writer::change_bytes(std::iter::once(META_BYTES_MAX)))?;
         let guess = media_type::guess(&self.head, fields.filename.as_deref());
         let guessed = guess.or_suggested(edit::given(self.suggested.take()));
         check(&fields)?;

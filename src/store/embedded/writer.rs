@@ -31,8 +31,10 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::StoreShared;
+use super::damage::AfterCommit;
 use super::failure::{self, Abort};
 use super::layout::{self, Layout};
+use super::loss::SeqMark;
 use super::purge::{Purged, Purging};
 use super::sums;
 use super::tx::{self, Totals, Tx};
@@ -47,13 +49,25 @@ const GROUP_TASKS_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How much is written before the WAL is brought home even though there is more to do, in bytes.
 const CHECKPOINT_BYTES: usize = 32 * 1024 * 1024;
+/// The same where the disk has little room: what is in the WAL takes room twice until it is home.
+const CHECKPOINT_BYTES_TIGHT: usize = 256 * 1024;
 /// Without a task for so long, the WAL is brought home at leisure.
 const IDLE: Duration = Duration::from_millis(500);
 /// How often somebody looks for what is old enough to be purged. Often, so that a machine that runs for a few hours a
 /// day finds another one that agrees with its clock.
 const LOOK_INTERVAL: Duration = Duration::from_hours(1);
-/// What a record costs in the WAL, roughly, in bytes.
+/// What a record costs in the WAL, roughly, in bytes, where many share a transaction.
 const RECORD_BYTES: usize = 4096;
+/// Pages that a transaction writes at least: of the tables, of their indices, and once more when they are brought home.
+const TRANSACTION_BYTES: usize = 64 * 1024;
+/// How often text of a record is written: in its row, for searches, in the versions before it; and then from the WAL home.
+const TEXT_COPIES: usize = 6;
+
+/// What a change of records with so much text takes of the disk, roughly, in bytes.
+pub(super) fn change_bytes(texts: impl Iterator<Item = usize>) -> u64 {
+    let records = texts.map(|text| 2 * RECORD_BYTES + TEXT_COPIES * text);
+    (TRANSACTION_BYTES + records.sum::<usize>()) as u64
+}
 
 /// What the writer is asked to do.
 pub(super) enum Msg {
@@ -72,6 +86,8 @@ pub(super) trait WriteJob: Send {
     fn files(&mut self) -> Vec<ReceivedFile>;
     /// Roughly what it adds to the WAL.
     fn weight(&self) -> usize;
+    /// Whether it is never refused for want of room. It can be run again if it was not committed.
+    fn is_deletion(&self) -> bool;
     /// Makes the change in the group's transaction; the answer is kept.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error>;
     /// Gives the answer, after the group was committed or failed.
@@ -102,6 +118,10 @@ where
         self.bytes + RECORD_BYTES
     }
 
+    fn is_deletion(&self) -> bool {
+        false
+    }
+
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
         if let Some(run) = self.run.take() {
             self.answer = Some(run(tx)?);
@@ -110,16 +130,52 @@ where
     }
 
     fn finish(self: Box<Self>, group: Result<(), StoreError>) {
-        let not_run = || {
-            Err(StoreError::Io {
-                action: "write to the store".into(),
-                reason: "the change was not made".into(),
-            })
-        };
         let Self { answer, reply, .. } = *self;
         // The caller may have gone; the change stands all the same.
         let _ = reply.send(group.and_then(|()| answer.unwrap_or_else(not_run)));
     }
+}
+
+/// A [`WriteJob`] that makes room, or sets aside what is damaged.
+pub(super) struct Deletion<F, T> {
+    pub(super) run: F,
+    pub(super) answer: Option<Result<T, StoreError>>,
+    pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
+    /// A place in the queue, given back with the answer.
+    pub(super) _turn: OwnedSemaphorePermit,
+}
+
+impl<F, T> WriteJob for Deletion<F, T>
+where
+    F: FnMut(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send,
+    T: Send,
+{
+    fn files(&mut self) -> Vec<ReceivedFile> {
+        Vec::new()
+    }
+
+    fn weight(&self) -> usize {
+        RECORD_BYTES
+    }
+
+    fn is_deletion(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
+        self.answer = Some((self.run)(tx)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, group: Result<(), StoreError>) {
+        let Self { answer, reply, .. } = *self;
+        // As above.
+        let _ = reply.send(group.and_then(|()| answer.unwrap_or_else(not_run)));
+    }
+}
+
+fn not_run<T>() -> Result<T, StoreError> {
+    Err(StoreError::Io { action: "write to the store".into(), reason: "the change was not made".into() })
 }
 
 pub(super) struct StoreWriter {
@@ -135,6 +191,7 @@ pub(super) struct StoreWriter {
     pub(super) has_pending: bool,
     pub(super) clock: Clock,
     pub(super) purging: Purging,
+    pub(super) mark: SeqMark,
     /// Kept until the very end: the next process may open the store once it is released.
     pub(super) _lock: fs::File,
 }
@@ -157,7 +214,8 @@ impl StoreWriter {
                 Ok(Msg::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => self.on_idle(),
             }
-            if self.since_checkpoint >= CHECKPOINT_BYTES {
+            let is_tight = self.since_checkpoint >= CHECKPOINT_BYTES_TIGHT && self.shared.space.is_tight();
+            if is_tight || self.since_checkpoint >= CHECKPOINT_BYTES {
                 self.checkpoint("PASSIVE");
             }
         }
@@ -169,16 +227,38 @@ impl StoreWriter {
         self.checkpoint("TRUNCATE");
     }
 
-    /// Commits a group and answers everyone in it.
-    fn commit(&mut self, mut group: Vec<Box<dyn WriteJob>>) {
-        let result = match self.shared.read_only() {
-            Some(why) => Err(StoreError::ReadOnly(why)),
-            None => self.try_commit(&mut group).map_err(|abort| self.on_abort(&abort)),
+    /// Commits a group, deletions by themselves: what has no room must not stop them.
+    fn commit(&mut self, group: Vec<Box<dyn WriteJob>>) {
+        let (deletions, others): (Vec<_>, Vec<_>) = group.into_iter().partition(|task| task.is_deletion());
+        for (part, deletes) in [(others, false), (deletions, true)] {
+            if !part.is_empty() {
+                self.commit_part(part, deletes);
+            }
+        }
+    }
+
+    /// Commits a part of a group and answers everyone in it.
+    fn commit_part(&mut self, mut group: Vec<Box<dyn WriteJob>>, deletes: bool) {
+        if deletes {
+            self.shared.space.make_way();
+        }
+        let result = if let Some(why) = self.shared.read_only() {
+            Err(StoreError::ReadOnly(why))
+        } else {
+            let mut done = self.try_commit(&mut group);
+            if deletes && done.as_ref().is_err_and(Abort::is_full) {
+                // A quota is full without the disk's saying so. And what is in the WAL takes room twice until it is home.
+                self.shared.space.give_way();
+                self.checkpoint("TRUNCATE");
+                done = self.try_commit(&mut group);
+            }
+            done.map_err(|abort| self.on_abort(&abort))
         };
         if result.is_ok() {
             self.since_checkpoint += group.iter().map(|task| task.weight()).sum::<usize>();
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             let last = self.totals.last_seq;
+            self.mark.set(last);
             self.seq.send_if_modified(|seq| std::mem::replace(seq, last) != last);
         }
         for task in group {
@@ -190,6 +270,10 @@ impl StoreWriter {
     }
 
     fn try_commit(&mut self, group: &mut [Box<dyn WriteJob>]) -> Result<(), Abort> {
+        self.commit_all(group).map_err(|abort| abort.or_full(&self.layout.tmp()))
+    }
+
+    fn commit_all(&mut self, group: &mut [Box<dyn WriteJob>]) -> Result<(), Abort> {
         let pending_before = self.has_pending;
         let files: Vec<ReceivedFile> = group.iter_mut().flat_map(|task| task.files()).collect();
         let placed = self.place(files)?;
@@ -210,6 +294,7 @@ impl StoreWriter {
         for (hash, groups) in placed {
             if tx.refers_to_file(hash)? {
                 sums::write(tx.conn, hash, &groups)?;
+                tx.after_commit.push(AfterCommit::Trust(hash));
                 tx.conn.prepare_cached("DELETE FROM pending_files WHERE hash = ?1")?.execute([hash.0])?;
             } else {
                 unused = true;
@@ -308,6 +393,7 @@ impl StoreWriter {
         if self.has_pending {
             self.clean_pending();
         }
+        self.shared.space.lay_by();
         if self.purging.since_last_look() >= LOOK_INTERVAL {
             self.on_purge(oneshot::channel().0);
         }

@@ -180,7 +180,7 @@ pub(super) async fn delete(
 pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<StatusJson>> {
     let status = service.store.status().await?;
     Ok(Success::new(StatusJson {
-        healthy: status.read_only.is_none(),
+        healthy: status.read_only.is_none() && status.short_of_space.is_none(),
         assets: status.assets,
         bytes: status.bytes,
         assets_held: status.assets_held,
@@ -188,6 +188,8 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         damaged: status.damaged,
         seq: status.seq,
         read_only: status.read_only,
+        short_of_space: status.short_of_space,
+        notice: status.notice,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
 }

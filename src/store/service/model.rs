@@ -95,7 +95,7 @@ impl From<ListPage> for AssetListJson {
 /// How the service is.
 #[derive(Serialize, Deserialize, ToSchema, Debug)]
 pub struct StatusJson {
-    /// Whether it takes writes.
+    /// Whether it takes everything that it is asked to.
     pub healthy: bool,
     /// Live assets that are known, whether or not their contents are here: what a list shows.
     pub assets: u64,
@@ -112,6 +112,12 @@ pub struct StatusJson {
     pub seq: u64,
     /// Why it takes no writes, where it does not.
     pub read_only: Option<String>,
+    /// Why it takes nothing but deletions, where the disk has too little room.
+    #[serde(default)]
+    pub short_of_space: Option<String>,
+    /// What people should know of it, and cannot be helped.
+    #[serde(default)]
+    pub notice: Option<String>,
     /// Version of the program.
     pub version: String,
 }

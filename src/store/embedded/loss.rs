@@ -1,0 +1,124 @@
+//! Changes that were acknowledged and are gone: the database's log was deleted, damaged, or left behind when the database was
+//! copied. SQLite opens what is left as if nothing had ever been after it.
+//!
+//! So the number of the last change that was acknowledged is kept beside the database, in a file of its own, written after each
+//! commit. It costs no fsync: after a power cut it may be older than the database, and never newer. If it is newer when the
+//! store opens, changes are lost. The numbers go on behind it, and every reader of the feed begins again. Contents whose
+//! records are gone are put into the trash, from where they come back once somebody else's record says what they are.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::failure::Abort;
+use super::layout::Layout;
+use super::rows;
+use super::tx::{self, Totals};
+use crate::clock;
+
+/// How long a loss is told of.
+const TOLD_FOR_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// The number beside the database.
+#[derive(Debug)]
+pub(super) struct SeqMark {
+    file: Option<File>,
+    written: u64,
+}
+
+impl SeqMark {
+    /// Opens it, or makes it. Without it, only, a loss is not noticed.
+    pub(super) fn open(path: &Path) -> Self {
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = opened
+            .inspect_err(|error| tracing::warn!(%error, "the number of the last change is not kept"))
+            .ok();
+        let written = file.as_ref().and_then(read).unwrap_or(0);
+        Self { file, written }
+    }
+
+    /// The number of the last change that was acknowledged, as far as is known.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.written
+    }
+
+    pub(super) fn set(&mut self, seq: u64) {
+        let Some(file) = self.file.as_ref().filter(|_| seq != self.written) else { return };
+        // Digits, for people; always as many, so that one write replaces all of it.
+        match file.write_all_at(format!("{seq:020}\n").as_bytes(), 0) {
+            Ok(()) => self.written = seq,
+            Err(error) => tracing::debug!(%error, "the number of the last change is not kept"),
+        }
+    }
+}
+
+fn read(file: &File) -> Option<u64> {
+    let mut text = [0; 20];
+    file.read_exact_at(&mut text, 0).ok()?;
+    std::str::from_utf8(&text).ok()?.parse().ok()
+}
+
+/// Looks whether changes are gone, and makes the best of it.
+pub(super) fn notice(
+    conn: &mut Connection,
+    layout: &Layout,
+    totals: &mut Totals,
+    mark: &SeqMark,
+    now_ms: u64,
+) -> Result<(), Abort> {
+    let lost = mark.acknowledged().saturating_sub(totals.last_seq);
+    if lost == 0 {
+        return Ok(());
+    }
+    let mut next = *totals;
+    // Nobody has read this far, and whoever has read up to the lost ones has to begin again.
+    next.last_seq = mark.acknowledged() + 1;
+    next.purge_floor = next.last_seq;
+    let files = layout.content_files().map_err(|source| Abort::Io {
+        action: format!("list the contents in {}", layout.dir.display()),
+        source,
+    })?;
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut kept = 0;
+    for (hash, size) in files {
+        if !tx::refers_to_file(&transaction, hash)? {
+            kept += transaction
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, 0, ?2, ?3)",
+                )?
+                .execute((hash.0, size.cast_signed(), now_ms.cast_signed()))?;
+        }
+    }
+    next.write(&transaction)?;
+    transaction
+        .prepare_cached("UPDATE state SET lost_changes = lost_changes + ?1, lost_at_ms = ?2")?
+        .execute((lost.cast_signed(), now_ms.cast_signed()))?;
+    transaction.commit()?;
+    *totals = next;
+    tracing::error!(
+        lost,
+        contents = kept,
+        "changes that were acknowledged are gone from the database: its log was deleted or damaged, or the database is an older copy. \
+         What other machines have comes back from them; contents without a record are kept for 30 days"
+    );
+    Ok(())
+}
+
+/// That changes are gone, for a while.
+pub(super) fn sentence(conn: &Connection, now_ms: u64) -> Result<Option<String>, rusqlite::Error> {
+    let (lost, at_ms): (u64, Option<i64>) = conn
+        .prepare_cached("SELECT lost_changes, lost_at_ms FROM state")?
+        .query_row([], |row| Ok((rows::unsigned(row, 0)?, row.get(1)?)))?;
+    let Some(at_ms) = at_ms.map(i64::cast_unsigned) else { return Ok(None) };
+    let told = lost > 0 && now_ms.saturating_sub(at_ms) < TOLD_FOR_MS;
+    Ok(told.then(|| {
+        let at = clock::rfc3339(at_ms).unwrap_or_default();
+        format!(
+            "{lost} changes that had been acknowledged were gone from the database when the store was opened at {at}: its log was \
+             deleted or damaged, or the database was an older copy; what other machines have comes back from them"
+        )
+    }))
+}
