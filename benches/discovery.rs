@@ -8,9 +8,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use can_sync::config::{Config, HttpUrl};
-use can_sync::events::NodeEvent;
-use can_sync::node::Node;
+use can_sync::testing::config::{Config, HttpUrl};
+use can_sync::testing::events::NodeEvent;
+use can_sync::testing::node::Node;
 use mainline::Testnet;
 use support::figures::{Runs, Table};
 use support::node::{start, stop};
@@ -150,7 +150,7 @@ async fn first_session(node: &Node, started: Instant) -> Duration {
     let connected = async {
         loop {
             seen.mark_unchanged();
-            let connected = |logged: &can_sync::events::LoggedEvent| {
+            let connected = |logged: &can_sync::testing::events::LoggedEvent| {
                 matches!(logged.event, NodeEvent::PeerConnected { .. })
             };
             if events.since(0).0.iter().any(connected) || seen.changed().await.is_err() {

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use can_sync::node::Node;
+use can_sync::testing::node::Node;
 use futures::future::try_join_all;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;

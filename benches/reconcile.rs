@@ -12,9 +12,9 @@ use std::hint::black_box;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use can_sync::reconcile::tree::{Item, ItemTree};
-use can_sync::reconcile::{EngineLimits, Initiator, Responder};
-use can_sync::record::{ContentHash, Hlc, RecordId};
+use can_sync::testing::reconcile::tree::{Item, ItemTree};
+use can_sync::testing::reconcile::{EngineLimits, Initiator, Responder};
+use can_sync::testing::record::{ContentHash, Hlc, RecordId};
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use support::figures::Table;
 

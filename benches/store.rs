@@ -9,9 +9,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::store::embedded::{IngestFields, ListFilter, ListQuery};
-use can_sync::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent};
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::testing::store::embedded::{IngestFields, ListFilter, ListQuery};
+use can_sync::testing::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent};
 use futures::TryStreamExt;
 use futures::future::join_all;
 use sha2::{Digest, Sha256};
@@ -137,7 +137,7 @@ async fn small(dir: &Path, report: &Report) -> Result<()> {
                     upload.write(changed.into()).await?;
                     upload.finish(IngestFields::default()).await?;
                 }
-                Ok::<_, can_sync::store::StoreError>(())
+                Ok::<_, can_sync::testing::store::StoreError>(())
             })
         });
         for done in join_all(tasks).await {

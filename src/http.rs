@@ -10,7 +10,6 @@ pub mod serve;
 pub mod server;
 pub(crate) mod sse;
 
-pub use envelope::{ApiError, ApiResult, Success};
-pub use guard::{GuardSettings, protect};
+pub use envelope::{ApiError, ApiResult};
 pub use serve::{Closing, ListenError, ServeLimits, SharedListener, serve, serve_within};
 pub use server::ServerTask;

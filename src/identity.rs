@@ -23,7 +23,7 @@ pub use self::passphrase::{
 pub use self::secret_file::{
     Fault, Keeper, KeptSecret, Mend, check_dir, private_dir, read_given, read_secret, write_secret,
 };
-pub use self::secret_text::{TextFault, normal, secret_in, trimmed};
+pub use self::secret_text::{TextFault, normal, secret_in};
 
 const KEY_FILE: &str = "secret.key";
 

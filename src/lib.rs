@@ -68,25 +68,27 @@
 //! [`peer::deferrals::notes`], [`clock::evidence`], [`reconcile`], [`transfer::fetching`], [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
 //! each rule can be tested without a socket.
 
-pub mod actor;
-pub mod api;
+mod actor;
+mod api;
 pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod discovery;
-pub mod events;
-pub mod feed;
-pub mod http;
-pub mod identity;
-pub mod library;
-pub mod net;
-pub mod node;
-pub mod peer;
-pub mod qr;
-pub mod reconcile;
-pub mod record;
+mod clock;
+mod config;
+mod discovery;
+mod events;
+mod feed;
+mod http;
+mod identity;
+mod library;
+mod net;
+mod node;
+mod peer;
+mod qr;
+mod reconcile;
+mod record;
 pub mod stderr;
-pub mod store;
+mod store;
+#[doc(hidden)]
+pub mod testing;
 mod text;
-pub mod transfer;
-pub mod wire;
+mod transfer;
+mod wire;

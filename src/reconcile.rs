@@ -1,8 +1,8 @@
 //! What differs between two agents, found with little traffic: range-based set reconciliation.
 //!
 //! Wire-compatible with version 1 of the negentropy protocol (<https://github.com/hoytech/negentropy>), where an item's
-//! timestamp is the record's clock and its id the record's id. An [`ItemTree`] is kept up to date with every change of
-//! a library; a session works on a [`Snapshot`] of it, which costs an `Arc` per few hundred items and never blocks the
+//! timestamp is the record's clock and its id the record's id. An [`tree::ItemTree`] is kept up to date with every change of
+//! a library; a session works on a [`tree::Snapshot`] of it, which costs an `Arc` per few hundred items and never blocks the
 //! tree. [`Initiator`] and [`Responder`] turn messages into messages and differences.
 //!
 //! Pure: no clock, no I/O, no runtime. The caller that drives a session supplies its time limit.
@@ -17,7 +17,5 @@ mod summary;
 pub mod tree;
 mod wire;
 
-pub use engine::{EngineLimits, EngineStep, Initiator, Responder};
+pub use engine::{EngineLimits, Initiator, Responder};
 pub use summary::Summary;
-pub use tree::{Item, ItemTree, Snapshot};
-pub use wire::ReconError;

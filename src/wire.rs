@@ -5,6 +5,6 @@ mod frame;
 pub mod proto;
 
 pub use frame::{
-    FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX, HEADER_BYTES_MAX, WireError, decode_frame, encode, read_bytes,
-    read_frame, read_frame_of, read_header, read_message, write_frame, write_message,
+    FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX, WireError, decode_frame, encode, read_bytes, read_frame,
+    read_frame_of, read_header, read_message, write_frame, write_message,
 };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use can_sync::net::endpoint;
+use can_sync::testing::net::endpoint;
 use iroh::endpoint::Connection;
 use iroh::{EndpointAddr, RelayMode, SecretKey, TransportAddr};
 use sha2::{Digest as _, Sha256};

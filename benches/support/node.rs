@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use can_sync::clock::Clock;
-use can_sync::config::{Config, Origins, RelaySetting, SettingSources};
-use can_sync::node::{Node, StartOutput};
+use can_sync::testing::clock::Clock;
+use can_sync::testing::config::{Config, Origins, RelaySetting, SettingSources};
+use can_sync::testing::node::{Node, StartOutput};
 
 use super::Result;
 

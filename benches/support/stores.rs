@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use can_sync::clock::Clock;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore};
-use can_sync::store::{ContentStore, IncomingAsset, IncomingContent};
+use can_sync::testing::clock::Clock;
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::testing::store::embedded::{EmbeddedConfig, EmbeddedStore};
+use can_sync::testing::store::{ContentStore, IncomingAsset, IncomingContent};
 use sha2::{Digest as _, Sha256};
 
 use super::{Result, noise};

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use self::child::{Child, Spawn, StatusProbe};
+pub use self::child::Child;
 use self::child::{Life, Supervised, SurveyAnswer};
 use self::shutdown::SupervisorPhase;
 pub use self::shutdown::{Ended, ShutdownOutcome, StopReason, shutdown_limit};

@@ -22,7 +22,7 @@ const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest answer in JSON: a page of 1,000 assets with all the metadata that they may have.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
-/// Which of the two a [`Service`] is.
+/// Whose API is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Agent,

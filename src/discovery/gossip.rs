@@ -365,7 +365,7 @@ impl GossipState {
             return;
         }
         let but = self.neighbours.union(&self.joining).copied().collect();
-        let through = self.args.directory.lock().to_join(&but, count, rand::random(), Instant::now());
+        let through = self.args.directory.lock().choose_to_join(&but, count, rand::random(), Instant::now());
         for (addr, proven) in through {
             self.joining.insert(addr.id);
             let join = Join {

@@ -11,7 +11,7 @@
 mod client;
 mod server;
 
-pub use client::{Found, ListError, Listed, ListingConnection, ListingPage, list_all, probe};
+pub use client::{Found, ListError, Listed, ListingConnection, list_all, probe};
 pub use server::{ListPeersService, ListingSource};
 
 pub use crate::net::LIST_PEERS_ALPN as ALPN;

@@ -9,8 +9,8 @@
 //! each other.
 //!
 //! **Bounds**: all of pkarr happens in tasks, at most one look, one write and one verification per channel, and as many lookups
-//! as its transport wants; what is read is bounded by the packets' 1,000 bytes, what is remembered by [`LOCATED_MAX`] and
-//! [`QUEUE_MAX`]. A panic in pkarr is one restart of this actor. **A restart** makes new clients and loses what was read.
+//! as its transport wants; what is read is bounded by the packets' 1,000 bytes, what is remembered by [`channel::LOCATED_MAX`] and
+//! [`channel::QUEUE_MAX`]. A panic in pkarr is one restart of this actor. **A restart** makes new clients and loses what was read.
 
 mod channel;
 mod messages;
@@ -25,7 +25,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::channel::RendezvousChannel;
-pub use self::channel::{LOCATED_MAX, QUEUE_MAX};
 pub use self::messages::{RendezvousArgs, RendezvousMsg};
 use self::work::{Location, TaskContext};
 use super::channel::Channel;

@@ -59,7 +59,7 @@ impl RowWriter {
     }
 }
 
-/// Reads what a [`Writer`] wrote.
+/// Reads what a [`RowWriter`] wrote.
 #[derive(Clone, Debug)]
 pub(super) struct RowReader<'a>(&'a [u8]);
 

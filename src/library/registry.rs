@@ -20,8 +20,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 
 pub use self::deletions::{Deleter, Deletion, DeletionChange, DeletionDecision, KeptDeletions};
-pub use self::devices::{Device, DeviceStanding, WAITING_MAX};
-pub use self::libraries::{Kept, LIBRARIES_MAX};
+pub use self::devices::{Device, DeviceStanding};
+pub use self::libraries::Kept;
 pub use self::members::Member;
 pub use self::tickets::{Issued, SealingKey};
 use super::ticket::Access;

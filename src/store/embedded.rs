@@ -75,7 +75,7 @@ mod types;
 mod upload;
 mod writer;
 
-pub use self::damage::{DamageEvent, DamagePort};
+pub use self::damage::DamageEvent;
 pub use self::purge::{Purged, TRASH_KEPT_MS};
 pub use self::trash::{TrashPage, TrashedAsset};
 pub use self::types::{

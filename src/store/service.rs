@@ -38,7 +38,7 @@ mod sync;
 mod trash;
 
 pub(crate) use error::codes;
-pub use model::{AssetJson, AssetListJson, StatusJson};
+pub use model::StatusJson;
 
 /// Where the API lives.
 pub const BASE_PATH: &str = "/api/v1/can/0";

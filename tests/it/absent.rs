@@ -1,8 +1,8 @@
 //! Assets that a node knows and does not hold, with whole nodes: what is wanted comes, what is not stays away, and who has
 //! nothing to give says so.
 
-use can_sync::record::ContentHash;
-use can_sync::store::{ContentStore as _, Holding, ItemOutcome, StoredRecord};
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::{ContentStore as _, Holding, ItemOutcome, StoredRecord};
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, embedded_yaml};

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use can_sync::actor::policy::ChildKind;
-use can_sync::actor::supervisor::shutdown_limit;
+use can_sync::testing::actor::policy::ChildKind;
+use can_sync::testing::actor::supervisor::shutdown_limit;
 
 const ACTORS_MD: &str = include_str!("../../actors.md");
 

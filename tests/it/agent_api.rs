@@ -1,9 +1,9 @@
 //! The agent's API as its clients meet it.
 
-use can_sync::actor::status::ActorState;
-use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{ConnectionState, Direction, SyncState, TransferReport};
-use can_sync::store::embedded::IngestFields;
+use can_sync::testing::actor::status::ActorState;
+use can_sync::testing::peer::messages::PeersMsg;
+use can_sync::testing::peer::report::{ConnectionState, Direction, SyncState, TransferReport};
+use can_sync::testing::store::embedded::IngestFields;
 use iroh::{EndpointAddr, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
 use serde_json::json;
@@ -264,7 +264,7 @@ async fn a_hung_actor_is_named_in_time() {
 
 #[tokio::test]
 async fn an_actor_between_two_incarnations_is_named_at_once() {
-    let down = can_sync::actor::ServiceCell::new("PeersActor");
+    let down = can_sync::testing::actor::ServiceCell::new("PeersActor");
     let agent = Agent::start_with(|view| view.peers = down.service_ref()).await;
     for request in [agent.get("/peers"), agent.client.post(agent.url("/verify"))] {
         let (status, body) = agent.json(request).await;

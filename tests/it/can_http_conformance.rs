@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use can_sync::record::ContentHash;
-use can_sync::store::StoreRef;
-use can_sync::store::embedded::IngestFields;
-use can_sync::store::service::BASE_PATH;
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::StoreRef;
+use can_sync::testing::store::embedded::IngestFields;
+use can_sync::testing::store::service::BASE_PATH;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use reqwest::Client;

@@ -12,14 +12,14 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc};
-use can_sync::store::can_http::CanHttpStore;
-use can_sync::store::hashing_file::HashingFile;
-use can_sync::store::service::BASE_PATH;
-use can_sync::store::{
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash, Hlc};
+use can_sync::testing::store::can_http::CanHttpStore;
+use can_sync::testing::store::hashing_file::HashingFile;
+use can_sync::testing::store::service::BASE_PATH;
+use can_sync::testing::store::{
     ContentStore, IncomingAsset, IncomingContent, ItemOutcome, Redating, StoreError, StoreEvent,
 };
-use can_sync::wire::proto::{IngestResult, WireFeedEntry, WireRecord};
+use can_sync::testing::wire::proto::{IngestResult, WireFeedEntry, WireRecord};
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use sha2::{Digest, Sha256};

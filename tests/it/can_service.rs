@@ -6,10 +6,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use can_sync::record::{AssetMeta, AssetRecord};
-use can_sync::store::hashing_file::HashingFile;
-use can_sync::store::service::BASE_PATH;
-use can_sync::store::{ContentStore, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
+use can_sync::testing::record::{AssetMeta, AssetRecord};
+use can_sync::testing::store::hashing_file::HashingFile;
+use can_sync::testing::store::service::BASE_PATH;
+use can_sync::testing::store::{ContentStore, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
 use futures::TryStreamExt;
 use reqwest::multipart::{Form, Part};
 use tokio::net::TcpListener;

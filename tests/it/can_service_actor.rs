@@ -5,13 +5,13 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use can_sync::actor::{ServiceCell, ServiceRef};
-use can_sync::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
-use can_sync::identity::{LibraryKeys, NetworkKeys};
-use can_sync::library::{Libraries, Library};
-use can_sync::peer::messages::PeersMsg;
-use can_sync::record::AssetRecord;
-use can_sync::store::StoreError;
+use can_sync::testing::actor::{ServiceCell, ServiceRef};
+use can_sync::testing::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
+use can_sync::testing::identity::{LibraryKeys, NetworkKeys};
+use can_sync::testing::library::{Libraries, Library};
+use can_sync::testing::peer::messages::PeersMsg;
+use can_sync::testing::record::AssetRecord;
+use can_sync::testing::store::StoreError;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};

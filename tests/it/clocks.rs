@@ -68,7 +68,7 @@ fn ms(time: &Value) -> u64 {
 }
 
 fn is_now(time: &Value) -> bool {
-    ms(time).abs_diff(can_sync::clock::now_ms()) < 5 * 60_000
+    ms(time).abs_diff(can_sync::testing::clock::now_ms()) < 5 * 60_000
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,7 +276,7 @@ async fn a_confirmed_version_that_is_dated_ahead_stays_and_is_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_member_of_a_library_confirmed_keeps_its_date_and_the_rest_is_dated_anew() {
     let (clock, wrong, right) = (SetClock::ahead(YEAR_MS), SetClock::ahead(YEAR_MS), SetClock::right());
-    let other = |config: &mut can_sync::config::Config| {
+    let other = |config: &mut can_sync::testing::config::Config| {
         config.sync_passphrase = Some("a passphrase that only the member knows".into());
     };
     let (a, mut b, member) =

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use can_sync::actor::policy::{ChildKind, policy};
-use can_sync::config::SlotFormat;
-use can_sync::discovery::channel::Channel;
-use can_sync::discovery::slot::pace::Timing;
-use can_sync::events::NodeEvent;
-use can_sync::net::close;
-use can_sync::peer::places::PlaceLimits;
-use can_sync::peer::report::ConnectionState;
+use can_sync::testing::actor::policy::{ChildKind, policy};
+use can_sync::testing::config::SlotFormat;
+use can_sync::testing::discovery::channel::Channel;
+use can_sync::testing::discovery::slot::pace::Timing;
+use can_sync::testing::events::NodeEvent;
+use can_sync::testing::net::close;
+use can_sync::testing::peer::places::PlaceLimits;
+use can_sync::testing::peer::report::ConnectionState;
 use futures::StreamExt as _;
 use iroh::SecretKey;
 use tokio::time::{Instant, timeout};

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use can_sync::discovery::crawl::{Crawl, CrawlLimits, Crawled, run};
-use can_sync::discovery::directory::AgentListing;
-use can_sync::discovery::list_peers::list_all;
-use can_sync::net::auth::LIST_PEERS;
-use can_sync::wire;
-use can_sync::wire::proto::ListPeersRequest;
+use can_sync::testing::discovery::crawl::{Crawl, CrawlLimits, Crawled, run};
+use can_sync::testing::discovery::directory::AgentListing;
+use can_sync::testing::discovery::list_peers::list_all;
+use can_sync::testing::net::auth::LIST_PEERS;
+use can_sync::testing::wire;
+use can_sync::testing::wire::proto::ListPeersRequest;
 use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
 use tokio::time::Instant;
 

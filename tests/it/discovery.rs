@@ -1,8 +1,8 @@
 //! Whole nodes that have nothing in common but the passphrase, and one way of finding each other at a time; the
 //! infrastructure is real and on loopback.
 
-use can_sync::config::{Config, SlotFormat};
-use can_sync::discovery::channel::Channel;
+use can_sync::testing::config::{Config, SlotFormat};
+use can_sync::testing::discovery::channel::Channel;
 use serde_json::Value;
 
 use crate::support::infrastructure::Infrastructure;

@@ -1,6 +1,6 @@
 //! Agents in front of `can-service` processes: the same mirror, with the stores elsewhere.
 
-use can_sync::store::service::BASE_PATH;
+use can_sync::testing::store::service::BASE_PATH;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

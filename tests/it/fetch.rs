@@ -1,7 +1,7 @@
 //! One asset on demand: asked of connected peers, then of peers that are known and not connected; what was deleted here
 //! comes back; what nobody has is said to be nowhere.
 
-use can_sync::config::Config;
+use can_sync::testing::config::Config;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, embedded_yaml};

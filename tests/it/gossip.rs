@@ -7,23 +7,23 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::actor::ServiceCell;
-use can_sync::actor::status::ask;
-use can_sync::clock::now_ms;
-use can_sync::discovery::address_book::AddressBook;
-use can_sync::discovery::announcement::Announcement;
-use can_sync::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
-use can_sync::discovery::directory::{AgentListing, FRESH_FOR, SWEEP_EVERY, SharedDirectory};
-use can_sync::discovery::gossip::{
+use can_sync::testing::actor::ServiceCell;
+use can_sync::testing::actor::status::ask;
+use can_sync::testing::clock::now_ms;
+use can_sync::testing::discovery::address_book::AddressBook;
+use can_sync::testing::discovery::announcement::Announcement;
+use can_sync::testing::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
+use can_sync::testing::discovery::directory::{AgentListing, FRESH_FOR, SWEEP_EVERY, SharedDirectory};
+use can_sync::testing::discovery::gossip::{
     self, GossipActor, GossipArgs, GossipMsg, PresenceProbe as AskAlive, topic_of,
 };
-use can_sync::discovery::hints::Hints;
-use can_sync::discovery::mdns::Mdns;
-use can_sync::events::{EventLog, NodeEvent};
-use can_sync::identity::NetworkKeys;
-use can_sync::net::endpoint::open_gossip;
-use can_sync::peer::messages::PeersMsg;
-use can_sync::reconcile::Summary;
+use can_sync::testing::discovery::hints::Hints;
+use can_sync::testing::discovery::mdns::Mdns;
+use can_sync::testing::events::{EventLog, NodeEvent};
+use can_sync::testing::identity::NetworkKeys;
+use can_sync::testing::net::endpoint::open_gossip;
+use can_sync::testing::peer::messages::PeersMsg;
+use can_sync::testing::reconcile::Summary;
 use iroh::address_lookup::memory::MemoryLookup;
 use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
 use iroh_gossip::api::{GossipReceiver, GossipSender};

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use can_sync::record::ContentHash;
+use can_sync::testing::record::ContentHash;
 use futures::StreamExt as _;
 use serde_json::json;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// From the top: each line may import from the lines below it.
 const LAYERS: &[&[&str]] = &[
-    &["cli"],
+    &["cli", "testing"],
     &["node"],
     &["api", "feed"],
     &["peer"],

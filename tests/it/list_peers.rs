@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::discovery::list_peers::{
+use can_sync::testing::discovery::list_peers::{
     ALPN, ListError, ListingConnection, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, list_all, probe,
 };
-use can_sync::identity::{Key, PresenceKeys};
-use can_sync::net::auth::{LIST_PEERS, Role};
-use can_sync::net::close::{self, is_close};
-use can_sync::wire;
-use can_sync::wire::decode::decode;
-use can_sync::wire::proto::{Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement, frame};
+use can_sync::testing::identity::{Key, PresenceKeys};
+use can_sync::testing::net::auth::{LIST_PEERS, Role};
+use can_sync::testing::net::close::{self, is_close};
+use can_sync::testing::wire;
+use can_sync::testing::wire::decode::decode;
+use can_sync::testing::wire::proto::{
+    Auth, ListPeersReply, ListPeersRequest, ListedPeer, SignedAnnouncement, frame,
+};
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, SecretKey};
 use prost::Message as _;
@@ -38,7 +40,7 @@ fn somewhere(key: &SecretKey) -> EndpointAddr {
 }
 
 /// `count` agents that nobody will reach.
-fn many(count: u16, name: &str) -> Vec<can_sync::discovery::directory::AgentListing> {
+fn many(count: u16, name: &str) -> Vec<can_sync::testing::discovery::directory::AgentListing> {
     let entry = |n| listing(&secret(n), name, somewhere(&secret(n)), Duration::from_secs(u64::from(n)));
     (1..=count).map(entry).collect()
 }
@@ -309,7 +311,7 @@ fn honest(n: u16) -> ListedPeer {
 
 async fn ask_liar(
     lie: impl Fn(usize) -> Vec<u8> + Send + Sync + 'static,
-) -> Result<can_sync::discovery::list_peers::Listed, ListError> {
+) -> Result<can_sync::testing::discovery::list_peers::Listed, ListError> {
     let liar = liar(secret(9_999), Arc::new(lie)).await;
     let client = bind(SecretKey::generate()).await;
     timeout(PATIENCE, Box::pin(list_all(&client, liar.addr(), &[key()], 1000))).await.expect("an end")

@@ -1,6 +1,6 @@
 //! Two and three nodes in one process keep each other's assets complete.
 
-use can_sync::library::registry::Registry;
+use can_sync::testing::library::registry::Registry;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 

@@ -8,29 +8,29 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::clock::Clock;
-use can_sync::events::{EventLog, NodeEvent};
-use can_sync::identity::{LibraryKeys, NetworkKeys};
-use can_sync::library::{Libraries, Library};
-use can_sync::net::auth;
-use can_sync::net::close;
-use can_sync::net::endpoint::open_up;
-use can_sync::peer::actor::{PeerActor, PeerArgs, PeerLimits};
-use can_sync::peer::deferrals::{Deferrals, Note};
-use can_sync::peer::delete_guard::DeleteGuard;
-use can_sync::peer::establish::{self, ConnectionMemory, Established, Introduction, Meeting};
-use can_sync::peer::held::SessionMemory;
-use can_sync::peer::messages::{PeerMsg, PeersMsg};
-use can_sync::peer::report::ConnectionState;
-use can_sync::reconcile::engine::{EngineLimits, Initiator};
-use can_sync::record::{AssetRecord, ContentHash, Hlc};
-use can_sync::store::embedded::{EmbeddedStore, IngestFields};
-use can_sync::store::{ContentStore as _, FeedEntry, Holding, StoreError, StoreRef};
-use can_sync::transfer::partial::Partials;
-use can_sync::transfer::receive::Results;
-use can_sync::transfer::schedule::{Failure, SessionId, WantKey};
-use can_sync::wire;
-use can_sync::wire::proto::{
+use can_sync::testing::clock::Clock;
+use can_sync::testing::events::{EventLog, NodeEvent};
+use can_sync::testing::identity::{LibraryKeys, NetworkKeys};
+use can_sync::testing::library::{Libraries, Library};
+use can_sync::testing::net::auth;
+use can_sync::testing::net::close;
+use can_sync::testing::net::endpoint::open_up;
+use can_sync::testing::peer::actor::{PeerActor, PeerArgs, PeerLimits};
+use can_sync::testing::peer::deferrals::{Deferrals, Note};
+use can_sync::testing::peer::delete_guard::DeleteGuard;
+use can_sync::testing::peer::establish::{self, ConnectionMemory, Established, Introduction, Meeting};
+use can_sync::testing::peer::held::SessionMemory;
+use can_sync::testing::peer::messages::{PeerMsg, PeersMsg};
+use can_sync::testing::peer::report::ConnectionState;
+use can_sync::testing::reconcile::engine::{EngineLimits, Initiator};
+use can_sync::testing::record::{AssetRecord, ContentHash, Hlc};
+use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields};
+use can_sync::testing::store::{ContentStore as _, FeedEntry, Holding, StoreError, StoreRef};
+use can_sync::testing::transfer::partial::Partials;
+use can_sync::testing::transfer::receive::Results;
+use can_sync::testing::transfer::schedule::{Failure, SessionId, WantKey};
+use can_sync::testing::wire;
+use can_sync::testing::wire::proto::{
     Auth, Cancel, ContentHeader, ContentRequest, Find, Frame, Have, Hello, Lacks, LibraryProof, Offer, Ping,
     Pong, ReconMsg, ReconOpen, Want, Welcome, WireRecord, frame,
 };
@@ -450,7 +450,7 @@ async fn a_store_that_takes_nothing_is_not_the_peers_fault() {
 async fn overtaken() -> (ScriptedStore, Test, AssetRecord, AssetRecord) {
     let scripted = ScriptedStore::new();
     let t = Test::start(Setup { store: Some(scripted.as_ref()), ..Setup::default() }).await;
-    let now = can_sync::clock::now_ms();
+    let now = can_sync::testing::clock::now_ms();
     let ours = edited(&record_of(&noise(500, 1)), now - LONG_AGO_MS, Some("ours"));
     let ahead = AssetRecord { hlc: Hlc::from_ms(now + 30_000), ..edited(&ours, 0, Some("ahead")) };
     t.args.deferrals.add(Note::of(&ahead, None, ours.hlc.ms() - 1, now));
@@ -751,8 +751,8 @@ impl Test {
             deletes: Arc::new(DeleteGuard::new(false)),
             deferrals: Deferrals::in_memory(Clock::system()),
             traffic: Arc::default(),
-            receiving: can_sync::transfer::active::ActiveTransfers::default(),
-            sending: can_sync::transfer::active::ActiveTransfers::default(),
+            receiving: can_sync::testing::transfer::active::ActiveTransfers::default(),
+            sending: can_sync::testing::transfer::active::ActiveTransfers::default(),
             board: Arc::default(),
             peers: peers.service(),
             events: EventLog::default(),
@@ -852,7 +852,7 @@ impl Test {
     }
 
     async fn health(&self) -> String {
-        let actor = can_sync::actor::ServiceRef::fixed(self.actor.clone());
+        let actor = can_sync::testing::actor::ServiceRef::fixed(self.actor.clone());
         let answer = actor.call(|reply| PeerMsg::GetHealth { reply }, Duration::from_secs(1)).await;
         answer.expect("it answers").detail.expect("it says something")
     }

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use can_sync::events::NodeEvent;
-use can_sync::peer::actor::{PeerActor, PeerArgs, PeerState};
-use can_sync::peer::messages::PeerMsg;
-use can_sync::peer::supervisor::SpawnPeer;
+use can_sync::testing::events::NodeEvent;
+use can_sync::testing::peer::actor::{PeerActor, PeerArgs, PeerState};
+use can_sync::testing::peer::messages::PeerMsg;
+use can_sync::testing::peer::supervisor::SpawnPeer;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sha2::{Digest as _, Sha256};
 

@@ -8,20 +8,20 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::actor::status::{ASK_CHILD_LIMIT, ActorState, ActorStatus};
-use can_sync::discovery::address_book::RememberedPeer;
-use can_sync::discovery::channel::Channel;
-use can_sync::discovery::gossip::GossipMsg;
-use can_sync::discovery::rendezvous::RendezvousMsg;
-use can_sync::events::NodeEvent;
-use can_sync::net::close;
-use can_sync::peer::messages::{PeerMsg, PeersMsg};
-use can_sync::peer::places::PlaceLimits;
-use can_sync::peer::report::{ConnectionState, Direction, SyncState};
-use can_sync::peer::session::{SessionStatus, WaitingCounts};
-use can_sync::record::{AssetRecord, ContentHash};
-use can_sync::store::{FeedEntry, Holding, IncomingAsset, IncomingContent};
-use can_sync::transfer::schedule::{Failure, SessionId, WantKey};
+use can_sync::testing::actor::status::{ASK_CHILD_LIMIT, ActorState, ActorStatus};
+use can_sync::testing::discovery::address_book::RememberedPeer;
+use can_sync::testing::discovery::channel::Channel;
+use can_sync::testing::discovery::gossip::GossipMsg;
+use can_sync::testing::discovery::rendezvous::RendezvousMsg;
+use can_sync::testing::events::NodeEvent;
+use can_sync::testing::net::close;
+use can_sync::testing::peer::messages::{PeerMsg, PeersMsg};
+use can_sync::testing::peer::places::PlaceLimits;
+use can_sync::testing::peer::report::{ConnectionState, Direction, SyncState};
+use can_sync::testing::peer::session::{SessionStatus, WaitingCounts};
+use can_sync::testing::record::{AssetRecord, ContentHash};
+use can_sync::testing::store::{FeedEntry, Holding, IncomingAsset, IncomingContent};
+use can_sync::testing::transfer::schedule::{Failure, SessionId, WantKey};
 use iroh::{EndpointAddr, EndpointId, SecretKey};
 use ractor::ActorStatus as Life;
 use tokio::time::{Instant, sleep, timeout};
@@ -98,7 +98,7 @@ async fn a_peer_that_dials_gets_its_actor_once_the_store_was_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_of_the_configuration_and_of_the_last_time_are_dialled_first() {
     let (named, met) = tokio::join!(Remote::bind(), Remote::bind());
-    let entry = can_sync::discovery::address_book::RememberedPeer {
+    let entry = can_sync::testing::discovery::address_book::RememberedPeer {
         addr: met.addr(),
         name: "met".into(),
         last_seen_ms: Some(9),
@@ -142,7 +142,7 @@ async fn a_failed_dial_is_told_and_tried_again_when_somebody_asks() {
     rig.dial(addr.clone()).await.unwrap();
     let failed = |state: ConnectionState| {
         let id = stranger.id().to_string();
-        move |report: &can_sync::peer::report::PeersReport| {
+        move |report: &can_sync::testing::peer::report::PeersReport| {
             let peer = report.peers.iter().find(|peer| peer.endpoint_id == id);
             peer.is_some_and(|peer| peer.state == state && peer.last_error.is_some())
         }
@@ -641,7 +641,7 @@ async fn forget(rig: &PeersRig, endpoint_id: EndpointId) -> bool {
     rig.call(|reply| PeersMsg::ForgetPeer { endpoint_id, reply }).await
 }
 
-async fn transfers(rig: &PeersRig) -> Vec<can_sync::peer::report::TransferReport> {
+async fn transfers(rig: &PeersRig) -> Vec<can_sync::testing::peer::report::TransferReport> {
     rig.call(|reply| PeersMsg::GetTransfers { reply }).await
 }
 

@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use can_sync::actor::policy::ChildKind;
-use can_sync::actor::status::ActorState;
-use can_sync::actor::supervisor::{Child, RootArgs, RootMsg, start};
-use can_sync::actor::{ServiceCell, ServiceRef};
-use can_sync::config::SlotFormat;
-use can_sync::discovery::channel::{Channel, ChannelState};
-use can_sync::discovery::list::{self, LookupError, lookup};
-use can_sync::discovery::network::{Connect, KeyLookup, NetworkSettings, Transports, now_us};
-use can_sync::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
-use can_sync::discovery::slot::pace::Timing;
-use can_sync::discovery::slot::packet::sign;
-use can_sync::discovery::slot::{SLOTS, Slot, SlotEntry};
-use can_sync::events::EventLog;
-use can_sync::identity::NetworkKeys;
+use can_sync::testing::actor::policy::ChildKind;
+use can_sync::testing::actor::status::ActorState;
+use can_sync::testing::actor::supervisor::{Child, RootArgs, RootMsg, start};
+use can_sync::testing::actor::{ServiceCell, ServiceRef};
+use can_sync::testing::config::SlotFormat;
+use can_sync::testing::discovery::channel::{Channel, ChannelState};
+use can_sync::testing::discovery::list::{self, LookupError, lookup};
+use can_sync::testing::discovery::network::{Connect, KeyLookup, NetworkSettings, Transports, now_us};
+use can_sync::testing::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
+use can_sync::testing::discovery::slot::pace::Timing;
+use can_sync::testing::discovery::slot::packet::sign;
+use can_sync::testing::discovery::slot::{SLOTS, Slot, SlotEntry};
+use can_sync::testing::events::EventLog;
+use can_sync::testing::identity::NetworkKeys;
 use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
 use pkarr::dht::{DhtClient, DhtConfig};
@@ -559,7 +559,7 @@ async fn a_record_is_looked_up_by_members_through_either_channel() {
 async fn channels_that_lead_nowhere_say_why() {
     // Nobody listens at these.
     let settings = NetworkSettings {
-        relays: vec![can_sync::config::HttpUrl::parse("http://127.0.0.1:9").unwrap()],
+        relays: vec![can_sync::testing::config::HttpUrl::parse("http://127.0.0.1:9").unwrap()],
         dht: true,
         dht_bootstrap: Some(vec!["no-such-host.invalid:6881".to_owned()]),
         dht_bind: None,

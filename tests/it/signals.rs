@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use can_sync::actor::policy::ChildKind::{CanService, Peers};
-use can_sync::actor::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
-use can_sync::actor::supervisor::{RootMsg, StopReason};
-use can_sync::actor::{ServiceCell, ServiceRef};
-use can_sync::discovery::channel::Channels;
-use can_sync::node::dump::{render, render_channels};
-use can_sync::node::signals::{SignalActor, SignalArgs, SignalKind, SignalMsg, Signals};
-use can_sync::peer::messages::PeersMsg;
+use can_sync::testing::actor::policy::ChildKind::{CanService, Peers};
+use can_sync::testing::actor::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
+use can_sync::testing::actor::supervisor::{RootMsg, StopReason};
+use can_sync::testing::actor::{ServiceCell, ServiceRef};
+use can_sync::testing::discovery::channel::Channels;
+use can_sync::testing::node::dump::{render, render_channels};
+use can_sync::testing::node::signals::{SignalActor, SignalArgs, SignalKind, SignalMsg, Signals};
+use can_sync::testing::peer::messages::PeersMsg;
 use ractor::{Actor, ActorRef};
 use tempfile::TempDir;
 use tokio_stream::wrappers::ReceiverStream;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use can_sync::clock::Clock;
-use can_sync::record::{AssetRecord, ContentHash, Hlc};
-use can_sync::store::ContentStore as _;
-use can_sync::store::embedded::{EmbeddedStore, IngestFields, MetaPatch, Purged};
+use can_sync::testing::clock::Clock;
+use can_sync::testing::record::{AssetRecord, ContentHash, Hlc};
+use can_sync::testing::store::ContentStore as _;
+use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields, MetaPatch, Purged};
 
 use crate::support::clock::{DAY_MS, SetClock};
 use crate::support::embedded::{content_files, open_by, upload};
@@ -193,11 +193,11 @@ async fn edits_are_dated_by_the_clock_that_other_machines_agree_on() {
     let ours = clock.start();
     let store = open_by(dir.path(), &ours).await;
     let ahead = upload(&store, b"ahead", IngestFields::default()).await.asset.record;
-    assert!(ahead.hlc.ms() > can_sync::clock::now_ms() + 300 * DAY_MS);
+    assert!(ahead.hlc.ms() > can_sync::testing::clock::now_ms() + 300 * DAY_MS);
     let right = clock.shows_ms() - 365 * DAY_MS;
     ours.hear([1; 32], right);
     ours.hear([2; 32], right + 1_000);
     let agreed = upload(&store, b"agreed", IngestFields::default()).await.asset.record;
-    assert!(agreed.hlc.ms().abs_diff(can_sync::clock::now_ms()) < 60_000, "{:?}", agreed.hlc);
+    assert!(agreed.hlc.ms().abs_diff(can_sync::testing::clock::now_ms()) < 60_000, "{:?}", agreed.hlc);
     assert_eq!(agreed.meta.created_at_ms, agreed.hlc.ms());
 }

@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc, META_BYTES_MAX, WriterId};
-use can_sync::store::embedded::IngestFields;
-use can_sync::store::{Holding, ItemOutcome, Redating, StoreError, StoreEvent, StoreRef, StoredRecord};
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash, Hlc, META_BYTES_MAX, WriterId};
+use can_sync::testing::store::embedded::IngestFields;
+use can_sync::testing::store::{
+    Holding, ItemOutcome, Redating, StoreError, StoreEvent, StoreRef, StoredRecord,
+};
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use tokio::time::timeout;
@@ -278,7 +280,7 @@ pub(crate) async fn an_ingested_asset_is_exactly_what_was_sent(fixture: &dyn Fix
         (with(b"empty", empty), b"empty".to_vec()),
         (with(b"full", full), b"full".to_vec()),
         (edited(&plain(b"edited"), 5, Some("by someone")), b"edited".to_vec()),
-        (AssetRecord { hlc: can_sync::record::Hlc(u64::MAX), ..plain(b"late") }, b"late".to_vec()),
+        (AssetRecord { hlc: can_sync::testing::record::Hlc(u64::MAX), ..plain(b"late") }, b"late".to_vec()),
     ];
     let batch = sent.iter().map(|(record, content)| incoming(record.clone(), content)).collect();
     let store = fixture.store();

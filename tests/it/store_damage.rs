@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use can_sync::record::ContentHash;
-use can_sync::store::embedded::{DamageEvent, EmbeddedStore, IngestFields};
-use can_sync::store::groups::GROUP_BYTES;
-use can_sync::store::{ContentStore, Holding, ItemOutcome, StoreError};
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::embedded::{DamageEvent, EmbeddedStore, IngestFields};
+use can_sync::testing::store::groups::GROUP_BYTES;
+use can_sync::testing::store::{ContentStore, Holding, ItemOutcome, StoreError};
 use futures::StreamExt as _;
 
 use crate::support::embedded::{content_path, open, upload};

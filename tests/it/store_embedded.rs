@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::record::{ContentHash, WriterId};
-use can_sync::store::embedded::{IngestFields, ListQuery, MetaPatch};
-use can_sync::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
+use can_sync::testing::record::{ContentHash, WriterId};
+use can_sync::testing::store::embedded::{IngestFields, ListQuery, MetaPatch};
+use can_sync::testing::store::{
+    ContentStore, HashingFile, IncomingAsset, IncomingContent, ItemOutcome, StoreError,
+};
 use futures::StreamExt;
 use futures::future::join_all;
 
@@ -22,9 +24,9 @@ fn tagged(tags: &[&str]) -> IngestFields {
 }
 
 mod contract {
-    use can_sync::record::ContentHash;
-    use can_sync::store::StoreRef;
-    use can_sync::store::embedded::{EmbeddedStore, IngestFields, MetaPatch};
+    use can_sync::testing::record::ContentHash;
+    use can_sync::testing::store::StoreRef;
+    use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields, MetaPatch};
     use futures::FutureExt;
     use futures::future::BoxFuture;
 
@@ -479,7 +481,7 @@ async fn numbers_never_go_back_and_old_cursors_are_reset() {
     for stale in [1, 7, 29] {
         assert!(store.feed(stale, 10).await.unwrap().reset, "{stale} may have missed a deletion");
         let event = store.watch(stale).next().await;
-        assert_eq!(event, Some(Ok(can_sync::store::StoreEvent::Reset)));
+        assert_eq!(event, Some(Ok(can_sync::testing::store::StoreEvent::Reset)));
     }
     assert!(!store.feed(30, 10).await.unwrap().reset);
     // Reading everything again works, in pages however small, and ends beyond the floor.

@@ -12,9 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use can_sync::record::ContentHash;
-use can_sync::store::embedded::{EmbeddedStore, IngestFields, MetaPatch};
-use can_sync::store::{ContentStore, ItemOutcome, StoreError};
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields, MetaPatch};
+use can_sync::testing::store::{ContentStore, ItemOutcome, StoreError};
 use futures::future::join_all;
 
 use crate::support::embedded::{content_files, temporary_files, try_open, try_upload};

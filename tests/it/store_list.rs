@@ -1,8 +1,8 @@
 //! Listing and searching in the embedded store.
 
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::store::embedded::{EmbeddedStore, ListFilter, ListPage, ListQuery, Order};
-use can_sync::store::{ContentStore, Holding, ItemOutcome, StoreError};
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::testing::store::embedded::{EmbeddedStore, ListFilter, ListPage, ListQuery, Order};
+use can_sync::testing::store::{ContentStore, Holding, ItemOutcome, StoreError};
 
 use crate::support::embedded::open;
 use crate::support::store::{LONG_AGO_MS, edited, hash_of, incoming, noise, record_of};

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use can_sync::store::embedded::{EmbeddedStore, IngestFields};
-use can_sync::store::{ContentStore as _, ItemOutcome, StoreError};
+use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields};
+use can_sync::testing::store::{ContentStore as _, ItemOutcome, StoreError};
 
 use crate::support::embedded::{content_files, open, try_open, try_upload, upload};
 use crate::support::nodes::{TestNode, eventually};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use can_sync::record::{AssetRecord, ContentHash, Hlc, WriterId};
-use can_sync::store::{ContentStore, ItemOutcome};
+use can_sync::testing::record::{AssetRecord, ContentHash, Hlc, WriterId};
+use can_sync::testing::store::{ContentStore, ItemOutcome};
 use proptest::prelude::*;
 
 use crate::support::embedded::open;

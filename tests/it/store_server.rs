@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use can_sync::actor::status::ask;
-use can_sync::clock::Clock;
-use can_sync::http::SharedListener;
-use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore};
-use can_sync::store::server::{StoreServerActor, StoreServerArgs, StoreServerMsg};
-use can_sync::store::service::{BASE_PATH, ServiceSettings, router};
+use can_sync::testing::actor::status::ask;
+use can_sync::testing::clock::Clock;
+use can_sync::testing::http::SharedListener;
+use can_sync::testing::store::embedded::{EmbeddedConfig, EmbeddedStore};
+use can_sync::testing::store::server::{StoreServerActor, StoreServerArgs, StoreServerMsg};
+use can_sync::testing::store::service::{BASE_PATH, ServiceSettings, router};
 use ractor::Actor;
 use tokio::time::timeout;
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use can_sync::record::ContentHash;
-use can_sync::store::embedded::{IngestFields, MetaPatch};
-use can_sync::store::{ContentStore as _, ItemOutcome, StoreError};
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::embedded::{IngestFields, MetaPatch};
+use can_sync::testing::store::{ContentStore as _, ItemOutcome, StoreError};
 
 use crate::support::embedded::{try_open, try_upload, upload};
 use crate::support::mounted::Mounted;

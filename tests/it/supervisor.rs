@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use can_sync::actor::policy::ChildKind::{self, CanService, Http, Peers, Signal};
-use can_sync::actor::policy::policy;
-use can_sync::actor::restart::ExitKind;
-use can_sync::actor::service_ref::ServiceError;
-use can_sync::actor::status::{ActorState, ActorStatus};
-use can_sync::actor::supervisor::{
+use can_sync::testing::actor::policy::ChildKind::{self, CanService, Http, Peers, Signal};
+use can_sync::testing::actor::policy::policy;
+use can_sync::testing::actor::restart::ExitKind;
+use can_sync::testing::actor::service_ref::ServiceError;
+use can_sync::testing::actor::status::{ActorState, ActorStatus};
+use can_sync::testing::actor::supervisor::{
     Child, RootArgs, RootMsg, ShutdownOutcome, StopReason, shutdown_limit, start,
 };
-use can_sync::actor::{ServiceCell, ServiceRef};
-use can_sync::events::{EventLog, NodeEvent};
-use can_sync::node::dump::render;
+use can_sync::testing::actor::{ServiceCell, ServiceRef};
+use can_sync::testing::events::{EventLog, NodeEvent};
+use can_sync::testing::node::dump::render;
 use futures::FutureExt;
 
 use crate::support::faulty::{FaultyActor, FaultyMsg, Plan};

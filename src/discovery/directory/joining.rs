@@ -50,7 +50,7 @@ impl Directory {
 
     /// Up to `count` agents through which to join the swarm, and whether each has proved itself; they are not given again
     /// for a while. Those whose last attempts worked come first, then chance decides, from `seed`.
-    pub fn to_join(
+    pub fn choose_to_join(
         &mut self,
         but: &HashSet<EndpointId>,
         count: usize,

@@ -182,7 +182,7 @@ fn who_falls_silent_is_asked_once_then_stale_then_off_the_list() {
     directory.sweep(silent, NOW_MS);
     assert_eq!(listing(&directory, 1, silent), None);
     // It is still somebody to try when nobody else is there.
-    assert_eq!(directory.to_join(&HashSet::new(), 8, 1, silent), [(addr(1), false)]);
+    assert_eq!(directory.choose_to_join(&HashSet::new(), 8, 1, silent), [(addr(1), false)]);
 }
 
 #[test]
@@ -335,12 +335,12 @@ fn joins_go_through_whoever_worked_then_by_chance_and_not_too_often() {
     directory.dial_failed(&id(1), now);
     let but = HashSet::from([id(2)]);
     let later = now + 60 * SECOND;
-    let first = directory.to_join(&but, 3, 42, later);
+    let first = directory.choose_to_join(&but, 3, 42, later);
     assert_eq!((first.len(), &first[0]), (3, &(addr(8), true)));
-    let rest = directory.to_join(&but, 9, 42, later);
+    let rest = directory.choose_to_join(&but, 9, 42, later);
     assert_eq!(rest.len(), 3, "neither the excluded one, nor the one without an address, nor the same again");
     assert_eq!(rest[2].0, addr(1), "the one that failed last");
-    assert_eq!(directory.to_join(&but, 9, 42, later), []);
+    assert_eq!(directory.choose_to_join(&but, 9, 42, later), []);
     // Failures wait longer each time.
     let waits = |directory: &mut Directory| {
         directory.join_ended(&id(3), false, later);
@@ -385,7 +385,7 @@ fn what_is_kept_is_what_was_alive_and_it_comes_back_as_hints() {
         listing(&next, 1, start).unwrap().sources,
         ChannelSet::from([Channel::Saved, Channel::Gossip])
     );
-    assert_eq!(next.to_join(&HashSet::new(), 9, 1, start).len(), 2);
+    assert_eq!(next.choose_to_join(&HashSet::new(), 9, 1, start).len(), 2);
 }
 
 #[test]
@@ -394,11 +394,11 @@ fn a_run_goes_on_where_its_actor_failed() {
     assert_eq!(directory.next_own(), (1, 1));
     directory.peer_up(&addr(1), "", 0, now, NOW_MS);
     directory.hint(&addr(2), Channel::Dht, now);
-    assert_eq!(directory.to_join(&HashSet::new(), 9, 1, now).len(), 2);
+    assert_eq!(directory.choose_to_join(&HashSet::new(), 9, 1, now).len(), 2);
     directory.begin(id(0), 99, now);
     assert_eq!(directory.next_own(), (1, 2));
-    assert_eq!(directory.to_join(&HashSet::new(), 9, 1, now), [(addr(1), true)]);
-    assert_eq!(directory.to_join(&HashSet::new(), 9, 1, now + 15 * SECOND), [(addr(2), false)]);
+    assert_eq!(directory.choose_to_join(&HashSet::new(), 9, 1, now), [(addr(1), true)]);
+    assert_eq!(directory.choose_to_join(&HashSet::new(), 9, 1, now + 15 * SECOND), [(addr(2), false)]);
 }
 
 #[test]

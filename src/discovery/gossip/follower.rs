@@ -1,6 +1,6 @@
 //! The follower: GossipActor's task that reads the topic and subscribes again whenever it breaks.
 //!
-//! **Owns** the subscription and the [`Gate`] in front of checking signatures. **Talks to** GossipActor, for each message
+//! **Owns** the subscription and the gate in front of checking signatures. **Talks to** GossipActor, for each message
 //! with one of [`FOLLOWER_PERMITS`] permits, so that a flood waits in gossip, which drops it, and not in the mailbox.
 
 use std::collections::HashSet;

@@ -89,7 +89,7 @@ impl TaskContext {
             }
         } else {
             let mut read = [None; SLOTS as usize];
-            while let Some(index) = next_read(&read, false, draw) {
+            while let Some(index) = next_read(read, false, draw) {
                 let look = note(self.look(Slot { day, index }).await);
                 let room = match look {
                     Some(SlotReading::Read(entries)) => self.slots.has_room(&entries, now_us()),

@@ -90,7 +90,7 @@ pub fn publishes(agents: usize, draw: f64) -> bool {
 /// has not read. A thorough look reads all; another reads from the lowest until it has met room twice, and one of the rest,
 /// in case somebody found the low ones closed.
 #[must_use]
-pub fn next_read(read: &[Option<bool>; SLOTS as usize], thorough: bool, draw: f64) -> Option<u8> {
+pub fn next_read(read: [Option<bool>; SLOTS as usize], thorough: bool, draw: f64) -> Option<u8> {
     let unread: Vec<u8> = (0..SLOTS).filter(|i| read[usize::from(*i)].is_none()).collect();
     let lowest = *unread.first()?;
     let rooms = read.iter().filter(|room| **room == Some(true)).count();

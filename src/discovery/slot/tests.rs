@@ -276,7 +276,7 @@ fn the_rhythm_slows_down_with_company() {
 fn a_look_is_thorough_alone_and_short_in_company() {
     let reads = |rooms: [bool; 8], thorough, draw| {
         let (mut read, mut order) = ([None; 8], Vec::new());
-        while let Some(slot) = next_read(&read, thorough, draw) {
+        while let Some(slot) = next_read(read, thorough, draw) {
             read[usize::from(slot)] = Some(rooms[usize::from(slot)]);
             order.push(slot);
         }

@@ -2,6 +2,7 @@ use ed25519_dalek::SigningKey;
 use iroh::{EndpointId, SecretKey};
 use zeroize::Zeroizing;
 
+use super::devices::WAITING_MAX;
 use super::*;
 use crate::library::Aside;
 use crate::library::filter::Filter;

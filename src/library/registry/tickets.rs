@@ -27,6 +27,7 @@ pub struct SealingKey {
 
 /// A ticket that was issued here.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "as the others that are moments")]
 pub struct Issued {
     pub serial: u64,
     pub access: Access,

@@ -94,7 +94,7 @@ pub(super) trait WriteJob: Send {
     fn finish(self: Box<Self>, group: Result<(), StoreError>);
 }
 
-/// The usual [`Work`]: a closure.
+/// The usual [`WriteJob`]: a closure.
 pub(super) struct Task<F, T> {
     pub(super) files: Vec<ReceivedFile>,
     pub(super) bytes: usize,

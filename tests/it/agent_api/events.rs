@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use can_sync::api::events::STREAMS_MAX;
-use can_sync::events::{NodeEvent, PeerProgress, SyncProgress};
+use can_sync::testing::api::events::STREAMS_MAX;
+use can_sync::testing::events::{NodeEvent, PeerProgress, SyncProgress};
 use eventsource_stream::{Event, Eventsource};
 use futures::StreamExt;
 use futures::stream::BoxStream;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::api::actor::DRAIN_LIMIT;
-use can_sync::api::{HttpActor, HttpMsg};
+use can_sync::testing::api::actor::DRAIN_LIMIT;
+use can_sync::testing::api::{HttpActor, HttpMsg};
 use futures::StreamExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{ConnectionState, SyncState};
-use can_sync::store::embedded::IngestFields;
+use can_sync::testing::peer::messages::PeersMsg;
+use can_sync::testing::peer::report::{ConnectionState, SyncState};
+use can_sync::testing::store::embedded::IngestFields;
 
 use crate::support::agent::{Agent, hung, peer};
 
@@ -42,7 +42,7 @@ fn parse(text: &str) -> HashMap<String, f64> {
 #[tokio::test]
 async fn the_figures_are_those_of_the_node() {
     let endpoint = iroh::Endpoint::builder(iroh::endpoint::presets::Minimal).bind().await.unwrap();
-    let registry = can_sync::api::metrics::endpoint_registry(&endpoint);
+    let registry = can_sync::testing::api::metrics::endpoint_registry(&endpoint);
     let agent = Agent::start_with(|view| {
         view.registry = Arc::clone(&registry);
         view.name = "a\"b\\c".into();

@@ -1,10 +1,10 @@
 //! The page: complete, escaped, strict.
 
-use can_sync::api::proxy::StoreProxy;
-use can_sync::events::NodeEvent;
-use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{ConnectionState, SyncState};
-use can_sync::store::embedded::IngestFields;
+use can_sync::testing::api::proxy::StoreProxy;
+use can_sync::testing::events::NodeEvent;
+use can_sync::testing::peer::messages::PeersMsg;
+use can_sync::testing::peer::report::{ConnectionState, SyncState};
+use can_sync::testing::store::embedded::IngestFields;
 
 use crate::support::agent::{Agent, hung, peer};
 

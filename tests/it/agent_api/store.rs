@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use can_sync::api::proxy::StoreProxy;
+use can_sync::testing::api::proxy::StoreProxy;
 use reqwest::multipart::{Form, Part};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

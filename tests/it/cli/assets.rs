@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use can_sync::api::proxy::StoreProxy;
-use can_sync::store::embedded::IngestFields;
+use can_sync::testing::api::proxy::StoreProxy;
+use can_sync::testing::store::embedded::IngestFields;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 

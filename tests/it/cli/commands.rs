@@ -1,6 +1,6 @@
 //! Commands that change and find things: what may stand for an asset, and what people are asked and told.
 
-use can_sync::store::embedded::IngestFields;
+use can_sync::testing::store::embedded::IngestFields;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

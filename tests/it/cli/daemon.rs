@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use can_sync::actor::status::ActorState;
-use can_sync::events::NodeEvent;
-use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{ConnectionState, SourceReport, SourceState, SyncState, WhyReport};
+use can_sync::testing::actor::status::ActorState;
+use can_sync::testing::events::NodeEvent;
+use can_sync::testing::peer::messages::PeersMsg;
+use can_sync::testing::peer::report::{ConnectionState, SourceReport, SourceState, SyncState, WhyReport};
 use iroh::{EndpointAddr, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
 use serde_json::json;

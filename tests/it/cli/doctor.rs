@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use can_sync::config::Config;
-use can_sync::peer::report::{ConnectionState, SyncState};
+use can_sync::testing::config::Config;
+use can_sync::testing::peer::report::{ConnectionState, SyncState};
 use iroh_relay::server::{RelayConfig, Server, ServerConfig};
 use serde_json::{Value, json};
 

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use can_sync::config::Config;
-use can_sync::discovery::directory::SharedDirectory;
-use can_sync::discovery::list;
-use can_sync::discovery::list_peers::{self, ListPeersService};
-use can_sync::discovery::network::{NetworkSettings, now_us};
-use can_sync::identity::{NetworkKeys, PresenceKeys};
-use can_sync::net::handshakes::{RemoteNet, SharedHandshakes};
-use can_sync::net::{close, endpoint};
-use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{ConnectionState, SyncState};
+use can_sync::testing::config::Config;
+use can_sync::testing::discovery::directory::SharedDirectory;
+use can_sync::testing::discovery::list;
+use can_sync::testing::discovery::list_peers::{self, ListPeersService};
+use can_sync::testing::discovery::network::{NetworkSettings, now_us};
+use can_sync::testing::identity::{NetworkKeys, PresenceKeys};
+use can_sync::testing::net::handshakes::{RemoteNet, SharedHandshakes};
+use can_sync::testing::net::{close, endpoint};
+use can_sync::testing::peer::messages::PeersMsg;
+use can_sync::testing::peer::report::{ConnectionState, SyncState};
 use futures::StreamExt as _;
 use iroh::SecretKey;
 use iroh_gossip::api::Event;

@@ -1,6 +1,6 @@
 //! `can-sync repl`, its commands from a pipe.
 
-use can_sync::peer::report::{ConnectionState, SyncState};
+use can_sync::testing::peer::report::{ConnectionState, SyncState};
 use iroh::SecretKey;
 
 use crate::support::agent::{Agent, peer};

@@ -1,8 +1,8 @@
 //! Contents that are not what was asked for.
 
-use can_sync::record::ContentHash;
-use can_sync::wire;
-use can_sync::wire::proto::{ContentHeader, InlineContent, Offer, frame};
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::wire;
+use can_sync::testing::wire::proto::{ContentHeader, InlineContent, Offer, frame};
 
 use crate::support::hostile::{Arena, Attacker, Session, hash_of, header, record, records};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use can_sync::wire::WireError;
-use can_sync::wire::proto::{Welcome, frame};
+use can_sync::testing::wire::WireError;
+use can_sync::testing::wire::proto::{Welcome, frame};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ async fn insists(
     loop {
         let attempt = async {
             let addr = ticket.endpoint_addr().clone();
-            let dialled = member.endpoint.connect(addr, can_sync::net::SESSION_ALPN).await;
+            let dialled = member.endpoint.connect(addr, can_sync::testing::net::SESSION_ALPN).await;
             let connection = dialled.map_err(|e| WireError::Broken(e.to_string()))?;
             let mut talk = member.try_open(&connection).await?;
             talk.show(vec![member.credential(&talk)]).await?;

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use can_sync::discovery::list_peers::{ListError, ListingConnection};
-use can_sync::identity::NetworkKeys;
-use can_sync::net::{LIST_PEERS_ALPN, SESSION_ALPN, close};
+use can_sync::testing::discovery::list_peers::{ListError, ListingConnection};
+use can_sync::testing::identity::NetworkKeys;
+use can_sync::testing::net::{LIST_PEERS_ALPN, SESSION_ALPN, close};
 use iroh::EndpointAddr;
 use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes};
-use can_sync::peer::establish::{Established, summary_to_wire};
-use can_sync::reconcile::Summary;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::wire::FRAME_BYTES_MAX;
-use can_sync::wire::proto::{
+use can_sync::testing::peer::establish::{Established, summary_to_wire};
+use can_sync::testing::reconcile::Summary;
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::testing::wire::FRAME_BYTES_MAX;
+use can_sync::testing::wire::proto::{
     Cancel, ContentRequest, Error, Have, Offer, Ping, ReconOpen, Records, Want, WireRecord, frame,
 };
 use iroh::endpoint::{Connection, ConnectionError, SendStream};
@@ -273,7 +273,7 @@ async fn answers_to_nothing_are_passed_over() {
             ..Error::default()
         };
         flood.repeat(500, frame::Kind::Error(error)).await;
-        let wrong = can_sync::wire::proto::Pong { nonce: 9, ..Default::default() };
+        let wrong = can_sync::testing::wire::proto::Pong { nonce: 9, ..Default::default() };
         flood.repeat(1, frame::Kind::Pong(wrong)).await;
         flood.closed_for("no summary").await;
     };

@@ -1,7 +1,7 @@
 //! What is no frame, or none that may come now.
 
-use can_sync::wire;
-use can_sync::wire::proto::{Auth, Hello, LibraryProof, Ping, ReconOpen, frame};
+use can_sync::testing::wire;
+use can_sync::testing::wire::proto::{Auth, Hello, LibraryProof, Ping, ReconOpen, frame};
 use tokio::time::timeout;
 
 use crate::support::hostile::{Arena, Attacker, Session, closed, framed};
@@ -130,8 +130,8 @@ async fn streams_are_no_more_than_agreed() {
         assert!(opened.await.is_err(), "QUIC itself holds them back");
         assert!(kept.len() <= 32, "{}", kept.len());
         // The session itself goes on.
-        let summary = can_sync::reconcile::Summary::default();
-        let libraries = vec![can_sync::peer::establish::summary_to_wire(
+        let summary = can_sync::testing::reconcile::Summary::default();
+        let libraries = vec![can_sync::testing::peer::establish::summary_to_wire(
             &session.established.shared[0].blinded,
             &summary,
         )];

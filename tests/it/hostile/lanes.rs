@@ -1,10 +1,10 @@
 //! A member that may write into a library says of what is outside of it, or of what nobody has, whatever it likes.
 
-use can_sync::config::Config;
-use can_sync::peer::establish::summary_to_wire;
-use can_sync::reconcile::Summary;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc};
-use can_sync::wire::proto::{Ping, frame};
+use can_sync::testing::config::Config;
+use can_sync::testing::peer::establish::summary_to_wire;
+use can_sync::testing::reconcile::Summary;
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash, Hlc};
+use can_sync::testing::wire::proto::{Ping, frame};
 use serde_json::{Value, json};
 
 use crate::libraries::{Share, edit, stranger};

@@ -1,7 +1,7 @@
 //! Records that no honest peer writes.
 
-use can_sync::record::{ContentHash, Hlc};
-use can_sync::wire::proto::{Offer, WireMeta, WireRecord, frame};
+use can_sync::testing::record::{ContentHash, Hlc};
+use can_sync::testing::wire::proto::{Offer, WireMeta, WireRecord, frame};
 
 use crate::support::hostile::{Arena, Attacker, Session, record, records};
 
@@ -132,7 +132,7 @@ async fn an_honest_node_full_of_text_is_not_taken_for_a_hostile_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_is_text_wherever_it_goes() {
     use crate::support::hostile::{hash_of, header};
-    use can_sync::wire;
+    use can_sync::testing::wire;
 
     let arena = Arena::new().await;
     let attacker = Attacker::member(&arena).await;

@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
-use can_sync::identity::{Key, NetworkKeys};
-use can_sync::net::auth::{Credential, Role};
-use can_sync::reconcile::Summary;
-use can_sync::wire::proto::{Auth, Welcome, frame};
+use can_sync::testing::identity::{Key, NetworkKeys};
+use can_sync::testing::net::auth::{Credential, Role};
+use can_sync::testing::reconcile::Summary;
+use can_sync::testing::wire::proto::{Auth, Welcome, frame};
 use iroh::endpoint::Connection;
 use serde_json::{Value, json};
 
@@ -86,7 +86,7 @@ async fn a_proof_is_worth_nothing_when_it_comes_back_on_a_second_control_stream(
     assert!(ignored.is_err(), "it answers");
     first.show(vec![m.credential(&first)]).await.unwrap();
     let library = bytes::Bytes::copy_from_slice(&first.transcript().blinded(&m.key()));
-    let summary = can_sync::peer::establish::summary_to_wire(&library, &Summary::default());
+    let summary = can_sync::testing::peer::establish::summary_to_wire(&library, &Summary::default());
     let welcome = Welcome { libraries: vec![summary], ..Welcome::default() };
     first.say(frame::Kind::Welcome(welcome)).await.unwrap();
     is_connected(&a).await;

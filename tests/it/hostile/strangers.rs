@@ -1,7 +1,7 @@
 //! Those who do not know the passphrase learn that an endpoint exists, and nothing else.
 
-use can_sync::net::auth::SESSION;
-use can_sync::wire::proto::{Auth, frame};
+use can_sync::testing::net::auth::SESSION;
+use can_sync::testing::wire::proto::{Auth, frame};
 use iroh::endpoint::Connection;
 
 use crate::support::hostile::{Arena, Attacker, closed, stranger_keys};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use can_sync::library::ticket::Ticket;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash, RecordId};
-use can_sync::wire::proto::{Offer, WireRecord, frame};
+use can_sync::testing::library::ticket::Ticket;
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash, RecordId};
+use can_sync::testing::wire::proto::{Offer, WireRecord, frame};
 use serde_json::json;
 
 use super::{Share, stranger};
@@ -55,7 +55,7 @@ async fn a_reader_can_neither_see_nor_probe_nor_write_outside_its_library() {
     let hidden = session.content(2, text.parse().unwrap()).await;
     let unknown = session.content(2, ContentHash([9; 32])).await;
     assert!(hidden.0.gone && hidden.1 == 0);
-    let same = |mut header: can_sync::wire::proto::ContentHeader| {
+    let same = |mut header: can_sync::testing::wire::proto::ContentHeader| {
         header.hash = bytes::Bytes::new();
         header
     };
@@ -108,7 +108,7 @@ fn record(content: &[u8], deleted: bool) -> WireRecord {
     let meta =
         AssetMeta { mime_type: "image/png".into(), created_at_ms: 1_700_000_000_000, ..AssetMeta::default() };
     let record = AssetRecord::new(hash_of(content), content.len() as u64, None, meta);
-    let hlc = can_sync::record::Hlc::from_ms(1_700_000_000_000 + if deleted { 0 } else { 1_000 });
+    let hlc = can_sync::testing::record::Hlc::from_ms(1_700_000_000_000 + if deleted { 0 } else { 1_000 });
     WireRecord::from(&AssetRecord { deleted, hlc, ..record })
 }
 
@@ -391,7 +391,7 @@ async fn a_member_may_be_a_minute_ahead_and_no_more_and_hears_nobodys_clock() {
     assert_eq!(session.established.clock_ms, 0, "it is no machine of theirs");
     let library = session.library();
     let ahead = |content: &[u8], ms: u64| {
-        let hlc = can_sync::record::Hlc::from_ms(can_sync::clock::now_ms() + ms);
+        let hlc = can_sync::testing::record::Hlc::from_ms(can_sync::testing::clock::now_ms() + ms);
         WireRecord { hlc: hlc.0, ..record(content, false) }
     };
     let records = vec![ahead(b"half a minute", 30_000), ahead(b"five minutes", 300_000)];

@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
-use can_sync::wire::proto::{Offer, WireRecord, frame};
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
+use can_sync::testing::wire::proto::{Offer, WireRecord, frame};
 use serde_json::{Value, json};
 
 use super::{Share, stranger};

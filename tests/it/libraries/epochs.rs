@@ -1,8 +1,8 @@
 //! What a revoked ticket leaves of what its holder knew: each revocation begins an epoch with a key of its own.
 
-use can_sync::library::revocation::SignedRevocations;
-use can_sync::library::ticket::Ticket;
-use can_sync::wire::proto::frame;
+use can_sync::testing::library::revocation::SignedRevocations;
+use can_sync::testing::library::ticket::Ticket;
+use can_sync::testing::wire::proto::frame;
 use serde_json::json;
 
 use super::{Invited, Share, stranger};
@@ -111,7 +111,7 @@ async fn a_key_of_a_former_epoch_leads_to_the_list_or_to_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_answers_with_a_list_that_is_no_news_or_not_the_librarys_is_closed() {
-    use can_sync::wire::proto::Revocations;
+    use can_sync::testing::wire::proto::Revocations;
 
     let owner = TestNode::start("owner", |_| {}).await;
     let share = Share::images(&owner).await;

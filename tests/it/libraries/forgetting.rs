@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use can_sync::record::ContentHash;
-use can_sync::store::{ContentStore as _, Holding};
-use can_sync::wire::proto::frame;
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::{ContentStore as _, Holding};
+use can_sync::testing::wire::proto::frame;
 use serde_json::{Value, json};
 
 use super::{Share, stranger};
@@ -44,7 +44,7 @@ async fn records(node: &TestNode) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forgetting_a_library_deletes_nothing_elsewhere() {
-    let deletes = |config: &mut can_sync::config::Config| config.replicate_deletes = true;
+    let deletes = |config: &mut can_sync::testing::config::Config| config.replicate_deletes = true;
     let owner = TestNode::start("owner", |config| {
         deletes(config);
         config.sync_passphrase = Some("nobody else hums this peculiar long tune at night".into());

@@ -1,8 +1,8 @@
 //! How old a member's list of revocations may become, where the owner limits that.
 
-use can_sync::library::ticket::Ticket;
-use can_sync::record::ContentHash;
-use can_sync::wire::proto::frame;
+use can_sync::testing::library::ticket::Ticket;
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::wire::proto::frame;
 use serde_json::{Value, json};
 
 use super::{OTHER, Share, edit};

@@ -1,6 +1,6 @@
 //! What of one's own becomes part of a library that one joins with a ticket to write.
 
-use can_sync::config::Config;
+use can_sync::testing::config::Config;
 use serde_json::json;
 
 use super::{Share, edit, stranger};

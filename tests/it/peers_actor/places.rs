@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use can_sync::actor::ServiceRef;
-use can_sync::discovery::address_book::RememberedPeer;
-use can_sync::discovery::channel::Channel;
-use can_sync::discovery::hints::Hints;
-use can_sync::net::{SESSION_ALPN, close};
-use can_sync::peer::messages::PeersMsg;
+use can_sync::testing::actor::ServiceRef;
+use can_sync::testing::discovery::address_book::RememberedPeer;
+use can_sync::testing::discovery::channel::Channel;
+use can_sync::testing::discovery::hints::Hints;
+use can_sync::testing::net::{SESSION_ALPN, close};
+use can_sync::testing::peer::messages::PeersMsg;
 use iroh::endpoint::Connection;
 use iroh::{EndpointAddr, SecretKey};
 use tokio::time::timeout;

@@ -190,7 +190,7 @@ async fn an_asset_that_is_not_held_is_known_all_the_same() {
     assert_eq!(asset["held"], true);
     let hash = asset["hash"].as_str().unwrap();
     let path = format!("/asset/{hash}");
-    let named: Vec<u8> = hash.parse::<can_sync::record::ContentHash>().unwrap().0.to_vec();
+    let named: Vec<u8> = hash.parse::<can_sync::testing::record::ContentHash>().unwrap().0.to_vec();
     let answer = service.sync(Method::POST, "/let-go").body(named).send().await.unwrap();
     assert_eq!(answer.status(), 200);
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::store::{ContentStore, IncomingAsset, IncomingContent};
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::testing::store::{ContentStore, IncomingAsset, IncomingContent};
 use eventsource_stream::{Event, Eventsource};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -129,7 +129,7 @@ fn comments(body: impl Stream<Item = reqwest::Result<Bytes>>) -> impl Stream<Ite
 
 #[tokio::test]
 async fn an_idle_stream_shows_that_it_is_alive() {
-    let often = |mut settings: can_sync::store::service::ServiceSettings| {
+    let often = |mut settings: can_sync::testing::store::service::ServiceSettings| {
         settings.heartbeat = Duration::from_millis(20);
         settings
     };

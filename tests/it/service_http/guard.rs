@@ -7,7 +7,7 @@ use crate::support::service::{TestService, refusal, status};
 
 #[tokio::test]
 async fn only_known_hosts_are_answered() {
-    let allow = |mut settings: can_sync::store::service::ServiceSettings| {
+    let allow = |mut settings: can_sync::testing::store::service::ServiceSettings| {
         settings.allowed_hosts = vec!["nas.lan".into()];
         settings
     };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use can_sync::record::ContentHash;
-use can_sync::store::ContentStore;
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::ContentStore;
 use reqwest::multipart::{Form, Part};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

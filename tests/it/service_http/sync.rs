@@ -1,10 +1,12 @@
 //! `/sync/…`, by hand: what the client of this project never sends.
 
 use bytes::Bytes;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::store::ContentStore;
-use can_sync::wire::proto::ingest_result::Outcome;
-use can_sync::wire::proto::{IngestHeader, IngestResult, WireFeedEntry, WireRecord, WireStoredRecord};
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::testing::store::ContentStore;
+use can_sync::testing::wire::proto::ingest_result::Outcome;
+use can_sync::testing::wire::proto::{
+    IngestHeader, IngestResult, WireFeedEntry, WireRecord, WireStoredRecord,
+};
 use prost::Message;
 use reqwest::{Method, Response};
 use sha2::{Digest, Sha256};

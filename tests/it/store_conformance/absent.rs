@@ -1,8 +1,8 @@
 //! Live assets whose contents are not in the store: known, and not held.
 
-use can_sync::record::{AssetRecord, ContentHash};
-use can_sync::store::embedded::IngestFields;
-use can_sync::store::{Holding, IncomingAsset, ItemOutcome, StoreError, StoredRecord};
+use can_sync::testing::record::{AssetRecord, ContentHash};
+use can_sync::testing::store::embedded::IngestFields;
+use can_sync::testing::store::{Holding, IncomingAsset, ItemOutcome, StoreError, StoredRecord};
 
 use super::{Fixture, apply_one, described, ingest_one, is_rejected};
 use crate::support::store::{

@@ -2,9 +2,9 @@
 
 use std::slice;
 
-use can_sync::record::{AssetRecord, LibraryId};
-use can_sync::store::ItemOutcome;
-use can_sync::store::embedded::IngestFields;
+use can_sync::testing::record::{AssetRecord, LibraryId};
+use can_sync::testing::store::ItemOutcome;
+use can_sync::testing::store::embedded::IngestFields;
 
 use super::{Fixture, apply_one, ingest_one, is_rejected};
 use crate::support::store::{edited, held, incoming, incoming_file, noise, read, record_of};

@@ -6,26 +6,26 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use can_sync::actor::ServiceCell;
-use can_sync::actor::ServiceRef;
-use can_sync::actor::status::{ActorState, ActorStatus};
-use can_sync::actor::supervisor::RootMsg;
-use can_sync::api::proxy::StoreProxy;
-use can_sync::api::view::StoreMode;
-use can_sync::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
-use can_sync::clock::Clock;
-use can_sync::discovery::channel::{Channel, Channels};
-use can_sync::events::EventLog;
-use can_sync::http::SharedListener;
-use can_sync::identity::LibraryKeys;
-use can_sync::library::{Libraries, Library};
-use can_sync::peer::delete_guard::DeleteGuard;
-use can_sync::peer::messages::PeersMsg;
-use can_sync::peer::report::{
+use can_sync::testing::actor::ServiceCell;
+use can_sync::testing::actor::ServiceRef;
+use can_sync::testing::actor::status::{ActorState, ActorStatus};
+use can_sync::testing::actor::supervisor::RootMsg;
+use can_sync::testing::api::proxy::StoreProxy;
+use can_sync::testing::api::view::StoreMode;
+use can_sync::testing::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
+use can_sync::testing::clock::Clock;
+use can_sync::testing::discovery::channel::{Channel, Channels};
+use can_sync::testing::events::EventLog;
+use can_sync::testing::http::SharedListener;
+use can_sync::testing::identity::LibraryKeys;
+use can_sync::testing::library::{Libraries, Library};
+use can_sync::testing::peer::delete_guard::DeleteGuard;
+use can_sync::testing::peer::messages::PeersMsg;
+use can_sync::testing::peer::report::{
     ConnectionState, PeerReport, PeersReport, SyncReport, SyncState, TransferReport, WhyReport,
 };
-use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
-use can_sync::store::service::{ServiceSettings, router};
+use can_sync::testing::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
+use can_sync::testing::store::service::{ServiceSettings, router};
 use iroh::SecretKey;
 use iroh_tickets::endpoint::EndpointTicket;
 use ractor::{Actor, ActorRef};
@@ -195,7 +195,7 @@ async fn serve_store(store: &EmbeddedStore) -> (SocketAddr, JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("an address");
     let router = router(store.clone(), ServiceSettings::new("key".into(), addr));
-    (addr, tokio::spawn(can_sync::http::serve(listener, router, std::future::pending())))
+    (addr, tokio::spawn(can_sync::testing::http::serve(listener, router, std::future::pending())))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "a probe answers questions and records the rest")]

@@ -1,10 +1,10 @@
 //! Hints that arrive one by one, for those who look at each.
 
-use can_sync::actor::ServiceRef;
-use can_sync::discovery::candidates::Candidates;
-use can_sync::discovery::channel::Channels;
-use can_sync::discovery::gossip::GossipMsg;
-use can_sync::peer::messages::PeersMsg;
+use can_sync::testing::actor::ServiceRef;
+use can_sync::testing::discovery::candidates::Candidates;
+use can_sync::testing::discovery::channel::Channels;
+use can_sync::testing::discovery::gossip::GossipMsg;
+use can_sync::testing::peer::messages::PeersMsg;
 
 /// Tells both actors of each hint at once, where a node has hints wait.
 pub(crate) fn told_at_once(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use can_sync::clock::{Clock, Moment, now_ms};
+use can_sync::testing::clock::{Clock, Moment, now_ms};
 
 /// One day.
 pub(crate) const DAY_MS: u64 = 24 * 3600 * 1000;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
-use can_sync::clock::Clock;
-use can_sync::record::ContentHash;
-use can_sync::store::StoreError;
-use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
+use can_sync::testing::clock::Clock;
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::StoreError;
+use can_sync::testing::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
 
 /// Opens a store without a reserve.
 pub(crate) async fn open(dir: &Path) -> EmbeddedStore {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use can_sync::actor::status::ActorDetail;
+use can_sync::testing::actor::status::ActorDetail;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
 /// What to do, and how to fail.

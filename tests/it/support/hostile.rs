@@ -3,14 +3,14 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use can_sync::clock::Clock;
-use can_sync::identity::{LibraryKeys, NetworkKeys};
-use can_sync::library::{Libraries, Library};
-use can_sync::net::SESSION_ALPN as ALPN;
-use can_sync::peer::establish::{ConnectionMemory, Established, Introduction, Meeting};
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::wire::proto::{ContentHeader, Frame, Offer, Want, WireRecord, frame};
-use can_sync::wire::{self, WireError};
+use can_sync::testing::clock::Clock;
+use can_sync::testing::identity::{LibraryKeys, NetworkKeys};
+use can_sync::testing::library::{Libraries, Library};
+use can_sync::testing::net::SESSION_ALPN as ALPN;
+use can_sync::testing::peer::establish::{ConnectionMemory, Established, Introduction, Meeting};
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::testing::wire::proto::{ContentHeader, Frame, Offer, Want, WireRecord, frame};
+use can_sync::testing::wire::{self, WireError};
 use iroh::endpoint::{Connection, ConnectionError, SendStream};
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
@@ -164,7 +164,8 @@ impl Attacker {
 
     pub(crate) async fn with(victim: EndpointAddr, keys: LibraryKeys) -> Self {
         let bind = "127.0.0.1:0".parse().expect("an address");
-        let endpoint = can_sync::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
+        let endpoint =
+            can_sync::testing::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
         Self { endpoint: endpoint.expect("an endpoint"), library: Arc::new(Library::new(keys)), victim }
     }
 
@@ -213,7 +214,7 @@ impl Attacker {
     pub(crate) async fn session(&self) -> Session {
         let connection = self.connect().await;
         let established = self.establish(&connection).await.expect("a session");
-        can_sync::net::endpoint::open_up(&connection, 200);
+        can_sync::testing::net::endpoint::open_up(&connection, 200);
         Session { connection, established }
     }
 }

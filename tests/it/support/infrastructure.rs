@@ -1,6 +1,6 @@
 //! What agents meet through, on loopback: a real mainline DHT, and a real pkarr relay in front of it.
 
-use can_sync::config::{Config, HttpUrl};
+use can_sync::testing::config::{Config, HttpUrl};
 use mainline::Testnet;
 use pkarr_relay::Relay;
 

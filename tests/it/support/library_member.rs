@@ -3,21 +3,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use can_sync::clock::Clock;
-use can_sync::identity::LibraryKeys;
-use can_sync::library::registry::Kept;
-use can_sync::library::sharing::Sharing;
-use can_sync::library::ticket::Ticket;
-use can_sync::library::{Libraries, Library, SharedLibrary};
-use can_sync::net::SESSION_ALPN as ALPN;
-use can_sync::net::auth::{Credential, SESSION};
-use can_sync::peer::establish::{ConnectionMemory, Established, Introduction, Meeting, summary_to_wire};
-use can_sync::reconcile::Summary;
-use can_sync::reconcile::engine::{EngineLimits, Initiator};
-use can_sync::record::{AssetRecord, ContentHash, RecordId};
-use can_sync::wire;
-use can_sync::wire::decode::decode;
-use can_sync::wire::proto::{
+use can_sync::testing::clock::Clock;
+use can_sync::testing::identity::LibraryKeys;
+use can_sync::testing::library::registry::Kept;
+use can_sync::testing::library::sharing::Sharing;
+use can_sync::testing::library::ticket::Ticket;
+use can_sync::testing::library::{Libraries, Library, SharedLibrary};
+use can_sync::testing::net::SESSION_ALPN as ALPN;
+use can_sync::testing::net::auth::{Credential, SESSION};
+use can_sync::testing::peer::establish::{
+    ConnectionMemory, Established, Introduction, Meeting, summary_to_wire,
+};
+use can_sync::testing::reconcile::Summary;
+use can_sync::testing::reconcile::engine::{EngineLimits, Initiator};
+use can_sync::testing::record::{AssetRecord, ContentHash, RecordId};
+use can_sync::testing::wire;
+use can_sync::testing::wire::decode::decode;
+use can_sync::testing::wire::proto::{
     ContentHeader, ContentRequest, Find, Have, LibraryTicket, Offer, Ping, Pong, ReconClose, ReconMsg,
     ReconOpen, Records, Want, WireRecord, frame,
 };
@@ -50,7 +52,8 @@ pub(crate) struct Session {
 impl Member {
     pub(crate) async fn new(ticket: &str, victim: &TestNode) -> Self {
         let bind = "127.0.0.1:0".parse().expect("an address");
-        let endpoint = can_sync::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
+        let endpoint =
+            can_sync::testing::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
         let mirror = Library::new(LibraryKeys::of_read_secret(&rand::random()));
         let libraries = Libraries::of(Arc::new(mirror));
         let ticket = Ticket::parse(ticket).expect("a ticket");
@@ -97,7 +100,7 @@ impl Member {
         };
         match meeting.open().await {
             Ok(established) => {
-                can_sync::net::endpoint::open_up(&connection, 200);
+                can_sync::testing::net::endpoint::open_up(&connection, 200);
                 Ok(Session { connection, established, heard: Vec::new() })
             }
             Err(error) => Err((connection, error.to_string())),

@@ -1,11 +1,11 @@
 //! A member that dials and is dialled, listens to all that is shown to it, and says what it likes.
 
-use can_sync::identity::Key;
-use can_sync::library::ticket::Ticket;
-use can_sync::net::SESSION_ALPN;
-use can_sync::net::auth::{Credential, Role, SESSION, Transcript};
-use can_sync::wire::WireError;
-use can_sync::wire::proto::{Auth, LibraryProof, LibraryTicket, Welcome, frame};
+use can_sync::testing::identity::Key;
+use can_sync::testing::library::ticket::Ticket;
+use can_sync::testing::net::SESSION_ALPN;
+use can_sync::testing::net::auth::{Credential, Role, SESSION, Transcript};
+use can_sync::testing::wire::WireError;
+use can_sync::testing::wire::proto::{Auth, LibraryProof, LibraryTicket, Welcome, frame};
 use iroh::endpoint::Connection;
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
@@ -25,7 +25,8 @@ impl HostileMember {
     /// One without any ticket.
     pub(crate) async fn new() -> Self {
         let bind = "127.0.0.1:0".parse().expect("an address");
-        let endpoint = can_sync::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
+        let endpoint =
+            can_sync::testing::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
         Self { endpoint: endpoint.expect("an endpoint"), ticket: None }
     }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use can_sync::config::{Config, Origins, RelaySetting, SettingSources};
-use can_sync::node::{Node, Shutdown, StartOutput};
-use can_sync::peer::supervisor::{SpawnPeer, spawn_peer};
-use can_sync::store::can_http::CanHttpStore;
+use can_sync::testing::config::{Config, Origins, RelaySetting, SettingSources};
+use can_sync::testing::node::{Node, Shutdown, StartOutput};
+use can_sync::testing::peer::supervisor::{SpawnPeer, spawn_peer};
+use can_sync::testing::store::can_http::CanHttpStore;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use tempfile::TempDir;

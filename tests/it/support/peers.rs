@@ -8,32 +8,32 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use can_sync::actor::status::ActorDetail;
-use can_sync::actor::{ServiceCell, ServiceRef};
-use can_sync::clock::Clock;
-use can_sync::discovery::address_book::AddressBook;
-use can_sync::discovery::channel::{Channel, ChannelSet, Channels};
-use can_sync::discovery::directory::SharedDirectory;
-use can_sync::discovery::hints::Hints;
-use can_sync::events::{EventLog, NodeEvent};
-use can_sync::identity::{LibraryKeys, NetworkKeys};
-use can_sync::library::ticket::{LibraryId, TicketSerial};
-use can_sync::library::{Libraries, Library};
-use can_sync::net::SESSION_ALPN as ALPN;
-use can_sync::net::close::is_close;
-use can_sync::net::endpoint;
-use can_sync::peer::actor::{PeerArgs, PeerLimits};
-use can_sync::peer::deferrals::Deferrals;
-use can_sync::peer::delete_guard::DeleteGuard;
-use can_sync::peer::establish::Introduction;
-use can_sync::peer::messages::{PeerMsg, PeersMsg};
-use can_sync::peer::places::PlaceLimits;
-use can_sync::peer::report::{PeerReport, PeersReport};
-use can_sync::peer::roster::DialLimits;
-use can_sync::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer};
-use can_sync::transfer::pace::Pace;
-use can_sync::transfer::partial::Partials;
-use can_sync::transfer::schedule::{PART_BYTES, ScheduleLimits, SessionId};
+use can_sync::testing::actor::status::ActorDetail;
+use can_sync::testing::actor::{ServiceCell, ServiceRef};
+use can_sync::testing::clock::Clock;
+use can_sync::testing::discovery::address_book::AddressBook;
+use can_sync::testing::discovery::channel::{Channel, ChannelSet, Channels};
+use can_sync::testing::discovery::directory::SharedDirectory;
+use can_sync::testing::discovery::hints::Hints;
+use can_sync::testing::events::{EventLog, NodeEvent};
+use can_sync::testing::identity::{LibraryKeys, NetworkKeys};
+use can_sync::testing::library::ticket::{LibraryId, TicketSerial};
+use can_sync::testing::library::{Libraries, Library};
+use can_sync::testing::net::SESSION_ALPN as ALPN;
+use can_sync::testing::net::close::is_close;
+use can_sync::testing::net::endpoint;
+use can_sync::testing::peer::actor::{PeerArgs, PeerLimits};
+use can_sync::testing::peer::deferrals::Deferrals;
+use can_sync::testing::peer::delete_guard::DeleteGuard;
+use can_sync::testing::peer::establish::Introduction;
+use can_sync::testing::peer::messages::{PeerMsg, PeersMsg};
+use can_sync::testing::peer::places::PlaceLimits;
+use can_sync::testing::peer::report::{PeerReport, PeersReport};
+use can_sync::testing::peer::roster::DialLimits;
+use can_sync::testing::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer};
+use can_sync::testing::transfer::pace::Pace;
+use can_sync::testing::transfer::partial::Partials;
+use can_sync::testing::transfer::schedule::{PART_BYTES, ScheduleLimits, SessionId};
 use iroh::endpoint::{Connection, ConnectionError};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -479,7 +479,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
         limits: peer_limits(),
         verify_interval: Duration::from_hours(1),
         events: EventLog::default(),
-        spawn_peer: can_sync::peer::supervisor::spawn_peer(),
+        spawn_peer: can_sync::testing::peer::supervisor::spawn_peer(),
         myself,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use can_sync::actor::ServiceRef;
+use can_sync::testing::actor::ServiceRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
 use tokio::sync::watch;
 

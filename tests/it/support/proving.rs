@@ -1,12 +1,12 @@
 //! The first frames of a stream by hand, from either end, for those who break off or go on otherwise than an honest endpoint.
 
-use can_sync::identity::Key;
-use can_sync::net::auth::{
+use can_sync::testing::identity::Key;
+use can_sync::testing::net::auth::{
     AUTH_BYTES_MAX, Binding, Credential, Domain, Handshake, HandshakeStep, OwnProofs, ProvedSecret, Role,
     Transcript,
 };
-use can_sync::wire::proto::{Auth, frame};
-use can_sync::wire::{self, WireError};
+use can_sync::testing::wire::proto::{Auth, frame};
+use can_sync::testing::wire::{self, WireError};
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::time::timeout;

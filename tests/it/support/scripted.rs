@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use can_sync::record::{AssetRecord, ContentHash};
-use can_sync::store::{
+use can_sync::testing::record::{AssetRecord, ContentHash};
+use can_sync::testing::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, ItemOutcome, Redating,
     StoreError, StoreEvent, StoreRef, StoreStatus, StoredRecord,
 };

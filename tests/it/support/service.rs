@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use can_sync::clock::Clock;
-use can_sync::http::serve;
-use can_sync::store::can_http::CanHttpStore;
-use can_sync::store::embedded::{EmbeddedConfig, EmbeddedStore};
-use can_sync::store::service::{BASE_PATH, ServiceSettings, router};
+use can_sync::testing::clock::Clock;
+use can_sync::testing::http::serve;
+use can_sync::testing::store::can_http::CanHttpStore;
+use can_sync::testing::store::embedded::{EmbeddedConfig, EmbeddedStore};
+use can_sync::testing::store::service::{BASE_PATH, ServiceSettings, router};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;

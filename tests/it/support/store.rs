@@ -4,8 +4,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use can_sync::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
-use can_sync::store::{
+use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
+use can_sync::testing::store::{
     ContentStore, FeedEntry, IncomingAsset, IncomingContent, ReceivedFile, StoreError, StoredRecord,
 };
 use futures::TryStreamExt;

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use can_sync::actor::policy::ChildKind;
-use can_sync::actor::service_ref::ServiceError;
-use can_sync::actor::status::{ActorState, ActorStatus};
-use can_sync::actor::supervisor::{Child, RootArgs, RootMsg, ShutdownOutcome, StopReason, start};
-use can_sync::actor::{ServiceCell, ServiceRef};
-use can_sync::events::EventLog;
+use can_sync::testing::actor::policy::ChildKind;
+use can_sync::testing::actor::service_ref::ServiceError;
+use can_sync::testing::actor::status::{ActorState, ActorStatus};
+use can_sync::testing::actor::supervisor::{Child, RootArgs, RootMsg, ShutdownOutcome, StopReason, start};
+use can_sync::testing::actor::{ServiceCell, ServiceRef};
+use can_sync::testing::events::EventLog;
 use ractor::ActorRef;
 use tokio::task::JoinHandle;
 

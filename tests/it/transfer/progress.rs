@@ -1,6 +1,6 @@
 //! How far everything is, while it is on its way: in all, by peer, and by library.
 
-use can_sync::config::Config;
+use can_sync::testing::config::Config;
 use eventsource_stream::Eventsource as _;
 use futures::StreamExt as _;
 use serde_json::{Value, json};

@@ -15,7 +15,7 @@ fn noise() -> Vec<u8> {
 }
 
 async fn source(name: &str, mib_per_sec: u64, content: &[u8]) -> TestNode {
-    let limit = |config: &mut can_sync::config::Config| {
+    let limit = |config: &mut can_sync::testing::config::Config| {
         config.limits.upload_bytes_per_sec = Some(mib_per_sec * MIB);
     };
     let node = TestNode::start(name, limit).await;
