@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -114,10 +114,42 @@ impl ApiClient {
     /// Sends a request and reads the answer's `data`.
     pub(super) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
         let response = self.send(request).await?;
+        self.data(response).await
+    }
+
+    async fn data<T: DeserializeOwned>(&self, response: Response) -> Result<T, CliError> {
         let body = self.read(response).await?;
         match serde_json::from_slice(&body) {
             Ok(Envelope::Success { data }) => Ok(data),
             Ok(Envelope::Error { .. }) | Err(_) => Err(self.foreign()),
+        }
+    }
+
+    /// `GET`, with the tag of the version that the answer is of, where the service tells one.
+    pub(super) async fn get_version<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<(T, Option<HeaderValue>), CliError> {
+        let response = self.send(self.request(Method::GET, path).timeout(ANSWER_TIMEOUT)).await?;
+        let tag = response.headers().get(ETAG).cloned();
+        Ok((self.data(response).await?, tag))
+    }
+
+    /// As [`Self::call`], for a change that is meant for the version of this tag; `None` if there is another one by now.
+    pub(super) async fn change<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        tag: Option<HeaderValue>,
+    ) -> Result<Option<T>, CliError> {
+        let request = match tag {
+            Some(tag) => request.header(IF_MATCH, tag),
+            None => request,
+        };
+        let response = request.timeout(ANSWER_TIMEOUT).send().await.map_err(|e| self.unreachable(&e))?;
+        match response.status() {
+            StatusCode::PRECONDITION_FAILED => Ok(None),
+            status if status.is_success() => self.data(response).await.map(Some),
+            _ => Err(self.refused(response).await),
         }
     }
 

@@ -10,6 +10,9 @@ use super::resolve;
 use super::text;
 use crate::text::same_text;
 
+/// How often the tags are read again because somebody else edited the asset meanwhile.
+const ATTEMPTS_MAX: u32 = 10;
+
 #[derive(clap::Args, Debug)]
 pub(super) struct EditArgs {
     /// The asset: its hash, the beginning of that, or its name
@@ -62,26 +65,43 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> Result<(), CliErro
     let store = context.store()?;
     let hash = resolve::asset(&store, &asset).await?;
     let of_asset = format!("/asset/{hash}/meta");
-    if changes_tags {
-        let now: Asset = store.get(&of_asset, &[]).await?;
-        let mut all = if clear_tags { Vec::new() } else { now.tags };
-        for gone in &remove_tags {
-            let before = all.len();
-            all.retain(|tag| !same_text(tag, gone.trim()));
-            if all.len() == before {
-                return Err(CliError::new(Exit::NotFound, format!("it has no tag '{gone}'")).hint(format!(
-                    "its tags are: {}",
-                    if all.is_empty() { "none".into() } else { all.join(", ") }
-                )));
-            }
+    let mut attempts = 0;
+    let edited: Asset = loop {
+        let mut version = None;
+        if changes_tags {
+            let (now, tag): (Asset, _) = store.get_version(&of_asset).await?;
+            let kept = if clear_tags { Vec::new() } else { without(now.tags, &remove_tags)? };
+            let all: Vec<String> = kept.into_iter().chain(tags.iter().cloned()).collect();
+            patch.insert("tags".to_owned(), json!(all));
+            version = tag;
         }
-        all.extend(tags);
-        patch.insert("tags".to_owned(), json!(all));
-    }
-    let edited: Asset = store.call(store.request(Method::PATCH, &of_asset).json(&patch)).await?;
+        let request = store.request(Method::PATCH, &of_asset).json(&patch);
+        // Somebody else may edit it at the same time: their tags are to stay.
+        if let Some(edited) = store.change(request, version).await? {
+            break edited;
+        }
+        attempts += 1;
+        if attempts == ATTEMPTS_MAX {
+            return Err(CliError::failure(format!("{hash} is edited again and again by somebody else")));
+        }
+    };
     if context.out.json {
         return Ok(context.out.value(&edited)?);
     }
     let named = edited.filename.as_deref().map(|name| format!("  {name}")).unwrap_or_default();
     Ok(context.out.line(&text::escape(&format!("edited {hash}{named}")))?)
+}
+
+/// The tags that are left.
+fn without(mut tags: Vec<String>, gone: &[String]) -> Result<Vec<String>, CliError> {
+    for gone in gone {
+        let before = tags.len();
+        tags.retain(|tag| !same_text(tag, gone.trim()));
+        if tags.len() == before {
+            let listed = if tags.is_empty() { "none".into() } else { tags.join(", ") };
+            return Err(CliError::new(Exit::NotFound, format!("it has no tag '{gone}'"))
+                .hint(format!("its tags are: {listed}")));
+        }
+    }
+    Ok(tags)
 }

@@ -107,11 +107,15 @@ struct Target {
 impl Target {
     fn new(path: &Path, hash: ContentHash) -> Result<Self, CliError> {
         let shown = path.display();
-        // Through a link: the file that it leads to is replaced, not the link.
-        let path = end_of_links(path).ok_or_else(|| {
-            CliError::failure(format!("'{shown}' is a link that leads nowhere but to itself"))
-        })?;
-        let replaced = std::fs::metadata(&path).ok();
+        // What is there counts, not where its links say that it is: a pipe or a deleted file has no path.
+        let replaced = std::fs::metadata(path).ok();
+        let path = match &replaced {
+            Some(meta) if !meta.is_file() => path.to_owned(),
+            // Through a link: the file that it leads to is replaced, not the link.
+            Some(_) | None => end_of_links(path).ok_or_else(|| {
+                CliError::failure(format!("'{shown}' is a link that leads nowhere but to itself"))
+            })?,
+        };
         match &replaced {
             Some(meta) if meta.is_dir() => {
                 return Err(CliError::new(Exit::Usage, format!("'{shown}' is a directory"))
@@ -120,6 +124,13 @@ impl Target {
             Some(meta) if !meta.is_file() => {
                 return Err(CliError::new(Exit::Usage, format!("'{shown}' is no plain file"))
                     .hint(format!("write to it through stdout: can-sync get {hash} > '{shown}'")));
+            }
+            Some(_) if std::fs::metadata(&path).is_err() => {
+                return Err(CliError::new(
+                    Exit::Usage,
+                    format!("'{shown}' leads to a file that was deleted"),
+                )
+                .hint("name a path to write to"));
             }
             Some(_) | None => {}
         }

@@ -1,7 +1,8 @@
 //! What a word on the command line means: an id or hash, the beginning of one, or a name. One rule for all commands.
 //!
-//! A whole id is itself. Else what is called so, whatever its case; else whatever has an id that begins so. Several are an error
-//! that lists them, none is one that says where to look.
+//! A whole id is itself. Else it is what is called so, whatever its case, or has an id that begins so: others choose names, and a
+//! name that is the beginning of an id must not take its place. Several are an error that lists them, none is one that says where
+//! to look.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ use crate::text::same_text;
 
 /// Fewest digits of an id that stand for it.
 pub(super) const DIGITS_MIN: usize = HashPrefix::DIGITS_MIN;
+/// The same where a mistake costs something.
+const DIGITS_FOR_GOOD_MIN: usize = 8;
 /// Digits of an id that people are shown.
 const DIGITS_SHOWN: usize = 10;
 /// Candidates that an error lists.
@@ -69,11 +72,9 @@ pub(super) fn pick<T>(kind: Kind, wanted: &str, candidates: Vec<Candidate<T>>) -
     let is_whole = |candidate: &Candidate<T>| candidate.id == id;
     let is_called = |candidate: &Candidate<T>| same_text(&candidate.name, wanted);
     let begins = |candidate: &Candidate<T>| id.len() >= DIGITS_MIN && candidate.id.starts_with(&id);
-    let (whole, called) = (candidates.iter().any(is_whole), candidates.iter().any(is_called));
-    let is_meant = |candidate: &Candidate<T>| match (whole, called) {
-        (true, _) => is_whole(candidate),
-        (false, true) => is_called(candidate),
-        (false, false) => begins(candidate),
+    let whole = candidates.iter().any(is_whole);
+    let is_meant = |candidate: &Candidate<T>| {
+        if whole { is_whole(candidate) } else { is_called(candidate) || begins(candidate) }
     };
     let mut meant: Vec<Candidate<T>> = candidates.into_iter().filter(is_meant).collect();
     match (meant.len(), meant.pop()) {
@@ -137,6 +138,22 @@ pub(super) async fn asset(store: &ApiClient, wanted: &str) -> Result<ContentHash
         return Ok(hash);
     }
     pick(ASSET, wanted, live(store, wanted).await?)
+}
+
+/// As [`asset`], for what cannot be looked at before it is done: few digits may be a slip of the pen, and are no name of an asset.
+pub(super) async fn asset_for_good(store: &ApiClient, wanted: &str) -> Result<ContentHash, CliError> {
+    if let Ok(hash) = assets::hash(wanted) {
+        return Ok(hash);
+    }
+    let candidates = live(store, wanted).await?;
+    let is_called = candidates.iter().any(|candidate| same_text(&candidate.name, wanted));
+    if !candidates.is_empty() && !is_called && wanted.len() < DIGITS_FOR_GOOD_MIN {
+        let message =
+            format!("no asset is called '{wanted}', and so few digits may be another one's by chance");
+        return Err(CliError::new(Exit::Usage, message)
+            .hint(format!("give at least {DIGITS_FOR_GOOD_MIN} digits of the hash, or the whole name")));
+    }
+    pick(ASSET, wanted, candidates)
 }
 
 /// As [`asset`], of what is here and what was deleted lately.
@@ -252,8 +269,15 @@ mod tests {
             name: name.to_owned(),
             value,
         };
-        let all =
-            [("abcd11", "desk"), ("abcd22", "Café"), ("beef", "abcd33"), ("feed", "twin"), ("f00d", "TWIN")];
+        let all = [
+            ("abcd11", "desk"),
+            ("abcd22", "Café"),
+            ("beef", "abcd33"),
+            ("feed", "twin"),
+            ("f00d", "TWIN"),
+            ("1a2b3c", "guest"),
+            ("99", "1A2B3C"),
+        ];
         pick(THING, wanted, all.into_iter().enumerate().map(of).collect()).map_err(|error| error.to_string())
     }
 
@@ -262,7 +286,7 @@ mod tests {
         assert_eq!(picked("desk"), Ok(0));
         assert_eq!(picked("CAFE\u{301}"), Ok(1), "as people type it");
         assert_eq!((picked("abcd1"), picked("ABCD22")), (Ok(0), Ok(1)));
-        assert_eq!(picked("abcd33"), Ok(2), "a name comes before the beginning of an id");
+        assert_eq!(picked("abcd33"), Ok(2), "no id begins so");
         assert_eq!(picked(&format!("beef{}", "0".repeat(60))), Ok(2));
     }
 
@@ -271,6 +295,8 @@ mod tests {
         let several = picked("abcd").unwrap_err();
         assert!(several.contains("abcd110000 (desk), abcd220000 (Café)"), "{several}");
         assert!(picked("twin").unwrap_err().contains("several things"));
+        let claimed = picked("1a2b3c").unwrap_err();
+        assert!(claimed.contains("several things"), "a name is no id: {claimed}");
         let none = picked("cellar").unwrap_err();
         assert!(none.contains("no thing 'cellar'") && none.contains("can-sync things"), "{none}");
         assert!(picked("abc").unwrap_err().contains("at least 4 digits"));

@@ -16,7 +16,7 @@ const UNASKED_MAX: usize = 3;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct RmArgs {
-    /// Assets: hashes, beginnings of those, or names
+    /// Assets: hashes, at least 8 digits of those, or names
     #[arg(required = true, value_name = "ASSET")]
     assets: Vec<String>,
     /// Delete more than three without a question; needed where nobody can answer
@@ -33,7 +33,7 @@ pub(super) async fn run(context: &Context, args: &RmArgs) -> Result<(), CliError
     let mut hashes: Vec<ContentHash> = Vec::with_capacity(args.assets.len());
     let mut failed = None;
     for wanted in &args.assets {
-        match resolve::asset(&store, wanted).await {
+        match resolve::asset_for_good(&store, wanted).await {
             Ok(hash) => hashes.push(hash),
             Err(error) => failed = Some(told(error)?),
         }

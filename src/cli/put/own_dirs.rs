@@ -19,6 +19,8 @@ const OWN_NAMES: [&str; 11] = [
     "status.txt",
     "store",
 ];
+/// Entries of a directory by which it is judged.
+const ENTRIES_LOOKED_AT: usize = 300;
 const KEY_FILE: &str = "sync_api_key";
 /// One of these and one of those make a data directory.
 const DATABASES: [&str; 3] = ["agent.db", "clock.db", "libraries.db"];
@@ -59,7 +61,19 @@ fn is_data_dir(dir: &Path) -> bool {
 
 fn is_store(dir: &Path) -> bool {
     let has = |name: &str| dir.join(name).symlink_metadata().is_ok();
-    has("store.db") && (has("store.lock") || has("content"))
+    // Others call a database and a directory so, too: ours is locked while it is in use, or holds contents by their hashes.
+    has("store.db") && (has("store.lock") || holds_contents(&dir.join("content")))
+}
+
+/// Whether there is a directory of contents by their hashes: `ab/cd/abcd…`.
+fn holds_contents(dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    let names = entries.take(ENTRIES_LOOKED_AT).map(|entry| entry.map(|entry| entry.file_name()));
+    let is_ours = |name: &std::ffi::OsString| {
+        let bytes = name.as_encoded_bytes();
+        bytes.len() == 2 && bytes.iter().all(u8::is_ascii_hexdigit)
+    };
+    names.map_while(Result::ok).all(|name| is_ours(&name))
 }
 
 fn is_own_name(name: &Component<'_>) -> bool {
@@ -95,6 +109,7 @@ mod tests {
         );
         make(home, &["service/store/store.db", "service/store/store.lock", "service/notes.txt"]);
         make(home, &["b/store/photo.jpg", "b/secret.key", "b/lock"]);
+        make(home, &["web/store.db", "web/content/index.md", "web/content/ab/x", "web/photo.jpg"]);
         make(home, &["copy/passphrase", "copy/clock.db", "copy/notes.txt"]);
         symlink(home.join("a/node"), home.join("link")).unwrap();
         symlink(home.join("a/node/secret.key"), home.join("key")).unwrap();
@@ -127,6 +142,8 @@ mod tests {
             "b",
             "b/store/photo.jpg",
             "b/secret.key",
+            "web",
+            "web/photo.jpg",
             "copy/notes.txt",
         ] {
             assert!(!owned(path), "{path}");
