@@ -41,6 +41,7 @@ mod put;
 mod repl;
 mod resolve;
 mod rm;
+mod scrub;
 mod search;
 mod serve;
 mod status;
@@ -120,6 +121,8 @@ enum Command {
     Rm(rm::RmArgs),
     /// List what was deleted lately, and bring it back
     Trash(trash::TrashArgs),
+    /// Read every content that is held, and check that it is what it was
+    Scrub(scrub::ScrubArgs),
     /// List peers' deletions that are held back because they are many, and decide about them
     Deletions(deletions::DeletionsArgs),
     /// Say who has an asset, and why it is not here yet
@@ -233,6 +236,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Edit(args) => edit::run(context, args).await,
         Command::Rm(args) => rm::run(context, &args).await,
         Command::Trash(args) => trash::run(context, args).await,
+        Command::Scrub(args) => scrub::run(context, &args).await,
         Command::Deletions(args) => deletions::run(context, args).await,
         Command::Why(args) => why::run(context, &args).await,
         Command::Wait(args) => wait::run(context, &args).await,

@@ -7,6 +7,7 @@ use can_sync::testing::record::ContentHash;
 use futures::StreamExt as _;
 use serde_json::json;
 
+use crate::support::command::{Ran, User};
 use crate::support::embedded::content_path;
 use crate::support::nodes::{TestNode, eventually};
 use crate::support::store::noise;
@@ -181,5 +182,70 @@ async fn a_file_that_is_gone_is_said_to_be_gone_and_is_fetched() {
             let piece = crate::support::service::soon("events", stream.next()).await.unwrap().unwrap();
             text.push_str(&String::from_utf8_lossy(&piece));
         }
+    }
+}
+
+/// Runs a command against a node of this process, out of the way of the runtime.
+async fn command(node: &TestNode, args: &[&str]) -> Ran {
+    let api = format!("http://{}", node.node().api_addr());
+    let args: Vec<String> =
+        args.iter().copied().chain(["--json", "--api", &api]).map(str::to_owned).collect();
+    let run = move || User::new().run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_finds_what_nobody_reads_and_waits_for_its_repair() {
+    let sizes = [10, 60_000, 70_000, 300_000, 2_000_000];
+    let contents: Vec<Vec<u8>> = sizes.iter().zip(0..).map(|(size, seed)| noise(*size, seed)).collect();
+    let (mut a, mut b, hashes) = pair(&contents).await;
+    let only_here = noise(150_000, 99);
+    let clean = command(&a, &["scrub"]).await;
+    assert_eq!(clean.code, 0, "{}", clean.stderr);
+    assert_eq!((&clean.json()[0]["checked"], &clean.json()[0]["damaged"]), (&json!(5), &json!([])));
+
+    b.stop().await;
+    let lonely = a.ingest(only_here.clone(), &[("filename", "only here")]).await;
+    flip(&store_dir(&a), &lonely, &only_here, 140_000);
+    flip(&store_dir(&a), &hashes[1], &contents[1], 7);
+    flip(&store_dir(&a), &hashes[4], &contents[4], 1_999_999);
+    let gone: ContentHash = hashes[3].parse().unwrap();
+    std::fs::remove_file(content_path(&store_dir(&a), gone)).unwrap();
+    let found = command(&a, &["scrub", "--rate", "1000"]).await;
+    assert_eq!(found.code, 1, "{}", found.stderr);
+    let report = found.json().remove(0);
+    let mut damaged: Vec<&str> =
+        report["damaged"].as_array().unwrap().iter().map(|one| one["hash"].as_str().unwrap()).collect();
+    damaged.sort_unstable();
+    let mut expected = [lonely.as_str(), &hashes[1], &hashes[3], &hashes[4]];
+    expected.sort_unstable();
+    assert_eq!(damaged, expected, "{report}");
+    let status = a.get("/status").await["data"]["store"].clone();
+    assert_eq!(status["damaged"], 4, "{status}");
+
+    b.boot().await;
+    b.dial(&a).await;
+    whole_again(&a, &hashes, &contents).await;
+    // What was set aside is known, and no longer read.
+    let after = command(&a, &["scrub", "--repair"]).await;
+    assert_eq!((after.code, &after.json()[0]["checked"]), (0, &json!(5)), "{}", after.stderr);
+    assert_eq!(fetch(&a, &lonely, None).await, None, "the only copy is wrong, and is not given away");
+    tokio::join!(async { a.stop().await }, async { b.stop().await });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_that_repairs_waits_until_the_content_is_back() {
+    let contents = [noise(500_000, 1), noise(40_000, 2)];
+    let (a, _b, hashes) = pair(&contents).await;
+    for (hash, content) in hashes.iter().zip(&contents) {
+        flip(&store_dir(&a), hash, content, content.len() / 2);
+    }
+    let repaired = command(&a, &["scrub", "--repair"]).await;
+    assert_eq!(repaired.code, 0, "{}", repaired.stderr);
+    let healed = repaired.json().remove(0)["damaged"].clone();
+    assert!(healed.as_array().unwrap().iter().all(|one| one["healed"] == true), "{healed}");
+    assert_eq!(healed.as_array().unwrap().len(), 2, "{healed}");
+    for (hash, content) in hashes.iter().zip(&contents) {
+        assert_eq!(fetch(&a, hash, None).await.as_ref(), Some(content));
     }
 }
