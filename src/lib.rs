@@ -49,7 +49,7 @@
 //! a higher one. A test (`tests/it/layers.rs`) enforces both this and the next section.
 //!
 //! ```text
-//! cli                                          what a person types
+//! cli testing                                  what a person types; what tests may see
 //! node                                         boot: puts everything together
 //! api feed                                     the agent's HTTP API and page; the store's changes
 //! peer                                         sessions with other agents
