@@ -51,6 +51,7 @@ use crate::record::{ContentHash, META_BYTES_MAX};
 use crate::store::at_rest::{open_at_rest, problem_at_rest};
 use crate::store::{ReceivedFile, StoreError};
 
+mod aside;
 mod content;
 mod contract;
 mod damage;
@@ -172,10 +173,13 @@ impl EmbeddedStore {
     /// or newer than this program. [`StoreError::Full`].
     pub async fn open(config: EmbeddedConfig) -> Result<Self, StoreError> {
         let dir = config.dir.clone();
-        tokio::task::spawn_blocking(move || open::open(config)).await.map_err(|error| StoreError::Io {
+        let opened = tokio::task::spawn_blocking(move || open::open(config)).await;
+        let store = opened.map_err(|error| StoreError::Io {
             action: format!("open the store in {}", dir.display()),
             reason: error.to_string(),
-        })?
+        })??;
+        tokio::spawn(store.clone().look_again());
+        Ok(store)
     }
 
     /// Live assets in the store of a directory, without opening it or leaving a trace there; `None` if there is none, or it

@@ -60,6 +60,35 @@ async fn one_start_with_the_clock_200_days_ahead_purges_nothing() {
 }
 
 #[tokio::test]
+async fn content_whose_record_is_lost_is_never_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = SetClock::right();
+    let store = open_by(dir.path(), &clock.start()).await;
+    let content = noise(100_000, 1);
+    upload(&store, &content, IngestFields::default()).await;
+    store.close().await;
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(dir.path().join(format!("store.db{ending}")));
+    }
+    let store = open_by(dir.path(), &clock.start()).await;
+    let notice = store.status().await.unwrap().notice.unwrap();
+    assert!(notice.contains("stay in content/"), "{notice}");
+    for _ in 0..3 {
+        clock.pass(100 * DAY_MS);
+        assert_eq!(store.purge().await.unwrap(), NOTHING);
+    }
+    assert!(content_files(dir.path()).contains(&hash_of(&content)));
+    // What somebody deleted afterwards goes as ever.
+    upload(&store, &content, IngestFields::default()).await;
+    store.delete(hash_of(&content)).await.unwrap();
+    for _ in 0..2 {
+        clock.pass(100 * DAY_MS);
+        store.purge().await.unwrap();
+    }
+    assert!(!content_files(dir.path()).contains(&hash_of(&content)));
+}
+
+#[tokio::test]
 async fn the_day_between_two_looks_adds_up_over_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let clock = SetClock::right();

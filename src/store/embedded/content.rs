@@ -156,8 +156,11 @@ impl EmbeddedStore {
                     let count = sums_in(row, file.size);
                     let sums = move |conn: &rusqlite::Connection| sums::read(conn, file.hash, row, count);
                     let sums = store.0.shared.readers.run("read the sums of a content", sums).await?;
-                    // They go with the file, when it is purged.
-                    Ok((row, sums.ok_or(StoreError::NotFound(file.hash))?))
+                    let sums = match sums {
+                        Some(sums) => sums,
+                        None => store.remake_sums(file.hash, row, count).await?,
+                    };
+                    Ok((row, sums))
                 }
             })
             .map_ok(move |(row, sums)| {
@@ -173,6 +176,23 @@ impl EmbeddedStore {
             })
             .try_flatten()
             .boxed()
+    }
+
+    /// Makes the sums anew of a content that is held and whose kept ones have a wrong shape. They go with the file, when it is purged.
+    async fn remake_sums(
+        &self,
+        hash: ContentHash,
+        row: u64,
+        count: usize,
+    ) -> Result<Vec<GroupSum>, StoreError> {
+        if !self.asset(hash).await?.is_some_and(|asset| asset.holding.is_held()) {
+            return Err(StoreError::NotFound(hash));
+        }
+        tracing::warn!(%hash, "the sums of a content are not those of its size: they are made anew");
+        self.make_sums(hash).await?;
+        let read = move |conn: &rusqlite::Connection| sums::read(conn, hash, row, count);
+        let made = self.0.shared.readers.run("read the sums of a content", read).await?;
+        made.ok_or(StoreError::NotFound(hash))
     }
 
     /// What a range takes of a group, once the group is found to be right.

@@ -18,12 +18,11 @@ use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
 use super::content::open_whole;
-use super::failure::Abort;
 use super::incoming::blocking;
 use super::layout::Layout;
 use super::rows::{self, ContentPlace};
 use super::sums::{self, SUMS_PER_ROW};
-use super::tx::{self, Tx};
+use super::tx::Tx;
 use super::{EmbeddedStore, StoredAsset};
 use crate::record::ContentHash;
 use crate::store::groups::{GroupHasher, GroupSum};
@@ -106,7 +105,7 @@ enum Seen {
 
 /// Tells a file from one that took its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct FileIdentity {
+pub(super) struct FileIdentity {
     device: u64,
     inode: u64,
     len: u64,
@@ -119,7 +118,7 @@ impl FileIdentity {
         Self { device: meta.dev(), inode: meta.ino(), len: meta.len(), changed }
     }
 
-    fn at(path: &Path) -> Option<Self> {
+    pub(super) fn at(path: &Path) -> Option<Self> {
         fs::symlink_metadata(path).ok().map(|meta| Self::of(&meta))
     }
 }
@@ -265,7 +264,7 @@ pub(super) fn fault_of(error: &io::Error) -> Option<String> {
     is_broken.then(|| format!("its file cannot be read: {error}"))
 }
 
-fn hash_file(path: &Path, size: u64) -> io::Result<(ContentHash, Vec<GroupSum>)> {
+pub(super) fn hash_file(path: &Path, size: u64) -> io::Result<(ContentHash, Vec<GroupSum>)> {
     let mut file = open_whole(path, size)?;
     let (mut sha256, mut groups) = (Sha256::new(), GroupHasher::default());
     let mut block = vec![0; BLOCK_BYTES];
@@ -392,28 +391,4 @@ pub(super) fn forget(tx: &mut Tx<'_>, hash: ContentHash) -> Result<bool, rusqlit
 /// How many contents are set aside.
 pub(super) fn count(conn: &Connection) -> Result<u64, rusqlite::Error> {
     conn.prepare_cached("SELECT count(*) FROM damaged")?.query_row([], |row| rows::unsigned(row, 0))
-}
-
-/// Puts right what a crash left between a commit and the move of a file.
-pub(super) fn mend(conn: &Connection, layout: &Layout) -> Result<(), Abort> {
-    let failed = |action: &str| {
-        let action = format!("{action} {}", layout.damaged_dir().display());
-        move |source| Abort::Io { action, source }
-    };
-    let mut statement = conn.prepare("SELECT hash FROM damaged WHERE content = 0")?;
-    let named: Vec<ContentHash> =
-        statement.query_map([], |row| Ok(ContentHash(row.get(0)?)))?.collect::<Result<_, _>>()?;
-    for hash in &named {
-        if !layout.damaged(*hash).exists() && !tx::refers_to_file(conn, *hash)? {
-            layout.set_aside(*hash).map_err(failed("set content aside in"))?;
-        }
-    }
-    for entry in fs::read_dir(layout.damaged_dir()).map_err(failed("list"))? {
-        let entry = entry.map_err(failed("list"))?;
-        let hash = entry.file_name().to_str().and_then(|name| name.parse::<ContentHash>().ok());
-        if let Some(hash) = hash.filter(|hash| !named.contains(hash)) {
-            layout.remove_damaged(hash).map_err(failed("remove content from"))?;
-        }
-    }
-    Ok(())
 }

@@ -118,8 +118,40 @@ impl Layout {
         Ok(found)
     }
 
-    /// Sets the content's file aside. One that is gone already is not missed.
+    /// The files that were set aside, with their sizes, in no order. What has another name than a hash is not one.
+    pub(super) fn damaged_files(&self) -> io::Result<Vec<(ContentHash, u64)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.damaged_dir())? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            let hash = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            found.extend(hash.filter(|_| meta.is_file()).map(|hash| (hash, meta.len())));
+        }
+        Ok(found)
+    }
+
+    /// Puts a file that was set aside back into its place, durably.
+    pub(super) fn put_back(&self, hash: ContentHash) -> io::Result<()> {
+        let place = self.content(hash);
+        let parent = place.parent().unwrap_or(&self.dir);
+        if !parent.is_dir() {
+            create_dir(parent)?;
+            sync_dir(parent.parent().unwrap_or(&self.dir))?;
+        }
+        fs::rename(self.damaged(hash), &place)?;
+        sync_dir(parent)
+    }
+
+    /// Sets the content's file aside. One that is gone already is not missed; one that was set aside before stays, under
+    /// another name.
     pub(super) fn set_aside(&self, hash: ContentHash) -> io::Result<()> {
+        let earlier = self.damaged(hash);
+        if earlier.symlink_metadata().is_ok() && self.content(hash).symlink_metadata().is_ok() {
+            let free = (1..u32::MAX)
+                .map(|n| earlier.with_extension(n.to_string()))
+                .find(|path| path.symlink_metadata().is_err());
+            fs::rename(&earlier, free.ok_or(io::ErrorKind::AlreadyExists)?)?;
+        }
         match fs::rename(self.content(hash), self.damaged(hash)) {
             Ok(()) => sync_dir(&self.damaged_dir()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -4,7 +4,8 @@
 //! So the number of the last change that was acknowledged is kept beside the database, in a file of its own, written after each
 //! commit. It costs no fsync: after a power cut it may be older than the database, and never newer. If it is newer when the
 //! store opens, changes are lost. The numbers go on behind it, and every reader of the feed begins again. Contents whose
-//! records are gone are put into the trash, from where they come back once somebody else's record says what they are.
+//! records are gone are put into the trash, from where they come back once somebody else's record says what they are; without
+//! a record they are never purged.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -102,7 +103,7 @@ pub(super) fn notice(
         lost,
         contents = kept,
         "changes that were acknowledged are gone from the database: its log was deleted or damaged, or the database is an older copy. \
-         What other machines have comes back from them; contents without a record are kept for 30 days"
+         What other machines have comes back from them; contents without a record stay"
     );
     Ok(())
 }
@@ -118,7 +119,9 @@ pub(super) fn sentence(conn: &Connection, now_ms: u64) -> Result<Option<String>,
         let at = clock::rfc3339(at_ms).unwrap_or_default();
         format!(
             "{lost} changes that had been acknowledged were gone from the database when the store was opened at {at}: its log was \
-             deleted or damaged, or the database was an older copy; what other machines have comes back from them"
+             deleted or damaged, or the database was an older copy; what other machines have comes back from them; larger contents \
+             whose records are gone stay in content/, named by their SHA-256, and count again once another machine has the record or \
+             they are uploaded again"
         )
     }))
 }

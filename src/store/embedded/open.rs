@@ -50,7 +50,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     mark.set(totals.last_seq);
     let id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
     clean_pending(&mut conn, layout)?;
-    super::damage::mend(&conn, layout)?;
+    super::aside::mend(&conn, layout, clock.now_ms())?;
     let mut purging = Purging::new(&conn, clock.clone())?;
     purging.look(&mut conn, layout, &mut totals)?;
 

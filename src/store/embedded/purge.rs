@@ -131,7 +131,11 @@ fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<
     loop {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let batch: Vec<(ContentHash, ContentPlace)> = transaction
-            .prepare_cached("SELECT hash, content FROM trash WHERE trashed_at_ms < ?1 LIMIT ?2")?
+            .prepare_cached(
+                // What has no record was deleted by nobody: the database lost it.
+                "SELECT hash, content FROM trash WHERE trashed_at_ms < ?1 \
+                 AND EXISTS (SELECT 1 FROM records WHERE records.hash = trash.hash) LIMIT ?2",
+            )?
             .query_map(params![until_ms.cast_signed(), BATCH], |row| {
                 Ok((ContentHash(row.get(0)?), ContentPlace::from_column(row.get(1)?)))
             })?

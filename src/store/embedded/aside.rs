@@ -1,0 +1,236 @@
+//! What was set aside, and contents that count as not here although their files are in their places: looked at again each time the
+//! store opens.
+//!
+//! The database may be older than the files, and a disk that could not read a file may read it today. So bytes that are right
+//! go back to work, and of those that are wrong only what is known to be needed no more is removed: the whole is here,
+//! or it was deleted long ago.
+
+use std::path::PathBuf;
+
+use rusqlite::{Connection, params};
+
+use super::damage::{AfterCommit, FileIdentity, hash_file};
+use super::failure::Abort;
+use super::incoming::blocking;
+use super::layout::Layout;
+use super::purge::TRASH_KEPT_MS;
+use super::rows::{self, ContentPlace};
+use super::tx::{self, Tx};
+use super::{EmbeddedStore, INLINE_BYTES_MAX};
+use crate::record::ContentHash;
+use crate::store::{Holding, StoreError};
+
+/// Files that are looked at each time the store opens, at most; the others wait for the next time.
+const LOOKS_MAX: usize = 10_000;
+/// Records that are read at once.
+const PAGE: i64 = 1000;
+
+/// Puts right what a crash left between a commit and the move of a file, and names what is set aside and has no name in this
+/// database. Nothing is removed.
+pub(super) fn mend(conn: &Connection, layout: &Layout, now_ms: u64) -> Result<(), Abort> {
+    let failed = |action: &str| {
+        let action = format!("{action} {}", layout.damaged_dir().display());
+        move |source| Abort::Io { action, source }
+    };
+    let mut statement = conn.prepare("SELECT hash FROM damaged WHERE content = 0")?;
+    let named: Vec<ContentHash> =
+        statement.query_map([], |row| Ok(ContentHash(row.get(0)?)))?.collect::<Result<_, _>>()?;
+    for hash in named {
+        if !layout.damaged(hash).exists() && !tx::refers_to_file(conn, hash)? {
+            layout.set_aside(hash).map_err(failed("set content aside in"))?;
+        }
+    }
+    for (hash, size) in layout.damaged_files().map_err(failed("list"))? {
+        // What is held or deleted has no damaged bytes that are counted; `look_again` finds out about those.
+        if rows::find(conn, hash)?.is_some_and(|known| known.place.is_some() || known.asset.record.deleted) {
+            continue;
+        }
+        conn.prepare_cached(
+            "INSERT INTO damaged (hash, content, size, found_at_ms, reason) VALUES (?1, 0, ?2, ?3, ?4) \
+             ON CONFLICT (hash) DO UPDATE SET content = 0 WHERE content IS NULL",
+        )?
+        .execute(params![
+            hash.0,
+            size.cast_signed(),
+            now_ms.cast_signed(),
+            "it was set aside before, and the database did not know of it"
+        ])?;
+    }
+    Ok(())
+}
+
+/// A file that was hashed.
+struct Hashed {
+    identity: FileIdentity,
+    is_right: bool,
+}
+
+/// Hashes a file; `None` where there is none, or it cannot be read.
+async fn hashed(path: PathBuf, hash: ContentHash, size: u64) -> Result<Option<Hashed>, StoreError> {
+    blocking("look at content again", move || {
+        // Before it is opened: what is moved over it afterwards is another one.
+        let Some(identity) = FileIdentity::at(&path) else { return Ok(None) };
+        let read = hash_file(&path, size);
+        Ok(read.ok().map(|(sha256, _)| Hashed { identity, is_right: sha256 == hash }))
+    })
+    .await
+}
+
+impl EmbeddedStore {
+    /// Looks at what was set aside, and at files of contents that count as not here.
+    pub(super) async fn look_again(self) {
+        let looked = async {
+            self.look_at_asides().await?;
+            self.look_for_absent().await
+        };
+        if let Err(error) = looked.await {
+            tracing::warn!(%error, "what was set aside is looked at when the store opens again");
+        }
+    }
+
+    async fn look_at_asides(&self) -> Result<(), StoreError> {
+        let layout = self.0.shared.layout.clone();
+        let listed = blocking("list what was set aside", move || {
+            layout.damaged_files().map_err(|error| StoreError::Io {
+                action: format!("list {}", layout.damaged_dir().display()),
+                reason: error.to_string(),
+            })
+        });
+        for (hash, size) in listed.await?.into_iter().take(LOOKS_MAX) {
+            let _turn = self.0.shared.sums.turn().await;
+            let layout = &self.0.shared.layout;
+            let Some(aside) = hashed(layout.damaged(hash), hash, size).await? else { continue };
+            let in_place = match self.asset(hash).await? {
+                Some(asset) if asset.holding.is_held() => {
+                    hashed(layout.content(hash), hash, asset.record.size).await?
+                }
+                Some(_) | None => None,
+            };
+            self.submit_deletion(move |tx| settle(tx, hash, size, &aside, in_place.as_ref()).map(Ok)).await?;
+        }
+        Ok(())
+    }
+
+    /// Holds contents again that are wanted and lie in their places.
+    async fn look_for_absent(&self) -> Result<(), StoreError> {
+        let (mut after, mut looks) = ([0; 32], 0);
+        loop {
+            let read = move |conn: &Connection| absent_after(conn, after);
+            let page = self.0.shared.readers.run("list contents that are not here", read).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = last.0;
+            let layout = self.0.shared.layout.clone();
+            let there = blocking("look for content", move || {
+                let is_there = |&(hash, size): &(ContentHash, u64)| layout.has_content(hash, size);
+                Ok(page.into_iter().filter(is_there).collect::<Vec<_>>())
+            });
+            for (hash, size) in there.await? {
+                looks += 1;
+                if looks > LOOKS_MAX {
+                    return Ok(());
+                }
+                let _turn = self.0.shared.sums.turn().await;
+                let found = hashed(self.0.shared.layout.content(hash), hash, size).await?;
+                if let Some(found) = found.filter(|found| found.is_right) {
+                    self.submit_deletion(move |tx| hold_again(tx, hash, size, &found).map(Ok)).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Some of the contents that are wanted, in the order of their hashes.
+fn absent_after(conn: &Connection, after: [u8; 32]) -> Result<Vec<(ContentHash, u64)>, rusqlite::Error> {
+    conn.prepare_cached(
+        "SELECT hash, size FROM records WHERE hash > ?1 AND content IS NULL AND deleted = 0 AND wanted = 1 AND size > ?2 \
+         ORDER BY hash LIMIT ?3",
+    )?
+    .query_map(params![after, INLINE_BYTES_MAX.cast_signed(), PAGE], |row| {
+        Ok((ContentHash(row.get(0)?), rows::unsigned(row, 1)?))
+    })?
+    .collect()
+}
+
+/// Decides what becomes of a file that was set aside.
+fn settle(
+    tx: &mut Tx<'_>,
+    hash: ContentHash,
+    size: u64,
+    aside: &Hashed,
+    in_place: Option<&Hashed>,
+) -> Result<(), rusqlite::Error> {
+    let (aside_at, place) = (tx.layout.damaged(hash), tx.layout.content(hash));
+    if FileIdentity::at(&aside_at) != Some(aside.identity) {
+        return Ok(());
+    }
+    let put_back = |tx: &Tx<'_>| {
+        let done = tx.layout.put_back(hash);
+        if let Err(error) = &done {
+            tracing::warn!(%hash, %error, "content that is right is not moved back into its place");
+        }
+        done.is_ok()
+    };
+    let Some(known) = tx.find(hash)? else {
+        // The trash keeps what has no record, until somebody says what it is.
+        if aside.is_right && !tx.refers_to_file(hash)? && !place.exists() && put_back(tx) {
+            tx.conn
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, 0, ?2, ?3)",
+                )?
+                .execute((hash.0, size.cast_signed(), tx.now_ms.cast_signed()))?;
+            tx.conn.prepare_cached("DELETE FROM damaged WHERE hash = ?1")?.execute([hash.0])?;
+        }
+        return Ok(());
+    };
+    let StoredHere { is_file, is_wanted, is_long_deleted } = StoredHere::of(&known, tx.now_ms);
+    if is_file {
+        let is_whole = |found: &Hashed| found.is_right && FileIdentity::at(&place) == Some(found.identity);
+        if in_place.is_some_and(is_whole) {
+            tx.after_commit.push(AfterCommit::Drop(hash));
+        } else if aside.is_right && put_back(tx) {
+            tx.after_commit.push(AfterCommit::Trust(hash));
+        }
+    } else if is_wanted && aside.is_right && known.asset.record.size == size && !tx.refers_to_file(hash)? {
+        if put_back(tx) {
+            tx.put(Some(&known), known.asset.record.clone(), Some(ContentPlace::File))?;
+            tx.after_commit.push(AfterCommit::Trust(hash));
+        }
+    } else if is_long_deleted && !aside.is_right {
+        tx.after_commit.push(AfterCommit::Drop(hash));
+    }
+    Ok(())
+}
+
+/// What a record says of its content.
+struct StoredHere {
+    is_file: bool,
+    is_wanted: bool,
+    is_long_deleted: bool,
+}
+
+impl StoredHere {
+    fn of(known: &rows::StoredRow, now_ms: u64) -> Self {
+        let asset = &known.asset;
+        Self {
+            is_file: known.place == Some(ContentPlace::File),
+            is_wanted: known.place.is_none()
+                && asset.holding == Holding::Wanted
+                && asset.record.blake3.is_some(),
+            is_long_deleted: asset.record.deleted
+                && now_ms.saturating_sub(asset.updated_at_ms) > TRASH_KEPT_MS,
+        }
+    }
+}
+
+/// Makes a content held whose file is in its place, if it is still that file.
+fn hold_again(tx: &mut Tx<'_>, hash: ContentHash, size: u64, found: &Hashed) -> Result<(), rusqlite::Error> {
+    let Some(known) = tx.find(hash)? else { return Ok(()) };
+    let is_wanted = StoredHere::of(&known, tx.now_ms).is_wanted && known.asset.record.size == size;
+    let is_same = FileIdentity::at(&tx.layout.content(hash)) == Some(found.identity);
+    if is_wanted && is_same && !tx.refers_to_file(hash)? {
+        tx.put(Some(&known), known.asset.record.clone(), Some(ContentPlace::File))?;
+        tx.after_commit.push(AfterCommit::Trust(hash));
+        tracing::info!(%hash, "a content that counted as not here is in its place, and right");
+    }
+    Ok(())
+}
