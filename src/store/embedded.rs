@@ -113,6 +113,10 @@ struct StoreInner {
 /// What the store's methods and its writer both see.
 struct StoreShared {
     layout: Layout,
+    /// The device and inode of the directory of contents, as the store opened.
+    contents: Option<(u64, u64)>,
+    /// Why it is not known whether changes were lost before the store opened.
+    mark_problem: Option<String>,
     space: Space,
     readers: Readers,
     /// Transactions committed for changes since the store was opened.

@@ -400,6 +400,37 @@ async fn what_is_set_aside_outlives_the_database_that_knew_of_it() {
 }
 
 #[tokio::test]
+async fn all_contents_that_are_away_at_once_are_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let heard = listen(&store);
+    let content = noise(300_000, 1);
+    let hash = hash_of(&content);
+    upload(&store, &content, IngestFields::default()).await;
+    let (place, away) = (dir.path().join("content"), dir.path().join("away"));
+    fs::rename(&place, &away).unwrap();
+    for is_empty in [false, true] {
+        // As a mount that is gone leaves behind.
+        if is_empty {
+            fs::create_dir(&place).unwrap();
+        }
+        let failures = [
+            read(&store, hash, 0, None).await.map(drop).unwrap_err(),
+            store.verify(hash).await.map(drop).unwrap_err(),
+            store.look(hash).await.map(drop).unwrap_err(),
+        ];
+        for failure in failures {
+            assert!(matches!(failure, StoreError::Io { .. }), "{failure}");
+        }
+    }
+    fs::remove_dir(&place).unwrap();
+    fs::rename(&away, &place).unwrap();
+    assert!(read(&store, hash, 0, None).await.unwrap() == content);
+    assert_eq!((holding(&store, hash).await, store.status().await.unwrap().damaged), (Holding::Held, 0));
+    assert!(heard.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn right_bytes_count_again_once_the_store_opens() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;

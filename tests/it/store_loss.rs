@@ -114,12 +114,22 @@ async fn nothing_is_missed_where_nothing_is_gone() {
         assert_eq!(store.status().await.unwrap().notice, None);
         store.close().await;
     }
-    // A mark that says nothing, or too little, is as good as none.
-    for mark in ["", "garbage", "00000000000000000001\n"] {
+    // A mark that says too little is as good as none; of one that says nothing it is told, once.
+    let marks =
+        [("", true), ("garbage", true), ("18446744073709551615\n", true), ("00000000000000000001\n", false)];
+    for (mark, is_told) in marks {
         fs::write(copied.join("store.seq"), mark).unwrap();
-        let store = open(&copied).await;
-        assert_eq!(store.status().await.unwrap().notice, None);
-        store.close().await;
+        for is_told in [is_told, false] {
+            let store = open(&copied).await;
+            let notice = store.status().await.unwrap().notice;
+            assert_eq!(
+                notice.as_ref().is_some_and(|notice| notice.contains("store.seq")),
+                is_told,
+                "{notice:?}"
+            );
+            assert_eq!(notice.is_some(), is_told);
+            store.close().await;
+        }
     }
     store.close().await;
 }

@@ -17,7 +17,6 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
-use super::damage::fault_of;
 use super::incoming::blocking;
 use super::rows::{self, ContentPlace};
 use super::sums::{self, SUMS_PER_ROW, group_range, sums_in};
@@ -114,8 +113,8 @@ impl EmbeddedStore {
     }
 
     /// What a failure to read a content means: it is damaged, or it is not the content's fault.
-    fn failed(&self, hash: ContentHash, error: &io::Error) -> StoreError {
-        match fault_of(error) {
+    pub(super) fn failed(&self, hash: ContentHash, error: &io::Error) -> StoreError {
+        match self.fault_of(error) {
             Some(fault) => self.suspect(hash, &fault),
             None => {
                 StoreError::Io { action: format!("read the content of {hash}"), reason: error.to_string() }

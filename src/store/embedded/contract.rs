@@ -28,8 +28,8 @@ impl ContentStore for EmbeddedStore {
             let read = move |conn: &rusqlite::Connection| {
                 Ok((Totals::read(conn)?, damage::count(conn)?, loss::sentence(conn, now_ms)?))
             };
-            let (totals, damaged, notice) =
-                self.0.shared.readers.run("read the store's status", read).await?;
+            let (totals, damaged, lost) = self.0.shared.readers.run("read the store's status", read).await?;
+            let notice = lost.or_else(|| self.0.shared.mark_problem.clone());
             Ok(StoreStatus {
                 assets: totals.assets,
                 bytes: totals.bytes,

@@ -162,10 +162,11 @@ impl EmbeddedStore {
         }
         let (path, size) = (self.0.shared.layout.content(hash), asset.record.size);
         let seen = blocking("look at content", move || Ok(open_whole(&path, size).map(drop)));
-        if let Err(error) = seen.await?
-            && let Some(fault) = fault_of(&error)
-        {
-            self.suspect(hash, &fault);
+        if let Err(error) = seen.await? {
+            let failed = self.failed(hash, &error);
+            if !matches!(failed, StoreError::Corrupt(_)) {
+                return Err(failed);
+            }
             asset.holding = Holding::Wanted;
         }
         Ok(Some(asset))
@@ -234,7 +235,7 @@ impl EmbeddedStore {
                 let sums = Some(sums).filter(|sums| !sums.is_empty() && *sums != kept);
                 Ok(Some(Inspected { asset, seen, fault: None, sums }))
             }
-            Err(error) => match fault_of(&error) {
+            Err(error) => match self.fault_of(&error) {
                 Some(fault) => Ok(Some(Inspected { asset, seen, fault: Some(fault), sums: None })),
                 None => Err(StoreError::Io {
                     action: format!("examine the content of {hash}"),
@@ -245,9 +246,18 @@ impl EmbeddedStore {
     }
 }
 
+impl EmbeddedStore {
+    /// As [`fault_of`]; a file that is missing together with all others, as when a mount is gone, is not its content's fault.
+    pub(super) fn fault_of(&self, error: &io::Error) -> Option<String> {
+        let is_missing = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        let is_gone = is_missing && self.0.shared.layout.contents_identity() != self.0.shared.contents;
+        if is_gone { None } else { fault_of(error) }
+    }
+}
+
 /// What of a failure to read is the content's own fault; `None` for what may be otherwise in a moment, and for what
 /// concerns every file.
-pub(super) fn fault_of(error: &io::Error) -> Option<String> {
+fn fault_of(error: &io::Error) -> Option<String> {
     const EIO: i32 = 5;
     const EBADMSG: i32 = 74;
     const EUCLEAN: i32 = 117;

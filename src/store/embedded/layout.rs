@@ -12,7 +12,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::record::ContentHash;
@@ -51,6 +51,11 @@ impl Layout {
 
     fn contents(&self) -> PathBuf {
         self.dir.join("content")
+    }
+
+    /// The device and inode of the directory of contents; `None` if there is none.
+    pub(super) fn contents_identity(&self) -> Option<(u64, u64)> {
+        fs::metadata(self.contents()).ok().map(|meta| (meta.dev(), meta.ino()))
     }
 
     /// Where the content of this hash lies if it is in a file. Made from the hash alone.

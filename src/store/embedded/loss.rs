@@ -27,23 +27,46 @@ const TOLD_FOR_MS: u64 = 30 * 24 * 3600 * 1000;
 pub(super) struct SeqMark {
     file: Option<File>,
     written: u64,
+    /// Why what was in it is not known.
+    pub(super) problem: Option<String>,
 }
 
 impl SeqMark {
-    /// Opens it, or makes it. Without it, only, a loss is not noticed.
+    /// Opens it, or makes it. Without it, only, a loss is not noticed; that one is there and cannot be read is a problem to tell of.
     pub(super) fn open(path: &Path) -> Self {
+        let existed = path.symlink_metadata().is_ok();
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let file = opened
-            .inspect_err(|error| tracing::warn!(%error, "the number of the last change is not kept"))
-            .ok();
-        let written = file.as_ref().and_then(read).unwrap_or(0);
-        Self { file, written }
+        let (file, read) = match opened {
+            Ok(file) => {
+                let read = read(&file);
+                (Some(file), read)
+            }
+            Err(error) => (None, Err(error.to_string())),
+        };
+        let problem = read.as_ref().err().filter(|_| existed).map(|reason| {
+            format!(
+                "whether changes were lost is not known, since {} cannot be read ({reason}): compare what is here with another \
+                 machine or a backup if the database was moved or copied",
+                path.display()
+            )
+        });
+        if let Some(problem) = &problem {
+            tracing::warn!(problem, "the number of the last change is not known");
+        }
+        Self { file, written: read.unwrap_or(0), problem }
     }
 
     /// The number of the last change that was acknowledged, as far as is known.
     pub(super) fn acknowledged(&self) -> u64 {
         self.written
+    }
+
+    /// Makes it durable, as far as the disk lets it be.
+    pub(super) fn sync(&self) {
+        if let Some(Err(error)) = self.file.as_ref().map(File::sync_data) {
+            tracing::debug!(%error, "the number of the last change is not durable");
+        }
     }
 
     pub(super) fn set(&mut self, seq: u64) {
@@ -56,10 +79,12 @@ impl SeqMark {
     }
 }
 
-fn read(file: &File) -> Option<u64> {
+fn read(file: &File) -> Result<u64, String> {
     let mut text = [0; 20];
-    file.read_exact_at(&mut text, 0).ok()?;
-    std::str::from_utf8(&text).ok()?.parse().ok()
+    file.read_exact_at(&mut text, 0).map_err(|error| error.to_string())?;
+    let number = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+    // More than SQLite can count is no number of a change.
+    number.filter(|number| *number < u64::MAX / 4).ok_or_else(|| "it has no number in it".to_owned())
 }
 
 /// Looks whether changes are gone, and makes the best of it.

@@ -48,6 +48,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     let mut mark = SeqMark::open(&layout.mark());
     super::loss::notice(&mut conn, layout, &mut totals, &mark, clock.now_ms())?;
     mark.set(totals.last_seq);
+    let mark_problem = mark.problem.take();
     let id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
     clean_pending(&mut conn, layout)?;
     super::aside::mend(&conn, layout, clock.now_ms())?;
@@ -57,9 +58,11 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     let (seq, seen) = watch::channel(totals.last_seq);
     let read_only: Arc<Mutex<Option<String>>> = Arc::default();
     let shared = Arc::new(StoreShared {
+        contents: layout.contents_identity(),
         space: Space::new(layout.dir.clone(), reserve_bytes),
         readers: Readers::new(layout.dir.clone(), layout.database(), Arc::clone(&read_only)),
         layout: layout.clone(),
+        mark_problem,
         commits: AtomicU64::new(0),
         purge_floor: AtomicU64::new(totals.purge_floor),
         read_only,

@@ -405,6 +405,7 @@ impl StoreWriter {
             return;
         }
         self.since_checkpoint = 0;
+        self.mark.sync();
         let done = self.conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
         if let Err(error) = done {
             self.on_abort(&Abort::Sql(error));
