@@ -18,14 +18,15 @@ pub use self::keys::{Key, LibraryKeys, NetworkKeys, PresenceKeys};
 use self::passphrase::PASSPHRASE_BITS_MIN;
 pub use self::passphrase::{
     PASSPHRASE_FILE, Passphrase, PassphraseOrigin, PassphraseSources, is_stdin, keep_passphrase,
-    new_passphrase,
+    new_passphrase, rotate_passphrase, rotated_passphrase,
 };
 pub use self::secret_file::{
-    Fault, Keeper, KeptSecret, Mend, check_dir, private_dir, read_given, read_secret, write_secret,
+    Fault, Keeper, KeptSecret, Mend, check_dir, open_own, private_dir, read_given, read_secret, write_secret,
 };
 pub use self::secret_text::{TextFault, normal, secret_in};
 
-const KEY_FILE: &str = "secret.key";
+/// Who this node is, in its data directory.
+pub const KEY_FILE: &str = "secret.key";
 
 /// Why the identity of this node could not be had.
 #[derive(Debug, thiserror::Error)]

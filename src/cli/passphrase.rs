@@ -10,6 +10,7 @@ use super::error::{CliError, Exit};
 use super::output::message;
 use crate::config::{Loaded, Origin};
 use crate::identity::{self, Mend, Passphrase};
+use crate::node::running::PassphraseSource;
 use crate::node::secrets::passphrase_sources;
 
 #[derive(clap::Args, Debug)]
@@ -34,13 +35,25 @@ pub(super) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), CliErr
             "run `can-sync passphrase` on that machine; without --api (CAN_SYNC_API) it is about this one",
         ));
     }
+    let running = context.node_here(&loaded.config).map(|node| node.passphrase);
+    loaded.config.data_dir = Context::data_dir_here(&loaded.config);
     if matches!(args.action, Some(PassphraseCommand::Rotate)) {
-        return rotate(context, &loaded);
+        return rotate(context, &loaded, running.as_ref());
     }
-    // A node that was started with a flag of its own has it from there.
-    let given = context.node_here(&loaded.config).and_then(|node| node.passphrase_file);
     if passphrase_sources(&loaded.config).setting() == "data_dir" {
-        loaded.config.sync_passphrase_file = given;
+        // A node that was started with a flag or a configuration of its own has it from there.
+        match running {
+            Some(PassphraseSource::File { path, stays: true, .. }) => {
+                loaded.config.sync_passphrase_file = Some(path);
+            }
+            Some(
+                source @ (PassphraseSource::File { stays: false, .. }
+                | PassphraseSource::Setting { kept: false, .. }),
+            ) => {
+                return Err(CliError::new(Exit::NotFound, has_it_from(&source)).hint("look it up there"));
+            }
+            Some(PassphraseSource::DataDir | PassphraseSource::Setting { kept: true, .. }) | None => {}
+        }
     }
     let config = &loaded.config;
     let sources = passphrase_sources(config);
@@ -73,8 +86,39 @@ fn nothing_in(path: &Path) -> CliError {
         .hint("the first `can-sync serve` makes one; --config names another configuration")
 }
 
+fn has_it_from(source: &PassphraseSource) -> String {
+    let place = match source {
+        PassphraseSource::DataDir => "its data directory".to_owned(),
+        PassphraseSource::File { path, set_by, .. } => format!("'{}' ({set_by})", path.display()),
+        PassphraseSource::Setting { set_by, .. } => set_by.clone(),
+    };
+    format!("the node that runs here has its passphrase from {place}")
+}
+
+/// Refuses to make a passphrase in `file`, or in the data directory, that the running node would not use.
+fn check_source(source: &PassphraseSource, file: Option<&Path>) -> Result<(), CliError> {
+    let hint = match source {
+        PassphraseSource::DataDir => return Ok(()),
+        PassphraseSource::File { path, .. } => {
+            let real = |path: &Path| path.canonicalize().ok();
+            if file.is_some_and(|file| real(file).is_some_and(|file| Some(file) == real(path))) {
+                return Ok(());
+            }
+            "write another one into that file, and start the node again".to_owned()
+        }
+        PassphraseSource::Setting { set_by, kept: false } => {
+            format!("set another one in {set_by}, and start the node again")
+        }
+        PassphraseSource::Setting { set_by, kept: true } => format!(
+            "set another one there and start the node again; or start it without {set_by}, since its data directory keeps the \
+             passphrase, and rotate then"
+        ),
+    };
+    Err(CliError::failure(has_it_from(source)).hint(hint))
+}
+
 /// The old passphrase opens nothing any more once every node was started with the new one.
-fn rotate(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
+fn rotate(context: &Context, loaded: &Loaded, running: Option<&PassphraseSource>) -> Result<(), CliError> {
     let config = &loaded.config;
     let origin = loaded.origin("sync_passphrase");
     if origin != Origin::Default {
@@ -89,7 +133,13 @@ fn rotate(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
     if !(path.exists() || begins) {
         return Err(nothing_in(path));
     }
-    let passphrase = identity::new_passphrase(path)?;
+    if let Some(source) = running {
+        check_source(source, sources.file)?;
+    }
+    let passphrase = match sources.file {
+        Some(path) => identity::new_passphrase(path)?,
+        None => identity::rotate_passphrase(&config.data_dir)?,
+    };
     if context.out.json {
         context.out.value(&json!({ "passphrase": passphrase.as_str(), "path": path.to_string_lossy() }))?;
     } else {

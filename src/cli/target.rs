@@ -88,6 +88,12 @@ impl Context {
         here.running().filter(|node| self.means(node)).cloned()
     }
 
+    /// The data directory of the node of this place, whether it runs or not: the configured one, if there is no node.
+    pub(super) fn data_dir_here(config: &Config) -> PathBuf {
+        let here = NodeHere::find(config);
+        if here.presence == NodePresence::Unknown { config.data_dir.clone() } else { here.dir }
+    }
+
     /// Whether `--api` names a node that is not the one of this place: nothing of this machine is its.
     pub(super) fn is_elsewhere(&self, config: &Config) -> bool {
         self.globals.api.is_some() && self.node_here(config).is_none()

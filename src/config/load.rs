@@ -93,6 +93,16 @@ pub enum Origin {
     Stdin,
 }
 
+impl Origin {
+    /// Whether the value came with this start of the program alone.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Env(_) | Self::Flag(_) | Self::Stdin => true,
+            Self::Default | Self::File { .. } => false,
+        }
+    }
+}
+
 /// Where each setting came from that does not have its default, by full key.
 pub type Origins = BTreeMap<String, Origin>;
 

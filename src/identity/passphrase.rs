@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use diceware_wordlists::EFF_LONG_WORDLIST;
 use rand::seq::IndexedRandom as _;
@@ -22,6 +22,8 @@ pub(super) const PASSPHRASE_BITS_MIN: f64 = 50.0;
 pub const PASSPHRASE_FILE: &str = "passphrase";
 /// Where the data directory keeps passphrases that others replaced, for a person to look up.
 const FORMER_FILE: &str = "passphrase.former";
+/// Says, in the data directory, that a person had the passphrase there made in place of another one.
+const ROTATED_FILE: &str = "passphrase.rotated";
 /// So many of them.
 const FORMER_MAX: usize = 16;
 
@@ -176,6 +178,32 @@ pub fn new_passphrase(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
     let passphrase = generate_passphrase();
     write_secret(path, &passphrase)?;
     Ok(passphrase)
+}
+
+/// Makes a new passphrase for the data directory. From then on no start goes by another one without a word.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn rotate_passphrase(data_dir: &Path) -> Result<Zeroizing<String>, IdentityError> {
+    // First: a crash in between leaves a passphrase that is still the right one.
+    write_secret(
+        &data_dir.join(ROTATED_FILE),
+        "`can-sync passphrase rotate` made the passphrase beside this file",
+    )?;
+    new_passphrase(&data_dir.join(PASSPHRASE_FILE))
+}
+
+/// The passphrase that [`rotate_passphrase`] made, and the file that says so.
+///
+/// # Errors
+/// As [`read_secret`].
+pub fn rotated_passphrase(data_dir: &Path) -> Result<Option<(SecretString, PathBuf)>, IdentityError> {
+    let mark = data_dir.join(ROTATED_FILE);
+    if !mark.exists() {
+        return Ok(None);
+    }
+    let kept = read_secret(&data_dir.join(PASSPHRASE_FILE), Keeper::Node, Mend::Never)?;
+    Ok(kept.map(|kept| (kept.text.as_str().into(), mark)))
 }
 
 /// Seven words of the EFF's long list, joined by hyphens.

@@ -57,7 +57,7 @@ pub fn private_dir(path: &Path) -> Result<Vec<String>, IdentityError> {
 /// As [`private_dir`].
 pub fn check_dir(path: &Path, keeper: Keeper, mend: Mend) -> Result<Vec<String>, IdentityError> {
     let failed = |action| move |source| IdentityError::Io { action, path: path.to_owned(), source };
-    let dir = match File::open(path) {
+    let dir = match open_at_once(path) {
         Ok(dir) => dir,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         // A directory that we may enter and not list: its permissions can be had by name.
@@ -84,9 +84,7 @@ pub fn check_dir(path: &Path, keeper: Keeper, mend: Mend) -> Result<Vec<String>,
 /// system says.
 pub fn read_secret(path: &Path, keeper: Keeper, mend: Mend) -> Result<Option<KeptSecret>, IdentityError> {
     let failed = |source| IdentityError::Io { action: "read", path: path.to_owned(), source };
-    // A pipe that nobody writes to must not hold up the opening of it.
-    let opened = File::options().read(true).custom_flags(system::NO_WAITING).open(path);
-    let file = match opened {
+    let file = match open_at_once(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
@@ -129,6 +127,23 @@ pub fn read_secret(path: &Path, keeper: Keeper, mend: Mend) -> Result<Option<Kep
 /// As [`read_secret`], and [`IdentityError::Missing`].
 pub fn read_given(path: &Path, mend: Mend) -> Result<KeptSecret, IdentityError> {
     read_secret(path, Keeper::User, mend)?.ok_or_else(|| IdentityError::Missing { path: path.to_owned() })
+}
+
+/// Opens a regular file that nobody but us, or root, can have put there or can change.
+///
+/// # Errors
+/// What the system says; [`io::ErrorKind::PermissionDenied`] for any other file.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    let file = open_at_once(path)?;
+    let metadata = file.metadata()?;
+    let modes = system::keeps_modes(&file, &parent(path), metadata.mode());
+    let is_own = rules::is_own(&Facts { modes, ..facts(&metadata) }, &process());
+    if metadata.is_file() && is_own { Ok(file) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// Opens whatever it is: a pipe that nobody writes to must not hold up the opening of it.
+fn open_at_once(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(system::NO_WAITING).open(path)
 }
 
 /// Writes a secret so that a crash leaves either all of it or nothing, readable by its owner alone. What a link leads to is

@@ -45,8 +45,13 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         note(&path, &problem, STORE);
     }
     for (path, is_dir) in [(dir.partial(), true), (dir.lock(), false)] {
-        if path.symlink_metadata().is_ok() && path.is_dir() != is_dir {
-            let kind = if is_dir { "it is no directory" } else { "it is a directory" };
+        let fits = if is_dir { path.is_dir() } else { path.is_file() };
+        if path.symlink_metadata().is_ok() && !fits {
+            let kind = match (is_dir, path.is_dir()) {
+                (true, _) => "it is no directory",
+                (false, true) => "it is a directory",
+                (false, false) => "it is no regular file",
+            };
             note(&path, kind, "move it away");
         }
     }

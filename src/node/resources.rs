@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::preflight::{Listeners, Preflight, udp_problem};
-use super::running::{self, RunningNode};
+use super::running::{self, PassphraseSource, RunningNode};
 use super::{DataDir, StartError, protocols};
 use crate::api::proxy::StoreProxy;
 use crate::clock::{Clock, now_ms};
@@ -99,7 +100,7 @@ impl Resources {
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<Self, StartError> {
         let dir = DataDir::new(&config.data_dir);
-        let (looked, listeners) = {
+        let (looked, listeners, source) = {
             let config = config.clone();
             blocking(move || look(&config, &origins)).await?
         };
@@ -114,7 +115,7 @@ impl Resources {
             blocking(move || lock(&dir)).await?
         };
         running::forget(&dir);
-        tell(config, &dir, &api_listener, can_listener.as_ref())?;
+        tell(config, source, &dir, &api_listener, can_listener.as_ref())?;
 
         progress("stretching the passphrase");
         let secrets = {
@@ -238,10 +239,10 @@ impl Drop for Unshown {
 }
 
 /// Everything that is looked at before anything is made.
-fn look(config: &Config, origins: &Origins) -> Result<(Preflight, Listeners), StartError> {
+fn look(config: &Config, origins: &Origins) -> Result<(Preflight, Listeners, PassphraseSource), StartError> {
     let listeners = Listeners::open(config, origins);
     match (Preflight::look(config, origins), listeners) {
-        (Ok(looked), Ok(listeners)) => Ok((looked, listeners)),
+        (Ok(looked), Ok(listeners)) => Ok((looked, listeners, PassphraseSource::of(config, origins))),
         (looked, listeners) => {
             let problems = listeners.err().into_iter().chain(looked.err()).flatten();
             Err(StartError::several(problems))
@@ -252,12 +253,14 @@ fn look(config: &Config, origins: &Origins) -> Result<(Preflight, Listeners), St
 fn lock(dir: &DataDir) -> Result<File, StartError> {
     identity::private_dir(dir.path()).map_err(|e| StartError::new(format!("data_dir: {e}")))?;
     let path = dir.lock();
-    let file = File::options().create(true).append(true).open(&path).map_err(|e| {
+    let file = File::options().create(true).append(true).mode(0o600).open(&path).map_err(|e| {
         StartError::new(format!(
             "cannot open '{}': {e}; check that this user may write there",
             path.display()
         ))
     })?;
+    // Commands believe no lock that others can write. Where modes cannot be changed, none are looked at.
+    let _ = file.set_permissions(std::fs::Permissions::from_mode(0o600));
     // A command that looks whether a node runs here holds it for a moment.
     let mut locked = file.try_lock();
     for _ in 0..LOCK_TRIES {
@@ -375,6 +378,7 @@ fn store_url(listener: &SharedListener) -> Result<String, StartError> {
 /// Writes down where this node is, for the commands that are started beside it.
 fn tell(
     config: &Config,
+    passphrase: PassphraseSource,
     dir: &DataDir,
     api: &SharedListener,
     can: Option<&SharedListener>,
@@ -386,8 +390,7 @@ fn tell(
         api_url: api.local_url().map_err(|e| StartError::new(e.to_string()))?,
         store_url: can.filter(|_| is_open).map(store_url).transpose()?,
         api_token_file: config.api_token_file.as_ref().map(absolute),
-        // What came through a pipe is not there any more.
-        passphrase_file: config.sync_passphrase_file.as_ref().filter(|path| path.is_file()).map(absolute),
+        passphrase,
     };
     node.write(dir).map_err(|e| {
         let path = dir.running();

@@ -72,8 +72,7 @@ impl GivenSecrets {
             return Err(problems);
         }
         remarks.dedup();
-        let origin = origins.get("sync_passphrase");
-        let is_passing = matches!(origin, Some(Origin::Env(_) | Origin::Flag(_) | Origin::Stdin));
+        let is_passing = origins.get("sync_passphrase").is_some_and(Origin::is_passing);
         Ok(Self { passphrase, is_passing, sync_api_key, api_token, can_token, topic_secret, remarks })
     }
 
@@ -180,11 +179,29 @@ impl Looking<'_> {
             }
             return None;
         };
+        if let Some(dir) = dir.filter(|_| setting != "data_dir") {
+            self.rotated(setting, &passphrase, dir);
+        }
         if !config.allow_weak_passphrase {
             self.take(setting, passphrase.check_strength());
         }
         self.remark(setting, std::mem::take(&mut passphrase.remarks));
         Some(passphrase)
+    }
+
+    /// Refuses a passphrase that a person replaced: a start that took it would leave the other machines behind.
+    fn rotated(&mut self, setting: &'static str, given: &Passphrase, dir: &DataDir) {
+        let rotated = self.take("data_dir", identity::rotated_passphrase(dir.path()));
+        let Some((rotated, mark)) = rotated.flatten() else { return };
+        if *identity::normal(rotated.expose_secret()) != *identity::normal(given.secret.expose_secret()) {
+            let problem = format!(
+                "it gives another passphrase than the one that `can-sync passphrase rotate` made ('{}'): set that one there, \
+                 or leave the setting out; to go by the setting all the same, remove '{}'",
+                dir.path().join(identity::PASSPHRASE_FILE).display(),
+                mark.display()
+            );
+            self.refuse(setting, problem);
+        }
     }
 
     fn endpoint_key(&mut self, dir: &DataDir) {

@@ -6,7 +6,7 @@
 use std::path::{Component, Path, PathBuf};
 
 /// What a node, or a CAN Service, makes in its data directory.
-const OWN_NAMES: [&str; 11] = [
+const OWN_NAMES: [&str; 12] = [
     "agent.db",
     "clock.db",
     "libraries.db",
@@ -14,6 +14,7 @@ const OWN_NAMES: [&str; 11] = [
     "partial",
     "passphrase",
     "passphrase.former",
+    "passphrase.rotated",
     "running.json",
     "secret.key",
     "status.txt",

@@ -118,6 +118,11 @@ pub(super) fn judge_file(facts: &Facts, keeper: Keeper, process: &ProcessIdentit
     FileRuling::Take
 }
 
+/// Whether what is in a file can only come from us, or from root.
+pub(super) fn is_own(facts: &Facts, process: &ProcessIdentity) -> bool {
+    process.trusts_user(facts.user) && (!facts.modes || facts.mode & (GROUP_WRITES | ALL_WRITE) == 0)
+}
+
 /// What to do about the directory that a secret is in: anyone who can write there can put another file in its place.
 pub(super) fn judge_dir(facts: &Facts, keeper: Keeper, process: &ProcessIdentity) -> FileRuling {
     let Facts { mode, user, group, modes, credentials: _ } = *facts;
@@ -157,6 +162,22 @@ mod tests {
     }
 
     const KEEPERS: [Keeper; 3] = [Keeper::User, Keeper::Node, Keeper::EndpointKey];
+
+    #[test]
+    fn what_others_own_or_can_change_is_not_our_own() {
+        for (mode, user, modes, expected) in [
+            (0o644, US, true, true),
+            (0o600, 0, true, true),
+            (0o600, OTHER, true, false),
+            (0o664, US, true, false),
+            (0o602, US, true, false),
+            (0o777, US, false, true),
+            (0o777, OTHER, false, false),
+        ] {
+            let facts = Facts { user, modes, ..facts(mode) };
+            assert_eq!(is_own(&facts, &process()), expected, "{mode:o} {user} {modes}");
+        }
+    }
 
     #[test]
     fn a_private_file_of_ours_or_of_roots_is_taken_and_nobody_elses() {

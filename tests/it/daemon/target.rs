@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use crate::support::command::{Ran, User};
 use crate::support::daemon::{Daemon, embedded_yaml, listing};
 
+/// Arguments, environment and standard input of a start, and what names the passphrase's origin in them.
+type Given<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [u8], &'a str);
+
 async fn names(node: &Daemon) -> Vec<String> {
     let listed = node.get("/store/list").await;
     let assets = listed["assets"].as_array().expect("assets").iter();
@@ -175,4 +178,138 @@ async fn a_passphrase_file_that_a_flag_named_is_shown_by_the_running_node() {
     let daemon = Daemon::start_given(user, &["--passphrase-file", "words"], &[], b"");
     let shown = fine(at(&daemon, &["passphrase"]));
     assert_eq!(shown.text(), "quiet otters juggle seven lanterns at dusk\n");
+}
+
+#[tokio::test]
+async fn a_passphrase_that_no_start_would_use_is_not_made() {
+    const WORDS: &str = "quiet otters juggle seven lanterns at dusk";
+    const PASSPHRASE: &str = "CAN_SYNC_SYNC_PASSPHRASE";
+    let base = crate::support::daemon::yaml("can_listen_addr: 127.0.0.1:0");
+    let with_words = || {
+        let user = User::new();
+        user.write("words", WORDS);
+        std::fs::set_permissions(user.home().join("words"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        user.write("config.yaml", base.clone());
+        user.write("other.yaml", format!("{base}\nsync_passphrase: {WORDS}"));
+        user
+    };
+    let words = format!("{WORDS}\n");
+    let nodes: [Given; 4] = [
+        (&["--passphrase-file", "words"], &[], b"", "words' (--passphrase-file)"),
+        (&["--passphrase-file", "-"], &[], words.as_bytes(), "standard input"),
+        (&[], &[(PASSPHRASE, WORDS)], b"", PASSPHRASE),
+        (&["--config", "other.yaml"], &[], b"", "other.yaml:"),
+    ];
+    for (args, env, stdin, origin) in nodes {
+        let node = Daemon::start_given(with_words(), args, env, stdin);
+        let before = std::fs::read(node.data_dir().join("passphrase")).ok();
+        let within: Vec<String> = vec!["passphrase".into(), "rotate".into()];
+        for ran in [at(&node, &["passphrase", "rotate"]), User::at(&node.data_dir(), &within, &[], b"")] {
+            assert_eq!((ran.code, ran.text()), (1, ""), "{origin}: {}", ran.stderr);
+            assert!(ran.stderr.contains(origin) && ran.stderr.contains("start"), "{origin}: {}", ran.stderr);
+        }
+        assert_eq!(std::fs::read(node.data_dir().join("passphrase")).ok(), before);
+        assert_eq!(std::fs::read_to_string(node.user.home().join("words")).unwrap(), WORDS);
+        // Nor does it show another one than the node's.
+        let shown = at(&node, &["passphrase"]);
+        let in_other_config = args.contains(&"--config");
+        assert_eq!(shown.code, if in_other_config { 6 } else { 0 }, "{origin}: {}", shown.stderr);
+        assert_eq!(shown.text().trim(), if in_other_config { "" } else { WORDS });
+    }
+    // The file that the node's own configuration names is the right one to change.
+    let user = with_words();
+    user.write("config.yaml", format!("{base}\nsync_passphrase_file: words"));
+    let node = Daemon::start_as(user);
+    let made = fine(at(&node, &["passphrase", "rotate"]));
+    assert_eq!(std::fs::read_to_string(node.user.home().join("words")).unwrap(), made.text());
+}
+
+#[tokio::test]
+async fn no_start_puts_an_older_passphrase_back() {
+    const WORDS: &str = "quiet otters juggle seven lanterns at dusk";
+    const PASSPHRASE: &str = "CAN_SYNC_SYNC_PASSPHRASE";
+    let user = User::new();
+    user.write("words", WORDS);
+    std::fs::set_permissions(user.home().join("words"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    user.write("config.yaml", crate::support::daemon::yaml("can_listen_addr: 127.0.0.1:0"));
+    // In the node's own directory, while it runs by what is there and while it is stopped.
+    let node = Daemon::start_as(user);
+    let within = |dir: &std::path::Path, args: &[&str]| {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        User::at(dir, &args, &[], b"")
+    };
+    let data = node.data_dir();
+    fine(within(&data, &["passphrase", "rotate"]));
+    assert!(!data.join("can_sync_data").exists());
+    let mut node = node;
+    node.signal(rustix::process::Signal::TERM);
+    assert_eq!(node.end().await, Some(0));
+    let user = node.into_user();
+    let made = fine(within(&data, &["passphrase", "rotate"])).text().trim().to_owned();
+    assert_eq!(fine(user.run(&["passphrase"])).text().trim(), made);
+    assert_eq!(fine(within(&data, &["passphrase", "show"])).text().trim(), made);
+    // A start that is given another one says so, and changes nothing.
+    let given: [Given; 3] = [
+        (&["serve", "--passphrase-file", "words"], &[], b"", "--passphrase-file"),
+        (&["serve", "--passphrase-file", "-"], &[], WORDS.as_bytes(), "standard input"),
+        (&["serve"], &[(PASSPHRASE, WORDS)], b"", PASSPHRASE),
+    ];
+    for (args, env, stdin, origin) in given {
+        let ran = user.run_with(args, env, stdin);
+        assert_eq!(ran.code, 1, "{origin}: {}", ran.stderr);
+        for part in [origin, "passphrase rotate", "data/passphrase'", "passphrase.rotated"] {
+            assert!(ran.stderr.contains(part), "{origin}: {}", ran.stderr);
+        }
+        assert!(!ran.stderr.contains(WORDS) && !ran.stderr.contains(&made));
+        assert_eq!(fine(user.run(&["passphrase"])).text().trim(), made);
+    }
+    // The new one is as good from anywhere, and a person may decide otherwise.
+    let node = Daemon::start_given(user, &[], &[(PASSPHRASE, &made)], b"");
+    let mut node = node;
+    node.signal(rustix::process::Signal::TERM);
+    assert_eq!(node.end().await, Some(0));
+    std::fs::remove_file(data.join("passphrase.rotated")).unwrap();
+    let node = Daemon::start_given(node.into_user(), &[], &[(PASSPHRASE, WORDS)], b"");
+    assert_eq!(fine(at(&node, &["passphrase"])).text().trim(), WORDS);
+}
+
+#[tokio::test]
+async fn what_others_put_into_the_working_directory_is_no_node() {
+    let user = User::new();
+    user.write("secret", "a secret of the user's");
+    let secret = user.home().join("secret");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    user.write("config.yaml", "listen_addr: 127.0.0.1:0\n");
+    let asked = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    asked.set_nonblocking(true).unwrap();
+    let api = format!("http://{}", asked.local_addr().unwrap());
+    let said = json!({ "pid": 1, "api_url": api, "store_url": api, "api_token_file": secret });
+    for dir in ["", "can_sync_data/"] {
+        for name in ["lock", "running.json", "secret.key"] {
+            user.write(&format!("{dir}{name}"), said.to_string());
+            let path = user.home().join(format!("{dir}{name}"));
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        let lock = std::fs::File::open(user.home().join(format!("{dir}lock"))).unwrap();
+        lock.lock().unwrap();
+        for args in [&["status"][..], &["put", "secret"], &["list"]] {
+            let ran = user.run(args);
+            assert_eq!(ran.code, 3, "{args:?}: {}", ran.stderr);
+            assert!(ran.stderr.contains("no node has used"), "{}", ran.stderr);
+        }
+        assert!(asked.accept().is_err(), "nobody connects to what others name");
+        // A pipe holds nothing up.
+        drop(lock);
+        let path = user.home().join(format!("{dir}lock"));
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        assert_eq!(user.run(&["status"]).code, 3);
+    }
+    let ran = user.run(&["serve"]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("can_sync_data/lock") && ran.stderr.contains("no regular file"),
+        "{}",
+        ran.stderr
+    );
 }
