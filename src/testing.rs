@@ -231,7 +231,7 @@ pub mod store {
         };
     }
     pub mod groups {
-        pub use crate::store::groups::GROUP_BYTES;
+        pub use crate::store::groups::{GROUP_BYTES, GroupHasher};
     }
     pub mod hashing_file {
         pub use crate::store::hashing_file::HashingFile;

@@ -37,6 +37,7 @@ fn help_lists_what_works_and_nothing_else() {
         "edit",
         "rm",
         "trash",
+        "scrub",
         "deletions",
         "why",
         "wait",

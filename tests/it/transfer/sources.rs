@@ -1,5 +1,7 @@
 //! One large asset from several sources, of which one is slow and one lies.
 
+use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::groups::GroupHasher;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -23,18 +25,27 @@ async fn source(name: &str, mib_per_sec: u64, content: &[u8]) -> TestNode {
     node
 }
 
-/// Damages a byte of every megabyte of what a node has stored, as a liar or a rotten disk would.
+/// Damages a byte of every megabyte of what a node has stored, and makes its sums anew: it believes that all is well, and lies.
 fn spoil(node: &TestNode, hash: &str) {
     use std::os::unix::fs::FileExt as _;
 
     let store = node.config.data_dir.join("store/content");
     let path = store.join(&hash[..2]).join(&hash[2..4]).join(hash);
-    let file = std::fs::File::options().read(true).write(true).open(path).expect("its content");
+    let file = std::fs::File::options().read(true).write(true).open(&path).expect("its content");
     let mut byte = [0];
     for at in (0..BYTES as u64).step_by(1_000_000) {
         file.read_exact_at(&mut byte, at).expect("a byte");
         file.write_all_at(&[!byte[0]], at).expect("another one");
     }
+    let mut hasher = GroupHasher::default();
+    hasher.update(&std::fs::read(&path).expect("its content"));
+    let (_, sums) = hasher.finish();
+    let database =
+        rusqlite::Connection::open(node.config.data_dir.join("store/store.db")).expect("its store");
+    database.busy_timeout(std::time::Duration::from_secs(30)).expect("a limit");
+    let hash: ContentHash = hash.parse().expect("a hash");
+    let update = "UPDATE content_sums SET sums = ?1 WHERE hash = ?2";
+    assert_eq!(database.execute(update, (sums.as_flattened(), hash.0)), Ok(1));
 }
 
 fn events(node: &TestNode, kind: &str) -> Vec<Value> {
