@@ -52,12 +52,12 @@ fn held() -> bool {
 }
 
 #[derive(Debug, Deserialize)]
-struct AssetPage {
-    assets: Vec<Asset>,
+pub(super) struct AssetPage {
+    pub(super) assets: Vec<Asset>,
     #[serde(default)]
-    next_cursor: Option<String>,
+    pub(super) next_cursor: Option<String>,
     #[serde(default)]
-    total: Option<u64>,
+    pub(super) total: Option<u64>,
 }
 
 /// How many assets are wanted, and which.

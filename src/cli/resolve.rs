@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::assets::{self, Asset};
+use super::assets::{self, Asset, AssetPage};
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::text;
@@ -110,13 +109,6 @@ fn several<T>(kind: Kind, wanted: &str, meant: &[Candidate<T>]) -> CliError {
     CliError::new(Exit::Usage, message).hint("give more digits of the one that you mean")
 }
 
-#[derive(Deserialize)]
-struct Page {
-    assets: Vec<Asset>,
-    #[serde(default)]
-    next_cursor: Option<String>,
-}
-
 fn candidate(asset: Asset, hash: ContentHash) -> Candidate<ContentHash> {
     Candidate { id: asset.hash, name: asset.filename.unwrap_or_default(), value: hash }
 }
@@ -178,43 +170,37 @@ pub(super) async fn trashed(store: &ApiClient, wanted: &str) -> Result<ContentHa
 
 /// Live assets that may be meant.
 async fn live(store: &ApiClient, wanted: &str) -> Result<Vec<Candidate<ContentHash>>, CliError> {
+    candidates(store, "/search", Some(("q", wanted.to_owned())), wanted).await
+}
+
+/// What lies in the trash and may be meant: it cannot be searched by name.
+async fn in_trash(store: &ApiClient, wanted: &str) -> Result<Vec<Candidate<ContentHash>>, CliError> {
+    candidates(store, "/trash", None, wanted).await
+}
+
+/// What `path` lists whose hash begins so, or that is called so; `narrowed` leaves out much of what is called otherwise.
+async fn candidates(
+    store: &ApiClient,
+    path: &str,
+    narrowed: Option<(&str, String)>,
+    wanted: &str,
+) -> Result<Vec<Candidate<ContentHash>>, CliError> {
     let mut found = BTreeMap::new();
     let limit = || ("limit", assets::PAGE_MAX.to_string());
     let prefix = wanted.to_ascii_lowercase();
     if HashPrefix::parse(&prefix).is_some() {
-        let page: Page = store.get("/search", &[("hash_prefix", prefix), limit()]).await?;
+        let page: AssetPage = store.get(path, &[("hash_prefix", prefix), limit()]).await?;
         take(&mut found, page.assets, wanted);
     }
-    if !wanted.trim().is_empty() {
-        let mut cursor: Option<String> = None;
-        for _ in 0..PAGES_MAX {
-            let mut query = vec![("q", wanted.to_owned()), limit()];
-            query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-            let page: Page = store.get("/search", &query).await?;
-            let is_called = |asset: &Asset| asset.names().any(|name| same_text(name, wanted));
-            take(&mut found, page.assets.into_iter().filter(is_called).collect(), wanted);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
-            }
-        }
-    }
-    Ok(found.into_values().collect())
-}
-
-async fn in_trash(store: &ApiClient, wanted: &str) -> Result<Vec<Candidate<ContentHash>>, CliError> {
-    let mut found = BTreeMap::new();
-    let prefix = wanted.to_ascii_lowercase();
-    if HashPrefix::parse(&prefix).is_some() {
-        let query = [("hash_prefix", prefix), ("limit", assets::PAGE_MAX.to_string())];
-        let page: Page = store.get("/trash", &query).await?;
-        take(&mut found, page.assets, wanted);
+    if wanted.trim().is_empty() {
+        return Ok(Vec::new());
     }
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES_MAX {
-        let mut query = vec![("limit", assets::PAGE_MAX.to_string())];
+        let mut query = vec![limit()];
+        query.extend(narrowed.clone());
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let page: Page = store.get("/trash", &query).await?;
+        let page: AssetPage = store.get(path, &query).await?;
         let is_called = |asset: &Asset| asset.names().any(|name| same_text(name, wanted));
         take(&mut found, page.assets.into_iter().filter(is_called).collect(), wanted);
         cursor = page.next_cursor;

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
 
 use super::Context;
-use super::assets::{Asset, PAGE_MAX};
+use super::assets::{Asset, AssetPage, PAGE_MAX};
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::fetch;
@@ -32,15 +32,6 @@ pub(super) struct ScrubArgs {
 
 /// How long the node has to get one content that is damaged here.
 const REPAIR_WITHIN: Duration = Duration::from_mins(5);
-
-#[derive(Deserialize)]
-struct AssetPage {
-    assets: Vec<Asset>,
-    #[serde(default)]
-    next_cursor: Option<String>,
-    #[serde(default)]
-    total: Option<u64>,
-}
 
 /// What is wrong with a content, and what became of it.
 #[derive(Serialize)]
@@ -66,9 +57,10 @@ pub(super) async fn run(context: &Context, args: &ScrubArgs) -> Result<(), CliEr
     let mut scrub = Scrub { store: &store, pace: args.rate.map(Pace::new), bytes: 0 };
     let (checked, mut findings) = scrub.all().await?;
     let bytes = scrub.bytes;
+    let agent = if args.repair && !findings.is_empty() { Some(context.agent()?) } else { None };
     for finding in &mut findings {
-        if args.repair {
-            repair(&context.agent()?, finding).await?;
+        if let Some(agent) = &agent {
+            repair(agent, finding).await?;
         } else {
             // What the node met before us may be whole again by now.
             let asset: Result<Asset, _> = store.get(&format!("/asset/{}/meta", finding.hash), &[]).await;
