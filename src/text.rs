@@ -8,10 +8,42 @@ use unicode_normalization::UnicodeNormalization as _;
 
 pub(crate) mod amounts;
 
-/// Characters that a terminal may use to reorder, join or hide text: zero width, line and paragraph separators, marks
-/// and overrides of direction, the byte order mark.
+/// Characters that show nothing, or reorder what is shown beside them: zero width, soft hyphens, line and paragraph
+/// separators, marks and overrides of direction, the byte order mark, tags.
 pub(crate) fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Whether a character would do something to a terminal or a page, or hide what a line says.
+pub(crate) fn is_hazard(c: char) -> bool {
+    c.is_control() || is_invisible(c)
+}
+
+/// Text from records, peers and files as one line that says what it is: control characters, those that show nothing and
+/// those that turn the direction of text become escapes. Joiners stay between the letters and emoji that need them.
+#[must_use]
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hazard) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut before = None;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let joins = |beside: Option<char>| beside.is_some_and(|c| !c.is_ascii() && !is_hazard(c));
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{200c}' | '\u{200d}' if joins(before) && joins(chars.peek().copied()) => out.push(c),
+            // Writing to a string cannot fail.
+            c if is_hazard(c) => drop(write!(out, "\\u{{{:x}}}", u32::from(c))),
+            c => out.push(c),
+        }
+        before = Some(c);
+    }
+    Cow::Owned(out)
 }
 
 /// Characters of somebody's input that an error repeats.
@@ -60,6 +92,28 @@ pub(crate) fn escaped_name(name: &[u8]) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_acts_or_hides_is_escaped() {
+        assert_eq!(escape("plain, gr\u{fc}n, \u{65e5}\u{672c}"), "plain, gr\u{fc}n, \u{65e5}\u{672c}");
+        assert_eq!(escape("a\u{1b}[31mb"), "a\\u{1b}[31mb");
+        assert_eq!(escape("a\nb\tc\r"), "a\\nb\\tc\\r");
+        assert_eq!(escape("\u{9b}2J\u{7f}\0"), "\\u{9b}2J\\u{7f}\\u{0}");
+        assert_eq!(escape("cod\u{202e}exe"), "cod\\u{202e}exe");
+        for hazard in ('\0'..='\u{e1000}').filter(|c| is_hazard(*c)) {
+            assert!(!escape(&hazard.to_string()).contains(hazard));
+        }
+    }
+
+    #[test]
+    fn joiners_stay_where_they_join() {
+        for text in ["\u{1f468}\u{200d}\u{1f467}.jpg", "\u{645}\u{6cc}\u{200c}\u{62e}"] {
+            assert_eq!(escape(text), text);
+        }
+        for text in ["a\u{200d}b", "\u{200d}", "\u{1f468}\u{200d}\u{200d}\u{1f467}", "\u{1f468}\u{200d}"] {
+            assert!(!escape(text).contains('\u{200d}'), "{text:?}");
+        }
+    }
 
     #[test]
     fn people_take_these_for_the_same() {

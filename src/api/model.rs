@@ -21,6 +21,7 @@ use self::text::{Ago, bytes, count, duration, grouped, rate, short, shown};
 
 /// Rows shown of each list; the API has all of them.
 const PEERS_SHOWN: usize = 200;
+const WAITING_SHOWN: usize = 5;
 const TRANSFERS_SHOWN: usize = 6;
 const EVENTS_SHOWN: usize = 12;
 const ACTORS_SHOWN: usize = 200;
@@ -31,6 +32,9 @@ pub(super) struct Live {
     pub(super) node: NodeModel,
     pub(super) sync: SyncModel,
     pub(super) deletions: Vec<HoldRow>,
+    pub(super) waiting: Vec<WaitingRow>,
+    /// How many wait beside those.
+    pub(super) waiting_more: usize,
     pub(super) peers: Result<Rows<PeerRow>, String>,
     pub(super) libraries: Vec<LibraryRow>,
     pub(super) transfers: Result<Rows<TransferRow>, String>,
@@ -63,6 +67,9 @@ impl Live {
             DeletionList::gather(view)
         );
         let names = peers.as_ref().map(|report| report.peers.clone()).unwrap_or_default();
+        let waiting: Vec<_> =
+            names.iter().filter(|peer| peer.state == ConnectionState::ApprovalWanted).collect();
+        let waiting = Rows::new(waiting.into_iter(), WAITING_SHOWN, WaitingRow::new);
         let last = *view.events.subscribe().borrow();
         let (events, _) = view.events.since(last.saturating_sub(EVENTS_SHOWN as u64));
         Self {
@@ -73,6 +80,8 @@ impl Live {
                 .map(LibraryRow::new)
                 .collect(),
             deletions: deletions.holds.iter().map(|hold| HoldRow::new(hold, now_ms)).collect(),
+            waiting: waiting.shown,
+            waiting_more: waiting.more,
             sync: SyncModel::new(peers.as_ref().map_err(|error| error.message.as_str())),
             transfers: transfers
                 .map(|all| {
@@ -221,6 +230,24 @@ impl HoldRow {
     }
 }
 
+/// A machine that waits to be let in.
+pub(super) struct WaitingRow {
+    pub(super) name: String,
+    pub(super) endpoint_id: String,
+    pub(super) short_id: String,
+}
+
+impl WaitingRow {
+    fn new(peer: &PeerReport) -> Self {
+        Self { name: named(peer), endpoint_id: peer.endpoint_id.clone(), short_id: short(&peer.endpoint_id) }
+    }
+}
+
+/// What a peer calls itself.
+fn named(peer: &PeerReport) -> String {
+    if peer.name.is_empty() { String::from("(no name yet)") } else { shown(&peer.name) }
+}
+
 /// A peer in the table.
 pub(super) struct PeerRow {
     pub(super) name: String,
@@ -228,6 +255,8 @@ pub(super) struct PeerRow {
     pub(super) short_id: String,
     pub(super) state: String,
     pub(super) mood: &'static str,
+    /// Whether this node's user shut it out.
+    pub(super) is_denied: bool,
     pub(super) path: Option<&'static str>,
     pub(super) remote_addr: String,
     pub(super) rtt: Option<String>,
@@ -257,7 +286,8 @@ impl PeerRow {
             | ConnectionState::TicketRefused => "bad",
         };
         Self {
-            name: if peer.name.is_empty() { String::from("(no name yet)") } else { shown(&peer.name) },
+            name: named(&peer),
+            is_denied: peer.state == ConnectionState::Denied,
             short_id: short(&peer.endpoint_id),
             endpoint_id: peer.endpoint_id,
             state: word(&peer.state).replace('_', " "),
@@ -447,7 +477,7 @@ impl ActivityRow {
                 ("good", format!("{} ({}) is whole again", short(hash), bytes(*size)))
             }
             NodeEvent::InSync { assets } => {
-                ("good", format!("In sync with {}", count(*assets, "asset", "assets")))
+                ("good", format!("Caught up: {}", count(*assets, "asset", "assets")))
             }
             NodeEvent::DeletionsHeld { held, .. } => (
                 "bad",

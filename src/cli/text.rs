@@ -1,40 +1,9 @@
 //! Text for people: escaped, and with units.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
-
 use crate::clock::now_ms;
 use crate::text::amounts;
-
-/// Whether a character would do something to a terminal, or hide what a line says: control characters, and those that
-/// change the direction of text or show nothing.
-pub(super) fn is_hazard(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
-/// Makes text from records, peers and files safe to show: one line, no control characters, nothing that turns the
-/// direction of text.
-#[must_use]
-pub fn escape(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_hazard) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if is_hazard(c) => {
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    Cow::Owned(out)
-}
+pub use crate::text::escape;
+pub(super) use crate::text::is_hazard;
 
 /// A number of bytes, such as `1.2 MiB`.
 #[must_use]
@@ -71,18 +40,6 @@ pub fn counted(count: u64, singular: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_acts_on_a_terminal_is_escaped() {
-        assert_eq!(escape("plain, gr\u{fc}n, \u{65e5}\u{672c}"), "plain, gr\u{fc}n, \u{65e5}\u{672c}");
-        assert_eq!(escape("a\u{1b}[31mb"), "a\\u{1b}[31mb");
-        assert_eq!(escape("a\nb\tc\r"), "a\\nb\\tc\\r");
-        assert_eq!(escape("\u{9b}2J\u{7f}\0"), "\\u{9b}2J\\u{7f}\\u{0}");
-        assert_eq!(escape("cod\u{202e}exe"), "cod\\u{202e}exe");
-        for hazard in ('\0'..='\u{e1000}').filter(|c| is_hazard(*c)) {
-            assert!(!escape(&hazard.to_string()).contains(hazard));
-        }
-    }
 
     #[test]
     fn a_time_is_told_by_how_long_ago_it_was() {

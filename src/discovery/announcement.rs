@@ -10,7 +10,7 @@ use bytes::Bytes;
 use iroh::{EndpointAddr, EndpointId, RelayUrl, SecretKey, Signature, TransportAddr};
 use prost::Message as _;
 
-use crate::text::is_invisible;
+use crate::text::is_hazard;
 use crate::wire::decode::{ANNOUNCED_ADDRS_MAX, DecodeError, decode};
 use crate::wire::proto::{SignedAnnouncement, WireAnnouncement};
 
@@ -211,15 +211,11 @@ pub fn verify(bytes: &Bytes) -> Result<Signed, AnnouncementError> {
 
 /// What of `text` can be shown, at most `chars_max` characters.
 pub(crate) fn printable(text: &str, chars_max: usize) -> String {
-    text.chars().filter(|c| is_printable(*c)).take(chars_max).collect()
-}
-
-fn is_printable(c: char) -> bool {
-    !c.is_control() && !is_invisible(c)
+    text.chars().filter(|c| !is_hazard(*c)).take(chars_max).collect()
 }
 
 fn is_text(text: &str, chars_max: usize) -> bool {
-    text.chars().all(is_printable) && text.chars().count() <= chars_max
+    !text.contains(is_hazard) && text.chars().count() <= chars_max
 }
 
 fn signed_part(announcement: &[u8]) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::actor::status::ActorStatus;
 use crate::discovery::channel::{ChannelReport, ChannelState};
-use crate::text::is_invisible;
+use crate::text::escape;
 
 /// Characters shown of one text; names come from strangers.
 const TEXT_CHARS_SHOWN: usize = 160;
@@ -85,20 +85,14 @@ fn uptime(secs: u64) -> String {
     }
 }
 
+/// The beginning of `text`, escaped.
 fn escaped(text: &str) -> String {
-    let mut shown = String::new();
-    for (i, c) in text.chars().enumerate() {
-        if i == TEXT_CHARS_SHOWN {
-            shown.push('…');
-            break;
-        }
-        if c.is_control() || is_invisible(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
+    let mut chars = text.chars();
+    let mut shown: String = chars.by_ref().take(TEXT_CHARS_SHOWN).collect();
+    if chars.next().is_some() {
+        shown.push('…');
     }
-    shown
+    escape(&shown).into_owned()
 }
 
 #[cfg(test)]
@@ -106,6 +100,7 @@ mod tests {
     use super::*;
     use crate::actor::status::ActorState;
     use crate::discovery::channel::Channel;
+    use crate::text::is_hazard;
 
     #[test]
     fn one_aligned_line_per_actor() {
@@ -169,7 +164,7 @@ dht        down       0  -              no\\u{1b}nodes
         };
         let text = render(&tree);
         assert_eq!(text.lines().count(), 2);
-        assert!(text.chars().all(|c| c == '\n' || !(c.is_control() || is_invisible(c))), "{text:?}");
+        assert!(text.chars().all(|c| c == '\n' || !is_hazard(c)), "{text:?}");
         assert!(text.contains(r"a\u{1b}[2Jb\nc\u{202e}d"), "{text}");
         assert!(!text.contains(&"x".repeat(TEXT_CHARS_SHOWN + 1)));
     }

@@ -1,6 +1,7 @@
 //! Helpers that several tests share.
 
 pub(crate) mod agent;
+pub(crate) mod browser;
 pub(crate) mod candidates;
 pub(crate) mod clock;
 pub(crate) mod command;

@@ -5,13 +5,16 @@
 const REFRESH_MS = 2000;
 const SOON_MS = 150;
 const SAMPLES = 60;
+// A node that has not answered by then does not answer.
+const ANSWER_MS = 15000;
 
 const byId = (id) => document.getElementById(id);
 
 // ---- asking the node ----
 
 async function ask(path, options) {
-  const answer = await fetch(path, { cache: "no-store", credentials: "same-origin", ...options });
+  const signal = AbortSignal.timeout(ANSWER_MS);
+  const answer = await fetch(path, { cache: "no-store", credentials: "same-origin", signal, ...options });
   if (answer.status === 401 && !byId("sign-in")) location.reload();
   return answer;
 }
@@ -66,8 +69,11 @@ function swap(html) {
 
 // What a link or button is about: the same before and after a swap.
 function target(element) {
-  const { forget, invite, library, decide, hold } = element.dataset;
-  return forget ?? (invite && `${invite} ${library}`) ?? (decide && `${decide} ${hold}`) ?? element.getAttribute("href");
+  const { forget, invite, library, decide, hold, device, endpoint } = element.dataset;
+  return (
+    forget ?? (invite && `${invite} ${library}`) ?? (decide && `${decide} ${hold}`) ?? (device && `${device} ${endpoint}`) ??
+    element.getAttribute("href")
+  );
 }
 
 // A part in which someone selects text stays as it is until they are done.
@@ -89,14 +95,16 @@ async function refresh() {
   try {
     const answer = await ask("page/live");
     if (!answer.ok) throw new Error(await explain(answer));
-    swap(await answer.text());
-    byId("offline").hidden = true;
+    const html = await answer.text();
+    if (!byId("offline").hidden) onAnswerAgain();
+    swap(html);
+    answeredMs = Date.now();
     sample();
     const { seq } = byId("node").dataset;
     if (shownSeq !== null && seq !== shownSeq) swap(await (await ask("page/recent")).text());
     shownSeq = seq;
   } catch {
-    byId("offline").hidden = false;
+    onSilence();
   } finally {
     refreshing = false;
     if (again) {
@@ -104,6 +112,28 @@ async function refresh() {
       soon();
     }
   }
+}
+
+let answeredMs = Date.now();
+
+// Says nothing of the node that it did not say itself just now: neither that it is in sync nor that anything moves.
+function onSilence() {
+  const since = new Date(answeredMs).toLocaleTimeString();
+  byId("offline-text").textContent = `This node has not answered since ${since}. What this page shows was so then. Trying again…`;
+  if (!byId("offline").hidden) return;
+  byId("offline").hidden = false;
+  document.body.classList.add("offline");
+  for (const claim of document.querySelectorAll("[data-claim]")) claim.textContent = "not known";
+  for (const id of ["transfers", "actors"]) byId(id).textContent = "Not known.";
+  samples.length = 0;
+  for (const line of byId("graph").children) line.removeAttribute(line.hasAttribute("d") ? "d" : "points");
+  byId("graph-max").textContent = "";
+}
+
+function onAnswerAgain() {
+  byId("offline").hidden = true;
+  document.body.classList.remove("offline");
+  swapped.clear();
 }
 
 let pending = null;
@@ -173,56 +203,166 @@ function bytes(count) {
 
 // ---- adding files ----
 
-const queue = [];
-let uploading = false;
+// Uploads at once: the store makes several small ones durable together.
+const UPLOADS_MAX = 4;
+// Files that one drop may bring; more than that is work for `can-sync put -r`.
+const FILES_MAX = 50000;
+// Uploads that failed and are still shown.
+const FAILURES_SHOWN = 20;
+
+const waiting = [];
+let uploads = 0;
+let stored = 0;
+let known = 0;
+let failed = 0;
+// Drops whose folders are still looked through, and how often that was stopped.
+let looking = 0;
+let stopped = 0;
 
 function add(files) {
-  for (const file of files) {
-    const row = document.createElement("li");
-    const name = document.createElement("bdi");
-    name.textContent = `${file.name} (${bytes(file.size)})`;
-    const progress = document.createElement("progress");
-    progress.max = 1;
-    progress.value = 0;
-    progress.setAttribute("aria-label", file.name);
-    row.append(name, progress);
-    byId("uploads").append(row);
-    queue.push({ file, row, progress });
-  }
-  uploadNext();
+  for (const file of files) waiting.push(file);
+  while (uploads < UPLOADS_MAX && waiting.length > 0) upload(waiting.shift());
 }
 
-function uploadNext() {
-  if (uploading) return;
-  const next = queue.shift();
-  if (!next) return;
-  uploading = true;
-  const { file, row, progress } = next;
-  const form = new FormData();
-  // The name goes with the file alone: as a field of its own, a line break in it would come out as another.
-  form.append("file", file, file.name);
-  const request = new XMLHttpRequest();
-  const done = (mood, text) => {
-    const result = document.createElement("span");
-    result.className = mood;
-    result.textContent = text;
-    progress.replaceWith(result);
-    if (mood === "good") setTimeout(() => row.remove(), 5000);
-    uploading = false;
-    soon();
-    uploadNext();
-  };
-  request.upload.onprogress = (event) => {
-    if (event.lengthComputable) progress.value = event.loaded / event.total;
-  };
-  request.onload = () => {
-    if (request.status === 201) done("good", "stored");
-    else if (request.status === 200) done("good", "was there already");
-    else done("bad", sentence(request.responseText, request.status));
-  };
-  request.onerror = () => done("bad", "The connection broke off.");
-  request.open("POST", "store/ingest");
-  request.send(form);
+// Text of files and strangers as one line that says what it is, as the node shows it.
+const visible = (text) =>
+  text.replace(/[\p{Cc}\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu,
+    (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+
+function uploadRow(text) {
+  const row = document.createElement("li");
+  const name = document.createElement("bdi");
+  name.textContent = visible(text);
+  row.append(name);
+  byId("uploads").append(row);
+  return row;
+}
+
+function fail(row, text) {
+  failed += 1;
+  const result = document.createElement("span");
+  result.className = "bad";
+  result.textContent = text;
+  row.querySelector("progress")?.remove();
+  row.classList.add("failed");
+  row.append(result);
+  const shown = byId("uploads").querySelectorAll(".failed");
+  if (shown.length > FAILURES_SHOWN) shown[0].remove();
+}
+
+async function upload(file) {
+  uploads += 1;
+  tellUploads();
+  const row = uploadRow(`${file.name} (${bytes(file.size)})`);
+  const progress = document.createElement("progress");
+  progress.max = 1;
+  progress.value = 0;
+  progress.setAttribute("aria-label", visible(file.name));
+  row.append(progress);
+  try {
+    await readable(file);
+    const status = await send(file, (share) => (progress.value = share));
+    if (status === 201) stored += 1;
+    else known += 1;
+    row.remove();
+  } catch (error) {
+    fail(row, error.message);
+  }
+  uploads -= 1;
+  tellUploads();
+  add([]);
+  soon();
+}
+
+// A folder that came as if it were a file, and a file that went or may not be read, cannot be read.
+async function readable(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Error("It cannot be read: it is a folder, or was changed, moved or locked since it was chosen.");
+  }
+}
+
+// Gives the status once the node has stored it.
+function send(file, onProgress) {
+  return new Promise((resolve, reject) => {
+    const form = new FormData();
+    // The name goes with the file alone: as a field of its own, a line break in it would come out as another.
+    form.append("file", file, file.name);
+    const request = new XMLHttpRequest();
+    request.upload.onprogress = (event) => {
+      if (event.lengthComputable) onProgress(event.loaded / event.total);
+    };
+    request.onload = () => {
+      if (request.status === 200 || request.status === 201) resolve(request.status);
+      else reject(new Error(sentence(request.responseText, request.status)));
+    };
+    request.onerror = () => reject(new Error("The connection broke off."));
+    request.open("POST", "store/ingest");
+    request.send(form);
+  });
+}
+
+function tellUploads() {
+  const files = (count) => (count === 1 ? "1 file" : `${count} files`);
+  const said = [];
+  if (stored > 0) said.push(`${files(stored)} stored`);
+  if (known > 0) said.push(`${files(known)} here already`);
+  if (failed > 0) said.push(`${files(failed)} not stored`);
+  const left = uploads + waiting.length;
+  if (left > 0) said.push(`${files(left)} to go${looking > 0 ? ", and more" : ""}`);
+  byId("uploads-summary").textContent = said.length > 0 ? `${said.join(", ")}.` : "";
+  byId("uploads-stop").hidden = waiting.length === 0;
+  if (left === 0 && looking === 0) stored = known = failed = 0;
+}
+
+function stopUploads() {
+  waiting.length = 0;
+  stopped += looking > 0 ? 1 : 0;
+  tellUploads();
+}
+
+// Takes the files of what was dropped, those of folders too, however deep. What was dropped must be asked for its entries at
+// once: after the event it is gone.
+async function addDropped(transfer) {
+  const entries = [...transfer.items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry?.());
+  if (entries.length === 0 || entries.some((entry) => !entry)) {
+    add(transfer.files);
+    return;
+  }
+  let count = 0;
+  const folders = entries.filter((entry) => entry.isDirectory);
+  looking += 1;
+  const stops = stopped;
+  for (const entry of entries) {
+    try {
+      for await (const file of filesIn(entry)) {
+        if (stopped !== stops) break;
+        count += 1;
+        if (count > FILES_MAX) throw new Error(`More than ${FILES_MAX} files: use "can-sync put -r" for them.`);
+        add([file]);
+      }
+    } catch (error) {
+      fail(uploadRow(entry.name), error.message);
+      tellUploads();
+    }
+  }
+  looking -= 1;
+  if (count === 0 && folders.length > 0) fail(uploadRow(folders[0].name), "There is no file in this folder.");
+  tellUploads();
+}
+
+async function* filesIn(entry) {
+  if (entry.isFile) {
+    yield await new Promise((resolve, reject) => entry.file(resolve, () => reject(new Error(`${visible(entry.fullPath)} cannot be read.`))));
+    return;
+  }
+  const reader = entry.createReader();
+  const next = () => new Promise((resolve, reject) => reader.readEntries(resolve, () => reject(new Error(`${visible(entry.fullPath)} cannot be read.`))));
+  // A folder is read in parts; the last one is empty.
+  for (let some = await next(); some.length > 0; some = await next()) {
+    for (const inner of some) yield* filesIn(inner);
+  }
 }
 
 function watchDrops() {
@@ -240,12 +380,15 @@ function watchDrops() {
     mark(false);
     if (!hasFiles(event)) return;
     event.preventDefault();
-    add(event.dataTransfer.files);
+    addDropped(event.dataTransfer);
   });
-  byId("files").addEventListener("change", (event) => {
-    add(event.target.files);
-    event.target.value = "";
-  });
+  for (const id of ["files", "folder"]) {
+    byId(id).addEventListener("change", (event) => {
+      add(event.target.files);
+      event.target.value = "";
+    });
+  }
+  byId("uploads-stop").addEventListener("click", stopUploads);
 }
 
 // ---- buttons and forms ----
@@ -299,6 +442,24 @@ async function onDecide(button) {
   soon();
 }
 
+const verdicts = {
+  approve: (name) => `Let ${name} in? It gets everything that this node has, and what it puts comes here.`,
+  deny: (name) => `Shut ${name} out of everything?`,
+};
+
+async function onDevice(button) {
+  const { device, endpoint, name } = button.dataset;
+  if (!confirm(verdicts[device](name))) return;
+  button.disabled = true;
+  try {
+    await askJson(`devices/${encodeURIComponent(endpoint)}/${device}`, "POST");
+  } catch (error) {
+    alert(error.message);
+  }
+  button.disabled = false;
+  soon();
+}
+
 async function onVerify(button) {
   button.disabled = true;
   try {
@@ -343,7 +504,7 @@ async function createLibrary(fields) {
   const tags = (text("tags") ?? "").split(",").map((tag) => tag.trim()).filter(Boolean);
   const filter = { mime_prefix: text("mime_prefix"), tags, application: text("application"), user: text("user") };
   const preview = await askJson("libraries/preview", "POST", { filter });
-  if (!confirm(`Share ${held(preview)} as '${fields.get("name")}', and what comes to match later?`)) return null;
+  if (!confirm(`Share ${held(preview)} as '${visible(fields.get("name"))}', and what comes to match later?`)) return null;
   const made = await askJson("libraries", "POST", { name: fields.get("name"), filter });
   return `Made with ${held(made.counts)}. Now invite somebody.`;
 }
@@ -351,12 +512,12 @@ async function createLibrary(fields) {
 async function joinLibrary(fields) {
   const ticket = fields.get("ticket").trim();
   const preview = await askJson("join/preview", "POST", { ticket });
-  if (!confirm(`Join '${preview.name}' with ${held(preview.counts)} when the ticket was issued?`)) return null;
+  if (!confirm(`Join '${visible(preview.name)}' with ${held(preview.counts)} when the ticket was issued?`)) return null;
   const ours = preview.matching;
   const share_existing =
     ours.assets > 0 && confirm(`Share what is here already and matches, ${held(ours)}, with its members? Cancel joins without that.`);
   const joined = await askJson("join", "POST", { ticket, share_existing });
-  return `Joined ${joined.name}. Looking for its members…`;
+  return `Joined ${visible(joined.name)}. Looking for its members…`;
 }
 
 async function onInvite(button) {
@@ -367,6 +528,8 @@ async function onInvite(button) {
     const path = `libraries/${encodeURIComponent(button.dataset.library)}/invite`;
     const { ticket, qr } = await askJson(path, "POST", terms);
     byId("invited-ticket").value = ticket;
+    const what = button.dataset.invite === "write" ? "read and write into" : "read";
+    byId("invited-what").textContent = `Ticket to ${what} '${button.dataset.name}', for one machine and one day`;
     const code = byId("invited-code");
     code.toggleAttribute("hidden", !qr);
     if (qr) {
@@ -472,6 +635,7 @@ function start() {
     else if (button.dataset.forget) onForget(button);
     else if (button.dataset.invite) onInvite(button);
     else if (button.dataset.decide) onDecide(button);
+    else if (button.dataset.device) onDevice(button);
     else if (button.id === "verify") onVerify(button);
   });
   watchDrops();

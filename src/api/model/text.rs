@@ -2,6 +2,7 @@
 
 use crate::clock::rfc3339;
 pub(in crate::api) use crate::text::amounts::{ago, bytes, duration, rate};
+use crate::text::escape;
 
 /// Characters shown of a name or an error.
 const TEXT_CHARS_SHOWN: usize = 120;
@@ -36,14 +37,14 @@ pub(in crate::api) fn grouped(number: u64) -> String {
     text
 }
 
-/// One line of limited length; what a browser would not show as text is left out.
+/// One line of limited length that says what it is; see [`escape`].
 pub(in crate::api) fn shown(text: &str) -> String {
-    let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut chars = text.chars();
     let mut line: String = chars.by_ref().take(TEXT_CHARS_SHOWN).collect();
     if chars.next().is_some() {
         line.push('…');
     }
-    line
+    escape(&line).into_owned()
 }
 
 pub(in crate::api) fn short(id: &str) -> String {
@@ -63,9 +64,8 @@ mod tests {
     }
 
     #[test]
-    fn text_of_strangers_has_an_end_and_no_control_characters() {
-        let text = shown(&format!("a\u{1b}[2J\n{}", "x".repeat(1_000)));
-        assert_eq!(text.chars().count(), TEXT_CHARS_SHOWN + 1);
-        assert!(!text.contains(char::is_control));
+    fn text_of_strangers_has_an_end_and_says_what_it_is() {
+        assert_eq!(shown("a\u{1b}[2J\ncod\u{202e}gpj.exe"), "a\\u{1b}[2J\\ncod\\u{202e}gpj.exe");
+        assert_eq!(shown(&"x".repeat(1_000)).chars().count(), TEXT_CHARS_SHOWN + 1);
     }
 }

@@ -1,0 +1,267 @@
+//! The page in a real browser, over real nodes: what people see of it, and what it does for them.
+//!
+//! Where there is no Chromium, these tests say so and do nothing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::browser::Browser;
+use crate::support::daemon::{Daemon, embedded_yaml};
+use crate::support::nodes::eventually;
+
+fn start(name: &str, more: &str) -> Daemon {
+    Daemon::start(&embedded_yaml(&format!("name: {name}\n{more}")))
+}
+
+/// Deletions that need nobody's decision.
+const FREE: usize = 20;
+
+fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or_default()
+}
+
+/// Waits until a daemon's store has assets of these names, and no others.
+async fn has_names(daemon: &Daemon, names: &[&str]) {
+    let wanted: BTreeSet<String> = names.iter().map(|&name| name.to_owned()).collect();
+    eventually("the assets are stored", async || {
+        let found: BTreeSet<String> =
+            daemon.assets().await.iter().map(|asset| text(asset, "filename").to_owned()).collect();
+        (found == wanted).then_some(()).ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dropped_folder_stores_its_files() {
+    let Some(browser) = Browser::start().await else { return };
+    let desk = start("desk", "");
+    for (name, content) in [
+        ("trip/one.txt", "one"),
+        ("trip/day 2/two.txt", "two"),
+        ("trip/day 2/deep/er/three.txt", "three"),
+        ("trip/empty.txt", ""),
+        ("alone.txt", "alone"),
+    ] {
+        desk.user.write(name, content);
+    }
+    let home = desk.user.home();
+    std::fs::create_dir(home.join("nothing")).unwrap();
+    browser.open(&desk.url("/")).await;
+    browser.drop_files(&[&home.join("trip"), &home.join("alone.txt")]).await;
+    has_names(&desk, &["one.txt", "two.txt", "three.txt", "empty.txt", "alone.txt"]).await;
+    browser.shows("5 files stored.").await;
+    browser.drop_files(&[&home.join("nothing")]).await;
+    browser.shows("There is no file in this folder.").await;
+    // The same files again, by the choosers.
+    browser.enter("#files", home.join("alone.txt").to_str().unwrap()).await;
+    browser.shows("1 file here already.").await;
+    desk.user.write("more/four.txt", "four");
+    browser.enter("#folder", home.join("more").to_str().unwrap()).await;
+    browser.shows("1 file stored.").await;
+    has_names(&desk, &["one.txt", "two.txt", "three.txt", "empty.txt", "alone.txt", "four.txt"]).await;
+}
+
+#[tokio::test]
+async fn many_files_go_on_after_one_that_cannot_be_read() {
+    let Some(browser) = Browser::start().await else { return };
+    let desk = start("desk", "");
+    let names: Vec<String> = (0..150).map(|n| format!("{n:03}.txt")).collect();
+    for name in &names {
+        desk.user.write(&format!("many/{name}"), name);
+    }
+    let many = desk.user.home().join("many");
+    std::os::unix::fs::symlink(Path::new("/nowhere/at/all"), many.join("dangling.txt")).unwrap();
+    browser.open(&desk.url("/")).await;
+    browser.drop_files(&[&many]).await;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    has_names(&desk, &names).await;
+    // No link that leads nowhere is a file; whatever the browser makes of it, the rest is stored and counted.
+    eventually("the count", async || {
+        let shown = browser.text().await;
+        shown.contains("150 files stored").then_some(()).ok_or(shown)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_show_what_is_in_them() {
+    let Some(browser) = Browser::start().await else { return };
+    let desk = start("desk", "");
+    let hazards = ["cod\u{202e}gpj.exe", "a\u{200b}b", "new\nline", "bell\u{7}", "\u{2066}isolated\u{2069}"];
+    for (n, name) in hazards.iter().enumerate() {
+        desk.user.write(&format!("hazards/{name}"), format!("hazard {n}"));
+    }
+    desk.ok(&["put", "-r", "hazards"]);
+    browser.open(&desk.url("/")).await;
+    for shown in
+        ["cod\\u{202e}gpj.exe", "a\\u{200b}b", "new\\nline", "bell\\u{7}", "\\u{2066}isolated\\u{2069}"]
+    {
+        browser.shows(shown).await;
+    }
+    // Uploads show their names before the node has them.
+    browser
+        .run(
+            "window.seen = []; new MutationObserver(() => seen.push(document.getElementById('uploads').textContent))
+                .observe(document.getElementById('uploads'), { childList: true, subtree: true });",
+            json!([]),
+        )
+        .await;
+    desk.user.write("up\u{202e}load.txt", "an upload");
+    browser.enter("#files", desk.user.home().join("up\u{202e}load.txt").to_str().unwrap()).await;
+    browser.shows("1 file stored.").await;
+    let seen = browser.run("return window.seen.join(' ')", json!([])).await;
+    let seen = seen.as_str().unwrap();
+    assert!(seen.contains("up\\u{202e}load.txt") && !seen.contains('\u{202e}'), "{seen:?}");
+    let titles = browser.run("return document.documentElement.outerHTML", json!([])).await;
+    let hidden = |c: char| ['\u{202e}', '\u{200b}', '\u{2066}', '\u{7}'].contains(&c);
+    assert!(!titles.as_str().unwrap().contains(hidden));
+}
+
+#[tokio::test]
+async fn eight_tabs_show_what_happens() {
+    let Some(browser) = Browser::start().await else { return };
+    let desk = start("desk", "");
+    let mut tabs = Vec::new();
+    for _ in 0..8 {
+        tabs.push(browser.open_tab(&desk.url("/")).await);
+        // A browser has six connections for one server: the next page would wait for ever if each tab kept one.
+        browser.shows("No assets yet.").await;
+    }
+    desk.user.write("fresh.txt", "fresh");
+    desk.ok(&["put", "fresh.txt"]);
+    for tab in &tabs {
+        browser.switch(tab).await;
+        browser.shows("fresh.txt").await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_claims_nothing() {
+    let Some(browser) = Browser::start().await else { return };
+    let (mut desk, cellar) = (start("desk", ""), start("cellar", ""));
+    desk.user.write("fresh.txt", "fresh");
+    desk.ok(&["put", "fresh.txt"]);
+    cellar.dial(&desk).await;
+    browser.open(&desk.url("/")).await;
+    browser.shows("In sync").await;
+    // The same address after it starts again.
+    let url = desk.url("/");
+    let port = reqwest::Url::parse(&url).unwrap().port().unwrap();
+    desk.kill();
+    browser.shows("This node has not answered since").await;
+    let shown = browser.text().await;
+    for claim in ["In sync", "in sync", "Nothing is missing", "running", "/s", "tickets up"] {
+        assert!(!shown.contains(claim), "{claim}: {shown}");
+    }
+    assert!(shown.contains("not known") && shown.contains("fresh.txt"), "{shown}");
+    let user = desk.into_user();
+    user.write(
+        "config.yaml",
+        embedded_yaml("name: desk\n")
+            .replace("listen_addr: 127.0.0.1:0\nbind", &format!("listen_addr: 127.0.0.1:{port}\nbind")),
+    );
+    let desk = Daemon::start_as(user);
+    assert_eq!(desk.url("/"), url);
+    browser.shows("In sync").await;
+    assert!(!browser.text().await.contains("has not answered since"));
+}
+
+#[tokio::test]
+async fn an_invitation_says_to_which_library() {
+    let Some(browser) = Browser::start().await else { return };
+    let desk = start("desk", "");
+    for name in ["pictures", "letters"] {
+        desk.post("/libraries", &json!({ "name": name, "filter": { "tags": [name] } })).await;
+    }
+    browser.open(&desk.url("/")).await;
+    browser.click("button[data-invite='read'][data-name='letters']").await;
+    browser.shows("Ticket to read 'letters', for one machine and one day").await;
+    browser.click("button[data-invite='write'][data-name='pictures']").await;
+    browser.shows("Ticket to read and write into 'pictures', for one machine and one day").await;
+    let ticket = browser.run("return document.getElementById('invited-ticket').value", json!([])).await;
+    let shown = start("cellar", "").post("/join/preview", &json!({ "ticket": ticket })).await["data"].take();
+    assert_eq!((text(&shown, "name"), text(&shown, "access")), ("pictures", "write"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_machine_that_waits_is_let_in_and_held_deletions_are_decided() {
+    let Some(browser) = Browser::start().await else { return };
+    let desk = start("desk", "approve_devices: true\nreplicate_deletes: true\n");
+    let laptop = start("laptop", "");
+    laptop.dial(&desk).await;
+    browser.open(&desk.url("/")).await;
+    browser.shows("has the passphrase and waits to be let in").await;
+    browser.click("button[data-device='approve']").await;
+    let question = browser.accept().await;
+    assert!(question.contains(&laptop.id()[..10]), "{question}");
+    browser.shows("In sync").await;
+
+    let hashes: Vec<String> = (0..60)
+        .map(|n| {
+            laptop.user.write("note.txt", format!("note {n}"));
+            text(&laptop.ok(&["put", "note.txt", "--json"]).json()[0], "hash").to_owned()
+        })
+        .collect();
+    eventually("all are there", async || {
+        let found = desk.assets().await.len();
+        (found == hashes.len()).then_some(()).ok_or_else(|| found.to_string())
+    })
+    .await;
+    let mut delete = vec!["rm", "--yes"];
+    delete.extend(hashes.iter().map(String::as_str));
+    laptop.ok(&delete);
+    browser.shows("waiting for your decision").await;
+    browser.click("button[data-decide='restore']").await;
+    browser.accept().await;
+    // Those that went before the rest was held stay away.
+    eventually("what was held is back", async || {
+        let found = laptop.assets().await.len();
+        (found == hashes.len() - FREE).then_some(()).ok_or_else(|| found.to_string())
+    })
+    .await;
+    // Shut out, and let in again from its row.
+    desk.ok(&["deny", "laptop"]);
+    browser.shows("denied").await;
+    browser.click("td.actions button[data-device='approve']").await;
+    browser.accept().await;
+    browser.shows("In sync").await;
+}
+
+#[tokio::test]
+async fn nobody_is_kept_out_by_the_page() {
+    let Some(browser) = Browser::start().await else { return };
+    let (desk, cellar) =
+        (start("desk", "approve_devices: true\n"), start("cellar", "approve_devices: true\n"));
+    let laptop = start("laptop", "");
+    desk.post("/libraries", &json!({ "name": "pictures", "filter": { "tags": ["photo"] } })).await;
+    desk.user.write("note.txt", "a note");
+    desk.ok(&["put", "note.txt", "--tag", "photo"]);
+    cellar.dial(&desk).await;
+    laptop.dial(&desk).await;
+    for daemon in [&desk, &cellar] {
+        eventually("it waits for approval", async || {
+            let peers = daemon.ok(&["peers", "list", "--json"]).json();
+            let waits = peers.iter().any(|peer| peer["state"] == "approval_wanted");
+            waits.then_some(()).ok_or_else(|| format!("{peers:?}"))
+        })
+        .await;
+        let other = if std::ptr::eq(daemon, &desk) { &cellar } else { &desk };
+        daemon.ok(&["approve", other.id()]);
+    }
+    browser.open(&desk.url("/")).await;
+    browser.shows("waits to be let in").await;
+    browser.run("for (const part of document.querySelectorAll('details')) part.open = true", json!([])).await;
+    browser.click("button[data-invite='read']").await;
+    browser.shows("Ticket to read").await;
+    for width in [390, 1280] {
+        for scheme in ["light", "dark"] {
+            browser.view(width, scheme).await;
+            let Some(objections) = browser.objections().await else { return };
+            assert!(objections.is_empty(), "{width}, {scheme}: {objections:#?}");
+            let wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+            assert_eq!(browser.run(wide, json!([])).await, 0, "{width}: it scrolls sideways");
+        }
+    }
+}
