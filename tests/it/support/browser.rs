@@ -1,6 +1,6 @@
-//! A real browser: Chromium without a window, driven by WebDriver through its own driver.
+//! A real browser: Chromium without a window, driven by `WebDriver` through its own driver.
 //!
-//! The few commands that the tests need are spoken here: the client crates for WebDriver switch on `preserve_order` of
+//! The few commands that the tests need are spoken here: the client crates for `WebDriver` switch on `preserve_order` of
 //! `serde_json` for the whole build, so that tests would run with other JSON than the program, or bring 20 further crates.
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::nodes::eventually;
 
-/// The name that WebDriver gives references to elements.
+/// The name that `WebDriver` gives references to elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 pub(crate) struct Browser {
