@@ -240,14 +240,13 @@ async fn nobody_is_kept_out_by_the_page() {
     desk.ok(&["put", "note.txt", "--tag", "photo"]);
     cellar.dial(&desk).await;
     laptop.dial(&desk).await;
-    for daemon in [&desk, &cellar] {
+    for (daemon, other) in [(&desk, &cellar), (&cellar, &desk)] {
         eventually("it waits for approval", async || {
             let peers = daemon.ok(&["peers", "list", "--json"]).json();
             let waits = peers.iter().any(|peer| peer["state"] == "approval_wanted");
             waits.then_some(()).ok_or_else(|| format!("{peers:?}"))
         })
         .await;
-        let other = if std::ptr::eq(daemon, &desk) { &cellar } else { &desk };
         daemon.ok(&["approve", other.id()]);
     }
     browser.open(&desk.url("/")).await;
