@@ -28,7 +28,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// When a browser shall come back after the stream was cut.
 const RETRY: Duration = Duration::from_secs(2);
 /// Streams at a time.
-pub const STREAMS_MAX: usize = 64;
+pub const STREAMS_MAX: usize = 256;
 
 /// Where a watcher was.
 #[derive(Clone, Debug, PartialEq, Eq)]

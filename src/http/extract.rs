@@ -22,8 +22,9 @@ use iroh::EndpointId;
 
 /// Most bytes of a body that is not the content of a file.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
-/// How long a body may take to make progress.
-pub const BODY_STALL: Duration = Duration::from_secs(30);
+/// How long a body may take to make progress. Long enough for a phone that loses its network for a while: an upload cannot be
+/// resumed, and who waits in it makes room for others at once.
+pub const BODY_STALL: Duration = Duration::from_secs(100);
 
 /// The parameters of a query. One that nobody knows was refused before ([`super::description`]); an empty one counts as absent.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Extension, FromRequestParts};
 use axum::http::Request;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, FORWARDED as FORWARDED_HEADER, HeaderName, VIA};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -32,7 +32,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -55,8 +55,11 @@ const BACKLOG: i32 = 1024;
 /// clients and proxies keep theirs (a minute, as a rule), so that they do not send a request into a connection that is
 /// just closing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a client may let the body of its request wait, beyond the time that its bytes take at the slowest rate. Longer than handlers wait for the next piece, so that theirs is the answer where none comes.
-const SENDING_OWED: Duration = Duration::from_secs(40);
+/// How long a client may send nothing of the body of its request. Longer than handlers wait for the next piece, so that theirs
+/// is the answer where none comes.
+const SENDING_GAP: Duration = Duration::from_mins(2);
+/// What is read ahead of a request, and kept of an answer, for each connection; heads of requests are no larger.
+const BUFFER_BYTES_MAX: usize = 128 << 10;
 /// How long answers that are under way may take once a shutdown has begun.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a request that was answered early is read and thrown away, and for how long.
@@ -208,7 +211,7 @@ pub async fn serve_within(
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => report(ended),
             (stream, from) = accept(&listener) => {
-                if let Some(place) = places.admit(from.ip()) {
+                if let Some(place) = places.admit(from.ip(), stream.local_addr().ok().map(|here| here.ip())) {
                     connections.spawn(connection(stream, place, router.clone(), closing.clone()));
                 } else {
                     tracing::debug!(%from, "all places are taken, and nobody lets us wait: closed");
@@ -271,6 +274,7 @@ async fn serve_client(stream: TcpStream, place: Arc<Place>, router: Router, clos
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut closed = pin!(closing.closed().fuse());
     let mut told = false;
@@ -279,7 +283,8 @@ async fn serve_client(stream: TcpStream, place: Arc<Place>, router: Router, clos
             told = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        connection.poll_without_shutdown(cx)
+        // To the end, so that nothing of the last answer stays behind in a buffer.
+        Pin::new(&mut connection).poll(cx)
     })
     .await;
     match ended {
@@ -297,6 +302,9 @@ async fn answer(
     place: Arc<Place>,
     taking: Arc<Patience>,
 ) -> Response {
+    if FORWARDED.iter().any(|name| request.headers().contains_key(name)) {
+        place.comes_through_proxy();
+    }
     let sending = (!request.body().is_end_stream())
         .then(|| Arc::new(Patience::new(place.places().min_bytes_per_sec())));
     if let Err(refused) = begin(&place, sending.as_ref(), &taking).await {
@@ -308,7 +316,7 @@ async fn answer(
         Some(patience) => {
             let slow = CancellationToken::new();
             too_slow = Some(slow.clone());
-            let waiting = Waiting::new(patience, SENDING_OWED);
+            let waiting = Waiting::new(patience, SENDING_GAP);
             request
                 .map(|body| Body::new(SlowBody { body, waiting, too_slow: slow, place: Arc::clone(&place) }))
         }
@@ -347,6 +355,9 @@ fn ending(response: Response, place: Arc<Place>) -> Response {
     response.map(|body| Body::new(AnswerBody { body, place }))
 }
 
+/// What proxies add to the requests of others.
+const FORWARDED: [HeaderName; 3] = [FORWARDED_HEADER, HeaderName::from_static("x-forwarded-for"), VIA];
+
 /// What an answer that never ends says it is.
 const EVENT_STREAM: &str = "text/event-stream";
 
@@ -382,11 +393,10 @@ impl HttpBody for AnswerBody {
     }
 }
 
-/// Closes our side, then reads what the client is still sending. Closing a socket with unread bytes resets it, and a
+/// Our side is closed: reads what the client is still sending. Closing a socket with unread bytes resets it, and a
 /// reset can overtake the answer.
 async fn linger(mut stream: TcpStream) {
     let discard = async {
-        stream.shutdown().await?;
         let mut left = LINGER_BYTES;
         let mut buffer = vec![0; 64 << 10];
         while left > 0 {

@@ -5,7 +5,7 @@
 //! and no more, so that they are never what has to go. Some places are for this machine's own programs alone.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ use crate::http::envelope::ApiError;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ServeLimits {
     /// Connections at a time. An eighth of them is for programs on this machine alone; an address of another one has a quarter
-    /// at most, and event streams and requests with a body have a quarter each.
+    /// at most once half are taken, and event streams and requests with a body have a quarter each, of which one address of
+    /// another machine has a quarter again once others want them, and this machine one that nobody else has.
     pub connections: usize,
     /// Slower clients are given up after a while.
     pub min_bytes_per_sec: u64,
@@ -44,8 +45,6 @@ impl ServeLimits {
 
 /// What takes longer than this, by the client's fault, may have to go for somebody else.
 const SLOW: Duration = Duration::from_millis(250);
-/// Event streams of one address of another machine, as a part of all connections.
-const EVENTS_PER_ADDRESS: usize = 16;
 
 /// The table. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -68,8 +67,9 @@ struct Occupant {
 /// What a connection is used for at the moment.
 #[derive(Debug)]
 enum Activity {
-    /// It waits for a request, or for the rest of its head.
-    Waits { since: Instant },
+    /// It waits for a request, or for the rest of its head; `taking` is what its client owes of the answer before, of which the
+    /// end may still be on its way.
+    Waits { since: Instant, taking: Option<Arc<Patience>> },
     /// A request is under way; what its client owes of its body, if it has one, and of taking the answer.
     Answers { body: Option<Arc<Patience>>, taking: Arc<Patience> },
     /// It is an event stream.
@@ -85,10 +85,12 @@ enum Address {
 }
 
 impl Address {
-    fn of(ip: IpAddr) -> Self {
+    /// Of a client that came to `here`. A connection from an address to itself is of this machine: from elsewhere nobody
+    /// completes one.
+    fn of(ip: IpAddr, here: Option<IpAddr>) -> Self {
         let ip = ip.to_canonical();
         match ip {
-            _ if ip.is_loopback() => Self::ThisMachine,
+            _ if ip.is_loopback() || here.is_some_and(|here| here.to_canonical() == ip) => Self::ThisMachine,
             IpAddr::V4(_) => Self::Other(ip),
             IpAddr::V6(v6) => Self::Other(Ipv6Addr::from_bits(v6.to_bits() & !0 << 64).into()),
         }
@@ -99,9 +101,14 @@ impl Activity {
     /// For how long the client has let the server wait; `None` for what does not have to go.
     fn slowness(&self, now: Instant) -> Option<Duration> {
         match self {
-            Self::Waits { since } => Some(now.saturating_duration_since(*since)),
+            Self::Waits { since, taking } => {
+                let owed = taking.as_ref().map(|taking| taking.owed_while_waiting());
+                let idle = now.saturating_duration_since(*since);
+                Some(owed.filter(|owed| !owed.is_zero()).unwrap_or(idle))
+            }
             Self::Answers { body, taking } => {
-                let owed = body.iter().map(|body| body.owed()).fold(taking.owed(), Duration::max);
+                let owed = body.iter().map(|body| body.owed_while_waiting());
+                let owed = owed.fold(taking.owed_while_waiting(), Duration::max);
                 Some(owed).filter(|owed| *owed >= SLOW)
             }
             Self::Follows => None,
@@ -118,19 +125,21 @@ impl Places {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a client in; `None` if there is no place for it, and nobody has to go for it.
-    pub(super) fn admit(&self, from: IpAddr) -> Option<Place> {
-        let address = Address::of(from);
+    /// Lets a client in that came to the address `here`; `None` if there is no place for it, and nobody has to go for it.
+    pub(super) fn admit(&self, from: IpAddr, here: Option<IpAddr>) -> Option<Place> {
+        let address = Address::of(from, here);
         let all = self.limits.connections;
         let mut table = self.lock();
         if address != Address::ThisMachine {
-            make_room(&mut table, all / 4, |other| other.address == address)?;
+            if table.len() >= all / 2 {
+                make_room(&mut table, all / 4, |other| other.address == address)?;
+            }
             make_room(&mut table, all - all / 8, |other| other.address != Address::ThisMachine)?;
         }
         make_room(&mut table, all, |_| true)?;
         let id = self.given.fetch_add(1, Ordering::Relaxed);
         let cut = CancellationToken::new();
-        let does = Activity::Waits { since: Instant::now() };
+        let does = Activity::Waits { since: Instant::now(), taking: None };
         table.insert(id, Occupant { address, does, cut: cut.clone() });
         Some(Place { places: self.clone(), id, cut })
     }
@@ -188,9 +197,30 @@ impl Place {
         taking: Arc<Patience>,
     ) -> Result<(), ApiError> {
         let mut table = self.places.lock();
+        let Some(address) = table.get(&self.id).map(|own| own.address) else { return Ok(()) };
         if body.is_some() {
             let sends = |other: &Occupant| matches!(&other.does, Activity::Answers { body: Some(_), .. });
-            make_room(&mut table, self.places.limits.connections / 4, sends).ok_or_else(too_many_bodies)?;
+            let (all, share) = (self.places.limits.connections / 4, self.places.limits.connections / 16);
+            // Its own go for it, before those of others do.
+            let room = if address == Address::ThisMachine {
+                Some(())
+            } else {
+                make_room(&mut table, share, |other| sends(other) && other.address == address).and_then(
+                    |()| {
+                        make_room(&mut table, all - share, |other| {
+                            sends(other) && other.address != Address::ThisMachine
+                        })
+                    },
+                )
+            };
+            let room = room.and_then(|()| make_room(&mut table, all, sends));
+            if room.is_none() {
+                // It asks for something: there are others that do not.
+                if let Some(Occupant { does: Activity::Waits { since, .. }, .. }) = table.get_mut(&self.id) {
+                    *since = Instant::now();
+                }
+                return Err(too_many_bodies());
+            }
         }
         if let Some(own) = table.get_mut(&self.id) {
             own.does = Activity::Answers { body, taking };
@@ -214,14 +244,15 @@ impl Place {
     pub(super) fn begin_events(&self) -> Result<(), ApiError> {
         let mut table = self.places.lock();
         let Some(own) = table.get(&self.id) else { return Ok(()) };
-        let (all, address) = (self.places.limits.connections, own.address);
+        let (all, share) = (self.places.limits.connections / 4, self.places.limits.connections / 16);
+        let address = own.address;
         let streams = table.values().filter(|other| matches!(other.does, Activity::Follows));
         let of_client = streams.clone().filter(|other| other.address == address).count();
-        let is_full = match address {
-            Address::ThisMachine => false,
-            Address::Other(_) => of_client >= (all / EVENTS_PER_ADDRESS).max(1),
-        };
-        if is_full || streams.count() >= all / 4 {
+        let of_others = streams.clone().filter(|other| other.address != Address::ThisMachine).count();
+        let open = streams.count();
+        let is_full = address != Address::ThisMachine
+            && (of_others >= (all - share).max(1) || (open >= all / 2 && of_client >= share.max(1)));
+        if is_full || open >= all {
             return Err(too_many_streams());
         }
         if let Some(own) = table.get_mut(&self.id) {
@@ -230,10 +261,23 @@ impl Place {
         Ok(())
     }
 
-    /// The answer was taken; the next request may come.
+    /// The answer is complete, and for the most part taken; the next request may come.
     pub(super) fn end_request(&self) {
         if let Some(own) = self.places.lock().get_mut(&self.id) {
-            own.does = Activity::Waits { since: Instant::now() };
+            let taking = match &own.does {
+                Activity::Answers { taking, .. } => Some(Arc::clone(taking)),
+                Activity::Waits { .. } | Activity::Follows => None,
+            };
+            own.does = Activity::Waits { since: Instant::now(), taking };
+        }
+    }
+
+    /// A proxy on this machine brings the requests of somebody else.
+    pub(super) fn comes_through_proxy(&self) {
+        if let Some(own) =
+            self.places.lock().get_mut(&self.id).filter(|own| own.address == Address::ThisMachine)
+        {
+            own.address = Address::Other(Ipv4Addr::UNSPECIFIED.into());
         }
     }
 }
@@ -273,10 +317,10 @@ mod tests {
     #[test]
     fn who_waits_the_longest_goes_and_newcomers_are_let_in() {
         let places = places(16);
-        let all: Vec<Place> = (0..16).map(|_| places.admit(local()).unwrap()).collect();
+        let all: Vec<Place> = (0..16).map(|_| places.admit(local(), None).unwrap()).collect();
         all[0].begin_request(None, taking()).unwrap();
         all[1].begin_events().unwrap();
-        let more: Vec<Place> = (0..3).map(|_| places.admit(local()).unwrap()).collect();
+        let more: Vec<Place> = (0..3).map(|_| places.admit(local(), None).unwrap()).collect();
         let cut: Vec<usize> = (0..16).filter(|n| all[*n].cut.is_cancelled()).collect();
         assert_eq!(cut, [2, 3, 4], "neither who is answered nor who follows events");
         assert_eq!(places.lock().len(), 16);
@@ -287,13 +331,13 @@ mod tests {
     #[test]
     fn where_all_are_busy_a_newcomer_is_refused() {
         let places = places(8);
-        let all: Vec<Place> = (0..8).map(|_| places.admit(local()).unwrap()).collect();
+        let all: Vec<Place> = (0..8).map(|_| places.admit(local(), None).unwrap()).collect();
         for place in &all {
             place.begin_request(None, taking()).unwrap();
         }
-        assert!(places.admit(local()).is_none());
+        assert!(places.admit(local(), None).is_none());
         all[3].end_request();
-        assert!(places.admit(local()).is_some());
+        assert!(places.admit(local(), None).is_some());
         assert!(all[3].cut.is_cancelled());
     }
 
@@ -304,14 +348,18 @@ mod tests {
             place.begin_request(None, taking()).unwrap();
             place
         };
-        let mut all: Vec<Place> = (0..4).map(|_| busy(places.admit(other(1)).unwrap())).collect();
-        assert!(places.admit(other(1)).is_none(), "a quarter is one address's");
-        all.extend((2..12).map(|n| busy(places.admit(other(n)).unwrap())));
-        assert!(places.admit(other(20)).is_none(), "an eighth is for this machine");
-        all.extend((0..2).map(|_| busy(places.admit(local()).unwrap())));
-        assert!(places.admit(local()).is_none());
+        let mut all: Vec<Place> = (0..4).map(|_| busy(places.admit(other(1), None).unwrap())).collect();
+        all.extend((2..6).map(|n| busy(places.admit(other(n), None).unwrap())));
+        assert!(places.admit(other(1), None).is_none(), "a quarter is one address's");
+        all.extend((6..12).map(|n| busy(places.admit(other(n), None).unwrap())));
+        assert!(places.admit(other(20), None).is_none(), "an eighth is for this machine");
+        all.extend((0..2).map(|_| busy(places.admit(local(), None).unwrap())));
+        assert!(places.admit(local(), None).is_none());
+        // A program here that comes to the address that the node listens on.
+        assert_eq!(Address::of(other(1), Some(other(1))), Address::ThisMachine);
         // One household of IPv6, and an address of IPv4 in the form of one of IPv6.
-        let same = |a: &str, b: &str| Address::of(a.parse().unwrap()) == Address::of(b.parse().unwrap());
+        let same =
+            |a: &str, b: &str| Address::of(a.parse().unwrap(), None) == Address::of(b.parse().unwrap(), None);
         assert!(same("2001:db8::1", "2001:db8::ffff:2") && !same("2001:db8::1", "2001:db8:0:1::1"));
         assert!(same("::ffff:10.0.0.1", "10.0.0.1") && same("::1", "127.0.0.2"));
     }
@@ -319,7 +367,7 @@ mod tests {
     #[test]
     fn kinds_have_their_part() {
         let places = places(16);
-        let all: Vec<Place> = (0..9).map(|_| places.admit(local()).unwrap()).collect();
+        let all: Vec<Place> = (0..9).map(|_| places.admit(local(), None).unwrap()).collect();
         for place in &all[..4] {
             place.begin_events().unwrap();
         }
@@ -332,10 +380,40 @@ mod tests {
         assert_eq!(all[0].begin_request(Some(taking()), taking()).unwrap_err().code, "too_many_uploads");
         all[5].end_body();
         all[0].begin_request(Some(taking()), taking()).unwrap();
-        let theirs: Vec<Place> = (0..2).map(|_| places.admit(other(1)).unwrap()).collect();
+        let theirs: Vec<Place> = (0..2).map(|_| places.admit(other(1), None).unwrap()).collect();
         all[1].end_request();
         theirs[0].begin_events().unwrap();
         all[2].end_request();
         assert!(theirs[1].begin_events().is_err(), "one address of another machine has one of sixteen");
+    }
+
+    #[test]
+    fn one_address_takes_no_bodies_of_others() {
+        let places = places(64);
+        let sends = |address: IpAddr| {
+            let place = places.admit(address, None).unwrap();
+            place.begin_request(Some(taking()), taking()).map(|()| place)
+        };
+        let honest: Vec<Place> = (2..5).map(|n| sends(other(n)).unwrap()).collect();
+        let theirs: Vec<Place> = (0..4).map(|_| sends(other(1)).unwrap()).collect();
+        assert_eq!(sends(other(1)).unwrap_err().code, "too_many_uploads", "a quarter of a quarter");
+        let more: Vec<Place> = (10..15).map(|n| sends(other(n)).unwrap()).collect();
+        assert!(sends(other(20)).is_err(), "the rest is for this machine");
+        let local: Vec<Place> = (0..4).map(|_| sends(local()).unwrap()).collect();
+        assert!(
+            honest.iter().chain(&theirs).chain(&more).chain(&local).all(|place| !place.cut.is_cancelled())
+        );
+    }
+
+    #[test]
+    fn who_comes_through_a_proxy_is_of_another_machine() {
+        let places = places(16);
+        let all: Vec<Place> = (0..14).map(|_| places.admit(local(), None).unwrap()).collect();
+        for place in &all {
+            place.begin_request(None, taking()).unwrap();
+            place.comes_through_proxy();
+        }
+        assert!(places.admit(other(1), None).is_none());
+        assert!(places.admit(local(), None).is_some());
     }
 }

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::patience::{Patience, Waiting};
 use super::places::Place;
 
-/// How long a client may let its answer wait, beyond the time that its bytes take at the slowest rate.
-const TAKING_OWED: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of its answer. Long, since the system tells of room only once a third of its buffer,
+/// some megabytes, is free: a reader that takes 20 KiB/s all the time shows nothing of it for more than a minute.
+const TAKING_GAP: Duration = Duration::from_mins(10);
 
 /// The body of a request, which fails when it comes too slowly.
 pub(super) struct SlowBody {
@@ -74,7 +75,7 @@ pub(super) struct SlowIo {
 
 impl SlowIo {
     pub(super) fn new(stream: TcpStream, min_bytes_per_sec: u64) -> Self {
-        Self { stream, taking: Waiting::new(Arc::new(Patience::new(min_bytes_per_sec)), TAKING_OWED) }
+        Self { stream, taking: Waiting::new(Arc::new(Patience::new(min_bytes_per_sec)), TAKING_GAP) }
     }
 
     fn watch<T>(

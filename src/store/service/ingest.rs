@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, ready};
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::multipart::{Field, MultipartError};
@@ -13,7 +14,7 @@ use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, LOCATION};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt as _, stream};
 
 use super::error::{about_metadata, invalid_metadata, no_media_type};
 use super::model::{IngestForm, IngestedJson, KnownJson, is_media_type};
@@ -28,7 +29,7 @@ use crate::store::embedded::{EmbeddedStore, IngestFields, Upload};
 const MULTIPART: &str = "multipart/form-data";
 /// Bytes that may have been read from the body and not yet handed to the store: everything that is not the file, and
 /// what the parser holds at a time.
-const UNACCOUNTED_BYTES_MAX: u64 = BODY_BYTES_MAX as u64 + (4 << 20);
+const UNACCOUNTED_BYTES_MAX: u64 = BODY_BYTES_MAX as u64 + (512 << 10);
 
 /// Store an asset.
 ///
@@ -120,12 +121,24 @@ async fn open_form(request: Request) -> ApiResult<(Multipart, Gauge)> {
     let gauge = Gauge::default();
     let (parts, body) = request.into_parts();
     let metered = gauge.clone();
-    let body = body.into_data_stream().map(move |chunk| match chunk {
+    let mut body = body.into_data_stream().map(move |chunk| match chunk {
         Ok(chunk) => metered.read(&chunk).map(|()| chunk),
         Err(error) => {
             metered.cut();
             Err(error)
         }
+    });
+    // The parser asks for more until there is none, before it hands anything out. Then the client would be waited for while it
+    // is the disk that is slow, and count as a slow one: so there is nothing more until the piece before was taken.
+    let mut handed_out = false;
+    let body = stream::poll_fn(move |cx| {
+        if std::mem::take(&mut handed_out) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let chunk = ready!(body.poll_next_unpin(cx));
+        handed_out = chunk.is_some();
+        Poll::Ready(chunk)
     });
     let request = Request::from_parts(parts, Body::from_stream(body));
     let form = Multipart::from_request(request, &()).await;

@@ -174,7 +174,7 @@ async fn a_client_that_reads_nothing_is_cut() {
     stream.read_exact(&mut first).await.unwrap();
     // From here on nothing moves but the clock.
     tokio::time::pause();
-    tokio::time::sleep(Duration::from_mins(1)).await;
+    tokio::time::sleep(Duration::from_mins(11)).await;
     tokio::time::resume();
     let mut rest = Vec::new();
     // Either an end or a reset, but not the whole.
