@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, ConfigErrors, FlagValue, HttpUrl, Loaded, SettingSources};
+use crate::identity;
 use crate::stderr;
 
 mod advice;
@@ -170,10 +171,14 @@ impl Context {
         if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors).into()) }
     }
 
+    fn sources(&self, file: Option<PathBuf>, flags: Vec<FlagValue>) -> SettingSources {
+        let file = file.or_else(|| self.globals.config.clone());
+        SettingSources::of_process(file, flags, identity::is_of_ours)
+    }
+
     /// As [`Self::load_config`]: what can be used, and everything that is wrong.
     fn read_config(&self, file: Option<PathBuf>, flags: Vec<FlagValue>) -> (Loaded, Vec<ConfigError>) {
-        let file = file.or_else(|| self.globals.config.clone());
-        let (loaded, errors) = Config::read(&SettingSources::of_process(file, flags));
+        let (loaded, errors) = Config::read(&self.sources(file, flags));
         for warning in &loaded.warnings {
             output::message(&format!("warning: {warning}"));
         }

@@ -19,7 +19,7 @@ use super::{logging, open_files};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors, FlagValue, SettingSources};
 use crate::http::{ListenError, SharedListener, serve_within};
-use crate::identity::{IdentityError, Mend, private_dir, read_given};
+use crate::identity::{self, IdentityError, Mend, private_dir, read_given};
 use crate::node::{DataDir, serve_limits};
 use crate::stderr;
 use crate::store::StoreError;
@@ -79,7 +79,7 @@ impl Options {
         ];
         let given = |(key, flag, text): (_, _, Option<String>)| Some(FlagValue { key, flag, text: text? });
         let flags = flags.into_iter().filter_map(given).collect();
-        let loaded = Config::load(&SettingSources::of_process(config, flags))?;
+        let loaded = Config::load(&SettingSources::of_process(config, flags, identity::is_of_ours))?;
         for warning in loaded.warnings {
             tracing::warn!("{warning}");
         }

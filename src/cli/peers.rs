@@ -60,9 +60,10 @@ enum PeersCommand {
 #[derive(clap::Args, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "flags that are there or not")]
 struct AskArgs {
-    /// Ask this agent for its peers: an endpoint id (`@ID` is the same), or a ticket
-    #[arg(value_name = "ID", value_parser = agent, conflicts_with = "gossip")]
-    from: Option<EndpointAddr>,
+    /// Ask this agent for its peers: an endpoint id, a ticket, or a machine that the running node knows, by name or by the
+    /// beginning of its id; `@` may stand before it
+    #[arg(value_name = "ID", value_parser = AgentWord::parse, conflicts_with = "gossip")]
+    from: Option<AgentWord>,
     /// Listen to the announcements of all agents, until all have been heard or time is up
     #[arg(long, conflicts_with = "rpc")]
     gossip: bool,
@@ -74,8 +75,8 @@ struct AskArgs {
     #[arg(value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX)))]
     depth: Option<i64>,
     /// Read what this agent has published about itself and others, in the DHT and on the rendezvous relays
-    #[arg(long, value_name = "ID", value_parser = agent, conflicts_with_all = ["from", "gossip", "rpc", "depth", "discover"])]
-    lookup: Option<EndpointAddr>,
+    #[arg(long, value_name = "ID", value_parser = AgentWord::parse, conflicts_with_all = ["from", "gossip", "rpc", "depth", "discover"])]
+    lookup: Option<AgentWord>,
     /// Stop at so many agents
     #[arg(long, value_name = "N", default_value_t = 1000)]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
@@ -135,6 +136,73 @@ impl AskArgs {
     /// Whether agents are asked, rather than listened to.
     fn asks(&self) -> bool {
         self.rpc || self.from.is_some() || self.depth.is_some()
+    }
+
+    /// Has the running node say which agents names stand for.
+    async fn resolve_names(&mut self, context: &Context) -> Result<(), CliError> {
+        let words = self.from.iter_mut().chain(&mut self.lookup);
+        for word in words {
+            if let AgentWord::Name(name) = word {
+                *word = AgentWord::Addr(EndpointAddr::new(named(context, name).await?));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The agent that the running node knows by this name or beginning of an id.
+async fn named(context: &Context, name: &str) -> Result<EndpointId, CliError> {
+    let known = async { resolve::endpoint(&context.agent()?, name).await };
+    let id = known.await.map_err(|error| {
+        if error.exit() != Exit::NoDaemon {
+            return error;
+        }
+        let message = format!("'{name}' is neither an endpoint id of 64 hexadecimal digits nor a ticket");
+        CliError::new(Exit::Usage, message)
+            .hint("names stand for machines only while the node runs that knows them")
+    })?;
+    id.parse()
+        .map_err(|_| CliError::failure(format!("the node knows '{name}' by what is no endpoint id: {id}")))
+}
+
+/// An endpoint id, with `@` before it as in the shell, or a ticket.
+fn agent(text: &str) -> Result<EndpointAddr, String> {
+    let text = text.trim();
+    let name = text.strip_prefix('@').unwrap_or(text);
+    if let Ok(ticket) = name.parse::<EndpointTicket>() {
+        return Ok(ticket.endpoint_addr().clone());
+    }
+    let id = name.parse::<EndpointId>();
+    id.map(EndpointAddr::new)
+        .map_err(|_| "expected an endpoint id of 64 hexadecimal digits, or a ticket".to_owned())
+}
+
+/// An agent as people name it.
+#[derive(Clone, Debug, PartialEq)]
+enum AgentWord {
+    /// By an endpoint id or a ticket.
+    Addr(EndpointAddr),
+    /// By something that the running node may know.
+    Name(String),
+}
+
+impl AgentWord {
+    /// `@` may stand before it, as in the shell.
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let name = text.strip_prefix('@').unwrap_or(text);
+        // Commands do not go with flags of the question.
+        if name.is_empty() || ["list", "add", "forget"].contains(&text) {
+            return Err("expected an endpoint id, a ticket, or the name of a machine".to_owned());
+        }
+        Ok(agent(name).map_or_else(|_| Self::Name(name.to_owned()), Self::Addr))
+    }
+
+    fn addr(&self) -> Option<&EndpointAddr> {
+        match self {
+            Self::Addr(addr) => Some(addr),
+            Self::Name(_) => None,
+        }
     }
 }
 
@@ -225,12 +293,15 @@ pub(super) async fn fetch(agent: &ApiClient) -> Result<Vec<PeerBody>, CliError> 
 }
 
 pub(super) async fn run(context: &Context, args: PeersCommandArgs) -> Result<(), CliError> {
-    let PeersCommandArgs { action, ask } = args;
+    let PeersCommandArgs { action, mut ask } = args;
+    ask.resolve_names(context).await?;
     match action {
         Some(PeersCommand::List) => connections::list(context).await,
         Some(PeersCommand::Add { peer, addrs }) => connections::add(context, &peer, &addrs).await,
         Some(PeersCommand::Forget { machine }) => connections::forget(context, &machine).await,
-        None if let Some(agent) = &ask.lookup => Box::pin(ask::look_up(context, &ask, agent.id)).await,
+        None if let Some(agent) = ask.lookup.as_ref().and_then(AgentWord::addr) => {
+            Box::pin(ask::look_up(context, &ask, agent.id)).await
+        }
         None if ask.names_a_way() => Box::pin(ask::run(context, &ask)).await,
         None => known(context, &ask).await,
     }
@@ -323,18 +394,6 @@ fn show(context: &Context, mut rows: Vec<Row>) -> Result<(), CliError> {
     Ok(out.table(out.terminal.then_some(heading), &rows)?)
 }
 
-/// An agent as people name it: an endpoint id, with `@` before it as in the shell, or a ticket.
-fn agent(text: &str) -> Result<EndpointAddr, String> {
-    let text = text.trim();
-    let name = text.strip_prefix('@').unwrap_or(text);
-    if let Ok(ticket) = name.parse::<EndpointTicket>() {
-        return Ok(ticket.endpoint_addr().clone());
-    }
-    let id = name.parse::<EndpointId>();
-    id.map(EndpointAddr::new)
-        .map_err(|_| "expected an endpoint id of 64 hexadecimal digits, or a ticket".to_owned())
-}
-
 /// Says what one agent came to, on a line of its own.
 fn complain(id: EndpointId, why: &str) {
     message(&format!("{id}: {}", text::escape(why)));
@@ -387,7 +446,10 @@ mod tests {
             assert!(parse(line).is_err(), "{line}");
         }
         assert_eq!(parse("--depth -1").unwrap().depth, Some(-1));
-        assert_eq!(parse(&format!("@{id} --depth=3")).unwrap().from, Some(EndpointAddr::new(id)));
+        let from = |text: &str| parse(&format!("{text} --depth=3")).unwrap().from;
+        assert_eq!(from(&format!("@{id}")), Some(AgentWord::Addr(EndpointAddr::new(id))));
+        assert_eq!(from("@laptop"), Some(AgentWord::Name("laptop".into())));
+        assert!(parse("@").is_err());
         assert_eq!(parse(&format!("--bootstrap {id},@{id}")).unwrap().bootstrap.len(), 2);
     }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use self::content::{FileContent, ReadAgain};
+use self::own_dirs::Secrets;
 use self::upload::{Count, part, upload};
 
 use super::Context;
@@ -86,7 +87,7 @@ impl PutSource {
 /// Stores everything; what fails is reported and passed over, unless nothing can go on without it.
 pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError> {
     let PutArgs { files, recursive, meta } = args;
-    let mut collected = collect::collect(&files, recursive)?;
+    let mut collected = collect::collect(&files, recursive, &Secrets::of(&context.secret_files()))?;
     let sources = std::mem::take(&mut collected.sources);
     if meta.filename.is_some() && sources.len() > 1 {
         return Err(CliError::new(Exit::Usage, "--filename names one asset, and there are several files"));

@@ -11,7 +11,7 @@ use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use crate::config::{Config, Origin};
 use crate::node::DataDir;
-use crate::node::running::{NodePresence, RunningNode};
+use crate::node::running::{NodePresence, PassphraseSource, RunningNode};
 
 /// For a node that has just been started to say where it is.
 const STARTING_TRIES: usize = 40;
@@ -92,6 +92,32 @@ impl Context {
     pub(super) fn data_dir_here(config: &Config) -> PathBuf {
         let here = NodeHere::find(config);
         if here.presence == NodePresence::Unknown { config.data_dir.clone() } else { here.dir }
+    }
+
+    /// Files outside of data directories that hold secrets of the node of this place: those that settings name, and the
+    /// configuration where it holds some itself.
+    pub(super) fn secret_files(&self) -> Vec<PathBuf> {
+        // Whoever calls has been told what is wrong with the configuration.
+        let (loaded, _) = Config::read(&self.sources(None, Vec::new()));
+        let config = &loaded.config;
+        let running = self.node_here(config);
+        let of_running = running.as_ref().and_then(|node| match &node.passphrase {
+            PassphraseSource::File { path, .. } => Some(path),
+            PassphraseSource::DataDir | PassphraseSource::Setting { .. } => None,
+        });
+        let holds_secrets = config.sync_passphrase.is_some()
+            || config.sync_api_key.is_some()
+            || config.discovery.topic_secret.is_some();
+        let named = [
+            config.sync_passphrase_file.as_ref(),
+            config.sync_api_key_file.as_ref(),
+            config.api_token_file.as_ref(),
+            config.can_token_file.as_ref(),
+            running.as_ref().and_then(|node| node.api_token_file.as_ref()),
+            of_running,
+            loaded.path.as_ref().filter(|_| holds_secrets),
+        ];
+        named.into_iter().flatten().cloned().collect()
     }
 
     /// Whether `--api` names a node that is not the one of this place: nothing of this machine is its.

@@ -18,6 +18,12 @@ pub enum ConfigError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file of somebody else that nobody asked for.
+    #[error(
+        "'{}' belongs to another user, or others can change it, so it is not read: name it with --config if you trust it",
+        .0.display()
+    )]
+    Foreign(PathBuf),
     /// A file larger than any configuration.
     #[error("'{}' is larger than {limit} bytes: that is no configuration file", path.display())]
     TooLarge {
@@ -55,9 +61,11 @@ impl ConfigError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Invalid { origin, .. } => matches!(origin, Origin::Flag(_)),
-            Self::Missing(_) | Self::Unreadable { .. } | Self::TooLarge { .. } | Self::Malformed { .. } => {
-                false
-            }
+            Self::Missing(_)
+            | Self::Foreign(_)
+            | Self::Unreadable { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. } => false,
         }
     }
 
@@ -66,7 +74,7 @@ impl ConfigError {
         match self {
             Self::Invalid { key, .. } => Some(key),
             Self::Malformed { key, .. } => key.as_deref(),
-            Self::Missing(_) | Self::Unreadable { .. } | Self::TooLarge { .. } => None,
+            Self::Missing(_) | Self::Foreign(_) | Self::Unreadable { .. } | Self::TooLarge { .. } => None,
         }
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn lay_file(loaded: &mut Loaded, path: &Path, text: &str) -> Vec<Conf
     errors.sort_by_key(|error| match error {
         ConfigError::Malformed { line, column, .. } => (*line, *column),
         ConfigError::Missing(_)
+        | ConfigError::Foreign(_)
         | ConfigError::Unreadable { .. }
         | ConfigError::TooLarge { .. }
         | ConfigError::Invalid { .. } => (0, 0),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::file::lay_file;
 use super::setting::Laid;
@@ -38,6 +38,9 @@ pub struct FlagValue {
     pub text: String,
 }
 
+/// Whether what is in an open file of this name comes from us.
+pub type IsOurs = fn(&File, &Path) -> io::Result<bool>;
+
 /// Everything that settings may come from.
 #[derive(Clone, Debug, Default)]
 pub struct SettingSources {
@@ -45,6 +48,9 @@ pub struct SettingSources {
     pub file: Option<PathBuf>,
     /// Files to try where none was asked for; the first that exists is read.
     pub search: Vec<PathBuf>,
+    /// Whether one of those is to be believed. The working directory may be anybody's, and what stands there decides which node is
+    /// talked to, and which file it is told as a token.
+    pub is_ours: Option<IsOurs>,
     /// Environment variables; those that do not begin with [`ENV_PREFIX`] are passed over.
     pub env: Vec<(String, String)>,
     /// Flags, the last of several with one key wins.
@@ -54,7 +60,8 @@ pub struct SettingSources {
 impl SettingSources {
     /// The sources of this process: `file` and `flags` from its command line, its environment, and the usual files
     /// (`./config.yaml`, then `can-sync/config.yaml` in the platform's configuration directory).
-    pub fn of_process(file: Option<PathBuf>, flags: Vec<FlagValue>) -> Self {
+    /// Of the usual ones, only what `is_ours` is believed.
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<FlagValue>, is_ours: IsOurs) -> Self {
         let user_file = platform_config_dir().map(|dir| dir.join("can-sync").join(FILE_NAME));
         let search = std::iter::once(PathBuf::from(FILE_NAME)).chain(user_file).collect();
         let env = std::env::vars_os()
@@ -62,7 +69,7 @@ impl SettingSources {
                 Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
             })
             .collect();
-        Self { file, search, env, flags }
+        Self { file, search, is_ours: Some(is_ours), env, flags }
     }
 }
 
@@ -240,6 +247,12 @@ fn read_file(sources: &SettingSources) -> Result<Option<(PathBuf, String)>, Conf
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(unreadable(e)),
         };
+        if sources.file.is_none()
+            && let Some(is_ours) = sources.is_ours
+            && !is_ours(&file, path).map_err(unreadable)?
+        {
+            return Err(ConfigError::Foreign(path.clone()));
+        }
         let mut text = String::new();
         file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
         if text.len() as u64 > FILE_BYTES_MAX {

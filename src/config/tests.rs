@@ -25,6 +25,7 @@ fn load_with(
     let sources = SettingSources {
         file: Some(path),
         search: Vec::new(),
+        is_ours: None,
         env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         flags: flags
             .iter()
@@ -338,7 +339,13 @@ fn files_are_searched_in_order_and_a_named_one_must_exist() {
     let loaded = Config::load(&sources).unwrap();
     assert_eq!((loaded.config.name.as_str(), loaded.path), ("second", Some(second)));
     std::fs::write(&first, "# nothing but a comment\n").unwrap();
-    assert_eq!(Config::load(&sources).unwrap().path, Some(first));
+    assert_eq!(Config::load(&sources).unwrap().path, Some(first.clone()));
+    // What stands there by chance has to be ours; what is named is taken.
+    let foreign = SettingSources { is_ours: Some(|_, _| Ok(false)), ..sources };
+    assert!(
+        matches!(&Config::load(&foreign).unwrap_err().0[..], [ConfigError::Foreign(path)] if *path == first)
+    );
+    assert!(Config::load(&SettingSources { file: Some(first), ..foreign }).is_ok());
 
     let missing = SettingSources { file: Some(dir.path().join("none.yaml")), ..SettingSources::default() };
     assert!(matches!(Config::load(&missing).unwrap_err().0[..], [ConfigError::Missing(_)]));

@@ -141,6 +141,16 @@ pub fn open_own(path: &Path) -> io::Result<File> {
     if metadata.is_file() && is_own { Ok(file) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
+/// Whether what is in an open file can only come from us, from root, or from those with whom we share a group of ours.
+///
+/// # Errors
+/// What the system says.
+pub fn is_of_ours(file: &File, path: &Path) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    let modes = system::keeps_modes(file, &parent(path), metadata.mode());
+    Ok(rules::is_of_ours(&Facts { modes, ..facts(&metadata) }, &process()))
+}
+
 /// Opens whatever it is: a pipe that nobody writes to must not hold up the opening of it.
 fn open_at_once(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(system::NO_WAITING).open(path)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::network::{self, Keys, KnownAgents};
-use super::{AskArgs, NOBODY, Row, complain, show};
+use super::{AgentWord, AskArgs, NOBODY, Row, complain, show};
 use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
@@ -157,7 +157,7 @@ async fn ask(
     endpoint: &Endpoint,
     deadline: Instant,
 ) -> Result<AskOutcome, CliError> {
-    let start = match &args.from {
+    let start = match args.from.as_ref().and_then(AgentWord::addr) {
         Some(agent) => vec![locate(config, keys, known, endpoint, known.of(agent.id), deadline).await?],
         None => known.reachable(),
     };

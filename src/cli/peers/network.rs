@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::AskArgs;
+use super::{AgentWord, AskArgs};
 use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::progress::ProgressLine;
@@ -115,7 +115,7 @@ impl KnownAgents {
         keys: &Keys,
     ) -> Result<Self, CliError> {
         let mut known = Self::default();
-        for addr in args.from.iter().chain(&args.bootstrap) {
+        for addr in args.from.iter().filter_map(AgentWord::addr).chain(&args.bootstrap) {
             known.add(addr.clone());
         }
         for entry in &config.discovery.bootstrap {

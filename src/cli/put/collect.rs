@@ -4,7 +4,8 @@
 use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
-use super::{PutSource, own_dirs};
+use super::PutSource;
+use super::own_dirs::{self, Secrets};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
 use crate::cli::text;
@@ -21,10 +22,12 @@ pub(super) struct Collected {
     pub(super) odd: u64,
     /// Directories in which a node keeps its data.
     own: u64,
+    /// Files with secrets of a node.
+    secret: u64,
 }
 
 /// What makes no sense as a whole is an error before anything is stored.
-pub(super) fn collect(files: &[PathBuf], recursive: bool) -> Result<Collected, CliError> {
+pub(super) fn collect(files: &[PathBuf], recursive: bool, secrets: &Secrets) -> Result<Collected, CliError> {
     let mut all = Collected::default();
     for path in files {
         if path.as_os_str() == "-" {
@@ -46,7 +49,10 @@ pub(super) fn collect(files: &[PathBuf], recursive: bool) -> Result<Collected, C
                     all.complain(path, &belongs(&own));
                 }
             }
-            Ok(meta) if meta.is_dir() => all.walk(path),
+            Ok(meta) if secrets.contains(&meta) => {
+                all.complain(path, "it holds a secret of the node, which is not for other machines");
+            }
+            Ok(meta) if meta.is_dir() => all.walk(path, secrets),
             Ok(meta) => match odd(meta.file_type()) {
                 Some(what) => all.complain(path, &refusal(path, what).to_string()),
                 None => all.sources.push(PutSource::File { path: path.clone(), size: meta.len() }),
@@ -54,7 +60,7 @@ pub(super) fn collect(files: &[PathBuf], recursive: bool) -> Result<Collected, C
             Err(e) => all.complain(path, &e.to_string()),
         }
     }
-    if all.sources.is_empty() && all.failed == 0 && all.own > 0 {
+    if all.sources.is_empty() && all.failed == 0 && all.own + all.secret > 0 {
         return Err(CliError::failure("nothing was stored: what a node keeps is not for other machines"));
     }
     Ok(all)
@@ -73,7 +79,7 @@ impl Collected {
         self.own += 1;
     }
 
-    fn walk(&mut self, dir: &Path) {
+    fn walk(&mut self, dir: &Path, secrets: &Secrets) {
         let mut walk = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter();
         while let Some(entry) = walk.next() {
             if let Some(dir) = entry.as_ref().ok().filter(|entry| entry.file_type().is_dir())
@@ -84,6 +90,11 @@ impl Collected {
                 continue;
             }
             match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
+                Ok((meta, entry)) if secrets.contains(&meta) => {
+                    let path = text::escape(&entry.path().display().to_string()).into_owned();
+                    message(&format!("can-sync: {path}: passed over: it holds a secret of the node"));
+                    self.secret += 1;
+                }
                 Ok((meta, entry)) if meta.is_file() => {
                     self.sources.push(PutSource::File { path: entry.into_path(), size: meta.len() });
                 }

@@ -3,6 +3,9 @@
 //! A data directory is known by what is in it, so that a copy, a backup and another user's are as safe as the one in use, however
 //! they are reached.
 
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// What a node, or a CAN Service, makes in its data directory.
@@ -28,6 +31,21 @@ const DATABASES: [&str; 3] = ["agent.db", "clock.db", "libraries.db"];
 const MARKS: [&str; 5] = ["secret.key", "passphrase", "lock", "partial", KEY_FILE];
 /// What SQLite adds to the name of a database.
 const DATABASE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Files with secrets of a node, wherever they are and whatever names and links lead to them.
+#[derive(Debug, Default)]
+pub(super) struct Secrets(HashSet<(u64, u64)>);
+
+impl Secrets {
+    pub(super) fn of(paths: &[PathBuf]) -> Self {
+        let found = paths.iter().filter_map(|path| fs::metadata(path).ok());
+        Self(found.filter(Metadata::is_file).map(|meta| (meta.dev(), meta.ino())).collect())
+    }
+
+    pub(super) fn contains(&self, meta: &Metadata) -> bool {
+        self.0.contains(&(meta.dev(), meta.ino()))
+    }
+}
 
 /// Why a file or directory belongs to a node: the directory that is its own.
 pub(super) fn owner(path: &Path) -> Option<PathBuf> {
@@ -86,7 +104,6 @@ fn is_own_name(name: &Component<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

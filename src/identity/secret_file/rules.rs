@@ -123,6 +123,14 @@ pub(super) fn is_own(facts: &Facts, process: &ProcessIdentity) -> bool {
     process.trusts_user(facts.user) && (!facts.modes || facts.mode & (GROUP_WRITES | ALL_WRITE) == 0)
 }
 
+/// Whether what is in a file can only come from us, from root, or from those with whom we share a group of ours.
+pub(super) fn is_of_ours(facts: &Facts, process: &ProcessIdentity) -> bool {
+    let is = |bits| facts.modes && facts.mode & bits != 0;
+    process.trusts_user(facts.user)
+        && !is(ALL_WRITE)
+        && (!is(GROUP_WRITES) || process.trusts_group(facts.group))
+}
+
 /// What to do about the directory that a secret is in: anyone who can write there can put another file in its place.
 pub(super) fn judge_dir(facts: &Facts, keeper: Keeper, process: &ProcessIdentity) -> FileRuling {
     let Facts { mode, user, group, modes, credentials: _ } = *facts;

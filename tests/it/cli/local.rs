@@ -195,6 +195,40 @@ fn the_users_own_configuration_is_read_where_the_directory_has_none() {
     assert_eq!(shown(&[("CAN_SYNC_CONFIG", "named.yaml")]), json!("named"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_configuration_that_stands_there_by_chance_is_ours_or_not_read() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    let user = User::new();
+    user.write("config.yaml", "name: planted\n");
+    let path = user.home().join("config.yaml");
+    let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    let name = |args: &[&str]| {
+        let ran = user.run(args);
+        (ran.code, ran.stderr.clone(), ran.stdout)
+    };
+    let is_refused = || {
+        for command in [&["config", "show"][..], &["config", "check"], &["status"], &["list"], &["serve"]] {
+            let (code, stderr, _) = name(command);
+            assert!(
+                code != 0 && stderr.contains("name it with --config if you trust it"),
+                "{command:?}: {stderr}"
+            );
+        }
+        let (code, stderr, _) = name(&["config", "show", "--config", "config.yaml"]);
+        assert_eq!(code, 0, "{stderr}");
+    };
+    mode(0o666);
+    is_refused();
+    mode(0o664);
+    assert_eq!(name(&["config", "check"]).0, 0, "a group of ours may write");
+    if rustix::process::geteuid().is_root() {
+        chown(&path, Some(65_534), None).expect("chown");
+        is_refused();
+    }
+}
+
 #[test]
 fn a_misspelt_variable_is_warned_about() {
     let ran = User::new().run_with(&["config", "check"], &[("CAN_SYNC_PASSPHRASE", "words")], b"");

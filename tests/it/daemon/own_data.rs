@@ -1,9 +1,11 @@
 //! What a node keeps is never stored, however `put` comes across it.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use crate::support::daemon::{Daemon, embedded_yaml};
+use crate::support::command::User;
+use crate::support::daemon::{Daemon, embedded_yaml, yaml};
+use crate::support::nodes::PASSPHRASE;
 use crate::support::service::{ServiceProcess, command};
 
 async fn names(node: &Daemon) -> Vec<String> {
@@ -45,7 +47,7 @@ async fn data_directories_are_passed_over_at_any_depth_and_through_links() {
 
     let ran = node.user.run(&["put", "-r", "."]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert_eq!(names(&node).await, ["config.yaml", "notes.txt", "photo.jpg", "readme.txt"]);
+    assert_eq!(names(&node).await, ["notes.txt", "photo.jpg", "readme.txt"]);
     for dir in ["./data", "./services/can", "./backup of data", "./a/b/c/node"] {
         assert!(ran.stderr.contains(&format!("passed over '{dir}'")), "{dir}: {}", ran.stderr);
     }
@@ -84,6 +86,37 @@ async fn data_directories_are_passed_over_at_any_depth_and_through_links() {
     }
     assert_eq!(names(&node).await, before);
     drop(service);
+}
+
+#[tokio::test]
+async fn files_with_secrets_that_settings_name_are_passed_over() {
+    let user = User::new();
+    user.write("etc/words", PASSPHRASE);
+    user.write("etc/token", "a token for the interface of the agent");
+    user.write("etc/notes.txt", "notes");
+    user.write("config.yaml", yaml("sync_passphrase_file: etc/words\ncan_listen_addr: 127.0.0.1:0\n"));
+    for name in ["words", "token"] {
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(user.home().join("etc").join(name), mode).unwrap();
+    }
+    let node = Daemon::start_given(user, &["--api-token-file", "etc/token"], &[], b"");
+    std::fs::hard_link(node.user.home().join("etc/words"), node.user.home().join("etc/other name")).unwrap();
+    let ran = node.user.run(&["put", "-r", "."]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let stored = std::str::from_utf8(&ran.stdout).unwrap();
+    let stored: Vec<&str> = stored.lines().filter_map(|line| line.split("  ").nth(1)).collect();
+    // A configuration without a secret in it is a file as any other.
+    assert_eq!(stored, ["./config.yaml", "./etc/notes.txt"], "{}", ran.stderr);
+    for name in ["words", "token", "other name"] {
+        assert!(
+            ran.stderr.contains(&format!("./etc/{name}: passed over: it holds a secret")),
+            "{}",
+            ran.stderr
+        );
+    }
+    let ran = node.user.run(&["put", "etc/other name"]);
+    assert_eq!((ran.code, ran.text()), (1, ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("it holds a secret of the node"), "{}", ran.stderr);
 }
 
 #[tokio::test]
