@@ -263,6 +263,9 @@ pub enum StoreError {
     /// The store takes no writes until it is started again.
     #[error("the store is read-only: {0}")]
     ReadOnly(String),
+    /// Too much is asked at once: later it may be answered.
+    #[error("{0}")]
+    Busy(String),
     /// The caller's fault: what was asked makes no sense.
     #[error("{0}")]
     Invalid(String),

@@ -276,7 +276,8 @@ pub(super) async fn ingest(State(state): State<ApiState>, request: Request) -> A
     ),
     responses(
         (status = 200, description = "Assets, newest first unless asked otherwise."),
-        (status = 502, description = "The CAN Service is not available.")
+        (status = 502, description = "The CAN Service is not available."),
+        (status = 503, description = "`too_busy`: too many others search, or it took too long.")
     )
 )]
 pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult<Response> {
@@ -310,7 +311,8 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
     responses(
         (status = 200, description = "Assets that match."),
         (status = 400, description = "A parameter makes no sense."),
-        (status = 502, description = "The CAN Service is not available.")
+        (status = 502, description = "The CAN Service is not available."),
+        (status = 503, description = "`too_busy`: too many others search, or it took too long.")
     )
 )]
 pub(super) async fn search(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult<Response> {

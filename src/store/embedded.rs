@@ -235,10 +235,15 @@ impl EmbeddedStore {
     /// Live assets, filtered, ordered by creation, in pages. A cursor keeps its place whatever is added meanwhile.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for a cursor that is not one of this order, or too many hashes; [`StoreError::Io`].
+    /// [`StoreError::Invalid`] for a cursor that is not one of this order, or too many hashes; [`StoreError::Busy`] where
+    /// too many others search; [`StoreError::Io`].
     pub async fn list(&self, query: ListQuery) -> Result<ListPage, StoreError> {
         let query = query::Prepared::new(query)?;
-        self.0.shared.readers.run("list assets", move |conn| query.run(conn)).await
+        let readers = &self.0.shared.readers;
+        if query.is_quick() {
+            return readers.run("list assets", move |conn| query.run(conn)).await;
+        }
+        readers.search("search assets", move |conn| query.run(conn)).await
     }
 
     /// Changes the metadata of a live asset. Nothing is written if it is that already.

@@ -261,3 +261,80 @@ async fn assets_are_listed_by_whether_they_are_held() {
         store.list(ListQuery { filter: by(Some(false)), limit: 1, ..ListQuery::default() }).await.unwrap();
     assert_eq!((page.total, page.assets[0].holding), (4, Holding::Unwanted));
 }
+
+#[tokio::test]
+async fn nothing_else_waits_for_searches() {
+    const ASSETS: u64 = 3_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let incoming_of = |i: u64| {
+        let mut record = record_of(&content(i));
+        record.meta.description = Some("words that a search looks through ".repeat(20));
+        incoming(record, &content(i))
+    };
+    for first in (0..ASSETS).step_by(500) {
+        store.ingest((first..first + 500).map(incoming_of).collect()).await.expect("stored");
+    }
+    let miss = || ListQuery {
+        filter: ListFilter { q: Some("nowhere to be found".into()), ..ListFilter::default() },
+        order: Order::NewestFirst,
+        limit: 10,
+        cursor: None,
+    };
+    let mut searches = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let (store, miss) = (store.clone(), miss());
+        searches.spawn(async move { store.list(miss).await });
+    }
+    // Let each of them take its place.
+    tokio::task::yield_now().await;
+    for i in 0..20 {
+        assert!(store.asset(hash_of(&content(i))).await.unwrap().is_some());
+    }
+    assert_eq!(store.status().await.unwrap().assets, ASSETS);
+    assert_eq!(store.feed(0, 100).await.unwrap().entries.len(), 100);
+    let query = ListQuery { filter: ListFilter::default(), ..miss() };
+    assert_eq!(store.list(query).await.unwrap().assets.len(), 10);
+    let (mut found, mut refused, mut early) = (0, 0, 0);
+    while let Some(done) = searches.try_join_next() {
+        early += usize::from(done.unwrap().is_ok());
+    }
+    assert!(early < 60, "they went on while the rest was answered: {early} were done");
+    while let Some(done) = searches.join_next().await {
+        match done.unwrap() {
+            Ok(page) => {
+                assert_eq!(page.total, 0);
+                found += 1;
+            }
+            Err(StoreError::Busy(_)) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(found + early >= 60, "{found} and {early}");
+    assert!(refused < 200 - 60);
+    assert_eq!(store.list(miss()).await.unwrap().total, 0, "there is room again");
+}
+
+#[tokio::test]
+async fn a_search_that_nobody_waits_for_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for i in 0..50 {
+        store_asset(&store, i, i, |_| {}).await;
+    }
+    let miss = || ListQuery {
+        filter: ListFilter { q: Some("nowhere".into()), ..ListFilter::default() },
+        order: Order::NewestFirst,
+        limit: 10,
+        cursor: None,
+    };
+    // Given up at every moment that there is.
+    for _ in 0..200 {
+        let mut search = Box::pin(store.list(miss()));
+        let _ = futures::poll!(search.as_mut());
+        drop(search);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.list(miss()).await.unwrap().total, 0);
+    assert_eq!(store.list(ListQuery { filter: ListFilter::default(), ..miss() }).await.unwrap().total, 50);
+}

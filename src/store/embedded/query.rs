@@ -33,6 +33,8 @@ pub(super) struct Prepared {
     limit: usize,
     after: Option<PagePosition>,
     conditions: Conditions,
+    /// Whether an index leads to all of it at once.
+    is_quick: bool,
 }
 
 /// A place in the order.
@@ -56,13 +58,25 @@ impl Prepared {
             order: query.order,
             limit: query.limit.clamp(1, LIMIT_MAX),
             after,
+            is_quick: query.filter == ListFilter::default()
+                || !query.filter.hashes.is_empty()
+                || query.filter.hash_prefix.is_some(),
             conditions: Conditions::of(query.filter)?,
         })
+    }
+
+    /// Whether it looks at little more than what it answers with, however many assets there are.
+    pub(super) fn is_quick(&self) -> bool {
+        self.is_quick
     }
 
     pub(super) fn run(self, conn: &Connection) -> Result<ListPage, rusqlite::Error> {
         let all = Totals::read(conn)?.assets;
         let total = if self.conditions.are_none() { all } else { self.conditions.count(conn)? };
+        if total == 0 {
+            // Looking a second time would find as little.
+            return Ok(ListPage { assets: Vec::new(), next_cursor: None, total });
+        }
         let mut page = self.conditions;
         let (direction, beyond) = match self.order {
             Order::NewestFirst => ("DESC", "<"),

@@ -1,12 +1,16 @@
 //! A small pool of connections that only read, each used on a blocking thread. In WAL mode they see the last commit
 //! and never wait for the writer.
+//!
+//! Searches have connections, a queue and limits of their own: they may have to look at every record, and whatever else is read
+//! (content, the feed, the status) must not wait behind them.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use rusqlite::{Connection, InterruptHandle};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::failure::{self, Abort};
 use super::schema;
@@ -16,20 +20,57 @@ use crate::store::StoreError;
 const READERS: usize = 4;
 /// Longest wait for a turn: a read takes milliseconds, so that this is a store in distress.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Searches at the same time: half of the cores, and no more than these.
+const SEARCHERS_MAX: usize = 4;
+/// Searches that wait for a turn.
+const SEARCHES_WAITING_MAX: usize = 64;
+/// Longest wait of a search for its turn, and how long it may then take.
+const SEARCH_TURN_TIMEOUT: Duration = Duration::from_secs(15);
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Readers {
     dir: PathBuf,
     database: PathBuf,
-    turns: Arc<Semaphore>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    reads: Connections,
+    searches: Connections,
+    searches_waiting: AtomicUsize,
     /// Why there are no more writes: damage that a reader meets ends them.
     read_only: Arc<Mutex<Option<String>>>,
 }
 
+/// Some connections for one kind of reading.
+#[derive(Debug)]
+struct Connections {
+    count: usize,
+    turns: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Connections {
+    fn new(count: usize) -> Self {
+        Self { count, turns: Arc::new(Semaphore::new(count)), idle: Arc::default() }
+    }
+
+    async fn close(&self) {
+        let all = u32::try_from(self.count).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(TURN_TIMEOUT, self.turns.acquire_many(all)).await;
+        self.turns.close();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 impl Readers {
     pub(super) fn new(dir: PathBuf, database: PathBuf, read_only: Arc<Mutex<Option<String>>>) -> Self {
-        Self { dir, database, turns: Arc::new(Semaphore::new(READERS)), idle: Arc::default(), read_only }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            dir,
+            database,
+            reads: Connections::new(READERS),
+            searches: Connections::new((cores / 2).clamp(1, SEARCHERS_MAX)),
+            searches_waiting: AtomicUsize::new(0),
+            read_only,
+        }
     }
 
     /// Runs `read` in one read transaction: everything that it sees belongs to the same moment.
@@ -42,25 +83,67 @@ impl Readers {
         read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         let failed = |reason: &str| StoreError::Io { action: action.into(), reason: reason.into() };
-        let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned())
+        let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.reads.turns).acquire_owned())
             .await
             .map_err(|_| failed("the store is too busy"))?
             .map_err(|_| failed("the store is closed"))?;
-        let (database, idle) = (self.database.clone(), Arc::clone(&self.idle));
+        self.read(&self.reads, turn, action, &Interrupt::default(), read).await
+    }
+
+    /// As [`Self::run`], for what may look at every record. It ends when nobody waits for it any more.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and [`StoreError::Busy`] where too many others search, or it takes too long.
+    pub(super) async fn search<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let busy = || StoreError::Busy("too many searches are under way".into());
+        let turn = {
+            let _place = PlaceInQueue::take(&self.searches_waiting).ok_or_else(busy)?;
+            let turn = Arc::clone(&self.searches.turns).acquire_owned();
+            tokio::time::timeout(SEARCH_TURN_TIMEOUT, turn).await.map_err(|_| busy())?
+        };
+        let closed = |_| StoreError::Io { action: action.into(), reason: "the store is closed".into() };
+        // Dropped with this future, it interrupts what still runs.
+        let interrupt = Interrupt::default();
+        let found = self.read(&self.searches, turn.map_err(closed)?, action, &interrupt, read);
+        tokio::time::timeout(SEARCH_TIMEOUT, found).await.unwrap_or_else(|_| {
+            let secs = SEARCH_TIMEOUT.as_secs();
+            Err(StoreError::Busy(format!("the search took longer than {secs} s and was ended")))
+        })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        connections: &Connections,
+        turn: OwnedSemaphorePermit,
+        action: &'static str,
+        interrupt: &Interrupt,
+        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (database, idle) = (self.database.clone(), Arc::clone(&connections.idle));
+        let reading = Arc::clone(&interrupt.0);
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let conn = taken.map_or_else(|| schema::open_for_reading(&database), Ok)?;
+            if !reading.begin(&conn) {
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+                return Ok(None);
+            }
             let answer = in_transaction(&conn, read);
+            reading.end();
             // A connection that failed is not trusted with the next question.
             if answer.is_ok() {
                 idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
             }
-            answer
+            answer.map(Some)
         })
         .await
-        .map_err(|error| failed(&error.to_string()))?;
-        done.map_err(|error| {
+        .map_err(|error| StoreError::Io { action: action.into(), reason: error.to_string() })?;
+        let done = done.map_err(|error| {
             if failure::is_damage(&error) {
                 let why = failure::damaged_database(&self.dir, &error);
                 let mut read_only = self.read_only.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,15 +153,80 @@ impl Readers {
                 read_only.get_or_insert(why);
             }
             Abort::Sql(error).answer(action, &self.dir)
-        })
+        })?;
+        done.ok_or_else(|| StoreError::Io { action: action.into(), reason: "nobody waits for it".into() })
     }
 
     /// Ends all reading, and waits a while for what is under way.
     pub(super) async fn close(&self) {
-        let all = u32::try_from(READERS).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(TURN_TIMEOUT, self.turns.acquire_many(all)).await;
-        self.turns.close();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.searches.close().await;
+        self.reads.close().await;
+    }
+}
+
+/// Ends a read when it is dropped before that has.
+#[derive(Default)]
+struct Interrupt(Arc<Reading>);
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if let ReadState::Runs(connection) = &*state {
+            connection.interrupt();
+        }
+        *state = ReadState::Abandoned;
+    }
+}
+
+/// One read, as its thread and who waits for it see it.
+#[derive(Default)]
+struct Reading(Mutex<ReadState>);
+
+#[derive(Default)]
+enum ReadState {
+    #[default]
+    Waits,
+    Runs(InterruptHandle),
+    Done,
+    /// Nobody waits for it any more.
+    Abandoned,
+}
+
+impl Reading {
+    fn lock(&self) -> MutexGuard<'_, ReadState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that it runs on this connection from now on, unless nobody waits for it.
+    fn begin(&self, conn: &Connection) -> bool {
+        let mut state = self.lock();
+        if matches!(*state, ReadState::Abandoned) {
+            return false;
+        }
+        *state = ReadState::Runs(conn.get_interrupt_handle());
+        true
+    }
+
+    /// From here on the connection is for others.
+    fn end(&self) {
+        *self.lock() = ReadState::Done;
+    }
+}
+
+/// One of the places for searches that wait.
+struct PlaceInQueue<'a>(&'a AtomicUsize);
+
+impl<'a> PlaceInQueue<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(waiting);
+        // Given back by the drop, also where there was none.
+        (waiting.fetch_add(1, Ordering::Relaxed) < SEARCHES_WAITING_MAX).then_some(place)
+    }
+}
+
+impl Drop for PlaceInQueue<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -31,6 +31,7 @@ const LIMIT_MAX: usize = 1_000;
     responses(
         (status = 200, description = "A page of assets", body = Success<AssetListJson>),
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
+        (status = 503, description = "`too_busy`: too many others search, or it took too long", body = ErrorBody),
     ))]
 pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiResult<Success<AssetListJson>> {
     service.page(&params, ListFilter { held: params.flag("held")?, ..ListFilter::default() }).await
@@ -59,6 +60,7 @@ pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiRes
     responses(
         (status = 200, description = "A page of the assets that match", body = Success<AssetListJson>),
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
+        (status = 503, description = "`too_busy`: too many others search, or it took too long", body = ErrorBody),
     ))]
 pub(super) async fn search(
     State(service): ServiceState,

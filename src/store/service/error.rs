@@ -1,6 +1,7 @@
 //! How the store's errors appear over HTTP. [`crate::store::can_http`] reads them back by their codes.
 
 use axum::http::StatusCode;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
 
 use crate::http::envelope::ApiError;
 use crate::record::ContentHash;
@@ -15,6 +16,7 @@ pub(crate) mod codes {
     pub(crate) const CORRUPT: &str = "corrupt";
     pub(crate) const DISK_FULL: &str = "disk_full";
     pub(crate) const READ_ONLY: &str = "read_only";
+    pub(crate) const TOO_BUSY: &str = "too_busy";
 }
 
 impl From<StoreError> for ApiError {
@@ -43,6 +45,7 @@ impl From<StoreError> for ApiError {
                 codes::READ_ONLY,
                 "repair the disk, then start the service again",
             ),
+            StoreError::Busy(_) => return too_busy(message),
             StoreError::Invalid(_) => {
                 (StatusCode::BAD_REQUEST, "invalid", "/openapi.json describes what is expected")
             }
@@ -60,6 +63,14 @@ impl From<StoreError> for ApiError {
         }
         Self::new(status, code, message, hint)
     }
+}
+
+/// Said in the log by nobody: those who ask too much would fill it.
+fn too_busy(message: String) -> ApiError {
+    let hint = "try again in a few seconds, or ask for less at once";
+    let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, codes::TOO_BUSY, message, hint);
+    error.headers.insert(RETRY_AFTER, HeaderValue::from_static("3"));
+    error
 }
 
 /// No such asset, and never was.
@@ -113,6 +124,7 @@ mod tests {
             (StoreError::Corrupt(hash), 500, "corrupt"),
             (StoreError::Full(text()), 507, "disk_full"),
             (StoreError::ReadOnly(text()), 503, "read_only"),
+            (StoreError::Busy(text()), 503, "too_busy"),
             (StoreError::Invalid(text()), 400, "invalid"),
             (StoreError::Unavailable { url: text(), reason: text() }, 502, "store_unavailable"),
             (StoreError::Unauthorized { url: text() }, 502, "store_unavailable"),

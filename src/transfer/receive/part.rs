@@ -87,6 +87,7 @@ pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), Failure> {
         | StoreError::Changed(_)
         | StoreError::Corrupt(_)
         | StoreError::ReadOnly(_)
+        | StoreError::Busy(_)
         | StoreError::Invalid(_)
         | StoreError::Unavailable { .. }
         | StoreError::Unauthorized { .. }
