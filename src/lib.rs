@@ -59,6 +59,7 @@
 //! store net                                    where assets live; the endpoint and proofs
 //! actor http wire reconcile                    supervision kit; HTTP servers; frames; set difference
 //! record events clock text identity config qr stderr  the ground
+//! disk                                         what file systems cannot do
 //! ```
 //!
 //! # What is pure
@@ -74,6 +75,7 @@ pub mod cli;
 mod clock;
 mod config;
 mod discovery;
+mod disk;
 mod events;
 mod feed;
 mod http;

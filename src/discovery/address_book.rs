@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use crate::discovery::announcement::ANNOUNCEMENT_BYTES_MAX;
 use crate::discovery::channel::{Channel, ChannelSet};
 use crate::discovery::directory::SavedPeer;
+use crate::disk;
 use crate::store::at_rest::open_at_rest;
 
 /// Peers that are remembered; the ones not seen for longest go first.
@@ -97,7 +98,7 @@ impl AddressBook {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| AddressBookError {
             action: "open",
             path: shown.clone(),
-            source,
+            source: disk::explained(path, source),
         };
         let mut connection = Connection::open(path).map_err(|e| failed(e.into()))?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| failed(e.into()))?;

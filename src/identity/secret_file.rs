@@ -16,6 +16,7 @@ use self::rules::{Facts, FileRuling, ProcessIdentity, Remark};
 pub use self::rules::{Fault, Keeper};
 use super::IdentityError;
 use super::secret_text::{TextFault, secret_in, trimmed};
+use crate::disk;
 
 /// Most that is read: anything longer is no secret, whatever surrounds it.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -170,7 +171,7 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
     writeln!(file, "{}", trimmed(text)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist(&target).map_err(|e| failed(e.error))?;
-    File::open(&dir).and_then(|d| d.sync_all()).map_err(failed)
+    disk::sync_dir(&dir).map_err(failed)
 }
 
 /// Says what a ruling comes to; `tighten` is given the mode as it is.

@@ -25,6 +25,7 @@ pub use self::libraries::Kept;
 pub use self::members::Member;
 pub use self::tickets::{Issued, SealingKey};
 use super::ticket::Access;
+use crate::disk;
 
 const SCHEMA: &str = "CREATE TABLE libraries (
     id TEXT PRIMARY KEY,
@@ -176,8 +177,9 @@ impl Registry {
             Migrations::from_slice(STEPS).to_latest(&mut connection)?;
             Ok(connection)
         };
-        let connection =
-            open().map_err(|source| RegistryError { action: "open", path: shown.clone(), source })?;
+        let connection = open()
+            .map_err(|source| disk::explained(path, source))
+            .map_err(|source| RegistryError { action: "open", path: shown.clone(), source })?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)), path: shown })
     }
 

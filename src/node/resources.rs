@@ -28,6 +28,7 @@ use crate::discovery::address_book::AddressBook;
 use crate::discovery::directory::SharedDirectory;
 use crate::discovery::gossip;
 use crate::discovery::hints::Hints;
+use crate::disk;
 use crate::events::{EventLog, NodeEvent};
 use crate::http::SharedListener;
 use crate::identity::{self, NetworkKeys, PassphraseOrigin, PresenceKeys};
@@ -277,7 +278,8 @@ fn lock(dir: &DataDir) -> Result<File, StartError> {
                 "the data directory '{shown}' is in use by another agent: stop that one, or set data_dir to another \
                  directory"
             ),
-            std::fs::TryLockError::Error(e) => format!("cannot lock the data directory '{shown}': {e}"),
+            std::fs::TryLockError::Error(e) => disk::lock_problem(&path, &e)
+                .unwrap_or_else(|| format!("cannot lock the data directory '{shown}': {e}")),
         })
     })?;
     Ok(file)

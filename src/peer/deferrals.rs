@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 
 pub use self::notes::{Note, NoteChange, Notes};
 use crate::clock::Clock;
+use crate::disk;
 use crate::library::ticket::LibraryId;
 use crate::record::{AssetRecord, ContentHash, EditId};
 
@@ -93,8 +94,9 @@ impl Deferrals {
             let (saved, confirmed) = (load_clock(&connection)?, load_confirmed(&connection)?);
             Ok((Disk { connection, saved, confirmed }, notes))
         };
-        let (disk, notes) =
-            load().map_err(|source| DeferralsError { path: path.display().to_string(), source })?;
+        let (disk, notes) = load()
+            .map_err(|source| disk::explained(path, source))
+            .map_err(|source| DeferralsError { path: path.display().to_string(), source })?;
         clock.restore(disk.saved.0, disk.saved.1);
         let (notes, unsaved) = (Mutex::new(notes), Mutex::default());
         let confirmed = Mutex::new(disk.confirmed.clone());

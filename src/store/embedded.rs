@@ -115,8 +115,10 @@ struct StoreShared {
     layout: Layout,
     /// The device and inode of the directory of contents, as the store opened.
     contents: Option<(u64, u64)>,
-    /// Why it is not known whether changes were lost before the store opened.
-    mark_problem: Option<String>,
+    /// What people should know of how the store was found when it opened.
+    opened_with: Option<String>,
+    /// Files of contents were all missing when the store opened.
+    files_missing: bool,
     space: Space,
     readers: Readers,
     /// Transactions committed for changes since the store was opened.
@@ -182,6 +184,9 @@ impl EmbeddedStore {
             action: format!("open the store in {}", dir.display()),
             reason: error.to_string(),
         })??;
+        if store.0.shared.files_missing {
+            tokio::spawn(store.clone().miss_files());
+        }
         tokio::spawn(store.clone().look_again());
         Ok(store)
     }

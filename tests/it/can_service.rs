@@ -221,3 +221,97 @@ async fn a_reader_of_its_log_that_hangs_holds_up_nothing() {
     signal(&process, "TERM");
     assert_eq!(ended(&mut process), Some(0));
 }
+
+/// `can-service` under strace, which makes calls that concern `path` fail.
+fn failing(dir: &Path, path: &Path, fault: &str) -> Command {
+    let service = command(dir, "127.0.0.1:0");
+    let calls = fault.split_once(':').expect("calls and a fault").0;
+    let mut command = Command::new("strace");
+    command.args(["-f", "-q", "-o", "/dev/null", "-P"]).arg(path);
+    command.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={fault}")]);
+    command.arg(service.get_program()).args(service.get_args());
+    for (key, value) in service.get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    command
+}
+
+#[test]
+fn what_a_file_system_cannot_do_is_one_sentence() {
+    let tried = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    if !tried.is_ok_and(|status| status.success()) {
+        crate::support::mounted::tell("skipped: strace is not installed or not allowed here");
+        return;
+    }
+    for (file, fault, lacks) in [
+        ("store.lock", "flock:error=ENOLCK", "has no file locks"),
+        ("store.lock", "flock:error=EOPNOTSUPP", "has no file locks"),
+        ("store.db-shm", "mmap:error=ENODEV", "cannot share memory"),
+        ("store.db", "fcntl:error=EINVAL", "has no file locks"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store").join(file);
+        let said = complaint(failing(dir.path(), &path, fault));
+        let names_it = said.contains(&path.display().to_string().replace("-shm", ""));
+        assert!(
+            said.contains(lacks) && said.contains("on a disk of this machine") && names_it,
+            "{fault}: {said}"
+        );
+    }
+}
+
+/// Few descriptors, and more clients than they are enough for: it goes on as soon as those are gone, and nothing was taken for
+/// damaged.
+#[tokio::test]
+async fn file_descriptors_run_out_and_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = {
+        let service = command(dir.path(), "127.0.0.1:0");
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+        limited.arg(service.get_program()).args(service.get_args()).stderr(Stdio::null());
+        limited.env("CAN_SYNC_SYNC_API_KEY", crate::support::service::KEY);
+        ServiceProcess::spawn(limited)
+    };
+    let http = client();
+    let url = |path: &str| format!("http://{}{BASE_PATH}{path}", process.addr);
+    let content = vec![7; 2_000_000];
+    let put = || Form::new().part("file", Part::bytes(content.clone()));
+    let answer = soon("a put", http.post(url("/ingest")).multipart(put()).send()).await.unwrap();
+    let hash = data(answer).await["hash"].as_str().unwrap().to_owned();
+    for _ in 0..3 {
+        let mut crowd = Vec::new();
+        for _ in 0..120 {
+            if let Ok(stream) = tokio::net::TcpStream::connect(process.addr).await {
+                crowd.push(stream);
+            }
+        }
+        // Readers that need a file each; whatever they get is right, or nothing.
+        let reads = (0..40).map(|_| async {
+            let read = async {
+                http.get(url(&format!("/asset/{hash}"))).send().await?.error_for_status()?.bytes().await
+            };
+            match tokio::time::timeout(Duration::from_secs(5), read).await {
+                Ok(Ok(bytes)) => assert!(bytes == content),
+                Ok(Err(_)) | Err(_) => {}
+            }
+        });
+        futures::future::join_all(reads).await;
+        drop(crowd);
+        crate::support::nodes::eventually("it answers again", async || {
+            let read = http.get(url(&format!("/asset/{hash}"))).send().await.map_err(|e| e.to_string())?;
+            let read = read.error_for_status().map_err(|e| e.to_string())?;
+            assert!(read.bytes().await.map_err(|e| e.to_string())? == content);
+            Ok(())
+        })
+        .await;
+    }
+    let answer = soon("a put", http.post(url("/ingest")).multipart(put()).send()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let status = data(http.get(url("/status")).send().await.unwrap()).await;
+    assert_eq!((&status["healthy"], &status["damaged"]), (&true.into(), &0.into()), "{status}");
+    assert_eq!(std::fs::read_dir(dir.path().join("store/damaged")).unwrap().count(), 0);
+}

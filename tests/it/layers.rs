@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["store", "net"],
     &["actor", "http", "wire", "reconcile"],
     &["record", "events", "clock", "text", "identity", "config", "qr", "stderr"],
+    &["disk"],
 ];
 
 /// Modules that decide and do nothing: time and randomness come in as arguments.

@@ -21,6 +21,8 @@ use crate::support::embedded::{content_files, temporary_files, try_open, try_upl
 use crate::support::mounted::{Mounted, tell};
 use crate::support::store::{hash_of, incoming, noise, read, read_feed, record_of};
 
+mod file_systems;
+
 const DIR: &str = "CAN_SYNC_TEST_STORE_DIR";
 const SEED: &str = "CAN_SYNC_TEST_STORE_SEED";
 /// How often the process is killed in one run of the test; more with this variable.
@@ -42,6 +44,7 @@ struct Said {
     let_go: BTreeSet<ContentHash>,
     wanting: BTreeSet<ContentHash>,
     had_back: BTreeSet<ContentHash>,
+    read: BTreeSet<ContentHash>,
     /// What failed, and whether the store called itself read-only then.
     failed: Vec<String>,
     /// It came to its end.
@@ -63,7 +66,8 @@ impl Said {
             (Some("let-go"), Some(hash)) => drop(self.let_go.insert(hash)),
             (Some("wanting"), Some(hash)) => drop(self.wanting.insert(hash)),
             (Some("had-back"), Some(hash)) => drop(self.had_back.insert(hash)),
-            (Some("failed"), None) => self.failed.push(line.to_owned()),
+            (Some("read"), Some(hash)) => drop(self.read.insert(hash)),
+            (Some(verb), None) if verb.starts_with("failed") => self.failed.push(line.to_owned()),
             (Some("end"), None) => self.end = true,
             // Cargo's test harness talks on the same channel.
             (_, _) => {}
@@ -78,7 +82,7 @@ fn say(text: &str) {
 }
 
 /// Not a test of its own: what runs in the other process. `CAN_SYNC_TEST_STORE_SEED` is a number, from which it
-/// ingests for ever, or `once`.
+/// ingests for ever, `once`, or `read`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by the tests of this module"]
 async fn a_store_that_is_told_what_to_do() {
@@ -90,6 +94,7 @@ async fn a_store_that_is_told_what_to_do() {
         Err(error) => say(&format!("failed to open: {error}")),
         Ok(store) => match seed.parse() {
             Ok(seed) => ingest_for_ever(&store, seed).await,
+            Err(_) if seed == "read" => read_everything(&store).await,
             Err(_) => do_everything_once(&store).await,
         },
     }
@@ -196,6 +201,38 @@ async fn do_everything_once(store: &EmbeddedStore) {
             break;
         }
         assert!(attempt + 1 < ATTEMPTS, "it does not go on");
+    }
+    store.close().await;
+}
+
+/// Reads whatever there is, a part first; then the store takes one more.
+async fn read_everything(store: &EmbeddedStore) {
+    for entry in read_feed(store, 0, 500).await {
+        let hash = entry.record.hash;
+        let part = read(store, hash, 10, Some(100)).await;
+        match part.and(read(store, hash, 0, None).await) {
+            Ok(content) if hash_of(&content) == hash => say(&format!("read {hash}")),
+            Ok(_) => say("failed: wrong bytes"),
+            Err(error) => say(&format!("failed: {error}")),
+        }
+    }
+    // What is being examined is decided within a moment.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let set_aside = loop {
+        let damaged = store.status().await.expect("status").damaged;
+        let held = read_feed(store, 0, 500).await.iter().all(|entry| entry.holding.is_held());
+        if damaged > 0 || (held && Instant::now() + Duration::from_secs(10) > deadline) {
+            break damaged;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    if set_aside > 0 {
+        say(&format!("failed: set aside {set_aside}"));
+    }
+    let content = noise(100_000, 77);
+    match try_upload(store, &content, IngestFields::default()).await {
+        Ok(_) => say(&format!("stored {}", hash_of(&content))),
+        Err(error) => say(&format!("failed: {error}")),
     }
     store.close().await;
 }

@@ -203,3 +203,80 @@ async fn a_node_whose_database_is_gone_is_whole_again_by_its_peers() {
     }
     tokio::join!(a.wait_in_sync(), b.wait_in_sync());
 }
+
+#[tokio::test]
+async fn contents_that_are_all_missing_at_the_start_are_said_and_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let contents: Vec<Vec<u8>> = (0..200).map(|n| noise(if n % 2 == 0 { 70_000 } else { 500 }, n)).collect();
+    for content in &contents {
+        upload(&store, content, IngestFields::default()).await;
+    }
+    store.close().await;
+    // A disk that is not mounted leaves an empty directory.
+    fs::rename(dir.path().join("content"), dir.path().join("away")).unwrap();
+    fs::create_dir(dir.path().join("content")).unwrap();
+    let refused = try_open(dir.path(), 0).await.map(drop).unwrap_err().to_string();
+    assert!(
+        refused.contains("100 contents") && refused.contains("mount") && refused.contains("empty"),
+        "{refused}"
+    );
+    assert_eq!(fs::read_dir(dir.path().join("content")).unwrap().count(), 0, "nothing was made there");
+    fs::remove_dir(dir.path().join("content")).unwrap();
+    let store = open(dir.path()).await;
+    let notice = store.status().await.unwrap().notice.expect("it is said");
+    assert!(notice.contains("content was missing") && notice.contains("100 contents"), "{notice}");
+    eventually("they are wanted", async || {
+        let status = store.status().await.unwrap();
+        let now = (status.assets, status.assets_held, status.damaged);
+        (now == (200, 100, 100)).then_some(()).ok_or_else(|| format!("{now:?}"))
+    })
+    .await;
+    assert_eq!(
+        store.ingest(vec![incoming(record_of(&contents[0]), &contents[0])]).await,
+        Ok(vec![ItemOutcome::Stored])
+    );
+    store.close().await;
+    // What is put back counts again.
+    fs::remove_dir_all(dir.path().join("content")).unwrap();
+    fs::rename(dir.path().join("away"), dir.path().join("content")).unwrap();
+    let store = open(dir.path()).await;
+    eventually("all are held", async || {
+        let status = store.status().await.unwrap();
+        (status.assets_held == 200 && status.notice.is_none())
+            .then_some(())
+            .ok_or_else(|| format!("{status:?}"))
+    })
+    .await;
+    for content in &contents {
+        assert!(read(&store, hash_of(content), 0, None).await.as_ref() == Ok(content));
+    }
+}
+
+#[tokio::test]
+async fn contents_without_a_database_are_said_and_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("old")).await;
+    let contents: Vec<Vec<u8>> = (0..5).map(|n| noise(100_000, n)).collect();
+    for content in &contents {
+        upload(&store, content, IngestFields::default()).await;
+    }
+    store.close().await;
+    fs::create_dir(dir.path().join("new")).unwrap();
+    fs::rename(dir.path().join("old/content"), dir.path().join("new/content")).unwrap();
+    for _ in 0..2 {
+        let store = open(&dir.path().join("new")).await;
+        let status = store.status().await.unwrap();
+        let notice = status.notice.expect("it is said");
+        assert!(notice.contains("5 contents in") && notice.contains("no record"), "{notice}");
+        assert_eq!((status.assets, status.damaged), (0, 0));
+        assert_eq!(content_files(&dir.path().join("new")).len(), 5);
+        store.close().await;
+    }
+    let store = open(&dir.path().join("new")).await;
+    let records = contents.iter().map(|content| record_of(content)).collect();
+    assert_eq!(store.take_absent(records).await.unwrap(), vec![ItemOutcome::Stored; 5]);
+    store.close().await;
+    let store = open(&dir.path().join("new")).await;
+    assert_eq!(store.status().await.unwrap().notice, None);
+}

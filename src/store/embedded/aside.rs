@@ -5,8 +5,10 @@
 //! go back to work, and of those that are wrong only what is known to be needed no more is removed: the whole is here,
 //! or it was deleted long ago.
 
+use std::io;
 use std::path::PathBuf;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use rusqlite::{Connection, params};
 
 use super::damage::{AfterCommit, FileIdentity, hash_file};
@@ -22,6 +24,8 @@ use crate::store::{Holding, StoreError};
 
 /// Files that are looked at each time the store opens, at most; the others wait for the next time.
 const LOOKS_MAX: usize = 10_000;
+/// Contents that are found missing at the same time, so that they share a transaction.
+const MISSES: usize = 64;
 /// Records that are read at once.
 const PAGE: i64 = 1000;
 
@@ -88,6 +92,32 @@ impl EmbeddedStore {
         }
     }
 
+    /// Sets aside what counts as held in files, and has none.
+    pub(super) async fn miss_files(self) {
+        let mut after = [0; 32];
+        let missed = async {
+            loop {
+                let read = move |conn: &Connection| in_files_after(conn, after);
+                let page = self.0.shared.readers.run("list contents in files", read).await?;
+                let Some((last, _)) = page.last() else { return Ok::<_, StoreError>(()) };
+                after = last.0;
+                let layout = self.0.shared.layout.clone();
+                let gone = blocking("look for content", move || {
+                    let is_gone = |&(hash, _): &(ContentHash, u64)| {
+                        let looked = layout.content(hash).symlink_metadata();
+                        looked.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+                    };
+                    Ok(page.into_iter().filter(is_gone).collect::<Vec<_>>())
+                });
+                let examined = gone.await?.into_iter().map(|(hash, _)| self.examine(hash));
+                stream::iter(examined).buffer_unordered(MISSES).try_for_each(|_| async { Ok(()) }).await?;
+            }
+        };
+        if let Err(error) = missed.await {
+            tracing::warn!(%error, "contents that are missing are noticed when they are read");
+        }
+    }
+
     async fn look_at_asides(&self) -> Result<(), StoreError> {
         let layout = self.0.shared.layout.clone();
         let listed = blocking("list what was set aside", move || {
@@ -148,6 +178,18 @@ fn absent_after(conn: &Connection, after: [u8; 32]) -> Result<Vec<(ContentHash, 
     .query_map(params![after, INLINE_BYTES_MAX.cast_signed(), PAGE], |row| {
         Ok((ContentHash(row.get(0)?), rows::unsigned(row, 1)?))
     })?
+    .collect()
+}
+
+/// Some of the contents that are held in files, in the order of their hashes.
+pub(super) fn in_files_after(
+    conn: &Connection,
+    after: [u8; 32],
+) -> Result<Vec<(ContentHash, u64)>, rusqlite::Error> {
+    conn.prepare_cached(
+        "SELECT hash, size FROM records WHERE hash > ?1 AND content = 0 ORDER BY hash LIMIT ?2",
+    )?
+    .query_map(params![after, PAGE], |row| Ok((ContentHash(row.get(0)?), rows::unsigned(row, 1)?)))?
     .collect()
 }
 

@@ -21,6 +21,7 @@ use super::incoming::blocking;
 use super::rows::{self, ContentPlace};
 use super::sums::{self, SUMS_PER_ROW, group_range, sums_in};
 use super::{EmbeddedStore, HASHES_MAX};
+use crate::disk::{SHORT_PATIENCE, patiently};
 use crate::record::ContentHash;
 use crate::store::groups::{GROUP_BYTES, GroupHasher, GroupSum, group_sum};
 use crate::store::{ContentReader, StoreError};
@@ -328,13 +329,13 @@ fn index(at: u64) -> usize {
 
 /// Opens a content's file for reading, if it has this length.
 pub(super) fn open_whole(path: &Path, size: u64) -> io::Result<File> {
-    let file = File::open(path)?;
-    let meta = file.metadata()?;
+    let file = patiently(&SHORT_PATIENCE, || File::open(path))?;
+    let meta = patiently(&SHORT_PATIENCE, || file.metadata())?;
     if meta.is_file() && meta.len() == size { Ok(file) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let mut bytes = vec![0; index(range.end - range.start)];
-    file.read_exact_at(&mut bytes, range.start)?;
+    patiently(&SHORT_PATIENCE, || file.read_exact_at(&mut bytes, range.start))?;
     Ok(bytes.into())
 }

@@ -24,6 +24,7 @@ use super::rows::{self, ContentPlace};
 use super::sums::{self, SUMS_PER_ROW};
 use super::tx::Tx;
 use super::{EmbeddedStore, StoredAsset};
+use crate::disk::{LONG_PATIENCE, patiently};
 use crate::record::ContentHash;
 use crate::store::groups::{GroupHasher, GroupSum};
 use crate::store::{Holding, StoreError};
@@ -222,7 +223,7 @@ impl EmbeddedStore {
         let hashed = blocking("examine content", move || {
             // Before it is opened: what is moved over it afterwards is another one.
             let seen = FileIdentity::at(&path);
-            Ok((seen, hash_file(&path, size)))
+            Ok((seen, patiently(&LONG_PATIENCE, || hash_file(&path, size))))
         });
         let (seen, hashed) = hashed.await?;
         let seen = Seen::File(seen);
@@ -255,8 +256,8 @@ impl EmbeddedStore {
     }
 }
 
-/// What of a failure to read is the content's own fault; `None` for what may be otherwise in a moment, and for what
-/// concerns every file.
+/// What of a failure to read, that lasts, is the content's own fault; `None` for what may be otherwise in a moment, and for
+/// what concerns every file.
 fn fault_of(error: &io::Error) -> Option<String> {
     const EIO: i32 = 5;
     const EBADMSG: i32 = 74;

@@ -1,7 +1,8 @@
 //! What can go wrong below the store, and what becomes of it: an answer to the caller, and, where the disk can no
 //! longer be trusted, the end of all writing.
 
-use std::io::{self, Write as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
@@ -64,6 +65,7 @@ impl Abort {
             return false;
         }
         match self {
+            Self::Sql(error) if is_unread(error) => false,
             Self::Sql(rusqlite::Error::SqliteFailure(error, _)) => matches!(
                 error.code,
                 ErrorCode::SystemIoFailure
@@ -111,6 +113,25 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// Whether something could not be read or had just now, or no memory: nothing was written, so nothing is lost by it.
+pub(super) fn is_unread(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi;
+    let rusqlite::Error::SqliteFailure(error, _) = error else { return false };
+    matches!(
+        error.extended_code,
+        ffi::SQLITE_IOERR_READ
+            | ffi::SQLITE_IOERR_NOMEM
+            | ffi::SQLITE_IOERR_FSTAT
+            | ffi::SQLITE_IOERR_ACCESS
+            | ffi::SQLITE_IOERR_LOCK
+            | ffi::SQLITE_IOERR_RDLOCK
+            | ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
+            | ffi::SQLITE_IOERR_SHMOPEN
+            | ffi::SQLITE_IOERR_SHMLOCK
+            | ffi::SQLITE_IOERR_SHMMAP
+    )
+}
+
 /// That its pages are damaged, and what to do.
 pub(super) fn damaged_database(dir: &Path, error: &rusqlite::Error) -> String {
     format!(
@@ -122,8 +143,9 @@ pub(super) fn damaged_database(dir: &Path, error: &rusqlite::Error) -> String {
 
 /// Writes as much as a small change does, and removes it again.
 fn try_write(dir: &Path) -> io::Result<()> {
-    let mut file = tempfile::tempfile_in(dir)?;
-    file.write_all(&vec![7; 64 * 1024])?;
+    let file = tempfile::tempfile_in(dir)?;
+    // As SQLite writes.
+    file.write_all_at(&vec![7; 64 * 1024], 0)?;
     file.sync_all()
 }
 

@@ -10,11 +10,12 @@
 //! tmp/                    content that is being received; emptied when the store opens
 //! ```
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+pub(super) use crate::disk::sync_dir;
 use crate::record::ContentHash;
 
 /// The paths below one store's directory.
@@ -49,7 +50,7 @@ impl Layout {
         self.damaged_dir().join(hash.to_string())
     }
 
-    fn contents(&self) -> PathBuf {
+    pub(super) fn contents(&self) -> PathBuf {
         self.dir.join("content")
     }
 
@@ -192,9 +193,4 @@ fn subdirectory(entry: &fs::DirEntry) -> io::Result<impl Iterator<Item = io::Res
 /// Makes a directory and those above it, for the owner's eyes only.
 pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }

@@ -18,6 +18,7 @@ use super::layout::Layout;
 use super::rows;
 use super::tx::{self, Totals};
 use crate::clock;
+use crate::record::ContentHash;
 
 /// How long a loss is told of.
 const TOLD_FOR_MS: u64 = 30 * 24 * 3600 * 1000;
@@ -26,7 +27,8 @@ const TOLD_FOR_MS: u64 = 30 * 24 * 3600 * 1000;
 #[derive(Debug)]
 pub(super) struct SeqMark {
     file: Option<File>,
-    written: u64,
+    /// `None` before anything was.
+    written: Option<u64>,
     /// Why what was in it is not known.
     pub(super) problem: Option<String>,
 }
@@ -54,12 +56,12 @@ impl SeqMark {
         if let Some(problem) = &problem {
             tracing::warn!(problem, "the number of the last change is not known");
         }
-        Self { file, written: read.unwrap_or(0), problem }
+        Self { file, written: read.ok(), problem }
     }
 
     /// The number of the last change that was acknowledged, as far as is known.
     pub(super) fn acknowledged(&self) -> u64 {
-        self.written
+        self.written.unwrap_or(0)
     }
 
     /// Makes it durable, as far as the disk lets it be.
@@ -70,10 +72,10 @@ impl SeqMark {
     }
 
     pub(super) fn set(&mut self, seq: u64) {
-        let Some(file) = self.file.as_ref().filter(|_| seq != self.written) else { return };
+        let Some(file) = self.file.as_ref().filter(|_| self.written != Some(seq)) else { return };
         // Digits, for people; always as many, so that one write replaces all of it.
         match file.write_all_at(format!("{seq:020}\n").as_bytes(), 0) {
-            Ok(()) => self.written = seq,
+            Ok(()) => self.written = Some(seq),
             Err(error) => tracing::debug!(%error, "the number of the last change is not kept"),
         }
     }
@@ -103,21 +105,9 @@ pub(super) fn notice(
     // Nobody has read this far, and whoever has read up to the lost ones has to begin again.
     next.last_seq = mark.acknowledged() + 1;
     next.purge_floor = next.last_seq;
-    let files = layout.content_files().map_err(|source| Abort::Io {
-        action: format!("list the contents in {}", layout.dir.display()),
-        source,
-    })?;
+    let files = content_files(layout)?;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut kept = 0;
-    for (hash, size) in files {
-        if !tx::refers_to_file(&transaction, hash)? {
-            kept += transaction
-                .prepare_cached(
-                    "INSERT OR IGNORE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, 0, ?2, ?3)",
-                )?
-                .execute((hash.0, size.cast_signed(), now_ms.cast_signed()))?;
-        }
-    }
+    let kept = keep_without_record(&transaction, files, now_ms)?;
     next.write(&transaction)?;
     transaction
         .prepare_cached("UPDATE state SET lost_changes = lost_changes + ?1, lost_at_ms = ?2")?
@@ -131,6 +121,65 @@ pub(super) fn notice(
          What other machines have comes back from them; contents without a record stay"
     );
     Ok(())
+}
+
+fn content_files(layout: &Layout) -> Result<Vec<(ContentHash, u64)>, Abort> {
+    layout.content_files().map_err(|source| Abort::Io {
+        action: format!("list the contents in {}", layout.dir.display()),
+        source,
+    })
+}
+
+/// Puts those of these files into the trash that the database does not know; how many. The trash keeps what has no record.
+pub(super) fn keep_without_record(
+    conn: &Connection,
+    files: impl IntoIterator<Item = (ContentHash, u64)>,
+    now_ms: u64,
+) -> Result<u64, rusqlite::Error> {
+    let mut kept = 0;
+    for (hash, size) in files {
+        if !tx::refers_to_file(conn, hash)? {
+            kept += conn
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, 0, ?2, ?3)",
+                )?
+                .execute((hash.0, size.cast_signed(), now_ms.cast_signed()))?;
+        }
+    }
+    Ok(kept as u64)
+}
+
+/// Keeps contents that were there before the database was.
+pub(super) fn keep_unnamed(conn: &mut Connection, layout: &Layout, now_ms: u64) -> Result<(), Abort> {
+    let files = content_files(layout)?;
+    if !files.is_empty() {
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        keep_without_record(&transaction, files, now_ms)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// How many contents are in the trash without a record.
+pub(super) fn unnamed(conn: &Connection) -> Result<u64, rusqlite::Error> {
+    let counted = "SELECT count(*) FROM trash WHERE content = 0 \
+         AND NOT EXISTS (SELECT 1 FROM records WHERE records.hash = trash.hash)";
+    conn.prepare_cached(counted)?.query_row([], |row| rows::unsigned(row, 0))
+}
+
+/// That there are contents of which nothing else is known.
+pub(super) fn unnamed_sentence(
+    conn: &Connection,
+    layout: &Layout,
+) -> Result<Option<String>, rusqlite::Error> {
+    let unnamed = unnamed(conn)?;
+    Ok((unnamed > 0).then(|| {
+        format!(
+            "{unnamed} contents in {} have no record in the database: they stay there, named by their SHA-256, and count again once \
+             another machine has the record, the database is restored, or they are uploaded again",
+            layout.contents().display()
+        )
+    }))
 }
 
 /// That changes are gone, for a while.

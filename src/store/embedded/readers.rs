@@ -4,16 +4,17 @@
 //! Searches have connections, a queue and limits of their own: they may have to look at every record, and whatever else is read
 //! (content, the feed, the status) must not wait behind them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::failure::{self, Abort};
 use super::schema;
+use crate::disk::SHORT_PATIENCE;
 use crate::store::StoreError;
 
 /// Reads at the same time. More would only contend for two or four cores and the page cache.
@@ -128,7 +129,7 @@ impl Readers {
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let conn = taken.map_or_else(|| schema::open_for_reading(&database), Ok)?;
+            let conn = taken.map_or_else(|| open_patiently(&database), Ok)?;
             if !reading.begin(&conn) {
                 idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
                 return Ok(None);
@@ -228,6 +229,19 @@ impl Drop for PlaceInQueue<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// What cannot be opened for want of a file descriptor can be in a moment.
+fn open_patiently(database: &Path) -> Result<Connection, rusqlite::Error> {
+    for pause in SHORT_PATIENCE {
+        match schema::open_for_reading(database) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+                std::thread::sleep(pause);
+            }
+            opened => return opened,
+        }
+    }
+    schema::open_for_reading(database)
 }
 
 fn in_transaction<T>(

@@ -53,7 +53,7 @@ impl Space {
         let (asked, free) = match known {
             Some((asked, free)) if free >= needed => (asked, free),
             // Too little as we count it, but space may have been freed: ask before refusing.
-            Some(_) | None => (Instant::now(), self.ask()?),
+            Some(_) | None => (Instant::now(), self.ask()),
         };
         if free < needed {
             *left = None;
@@ -74,7 +74,7 @@ impl Space {
 
     /// Why nothing more would be taken, if so.
     pub(super) fn shortage(&self) -> Option<String> {
-        let free = self.ask().ok()?;
+        let free = self.ask();
         (free < self.reserve_bytes.max(ROOM_TO_DELETE_BYTES)).then(|| self.too_little(free))
     }
 
@@ -96,9 +96,7 @@ impl Space {
         }
         *tried = Some(Instant::now());
         let path = self.ballast();
-        if path.exists()
-            || self.ask().is_ok_and(|free| free < self.reserve_bytes.saturating_add(2 * BALLAST_BYTES))
-        {
+        if path.exists() || self.ask() < self.reserve_bytes.saturating_add(2 * BALLAST_BYTES) {
             return;
         }
         if let Err(error) = write_ballast(&path) {
@@ -118,19 +116,15 @@ impl Space {
 
     /// As [`Self::give_way`], if the disk says that it is necessary.
     pub(super) fn make_way(&self) {
-        if self.ask().is_ok_and(|free| free < ROOM_TO_DELETE_BYTES) {
+        if self.ask() < ROOM_TO_DELETE_BYTES {
             self.give_way();
         }
     }
 
-    fn ask(&self) -> Result<u64, StoreError> {
-        let stat = rustix::fs::statvfs(&self.dir).map_err(|error| StoreError::Io {
-            action: format!("ask how much space is free on the disk that holds {}", self.dir.display()),
-            reason: error.to_string(),
-        })?;
-        // Some network file systems do not know.
-        let knows = stat.f_blocks > 0;
-        Ok(if knows { stat.f_bavail.saturating_mul(stat.f_frsize) } else { u64::MAX })
+    /// How much is free; more than anybody needs where the file system does not know: it says so when it is full.
+    fn ask(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.dir).ok().filter(|stat| stat.f_blocks > 0);
+        stat.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
 
@@ -153,7 +147,7 @@ mod tests {
     #[test]
     fn the_reserve_is_never_given_away() {
         let dir = tempfile::tempdir().unwrap();
-        let free = Space::new(dir.path().into(), 0).ask().unwrap();
+        let free = Space::new(dir.path().into(), 0).ask();
         assert!(Space::new(dir.path().into(), 0).claim(1).is_ok());
         let space = Space::new(dir.path().into(), free.saturating_mul(2));
         let refused = space.claim(1).unwrap_err();

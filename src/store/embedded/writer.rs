@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -56,6 +56,9 @@ const IDLE: Duration = Duration::from_millis(500);
 /// How often somebody looks for what is old enough to be purged. Often, so that a machine that runs for a few hours a
 /// day finds another one that agrees with its clock.
 const LOOK_INTERVAL: Duration = Duration::from_hours(1);
+/// How long the database may be unreadable until it counts as damaged. A disk that fails once is read again with the next
+/// change.
+const UNREAD_FOR: Duration = Duration::from_secs(5);
 /// What a record costs in the WAL, roughly, in bytes, where many share a transaction.
 const RECORD_BYTES: usize = 4096;
 /// Pages that a transaction writes at least: of the tables, of their indices, and once more when they are brought home.
@@ -192,6 +195,8 @@ pub(super) struct StoreWriter {
     pub(super) clock: Clock,
     pub(super) purging: Purging,
     pub(super) mark: SeqMark,
+    /// Since when nothing can be committed because the database cannot be read.
+    pub(super) unread_since: Option<Instant>,
     /// Kept until the very end: the next process may open the store once it is released.
     pub(super) _lock: fs::File,
 }
@@ -255,6 +260,7 @@ impl StoreWriter {
             done.map_err(|abort| self.on_abort(&abort))
         };
         if result.is_ok() {
+            self.unread_since = None;
             self.since_checkpoint += group.iter().map(|task| task.weight()).sum::<usize>();
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             let last = self.totals.last_seq;
@@ -347,13 +353,19 @@ impl StoreWriter {
     /// What a failure means to those who wait, and to all who come after.
     fn on_abort(&mut self, abort: &Abort) -> StoreError {
         let answer = abort.answer("write to the store", &self.layout.dir);
-        if abort.is_fatal() {
+        if abort.is_fatal() || self.cannot_be_read(abort) {
             tracing::error!(error = %answer, "the store takes no more writes until it is opened again");
             self.shared.set_read_only(format!("{answer}; check the disk, then start again"));
         } else {
             tracing::warn!(error = %answer, "a group of changes was not committed");
         }
         answer
+    }
+
+    /// Whether the database could not be read this time, and has not been readable for a while.
+    fn cannot_be_read(&mut self, abort: &Abort) -> bool {
+        let is_unread = matches!(abort, Abort::Sql(error) if failure::is_unread(error));
+        is_unread && self.unread_since.get_or_insert_with(Instant::now).elapsed() >= UNREAD_FOR
     }
 
     /// Removes placed files to which nothing refers.

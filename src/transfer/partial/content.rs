@@ -25,6 +25,7 @@ use self::judge::Suspect;
 pub use self::judge::{Blame, Finished};
 use self::write_at::write_at;
 use super::ledger::Ledger;
+use crate::disk;
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::embedded::failure;
@@ -103,7 +104,7 @@ impl Partial {
         }
         let ledger = Ledger::create(&ledger_path(path), hash, size, &durable)?;
         if let Some(dir) = path.parent() {
-            File::open(dir)?.sync_all()?;
+            disk::sync_dir(dir)?;
         }
         let from = (!durable.is_empty()).then(|| (Giver::Earlier, durable.clone()));
         let state = PartialState {

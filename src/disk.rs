@@ -1,0 +1,167 @@
+//! What file systems cannot do, and failures of the system that pass by themselves.
+//!
+//! Network and FUSE file systems, and those of memory cards, lack one thing or another that a local disk has. What can be
+//! done without is done without, and said once; what cannot is named in one sentence ([`lock_problem`]).
+
+use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+/// Pauses between the tries of somebody who is waited for.
+pub const SHORT_PATIENCE: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
+/// Pauses between the tries of somebody who decides whether something is broken.
+pub const LONG_PATIENCE: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+
+const PASSING: [Errno; 6] = [Errno::INTR, Errno::AGAIN, Errno::NOMEM, Errno::NFILE, Errno::MFILE, Errno::IO];
+
+/// Makes the names in a directory durable, as far as its file system can: some refuse to, and keep them all the same.
+///
+/// # Errors
+/// What the system says of a file system that can.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    match File::open(path).and_then(|dir| dir.sync_all()) {
+        Err(error) if cannot_sync_dirs(&error) => Ok(()),
+        done => done,
+    }
+}
+
+/// That names in a directory may be lost by a power cut, if its file system cannot make them durable.
+pub fn dir_sync_problem(path: &Path) -> Option<String> {
+    let error = File::open(path).and_then(|dir| dir.sync_all()).err().filter(cannot_sync_dirs)?;
+    Some(format!(
+        "the file system that holds {} cannot make names in directories durable ({error}): all works, but a power cut may cost \
+         what was stored in the seconds before it",
+        path.display()
+    ))
+}
+
+fn cannot_sync_dirs(error: &io::Error) -> bool {
+    let refusals = [
+        Errno::INVAL,
+        Errno::OPNOTSUPP,
+        Errno::BADF,
+        Errno::ACCESS,
+        Errno::NOSYS,
+        Errno::ISDIR,
+        Errno::NOTTY,
+    ];
+    is_one_of(error, &refusals)
+}
+
+/// That a file cannot be locked because its file system has no locks.
+pub fn lock_problem(path: &Path, error: &io::Error) -> Option<String> {
+    let has_none = is_one_of(error, &[Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL]);
+    has_none.then(|| {
+        format!(
+            "the file system that holds {} has no file locks ({error}), which keep two programs from writing the same data: put \
+             data_dir on a disk of this machine, or mount it with locks",
+            path.display()
+        )
+    })
+}
+
+/// That a database cannot be used, where its file system lacks what it takes.
+pub fn database_problem(path: &Path, error: &rusqlite::Error) -> Option<String> {
+    use rusqlite::ffi;
+    let rusqlite::Error::SqliteFailure(error, _) = error else { return None };
+    let what = match error.extended_code {
+        ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMLOCK | ffi::SQLITE_IOERR_SHMMAP => {
+            "cannot share memory between the users of a file (mmap)"
+        }
+        ffi::SQLITE_IOERR_LOCK
+        | ffi::SQLITE_IOERR_RDLOCK
+        | ffi::SQLITE_IOERR_UNLOCK
+        | ffi::SQLITE_IOERR_CHECKRESERVEDLOCK => "has no file locks",
+        ffi::SQLITE_BUSY => "has no file locks, or another program has the database open",
+        _ => return None,
+    };
+    Some(format!(
+        "the file system that holds {} {what}, which databases need: put data_dir on a disk of this machine (network and FUSE mounts \
+         often cannot do it)",
+        path.display()
+    ))
+}
+
+/// The same failure to open a database, with what its file system lacks, if that is the reason.
+pub fn explained(path: &Path, error: Box<dyn Error + Send + Sync>) -> Box<dyn Error + Send + Sync> {
+    let problem = match error.downcast_ref::<rusqlite_migration::Error>() {
+        Some(rusqlite_migration::Error::RusqliteError { err, .. }) => database_problem(path, err),
+        _ => error.downcast_ref().and_then(|error| database_problem(path, error)),
+    };
+    problem.map_or(error, Into::into)
+}
+
+/// Whether a failure may be over in a moment: too many open files or too little memory, somebody who was quicker, and a disk
+/// that could not read just now.
+pub fn may_pass(error: &io::Error) -> bool {
+    is_one_of(error, &PASSING)
+}
+
+fn is_one_of(error: &io::Error, errors: &[Errno]) -> bool {
+    Errno::from_io_error(error).is_some_and(|error| errors.contains(&error))
+}
+
+/// Does `work` again after each of the `pauses` while it fails with what may pass. Blocks.
+///
+/// # Errors
+/// The last failure.
+pub fn patiently<T>(pauses: &[Duration], mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for pause in pauses {
+        match work() {
+            Err(error) if may_pass(&error) => std::thread::sleep(*pause),
+            done => return done,
+        }
+    }
+    work()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_waited_out_and_what_lasts_is_told() {
+        let soon = [Duration::ZERO; 3];
+        for errno in PASSING {
+            let mut tries = 0;
+            let mut fail_for = |times: u32| {
+                tries = 0;
+                patiently(&soon, || {
+                    tries += 1;
+                    if tries <= times {
+                        Err(io::Error::from_raw_os_error(errno.raw_os_error()))
+                    } else {
+                        Ok(tries)
+                    }
+                })
+            };
+            assert_eq!(fail_for(3).unwrap(), 4);
+            assert_eq!(fail_for(4).unwrap_err().raw_os_error(), Some(errno.raw_os_error()));
+        }
+        let mut tries = 0;
+        let gone: io::Result<()> = patiently(&soon, || {
+            tries += 1;
+            Err(io::ErrorKind::NotFound.into())
+        });
+        assert!(gone.is_err() && tries == 1);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_no_weakness_of_its_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        sync_dir(dir.path()).unwrap();
+        assert_eq!(dir_sync_problem(dir.path()), None);
+        let gone = dir.path().join("gone");
+        assert!(sync_dir(&gone).is_err());
+        assert_eq!(dir_sync_problem(&gone), None);
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert!(!cannot_sync_dirs(&full) && !may_pass(&full));
+        assert_eq!(lock_problem(dir.path(), &full), None);
+    }
+}
