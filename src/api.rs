@@ -4,6 +4,7 @@
 
 pub mod actor;
 pub mod bodies;
+pub mod damaged;
 mod deletions;
 pub mod events;
 mod libraries;

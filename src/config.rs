@@ -20,7 +20,7 @@ mod value;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{FlagValue, Loaded, LoadedSetting, Origin, Origins, SettingSources};
-pub use value::{HttpUrl, RelaySetting, ServiceUrl, SlotFormat};
+pub use value::{Days, HttpUrl, RelaySetting, ServiceUrl, SlotFormat};
 
 use setting::settings;
 
@@ -66,6 +66,8 @@ settings! {
         poll_interval as "poll_interval_secs": Duration = Duration::from_secs(3);
         /// How often the store and the index are compared in full.
         full_scan_interval as "full_scan_interval_secs": Duration = Duration::from_mins(5);
+        /// How often everything in the embedded store is read and checked; 0 for never.
+        scrub_interval_days: Days = Days(30);
         /// Where this node's ticket is written at start.
         ticket_file: Option<PathBuf> = None;
         /// Where another node's ticket is read, to connect to it.
@@ -131,6 +133,8 @@ settings! {
         in_flight_per_peer_bytes: u64 = 8 * MIB;
         /// Free space below which the store takes nothing.
         disk_reserve_bytes: u64 = GIB;
+        /// How fast the embedded store is read to check it, unless somebody asks for it.
+        scrub_bytes_per_sec: u64 = 16 * MIB;
         /// Connections to each HTTP server.
         http_connections: usize = 1024;
         /// Slower clients of the HTTP servers are given up after half a minute.
@@ -234,6 +238,10 @@ impl Config {
 impl Limits {
     fn check(&self, rule: &mut RuleCheck<'_>) {
         const PER_PEER: &str = "limits.in_flight_per_peer_bytes";
+        rule(self.scrub_bytes_per_sec >= 64 * KIB, &["limits.scrub_bytes_per_sec"], &|| {
+            "expected at least 64 KiB, or a scrub comes to no end; scrub_interval_days: 0 turns it off"
+                .to_owned()
+        });
         for (keys, rate) in [
             (&["limits.upload_bytes_per_sec"], self.upload_bytes_per_sec),
             (&["limits.download_bytes_per_sec"], self.download_bytes_per_sec),

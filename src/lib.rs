@@ -32,6 +32,7 @@
 //! ├── GossipActor       discovery   who is there: announcements, the local network
 //! ├── LibraryActor      library     libraries, tickets, who is let in
 //! ├── StoreServerActor  store       the embedded CAN Service's HTTP server
+//! ├── ScrubActor        store       has the embedded store scrubbed
 //! ├── PeersActor        peer        who to connect to, and which peer is asked for what
 //! │   └── PeerActor ×N  peer        one connection: session, comparison, transfers
 //! ├── HttpActor         api         the agent's API and page

@@ -39,6 +39,7 @@ use crate::peer::messages::PeersMsg;
 use crate::peer::places::PlaceLimits;
 use crate::peer::roster::DialLimits;
 use crate::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer, spawn_peer};
+use crate::store::scrub::{ScrubActor, ScrubArgs, ScrubMsg, ScrubSettings};
 use crate::store::server::{StoreServerActor, StoreServerMsg};
 use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
@@ -257,6 +258,7 @@ struct Cells {
     gossip: Arc<ServiceCell<GossipMsg>>,
     library: Arc<ServiceCell<LibraryMsg>>,
     store_server: Arc<ServiceCell<StoreServerMsg>>,
+    scrub: Arc<ServiceCell<ScrubMsg>>,
     peers: Arc<ServiceCell<PeersMsg>>,
     http: Arc<ServiceCell<HttpMsg>>,
     signals: Arc<ServiceCell<SignalMsg>>,
@@ -271,6 +273,7 @@ impl Default for Cells {
             gossip: Arc::new(ServiceCell::new("GossipActor")),
             library: Arc::new(ServiceCell::new("LibraryActor")),
             store_server: Arc::new(ServiceCell::new("StoreServerActor")),
+            scrub: Arc::new(ServiceCell::new("ScrubActor")),
             peers: Arc::new(ServiceCell::new("PeersActor")),
             http: Arc::new(ServiceCell::new("HttpActor")),
             signals: Arc::new(ServiceCell::new("SignalActor")),
@@ -355,6 +358,7 @@ fn children(
             |reply| StoreServerMsg::GetHealth { reply },
         ));
     }
+    children.extend(scrub(config, resources, cells));
     if let Some(signals) = signals {
         let args = SignalArgs {
             signals,
@@ -371,6 +375,23 @@ fn children(
         ));
     }
     children
+}
+
+fn scrub(config: &Config, resources: &Resources, cells: &Cells) -> Option<Child> {
+    let args = ScrubArgs { store: resources.embedded()?, settings: scrub_settings(config, resources) };
+    Some(Child::new(
+        ChildKind::Scrub,
+        Arc::clone(&cells.scrub),
+        move || (ScrubActor, args.clone()),
+        |reply| ScrubMsg::GetHealth { reply },
+    ))
+}
+
+/// The store cannot see what comes from peers until it is complete.
+fn scrub_settings(config: &Config, resources: &Resources) -> ScrubSettings {
+    let progress = resources.events.progress();
+    let receives = move || progress.borrow().as_ref().is_some_and(|progress| progress.rate > 0.0);
+    ScrubSettings::every(config.scrub_interval_days.0, config.limits.scrub_bytes_per_sec, Arc::new(receives))
 }
 
 fn manager(resources: &Resources, cells: &Cells, channels: Channels) -> Manager {

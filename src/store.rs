@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+use self::scrub::{ScrubFinding, ScrubReport};
 use crate::record::{AssetRecord, ContentHash, Hlc};
 
 pub(crate) mod at_rest;
@@ -17,6 +18,7 @@ pub mod can_http;
 pub mod embedded;
 pub mod groups;
 pub mod hashing_file;
+pub mod scrub;
 pub mod server;
 pub mod service;
 pub mod sync_wire;
@@ -137,6 +139,8 @@ pub struct StoreStatus {
     pub short_of_space: Option<String>,
     /// What people should know of the store, and cannot be helped.
     pub notice: Option<String>,
+    /// How scrubbing stands, where the store is scrubbed.
+    pub scrub: Option<Box<ScrubReport>>,
 }
 
 impl StoreStatus {
@@ -358,6 +362,12 @@ pub trait ContentStore: Send + Sync + 'static {
     fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
         let _ = bytes;
         Ok(())
+    }
+
+    /// Contents that are damaged here, are set aside, and did not come again yet, the latest first. At most 1,000.
+    fn damaged(&self, limit: usize) -> BoxFuture<'_, Result<Vec<ScrubFinding>, StoreError>> {
+        let _ = limit;
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     /// Takes assets from a peer, content included; answers in the same order once all that is `Stored` is durable.

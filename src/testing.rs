@@ -236,6 +236,9 @@ pub mod store {
     pub mod hashing_file {
         pub use crate::store::hashing_file::HashingFile;
     }
+    pub mod scrub {
+        pub use crate::store::scrub::{ScrubFinding, ScrubReport, ScrubResult, ScrubSettings};
+    }
     pub mod server {
         pub use crate::store::server::{StoreServerActor, StoreServerArgs, StoreServerMsg};
     }

@@ -16,6 +16,8 @@ pub enum ChildKind {
     Library,
     /// The HTTP server of an embedded store.
     StoreServer,
+    /// Has an embedded store scrubbed.
+    Scrub,
     /// Who to connect to.
     Peers,
     /// One session; a child of [`ChildKind::Peers`].
@@ -27,12 +29,13 @@ pub enum ChildKind {
 
 impl ChildKind {
     /// Every kind, in the order of [`POLICIES`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::CanService,
         Self::Rendezvous,
         Self::Gossip,
         Self::Library,
         Self::StoreServer,
+        Self::Scrub,
         Self::Peers,
         Self::Peer,
         Self::Http,
@@ -47,6 +50,7 @@ impl ChildKind {
             Self::Gossip => "GossipActor",
             Self::Library => "LibraryActor",
             Self::StoreServer => "StoreServerActor",
+            Self::Scrub => "ScrubActor",
             Self::Peers => "PeersActor",
             Self::Peer => "PeerActor",
             Self::Http => "HttpActor",
@@ -122,7 +126,7 @@ const PER_MINUTE_5: RestartBudget = RestartBudget { restarts: 5, window: Duratio
 /// once spends its budget instead of crawling along at the longest delay.
 const BRISK: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::from_secs(2), jitter: 0.5 };
 
-pub static POLICIES: [RestartPolicy; 9] = [
+pub static POLICIES: [RestartPolicy; 10] = [
     // Stops late: actors that stop before it may still have something to write.
     RestartPolicy {
         kind: ChildKind::CanService,
@@ -171,6 +175,16 @@ pub static POLICIES: [RestartPolicy; 9] = [
         exhausted: Exhausted::Degrade,
         stop_order: 1,
         stop_timeout: Duration::from_secs(5),
+    },
+    // Without it what rots is noticed later.
+    RestartPolicy {
+        kind: ChildKind::Scrub,
+        restart: Restart::Always,
+        budget: PER_MINUTE_10,
+        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
+        exhausted: Exhausted::Degrade,
+        stop_order: 1,
+        stop_timeout: Duration::from_secs(2),
     },
     RestartPolicy {
         kind: ChildKind::Peers,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::damaged::DamagedView;
 use super::view::{AgentView, StoreMode};
 use super::words::SyncWords;
 use crate::actor::status::{ActorState, ActorStatus};
@@ -15,6 +16,7 @@ use crate::discovery::channel::{ChannelReport, ChannelState};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
 use crate::store::StoreStatus;
+use crate::store::scrub::ScrubReport;
 
 /// Refusals that `/status` tells of.
 const REFUSALS_SHOWN: usize = 8;
@@ -73,12 +75,20 @@ pub struct StoreView {
     pub bytes_held: Option<u64>,
     /// Contents that were found damaged, are set aside, and did not come again yet.
     pub damaged: Option<u64>,
+    /// The latest of them.
+    pub damaged_contents: Vec<DamagedView>,
+    /// How scrubbing stands; absent where the store does not scrub itself.
+    pub scrub: Option<ScrubReport>,
     /// Number of its last change.
     pub seq: Option<u64>,
 }
 
 impl StoreView {
-    pub(super) fn new(view: &AgentView, status: Result<StoreStatus, String>) -> Self {
+    pub(super) fn new(
+        view: &AgentView,
+        status: Result<StoreStatus, String>,
+        damaged_contents: Vec<DamagedView>,
+    ) -> Self {
         let mode = view.store_mode;
         let url = view.store_proxy.base().to_owned();
         match status {
@@ -93,6 +103,8 @@ impl StoreView {
                 assets_held: Some(status.assets_held),
                 bytes_held: Some(status.bytes_held),
                 damaged: Some(status.damaged),
+                damaged_contents,
+                scrub: status.scrub.map(|scrub| *scrub),
                 seq: Some(status.seq),
             },
             Err(error) => Self {
@@ -106,6 +118,8 @@ impl StoreView {
                 assets_held: None,
                 bytes_held: None,
                 damaged: None,
+                damaged_contents,
+                scrub: None,
                 seq: None,
             },
         }
@@ -503,6 +517,7 @@ pub(super) fn word(variant: &impl Serialize) -> String {
 pub(super) fn node_status(
     view: &AgentView,
     store: Result<StoreStatus, String>,
+    damaged: Vec<DamagedView>,
     peers: PeersReport,
     tree: &ActorStatus,
 ) -> NodeStatus {
@@ -518,7 +533,7 @@ pub(super) fn node_status(
         boot: view.events.boot().to_owned(),
         uptime_secs: view.started.elapsed().as_secs(),
         passphrase_origin: view.passphrase_origin.to_owned(),
-        store: StoreView::new(view, store),
+        store: StoreView::new(view, store, damaged),
         clock: ClockView::new(view.clock.reading(), peers.sync.clock.clone()),
         sync: SyncView::new(peers.sync, counts.connected),
         peers: counts,

@@ -19,6 +19,7 @@ use crate::actor::status::ActorStatus;
 use crate::peer::report::{ConnectionState, PeerReport, PeersReport, SyncState};
 use crate::stderr::{self, Lost};
 use crate::store::StoreStatus;
+use crate::store::scrub::ScrubReport;
 
 mod format;
 
@@ -110,11 +111,41 @@ fn store_figures(out: &mut Exposition, status: &StoreStatus) {
         "Contents that were found damaged and did not come again yet.",
         damaged,
     );
+    if let Some(scrub) = &status.scrub {
+        scrub_figures(out, scrub);
+    }
     out.gauge("can_sync_store_seq", "Number of the store's last change.", seq);
     out.gauge(
         "can_sync_store_writable",
         "Whether the store takes writes.",
         u8::from(status.problem().is_none()),
+    );
+}
+
+fn scrub_figures(out: &mut Exposition, scrub: &ScrubReport) {
+    out.gauge(
+        "can_sync_scrub_running",
+        "Whether the store is being scrubbed.",
+        u8::from(scrub.running.is_some()),
+    );
+    let running = scrub.running.clone().unwrap_or_default();
+    out.gauge("can_sync_scrub_checked_bytes", "Bytes that the scrub under way has read.", running.bytes);
+    let last = scrub.last.clone().unwrap_or_default();
+    out.gauge(
+        "can_sync_scrub_last_end_seconds",
+        "When the last whole scrub ended, in seconds since the Unix epoch; 0 for never.",
+        last.ended_ms / 1000,
+    );
+    out.gauge(
+        "can_sync_scrub_last_found_assets",
+        "Damaged contents that the last whole scrub found.",
+        last.found,
+    );
+    out.gauge("can_sync_scrub_last_healed_assets", "Those of them that are whole again.", last.healed);
+    out.gauge(
+        "can_sync_scrub_without_record_assets",
+        "Contents without a record in the database, at the last whole scrub.",
+        last.without_record,
     );
 }
 

@@ -12,6 +12,7 @@ use crate::events::{LoggedEvent, NodeEvent};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{ConnectionState, Direction, PeerReport, PeersReport, TransferReport};
 use crate::store::StoreStatus;
+use crate::store::scrub::ScrubReport;
 
 mod recent;
 mod text;
@@ -114,6 +115,8 @@ pub(super) struct NodeModel {
     pub(super) bytes: Option<String>,
     /// Assets that are known beside those.
     pub(super) absent: Option<String>,
+    /// How far the scrub is, or when everything was checked last.
+    pub(super) scrub: Option<ScrubModel>,
     pub(super) seq: Option<u64>,
     pub(super) channels: Vec<ChannelRow>,
 }
@@ -155,6 +158,9 @@ impl NodeModel {
                 .map(|status| status.assets.saturating_sub(status.assets_held))
                 .filter(|absent| *absent > 0)
                 .map(|absent| count(absent, "asset", "assets")),
+            scrub: status
+                .and_then(|status| status.scrub.as_ref())
+                .map(|scrub| ScrubModel::new(scrub, now_ms)),
             seq: status.map(|status| status.seq),
             channels: channels
                 .iter()
@@ -170,6 +176,31 @@ impl NodeModel {
                     last_error: channel.last_error.as_deref().map(shown),
                 })
                 .collect(),
+        }
+    }
+}
+
+/// The store's scrub.
+pub(super) struct ScrubModel {
+    /// When everything was checked last.
+    pub(super) last: Option<Ago>,
+    pub(super) found: Option<String>,
+    pub(super) running: Option<String>,
+}
+
+impl ScrubModel {
+    fn new(scrub: &ScrubReport, now_ms: u64) -> Self {
+        let running = scrub.running.as_ref().map(|running| {
+            let left = running.eta_secs.map(|secs| format!(", {} left", duration(secs))).unwrap_or_default();
+            let waits = running.waits_for.as_ref().map(|why| format!(", waits: {why}")).unwrap_or_default();
+            format!("{} of {}{left}{waits}", bytes(running.bytes), bytes(running.bytes_held))
+        });
+        let found = scrub.last.as_ref().filter(|last| last.found > 0);
+        Self {
+            last: scrub.last.as_ref().map(|last| Ago::new(now_ms, last.ended_ms)),
+            found: found
+                .map(|last| format!("{} damaged, {} healed", grouped(last.found), grouped(last.healed))),
+            running,
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::http::extract::{HashPath, has_content_type};
 use crate::http::{ApiError, ApiResult};
 use crate::store::service::key;
 
+pub(super) mod scrub;
+
 /// Path of the CAN Service's API, for a URL that names only the host.
 const BASE_PATH: &str = "/api/v1/can/0";
 /// How long the store may take to accept a connection.

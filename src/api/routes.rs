@@ -84,6 +84,8 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(proxy::meta, proxy::edit))
         .routes(routes!(proxy::ingest_known))
         .routes(routes!(proxy::trash))
+        .routes(routes!(proxy::scrub::status, proxy::scrub::begin))
+        .routes(routes!(proxy::scrub::findings))
         .routes(routes!(proxy::restore))
         .split_for_parts();
     let description = Description::of(&openapi);
@@ -109,7 +111,8 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
 async fn status(State(state): State<ApiState>) -> ApiResult<Success<NodeStatus>> {
     let view = &state.view;
     let (store, peers, tree) = tokio::join!(view.store_status(), view.peers_report(), view.tree());
-    Ok(Success::new(node_status(view, store, peers?, &tree?)))
+    let damaged = super::damaged::gather(view, store.as_ref().ok()).await;
+    Ok(Success::new(node_status(view, store, damaged, peers?, &tree?)))
 }
 
 /// Every known peer

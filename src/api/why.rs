@@ -340,7 +340,7 @@ fn name(source: &SourceReport) -> String {
     called(&source.name, &source.endpoint_id)
 }
 
-fn called(name: &str, endpoint_id: &str) -> String {
+pub(super) fn called(name: &str, endpoint_id: &str) -> String {
     let short: String = endpoint_id.chars().take(10).collect();
     if name.is_empty() { short } else { format!("{name} ({short})") }
 }

@@ -8,9 +8,12 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
 use super::output::message;
@@ -24,14 +27,18 @@ use crate::node::{DataDir, serve_limits};
 use crate::stderr;
 use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
+use crate::store::scrub::ScrubSettings;
 use crate::store::service::key::{self, KeyError};
 use crate::store::service::{BASE_PATH, ServiceSettings, router};
+
+/// Until a scrub that failed is begun again.
+const SCRUB_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
 /// Keep content-addressed assets and serve them over HTTP.
 ///
 /// Takes the same configuration as `can-sync` (file, environment, flags), and of it `can_listen_addr`, `data_dir`,
-/// `can_token_file`, `sync_api_key`, `sync_api_key_file`, `allowed_hosts`, and of `limits` `disk_reserve_bytes`,
-/// `http_connections` and `http_min_bytes_per_sec`. Started on an agent's data
+/// `can_token_file`, `sync_api_key`, `sync_api_key_file`, `allowed_hosts`, `scrub_interval_days`, and of `limits`
+/// `disk_reserve_bytes`, `scrub_bytes_per_sec`, `http_connections` and `http_min_bytes_per_sec`. Started on an agent's data
 /// directory, it serves the store that was embedded there.
 #[derive(Parser, Debug)]
 #[command(name = "can-service", version)]
@@ -164,10 +171,32 @@ async fn run(options: Options) -> Result<(), ServiceStartError> {
         ..ServiceSettings::new(key, addr)
     };
     let limits = serve_limits(&config.limits);
+    let scrub = ScrubSettings::every(
+        config.scrub_interval_days.0,
+        config.limits.scrub_bytes_per_sec,
+        Arc::new(|| false),
+    );
+    let scrub = tokio::spawn(scrub_again(store.clone(), scrub));
     serve_within(limits, listener, router(store.clone(), settings), shutdown).await;
+    scrub.abort();
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Has the store scrubbed, whatever happens to those who do it.
+async fn scrub_again(store: EmbeddedStore, settings: ScrubSettings) {
+    loop {
+        let mut scrub = JoinSet::new();
+        scrub.spawn(store.clone().scrub_for_ever(settings.clone()));
+        match scrub.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                tracing::error!(%error, "scrubbing the store failed by a defect of this program");
+                tokio::time::sleep(SCRUB_AGAIN_AFTER).await;
+            }
+            Some(_) | None => return,
+        }
+    }
 }
 
 /// What requests have to carry, if anything.

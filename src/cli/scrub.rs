@@ -1,24 +1,24 @@
-//! `can-sync scrub`: reads every content that the store holds and checks that it hashes to its name. A store that meets damage
-//! sets the content aside and has the node fetch it again; this finds what nobody has read for years, and says what became of it.
+//! `can-sync scrub`: every content that the store holds is read and checked against its name. The node does it, and goes on when
+//! the command is stopped; a store that cannot is read from here ([`reading`]). A store that meets damage sets the content aside and
+//! has the node fetch it again; this finds what nobody has read for years, and says what became of it.
 
 use std::time::Duration;
 
-use reqwest::Method;
 use serde::Serialize;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
-use tokio::time::{Instant, sleep_until};
 
 use super::Context;
-use super::assets::{Asset, AssetPage, PAGE_MAX};
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::fetch;
 use super::output::message;
-use super::progress::ProgressLine;
 use super::resolve;
 use super::text;
 use crate::record::ContentHash;
+use crate::store::scrub::{ScrubFinding, ScrubResult};
+
+mod asked;
+mod reading;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct ScrubArgs {
@@ -43,32 +43,40 @@ struct Finding {
     healed: bool,
 }
 
-/// What one reading of a content comes to.
-enum Reading {
-    Right,
-    /// It was deleted or let go of meanwhile.
-    Gone,
-    Wrong(String),
+impl From<ScrubFinding> for Finding {
+    fn from(found: ScrubFinding) -> Self {
+        let ScrubFinding { hash, filename, size, reason, found_ms: _, healed } = found;
+        Self { hash, name: filename.unwrap_or_default(), size, problem: reason, healed }
+    }
+}
+
+/// What came out.
+struct Scrubbed {
+    checked: u64,
+    bytes: u64,
+    findings: Vec<Finding>,
+    /// What the node found besides, if it was the node that looked.
+    besides: Option<ScrubResult>,
 }
 
 /// Exit code 1 if something is damaged and was not healed.
 pub(super) async fn run(context: &Context, args: &ScrubArgs) -> Result<(), CliError> {
     let store = context.store()?;
-    let mut scrub = Scrub { store: &store, pace: args.rate.map(Pace::new), bytes: 0 };
-    let (checked, mut findings) = scrub.all().await?;
-    let bytes = scrub.bytes;
-    let agent = if args.repair && !findings.is_empty() { Some(context.agent()?) } else { None };
-    for finding in &mut findings {
-        if let Some(agent) = &agent {
-            repair(agent, finding).await?;
-        } else {
-            // What the node met before us may be whole again by now.
-            let asset: Result<Asset, _> = store.get(&format!("/asset/{}/meta", finding.hash), &[]).await;
-            finding.healed = asset.is_ok_and(|asset| asset.held);
+    let mut scrubbed = match asked::run(&store, args.rate).await? {
+        Some(scrubbed) => scrubbed,
+        None => reading::run(&store, args.rate).await?,
+    };
+    if args.repair && !scrubbed.findings.is_empty() {
+        let agent = context.agent()?;
+        for finding in &mut scrubbed.findings {
+            repair(&agent, finding).await?;
         }
     }
-    report(context, checked, bytes, &findings)?;
-    let left = findings.iter().filter(|finding| !finding.healed).count() as u64;
+    report(context, &scrubbed)?;
+    if let Some(problem) = scrubbed.besides.and_then(|besides| besides.database) {
+        return Err(CliError::failure(problem));
+    }
+    let left = scrubbed.findings.iter().filter(|finding| !finding.healed).count() as u64;
     if left == 0 {
         return Ok(());
     }
@@ -80,122 +88,6 @@ pub(super) async fn run(context: &Context, args: &ScrubArgs) -> Result<(), CliEr
             "the node fetches them from machines that have them: `can-sync scrub --repair` waits for that",
         )
     })
-}
-
-struct Scrub<'a> {
-    store: &'a ApiClient,
-    pace: Option<Pace>,
-    bytes: u64,
-}
-
-impl Scrub<'_> {
-    /// Reads all that is held, the oldest first: how many contents, and what is wrong.
-    async fn all(&mut self) -> Result<(u64, Vec<Finding>), CliError> {
-        let progress = ProgressLine::bytes("checking contents", None);
-        let count = progress.counter();
-        let (mut checked, mut findings) = (0, Vec::new());
-        let mut cursor: Option<String> = None;
-        loop {
-            let mut query = vec![("held", "true".to_owned()), ("order", "oldest".to_owned())];
-            query.push(("limit", PAGE_MAX.to_string()));
-            query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-            let AssetPage { assets, next_cursor, total } = self.store.get("/list", &query).await?;
-            for asset in assets {
-                let Ok(hash) = asset.hash.parse() else { continue };
-                match self.check(hash, &count).await? {
-                    Reading::Right => {}
-                    Reading::Gone => continue,
-                    Reading::Wrong(problem) => findings.push(Finding {
-                        name: asset.filename.unwrap_or_default(),
-                        size: asset.size,
-                        hash: asset.hash,
-                        problem,
-                        healed: false,
-                    }),
-                }
-                checked += 1;
-                let total = total.map(|total| format!(" of {total}")).unwrap_or_default();
-                let wrong = match findings.len() {
-                    0 => String::new(),
-                    some => format!(", {some} damaged"),
-                };
-                progress.set(&format!("checking contents: {checked}{total}{wrong}"));
-            }
-            cursor = next_cursor;
-            if cursor.is_none() {
-                return Ok((checked, findings));
-            }
-        }
-    }
-
-    /// What breaks off once is read again: the connection may have been at fault, and the store knows by then.
-    async fn check(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> Result<Reading, CliError> {
-        let first = self.read(hash, count).await?;
-        if !matches!(first, Reading::Wrong(_)) {
-            return Ok(first);
-        }
-        // What is right the second time was healed meanwhile, and is told all the same.
-        let second = self.read(hash, count).await?;
-        Ok(if matches!(second, Reading::Right) { first } else { second })
-    }
-
-    async fn read(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> Result<Reading, CliError> {
-        let content = self.store.request(Method::GET, &format!("/asset/{hash}"));
-        let mut response = match self.store.send(content).await {
-            Ok(response) => response,
-            Err(error) if error.exit() == Exit::NotFound => return self.why_absent(hash, &error).await,
-            Err(error) if error.exit() == Exit::Failure => return Ok(Reading::Wrong(error.to_string())),
-            Err(error) => return Err(error),
-        };
-        let mut hasher = Sha256::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) => {
-                    hasher.update(&chunk);
-                    count(chunk.len() as u64);
-                    self.bytes += chunk.len() as u64;
-                    if let Some(pace) = &mut self.pace {
-                        pace.took(chunk.len() as u64).await;
-                    }
-                }
-                Ok(None) => break,
-                Err(_) => return Ok(Reading::Wrong("its bytes are not those that were stored".into())),
-            }
-        }
-        let found = ContentHash(hasher.finalize().into());
-        let is_right = found == hash;
-        Ok(if is_right { Reading::Right } else { Reading::Wrong(format!("it hashes to {found}")) })
-    }
-
-    /// The store listed it as held a moment ago.
-    async fn why_absent(&self, hash: ContentHash, error: &CliError) -> Result<Reading, CliError> {
-        match self.store.get::<Asset>(&format!("/asset/{hash}/meta"), &[]).await {
-            Ok(asset) if asset.held => Ok(Reading::Wrong(error.to_string())),
-            // Its content was there when it was listed.
-            Ok(_) => Ok(Reading::Wrong("its file is damaged or missing, and was set aside".into())),
-            Err(gone) if gone.exit() == Exit::NotFound => Ok(Reading::Gone),
-            Err(other) => Err(other),
-        }
-    }
-}
-
-/// Keeps reading to a rate.
-struct Pace {
-    bytes_per_sec: u64,
-    next: Instant,
-}
-
-impl Pace {
-    fn new(mib_per_sec: u64) -> Self {
-        Self { bytes_per_sec: mib_per_sec.saturating_mul(1 << 20), next: Instant::now() }
-    }
-
-    async fn took(&mut self, bytes: u64) {
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_sec.max(1));
-        let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.next = self.next.max(Instant::now()) + takes;
-        sleep_until(self.next).await;
-    }
 }
 
 /// Waits until a content is here again, if anybody has it.
@@ -211,9 +103,15 @@ async fn repair(agent: &ApiClient, finding: &mut Finding) -> Result<(), CliError
     Ok(())
 }
 
-fn report(context: &Context, checked: u64, bytes: u64, findings: &[Finding]) -> Result<(), CliError> {
+fn report(context: &Context, scrubbed: &Scrubbed) -> Result<(), CliError> {
+    let Scrubbed { checked, bytes, findings, besides } = scrubbed;
     if context.out.json {
-        let report = json!({ "checked": checked, "bytes": bytes, "damaged": findings });
+        let mut report = json!({ "checked": checked, "bytes": bytes, "damaged": findings });
+        if let Some(besides) = besides {
+            report["without_record"] = json!(besides.without_record);
+            report["rebuilt"] = json!(besides.rebuilt);
+            report["database"] = json!(besides.database);
+        }
         return Ok(context.out.value(&report)?);
     }
     let row = |finding: &Finding| {
@@ -225,7 +123,16 @@ fn report(context: &Context, checked: u64, bytes: u64, findings: &[Finding]) -> 
         let rows: Vec<_> = findings.iter().map(row).collect();
         context.out.table(Some(&["HASH", "SIZE", "STATE", "NAME", "PROBLEM"]), &rows)?;
     }
-    let contents = text::counted(checked, "content");
-    message(&format!("{contents} read and checked, {}; {} damaged", text::bytes(bytes), findings.len()));
+    let contents = text::counted(*checked, "content");
+    message(&format!("{contents} read and checked, {}; {} damaged", text::bytes(*bytes), findings.len()));
+    let ScrubResult { without_record, rebuilt, .. } = besides.clone().unwrap_or_default();
+    if without_record > 0 {
+        let contents = text::counted(without_record, "content");
+        message(&format!("{contents} without a record in the database: they stay where they are"));
+    }
+    if rebuilt > 0 {
+        let entries = text::counted(rebuilt, "entry");
+        message(&format!("{entries} of search tables, indices and counts made anew"));
+    }
     Ok(())
 }

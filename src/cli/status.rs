@@ -13,6 +13,8 @@ use super::error::{CliError, Exit};
 use super::output::message;
 use super::peers::{self, PeerBody};
 use super::text;
+use crate::clock::rfc3339;
+use crate::store::scrub::ScrubReport;
 
 /// Between two looks with `--watch`.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -66,7 +68,25 @@ pub(super) struct StoreBody {
     #[serde(default)]
     damaged: Option<u64>,
     #[serde(default)]
+    damaged_contents: Vec<DamagedBody>,
+    #[serde(default)]
+    scrub: Option<ScrubReport>,
+    #[serde(default)]
     notice: Option<String>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// A damaged content, as far as it is shown here.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct DamagedBody {
+    hash: String,
+    #[serde(default)]
+    filename: Option<String>,
+    #[serde(default)]
+    holders: Vec<String>,
+    #[serde(default)]
+    is_within_reach: bool,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
@@ -137,6 +157,38 @@ impl StoreBody {
     }
 }
 
+impl DamagedBody {
+    /// What nobody who is connected has.
+    fn sentence(&self) -> String {
+        let hash: String = self.hash.chars().take(16).collect();
+        let name = self.filename.as_deref().map(|name| format!(" ({name})")).unwrap_or_default();
+        let had = match self.holders.as_slice() {
+            [] => "nobody is known to have it".to_owned(),
+            holders => format!("last known at {}", holders.join(", ")),
+        };
+        format!("{hash}{name}: nobody who is connected has it; {had}")
+    }
+}
+
+/// When everything was checked last, and how far the scrub is that is under way.
+fn scrub_sentence(scrub: &ScrubReport) -> String {
+    let ago = |ms| rfc3339(ms).map(|time| text::ago(&time)).unwrap_or_default();
+    let last = scrub.last.as_ref().map(|last| {
+        let found = match last.found {
+            0 => "nothing damaged".to_owned(),
+            found => format!("{found} damaged, {} of them healed", last.healed),
+        };
+        format!("everything was checked {}, {found}", ago(last.ended_ms))
+    });
+    let last = last.unwrap_or_else(|| "not everything was checked yet".to_owned());
+    let Some(running) = &scrub.running else { return last };
+    let percent = (running.bytes * 100).checked_div(running.bytes_held).unwrap_or(100).min(100);
+    let left = running.eta_secs.map(|secs| format!(", {} left", text::seconds(secs))).unwrap_or_default();
+    let waits = running.waits_for.as_ref().map(|why| format!(", waits: {why}")).unwrap_or_default();
+    let found = if running.found > 0 { format!(", {} damaged", running.found) } else { String::new() };
+    format!("{last}; under way: {percent} %{left}{waits}{found}")
+}
+
 impl StatusBody {
     /// Why the node is not as it should be.
     fn degraded(&self) -> Option<String> {
@@ -183,7 +235,10 @@ impl StatusBody {
         if let Some(damaged) = self.store.damaged.filter(|damaged| *damaged > 0) {
             let damaged = text::counted(damaged, "content");
             fields.push(("damaged", format!("{damaged} on this disk, set aside until a peer has them")));
+            let lost = self.store.damaged_contents.iter().filter(|one| !one.is_within_reach);
+            fields.extend(lost.map(|one| ("damaged", one.sentence())));
         }
+        fields.extend(self.store.scrub.as_ref().map(|scrub| ("scrub", scrub_sentence(scrub))));
         if self.sync.held_deletions > 0 {
             let held = text::counted(self.sync.held_deletions, "deletion");
             fields.push(("held back", format!("{held} by peers; `can-sync deletions` lists them")));

@@ -13,6 +13,25 @@ const CAN_BASE_PATH: &str = "/api/v1/can/0";
 /// Longest name of a node, in characters; what peers keep of it.
 const NAME_CHARS_MAX: usize = 64;
 
+/// A number of days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Days(pub u32);
+
+/// Longer is never.
+const DAYS_MAX: u32 = 3650;
+
+impl Setting for Days {
+    const EXPECTED: &'static str = "a whole number of days from 0 (never) to 3650";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().ok().filter(|days| *days <= DAYS_MAX).map(Self).ok_or_else(|| unexpected::<Self>(text))
+    }
+
+    fn shown(&self) -> Value {
+        json!(self.0)
+    }
+}
+
 /// An `http` or `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl(Url);

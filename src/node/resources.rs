@@ -205,6 +205,11 @@ impl Resources {
         running::forget(&self.dir);
     }
 
+    /// The store, where it is in this process.
+    pub(super) fn embedded(&self) -> Option<EmbeddedStore> {
+        self.embedded.clone()
+    }
+
     /// Lets the embedded store finish what it was asked to do.
     pub(super) async fn close_store(&self) {
         if let Some(store) = &self.embedded {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::http::envelope::Success;
 use crate::record::{AssetRecord, ContentHash};
+use crate::store::scrub::ScrubFinding;
 use crate::store::service::{BASE_PATH, StatusJson, key};
 use crate::store::sync_wire::{
     BATCH_MAX, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, holding_of, outcome_of, put,
@@ -149,6 +150,7 @@ impl CanHttpStore {
             read_only: data.read_only,
             short_of_space: data.short_of_space,
             notice: data.notice,
+            scrub: data.scrub.map(Box::new),
         })
     }
 
@@ -444,6 +446,16 @@ impl ContentStore for CanHttpStore {
         length: Option<u64>,
     ) -> BoxFuture<'_, Result<ContentReader, StoreError>> {
         self.open_content(hash, offset, length).boxed()
+    }
+
+    fn damaged(&self, limit: usize) -> BoxFuture<'_, Result<Vec<ScrubFinding>, StoreError>> {
+        async move {
+            let response =
+                self.send(self.request(Method::GET, &format!("damaged?limit={limit}")), None).await?;
+            let Success { data, .. } = json::<Success<Vec<ScrubFinding>>>(self.url(), response).await?;
+            Ok(data)
+        }
+        .boxed()
     }
 
     fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {

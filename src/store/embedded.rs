@@ -57,6 +57,7 @@ mod contract;
 mod damage;
 mod edit;
 pub(crate) mod failure;
+mod found;
 mod incoming;
 mod layout;
 mod loss;
@@ -68,6 +69,7 @@ mod query;
 mod readers;
 mod rows;
 mod schema;
+mod scrub;
 mod space;
 mod sums;
 mod trash;
@@ -130,6 +132,7 @@ struct StoreShared {
     /// Where pages of full readings ended that have not passed the purge floor yet.
     walks: Mutex<VecDeque<u64>>,
     damage: damage::DamageWatch,
+    scrub: scrub::Scrubbing,
     /// Contents whose sums are being made.
     sums: sums::SumMakers,
     seq: watch::Receiver<u64>,
@@ -243,6 +246,7 @@ impl EmbeddedStore {
     /// [`StoreError::Invalid`] for a cursor that is not one of this order, or too many hashes; [`StoreError::Busy`] where
     /// too many others search; [`StoreError::Io`].
     pub async fn list(&self, query: ListQuery) -> Result<ListPage, StoreError> {
+        self.0.shared.scrub.note_use();
         let query = query::Prepared::new(query)?;
         let readers = &self.0.shared.readers;
         if query.is_quick() {

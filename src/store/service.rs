@@ -34,6 +34,7 @@ pub mod key;
 mod model;
 mod part_name;
 mod range;
+mod scrub;
 mod sync;
 mod trash;
 
@@ -141,6 +142,9 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         .routes(routes!(ingest::ingest_known))
         .routes(routes!(trash::list_trash))
         .routes(routes!(trash::restore))
+        .routes(routes!(scrub::status, scrub::begin))
+        .routes(routes!(scrub::findings))
+        .routes(routes!(scrub::damaged))
         .routes(routes!(events::events))
         .routes(routes!(assets::status))
         .routes(routes!(own_description))

@@ -235,3 +235,40 @@ async fn a_wrong_key_is_said_and_mended_by_the_right_one() {
     right.dial(&b.agent).await;
     b.has(1).await;
 }
+
+#[tokio::test]
+async fn a_store_of_its_own_scrubs_itself_and_commands_follow_it() {
+    let side = Side::start();
+    let mut hashes = Vec::new();
+    for (seed, len) in [(1, 100), (2, 300_000), (3, 900_000)] {
+        hashes.push(side.ingest(seed, len).await);
+    }
+    let clean = side.agent.ok(&["scrub", "--json"]).json().remove(0);
+    assert_eq!((&clean["checked"], &clean["damaged"]), (&json!(3), &json!([])), "{clean}");
+    assert_eq!(clean["without_record"], 0, "the service itself looked: {clean}");
+    let path =
+        crate::support::embedded::content_path(&side.dir.path().join("store"), hashes[1].parse().unwrap());
+    std::fs::write(&path, vec![0; 300_000]).unwrap();
+    let found = side.agent.run(&["scrub", "--rate", "500", "--json"]);
+    assert_eq!(found.code, 1, "{}", found.stderr);
+    let damaged = found.json().remove(0)["damaged"].clone();
+    assert_eq!(
+        (damaged[0]["hash"].as_str(), damaged[0]["name"].as_str()),
+        (Some(hashes[1].as_str()), Some("file.bin"))
+    );
+    eventually("the agent knows", async || {
+        let store = side.status().await["store"].clone();
+        let last = &store["scrub"]["last"];
+        let lost = &store["damaged_contents"][0];
+        let is_known = last["found"] == 1 && last["checked"] == 3 && lost["hash"] == hashes[1].as_str();
+        (is_known && lost["is_within_reach"] == false).then_some(()).ok_or_else(|| store.to_string())
+    })
+    .await;
+    let shown = side.agent.ok(&["status"]);
+    assert!(
+        shown.text().contains("everything was checked")
+            && shown.text().contains("nobody who is connected has it"),
+        "{}",
+        shown.text()
+    );
+}

@@ -249,3 +249,67 @@ async fn a_scrub_that_repairs_waits_until_the_content_is_back() {
         assert_eq!(fetch(&a, hash, None).await.as_ref(), Some(content));
     }
 }
+
+/// What a killed peer had begun to give is asked for again once it is back, and no wrong byte gets out meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_scrub_finds_is_healed_by_a_peer_that_is_killed_on_the_way() {
+    use crate::support::daemon::{Daemon, embedded_yaml};
+    let a = Daemon::start(&embedded_yaml("scrub_interval_days: 0"));
+    let mut b = Daemon::start(
+        &embedded_yaml("limits: { disk_reserve_bytes: 0, upload_bytes_per_sec: 3 MiB }")
+            .replace("limits: { disk_reserve_bytes: 0 }\n", ""),
+    );
+    let contents: Vec<Vec<u8>> = (0..60).map(|n| noise(70_000 + 5000 * n, n as u64)).collect();
+    let mut hashes = Vec::new();
+    for content in &contents {
+        let form =
+            reqwest::multipart::Form::new().part("file", reqwest::multipart::Part::bytes(content.clone()));
+        let stored = a.http.post(a.store_url("/ingest")).multipart(form).send().await.unwrap();
+        let stored: serde_json::Value = stored.json().await.unwrap();
+        hashes.push(stored["data"]["hash"].as_str().unwrap().to_owned());
+    }
+    b.dial(&a).await;
+    let held = async |node: &Daemon| node.get("/status").await["store"]["assets_held"].as_u64().unwrap_or(0);
+    eventually("b has them", async || {
+        let now = held(&b).await;
+        (now == 60).then_some(()).ok_or_else(|| now.to_string())
+    })
+    .await;
+    let store = a.data_dir().join("store");
+    for (n, (hash, content)) in hashes.iter().zip(&contents).enumerate() {
+        flip(&store, hash, content, n * 7919 % content.len());
+    }
+    let begun: serde_json::Value =
+        a.http.post(a.store_url("/scrub")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(begun["data"]["pass"], 1, "{begun}");
+    for goal in [5, 20] {
+        eventually("some are healed", async || {
+            let scrub = a.get("/status").await["store"]["scrub"].clone();
+            let healed = scrub["running"]["healed"].as_u64().or(scrub["last"]["healed"].as_u64());
+            healed.filter(|healed| *healed >= goal).map(|_| ()).ok_or_else(|| scrub.to_string())
+        })
+        .await;
+        b.kill();
+        b = b.restart();
+        b.dial(&a).await;
+    }
+    for (hash, content) in hashes.iter().zip(&contents) {
+        eventually("it is whole again", async || {
+            let answer = a.http.get(a.store_url(&format!("/asset/{hash}"))).send().await;
+            let Ok(answer) = answer.and_then(reqwest::Response::error_for_status) else {
+                return Err("no answer".into());
+            };
+            let Ok(body) = answer.bytes().await else { return Err("it broke off".to_owned()) };
+            assert!(body == *content, "wrong bytes of {hash}");
+            Ok(())
+        })
+        .await;
+    }
+    let store = a.get("/status").await["store"].clone();
+    assert_eq!(
+        (&store["scrub"]["last"]["found"], &store["scrub"]["last"]["healed"]),
+        (&json!(60), &json!(60)),
+        "{store}"
+    );
+    assert_eq!((&store["damaged"], &store["damaged_contents"]), (&json!(0), &json!([])));
+}

@@ -43,6 +43,7 @@ mod peer_crash;
 mod peers_actor;
 mod relay_path;
 mod rendezvous;
+mod scrub;
 mod service_http;
 mod signals;
 mod store_clock;

@@ -135,6 +135,8 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
              ALTER TABLE records DROP COLUMN former_own;
              DROP TABLE content_sums;
              DROP TABLE damaged;
+             DROP TABLE scrub;
+             DROP TABLE scrub_findings;
              ALTER TABLE state DROP COLUMN lost_changes;
              ALTER TABLE state DROP COLUMN lost_at_ms;
              ALTER TABLE state DROP COLUMN uptime_ms;

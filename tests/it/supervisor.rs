@@ -147,6 +147,7 @@ async fn starts_that_fail_count_and_are_repeated() {
         | ChildKind::Gossip
         | ChildKind::Library
         | ChildKind::StoreServer
+        | ChildKind::Scrub
         | ChildKind::Peer => {}
     })
     .await;
@@ -364,6 +365,7 @@ async fn nothing_is_started_any_more_once_the_node_stops() {
         | ChildKind::Gossip
         | ChildKind::Library
         | ChildKind::StoreServer
+        | ChildKind::Scrub
         | ChildKind::Peer => {}
     })
     .await;
@@ -390,6 +392,7 @@ async fn a_start_under_way_and_a_pending_one_are_given_up_when_the_node_stops() 
         | ChildKind::Gossip
         | ChildKind::Library
         | ChildKind::StoreServer
+        | ChildKind::Scrub
         | ChildKind::Peer => {}
     })
     .await;

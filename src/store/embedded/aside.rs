@@ -142,7 +142,7 @@ impl EmbeddedStore {
     }
 
     /// Holds contents again that are wanted and lie in their places.
-    async fn look_for_absent(&self) -> Result<(), StoreError> {
+    pub(super) async fn look_for_absent(&self) -> Result<(), StoreError> {
         let (mut after, mut looks) = ([0; 32], 0);
         loop {
             let read = move |conn: &Connection| absent_after(conn, after);
@@ -179,6 +179,27 @@ fn absent_after(conn: &Connection, after: [u8; 32]) -> Result<Vec<(ContentHash, 
         Ok((ContentHash(row.get(0)?), rows::unsigned(row, 1)?))
     })?
     .collect()
+}
+
+/// A content that is held.
+pub(super) struct HeldContent {
+    pub(super) hash: ContentHash,
+    pub(super) size: u64,
+    pub(super) place: ContentPlace,
+}
+
+/// Some of the contents that are held, in the order of their hashes.
+pub(super) fn held_after(conn: &Connection, after: [u8; 32]) -> Result<Vec<HeldContent>, rusqlite::Error> {
+    let sql = "SELECT hash, size, content FROM records WHERE hash > ?1 AND content IS NOT NULL ORDER BY hash LIMIT ?2";
+    conn.prepare_cached(sql)?
+        .query_map(params![after, PAGE], |row| {
+            Ok(HeldContent {
+                hash: ContentHash(row.get(0)?),
+                size: rows::unsigned(row, 1)?,
+                place: ContentPlace::from_column(row.get(2)?),
+            })
+        })?
+        .collect()
 }
 
 /// Some of the contents that are held in files, in the order of their hashes.

@@ -60,6 +60,7 @@ impl EmbeddedStore {
             }
             Ok((found, damaged))
         };
+        self.0.shared.scrub.note_use();
         let (found, damaged) = self.0.shared.readers.run("read small contents", read).await?;
         for hash in damaged {
             self.suspect(hash, WRONG_BYTES);
@@ -73,6 +74,7 @@ impl EmbeddedStore {
         offset: u64,
         length: Option<u64>,
     ) -> Result<ContentReader, StoreError> {
+        self.0.shared.scrub.note_use();
         let found = self.0.shared.readers.run("read content", move |conn| source(conn, hash)).await?;
         let source = found.ok_or(StoreError::NotFound(hash))??;
         if self.0.shared.damage.is_suspect(&hash) {
@@ -203,6 +205,7 @@ impl EmbeddedStore {
         sum: GroupSum,
         range: Range<u64>,
     ) -> Result<Bytes, StoreError> {
+        self.0.shared.scrub.note_use();
         let bytes = group_range(group, file.size);
         let StoredFile { hash, file, .. } = file;
         let at = bytes.clone();
@@ -259,6 +262,7 @@ impl WholeReading {
     /// Reads on; the piece before the one that was read.
     async fn step(mut self, range: Range<u64>) -> Result<Option<(Bytes, Self)>, StoreError> {
         while self.next * (GROUP_BYTES as u64) < self.file.size {
+            self.store.0.shared.scrub.note_use();
             let at = group_range(self.next, self.file.size);
             let (file, mut hashers) = (Arc::clone(&self.file.file), std::mem::take(&mut self.hashers));
             let read = blocking("read content", move || {

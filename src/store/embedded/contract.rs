@@ -13,6 +13,7 @@ use super::rows::{self, COLUMNS, FORMERS};
 use super::tx::Totals;
 use super::{EmbeddedStore, HASHES_MAX, StoredAsset, damage, edit, loss, writer};
 use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
+use crate::store::scrub::ScrubFinding;
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
     StoreEvent, StoreStatus, StoredRecord,
@@ -40,6 +41,8 @@ impl ContentStore for EmbeddedStore {
                 read_only: self.0.shared.read_only(),
                 short_of_space: self.0.shared.space.shortage(),
                 notice,
+                // Whatever is wrong with it, the rest can be told.
+                scrub: self.scrub_report().await.ok().map(Box::new),
             })
         }
         .boxed()
@@ -125,6 +128,10 @@ impl ContentStore for EmbeddedStore {
         length: Option<u64>,
     ) -> BoxFuture<'_, Result<ContentReader, StoreError>> {
         self.read_content(hash, offset, length).boxed()
+    }
+
+    fn damaged(&self, limit: usize) -> BoxFuture<'_, Result<Vec<ScrubFinding>, StoreError>> {
+        self.damaged_contents(limit).boxed()
     }
 
     fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {

@@ -13,6 +13,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
@@ -21,9 +22,10 @@ use super::content::open_whole;
 use super::incoming::blocking;
 use super::layout::Layout;
 use super::rows::{self, ContentPlace};
+use super::scrub::Throttle;
 use super::sums::{self, SUMS_PER_ROW};
 use super::tx::Tx;
-use super::{EmbeddedStore, StoredAsset};
+use super::{EmbeddedStore, StoredAsset, scrub};
 use crate::disk::{LONG_PATIENCE, patiently};
 use crate::record::ContentHash;
 use crate::store::groups::{GroupHasher, GroupSum};
@@ -175,8 +177,18 @@ impl EmbeddedStore {
 
     /// Reads a content in full. Damaged, it is set aside; right, its sums are kept. Whether it is held, and right.
     pub(super) async fn examine(&self, hash: ContentHash) -> Result<bool, StoreError> {
+        self.examine_at(hash, None).await
+    }
+
+    /// As [`Self::examine`], at a pace.
+    pub(super) async fn examine_at(
+        &self,
+        hash: ContentHash,
+        throttle: Option<&Arc<Throttle>>,
+    ) -> Result<bool, StoreError> {
         for _ in 0..LOOKS_MAX {
-            let Some(Inspected { asset, seen, fault, sums }) = self.inspect(hash).await? else {
+            let Some(Inspected { asset, seen, fault, sums }) = self.inspect(hash, throttle.cloned()).await?
+            else {
                 self.0.shared.damage.lock().remove(&hash);
                 return Ok(false);
             };
@@ -202,7 +214,11 @@ impl EmbeddedStore {
     }
 
     /// Reads and hashes a content; `None` where there is none.
-    async fn inspect(&self, hash: ContentHash) -> Result<Option<Inspected>, StoreError> {
+    async fn inspect(
+        &self,
+        hash: ContentHash,
+        throttle: Option<Arc<Throttle>>,
+    ) -> Result<Option<Inspected>, StoreError> {
         let found = self.0.shared.readers.run("examine content", move |conn| {
             let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
             let Some(place) = stored.place else { return Ok(None) };
@@ -223,7 +239,11 @@ impl EmbeddedStore {
         let hashed = blocking("examine content", move || {
             // Before it is opened: what is moved over it afterwards is another one.
             let seen = FileIdentity::at(&path);
-            Ok((seen, patiently(&LONG_PATIENCE, || hash_file(&path, size))))
+            let mut took = |bytes, worked| match &throttle {
+                Some(throttle) => throttle.took(bytes, worked),
+                None => Ok(()),
+            };
+            Ok((seen, patiently(&LONG_PATIENCE, || hash_paced(&path, size, &mut took))))
         });
         let (seen, hashed) = hashed.await?;
         let seen = Seen::File(seen);
@@ -275,16 +295,28 @@ fn fault_of(error: &io::Error) -> Option<String> {
     is_broken.then(|| format!("its file cannot be read: {error}"))
 }
 
+/// SHA-256 of a file, and the sums of its groups.
 pub(super) fn hash_file(path: &Path, size: u64) -> io::Result<(ContentHash, Vec<GroupSum>)> {
+    hash_paced(path, size, &mut |_, _| Ok(()))
+}
+
+/// As [`hash_file`]; `took` is told of each block and how long it took.
+fn hash_paced(
+    path: &Path,
+    size: u64,
+    took: &mut dyn FnMut(u64, Duration) -> io::Result<()>,
+) -> io::Result<(ContentHash, Vec<GroupSum>)> {
     let mut file = open_whole(path, size)?;
     let (mut sha256, mut groups) = (Sha256::new(), GroupHasher::default());
     let mut block = vec![0; BLOCK_BYTES];
     loop {
+        let began = Instant::now();
         match file.read(&mut block) {
             Ok(0) => return Ok((ContentHash(sha256.finalize().into()), groups.finish().1)),
             Ok(n) => {
                 sha256.update(&block[..n]);
                 groups.update(&block[..n]);
+                took(n as u64, began.elapsed())?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -346,6 +378,7 @@ fn set_aside(
     if left == Some(ContentPlace::File) {
         tx.after_commit.push(AfterCommit::SetAside(hash));
     }
+    scrub::state::note_finding(tx.conn, hash, size, reason, tx.now_ms)?;
     let event = DamageEvent::Damaged { hash, size, reason: reason.to_owned() };
     tx.after_commit.push(AfterCommit::Tell(event));
     Ok(true)

@@ -1,6 +1,7 @@
 //! What can go wrong below the store, and what becomes of it: an answer to the caller, and, where the disk can no
 //! longer be trusted, the end of all writing.
 
+use std::fmt;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -132,8 +133,13 @@ pub(super) fn is_unread(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// Whether somebody had it stopped.
+pub(super) fn is_interrupted(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
+}
+
 /// That its pages are damaged, and what to do.
-pub(super) fn damaged_database(dir: &Path, error: &rusqlite::Error) -> String {
+pub(super) fn damaged_database(dir: &Path, error: &dyn fmt::Display) -> String {
     format!(
         "the database in {} is damaged ({error}): stop, move its files store.db, store.db-wal and store.db-shm away, and start \
          again; contents stay, and what other machines know of them comes back from there",

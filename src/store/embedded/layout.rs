@@ -106,18 +106,27 @@ impl Layout {
     /// The files of contents, with their sizes, in no order. What has another name than a hash is not one.
     pub(super) fn content_files(&self) -> io::Result<Vec<(ContentHash, u64)>> {
         let mut found = Vec::new();
-        for first in fs::read_dir(self.contents())? {
-            for second in subdirectory(&first?)? {
-                for entry in subdirectory(&second?)? {
-                    let entry = entry?;
-                    let hash = entry.file_name().to_str().and_then(|name| name.parse().ok());
-                    let Some(hash) = hash.filter(|hash| entry.path() == self.content(*hash)) else {
-                        continue;
-                    };
-                    let meta = entry.metadata()?;
-                    if meta.is_file() {
-                        found.push((hash, meta.len()));
-                    }
+        for first in 0..=u8::MAX {
+            found.extend(self.content_files_in(first)?);
+        }
+        Ok(found)
+    }
+
+    /// As [`Self::content_files`], of those whose hash begins with this byte.
+    pub(super) fn content_files_in(&self, first: u8) -> io::Result<Vec<(ContentHash, u64)>> {
+        let mut found = Vec::new();
+        for second in subdirectory(&self.contents().join(format!("{first:02x}")))? {
+            for entry in subdirectory(&second?.path())? {
+                let entry = entry?;
+                let hash = entry.file_name().to_str().and_then(|name| name.parse().ok());
+                let Some(hash) = hash.filter(|hash| entry.path() == self.content(*hash)) else {
+                    continue;
+                };
+                // It may be gone by now.
+                if let Ok(meta) = entry.metadata()
+                    && meta.is_file()
+                {
+                    found.push((hash, meta.len()));
                 }
             }
         }
@@ -184,9 +193,13 @@ impl Layout {
     }
 }
 
-/// What is in a directory; nothing if it is something else.
-fn subdirectory(entry: &fs::DirEntry) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
-    let entries = if entry.file_type()?.is_dir() { Some(fs::read_dir(entry.path())?) } else { None };
+/// What is in a directory; nothing if it is something else, or not there.
+fn subdirectory(path: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => Some(entries),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+        Err(error) => return Err(error),
+    };
     Ok(entries.into_iter().flatten())
 }
 

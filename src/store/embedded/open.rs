@@ -1,8 +1,7 @@
 //! Opening a store, and putting right what a crash left behind.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -10,11 +9,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use bytesize::ByteSize;
-use rusqlite::Connection;
 use tokio::sync::{Semaphore, watch};
 
 use super::failure::Abort;
+use super::found::Found;
 use super::layout::Layout;
 use super::loss::SeqMark;
 use super::purge::Purging;
@@ -22,7 +20,7 @@ use super::readers::Readers;
 use super::space::Space;
 use super::tx::Totals;
 use super::writer::{StoreWriter, clean_pending};
-use super::{EmbeddedConfig, EmbeddedStore, QUEUE_TASKS, StoreInner, StoreShared, rows, schema};
+use super::{EmbeddedConfig, EmbeddedStore, QUEUE_TASKS, StoreInner, StoreShared, schema};
 use crate::clock::Clock;
 use crate::disk;
 use crate::record::WriterId;
@@ -32,8 +30,11 @@ use crate::store::StoreError;
 pub(super) fn open(config: EmbeddedConfig) -> Result<EmbeddedStore, StoreError> {
     let layout = Layout { dir: config.dir };
     let began = Instant::now();
-    let store = try_open(&layout, config.disk_reserve_bytes, config.clock)
-        .map_err(|abort| abort.answer(&format!("open the store in {}", layout.dir.display()), &layout.dir))?;
+    let store = try_open(&layout, config.disk_reserve_bytes, config.clock).map_err(|abort| {
+        abort
+            .or_full(&layout.tmp())
+            .answer(&format!("open the store in {}", layout.dir.display()), &layout.dir)
+    })?;
     tracing::debug!(dir = %layout.dir.display(), elapsed = ?began.elapsed(), "the store is open");
     Ok(store)
 }
@@ -51,20 +52,13 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     let mut conn =
         schema::open_for_writing(&layout.database()).map_err(|abort| explained(abort, &layout.database()))?;
     super::layout::sync_dir(&layout.dir).map_err(io("fsync"))?;
-    if let Some(weakness) = disk::dir_sync_problem(&layout.dir) {
-        tracing::warn!("{weakness}");
-    }
+    disk::dir_sync_problem(&layout.dir).inspect(|weakness| tracing::warn!("{weakness}"));
     let mut totals = Totals::read(&conn)?;
     let mut mark = SeqMark::open(&layout.mark());
     super::loss::notice(&mut conn, layout, &mut totals, &mark, clock.now_ms())?;
     mark.set(totals.last_seq);
-    let away = found.missing(&conn, layout)?;
-    if !found.database {
-        super::loss::keep_unnamed(&mut conn, layout, clock.now_ms())?;
-    }
-    let mut notices: Vec<String> = mark.problem.take().into_iter().collect();
-    notices.extend(away.as_ref().map(|away| away.sentence(layout)));
-    notices.extend(super::loss::unnamed_sentence(&conn, layout)?);
+    let half = found.half(&mut conn, layout, clock.now_ms())?;
+    let notices: Vec<String> = mark.problem.take().into_iter().chain(half.sentences).collect();
     let id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
     clean_pending(&mut conn, layout)?;
     super::aside::mend(&conn, layout, clock.now_ms())?;
@@ -78,7 +72,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         space: Space::new(layout.dir.clone(), reserve_bytes),
         readers: Readers::new(layout.dir.clone(), layout.database(), Arc::clone(&read_only)),
         layout: layout.clone(),
-        files_missing: away.is_some(),
+        files_missing: half.files_missing,
         opened_with: (!notices.is_empty()).then(|| notices.join("; ")),
         commits: AtomicU64::new(0),
         purge_floor: AtomicU64::new(totals.purge_floor),
@@ -86,6 +80,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         clock: clock.clone(),
         walks: Mutex::new(VecDeque::new()),
         damage: super::damage::DamageWatch::default(),
+        scrub: super::scrub::Scrubbing::default(),
         sums: super::sums::SumMakers::default(),
         seq: seen,
     });
@@ -123,76 +118,6 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         turns: Arc::new(Semaphore::new(QUEUE_TASKS)),
         writer: Mutex::new(Some(writer)),
     })))
-}
-
-/// What was in the directory before the store made what was missing.
-struct Found {
-    database: bool,
-    contents: FoundContents,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum FoundContents {
-    Missing,
-    Empty,
-    There,
-}
-
-/// Contents whose files are all away.
-struct Away {
-    files: u64,
-    bytes: u64,
-}
-
-impl Found {
-    fn look(layout: &Layout) -> Result<Self, Abort> {
-        let contents = match fs::read_dir(layout.contents()).map(|mut entries| entries.next().is_none()) {
-            Ok(true) => FoundContents::Empty,
-            Ok(false) => FoundContents::There,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => FoundContents::Missing,
-            Err(source) => {
-                return Err(Abort::Io { action: format!("list {}", layout.contents().display()), source });
-            }
-        };
-        Ok(Self { database: layout.database().exists(), contents })
-    }
-
-    /// Contents in files that the database names, where no file is left.
-    ///
-    /// # Errors
-    /// [`Abort::Refused`] where that looks like a disk that is not mounted.
-    fn missing(&self, conn: &Connection, layout: &Layout) -> Result<Option<Away>, Abort> {
-        if !self.database || self.contents == FoundContents::There {
-            return Ok(None);
-        }
-        let counted = "SELECT count(*), total(size) FROM records WHERE content = 0";
-        let (files, bytes) = conn.query_row(counted, [], |row| {
-            let bytes: f64 = row.get(1)?;
-            Ok((rows::unsigned(row, 0)?, bytes as u64))
-        })?;
-        match self.contents {
-            _ if files == 0 => Ok(None),
-            FoundContents::Empty => Err(Abort::Refused(format!(
-                "the directory {} is empty, and {files} contents should be in it: mount the disk that they are on, or restore them \
-                 from a backup, and start again; if they are lost, remove the empty directory, and what other machines have comes back \
-                 from there",
-                layout.contents().display()
-            ))),
-            FoundContents::Missing | FoundContents::There => Ok(Some(Away { files, bytes })),
-        }
-    }
-}
-
-impl Away {
-    fn sentence(&self, layout: &Layout) -> String {
-        format!(
-            "the directory {} was missing when the store opened, and with it {} contents ({}): they count as not here, and come back \
-             from machines that have them; to have them from a backup, stop, put the directory back, and start again",
-            layout.contents().display(),
-            self.files,
-            ByteSize(self.bytes)
-        )
-    }
 }
 
 /// With what the file system cannot do, if that is the reason.

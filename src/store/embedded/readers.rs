@@ -232,7 +232,7 @@ impl Drop for PlaceInQueue<'_> {
 }
 
 /// What cannot be opened for want of a file descriptor can be in a moment.
-fn open_patiently(database: &Path) -> Result<Connection, rusqlite::Error> {
+pub(super) fn open_patiently(database: &Path) -> Result<Connection, rusqlite::Error> {
     for pause in SHORT_PATIENCE {
         match schema::open_for_reading(database) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {

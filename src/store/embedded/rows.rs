@@ -144,6 +144,7 @@ pub(super) fn write(
 ) -> Result<(), rusqlite::Error> {
     let record = &asset.record;
     let meta = &record.meta;
+    let [search, application, user] = derived(meta);
     let mut insert = conn.prepare_cached(
         "INSERT OR REPLACE INTO records (seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
          created_at_ms, mime_type, filename, application, user, tags, description, search, wanted, via, own_content, \
@@ -168,14 +169,19 @@ pub(super) fn write(
         ":user": meta.user,
         ":tags": (!meta.tags.is_empty()).then(|| serde_json::Value::from(meta.tags.clone()).to_string()),
         ":description": meta.description,
-        ":search": searched_text(meta),
+        ":search": search,
         ":wanted": asset.holding != Holding::Unwanted,
         ":via": record.via.map(|via| via.0),
         ":own_content": record.own_content,
-        ":application_folded": meta.application.as_deref().map(folded),
-        ":user_folded": meta.user.as_deref().map(folded),
+        ":application_folded": application,
+        ":user_folded": user,
     })?;
     Ok(())
+}
+
+/// What searches look into: words, application, user.
+pub(super) fn derived(meta: &AssetMeta) -> [Option<String>; 3] {
+    [searched_text(meta), meta.application.as_deref().map(folded), meta.user.as_deref().map(folded)]
 }
 
 /// What a search by words looks into.

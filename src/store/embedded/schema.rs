@@ -177,6 +177,21 @@ ALTER TABLE state ADD COLUMN lost_changes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN lost_at_ms INTEGER;
 ";
 
+/// `scrub` says how far the store is scrubbed; `scrub_findings` names what was found damaged since the pass began.
+const SCHEMA_SCRUB: &str = "
+CREATE TABLE scrub (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    state TEXT NOT NULL
+) STRICT;
+INSERT INTO scrub VALUES (1, '{}');
+CREATE TABLE scrub_findings (
+    hash BLOB PRIMARY KEY,
+    size INTEGER NOT NULL,
+    found_at_ms INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -191,6 +206,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_FORMERS),
     M::up(SCHEMA_DAMAGE),
     M::up(SCHEMA_LOSS),
+    M::up(SCHEMA_SCRUB),
 ];
 
 /// Opens the connection of the writer, and makes or migrates the database.

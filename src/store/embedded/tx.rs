@@ -243,7 +243,7 @@ impl Tx<'_> {
     }
 
     /// The tags of a live record.
-    fn add_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
+    pub(super) fn add_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
         if record.deleted {
             return Ok(());
         }

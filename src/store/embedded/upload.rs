@@ -51,6 +51,7 @@ impl Upload {
             return Ok(());
         }
         let shared = &self.store.0.shared;
+        shared.scrub.note_use();
         shared.check_writable()?;
         shared.space.claim(chunk.len() as u64)?;
         self.written += chunk.len() as u64;
@@ -148,6 +149,7 @@ impl Receive {
     /// As [`Upload::write`].
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
         let shared = &self.store.0.shared;
+        shared.scrub.note_use();
         shared.check_writable()?;
         shared.space.claim(chunk.len() as u64)?;
         let pushed = self.file.push(chunk).await;

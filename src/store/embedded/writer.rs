@@ -227,7 +227,7 @@ impl StoreWriter {
         if self.shared.read_only().is_none()
             && let Err(error) = self.purging.keep_uptime(&self.conn)
         {
-            self.on_abort(&Abort::Sql(error));
+            self.on_abort(Abort::Sql(error));
         }
         self.checkpoint("TRUNCATE");
     }
@@ -257,7 +257,7 @@ impl StoreWriter {
                 self.checkpoint("TRUNCATE");
                 done = self.try_commit(&mut group);
             }
-            done.map_err(|abort| self.on_abort(&abort))
+            done.map_err(|abort| self.on_abort(abort))
         };
         if result.is_ok() {
             self.unread_since = None;
@@ -351,9 +351,10 @@ impl StoreWriter {
     }
 
     /// What a failure means to those who wait, and to all who come after.
-    fn on_abort(&mut self, abort: &Abort) -> StoreError {
+    fn on_abort(&mut self, abort: Abort) -> StoreError {
+        let abort = abort.or_full(&self.layout.tmp());
         let answer = abort.answer("write to the store", &self.layout.dir);
-        if abort.is_fatal() || self.cannot_be_read(abort) {
+        if abort.is_fatal() || self.cannot_be_read(&abort) {
             tracing::error!(error = %answer, "the store takes no more writes until it is opened again");
             self.shared.set_read_only(format!("{answer}; check the disk, then start again"));
         } else {
@@ -377,7 +378,7 @@ impl StoreWriter {
             }
             // They stay named, and are looked at again later, at the latest when the store opens.
             Err(abort) if abort.is_fatal() => {
-                self.on_abort(&abort);
+                self.on_abort(abort);
             }
             Err(abort) => tracing::debug!(?abort, "content that nothing refers to is not removed yet"),
         }
@@ -389,7 +390,7 @@ impl StoreWriter {
             None => self
                 .purging
                 .look(&mut self.conn, &self.layout, &mut self.totals)
-                .map_err(|abort| self.on_abort(&abort)),
+                .map_err(|abort| self.on_abort(abort)),
         };
         self.shared.purge_floor.store(self.totals.purge_floor, Ordering::Release);
         let _ = reply.send(result);
@@ -420,7 +421,7 @@ impl StoreWriter {
         self.mark.sync();
         let done = self.conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
         if let Err(error) = done {
-            self.on_abort(&Abort::Sql(error));
+            self.on_abort(Abort::Sql(error));
         }
     }
 }

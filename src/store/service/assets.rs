@@ -192,6 +192,7 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         read_only: status.read_only,
         short_of_space: status.short_of_space,
         notice: status.notice,
+        scrub: status.scrub.map(|scrub| *scrub),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
 }

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::clock;
 use crate::http::envelope::ApiResult;
 use crate::store::embedded::{IngestFields, Ingested, ListPage, MetaPatch, StoredAsset};
+use crate::store::scrub::ScrubReport;
 
 /// An asset, or its tombstone.
 #[derive(Serialize, Deserialize, ToSchema, Clone, PartialEq, Eq, Debug)]
@@ -118,6 +119,9 @@ pub struct StatusJson {
     /// What people should know of it, and cannot be helped.
     #[serde(default)]
     pub notice: Option<String>,
+    /// How scrubbing stands.
+    #[serde(default)]
+    pub scrub: Option<ScrubReport>,
     /// Version of the program.
     pub version: String,
 }

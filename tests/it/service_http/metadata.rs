@@ -206,12 +206,12 @@ async fn the_status_counts() {
     let status = get(&service, "/status").await;
     let expected = json!({"healthy": true, "assets": 2, "bytes": 8, "assets_held": 2,
         "bytes_held": 8, "damaged": 0, "seq": 2, "read_only": null, "short_of_space": null, "notice": null,
-        "version": env!("CARGO_PKG_VERSION")});
+        "scrub": {"running": null, "last": null, "next_ms": null}, "version": env!("CARGO_PKG_VERSION")});
     assert_eq!(status, expected);
 }
 
 /// Every route there is. A new one has to be added here, and then to be described.
-const ROUTES: [(&str, &str); 25] = [
+const ROUTES: [(&str, &str); 29] = [
     ("post", "/ingest"),
     ("get", "/list"),
     ("get", "/search"),
@@ -223,6 +223,10 @@ const ROUTES: [(&str, &str); 25] = [
     ("post", "/asset/{hash}/ingest"),
     ("post", "/asset/{hash}/restore"),
     ("get", "/trash"),
+    ("get", "/scrub"),
+    ("post", "/scrub"),
+    ("get", "/scrub/findings"),
+    ("get", "/damaged"),
     ("get", "/events"),
     ("get", "/status"),
     ("get", "/openapi.json"),

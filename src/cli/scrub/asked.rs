@@ -1,0 +1,91 @@
+//! Has the node check its contents, and follows it.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Deserialize;
+
+use super::super::client::ApiClient;
+use super::super::error::{CliError, Exit};
+use super::super::progress::ProgressLine;
+use super::super::text;
+use super::Scrubbed;
+use crate::store::scrub::{ScrubFinding, ScrubProgress, ScrubReport, ScrubResult};
+
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(300);
+
+#[derive(Deserialize)]
+struct Begun {
+    pass: u64,
+}
+
+#[derive(Deserialize)]
+struct FindingsPage {
+    findings: Vec<ScrubFinding>,
+    next_cursor: Option<String>,
+}
+
+/// What the node found; `None` where the store does not scrub itself.
+pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Option<Scrubbed>, CliError> {
+    let rate = rate.map(|mib| ("bytes_per_sec", mib.saturating_mul(1 << 20).to_string()));
+    let begin = store.request(Method::POST, "/scrub").query(rate.as_slice());
+    let pass = match store.call::<Begun>(begin).await {
+        Ok(Begun { pass }) => pass,
+        // An older service, one of another kind, or one that takes no writes: it can be read all the same.
+        Err(error) if matches!(error.exit(), Exit::NotFound | Exit::Degraded | Exit::Failure) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let besides = follow(store, pass).await?;
+    let findings = findings(store).await?.into_iter().map(Into::into).collect();
+    let ScrubResult { checked, bytes, .. } = besides;
+    Ok(Some(Scrubbed { checked, bytes, findings, besides: Some(besides) }))
+}
+
+/// Waits for the end of a pass.
+async fn follow(store: &ApiClient, pass: u64) -> Result<ScrubResult, CliError> {
+    let progress = ProgressLine::spinner("checking contents");
+    loop {
+        let ScrubReport { running, last, .. } = store.get("/scrub", &[]).await?;
+        if let Some(last) = last.filter(|last| last.pass >= pass) {
+            return Ok(last);
+        }
+        let running = running.filter(|running| running.pass >= pass).ok_or_else(|| {
+            CliError::failure("the node no longer knows of this scrub")
+                .hint("begin it again: `can-sync scrub`")
+        })?;
+        if let Some(why) = running.stopped {
+            return Err(CliError::failure(format!("the scrub cannot go on: {why}")));
+        }
+        progress.set(&stands(&running));
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn stands(running: &ScrubProgress) -> String {
+    let ScrubProgress { checked, contents, bytes, bytes_held, bytes_per_sec, eta_secs, found, .. } = running;
+    let rate =
+        if *bytes_per_sec > 0 { format!(", {}/s", text::bytes(*bytes_per_sec)) } else { String::new() };
+    let left = eta_secs.map(|secs| format!(", {} left", text::seconds(secs))).unwrap_or_default();
+    let wrong = if *found > 0 { format!(", {found} damaged") } else { String::new() };
+    format!(
+        "checking contents: {checked} of {contents}, {} of {}{rate}{left}{wrong}; the node goes on when this is stopped",
+        text::bytes(*bytes),
+        text::bytes(*bytes_held)
+    )
+}
+
+async fn findings(store: &ApiClient) -> Result<Vec<ScrubFinding>, CliError> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let query: Vec<(&str, String)> = cursor.take().map(|cursor| ("cursor", cursor)).into_iter().collect();
+        let page: FindingsPage = store.get("/scrub/findings", &query).await?;
+        all.extend(page.findings);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(all);
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Scrubbing the store: what is in it is checked from end to end, again and again.
+//!
+//! A pass looks at the database and what is derived from its records ([`database`]), at files without records and records
+//! without files ([`files`]), and then reads every content that is held, in the order of the hashes ([`reading`]). What is found
+//! damaged is set aside by the rules of [`super::damage`]. How far a pass is stands in the database ([`state`]), so it goes on
+//! after a restart, at most [`SAVE_APART`] earlier.
+//!
+//! A pass that nobody asked for keeps to a rate and to a share of one core, and waits while the store is used; one that is half
+//! as old as the interval no longer waits, so that it comes to its end on a machine that is never idle.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::Notify;
+
+pub(super) use self::reading::Throttle;
+use self::state::ScrubState;
+use super::incoming::blocking;
+use super::rows::ContentPlace;
+use super::{EmbeddedStore, aside};
+use crate::record::ContentHash;
+use crate::store::StoreError;
+use crate::store::scrub::{ScrubFinding, ScrubProgress, ScrubReport, ScrubResult, ScrubSettings};
+
+mod database;
+mod files;
+mod reading;
+pub(super) mod state;
+
+/// How often it is written down how far a pass is.
+const SAVE_APART: Duration = Duration::from_secs(10);
+/// Until a pass that failed is tried again, and longest wait for the time to begin one: the clock may be set meanwhile.
+const RETRY_AFTER: Duration = Duration::from_mins(1);
+const WAIT_MAX: Duration = Duration::from_hours(1);
+/// The store is in use for so long after somebody used it.
+const IN_USE_FOR: Duration = Duration::from_secs(1);
+/// Small contents that are checked in one read of the database.
+const INLINE_AT_ONCE: usize = 32;
+
+/// What the store and those who ask know of its scrub.
+#[derive(Default)]
+pub(super) struct Scrubbing {
+    /// Somebody scrubs this store.
+    driven: AtomicBool,
+    /// The number of the pass that counts.
+    pass: AtomicU64,
+    begun: Notify,
+    live: Mutex<Option<Live>>,
+    /// From one pass to the next by itself, in milliseconds; 0 for none.
+    interval_ms: AtomicU64,
+    /// When the store was last used, in milliseconds of `since`, plus one; 0 for never.
+    used_at: AtomicU64,
+    since: Since,
+}
+
+struct Since(Instant);
+
+impl Default for Since {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+/// How far the pass is that is under way in this process.
+struct Live {
+    state: ScrubState,
+    throttle: Arc<Throttle>,
+    since: Instant,
+    /// Bytes that were read before `since`.
+    from: u64,
+}
+
+impl Scrubbing {
+    /// Somebody uses the store.
+    pub(super) fn note_use(&self) {
+        let now = u64::try_from(self.since.0.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.used_at.store(now.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn is_in_use(&self) -> bool {
+        let used_at = self.used_at.load(Ordering::Relaxed);
+        let now = u64::try_from(self.since.0.elapsed().as_millis()).unwrap_or(u64::MAX);
+        used_at > 0 && u128::from(now.saturating_sub(used_at)) < IN_USE_FOR.as_millis()
+    }
+}
+
+/// Ends what is going on in threads when the task that waits for it is gone.
+struct StopOnDrop(Arc<Throttle>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// That nobody scrubs any more, when the task ends.
+struct Driving(EmbeddedStore);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.0.shared.scrub.driven.store(false, Ordering::Relaxed);
+        *self.0.live() = None;
+    }
+}
+
+impl EmbeddedStore {
+    /// Scrubs the store when it is time, and whenever somebody asks for it, until the store is closed.
+    pub async fn scrub_for_ever(self, settings: ScrubSettings) {
+        let interval_ms = u64::try_from(settings.interval.as_millis()).unwrap_or(u64::MAX);
+        self.0.shared.scrub.interval_ms.store(interval_ms, Ordering::Relaxed);
+        self.0.shared.scrub.driven.store(true, Ordering::Relaxed);
+        let _driving = Driving(self.clone());
+        let opened = Instant::now();
+        while !self.0.turns.is_closed() {
+            let wait = match self.scrub_state().await {
+                // What it finds could not be written down.
+                Ok(_) if self.0.shared.read_only().is_some() => WAIT_MAX,
+                Ok(state) => {
+                    let now_ms = self.0.shared.clock.now_ms();
+                    match state.begins_in(now_ms, opened.elapsed(), &settings) {
+                        Some(Duration::ZERO) => match self.run_pass(state, &settings).await {
+                            Ok(()) => continue,
+                            Err(error) => {
+                                if !self.0.turns.is_closed() && self.0.shared.read_only().is_none() {
+                                    tracing::warn!(%error, "the scrub of the store stops for a moment");
+                                }
+                                RETRY_AFTER
+                            }
+                        },
+                        Some(wait) => wait.min(WAIT_MAX),
+                        None => WAIT_MAX,
+                    }
+                }
+                Err(_) => RETRY_AFTER,
+            };
+            *self.live() = None;
+            tokio::select! {
+                () = self.0.shared.scrub.begun.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Begins a pass now, at this rate at most, in bytes per second; one that was asked for before goes on, at the new rate. Its
+    /// number.
+    ///
+    /// # Errors
+    /// The errors of writing.
+    pub async fn begin_scrub(&self, bytes_per_sec: Option<u64>) -> Result<u64, StoreError> {
+        let scrub = &self.0.shared.scrub;
+        let now_ms = self.0.shared.clock.now_ms();
+        let begun = self.submit_deletion(move |tx| {
+            let mut state = ScrubState::load(tx.conn)?;
+            if state.begun_ms.is_none() || !state.asked {
+                state.begin(tx.conn, now_ms, true)?;
+            }
+            state.bytes_per_sec = bytes_per_sec;
+            state.save(tx.conn)?;
+            Ok(Ok(state.pass))
+        });
+        let pass = begun.await?;
+        scrub.pass.store(pass, Ordering::Relaxed);
+        if let Some(live) = self.live().as_ref() {
+            live.throttle.set_rate(bytes_per_sec);
+            if live.state.pass != pass {
+                live.throttle.stop();
+            }
+        }
+        scrub.begun.notify_one();
+        Ok(pass)
+    }
+
+    /// Whether somebody does it.
+    pub fn is_scrubbed(&self) -> bool {
+        self.0.shared.scrub.driven.load(Ordering::Relaxed)
+    }
+
+    /// How scrubbing stands.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn scrub_report(&self) -> Result<ScrubReport, StoreError> {
+        let read = |conn: &Connection| {
+            let totals = super::tx::Totals::read(conn)?;
+            Ok((ScrubState::load(conn)?, state::count_findings(conn)?, totals))
+        };
+        let (stored, (found, healed), totals) =
+            self.0.shared.readers.run("read how the scrub stands", read).await?;
+        let live = self.live();
+        let live = live.as_ref().filter(|live| live.state.pass == stored.pass);
+        let state = live.map_or(&stored, |live| &live.state);
+        let running = stored.begun_ms.map(|begun_ms| {
+            let bytes_per_sec = live.map_or(0, Live::bytes_per_sec);
+            let left = totals.bytes_held.saturating_sub(state.bytes);
+            ScrubProgress {
+                pass: state.pass,
+                asked: state.asked,
+                begun_ms,
+                checked: state.checked,
+                contents: totals.assets_held,
+                bytes: state.bytes + live.map_or(0, |live| live.throttle.within_content()),
+                bytes_held: totals.bytes_held,
+                bytes_per_sec,
+                eta_secs: left.checked_div(bytes_per_sec),
+                waits_for: live.and_then(|live| live.throttle.waits_for()).map(str::to_owned),
+                stopped: self.0.shared.read_only(),
+                found,
+                healed,
+            }
+        });
+        let last = stored.last.clone().map(|last| {
+            // What was found then heals later.
+            let healed = if running.is_none() { healed } else { last.healed };
+            ScrubResult { healed, ..last }
+        });
+        let interval_ms = self.0.shared.scrub.interval_ms.load(Ordering::Relaxed);
+        let now_ms = self.0.shared.clock.now_ms();
+        let next = || {
+            let ended_ms = stored.ended_ms(now_ms);
+            ended_ms.map_or(0, |ended_ms| ended_ms.saturating_add(interval_ms)).max(now_ms)
+        };
+        let next_ms = (running.is_none() && interval_ms > 0).then(next);
+        Ok(ScrubReport { running, last, next_ms })
+    }
+
+    /// Damaged contents that were found since the pass began that is under way, or was the last, in the order of their hashes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn scrub_findings(
+        &self,
+        after: Option<ContentHash>,
+        limit: usize,
+    ) -> Result<Vec<ScrubFinding>, StoreError> {
+        let read = move |conn: &Connection| state::findings(conn, after, limit);
+        self.0.shared.readers.run("list what the scrub found", read).await
+    }
+
+    /// Contents that are damaged here, and did not come again yet, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn damaged_contents(&self, limit: usize) -> Result<Vec<ScrubFinding>, StoreError> {
+        let read = move |conn: &Connection| state::damaged(conn, limit);
+        self.0.shared.readers.run("list what is damaged", read).await
+    }
+
+    /// What its actor says of itself.
+    pub(crate) fn scrub_detail(&self) -> Option<String> {
+        let live = self.live();
+        let live = live.as_ref()?;
+        let waits = live.throttle.waits_for().map(|why| format!(", waits: {why}")).unwrap_or_default();
+        Some(format!("pass {}, {} contents checked{waits}", live.state.pass, live.state.checked))
+    }
+
+    fn live(&self) -> std::sync::MutexGuard<'_, Option<Live>> {
+        self.0.shared.scrub.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn scrub_state(&self) -> Result<ScrubState, StoreError> {
+        self.0.shared.readers.run("read how the scrub stands", ScrubState::load).await
+    }
+
+    /// Goes through the store once, from where an earlier run came to. Ends early when another pass is to begin.
+    async fn run_pass(&self, mut state: ScrubState, settings: &ScrubSettings) -> Result<(), StoreError> {
+        if state.begun_ms.is_none() {
+            let now_ms = self.0.shared.clock.now_ms();
+            let begun = self.submit_deletion(move |tx| {
+                let mut state = ScrubState::load(tx.conn)?;
+                if state.begun_ms.is_none() {
+                    state.begin(tx.conn, now_ms, false)?;
+                }
+                Ok(Ok(state))
+            });
+            state = begun.await?;
+        }
+        self.0.shared.scrub.pass.store(state.pass, Ordering::Relaxed);
+        let throttle = Arc::new(Throttle::new(&state, settings, self.clone()));
+        let _stop = StopOnDrop(Arc::clone(&throttle));
+        let live = Live { from: state.bytes, state, throttle: Arc::clone(&throttle), since: Instant::now() };
+        *self.live() = Some(live);
+        let mut pass = Pass { store: self.clone(), throttle, saved: Instant::now() };
+        if pass.is_at_its_beginning() {
+            pass.check_database().await?;
+            pass.check_files().await?;
+            pass.update(|state| state.after = Some(ContentHash([0; 32])));
+            pass.save().await?;
+        }
+        if pass.read_all().await? {
+            pass.finish().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Live {
+    fn bytes_per_sec(&self) -> u64 {
+        let bytes = self.state.bytes.saturating_sub(self.from) + self.throttle.within_content();
+        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        bytes.saturating_mul(1000) / millis
+    }
+}
+
+/// A pass as it goes on in this process.
+struct Pass {
+    store: EmbeddedStore,
+    throttle: Arc<Throttle>,
+    saved: Instant,
+}
+
+impl Pass {
+    fn is_at_its_beginning(&self) -> bool {
+        self.store.live().as_ref().is_none_or(|live| live.state.after.is_none())
+    }
+
+    /// Rests after work that reads no contents.
+    async fn breathe(&self, worked: Duration) -> Result<(), StoreError> {
+        let throttle = Arc::clone(&self.throttle);
+        // That it is stopped is seen by whoever goes on.
+        blocking("pace the scrub", move || {
+            let _ = throttle.took(0, worked);
+            Ok(())
+        })
+        .await
+    }
+
+    fn update(&self, change: impl FnOnce(&mut ScrubState)) {
+        if let Some(live) = self.store.live().as_mut() {
+            change(&mut live.state);
+        }
+    }
+
+    fn after(&self) -> ContentHash {
+        let after = self.store.live().as_ref().and_then(|live| live.state.after);
+        after.unwrap_or(ContentHash([0; 32]))
+    }
+
+    /// Writes down how far it is, unless another pass began meanwhile.
+    async fn save(&mut self) -> Result<(), StoreError> {
+        let Some(state) = self.store.live().as_ref().map(|live| live.state.clone()) else { return Ok(()) };
+        self.saved = Instant::now();
+        self.store
+            .submit_deletion(move |tx| {
+                let stored = ScrubState::load(tx.conn)?;
+                if stored.pass == state.pass {
+                    // What its user wishes may be newer.
+                    ScrubState { bytes_per_sec: stored.bytes_per_sec, ..state.clone() }.save(tx.conn)?;
+                }
+                Ok(Ok(()))
+            })
+            .await
+    }
+
+    /// Reads everything that is held; whether it came to the end.
+    async fn read_all(&mut self) -> Result<bool, StoreError> {
+        loop {
+            let after = self.after();
+            let page = move |conn: &Connection| aside::held_after(conn, after.0);
+            let page = self.store.0.shared.readers.run("list contents to check", page).await?;
+            if page.is_empty() {
+                return Ok(true);
+            }
+            let mut small: Vec<(ContentHash, u64, i64)> = Vec::new();
+            for held in page {
+                if self.throttle.is_stopped() {
+                    return Ok(false);
+                }
+                match held.place {
+                    ContentPlace::Inline(id) => {
+                        small.push((held.hash, held.size, id));
+                        if small.len() == INLINE_AT_ONCE {
+                            self.read_small(std::mem::take(&mut small)).await?;
+                        }
+                    }
+                    ContentPlace::File => {
+                        self.read_small(std::mem::take(&mut small)).await?;
+                        if !self.store.check_file(held.hash, held.size, &self.throttle).await? {
+                            return Ok(false);
+                        }
+                        self.passed(held.hash, 1, held.size);
+                    }
+                }
+                if self.saved.elapsed() > SAVE_APART {
+                    self.save().await?;
+                }
+            }
+            self.read_small(small).await?;
+        }
+    }
+
+    async fn read_small(&self, small: Vec<(ContentHash, u64, i64)>) -> Result<(), StoreError> {
+        let Some((last, ..)) = small.last().copied() else { return Ok(()) };
+        let bytes = small.iter().map(|(_, size, _)| size).sum();
+        let count = small.len() as u64;
+        self.store.check_small(small, &self.throttle).await?;
+        self.passed(last, count, bytes);
+        Ok(())
+    }
+
+    /// Contents up to this one were read.
+    fn passed(&self, last: ContentHash, count: u64, bytes: u64) {
+        self.update(|state| {
+            state.after = Some(last);
+            state.checked += count;
+            state.bytes = state.bytes.saturating_add(bytes);
+        });
+        self.throttle.content_ends();
+    }
+
+    async fn finish(&mut self) -> Result<(), StoreError> {
+        let Some(done) = self.store.live().as_ref().map(|live| live.state.clone()) else { return Ok(()) };
+        let now_ms = self.store.0.shared.clock.now_ms();
+        let ended = self.store.submit_deletion(move |tx| {
+            let stored = ScrubState::load(tx.conn)?;
+            if stored.pass != done.pass {
+                return Ok(Ok(None));
+            }
+            let (found, healed) = state::count_findings(tx.conn)?;
+            let without_record = super::loss::unnamed(tx.conn)?;
+            let mut ended = done.clone();
+            ended.end(now_ms, found, healed, without_record);
+            ended.save(tx.conn)?;
+            Ok(Ok(ended.last))
+        });
+        if let Some(ScrubResult { pass, checked, bytes, found, healed, without_record, rebuilt, .. }) =
+            ended.await?
+        {
+            tracing::info!(
+                pass,
+                checked,
+                bytes,
+                found,
+                healed,
+                without_record,
+                rebuilt,
+                "the store is scrubbed"
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! ScrubActor: has the embedded store scrubbed.
+//!
+//! **Owns** one task, which reads the store ([`EmbeddedStore::scrub_for_ever`]). **Talks to** nobody: users ask the store itself,
+//! by its HTTP API. **A restart** loses nothing: how far a pass is stands in the store.
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use super::ScrubSettings;
+use crate::actor::status::ActorDetail;
+use crate::actor::tasks::Tasks;
+use crate::store::embedded::EmbeddedStore;
+
+#[derive(Debug)]
+pub enum ScrubMsg {
+    /// Own task: it panicked, and why. The actor fails, and its supervisor starts it again.
+    TaskFailed(String),
+    /// RootSupervisor: how it is.
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
+}
+
+/// What it is started with.
+#[derive(Clone)]
+pub struct ScrubArgs {
+    pub store: EmbeddedStore,
+    pub settings: ScrubSettings,
+}
+
+pub struct ScrubState {
+    store: EmbeddedStore,
+    tasks: Tasks<ScrubMsg>,
+}
+
+/// Has the store scrubbed.
+pub struct ScrubActor;
+
+impl Actor for ScrubActor {
+    type Msg = ScrubMsg;
+    type State = ScrubState;
+    type Arguments = ScrubArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let ScrubArgs { store, settings } = args;
+        let mut tasks = Tasks::new(myself, ScrubMsg::TaskFailed);
+        tasks.spawn(store.clone().scrub_for_ever(settings));
+        Ok(ScrubState { store, tasks })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ScrubMsg::TaskFailed(why) => Err(format!("scrubbing the store: {why}").into()),
+            ScrubMsg::GetHealth { reply } => {
+                let _ =
+                    reply.send(ActorDetail { detail: state.store.scrub_detail(), ..ActorDetail::default() });
+                Ok(())
+            }
+        }
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.tasks.shutdown().await;
+        Ok(())
+    }
+}
