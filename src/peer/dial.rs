@@ -89,6 +89,8 @@ impl Acceptor {
         }
         let other = self.protocols.iter().find(|(alpn, _)| *alpn == connection.alpn());
         if let Some((_, handler)) = other {
+            // One for each of the handshakes, whose number is bounded.
+            let _ = self.actor.send_message(PeersMsg::Knocked { endpoint_id: peer });
             return handler(connection, pending);
         }
         if timeout(self.within, self.cursor.wait_for(Option::is_some)).await.is_err() {

@@ -60,6 +60,10 @@ pub enum PeersMsg {
     },
     /// SignalActor: the network may have changed; forget back-offs and dial now.
     DialNow,
+    /// Own task: this node's addresses are others now, so a path may have come back.
+    AddressChanged,
+    /// Accept task: a peer connected for something else than a session, so it is there.
+    Knocked { endpoint_id: EndpointId },
     /// HTTP API: compare with every connected peer afresh; the report shows `Reconciling` until that is done.
     Verify,
     /// HTTP API, status: everything to tell.

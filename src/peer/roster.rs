@@ -14,6 +14,7 @@ use crate::discovery::channel::{Channel, ChannelSet};
 
 mod dialling;
 mod known;
+mod retrying;
 
 /// Longest wait before a lost connection is dialled again; chance spreads the two ends apart.
 const REDIAL_MAX: Duration = Duration::from_secs(1);
@@ -45,7 +46,7 @@ const HINTED_EVERY: Duration = Duration::from_secs(30);
 const ROTATE_EVERY: Duration = Duration::from_mins(10);
 /// Addresses of one peer that are kept.
 const ADDRS_MAX: usize = 32;
-/// Machines that nobody knew before and that wait for approval, whose addresses are kept.
+/// Machines that nobody knew before and that wait for approval, or were denied, whose addresses are kept.
 const WAITING_KEPT: usize = 64;
 /// Longest time between two looks whether the other machine's user has let this one in.
 const APPROVAL_RETRY_MAX: Duration = Duration::from_secs(15);
@@ -112,6 +113,8 @@ pub struct Roster {
     /// Peers that never answered, or are of another network; hints at them are ignored for a while.
     silent: HashMap<EndpointId, Silent>,
     rotated_at: Option<Instant>,
+    /// When those that were connected lately are or were last dialled because a path had come back.
+    revisited_at: Option<Instant>,
     /// Whether nobody is connected, as of the last [`Roster::tick`].
     is_alone: bool,
     limits: DialLimits,
@@ -135,6 +138,7 @@ impl Roster {
             peers: HashMap::new(),
             silent: HashMap::new(),
             rotated_at: None,
+            revisited_at: None,
             is_alone: true,
             limits,
             tally: Tally::default(),
@@ -184,9 +188,10 @@ impl Roster {
         let after = known.share();
         let hinted_lately = known.hinted_at.is_some_and(|at| now.duration_since(at) < HINTED_EVERY);
         let held = known.held_until.is_some_and(|until| now < until);
+        let is_back = known.is_lost_lately(now) && known.is_worth_dialling(now);
         if let LinkState::Idle { dial_at } = &mut known.link {
             let far = dial_at.is_none_or(|at| at > now + HINTED_EVERY);
-            let at_once = wanted || dial_at.is_none() || (channel == Channel::Library && !held);
+            let at_once = wanted || is_back || dial_at.is_none() || (channel == Channel::Library && !held);
             if at_once || (far && !hinted_lately && !held) {
                 *dial_at = Some(now);
                 known.hinted_at = Some(now);
@@ -282,6 +287,7 @@ impl Roster {
     pub fn rotated(&mut self, id: &EndpointId, now: Instant) {
         if let Some(known) = self.peers.get_mut(id) {
             known.attempts = 0;
+            known.lost_at = None;
             known.hinted_at = Some(now + ROTATE_EVERY);
             known.link = LinkState::Idle { dial_at: Some(now + 2 * ROTATE_EVERY) };
         }
@@ -307,6 +313,10 @@ impl Roster {
         if known.link == LinkState::Dialing {
             let wait = self.limits.backoff(known.attempts, chance);
             known.link = LinkState::Idle { dial_at: Some(now + wait) };
+            if known.retried_at.is_some() {
+                // What failed most makes room for others: that is not whoever is tried more often because it was here lately.
+                return;
+            }
             known.attempts = known.attempts.saturating_add(1);
             if known.attempts >= GIVE_UP_AFTER && known.is_hint() {
                 self.silence(id, false, now);
@@ -327,11 +337,10 @@ impl Roster {
     /// One of the two did not let the other in. Whoever proved that it knows the passphrase and waits for our user is kept with
     /// its addresses, so that it is dialled once it is let in: as many as there is room for. Whether it is kept.
     pub fn refused(&mut self, id: &EndpointId, refusal: PeerRefusal, addr: EndpointAddr) -> bool {
-        let waits = |known: &KnownPeer| known.refusal == Some(PeerRefusal::ApprovalWanted);
-        let room = self.peers.values().filter(|known| waits(known)).count() < WAITING_KEPT;
+        let room = self.has_room_to_wait();
         let Some(known) = self.peers.get_mut(id) else { return false };
         let is_asking = refusal == PeerRefusal::ApprovalWanted;
-        let kept = !known.is_stranger() || is_asking && (room || waits(known));
+        let kept = !known.is_stranger() || is_asking && (room || known.waits_for_user());
         if is_asking {
             known.add_addrs(addr);
         }
@@ -339,11 +348,25 @@ impl Roster {
         kept
     }
 
+    /// A machine came that our user shut out: where it is, so that it is dialled once the user lets it in again.
+    pub fn shut_out(&mut self, id: &EndpointId, addr: EndpointAddr) {
+        if self.peers.contains_key(id) || self.has_room_to_wait() {
+            let known = self.entry(*id);
+            known.add_addrs(addr);
+            known.refusal = Some(PeerRefusal::DeniedHere);
+        }
+    }
+
+    fn has_room_to_wait(&self) -> bool {
+        self.peers.values().filter(|known| known.waits_for_user()).count() < WAITING_KEPT
+    }
+
     /// Its user let a machine in: it is dialled now.
     pub fn let_in(&mut self, id: &EndpointId, now: Instant) {
         let Some(known) = self.peers.get_mut(id) else { return };
-        // It has proved that it knows the passphrase.
-        known.vouched |= known.refusal.take() == Some(PeerRefusal::ApprovalWanted);
+        // It has proved that it knows the passphrase, or the user names it, who shut it out before.
+        known.vouched |= known.waits_for_user();
+        known.refusal = None;
         known.attempts = 0;
         known.held_until = None;
         if let LinkState::Idle { dial_at } = &mut known.link {
@@ -429,7 +452,14 @@ impl Roster {
     }
 
     /// A peer is known from an earlier run: what it called itself, when it was last seen, and whether it is offered the mirror.
-    pub fn remembered(&mut self, id: &EndpointId, name: String, last_seen_ms: Option<u64>, mirror: bool) {
+    pub fn remembered(
+        &mut self,
+        id: &EndpointId,
+        name: String,
+        last_seen_ms: Option<u64>,
+        mirror: bool,
+        (now, now_ms): (Instant, u64),
+    ) {
         let Some(known) = self.peers.get_mut(id) else { return };
         let before = known.share();
         known.vouched |= mirror;
@@ -437,9 +467,12 @@ impl Roster {
         if known.last_seen_ms.is_none() {
             known.name = name;
             known.last_seen_ms = last_seen_ms;
+            if let Some(seen_ms) = last_seen_ms {
+                known.lose(now, Duration::from_millis(now_ms.saturating_sub(seen_ms)));
+            }
         }
-        let now = known.share();
-        self.tally.counts[now as usize] += usize::from(now != before);
+        let after = known.share();
+        self.tally.counts[after as usize] += usize::from(after != before);
     }
 
     /// Whether there are more of its share, or more with the ticket of a member, than there may be: then it is not kept once
@@ -481,6 +514,7 @@ impl Roster {
         known.last_error = error.or(known.last_error.take());
         let wait = if worked {
             known.attempts = 0;
+            known.lose(now, Duration::ZERO);
             REDIAL_MAX.mul_f64(chance)
         } else {
             known.attempts = known.attempts.saturating_add(1);

@@ -255,6 +255,13 @@ impl Actor for PeersActor {
             let _ = cursor.wait_for(Option::is_some).await;
             let _ = actor.send_message(PeersMsg::StoreRead);
         });
+        let (actor, mut addresses) = (myself.clone(), state.args.introduction.ticket.clone());
+        state.tasks.spawn(async move {
+            addresses.borrow_and_update();
+            while addresses.changed().await.is_ok() {
+                let _ = actor.send_message(PeersMsg::AddressChanged);
+            }
+        });
         let (deletes, store) = (Arc::clone(&state.args.deletes), Arc::clone(&state.args.store));
         state.tasks.spawn(deletes.look_again(store));
         let (actor, book) = (myself, state.args.book.clone());
@@ -289,6 +296,8 @@ impl Actor for PeersActor {
             }
             PeersMsg::DeviceDecided { endpoint_id } => state.on_device_decided(&myself, &endpoint_id),
             PeersMsg::DialNow => state.on_dial_now(&myself),
+            PeersMsg::AddressChanged => state.on_address_changed(&myself),
+            PeersMsg::Knocked { endpoint_id } => state.on_knocked(&myself, &endpoint_id),
             PeersMsg::Candidate { addr, channel } => {
                 state.on_candidate(addr, channel);
                 state.dial_due(&myself);
@@ -308,13 +317,7 @@ impl Actor for PeersActor {
                 state.on_older_watched(&myself, session, alive, connection, pending).await;
             }
             PeersMsg::OwnIdSeen => state.on_own_id_seen(),
-            PeersMsg::Dialed { endpoint_id, result } => match result {
-                Ok(connection) if state.roster.get(&endpoint_id).is_none() => {
-                    connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten while it was dialled");
-                }
-                Ok(connection) => state.on_connection(&myself, connection, None).await,
-                Err(error) => state.on_dial_failed(&myself, endpoint_id, error),
-            },
+            PeersMsg::Dialed { endpoint_id, result } => state.on_dialed(&myself, endpoint_id, result).await,
             PeersMsg::MirrorDialed { endpoint_id, result } => {
                 state.on_mirror_dialed(&myself, endpoint_id, result).await;
             }
@@ -440,7 +443,8 @@ impl PeersState {
             self.on_candidate(entry.addr, Channel::Saved);
             // A book of before it said so: whoever is not known to take part in a library was of our network.
             let mirror = entry.mirror.unwrap_or_else(|| !self.args.libraries.lead_to(&id));
-            self.roster.remembered(&id, entry.name, entry.last_seen_ms, mirror);
+            let now = (Instant::now(), now_ms());
+            self.roster.remembered(&id, entry.name, entry.last_seen_ms, mirror, now);
         }
         self.dial_due(myself);
     }
@@ -567,6 +571,7 @@ impl PeersState {
         self.tick_searches(myself);
         self.tick_dates(myself, now);
         self.tell_sizes(now);
+        self.retry_lost(myself, now);
         self.dial_due(myself);
         self.offer_mirror(myself);
         self.args.events.set_progress(overview::progress(self));

@@ -25,6 +25,7 @@ mod clocks;
 mod copied;
 mod crash_storm;
 mod crawl;
+mod cut;
 mod daemon;
 mod discovery;
 mod external;

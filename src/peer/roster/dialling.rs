@@ -11,7 +11,7 @@ use super::{GIVE_UP_AFTER, KnownPeer, LinkState, ROTATE_EVERY, Roster};
 use crate::library::ticket::TicketSerial;
 
 /// How many more may be dialled.
-struct Room {
+pub(super) struct Room {
     /// Of those that a user named: others do not count.
     named: usize,
     /// Of our network and of those who may belong to it: those that a user named are company, too; members of libraries do not
@@ -26,7 +26,7 @@ struct Room {
 }
 
 impl Room {
-    fn of(roster: &Roster) -> Self {
+    pub(super) fn of(roster: &Roster) -> Self {
         let limits = &roster.limits;
         let members = (limits.dialled_max / 2).max(1);
         let mut room = Self {
@@ -40,6 +40,7 @@ impl Room {
         for known in roster.peers.values() {
             let dialed = match known.link {
                 LinkState::Idle { .. } => continue,
+                LinkState::Dialing if known.retried_at.is_some() => continue,
                 LinkState::Dialing => true,
                 LinkState::Connected { dialed_here, .. } => dialed_here,
             };
@@ -62,7 +63,7 @@ impl Room {
         self.named > 0 || self.others > 0 || self.members > 0
     }
 
-    fn has_room_for(&self, known: &KnownPeer) -> bool {
+    pub(super) fn has_room_for(&self, known: &KnownPeer) -> bool {
         match known.share() {
             Share::Named => self.named > 0,
             Share::Members => {
@@ -126,7 +127,7 @@ impl Roster {
                 continue;
             };
             room.take(known);
-            known.link = LinkState::Dialing;
+            known.begin_dial(now);
             chosen.push((known.addr.clone(), known.is_hint()));
         }
         chosen
@@ -151,7 +152,7 @@ impl Roster {
         sought.truncate(room.saturating_sub(dialing));
         let dial = |(_, _, id)| {
             let known = self.peers.get_mut(&id)?;
-            known.link = LinkState::Dialing;
+            known.begin_dial(now);
             Some((known.addr.clone(), known.is_hint()))
         };
         sought.into_iter().filter_map(dial).collect()

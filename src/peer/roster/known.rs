@@ -111,6 +111,13 @@ pub struct KnownPeer {
     /// When a hint last brought the next dial forward.
     pub(super) hinted_at: Option<Instant>,
     pub(super) attempts: u32,
+    /// When it was last dialled.
+    pub(super) dialled_at: Option<Instant>,
+    /// The same, where that dial takes no room of others ([`super::Roster::retry`]).
+    pub(super) retried_at: Option<Instant>,
+    /// When its last session was over; after a start, when it was remembered. Nothing while there is one, and where the
+    /// connection was given up.
+    pub(super) lost_at: Option<Instant>,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     pub(super) turned_away: bool,
     /// When newer connections took the places of older ones lately.
@@ -139,6 +146,9 @@ impl KnownPeer {
             held_until: None,
             hinted_at: None,
             attempts: 0,
+            dialled_at: None,
+            retried_at: None,
+            lost_at: None,
             turned_away: false,
             replaced: VecDeque::new(),
             closed_for_another: VecDeque::new(),
@@ -189,6 +199,11 @@ impl KnownPeer {
     #[must_use]
     pub fn is_stranger(&self) -> bool {
         self.last_seen_ms.is_none() && self.sources.is_empty()
+    }
+
+    /// Whether our user decides about it: it waits for approval, or was shut out.
+    pub(super) fn waits_for_user(&self) -> bool {
+        matches!(self.refusal, Some(PeerRefusal::ApprovalWanted | PeerRefusal::DeniedHere))
     }
 
     /// Whether nobody vouches for it: it was never there, and no user, ticket or earlier session named it.

@@ -14,6 +14,9 @@ fn limits(dialled_max: usize) -> DialLimits {
     }
 }
 
+/// A day after those of whom a test says that they were last seen at 1.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000 + 1;
+
 fn member(serial: u64) -> Class {
     Class::Member(TicketSerial { library: LibraryId([7; 32]), serial })
 }
@@ -481,7 +484,7 @@ fn the_mirror_is_offered_to_those_alone_who_are_vouched_for() {
     roster.session_up(&id(20), Class::Own, true, 2);
     assert!(offered(&roster, 20), "it proved that it knows the passphrase");
     roster.candidate(addr(id(21)), Channel::Saved, now);
-    roster.remembered(&id(21), "desk".into(), Some(1), true);
+    roster.remembered(&id(21), "desk".into(), Some(1), true, (now, DAY_MS));
     assert!(offered(&roster, 21), "it did so in an earlier run");
     let due = roster.due(now, 0, |_, known| known.is_offered_mirror());
     assert!(due.iter().all(|(addr, _)| roster.get(&addr.id).unwrap().is_offered_mirror()));
@@ -534,7 +537,7 @@ fn fakes_keep_nobody_out_whom_a_user_named_or_who_was_there_before() {
     for (n, channel) in others {
         assert!(roster.candidate(addr(id(n)), channel, now), "{channel:?}");
     }
-    roster.remembered(&id(40_002), "desk".into(), Some(1), true);
+    roster.remembered(&id(40_002), "desk".into(), Some(1), true, (now, DAY_MS));
     let due: Vec<_> = roster.due(now, 7, anybody).into_iter().map(|(addr, _)| addr.id).collect();
     for n in [40_000, 40_001, 40_002] {
         assert!(due.contains(&id(n)), "{n} is dialled at once, among fakes");
@@ -602,7 +605,7 @@ fn members_take_no_dials_of_others() {
     assert!(with_ticket <= 2, "{with_ticket} with the same ticket");
     for n in 200..=220 {
         roster.candidate(addr(id(n)), Channel::Saved, now);
-        roster.remembered(&id(n), String::new(), Some(1), true);
+        roster.remembered(&id(n), String::new(), Some(1), true, (now, DAY_MS));
         if n < 206 {
             roster.candidate(addr(id(n + 100)), Channel::Tickets, now);
         }
@@ -646,4 +649,191 @@ fn who_is_connected_for_libraries_alone_is_offered_the_mirror_once_it_is_vouched
     assert_eq!(roster.offer_mirror(now + known::OFFER_MIRROR_EVERY).len(), 1);
     roster.disconnected(&id(2), true, None, now, 0.0);
     assert_eq!(roster.offer_mirror(now + known::OFFER_MIRROR_EVERY_MAX), [], "it is dialled as anybody is");
+}
+
+/// A roster that had sessions with peers of these numbers, which were lost one after the other, and the end of that.
+fn after_losing(numbers: impl Iterator<Item = u16>) -> (Roster, Instant) {
+    let mut now = Instant::now();
+    let mut roster = Roster::new(SecretKey::from_bytes(&[99; 32]).public(), limits(16));
+    for n in numbers {
+        now += Duration::from_millis(10);
+        lose(&mut roster, id(n), now);
+    }
+    (roster, now)
+}
+
+fn lose(roster: &mut Roster, id: EndpointId, now: Instant) {
+    roster.candidate(addr(id), Channel::Gossip, now);
+    roster.connected(id, true, now);
+    roster.session_up(&id, Class::Own, true, 1);
+    roster.disconnected(&id, true, None, now, 1.0);
+}
+
+/// Lets seconds pass in which nobody answers for 15 s; who was dialled, and when.
+fn in_vain(roster: &mut Roster, from: Instant, seconds: u64, chance: f64) -> Vec<(EndpointId, u64)> {
+    let (mut dials, mut under_way) = (Vec::new(), VecDeque::<(EndpointId, u64)>::new());
+    for second in 0..seconds {
+        let now = from + Duration::from_secs(second);
+        while let Some((id, _)) = under_way.pop_front_if(|(_, since)| second - *since >= 15) {
+            roster.dial_failed(&id, "no answer".into(), now, chance);
+        }
+        roster.tick();
+        let retried = roster.retry(now, chance, anybody);
+        for (addr, _) in retried.into_iter().chain(roster.due(now, 7, anybody)) {
+            under_way.push_back((addr.id, second));
+            dials.push((addr.id, second));
+        }
+    }
+    for (id, _) in under_way {
+        roster.dial_failed(&id, "no answer".into(), from + Duration::from_secs(seconds), chance);
+    }
+    dials
+}
+
+#[test]
+fn a_peer_that_was_connected_lately_is_tried_every_twenty_seconds_or_so() {
+    for chance in [0.0, 0.5, 1.0] {
+        let (mut roster, now) = after_losing(1..2);
+        let dials = in_vain(&mut roster, now, 3600, chance);
+        let times: Vec<u64> = dials.iter().map(|(_, at)| *at).collect();
+        let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.iter().all(|gap| (16..=23).contains(gap)), "{gaps:?}");
+        // A day later, it backs off as all others do.
+        let late = in_vain(&mut roster, now + Duration::from_hours(25), 3600, chance);
+        assert!(late.len() <= 3600 / 100, "{}", late.len());
+    }
+}
+
+#[test]
+fn however_many_are_gone_the_rate_of_dials_does_not_grow() {
+    let (mut few, few_from) = after_losing(0..8);
+    let (mut many, many_from) = after_losing(0..300);
+    let settled = Duration::from_mins(20);
+    for (roster, from) in [(&mut few, few_from), (&mut many, many_from)] {
+        in_vain(roster, from, settled.as_secs(), 0.5);
+    }
+    let retried = |roster: &mut Roster, from: Instant| {
+        let mut retried = 0;
+        for second in 0..600 {
+            let now = from + settled + Duration::from_secs(second);
+            for (addr, _) in roster.retry(now, 0.5, anybody) {
+                retried += 1;
+                roster.dial_failed(&addr.id, "no answer".into(), now, 0.5);
+            }
+        }
+        retried
+    };
+    let (few, more) = (retried(&mut few, few_from), retried(&mut many, many_from));
+    assert!((8 * 600 / 23..=8 * 600 / 18).contains(&few), "{few}");
+    assert!(more <= few + 8, "{more} dials of many peers, {few} of a few");
+    // Those that were lost last; and other dials find room all the same.
+    let dialled: Vec<EndpointId> =
+        many.retry(many_from + 2 * settled, 0.5, anybody).into_iter().map(|(addr, _)| addr.id).collect();
+    assert_eq!(dialled, (292..300).rev().map(id).collect::<Vec<_>>());
+    let newcomer = id(7000);
+    let now = many_from + 2 * settled;
+    assert!(many.candidate(addr(newcomer), Channel::Tickets, now));
+    assert!(many.due(now, 0, anybody).iter().any(|(addr, _)| addr.id == newcomer));
+}
+
+#[test]
+fn a_path_that_comes_back_is_dialled_at_once() {
+    let (mut roster, from) = after_losing(0..40);
+    in_vain(&mut roster, from, 3600, 1.0);
+    let now = from + Duration::from_hours(1);
+    let waiting = roster.due(now, 0, anybody);
+    assert!(waiting.len() < 4, "{}", waiting.len());
+    for (addr, _) in waiting {
+        roster.dial_failed(&addr.id, "no answer".into(), now, 1.0);
+    }
+    // Our own addresses are others.
+    roster.revisit(now);
+    let dialled = roster.due(now, 0, anybody);
+    assert_eq!(dialled.len(), 16, "as many as are dialled at once");
+    for (addr, _) in &dialled {
+        roster.dial_failed(&addr.id, "no answer".into(), now, 1.0);
+    }
+    // One of them is there again.
+    let (back, _) = dialled[0].clone();
+    let now = now + Duration::from_mins(5);
+    roster.connected(back.id, false, now);
+    roster.came_back(&back.id, now);
+    roster.session_up(&back.id, Class::Own, true, 2);
+    assert!(roster.due(now, 0, anybody).len() >= 15);
+}
+
+#[test]
+fn a_sign_of_life_brings_the_next_dial_forward_and_many_do_not_bring_more() {
+    let (mut roster, from) = after_losing(0..20);
+    in_vain(&mut roster, from, 3600, 1.0);
+    let (lost, now) = (id(0), from + Duration::from_hours(1));
+    assert!(roster.due(now, 0, |id, _| *id == lost).is_empty());
+    roster.shows_life(&lost, now);
+    assert_eq!(roster.due(now, 0, |id, _| *id == lost).len(), 1);
+    for _ in 0..100 {
+        roster.dial_failed(&lost, "no answer".into(), now, 1.0);
+        roster.shows_life(&lost, now);
+        assert!(roster.due(now, 0, |id, _| *id == lost).is_empty());
+        assert!(roster.candidate(addr(lost), Channel::Mdns, now));
+        assert!(roster.due(now, 0, |id, _| *id == lost).is_empty());
+    }
+    // A stranger's knock is nothing.
+    roster.shows_life(&id(9000), now);
+    assert!(roster.get(&id(9000)).is_none());
+}
+
+#[test]
+fn who_refused_us_or_was_given_up_is_not_tried_more_often() {
+    let (mut roster, from) = after_losing(0..4);
+    roster.refused(&id(0), PeerRefusal::DeniedThere, addr(id(0)));
+    roster.rotated(&id(1), from);
+    roster.hold(&id(2), from + Duration::from_hours(1), "it broke the rules".into());
+    let now = from + Duration::from_mins(1);
+    let retried: Vec<EndpointId> =
+        roster.retry(now, 0.0, anybody).into_iter().map(|(addr, _)| addr.id).collect();
+    assert_eq!(retried, [id(3)]);
+}
+
+#[test]
+fn members_of_libraries_are_tried_after_own_devices() {
+    let (mut roster, mut now) = after_losing(0..6);
+    for n in 100..120 {
+        now += Duration::from_millis(10);
+        roster.candidate(addr(id(n)), Channel::Library, now);
+        roster.connected(id(n), true, now);
+        roster.session_up(&id(n), member(u64::from(n)), false, 1);
+        roster.disconnected(&id(n), true, None, now, 1.0);
+    }
+    let retried: Vec<EndpointId> =
+        roster.retry(now, 0.0, anybody).into_iter().map(|(addr, _)| addr.id).collect();
+    let expected: Vec<EndpointId> = (0..6).rev().chain((118..120).rev()).map(id).collect();
+    assert_eq!(retried, expected);
+}
+
+#[test]
+fn whom_an_earlier_run_met_lately_is_tried_as_well() {
+    let now = Instant::now();
+    let mut roster = Roster::new(SecretKey::from_bytes(&[99; 32]).public(), limits(16));
+    for (n, seen_ms) in [(1, 1), (2, DAY_MS - 1), (3, 2 * DAY_MS)] {
+        roster.candidate(addr(id(n)), Channel::Saved, now);
+        roster.remembered(&id(n), String::new(), Some(seen_ms), true, (now, DAY_MS));
+    }
+    let retried: Vec<EndpointId> =
+        roster.retry(now, 0.0, anybody).into_iter().map(|(addr, _)| addr.id).collect();
+    assert_eq!(retried, [id(3), id(2)]);
+}
+
+#[test]
+fn whom_our_user_shut_out_is_dialled_once_it_is_let_in_again() {
+    let now = Instant::now();
+    let mut roster = Roster::new(SecretKey::from_bytes(&[99; 32]).public(), limits(16));
+    // It came while it was shut out, as many others did.
+    for n in 0..u16::try_from(WAITING_KEPT).unwrap() + 10 {
+        roster.shut_out(&id(n), addr(id(n)));
+    }
+    assert_eq!(roster.iter().count(), WAITING_KEPT);
+    assert!(roster.due(now, 0, anybody).is_empty());
+    roster.let_in(&id(1), now);
+    let offered = |_: &EndpointId, known: &KnownPeer| known.is_offered_mirror();
+    assert_eq!(roster.due(now, 0, offered), [(addr(id(1)), true)]);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::endpoint::{Connection, VarInt};
-use iroh::{EndpointAddr, EndpointId};
+use iroh::{EndpointAddr, EndpointId, TransportAddr};
 use iroh_tickets::endpoint::EndpointTicket;
 use ractor::ActorRef;
 use tokio::time::Instant;
@@ -51,6 +51,7 @@ impl PeersState {
         let shut_out = self.current.get(&id).and_then(|session| self.links.get(session));
         if self.args.libraries.standing(&id) == DeviceStanding::Denied {
             refuse(close::DENIED, "this machine was denied by its owner");
+            self.roster.shut_out(&id, EndpointAddr::from_parts(id, remote_addrs(&connection)));
             return self.roster.dial_failed(&id, "it was denied".into(), now, 1.0);
         }
         if self.roster.holds(&id, now) || shut_out.is_some_and(|link| link.shared_view().misbehaved.is_some())
@@ -208,6 +209,7 @@ impl PeersState {
         if self.verify_round > 0 {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
+        self.roster.came_back(&id, Instant::now());
         self.roster.session_up(&id, class, !foreign, now_ms());
         if foreign {
             self.roster.libraries_alone(&id, refused, Instant::now());
@@ -224,7 +226,7 @@ impl PeersState {
             .ok()
             .filter(|addr| addr.id == id && addr.addrs.len() <= dial::ADDRS_MAX)
             .unwrap_or_else(|| EndpointAddr::new(id));
-        addr.addrs.extend(link.connection.paths().iter().map(|path| path.remote_addr().clone()));
+        addr.addrs.extend(remote_addrs(&link.connection));
         known.addr = addr.clone();
         if !foreign {
             let gossip = GossipMsg::PeerUp { addr: addr.clone(), name: name.clone(), assets };
@@ -350,9 +352,8 @@ impl PeersState {
         let refusal = link.shared_view().refusal.take();
         let refusal = refusal.or(told);
         let kept = refusal.is_some_and(|refusal| {
-            let paths = link.connection.paths();
-            let addrs = paths.iter().map(|path| path.remote_addr().clone());
-            self.roster.refused(&id, refusal, EndpointAddr::from_parts(id, addrs))
+            let addr = EndpointAddr::from_parts(id, remote_addrs(&link.connection));
+            self.roster.refused(&id, refusal, addr)
         });
         let proven = link.up || link.shared_view().proven && link.given_up != Some(GivenUp::Refused);
         if !proven && !kept && self.roster.get(&id).is_none_or(KnownPeer::is_stranger) {
@@ -365,6 +366,12 @@ impl PeersState {
         self.histories.insert(id, link.history);
         let worked = link.up && misbehaved.is_none();
         self.roster.disconnected(&id, worked, Some(reason).filter(|_| link.up), now, rand::random());
+        let waited =
+            self.roster.get(&id).is_some_and(|known| known.refusal == Some(PeerRefusal::ApprovalWanted));
+        if waited && self.args.libraries.standing(&id) == DeviceStanding::Approved {
+            // Its user let it in while it was being turned away.
+            self.roster.let_in(&id, now);
+        }
         let misbehaved = misbehaved.map(|reason| (MISBEHAVED_HOLD, reason));
         if let Some((for_, why)) = hold.or(misbehaved) {
             let until = now.checked_add(for_).unwrap_or(now + Duration::from_hours(24));
@@ -384,4 +391,9 @@ impl PeersState {
             class @ (Class::Named | Class::Own | Class::Member(_)) => class,
         }
     }
+}
+
+/// Where the other end of a connection was seen.
+fn remote_addrs(connection: &Connection) -> Vec<TransportAddr> {
+    connection.paths().iter().map(|path| path.remote_addr().clone()).collect()
 }

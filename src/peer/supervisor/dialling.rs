@@ -1,5 +1,6 @@
 //! PeersActor's dials: whom discovery leads to, whom users name, and who of them is dialled now.
 
+use iroh::endpoint::{Connection, VarInt};
 use iroh::{EndpointAddr, EndpointId};
 use ractor::ActorRef;
 use tokio::time::Instant;
@@ -9,11 +10,13 @@ use crate::discovery::channel::Channel;
 use crate::discovery::gossip::GossipMsg;
 use crate::discovery::hints::{HINTS_AGAIN, HINTS_AT_ONCE};
 use crate::discovery::rendezvous::RendezvousMsg;
+use crate::library::Libraries;
 use crate::library::registry::DeviceStanding;
+use crate::net::close;
 use crate::net::handshakes::RemoteNet;
 use crate::peer::dial;
 use crate::peer::messages::PeersMsg;
-use crate::peer::places::Class;
+use crate::peer::places::{Class, Places};
 use crate::peer::roster::KnownPeer;
 
 impl PeersState {
@@ -90,12 +93,32 @@ impl PeersState {
         let _ = self.args.rendezvous.cast(RendezvousMsg::Locate { endpoint_id });
     }
 
-    pub(super) fn on_dial_failed(
+    pub(super) fn on_address_changed(&mut self, myself: &ActorRef<PeersMsg>) {
+        self.roster.revisit(Instant::now());
+        self.dial_due(myself);
+    }
+
+    pub(super) fn on_knocked(&mut self, myself: &ActorRef<PeersMsg>, id: &EndpointId) {
+        self.roster.shows_life(id, Instant::now());
+        self.dial_due(myself);
+    }
+
+    pub(super) async fn on_dialed(
         &mut self,
         myself: &ActorRef<PeersMsg>,
-        endpoint_id: EndpointId,
-        error: String,
+        id: EndpointId,
+        result: Result<Connection, String>,
     ) {
+        match result {
+            Ok(connection) if self.roster.get(&id).is_none() => {
+                connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten while it was dialled");
+            }
+            Ok(connection) => self.on_connection(myself, connection, None).await,
+            Err(error) => self.on_dial_failed(myself, id, error),
+        }
+    }
+
+    fn on_dial_failed(&mut self, myself: &ActorRef<PeersMsg>, endpoint_id: EndpointId, error: String) {
         tracing::debug!(peer = %endpoint_id.fmt_short(), error, "a dial failed");
         self.fetching.searches_mut().gone(&endpoint_id);
         self.roster.dial_failed(&endpoint_id, error, Instant::now(), rand::random());
@@ -111,17 +134,23 @@ impl PeersState {
         if !self.accepting {
             return;
         }
-        let (libraries, places) = (&self.args.libraries, &self.places);
-        let room_for_own = places.has_room_for(Class::Own);
-        let may_dial = |id: &EndpointId, known: &KnownPeer| {
-            let room = match known.class() {
-                Class::Named => true,
-                Class::Own | Class::Stranger => room_for_own,
-                class @ Class::Member(_) => places.has_room_for(class),
-            };
-            room && dial::may_dial(libraries, id, known)
-        };
-        for (addr, hint) in self.roster.due(Instant::now(), rand::random(), may_dial) {
+        let may_dial = may_dial(&self.args.libraries, &self.places);
+        let due = self.roster.due(Instant::now(), rand::random(), may_dial);
+        self.dial(myself, due);
+    }
+
+    /// Dials those that were connected lately, whatever the back-off.
+    pub(super) fn retry_lost(&mut self, myself: &ActorRef<PeersMsg>, now: Instant) {
+        if !self.accepting {
+            return;
+        }
+        let may_dial = may_dial(&self.args.libraries, &self.places);
+        let lost = self.roster.retry(now, rand::random(), may_dial);
+        self.dial(myself, lost);
+    }
+
+    fn dial(&mut self, myself: &ActorRef<PeersMsg>, chosen: Vec<(EndpointAddr, bool)>) {
+        for (addr, hint) in chosen {
             self.tasks.spawn(dial::dial(myself.clone(), self.args.endpoint.clone(), addr, hint));
         }
     }
@@ -135,5 +164,21 @@ impl PeersState {
         let known = self.roster.iter().filter(|(_, known)| known.is_wanted() || known.is_own());
         let nets = known.flat_map(|(_, known)| RemoteNet::of_peer(&known.addr));
         self.handshakes.lock().set_known(nets.take(NETS_MAX).collect());
+    }
+}
+
+/// Whether there would be a place for a peer, and something to offer it.
+fn may_dial<'a>(
+    libraries: &'a Libraries,
+    places: &'a Places,
+) -> impl Fn(&EndpointId, &KnownPeer) -> bool + use<'a> {
+    let room_for_own = places.has_room_for(Class::Own);
+    move |id, known| {
+        let room = match known.class() {
+            Class::Named => true,
+            Class::Own | Class::Stranger => room_for_own,
+            class @ Class::Member(_) => places.has_room_for(class),
+        };
+        room && dial::may_dial(libraries, id, known)
     }
 }

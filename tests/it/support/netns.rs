@@ -73,6 +73,61 @@ impl Drop for Isolated {
     }
 }
 
+/// Two machines in networks of their own, and a router between them that can be told to forward nothing. Taken down when dropped.
+pub(crate) struct Routed {
+    /// The machines, then the router.
+    names: [String; 3],
+}
+
+impl Routed {
+    /// Makes the networks; `None`, with a message, where that is not allowed.
+    pub(crate) fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || Command::new("ip").arg("-Version").output().is_err() {
+            println!("skipped: network namespaces need root and `ip` (iproute2)");
+            return None;
+        }
+        let tag = format!("{}-{}", std::process::id(), NETWORKS.fetch_add(1, Ordering::Relaxed));
+        let routed = Self { names: ["a", "b", "r"].map(|end| format!("cs-{tag}-{end}")) };
+        let [.., router] = &routed.names;
+        for name in &routed.names {
+            ip(&format!("netns add {name}"));
+            ip(&format!("-n {name} link set lo up"));
+        }
+        // Nobody outside of these namespaces sees their addresses.
+        for (number, name) in routed.names[..2].iter().enumerate() {
+            let (near, far) = (format!("10.77.{number}.1"), format!("10.77.{number}.2"));
+            ip(&format!("-n {router} link add to{number} type veth peer name eth0 netns {name}"));
+            ip(&format!("-n {router} address add {near}/30 dev to{number}"));
+            ip(&format!("-n {router} link set to{number} up"));
+            ip(&format!("-n {name} address add {far}/30 dev eth0"));
+            ip(&format!("-n {name} link set eth0 up"));
+            ip(&format!("-n {name} route add default via {near}"));
+        }
+        routed.forward(true);
+        Some(routed)
+    }
+
+    /// Names of the machines' namespaces.
+    pub(crate) fn names(&self) -> [&str; 2] {
+        [&self.names[0], &self.names[1]]
+    }
+
+    /// Whether the router passes anything on. The machines' own networks stay as they are.
+    pub(crate) fn forward(&self, on: bool) {
+        let set = format!("echo {} > /proc/sys/net/ipv4/ip_forward", u8::from(on));
+        let output = Command::new("ip").args(["netns", "exec", &self.names[2], "sh", "-c", &set]).output();
+        assert!(output.expect("the program `ip` (iproute2)").status.success(), "{set}");
+    }
+}
+
+impl Drop for Routed {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "delete", name]).output();
+        }
+    }
+}
+
 fn ip(args: &str) {
     let output = Command::new("ip").args(args.split(' ')).output().expect("the program `ip` (iproute2)");
     assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
