@@ -102,6 +102,15 @@ pub fn endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
     if let Some((key, _)) = existing_endpoint_key(data_dir, Mend::Ours)? {
         return Ok(key);
     }
+    renew_endpoint_key(data_dir)
+}
+
+/// Puts another key in the place of the endpoint's key in a data directory. The former is not kept: whoever else has it is that
+/// endpoint from then on.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn renew_endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
     let key = SecretKey::generate();
     let text = Zeroizing::new(HEXLOWER.encode(&key.to_bytes()));
     write_secret(&data_dir.join(KEY_FILE), &text)?;

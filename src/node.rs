@@ -49,6 +49,7 @@ pub mod discovery;
 pub mod dump;
 pub(crate) mod preflight;
 mod protocols;
+pub(crate) mod renewal;
 pub mod resources;
 pub(crate) mod running;
 pub mod secrets;
@@ -427,6 +428,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
             name: config.name.clone(),
             ticket: resources.ticket.clone(),
             clock: resources.deferrals.clock().clone(),
+            boot_id: resources.run.boot_id,
         },
         libraries: Arc::clone(&resources.libraries),
         store: Arc::clone(&resources.store),

@@ -5,6 +5,7 @@ mod admission;
 pub mod deferrals;
 pub mod delete_guard;
 pub mod dial;
+pub mod doubles;
 pub mod effects;
 pub mod establish;
 pub mod held;

@@ -66,7 +66,7 @@ pub mod discovery {
     }
     pub mod gossip {
         pub use crate::discovery::gossip::{
-            GossipActor, GossipArgs, GossipMsg, PresenceProbe, start, topic_of,
+            GossipActor, GossipArgs, GossipMsg, NodeRun, PresenceProbe, start, topic_of,
         };
     }
     pub mod hints {

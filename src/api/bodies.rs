@@ -187,6 +187,8 @@ pub struct SyncView {
     pub dated_ahead: u64,
     /// That another machine runs on a copy of this one's data directory and so has its endpoint id, and what to do about it.
     pub copied: Option<String>,
+    /// The same of peers: two machines have the endpoint id of each of these.
+    pub copied_peers: Vec<String>,
     /// Seconds until nothing is missing at this rate.
     pub eta_secs: Option<u64>,
 }
@@ -207,6 +209,7 @@ impl SyncView {
             held_deletions,
             dated_ahead,
             copied,
+            copied_peers,
             clock: _,
             eta_secs,
         } = report;
@@ -223,6 +226,7 @@ impl SyncView {
             held_deletions,
             dated_ahead,
             copied,
+            copied_peers,
             eta_secs,
         }
     }

@@ -167,13 +167,13 @@ async fn dial_peer(
     JsonBody(request): JsonBody<DialRequest>,
 ) -> ApiResult<(StatusCode, Success<DialAccepted>)> {
     let addr = parse_dial(&request)?;
-    if addr.id == state.view.endpoint_id {
-        let hint = "take the ticket from another machine: `can-sync id --ticket` prints it there";
-        return Err(ApiError::bad_request("own_ticket", "that is this node itself", hint));
-    }
-    let endpoint_id = addr.id.to_string();
+    let (endpoint_id, is_own) = (addr.id.to_string(), addr.id == state.view.endpoint_id);
     let answer = ask(&state.view.peers, PEERS, |reply| PeersMsg::DialPeer { addr, reply }).await?;
     answer.map_err(|why| {
+        if is_own {
+            let hint = "take the ticket from another machine: `can-sync id --ticket` prints it there";
+            return ApiError::bad_request("own_ticket", why, hint);
+        }
         let hint = "GET /peers shows what is connected";
         ApiError::new(StatusCode::CONFLICT, "not_dialled", format!("the peer is not dialled: {why}"), hint)
     })?;

@@ -43,7 +43,23 @@ impl SyncWords {
             }
             SyncState::Paused => ("bad", "paused", reason.unwrap_or("the store does not work").to_owned()),
         };
-        Self { mood, title, clause }
+        let mut words = Self { mood, title, clause };
+        words.add_copied(sync);
+        words
+    }
+
+    /// That two machines have one endpoint id concerns everybody, whatever else there is.
+    fn add_copied(&mut self, sync: &SyncReport) {
+        let of_peer = sync.copied_peers.first();
+        if sync.copied.is_some() {
+            self.mood = "bad";
+        } else if of_peer.is_some() && self.mood == "good" {
+            self.mood = "busy";
+        }
+        let copied = sync.copied.as_ref().or(of_peer);
+        if let Some(copied) = copied.filter(|copied| !self.clause.contains(copied.as_str())) {
+            self.clause = format!("{}; {copied}", self.clause);
+        }
     }
 
     /// The word, as a heading.
@@ -109,6 +125,7 @@ mod tests {
             held_deletions: 0,
             dated_ahead: 0,
             copied: None,
+            copied_peers: Vec::new(),
             clock: None,
             eta_secs: None,
         };
@@ -145,6 +162,23 @@ mod tests {
         assert!(looking.starts_with("comparing: "), "{looking}");
         let unseen = said(SyncState::Reconciling, |sync| sync.unseen = 119);
         assert_eq!(unseen, "comparing: finding out what differs, with 2 peers");
+    }
+
+    #[test]
+    fn that_two_machines_have_one_id_is_said_in_every_state() {
+        use SyncState::{Alone, DeletionsHeld, InSync, Paused, Reconciling, Syncing, VersionsHeld};
+        for state in [Alone, Reconciling, Syncing, InSync, DeletionsHeld, VersionsHeld, Paused] {
+            for reason in [None, Some("two have it".to_owned())] {
+                let own = said(state, |sync| {
+                    (sync.copied, sync.reason) = (Some("two have it".into()), reason.clone());
+                });
+                assert_eq!(own.matches("two have it").count(), 1, "{own}");
+            }
+            let of_peer = said(state, |sync| sync.copied_peers = vec!["two are a peer".into()]);
+            assert!(of_peer.contains("two are a peer"), "{of_peer}");
+        }
+        let words = SyncWords::new(&sync(SyncState::InSync, |sync| sync.copied = Some("two".into())), 1);
+        assert_eq!(words.mood, "bad");
     }
 
     #[test]

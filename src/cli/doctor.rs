@@ -28,8 +28,8 @@ use network::DaemonSockets;
 const CHECK_WITHIN: Duration = Duration::from_secs(5);
 
 /// What to do where two machines run on copies of one data directory.
-const COPIED: &str = "stop one of the two, remove 'secret.key' from its data directory, and start it again: it makes a key of \
-                      its own, and keeps its assets";
+const COPIED: &str = "stop the copy, run `can-sync id --new` there, and start it again: it has an id of its own then, and keeps \
+                      its assets";
 
 /// Where the daemon's peers stand in what it said.
 const PEERS: &str = "all_peers";
@@ -229,6 +229,11 @@ fn daemon(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
                 let finding =
                     Finding::fail(format!("{detail}; another machine has this one's endpoint id"), COPIED);
                 return (Some(status), finding);
+            }
+            let peers = status.pointer("/sync/copied_peers").and_then(Value::as_array);
+            if let Some(first) = peers.and_then(|peers| peers.first()?.as_str()) {
+                let (what, advice) = first.split_once(": ").unwrap_or((first, COPIED));
+                return (Some(status.clone()), Finding::warn(format!("{detail}; {what}"), advice));
             }
             let finding = match degraded.filter(|kinds| !kinds.is_empty()) {
                 Some(kinds) => {

@@ -27,6 +27,11 @@ impl Candidates {
         (self.take)(addr, channel);
     }
 
+    /// Somebody says by our own id that it is at these addresses, which are not ours: that is no peer, and counts for no channel.
+    pub fn own_id_elsewhere(&self, addr: EndpointAddr, channel: Channel) {
+        (self.take)(addr, channel);
+    }
+
     /// A peer that was alive in an earlier run, and the channels that led to it then: they did not lead to it now, and that a
     /// user named it then does not make it one that a user names now.
     pub fn restored(&self, addr: &EndpointAddr, sources: &ChannelSet) {

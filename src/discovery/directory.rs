@@ -26,6 +26,7 @@ use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
 use self::entry::{AgentStanding, DirectoryEntry, Rank};
+pub(super) use self::marks::CLOCKS_APART_MAX_MS;
 use self::marks::Marks;
 pub use self::saved::SavedPeer;
 use super::announcement::{Mark, NAME_CHARS_MAX, Signed, Unverified, printable};
@@ -195,6 +196,12 @@ impl Directory {
     /// Why it is not.
     pub fn admits(&self, claimed: &Unverified, now: Instant, now_ms: u64) -> Result<(), AnnouncementRefusal> {
         self.admits_mark(&claimed.author(), claimed.mark(), now, now_ms)
+    }
+
+    /// Which run of an agent announced itself last, as far as that is remembered.
+    #[must_use]
+    pub fn boot_of(&self, id: &EndpointId) -> Option<u64> {
+        self.marks.0.get(id).map(|mark| mark.boot_id)
     }
 
     /// Whether its author is somebody who was alive here.

@@ -32,7 +32,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use self::follower::TopicFollower;
-pub use self::messages::{GossipArgs, GossipMsg, PresenceProbe};
+pub use self::messages::{GossipArgs, GossipMsg, NodeRun, PresenceProbe};
 use self::pace::{gap, jittered, period, says_the_same};
 use self::swarm::Join;
 pub use self::swarm::{start, topic_of};
@@ -98,7 +98,7 @@ impl Actor for GossipActor {
         myself: ActorRef<Self::Msg>,
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        args.directory.lock().begin(args.endpoint.id(), rand::random(), Instant::now());
+        args.directory.lock().begin(args.endpoint.id(), args.run.boot_id, Instant::now());
         let mut tasks = Tasks::new(myself.clone(), GossipMsg::TaskFailed);
         let refused = Arc::new(AtomicU64::new(0));
         let follower =
@@ -265,9 +265,16 @@ impl GossipState {
         if (self.args.shut_out)(&signed.announcement.id) {
             return;
         }
-        let heard = self.args.directory.lock().hear(signed, Instant::now(), now_ms());
+        let (id, boot_id) = (signed.announcement.id, signed.announcement.boot_id);
+        let (before, heard) = {
+            let mut directory = self.args.directory.lock();
+            (directory.boot_of(&id), directory.hear(signed, Instant::now(), now_ms()))
+        };
         match heard {
             Ok(effects) => {
+                if before != Some(boot_id) {
+                    (self.args.run_heard)(id, boot_id);
+                }
                 self.args.channels.succeeded(Channel::Gossip, now_ms());
                 self.carry_out(myself, effects);
             }

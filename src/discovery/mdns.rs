@@ -56,6 +56,8 @@ const TAG_BYTES: usize = 16;
 const TOLD_MAX: usize = 1024;
 /// How often a peer that is still there is told of again.
 const TELL_AGAIN: Duration = Duration::from_mins(1);
+/// How often it is told that somebody else answers by our own id.
+const TELL_OWN_ID_AGAIN: Duration = Duration::from_secs(15);
 
 /// The service of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +106,7 @@ impl Mdns {
         candidates: Candidates,
         channels: Channels,
     ) {
-        let mut told = Told::default();
+        let (mut told, mut own_id) = (Told::default(), OwnIdTold::default());
         // A node that has just started asks at once, and several times: a question or its answer may be lost.
         let mut eager = Some(Instant::now() + EAGER_FOR);
         loop {
@@ -129,6 +131,13 @@ impl Mdns {
                     answer = answers.recv() => {
                         // Ends only if the discoverer did; then it is started afresh.
                         let Some(answer) = answer else { break };
+                        if answer.0 == id {
+                            let addr = own_id.elsewhere(id, &answer.1, &ticket.borrow(), Instant::now());
+                            if let Some(addr) = addr {
+                                candidates.own_id_elsewhere(addr, Channel::Mdns);
+                            }
+                            continue;
+                        }
                         if let Some(addr) = told.news(id, &answer, Instant::now()) {
                             channels.succeeded(Channel::Mdns, now_ms());
                             candidates.found(addr, Channel::Mdns);
@@ -297,6 +306,32 @@ fn by_port(ticket: &str) -> BTreeMap<u16, Vec<IpAddr>> {
         }
     }
     ports
+}
+
+/// When it was last told that somebody answers by our own id.
+#[derive(Default)]
+struct OwnIdTold(Option<Instant>);
+
+impl OwnIdTold {
+    /// Addresses of our own id that are not ours by the ticket, unless they were told a moment ago. The answers to one name come
+    /// together, ours among them.
+    fn elsewhere(
+        &mut self,
+        id: EndpointId,
+        addrs: &[SocketAddr],
+        ticket: &str,
+        now: Instant,
+    ) -> Option<EndpointAddr> {
+        let own = by_port(ticket);
+        let is_own = |addr: &SocketAddr| own.get(&addr.port()).is_some_and(|ips| ips.contains(&addr.ip()));
+        let others: Vec<SocketAddr> = addrs.iter().filter(|addr| !is_own(addr)).copied().collect();
+        let told_lately = self.0.is_some_and(|at| now.saturating_duration_since(at) < TELL_OWN_ID_AGAIN);
+        if others.is_empty() || told_lately {
+            return None;
+        }
+        self.0 = Some(now);
+        Some(others.into_iter().fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr))
+    }
 }
 
 /// The peers that we have told of: answers come all the time.

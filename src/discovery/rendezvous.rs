@@ -173,6 +173,11 @@ impl RendezvousState {
             // The first look of a restarted actor is thorough, also with peers connected.
             let thorough = !contact || !self.channels[index].scanned_once;
             self.tasks.spawn(work.scan(thorough, rand::random()));
+            if !contact {
+                // In company, the others notice a second machine with our key.
+                let work = self.work(myself, index);
+                self.tasks.spawn(work.locate(self.args.keys.clone(), self.args.secret_key.public()));
+            }
         }
         let delay = self.until_scan(index);
         self.arm_scan(myself, index, delay);
@@ -246,6 +251,9 @@ impl RendezvousState {
         addr: Result<Option<EndpointAddr>, NetworkError>,
     ) {
         let Some(index) = self.line(channel) else { return };
+        if id == self.args.secret_key.public() {
+            return self.on_own_record(index, addr.ok().flatten());
+        }
         let addr = addr.map(|addr| addr.filter(|addr| !addr.is_empty()));
         self.channels[index].located(id, &addr, Instant::now());
         // Agents of the old kind publish where iroh looks by itself, so their bare id is enough for a dial.
@@ -254,6 +262,20 @@ impl RendezvousState {
             self.args.candidates.found(addr, channel);
         }
         self.locate(myself, index);
+    }
+
+    /// What is published under our own key. If it leads elsewhere than what we wrote, another machine has that key; it is told the
+    /// same by ours, which is written again.
+    fn on_own_record(&mut self, index: usize, addr: Option<EndpointAddr>) {
+        let (Some(addr), own) = (addr, self.args.own_addr()) else { return };
+        let line = &mut self.channels[index];
+        let is_elsewhere = line.record_addr().is_some_and(|written| {
+            addr.addrs.iter().any(|addr| !written.addrs.contains(addr) && !own.addrs.contains(addr))
+        });
+        if is_elsewhere {
+            line.forget_record();
+            self.args.candidates.own_id_elsewhere(addr, line.channel);
+        }
     }
 
     fn on_scanned(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, failure: Option<String>) {

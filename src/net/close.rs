@@ -16,12 +16,12 @@ pub const DENIED: u32 = 4031;
 pub const UNAPPROVED: u32 = 4032;
 /// The ticket of the side that closes does not hold any more.
 pub const OWN_TICKET: u32 = 4033;
+/// Another machine with the endpoint id of the side that is told has a connection, which is kept.
+pub const DOUBLED: u32 = 4034;
 /// No session in time.
 pub const TIMEOUT: u32 = 408;
 /// Another connection of the same two endpoints is kept.
 pub const DUPLICATE: u32 = 409;
-/// A newer connection of the same endpoint took this one's place while its session was up. Whoever has no newer one has a twin.
-pub const SUPERSEDED: u32 = 410;
 pub const BUSY: u32 = 503;
 
 /// Whether a connection was closed with this application error code, by either side.

@@ -44,6 +44,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 const ALIVE_WITHIN: Duration = Duration::from_secs(6);
 /// How often it is looked for.
 const ALIVE_LOOK: Duration = Duration::from_millis(200);
+/// Limit of finding out who answers at some addresses; and for a connection that came in at this node itself to be closed by it.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
+const ANSWER_ENDS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Takes over a connection whose ALPN is not a session's; with the place that it has until it proved itself.
 pub type ProtocolHandler = Arc<dyn Fn(Connection, Pending) + Send + Sync>;
@@ -85,6 +88,21 @@ pub async fn is_alive(connection: &Connection) -> bool {
         _ = connection.closed() => false,
         came = timeout(ALIVE_WITHIN, comes) => came.is_ok(),
     }
+}
+
+/// Whether somebody answers by the id in `addr` at its addresses; asked by an endpoint with this key, which nobody else knows.
+pub async fn is_answered(key: SecretKey, addr: EndpointAddr) -> bool {
+    let loopback = addr.ip_addrs().all(|addr| addr.ip().is_loopback());
+    let from = if loopback { IpAddr::from([127, 0, 0, 1]) } else { IpAddr::from([0, 0, 0, 0]) };
+    let Ok(endpoint) = bind(key, SocketAddr::new(from, 0), RelayMode::Disabled).await else { return false };
+    let connected = timeout(ANSWERED_WITHIN, connect(&endpoint, addr)).await;
+    let found = matches!(connected, Ok(Ok(_)));
+    if let Ok(Ok(connection)) = connected {
+        // Had it come in here, it would have been closed by now.
+        let _ = timeout(ANSWER_ENDS_WITHIN, connection.closed()).await;
+    }
+    endpoint.close().await;
+    found
 }
 
 /// How connections are accepted: with what a stranger may have, whatever it says it wants.

@@ -116,6 +116,14 @@ pub(super) fn gossip(
         secret_key: resources.endpoint.secret_key().clone(),
         topic: topic_of(resources.presence.topic()),
         name: config.name.clone(),
+        run: resources.run,
+        run_heard: {
+            let peers = cells.peers.service_ref();
+            Arc::new(move |endpoint_id, boot_id| {
+                // PeersActor may be down; announcements come again.
+                let _ = peers.cast(PeersMsg::RunHeard { endpoint_id, boot_id });
+            })
+        },
         ticket: resources.ticket.clone(),
         summary: Arc::new(move || mirror.summary()),
         directory: resources.directory.clone(),

@@ -26,7 +26,7 @@ use crate::clock::{Clock, now_ms};
 use crate::config::{Config, Origins};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::directory::SharedDirectory;
-use crate::discovery::gossip;
+use crate::discovery::gossip::{self, NodeRun};
 use crate::discovery::hints::Hints;
 use crate::disk;
 use crate::events::{EventLog, NodeEvent};
@@ -75,6 +75,7 @@ pub(super) struct Resources {
     /// Addresses that discovery learned.
     pub(super) addresses: MemoryLookup,
     pub(super) gossip: Gossip,
+    pub(super) run: NodeRun,
     pub(super) ticket: watch::Receiver<String>,
     pub(super) book: AddressBook,
     pub(super) connected: watch::Sender<usize>,
@@ -123,8 +124,7 @@ impl Resources {
             let (config, dir) = (config.clone(), dir.clone());
             blocking(move || given.complete(&config, &dir)).await?
         };
-        let generated = secrets.passphrase.origin == PassphraseOrigin::Generated;
-        let unshown = Unshown(generated.then(|| dir.path().join(identity::PASSPHRASE_FILE)));
+        let unshown = Unshown::of(secrets.passphrase.origin, &dir);
         progress("opening the store");
         // First, so that the store knows what an earlier run knew of the time.
         let deferrals = open_deferrals(dir.clock_db(), clock.clone()).await?;
@@ -166,6 +166,7 @@ impl Resources {
             endpoint,
             addresses,
             gossip,
+            run: NodeRun::begin(),
             ticket: watch::Sender::new(String::new()).subscribe(),
             book,
             connected: watch::Sender::new(0),
@@ -235,6 +236,13 @@ fn publish_damage(store: Option<&EmbeddedStore>, events: EventLog) {
 /// A passphrase that was made by this start. If the start fails, nobody will see it: the next one makes another.
 struct Unshown(Option<PathBuf>);
 
+impl Unshown {
+    fn of(origin: PassphraseOrigin, dir: &DataDir) -> Self {
+        let generated = origin == PassphraseOrigin::Generated;
+        Self(generated.then(|| dir.path().join(identity::PASSPHRASE_FILE)))
+    }
+}
+
 impl Drop for Unshown {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
@@ -256,7 +264,7 @@ fn look(config: &Config, origins: &Origins) -> Result<(Preflight, Listeners, Pas
     }
 }
 
-fn lock(dir: &DataDir) -> Result<File, StartError> {
+pub(super) fn lock(dir: &DataDir) -> Result<File, StartError> {
     identity::private_dir(dir.path()).map_err(|e| StartError::new(format!("data_dir: {e}")))?;
     let path = dir.lock();
     let file = File::options().create(true).append(true).mode(0o600).open(&path).map_err(|e| {

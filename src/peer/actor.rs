@@ -156,6 +156,8 @@ pub struct SharedView {
     pub waiting: Vec<WaitingVersion>,
     /// The newest date among offers that the peer has not answered.
     pub newest_offered: Hlc,
+    /// Which run of the peer the last session is with.
+    pub boot_id: Option<u64>,
 }
 
 /// How long a session waits, and how fast it may go.
@@ -213,6 +215,8 @@ struct Running {
     meter: Meter,
     /// Whether the peer can be asked for contents by their names.
     peer_finds: bool,
+    /// Whether it can be told that another machine has its endpoint id.
+    peer_hears_doubled: bool,
     /// Contents that it was asked for, each in one of the lanes, and has not answered.
     finding: HashMap<ContentHash, (usize, Instant)>,
     /// How many it asked for that are being looked for.
@@ -308,6 +312,7 @@ impl Actor for PeerActor {
                 owes.then(|| SessionInput::Failed(vec![(key.hash, reason.clone())]))
             }),
             PeerMsg::Verify { round } => state.step_all(&myself, |_| Some(SessionInput::Verify { round })),
+            PeerMsg::TellDoubled => state.tell_doubled(),
             PeerMsg::ClockChanged => state.step_all(&myself, |_| Some(SessionInput::Reconsider)),
             PeerMsg::Established(established) => state.on_established(&myself, *established),
             PeerMsg::EstablishFailed(error) => state.on_establish_failed(&myself, error),
@@ -524,6 +529,7 @@ impl PeerState {
             frame::Kind::Revocations(Revocations { library, list }) => {
                 return self.on_revocations(myself, &library, &list);
             }
+            frame::Kind::Doubled(_) => return self.on_doubled(),
             frame::Kind::Find(find) => return self.on_asked(myself, lane, &find),
             frame::Kind::Lacks(lacks) => return self.on_lacks(lane, &lacks),
             kind => {

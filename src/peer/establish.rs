@@ -128,8 +128,12 @@ pub struct Established {
     pub ticket: String,
     /// Whether it can be asked for contents by their names.
     pub finds: bool,
+    /// Whether it can be told that another machine has its endpoint id.
+    pub hears_doubled: bool,
     /// What its clock shows, in milliseconds since the Unix epoch; 0 if it does not say.
     pub clock_ms: u64,
+    /// Which run of the peer it is.
+    pub boot_id: u64,
 }
 
 /// What this node says of itself once it trusts the other side.
@@ -139,6 +143,8 @@ pub struct Introduction {
     pub ticket: tokio::sync::watch::Receiver<String>,
     /// Its clock, for other machines of the user's.
     pub clock: Clock,
+    /// Chosen by chance when this process began.
+    pub boot_id: u64,
 }
 
 /// What a connection is for: decided by the first session on it.

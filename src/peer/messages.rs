@@ -100,15 +100,27 @@ pub enum PeersMsg {
         /// Held until there is another place for it.
         pending: Pending,
     },
-    /// Own task: whether the connection with a peer shows a sign of life that a newer one is to take the place of.
+    /// Own task: whether the connection with a peer, of which it is known that two machines have its id, shows a sign of life.
     OlderWatched {
         session: SessionId,
         alive: bool,
+        /// The newer one, and its place among the handshakes if it came in.
         connection: Connection,
-        /// Its place among the handshakes, if it came in.
         pending: Option<Pending>,
     },
-    /// Accept task: a machine connected that has our own endpoint id.
+    /// Own task: whether the connection with a peer shows a sign of life although another run of the peer has a session on a newer
+    /// one.
+    RunWatched {
+        older: SessionId,
+        alive: bool,
+        /// The news of the newer session.
+        up: Box<PeersMsg>,
+    },
+    /// GossipActor: an agent announced itself in another run than before; if it is our own id, another machine did.
+    RunHeard { endpoint_id: EndpointId, boot_id: u64 },
+    /// Own task: whether somebody else answers by our own endpoint id at an address.
+    OwnIdProbed { found: bool },
+    /// Accept task, PeerActor: a machine connected that has our own endpoint id, or a peer of our network says that there is one.
     OwnIdSeen,
     /// Dial task: it succeeded or failed.
     Dialed {
@@ -273,6 +285,8 @@ pub enum PeerMsg {
         /// Number of the round.
         round: u64,
     },
+    /// PeersActor: another machine has the peer's endpoint id, and the peer does not know it.
+    TellDoubled,
     /// PeersActor: our clock shows another time than before; what had to wait may have to wait no longer.
     ClockChanged,
     /// Own tasks: a session was established, on a control stream that either side opened.

@@ -116,6 +116,7 @@ async fn read_message(receive: &mut RecvStream) -> Result<Option<Bytes>, StreamE
         | frame::Kind::Revocations(_)
         | frame::Kind::Find(_)
         | frame::Kind::Lacks(_)
+        | frame::Kind::Doubled(_)
         | frame::Kind::Later(_)
         | frame::Kind::ReconOpen(_) => {
             Err(WireError::Malformed("a frame that has no place on a reconciliation stream".into()).into())

@@ -164,6 +164,8 @@ pub struct SyncReport {
     pub dated_ahead: u64,
     /// That another machine has our endpoint id, and what to do about it.
     pub copied: Option<String>,
+    /// The same of peers.
+    pub copied_peers: Vec<String>,
     /// Why versions wait for a clock, and what there is to say of ours.
     pub clock: Option<String>,
     /// Seconds until nothing is missing at this rate; absent when nothing moves or nothing is missing.

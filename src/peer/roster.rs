@@ -1,6 +1,6 @@
 //! Who is known, whom to dial and when, and which of two connections to keep. Pure: time and chance come in.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
@@ -21,14 +21,8 @@ const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// Two connections of one pair that came up within this time were dialled at once by both ends; later, a new one means
 /// that the peer no longer has the old one.
 const AT_ONCE: Duration = Duration::from_secs(5);
-/// Connections of one peer that a newer one may take the place of within [`REPLACED_WITHIN`]. More than that are two machines
-/// with one key, which take turns: after that each stays for [`STAYS_FOR`], or until it is over, or shows no sign of life.
-const REPLACED_FREELY: usize = 8;
-const REPLACED_WITHIN: Duration = Duration::from_mins(5);
-const STAYS_FOR: Duration = Duration::from_secs(30);
-/// A peer that closed so many of our connections within [`REPLACED_WITHIN`] for another one of ours, where we have none,
-/// has that with another machine.
-const CLOSED_FOR_ANOTHER: usize = 3;
+/// How long a peer is left alone that is connected to another machine with our id, so that it is found once that one is gone.
+const DOUBLED_RETRY: Duration = Duration::from_secs(25);
 
 /// Failed dials in a row after which a peer is forgotten that only hints led to and that was never there.
 const GIVE_UP_AFTER: u32 = 5;
@@ -78,8 +72,6 @@ pub enum ConnectionRuling {
     Supersede,
     /// It was dialled at the same time as the one that stays.
     TurnAway,
-    /// It is one of so many that the older one stays if that shows a sign of life.
-    Doubt,
 }
 
 impl ConnectionRuling {
@@ -390,12 +382,7 @@ impl Roster {
                     ConnectionRuling::Keep
                 } else if at_once {
                     ConnectionRuling::TurnAway
-                } else if is_many(&mut known.replaced, REPLACED_FREELY, now)
-                    && now.duration_since(since) < STAYS_FOR
-                {
-                    return ConnectionRuling::Doubt;
                 } else {
-                    known.replaced.push_back(now);
                     ConnectionRuling::Supersede
                 }
             }
@@ -407,26 +394,28 @@ impl Roster {
         ruling
     }
 
-    /// The connection with `id` leads nowhere: nobody takes turns with the newer one, and its like had no twins either.
-    pub fn shows_no_life(&mut self, id: &EndpointId) {
-        if let Some(known) = self.peers.get_mut(id) {
-            known.replaced.clear();
+    /// Whether a connection with `id` comes beside one that there is, rather than being dialled at the same time by the other end.
+    #[must_use]
+    pub fn comes_beside(&self, id: &EndpointId, dialed_here: bool, now: Instant) -> bool {
+        let Some(known) = self.peers.get(id) else { return false };
+        match known.link {
+            LinkState::Idle { .. } | LinkState::Dialing => false,
+            LinkState::Connected { since, dialed_here: old } => {
+                let insists = known.turned_away && !dialed_here;
+                old == dialed_here || now.duration_since(since) >= AT_ONCE || insists
+            }
         }
     }
 
-    /// Whether newer connections took the place of older ones with `id` so often that two machines must have its key.
-    pub fn takes_turns(&mut self, id: &EndpointId, now: Instant) -> bool {
-        self.peers.get_mut(id).is_some_and(|known| is_many(&mut known.replaced, REPLACED_FREELY, now))
-    }
-
-    /// A peer of our network closed the connection for another one with our id, and we have none: whether another machine must
-    /// have our key. One may have been closed while another one was under way.
-    pub fn closed_for_another(&mut self, id: &EndpointId, now: Instant) -> bool {
-        let Some(known) = self.peers.get_mut(id).filter(|known| known.is_offered_mirror()) else {
-            return false;
-        };
-        known.closed_for_another.push_back(now);
-        is_many(&mut known.closed_for_another, CLOSED_FOR_ANOTHER, now)
+    /// A peer of our network is connected to another machine with our id, and keeps that connection.
+    pub fn prefers_double(&mut self, id: &EndpointId, now: Instant, chance: f64) {
+        if let Some(known) = self.peers.get_mut(id) {
+            known.lost_at = None;
+            known.last_error =
+                Some("it is connected to another machine that has this one's endpoint id".into());
+            let wait = DOUBLED_RETRY + DOUBLED_RETRY.mul_f64(chance.clamp(0.0, 1.0) / 5.0);
+            known.link = LinkState::Idle { dial_at: Some(now + wait) };
+        }
     }
 
     /// The session with `id` is up, of a peer that proved to be of `class`.
@@ -539,14 +528,6 @@ impl Roster {
             known.link = LinkState::Idle { dial_at: Some(until) };
         }
     }
-}
-
-/// Whether there are `many` within [`REPLACED_WITHIN`]; what was before is forgotten.
-fn is_many(times: &mut VecDeque<Instant>, many: usize, now: Instant) -> bool {
-    while times.front().is_some_and(|at| now.duration_since(*at) >= REPLACED_WITHIN) || times.len() > many {
-        times.pop_front();
-    }
-    times.len() >= many
 }
 
 impl DialLimits {

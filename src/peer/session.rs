@@ -629,6 +629,7 @@ impl Session {
             | frame::Kind::Revocations(_)
             | frame::Kind::Find(_)
             | frame::Kind::Lacks(_)
+            | frame::Kind::Doubled(_)
             | frame::Kind::ReconOpen(_)
             | frame::Kind::ReconMsg(_)
             | frame::Kind::ReconClose(_) => {

@@ -316,10 +316,16 @@ impl Actor for PeersActor {
             PeersMsg::OlderWatched { session, alive, connection, pending } => {
                 state.on_older_watched(&myself, session, alive, connection, pending).await;
             }
+            PeersMsg::RunWatched { older, alive, up } => state.on_run_watched(&myself, older, alive, *up),
+            PeersMsg::RunHeard { endpoint_id, boot_id } => state.on_run_heard(endpoint_id, boot_id),
+            PeersMsg::OwnIdProbed { found } => state.on_own_id_probed(found),
             PeersMsg::OwnIdSeen => state.on_own_id_seen(),
             PeersMsg::Dialed { endpoint_id, result } => state.on_dialed(&myself, endpoint_id, result).await,
             PeersMsg::MirrorDialed { endpoint_id, result } => {
                 state.on_mirror_dialed(&myself, endpoint_id, result).await;
+            }
+            PeersMsg::SessionUp { session, .. } if state.is_in_doubt(session) => {
+                state.watch_run(&myself, session, message);
             }
             PeersMsg::SessionUp { session, name, ticket, assets, tickets } => {
                 state.on_session_up(session, name, &ticket, assets, tickets.as_deref());

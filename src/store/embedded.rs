@@ -201,6 +201,15 @@ impl EmbeddedStore {
         connection.query_row("SELECT assets FROM state", [], |row| row.get::<_, i64>(0)).ok()?.try_into().ok()
     }
 
+    /// Has the store of a directory, where there is one, write by another id than before: it is a copy of another one, and of two
+    /// writers with one id nobody could tell who wrote what. Blocks.
+    ///
+    /// # Errors
+    /// If it is open, or cannot be written.
+    pub(crate) fn renew_writer(dir: &Path) -> Result<(), StoreError> {
+        open::renew_writer(&Layout { dir: dir.to_owned() })
+    }
+
     /// Why the store of a directory could not be opened now, and where; nothing is opened, made or changed. Blocks.
     pub(crate) fn problem_at_rest(dir: &Path) -> Option<(PathBuf, String)> {
         let layout = Layout { dir: dir.to_owned() };

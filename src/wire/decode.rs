@@ -13,11 +13,11 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use crate::record::TAGS_MAX;
 use crate::wire::proto::{
-    Auth, Cancel, ContentHeader, ContentRequest, Deferral, Error, Find, Frame, Have, Hello, IngestHeader,
-    IngestResult, InlineContent, Lacks, Later, LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply,
-    ListPeersRequest, ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Records, RedateResult,
-    Revocations, SignedAnnouncement, Want, Welcome, WireAnnouncement, WireFeedEntry, WireMeta, WireRecord,
-    WireRedating, WireStoredRecord,
+    Auth, Cancel, ContentHeader, ContentRequest, Deferral, Doubled, Error, Find, Frame, Have, Hello,
+    IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof, LibrarySummary, LibraryTicket,
+    ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen,
+    Records, RedateResult, Revocations, SignedAnnouncement, Want, Welcome, WireAnnouncement, WireFeedEntry,
+    WireMeta, WireRecord, WireRedating, WireStoredRecord,
 };
 
 /// Records, contents and confirmations in one frame.
@@ -189,6 +189,7 @@ shapes! {
     Cancel, "Cancel": [];
     Have, "Have": [values(1, "Have.hashes", RECORDS_PER_FRAME_MAX)];
     Deferral, "Deferral": [];
+    Doubled, "Doubled": [];
     Later, "Later": [messages::<Deferral>(1, "Later.deferrals", RECORDS_PER_FRAME_MAX)];
     Ping, "Ping": [messages::<LibrarySummary>(2, "Ping.libraries", LIBRARIES_PER_FRAME_MAX)];
     Pong, "Pong": [messages::<LibrarySummary>(2, "Pong.libraries", LIBRARIES_PER_FRAME_MAX)];
@@ -229,6 +230,7 @@ impl Inbound for Frame {
             message::<Find>(17, "Frame.find"),
             message::<Lacks>(18, "Frame.lacks"),
             message::<Later>(19, "Frame.later"),
+            message::<Doubled>(20, "Frame.doubled"),
         ],
     };
 }

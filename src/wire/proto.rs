@@ -10,8 +10,8 @@ mod generated {
 
 pub use generated::{
     Announcement as WireAnnouncement, AssetMeta as WireMeta, AssetRecord as WireRecord, Auth, Cancel,
-    ContentHeader, ContentRequest, Deferral, Error, FeedEntry as WireFeedEntry, Find, Frame, Have, Hello,
-    Holding as WireHolding, IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof,
+    ContentHeader, ContentRequest, Deferral, Doubled, Error, FeedEntry as WireFeedEntry, Find, Frame, Have,
+    Hello, Holding as WireHolding, IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof,
     LibrarySummary, LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong,
     ReconClose, ReconMsg, ReconOpen, Records, RedateResult, Redating as WireRedating, Revocations,
     SignedAnnouncement, StoredRecord as WireStoredRecord, Want, Welcome, frame, ingest_result,

@@ -15,7 +15,7 @@ use can_sync::testing::discovery::announcement::Announcement;
 use can_sync::testing::discovery::channel::{Channel, ChannelReport, ChannelState, Channels};
 use can_sync::testing::discovery::directory::{AgentListing, FRESH_FOR, SWEEP_EVERY, SharedDirectory};
 use can_sync::testing::discovery::gossip::{
-    self, GossipActor, GossipArgs, GossipMsg, PresenceProbe as AskAlive, topic_of,
+    self, GossipActor, GossipArgs, GossipMsg, NodeRun, PresenceProbe as AskAlive, topic_of,
 };
 use can_sync::testing::discovery::hints::Hints;
 use can_sync::testing::discovery::mdns::Mdns;
@@ -61,6 +61,8 @@ struct Agent {
     ticket: watch::Sender<String>,
     /// Connections that gossip has got from others.
     accepted: Arc<AtomicUsize>,
+    /// Other runs of agents that it was told of.
+    runs: Arc<Mutex<Vec<(EndpointId, u64)>>>,
     _accepting: JoinSet<()>,
     dir: TempDir,
 }
@@ -93,6 +95,7 @@ impl Agent {
         let held = Arc::<Mutex<Summary>>::default();
         let said = Arc::clone(&held);
         let summary = Arc::new(move || *said.lock().expect("no panic"));
+        let runs = Arc::<Mutex<Vec<(EndpointId, u64)>>>::default();
         let (ticket, at) = watch::channel(EndpointTicket::new(addr_of(&endpoint)).to_string());
         let args = GossipArgs {
             gossip,
@@ -100,6 +103,11 @@ impl Agent {
             secret_key,
             topic: topic_of(KEYS.presence().topic()),
             name: name.to_owned(),
+            run: NodeRun::begin(),
+            run_heard: {
+                let runs = Arc::clone(&runs);
+                Arc::new(move |id, boot_id| runs.lock().expect("no panic").push((id, boot_id)))
+            },
             ticket: at,
             summary,
             directory: SharedDirectory::default(),
@@ -114,7 +122,19 @@ impl Agent {
             shut_out: Arc::new(|_| false),
             mdns,
         };
-        Self { endpoint, args, held, cell, exit: None, peers, ticket, accepted, _accepting: accepting, dir }
+        Self {
+            endpoint,
+            args,
+            held,
+            cell,
+            exit: None,
+            peers,
+            ticket,
+            accepted,
+            runs,
+            _accepting: accepting,
+            dir,
+        }
     }
 
     /// Starts the actor, again if it was there before.
@@ -314,6 +334,41 @@ async fn two_agents_see_each_other_and_hear_of_changes_at_once() {
         "{}",
         one.detail().await
     );
+}
+
+#[tokio::test]
+async fn another_machine_with_our_id_is_heard_and_an_earlier_run_that_is_sent_again_is_not() {
+    let agent = Agent::start("one").await;
+    let member = Member::join(&agent).await;
+    let (key, run) = (agent.args.secret_key.clone(), agent.args.run);
+    let other = SecretKey::generate();
+    let of = |key: &SecretKey, boot_id, timestamp_ms| {
+        Announcement { boot_id, timestamp_ms, ..announcement(key, "somebody") }.sign(key)
+    };
+    let began_ms = now_ms() - u64::try_from(run.began.elapsed().as_millis()).unwrap();
+    // An earlier run of ours, in two copies, and this one.
+    member.say(of(&key, 1, began_ms - 1_000)).await;
+    member.say(of(&key, 1, began_ms - 2_000)).await;
+    member.say(of(&key, run.boot_id, now_ms())).await;
+    // Somebody else, then the same one in another run, then what was the first of it once more.
+    let first = of(&other, 7, now_ms() - 5_000);
+    member.say(first.clone()).await;
+    eventually("the first run", || agent.listing(other.public())).await;
+    let runs = || agent.runs.lock().expect("no panic").clone();
+    let second = of(&other, 8, now_ms());
+    for n in 0..100 {
+        // So soon after the first one, it counts for nothing.
+        member.say(wrapped(&second, n)).await;
+        if runs().len() == 2 {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    member.say(wrapped(&first, 1)).await;
+    // Another machine with our key.
+    member.say(of(&key, 9, now_ms())).await;
+    eventually("another machine", || (runs().len() == 3).then_some(())).await;
+    assert_eq!(runs(), [(other.public(), 7), (other.public(), 8), (agent.id(), 9)]);
 }
 
 #[tokio::test]

@@ -918,7 +918,7 @@ impl Test {
 
 fn introduction(name: &str, ticket: &str) -> Introduction {
     let ticket = watch::Sender::new(ticket.to_owned()).subscribe();
-    Introduction { name: name.to_owned(), ticket, clock: Clock::system() }
+    Introduction { name: name.to_owned(), ticket, clock: Clock::system(), boot_id: 1 }
 }
 
 fn hello(version: u32) -> frame::Kind {

@@ -8,7 +8,7 @@ use super::{AnnouncementRefusal, ENTRIES_MAX};
 use crate::discovery::announcement::Mark;
 
 /// How far an author's clock may be from ours.
-pub(super) const CLOCKS_APART_MAX_MS: u64 = 10 * 60 * 1000;
+pub(in crate::discovery) const CLOCKS_APART_MAX_MS: u64 = 10 * 60 * 1000;
 /// Announcements that are remembered against their replay. One that is older than clocks may be apart needs no remembering,
 /// so this many authors in twenty minutes are protected, whether they are still listed or not.
 pub(super) const MARKS_MAX: usize = 2 * ENTRIES_MAX;

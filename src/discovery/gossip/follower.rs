@@ -119,6 +119,17 @@ impl TopicFollower {
         }
     }
 
+    /// Our own announcements come back; those of another machine with our key are news.
+    fn hear_own_id(&self, claimed: Unverified, gate: &mut SignatureGate) {
+        let (mark, now) = (claimed.mark(), Instant::now());
+        if self.args.run.is_doubled_by(mark, now, now_ms())
+            && gate.admits(true, now)
+            && claimed.verify().is_ok()
+        {
+            (self.args.run_heard)(self.args.endpoint.id(), mark.boot_id);
+        }
+    }
+
     async fn tell_neighbours(&self, ids: HashSet<EndpointId>, permits: &Arc<Semaphore>) {
         if let Ok(permit) = Arc::clone(permits).acquire_owned().await {
             let _ = self.actor.send_message(GossipMsg::Neighbours { ids, permit });
@@ -128,6 +139,10 @@ impl TopicFollower {
     /// What came, if it is an announcement that counts: size and place first, then as many signatures as are allowed.
     fn checked(&self, content: &Bytes, gate: &mut SignatureGate) -> Option<Signed> {
         let claimed = Unverified::read(content).ok()?;
+        if claimed.author() == self.args.endpoint.id() {
+            self.hear_own_id(claimed, gate);
+            return None;
+        }
         if (self.args.shut_out)(&claimed.author()) {
             return None;
         }

@@ -11,13 +11,14 @@ use iroh_gossip::net::Gossip;
 use iroh_gossip::proto::TopicId;
 use ractor::RpcReplyPort;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 
 use crate::actor::status::ActorDetail;
 use crate::discovery::address_book::AddressBook;
-use crate::discovery::announcement::Signed;
+use crate::discovery::announcement::{Mark, Signed};
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{Channel, Channels};
-use crate::discovery::directory::{SavedPeer, SharedDirectory};
+use crate::discovery::directory::{CLOCKS_APART_MAX_MS, SavedPeer, SharedDirectory};
 use crate::discovery::hints::Hints;
 use crate::discovery::mdns::Mdns;
 use crate::events::EventLog;
@@ -26,6 +27,33 @@ use crate::reconcile::Summary;
 /// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join
 /// through one that did, and so tell it the topic.
 pub type PresenceProbe = Arc<dyn Fn(EndpointAddr) -> BoxFuture<'static, bool> + Send + Sync>;
+
+/// An agent, and which run of it was heard.
+pub type RunHeard = Arc<dyn Fn(EndpointId, u64) + Send + Sync>;
+
+/// One run of a node: from the start of the process to its end.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeRun {
+    /// Chosen by chance.
+    pub boot_id: u64,
+    pub began: Instant,
+}
+
+impl NodeRun {
+    #[must_use]
+    pub fn begin() -> Self {
+        Self { boot_id: rand::random(), began: Instant::now() }
+    }
+
+    /// Whether an announcement with our own id shows another machine with it: it is of another run, and was written while this
+    /// one was there already. One of an earlier run of ours is older, whoever sends it again.
+    #[must_use]
+    pub fn is_doubled_by(&self, mark: Mark, now: Instant, now_ms: u64) -> bool {
+        let since = u64::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX);
+        let ahead = mark.timestamp_ms > now_ms.saturating_add(CLOCKS_APART_MAX_MS);
+        mark.boot_id != self.boot_id && mark.timestamp_ms > now_ms.saturating_sub(since) && !ahead
+    }
+}
 
 #[derive(Debug)]
 pub enum GossipMsg {
@@ -96,6 +124,11 @@ pub struct GossipArgs {
     pub topic: TopicId,
     /// What we call ourselves.
     pub name: String,
+    /// This run of the node.
+    pub run: NodeRun,
+    /// Told of an agent's announcement in another run than that of the one before; of our own id, of each in another run that is
+    /// not older than ours.
+    pub run_heard: RunHeard,
     pub ticket: watch::Receiver<String>,
     /// What we hold, as of the moment of the call.
     pub summary: Arc<dyn Fn() -> Summary + Send + Sync>,
@@ -121,4 +154,25 @@ pub struct GossipArgs {
     pub shut_out: Arc<dyn Fn(&EndpointId) -> bool + Send + Sync>,
     /// The local network; `None` leaves it alone.
     pub mdns: Option<Mdns>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_what_another_machine_says_now_shows_that_there_is_one() {
+        let run = NodeRun { boot_id: 7, began: Instant::now() };
+        let (later, now_ms) = (run.began + Duration::from_mins(1), 1_700_000_000_000);
+        let shows = |boot_id, timestamp_ms| {
+            run.is_doubled_by(Mark { timestamp_ms, boot_id, counter: 1 }, later, now_ms)
+        };
+        assert!(shows(8, now_ms));
+        assert!(shows(8, now_ms + 60_000), "its clock is ahead");
+        assert!(!shows(7, now_ms), "it is our own");
+        assert!(!shows(8, now_ms - 60_000), "an earlier run of ours wrote it, and somebody sends it again");
+        assert!(!shows(8, now_ms + CLOCKS_APART_MAX_MS + 1), "nobody knows when");
+    }
 }

@@ -249,6 +249,16 @@ impl RendezvousChannel {
         self.record = Some((now, addr));
     }
 
+    /// The addresses that were written last in this run.
+    pub(super) fn record_addr(&self) -> Option<&EndpointAddr> {
+        self.record.as_ref().map(|(_, addr)| addr)
+    }
+
+    /// Somebody wrote over our record.
+    pub(super) fn forget_record(&mut self) {
+        self.record = None;
+    }
+
     /// Forgets how the channel did, what was found out through it, and that our record was written.
     pub(super) fn begin_afresh(&mut self) {
         (self.quiet, self.failures, self.moves) = (0, 0, 0);

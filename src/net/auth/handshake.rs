@@ -37,8 +37,8 @@ pub enum AuthError {
     Reflected,
     /// The other end has our own key.
     #[error(
-        "another machine has this one's endpoint id, {}: a copied data directory; stop one of them, and remove 'secret.key' \
-         from its data directory before it is started again", .0.fmt_short()
+        "another machine has this one's endpoint id, {}: a copied data directory; stop the copy, run `can-sync id --new` there, \
+         and start it again", .0.fmt_short()
     )]
     OwnId(EndpointId),
 }

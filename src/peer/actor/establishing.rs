@@ -15,7 +15,7 @@ use crate::peer::establish::{CommonLibrary, EstablishError, Established};
 use crate::peer::held::HeldBySession;
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::peer::session::SessionInput;
+use crate::peer::session::{SessionEffect, SessionInput};
 use crate::peer::streams;
 use crate::record::Hlc;
 use crate::transfer::meter::Meter;
@@ -41,6 +41,7 @@ impl PeerState {
     }
 
     pub(super) fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
+        let (hears_doubled, boot_id) = (established.hears_doubled, established.boot_id);
         let Established { send, receive, shared, known, name, ticket, finds, clock_ms, .. } = established;
         if self.running.take().is_some() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
@@ -78,13 +79,7 @@ impl PeerState {
         tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
 
         let assets = shared.iter().map(|one| one.theirs.assets).sum();
-        let count = shared.len();
-        let begin = |one| {
-            let (peer, dialer) =
-                (self.args.connection.remote_id(), self.args.connection.side() == Side::Client);
-            Lane::new(one, peer, (dialer, count), self.args.limits.probe_after, Instant::now())
-        };
-        let (lanes, effects): (Vec<Lane>, Vec<_>) = shared.into_iter().map(begin).unzip();
+        let (lanes, effects) = self.begin_lanes(shared);
         let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
         self.running = Some(Running {
             lanes,
@@ -101,6 +96,7 @@ impl PeerState {
             serve_permits,
             meter: Meter::of(Arc::clone(&self.args.traffic)),
             peer_finds: finds,
+            peer_hears_doubled: hears_doubled,
             finding: HashMap::new(),
             looking: 0,
             confirmed: Hlc::default(),
@@ -109,7 +105,7 @@ impl PeerState {
             stale: 0,
             tasks,
         });
-        self.shared_view().proven = true;
+        self.note_proven(boot_id);
         self.forget_dates();
         self.hear_clock(clock_ms);
         self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, tickets });
@@ -124,6 +120,22 @@ impl PeerState {
             self.step_all(myself, |_| Some(SessionInput::ChangesLost));
         }
         self.publish();
+    }
+
+    fn begin_lanes(&self, shared: Vec<CommonLibrary>) -> (Vec<Lane>, Vec<Vec<SessionEffect>>) {
+        let count = shared.len();
+        let begin = |one| {
+            let (peer, dialer) =
+                (self.args.connection.remote_id(), self.args.connection.side() == Side::Client);
+            Lane::new(one, peer, (dialer, count), self.args.limits.probe_after, Instant::now())
+        };
+        shared.into_iter().map(begin).unzip()
+    }
+
+    fn note_proven(&self, boot_id: u64) {
+        let mut view = self.shared_view();
+        view.proven = true;
+        view.boot_id = Some(boot_id);
     }
 
     /// Counts what the session will hold, among those of its kind.

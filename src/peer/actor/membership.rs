@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::PeerState;
+use super::{PeerState, Running};
 use crate::clock::now_ms;
 use crate::library::Library;
 use crate::library::registry::RegistryError;
@@ -14,11 +14,26 @@ use crate::peer::admission::Refusal;
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::refusal::PeerRefusal;
-use crate::wire::proto::{Revocations, frame};
+use crate::wire::proto::{Doubled, Revocations, frame};
 use ractor::ActorRef;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 impl PeerState {
+    /// Tells the peer that another machine has its endpoint id.
+    pub(super) fn tell_doubled(&mut self) {
+        if self.running.as_ref().is_some_and(|running| running.peer_hears_doubled) {
+            self.send(frame::Kind::Doubled(Doubled {}));
+        }
+    }
+
+    /// The peer says that another machine has our endpoint id. Members of libraries could say anything.
+    pub(super) fn on_doubled(&self) {
+        let is_own = |running: &Running| running.lanes.iter().any(|lane| lane.library.shared().is_none());
+        if self.running.as_ref().is_some_and(is_own) {
+            self.tell(PeersMsg::OwnIdSeen);
+        }
+    }
+
     /// Says that there is no session because nothing is shared; `failed` says that the peer tried to prove something in vain.
     pub(super) fn not_shared(&self, failed: bool) {
         let peer = self.args.connection.remote_id();

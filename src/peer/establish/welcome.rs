@@ -16,6 +16,8 @@ use crate::wire::proto::{LibrarySummary, Welcome, frame};
 
 /// The ability to be asked for contents by their names.
 const FEATURE_FIND: &str = "find";
+/// The ability to be told of another machine with the same endpoint id.
+const FEATURE_DOUBLED: &str = "doubled";
 /// Abilities that are looked at.
 const FEATURES_MAX: usize = crate::wire::decode::FEATURES_MAX;
 /// Longest name that a peer may give itself, in characters.
@@ -40,9 +42,10 @@ impl Meeting<'_> {
             libraries: summaries.collect(),
             ticket: self.introduction.ticket.borrow().clone(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
-            features: vec![FEATURE_FIND.into()],
+            features: vec![FEATURE_FIND.into(), FEATURE_DOUBLED.into()],
             known,
             clock_ms: if mirrors { self.introduction.clock.own_ms() } else { 0 },
+            boot_id: self.introduction.boot_id,
         })
     }
 
@@ -84,11 +87,24 @@ impl Meeting<'_> {
             Some((Bytes::copy_from_slice(&transcript.blinded(key)), library))
         };
         let known: Vec<BlindedLibrary> = beside.into_iter().filter_map(known).collect();
-        let finds = welcome.features.iter().take(FEATURES_MAX).any(|feature| feature == FEATURE_FIND);
+        let has = |name: &str| welcome.features.iter().take(FEATURES_MAX).any(|feature| feature == name);
+        let (finds, hears_doubled) = (has(FEATURE_FIND), has(FEATURE_DOUBLED));
         let name = name_of(&welcome);
         let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };
-        let clock_ms = welcome.clock_ms;
-        Ok(Established { send, receive, transcript, shared, known, name, ticket, finds, clock_ms })
+        let (clock_ms, boot_id) = (welcome.clock_ms, welcome.boot_id);
+        Ok(Established {
+            send,
+            receive,
+            transcript,
+            shared,
+            known,
+            name,
+            ticket,
+            finds,
+            hears_doubled,
+            clock_ms,
+            boot_id,
+        })
     }
 }
 

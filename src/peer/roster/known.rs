@@ -1,6 +1,6 @@
 //! What is known of one peer.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
@@ -120,10 +120,6 @@ pub struct KnownPeer {
     pub(super) lost_at: Option<Instant>,
     /// Whether the last connection that it dialled was turned away in favour of the one that there was.
     pub(super) turned_away: bool,
-    /// When newer connections took the places of older ones lately.
-    pub(super) replaced: VecDeque<Instant>,
-    /// When it closed connections for others that we do not have.
-    pub(super) closed_for_another: VecDeque<Instant>,
     /// Whether it was met as a member of libraries alone; and by which ticket it was let in, as far as known.
     pub(super) is_member: bool,
     pub(super) ticket: Option<TicketSerial>,
@@ -150,8 +146,6 @@ impl KnownPeer {
             retried_at: None,
             lost_at: None,
             turned_away: false,
-            replaced: VecDeque::new(),
-            closed_for_another: VecDeque::new(),
             is_member: false,
             ticket: None,
         }

@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use iroh::SecretKey;
 
 use super::*;
@@ -156,82 +158,26 @@ fn a_peer_that_was_started_anew_at_once_is_let_in_when_it_insists() {
 }
 
 #[test]
-fn two_machines_with_one_key_do_not_take_turns_for_ever() {
-    let (small, large) = ids();
-    let mut now = Instant::now();
-    let mut roster = Roster::new(small, limits(16));
-    let came = |roster: &mut Roster, now| roster.connected(large, false, now).is_kept();
-    assert!(came(&mut roster, now));
-    for _ in 0..REPLACED_FREELY {
-        now += Duration::from_millis(900);
-        assert!(
-            !roster.takes_turns(&large, now) && came(&mut roster, now),
-            "a peer that comes back is let in at once"
-        );
-    }
-    assert!(roster.takes_turns(&large, now));
-    let mut changes = 0;
-    for _ in 0..600 {
-        now += Duration::from_millis(900);
-        changes += usize::from(came(&mut roster, now));
-    }
-    assert!((1..=2 * 9 + REPLACED_FREELY).contains(&changes), "{changes} in nine minutes");
-    // A connection that is over takes nobody's turn.
-    roster.disconnected(&large, true, None, now, 0.0);
-    assert!(came(&mut roster, now));
-    now += REPLACED_WITHIN;
-    assert!(!roster.takes_turns(&large, now) && came(&mut roster, now));
-}
-
-#[test]
-fn a_peer_that_is_killed_again_and_again_is_let_in_once_its_dead_connection_is_found_out() {
-    let (small, large) = ids();
-    let mut now = Instant::now();
-    let mut roster = Roster::new(small, limits(16));
-    assert_eq!(roster.connected(large, false, now), ConnectionRuling::Keep);
-    for _ in 0..REPLACED_FREELY {
-        now += AT_ONCE;
-        assert_eq!(roster.connected(large, false, now), ConnectionRuling::Supersede);
-    }
-    now += AT_ONCE;
-    assert_eq!(roster.connected(large, false, now), ConnectionRuling::Doubt, "it may have a twin");
-    roster.shows_no_life(&large);
-    assert_eq!(roster.connected(large, false, now), ConnectionRuling::Supersede, "no, it was killed");
-    assert!(!roster.takes_turns(&large, now));
-}
-
-#[test]
-fn both_ends_keep_the_same_of_two_connections_dialled_at_once_while_one_end_doubts() {
-    let (small, large) = ids();
-    for (own, other) in [(small, large), (large, small)] {
-        let mut now = Instant::now();
-        let mut roster = Roster::new(own, limits(16));
-        for _ in 0..=REPLACED_FREELY {
-            now += AT_ONCE;
-            assert!(roster.connected(other, false, now).is_kept());
-        }
-        assert!(roster.takes_turns(&other, now));
-        roster.disconnected(&other, true, None, now, 0.0);
-        assert!(roster.connected(other, false, now).is_kept());
-        let ours = roster.connected(other, true, now);
-        let expected = if own == small { ConnectionRuling::Keep } else { ConnectionRuling::TurnAway };
-        assert_eq!(ours, expected, "the one that the smaller id dialled");
-    }
-}
-
-#[test]
-fn a_peer_that_closes_again_and_again_for_another_connection_has_one_with_a_copy() {
+fn what_comes_later_comes_beside_and_what_was_dialled_at_once_does_not() {
     let (small, large) = ids();
     let now = Instant::now();
     let mut roster = Roster::new(small, limits(16));
-    roster.connected(large, true, now);
-    assert!((0..5).all(|_| !roster.closed_for_another(&large, now)), "a stranger may say anything");
-    roster.session_up(&large, Class::Own, true, 1);
-    let secs = Duration::from_secs;
-    assert!(!roster.closed_for_another(&large, now), "both dialled at once");
-    assert!(!roster.closed_for_another(&large, now + secs(1)));
-    assert!(!roster.closed_for_another(&large, now + REPLACED_WITHIN), "long ago");
-    assert!(roster.closed_for_another(&large, now + REPLACED_WITHIN + Duration::from_millis(500)));
+    assert!(!roster.comes_beside(&large, false, now), "there is none");
+    assert!(roster.connected(large, true, now).is_kept());
+    assert!(!roster.comes_beside(&large, false, now), "perhaps both dialled at once");
+    assert!(roster.comes_beside(&large, true, now));
+    assert!(roster.comes_beside(&large, false, now + AT_ONCE));
+    assert_eq!(roster.connected(large, false, now), ConnectionRuling::TurnAway);
+    assert!(roster.comes_beside(&large, false, now), "it insists");
+}
+
+#[test]
+fn a_peer_that_prefers_a_double_of_ours_is_tried_again_and_not_more_often() {
+    let (mut roster, from) = after_losing(0..1);
+    roster.prefers_double(&id(0), from, 1.0);
+    assert!(roster.retry(from + DOUBLED_RETRY, 0.0, anybody).is_empty());
+    assert!(roster.due(from + DOUBLED_RETRY, 0, anybody).is_empty());
+    assert_eq!(roster.due(from + DOUBLED_RETRY.mul_f64(1.2), 0, anybody).len(), 1);
 }
 
 #[test]

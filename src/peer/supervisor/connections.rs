@@ -40,6 +40,9 @@ impl PeersState {
         pending: Option<Pending>,
     ) {
         let id = connection.remote_id();
+        if self.is_own_probe(&id) {
+            return connection.close(VarInt::from_u32(close::REFUSED), b"this is your own node");
+        }
         let now = Instant::now();
         let dialed_here = pending.is_none();
         let refuse = |code: u32, reason: &str| connection.close(VarInt::from_u32(code), reason.as_bytes());
@@ -66,30 +69,25 @@ impl PeersState {
         {
             return refuse(close::BUSY, &why.to_string());
         }
-        if self.is_for_libraries(&id) {
-            // The peer may want the mirror, or not have the first one any more.
+        let up = self.current.get(&id).and_then(|session| self.links.get(session));
+        let is_up = up.is_some_and(|link| link.up && link.connection.close_reason().is_none());
+        if is_up && self.is_doubled(&id) {
+            return self.watch_older(myself, connection, pending);
+        }
+        if is_up && (self.is_for_libraries(&id) || self.roster.comes_beside(&id, dialed_here, now)) {
+            // The peer may want the mirror, or not have the first one any more: that is decided once it has a session.
             return self.take_second(myself, connection, pending, ConnectionMemory::default()).await;
         }
-        let took_turns = self.roster.takes_turns(&id, now);
         let ruling = self.roster.connected(id, dialed_here, now);
         match ruling {
             ConnectionRuling::Keep | ConnectionRuling::Supersede => {}
             ConnectionRuling::TurnAway => return refuse(close::DUPLICATE, "another connection is kept"),
-            ConnectionRuling::Doubt => return self.watch_older(myself, connection, pending),
-        }
-        if !took_turns && self.roster.takes_turns(&id, now) {
-            tracing::warn!(
-                peer = %id.fmt_short(),
-                "a peer connects anew again and again: it is killed and started each time, or two machines have its endpoint id, a \
-                 copied data directory, and say so in their status"
-            );
         }
         let session = self.add_link(connection, replaced, ConnectionMemory::default());
         // It has another place now.
         drop(pending);
         if let Some(old) = self.current.insert(id, session) {
-            let superseded = ruling == ConnectionRuling::Supersede;
-            self.close_replaced(old, superseded);
+            self.close_duplicate(old);
         }
         self.spawn_actor(myself, session, dialed_here).await;
     }
@@ -122,17 +120,6 @@ impl PeersState {
         self.links.insert(session, link);
         self.fetching.connected(session, id);
         session
-    }
-
-    /// Closes the connection whose place a newer one took; `superseded` says that they were not dialled at once by both ends.
-    fn close_replaced(&self, session: SessionId, superseded: bool) {
-        match self.links.get(&session) {
-            Some(link) if superseded && link.up => {
-                link.connection
-                    .close(VarInt::from_u32(close::SUPERSEDED), b"a newer connection took its place");
-            }
-            _ => self.close_duplicate(session),
-        }
     }
 
     pub(super) fn close_duplicate(&self, session: SessionId) {
@@ -315,6 +302,7 @@ impl PeersState {
     pub(super) fn link_over(&mut self, session: SessionId, hold: Option<(Duration, String)>) {
         let Some(link) = self.links.remove(&session) else { return };
         self.places.leave(session);
+        self.copied.forget(session);
         self.share_windows();
         self.count_connected();
         let id = link.endpoint_id;
@@ -330,10 +318,7 @@ impl PeersState {
         }
         self.current.remove(&id);
         self.fetching.searches_mut().gone(&id);
-        let superseded = closed.as_ref().is_some_and(|reason| is_close(reason, close::SUPERSEDED));
-        if superseded && !link.foreign && (link.up || link.shared_view().proven) {
-            self.on_closed_for_another(&id);
-        }
+        let doubled = closed.as_ref().is_some_and(|reason| is_close(reason, close::DOUBLED));
         if link.up {
             // Gossip may be down; it then starts with nobody connected.
             let _ = self.args.gossip.cast(GossipMsg::PeerGone { endpoint_id: id });
@@ -371,6 +356,11 @@ impl PeersState {
         if waited && self.args.libraries.standing(&id) == DeviceStanding::Approved {
             // Its user let it in while it was being turned away.
             self.roster.let_in(&id, now);
+        }
+        if doubled {
+            // Members of libraries could say anything.
+            let is_believed = !link.foreign && self.roster.get(&id).is_some_and(KnownPeer::is_offered_mirror);
+            self.on_closed_for_double(&id, is_believed);
         }
         let misbehaved = misbehaved.map(|reason| (MISBEHAVED_HOLD, reason));
         if let Some((for_, why)) = hold.or(misbehaved) {

@@ -43,6 +43,10 @@ impl PeersState {
     /// A channel led to a peer; whether it is known now.
     pub(super) fn on_candidate(&mut self, addr: EndpointAddr, channel: Channel) -> bool {
         let id = addr.id;
+        if id == self.args.endpoint.id() {
+            self.probe_own_id(&addr);
+            return false;
+        }
         if KnownPeer::names(channel) {
             // It may be of our topic and not of our passphrase, so that no session ever tells gossip of it. Gossip may be
             // down; a session then does.
@@ -62,15 +66,20 @@ impl PeersState {
         addr: EndpointAddr,
     ) -> Result<(), String> {
         let id = addr.id;
+        if id == self.args.endpoint.id() {
+            return Err(if self.probe_own_id(&addr) {
+                "that is this node's own endpoint id, at another address; if it is another machine's, that one runs on a copy of \
+                 this node's data directory: `can-sync status` says so in a moment"
+            } else {
+                "that is this node itself"
+            }
+            .into());
+        }
         if self.args.libraries.standing(&id) == DeviceStanding::Denied {
             return Err("this machine was denied: `can-sync approve` lets it in".into());
         }
         if !self.on_candidate(addr.clone(), Channel::Tickets) {
-            return Err(if id == self.args.endpoint.id() {
-                "that is this node's own address".into()
-            } else {
-                "too many peers were named already: forget some with `can-sync peers forget`".into()
-            });
+            return Err("too many peers were named already: forget some with `can-sync peers forget`".into());
         }
         self.remember(&id, addr);
         self.dial_due(myself);

@@ -68,6 +68,8 @@ fn why_alone(peers: &[PeerReport], knocked: Option<(EndpointId, u64)>) -> String
     }
 }
 
+/// What is said of a peer whose id two machines have.
+const DOUBLED: &str = "two machines have its endpoint id: a copied data directory";
 /// Peers that are named where nobody is connected.
 const ALONE_TOLD: usize = 3;
 /// How long it is told that somebody tried to prove something in vain.
@@ -186,6 +188,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
         last_error: standing
             .and_then(|standing| standing.last_error)
             .or_else(|| Some(refusal?.sentence(id, &state.args.endpoint.id())))
+            .or_else(|| state.is_doubled(id).then(|| DOUBLED.to_owned()))
             .or_else(|| known.last_error.clone()),
         sources: sources(known.sources.clone()),
     }
@@ -236,7 +239,9 @@ fn sync(state: &PeersState) -> SyncReport {
     let rate: f64 = state.traffic.values().map(|meter| meter.receive_rate).sum();
     let send_rate: f64 = state.traffic.values().map(|meter| meter.send_rate).sum();
     let (clock, copied, held) = (state.reason_of_dates(), state.copied(), state.reason_of_held());
-    let reasons = [state.paused().map(str::to_owned), copied.clone(), held, clock.clone()];
+    let copied_peers = state.copied_peers();
+    let of_peers = copied_peers.first().cloned();
+    let reasons = [state.paused().map(str::to_owned), copied.clone(), of_peers, held, clock.clone()];
     SyncReport {
         state: sync_state,
         reason: reasons.into_iter().flatten().next(),
@@ -249,6 +254,7 @@ fn sync(state: &PeersState) -> SyncReport {
         held_deletions: state.args.deletes.held(),
         dated_ahead: state.dated_ahead(),
         copied,
+        copied_peers,
         clock,
         // Nobody knows how much is in what was not looked at.
         eta_secs: eta_secs(missing_bytes, rate).filter(|_| unseen == 0),

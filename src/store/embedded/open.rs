@@ -130,6 +130,22 @@ fn explained(abort: Abort, database: &Path) -> Abort {
 }
 
 /// Takes the directory for this process alone.
+/// Gives a store that nobody has open another id to write by, where there is one; see [`EmbeddedStore::renew_writer`]. Blocks.
+pub(super) fn renew_writer(layout: &Layout) -> Result<(), StoreError> {
+    let renewed = || {
+        if !layout.database().exists() {
+            return Ok(());
+        }
+        let _lock = lock(layout)?;
+        let conn = schema::open_for_writing(&layout.database())?;
+        conn.execute("UPDATE state SET writer_id = randomblob(32)", [])?;
+        Ok(())
+    };
+    renewed().map_err(|abort: Abort| {
+        abort.answer(&format!("change who writes in the store in {}", layout.dir.display()), &layout.dir)
+    })
+}
+
 fn lock(layout: &Layout) -> Result<File, Abort> {
     let path = layout.lock();
     let action = || format!("lock {}", path.display());

@@ -133,6 +133,7 @@ fn largest_frames() -> Vec<frame::Kind> {
         frame::Kind::Find(Find { hashes: vec![bytes32(); FINDS_PER_FRAME_MAX], library: bytes32() }),
         frame::Kind::Lacks(Lacks { hashes: vec![bytes32(); FINDS_PER_FRAME_MAX], library: bytes32() }),
         frame::Kind::Later(Later { deferrals: vec![deferral; RECORDS_PER_FRAME_MAX], library: bytes32() }),
+        frame::Kind::Doubled(Doubled {}),
         frame::Kind::Ping(Ping { nonce: 1, libraries: summaries.clone(), behind: true, clock_ms: u64::MAX }),
         frame::Kind::Pong(Pong { nonce: 1, libraries: summaries, behind: true, clock_ms: u64::MAX }),
     ]
@@ -258,7 +259,8 @@ fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
             | frame::Kind::ReconOpen(_)
             | frame::Kind::ReconMsg(_)
             | frame::Kind::ReconClose(_)
-            | frame::Kind::Revocations(_),
+            | frame::Kind::Revocations(_)
+            | frame::Kind::Doubled(_),
         )
         | None => Vec::new(),
     }

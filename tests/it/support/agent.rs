@@ -243,6 +243,7 @@ pub(crate) fn sync(state: SyncState) -> SyncReport {
         held_deletions: 0,
         dated_ahead: 0,
         copied: None,
+        copied_peers: Vec::new(),
         clock: None,
         eta_secs: None,
     }

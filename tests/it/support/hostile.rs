@@ -190,6 +190,7 @@ impl Attacker {
             name: "hostile".into(),
             ticket: watch::Sender::new(String::new()).subscribe(),
             clock: Clock::system(),
+            boot_id: 1,
         };
         let meeting = Meeting {
             connection,

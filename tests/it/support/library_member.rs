@@ -93,7 +93,12 @@ impl Member {
             connection: &connection,
             own_id: self.endpoint.id(),
             libraries: &self.libraries,
-            introduction: &Introduction { name: "by hand".into(), ticket, clock: Clock::system() },
+            introduction: &Introduction {
+                name: "by hand".into(),
+                ticket,
+                clock: Clock::system(),
+                boot_id: 1,
+            },
             memory: &ConnectionMemory::default(),
             offers_mirror: false,
             within: DEADLINE,

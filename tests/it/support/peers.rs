@@ -445,6 +445,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
             name: "under test".to_owned(),
             ticket: watch::Sender::new(String::new()).subscribe(),
             clock: Clock::system(),
+            boot_id: 1,
         },
         libraries: Arc::new(Libraries::of(Arc::new(Library::new(KEYS.clone())))),
         store: ScriptedStore::new().as_ref(),
