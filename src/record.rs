@@ -9,6 +9,10 @@ use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
 
+pub use self::names::{DROPPED_NAMES_MAX, NAME_BYTES_MAX, NAMES_MAX, NameOutcome, keep_names, with_names};
+
+mod names;
+
 /// Most tags that an asset may carry.
 pub const TAGS_MAX: usize = 64;
 /// Longest tag, in characters.
@@ -158,6 +162,13 @@ pub struct AssetMeta {
     pub description: Option<String>,
     /// When the asset was first stored anywhere, in milliseconds since the Unix epoch.
     pub created_at_ms: u64,
+    /// Further names of the same content: sorted, without duplicates and without `filename`; see
+    /// [`AssetMeta::further_names`].
+    pub names: Vec<String>,
+    /// Digests of names that were taken away, the latest last; see [`AssetMeta::note_dropped`].
+    pub dropped_names: Vec<u64>,
+    /// When the file that it came from was last written, in milliseconds since the Unix epoch.
+    pub modified_at_ms: Option<u64>,
 }
 
 /// A rule of [`AssetMeta`] that was broken.
@@ -178,6 +189,21 @@ pub enum MetaError {
     /// Later than 48 bits of milliseconds can say.
     #[error("created_at_ms {0} is out of range")]
     CreatedAt(u64),
+    /// More than [`NAMES_MAX`].
+    #[error("{0} further names, more than {NAMES_MAX}")]
+    TooManyNames(usize),
+    /// A further name of more than [`NAME_BYTES_MAX`].
+    #[error("a further name of {0} bytes, more than {NAME_BYTES_MAX}")]
+    NameTooLong(usize),
+    /// Further names are sorted, distinct, not blank, and other than `filename`.
+    #[error("further names are not sorted and distinct, or one is blank or the file name itself")]
+    NamesNotCanonical,
+    /// More than [`DROPPED_NAMES_MAX`], or one twice.
+    #[error("{0} names that were taken away, more than {DROPPED_NAMES_MAX}, or one of them twice")]
+    DroppedNames(usize),
+    /// Later than 48 bits of milliseconds can say.
+    #[error("modified_at_ms {0} is out of range")]
+    ModifiedAt(u64),
 }
 
 impl AssetMeta {
@@ -200,7 +226,7 @@ impl AssetMeta {
         let optional = [&self.filename, &self.application, &self.user, &self.description];
         self.mime_type.len()
             + optional.iter().filter_map(|s| s.as_ref()).map(String::len).sum::<usize>()
-            + self.tags.iter().map(String::len).sum::<usize>()
+            + self.tags.iter().chain(&self.names).map(String::len).sum::<usize>()
     }
 
     /// Checks every limit.
@@ -224,7 +250,10 @@ impl AssetMeta {
         if self.created_at_ms >> 48 != 0 {
             return Err(MetaError::CreatedAt(self.created_at_ms));
         }
-        Ok(())
+        if let Some(late) = self.modified_at_ms.filter(|ms| ms >> 48 != 0) {
+            return Err(MetaError::ModifiedAt(late));
+        }
+        self.validate_names()
     }
 }
 
@@ -397,6 +426,20 @@ impl AssetRecord {
         hasher.update(&(meta.tags.len() as u64).to_le_bytes());
         for tag in &meta.tags {
             text(&mut hasher, tag);
+        }
+        // A record that has none of these is encoded as before there were any.
+        if !meta.names.is_empty() || !meta.dropped_names.is_empty() || meta.modified_at_ms.is_some() {
+            hasher.update(&(meta.names.len() as u64).to_le_bytes());
+            for name in &meta.names {
+                text(&mut hasher, name);
+            }
+            hasher.update(&(meta.dropped_names.len() as u64).to_le_bytes());
+            for dropped in &meta.dropped_names {
+                hasher.update(&dropped.to_le_bytes());
+            }
+            hasher
+                .update(&[u8::from(meta.modified_at_ms.is_some())])
+                .update(&meta.modified_at_ms.unwrap_or_default().to_le_bytes());
         }
         hasher
     }

@@ -212,7 +212,8 @@ pub mod reconcile {
 }
 pub mod record {
     pub use crate::record::{
-        AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId, META_BYTES_MAX, RecordId, WriterId,
+        AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId, META_BYTES_MAX, NAMES_MAX, NameOutcome,
+        RecordId, WriterId,
     };
 }
 pub mod store {

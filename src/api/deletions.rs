@@ -134,7 +134,14 @@ impl DeletionList {
         let records = records.ok().and_then(Result::ok).unwrap_or_default();
         let peers = report.map(|report| report.peers).unwrap_or_default();
         let filename = |hash: &ContentHash| {
-            records.iter().find(|stored| stored.record.hash == *hash)?.record.meta.filename.clone()
+            records
+                .iter()
+                .find(|stored| stored.record.hash == *hash)?
+                .record
+                .meta
+                .all_names()
+                .next()
+                .map(str::to_owned)
         };
         let shown = |hold: HoldReport| {
             let library = view

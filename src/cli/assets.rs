@@ -27,7 +27,7 @@ pub(super) struct Asset {
     #[serde(default)]
     pub(super) filename: Option<String>,
     /// Further names of the same content.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(super) names: Vec<String>,
     #[serde(default)]
     pub(super) tags: Vec<String>,
@@ -44,6 +44,11 @@ impl Asset {
     /// Everything that it is called.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.filename.iter().chain(&self.names).map(String::as_str)
+    }
+
+    /// The same for people.
+    pub(super) fn called(&self) -> String {
+        self.names().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -124,10 +129,9 @@ fn print(out: Output, assets: &[Asset], heading: bool) -> std::io::Result<()> {
     let row = |asset: &Asset| {
         let size = if out.terminal { text::bytes(asset.size) } else { asset.size.to_string() };
         let created = if out.terminal { text::ago(&asset.created_at) } else { asset.created_at.clone() };
-        let filename = asset.names().collect::<Vec<_>>().join(", ");
         let hash = resolve::shown(&asset.hash, out.terminal);
         let held = if asset.held { "yes" } else { "no" }.to_owned();
-        vec![hash, size, held, asset.mime_type.clone(), filename, asset.tags.join(","), created]
+        vec![hash, size, held, asset.mime_type.clone(), asset.called(), asset.tags.join(","), created]
     };
     let rows: Vec<_> = assets.iter().map(row).collect();
     let names = ["HASH", "SIZE", "HELD", "TYPE", "NAME", "TAGS", "CREATED"];

@@ -10,17 +10,26 @@ use super::resolve;
 use super::text;
 use crate::text::same_text;
 
-/// How often the tags are read again because somebody else edited the asset meanwhile.
+/// How often tags and names are read again because somebody else edited the asset meanwhile.
 const ATTEMPTS_MAX: u32 = 10;
+/// What is added and taken away one by one.
+const NAME: &str = "name";
+const TAG: &str = "tag";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct EditArgs {
     /// The asset: its hash, the beginning of that, or its name
     #[arg(value_name = "ASSET")]
     asset: String,
-    /// Its name from now on; an empty one takes the name away
+    /// Its name from now on, in place of the one that ASSET says, or of the first; an empty one takes that away
     #[arg(long, visible_alias = "filename")]
     name: Option<String>,
+    /// Add a name beside those that it has; may be given again
+    #[arg(long = "add-name", value_name = "NAME")]
+    add_names: Vec<String>,
+    /// Take one of its names away; may be given again
+    #[arg(long = "remove-name", value_name = "NAME")]
+    remove_names: Vec<String>,
     /// Add a tag; several with commas, or given again
     #[arg(long = "tag", visible_alias = "tags", value_name = "TAG", value_delimiter = ',')]
     tags: Vec<String>,
@@ -45,11 +54,22 @@ pub(super) struct EditArgs {
 }
 
 pub(super) async fn run(context: &Context, args: EditArgs) -> Result<(), CliError> {
-    let EditArgs { asset, name, tags, remove_tags, clear_tags, description, application, user, mime_type } =
-        args;
+    let EditArgs {
+        asset,
+        name,
+        add_names,
+        remove_names,
+        tags,
+        remove_tags,
+        clear_tags,
+        description,
+        application,
+        user,
+        mime_type,
+    } = args;
     let changes_tags = clear_tags || !tags.is_empty() || !remove_tags.is_empty();
-    let texts =
-        [("filename", name), ("description", description), ("application", application), ("user", user)];
+    let changes_names = name.is_some() || !add_names.is_empty() || !remove_names.is_empty();
+    let texts = [("description", description), ("application", application), ("user", user)];
     let mut patch: Map<String, Value> = texts
         .into_iter()
         .filter_map(|(field, text)| {
@@ -58,7 +78,7 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> Result<(), CliErro
         })
         .collect();
     patch.extend(mime_type.map(|mime_type| ("mime_type".to_owned(), mime_type.into())));
-    if patch.is_empty() && !changes_tags {
+    if patch.is_empty() && !changes_tags && !changes_names {
         return Err(CliError::new(Exit::Usage, "there is nothing to change")
             .hint("`can-sync edit --help` lists what can be changed, such as --tag and --name"));
     }
@@ -68,15 +88,24 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> Result<(), CliErro
     let mut attempts = 0;
     let edited: Asset = loop {
         let mut version = None;
-        if changes_tags {
+        if changes_tags || changes_names {
             let (now, tag): (Asset, _) = store.get_version(&of_asset).await?;
-            let kept = if clear_tags { Vec::new() } else { without(now.tags, &remove_tags)? };
-            let all: Vec<String> = kept.into_iter().chain(tags.iter().cloned()).collect();
-            patch.insert("tags".to_owned(), json!(all));
+            if changes_names {
+                let names = renamed(&now, &asset, name.as_deref());
+                let mut names = without(NAME, names, &remove_names)?;
+                names.extend(add_names.iter().cloned());
+                let first = if names.is_empty() { Value::Null } else { names.remove(0).into() };
+                patch.extend([("filename".to_owned(), first), ("names".to_owned(), json!(names))]);
+            }
+            if changes_tags {
+                let kept = if clear_tags { Vec::new() } else { without(TAG, now.tags, &remove_tags)? };
+                let all: Vec<String> = kept.into_iter().chain(tags.iter().cloned()).collect();
+                patch.insert("tags".to_owned(), json!(all));
+            }
             version = tag;
         }
         let request = store.request(Method::PATCH, &of_asset).json(&patch);
-        // Somebody else may edit it at the same time: their tags are to stay.
+        // Somebody else may edit it at the same time: their tags and names are to stay.
         if let Some(edited) = store.change(request, version).await? {
             break edited;
         }
@@ -88,20 +117,61 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> Result<(), CliErro
     if context.out.json {
         return Ok(context.out.value(&edited)?);
     }
-    let named = edited.filename.as_deref().map(|name| format!("  {name}")).unwrap_or_default();
-    Ok(context.out.line(&text::escape(&format!("edited {hash}{named}")))?)
+    let told = format!("edited {hash}  {}", edited.called());
+    Ok(context.out.line(&text::escape(told.trim_end()))?)
 }
 
-/// The tags that are left.
-fn without(mut tags: Vec<String>, gone: &[String]) -> Result<Vec<String>, CliError> {
+/// The names of an asset, with `name` in place of the one that it is called in the command; in place of the first, if that is none.
+fn renamed(asset: &Asset, called: &str, name: Option<&str>) -> Vec<String> {
+    let mut names: Vec<String> = asset.names().map(str::to_owned).collect();
+    let Some(name) = name else { return names };
+    let place = names.iter().position(|known| known == called);
+    let place = place.or_else(|| names.iter().position(|known| same_text(known, called)));
+    let place = place.or(asset.filename.as_ref().map(|_| 0));
+    let new = Some(name).filter(|name| !name.is_empty()).map(str::to_owned);
+    names.splice(place.map_or(0..0, |place| place..place + 1), new);
+    names
+}
+
+/// The tags or names that are left: those that are written just so go, or else those that people take for the same.
+fn without(what: &str, mut texts: Vec<String>, gone: &[String]) -> Result<Vec<String>, CliError> {
     for gone in gone {
-        let before = tags.len();
-        tags.retain(|tag| !same_text(tag, gone.trim()));
-        if tags.len() == before {
-            let listed = if tags.is_empty() { "none".into() } else { tags.join(", ") };
-            return Err(CliError::new(Exit::NotFound, format!("it has no tag '{gone}'"))
-                .hint(format!("its tags are: {listed}")));
+        // Names that differ in case are two names; tags are one.
+        let is_written_so = what == NAME && texts.contains(gone);
+        let before = texts.len();
+        texts.retain(|text| if is_written_so { text != gone } else { !same_text(text.trim(), gone.trim()) });
+        if texts.len() == before {
+            let listed = if texts.is_empty() { "none".into() } else { texts.join(", ") };
+            return Err(CliError::new(Exit::NotFound, format!("it has no {what} '{gone}'"))
+                .hint(format!("its {what}s are: {listed}")));
         }
     }
-    Ok(tags)
+    Ok(texts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_that_was_said_is_the_one_that_changes() {
+        let asset = |filename: Option<&str>, names: &[&str]| -> Asset {
+            let asset = json!({"hash": "ab", "size": 1, "filename": filename, "names": names});
+            serde_json::from_value(asset).unwrap()
+        };
+        let several = asset(Some("a"), &["B", "b", "caf\u{e9}"]);
+        for (called, name, expected) in [
+            ("a", Some("x"), vec!["x", "B", "b", "caf\u{e9}"]),
+            ("b", Some("x"), vec!["a", "B", "x", "caf\u{e9}"]),
+            ("CAFE\u{301}", Some("x"), vec!["a", "B", "b", "x"]),
+            ("abcd1234", Some("x"), vec!["x", "B", "b", "caf\u{e9}"]),
+            ("b", Some(""), vec!["a", "B", "caf\u{e9}"]),
+            ("b", None, vec!["a", "B", "b", "caf\u{e9}"]),
+        ] {
+            assert_eq!(renamed(&several, called, name), expected, "{called} {name:?}");
+        }
+        assert_eq!(renamed(&asset(None, &["b"]), "abcd1234", Some("x")), ["x", "b"]);
+        assert_eq!(renamed(&asset(None, &["b"]), "b", Some("x")), ["x"]);
+        assert_eq!(renamed(&asset(None, &[]), "abcd1234", Some("")), [""; 0]);
+    }
 }

@@ -12,6 +12,8 @@ use tokio::task::spawn_blocking;
 
 use self::content::{FileContent, ReadAgain};
 use self::own_dirs::Secrets;
+use self::tally::Tally;
+use self::turns::Turns;
 use self::upload::{Count, part, upload};
 
 use super::Context;
@@ -26,6 +28,8 @@ use crate::text::escaped_name;
 mod collect;
 mod content;
 mod own_dirs;
+mod tally;
+mod turns;
 mod upload;
 
 /// Uploads at a time: enough for the store to commit several in one go.
@@ -100,12 +104,14 @@ pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError
     let progress =
         ProgressLine::bytes(&format!("storing {}", text::counted(sources.len() as u64, "file")), total);
     let count: Count = Arc::new(progress.counter());
+    let turns = Arc::new(Turns::default());
     let (mut failed, mut tally) = (collected.failed, Tally::default());
-    let mut uploads = futures::stream::iter(sources)
-        .map(|source| {
+    let mut uploads = futures::stream::iter(sources.into_iter().enumerate())
+        .map(|(place, source)| {
             let (store, meta, count) = (store.clone(), meta.clone(), Arc::clone(&count));
+            let turns = Arc::clone(&turns);
             async move {
-                let stored = put(&store, &source, &meta, count).await;
+                let stored = put(&store, &source, &meta, count, (place, &turns)).await;
                 (source, stored)
             }
         })
@@ -113,8 +119,8 @@ pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError
     while let Some((source, stored)) = uploads.next().await {
         match stored {
             Ok(stored) => {
-                tally.add(stored.outcome);
-                progress.suspend(|| print(context, &source, &stored, recursive))?;
+                tally.add(&stored);
+                progress.suspend(|| print(context, &source, &stored, recursive && !tally.explains()))?;
             }
             Err(e)
                 if matches!(e.exit(), Exit::NoDaemon | Exit::Degraded | Exit::NotAllowed | Exit::Timeout) =>
@@ -138,58 +144,15 @@ pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError
     Ok(())
 }
 
-/// How many files came to what.
-#[derive(Debug, Default)]
-struct Tally {
-    new: u64,
-    merged: u64,
-    unchanged: u64,
-}
-
-impl Tally {
-    fn add(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::New => self.new += 1,
-            Outcome::Merged => self.merged += 1,
-            Outcome::Unchanged => self.unchanged += 1,
-        }
-    }
-
-    fn told(&self) -> String {
-        let Self { new, merged, unchanged } = self;
-        let mut told = format!("{} stored", text::counted(*new, "new asset"));
-        if *merged > 0 {
-            told =
-                format!("{told}; {} added to assets whose content is here", text::counted(*merged, "file"));
-        }
-        if *unchanged > 0 {
-            told = format!("{told}; {} here already", text::counted(*unchanged, "file"));
-        }
-        told
-    }
-}
-
 /// What was stored on stdout; what else there is to know of it on stderr, unless `many` are stored at once.
 fn print(context: &Context, source: &PutSource, stored: &Stored, many: bool) -> std::io::Result<()> {
-    let Stored { asset, outcome, measured, .. } = stored;
+    let asset = &stored.asset;
     let name = match source {
         PutSource::Stdin => asset.filename.clone().unwrap_or_else(|| "-".to_owned()),
         PutSource::File { path, .. } => path.display().to_string(),
     };
-    if measured.as_ref().is_some_and(|hash| *hash != asset.hash) {
-        message(&format!(
-            "can-sync: {}: it changed while it was read: what was read is stored",
-            text::escape(&name)
-        ));
-    } else if *outcome == Outcome::Unchanged && !many {
-        message(&format!("can-sync: {}: it is here already", text::escape(&name)));
-    } else if *outcome == Outcome::Merged && !many {
-        let names: Vec<&str> = asset.names().collect();
-        let called = match names.as_slice() {
-            [] => String::new(),
-            names => format!(", as {}", names.join(", ")),
-        };
-        message(&text::escape(&format!("can-sync: {name}: its content is here already{called}")));
+    if let Some(remark) = tally::remark(stored, many) {
+        message(&text::escape(&format!("can-sync: {name}: {remark}")));
     }
     if context.out.json {
         return context.out.value(stored);
@@ -201,7 +164,7 @@ fn print(context: &Context, source: &PutSource, stored: &Stored, many: bool) -> 
 pub(super) async fn store_file(store: &ApiClient, path: &Path, tag: &str) -> Result<Asset, CliError> {
     let source = PutSource::File { path: path.to_owned(), size: 0 };
     let meta = Meta { tags: vec![tag.to_owned()], ..Meta::default() };
-    Ok(put(store, &source, &meta, Arc::new(|_| ())).await?.asset)
+    Ok(put(store, &source, &meta, Arc::new(|_| ()), (0, &Turns::default())).await?.asset)
 }
 
 /// An asset after an upload. Fields that a later service adds are passed on in JSON.
@@ -209,9 +172,15 @@ pub(super) async fn store_file(store: &ApiClient, path: &Path, tag: &str) -> Res
 struct Stored {
     #[serde(default)]
     outcome: Outcome,
+    /// What became of the name that came with it.
+    #[serde(default)]
+    name_outcome: Option<GivenName>,
     /// What the file hashed to when it was measured.
     #[serde(skip)]
     measured: Option<String>,
+    /// The name that came with it.
+    #[serde(skip)]
+    given: Option<String>,
     #[serde(flatten)]
     asset: Asset,
 }
@@ -226,21 +195,46 @@ enum Outcome {
     Unchanged,
 }
 
+/// What became of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum GivenName {
+    Added,
+    Known,
+    LeftOut,
+}
+
 /// Stores one thing, and sends its content only where the store does not have it.
-async fn put(store: &ApiClient, source: &PutSource, meta: &Meta, count: Count) -> Result<Stored, CliError> {
+async fn put(
+    store: &ApiClient,
+    source: &PutSource,
+    meta: &Meta,
+    count: Count,
+    (place, turns): (usize, &Turns),
+) -> Result<Stored, CliError> {
     let PutSource::File { path, .. } = source else {
+        turns.pass(place).await;
         let body = part(tokio::io::stdin(), None, count);
-        return upload(store, body, meta, None).await;
+        let stored = upload(store, body, meta, (None, None)).await?;
+        return Ok(Stored { given: meta.filename.clone(), ..stored });
     };
     let opened = path.clone();
     let read = move || {
         let file = content::open(&opened)?;
         content::read(file).map_err(|e| CliError::failure(e.to_string()))
     };
-    let content = spawn_blocking(read).await.map_err(|e| CliError::failure(e.to_string()))??;
+    let read = spawn_blocking(read).await.map_err(|e| CliError::failure(e.to_string())).flatten();
+    let content = match read {
+        Ok(content) => content,
+        Err(error) => {
+            turns.pass(place).await;
+            return Err(error);
+        }
+    };
     let name = path.file_name().map(|name| own_name(path, name));
-    let (hash, size) = (content.hash, content.size);
-    let mut stored = if let Some(stored) = known(store, &content, meta, name.as_deref()).await? {
+    let (hash, size, modified_ms) = (content.hash, content.size, content.modified_ms);
+    let _turn = turns.take(place, hash).await;
+    let stored = if let Some(stored) = known(store, &content, meta, name.as_deref()).await? {
         count(size);
         stored
     } else {
@@ -248,10 +242,9 @@ async fn put(store: &ApiClient, source: &PutSource, meta: &Meta, count: Count) -
             ReadAgain::Memory(bytes) => part(std::io::Cursor::new(bytes), Some(size), count),
             ReadAgain::File(file) => part(tokio::fs::File::from_std(file), Some(size), count),
         };
-        upload(store, body, meta, name).await?
+        upload(store, body, meta, (name.clone(), modified_ms)).await?
     };
-    stored.measured = Some(hash.to_string());
-    Ok(stored)
+    Ok(Stored { measured: Some(hash.to_string()), given: meta.filename.clone().or(name), ..stored })
 }
 
 /// Says about content what is to be said, if the store has it.
@@ -263,6 +256,9 @@ async fn known(
 ) -> Result<Option<Stored>, CliError> {
     let Meta { application, user, tags, mime_type, description, filename } = meta;
     let mut said = json!({ "size": content.size, "tags": tags });
+    if let Some(ms) = content.modified_ms {
+        said["modified_at"] = ms.to_string().into();
+    }
     for (field, value) in [
         ("application", application.as_deref()),
         ("user", user.as_deref()),

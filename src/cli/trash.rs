@@ -95,7 +95,7 @@ async fn list(context: &Context, store: &ApiClient) -> Result<(), CliError> {
             resolve::shown(&asset.hash, out.terminal),
             if out.terminal { text::bytes(asset.size) } else { asset.size.to_string() },
             if deleted { "deleted" } else { "let go" }.to_owned(),
-            asset.filename.unwrap_or_default(),
+            asset.called(),
             if out.terminal { text::ago(&at) } else { at },
             time(kept_until),
         ]
@@ -115,8 +115,8 @@ async fn restore(context: &Context, store: &ApiClient, assets: Vec<String>) -> R
         match restored.await {
             Ok(asset) if context.out.json => context.out.value(&asset)?,
             Ok(asset) => {
-                let name = asset.filename.as_deref().unwrap_or_default();
-                context.out.line(&text::escape(format!("restored {}  {name}", asset.hash).trim_end()))?;
+                let told = format!("restored {}  {}", asset.hash, asset.called());
+                context.out.line(&text::escape(told.trim_end()))?;
             }
             Err(error) if matches!(error.exit(), Exit::NotFound | Exit::Usage) => {
                 message(&format!("can-sync: {error}"));

@@ -78,7 +78,7 @@ impl Aside {
     }
 
     fn weight(&self) -> usize {
-        OVERHEAD + self.record.meta.text_bytes()
+        OVERHEAD + 8 * self.record.meta.dropped_names.len() + self.record.meta.text_bytes()
     }
 }
 

@@ -826,7 +826,7 @@ impl SessionStatus {
 
 /// About what a record takes on the wire and in memory.
 fn offered_bytes(record: &AssetRecord) -> usize {
-    160 + record.meta.text_bytes()
+    160 + 8 * record.meta.dropped_names.len() + record.meta.text_bytes()
 }
 
 fn violation(what: &str) -> SessionEffect {

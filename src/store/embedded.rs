@@ -64,6 +64,7 @@ mod loss;
 mod media_type;
 mod merge;
 mod open;
+mod own_names;
 mod purge;
 mod query;
 mod readers;

@@ -11,7 +11,7 @@ use bytes::{Buf as _, Bytes};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use crate::record::TAGS_MAX;
+use crate::record::{DROPPED_NAMES_MAX, NAMES_MAX, TAGS_MAX};
 use crate::wire::proto::{
     Auth, Cancel, ContentHeader, ContentRequest, Deferral, Doubled, Error, Find, Frame, Have, Hello,
     IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof, LibrarySummary, LibraryTicket,
@@ -86,15 +86,22 @@ struct Field {
     max: usize,
     /// What is in it, where that is a message.
     inner: Option<&'static Shape>,
+    /// Bytes of each, where they are numbers: then any of them may come packed together.
+    number_bytes: Option<usize>,
 }
 
 /// A repeated string or byte string.
 const fn values(number: u32, name: &'static str, max: usize) -> Field {
-    Field { number, name, max, inner: None }
+    Field { number, name, max, inner: None, number_bytes: None }
+}
+
+/// Repeated numbers of 64 bits and fixed length.
+const fn fixed64s(number: u32, name: &'static str, max: usize) -> Field {
+    Field { number_bytes: Some(8), ..values(number, name, max) }
 }
 
 const fn messages<M: Inbound>(number: u32, name: &'static str, max: usize) -> Field {
-    Field { number, name, max, inner: Some(M::SHAPE) }
+    Field { inner: Some(M::SHAPE), ..values(number, name, max) }
 }
 
 /// A message that occurs at most once.
@@ -123,16 +130,19 @@ fn count(shape: &Shape, mut bytes: &[u8]) -> Result<(), DecodeError> {
         };
         let field = &shape.fields[index];
         let counted = if shape.one_of { 0 } else { index };
-        counts[counted] += 1;
+        let malformed = || DecodeError::Malformed(format!("'{}' is cut off, or of another type", field.name));
+        let length = match (wire_type, field.number_bytes) {
+            (WireType::LengthDelimited, _) => {
+                usize::try_from(decode_varint(&mut bytes)?).map_err(|_| malformed())?
+            }
+            (WireType::SixtyFourBit, Some(length)) => length,
+            _ => return Err(malformed()),
+        };
+        let (inside, rest) = bytes.split_at_checked(length).ok_or_else(malformed)?;
+        counts[counted] += field.number_bytes.map_or(1, |bytes| length.div_ceil(bytes));
         if counts[counted] > field.max {
             return Err(DecodeError::TooMany { field: field.name, max: field.max });
         }
-        let malformed = || DecodeError::Malformed(format!("'{}' is cut off, or of another type", field.name));
-        if wire_type != WireType::LengthDelimited {
-            return Err(malformed());
-        }
-        let length = usize::try_from(decode_varint(&mut bytes)?).map_err(|_| malformed())?;
-        let (inside, rest) = bytes.split_at_checked(length).ok_or_else(malformed)?;
         if let Some(inner) = field.inner {
             count(inner, inside)?;
         }
@@ -154,7 +164,11 @@ macro_rules! shapes {
 }
 
 shapes! {
-    WireMeta, "AssetMeta": [values(5, "AssetMeta.tags", TAGS_MAX)];
+    WireMeta, "AssetMeta": [
+        values(5, "AssetMeta.tags", TAGS_MAX),
+        values(8, "AssetMeta.names", NAMES_MAX),
+        fixed64s(10, "AssetMeta.dropped_names", DROPPED_NAMES_MAX)
+    ];
     WireRecord, "AssetRecord": [message::<WireMeta>(7, "AssetRecord.meta")];
     WireFeedEntry, "FeedEntry": [
         message::<WireRecord>(2, "FeedEntry.record"), messages::<WireRecord>(4, "FeedEntry.formers", FORMERS_MAX)

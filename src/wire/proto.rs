@@ -65,6 +65,9 @@ impl TryFrom<WireRecord> for AssetRecord {
             tags: meta.tags,
             description: meta.description,
             created_at_ms: meta.created_at_ms,
+            names: meta.names,
+            dropped_names: meta.dropped_names,
+            modified_at_ms: meta.modified_at_ms,
         };
         meta.validate().map_err(|source| RecordError::Meta { hash, source })?;
         let via = wire.via.map(|via| bytes32("via", &via).map(LibraryId)).transpose()?;
@@ -104,6 +107,9 @@ impl From<&AssetRecord> for WireRecord {
                 tags: meta.tags.clone(),
                 description: meta.description.clone(),
                 created_at_ms: meta.created_at_ms,
+                names: meta.names.clone(),
+                dropped_names: meta.dropped_names.clone(),
+                modified_at_ms: meta.modified_at_ms,
             }),
         }
     }

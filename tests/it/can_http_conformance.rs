@@ -40,13 +40,16 @@ impl Fixture for Remote {
     }
 
     fn put(&self, content: Vec<u8>, fields: IngestFields) -> BoxFuture<'_, ContentHash> {
-        let IngestFields { mime_type, filename, application, user, description, tags } = fields;
+        let IngestFields { mime_type, filename, application, user, description, tags, modified_at_ms } =
+            fields;
+        let modified_at = modified_at_ms.map(|ms| ms.to_string());
         let texts = [
             ("mime_type", mime_type),
             ("filename", filename),
             ("application", application),
             ("user", user),
             ("description", description),
+            ("modified_at", modified_at),
         ];
         let given = texts.into_iter().filter_map(|(name, text)| Some((name, text?)));
         let tags = tags.into_iter().map(|tag| ("tags", tag));

@@ -5,6 +5,7 @@ mod commands;
 mod daemon;
 mod doctor;
 mod local;
+mod names;
 mod odd_files;
 mod peers;
 mod repl;

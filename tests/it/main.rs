@@ -55,6 +55,7 @@ mod store_faults;
 mod store_list;
 mod store_loss;
 mod store_merge;
+mod store_names;
 mod store_server;
 mod store_space;
 mod supervisor;

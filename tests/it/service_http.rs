@@ -5,4 +5,5 @@ mod events;
 mod guard;
 mod ingest;
 mod metadata;
+mod names;
 mod sync;

@@ -18,9 +18,11 @@ use crate::support::store::{
 };
 
 mod absent;
+mod names;
 mod through;
 
 pub(crate) use absent::*;
+pub(crate) use names::*;
 pub(crate) use through::*;
 
 /// A store under test, empty at first, and its users.
@@ -81,6 +83,10 @@ macro_rules! conformance_tests {
             what_users_put_edit_or_delete_is_theirs_or_its_librarys
             what_users_put_stays_theirs_whatever_a_library_says_of_it
             what_users_change_is_told_with_what_it_was
+            content_has_every_name_that_users_put_it_under
+            a_name_that_others_did_not_know_is_added_to_their_version
+            a_name_that_somebody_took_away_stays_away
+            nobody_makes_a_store_write_through_a_library
             what_is_held_is_written_once_more_and_later
             what_users_wrote_by_a_clock_that_was_ahead_is_dated_anew
             what_others_wrote_or_may_have_keeps_its_date
@@ -260,6 +266,9 @@ pub(crate) async fn an_ingested_asset_is_exactly_what_was_sent(fixture: &dyn Fix
         tags: vec![" spaced ".into(), "a,b".into(), "\"quoted\"".into(), "ß".into(), "🏷".into()],
         description: Some("'; DROP TABLE records; -- %_\\".into()),
         created_at_ms: (1 << 48) - 1,
+        names: vec!["NA\u{308}ME".into(), "other \0 name".into(), "\u{202e}gpj.2".into()],
+        dropped_names: vec![u64::MAX, 0, 7],
+        modified_at_ms: Some(0),
     };
     let odd = AssetMeta {
         tags: {

@@ -213,6 +213,8 @@ const FAILURES_SHOWN = 20;
 const waiting = [];
 let uploads = 0;
 let stored = 0;
+let named = 0;
+let unnamed = 0;
 let known = 0;
 let failed = 0;
 // Drops whose folders are still looked through, and how often that was stopped.
@@ -261,9 +263,11 @@ async function upload(file) {
   row.append(progress);
   try {
     await readable(file);
-    const status = await send(file, (share) => (progress.value = share));
-    if (status === 201) stored += 1;
+    const outcome = await send(file, (share) => (progress.value = share));
+    if (outcome === "new") stored += 1;
+    else if (outcome === "named") named += 1;
     else known += 1;
+    if (outcome === "unnamed") unnamed += 1;
     row.remove();
   } catch (error) {
     fail(row, error.message);
@@ -283,18 +287,19 @@ async function readable(file) {
   }
 }
 
-// Gives the status once the node has stored it.
+// Says what became of it once the node has stored it.
 function send(file, onProgress) {
   return new Promise((resolve, reject) => {
     const form = new FormData();
     // The name goes with the file alone: as a field of its own, a line break in it would come out as another.
+    if (file.lastModified >= 0) form.append("modified_at", String(Math.trunc(file.lastModified)));
     form.append("file", file, file.name);
     const request = new XMLHttpRequest();
     request.upload.onprogress = (event) => {
       if (event.lengthComputable) onProgress(event.loaded / event.total);
     };
     request.onload = () => {
-      if (request.status === 200 || request.status === 201) resolve(request.status);
+      if (request.status === 200 || request.status === 201) resolve(outcome(request));
       else reject(new Error(sentence(request.responseText, request.status)));
     };
     request.onerror = () => reject(new Error("The connection broke off."));
@@ -303,17 +308,30 @@ function send(file, onProgress) {
   });
 }
 
+function outcome({ status, responseText }) {
+  if (status === 201) return "new";
+  try {
+    const { name_outcome: name } = JSON.parse(responseText).data;
+    return { added: "named", left_out: "unnamed" }[name] ?? "known";
+  } catch {
+    // Another service may say less.
+    return "known";
+  }
+}
+
 function tellUploads() {
   const files = (count) => (count === 1 ? "1 file" : `${count} files`);
   const said = [];
   if (stored > 0) said.push(`${files(stored)} stored`);
+  if (named > 0) said.push(`${files(named)} here already, under another name: both are kept`);
   if (known > 0) said.push(`${files(known)} here already`);
+  if (unnamed > 0) said.push(`no room for ${unnamed === 1 ? "the name" : "the names"} of ${files(unnamed)}`);
   if (failed > 0) said.push(`${files(failed)} not stored`);
   const left = uploads + waiting.length;
   if (left > 0) said.push(`${files(left)} to go${looking > 0 ? ", and more" : ""}`);
   byId("uploads-summary").textContent = said.length > 0 ? `${said.join(", ")}.` : "";
   byId("uploads-stop").hidden = waiting.length === 0;
-  if (left === 0 && looking === 0) stored = known = failed = 0;
+  if (left === 0 && looking === 0) stored = named = unnamed = known = failed = 0;
 }
 
 function stopUploads() {

@@ -7,6 +7,8 @@ use crate::api::view::AgentView;
 use crate::record::ContentHash;
 
 const ASSETS_SHOWN: usize = 24;
+/// Further names of an asset that are shown.
+const ALSO_SHOWN: usize = 3;
 /// Largest image that is shown as a thumbnail: it is the whole image that the browser fetches.
 const THUMBNAIL_BYTES_MAX: u64 = 4 << 20;
 /// Images that hold pixels and nothing else.
@@ -22,6 +24,8 @@ pub(in crate::api) struct Recent {
 pub(in crate::api) struct Tile {
     pub(in crate::api) hash: String,
     pub(in crate::api) title: String,
+    /// What else it is called; empty where that is nothing.
+    pub(in crate::api) also: String,
     pub(in crate::api) kind: String,
     pub(in crate::api) size: String,
     pub(in crate::api) created_at: String,
@@ -50,6 +54,8 @@ struct ListedAsset {
     mime_type: Option<String>,
     #[serde(default)]
     filename: Option<String>,
+    #[serde(default)]
+    names: Vec<String>,
     #[serde(default)]
     tags: Vec<String>,
     #[serde(default)]
@@ -85,9 +91,11 @@ impl Tile {
     fn new(asset: ListedAsset) -> Option<Self> {
         let hash: ContentHash = asset.hash.parse().ok()?;
         let kind = asset.mime_type.unwrap_or_default().to_ascii_lowercase();
-        let name = asset.filename.filter(|name| !name.trim().is_empty());
+        let names = asset.filename.iter().chain(&asset.names).filter(|name| !name.trim().is_empty());
+        let mut names = names.map(|name| shown(name));
         Some(Self {
-            title: name.as_deref().map_or_else(|| hash.short(), shown),
+            title: names.next().unwrap_or_else(|| hash.short()),
+            also: also(names.collect()),
             is_thumbnail: asset.held
                 && RASTER_TYPES.contains(&kind.as_str())
                 && asset.size <= THUMBNAIL_BYTES_MAX,
@@ -101,6 +109,14 @@ impl Tile {
     }
 }
 
+/// Further names in a line: some of them, and how many more there are.
+fn also(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(ALSO_SHOWN);
+    names.truncate(ALSO_SHOWN);
+    let shown = names.join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +128,7 @@ mod tests {
             size,
             mime_type: Some(kind.into()),
             filename: None,
+            names: Vec::new(),
             tags: Vec::new(),
             created_at: None,
             held: true,
@@ -125,5 +142,28 @@ mod tests {
         let elsewhere = Tile::new(ListedAsset { held: false, ..asset(&hash, "image/png", 10) }).unwrap();
         assert!(!elsewhere.is_thumbnail && !elsewhere.is_held);
         assert!(Tile::new(asset("../../etc", "image/png", 1)).is_none());
+    }
+
+    #[test]
+    fn further_names_are_shown_within_bounds() {
+        let tile = |filename: Option<&str>, names: &[&str]| {
+            let asset = ListedAsset {
+                hash: "ab".repeat(32),
+                size: 1,
+                mime_type: None,
+                filename: filename.map(str::to_owned),
+                names: names.iter().map(|&name| name.to_owned()).collect(),
+                tags: Vec::new(),
+                created_at: None,
+                held: true,
+            };
+            let tile = Tile::new(asset).unwrap();
+            (tile.title, tile.also)
+        };
+        let told = |title: &str, also: &str| (title.to_owned(), also.to_owned());
+        assert_eq!(tile(Some("a"), &[]), told("a", ""));
+        assert_eq!(tile(Some("a"), &["b", "c"]), told("a", "b, c"));
+        assert_eq!(tile(None, &["b", "c", "d", "e", "f"]), told("b", "c, d, e and 1 more"));
+        assert_eq!(tile(Some(" "), &["b"]), told("b", ""));
     }
 }

@@ -1,9 +1,10 @@
 //! The content of a file, whatever its size is said to be: read to its end and hashed before it is sent, so that what the store
 //! has is not sent at all.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -23,6 +24,8 @@ const KEPT_UNSIZED_BYTES_MAX: usize = 64 << 20;
 pub(super) struct FileContent {
     pub(super) hash: ContentHash,
     pub(super) size: u64,
+    /// When it was last written, in milliseconds since the Unix epoch, where an asset can say that.
+    pub(super) modified_ms: Option<u64>,
     pub(super) bytes: ReadAgain,
 }
 
@@ -68,7 +71,8 @@ pub(super) fn open(path: &Path) -> Result<File, CliError> {
 /// A file that grows meanwhile is taken as it was when it was opened. Where its size says something else than its bytes, the bytes
 /// are right.
 pub(super) fn read(mut file: File) -> Result<FileContent, ReadError> {
-    let said = file.metadata()?.len();
+    let before = file.metadata()?;
+    let said = before.len();
     let kept_max = if said == 0 { KEPT_UNSIZED_BYTES_MAX } else { KEPT_BYTES_MAX };
     let mut reading = Reading { hasher: Sha256::new(), size: 0, kept: Some(Vec::new()), kept_max };
     reading.up_to(&mut file, said)?;
@@ -90,7 +94,13 @@ pub(super) fn read(mut file: File) -> Result<FileContent, ReadError> {
         ReadAgain::File(file)
     };
     let hash = ContentHash(hasher.finalize().into());
-    Ok(FileContent { hash, size, bytes })
+    Ok(FileContent { hash, size, modified_ms: modified_ms(&before), bytes })
+}
+
+/// Times before 1970, and beyond 48 bits of milliseconds, are none that an asset can have.
+fn modified_ms(meta: &Metadata) -> Option<u64> {
+    let since = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok().filter(|ms| ms >> 48 == 0)
 }
 
 struct Reading {
@@ -127,6 +137,7 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::Duration;
 
     use super::*;
 
@@ -151,6 +162,25 @@ mod tests {
         let mut again = Vec::new();
         file.read_to_end(&mut again).unwrap();
         assert_eq!(again, large);
+    }
+
+    #[test]
+    fn the_time_of_a_file_is_kept_where_an_asset_can_have_it() {
+        let (_dir, path) = file_of(b"x");
+        let set = |time| File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        let kept = || read(open(&path).unwrap()).unwrap().modified_ms;
+        set(UNIX_EPOCH + Duration::from_millis(1_500_000_000_123));
+        assert_eq!(kept(), Some(1_500_000_000_123));
+        set(UNIX_EPOCH);
+        assert_eq!(kept(), Some(0));
+        set(UNIX_EPOCH - Duration::from_secs(1));
+        assert_eq!(kept(), None, "before there were any");
+        // Of the file system, which may not know such a time.
+        let late = UNIX_EPOCH + Duration::from_millis(1 << 48);
+        let file = File::options().write(true).open(&path).unwrap();
+        if file.set_modified(late).is_ok() && file.metadata().unwrap().modified().unwrap() == late {
+            assert_eq!(kept(), None);
+        }
     }
 
     #[cfg(target_os = "linux")]

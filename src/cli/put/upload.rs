@@ -21,12 +21,12 @@ const STALL_LIMIT: Duration = Duration::from_mins(2);
 /// Hears how many bytes were dealt with.
 pub(super) type Count = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Sends one part with what is said about it, under `name` if the user gave none.
+/// Sends one part with what is said about it, under `name` if the user gave none, and when its file was last written.
 pub(super) async fn upload(
     store: &ApiClient,
     (part, flow): (Part, Arc<Flow>),
     meta: &Meta,
-    name: Option<String>,
+    (name, modified_ms): (Option<String>, Option<u64>),
 ) -> Result<Stored, CliError> {
     let Meta { application, user, tags, mime_type, description, filename } = meta.clone();
     let fields = [
@@ -36,6 +36,7 @@ pub(super) async fn upload(
         ("mime_type", mime_type),
         ("description", description),
         ("filename", filename.or(name)),
+        ("modified_at", modified_ms.map(|ms| ms.to_string())),
     ];
     let form = fields.into_iter().fold(Form::new(), |form, (name, value)| match value {
         Some(value) => form.text(name, value),

@@ -3,10 +3,13 @@
 
 use super::media_type::{PLAIN_TEXT, is_unknown};
 use super::merge::{WholeInTrash, fill, heal};
+use super::own_names;
 use super::rows::StoredRow;
 use super::tx::{Tx, Verified};
 use super::types::{IngestFields, Ingested, MetaPatch, StoredAsset};
-use crate::record::{AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS};
+use crate::record::{
+    AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, MetaError, NAMES_MAX, NameOutcome,
+};
 use crate::store::{Redating, StoreError};
 
 /// Says nothing about content, so that any other media type is better.
@@ -24,8 +27,8 @@ pub(super) fn ingest(
 ) -> EditResult<Ingested> {
     match tx.find(content.hash)? {
         Some(mut stored) if !stored.asset.record.deleted => {
-            let merged = merged(stored.asset.record.meta.clone(), fields, guessed);
-            if let Err(broken) = merged.validate() {
+            let again = PutAgain::new(&stored.asset.record, fields, guessed);
+            if let Err(broken) = again.meta.validate() {
                 return Ok(Err(StoreError::Invalid(broken.to_string())));
             }
             let new = stored.place.is_none();
@@ -34,25 +37,36 @@ pub(super) fn ingest(
             } else {
                 heal(tx, &stored, content)?;
             }
-            let changed = |asset: &StoredAsset| new || asset.seq != stored.asset.seq;
-            Ok(edit(tx, &stored, merged)?.map(|asset| Ingested { changed: changed(&asset), asset, new }))
+            again.write(tx, &stored, new)
         }
-        stored => {
-            let meta = fresh(fields, guessed, tx.now_ms);
-            if let Err(broken) = meta.validate() {
-                return Ok(Err(StoreError::Invalid(broken.to_string())));
-            }
-            let mut record = AssetRecord::new(content.hash, content.size, Some(content.blake3), meta);
-            if let Some(tombstone) = &stored {
-                record.hlc = tombstone.asset.record.hlc.next(tx.now_ms);
-                record.writer = tx.writer;
-            }
-            tx.discard_trashed(content.hash)?;
-            let place = tx.store_content(content)?;
-            let asset = tx.put_own(stored.as_ref(), record, Some(place))?;
-            Ok(Ok(Ingested { asset, new: true, changed: true }))
+        stored => ingest_new(tx, stored.as_ref(), content, fresh(fields, guessed, tx.now_ms)),
+    }
+}
+
+/// Makes a live asset of content that is none, or not any more.
+fn ingest_new(
+    tx: &mut Tx<'_>,
+    tombstone: Option<&StoredRow>,
+    content: &Verified,
+    meta: AssetMeta,
+) -> EditResult<Ingested> {
+    if let Err(broken) = meta.validate() {
+        return Ok(Err(StoreError::Invalid(broken.to_string())));
+    }
+    let mut record = AssetRecord::new(content.hash, content.size, Some(content.blake3), meta);
+    if let Some(StoredRow { asset, .. }) = tombstone {
+        record.hlc = asset.record.hlc.next(tx.now_ms);
+        record.writer = tx.writer;
+        // Its names went with it. Of those that came through a library, no other one is to hear.
+        if asset.record.via.is_none() {
+            record.meta.note_dropped(content.hash, &asset.record.meta);
         }
     }
+    own_names::note(tx.conn, content.hash, record.meta.all_names())?;
+    tx.discard_trashed(content.hash)?;
+    let place = tx.store_content(content)?;
+    let asset = tx.put_own(tombstone, record, Some(place))?;
+    Ok(Ok(Ingested { asset, new: true, changed: true, name: None }))
 }
 
 /// As [`ingest`], of content that is here: only what is said about it comes.
@@ -66,13 +80,45 @@ pub(super) fn ingest_known(
     if stored.place.is_none() {
         return Ok(Err(StoreError::NotHeld(hash)));
     }
-    let merged = merged(stored.asset.record.meta.clone(), fields, guessed);
-    if let Err(broken) = merged.validate() {
+    let again = PutAgain::new(&stored.asset.record, fields, guessed);
+    if let Err(broken) = again.meta.validate() {
         return Ok(Err(StoreError::Invalid(broken.to_string())));
     }
-    let before = stored.asset.seq;
-    let ingested = |asset: StoredAsset| Ingested { changed: asset.seq != before, asset, new: false };
-    Ok(edit(tx, &stored, merged)?.map(ingested))
+    again.write(tx, &stored, false)
+}
+
+/// What content that is here is known by once it was put again.
+struct PutAgain {
+    meta: AssetMeta,
+    /// The name that came with it, and what becomes of it.
+    name: Option<(String, NameOutcome)>,
+}
+
+impl PutAgain {
+    /// When its file was written is no news by itself: it is kept where none is known and there is anything else to write.
+    fn new(old: &AssetRecord, mut fields: IngestFields, guessed: &str) -> Self {
+        let (name, modified_at_ms) = (said(fields.filename.take()), fields.modified_at_ms);
+        let mut meta = merged(old.meta.clone(), fields, guessed);
+        let name = name.map(|name| {
+            let outcome = meta.add_name(&name);
+            (name, outcome)
+        });
+        if meta != old.meta || old.via.is_some() {
+            meta.modified_at_ms = meta.modified_at_ms.or(modified_at_ms);
+        }
+        Self { meta, name }
+    }
+
+    fn write(self, tx: &mut Tx<'_>, stored: &StoredRow, new: bool) -> EditResult<Ingested> {
+        let Self { meta, name } = self;
+        if let Some((name, NameOutcome::Added | NameOutcome::Known)) = &name {
+            own_names::note(tx.conn, stored.asset.record.hash, [name.as_str()])?;
+        }
+        let (before, name) = (stored.asset.seq, name.map(|(_, outcome)| outcome));
+        let ingested =
+            |asset: StoredAsset| Ingested { changed: new || asset.seq != before, asset, new, name };
+        Ok(edit(tx, stored, meta, NamesGiven::Some)?.map(ingested))
+    }
 }
 
 /// The live asset whose content was not here, with its content.
@@ -105,16 +151,32 @@ pub(super) fn patch(
         Err(refusal) => return Ok(Err(refusal)),
     };
     let old = stored.asset.record.meta.clone();
+    let filename = patch.filename.map_or(old.filename, said);
+    let given = if patch.names.is_some() { NamesGiven::All } else { NamesGiven::Some };
+    let names = AssetMeta::further_names(filename.as_deref(), patch.names.unwrap_or(old.names));
+    if names.len() > NAMES_MAX {
+        return Ok(Err(StoreError::Invalid(MetaError::TooManyNames(names.len()).to_string())));
+    }
     let meta = AssetMeta {
         mime_type: patch.mime_type.map_or(old.mime_type, |text| lower_case(&text)),
-        filename: patch.filename.map_or(old.filename, said),
+        filename,
         application: patch.application.map_or(old.application, said),
         user: patch.user.map_or(old.user, said),
         description: patch.description.map_or(old.description, said),
         tags: patch.tags.map_or(old.tags, AssetMeta::normalise_tags),
         created_at_ms: old.created_at_ms,
+        names,
+        dropped_names: old.dropped_names,
+        modified_at_ms: old.modified_at_ms,
     };
-    edit(tx, &stored, meta)
+    let before = &stored.asset.record.meta;
+    let new: Vec<String> =
+        meta.all_names().filter(|name| !before.is_named(name)).map(str::to_owned).collect();
+    let edited = edit(tx, &stored, meta, given)?;
+    if edited.is_ok() {
+        own_names::note(tx.conn, hash, new.iter().map(String::as_str))?;
+    }
+    Ok(edited)
 }
 
 /// Deletes a live asset; its content goes to the trash.
@@ -130,6 +192,7 @@ pub(super) fn delete(
     // Of which library it was stays written down: no other one is to hear that it was there.
     let via = stored.asset.record.via;
     let record = AssetRecord { deleted: true, via, ..next_version(tx, &stored) };
+    own_names::forget_all(tx.conn, hash)?;
     tx.bury(&stored)?;
     Ok(Ok(tx.put_own(Some(&stored), record, None)?))
 }
@@ -172,16 +235,39 @@ pub(super) fn redate(tx: &mut Tx<'_>, redating: &Redating) -> Result<Option<Asse
     Ok(Some(stored.asset.record))
 }
 
+/// What a change says about names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum NamesGiven {
+    /// Some of them.
+    Some,
+    /// All of them: whoever wrote the list wants no others.
+    All,
+}
+
 /// Gives a live asset other metadata. The same metadata again is no edit, unless it makes ours what came through a
 /// library.
-fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta) -> EditResult<StoredAsset> {
-    if meta == stored.asset.record.meta && stored.asset.record.via.is_none() {
-        return Ok(Ok(stored.asset.clone()));
-    }
+fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta, given: NamesGiven) -> EditResult<StoredAsset> {
+    let old = &stored.asset.record;
     if let Err(broken) = meta.validate() {
         return Ok(Err(StoreError::Invalid(broken.to_string())));
     }
-    let record = AssetRecord { meta, ..next_version(tx, stored) };
+    let own = own_names::of(tx.conn, old.hash)?;
+    own_names::forget_dropped(tx.conn, old.hash, &own, |name| {
+        !meta.is_named(name) && (given == NamesGiven::All || old.meta.is_named(name))
+    })?;
+    if meta == old.meta && old.via.is_none() {
+        return Ok(Ok(stored.asset.clone()));
+    }
+    let mut record = AssetRecord { meta, ..next_version(tx, stored) };
+    if old.via.is_none() {
+        record.meta.note_dropped(old.hash, &old.meta);
+    } else {
+        // Other libraries get this version: they hear nothing of the names that members of this one gave and took away. A version
+        // that came through a library was left without names that users here gave the content.
+        let names = own.into_iter().filter(|name| old.meta.is_named(name)).collect();
+        record.meta.note_dropped(old.hash, &AssetMeta { names, ..AssetMeta::default() });
+        record.meta = own_names::restored(tx.conn, &record)?;
+    }
     Ok(Ok(tx.put_own(Some(stored), record, stored.place)?))
 }
 
@@ -189,7 +275,11 @@ fn edit(tx: &mut Tx<'_>, stored: &StoredRow, meta: AssetMeta) -> EditResult<Stor
 fn next_version(tx: &Tx<'_>, stored: &StoredRow) -> AssetRecord {
     let old = &stored.asset.record;
     let hlc = old.hlc.next(tx.now_ms);
-    AssetRecord { hlc, writer: tx.writer, via: None, own_content: false, ..old.clone() }
+    let mut meta = old.meta.clone();
+    if old.via.is_some() {
+        meta.dropped_names.clear();
+    }
+    AssetRecord { hlc, writer: tx.writer, via: None, own_content: false, meta, ..old.clone() }
 }
 
 /// The metadata of a new asset.
@@ -202,21 +292,23 @@ fn fresh(fields: IngestFields, guessed: &str, now_ms: u64) -> AssetMeta {
         tags: AssetMeta::normalise_tags(fields.tags),
         description: said(fields.description),
         created_at_ms: now_ms,
+        modified_at_ms: fields.modified_at_ms,
+        ..AssetMeta::default()
     }
 }
 
-/// The metadata of an asset that is uploaded again: tags are united, and what was absent is filled in.
+/// The metadata of an asset that is uploaded again: tags are united, and what was absent is filled in. Names are another matter
+/// ([`PutAgain`]).
 fn merged(old: AssetMeta, fields: IngestFields, guessed: &str) -> AssetMeta {
     let guessed = Some(guessed.to_owned()).filter(|guessed| guessed != PLAIN_TEXT);
     let better = given(fields.mime_type).or(guessed).filter(|_| is_unknown(&old.mime_type));
     AssetMeta {
         mime_type: better.unwrap_or(old.mime_type),
-        filename: filled_in(old.filename, fields.filename),
         application: filled_in(old.application, fields.application),
         user: filled_in(old.user, fields.user),
         tags: unite(old.tags, AssetMeta::normalise_tags(fields.tags)),
         description: filled_in(old.description, fields.description),
-        created_at_ms: old.created_at_ms,
+        ..old
     }
 }
 
@@ -271,14 +363,18 @@ mod tests {
             tags: vec!["a".into(), "b".into()],
             ..IngestFields::default()
         };
-        let once = merged(old, fields.clone(), PLAIN_TEXT);
+        let again = |old: &AssetMeta, fields: &IngestFields, guessed: &str| {
+            let record = AssetRecord::new(ContentHash([1; 32]), 1, None, old.clone());
+            PutAgain::new(&record, fields.clone(), guessed).meta
+        };
+        let once = again(&old, &fields, PLAIN_TEXT);
         assert_eq!(once.mime_type, "text/plain");
         assert_eq!(once.filename.as_deref(), Some("other"), "a blank name is none");
         assert_eq!((once.application.as_deref(), once.description.as_deref()), (None, Some("")));
         assert_eq!(once.user.as_deref(), Some("ann"));
         assert_eq!(once.tags, ["a", "b"]);
-        assert_eq!(merged(once.clone(), fields, PLAIN_TEXT), once);
+        assert_eq!(again(&once, &fields, PLAIN_TEXT), once);
         let other = IngestFields { mime_type: Some("image/png".into()), ..IngestFields::default() };
-        assert_eq!(merged(once.clone(), other, "image/png"), once);
+        assert_eq!(again(&once, &other, "image/png"), once);
     }
 }

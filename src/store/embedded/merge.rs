@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::damage::AfterCommit;
+use super::own_names::put_winner;
 use super::rows::{ContentPlace, StoredRow};
 use super::tx::{Tx, Verified, VerifiedBytes};
 use crate::record::{AssetRecord, ContentHash};
@@ -19,7 +20,7 @@ pub(super) fn ingest(
     let Some(stored) = tx.find(record.hash)? else {
         tx.discard_trashed(record.hash)?;
         let place = tx.store_content(content)?;
-        tx.put(None, record, Some(place))?;
+        put_winner(tx, None, record, Some(place))?;
         return Ok(ItemOutcome::Stored);
     };
     let mine = &stored.asset.record;
@@ -32,12 +33,12 @@ pub(super) fn ingest(
         return Ok(ItemOutcome::Unchanged);
     }
     // A size that was never checked gives way to the one that was.
-    let record = if wins || mine.size != content.size {
-        record.keeping_own(mine)
+    if wins || mine.size != content.size {
+        let (record, place) = filled(tx, record.keeping_own(mine), content)?;
+        put_winner(tx, Some(&stored), record, place)?;
     } else {
-        mine.clone().keeping_own(&record)
-    };
-    fill(tx, &stored, record, content)?;
+        fill(tx, &stored, mine.clone().keeping_own(&record), content)?;
+    }
     Ok(ItemOutcome::Stored)
 }
 
@@ -62,7 +63,7 @@ pub(super) fn apply(
 ) -> Result<ItemOutcome, rusqlite::Error> {
     let Some(stored) = tx.find(record.hash)? else {
         if record.deleted {
-            tx.put(None, record, None)?;
+            put_winner(tx, None, record, None)?;
             return Ok(ItemOutcome::Stored);
         }
         // The database may have lost the record of a content that is still there.
@@ -79,7 +80,7 @@ pub(super) fn apply(
         return Ok(ItemOutcome::Unchanged);
     }
     if record.deleted {
-        tx.put(Some(&stored), record, None)?;
+        put_winner(tx, Some(&stored), record, None)?;
         return Ok(ItemOutcome::Stored);
     }
     let record = record.keeping_own(&stored.asset.record);
@@ -102,7 +103,7 @@ fn take_absent(
         return Ok(ItemOutcome::NeedsContent);
     }
     // A hint that we did not compute is not passed on as ours.
-    tx.put(old, AssetRecord { blake3: None, ..record }, None)?;
+    put_winner(tx, old, AssetRecord { blake3: None, ..record }, None)?;
     Ok(ItemOutcome::Absent)
 }
 
@@ -114,20 +115,21 @@ fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<It
     if record.size != mine.size && is_size_known {
         return Ok(wrong_size(&record, mine.size));
     }
-    let record = if record.supersedes(mine) {
-        AssetRecord { blake3: mine.blake3, ..record.keeping_own(mine) }
+    if record.supersedes(mine) {
+        let record = AssetRecord { blake3: mine.blake3, ..record.keeping_own(mine) };
+        if record.deleted {
+            tx.bury(stored)?;
+            put_winner(tx, Some(stored), record, None)?;
+            return Ok(ItemOutcome::Stored);
+        }
+        put_winner(tx, Some(stored), record, stored.place)?;
     } else {
-        mine.clone().keeping_own(&record)
-    };
-    if record == *mine {
-        return Ok(ItemOutcome::Unchanged);
+        let mine_too = mine.clone().keeping_own(&record);
+        if mine_too == *mine {
+            return Ok(ItemOutcome::Unchanged);
+        }
+        tx.put(Some(stored), mine_too, stored.place)?;
     }
-    if record.deleted {
-        tx.bury(stored)?;
-        tx.put(Some(stored), record, None)?;
-        return Ok(ItemOutcome::Stored);
-    }
-    tx.put(Some(stored), record, stored.place)?;
     Ok(if stored.place.is_some() { ItemOutcome::Stored } else { ItemOutcome::Absent })
 }
 
@@ -138,11 +140,20 @@ pub(super) fn fill(
     record: AssetRecord,
     content: &Verified,
 ) -> Result<StoredRow, rusqlite::Error> {
-    tx.discard_trashed(content.hash)?;
-    let place = Some(tx.store_content(content)?);
-    tx.after_commit.push(AfterCommit::Trust(content.hash));
-    let record = AssetRecord { blake3: Some(content.blake3), ..record };
+    let (record, place) = filled(tx, record, content)?;
     Ok(StoredRow { asset: tx.put(Some(old), record, place)?, place })
+}
+
+/// Stores content that was not here: the record with what is known of it now, and where it lies.
+fn filled(
+    tx: &mut Tx<'_>,
+    record: AssetRecord,
+    content: &Verified,
+) -> Result<(AssetRecord, Option<ContentPlace>), rusqlite::Error> {
+    tx.discard_trashed(content.hash)?;
+    let place = tx.store_content(content)?;
+    tx.after_commit.push(AfterCommit::Trust(content.hash));
+    Ok((AssetRecord { blake3: Some(content.blake3), ..record }, Some(place)))
 }
 
 /// Lets go of the content of a live asset.
@@ -196,7 +207,7 @@ fn restore(
     };
     tx.unbury(record.hash)?;
     let record = AssetRecord { blake3: Some(blake3), ..record };
-    tx.put(stored, record, Some(trashed.place))?;
+    put_winner(tx, stored, record, Some(trashed.place))?;
     Ok(ItemOutcome::Stored)
 }
 

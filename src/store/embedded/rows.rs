@@ -13,7 +13,8 @@ use crate::wire::proto::WireRecord;
 
 /// The columns of a record, in the order that [`read_stored`] expects.
 pub(super) const COLUMNS: &str = "seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
-     created_at_ms, mime_type, filename, application, user, tags, description, wanted, via, own_content";
+     created_at_ms, mime_type, filename, application, user, tags, description, wanted, via, own_content, names, \
+     dropped_names, modified_at_ms";
 
 /// Where the content of a record lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,12 +103,6 @@ pub(super) fn read_stored(row: &Row<'_>) -> Result<StoredRow, rusqlite::Error> {
 
 /// Reads a row of [`COLUMNS`], less where the content lies.
 pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> {
-    let tags: Option<String> = row.get(14)?;
-    let tags = match tags {
-        Some(json) => serde_json::from_str(&json)
-            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(14, Type::Text, Box::new(error)))?,
-        None => Vec::new(),
-    };
     let record = AssetRecord {
         hash: ContentHash(row.get(1)?),
         size: unsigned(row, 2)?,
@@ -123,9 +118,12 @@ pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> 
             filename: row.get(11)?,
             application: row.get(12)?,
             user: row.get(13)?,
-            tags,
+            tags: texts(row, 14)?,
             description: row.get(15)?,
             created_at_ms: unsigned(row, 9)?,
+            names: texts(row, 19)?,
+            dropped_names: numbers(&row.get::<_, Option<Vec<u8>>>(20)?.unwrap_or_default()),
+            modified_at_ms: row.get::<_, Option<i64>>(21)?.map(i64::cast_unsigned),
         },
     };
     let holding = match (row.get::<_, Option<i64>>(7)?, record.deleted, row.get(16)?) {
@@ -134,6 +132,30 @@ pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> 
         (None, true, _) | (None, false, false) => Holding::Unwanted,
     };
     Ok(StoredAsset { seq: unsigned(row, 0)?, updated_at_ms: unsigned(row, 8)?, record, holding })
+}
+
+/// A list of texts, as JSON so that a record is one row.
+fn texts(row: &Row<'_>, column: usize) -> Result<Vec<String>, rusqlite::Error> {
+    let json: Option<String> = row.get(column)?;
+    let read = |json: String| {
+        serde_json::from_str(&json)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+    };
+    json.map(read).transpose().map(Option::unwrap_or_default)
+}
+
+fn texts_column(texts: &[String]) -> Option<String> {
+    (!texts.is_empty()).then(|| serde_json::Value::from(texts).to_string())
+}
+
+/// A list of numbers, little-endian, one after the other.
+fn numbers(bytes: &[u8]) -> Vec<u64> {
+    let (numbers, _) = bytes.as_chunks();
+    numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
+}
+
+fn numbers_column(numbers: &[u64]) -> Option<Vec<u8>> {
+    (!numbers.is_empty()).then(|| numbers.iter().flat_map(|number| number.to_le_bytes()).collect())
 }
 
 /// Writes a row in place of the asset's earlier one, if there was one.
@@ -148,9 +170,10 @@ pub(super) fn write(
     let mut insert = conn.prepare_cached(
         "INSERT OR REPLACE INTO records (seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
          created_at_ms, mime_type, filename, application, user, tags, description, search, wanted, via, own_content, \
-         application_folded, user_folded) VALUES (:seq, :hash, :size, :blake3, :hlc, :writer, :deleted, :content, :updated_at_ms, \
+         application_folded, user_folded, names, dropped_names, modified_at_ms) \
+         VALUES (:seq, :hash, :size, :blake3, :hlc, :writer, :deleted, :content, :updated_at_ms, \
          :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search, :wanted, :via, \
-         :own_content, :application_folded, :user_folded)",
+         :own_content, :application_folded, :user_folded, :names, :dropped_names, :modified_at_ms)",
     )?;
     insert.execute(named_params! {
         ":seq": asset.seq.cast_signed(),
@@ -167,7 +190,7 @@ pub(super) fn write(
         ":filename": meta.filename,
         ":application": meta.application,
         ":user": meta.user,
-        ":tags": (!meta.tags.is_empty()).then(|| serde_json::Value::from(meta.tags.clone()).to_string()),
+        ":tags": texts_column(&meta.tags),
         ":description": meta.description,
         ":search": search,
         ":wanted": asset.holding != Holding::Unwanted,
@@ -175,6 +198,9 @@ pub(super) fn write(
         ":own_content": record.own_content,
         ":application_folded": application,
         ":user_folded": user,
+        ":names": texts_column(&meta.names),
+        ":dropped_names": numbers_column(&meta.dropped_names),
+        ":modified_at_ms": meta.modified_at_ms.map(u64::cast_signed),
     })?;
     Ok(())
 }
@@ -187,8 +213,7 @@ pub(super) fn derived(meta: &AssetMeta) -> [Option<String>; 3] {
 /// What a search by words looks into.
 fn searched_text(meta: &AssetMeta) -> Option<String> {
     // The separator keeps a match from running from the one into the other.
-    let parts: Vec<String> =
-        [&meta.filename, &meta.description].into_iter().flatten().map(|text| folded(text)).collect();
+    let parts: Vec<String> = meta.all_names().chain(meta.description.as_deref()).map(folded).collect();
     (!parts.is_empty()).then(|| parts.join("\u{1f}"))
 }
 

@@ -20,7 +20,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// - `records` is the feed: its rowid is the sequence number, so a change moves the row to the end and reading the
 ///   feed is a walk along the table. `writer` is NULL for the null writer. `content` says where the content lies: NULL
-///   nowhere, 0 in a file, else an id in `contents`. `search` is what `q` looks into: file name and description, folded.
+///   nowhere, 0 in a file, else an id in `contents`. `search` is what `q` looks into: names and description, folded.
 ///   Tags are JSON here, so that a record is one row.
 /// - `record_tags` finds live records by tag, folded.
 /// - `contents` is apart from `records`, so that walking the records does not drag content through the cache.
@@ -192,6 +192,21 @@ CREATE TABLE scrub_findings (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Further names of contents, and when their files were written.
+///
+/// - `names` are those besides `filename`, as JSON; `search` looks into them, too. `dropped_names` are digests of 8 bytes.
+/// - `own_names` are the names that users of this store gave contents, whatever the records say by now.
+const SCHEMA_NAMES: &str = "
+ALTER TABLE records ADD COLUMN names TEXT;
+ALTER TABLE records ADD COLUMN dropped_names BLOB;
+ALTER TABLE records ADD COLUMN modified_at_ms INTEGER;
+CREATE TABLE own_names (
+    hash BLOB NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (hash, name)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -207,6 +222,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_DAMAGE),
     M::up(SCHEMA_LOSS),
     M::up(SCHEMA_SCRUB),
+    M::up(SCHEMA_NAMES),
 ];
 
 /// Opens the connection of the writer, and makes or migrates the database.

@@ -11,8 +11,6 @@ use crate::store::StoreError;
 
 /// Most entries of a page.
 const LIMIT_MAX: usize = 1000;
-/// Where in a row the time stands.
-const TRASHED_AT: usize = 19;
 
 /// An asset whose content lies in the trash.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,7 +93,7 @@ fn page(
         .query_map(params![first, last, ms, hash, wanted], |row| {
             Ok(TrashedAsset {
                 asset: rows::read_asset(row)?,
-                trashed_at_ms: rows::unsigned(row, TRASHED_AT)?,
+                trashed_at_ms: row.get::<_, i64>("trashed")?.cast_unsigned(),
             })
         })?
         .collect::<Result<_, _>>()?;

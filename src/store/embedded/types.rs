@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::clock::Clock;
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, NameOutcome};
 use crate::store::Holding;
 
 /// Where an embedded store lives.
@@ -31,6 +31,8 @@ pub struct IngestFields {
     pub description: Option<String>,
     /// In any order; trimmed, sorted and de-duplicated by the store.
     pub tags: Vec<String>,
+    /// When the file was last written, in milliseconds since the Unix epoch.
+    pub modified_at_ms: Option<u64>,
 }
 
 /// What became of an upload.
@@ -42,6 +44,8 @@ pub struct Ingested {
     pub new: bool,
     /// Whether what is known of it is otherwise than before.
     pub changed: bool,
+    /// What became of the name that came with it, if one did and the asset was known.
+    pub name: Option<NameOutcome>,
 }
 
 /// An asset, or its tombstone, as this store holds it.
@@ -78,6 +82,8 @@ pub struct MetaPatch {
     pub description: Option<Option<String>>,
     /// All tags, in any order.
     pub tags: Option<Vec<String>>,
+    /// All further names, in any order.
+    pub names: Option<Vec<String>>,
 }
 
 /// The beginning of a content hash, in hexadecimal digits: a range of hashes.
@@ -126,7 +132,7 @@ pub struct ListFilter {
     pub hashes: Vec<ContentHash>,
     /// Whose hash begins with these hexadecimal digits.
     pub hash_prefix: Option<HashPrefix>,
-    /// Text in the file name or the description, in upper or lower case.
+    /// Text in the names or the description, in upper or lower case.
     pub q: Option<String>,
     /// Created at this millisecond or later.
     pub from_ms: Option<u64>,

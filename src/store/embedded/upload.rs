@@ -196,7 +196,8 @@ fn check(fields: &IngestFields) -> Result<(), StoreError> {
         user: fields.user.clone(),
         tags: AssetMeta::normalise_tags(&fields.tags),
         description: fields.description.clone(),
-        created_at_ms: 0,
+        modified_at_ms: fields.modified_at_ms,
+        ..AssetMeta::default()
     };
     meta.validate().map_err(|broken| StoreError::Invalid(broken.to_string()))
 }

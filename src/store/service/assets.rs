@@ -49,7 +49,7 @@ pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiRes
         ("mime_prefix" = Option<String>, Query, description = "Media types that begin so: `image/`"),
         ("hash" = Option<String>, Query, pattern = "^[0-9a-f]{64}(,[0-9a-f]{64})*$", description = "Any of these hashes, separated by commas or repeated"),
         ("hash_prefix" = Option<String>, Query, pattern = "^[0-9a-f]{4,64}$", description = "Whose hash begins so: 4 to 64 lower-case hexadecimal digits"),
-        ("q" = Option<String>, Query, description = "Words that are all in file name or description, in any order, whatever their case"),
+        ("q" = Option<String>, Query, description = "Words that are all in names or description, in any order, whatever their case"),
         ("from" = Option<String>, Query, description = "Created then or later: RFC 3339, a date (UTC), or milliseconds since 1970"),
         ("to" = Option<String>, Query, description = "Created then or earlier, a date being its whole day: RFC 3339, a date (UTC), or milliseconds since 1970"),
         ("held" = Option<bool>, Query, description = "Only those whose content is here (`true`), or is not (`false`)"),

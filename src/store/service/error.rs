@@ -94,7 +94,7 @@ pub(super) fn not_held(hash: ContentHash) -> ApiError {
 
 /// What is wrong with the metadata that a user gave.
 pub(super) fn invalid_metadata(message: impl Into<String>) -> ApiError {
-    let hint = "at most 64 tags of 128 characters, 16 KiB of text in all";
+    let hint = "at most 64 tags of 128 characters, 16 further names of 1024 bytes, 16 KiB of text in all";
     ApiError::bad_request("invalid_metadata", message, hint)
 }
 

@@ -15,6 +15,7 @@ use axum::http::header::{HeaderValue, LOCATION};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 
 use super::error::{about_metadata, invalid_metadata, no_media_type};
 use super::model::{IngestForm, IngestedJson, KnownJson, is_media_type};
@@ -25,6 +26,7 @@ use crate::http::extract::{BODY_BYTES_MAX, HashPath, JsonBody, cut, has_content_
 use crate::record::META_BYTES_MAX;
 use crate::store::ContentStore as _;
 use crate::store::embedded::{EmbeddedStore, IngestFields, Upload};
+use crate::text::quoted;
 
 const MULTIPART: &str = "multipart/form-data";
 /// Bytes that may have been read from the body and not yet handed to the store: everything that is not the file, and
@@ -34,7 +36,7 @@ const UNACCOUNTED_BYTES_MAX: u64 = BODY_BYTES_MAX as u64 + (512 << 10);
 /// Store an asset.
 ///
 /// The parts may come in any order; parts of other names are ignored. When the content is there already, the metadata
-/// is merged.
+/// is merged: another name is kept beside the first.
 #[utoipa::path(post, path = "/ingest", tag = "assets",
     request_body(content = IngestForm, content_type = "multipart/form-data",
         description = "The content in `file`, what is known about it in the other parts"),
@@ -179,6 +181,9 @@ impl ReceivedForm {
             "mime_type" => self.fields.mime_type = mime_type(self.text("mime_type", field, gauge).await?)?,
             "filename" => self.fields.filename = Some(self.text("filename", field, gauge).await?),
             "application" => self.fields.application = Some(self.text("application", field, gauge).await?),
+            "modified_at" => {
+                self.fields.modified_at_ms = modified_at(&self.text("modified_at", field, gauge).await?)?;
+            }
             "user" => self.fields.user = Some(self.text("user", field, gauge).await?),
             "description" => self.fields.description = Some(self.text("description", field, gauge).await?),
             _ => self.ignore(field, gauge).await?,
@@ -253,6 +258,21 @@ pub(super) fn mime_type(text: String) -> ApiResult<Option<String>> {
         return Ok(None);
     }
     if is_media_type(&text) { Ok(Some(text)) } else { Err(no_media_type(&text)) }
+}
+
+/// When a file was last written; an empty text says nothing.
+pub(super) fn modified_at(text: &str) -> ApiResult<Option<u64>> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let stamp = || u64::try_from(text.trim().parse::<Timestamp>().ok()?.as_millisecond()).ok();
+    let ms = text.trim().parse().ok().or_else(stamp).filter(|ms: &u64| ms >> 48 == 0);
+    let invalid = || {
+        let message = format!("modified_at is '{}', which is no time of a file", quoted(text));
+        let hint = "give a time since 1970, such as 2026-11-20T12:00:00Z or milliseconds since 1970";
+        ApiError::bad_request("invalid_metadata", message, hint)
+    };
+    ms.map(Some).ok_or_else(invalid)
 }
 
 async fn chunk(field: &mut Field<'_>, gauge: &Gauge) -> ApiResult<Option<Bytes>> {

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::clock;
 use crate::http::envelope::ApiResult;
+use crate::record::NameOutcome;
 use crate::store::embedded::{IngestFields, Ingested, ListPage, MetaPatch, StoredAsset};
 use crate::store::scrub::ScrubReport;
 
@@ -40,6 +41,13 @@ pub struct AssetJson {
     /// When it last changed in this store: RFC 3339, UTC, milliseconds.
     #[schema(format = DateTime, example = "2026-11-20T12:00:00.000Z")]
     pub updated_at: String,
+    /// Further names of the same content, sorted.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// When the file that it came from was last written: RFC 3339, UTC, milliseconds.
+    #[serde(default)]
+    #[schema(format = DateTime, example = "2026-11-20T12:00:00.000Z")]
+    pub modified_at: Option<String>,
     /// Number of its last change in this store; the `id` of its event.
     pub seq: u64,
     /// Whether this is a tombstone: the content is gone.
@@ -63,6 +71,8 @@ impl From<StoredAsset> for AssetJson {
             description: meta.description,
             created_at: rfc3339(meta.created_at_ms),
             updated_at: rfc3339(updated_at_ms),
+            names: meta.names,
+            modified_at: meta.modified_at_ms.map(rfc3339),
             seq,
             deleted: record.deleted,
             held: holding.is_held(),
@@ -158,6 +168,10 @@ pub(super) struct MetaPatchJson {
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<Vec<String>>, nullable = false)]
     tags: Option<Vec<String>>,
+    /// All further names, in any order.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>, nullable = false)]
+    names: Option<Vec<String>>,
 }
 
 /// A field that is there, whatever its value: tells null from absent, and refuses null where the type does.
@@ -167,8 +181,8 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
 
 impl From<MetaPatchJson> for MetaPatch {
     fn from(patch: MetaPatchJson) -> Self {
-        let MetaPatchJson { mime_type, filename, application, user, description, tags } = patch;
-        Self { mime_type, filename, application, user, description, tags }
+        let MetaPatchJson { mime_type, filename, application, user, description, tags, names } = patch;
+        Self { mime_type, filename, application, user, description, tags, names }
     }
 }
 
@@ -197,17 +211,43 @@ pub(super) struct IngestedJson {
     pub(super) asset: AssetJson,
     /// What became of it.
     pub(super) outcome: IngestOutcome,
+    /// What became of the name that came with content of an asset that is known; absent if none did, or the asset is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) name_outcome: Option<GivenName>,
+}
+
+/// What became of a name that was given with an upload.
+#[derive(Clone, Copy, Serialize, Deserialize, ToSchema, PartialEq, Eq, Debug)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GivenName {
+    /// The asset has it from now on.
+    Added,
+    /// The asset had it already.
+    Known,
+    /// There is no room for it: the asset has 16 further names, or 16 KiB of text, or the name is longer than 1,024 bytes.
+    LeftOut,
+}
+
+impl From<NameOutcome> for GivenName {
+    fn from(outcome: NameOutcome) -> Self {
+        match outcome {
+            NameOutcome::Added => Self::Added,
+            NameOutcome::Known => Self::Known,
+            NameOutcome::LeftOut => Self::LeftOut,
+        }
+    }
 }
 
 impl From<Ingested> for IngestedJson {
     fn from(ingested: Ingested) -> Self {
-        let Ingested { asset, new, changed } = ingested;
+        let Ingested { asset, new, changed, name } = ingested;
         let outcome = match (new, changed) {
             (true, _) => IngestOutcome::New,
             (false, true) => IngestOutcome::Merged,
             (false, false) => IngestOutcome::Unchanged,
         };
-        Self { asset: asset.into(), outcome }
+        Self { asset: asset.into(), outcome, name_outcome: name.map(GivenName::from) }
     }
 }
 
@@ -229,13 +269,16 @@ pub(super) struct KnownJson {
     tags: Vec<String>,
     /// Free text.
     description: Option<String>,
+    /// When the file was last written: RFC 3339, or milliseconds since 1970.
+    modified_at: Option<String>,
 }
 
 impl KnownJson {
     pub(super) fn into_fields(self) -> ApiResult<IngestFields> {
-        let Self { size: _, mime_type, filename, application, user, tags, description } = self;
+        let Self { size: _, mime_type, filename, application, user, tags, description, modified_at } = self;
         let mime_type = mime_type.map(super::ingest::mime_type).transpose()?.flatten();
-        Ok(IngestFields { mime_type, filename, application, user, description, tags })
+        let modified_at_ms = modified_at.map(|text| super::ingest::modified_at(&text)).transpose()?.flatten();
+        Ok(IngestFields { mime_type, filename, application, user, description, tags, modified_at_ms })
     }
 }
 
@@ -261,6 +304,9 @@ pub(super) struct IngestForm {
     filename: Option<String>,
     /// Free text.
     description: Option<String>,
+    /// When the file was last written: RFC 3339, or milliseconds since 1970.
+    #[schema(example = "2026-11-20T12:00:00.000Z")]
+    modified_at: Option<String>,
 }
 
 /// Raw bytes.

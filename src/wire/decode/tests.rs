@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::record::{AssetMeta, AssetRecord, ContentHash, META_BYTES_MAX, TAG_CHARS_MAX};
+use crate::record::{
+    AssetMeta, AssetRecord, ContentHash, DROPPED_NAMES_MAX, META_BYTES_MAX, NAME_BYTES_MAX, NAMES_MAX,
+    TAG_CHARS_MAX,
+};
 use crate::wire::proto::frame;
 
 /// Everything that the .proto file repeats, and every message in a message, is counted: by message, the number and name of
@@ -34,8 +37,8 @@ fn the_shapes_are_those_of_the_proto_file() {
             _ => continue,
         };
         if label == "repeated" {
-            let costs = names.contains(&kind) || ["bytes", "string"].contains(&kind);
-            assert!(costs, "{current}.{name}: packed numbers are not counted yet");
+            let counted = names.contains(&kind) || ["bytes", "string", "fixed64"].contains(&kind);
+            assert!(counted, "{current}.{name}: packed numbers of other kinds are not counted yet");
         }
         if label == "repeated" || names.contains(&kind) {
             let fields = expected.get_mut(current).expect("a field is inside of a message");
@@ -78,10 +81,15 @@ fn largest_record(n: u64) -> WireRecord {
     hash[..8].copy_from_slice(&n.to_be_bytes());
     let tags: Vec<String> =
         (0..TAGS_MAX).map(|n| format!("{n:03}") + &"x".repeat(TAG_CHARS_MAX - 3)).collect();
-    let rest = META_BYTES_MAX - tags.iter().map(String::len).sum::<usize>();
+    let names: Vec<String> =
+        (0..NAMES_MAX).map(|n| format!("{n:02}") + &"x".repeat(NAME_BYTES_MAX / 2 - 2)).collect();
+    let rest = META_BYTES_MAX - tags.iter().chain(&names).map(String::len).sum::<usize>();
     let meta = AssetMeta {
-        description: Some("d".repeat(rest)),
+        description: (rest > 0).then(|| "d".repeat(rest)),
         tags,
+        names,
+        dropped_names: (0..DROPPED_NAMES_MAX as u64).map(|n| u64::MAX - n).collect(),
+        modified_at_ms: Some(u64::MAX >> 16),
         created_at_ms: u64::MAX >> 16,
         ..AssetMeta::default()
     };
@@ -174,6 +182,8 @@ fn one_more_than_any_honest_frame_has_is_refused() {
     }
     refused::<WireRecord>(empties(&[7], 5, TAGS_MAX + 1), "AssetMeta.tags");
     refused::<Frame>(empties(&[5, 2, 7], 5, TAGS_MAX + 1), "AssetMeta.tags");
+    refused::<WireRecord>(empties(&[7], 8, NAMES_MAX + 1), "AssetMeta.names");
+    refused::<Frame>(empties(&[5, 2, 7], 8, NAMES_MAX + 1), "AssetMeta.names");
     refused::<WireAnnouncement>(empties(&[], 9, ANNOUNCED_ADDRS_MAX + 1), "Announcement.addrs");
     refused::<ListPeersReply>(empties(&[], 2, LISTED_PER_PAGE_MAX + 1), "ListPeersReply.peers");
 }
@@ -197,6 +207,32 @@ fn delimited(number: u32, inside: &[u8]) -> BytesMut {
     prost::encoding::encode_varint(inside.len() as u64, &mut bytes);
     bytes.put_slice(inside);
     bytes
+}
+
+/// Numbers come packed, one by one, or both: what counts is how many they are.
+#[test]
+fn numbers_are_counted_however_they_come() {
+    let packed = |count: usize| delimited(10, &vec![7; 8 * count]).freeze();
+    let single = |count: usize| {
+        let mut bytes = BytesMut::new();
+        for n in 0..count {
+            prost::encoding::encode_key(10, WireType::SixtyFourBit, &mut bytes);
+            bytes.put_u64_le(n as u64);
+        }
+        bytes.freeze()
+    };
+    let joined = |parts: &[Bytes]| Bytes::from(parts.concat());
+    for within in [packed(16), single(16), joined(&[packed(10), single(6)]), joined(&[packed(8), packed(8)])]
+    {
+        assert_eq!(decode::<WireMeta>(within).map(|meta| meta.dropped_names.len()), Ok(16));
+    }
+    for over in [packed(17), single(17), joined(&[packed(10), single(7)]), joined(&[packed(9), packed(8)])] {
+        refused::<WireMeta>(over, "AssetMeta.dropped_names");
+    }
+    for broken in [&[0x52, 7, 0, 0, 0, 0, 0, 0, 0][..], &[0x51, 0, 0], &[0x55, 0, 0, 0, 0], &[0x50, 1]] {
+        let refused = decode::<WireMeta>(Bytes::copy_from_slice(broken));
+        assert!(matches!(refused, Err(DecodeError::Malformed(_))), "{broken:x?}: {refused:?}");
+    }
 }
 
 /// Protobuf adds the second occurrence of a message to the first: two offers of 1,000 records would be one of 2,000.

@@ -46,11 +46,25 @@ async fn nothing_from_strangers_becomes_markup() {
         ..IngestFields::default()
     };
     agent.ingest(b"<script>", fields).await;
+    let again = IngestFields { filename: Some(format!("again {HOSTILE}")), ..IngestFields::default() };
+    agent.ingest(b"<script>", again).await;
     let html = agent.text("/").await + &agent.text("/page/live").await + &agent.text("/page/recent").await;
     for markup in ["<script>", "<img src=x", "onerror=alert(1)>", "<b>", "\"'>"] {
         assert!(!html.contains(markup), "{markup} is in\n{html}");
     }
     assert!(html.matches("&#60;script&#62;alert(1)").count() >= 8, "{html}");
+}
+
+#[tokio::test]
+async fn further_names_are_shown_with_an_asset() {
+    let agent = Agent::start().await;
+    for name in ["a.jpg", "b.jpg", "c\nc.jpg"] {
+        let fields = IngestFields { filename: Some(name.into()), ..IngestFields::default() };
+        agent.ingest(b"the same picture", fields).await;
+    }
+    let html = agent.text("/page/recent").await;
+    assert!(html.contains("<bdi>a.jpg</bdi>"), "{html}");
+    assert!(html.contains("also <bdi>b.jpg, c"), "{html}");
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ async fn what_the_store_has_is_not_sent_again() {
     let ran = run(&user, &agent, &["put", "-r", "tree"]);
     assert!(ran.stderr.contains("2 new assets stored"), "{}", ran.stderr);
     let again = run(&user, &agent, &["put", "-r", "tree"]);
-    assert!(again.stderr.contains("0 new assets stored; 2 files here already"), "{}", again.stderr);
+    assert!(again.stderr.contains("0 new assets stored; 2 files skipped, here already"), "{}", again.stderr);
     let tagged = run(&user, &agent, &["put", "tree/first.bin", "--tags", "x", "--json"]);
     assert_eq!(tagged.json()[0]["outcome"], "merged", "{}", tagged.stderr);
     assert_eq!(tagged.json()[0]["tags"][0], "x");

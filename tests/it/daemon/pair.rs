@@ -110,3 +110,54 @@ fn commands_without_a_daemon_say_so() {
         assert!(ran.stderr.contains("127.0.0.1:1") && ran.stderr.contains("can-sync"), "{}", ran.stderr);
     }
 }
+
+#[tokio::test]
+async fn names_that_machines_gave_the_same_content_are_all_kept_until_somebody_takes_one_away() {
+    let start = |name: &str| Daemon::start(&embedded_yaml(&format!("name: {name}")));
+    let machines = [start("desk"), start("attic"), start("cellar")];
+    for (machine, name) in machines.iter().zip(["a.jpg", "b.jpg", "c.jpg"]) {
+        machine.user.write(name, "the same picture");
+        machine.ok(&["put", name]);
+    }
+    let [desk, attic, cellar] = &machines;
+    attic.dial(desk).await;
+    cellar.dial(desk).await;
+    let named = |machine: &Daemon| {
+        let mut assets = machine.ok(&["list", "--json"]).json();
+        assert_eq!(assets.len(), 1);
+        let asset = assets.remove(0);
+        let further = asset["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned());
+        let mut all: Vec<String> = further.chain(asset["filename"].as_str().map(str::to_owned)).collect();
+        all.sort();
+        (all, asset["filename"].as_str().map(str::to_owned))
+    };
+    let agree = async |expected: &[&str]| {
+        eventually(&format!("all know {expected:?}, and the same first"), async || {
+            let all = [named(desk), named(attic), named(cellar)];
+            let agreed = all.iter().all(|one| one.0 == expected && one.1 == all[0].1);
+            agreed.then(|| all[0].1.clone().unwrap()).ok_or_else(|| format!("{all:?}"))
+        })
+        .await
+    };
+    let first = agree(&["a.jpg", "b.jpg", "c.jpg"]).await;
+    for name in ["a.jpg", "b.jpg", "c.jpg"] {
+        assert_eq!(attic.ok(&["get", name]).stdout, b"the same picture");
+    }
+    // Renamed on one: what it was called does not come back from the machine that called it so.
+    desk.ok(&["edit", &first, "--name", "renamed.jpg"]);
+    let mut left = vec!["a.jpg", "b.jpg", "c.jpg"];
+    left.retain(|name| *name != first);
+    agree(&[left[0], left[1], "renamed.jpg"]).await;
+    // Taken away on another one, and put once more on a third.
+    attic.ok(&["edit", left[0], "--remove-name", left[1]]);
+    agree(&[left[0], "renamed.jpg"]).await;
+    cellar.user.write(&first, "the same picture");
+    let again = cellar.ok(&["put", &first]);
+    assert!(again.stderr.contains(&format!("now also named {first}")), "{}", again.stderr);
+    let mut back = [left[0], first.as_str(), "renamed.jpg"];
+    back.sort_unstable();
+    agree(&back).await;
+    for machine in &machines {
+        machine.wait_in_sync().await;
+    }
+}
