@@ -28,6 +28,7 @@ const PURE: &[&str] = &[
     "discovery::directory",
     "discovery::slot",
     "peer::deferrals::notes",
+    "peer::doubles",
     "peer::roster",
     "peer::session",
     "peer::wishes",
