@@ -3,7 +3,7 @@
 //! A pass looks at the database and what is derived from its records ([`database`]), at files without records and records
 //! without files ([`files`]), and then reads every content that is held, in the order of the hashes ([`reading`]). What is found
 //! damaged is set aside by the rules of [`super::damage`]. How far a pass is stands in the database ([`state`]), so it goes on
-//! after a restart, at most [`SAVE_APART`] earlier.
+//! after a restart, at most ten seconds earlier.
 //!
 //! A pass that nobody asked for keeps to a rate and to a share of one core, and waits while the store is used; one that is half
 //! as old as the interval no longer waits, so that it comes to its end on a machine that is never idle.
@@ -15,29 +15,25 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
+use self::pass::Pass;
 pub(super) use self::reading::Throttle;
 use self::state::ScrubState;
-use super::incoming::blocking;
-use super::rows::ContentPlace;
-use super::{EmbeddedStore, aside};
+use super::EmbeddedStore;
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::scrub::{ScrubFinding, ScrubProgress, ScrubReport, ScrubResult, ScrubSettings};
 
 mod database;
 mod files;
+mod pass;
 mod reading;
 pub(super) mod state;
 
-/// How often it is written down how far a pass is.
-const SAVE_APART: Duration = Duration::from_secs(10);
 /// Until a pass that failed is tried again, and longest wait for the time to begin one: the clock may be set meanwhile.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 const WAIT_MAX: Duration = Duration::from_hours(1);
 /// The store is in use for so long after somebody used it.
 const IN_USE_FOR: Duration = Duration::from_secs(1);
-/// Small contents that are checked in one read of the database.
-const INLINE_AT_ONCE: usize = 32;
 
 /// What the store and those who ask know of its scrub.
 #[derive(Default)]
@@ -281,7 +277,7 @@ impl EmbeddedStore {
         let _stop = StopOnDrop(Arc::clone(&throttle));
         let live = Live { from: state.bytes, state, throttle: Arc::clone(&throttle), since: Instant::now() };
         *self.live() = Some(live);
-        let mut pass = Pass { store: self.clone(), throttle, saved: Instant::now() };
+        let mut pass = Pass::new(self.clone(), throttle);
         if pass.is_at_its_beginning() {
             pass.check_database().await?;
             pass.check_files().await?;
@@ -300,144 +296,5 @@ impl Live {
         let bytes = self.state.bytes.saturating_sub(self.from) + self.throttle.within_content();
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         bytes.saturating_mul(1000) / millis
-    }
-}
-
-/// A pass as it goes on in this process.
-struct Pass {
-    store: EmbeddedStore,
-    throttle: Arc<Throttle>,
-    saved: Instant,
-}
-
-impl Pass {
-    fn is_at_its_beginning(&self) -> bool {
-        self.store.live().as_ref().is_none_or(|live| live.state.after.is_none())
-    }
-
-    /// Rests after work that reads no contents.
-    async fn breathe(&self, worked: Duration) -> Result<(), StoreError> {
-        let throttle = Arc::clone(&self.throttle);
-        // That it is stopped is seen by whoever goes on.
-        blocking("pace the scrub", move || {
-            let _ = throttle.took(0, worked);
-            Ok(())
-        })
-        .await
-    }
-
-    fn update(&self, change: impl FnOnce(&mut ScrubState)) {
-        if let Some(live) = self.store.live().as_mut() {
-            change(&mut live.state);
-        }
-    }
-
-    fn after(&self) -> ContentHash {
-        let after = self.store.live().as_ref().and_then(|live| live.state.after);
-        after.unwrap_or(ContentHash([0; 32]))
-    }
-
-    /// Writes down how far it is, unless another pass began meanwhile.
-    async fn save(&mut self) -> Result<(), StoreError> {
-        let Some(state) = self.store.live().as_ref().map(|live| live.state.clone()) else { return Ok(()) };
-        self.saved = Instant::now();
-        self.store
-            .submit_deletion(move |tx| {
-                let stored = ScrubState::load(tx.conn)?;
-                if stored.pass == state.pass {
-                    // What its user wishes may be newer.
-                    ScrubState { bytes_per_sec: stored.bytes_per_sec, ..state.clone() }.save(tx.conn)?;
-                }
-                Ok(Ok(()))
-            })
-            .await
-    }
-
-    /// Reads everything that is held; whether it came to the end.
-    async fn read_all(&mut self) -> Result<bool, StoreError> {
-        loop {
-            let after = self.after();
-            let page = move |conn: &Connection| aside::held_after(conn, after.0);
-            let page = self.store.0.shared.readers.run("list contents to check", page).await?;
-            if page.is_empty() {
-                return Ok(true);
-            }
-            let mut small: Vec<(ContentHash, u64, i64)> = Vec::new();
-            for held in page {
-                if self.throttle.is_stopped() {
-                    return Ok(false);
-                }
-                match held.place {
-                    ContentPlace::Inline(id) => {
-                        small.push((held.hash, held.size, id));
-                        if small.len() == INLINE_AT_ONCE {
-                            self.read_small(std::mem::take(&mut small)).await?;
-                        }
-                    }
-                    ContentPlace::File => {
-                        self.read_small(std::mem::take(&mut small)).await?;
-                        if !self.store.check_file(held.hash, held.size, &self.throttle).await? {
-                            return Ok(false);
-                        }
-                        self.passed(held.hash, 1, held.size);
-                    }
-                }
-                if self.saved.elapsed() > SAVE_APART {
-                    self.save().await?;
-                }
-            }
-            self.read_small(small).await?;
-        }
-    }
-
-    async fn read_small(&self, small: Vec<(ContentHash, u64, i64)>) -> Result<(), StoreError> {
-        let Some((last, ..)) = small.last().copied() else { return Ok(()) };
-        let bytes = small.iter().map(|(_, size, _)| size).sum();
-        let count = small.len() as u64;
-        self.store.check_small(small, &self.throttle).await?;
-        self.passed(last, count, bytes);
-        Ok(())
-    }
-
-    /// Contents up to this one were read.
-    fn passed(&self, last: ContentHash, count: u64, bytes: u64) {
-        self.update(|state| {
-            state.after = Some(last);
-            state.checked += count;
-            state.bytes = state.bytes.saturating_add(bytes);
-        });
-        self.throttle.content_ends();
-    }
-
-    async fn finish(&mut self) -> Result<(), StoreError> {
-        let Some(done) = self.store.live().as_ref().map(|live| live.state.clone()) else { return Ok(()) };
-        let now_ms = self.store.0.shared.clock.now_ms();
-        let ended = self.store.submit_deletion(move |tx| {
-            let stored = ScrubState::load(tx.conn)?;
-            if stored.pass != done.pass {
-                return Ok(Ok(None));
-            }
-            let (found, healed) = state::count_findings(tx.conn)?;
-            let without_record = super::loss::unnamed(tx.conn)?;
-            let mut ended = done.clone();
-            ended.end(now_ms, found, healed, without_record);
-            ended.save(tx.conn)?;
-            Ok(Ok(ended.last))
-        });
-        if let Some(ScrubResult { pass, checked, bytes, found, healed, without_record, rebuilt, .. }) =
-            ended.await?
-        {
-            tracing::info!(
-                pass,
-                checked,
-                bytes,
-                found,
-                healed,
-                without_record,
-                rebuilt,
-                "the store is scrubbed"
-            );
-        }
-        Ok(())
     }
 }

@@ -15,7 +15,7 @@ use super::super::failure::{self, damaged_database};
 use super::super::readers::open_patiently;
 use super::super::rows::{self, COLUMNS, StoredRow};
 use super::super::tx::{Totals, Tx};
-use super::Pass;
+use super::pass::Pass;
 use crate::disk::LONG_PATIENCE;
 use crate::record::ContentHash;
 use crate::store::StoreError;

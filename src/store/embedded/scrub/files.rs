@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::super::incoming::blocking;
 use super::super::{aside, loss, tx};
-use super::Pass;
+use super::pass::Pass;
 use crate::record::ContentHash;
 use crate::store::StoreError;
 
