@@ -37,14 +37,16 @@ pub enum CanServiceMsg {
         follows: bool,
         reply: RpcReplyPort<()>,
     },
-    /// Follower: it has caught up with the store, whose counts these are. Also says that the store works.
-    CaughtUp(StoreStatus),
+    /// Follower: it has caught up with the store, whose counts these are, at this number. Also says that the store works.
+    CaughtUp { at: u64, status: StoreStatus },
     /// Follower: the store does not work at the moment.
     StoreFailed(StoreError),
     /// Follower: the store's numbers do not continue ours; everything is read again.
     Reset,
     /// Scan: these are in the index and not in the store.
     Vanished(Vec<ContentHash>),
+    /// Scan: it could not read all of the store.
+    ScanFailed,
     /// Own tasks: one of them panicked, and why.
     TaskFailed(String),
     /// Timer of the actor itself: compare everything now.
@@ -72,8 +74,8 @@ pub struct CanServiceState {
     scanning: bool,
     /// The store was replaced during a scan, which therefore does not count.
     scan_again: bool,
-    /// The last number that the follower handed over.
-    read_to: u64,
+    /// The store was replaced, and is being compared: peers may have what it lost.
+    compare_after: bool,
     failure: Option<StoreError>,
     /// The incarnation of PeersActor that knows how the store is.
     told: Option<ActorId>,
@@ -98,10 +100,10 @@ impl Actor for CanServiceActor {
             args,
             tasks,
             scanning: false,
-            read_to: 0,
             failure: None,
             told: None,
             scan_again: false,
+            compare_after: false,
         })
     }
 
@@ -117,18 +119,11 @@ impl Actor for CanServiceActor {
                 // A follower that gave up waiting sends the page again; taking it twice does no harm.
                 let _ = reply.send(());
             }
-            CanServiceMsg::CaughtUp(status) => state.on_caught_up(status),
+            CanServiceMsg::CaughtUp { at, status } => state.on_caught_up(&myself, at, status),
             CanServiceMsg::StoreFailed(error) => state.on_store_failed(error),
             CanServiceMsg::Reset => state.on_reset(&myself),
-            CanServiceMsg::Vanished(hashes) => {
-                state.scanning = false;
-                if std::mem::take(&mut state.scan_again) {
-                    state.start_scan(&myself);
-                } else if !hashes.is_empty() {
-                    tracing::warn!(records = hashes.len(), "the store no longer has records that it had");
-                    state.args.libraries.remove(&hashes);
-                }
-            }
+            CanServiceMsg::Vanished(hashes) => state.on_vanished(&myself, &hashes),
+            CanServiceMsg::ScanFailed => state.scanning = false,
             CanServiceMsg::TaskFailed(why) => {
                 return Err(format!("a task of the store's follower: {why}").into());
             }
@@ -170,7 +165,6 @@ impl CanServiceState {
         let last = entries.last().map(|entry| entry.seq);
         let changed = self.args.libraries.apply(entries);
         if let Some(seq) = last.filter(|_| follows) {
-            self.read_to = seq;
             // Before the store was read once there is none: sessions that began on a part of the index would offer all of
             // the rest.
             if self.args.libraries.cursor().borrow().is_some() {
@@ -182,17 +176,23 @@ impl CanServiceState {
         }
     }
 
-    fn on_caught_up(&mut self, status: StoreStatus) {
+    fn on_caught_up(&mut self, myself: &ActorRef<CanServiceMsg>, at: u64, status: StoreStatus) {
         // First the counts: those who wait until the store was read look at them.
         self.args.libraries.set_store_status(status);
-        if self.args.libraries.cursor().borrow().is_none() {
-            self.args.libraries.set_cursor(self.read_to);
+        // The store's last number is that of no change where it was opened since, or its last change was purged.
+        if *self.args.libraries.cursor().borrow() != Some(at) {
+            self.args.libraries.set_cursor(at);
         }
         if let Some(error) = self.failure.take() {
             tracing::info!(was = %error, "the store works again");
             self.told = None;
         }
         self.tell_health();
+        // A comparison that is owed and failed is made once the store works.
+        if (self.compare_after || self.scan_again) && !self.scanning {
+            self.scan_again = false;
+            self.start_scan(myself);
+        }
     }
 
     fn on_store_failed(&mut self, error: StoreError) {
@@ -214,9 +214,29 @@ impl CanServiceState {
     }
 
     fn on_reset(&mut self, myself: &ActorRef<CanServiceMsg>) {
-        tracing::warn!("the store's numbers do not continue where they were: comparing everything");
-        self.args.libraries.set_cursor(0);
+        tracing::warn!(
+            "the store is not the one that it was, or was set back (restored from a backup): reading all of it again"
+        );
+        if self.args.libraries.cursor().borrow().is_some() {
+            self.args.libraries.set_cursor(0);
+        }
+        self.compare_after = true;
         self.start_scan(myself);
+    }
+
+    fn on_vanished(&mut self, myself: &ActorRef<CanServiceMsg>, hashes: &[ContentHash]) {
+        self.scanning = false;
+        if std::mem::take(&mut self.scan_again) {
+            return self.start_scan(myself);
+        }
+        if !hashes.is_empty() {
+            tracing::warn!(records = hashes.len(), "the store no longer has records that it had");
+            self.args.libraries.remove(hashes);
+        }
+        // They take us to have what we had.
+        if std::mem::take(&mut self.compare_after) || !hashes.is_empty() {
+            self.tell(PeersMsg::Verify);
+        }
     }
 
     fn start_scan(&mut self, myself: &ActorRef<CanServiceMsg>) {

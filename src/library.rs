@@ -41,13 +41,15 @@ use crate::identity::LibraryKeys;
 use crate::reconcile::Summary;
 use crate::reconcile::tree::{Item, ItemTree, Snapshot};
 use crate::record::{AssetRecord, ContentHash, RecordId};
-use crate::store::{FeedEntry, Holding, StoreStatus};
+use crate::store::{FeedEntry, Holding, StoreId, StoreStatus};
 
 /// How far the indices are, and what the store says of itself; the same for all libraries of a node.
 #[derive(Debug)]
 struct Feed {
     /// Up to where the indices have followed the store's feed; `None` before they have followed it at all.
     cursor: watch::Sender<Option<u64>>,
+    /// The store that this is a number of, where it said.
+    source: Mutex<Option<StoreId>>,
     /// The store's own counts, as of the last time somebody asked.
     store: Mutex<StoreStatus>,
     /// Asides of some library changed.
@@ -56,7 +58,12 @@ struct Feed {
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { cursor: watch::Sender::new(None), store: Mutex::default(), asides_changed: Notify::new() }
+        Self {
+            cursor: watch::Sender::new(None),
+            source: Mutex::default(),
+            store: Mutex::default(),
+            asides_changed: Notify::new(),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod can_http;
 pub mod embedded;
 pub mod groups;
 pub mod hashing_file;
+mod id;
 pub mod scrub;
 pub mod server;
 pub mod service;
@@ -25,6 +26,7 @@ pub mod sync_wire;
 mod through;
 
 pub use hashing_file::HashingFile;
+pub use id::StoreId;
 pub(crate) use through::admits;
 
 /// How long a tombstone is kept, in milliseconds: an agent that was away for longer has to read everything again.
@@ -104,9 +106,14 @@ impl FeedEntry {
 pub struct FeedPage {
     /// Ascending by `seq`, all greater than the cursor that was asked for.
     pub entries: Vec<FeedEntry>,
-    /// The cursor lies outside what this store can continue from (older than purged tombstones, or ahead of the
-    /// store's last number, as after a restore): read everything again from 0. `entries` is empty then.
+    /// The cursor lies outside what this store can continue from (older than purged tombstones, or none that it gave
+    /// out, as after a restore): read everything again from 0. `entries` is empty then.
     pub reset: bool,
+    /// Up to which number nothing is left to tell: that of the store's last change where the page has all there is. Numbers
+    /// leave gaps, so that this may be beyond the last entry; 0 where the store does not say.
+    pub end: u64,
+    /// Which store this is of, where it says. A cursor of another store means nothing to it.
+    pub store: Option<StoreId>,
 }
 
 /// What [`ContentStore::watch`] yields.
@@ -121,6 +128,8 @@ pub enum StoreEvent {
 /// Health and size of a store.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StoreStatus {
+    /// Which store it is, where it says.
+    pub id: Option<StoreId>,
     /// Live assets that the store knows, whether or not their contents are here.
     pub assets: u64,
     /// Sum of their sizes.

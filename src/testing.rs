@@ -219,8 +219,8 @@ pub mod record {
 pub mod store {
     pub use crate::store::{
         ContentReader, ContentStore, FeedEntry, FeedPage, HashingFile, Holding, IncomingAsset,
-        IncomingContent, ItemOutcome, ReceivedFile, Redating, StoreError, StoreEvent, StoreRef, StoreStatus,
-        StoredRecord,
+        IncomingContent, ItemOutcome, ReceivedFile, Redating, StoreError, StoreEvent, StoreId, StoreRef,
+        StoreStatus, StoredRecord,
     };
     pub mod can_http {
         pub use crate::store::can_http::CanHttpStore;

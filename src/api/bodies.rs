@@ -81,6 +81,8 @@ pub struct StoreView {
     pub scrub: Option<ScrubReport>,
     /// Number of its last change.
     pub seq: Option<u64>,
+    /// Which store it is: 32 hexadecimal digits, new with each database.
+    pub id: Option<String>,
 }
 
 impl StoreView {
@@ -106,6 +108,7 @@ impl StoreView {
                 damaged_contents,
                 scrub: status.scrub.map(|scrub| *scrub),
                 seq: Some(status.seq),
+                id: status.id.map(|id| id.to_string()),
             },
             Err(error) => Self {
                 mode,
@@ -121,6 +124,7 @@ impl StoreView {
                 damaged_contents,
                 scrub: None,
                 seq: None,
+                id: None,
             },
         }
     }

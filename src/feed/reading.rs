@@ -82,21 +82,26 @@ async fn catch_up(
                 reason: "it wants to be read from the start, and refuses the start".into(),
             });
         }
-        if page.reset {
+        if *cursor == 0 {
+            args.libraries.set_source(page.store);
+        } else if page.reset || args.libraries.is_other_source(page.store) {
             let _ = actor.send_message(CanServiceMsg::Reset);
             *cursor = 0;
             continue;
         }
-        let Some(last) = page.entries.last().map(|entry| entry.seq) else { break };
+        let Some(last) = page.entries.last().map(|entry| entry.seq) else {
+            *cursor = page.end.max(*cursor);
+            break;
+        };
         let more = page.entries.len() >= PAGE;
         hand_over(actor, page.entries, true).await?;
-        *cursor = last;
+        *cursor = if more { last } else { page.end.max(last) };
         if !more {
             break;
         }
     }
     let status = answered(args.store.status()).await?;
-    let _ = actor.send_message(CanServiceMsg::CaughtUp(status));
+    let _ = actor.send_message(CanServiceMsg::CaughtUp { at: *cursor, status });
     Ok(())
 }
 
@@ -104,14 +109,14 @@ async fn catch_up(
 /// store does not is reported at the end.
 pub(super) async fn scan(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
     let before = args.libraries.mirror().hashes();
-    let vanished = match scan_store(&actor, &args, before).await {
-        Ok(vanished) => vanished,
+    let ended = match scan_store(&actor, &args, before).await {
+        Ok(vanished) => CanServiceMsg::Vanished(vanished),
         Err(error) => {
             tracing::debug!(%error, "a full comparison with the store did not end; the next one is due later");
-            Vec::new()
+            CanServiceMsg::ScanFailed
         }
     };
-    let _ = actor.send_message(CanServiceMsg::Vanished(vanished));
+    let _ = actor.send_message(ended);
 }
 
 async fn scan_store(
@@ -120,9 +125,17 @@ async fn scan_store(
     before: Vec<ContentHash>,
 ) -> Result<Vec<ContentHash>, StoreError> {
     let mut unseen: HashSet<ContentHash> = before.into_iter().collect();
-    let mut cursor = 0;
+    let (mut cursor, mut source) = (0, None);
     loop {
         let page = answered(args.store.feed(cursor, PAGE)).await?;
+        // A part of it says nothing about what is gone.
+        if page.reset || (cursor > 0 && page.store != source) {
+            return Err(StoreError::Io {
+                action: "cannot compare all of the store".into(),
+                reason: "it is not what it was any more; it is read again".into(),
+            });
+        }
+        source = page.store;
         let Some(last) = page.entries.last().map(|entry| entry.seq) else { break };
         for entry in &page.entries {
             unseen.remove(&entry.record.hash);

@@ -11,7 +11,7 @@ use super::registry::{DeviceStanding, Registry, RegistryError};
 use super::ticket::{LibraryId, TicketSerial};
 use super::{Library, SharedLibrary};
 use crate::record::ContentHash;
-use crate::store::{FeedEntry, StoreStatus};
+use crate::store::{FeedEntry, StoreId, StoreStatus};
 
 /// All libraries of a node: the mirror and those that are shared by ticket, and who is let in at all.
 #[derive(Debug)]
@@ -160,6 +160,18 @@ impl Libraries {
     #[must_use]
     pub fn cursor(&self) -> watch::Receiver<Option<u64>> {
         self.mirror.cursor()
+    }
+
+    /// Takes note which store the feed is read of, from its beginning.
+    pub fn set_source(&self, store: Option<StoreId>) {
+        *self.mirror.feed.source.lock().unwrap_or_else(PoisonError::into_inner) = store;
+    }
+
+    /// Whether this is not the store any more that the feed was read of: the cursor means nothing to it.
+    #[must_use]
+    pub fn is_other_source(&self, store: Option<StoreId>) -> bool {
+        let source = *self.mirror.feed.source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.zip(store).is_some_and(|(source, store)| source != store)
     }
 
     /// As [`Library::set_store_status`].

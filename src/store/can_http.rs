@@ -21,7 +21,8 @@ use crate::record::{AssetRecord, ContentHash};
 use crate::store::scrub::ScrubFinding;
 use crate::store::service::{BASE_PATH, StatusJson, key};
 use crate::store::sync_wire::{
-    BATCH_MAX, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, holding_of, outcome_of, put,
+    BATCH_MAX, BodyReader, FEED_END, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, STORE_ID, holding_of,
+    outcome_of, put,
 };
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
@@ -146,6 +147,8 @@ impl CanHttpStore {
             assets_held: data.assets_held,
             bytes_held: data.bytes_held,
             damaged: data.damaged,
+            // One that makes no sense tells nothing.
+            id: data.store_id.and_then(|id| id.parse().ok()),
             seq: data.seq,
             read_only: data.read_only,
             short_of_space: data.short_of_space,
@@ -158,8 +161,11 @@ impl CanHttpStore {
         let limit = limit.clamp(1, BATCH_MAX);
         let request = self.request(Method::GET, &format!("sync/feed?since={since}&limit={limit}"));
         let response = self.send(request, None).await?;
+        let end =
+            response.headers().get(FEED_END).and_then(|end| end.to_str().ok()?.parse().ok()).unwrap_or(0);
+        let store = response.headers().get(STORE_ID).and_then(|id| id.to_str().ok()?.parse().ok());
         if response.headers().get(FEED_RESET).is_some_and(|value| value == "true") {
-            return Ok(FeedPage { entries: Vec::new(), reset: true });
+            return Ok(FeedPage { reset: true, store, ..FeedPage::default() });
         }
         let mut entries = Vec::new();
         let mut last = since;
@@ -174,7 +180,7 @@ impl CanHttpStore {
             formers.retain(|former| former.hash == record.hash);
             entries.push(FeedEntry { seq, record, holding, formers });
         }
-        Ok(FeedPage { entries, reset: false })
+        Ok(FeedPage { entries, reset: false, end, store })
     }
 
     fn record(&self, wire: WireRecord) -> Result<AssetRecord, StoreError> {

@@ -19,7 +19,7 @@
 //!
 //! # The feed
 //! The records in the order of their latest change. The number of the last change is stored apart from the records:
-//! it never goes back, whatever is purged. A cursor below the greatest purged number is answered with a reset, as a
+//! it never goes back, whatever is purged, and none is given out twice, even if the store is set back (`runs`). A cursor below the greatest purged number is answered with a reset, as a
 //! deletion may have been missed. Only the cursors of a reading that began at 0 are exempt, since such a reader has
 //! nothing to miss; the store remembers where the latest pages of those ended.
 //!
@@ -39,6 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use self::layout::Layout;
@@ -49,7 +50,7 @@ use self::writer::{Deletion, Msg, Task};
 use crate::clock::Clock;
 use crate::record::{ContentHash, META_BYTES_MAX};
 use crate::store::at_rest::{open_at_rest, problem_at_rest};
-use crate::store::{ReceivedFile, StoreError};
+use crate::store::{ReceivedFile, StoreError, StoreId};
 
 mod aside;
 mod content;
@@ -69,6 +70,7 @@ mod purge;
 mod query;
 mod readers;
 mod rows;
+mod runs;
 mod schema;
 mod scrub;
 mod space;
@@ -115,6 +117,7 @@ struct StoreInner {
 
 /// What the store's methods and its writer both see.
 struct StoreShared {
+    id: StoreId,
     layout: Layout,
     /// The device and inode of the directory of contents, as the store opened.
     contents: Option<(u64, u64)>,
@@ -153,10 +156,12 @@ impl StoreShared {
         self.read_only().map_or(Ok(()), |why| Err(StoreError::ReadOnly(why)))
     }
 
-    /// Whether a reader at `since` may have missed something.
-    fn needs_reset(&self, since: u64, totals: &Totals) -> bool {
-        let missed = since != 0 && since < totals.purge_floor && !self.is_walk(since);
-        missed || since > totals.last_seq
+    /// Whether a reader at `since` may have missed something, or comes from a future that the store does not have.
+    fn needs_reset(&self, conn: &Connection, since: u64, totals: &Totals) -> Result<bool, rusqlite::Error> {
+        if since == 0 || self.is_walk(since) {
+            return Ok(false);
+        }
+        Ok(since < totals.purge_floor || !runs::knows(conn, since, totals)?)
     }
 
     fn is_walk(&self, since: u64) -> bool {
@@ -331,6 +336,11 @@ impl EmbeddedStore {
     /// Transactions committed for changes since the store was opened; many changes share one.
     pub fn commits(&self) -> u64 {
         self.0.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// Names this store for as long as its database lives.
+    pub fn id(&self) -> StoreId {
+        self.0.shared.id
     }
 
     /// The directory that this store is in.

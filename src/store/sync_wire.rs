@@ -18,6 +18,10 @@ use crate::wire::proto::{IngestResult, RecordError, WireHolding, WireRedating};
 pub const PROTOBUF: &str = "application/x-protobuf";
 /// Set on a page of the feed that stands for a reset.
 pub const FEED_RESET: &str = "x-feed-reset";
+/// Up to which number a page of the feed has all there is.
+pub const FEED_END: &str = "x-feed-end";
+/// Names the store, on answers that have numbers of its feed.
+pub const STORE_ID: &str = "x-store-id";
 /// Most records, hashes or assets of one request, and most entries of one page.
 pub const BATCH_MAX: usize = 1_000;
 /// Most hashes in a query string; more go into a body, as URLs have limits on their way.

@@ -11,7 +11,7 @@ use can_sync::testing::identity::{LibraryKeys, NetworkKeys};
 use can_sync::testing::library::{Libraries, Library};
 use can_sync::testing::peer::messages::PeersMsg;
 use can_sync::testing::record::AssetRecord;
-use can_sync::testing::store::StoreError;
+use can_sync::testing::store::{StoreError, StoreId};
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -277,6 +277,56 @@ async fn a_store_restored_from_a_backup_is_read_again_and_what_vanished_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_store_under_the_same_address_is_read_again_whatever_its_numbers() {
+    let store = ScriptedStore::new();
+    store.script().id = Some(StoreId([1; 16]));
+    let all: Vec<_> = (0..50).map(record).collect();
+    for record in &all {
+        store.put(record);
+    }
+    let t = Test::start(&store).await;
+    t.caught_up(50).await;
+    let before = t.told().len();
+    // Its numbers have passed the cursor before anybody looks.
+    {
+        let mut script = store.script();
+        script.id = Some(StoreId([2; 16]));
+        script.records = (1..).zip((100..160).map(record)).collect();
+        script.seq = 60;
+    }
+    t.eventually("the index is that of the other store", || {
+        t.library.summary().count == 60 && t.library.has(&record(100).hash)
+    })
+    .await;
+    t.caught_up(60).await;
+    assert_eq!(t.told().len(), before + 60);
+    t.eventually("peers are asked for what is gone", || t.verified() > 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_is_owed_is_made_once_the_store_works() {
+    let store = ScriptedStore::new();
+    let all: Vec<_> = (0..20).map(record).collect();
+    for record in &all {
+        store.put(record);
+    }
+    let t = Test::start(&store).await;
+    t.caught_up(20).await;
+    {
+        let mut script = store.script();
+        script.records = (1..).zip(all[..5].to_vec()).collect();
+        script.seq = 5;
+        // The follower's question that finds it out is answered; the comparison is not.
+        script.mood = Mood::FailingAfter(1);
+    }
+    t.eventually("it fails", || t.health().last().is_some_and(Option::is_some)).await;
+    assert_eq!(t.library.summary().count, 20);
+    store.set_mood(Mood::Well);
+    t.eventually("the index is that of the backup", || t.library.summary().count == 5).await;
+    t.eventually("peers are asked for what is gone", || t.verified() > 0).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_only_ever_says_reset_is_a_store_that_fails() {
     let store = ScriptedStore::new();
     store.set_mood(Mood::Resetting);
@@ -432,6 +482,11 @@ impl Test {
     /// Every record that was told to PeersActor, in order.
     fn told(&self) -> Vec<AssetRecord> {
         self.peers.look(|seen| seen.iter().flat_map(changes_in).cloned().collect())
+    }
+
+    /// How often peers were to be compared with.
+    fn verified(&self) -> usize {
+        self.peers.look(|seen| seen.iter().filter(|message| matches!(message, PeersMsg::Verify)).count())
     }
 
     fn health(&self) -> Vec<Option<String>> {

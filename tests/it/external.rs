@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, list, yaml};
+use crate::support::embedded::copy_dir;
 use crate::support::nodes::{PASSPHRASE, eventually};
 use crate::support::service::{KEY, ServiceProcess, client};
 
@@ -20,7 +21,9 @@ struct Side {
 }
 
 fn config(addr: &str, key: &str) -> String {
-    yaml(&format!("sync_passphrase: {PASSPHRASE}\ncan_service_url: http://{addr}\nsync_api_key: {key}"))
+    yaml(&format!(
+        "sync_passphrase: {PASSPHRASE}\ncan_service_url: http://{addr}\nsync_api_key: {key}\nreplicate_deletes: true"
+    ))
 }
 
 impl Side {
@@ -46,16 +49,16 @@ impl Side {
     }
 
     async fn ingest(&self, seed: usize, len: usize) -> String {
-        let mut content = vec![0; len];
-        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut content);
-        let form = Form::new()
-            .text("tags", "b,a")
-            .text("description", format!("number {seed}"))
-            .part("file", Part::bytes(content).file_name("file.bin"));
-        let answer = client().post(self.url("/ingest")).multipart(form).send().await.expect("an answer");
-        assert_eq!(answer.status(), 201);
-        let answer: Value = answer.json().await.expect("JSON");
-        answer["data"]["hash"].as_str().expect("a hash").to_owned()
+        ingest_into(&self.url("/ingest"), seed, len).await
+    }
+
+    async fn service_status(&self) -> Value {
+        let answer = client().get(self.url("/status")).send().await.expect("an answer");
+        answer.json::<Value>().await.expect("JSON")["data"].take()
+    }
+
+    async fn store_seq(&self) -> u64 {
+        self.service_status().await["seq"].as_u64().expect("a number")
     }
 
     async fn assets(&self) -> Vec<Value> {
@@ -96,6 +99,19 @@ impl Side {
         let alive = client().get(self.agent.url("/healthz")).send().await.expect("an answer");
         assert_eq!(alive.status(), 200);
     }
+}
+
+async fn ingest_into(url: &str, seed: usize, len: usize) -> String {
+    let mut content = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut content);
+    let form = Form::new()
+        .text("tags", "b,a")
+        .text("description", format!("number {seed}"))
+        .part("file", Part::bytes(content).file_name("file.bin"));
+    let answer = client().post(url).multipart(form).send().await.expect("an answer");
+    assert_eq!(answer.status(), 201);
+    let answer: Value = answer.json().await.expect("JSON");
+    answer["data"]["hash"].as_str().expect("a hash").to_owned()
 }
 
 /// Both hold the same, and every content is what its name says.
@@ -271,4 +287,91 @@ async fn a_store_of_its_own_scrubs_itself_and_commands_follow_it() {
         "{}",
         shown.text()
     );
+}
+
+/// The store is set back behind the running agent, and has passed the agent's number before anybody looks: what is put then,
+/// reaches the peer, and what the store lost comes back from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_set_back_behind_its_agent_is_read_again_and_made_whole() {
+    let (mut a, b) = (Side::start(), Side::start());
+    for seed in 0..10 {
+        a.ingest(seed, SIZES[1 + seed % 7]).await;
+    }
+    let edited = a.ingest(100, 64).await;
+    let deleted = a.ingest(101, 64).await;
+    b.agent.dial(&a.agent).await;
+    b.has(12).await;
+    a.kill_service();
+    let backup = tempfile::tempdir().unwrap();
+    copy_dir(a.dir.path(), backup.path());
+    a.start_service();
+    for seed in 10..40 {
+        a.ingest(seed, SIZES[1 + seed % 7]).await;
+    }
+    let edit = json!({ "description": "after the backup" });
+    let answer = client().patch(a.url(&format!("/asset/{edited}/meta"))).json(&edit).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let answer = client().delete(a.url(&format!("/asset/{deleted}"))).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    b.has(41).await;
+    tokio::join!(a.agent.wait_in_sync(), b.agent.wait_in_sync());
+    let last = a.store_seq().await;
+
+    a.kill_service();
+    std::fs::remove_dir_all(a.dir.path().join("store")).unwrap();
+    copy_dir(&backup.path().join("store"), &a.dir.path().join("store"));
+    a.start_service();
+    for seed in 200..260 {
+        a.ingest(seed, 500).await;
+    }
+    b.has(101).await;
+    a.has(101).await;
+    assert_same(&a, &b, 101).await;
+    assert_eq!(a.meta(&edited).await["description"], "after the backup");
+    assert_eq!(b.meta(&edited).await["description"], "after the backup");
+    // Whoever watched the store itself begins again, too.
+    let answer = client().get(a.url(&format!("/events?since={last}"))).send().await.unwrap();
+    assert_eq!(first_event(answer).await, "reset");
+}
+
+/// A store made anew under the same address, whose numbers have passed the agent's before anybody looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_store_under_the_same_address_is_read_from_its_beginning() {
+    let (mut a, b) = (Side::start(), Side::start());
+    for seed in 0..20 {
+        a.ingest(seed, SIZES[1 + seed % 7]).await;
+    }
+    b.agent.dial(&a.agent).await;
+    b.has(20).await;
+    tokio::join!(a.agent.wait_in_sync(), b.agent.wait_in_sync());
+    let before = a.service_status().await;
+    a.kill_service();
+    std::fs::remove_dir_all(a.dir.path().join("store")).unwrap();
+    // Filled elsewhere, before the agent can see any of it.
+    let filling = ServiceProcess::start(a.dir.path(), "127.0.0.1:0");
+    for seed in 300..360 {
+        ingest_into(&format!("http://{}{BASE_PATH}/ingest", filling.addr), seed, 500).await;
+    }
+    drop(filling);
+    a.start_service();
+    let after = a.service_status().await;
+    assert_ne!(before["store_id"], after["store_id"]);
+    a.has(80).await;
+    b.has(80).await;
+    assert_same(&a, &b, 80).await;
+    assert_eq!(a.status().await["store"]["id"], after["store_id"]);
+    let id = before["store_id"].as_str().unwrap();
+    let answer = client().get(a.url(&format!("/events?since=3&store={id}"))).send().await.unwrap();
+    assert_eq!(first_event(answer).await, "reset");
+}
+
+/// The name of the first event of a stream.
+async fn first_event(mut answer: reqwest::Response) -> String {
+    let mut text = String::new();
+    while !text.contains("\n\n") {
+        let chunk = answer.chunk().await.expect("a chunk").expect("an event, not the end");
+        text.push_str(std::str::from_utf8(&chunk).expect("text"));
+    }
+    let name = text.lines().find_map(|line| line.strip_prefix("event: ").or(line.strip_prefix("event:")));
+    name.expect("its name").to_owned()
 }

@@ -46,6 +46,7 @@ mod relay_path;
 mod rendezvous;
 mod scrub;
 mod service_http;
+mod set_back;
 mod signals;
 mod store_clock;
 mod store_conformance;

@@ -7,22 +7,9 @@ use std::path::Path;
 use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields};
 use can_sync::testing::store::{ContentStore as _, ItemOutcome, StoreError};
 
-use crate::support::embedded::{content_files, open, try_open, try_upload, upload};
+use crate::support::embedded::{content_files, copy_dir as copy, open, try_open, try_upload, upload};
 use crate::support::nodes::{TestNode, eventually};
 use crate::support::store::{hash_of, incoming, noise, read, record_of};
-
-/// Copies a store that is open, as somebody does who does not know better.
-fn copy(from: &Path, to: &Path) {
-    for entry in walkdir::WalkDir::new(from) {
-        let entry = entry.unwrap();
-        let target = to.join(entry.path().strip_prefix(from).unwrap());
-        if entry.file_type().is_dir() {
-            fs::create_dir_all(target).unwrap();
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
 
 /// A store with so many assets in the database alone, and then others that may be in its log only.
 async fn filled(dir: &Path) -> (EmbeddedStore, Vec<Vec<u8>>) {

@@ -22,6 +22,9 @@ use crate::store::{
 /// Most entries on a page of the feed.
 const FEED_MAX: usize = 1000;
 
+/// An asset, and the versions that users changed into it.
+type ChangedAsset = (StoredAsset, Vec<AssetRecord>);
+
 impl ContentStore for EmbeddedStore {
     fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
         async {
@@ -37,6 +40,7 @@ impl ContentStore for EmbeddedStore {
                 assets_held: totals.assets_held,
                 bytes_held: totals.bytes_held,
                 damaged,
+                id: Some(self.id()),
                 seq: totals.last_seq,
                 read_only: self.0.shared.read_only(),
                 short_of_space: self.0.shared.space.shortage(),
@@ -56,7 +60,10 @@ impl ContentStore for EmbeddedStore {
         let store = self.clone();
         let first = async move {
             // Asked of the database: a reader can know of a commit before the channel does.
-            let reset = store.totals().await.map(|totals| store.0.shared.needs_reset(since, &totals));
+            let shared = Arc::clone(&store.0.shared);
+            let read =
+                move |conn: &rusqlite::Connection| shared.needs_reset(conn, since, &Totals::read(conn)?);
+            let reset = store.0.shared.readers.run("read the store's status", read).await;
             let seen = store.subscribe();
             match reset {
                 Ok(false) => advances(seen, since),
@@ -189,29 +196,30 @@ impl ContentStore for EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    async fn totals(&self) -> Result<Totals, StoreError> {
-        self.0.shared.readers.run("read the store's status", Totals::read).await
-    }
-
     /// As [`ContentStore::feed`], but the assets as this store holds them; `None` stands for a reset.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub async fn changes(&self, since: u64, limit: usize) -> Result<Option<Vec<StoredAsset>>, StoreError> {
         let changes = self.changes_with_formers(since, limit).await?;
-        Ok(changes.map(|changes| changes.into_iter().map(|(asset, _)| asset).collect()))
+        Ok(changes.map(|(changes, _)| changes.into_iter().map(|(asset, _)| asset).collect()))
     }
 
+    /// With the number up to which they are all there is.
     async fn changes_with_formers(
         &self,
         since: u64,
         limit: usize,
-    ) -> Result<Option<Vec<(StoredAsset, Vec<AssetRecord>)>>, StoreError> {
+    ) -> Result<Option<(Vec<ChangedAsset>, u64)>, StoreError> {
         let limit = limit.clamp(1, FEED_MAX);
+        let shared = Arc::clone(&self.0.shared);
         let read = move |conn: &rusqlite::Connection| {
             let totals = Totals::read(conn)?;
+            if shared.needs_reset(conn, since, &totals)? {
+                return Ok(None);
+            }
             let after = i64::try_from(since).unwrap_or(i64::MAX);
-            let assets: Vec<(StoredAsset, Vec<AssetRecord>)> = conn
+            let assets: Vec<ChangedAsset> = conn
                 .prepare_cached(&format!(
                     "SELECT {COLUMNS}, {FORMERS} FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
                 ))?
@@ -220,26 +228,27 @@ impl EmbeddedStore {
                     Ok((rows::read_asset(row)?, rows::read_formers(row, formers)?))
                 })?
                 .collect::<Result<_, _>>()?;
-            Ok((totals, assets))
+            Ok(Some((totals, assets)))
         };
-        let (totals, assets) = self.0.shared.readers.run("read the feed", read).await?;
-        if self.0.shared.needs_reset(since, &totals) {
-            return Ok(None);
-        }
+        let read = self.0.shared.readers.run("read the feed", read).await?;
+        let Some((totals, assets)) = read else { return Ok(None) };
+        let last = assets.last().map(|(asset, _)| asset.seq);
         // Below the floor, only a reading that began at 0 comes this far.
-        if let Some(end) = assets.last().map(|(asset, _)| asset.seq).filter(|end| *end < totals.purge_floor) {
+        if let Some(end) = last.filter(|end| *end < totals.purge_floor) {
             self.0.shared.remember_walk(end);
         }
-        Ok(Some(assets))
+        let end = last.filter(|_| assets.len() >= limit).unwrap_or(totals.last_seq);
+        Ok(Some((assets, end)))
     }
 
     async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
-        let Some(assets) = self.changes_with_formers(since, limit).await? else {
-            return Ok(FeedPage { entries: Vec::new(), reset: true });
+        let store = Some(self.id());
+        let Some((assets, end)) = self.changes_with_formers(since, limit).await? else {
+            return Ok(FeedPage { entries: Vec::new(), reset: true, store, ..FeedPage::default() });
         };
         let entry =
             |(StoredAsset { seq, record, holding, .. }, formers)| FeedEntry { seq, record, holding, formers };
-        Ok(FeedPage { entries: assets.into_iter().map(entry).collect(), reset: false })
+        Ok(FeedPage { entries: assets.into_iter().map(entry).collect(), reset: false, end, store })
     }
 }
 

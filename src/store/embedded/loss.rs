@@ -2,8 +2,8 @@
 //! copied. SQLite opens what is left as if nothing had ever been after it.
 //!
 //! So the number of the last change that was acknowledged is kept beside the database, in a file of its own, written after each
-//! commit. It costs no fsync: after a power cut it may be older than the database, and never newer. If it is newer when the
-//! store opens, changes are lost. The numbers go on behind it, and every reader of the feed begins again. Contents whose
+//! commit, with how many changes there were. It costs no fsync: after a power cut it may be older than the database, and never newer. If it is newer when the
+//! store opens, changes are lost. The next run of numbers begins behind it, and every reader of the feed begins again. Contents whose
 //! records are gone are put into the trash, from where they come back once somebody else's record says what they are; without
 //! a record they are never purged.
 
@@ -23,12 +23,21 @@ use crate::record::ContentHash;
 /// How long a loss is told of.
 const TOLD_FOR_MS: u64 = 30 * 24 * 3600 * 1000;
 
-/// The number beside the database.
+/// What was acknowledged, as far as is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Acknowledged {
+    /// The number of the last change.
+    pub(super) seq: u64,
+    /// All changes there were.
+    pub(super) changes: u64,
+}
+
+/// The file beside the database.
 #[derive(Debug)]
 pub(super) struct SeqMark {
     file: Option<File>,
-    /// `None` before anything was.
-    written: Option<u64>,
+    /// What it says, where that could be read.
+    written: Option<Acknowledged>,
     /// Why what was in it is not known.
     pub(super) problem: Option<String>,
 }
@@ -59,9 +68,8 @@ impl SeqMark {
         Self { file, written: read.ok(), problem }
     }
 
-    /// The number of the last change that was acknowledged, as far as is known.
-    pub(super) fn acknowledged(&self) -> u64 {
-        self.written.unwrap_or(0)
+    pub(super) fn acknowledged(&self) -> Acknowledged {
+        self.written.unwrap_or_default()
     }
 
     /// Makes it durable, as far as the disk lets it be.
@@ -71,25 +79,31 @@ impl SeqMark {
         }
     }
 
-    pub(super) fn set(&mut self, seq: u64) {
-        let Some(file) = self.file.as_ref().filter(|_| self.written != Some(seq)) else { return };
+    pub(super) fn set(&mut self, totals: &Totals) {
+        let now = Acknowledged { seq: totals.last_seq, changes: totals.changes };
+        let Some(file) = self.file.as_ref().filter(|_| self.written != Some(now)) else { return };
         // Digits, for people; always as many, so that one write replaces all of it.
-        match file.write_all_at(format!("{seq:020}\n").as_bytes(), 0) {
-            Ok(()) => self.written = Some(seq),
+        match file.write_all_at(format!("{:020}\n{:020}\n", now.seq, now.changes).as_bytes(), 0) {
+            Ok(()) => self.written = Some(now),
             Err(error) => tracing::debug!(%error, "the number of the last change is not kept"),
         }
     }
 }
 
-fn read(file: &File) -> Result<u64, String> {
-    let mut text = [0; 20];
-    file.read_exact_at(&mut text, 0).map_err(|error| error.to_string())?;
-    let number = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-    // More than SQLite can count is no number of a change.
-    number.filter(|number| *number < u64::MAX / 4).ok_or_else(|| "it has no number in it".to_owned())
+fn read(file: &File) -> Result<Acknowledged, String> {
+    let number = |at: u64| {
+        let mut text = [0; 20];
+        file.read_exact_at(&mut text, at).map_err(|error| error.to_string())?;
+        let number: Option<u64> = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+        // More than SQLite can count is no number of a change.
+        number.filter(|number| *number < u64::MAX / 4).ok_or_else(|| "it has no number in it".to_owned())
+    };
+    let seq = number(0)?;
+    // Numbers were counts before they left gaps.
+    Ok(Acknowledged { seq, changes: number(21).unwrap_or(seq) })
 }
 
-/// Looks whether changes are gone, and makes the best of it.
+/// Looks whether changes are gone, and makes the best of it; the run of numbers that begins now begins behind them.
 pub(super) fn notice(
     conn: &mut Connection,
     layout: &Layout,
@@ -97,14 +111,19 @@ pub(super) fn notice(
     mark: &SeqMark,
     now_ms: u64,
 ) -> Result<(), Abort> {
-    let lost = mark.acknowledged().saturating_sub(totals.last_seq);
+    let Acknowledged { seq, changes } = mark.acknowledged();
+    if seq <= totals.last_seq {
+        return Ok(());
+    }
+    // A run that began, and nothing more, is no change.
+    let lost = changes.saturating_sub(totals.changes);
     if lost == 0 {
         return Ok(());
     }
     let mut next = *totals;
-    // Nobody has read this far, and whoever has read up to the lost ones has to begin again.
-    next.last_seq = mark.acknowledged() + 1;
-    next.purge_floor = next.last_seq;
+    // Whoever has read up to the lost ones has to begin again.
+    next.purge_floor = seq + 1;
+    next.changes = changes;
     let files = content_files(layout)?;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let kept = keep_without_record(&transaction, files, now_ms)?;

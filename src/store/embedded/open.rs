@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Semaphore, watch};
 
 use super::failure::Abort;
@@ -17,6 +18,7 @@ use super::layout::Layout;
 use super::loss::SeqMark;
 use super::purge::Purging;
 use super::readers::Readers;
+use super::runs::ClockWatch;
 use super::space::Space;
 use super::tx::Totals;
 use super::writer::{StoreWriter, clean_pending};
@@ -24,7 +26,7 @@ use super::{EmbeddedConfig, EmbeddedStore, QUEUE_TASKS, StoreInner, StoreShared,
 use crate::clock::Clock;
 use crate::disk;
 use crate::record::WriterId;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreId};
 
 /// Opens the store; see [`EmbeddedStore::open`]. Blocks.
 pub(super) fn open(config: EmbeddedConfig) -> Result<EmbeddedStore, StoreError> {
@@ -56,10 +58,11 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     let mut totals = Totals::read(&conn)?;
     let mut mark = SeqMark::open(&layout.mark());
     super::loss::notice(&mut conn, layout, &mut totals, &mark, clock.now_ms())?;
-    mark.set(totals.last_seq);
+    begin_run(&mut conn, &mut totals, &mut mark, clock.own_ms())?;
     let half = found.half(&mut conn, layout, clock.now_ms())?;
     let notices: Vec<String> = mark.problem.take().into_iter().chain(half.sentences).collect();
-    let id = WriterId(conn.query_row("SELECT writer_id FROM state", [], |row| row.get(0))?);
+    let (writer_id, store_id) =
+        conn.query_row("SELECT writer_id, store_id FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     clean_pending(&mut conn, layout)?;
     super::aside::mend(&conn, layout, clock.now_ms())?;
     let mut purging = Purging::new(&conn, clock.clone())?;
@@ -68,6 +71,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     let (seq, seen) = watch::channel(totals.last_seq);
     let read_only: Arc<Mutex<Option<String>>> = Arc::default();
     let shared = Arc::new(StoreShared {
+        id: StoreId(store_id),
         contents: layout.contents_identity(),
         space: Space::new(layout.dir.clone(), reserve_bytes),
         readers: Readers::new(layout.dir.clone(), layout.database(), Arc::clone(&read_only)),
@@ -90,12 +94,13 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     let writer = StoreWriter {
         conn,
         layout: layout.clone(),
-        id,
+        id: WriterId(writer_id),
         totals,
         shared: Arc::clone(&shared),
         seq,
         since_checkpoint: 0,
         has_pending: false,
+        clock_watch: ClockWatch::new(clock.clone()),
         clock,
         purging,
         mark,
@@ -127,6 +132,20 @@ fn explained(abort: Abort, database: &Path) -> Abort {
         Abort::Io { .. } | Abort::Refused(_) => None,
     };
     problem.map_or(abort, Abort::Refused)
+}
+
+/// Begins a run of numbers, behind all that are known to have been given out.
+fn begin_run(
+    conn: &mut Connection,
+    totals: &mut Totals,
+    mark: &mut SeqMark,
+    now_ms: u64,
+) -> Result<(), Abort> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    super::runs::begin(&transaction, totals, mark.acknowledged().seq, now_ms)?;
+    transaction.commit()?;
+    mark.set(totals);
+    Ok(())
 }
 
 /// Takes the directory for this process alone.

@@ -207,6 +207,23 @@ CREATE TABLE own_names (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What it takes to notice that the store was set back, or is another one.
+///
+/// - `store_id` names the store for as long as the database lives.
+/// - `changes` counts all changes there were; numbers leave gaps (see the module `runs`).
+/// - `runs` has the numbers that were given out: the first of each run, and the last, NULL for the run of now. What was
+///   opened before there were runs gave out all numbers from 0 on.
+const SCHEMA_RUNS: &str = "
+ALTER TABLE state ADD COLUMN store_id BLOB;
+ALTER TABLE state ADD COLUMN changes INTEGER NOT NULL DEFAULT 0;
+UPDATE state SET store_id = randomblob(16), changes = last_seq;
+CREATE TABLE runs (
+    first INTEGER PRIMARY KEY,
+    last INTEGER
+) STRICT;
+INSERT INTO runs SELECT 0, last_seq FROM state WHERE last_seq > 0 OR look_ms IS NOT NULL;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -223,6 +240,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_LOSS),
     M::up(SCHEMA_SCRUB),
     M::up(SCHEMA_NAMES),
+    M::up(SCHEMA_RUNS),
 ];
 
 /// Opens the connection of the writer, and makes or migrates the database.

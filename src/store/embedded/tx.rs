@@ -16,6 +16,8 @@ use crate::text::folded;
 pub(super) struct Totals {
     /// Number of the last change.
     pub(super) last_seq: u64,
+    /// All changes there were.
+    pub(super) changes: u64,
     /// The greatest number whose row was purged.
     pub(super) purge_floor: u64,
     /// Live assets, held or not.
@@ -30,7 +32,7 @@ pub(super) struct Totals {
 
 impl Totals {
     pub(super) fn read(conn: &Connection) -> Result<Self, rusqlite::Error> {
-        let read = "SELECT last_seq, purge_floor, assets, bytes, assets_held, bytes_held FROM state";
+        let read = "SELECT last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes FROM state";
         conn.prepare_cached(read)?.query_row([], |row| {
             Ok(Self {
                 last_seq: rows::unsigned(row, 0)?,
@@ -39,17 +41,20 @@ impl Totals {
                 bytes: rows::unsigned(row, 3)?,
                 assets_held: rows::unsigned(row, 4)?,
                 bytes_held: rows::unsigned(row, 5)?,
+                changes: rows::unsigned(row, 6)?,
             })
         })
     }
 
     pub(super) fn write(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
-        let Self { last_seq, purge_floor, assets, bytes, assets_held, bytes_held } = *self;
+        let Self { last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes } = *self;
         conn.prepare_cached(
             "UPDATE state SET last_seq = ?1, purge_floor = ?2, assets = ?3, bytes = ?4, assets_held = ?5, \
-             bytes_held = ?6",
+             bytes_held = ?6, changes = ?7",
         )?
-        .execute([last_seq, purge_floor, assets, bytes, assets_held, bytes_held].map(u64::cast_signed))?;
+        .execute(
+            [last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes].map(u64::cast_signed),
+        )?;
         Ok(())
     }
 
@@ -208,6 +213,7 @@ impl Tx<'_> {
         let before = old.filter(same).map(|old| self.before(old.asset.seq)).transpose()?.flatten();
         let formers = old.map(|old| self.formers_of(old, &record)).transpose()?.unwrap_or_default();
         self.totals.last_seq += 1;
+        self.totals.changes += 1;
         let asset = StoredAsset { seq: self.totals.last_seq, updated_at_ms: self.now_ms, record, holding };
         self.totals.add(&asset);
         self.add_tags(&asset.record)?;

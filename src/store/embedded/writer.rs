@@ -36,6 +36,7 @@ use super::failure::{self, Abort};
 use super::layout::{self, Layout};
 use super::loss::SeqMark;
 use super::purge::{Purged, Purging};
+use super::runs::{self, ClockWatch};
 use super::sums;
 use super::tx::{self, Totals, Tx};
 use crate::clock::Clock;
@@ -193,6 +194,7 @@ pub(super) struct StoreWriter {
     /// `pending_files` may have entries of a group that failed.
     pub(super) has_pending: bool,
     pub(super) clock: Clock,
+    pub(super) clock_watch: ClockWatch,
     pub(super) purging: Purging,
     pub(super) mark: SeqMark,
     /// Since when nothing can be committed because the database cannot be read.
@@ -264,7 +266,7 @@ impl StoreWriter {
             self.since_checkpoint += group.iter().map(|task| task.weight()).sum::<usize>();
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             let last = self.totals.last_seq;
-            self.mark.set(last);
+            self.mark.set(&self.totals);
             self.seq.send_if_modified(|seq| std::mem::replace(seq, last) != last);
         }
         for task in group {
@@ -284,13 +286,19 @@ impl StoreWriter {
         let files: Vec<ReceivedFile> = group.iter_mut().flat_map(|task| task.files()).collect();
         let placed = self.place(files)?;
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut totals = self.totals;
+        // It may be the machine that was set back.
+        let clock_set = self.clock_watch.was_set();
+        if clock_set {
+            runs::begin(&transaction, &mut totals, 0, self.clock.own_ms())?;
+        }
         let mut tx = Tx {
             conn: &transaction,
             layout: &self.layout,
             writer: self.id,
             now_ms: self.clock.now_ms(),
             confirmed_ms: self.clock.confirmed_ms(),
-            totals: self.totals,
+            totals,
             after_commit: Vec::new(),
         };
         for task in group {
@@ -312,6 +320,9 @@ impl StoreWriter {
         }
         transaction.commit()?;
         self.totals = totals;
+        if clock_set {
+            self.clock_watch.note();
+        }
         for task in after_commit {
             task.perform(&self.layout, &self.shared.damage);
         }

@@ -188,6 +188,7 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         assets_held: status.assets_held,
         bytes_held: status.bytes_held,
         damaged: status.damaged,
+        store_id: status.id.map(|id| id.to_string()),
         seq: status.seq,
         read_only: status.read_only,
         short_of_space: status.short_of_space,

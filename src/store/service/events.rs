@@ -18,8 +18,9 @@ use super::model::AssetJson;
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::Params;
 use crate::http::serve::Closing;
-use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedStore, StoredAsset};
+use crate::store::sync_wire::STORE_ID;
+use crate::store::{StoreError, StoreId};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Changes that are read at a time.
@@ -28,18 +29,21 @@ const PAGE: usize = 256;
 /// Changes as they happen.
 ///
 /// Each `asset` event is one changed record: its `id` is the number of the change, its data the asset (a tombstone has
-/// `deleted`). `reset` means that the number asked for is one this store cannot continue from: read everything again,
-/// from 0; the stream ends after it. Comments every 15 seconds show that the stream is alive.
+/// `deleted`). Numbers rise, and leave gaps. `reset` means that the number asked for is one this store cannot continue
+/// from: read everything again, from 0; the stream ends after it. A store that is set back (restored from a backup) has its
+/// readers begin again like that where it does not know what they have read. Comments every 15 seconds show that the stream is alive.
 #[utoipa::path(get, path = "/events", tag = "assets",
     params(
         ("since" = Option<u64>, Query, description = "Changes after this number; from now on when absent"),
         ("Last-Event-ID" = Option<u64>, Header, description = "As `since`, which it overrules; browsers send it by \
             themselves when they reconnect"),
+        ("store" = Option<String>, Query, description = "The id of the store that the number is from, as `/status` has it: \
+            another store, under the same address by now, answers with a reset"),
     ),
     responses(
         (status = 200, description = "A stream of server-sent events", content_type = "text/event-stream",
-            body = AssetJson),
-        (status = 400, description = "The number is none", body = ErrorBody),
+            body = AssetJson, headers(("X-Store-Id" = String, description = "Which store this is"))),
+        (status = 400, description = "The number is none, or the id", body = ErrorBody),
     ))]
 pub(super) async fn events(
     State(service): ServiceState,
@@ -54,9 +58,22 @@ pub(super) async fn events(
         })?),
         None => params.number("since")?,
     };
+    let id = service.store.id();
+    let of = params.one("store")?.map(|of| {
+        let invalid =
+            |error| ApiError::invalid_parameter("store", format!("is {error}"), "take it from /status");
+        of.parse::<StoreId>().map_err(invalid)
+    });
+    let is_ours = of.transpose()?.is_none_or(|of| of == id);
     let cursor = since.unwrap_or(*signal.borrow());
-    let changes =
-        Changes { store: service.store.clone(), signal, cursor, page: VecDeque::new(), ended: false };
+    let changes = Changes {
+        store: service.store.clone(),
+        signal,
+        cursor,
+        is_foreign: !is_ours && since.is_some_and(|since| since > 0),
+        page: VecDeque::new(),
+        ended: false,
+    };
     let stream = stream::unfold((changes, closing), |(mut changes, closing)| async move {
         let event = tokio::select! {
             () = closing.closed() => None,
@@ -66,13 +83,19 @@ pub(super) async fn events(
     });
     let sse = Sse::new(stream).keep_alive(KeepAlive::new().interval(service.heartbeat));
     // Proxies that buffer would keep events to themselves.
-    Ok(([(HeaderName::from_static("x-accel-buffering"), "no")], sse).into_response())
+    let headers = [
+        (HeaderName::from_static("x-accel-buffering"), "no".to_owned()),
+        (HeaderName::from_static(STORE_ID), id.to_string()),
+    ];
+    Ok((headers, sse).into_response())
 }
 
 struct Changes {
     store: EmbeddedStore,
     signal: watch::Receiver<u64>,
     cursor: u64,
+    /// It is a number of another store.
+    is_foreign: bool,
     page: VecDeque<StoredAsset>,
     ended: bool,
 }
@@ -90,7 +113,8 @@ impl Changes {
             }
             // Marked as seen before the feed is read, so that a commit in between is not slept through.
             self.signal.borrow_and_update();
-            match self.store.changes(self.cursor, PAGE).await {
+            let read = if self.is_foreign { Ok(None) } else { self.store.changes(self.cursor, PAGE).await };
+            match read {
                 Ok(Some(page)) if page.is_empty() => self.signal.changed().await.ok()?,
                 Ok(Some(page)) => self.page = page.into(),
                 Ok(None) => {

@@ -119,6 +119,9 @@ pub struct StatusJson {
     /// Contents that were found damaged, are set aside, and did not come again yet.
     #[serde(default)]
     pub damaged: u64,
+    /// Which store it is, 32 hexadecimal digits: numbers of changes of another store mean nothing to this one.
+    #[serde(default)]
+    pub store_id: Option<String>,
     /// Number of the last change.
     pub seq: u64,
     /// Why it takes no writes, where it does not.

@@ -16,7 +16,8 @@ use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{BODY_STALL, HashPath, Params, collect, has_content_type};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::sync_wire::{
-    BATCH_MAX, BodyError, BodyReader, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, put, result_of, wire_holding,
+    BATCH_MAX, BodyError, BodyReader, FEED_END, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, STORE_ID, put,
+    result_of, wire_holding,
 };
 use crate::store::{ContentStore, FeedEntry, ItemOutcome, Redating, StoredRecord};
 use crate::wire::proto::{
@@ -56,7 +57,8 @@ pub(super) async fn require_key(State(service): ServiceState, request: Request, 
 /// Changes in sequence.
 ///
 /// Length-delimited `FeedEntry` messages, under the numbers that `/events` uses. When the header `X-Feed-Reset: true`
-/// is set, the store cannot continue from `since`: read everything again, from 0.
+/// is set, the store cannot continue from `since`: read everything again, from 0. So does whoever finds another id in
+/// `X-Store-Id` than that of the store that the number is from.
 #[utoipa::path(get, path = "/feed", tag = "sync", operation_id = "sync_feed", security(("sync_key" = [])),
     params(
         ("since" = Option<u64>, Query, description = "Changes after this number; all when absent"),
@@ -64,7 +66,11 @@ pub(super) async fn require_key(State(service): ServiceState, request: Request, 
     ),
     responses(
         (status = 200, description = "Entries in ascending sequence", content_type = "application/x-protobuf",
-            body = Binary, headers(("X-Feed-Reset" = Option<bool>, description = "`true` for a reset"))),
+            body = Binary, headers(
+                ("X-Feed-Reset" = Option<bool>, description = "`true` for a reset"),
+                ("X-Feed-End" = Option<u64>, description = "Up to which number the page has all there is: go on from there"),
+                ("X-Store-Id" = String, description = "Which store this is; a new one has another id"),
+            )),
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
@@ -80,6 +86,12 @@ pub(super) async fn feed(State(service): ServiceState, params: Params) -> ApiRes
     let mut response = protobuf(page.entries.iter().map(entry));
     if page.reset {
         response.headers_mut().insert(HeaderName::from_static(FEED_RESET), HeaderValue::from_static("true"));
+    }
+    if page.end > 0 {
+        response.headers_mut().insert(HeaderName::from_static(FEED_END), page.end.into());
+    }
+    if let Some(id) = page.store.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {
+        response.headers_mut().insert(HeaderName::from_static(STORE_ID), id);
     }
     Ok(response)
 }

@@ -64,3 +64,16 @@ pub(crate) fn content_path(dir: &Path, hash: ContentHash) -> std::path::PathBuf 
     let name = hash.to_string();
     dir.join("content").join(&name[..2]).join(&name[2..4]).join(name)
 }
+
+/// Copies a directory, a store that is open perhaps, as somebody does who does not know better.
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry.expect("a readable directory");
+        let target = to.join(entry.path().strip_prefix(from).expect("it is below"));
+        if entry.file_type().is_dir() {
+            std::fs::create_dir_all(target).expect("a directory");
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}

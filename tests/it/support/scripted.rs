@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use can_sync::testing::record::{AssetRecord, ContentHash};
 use can_sync::testing::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, ItemOutcome, Redating,
-    StoreError, StoreEvent, StoreRef, StoreStatus, StoredRecord,
+    StoreError, StoreEvent, StoreId, StoreRef, StoreStatus, StoredRecord,
 };
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -65,6 +65,8 @@ pub(crate) struct Script {
     pub(crate) records: BTreeMap<u64, AssetRecord>,
     /// Number of the last change.
     pub(crate) seq: u64,
+    /// Which store it says that it is.
+    pub(crate) id: Option<StoreId>,
     /// The cursor of every question about the feed so far.
     pub(crate) asked: Vec<u64>,
     /// How many event streams were opened.
@@ -80,6 +82,7 @@ impl ScriptedStore {
             events: Events::Prompt,
             records: BTreeMap::new(),
             seq: 0,
+            id: None,
             asked: Vec::new(),
             streams: 0,
             redatings: 0,
@@ -140,7 +143,7 @@ impl Script {
             *left -= 1;
         }
         if matches!(self.mood, Mood::Resetting) || since > self.seq {
-            return FeedPage { entries: Vec::new(), reset: true };
+            return FeedPage { reset: true, store: self.id, ..FeedPage::default() };
         }
         let after = self.records.range(since + 1..).take(limit);
         let after = after.map(|(seq, record)| FeedEntry {
@@ -150,7 +153,7 @@ impl Script {
             formers: Vec::new(),
         });
         let entries = after.collect();
-        FeedPage { entries, reset: false }
+        FeedPage { entries, store: self.id, ..FeedPage::default() }
     }
 
     fn status(&self) -> StoreStatus {

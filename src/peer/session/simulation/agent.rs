@@ -183,7 +183,7 @@ impl ContentStore for SimStore {
             .collect();
         entries.sort_unstable_by_key(|entry| entry.seq);
         entries.truncate(limit);
-        async { Ok(FeedPage { entries, reset: false }) }.boxed()
+        async { Ok(FeedPage { entries, ..FeedPage::default() }) }.boxed()
     }
 
     fn watch(&self, _: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
