@@ -16,6 +16,7 @@ use crate::stderr;
 
 mod advice;
 mod assets;
+mod backup;
 pub mod can_service;
 mod client;
 mod completions;
@@ -41,6 +42,7 @@ mod progress;
 mod put;
 mod repl;
 mod resolve;
+mod restore;
 mod rm;
 mod scrub;
 mod search;
@@ -124,6 +126,10 @@ enum Command {
     Trash(trash::TrashArgs),
     /// Read every content that is held, and check that it is what it was
     Scrub(scrub::ScrubArgs),
+    /// Back up a node, running or not, into a directory
+    Backup(backup::BackupArgs),
+    /// Make a data directory of a backup
+    Restore(restore::RestoreArgs),
     /// List peers' deletions that are held back because they are many, and decide about them
     Deletions(deletions::DeletionsArgs),
     /// Say who has an asset, and why it is not here yet
@@ -242,6 +248,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Rm(args) => rm::run(context, &args).await,
         Command::Trash(args) => trash::run(context, args).await,
         Command::Scrub(args) => scrub::run(context, &args).await,
+        Command::Backup(args) => backup::run(context, args).await,
+        Command::Restore(args) => restore::run(context, args).await,
         Command::Deletions(args) => deletions::run(context, args).await,
         Command::Why(args) => why::run(context, &args).await,
         Command::Wait(args) => wait::run(context, &args).await,

@@ -45,6 +45,7 @@ use crate::transfer::pace::Pace;
 use crate::transfer::schedule;
 
 mod at_rest;
+pub(crate) mod backup;
 pub mod discovery;
 pub mod dump;
 pub(crate) mod preflight;

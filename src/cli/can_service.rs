@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors, FlagValue, SettingSources};
 use crate::http::{ListenError, SharedListener, serve_within};
 use crate::identity::{self, IdentityError, Mend, private_dir, read_given};
-use crate::node::{DataDir, serve_limits};
+use crate::node::{DataDir, backup, serve_limits};
 use crate::stderr;
 use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -101,6 +101,8 @@ enum ServiceStartError {
     Config(#[from] ConfigErrors),
     #[error("data_dir: {0}")]
     Identity(#[from] IdentityError),
+    #[error("data_dir: {0}")]
+    Restoring(String),
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
     #[error(
@@ -154,6 +156,9 @@ async fn run(options: Options) -> Result<(), ServiceStartError> {
     let addr = shared.local_addr().map_err(listen_failed)?;
     drop(shared);
     let dir = DataDir::new(&config.data_dir);
+    if let Some(problem) = backup::problem(dir.path()) {
+        return Err(ServiceStartError::Restoring(problem));
+    }
     for remark in private_dir(dir.path())? {
         tracing::warn!("data_dir: {remark}");
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::DataDir;
+use super::backup;
 use super::running::NodePresence;
 use crate::config::Config;
 use crate::discovery::address_book;
@@ -26,7 +27,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     if matches!(NodePresence::of(&dir), NodePresence::Running(_) | NodePresence::Starting) {
         return Vec::new();
     }
-    let mut problems = Vec::new();
+    let mut problems = Vec::from_iter(backup::problem(dir.path()));
     let mut note = |path: &Path, problem: &str, advice: &str| {
         problems.push(format!("cannot open '{}': {problem}; {advice}", path.display()));
     };

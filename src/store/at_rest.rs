@@ -1,8 +1,10 @@
-//! Looking into a database of a data directory without leaving a trace there.
+//! Looking into a database of a data directory without leaving a trace there, and copying it, whether a process has it open
+//! or not.
 
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 /// Time for a writer to let others read.
@@ -24,6 +26,56 @@ pub(crate) fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
     };
     connection.busy_timeout(READ_WITHIN)?;
     Ok(connection)
+}
+
+/// Pages that are copied at once.
+const STEP_PAGES: i32 = 4096;
+/// Pause while somebody else is in the way.
+const STEP_PAUSE: Duration = Duration::from_millis(20);
+
+/// Copies a database as it is at one moment, also while another process writes it. A stopped one's process must not start
+/// meanwhile. The copy is one file that nothing else belongs to, and is durable.
+///
+/// # Errors
+/// The database cannot be read, or the copy not written.
+pub(crate) fn copy_database(from: &Path, to: &Path) -> rusqlite::Result<()> {
+    let source = match open_at_rest(from) {
+        // Its process may have ended just now, and taken the log with it.
+        Err(_) => open_at_rest(from)?,
+        Ok(source) => source,
+    };
+    // Holds on to the moment: what is written meanwhile goes into the log, and does not make the copy begin again.
+    source.execute_batch("BEGIN")?;
+    source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    let mut copy = Connection::open(to)?;
+    {
+        let backup = Backup::new(&source, &mut copy)?;
+        loop {
+            let step = backup.step(STEP_PAGES)?;
+            if step == StepResult::Done {
+                break;
+            }
+            if step != StepResult::More {
+                std::thread::sleep(STEP_PAUSE);
+            }
+        }
+    }
+    copy.pragma_update(None, "synchronous", "FULL")?;
+    // No log beside it, ever.
+    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
+    copy.close().map_err(|(_, error)| error)
+}
+
+/// What is wrong with a database that nobody has open, as far as its pages tell.
+pub(crate) fn damage_at_rest(path: &Path) -> Option<String> {
+    let checked = open_at_rest(path).and_then(|connection| {
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+    });
+    match checked {
+        Ok(verdict) if verdict == "ok" => None,
+        Ok(verdict) => Some(verdict),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// Why a database that nobody has open cannot be used: it is none, or newer than the schema that is `known`. One that is not

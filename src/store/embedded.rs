@@ -55,6 +55,7 @@ use crate::store::{ReceivedFile, StoreError, StoreId};
 mod aside;
 mod content;
 mod contract;
+mod copied;
 mod damage;
 mod edit;
 pub(crate) mod failure;
@@ -81,6 +82,7 @@ mod types;
 mod upload;
 mod writer;
 
+pub use self::copied::{CopiedContent, CopiedDatabase, CopiedFigures};
 pub use self::damage::DamageEvent;
 pub use self::purge::{Purged, TRASH_KEPT_MS};
 pub use self::trash::{TrashPage, TrashedAsset};

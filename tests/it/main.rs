@@ -15,6 +15,7 @@
 mod absent;
 mod actors_md;
 mod agent_api;
+mod backup;
 mod browser;
 mod can_http_conformance;
 mod can_http_faults;

@@ -8,8 +8,10 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use crate::node::backup::{BACKUP_MARK, RESTORING};
+
 /// What a node, or a CAN Service, makes in its data directory.
-const OWN_NAMES: [&str; 12] = [
+const OWN_NAMES: [&str; 13] = [
     "agent.db",
     "clock.db",
     "libraries.db",
@@ -18,6 +20,7 @@ const OWN_NAMES: [&str; 12] = [
     "passphrase",
     "passphrase.former",
     "passphrase.rotated",
+    RESTORING,
     "running.json",
     "secret.key",
     "status.txt",
@@ -56,7 +59,7 @@ pub(super) fn owner(path: &Path) -> Option<PathBuf> {
         let inside = match below.last() {
             // The directory itself.
             None => is_own_dir(dir),
-            Some(name) => (is_data_dir(dir) && is_own_name(name)) || is_store(dir),
+            Some(name) => (is_data_dir(dir) && is_own_name(name)) || is_store(dir) || is_backup(dir),
         };
         if inside {
             return Some(dir.to_owned());
@@ -66,9 +69,14 @@ pub(super) fn owner(path: &Path) -> Option<PathBuf> {
     }
 }
 
-/// Whether a directory is a data directory, or the store within one.
+/// Whether a directory is a data directory, the store within one, or a backup.
 pub(super) fn is_own_dir(dir: &Path) -> bool {
-    is_data_dir(dir) || is_store(dir)
+    is_data_dir(dir) || is_store(dir) || is_backup(dir)
+}
+
+/// It holds the keys of a node, and everything that it has.
+fn is_backup(dir: &Path) -> bool {
+    dir.join(BACKUP_MARK).is_file()
 }
 
 fn is_data_dir(dir: &Path) -> bool {
@@ -128,6 +136,7 @@ mod tests {
         make(home, &["service/store/store.db", "service/store/store.lock", "service/notes.txt"]);
         make(home, &["b/store/photo.jpg", "b/secret.key", "b/lock"]);
         make(home, &["web/store.db", "web/content/index.md", "web/content/ab/x", "web/photo.jpg"]);
+        make(home, &["backup/can-sync-backup", "backup/states/1/secret.key", "backup/content/ab/cd/abcd"]);
         make(home, &["copy/passphrase", "copy/clock.db", "copy/notes.txt"]);
         symlink(home.join("a/node"), home.join("link")).unwrap();
         symlink(home.join("a/node/secret.key"), home.join("key")).unwrap();
@@ -148,6 +157,9 @@ mod tests {
             "a/../a/node/secret.key",
             "copy",
             "copy/passphrase",
+            "backup",
+            "backup/states/1/secret.key",
+            "backup/content/ab/cd/abcd",
         ] {
             assert!(owned(path), "{path}");
         }

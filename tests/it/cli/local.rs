@@ -38,6 +38,8 @@ fn help_lists_what_works_and_nothing_else() {
         "rm",
         "trash",
         "scrub",
+        "backup",
+        "restore",
         "deletions",
         "why",
         "wait",

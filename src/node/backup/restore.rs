@@ -1,0 +1,350 @@
+//! Makes a data directory of a backup.
+//!
+//! All of it is made below `restoring/` in the new data directory, and moved up at the end. A node does not start while that is
+//! there, and a restoration that begins again begins with an empty one.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::contents::{ContentCopier, Copied, CopyMethod, can_clone};
+use super::manifest::{ListedContent, Manifest, hash_file, read_list};
+use super::place::{BackupDir, check_apart, copy_file, free_bytes, is_empty, make_dir, remove_dir, sync_dir};
+use super::{BackupError, CONTENTS_LIST, DATABASES, Finding, IDENTITY, RESTORING, SECRETS, STORE_DB};
+use crate::clock::Clock;
+use crate::identity;
+use crate::node::DataDir;
+use crate::record::ContentHash;
+use crate::store::at_rest::damage_at_rest;
+use crate::store::embedded::{CopiedDatabase, EmbeddedConfig, EmbeddedStore};
+use crate::store::{ContentStore as _, StoreError};
+use crate::text::amounts;
+
+/// Room that a restored node needs beyond what is copied.
+const SPARE_BYTES: u64 = 16 << 20;
+
+/// What a restoration came to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct RestoreReport {
+    pub(crate) data_dir: PathBuf,
+    /// When the backup was made.
+    pub(crate) made_at: String,
+    /// Absent where it is a new one, or a CAN Service without an agent.
+    pub(crate) endpoint_id: Option<String>,
+    pub(crate) assets: u64,
+    pub(crate) contents: u64,
+    pub(crate) content_bytes: u64,
+    /// Contents that are not in the backup, or damaged there: wanted from other machines.
+    pub(crate) missing: Vec<Finding>,
+    /// Files that are damaged in the backup, and that a node can do without.
+    pub(crate) left_out: Vec<String>,
+    pub(crate) has_passphrase: bool,
+    pub(crate) elapsed_ms: u64,
+}
+
+/// A restoration that has checked everything but the contents.
+pub(crate) struct RestoreRun {
+    began: Instant,
+    dir: BackupDir,
+    manifest: Manifest,
+    target: PathBuf,
+    new_id: bool,
+    contents: Vec<ListedContent>,
+    left_out: Vec<String>,
+}
+
+impl RestoreRun {
+    /// Checks the backup's files and the place, and begins. Blocks.
+    pub(crate) fn begin(backup: &Path, target: &Path, new_id: bool) -> Result<Self, BackupError> {
+        let began = Instant::now();
+        let (dir, manifest) = BackupDir::open(backup)?;
+        check_apart(backup, target)?;
+        let mut run = Self {
+            began,
+            dir,
+            manifest,
+            target: target.to_owned(),
+            new_id,
+            contents: Vec::new(),
+            left_out: Vec::new(),
+        };
+        run.check_files()?;
+        run.check_place()?;
+        Ok(run)
+    }
+
+    /// Bytes of contents that are going to be read.
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        self.contents.iter().filter(|content| content.is_here).map(|content| content.size).sum()
+    }
+
+    /// Restores; `read` is told what was read of contents.
+    pub(crate) async fn finish(
+        self,
+        read: impl Fn(u64) + Send + 'static,
+    ) -> Result<RestoreReport, BackupError> {
+        let (run, missing) = blocking(move || {
+            let missing = self.copy(&read)?;
+            Ok((self, missing))
+        })
+        .await?;
+        let store = DataDir::new(run.draft()).store();
+        if !missing.is_empty() {
+            note_missing(&store, &missing).await.map_err(|error| {
+                BackupError::new(
+                    format!("cannot note in '{}' what is missing: {error}", store.display()),
+                    "check the directory and the disk that it is on, and run this once more",
+                )
+            })?;
+        }
+        blocking(move || run.conclude(missing)).await
+    }
+
+    /// Whether a file of the state goes into the new data directory.
+    fn is_wanted(&self, name: &str) -> bool {
+        let known =
+            SECRETS.contains(&name) || name == STORE_DB || DATABASES.iter().any(|(known, _)| *known == name);
+        known && !(self.new_id && IDENTITY.contains(&name))
+    }
+
+    fn names(&self, name: &str) -> bool {
+        self.manifest.files.iter().any(|file| file.name == name)
+            && !self.left_out.iter().any(|left| left == name)
+    }
+
+    /// Reads every file of the state. What cannot be done without has to be right.
+    fn check_files(&mut self) -> Result<(), BackupError> {
+        let state = self.dir.state(&self.manifest.state);
+        for file in self.manifest.files.clone() {
+            if !self.is_wanted(&file.name) && file.name != CONTENTS_LIST {
+                continue;
+            }
+            let path = state.join(&file.name);
+            let fault = match hash_file(&path) {
+                Ok((size, sha256)) if size == file.size && sha256 == file.sha256 => continue,
+                Ok(_) => "its bytes are not those that were written".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if DATABASES.iter().any(|(name, dispensable)| *name == file.name && *dispensable) {
+                self.left_out.push(file.name);
+                continue;
+            }
+            let hint = if IDENTITY.contains(&file.name.as_str()) {
+                "take another backup, or restore without it as a new node with --new-id"
+            } else {
+                "take another backup; contents that are in this one can still be stored again with `can-sync put`"
+            };
+            return Err(BackupError::new(format!("'{}' is damaged: {fault}", path.display()), hint));
+        }
+        if self.names(CONTENTS_LIST) {
+            self.contents = read_list(&state.join(CONTENTS_LIST))?;
+        }
+        let database = state.join(STORE_DB);
+        if self.names(STORE_DB) {
+            let problem = CopiedDatabase::open(&database).err().or_else(|| damage_at_rest(&database));
+            if let Some(problem) = problem {
+                return Err(BackupError::new(
+                    format!("cannot use '{}': {problem}", database.display()),
+                    "use the version of can-sync that made the backup, or a newer one",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// An empty place with enough room; what an earlier attempt left is removed.
+    fn check_place(&self) -> Result<(), BackupError> {
+        let target = &self.target;
+        let failed = |action: &'static str| move |error: io::Error| BackupError::io(action, target, &error);
+        if target.symlink_metadata().is_ok() && !target.is_dir() {
+            return Err(BackupError::io("use", target, &io::ErrorKind::NotADirectory.into()));
+        }
+        make_dir(target).map_err(failed("make"))?;
+        let draft = self.draft();
+        if draft.is_dir() && is_only_ours(target).map_err(failed("look into"))? {
+            clear(target).map_err(failed("empty"))?;
+        }
+        if !is_empty(target).map_err(failed("look into"))? {
+            return Err(BackupError::new(
+                format!("'{}' is not empty", target.display()),
+                "name a directory that is empty or does not exist: nothing is restored over what is there",
+            ));
+        }
+        let contents = self.contents.iter().find(|content| content.is_here);
+        let shares = contents.is_some_and(|content| can_clone(&self.dir.content(content.hash), target));
+        let files: u64 = self.manifest.files.iter().map(|file| file.size).sum();
+        let needed = if shares { 0 } else { self.pending_bytes() } + files + SPARE_BYTES;
+        if let Some(free) = free_bytes(target).filter(|free| *free < needed) {
+            return Err(BackupError::new(
+                format!(
+                    "the data directory needs {} in '{}', and {} are free",
+                    amounts::bytes(needed),
+                    target.display(),
+                    amounts::bytes(free)
+                ),
+                "make room there, or name a directory on another disk",
+            ));
+        }
+        identity::private_dir(target)
+            .map_err(|error| BackupError::new(error.to_string(), "close it to others"))?;
+        make_dir(&draft).and_then(|()| sync_dir(target)).map_err(failed("write into"))
+    }
+
+    fn draft(&self) -> PathBuf {
+        self.target.join(RESTORING)
+    }
+
+    /// Copies everything; what is missing of contents.
+    fn copy(&self, read: &dyn Fn(u64)) -> Result<Vec<Finding>, BackupError> {
+        let (state, draft) = (self.dir.state(&self.manifest.state), DataDir::new(self.draft()));
+        let has_store = self.names(STORE_DB);
+        if has_store {
+            let store = draft.store();
+            EmbeddedStore::make_dirs(&store).map_err(|error| BackupError::io("make", &store, &error))?;
+        }
+        for file in
+            self.manifest.files.iter().filter(|file| self.is_wanted(&file.name) && self.names(&file.name))
+        {
+            let from = state.join(&file.name);
+            let to = if file.name == STORE_DB {
+                EmbeddedStore::database_file(&draft.store())
+            } else {
+                draft.path().join(&file.name)
+            };
+            copy_file(&from, &to).map_err(|error| BackupError::io("write", &to, &error))?;
+        }
+        let missing = if has_store { self.copy_contents(&draft.store(), read)? } else { Vec::new() };
+        if has_store {
+            sync_dir(&draft.store()).map_err(|error| BackupError::io("fsync", &draft.store(), &error))?;
+        }
+        if has_store && self.new_id {
+            EmbeddedStore::make_another(&draft.store())
+                .map_err(|problem| BackupError::database("change", &draft.store(), problem))?;
+        }
+        Ok(missing)
+    }
+
+    fn copy_contents(&self, store: &Path, read: &dyn Fn(u64)) -> Result<Vec<Finding>, BackupError> {
+        let tmp = self.draft();
+        let database = CopiedDatabase::open(&self.dir.state(&self.manifest.state).join(STORE_DB)).ok();
+        let name = |hash| database.as_ref().and_then(|database| database.name_of(hash));
+        let mut copier = ContentCopier::new(&tmp, CopyMethod::Clone);
+        let mut missing = Vec::new();
+        for content in &self.contents {
+            let ListedContent { hash, size, is_here } = *content;
+            let problem = if is_here {
+                let (from, to) = (self.dir.content(hash), EmbeddedStore::content_file(store, hash));
+                let done = copier.copy(&from, &to, hash, size, read);
+                match done.map_err(|(path, error)| BackupError::io("write", &path, &error))? {
+                    Copied::Whole => continue,
+                    Copied::Wrong(problem) => format!("damaged in the backup: {problem}"),
+                    Copied::Absent => "its file is missing in the backup".into(),
+                }
+            } else {
+                "it was not there any more, or damaged, when the backup was made".into()
+            };
+            missing.push(Finding { hash: hash.to_string(), name: name(hash), size, problem });
+        }
+        copier.settle().map_err(|(path, error)| BackupError::io("fsync", &path, &error))?;
+        Ok(missing)
+    }
+
+    /// Moves everything up.
+    fn conclude(self, missing: Vec<Finding>) -> Result<RestoreReport, BackupError> {
+        let (draft, target) = (self.draft(), &self.target);
+        let moved = || -> io::Result<()> {
+            sync_dir(&draft)?;
+            for entry in fs::read_dir(&draft)? {
+                let entry = entry?;
+                // Who the node is, last.
+                if entry.file_name() != identity::KEY_FILE {
+                    fs::rename(entry.path(), target.join(entry.file_name()))?;
+                }
+            }
+            let key = draft.join(identity::KEY_FILE);
+            if key.is_file() {
+                fs::rename(&key, target.join(identity::KEY_FILE))?;
+            }
+            sync_dir(target)?;
+            fs::remove_dir(&draft)?;
+            sync_dir(target)
+        };
+        moved().map_err(|error| BackupError::io("finish", target, &error))?;
+        let whole: HashSet<&str> = missing.iter().map(|finding| finding.hash.as_str()).collect();
+        let here =
+            || self.contents.iter().filter(|content| !whole.contains(content.hash.to_string().as_str()));
+        let is_new = self.new_id || !self.names(identity::KEY_FILE);
+        Ok(RestoreReport {
+            data_dir: target.clone(),
+            made_at: self.manifest.made_at.clone(),
+            endpoint_id: self.manifest.endpoint_id.clone().filter(|_| !is_new),
+            assets: self.manifest.store.as_ref().map_or(0, |store| store.assets),
+            contents: here().count() as u64,
+            content_bytes: here().map(|content| content.size).sum(),
+            has_passphrase: self.names(identity::PASSPHRASE_FILE),
+            missing,
+            left_out: self.left_out,
+            elapsed_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+/// Whether there is nothing but what an attempt that did not end left. Where a node has run, there is more.
+fn is_only_ours(target: &Path) -> io::Result<bool> {
+    let store = DataDir::new(target).store();
+    for entry in fs::read_dir(target)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let known = SECRETS.into_iter().chain(DATABASES.map(|(name, _)| name)).chain([RESTORING]);
+        if entry.path() != store && !known.into_iter().any(|known| name == known) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes what an attempt that did not end left: what it was making, and what it had moved up.
+fn clear(target: &Path) -> io::Result<()> {
+    for name in SECRETS.into_iter().chain(DATABASES.map(|(name, _)| name)) {
+        match fs::remove_file(target.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    remove_dir(&DataDir::new(target).store())?;
+    remove_dir(&target.join(RESTORING))?;
+    sync_dir(target)
+}
+
+/// Has the store count contents that are not there as wanted.
+async fn note_missing(dir: &Path, missing: &[Finding]) -> Result<(), StoreError> {
+    let config = EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0, clock: Clock::system() };
+    let store = EmbeddedStore::open(config).await?;
+    for hash in missing.iter().filter_map(|finding| finding.hash.parse::<ContentHash>().ok()) {
+        store.verify(hash).await?;
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BackupError> + Send + 'static,
+) -> Result<T, BackupError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(BackupError::new(error.to_string(), "report this")))
+}
+
+/// Whether a data directory was not completely restored; a sentence.
+pub(crate) fn problem(data_dir: &Path) -> Option<String> {
+    data_dir.join(RESTORING).symlink_metadata().ok()?;
+    let shown = data_dir.display();
+    Some(format!(
+        "the data directory '{shown}' was not completely restored from its backup: run `can-sync restore BACKUP --data-dir \
+         '{shown}'` once more"
+    ))
+}

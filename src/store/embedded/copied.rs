@@ -1,0 +1,169 @@
+//! The database of a store that was copied: what a backup has to bring along, and what a restored store is told.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use sha2::{Digest as _, Sha256};
+
+use super::layout::Layout;
+use super::{EmbeddedStore, INLINE_BYTES_MAX, rows, schema};
+use crate::record::ContentHash;
+use crate::store::StoreId;
+use crate::store::at_rest::{open_at_rest, problem_at_rest};
+
+/// A copy of a store's database, opened for reading. Nothing is made beside it.
+pub struct CopiedDatabase(Connection);
+
+/// What it says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopiedFigures {
+    /// `None` for one of before stores had ids.
+    pub id: Option<StoreId>,
+    /// Number of the last change.
+    pub seq: u64,
+    /// Live assets, held or not.
+    pub assets: u64,
+}
+
+/// A content that belongs to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CopiedContent {
+    pub hash: ContentHash,
+    pub size: u64,
+    /// What people call it.
+    pub name: Option<String>,
+}
+
+impl CopiedDatabase {
+    /// # Errors
+    /// A sentence: it is none, or newer than this program.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        if let Some(problem) = problem_at_rest(path, schema::KNOWN) {
+            return Err(problem);
+        }
+        open_at_rest(path).map(Self).map_err(|error| error.to_string())
+    }
+
+    /// # Errors
+    /// What SQLite says.
+    pub fn figures(&self) -> Result<CopiedFigures, rusqlite::Error> {
+        let id = self.0.query_row("SELECT store_id FROM state", [], |row| row.get(0)).map(StoreId).ok();
+        self.0.query_row("SELECT last_seq, assets FROM state", [], |row| {
+            Ok(CopiedFigures { id, seq: rows::unsigned(row, 0)?, assets: rows::unsigned(row, 1)? })
+        })
+    }
+
+    /// Contents that lie in files, deleted ones in the trash among them, by hash.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn contents_in_files(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+        self.0
+            .prepare(
+                "SELECT hash, size, filename FROM records WHERE content = 0 \
+                 UNION ALL SELECT hash, size, NULL FROM trash WHERE content = 0 \
+                 AND hash NOT IN (SELECT hash FROM records WHERE content = 0) ORDER BY 1",
+            )?
+            .query_map([], read_content)?
+            .collect()
+    }
+
+    /// Large contents that are not there, and wanted.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn wanted_contents(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+        self.0
+            .prepare(
+                "SELECT hash, size, filename FROM records \
+                 WHERE deleted = 0 AND content IS NULL AND wanted = 1 AND size > ?1",
+            )?
+            .query_map([INLINE_BYTES_MAX.cast_signed()], read_content)?
+            .collect()
+    }
+
+    /// What people call a content.
+    pub fn name_of(&self, hash: ContentHash) -> Option<String> {
+        let name =
+            self.0.query_row("SELECT filename FROM records WHERE hash = ?1", [hash.0], |row| row.get(0));
+        name.ok().flatten()
+    }
+
+    /// Contents in the database itself whose bytes are not those that they are named by. Reads all of them.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn damaged_inside(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+        let mut statement = self.0.prepare(
+            "SELECT hash, size, filename, data FROM records LEFT JOIN contents ON contents.id = records.content \
+             WHERE content > 0",
+        )?;
+        let mut found = statement.query([])?;
+        let mut damaged = Vec::new();
+        while let Some(row) = found.next()? {
+            let hash = ContentHash(row.get(0)?);
+            let data: Option<Vec<u8>> = row.get(3)?;
+            if data.is_none_or(|data| Sha256::digest(data).as_slice() != hash.0) {
+                damaged.push(read_content(row)?);
+            }
+        }
+        Ok(damaged)
+    }
+}
+
+fn read_content(row: &Row<'_>) -> Result<CopiedContent, rusqlite::Error> {
+    Ok(CopiedContent { hash: ContentHash(row.get(0)?), size: rows::unsigned(row, 1)?, name: row.get(2)? })
+}
+
+impl EmbeddedStore {
+    /// Where the content of this hash lies in the store of a directory if it is in a file.
+    pub fn content_file(dir: &Path, hash: ContentHash) -> PathBuf {
+        Layout { dir: dir.to_owned() }.content(hash)
+    }
+
+    /// The database of the store of a directory.
+    pub fn database_file(dir: &Path) -> PathBuf {
+        Layout { dir: dir.to_owned() }.database()
+    }
+
+    /// The file that a process holds locked while it has the store of a directory open.
+    pub fn lock_file(dir: &Path) -> PathBuf {
+        Layout { dir: dir.to_owned() }.lock()
+    }
+
+    /// Makes the directories of a store in which there is nothing yet.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn make_dirs(dir: &Path) -> std::io::Result<()> {
+        Layout { dir: dir.to_owned() }.create()
+    }
+
+    /// Whether the store of a directory, open or not, still needs the file of this content.
+    pub fn needs_file(dir: &Path, hash: ContentHash) -> bool {
+        let asked = open_at_rest(&Self::database_file(dir)).and_then(|conn| {
+            conn.query_row(
+                "SELECT 1 FROM records WHERE hash = ?1 AND content = 0 \
+                 UNION ALL SELECT 1 FROM trash WHERE hash = ?1 AND content = 0 LIMIT 1",
+                [hash.0],
+                |_| Ok(()),
+            )
+            .optional()
+        });
+        // Where nobody can tell, it is missed.
+        !asked.is_ok_and(|found| found.is_none())
+    }
+
+    /// Makes the store of a directory that nobody has open another one than the one that it is a copy of: for a node beside
+    /// that.
+    ///
+    /// # Errors
+    /// The database cannot be opened, migrated or written.
+    pub fn make_another(dir: &Path) -> Result<(), String> {
+        let conn =
+            schema::open_for_writing(&Self::database_file(dir)).map_err(|error| format!("{error:?}"))?;
+        conn.execute("UPDATE state SET writer_id = randomblob(32), store_id = randomblob(16)", [])
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+}
