@@ -73,10 +73,16 @@ pub(super) async fn run(context: &Context, args: &ScrubArgs) -> Result<(), CliEr
         }
     }
     report(context, &scrubbed)?;
-    if let Some(problem) = scrubbed.besides.and_then(|besides| besides.database) {
+    if let Some(problem) = scrubbed.besides.as_ref().and_then(|besides| besides.database.clone()) {
         return Err(CliError::failure(problem));
     }
+    let unreadable = scrubbed.besides.as_ref().map_or(0, |besides| besides.unreadable);
     let left = scrubbed.findings.iter().filter(|finding| !finding.healed).count() as u64;
+    if left == 0 && unreadable > 0 {
+        let parts = text::counted(unreadable, "part");
+        return Err(CliError::new(Exit::Degraded, format!("{parts} of the store could not be checked"))
+            .hint("the node's log says which, and why; then scrub again"));
+    }
     if left == 0 {
         return Ok(());
     }
@@ -110,6 +116,7 @@ fn report(context: &Context, scrubbed: &Scrubbed) -> Result<(), CliError> {
         if let Some(besides) = besides {
             report["without_record"] = json!(besides.without_record);
             report["rebuilt"] = json!(besides.rebuilt);
+            report["unreadable"] = json!(besides.unreadable);
             report["database"] = json!(besides.database);
         }
         return Ok(context.out.value(&report)?);

@@ -101,6 +101,8 @@ pub struct ScrubResult {
     pub without_record: u64,
     /// Entries of search tables, indices and counts that were wrong, and were made anew.
     pub rebuilt: u64,
+    /// Contents, and tables of the database, that could not be read or checked, for other reasons than damage.
+    pub unreadable: u64,
     /// What is wrong with the database.
     pub database: Option<String>,
 }

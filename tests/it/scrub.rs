@@ -317,8 +317,8 @@ async fn what_is_derived_from_records_is_made_anew() {
     assert_eq!((result.rebuilt, result.found), (4 + 3 + 1, 0), "{result:?}");
     let after = store.status().await.unwrap();
     assert_eq!(
-        (after.assets, after.bytes, after.assets_held, after.bytes_held, after.seq),
-        (before.assets, before.bytes, before.assets_held, before.bytes_held, before.seq)
+        (after.assets, after.bytes, after.assets_held, after.bytes_held),
+        (before.assets, before.bytes, before.assets_held, before.bytes_held)
     );
     assert_eq!(found(tagged("tag0")).await, 2);
     assert_eq!(found(ListFilter { application: Some("camera".into()), ..ListFilter::default() }).await, 4);
@@ -330,31 +330,88 @@ async fn what_is_derived_from_records_is_made_anew() {
     }
 }
 
+/// Changes rows without an index: it does not see what is written while the schema does not name it.
+fn behind_an_index(dir: &Path, name: &str, change: impl FnOnce(&Connection)) {
+    let (root, sql, table): (i64, String, String) = database(dir)
+        .query_row(
+            "SELECT rootpage, sql, tbl_name FROM sqlite_schema WHERE type = 'index' AND name = ?1",
+            [name],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .unwrap();
+    let writable = || {
+        let database = database(dir);
+        database.execute_batch("PRAGMA writable_schema = ON").unwrap();
+        database
+    };
+    writable().execute("DELETE FROM sqlite_schema WHERE type = 'index' AND name = ?1", [name]).unwrap();
+    change(&database(dir));
+    writable()
+        .execute("INSERT INTO sqlite_schema VALUES ('index', ?1, ?2, ?3, ?4)", (name, table, root, sql))
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_index_is_made_of_rows_that_may_be_wrong() {
+    let twice = "CREATE TEMP TABLE other AS SELECT * FROM records WHERE filename = 'Näme 2'; \
+         UPDATE other SET seq = 1000; INSERT INTO records SELECT * FROM other;";
+    for change in ["UPDATE records SET hash = randomblob(32) WHERE filename = 'Näme 2';", twice] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let contents = filled(&store, &[100, 200, 300, 70_000]).await;
+        store.close().await;
+        behind_an_index(dir.path(), "records_by_hash", |database| database.execute_batch(change).unwrap());
+        let store = open(dir.path()).await;
+        let _scrubber = scrub(&store, settings(1 << 30));
+        let why = eventually("it is said", async || {
+            let status = store.status().await;
+            let why = status.as_ref().ok().and_then(|status| status.read_only.clone());
+            why.ok_or_else(|| format!("{status:?}"))
+        });
+        let why = why.await;
+        assert!(why.contains("is damaged") && why.contains("records_by_hash"), "{why}");
+        // What is known of them still leads to all contents.
+        for content in &contents {
+            assert!(read(&store, hash_of(content), 0, None).await.as_ref() == Ok(content), "{change}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_of_hashes_that_lacks_a_row_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let contents = filled(&store, &[100, 200]).await;
+    store.close().await;
+    behind_an_index(dir.path(), "records_by_hash", |database| {
+        let copy = "CREATE TEMP TABLE other AS SELECT * FROM records WHERE filename = 'Näme 1'; \
+             UPDATE other SET seq = 1000, hash = randomblob(32), content = NULL, deleted = 1; \
+             INSERT INTO records SELECT * FROM other;";
+        database.execute_batch(copy).unwrap();
+    });
+    let store = open(dir.path()).await;
+    let result = scrubbed(&store).await;
+    assert_eq!((result.database.as_deref(), result.unreadable), (None, 0), "{result:?}");
+    assert!(result.rebuilt >= 1, "{result:?}");
+    let checked: String =
+        database(dir.path()).query_row("PRAGMA integrity_check(records)", [], |row| row.get(0)).unwrap();
+    assert_eq!(checked, "ok");
+    for content in &contents {
+        assert!(read(&store, hash_of(content), 0, None).await.as_ref() == Ok(content));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_that_lacks_rows_is_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     let contents = filled(&store, &[100; 5]).await;
     store.close().await;
-    // The index does not see what is written while the schema does not name it.
-    let index = "type = 'index' AND name = 'trash_by_age'";
-    let (root, sql): (i64, String) = database(dir.path())
-        .query_row(&format!("SELECT rootpage, sql FROM sqlite_schema WHERE {index}"), [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .unwrap();
-    let writable = || {
-        let database = database(dir.path());
-        database.execute_batch("PRAGMA writable_schema = ON").unwrap();
+    behind_an_index(dir.path(), "trash_by_age", |database| {
         database
-    };
-    writable().execute(&format!("DELETE FROM sqlite_schema WHERE {index}"), []).unwrap();
-    database(dir.path())
-        .execute("INSERT INTO trash SELECT randomblob(32), 0, 7, 0 FROM records LIMIT 3", [])
-        .unwrap();
-    writable()
-        .execute("INSERT INTO sqlite_schema VALUES ('index', 'trash_by_age', 'trash', ?1, ?2)", (root, sql))
-        .unwrap();
+            .execute("INSERT INTO trash SELECT randomblob(32), 0, 7, 0 FROM records LIMIT 3", [])
+            .unwrap();
+    });
     let check = || -> String {
         database(dir.path()).query_row("PRAGMA integrity_check(trash)", [], |row| row.get(0)).unwrap()
     };

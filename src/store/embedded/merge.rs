@@ -199,7 +199,11 @@ fn restore(
 ) -> Result<ItemOutcome, rusqlite::Error> {
     let Some(trashed) = tx.trashed(record.hash)? else { return Ok(ItemOutcome::NeedsContent) };
     if record.size != trashed.size {
-        return Ok(wrong_size(&record, trashed.size));
+        // Of what lies there without a record, nobody has read whether it is whole.
+        return Ok(match stored {
+            Some(_) => wrong_size(&record, trashed.size),
+            None => ItemOutcome::NeedsContent,
+        });
     }
     let there = trashed.place != ContentPlace::File || tx.layout.has_content(record.hash, trashed.size);
     let Some(blake3) = whole.get(&record.hash).copied().filter(|_| there) else {

@@ -31,8 +31,8 @@ const ROWS_AT_ONCE: i64 = 500;
 /// What SQLite says of a table.
 enum TableVerdict {
     Right,
-    /// Only its indices are wrong.
-    Indices,
+    /// Its indices and its rows do not agree, which is all that is wrong.
+    Indices(String),
     Damaged(String),
     /// It took too long, or was stopped.
     Undecided,
@@ -50,8 +50,10 @@ impl Pass {
                 return Ok(());
             }
             match self.check_table(&table).await? {
-                TableVerdict::Right | TableVerdict::Undecided => {}
-                TableVerdict::Indices => self.make_indices(&table).await?,
+                TableVerdict::Right => {}
+                TableVerdict::Undecided if self.throttle.is_stopped() => {}
+                TableVerdict::Undecided => self.update(|state| state.unreadable += 1),
+                TableVerdict::Indices(problems) => self.make_indices(&table, problems).await?,
                 TableVerdict::Damaged(why) => self.damaged(why),
             }
         }
@@ -85,7 +87,7 @@ impl Pass {
                     (Ok(problems), _) => return verdict(&problems, |why| damaged_database(&dir, &why)),
                     (Err(error), _) if failure::is_interrupted(&error) => return TableVerdict::Undecided,
                     (Err(error), Some(pause)) if failure::is_unread(&error) => std::thread::sleep(*pause),
-                    (Err(error), _) if failure::is_unread(&error) || failure::is_damage(&error) => {
+                    (Err(error), _) if failure::is_damage(&error) => {
                         return TableVerdict::Damaged(damaged_database(&dir, &error));
                     }
                     (Err(error), _) => {
@@ -113,7 +115,14 @@ impl Pass {
         }
     }
 
-    async fn make_indices(&self, table: &str) -> Result<(), StoreError> {
+    /// Makes indices anew, unless it may be the rows that are wrong: they would be lost for good then.
+    async fn make_indices(&self, table: &str, problems: String) -> Result<(), StoreError> {
+        let name = table.to_owned();
+        let read = move |conn: &Connection| rows_are_right(conn, &name);
+        if !self.store.0.shared.readers.run("compare rows with indices", read).await? {
+            self.damaged(damaged_database(&self.store.dir(), &problems));
+            return Ok(());
+        }
         tracing::warn!(table, "indices of the database are wrong: they are made anew");
         let sql = format!("REINDEX \"{}\"", table.replace('"', "\"\""));
         self.store
@@ -124,7 +133,7 @@ impl Pass {
             .await?;
         match self.check_table(table).await? {
             TableVerdict::Right | TableVerdict::Undecided => self.update(|state| state.rebuilt += 1),
-            TableVerdict::Indices => {
+            TableVerdict::Indices(_) => {
                 self.damaged(damaged_database(
                     &self.store.dir(),
                     &"indices are wrong again once they are made",
@@ -228,14 +237,43 @@ fn verdict(problems: &[String], explain: impl Fn(String) -> String) -> TableVerd
     let concerns_index = |problem: &String| {
         problem.contains("missing from index")
             || problem.starts_with("wrong # of entries in index")
-            || problem.contains("non-unique entry in index")
             || problem.contains("values differ from index")
     };
     match problems {
         [] => TableVerdict::Right,
-        some if some.iter().all(concerns_index) => TableVerdict::Indices,
+        some if some.iter().all(concerns_index) => TableVerdict::Indices(some.join("; ")),
         some => TableVerdict::Damaged(explain(some.join("; "))),
     }
+}
+
+/// Whether an index that is not right can be made from the rows: each unique index either has nothing of a row, or says the same of it,
+/// and no two rows are alike in it. Where they differ, nobody knows which is right.
+fn rows_are_right(conn: &Connection, table: &str) -> Result<bool, rusqlite::Error> {
+    let mut list =
+        conn.prepare("SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND origin = 'c'")?;
+    let unique: Vec<String> = list.query_map([table], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for index in unique {
+        let mut list = conn.prepare("SELECT name FROM pragma_index_info(?1) ORDER BY seqno")?;
+        let columns: Vec<Option<String>> =
+            list.query_map([&index], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let Some(columns) = columns.into_iter().collect::<Option<Vec<String>>>() else { return Ok(false) };
+        let columns = columns.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        let (table, index) = (format!("\"{table}\""), format!("\"{index}\""));
+        // The index alone answers the first question, the rows alone the second.
+        let differ = format!(
+            "SELECT EXISTS (SELECT rowid, {columns} FROM {table} INDEXED BY {index} \
+             EXCEPT SELECT rowid, {columns} FROM {table} NOT INDEXED)"
+        );
+        let twice = format!(
+            "SELECT EXISTS (SELECT 1 FROM {table} NOT INDEXED GROUP BY {columns} HAVING count(*) > 1)"
+        );
+        for question in [differ, twice] {
+            if conn.query_row(&question, [], |row| row.get::<_, bool>(0))? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 type WrongRows = (Option<i64>, Vec<ContentHash>);

@@ -9,6 +9,7 @@ use super::super::incoming::blocking;
 use super::super::rows::ContentPlace;
 use super::super::{EmbeddedStore, aside, loss};
 use super::Throttle;
+use super::reading::FileCheck;
 use super::state::{self, ScrubState};
 use crate::record::ContentHash;
 use crate::store::StoreError;
@@ -61,16 +62,19 @@ impl Pass {
     pub(super) async fn save(&mut self) -> Result<(), StoreError> {
         let Some(state) = self.store.live().as_ref().map(|live| live.state.clone()) else { return Ok(()) };
         self.saved = Instant::now();
-        self.store
-            .submit_deletion(move |tx| {
-                let stored = ScrubState::load(tx.conn)?;
-                if stored.pass == state.pass {
-                    // What its user wishes may be newer.
-                    ScrubState { bytes_per_sec: stored.bytes_per_sec, ..state.clone() }.save(tx.conn)?;
-                }
-                Ok(Ok(()))
-            })
-            .await
+        let saved = self.store.submit_deletion(move |tx| {
+            let stored = ScrubState::load(tx.conn)?;
+            let counts = stored.pass == state.pass;
+            if counts {
+                // What its user wishes may be newer.
+                ScrubState { bytes_per_sec: stored.bytes_per_sec, ..state.clone() }.save(tx.conn)?;
+            }
+            Ok(Ok(counts))
+        });
+        if !saved.await? {
+            self.throttle.stop();
+        }
+        Ok(())
     }
 
     /// Reads everything that is held; whether it came to the end.
@@ -96,10 +100,14 @@ impl Pass {
                     }
                     ContentPlace::File => {
                         self.read_small(std::mem::take(&mut small)).await?;
-                        if !self.store.check_file(held.hash, held.size, &self.throttle).await? {
-                            return Ok(false);
+                        match self.store.check_file(held.hash, held.size, &self.throttle).await? {
+                            FileCheck::Done => self.passed(held.hash, 1, held.size),
+                            FileCheck::Unreadable => {
+                                self.update(|state| state.unreadable += 1);
+                                self.passed(held.hash, 0, 0);
+                            }
+                            FileCheck::Stopped => return Ok(false),
                         }
-                        self.passed(held.hash, 1, held.size);
                     }
                 }
                 if self.saved.elapsed() > SAVE_APART {
@@ -144,9 +152,10 @@ impl Pass {
             ended.save(tx.conn)?;
             Ok(Ok(ended.last))
         });
-        if let Some(ScrubResult { pass, checked, bytes, found, healed, without_record, rebuilt, .. }) =
-            ended.await?
-        {
+        if let Some(result) = ended.await? {
+            let ScrubResult {
+                pass, checked, bytes, found, healed, without_record, rebuilt, unreadable, ..
+            } = result;
             tracing::info!(
                 pass,
                 checked,
@@ -155,6 +164,7 @@ impl Pass {
                 healed,
                 without_record,
                 rebuilt,
+                unreadable,
                 "the store is scrubbed"
             );
         }

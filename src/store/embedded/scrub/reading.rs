@@ -20,7 +20,7 @@ use super::super::content::open_whole;
 use super::super::incoming::blocking;
 use super::super::rows;
 use super::super::sums::{self, SUMS_PER_ROW, group_range, sums_in};
-use super::state::ScrubState;
+use super::state::{self, ScrubState};
 use crate::disk::{SHORT_PATIENCE, patiently};
 use crate::record::ContentHash;
 use crate::store::StoreError;
@@ -38,7 +38,8 @@ pub(in super::super) struct Throttle {
     rate: AtomicU64,
     /// Nobody asked for it: it waits for everybody.
     is_patient: bool,
-    is_overdue: bool,
+    begun_ms: u64,
+    interval: Duration,
     is_busy: BusyProbe,
     store: EmbeddedStore,
     stopped: AtomicBool,
@@ -55,7 +56,8 @@ impl Throttle {
         Self {
             rate: AtomicU64::new(rate),
             is_patient: !state.asked,
-            is_overdue: state.is_overdue(now_ms, settings),
+            begun_ms: state.begun_ms.unwrap_or(now_ms),
+            interval: settings.interval,
             is_busy: Arc::clone(&settings.is_busy),
             store,
             stopped: AtomicBool::new(false),
@@ -130,16 +132,18 @@ impl Throttle {
     }
 
     fn wait_for_others(&self) -> io::Result<()> {
-        if !self.is_patient || self.is_overdue {
+        if !self.is_patient {
             return Ok(());
         }
+        let is_overdue =
+            || state::is_overdue(self.begun_ms, self.store.0.shared.clock.now_ms(), self.interval);
         let load = || {
             if self.store.0.shared.scrub.is_in_use() {
                 return Some("the store is in use");
             }
             (self.is_busy)().then_some("contents come from other machines")
         };
-        while let Some(why) = load() {
+        while let Some(why) = load().filter(|_| !is_overdue()) {
             self.set_waits_for(Some(why));
             self.rest(SLICE)?;
         }
@@ -152,6 +156,16 @@ impl Throttle {
     }
 }
 
+/// What came of checking a file.
+pub(super) enum FileCheck {
+    /// It is right, or what is wrong with it is noted.
+    Done,
+    /// It could not be read, and is not damaged for all that is known.
+    Unreadable,
+    /// The scrub is stopped.
+    Stopped,
+}
+
 /// What comparing a file with its sums says.
 enum Compared {
     Right,
@@ -161,34 +175,35 @@ enum Compared {
 }
 
 impl EmbeddedStore {
-    /// Checks a content in a file; whether the scrub goes on.
+    /// Checks a content in a file.
     pub(super) async fn check_file(
         &self,
         hash: ContentHash,
         size: u64,
         throttle: &Arc<Throttle>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<FileCheck, StoreError> {
         let compared = self.compare(hash, size, throttle).await;
         if throttle.is_stopped() {
-            return Ok(false);
+            return Ok(FileCheck::Stopped);
         }
         let examined = match compared? {
-            Compared::Right => return Ok(true),
-            Compared::Wrong => {
-                let _turn = self.0.shared.sums.turn().await;
-                self.examine(hash).await
-            }
-            Compared::Unknown => self.examine_at(hash, Some(throttle)).await,
+            Compared::Right => return Ok(FileCheck::Done),
+            Compared::Wrong | Compared::Unknown => self.examine_at(hash, Some(throttle)).await,
         };
         if throttle.is_stopped() {
-            return Ok(false);
+            return Ok(FileCheck::Stopped);
         }
+        let shared = &self.0.shared;
         match examined {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(FileCheck::Done),
+            Err(error @ StoreError::Io { .. }) if shared.layout.contents_identity() != shared.contents => {
+                // All of them are away: there is nothing to check until they are back.
+                Err(error)
+            }
             // What cannot be decided about one file does not stop all others.
-            Err(error @ StoreError::Io { .. }) if self.0.shared.read_only().is_none() => {
+            Err(error @ StoreError::Io { .. }) if shared.read_only().is_none() => {
                 tracing::warn!(%hash, %error, "a content cannot be checked now");
-                Ok(true)
+                Ok(FileCheck::Unreadable)
             }
             Err(error) => Err(error),
         }

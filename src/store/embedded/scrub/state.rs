@@ -30,6 +30,7 @@ pub(in super::super) struct ScrubState {
     pub(super) checked: u64,
     pub(super) bytes: u64,
     pub(super) rebuilt: u64,
+    pub(super) unreadable: u64,
     pub(super) database: Option<String>,
     pub(super) last: Option<ScrubResult>,
 }
@@ -61,7 +62,7 @@ impl ScrubState {
     }
 
     pub(super) fn end(&mut self, now_ms: u64, found: u64, healed: u64, without_record: u64) {
-        let Self { pass, begun_ms, checked, bytes, rebuilt, ref mut database, .. } = *self;
+        let Self { pass, begun_ms, checked, bytes, rebuilt, unreadable, ref mut database, .. } = *self;
         let database = database.take();
         let begun_ms = begun_ms.unwrap_or(now_ms);
         let ended_ms = now_ms;
@@ -75,6 +76,7 @@ impl ScrubState {
             healed,
             without_record,
             rebuilt,
+            unreadable,
             database,
         });
         self.begun_ms = None;
@@ -107,12 +109,11 @@ impl ScrubState {
             since_ms.map_or(Duration::ZERO, |ms| settings.interval.saturating_sub(Duration::from_millis(ms)));
         Some(settling.max(due))
     }
+}
 
-    /// Whether it does not wait for anybody any more.
-    pub(super) fn is_overdue(&self, now_ms: u64, settings: &ScrubSettings) -> bool {
-        let age_ms = now_ms.saturating_sub(self.begun_ms.unwrap_or(now_ms));
-        Duration::from_millis(age_ms) > settings.interval / 2
-    }
+/// Whether a pass that began then does not wait for anybody any more.
+pub(super) fn is_overdue(begun_ms: u64, now_ms: u64, interval: Duration) -> bool {
+    Duration::from_millis(now_ms.saturating_sub(begun_ms)) > interval / 2
 }
 
 mod hash_text {
@@ -239,8 +240,8 @@ mod tests {
         );
         assert_eq!(slow.begins_in(now_ms, Duration::from_mins(40), &settings(30)), Some(Duration::ZERO));
         assert_eq!(slow.begins_in(now_ms, Duration::from_mins(40), &settings(0)), None);
-        assert!(!slow.is_overdue(now_ms + 14 * 24 * 3600 * 1000, &settings(30)));
-        assert!(slow.is_overdue(now_ms + 16 * 24 * 3600 * 1000, &settings(30)));
+        assert!(!is_overdue(now_ms, now_ms + 14 * 24 * 3600 * 1000, settings(30).interval));
+        assert!(is_overdue(now_ms, now_ms + 16 * 24 * 3600 * 1000, settings(30).interval));
     }
 
     #[test]
