@@ -38,11 +38,16 @@ const STEP_PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// The database cannot be read, or the copy not written.
-pub(crate) fn copy_database(from: &Path, to: &Path) -> rusqlite::Result<()> {
-    let source = match open_at_rest(from) {
-        // Its process may have ended just now, and taken the log with it.
-        Err(_) => open_at_rest(from)?,
-        Ok(source) => source,
+///
+/// `alone` says that no process has it open or can open it.
+pub(crate) fn copy_database(from: &Path, to: &Path, alone: bool) -> rusqlite::Result<()> {
+    let source = if alone {
+        open_at_rest(from)?
+    } else {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let source = Connection::open_with_flags(from, flags)?;
+        source.busy_timeout(READ_WITHIN)?;
+        source
     };
     // Holds on to the moment: what is written meanwhile goes into the log, and does not make the copy begin again.
     source.execute_batch("BEGIN")?;

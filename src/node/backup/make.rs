@@ -1,6 +1,6 @@
 //! Makes a backup.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -64,6 +64,8 @@ pub(crate) struct BackupRun {
     contents: Vec<CopiedContent>,
     /// In the database itself.
     damaged: Vec<CopiedContent>,
+    /// Set aside, and in the backup neither.
+    aside: Vec<CopiedContent>,
     /// By index: what is there from before.
     is_here: Vec<bool>,
 }
@@ -87,6 +89,7 @@ impl BackupRun {
             figures: None,
             contents: Vec::new(),
             damaged: Vec::new(),
+            aside: Vec::new(),
             is_here: Vec::new(),
         };
         run.check_whose(has_store)?;
@@ -123,12 +126,31 @@ impl BackupRun {
             (Some(_), None) | (None, Some(_)) => false,
         };
         if same {
-            return Ok(());
+            return self.check_store(former, has_store);
         }
         let whose = former.endpoint_id.as_deref().unwrap_or("a CAN Service without an agent");
         Err(BackupError::new(
             format!("the backup in '{}' is of another node: {whose}", self.dir.path.display()),
             "name another directory: one holds the backup of one node",
+        ))
+    }
+
+    /// A store that is away, or was begun anew, is no reason to remove what is left of it.
+    fn check_store(&self, former: &Manifest, has_store: bool) -> Result<(), BackupError> {
+        let Some(theirs) = &former.store else { return Ok(()) };
+        let ours = has_store.then(|| self.store_id()).flatten();
+        let problem = match (&theirs.id, &ours) {
+            _ if !has_store => "and there is none now",
+            (Some(theirs), Some(ours)) if theirs != ours => "and another one is there now",
+            _ => return Ok(()),
+        };
+        Err(BackupError::new(
+            format!(
+                "the backup in '{}' holds the store that was in '{}', {problem}",
+                self.dir.path.display(),
+                self.source.path().display()
+            ),
+            "look whether its disk is mounted; to back up what is there now, name another directory",
         ))
     }
 
@@ -169,6 +191,7 @@ impl BackupRun {
         }
         // Who does not run does not start meanwhile.
         let held = hold(&self.source);
+        let alone = held.is_some();
         for (from, name) in databases {
             if !from.is_file() {
                 continue;
@@ -176,7 +199,7 @@ impl BackupRun {
             let to = state.join(name);
             // SQLite takes an empty file, and would make one that others can read.
             private(&to).map_err(|error| BackupError::io("make", &to, &error))?;
-            copy_database(&from, &to).map_err(|error| BackupError::database("copy", &from, error))?;
+            copy_database(&from, &to, alone).map_err(|error| BackupError::database("copy", &from, error))?;
             File::open(&to)
                 .and_then(|file| file.sync_all())
                 .map_err(|error| BackupError::io("write", &to, &error))?;
@@ -215,8 +238,9 @@ impl BackupRun {
         };
         self.is_here = self.contents.iter().map(is_here).collect();
         // What was found damaged here since may be whole in the backup before.
-        let kept: Vec<_> =
-            database.wanted_contents().unwrap_or_default().into_iter().filter(is_here).collect();
+        let kept: Vec<_> = database.wanted_contents().map_err(sql)?.into_iter().filter(is_here).collect();
+        let aside = database.contents_aside().map_err(sql)?.into_iter();
+        self.aside = aside.filter(|content| kept.iter().all(|kept| kept.hash != content.hash)).collect();
         self.is_here.extend(kept.iter().map(|_| true));
         self.contents.extend(kept);
         let missing = || self.contents.iter().zip(&self.is_here).filter(|(_, here)| !**here);
@@ -237,6 +261,9 @@ impl BackupRun {
         let inside = "its bytes in the database are not those that it is named by";
         for content in &self.damaged {
             done.miss(content, inside.to_owned());
+        }
+        for content in &self.aside {
+            done.miss(content, "it was found damaged here, is set aside, and did not come again yet".into());
         }
         for (content, is_here) in self.contents.iter().zip(&self.is_here) {
             let to = self.dir.content(content.hash);
@@ -330,8 +357,9 @@ impl BackupRun {
 
     /// What was copied of contents stays for the next time; half a state is of no use.
     fn drop_state(&self) {
+        // What cannot be read may be what counts.
         let is_of_manifest = Manifest::read(&self.dir.path)
-            .is_ok_and(|manifest| manifest.is_some_and(|manifest| manifest.state == self.state));
+            .map_or(true, |manifest| manifest.is_some_and(|manifest| manifest.state == self.state));
         if !self.state.is_empty() && !is_of_manifest {
             // The next one removes what stays.
             let _ = remove_dir(&self.dir.state(&self.state));
@@ -388,18 +416,14 @@ fn endpoint_id(source: &DataDir) -> Result<Option<String>, BackupError> {
 }
 
 /// Keeps the processes of a data directory from starting, where none runs.
-fn hold(source: &DataDir) -> Vec<File> {
+///
+/// `None` where one does, or may: nothing is kept from it then, and its databases are read as those of a running one.
+fn hold(source: &DataDir) -> Option<Vec<File>> {
     let locks = [source.lock(), EmbeddedStore::lock_file(&source.store())];
-    let mut held = Vec::new();
-    for path in locks {
-        let Ok(file) = File::open(&path) else { continue };
-        match file.try_lock_shared() {
-            Ok(()) => held.push(file),
-            // It runs; or this file system has no locks.
-            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
-        }
-    }
-    held
+    let there = locks.iter().filter(|path| path.symlink_metadata().is_ok());
+    let shared = |path: &PathBuf| File::open(path).ok().filter(|file| file.try_lock_shared().is_ok());
+    let held: Vec<File> = there.map(shared).collect::<Option<_>>()?;
+    (!held.is_empty()).then_some(held)
 }
 
 fn write_list(path: &Path, listed: &[ListedContent]) -> io::Result<()> {

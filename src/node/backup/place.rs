@@ -65,6 +65,15 @@ impl BackupDir {
         }
         let former = Manifest::read(path)?;
         let dir = Self { path: path.to_owned(), former, _lock: Some(held) };
+        for name in [STATES, CONTENT, TMP] {
+            let place = path.join(name);
+            if place.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+                return Err(BackupError::io("use", &place, &io::ErrorKind::NotADirectory.into()));
+            }
+        }
+        // Of runs that were killed.
+        dir.drop_states(dir.former.as_ref().map(|former| former.state.clone()).as_deref())
+            .map_err(failed("empty", &path.join(STATES)))?;
         let tmp = dir.tmp();
         remove_dir(&tmp).and_then(|()| make_dir(&tmp)).map_err(failed("empty", &tmp))?;
         Ok(dir)
@@ -130,14 +139,24 @@ impl BackupDir {
         sync_dir(&self.path)
     }
 
-    /// Removes what belongs to no state but this one, and to no content but these; how many contents.
-    pub(super) fn sweep(&self, state: &str, contents: &HashSet<ContentHash>) -> io::Result<u64> {
-        for entry in fs::read_dir(self.path.join(STATES))? {
+    /// Removes all states but this one.
+    fn drop_states(&self, kept: Option<&str>) -> io::Result<()> {
+        let states = self.path.join(STATES);
+        if !states.is_dir() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(states)? {
             let path = entry?.path();
-            if path != self.state(state) {
+            if kept.is_none_or(|kept| path != self.state(kept)) {
                 remove_dir(&path)?;
             }
         }
+        Ok(())
+    }
+
+    /// Removes what belongs to no state but this one, and to no content but these; how many contents.
+    pub(super) fn sweep(&self, state: &str, contents: &HashSet<ContentHash>) -> io::Result<u64> {
+        self.drop_states(Some(state))?;
         remove_dir(&self.tmp())?;
         let mut removed = 0;
         for entry in walk(&self.path.join(CONTENT))? {
@@ -157,7 +176,7 @@ fn walk(contents: &Path) -> io::Result<Vec<PathBuf>> {
     let mut level = if contents.is_dir() { vec![contents.to_owned()] } else { Vec::new() };
     for _ in 0..3 {
         let mut next = Vec::new();
-        for dir in level.iter().filter(|path| path.is_dir()) {
+        for dir in level.iter().filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir())) {
             for entry in fs::read_dir(dir)? {
                 next.push(entry?.path());
             }

@@ -4,7 +4,7 @@
 //! there, and a restoration that begins again begins with an empty one.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -55,6 +55,8 @@ pub(crate) struct RestoreRun {
     new_id: bool,
     contents: Vec<ListedContent>,
     left_out: Vec<String>,
+    /// Keeps other restorations out of the place.
+    place: Option<File>,
 }
 
 impl RestoreRun {
@@ -71,6 +73,7 @@ impl RestoreRun {
             new_id,
             contents: Vec::new(),
             left_out: Vec::new(),
+            place: None,
         };
         run.check_files()?;
         run.check_place()?;
@@ -157,13 +160,21 @@ impl RestoreRun {
     }
 
     /// An empty place with enough room; what an earlier attempt left is removed.
-    fn check_place(&self) -> Result<(), BackupError> {
-        let target = &self.target;
+    fn check_place(&mut self) -> Result<(), BackupError> {
+        let target = &self.target.clone();
         let failed = |action: &'static str| move |error: io::Error| BackupError::io(action, target, &error);
         if target.symlink_metadata().is_ok() && !target.is_dir() {
             return Err(BackupError::io("use", target, &io::ErrorKind::NotADirectory.into()));
         }
         make_dir(target).map_err(failed("make"))?;
+        let place = File::open(target).map_err(failed("open"))?;
+        if matches!(place.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(BackupError::new(
+                format!("another restoration into '{}' is under way", target.display()),
+                "wait until it has ended",
+            ));
+        }
+        self.place = Some(place);
         let draft = self.draft();
         if draft.is_dir() && is_only_ours(target).map_err(failed("look into"))? {
             clear(target).map_err(failed("empty"))?;

@@ -82,6 +82,20 @@ impl CopiedDatabase {
             .collect()
     }
 
+    /// Contents that were found damaged, and are not here.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn contents_aside(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+        self.0
+            .prepare(
+                "SELECT records.hash, records.size, filename FROM damaged JOIN records USING (hash) \
+                 WHERE deleted = 0 AND records.content IS NULL",
+            )?
+            .query_map([], read_content)?
+            .collect()
+    }
+
     /// What people call a content.
     pub fn name_of(&self, hash: ContentHash) -> Option<String> {
         let name =
