@@ -46,7 +46,7 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(6);
 const ALIVE_LOOK: Duration = Duration::from_millis(200);
 /// Limit of finding out who answers at some addresses; and for a connection that came in at this node itself to be closed by it.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
-const ANSWER_ENDS_WITHIN: Duration = Duration::from_secs(3);
+const ANSWER_ENDS_WITHIN: Duration = Duration::from_secs(8);
 
 /// Takes over a connection whose ALPN is not a session's; with the place that it has until it proved itself.
 pub type ProtocolHandler = Arc<dyn Fn(Connection, Pending) + Send + Sync>;
@@ -96,10 +96,12 @@ pub async fn is_answered(key: SecretKey, addr: EndpointAddr) -> bool {
     let from = if loopback { IpAddr::from([127, 0, 0, 1]) } else { IpAddr::from([0, 0, 0, 0]) };
     let Ok(endpoint) = bind(key, SocketAddr::new(from, 0), RelayMode::Disabled).await else { return false };
     let connected = timeout(ANSWERED_WITHIN, connect(&endpoint, addr)).await;
-    let found = matches!(connected, Ok(Ok(_)));
+    let mut found = false;
     if let Ok(Ok(connection)) = connected {
-        // Had it come in here, it would have been closed by now.
-        let _ = timeout(ANSWER_ENDS_WITHIN, connection.closed()).await;
+        // Only who has finished the handshake can say why it ends, as it does with a stranger that says nothing: packets of ours
+        // that somebody passes on, to ourselves perhaps, are no answer.
+        let ended = timeout(ANSWER_ENDS_WITHIN, connection.closed()).await;
+        found = matches!(ended, Ok(iroh::endpoint::ConnectionError::ApplicationClosed(_)));
     }
     endpoint.close().await;
     found

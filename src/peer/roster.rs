@@ -356,8 +356,9 @@ impl Roster {
     /// Its user let a machine in: it is dialled now.
     pub fn let_in(&mut self, id: &EndpointId, now: Instant) {
         let Some(known) = self.peers.get_mut(id) else { return };
-        // It has proved that it knows the passphrase, or the user names it, who shut it out before.
-        known.vouched |= known.waits_for_user();
+        // One that asked for it has proved that it knows the passphrase; of one that was shut out nobody knows, and a proof that
+        // is shown to it could be guessed at.
+        known.vouched |= known.refusal == Some(PeerRefusal::ApprovalWanted);
         known.refusal = None;
         known.attempts = 0;
         known.held_until = None;

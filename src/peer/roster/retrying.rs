@@ -17,8 +17,7 @@ const LOST_LATELY: Duration = Duration::from_hours(24);
 /// often.
 const RETRY_EVERY: Duration = Duration::from_secs(18);
 const RETRY_JITTER: Duration = Duration::from_secs(4);
-/// Peers that are tried so, and members of libraries among them: those that were lost last. However many are known and away,
-/// there are never more dials than this within [`RETRY_EVERY`].
+/// Peers that are tried so within [`RETRY_EVERY`], and members of libraries among them, however many are known and away.
 const RETRIED_MAX: usize = 8;
 const RETRIED_MEMBERS_MAX: usize = 4;
 /// A sign of life of a peer that was dialled within this time says nothing new.
@@ -40,27 +39,41 @@ impl Roster {
         let wait = RETRY_EVERY + RETRY_JITTER.mul_f64(chance.clamp(0.0, 1.0));
         let mut lost = self.lost_lately(now);
         lost.retain(|id| {
-            let known = self.peers.get(id);
-            known.is_some_and(|known| room.has_room_for(known) && may_dial(id, known))
+            self.peers.get(id).is_some_and(|known| {
+                let is_idle = matches!(known.link, LinkState::Idle { .. });
+                let is_due = known.dialled_at.is_none_or(|at| now.duration_since(at) >= wait);
+                is_idle && is_due && room.has_room_for(known) && may_dial(id, known)
+            })
         });
-        let mut members = 0;
+        // Where more are away than may be tried at once, all have their turn.
+        lost.sort_by_key(|id| {
+            self.peers.get(id).map(|known| (known.share() == Share::Members, known.dialled_at))
+        });
+        let (mut others, mut members) = self.retried_lately(now);
         lost.retain(|id| {
             let is_member = self.peers.get(id).is_some_and(|known| known.share() == Share::Members);
-            members += usize::from(is_member);
-            !is_member || members <= RETRIED_MEMBERS_MAX
+            let has_place = others + members < RETRIED_MAX && (!is_member || members < RETRIED_MEMBERS_MAX);
+            if has_place {
+                *(if is_member { &mut members } else { &mut others }) += 1;
+            }
+            has_place
         });
-        lost.truncate(RETRIED_MAX);
         let dial = |id: EndpointId| {
             let known = self.peers.get_mut(&id)?;
-            let is_idle = matches!(known.link, LinkState::Idle { .. });
-            let is_due = known.dialled_at.is_none_or(|at| now.duration_since(at) >= wait);
-            (is_idle && is_due).then(|| {
-                known.begin_dial(now);
-                known.retried_at = Some(now);
-                (known.addr.clone(), known.is_hint())
-            })
+            known.begin_dial(now);
+            known.retried_at = Some(now);
+            Some((known.addr.clone(), known.is_hint()))
         };
         lost.into_iter().filter_map(dial).collect()
+    }
+
+    /// How many were tried so a moment ago: others than members of libraries, and members.
+    fn retried_lately(&self, now: Instant) -> (usize, usize) {
+        let lately = self.peers.values().filter(|known| {
+            known.retried_at.is_some_and(|at| now.duration_since(at) < RETRY_EVERY + RETRY_JITTER)
+        });
+        let members = lately.clone().filter(|known| known.share() == Share::Members).count();
+        (lately.count() - members, members)
     }
 
     /// A path may have come back that many peers are behind: our addresses are others now, or one of those peers is there again.

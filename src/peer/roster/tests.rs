@@ -770,7 +770,7 @@ fn whom_an_earlier_run_met_lately_is_tried_as_well() {
 }
 
 #[test]
-fn whom_our_user_shut_out_is_dialled_once_it_is_let_in_again() {
+fn whom_our_user_shut_out_and_knows_is_dialled_once_it_is_let_in_again() {
     let now = Instant::now();
     let mut roster = Roster::new(SecretKey::from_bytes(&[99; 32]).public(), limits(16));
     // It came while it was shut out, as many others did.
@@ -779,7 +779,12 @@ fn whom_our_user_shut_out_is_dialled_once_it_is_let_in_again() {
     }
     assert_eq!(roster.iter().count(), WAITING_KEPT);
     assert!(roster.due(now, 0, anybody).is_empty());
+    // Of the one it is known that it has the passphrase; the other one may be anybody, and is shown no proof.
+    roster.remembered(&id(1), String::new(), None, true, (now, DAY_MS));
     roster.let_in(&id(1), now);
-    let offered = |_: &EndpointId, known: &KnownPeer| known.is_offered_mirror();
-    assert_eq!(roster.due(now, 0, offered), [(addr(id(1)), true)]);
+    roster.let_in(&id(2), now);
+    let dialled: Vec<EndpointId> = roster.due(now, 0, anybody).into_iter().map(|(addr, _)| addr.id).collect();
+    assert_eq!(dialled, [id(1)]);
+    assert!(roster.get(&id(1)).is_some_and(KnownPeer::is_offered_mirror));
+    assert!(!roster.get(&id(2)).is_some_and(KnownPeer::is_offered_mirror));
 }

@@ -358,8 +358,8 @@ impl PeersState {
             self.roster.let_in(&id, now);
         }
         if doubled {
-            // Members of libraries could say anything.
-            let is_believed = !link.foreign && self.roster.get(&id).is_some_and(KnownPeer::is_offered_mirror);
+            // Members of libraries could say anything, and so could whoever proved nothing yet.
+            let is_believed = link.up && !link.foreign || self.roster.get(&id).is_some_and(KnownPeer::is_own);
             self.on_closed_for_double(&id, is_believed);
         }
         let misbehaved = misbehaved.map(|reason| (MISBEHAVED_HOLD, reason));

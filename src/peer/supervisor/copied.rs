@@ -85,7 +85,7 @@ impl PeersState {
     fn tell_doubled(&mut self, id: EndpointId, is_news: bool) {
         let now = Instant::now();
         let name = self.roster.get(&id).map(|known| known.name.clone()).unwrap_or_default();
-        if is_news {
+        if is_news && self.is_of_ours(&id) {
             tracing::warn!(
                 peer = %id.fmt_short(), name,
                 "two machines have this peer's endpoint id, and run on copies of one data directory; the one that is connected \
@@ -100,6 +100,11 @@ impl PeersState {
                 link.cast(PeerMsg::TellDoubled);
             }
         }
+    }
+
+    /// Whether it is a machine that our user has to do with: others could be several on purpose, and are told of to nobody.
+    fn is_of_ours(&self, id: &EndpointId) -> bool {
+        self.roster.get(id).is_some_and(|known| known.is_own() || known.is_wanted())
     }
 
     pub(super) fn is_doubled(&self, id: &EndpointId) -> bool {
@@ -204,8 +209,7 @@ impl PeersState {
             return self.on_own_id_seen();
         }
         // Anybody who knows the topic may announce ids that nobody has.
-        let is_met = self.roster.get(&id).is_some_and(|known| known.is_own() || known.is_wanted());
-        if !is_met {
+        if !self.is_of_ours(&id) {
             return;
         }
         let now = Instant::now();
@@ -276,7 +280,8 @@ impl PeersState {
                 id.fmt_short()
             )
         };
-        self.copied.peers.doubled(Instant::now()).into_iter().take(TOLD_MAX).map(of).collect()
+        let doubled = self.copied.peers.doubled(Instant::now()).into_iter();
+        doubled.filter(|id| self.is_of_ours(id)).take(TOLD_MAX).map(of).collect()
     }
 }
 
