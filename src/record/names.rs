@@ -17,8 +17,8 @@ use super::{AssetMeta, AssetRecord, ContentHash, Hlc, META_BYTES_MAX, MetaError,
 pub const NAMES_MAX: usize = 16;
 /// Bytes of one of them.
 pub const NAME_BYTES_MAX: usize = 1024;
-/// Names that a version says were taken away.
-pub const DROPPED_NAMES_MAX: usize = 16;
+/// Names that a version says were taken away: several times as many as one edit can take away.
+pub const DROPPED_NAMES_MAX: usize = 64;
 
 /// Context of the digest of a name that was taken away.
 const DROPPED_CONTEXT: &str = "can-sync 2026 v3 dropped name";

@@ -74,8 +74,9 @@ fn names_that_no_honest_store_writes_are_refused() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(names(&many), Err(MetaError::TooManyNames(NAMES_MAX + 1)));
     let dropped = |ids: Vec<u64>| AssetMeta { dropped_names: ids, ..AssetMeta::default() }.validate();
-    assert_eq!(dropped((0..16).collect()), Ok(()));
-    assert_eq!(dropped((0..17).collect()), Err(MetaError::DroppedNames(17)));
+    assert_eq!(dropped((0..DROPPED_NAMES_MAX as u64).collect()), Ok(()));
+    let more = DROPPED_NAMES_MAX + 1;
+    assert_eq!(dropped((0..more as u64).collect()), Err(MetaError::DroppedNames(more)));
     assert_eq!(dropped(vec![1, 2, 1]), Err(MetaError::DroppedNames(3)));
     // 16 names as long as they may be take all the room there is.
     let largest: Vec<String> = (0..16).map(|n| format!("{n:02}") + &"x".repeat(NAME_BYTES_MAX - 2)).collect();
@@ -99,12 +100,13 @@ fn what_is_taken_away_is_noted_and_what_comes_back_is_not() {
     assert_eq!(again.dropped_names, [dropped_id(HASH, COMPOSED)]);
     // The latest stay.
     let mut last = again;
-    for n in 0..20 {
+    let most = DROPPED_NAMES_MAX as u64;
+    for n in 0..most + 4 {
         let mut next = meta(Some(&n.to_string()), &["a", "b"]);
         next.note_dropped(HASH, &last);
         last = next;
     }
-    let expected: Vec<u64> = (3..19).map(|n: u64| dropped_id(HASH, &n.to_string())).collect();
+    let expected: Vec<u64> = (3..most + 3).map(|n: u64| dropped_id(HASH, &n.to_string())).collect();
     assert_eq!((last.dropped_names.as_slice(), last.validate()), (expected.as_slice(), Ok(())));
 }
 

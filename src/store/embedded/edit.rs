@@ -210,6 +210,10 @@ pub(super) fn restore(tx: &mut Tx<'_>, hash: ContentHash, whole: &WholeInTrash) 
     // A deletion that came through a library says nothing of the asset.
     let (size, blake3) = (trashed.size, Some(*blake3));
     let record = AssetRecord { deleted: false, size, blake3, ..next_version(tx, &stored) };
+    if stored.asset.record.via.is_none() {
+        // The deletion took them away, and whoever restores it gives them again.
+        own_names::note(tx.conn, hash, record.meta.all_names())?;
+    }
     Ok(Ok(tx.put_own(Some(&stored), record, Some(trashed.place))?))
 }
 

@@ -212,6 +212,7 @@ fn delimited(number: u32, inside: &[u8]) -> BytesMut {
 /// Numbers come packed, one by one, or both: what counts is how many they are.
 #[test]
 fn numbers_are_counted_however_they_come() {
+    const MAX: usize = DROPPED_NAMES_MAX;
     let packed = |count: usize| delimited(10, &vec![7; 8 * count]).freeze();
     let single = |count: usize| {
         let mut bytes = BytesMut::new();
@@ -222,11 +223,13 @@ fn numbers_are_counted_however_they_come() {
         bytes.freeze()
     };
     let joined = |parts: &[Bytes]| Bytes::from(parts.concat());
-    for within in [packed(16), single(16), joined(&[packed(10), single(6)]), joined(&[packed(8), packed(8)])]
-    {
-        assert_eq!(decode::<WireMeta>(within).map(|meta| meta.dropped_names.len()), Ok(16));
+    let parts = |one: usize, other: usize| {
+        [joined(&[packed(one), single(other)]), joined(&[packed(one), packed(other)])]
+    };
+    for within in [packed(MAX), single(MAX)].into_iter().chain(parts(10, MAX - 10)) {
+        assert_eq!(decode::<WireMeta>(within).map(|meta| meta.dropped_names.len()), Ok(MAX));
     }
-    for over in [packed(17), single(17), joined(&[packed(10), single(7)]), joined(&[packed(9), packed(8)])] {
+    for over in [packed(MAX + 1), single(MAX + 1)].into_iter().chain(parts(10, MAX - 9)) {
         refused::<WireMeta>(over, "AssetMeta.dropped_names");
     }
     for broken in [&[0x52, 7, 0, 0, 0, 0, 0, 0, 0][..], &[0x51, 0, 0], &[0x55, 0, 0, 0, 0], &[0x50, 1]] {
