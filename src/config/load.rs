@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::file::lay_file;
@@ -242,7 +243,7 @@ fn read_file(sources: &SettingSources) -> Result<Option<(PathBuf, String)>, Conf
     let candidates = sources.file.as_ref().map_or(sources.search.as_slice(), std::slice::from_ref);
     for path in candidates {
         let unreadable = |source| ConfigError::Unreadable { path: path.clone(), source };
-        let file = match File::open(path) {
+        let file = match open(path, sources.file.is_some()) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(unreadable(e)),
@@ -264,6 +265,17 @@ fn read_file(sources: &SettingSources) -> Result<Option<(PathBuf, String)>, Conf
         Some(path) => Err(ConfigError::Missing(path.clone())),
         None => Ok(None),
     }
+}
+
+/// A file that was asked for may be a pipe; what only lies there must be a file, or a pipe that nobody writes to would hold up every
+/// command.
+fn open(path: &Path, is_named: bool) -> io::Result<File> {
+    if is_named {
+        return File::open(path);
+    }
+    let no_waiting = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY);
+    let file = File::options().read(true).custom_flags(no_waiting.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
 }
 
 /// Whether a cluster set the variable, to tell where the service of the name `can-sync` is: it is meant for nobody.

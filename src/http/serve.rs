@@ -302,8 +302,10 @@ async fn answer(
     place: Arc<Place>,
     taking: Arc<Patience>,
 ) -> Response {
-    if FORWARDED.iter().any(|name| request.headers().contains_key(name)) {
-        place.comes_through_proxy();
+    if FORWARDED.iter().any(|name| request.headers().contains_key(name))
+        && let Err(refused) = place.comes_through_proxy()
+    {
+        return ending(refused.into_response(), place);
     }
     let sending = (!request.body().is_end_stream())
         .then(|| Arc::new(Patience::new(place.places().min_bytes_per_sec())));

@@ -13,8 +13,7 @@ const byId = (id) => document.getElementById(id);
 // ---- asking the node ----
 
 async function ask(path, options) {
-  const signal = AbortSignal.timeout(ANSWER_MS);
-  const answer = await fetch(path, { cache: "no-store", credentials: "same-origin", signal, ...options });
+  const answer = await fetch(path, { cache: "no-store", credentials: "same-origin", ...options });
   if (answer.status === 401 && !byId("sign-in")) location.reload();
   return answer;
 }
@@ -93,7 +92,7 @@ async function refresh() {
   }
   refreshing = true;
   try {
-    const answer = await ask("page/live");
+    const answer = await ask("page/live", { signal: AbortSignal.timeout(ANSWER_MS) });
     if (!answer.ok) throw new Error(await explain(answer));
     const html = await answer.text();
     if (!byId("offline").hidden) onAnswerAgain();
@@ -101,7 +100,9 @@ async function refresh() {
     answeredMs = Date.now();
     sample();
     const { seq } = byId("node").dataset;
-    if (shownSeq !== null && seq !== shownSeq) swap(await (await ask("page/recent")).text());
+    if (shownSeq !== null && seq !== shownSeq) {
+      swap(await (await ask("page/recent", { signal: AbortSignal.timeout(ANSWER_MS) })).text());
+    }
     shownSeq = seq;
   } catch {
     onSilence();
@@ -292,7 +293,7 @@ function send(file, onProgress) {
   return new Promise((resolve, reject) => {
     const form = new FormData();
     // The name goes with the file alone: as a field of its own, a line break in it would come out as another.
-    if (file.lastModified >= 0) form.append("modified_at", String(Math.trunc(file.lastModified)));
+    if (file.lastModified >= 0 && file.lastModified < 2 ** 48) form.append("modified_at", String(Math.trunc(file.lastModified)));
     form.append("file", file, file.name);
     const request = new XMLHttpRequest();
     request.upload.onprogress = (event) => {
@@ -329,7 +330,8 @@ function tellUploads() {
   if (failed > 0) said.push(`${files(failed)} not stored`);
   const left = uploads + waiting.length;
   if (left > 0) said.push(`${files(left)} to go${looking > 0 ? ", and more" : ""}`);
-  byId("uploads-summary").textContent = said.length > 0 ? `${said.join(", ")}.` : "";
+  // What came of it stays until there is something new to say.
+  if (said.length > 0) byId("uploads-summary").textContent = `${said.join(", ")}.`;
   byId("uploads-stop").hidden = waiting.length === 0;
   if (left === 0 && looking === 0) stored = named = unnamed = known = failed = 0;
 }
@@ -353,16 +355,14 @@ async function addDropped(transfer) {
   looking += 1;
   const stops = stopped;
   for (const entry of entries) {
-    try {
-      for await (const file of filesIn(entry)) {
-        if (stopped !== stops) break;
-        count += 1;
-        if (count > FILES_MAX) throw new Error(`More than ${FILES_MAX} files: use "can-sync put -r" for them.`);
-        add([file]);
+    for await (const file of filesIn(entry)) {
+      if (stopped !== stops) break;
+      count += 1;
+      if (count > FILES_MAX) {
+        fail(uploadRow(entry.name), `More than ${FILES_MAX} files: use "can-sync put -r" for the rest.`);
+        break;
       }
-    } catch (error) {
-      fail(uploadRow(entry.name), error.message);
-      tellUploads();
+      add([file]);
     }
   }
   looking -= 1;
@@ -370,16 +370,22 @@ async function addDropped(transfer) {
   tellUploads();
 }
 
+// What of it cannot be read is told, and the rest goes on.
 async function* filesIn(entry) {
-  if (entry.isFile) {
-    yield await new Promise((resolve, reject) => entry.file(resolve, () => reject(new Error(`${visible(entry.fullPath)} cannot be read.`))));
-    return;
-  }
-  const reader = entry.createReader();
-  const next = () => new Promise((resolve, reject) => reader.readEntries(resolve, () => reject(new Error(`${visible(entry.fullPath)} cannot be read.`))));
-  // A folder is read in parts; the last one is empty.
-  for (let some = await next(); some.length > 0; some = await next()) {
-    for (const inner of some) yield* filesIn(inner);
+  try {
+    if (entry.isFile) {
+      yield await new Promise((resolve, reject) => entry.file(resolve, reject));
+      return;
+    }
+    const reader = entry.createReader();
+    const next = () => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    // A folder is read in parts; the last one is empty.
+    for (let some = await next(); some.length > 0; some = await next()) {
+      for (const inner of some) yield* filesIn(inner);
+    }
+  } catch {
+    fail(uploadRow(entry.fullPath), "It cannot be read.");
+    tellUploads();
   }
 }
 

@@ -69,6 +69,9 @@ impl Patience {
 /// How long a client that is in debt and moves something may keep below the rate.
 const TRICKLE: Duration = Duration::from_secs(40);
 
+/// What is worth so much time at the slowest rate, and comes sooner, is no trickle.
+const BURST: Duration = Duration::from_secs(10);
+
 /// Waits for one client, no longer than it may let us wait.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -102,8 +105,10 @@ impl Waiting {
         let now = Instant::now();
         let trickle = self.trickle.get_or_insert(Trickle { since: now, bytes: 0 });
         trickle.bytes = trickle.bytes.saturating_add(bytes as u64);
-        if trickle.bytes >= TRICKLE.as_secs().saturating_mul(self.patience.bytes_per_sec) {
-            *trickle = Trickle { since: now, bytes: 0 };
+        // It keeps to the rate again, and not by a byte: that is no trickle, though it still owes.
+        let takes = u128::from(trickle.bytes) * 1000 / u128::from(self.patience.bytes_per_sec);
+        if takes >= trickle.since.elapsed().max(BURST).as_millis() {
+            self.trickle = None;
         }
     }
 
@@ -164,6 +169,7 @@ mod tests {
         let trickle = given_up_after(1, 90 * SECOND).await.unwrap();
         assert!((100 * SECOND..140 * SECOND).contains(&trickle), "{trickle:?}");
         assert_eq!(given_up_after(0, 200 * SECOND).await.unwrap(), 100 * SECOND);
+        assert_eq!(given_up_after(30 * 1024, 60 * SECOND).await, None, "a weak network, in bursts");
         // A network that was away for a while, again and again.
         assert_eq!(given_up_after(1 << 20, 90 * SECOND).await, None);
         // 2 KiB/s, in small pieces and in large ones.

@@ -149,6 +149,12 @@ impl Places {
     }
 }
 
+/// Of the places for one kind: what one address of another machine has once others want some, and what this machine has alone. A
+/// page sends four files at once.
+fn share_of(limits: ServeLimits) -> usize {
+    (limits.connections / 16).max(4).min(limits.connections / 8).max(1)
+}
+
 /// Makes room for one more among `max` of a kind: the slowest of them goes, if one is slow.
 fn make_room(
     table: &mut HashMap<u64, Occupant>,
@@ -200,14 +206,14 @@ impl Place {
         let Some(address) = table.get(&self.id).map(|own| own.address) else { return Ok(()) };
         if body.is_some() {
             let sends = |other: &Occupant| matches!(&other.does, Activity::Answers { body: Some(_), .. });
-            let (all, share) = (self.places.limits.connections / 4, self.places.limits.connections / 16);
+            let (all, share) = (self.places.limits.connections / 4, share_of(self.places.limits));
             // Its own go for it, before those of others do.
             let room = if address == Address::ThisMachine {
                 Some(())
             } else {
                 make_room(&mut table, share, |other| sends(other) && other.address == address).and_then(
                     |()| {
-                        make_room(&mut table, all - share, |other| {
+                        make_room(&mut table, all.saturating_sub(share), |other| {
                             sends(other) && other.address != Address::ThisMachine
                         })
                     },
@@ -244,14 +250,14 @@ impl Place {
     pub(super) fn begin_events(&self) -> Result<(), ApiError> {
         let mut table = self.places.lock();
         let Some(own) = table.get(&self.id) else { return Ok(()) };
-        let (all, share) = (self.places.limits.connections / 4, self.places.limits.connections / 16);
+        let (all, share) = (self.places.limits.connections / 4, share_of(self.places.limits));
         let address = own.address;
         let streams = table.values().filter(|other| matches!(other.does, Activity::Follows));
         let of_client = streams.clone().filter(|other| other.address == address).count();
         let of_others = streams.clone().filter(|other| other.address != Address::ThisMachine).count();
         let open = streams.count();
         let is_full = address != Address::ThisMachine
-            && (of_others >= (all - share).max(1) || (open >= all / 2 && of_client >= share.max(1)));
+            && (of_others >= all.saturating_sub(share).max(1) || (open >= all / 2 && of_client >= share));
         if is_full || open >= all {
             return Err(too_many_streams());
         }
@@ -273,12 +279,22 @@ impl Place {
     }
 
     /// A proxy on this machine brings the requests of somebody else.
-    pub(super) fn comes_through_proxy(&self) {
-        if let Some(own) =
-            self.places.lock().get_mut(&self.id).filter(|own| own.address == Address::ThisMachine)
-        {
+    ///
+    /// # Errors
+    /// There is no place for one more of others.
+    pub(super) fn comes_through_proxy(&self) -> Result<(), ApiError> {
+        let mut table = self.places.lock();
+        let all = self.places.limits.connections;
+        let is_ours = table.get(&self.id).is_some_and(|own| own.address == Address::ThisMachine);
+        if !is_ours {
+            return Ok(());
+        }
+        make_room(&mut table, all - all / 8, |other| other.address != Address::ThisMachine)
+            .ok_or_else(too_many_clients)?;
+        if let Some(own) = table.get_mut(&self.id) {
             own.address = Address::Other(Ipv4Addr::UNSPECIFIED.into());
         }
+        Ok(())
     }
 }
 
@@ -286,6 +302,11 @@ fn too_many_bodies() -> ApiError {
     let hint = "wait until some have ended, and send it again";
     let message = "too many requests with a body are under way";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_uploads", message, hint)
+}
+
+fn too_many_clients() -> ApiError {
+    let message = "too many clients are connected";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_clients", message, "try again in a moment")
 }
 
 fn too_many_streams() -> ApiError {
@@ -380,11 +401,13 @@ mod tests {
         assert_eq!(all[0].begin_request(Some(taking()), taking()).unwrap_err().code, "too_many_uploads");
         all[5].end_body();
         all[0].begin_request(Some(taking()), taking()).unwrap();
-        let theirs: Vec<Place> = (0..2).map(|_| places.admit(other(1), None).unwrap()).collect();
+        let theirs: Vec<Place> = (0..3).map(|_| places.admit(other(1), None).unwrap()).collect();
         all[1].end_request();
         theirs[0].begin_events().unwrap();
         all[2].end_request();
-        assert!(theirs[1].begin_events().is_err(), "one address of another machine has one of sixteen");
+        theirs[1].begin_events().unwrap();
+        all[3].end_request();
+        assert!(theirs[2].begin_events().is_err(), "one address of another machine has an eighth of so few");
     }
 
     #[test]
@@ -408,11 +431,13 @@ mod tests {
     #[test]
     fn who_comes_through_a_proxy_is_of_another_machine() {
         let places = places(16);
-        let all: Vec<Place> = (0..14).map(|_| places.admit(local(), None).unwrap()).collect();
+        let mut all: Vec<Place> = (0..16).map(|_| places.admit(local(), None).unwrap()).collect();
         for place in &all {
             place.begin_request(None, taking()).unwrap();
-            place.comes_through_proxy();
         }
+        let taken = all.iter().filter(|place| place.comes_through_proxy().is_ok()).count();
+        assert_eq!(taken, 14, "the rest is for this machine");
+        drop(all.pop());
         assert!(places.admit(other(1), None).is_none());
         assert!(places.admit(local(), None).is_some());
     }

@@ -26,8 +26,8 @@ const SEARCHERS_MAX: usize = 4;
 /// Searches that wait for a turn.
 const SEARCHES_WAITING_MAX: usize = 64;
 /// Longest wait of a search for its turn, and how long it may then take.
-const SEARCH_TURN_TIMEOUT: Duration = Duration::from_secs(15);
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
+const SEARCH_TURN_TIMEOUT: Duration = Duration::from_secs(20);
+const SEARCH_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub(super) struct Readers {
@@ -112,7 +112,9 @@ impl Readers {
         let found = self.read(&self.searches, turn.map_err(closed)?, action, &interrupt, read);
         tokio::time::timeout(SEARCH_TIMEOUT, found).await.unwrap_or_else(|_| {
             let secs = SEARCH_TIMEOUT.as_secs();
-            Err(StoreError::Busy(format!("the search took longer than {secs} s and was ended")))
+            Err(StoreError::Busy(format!(
+                "the search took longer than {secs} s and was ended: narrow it by tag, type, time or hash"
+            )))
         })
     }
 

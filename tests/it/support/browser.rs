@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::nodes::eventually;
@@ -16,25 +17,30 @@ use super::nodes::eventually;
 /// The name that `WebDriver` gives references to elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// No command takes longer.
+const LIMIT: Duration = Duration::from_mins(2);
+
 pub(crate) struct Browser {
     driver: Child,
     http: reqwest::Client,
     /// The URL of the session, below which all commands are.
     session: String,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
-    /// `None` where this machine has no browser, which is said once.
+    /// `None` where this machine has no browser that works, which is said once.
     pub(crate) async fn start() -> Option<Self> {
-        let Some(mut driver) = spawn_driver() else {
+        let (driver, port) = spawn_driver().or_else(|| {
             say_once("tests of the page in a browser: skipped, chromium and chromedriver are not installed");
-            return None;
-        };
-        let http = super::service::client();
-        let port = port_of(&mut driver);
+            None
+        })?;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().expect("a client");
         let profile = tempfile::tempdir().expect("a directory");
         let user_data = format!("--user-data-dir={}", profile.path().display());
+        let root = format!("http://127.0.0.1:{port}/session");
+        let mut browser = Self { driver, http, session: root, profile };
         let args = [
             "--headless=new",
             // Tests may run as root, for whom Chromium has no sandbox.
@@ -52,11 +58,17 @@ impl Browser {
             "timeouts": { "script": 60_000, "pageLoad": 60_000 },
             "goog:chromeOptions": { "args": args },
         } } });
-        let root = format!("http://127.0.0.1:{port}/session");
-        let answer = http.post(&root).json(&wanted).send().await.expect("the driver answers");
+        let answer =
+            browser.http.post(&browser.session).json(&wanted).send().await.expect("the driver answers");
         let answer: Value = answer.json().await.expect("JSON");
-        let id = answer["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {answer}"));
-        Some(Self { driver, http, session: format!("{root}/{id}"), _profile: profile })
+        let Some(id) = answer["value"]["sessionId"].as_str() else {
+            let why = &answer["value"]["message"];
+            assert!(why.to_string().contains("cannot find Chrome binary"), "no session: {answer}");
+            say_once("tests of the page in a browser: skipped, chromedriver finds no chromium");
+            return None;
+        };
+        browser.session = format!("{}/{id}", browser.session);
+        Some(browser)
     }
 
     async fn command(&self, path: &str, body: Value) -> Result<Value, String> {
@@ -180,38 +192,43 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser with itself when it is asked to; it is not asked twice.
-        if let Some(pid) = rustix::process::Pid::from_raw(self.driver.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let began = std::time::Instant::now();
-        while began.elapsed() < Duration::from_secs(10) {
-            if matches!(self.driver.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
+        // The driver leaves its browser behind. Of all there may be, it is the one with this profile.
+        let profile = self.profile.path().display().to_string();
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for process in processes {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let pid = process.file_name().to_str().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+            if let Some(pid) = pid.filter(|_| String::from_utf8_lossy(&command).contains(&profile)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
 }
 
-fn spawn_driver() -> Option<Child> {
+/// The driver, and the port that it says it listens on; `None` where there is none that works.
+fn spawn_driver() -> Option<(Child, u16)> {
     let mut command = Command::new("chromedriver");
     command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    command.spawn().ok()
-}
-
-/// The port that the driver says it listens on.
-fn port_of(driver: &mut Child) -> u16 {
+    let mut driver = command.spawn().ok()?;
     let mut lines = BufReader::new(driver.stdout.take().expect("a pipe")).lines();
-    let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
-        let (_, port) = line.split_once("started successfully on port ")?;
-        port.trim_end_matches('.').parse().ok()
-    });
+    let (tell, told) = std::sync::mpsc::channel();
     // What else it says is of no use, and must not fill the pipe.
-    std::thread::spawn(move || lines.for_each(drop));
-    port.expect("the driver says its port")
+    std::thread::spawn(move || {
+        for line in lines.by_ref().map_while(Result::ok) {
+            let port = line.split_once("started successfully on port ").map(|(_, port)| port.to_owned());
+            if let Some(Ok(port)) = port.map(|port| port.trim_end_matches('.').parse::<u16>()) {
+                let _ = tell.send(port);
+            }
+        }
+    });
+    if let Ok(port) = told.recv_timeout(LIMIT) {
+        return Some((driver, port));
+    }
+    let _ = driver.kill();
+    let _ = driver.wait();
+    None
 }
 
 /// Past the test runner, which keeps what tests that pass print.
