@@ -156,7 +156,7 @@ async fn a_failed_dial_is_told_and_tried_again_when_somebody_asks() {
     })
     .await;
     let own = EndpointAddr::new(rig.endpoint().id());
-    assert_eq!(rig.dial(own).await.unwrap_err(), "that is this node's own address");
+    assert_eq!(rig.dial(own).await.unwrap_err(), "that is this node itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
