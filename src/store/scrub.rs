@@ -51,7 +51,7 @@ pub struct ScrubReport {
 /// A pass under way.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct ScrubProgress {
-    /// Its number.
+    /// Number of the pass; they count up.
     pub pass: u64,
     /// Whether somebody asked for it; else it goes slowly and waits for everybody.
     pub asked: bool,
@@ -83,7 +83,7 @@ pub struct ScrubProgress {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct ScrubResult {
-    /// Its number.
+    /// Number of the pass; they count up.
     pub pass: u64,
     /// When it began, in milliseconds since the Unix epoch.
     pub begun_ms: u64,

@@ -7,17 +7,17 @@ use sha2::{Digest as _, Sha256};
 use crate::support::agent::Agent;
 use crate::support::command::{Ran, User};
 
-fn run(user: &User, agent: &Agent, args: &[&str]) -> Ran {
+pub(super) fn run(user: &User, agent: &Agent, args: &[&str]) -> Ran {
     user.run_with(args, &[("CAN_SYNC_API", &agent.url(""))], b"")
 }
 
-fn ok(user: &User, agent: &Agent, args: &[&str]) -> Ran {
+pub(super) fn ok(user: &User, agent: &Agent, args: &[&str]) -> Ran {
     let ran = run(user, agent, args);
     assert_eq!(ran.code, 0, "{args:?}: {}", ran.stderr);
     ran
 }
 
-fn sha256(content: &[u8]) -> String {
+pub(super) fn sha256(content: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(content))
 }
 

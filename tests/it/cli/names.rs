@@ -3,26 +3,12 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
+use super::commands::{ok, run, sha256};
 use crate::support::agent::Agent;
-use crate::support::command::{Ran, User};
+use crate::support::command::User;
 
 const CONTENT: &str = "the same picture";
-
-fn run(user: &User, agent: &Agent, args: &[&str]) -> Ran {
-    user.run_with(args, &[("CAN_SYNC_API", &agent.url(""))], b"")
-}
-
-fn ok(user: &User, agent: &Agent, args: &[&str]) -> Ran {
-    let ran = run(user, agent, args);
-    assert_eq!(ran.code, 0, "{args:?}: {}", ran.stderr);
-    ran
-}
-
-fn sha256(content: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(content))
-}
 
 fn asset(user: &User, agent: &Agent, hash: &str) -> Value {
     ok(user, agent, &["search", "--hash", hash, "--json"]).json().remove(0)
