@@ -120,7 +120,10 @@ async fn a_second_signal_ends_a_node_whatever_it_is_at() {
     for node in [&mut hung, &mut busy] {
         let asked = Instant::now();
         for signal in [Signal::TERM, Signal::INT] {
-            node.signal(signal);
+            // It may end at the first one, before the second is sent.
+            if node.runs() {
+                node.signal(signal);
+            }
             // The system merges what comes at once.
             eventually("the signal is taken up", async || {
                 let ended = !node.runs();
