@@ -10,6 +10,8 @@ pub(crate) mod description;
 pub(crate) mod embedded;
 pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
+#[path = "../support/forwarder.rs"]
+pub(crate) mod forwarder;
 pub(crate) mod hostile;
 pub(crate) mod infrastructure;
 pub(crate) mod library_member;
@@ -18,6 +20,7 @@ pub(crate) mod member;
 pub(crate) mod mounted;
 pub(crate) mod netns;
 pub(crate) mod nodes;
+pub(crate) mod path;
 pub(crate) mod peers;
 pub(crate) mod probe;
 pub(crate) mod proving;
