@@ -187,8 +187,8 @@ pub mod peer {
     }
     pub mod report {
         pub use crate::peer::report::{
-            ConnectionState, Direction, PeerReport, PeersReport, SourceReport, SourceState, SyncReport,
-            SyncState, TransferReport, WhyReport,
+            ConnectionState, Direction, PeerReport, PeersReport, Rates, SourceReport, SourceState,
+            SyncReport, SyncState, TransferReport, WhyReport,
         };
     }
     pub mod roster {

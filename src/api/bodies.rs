@@ -1,6 +1,4 @@
-//! The JSON shapes of the agent's API, and how they come about from what the actors report.
-//!
-//! Pure. Reports are taken apart field by field, so that a new field cannot be forgotten here.
+//! The JSON shapes of the agent's API that the actors' own reports do not have, and how they come about from those. Pure.
 
 use std::collections::BTreeMap;
 
@@ -269,152 +267,18 @@ pub(super) fn channels(reports: &[ChannelReport]) -> BTreeMap<String, ChannelVie
     reports.iter().map(view).collect()
 }
 
-/// Content bytes per second, lately.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Rates {
-    /// To the peer.
-    pub send: f64,
-    /// From the peer.
-    pub receive: f64,
-}
-
-/// One peer, as in `GET /peers`.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct PeerView {
-    /// Endpoint id, 64 hexadecimal digits.
-    pub endpoint_id: String,
-    /// What it calls itself; empty until it said so.
-    pub name: String,
-    /// `waiting`, `connecting`, `reconciling`, `syncing`, `in_sync` or `backing_off`; where somebody decided that there is no
-    /// session, or has to: `approval_wanted` (it waits for this node's user), `not_approved` (this node waits for its user),
-    /// `denied` (here), `denied_there`, `other_passphrase` or `ticket_refused`. `last_error` says what to do then.
-    pub state: String,
-    /// `direct` or `relay`, where connected.
-    pub path: Option<&'static str>,
-    /// Address of the path in use.
-    pub remote_addr: Option<String>,
-    /// Round trip of that path.
-    pub rtt_ms: Option<f64>,
-    /// Live assets that it last said to hold.
-    pub assets: Option<u64>,
-    /// Assets that it has, and that are wanted and not here yet.
-    pub missing_here: u64,
-    /// Bytes of those.
-    pub missing_here_bytes: u64,
-    /// Assets that were offered to it and that it has not confirmed yet.
-    pub missing_there: u64,
-    /// Versions of its that are not taken here yet, because they are dated ahead of this machine's clock.
-    pub deferred_here: u64,
-    /// Versions of this machine's that it does not take yet, because they are dated ahead of its clock.
-    pub deferred_there: u64,
-    /// Versions of its that are not taken here before a newer list of a library's revoked tickets comes.
-    pub held_here: u64,
-    /// Versions of this machine's that it does not take before it has a newer list of a library's revoked tickets.
-    pub held_there: u64,
-    /// Content bytes since the process started.
-    pub bytes_sent: u64,
-    /// Content bytes since the process started.
-    pub bytes_received: u64,
-    /// Content bytes per second, lately.
-    pub rates: Rates,
-    /// Seconds until nothing of what it has is missing at this rate.
-    pub eta_secs: Option<u64>,
-    /// Last sign of life (RFC 3339).
-    pub last_seen: Option<String>,
-    /// What went wrong last.
-    pub last_error: Option<String>,
-    /// Discovery channels that led to it; `incoming` when it came by itself.
-    pub sources: Vec<&'static str>,
-}
-
-impl From<PeerReport> for PeerView {
-    fn from(report: PeerReport) -> Self {
-        let PeerReport {
-            endpoint_id,
-            name,
-            state,
-            path,
-            remote_addr,
-            rtt_ms,
-            assets,
-            missing_here,
-            missing_here_bytes,
-            missing_there,
-            deferred_here,
-            deferred_there,
-            held_here,
-            held_there,
-            bytes_sent,
-            bytes_received,
-            send_rate,
-            receive_rate,
-            eta_secs,
-            last_seen_ms,
-            sources,
-            last_error,
-        } = report;
-        Self {
-            endpoint_id,
-            name,
-            state: word(&state),
-            path,
-            remote_addr,
-            rtt_ms,
-            assets,
-            missing_here,
-            missing_here_bytes,
-            missing_there,
-            deferred_here,
-            deferred_there,
-            held_here,
-            held_there,
-            bytes_sent,
-            bytes_received,
-            rates: Rates { send: send_rate, receive: receive_rate },
-            eta_secs,
-            last_seen: last_seen_ms.and_then(rfc3339),
-            sources,
-            last_error,
-        }
-    }
-}
-
 /// The answer of `GET /peers`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct PeerList {
     /// Every known peer, connected ones first.
-    pub peers: Vec<PeerView>,
-}
-
-/// One asset on its way, as in `GET /transfers`.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct TransferView {
-    /// CAN hash.
-    pub hash: String,
-    /// Size of the content in bytes.
-    pub size: u64,
-    /// Bytes that have arrived.
-    pub done: u64,
-    /// `receiving` or `sending`.
-    pub direction: String,
-    /// Endpoint id of the other side.
-    pub peer: String,
-    /// Whether it moves; otherwise it waits for its turn.
-    pub started: bool,
-}
-
-impl From<TransferReport> for TransferView {
-    fn from(report: TransferReport) -> Self {
-        let TransferReport { hash, size, done, direction, peer, started } = report;
-        Self { hash, size, done, direction: word(&direction), peer, started }
-    }
+    pub peers: Vec<PeerReport>,
 }
 
 /// The answer of `GET /transfers`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct TransferList {
     /// What moves or waits, at most 1,000.
-    pub transfers: Vec<TransferView>,
+    pub transfers: Vec<TransferReport>,
 }
 
 /// The body of `POST /peers`: either a ticket, or an endpoint id with addresses.

@@ -224,8 +224,8 @@ impl SyncModel {
             Ok(report) => {
                 let words = SyncWords::new(&report.sync, report.connected());
                 let (mood, title, detail) = (words.mood, words.heading(), shown(&words.detail()));
-                let send = report.peers.iter().map(|peer| peer.send_rate).sum();
-                let receive = report.peers.iter().map(|peer| peer.receive_rate).sum();
+                let send = report.peers.iter().map(|peer| peer.rates.send).sum();
+                let receive = report.peers.iter().map(|peer| peer.rates.receive).sum();
                 (mood, title, detail, send, receive)
             }
         };

@@ -17,8 +17,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::bodies::{
-    Alive, DialAccepted, DialRequest, Forgotten, NodeStatus, PeerList, PeerView, Ready, TicketView,
-    TransferList, Verifying, is_running, node_status, visit,
+    Alive, DialAccepted, DialRequest, Forgotten, NodeStatus, PeerList, Ready, TicketView, TransferList,
+    Verifying, is_running, node_status, visit,
 };
 use super::token::is_authorised;
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
@@ -30,6 +30,7 @@ use crate::http::extract::{JsonBody, parse_endpoint_id};
 use crate::http::guard::{GuardSettings, protect};
 use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
+use crate::peer::report::PeerReport;
 use crate::text::quoted;
 
 /// Longest ticket that is looked at.
@@ -124,7 +125,7 @@ async fn status(State(state): State<ApiState>) -> ApiResult<Success<NodeStatus>>
 )]
 async fn list_peers(State(state): State<ApiState>) -> ApiResult<Success<PeerList>> {
     let report = state.view.peers_report().await?;
-    Ok(Success::new(PeerList { peers: report.peers.into_iter().map(PeerView::from).collect() }))
+    Ok(Success::new(PeerList { peers: report.peers }))
 }
 
 /// One peer
@@ -134,18 +135,18 @@ async fn list_peers(State(state): State<ApiState>) -> ApiResult<Success<PeerList
     tag = "peers",
     params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
     responses(
-        (status = 200, body = Success<PeerView>),
+        (status = 200, body = Success<PeerReport>),
         (status = 400, description = "That is no endpoint id."),
         (status = 404, description = "No such peer."),
         (status = 503, description = "PeersActor does not answer.")
     )
 )]
-async fn show_peer(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<PeerView>> {
+async fn show_peer(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<PeerReport>> {
     let id = parse_endpoint_id(&id)?;
     let report = state.view.peers_report().await?;
     let text = id.to_string();
     let peer = report.peers.into_iter().find(|peer| peer.endpoint_id == text);
-    peer.map(|peer| Success::new(peer.into())).ok_or_else(|| unknown_peer(id))
+    peer.map(Success::new).ok_or_else(|| unknown_peer(id))
 }
 
 /// Connect to a peer now, and remember it
@@ -227,7 +228,7 @@ async fn verify(State(state): State<ApiState>) -> ApiResult<(StatusCode, Success
 )]
 async fn transfers(State(state): State<ApiState>) -> ApiResult<Success<TransferList>> {
     let transfers = state.view.transfers().await?;
-    Ok(Success::new(TransferList { transfers: transfers.into_iter().map(Into::into).collect() }))
+    Ok(Success::new(TransferList { transfers }))
 }
 
 /// The supervision tree

@@ -1,15 +1,17 @@
-//! What the peers' side of the node tells about itself: the shapes of `/status`, `/peers` and `/transfers`.
+//! What the peers' side of the node tells about itself: the shapes of `/peers` and `/transfers`, and what `/status` shows of them.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::clock::rfc3339;
 use crate::transfer::search::SearchReport;
 
 /// How far a peer is from a working session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionState {
     /// Known, not connected; waits for its next attempt, or for a place.
+    #[default]
     Waiting,
     /// Being dialled, or proving who it is.
     Connecting,
@@ -56,14 +58,26 @@ impl ConnectionState {
     }
 }
 
-/// One peer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// Content bytes per second, lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct Rates {
+    /// To the peer.
+    pub send: f64,
+    /// From the peer.
+    pub receive: f64,
+}
+
+/// One peer, as in `GET /peers`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct PeerReport {
     /// Endpoint id, 64 hexadecimal digits.
     pub endpoint_id: String,
     /// What it calls itself; empty until it said so.
     pub name: String,
-    /// How far it is.
+    /// `waiting`, `connecting`, `reconciling`, `syncing`, `in_sync` or `backing_off`; where somebody decided that there is no
+    /// session, or has to: `approval_wanted` (it waits for this node's user), `not_approved` (this node waits for its user),
+    /// `denied` (here), `denied_there`, `other_passphrase` or `ticket_refused`. `last_error` says what to do then.
+    #[schema(value_type = String)]
     pub state: ConnectionState,
     /// `direct` or `relay`, where connected.
     pub path: Option<&'static str>,
@@ -73,36 +87,42 @@ pub struct PeerReport {
     pub rtt_ms: Option<f64>,
     /// Live assets that it last said to hold, in a session or in an announcement.
     pub assets: Option<u64>,
-    /// Assets that it has and we want and do not have yet.
+    /// Assets that it has, and that are wanted and not here yet.
     pub missing_here: u64,
     /// Bytes of those.
     pub missing_here_bytes: u64,
-    /// Assets that we offered and it has not confirmed yet.
+    /// Assets that were offered to it and that it has not confirmed yet.
     pub missing_there: u64,
-    /// Versions of its that are not taken here yet, because they are dated ahead of our clock.
+    /// Versions of its that are not taken here yet, because they are dated ahead of this machine's clock.
     pub deferred_here: u64,
-    /// Versions of ours that it does not take yet, because they are dated ahead of its clock.
+    /// Versions of this machine's that it does not take yet, because they are dated ahead of its clock.
     pub deferred_there: u64,
     /// Versions of its that are not taken here before a newer list of a library's revoked tickets comes.
     pub held_here: u64,
-    /// Versions of ours that it does not take before it has a newer list of a library's revoked tickets.
+    /// Versions of this machine's that it does not take before it has a newer list of a library's revoked tickets.
     pub held_there: u64,
     /// Content bytes since the process started.
     pub bytes_sent: u64,
     /// Content bytes since the process started.
     pub bytes_received: u64,
     /// Content bytes per second, lately.
-    pub send_rate: f64,
-    /// Content bytes per second, lately.
-    pub receive_rate: f64,
+    pub rates: Rates,
     /// Seconds until nothing of what it has is missing at this rate; absent when nothing moves or nothing is missing.
     pub eta_secs: Option<u64>,
-    /// Milliseconds since the Unix epoch of the last sign of life.
+    /// Last sign of life: milliseconds since the Unix epoch here, RFC 3339 in JSON.
+    #[serde(rename = "last_seen", serialize_with = "serialize_rfc3339")]
+    #[schema(value_type = Option<String>)]
     pub last_seen_ms: Option<u64>,
     /// What went wrong last.
     pub last_error: Option<String>,
-    /// What led to it: names of discovery channels, or `incoming` when it came by itself.
+    /// Discovery channels that led to it; `incoming` when it came by itself.
     pub sources: Vec<&'static str>,
+}
+
+// Serde passes the field as it is.
+#[expect(clippy::ref_option)]
+fn serialize_rfc3339<S: Serializer>(ms: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    ms.and_then(rfc3339).serialize(serializer)
 }
 
 impl PeerReport {
@@ -212,20 +232,21 @@ pub enum Direction {
     Sending,
 }
 
-/// One asset on its way, or waiting for its turn.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// One asset on its way, as in `GET /transfers`.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct TransferReport {
     /// CAN hash.
     pub hash: String,
-    /// Size of the content.
+    /// Size of the content in bytes.
     pub size: u64,
     /// Bytes that have arrived.
     pub done: u64,
-    /// Which way.
+    /// `receiving` or `sending`.
+    #[schema(value_type = String)]
     pub direction: Direction,
     /// Endpoint id of the other side.
     pub peer: String,
-    /// Whether it has been asked for yet; otherwise it waits for its turn.
+    /// Whether it moves; otherwise it waits for its turn.
     pub started: bool,
 }
 

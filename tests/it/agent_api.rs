@@ -236,7 +236,8 @@ async fn the_description_names_every_path() {
     ] {
         assert!(paths.contains(&path), "{path} is not among {paths:?}");
     }
-    assert!(api["components"]["schemas"]["PeerView"]["properties"]["missing_here"].is_object());
+    let peer = &api["components"]["schemas"]["PeerReport"]["properties"];
+    assert!(peer["missing_here"].is_object() && peer["last_seen"].is_object(), "{peer}");
     description::check(&api);
     description::parameters_are_those_described(&agent.client, &agent.url(""), &api).await;
 }

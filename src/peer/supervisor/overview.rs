@@ -16,7 +16,7 @@ use crate::events::{PeerProgress, SyncProgress};
 use crate::library::registry::DeviceStanding;
 use crate::peer::messages::PeerMsg;
 use crate::peer::refusal::PeerRefusal;
-use crate::peer::report::{ConnectionState, PeerReport, PeersReport, SyncReport, SyncState};
+use crate::peer::report::{ConnectionState, PeerReport, PeersReport, Rates, SyncReport, SyncState};
 use crate::peer::roster::{KnownPeer, LinkState};
 use crate::peer::session::SessionStatus;
 use crate::peer::supervisor::{PeerLink, PeersState};
@@ -95,26 +95,10 @@ fn add_announced(peers: &mut Vec<PeerReport>, listings: &[AgentListing]) {
     peers.extend(listings.into_values().map(|listing| PeerReport {
         endpoint_id: listing.id.to_string(),
         name: listing.name.clone(),
-        state: ConnectionState::Waiting,
-        path: None,
-        remote_addr: None,
-        rtt_ms: None,
         assets: Some(listing.assets),
-        missing_here: 0,
-        missing_here_bytes: 0,
-        missing_there: 0,
-        deferred_here: 0,
-        deferred_there: 0,
-        held_here: 0,
-        held_there: 0,
-        bytes_sent: 0,
-        bytes_received: 0,
-        send_rate: 0.0,
-        receive_rate: 0.0,
-        eta_secs: None,
         last_seen_ms: Some(seen(listing)),
-        last_error: None,
         sources: sources(listing.sources.clone()),
+        ..PeerReport::default()
     }));
 }
 
@@ -181,8 +165,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
         held_there: waiting_counts.held_there,
         bytes_sent: meter.map_or(0, Meter::sent),
         bytes_received: meter.map_or(0, Meter::received),
-        send_rate: meter.map_or(0.0, |meter| meter.send_rate),
-        receive_rate,
+        rates: Rates { send: meter.map_or(0.0, |meter| meter.send_rate), receive: receive_rate },
         eta_secs: standing.as_ref().and_then(|s| eta_secs(s.missing_here_bytes, receive_rate)),
         last_seen_ms: known.last_seen_ms,
         last_error: standing

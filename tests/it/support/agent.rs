@@ -22,7 +22,7 @@ use can_sync::testing::library::{Libraries, Library};
 use can_sync::testing::peer::delete_guard::DeleteGuard;
 use can_sync::testing::peer::messages::PeersMsg;
 use can_sync::testing::peer::report::{
-    ConnectionState, PeerReport, PeersReport, SyncReport, SyncState, TransferReport, WhyReport,
+    ConnectionState, PeerReport, PeersReport, Rates, SyncReport, SyncState, TransferReport, WhyReport,
 };
 use can_sync::testing::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
 use can_sync::testing::store::service::{ServiceSettings, router};
@@ -261,18 +261,13 @@ pub(crate) fn peer(seed: u8, name: &str, state: ConnectionState) -> PeerReport {
         missing_here: 3,
         missing_here_bytes: 4096,
         missing_there: 2,
-        deferred_here: 0,
-        deferred_there: 0,
-        held_here: 0,
-        held_there: 0,
         bytes_sent: 1_000,
         bytes_received: 2_000,
-        send_rate: 10.5,
-        receive_rate: 20.5,
+        rates: Rates { send: 10.5, receive: 20.5 },
         eta_secs: Some(200),
         last_seen_ms: Some(1_700_000_000_000),
-        last_error: None,
         sources: vec!["mdns", "gossip"],
+        ..PeerReport::default()
     }
 }
 
