@@ -105,7 +105,7 @@ pub fn endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
     renew_endpoint_key(data_dir)
 }
 
-/// Puts another key in the place of the endpoint's key in a data directory. The former is not kept: whoever else has it is that
+/// Puts another key in the place of the endpoint's key in a data directory. The former is not kept: any other machine that has it is that
 /// endpoint from then on.
 ///
 /// # Errors

@@ -194,7 +194,7 @@ impl Library {
         self.shared.as_ref().is_none_or(|shared| shared.filter().matches(record))
     }
 
-    /// Whether a record of our store is part of it, unless the library has the content otherwise: for whoever may write,
+    /// Whether a record of our store is part of it, unless the library has the content otherwise: for members that may write,
     /// what matches, was written late enough ([`SharedLibrary::shares`]) and did not come through another library; for a reader, what came through this one. That it was
     /// deleted, a reader hears from the library's members.
     #[must_use]

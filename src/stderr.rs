@@ -1,6 +1,6 @@
 //! Standard error of a program that serves: written by a thread of its own, from a queue of bounded size.
 //!
-//! Whoever reads stderr may stop reading: a log collector that hangs, a terminal that was stopped, a full disk. A write
+//! The reader of stderr may stop reading: a log collector that hangs, a terminal that was stopped, a full disk. A write
 //! waits then, for ever. Log lines and dumps are written by threads that have other things to do, so they only put their text
 //! into the queue. What finds no room there is dropped and counted; how much that was is said as soon as somebody reads again.
 //! The end of the process does not wait for a reader either: see [`flush`].

@@ -1,6 +1,6 @@
 //! `can-sync backup`: copies the data directory of this place, whether its node runs or not, as it is at one moment.
 //!
-//! It reads files and asks nobody: whoever may read the data directory may back it up, and no node can be told where to write.
+//! It reads files and asks no node: a user who may read the data directory may back it up, and no node can be told where to write.
 
 use std::path::PathBuf;
 

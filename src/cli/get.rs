@@ -147,7 +147,7 @@ impl Target {
             .tempfile_in(dir)
             .map_err(|e| CliError::failure(format!("cannot write to '{}': {e}", dir.display())))?;
         if let Some(meta) = replaced {
-            // Whoever could read and run what was there can do so with what takes its place.
+            // Users who could read and run what was there can do so with what takes its place.
             let kept = file.as_file().set_permissions(meta.permissions());
             kept.map_err(|e| CliError::failure(format!("cannot keep the mode of '{shown}': {e}")))?;
         }

@@ -97,7 +97,7 @@ impl Context {
     /// Files outside of data directories that hold secrets of the node of this place: those that settings name, and the
     /// configuration where it holds some itself.
     pub(super) fn secret_files(&self) -> Vec<PathBuf> {
-        // Whoever calls has been told what is wrong with the configuration.
+        // The caller has been told what is wrong with the configuration.
         let (loaded, _) = Config::read(&self.sources(None, Vec::new()));
         let config = &loaded.config;
         let running = self.node_here(config);

@@ -142,7 +142,7 @@ pub fn open_own(path: &Path) -> io::Result<File> {
     if metadata.is_file() && is_own { Ok(file) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
-/// Whether what is in an open file can only come from us, from root, or from those with whom we share a group of ours.
+/// Whether what is in an open file can only come from us, from root, or from members of a group of ours.
 ///
 /// # Errors
 /// What the system says.

@@ -83,7 +83,7 @@ pub enum LibraryMsg {
     },
     /// HTTP API: let an endpoint in, or shut it out.
     DecideDevice { endpoint_id: EndpointId, standing: DeviceStanding, reply: OperationResult<()> },
-    /// HTTP API: whom somebody decided about, or has to.
+    /// HTTP API: the machines that a user decided about, or has to decide about.
     GetDevices { reply: OperationResult<Vec<DeviceReport>> },
     /// Own tasks: one of them panicked, and why.
     TaskFailed(String),
@@ -218,7 +218,7 @@ impl LibraryState {
         let permits = Arc::clone(&self.permits);
         self.tasks.spawn(async move {
             let Ok(_permit) = permits.acquire().await else { return };
-            // Whoever asked may have given up while this waited.
+            // The caller may have given up while this waited.
             if !reply.is_closed() {
                 let done = work.await;
                 let _ = reply.send(done);

@@ -4,7 +4,7 @@
 //! - Beside: a live record of a content that is here outside of the library, or came through another one. Ours stays
 //!   untouched by what the library says.
 //! - Not held: a live record whose content the library did not deliver here, or that was deleted here.
-//! - Left: an edit moved the asset out of the library; whoever has it keeps it.
+//! - Left: an edit moved the asset out of the library; members that have it keep it.
 //! - Gone: a deletion that is not applied here, or of what was never here.
 //!
 //! An aside yields to the store's record once that belongs to the library and is no older, or has the content and shows that the
@@ -18,7 +18,7 @@ use crate::store::{FeedEntry, Holding};
 
 /// Asides of one library. A writer that causes more is not heard any more.
 const ASIDES_MAX: usize = 100_000;
-/// Those of them that are deleted or left: they cost whoever sends them nothing, and are not to keep live ones out.
+/// Those of them that are deleted or left: they cost their sender nothing, and are not to keep live ones out.
 const DELETED_MAX: usize = ASIDES_MAX / 2;
 /// The owner's own ticket: what the owner brings is nobody's share.
 const OWNER_SERIAL: u64 = 0;

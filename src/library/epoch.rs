@@ -1,7 +1,7 @@
 //! The keys by which members of a library know each other: each revocation begins an epoch with another one. Pure.
 //!
 //! The key of the epoch in which a ticket was issued is in the ticket. Later ones come with the list of revocations, sealed for
-//! each ticket that still holds: by a secret that only whoever has the ticket shares with the library's owner. With the
+//! each ticket that still holds: by a secret that only the ticket's holder shares with the library's owner. With the
 //! newest key goes what opens those before it, for one purpose: a member that was away proves an old one, and is told the list.
 //! What names records belongs to the library and stays, so that nothing has to be compared anew.
 
@@ -18,7 +18,7 @@ use crate::identity::Key;
 
 /// Tickets that may hold when one is revoked; an owner with more revokes all, and issues new ones.
 pub const SURVIVORS_MAX: usize = 1024;
-/// Keys of earlier epochs that are kept, to answer whoever was away for so many revocations.
+/// Keys of earlier epochs that are kept, to answer members that were away for so many revocations.
 pub const FORMER_MAX: usize = 64;
 /// What opens the keys before this one.
 const FORMER_CONTEXT: &str = "can-sync 2026 v3 library keys of former epochs";
@@ -38,7 +38,7 @@ pub struct SessionKeys {
     pub epoch: u64,
     /// The newest, which is shown.
     pub current: Key,
-    /// Those before it, the newest first: whoever proves one of them is told the list of revocations, and nothing else.
+    /// Those before it, the newest first: a peer that proves one of them is told the list of revocations, and nothing else.
     pub former: Vec<Key>,
 }
 
@@ -76,9 +76,9 @@ impl SessionKeys {
 pub struct Epoch {
     /// Its number: each revocation adds one.
     pub number: u64,
-    /// Its key for whoever holds a ticket, by the ticket's number.
+    /// Its key sealed for each ticket's holder, by the ticket's number.
     sealed: BTreeMap<u64, [u8; SEALED_BYTES]>,
-    /// The keys before it, for whoever has its key.
+    /// The keys before it, sealed with its key.
     former: Vec<u8>,
 }
 
@@ -112,7 +112,7 @@ impl Epoch {
         Self { number, sealed, former }
     }
 
-    /// What whoever holds the ticket of this number opens with `sealing`; nothing if the ticket did not hold when this was
+    /// What the holder of the ticket of this number opens with `sealing`; nothing if the ticket did not hold when this was
     /// written.
     fn open(&self, library: LibraryId, serial: u64, sealing: &Key) -> Option<SessionKeys> {
         let current = self.unseal(library, sealing, serial, self.sealed.get(&serial)?)?;
@@ -121,7 +121,7 @@ impl Epoch {
         Some(SessionKeys { epoch: self.number, current, former })
     }
 
-    /// The keys before this epoch's, the newest first, for whoever has that.
+    /// The keys before this epoch's, the newest first, for those that have that.
     fn open_former(&self, library: LibraryId, current: &Key) -> Option<Vec<Key>> {
         let former = self.unseal(library, &former_key(current), FORMER, &self.former)?;
         Some(former.as_chunks::<32>().0.iter().map(|key| Key::of_bytes(*key)).collect())

@@ -306,7 +306,7 @@ impl LibraryDetail {
 /// A ticket that was just issued.
 #[derive(Clone, Serialize, ToSchema)]
 pub struct Invited {
-    /// The ticket: whoever has it can use it as it says.
+    /// The ticket: anyone who has it can use it as it says.
     pub ticket: String,
     /// Its number, by which it can be revoked.
     pub serial: u64,

@@ -240,7 +240,7 @@ fn what_nobody_delivers_keeps_no_content_out_that_a_member_holds() {
         let claimed = AssetRecord { size, hlc: older.hlc.next(10), ..older.clone() };
         assert_eq!(library.consider(&claimed, false, own.as_ref(), true, Some(1)), OfferMeaning::Noted);
         assert_eq!(library.wanted(None, 10), [claimed.hash]);
-        // Nothing comes of somebody who has not got it either, and whoever has it is asked for it.
+        // Nothing comes of somebody who has not got it either, and a peer that has it is asked for it.
         assert_eq!(library.consider(&older, false, own.as_ref(), true, Some(1)), OfferMeaning::Known);
         assert_eq!(library.consider(&older, true, own.as_ref(), true, Some(1)), OfferMeaning::Wanted);
         let filled = library.version_filled_by(&older, own.as_ref());

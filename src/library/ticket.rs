@@ -1,6 +1,6 @@
 //! Tickets: the right to read, or to write into, one library. Pure.
 //!
-//! A ticket is a capability. Its claims (which library, for whom, until when) are signed by the library's key; the rest
+//! A ticket is a capability. Its claims (which library, which machine, until when) are signed by the library's key; the rest
 //! (the read secret, the filter, where members can be reached) is covered by a digest among the claims, so that a member
 //! can prove its claims in a session without showing the rest. With each ticket goes a key of its own, named by the claims:
 //! its holder signs with it for one connection, so that nobody can use the claims that another member has shown. The text is
@@ -73,7 +73,7 @@ pub struct Terms {
     pub fresh_within_ms: u64,
 }
 
-/// A whole ticket. Whoever has it can read the library.
+/// A whole ticket. Anyone who has it can read the library.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
     pub signed: SignedClaims,
@@ -167,7 +167,7 @@ impl Ticket {
         Ok(Self { signed: SignedClaims { claims, signature }, holder, secret, session, filter, addrs })
     }
 
-    /// Proves to have the whole ticket where it is shown: `binding` names who shows it, to whom, and on which stream alone.
+    /// Proves to have the whole ticket where it is shown: `binding` names the peer that shows it, the one that it is shown to, and the one stream.
     #[must_use]
     pub fn prove(&self, binding: &[u8]) -> [u8; 64] {
         let signed = [HELD, &self.signed.digest(), binding].concat();
@@ -180,7 +180,7 @@ impl Ticket {
         self.session.clone().unwrap_or_else(|| LibraryKeys::of_read_secret(&self.secret).auth().clone())
     }
 
-    /// What seals for whoever has the ticket; the library's owner keeps it.
+    /// What seals for the ticket's holder; the library's owner keeps it.
     #[must_use]
     pub fn sealing_key(&self) -> Key {
         Key::of_bytes(blake3::derive_key(SEALING_CONTEXT, self.holder.as_slice()))

@@ -1,7 +1,7 @@
 //! Backups of a data directory, made while its node runs or not, and data directories made of backups.
 //!
-//! A backup is made by whoever may read the data directory, from outside of the node: SQLite copies a database as it is at one
-//! moment whoever writes it, and contents are files that nobody changes. So no route exists that could be told to write somewhere.
+//! A backup is made from outside of the node, by a user who may read the data directory: SQLite copies a database as it is at one
+//! moment even while the node writes it, and contents are files that nobody changes. So no route exists that could be told to write somewhere.
 //!
 //! ```text
 //! can-sync-backup      says whose directory this is; made first

@@ -180,7 +180,7 @@ fn unguarded_store(config: &Config) -> Option<String> {
         config.can_service_url.is_none() && config.can_token_file.is_none() && !addr.ip().is_loopback();
     is_open.then(|| {
         format!(
-            "can_listen_addr: {addr} can be reached from other machines, and whoever reaches it can read, add and delete \
+            "can_listen_addr: {addr} can be reached from other machines, and anyone who reaches it can read, add and delete \
              assets: set can_token_file, or listen on 127.0.0.1"
         )
     })

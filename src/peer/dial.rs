@@ -100,7 +100,7 @@ impl Acceptor {
     }
 }
 
-/// Whether a peer is dialled at all: nobody who was denied, and nobody to whom there is nothing to offer.
+/// Whether a peer is dialled at all: none that was denied, and none that there is nothing to offer to.
 pub(super) fn may_dial(libraries: &Libraries, id: &EndpointId, known: &KnownPeer) -> bool {
     let standing = libraries.standing(id);
     // It has shown already that it waits for our user.

@@ -3,7 +3,7 @@
 //! Ids cost nothing to make, and a ticket may be in many hands. So places are given by **class**: our own devices, which know
 //! the passphrase; members of libraries, by ticket; and strangers, who have proved nothing. Own devices may have every place,
 //! and at least half of them; members at most half, of which one ticket has at most an eighth, however many ids show it. A
-//! class that is full refuses the newcomer: whoever has proved itself stays. A peer that the user named has a place always.
+//! class that is full refuses the newcomer: a peer that has proved itself stays. A peer that the user named has a place always.
 //!
 //! Before the proof the class is a guess, from what the id proved earlier; a connection that has to prove itself yet takes one
 //! of other places, which are fewer and held for seconds. With the proof it moves to the class that it proved.

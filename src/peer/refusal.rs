@@ -12,7 +12,7 @@ const REASON_CHARS_MAX: usize = 200;
 /// Characters of an endpoint id that a command takes for it.
 const ID_CHARS_SHOWN: usize = 10;
 
-/// Who does not let whom in, and why.
+/// Which of the two sides does not let the other in, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerRefusal {
     /// It knows the passphrase and waits for this machine's user.
@@ -103,7 +103,7 @@ impl PeerRefusal {
     }
 }
 
-/// A ticket's error without the advice, which is for whoever holds the ticket.
+/// A ticket's error without the advice, which is for the ticket's holder.
 fn without_advice(why: String) -> String {
     why.split_once(": ").map(|(what, _)| what.to_owned()).unwrap_or(why)
 }

@@ -1,4 +1,4 @@
-//! Who is known, whom to dial and when, and which of two connections to keep. Pure: time and chance come in.
+//! Which peers are known, which to dial and when, and which of two connections to keep. Pure: time and chance come in.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -141,12 +141,12 @@ impl Roster {
     /// no room.
     pub fn candidate(&mut self, addr: EndpointAddr, channel: Channel, now: Instant) -> bool {
         let id = addr.id;
-        // Whom a user names is dialled at once, whatever the back-off.
+        // A peer that a user names is dialled at once, whatever the back-off.
         let wanted = KnownPeer::names(channel);
         if wanted {
             self.silent.remove(&id);
         }
-        // An announcement is a sign of life: whoever did not answer was not there yet, or was sought where it is not.
+        // An announcement is a sign of life: a peer that did not answer was not there yet, or was sought where it is not.
         let announced = channel == Channel::Gossip;
         let ignored = self
             .silent
@@ -157,7 +157,7 @@ impl Roster {
         }
         let before = self.peers.get(&id).map(KnownPeer::share);
         let share = Share::of(channel);
-        // Whoever only connected has a place there alone, and a hint at it may not add to what hints have.
+        // A peer that only connected has a place there alone, and a hint at it may not add to what hints have.
         let is_new = before.is_none_or(|before| before == Share::Passing);
         if (is_new || wanted && before != Some(Share::Named)) && !self.make_room(share) {
             return false;
@@ -228,7 +228,7 @@ impl Roster {
         }
     }
 
-    /// Time passed: whoever failed meanwhile may make room for others.
+    /// Time passed: peers that failed meanwhile may make room for others.
     pub fn tick(&mut self) {
         self.tally.full = [false; Share::COUNT];
         self.is_alone = self.connected_count() == 0;
@@ -306,7 +306,7 @@ impl Roster {
             let wait = self.limits.backoff(known.attempts, chance);
             known.link = LinkState::Idle { dial_at: Some(now + wait) };
             if known.retried_at.is_some() {
-                // What failed most makes room for others: that is not whoever is tried more often because it was here lately.
+                // What failed most makes room for others: that is not one that is tried more often because it was here lately.
                 return;
             }
             known.attempts = known.attempts.saturating_add(1);
@@ -316,7 +316,7 @@ impl Roster {
         }
     }
 
-    /// The peer is not of our network. Hints at it were wrong; whom a user named stays, for the user to see why.
+    /// The peer is not of our network. Hints at it were wrong; a peer that a user named stays, for the user to see why.
     pub fn not_shared(&mut self, id: &EndpointId, now: Instant) {
         let Some(known) = self.peers.get_mut(id) else { return };
         if known.is_hint() && !known.is_stranger() {
@@ -326,7 +326,7 @@ impl Roster {
         }
     }
 
-    /// One of the two did not let the other in. Whoever proved that it knows the passphrase and waits for our user is kept with
+    /// One of the two did not let the other in. A peer that proved that it knows the passphrase and waits for our user is kept with
     /// its addresses, so that it is dialled once it is let in: as many as there is room for. Whether it is kept.
     pub fn refused(&mut self, id: &EndpointId, refusal: PeerRefusal, addr: EndpointAddr) -> bool {
         let room = self.has_room_to_wait();

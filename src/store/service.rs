@@ -164,7 +164,7 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
     protect(router, guard)
 }
 
-/// Where a token is asked for, lets in whoever sends it, and whoever has the sync API key: an agent needs nothing else.
+/// Where a token is asked for, lets in requests with it, and those with the sync API key: an agent needs nothing else.
 async fn require_token(State(service): ServiceState, request: Request, next: Next) -> Response {
     let Some(token) = &service.token else { return next.run(request).await };
     if bearer::carries(request.headers(), token) || sync::has_key(&service, request.headers()) {

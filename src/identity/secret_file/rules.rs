@@ -123,7 +123,7 @@ pub(super) fn is_own(facts: &Facts, process: &ProcessIdentity) -> bool {
     process.trusts_user(facts.user) && (!facts.modes || facts.mode & (GROUP_WRITES | ALL_WRITE) == 0)
 }
 
-/// Whether what is in a file can only come from us, from root, or from those with whom we share a group of ours.
+/// Whether what is in a file can only come from us, from root, or from members of a group of ours.
 pub(super) fn is_of_ours(facts: &Facts, process: &ProcessIdentity) -> bool {
     let is = |bits| facts.modes && facts.mode & bits != 0;
     process.trusts_user(facts.user)

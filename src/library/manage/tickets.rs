@@ -130,7 +130,7 @@ impl Manager {
             claims.check_revoked(&shared.revocations())?;
         }
         claims.check_subject(self.own_id)?;
-        // Our own clock may be the one that is wrong; whoever lets us in checks again.
+        // Our own clock may be the one that is wrong; the peer that lets us in checks again.
         claims.check_time(now_ms(), CLOCKS_APART_MAX_MS)?;
         Ok(ticket)
     }
@@ -232,7 +232,7 @@ impl Manager {
         if due.is_empty() {
             return Ok(());
         }
-        // Whoever changes something may write a list itself; the next tick comes soon.
+        // A change writes a list itself; the next tick comes soon.
         let Ok(_one) = self.busy.try_lock() else { return Ok(()) };
         for library in due.iter().filter(|library| is_due(library)) {
             let Some((shared, key)) = library.shared().and_then(|shared| Some((shared, shared.key()?)))

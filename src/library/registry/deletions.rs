@@ -21,7 +21,7 @@ impl Deleter {
         Self { library: String::new(), source: format!("device {id}") }
     }
 
-    /// Whoever holds a ticket of a library.
+    /// The holder of a library's ticket.
     #[must_use]
     pub fn of_ticket(library: String, serial: u64) -> Self {
         Self { library, source: format!("ticket {serial}") }

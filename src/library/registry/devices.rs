@@ -3,7 +3,7 @@
 use super::{Registry, RegistryError, signed, unsigned};
 
 /// Endpoints that wait for somebody to approve them. Where there are so many, further ones are not noted: ids cost nothing to
-/// make, and whoever waits must not be pushed off by those who come later.
+/// make, and one that waits must not be pushed off by those that come later.
 pub const WAITING_MAX: u32 = 256;
 
 const DECIDE: &str = "INSERT INTO devices (endpoint_id, name, standing, at_ms) VALUES (?1, ?2, ?3, ?4)

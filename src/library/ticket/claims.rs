@@ -39,10 +39,10 @@ impl Access {
     }
 }
 
-/// Whom a ticket lets in.
+/// The machines that a ticket lets in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Subject {
-    /// Whoever has it.
+    /// Any machine that has it.
     Bearer,
     /// One endpoint.
     Endpoint(EndpointId),
@@ -74,7 +74,7 @@ pub struct Claims {
     /// How old a list of revocations may become until records of members other than the owner wait for a newer one, in
     /// milliseconds; 0 for any age. Where there is no list, they wait as well.
     pub fresh_within_ms: u64,
-    /// Public half of the key that whoever has the whole ticket holds.
+    /// Public half of the key that is in the whole ticket.
     pub(super) holder: [u8; 32],
     /// Digest of what is not shown with the claims.
     pub(super) rest: [u8; 32],
@@ -161,7 +161,7 @@ impl Claims {
     }
 
     /// Checks what depends on time alone. Clocks may be ten minutes apart: a ticket that was issued just now is valid
-    /// for a clock that is behind. `leeway_ms` is what its end is extended by: nothing for whoever lets others in.
+    /// for a clock that is behind. `leeway_ms` is what its end is extended by: nothing for the side that lets the other one in.
     ///
     /// # Errors
     /// [`TicketError::NotYetValid`], [`TicketError::Expired`].
@@ -261,7 +261,7 @@ impl SignedClaims {
         *blake3::hash(&self.encode()).as_bytes()
     }
 
-    /// Checks that whoever shows the claims has the whole ticket: `proof` is what
+    /// Checks that the peer that shows the claims has the whole ticket: `proof` is what
     /// [`Ticket::prove`](super::Ticket::prove) made of the same `binding`.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Which versions were dated too far ahead when they were first seen, and when that was. Pure.
 //!
 //! A version that has to wait wins in the end, over everything that was written meanwhile, although it was made before.
-//! What is written down here lets whoever wrote meanwhile keep the last word: once per version, so that it ends.
+//! What is written down here lets a writer in the meantime keep the last word: once per version, so that it ends.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ const CLASS_MAX: usize = 16_384;
 const LIBRARY_MAX: usize = 1_024;
 /// Versions of one asset, of the user's own and through each library.
 const ASSET_MAX: usize = 16;
-/// How long one is remembered after it could be taken: whoever has it may come late.
+/// How long one is remembered after it could be taken: a peer that has it may come late.
 const KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// A version that has to wait.
@@ -83,7 +83,7 @@ pub enum NoteChange {
     Remove(ContentHash, [u8; 32]),
 }
 
-/// All notes, bounded by where they came from: whoever takes part by ticket cannot fill the user's own.
+/// All notes, bounded by where they came from: members that take part by ticket cannot fill the user's own.
 #[derive(Debug, Default)]
 pub struct Notes {
     by_hash: HashMap<ContentHash, Vec<Note>>,
@@ -111,7 +111,7 @@ impl Notes {
             self.swept_at_ms = note.first_seen_ms;
             changes = self.sweep(note.first_seen_ms);
         }
-        // The first of them stay: whoever fills this up comes later.
+        // The first of them stay: a peer that fills this up comes later.
         if self.has_room(&note) {
             self.insert(note);
             changes.push(NoteChange::Put(note));
@@ -241,7 +241,7 @@ mod tests {
             assert_eq!(notes.settle(&ahead, ours, None, true), (false, vec![]), "never seen before");
             assert_eq!(notes.add(note(&ahead)), [NoteChange::Put(note(&ahead))]);
             if reasserts {
-                // As long as it is not done, whoever brings it is answered alike.
+                // As long as it is not done, every peer that brings it is answered alike.
                 assert_eq!(notes.settle(&ahead, ours, None, true), (true, vec![]));
                 assert_eq!(notes.settle(&ahead, ours, None, true), (true, vec![]));
                 assert_eq!(notes.spend(&ahead, None), removed);

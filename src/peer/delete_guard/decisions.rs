@@ -5,7 +5,7 @@
 //! greedy deleter uses up nothing of what the others have, and however many there are, no more than three budgets go. Once a
 //! deletion goes beyond a budget, it and everything that this deleter brings after it is held back until somebody decides;
 //! nobody else is stopped by that, even who passes on what waits already. Decisions are about one version of one asset in one
-//! library, whoever brings it.
+//! library, no matter which peer brings it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,7 +23,7 @@ const BUDGETS: [DeletionBudget; 2] = [
 const COUNTED_BY_MS: u64 = 5 * 60 * 1000;
 /// For so long, the same deletion is not counted again when another peer brings it.
 const KNOWN_FOR_MS: u64 = 10 * 60 * 1000;
-/// What is brought back from a time that has not come is no longer ago than this: whoever gets a clock to jump frees nothing.
+/// What is brought back from a time that has not come is no longer ago than this: a clock that jumps frees nothing.
 const BROUGHT_BACK_MS: u64 = 23 * 60 * 60 * 1000;
 /// Deletions of the mirror that are held back or decided about, and as many of all other libraries together; further ones are
 /// held back just the same, and not listed.
@@ -145,7 +145,7 @@ impl Decisions {
         self.sizes.note(library, assets, now_ms)
     }
 
-    /// What is known already about a deletion in a library, whoever brings it.
+    /// What is known already about a deletion in a library, no matter which peer brings it.
     fn known_ruling(&self, library: &str, deletion: &Deletion) -> Option<DeletionRuling> {
         let decided = self.decided.get(library).and_then(|decided| decided.get(&deletion.hash));
         if let Some((_, decision)) = decided.filter(|(about, _)| about.digest == deletion.digest) {

@@ -196,7 +196,7 @@ fn one_hold_stops_no_other() {
     assert_eq!(t.decisions.holds().count(), 2);
     assert_eq!(t.decide(&[ticket(3)], DeletionDecision::Confirmed), 30);
     assert_eq!(t.judge(&device(1), &some(0..30), 100), DeletionRuling::Hold, "that was about the library");
-    assert_eq!(t.judge(&ticket(4), &some(0..30), 100), DeletionRuling::Apply, "whoever brings them there");
+    assert_eq!(t.judge(&ticket(4), &some(0..30), 100), DeletionRuling::Apply, "by any member");
 }
 
 #[test]
@@ -447,7 +447,7 @@ fn the_list_is_bounded_and_the_brake_is_not() {
 }
 
 proptest! {
-    /// Whatever is brought by whomever, with whatever restarts: no deleter has more applied in an hour or a day than its
+    /// Whatever members bring in whatever order, over restarts: no deleter has more applied in an hour or a day than its
     /// budget, and a library no more than three times as much, unless somebody confirmed it.
     #[test]
     fn no_order_of_events_lets_more_through(

@@ -128,7 +128,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever comes in whatever order: limits hold, whoever has proved itself stays, and own devices have their half.
+    /// Whatever comes in whatever order: limits hold, peers that have proved themselves stay, and own devices have their half.
     #[test]
     fn limits_hold_and_the_proven_stay(
         connections in 1..40_usize,

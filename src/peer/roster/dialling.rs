@@ -1,4 +1,4 @@
-//! Whom to dial, and which connection to give up for another.
+//! Which peers to dial, and which connection to give up for another.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ impl Room {
                 LinkState::Dialing => true,
                 LinkState::Connected { dialed_here, .. } => dialed_here,
             };
-            // Whoever connected to us is company enough, but for those of whom nothing is known yet.
+            // A peer that connected to us is company enough, but for those of whom nothing is known yet.
             let counts = match known.share() {
                 Share::Members | Share::Named => dialed,
                 Share::Own | Share::LocalNetwork | Share::Slots | Share::Gossip => true,
@@ -101,7 +101,7 @@ impl Room {
 
 impl Roster {
     /// Whom to dial now, of those that `may_dial` says, and whether only hints led there; they count as being dialled. Whom a user
-    /// named comes first, then own devices, members, and whom hints led to; of each whoever failed least. `chance` spreads the
+    /// named comes first, then own devices, members, and whom hints led to; of each kind those that failed least. `chance` spreads the
     /// rest, so that not everybody dials the same peers.
     pub fn due(
         &mut self,

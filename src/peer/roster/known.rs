@@ -126,7 +126,7 @@ pub struct KnownPeer {
 }
 
 impl KnownPeer {
-    /// Somebody of whom nothing is known.
+    /// A peer that nothing is known of.
     pub(super) fn new(id: EndpointId) -> Self {
         Self {
             addr: EndpointAddr::new(id),
@@ -206,13 +206,13 @@ impl KnownPeer {
         self.last_seen_ms.is_none() && !self.sources.iter().any(|channel| channel.is_static())
     }
 
-    /// Whether a user named it, so that we want a connection to it whoever else is connected.
+    /// Whether a user named it, so that we want a connection to it whatever else is connected.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.sources.iter().any(|channel| Self::names(*channel))
     }
 
-    /// Whether whoever comes through this channel was named by a user.
+    /// Whether a user named the peers that come through this channel.
     #[must_use]
     pub const fn names(channel: Channel) -> bool {
         matches!(channel, Channel::Tickets | Channel::Bootstrap)

@@ -1,4 +1,4 @@
-//! PeersActor's dials: whom discovery leads to, whom users name, and who of them is dialled now.
+//! PeersActor's dials: the peers that discovery leads to and that users name, and which of them are dialled now.
 
 use iroh::endpoint::{Connection, VarInt};
 use iroh::{EndpointAddr, EndpointId};
@@ -88,7 +88,7 @@ impl PeersState {
 
     /// A user decided about a machine.
     pub(super) fn on_device_decided(&mut self, myself: &ActorRef<PeersMsg>, id: &EndpointId) {
-        // Whoever is shut out has lost its connections already.
+        // A peer that is shut out has lost its connections already.
         if self.args.libraries.standing(id) == DeviceStanding::Approved {
             self.roster.let_in(id, Instant::now());
             self.dial_due(myself);

@@ -1,4 +1,4 @@
-//! PeersActor's part in searches for contents that a user asked for by name: whom it asks, and whom it dials for that.
+//! PeersActor's part in searches for contents that a user asked for by name: which peers it asks, and which it dials for that.
 
 use iroh::EndpointId;
 use ractor::ActorRef;
@@ -26,7 +26,7 @@ impl PeersState {
         for session in up {
             self.ask_for_searched(session);
         }
-        // Whoever is not connected is dialled with the next tick, unless somebody has it by then.
+        // A peer that is not connected is dialled with the next tick, unless somebody has it by then.
         Ok(())
     }
 

@@ -152,7 +152,7 @@ fn a_winner_is_given_the_names_that_it_did_not_know() {
     assert_eq!(
         keep_names(&renamed, &own, us),
         KeptNames { again: None, gone: owned(&["a"]) },
-        "whoever took it away knew of it"
+        "its removal knew of it"
     );
     let deleted = AssetRecord { deleted: true, ..winner.clone() };
     assert_eq!(keep_names(&deleted, &own, us), KeptNames { again: None, gone: own.clone() });

@@ -1,6 +1,6 @@
 //! Content whose bytes are not right any more, or are gone: what becomes of it.
 //!
-//! Whoever meets wrong bytes says so ([`EmbeddedStore::suspect`]). From that moment the content counts as not held. It is read in full and hashed; if
+//! A reader that meets wrong bytes says so ([`EmbeddedStore::suspect`]). From that moment the content counts as not held. It is read in full and hashed; if
 //! it is damaged indeed, the record becomes one whose content is not here and is wanted, in one transaction, and what is there is set
 //! aside: kept, and never given away. Peers are asked for it like for any content that is wanted. Once it came, what was
 //! set aside is removed. If the whole was right after all, what was wrong were its sums: they are made anew.

@@ -1,7 +1,7 @@
 //! A start with half of a store: a database without its contents, or the reverse.
 //!
 //! Contents that are all missing are no damage of each. Where the directory is empty, as when a disk is not mounted, nothing is
-//! put there; where it is gone, whoever runs the store has decided to go on without.
+//! put there; where it is gone, the store's user has decided to go on without.
 
 use std::fs;
 use std::io;

@@ -121,7 +121,7 @@ pub(super) fn notice(
         return Ok(());
     }
     let mut next = *totals;
-    // Whoever has read up to the lost ones has to begin again.
+    // A reader that has got to the lost ones has to begin again.
     next.purge_floor = seq + 1;
     next.changes = changes;
     let files = content_files(layout)?;

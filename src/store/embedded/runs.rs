@@ -8,7 +8,7 @@
 //! state do not meet even where clocks are of no use. The first run of a new store begins at 0.
 //!
 //! The database keeps the runs: the first number of each, and the last one before the next run. A cursor that lies in none of
-//! them is from a future that this store does not have, and whoever has it begins again. Runs are few and small; the oldest
+//! them is from a future that this store does not have, and its reader begins again. Runs are few and small; the oldest
 //! are dropped beyond a bound, and count as purged.
 //!
 //! A machine that is set back while it runs, memory and all, opens nothing. But its clock is set right soon after, and a clock

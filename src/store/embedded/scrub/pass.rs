@@ -39,7 +39,7 @@ impl Pass {
     /// Rests after work that reads no contents.
     pub(super) async fn breathe(&self, worked: Duration) -> Result<(), StoreError> {
         let throttle = Arc::clone(&self.throttle);
-        // That it is stopped is seen by whoever goes on.
+        // The one that goes on sees that it is stopped.
         blocking("pace the scrub", move || {
             let _ = throttle.took(0, worked);
             Ok(())
