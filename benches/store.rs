@@ -1,7 +1,8 @@
 //! The embedded store, and an agent's CAN Service over HTTP, beside what the machine can do at best, in one run.
 //!
-//! `cargo bench --bench store [-- --only small|big|http|many] [-- --big-mib N] [-- --bins DIR]`. `--bins` takes the
-//! program that serves HTTP from there instead of the one built along.
+//! `cargo bench --bench store [-- --only small|big|http|scale] [-- --big-mib N] [-- --assets N,N] [-- --bins DIR]`. `--bins` takes
+//! the programs that serve HTTP from there instead of those built along. `scale` compares stores of so many assets as `--assets`
+//! says.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,34 +11,37 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::testing::store::embedded::{IngestFields, ListFilter, ListQuery};
+use can_sync::testing::store::embedded::IngestFields;
 use can_sync::testing::store::{ContentStore, HashingFile, IncomingAsset, IncomingContent};
 use futures::TryStreamExt;
 use futures::future::join_all;
 use sha2::{Digest, Sha256};
 use support::agent::{Agent, Bins};
 use support::figures::{Table, mb_per_sec, per_sec};
-use support::stores::{fill, incoming, open};
+use support::stores::{incoming, open};
 use support::{Noise, Result, limits, noise, temp_dir};
 
+#[path = "store/scale.rs"]
+mod scale;
 mod support;
 
 const MIB: usize = 1024 * 1024;
 const SMALL: usize = 10_000;
 const SMALL_BYTES: usize = 4096;
-const MANY: usize = 100_000;
-const TINY_BYTES: usize = 8;
 /// Requests that are under way at the same time.
 const CONNECTIONS: usize = 32;
 
 #[derive(clap::Parser)]
 struct Args {
     /// Some rows alone
-    #[arg(long, value_parser = ["small", "big", "http", "many"])]
+    #[arg(long, value_parser = ["small", "big", "http", "scale"])]
     only: Option<String>,
     /// Size of the large asset
     #[arg(long, default_value_t = 1024)]
     big_mib: usize,
+    /// Sizes of the stores that are compared
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000])]
+    assets: Vec<usize>,
     #[command(flatten)]
     bins: Bins,
 }
@@ -71,8 +75,8 @@ async fn main() -> Result<()> {
     if wants("http") {
         over_http(&args, dir.path(), &report).await?;
     }
-    if wants("many") {
-        many(&dir.path().join("many"), &report).await?;
+    if wants("scale") {
+        scale::scale(&args.bins, &args.assets, dir.path().join("scale")).await?;
     }
     Ok(())
 }
@@ -237,49 +241,5 @@ async fn over_http(args: &Args, dir: &Path, report: &Report) -> Result<()> {
     agent.put_noise(big).await?;
     let rate = mb_per_second(mib * MIB, began.elapsed());
     report.with_target(&format!("ingest {mib} MiB over HTTP, durable"), rate, ">= 400 MB/s", &limit);
-    Ok(())
-}
-
-async fn many(dir: &Path, report: &Report) -> Result<()> {
-    let store = open(dir).await?;
-    let began = Instant::now();
-    fill(&store, MANY, TINY_BYTES).await?;
-    report.add(&format!("ingest {MANY} tiny assets from a peer"), per_second(MANY, began.elapsed()), "");
-    store.close().await;
-
-    let began = Instant::now();
-    let store = open(dir).await?;
-    report.add(&format!("open a store of {MANY} assets"), format!("{:.1?}", began.elapsed()), "");
-
-    let text = |text: &str| Some(text.to_owned());
-    let none = ListFilter::default;
-    let filters = [
-        ("list the newest 50", none()),
-        ("by application (1 in 10)", ListFilter { application: text("camera"), ..none() }),
-        ("by a tag (1 in 100)", ListFilter { tags: vec!["tag 7".into()], ..none() }),
-        ("by media type (1 in 3)", ListFilter { mime_prefix: text("image/"), ..none() }),
-        ("by words in the name", ListFilter { q: text("NUMBER 4242"), ..none() }),
-        (
-            "by application and tag",
-            ListFilter { application: text("camera"), tags: vec!["tag 10".into()], ..none() },
-        ),
-    ];
-    for (what, filter) in filters {
-        let began = Instant::now();
-        let page = store.list(ListQuery { filter, ..ListQuery::default() }).await?;
-        let total = page.total;
-        report.add(&format!("{what}, of {MANY}: {total} match"), format!("{:.1?}", began.elapsed()), "");
-    }
-
-    let began = Instant::now();
-    let (mut since, mut seen) = (0, 0);
-    loop {
-        let page = store.feed(since, 1000).await?;
-        let Some(last) = page.entries.last() else { break };
-        since = last.seq;
-        seen += page.entries.len();
-    }
-    report.add("read the whole feed", per_second(seen, began.elapsed()), "");
-    store.close().await;
     Ok(())
 }

@@ -247,6 +247,9 @@ pub mod store {
         pub use crate::store::service::{BASE_PATH, ServiceSettings, router};
     }
 }
+pub mod text {
+    pub use crate::text::folded;
+}
 pub mod transfer {
     pub mod active {
         pub use crate::transfer::active::ActiveTransfers;

@@ -56,7 +56,8 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// `text` as comparisons see it: canonically equal strings are equal (NFC, NFD), and so are strings that differ in case alone,
 /// by full case folding (`ß` and `SS`; `σ`, `ς` and `Σ`). `İ` counts as `i`, as people who look for it type it.
-pub(crate) fn folded(text: &str) -> String {
+#[must_use]
+pub fn folded(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }

@@ -27,7 +27,7 @@ impl Bins {
         self.bins.as_ref().map_or_else(|| env!("CARGO_BIN_EXE_can-sync").into(), |dir| dir.join("can-sync"))
     }
 
-    fn service(&self) -> PathBuf {
+    pub(crate) fn service(&self) -> PathBuf {
         let along = || env!("CARGO_BIN_EXE_can-service").into();
         self.bins.as_ref().map_or_else(along, |dir| dir.join("can-service"))
     }

@@ -63,6 +63,17 @@ pub(super) struct AssetPage {
     pub(super) next_cursor: Option<String>,
     #[serde(default)]
     pub(super) total: Option<u64>,
+    /// Whether there may be more than that.
+    #[serde(default)]
+    pub(super) total_is_bound: bool,
+}
+
+impl AssetPage {
+    /// How many there are on all pages, behind a number of those seen: ` of 12`, or nothing where it is not known.
+    pub(super) fn of_total(&self) -> String {
+        let more = if self.total_is_bound { "+" } else { "" };
+        self.total.map(|total| format!(" of {total}{more}")).unwrap_or_default()
+    }
 }
 
 /// How many assets are wanted, and which.
@@ -105,14 +116,15 @@ pub(super) async fn print_pages(
         let mut query = query.clone();
         query.push(("limit", PAGE_MAX.min(wanted - shown).to_string()));
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let AssetPage { assets, next_cursor, total } = store.get(path, &query).await?;
+        let page: AssetPage = store.get(path, &query).await?;
+        let of = page.of_total();
+        let AssetPage { assets, next_cursor, .. } = page;
         // A table needs its heading even when it is empty; later pages go on without one.
         print(out, &assets, shown == 0)?;
         shown += assets.len() as u64;
         match next_cursor {
             Some(next) if shown < wanted && !assets.is_empty() => cursor = Some(next),
             Some(_) if !amount.all => {
-                let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
                 message(&format!("{shown}{of} shown; --all shows the rest"));
                 return Ok(());
             }

@@ -61,6 +61,7 @@ mod edit;
 pub(crate) mod failure;
 mod found;
 mod incoming;
+mod index;
 mod layout;
 mod loss;
 mod media_type;
@@ -141,6 +142,8 @@ struct StoreShared {
     scrub: scrub::Scrubbing,
     /// Contents whose sums are being made.
     sums: sums::SumMakers,
+    /// How far the index is, where it is being made.
+    building: index::build::Building,
     seq: watch::Receiver<u64>,
 }
 
@@ -199,6 +202,7 @@ impl EmbeddedStore {
             tokio::spawn(store.clone().miss_files());
         }
         tokio::spawn(store.clone().look_again());
+        tokio::spawn(store.clone().build_index());
         Ok(store)
     }
 
@@ -266,10 +270,15 @@ impl EmbeddedStore {
         self.0.shared.scrub.note_use();
         let query = query::Prepared::new(query)?;
         let readers = &self.0.shared.readers;
-        if query.is_quick() {
-            return readers.run("list assets", move |conn| query.run(conn)).await;
+        if query.is_quick(self.0.shared.building.is_built()) {
+            return readers.run("list assets", move |conn| query.run(conn)).await.map(|(page, _)| page);
         }
-        readers.search("search assets", move |conn| query.run(conn)).await
+        let (page, is_garbled) = readers.search("search assets", move |conn| query.run(conn)).await?;
+        if is_garbled {
+            tracing::warn!("the index of words is damaged: it is made anew");
+            self.begin_words_anew().await?;
+        }
+        Ok(page)
     }
 
     /// Changes the metadata of a live asset. Nothing is written if it is that already.

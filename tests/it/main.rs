@@ -59,6 +59,7 @@ mod store_list;
 mod store_loss;
 mod store_merge;
 mod store_names;
+mod store_search;
 mod store_server;
 mod store_space;
 mod supervisor;

@@ -298,9 +298,12 @@ async fn what_is_derived_from_records_is_made_anew() {
             .execute_batch(
                 "UPDATE records SET search = 'x' WHERE filename = 'Näme 1';
                  UPDATE records SET application_folded = NULL WHERE filename = 'Näme 2';
-                 DELETE FROM record_tags WHERE tag = 'tag0';
-                 INSERT INTO record_tags SELECT 'gone', hash FROM records WHERE deleted = 1;
-                 INSERT INTO record_tags VALUES ('stray', randomblob(32)), ('all', x'00');
+                 DELETE FROM faceted WHERE facet = (SELECT id FROM facets WHERE value = 'tag0');
+                 INSERT INTO faceted SELECT id, 5 FROM facets WHERE value = 'all';
+                 INSERT INTO faceted VALUES (9999, 7);
+                 UPDATE facets SET assets = 40 WHERE value = 'tag1';
+                 DELETE FROM words WHERE rowid = (SELECT list_key FROM records WHERE filename = 'Näme 3');
+                 INSERT INTO words (rowid, grams) VALUES (12345, 'str tra ray ay y');
                  UPDATE state SET assets = 1, bytes = 7, assets_held = 90, bytes_held = 0;",
             )
             .unwrap();
@@ -308,13 +311,14 @@ async fn what_is_derived_from_records_is_made_anew() {
     let store = open(dir.path()).await;
     let found = |filter: ListFilter| {
         let store = store.clone();
-        async move { store.list(ListQuery { filter, ..ListQuery::default() }).await.unwrap().total }
+        async move { store.list(ListQuery { filter, ..ListQuery::default() }).await.unwrap().assets.len() }
     };
+    let worded = |q: &str| ListFilter { q: Some(q.to_owned()), ..ListFilter::default() };
     let tagged = |tag: &str| ListFilter { tags: vec![tag.to_owned()], ..ListFilter::default() };
     assert_eq!(found(tagged("tag0")).await, 0);
     let result = scrubbed(&store).await;
-    // Four records, three tags, and the totals.
-    assert_eq!((result.rebuilt, result.found), (4 + 3 + 1, 0), "{result:?}");
+    // Four records, two facets that no record has, two that were counted wrong, the words of two, and the totals.
+    assert_eq!((result.rebuilt, result.found), (4 + 2 + 2 + 2 + 1, 0), "{result:?}");
     let after = store.status().await.unwrap();
     assert_eq!(
         (after.assets, after.bytes, after.assets_held, after.bytes_held),
@@ -322,9 +326,15 @@ async fn what_is_derived_from_records_is_made_anew() {
     );
     assert_eq!(found(tagged("tag0")).await, 2);
     assert_eq!(found(ListFilter { application: Some("camera".into()), ..ListFilter::default() }).await, 4);
-    let tags: i64 =
-        database(dir.path()).query_row("SELECT count(*) FROM record_tags", [], |row| row.get(0)).unwrap();
-    assert_eq!(tags, 8);
+    assert_eq!(found(worded("näme 3")).await, 1);
+    assert_eq!(found(worded("stray")).await, 0);
+    let facets: (i64, i64) = database(dir.path())
+        .query_row("SELECT (SELECT count(*) FROM faceted), sum(assets) FROM facets", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    // Each of four has two tags, a media type, an application, and is held.
+    assert_eq!(facets, (20, 20));
     for content in &contents {
         assert!(read(&store, hash_of(content), 0, None).await.as_ref() == Ok(content));
     }
@@ -354,7 +364,7 @@ fn behind_an_index(dir: &Path, name: &str, change: impl FnOnce(&Connection)) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_index_is_made_of_rows_that_may_be_wrong() {
     let twice = "CREATE TEMP TABLE other AS SELECT * FROM records WHERE filename = 'Näme 2'; \
-         UPDATE other SET seq = 1000; INSERT INTO records SELECT * FROM other;";
+         UPDATE other SET seq = 1000, list_key = NULL; INSERT INTO records SELECT * FROM other;";
     for change in ["UPDATE records SET hash = randomblob(32) WHERE filename = 'Näme 2';", twice] {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path()).await;
@@ -385,7 +395,7 @@ async fn an_index_of_hashes_that_lacks_a_row_is_made_anew() {
     store.close().await;
     behind_an_index(dir.path(), "records_by_hash", |database| {
         let copy = "CREATE TEMP TABLE other AS SELECT * FROM records WHERE filename = 'Näme 1'; \
-             UPDATE other SET seq = 1000, hash = randomblob(32), content = NULL, deleted = 1; \
+             UPDATE other SET seq = 1000, hash = randomblob(32), content = NULL, deleted = 1, list_key = NULL; \
              INSERT INTO records SELECT * FROM other;";
         database.execute_batch(copy).unwrap();
     });
@@ -431,7 +441,7 @@ async fn a_wrong_page_of_the_database_ends_writing_and_not_reading() {
     let contents = filled(&store, &[1000; 40]).await;
     store.close().await;
     let root: i64 = database(dir.path())
-        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'records_by_user'", [], |row| row.get(0))
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'facets_by_value'", [], |row| row.get(0))
         .unwrap();
     let file = fs::File::options().write(true).open(dir.path().join("store.db")).unwrap();
     // A page that nobody reads otherwise.

@@ -50,7 +50,9 @@ impl Scrub<'_> {
             let mut query = vec![("held", "true".to_owned()), ("order", "oldest".to_owned())];
             query.push(("limit", PAGE_MAX.to_string()));
             query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-            let AssetPage { assets, next_cursor, total } = self.store.get("/list", &query).await?;
+            let page: AssetPage = self.store.get("/list", &query).await?;
+            let of = page.of_total();
+            let AssetPage { assets, next_cursor, .. } = page;
             for asset in assets {
                 let Ok(hash) = asset.hash.parse() else { continue };
                 match self.check(hash, &count).await? {
@@ -65,12 +67,11 @@ impl Scrub<'_> {
                     }),
                 }
                 checked += 1;
-                let total = total.map(|total| format!(" of {total}")).unwrap_or_default();
                 let wrong = match findings.len() {
                     0 => String::new(),
                     some => format!(", {some} damaged"),
                 };
-                progress.set(&format!("checking contents: {checked}{total}{wrong}"));
+                progress.set(&format!("checking contents: {checked}{of}{wrong}"));
             }
             cursor = next_cursor;
             if cursor.is_none() {

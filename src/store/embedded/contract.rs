@@ -33,7 +33,9 @@ impl ContentStore for EmbeddedStore {
                 Ok((Totals::read(conn)?, damage::count(conn)?, loss::sentence(conn, now_ms)?))
             };
             let (totals, damaged, lost) = self.0.shared.readers.run("read the store's status", read).await?;
-            let notice = lost.or_else(|| self.0.shared.opened_with.clone());
+            let notice = lost
+                .or_else(|| self.0.shared.opened_with.clone())
+                .or_else(|| self.0.shared.building.sentence());
             Ok(StoreStatus {
                 assets: totals.assets,
                 bytes: totals.bytes,

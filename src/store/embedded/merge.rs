@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::damage::AfterCommit;
 use super::own_names::put_winner;
-use super::rows::{ContentPlace, StoredRow};
+use super::rows::{self, ContentPlace, StoredRow};
 use super::tx::{Tx, Verified, VerifiedBytes};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{Holding, ItemOutcome};
@@ -141,7 +141,8 @@ pub(super) fn fill(
     content: &Verified,
 ) -> Result<StoredRow, rusqlite::Error> {
     let (record, place) = filled(tx, record, content)?;
-    Ok(StoredRow { asset: tx.put(Some(old), record, place)?, place })
+    let asset = tx.put(Some(old), record, place)?;
+    Ok(StoredRow { list_key: rows::list_key(tx.conn, asset.seq)?, asset, place })
 }
 
 /// Stores content that was not here: the record with what is known of it now, and where it lies.

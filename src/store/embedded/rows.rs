@@ -14,7 +14,7 @@ use crate::wire::proto::WireRecord;
 /// The columns of a record, in the order that [`read_stored`] expects.
 pub(super) const COLUMNS: &str = "seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
      created_at_ms, mime_type, filename, application, user, tags, description, wanted, via, own_content, names, \
-     dropped_names, modified_at_ms";
+     dropped_names, modified_at_ms, list_key";
 
 /// Where the content of a record lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +44,8 @@ pub(super) struct StoredRow {
     pub(super) asset: StoredAsset,
     /// `None` for tombstones, and for content that is not here.
     pub(super) place: Option<ContentPlace>,
+    /// Where the index has it; `None` for tombstones, and for what is not in the index yet.
+    pub(super) list_key: Option<i64>,
 }
 
 /// The record of an asset, tombstones included.
@@ -51,6 +53,12 @@ pub(super) fn find(conn: &Connection, hash: ContentHash) -> Result<Option<Stored
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM records WHERE hash = ?1"))?
         .query_row([hash.0], read_stored)
         .optional()
+}
+
+/// The list key of the record under this number.
+pub(super) fn list_key(conn: &Connection, seq: u64) -> Result<Option<i64>, rusqlite::Error> {
+    conn.prepare_cached("SELECT list_key FROM records WHERE seq = ?1")?
+        .query_row([seq.cast_signed()], |row| row.get(0))
 }
 
 /// Names of the columns that [`read_formers`] reads.
@@ -98,7 +106,8 @@ pub(super) fn inline_content(conn: &Connection, id: i64) -> Result<Option<Vec<u8
 /// Reads a row of [`COLUMNS`].
 pub(super) fn read_stored(row: &Row<'_>) -> Result<StoredRow, rusqlite::Error> {
     let place: Option<i64> = row.get(7)?;
-    Ok(StoredRow { asset: read_asset(row)?, place: place.map(ContentPlace::from_column) })
+    let place = place.map(ContentPlace::from_column);
+    Ok(StoredRow { asset: read_asset(row)?, place, list_key: row.get(22)? })
 }
 
 /// Reads a row of [`COLUMNS`], less where the content lies.
@@ -161,19 +170,26 @@ fn numbers_column(numbers: &[u64]) -> Option<Vec<u8>> {
 /// Writes a row in place of the asset's earlier one, if there was one.
 pub(super) fn write(
     conn: &Connection,
+    earlier: Option<&StoredRow>,
     asset: &StoredAsset,
     place: Option<ContentPlace>,
+    list_key: Option<i64>,
 ) -> Result<(), rusqlite::Error> {
     let record = &asset.record;
     let meta = &record.meta;
     let [search, application, user] = derived(meta);
+    if let Some(earlier) = earlier {
+        // Replacing would also remove another record that has the same list key.
+        conn.prepare_cached("DELETE FROM records WHERE seq = ?1")?
+            .execute([earlier.asset.seq.cast_signed()])?;
+    }
     let mut insert = conn.prepare_cached(
-        "INSERT OR REPLACE INTO records (seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
+        "INSERT INTO records (seq, hash, size, blake3, hlc, writer, deleted, content, updated_at_ms, \
          created_at_ms, mime_type, filename, application, user, tags, description, search, wanted, via, own_content, \
-         application_folded, user_folded, names, dropped_names, modified_at_ms) \
+         application_folded, user_folded, names, dropped_names, modified_at_ms, list_key) \
          VALUES (:seq, :hash, :size, :blake3, :hlc, :writer, :deleted, :content, :updated_at_ms, \
          :created_at_ms, :mime_type, :filename, :application, :user, :tags, :description, :search, :wanted, :via, \
-         :own_content, :application_folded, :user_folded, :names, :dropped_names, :modified_at_ms)",
+         :own_content, :application_folded, :user_folded, :names, :dropped_names, :modified_at_ms, :list_key)",
     )?;
     insert.execute(named_params! {
         ":seq": asset.seq.cast_signed(),
@@ -201,6 +217,7 @@ pub(super) fn write(
         ":names": texts_column(&meta.names),
         ":dropped_names": numbers_column(&meta.dropped_names),
         ":modified_at_ms": meta.modified_at_ms.map(u64::cast_signed),
+        ":list_key": list_key,
     })?;
     Ok(())
 }
@@ -211,7 +228,7 @@ pub(super) fn derived(meta: &AssetMeta) -> [Option<String>; 3] {
 }
 
 /// What a search by words looks into.
-fn searched_text(meta: &AssetMeta) -> Option<String> {
+pub(super) fn searched_text(meta: &AssetMeta) -> Option<String> {
     // The separator keeps a match from running from the one into the other.
     let parts: Vec<String> = meta.all_names().chain(meta.description.as_deref()).map(folded).collect();
     (!parts.is_empty()).then(|| parts.join("\u{1f}"))

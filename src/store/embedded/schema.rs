@@ -224,6 +224,33 @@ CREATE TABLE runs (
 INSERT INTO runs SELECT 0, last_seq FROM state WHERE last_seq > 0 OR look_ms IS NOT NULL;
 ";
 
+/// What lists and searches go by (see the module `index`), empty: it is made from the records, in the background where there are
+/// any.
+///
+/// - `list_key` of a record is its place in lists; NULL for tombstones, and for what is not in the index yet.
+/// - `facets` counts what live records can be asked for; `faceted` has the keys of those that have it.
+/// - `words` has the trigrams of names and descriptions, under the keys.
+/// - `index_stage` says how much of it there is; `key_spill` by how many milliseconds a key may be too late.
+const SCHEMA_INDEX: &str = "
+ALTER TABLE records ADD COLUMN list_key INTEGER;
+CREATE UNIQUE INDEX records_by_list_key ON records (list_key) WHERE list_key IS NOT NULL;
+CREATE TABLE facets (
+    id INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL,
+    value TEXT NOT NULL,
+    assets INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX facets_by_value ON facets (kind, value);
+CREATE TABLE faceted (
+    facet INTEGER NOT NULL,
+    list_key INTEGER NOT NULL,
+    PRIMARY KEY (facet, list_key)
+) STRICT, WITHOUT ROWID;
+CREATE VIRTUAL TABLE words USING fts5 (grams, content='', contentless_delete=1, tokenize='ascii');
+ALTER TABLE state ADD COLUMN index_stage INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN key_spill INTEGER NOT NULL DEFAULT 0;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -241,7 +268,11 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_SCRUB),
     M::up(SCHEMA_NAMES),
     M::up(SCHEMA_RUNS),
+    M::up(SCHEMA_INDEX),
 ];
+/// Schemas from here on add nothing but what is made from the records, so that no copy is kept: it would take long, and as
+/// much room as the database.
+const DERIVED_FROM: u64 = 13;
 
 /// Opens the connection of the writer, and makes or migrates the database.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, Abort> {
@@ -291,7 +322,7 @@ fn migrate(conn: &mut Connection, path: &Path, migrations: &[M<'_>]) -> Result<(
             "it was written by a newer version of can-sync (schema {found}, this one knows {version}): use that version"
         )));
     }
-    if found > 0 && found < version {
+    if found > 0 && found < version.min(DERIVED_FROM) {
         keep_copy(conn, &copy_path(path, found))?;
     }
     Migrations::from_slice(migrations).to_latest(conn).map_err(|error| {

@@ -28,6 +28,7 @@ mod files;
 mod pass;
 mod reading;
 pub(super) mod state;
+mod words;
 
 /// Until a pass that failed is tried again, and longest wait for the time to begin one: the clock may be set meanwhile.
 const RETRY_AFTER: Duration = Duration::from_mins(1);

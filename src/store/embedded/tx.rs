@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::damage::{self, AfterCommit, DamageEvent};
+use super::index::{self, IndexStage, PendingWords};
 use super::layout::Layout;
 use super::rows::{self, ContentPlace, StoredRow};
 use super::types::StoredAsset;
@@ -120,6 +121,10 @@ pub(super) struct Tx<'a> {
     pub(super) totals: Totals,
     /// Done once all of it is durable.
     pub(super) after_commit: Vec<AfterCommit>,
+    /// How much of the index there is.
+    pub(super) stage: IndexStage,
+    /// Written before the commit.
+    pub(super) words: PendingWords,
 }
 
 impl Tx<'_> {
@@ -217,7 +222,8 @@ impl Tx<'_> {
         let asset = StoredAsset { seq: self.totals.last_seq, updated_at_ms: self.now_ms, record, holding };
         self.totals.add(&asset);
         self.add_tags(&asset.record)?;
-        rows::write(self.conn, &asset, place)?;
+        let list_key = index::update(self.conn, &mut self.words, old, &asset)?;
+        rows::write(self.conn, old, &asset, place, list_key)?;
         // What was set aside is kept for as long as the content is wanted.
         if holding != Holding::Wanted && damage::forget(self, asset.record.hash)? && holding.is_held() {
             let healed = DamageEvent::Healed { hash: asset.record.hash, size: asset.record.size };
@@ -248,9 +254,9 @@ impl Tx<'_> {
         Ok(kept)
     }
 
-    /// The tags of a live record.
-    pub(super) fn add_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
-        if record.deleted {
+    /// The tags of a live record, where lists do not go by the index yet.
+    fn add_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
+        if record.deleted || self.stage > IndexStage::Building {
             return Ok(());
         }
         for tag in &record.meta.tags {
@@ -262,7 +268,7 @@ impl Tx<'_> {
     }
 
     fn remove_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
-        if record.deleted {
+        if record.deleted || self.stage > IndexStage::Building {
             return Ok(());
         }
         for tag in &record.meta.tags {

@@ -175,4 +175,6 @@ pub struct ListPage {
     pub next_cursor: Option<String>,
     /// All that match the filter, on whatever page.
     pub total: u64,
+    /// Whether there may be more than `total`: counting ends where it takes too long.
+    pub total_is_bound: bool,
 }

@@ -33,6 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::StoreShared;
 use super::damage::AfterCommit;
 use super::failure::{self, Abort};
+use super::index::{IndexStage, PendingWords};
 use super::layout::{self, Layout};
 use super::loss::SeqMark;
 use super::purge::{Purged, Purging};
@@ -300,6 +301,8 @@ impl StoreWriter {
             confirmed_ms: self.clock.confirmed_ms(),
             totals,
             after_commit: Vec::new(),
+            stage: IndexStage::read(&transaction)?,
+            words: PendingWords::default(),
         };
         for task in group {
             task.run(&mut tx)?;
@@ -314,7 +317,8 @@ impl StoreWriter {
                 unused = true;
             }
         }
-        let (totals, after_commit) = (tx.totals, tx.after_commit);
+        let Tx { totals, after_commit, words, .. } = tx;
+        words.write(&transaction)?;
         if totals != self.totals {
             totals.write(&transaction)?;
         }

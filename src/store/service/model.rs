@@ -92,14 +92,18 @@ pub struct AssetListJson {
     pub assets: Vec<AssetJson>,
     /// Give this as `cursor`, with the same filter and order, for the next page; null on the last one.
     pub next_cursor: Option<String>,
-    /// How many assets match, on all pages.
+    /// How many assets match, on all pages; at least so many where `total_is_bound`.
     pub total: u64,
+    /// Whether more may match than `total`: counting ends at 10,000, or where it takes too long.
+    #[serde(default)]
+    pub total_is_bound: bool,
 }
 
 impl From<ListPage> for AssetListJson {
     fn from(page: ListPage) -> Self {
-        let assets = page.assets.into_iter().map(AssetJson::from).collect();
-        Self { assets, next_cursor: page.next_cursor, total: page.total }
+        let ListPage { assets, next_cursor, total, total_is_bound } = page;
+        let assets = assets.into_iter().map(AssetJson::from).collect();
+        Self { assets, next_cursor, total, total_is_bound }
     }
 }
 

@@ -4,14 +4,14 @@
 //! anything else that is wrong with the pages ends all writing, as when a reader meets it. Columns and tables that searches look
 //! into, and the totals, can be computed from the records, and are where they differ.
 
-use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, InterruptHandle, params};
+use rusqlite::{Connection, InterruptHandle, OptionalExtension as _, params};
 use tokio::task::spawn_blocking;
 
 use super::super::failure::{self, damaged_database};
+use super::super::index::{self, IndexStage, facets};
 use super::super::readers::open_patiently;
 use super::super::rows::{self, COLUMNS, StoredRow};
 use super::super::tx::{Totals, Tx};
@@ -19,13 +19,12 @@ use super::pass::Pass;
 use crate::disk::LONG_PATIENCE;
 use crate::record::ContentHash;
 use crate::store::StoreError;
-use crate::text::folded;
 
 /// How long SQLite may take to check a table. Reading goes on meanwhile, and so does writing, but the log grows.
 const CHECK_WITHIN: Duration = Duration::from_mins(10);
 /// Most problems of a table that are listed.
 const PROBLEMS_MAX: u32 = 10;
-/// Records, or tags, that are compared at once.
+/// Records, or facets, that are compared at once.
 const ROWS_AT_ONCE: i64 = 500;
 
 /// What SQLite says of a table.
@@ -54,11 +53,19 @@ impl Pass {
                 TableVerdict::Undecided if self.throttle.is_stopped() => {}
                 TableVerdict::Undecided => self.update(|state| state.unreadable += 1),
                 TableVerdict::Indices(problems) => self.make_indices(&table, problems).await?,
+                // It is made of tables, which are checked by themselves.
+                TableVerdict::Damaged(why) if table == "words" => {
+                    tracing::warn!(why, "the index of words is damaged: it is made anew");
+                    self.store.begin_words_anew().await?;
+                    self.update(|state| state.rebuilt += 1);
+                }
                 TableVerdict::Damaged(why) => self.damaged(why),
             }
         }
-        let rebuilt =
-            self.rebuild_columns().await? + self.rebuild_tags().await? + self.rebuild_totals().await?;
+        let rebuilt = self.rebuild_columns().await?
+            + self.rebuild_facets().await?
+            + self.rebuild_words().await?
+            + self.rebuild_totals().await?;
         self.update(|state| state.rebuilt += rebuilt);
         Ok(())
     }
@@ -161,19 +168,25 @@ impl Pass {
         Ok(rebuilt)
     }
 
-    /// Removes tags that no record has; how many.
-    async fn rebuild_tags(&self) -> Result<u64, StoreError> {
-        let (mut after, mut rebuilt) = ((String::new(), Vec::new()), 0);
+    /// Removes facets that no record has, and counts them anew; how many were wrong.
+    async fn rebuild_facets(&self) -> Result<u64, StoreError> {
+        let (mut after, mut rebuilt) = ((0, 0), 0);
         while !self.throttle.is_stopped() {
-            let from = after.clone();
-            let read = move |conn: &Connection| stray_tags(conn, &from);
-            let (last, stray) = self.store.0.shared.readers.run("compare tags with records", read).await?;
+            let began = Instant::now();
+            let read = move |conn: &Connection| stray_facets(conn, after);
+            let (last, stray) = self.store.0.shared.readers.run("compare facets with records", read).await?;
             let Some(last) = last else { break };
             after = last;
+            self.breathe(began.elapsed()).await?;
             if !stray.is_empty() {
                 rebuilt +=
                     self.store.submit_deletion(move |tx| remove_stray(tx.conn, &stray).map(Ok)).await?;
             }
+        }
+        let wrong = self.store.0.shared.readers.run("count facets", facets::wrong_counts).await?;
+        if !wrong.is_empty() {
+            rebuilt +=
+                self.store.submit_deletion(move |tx| facets::count_anew(tx.conn, &wrong).map(Ok)).await?;
         }
         Ok(rebuilt)
     }
@@ -249,8 +262,9 @@ fn verdict(problems: &[String], explain: impl Fn(String) -> String) -> TableVerd
 /// Whether an index that is not right can be made from the rows: each unique index either has nothing of a row, or says the same of it,
 /// and no two rows are alike in it. Where they differ, nobody knows which is right.
 fn rows_are_right(conn: &Connection, table: &str) -> Result<bool, rusqlite::Error> {
-    let mut list =
-        conn.prepare("SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND origin = 'c'")?;
+    let mut list = conn.prepare(
+        "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND origin = 'c' AND NOT partial",
+    )?;
     let unique: Vec<String> = list.query_map([table], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for index in unique {
         let mut list = conn.prepare("SELECT name FROM pragma_index_info(?1) ORDER BY seqno")?;
@@ -278,8 +292,9 @@ fn rows_are_right(conn: &Connection, table: &str) -> Result<bool, rusqlite::Erro
 
 type WrongRows = (Option<i64>, Vec<ContentHash>);
 
-/// Of the records after this number: the last one that was looked at, and those whose derived columns or tags are wrong.
+/// Of the records after this number: the last one that was looked at, and those whose derived columns or facets are wrong.
 fn wrong_rows(conn: &Connection, after: i64) -> Result<WrongRows, rusqlite::Error> {
+    let checks_index = IndexStage::read(conn)? > IndexStage::Building;
     let sql = format!(
         "SELECT {COLUMNS}, search, application_folded, user_folded FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
     );
@@ -291,27 +306,25 @@ fn wrong_rows(conn: &Connection, after: i64) -> Result<WrongRows, rusqlite::Erro
         let column = row.as_ref().column_index("search")?;
         let kept: [Option<String>; 3] = [row.get(column)?, row.get(column + 1)?, row.get(column + 2)?];
         last = Some(stored.asset.seq.cast_signed());
-        if kept != rows::derived(&stored.asset.record.meta) || !has_its_tags(conn, &stored)? {
+        if kept != rows::derived(&stored.asset.record.meta) || (checks_index && !is_indexed(conn, &stored)?) {
             wrong.push(stored.asset.record.hash);
         }
     }
     Ok((last, wrong))
 }
 
-fn has_its_tags(conn: &Connection, stored: &StoredRow) -> Result<bool, rusqlite::Error> {
-    let record = &stored.asset.record;
-    for tag in record.meta.tags.iter().filter(|_| !record.deleted) {
-        let there: bool = conn
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM record_tags WHERE tag = ?1 AND hash = ?2)")?
-            .query_row((folded(tag), record.hash.0), |row| row.get(0))?;
-        if !there {
+/// Whether the index has a record, but for its words.
+fn is_indexed(conn: &Connection, stored: &StoredRow) -> Result<bool, rusqlite::Error> {
+    let Some(key) = stored.list_key else { return Ok(stored.asset.record.deleted) };
+    for facet in facets::of(&stored.asset) {
+        if !facets::has(conn, key, &facet)? {
             return Ok(false);
         }
     }
-    Ok(true)
+    Ok(!stored.asset.record.deleted)
 }
 
-/// Writes derived columns and tags of records anew. Nothing that is replicated changes.
+/// Writes derived columns and the index of records anew. Nothing that is replicated changes.
 fn mend_rows(tx: &mut Tx<'_>, wrong: &[ContentHash]) -> Result<u64, rusqlite::Error> {
     let mut mended = 0;
     for hash in wrong {
@@ -322,46 +335,53 @@ fn mend_rows(tx: &mut Tx<'_>, wrong: &[ContentHash]) -> Result<u64, rusqlite::Er
                 "UPDATE records SET search = ?2, application_folded = ?3, user_folded = ?4 WHERE hash = ?1",
             )?
             .execute((hash.0, search, application, user))?;
-        tx.add_tags(&stored.asset.record)?;
+        if tx.stage > IndexStage::Building {
+            index::mend(tx.conn, &mut tx.words, &stored)?;
+        }
         mended += 1;
     }
     Ok(mended)
 }
 
-type TagRow = (String, Vec<u8>);
+type FacetRow = (i64, i64);
 
-/// Of the tags after this one: the last one that was looked at, and those that no live record has.
-fn stray_tags(conn: &Connection, after: &TagRow) -> Result<(Option<TagRow>, Vec<TagRow>), rusqlite::Error> {
-    let rows: Vec<TagRow> = conn
+/// Of what the index has under facets after this: the last row that was looked at, and those that no live record has.
+fn stray_facets(
+    conn: &Connection,
+    after: FacetRow,
+) -> Result<(Option<FacetRow>, Vec<FacetRow>), rusqlite::Error> {
+    let rows: Vec<FacetRow> = conn
         .prepare_cached(
-            "SELECT tag, hash FROM record_tags WHERE (tag, hash) > (?1, ?2) ORDER BY tag, hash LIMIT ?3",
+            "SELECT facet, list_key FROM faceted WHERE (facet, list_key) > (?1, ?2) ORDER BY facet, list_key LIMIT ?3",
         )?
         .query_map(params![after.0, after.1, ROWS_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     let mut stray = Vec::new();
     for row in &rows {
-        if !is_tag_of(conn, row)? {
-            stray.push(row.clone());
+        if !is_facet_of(conn, *row)? {
+            stray.push(*row);
         }
     }
     Ok((rows.into_iter().next_back(), stray))
 }
 
-fn is_tag_of(conn: &Connection, (tag, hash): &TagRow) -> Result<bool, rusqlite::Error> {
-    let Ok(hash) = <[u8; 32]>::try_from(hash.as_slice()) else { return Ok(false) };
-    let Some(stored) = rows::find(conn, ContentHash(hash))? else { return Ok(false) };
-    let record = &stored.asset.record;
-    let tags: BTreeSet<String> = record.meta.tags.iter().map(|tag| folded(tag)).collect();
-    Ok(!record.deleted && tags.contains(tag))
+fn is_facet_of(conn: &Connection, (facet, key): FacetRow) -> Result<bool, rusqlite::Error> {
+    let known: Option<(i64, String)> = conn
+        .prepare_cached("SELECT kind, value FROM facets WHERE id = ?1")?
+        .query_row([facet], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (Some((kind, value)), Some(hash)) = (known, index::hash_of(conn, key)?) else { return Ok(false) };
+    let Some(stored) = rows::find(conn, hash)? else { return Ok(false) };
+    Ok(facets::of(&stored.asset).iter().any(|facet| facet.kind as i64 == kind && facet.value == value))
 }
 
-fn remove_stray(conn: &Connection, stray: &[TagRow]) -> Result<u64, rusqlite::Error> {
+fn remove_stray(conn: &Connection, stray: &[FacetRow]) -> Result<u64, rusqlite::Error> {
     let mut removed = 0;
     for row in stray {
-        if !is_tag_of(conn, row)? {
+        if !is_facet_of(conn, *row)? {
             removed += conn
-                .prepare_cached("DELETE FROM record_tags WHERE tag = ?1 AND hash = ?2")?
-                .execute((&row.0, &row.1))?;
+                .prepare_cached("DELETE FROM faceted WHERE facet = ?1 AND list_key = ?2")?
+                .execute([row.0, row.1])?;
         }
     }
     Ok(removed as u64)

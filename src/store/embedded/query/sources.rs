@@ -1,0 +1,179 @@
+//! What a list goes along: list keys in the order of the list, of all records or of those that meet one condition. Each can be asked
+//! for the next key from some key on, so that two conditions are met by asking the one and the other in turn.
+
+use rusqlite::{Connection, params};
+
+use super::super::index::facets::KnownFacet;
+use super::super::types::Order;
+
+/// What reading costs, in units of 100 ns or so, to know when counting has gone on for long enough.
+pub(super) mod cost {
+    /// Beginning to read somewhere, of a table and of FTS5.
+    pub(in super::super) const TABLE_SEEK: u64 = 30;
+    pub(in super::super) const WORDS_SEEK: u64 = 2_000;
+    /// One more key from there on.
+    pub(in super::super) const KEY: u64 = 2;
+    /// Looking at a record.
+    pub(in super::super) const RECORD: u64 = 60;
+}
+
+/// Keys that are read at once, at first and at most.
+const TABLE_CHUNK: (usize, usize) = (16, 1024);
+const WORDS_CHUNK: (usize, usize) = (256, 4096);
+
+/// Which way a list goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Direction(pub(super) Order);
+
+impl Direction {
+    /// Whether `one` comes before `other` in the list.
+    pub(super) fn is_before(self, one: i64, other: i64) -> bool {
+        match self.0 {
+            Order::NewestFirst => one > other,
+            Order::OldestFirst => one < other,
+        }
+    }
+
+    /// Where the list goes on after a key.
+    pub(super) fn after(self, key: i64) -> i64 {
+        match self.0 {
+            Order::NewestFirst => key.saturating_sub(1),
+            Order::OldestFirst => key.saturating_add(1),
+        }
+    }
+
+    /// The condition of a key that is to be this or later in the list, and the order.
+    fn sql(self, column: &str) -> String {
+        match self.0 {
+            Order::NewestFirst => format!("{column} <= ?1 ORDER BY {column} DESC LIMIT ?2"),
+            Order::OldestFirst => format!("{column} >= ?1 ORDER BY {column} LIMIT ?2"),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Source {
+    /// All live records.
+    All(Chunk),
+    /// Those with any of these facets.
+    Facets(Vec<(i64, Chunk)>),
+    /// Those that match an expression of FTS5.
+    Words(String, Chunk),
+    /// These, in the order of the list.
+    Keys(Chunk),
+}
+
+impl Source {
+    pub(super) fn all() -> Self {
+        Self::All(Chunk::new(TABLE_CHUNK))
+    }
+
+    pub(super) fn facets(facets: &[KnownFacet]) -> Self {
+        Self::Facets(facets.iter().map(|facet| (facet.id, Chunk::new(TABLE_CHUNK))).collect())
+    }
+
+    pub(super) fn words(expression: String) -> Self {
+        Self::Words(expression, Chunk::new(WORDS_CHUNK))
+    }
+
+    pub(super) fn keys(keys: Vec<i64>) -> Self {
+        Self::Keys(Chunk { keys, is_last: true, ..Chunk::new(TABLE_CHUNK) })
+    }
+
+    /// The first key that is `target`, or later in the list. No later question may be for an earlier one.
+    pub(super) fn seek(
+        &mut self,
+        conn: &Connection,
+        direction: Direction,
+        target: i64,
+        spent: &mut u64,
+    ) -> Result<Option<i64>, rusqlite::Error> {
+        match self {
+            Self::All(chunk) => {
+                let sql = direction.sql("list_key");
+                let sql = format!("SELECT list_key FROM records WHERE {sql}");
+                chunk.seek(direction, target, (cost::TABLE_SEEK, spent), |from, limit| {
+                    conn.prepare_cached(&sql)?.query_map(params![from, limit], |row| row.get(0))?.collect()
+                })
+            }
+            Self::Facets(facets) => {
+                let sql = direction.sql("list_key");
+                let sql = format!("SELECT list_key FROM faceted WHERE facet = ?3 AND {sql}");
+                let mut first = None;
+                for (facet, chunk) in facets {
+                    let read = |from: i64, limit: i64| {
+                        conn.prepare_cached(&sql)?
+                            .query_map(params![from, limit, *facet], |row| row.get(0))?
+                            .collect()
+                    };
+                    let key = chunk.seek(direction, target, (cost::TABLE_SEEK, spent), read)?;
+                    first = match (first, key) {
+                        (Some(first), Some(key)) if direction.is_before(first, key) => Some(first),
+                        (first, key) => key.or(first),
+                    };
+                }
+                Ok(first)
+            }
+            Self::Words(expression, chunk) => {
+                let sql = direction.sql("rowid");
+                let sql = format!("SELECT rowid FROM words WHERE words MATCH ?3 AND {sql}");
+                chunk.seek(direction, target, (cost::WORDS_SEEK, spent), |from, limit| {
+                    conn.prepare_cached(&sql)?
+                        .query_map(params![from, limit, &*expression], |row| row.get(0))?
+                        .collect()
+                })
+            }
+            Self::Keys(chunk) => chunk.seek(direction, target, (0, spent), |_, _| Ok(Vec::new())),
+        }
+    }
+}
+
+/// Keys that follow each other, of which some were passed.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    keys: Vec<i64>,
+    at: usize,
+    /// How often somebody asked for one of them.
+    asked: usize,
+    /// There are none behind them.
+    is_last: bool,
+    size: usize,
+    sizes: (usize, usize),
+}
+
+impl Chunk {
+    fn new(sizes: (usize, usize)) -> Self {
+        Self { keys: Vec::new(), at: 0, asked: 0, is_last: false, size: sizes.0, sizes }
+    }
+
+    /// Looks for the target here, or reads the next ones from there on: more where most of them were asked for.
+    fn seek(
+        &mut self,
+        direction: Direction,
+        target: i64,
+        (seek_cost, spent): (u64, &mut u64),
+        read: impl FnOnce(i64, i64) -> Result<Vec<i64>, rusqlite::Error>,
+    ) -> Result<Option<i64>, rusqlite::Error> {
+        self.asked += 1;
+        let ahead = &self.keys[self.at..];
+        self.at += match ahead.first() {
+            Some(first) if !direction.is_before(*first, target) => 0,
+            _ => ahead.partition_point(|key| direction.is_before(*key, target)),
+        };
+        if let Some(key) = self.keys.get(self.at) {
+            return Ok(Some(*key));
+        }
+        if self.is_last {
+            return Ok(None);
+        }
+        let (least, most) = self.sizes;
+        if !self.keys.is_empty() {
+            let is_dense = self.asked * 4 >= self.keys.len();
+            self.size = if is_dense { (self.size * 4).min(most) } else { least };
+        }
+        self.keys = read(target, i64::try_from(self.size).unwrap_or(i64::MAX))?;
+        *spent += seek_cost + cost::KEY * self.keys.len() as u64;
+        (self.at, self.asked, self.is_last) = (0, 1, self.keys.len() < self.size);
+        Ok(self.keys.first().copied())
+    }
+}
