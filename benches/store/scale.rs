@@ -50,10 +50,14 @@ fn meta(i: usize, of: usize) -> AssetMeta {
     AssetMeta {
         mime_type: ["image/png", "text/plain", "video/mp4"][i % 3].into(),
         filename: Some(format!("{}-{}_{i:07}.{}", word(1), word(3), ["png", "txt", "mp4"][i % 3])),
-        description: (i % 4 == 0).then(|| format!("A {} by the {}, number {i}", word(5), word(2))),
-        application: (i % 10 == 0).then(|| "camera".into()),
-        user: Some(["ann", "jörg"][usize::from(i % 50 == 0)].into()),
-        tags: if i % 2 == 0 { vec!["common".into(), format!("tag {}", i % 100)] } else { Vec::new() },
+        description: i.is_multiple_of(4).then(|| format!("A {} by the {}, number {i}", word(5), word(2))),
+        application: i.is_multiple_of(10).then(|| "camera".into()),
+        user: Some(["ann", "jörg"][usize::from(i.is_multiple_of(50))].into()),
+        tags: if i.is_multiple_of(2) {
+            vec!["common".into(), format!("tag {}", i % 100)]
+        } else {
+            Vec::new()
+        },
         // Within the five years before they were stored.
         created_at_ms: 1_700_000_000_000 + (i * (157_680_000 / of) * 1000) as u64 + (i * 7919 % 1000) as u64,
         ..AssetMeta::default()
@@ -85,10 +89,6 @@ fn tagged(tag: &str) -> ListFilter {
     ListFilter { tags: vec![tag.to_owned()], ..ListFilter::default() }
 }
 
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
-
 const QUESTIONS: [(&str, Question); 20] = [
     ("the newest 50", |_, _| ListQuery::default()),
     ("the oldest 50", |_, _| ListQuery { order: Order::OldestFirst, ..ListQuery::default() }),
@@ -98,20 +98,24 @@ const QUESTIONS: [(&str, Question); 20] = [
         let tags = vec![format!("tag {}", n * 2 % 100), "common".into()];
         ask(ListFilter { tags, ..ListFilter::default() })
     }),
-    ("type, 1 in 3", |_, _| ask(ListFilter { mime_prefix: some("image/"), ..ListFilter::default() })),
-    ("application, 1 in 10", |_, _| ask(ListFilter { application: some("camera"), ..ListFilter::default() })),
+    ("type, 1 in 3", |_, _| ask(ListFilter { mime_prefix: Some("image/".into()), ..ListFilter::default() })),
+    ("application, 1 in 10", |_, _| {
+        ask(ListFilter { application: Some("camera".into()), ..ListFilter::default() })
+    }),
     ("a month of five years", |n, _| {
         let from_ms = Some(1_700_000_000_000 + (n % 60) as u64 * 2_600_000_000);
         ask(ListFilter { from_ms, to_ms: from_ms.map(|from| from + 2_600_000_000), ..ListFilter::default() })
     }),
     ("type, tag and user", |n, _| {
         ask(ListFilter {
-            mime_prefix: some("image/"),
-            user: some("jörg"),
+            mime_prefix: Some("image/".into()),
+            user: Some("jörg".into()),
             ..tagged(&format!("tag {}", n * 2 % 100))
         })
     }),
-    ("type and common tag", |_, _| ask(ListFilter { mime_prefix: some("video/"), ..tagged("common") })),
+    ("type and common tag", |_, _| {
+        ask(ListFilter { mime_prefix: Some("video/".into()), ..tagged("common") })
+    }),
     ("q: nowhere", |n, _| ask(words(format!("nowhere{n}")))),
     ("q: one asset", |n, of| ask(words(format!("{:07}", n * 7919 % of)))),
     ("q: 1 in 6", |n, _| ask(words(WORDS[n % 12].to_owned()))),
@@ -119,7 +123,9 @@ const QUESTIONS: [(&str, Question); 20] = [
     ("q: 1 in 3 (.png)", |_, _| ask(words(".PNG".into()))),
     ("q: two words", |n, _| ask(words(format!("{} {}", WORDS[n % 12], WORDS[(n + 5) % 12])))),
     ("q: two letters", |n, _| ask(words(["ho", "zz", "ji", "by", "q1", "fa"][n % 6].into()))),
-    ("q and type", |n, _| ask(ListFilter { mime_prefix: some("text/"), ..words(WORDS[n % 12].to_owned()) })),
+    ("q and type", |n, _| {
+        ask(ListFilter { mime_prefix: Some("text/".into()), ..words(WORDS[n % 12].to_owned()) })
+    }),
     ("q and a tag", |n, _| {
         ask(ListFilter { tags: vec![format!("tag {}", n * 2 % 100)], ..words(WORDS[n % 12].to_owned()) })
     }),

@@ -17,6 +17,7 @@ use crate::support::clock::{DAY_MS, SetClock};
 use crate::support::embedded::{
     content_files, content_path, open, open_by, temporary_files, try_open, try_upload, upload,
 };
+use crate::support::nodes::eventually;
 use crate::support::store::{edited, hash_of, held, incoming, noise, read, read_feed, record_of};
 
 fn tagged(tags: &[&str]) -> IngestFields {

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::failure::Abort;
 use super::found::Found;
+use super::index::build::Building;
 use super::layout::Layout;
 use super::loss::SeqMark;
 use super::purge::Purging;
@@ -55,8 +56,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         schema::open_for_writing(&layout.database()).map_err(|abort| explained(abort, &layout.database()))?;
     super::layout::sync_dir(&layout.dir).map_err(io("fsync"))?;
     disk::dir_sync_problem(&layout.dir).inspect(|weakness| tracing::warn!("{weakness}"));
-    super::index::build::begin(&conn)?;
-    let building = super::index::build::Building::new(&conn)?;
+    let building = Building::begin(&conn)?;
     let mut totals = Totals::read(&conn)?;
     let mut mark = SeqMark::open(&layout.mark());
     super::loss::notice(&mut conn, layout, &mut totals, &mark, clock.now_ms())?;

@@ -38,7 +38,14 @@ pub(in super::super) struct Building {
 }
 
 impl Building {
-    pub(in super::super) fn new(conn: &Connection) -> Result<Self, rusqlite::Error> {
+    /// As the store opens. One without records has its index.
+    pub(in super::super) fn begin(conn: &Connection) -> Result<Self, rusqlite::Error> {
+        let has_records: bool =
+            conn.query_row("SELECT EXISTS (SELECT 1 FROM records)", [], |row| row.get(0))?;
+        if !has_records && IndexStage::read(conn)? == IndexStage::Building {
+            IndexStage::Built.write(conn)?;
+            FORMER.iter().try_for_each(|sql| conn.execute_batch(sql))?;
+        }
         let is_built = IndexStage::read(conn)? == IndexStage::Built;
         Ok(Self { done: AtomicU64::new(0), of: AtomicU64::new(u64::from(!is_built)) })
     }
@@ -58,16 +65,6 @@ impl Building {
             )
         })
     }
-}
-
-/// A store without records has its index.
-pub(in super::super) fn begin(conn: &Connection) -> Result<(), rusqlite::Error> {
-    let has_records: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM records)", [], |row| row.get(0))?;
-    if !has_records && IndexStage::read(conn)? == IndexStage::Building {
-        IndexStage::Built.write(conn)?;
-        FORMER.iter().try_for_each(|sql| conn.execute_batch(sql))?;
-    }
-    Ok(())
 }
 
 /// Where the next transaction goes on.
