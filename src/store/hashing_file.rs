@@ -22,6 +22,8 @@ use crate::store::{ReceivedFile, StoreError};
 
 /// Size of a block: large enough that handing it to a thread costs nothing beside hashing it (about 0.8 ms).
 const BLOCK_BYTES: usize = 1024 * 1024;
+/// How much is written until the disk is asked to have it: more would only be waited for at the end.
+const SYNC_BYTES: usize = 64 * 1024 * 1024;
 /// Most slices that one system call takes.
 const SLICES_MAX: usize = 1024;
 
@@ -33,6 +35,10 @@ pub struct HashingFile {
     block_bytes: usize,
     written: u64,
     ends: Ends,
+    /// Written since the disk was last asked to have it.
+    unsynced: usize,
+    /// What the disk says to that. An error is told once, so it must not be missed.
+    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
 enum Ends {
@@ -69,6 +75,8 @@ impl HashingFile {
             block_bytes: 0,
             written: 0,
             ends: Ends::Idle(Box::new((Pen { file, blake3: GroupHasher::default() }, Sha256::new()))),
+            unsynced: 0,
+            syncing: None,
         })
     }
 
@@ -109,6 +117,7 @@ impl HashingFile {
     pub(crate) async fn complete(&mut self) -> io::Result<Hashes> {
         self.send_block().await?;
         let (pen, sha256) = self.take_idle().await?;
+        self.take_synced().await?;
         let file = pen.file;
         tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(io::Error::other)??;
         let (blake3, groups) = pen.blake3.finish();
@@ -128,6 +137,13 @@ impl HashingFile {
     /// Hands the block to the threads, once they are done with the one before.
     async fn send_block(&mut self) -> io::Result<()> {
         let (mut pen, mut sha256) = self.take_idle().await?;
+        if self.unsynced >= SYNC_BYTES && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.take_synced().await?;
+            let file = pen.file.try_clone()?;
+            self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+            self.unsynced = 0;
+        }
+        self.unsynced += self.block_bytes;
         self.block_bytes = 0;
         let block: Arc<[Bytes]> = std::mem::take(&mut self.block).into();
         let same = Arc::clone(&block);
@@ -147,6 +163,14 @@ impl HashingFile {
         };
         self.ends = Ends::Busy(tokio::spawn(both));
         Ok(())
+    }
+
+    /// Waits for what the disk says to have.
+    async fn take_synced(&mut self) -> io::Result<()> {
+        match self.syncing.take() {
+            Some(syncing) => syncing.await.map_err(io::Error::other)?,
+            None => Ok(()),
+        }
     }
 
     /// Waits until the last block is written. Nothing is lost if the wait is given up.
