@@ -92,9 +92,10 @@ impl PeerState {
         let Some(running) = &self.running else { return };
         let lanes = running.lanes.iter().map(|lane| (&lane.blinded, &lane.library));
         let mut all = lanes.chain(running.known.iter().map(|(blinded, library)| (blinded, library)));
-        let Some(library) = all.find(|(known, _)| *known == blinded).map(|(_, library)| Arc::clone(library))
-        else {
-            return self.close(close::VIOLATION, "revocations of a library that is not shared");
+        let found = all.find(|(known, _)| *known == blinded).map(|(_, library)| Arc::clone(library));
+        // One that was let go here since the session began, for example.
+        let Some(library) = found else {
+            return tracing::debug!("revocations of a library that is not shared");
         };
         let Some(shared) = library.shared() else { return };
         let id = shared.id();

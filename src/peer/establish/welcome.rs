@@ -8,7 +8,6 @@ use iroh::endpoint::{RecvStream, SendStream};
 use super::{Admitted, BlindedLibrary, CommonLibrary, EstablishError, Established, Meeting, Purpose};
 use crate::identity::Key;
 use crate::library::Library;
-use crate::library::epoch::SessionKeys;
 use crate::net::auth::{AuthError, LIBRARIES_MAX, Role, Transcript};
 use crate::reconcile::Summary;
 use crate::wire::WireError;
@@ -31,11 +30,7 @@ impl Meeting<'_> {
         let summaries = ours.iter().map(|((blinded, _), _, summary)| summary_to_wire(blinded, summary));
         let mirrors = purpose_of(ours) == Purpose::Mirror;
         let beside = if mirrors { self.beside_mirror() } else { Vec::new() };
-        let keys: Vec<SessionKeys> = beside.iter().map(|library| library.session_keys()).collect();
-        // Our other machines may have been away when an epoch began: they recognise the one before.
-        let former = keys.iter().filter_map(|keys| keys.former.first());
-        let shown = keys.iter().map(|keys| &keys.current).chain(former).take(LIBRARIES_MAX);
-        let known: Vec<_> = shown.map(|key| transcript.prove(key, role)).collect();
+        let known: Vec<_> = beside.iter().map(|library| transcript.prove(known_by(library), role)).collect();
         self.memory.own_proofs().note(&known);
         frame::Kind::Welcome(Welcome {
             name: self.introduction.name.clone(),
@@ -81,9 +76,8 @@ impl Meeting<'_> {
         self.memory.decide(purpose)?;
         let beside = if purpose == Purpose::Mirror { self.beside_mirror() } else { Vec::new() };
         let known = |library: Arc<Library>| {
-            let keys = library.session_keys();
-            let is_known = |key: &&Key| transcript.find(key, role.other(), &welcome.known).is_some();
-            let key = keys.all().find(is_known)?;
+            let key = known_by(&library);
+            transcript.find(key, role.other(), &welcome.known)?;
             Some((Bytes::copy_from_slice(&transcript.blinded(key)), library))
         };
         let known: Vec<BlindedLibrary> = beside.into_iter().filter_map(known).collect();
@@ -106,6 +100,12 @@ impl Meeting<'_> {
             boot_id,
         })
     }
+}
+
+/// What our own machines know a library by among each other. Not by the key of an epoch: the one that was away for some
+/// revocations, and so knows none of the keys that the other shows, is the one that has to be told.
+fn known_by(library: &Library) -> &Key {
+    library.keys().auth()
 }
 
 fn purpose_of(ours: &[Admitted]) -> Purpose {

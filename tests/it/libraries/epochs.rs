@@ -63,6 +63,42 @@ async fn who_was_away_when_tickets_were_revoked_finds_its_way_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_own_machine_that_was_away_is_told_however_much_was_revoked() {
+    let desk = TestNode::start("desk", |_| {}).await;
+    let mut laptop = TestNode::start("laptop", |_| {}).await;
+    laptop.dial(&desk).await;
+    let share = Share::images(&desk).await;
+    share.invite(&desk, json!({ "access": "write" })).await.join(&laptop).await;
+    let goes = share.invite(&desk, json!({ "access": "write" })).await;
+    let picture = image(&desk, "a picture").await;
+    arrives(&laptop, &picture).await;
+    assert!(!laptop.stop().await.failed);
+    revoke(&share, &desk, &goes).await;
+    for _ in 0..3 {
+        let more = share.invite(&desk, json!({ "access": "read" })).await;
+        revoke(&share, &desk, &more).await;
+    }
+    laptop.boot().await;
+    laptop.dial(&desk).await;
+    let own = image(&laptop, "its own").await;
+    arrives(&desk, &own).await;
+    // It is a member itself, and knows that the ticket is void: its holder is no longer let in.
+    let holder = HostileMember::invited(&goes.ticket).await;
+    eventually("the list came with the mirror", async || {
+        let connection = holder.dial(&laptop).await;
+        let mut talk = holder.open(&connection).await;
+        talk.show(vec![holder.credential(&talk)]).await.map_err(|error| error.to_string())?;
+        match talk.hear().await {
+            Err(_) => Ok(()),
+            Ok(frame) => Err(format!("{frame:?}")),
+        }
+    })
+    .await;
+    let peer = desk.peer(&laptop.id()).await;
+    assert!(peer["last_error"].is_null(), "{peer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_a_former_epoch_leads_to_the_list_or_to_nothing() {
     let owner = TestNode::start("owner", |_| {}).await;
     let member = stranger("member").await;
