@@ -81,6 +81,11 @@ fn refused(error: &LibraryError) -> ApiError {
         LibraryError::Unknown(_) => {
             (StatusCode::NOT_FOUND, "unknown_library", "GET /libraries lists those that are here")
         }
+        LibraryError::NoTicket(_) => (
+            StatusCode::NOT_FOUND,
+            "ticket_not_found",
+            r#"GET /libraries/{id} lists the tickets that were issued; {"all":true} revokes every one of them"#,
+        ),
         LibraryError::Own => (StatusCode::CONFLICT, "own_library", "GET /libraries shows it"),
         LibraryError::Clock(_) => {
             (StatusCode::CONFLICT, "clock", "can-sync doctor says more about the clock")
@@ -384,7 +389,7 @@ async fn invite(
         (status = 200, body = Success<Revoked>),
         (status = 400, description = "It says neither which ticket nor all."),
         (status = 403, description = "The library is somebody else's."),
-        (status = 404, description = "No such library."),
+        (status = 404, description = "No such library, or no ticket of this number."),
         (status = 503, description = "LibraryActor or its database does not work.")
     )
 )]

@@ -170,7 +170,8 @@ async fn resolved(context: &Context, wanted: Vec<String>) -> Result<Vec<String>,
 async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Result<(), CliError> {
     let CreateArgs { name, application, tags, user, mime_prefix, hashes, fresh_within, dry_run } = args;
     let hashes = resolved(context, hashes).await?;
-    let filter = FilterSpec { application, tags, user, mime_prefix, hashes };
+    let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
+    let filter = FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes) };
     if dry_run {
         let held: LibrarySizeBody = agent.post("/libraries/preview", &json!({ "filter": filter })).await?;
         if context.out.json {

@@ -23,12 +23,19 @@ pub fn seconds(secs: u64) -> String {
     amounts::duration(secs)
 }
 
+/// An RFC 3339 time in milliseconds since the Unix epoch.
+#[must_use]
+pub fn ms_of(time: &str) -> Option<u64> {
+    u64::try_from(time.parse::<jiff::Timestamp>().ok()?.as_millisecond()).ok()
+}
+
 /// How long ago an RFC 3339 time was, such as `12s ago`; the text itself, escaped, where it is none.
 #[must_use]
 pub fn ago(time: &str) -> String {
-    let Ok(then) = time.parse::<jiff::Timestamp>() else { return escape(time).into_owned() };
-    let ms = u64::try_from(then.as_millisecond()).unwrap_or_default();
-    amounts::ago(now_ms(), ms)
+    match ms_of(time) {
+        Some(ms) => amounts::ago(now_ms(), ms),
+        None => escape(time).into_owned(),
+    }
 }
 
 /// `1 asset`, `2 assets`.

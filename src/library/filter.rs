@@ -27,18 +27,21 @@ pub struct FilterSpec {
     /// Program that made the asset: the whole name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
-    /// The asset has at least one of these.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
+    /// The asset has at least one of these. An empty list is refused: one that a program made of nothing must not share
+    /// everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1)]
+    pub tags: Option<Vec<String>>,
     /// Person that made the asset: the whole name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The media type begins so, such as `image/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mime_prefix: Option<String>,
-    /// The asset is one of these: 64 lower-case hexadecimal digits each, at most 10,000.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hashes: Vec<String>,
+    /// The asset is one of these: 64 lower-case hexadecimal digits each, 1 to 10,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1)]
+    pub hashes: Option<Vec<String>>,
 }
 
 /// A filter that was found to make sense. Equal filters are equal however they were written.
@@ -55,7 +58,7 @@ pub struct Filter {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     /// A field that is there and says nothing.
-    #[error("the filter's {0} is empty, which no asset has: leave it out to ask for any")]
+    #[error("the filter's {0}: empty, which no asset has; leave it out to ask for any")]
     Empty(&'static str),
     /// Longer than any asset's.
     #[error("the filter's {field} has {chars} characters: at most {max}")]
@@ -104,6 +107,20 @@ fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), FilterE
     }
 }
 
+/// A list as it is written down: nothing where it asks for nothing.
+fn some(list: Vec<String>) -> Option<Vec<String>> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn list(field: &'static str, given: Option<Vec<String>>, max: usize) -> Result<Vec<String>, FilterError> {
+    match given {
+        None => Ok(Vec::new()),
+        Some(list) if list.is_empty() => Err(FilterError::Empty(field)),
+        Some(list) if list.len() > max => Err(FilterError::TooMany { field, count: list.len(), max }),
+        Some(list) => Ok(list),
+    }
+}
+
 fn check_mime_prefix(prefix: &str) -> Result<(), FilterError> {
     check_text("mime_prefix", prefix, TEXT_CHARS_MAX)?;
     // What follows a semicolon is a parameter, where anything goes.
@@ -120,27 +137,22 @@ impl TryFrom<FilterSpec> for Filter {
 
     fn try_from(spec: FilterSpec) -> Result<Self, FilterError> {
         // Before anything is copied or parsed.
-        if spec.hashes.len() > HASHES_MAX {
-            let count = spec.hashes.len();
-            return Err(FilterError::TooMany { field: "hashes", count, max: HASHES_MAX });
-        }
-        if spec.tags.len() > TAGS_MAX {
-            return Err(FilterError::TooMany { field: "tags", count: spec.tags.len(), max: TAGS_MAX });
-        }
+        let hashes = list("hashes", spec.hashes, HASHES_MAX)?;
+        let tags = list("tags", spec.tags, TAGS_MAX)?;
         for (field, text) in [("application", &spec.application), ("user", &spec.user)] {
             text.as_ref().map_or(Ok(()), |text| check_text(field, text, TEXT_CHARS_MAX))?;
         }
-        for tag in &spec.tags {
+        for tag in &tags {
             check_text("tag", tag, TAG_CHARS_MAX)?;
             if tag.trim() != tag {
                 return Err(FilterError::TagSpaces(tag.clone()));
             }
         }
         spec.mime_prefix.as_ref().map_or(Ok(()), |prefix| check_mime_prefix(prefix))?;
-        let hashes = spec.hashes.iter().map(|hash| hash.parse()).collect::<Result<_, _>>();
+        let hashes = hashes.iter().map(|hash| hash.parse()).collect::<Result<_, _>>();
         Ok(Self {
             application: spec.application,
-            tags: spec.tags.into_iter().collect(),
+            tags: tags.into_iter().collect(),
             user: spec.user,
             mime_prefix: spec.mime_prefix.map(|prefix| prefix.to_ascii_lowercase()),
             hashes: hashes.map_err(FilterError::Hash)?,
@@ -152,10 +164,10 @@ impl From<&Filter> for FilterSpec {
     fn from(filter: &Filter) -> Self {
         Self {
             application: filter.application.clone(),
-            tags: filter.tags.iter().cloned().collect(),
+            tags: some(filter.tags.iter().cloned().collect()),
             user: filter.user.clone(),
             mime_prefix: filter.mime_prefix.clone(),
-            hashes: filter.hashes.iter().map(ToString::to_string).collect(),
+            hashes: some(filter.hashes.iter().map(ToString::to_string).collect()),
         }
     }
 }
@@ -218,7 +230,7 @@ impl Filter {
         if mime_prefix.iter().any(|prefix| prefix.bytes().any(|byte| byte.is_ascii_uppercase())) {
             return Err(CodecError::Value("filter"));
         }
-        let spec = FilterSpec { application, tags, user, mime_prefix, hashes };
+        let spec = FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes) };
         Self::try_from(spec).map_err(|_| CodecError::Value("filter"))
     }
 }
@@ -265,9 +277,9 @@ pub(super) mod tests {
             let spec = FilterSpec {
                 application: application.map(str::to_owned),
                 user: user.map(str::to_owned),
-                tags: tags.into_iter().map(str::to_owned).collect(),
+                tags: some(tags.into_iter().map(str::to_owned).collect()),
                 mime_prefix: mime.map(str::to_owned),
-                hashes: hashes.into_iter().map(|hash| ContentHash([hash; 32]).to_string()).collect(),
+                hashes: some(hashes.into_iter().map(|hash| ContentHash([hash; 32]).to_string()).collect()),
             };
             Filter::try_from(spec).unwrap()
         })
@@ -335,7 +347,7 @@ pub(super) mod tests {
         let filter = spec(|f| {
             f.application = Some("CAFÉ".into());
             f.user = Some("straße".into());
-            f.tags = vec!["οδος".into()];
+            f.tags = Some(vec!["οδος".into()]);
             f.mime_prefix = Some("IMAGE/png".into());
         });
         assert!(filter.unwrap().matches(&asset));
@@ -347,9 +359,9 @@ pub(super) mod tests {
         let text = |s: &str| Some(s.to_owned());
         assert_eq!(spec(|f| f.application = text("  ")), Err(FilterError::Empty("application")));
         assert_eq!(spec(|f| f.user = text("a\u{7}b")), Err(FilterError::Control("user")));
-        assert_eq!(spec(|f| f.tags = vec![String::new()]), Err(FilterError::Empty("tag")));
-        assert_eq!(spec(|f| f.tags = vec![" x".into()]), Err(FilterError::TagSpaces(" x".into())));
-        let long = spec(|f| f.tags = vec!["x".repeat(TAG_CHARS_MAX + 1)]);
+        assert_eq!(spec(|f| f.tags = Some(vec![String::new()])), Err(FilterError::Empty("tag")));
+        assert_eq!(spec(|f| f.tags = Some(vec![" x".into()])), Err(FilterError::TagSpaces(" x".into())));
+        let long = spec(|f| f.tags = Some(vec!["x".repeat(TAG_CHARS_MAX + 1)]));
         assert!(matches!(long, Err(FilterError::TooLong { field: "tag", .. })), "{long:?}");
         for bad in ["image/png/x", "/png", "im age"] {
             let refused = spec(|f| f.mime_prefix = text(bad));
@@ -357,15 +369,15 @@ pub(super) mod tests {
         }
         assert!(spec(|f| f.mime_prefix = text("text/html; charset=")).is_ok());
         let upper = ContentHash([0xAB; 32]).to_string().to_uppercase();
-        assert!(matches!(spec(|f| f.hashes = vec![upper]), Err(FilterError::Hash(_))));
-        assert!(matches!(spec(|f| f.hashes = vec!["ABCD".into()]), Err(FilterError::Hash(_))));
+        assert!(matches!(spec(|f| f.hashes = Some(vec![upper])), Err(FilterError::Hash(_))));
+        assert!(matches!(spec(|f| f.hashes = Some(vec!["ABCD".into()])), Err(FilterError::Hash(_))));
         let many = |n: u32| {
             let hash = |i: u32| {
                 let mut bytes = [0; 32];
                 bytes[..4].copy_from_slice(&i.to_be_bytes());
                 ContentHash(bytes).to_string()
             };
-            spec(|f| f.hashes = (0..n).map(hash).collect())
+            spec(|f| f.hashes = Some((0..n).map(hash).collect()))
         };
         assert!(many(10_000).is_ok());
         assert!(matches!(many(10_001), Err(FilterError::TooMany { field: "hashes", .. })));

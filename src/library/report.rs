@@ -38,6 +38,9 @@ pub enum LibraryError {
     /// There is none of that id.
     #[error("there is no library {0} on this node")]
     Unknown(LibraryId),
+    /// No ticket has this number.
+    #[error("no ticket of this library has the number {0}")]
+    NoTicket(u64),
     /// The ticket leads to this node.
     #[error("that is this node's own library: give the ticket to somebody else")]
     Own,
@@ -293,7 +296,7 @@ impl LibraryDetail {
             expires: issued.expires_ms.and_then(rfc3339),
             uses: (issued.uses > 0).then_some(issued.uses),
             used: issued.used,
-            revoked: revoked.serials.contains(&issued.serial),
+            revoked: revoked.serials.contains(&issued.serial) || issued.epoch < revoked.min_epoch,
         };
         Self {
             library: report,

@@ -285,7 +285,7 @@ fn content_that_comes_from_an_own_machine_settles_what_was_claimed_of_it() {
 fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
     let libraries = libraries();
     let tags = vec!["in".to_owned()];
-    let spec = filter::FilterSpec { tags: tags.clone(), ..filter::FilterSpec::default() };
+    let spec = filter::FilterSpec { tags: Some(tags.clone()), ..filter::FilterSpec::default() };
     let filter = Filter::try_from(spec).unwrap();
     let library = libraries.add(SharedLibrary::new(kept(1, Access::Write, filter), HashMap::new()));
     library.filled();
@@ -356,7 +356,7 @@ fn what_a_reader_edits_stays_in_the_library_as_it_was_delivered() {
 fn what_moved_out_is_told_by_the_next_life_of_the_process_and_nothing_that_was_never_in() {
     let tags = vec!["in".to_owned()];
     let filter = || {
-        let spec = filter::FilterSpec { tags: tags.clone(), ..filter::FilterSpec::default() };
+        let spec = filter::FilterSpec { tags: Some(tags.clone()), ..filter::FilterSpec::default() };
         Filter::try_from(spec).unwrap()
     };
     let tagged = |n, at_ms, tags: &[String]| {

@@ -9,7 +9,7 @@ use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
 use crate::cli::resolve;
 use crate::cli::text;
-use crate::clock::span;
+use crate::clock::{now_ms, span};
 
 /// A library as far as the command line needs it; the rest is passed on in JSON.
 #[derive(Debug, Deserialize, Serialize)]
@@ -168,7 +168,13 @@ impl IssuedBody {
     fn row(&self) -> Vec<String> {
         let uses = self.uses.map_or_else(|| "any".into(), |uses| format!("{}/{uses}", self.used));
         let expires = self.expires.clone().unwrap_or_else(|| "never".into());
-        let state = if self.revoked { "revoked" } else { "" };
+        let expired = self.expires.as_deref().and_then(text::ms_of).is_some_and(|until| until <= now_ms());
+        let state = match self.uses {
+            _ if self.revoked => "revoked",
+            _ if expired => "expired",
+            Some(uses) if self.used >= uses => "used up",
+            Some(_) | None => "",
+        };
         vec![self.serial.to_string(), self.access.clone(), uses, expires, state.into()]
     }
 }

@@ -31,7 +31,7 @@ fn mirror() -> Arc<Library> {
 }
 
 fn tagged(tags: &[&str]) -> FilterSpec {
-    FilterSpec { tags: tags.iter().map(|tag| (*tag).to_owned()).collect(), ..FilterSpec::default() }
+    FilterSpec { tags: Some(tags.iter().map(|tag| (*tag).to_owned()).collect()), ..FilterSpec::default() }
 }
 
 /// A ticket of the library of this number.
@@ -95,7 +95,7 @@ impl Node {
     async fn put_via(&self, content: &str, tags: &[&str], via: Option<LibraryId>) -> ContentHash {
         let meta = AssetMeta {
             created_at_ms: self.now_ms.load(Ordering::Relaxed),
-            tags: tagged(tags).tags,
+            tags: tagged(tags).tags.unwrap_or_default(),
             ..AssetMeta::default()
         };
         let hash = ContentHash(Sha256::digest(content).into());
@@ -106,7 +106,7 @@ impl Node {
     }
 
     async fn tag(&self, hash: ContentHash, tags: &[&str]) {
-        let patch = MetaPatch { tags: Some(tagged(tags).tags), ..MetaPatch::default() };
+        let patch = MetaPatch { tags: tagged(tags).tags, ..MetaPatch::default() };
         self.store.patch(hash, patch).await.unwrap();
     }
 

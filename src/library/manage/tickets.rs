@@ -173,6 +173,14 @@ impl Manager {
         let number = before.epoch.max(list.min_epoch) + 1;
         match what {
             Revoke::Serial(0) => return Err(LibraryError::Terms("serial 0 is the owner's own ticket")),
+            // Nothing ends by it, so it begins no epoch either.
+            Revoke::Serial(serial) if list.serials.contains(&serial) => return Ok(list),
+            // One that is issued later must not be void from the beginning.
+            Revoke::Serial(serial)
+                if !self.registry(move |registry| registry.has_issued(id, serial)).await? =>
+            {
+                return Err(LibraryError::NoTicket(serial));
+            }
             Revoke::Serial(serial) => {
                 list.serials.insert(serial);
                 if list.serials.len() > SERIALS_MAX {

@@ -39,6 +39,8 @@ pub struct Issued {
     pub uses: u32,
     /// How many have; of those with a limit alone.
     pub used: u32,
+    /// In which epoch.
+    pub epoch: u64,
 }
 
 impl Registry {
@@ -112,6 +114,15 @@ impl Registry {
         })
     }
 
+    /// Whether a ticket of this number was issued for a library.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn has_issued(&self, library: LibraryId, serial: u64) -> Result<bool, RegistryError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM issued WHERE library = ?1 AND serial = ?2)";
+        self.with("read", |db| db.query_row(sql, (library.to_string(), signed(serial)), |row| row.get(0)))
+    }
+
     /// The tickets that were issued for a library, the newest first, at most 1,000.
     ///
     /// # Errors
@@ -120,7 +131,8 @@ impl Registry {
         self.with("read", |db| {
             db.prepare(
                 "SELECT serial, access, subject, issued_ms, expires_ms, uses,
-                        (SELECT COUNT(*) FROM used u WHERE u.library = i.library AND u.serial = i.serial)
+                        (SELECT COUNT(*) FROM used u WHERE u.library = i.library AND u.serial = i.serial),
+                        (SELECT epoch FROM sealing_keys s WHERE s.library = i.library AND s.serial = i.serial)
                  FROM issued i WHERE library = ?1 ORDER BY serial DESC LIMIT 1000",
             )?
             .query_map([library.to_string()], |row| {
@@ -132,6 +144,8 @@ impl Registry {
                     expires_ms: row.get::<_, Option<i64>>(4)?.map(unsigned),
                     uses: row.get(5)?,
                     used: row.get(6)?,
+                    // Tickets that were issued before there were epochs are of the first one.
+                    epoch: row.get::<_, Option<i64>>(7)?.map_or(0, unsigned),
                 })
             })?
             .collect()

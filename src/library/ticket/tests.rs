@@ -229,7 +229,7 @@ fn a_filter_of_ten_thousand_hashes_fits_into_a_ticket() {
         crate::record::ContentHash(bytes).to_string()
     };
     let spec = crate::library::filter::FilterSpec {
-        hashes: (0..10_000).map(hash).collect(),
+        hashes: Some((0..10_000).map(hash).collect()),
         ..crate::library::filter::FilterSpec::default()
     };
     let ticket = issue(terms(), spec.try_into().unwrap());

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::Share;
 use crate::support::nodes::{TestNode, eventually};
 
 /// The error code and sentence of an answer.
@@ -55,12 +56,40 @@ async fn a_library_is_made_listed_kept_and_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tickets_say_that_they_are_revoked_and_those_that_never_were_cannot_be() {
+    let node = TestNode::start("a", |_| {}).await;
+    let share = Share::images(&node).await;
+    let revoke = async |what: Value| node.post(&format!("/libraries/{}/revoke", share.id), what).await;
+    let unknown = revoke(json!({ "serial": 1 })).await;
+    assert_eq!(refusal(&unknown).0, "ticket_not_found", "{unknown}");
+    let (first, second) = (
+        share.invite(&node, json!({ "access": "read" })).await.serial,
+        share.invite(&node, json!({ "access": "read" })).await.serial,
+    );
+    let revoked = async || {
+        let tickets = share.detail(&node).await["tickets"].clone();
+        let of = |ticket: &Value| (ticket["serial"].as_u64().unwrap(), ticket["revoked"].as_bool().unwrap());
+        tickets.as_array().unwrap().iter().map(of).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert_eq!(revoked().await, [(first, false), (second, false)].into());
+    let once = revoke(json!({ "serial": first })).await;
+    assert_eq!(once["data"]["serials"], 1, "{once}");
+    assert_eq!(revoke(json!({ "serial": first })).await, once, "what holds already begins nothing anew");
+    assert_eq!(revoked().await, [(first, true), (second, false)].into());
+    assert_eq!(revoke(json!({ "all": true })).await["status"], "success");
+    let third = share.invite(&node, json!({ "access": "read" })).await.serial;
+    assert_eq!(revoked().await, [(first, true), (second, true), (third, false)].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_is_answered_with_the_rule() {
     let node = TestNode::start("a", |_| {}).await;
     let create = |body: Value| node.post("/libraries", body);
     for (filter, word) in [
         (json!({ "user": "a\u{7}" }), "control"),
         (json!({ "application": "" }), "empty"),
+        (json!({ "tags": [] }), "tags: empty"),
+        (json!({ "hashes": [], "user": "a" }), "hashes: empty"),
         (json!({ "mime_prefix": "image/png/x" }), "media type"),
         (json!({ "hashes": ["abc"] }), "hash"),
         (json!({ "hashes": vec!["0".repeat(64); 10_001] }), "10001 hashes"),

@@ -266,7 +266,7 @@ fn kept(number: u8, access: Access) -> Kept {
         fresh_within_ms: 0,
     };
     let tags = vec![TAGS[usize::from(number) % TAGS.len()].to_owned()];
-    let filter = Filter::try_from(FilterSpec { tags, ..FilterSpec::default() }).unwrap();
+    let filter = Filter::try_from(FilterSpec { tags: Some(tags), ..FilterSpec::default() }).unwrap();
     let ticket = Ticket::issue(&key, terms, Zeroizing::new([number; 32]), filter, Vec::new()).unwrap();
     Kept { key: None, ticket, created_ms: 0, revocations: None, sharing: Sharing::default() }
 }

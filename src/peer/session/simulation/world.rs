@@ -874,7 +874,7 @@ impl SimWorld {
         let tags = self.agents[liar]
             .library(Some(library))
             .shared()
-            .map(|s| FilterSpec::from(s.filter()).tags)
+            .map(|s| FilterSpec::from(s.filter()).tags.unwrap_or_default())
             .unwrap();
         let meta = AssetMeta { created_at_ms: at_ms, tags, ..AssetMeta::default() };
         let size = if self.dice.one_in(5) { 1 + self.dice.below(70_000) } else { size_of(hash) };
