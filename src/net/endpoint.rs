@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::endpoint::{
-    BindOpts, ConnectOptions, Connection, Incoming, IncomingAddr, QuicTransportConfig, ServerConfig, VarInt,
-    presets,
+    BindOpts, ConnectOptions, Connection, ConnectionError, Incoming, IncomingAddr, QuicTransportConfig,
+    ServerConfig, VarInt, presets,
 };
-use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey, TransportAddr, Watcher as _};
+use iroh::{
+    Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, Signature, TransportAddr, Watcher as _,
+};
 use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
 use tokio::sync::watch;
@@ -17,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::congestion::WithinMachine;
 use super::gate::Gate;
 use super::handshakes::{Pending, RemoteNet};
-use super::{LIST_PEERS_ALPN, SESSION_ALPN, sockets};
+use super::{LIST_PEERS_ALPN, SESSION_ALPN, close, sockets};
 
 /// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
 /// use parallel streams instead.
@@ -47,6 +49,8 @@ const ALIVE_LOOK: Duration = Duration::from_millis(200);
 /// Limit of finding out who answers at some addresses; and for a connection that came in at this node itself to be closed by it.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
 const ANSWER_ENDS_WITHIN: Duration = Duration::from_secs(8);
+/// For a machine to look at a connection that says by its end that there are two with one id.
+const DOUBLE_TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// Takes over a connection whose ALPN is not a session's; with the place that it has until it proved itself.
 pub type ProtocolHandler = Arc<dyn Fn(Connection, Pending) + Send + Sync>;
@@ -90,21 +94,57 @@ pub async fn is_alive(connection: &Connection) -> bool {
     }
 }
 
-/// Whether somebody answers by the id in `addr` at its addresses; asked by an endpoint with this key, which nobody else knows.
-pub async fn is_answered(key: SecretKey, addr: EndpointAddr) -> bool {
+/// Connects to the id in `addr` at its addresses, by an endpoint of its own with this key.
+async fn knock(key: SecretKey, addr: EndpointAddr) -> Option<(Endpoint, Option<Connection>)> {
     let loopback = addr.ip_addrs().all(|addr| addr.ip().is_loopback());
     let from = if loopback { IpAddr::from([127, 0, 0, 1]) } else { IpAddr::from([0, 0, 0, 0]) };
-    let Ok(endpoint) = bind(key, SocketAddr::new(from, 0), RelayMode::Disabled).await else { return false };
+    let endpoint = bind(key, SocketAddr::new(from, 0), RelayMode::Disabled).await.ok()?;
     let connected = timeout(ANSWERED_WITHIN, connect(&endpoint, addr)).await;
+    Some((endpoint, connected.ok().and_then(Result::ok)))
+}
+
+/// Whether somebody answers by the id in `addr` at its addresses; asked by an endpoint with this key, which nobody else knows.
+pub async fn is_answered(key: SecretKey, addr: EndpointAddr) -> bool {
+    let Some((endpoint, connection)) = knock(key, addr).await else { return false };
     let mut found = false;
-    if let Ok(Ok(connection)) = connected {
+    if let Some(connection) = connection {
         // Only who has finished the handshake can say why it ends, as it does with a stranger that says nothing: packets of ours
         // that somebody passes on, to ourselves perhaps, are no answer.
         let ended = timeout(ANSWER_ENDS_WITHIN, connection.closed()).await;
-        found = matches!(ended, Ok(iroh::endpoint::ConnectionError::ApplicationClosed(_)));
+        found = matches!(ended, Ok(ConnectionError::ApplicationClosed(_)));
     }
     endpoint.close().await;
     found
+}
+
+/// Tells the machine at `addr` that has the same endpoint key as we, `own`, that there are two. A connection of a stranger's ends
+/// with a signature that nobody else can make.
+pub async fn tell_double(own: &SecretKey, addr: EndpointAddr) {
+    let Some((endpoint, connection)) = knock(SecretKey::generate(), addr).await else { return };
+    if let Some(connection) = connection {
+        // What ends before it was looked at is not seen.
+        let _ = timeout(DOUBLE_TOLD_AFTER, connection.closed()).await;
+        if let Some(binding) = double_binding(&connection) {
+            connection.close(VarInt::from_u32(close::DOUBLED), &own.sign(&binding).to_bytes());
+        }
+    }
+    endpoint.close().await;
+}
+
+/// Whether a connection ended as [`tell_double`] ends it, by a machine that has the key of `own_id`.
+pub fn is_told_by_double(connection: &Connection, own_id: EndpointId) -> bool {
+    let Some(ConnectionError::ApplicationClosed(ended)) = connection.close_reason() else { return false };
+    let signature = <[u8; Signature::LENGTH]>::try_from(ended.reason.as_ref()).ok();
+    let (Some(signature), Some(binding)) = (signature, double_binding(connection)) else { return false };
+    ended.error_code == VarInt::from_u32(close::DOUBLED)
+        && own_id.verify(&binding, &Signature::from_bytes(&signature)).is_ok()
+}
+
+/// What such a signature is of: this connection alone.
+fn double_binding(connection: &Connection) -> Option<[u8; 32]> {
+    let mut binding = [0; 32];
+    connection.export_keying_material(&mut binding, b"can-sync 2026 v3 doubled", b"").ok()?;
+    Some(binding)
 }
 
 /// How connections are accepted: with what a stranger may have, whatever it says it wants.

@@ -560,6 +560,7 @@ impl PeersState {
         }
         let decisions = self.fetching.tick(now, now_ms());
         self.carry_out(decisions);
+        self.probe_again();
         self.compare_sources(myself);
         if now >= self.rest_parts_at {
             self.rest_parts_at = now + REST_PARTS;

@@ -309,6 +309,9 @@ impl PeersState {
         let decisions = self.fetching.disconnected(session);
         self.carry_out(decisions);
         let closed = link.connection.close_reason();
+        if endpoint::is_told_by_double(&link.connection, self.args.endpoint.id()) {
+            self.on_own_id_seen();
+        }
         let rotated = link.given_up == Some(GivenUp::Rotated)
             || closed.as_ref().is_some_and(|reason| is_close(reason, close::ROTATED));
         let told = closed.as_ref().and_then(PeerRefusal::of_close);

@@ -5,8 +5,9 @@
 //! minute, and has the place once the other one is gone. Announcements of two runs in turns show it, too ([`Doubles`]).
 //!
 //! **Our own**: a peer of our network says so, somebody connects with it, or announces itself with it. Without any third machine,
-//! the local network or a user may say where somebody with our id is: an endpoint with a key of its own dials there. Whoever
-//! answers by our id has our key; if it was ourselves, that dial comes in here.
+//! the local network or a user may say where somebody with our id is: an endpoint with a key of its own dials there. What
+//! answers by our id has our key, and is told so in turn, by a signature with that key; if it was ourselves, that dial comes in
+//! here. As long as both run, this is repeated.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -44,13 +45,28 @@ pub(super) struct Copied {
     /// Sessions of other runs, after it was found out that the older connection is not alive.
     cleared: HashSet<SessionId>,
     told: Option<Instant>,
-    /// The last try at addresses of our own id: when, the key that dials, and whether that came in here.
-    probe: Option<(Instant, EndpointId, bool)>,
+    /// The last try at addresses of our own id.
+    probe: Option<Probe>,
+}
+
+/// A try at addresses of our own id.
+#[derive(Debug)]
+struct Probe {
+    at: Instant,
+    addr: EndpointAddr,
+    /// The key that dials.
+    key: EndpointId,
+    /// Whether that dial came in here.
+    came: bool,
 }
 
 impl Copied {
     fn is_own_shown(&self) -> bool {
         self.own.is_some_and(|at| at.elapsed() < DOUBLED_FOR)
+    }
+
+    fn may_probe(&self) -> bool {
+        self.probe.as_ref().is_none_or(|probe| probe.at.elapsed() >= PROBE_EVERY)
     }
 
     /// Forgets a connection that is over.
@@ -228,13 +244,13 @@ impl PeersState {
         if addrs.is_empty() {
             return false;
         }
-        let now = Instant::now();
-        if self.copied.probe.is_some_and(|(at, ..)| now.duration_since(at) < PROBE_EVERY) {
+        if !self.copied.may_probe() {
             return true;
         }
         let key = SecretKey::generate();
-        self.copied.probe = Some((now, key.public(), false));
         let (actor, addr) = (self.args.myself.clone(), EndpointAddr::from_parts(addr.id, addrs));
+        let probe = Probe { at: Instant::now(), addr: addr.clone(), key: key.public(), came: false };
+        self.copied.probe = Some(probe);
         self.tasks.spawn(async move {
             let found = endpoint::is_answered(key, addr).await;
             // A restart of ours asks again.
@@ -245,20 +261,31 @@ impl PeersState {
 
     /// Whether a connection is our own dial to our own id.
     pub(super) fn is_own_probe(&mut self, id: &EndpointId) -> bool {
-        match &mut self.copied.probe {
-            Some((_, key, came)) if key == id => {
-                *came = true;
-                true
-            }
-            Some(_) | None => false,
-        }
+        let probe = self.copied.probe.as_mut().filter(|probe| probe.key == *id);
+        probe.is_some_and(|probe| {
+            probe.came = true;
+            true
+        })
     }
 
     pub(super) fn on_own_id_probed(&mut self, found: bool) {
-        let came_here = self.copied.probe.is_some_and(|(.., came)| came);
+        let Some(probe) = &self.copied.probe else { return };
+        let came_here = probe.came;
         tracing::debug!(found, came_here, "looked who answers by our own endpoint id");
         if found && !came_here {
+            let (own, addr) = (self.args.endpoint.secret_key().clone(), probe.addr.clone());
+            self.tasks.spawn(async move { endpoint::tell_double(&own, addr).await });
             self.on_own_id_seen();
+        }
+    }
+
+    /// Looks again at the place where somebody with our own id was, as long as that is shown.
+    pub(super) fn probe_again(&mut self) {
+        if self.copied.is_own_shown()
+            && self.copied.may_probe()
+            && let Some(addr) = self.copied.probe.as_ref().map(|probe| probe.addr.clone())
+        {
+            self.probe_own_id(&addr);
         }
     }
 
