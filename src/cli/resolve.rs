@@ -65,11 +65,17 @@ pub(super) fn short(id: &str) -> String {
     id.chars().take(DIGITS_SHOWN).collect()
 }
 
+/// Whether something called `name` is called `wanted`. What has no name yet is called nothing, and an empty word, of a
+/// variable that was not set for example, means nothing.
+fn is_name(name: &str, wanted: &str) -> bool {
+    !wanted.trim().is_empty() && same_text(name, wanted)
+}
+
 /// The one among `candidates` that `wanted` means.
 pub(super) fn pick<T>(kind: Kind, wanted: &str, candidates: Vec<Candidate<T>>) -> Result<T, CliError> {
     let id = wanted.to_ascii_lowercase();
     let is_whole = |candidate: &Candidate<T>| candidate.id == id;
-    let is_called = |candidate: &Candidate<T>| same_text(&candidate.name, wanted);
+    let is_called = |candidate: &Candidate<T>| is_name(&candidate.name, wanted);
     let begins = |candidate: &Candidate<T>| id.len() >= DIGITS_MIN && candidate.id.starts_with(&id);
     let whole = candidates.iter().any(is_whole);
     let is_meant = |candidate: &Candidate<T>| {
@@ -88,6 +94,9 @@ pub(super) fn pick<T>(kind: Kind, wanted: &str, candidates: Vec<Candidate<T>>) -
 
 fn none(kind: Kind, wanted: &str) -> CliError {
     let Kind { one, listed_by, .. } = kind;
+    if wanted.trim().is_empty() {
+        return CliError::new(Exit::Usage, format!("an empty word names no {one}")).hint(listed_by);
+    }
     let is_digits = !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_digits && wanted.len() < DIGITS_MIN {
         let message = format!("'{wanted}' is too short to name one {one}: give at least {DIGITS_MIN} digits");
@@ -118,7 +127,7 @@ fn take(into: &mut BTreeMap<ContentHash, Candidate<ContentHash>>, assets: Vec<As
     for mut asset in assets {
         let Ok(hash) = asset.hash.parse() else { continue };
         // It is called by any of its names.
-        let further = asset.names.iter().find(|name| same_text(name, wanted)).cloned();
+        let further = asset.names.iter().find(|name| is_name(name, wanted)).cloned();
         asset.filename = further.or(asset.filename);
         into.insert(hash, candidate(asset, hash));
     }
@@ -138,7 +147,7 @@ pub(super) async fn asset_for_good(store: &ApiClient, wanted: &str) -> Result<Co
         return Ok(hash);
     }
     let candidates = live(store, wanted).await?;
-    let is_called = candidates.iter().any(|candidate| same_text(&candidate.name, wanted));
+    let is_called = candidates.iter().any(|candidate| is_name(&candidate.name, wanted));
     if !candidates.is_empty() && !is_called && wanted.len() < DIGITS_FOR_GOOD_MIN {
         let message =
             format!("no asset is called '{wanted}', and so few digits may be another one's by chance");
@@ -201,7 +210,7 @@ async fn candidates(
         query.extend(narrowed.clone());
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         let page: AssetPage = store.get(path, &query).await?;
-        let is_called = |asset: &Asset| asset.names().any(|name| same_text(name, wanted));
+        let is_called = |asset: &Asset| asset.names().any(|name| is_name(name, wanted));
         take(&mut found, page.assets.into_iter().filter(is_called).collect(), wanted);
         cursor = page.next_cursor;
         if cursor.is_none() {
@@ -263,6 +272,7 @@ mod tests {
             ("f00d", "TWIN"),
             ("1a2b3c", "guest"),
             ("99", "1A2B3C"),
+            ("77", ""),
         ];
         pick(THING, wanted, all.into_iter().enumerate().map(of).collect()).map_err(|error| error.to_string())
     }
@@ -286,6 +296,12 @@ mod tests {
         let none = picked("cellar").unwrap_err();
         assert!(none.contains("no thing 'cellar'") && none.contains("can-sync things"), "{none}");
         assert!(picked("abc").unwrap_err().contains("at least 4 digits"));
-        assert!(picked("").is_err());
+        for blank in ["", " ", "\u{a0}\t"] {
+            let none = picked(blank).unwrap_err();
+            assert!(
+                none.contains("an empty word names no thing"),
+                "what has no name is not called so: {none}"
+            );
+        }
     }
 }
