@@ -15,6 +15,10 @@ const DOCX: &str = "application/vnd.openxmlformats-officedocument.wordprocessing
 const XLSX: &str = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet";
 const PPTX: &str = "application/vnd.openxmlformats-officedocument.presentationml.presentation";
 
+const ODT: &str = "application/vnd.oasis.opendocument.text";
+const ODS: &str = "application/vnd.oasis.opendocument.spreadsheet";
+const ODP: &str = "application/vnd.oasis.opendocument.presentation";
+
 /// Names of text files that the table of names has not, or has for something else.
 const TEXT_NAMES: &[(&str, &str)] = &[
     ("bat", PLAIN_TEXT),
@@ -79,11 +83,25 @@ const TEXTUAL: &[&str] = &[
     "image/vnd.dxf",
 ];
 
+/// Formats in Microsoft's compound files, which are no archives.
+const OLE: &[&str] = &[
+    "application/msword",
+    "application/vnd.ms-excel",
+    "application/vnd.ms-outlook",
+    "application/vnd.ms-powerpoint",
+    "application/vnd.ms-project",
+    "application/vnd.visio",
+    "application/x-msi",
+    "application/x-mspublisher",
+    "application/x-ole-storage",
+];
+
 /// Formats in one container. A name of the same group says more than the container's signature does.
 const CONTAINERS: &[&[&str]] = &[
     &[
         "audio/aac",
         "audio/m4a",
+        "audio/m4b",
         "audio/mp4",
         "audio/x-m4a",
         "audio/x-m4b",
@@ -99,18 +117,8 @@ const CONTAINERS: &[&[&str]] = &[
     &["application/ogg", "audio/ogg", "audio/opus", "audio/speex", "video/ogg"],
     &["audio/webm", "audio/x-matroska", "video/webm", "video/x-matroska"],
     &["audio/x-ms-wma", "video/x-ms-asf", "video/x-ms-wmv"],
-    &[
-        "application/msword",
-        "application/vnd.ms-excel",
-        "application/vnd.ms-outlook",
-        "application/vnd.ms-powerpoint",
-        "application/vnd.ms-project",
-        "application/vnd.visio",
-        "application/x-msi",
-        "application/x-mspublisher",
-        "application/x-ole-storage",
-    ],
-    &["application/font-sfnt", "application/font-woff", "font/otf", "font/ttf", "font/woff", "font/woff2"],
+    OLE,
+    &["font/collection", "font/otf", "font/sfnt", "font/ttf"],
 ];
 
 /// Endings of files that are zip archives inside, with the type that a listing of the archive shows, if one does.
@@ -119,12 +127,17 @@ const ZIPPED: &[(&str, &str)] = &[
     ("docx", DOCX),
     ("dotm", DOCX),
     ("dotx", DOCX),
+    ("ppam", PPTX),
     ("potm", PPTX),
     ("potx", PPTX),
     ("ppsm", PPTX),
     ("ppsx", PPTX),
     ("pptm", PPTX),
     ("pptx", PPTX),
+    ("sldm", PPTX),
+    ("sldx", PPTX),
+    ("thmx", PPTX),
+    ("xlam", XLSX),
     ("xlsb", XLSX),
     ("xlsm", XLSX),
     ("xlsx", XLSX),
@@ -132,7 +145,7 @@ const ZIPPED: &[(&str, &str)] = &[
     ("xltx", XLSX),
     ("3mf", "model/3mf"),
     ("aab", ZIP),
-    ("aar", ZIP),
+    ("aar", "application/vnd.android.package-archive"),
     ("apk", "application/java-archive"),
     ("cbz", ZIP),
     ("ear", "application/java-archive"),
@@ -145,13 +158,15 @@ const ZIPPED: &[(&str, &str)] = &[
     ("odb", ZIP),
     ("odf", ZIP),
     ("odg", ZIP),
-    ("odp", "application/vnd.oasis.opendocument.presentation"),
-    ("ods", "application/vnd.oasis.opendocument.spreadsheet"),
-    ("odt", "application/vnd.oasis.opendocument.text"),
+    ("odm", ODT),
+    ("odp", ODP),
+    ("ods", ODS),
+    ("odt", ODT),
     ("ora", "image/openraster"),
-    ("otp", ZIP),
-    ("ots", ZIP),
-    ("ott", ZIP),
+    ("oth", ODT),
+    ("otp", ODP),
+    ("ots", ODS),
+    ("ott", ODT),
     ("pages", ZIP),
     ("usdz", ZIP),
     ("vsdx", ZIP),
@@ -160,16 +175,21 @@ const ZIPPED: &[(&str, &str)] = &[
     ("xpi", ZIP),
 ];
 
-/// Types of such files that the table of names does not have.
-const ZIPPED_NAMES: &[(&str, &str)] = &[
+/// Types of files that are no text and that the table of names does not have, or has for something else.
+const BINARY_NAMES: &[(&str, &str)] = &[
     ("3mf", "model/3mf"),
+    ("aar", ZIP),
     ("cbz", "application/vnd.comicbook+zip"),
     ("key", "application/vnd.apple.keynote"),
     ("numbers", "application/vnd.apple.numbers"),
+    ("otf", "font/otf"),
     ("pages", "application/vnd.apple.pages"),
+    ("stl", "model/stl"),
+    ("ttc", "font/collection"),
     ("usdz", "model/vnd.usdz+zip"),
     ("vsdx", "application/vnd.ms-visio.drawing"),
     ("whl", "application/x-wheel+zip"),
+    ("woff", "font/woff"),
 ];
 
 /// What the first bytes and the name say together.
@@ -203,12 +223,15 @@ pub(super) fn guess(head: &[u8], filename: Option<&str>) -> Guess {
     let settled = |mime_type| Guess { mime_type, is_settled: true };
     let name = Name::of(filename);
     if is_text(head) {
-        return match name.text_type().or_else(|| text_signature(head, &name)) {
+        return match name.text_type(head).or_else(|| text_signature(head, &name)) {
             Some(mime_type) => settled(mime_type),
             None => Guess { mime_type: PLAIN_TEXT, is_settled: false },
         };
     }
-    match (signature(head), name.binary_type()) {
+    // A name of a text is no answer for what is none.
+    let named =
+        name.binary_type().filter(|named| !is_unknown(named) && (!is_textual(named) || is_nearly_text(head)));
+    match (signature(head), named) {
         (Some((found, Certainty::Sure)), Some(named)) if !name.refines(found, named) => settled(found),
         (_, Some(named)) => settled(named),
         (Some((found, _)), None) => settled(found),
@@ -239,7 +262,11 @@ impl Name {
     }
 
     /// What a text of this name is.
-    fn text_type(&self) -> Option<&'static str> {
+    fn text_type(&self, head: &[u8]) -> Option<&'static str> {
+        // Qt keeps translations in files that are called as those of a programming language.
+        if self.ending == "ts" && head.starts_with(b"<?xml") {
+            return markup(head);
+        }
         looked_up(TEXT_NAMES, &self.ending).or_else(|| self.listed.filter(|listed| is_textual(listed)))
     }
 
@@ -248,7 +275,7 @@ impl Name {
         if matches!(self.ending.as_str(), "ts" | "mts" | "m2ts") {
             return Some(TRANSPORT_STREAM);
         }
-        looked_up(ZIPPED_NAMES, &self.ending).or(self.listed)
+        looked_up(BINARY_NAMES, &self.ending).or(self.listed)
     }
 
     /// Whether `named` is a kind of what the bytes are, and so the better answer.
@@ -258,7 +285,10 @@ impl Name {
         let contained = CONTAINERS.iter().any(|group| group.contains(&found) && group.contains(&named));
         // Cameras' own formats are TIFF inside.
         let is_raw_picture = found == "image/tiff" && named.starts_with("image/");
-        same_but_for_x || zipped || contained || is_raw_picture
+        // Vendors' formats that nothing in the archive tells.
+        let is_vendors = named.starts_with("application/vnd.") && !OLE.contains(&named);
+        let archived = found == ZIP && (is_vendors || named.ends_with("+zip"));
+        same_but_for_x || zipped || archived || contained || is_raw_picture
     }
 }
 
@@ -272,8 +302,7 @@ fn is_textual(mime_type: &str) -> bool {
     kind || suffixed || TEXTUAL.contains(&mime_type)
 }
 
-/// Whether no byte of it is one that texts do not have (<https://mimesniff.spec.whatwg.org/#binary-data-byte>), and no
-/// signature says otherwise where it is no UTF-8.
+/// Whether no byte of it is one that texts do not have, and no signature says otherwise where it is no UTF-8.
 fn is_text(head: &[u8]) -> bool {
     if head.is_empty() {
         return false;
@@ -281,7 +310,6 @@ fn is_text(head: &[u8]) -> bool {
     if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
         return head.len() > 2 && head.len().is_multiple_of(2);
     }
-    let is_binary = |byte: &u8| matches!(byte, 0..=8 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f);
     if head.iter().any(is_binary) {
         return false;
     }
@@ -291,6 +319,20 @@ fn is_text(head: &[u8]) -> bool {
         Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => true,
         Err(_) => !matches!(signature(head), Some((_, Certainty::Sure))),
     }
+}
+
+/// Whether something with bytes that texts do not have may be a text all the same: with a few control characters, such as the
+/// one that ends texts of DOS, or in UTF-16 without a mark.
+fn is_nearly_text(head: &[u8]) -> bool {
+    let text = head.strip_suffix(b"\x1a").unwrap_or(head);
+    let strange = text.iter().filter(|byte| is_binary(byte)).count();
+    let is_utf8 = std::str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true);
+    is_utf8 || strange * 50 <= text.len()
+}
+
+/// Whether texts have no such byte (<https://mimesniff.spec.whatwg.org/#binary-data-byte>).
+fn is_binary(byte: &u8) -> bool {
+    matches!(byte, 0..=8 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f)
 }
 
 /// What a text says of itself that no name says.
@@ -307,8 +349,14 @@ fn text_signature(head: &[u8], name: &Name) -> Option<&'static str> {
         return Some("application/postscript");
     }
     if begins(b"#!") && name.ending.is_empty() {
-        let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
-        return line.ends_with(b"sh").then_some("text/x-shellscript");
+        let line = text[2..].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let program = words.next().unwrap_or_default();
+        // `env` is told the program, after its own options.
+        let is_env = program.ends_with(b"/env");
+        let program =
+            if is_env { words.find(|word| !word.starts_with(b"-")).unwrap_or_default() } else { program };
+        return program.ends_with(b"sh").then_some("text/x-shellscript");
     }
     markup(text)
 }
@@ -319,8 +367,13 @@ fn markup(text: &[u8]) -> Option<&'static str> {
     let is_xml = rest.starts_with(b"<?xml");
     loop {
         rest = rest.trim_ascii_start();
+        // A document type may have declarations of its own inside.
+        let first = |wanted: u8| rest.iter().position(|byte| *byte == wanted);
+        let nested = first(b'[').is_some_and(|open| first(b'>').is_none_or(|close| open < close));
         let end: &[u8] = if rest.starts_with(b"<!--") {
             b"-->"
+        } else if rest.starts_with(b"<!") && nested {
+            b"]>"
         } else if rest.starts_with(b"<?") || rest.starts_with(b"<!") {
             b">"
         } else {
@@ -332,8 +385,9 @@ fn markup(text: &[u8]) -> Option<&'static str> {
     let root = rest.strip_prefix(b"<").unwrap_or_default();
     let length = root.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b':').count();
     let root = root[..length].to_ascii_lowercase();
+    let local = root.rsplit(|byte| *byte == b':').next().unwrap_or_default();
     match root.as_slice() {
-        b"svg" | b"svg:svg" => Some("image/svg+xml"),
+        _ if local == b"svg" => Some("image/svg+xml"),
         b"html" => Some("text/html"),
         _ if is_xml => Some("text/xml"),
         _ => None,
@@ -351,6 +405,8 @@ fn signature(head: &[u8]) -> Option<(&'static str, Certainty)> {
         "bmp" => is_bitmap(head),
         "gif" => head.starts_with(b"GIF87a") || head.starts_with(b"GIF89a"),
         "sqlite" => head.starts_with(b"SQLite format 3\0"),
+        // A certificate begins with a sequence in a sequence.
+        "der" => head.get(4) == Some(&0x30),
         "html" | "xml" | "sh" | "ps" | "rtf" | "pem" => false,
         _ => true,
     };
@@ -360,7 +416,14 @@ fn signature(head: &[u8]) -> Option<(&'static str, Certainty)> {
     let weak =
         matches!(kind.extension(), "exe" | "dll" | "der" | "obj" | "ico" | "Z" | "swf" | "aac" | "jxr")
             || (kind.extension() == "mp3" && !head.starts_with(b"ID3"));
-    let found = if found == ZIP { zip_signature(head) } else { found };
+    let found = match (found, kind.extension()) {
+        (ZIP, _) => zip_signature(head),
+        (_, "otf") => "font/otf",
+        (_, "ttf") => "font/ttf",
+        (_, "woff") => "font/woff",
+        (_, "woff2") => "font/woff2",
+        _ => found,
+    };
     Some((found, if weak { Certainty::Weak } else { Certainty::Sure }))
 }
 
@@ -509,6 +572,17 @@ mod tests {
         assert_eq!(of(&zip(&["AndroidManifest.xml"]), "a.apk"), "application/vnd.android.package-archive");
         assert_eq!(of(&zip(&["content.xml"]), "drawing.odg"), "application/vnd.oasis.opendocument.graphics");
         assert_eq!(of(&zip(&["Index/Document.iwa"]), "talk.key"), "application/vnd.apple.keynote");
+        for (name, named) in [("letter.ott", "text-template"), ("sums.ots", "spreadsheet-template")] {
+            let mut archive = zip(&["mimetype"]);
+            archive.truncate(archive.len() - 8);
+            archive.extend(format!("application/vnd.oasis.opendocument.{named}PK").as_bytes());
+            assert_eq!(of(&archive, name), format!("application/vnd.oasis.opendocument.{named}"), "{name}");
+        }
+        for name in ["plan.sldx", "macro.ppam", "addin.xlam", "page.xps", "old.sxw", "a.oxt"] {
+            let named = mime_guess::from_path(name).first_raw().unwrap();
+            assert_eq!(of(&zip(&["[Content_Types].xml", "a.txt"]), name), named, "{name}");
+        }
+        assert_eq!(of(&zip(&["a.txt"]), "old.xls"), ZIP, "that is no archive");
         assert_eq!(of(&zip(&["a.txt"]), "a.zip"), ZIP);
         assert_eq!(of(&zip(&["word/document.xml"]), "table.xlsx"), DOCX, "a wrong name");
     }
@@ -522,6 +596,13 @@ mod tests {
         assert_eq!(of(b"<!DOCTYPE html><html lang=en>", "page"), "text/html");
         assert_eq!(of(b"<?xml version=\"1.0\"?><feed/>", "feed"), "text/xml");
         assert_eq!(of(b"<?xml version=\"1.0\"?><gpx/>", "track.gpx"), "application/gpx+xml");
+        let entities = b"<?xml version=\"1.0\"?><!DOCTYPE svg [<!ENTITY a \"b\"><!ENTITY c \"d\">]><svg/>";
+        assert_eq!(of(entities, "logo"), "image/svg+xml");
+        assert_eq!(of(b"<ns0:svg xmlns:ns0=\"a\"/>", "logo"), "image/svg+xml");
+        assert_eq!(of(b"<?xml version=\"1.0\"?><!DOCTYPE TS><TS version=\"2.1\"/>", "de.ts"), "text/xml");
+        for begin in ["#!/bin/sh -e", "#! /bin/zsh -f", "#!/usr/bin/env -S bash -x"] {
+            assert_eq!(of(begin.as_bytes(), "configure"), "text/x-shellscript", "{begin}");
+        }
         assert_eq!(of(b"<div align=center>", "README"), PLAIN_TEXT);
         assert_eq!(of(b"#!/usr/bin/env bash\n", "configure"), "text/x-shellscript");
         assert_eq!(of(b"#!/usr/bin/python3\n", "tool"), PLAIN_TEXT);
@@ -540,6 +621,26 @@ mod tests {
         assert_eq!(of(b"BM\x01\x02\x03\x04garbage", "a.bin"), UNKNOWN_MIME_TYPE);
         assert_eq!(of(b"MZ\x90\0\x03\0\0\0", "saved.sav"), "application/vnd.microsoft.portable-executable");
         assert_eq!(of(b"\x30\x82\x01\x02", "data.bin"), UNKNOWN_MIME_TYPE);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_right_or_says_nothing_is_no_answer() {
+        let program = b"MZ\x90\0\x03\0\0\0\x04\0\0\0\xff\xff\0\0\xb8";
+        for name in ["setup.exe", "setup.scr", "notes.txt", "setup.bin", "setup"] {
+            assert_eq!(of(program, name), "application/vnd.microsoft.portable-executable", "{name}");
+        }
+        assert_eq!(of(b"\xff\xfb\x90\x64\0\0\0\0\0\0\0\0", "song.bin"), "audio/mpeg");
+        let noise: Vec<u8> = (0..=255_u8).map(|n| n.wrapping_mul(167).wrapping_add(13)).collect();
+        for name in ["noise.svg", "noise.html", "noise.json", "noise.md", "noise.txt"] {
+            assert_eq!(of(&noise, name), UNKNOWN_MIME_TYPE, "{name}");
+        }
+        assert_eq!(of(b"caf\xe9 of a program for DOS, and much more of it\x1a", "menu.txt"), PLAIN_TEXT);
+        assert_eq!(of(b"h\0i\0", "utf16.csv"), "text/csv");
+        let solid = [&[0; 80][..], b"\x0c\0\0\0\x9a\x99"].concat();
+        assert_eq!(of(&solid, "part.stl"), "model/stl");
+        assert_eq!(of(b"wOFF\0\x01\0\0", "a.woff"), "font/woff");
+        assert_eq!(of(b"OTTO\0\x0a\0\x80", "a.otf"), "font/otf");
+        assert_eq!(of(b"\0\x01\0\0\0\x0a", "a.ttf"), "font/ttf");
     }
 
     #[test]
