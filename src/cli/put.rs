@@ -23,6 +23,7 @@ use super::error::{CliError, Exit};
 use super::output::message;
 use super::progress::ProgressLine;
 use super::text;
+use crate::clock::rfc3339;
 use crate::text::escaped_name;
 
 mod collect;
@@ -256,8 +257,8 @@ async fn known(
 ) -> Result<Option<Stored>, CliError> {
     let Meta { application, user, tags, mime_type, description, filename } = meta;
     let mut said = json!({ "size": content.size, "tags": tags });
-    if let Some(ms) = content.modified_ms {
-        said["modified_at"] = ms.to_string().into();
+    if let Some(time) = content.modified_ms.and_then(rfc3339) {
+        said["modified_at"] = time.into();
     }
     for (field, value) in [
         ("application", application.as_deref()),

@@ -135,29 +135,41 @@ impl Params {
     /// a year or seconds, and would mean a moment of 1970.
     pub fn time_ms(&self, name: &str, edge: DayEdge) -> ApiResult<Option<u64>> {
         let Some(value) = self.one(name)? else { return Ok(None) };
-        let value = value.trim();
-        let invalid = |problem: &str| {
-            let hint = "give a time such as 2026-11-20T12:00:00Z, a date such as 2026-11-20, or milliseconds since 1970";
-            ApiError::invalid_parameter(name, problem.to_owned(), hint)
-        };
-        if let Ok(ms) = value.parse::<u64>() {
-            let plausible = !(YEAR_MIN..MS_MIN).contains(&ms) && i64::try_from(ms).is_ok();
-            return plausible
-                .then_some(Some(ms))
-                .ok_or_else(|| invalid("is a number that is no time in milliseconds: a year, or seconds"));
-        }
-        // An offset such as +01:00 that was not escaped arrives with a space.
-        let time = value.parse::<Timestamp>().or_else(|_| value.replace(' ', "+").parse());
-        let time = time.ok().or_else(|| edge.of(value, TimeZone::UTC));
-        let ms = time.and_then(|time| u64::try_from(time.as_millisecond()).ok());
-        ms.map(Some).ok_or_else(|| invalid("is not a time since 1970"))
+        let invalid = |problem: &str| ApiError::invalid_parameter(name, problem.to_owned(), TIME_HINT);
+        parse_time_ms(value, edge).map(Some).map_err(invalid)
     }
+}
+
+/// What a time can be given as.
+pub const TIME_HINT: &str =
+    "give a time such as 2026-11-20T12:00:00Z, a date such as 2026-11-20, or milliseconds since 1970";
+
+/// A point in time as [`Params::time_ms`] takes it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_time_ms(text: &str, edge: DayEdge) -> Result<u64, &'static str> {
+    let text = text.trim();
+    if let Ok(ms) = text.parse::<u64>() {
+        return match ms {
+            YEAR_MIN..MS_MIN => Err("is a number that is no time in milliseconds: a year, or seconds"),
+            _ if ms > TIME_MS_MAX => Err("is later than the year 9999"),
+            _ => Ok(ms),
+        };
+    }
+    // An offset such as +01:00 that was not escaped arrives with a space.
+    let time = text.parse::<Timestamp>().or_else(|_| text.replace(' ', "+").parse());
+    let time = time.ok().or_else(|| edge.of(text, TimeZone::UTC));
+    time.and_then(|time| u64::try_from(time.as_millisecond()).ok()).ok_or("is not a time since 1970")
 }
 
 /// Numbers from here to [`MS_MIN`] are years, dates without dashes, or seconds since 1970.
 const YEAR_MIN: u64 = 1000;
 /// The spring of 1973, in milliseconds; the year 5138, in seconds.
 const MS_MIN: u64 = 100_000_000_000;
+
+/// The last millisecond that can be written as RFC 3339 in any time zone.
+const TIME_MS_MAX: u64 = Timestamp::MAX.as_millisecond().cast_unsigned();
 
 /// Which moment of a day a date stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,10 +186,11 @@ impl DayEdge {
         // Nothing but a date: a time without its offset could mean any of many moments.
         let date = Some(date.trim()).filter(|date| date.len() == "2026-11-20".len())?;
         let date: Date = date.parse().ok()?;
-        let date = if self == Self::End { date.tomorrow().ok()? } else { date };
-        let start = date.to_datetime(Time::midnight()).to_zoned_datetime(zone).ok()?.timestamp();
-        let back = i64::from(self == Self::End);
-        Timestamp::from_millisecond(start.as_millisecond() - back).ok()
+        // The first day's beginning, where there is no day after it.
+        let next = if self == Self::End { date.tomorrow().ok() } else { None };
+        let begins =
+            next.unwrap_or(date).to_datetime(Time::midnight()).to_zoned_datetime(zone).ok()?.timestamp();
+        Timestamp::from_millisecond(begins.as_millisecond() - i64::from(next.is_some())).ok()
     }
 }
 
@@ -333,6 +346,10 @@ mod tests {
         assert_eq!(
             params(&[("to", "1970-01-02")]).time_ms("to", DayEdge::End).unwrap(),
             Some(2 * 86_400_000 - 1)
+        );
+        assert_eq!(
+            (ms("253402207200000").is_some(), ms("253402300800000"), ms("281474976710656")),
+            (true, None, None)
         );
         let moments =
             ["2026", "20261120", "1764300000", "99999999999999999999", "2026-11-20T12:00:00", "2026-11"];

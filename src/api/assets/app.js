@@ -293,7 +293,7 @@ function send(file, onProgress) {
   return new Promise((resolve, reject) => {
     const form = new FormData();
     // The name goes with the file alone: as a field of its own, a line break in it would come out as another.
-    if (file.lastModified >= 0 && file.lastModified < 2 ** 48) form.append("modified_at", String(Math.trunc(file.lastModified)));
+    if (file.lastModified >= 0 && file.lastModified < Date.UTC(9999)) form.append("modified_at", new Date(file.lastModified).toISOString());
     form.append("file", file, file.name);
     const request = new XMLHttpRequest();
     request.upload.onprogress = (event) => {

@@ -14,6 +14,7 @@ use super::content::ReadError;
 use super::{CHUNK_BYTES, Meta, Stored};
 use crate::cli::client::ApiClient;
 use crate::cli::error::{CliError, Exit};
+use crate::clock::rfc3339;
 
 /// Without any progress for this long, an upload is given up.
 const STALL_LIMIT: Duration = Duration::from_mins(2);
@@ -36,7 +37,7 @@ pub(super) async fn upload(
         ("mime_type", mime_type),
         ("description", description),
         ("filename", filename.or(name)),
-        ("modified_at", modified_ms.map(|ms| ms.to_string())),
+        ("modified_at", modified_ms.and_then(rfc3339)),
     ];
     let form = fields.into_iter().fold(Form::new(), |form, (name, value)| match value {
         Some(value) => form.text(name, value),

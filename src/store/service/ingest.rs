@@ -15,14 +15,15 @@ use axum::http::header::{HeaderValue, LOCATION};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use jiff::Timestamp;
 
 use super::error::{about_metadata, invalid_metadata, no_media_type};
 use super::model::{IngestForm, IngestedJson, KnownJson, is_media_type};
 use super::part_name;
 use super::{BASE_PATH, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody, Success};
-use crate::http::extract::{BODY_BYTES_MAX, HashPath, JsonBody, cut, has_content_type, progress};
+use crate::http::extract::{
+    BODY_BYTES_MAX, DayEdge, HashPath, JsonBody, TIME_HINT, cut, has_content_type, parse_time_ms, progress,
+};
 use crate::record::META_BYTES_MAX;
 use crate::store::ContentStore as _;
 use crate::store::embedded::{EmbeddedStore, IngestFields, Upload};
@@ -265,14 +266,11 @@ pub(super) fn modified_at(text: &str) -> ApiResult<Option<u64>> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let stamp = || u64::try_from(text.trim().parse::<Timestamp>().ok()?.as_millisecond()).ok();
-    let ms = text.trim().parse().ok().or_else(stamp).filter(|ms: &u64| ms >> 48 == 0);
-    let invalid = || {
-        let message = format!("modified_at is '{}', which is no time of a file", quoted(text));
-        let hint = "give a time since 1970, such as 2026-11-20T12:00:00Z or milliseconds since 1970";
-        ApiError::bad_request("invalid_metadata", message, hint)
+    let invalid = |problem: &str| {
+        let message = format!("modified_at is '{}', which {problem}", quoted(text));
+        ApiError::bad_request("invalid_metadata", message, TIME_HINT)
     };
-    ms.map(Some).ok_or_else(invalid)
+    parse_time_ms(text, DayEdge::Start).map(Some).map_err(invalid)
 }
 
 async fn chunk(field: &mut Field<'_>, gauge: &Gauge) -> ApiResult<Option<Bytes>> {
