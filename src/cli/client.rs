@@ -204,7 +204,9 @@ impl ApiClient {
         if e.is_timeout() {
             return CliError::new(Exit::Timeout, format!("{who} at {base} took too long to answer"));
         }
-        CliError::failure(format!("the connection to {who} at {base} broke off: {}", chain(e)))
+        tracing::debug!(reason = chain(e), "the connection broke off");
+        CliError::failure(format!("the connection to {who} at {base} broke off before it had answered"))
+            .hint("it may have been stopped meanwhile: `can-sync status` says whether one runs")
     }
 
     fn who(&self) -> &'static str {

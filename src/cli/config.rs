@@ -31,6 +31,11 @@ enum ConfigCommand {
 }
 
 pub(super) fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
+    if context.names_another_node() {
+        return Err(CliError::new(Exit::NotAllowed, "no node tells another machine its configuration").hint(
+            "run `can-sync config` on that machine; without --api (CAN_SYNC_API) it is about this one",
+        ));
+    }
     match args.action {
         ConfigCommand::Check { file } => {
             let (loaded, errors) = context.read_config(file, Vec::new());

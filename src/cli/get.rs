@@ -35,13 +35,15 @@ pub(super) struct GetArgs {
     /// Only what is in the store already; without it, peers are asked for what is not
     #[arg(long)]
     local: bool,
-    /// Where to write the content; stdout without it
+    /// Where to write the content; stdout without it, and for `-`
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError> {
     let GetArgs { asset, local, output } = args;
+    // As in `put -`.
+    let output = output.filter(|path| path.as_os_str() != "-");
     if output.is_none() && context.out.json {
         return Err(CliError::new(Exit::Usage, "--json needs -o FILE: stdout is for the content"));
     }

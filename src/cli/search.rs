@@ -12,7 +12,7 @@ use crate::store::embedded::HashPrefix;
 pub(super) struct SearchArgs {
     /// Words that are all in the file name or description, in any order, whatever their case
     #[arg(value_name = "WORDS")]
-    q: Option<String>,
+    words: Vec<String>,
     /// Made by this program
     #[arg(long)]
     application: Option<String>,
@@ -39,10 +39,10 @@ pub(super) struct SearchArgs {
 }
 
 pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliError> {
-    let SearchArgs { q, application, user, tags, mime_prefix, hash, from, to, amount } = args;
+    let SearchArgs { words, application, user, tags, mime_prefix, hash, from, to, amount } = args;
     let tags = (!tags.is_empty()).then(|| tags.join(","));
     let fields = [
-        ("q", q),
+        ("q", (!words.is_empty()).then(|| words.join(" "))),
         ("application", application),
         ("user", user),
         ("tags", tags),

@@ -125,6 +125,12 @@ impl Context {
         self.globals.api.is_some() && self.node_here(config).is_none()
     }
 
+    /// The same, of whatever can be used of the configuration.
+    pub(super) fn names_another_node(&self) -> bool {
+        self.globals.api.is_some()
+            && self.is_elsewhere(&Config::read(&self.sources(None, Vec::new())).0.config)
+    }
+
     fn means(&self, node: &RunningNode) -> bool {
         self.globals.api.as_ref().is_none_or(|api| is_same(api, &node.api_url))
     }

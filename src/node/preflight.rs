@@ -216,12 +216,31 @@ fn unwritable_dir(dir: &Path) -> Option<String> {
     let whole = if there == absolute { String::new() } else { format!("cannot make '{}': ", dir.display()) };
     match std::fs::metadata(&there) {
         Ok(metadata) if !metadata.is_dir() => Some(format!("{whole}'{shown}' is no directory")),
+        Ok(_) if is_of_kernel(&there) => {
+            Some(format!("{whole}'{shown}' is the system's own, and no place for files"))
+        }
         Ok(_) => {
             let may = rustix::fs::access(&there, Access::WRITE_OK | Access::EXEC_OK);
             may.err().map(|e| format!("{whole}cannot write in '{shown}': {}", io::Error::from(e)))
         }
         Err(e) => Some(format!("{whole}cannot look at '{shown}': {e}")),
     }
+}
+
+/// Whether a directory is in a file system in which the kernel shows what it knows: root may write there by its permissions, and
+/// nobody can make anything.
+#[cfg(target_os = "linux")]
+fn is_of_kernel(dir: &Path) -> bool {
+    /// procfs, sysfs, debugfs, tracefs, cgroup, cgroup2, bpf, by the numbers that `statfs` gives them.
+    const KINDS: [u32; 7] =
+        [0x9fa0, 0x6265_6572, 0x6462_6720, 0x7472_6163, 0x0027_e0eb, 0x6367_7270, 0xcafe_4a11];
+    let kind = rustix::fs::statfs(dir).ok().and_then(|stat| u32::try_from(stat.f_type & 0xffff_ffff).ok());
+    kind.is_some_and(|kind| KINDS.contains(&kind))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_of_kernel(_dir: &Path) -> bool {
+    false
 }
 
 /// Why a file cannot be written and exchanged.
@@ -253,6 +272,11 @@ mod tests {
         std::os::unix::fs::symlink(home.path().join("nowhere"), &dangling).unwrap();
         assert!(unwritable_dir(&dangling).unwrap().contains("link'"));
         assert!(!home.path().join("a").exists());
+        #[cfg(target_os = "linux")]
+        for dir in ["/proc/data", "/proc/self/data", "/sys/data/deeper"] {
+            let problem = unwritable_dir(Path::new(dir)).unwrap();
+            assert!(problem.contains("no place for files"), "{problem}");
+        }
         assert!(unwritable_file(home.path()).unwrap().contains("is a directory"));
         assert!(unwritable_file(&home.path().join("no/ticket")).unwrap().contains("no directory"));
         assert_eq!(unwritable_file(&home.path().join("ticket")), None);

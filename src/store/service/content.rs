@@ -79,6 +79,10 @@ pub(super) async fn answer(
     out.insert(ACCEPT_RANGES, BYTES);
     if is_held(headers, &etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
+        // Else the length of the body that no answer to HEAD has would be told: 0.
+        if *method == Method::HEAD {
+            response.headers_mut().insert(CONTENT_LENGTH, record.size.into());
+        }
         return Ok(response);
     }
     // Peers may have said anything; what no header can carry is left out.
