@@ -84,7 +84,7 @@ fn refused(error: &LibraryError) -> ApiError {
         LibraryError::NoTicket(_) => (
             StatusCode::NOT_FOUND,
             "ticket_not_found",
-            r#"GET /libraries/{id} lists the tickets that were issued; {"all":true} revokes every one of them"#,
+            "GET /libraries/{id} shows the tickets that were issued",
         ),
         LibraryError::Own => (StatusCode::CONFLICT, "own_library", "GET /libraries shows it"),
         LibraryError::Clock(_) => {

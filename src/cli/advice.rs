@@ -1,7 +1,7 @@
 //! The daemon and its CAN Service speak to programs, of requests and paths; here their errors are put for people at a command line.
 
 /// What a request is at the command line. Longer ones before those that they begin with.
-const COMMANDS: [(&str, &str); 24] = [
+const COMMANDS: [(&str, &str); 25] = [
     ("GET /deletions", "`can-sync deletions`"),
     ("POST /deletions/confirm", "`can-sync deletions confirm`"),
     ("POST /deletions/reject", "`can-sync deletions reject`"),
@@ -18,6 +18,7 @@ const COMMANDS: [(&str, &str); 24] = [
     ("POST /libraries/{id}/revoke", "`can-sync library revoke`"),
     ("DELETE /libraries/{id}", "`can-sync library delete`"),
     ("POST /libraries", "`can-sync library create`"),
+    ("GET /libraries/{id}", "`can-sync library show`"),
     ("GET /libraries", "`can-sync library list`"),
     ("POST /join", "`can-sync join`"),
     ("GET /devices", "`can-sync devices`"),

@@ -169,7 +169,7 @@ const YEAR_MIN: u64 = 1000;
 const MS_MIN: u64 = 100_000_000_000;
 
 /// The last millisecond that can be written as RFC 3339 in any time zone.
-const TIME_MS_MAX: u64 = Timestamp::MAX.as_millisecond().cast_unsigned();
+const TIME_MS_MAX: u64 = 253_402_207_200_999;
 
 /// Which moment of a day a date stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
