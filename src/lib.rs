@@ -67,7 +67,7 @@
 //!
 //! Rules are functions of their arguments, time included, with neither runtime nor I/O: [`record`], [`discovery::slot`],
 //! [`discovery::announcement`], [`discovery::directory`], [`peer::session`], [`peer::wishes`], [`peer::roster`],
-//! [`peer::doubles`], [`peer::deferrals::notes`], [`clock::evidence`], [`reconcile`], [`transfer::fetching`], [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
+//! [`peer::doubles`], [`peer::deferrals::notes`], [`clock::evidence`], [`reconcile`], [`store::groups`], [`transfer::fetching`], [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
 //! each rule can be tested without a socket.
 
 mod actor;

@@ -353,6 +353,20 @@ pub trait ContentStore: Send + Sync + 'static {
         length: Option<u64>,
     ) -> BoxFuture<'_, Result<ContentReader, StoreError>>;
 
+    /// What proves that these groups of a content, at most [`groups::PROOF_GROUPS_MAX`], are part of it, as
+    /// [`groups::proof_nodes`] says. Empty where the store has no such proof: the content is small, or the store does not keep any.
+    ///
+    /// # Errors
+    /// As [`content`](Self::content).
+    fn proof(
+        &self,
+        hash: ContentHash,
+        groups: std::ops::Range<u64>,
+    ) -> BoxFuture<'_, Result<Vec<groups::GroupSum>, StoreError>> {
+        let _ = (hash, groups);
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// Those of these contents that are small and at hand, checked against their hashes, in one read: for sending many
     /// at once. May leave out any. At most 1,000 hashes; the caller bounds what that may hold.
     fn small_contents(

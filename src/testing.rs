@@ -232,7 +232,9 @@ pub mod store {
         };
     }
     pub mod groups {
-        pub use crate::store::groups::{GROUP_BYTES, GroupHasher};
+        pub use crate::store::groups::{
+            GROUP_BYTES, GroupHasher, GroupSum, check_proof, group_count, groups_of, proof_nodes, subtree,
+        };
     }
     pub mod hashing_file {
         pub use crate::store::hashing_file::HashingFile;

@@ -61,7 +61,7 @@ pub(super) struct WhyView {
     size: Option<u64>,
     /// Bytes of it that are here, of a large one that is not complete.
     done: u64,
-    /// Endpoint id of the only peer that is asked, after wrong bytes came from one of several.
+    /// Endpoint id of the only peer that is asked, after wrong bytes came from one of several, or a record had a wrong BLAKE3.
     only: Option<String>,
     /// Who has it, or was to send it and did not.
     sources: Vec<SourceReport>,
@@ -278,7 +278,7 @@ fn explain(whereabouts: Availability, size: Option<u64>, report: &WhyReport) -> 
         }
     };
     if report.only.is_some() {
-        text.push_str(" One of several peers sent wrong bytes, so one of them is asked alone.");
+        text.push_str(" Somebody sent wrong bytes, or has a record with a wrong BLAKE3, so one peer is asked at a time.");
     }
     if whereabouts != Availability::Here {
         for source in &report.sources {

@@ -303,7 +303,9 @@ impl Actor for PeerActor {
             PeerMsg::Fetch { request, library, records } => {
                 state.on_fetch(&myself, request, library, records);
             }
-            PeerMsg::FetchPart { request, key, range } => state.on_fetch_part(request, key, range),
+            PeerMsg::FetchPart { request, key, root, range } => {
+                state.on_fetch_part(request, key, root, range);
+            }
             PeerMsg::Revoke { request } => state.on_revoke(request),
             PeerMsg::Find(hashes) => state.on_find(hashes),
             PeerMsg::Settled(keys) => state.on_settled(&myself, &keys),

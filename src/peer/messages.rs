@@ -18,6 +18,7 @@ use crate::library::ticket::TicketSerial;
 use crate::net::handshakes::Pending;
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::FeedEntry;
+use crate::store::groups::GroupSum;
 use crate::transfer::commit::CommitOutcome;
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::{Failure, SessionId, WantKey};
@@ -267,6 +268,8 @@ pub enum PeerMsg {
         request: u64,
         /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
+        /// What its groups are to be proved for: BLAKE3 of the whole, as the peer says.
+        root: Option<GroupSum>,
         range: Range<u64>,
     },
     /// PeersActor: what this request asked for is not wanted of the peer any more.

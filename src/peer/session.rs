@@ -572,7 +572,12 @@ impl Session {
             SessionInput::Fetch { request, records } => {
                 let contents = records
                     .iter()
-                    .map(|r| ContentRequest { hash: r.hash.0.to_vec().into(), offset: 0, length: 0 })
+                    .map(|r| ContentRequest {
+                        hash: r.hash.0.to_vec().into(),
+                        offset: 0,
+                        length: 0,
+                        proved: false,
+                    })
                     .collect();
                 out.push(SessionEffect::Send(frame::Kind::Want(Want { request, contents })));
             }

@@ -68,6 +68,7 @@ mod media_type;
 mod merge;
 mod open;
 mod own_names;
+mod proofs;
 mod purge;
 mod query;
 mod readers;
@@ -144,6 +145,8 @@ struct StoreShared {
     sums: sums::SumMakers,
     /// How far the index is, where it is being made.
     building: index::build::Building,
+    /// What proofs of contents are made of that are asked for in parts.
+    trees: proofs::SumTrees,
     seq: watch::Receiver<u64>,
 }
 

@@ -51,7 +51,7 @@ async fn try_commit(
     key: WantKey,
     record: AssetRecord,
 ) -> Result<CommitOutcome, StoreError> {
-    let partial = partials.begin(key).await?;
+    let partial = partials.take_up(key).await?;
     match partial.finish().await? {
         Finished::Whole { file, from, liars } => {
             let asset = IncomingAsset { record, content: IncomingContent::File(file) };

@@ -25,6 +25,9 @@ const STORE_PAUSE: Duration = Duration::from_secs(3);
 /// Contents with wrong bytes that one peer may send before it has broken the rules.
 const WRONG_CONTENTS_MAX: usize = 3;
 
+/// What is said of a peer whose record of a content has a BLAKE3 that is not the content's.
+const MISNAMED: &str = "its record says another BLAKE3 than the content has";
+
 #[derive(Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are of the large kind")]
 pub enum FetchDecision {
@@ -214,6 +217,12 @@ impl Fetching {
                 liars.push(liar);
                 Committed::WrongFrom(self.session_of(&liar))
             }
+            CommitOutcome::Wrong(Blame::Root(givers)) => {
+                tracing::warn!(hash = %key.hash, "the BLAKE3 that peers say a content has is that of another one");
+                let sessions = givers.iter().filter_map(|peer| self.session_of(peer)).collect();
+                liars = givers;
+                Committed::WrongRoot(sessions)
+            }
             CommitOutcome::Wrong(Blame::OneOfSeveral(givers)) => {
                 tracing::warn!(hash = %key.hash, "one of several peers sent wrong bytes; one is asked alone now");
                 let session = |(peer, bytes): &(EndpointId, u64)| Some((self.session_of(peer)?, *bytes));
@@ -315,16 +324,47 @@ impl Fetching {
         sessions.map(|(session, _)| *session).max()
     }
 
-    /// Takes note of what could not be had from whom.
+    /// Takes note of what could not be had from whom, and of who lied.
     fn note_failures(&mut self, decisions: Vec<ScheduleDecision>) -> Vec<FetchDecision> {
-        for decision in &decisions {
-            let ScheduleDecision::Failed { session, key, reason } = decision else { continue };
-            let Some(peer) = self.peers.get(session).copied() else { continue };
-            let setback = Setback { peer, reason: reason.clone(), lied: false, at_ms: self.now_ms };
-            self.setbacks.note(key.hash, setback);
-            self.searches.lacks(peer, &key.hash);
+        let mut out = Vec::with_capacity(decisions.len());
+        for decision in decisions {
+            match &decision {
+                ScheduleDecision::Failed { session, key, reason } => {
+                    if let Some(peer) = self.peers.get(session).copied() {
+                        self.note_setback(peer, key.hash, reason);
+                        self.searches.lacks(peer, &key.hash);
+                    }
+                }
+                ScheduleDecision::Lied { session, key, reason } => {
+                    if let Some(peer) = self.peers.get(session).copied() {
+                        out.push(self.distrust(peer, key.hash, reason));
+                    }
+                    continue;
+                }
+                ScheduleDecision::Misnamed { session, key } => {
+                    if let Some(peer) = self.peers.get(session).copied() {
+                        tracing::warn!(peer = %peer.fmt_short(), hash = %key.hash, MISNAMED);
+                        self.note_setback(peer, key.hash, MISNAMED);
+                    }
+                    continue;
+                }
+                ScheduleDecision::Fetch { .. }
+                | ScheduleDecision::FetchPart { .. }
+                | ScheduleDecision::Revoke { .. }
+                | ScheduleDecision::Restrict { .. }
+                | ScheduleDecision::Restart(_)
+                | ScheduleDecision::Commit(..)
+                | ScheduleDecision::Apply(..)
+                | ScheduleDecision::Settled { .. } => {}
+            }
+            out.push(FetchDecision::Schedule(decision));
         }
-        decisions.into_iter().map(FetchDecision::Schedule).collect()
+        out
+    }
+
+    fn note_setback(&mut self, peer: EndpointId, hash: ContentHash, reason: &str) {
+        let setback = Setback { peer, reason: reason.to_owned(), lied: false, at_ms: self.now_ms };
+        self.setbacks.note(hash, setback);
     }
 
     fn note_failure(
@@ -334,9 +374,16 @@ impl Fetching {
         failure: &Failure,
     ) -> Option<FetchDecision> {
         self.note_store(failure);
-        let Failure::WrongBytes(reason) = failure else { return None };
         let peer = self.peers.get(&session).copied()?;
-        Some(self.distrust(peer, hash, reason))
+        match failure {
+            Failure::WrongBytes(reason) => Some(self.distrust(peer, hash, reason)),
+            Failure::FalseProof(reason) => {
+                tracing::warn!(peer = %peer.fmt_short(), %hash, reason);
+                self.note_setback(peer, hash, reason);
+                None
+            }
+            Failure::Source(_) | Failure::NoProof(_) | Failure::Store(_) | Failure::Asset(_) => None,
+        }
     }
 
     fn note_store(&mut self, failure: &Failure) {

@@ -4,7 +4,8 @@
 //! the library's id follows, so that bytes which came through one library complete nothing that is wanted for another one
 //! or for the mirror. What a crash or a restart leaves is
 //! picked up again when somebody offers that content, for as long as it is neither too old nor too much; whoever sent
-//! it is forgotten then, and the hash of the whole decides. A file that is complete and right is given a second name,
+//! it is forgotten then, and the hash of the whole decides. What was proved for one root completes nothing of another one, nor of
+//! what nobody proves, and the other way round: then it is begun anew. A file that is complete and right is given a second name,
 //! `….whole`, under which the store takes it; nothing is copied.
 
 use std::collections::BTreeMap;
@@ -19,15 +20,18 @@ use std::time::{Duration, SystemTime};
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::embedded::failure;
+use crate::store::groups::{GROUP_BYTES, GroupSum};
 use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::WantKey;
 
+mod block;
 mod content;
 mod ledger;
 
+pub use self::block::{BLOCK_BYTES, Block, BlockPool};
 use self::content::ledger_path;
 pub use self::content::{Blame, Finished, Partial};
-use self::ledger::Ledger;
+use self::ledger::{Ledger, LedgerSubject};
 
 /// Less than this of a content is not worth keeping.
 const KEPT_LEAST_BYTES: u64 = 64 * 1024;
@@ -47,6 +51,7 @@ struct PartialRegistry {
     entries: Mutex<BTreeMap<WantKey, PartialEntry>>,
     /// Files are opened and removed one after another.
     disk: Mutex<()>,
+    blocks: BlockPool,
 }
 
 #[derive(Debug)]
@@ -55,6 +60,8 @@ enum PartialEntry {
     Resting {
         durable: Ranges,
         since: SystemTime,
+        /// As of [`Partial::root`].
+        root: Option<GroupSum>,
     },
     Open(Arc<Partial>),
 }
@@ -76,6 +83,7 @@ impl Partials {
             dir: dir.to_owned(),
             entries: Mutex::new(found.into_iter().collect()),
             disk: Mutex::default(),
+            blocks: BlockPool::default(),
         }));
         partials.trim(SystemTime::now());
         for entry in fs::read_dir(dir)? {
@@ -95,6 +103,12 @@ impl Partials {
         &self.0.dir
     }
 
+    /// Buffers for what comes.
+    #[must_use]
+    pub fn blocks(&self) -> &BlockPool {
+        &self.0.blocks
+    }
+
     fn entries(&self) -> MutexGuard<'_, BTreeMap<WantKey, PartialEntry>> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,10 +117,10 @@ impl Partials {
         self.0.dir.join(name_of(key))
     }
 
-    /// What of `range` of a content is not here.
+    /// What of `range` of a content is not here, as proved for this root.
     #[must_use]
-    pub fn missing(&self, key: &WantKey, range: Range<u64>) -> Vec<Range<u64>> {
-        match self.entries().get(key) {
+    pub fn missing(&self, key: &WantKey, root: Option<GroupSum>, range: Range<u64>) -> Vec<Range<u64>> {
+        match self.entries().get(key).filter(|entry| entry.root() == root) {
             Some(PartialEntry::Resting { durable, .. }) => durable.missing(range),
             Some(PartialEntry::Open(partial)) if !partial.has_failed() => partial.missing(range),
             _ => vec![range],
@@ -145,41 +159,58 @@ impl Partials {
         lacks.sum()
     }
 
-    /// A content to work on, with what is here of it.
+    /// A content to work on, with what is here of it for this root.
     ///
     /// # Errors
-    /// [`StoreError::Full`] and [`StoreError::Io`].
-    pub async fn begin(&self, key: WantKey) -> Result<Arc<Partial>, StoreError> {
-        if let Some(partial) = self.opened(&key) {
+    /// [`StoreError::Full`] and [`StoreError::Io`]; [`StoreError::Busy`] while somebody works on it for another root.
+    pub async fn begin(&self, key: WantKey, root: Option<GroupSum>) -> Result<Arc<Partial>, StoreError> {
+        if let Some(partial) = self.opened(&key, root) {
             return Ok(partial);
         }
         let (this, path) = (self.clone(), self.path(&key));
-        let opened = tokio::task::spawn_blocking(move || this.begin_blocking(key)).await;
+        let opened = tokio::task::spawn_blocking(move || this.begin_blocking(key, root)).await;
         opened.map_err(io::Error::other).and_then(|opened| opened).map_err(|error| {
+            if error.kind() == io::ErrorKind::ResourceBusy {
+                return StoreError::Busy(format!("{} is on its way under another BLAKE3", key.hash));
+            }
             failure::io_error(format!("open a partial content in {}", path.display()), &self.0.dir, &error)
         })
     }
 
-    fn opened(&self, key: &WantKey) -> Option<Arc<Partial>> {
-        self.get(key).filter(|partial| !partial.has_failed())
+    /// As [`Self::begin`], for the root that what is here was proved for.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub async fn take_up(&self, key: WantKey) -> Result<Arc<Partial>, StoreError> {
+        let root = self.entries().get(&key).and_then(PartialEntry::root);
+        self.begin(key, root).await
     }
 
-    fn begin_blocking(&self, key: WantKey) -> io::Result<Arc<Partial>> {
+    fn opened(&self, key: &WantKey, root: Option<GroupSum>) -> Option<Arc<Partial>> {
+        self.get(key).filter(|partial| !partial.has_failed() && partial.root() == root)
+    }
+
+    fn begin_blocking(&self, key: WantKey, root: Option<GroupSum>) -> io::Result<Arc<Partial>> {
         let _disk = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(partial) = self.opened(&key) {
+        if let Some(partial) = self.opened(&key, root) {
             return Ok(partial);
         }
         let path = self.path(&key);
-        let durable = match self.entries().remove(&key) {
-            Some(PartialEntry::Resting { durable, .. }) => durable,
-            Some(PartialEntry::Open(partial)) => partial.durable(),
-            None => Ranges::default(),
+        let former = self.entries().remove(&key);
+        let durable = match former {
+            Some(entry) if entry.root() == root => entry.durable(),
+            Some(PartialEntry::Open(partial)) if Arc::strong_count(&partial) > 1 => {
+                self.entries().insert(key, PartialEntry::Open(partial));
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
+            Some(_) | None => Ranges::default(),
         };
         if durable.is_empty() {
             // An earlier life of the file may be in other hands.
             remove(&path);
         }
-        let partial = Arc::new(Partial::open(&path, key.hash, key.size, durable)?);
+        let subject = LedgerSubject { hash: key.hash, size: key.size, root };
+        let partial = Arc::new(Partial::open(&path, subject, durable)?);
         self.entries().insert(key, PartialEntry::Open(Arc::clone(&partial)));
         Ok(partial)
     }
@@ -206,7 +237,11 @@ impl Partials {
         let removed = tokio::task::spawn_blocking(move || {
             let _disk = this.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
             for key in keys {
-                if this.entries().remove(&key).is_some() {
+                let removed = this.entries().remove(&key);
+                if let Some(PartialEntry::Open(partial)) = &removed {
+                    partial.retire();
+                }
+                if removed.is_some() {
                     remove_both(&this.path(&key));
                 }
             }
@@ -238,7 +273,8 @@ impl Partials {
                     entries.remove(&key);
                     remove_both(&self.path(&key));
                 } else {
-                    entries.insert(key, PartialEntry::Resting { durable, since: SystemTime::now() });
+                    let (since, root) = (SystemTime::now(), partial.root());
+                    entries.insert(key, PartialEntry::Resting { durable, since, root });
                 }
             }
         }
@@ -253,7 +289,7 @@ impl Partials {
         let mut resting: Vec<(SystemTime, WantKey, u64)> = entries
             .iter()
             .filter_map(|(key, entry)| match entry {
-                PartialEntry::Resting { durable, since } => Some((*since, *key, durable.len())),
+                PartialEntry::Resting { durable, since, .. } => Some((*since, *key, durable.len())),
                 PartialEntry::Open(_) => None,
             })
             .collect();
@@ -271,6 +307,20 @@ impl Partials {
 }
 
 impl PartialEntry {
+    fn root(&self) -> Option<GroupSum> {
+        match self {
+            Self::Resting { root, .. } => *root,
+            Self::Open(partial) => partial.root(),
+        }
+    }
+
+    fn durable(self) -> Ranges {
+        match self {
+            Self::Resting { durable, .. } => durable,
+            Self::Open(partial) => partial.durable(),
+        }
+    }
+
     fn held(&self) -> u64 {
         match self {
             Self::Resting { durable, .. } => durable.len(),
@@ -304,8 +354,11 @@ fn look(path: &Path) -> Option<(WantKey, PartialEntry)> {
         return None;
     }
     let hash = name.split('-').next()?.parse().ok()?;
-    let (size, mut durable) = Ledger::load(&ledger_path(path), hash).ok()??;
+    let (LedgerSubject { size, root, .. }, mut durable) = Ledger::load(&ledger_path(path), hash).ok()??;
     durable.remove(&(meta.len()..u64::MAX));
+    if root.is_some() {
+        durable = whole_groups(&durable, size);
+    }
     if durable.is_empty() {
         return None;
     }
@@ -315,7 +368,17 @@ fn look(path: &Path) -> Option<(WantKey, PartialEntry)> {
         // Before libraries were told apart, a file was called by its hash alone.
         None => renamed(path, WantKey { hash: name.parse().ok()?, library: None, size })?,
     };
-    Some((key, PartialEntry::Resting { durable, since }))
+    Some((key, PartialEntry::Resting { durable, since, root }))
+}
+
+/// Those of them that are whole groups.
+fn whole_groups(ranges: &Ranges, size: u64) -> Ranges {
+    const GROUP: u64 = GROUP_BYTES as u64;
+    let whole = |range: Range<u64>| {
+        let start = range.start.div_ceil(GROUP) * GROUP;
+        start..if range.end == size { size } else { range.end / GROUP * GROUP }
+    };
+    ranges.iter().map(whole).filter(|range| range.start < range.end).collect()
 }
 
 fn renamed(path: &Path, key: WantKey) -> Option<WantKey> {

@@ -1,6 +1,7 @@
 //! The receiving end of a content stream: checks every header against what was asked for, keeps small contents in
 //! memory until a batch is full, streams larger ones into files that are hashed as they are written, and hands both to
-//! the store. Parts of large ones are written at their place, and somebody else looks at the whole.
+//! the store. Parts of large ones are written at their place, group by group as each is proved, and somebody else looks at the
+//! whole.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::schedule::{Failure, SMALL_BYTES_MAX, WantKey};
 use super::send::Traffic;
 use super::take::Taker;
 use crate::record::{AssetRecord, ContentHash, LibraryId};
+use crate::store::groups::GroupSum;
 use crate::store::hashing_file::HashingFile;
 use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError};
 use crate::wire::proto::ContentHeader;
@@ -172,7 +174,7 @@ impl Intake {
                     self.library = library;
                     self.asset(stream, &header, *record).await?;
                 }
-                Announced::Range(key, range) => self.range(stream, &header, key, range).await?,
+                Announced::Range(key, root, range) => self.range(stream, &header, key, root, range).await?,
             }
             next = self.header(stream).await?;
         }
@@ -212,6 +214,7 @@ impl Intake {
         stream: &mut RecvStream,
         header: &ContentHeader,
         key: WantKey,
+        root: Option<GroupSum>,
         range: Range<u64>,
     ) -> Result<(), Trouble> {
         let (size, length) = (key.size, range.end - range.start);
@@ -223,7 +226,10 @@ impl Intake {
             Err(Failure::WrongBytes(format!("{WRONG_BYTES}: {what}, asked for {asked}")))
         } else {
             let moving = self.receiver.moving.begin(key.hash, size);
-            let part = self.part(stream, key, range).await;
+            let part = match part::sums_of(header, root, &range) {
+                Ok(sums) => self.part(stream, key, root, range, sums).await,
+                Err(failure) => Ok(Err(failure)),
+            };
             drop(moving);
             match part {
                 Ok(result) => result,

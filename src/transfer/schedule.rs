@@ -10,6 +10,13 @@
 //! A source that sends nothing for five seconds loses what others have, too; one that sends next to nothing loses
 //! everything.
 //!
+//! **Roots.** A source's record says what the content's BLAKE3 is, its root. Where one does, parts are proved for the root that
+//! most sources say, from 64 KiB up, and those are asked that say it; so who sends something else is known at once, and what others
+//! sent stays. A source whose proof is none for its own root is not asked for parts any more: its record may be wrong, or it lies,
+//! which is known once another one proved that root. Where nobody is left that proves anything, the content comes as it does from
+//! sources whose records have no root; after such a failure from one source at a time. A root that turns out to be another
+//! content's is not taken again. SHA-256 of the whole has the last word always.
+//!
 //! **Failures** are the source's (another is tried) or the store's (everything pauses). When a large content turns out
 //! wrong that came from several sources, one of them is asked alone until it is known who lies.
 //!
@@ -24,6 +31,7 @@ mod assign;
 mod decision;
 mod large;
 mod parts;
+mod roots;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -34,7 +42,7 @@ pub use self::decision::{Committed, Failure, ScheduleDecision, ScheduleLimits, S
 use self::parts::{Parts, PartsPhase};
 pub use self::source::SourceProgress;
 use self::source::{JUDGED_AFTER, Judgement, Source};
-use self::wanted::{Flight, Requested, Wanted, WantedState, charge};
+use self::wanted::{Claims, Flight, Requested, Wanted, WantedState, charge};
 pub use self::wanted::{WantKey, WantedAsset, WantedStatus};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 
@@ -94,13 +102,15 @@ impl Scheduler {
         library: Option<LibraryId>,
         records: Vec<AssetRecord>,
     ) -> Vec<ScheduleDecision> {
-        let source = self.sources.entry(session).or_default();
+        let mut out = Vec::new();
+        self.sources.entry(session).or_default();
         for record in records {
-            let (key, size) = (WantKey::new(library, &record), record.size);
+            let (key, size, root) = (WantKey::new(library, &record), record.size, record.blake3);
             let wanted = self.wanted.entry(key).or_insert_with(|| {
                 self.wanted_bytes = self.wanted_bytes.saturating_add(size);
-                let state = WantedState::new(size, &self.limits);
-                Wanted { record: record.clone(), is_newer: false, sources: Vec::new(), state }
+                let state = WantedState::new(size, root, &self.limits);
+                let claims = Claims::default();
+                Wanted { record: record.clone(), is_newer: false, sources: Vec::new(), claims, state }
             });
             if record.supersedes(&wanted.record) {
                 wanted.record = record;
@@ -109,11 +119,18 @@ impl Scheduler {
             if !wanted.sources.contains(&session) {
                 wanted.sources.push(session);
             }
-            if wanted.has_free_for(session) {
+            if size > SMALL_BYTES_MAX {
+                wanted.claims.add(session, root);
+                self.weigh_roots(key, &mut out);
+            }
+            if self.wanted.get(&key).is_some_and(|wanted| wanted.has_free_for(session))
+                && let Some(source) = self.sources.get_mut(&session)
+            {
                 source.queue(size).push_back(key);
             }
         }
-        self.assign()
+        out.extend(self.assign());
+        out
     }
 
     /// A user wants this one before everything else, whatever library it comes through.
@@ -184,6 +201,7 @@ impl Scheduler {
     }
 
     fn part_is_here(&mut self, key: WantKey, part: u64, request: u64, out: &mut Vec<ScheduleDecision>) {
+        self.root_is_proved(key, out);
         let Some(parts) = self.parts_mut(&key) else { return };
         let others = parts.done(part);
         let (len, complete) = (parts.len(part), parts.phase == PartsPhase::Complete);
@@ -230,7 +248,9 @@ impl Scheduler {
             return;
         }
         let sources = std::mem::take(&mut wanted.sources);
+        let misnamed = wanted.misnamed();
         self.forget(&key, out);
+        out.extend(misnamed.into_iter().map(|session| ScheduleDecision::Misnamed { session, key }));
         out.extend(sources.into_iter().map(|session| ScheduleDecision::Settled { session, keys: vec![key] }));
     }
 
@@ -249,6 +269,7 @@ impl Scheduler {
                     return;
                 }
                 wanted.sources.retain(|source| *source != session);
+                wanted.claims.forget(session);
                 let theirs = self.requests_of(session, &key);
                 for request in theirs {
                     self.take_back(request, key, out);
@@ -256,6 +277,8 @@ impl Scheduler {
                 out.push(ScheduleDecision::Failed { session, key, reason });
                 self.source_lost(session, key, out);
             }
+            Failure::NoProof(_) => self.unproved(session, key, None, out),
+            Failure::FalseProof(reason) => self.unproved(session, key, Some(reason), out),
             Failure::Asset(reason) => self.fail_all(key, &reason, out),
             Failure::Store(_) => {
                 self.paused = true;
@@ -279,8 +302,9 @@ impl Scheduler {
         }
         let was_only = matches!(&wanted.state, WantedState::Parts(parts) if parts.only == Some(session));
         if was_only {
-            self.choose_only(key, &[], out);
+            self.take_from_others(key, &[], out);
         }
+        self.weigh_roots(key, out);
         self.drop_if_orphan(key, out);
         self.requeue(key);
     }
@@ -314,6 +338,7 @@ impl Scheduler {
             .filter(|(_, wanted)| wanted.sources.contains(&session))
             .map(|(key, wanted)| {
                 wanted.sources.retain(|source| *source != session);
+                wanted.claims.forget(session);
                 *key
             })
             .collect();

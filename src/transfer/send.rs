@@ -1,8 +1,10 @@
 //! The sending end of a content stream: one stream answers one request, with a header before each content.
 //!
-//! Nothing is hashed here: the record vouches for the content and the receiver checks it.
+//! Nothing is hashed here: the record vouches for the content and the receiver checks it, of large contents group by group, for
+//! which the header has a proof where the receiver asks for one.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use super::pace::Pace;
 use super::schedule::SMALL_BYTES_MAX;
 use crate::library::Library;
 use crate::record::ContentHash;
+use crate::store::groups::{GROUP_BYTES, groups_of};
 use crate::store::{ContentReader, StoreError, StoreRef, StoredRecord};
 use crate::wire;
 use crate::wire::proto::{ContentHeader, ContentRequest, Want};
@@ -189,6 +192,9 @@ impl Sender {
         };
         header.total = total;
         header.length = length.unwrap_or(u64::MAX).min(total.saturating_sub(wanted.offset));
+        if let Some(hash) = hash.filter(|_| wanted.proved) {
+            header.proof = self.proof(hash, wanted.offset..wanted.offset + header.length).await;
+        }
         let mut left = header.length;
         let passage = hash.filter(|_| total > SMALL_BYTES_MAX).map(|hash| self.moving.begin(hash, total));
         let mut front = wire::encode(&header);
@@ -212,6 +218,20 @@ impl Sender {
             return Err(SendError::Broken("the store ended a content early".into()));
         }
         if front.is_empty() { Ok(()) } else { self.send(stream, [front, Bytes::new()]).await }
+    }
+
+    /// Proves whole groups of a content; empty where the store cannot.
+    async fn proof(&self, hash: ContentHash, range: Range<u64>) -> Bytes {
+        if !range.start.is_multiple_of(GROUP_BYTES as u64) {
+            return Bytes::new();
+        }
+        match self.store.proof(hash, groups_of(&range)).await {
+            Ok(proof) => Bytes::from(proof.into_flattened()),
+            Err(error) => {
+                tracing::debug!(%hash, %error, "a content cannot be proved");
+                Bytes::new()
+            }
+        }
     }
 
     async fn send(&self, stream: &mut SendStream, mut chunks: [Bytes; 2]) -> Result<(), SendError> {

@@ -14,8 +14,8 @@ pub const FRAME_BYTES_MAX: usize = 512 * 1024;
 /// Longest frame before the peer has proved itself, and longest first frame on any stream: 64 proofs have about 5 KiB, the
 /// first message of a reconciliation less than 1 KiB.
 pub const FIRST_FRAME_BYTES_MAX: usize = 16 * 1024;
-/// Longest content header; an honest one has about 70 bytes.
-pub const HEADER_BYTES_MAX: usize = 256;
+/// Longest content header; an honest one has about 70 bytes, and a proof of at most 256 hashes.
+pub const HEADER_BYTES_MAX: usize = 256 + 256 * 32;
 /// Memory that the announced length of a frame takes before any of it is there.
 const AHEAD_BYTES_MAX: usize = 16 * 1024;
 

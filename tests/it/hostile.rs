@@ -6,6 +6,7 @@ mod denied;
 mod floods;
 mod frames;
 pub(crate) mod lanes;
+mod proofs;
 mod records;
 mod reflection;
 mod strangers;

@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
     "peer::wishes",
     "reconcile",
     "record",
+    "store::groups",
     "transfer::fetching",
     "transfer::schedule",
     "wire::decode",

@@ -932,11 +932,16 @@ fn find(hashes: &[ContentHash]) -> frame::Kind {
 
 fn header(request: u64, record: &AssetRecord) -> ContentHeader {
     let (hash, size) = (record.hash.0.to_vec().into(), record.size);
-    ContentHeader { request, hash, offset: 0, length: size, total: size, gone: false }
+    ContentHeader { request, hash, offset: 0, length: size, total: size, ..ContentHeader::default() }
 }
 
 fn want_of(request: u64, hashes: Vec<ContentHash>) -> frame::Kind {
-    let one = |hash: ContentHash| ContentRequest { hash: hash.0.to_vec().into(), offset: 0, length: 0 };
+    let one = |hash: ContentHash| ContentRequest {
+        hash: hash.0.to_vec().into(),
+        offset: 0,
+        length: 0,
+        proved: false,
+    };
     frame::Kind::Want(Want { request, contents: hashes.into_iter().map(one).collect() })
 }
 

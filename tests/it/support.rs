@@ -20,6 +20,7 @@ pub(crate) mod member;
 pub(crate) mod mounted;
 pub(crate) mod netns;
 pub(crate) mod nodes;
+pub(crate) mod outboard;
 pub(crate) mod path;
 pub(crate) mod peers;
 pub(crate) mod probe;

@@ -9,6 +9,7 @@ use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::SessionInput;
 use crate::record::{AssetRecord, ContentHash, LibraryId};
+use crate::store::groups::GroupSum;
 use crate::transfer::receive::{self, PartOf, Results};
 use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX, WantKey};
 use crate::transfer::send::Sender;
@@ -45,9 +46,15 @@ impl PeerState {
 
     /// Asks for a part of a large content, as far as it is not here: an earlier life, or another peer, may have brought
     /// some of it.
-    pub(super) fn on_fetch_part(&mut self, request: u64, key: WantKey, range: Range<u64>) {
+    pub(super) fn on_fetch_part(
+        &mut self,
+        request: u64,
+        key: WantKey,
+        root: Option<GroupSum>,
+        range: Range<u64>,
+    ) {
         let Some(running) = &self.running else { return };
-        let mut ranges = self.args.partials.missing(&key, range);
+        let mut ranges = self.args.partials.missing(&key, root, range);
         if ranges.is_empty() {
             return self.on_part_received(request, key, Ok(()));
         }
@@ -63,9 +70,10 @@ impl PeerState {
             hash: key.hash.0.to_vec().into(),
             offset: range.start,
             length: range.end - range.start,
+            proved: root.is_some(),
         };
         let want = Want { request, contents: ranges.iter().map(content).collect() };
-        running.expected.add_part(request, PartOf { key, ranges }, Instant::now());
+        running.expected.add_part(request, PartOf { key, root, ranges }, Instant::now());
         self.send(frame::Kind::Want(want));
     }
 
@@ -99,7 +107,9 @@ impl PeerState {
     }
 
     pub(super) fn on_part_received(&mut self, request: u64, key: WantKey, result: Result<(), Failure>) {
-        if let Err(failure) = &result {
+        // Of who only cannot prove what it has, the whole can be had.
+        if let Some(failure) = result.as_ref().err().filter(|failure| !matches!(failure, Failure::NoProof(_)))
+        {
             let results = vec![(key, Err(failure.clone()))];
             effects::publish_results(&self.args.events, self.args.connection.remote_id(), &results);
         }

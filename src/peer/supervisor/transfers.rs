@@ -62,8 +62,23 @@ impl PeersState {
         key: WantKey,
         result: Result<(), Failure>,
     ) {
+        // PeerActor has published what it says itself.
+        let said = result.as_ref().err().map(|failure| failure.reason().to_owned());
         let decisions = self.fetching.part_finished(session, request, key.hash, result);
+        self.publish_lies(&decisions, said.as_deref());
         self.carry_out(decisions);
+    }
+
+    /// Publishes who is distrusted for other reasons than `said`.
+    fn publish_lies(&self, decisions: &[FetchDecision], said: Option<&str>) {
+        for decision in decisions {
+            if let FetchDecision::Distrust { peer, hash, reason, .. } = decision
+                && said != Some(reason)
+            {
+                let (hash, from, reason) = (hash.to_string(), peer.to_string(), reason.clone());
+                self.args.events.publish(now_ms(), NodeEvent::AssetFailed { hash, from, reason });
+            }
+        }
     }
 
     pub(super) fn on_committed(&mut self, myself: &ActorRef<PeersMsg>, key: WantKey, outcome: CommitOutcome) {
@@ -73,12 +88,7 @@ impl PeersState {
             self.args.events.publish(now_ms(), event);
         }
         let decisions = self.fetching.committed(key, outcome);
-        for decision in &decisions {
-            if let FetchDecision::Distrust { peer, hash, reason, .. } = decision {
-                let (hash, from, reason) = (hash.to_string(), peer.to_string(), reason.clone());
-                self.args.events.publish(now_ms(), NodeEvent::AssetFailed { hash, from, reason });
-            }
-        }
+        self.publish_lies(&decisions, None);
         self.carry_out(decisions);
         self.keep_comparing(myself);
     }
@@ -122,8 +132,8 @@ impl PeersState {
             ScheduleDecision::Fetch { session, request, library, records } => {
                 (session, PeerMsg::Fetch { request, library, records })
             }
-            ScheduleDecision::FetchPart { session, request, key, range } => {
-                (session, PeerMsg::FetchPart { request, key, range })
+            ScheduleDecision::FetchPart { session, request, key, root, range } => {
+                (session, PeerMsg::FetchPart { request, key, root, range })
             }
             ScheduleDecision::Revoke { session, request } => (session, PeerMsg::Revoke { request }),
             ScheduleDecision::Settled { session, keys } => (session, PeerMsg::Settled(keys)),
@@ -131,6 +141,9 @@ impl PeersState {
             ScheduleDecision::Commit(key, record) => return self.commit(key, record),
             ScheduleDecision::Apply(key, record) => return self.apply(key, record),
             ScheduleDecision::Restrict { key, session } => return self.restrict(key, session),
+            ScheduleDecision::Restart(key) => return self.restart(key),
+            // These are no more than news, which was taken note of.
+            ScheduleDecision::Lied { .. } | ScheduleDecision::Misnamed { .. } => return,
         };
         if let Some(link) = self.links.get(&session) {
             link.cast(message);
@@ -168,6 +181,15 @@ impl PeersState {
                 result = partial.restrict(peer).await.map_err(|error| Failure::Store(error.to_string()));
             }
             let _ = myself.cast(PeersMsg::Restricted { key, result });
+        });
+    }
+
+    /// Throws away what is here of a content.
+    fn restart(&mut self, key: WantKey) {
+        let (partials, myself) = (self.args.partials.clone(), self.args.myself.clone());
+        self.tasks.spawn(async move {
+            partials.remove(vec![key]).await;
+            let _ = myself.cast(PeersMsg::Restricted { key, result: Ok(()) });
         });
     }
 

@@ -1,14 +1,13 @@
 //! Reading content. Nothing is given away that was not checked.
 //!
-//! What is in the database is small and hashed each time; so are files of one group. Of larger files each group is read, compared
-//! with its sum (`sums`), and given away then: a range costs the groups that it touches. Where the sums are not known yet,
+//! What is in the database is small and hashed each time; so are files of one group. Of larger files each group is compared with
+//! its sum (`sums`) before it is given away: a range costs the groups that it touches. Where the sums are not known yet,
 //! a range waits until they are made; the whole is hashed while it streams, and its last piece is held back until the hash is
 //! right. Wrong bytes end the stream before its end, and the content is set aside (`damage`).
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,14 +18,16 @@ use sha2::{Digest, Sha256};
 
 use super::incoming::blocking;
 use super::rows::{self, ContentPlace};
-use super::sums::{self, SUMS_PER_ROW, group_range, sums_in};
+use super::sums::{self, SUMS_PER_ROW, sums_in};
 use super::{EmbeddedStore, HASHES_MAX};
 use crate::disk::{SHORT_PATIENCE, patiently};
 use crate::record::ContentHash;
-use crate::store::groups::{GROUP_BYTES, GroupHasher, GroupSum, group_sum};
+use crate::store::groups::{GROUP_BYTES, GroupHasher, GroupSum, group_range, group_sum, groups_of};
 use crate::store::{ContentReader, StoreError};
 
-/// Groups that are read ahead of their reader.
+/// Groups that are read at once: 256 KiB.
+const READ_GROUPS: u64 = 4;
+/// So many of them are read ahead of their reader.
 const READ_AHEAD: usize = 2;
 
 enum ContentSource {
@@ -146,8 +147,7 @@ impl EmbeddedStore {
 
     /// Compares each group with its sum before it is given away.
     fn compared(&self, file: StoredFile, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
-        let group = |at: u64| at / GROUP_BYTES as u64;
-        let groups = group(range.start)..group(range.end - 1) + 1;
+        let groups = groups_of(&range);
         let rows = groups.start / SUMS_PER_ROW as u64..(groups.end - 1) / SUMS_PER_ROW as u64 + 1;
         let store = self.clone();
         let load = store.clone();
@@ -169,10 +169,10 @@ impl EmbeddedStore {
                 let first = row * SUMS_PER_ROW as u64;
                 let here = groups.start.max(first)..groups.end.min(first + sums.len() as u64);
                 let (store, file, range) = (store.clone(), file.clone(), range.clone());
-                stream::iter(here)
-                    .map(move |group| {
-                        let sum = sums[usize::try_from(group - first).unwrap_or(0)];
-                        store.clone().read_compared(file.clone(), group, sum, range.clone())
+                stream::iter(runs(here))
+                    .map(move |run| {
+                        let sums = sums[index(run.start - first)..index(run.end - first)].to_vec();
+                        store.clone().read_compared(file.clone(), run.start, sums, range.clone())
                     })
                     .buffered(READ_AHEAD)
             })
@@ -197,21 +197,22 @@ impl EmbeddedStore {
         made.ok_or(StoreError::NotFound(hash))
     }
 
-    /// What a range takes of a group, once the group is found to be right.
+    /// What a range takes of the groups from `first` on that have these sums, once they are found to be right.
     async fn read_compared(
         self,
         file: StoredFile,
-        group: u64,
-        sum: GroupSum,
+        first: u64,
+        sums: Vec<GroupSum>,
         range: Range<u64>,
     ) -> Result<Bytes, StoreError> {
         self.0.shared.scrub.note_use();
-        let bytes = group_range(group, file.size);
+        let bytes = first * GROUP_BYTES as u64..group_range(first + sums.len() as u64 - 1, file.size).end;
         let StoredFile { hash, file, .. } = file;
         let at = bytes.clone();
         let read = blocking("read content", move || {
             let read = read_at(&file, at).map(|bytes| {
-                let is_right = group_sum(usize::try_from(group).unwrap_or(usize::MAX), &bytes) == sum;
+                let mut groups = (index(first)..).zip(bytes.chunks(GROUP_BYTES)).zip(&sums);
+                let is_right = groups.all(|((group, bytes), sum)| group_sum(group, bytes) == *sum);
                 (bytes, is_right)
             });
             Ok(read)
@@ -253,6 +254,7 @@ struct WholeReading {
     store: EmbeddedStore,
     file: StoredFile,
     hashers: Box<(Sha256, GroupHasher)>,
+    /// Where the next read begins.
     next: u64,
     /// Read, and not given away yet.
     held: Option<Bytes>,
@@ -261,9 +263,10 @@ struct WholeReading {
 impl WholeReading {
     /// Reads on; the piece before the one that was read.
     async fn step(mut self, range: Range<u64>) -> Result<Option<(Bytes, Self)>, StoreError> {
-        while self.next * (GROUP_BYTES as u64) < self.file.size {
+        while self.next < self.file.size {
             self.store.0.shared.scrub.note_use();
-            let at = group_range(self.next, self.file.size);
+            let at = self.next..(self.next + READ_GROUPS * GROUP_BYTES as u64).min(self.file.size);
+            let end = at.end;
             let (file, mut hashers) = (Arc::clone(&self.file.file), std::mem::take(&mut self.hashers));
             let read = blocking("read content", move || {
                 Ok(read_at(&file, at).map(|bytes| {
@@ -274,7 +277,7 @@ impl WholeReading {
             });
             let (bytes, hashers) = read.await?.map_err(|error| self.store.failed(self.file.hash, &error))?;
             self.hashers = hashers;
-            self.next += 1;
+            self.next = end;
             if let Some(before) = self.held.replace(bytes) {
                 return Ok(Some((before, self)));
             }
@@ -286,7 +289,7 @@ impl WholeReading {
         }
         let (_, sums) = groups.finish();
         if sums.is_empty() {
-            // The only piece: of this one, the range may be a part.
+            // The only group: of this one, the range may be a part.
             return Ok(Some((last.slice(index(range.start)..index(range.end)), self)));
         }
         let (store, hash) = (self.store.clone(), self.file.hash);
@@ -338,8 +341,28 @@ pub(super) fn open_whole(path: &Path, size: u64) -> io::Result<File> {
     if meta.is_file() && meta.len() == size { Ok(file) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
+/// Groups in runs that are read at once.
+fn runs(groups: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let next = move |at: &u64| (*at < groups.end).then(|| (at / READ_GROUPS + 1) * READ_GROUPS);
+    let starts = std::iter::successors(Some(groups.start), next);
+    starts.filter_map(move |at| next(&at).map(|end| at..end.min(groups.end)))
+}
+
 fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
-    let mut bytes = vec![0; index(range.end - range.start)];
-    patiently(&SHORT_PATIENCE, || file.read_exact_at(&mut bytes, range.start))?;
-    Ok(bytes.into())
+    let length = index(range.end - range.start);
+    patiently(&SHORT_PATIENCE, || {
+        // Nothing is zeroed that is overwritten at once.
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let at = range.start + bytes.len() as u64;
+            match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(length);
+        Ok(bytes)
+    })
+    .map(Bytes::from)
 }

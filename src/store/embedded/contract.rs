@@ -139,6 +139,14 @@ impl ContentStore for EmbeddedStore {
         self.read_content(hash, offset, length).boxed()
     }
 
+    fn proof(
+        &self,
+        hash: ContentHash,
+        groups: std::ops::Range<u64>,
+    ) -> BoxFuture<'_, Result<Vec<crate::store::groups::GroupSum>, StoreError>> {
+        self.prove(hash, groups).boxed()
+    }
+
     fn damaged(&self, limit: usize) -> BoxFuture<'_, Result<Vec<ScrubFinding>, StoreError>> {
         self.damaged_contents(limit).boxed()
     }

@@ -89,6 +89,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         scrub: super::scrub::Scrubbing::default(),
         sums: super::sums::SumMakers::default(),
         building,
+        trees: super::proofs::SumTrees::default(),
         seq: seen,
     });
     shared.space.lay_by();

@@ -251,6 +251,12 @@ ALTER TABLE state ADD COLUMN index_stage INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN key_spill INTEGER NOT NULL DEFAULT 0;
 ";
 
+/// Sums are of groups of 64 KiB, and no more of 256 KiB: the former ones are forgotten, and made anew when a content is asked for
+/// or scrubbed.
+const SCHEMA_GROUPS: &str = "
+DELETE FROM content_sums;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -269,9 +275,10 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_NAMES),
     M::up(SCHEMA_RUNS),
     M::up(SCHEMA_INDEX),
+    M::up(SCHEMA_GROUPS),
 ];
-/// Schemas from here on add nothing but what is made from the records, so that no copy is kept: it would take long, and as
-/// much room as the database.
+/// Schemas from here on touch nothing but what is made from the records and the contents, so that no copy is kept: it would take
+/// long, and as much room as the database.
 const DERIVED_FROM: u64 = 13;
 
 /// Opens the connection of the writer, and makes or migrates the database.

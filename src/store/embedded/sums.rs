@@ -1,7 +1,6 @@
 //! Sums of the groups of content in files ([`crate::store::groups`]): kept where they are known, made where they are not.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use futures::FutureExt as _;
@@ -14,7 +13,7 @@ use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::groups::{GROUP_BYTES, GroupSum, group_count};
 
-/// Sums in one row: those of 256 MiB.
+/// Sums in one row: those of 64 MiB. A power of two, so that a row is a subtree.
 pub(super) const SUMS_PER_ROW: usize = 1024;
 /// Contents whose sums are made at the same time: it is the disk that is waited for.
 const MAKERS: usize = 2;
@@ -47,7 +46,7 @@ pub(super) fn read(
 
 /// Whether all rows of sums are there that content of this size has.
 pub(super) fn are_known(conn: &Connection, hash: ContentHash, size: u64) -> Result<bool, rusqlite::Error> {
-    let rows = parts(size);
+    let rows = rows_of(size);
     let found: i64 = conn
         .prepare_cached("SELECT count(*) FROM content_sums WHERE hash = ?1 AND part < ?2")?
         .query_row((hash.0, rows.cast_signed()), |row| row.get(0))?;
@@ -61,7 +60,7 @@ pub(super) fn forget(conn: &Connection, hash: ContentHash) -> Result<(), rusqlit
 }
 
 /// How many rows of sums content of this size has: none where one group is all.
-fn parts(size: u64) -> u64 {
+pub(super) fn rows_of(size: u64) -> u64 {
     if size <= GROUP_BYTES as u64 { 0 } else { group_count(size).div_ceil(SUMS_PER_ROW as u64) }
 }
 
@@ -69,12 +68,6 @@ fn parts(size: u64) -> u64 {
 pub(super) fn sums_in(part: u64, size: u64) -> usize {
     let left = group_count(size).saturating_sub(part * SUMS_PER_ROW as u64);
     usize::try_from(left).unwrap_or(SUMS_PER_ROW).min(SUMS_PER_ROW)
-}
-
-/// The bytes of a group.
-pub(super) fn group_range(group: u64, size: u64) -> Range<u64> {
-    let start = group * GROUP_BYTES as u64;
-    start..(start + GROUP_BYTES as u64).min(size)
 }
 
 type Making = Shared<BoxFuture<'static, Result<(), StoreError>>>;

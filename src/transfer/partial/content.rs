@@ -1,41 +1,47 @@
 //! One content on its way, from however many peers: a file, what of it is there, its senders, and its hash so far.
 //!
-//! Bytes are written at their place, whichever peer sends them; what is there already is left as it is. Behind the writers come
-//! two jobs on blocking threads, each at most once at a time: one hashes the file from its beginning as far as there is
-//! no gap, the other makes durable what was written and notes it in the ledger.
+//! Bytes are written at their place, whichever peer sends them; what is there already is left as it is. Who writes what follows
+//! all that is hashed already hashes it from memory in the same go. Behind the writers come two jobs on blocking threads, each at
+//! most once at a time: one hashes what came out of order, from the file, as far as there is no gap, the other makes durable what
+//! was written and notes it in the ledger.
+//!
+//! A content that has a root (BLAKE3, as its source says) consists of whole groups that were proved before they came here, with
+//! their sums. So nothing else is hashed but SHA-256, which has the last word.
 
 mod judge;
-mod write_at;
+mod sums;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use iroh::EndpointId;
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
 use self::judge::Suspect;
 pub use self::judge::{Blame, Finished};
-use self::write_at::write_at;
-use super::ledger::Ledger;
+use self::sums::SumTable;
+use super::ledger::{Ledger, LedgerSubject};
 use crate::disk;
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::embedded::failure;
-use crate::store::groups::GroupHasher;
+use crate::store::groups::{GroupHasher, GroupSum};
 use crate::transfer::ranges::Ranges;
 
-/// Bytes written after which they are made durable, once the last such work is done. What a power cut costs is about
-/// this; what a killed process costs is what it had not written.
-const CHECKPOINT_BYTES: u64 = 2 * 1024 * 1024;
-/// Bytes hashed at once.
+/// Bytes written after which they are made durable, once the last such work is done, or how long after it. What a power cut costs
+/// is about this; what a killed process costs is what it had not written.
+const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
+/// Bytes hashed at once: whole groups.
 const HASH_BYTES: usize = 1024 * 1024;
 /// Where bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,8 +55,12 @@ enum Giver {
 pub struct Partial {
     hash: ContentHash,
     size: u64,
+    /// What all groups together hash to, where that is said.
+    root: Option<GroupSum>,
     path: PathBuf,
     file: File,
+    /// Its name in the directory is durable.
+    named: OnceLock<()>,
     state: Mutex<PartialState>,
     ledger: Mutex<Ledger>,
     changed: Notify,
@@ -63,24 +73,38 @@ struct PartialState {
     /// What the ledger says.
     durable: Ranges,
     from: BTreeMap<Giver, Ranges>,
-    /// `None` while the job has it.
+    /// Where there is a root.
+    sums: SumTable,
+    /// `None` while somebody hashes.
     hasher: Option<Box<Hasher>>,
     /// Whether the job runs that makes durable what was written.
     keeps: bool,
+    kept_at: Instant,
     /// The only one whose bytes are taken.
     only: Option<EndpointId>,
     /// Bytes of peers that were thrown away, to be compared with the right ones.
     suspects: Vec<Suspect>,
     /// Nothing is written any more: the file may be the store's.
     sealed: bool,
+    /// Another one has its place and its names.
+    retired: bool,
     failed: Option<StoreError>,
 }
 
 #[derive(Default)]
 struct Hasher {
     sha256: Sha256,
+    /// Where there is no root.
     blake3: GroupHasher,
     done: u64,
+}
+
+impl PartialState {
+    /// Whether enough was written to make it durable.
+    fn is_checkpoint_due(&self) -> bool {
+        let fresh = self.written.len() - self.durable.len();
+        fresh >= CHECKPOINT_BYTES || (fresh > 0 && self.kept_at.elapsed() >= CHECKPOINT_AFTER)
+    }
 }
 
 impl std::fmt::Debug for PartialState {
@@ -94,7 +118,8 @@ impl std::fmt::Debug for PartialState {
 
 impl Partial {
     /// Opens the file at `path` where `durable` bytes are, or makes it. Blocks.
-    pub(super) fn open(path: &Path, hash: ContentHash, size: u64, durable: Ranges) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, subject: LedgerSubject, durable: Ranges) -> io::Result<Self> {
+        let LedgerSubject { hash, size, root } = subject;
         let file =
             OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o600).open(path)?;
         file.set_len(size)?;
@@ -102,26 +127,27 @@ impl Partial {
             // Some of it may have been written and no more when the last process ended.
             file.sync_data()?;
         }
-        let ledger = Ledger::create(&ledger_path(path), hash, size, &durable)?;
-        if let Some(dir) = path.parent() {
-            disk::sync_dir(dir)?;
-        }
+        let ledger = Ledger::create(&ledger_path(path), subject, &durable)?;
         let from = (!durable.is_empty()).then(|| (Giver::Earlier, durable.clone()));
         let state = PartialState {
             claimed: durable.clone(),
             written: durable.clone(),
             durable,
             from: from.into_iter().collect(),
+            sums: SumTable::new(size),
             hasher: Some(Box::default()),
             keeps: false,
+            kept_at: Instant::now(),
             only: None,
             suspects: Vec::new(),
             sealed: false,
+            retired: false,
             failed: None,
         };
         let path = path.to_owned();
         let (state, ledger) = (Mutex::new(state), Mutex::new(ledger));
-        Ok(Self { hash, size, path, file, state, ledger, changed: Notify::new() })
+        let (named, changed) = (OnceLock::new(), Notify::new());
+        Ok(Self { hash, size, root, path, file, named, state, ledger, changed })
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -136,6 +162,11 @@ impl Partial {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    #[must_use]
+    pub fn root(&self) -> Option<GroupSum> {
+        self.root
     }
 
     /// What of `range` is not here.
@@ -160,70 +191,6 @@ impl Partial {
         self.state().failed.is_some()
     }
 
-    /// Writes what of `chunks`, which begin at `offset`, is not here yet.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`] and [`StoreError::Io`], also for what was written by others before.
-    pub async fn write(
-        self: &Arc<Self>,
-        offset: u64,
-        chunks: Vec<Bytes>,
-        peer: EndpointId,
-    ) -> Result<(), StoreError> {
-        let len: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        let end = (offset + len).min(self.size);
-        let gaps = {
-            let mut state = self.state();
-            if let Some(error) = &state.failed {
-                return Err(error.clone());
-            }
-            if state.sealed || state.only.is_some_and(|only| only != peer) {
-                return Ok(());
-            }
-            let gaps = state.claimed.missing(offset..end);
-            for gap in &gaps {
-                state.claimed.insert(gap.clone());
-            }
-            gaps
-        };
-        if gaps.is_empty() {
-            return Ok(());
-        }
-        let this = Arc::clone(self);
-        let written = spawn_blocking(move || this.write_gaps(offset, &chunks, gaps, peer)).await;
-        written.map_err(|error| self.explain(&io::Error::other(error)))?
-    }
-
-    fn write_gaps(
-        self: &Arc<Self>,
-        offset: u64,
-        chunks: &[Bytes],
-        gaps: Vec<Range<u64>>,
-        peer: EndpointId,
-    ) -> Result<(), StoreError> {
-        let result = gaps.iter().try_for_each(|gap| write_at(&self.file, offset, chunks, gap));
-        let noted = result.is_ok().then(|| gaps.iter().try_for_each(|gap| self.ledger().note(gap)));
-        if let Some(Err(error)) = noted {
-            tracing::debug!(%error, "a part of a partial content is not noted before it is durable");
-        }
-        let mut state = self.state();
-        if let Err(error) = result {
-            let error = self.explain(&error);
-            state.failed.get_or_insert_with(|| error.clone());
-            drop(state);
-            self.changed.notify_waiters();
-            return Err(error);
-        }
-        for gap in gaps {
-            state.written.insert(gap.clone());
-            state.from.entry(Giver::Peer(peer)).or_default().insert(gap);
-        }
-        self.follow(&mut state);
-        drop(state);
-        self.changed.notify_waiters();
-        Ok(())
-    }
-
     /// Starts the jobs that have something to do. The caller is on a thread of the runtime's.
     fn follow(self: &Arc<Self>, state: &mut PartialState) {
         if state.hasher.as_ref().is_some_and(|hasher| hasher.done < state.written.prefix())
@@ -232,53 +199,23 @@ impl Partial {
             let this = Arc::clone(self);
             spawn_blocking(move || this.hash_along(hasher));
         }
-        if state.written.len() - state.durable.len() >= CHECKPOINT_BYTES && !state.keeps {
+        if state.is_checkpoint_due() && !state.keeps {
             state.keeps = true;
             let this = Arc::clone(self);
             spawn_blocking(move || this.keep_along());
         }
     }
 
-    /// Hashes as far as there is no gap.
-    fn hash_along(self: Arc<Self>, mut hasher: Box<Hasher>) {
-        let mut block = vec![0; HASH_BYTES];
-        loop {
-            let mut state = self.state();
-            let until = state.written.prefix();
-            if hasher.done >= until {
-                // Also when bytes were thrown away meanwhile: the one that did that waits for it.
-                state.hasher = Some(hasher);
-                break;
-            }
-            drop(state);
-            let len = (until - hasher.done).min(HASH_BYTES as u64);
-            let block = &mut block[..usize::try_from(len).unwrap_or(HASH_BYTES)];
-            if let Err(error) = self.file.read_exact_at(block, hasher.done) {
-                let mut state = self.state();
-                state.failed.get_or_insert_with(|| self.explain(&error));
-                state.hasher = Some(hasher);
-                break;
-            }
-            hasher.sha256.update(&*block);
-            hasher.blake3.update(block);
-            hasher.done += len;
-        }
-        self.changed.notify_waiters();
-    }
-
     /// Makes durable what was written, for as long as there is enough of it.
     fn keep_along(self: Arc<Self>) {
         loop {
-            let fresh = {
-                let state = self.state();
-                state.written.len() - state.durable.len()
-            };
-            let result = if fresh >= CHECKPOINT_BYTES { self.keep() } else { Ok(()) };
+            let is_due = self.state().is_checkpoint_due();
+            let result = if is_due { self.keep() } else { Ok(()) };
             let mut state = self.state();
             if let Err(error) = &result {
                 state.failed.get_or_insert_with(|| self.explain(error));
             }
-            if fresh < CHECKPOINT_BYTES || result.is_err() {
+            if !is_due || result.is_err() {
                 state.keeps = false;
                 break;
             }
@@ -293,9 +230,16 @@ impl Partial {
             (state.written.clone(), state.durable.clone())
         };
         self.file.sync_data()?;
+        if self.named.get().is_none() {
+            self.path.parent().map_or(Ok(()), disk::sync_dir)?;
+            self.named.get_or_init(|| ());
+        }
         let fresh: Vec<Range<u64>> = written.iter().flat_map(|range| durable.missing(range)).collect();
-        self.ledger().append(&fresh, &written)?;
-        self.state().durable = written;
+        if !self.state().retired {
+            self.ledger().append(&fresh, &written)?;
+        }
+        let mut state = self.state();
+        (state.durable, state.kept_at) = (written, Instant::now());
         Ok(())
     }
 
@@ -332,6 +276,11 @@ impl Partial {
         (state.hasher, state.keeps) = (Some(hasher), false);
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// Nothing is written any more, neither here nor to the ledger: another one has both names.
+    pub(super) fn retire(&self) {
+        self.state().retired = true;
     }
 
     /// The store did not take the whole: more may be done with it.

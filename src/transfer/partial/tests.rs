@@ -1,9 +1,9 @@
-use bytes::Bytes;
 use iroh::{EndpointId, SecretKey};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::groups::{GroupHasher, groups_of};
 
 const SIZE: usize = 5_000_000;
 const PART: usize = 500_000;
@@ -30,7 +30,7 @@ impl Rig {
     }
 
     async fn begin(&self) -> Arc<Partial> {
-        self.partials.begin(self.key()).await.unwrap()
+        self.partials.begin(self.key(), None).await.unwrap()
     }
 
     /// Writes the parts of these numbers as `peer` has them: wrong ones if it lies.
@@ -39,9 +39,7 @@ impl Rig {
         for part in parts {
             let mut bytes = self.content[part * PART..(part + 1) * PART].to_vec();
             bytes[3] ^= u8::from(lies);
-            // As they come from a stream: in pieces of no particular size.
-            let chunks = bytes.chunks(70_001).map(Bytes::copy_from_slice).collect();
-            partial.write((part * PART) as u64, chunks, peer).await.unwrap();
+            write_at(&partial, part * PART, bytes, Vec::new(), peer).await;
         }
     }
 
@@ -60,7 +58,7 @@ impl Rig {
     }
 
     fn missing(&self) -> u64 {
-        let gaps = self.partials.missing(&self.key(), 0..SIZE as u64);
+        let gaps = self.partials.missing(&self.key(), None, 0..SIZE as u64);
         gaps.into_iter().map(|gap| gap.end - gap.start).sum()
     }
 
@@ -75,6 +73,24 @@ impl Rig {
         assert_eq!(file.blake3, *blake3::hash(&self.content).as_bytes());
         assert!(fs::read(&file.path).unwrap() == self.content, "other bytes");
         (from, liars)
+    }
+}
+
+/// Writes as streams do: in pieces of no particular size.
+async fn write_at(
+    partial: &Arc<Partial>,
+    offset: usize,
+    bytes: Vec<u8>,
+    sums: Vec<GroupSum>,
+    peer: EndpointId,
+) {
+    let pieces = if sums.is_empty() { 70_001 } else { 3 * GROUP_BYTES };
+    for (n, piece) in bytes.chunks(pieces).enumerate() {
+        let sums = sums.chunks(3).nth(n).unwrap_or_default().to_vec();
+        let at = (offset + n * pieces) as u64;
+        if let Some(writing) = partial.begin_write(at, Block::from(piece.to_vec()), sums, peer).unwrap() {
+            writing.await.unwrap().unwrap();
+        }
     }
 }
 
@@ -105,12 +121,6 @@ async fn a_restart_costs_what_was_not_durable_and_no_more() {
     let a = peer();
     rig.write([0, 1, 2, 3, 4, 5, 7], a, false).await;
     assert!(matches!(rig.begin().await.finish().await.unwrap(), Finished::Incomplete));
-    // Everything but the last two MiB is made durable without being told.
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while rig.begin().await.durable().len() < 1_500_000 {
-        assert!(std::time::Instant::now() < deadline, "nothing is made durable");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
     // A killed process has lost nothing that it had written.
     rig.restart();
     assert_eq!(rig.missing(), 1_500_000);
@@ -195,7 +205,7 @@ async fn what_is_old_or_of_another_size_or_the_stores_is_not_picked_up() {
     };
     written(&rig).await;
     let another = WantKey { size: 7, ..rig.key() };
-    assert!(rig.partials.missing(&another, 0..7).into_iter().eq(std::iter::once(0..7)));
+    assert!(rig.partials.missing(&another, None, 0..7).into_iter().eq(std::iter::once(0..7)));
     rig.partials.trim(SystemTime::now() + KEPT_FOR / 2);
     assert_eq!(rig.missing(), 2_500_000);
     rig.partials.trim(SystemTime::now() + KEPT_FOR * 2);
@@ -217,15 +227,15 @@ async fn bytes_of_one_library_complete_nothing_of_another() {
     rig.restart();
     assert_eq!(rig.missing(), 2_500_000);
     let theirs = WantKey { library: Some(crate::record::LibraryId([7; 32])), ..rig.key() };
-    assert!(rig.partials.missing(&theirs, 0..10).into_iter().eq(std::iter::once(0..10)));
-    let partial = rig.partials.begin(theirs).await.unwrap();
-    partial.write(0, vec![Bytes::from(rig.content[..2 * PART].to_vec())], peer()).await.unwrap();
+    assert!(rig.partials.missing(&theirs, None, 0..10).into_iter().eq(std::iter::once(0..10)));
+    let partial = rig.partials.begin(theirs, None).await.unwrap();
+    write_at(&partial, 0, rig.content[..2 * PART].to_vec(), Vec::new(), peer()).await;
     drop(partial);
     rig.rest().await;
     rig.partials.rest(|_| false).await;
     rig.restart();
     assert_eq!(rig.missing(), 2_500_000);
-    let missing = rig.partials.missing(&theirs, 0..SIZE as u64);
+    let missing = rig.partials.missing(&theirs, None, 0..SIZE as u64);
     assert!(missing.into_iter().eq(std::iter::once(2 * PART as u64..SIZE as u64)), "it is picked up again");
 }
 
@@ -239,4 +249,117 @@ async fn what_an_earlier_version_left_is_picked_up() {
     fs::rename(now, before).unwrap();
     rig.restart();
     assert_eq!(rig.missing(), 2_500_000);
+}
+
+/// What the groups of the rig's content hash to, and all of it.
+fn outboard(rig: &Rig) -> (GroupSum, Vec<GroupSum>) {
+    let mut hasher = GroupHasher::default();
+    hasher.update(&rig.content);
+    hasher.finish()
+}
+
+/// Writes these groups as ones that were proved.
+async fn write_proved(rig: &Rig, root: GroupSum, sums: &[GroupSum], groups: Range<usize>, peer: EndpointId) {
+    let partial = rig.partials.begin(rig.key(), Some(root)).await.unwrap();
+    let bytes = groups.start * GROUP_BYTES..(groups.end * GROUP_BYTES).min(SIZE);
+    write_at(&partial, bytes.start, rig.content[bytes].to_vec(), sums[groups].to_vec(), peer).await;
+}
+
+fn missing_for(rig: &Rig, root: GroupSum) -> Vec<Range<u64>> {
+    rig.partials.missing(&rig.key(), Some(root), 0..SIZE as u64)
+}
+
+#[tokio::test]
+async fn what_was_proved_is_handed_over_with_its_sums_and_hashed_no_more_than_it_must() {
+    let rig = Rig::new();
+    let (root, sums) = outboard(&rig);
+    let (a, b) = (peer(), peer());
+    assert_eq!(sums.len(), 77);
+    tokio::join!(
+        write_proved(&rig, root, &sums, 40..77, a),
+        write_proved(&rig, root, &sums, 0..20, b),
+        write_proved(&rig, root, &sums, 10..50, b)
+    );
+    assert_eq!(missing_for(&rig, root), []);
+    let partial = rig.partials.take_up(rig.key()).await.unwrap();
+    let finished = partial.finish().await.unwrap();
+    let Finished::Whole { file, .. } = &finished else { panic!("{finished:?}") };
+    assert_eq!((file.blake3, &file.groups), (root, &sums));
+    rig.assert_whole(finished);
+}
+
+#[tokio::test]
+async fn a_restart_finds_whole_groups_again_and_makes_their_sums_anew() {
+    let mut rig = Rig::new();
+    let (root, sums) = outboard(&rig);
+    write_proved(&rig, root, &sums, 0..30, peer()).await;
+    write_proved(&rig, root, &sums, 70..77, peer()).await;
+    rig.restart();
+    let missing = 30 * GROUP_BYTES as u64..70 * GROUP_BYTES as u64;
+    assert_eq!(missing_for(&rig, root), std::slice::from_ref(&missing));
+    assert_eq!(groups_of(&missing), 30..70);
+    assert_eq!(rig.missing(), SIZE as u64, "for nobody who proves nothing");
+    let other = missing_for(&rig, [9; 32]);
+    assert_eq!(other, std::slice::from_ref(&(0..SIZE as u64)), "nor for another root");
+    write_proved(&rig, root, &sums, 30..70, peer()).await;
+    let partial = rig.partials.take_up(rig.key()).await.unwrap();
+    let finished = partial.finish().await.unwrap();
+    let Finished::Whole { file, .. } = &finished else { panic!("{finished:?}") };
+    assert_eq!(file.groups, sums);
+}
+
+#[tokio::test]
+async fn what_rotted_on_our_disk_goes_and_what_was_proved_since_stays() {
+    let mut rig = Rig::new();
+    let (root, sums) = outboard(&rig);
+    write_proved(&rig, root, &sums, 0..30, peer()).await;
+    rig.restart();
+    let path = rig.dir.path().join(name_of(&rig.key()));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1_000_000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    write_proved(&rig, root, &sums, 30..77, peer()).await;
+    let partial = rig.partials.take_up(rig.key()).await.unwrap();
+    assert!(matches!(partial.finish().await.unwrap(), Finished::Incomplete));
+    assert_eq!(missing_for(&rig, root), std::slice::from_ref(&(0..30 * GROUP_BYTES as u64)));
+    write_proved(&rig, root, &sums, 0..30, peer()).await;
+    rig.assert_whole(partial.finish().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_root_of_another_content_is_named_with_all_who_sent_it() {
+    let mut rig = Rig::new();
+    let (root, sums) = outboard(&rig);
+    // Every group is what it was proved to be, and the whole is not what it is named by.
+    rig.hash = ContentHash([7; 32]);
+    let (a, b) = (peer(), peer());
+    write_proved(&rig, root, &sums, 0..30, a).await;
+    write_proved(&rig, root, &sums, 30..77, b).await;
+    let partial = rig.partials.take_up(rig.key()).await.unwrap();
+    let wrong = partial.finish().await.unwrap();
+    let Finished::Wrong(Blame::Root(mut givers)) = wrong else { panic!("{wrong:?}") };
+    givers.sort_unstable();
+    let mut all = [a, b];
+    all.sort_unstable();
+    assert_eq!(givers, all);
+    assert_eq!(missing_for(&rig, root), std::slice::from_ref(&(0..SIZE as u64)));
+}
+
+#[tokio::test]
+async fn a_content_is_begun_anew_for_another_root_once_nobody_works_on_it() {
+    let rig = Rig::new();
+    let (root, sums) = outboard(&rig);
+    write_proved(&rig, root, &sums, 0..30, peer()).await;
+    let before = rig.partials.begin(rig.key(), Some(root)).await.unwrap();
+    let busy = rig.partials.begin(rig.key(), None).await;
+    assert!(matches!(busy, Err(StoreError::Busy(_))), "{busy:?}");
+    // Whoever still writes to the former one changes nothing.
+    rig.partials.remove(vec![rig.key()]).await;
+    assert_eq!(rig.missing(), SIZE as u64);
+    rig.write(0..5, peer(), false).await;
+    let late = before.begin_write(0, Block::from(rig.content.clone()), sums, peer()).unwrap();
+    assert!(late.is_none());
+    assert_eq!(rig.missing(), 2_500_000);
+    rig.write(5..10, peer(), false).await;
+    rig.assert_whole(rig.begin().await.finish().await.unwrap());
 }

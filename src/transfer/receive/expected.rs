@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::record::{AssetRecord, ContentHash, LibraryId};
+use crate::store::groups::GroupSum;
 use crate::transfer::schedule::WantKey;
 use crate::wire::proto::ContentHeader;
 
@@ -43,6 +44,8 @@ enum What {
 pub struct PartOf {
     /// Which content, and for which library.
     pub key: WantKey,
+    /// BLAKE3 of the whole, as the peer said, which every range is to be proved for; else what comes is taken as it is.
+    pub root: Option<GroupSum>,
     /// What of it has not begun to come, in order.
     pub ranges: Vec<Range<u64>>,
 }
@@ -51,7 +54,7 @@ pub struct PartOf {
 #[derive(Debug)]
 pub(super) enum Announced {
     Asset(Option<LibraryId>, Box<AssetRecord>),
-    Range(WantKey, Range<u64>),
+    Range(WantKey, Option<GroupSum>, Range<u64>),
 }
 
 /// What did not come of a request.
@@ -92,7 +95,7 @@ impl Expected {
                 records.remove(hash).map(|record| Announced::Asset(*library, Box::new(record)))
             }
             What::Part(part) if part.key.hash == *hash && !part.ranges.is_empty() => {
-                Some(Announced::Range(part.key, part.ranges.remove(0)))
+                Some(Announced::Range(part.key, part.root, part.ranges.remove(0)))
             }
             What::Part(_) => None,
         }

@@ -128,7 +128,7 @@ impl Scheduler {
             let WantedState::Parts(parts) = &wanted.state else { return None };
             let eligible = flight.session != session
                 && wanted.sources.contains(&session)
-                && parts.admits(session)
+                && wanted.admits(parts, session)
                 && parts.flies_alone(part)
                 && mine.has_room(&self.limits, self.in_flight, charge, true);
             let secs = expected(flight, parts.len(part)).filter(|_| eligible)?;
@@ -165,12 +165,12 @@ impl Scheduler {
     ) -> Option<ScheduleDecision> {
         let wanted = self.wanted.get(&key)?;
         let WantedState::Parts(parts) = &wanted.state else { return None };
-        let (size, range) = (key.size, parts.range(part));
+        let (size, range, root) = (key.size, parts.range(part), parts.root);
         let charge = charge(size.min(self.limits.part_bytes));
         self.in_flight += charge;
         self.sources.get_mut(&session)?.bytes += charge;
         let request = self.take_off(session, Requested::Part { key, part, charge }, true);
-        Some(ScheduleDecision::FetchPart { session, request, key, range })
+        Some(ScheduleDecision::FetchPart { session, request, key, root, range })
     }
 
     pub(super) fn take_off(&mut self, session: SessionId, work: Requested, large: bool) -> u64 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::WantKey;
 use crate::record::{AssetRecord, LibraryId};
+use crate::store::groups::GroupSum;
 
 /// One session; a peer gets a new number whenever it has a new one, so that late messages are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +32,10 @@ pub enum Failure {
     Source(String),
     /// The source sent something else than was asked for. Another one is tried, and this one has lost its place.
     WrongBytes(String),
+    /// The source cannot prove parts of what it has. They are taken from others, or the whole from one.
+    NoProof(String),
+    /// What the source sent as proof is none, for what its own record says. It lied in one of them, or its disk is wrong.
+    FalseProof(String),
     /// Our store's fault: the same is tried again once the store works.
     Store(String),
     /// It cannot be taken here, whichever peer sends it: too large for the disk, for example.
@@ -41,8 +46,12 @@ impl Failure {
     /// What happened, for reports.
     #[must_use]
     pub fn reason(&self) -> &str {
-        let (Self::Source(reason) | Self::WrongBytes(reason) | Self::Store(reason) | Self::Asset(reason)) =
-            self;
+        let (Self::Source(reason)
+        | Self::WrongBytes(reason)
+        | Self::NoProof(reason)
+        | Self::FalseProof(reason)
+        | Self::Store(reason)
+        | Self::Asset(reason)) = self;
         reason
     }
 }
@@ -55,6 +64,8 @@ pub enum Committed {
     NotTaken(Failure),
     /// Wrong bytes, all of them from one peer: this session, unless it is over.
     WrongFrom(Option<SessionId>),
+    /// All of it was proved for the root that the sources say, and it is another content: these sessions sent it.
+    WrongRoot(Vec<SessionId>),
     /// Wrong bytes from one of several: these sessions, and others that are over; how much of it each one sent.
     WrongFromSeveral(Vec<(SessionId, u64)>),
     /// Not all was here after all, or it was spoilt here: once more.
@@ -80,6 +91,8 @@ pub enum ScheduleDecision {
         request: u64,
         /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
+        /// What each group is to be proved for: BLAKE3 of the whole, as this source says.
+        root: Option<GroupSum>,
         range: Range<u64>,
     },
     /// What this session was asked for under this number is not wanted of it any more.
@@ -91,6 +104,14 @@ pub enum ScheduleDecision {
     /// Throw away what others sent of this content, and take it from this session alone; then say
     /// [`Scheduler::restricted`](super::Scheduler::restricted).
     Restrict { key: WantKey, session: SessionId },
+    /// Throw away all that is here of this content, which is taken for another root from now on; then say
+    /// [`Scheduler::restricted`](super::Scheduler::restricted).
+    Restart(WantKey),
+    /// This session's peer said a BLAKE3 of the content, and proved it neither with its own bytes nor with those that others proved:
+    /// it lied.
+    Lied { session: SessionId, key: WantKey, reason: String },
+    /// The content is here, and has another BLAKE3 than this session's record says.
+    Misnamed { session: SessionId, key: WantKey },
     /// All parts are here: check and store it, then say [`Scheduler::committed`](super::Scheduler::committed).
     Commit(WantKey, AssetRecord),
     /// The content is stored, this newer record of it is not: apply it, then say [`Scheduler::applied`](super::Scheduler::applied).

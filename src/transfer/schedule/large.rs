@@ -19,12 +19,13 @@ impl Scheduler {
                 Err(Failure::Store(_)) => self.paused = true,
                 Err(failure) => self.fail_all(key, failure.reason(), &mut out),
             }
-            if self.wanted.get(&key).is_some_and(|w| only.is_some_and(|only| w.sources.contains(&only))) {
+            if self.wanted.get(&key).is_some_and(|w| only.is_none_or(|only| w.sources.contains(&only))) {
                 self.requeue(key);
             } else {
                 // It left meanwhile.
                 self.choose_only(key, &[], &mut out);
             }
+            self.weigh_roots(key, &mut out);
         }
         out.extend(self.assign());
         gather(out)
@@ -47,9 +48,11 @@ impl Scheduler {
                         self.paused = true;
                         self.ready.insert(key);
                     }
-                    Failure::Source(reason) | Failure::WrongBytes(reason) | Failure::Asset(reason) => {
-                        self.fail_all(key, &reason, &mut out);
-                    }
+                    failure @ (Failure::Source(_)
+                    | Failure::WrongBytes(_)
+                    | Failure::NoProof(_)
+                    | Failure::FalseProof(_)
+                    | Failure::Asset(_)) => self.fail_all(key, failure.reason(), &mut out),
                 }
             }
             Committed::WrongFrom(liar) => {
@@ -58,12 +61,17 @@ impl Scheduler {
                     let reason = "it sent wrong bytes".to_owned();
                     self.failed(liar, key, Failure::WrongBytes(reason), &mut out);
                 }
+                self.keep_to_one(key, &mut out);
             }
             Committed::WrongFromSeveral(givers) => {
                 self.start_over(key);
-                self.choose_only(key, &givers, &mut out);
+                self.take_from_others(key, &givers, &mut out);
             }
-            Committed::Again => self.start_over(key),
+            Committed::WrongRoot(givers) => self.root_is_wrong(key, &givers, &mut out),
+            Committed::Again => {
+                self.start_over(key);
+                self.keep_to_one(key, &mut out);
+            }
         }
         self.drop_if_orphan(key, &mut out);
         out.extend(self.assign());
@@ -84,7 +92,8 @@ impl Scheduler {
                 }
                 Err(Failure::Source(_)) => {
                     // The content went away again.
-                    wanted.state = WantedState::new(wanted.record.size, &self.limits);
+                    let root = wanted.claims.best(None);
+                    wanted.state = WantedState::new(wanted.record.size, root, &self.limits);
                     self.wanted_bytes = self.wanted_bytes.saturating_add(wanted.record.size);
                     self.requeue(key);
                 }
@@ -94,6 +103,16 @@ impl Scheduler {
         self.drop_if_orphan(key, &mut out);
         out.extend(self.assign());
         gather(out)
+    }
+
+    /// A content that somebody said something wrong about, and that nobody proves, comes from one source at a time.
+    fn keep_to_one(&mut self, key: WantKey, out: &mut Vec<ScheduleDecision>) {
+        let Some(wanted) = self.wanted.get(&key) else { return };
+        let WantedState::Parts(parts) = &wanted.state else { return };
+        let is_open = parts.phase == PartsPhase::Fetching && parts.only.is_none();
+        if is_open && parts.root.is_none() && wanted.claims.were_wrong() {
+            self.take_from_others(key, &[], out);
+        }
     }
 
     /// All parts are wanted once more; those that are here after all cost nothing.
@@ -147,16 +166,11 @@ impl Scheduler {
         })
     }
 
-    /// From now on one source alone gives a content: the one that is expected to be done first, given what each has
-    /// sent already. Of one whose speed is not known, the best is hoped; that it is slow shows soon.
+    /// Which source of a content is expected to be done first, given what each has sent already. Of one whose speed is not known,
+    /// the best is hoped; that it is slow shows soon.
     #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
-    pub(super) fn choose_only(
-        &mut self,
-        key: WantKey,
-        givers: &[(SessionId, u64)],
-        out: &mut Vec<ScheduleDecision>,
-    ) {
-        let Some(wanted) = self.wanted.get(&key) else { return };
+    pub(super) fn fastest(&self, key: WantKey, givers: &[(SessionId, u64)]) -> Option<SessionId> {
+        let wanted = self.wanted.get(&key)?;
         let size = wanted.record.size;
         let secs = |session: SessionId| {
             let given = givers.iter().find(|giver| giver.0 == session).map_or(0, |giver| giver.1);
@@ -165,9 +179,18 @@ impl Scheduler {
             // Of those whose speed is not known, who sent the most.
             if rate > 0.0 { left / rate } else { left * 1e-12 }
         };
-        let first = wanted.sources.iter().copied().min_by(|a, b| secs(*a).total_cmp(&secs(*b)));
-        let requests = wanted.requests();
-        let Some(only) = first else { return };
+        wanted.sources.iter().copied().min_by(|a, b| secs(*a).total_cmp(&secs(*b)))
+    }
+
+    /// From now on one source alone gives a content.
+    pub(super) fn choose_only(
+        &mut self,
+        key: WantKey,
+        givers: &[(SessionId, u64)],
+        out: &mut Vec<ScheduleDecision>,
+    ) {
+        let Some(only) = self.fastest(key, givers) else { return };
+        let requests = self.wanted.get(&key).map(Wanted::requests).unwrap_or_default();
         for request in requests {
             self.take_back(request, key, out);
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::SessionId;
+use crate::store::groups::GroupSum;
 
 /// What is done about a large content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +23,14 @@ pub(super) enum PartsPhase {
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) phase: PartsPhase,
-    /// After wrong bytes from several: the one that is asked alone, so that it is known who lies.
+    /// After wrong bytes from several, or a root that was wrong: the one that is asked alone, so that it is known who lies.
     pub(super) only: Option<SessionId>,
+    /// What every group is proved for. Only those who say the same are asked then.
+    pub(super) root: Option<GroupSum>,
+    /// Whether somebody proved a part.
+    pub(super) proved: bool,
+    /// How often another root was taken because more said so.
+    pub(super) outvoted: u8,
     /// Those that were asked alone.
     pub(super) tried: BTreeSet<SessionId>,
     size: u64,
@@ -38,8 +45,11 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new(size: u64, part_bytes: u64) -> Self {
+    pub(super) fn new(size: u64, part_bytes: u64, root: Option<GroupSum>) -> Self {
         Self {
+            root,
+            proved: false,
+            outvoted: 0,
             phase: PartsPhase::Fetching,
             only: None,
             tried: BTreeSet::new(),
@@ -66,6 +76,11 @@ impl Parts {
     /// Whether `session` may be asked for parts.
     pub(super) fn admits(&self, session: SessionId) -> bool {
         self.phase == PartsPhase::Fetching && self.only.is_none_or(|only| only == session)
+    }
+
+    /// Whether anything was asked for.
+    pub(super) fn is_begun(&self) -> bool {
+        self.next > 0
     }
 
     pub(super) fn has_free(&self) -> bool {
@@ -119,8 +134,17 @@ impl Parts {
     pub(super) fn start_over(&mut self) -> u64 {
         let done = self.done_bytes();
         let tried = std::mem::take(&mut self.tried);
-        *self = Self { tried, ..Self::new(self.size, self.part_bytes) };
+        let (proved, outvoted) = (self.proved, self.outvoted);
+        *self = Self { proved, outvoted, tried, ..Self::new(self.size, self.part_bytes, self.root) };
         done
+    }
+
+    /// All parts are wanted once more, proved for another root; without one, from `only`, if it is said.
+    pub(super) fn take_for(&mut self, root: Option<GroupSum>, only: Option<SessionId>) {
+        self.start_over();
+        (self.root, self.only, self.proved) = (root, only, false);
+        self.tried.extend(only);
+        self.phase = PartsPhase::Restricting;
     }
 
     /// All requests for parts.

@@ -467,9 +467,136 @@ fn a_claim_of_an_enormous_size_costs_nothing() {
     assert_eq!(s.missing(), (4096, 4096 << 44));
 }
 
+/// A large one, as a source with this root has it.
+fn rooted(n: u32, size: u64, root: u8) -> AssetRecord {
+    AssetRecord { blake3: Some([root; 32]), ..record(n, size) }
+}
+
+/// Who is asked for parts, and for which root.
+fn asked_for(decisions: &[ScheduleDecision]) -> BTreeSet<(SessionId, Option<u8>)> {
+    let asked = decisions.iter().filter_map(|decision| match decision {
+        ScheduleDecision::FetchPart { session, root, .. } => Some((*session, root.map(|root| root[0]))),
+        _ => None,
+    });
+    asked.collect()
+}
+
+fn requests_of(decisions: &[ScheduleDecision], of: SessionId) -> Vec<u64> {
+    let theirs = decisions.iter().filter_map(|decision| match decision {
+        ScheduleDecision::FetchPart { session, request, .. } if *session == of => Some(*request),
+        _ => None,
+    });
+    theirs.collect()
+}
+
+fn false_proof() -> Result<(), Failure> {
+    Err(Failure::FalseProof("it leads to another one".into()))
+}
+
+#[test]
+fn with_a_root_even_a_small_one_comes_in_parts_that_are_proved() {
+    let mut s = scheduler();
+    let asked = s.announce(A, None, vec![rooted(1, 100_000, 7)]);
+    assert_eq!(asked_for(&asked), BTreeSet::from([(A, Some(7))]));
+    // What fits into a pack stays in one.
+    let small = s.announce(A, None, vec![rooted(2, 60_000, 7)]);
+    assert_eq!(fetched(&small), [(A, key(&record(2, 60_000)))]);
+}
+
+#[test]
+fn one_that_proves_nothing_is_not_asked_while_others_do() {
+    let mut s = scheduler();
+    let r = rooted(1, 6 * PART_BYTES, 7);
+    let first = s.announce(A, None, vec![r.clone()]);
+    assert_eq!(asked_for(&s.announce(B, None, vec![record(1, r.size)])), BTreeSet::new());
+    // An external store, say, though its record has a root.
+    let request = requests_of(&first, A)[0];
+    let second = s.announce(C, None, vec![r.clone()]);
+    assert_eq!(asked_for(&second), BTreeSet::from([(C, Some(7))]));
+    let failed = s.part_finished(A, request, Err(Failure::NoProof("none".into())));
+    assert!(asked_for(&failed).iter().all(|(session, root)| (*session, *root) == (C, Some(7))), "{failed:?}");
+    // Once the last one that proves anything is gone, it comes as of old, from all at once, for nobody said anything wrong.
+    let gone = s.session_ended(C);
+    assert!(gone.contains(&ScheduleDecision::Restart(key(&r))), "{gone:?}");
+    let again = s.restricted(key(&r), Ok(()));
+    assert_eq!(asked_for(&again), BTreeSet::from([(A, None), (B, None)]));
+}
+
+#[test]
+fn who_cannot_prove_what_another_one_proved_lied() {
+    let mut s = scheduler();
+    let r = rooted(1, 30 * PART_BYTES, 7);
+    let (of_a, of_b) = (s.announce(A, None, vec![r.clone()]), s.announce(B, None, vec![r.clone()]));
+    let (first, second) = (requests_of(&of_a, A)[0], requests_of(&of_b, B)[0]);
+    // Whose fault it is shows once the other one proved something.
+    let doubted = s.part_finished(B, second, false_proof());
+    assert!(!doubted.iter().any(|d| matches!(d, ScheduleDecision::Lied { .. })), "{doubted:?}");
+    let proved = s.part_finished(A, first, Ok(()));
+    let lied = |d: &ScheduleDecision| matches!(d, ScheduleDecision::Lied { session: B, .. });
+    assert!(proved.iter().any(lied), "{proved:?}");
+    // And at once after that.
+    let third = requests_of(&s.announce(C, None, vec![r.clone()]), C)[0];
+    let late = s.part_finished(C, third, false_proof());
+    assert!(late.iter().any(|d| matches!(d, ScheduleDecision::Lied { session: C, .. })), "{late:?}");
+    assert_eq!(s.standing(&r.hash).unwrap().sources, [A]);
+}
+
+#[test]
+fn a_record_with_a_wrong_root_comes_from_one_source_at_a_time_and_nobody_is_distrusted() {
+    let mut s = scheduler();
+    let r = rooted(1, 2 * PART_BYTES, 9);
+    let asked = s.announce(A, None, vec![r.clone()]);
+    let found = s.part_finished(A, requests_of(&asked, A)[0], false_proof());
+    assert!(found.contains(&ScheduleDecision::Restart(key(&r))), "{found:?}");
+    assert_eq!(asked_for(&s.announce(B, None, vec![record(1, r.size)])), BTreeSet::new());
+    let whole = s.restricted(key(&r), Ok(()));
+    assert_eq!(asked_for(&whole), BTreeSet::from([(A, None)]), "and from nobody else");
+    for request in requests_of(&whole, A) {
+        s.part_finished(A, request, Ok(()));
+    }
+    let stored = s.committed(key(&r), Committed::Stored);
+    assert!(stored.contains(&ScheduleDecision::Misnamed { session: A, key: key(&r) }), "{stored:?}");
+    assert!(
+        !stored.iter().any(|d| matches!(d, ScheduleDecision::Lied { .. } | ScheduleDecision::Failed { .. }))
+    );
+    assert_eq!(s.missing(), (0, 0));
+}
+
+#[test]
+fn what_most_sources_say_is_taken_for_true() {
+    let mut s = scheduler();
+    let r = rooted(1, 6 * PART_BYTES, 7);
+    // The first one says something else, and is asked as long as it is as good as another.
+    let first = s.announce(A, None, vec![rooted(1, r.size, 9)]);
+    assert_eq!(asked_for(&first), BTreeSet::from([(A, Some(9))]));
+    assert_eq!(s.announce(B, None, vec![r.clone()]), []);
+    let third = s.announce(C, None, vec![r.clone()]);
+    assert!(third.contains(&ScheduleDecision::Restart(key(&r))), "{third:?}");
+    assert_eq!(revoked(&third).len(), requests_of(&first, A).len());
+    let again = s.restricted(key(&r), Ok(()));
+    assert_eq!(asked_for(&again), BTreeSet::from([(B, Some(7)), (C, Some(7))]));
+}
+
+#[test]
+fn a_root_of_another_content_is_not_taken_twice() {
+    let mut s = scheduler();
+    let r = rooted(1, 2 * PART_BYTES, 9);
+    let asked = s.announce(A, None, vec![r.clone()]);
+    s.announce(B, None, vec![rooted(1, r.size, 7)]);
+    for request in requests_of(&asked, A) {
+        s.part_finished(A, request, Ok(()));
+    }
+    let wrong = s.committed(key(&r), Committed::WrongRoot(vec![A]));
+    let failed = |d: &ScheduleDecision| matches!(d, ScheduleDecision::Failed { session: A, .. });
+    assert!(wrong.iter().any(failed), "{wrong:?}");
+    assert_eq!(asked_for(&s.restricted(key(&r), Ok(()))), BTreeSet::from([(B, Some(7))]));
+    // Another one that says the same is one that proves nothing.
+    assert_eq!(asked_for(&s.announce(C, None, vec![r.clone()])), BTreeSet::new());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    Announce(u64, u32, u64),
+    Announce(u64, u32, u64, u8),
     Finish(usize, u8),
     Commit(usize, u8),
     End(u64),
@@ -479,10 +606,10 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (1..4u64, 0..40u32, prop_oneof![0..100u64, 60_000..70_000u64, 2_000_000..6_000_000u64])
-            .prop_map(|(s, n, size)| Step::Announce(s, n, size)),
-        8 => (any::<usize>(), 0..6u8).prop_map(|(i, how)| Step::Finish(i, how)),
-        2 => (any::<usize>(), 0..9u8).prop_map(|(i, how)| Step::Commit(i, how)),
+        4 => (1..4u64, 0..40u32, prop_oneof![0..100u64, 60_000..70_000u64, 2_000_000..6_000_000u64], 0..3u8)
+            .prop_map(|(s, n, size, root)| Step::Announce(s, n, size, root)),
+        8 => (any::<usize>(), 0..8u8).prop_map(|(i, how)| Step::Finish(i, how)),
+        2 => (any::<usize>(), 0..10u8).prop_map(|(i, how)| Step::Commit(i, how)),
         1 => (1..4u64).prop_map(Step::End),
         2 => (1..4u64).prop_map(Step::Tick),
         1 => Just(Step::Resume),
@@ -507,7 +634,7 @@ impl Around {
                         self.flying.push((session, request, key(&r), None));
                     }
                 }
-                ScheduleDecision::FetchPart { session, request, key, range } => {
+                ScheduleDecision::FetchPart { session, request, key, range, .. } => {
                     let same: Vec<_> = self
                         .flying
                         .iter()
@@ -519,9 +646,13 @@ impl Around {
                 ScheduleDecision::Revoke { session, request } => {
                     self.flying.retain(|f| (f.0, f.1) != (session, request));
                 }
-                ScheduleDecision::Settled { .. } | ScheduleDecision::Failed { .. } => {}
+                ScheduleDecision::Settled { .. }
+                | ScheduleDecision::Failed { .. }
+                | ScheduleDecision::Lied { .. }
+                | ScheduleDecision::Misnamed { .. } => {}
                 ScheduleDecision::Commit(..)
                 | ScheduleDecision::Apply(..)
+                | ScheduleDecision::Restart(_)
                 | ScheduleDecision::Restrict { .. } => {
                     self.doing.push(decision);
                 }
@@ -536,6 +667,8 @@ impl Around {
             0 => Err(Failure::Source("x".into())),
             1 => Err(Failure::Store("x".into())),
             2 => Err(Failure::WrongBytes("x".into())),
+            3 => Err(Failure::NoProof("x".into())),
+            4 => Err(Failure::FalseProof("x".into())),
             _ => Ok(()),
         };
         match range {
@@ -556,12 +689,15 @@ impl Around {
                 s.committed(key, Committed::WrongFromSeveral(vec![(B, 5)]))
             }
             (ScheduleDecision::Commit(key, _), 4) => s.committed(key, Committed::Again),
+            (ScheduleDecision::Commit(key, _), 5) => s.committed(key, Committed::WrongRoot(vec![B])),
             (ScheduleDecision::Commit(key, _), _) => s.committed(key, Committed::Stored),
             (ScheduleDecision::Apply(key, _), 0) => s.applied(key, Err(store())),
             (ScheduleDecision::Apply(key, _), 1) => s.applied(key, Err(Failure::Source("x".into()))),
             (ScheduleDecision::Apply(key, _), _) => s.applied(key, Ok(())),
             (ScheduleDecision::Restrict { key, .. }, 0) => s.restricted(key, Err(store())),
-            (ScheduleDecision::Restrict { key, .. }, _) => s.restricted(key, Ok(())),
+            (ScheduleDecision::Restrict { key, .. } | ScheduleDecision::Restart(key), _) => {
+                s.restricted(key, Ok(()))
+            }
             (other, _) => panic!("{other:?}"),
         }
     }
@@ -579,7 +715,10 @@ proptest! {
         let (mut seconds, mut received) = (0, [0; 4]);
         for step in steps {
             let decisions = match step {
-                Step::Announce(session, n, size) => s.announce(SessionId(session), None, vec![record(n, size)]),
+                Step::Announce(session, n, size, root) => {
+                    let blake3 = (root > 0).then_some([root; 32]);
+                    s.announce(SessionId(session), None, vec![AssetRecord { blake3, ..record(n, size) }])
+                }
                 Step::Finish(i, how) if !around.flying.is_empty() => around.finish(&mut s, i, how),
                 Step::Commit(i, how) if !around.doing.is_empty() => around.done(&mut s, i, how),
                 Step::Finish(..) | Step::Commit(..) => continue,

@@ -117,7 +117,7 @@ fn largest_frames() -> Vec<frame::Kind> {
     let small =
         WireRecord { meta: Some(WireMeta { mime_type: "a/b".into(), ..WireMeta::default() }), ..small };
     let deferral = Deferral { hash: bytes32(), rid: bytes32(), wait_ms: u64::MAX, held: true };
-    let request = ContentRequest { hash: bytes32(), offset: u64::MAX, length: u64::MAX };
+    let request = ContentRequest { hash: bytes32(), offset: u64::MAX, length: u64::MAX, proved: true };
     vec![
         frame::Kind::Hello(Hello { version: u32::MAX, nonce: bytes32() }),
         frame::Kind::Auth(Auth { libraries: vec![proof.clone(); LIBRARIES_PER_FRAME_MAX] }),

@@ -99,7 +99,10 @@ fn offered_as_gone(kind: frame::Kind) -> Option<usize> {
 
 fn want(request: u64, count: usize) -> frame::Kind {
     let hash = Bytes::from(vec![3; 32]);
-    frame::Kind::Want(Want { request, contents: vec![ContentRequest { hash, offset: 0, length: 0 }; count] })
+    frame::Kind::Want(Want {
+        request,
+        contents: vec![ContentRequest { hash, offset: 0, length: 0, proved: false }; count],
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

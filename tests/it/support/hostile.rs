@@ -32,6 +32,8 @@ pub(crate) struct Arena {
     honest: TestNode,
     /// Hashes that the victim is to have: its own, and what the honest node gave it.
     expected: Vec<String>,
+    /// Whether what was proved of a content that never came may be left for whoever has the rest.
+    pub(crate) keeps_parts: bool,
 }
 
 impl Arena {
@@ -40,7 +42,7 @@ impl Arena {
         let honest = TestNode::start("honest", |_| {}).await;
         let answer = honest.post("/peers", serde_json::json!({ "ticket": victim.started["ticket"] })).await;
         assert_eq!(answer["status"], "success", "{answer}");
-        let mut arena = Self { victim, honest, expected: Vec::new() };
+        let mut arena = Self { victim, honest, expected: Vec::new(), keeps_parts: false };
         for n in 0..20 {
             arena.honest_asset(n * 7_000).await;
         }
@@ -117,7 +119,8 @@ impl Arena {
             .map(|asset| asset["hash"].as_str().expect("a hash").to_owned())
             .collect();
         assert_eq!(held, self.expected, "{what}");
-        for place in ["partial", "store/tmp"] {
+        let places = if self.keeps_parts { &["store/tmp"][..] } else { &["partial", "store/tmp"] };
+        for place in places {
             eventually("nothing is left lying about", async || {
                 let left =
                     std::fs::read_dir(self.victim.data_dir().join(place)).expect("it is there").count();
@@ -160,6 +163,12 @@ impl Attacker {
     /// One that knows the passphrase.
     pub(crate) async fn member(arena: &Arena) -> Self {
         Self::with(arena.addr(), member_keys()).await
+    }
+
+    /// One that knows the passphrase of the tests, for any node.
+    pub(crate) async fn member_of(node: &TestNode) -> Self {
+        let ticket: EndpointTicket = node.ticket().parse().expect("a ticket");
+        Self::with(ticket.endpoint_addr().clone(), member_keys()).await
     }
 
     pub(crate) async fn with(victim: EndpointAddr, keys: LibraryKeys) -> Self {
@@ -335,7 +344,14 @@ pub(crate) fn framed(kind: frame::Kind) -> Bytes {
 
 /// The header before a content, as an honest sender writes it.
 pub(crate) fn header(request: u64, hash: ContentHash, length: u64) -> ContentHeader {
-    ContentHeader { request, hash: hash.0.to_vec().into(), offset: 0, length, total: length, gone: false }
+    ContentHeader {
+        request,
+        hash: hash.0.to_vec().into(),
+        offset: 0,
+        length,
+        total: length,
+        ..ContentHeader::default()
+    }
 }
 
 pub(crate) fn hash_of(content: &[u8]) -> ContentHash {

@@ -271,7 +271,7 @@ impl Session {
 
     /// Asks for a content; the header that answers, and how many bytes follow it.
     pub(crate) async fn content(&mut self, request: u64, hash: ContentHash) -> (ContentHeader, usize) {
-        let wanted = ContentRequest { hash: hash.0.to_vec().into(), offset: 0, length: 0 };
+        let wanted = ContentRequest { hash: hash.0.to_vec().into(), offset: 0, length: 0, proved: false };
         self.send(frame::Kind::Want(Want { request, contents: vec![wanted] })).await;
         let stream = timeout(DEADLINE, self.connection.accept_uni()).await.expect("in time");
         let mut stream = stream.expect("a stream");

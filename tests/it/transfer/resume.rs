@@ -92,3 +92,39 @@ async fn what_was_durable_is_not_sent_again() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_proved_of_a_smaller_one_is_not_sent_again_either() {
+    // Of each, how fast it comes, and after how much the receiver is killed.
+    for (bytes, kib_per_sec, goal) in
+        [(100 << 10, 12, 64 << 10), (1 << 20, 200, 400 << 10), (8 << 20, 1_600, 4 << 20)]
+    {
+        let mut content = vec![0; usize::try_from(bytes).unwrap()];
+        StdRng::seed_from_u64(SEED ^ bytes).fill(&mut content[..]);
+        let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(&content));
+        let shared = tempfile::tempdir().unwrap();
+        let ticket = shared.path().join("ticket");
+        let yaml = embedded_yaml(&format!("name: from\nticket_file: {}", ticket.display()));
+        let upload = format!("disk_reserve_bytes: 0, upload_bytes_per_sec: {kib_per_sec} KiB");
+        let from = Daemon::start(&yaml.replace("disk_reserve_bytes: 0", &upload));
+        let form = Form::new().part("file", Part::bytes(content).file_name("small.bin"));
+        let answer = from.http.post(from.store_url("/ingest")).multipart(form).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        let mut to = start("to", &format!("connect_ticket_file: {}", ticket.display()));
+        let before = eventually("the transfer goes on", async || {
+            let now = done(&to, &hash).await;
+            (now >= goal).then_some(now).ok_or_else(|| format!("{now} of {goal}\n{}", to.stderr()))
+        })
+        .await;
+        assert!(before < bytes, "it was complete already");
+        to = to.restart();
+        eventually("all of it", async || {
+            let there = to.assets().await.len();
+            (there == 1).then_some(()).ok_or_else(|| to.stderr())
+        })
+        .await;
+        let after = received(&to, from.id()).await;
+        println!("{bytes} bytes: {before} were proved, {after} came afterwards");
+        assert!(after <= bytes - before, "{after} of {bytes} after {before}");
+    }
+}

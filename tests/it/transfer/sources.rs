@@ -1,11 +1,15 @@
 //! One large asset from several sources, of which one is slow and one lies.
 
 use can_sync::testing::record::ContentHash;
-use can_sync::testing::store::groups::GroupHasher;
+use can_sync::testing::store::groups::{GROUP_BYTES, GroupHasher, groups_of};
+use can_sync::testing::wire;
+use can_sync::testing::wire::proto::{ContentHeader, WireRecord, frame};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::support::hostile::{Attacker, hash_of, header, record};
 use crate::support::nodes::{TestNode, eventually};
+use crate::support::outboard::Outboard;
 
 const MIB: u64 = 1 << 20;
 const BYTES: usize = 60_000_000;
@@ -25,7 +29,7 @@ async fn source(name: &str, mib_per_sec: u64, content: &[u8]) -> TestNode {
     node
 }
 
-/// Damages a byte of every megabyte of what a node has stored, and makes its sums anew: it believes that all is well, and lies.
+/// Damages a byte of every megabyte of what a node has stored, and makes its sums anew: its store cannot see that anything is wrong.
 fn spoil(node: &TestNode, hash: &str) {
     use std::os::unix::fs::FileExt as _;
 
@@ -55,48 +59,146 @@ fn events(node: &TestNode, kind: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_source_and_a_liar_do_not_keep_an_asset_from_coming() {
+async fn a_slow_source_and_a_disk_that_rots_do_not_keep_an_asset_from_coming() {
     let content = noise();
     let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(&content));
-    let (good, slow, liar, node) = tokio::join!(
+    let (good, slow, rotten, node) = tokio::join!(
         source("good", 40, &content),
         source("slow", 1, &content),
-        source("liar", 40, &content),
+        source("rotten", 40, &content),
         TestNode::start("node", |_| {})
     );
-    spoil(&liar, &hash);
-    tokio::join!(node.dial(&slow), node.dial(&liar), node.dial(&good));
+    spoil(&rotten, &hash);
+    tokio::join!(node.dial(&slow), node.dial(&rotten), node.dial(&good));
+    is_here(&node, &hash).await;
+    // What it would have sent is not what its record says: it finds that out by itself, and gets it again.
+    is_here(&rotten, &hash).await;
+    let wrong = events(&node, "asset_failed");
+    assert!(
+        wrong.iter().all(|event| !event["reason"].as_str().unwrap().contains("wrong bytes")),
+        "{wrong:?}"
+    );
+}
+
+async fn is_here(node: &TestNode, hash: &str) {
     eventually("it is here", async || {
-        let content = node.content(&hash).await;
+        let content = node.content(hash).await;
         let moving = node.get("/transfers").await;
         content.filter(|content| content.len() == BYTES).map(drop).ok_or_else(|| moving.to_string())
     })
     .await;
-    let stored = node.content(&hash).await.unwrap();
+    let stored = node.content(hash).await.expect("it is here");
     assert_eq!(data_encoding::HEXLOWER.encode(&Sha256::digest(&stored)), hash);
+}
 
-    let lies = eventually("the liar is named", async || {
-        let failed = events(&node, "asset_failed");
-        let named = failed.iter().any(|event| event["from"] == liar.id());
-        named.then_some(failed.clone()).ok_or_else(|| format!("{failed:?}"))
-    })
-    .await;
-    assert!(lies.iter().all(|event| event["hash"] == hash), "{lies:?}");
-    let wrong: Vec<&Value> =
-        lies.iter().filter(|e| e["reason"].as_str().unwrap().contains("wrong bytes")).collect();
-    assert!(wrong.iter().all(|event| event["from"] == liar.id()), "nobody else: {wrong:?}");
-    assert!(!wrong.is_empty(), "{lies:?}");
-    let received = events(&node, "asset_received");
-    assert_eq!(received.len(), 1, "{received:?}");
-    assert_ne!(received[0]["from"], liar.id());
-    let why = node.get(&format!("/why/{hash}")).await["data"].clone();
-    assert_eq!(why["state"], "here", "{why}");
-    let named = why["sources"].as_array().unwrap().iter().filter(|source| source["state"] == "lied");
-    assert!(named.map(|source| source["endpoint_id"].clone()).eq([liar.id()]), "{why}");
-    println!(
-        "sent by the good one {}, the slow one {}, the liar {}",
-        good.peer(&node.id()).await["bytes_sent"],
-        slow.peer(&node.id()).await["bytes_sent"],
-        liar.peer(&node.id()).await["bytes_sent"]
+/// Offers a content as one that it has, proves every part that it is asked for, and sends something else. How many bytes of that
+/// it sent before it was shut out, and what it was told.
+async fn lie(node: &TestNode, content: &[u8]) -> (String, u64, String) {
+    let attacker = Attacker::member_of(node).await;
+    let id = attacker.endpoint.id().to_string();
+    let mut session = attacker.session().await;
+    let (outboard, hash) = (Outboard::of(content), hash_of(content));
+    let root = Some(outboard.root.to_vec().into());
+    session.offer(vec![WireRecord { blake3: root, ..record(hash, content.len() as u64) }]).await;
+    let mut sent = 0;
+    while session.connection.close_reason().is_none() {
+        let Ok(kind) = session.read().await else { break };
+        let frame::Kind::Want(want) = kind else { continue };
+        let wanted = &want.contents[0];
+        let (from, to) = (wanted.offset, wanted.offset + wanted.length);
+        let header = ContentHeader {
+            offset: from,
+            length: wanted.length,
+            proof: outboard.prove(&groups_of(&(from..to))).into_flattened().into(),
+            ..header(want.request, hash, content.len() as u64)
+        };
+        let mut stream = session.content_stream().await;
+        let _ = stream.write_chunk(wire::encode(&header)).await;
+        let from = usize::try_from(from).unwrap();
+        for group in content[from..usize::try_from(to).unwrap()].chunks(GROUP_BYTES) {
+            let wrong: Vec<u8> = group.iter().map(|byte| !byte).collect();
+            if stream.write_all(&wrong).await.is_err() {
+                break;
+            }
+            sent += wrong.len() as u64;
+        }
+    }
+    (id, sent, session.closed().await.1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_among_three_is_named_at_its_first_group_and_costs_nobody_else_anything() {
+    let content = noise();
+    let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(&content));
+    let (good, slow, node) = tokio::join!(
+        source("good", 40, &content),
+        source("slow", 1, &content),
+        TestNode::start("node", |_| {})
     );
+    let (liar, ..) =
+        tokio::join!(lie(&node, &content), async { tokio::join!(node.dial(&slow), node.dial(&good)) });
+    let (liar, sent, told) = liar;
+    assert!(told.contains("wrong bytes"), "{told}");
+    is_here(&node, &hash).await;
+
+    let failed = events(&node, "asset_failed");
+    assert!(failed.iter().any(|event| event["from"] == liar.as_str()), "{failed:?}");
+    let wrong = failed.iter().filter(|event| event["reason"].as_str().unwrap().contains("wrong bytes"));
+    assert!(
+        wrong.clone().count() > 0 && wrong.clone().all(|event| event["from"] == liar.as_str()),
+        "{failed:?}"
+    );
+    let why = node.get(&format!("/why/{hash}")).await["data"].clone();
+    let named = why["sources"].as_array().unwrap().iter().filter(|source| source["state"] == "lied");
+    assert!(named.map(|source| source["endpoint_id"].clone()).eq([liar.as_str()]), "{why}");
+
+    // A group of each request that it had, at most, was looked at.
+    let taken = node.peer(&liar).await["bytes_received"].as_u64().unwrap();
+    assert!(taken <= 8 * GROUP_BYTES as u64, "{taken} bytes of {sent} that it sent");
+    // Nothing that the others sent came twice.
+    let mut received = 0;
+    for honest in [&good, &slow] {
+        received += node.peer(&honest.id()).await["bytes_received"].as_u64().unwrap();
+    }
+    assert!(received < BYTES as u64 / 100 * 115, "{received}");
+}
+
+/// What a node's store says the BLAKE3 of its content is becomes another one.
+fn misname(node: &TestNode, hash: &str) {
+    let database =
+        rusqlite::Connection::open(node.config.data_dir.join("store/store.db")).expect("its store");
+    database.busy_timeout(std::time::Duration::from_secs(30)).expect("a limit");
+    let hash: ContentHash = hash.parse().expect("a hash");
+    let update = "UPDATE records SET blake3 = randomblob(32) WHERE hash = ?1";
+    assert_eq!(database.execute(update, [hash.0]), Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_with_a_wrong_blake3_is_named_and_its_content_comes_all_the_same() {
+    let content = noise();
+    let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(&content));
+    for with_another in [false, true] {
+        let (from, other, node) = tokio::join!(
+            source("from", 100, &content),
+            TestNode::start("other", |_| {}),
+            TestNode::start("node", |_| {})
+        );
+        misname(&from, &hash);
+        if with_another {
+            other.ingest(content.clone(), &[]).await;
+            node.dial(&other).await;
+        }
+        node.dial(&from).await;
+        is_here(&node, &hash).await;
+        let failed = events(&node, "asset_failed");
+        let distrusted = failed.iter().any(|event| event["reason"].as_str().unwrap().contains("wrong bytes"));
+        assert!(!distrusted, "{failed:?}");
+        assert!(!node.peer(&from.id()).await["remote_addr"].is_null(), "it is still connected");
+        if !with_another {
+            let why = node.get(&format!("/why/{hash}")).await["data"].clone();
+            let mut sources = why["sources"].as_array().unwrap().iter();
+            let named = sources.find(|source| source["endpoint_id"] == from.id().as_str());
+            assert!(named.unwrap()["last_error"].as_str().unwrap().contains("BLAKE3"), "{why}");
+        }
+    }
 }

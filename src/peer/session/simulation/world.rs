@@ -887,8 +887,12 @@ impl SimWorld {
             2 | 3 => {
                 // Its sessions do not know of the request: what comes is looked at by the oracle alone.
                 let request = u64::MAX - self.number();
-                let content =
-                    crate::wire::proto::ContentRequest { hash: hash.0.to_vec().into(), offset: 0, length: 0 };
+                let content = crate::wire::proto::ContentRequest {
+                    hash: hash.0.to_vec().into(),
+                    offset: 0,
+                    length: 0,
+                    proved: false,
+                };
                 let want = crate::wire::proto::Want { request, contents: vec![content] };
                 return self.send_frame(at, crate::wire::proto::frame::Kind::Want(want));
             }

@@ -19,12 +19,12 @@ use super::super::EmbeddedStore;
 use super::super::content::open_whole;
 use super::super::incoming::blocking;
 use super::super::rows;
-use super::super::sums::{self, SUMS_PER_ROW, group_range, sums_in};
+use super::super::sums::{self, SUMS_PER_ROW, sums_in};
 use super::state::{self, ScrubState};
 use crate::disk::{SHORT_PATIENCE, patiently};
 use crate::record::ContentHash;
 use crate::store::StoreError;
-use crate::store::groups::{GROUP_BYTES, GroupSum, group_count, group_sum};
+use crate::store::groups::{GROUP_BYTES, GroupSum, group_count, group_range, group_sum};
 use crate::store::scrub::{BusyProbe, ScrubSettings};
 
 /// For each second of work without anybody's asking, at least so many of rest: a quarter of one core at most.

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Giver, HASH_BYTES, Hasher, Partial};
 use crate::record::ContentHash;
-use crate::store::groups::GroupHasher;
+use crate::store::groups::{GroupHasher, GroupSum, root};
 use crate::store::{ReceivedFile, StoreError};
 use crate::transfer::ranges::Ranges;
 
@@ -43,6 +43,9 @@ pub enum Blame {
     Peer(EndpointId),
     /// One of these, which sent so many bytes. Everything is kept until [`Partial::restrict`] says whose.
     OneOfSeveral(Vec<(EndpointId, u64)>),
+    /// All of it was proved to be the content with that root, and that is another one than it is named by: these sent it, all of
+    /// which said that root.
+    Root(Vec<EndpointId>),
     /// Perhaps nobody: a part had been lying on our disk since before the process started.
     Nobody,
 }
@@ -82,9 +85,10 @@ impl Partial {
     fn check(&self, hasher: Box<Hasher>) -> io::Result<Finished> {
         let sha256 = ContentHash(hasher.sha256.clone().finalize().into());
         let (result, hasher) = if sha256 == self.hash {
-            (self.keep().and_then(|()| self.whole(&hasher.blake3)), hasher)
+            // The store makes its name durable, and the ledger is not needed any more.
+            (self.file.sync_data().and_then(|()| self.whole(&hasher.blake3)), hasher)
         } else {
-            (self.wrong().map(Finished::Wrong), Box::default())
+            (self.wrong(), Box::default())
         };
         self.state().sealed = matches!(result, Ok(Finished::Whole { .. }));
         self.hand_back(hasher);
@@ -101,7 +105,10 @@ impl Partial {
         }
         let from = self.main_giver();
         let path = TempPath::try_from_path(self.second_name()?)?;
-        let (blake3, groups) = hasher.finish();
+        let (blake3, groups) = match self.root {
+            Some(root) => (root, self.folded_sums(root).unwrap_or_default()),
+            None => hasher.finish(),
+        };
         let file = ReceivedFile { path, size: self.size, sha256: self.hash, blake3, groups };
         Ok(Finished::Whole { file, from, liars })
     }
@@ -116,7 +123,7 @@ impl Partial {
         }
         if let Err(error) = fs::hard_link(&self.path, &name) {
             tracing::debug!(%error, "no second name for a complete file");
-            self.drop_others(None)?;
+            self.drop_of(|_| true, false)?;
             fs::rename(&self.path, &name)?;
         }
         Ok(name)
@@ -131,8 +138,34 @@ impl Partial {
         peers.max().map(|(_, peer)| peer)
     }
 
+    /// The sums of all groups, if they are known and fold to the root.
+    fn folded_sums(&self, of: GroupSum) -> Option<Vec<GroupSum>> {
+        let sums = self.state().sums.all().filter(|sums| sums.len() > 1)?;
+        (root(&sums) == of).then_some(sums)
+    }
+
     /// Finds out whose fault it is as far as that is possible, and keeps what may be right.
-    fn wrong(&self) -> io::Result<Blame> {
+    fn wrong(&self) -> io::Result<Finished> {
+        let Some(root) = self.root else { return self.wrong_unproved().map(Finished::Wrong) };
+        let has_earlier = self.state().from.contains_key(&Giver::Earlier);
+        if has_earlier && self.folded_sums(root).is_none() {
+            tracing::warn!(hash = %self.hash, "what an earlier process left of it was not usable");
+            self.drop_of(|giver| *giver == Giver::Earlier, false)?;
+            self.state().sums.clear();
+            return Ok(Finished::Incomplete);
+        }
+        let peer = |giver: &Giver| match giver {
+            Giver::Peer(peer) => Some(*peer),
+            Giver::Earlier => None,
+        };
+        let blame = Blame::Root(self.state().from.keys().filter_map(peer).collect());
+        self.drop_of(|_| true, false)?;
+        self.state().sums.clear();
+        Ok(Finished::Wrong(blame))
+    }
+
+    /// As [`Self::wrong`], of bytes that were not proved.
+    fn wrong_unproved(&self) -> io::Result<Blame> {
         let givers: Vec<(Giver, u64)> =
             self.state().from.iter().map(|(giver, ranges)| (*giver, ranges.len())).collect();
         let peer = |(giver, bytes): &(Giver, u64)| match giver {
@@ -145,7 +178,7 @@ impl Partial {
             Some(peers) => return Ok(Blame::OneOfSeveral(peers.to_vec())),
             None => Blame::Nobody,
         };
-        self.drop_others(None)?;
+        self.drop_of(|_| true, false)?;
         Ok(blame)
     }
 
@@ -158,7 +191,7 @@ impl Partial {
         drop(self.take_over().await?);
         let this = Arc::clone(self);
         let dropped = spawn_blocking(move || {
-            let result = this.drop_others(Some(only));
+            let result = this.drop_of(|giver| *giver != Giver::Peer(only), true);
             this.hand_back(Box::default());
             this.follow(&mut this.state());
             result
@@ -166,17 +199,16 @@ impl Partial {
         dropped.await.map_err(io::Error::other).and_then(|done| done).map_err(|error| self.explain(&error))
     }
 
-    fn drop_others(&self, keep: Option<EndpointId>) -> io::Result<()> {
+    /// Throws away what some sent; if they are `suspected`, they are compared with what comes in its place.
+    fn drop_of(&self, is_dropped: impl Fn(&Giver) -> bool, suspected: bool) -> io::Result<()> {
         let others: Vec<(Giver, Ranges)> = {
             let state = self.state();
-            let all = state.from.iter();
-            let others = all.filter(|(giver, _)| keep.is_none_or(|keep| **giver != Giver::Peer(keep)));
+            let others = state.from.iter().filter(|(giver, _)| is_dropped(giver));
             others.map(|(giver, ranges)| (*giver, ranges.clone())).collect()
         };
         let mut suspects = Vec::new();
         for (giver, ranges) in &others {
-            // Who sent all of it needs no comparison.
-            if let (Giver::Peer(peer), Some(_)) = (giver, keep) {
+            if let (Giver::Peer(peer), true) = (giver, suspected) {
                 for range in ranges.iter() {
                     let digest = self.digest(&range)?;
                     suspects.push(Suspect { peer: *peer, range, digest });
@@ -184,7 +216,9 @@ impl Partial {
             }
         }
         let mut state = self.state();
-        state.only = keep;
+        if !suspected {
+            state.only = None;
+        }
         state.suspects.extend(suspects);
         for (giver, ranges) in others {
             state.from.remove(&giver);
@@ -194,8 +228,11 @@ impl Partial {
                 state.durable.remove(&range);
             }
         }
-        let durable = state.durable.clone();
+        let (durable, is_retired) = (state.durable.clone(), state.retired);
         drop(state);
+        if is_retired {
+            return Ok(());
+        }
         self.ledger().replace(&durable)
     }
 

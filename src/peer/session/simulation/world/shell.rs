@@ -211,7 +211,7 @@ impl SimWorld {
                 ScheduleDecision::Fetch { session, request, library, records } => {
                     (session, News::Fetch(request, library, records))
                 }
-                ScheduleDecision::FetchPart { session, request, key, range } => {
+                ScheduleDecision::FetchPart { session, request, key, range, .. } => {
                     (session, News::FetchPart(request, key, range))
                 }
                 ScheduleDecision::Revoke { session, request } => (session, News::Revoke(request)),
@@ -221,6 +221,12 @@ impl SimWorld {
                 }
                 ScheduleDecision::Apply(key, record) => {
                     self.put(self.now + MS, SimEvent::Peers(agent, Box::new(PeersNews::Apply(key, record))));
+                    continue;
+                }
+                ScheduleDecision::Lied { .. } | ScheduleDecision::Misnamed { .. } => continue,
+                ScheduleDecision::Restart(key) => {
+                    self.agents[agent].parts.remove(&key);
+                    self.put(self.now + MS, SimEvent::Peers(agent, Box::new(PeersNews::Restrict(key))));
                     continue;
                 }
                 ScheduleDecision::Restrict { key, .. } => {
@@ -756,6 +762,7 @@ impl SimWorld {
             hash: key.hash.0.to_vec().into(),
             offset: range.start,
             length: range.end - range.start,
+            proved: false,
         });
         let want = Want { request, contents: contents.collect() };
         if let Some(side) = self.side(at) {

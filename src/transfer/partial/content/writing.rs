@@ -1,0 +1,150 @@
+//! Writing what came at its place, and hashing it: from memory where it is what comes next, else from the file.
+
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use iroh::EndpointId;
+use sha2::Digest as _;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{Giver, HASH_BYTES, Hasher, Partial};
+use crate::store::StoreError;
+use crate::store::groups::{GROUP_BYTES, GroupSum, group_sum};
+use crate::transfer::partial::block::Block;
+
+impl Partial {
+    /// Begins to write what of `block`, which is at `offset`, is not here yet. Where there is a root, these are whole groups that
+    /// were proved, with their sums. The write goes on when nobody waits for it; `None` if there is nothing to write.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and [`StoreError::Io`], also for what was written by others before.
+    pub fn begin_write(
+        self: &Arc<Self>,
+        offset: u64,
+        block: Block,
+        sums: Vec<GroupSum>,
+        peer: EndpointId,
+    ) -> Result<Option<JoinHandle<Result<(), StoreError>>>, StoreError> {
+        let end = (offset + block.filled().len() as u64).min(self.size);
+        let gaps = {
+            let mut state = self.state();
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            let is_closed = state.sealed || state.retired;
+            if is_closed || state.only.is_some_and(|only| only != peer) {
+                return Ok(None);
+            }
+            let gaps = state.claimed.missing(offset..end);
+            for gap in &gaps {
+                state.claimed.insert(gap.clone());
+            }
+            gaps
+        };
+        if gaps.is_empty() {
+            return Ok(None);
+        }
+        let this = Arc::clone(self);
+        Ok(Some(spawn_blocking(move || this.write_gaps(offset, block.filled(), gaps, sums, peer))))
+    }
+
+    fn write_gaps(
+        self: &Arc<Self>,
+        offset: u64,
+        block: &[u8],
+        gaps: Vec<Range<u64>>,
+        sums: Vec<GroupSum>,
+        peer: EndpointId,
+    ) -> Result<(), StoreError> {
+        // All of them lie within the block.
+        let index = |at: u64| usize::try_from(at - offset).unwrap_or(block.len()).min(block.len());
+        let bytes = |range: &Range<u64>| &block[index(range.start)..index(range.end)];
+        let result = gaps.iter().try_for_each(|gap| self.file.write_all_at(bytes(gap), gap.start));
+        let noted = result.is_ok().then(|| gaps.iter().try_for_each(|gap| self.ledger().note(gap)));
+        if let Some(Err(error)) = noted {
+            tracing::debug!(%error, "a part of a partial content is not noted before it is durable");
+        }
+        let mut state = self.state();
+        if let Err(error) = result {
+            let error = self.explain(&error);
+            state.failed.get_or_insert_with(|| error.clone());
+            drop(state);
+            self.changed.notify_waiters();
+            return Err(error);
+        }
+        for gap in &gaps {
+            state.written.insert(gap.clone());
+            state.from.entry(Giver::Peer(peer)).or_default().insert(gap.clone());
+        }
+        for (group, sum) in (offset / GROUP_BYTES as u64..).zip(sums) {
+            state.sums.put(group, sum);
+        }
+        let next = state.hasher.as_ref().map(|hasher| hasher.done);
+        let from_memory = gaps.into_iter().find(|gap| next.is_some_and(|next| gap.contains(&next)));
+        if let Some((gap, mut hasher)) = from_memory.and_then(|gap| Some((gap, state.hasher.take()?))) {
+            drop(state);
+            let next = hasher.done..gap.end;
+            self.hash(&mut hasher, bytes(&next));
+            state = self.state();
+            state.hasher = Some(hasher);
+        }
+        self.follow(&mut state);
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Hashes what comes next.
+    fn hash(&self, hasher: &mut Hasher, bytes: &[u8]) {
+        hasher.sha256.update(bytes);
+        if self.root.is_none() {
+            hasher.blake3.update(bytes);
+        }
+        hasher.done += bytes.len() as u64;
+    }
+
+    /// Hashes as far as there is no gap.
+    pub(super) fn hash_along(self: Arc<Self>, mut hasher: Box<Hasher>) {
+        let mut block = vec![0; HASH_BYTES];
+        loop {
+            let mut state = self.state();
+            let until = state.written.prefix();
+            if hasher.done >= until {
+                // Also when bytes were thrown away meanwhile: the one that did that waits for it.
+                state.hasher = Some(hasher);
+                break;
+            }
+            drop(state);
+            let len = (until - hasher.done).min(HASH_BYTES as u64);
+            let block = &mut block[..usize::try_from(len).unwrap_or(HASH_BYTES)];
+            if let Err(error) = self.file.read_exact_at(block, hasher.done) {
+                let mut state = self.state();
+                state.failed.get_or_insert_with(|| self.explain(&error));
+                state.hasher = Some(hasher);
+                break;
+            }
+            self.note_sums(hasher.done, block);
+            self.hash(&mut hasher, block);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Takes note of the sums of groups that an earlier life of the process wrote.
+    fn note_sums(&self, at: u64, block: &[u8]) {
+        let first = at / GROUP_BYTES as u64;
+        let unknown: Vec<u64> = {
+            let state = self.state();
+            let all = first..first + block.len().div_ceil(GROUP_BYTES) as u64;
+            all.filter(|group| self.root.is_some() && !state.sums.has(*group)).collect()
+        };
+        for group in unknown {
+            let bytes = block.chunks(GROUP_BYTES).nth(usize::try_from(group - first).unwrap_or(usize::MAX));
+            let index = usize::try_from(group).unwrap_or(usize::MAX);
+            if let Some(bytes) = bytes {
+                let sum = group_sum(index, bytes);
+                self.state().sums.put(group, sum);
+            }
+        }
+    }
+}
