@@ -103,6 +103,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         shared: Arc::clone(&shared),
         seq,
         since_checkpoint: 0,
+        has_cached: true,
         has_pending: false,
         clock_watch: ClockWatch::new(clock.clone()),
         clock,

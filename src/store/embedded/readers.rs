@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +19,8 @@ use crate::store::StoreError;
 
 /// Reads at the same time. More would only contend for two or four cores and the page cache.
 const READERS: usize = 4;
+/// A connection that nobody used for so long is closed, and gives back what it keeps of the database in memory (up to 4 MB).
+const KEPT_FOR: Duration = Duration::from_secs(10);
 /// Longest wait for a turn: a read takes milliseconds, so that this is a store in distress.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Searches at the same time: half of the cores, and no more than these.
@@ -45,7 +47,14 @@ pub(super) struct Readers {
 struct Connections {
     count: usize,
     turns: Arc<Semaphore>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    idle: Idle,
+}
+
+/// Connections that are open and not used, and since when.
+type Idle = Arc<Mutex<Vec<(Connection, Instant)>>>;
+
+fn put_back(idle: &Idle, conn: Connection) {
+    idle.lock().unwrap_or_else(PoisonError::into_inner).push((conn, Instant::now()));
 }
 
 impl Connections {
@@ -131,16 +140,16 @@ impl Readers {
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let conn = taken.map_or_else(|| open_patiently(&database), Ok)?;
+            let conn = taken.map(|(conn, _)| conn).map_or_else(|| open_patiently(&database), Ok)?;
             if !reading.begin(&conn) {
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+                put_back(&idle, conn);
                 return Ok(None);
             }
             let answer = in_transaction(&conn, read);
             reading.end();
             // A connection that failed is not trusted with the next question.
             if answer.is_ok() {
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+                put_back(&idle, conn);
             }
             answer.map(Some)
         })
@@ -158,6 +167,17 @@ impl Readers {
             Abort::Sql(error).answer(action, &self.dir)
         })?;
         done.ok_or_else(|| StoreError::Io { action: action.into(), reason: "nobody waits for it".into() })
+    }
+
+    /// Closes what nobody used for a while.
+    pub(super) fn close_unused(&self) {
+        for connections in [&self.reads, &self.searches] {
+            let mut idle = connections.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            // The one that was used last is taken first, so the others grow old.
+            let unused: Vec<_> = idle.extract_if(.., |(_, since)| since.elapsed() >= KEPT_FOR).collect();
+            drop(idle);
+            drop(unused);
+        }
     }
 
     /// Ends all reading, and waits a while for what is under way.

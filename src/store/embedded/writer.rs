@@ -190,6 +190,8 @@ pub(super) struct StoreWriter {
     pub(super) totals: Totals,
     pub(super) shared: Arc<StoreShared>,
     pub(super) seq: watch::Sender<u64>,
+    /// It has written since it last gave memory back.
+    pub(super) has_cached: bool,
     /// Written since the WAL was last brought home, in bytes.
     pub(super) since_checkpoint: usize,
     /// `pending_files` may have entries of a group that failed.
@@ -270,6 +272,7 @@ impl StoreWriter {
             self.mark.set(&self.totals);
             self.seq.send_if_modified(|seq| std::mem::replace(seq, last) != last);
         }
+        self.has_cached = true;
         for task in group {
             task.finish(result.clone());
         }
@@ -412,6 +415,14 @@ impl StoreWriter {
     }
 
     fn on_idle(&mut self) {
+        self.shared.readers.close_unused();
+        if self.has_cached {
+            self.has_cached = false;
+            // What it keeps of the database in memory, where nothing more comes.
+            if let Err(error) = self.conn.execute_batch("PRAGMA shrink_memory") {
+                tracing::debug!(%error, "the writer keeps its memory");
+            }
+        }
         if self.shared.read_only().is_some() {
             return;
         }

@@ -26,6 +26,8 @@ const COUNTED_MAX: u64 = 10_000;
 const COUNTING_COST_MAX: u64 = 100_000;
 /// Records that are compared with words rather than asking FTS5 (about 10 ms).
 const COMPARED_MAX: u64 = 1_500;
+/// Short words that FTS5 is asked for at once: it merges all that begins so, in memory.
+const SHORT_WORDS_MAX: usize = 4;
 /// Media types with one beginning; where there are more, records are compared.
 const MIME_TYPES_MAX: usize = 256;
 
@@ -209,9 +211,12 @@ impl Plan {
         sources
     }
 
-    /// Keys of the records with all of the short words.
+    /// Keys of the records with some of the short words: the longest, which are in the fewest.
     fn short(&self, conn: &Connection) -> Result<Vec<i64>, rusqlite::Error> {
-        let expression = self.beginnings.join(" AND ");
+        let mut asked: Vec<&str> = self.beginnings.iter().map(String::as_str).collect();
+        asked.sort_by_key(|expression| std::cmp::Reverse(expression.len()));
+        asked.truncate(SHORT_WORDS_MAX);
+        let expression = asked.join(" AND ");
         conn.prepare_cached("SELECT rowid FROM words WHERE words MATCH ?1")?
             .query_map([expression], |row| row.get(0))?
             .collect()
@@ -323,7 +328,6 @@ impl<'a> Listing<'a> {
                 return Ok((keys, walk));
             }
             self.short = Some(self.plan.short(self.conn)?);
-            self.plan.comparison.words.retain(|word| !grams::is_short(word));
             walk = self.walk(from);
         }
         Ok((walk.take(count, u64::MAX)?, walk))
