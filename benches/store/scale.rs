@@ -24,8 +24,8 @@ const ASSET_BYTES: usize = 8;
 const BATCH: usize = 1000;
 const SEARCHERS: usize = 16;
 /// How often each question is asked.
-const ALONE: usize = 300;
-const BESIDE: usize = 100;
+const ALONE: usize = 200;
+const BESIDE: usize = 40;
 /// After the last question, until memory is looked at.
 const CALM: Duration = Duration::from_secs(15);
 
