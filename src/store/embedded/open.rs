@@ -56,7 +56,6 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         schema::open_for_writing(&layout.database()).map_err(|abort| explained(abort, &layout.database()))?;
     super::layout::sync_dir(&layout.dir).map_err(io("fsync"))?;
     disk::dir_sync_problem(&layout.dir).inspect(|weakness| tracing::warn!("{weakness}"));
-    let building = Building::begin(&conn)?;
     let mut totals = Totals::read(&conn)?;
     let mut mark = SeqMark::open(&layout.mark());
     super::loss::notice(&mut conn, layout, &mut totals, &mark, clock.now_ms())?;
@@ -88,7 +87,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         damage: super::damage::DamageWatch::default(),
         scrub: super::scrub::Scrubbing::default(),
         sums: super::sums::SumMakers::default(),
-        building,
+        building: Building::begin(&conn)?,
         trees: super::proofs::SumTrees::default(),
         seq: seen,
     });
