@@ -168,10 +168,10 @@ impl IssuedBody {
     fn row(&self) -> Vec<String> {
         let uses = self.uses.map_or_else(|| "any".into(), |uses| format!("{}/{uses}", self.used));
         let expires = self.expires.clone().unwrap_or_else(|| "never".into());
-        let expired = self.expires.as_deref().and_then(text::ms_of).is_some_and(|until| until <= now_ms());
+        let is_over = self.expires.as_deref().and_then(text::ms_of).is_some_and(|until| until <= now_ms());
         let state = match self.uses {
             _ if self.revoked => "revoked",
-            _ if expired => "expired",
+            _ if is_over => "expired",
             Some(uses) if self.used >= uses => "used up",
             Some(_) | None => "",
         };

@@ -310,7 +310,7 @@ fn is_text(head: &[u8]) -> bool {
     if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
         return head.len() > 2 && head.len().is_multiple_of(2);
     }
-    if head.iter().any(is_binary) {
+    if head.iter().copied().any(is_binary) {
         return false;
     }
     match std::str::from_utf8(head) {
@@ -325,13 +325,13 @@ fn is_text(head: &[u8]) -> bool {
 /// one that ends texts of DOS, or in UTF-16 without a mark.
 fn is_nearly_text(head: &[u8]) -> bool {
     let text = head.strip_suffix(b"\x1a").unwrap_or(head);
-    let strange = text.iter().filter(|byte| is_binary(byte)).count();
+    let strange = text.iter().filter(|byte| is_binary(**byte)).count();
     let is_utf8 = std::str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true);
     is_utf8 || strange * 50 <= text.len()
 }
 
 /// Whether texts have no such byte (<https://mimesniff.spec.whatwg.org/#binary-data-byte>).
-fn is_binary(byte: &u8) -> bool {
+fn is_binary(byte: u8) -> bool {
     matches!(byte, 0..=8 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f)
 }
 

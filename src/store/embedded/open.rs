@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -22,7 +25,7 @@ use super::readers::Readers;
 use super::runs::ClockWatch;
 use super::space::Space;
 use super::tx::Totals;
-use super::writer::{StoreWriter, clean_pending};
+use super::writer::{Msg, StoreWriter, clean_pending};
 use super::{EmbeddedConfig, EmbeddedStore, QUEUE_TASKS, StoreInner, StoreShared, schema};
 use crate::clock::Clock;
 use crate::disk;
@@ -111,22 +114,24 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         unread_since: None,
         _lock: lock,
     };
-    let ended = Arc::clone(&shared);
-    let writer = std::thread::Builder::new()
-        .name("store-writer".into())
-        .spawn(move || {
-            let run = AssertUnwindSafe(|| writer.run(&queued));
-            if catch_unwind(run).is_err() {
-                ended.set_read_only("its writer failed by a defect of this program; start again".into());
-            }
-        })
-        .map_err(io("start the writer of the store in"))?;
+    let writer =
+        start(writer, queued, Arc::clone(&shared)).map_err(io("start the writer of the store in"))?;
     Ok(EmbeddedStore(Arc::new(StoreInner {
         shared,
         queue: Mutex::new(Some(queue)),
         turns: Arc::new(Semaphore::new(QUEUE_TASKS)),
         writer: Mutex::new(Some(writer)),
     })))
+}
+
+/// Has the writer do what is queued, in a thread of its own.
+fn start(writer: StoreWriter, queued: Receiver<Msg>, shared: Arc<StoreShared>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("store-writer".into()).spawn(move || {
+        let run = AssertUnwindSafe(|| writer.run(&queued));
+        if catch_unwind(run).is_err() {
+            shared.set_read_only("its writer failed by a defect of this program; start again".into());
+        }
+    })
 }
 
 /// With what the file system cannot do, if that is the reason.
