@@ -4,11 +4,13 @@
 //! done without is done without, and said once; what cannot is named in one sentence ([`lock_problem`]).
 
 use std::error::Error;
-use std::fs::File;
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 /// Pauses between the tries of somebody who is waited for.
@@ -19,6 +21,92 @@ pub const LONG_PATIENCE: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 
 const PASSING: [Errno; 6] = [Errno::INTR, Errno::AGAIN, Errno::NOMEM, Errno::NFILE, Errno::MFILE, Errno::IO];
+
+/// What is no fault of the one file that it is met at, but of its disk, its file system or this process.
+const SHARED: [Errno; 21] = [
+    Errno::INTR,
+    Errno::AGAIN,
+    Errno::NOMEM,
+    Errno::NFILE,
+    Errno::MFILE,
+    Errno::BUSY,
+    Errno::NODEV,
+    Errno::NXIO,
+    Errno::PIPE,
+    Errno::NOSYS,
+    Errno::TIMEDOUT,
+    Errno::STALE,
+    Errno::HOSTDOWN,
+    Errno::HOSTUNREACH,
+    Errno::NETDOWN,
+    Errno::NETUNREACH,
+    Errno::NOTCONN,
+    Errno::CONNRESET,
+    Errno::CONNABORTED,
+    Errno::CONNREFUSED,
+    Errno::SHUTDOWN,
+];
+
+/// Something else is where a file should be.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it is {0} and not a file")]
+pub struct NotAFile(pub &'static str);
+
+impl NotAFile {
+    /// What is in the place of a file, if that is why it was not opened.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref::<Self>().copied()
+    }
+}
+
+/// What a thing is that is neither a file nor a directory nor a link.
+pub fn oddity(file_type: FileType) -> Option<&'static str> {
+    if file_type.is_fifo() {
+        Some("a named pipe")
+    } else if file_type.is_socket() {
+        Some("a socket")
+    } else if file_type.is_block_device() || file_type.is_char_device() {
+        Some("a device")
+    } else {
+        None
+    }
+}
+
+/// Opens a plain file for reading, and nothing else: what may never answer, or does something when it is opened, is neither opened nor
+/// waited for.
+///
+/// # Errors
+/// What the system says; [`NotAFile`].
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    check_plain(fs::metadata(path)?.file_type())?;
+    let flags = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    // It may have become something else meanwhile.
+    check_plain(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+fn check_plain(file_type: FileType) -> io::Result<()> {
+    if file_type.is_file() {
+        return Ok(());
+    }
+    let what = if file_type.is_dir() { "a directory" } else { oddity(file_type).unwrap_or("something else") };
+    Err(io::Error::other(NotAFile(what)))
+}
+
+/// Whether a failure that lasts is the fault of the one file that it was met at.
+pub fn is_own_fault(error: &io::Error) -> bool {
+    NotAFile::of(error).is_some() || Errno::from_io_error(error).is_some_and(|error| !is_shared(error))
+}
+
+fn is_shared(error: Errno) -> bool {
+    // The key of an encrypted directory is away, and with it all that is in it.
+    #[cfg(target_os = "linux")]
+    if [Errno::NOKEY, Errno::KEYEXPIRED, Errno::KEYREVOKED].contains(&error) {
+        return true;
+    }
+    SHARED.contains(&error)
+}
 
 /// Makes the names in a directory durable, as far as its file system can: some refuse to, and keep them all the same.
 ///
@@ -150,6 +238,36 @@ mod tests {
             Err(io::ErrorKind::NotFound.into())
         });
         assert!(gone.is_err() && tries == 1);
+    }
+
+    #[test]
+    fn nothing_but_a_file_is_opened_and_nothing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mode = rustix::fs::Mode::RUSR.union(rustix::fs::Mode::WUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        fs::create_dir(path("dir")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        std::os::unix::fs::symlink("loop", path("loop")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("device")).unwrap();
+        fs::write(path("plain"), "x").unwrap();
+        std::os::unix::fs::symlink("plain", path("link")).unwrap();
+        for (name, what) in
+            [("pipe", "named pipe"), ("dir", "directory"), ("socket", "socket"), ("device", "device")]
+        {
+            let error = open_plain(&path(name)).unwrap_err();
+            assert!(is_own_fault(&error) && error.to_string().contains(what), "{name}: {error}");
+        }
+        let error = open_plain(&path("loop")).unwrap_err();
+        assert!(is_own_fault(&error) && NotAFile::of(&error).is_none(), "{error}");
+        assert!(open_plain(&path("plain")).is_ok() && open_plain(&path("link")).is_ok());
+        for errno in [Errno::ACCESS, Errno::PERM, Errno::LOOP, Errno::NAMETOOLONG, Errno::IO] {
+            assert!(is_own_fault(&io::Error::from_raw_os_error(errno.raw_os_error())), "{errno}");
+        }
+        for errno in SHARED {
+            assert!(!is_own_fault(&io::Error::from_raw_os_error(errno.raw_os_error())), "{errno}");
+        }
+        assert!(!is_own_fault(&io::Error::other("stopped")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
 
 pub use self::names::{DROPPED_NAMES_MAX, NAME_BYTES_MAX, NAMES_MAX, NameOutcome, keep_names, with_names};
 
@@ -85,6 +86,14 @@ macro_rules! id_type {
 id_type! {
     /// SHA-256 of an asset's content: the *CAN hash*, the asset's name everywhere.
     ContentHash
+}
+
+impl ContentHash {
+    /// Whether these bytes are the content.
+    #[must_use]
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        Sha256::digest(bytes).as_slice() == self.0
+    }
 }
 id_type! {
     /// Identity of one version of a record inside one library; means nothing without the library's key.

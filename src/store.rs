@@ -267,13 +267,13 @@ pub enum StoreError {
     Changed(ContentHash),
     /// Stored bytes that no longer hash to their name, or cannot be read.
     #[error(
-        "the stored content of {0} is damaged: it is set aside, and fetched again from a machine that has it"
+        "the stored content of {0} is damaged: it is set aside, and fetched again if another machine has it"
     )]
     Corrupt(ContentHash),
     /// No room, or less than the reserve.
     #[error("{0}")]
     Full(String),
-    /// The store takes no writes until it is started again.
+    /// The store takes no writes, until it is started again or its contents are back; or what is asked for is away with these.
     #[error("the store is read-only: {0}")]
     ReadOnly(String),
     /// Too much is asked at once: later it may be answered.

@@ -78,6 +78,12 @@ fn show(context: &Context, report: &BackupReport, elsewhere: Option<&str>) -> Re
             text::seconds(report.elapsed_ms / 1000),
         ))?;
     }
+    if !report.kept.is_empty() {
+        let contents = text::counted(report.kept.len() as u64, "content");
+        message(&format!(
+            "{contents} damaged here: the backup keeps the whole copy that it had; `can-sync restore` gives it back"
+        ));
+    }
     if report.endpoint_id.is_some() && !report.has_passphrase {
         message(
             "not in it: the passphrase, which the data directory does not keep (see `can-sync passphrase`)",

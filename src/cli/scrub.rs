@@ -17,6 +17,8 @@ use super::text;
 use crate::record::ContentHash;
 use crate::store::scrub::{ScrubFinding, ScrubResult};
 
+use self::asked::Asked;
+
 mod asked;
 mod reading;
 
@@ -62,9 +64,9 @@ struct Scrubbed {
 /// Exit code 1 if something is damaged and was not healed.
 pub(super) async fn run(context: &Context, args: &ScrubArgs) -> Result<(), CliError> {
     let store = context.store()?;
-    let mut scrubbed = match asked::run(&store, args.rate).await? {
-        Some(scrubbed) => scrubbed,
-        None => reading::run(&store, args.rate).await?,
+    let (mut scrubbed, refused) = match asked::run(&store, args.rate).await? {
+        Asked::Scrubbed(scrubbed) => (scrubbed, None),
+        Asked::Not(why) => (reading::run(&store, args.rate).await?, why),
     };
     if args.repair && !scrubbed.findings.is_empty() {
         let agent = context.agent()?;
@@ -82,6 +84,9 @@ pub(super) async fn run(context: &Context, args: &ScrubArgs) -> Result<(), CliEr
         let parts = text::counted(unreadable, "part");
         return Err(CliError::new(Exit::Degraded, format!("{parts} of the store could not be checked"))
             .hint("the node's log says which, and why; then scrub again"));
+    }
+    if let Some(refused) = refused {
+        return Err(refused);
     }
     if left == 0 {
         return Ok(());
@@ -117,6 +122,7 @@ fn report(context: &Context, scrubbed: &Scrubbed) -> Result<(), CliError> {
             report["without_record"] = json!(besides.without_record);
             report["rebuilt"] = json!(besides.rebuilt);
             report["unreadable"] = json!(besides.unreadable);
+            report["trash_damaged"] = json!(besides.trash_damaged);
             report["database"] = json!(besides.database);
         }
         return Ok(context.out.value(&report)?);
@@ -132,7 +138,11 @@ fn report(context: &Context, scrubbed: &Scrubbed) -> Result<(), CliError> {
     }
     let contents = text::counted(*checked, "content");
     message(&format!("{contents} read and checked, {}; {} damaged", text::bytes(*bytes), findings.len()));
-    let ScrubResult { without_record, rebuilt, .. } = besides.clone().unwrap_or_default();
+    let ScrubResult { without_record, rebuilt, trash_damaged, .. } = besides.clone().unwrap_or_default();
+    if trash_damaged > 0 {
+        let contents = text::counted(trash_damaged, "content");
+        message(&format!("{contents} in the trash damaged: `can-sync trash restore` cannot bring them back"));
+    }
     if without_record > 0 {
         let contents = text::counted(without_record, "content");
         message(&format!("{contents} without a record in the database: they stay where they are"));

@@ -175,10 +175,14 @@ fn scrub_sentence(scrub: &ScrubReport) -> String {
     let ago = |ms| rfc3339(ms).map(|time| text::ago(&time)).unwrap_or_default();
     let last = scrub.last.as_ref().map(|last| {
         let found = match last.found {
-            0 => "nothing damaged".to_owned(),
+            0 => "nothing damaged found".to_owned(),
             found => format!("{found} damaged, {} of them healed", last.healed),
         };
-        format!("everything was checked {}, {found}", ago(last.ended_ms))
+        let but = match last.unreadable {
+            0 => String::new(),
+            some => format!(" but {} that could not be read", text::counted(some, "part")),
+        };
+        format!("everything{but} was checked {}, {found}", ago(last.ended_ms))
     });
     let last = last.unwrap_or_else(|| "not everything was checked yet".to_owned());
     let Some(running) = &scrub.running else { return last };

@@ -20,6 +20,7 @@ use std::io;
 use std::path::Path;
 
 mod contents;
+mod guard;
 mod make;
 mod manifest;
 mod place;
@@ -50,6 +51,8 @@ const DATABASES: [(&str, bool); 3] = [("libraries.db", false), ("agent.db", true
 const IDENTITY: [&str; 3] = [identity::KEY_FILE, "libraries.db", "agent.db"];
 /// Where a state has the store's database.
 const STORE_DB: &str = "store.db";
+/// The table of it that has the small contents.
+const SMALL_CONTENTS: &str = "contents";
 /// Where a state has the list of contents.
 const CONTENTS_LIST: &str = "contents";
 

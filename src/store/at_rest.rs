@@ -71,10 +71,24 @@ pub(crate) fn copy_database(from: &Path, to: &Path, alone: bool) -> rusqlite::Re
     copy.close().map_err(|(_, error)| error)
 }
 
-/// What is wrong with a database that nobody has open, as far as its pages tell.
-pub(crate) fn damage_at_rest(path: &Path) -> Option<String> {
+/// What is wrong with a database that nobody has open, as far as its pages tell. Of the table `spared` it is no matter.
+pub(crate) fn damage_at_rest(path: &Path, spared: Option<&str>) -> Option<String> {
     let checked = open_at_rest(path).and_then(|connection| {
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+        let verdict = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0));
+        let whole = verdict("PRAGMA quick_check(1)");
+        if spared.is_none() || whole.as_ref().is_ok_and(|verdict| verdict == "ok") {
+            return whole;
+        }
+        let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> ?1";
+        let names: Vec<String> =
+            connection.prepare(names)?.query_map([spared], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for name in names {
+            let found = verdict(&format!("PRAGMA quick_check(\"{}\")", name.replace('"', "\"\"")))?;
+            if found != "ok" {
+                return Ok(found);
+            }
+        }
+        Ok("ok".to_owned())
     });
     match checked {
         Ok(verdict) if verdict == "ok" => None,

@@ -27,7 +27,8 @@
 //! Full: the change is refused and nothing of it stays; the next one is tried again. Deletions have room that is laid by for
 //! them (`space`). An I/O error in a write, fsync or
 //! commit: the store takes no more writes until it is opened again, because the kernel may have dropped what it could
-//! not write. It goes on reading. Damaged pages of the database, whoever meets them, end all writing as well. Changes that are
+//! not write. It goes on reading. Damaged pages of the database, whoever meets them, end all writing as well, but for those of a small
+//! content, which are that content's damage. So does a database that is not the one any more that was opened (`anchors`). Changes that are
 //! gone from the database are noticed when it is opened (`loss`).
 
 use std::collections::VecDeque;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use self::anchors::Anchors;
 use self::layout::Layout;
 use self::readers::Readers;
 use self::space::Space;
@@ -52,6 +54,7 @@ use crate::record::{ContentHash, META_BYTES_MAX};
 use crate::store::at_rest::{open_at_rest, problem_at_rest};
 use crate::store::{ReceivedFile, StoreError, StoreId};
 
+mod anchors;
 mod aside;
 mod content;
 mod contract;
@@ -123,8 +126,7 @@ struct StoreInner {
 struct StoreShared {
     id: StoreId,
     layout: Layout,
-    /// The device and inode of the directory of contents, as the store opened.
-    contents: Option<(u64, u64)>,
+    anchors: Arc<Anchors>,
     /// What people should know of how the store was found when it opened.
     opened_with: Option<String>,
     /// Files of contents were all missing when the store opened.
@@ -151,8 +153,18 @@ struct StoreShared {
 }
 
 impl StoreShared {
+    /// Why there are no writes at the moment.
     fn read_only(&self) -> Option<String> {
-        self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let lasting = self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        lasting.or_else(|| self.lost_database()).or_else(|| self.anchors.contents_problem())
+    }
+
+    /// Ends all writing where the database is not the one any more that was opened; why.
+    fn lost_database(&self) -> Option<String> {
+        let why = self.anchors.database_problem()?;
+        tracing::error!(why, "the store takes no more writes");
+        self.set_read_only(why.clone());
+        Some(why)
     }
 
     /// The first reason stays: it is the cause of those that follow.
@@ -376,6 +388,7 @@ impl EmbeddedStore {
                 tracing::error!("the store's writer did not end in time");
             }
         }
+        self.0.shared.anchors.release();
     }
 
     /// Queues a change and waits until it is durable. `files` are in their places before `run` is called; `bytes` is

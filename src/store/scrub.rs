@@ -103,6 +103,8 @@ pub struct ScrubResult {
     pub rebuilt: u64,
     /// Contents, and tables of the database, that could not be read or checked, for other reasons than damage.
     pub unreadable: u64,
+    /// Damaged contents in the trash, which cannot be brought back.
+    pub trash_damaged: u64,
     /// What is wrong with the database.
     pub database: Option<String>,
 }

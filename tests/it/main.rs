@@ -40,6 +40,7 @@ mod libraries;
 mod list_peers;
 mod mirror;
 mod network;
+mod only_copy;
 mod paths;
 mod peer_actor;
 mod peer_crash;

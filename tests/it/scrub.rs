@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields, ListFilter, ListQuery};
 use can_sync::testing::store::scrub::{ScrubFinding, ScrubReport, ScrubResult, ScrubSettings};
-use can_sync::testing::store::{ContentStore as _, ItemOutcome};
+use can_sync::testing::store::{ContentStore as _, ItemOutcome, StoreError};
 use rusqlite::Connection;
 use tokio::task::JoinHandle;
 
@@ -480,5 +480,26 @@ async fn files_without_a_record_are_counted_and_stay() {
     assert_eq!(store.take_absent(records).await.unwrap(), vec![ItemOutcome::Stored; 3]);
     for stray in &strays {
         assert!(read(&store, hash_of(stray), 0, None).await.as_ref() == Ok(stray));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_trash_is_read_too_and_what_is_damaged_there_is_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let contents = filled(&store, &[5_000, 6_000, 300_000, 400_000]).await;
+    for content in &contents {
+        store.delete(hash_of(content)).await.unwrap();
+    }
+    for content in [&contents[0], &contents[2]] {
+        flip(dir.path(), content, 100);
+    }
+    let result = scrubbed(&store).await;
+    assert_eq!((result.trash_damaged, result.unreadable, result.found), (2, 0, 0), "{result:?}");
+    for (n, content) in contents.iter().enumerate() {
+        let hash = hash_of(content);
+        let restored = store.restore(hash).await.map(|asset| asset.record.hash);
+        let expected = if n % 2 == 0 { Err(StoreError::Corrupt(hash)) } else { Ok(hash) };
+        assert_eq!(restored, expected);
     }
 }

@@ -1,7 +1,6 @@
 //! What `put` is to store: the files that were named, and those in directories. What is no plain file is refused or passed over by
 //! its name, and never opened.
 
-use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
 use super::PutSource;
@@ -9,6 +8,7 @@ use super::own_dirs::{self, Secrets};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
 use crate::cli::text;
+use crate::disk::oddity;
 
 /// What there is to store, and what came of looking for it.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ pub(super) fn collect(files: &[PathBuf], recursive: bool, secrets: &Secrets) -> 
                 all.complain(path, "it holds a secret of the node, which is not for other machines");
             }
             Ok(meta) if meta.is_dir() => all.walk(path, secrets),
-            Ok(meta) => match odd(meta.file_type()) {
+            Ok(meta) => match oddity(meta.file_type()) {
                 Some(what) => all.complain(path, &refusal(path, what).to_string()),
                 None => all.sources.push(PutSource::File { path: path.clone(), size: meta.len() }),
             },
@@ -100,7 +100,7 @@ impl Collected {
                 }
                 Ok((meta, entry)) if meta.file_type().is_symlink() && entry.depth() > 0 => self.links += 1,
                 Ok((meta, entry)) => {
-                    if let Some(what) = odd(meta.file_type()) {
+                    if let Some(what) = oddity(meta.file_type()) {
                         let path = text::escape(&entry.path().display().to_string()).into_owned();
                         message(&format!("can-sync: {path}: passed over: it is {what}"));
                         self.odd += 1;
@@ -129,26 +129,6 @@ impl Collected {
                 .collect();
         (!parts.is_empty()).then(|| format!("{} passed over", parts.join(" and ")))
     }
-}
-
-/// What a thing is that has no content of its own; nothing for files and directories.
-#[cfg(unix)]
-pub(super) fn odd(file_type: FileType) -> Option<&'static str> {
-    use std::os::unix::fs::FileTypeExt as _;
-    if file_type.is_fifo() {
-        Some("a named pipe")
-    } else if file_type.is_socket() {
-        Some("a socket")
-    } else if file_type.is_block_device() || file_type.is_char_device() {
-        Some("a device")
-    } else {
-        None
-    }
-}
-
-#[cfg(not(unix))]
-pub(super) fn odd(_: FileType) -> Option<&'static str> {
-    None
 }
 
 /// Why such a thing is not stored, and how what comes out of it is.

@@ -1,7 +1,7 @@
 //! The content of a file, whatever its size is said to be: read to its end and hashed before it is sent, so that what the store
 //! has is not sent at all.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -10,8 +10,9 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::CHUNK_BYTES;
-use super::collect::{odd, refusal};
+use super::collect::refusal;
 use crate::cli::error::CliError;
+use crate::disk::{self, NotAFile};
 use crate::record::ContentHash;
 
 /// Content that is kept from the first reading, so that it is not read again.
@@ -49,21 +50,10 @@ pub(super) enum ReadError {
 /// Opens a plain file, and nothing else: what may never answer, or do something when it is opened, is not waited for.
 pub(super) fn open(path: &Path) -> Result<File, CliError> {
     let cannot = |e: io::Error| CliError::failure(ReadError::Io(e).to_string());
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        // It may have become a pipe since it was looked at.
-        options.custom_flags(
-            rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY).bits().cast_signed(),
-        );
-    }
-    let file = options.open(path).map_err(cannot)?;
-    match odd(file.metadata().map_err(cannot)?.file_type()) {
-        Some(what) => Err(refusal(path, what)),
-        None => Ok(file),
-    }
+    disk::open_plain(path).map_err(|error| match NotAFile::of(&error) {
+        Some(NotAFile(what)) => refusal(path, what),
+        None => cannot(error),
+    })
 }
 
 /// Reads a file to its end. Blocks.

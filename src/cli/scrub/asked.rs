@@ -9,7 +9,7 @@ use super::super::client::ApiClient;
 use super::super::error::{CliError, Exit};
 use super::super::progress::ProgressLine;
 use super::super::text;
-use super::Scrubbed;
+use super::{Finding, Scrubbed};
 use crate::store::scrub::{ScrubFinding, ScrubProgress, ScrubReport, ScrubResult};
 
 /// Between two looks at how far it is.
@@ -26,22 +26,38 @@ struct FindingsPage {
     next_cursor: Option<String>,
 }
 
-/// What the node found; `None` where the store does not scrub itself.
-pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Option<Scrubbed>, CliError> {
+/// What became of asking the node.
+pub(super) enum Asked {
+    Scrubbed(Scrubbed),
+    /// The store does not scrub itself at the moment: why, if it could.
+    Not(Option<CliError>),
+}
+
+/// Has the node scrub, and waits for the end.
+pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Asked, CliError> {
     let rate = rate.map(|mib| ("bytes_per_sec", mib.saturating_mul(1 << 20).to_string()));
     let begin = store.request(Method::POST, "/scrub").query(rate.as_slice());
     let pass = match store.call::<Begun>(begin).await {
         Ok(Begun { pass }) => pass,
-        // An older service, one of another kind, or one that takes no writes: it can be read all the same.
-        Err(error) if matches!(error.exit(), Exit::NotFound | Exit::Degraded | Exit::Failure) => {
-            return Ok(None);
-        }
+        // An older service, or one of another kind: it can be read all the same.
+        Err(error) if matches!(error.exit(), Exit::NotFound | Exit::Failure) => return Ok(Asked::Not(None)),
+        // So can one that takes no writes.
+        Err(error) if error.exit() == Exit::Degraded => return Ok(Asked::Not(Some(error))),
         Err(error) => return Err(error),
     };
     let besides = follow(store, pass).await?;
-    let findings = findings(store).await?.into_iter().map(Into::into).collect();
+    let mut findings: Vec<Finding> = findings(store).await?.into_iter().map(Into::into).collect();
+    // What was met before the pass began is damaged all the same.
+    let before = match store.get::<Vec<ScrubFinding>>("/damaged", &[]).await {
+        // Not asked through the agent of an external store.
+        Err(error) if error.exit() == Exit::NotFound => Vec::new(),
+        before => before?,
+    };
+    let is_new = |found: &ScrubFinding| findings.iter().all(|known| known.hash != found.hash);
+    let before: Vec<Finding> = before.into_iter().filter(is_new).map(Into::into).collect();
+    findings.extend(before);
     let ScrubResult { checked, bytes, .. } = besides;
-    Ok(Some(Scrubbed { checked, bytes, findings, besides: Some(besides) }))
+    Ok(Asked::Scrubbed(Scrubbed { checked, bytes, findings, besides: Some(besides) }))
 }
 
 /// Waits for the end of a pass.

@@ -26,9 +26,9 @@ pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Scrubbed
     let mut scrub = Scrub { store, pace: rate.map(Pace::new), bytes: 0 };
     let (checked, mut findings) = scrub.all().await?;
     for finding in &mut findings {
-        // What the node met before us may be whole again by now.
-        let asset: Result<Asset, _> = store.get(&format!("/asset/{}/meta", finding.hash), &[]).await;
-        finding.healed = asset.is_ok_and(|asset| asset.held);
+        // What the node met before us may be whole again by now: it is if it can be read.
+        let Ok(hash) = finding.hash.parse() else { continue };
+        finding.healed = matches!(scrub.read(hash, &|_| {}).await, Ok(Reading::Right));
     }
     Ok(Scrubbed { checked, bytes: scrub.bytes, findings, besides: None })
 }

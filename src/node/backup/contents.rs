@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::place::sync_dir;
+use crate::disk::{NotAFile, SHORT_PATIENCE, is_own_fault, open_plain, patiently};
 use crate::record::ContentHash;
 
 /// Bytes that are read at once.
@@ -109,6 +110,25 @@ impl ContentCopier {
         Ok(Copied::Whole)
     }
 
+    /// Puts bytes under their name.
+    ///
+    /// # Errors
+    /// They cannot be written there, with the path.
+    pub(super) fn write(
+        &mut self,
+        bytes: &[u8],
+        to: &Path,
+        hash: ContentHash,
+    ) -> Result<(), (PathBuf, io::Error)> {
+        let part = self.tmp.join(hash.to_string());
+        let at_part = |error| (part.clone(), error);
+        remove(&part).map_err(at_part)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&part).map_err(at_part)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(at_part)?;
+        self.place(&part, to).map_err(|error| (to.to_owned(), error))
+    }
+
     /// Reads a content that is in place; whether it is right.
     pub(super) fn is_right(
         &mut self,
@@ -173,20 +193,23 @@ enum Side {
 
 /// Opens a content; else what is wrong with it, or that this is not its own fault.
 fn open(path: &Path, size: u64) -> Result<io::Take<File>, io::Result<Copied>> {
-    let file = match File::open(path) {
+    let wrong = |what: String| Err(Ok(Copied::Wrong(what)));
+    let file = match patiently(&SHORT_PATIENCE, || open_plain(path)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Ok(Copied::Absent)),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(Err(error)),
-        Err(error) => return Err(Ok(Copied::Wrong(format!("its file cannot be opened: {error}")))),
+        Err(error) => {
+            return match NotAFile::of(&error) {
+                Some(NotAFile(what)) => wrong(format!("its file is {what}")),
+                None if is_own_fault(&error) => wrong(format!("its file cannot be opened: {error}")),
+                None => Err(Err(error)),
+            };
+        }
     };
     match file.metadata() {
         // One byte more than there should be shows in the hash.
-        Ok(meta) if meta.is_file() && meta.len() == size => Ok(file.take(size + 1)),
-        Ok(meta) if meta.is_file() => {
-            Err(Ok(Copied::Wrong(format!("its file has {} bytes, not {size}", meta.len()))))
-        }
-        Ok(_) => Err(Ok(Copied::Wrong("its file is something else".into()))),
-        Err(error) => Err(Ok(Copied::Wrong(format!("its file cannot be read: {error}")))),
+        Ok(meta) if meta.len() == size => Ok(file.take(size + 1)),
+        Ok(meta) => wrong(format!("its file has {} bytes, not {size}", meta.len())),
+        Err(error) => wrong(format!("its file cannot be read: {error}")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Makes a backup.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use serde::Serialize;
 use super::contents::{ContentCopier, Copied, CopyMethod, can_clone};
 use super::manifest::{FileFacts, ListedContent, Manifest, StoreFacts, hashes};
 use super::place::{BackupDir, copy_file, free_bytes, private, remove_dir};
-use super::{BackupError, CONTENTS_LIST, DATABASES, Finding, SECRETS, STORE_DB};
+use super::{BackupError, CONTENTS_LIST, DATABASES, Finding, SECRETS, SMALL_CONTENTS, STORE_DB};
 use crate::clock::{now_ms, rfc3339};
 use crate::identity::{self, Mend};
 use crate::node::DataDir;
@@ -47,6 +48,8 @@ pub(crate) struct BackupReport {
     pub(crate) removed: u64,
     /// Contents that are damaged here, and so not in it.
     pub(crate) damaged: Vec<Finding>,
+    /// Contents that are damaged here, or not here, of which the whole copy of before stays in it.
+    pub(crate) kept: Vec<Finding>,
     pub(crate) has_passphrase: bool,
     pub(crate) elapsed_ms: u64,
 }
@@ -54,20 +57,22 @@ pub(crate) struct BackupReport {
 /// A backup whose databases are copied, and whose contents are not yet.
 pub(crate) struct BackupRun {
     began: Instant,
-    source: DataDir,
-    dir: BackupDir,
+    pub(super) source: DataDir,
+    pub(super) dir: BackupDir,
     options: BackupOptions,
     state: String,
     files: Vec<String>,
-    endpoint_id: Option<String>,
+    pub(super) endpoint_id: Option<String>,
     figures: Option<CopiedFigures>,
-    contents: Vec<CopiedContent>,
+    pub(super) contents: Vec<CopiedContent>,
     /// In the database itself.
     damaged: Vec<CopiedContent>,
-    /// Set aside, and in the backup neither.
+    /// Not here, and not in a file of the backup: set aside, or in the database of the backup before.
     aside: Vec<CopiedContent>,
     /// By index: what is there from before.
     is_here: Vec<bool>,
+    /// Changes that the store acknowledged before its database was copied.
+    pub(super) acknowledged: u64,
 }
 
 impl BackupRun {
@@ -91,7 +96,9 @@ impl BackupRun {
             damaged: Vec::new(),
             aside: Vec::new(),
             is_here: Vec::new(),
+            acknowledged: 0,
         };
+        run.acknowledged = EmbeddedStore::acknowledged_changes(&run.source.store());
         run.check_whose(has_store)?;
         run.check_room(run.database_bytes())?;
         run.state =
@@ -111,52 +118,6 @@ impl BackupRun {
     pub(crate) fn finish(mut self, read: &dyn Fn(u64)) -> Result<BackupReport, BackupError> {
         let done = self.copy_contents(read).and_then(|copied| self.conclude(copied));
         done.inspect_err(|_| self.drop_state())
-    }
-
-    /// A directory of contents that belong to another node is no place for ours.
-    fn check_whose(&self, has_store: bool) -> Result<(), BackupError> {
-        let Some(former) = &self.dir.former else { return Ok(()) };
-        let same = match (&former.endpoint_id, &self.endpoint_id) {
-            (Some(theirs), Some(ours)) => theirs == ours,
-            (None, None) => {
-                let theirs = former.store.as_ref().and_then(|store| store.id.clone());
-                let ours = has_store.then(|| self.store_id()).flatten();
-                theirs.is_none() || ours.is_none() || theirs == ours
-            }
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if same {
-            return self.check_store(former, has_store);
-        }
-        let whose = former.endpoint_id.as_deref().unwrap_or("a CAN Service without an agent");
-        Err(BackupError::new(
-            format!("the backup in '{}' is of another node: {whose}", self.dir.path.display()),
-            "name another directory: one holds the backup of one node",
-        ))
-    }
-
-    /// A store that is away, or was begun anew, is no reason to remove what is left of it.
-    fn check_store(&self, former: &Manifest, has_store: bool) -> Result<(), BackupError> {
-        let Some(theirs) = &former.store else { return Ok(()) };
-        let ours = has_store.then(|| self.store_id()).flatten();
-        let problem = match (&theirs.id, &ours) {
-            _ if !has_store => "and there is none now",
-            (Some(theirs), Some(ours)) if theirs != ours => "and another one is there now",
-            _ => return Ok(()),
-        };
-        Err(BackupError::new(
-            format!(
-                "the backup in '{}' holds the store that was in '{}', {problem}",
-                self.dir.path.display(),
-                self.source.path().display()
-            ),
-            "look whether its disk is mounted; to back up what is there now, name another directory",
-        ))
-    }
-
-    fn store_id(&self) -> Option<String> {
-        let database = CopiedDatabase::open(&EmbeddedStore::database_file(&self.source.store())).ok()?;
-        database.figures().ok()?.id.map(|id| id.to_string())
     }
 
     fn database_bytes(&self) -> u64 {
@@ -203,7 +164,9 @@ impl BackupRun {
             File::open(&to)
                 .and_then(|file| file.sync_all())
                 .map_err(|error| BackupError::io("write", &to, &error))?;
-            if let Some(damage) = damage_at_rest(&to) {
+            // Contents in the database are read one by one: those that are damaged are named, and left out.
+            let spared = (name == STORE_DB).then_some(SMALL_CONTENTS);
+            if let Some(damage) = damage_at_rest(&to, spared) {
                 return Err(BackupError::database("back up", &from, format!("it is damaged: {damage}")));
             }
             self.files.push(name.to_owned());
@@ -230,7 +193,9 @@ impl BackupRun {
         let database = CopiedDatabase::open(&path).map_err(failed)?;
         let sql = |error: rusqlite::Error| failed(error.to_string());
         self.figures = Some(database.figures().map_err(sql)?);
+        self.check_history(&database)?;
         self.contents = database.contents_in_files().map_err(sql)?;
+        self.check_contents()?;
         self.damaged = database.damaged_inside().map_err(sql)?;
         let is_here = |content: &CopiedContent| {
             let here = fs::symlink_metadata(self.dir.content(content.hash));
@@ -238,16 +203,49 @@ impl BackupRun {
         };
         self.is_here = self.contents.iter().map(is_here).collect();
         // What was found damaged here since may be whole in the backup before.
-        let kept: Vec<_> = database.wanted_contents().map_err(sql)?.into_iter().filter(is_here).collect();
-        let aside = database.contents_aside().map_err(sql)?.into_iter();
-        self.aside = aside.filter(|content| kept.iter().all(|kept| kept.hash != content.hash)).collect();
-        self.is_here.extend(kept.iter().map(|_| true));
-        self.contents.extend(kept);
+        let aside: HashSet<_> =
+            database.contents_aside().map_err(sql)?.into_iter().map(|content| content.hash).collect();
+        let former = self.former_database();
+        for content in database.wanted_contents().map_err(sql)? {
+            let inside = || former.as_ref().and_then(|former| former.content_inside(content.hash));
+            if aside.contains(&content.hash) {
+                self.aside.push(content);
+            } else if is_here(&content) {
+                self.is_here.push(true);
+                self.contents.push(content);
+            } else if inside().is_some() {
+                self.aside.push(content);
+            }
+        }
         let missing = || self.contents.iter().zip(&self.is_here).filter(|(_, here)| !**here);
         let first = missing().next().map(|(content, _)| self.file_of(content));
         let shares = self.options.hard_link || first.is_some_and(|from| can_clone(&from, &self.dir.tmp()));
         let needed = if shares { 0 } else { missing().map(|(content, _)| content.size).sum::<u64>() };
         self.check_room(needed)
+    }
+
+    /// The store's database in the backup before.
+    fn former_database(&self) -> Option<CopiedDatabase> {
+        let former = self.dir.former.as_ref()?;
+        CopiedDatabase::open(&self.dir.state(&former.state).join(STORE_DB)).ok()
+    }
+
+    /// Keeps what the backup before has of a content that is damaged here, as a file of its own: with its state, its database goes.
+    /// Whether there is a whole copy.
+    fn keep(
+        &self,
+        content: &CopiedContent,
+        former: Option<&CopiedDatabase>,
+        copier: &mut ContentCopier,
+    ) -> Result<bool, BackupError> {
+        let CopiedContent { hash, size, .. } = *content;
+        let to = self.dir.content(hash);
+        if copier.is_right(&to, hash, size, &|_| {}).unwrap_or(false) {
+            return Ok(true);
+        }
+        let Some(bytes) = former.and_then(|former| former.content_inside(hash)) else { return Ok(false) };
+        copier.write(&bytes, &to, hash).map_err(|(path, error)| BackupError::io("write", &path, &error))?;
+        Ok(true)
     }
 
     fn file_of(&self, content: &CopiedContent) -> PathBuf {
@@ -258,12 +256,16 @@ impl BackupRun {
         let method = if self.options.hard_link { CopyMethod::HardLink } else { CopyMethod::Clone };
         let mut copier = ContentCopier::new(&self.dir.tmp(), method);
         let mut done = CopiedContents::default();
+        let former = self.former_database();
         let inside = "its bytes in the database are not those that it is named by";
-        for content in &self.damaged {
-            done.miss(content, inside.to_owned());
-        }
-        for content in &self.aside {
-            done.miss(content, "it was found damaged here, is set aside, and did not come again yet".into());
+        let aside = "it was found damaged here, is set aside, and did not come again yet";
+        let damaged = self.damaged.iter().map(|content| (content, inside));
+        for (content, problem) in damaged.chain(self.aside.iter().map(|content| (content, aside))) {
+            if self.keep(content, former.as_ref(), &mut copier)? {
+                done.keep(content, problem);
+            } else {
+                done.miss(content, problem.to_owned());
+            }
         }
         for (content, is_here) in self.contents.iter().zip(&self.is_here) {
             let to = self.dir.content(content.hash);
@@ -350,6 +352,7 @@ impl BackupRun {
             copied_bytes: done.copied_bytes,
             removed,
             damaged: done.damaged,
+            kept: done.kept,
             has_passphrase: self.files.iter().any(|name| name == identity::PASSPHRASE_FILE),
             elapsed_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
@@ -375,6 +378,7 @@ struct CopiedContents {
     copied: u64,
     copied_bytes: u64,
     damaged: Vec<Finding>,
+    kept: Vec<Finding>,
 }
 
 impl CopiedContents {
@@ -384,9 +388,18 @@ impl CopiedContents {
 
     fn miss(&mut self, content: &CopiedContent, problem: String) {
         self.list(content, false);
-        let CopiedContent { hash, size, name } = content.clone();
-        self.damaged.push(Finding { hash: hash.to_string(), name, size, problem });
+        self.damaged.push(finding(content, problem));
     }
+
+    fn keep(&mut self, content: &CopiedContent, problem: &str) {
+        self.list(content, true);
+        self.kept.push(finding(content, problem.to_owned()));
+    }
+}
+
+fn finding(content: &CopiedContent, problem: String) -> Finding {
+    let CopiedContent { hash, size, name } = content.clone();
+    Finding { hash: hash.to_string(), name, size, problem }
 }
 
 /// Whether there is a store in a data directory. Something of a node has to be.
@@ -399,7 +412,14 @@ fn check_source(source: &DataDir) -> Result<bool, BackupError> {
             "run `can-sync restore` for it once more, or back up another one",
         ));
     }
-    let has_store = EmbeddedStore::database_file(&source.store()).is_file();
+    let store = source.store();
+    let has_store = EmbeddedStore::database_file(&store).is_file();
+    if !has_store && EmbeddedStore::lock_file(&store).exists() {
+        return Err(BackupError::new(
+            format!("the store in '{}' has lost its database, store.db", store.display()),
+            "put it back, or restore a backup; what was backed up before is as it was",
+        ));
+    }
     if has_store || identity::has_endpoint_key(path) {
         return Ok(has_store);
     }

@@ -1,7 +1,7 @@
 //! What a backup consists of.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Component, Path};
 
@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::BackupError;
 use super::place::{private, sync_dir};
+use crate::disk::open_plain;
 use crate::record::ContentHash;
 
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -97,7 +98,7 @@ impl Manifest {
     /// The one of this directory; `None` where there is none.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>, BackupError> {
         let path = dir.join(MANIFEST);
-        let file = match File::open(&path) {
+        let file = match open_plain(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(BackupError::io("read", &path, &error)),
@@ -183,7 +184,7 @@ impl ListedContent {
 pub(super) fn read_list(path: &Path) -> Result<Vec<ListedContent>, BackupError> {
     let failed = |error: io::Error| BackupError::io("read", path, &error);
     let mut listed = Vec::new();
-    for line in BufReader::new(File::open(path).map_err(failed)?).lines() {
+    for line in BufReader::new(open_plain(path).map_err(failed)?).lines() {
         let line = line.map_err(failed)?;
         listed.push(ListedContent::parse(&line).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?);
     }
@@ -197,7 +198,7 @@ pub(super) fn hashes(listed: &[ListedContent]) -> HashSet<ContentHash> {
 
 /// Size and SHA-256 of a file.
 pub(super) fn hash_file(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
+    let mut file = open_plain(path)?;
     let (mut sha256, mut size) = (Sha256::new(), 0);
     let mut block = vec![0; BLOCK_BYTES];
     loop {

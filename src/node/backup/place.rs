@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::{MANIFEST, Manifest};
 use super::{BACKUP_MARK, BackupError};
+use crate::disk::open_plain;
 use crate::record::ContentHash;
 
 const MARK_TEXT: &str = "A backup made by can-sync: `can-sync restore` makes a data directory of it. It holds the keys of the node.\n\
@@ -280,7 +281,7 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
 
 /// Copies a small file, durably and for the owner's eyes only.
 pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
-    let mut source = File::open(from)?;
+    let mut source = open_plain(from)?;
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     io::copy(&mut source, &mut target)?;
     target.sync_all()

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,14 +14,17 @@ use serde::Serialize;
 use super::contents::{ContentCopier, Copied, CopyMethod, can_clone};
 use super::manifest::{ListedContent, Manifest, hash_file, read_list};
 use super::place::{BackupDir, check_apart, copy_file, free_bytes, is_empty, make_dir, remove_dir, sync_dir};
-use super::{BackupError, CONTENTS_LIST, DATABASES, Finding, IDENTITY, RESTORING, SECRETS, STORE_DB};
+use super::{
+    BackupError, CONTENTS_LIST, DATABASES, Finding, IDENTITY, RESTORING, SECRETS, SMALL_CONTENTS, STORE_DB,
+};
 use crate::clock::Clock;
+use crate::disk::open_plain;
 use crate::identity;
 use crate::node::DataDir;
 use crate::record::ContentHash;
 use crate::store::at_rest::damage_at_rest;
-use crate::store::embedded::{CopiedDatabase, EmbeddedConfig, EmbeddedStore};
-use crate::store::{ContentStore as _, StoreError};
+use crate::store::embedded::{CopiedDatabase, EmbeddedConfig, EmbeddedStore, INLINE_BYTES_MAX};
+use crate::store::{ContentStore as _, IncomingAsset, IncomingContent, StoreError};
 use crate::text::amounts;
 
 /// Room that a restored node needs beyond what is copied.
@@ -90,21 +93,27 @@ impl RestoreRun {
         self,
         read: impl Fn(u64) + Send + 'static,
     ) -> Result<RestoreReport, BackupError> {
-        let (run, missing) = blocking(move || {
+        let (run, mut missing) = blocking(move || {
             let missing = self.copy(&read)?;
             Ok((self, missing))
         })
         .await?;
         let store = DataDir::new(run.draft()).store();
-        if !missing.is_empty() {
-            note_missing(&store, &missing).await.map_err(|error| {
+        let small = run.small_contents().map(|content| (content, run.dir.content(content.hash))).collect();
+        if !missing.is_empty() || run.small_contents().next().is_some() {
+            complete(&store, small, &mut missing).await.map_err(|error| {
                 BackupError::new(
-                    format!("cannot note in '{}' what is missing: {error}", store.display()),
+                    format!("cannot complete the store in '{}': {error}", store.display()),
                     "check the directory and the disk that it is on, and run this once more",
                 )
             })?;
         }
         blocking(move || run.conclude(missing)).await
+    }
+
+    /// Contents in files of the backup that belong into the database: it had them damaged when the backup was made.
+    fn small_contents(&self) -> impl Iterator<Item = ListedContent> {
+        self.contents.iter().copied().filter(|content| content.is_here && is_small(content))
     }
 
     /// Whether a file of the state goes into the new data directory.
@@ -148,7 +157,9 @@ impl RestoreRun {
         }
         let database = state.join(STORE_DB);
         if self.names(STORE_DB) {
-            let problem = CopiedDatabase::open(&database).err().or_else(|| damage_at_rest(&database));
+            let problem = CopiedDatabase::open(&database)
+                .err()
+                .or_else(|| damage_at_rest(&database, Some(SMALL_CONTENTS)));
             if let Some(problem) = problem {
                 return Err(BackupError::new(
                     format!("cannot use '{}': {problem}", database.display()),
@@ -247,6 +258,9 @@ impl RestoreRun {
         let mut missing = Vec::new();
         for content in &self.contents {
             let ListedContent { hash, size, is_here } = *content;
+            if is_here && is_small(content) {
+                continue;
+            }
             let problem = if is_here {
                 let (from, to) = (self.dir.content(hash), EmbeddedStore::content_file(store, hash));
                 let done = copier.copy(&from, &to, hash, size, read);
@@ -331,10 +345,38 @@ fn clear(target: &Path) -> io::Result<()> {
     sync_dir(target)
 }
 
-/// Has the store count contents that are not there as wanted.
-async fn note_missing(dir: &Path, missing: &[Finding]) -> Result<(), StoreError> {
+/// Whether a content belongs into the database.
+fn is_small(content: &ListedContent) -> bool {
+    content.size <= INLINE_BYTES_MAX
+}
+
+/// Gives the store small contents that the backup has in files, and has it count those that are not there as wanted.
+async fn complete(
+    dir: &Path,
+    small: Vec<(ListedContent, PathBuf)>,
+    missing: &mut Vec<Finding>,
+) -> Result<(), StoreError> {
     let config = EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0, clock: Clock::system() };
     let store = EmbeddedStore::open(config).await?;
+    for (ListedContent { hash, size, .. }, path) in small {
+        let Some(record) = store.records(vec![hash]).await?.pop().map(|stored| stored.record) else {
+            continue;
+        };
+        let bytes = open_plain(&path).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(size + 1).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let problem = match bytes {
+            Ok(bytes) if hash.is_of(&bytes) => {
+                let content = IncomingContent::Bytes(bytes.into());
+                store.ingest(vec![IncomingAsset { record, content }]).await?;
+                continue;
+            }
+            Ok(_) => "damaged in the backup: its bytes are not those that it is named by".to_owned(),
+            Err(error) => format!("damaged in the backup: its file cannot be read: {error}"),
+        };
+        missing.push(Finding { hash: hash.to_string(), name: record.meta.filename, size, problem });
+    }
     for hash in missing.iter().filter_map(|finding| finding.hash.parse::<ContentHash>().ok()) {
         store.verify(hash).await?;
     }

@@ -19,10 +19,10 @@ use sha2::{Digest, Sha256};
 use super::incoming::blocking;
 use super::rows::{self, ContentPlace};
 use super::sums::{self, SUMS_PER_ROW, sums_in};
-use super::{EmbeddedStore, HASHES_MAX};
-use crate::disk::{SHORT_PATIENCE, patiently};
+use super::{EmbeddedStore, HASHES_MAX, damage};
+use crate::disk::{SHORT_PATIENCE, open_plain, patiently};
 use crate::record::ContentHash;
-use crate::store::groups::{GROUP_BYTES, GroupHasher, GroupSum, group_range, group_sum, groups_of};
+use crate::store::groups::{GROUP_BYTES, GroupHasher, GroupSum, group_range, group_sum, groups_of, root};
 use crate::store::{ContentReader, StoreError};
 
 /// Groups that are read at once: 256 KiB.
@@ -120,10 +120,15 @@ impl EmbeddedStore {
     pub(super) fn failed(&self, hash: ContentHash, error: &io::Error) -> StoreError {
         match self.fault_of(error) {
             Some(fault) => self.suspect(hash, &fault),
-            None => {
-                StoreError::Io { action: format!("read the content of {hash}"), reason: error.to_string() }
-            }
+            None => self.unread(hash, error),
         }
+    }
+
+    /// A failure to read a content that is not its own fault.
+    pub(super) fn unread(&self, hash: ContentHash, error: &io::Error) -> StoreError {
+        let io =
+            || StoreError::Io { action: format!("read the content of {hash}"), reason: error.to_string() };
+        self.0.shared.anchors.contents_problem().map_or_else(io, StoreError::ReadOnly)
     }
 
     async fn stream_file(
@@ -207,24 +212,45 @@ impl EmbeddedStore {
     ) -> Result<Bytes, StoreError> {
         self.0.shared.scrub.note_use();
         let bytes = first * GROUP_BYTES as u64..group_range(first + sums.len() as u64 - 1, file.size).end;
-        let StoredFile { hash, file, .. } = file;
+        let StoredFile { hash, file, size } = file;
         let at = bytes.clone();
         let read = blocking("read content", move || {
             let read = read_at(&file, at).map(|bytes| {
-                let mut groups = (index(first)..).zip(bytes.chunks(GROUP_BYTES)).zip(&sums);
-                let is_right = groups.all(|((group, bytes), sum)| group_sum(group, bytes) == *sum);
-                (bytes, is_right)
+                let groups = (index(first)..).zip(bytes.chunks(GROUP_BYTES));
+                let found: Vec<GroupSum> = groups.map(|(group, bytes)| group_sum(group, bytes)).collect();
+                (bytes, found)
             });
             Ok(read)
         });
-        match read.await? {
-            Ok((read, true)) => {
-                let part = range.start.max(bytes.start)..range.end.min(bytes.end);
-                Ok(read.slice(index(part.start - bytes.start)..index(part.end - bytes.start)))
+        let (read, found) = read.await?.map_err(|error| self.failed(hash, &error))?;
+        if found != sums {
+            let kept = self.mended_sums(hash, size).await?;
+            let first = index(first);
+            if kept.get(first..first + found.len()) != Some(found.as_slice()) {
+                return Err(self.suspect(hash, WRONG_BYTES));
             }
-            Ok((_, false)) => Err(self.suspect(hash, WRONG_BYTES)),
-            Err(error) => Err(self.failed(hash, &error)),
         }
+        let part = range.start.max(bytes.start)..range.end.min(bytes.end);
+        Ok(read.slice(index(part.start - bytes.start)..index(part.end - bytes.start)))
+    }
+
+    /// The sums of a content that its BLAKE3 vouches for: made anew, if those that are kept are not its own. It is they that are
+    /// damaged then.
+    async fn mended_sums(&self, hash: ContentHash, size: u64) -> Result<Vec<GroupSum>, StoreError> {
+        let compare = move |conn: &rusqlite::Connection| {
+            let blake3 = rows::find(conn, hash)?.and_then(|stored| stored.asset.record.blake3);
+            let kept = damage::kept_sums(conn, hash, size)?;
+            let is_wrong = blake3.is_some_and(|blake3| kept.len() < 2 || root(&kept) != blake3);
+            Ok((kept, is_wrong))
+        };
+        let (kept, is_wrong) = self.0.shared.readers.run("compare the sums of a content", compare).await?;
+        if !is_wrong {
+            return Ok(kept);
+        }
+        tracing::warn!(%hash, "the sums of a content are damaged: they are made anew");
+        self.make_sums(hash).await?;
+        let read = move |conn: &rusqlite::Connection| damage::kept_sums(conn, hash, size);
+        self.0.shared.readers.run("read the sums of a content", read).await
     }
 
     /// Hashes all of it and gives the range away; the last piece once the hash is right. For content of one group, and for a
@@ -317,8 +343,7 @@ fn source(
             Some(Ok(ContentSource::File { size, has_sums }))
         }
         Some(ContentPlace::Inline(id)) => {
-            let whole =
-                rows::inline_content(conn, id)?.filter(|data| Sha256::digest(data).as_slice() == hash.0);
+            let whole = rows::whole_inline_content(conn, id, hash)?;
             Some(Ok(whole.map_or(ContentSource::DamagedInline, |data| ContentSource::Inline(data.into()))))
         }
     })
@@ -336,9 +361,9 @@ fn index(at: u64) -> usize {
 
 /// Opens a content's file for reading, if it has this length.
 pub(super) fn open_whole(path: &Path, size: u64) -> io::Result<File> {
-    let file = patiently(&SHORT_PATIENCE, || File::open(path))?;
+    let file = patiently(&SHORT_PATIENCE, || open_plain(path))?;
     let meta = patiently(&SHORT_PATIENCE, || file.metadata())?;
-    if meta.is_file() && meta.len() == size { Ok(file) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if meta.len() == size { Ok(file) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Groups in runs that are read at once.

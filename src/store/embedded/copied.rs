@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
-use sha2::{Digest as _, Sha256};
 
 use super::layout::Layout;
-use super::{EmbeddedStore, INLINE_BYTES_MAX, rows, schema};
+use super::tx::Totals;
+use super::{EmbeddedStore, loss, rows, runs, schema};
 use crate::record::ContentHash;
 use crate::store::StoreId;
 use crate::store::at_rest::{open_at_rest, problem_at_rest};
@@ -53,6 +53,22 @@ impl CopiedDatabase {
         })
     }
 
+    /// All changes there were; no end of them where they were not counted yet.
+    pub fn changes(&self) -> u64 {
+        self.0.query_row("SELECT changes FROM state", [], |row| rows::unsigned(row, 0)).unwrap_or(u64::MAX)
+    }
+
+    /// When it was last noticed that changes were gone, in milliseconds since the Unix epoch.
+    pub fn lost_at_ms(&self) -> Option<i64> {
+        self.0.query_row("SELECT lost_at_ms FROM state", [], |row| row.get(0)).ok().flatten()
+    }
+
+    /// Whether the change of this number may be in its past: as far as it remembers, it is.
+    pub fn may_know(&self, seq: u64) -> bool {
+        let Ok(totals) = Totals::read(&self.0) else { return true };
+        seq < totals.purge_floor || runs::knows(&self.0, seq, &totals).unwrap_or(true)
+    }
+
     /// Contents that lie in files, deleted ones in the trash among them, by hash.
     ///
     /// # Errors
@@ -68,18 +84,28 @@ impl CopiedDatabase {
             .collect()
     }
 
-    /// Large contents that are not there, and wanted.
+    /// Contents that are not there, and wanted.
     ///
     /// # Errors
     /// What SQLite says.
     pub fn wanted_contents(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
         self.0
             .prepare(
-                "SELECT hash, size, filename FROM records \
-                 WHERE deleted = 0 AND content IS NULL AND wanted = 1 AND size > ?1",
+                "SELECT hash, size, filename FROM records WHERE deleted = 0 AND content IS NULL AND wanted = 1",
             )?
-            .query_map([INLINE_BYTES_MAX.cast_signed()], read_content)?
+            .query_map([], read_content)?
             .collect()
+    }
+
+    /// A content that lies in the database itself, if its bytes are right.
+    pub fn content_inside(&self, hash: ContentHash) -> Option<Vec<u8>> {
+        let id: i64 = self
+            .0
+            .query_row("SELECT content FROM records WHERE hash = ?1 AND content > 0", [hash.0], |row| {
+                row.get(0)
+            })
+            .ok()?;
+        rows::inline_content(&self.0, id).ok().flatten().filter(|data| hash.is_of(data))
     }
 
     /// Contents that were found damaged, and are not here.
@@ -108,17 +134,14 @@ impl CopiedDatabase {
     /// # Errors
     /// What SQLite says.
     pub fn damaged_inside(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
-        let mut statement = self.0.prepare(
-            "SELECT hash, size, filename, data FROM records LEFT JOIN contents ON contents.id = records.content \
-             WHERE content > 0",
-        )?;
+        let mut statement =
+            self.0.prepare("SELECT hash, size, filename, content FROM records WHERE content > 0")?;
         let mut found = statement.query([])?;
         let mut damaged = Vec::new();
         while let Some(row) = found.next()? {
-            let hash = ContentHash(row.get(0)?);
-            let data: Option<Vec<u8>> = row.get(3)?;
-            if data.is_none_or(|data| Sha256::digest(data).as_slice() != hash.0) {
-                damaged.push(read_content(row)?);
+            let content = read_content(row)?;
+            if rows::inline_content(&self.0, row.get(3)?)?.is_none_or(|data| !content.hash.is_of(&data)) {
+                damaged.push(content);
             }
         }
         Ok(damaged)
@@ -133,6 +156,16 @@ impl EmbeddedStore {
     /// Where the content of this hash lies in the store of a directory if it is in a file.
     pub fn content_file(dir: &Path, hash: ContentHash) -> PathBuf {
         Layout { dir: dir.to_owned() }.content(hash)
+    }
+
+    /// The directory of the contents that lie in files.
+    pub fn contents_dir(dir: &Path) -> PathBuf {
+        Layout { dir: dir.to_owned() }.contents()
+    }
+
+    /// How many changes the store of a directory acknowledged, as far as is known without its database.
+    pub fn acknowledged_changes(dir: &Path) -> u64 {
+        loss::acknowledged_at_rest(&Layout { dir: dir.to_owned() }.mark())
     }
 
     /// The database of the store of a directory.

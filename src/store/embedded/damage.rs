@@ -21,12 +21,12 @@ use sha2::{Digest as _, Sha256};
 use super::content::open_whole;
 use super::incoming::blocking;
 use super::layout::Layout;
-use super::rows::{self, ContentPlace};
-use super::scrub::Throttle;
+use super::rows::{self, ContentPlace, InlineContent};
+use super::scrub::{StopOnDrop, Throttle};
 use super::sums::{self, SUMS_PER_ROW};
 use super::tx::Tx;
 use super::{EmbeddedStore, StoredAsset, scrub};
-use crate::disk::{LONG_PATIENCE, patiently};
+use crate::disk::{self, LONG_PATIENCE, NotAFile, patiently};
 use crate::record::ContentHash;
 use crate::store::groups::{GroupHasher, GroupSum};
 use crate::store::{Holding, StoreError};
@@ -160,7 +160,12 @@ impl EmbeddedStore {
     /// [`StoreError::Io`].
     pub async fn look_at(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
         let Some(mut asset) = self.asset(hash).await? else { return Ok(None) };
-        if !asset.holding.is_held() || asset.record.size <= super::INLINE_BYTES_MAX {
+        if !asset.holding.is_held() {
+            return Ok(Some(asset));
+        }
+        if asset.record.size <= super::INLINE_BYTES_MAX {
+            // As cheap as a look at a file.
+            asset.holding = if self.is_whole_inside(hash).await? { asset.holding } else { Holding::Wanted };
             return Ok(Some(asset));
         }
         let (path, size) = (self.0.shared.layout.content(hash), asset.record.size);
@@ -173,6 +178,33 @@ impl EmbeddedStore {
             asset.holding = Holding::Wanted;
         }
         Ok(Some(asset))
+    }
+
+    /// Whether a small content is right, as far as it is in the database; else it is examined.
+    async fn is_whole_inside(&self, hash: ContentHash) -> Result<bool, StoreError> {
+        let read = move |conn: &Connection| {
+            let Some(ContentPlace::Inline(id)) = rows::find(conn, hash)?.and_then(|stored| stored.place)
+            else {
+                return Ok(None);
+            };
+            inline_fault(conn, id, hash)
+        };
+        let fault = self.0.shared.readers.run("look at content", read).await?;
+        Ok(fault.map(|fault| self.suspect(hash, fault)).is_none())
+    }
+
+    /// Reads a content in full, if that takes no longer than this; whether it is here, and right. Damaged, it is set aside.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], and the errors of writing.
+    pub async fn is_whole(&self, hash: ContentHash, within: Duration) -> Result<bool, StoreError> {
+        let throttle = Arc::new(Throttle::unpaced(self.clone()));
+        let _stop = StopOnDrop(Arc::clone(&throttle));
+        let examined = async {
+            let _turn = self.0.shared.sums.turn().await;
+            self.examine_at(hash, Some(&throttle)).await
+        };
+        tokio::time::timeout(within, examined).await.unwrap_or(Ok(false))
     }
 
     /// Reads a content in full. Damaged, it is set aside; right, its sums are kept. Whether it is held, and right.
@@ -222,18 +254,21 @@ impl EmbeddedStore {
         let found = self.0.shared.readers.run("examine content", move |conn| {
             let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
             let Some(place) = stored.place else { return Ok(None) };
-            let is_right = match place {
-                ContentPlace::Inline(id) => Some(inline_is_right(conn, id, hash)?),
+            let fault = match place {
+                ContentPlace::Inline(id) => inline_fault(conn, id, hash)?,
                 ContentPlace::File => None,
             };
             let kept = kept_sums(conn, hash, stored.asset.record.size)?;
-            Ok(Some((stored.asset, place, is_right, kept)))
+            Ok(Some((stored.asset, place, fault, kept)))
         });
-        let Some((asset, place, is_right, kept)) = found.await? else { return Ok(None) };
+        let Some((asset, place, fault, kept)) = found.await? else { return Ok(None) };
         if let ContentPlace::Inline(id) = place {
-            let wrong = || String::from("its bytes in the database are not those that it is named by");
-            let fault = (is_right != Some(true)).then(wrong);
-            return Ok(Some(Inspected { asset, seen: Seen::Inline(id), fault, sums: None }));
+            return Ok(Some(Inspected {
+                asset,
+                seen: Seen::Inline(id),
+                fault: fault.map(str::to_owned),
+                sums: None,
+            }));
         }
         let (path, size) = (self.0.shared.layout.content(hash), asset.record.size);
         let hashed = blocking("examine content", move || {
@@ -258,41 +293,34 @@ impl EmbeddedStore {
             }
             Err(error) => match self.fault_of(&error) {
                 Some(fault) => Ok(Some(Inspected { asset, seen, fault: Some(fault), sums: None })),
-                None => Err(StoreError::Io {
-                    action: format!("examine the content of {hash}"),
-                    reason: error.to_string(),
-                }),
+                None => Err(self.unread(hash, &error)),
             },
         }
     }
 }
 
 impl EmbeddedStore {
-    /// As [`fault_of`]; a file that is missing together with all others, as when a mount is gone, is not its content's fault.
+    /// As [`fault_of`]; what all files share, as when a mount is gone or the directory is closed to us, is not one content's fault.
     pub(super) fn fault_of(&self, error: &io::Error) -> Option<String> {
-        let is_missing = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-        let is_gone = is_missing && self.0.shared.layout.contents_identity() != self.0.shared.contents;
-        if is_gone { None } else { fault_of(error) }
+        if self.0.shared.anchors.contents_problem().is_some() { None } else { fault_of(error) }
     }
 }
 
 /// What of a failure to read, that lasts, is the content's own fault; `None` for what may be otherwise in a moment, and for
 /// what concerns every file.
 fn fault_of(error: &io::Error) -> Option<String> {
-    const EIO: i32 = 5;
-    const EBADMSG: i32 = 74;
-    const EUCLEAN: i32 = 117;
+    if let Some(NotAFile(what)) = NotAFile::of(error) {
+        return Some(format!("its file is {what}"));
+    }
     let kinds = [
         (io::ErrorKind::NotFound, "its file is missing"),
         (io::ErrorKind::NotADirectory, "its file is missing"),
         (io::ErrorKind::UnexpectedEof, "its file has another length"),
-        (io::ErrorKind::IsADirectory, "its file is something else"),
     ];
     if let Some((_, fault)) = kinds.iter().find(|(kind, _)| *kind == error.kind()) {
         return Some((*fault).to_owned());
     }
-    let is_broken = matches!(error.raw_os_error(), Some(EIO | EBADMSG | EUCLEAN));
-    is_broken.then(|| format!("its file cannot be read: {error}"))
+    disk::is_own_fault(error).then(|| format!("its file cannot be read: {error}"))
 }
 
 /// SHA-256 of a file, and the sums of its groups.
@@ -301,7 +329,7 @@ pub(super) fn hash_file(path: &Path, size: u64) -> io::Result<(ContentHash, Vec<
 }
 
 /// As [`hash_file`]; `took` is told of each block and how long it took.
-fn hash_paced(
+pub(super) fn hash_paced(
     path: &Path,
     size: u64,
     took: &mut dyn FnMut(u64, Duration) -> io::Result<()>,
@@ -324,12 +352,25 @@ fn hash_paced(
     }
 }
 
-fn inline_is_right(conn: &Connection, id: i64, hash: ContentHash) -> Result<bool, rusqlite::Error> {
-    Ok(rows::inline_content(conn, id)?.is_some_and(|data| Sha256::digest(data).as_slice() == hash.0))
+/// What is wrong with a content in the database.
+fn inline_fault(
+    conn: &Connection,
+    id: i64,
+    hash: ContentHash,
+) -> Result<Option<&'static str>, rusqlite::Error> {
+    Ok(match rows::inline_content(conn, id)? {
+        None => Some("its bytes cannot be read in the database"),
+        Some(data) if hash.is_of(&data) => None,
+        Some(_) => Some("its bytes in the database are not those that it is named by"),
+    })
 }
 
 /// All sums that are kept of a content, as far as they are there.
-fn kept_sums(conn: &Connection, hash: ContentHash, size: u64) -> Result<Vec<GroupSum>, rusqlite::Error> {
+pub(super) fn kept_sums(
+    conn: &Connection,
+    hash: ContentHash,
+    size: u64,
+) -> Result<Vec<GroupSum>, rusqlite::Error> {
     let mut kept = Vec::new();
     for row in 0..crate::store::groups::group_count(size).div_ceil(SUMS_PER_ROW as u64) {
         match sums::read(conn, hash, row, sums::sums_in(row, size))? {
@@ -355,12 +396,11 @@ fn set_aside(
         {
             identity.map(|_| ContentPlace::File)
         }
-        (Some(ContentPlace::Inline(id)), Seen::Inline(seen)) if id == *seen => {
-            if inline_is_right(tx.conn, id, hash)? {
-                return Ok(false);
-            }
-            rows::inline_content(tx.conn, id)?.map(|_| ContentPlace::Inline(id))
-        }
+        (Some(ContentPlace::Inline(id)), Seen::Inline(seen)) if id == *seen => match tx.find_inline(id)? {
+            InlineContent::Bytes(data) if hash.is_of(&data) => return Ok(false),
+            InlineContent::Bytes(_) => Some(ContentPlace::Inline(id)),
+            InlineContent::Missing | InlineContent::Unreadable => None,
+        },
         (Some(_) | None, _) => return Ok(false),
     };
     tx.put_absent(&stored, true)?;
@@ -423,7 +463,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, hash: ContentHash) -> Result<bool, rusqlit
     let Some(left) = left else { return Ok(false) };
     match left.map(ContentPlace::from_column) {
         Some(ContentPlace::Inline(id)) => {
-            tx.conn.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;
+            rows::remove_inline(tx.conn, tx.probe, id)?;
         }
         Some(ContentPlace::File) => tx.after_commit.push(AfterCommit::Drop(hash)),
         None => {}

@@ -35,7 +35,7 @@ pub(super) fn ingest(
             if new {
                 stored = filled(tx, &stored, content)?;
             } else {
-                heal(tx, &stored, content)?;
+                heal(tx, &mut stored, content)?;
             }
             again.write(tx, &stored, new)
         }
@@ -203,9 +203,8 @@ pub(super) fn restore(tx: &mut Tx<'_>, hash: ContentHash, whole: &WholeInTrash) 
     if !stored.asset.record.deleted {
         return Ok(Ok(stored.asset));
     }
-    let (Some(trashed), Some(blake3)) = (tx.trashed(hash)?, whole.get(&hash)) else {
-        return Ok(Err(StoreError::NotHeld(hash)));
-    };
+    let Some(trashed) = tx.trashed(hash)? else { return Ok(Err(StoreError::NotHeld(hash))) };
+    let Some(blake3) = whole.get(&hash) else { return Ok(Err(StoreError::Corrupt(hash))) };
     tx.unbury(hash)?;
     // A deletion that came through a library says nothing of the asset.
     let (size, blake3) = (trashed.size, Some(*blake3));

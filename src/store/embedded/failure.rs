@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
+use super::INLINE_BYTES_MAX;
 use crate::store::StoreError;
 
 /// Why a group of changes could not be committed.
@@ -114,6 +115,11 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// Whether pages of a table are damaged, so that a row cannot be read. The file as such is a database.
+pub(super) fn is_damaged_page(error: &rusqlite::Error) -> bool {
+    is_damage(error) && error.sqlite_error_code() != Some(ErrorCode::NotADatabase)
+}
+
 /// Whether something could not be read or had just now, or no memory: nothing was written, so nothing is lost by it.
 pub(super) fn is_unread(error: &rusqlite::Error) -> bool {
     use rusqlite::ffi;
@@ -141,9 +147,12 @@ pub(super) fn is_interrupted(error: &rusqlite::Error) -> bool {
 /// That its pages are damaged, and what to do.
 pub(super) fn damaged_database(dir: &Path, error: &dyn fmt::Display) -> String {
     format!(
-        "the database in {} is damaged ({error}): stop, move its files store.db, store.db-wal and store.db-shm away, and start \
-         again; contents stay, and what other machines know of them comes back from there",
-        dir.display()
+        "the database in {} is damaged ({error}). Contents up to {} KiB lie in it, and all that is known of the others: read out what only \
+         this machine has (`can-sync get`) while it still runs. Then stop, and restore the last backup into another directory \
+         (`can-sync restore`); or, where other machines have everything, move store.db, store.db-wal and store.db-shm away, keep them, \
+         and start again: larger contents stay, the rest comes back from those machines",
+        dir.display(),
+        INLINE_BYTES_MAX / 1024,
     )
 }
 

@@ -10,6 +10,7 @@ use super::merge::{Absence, WholeInTrash};
 use super::rows::ContentPlace;
 use super::tx::{self, Tx, Verified, VerifiedBytes};
 use super::{EmbeddedStore, HASHES_MAX, INLINE_BYTES_MAX, StoredAsset, failure, merge, rows, writer};
+use crate::disk::open_plain;
 use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
 use crate::store::groups::GroupHasher;
 use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError, admits};
@@ -360,7 +361,7 @@ pub(super) fn hash_bytes(bytes: &[u8]) -> (ContentHash, u64, [u8; 32]) {
 }
 
 fn hash_file(path: &std::path::Path) -> io::Result<(ContentHash, u64, [u8; 32])> {
-    copy_hashed(&mut File::open(path)?, &mut io::sink())
+    copy_hashed(&mut open_plain(path)?, &mut io::sink())
 }
 
 fn copy_hashed(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<(ContentHash, u64, [u8; 32])> {

@@ -10,11 +10,15 @@
 //! tmp/                    content that is being received; emptied when the store opens
 //! ```
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
+use rustix::io::Errno;
+
+use crate::disk::is_own_fault;
 pub(super) use crate::disk::sync_dir;
 use crate::record::ContentHash;
 
@@ -54,9 +58,10 @@ impl Layout {
         self.dir.join("content")
     }
 
-    /// The device and inode of the directory of contents; `None` if there is none.
+    /// The device and inode of the directory of contents; `None` if there is none that can be looked into.
     pub(super) fn contents_identity(&self) -> Option<(u64, u64)> {
-        fs::metadata(self.contents()).ok().map(|meta| (meta.dev(), meta.ino()))
+        // What is below it needs the right to search it.
+        fs::metadata(self.contents().join(".")).ok().map(|meta| (meta.dev(), meta.ino()))
     }
 
     /// Where the content of this hash lies if it is in a file. Made from the hash alone.
@@ -138,7 +143,8 @@ impl Layout {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.damaged_dir())? {
             let entry = entry?;
-            let meta = entry.metadata()?;
+            // It may be gone by now.
+            let Ok(meta) = entry.metadata() else { continue };
             let hash = entry.file_name().to_str().and_then(|name| name.parse().ok());
             found.extend(hash.filter(|_| meta.is_file()).map(|hash| (hash, meta.len())));
         }
@@ -148,13 +154,53 @@ impl Layout {
     /// Puts a file that was set aside back into its place, durably.
     pub(super) fn put_back(&self, hash: ContentHash) -> io::Result<()> {
         let place = self.content(hash);
-        let parent = place.parent().unwrap_or(&self.dir);
-        if !parent.is_dir() {
-            create_dir(parent)?;
-            sync_dir(parent.parent().unwrap_or(&self.dir))?;
+        for dir in self.make_parent(hash)? {
+            sync_dir(&dir)?;
         }
         fs::rename(self.damaged(hash), &place)?;
-        sync_dir(parent)
+        sync_dir(place.parent().unwrap_or(&self.dir))
+    }
+
+    /// Makes the directories above a content's file, and says in which something was made. What is in the place of one and is none
+    /// goes out of the way. The directory of contents itself is never made: where it is away, its disk is.
+    pub(super) fn make_parent(&self, hash: ContentHash) -> io::Result<Vec<PathBuf>> {
+        let name = hash.to_string();
+        let mut changed = Vec::new();
+        let mut above = self.contents();
+        let parent = above.join(&name[..2]).join(&name[2..4]);
+        if usable(&parent).is_ok() {
+            return Ok(changed);
+        }
+        for part in [&name[..2], &name[2..4]] {
+            let dir = above.join(part);
+            match usable(&dir) {
+                Ok(()) => {}
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                    self.clear_place(&dir)?;
+                    match DirBuilder::new().mode(0o700).create(&dir) {
+                        // Somebody was quicker.
+                        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                        made => made?,
+                    }
+                    changed.push(above);
+                }
+                Err(Errno::ACCESS) => fs::set_permissions(&dir, Permissions::from_mode(0o700))?,
+                Err(error) => return Err(error.into()),
+            }
+            above = dir;
+        }
+        Ok(changed)
+    }
+
+    /// Removes what is in the place of a directory and is none; a file is kept aside.
+    fn clear_place(&self, place: &Path) -> io::Result<()> {
+        let Ok(meta) = place.symlink_metadata() else { return Ok(()) };
+        tracing::warn!(place = %place.display(), "something else is in the place of a directory of contents: it is moved out of the way");
+        if !meta.is_file() {
+            return fs::remove_file(place);
+        }
+        let name = format!("not-a-directory-{}", place.file_name().unwrap_or_default().to_string_lossy());
+        fs::rename(place, free_name(&self.damaged_dir().join(name))?)
     }
 
     /// Sets the content's file aside. One that is gone already is not missed; one that was set aside before stays, under
@@ -162,21 +208,21 @@ impl Layout {
     pub(super) fn set_aside(&self, hash: ContentHash) -> io::Result<()> {
         let earlier = self.damaged(hash);
         if earlier.symlink_metadata().is_ok() && self.content(hash).symlink_metadata().is_ok() {
-            let free = (1..u32::MAX)
-                .map(|n| earlier.with_extension(n.to_string()))
-                .find(|path| path.symlink_metadata().is_err());
-            fs::rename(&earlier, free.ok_or(io::ErrorKind::AlreadyExists)?)?;
+            fs::rename(&earlier, free_name(&earlier)?)?;
         }
         match fs::rename(self.content(hash), self.damaged(hash)) {
             Ok(()) => sync_dir(&self.damaged_dir()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if leads_nowhere(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Removes a file that was set aside; it may be gone already.
+    /// Removes what was set aside in the place of a content, whatever it is; it may be gone already.
     pub(super) fn remove_damaged(&self, hash: ContentHash) -> io::Result<()> {
-        match fs::remove_file(self.damaged(hash)) {
+        let path = self.damaged(hash);
+        let is_dir = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
@@ -187,17 +233,39 @@ impl Layout {
         let path = self.content(hash);
         match fs::remove_file(&path) {
             Ok(()) => sync_dir(path.parent().unwrap_or(&self.dir)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if leads_nowhere(&error) => Ok(()),
+            // It is no file: what is known to be no content is set aside.
+            Err(_) if path.is_dir() => self.set_aside(hash),
             Err(error) => Err(error),
         }
     }
 }
 
-/// What is in a directory; nothing if it is something else, or not there.
+/// Whether there is nothing where a path leads.
+pub(super) fn leads_nowhere(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+}
+
+/// Whether files can be put into a directory.
+fn usable(dir: &Path) -> Result<(), Errno> {
+    rustix::fs::access(dir.join("."), Access::WRITE_OK.union(Access::EXEC_OK))
+}
+
+/// A path like this one that nothing has.
+fn free_name(path: &Path) -> io::Result<PathBuf> {
+    let mut free = (1..u32::MAX).map(|n| path.with_extension(n.to_string()));
+    Ok(free.find(|path| path.symlink_metadata().is_err()).ok_or(io::ErrorKind::AlreadyExists)?)
+}
+
+/// What is in a directory; nothing if it is something else, not there, or closed to us: what lies in it is missed one by one.
 fn subdirectory(path: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => Some(entries),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+        Err(error) if leads_nowhere(&error) => None,
+        Err(error) if is_own_fault(&error) => {
+            tracing::warn!(dir = %path.display(), %error, "a directory of contents cannot be read");
+            None
+        }
         Err(error) => return Err(error),
     };
     Ok(entries.into_iter().flatten())

@@ -18,6 +18,7 @@ use super::layout::Layout;
 use super::rows;
 use super::tx::{self, Totals};
 use crate::clock;
+use crate::disk::open_plain;
 use crate::record::ContentHash;
 
 /// How long a loss is told of.
@@ -88,6 +89,11 @@ impl SeqMark {
             Err(error) => tracing::debug!(%error, "the number of the last change is not kept"),
         }
     }
+}
+
+/// All changes there were, by the file at this path; 0 where that is not known.
+pub(super) fn acknowledged_at_rest(path: &Path) -> u64 {
+    open_plain(path).ok().and_then(|file| read(&file).ok()).map_or(0, |acknowledged| acknowledged.changes)
 }
 
 fn read(file: &File) -> Result<Acknowledged, String> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::damage::AfterCommit;
 use super::own_names::put_winner;
-use super::rows::{self, ContentPlace, StoredRow};
+use super::rows::{self, ContentPlace, InlineContent, StoredRow};
 use super::tx::{Tx, Verified, VerifiedBytes};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{Holding, ItemOutcome};
@@ -17,17 +17,17 @@ pub(super) fn ingest(
 ) -> Result<ItemOutcome, rusqlite::Error> {
     // What we computed ourselves beats the sender's hint.
     let record = AssetRecord { blake3: Some(content.blake3), ..record };
-    let Some(stored) = tx.find(record.hash)? else {
+    let Some(mut stored) = tx.find(record.hash)? else {
         tx.discard_trashed(record.hash)?;
         let place = tx.store_content(content)?;
         put_winner(tx, None, record, Some(place))?;
         return Ok(ItemOutcome::Stored);
     };
-    let mine = &stored.asset.record;
-    if !mine.deleted && stored.place.is_some() {
-        heal(tx, &stored, content)?;
+    if !stored.asset.record.deleted && stored.place.is_some() {
+        heal(tx, &mut stored, content)?;
         return update(tx, &stored, record);
     }
+    let mine = &stored.asset.record;
     let wins = record.supersedes(mine);
     if mine.deleted && !wins {
         return Ok(ItemOutcome::Unchanged);
@@ -217,11 +217,21 @@ fn restore(
 }
 
 /// Replaces what we hold of a live asset where it is damaged. A file was replaced before the transaction.
-pub(super) fn heal(tx: &mut Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<(), rusqlite::Error> {
-    if let (Some(ContentPlace::Inline(id)), VerifiedBytes::Inline(bytes)) = (stored.place, &content.bytes) {
-        tx.conn
-            .prepare_cached("UPDATE contents SET data = ?2 WHERE id = ?1 AND data <> ?2")?
-            .execute((id, bytes.as_ref()))?;
+pub(super) fn heal(
+    tx: &mut Tx<'_>,
+    stored: &mut StoredRow,
+    content: &Verified,
+) -> Result<(), rusqlite::Error> {
+    if let (Some(ContentPlace::Inline(id)), VerifiedBytes::Inline(_)) = (stored.place, &content.bytes) {
+        let is_whole = matches!(tx.find_inline(id)?, InlineContent::Bytes(data) if content.hash.is_of(&data));
+        if !is_whole {
+            let place = tx.store_content(content)?;
+            tx.conn
+                .prepare_cached("UPDATE records SET content = ?2 WHERE hash = ?1")?
+                .execute((content.hash.0, place.to_column()))?;
+            stored.place = Some(place);
+            rows::remove_inline(tx.conn, tx.probe, id)?;
+        }
         tx.after_commit.push(AfterCommit::Trust(content.hash));
     }
     Ok(())

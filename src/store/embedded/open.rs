@@ -15,6 +15,7 @@ use std::time::Instant;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Semaphore, watch};
 
+use super::anchors::Anchors;
 use super::failure::Abort;
 use super::found::Found;
 use super::index::build::Building;
@@ -74,11 +75,12 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
 
     let (seq, seen) = watch::channel(totals.last_seq);
     let read_only: Arc<Mutex<Option<String>>> = Arc::default();
+    let anchors = Arc::new(Anchors::note(layout));
     let shared = Arc::new(StoreShared {
         id: StoreId(store_id),
-        contents: layout.contents_identity(),
+        anchors: Arc::clone(&anchors),
         space: Space::new(layout.dir.clone(), reserve_bytes),
-        readers: Readers::new(layout.dir.clone(), layout.database(), Arc::clone(&read_only)),
+        readers: Readers::new(layout.dir.clone(), layout.database(), anchors, Arc::clone(&read_only)),
         layout: layout.clone(),
         files_missing: half.files_missing,
         opened_with: (!notices.is_empty()).then(|| notices.join("; ")),
@@ -98,6 +100,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     // One more than there are turns: for the message that ends the writer.
     let (queue, queued) = std::sync::mpsc::sync_channel(QUEUE_TASKS + 1);
     let writer = StoreWriter {
+        probe: schema::open_for_reading(&layout.database())?,
         conn,
         layout: layout.clone(),
         id: WriterId(writer_id),

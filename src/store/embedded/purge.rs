@@ -12,8 +12,8 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::failure::Abort;
 use super::layout::Layout;
 use super::rows::{self, ContentPlace};
-use super::sums;
 use super::tx::Totals;
+use super::{schema, sums};
 use crate::clock::Clock;
 use crate::record::ContentHash;
 use crate::store::TOMBSTONES_KEPT_MS;
@@ -127,6 +127,7 @@ fn keep_look(conn: &Connection, look: PurgeLook) -> Result<(), rusqlite::Error> 
 }
 
 fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<u64, Abort> {
+    let probe = schema::open_for_reading(&layout.database())?;
     let mut removed = 0;
     loop {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -158,7 +159,7 @@ fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<
                     }
                 }
                 ContentPlace::Inline(id) => {
-                    transaction.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;
+                    rows::remove_inline(&transaction, &probe, *id)?;
                 }
             }
             transaction.prepare_cached("DELETE FROM trash WHERE hash = ?1")?.execute([hash.0])?;

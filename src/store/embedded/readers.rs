@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::anchors::Anchors;
 use super::failure::{self, Abort};
 use super::schema;
 use crate::disk::SHORT_PATIENCE;
@@ -38,6 +39,7 @@ pub(super) struct Readers {
     reads: Connections,
     searches: Connections,
     searches_waiting: AtomicUsize,
+    anchors: Arc<Anchors>,
     /// Why there are no more writes: damage that a reader meets ends them.
     read_only: Arc<Mutex<Option<String>>>,
 }
@@ -71,7 +73,12 @@ impl Connections {
 }
 
 impl Readers {
-    pub(super) fn new(dir: PathBuf, database: PathBuf, read_only: Arc<Mutex<Option<String>>>) -> Self {
+    pub(super) fn new(
+        dir: PathBuf,
+        database: PathBuf,
+        anchors: Arc<Anchors>,
+        read_only: Arc<Mutex<Option<String>>>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             dir,
@@ -79,6 +86,7 @@ impl Readers {
             reads: Connections::new(READERS),
             searches: Connections::new((cores / 2).clamp(1, SEARCHERS_MAX)),
             searches_waiting: AtomicUsize::new(0),
+            anchors,
             read_only,
         }
     }
@@ -136,11 +144,12 @@ impl Readers {
         read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (database, idle) = (self.database.clone(), Arc::clone(&connections.idle));
+        let anchors = Arc::clone(&self.anchors);
         let reading = Arc::clone(&interrupt.0);
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let conn = taken.map(|(conn, _)| conn).map_or_else(|| open_patiently(&database), Ok)?;
+            let conn = taken.map(|(conn, _)| conn).map_or_else(|| open_same(&database, &anchors), Ok)?;
             if !reading.begin(&conn) {
                 put_back(&idle, conn);
                 return Ok(None);
@@ -250,6 +259,18 @@ impl<'a> PlaceInQueue<'a> {
 impl Drop for PlaceInQueue<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Opens the database that the store has open, and no other one in its place.
+fn open_same(database: &Path, anchors: &Anchors) -> Result<Connection, rusqlite::Error> {
+    let conn = open_patiently(database);
+    match anchors.database_problem() {
+        None => conn,
+        Some(why) => {
+            let cannot_open = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+            Err(rusqlite::Error::SqliteFailure(cannot_open, Some(why)))
+        }
     }
 }
 

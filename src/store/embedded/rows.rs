@@ -4,6 +4,7 @@ use prost::Message as _;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
+use super::failure;
 use super::types::StoredAsset;
 use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId, WriterId};
 use crate::store::Holding;
@@ -97,10 +98,51 @@ pub(super) fn read_formers(row: &Row<'_>, column: usize) -> Result<Vec<AssetReco
     Ok(encoded.into_iter().flatten().filter_map(read).collect())
 }
 
+/// A small content as it lies in the database.
+pub(super) enum InlineContent {
+    Bytes(Vec<u8>),
+    Missing,
+    /// The pages that it is on are damaged: that is this content's damage, and not that of the records.
+    Unreadable,
+}
+
+/// What there is of a small content. Not for the transaction of a writer: damaged pages that it meets end it.
+pub(super) fn find_inline(conn: &Connection, id: i64) -> Result<InlineContent, rusqlite::Error> {
+    let mut select = conn.prepare_cached("SELECT data FROM contents WHERE id = ?1")?;
+    match select.query_row([id], |row| row.get(0)).optional() {
+        Ok(Some(data)) => Ok(InlineContent::Bytes(data)),
+        Ok(None) => Ok(InlineContent::Missing),
+        Err(error) if failure::is_damaged_page(&error) => {
+            tracing::warn!(id, %error, "a small content cannot be read in the database");
+            Ok(InlineContent::Unreadable)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A small content; `None` if it is not there, or cannot be read.
 pub(super) fn inline_content(conn: &Connection, id: i64) -> Result<Option<Vec<u8>>, rusqlite::Error> {
-    conn.prepare_cached("SELECT data FROM contents WHERE id = ?1")?
-        .query_row([id], |row| row.get(0))
-        .optional()
+    Ok(match find_inline(conn, id)? {
+        InlineContent::Bytes(data) => Some(data),
+        InlineContent::Missing | InlineContent::Unreadable => None,
+    })
+}
+
+/// As [`inline_content`], if it is what it is named by.
+pub(super) fn whole_inline_content(
+    conn: &Connection,
+    id: i64,
+    hash: ContentHash,
+) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+    Ok(inline_content(conn, id)?.filter(|data| hash.is_of(data)))
+}
+
+/// Removes a small content that nothing refers to any more. One that `probe` cannot read stays where it is, for good.
+pub(super) fn remove_inline(conn: &Connection, probe: &Connection, id: i64) -> Result<(), rusqlite::Error> {
+    if !matches!(find_inline(probe, id)?, InlineContent::Unreadable) {
+        conn.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;
+    }
+    Ok(())
 }
 
 /// Reads a row of [`COLUMNS`].

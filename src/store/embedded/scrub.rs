@@ -1,7 +1,7 @@
 //! Scrubbing the store: what is in it is checked from end to end, again and again.
 //!
 //! A pass looks at the database and what is derived from its records ([`database`]), at files without records and records
-//! without files ([`files`]), and then reads every content that is held, in the order of the hashes ([`reading`]). What is found
+//! without files ([`files`]), and then reads every content that is held, in the order of the hashes ([`reading`]), and the trash ([`trash`]). What is found
 //! damaged is set aside by the rules of [`super::damage`]. How far a pass is stands in the database ([`state`]), so it goes on
 //! after a restart, at most ten seconds earlier.
 //!
@@ -28,6 +28,7 @@ mod files;
 mod pass;
 mod reading;
 pub(super) mod state;
+mod trash;
 mod words;
 
 /// Until a pass that failed is tried again, and longest wait for the time to begin one: the clock may be set meanwhile.
@@ -84,7 +85,7 @@ impl Scrubbing {
 }
 
 /// Ends what is going on in threads when the task that waits for it is gone.
-struct StopOnDrop(Arc<Throttle>);
+pub(super) struct StopOnDrop(pub(super) Arc<Throttle>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -113,7 +114,7 @@ impl EmbeddedStore {
         while !self.0.turns.is_closed() {
             let wait = match self.scrub_state().await {
                 // What it finds could not be written down.
-                Ok(_) if self.0.shared.read_only().is_some() => WAIT_MAX,
+                Ok(_) if self.0.shared.read_only().is_some() => RETRY_AFTER,
                 Ok(state) => {
                     let now_ms = self.0.shared.clock.now_ms();
                     match state.begins_in(now_ms, opened.elapsed(), &settings) {
@@ -285,7 +286,7 @@ impl EmbeddedStore {
             pass.update(|state| state.after = Some(ContentHash([0; 32])));
             pass.save().await?;
         }
-        if pass.read_all().await? {
+        if pass.read_all().await? && pass.check_trash().await? {
             pass.finish().await?;
         }
         Ok(())

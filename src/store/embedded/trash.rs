@@ -52,8 +52,8 @@ impl EmbeddedStore {
     /// that is live and held stays as it is.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::NotHeld`] where the trash does not have its content, or not any more; the errors
-    /// of writing.
+    /// [`StoreError::NotFound`]; [`StoreError::NotHeld`] where the trash does not have its content, or not any more;
+    /// [`StoreError::Corrupt`] where that is damaged; the errors of writing.
     pub async fn restore(&self, hash: ContentHash) -> Result<StoredAsset, StoreError> {
         let asset = self.asset(hash).await?.ok_or(StoreError::NotFound(hash))?;
         if !asset.record.deleted {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::damage::{self, AfterCommit, DamageEvent};
 use super::index::{self, IndexStage, PendingWords};
 use super::layout::Layout;
-use super::rows::{self, ContentPlace, StoredRow};
+use super::rows::{self, ContentPlace, InlineContent, StoredRow};
 use super::types::StoredAsset;
 use crate::record::{AssetRecord, ContentHash, Hlc, WriterId};
 use crate::store::Holding;
@@ -111,6 +111,8 @@ pub(super) struct Trashed {
 /// One transaction of the writer.
 pub(super) struct Tx<'a> {
     pub(super) conn: &'a Connection,
+    /// Sees what the transaction before left. Small contents whose pages may be damaged are read by it.
+    pub(super) probe: &'a Connection,
     pub(super) layout: &'a Layout,
     /// Who we are in records that are edited here.
     pub(super) writer: WriterId,
@@ -292,6 +294,15 @@ impl Tx<'_> {
         }
     }
 
+    /// What there is of a small content.
+    pub(super) fn find_inline(&self, id: i64) -> Result<InlineContent, rusqlite::Error> {
+        match rows::find_inline(self.probe, id)? {
+            // It may have come with this transaction.
+            InlineContent::Missing => rows::find_inline(self.conn, id),
+            found @ (InlineContent::Bytes(_) | InlineContent::Unreadable) => Ok(found),
+        }
+    }
+
     /// Puts the content of an asset that is being deleted or let go into the trash, if it is here.
     pub(super) fn bury(&self, stored: &StoredRow) -> Result<(), rusqlite::Error> {
         let Some(place) = stored.place else { return Ok(()) };
@@ -325,7 +336,7 @@ impl Tx<'_> {
     pub(super) fn discard_trashed(&self, hash: ContentHash) -> Result<(), rusqlite::Error> {
         let Some(trashed) = self.trashed(hash)? else { return Ok(()) };
         if let ContentPlace::Inline(id) = trashed.place {
-            self.conn.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;
+            rows::remove_inline(self.conn, self.probe, id)?;
         }
         self.unbury(hash)
     }

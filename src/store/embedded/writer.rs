@@ -21,7 +21,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -184,6 +184,8 @@ fn not_run<T>() -> Result<T, StoreError> {
 }
 
 pub(super) struct StoreWriter {
+    /// Reads what may be damaged. It is closed before the other one, which removes the log.
+    pub(super) probe: Connection,
     pub(super) conn: Connection,
     pub(super) layout: Layout,
     pub(super) id: WriterId,
@@ -262,7 +264,11 @@ impl StoreWriter {
                 self.checkpoint("TRUNCATE");
                 done = self.try_commit(&mut group);
             }
-            done.map_err(|abort| self.on_abort(abort))
+            let done = done.map_err(|abort| self.on_abort(abort));
+            // What went into a file that is not there any more is not acknowledged.
+            done.and_then(|()| {
+                self.shared.lost_database().map_or(Ok(()), |why| Err(StoreError::ReadOnly(why)))
+            })
         };
         if result.is_ok() {
             self.unread_since = None;
@@ -298,6 +304,7 @@ impl StoreWriter {
         }
         let mut tx = Tx {
             conn: &transaction,
+            probe: &self.probe,
             layout: &self.layout,
             writer: self.id,
             now_ms: self.clock.now_ms(),
@@ -359,7 +366,7 @@ impl StoreWriter {
             let failed =
                 |source| Abort::Io { action: format!("move content to {}", target.display()), source };
             placed.push((file.sha256, std::mem::take(&mut file.groups)));
-            move_into_place(file, &target, &mut dirs).map_err(failed)?;
+            move_into_place(file, &self.layout, &mut dirs).map_err(failed)?;
         }
         for dir in &dirs {
             layout::sync_dir(dir)
@@ -469,19 +476,18 @@ fn collect(first: Box<dyn WriteJob>, queue: &Receiver<Msg>) -> (Vec<Box<dyn Writ
     (group, None)
 }
 
-/// Renames a file into its place and adds the directories that have to be fsynced for that.
-fn move_into_place(
-    file: ReceivedFile,
-    target: &Path,
-    dirs: &mut BTreeSet<std::path::PathBuf>,
-) -> io::Result<()> {
-    let parent = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    if !parent.is_dir() {
-        layout::create_dir(parent)?;
-        dirs.extend(parent.parent().map(Path::to_owned));
+/// Renames a file into its place and adds the directories that have to be fsynced for that. A directory in its place is set aside.
+fn move_into_place(file: ReceivedFile, layout: &Layout, dirs: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    let (hash, target) = (file.sha256, layout.content(file.sha256));
+    dirs.extend(layout.make_parent(hash)?);
+    dirs.extend(target.parent().map(Path::to_owned));
+    match file.path.persist(&target) {
+        Err(failed) if target.symlink_metadata().is_ok_and(|meta| meta.is_dir()) => {
+            layout.set_aside(hash)?;
+            failed.path.persist(&target).map_err(|error| error.error)
+        }
+        done => done.map_err(|error| error.error),
     }
-    dirs.insert(parent.to_owned());
-    file.path.persist(target).map_err(|error| error.error)
 }
 
 /// Removes the files that `pending_files` names and nothing refers to, then forgets the names.

@@ -33,7 +33,7 @@ impl From<StoreError> for ApiError {
             StoreError::Corrupt(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 codes::CORRUPT,
-                "it is set aside, and fetched again from a machine that has it: `can-sync why HASH` says how that stands",
+                "`can-sync why HASH` says whether another machine has it; storing the same bytes again heals it, too",
             ),
             StoreError::Full(_) => (
                 StatusCode::INSUFFICIENT_STORAGE,

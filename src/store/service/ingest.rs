@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::multipart::{Field, MultipartError};
@@ -16,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 
-use super::error::{about_metadata, invalid_metadata, no_media_type};
+use super::error::{about_metadata, invalid_metadata, no_media_type, not_held};
 use super::model::{IngestForm, IngestedJson, KnownJson, is_media_type};
 use super::part_name;
 use super::{BASE_PATH, ServiceState};
@@ -30,6 +31,9 @@ use crate::store::embedded::{EmbeddedStore, IngestFields, Upload};
 use crate::text::quoted;
 
 const MULTIPART: &str = "multipart/form-data";
+/// How long content that is put again may take to be checked: clients wait half a minute for an answer. What takes longer comes once
+/// more.
+const CHECKED_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes that may have been read from the body and not yet handed to the store: everything that is not the file, and
 /// what the parser holds at a time.
 const UNACCOUNTED_BYTES_MAX: u64 = BODY_BYTES_MAX as u64 + (512 << 10);
@@ -81,8 +85,8 @@ pub(super) async fn ingest(State(service): ServiceState, request: Request) -> Ap
 
 /// Say something about content that is here.
 ///
-/// As an upload of the same content, without sending it: the metadata is merged. `not_found`, `deleted` and `not_held` mean that
-/// it has to be uploaded.
+/// As an upload of the same content, without sending it: the metadata is merged. What is here is read and checked before. `not_found`,
+/// `deleted` and `not_held` mean that it has to be uploaded: so does content that is damaged, or takes longer than 20 s to check.
 #[utoipa::path(post, path = "/asset/{hash}/ingest", tag = "assets",
     params(("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits")),
     request_body(content = KnownJson, description = "What the form of `POST /ingest` says besides the file"),
@@ -103,6 +107,8 @@ pub(super) async fn ingest_known(
     let size = known.size;
     let fields = known.into_fields()?;
     let live = match service.held(hash).await {
+        // Who has it whole may be the only one: what is here counts once it was read.
+        Ok(_) if !service.store.is_whole(hash, CHECKED_WITHIN).await? => Err(not_held(hash)),
         Ok(_) => service.store.ingest_known(hash, fields).await.map_err(about_metadata),
         Err(absent) => Err(absent),
     };

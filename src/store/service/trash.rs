@@ -101,14 +101,19 @@ pub(super) async fn restore(
     match service.store.restore(hash).await {
         Ok(asset) => Ok(Success::new(asset.into())),
         Err(StoreError::NotFound(hash)) => Err(not_found(hash)),
-        Err(StoreError::NotHeld(hash)) => Err(not_in_trash(hash)),
+        Err(StoreError::NotHeld(hash)) => {
+            Err(not_in_trash(hash, format!("the content of {hash} is not in the trash, or not any more")))
+        }
+        Err(StoreError::Corrupt(hash)) => Err(not_in_trash(
+            hash,
+            format!("the content of {hash} is in the trash, and damaged or missing there"),
+        )),
         Err(error) => Err(error.into()),
     }
 }
 
-fn not_in_trash(hash: ContentHash) -> ApiError {
-    let message = format!("the content of {hash} is not in the trash, or not any more");
-    let hint = format!("fetch it from other machines: can-sync fetch {hash}");
+fn not_in_trash(hash: ContentHash, message: String) -> ApiError {
+    let hint = format!("fetch it from other machines: can-sync fetch {hash}; or store it again");
     ApiError::new(StatusCode::NOT_FOUND, codes::NOT_IN_TRASH, message, hint)
 }
 

@@ -154,7 +154,16 @@ impl Pass {
         });
         if let Some(result) = ended.await? {
             let ScrubResult {
-                pass, checked, bytes, found, healed, without_record, rebuilt, unreadable, ..
+                pass,
+                checked,
+                bytes,
+                found,
+                healed,
+                without_record,
+                rebuilt,
+                unreadable,
+                trash_damaged,
+                ..
             } = result;
             tracing::info!(
                 pass,
@@ -165,6 +174,7 @@ impl Pass {
                 without_record,
                 rebuilt,
                 unreadable,
+                trash_damaged,
                 "the store is scrubbed"
             );
         }

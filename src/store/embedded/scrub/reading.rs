@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use sha2::{Digest as _, Sha256};
 
 use super::super::EmbeddedStore;
 use super::super::content::open_whole;
@@ -67,6 +66,12 @@ impl Throttle {
         }
     }
 
+    /// As fast as it goes, until it is stopped.
+    pub(in super::super) fn unpaced(store: EmbeddedStore) -> Self {
+        let asked = ScrubState { asked: true, ..ScrubState::default() };
+        Self::new(&asked, &ScrubSettings::every(0, 0, Arc::new(|| false)), store)
+    }
+
     pub(super) fn set_rate(&self, bytes_per_sec: Option<u64>) {
         if !self.is_patient {
             *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -74,7 +79,7 @@ impl Throttle {
         }
     }
 
-    pub(super) fn stop(&self) {
+    pub(in super::super) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
@@ -196,11 +201,7 @@ impl EmbeddedStore {
         let shared = &self.0.shared;
         match examined {
             Ok(_) => Ok(FileCheck::Done),
-            Err(error @ StoreError::Io { .. }) if shared.layout.contents_identity() != shared.contents => {
-                // All of them are away: there is nothing to check until they are back.
-                Err(error)
-            }
-            // What cannot be decided about one file does not stop all others.
+            // What cannot be decided about one file does not stop all others. Where all of them are away, there is nothing to check.
             Err(error @ StoreError::Io { .. }) if shared.read_only().is_none() => {
                 tracing::warn!(%hash, %error, "a content cannot be checked now");
                 Ok(FileCheck::Unreadable)
@@ -248,8 +249,7 @@ impl EmbeddedStore {
             let began = Instant::now();
             let mut wrong = Vec::new();
             for (hash, _, id) in small {
-                let data = rows::inline_content(conn, id)?;
-                if data.is_none_or(|data| Sha256::digest(data).as_slice() != hash.0) {
+                if rows::whole_inline_content(conn, id, hash)?.is_none() {
                     wrong.push(hash);
                 }
             }

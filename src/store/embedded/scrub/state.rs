@@ -31,6 +31,7 @@ pub(in super::super) struct ScrubState {
     pub(super) bytes: u64,
     pub(super) rebuilt: u64,
     pub(super) unreadable: u64,
+    pub(super) trash_damaged: u64,
     pub(super) database: Option<String>,
     pub(super) last: Option<ScrubResult>,
 }
@@ -62,7 +63,9 @@ impl ScrubState {
     }
 
     pub(super) fn end(&mut self, now_ms: u64, found: u64, healed: u64, without_record: u64) {
-        let Self { pass, begun_ms, checked, bytes, rebuilt, unreadable, ref mut database, .. } = *self;
+        let Self {
+            pass, begun_ms, checked, bytes, rebuilt, unreadable, trash_damaged, ref mut database, ..
+        } = *self;
         let database = database.take();
         let begun_ms = begun_ms.unwrap_or(now_ms);
         let ended_ms = now_ms;
@@ -77,6 +80,7 @@ impl ScrubState {
             without_record,
             rebuilt,
             unreadable,
+            trash_damaged,
             database,
         });
         self.begun_ms = None;

@@ -1,0 +1,120 @@
+//! Whether what the store opened still lies where it opened it.
+//!
+//! Files that are moved, removed or replaced behind a running store stay open in it: what it writes then goes where nobody finds it
+//! again. A directory of contents that is not there is a disk that is not mounted: what is put into its place lies on the wrong one.
+//! So the store compares what is at its paths with what it opened, around each commit and whenever somebody asks how it is. What
+//! became of the database lasts until the store is opened again; the directory of contents may come back.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::layout::{Layout, leads_nowhere};
+
+/// Device and inode.
+pub(super) type Identity = (u64, u64);
+
+#[derive(Debug)]
+pub(super) struct Anchors {
+    layout: Layout,
+    /// The database, and what SQLite keeps beside it as long as it is open.
+    files: Vec<(PathBuf, Identity)>,
+    contents: Option<Identity>,
+    /// The file system gives a directory that nobody has open another inode now and then.
+    is_renumbered: bool,
+    /// It was said that the directory of contents is away.
+    told: AtomicBool,
+    /// The store is closed: whatever lies there now is no concern of its.
+    released: AtomicBool,
+}
+
+impl Anchors {
+    /// Of a database that was written to.
+    pub(super) fn note(layout: &Layout) -> Self {
+        let beside = |ending: &str| {
+            let mut path = layout.database().into_os_string();
+            path.push(ending);
+            PathBuf::from(path)
+        };
+        let files = ["", "-wal", "-shm"].map(beside).into_iter();
+        let files = files.filter_map(|path| identity(&path).ok().map(|identity| (path, identity))).collect();
+        let contents = layout.contents_identity();
+        let is_renumbered = is_renumbered(&layout.contents());
+        Self {
+            layout: layout.clone(),
+            files,
+            contents,
+            is_renumbered,
+            told: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+        }
+    }
+
+    /// What became of the database.
+    pub(super) fn database_problem(&self) -> Option<String> {
+        if self.released.load(Ordering::Relaxed) {
+            return None;
+        }
+        let changed = self.files.iter().find_map(|(path, opened)| match identity(path) {
+            Ok(found) if found == *opened => None,
+            Ok(_) => Some((path, "another file is there now")),
+            Err(error) if leads_nowhere(&error) => Some((path, "it is not there any more")),
+            // Nobody can tell.
+            Err(_) => None,
+        });
+        changed.map(|(path, what)| {
+            format!(
+                "{} is not the file that the store opened: {what}. Nothing more is written, since it would be lost. What is held can \
+                 still be read out; then stop, put the file back or restore a backup, and start again",
+                path.display()
+            )
+        })
+    }
+
+    /// The store is closed.
+    pub(super) fn release(&self) {
+        self.released.store(true, Ordering::Relaxed);
+    }
+
+    /// That the contents are away.
+    pub(super) fn contents_problem(&self) -> Option<String> {
+        if self.released.load(Ordering::Relaxed) {
+            return None;
+        }
+        let comparable = |identity: Identity| if self.is_renumbered { (identity.0, 0) } else { identity };
+        let found = self.layout.contents_identity();
+        let is_away = found.map(comparable) != self.contents.map(comparable);
+        let contents = self.layout.contents();
+        let told = self.told.swap(is_away, Ordering::Relaxed);
+        if is_away && !told {
+            tracing::error!(contents = %contents.display(), "the directory of contents is away: the store takes no writes until it is back");
+        } else if told && !is_away {
+            tracing::info!(contents = %contents.display(), "the directory of contents is back");
+        }
+        is_away.then(|| {
+            format!(
+                "the directory of contents {} is away, or is not the one that the store opened: mount its disk or put it back, and all \
+                 goes on; nothing is stored until then, and larger contents cannot be read",
+                contents.display()
+            )
+        })
+    }
+}
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Whether inodes say nothing of directories: FUSE and CIFS make them up, and forget them.
+#[cfg(target_os = "linux")]
+fn is_renumbered(dir: &Path) -> bool {
+    const MADE_UP: [u64; 3] = [0x6573_5546, 0xff53_4d42, 0xfe53_4d42];
+    rustix::fs::statfs(dir).is_ok_and(|stat| MADE_UP.contains(&(u64::try_from(stat.f_type).unwrap_or(0))))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_renumbered(_: &Path) -> bool {
+    false
+}
