@@ -603,7 +603,7 @@ async fn whatever_is_in_a_contents_place_is_that_contents_damage_and_heals() {
             upload(&store, content, IngestFields::default()).await;
         }
         put_in_place(dir.path(), what, &content);
-        let soon = std::time::Duration::from_secs(60);
+        let soon = std::time::Duration::from_mins(1);
         let (_, complete) = tokio::time::timeout(soon, got(&store, hash, 0, Some(10))).await.expect(what);
         assert!(!complete, "{what}");
         becomes_absent(&store, hash).await;
@@ -615,7 +615,7 @@ async fn whatever_is_in_a_contents_place_is_that_contents_damage_and_heals() {
         let healed = store.ingest(vec![incoming_file(record_of(&content), &content)]).await;
         assert_eq!(healed, Ok(vec![ItemOutcome::Stored]), "{what}");
         assert!(read(&store, hash, 0, None).await.as_ref() == Ok(&content), "{what}");
-        assert_eq!(aside_names(dir.path()), if what == "file above" { 1 } else { 0 }, "{what}");
+        assert_eq!(aside_names(dir.path()), usize::from(what == "file above"), "{what}");
         store.close().await;
     }
 }
