@@ -173,7 +173,9 @@ struct Measured {
     facts: Vec<(&'static str, String)>,
 }
 
-async fn measure_store(bins: &Bins, dir: &Path, of: usize) -> Result<Measured> {
+async fn measure_store(bins: &Bins, data_dir: &Path, of: usize) -> Result<Measured> {
+    // Where a program with this data directory has it.
+    let dir = &data_dir.join("store");
     let mut facts = Vec::new();
     let store = open(dir).await?;
     let began = Instant::now();
@@ -204,7 +206,7 @@ async fn measure_store(bins: &Bins, dir: &Path, of: usize) -> Result<Measured> {
     }
     assert_eq!(store.status().await?.assets, of as u64, "nothing was lost");
     store.close().await;
-    facts.extend(program(bins, dir, of).await?);
+    facts.extend(program(bins, data_dir, of).await?);
     Ok(Measured { of, answers, facts })
 }
 
@@ -213,7 +215,7 @@ fn disk(dir: &Path) -> Result<Vec<(&'static str, String)>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(dir.join("store.db"), flags)?;
     let bytes = |of: &str| -> Result<u64> {
-        let sql = format!("SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE aggregate AND ({of})");
+        let sql = format!("SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE aggregate = TRUE AND ({of})");
         Ok(u64::try_from(database.query_row(&sql, [], |row| row.get::<_, i64>(0))?)?)
     };
     let (all, words) = (bytes("true")?, bytes("name LIKE 'words%'")?);
@@ -250,6 +252,7 @@ async fn program(bins: &Bins, dir: &Path, of: usize) -> Result<Vec<(&'static str
         let Some(next) = page["next_cursor"].as_str() else { break };
         cursor = format!("&cursor={next}");
     }
+    assert_eq!(seen, of, "the program serves another store");
     let peak = process.memory("VmHWM")?;
     tokio::time::sleep(CALM).await;
     let after = process.memory("VmRSS")?;
