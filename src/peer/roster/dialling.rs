@@ -100,9 +100,9 @@ impl Room {
 }
 
 impl Roster {
-    /// Whom to dial now, of those that `may_dial` says, and whether only hints led there; they count as being dialled. Whom a user
-    /// named comes first, then own devices, members, and whom hints led to; of each kind those that failed least. `chance` spreads the
-    /// rest, so that not everybody dials the same peers.
+    /// The peers to dial now, of those that `may_dial` allows, each with whether only hints led to it; they count as being dialled.
+    /// First come those that a user named, then own devices, members of libraries, and peers that only hints led to; within each
+    /// kind, those that failed least. `chance` orders the rest, so that not every node dials the same peers.
     pub fn due(
         &mut self,
         now: Instant,

@@ -14,9 +14,9 @@ pub(in super::super) enum FacetKind {
     Tag = 1,
     /// A media type, in lower case.
     MimeType = 2,
-    /// Folded.
+    /// The program that made the asset, folded.
     Application = 3,
-    /// Folded.
+    /// The person that made the asset, folded.
     User = 4,
     /// Whether the content is here: `1` or `0`.
     Held = 5,
