@@ -21,7 +21,8 @@
 //! ```
 //!
 //! [`record::AssetRecord`] is the one type that all of them share: what is replicated about an asset, and the rule which of
-//! two versions wins. Records are compared, offered and merged; content follows on streams of its own.
+//! two versions wins. Records are compared, offered and merged; content follows on streams of its own, and where there is much, on a
+//! connection of its own for each direction (`net::bulk`).
 //!
 //! # The tree
 //!

@@ -2,6 +2,7 @@
 
 pub mod actor;
 mod admission;
+mod bulk;
 pub mod deferrals;
 pub mod delete_guard;
 pub mod dial;

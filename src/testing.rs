@@ -131,12 +131,15 @@ pub mod library {
     }
 }
 pub mod net {
-    pub use crate::net::{LIST_PEERS_ALPN, SESSION_ALPN};
+    pub use crate::net::{BULK_ALPN, LIST_PEERS_ALPN, SESSION_ALPN};
     pub mod auth {
         pub use crate::net::auth::{
-            AUTH_BYTES_MAX, Binding, Credential, Domain, Handshake, HandshakeStep, LIST_PEERS, OwnProofs,
-            ProvedSecret, Role, SESSION, Transcript,
+            AUTH_BYTES_MAX, Binding, BulkProof, BulkSecret, Credential, Domain, Handshake, HandshakeStep,
+            LIST_PEERS, OwnProofs, ProvedSecret, Role, SESSION, Transcript,
         };
+    }
+    pub mod bulk {
+        pub use crate::net::bulk::{BulkOutgoing, BulkSessions, InboundWindow};
     }
     pub mod close {
         pub use crate::net::close::{
@@ -145,7 +148,7 @@ pub mod net {
     }
     pub mod endpoint {
         pub use crate::net::endpoint::{
-            bind, connect, open_gossip, open_up, strangers, strangers_within_machine,
+            bind, connect, open_gossip, open_up, open_up_bulk, strangers, strangers_within_machine,
         };
     }
     pub mod handshakes {

@@ -12,4 +12,6 @@ pub mod schedule;
 pub mod search;
 pub mod send;
 pub mod setbacks;
+pub mod streams;
 pub mod take;
+pub mod turns;

@@ -190,6 +190,12 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
     per_peer("can_sync_peer_missing_there", "gauge", "Assets that a peer has not confirmed.", &|p| {
         Some(float(p.missing_there))
     });
+    per_peer(
+        "can_sync_peer_bulk_connections",
+        "gauge",
+        "Connections for contents alone, to and from a peer.",
+        &|p| Some(float(u64::from(p.bulk_in) + u64::from(p.bulk_out))),
+    );
     per_peer("can_sync_peer_rtt_seconds", "gauge", "Round trip to a peer.", &|p| {
         p.rtt_ms.map(|ms| ms / 1000.0)
     });

@@ -9,6 +9,7 @@
 //! who know the secret. The other side checks both, and shows proofs of what it lets the first into, and of nothing else.
 //! Who knows none of the secrets sees random bytes.
 
+mod bulk;
 mod handshake;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+pub use self::bulk::{BULK_EXPORTER_LABEL, BulkProof, BulkSecret};
 pub use self::handshake::{AuthError, Credential, Handshake, HandshakeStep, ProvedSecret};
 use crate::identity::Key;
 use crate::wire::proto::LibraryProof;
@@ -114,6 +116,18 @@ impl Binding {
     /// # Errors
     /// [`AuthError::Binding`] if TLS gives no keying material.
     pub fn of(connection: &Connection, own_id: EndpointId, domain: &Domain) -> Result<Self, AuthError> {
+        Self::labelled(connection, own_id, domain.exporter_label)
+    }
+
+    /// Of a bulk connection that `own_id` has.
+    ///
+    /// # Errors
+    /// As [`Binding::of`].
+    pub fn of_bulk(connection: &Connection, own_id: EndpointId) -> Result<Self, AuthError> {
+        Self::labelled(connection, own_id, BULK_EXPORTER_LABEL)
+    }
+
+    fn labelled(connection: &Connection, own_id: EndpointId, label: &[u8]) -> Result<Self, AuthError> {
         let peer = connection.remote_id();
         let (dialer, acceptor) = match connection.side() {
             Side::Client => (own_id, peer),
@@ -122,7 +136,7 @@ impl Binding {
         let context = [*dialer.as_bytes(), *acceptor.as_bytes()].concat();
         let mut ekm = [0; 32];
         connection
-            .export_keying_material(&mut ekm, domain.exporter_label, &context)
+            .export_keying_material(&mut ekm, label, &context)
             .map_err(|error| AuthError::Binding(format!("{error:?}")))?;
         Ok(Self::new(ekm, own_id, peer))
     }

@@ -19,11 +19,11 @@ use tokio::time::{sleep, timeout};
 use super::congestion::WithinMachine;
 use super::gate::Gate;
 use super::handshakes::{Pending, RemoteNet};
-use super::{LIST_PEERS_ALPN, SESSION_ALPN, close, sockets};
+use super::{BULK_ALPN, LIST_PEERS_ALPN, SESSION_ALPN, close, sockets};
 
 /// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
 /// use parallel streams instead.
-const STREAM_WINDOW: u32 = 1_250_000;
+pub const STREAM_WINDOW: u32 = 1_250_000;
 /// What we have in flight to a peer, all streams together. Unlimited by default.
 const SEND_WINDOW: u32 = 16 * 1024 * 1024;
 /// What a peer may have in flight as soon as it has proved itself, until it has its share beside the others.
@@ -35,7 +35,7 @@ const STRANGER_STREAMS: u32 = 2;
 /// Streams that gossip may have from a peer: one per topic, and one more while it is replaced.
 const GOSSIP_STREAMS: u32 = 4;
 /// What is spoken here.
-const ALPNS: [&[u8]; 3] = [SESSION_ALPN, GOSSIP_ALPN, LIST_PEERS_ALPN];
+const ALPNS: [&[u8]; 4] = [SESSION_ALPN, BULK_ALPN, GOSSIP_ALPN, LIST_PEERS_ALPN];
 /// A connection without a sign of life for so long is over.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signs of life while nothing else is said.
@@ -196,6 +196,24 @@ pub async fn connect(endpoint: &Endpoint, addr: EndpointAddr) -> Result<Connecti
     connecting.map_err(|error| format!("{error:#}"))?.await.map_err(|error| format!("{error:#}"))
 }
 
+/// Opens a connection for the contents of a session, where the session's connection has its paths. The other end may open
+/// no stream on it.
+///
+/// # Errors
+/// What iroh says.
+pub async fn connect_bulk(endpoint: &Endpoint, session: &Connection) -> Result<Connection, String> {
+    let addr = EndpointAddr::from_parts(session.remote_id(), remote_addrs(session));
+    let options = ConnectOptions::new().with_transport_config(transport(0, false));
+    let connecting = endpoint.connect_with_opts(addr, BULK_ALPN, options).await;
+    connecting.map_err(|error| format!("{error:#}"))?.await.map_err(|error| format!("{error:#}"))
+}
+
+/// Where the other end of a connection was seen.
+#[must_use]
+pub fn remote_addrs(connection: &Connection) -> Vec<TransportAddr> {
+    connection.paths().iter().map(|path| path.remote_addr().clone()).collect()
+}
+
 /// Lets an agent that was accepted on gossip's ALPN send: gossip has one unidirectional stream per topic and side.
 pub fn open_gossip(connection: &Connection) {
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS));
@@ -244,6 +262,12 @@ pub async fn bind_behind(
 /// Lets a peer that has proved itself open `streams` streams of each kind. It begins with the window of `FIRST_WINDOW`.
 pub fn open_up(connection: &Connection, streams: u32) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(streams));
+    connection.set_receive_window(VarInt::from_u32(FIRST_WINDOW));
+}
+
+/// Lets a peer send contents on a bulk connection, on so many streams at once. It begins with the window of `FIRST_WINDOW`.
+pub fn open_up_bulk(connection: &Connection, streams: u32) {
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(streams));
     connection.set_receive_window(VarInt::from_u32(FIRST_WINDOW));
 }

@@ -15,7 +15,7 @@ use crate::library::Libraries;
 use crate::library::registry::DeviceStanding;
 use crate::net::endpoint::{self, ProtocolHandler, Protocols};
 use crate::net::handshakes::Pending;
-use crate::net::{SESSION_ALPN, close, gate};
+use crate::net::{BULK_ALPN, SESSION_ALPN, close, gate};
 
 /// Gossip connections that agents may have open which were alive here before. A member of the swarm has about five
 /// neighbours.
@@ -34,12 +34,13 @@ pub(super) fn all(resources: &Resources) -> Protocols {
 }
 
 /// Who may not use what. A denied machine nothing at all; one that waits for approval may show that it knows the passphrase, in
-/// a session, and take part in libraries, but it neither hears who is there nor is asked.
+/// a session, and take part in libraries, whose contents have connections of their own, but it neither hears who is there nor is
+/// asked.
 pub(super) fn shut_out(libraries: &Arc<Libraries>) -> gate::GatePolicy {
     let libraries = Arc::clone(libraries);
     Arc::new(move |id, alpn| match libraries.standing(id) {
         DeviceStanding::Denied => Some((close::DENIED, "this machine was denied by its owner")),
-        DeviceStanding::Waiting if alpn != SESSION_ALPN => Some((
+        DeviceStanding::Waiting if alpn != SESSION_ALPN && alpn != BULK_ALPN => Some((
             close::UNAPPROVED,
             "this machine waits for approval: `can-sync approve` on the other side lets it in",
         )),

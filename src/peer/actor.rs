@@ -18,10 +18,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use iroh::EndpointId;
 use iroh::endpoint::{Connection, VarInt};
+use iroh::{Endpoint, EndpointId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -40,6 +40,7 @@ use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
 use crate::events::EventLog;
 use crate::library::{Libraries, Library};
+use crate::net::bulk::{BulkOutgoing, BulkSessions, InboundWindow};
 use crate::net::close;
 use crate::record::{ContentHash, Hlc, LibraryId};
 use crate::store::{FeedEntry, StoreRef};
@@ -47,13 +48,14 @@ use crate::transfer::active::ActiveTransfers;
 use crate::transfer::meter::Meter;
 use crate::transfer::pace::Pace;
 use crate::transfer::partial::Partials;
-use crate::transfer::receive::{Expected, Left};
+use crate::transfer::receive::Expected;
 use crate::transfer::schedule::{Failure, SessionId};
-use crate::transfer::send::Traffic;
+use crate::transfer::send::{SendStreams, Traffic};
 use crate::transfer::take::Taker;
+use crate::transfer::turns::Turns;
 use crate::wire;
 use crate::wire::decode::CONTENTS_PER_WANT_MAX;
-use crate::wire::proto::{Cancel, Frame, Ping, Pong, Revocations, frame};
+use crate::wire::proto::{Frame, Ping, Pong, Revocations, frame};
 
 mod dates;
 mod establishing;
@@ -87,9 +89,14 @@ pub struct PeerArgs {
     /// Number of the session.
     pub session: SessionId,
     pub connection: Connection,
+    /// What opens connections for contents; its id is ours.
+    pub endpoint: Endpoint,
+    /// Where connections for contents that the peer opens are let in.
+    pub bulk: BulkSessions,
+    /// What the peer may have on its way to us.
+    pub window: InboundWindow,
     /// Whether this actor opens the control stream: the dialler's does, and one that takes a connection over.
     pub opens: bool,
-    pub own_id: EndpointId,
     /// What is kept of the connection from one control stream to the next.
     pub memory: Arc<ConnectionMemory>,
     /// Whether the mirror is offered to this peer on a control stream that we open.
@@ -126,13 +133,17 @@ impl PeerArgs {
     pub(super) fn meeting(&self) -> Meeting<'_> {
         Meeting {
             connection: &self.connection,
-            own_id: self.own_id,
+            own_id: self.own_id(),
             libraries: &self.libraries,
             introduction: &self.introduction,
             memory: &self.memory,
             offers_mirror: self.offers_mirror,
             within: self.limits.establish,
         }
+    }
+
+    pub(super) fn own_id(&self) -> EndpointId {
+        self.endpoint.id()
     }
 
     fn taker(&self) -> Taker {
@@ -146,6 +157,8 @@ impl PeerArgs {
 pub struct SharedView {
     /// How it stands, while it is up.
     pub standing: Option<SessionStatus>,
+    /// Whether our contents go out on a connection of their own.
+    pub bulk_out: bool,
     /// What the peer did that no honest peer does.
     pub misbehaved: Option<String>,
     /// Whether a session came about: the peer has proved itself.
@@ -210,7 +223,11 @@ struct Running {
     held: HeldBySession,
     expected: Arc<Expected>,
     serving: HashMap<u64, Served>,
-    serve_permits: Arc<Semaphore>,
+    serve_turns: Turns,
+    /// The connection for contents that we send.
+    bulk: BulkOutgoing,
+    /// The streams on it.
+    streams: SendStreams,
     /// How fast content moves.
     meter: Meter,
     /// Whether the peer can be asked for contents by their names.
@@ -337,6 +354,7 @@ impl Actor for PeerActor {
                     state.on_summary_ready(lane, nonce, answer, behind);
                 }
             }
+            PeerMsg::BulkLost { epoch, reason } => state.on_bulk_lost(epoch, &reason),
             PeerMsg::Received { epoch, results } => {
                 if state.is_current(epoch) {
                     state.on_received(results);
@@ -447,7 +465,9 @@ impl PeerState {
 
     fn publish(&self) {
         let standing = self.running.as_ref().and_then(|running| lane::standing(&running.lanes));
-        self.shared_view().standing = standing;
+        let bulk_out = self.running.as_ref().is_some_and(|running| running.bulk.is_open());
+        let mut view = self.shared_view();
+        (view.standing, view.bulk_out) = (standing, bulk_out);
     }
 
     fn on_store_changed(&mut self, myself: &ActorRef<PeerMsg>, entries: Arc<[FeedEntry]>) {
@@ -583,19 +603,9 @@ impl PeerState {
             return;
         };
         running.meter.tick(TICK);
+        running.bulk.close_idle(now);
         let stalled = running.expected.take_stalled(self.args.limits.stall, now);
-        for (request, left) in stalled {
-            let failure = Failure::Source("no progress".into());
-            match left {
-                Left::Assets(keys) => {
-                    let results = keys.into_iter().map(|key| (key, Err(failure.clone()))).collect();
-                    self.on_received(results);
-                }
-                Left::Part(key) => self.on_part_received(request, key, Err(failure)),
-                Left::Nothing => {}
-            }
-            self.send(frame::Kind::Cancel(Cancel { request }));
-        }
+        self.give_up(stalled, &Failure::Source("no progress".into()));
         // Whoever is shut out hears of it first, and is gone with the next tick.
         let any_sent = self.send_revocations();
         if self.lists_are_fresh_again() || any_sent {

@@ -18,6 +18,8 @@ use super::roster::KnownPeer;
 use crate::discovery::channel::Channel;
 use crate::library::Libraries;
 use crate::library::registry::DeviceStanding;
+use crate::net::BULK_ALPN;
+use crate::net::bulk::BulkSessions;
 use crate::net::close;
 use crate::net::endpoint::{self, Protocols};
 use crate::net::handshakes::{HandshakeAdmission, Pending, SharedHandshakes};
@@ -43,6 +45,8 @@ pub(super) struct Acceptor {
     pub(super) within: Duration,
     /// Who may begin one.
     pub(super) handshakes: SharedHandshakes,
+    /// The sessions that bulk connections may belong to.
+    pub(super) bulk: BulkSessions,
 }
 
 impl Acceptor {
@@ -86,6 +90,9 @@ impl Acceptor {
         if peer == self.endpoint.id() {
             let _ = self.actor.send_message(PeersMsg::OwnIdSeen);
             return connection.close(VarInt::from_u32(close::REFUSED), b"your endpoint id is mine");
+        }
+        if connection.alpn() == BULK_ALPN {
+            return self.bulk.accept(connection, self.endpoint.id(), pending).await;
         }
         let other = self.protocols.iter().find(|(alpn, _)| *alpn == connection.alpn());
         if let Some((_, handler)) = other {

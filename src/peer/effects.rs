@@ -19,6 +19,7 @@ use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{StoreError, StoreRef};
 use crate::transfer::receive::Results;
+use crate::transfer::schedule::Failure;
 
 mod judging;
 mod storing;
@@ -141,6 +142,8 @@ pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Res
         let (hash, size, from) = (key.hash.to_string(), key.size, peer.to_string());
         match result {
             Ok(()) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size, from }),
+            // It is asked for again at once.
+            Err(Failure::Interrupted(_)) => {}
             Err(failure) => {
                 let reason = failure.reason().to_owned();
                 events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason });

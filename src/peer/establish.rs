@@ -118,6 +118,8 @@ pub struct Established {
     pub receive: RecvStream,
     /// What ties everything to this control stream; known to both ends alone.
     pub transcript: Transcript,
+    /// Which end of it this is.
+    pub role: Role,
     /// What is shared: the mirror alone, or at least one other library.
     pub shared: Vec<CommonLibrary>,
     /// Libraries that both know beside a shared mirror; only their revocations are passed on.
@@ -130,6 +132,8 @@ pub struct Established {
     pub finds: bool,
     /// Whether it can be told that another machine has its endpoint id.
     pub hears_doubled: bool,
+    /// Whether it takes contents on a connection of their own.
+    pub takes_bulk: bool,
     /// What its clock shows, in milliseconds since the Unix epoch; 0 if it does not say.
     pub clock_ms: u64,
     /// Which run of the peer it is.

@@ -359,6 +359,12 @@ pub enum PeerMsg {
         /// Whether it is here.
         result: Result<(), Failure>,
     },
+    /// Own task: the connection broke that the peer's contents came on.
+    BulkLost {
+        /// Which of this actor's control streams.
+        epoch: u64,
+        reason: String,
+    },
     /// Own tasks: the peer broke the rules.
     Violation(String),
     /// Own task: a library's newer list of revocations, verified and written down.

@@ -85,6 +85,10 @@ pub struct PeerReport {
     pub remote_addr: Option<String>,
     /// Round trip of that path.
     pub rtt_ms: Option<f64>,
+    /// Whether contents come from it on a connection of their own now.
+    pub bulk_in: bool,
+    /// Whether contents go to it on a connection of their own now.
+    pub bulk_out: bool,
     /// Live assets that it last said to hold, in a session or in an announcement.
     pub assets: Option<u64>,
     /// Assets that it has, and that are wanted and not here yet.

@@ -220,12 +220,14 @@ pub(super) async fn read_control(
 pub(super) async fn accept_uni(actor: ActorRef<PeerMsg>, connection: Connection, receiver: Receiver) {
     let mut tasks = Tasks::new(actor.clone(), PeerMsg::TaskFailed);
     while let Ok(stream) = connection.accept_uni().await {
-        let (actor, receiver) = (actor.clone(), receiver.clone());
-        tasks.spawn(async move {
-            if let Err(receive::Violation(reason)) = receive::receive_stream(receiver, stream).await {
-                let _ = actor.send_message(PeerMsg::Violation(reason));
-            }
-        });
+        tasks.spawn(receive_content(actor.clone(), receiver.clone(), stream));
+    }
+}
+
+/// Takes in one content stream.
+pub(super) async fn receive_content(actor: ActorRef<PeerMsg>, receiver: Receiver, stream: RecvStream) {
+    if let Err(receive::Violation(reason)) = receive::receive_stream(receiver, stream).await {
+        let _ = actor.send_message(PeerMsg::Violation(reason));
     }
 }
 

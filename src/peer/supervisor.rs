@@ -38,6 +38,7 @@ use crate::discovery::rendezvous::RendezvousMsg;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::Libraries;
 use crate::net::auth::Throttle;
+use crate::net::bulk::{BulkSessions, InboundWindow};
 use crate::net::close;
 use crate::net::endpoint::Protocols;
 use crate::net::handshakes::SharedHandshakes;
@@ -172,8 +173,8 @@ pub(super) struct PeerLink {
     sending: ActiveTransfers,
     /// Why we gave it up, if we did.
     given_up: Option<GivenUp>,
-    /// What it may have on its way to us; 0 before it has proved itself.
-    window: u32,
+    /// What it may have on its way to us.
+    window: InboundWindow,
 }
 
 /// Why a connection that works is closed.
@@ -203,6 +204,8 @@ pub struct PeersState {
     pub(super) places: Places,
     /// Who may begin a handshake.
     handshakes: SharedHandshakes,
+    /// The sessions that bulk connections may belong to.
+    bulk: BulkSessions,
     throttle: Throttle,
     /// Who last tried to prove something in vain, and when, in milliseconds since the Unix epoch.
     knocked: Option<(EndpointId, u64)>,
@@ -413,6 +416,7 @@ impl PeersState {
             fetching,
             places,
             handshakes,
+            bulk: BulkSessions::default(),
             throttle: Throttle::default(),
             knocked: None,
             held: SessionMemory::default(),
@@ -463,6 +467,7 @@ impl PeersState {
             cursor: self.args.libraries.cursor(),
             within: self.args.limits.establish,
             handshakes: self.handshakes.clone(),
+            bulk: self.bulk.clone(),
         };
         self.tasks.spawn(acceptor.run());
     }

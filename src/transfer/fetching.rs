@@ -382,7 +382,11 @@ impl Fetching {
                 self.note_setback(peer, hash, reason);
                 None
             }
-            Failure::Source(_) | Failure::NoProof(_) | Failure::Store(_) | Failure::Asset(_) => None,
+            Failure::Source(_)
+            | Failure::Interrupted(_)
+            | Failure::NoProof(_)
+            | Failure::Store(_)
+            | Failure::Asset(_) => None,
         }
     }
 

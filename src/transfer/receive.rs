@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use iroh::EndpointId;
-use iroh::endpoint::RecvStream;
+use iroh::endpoint::{Connection, RecvStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -82,6 +82,16 @@ pub struct Receiver {
     pub pace: Pace,
     /// Results go here as they come.
     pub results: mpsc::Sender<ReceiveOutcome>,
+    /// The bulk connection that the streams are on; `None` for the session's own connection.
+    pub bulk: Option<Connection>,
+}
+
+impl Receiver {
+    /// What a stream that ended early means: the source's fault, unless its bulk connection broke under it.
+    fn broken(&self, reason: String) -> Failure {
+        let is_lost = self.bulk.as_ref().is_some_and(|bulk| bulk.close_reason().is_some());
+        if is_lost { Failure::Interrupted(reason) } else { Failure::Source(reason) }
+    }
 }
 
 /// The peer did what no honest peer does.
@@ -117,7 +127,7 @@ pub async fn receive_stream(receiver: Receiver, mut stream: RecvStream) -> Resul
         Err(Trouble::Violation(reason)) => (reason.clone(), Some(Violation(reason))),
     };
     if let Some(request) = request {
-        let failure = Failure::Source(reason);
+        let failure = intake.receiver.broken(reason);
         match intake.receiver.expected.end(request) {
             Left::Assets(missing) => {
                 let failures = missing.into_iter().map(|key| (key, Err(failure.clone()))).collect();
@@ -203,7 +213,7 @@ impl Intake {
             self.large(stream, record).await
         };
         match received {
-            Err(Trouble::Broken(reason)) => self.refuse(key, Failure::Source(reason)).await,
+            Err(Trouble::Broken(reason)) => self.refuse(key, self.receiver.broken(reason)).await,
             other => other,
         }
     }
@@ -233,7 +243,7 @@ impl Intake {
             drop(moving);
             match part {
                 Ok(result) => result,
-                Err(Trouble::Broken(reason)) => Err(Failure::Source(reason)),
+                Err(Trouble::Broken(reason)) => Err(self.receiver.broken(reason)),
                 Err(trouble) => return Err(trouble),
             }
         };

@@ -280,8 +280,8 @@ impl Scheduler {
             Failure::NoProof(_) => self.unproved(session, key, None, out),
             Failure::FalseProof(reason) => self.unproved(session, key, Some(reason), out),
             Failure::Asset(reason) => self.fail_all(key, &reason, out),
-            Failure::Store(_) => {
-                self.paused = true;
+            Failure::Store(_) | Failure::Interrupted(_) => {
+                self.paused |= matches!(failure, Failure::Store(_));
                 if let Some(wanted) = self.wanted.get_mut(&key)
                     && let WantedState::Asked(_) = wanted.state
                 {

@@ -1,23 +1,29 @@
 //! The sending end of a content stream: one stream answers one request, with a header before each content.
 //!
 //! Nothing is hashed here: the record vouches for the content and the receiver checks it, of large contents group by group, for
-//! which the header has a proof where the receiver asks for one.
+//! which the header has a proof where the receiver asks for one. Large contents go one after the other, in the order in which they
+//! were asked for, as many at a time as the path takes ([`SendStreams`]); a request for a pack of small ones passes them by.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash as _, Hasher as _};
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use iroh::endpoint::{Connection, SendStream, VarInt};
-use tokio::time::timeout;
+use iroh::endpoint::{Connection, Path, SendStream, VarInt};
+use tokio::time::{Instant, timeout};
 
 use super::active::ActiveTransfers;
 use super::pace::Pace;
 use super::schedule::SMALL_BYTES_MAX;
+use super::streams::{PathLook, StreamCount};
+use super::turns::{Turn, Turns};
 use crate::library::Library;
+use crate::net::bulk::{BulkCarrier, Carrying};
+use crate::net::endpoint::STREAM_WINDOW;
 use crate::record::ContentHash;
 use crate::store::groups::{GROUP_BYTES, groups_of};
 use crate::store::{ContentReader, StoreError, StoreRef, StoredRecord};
@@ -26,6 +32,11 @@ use crate::wire::proto::{ContentHeader, ContentRequest, Want};
 
 /// Contents that are read from the store at once; small ones have at most 64 KiB.
 const READ_AT_ONCE: usize = 32;
+
+/// A request for so many contents is worth a bulk connection, however small they are.
+const PACK_WORTH_BULK: usize = 16;
+/// Packs of small contents go ahead of large ones, which have the priorities from 0 downwards.
+const PACK_PRIORITY: i32 = 1;
 
 /// Content bytes that went to and came from one peer since the process started.
 #[derive(Debug, Default)]
@@ -74,10 +85,66 @@ pub enum SendError {
     Store(#[from] StoreError),
 }
 
-/// The sending end of one connection.
+/// The streams that carry large contents of one session. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SendStreams(Arc<StreamLine>);
+
+#[derive(Debug)]
+struct StreamLine {
+    turns: Turns,
+    count: Mutex<StreamCount>,
+    /// Of the next stream for a large content: what was asked for first goes first.
+    priority: AtomicI32,
+}
+
+impl Default for SendStreams {
+    fn default() -> Self {
+        let (turns, count) = (Turns::new(1), Mutex::default());
+        Self(Arc::new(StreamLine { turns, count, priority: AtomicI32::new(0) }))
+    }
+}
+
+impl SendStreams {
+    /// The place in the line of a request that is about to be served. A request for several whole contents is one for small ones,
+    /// and waits for no other.
+    #[must_use]
+    pub fn turn_for(&self, want: &Want) -> Option<Turn> {
+        let is_pack = want.contents.len() > 1 && want.contents.iter().all(|content| content.length == 0);
+        (!is_pack).then(|| self.0.turns.join())
+    }
+
+    /// Contents are going over this connection: chooses anew how many streams carry large ones, now and then.
+    fn look(&self, connection: &Connection) {
+        let now = Instant::now();
+        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        if !count.is_due(now) {
+            return;
+        }
+        let paths = connection.paths();
+        let Some(path) = paths.iter().find(Path::is_selected).or_else(|| paths.iter().next()) else {
+            return;
+        };
+        let stats = path.stats();
+        let mut hasher = std::hash::DefaultHasher::new();
+        path.remote_addr().hash(&mut hasher);
+        let which = (connection.stable_id(), hasher.finish());
+        let look = PathLook { path: which, rtt: stats.rtt, sent: stats.sent_bytes };
+        self.0.turns.set_at_once(count.look(now, look, STREAM_WINDOW));
+    }
+
+    fn next_priority(&self) -> i32 {
+        // After two thousand million streams, it begins anew.
+        let next = self.0.priority.fetch_sub(1, Ordering::Relaxed);
+        next.min(0)
+    }
+}
+
+/// The sending end of one session.
 #[derive(Clone)]
 pub struct Sender {
-    pub connection: Connection,
+    /// Chooses the connection.
+    pub carrier: BulkCarrier,
+    pub streams: SendStreams,
     /// Where contents come from.
     pub store: StoreRef,
     /// Bytes sent are counted here.
@@ -93,22 +160,70 @@ pub struct Sender {
     pub within: Option<Arc<[Arc<Library>]>>,
 }
 
+/// The stream that answers one request; it is opened once there is something to say. Dropped before its end, it is reset.
+struct AnswerStream<'a> {
+    sender: &'a Sender,
+    /// The request's place among those for large contents.
+    turn: Option<Turn>,
+    /// Whether it is worth a bulk connection.
+    worth_bulk: bool,
+    open: Option<(SendStream, Carrying)>,
+}
+
+impl AnswerStream<'_> {
+    /// A large content is about to be sent.
+    async fn come_for_large(&mut self) {
+        self.worth_bulk = true;
+        if let Some(turn) = &self.turn {
+            turn.come().await;
+        }
+    }
+
+    async fn send(&mut self, mut chunks: [Bytes; 2]) -> Result<(), SendError> {
+        let sender = self.sender;
+        let (stream, carrying) = match &mut self.open {
+            Some(open) => open,
+            open @ None => {
+                let carrying = sender.carrier.carry(self.worth_bulk).await;
+                let stream = sender.limited(carrying.connection().open_uni()).await?;
+                let is_large = self.worth_bulk && self.turn.is_some();
+                let priority = if is_large { sender.streams.next_priority() } else { PACK_PRIORITY };
+                // One that was stopped already says so when it is written to.
+                let _ = stream.set_priority(priority);
+                open.insert((stream, carrying))
+            }
+        };
+        sender.limited(stream.write_all_chunks(&mut chunks)).await?;
+        sender.streams.look(carrying.connection());
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), SendError> {
+        let Some((mut stream, _)) = self.open.take() else { return Ok(()) };
+        stream.finish().map_err(|e| SendError::Broken(e.to_string()))
+    }
+}
+
+impl Drop for AnswerStream<'_> {
+    fn drop(&mut self) {
+        if let Some((stream, _)) = &mut self.open {
+            // Dropping it would end it as if it were complete. One that is closed already needs no reset.
+            let _ = stream.reset(VarInt::from_u32(1));
+        }
+    }
+}
+
 impl Sender {
-    /// Sends everything that `want` asks for over one new stream, in order.
+    /// Sends everything that `want` asks for over one new stream, in order. `turn` is its place among the requests for large
+    /// contents ([`SendStreams::turn_for`]).
     ///
     /// # Errors
     /// See [`SendError`]; the stream is reset then, and the receiver asks again.
-    pub async fn serve(&self, want: Want) -> Result<(), SendError> {
-        let mut stream = self.limited(self.connection.open_uni()).await?;
-        let served = self.serve_all(&mut stream, want).await;
-        match served {
-            Ok(()) => stream.finish().map_err(|e| SendError::Broken(e.to_string())),
-            Err(error) => {
-                // Dropping it would end it as if it were complete. One that is closed already needs no reset.
-                let _ = stream.reset(VarInt::from_u32(1));
-                Err(error)
-            }
-        }
+    pub async fn serve(&self, want: Want, turn: Option<Turn>) -> Result<(), SendError> {
+        let worth_bulk = want.contents.len() >= PACK_WORTH_BULK;
+        let mut stream = AnswerStream { sender: self, turn, worth_bulk, open: None };
+        self.serve_all(&mut stream, want).await?;
+        stream.finish()
     }
 
     /// Those of these contents that the peer may have, as its libraries are at this moment.
@@ -124,7 +239,7 @@ impl Sender {
         stored.iter().filter(in_one).map(|stored| stored.record.hash).collect()
     }
 
-    async fn serve_all(&self, stream: &mut SendStream, want: Want) -> Result<(), SendError> {
+    async fn serve_all(&self, stream: &mut AnswerStream<'_>, want: Want) -> Result<(), SendError> {
         for contents in want.contents.chunks(READ_AT_ONCE) {
             let allowed = self.may_have(contents).await;
             let small = self.small_contents(&allowed).await;
@@ -149,23 +264,25 @@ impl Sender {
 
     async fn serve_small(
         &self,
-        stream: &mut SendStream,
+        stream: &mut AnswerStream<'_>,
         request: u64,
         wanted: &ContentRequest,
         content: Bytes,
     ) -> Result<(), SendError> {
+        // What is small waits for nothing.
+        stream.turn = None;
         let length = content.len() as u64;
         let hash = wanted.hash.clone();
         let header = ContentHeader { request, hash, length, total: length, ..ContentHeader::default() };
         self.pace.take(content.len()).await;
-        self.send(stream, [wire::encode(&header), content]).await?;
+        stream.send([wire::encode(&header), content]).await?;
         self.traffic.sent.fetch_add(length, Ordering::Relaxed);
         Ok(())
     }
 
     async fn serve_one(
         &self,
-        stream: &mut SendStream,
+        stream: &mut AnswerStream<'_>,
         request: u64,
         wanted: &ContentRequest,
         allowed: &HashSet<ContentHash>,
@@ -187,7 +304,7 @@ impl Sender {
             Err(error) => {
                 tracing::debug!(%error, "a content that was asked for cannot be served");
                 header.gone = true;
-                return self.send(stream, [wire::encode(&header), Bytes::new()]).await;
+                return stream.send([wire::encode(&header), Bytes::new()]).await;
             }
         };
         header.total = total;
@@ -196,6 +313,9 @@ impl Sender {
             header.proof = self.proof(hash, wanted.offset..wanted.offset + header.length).await;
         }
         let mut left = header.length;
+        if total > SMALL_BYTES_MAX {
+            stream.come_for_large().await;
+        }
         let passage = hash.filter(|_| total > SMALL_BYTES_MAX).map(|hash| self.moving.begin(hash, total));
         let mut front = wire::encode(&header);
         // The header goes out together with the first chunk.
@@ -207,7 +327,7 @@ impl Sender {
                 let piece = rest.split_to(rest.len().min(self.pace.step_bytes()));
                 let bytes = piece.len();
                 self.pace.take(bytes).await;
-                self.send(stream, [std::mem::take(&mut front), piece]).await?;
+                stream.send([std::mem::take(&mut front), piece]).await?;
                 self.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
             }
             if let Some(passage) = &passage {
@@ -217,7 +337,7 @@ impl Sender {
         if left > 0 {
             return Err(SendError::Broken("the store ended a content early".into()));
         }
-        if front.is_empty() { Ok(()) } else { self.send(stream, [front, Bytes::new()]).await }
+        if front.is_empty() { Ok(()) } else { stream.send([front, Bytes::new()]).await }
     }
 
     /// Proves whole groups of a content; empty where the store cannot.
@@ -232,10 +352,6 @@ impl Sender {
                 Bytes::new()
             }
         }
-    }
-
-    async fn send(&self, stream: &mut SendStream, mut chunks: [Bytes; 2]) -> Result<(), SendError> {
-        self.limited(stream.write_all_chunks(&mut chunks)).await
     }
 
     async fn limited<T, E: std::fmt::Display>(

@@ -74,7 +74,7 @@ async fn peers_have_every_field_of_the_design() {
     agent.set_peers(SyncState::InSync, vec![cellar]);
     let expected = json!({
         "endpoint_id": id, "name": "cellar", "state": "in_sync", "path": "direct", "remote_addr": "192.0.2.7:4433",
-        "rtt_ms": 12.5, "assets": 40, "missing_here": 3, "missing_here_bytes": 4096, "missing_there": 2,
+        "rtt_ms": 12.5, "bulk_in": true, "bulk_out": false, "assets": 40, "missing_here": 3, "missing_here_bytes": 4096, "missing_there": 2,
         "deferred_here": 0, "deferred_there": 0, "held_here": 0, "held_there": 0,
         "bytes_sent": 1000, "bytes_received": 2000, "rates": {"send": 10.5, "receive": 20.5}, "eta_secs": 200,
         "last_seen": "2023-11-14T22:13:20.000Z", "last_error": "reset",

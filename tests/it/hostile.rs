@@ -1,5 +1,6 @@
 //! Peers that do not keep to the rules: each is shut out, or the one asset refused, and nobody else notices.
 
+mod bulk;
 mod content;
 mod crowds;
 mod denied;

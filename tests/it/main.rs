@@ -17,6 +17,7 @@ mod actors_md;
 mod agent_api;
 mod backup;
 mod browser;
+mod bulk;
 mod can_http_conformance;
 mod can_http_faults;
 mod can_service;

@@ -13,6 +13,7 @@ use can_sync::testing::events::{EventLog, NodeEvent};
 use can_sync::testing::identity::{LibraryKeys, NetworkKeys};
 use can_sync::testing::library::{Libraries, Library};
 use can_sync::testing::net::auth;
+use can_sync::testing::net::bulk::{BulkSessions, InboundWindow};
 use can_sync::testing::net::close;
 use can_sync::testing::net::endpoint::open_up;
 use can_sync::testing::peer::actor::{PeerActor, PeerArgs, PeerLimits};
@@ -49,6 +50,8 @@ use crate::support::probe::Probe;
 use crate::support::proving::Talk;
 use crate::support::scripted::{Mood, ScriptedStore};
 use crate::support::store::{LONG_AGO_MS, edited, held, noise, read, read_feed, record_of};
+
+mod bulk;
 
 const SESSION: SessionId = SessionId(7);
 
@@ -717,7 +720,8 @@ struct Test {
     memory: ConnectionMemory,
     /// What the other end shares.
     library: Arc<Library>,
-    _near: Remote,
+    /// The actor's end.
+    near: Remote,
     _dir: TempDir,
 }
 
@@ -731,6 +735,7 @@ impl Test {
             tokio::join!(near.accept(), remote.dial(&near.0))
         };
         open_up(&far, 32);
+        let window = InboundWindow::new(connection.clone());
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = embedded::open(&dir.path().join("store")).await;
         let partials = Partials::open(&dir.path().join("partial")).expect("a directory");
@@ -741,7 +746,9 @@ impl Test {
             session: SESSION,
             connection,
             opens: setup.opens,
-            own_id: near.id(),
+            window,
+            endpoint: near.0.clone(),
+            bulk: BulkSessions::default(),
             memory: Arc::default(),
             offers_mirror: true,
             introduction: introduction("under test", "its ticket"),
@@ -762,7 +769,7 @@ impl Test {
         let (actor, ends) = Actor::spawn(None, PeerActor, args.clone()).await.expect("it starts");
         let library = Arc::new(Library::new(setup.keys));
         let (connection, memory) = (far, ConnectionMemory::default());
-        Self { actor, ends, args, peers, store, connection, memory, remote, library, _near: near, _dir: dir }
+        Self { actor, ends, args, peers, store, connection, memory, remote, library, near, _dir: dir }
     }
 
     /// The next incarnation, as PeersActor starts it.
@@ -887,7 +894,12 @@ impl Test {
 
     /// Answers a request as an honest peer does.
     async fn send_content(&self, request: u64, contents: &[(&AssetRecord, &[u8])]) {
-        let mut stream = self.connection.open_uni().await.expect("a stream");
+        self.send_all_on(&self.connection, request, contents).await;
+    }
+
+    /// As [`Self::send_content`], on another connection.
+    async fn send_all_on(&self, connection: &Connection, request: u64, contents: &[(&AssetRecord, &[u8])]) {
+        let mut stream = connection.open_uni().await.expect("a stream");
         for (record, content) in contents {
             // Taken or not: that is for the test to see elsewhere.
             let _ = stream.write_chunk(wire::encode(&header(request, record))).await;

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod browser;
+pub(crate) mod bulk;
 pub(crate) mod candidates;
 pub(crate) mod clock;
 pub(crate) mod command;

@@ -8,9 +8,10 @@ use super::dates::WaitingTold;
 use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, ProvedSession, Running, SERVED_AT_ONCE};
 use crate::actor::tasks::Tasks;
 use crate::library::ticket::{Claims, TicketSerial};
-use crate::net::auth::AuthError;
+use crate::net::auth::{AuthError, BulkSecret};
+use crate::net::bulk::BulkOutgoing;
 use crate::net::close::{self, is_close};
-use crate::net::endpoint;
+use crate::peer::bulk::BulkReceiver;
 use crate::peer::establish::{CommonLibrary, EstablishError, Established};
 use crate::peer::held::HeldBySession;
 use crate::peer::lane::Lane;
@@ -20,6 +21,8 @@ use crate::peer::streams;
 use crate::record::Hlc;
 use crate::transfer::meter::Meter;
 use crate::transfer::receive::{Expected, Receiver};
+use crate::transfer::send::SendStreams;
+use crate::transfer::turns::Turns;
 use iroh::endpoint::{ConnectionError, Side, VarInt};
 use ractor::ActorRef;
 use tokio::sync::{Semaphore, mpsc};
@@ -42,6 +45,8 @@ impl PeerState {
 
     pub(super) fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
         let (hears_doubled, boot_id) = (established.hears_doubled, established.boot_id);
+        let bulk_secret = BulkSecret::new(&established.transcript, established.role);
+        let takes_bulk = established.takes_bulk;
         let Established { send, receive, shared, known, name, ticket, finds, clock_ms, .. } = established;
         if self.running.take().is_some() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
@@ -52,7 +57,7 @@ impl PeerState {
         let epoch = self.epochs;
         let lanes = shared.iter().map(|one| (one.blinded.clone(), Arc::clone(&one.library))).collect();
         self.proved.send_replace(Some(ProvedSession { epoch, lanes }));
-        endpoint::open_up(&self.args.connection, self.args.limits.streams);
+        self.args.window.open_up(self.args.limits.streams);
 
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
         let (out, frames) = mpsc::channel(FRAMES_OUT);
@@ -63,24 +68,11 @@ impl PeerState {
         tasks.spawn(streams::write_control(myself.clone(), epoch, send, frames, Arc::clone(&bytes_out)));
         let permits = Arc::new(Semaphore::new(FRAMES_WAITING));
         tasks.spawn(streams::read_control(myself.clone(), epoch, receive, permits));
-        let (results, arrived) = mpsc::channel(FRAMES_WAITING);
-        tasks.spawn(streams::forward_results(myself.clone(), epoch, arrived));
-        let receiver = Receiver {
-            taker: self.args.taker(),
-            partials: self.args.partials.clone(),
-            peer: self.args.connection.remote_id(),
-            expected: Arc::clone(&expected),
-            traffic: Arc::clone(&self.args.traffic),
-            moving: self.args.receiving.clone(),
-            stall: self.args.limits.stall,
-            pace: self.args.limits.download.clone(),
-            results,
-        };
-        tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
-
+        self.receive(myself, epoch, &bulk_secret, &expected, &mut tasks);
         let assets = shared.iter().map(|one| one.theirs.assets).sum();
         let (lanes, effects) = self.begin_lanes(shared);
-        let serve_permits = Arc::new(Semaphore::new(SERVED_AT_ONCE));
+        let (endpoint, session) = (self.args.endpoint.clone(), self.args.connection.clone());
+        let bulk = BulkOutgoing::new(endpoint, session, takes_bulk.then_some(bulk_secret));
         self.running = Some(Running {
             lanes,
             known,
@@ -93,7 +85,9 @@ impl PeerState {
             held,
             expected,
             serving: HashMap::new(),
-            serve_permits,
+            serve_turns: Turns::new(SERVED_AT_ONCE),
+            bulk,
+            streams: SendStreams::default(),
             meter: Meter::of(Arc::clone(&self.args.traffic)),
             peer_finds: finds,
             peer_hears_doubled: hears_doubled,
@@ -120,6 +114,36 @@ impl PeerState {
             self.step_all(myself, |_| Some(SessionInput::ChangesLost));
         }
         self.publish();
+    }
+
+    /// Takes in contents, on the session's connection and on bulk connections beside it.
+    fn receive(
+        &self,
+        myself: &ActorRef<PeerMsg>,
+        epoch: u64,
+        secret: &BulkSecret,
+        expected: &Arc<Expected>,
+        tasks: &mut Tasks<PeerMsg>,
+    ) {
+        let (results, arrived) = mpsc::channel(FRAMES_WAITING);
+        tasks.spawn(streams::forward_results(myself.clone(), epoch, arrived));
+        let receiver = Receiver {
+            taker: self.args.taker(),
+            partials: self.args.partials.clone(),
+            peer: self.args.connection.remote_id(),
+            expected: Arc::clone(expected),
+            traffic: Arc::clone(&self.args.traffic),
+            moving: self.args.receiving.clone(),
+            stall: self.args.limits.stall,
+            pace: self.args.limits.download.clone(),
+            results,
+            bulk: None,
+        };
+        let peer = self.args.connection.remote_id();
+        let arrivals = self.args.bulk.register(peer, secret.clone());
+        let bulk = BulkReceiver::new(myself.clone(), epoch, &self.args, receiver.clone());
+        tasks.spawn(bulk.run(arrivals));
+        tasks.spawn(streams::accept_uni(myself.clone(), self.args.connection.clone(), receiver));
     }
 
     fn begin_lanes(&self, shared: Vec<CommonLibrary>) -> (Vec<Lane>, Vec<Vec<SessionEffect>>) {

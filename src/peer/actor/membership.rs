@@ -188,7 +188,7 @@ impl PeerState {
 
     /// Closes the connection once somebody on it may not stay; what else it shared is shared again on the next one.
     pub(super) fn check_admission(&mut self) {
-        let (now, own_id) = (now_ms(), self.args.own_id);
+        let (now, own_id) = (now_ms(), self.args.own_id());
         let Some(running) = &self.running else { return };
         let own: Vec<TicketError> =
             running.lanes.iter().filter_map(|lane| lane.check_own(own_id, now).err()).collect();

@@ -137,7 +137,7 @@ impl PeerState {
         }
         // Only what is one's own can be wanted back.
         let is_mirror = library.shared().is_none();
-        let revive = is_mirror.then(|| WriterId(*args.own_id.as_bytes()));
+        let revive = is_mirror.then(|| WriterId(*args.own_id().as_bytes()));
         let sought = effects::FetchRequest { hashes: sought, revive };
         let peers = (args.session, args.peers.clone());
         let rules = Rules {

@@ -10,7 +10,7 @@ use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::SessionInput;
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::groups::GroupSum;
-use crate::transfer::receive::{self, PartOf, Results};
+use crate::transfer::receive::{self, Left, PartOf, Results};
 use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX, WantKey};
 use crate::transfer::send::Sender;
 use crate::wire::proto::{Cancel, ContentRequest, Want, frame};
@@ -116,6 +116,29 @@ impl PeerState {
         self.tell(PeersMsg::PartFinished { session: self.args.session, request, key, result });
     }
 
+    /// The bulk connection broke that contents came on. What had begun to come says so itself; of the rest nobody knows whether it
+    /// was on its way, so it is asked for anew.
+    pub(super) fn on_bulk_lost(&mut self, epoch: u64, reason: &str) {
+        let Some(running) = self.running.as_ref().filter(|running| running.epoch == epoch) else { return };
+        let failure = Failure::Interrupted(format!("its connection broke: {reason}"));
+        let lost = running.expected.take_unbegun();
+        self.give_up(lost, &failure);
+    }
+
+    /// Requests that are not expected to be answered any more, for this reason.
+    pub(super) fn give_up(&mut self, requests: Vec<(u64, Left)>, failure: &Failure) {
+        for (request, left) in requests {
+            match left {
+                Left::Assets(keys) => {
+                    self.on_received(keys.into_iter().map(|key| (key, Err(failure.clone()))).collect());
+                }
+                Left::Part(key) => self.on_part_received(request, key, Err(failure.clone())),
+                Left::Nothing => {}
+            }
+            self.send(frame::Kind::Cancel(Cancel { request }));
+        }
+    }
+
     pub(super) fn serve(&mut self, want: Want) {
         let Some(running) = &mut self.running else { return };
         running.serving.retain(|_, served| !served.task.is_finished());
@@ -133,7 +156,8 @@ impl PeerState {
         let within =
             (!mirrored).then(|| running.lanes.iter().map(|lane| Arc::clone(&lane.library)).collect());
         let sender = Sender {
-            connection: self.args.connection.clone(),
+            carrier: running.bulk.carrier(),
+            streams: running.streams.clone(),
             store: Arc::clone(&self.args.store),
             traffic: Arc::clone(&self.args.traffic),
             moving: self.args.sending.clone(),
@@ -141,12 +165,13 @@ impl PeerState {
             pace: self.args.limits.upload.clone(),
             within,
         };
-        let permits = Arc::clone(&running.serve_permits);
-        let request = want.request;
+        // Places in both lines are taken here, in the order of the requests: what waits for its turn with a large content is
+        // never behind something that waits to be served.
+        let (turn, for_large) = (running.serve_turns.join(), running.streams.turn_for(&want));
+        let (request, peer) = (want.request, self.args.connection.remote_id());
         let task = running.tasks.spawn(async move {
-            let Ok(_permit) = permits.acquire().await else { return };
-            if let Err(error) = sender.serve(want).await {
-                let peer = sender.connection.remote_id();
+            turn.come().await;
+            if let Err(error) = sender.serve(want, for_large).await {
                 tracing::debug!(peer = %peer.fmt_short(), %error, "a request was not served");
             }
         });

@@ -17,6 +17,8 @@ use crate::wire::proto::{LibrarySummary, Welcome, frame};
 const FEATURE_FIND: &str = "find";
 /// The ability to be told of another machine with the same endpoint id.
 const FEATURE_DOUBLED: &str = "doubled";
+/// The ability to take contents on a connection of their own.
+const FEATURE_BULK: &str = "bulk";
 /// Abilities that are looked at.
 const FEATURES_MAX: usize = crate::wire::decode::FEATURES_MAX;
 /// Longest name that a peer may give itself, in characters.
@@ -37,7 +39,7 @@ impl Meeting<'_> {
             libraries: summaries.collect(),
             ticket: self.introduction.ticket.borrow().clone(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
-            features: vec![FEATURE_FIND.into(), FEATURE_DOUBLED.into()],
+            features: [FEATURE_FIND, FEATURE_DOUBLED, FEATURE_BULK].map(str::to_owned).to_vec(),
             known,
             clock_ms: if mirrors { self.introduction.clock.own_ms() } else { 0 },
             boot_id: self.introduction.boot_id,
@@ -82,7 +84,7 @@ impl Meeting<'_> {
         };
         let known: Vec<BlindedLibrary> = beside.into_iter().filter_map(known).collect();
         let has = |name: &str| welcome.features.iter().take(FEATURES_MAX).any(|feature| feature == name);
-        let (finds, hears_doubled) = (has(FEATURE_FIND), has(FEATURE_DOUBLED));
+        let (finds, hears_doubled, takes_bulk) = (has(FEATURE_FIND), has(FEATURE_DOUBLED), has(FEATURE_BULK));
         let name = name_of(&welcome);
         let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };
         let (clock_ms, boot_id) = (welcome.clock_ms, welcome.boot_id);
@@ -90,12 +92,14 @@ impl Meeting<'_> {
             send,
             receive,
             transcript,
+            role,
             shared,
             known,
             name,
             ticket,
             finds,
             hears_doubled,
+            takes_bulk,
             clock_ms,
             boot_id,
         })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::endpoint::{Connection, VarInt};
-use iroh::{EndpointAddr, EndpointId, TransportAddr};
+use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
 use ractor::ActorRef;
 use tokio::time::Instant;
@@ -17,8 +17,9 @@ use crate::discovery::gossip::GossipMsg;
 use crate::events::NodeEvent;
 use crate::library::registry::DeviceStanding;
 use crate::library::ticket::TicketSerial;
+use crate::net::bulk::InboundWindow;
 use crate::net::close::{self, is_close};
-use crate::net::endpoint;
+use crate::net::endpoint::{self, remote_addrs};
 use crate::net::handshakes::Pending;
 use crate::peer::actor::PeerArgs;
 use crate::peer::dial;
@@ -103,6 +104,7 @@ impl PeersState {
         let session = SessionId(self.next_session);
         self.next_session += 1;
         self.places.enter(session, self.class_of(&id), replaced);
+        let window = InboundWindow::new(connection.clone());
         let link = PeerLink {
             endpoint_id: id,
             connection,
@@ -115,7 +117,7 @@ impl PeersState {
             receiving: ActiveTransfers::default(),
             sending: ActiveTransfers::default(),
             given_up: None,
-            window: 0,
+            window,
         };
         self.links.insert(session, link);
         self.fetching.connected(session, id);
@@ -138,7 +140,9 @@ impl PeersState {
             session,
             connection: link.connection.clone(),
             opens,
-            own_id: self.args.endpoint.id(),
+            endpoint: self.args.endpoint.clone(),
+            bulk: self.bulk.clone(),
+            window: link.window.clone(),
             memory: Arc::clone(&link.memory),
             offers_mirror: self.roster.get(&link.endpoint_id).is_some_and(KnownPeer::is_offered_mirror),
             introduction: self.args.introduction.clone(),
@@ -231,15 +235,13 @@ impl PeersState {
     }
 
     /// Gives each connection the window that it may have beside the others there are.
-    fn share_windows(&mut self) {
+    fn share_windows(&self) {
         let [own, members, _] = self.places.counts();
         let proved = ProvedConnections { own, members };
-        for (session, link) in &mut self.links {
+        for (session, link) in &self.links {
             let Some(class) = self.places.proved(*session) else { continue };
             let window = proved.window(class);
-            if std::mem::replace(&mut link.window, window) != window {
-                endpoint::set_window(&link.connection, window);
-            }
+            link.window.set(window);
         }
     }
 
@@ -384,9 +386,4 @@ impl PeersState {
             class @ (Class::Named | Class::Own | Class::Member(_)) => class,
         }
     }
-}
-
-/// Where the other end of a connection was seen.
-fn remote_addrs(connection: &Connection) -> Vec<TransportAddr> {
-    connection.paths().iter().map(|path| path.remote_addr().clone()).collect()
 }

@@ -155,6 +155,8 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
         path: path.as_ref().map(|(kind, ..)| *kind),
         remote_addr: path.as_ref().map(|(_, addr, _)| addr.clone()),
         rtt_ms: path.as_ref().map(|(.., rtt)| rtt.as_secs_f64() * 1000.0),
+        bulk_in: link.is_some_and(|link| link.window.has_bulk()),
+        bulk_out: link.is_some_and(|link| link.shared_view().bulk_out),
         assets: standing.as_ref().map(|standing| standing.assets),
         missing_here: standing.as_ref().map_or(0, |standing| standing.missing_here),
         missing_here_bytes: standing.as_ref().map_or(0, |standing| standing.missing_here_bytes),

@@ -30,6 +30,8 @@ struct WaitingRequests {
 struct Request {
     what: What,
     since: Instant,
+    /// Whether any of it has begun to come.
+    begun: bool,
     revoked: CancellationToken,
 }
 
@@ -84,13 +86,15 @@ impl Expected {
 
     fn insert(&self, request: u64, what: What, now: Instant) {
         let revoked = CancellationToken::new();
-        self.waiting().requests.insert(request, Request { what, since: now, revoked });
+        self.waiting().requests.insert(request, Request { what, since: now, begun: false, revoked });
     }
 
     /// What arrives now; each is taken once.
     pub(super) fn take(&self, header: &ContentHeader, hash: &ContentHash) -> Option<Announced> {
         let mut waiting = self.waiting();
-        match &mut waiting.requests.get_mut(&header.request)?.what {
+        let request = waiting.requests.get_mut(&header.request)?;
+        request.begun = true;
+        match &mut request.what {
             What::Assets(library, records) => {
                 records.remove(hash).map(|record| Announced::Asset(*library, Box::new(record)))
             }
@@ -126,6 +130,18 @@ impl Expected {
         if let Some(request) = self.waiting().requests.remove(&request) {
             request.revoked.cancel();
         }
+    }
+
+    /// The requests of which nothing has begun to come, with what they were for. They are no longer expected.
+    pub fn take_unbegun(&self) -> Vec<(u64, Left)> {
+        let mut waiting = self.waiting();
+        let requests = waiting.requests.extract_if(|_, request| !request.begun);
+        requests
+            .map(|(number, request)| {
+                request.revoked.cancel();
+                (number, request.what.left())
+            })
+            .collect()
     }
 
     /// When nothing at all came for `stall`: the requests that waited for so long, with what is missing of them. They

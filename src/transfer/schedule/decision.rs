@@ -30,6 +30,8 @@ pub struct ScheduleLimits {
 pub enum Failure {
     /// The source's fault: gone, broken off, no progress. Another one is tried.
     Source(String),
+    /// Nobody's fault: the connection broke that it came on, and the session goes on. The same source is asked again.
+    Interrupted(String),
     /// The source sent something else than was asked for. Another one is tried, and this one has lost its place.
     WrongBytes(String),
     /// The source cannot prove parts of what it has. They are taken from others, or the whole from one.
@@ -47,6 +49,7 @@ impl Failure {
     #[must_use]
     pub fn reason(&self) -> &str {
         let (Self::Source(reason)
+        | Self::Interrupted(reason)
         | Self::WrongBytes(reason)
         | Self::NoProof(reason)
         | Self::FalseProof(reason)

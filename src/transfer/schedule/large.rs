@@ -49,6 +49,7 @@ impl Scheduler {
                         self.ready.insert(key);
                     }
                     failure @ (Failure::Source(_)
+                    | Failure::Interrupted(_)
                     | Failure::WrongBytes(_)
                     | Failure::NoProof(_)
                     | Failure::FalseProof(_)

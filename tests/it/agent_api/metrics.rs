@@ -74,6 +74,7 @@ async fn the_figures_are_those_of_the_node() {
         ("can_sync_actors_running{kind=\"PeersActor\"}", 1.0),
         (&format!("can_sync_peer_sent_bytes_total{{endpoint_id=\"{first}\"}}"), 1_000.0),
         (&format!("can_sync_peer_rtt_seconds{{endpoint_id=\"{first}\"}}"), 0.0125),
+        (&format!("can_sync_peer_bulk_connections{{endpoint_id=\"{first}\"}}"), 1.0),
     ];
     for (series, value) in expected {
         assert_eq!(samples.get(series), Some(&value), "{series} in\n{text}");

@@ -257,6 +257,8 @@ pub(crate) fn peer(seed: u8, name: &str, state: ConnectionState) -> PeerReport {
         path: Some("direct"),
         remote_addr: Some("192.0.2.7:4433".into()),
         rtt_ms: Some(12.5),
+        bulk_in: true,
+        bulk_out: false,
         assets: Some(40),
         missing_here: 3,
         missing_here_bytes: 4096,

@@ -60,6 +60,12 @@ impl Arena {
         self.expected[0].parse().expect("a hash")
     }
 
+    /// An asset of 200,000 bytes that the victim holds.
+    pub(crate) async fn large(&mut self) -> ContentHash {
+        self.honest_asset(200_000).await;
+        self.expected.last().expect("one").parse().expect("a hash")
+    }
+
     /// Something new at the honest node arrives at the victim.
     async fn honest_asset(&mut self, len: usize) {
         let mut content = vec![0; len];

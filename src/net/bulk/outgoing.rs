@@ -1,0 +1,224 @@
+//! The bulk connection that this end of a session opens, for the contents that it sends.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use iroh::Endpoint;
+use iroh::endpoint::{Connection, VarInt};
+use tokio::time::{Instant, timeout};
+
+use crate::net::auth::{Binding, BulkProof, BulkSecret};
+use crate::net::{close, endpoint};
+
+/// For a connection and both proofs. Contents that wait for it go over the session's connection then.
+const OPEN_WITHIN: Duration = Duration::from_secs(3);
+/// Between an attempt and the next one, after one that came to nothing or a connection that did not last; doubled with each, up
+/// to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// See [`RETRY_MIN`].
+const RETRY_MAX: Duration = Duration::from_mins(1);
+/// One that lasted so long was a good one: when it is over, another is opened at once.
+const LASTED: Duration = Duration::from_mins(1);
+/// One that carries nothing for so long is closed.
+const IDLE_AFTER: Duration = Duration::from_secs(30);
+
+/// Opens and owns a session's bulk connection; dropped, it is closed, and no other is opened.
+#[derive(Debug)]
+pub struct BulkOutgoing(Arc<Outgoing>);
+
+/// Chooses the connection that a content goes over. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct BulkCarrier(Arc<Outgoing>);
+
+#[derive(Debug)]
+struct Outgoing {
+    endpoint: Endpoint,
+    session: Connection,
+    /// Nothing where the peer takes none.
+    secret: Option<BulkSecret>,
+    /// Held while one is being opened, so that there is never a second one.
+    opening: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    open: Option<OpenBulk>,
+    /// No other is opened before.
+    not_before: Instant,
+    /// Attempts in a row that led to nothing that lasted.
+    failures: u32,
+    is_over: bool,
+}
+
+#[derive(Debug)]
+struct OpenBulk {
+    connection: Connection,
+    since: Instant,
+    /// Contents that are going over it.
+    carried: usize,
+    /// When it last carried anything.
+    used: Instant,
+}
+
+/// A content goes over this connection until it is dropped.
+#[derive(Debug)]
+pub struct Carrying {
+    connection: Connection,
+    outgoing: Arc<Outgoing>,
+}
+
+impl Carrying {
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Carrying {
+    fn drop(&mut self) {
+        let mut state = self.outgoing.state();
+        if let Some(open) = &mut state.open
+            && open.connection.stable_id() == self.connection.stable_id()
+        {
+            open.carried -= 1;
+            open.used = Instant::now();
+        }
+    }
+}
+
+impl BulkOutgoing {
+    /// For the contents that `endpoint` sends in a session. Without a secret, they all go over the session's connection.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, session: Connection, secret: Option<BulkSecret>) -> Self {
+        let state = State { open: None, not_before: Instant::now(), failures: 0, is_over: false };
+        let (opening, state) = (tokio::sync::Mutex::new(()), Mutex::new(state));
+        Self(Arc::new(Outgoing { endpoint, session, secret, opening, state }))
+    }
+
+    /// Chooses for one content after the other.
+    #[must_use]
+    pub fn carrier(&self) -> BulkCarrier {
+        BulkCarrier(Arc::clone(&self.0))
+    }
+
+    /// Closes the connection if it has carried nothing for half a minute.
+    pub fn close_idle(&self, now: Instant) {
+        let mut state = self.0.state();
+        let is_idle =
+            |open: &mut OpenBulk| open.carried == 0 && now.saturating_duration_since(open.used) >= IDLE_AFTER;
+        if let Some(idle) = state.open.take_if(is_idle) {
+            idle.connection.close(VarInt::from_u32(close::SHUTDOWN), b"nothing to send");
+        }
+    }
+
+    /// Whether one is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.state().open.as_ref().is_some_and(|open| open.connection.close_reason().is_none())
+    }
+}
+
+impl Drop for BulkOutgoing {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.is_over = true;
+        if let Some(open) = state.open.take() {
+            open.connection.close(VarInt::from_u32(close::SHUTDOWN), b"the session is over");
+        }
+    }
+}
+
+impl BulkCarrier {
+    /// The bulk connection. Where none is open, one is opened if the content is `worth` it; where that comes to nothing, the
+    /// session's connection.
+    pub async fn carry(&self, worth: bool) -> Carrying {
+        let outgoing = &self.0;
+        if let Some(open) = outgoing.carry_open() {
+            return open;
+        }
+        let by_session = || Carrying { connection: outgoing.session.clone(), outgoing: Arc::clone(outgoing) };
+        let Some(secret) = outgoing.secret.as_ref().filter(|_| worth) else { return by_session() };
+        let _one_at_a_time = outgoing.opening.lock().await;
+        if let Some(open) = outgoing.carry_open() {
+            return open;
+        }
+        if !outgoing.state().begin(Instant::now()) {
+            return by_session();
+        }
+        match timeout(OPEN_WITHIN, outgoing.open(secret)).await {
+            Ok(Ok(connection)) => outgoing.take(connection).unwrap_or_else(by_session),
+            failed => {
+                let peer = outgoing.session.remote_id();
+                let reason = failed.map_or_else(|_| "no answer in time".to_owned(), Result::unwrap_err);
+                tracing::debug!(peer = %peer.fmt_short(), reason, "no bulk connection: contents go over the session's");
+                by_session()
+            }
+        }
+    }
+}
+
+impl Outgoing {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carry_open(self: &Arc<Self>) -> Option<Carrying> {
+        let connection = self.state().carry()?;
+        Some(Carrying { connection, outgoing: Arc::clone(self) })
+    }
+
+    /// Keeps a connection that was proved, unless the session is over.
+    fn take(self: &Arc<Self>, connection: Connection) -> Option<Carrying> {
+        let mut state = self.state();
+        if state.is_over {
+            connection.close(VarInt::from_u32(close::SHUTDOWN), b"the session is over");
+            return None;
+        }
+        let now = Instant::now();
+        state.open = Some(OpenBulk { connection, since: now, carried: 0, used: now });
+        let connection = state.carry()?;
+        Some(Carrying { connection, outgoing: Arc::clone(self) })
+    }
+
+    async fn open(&self, secret: &BulkSecret) -> Result<Connection, String> {
+        let connection = endpoint::connect_bulk(&self.endpoint, &self.session).await?;
+        let binding = Binding::of_bulk(&connection, self.endpoint.id()).map_err(|e| e.to_string())?;
+        let (mut send, mut receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+        let ours = secret.prove(&binding, secret.role(), secret.role());
+        send.write_all(&ours).await.map_err(|e| e.to_string())?;
+        send.finish().map_err(|e| e.to_string())?;
+        let mut theirs = BulkProof::default();
+        receive.read_exact(&mut theirs).await.map_err(|e| e.to_string())?;
+        if !secret.is_proved(&binding, secret.role(), &theirs) {
+            connection.close(VarInt::from_u32(close::VIOLATION), b"a wrong proof");
+            return Err("the other end proved nothing".into());
+        }
+        Ok(connection)
+    }
+}
+
+impl State {
+    /// The open connection, which carries one more.
+    fn carry(&mut self) -> Option<Connection> {
+        let broken = |open: &mut OpenBulk| open.connection.close_reason().is_some();
+        if let Some(broken) = self.open.take_if(broken)
+            && broken.since.elapsed() >= LASTED
+        {
+            (self.failures, self.not_before) = (0, Instant::now());
+        }
+        let open = self.open.as_mut()?;
+        open.carried += 1;
+        Some(open.connection.clone())
+    }
+
+    /// Whether one may be opened now; the next one is due later. Noted before the attempt, which may be given up in the middle.
+    fn begin(&mut self, now: Instant) -> bool {
+        if self.is_over || now < self.not_before {
+            return false;
+        }
+        self.not_before = now + RETRY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
+        self.failures += 1;
+        true
+    }
+}
