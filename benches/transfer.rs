@@ -107,14 +107,17 @@ async fn row(args: &Args, table: &Table, what: &str, contents: [Vec<Noise>; 2]) 
 /// Assets of many sizes, half at each side, and what the wire allows when both send.
 async fn mixed(args: &Args, table: &Table, contents: [Vec<Noise>; 2]) -> Result<()> {
     let bytes = contents.iter().flatten().map(|noise| noise.len).sum();
-    let (mut ours, mut raw) = (Runs::default(), Runs::default());
+    let mut runs: [Runs; 3] = Default::default();
+    let [ours, raw, own] = &mut runs;
     for _ in 0..args.runs {
         ours.add(moved(args, &contents).await?);
-        raw.add(limits::raw_both_ways(4, bytes).await?);
+        raw.add(limits::raw_both_ways(1, 4, bytes).await?);
+        own.add(limits::raw_both_ways(2, 1, bytes).await?);
     }
     let what = format!("mixed: {MIXED_ASSETS} x 0.1 to 35 MB, half at each side");
-    table.runs(&what, &ours, Some(bytes), "<= 1.0 s");
-    table.runs("limit: raw iroh, both ways, 4 streams each", &raw, Some(bytes), "");
+    table.runs(&what, ours, Some(bytes), "<= 1.0 s");
+    table.runs("limit: raw iroh, both ways, 4 streams each", raw, Some(bytes), "");
+    table.runs("limit: raw iroh, a connection each way", own, Some(bytes), "");
     Ok(())
 }
 

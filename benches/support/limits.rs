@@ -23,34 +23,45 @@ pub(crate) fn hashing(mib: u64) -> Duration {
 /// `total` bytes over so many streams of one connection on loopback, with the windows that agents use; nothing is done
 /// with them.
 pub(crate) async fn raw_streams(streams: u64, total: u64) -> Result<Duration> {
-    tokio::time::timeout(patience(total), move_raw(streams, [total, 0])).await?
+    tokio::time::timeout(patience(total), move_raw(1, streams, [total, 0])).await?
 }
 
-/// The same with half of the bytes each way at once.
-pub(crate) async fn raw_both_ways(streams: u64, total: u64) -> Result<Duration> {
-    tokio::time::timeout(patience(total), move_raw(streams, [total / 2; 2])).await?
+/// The same with half of the bytes each way at once, on one connection, or on `connections` of which the first carries what goes
+/// there and the last what comes back.
+pub(crate) async fn raw_both_ways(connections: usize, streams: u64, total: u64) -> Result<Duration> {
+    tokio::time::timeout(patience(total), move_raw(connections, streams, [total / 2; 2])).await?
 }
 
-async fn move_raw(streams: u64, [there, back]: [u64; 2]) -> Result<Duration> {
+async fn move_raw(connections: usize, streams: u64, [there, back]: [u64; 2]) -> Result<Duration> {
     let bind = || endpoint::bind(SecretKey::generate(), ([127, 0, 0, 1], 0).into(), RelayMode::Disabled);
     let (near, far) = (bind().await?, bind().await?);
     let mut addr = EndpointAddr::new(far.id());
     addr.addrs.extend(far.bound_sockets().into_iter().map(TransportAddr::Ip));
     let answers = tokio::spawn(async move {
-        let server = endpoint::strangers_within_machine(&far);
-        let connection = far.accept().await.ok_or("closed")?.accept_with(server)?.await?;
-        endpoint::open_up(&connection, 8);
-        tokio::try_join!(read_all(&connection, streams, there), write_all(&connection, streams, back))?;
+        let mut open = Vec::new();
+        for _ in 0..connections {
+            let server = endpoint::strangers_within_machine(&far);
+            let connection = far.accept().await.ok_or("closed")?.accept_with(server)?.await?;
+            endpoint::open_up(&connection, 8);
+            open.push(connection);
+        }
+        let (first, last) = (&open[0], &open[connections - 1]);
+        tokio::try_join!(read_all(first, streams, there), write_all(last, streams, back))?;
         // Whoever dialled closes once it has everything.
-        connection.closed().await;
+        first.closed().await;
         Result::Ok(())
     });
-    let connection = endpoint::connect(&near, addr).await?;
-    endpoint::open_up(&connection, 8);
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        let connection = endpoint::connect(&near, addr.clone()).await?;
+        endpoint::open_up(&connection, 8);
+        open.push(connection);
+    }
+    let (first, last) = (&open[0], &open[connections - 1]);
     let started = Instant::now();
-    tokio::try_join!(read_all(&connection, streams, back), write_all(&connection, streams, there))?;
+    tokio::try_join!(read_all(last, streams, back), write_all(first, streams, there))?;
     let took = started.elapsed();
-    connection.close(0_u32.into(), b"done");
+    first.close(0_u32.into(), b"done");
     answers.await??;
     Ok(took)
 }
