@@ -11,12 +11,15 @@
 //! unidirectional and carry contents, as on the session's connection.
 //!
 //! A bulk connection is no peer: it has no place, no actor and no part in which of two connections is kept. It ends with the
-//! control stream of its session. There is one of them in each direction; one that comes later takes the other's place.
+//! control stream of its session. There is one of them in each direction; one that comes later takes the other's place. Either end
+//! closes one on which nothing comes any more ([`Pulse`]): the session's connection may have found another path where it did not.
 
 mod incoming;
 mod outgoing;
+mod pulse;
 mod window;
 
 pub use self::incoming::{BulkArrivals, BulkSessions};
 pub use self::outgoing::{BulkCarrier, BulkOutgoing, Carrying};
+pub use self::pulse::Pulse;
 pub use self::window::{BulkWindow, InboundWindow};

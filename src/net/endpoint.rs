@@ -58,12 +58,27 @@ pub type ProtocolHandler = Arc<dyn Fn(Connection, Pending) + Send + Sync>;
 /// What else is spoken on this endpoint, by ALPN.
 pub type Protocols = Arc<[(&'static [u8], ProtocolHandler)]>;
 
-/// What every connection begins with: a small window, and this many unidirectional streams. `within_machine` says that both
-/// ends are here.
-fn transport(uni_streams: u32, within_machine: bool) -> QuicTransportConfig {
+/// Streams that the other end may open.
+#[derive(Clone, Copy)]
+struct TheirStreams {
+    bidirectional: u32,
+    unidirectional: u32,
+}
+
+impl TheirStreams {
+    /// On a connection that is opened for a session, or by gossip.
+    const DIALLED: Self = Self { bidirectional: STRANGER_STREAMS, unidirectional: GOSSIP_STREAMS };
+    /// On one that comes in.
+    const STRANGER: Self = Self { bidirectional: STRANGER_STREAMS, unidirectional: 0 };
+    /// On one for contents that we send.
+    const NONE: Self = Self { bidirectional: 0, unidirectional: 0 };
+}
+
+/// What every connection begins with: a small window, and these streams. `within_machine` says that both ends are here.
+fn transport(streams: TheirStreams, within_machine: bool) -> QuicTransportConfig {
     let mut builder = QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS))
-        .max_concurrent_uni_streams(VarInt::from_u32(uni_streams))
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams.bidirectional))
+        .max_concurrent_uni_streams(VarInt::from_u32(streams.unidirectional))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .send_window(u64::from(SEND_WINDOW))
@@ -161,7 +176,7 @@ pub fn strangers_within_machine(endpoint: &Endpoint) -> Arc<ServerConfig> {
 
 fn server(endpoint: &Endpoint, within_machine: bool) -> Arc<ServerConfig> {
     let alpns = ALPNS.iter().map(|alpn| alpn.to_vec()).collect();
-    let transport = transport(0, within_machine);
+    let transport = transport(TheirStreams::STRANGER, within_machine);
     Arc::new(endpoint.create_server_config_builder(alpns).set_transport_config(transport).build())
 }
 
@@ -181,16 +196,20 @@ pub fn is_from_machine(incoming: &Incoming) -> bool {
     matches!(incoming.remote_addr(), IncomingAddr::Ip(addr) if addr.ip().is_loopback())
 }
 
+fn is_within_machine(addr: &EndpointAddr) -> bool {
+    let is_loopback =
+        |addr: &TransportAddr| matches!(addr, TransportAddr::Ip(addr) if addr.ip().is_loopback());
+    !addr.addrs.is_empty() && addr.addrs.iter().all(is_loopback)
+}
+
 /// Opens a connection for a session.
 ///
 /// # Errors
 /// What iroh says.
 pub async fn connect(endpoint: &Endpoint, addr: EndpointAddr) -> Result<Connection, String> {
-    let is_loopback =
-        |addr: &TransportAddr| matches!(addr, TransportAddr::Ip(addr) if addr.ip().is_loopback());
     let mut options = ConnectOptions::new();
-    if !addr.addrs.is_empty() && addr.addrs.iter().all(is_loopback) {
-        options = options.with_transport_config(transport(GOSSIP_STREAMS, true));
+    if is_within_machine(&addr) {
+        options = options.with_transport_config(transport(TheirStreams::DIALLED, true));
     }
     let connecting = endpoint.connect_with_opts(addr, SESSION_ALPN, options).await;
     connecting.map_err(|error| format!("{error:#}"))?.await.map_err(|error| format!("{error:#}"))
@@ -203,7 +222,8 @@ pub async fn connect(endpoint: &Endpoint, addr: EndpointAddr) -> Result<Connecti
 /// What iroh says.
 pub async fn connect_bulk(endpoint: &Endpoint, session: &Connection) -> Result<Connection, String> {
     let addr = EndpointAddr::from_parts(session.remote_id(), remote_addrs(session));
-    let options = ConnectOptions::new().with_transport_config(transport(0, false));
+    let transport = transport(TheirStreams::NONE, is_within_machine(&addr));
+    let options = ConnectOptions::new().with_transport_config(transport);
     let connecting = endpoint.connect_with_opts(addr, BULK_ALPN, options).await;
     connecting.map_err(|error| format!("{error:#}"))?.await.map_err(|error| format!("{error:#}"))
 }
@@ -243,7 +263,7 @@ pub async fn bind_behind(
         .secret_key(key)
         .alpns(ALPNS.iter().map(|alpn| alpn.to_vec()).collect())
         .relay_mode(relay_mode)
-        .transport_config(transport(GOSSIP_STREAMS, false))
+        .transport_config(transport(TheirStreams::DIALLED, false))
         .clear_ip_transports()
         .bind_addr(bind_addr)
         .map_err(|e| e.to_string())?;

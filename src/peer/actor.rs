@@ -354,7 +354,7 @@ impl Actor for PeerActor {
                     state.on_summary_ready(lane, nonce, answer, behind);
                 }
             }
-            PeerMsg::BulkLost { epoch, reason } => state.on_bulk_lost(epoch, &reason),
+            PeerMsg::BulkLost { epoch, failure } => state.on_bulk_lost(epoch, &failure),
             PeerMsg::Received { epoch, results } => {
                 if state.is_current(epoch) {
                     state.on_received(results);
@@ -603,7 +603,7 @@ impl PeerState {
             return;
         };
         running.meter.tick(TICK);
-        running.bulk.close_idle(now);
+        running.bulk.look(now);
         let stalled = running.expected.take_stalled(self.args.limits.stall, now);
         self.give_up(stalled, &Failure::Source("no progress".into()));
         // Whoever is shut out hears of it first, and is gone with the next tick.

@@ -1,16 +1,22 @@
 //! The receiving end of a session's bulk connections: takes in what the peer opens, and its content streams.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use iroh::endpoint::{Connection, ConnectionError, VarInt};
 use ractor::ActorRef;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::actor::PeerArgs;
 use super::messages::PeerMsg;
 use super::streams;
 use crate::actor::tasks::Tasks;
-use crate::net::bulk::{BulkArrivals, BulkWindow, InboundWindow};
+use crate::net::bulk::{BulkArrivals, BulkWindow, InboundWindow, Pulse};
 use crate::net::close::{self, is_close};
-use crate::transfer::receive::Receiver;
+use crate::transfer::receive::{Breaks, BulkSource, Receiver};
+
+/// Time between two looks whether one is alive.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Takes in a session's bulk connections, one at a time, for as long as the session lasts.
 pub(super) struct BulkReceiver {
@@ -21,13 +27,16 @@ pub(super) struct BulkReceiver {
     /// Streams that the peer may have open.
     streams: u32,
     receiver: Receiver,
+    breaks: Breaks,
 }
 
 /// A bulk connection that is open; dropped, it is closed.
 struct OpenBulk {
     connection: Connection,
+    source: Arc<BulkSource>,
     receiver: Receiver,
     since: Instant,
+    pulse: Pulse,
     _window: BulkWindow,
 }
 
@@ -40,13 +49,23 @@ impl Drop for OpenBulk {
 impl BulkReceiver {
     pub(super) fn new(actor: ActorRef<PeerMsg>, epoch: u64, args: &PeerArgs, receiver: Receiver) -> Self {
         let (session, window) = (args.connection.clone(), args.window.clone());
-        Self { actor, epoch, session, window, streams: args.limits.streams, receiver }
+        Self {
+            actor,
+            epoch,
+            session,
+            window,
+            streams: args.limits.streams,
+            receiver,
+            breaks: Breaks::default(),
+        }
     }
 
     pub(super) async fn run(self, mut arrivals: BulkArrivals) {
         let mut open: Option<OpenBulk> = None;
         // They are the session's: when a connection breaks, each of its streams still says what became of its content.
         let mut contents = Tasks::new(self.actor.clone(), PeerMsg::TaskFailed);
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let stream = async {
                 match &open {
@@ -61,7 +80,14 @@ impl BulkReceiver {
                     if let Some(replaced) = open.replace(self.open(connection)) {
                         let why = b"another bulk connection took its place";
                         replaced.connection.close(VarInt::from_u32(close::DUPLICATE), why);
-                        self.tell_lost("another one took its place".into());
+                        self.tell_lost(&replaced.source, "another one took its place");
+                    }
+                    continue;
+                }
+                _ = looks.tick() => {
+                    if let Some(dead) = open.take_if(|open| open.pulse.is_lost(&open.connection)) {
+                        dead.connection.close(VarInt::from_u32(close::TIMEOUT), b"no sign of life");
+                        self.tell_lost(&dead.source, "nothing came on it any more");
                     }
                     continue;
                 }
@@ -76,11 +102,11 @@ impl BulkReceiver {
                     ));
                 }
                 (Err(reason), _) => {
-                    let lasted = open.take().map(|open| open.since.elapsed()).unwrap_or_default();
-                    let peer = self.session.remote_id();
+                    let Some(lost) = open.take() else { continue };
+                    let (peer, lasted) = (self.session.remote_id(), lost.since.elapsed());
                     tracing::debug!(peer = %peer.fmt_short(), %reason, ?lasted, "a bulk connection is over");
                     if !is_at_rest(&reason) {
-                        self.tell_lost(reason.to_string());
+                        self.tell_lost(&lost.source, &reason.to_string());
                     }
                 }
                 (Ok(_), None) => {}
@@ -90,13 +116,22 @@ impl BulkReceiver {
 
     fn open(&self, connection: Connection) -> OpenBulk {
         let window = self.window.open_bulk(&connection, self.streams);
-        let receiver = Receiver { bulk: Some(connection.clone()), ..self.receiver.clone() };
-        OpenBulk { connection, receiver, since: Instant::now(), _window: window }
+        let source = Arc::new(BulkSource::new(connection.clone(), self.breaks.clone()));
+        let receiver = Receiver { bulk: Some(Arc::clone(&source)), ..self.receiver.clone() };
+        OpenBulk {
+            connection,
+            source,
+            receiver,
+            since: Instant::now(),
+            pulse: Pulse::default(),
+            _window: window,
+        }
     }
 
-    fn tell_lost(&self, reason: String) {
+    fn tell_lost(&self, source: &BulkSource, reason: &str) {
+        let failure = source.failure(format!("its connection broke: {reason}"));
         // An actor that is gone has no requests.
-        let _ = self.actor.send_message(PeerMsg::BulkLost { epoch: self.epoch, reason });
+        let _ = self.actor.send_message(PeerMsg::BulkLost { epoch: self.epoch, failure });
     }
 }
 

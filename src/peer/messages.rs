@@ -363,7 +363,8 @@ pub enum PeerMsg {
     BulkLost {
         /// Which of this actor's control streams.
         epoch: u64,
-        reason: String,
+        /// What that means for contents that did not come.
+        failure: Failure,
     },
     /// Own tasks: the peer broke the rules.
     Violation(String),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use iroh::EndpointId;
-use iroh::endpoint::{Connection, RecvStream};
+use iroh::endpoint::RecvStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -30,10 +30,12 @@ use crate::wire::{self, WireError};
 
 mod expected;
 mod part;
+mod source;
 
 use self::expected::Announced;
 pub use self::expected::{Expected, Left, PartOf};
 pub use self::part::{check_room, check_room_for_parts};
+pub use self::source::{Breaks, BulkSource};
 
 /// Small contents that go to the store together.
 const BATCH_ASSETS: usize = 256;
@@ -83,14 +85,16 @@ pub struct Receiver {
     /// Results go here as they come.
     pub results: mpsc::Sender<ReceiveOutcome>,
     /// The bulk connection that the streams are on; `None` for the session's own connection.
-    pub bulk: Option<Connection>,
+    pub bulk: Option<Arc<BulkSource>>,
 }
 
 impl Receiver {
-    /// What a stream that ended early means: the source's fault, unless its bulk connection broke under it.
+    /// What a stream that ended early means.
     fn broken(&self, reason: String) -> Failure {
-        let is_lost = self.bulk.as_ref().is_some_and(|bulk| bulk.close_reason().is_some());
-        if is_lost { Failure::Interrupted(reason) } else { Failure::Source(reason) }
+        match &self.bulk {
+            Some(bulk) => bulk.failure(reason),
+            None => Failure::Source(reason),
+        }
     }
 }
 

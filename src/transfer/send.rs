@@ -168,6 +168,8 @@ struct AnswerStream<'a> {
     /// Whether it is worth a bulk connection.
     worth_bulk: bool,
     open: Option<(SendStream, Carrying)>,
+    /// Whether it broke with its bulk connection.
+    is_lost: bool,
 }
 
 impl AnswerStream<'_> {
@@ -185,7 +187,8 @@ impl AnswerStream<'_> {
             Some(open) => open,
             open @ None => {
                 let carrying = sender.carrier.carry(self.worth_bulk).await;
-                let stream = sender.limited(carrying.connection().open_uni()).await?;
+                let opened = sender.limited(carrying.connection().open_uni()).await;
+                let stream = opened.inspect_err(|_| self.is_lost = carrying.is_lost())?;
                 let is_large = self.worth_bulk && self.turn.is_some();
                 let priority = if is_large { sender.streams.next_priority() } else { PACK_PRIORITY };
                 // One that was stopped already says so when it is written to.
@@ -193,7 +196,8 @@ impl AnswerStream<'_> {
                 open.insert((stream, carrying))
             }
         };
-        sender.limited(stream.write_all_chunks(&mut chunks)).await?;
+        let written = sender.limited(stream.write_all_chunks(&mut chunks)).await;
+        written.inspect_err(|_| self.is_lost = carrying.is_lost())?;
         sender.streams.look(carrying.connection());
         Ok(())
     }
@@ -221,8 +225,14 @@ impl Sender {
     /// See [`SendError`]; the stream is reset then, and the receiver asks again.
     pub async fn serve(&self, want: Want, turn: Option<Turn>) -> Result<(), SendError> {
         let worth_bulk = want.contents.len() >= PACK_WORTH_BULK;
-        let mut stream = AnswerStream { sender: self, turn, worth_bulk, open: None };
-        self.serve_all(&mut stream, want).await?;
+        let mut stream = AnswerStream { sender: self, turn, worth_bulk, open: None, is_lost: false };
+        let mut served = self.serve_all(&mut stream, want.clone()).await;
+        if stream.is_lost {
+            // Who saw none of it waits for it, and takes it from elsewhere as well; who did asks anew.
+            stream.open = None;
+            served = self.serve_all(&mut stream, want).await;
+        }
+        served?;
         stream.finish()
     }
 
@@ -252,6 +262,12 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// Whether a content is one that waits for its turn.
+    async fn is_large(&self, hash: ContentHash) -> bool {
+        let found = self.store.records(vec![hash]).await.unwrap_or_default();
+        found.first().is_some_and(|stored| stored.record.size > SMALL_BYTES_MAX)
     }
 
     /// What of these can be had in one read.
@@ -288,7 +304,15 @@ impl Sender {
         allowed: &HashSet<ContentHash>,
     ) -> Result<(), SendError> {
         let length = (wanted.length > 0).then_some(wanted.length);
-        let hash = ContentHash::from_slice(&wanted.hash).filter(|hash| allowed.contains(hash));
+        let mut hash = ContentHash::from_slice(&wanted.hash).filter(|hash| allowed.contains(hash));
+        if let Some(large) = hash
+            && self.is_large(large).await
+        {
+            stream.come_for_large().await;
+            // Its turn may come much later, and what the peer may have is decided when it gets it.
+            let still = self.may_have(std::slice::from_ref(wanted)).await;
+            hash = hash.filter(|hash| still.contains(hash));
+        }
         let reader = match hash {
             Some(hash) => self.store.content(hash, wanted.offset, length).await,
             None => Err(StoreError::Invalid("no hash of a content that the peer may have".into())),
@@ -313,9 +337,6 @@ impl Sender {
             header.proof = self.proof(hash, wanted.offset..wanted.offset + header.length).await;
         }
         let mut left = header.length;
-        if total > SMALL_BYTES_MAX {
-            stream.come_for_large().await;
-        }
         let passage = hash.filter(|_| total > SMALL_BYTES_MAX).map(|hash| self.moving.begin(hash, total));
         let mut front = wire::encode(&header);
         // The header goes out together with the first chunk.

@@ -10,6 +10,8 @@ use tokio::time::{Instant, timeout};
 use crate::net::auth::{Binding, BulkProof, BulkSecret};
 use crate::net::{close, endpoint};
 
+use super::pulse::Pulse;
+
 /// For a connection and both proofs. Contents that wait for it go over the session's connection then.
 const OPEN_WITHIN: Duration = Duration::from_secs(3);
 /// Between an attempt and the next one, after one that came to nothing or a connection that did not last; doubled with each, up
@@ -55,10 +57,13 @@ struct State {
 struct OpenBulk {
     connection: Connection,
     since: Instant,
-    /// Contents that are going over it.
+    /// Contents that are being written to it.
     carried: usize,
+    /// Frames of contents that it had sent when it was last looked at; what was written may take long to be sent.
+    frames: u64,
     /// When it last carried anything.
     used: Instant,
+    pulse: Pulse,
 }
 
 /// A content goes over this connection until it is dropped.
@@ -72,6 +77,13 @@ impl Carrying {
     #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Whether it was a bulk connection, and is over: contents can go another way.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.connection.stable_id() != self.outgoing.session.stable_id()
+            && self.connection.close_reason().is_some()
     }
 }
 
@@ -102,12 +114,14 @@ impl BulkOutgoing {
         BulkCarrier(Arc::clone(&self.0))
     }
 
-    /// Closes the connection if it has carried nothing for half a minute.
-    pub fn close_idle(&self, now: Instant) {
+    /// Closes the connection if it is dead, or has carried nothing for half a minute. To be called every second.
+    pub fn look(&self, now: Instant) {
         let mut state = self.0.state();
-        let is_idle =
-            |open: &mut OpenBulk| open.carried == 0 && now.saturating_duration_since(open.used) >= IDLE_AFTER;
-        if let Some(idle) = state.open.take_if(is_idle) {
+        if let Some(dead) = state.open.take_if(|open| open.pulse.is_lost(&open.connection)) {
+            dead.connection.close(VarInt::from_u32(close::TIMEOUT), b"no sign of life");
+            state.lost(&dead);
+        }
+        if let Some(idle) = state.open.take_if(|open| open.is_idle(now)) {
             idle.connection.close(VarInt::from_u32(close::SHUTDOWN), b"nothing to send");
         }
     }
@@ -149,6 +163,7 @@ impl BulkCarrier {
         match timeout(OPEN_WITHIN, outgoing.open(secret)).await {
             Ok(Ok(connection)) => outgoing.take(connection).unwrap_or_else(by_session),
             failed => {
+                outgoing.state().failed(Instant::now());
                 let peer = outgoing.session.remote_id();
                 let reason = failed.map_or_else(|_| "no answer in time".to_owned(), Result::unwrap_err);
                 tracing::debug!(peer = %peer.fmt_short(), reason, "no bulk connection: contents go over the session's");
@@ -176,7 +191,14 @@ impl Outgoing {
             return None;
         }
         let now = Instant::now();
-        state.open = Some(OpenBulk { connection, since: now, carried: 0, used: now });
+        state.open = Some(OpenBulk {
+            connection,
+            since: now,
+            carried: 0,
+            frames: 0,
+            used: now,
+            pulse: Pulse::default(),
+        });
         let connection = state.carry()?;
         Some(Carrying { connection, outgoing: Arc::clone(self) })
     }
@@ -202,14 +224,19 @@ impl State {
     /// The open connection, which carries one more.
     fn carry(&mut self) -> Option<Connection> {
         let broken = |open: &mut OpenBulk| open.connection.close_reason().is_some();
-        if let Some(broken) = self.open.take_if(broken)
-            && broken.since.elapsed() >= LASTED
-        {
-            (self.failures, self.not_before) = (0, Instant::now());
+        if let Some(broken) = self.open.take_if(broken) {
+            self.lost(&broken);
         }
         let open = self.open.as_mut()?;
         open.carried += 1;
         Some(open.connection.clone())
+    }
+
+    /// One is over; after one that lasted, another may be opened at once.
+    fn lost(&mut self, over: &OpenBulk) {
+        if over.since.elapsed() >= LASTED {
+            (self.failures, self.not_before) = (0, Instant::now());
+        }
     }
 
     /// Whether one may be opened now; the next one is due later. Noted before the attempt, which may be given up in the middle.
@@ -217,8 +244,47 @@ impl State {
         if self.is_over || now < self.not_before {
             return false;
         }
-        self.not_before = now + RETRY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
         self.failures += 1;
+        self.failed(now);
         true
+    }
+
+    /// The attempt that began last came to nothing: the pause begins now, for who waited behind it would wait once more.
+    fn failed(&mut self, now: Instant) {
+        let doublings = self.failures.saturating_sub(1).min(16);
+        self.not_before = now + RETRY_MIN.saturating_mul(1 << doublings).min(RETRY_MAX);
+    }
+}
+
+impl OpenBulk {
+    /// Whether it has carried nothing for a while.
+    fn is_idle(&mut self, now: Instant) -> bool {
+        let frames = self.connection.stats().frame_tx.stream;
+        if self.carried > 0 || std::mem::replace(&mut self.frames, frames) != frames {
+            self.used = now;
+        }
+        now.saturating_duration_since(self.used) >= IDLE_AFTER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_come_after_pauses_that_grow() {
+        let mut now = Instant::now();
+        let mut state = State { open: None, not_before: now, failures: 0, is_over: false };
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60].map(Duration::from_secs) {
+            assert!(state.begin(now));
+            assert!(!state.begin(now), "noted at once");
+            // It took its time to come to nothing.
+            now += OPEN_WITHIN;
+            state.failed(now);
+            assert!(!state.begin(now + pause - Duration::from_millis(1)), "{pause:?}");
+            now += pause;
+        }
+        state.is_over = true;
+        assert!(!state.begin(now));
     }
 }

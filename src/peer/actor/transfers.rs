@@ -118,11 +118,10 @@ impl PeerState {
 
     /// The bulk connection broke that contents came on. What had begun to come says so itself; of the rest nobody knows whether it
     /// was on its way, so it is asked for anew.
-    pub(super) fn on_bulk_lost(&mut self, epoch: u64, reason: &str) {
+    pub(super) fn on_bulk_lost(&mut self, epoch: u64, failure: &Failure) {
         let Some(running) = self.running.as_ref().filter(|running| running.epoch == epoch) else { return };
-        let failure = Failure::Interrupted(format!("its connection broke: {reason}"));
         let lost = running.expected.take_unbegun();
-        self.give_up(lost, &failure);
+        self.give_up(lost, failure);
     }
 
     /// Requests that are not expected to be answered any more, for this reason.

@@ -30,7 +30,7 @@ pub struct ScheduleLimits {
 pub enum Failure {
     /// The source's fault: gone, broken off, no progress. Another one is tried.
     Source(String),
-    /// Nobody's fault: the connection broke that it came on, and the session goes on. The same source is asked again.
+    /// Nobody's fault: the connection broke that it came on, and the session goes on. The same source may be asked again.
     Interrupted(String),
     /// The source sent something else than was asked for. Another one is tried, and this one has lost its place.
     WrongBytes(String),

@@ -11,9 +11,12 @@ use iroh::endpoint::Connection;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use crate::libraries::{Share, edit};
 use crate::support::bulk;
 use crate::support::hostile::{Arena, Attacker, Session, closed, hash_of, header, record};
-use crate::support::nodes::eventually;
+use crate::support::library_member::Member;
+use crate::support::nodes::{DEADLINE, TestNode, eventually};
+use crate::support::store::noise;
 
 /// Streams of a kind that the victim lets a member open at once, by default.
 const STREAMS: usize = 32;
@@ -229,8 +232,8 @@ async fn one_that_breaks_again_and_again_holds_nothing_up() {
     let attack = async {
         let hash = ContentHash(rand::random());
         session.offer(vec![record(hash, 200_000)]).await;
-        // Each time it is asked again, until no further connection is let in.
-        for _ in 0..8 {
+        // It is asked again, but not for ever: the fifth time, it is its fault, whatever it says why.
+        for reason in [close::SHUTDOWN, 0, close::BUSY, close::SHUTDOWN, close::SHUTDOWN] {
             let request = session.wanted().await.request;
             let connection = bulk::open(&attacker.endpoint, victim.clone(), &own).await;
             let mut stream = connection.open_uni().await.unwrap();
@@ -238,12 +241,13 @@ async fn one_that_breaks_again_and_again_holds_nothing_up() {
             stream.write_all(&[1; 1_000]).await.unwrap();
             // Once it was seen; else the request would be one of which nothing is seen, and asked for anew all the same.
             let _ = timeout(Duration::from_millis(200), stream.stopped()).await;
-            connection.close(0_u32.into(), b"");
+            connection.close(reason.into(), b"");
         }
+        let refused = session.refused(hash).await;
+        assert!(!refused.is_empty());
+        // Offered once more, it is asked for once more, like everything that could not be had.
+        session.offer(vec![record(hash, 200_000)]).await;
         let request = session.wanted().await.request;
-        let ninth = bulk::dial(&attacker.endpoint, victim.clone()).await;
-        bulk::show(&ninth, &bulk::proof(&attacker.endpoint, &ninth, &own)).await;
-        assert_eq!(closed(&ninth).await.0, close::BUSY);
         let mut stream = session.content_stream().await;
         stream.write_chunk(wire::encode(&header(request, hash, 200_000))).await.unwrap();
         stream.write_all(&vec![1; 200_000]).await.unwrap();
@@ -340,4 +344,45 @@ async fn the_direction_is_that_of_the_opener() {
     let status: serde_json::Value = status.json().await.unwrap();
     assert_eq!(status["data"]["peers"]["connected"], 2, "it is no peer: {status}");
     drop(connection);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_left_the_library_while_it_waited_for_its_turn_is_not_served() {
+    let owner = TestNode::start("owner", |_| {}).await;
+    let share = Share::images(&owner).await;
+    let put = async |bytes: usize, seed: u64| {
+        let hash = owner.ingest(noise(bytes, seed), &[("mime_type", "image/png")]).await;
+        hash.parse::<ContentHash>().expect("a hash")
+    };
+    let (first, second) = (put(8_000_000, 1).await, put(200_000, 2).await);
+    let counts = async |assets: u64| {
+        eventually("the library's assets", async || {
+            let counts = share.detail(&owner).await["counts"].clone();
+            (counts["assets"] == assets).then_some(()).ok_or_else(|| counts.to_string())
+        })
+        .await;
+    };
+    counts(2).await;
+    let ticket = share.invite(&owner, json!({ "access": "read" })).await.ticket;
+    let member = Member::new(&ticket, &owner).await;
+    let mut session = member.session().await.map_err(|(_, error)| error).expect("a session");
+    for (request, hash) in [(1, first), (2, second)] {
+        let content = ContentRequest { hash: hash.0.to_vec().into(), ..ContentRequest::default() };
+        session.send(frame::Kind::Want(Want { request, contents: vec![content] })).await;
+    }
+    let next = async || {
+        let stream = timeout(DEADLINE, session.connection.accept_uni()).await;
+        let mut stream = stream.expect("a stream in time").expect("a stream");
+        (wire::read_header(&mut stream).await.expect("a header").expect("a header"), stream)
+    };
+    // The first one has its turn until it is read.
+    let (header, mut stream) = next().await;
+    assert_eq!((header.request, header.gone), (1, false));
+    edit(&owner, &second.to_string(), json!({ "mime_type": "text/plain" })).await;
+    counts(1).await;
+    let all = timeout(DEADLINE, stream.read_to_end(8_000_001)).await.expect("in time").expect("all of it");
+    assert_eq!(all.len(), 8_000_000);
+    let (header, mut stream) = next().await;
+    assert_eq!((header.request, header.gone), (2, true), "it is none of the library's any more");
+    assert_eq!(stream.read_to_end(1 << 20).await.expect("an end").len(), 0);
 }

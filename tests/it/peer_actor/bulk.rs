@@ -2,7 +2,7 @@
 
 use can_sync::testing::net::SESSION_ALPN;
 use can_sync::testing::net::auth::BulkSecret;
-use can_sync::testing::net::bulk::BulkSessions;
+use can_sync::testing::net::bulk::{BulkOutgoing, BulkSessions};
 use can_sync::testing::net::handshakes::{RemoteNet, SharedHandshakes};
 
 use super::*;
@@ -241,12 +241,14 @@ async fn one_that_breaks_while_it_sends_is_opened_again() {
     let mut stream = stream_of(&first).await;
     wire::read_header(&mut stream).await.unwrap();
     first.close(7_u32.into(), b"gone");
-    // Between two attempts the session's connection serves; afterwards there is another one.
-    let (mut request, mut by_session) = (2, 0);
+    // What broke off is served once more. Between two attempts the session's connection serves; afterwards there is another one.
+    let (mut request, mut by_session) = (1, 0);
     let endpoint = t.remote.0.clone();
     let mut second = tokio::spawn(async move { Remote(endpoint).accept().await });
     let second = loop {
-        wire::write_frame(&mut session.send, want_of(request, vec![hash])).await.unwrap();
+        if request > 1 {
+            wire::write_frame(&mut session.send, want_of(request, vec![hash])).await.unwrap();
+        }
         tokio::select! {
             second = &mut second => break second.unwrap(),
             mut stream = stream_of(&t.connection) => {
@@ -289,4 +291,32 @@ async fn what_is_small_does_not_wait_behind_what_is_large() {
         assert_eq!(wire::read_header(&mut stream).await.unwrap().unwrap().request, request);
         assert_eq!(rest_of(stream).await.len(), 30_000_000);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_closed_half_a_minute_after_the_last_byte_was_sent_not_written() {
+    let mut t = Test::start(Setup::default()).await;
+    let session = t.open().await;
+    t.up(1).await;
+    let near = BulkSecret::new(&session.transcript, session.role.other());
+    let outgoing = BulkOutgoing::new(t.near.0.clone(), t.args.connection.clone(), Some(near));
+    let carrier = outgoing.carrier();
+    let opening = tokio::spawn(async move { carrier.carry(true).await });
+    let connection = t.remote.accept().await;
+    bulk::answer(&t.remote.0, &connection, &secret(&session)).await;
+    let carrying = opening.await.unwrap();
+    let mut stream = carrying.connection().open_uni().await.unwrap();
+    stream.write_all(&noise(1_000_000, 1)).await.unwrap();
+    stream.finish().unwrap();
+    let (begin, minute) = (tokio::time::Instant::now(), Duration::from_mins(1));
+    outgoing.look(begin + minute);
+    assert!(outgoing.is_open(), "something is being written");
+    drop(carrying);
+    assert_eq!(rest_of(stream_of(&connection).await).await.len(), 1_000_000);
+    stream.stopped().await.unwrap();
+    outgoing.look(begin + 2 * minute);
+    assert!(outgoing.is_open(), "something was sent since it was looked at");
+    outgoing.look(begin + 3 * minute);
+    assert!(!outgoing.is_open());
+    assert_closed(&connection, close::SHUTDOWN).await;
 }
