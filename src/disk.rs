@@ -6,6 +6,9 @@
 use std::error::Error;
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
+#[cfg(target_os = "linux")]
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
@@ -46,6 +49,18 @@ const SHARED: [Errno; 21] = [
     Errno::CONNREFUSED,
     Errno::SHUTDOWN,
 ];
+
+/// Gives back the system's memory of a range of a file, which is durable: nobody reads it soon.
+#[cfg(target_os = "linux")]
+pub fn uncache(file: &File, range: &Range<u64>) {
+    let Some(length) = NonZeroU64::new(range.end.saturating_sub(range.start)) else { return };
+    // It is advice, and costs memory alone where it is not taken.
+    let _ = rustix::fs::fadvise(file, range.start, Some(length), rustix::fs::Advice::DontNeed);
+}
+
+/// Where no system takes such advice.
+#[cfg(not(target_os = "linux"))]
+pub fn uncache(_: &File, _: &Range<u64>) {}
 
 /// Something else is where a file should be.
 #[derive(Clone, Copy, Debug, thiserror::Error)]

@@ -43,6 +43,9 @@ const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
 /// Bytes hashed at once: whole groups.
 const HASH_BYTES: usize = 1024 * 1024;
+/// Of a content longer than this, what is durable and hashed leaves the memory of the system: pages that are new cost more than the
+/// writing itself, and whatever else was in their place is gone.
+const CACHED_BYTES_MAX: u64 = CHECKPOINT_BYTES;
 /// Where bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Giver {
@@ -77,6 +80,9 @@ struct PartialState {
     sums: SumTable,
     /// `None` while somebody hashes.
     hasher: Option<Box<Hasher>>,
+    /// How much was hashed when nobody did last, and how much of that left the memory of the system.
+    hashed: u64,
+    uncached: u64,
     /// Whether the job runs that makes durable what was written.
     keeps: bool,
     kept_at: Instant,
@@ -100,6 +106,14 @@ struct Hasher {
 }
 
 impl PartialState {
+    /// Nobody hashes any more.
+    fn put_back(&mut self, hasher: Box<Hasher>) {
+        self.hashed = hasher.done;
+        // Where it begins anew, it reads what left.
+        self.uncached = self.uncached.min(self.hashed);
+        self.hasher = Some(hasher);
+    }
+
     /// Whether enough was written to make it durable.
     fn is_checkpoint_due(&self) -> bool {
         let fresh = self.written.len() - self.durable.len();
@@ -136,6 +150,8 @@ impl Partial {
             from: from.into_iter().collect(),
             sums: SumTable::new(size),
             hasher: Some(Box::default()),
+            hashed: 0,
+            uncached: 0,
             keeps: false,
             kept_at: Instant::now(),
             only: None,
@@ -225,11 +241,16 @@ impl Partial {
 
     /// Makes durable what was written, then notes it.
     fn keep(&self) -> io::Result<()> {
-        let (written, durable) = {
+        let (written, durable, spent) = {
             let state = self.state();
-            (state.written.clone(), state.durable.clone())
+            let spent = state.uncached..state.hashed.min(state.written.prefix());
+            (state.written.clone(), state.durable.clone(), spent)
         };
         self.file.sync_data()?;
+        if self.size > CACHED_BYTES_MAX && !spent.is_empty() {
+            disk::uncache(&self.file, &spent);
+            self.state().uncached = spent.end;
+        }
         if self.named.get().is_none() {
             self.path.parent().map_or(Ok(()), disk::sync_dir)?;
             self.named.get_or_init(|| ());
@@ -273,7 +294,8 @@ impl Partial {
     /// Lets the jobs go on from here.
     fn hand_back(&self, hasher: Box<Hasher>) {
         let mut state = self.state();
-        (state.hasher, state.keeps) = (Some(hasher), false);
+        state.put_back(hasher);
+        state.keeps = false;
         drop(state);
         self.changed.notify_waiters();
     }

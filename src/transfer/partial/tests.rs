@@ -363,3 +363,42 @@ async fn a_content_is_begun_anew_for_another_root_once_nobody_works_on_it() {
     rig.write(5..10, peer(), false).await;
     rig.assert_whole(rig.begin().await.finish().await.unwrap());
 }
+
+/// Whether bytes at this place are in the system's memory; nothing is read that is not.
+#[cfg(target_os = "linux")]
+fn is_cached(file: &fs::File, at: u64) -> bool {
+    let mut block = [0; 4096];
+    let mut blocks = [io::IoSliceMut::new(&mut block)];
+    rustix::io::preadv2(file, &mut blocks, at, rustix::io::ReadWriteFlags::NOWAIT).is_ok_and(|read| read > 0)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_large_does_not_fill_the_memory_of_the_system() {
+    const MIB: usize = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    // On tmpfs, files are memory.
+    if rustix::fs::statfs(dir.path()).unwrap().f_type == 0x0102_1994 {
+        return;
+    }
+    for (mib, stays) in [(160, false), (40, true)] {
+        let mut content = vec![0; mib * MIB];
+        blake3::Hasher::new().finalize_xof().fill(&mut content);
+        let key = WantKey {
+            hash: ContentHash(Sha256::digest(&content).into()),
+            library: None,
+            size: content.len() as u64,
+        };
+        let partials = Partials::open(dir.path()).unwrap();
+        let partial = partials.begin(key, None).await.unwrap();
+        for (n, block) in content.chunks(BLOCK_BYTES).enumerate() {
+            write_at(&partial, n * BLOCK_BYTES, block.to_vec(), Vec::new(), peer()).await;
+        }
+        partial.settle().await.unwrap();
+        let file = fs::File::open(partials.path(&key)).unwrap();
+        assert_eq!(is_cached(&file, 10 * MIB as u64), stays, "of {mib} MiB");
+        let finished = partial.finish().await.unwrap();
+        let Finished::Whole { file, .. } = finished else { panic!("{finished:?}") };
+        assert!(fs::read(&file.path).unwrap() == content);
+    }
+}

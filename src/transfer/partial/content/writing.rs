@@ -87,7 +87,7 @@ impl Partial {
             let next = hasher.done..gap.end;
             self.hash(&mut hasher, bytes(&next));
             state = self.state();
-            state.hasher = Some(hasher);
+            state.put_back(hasher);
         }
         self.follow(&mut state);
         drop(state);
@@ -106,22 +106,25 @@ impl Partial {
 
     /// Hashes as far as there is no gap.
     pub(super) fn hash_along(self: Arc<Self>, mut hasher: Box<Hasher>) {
-        let mut block = vec![0; HASH_BYTES];
+        let mut block = Vec::new();
         loop {
             let mut state = self.state();
             let until = state.written.prefix();
             if hasher.done >= until {
                 // Also when bytes were thrown away meanwhile: the one that did that waits for it.
-                state.hasher = Some(hasher);
+                state.put_back(hasher);
                 break;
             }
             drop(state);
-            let len = (until - hasher.done).min(HASH_BYTES as u64);
-            let block = &mut block[..usize::try_from(len).unwrap_or(HASH_BYTES)];
+            let len = usize::try_from((until - hasher.done).min(HASH_BYTES as u64)).unwrap_or(HASH_BYTES);
+            if block.len() < len {
+                block.resize(len, 0);
+            }
+            let block = &mut block[..len];
             if let Err(error) = self.file.read_exact_at(block, hasher.done) {
                 let mut state = self.state();
                 state.failed.get_or_insert_with(|| self.explain(&error));
-                state.hasher = Some(hasher);
+                state.put_back(hasher);
                 break;
             }
             self.note_sums(hasher.done, block);
