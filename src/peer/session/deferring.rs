@@ -218,7 +218,7 @@ impl Session {
         let mut deferrals = Vec::new();
         for (record, wait_ms, held) in later {
             let rid = record.id(self.settings.record_key.expose());
-            for _ in 0..self.close_taken(&record.hash) {
+            for _ in 0..self.taking.remove(&record.hash) {
                 deferrals.push(Deferral {
                     hash: Bytes::copy_from_slice(&record.hash.0),
                     rid: Bytes::copy_from_slice(&rid.0),
@@ -226,8 +226,8 @@ impl Session {
                     held,
                 });
             }
-            self.echoes.remove(&record.hash);
-            self.failed_here.remove(&record.hash);
+            self.echoes.forget(&record.hash);
+            self.taking.failed.remove(&record.hash);
             self.deferred.forget_here(&record.hash);
             if self.deferred.here.by_hash.len() < self.deferred_max() {
                 let postponed = Postponed { rid, due: due(now, wait_ms), held };
@@ -294,7 +294,7 @@ impl Session {
             self.deferred.here.clear();
             self.deferred.versions_here.clear();
             self.deferred.changes += 1;
-            self.queue_overflowed = true;
+            self.comparing.missed = true;
         }
     }
 

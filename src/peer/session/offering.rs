@@ -1,6 +1,6 @@
 //! The offering side of a session: what the other side may lack, in batches, until it has confirmed it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -8,17 +8,96 @@ use super::{
     ASKED_MAX, Enclosed, InlineContents, OFFERS_TAKEN_MAX, QUEUE_MAX, RECORD_BYTES_PER_FRAME,
     RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding, offered_bytes, violation,
 };
-use crate::record::{AssetRecord, ContentHash, RecordId};
+use crate::record::{AssetRecord, ContentHash, Hlc, RecordId};
 use crate::store::{FeedEntry, StoredRecord};
 use crate::wire::proto::{InlineContent, Offer, Records, frame};
+
+/// What we offered of one asset and the peer has not confirmed.
+#[derive(Debug, Default, Clone, Copy)]
+struct OpenOffers {
+    offers: u32,
+    bytes: usize,
+    /// The earliest date of the versions.
+    hlc: Hlc,
+}
+
+/// What the other side may lack, from being found to being confirmed.
+#[derive(Debug, Default)]
+pub(super) struct Offering {
+    /// What the peer asked for by id, to be offered first.
+    pub(super) answers: VecDeque<(RecordId, ContentHash)>,
+    /// Those of them that are being loaded.
+    answering: Vec<RecordId>,
+    /// Ids that it asked for and that are not in `answers` yet.
+    pub(super) resolving: usize,
+    queue: VecDeque<ContentHash>,
+    pub(super) loading: bool,
+    /// Offered and not confirmed.
+    open: HashMap<ContentHash, OpenOffers>,
+    /// Sums of them: what the peer counts.
+    pub(super) open_count: usize,
+    pub(super) open_bytes: usize,
+    /// Offers that the peer refused, until the next reconciliation.
+    pub(super) refused: HashSet<ContentHash>,
+}
+
+impl Offering {
+    /// Whether the peer has yet to confirm something.
+    pub(super) fn is_busy(&self) -> bool {
+        self.loading
+            || self.resolving > 0
+            || !self.answers.is_empty()
+            || !self.queue.is_empty()
+            || !self.open.is_empty()
+    }
+
+    /// How many assets the peer has not confirmed.
+    pub(super) fn unconfirmed(&self) -> u64 {
+        (self.answers.len() + self.queue.len() + self.open.len() + self.refused.len()) as u64
+    }
+
+    /// What is to be loaded next, at most `room`: what the peer asked for goes first.
+    pub(super) fn next_batch(&mut self, room: usize) -> Vec<ContentHash> {
+        if self.answers.is_empty() {
+            return self.queue.drain(..self.queue.len().min(room)).collect();
+        }
+        let batch = self.answers.drain(..self.answers.len().min(room));
+        let (rids, hashes) = batch.unzip();
+        self.answering = rids;
+        hashes
+    }
+
+    fn add(&mut self, record: &AssetRecord, bytes: usize) {
+        let open = self.open.entry(record.hash).or_default();
+        open.hlc = if open.offers == 0 { record.hlc } else { open.hlc.min(record.hlc) };
+        open.offers += 1;
+        open.bytes += bytes;
+        self.open_bytes += bytes;
+        self.open_count += 1;
+    }
+
+    /// Forgets one offer of `hash`; whether there was one.
+    fn remove(&mut self, hash: &ContentHash) -> bool {
+        let Some(open) = self.open.get_mut(hash) else { return false };
+        let bytes = open.bytes / open.offers.max(1) as usize;
+        open.bytes -= bytes;
+        open.offers = open.offers.saturating_sub(1);
+        self.open_bytes -= bytes;
+        self.open_count -= 1;
+        if open.offers == 0 {
+            self.open.remove(hash);
+        }
+        true
+    }
+}
 
 impl Session {
     pub(super) fn on_records(&mut self, records: &Records, out: &mut Vec<SessionEffect>) {
         if records.library != self.settings.library {
             return out.push(violation("a question about a library that is not shared"));
         }
-        self.resolving += records.rids.len();
-        if self.resolving + self.answers.len() > 2 * ASKED_MAX {
+        self.offering.resolving += records.rids.len();
+        if self.offering.resolving + self.offering.answers.len() > 2 * ASKED_MAX {
             return out.push(violation("more record ids than may be asked for at once"));
         }
         let rids: Vec<RecordId> = records.rids.iter().filter_map(|rid| RecordId::from_slice(rid)).collect();
@@ -31,7 +110,7 @@ impl Session {
     /// Offers what the peer asked for by name ahead of what waits. It has more open than it may have taken if it confirms
     /// none of that.
     pub(super) fn on_found(&mut self, records: &[AssetRecord], out: &mut Vec<SessionEffect>) {
-        if self.open_count + records.len() > OFFERS_TAKEN_MAX {
+        if self.offering.open_count + records.len() > OFFERS_TAKEN_MAX {
             return out.push(violation("contents asked for by name and never confirmed"));
         }
         self.offer(records, &[], &Enclosed::default(), out);
@@ -51,9 +130,9 @@ impl Session {
         let fresh: Vec<&AssetRecord> = fresh.into_iter().filter(|record| !self.waits_there(record)).collect();
         let inline = |record: &AssetRecord| contents.get(&record.hash).map_or(0, Bytes::len);
         let bytes: usize = fresh.iter().map(|record| offered_bytes(record) + inline(record)).sum();
-        let room = fresh.len() + self.open_count <= self.offers_open_max()
-            && bytes + self.open_bytes <= self.offered_bytes_max();
-        let straight = self.queue.is_empty() && !self.loading && room;
+        let room = fresh.len() + self.offering.open_count <= self.offers_open_max()
+            && bytes + self.offering.open_bytes <= self.offered_bytes_max();
+        let straight = self.offering.queue.is_empty() && !self.offering.loading && room;
         if straight {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
             let absent = entries.iter().filter(|entry| entry.is_absent());
@@ -71,7 +150,7 @@ impl Session {
         let enclosed =
             Enclosed { absent: absent.map(|stored| stored.record.hash).collect(), ..Enclosed::default() };
         let records: Vec<AssetRecord> = loaded.into_iter().map(|stored| stored.record).collect();
-        let mut overtaken = std::mem::take(&mut self.answering);
+        let mut overtaken = std::mem::take(&mut self.offering.answering);
         if !overtaken.is_empty() {
             let key = self.settings.record_key.expose();
             let loaded: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
@@ -84,10 +163,10 @@ impl Session {
     }
 
     pub(super) fn enqueue(&mut self, hashes: Vec<ContentHash>) {
-        if self.queue.len() + hashes.len() > QUEUE_MAX {
-            self.queue_overflowed = true;
+        if self.offering.queue.len() + hashes.len() > QUEUE_MAX {
+            self.comparing.missed = true;
         } else {
-            self.queue.extend(hashes);
+            self.offering.queue.extend(hashes);
         }
     }
 
@@ -118,13 +197,8 @@ impl Session {
             if enclosed.absent.contains(&record.hash) {
                 holding::mark(&mut absent, batch.records.len());
             }
-            let open = self.open_offers.entry(record.hash).or_default();
-            open.hlc = if open.offers == 0 { record.hlc } else { open.hlc.min(record.hlc) };
-            open.offers += 1;
+            self.offering.add(record, bytes);
             self.deferred.offered_there(record.hlc);
-            open.bytes += bytes;
-            self.open_bytes += bytes;
-            self.open_count += 1;
             batch_bytes += bytes;
             batch.records.push(record.into());
             if batch.records.len() == RECORDS_PER_FRAME_MAX || batch_bytes >= RECORD_BYTES_PER_FRAME {
@@ -139,7 +213,7 @@ impl Session {
 
     /// The peer has what was offered of `hash`.
     pub(super) fn confirm_offer(&mut self, hash: &ContentHash) {
-        if let Some(hlc) = self.open_offers.get(hash).map(|open| open.hlc) {
+        if let Some(hlc) = self.offering.open.get(hash).map(|open| open.hlc) {
             self.deferred.confirmed_there(hash, hlc);
             self.close_offer(hash);
         }
@@ -147,16 +221,10 @@ impl Session {
 
     /// Forgets one offer of `hash`; whether there was one.
     pub(super) fn close_offer(&mut self, hash: &ContentHash) -> bool {
-        let Some(open) = self.open_offers.get_mut(hash) else { return false };
-        let bytes = open.bytes / open.offers.max(1) as usize;
-        open.bytes -= bytes;
-        open.offers = open.offers.saturating_sub(1);
-        self.open_bytes -= bytes;
-        self.open_count -= 1;
-        if open.offers == 0 {
-            self.open_offers.remove(hash);
+        if !self.offering.remove(hash) {
+            return false;
         }
-        if self.open_offers.is_empty() {
+        if self.offering.open.is_empty() {
             self.deferred.all_answered();
         }
         true
@@ -164,11 +232,6 @@ impl Session {
 
     /// Whether this version came from the peer, and so is nothing to tell it.
     pub(super) fn is_echo(&mut self, record: &AssetRecord) -> bool {
-        let id = || record.id(self.settings.record_key.expose());
-        let is_echo = self.echoes.get(&record.hash).is_some_and(|echo| *echo == id());
-        if is_echo {
-            self.echoes.remove(&record.hash);
-        }
-        is_echo
+        self.echoes.take(record, self.settings.record_key.expose())
     }
 }

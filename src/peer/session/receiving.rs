@@ -1,14 +1,143 @@
 //! The receiving side of a session: what the peer offers is compared with ours, taken, and confirmed.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    ECHOES_MAX, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
+    ASKED_MAX, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
     OfferVerdict, RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding, offered_bytes, violation,
 };
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::wire::proto::{self, Have, InlineContent, Offer, frame};
+
+/// Versions known to be at the peer that our feed has not reported yet. Forgetting one costs a redundant offer.
+const ECHOES_MAX: usize = 16_384;
+
+/// Versions that the peer has and we do not know.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    /// Found by reconciling, not asked for yet.
+    pub(super) waiting: VecDeque<RecordId>,
+    pub(super) asked: HashSet<RecordId>,
+}
+
+impl Asking {
+    pub(super) fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.asked.is_empty()
+    }
+
+    /// What is to be asked for now: half the room at a time, so that ids go in few frames while the answers to the last
+    /// ones come in.
+    pub(super) fn next_batch(&mut self) -> Vec<RecordId> {
+        if self.asked.len() > ASKED_MAX / 2 {
+            return Vec::new();
+        }
+        let batch = self.waiting.len().min(ASKED_MAX / 2);
+        let rids: Vec<RecordId> = self.waiting.drain(..batch).collect();
+        self.asked.extend(rids.iter().copied());
+        rids
+    }
+}
+
+/// How an offered record of the peer stands.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Taken {
+    /// Its content, if that came along.
+    content: Option<Bytes>,
+    /// Offers that are not judged yet.
+    unjudged: u32,
+    /// Offers of this hash that wait for their confirmation, and the bytes of their records.
+    offers: u32,
+    offered_bytes: usize,
+    /// Size of the content, once we know that we want it.
+    wanted_bytes: Option<u64>,
+}
+
+/// What the peer offered and waits to hear of.
+#[derive(Debug, Default)]
+pub(super) struct Taking {
+    pub(super) by_hash: HashMap<ContentHash, Taken>,
+    /// Sums of them.
+    pub(super) offers: usize,
+    pub(super) bytes: usize,
+    /// Number and bytes of those whose content is wanted.
+    pub(super) wanted: (u64, u64),
+    /// Assets that could not be had, until the next reconciliation.
+    pub(super) failed: HashSet<ContentHash>,
+}
+
+impl Taking {
+    /// Forgets the offers of `hash` that were judged; how many there were.
+    pub(super) fn remove(&mut self, hash: &ContentHash) -> u32 {
+        let Some(taken) = self.by_hash.get_mut(hash) else { return 0 };
+        let closed = taken.offers - taken.unjudged;
+        let bytes = taken.offered_bytes / taken.offers.max(1) as usize * closed as usize;
+        let wanted = taken.wanted_bytes.take();
+        taken.offers = taken.unjudged;
+        taken.offered_bytes -= bytes;
+        self.offers = self.offers.saturating_sub(closed as usize);
+        self.bytes -= bytes;
+        if taken.offers == 0 {
+            self.bytes -= taken.offered_bytes;
+            self.by_hash.remove(hash);
+        }
+        if let Some(bytes) = wanted {
+            self.wanted = (self.wanted.0 - 1, self.wanted.1.saturating_sub(bytes));
+        }
+        closed
+    }
+
+    /// One offer of `hash` was judged.
+    fn judged(&mut self, hash: &ContentHash) {
+        if let Some(taken) = self.by_hash.get_mut(hash) {
+            taken.unjudged = taken.unjudged.saturating_sub(1);
+        }
+    }
+
+    /// Its content is wanted; returns it where it came along.
+    fn want(&mut self, record: &AssetRecord) -> Option<Bytes> {
+        let taken = self.by_hash.get_mut(&record.hash)?;
+        if taken.wanted_bytes.replace(record.size).is_none() {
+            self.wanted = (self.wanted.0 + 1, self.wanted.1.saturating_add(record.size));
+        }
+        taken.content.take()
+    }
+}
+
+/// Versions that came from the peer and that our own feed has yet to report: they are no news to it.
+#[derive(Debug, Default)]
+pub(super) struct Echoes {
+    by_hash: HashMap<ContentHash, RecordId>,
+    order: VecDeque<ContentHash>,
+}
+
+impl Echoes {
+    fn expect(&mut self, hash: ContentHash, rid: RecordId) {
+        if self.by_hash.insert(hash, rid).is_none() {
+            self.order.push_back(hash);
+        }
+        while self.order.len() > ECHOES_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.by_hash.remove(&oldest);
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, hash: &ContentHash) {
+        self.by_hash.remove(hash);
+    }
+
+    /// Whether this very version was expected; it is expected no longer.
+    pub(super) fn take(&mut self, record: &AssetRecord, key: &[u8; 32]) -> bool {
+        let is_echo = self.by_hash.get(&record.hash).is_some_and(|rid| *rid == record.id(key));
+        if is_echo {
+            self.by_hash.remove(&record.hash);
+        }
+        is_echo
+    }
+}
 
 impl Session {
     pub(super) fn on_offer(&mut self, offer: Offer, out: &mut Vec<SessionEffect>) {
@@ -18,12 +147,12 @@ impl Session {
         if offer.records.len() > RECORDS_PER_FRAME_MAX {
             return out.push(violation("too many records in one frame"));
         }
-        self.taken_offers += offer.records.len();
-        if self.taken_offers > OFFERS_TAKEN_MAX {
+        self.taking.offers += offer.records.len();
+        if self.taking.offers > OFFERS_TAKEN_MAX {
             return out.push(violation("more offers than may be open"));
         }
         for rid in offer.gone.iter().filter_map(|rid| RecordId::from_slice(rid)) {
-            self.asked.remove(&rid);
+            self.asking.asked.remove(&rid);
         }
         let mut contents = InlineContents::new();
         for InlineContent { hash, content } in offer.contents {
@@ -47,9 +176,9 @@ impl Session {
             if record.left && self.settings.tag.is_empty() {
                 return out.push(violation("a record that left, where nothing can leave"));
             }
-            self.asked.remove(&record.id(self.settings.record_key.expose()));
+            self.asking.asked.remove(&record.id(self.settings.record_key.expose()));
             self.deferred.offered_here(&record.hash);
-            let taken = self.taken.entry(record.hash).or_default();
+            let taken = self.taking.by_hash.entry(record.hash).or_default();
             taken.offers += 1;
             taken.unjudged += 1;
             let mut bytes = offered_bytes(&record);
@@ -62,14 +191,14 @@ impl Session {
                 taken.content = Some(content);
             }
             taken.offered_bytes += bytes;
-            self.taken_bytes += bytes;
+            self.taking.bytes += bytes;
             let records = if holding::is_marked(&offer.absent, place) { &mut not_held } else { &mut held };
             records.push(record);
         }
         if !contents.is_empty() {
             return out.push(violation("a content in an offer without its record"));
         }
-        if self.taken_bytes > OFFERED_BYTES_TAKEN_MAX {
+        if self.taking.bytes > OFFERED_BYTES_TAKEN_MAX {
             return out.push(violation("more offers than may be open, by their text"));
         }
         if !self.settings.takes {
@@ -87,10 +216,8 @@ impl Session {
     /// Answers the offers of a peer that may only read: none of them is looked at.
     fn refuse_reader(&mut self, records: &[AssetRecord], out: &mut Vec<SessionEffect>) {
         for record in records {
-            if let Some(taken) = self.taken.get_mut(&record.hash) {
-                taken.unjudged = taken.unjudged.saturating_sub(1);
-            }
-            for _ in 0..self.close_taken(&record.hash) {
+            self.taking.judged(&record.hash);
+            for _ in 0..self.taking.remove(&record.hash) {
                 out.push(SessionEffect::Send(frame::Kind::Error(proto::Error {
                     code: 403,
                     message: "your ticket lets you read and not write".into(),
@@ -111,9 +238,7 @@ impl Session {
         let (mut refused, mut store, mut absent) = (Vec::new(), Vec::new(), Vec::new());
         let (mut later, mut reassert) = (Vec::new(), Vec::new());
         for (record, verdict) in verdicts {
-            if let Some(taken) = self.taken.get_mut(&record.hash) {
-                taken.unjudged = taken.unjudged.saturating_sub(1);
-            }
+            self.taking.judged(&record.hash);
             match verdict {
                 OfferVerdict::Settled => settled.push(record.hash),
                 OfferVerdict::Noted => {
@@ -135,14 +260,7 @@ impl Session {
                     if verdict == OfferVerdict::Fetch {
                         self.expect_echo(&record);
                     }
-                    let taken = self.taken.get_mut(&record.hash);
-                    let content = taken.and_then(|taken| {
-                        if taken.wanted_bytes.replace(record.size).is_none() {
-                            self.wanted = (self.wanted.0 + 1, self.wanted.1.saturating_add(record.size));
-                        }
-                        taken.content.take()
-                    });
-                    match content {
+                    match self.taking.want(&record) {
                         Some(content) => store.push((record, content)),
                         None => fetch.push(record),
                     }
@@ -174,8 +292,8 @@ impl Session {
     pub(super) fn settle(&mut self, hashes: Vec<ContentHash>, out: &mut Vec<SessionEffect>) {
         let mut have = Vec::with_capacity(hashes.len());
         for hash in hashes {
-            let offers = self.close_taken(&hash);
-            self.failed_here.remove(&hash);
+            let offers = self.taking.remove(&hash);
+            self.taking.failed.remove(&hash);
             for _ in 0..offers {
                 have.push(Bytes::copy_from_slice(&hash.0));
             }
@@ -186,32 +304,12 @@ impl Session {
         }
     }
 
-    /// Forgets the peer's offers of `hash` that were judged; how many there were.
-    pub(super) fn close_taken(&mut self, hash: &ContentHash) -> u32 {
-        let Some(taken) = self.taken.get_mut(hash) else { return 0 };
-        let closed = taken.offers - taken.unjudged;
-        let bytes = taken.offered_bytes / taken.offers.max(1) as usize * closed as usize;
-        let wanted = taken.wanted_bytes.take();
-        taken.offers = taken.unjudged;
-        taken.offered_bytes -= bytes;
-        self.taken_offers = self.taken_offers.saturating_sub(closed as usize);
-        self.taken_bytes -= bytes;
-        if taken.offers == 0 {
-            self.taken_bytes -= taken.offered_bytes;
-            self.taken.remove(hash);
-        }
-        if let Some(bytes) = wanted {
-            self.wanted = (self.wanted.0 - 1, self.wanted.1.saturating_sub(bytes));
-        }
-        closed
-    }
-
     pub(super) fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<SessionEffect>) {
         for (hash, reason) in failures {
-            let offers = self.close_taken(&hash);
-            self.echoes.remove(&hash);
-            if offers > 0 && self.failed_here.len() < OFFERS_TAKEN_MAX {
-                self.failed_here.insert(hash);
+            let offers = self.taking.remove(&hash);
+            self.echoes.forget(&hash);
+            if offers > 0 && self.taking.failed.len() < OFFERS_TAKEN_MAX {
+                self.taking.failed.insert(hash);
             }
             self.last_error = Some(format!("{}: {reason}", hash.short()));
             for _ in 0..offers {
@@ -227,13 +325,6 @@ impl Session {
 
     pub(super) fn expect_echo(&mut self, record: &AssetRecord) {
         let id = record.id(self.settings.record_key.expose());
-        if self.echoes.insert(record.hash, id).is_none() {
-            self.echo_order.push_back(record.hash);
-        }
-        while self.echo_order.len() > ECHOES_MAX {
-            if let Some(oldest) = self.echo_order.pop_front() {
-                self.echoes.remove(&oldest);
-            }
-        }
+        self.echoes.expect(record.hash, id);
     }
 }

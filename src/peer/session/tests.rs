@@ -6,14 +6,17 @@ mod deferring;
 mod offering;
 mod receiving;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 
+use super::comparing::ASK_APART;
 use super::*;
 use crate::identity::{LibraryKeys, NetworkKeys};
-use crate::record::{AssetMeta, HLC_AHEAD_BY_TICKET_MAX_MS, HLC_AHEAD_MAX_MS, WriterId};
-use crate::store::Holding;
+use crate::library::Library;
+use crate::peer::report::ConnectionState;
+use crate::record::{AssetMeta, HLC_AHEAD_BY_TICKET_MAX_MS, HLC_AHEAD_MAX_MS, Hlc, RecordId, WriterId};
+use crate::store::{FeedEntry, Holding, StoredRecord, TOMBSTONES_KEPT_MS};
 use crate::wire;
 use crate::wire::proto::{Frame, Hello, Ping, Pong, ReconClose, ReconMsg, ReconOpen, Welcome};
 use crate::wire::proto::{Have, InlineContent, Offer, WireRecord};

@@ -1,6 +1,7 @@
 //! When two sides compare what they have, and how they make sure that nothing is missing.
 
 use super::*;
+use crate::peer::session::comparing::RECONCILE_APART;
 
 #[test]
 fn the_dialler_compares_where_summaries_differ_and_nobody_where_they_are_equal() {

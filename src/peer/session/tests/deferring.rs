@@ -1,7 +1,5 @@
 //! Versions that have to wait, for a clock or for a newer list of revocations.
 
-use std::sync::Arc;
-
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
@@ -12,7 +10,7 @@ use crate::library::revocation::{Revocations, SignedRevocations};
 use crate::library::sharing::Sharing;
 use crate::library::ticket::{Access, Subject, Terms, Ticket};
 use crate::library::{Libraries, SharedLibrary};
-use crate::store::FeedEntry;
+use crate::peer::session::judging::HELD_RETRY_MS;
 use crate::wire::proto::{Deferral, Later};
 
 const HOUR_MS: u64 = 3_600_000;

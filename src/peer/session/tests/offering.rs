@@ -339,8 +339,8 @@ fn the_libraries_of_a_connection_share_what_may_be_unconfirmed() {
             more.retain(|effect| matches!(effect, SessionEffect::Load(_)));
             effects.extend(more);
         }
-        bytes += session.open_bytes;
-        assert!(session.open_count > 0, "each has some");
+        bytes += session.offering.open_bytes;
+        assert!(session.offering.open_count > 0, "each has some");
     }
     assert!(offers <= OFFERS_OPEN_MAX && bytes < OFFERED_BYTES_TAKEN_MAX, "{offers} with {bytes} bytes");
     assert!(!Session::owe_too_much(sessions.iter()));

@@ -1,6 +1,7 @@
 //! What a peer offers: how it is judged, confirmed, refused and fetched.
 
 use super::*;
+use crate::peer::session::judging::judge;
 
 #[test]
 fn what_is_offered_is_judged_and_confirmed_once_it_is_durable() {
