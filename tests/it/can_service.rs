@@ -14,7 +14,8 @@ use futures::TryStreamExt;
 use reqwest::multipart::{Form, Part};
 use tokio::net::TcpListener;
 
-use crate::support::service::{PATIENCE, ServiceProcess, client, command, data, soon};
+use crate::support::nodes::DEADLINE;
+use crate::support::service::{ServiceProcess, client, command, data, soon};
 
 /// Runs a service that must not start, and answers with what it says.
 fn complaint(mut command: Command) -> String {
@@ -33,7 +34,7 @@ fn signal(process: &ServiceProcess, name: &str) {
 
 /// Waits for the end of a process, and answers with its exit code.
 fn ended(process: &mut ServiceProcess) -> Option<i32> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while Instant::now() < deadline {
         if let Some(status) = process.child.try_wait().expect("its status") {
             return status.code();

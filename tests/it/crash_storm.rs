@@ -14,7 +14,8 @@ use futures::StreamExt as _;
 use iroh::SecretKey;
 use tokio::time::{Instant, timeout};
 
-use crate::support::peers::{PATIENCE, PeersRig, Remote, assert_closed};
+use crate::support::nodes::DEADLINE;
+use crate::support::peers::{PeersRig, Remote, assert_closed};
 use crate::support::rendezvous::{Agent, FakePkarr};
 
 const CRASHES: usize = 1_000;
@@ -54,7 +55,7 @@ async fn discovery_keeps_its_time_while_peer_actors_crash_a_thousand_times() {
         let remote = Remote::bind().await;
         rig.stage.curse(remote.id());
         let connection = remote.dial(rig.endpoint()).await;
-        timeout(PATIENCE, connection.closed()).await.expect("given up in time");
+        timeout(DEADLINE, connection.closed()).await.expect("given up in time");
         assert_closed(&connection, close::SHUTDOWN).await;
         let starts = rig.stage.starts(remote.id());
         remote.0.close().await;

@@ -14,6 +14,7 @@ use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
 use tokio::time::Instant;
 
 use crate::support::listing::{Known, Lister, announcement, key, listing};
+use crate::support::nodes::DEADLINE;
 use crate::support::peers::{addr_of, bind};
 use crate::support::proving::Talk;
 
@@ -69,14 +70,12 @@ fn ids(crawled: &Crawled) -> BTreeSet<String> {
     crawled.found.iter().map(|found| found.id.to_string()).collect()
 }
 
-const LIMIT: Duration = Duration::from_mins(1);
-
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_agents_in_a_ring_are_found_as_far_as_the_depth_goes() {
     let ring = Ring::start().await;
     for (depth, expected, answered) in [(Some(0), 3, 1), (Some(1), 5, 3), (Some(5), 13, 11), (None, 50, 50)] {
         let began = std::time::Instant::now();
-        let crawled = ring.crawl(CrawlLimits { depth, ..CrawlLimits::default() }, LIMIT).await;
+        let crawled = ring.crawl(CrawlLimits { depth, ..CrawlLimits::default() }, DEADLINE).await;
         println!("depth {depth:?}: {} found, {answered} asked, {:?}", crawled.found.len(), began.elapsed());
         assert_eq!(crawled.errors, [], "depth {depth:?}");
         assert_eq!((crawled.found.len(), crawled.answered), (expected, answered), "depth {depth:?}");
@@ -87,7 +86,7 @@ async fn fifty_agents_in_a_ring_are_found_as_far_as_the_depth_goes() {
         assert_eq!((own.assets, own.age), (7, Duration::ZERO), "from itself, not from hearsay");
     }
     let limits = CrawlLimits { depth: None, peers_max: 20, ..CrawlLimits::default() };
-    let crawled = ring.crawl(limits, LIMIT).await;
+    let crawled = ring.crawl(limits, DEADLINE).await;
     assert_eq!(crawled.found.len(), 20);
     assert!(crawled.capped);
 }
@@ -111,7 +110,7 @@ async fn dead_and_hostile_agents_cost_their_own_place_and_no_other() {
 
     let limits = CrawlLimits { depth: None, ..CrawlLimits::default() };
     let began = std::time::Instant::now();
-    let crawled = crawl(&ring.client, start.addr(), limits, LIMIT).await;
+    let crawled = crawl(&ring.client, start.addr(), limits, DEADLINE).await;
     println!("with three bad agents: {} found in {:?}", crawled.found.len(), began.elapsed());
     assert!(!crawled.timed_out && !crawled.capped);
     // The first, the ring, and the three as the first described them.

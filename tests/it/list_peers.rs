@@ -22,7 +22,8 @@ use prost::Message as _;
 use tokio::time::timeout;
 
 use crate::support::listing::{Known, Lister, announcement, key, listing, sign};
-use crate::support::peers::{PATIENCE, Remote, assert_closed, bind};
+use crate::support::nodes::DEADLINE;
+use crate::support::peers::{Remote, assert_closed, bind};
 use crate::support::proving::Talk;
 
 fn secret(n: u16) -> SecretKey {
@@ -188,7 +189,7 @@ async fn whoever_passes_our_proof_on_has_proved_nothing() {
     let asking = tokio::spawn(async move {
         let _ = list_all(&client, between.addr(), &[key()], 10).await;
     });
-    let verdict = timeout(PATIENCE, told.recv()).await.expect("a verdict").expect("a verdict");
+    let verdict = timeout(DEADLINE, told.recv()).await.expect("a verdict").expect("a verdict");
     assert!(is_close(&verdict, close::NOT_SHARED), "{verdict}");
     asking.abort();
 }
@@ -248,7 +249,7 @@ async fn only_so_many_are_served_at_once() {
     assert!(probe(&another, lister.addr(), &key()).await, "alive all the same");
     drop(clients);
     let served = async { while ask().await.is_err() {} };
-    timeout(PATIENCE, Box::pin(served)).await.expect("places are given back");
+    timeout(DEADLINE, Box::pin(served)).await.expect("places are given back");
 }
 
 #[tokio::test]
@@ -314,7 +315,7 @@ async fn ask_liar(
 ) -> Result<can_sync::testing::discovery::list_peers::Listed, ListError> {
     let liar = liar(secret(9_999), Arc::new(lie)).await;
     let client = bind(SecretKey::generate()).await;
-    timeout(PATIENCE, Box::pin(list_all(&client, liar.addr(), &[key()], 1000))).await.expect("an end")
+    timeout(DEADLINE, Box::pin(list_all(&client, liar.addr(), &[key()], 1000))).await.expect("an end")
 }
 
 #[tokio::test]
@@ -388,7 +389,7 @@ async fn one_that_stops_in_the_middle_of_an_answer_is_given_up() {
         });
     });
     let client = bind(SecretKey::generate()).await;
-    let asked = timeout(PATIENCE, Box::pin(list_all(&client, mute.addr(), &[key()], 10))).await;
+    let asked = timeout(DEADLINE, Box::pin(list_all(&client, mute.addr(), &[key()], 10))).await;
     let error = asked.expect("an end").unwrap_err();
     assert!(matches!(error, ListError::Timeout { what: "answer", .. }), "{error}");
 }
@@ -413,7 +414,7 @@ async fn one_that_does_not_know_our_key_is_not_asked() {
     let client = bind(SecretKey::generate()).await;
     let error = list_all(&client, impostor.addr(), &[key()], 10).await.unwrap_err();
     assert!(matches!(error, ListError::NotShared), "{error}");
-    let closed = timeout(PATIENCE, told.recv()).await.expect("the connection ends");
+    let closed = timeout(DEADLINE, told.recv()).await.expect("the connection ends");
     assert_eq!(closed, Some(true), "and nothing was asked on it");
 }
 
@@ -427,6 +428,6 @@ async fn an_agent_that_has_not_announced_itself_yet_is_no_trouble() {
 }
 
 async fn connect(from: &Endpoint, to: EndpointAddr) -> Connection {
-    let connected = timeout(PATIENCE, Box::pin(from.connect(to, ALPN))).await;
+    let connected = timeout(DEADLINE, Box::pin(from.connect(to, ALPN))).await;
     connected.expect("an answer in time").expect("a connection")
 }

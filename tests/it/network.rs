@@ -11,7 +11,7 @@ use crate::support::nodes::{TestNode, eventually_within};
 /// As many as a busy machine takes in its stride; `CAN_SYNC_TEST_AGENTS=100` tries more.
 const AGENTS: usize = 30;
 /// Far more than it takes, for each agent; a debug build on two busy cores is slow.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]

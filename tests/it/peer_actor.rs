@@ -44,8 +44,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::embedded;
-use crate::support::nodes::eventually;
-use crate::support::peers::{KEYS, PATIENCE, Remote, assert_closed, peer_limits};
+use crate::support::nodes::{DEADLINE, eventually};
+use crate::support::peers::{KEYS, Remote, assert_closed, peer_limits};
 use crate::support::probe::Probe;
 use crate::support::proving::Talk;
 use crate::support::scripted::{Mood, ScriptedStore};
@@ -80,7 +80,7 @@ async fn of_two_control_streams_opened_at_once_the_diallers_counts() {
     let hello = t.first_frame(&mut receive).await;
     let (mut lost, mut heard) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut lost, hello.clone()).await.unwrap();
-    let end = timeout(PATIENCE, wire::read_frame(&mut heard)).await.unwrap();
+    let end = timeout(DEADLINE, wire::read_frame(&mut heard)).await.unwrap();
     assert!(end.is_err(), "{end:?}");
     t.answer_on(hello, send, receive).await.unwrap();
     t.up(1).await;
@@ -171,7 +171,7 @@ async fn another_control_stream_begins_the_session_anew() {
     // What was asked for before is not expected any more.
     t.send_content(request, &[(&records[0], b"wanted")]).await;
     // The old stream is over; the new one works.
-    let gone = timeout(PATIENCE, old.receive.read_to_end(1 << 20)).await.unwrap();
+    let gone = timeout(DEADLINE, old.receive.read_to_end(1 << 20)).await.unwrap();
     assert!(gone.is_ok_and(|rest| rest.len() < 200) || t.connection.close_reason().is_none());
     t.ping(&mut new).await;
     assert_eq!(t.finished(), []);
@@ -248,7 +248,7 @@ async fn what_is_no_frame_or_has_no_place_ends_the_connection() {
         let mut session = t.open().await;
         t.up(1).await;
         session.send.write_all(&bytes).await.unwrap();
-        let reason = timeout(PATIENCE, assert_closed(&t.connection, close::VIOLATION)).await;
+        let reason = timeout(DEADLINE, assert_closed(&t.connection, close::VIOLATION)).await;
         assert!(reason.is_ok(), "{what}");
         let misbehaved = t.args.board.lock().unwrap().misbehaved.clone();
         assert!(misbehaved.is_some(), "{what}: whoever looks after the peers is to know");
@@ -543,7 +543,7 @@ async fn what_is_asked_for_is_served_as_long_as_it_is_wanted() {
     t.up(1).await;
     let missing = ContentHash([9; 32]);
     wire::write_frame(&mut session.send, want_of(11, vec![missing, small_hash])).await.unwrap();
-    let mut stream = timeout(PATIENCE, t.connection.accept_uni()).await.unwrap().unwrap();
+    let mut stream = timeout(DEADLINE, t.connection.accept_uni()).await.unwrap().unwrap();
     let first = wire::read_header(&mut stream).await.unwrap().unwrap();
     assert_eq!((first.request, first.hash.to_vec(), first.gone), (11, missing.0.to_vec(), true));
     let second = wire::read_header(&mut stream).await.unwrap().unwrap();
@@ -555,13 +555,13 @@ async fn what_is_asked_for_is_served_as_long_as_it_is_wanted() {
     assert_eq!(t.args.traffic.sent.load(Ordering::Relaxed), 500);
 
     wire::write_frame(&mut session.send, want_of(12, vec![large_hash])).await.unwrap();
-    let mut stream = timeout(PATIENCE, t.connection.accept_uni()).await.unwrap().unwrap();
+    let mut stream = timeout(DEADLINE, t.connection.accept_uni()).await.unwrap().unwrap();
     assert_eq!(wire::read_header(&mut stream).await.unwrap().unwrap().length, 40_000_000);
     wire::write_frame(&mut session.send, frame::Kind::Cancel(Cancel { request: 12 })).await.unwrap();
     // The answer to a question shows that the cancellation was read.
     t.ping(&mut session).await;
     let mut came = 0;
-    while let Ok(Some(chunk)) = timeout(PATIENCE, stream.read_chunk(1 << 20)).await.expect("an end") {
+    while let Ok(Some(chunk)) = timeout(DEADLINE, stream.read_chunk(1 << 20)).await.expect("an end") {
         came += chunk.len();
     }
     assert!(came < 30_000_000, "{came} bytes came of a cancelled request");
@@ -641,7 +641,7 @@ async fn as_many_requests_may_wait_as_offers_may_be_open() {
     t.ping(&mut session).await;
     let mut served = 0;
     while served < 4096 {
-        let mut stream = timeout(PATIENCE, t.connection.accept_uni()).await.unwrap().unwrap();
+        let mut stream = timeout(DEADLINE, t.connection.accept_uni()).await.unwrap().unwrap();
         assert_eq!(wire::read_header(&mut stream).await.unwrap().unwrap().length, 200);
         served += 1;
     }
@@ -660,7 +660,7 @@ async fn a_panic_in_a_task_is_the_actors_failure_and_the_next_one_takes_the_conn
     let records = vec![WireRecord::from(&record_of(b"x"))];
     let offer = frame::Kind::Offer(Offer { library, records, ..Offer::default() });
     wire::write_frame(&mut session.send, offer).await.unwrap();
-    timeout(PATIENCE, &mut t.ends).await.expect("it fails").unwrap();
+    timeout(DEADLINE, &mut t.ends).await.expect("it fails").unwrap();
     assert!(t.connection.close_reason().is_none(), "the connection outlives it");
     scripted.set_mood(Mood::Well);
 
@@ -791,7 +791,7 @@ impl Test {
             introduction,
             memory: &self.memory,
             offers_mirror: true,
-            within: PATIENCE,
+            within: DEADLINE,
         }
     }
 
@@ -823,11 +823,11 @@ impl Test {
     }
 
     async fn accept_bi(&self) -> (SendStream, RecvStream) {
-        timeout(PATIENCE, self.connection.accept_bi()).await.expect("a stream in time").expect("a stream")
+        timeout(DEADLINE, self.connection.accept_bi()).await.expect("a stream in time").expect("a stream")
     }
 
     async fn first_frame(&self, receive: &mut RecvStream) -> frame::Kind {
-        timeout(PATIENCE, wire::read_frame(receive)).await.expect("a frame in time").expect("a frame")
+        timeout(DEADLINE, wire::read_frame(receive)).await.expect("a frame in time").expect("a frame")
     }
 
     /// Waits until the `n`th session was said to be up.
@@ -865,7 +865,7 @@ impl Test {
     }
 
     async fn ends_in_order(mut self) {
-        timeout(PATIENCE, &mut self.ends).await.expect("it ends").expect("in order");
+        timeout(DEADLINE, &mut self.ends).await.expect("it ends").expect("in order");
         assert!(self.connection.close_reason().is_some());
     }
 
@@ -906,7 +906,7 @@ impl Test {
             let _ = stream.write_all(content).await;
         }
         let _ = stream.finish();
-        let _ = timeout(PATIENCE, stream.stopped()).await.expect("an end");
+        let _ = timeout(DEADLINE, stream.stopped()).await.expect("an end");
     }
 
     async fn send_raw(&self, header: &ContentHeader, content: &[u8]) {
@@ -914,7 +914,7 @@ impl Test {
         let _ = stream.write_chunk(wire::encode(header)).await;
         let _ = stream.write_all(content).await;
         let _ = stream.finish();
-        let _ = timeout(PATIENCE, stream.stopped()).await.expect("an end");
+        let _ = timeout(DEADLINE, stream.stopped()).await.expect("an end");
     }
 
     /// Every result that was told, in order.
@@ -968,7 +968,7 @@ fn changed(n: usize) -> PeerMsg {
 /// Reads frames until `pick` picks one.
 async fn pick<T>(session: &mut Established, pick: impl Fn(frame::Kind) -> Option<T>) -> T {
     loop {
-        let kind = timeout(PATIENCE, wire::read_frame(&mut session.receive)).await.expect("a frame in time");
+        let kind = timeout(DEADLINE, wire::read_frame(&mut session.receive)).await.expect("a frame in time");
         if let Some(found) = pick(kind.expect("a frame")) {
             return found;
         }

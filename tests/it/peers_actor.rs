@@ -26,7 +26,8 @@ use iroh::{EndpointAddr, EndpointId, SecretKey};
 use ractor::ActorStatus as Life;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::peers::{Heard, PATIENCE, PeersRig, Remote, assert_closed, told};
+use crate::support::nodes::DEADLINE;
+use crate::support::peers::{Heard, PeersRig, Remote, assert_closed, told};
 use crate::support::probe::Probe;
 use crate::support::store::record_of;
 
@@ -323,7 +324,7 @@ async fn a_peer_that_is_forgotten_while_it_is_dialled_stays_forgotten() {
     // The address book was read: nobody comes back from there later on.
     rig.wait_for_report("the one met before", |report| report.peers.len() == 1).await;
     rig.dial(remote.addr()).await.unwrap();
-    let incoming = timeout(PATIENCE, remote.0.accept()).await.unwrap().unwrap();
+    let incoming = timeout(DEADLINE, remote.0.accept()).await.unwrap().unwrap();
     assert!(forget(&rig, remote.id()).await);
     let connection = incoming.await.unwrap();
     assert_closed(&connection, close::SHUTDOWN).await;
@@ -439,11 +440,11 @@ async fn an_ordered_stop_ends_the_actors_and_closes_the_connections() {
     rig.stage.command(b_session, "hang");
     let (actor, b_actor) = (rig.actor.clone(), rig.stage.actor(b_session));
     actor.stop(Some("the test is over".into()));
-    timeout(PATIENCE, rig.ends).await.expect("it ends, whatever hangs").unwrap();
+    timeout(DEADLINE, rig.ends).await.expect("it ends, whatever hangs").unwrap();
     assert_closed(&a_connection, close::SHUTDOWN).await;
     assert_closed(&b_connection, close::SHUTDOWN).await;
     assert!(rig.stage.look(|heard| stopped(heard, a_session)).is_some(), "in order");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while b_actor.get_status() != Life::Stopped {
         assert!(Instant::now() < deadline, "the hung one is killed with its parent");
         sleep(Duration::from_millis(10)).await;

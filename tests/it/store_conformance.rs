@@ -13,8 +13,9 @@ use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use tokio::time::timeout;
 
+use crate::support::nodes::DEADLINE;
 use crate::support::store::{
-    DEADLINE, edited, hash_of, held, incoming, incoming_file, noise, read, read_feed, record_of,
+    edited, hash_of, held, incoming, incoming_file, noise, read, read_feed, record_of,
 };
 
 mod absent;

@@ -19,6 +19,7 @@ use futures::future::join_all;
 
 use crate::support::embedded::{content_files, temporary_files, try_open, try_upload};
 use crate::support::mounted::{Mounted, tell};
+use crate::support::nodes::DEADLINE;
 use crate::support::store::{hash_of, incoming, noise, read, read_feed, record_of};
 
 mod file_systems;
@@ -30,8 +31,6 @@ const ROUNDS: &str = "CAN_SYNC_TEST_KILLS";
 const ROUNDS_DEFAULT: u64 = 12;
 /// How often a process tries. A fault hits each of its threads once.
 const ATTEMPTS: u32 = 20;
-/// For one process. Under strace and on a busy machine everything takes long.
-const DEADLINE: Duration = Duration::from_mins(1);
 
 /// What a process said.
 #[derive(Debug, Default)]

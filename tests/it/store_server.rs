@@ -1,7 +1,6 @@
 //! The embedded store's HTTP server as a child of its own: its end is a failure, and its port outlives it.
 
-use std::time::Duration;
-
+use crate::support::nodes::DEADLINE;
 use can_sync::testing::actor::status::ask;
 use can_sync::testing::clock::Clock;
 use can_sync::testing::http::SharedListener;
@@ -10,9 +9,6 @@ use can_sync::testing::store::server::{StoreServerActor, StoreServerArgs, StoreS
 use can_sync::testing::store::service::{BASE_PATH, ServiceSettings, router};
 use ractor::Actor;
 use tokio::time::timeout;
-
-/// How long anything here may take.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn its_end_is_a_failure_and_the_next_incarnation_has_its_port() {
@@ -24,15 +20,15 @@ async fn its_end_is_a_failure_and_the_next_incarnation_has_its_port() {
     let addr = listener.local_addr().unwrap();
     let args = StoreServerArgs { listener, router: router(store, ServiceSettings::new("key".into(), addr)) };
     let url = format!("http://{addr}{BASE_PATH}/status");
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
 
     for _ in 0..2 {
         let (actor, ended) = Actor::spawn(None, StoreServerActor, args.clone()).await.unwrap();
         assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
-        let health = ask(&actor, |reply| StoreServerMsg::GetHealth { reply }, PATIENCE).await.unwrap();
+        let health = ask(&actor, |reply| StoreServerMsg::GetHealth { reply }, DEADLINE).await.unwrap();
         assert_eq!(health.detail, Some(format!("http://{addr}")));
         actor.cast(StoreServerMsg::ServerEnded("out of luck".into())).unwrap();
-        timeout(PATIENCE, ended).await.expect("it ends").unwrap();
+        timeout(DEADLINE, ended).await.expect("it ends").unwrap();
     }
 
     // Asked between two incarnations: the next one answers.
@@ -43,5 +39,5 @@ async fn its_end_is_a_failure_and_the_next_incarnation_has_its_port() {
     let (actor, ended) = Actor::spawn(None, StoreServerActor, args).await.unwrap();
     assert_eq!(early.await.unwrap().unwrap(), 200);
     actor.stop(None);
-    timeout(PATIENCE, ended).await.expect("it stops in order").unwrap();
+    timeout(DEADLINE, ended).await.expect("it stops in order").unwrap();
 }

@@ -10,9 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;
 
 use crate::support::agent::Agent;
-
-/// How long anything here may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::support::nodes::DEADLINE;
 
 /// Starts an API and tells how it ends.
 struct Parent;
@@ -42,7 +40,7 @@ impl Actor for Parent {
 #[tokio::test]
 async fn the_end_of_the_server_is_a_failure_and_a_restart_keeps_the_port() {
     let agent = Agent::start().await;
-    agent.actor.stop_and_wait(None, Some(PATIENCE)).await.unwrap();
+    agent.actor.stop_and_wait(None, Some(DEADLINE)).await.unwrap();
     let (told, mut failures) = mpsc::channel(4);
     let (parent, _) = Actor::spawn(None, Parent, told).await.unwrap();
     for _ in 0..3 {
@@ -50,7 +48,7 @@ async fn the_end_of_the_server_is_a_failure_and_a_restart_keeps_the_port() {
             Actor::spawn_linked(None, HttpActor, agent.args.clone(), parent.get_cell()).await.unwrap();
         assert_eq!(agent.get("/healthz").send().await.unwrap().status(), 200);
         actor.cast(HttpMsg::ServerEnded("out of luck".into())).unwrap();
-        let why = tokio::time::timeout(PATIENCE, failures.recv()).await.unwrap().unwrap();
+        let why = tokio::time::timeout(DEADLINE, failures.recv()).await.unwrap().unwrap();
         assert_eq!(why, "out of luck");
         join.await.unwrap();
     }
@@ -65,7 +63,7 @@ async fn requests_made_between_two_incarnations_wait_for_the_next() {
     let url = format!("http://{}/healthz", agent.addr);
     let early = tokio::spawn(async move { client.get(url).send().await.map(|answer| answer.status()) });
     let (_actor, _join) = Actor::spawn(None, HttpActor, agent.args.clone()).await.unwrap();
-    assert_eq!(tokio::time::timeout(PATIENCE, early).await.unwrap().unwrap().unwrap(), 200);
+    assert_eq!(tokio::time::timeout(DEADLINE, early).await.unwrap().unwrap().unwrap(), 200);
 }
 
 #[tokio::test]
@@ -75,7 +73,7 @@ async fn a_killed_actor_takes_its_connections_along() {
     stream.next().await.unwrap().unwrap();
     agent.actor.kill();
     let ended = async { while let Some(Ok(_)) = stream.next().await {} };
-    tokio::time::timeout(PATIENCE, ended).await.expect("the stream ends with the actor");
+    tokio::time::timeout(DEADLINE, ended).await.expect("the stream ends with the actor");
 }
 
 #[tokio::test]
@@ -83,13 +81,13 @@ async fn stopping_ends_event_streams_at_once() {
     let agent = Agent::start().await;
     let mut stream = agent.get("/events").send().await.unwrap().bytes_stream();
     stream.next().await.unwrap().unwrap();
-    agent.actor.stop_and_wait(None, Some(PATIENCE)).await.expect("it stops with a stream open");
+    agent.actor.stop_and_wait(None, Some(DEADLINE)).await.expect("it stops with a stream open");
     let ended = async {
         while let Some(chunk) = stream.next().await {
             chunk.expect("a clean end");
         }
     };
-    tokio::time::timeout(PATIENCE, ended).await.expect("the stream ends");
+    tokio::time::timeout(DEADLINE, ended).await.expect("the stream ends");
     let error = agent.get("/healthz").timeout(Duration::from_millis(200)).send().await.unwrap_err();
     assert!(error.is_timeout() || error.is_connect(), "{error:?}");
 }
@@ -112,7 +110,7 @@ async fn stopping_does_not_wait_for_a_client_that_never_finishes() {
     chunks.send(Ok(Bytes::from_static(b"so on"))).await.unwrap();
     let within = DRAIN_LIMIT + Duration::from_secs(2);
     agent.actor.stop_and_wait(None, Some(within)).await.expect("it stops within its limit");
-    let answer = tokio::time::timeout(PATIENCE, upload).await.unwrap().unwrap();
+    let answer = tokio::time::timeout(DEADLINE, upload).await.unwrap().unwrap();
     assert!(answer.is_err() || !answer.unwrap().status().is_success());
 }
 

@@ -7,18 +7,14 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::nodes::eventually;
+use super::nodes::{DEADLINE, eventually};
 
 /// The name that `WebDriver` gives references to elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-
-/// No command takes longer.
-const LIMIT: Duration = Duration::from_mins(2);
 
 pub(crate) struct Browser {
     driver: Child,
@@ -36,7 +32,7 @@ impl Browser {
             None
         })?;
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().expect("a client");
+        let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("a client");
         let profile = tempfile::tempdir().expect("a directory");
         let user_data = format!("--user-data-dir={}", profile.path().display());
         let root = format!("http://127.0.0.1:{port}/session");
@@ -223,7 +219,7 @@ fn spawn_driver() -> Option<(Child, u16)> {
             }
         }
     });
-    if let Ok(port) = told.recv_timeout(LIMIT) {
+    if let Ok(port) = told.recv_timeout(DEADLINE) {
         return Some((driver, port));
     }
     let _ = driver.kill();

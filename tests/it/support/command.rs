@@ -4,14 +4,11 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
 
+use super::nodes::DEADLINE;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// No command of a test takes longer.
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// A machine's user: an empty home, which is also the working directory.
 pub(crate) struct User {
@@ -93,7 +90,7 @@ impl User {
         command.envs(env.iter().copied());
         let output = assert_cmd::Command::from_std(command)
             .write_stdin(stdin)
-            .timeout(LIMIT)
+            .timeout(DEADLINE)
             .output()
             .expect("the program runs and ends in time");
         let code = output.status.code().expect("ended by itself, not by a signal");
@@ -147,14 +144,14 @@ impl User {
 impl Following {
     /// The next line.
     pub(crate) fn line(&mut self) -> String {
-        self.lines.recv_timeout(LIMIT).expect("another line in time")
+        self.lines.recv_timeout(DEADLINE).expect("another line in time")
     }
 
     /// All further lines, up to its end.
     pub(crate) fn rest(&mut self) -> Vec<String> {
         let mut rest = Vec::new();
         loop {
-            match self.lines.recv_timeout(LIMIT) {
+            match self.lines.recv_timeout(DEADLINE) {
                 Ok(line) => rest.push(line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return rest,
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("the output does not end: {rest:?}"),
@@ -169,7 +166,7 @@ impl Following {
 
     /// Waits for the end, and returns the exit code.
     pub(crate) fn end(&mut self) -> Option<i32> {
-        let rest = self.lines.recv_timeout(LIMIT);
+        let rest = self.lines.recv_timeout(DEADLINE);
         assert_eq!(rest, Err(mpsc::RecvTimeoutError::Disconnected), "the output ends in time");
         self.child.wait().expect("the program's end").code()
     }

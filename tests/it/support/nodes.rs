@@ -16,7 +16,7 @@ use super::clock::SetClock;
 use super::daemon;
 
 /// Long enough for a loaded machine; nothing waits for all of it unless it is broken.
-pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(3);
 /// The network of most tests.
 pub(crate) const PASSPHRASE: &str = "seven sleepy otters juggle quiet lanterns tonight";
 

@@ -42,10 +42,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::nodes::DEADLINE;
 use super::scripted::ScriptedStore;
-
-/// How long a test waits for what takes milliseconds, or a policy's few seconds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Keys of the network of these tests.
 pub(crate) static KEYS: LazyLock<LibraryKeys> =
@@ -99,19 +97,19 @@ impl Remote {
     pub(crate) async fn accept(&self) -> Connection {
         let accepted =
             async { self.0.accept().await.expect("the endpoint lives").await.expect("a handshake") };
-        timeout(PATIENCE, Box::pin(accepted)).await.expect("somebody dials")
+        timeout(DEADLINE, Box::pin(accepted)).await.expect("somebody dials")
     }
 
     /// A connection to `other`.
     pub(crate) async fn dial(&self, other: &Endpoint) -> Connection {
-        let connected = timeout(PATIENCE, Box::pin(self.0.connect(addr_of(other), ALPN))).await;
+        let connected = timeout(DEADLINE, Box::pin(self.0.connect(addr_of(other), ALPN))).await;
         connected.expect("an answer in time").expect("a connection")
     }
 }
 
 /// Waits until the other side closes the connection, and checks the code that it gives.
 pub(crate) async fn assert_closed(connection: &Connection, code: u32) -> ConnectionError {
-    let reason = timeout(PATIENCE, connection.closed()).await;
+    let reason = timeout(DEADLINE, connection.closed()).await;
     let reason = reason.unwrap_or_else(|_| panic!("the connection is not closed with {code}"));
     assert!(is_close(&reason, code), "closed with {reason}, not with {code}");
     reason
@@ -205,7 +203,7 @@ impl Stage {
                 count.changed().await.expect("the stage lives");
             }
         };
-        let found = timeout(PATIENCE, found).await;
+        let found = timeout(DEADLINE, found).await;
         found.unwrap_or_else(|_| panic!("{what} did not happen; this did: {:#?}", lock(&self.0.heard)))
     }
 
@@ -426,7 +424,7 @@ impl PeersRig {
         what: &str,
         mut attempt: impl AsyncFnMut() -> Result<T, String>,
     ) -> T {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
             match attempt().await {
                 Ok(value) => return value,

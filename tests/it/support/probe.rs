@@ -1,14 +1,11 @@
 //! An actor that stands in for a neighbour: it records what it is sent, and answers queries as the test likes.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
+use super::nodes::DEADLINE;
 use can_sync::testing::actor::ServiceRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
 use tokio::sync::watch;
-
-/// How long a test waits for a message before it fails.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a probe does with a message: answers it (`None`), or gives it back to be recorded.
 type Answer<M> = Box<dyn FnMut(M) -> Option<M> + Send + Sync>;
@@ -50,8 +47,8 @@ impl<M: Message + Sync> Probe<M> {
     pub(crate) async fn wait_for(&mut self, what: &str, mut condition: impl FnMut(&[M]) -> bool) {
         let seen = Arc::clone(&self.seen);
         let met = self.count.wait_for(|_| condition(&seen.lock().expect("no test panics while it looks")));
-        let met = tokio::time::timeout(PATIENCE, met).await;
-        let met = met.unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"));
+        let met = tokio::time::timeout(DEADLINE, met).await;
+        let met = met.unwrap_or_else(|_| panic!("{what} did not happen within {DEADLINE:?}"));
         met.unwrap_or_else(|_| panic!("the probe ended before {what}"));
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use super::nodes::DEADLINE;
 use can_sync::testing::clock::Clock;
 use can_sync::testing::http::serve;
 use can_sync::testing::store::can_http::CanHttpStore;
@@ -20,12 +21,10 @@ use tokio::task::JoinHandle;
 
 /// The key of every service in tests.
 pub(crate) const KEY: &str = "the-key-of-the-test";
-/// No test waits longer than this for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits for something at most [`PATIENCE`].
+/// Waits for something at most [`DEADLINE`].
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let Ok(done) = tokio::time::timeout(PATIENCE, future).await else {
+    let Ok(done) = tokio::time::timeout(DEADLINE, future).await else {
         panic!("{what} did not happen in time")
     };
     done

@@ -1,7 +1,6 @@
 //! Records and content to put into stores, and ways to look at what a store holds.
 
 use std::io::Write;
-use std::time::Duration;
 
 use bytes::Bytes;
 use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash, Hlc, WriterId};
@@ -10,9 +9,6 @@ use can_sync::testing::store::{
 };
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
-
-/// How long a test waits for something that should take milliseconds.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A time at which the tests' records were made, well in the past.
 pub(crate) const LONG_AGO_MS: u64 = 1_700_000_000_000;
