@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{RawQuery, Request, State};
+use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -18,12 +18,13 @@ use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 
-use super::view::{ASK_TIMEOUT, ApiState};
-use crate::http::extract::{HashPath, has_content_type};
+use super::view::ASK_TIMEOUT;
 use crate::http::{ApiError, ApiResult};
 use crate::store::service::key;
 
+pub(super) mod assets;
 pub(super) mod scrub;
+pub(super) mod trash;
 
 /// Path of the CAN Service's API, for a URL that names only the host.
 const BASE_PATH: &str = "/api/v1/can/0";
@@ -36,11 +37,6 @@ const STALL: Duration = Duration::from_secs(110);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of a list that the page reads.
 const LIST_BYTES_MAX: usize = 4 << 20;
-/// Headers of the request for content that matter to the store.
-const ASSET_REQUEST_HEADERS: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH];
-/// Headers of an edit that matter to the store.
-const EDIT_REQUEST_HEADERS: [HeaderName; 3] =
-    [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::IF_MATCH];
 /// Headers of the store's answer that are passed on.
 const ANSWER_HEADERS: [HeaderName; 8] = [
     header::CONTENT_TYPE,
@@ -169,6 +165,19 @@ impl StoreProxy {
         }
     }
 
+    /// Sends a request on with its body and those of its headers that are named.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[HeaderName],
+        request: Request,
+    ) -> ApiResult<Response> {
+        let forward = self.request(&self.uploads, method, path);
+        let forward = with_headers(forward, request.headers(), headers);
+        self.upload(forward, request.into_body()).await
+    }
+
     /// What of the store's answer is passed on besides the body.
     fn head(&self, answer: &reqwest::Response) -> ApiResult<(StatusCode, HeaderMap)> {
         let status = answer.status();
@@ -216,6 +225,18 @@ impl StoreProxy {
     }
 }
 
+/// The request with those of `headers` that are named.
+fn with_headers(
+    request: reqwest::RequestBuilder,
+    headers: &HeaderMap,
+    names: &[HeaderName],
+) -> reqwest::RequestBuilder {
+    names
+        .iter()
+        .filter_map(|name| headers.get(name).map(|value| (name, value)))
+        .fold(request, |request, (name, value)| request.header(name, value))
+}
+
 /// Ends when nothing has moved for [`STALL`]; once the body is through (its end of the channel is gone), that is the
 /// time for the answer.
 async fn stalled(mut movement: watch::Receiver<()>) {
@@ -231,303 +252,6 @@ fn root_cause(error: &dyn std::error::Error) -> Option<String> {
         cause = deeper;
     }
     Some(cause.to_string())
-}
-
-/// Put a file into the store
-///
-/// Passed on to the CAN Service's `POST /ingest`; its description says what the form may hold.
-#[utoipa::path(
-    post,
-    path = "/store/ingest",
-    tag = "store",
-    request_body(content_type = "multipart/form-data", content = String, description = "A form with the field `file`."),
-    responses(
-        (status = 201, description = "Stored; the asset's description."),
-        (status = 200, description = "It was there already; the asset's description."),
-        (status = 415, description = "The body is not a multipart form."),
-        (status = 502, description = "The CAN Service is not available.")
-    )
-)]
-pub(super) async fn ingest(State(state): State<ApiState>, request: Request) -> ApiResult<Response> {
-    if !has_content_type(request.headers(), "multipart/form-data") {
-        return Err(ApiError::unsupported_media_type("multipart/form-data"));
-    }
-    let proxy = &state.view.store_proxy;
-    let mut forward = proxy.request(&proxy.uploads, Method::POST, "/ingest");
-    for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
-        if let Some(value) = request.headers().get(&name) {
-            forward = forward.header(name, value);
-        }
-    }
-    proxy.upload(forward, request.into_body()).await
-}
-
-/// List assets
-///
-/// Passed on to the CAN Service's `GET /list`, query included.
-#[utoipa::path(
-    get,
-    path = "/store/list",
-    operation_id = "list_assets",
-    tag = "store",
-    params(
-        ("limit" = Option<u32>, Query, minimum = 1, description = "Most assets of the answer; more than 1000 count as 1000."),
-        ("held" = Option<bool>, Query, description = "As the CAN Service's."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the answer before."),
-        ("order" = Option<String>, Query, pattern = "^(|newest|oldest|desc|asc)$", description = "As the CAN Service's.")
-    ),
-    responses(
-        (status = 200, description = "Assets, newest first unless asked otherwise."),
-        (status = 502, description = "The CAN Service is not available."),
-        (status = 503, description = "`too_busy`: too many others search, or it took too long.")
-    )
-)]
-pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult<Response> {
-    let proxy = &state.view.store_proxy;
-    proxy.ask(Method::GET, "/list", query).await
-}
-
-/// Search assets
-///
-/// Passed on to the CAN Service's `GET /search`, query included; its description says what may be asked.
-#[utoipa::path(
-    get,
-    path = "/store/search",
-    tag = "store",
-    params(
-        ("application" = Option<String>, Query, description = "As the CAN Service's."),
-        ("user" = Option<String>, Query, description = "As the CAN Service's."),
-        ("tags" = Option<String>, Query, description = "As the CAN Service's."),
-        ("tag" = Option<String>, Query, description = "As the CAN Service's."),
-        ("mime_prefix" = Option<String>, Query, description = "As the CAN Service's."),
-        ("hash" = Option<String>, Query, description = "As the CAN Service's."),
-        ("hash_prefix" = Option<String>, Query, description = "As the CAN Service's."),
-        ("q" = Option<String>, Query, description = "As the CAN Service's."),
-        ("from" = Option<String>, Query, description = "As the CAN Service's."),
-        ("to" = Option<String>, Query, description = "As the CAN Service's."),
-        ("held" = Option<bool>, Query, description = "As the CAN Service's."),
-        ("limit" = Option<u32>, Query, minimum = 1, description = "As the CAN Service's."),
-        ("cursor" = Option<String>, Query, description = "As the CAN Service's."),
-        ("order" = Option<String>, Query, pattern = "^(|newest|oldest|desc|asc)$", description = "As the CAN Service's.")
-    ),
-    responses(
-        (status = 200, description = "Assets that match."),
-        (status = 400, description = "A parameter makes no sense."),
-        (status = 502, description = "The CAN Service is not available."),
-        (status = 503, description = "`too_busy`: too many others search, or it took too long.")
-    )
-)]
-pub(super) async fn search(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult<Response> {
-    state.view.store_proxy.ask(Method::GET, "/search", query).await
-}
-
-/// What is known about an asset
-///
-/// Passed on to the CAN Service's `GET /asset/{hash}/meta`.
-#[utoipa::path(
-    get,
-    path = "/store/asset/{hash}/meta",
-    tag = "store",
-    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
-    responses(
-        (status = 200, description = "The asset's description."),
-        (status = 400, description = "That is no hash."),
-        (status = 404, description = "No such asset."),
-        (status = 502, description = "The CAN Service is not available.")
-    )
-)]
-pub(super) async fn meta(State(state): State<ApiState>, HashPath(hash): HashPath) -> ApiResult<Response> {
-    state.view.store_proxy.ask(Method::GET, &format!("/asset/{hash}/meta"), None).await
-}
-
-/// Edit what is known about an asset
-///
-/// Passed on to the CAN Service's `PATCH /asset/{hash}/meta`; its description says which fields there are.
-#[utoipa::path(
-    patch,
-    path = "/store/asset/{hash}/meta",
-    tag = "store",
-    params(
-        ("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits."),
-        ("If-Match" = Option<String>, Header, description = "The ETag of the description that the change is meant for.")
-    ),
-    request_body(content = Object, description = "The fields to replace."),
-    responses(
-        (status = 200, description = "The asset's description as it is now."),
-        (status = 400, description = "That is no hash, or a field makes no sense."),
-        (status = 404, description = "No such asset."),
-        (status = 415, description = "The body is not JSON."),
-        (status = 502, description = "The CAN Service is not available.")
-    )
-)]
-pub(super) async fn edit(
-    State(state): State<ApiState>,
-    HashPath(hash): HashPath,
-    request: Request,
-) -> ApiResult<Response> {
-    let proxy = &state.view.store_proxy;
-    let mut forward = proxy.request(&proxy.uploads, Method::PATCH, &format!("/asset/{hash}/meta"));
-    for name in EDIT_REQUEST_HEADERS {
-        if let Some(value) = request.headers().get(&name) {
-            forward = forward.header(name, value);
-        }
-    }
-    proxy.upload(forward, request.into_body()).await
-}
-
-/// Say something about content that is in the store
-///
-/// Passed on to the CAN Service's `POST /asset/{hash}/ingest`; its description says what may be said.
-#[utoipa::path(
-    post,
-    path = "/store/asset/{hash}/ingest",
-    tag = "store",
-    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
-    request_body(content = Object, description = "What the form of `POST /store/ingest` says besides the file."),
-    responses(
-        (status = 200, description = "The asset's description as it is now."),
-        (status = 400, description = "That is no hash, or a field makes no sense."),
-        (status = 404, description = "The content is not there, and has to be uploaded."),
-        (status = 415, description = "The body is not JSON."),
-        (status = 502, description = "The CAN Service is not available."),
-        (status = 507, description = "There is no room for content of this size.")
-    )
-)]
-pub(super) async fn ingest_known(
-    State(state): State<ApiState>,
-    HashPath(hash): HashPath,
-    request: Request,
-) -> ApiResult<Response> {
-    let proxy = &state.view.store_proxy;
-    let mut forward = proxy.request(&proxy.uploads, Method::POST, &format!("/asset/{hash}/ingest"));
-    for name in EDIT_REQUEST_HEADERS {
-        if let Some(value) = request.headers().get(&name) {
-            forward = forward.header(name, value);
-        }
-    }
-    proxy.upload(forward, request.into_body()).await
-}
-
-/// List the store's trash
-///
-/// Passed on to the CAN Service's `GET /trash`, query included.
-#[utoipa::path(
-    get,
-    path = "/store/trash",
-    tag = "store",
-    params(
-        ("hash_prefix" = Option<String>, Query, description = "As the CAN Service's."),
-        ("limit" = Option<u32>, Query, minimum = 1, description = "As the CAN Service's."),
-        ("cursor" = Option<String>, Query, description = "As the CAN Service's.")
-    ),
-    responses(
-        (status = 200, description = "What was deleted lately, the latest first."),
-        (status = 400, description = "A parameter makes no sense."),
-        (status = 502, description = "The CAN Service is not available.")
-    )
-)]
-pub(super) async fn trash(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult<Response> {
-    state.view.store_proxy.ask(Method::GET, "/trash", query).await
-}
-
-/// Bring an asset back from the trash
-///
-/// Passed on to the CAN Service's `POST /asset/{hash}/restore`.
-#[utoipa::path(
-    post,
-    path = "/store/asset/{hash}/restore",
-    tag = "store",
-    params(("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits.")),
-    responses(
-        (status = 200, description = "The asset as it is now."),
-        (status = 400, description = "That is no hash."),
-        (status = 404, description = "No such asset, or its content is not in the trash."),
-        (status = 502, description = "The CAN Service is not available.")
-    )
-)]
-pub(super) async fn restore(State(state): State<ApiState>, HashPath(hash): HashPath) -> ApiResult<Response> {
-    state.view.store_proxy.ask(Method::POST, &format!("/asset/{hash}/restore"), None).await
-}
-
-/// Delete an asset
-///
-/// Passed on to the CAN Service's `DELETE /asset/{hash}`.
-#[utoipa::path(
-    delete,
-    path = "/store/asset/{hash}",
-    tag = "store",
-    params(
-        ("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits."),
-        ("If-Match" = Option<String>, Header, description = "The ETag of the description that is known of it.")
-    ),
-    responses(
-        (status = 200, description = "The tombstone."),
-        (status = 400, description = "That is no hash."),
-        (status = 404, description = "No such asset."),
-        (status = 502, description = "The CAN Service is not available.")
-    )
-)]
-pub(super) async fn delete(
-    State(state): State<ApiState>,
-    HashPath(hash): HashPath,
-    headers: HeaderMap,
-) -> ApiResult<Response> {
-    let proxy = &state.view.store_proxy;
-    let mut forward = proxy.request(&proxy.client, Method::DELETE, &format!("/asset/{hash}"));
-    if let Some(value) = headers.get(header::IF_MATCH) {
-        forward = forward.header(header::IF_MATCH, value);
-    }
-    proxy.pass(forward).await
-}
-
-/// Read an asset's content
-///
-/// Passed on to the CAN Service's `GET /asset/{hash}`. Always an attachment, never run by a browser.
-#[utoipa::path(
-    get,
-    path = "/store/asset/{hash}",
-    tag = "store",
-    params(
-        ("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits."),
-        ("Range" = Option<String>, Header, description = "A part of the content.")
-    ),
-    responses(
-        (status = 200, content_type = "*/*", description = "The content."),
-        (status = 206, content_type = "*/*", description = "The part asked for."),
-        (status = 400, description = "That is no hash."),
-        (status = 404, description = "No such asset."),
-        (status = 416, description = "The content has no such part."),
-        (status = 502, description = "The CAN Service is not available.")
-    )
-)]
-pub(super) async fn asset(
-    State(state): State<ApiState>,
-    HashPath(hash): HashPath,
-    headers: HeaderMap,
-) -> ApiResult<Response> {
-    let proxy = &state.view.store_proxy;
-    let mut forward = proxy.request(&proxy.client, Method::GET, &format!("/asset/{hash}"));
-    for name in ASSET_REQUEST_HEADERS {
-        if let Some(value) = headers.get(&name) {
-            forward = forward.header(name, value);
-        }
-    }
-    let mut answer = proxy.pass(forward).await?;
-    if answer.status().is_success() {
-        // An external service may be of any make: what it says must not turn content into a page of ours.
-        let attachment = HeaderValue::from_static("attachment");
-        let headers = answer.headers_mut();
-        let is_attachment = headers
-            .get(header::CONTENT_DISPOSITION)
-            .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"attachment"));
-        if !is_attachment {
-            headers.insert(header::CONTENT_DISPOSITION, attachment);
-        }
-        // The name of content is its hash, so a browser may keep it.
-        headers
-            .insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
-    }
-    Ok(answer)
 }
 
 #[cfg(test)]
