@@ -125,7 +125,7 @@ enum Command {
     /// List what was deleted lately, and bring it back
     Trash(trash::TrashArgs),
     /// Read every content that is held, and check that it is what it was
-    Scrub(scrub::ScrubArgs),
+    Scrub(scrub::ScrubCommand),
     /// Back up a node, running or not, into a directory
     Backup(backup::BackupArgs),
     /// Make a data directory of a backup

@@ -10,7 +10,7 @@ use super::output::message;
 use super::progress::ProgressLine;
 use super::resolve;
 use super::text;
-use crate::node::backup::{BackupError, BackupOptions, BackupReport, BackupRun, Finding};
+use crate::node::backup::{BackupError, BackupFinding, BackupOptions, BackupReport, BackupRun};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct BackupArgs {
@@ -104,11 +104,11 @@ fn show(context: &Context, report: &BackupReport, elsewhere: Option<&str>) -> Re
 }
 
 /// Contents, with what is wrong with each.
-pub(super) fn show_findings(context: &Context, findings: &[Finding]) -> Result<(), CliError> {
+pub(super) fn show_findings(context: &Context, findings: &[BackupFinding]) -> Result<(), CliError> {
     if findings.is_empty() {
         return Ok(());
     }
-    let row = |finding: &Finding| {
+    let row = |finding: &BackupFinding| {
         let hash = resolve::shown(&finding.hash, context.out.terminal);
         vec![
             hash,

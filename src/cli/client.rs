@@ -24,7 +24,7 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// Whose API is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ServerKind {
     Agent,
     Store,
 }
@@ -32,7 +32,7 @@ enum Kind {
 /// The daemon's API, or a CAN Service.
 #[derive(Clone, Debug)]
 pub(super) struct ApiClient {
-    kind: Kind,
+    kind: ServerKind,
     base: String,
     /// What every path begins with, beyond the base.
     prefix: &'static str,
@@ -67,15 +67,15 @@ impl ApiClient {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        Self::new(Kind::Agent, base, headers)
+        Self::new(ServerKind::Agent, base, headers)
     }
 
     /// A CAN Service at the base URL of its API.
     pub(super) fn store(base: &str) -> Result<Self, CliError> {
-        Self::new(Kind::Store, base, HeaderMap::new())
+        Self::new(ServerKind::Store, base, HeaderMap::new())
     }
 
-    fn new(kind: Kind, base: &str, headers: HeaderMap) -> Result<Self, CliError> {
+    fn new(kind: ServerKind, base: &str, headers: HeaderMap) -> Result<Self, CliError> {
         let client = Client::builder()
             .default_headers(headers)
             .no_proxy()
@@ -192,9 +192,11 @@ impl ApiClient {
         let Self { base, .. } = self;
         if e.is_connect() {
             return match self.kind {
-                Kind::Agent => CliError::new(Exit::NoDaemon, format!("no can-sync daemon answers at {base}"))
-                    .hint("start one with `can-sync serve`, or name another with --api"),
-                Kind::Store => {
+                ServerKind::Agent => {
+                    CliError::new(Exit::NoDaemon, format!("no can-sync daemon answers at {base}"))
+                        .hint("start one with `can-sync serve`, or name another with --api")
+                }
+                ServerKind::Store => {
                     CliError::new(Exit::Degraded, format!("the CAN Service at {base} does not answer"))
                         .hint("`can-sync status` says what the daemon knows about it")
                 }
@@ -211,8 +213,8 @@ impl ApiClient {
 
     fn who(&self) -> &'static str {
         match self.kind {
-            Kind::Agent => "the can-sync daemon",
-            Kind::Store => "the CAN Service",
+            ServerKind::Agent => "the can-sync daemon",
+            ServerKind::Store => "the CAN Service",
         }
     }
 

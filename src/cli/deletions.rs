@@ -7,7 +7,7 @@ use super::Context;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
-use super::resolve::{self, Candidate, Kind};
+use super::resolve::{self, Candidate, NameKind};
 use super::text;
 
 #[derive(clap::Args, Debug)]
@@ -110,8 +110,8 @@ async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
     Ok(out.table(Some(&["HOLD", "ASSETS", "LIBRARY", "DELETED_BY", "SINCE"]), &rows)?)
 }
 
-const HOLD: Kind =
-    Kind { one: "hold", many: "holds", listed_by: "`can-sync deletions` lists what is held back" };
+const HOLD: NameKind =
+    NameKind { one: "hold", many: "holds", listed_by: "`can-sync deletions` lists what is held back" };
 
 /// What was chosen, by ids; `None` for everything.
 async fn chosen(agent: &ApiClient, choice: HoldChoice) -> Result<Vec<Option<String>>, CliError> {

@@ -50,7 +50,7 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
     let store = context.store()?;
     let hash = resolve::known_asset(&store, &asset).await?;
     // Before anything is fetched: whether there is a place to put it.
-    let target = output.as_deref().map(|path| Target::new(path, hash)).transpose()?;
+    let target = output.as_deref().map(|path| Destination::new(path, hash)).transpose()?;
     let read = || store.send(store.request(Method::GET, &format!("/asset/{hash}")));
     let response = match read().await {
         Err(missing) if missing.exit() == Exit::NotFound && !local => {
@@ -101,12 +101,12 @@ fn report(context: &Context, hash: ContentHash, size: u64, path: &Path) -> Resul
 }
 
 /// A file in the making, next to the place that it will have.
-struct Target {
+struct Destination {
     path: PathBuf,
     file: NamedTempFile,
 }
 
-impl Target {
+impl Destination {
     fn new(path: &Path, hash: ContentHash) -> Result<Self, CliError> {
         let shown = path.display();
         // What is there counts, not where its links say that it is: a pipe or a deleted file has no path.
@@ -201,8 +201,8 @@ impl<F: Fn(u64)> Download<F> {
     }
 
     /// Writes to a temporary name, verifies, makes durable, and only then puts the file in its place.
-    async fn save(&mut self, hash: ContentHash, target: Target) -> Result<u64, CliError> {
-        let Target { path, mut file } = target;
+    async fn save(&mut self, hash: ContentHash, target: Destination) -> Result<u64, CliError> {
+        let Destination { path, mut file } = target;
         let cannot = |e: io::Error| CliError::failure(format!("cannot write '{}': {e}", path.display()));
         while let Some(chunk) = self.next().await? {
             file.write_all(&chunk).map_err(cannot)?;

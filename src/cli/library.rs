@@ -17,7 +17,7 @@ use super::Context;
 use super::client::ApiClient;
 use super::error::CliError;
 use super::output::message;
-use super::resolve::{self, Candidate, Kind};
+use super::resolve::{self, Candidate, NameKind};
 use super::text;
 use crate::library::filter::FilterSpec;
 
@@ -137,7 +137,7 @@ pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> Result<(
     }
 }
 
-const LIBRARY: Kind = Kind {
+const LIBRARY: NameKind = NameKind {
     one: "library",
     many: "libraries",
     listed_by: "`can-sync library list` shows those that are here",

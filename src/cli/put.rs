@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use self::content::{FileContent, ReadAgain};
-use self::own_dirs::Secrets;
+use self::own_dirs::SecretFiles;
 use self::tally::Tally;
 use self::turns::Turns;
 use self::upload::{Count, part, upload};
@@ -92,7 +92,7 @@ impl PutSource {
 /// Stores everything; what fails is reported and passed over, unless nothing can go on without it.
 pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError> {
     let PutArgs { files, recursive, meta } = args;
-    let mut collected = collect::collect(&files, recursive, &Secrets::of(&context.secret_files()))?;
+    let mut collected = collect::collect(&files, recursive, &SecretFiles::of(&context.secret_files()))?;
     let sources = std::mem::take(&mut collected.sources);
     if meta.filename.is_some() && sources.len() > 1 {
         return Err(CliError::new(Exit::Usage, "--filename names one asset, and there are several files"));
@@ -175,7 +175,7 @@ struct Stored {
     outcome: Outcome,
     /// What became of the name that came with it.
     #[serde(default)]
-    name_outcome: Option<GivenName>,
+    name_outcome: Option<NameOutcome>,
     /// What the file hashed to when it was measured.
     #[serde(skip)]
     measured: Option<String>,
@@ -199,7 +199,7 @@ enum Outcome {
 /// What became of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum GivenName {
+enum NameOutcome {
     Added,
     Known,
     LeftOut,

@@ -29,24 +29,24 @@ const PAGES_MAX: usize = 20;
 
 /// What kind of thing is looked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kind {
+pub(super) struct NameKind {
     pub(super) one: &'static str,
     pub(super) many: &'static str,
     /// What shows those that are there.
     pub(super) listed_by: &'static str,
 }
 
-const ASSET: Kind = Kind {
+const ASSET: NameKind = NameKind {
     one: "asset",
     many: "assets",
     listed_by: "`can-sync list` and `can-sync search` show what is here",
 };
-const TRASHED: Kind = Kind {
+const TRASHED: NameKind = NameKind {
     one: "asset in the trash",
     many: "assets in the trash",
     listed_by: "`can-sync trash list` shows it",
 };
-const PEER: Kind = Kind {
+const PEER: NameKind = NameKind {
     one: "machine",
     many: "machines",
     listed_by: "`can-sync peers list` and `can-sync devices` show those that are known",
@@ -72,7 +72,7 @@ fn is_name(name: &str, wanted: &str) -> bool {
 }
 
 /// The one among `candidates` that `wanted` means.
-pub(super) fn pick<T>(kind: Kind, wanted: &str, candidates: Vec<Candidate<T>>) -> Result<T, CliError> {
+pub(super) fn pick<T>(kind: NameKind, wanted: &str, candidates: Vec<Candidate<T>>) -> Result<T, CliError> {
     let id = wanted.to_ascii_lowercase();
     let is_whole = |candidate: &Candidate<T>| candidate.id == id;
     let is_called = |candidate: &Candidate<T>| is_name(&candidate.name, wanted);
@@ -92,8 +92,8 @@ pub(super) fn pick<T>(kind: Kind, wanted: &str, candidates: Vec<Candidate<T>>) -
     }
 }
 
-fn none(kind: Kind, wanted: &str) -> CliError {
-    let Kind { one, listed_by, .. } = kind;
+fn none(kind: NameKind, wanted: &str) -> CliError {
+    let NameKind { one, listed_by, .. } = kind;
     if wanted.trim().is_empty() {
         return CliError::new(Exit::Usage, format!("an empty word names no {one}")).hint(listed_by);
     }
@@ -105,7 +105,7 @@ fn none(kind: Kind, wanted: &str) -> CliError {
     CliError::new(Exit::NotFound, format!("there is no {one} '{wanted}'")).hint(listed_by)
 }
 
-fn several<T>(kind: Kind, wanted: &str, meant: &[Candidate<T>]) -> CliError {
+fn several<T>(kind: NameKind, wanted: &str, meant: &[Candidate<T>]) -> CliError {
     let listed = meant.iter().take(LISTED_MAX).map(|Candidate { id, name, .. }| {
         if name.is_empty() { short(id) } else { format!("{} ({name})", short(id)) }
     });
@@ -256,7 +256,8 @@ pub(super) fn shown(id: &str, terminal: bool) -> String {
 mod tests {
     use super::*;
 
-    const THING: Kind = Kind { one: "thing", many: "things", listed_by: "`can-sync things` lists them" };
+    const THING: NameKind =
+        NameKind { one: "thing", many: "things", listed_by: "`can-sync things` lists them" };
 
     fn picked(wanted: &str) -> Result<usize, String> {
         let of = |(value, (id, name)): (usize, (&str, &str))| Candidate {

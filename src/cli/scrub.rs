@@ -23,7 +23,7 @@ mod asked;
 mod reading;
 
 #[derive(clap::Args, Debug)]
-pub(super) struct ScrubArgs {
+pub(super) struct ScrubCommand {
     /// Wait for what is damaged to come from other machines again; up to five minutes for each
     #[arg(long)]
     repair: bool,
@@ -37,7 +37,7 @@ const REPAIR_WITHIN: Duration = Duration::from_mins(5);
 
 /// What is wrong with a content, and what became of it.
 #[derive(Serialize)]
-struct Finding {
+struct DamagedAsset {
     hash: String,
     name: String,
     size: u64,
@@ -45,7 +45,7 @@ struct Finding {
     healed: bool,
 }
 
-impl From<ScrubFinding> for Finding {
+impl From<ScrubFinding> for DamagedAsset {
     fn from(found: ScrubFinding) -> Self {
         let ScrubFinding { hash, filename, size, reason, found_ms: _, healed } = found;
         Self { hash, name: filename.unwrap_or_default(), size, problem: reason, healed }
@@ -56,13 +56,13 @@ impl From<ScrubFinding> for Finding {
 struct Scrubbed {
     checked: u64,
     bytes: u64,
-    findings: Vec<Finding>,
+    findings: Vec<DamagedAsset>,
     /// What the node found besides, if it was the node that looked.
     besides: Option<ScrubResult>,
 }
 
 /// Exit code 1 if something is damaged and was not healed.
-pub(super) async fn run(context: &Context, args: &ScrubArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &ScrubCommand) -> Result<(), CliError> {
     let store = context.store()?;
     let (mut scrubbed, refused) = match asked::run(&store, args.rate).await? {
         Asked::Scrubbed(scrubbed) => (scrubbed, None),
@@ -102,7 +102,7 @@ pub(super) async fn run(context: &Context, args: &ScrubArgs) -> Result<(), CliEr
 }
 
 /// Waits until a content is here again, if anybody has it.
-async fn repair(agent: &ApiClient, finding: &mut Finding) -> Result<(), CliError> {
+async fn repair(agent: &ApiClient, finding: &mut DamagedAsset) -> Result<(), CliError> {
     let Ok(hash) = finding.hash.parse::<ContentHash>() else { return Ok(()) };
     match fetch::fetch(agent, hash, REPAIR_WITHIN).await {
         Ok(_) => finding.healed = true,
@@ -127,7 +127,7 @@ fn report(context: &Context, scrubbed: &Scrubbed) -> Result<(), CliError> {
         }
         return Ok(context.out.value(&report)?);
     }
-    let row = |finding: &Finding| {
+    let row = |finding: &DamagedAsset| {
         let became = if finding.healed { "healed" } else { "damaged" }.to_owned();
         let hash = resolve::shown(&finding.hash, context.out.terminal);
         vec![hash, text::bytes(finding.size), became, finding.name.clone(), finding.problem.clone()]

@@ -15,7 +15,7 @@ const ERRORS_MAX: usize = 50;
 pub(super) fn lay_file(loaded: &mut Loaded, path: &Path, text: &str) -> Vec<ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (layer, mut errors) = parse(path, text);
-    let malformed = |place: Place, column: usize, key: &str, problem: String| ConfigError::Malformed {
+    let malformed = |place: TextPosition, column: usize, key: &str, problem: String| ConfigError::Malformed {
         path: path.to_owned(),
         line: place.line,
         column,
@@ -129,20 +129,20 @@ fn suggestion(key: &str) -> String {
 
 /// Where a setting stands in a file; lines and columns are counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct TextPosition {
     line: usize,
     column: usize,
     value_column: usize,
 }
 
-impl Default for Place {
+impl Default for TextPosition {
     fn default() -> Self {
         Self { line: 1, column: 1, value_column: 1 }
     }
 }
 
 /// Where a key stands for the `nth` time (from 0).
-fn place_of(text: &str, key: &str, nth: usize) -> Option<Place> {
+fn place_of(text: &str, key: &str, nth: usize) -> Option<TextPosition> {
     let (section, name) = key.rsplit_once('.').map_or((None, key), |(section, name)| (Some(section), name));
     let mut inside: Option<&str> = None;
     let mut places = Vec::new();
@@ -167,11 +167,11 @@ fn place_of(text: &str, key: &str, nth: usize) -> Option<Place> {
 }
 
 /// The place of a key that begins at the byte `at` of a line, before `value`.
-fn place(index: usize, line: &str, at: usize, value: &str) -> Place {
+fn place(index: usize, line: &str, at: usize, value: &str) -> TextPosition {
     let chars = |bytes: usize| line.get(..bytes).map_or(0, |before| before.chars().count()) + 1;
     let blank = value.len() - value.trim_start().len();
     let value_at = line.len() - value.len() + blank;
-    Place { line: index + 1, column: chars(at), value_column: chars(value_at) }
+    TextPosition { line: index + 1, column: chars(at), value_column: chars(value_at) }
 }
 
 /// The keys `name` within braces on a line: where each begins, and what follows its colon.

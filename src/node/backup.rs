@@ -95,7 +95,7 @@ impl BackupError {
 
 /// A content that is not in a backup, or not as it should be.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(crate) struct Finding {
+pub(crate) struct BackupFinding {
     pub(crate) hash: String,
     pub(crate) name: Option<String>,
     pub(crate) size: u64,

@@ -135,7 +135,7 @@ pub(super) async fn reconcile(
     report.report(SessionInput::ReconEnded { opened_here: true, result: result.map_err(|e| e.to_string()) });
 }
 
-/// Tells whoever watches what came and what did not.
+/// Tells the watchers what came and what did not.
 pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Results) {
     let at_ms = now_ms();
     for (key, result) in results {

@@ -65,7 +65,7 @@ impl Lane {
         if self.library.shared().is_some() { self.blinded.clone() } else { Bytes::new() }
     }
 
-    /// As whom the peer deletes: as a device in the mirror, as whoever holds its ticket in a library.
+    /// As whom the peer deletes: as a device in the mirror, as the holder of its ticket in a library.
     pub(super) fn deleter(&self) -> Deleter {
         match (self.library.id(), &self.member) {
             (Some(id), Some(member)) => Deleter::of_ticket(id.to_string(), member.claims.serial),

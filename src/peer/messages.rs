@@ -279,7 +279,7 @@ pub enum PeerMsg {
     },
     /// PeersActor: ask the peer whether it has these; PeersActor hears `Wanted` or `Lacks`.
     Find(Vec<ContentHash>),
-    /// PeersActor: these are durable here, from whomever.
+    /// PeersActor: these are durable here, whichever peer they came from.
     Settled(Vec<WantKey>),
     /// PeersActor: this cannot be had from the peer.
     Failed { key: WantKey, reason: String },

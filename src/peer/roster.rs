@@ -110,12 +110,12 @@ pub struct Roster {
     /// Whether nobody is connected, as of the last [`Roster::tick`].
     is_alone: bool,
     limits: DialLimits,
-    tally: Tally,
+    tally: DialTally,
 }
 
 /// How many there are of each share. Looking through everybody for each hint would take all the time there is.
 #[derive(Clone, Debug, Default)]
-struct Tally {
+struct DialTally {
     /// Never less than there are.
     counts: [usize; Share::COUNT],
     /// Nobody could make room when it was last looked for.
@@ -133,7 +133,7 @@ impl Roster {
             revisited_at: None,
             is_alone: true,
             limits,
-            tally: Tally::default(),
+            tally: DialTally::default(),
         }
     }
 

@@ -27,7 +27,7 @@
 //! Full: the change is refused and nothing of it stays; the next one is tried again. Deletions have room that is laid by for
 //! them (`space`). An I/O error in a write, fsync or
 //! commit: the store takes no more writes until it is opened again, because the kernel may have dropped what it could
-//! not write. It goes on reading. Damaged pages of the database, whoever meets them, end all writing as well, but for those of a small
+//! not write. It goes on reading. Damaged pages of the database, whatever reads them, end all writing as well, but for those of a small
 //! content, which are that content's damage. So does a database that is not the one any more that was opened (`anchors`). Changes that are
 //! gone from the database are noticed when it is opened (`loss`).
 

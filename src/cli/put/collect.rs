@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::PutSource;
-use super::own_dirs::{self, Secrets};
+use super::own_dirs::{self, SecretFiles};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
 use crate::cli::text;
@@ -27,7 +27,11 @@ pub(super) struct Collected {
 }
 
 /// What makes no sense as a whole is an error before anything is stored.
-pub(super) fn collect(files: &[PathBuf], recursive: bool, secrets: &Secrets) -> Result<Collected, CliError> {
+pub(super) fn collect(
+    files: &[PathBuf],
+    recursive: bool,
+    secrets: &SecretFiles,
+) -> Result<Collected, CliError> {
     let mut all = Collected::default();
     for path in files {
         if path.as_os_str() == "-" {
@@ -79,7 +83,7 @@ impl Collected {
         self.own += 1;
     }
 
-    fn walk(&mut self, dir: &Path, secrets: &Secrets) {
+    fn walk(&mut self, dir: &Path, secrets: &SecretFiles) {
         let mut walk = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter();
         while let Some(entry) = walk.next() {
             if let Some(dir) = entry.as_ref().ok().filter(|entry| entry.file_type().is_dir())

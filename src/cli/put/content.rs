@@ -64,7 +64,7 @@ pub(super) fn read(mut file: File) -> Result<FileContent, ReadError> {
     let before = file.metadata()?;
     let said = before.len();
     let kept_max = if said == 0 { KEPT_UNSIZED_BYTES_MAX } else { KEPT_BYTES_MAX };
-    let mut reading = Reading { hasher: Sha256::new(), size: 0, kept: Some(Vec::new()), kept_max };
+    let mut reading = HashedInput { hasher: Sha256::new(), size: 0, kept: Some(Vec::new()), kept_max };
     reading.up_to(&mut file, said)?;
     if reading.size < said {
         let now = file.metadata()?.len();
@@ -76,7 +76,7 @@ pub(super) fn read(mut file: File) -> Result<FileContent, ReadError> {
         // It has not grown, and yet there may be more: then its size is not what there is in it.
         reading.up_to(&mut file, u64::MAX)?;
     }
-    let Reading { hasher, size, kept, .. } = reading;
+    let HashedInput { hasher, size, kept, .. } = reading;
     let bytes = if let Some(kept) = kept {
         ReadAgain::Memory(kept.into())
     } else {
@@ -93,7 +93,7 @@ fn modified_ms(meta: &Metadata) -> Option<u64> {
     u64::try_from(since.as_millis()).ok().filter(|ms| ms >> 48 == 0)
 }
 
-struct Reading {
+struct HashedInput {
     hasher: Sha256,
     size: u64,
     /// All of it, as long as it is little.
@@ -101,7 +101,7 @@ struct Reading {
     kept_max: usize,
 }
 
-impl Reading {
+impl HashedInput {
     /// Reads until there are `end` bytes, or no more.
     fn up_to(&mut self, file: &mut File, end: u64) -> io::Result<()> {
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -192,7 +192,7 @@ mod tests {
         let (_dir, path) = file_of(b"before");
         let file = open(&path).unwrap();
         let mut reading =
-            Reading { hasher: Sha256::new(), size: 0, kept: Some(Vec::new()), kept_max: KEPT_BYTES_MAX };
+            HashedInput { hasher: Sha256::new(), size: 0, kept: Some(Vec::new()), kept_max: KEPT_BYTES_MAX };
         let mut again = file.try_clone().unwrap();
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b" and after").unwrap();
         reading.up_to(&mut again, 6).unwrap();

@@ -37,9 +37,9 @@ const DATABASE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Files with secrets of a node, wherever they are and whatever names and links lead to them.
 #[derive(Debug, Default)]
-pub(super) struct Secrets(HashSet<(u64, u64)>);
+pub(super) struct SecretFiles(HashSet<(u64, u64)>);
 
-impl Secrets {
+impl SecretFiles {
     pub(super) fn of(paths: &[PathBuf]) -> Self {
         let found = paths.iter().filter_map(|path| fs::metadata(path).ok());
         Self(found.filter(Metadata::is_file).map(|meta| (meta.dev(), meta.ino())).collect())

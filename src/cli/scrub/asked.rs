@@ -9,7 +9,7 @@ use super::super::client::ApiClient;
 use super::super::error::{CliError, Exit};
 use super::super::progress::ProgressLine;
 use super::super::text;
-use super::{Finding, Scrubbed};
+use super::{DamagedAsset, Scrubbed};
 use crate::store::scrub::{ScrubFinding, ScrubProgress, ScrubReport, ScrubResult};
 
 /// Between two looks at how far it is.
@@ -46,7 +46,7 @@ pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Asked, C
         Err(error) => return Err(error),
     };
     let besides = follow(store, pass).await?;
-    let mut findings: Vec<Finding> = findings(store).await?.into_iter().map(Into::into).collect();
+    let mut findings: Vec<DamagedAsset> = findings(store).await?.into_iter().map(Into::into).collect();
     // What was met before the pass began is damaged all the same.
     let before = match store.get::<Vec<ScrubFinding>>("/damaged", &[]).await {
         // Not asked through the agent of an external store.
@@ -54,7 +54,7 @@ pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Asked, C
         before => before?,
     };
     let is_new = |found: &ScrubFinding| findings.iter().all(|known| known.hash != found.hash);
-    let before: Vec<Finding> = before.into_iter().filter(is_new).map(Into::into).collect();
+    let before: Vec<DamagedAsset> = before.into_iter().filter(is_new).map(Into::into).collect();
     findings.extend(before);
     let ScrubResult { checked, bytes, .. } = besides;
     Ok(Asked::Scrubbed(Scrubbed { checked, bytes, findings, besides: Some(besides) }))

@@ -10,11 +10,11 @@ use super::super::assets::{Asset, AssetPage, PAGE_MAX};
 use super::super::client::ApiClient;
 use super::super::error::{CliError, Exit};
 use super::super::progress::ProgressLine;
-use super::{Finding, Scrubbed};
+use super::{DamagedAsset, Scrubbed};
 use crate::record::ContentHash;
 
 /// What one reading of a content comes to.
-enum Reading {
+enum ReadOutcome {
     Right,
     /// It was deleted or let go of meanwhile.
     Gone,
@@ -23,25 +23,25 @@ enum Reading {
 
 /// Reads all that is held.
 pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Scrubbed, CliError> {
-    let mut scrub = Scrub { store, pace: rate.map(Pace::new), bytes: 0 };
+    let mut scrub = Scrub { store, pace: rate.map(ReadPace::new), bytes: 0 };
     let (checked, mut findings) = scrub.all().await?;
     for finding in &mut findings {
         // What the node met before us may be whole again by now: it is if it can be read.
         let Ok(hash) = finding.hash.parse() else { continue };
-        finding.healed = matches!(scrub.read(hash, &|_| {}).await, Ok(Reading::Right));
+        finding.healed = matches!(scrub.read(hash, &|_| {}).await, Ok(ReadOutcome::Right));
     }
     Ok(Scrubbed { checked, bytes: scrub.bytes, findings, besides: None })
 }
 
 struct Scrub<'a> {
     store: &'a ApiClient,
-    pace: Option<Pace>,
+    pace: Option<ReadPace>,
     bytes: u64,
 }
 
 impl Scrub<'_> {
     /// Reads all that is held, the oldest first: how many contents, and what is wrong.
-    async fn all(&mut self) -> Result<(u64, Vec<Finding>), CliError> {
+    async fn all(&mut self) -> Result<(u64, Vec<DamagedAsset>), CliError> {
         let progress = ProgressLine::bytes("checking contents", None);
         let count = progress.counter();
         let (mut checked, mut findings) = (0, Vec::new());
@@ -56,9 +56,9 @@ impl Scrub<'_> {
             for asset in assets {
                 let Ok(hash) = asset.hash.parse() else { continue };
                 match self.check(hash, &count).await? {
-                    Reading::Right => {}
-                    Reading::Gone => continue,
-                    Reading::Wrong(problem) => findings.push(Finding {
+                    ReadOutcome::Right => {}
+                    ReadOutcome::Gone => continue,
+                    ReadOutcome::Wrong(problem) => findings.push(DamagedAsset {
                         name: asset.filename.unwrap_or_default(),
                         size: asset.size,
                         hash: asset.hash,
@@ -81,22 +81,22 @@ impl Scrub<'_> {
     }
 
     /// What breaks off once is read again: the connection may have been at fault, and the store knows by then.
-    async fn check(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> Result<Reading, CliError> {
+    async fn check(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> Result<ReadOutcome, CliError> {
         let first = self.read(hash, count).await?;
-        if !matches!(first, Reading::Wrong(_)) {
+        if !matches!(first, ReadOutcome::Wrong(_)) {
             return Ok(first);
         }
         // What is right the second time was healed meanwhile, and is told all the same.
         let second = self.read(hash, count).await?;
-        Ok(if matches!(second, Reading::Right) { first } else { second })
+        Ok(if matches!(second, ReadOutcome::Right) { first } else { second })
     }
 
-    async fn read(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> Result<Reading, CliError> {
+    async fn read(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> Result<ReadOutcome, CliError> {
         let content = self.store.request(Method::GET, &format!("/asset/{hash}"));
         let mut response = match self.store.send(content).await {
             Ok(response) => response,
             Err(error) if error.exit() == Exit::NotFound => return self.why_absent(hash, &error).await,
-            Err(error) if error.exit() == Exit::Failure => return Ok(Reading::Wrong(error.to_string())),
+            Err(error) if error.exit() == Exit::Failure => return Ok(ReadOutcome::Wrong(error.to_string())),
             Err(error) => return Err(error),
         };
         let mut hasher = Sha256::new();
@@ -111,33 +111,33 @@ impl Scrub<'_> {
                     }
                 }
                 Ok(None) => break,
-                Err(_) => return Ok(Reading::Wrong("its bytes are not those that were stored".into())),
+                Err(_) => return Ok(ReadOutcome::Wrong("its bytes are not those that were stored".into())),
             }
         }
         let found = ContentHash(hasher.finalize().into());
         let is_right = found == hash;
-        Ok(if is_right { Reading::Right } else { Reading::Wrong(format!("it hashes to {found}")) })
+        Ok(if is_right { ReadOutcome::Right } else { ReadOutcome::Wrong(format!("it hashes to {found}")) })
     }
 
     /// The store listed it as held a moment ago.
-    async fn why_absent(&self, hash: ContentHash, error: &CliError) -> Result<Reading, CliError> {
+    async fn why_absent(&self, hash: ContentHash, error: &CliError) -> Result<ReadOutcome, CliError> {
         match self.store.get::<Asset>(&format!("/asset/{hash}/meta"), &[]).await {
-            Ok(asset) if asset.held => Ok(Reading::Wrong(error.to_string())),
+            Ok(asset) if asset.held => Ok(ReadOutcome::Wrong(error.to_string())),
             // Its content was there when it was listed.
-            Ok(_) => Ok(Reading::Wrong("its file is damaged or missing, and was set aside".into())),
-            Err(gone) if gone.exit() == Exit::NotFound => Ok(Reading::Gone),
+            Ok(_) => Ok(ReadOutcome::Wrong("its file is damaged or missing, and was set aside".into())),
+            Err(gone) if gone.exit() == Exit::NotFound => Ok(ReadOutcome::Gone),
             Err(other) => Err(other),
         }
     }
 }
 
 /// Keeps reading to a rate.
-struct Pace {
+struct ReadPace {
     bytes_per_sec: u64,
     next: Instant,
 }
 
-impl Pace {
+impl ReadPace {
     fn new(mib_per_sec: u64) -> Self {
         Self { bytes_per_sec: mib_per_sec.saturating_mul(1 << 20), next: Instant::now() }
     }

@@ -27,7 +27,7 @@ pub(super) enum CopyMethod {
 
 /// What became of one content.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Copied {
+pub(super) enum CopyOutcome {
     Whole,
     /// It is there, and not what its name says.
     Wrong(String),
@@ -59,7 +59,7 @@ impl ContentCopier {
         hash: ContentHash,
         size: u64,
         read: &dyn Fn(u64),
-    ) -> Result<Copied, (PathBuf, io::Error)> {
+    ) -> Result<CopyOutcome, (PathBuf, io::Error)> {
         let source = match open(from, size) {
             Ok(source) => source,
             Err(fault) => return fault.map_err(|error| (from.to_owned(), error)),
@@ -104,10 +104,10 @@ impl ContentCopier {
         };
         if let Some(wrong) = wrong {
             remove(&part).map_err(at_part)?;
-            return Ok(Copied::Wrong(wrong));
+            return Ok(CopyOutcome::Wrong(wrong));
         }
         self.place(&part, to).map_err(|error| (to.to_owned(), error))?;
-        Ok(Copied::Whole)
+        Ok(CopyOutcome::Whole)
     }
 
     /// Puts bytes under their name.
@@ -192,11 +192,11 @@ enum Side {
 }
 
 /// Opens a content; else what is wrong with it, or that this is not its own fault.
-fn open(path: &Path, size: u64) -> Result<io::Take<File>, io::Result<Copied>> {
-    let wrong = |what: String| Err(Ok(Copied::Wrong(what)));
+fn open(path: &Path, size: u64) -> Result<io::Take<File>, io::Result<CopyOutcome>> {
+    let wrong = |what: String| Err(Ok(CopyOutcome::Wrong(what)));
     let file = match patiently(&SHORT_PATIENCE, || open_plain(path)) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Ok(Copied::Absent)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Ok(CopyOutcome::Absent)),
         Err(error) => {
             return match NotAFile::of(&error) {
                 Some(NotAFile(what)) => wrong(format!("its file is {what}")),
@@ -261,7 +261,7 @@ mod tests {
             self.home.path().join(name)
         }
 
-        fn copy(&self, method: CopyMethod) -> Copied {
+        fn copy(&self, method: CopyMethod) -> CopyOutcome {
             let mut copier = ContentCopier::new(&self.path("tmp"), method);
             let to = self.path("a/b/target");
             let done = copier.copy(&self.path("source"), &to, self.hash, self.content.len() as u64, &|_| {});
@@ -275,7 +275,7 @@ mod tests {
     fn a_content_arrives_whole_by_every_method() {
         for method in [CopyMethod::Clone, CopyMethod::Copy, CopyMethod::HardLink] {
             let dirs = Dirs::new();
-            assert_eq!(dirs.copy(method), Copied::Whole, "{method:?}");
+            assert_eq!(dirs.copy(method), CopyOutcome::Whole, "{method:?}");
             assert!(fs::read(dirs.path("a/b/target")).unwrap() == dirs.content);
         }
     }
@@ -288,13 +288,13 @@ mod tests {
             flipped[2_999_999] ^= 1;
             for wrong in [&flipped, &dirs.content[..5].to_vec(), &[&dirs.content[..], b"x"].concat()] {
                 fs::write(dirs.path("source"), wrong).unwrap();
-                assert!(matches!(dirs.copy(method), Copied::Wrong(_)), "{method:?}");
+                assert!(matches!(dirs.copy(method), CopyOutcome::Wrong(_)), "{method:?}");
                 assert!(!dirs.path("a/b/target").exists());
             }
             fs::remove_file(dirs.path("source")).unwrap();
-            assert_eq!(dirs.copy(method), Copied::Absent);
+            assert_eq!(dirs.copy(method), CopyOutcome::Absent);
             fs::create_dir(dirs.path("source")).unwrap();
-            assert!(matches!(dirs.copy(method), Copied::Wrong(_)), "a directory, {method:?}");
+            assert!(matches!(dirs.copy(method), CopyOutcome::Wrong(_)), "a directory, {method:?}");
         }
     }
 }

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::contents::{ContentCopier, Copied, CopyMethod, can_clone};
+use super::contents::{ContentCopier, CopyMethod, CopyOutcome, can_clone};
 use super::manifest::{FileFacts, ListedContent, Manifest, StoreFacts, hashes};
 use super::place::{BackupDir, copy_file, free_bytes, private, remove_dir};
-use super::{BackupError, CONTENTS_LIST, DATABASES, Finding, SECRETS, SMALL_CONTENTS, STORE_DB};
+use super::{BackupError, BackupFinding, CONTENTS_LIST, DATABASES, SECRETS, SMALL_CONTENTS, STORE_DB};
 use crate::clock::{now_ms, rfc3339};
 use crate::identity::{self, Mend};
 use crate::node::DataDir;
@@ -47,9 +47,9 @@ pub(crate) struct BackupReport {
     /// Those of before that nothing needs any more.
     pub(crate) removed: u64,
     /// Contents that are damaged here, and so not in it.
-    pub(crate) damaged: Vec<Finding>,
+    pub(crate) damaged: Vec<BackupFinding>,
     /// Contents that are damaged here, or not here, of which the whole copy of before stays in it.
-    pub(crate) kept: Vec<Finding>,
+    pub(crate) kept: Vec<BackupFinding>,
     pub(crate) has_passphrase: bool,
     pub(crate) elapsed_ms: u64,
 }
@@ -283,17 +283,17 @@ impl BackupRun {
                 .copy(&from, &to, content.hash, content.size, read)
                 .map_err(|e| self.copy_error(&e))?
             {
-                Copied::Whole => {
+                CopyOutcome::Whole => {
                     done.copied += 1;
                     done.copied_bytes += content.size;
                     done.list(content, true);
                 }
-                Copied::Wrong(problem) => done.miss(content, problem),
+                CopyOutcome::Wrong(problem) => done.miss(content, problem),
                 // It was deleted for good meanwhile, or is being fetched again.
-                Copied::Absent if !EmbeddedStore::needs_file(&self.source.store(), content.hash) => {
+                CopyOutcome::Absent if !EmbeddedStore::needs_file(&self.source.store(), content.hash) => {
                     done.list(content, false);
                 }
-                Copied::Absent => done.miss(content, "its file is missing".into()),
+                CopyOutcome::Absent => done.miss(content, "its file is missing".into()),
             }
         }
         copier.settle().map_err(|(path, error)| BackupError::io("fsync", &path, &error))?;
@@ -377,8 +377,8 @@ struct CopiedContents {
     listed: Vec<ListedContent>,
     copied: u64,
     copied_bytes: u64,
-    damaged: Vec<Finding>,
-    kept: Vec<Finding>,
+    damaged: Vec<BackupFinding>,
+    kept: Vec<BackupFinding>,
 }
 
 impl CopiedContents {
@@ -397,9 +397,9 @@ impl CopiedContents {
     }
 }
 
-fn finding(content: &CopiedContent, problem: String) -> Finding {
+fn finding(content: &CopiedContent, problem: String) -> BackupFinding {
     let CopiedContent { hash, size, name } = content.clone();
-    Finding { hash: hash.to_string(), name, size, problem }
+    BackupFinding { hash: hash.to_string(), name, size, problem }
 }
 
 /// Whether there is a store in a data directory. Something of a node has to be.

@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::contents::{ContentCopier, Copied, CopyMethod, can_clone};
+use super::contents::{ContentCopier, CopyMethod, CopyOutcome, can_clone};
 use super::manifest::{ListedContent, Manifest, hash_file, read_list};
 use super::place::{BackupDir, check_apart, copy_file, free_bytes, is_empty, make_dir, remove_dir, sync_dir};
 use super::{
-    BackupError, CONTENTS_LIST, DATABASES, Finding, IDENTITY, RESTORING, SECRETS, SMALL_CONTENTS, STORE_DB,
+    BackupError, BackupFinding, CONTENTS_LIST, DATABASES, IDENTITY, RESTORING, SECRETS, SMALL_CONTENTS,
+    STORE_DB,
 };
 use crate::clock::Clock;
 use crate::disk::open_plain;
@@ -42,7 +43,7 @@ pub(crate) struct RestoreReport {
     pub(crate) contents: u64,
     pub(crate) content_bytes: u64,
     /// Contents that are not in the backup, or damaged there: wanted from other machines.
-    pub(crate) missing: Vec<Finding>,
+    pub(crate) missing: Vec<BackupFinding>,
     /// Files that are damaged in the backup, and that a node can do without.
     pub(crate) left_out: Vec<String>,
     pub(crate) has_passphrase: bool,
@@ -221,7 +222,7 @@ impl RestoreRun {
     }
 
     /// Copies everything; what is missing of contents.
-    fn copy(&self, read: &dyn Fn(u64)) -> Result<Vec<Finding>, BackupError> {
+    fn copy(&self, read: &dyn Fn(u64)) -> Result<Vec<BackupFinding>, BackupError> {
         let (state, draft) = (self.dir.state(&self.manifest.state), DataDir::new(self.draft()));
         let has_store = self.names(STORE_DB);
         if has_store {
@@ -250,7 +251,7 @@ impl RestoreRun {
         Ok(missing)
     }
 
-    fn copy_contents(&self, store: &Path, read: &dyn Fn(u64)) -> Result<Vec<Finding>, BackupError> {
+    fn copy_contents(&self, store: &Path, read: &dyn Fn(u64)) -> Result<Vec<BackupFinding>, BackupError> {
         let tmp = self.draft();
         let database = CopiedDatabase::open(&self.dir.state(&self.manifest.state).join(STORE_DB)).ok();
         let name = |hash| database.as_ref().and_then(|database| database.name_of(hash));
@@ -265,21 +266,21 @@ impl RestoreRun {
                 let (from, to) = (self.dir.content(hash), EmbeddedStore::content_file(store, hash));
                 let done = copier.copy(&from, &to, hash, size, read);
                 match done.map_err(|(path, error)| BackupError::io("write", &path, &error))? {
-                    Copied::Whole => continue,
-                    Copied::Wrong(problem) => format!("damaged in the backup: {problem}"),
-                    Copied::Absent => "its file is missing in the backup".into(),
+                    CopyOutcome::Whole => continue,
+                    CopyOutcome::Wrong(problem) => format!("damaged in the backup: {problem}"),
+                    CopyOutcome::Absent => "its file is missing in the backup".into(),
                 }
             } else {
                 "it was not there any more, or damaged, when the backup was made".into()
             };
-            missing.push(Finding { hash: hash.to_string(), name: name(hash), size, problem });
+            missing.push(BackupFinding { hash: hash.to_string(), name: name(hash), size, problem });
         }
         copier.settle().map_err(|(path, error)| BackupError::io("fsync", &path, &error))?;
         Ok(missing)
     }
 
     /// Moves everything up.
-    fn conclude(self, missing: Vec<Finding>) -> Result<RestoreReport, BackupError> {
+    fn conclude(self, missing: Vec<BackupFinding>) -> Result<RestoreReport, BackupError> {
         let (draft, target) = (self.draft(), &self.target);
         let moved = || -> io::Result<()> {
             sync_dir(&draft)?;
@@ -354,7 +355,7 @@ fn is_small(content: &ListedContent) -> bool {
 async fn complete(
     dir: &Path,
     small: Vec<(ListedContent, PathBuf)>,
-    missing: &mut Vec<Finding>,
+    missing: &mut Vec<BackupFinding>,
 ) -> Result<(), StoreError> {
     let config = EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0, clock: Clock::system() };
     let store = EmbeddedStore::open(config).await?;
@@ -375,7 +376,7 @@ async fn complete(
             Ok(_) => "damaged in the backup: its bytes are not those that it is named by".to_owned(),
             Err(error) => format!("damaged in the backup: its file cannot be read: {error}"),
         };
-        missing.push(Finding { hash: hash.to_string(), name: record.meta.filename, size, problem });
+        missing.push(BackupFinding { hash: hash.to_string(), name: record.meta.filename, size, problem });
     }
     for hash in missing.iter().filter_map(|finding| finding.hash.parse::<ContentHash>().ok()) {
         store.verify(hash).await?;

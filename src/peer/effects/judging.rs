@@ -235,7 +235,7 @@ pub(in crate::peer) async fn judge_all(
         let newest_ms = taken.map(|(record, _)| record.hlc.ms()).max().unwrap_or_default();
         rules.deferrals.clock().note_confirmed(newest_ms);
     }
-    // What comes of these is told by whoever fetches them; of the others nothing comes.
+    // What comes of these is told by those who fetch them; of the others nothing comes.
     let in_vain = |(record, verdict): &&(AssetRecord, OfferVerdict)| {
         sought.hashes.contains(&record.hash)
             && !matches!(

@@ -117,7 +117,7 @@ pub(super) struct Deferred {
     newest_offered: Hlc,
 }
 
-/// One version that waits, for whoever is told of it.
+/// One version that waits, as it is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WaitingVersion {
     /// The asset that the version is of.

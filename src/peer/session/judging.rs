@@ -40,7 +40,7 @@ fn refuse(offered: &AssetRecord) -> Option<OfferVerdict> {
     (offered.size > SIZE_MAX).then(|| OfferVerdict::Refuse(why()))
 }
 
-/// Whether a deletion is so old that whoever had it has forgotten it: it is not learned anew from somebody who will
+/// Whether a deletion is so old that the other nodes have forgotten it: it is not learned anew from one that is about to
 /// forget it, too.
 fn is_forgotten(offered: &AssetRecord, now_ms: u64) -> bool {
     offered.deleted && offered.hlc.ms().saturating_add(TOMBSTONES_KEPT_MS) < now_ms

@@ -58,7 +58,7 @@ pub enum SessionInput {
         /// What to ask for.
         records: Vec<AssetRecord>,
     },
-    /// These are durable here, from whomever, or were applied.
+    /// These are durable here, whichever peer they came from, or were applied.
     Settled(Vec<ContentHash>),
     /// These could not be had.
     Failed(Vec<(ContentHash, String)>),

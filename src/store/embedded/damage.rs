@@ -22,7 +22,7 @@ use super::content::open_whole;
 use super::incoming::blocking;
 use super::layout::Layout;
 use super::rows::{self, ContentPlace, InlineContent};
-use super::scrub::{StopOnDrop, Throttle};
+use super::scrub::{ReadThrottle, StopOnDrop};
 use super::sums::{self, SUMS_PER_ROW};
 use super::tx::Tx;
 use super::{EmbeddedStore, StoredAsset, scrub};
@@ -198,7 +198,7 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::Io`], and the errors of writing.
     pub async fn is_whole(&self, hash: ContentHash, within: Duration) -> Result<bool, StoreError> {
-        let throttle = Arc::new(Throttle::unpaced(self.clone()));
+        let throttle = Arc::new(ReadThrottle::unpaced(self.clone()));
         let _stop = StopOnDrop(Arc::clone(&throttle));
         let examined = async {
             let _turn = self.0.shared.sums.turn().await;
@@ -216,7 +216,7 @@ impl EmbeddedStore {
     pub(super) async fn examine_at(
         &self,
         hash: ContentHash,
-        throttle: Option<&Arc<Throttle>>,
+        throttle: Option<&Arc<ReadThrottle>>,
     ) -> Result<bool, StoreError> {
         for _ in 0..LOOKS_MAX {
             let Some(Inspected { asset, seen, fault, sums }) = self.inspect(hash, throttle.cloned()).await?
@@ -249,7 +249,7 @@ impl EmbeddedStore {
     async fn inspect(
         &self,
         hash: ContentHash,
-        throttle: Option<Arc<Throttle>>,
+        throttle: Option<Arc<ReadThrottle>>,
     ) -> Result<Option<Inspected>, StoreError> {
         let found = self.0.shared.readers.run("examine content", move |conn| {
             let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };

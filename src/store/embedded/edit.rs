@@ -210,7 +210,7 @@ pub(super) fn restore(tx: &mut Tx<'_>, hash: ContentHash, whole: &WholeInTrash) 
     let (size, blake3) = (trashed.size, Some(*blake3));
     let record = AssetRecord { deleted: false, size, blake3, ..next_version(tx, &stored) };
     if stored.asset.record.via.is_none() {
-        // The deletion took them away, and whoever restores it gives them again.
+        // The deletion took them away, and the one who restores it gives them again.
         own_names::note(tx.conn, hash, record.meta.all_names())?;
     }
     Ok(Ok(tx.put_own(Some(&stored), record, Some(trashed.place))?))
@@ -243,7 +243,7 @@ pub(super) fn redate(tx: &mut Tx<'_>, redating: &Redating) -> Result<Option<Asse
 enum NamesGiven {
     /// Some of them.
     Some,
-    /// All of them: whoever wrote the list wants no others.
+    /// All of them: the user who wrote the list wants no others.
     All,
 }
 

@@ -14,7 +14,7 @@ use super::layout::Layout;
 use super::{loss, rows};
 
 /// What was in the directory before the store made what was missing.
-pub(super) struct Found {
+pub(super) struct FoundOnDisk {
     database: bool,
     contents: FoundContents,
 }
@@ -40,7 +40,7 @@ struct Away {
     bytes: u64,
 }
 
-impl Found {
+impl FoundOnDisk {
     pub(super) fn look(layout: &Layout) -> Result<Self, Abort> {
         let contents = match fs::read_dir(layout.contents()).map(|mut entries| entries.next().is_none()) {
             Ok(true) => FoundContents::Empty,

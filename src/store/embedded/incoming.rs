@@ -111,7 +111,7 @@ impl EmbeddedStore {
         let texts = records.iter().map(|record| record.meta.text_bytes());
         let (text, bytes) = (texts.clone().sum(), writer::change_bytes(texts));
         if let Err(full) = self.0.shared.space.claim(bytes) {
-            // What makes room is done all the same; the rest is refused, and whoever sent it sends it again.
+            // What makes room is done all the same; the rest is refused, and its sender sends it again.
             self.apply_deletions(records.into_iter().filter(|record| record.deleted).collect()).await?;
             return Err(full);
         }

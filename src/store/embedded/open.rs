@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::anchors::Anchors;
 use super::failure::Abort;
-use super::found::Found;
+use super::found::FoundOnDisk;
 use super::index::build::Building;
 use super::layout::Layout;
 use super::loss::SeqMark;
@@ -51,7 +51,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         let action = format!("{action} {}", layout.dir.display());
         move |source| Abort::Io { action, source }
     };
-    let found = Found::look(layout)?;
+    let found = FoundOnDisk::look(layout)?;
     layout.create().map_err(io("make the store's directories in"))?;
     let lock = lock(layout)?;
     layout.sweep_tmp().map_err(io("remove temporary files from"))?;

@@ -198,7 +198,7 @@ impl Readers {
 
 /// Ends a read when it is dropped before that has.
 #[derive(Default)]
-struct Interrupt(Arc<Reading>);
+struct Interrupt(Arc<ReadHandle>);
 
 impl Drop for Interrupt {
     fn drop(&mut self) {
@@ -212,7 +212,7 @@ impl Drop for Interrupt {
 
 /// One read, as its thread and who waits for it see it.
 #[derive(Default)]
-struct Reading(Mutex<ReadState>);
+struct ReadHandle(Mutex<ReadState>);
 
 #[derive(Default)]
 enum ReadState {
@@ -224,7 +224,7 @@ enum ReadState {
     Abandoned,
 }
 
-impl Reading {
+impl ReadHandle {
     fn lock(&self) -> MutexGuard<'_, ReadState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

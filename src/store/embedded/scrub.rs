@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::Notify;
 
 use self::pass::Pass;
-pub(super) use self::reading::Throttle;
+pub(super) use self::reading::ReadThrottle;
 use self::state::ScrubState;
 use super::EmbeddedStore;
 use crate::record::ContentHash;
@@ -45,7 +45,7 @@ pub(super) struct Scrubbing {
     /// The number of the pass that counts.
     pass: AtomicU64,
     begun: Notify,
-    live: Mutex<Option<Live>>,
+    live: Mutex<Option<PassUnderWay>>,
     /// From one pass to the next by itself, in milliseconds; 0 for none.
     interval_ms: AtomicU64,
     /// When the store was last used, in milliseconds of `since`, plus one; 0 for never.
@@ -62,9 +62,9 @@ impl Default for Since {
 }
 
 /// How far the pass is that is under way in this process.
-struct Live {
+struct PassUnderWay {
     state: ScrubState,
-    throttle: Arc<Throttle>,
+    throttle: Arc<ReadThrottle>,
     since: Instant,
     /// Bytes that were read before `since`.
     from: u64,
@@ -85,7 +85,7 @@ impl Scrubbing {
 }
 
 /// Ends what is going on in threads when the task that waits for it is gone.
-pub(super) struct StopOnDrop(pub(super) Arc<Throttle>);
+pub(super) struct StopOnDrop(pub(super) Arc<ReadThrottle>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -190,7 +190,7 @@ impl EmbeddedStore {
         let live = live.as_ref().filter(|live| live.state.pass == stored.pass);
         let state = live.map_or(&stored, |live| &live.state);
         let running = stored.begun_ms.map(|begun_ms| {
-            let bytes_per_sec = live.map_or(0, Live::bytes_per_sec);
+            let bytes_per_sec = live.map_or(0, PassUnderWay::bytes_per_sec);
             let left = totals.bytes_held.saturating_sub(state.bytes);
             ScrubProgress {
                 pass: state.pass,
@@ -253,7 +253,7 @@ impl EmbeddedStore {
         Some(format!("pass {}, {} contents checked{waits}", live.state.pass, live.state.checked))
     }
 
-    fn live(&self) -> std::sync::MutexGuard<'_, Option<Live>> {
+    fn live(&self) -> std::sync::MutexGuard<'_, Option<PassUnderWay>> {
         self.0.shared.scrub.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -275,9 +275,10 @@ impl EmbeddedStore {
             state = begun.await?;
         }
         self.0.shared.scrub.pass.store(state.pass, Ordering::Relaxed);
-        let throttle = Arc::new(Throttle::new(&state, settings, self.clone()));
+        let throttle = Arc::new(ReadThrottle::new(&state, settings, self.clone()));
         let _stop = StopOnDrop(Arc::clone(&throttle));
-        let live = Live { from: state.bytes, state, throttle: Arc::clone(&throttle), since: Instant::now() };
+        let live =
+            PassUnderWay { from: state.bytes, state, throttle: Arc::clone(&throttle), since: Instant::now() };
         *self.live() = Some(live);
         let mut pass = Pass::new(self.clone(), throttle);
         if pass.is_at_its_beginning() {
@@ -293,7 +294,7 @@ impl EmbeddedStore {
     }
 }
 
-impl Live {
+impl PassUnderWay {
     fn bytes_per_sec(&self) -> u64 {
         let bytes = self.state.bytes.saturating_sub(self.from) + self.throttle.within_content();
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);

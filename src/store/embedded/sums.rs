@@ -94,7 +94,7 @@ impl SumMakers {
 
 impl EmbeddedStore {
     /// Reads a content that came before sums were kept, checks it, and keeps its sums. It goes on when the caller gives up
-    /// waiting, so that whoever asks again finds it further on.
+    /// waiting, so that the next request finds it further on.
     pub(super) async fn make_sums(&self, hash: ContentHash) -> Result<(), StoreError> {
         let making = {
             let mut running = self.0.shared.sums.running.lock().unwrap_or_else(PoisonError::into_inner);

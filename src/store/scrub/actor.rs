@@ -25,7 +25,7 @@ pub struct ScrubArgs {
     pub settings: ScrubSettings,
 }
 
-pub struct ScrubState {
+pub struct ScrubActorState {
     store: EmbeddedStore,
     tasks: Tasks<ScrubMsg>,
 }
@@ -35,7 +35,7 @@ pub struct ScrubActor;
 
 impl Actor for ScrubActor {
     type Msg = ScrubMsg;
-    type State = ScrubState;
+    type State = ScrubActorState;
     type Arguments = ScrubArgs;
 
     async fn pre_start(
@@ -46,7 +46,7 @@ impl Actor for ScrubActor {
         let ScrubArgs { store, settings } = args;
         let mut tasks = Tasks::new(myself, ScrubMsg::TaskFailed);
         tasks.spawn(store.clone().scrub_for_ever(settings));
-        Ok(ScrubState { store, tasks })
+        Ok(ScrubActorState { store, tasks })
     }
 
     async fn handle(

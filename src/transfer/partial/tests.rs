@@ -353,7 +353,7 @@ async fn a_content_is_begun_anew_for_another_root_once_nobody_works_on_it() {
     let before = rig.partials.begin(rig.key(), Some(root)).await.unwrap();
     let busy = rig.partials.begin(rig.key(), None).await;
     assert!(matches!(busy, Err(StoreError::Busy(_))), "{busy:?}");
-    // Whoever still writes to the former one changes nothing.
+    // A task that still writes to the former one changes nothing.
     rig.partials.remove(vec![rig.key()]).await;
     assert_eq!(rig.missing(), SIZE as u64);
     rig.write(0..5, peer(), false).await;

@@ -86,7 +86,7 @@ fn a_member_of_a_library_is_dialled_again_at_once_and_takes_no_place_of_those_th
     roster.candidate(addr(id(1)), Channel::Library, now);
     assert_eq!(roster.due(now, 0, anybody).len(), 1);
     assert!(!roster.get(&id(1)).unwrap().is_wanted());
-    // Whoever broke the rules stays away all the same.
+    // A peer that broke the rules stays away all the same.
     roster.hold(&id(1), now + Duration::from_mins(5), "lies".into());
     roster.candidate(addr(id(1)), Channel::Library, now);
     assert!(roster.due(now, 0, anybody).is_empty());

@@ -232,7 +232,7 @@ impl ContentStore for SimStore {
             let mine = stored.records.get(&record.hash).map(|(_, mine)| mine);
             admits(mine, &record).then(|| stored.merge(record, true))
         };
-        // Contents are not looked at here: whoever sends wrong ones is found out before.
+        // Contents are not looked at here: a peer that sends wrong ones is found out before.
         let outcomes = batch.into_iter().map(|asset| take(asset.record)).collect();
         async { Ok(outcomes) }.boxed()
     }

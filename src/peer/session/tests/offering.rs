@@ -344,7 +344,7 @@ fn the_libraries_of_a_connection_share_what_may_be_unconfirmed() {
     }
     assert!(offers <= OFFERS_OPEN_MAX && bytes < OFFERED_BYTES_TAKEN_MAX, "{offers} with {bytes} bytes");
     assert!(!Session::owe_too_much(sessions.iter()));
-    // Whoever offers more, in all of them together, is seen to.
+    // A peer that offers more, in all of them together, has broken the rule.
     let many: Vec<AssetRecord> = (0..200).map(record).collect();
     for session in &mut sessions {
         session.handle(offered(&many), now);

@@ -182,7 +182,7 @@ fn a_tombstone_that_was_forgotten_is_not_learned_anew() {
     let judge = |offered: &AssetRecord, ours| judge(offered, ours, NOW_MS, HLC_AHEAD_MAX_MS, true);
     assert_eq!(judge(&old(TOMBSTONES_KEPT_MS), None), OfferVerdict::Apply);
     assert_eq!(judge(&old(TOMBSTONES_KEPT_MS + 1), None), OfferVerdict::Settled);
-    // Whoever still has the asset was away for longer, and hears of it.
+    // A peer that still has the asset was away for longer, and hears of it.
     let ours = AssetRecord { hlc: Hlc::from_ms(NOW_MS - TOMBSTONES_KEPT_MS - 10), ..record(1) };
     assert_eq!(judge(&old(TOMBSTONES_KEPT_MS + 1), Some(&ours)), OfferVerdict::Apply);
 }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::super::incoming::blocking;
 use super::super::rows::ContentPlace;
 use super::super::{EmbeddedStore, aside, loss};
-use super::Throttle;
+use super::ReadThrottle;
 use super::reading::FileCheck;
 use super::state::{self, ScrubState};
 use crate::record::ContentHash;
@@ -23,12 +23,12 @@ const INLINE_AT_ONCE: usize = 32;
 /// A pass as it goes on in this process.
 pub(super) struct Pass {
     pub(super) store: EmbeddedStore,
-    pub(super) throttle: Arc<Throttle>,
+    pub(super) throttle: Arc<ReadThrottle>,
     saved: Instant,
 }
 
 impl Pass {
-    pub(super) fn new(store: EmbeddedStore, throttle: Arc<Throttle>) -> Self {
+    pub(super) fn new(store: EmbeddedStore, throttle: Arc<ReadThrottle>) -> Self {
         Self { store, throttle, saved: Instant::now() }
     }
 

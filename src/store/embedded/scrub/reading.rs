@@ -32,7 +32,7 @@ const REST_SHARE: u32 = 3;
 const SLICE: Duration = Duration::from_millis(50);
 
 /// How fast contents are read, and whether any more.
-pub(in super::super) struct Throttle {
+pub(in super::super) struct ReadThrottle {
     /// Bytes per second; 0 for as fast as it goes.
     rate: AtomicU64,
     /// Nobody asked for it: it waits for everybody.
@@ -48,7 +48,7 @@ pub(in super::super) struct Throttle {
     waits_for: Mutex<Option<&'static str>>,
 }
 
-impl Throttle {
+impl ReadThrottle {
     pub(super) fn new(state: &ScrubState, settings: &ScrubSettings, store: EmbeddedStore) -> Self {
         let now_ms = store.0.shared.clock.now_ms();
         let rate = if state.asked { state.bytes_per_sec.unwrap_or(0) } else { settings.bytes_per_sec };
@@ -185,7 +185,7 @@ impl EmbeddedStore {
         &self,
         hash: ContentHash,
         size: u64,
-        throttle: &Arc<Throttle>,
+        throttle: &Arc<ReadThrottle>,
     ) -> Result<FileCheck, StoreError> {
         let compared = self.compare(hash, size, throttle).await;
         if throttle.is_stopped() {
@@ -214,7 +214,7 @@ impl EmbeddedStore {
         &self,
         hash: ContentHash,
         size: u64,
-        throttle: &Arc<Throttle>,
+        throttle: &Arc<ReadThrottle>,
     ) -> Result<Compared, StoreError> {
         if size <= GROUP_BYTES as u64 {
             return Ok(Compared::Unknown);
@@ -242,7 +242,7 @@ impl EmbeddedStore {
     pub(super) async fn check_small(
         &self,
         small: Vec<(ContentHash, u64, i64)>,
-        throttle: &Arc<Throttle>,
+        throttle: &Arc<ReadThrottle>,
     ) -> Result<(), StoreError> {
         let bytes = small.iter().map(|(_, size, _)| size).sum();
         let read = move |conn: &Connection| {
@@ -267,7 +267,13 @@ impl EmbeddedStore {
 }
 
 /// Compares the groups of one row of sums.
-fn compare_row(path: &Path, size: u64, row: u64, sums: &[GroupSum], throttle: &Throttle) -> io::Result<bool> {
+fn compare_row(
+    path: &Path,
+    size: u64,
+    row: u64,
+    sums: &[GroupSum],
+    throttle: &ReadThrottle,
+) -> io::Result<bool> {
     let file = open_whole(path, size)?;
     let first = row * SUMS_PER_ROW as u64;
     // The disk is to be checked, and not what is in memory of it.

@@ -24,7 +24,7 @@ const ROWS_AT_ONCE: u64 = 50_000;
 const REST_SHARE: u32 = 1;
 
 /// What comparing came to.
-enum Compared {
+enum WordsComparison {
     /// Keys whose words are not those of their records.
     Wrong(Vec<i64>),
     /// FTS5 cannot read its own tables.
@@ -43,7 +43,7 @@ impl Pass {
                 reason: error.to_string(),
             })?;
         match compared {
-            Ok(Compared::Wrong(keys)) => {
+            Ok(WordsComparison::Wrong(keys)) => {
                 let mut rebuilt = 0;
                 for keys in keys.chunks(MENDED_AT_ONCE) {
                     let keys = keys.to_vec();
@@ -51,12 +51,12 @@ impl Pass {
                 }
                 Ok(rebuilt)
             }
-            Ok(Compared::Garbled) => {
+            Ok(WordsComparison::Garbled) => {
                 tracing::warn!("the index of words is damaged: it is made anew");
                 self.store.begin_words_anew().await?;
                 Ok(1)
             }
-            Ok(Compared::Stopped) => Ok(0),
+            Ok(WordsComparison::Stopped) => Ok(0),
             Err(error) => {
                 tracing::warn!(%error, "words cannot be compared with records now");
                 self.update(|state| state.unreadable += 1);
@@ -67,11 +67,11 @@ impl Pass {
 }
 
 /// In a transaction of its own, so that both sides are of the same moment.
-fn compare(conn: &Connection, is_stopped: impl Fn() -> bool) -> Result<Compared, rusqlite::Error> {
+fn compare(conn: &Connection, is_stopped: impl Fn() -> bool) -> Result<WordsComparison, rusqlite::Error> {
     conn.execute_batch("CREATE VIRTUAL TABLE temp.instances USING fts5vocab ('main', 'words', 'instance')")?;
     let transaction = conn.unchecked_transaction()?;
     if IndexStage::read(&transaction)? < IndexStage::Built {
-        return Ok(Compared::Stopped);
+        return Ok(WordsComparison::Stopped);
     }
     let mut sums: HashMap<i64, u64> = HashMap::new();
     let mut rest = Rest::default();
@@ -86,7 +86,7 @@ fn compare(conn: &Connection, is_stopped: impl Fn() -> bool) -> Result<Compared,
             .fold(0_u64, |sum, (gram, place)| sum.wrapping_add(digest(gram, place)));
         sums.insert(row.get(0)?, sum);
         if rest.is_due() && is_stopped() {
-            return Ok(Compared::Stopped);
+            return Ok(WordsComparison::Stopped);
         }
     }
     drop(found);
@@ -96,19 +96,19 @@ fn compare(conn: &Connection, is_stopped: impl Fn() -> bool) -> Result<Compared,
         let row = match found.next() {
             Ok(Some(row)) => row,
             Ok(None) => break,
-            Err(error) if index::is_garbled(&error) => return Ok(Compared::Garbled),
+            Err(error) if index::is_garbled(&error) => return Ok(WordsComparison::Garbled),
             Err(error) => return Err(error),
         };
         let sum = sums.entry(row.get(1)?).or_default();
         let term = row.get_ref(0)?.as_str().unwrap_or_default();
         *sum = sum.wrapping_sub(digest(term, row.get(2)?));
         if rest.is_due() && is_stopped() {
-            return Ok(Compared::Stopped);
+            return Ok(WordsComparison::Stopped);
         }
     }
     let mut wrong: Vec<i64> = sums.into_iter().filter(|(_, sum)| *sum != 0).map(|(key, _)| key).collect();
     wrong.sort_unstable();
-    Ok(Compared::Wrong(wrong))
+    Ok(WordsComparison::Wrong(wrong))
 }
 
 /// Leaves the processor to others for a part of the time.
