@@ -33,12 +33,14 @@ use crate::identity::PassphraseOrigin;
 use crate::library::actor::{LibraryActor, LibraryArgs, LibraryMsg};
 use crate::library::manage::Manager;
 use crate::net::endpoint;
-use crate::peer::actor::PeerLimits;
+use crate::peer::args::{
+    DiscoveryLinks, FirstPeers, PeerLimits, PeersArgs, PeersLimits, Replica, SpawnPeer, spawn_peer,
+};
 use crate::peer::establish::Introduction;
 use crate::peer::messages::PeersMsg;
 use crate::peer::places::PlaceLimits;
 use crate::peer::roster::DialLimits;
-use crate::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer, spawn_peer};
+use crate::peer::supervisor::PeersActor;
 use crate::store::scrub::{ScrubActor, ScrubArgs, ScrubMsg, ScrubSettings};
 use crate::store::server::{StoreServerActor, StoreServerMsg};
 use crate::transfer::pace::Pace;
@@ -422,7 +424,6 @@ fn manager(resources: &Resources, cells: &Cells, channels: Channels) -> Manager 
 }
 
 fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: Channels) -> PeersArgs {
-    let limits = &config.limits;
     PeersArgs {
         endpoint: resources.endpoint.clone(),
         introduction: Introduction {
@@ -431,22 +432,38 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
             clock: resources.deferrals.clock().clone(),
             boot_id: resources.run.boot_id,
         },
-        libraries: Arc::clone(&resources.libraries),
-        store: Arc::clone(&resources.store),
-        partials: resources.partials.clone(),
-        book: resources.book.clone(),
-        connect_ticket_file: config.connect_ticket_file.clone(),
-        bootstrap: resources.bootstrap.clone(),
-        channels,
-        gossip: cells.gossip.service_ref(),
-        rendezvous: cells.rendezvous.service_ref(),
         protocols: protocols::all(resources),
-        directory: resources.directory.clone(),
-        connected: resources.connected.clone(),
-        deletes: Arc::clone(&resources.deletes),
-        deferrals: resources.deferrals.clone(),
+        replica: Replica {
+            store: Arc::clone(&resources.store),
+            libraries: Arc::clone(&resources.libraries),
+            partials: resources.partials.clone(),
+            deletes: Arc::clone(&resources.deletes),
+            deferrals: resources.deferrals.clone(),
+        },
+        discovery: DiscoveryLinks {
+            channels,
+            gossip: cells.gossip.service_ref(),
+            rendezvous: cells.rendezvous.service_ref(),
+            directory: resources.directory.clone(),
+            hints: resources.hints_for_peers.clone(),
+            connected: resources.connected.clone(),
+        },
+        first: FirstPeers {
+            book: resources.book.clone(),
+            connect_ticket_file: config.connect_ticket_file.clone(),
+            bootstrap: resources.bootstrap.clone(),
+        },
+        limits: peers_limits(config),
+        events: resources.events.clone(),
+        spawn_peer: spawn_peer(),
+        myself: cells.peers.service_ref(),
+    }
+}
+
+fn peers_limits(config: &Config) -> PeersLimits {
+    let limits = &config.limits;
+    PeersLimits {
         places: PlaceLimits { connections: limits.max_connections, pending: limits.max_pending_handshakes },
-        hints: resources.hints_for_peers.clone(),
         in_flight: schedule::ScheduleLimits {
             node_bytes: limits.in_flight_bytes,
             peer_bytes: limits.in_flight_per_peer_bytes,
@@ -461,7 +478,7 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
             backoff_min: limits.dial_backoff_min,
             backoff_max: limits.dial_backoff_max,
         },
-        limits: PeerLimits {
+        session: PeerLimits {
             establish: limits.handshake_timeout,
             streams: u32::try_from(limits.max_streams_per_connection).unwrap_or(u32::MAX),
             stall: limits.stall_timeout,
@@ -470,9 +487,6 @@ fn peers_args(config: &Config, resources: &Resources, cells: &Cells, channels: C
             download: Pace::new(limits.download_bytes_per_sec),
         },
         verify_interval: config.full_scan_interval,
-        events: resources.events.clone(),
-        spawn_peer: spawn_peer(),
-        myself: cells.peers.service_ref(),
     }
 }
 

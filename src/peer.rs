@@ -2,6 +2,7 @@
 
 pub mod actor;
 mod admission;
+pub mod args;
 mod bulk;
 pub mod deferrals;
 pub mod delete_guard;

@@ -166,7 +166,13 @@ pub mod node {
 }
 pub mod peer {
     pub mod actor {
-        pub use crate::peer::actor::{PeerActor, PeerArgs, PeerLimits, PeerState};
+        pub use crate::peer::actor::{PeerActor, PeerState};
+    }
+    pub mod args {
+        pub use crate::peer::args::{
+            DiscoveryLinks, FirstPeers, PeerArgs, PeerLimits, PeersArgs, PeersLimits, Replica, SpawnPeer,
+            spawn_peer,
+        };
     }
     pub mod deferrals {
         pub use crate::peer::deferrals::{Deferrals, Note};
@@ -201,7 +207,7 @@ pub mod peer {
         pub use crate::peer::session::{SessionStatus, WaitingCounts};
     }
     pub mod supervisor {
-        pub use crate::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer, spawn_peer};
+        pub use crate::peer::supervisor::PeersActor;
     }
 }
 pub mod reconcile {

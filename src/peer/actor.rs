@@ -15,43 +15,35 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use iroh::endpoint::{Connection, VarInt};
-use iroh::{Endpoint, EndpointId};
+use iroh::endpoint::VarInt;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::deferrals::Deferrals;
-use super::delete_guard::DeleteGuard;
-use super::establish::{self, ConnectionMemory, Introduction, Meeting};
-use super::held::{HeldBySession, SessionMemory};
+use super::args::PeerArgs;
+use super::establish::{self};
+use super::held::HeldBySession;
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
 use super::refusal::PeerRefusal;
 use super::session::{InlineContents, Session, SessionEffect, SessionInput, SessionStatus, WaitingVersion};
 use super::{effects, streams};
-use crate::actor::ServiceRef;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
-use crate::events::EventLog;
-use crate::library::{Libraries, Library};
-use crate::net::bulk::{BulkOutgoing, BulkSessions, InboundWindow};
+use crate::library::Library;
+use crate::net::bulk::BulkOutgoing;
 use crate::net::close;
 use crate::record::{ContentHash, Hlc, LibraryId};
-use crate::store::{FeedEntry, StoreRef};
-use crate::transfer::active::ActiveTransfers;
+use crate::store::FeedEntry;
 use crate::transfer::meter::Meter;
-use crate::transfer::pace::Pace;
-use crate::transfer::partial::Partials;
 use crate::transfer::receive::Expected;
-use crate::transfer::schedule::{Failure, SessionId};
-use crate::transfer::send::{SendStreams, Traffic};
-use crate::transfer::take::Taker;
+use crate::transfer::schedule::Failure;
+use crate::transfer::send::SendStreams;
 use crate::transfer::turns::Turns;
 use crate::wire;
 use crate::wire::decode::CONTENTS_PER_WANT_MAX;
@@ -83,74 +75,6 @@ const EARLY_CHANGES_MAX: usize = 256;
 /// How often time-outs are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What it is started with. The connection and the counters outlive the actor.
-#[derive(Clone)]
-pub struct PeerArgs {
-    /// Number of the session.
-    pub session: SessionId,
-    pub connection: Connection,
-    /// What opens connections for contents; its id is ours.
-    pub endpoint: Endpoint,
-    /// Where connections for contents that the peer opens are let in.
-    pub bulk: BulkSessions,
-    /// What the peer may have on its way to us.
-    pub window: InboundWindow,
-    /// Whether this actor opens the control stream: the dialler's does, and one that takes a connection over.
-    pub opens: bool,
-    /// What is kept of the connection from one control stream to the next.
-    pub memory: Arc<ConnectionMemory>,
-    /// Whether the mirror is offered to this peer on a control stream that we open.
-    pub offers_mirror: bool,
-    /// What we say of ourselves.
-    pub introduction: Introduction,
-    /// What may be shared.
-    pub libraries: Arc<Libraries>,
-    pub store: StoreRef,
-    /// Where large contents are kept until they are complete.
-    pub partials: Partials,
-    /// Whether the peer's deletions are applied, and how many at once.
-    pub deletes: Arc<DeleteGuard>,
-    /// Versions that have to wait, and the clock that says so.
-    pub deferrals: Deferrals,
-    /// Counters of this peer.
-    pub traffic: Arc<Traffic>,
-    /// Large contents under way from the peer, and to it.
-    pub receiving: ActiveTransfers,
-    /// See `receiving`.
-    pub sending: ActiveTransfers,
-    /// What PeersActor reads of the session at any time.
-    pub board: Arc<Mutex<SharedView>>,
-    pub peers: ServiceRef<PeersMsg>,
-    /// What happens is told here.
-    pub events: EventLog,
-    /// What all sessions hold.
-    pub held: SessionMemory,
-    pub limits: PeerLimits,
-}
-
-impl PeerArgs {
-    /// What finding out takes what is shared.
-    pub(super) fn meeting(&self) -> Meeting<'_> {
-        Meeting {
-            connection: &self.connection,
-            own_id: self.own_id(),
-            libraries: &self.libraries,
-            introduction: &self.introduction,
-            memory: &self.memory,
-            offers_mirror: self.offers_mirror,
-            within: self.limits.establish,
-        }
-    }
-
-    pub(super) fn own_id(&self) -> EndpointId {
-        self.endpoint.id()
-    }
-
-    fn taker(&self) -> Taker {
-        Taker { store: Arc::clone(&self.store), libraries: Arc::clone(&self.libraries) }
-    }
-}
-
 /// What a session shows without being asked, and what outlives its actor: messages can be overtaken by the news of its
 /// end.
 #[derive(Debug, Default)]
@@ -171,23 +95,6 @@ pub struct SharedView {
     pub newest_offered: Hlc,
     /// Which run of the peer the last session is with.
     pub boot_id: Option<u64>,
-}
-
-/// How long a session waits, and how fast it may go.
-#[derive(Clone, Debug)]
-pub struct PeerLimits {
-    /// For a session to come about.
-    pub establish: Duration,
-    /// Streams of each kind that the peer may have open.
-    pub streams: u32,
-    /// Without progress, a transfer is given up.
-    pub stall: Duration,
-    /// Without a word, the peer is asked whether it is there.
-    pub probe_after: Duration,
-    /// Speed of content to peers.
-    pub upload: Pace,
-    /// Speed of content from peers.
-    pub download: Pace,
 }
 
 /// A session that is up, as the tasks that accept streams need to know it.
@@ -413,7 +320,7 @@ impl PeerState {
         let Some(running) = &mut self.running else { return };
         let Some(shared) = running.lanes.get_mut(lane) else { return };
         let effects = shared.session.handle(input, Instant::now());
-        let (receiving, partials) = (&self.args.receiving, &self.args.partials);
+        let (receiving, partials) = (&self.args.receiving, &self.args.replica.partials);
         shared.publish(running.meter.receive_rate, || {
             let under_way = receiving.list().into_iter();
             under_way.map(|(hash, moving)| partials.held_for_any(&hash).unwrap_or(moving.done)).sum()
@@ -584,7 +491,7 @@ impl PeerState {
         };
         let libraries = vec![establish::summary_to_wire(&shared.blinded, &shared.library.summary())];
         let is_mirror = shared.library.shared().is_none();
-        let clock_ms = if is_mirror { self.args.deferrals.clock().own_ms() } else { 0 };
+        let clock_ms = if is_mirror { self.args.replica.deferrals.clock().own_ms() } else { 0 };
         if answer {
             let nonce = shared.answering.take().unwrap_or(nonce);
             self.send(frame::Kind::Pong(Pong { nonce, libraries, behind, clock_ms }));
@@ -635,7 +542,7 @@ impl PeerState {
         let Some(shared) = running.lanes.get_mut(lane) else { return };
         let args = &self.args;
         let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
-        let store = Arc::clone(&args.store);
+        let store = Arc::clone(&args.replica.store);
         match effect {
             SessionEffect::Send(kind) => self.send(kind),
             SessionEffect::Judge(records) => self.judge(myself, lane, records, true),
@@ -652,7 +559,7 @@ impl PeerState {
                 running.tasks.spawn(effects::reassert(
                     report,
                     store,
-                    args.deferrals.clone(),
+                    args.replica.deferrals.clone(),
                     library,
                     others,
                 ));

@@ -7,7 +7,7 @@ use iroh::endpoint::{Connection, ConnectionError, VarInt};
 use ractor::ActorRef;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::actor::PeerArgs;
+use super::args::PeerArgs;
 use super::messages::PeerMsg;
 use super::streams;
 use crate::actor::tasks::Tasks;

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::actor::{FRAMES_WAITING, PeerArgs, ProvedSession};
+use super::actor::{FRAMES_WAITING, ProvedSession};
+use super::args::PeerArgs;
 use super::establish::{self, EstablishError};
 use super::messages::{PeerMsg, PeersMsg};
 use super::reconciliation;

@@ -10,51 +10,39 @@
 //! nothing that was received is fetched twice.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::actor::{PeerActor, PeerArgs, PeerLimits, SharedView};
-use super::deferrals::Deferrals;
-use super::delete_guard::DeleteGuard;
+use super::actor::SharedView;
+use super::args::PeersArgs;
 use super::dial;
 use super::dial::Acceptor;
-use super::establish::{ConnectionMemory, Introduction};
+use super::establish::ConnectionMemory;
 use super::held::SessionMemory;
 use super::messages::{PeerMsg, PeersMsg};
-use super::places::{PlaceLimits, Places};
-use super::roster::{DialLimits, Roster};
-use crate::actor::ServiceRef;
+use super::places::Places;
+use super::roster::Roster;
 use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
-use crate::discovery::address_book::{AddressBook, BookChange, RememberedPeer};
-use crate::discovery::channel::{Channel, Channels};
-use crate::discovery::directory::SharedDirectory;
+use crate::discovery::address_book::{BookChange, RememberedPeer};
+use crate::discovery::channel::Channel;
 use crate::discovery::gossip::GossipMsg;
-use crate::discovery::hints::Hints;
 use crate::discovery::rendezvous::RendezvousMsg;
-use crate::events::{EventLog, NodeEvent};
-use crate::library::Libraries;
+use crate::events::NodeEvent;
 use crate::net::auth::Throttle;
 use crate::net::bulk::{BulkSessions, InboundWindow};
 use crate::net::close;
-use crate::net::endpoint::Protocols;
 use crate::net::handshakes::SharedHandshakes;
-use crate::store::StoreRef;
 use crate::transfer::active::ActiveTransfers;
 use crate::transfer::fetching::Fetching;
 use crate::transfer::meter::Meter;
-use crate::transfer::partial::Partials;
-use crate::transfer::schedule::{ScheduleLimits, SessionId};
-use futures::future::BoxFuture;
+use crate::transfer::schedule::SessionId;
 use iroh::endpoint::{Connection, Side, VarInt};
-use iroh::{Endpoint, EndpointAddr, EndpointId};
-use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
-};
-use tokio::sync::{mpsc, watch};
+use iroh::{EndpointAddr, EndpointId};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
@@ -91,71 +79,6 @@ const NETS_MAX: usize = 4096;
 const NETWORK_CHANGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the children have to end when we stop.
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(2);
-
-/// How a PeerActor is started; tests put another one in its place.
-pub type SpawnPeer =
-    Arc<dyn Fn(PeerArgs, ActorCell) -> BoxFuture<'static, Result<ActorRef<PeerMsg>, SpawnErr>> + Send + Sync>;
-
-#[must_use]
-pub fn spawn_peer() -> SpawnPeer {
-    Arc::new(|args, supervisor| {
-        Box::pin(async move {
-            let (actor, _) = Actor::spawn_linked(None, PeerActor, args, supervisor).await?;
-            Ok(actor)
-        })
-    })
-}
-
-/// What it is started with.
-#[derive(Clone)]
-pub struct PeersArgs {
-    /// The QUIC endpoint; outlives the actor.
-    pub endpoint: Endpoint,
-    /// What we say of ourselves.
-    pub introduction: Introduction,
-    /// What may be shared.
-    pub libraries: Arc<Libraries>,
-    pub store: StoreRef,
-    /// Large contents until they are complete.
-    pub partials: Partials,
-    pub book: AddressBook,
-    /// A file with the ticket of a peer to connect to.
-    pub connect_ticket_file: Option<PathBuf>,
-    /// Peers to try first.
-    pub bootstrap: Vec<EndpointAddr>,
-    /// How the ways of finding peers do.
-    pub channels: Channels,
-    /// Who is told of sessions and of dials that came to nothing.
-    pub gossip: ServiceRef<GossipMsg>,
-    /// Who looks peers up that are not where they were.
-    pub rendezvous: ServiceRef<RendezvousMsg>,
-    /// Who takes connections that are no sessions.
-    pub protocols: Protocols,
-    /// Who has announced themselves.
-    pub directory: SharedDirectory,
-    /// How many peers are connected: discovery looks less often once somebody is.
-    pub connected: watch::Sender<usize>,
-    /// Whether and how peers' deletions are applied.
-    pub deletes: Arc<DeleteGuard>,
-    /// Versions that have to wait, and the clock that says so.
-    pub deferrals: Deferrals,
-    pub places: PlaceLimits,
-    /// What discovery found and nobody looked at yet.
-    pub hints: Hints,
-    pub in_flight: ScheduleLimits,
-    /// How peers are dialled.
-    pub dialling: DialLimits,
-    /// Waits and speeds of every session.
-    pub limits: PeerLimits,
-    /// Time between two comparisons with every connected peer.
-    pub verify_interval: Duration,
-    /// What happens is told here.
-    pub events: EventLog,
-    /// How a PeerActor is started.
-    pub spawn_peer: SpawnPeer,
-    /// Ourselves, for the children: leads to whichever incarnation runs.
-    pub myself: ServiceRef<PeersMsg>,
-}
 
 pub(super) struct PeerLink {
     pub(super) endpoint_id: EndpointId,
@@ -252,7 +175,7 @@ impl Actor for PeersActor {
         myself.send_after(TICK, || PeersMsg::Tick);
         let mut state = PeersState::new(args, &myself);
         state.accept(&myself);
-        let (actor, mut cursor) = (myself.clone(), state.args.libraries.cursor());
+        let (actor, mut cursor) = (myself.clone(), state.args.replica.libraries.cursor());
         state.tasks.spawn(async move {
             // The library outlives every actor.
             let _ = cursor.wait_for(Option::is_some).await;
@@ -265,9 +188,10 @@ impl Actor for PeersActor {
                 let _ = actor.send_message(PeersMsg::AddressChanged);
             }
         });
-        let (deletes, store) = (Arc::clone(&state.args.deletes), Arc::clone(&state.args.store));
+        let (deletes, store) =
+            (Arc::clone(&state.args.replica.deletes), Arc::clone(&state.args.replica.store));
         state.tasks.spawn(deletes.look_again(store));
-        let (actor, book) = (myself, state.args.book.clone());
+        let (actor, book) = (myself, state.args.first.book.clone());
         state.tasks.spawn(async move {
             let entries = spawn_blocking(move || book.entries()).await.map_err(|e| e.to_string());
             match entries.and_then(|entries| entries.map_err(|e| e.to_string())) {
@@ -389,20 +313,21 @@ impl Actor for PeersActor {
         }
         myself.stop_children_and_wait(Some("shutting down".into()), Some(STOP_CHILDREN_WITHIN)).await;
         // What is not durable by then is fetched again.
-        let _ = timeout(KEEP_PARTS_WITHIN, state.args.partials.rest(|_| false)).await;
+        let _ = timeout(KEEP_PARTS_WITHIN, state.args.replica.partials.rest(|_| false)).await;
         Ok(())
     }
 }
 
 impl PeersState {
     fn new(args: PeersArgs, myself: &ActorRef<PeersMsg>) -> Self {
-        let roster = Roster::new(args.endpoint.id(), args.dialling.clone());
-        let (places, handshakes) = (Places::new(args.places), SharedHandshakes::new(args.places.pending));
-        let fetching = Fetching::new(args.in_flight, Instant::now(), now_ms());
-        let verify_at = Instant::now() + args.verify_interval;
+        let roster = Roster::new(args.endpoint.id(), args.limits.dialling.clone());
+        let (places, handshakes) =
+            (Places::new(args.limits.places), SharedHandshakes::new(args.limits.places.pending));
+        let fetching = Fetching::new(args.limits.in_flight, Instant::now(), now_ms());
+        let verify_at = Instant::now() + args.limits.verify_interval;
         let mut tasks = Tasks::new(myself.clone(), PeersMsg::TaskFailed);
         let (book, changes) = mpsc::channel(BOOK_CHANGES_MAX);
-        tasks.spawn(args.book.clone().keep(changes));
+        tasks.spawn(args.first.book.clone().keep(changes));
         Self {
             args,
             roster,
@@ -446,13 +371,13 @@ impl PeersState {
 
     fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<RememberedPeer>) {
         if !entries.is_empty() {
-            self.args.channels.up(Channel::Saved);
+            self.args.discovery.channels.up(Channel::Saved);
         }
         for entry in entries {
             let id = entry.addr.id;
             self.on_candidate(entry.addr, Channel::Saved);
             // A book of before it said so: whoever is not known to take part in a library was of our network.
-            let mirror = entry.mirror.unwrap_or_else(|| !self.args.libraries.lead_to(&id));
+            let mirror = entry.mirror.unwrap_or_else(|| !self.args.replica.libraries.lead_to(&id));
             let now = (Instant::now(), now_ms());
             self.roster.remembered(&id, entry.name, entry.last_seen_ms, mirror, now);
         }
@@ -464,8 +389,8 @@ impl PeersState {
             actor: myself.clone(),
             endpoint: self.args.endpoint.clone(),
             protocols: Arc::clone(&self.args.protocols),
-            cursor: self.args.libraries.cursor(),
-            within: self.args.limits.establish,
+            cursor: self.args.replica.libraries.cursor(),
+            within: self.args.limits.session.establish,
             handshakes: self.handshakes.clone(),
             bulk: self.bulk.clone(),
         };
@@ -475,10 +400,10 @@ impl PeersState {
     /// The store was read: sessions may begin.
     fn start_accepting(&mut self, myself: &ActorRef<PeersMsg>) {
         self.accepting = true;
-        if let Some(path) = self.args.connect_ticket_file.clone() {
+        if let Some(path) = self.args.first.connect_ticket_file.clone() {
             self.tasks.spawn(dial::watch_ticket_file(myself.clone(), path));
         }
-        for addr in self.args.bootstrap.clone() {
+        for addr in self.args.first.bootstrap.clone() {
             self.on_candidate(addr, Channel::Bootstrap);
         }
         self.dial_due(myself);
@@ -492,8 +417,8 @@ impl PeersState {
             let _ = timeout(NETWORK_CHANGE_WITHIN, endpoint.network_change()).await;
         });
         // Whoever is down looks afresh when it starts.
-        let _ = self.args.rendezvous.cast(RendezvousMsg::LookNow);
-        let _ = self.args.gossip.cast(GossipMsg::JoinNow);
+        let _ = self.args.discovery.rendezvous.cast(RendezvousMsg::LookNow);
+        let _ = self.args.discovery.gossip.cast(GossipMsg::JoinNow);
         self.roster.dial_now(Instant::now());
         self.dial_due(myself);
     }
@@ -509,7 +434,7 @@ impl PeersState {
         }
         self.change_book(BookChange::Forget(*id));
         // What it announced is forgotten, too: else it would be back with the next start.
-        let announced = self.args.directory.lock().forget(|other| other == id);
+        let announced = self.args.discovery.directory.lock().forget(|other| other == id);
         self.roster.forget(id) || !announced.is_empty()
     }
 
@@ -530,7 +455,7 @@ impl PeersState {
 
     fn verify(&mut self) {
         self.verify_round += 1;
-        self.verify_at = Instant::now() + self.args.verify_interval;
+        self.verify_at = Instant::now() + self.args.limits.verify_interval;
         for link in self.links.values().filter(|link| link.up) {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
@@ -589,7 +514,7 @@ impl PeersState {
         self.args.events.set_progress(overview::progress(self));
         let in_sync = overview::is_in_sync(self);
         if in_sync && !self.was_in_sync {
-            let assets = self.args.libraries.mirror().summary().assets;
+            let assets = self.args.replica.libraries.mirror().summary().assets;
             self.args.events.publish(now_ms(), NodeEvent::InSync { assets });
         }
         self.was_in_sync = in_sync;

@@ -41,8 +41,8 @@ async fn discovery_keeps_its_time_while_peer_actors_crash_a_thousand_times() {
     };
     // Room for the peers that come back while the places of the last ones are being cleared.
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
-        args.places = PlaceLimits { connections: CRASHES, pending: CRASHES };
-        args.libraries.set_cursor(0);
+        args.limits.places = PlaceLimits { connections: CRASHES, pending: CRASHES };
+        args.replica.libraries.set_cursor(0);
     })
     .await;
     finder.run().await;

@@ -16,7 +16,8 @@ use can_sync::testing::net::auth;
 use can_sync::testing::net::bulk::{BulkSessions, InboundWindow};
 use can_sync::testing::net::close;
 use can_sync::testing::net::endpoint::open_up;
-use can_sync::testing::peer::actor::{PeerActor, PeerArgs, PeerLimits};
+use can_sync::testing::peer::actor::PeerActor;
+use can_sync::testing::peer::args::{PeerArgs, PeerLimits, Replica};
 use can_sync::testing::peer::deferrals::{Deferrals, Note};
 use can_sync::testing::peer::delete_guard::DeleteGuard;
 use can_sync::testing::peer::establish::{self, ConnectionMemory, Established, Introduction, Meeting};
@@ -359,7 +360,11 @@ async fn what_is_wanted_is_asked_for_stored_and_confirmed() {
     let received = t.args.events.since(0).0;
     let received = received.iter().filter(|e| matches!(e.event, NodeEvent::AssetReceived { .. })).count();
     assert_eq!(received, records.len());
-    assert_eq!(std::fs::read_dir(t.args.partials.dir()).unwrap().count(), 0, "nothing is left behind");
+    assert_eq!(
+        std::fs::read_dir(t.args.replica.partials.dir()).unwrap().count(),
+        0,
+        "nothing is left behind"
+    );
 
     t.tell(PeerMsg::Settled(records.iter().map(|record| WantKey::new(None, record)).collect()));
     let Have { hashes, .. } = have(&mut session).await;
@@ -386,7 +391,7 @@ async fn bytes_that_are_not_the_content_are_reported_and_not_stored() {
         assert!(held(&t.store, record.hash).await.is_none());
     }
     assert!(t.connection.close_reason().is_none(), "PeersActor decides what it makes of it");
-    assert_eq!(std::fs::read_dir(t.args.partials.dir()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(t.args.replica.partials.dir()).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -456,7 +461,7 @@ async fn overtaken() -> (ScriptedStore, Test, AssetRecord, AssetRecord) {
     let now = can_sync::testing::clock::now_ms();
     let ours = edited(&record_of(&noise(500, 1)), now - LONG_AGO_MS, Some("ours"));
     let ahead = AssetRecord { hlc: Hlc::from_ms(now + 30_000), ..edited(&ours, 0, Some("ahead")) };
-    t.args.deferrals.add(Note::of(&ahead, None, ours.hlc.ms() - 1, now));
+    t.args.replica.deferrals.add(Note::of(&ahead, None, ours.hlc.ms() - 1, now));
     scripted.put(&ours);
     (scripted, t, ours, ahead)
 }
@@ -482,7 +487,7 @@ async fn that_a_version_had_to_wait_is_forgotten_once_ours_is_written_once_more_
         .await;
     };
     asked(2).await;
-    assert_eq!(t.args.deferrals.of(&ours.hash).len(), 1);
+    assert_eq!(t.args.replica.deferrals.of(&ours.hash).len(), 1);
     // The session ends with it undone, and the peer brings it again.
     let mut session = t.open().await;
     t.up(2).await;
@@ -491,7 +496,7 @@ async fn that_a_version_had_to_wait_is_forgotten_once_ours_is_written_once_more_
     asked(before + 1).await;
     scripted.set_mood(Mood::Well);
     assert_eq!(have(&mut session).await.hashes, [ahead.hash.0.to_vec()]);
-    assert_eq!(t.args.deferrals.of(&ours.hash), []);
+    assert_eq!(t.args.replica.deferrals.of(&ours.hash), []);
     let kept: Vec<AssetRecord> = scripted.script().records.values().cloned().collect();
     assert_eq!(kept, [ours]);
 }
@@ -513,7 +518,7 @@ async fn a_store_that_cannot_date_versions_anew_is_asked_once_for_each_time_they
         assert!(why.contains("cannot date versions anew") && why.contains("update it"), "{why}");
         assert_eq!(scripted.script().redatings, times);
     }
-    assert_eq!(t.args.deferrals.of(&ours.hash).len(), 1, "once it can, ours is written once more");
+    assert_eq!(t.args.replica.deferrals.of(&ours.hash).len(), 1, "once it can, ours is written once more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -752,11 +757,13 @@ impl Test {
             memory: Arc::default(),
             offers_mirror: true,
             introduction: introduction("under test", "its ticket"),
-            libraries: Arc::new(Libraries::of(library)),
-            store: setup.store.unwrap_or_else(|| Arc::new(store.clone())),
-            partials,
-            deletes: Arc::new(DeleteGuard::new(false)),
-            deferrals: Deferrals::in_memory(Clock::system()),
+            replica: Replica {
+                store: setup.store.unwrap_or_else(|| Arc::new(store.clone())),
+                libraries: Arc::new(Libraries::of(library)),
+                partials,
+                deletes: Arc::new(DeleteGuard::new(false)),
+                deferrals: Deferrals::in_memory(Clock::system()),
+            },
             traffic: Arc::default(),
             receiving: can_sync::testing::transfer::active::ActiveTransfers::default(),
             sending: can_sync::testing::transfer::active::ActiveTransfers::default(),
@@ -874,9 +881,9 @@ impl Test {
         let hash = embedded::upload(&self.store, content, IngestFields::default()).await.asset.record.hash;
         let feed = read_feed(&self.store, 0, 1000).await;
         let last = feed.last().map_or(0, |entry| entry.seq);
-        self.args.libraries.mirror().apply(feed);
-        self.args.libraries.mirror().set_store_status(self.store.status().await.expect("its status"));
-        self.args.libraries.mirror().set_cursor(last);
+        self.args.replica.libraries.mirror().apply(feed);
+        self.args.replica.libraries.mirror().set_store_status(self.store.status().await.expect("its status"));
+        self.args.replica.libraries.mirror().set_cursor(last);
         hash
     }
 

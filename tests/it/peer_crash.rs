@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use can_sync::testing::events::NodeEvent;
-use can_sync::testing::peer::actor::{PeerActor, PeerArgs, PeerState};
+use can_sync::testing::peer::actor::{PeerActor, PeerState};
+use can_sync::testing::peer::args::{PeerArgs, SpawnPeer};
 use can_sync::testing::peer::messages::PeerMsg;
-use can_sync::testing::peer::supervisor::SpawnPeer;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sha2::{Digest as _, Sha256};
 

@@ -64,7 +64,7 @@ async fn a_dialled_peer_gets_its_actor_and_appears_in_the_report() {
     })
     .await;
     rig.wait_until("it is remembered", async || {
-        let entries = rig.args.book.entries().unwrap();
+        let entries = rig.args.first.book.entries().unwrap();
         let known = entries.iter().find(|e| e.name == "the other one" && e.addr.addrs == remote.addr().addrs);
         known.map(drop).ok_or_else(|| format!("{entries:?}"))
     })
@@ -84,7 +84,7 @@ async fn a_peer_that_dials_gets_its_actor_once_the_store_was_read() {
 
     rig.tell(PeersMsg::StoreHealth(Some("still down".into())));
     assert_eq!(rig.report().await.sync.reason.as_deref(), Some("still down"));
-    rig.args.libraries.set_cursor(0);
+    rig.args.replica.libraries.set_cursor(0);
     let _connection = remote.accept().await;
     tokio::join!(rig.stage.started(remote.id(), 0), rig.stage.started(early.id(), 0));
     rig.tell(PeersMsg::StoreHealth(None));
@@ -106,10 +106,10 @@ async fn peers_of_the_configuration_and_of_the_last_time_are_dialled_first() {
         mirror: Some(true),
     };
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
-        args.bootstrap = vec![named.addr()];
-        args.book.remember(&entry).unwrap();
+        args.first.bootstrap = vec![named.addr()];
+        args.first.book.remember(&entry).unwrap();
         // As it is when PeersActor was started again: the store was read long ago.
-        args.libraries.set_cursor(0);
+        args.replica.libraries.set_cursor(0);
     })
     .await;
     let (_named, _met) = tokio::join!(named.accept(), met.accept());
@@ -165,7 +165,8 @@ async fn of_two_connections_dialled_at_once_the_smaller_ids_is_kept() {
     let mut keys = [SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32])];
     keys.sort_unstable_by_key(|key| *key.public().as_bytes());
     for under_test in [0, 1] {
-        let rig = PeersRig::start_with(keys[under_test].clone(), |args| args.libraries.set_cursor(0)).await;
+        let rig =
+            PeersRig::start_with(keys[under_test].clone(), |args| args.replica.libraries.set_cursor(0)).await;
         let remote = Remote::with_key(keys[1 - under_test].clone()).await;
         rig.dial(remote.addr()).await.unwrap();
         let by_rig = remote.accept().await;
@@ -220,8 +221,8 @@ async fn a_connection_that_breaks_is_told_and_dialled_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_limited_and_so_are_those_that_prove_nothing() {
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
-        args.places = PlaceLimits { connections: 2, pending: 1 };
-        args.libraries.set_cursor(0);
+        args.limits.places = PlaceLimits { connections: 2, pending: 1 };
+        args.replica.libraries.set_cursor(0);
     })
     .await;
     let (a, b, c) = tokio::join!(Remote::bind(), Remote::bind(), Remote::bind());
@@ -291,7 +292,7 @@ async fn a_forgotten_peer_is_closed_and_left_alone() {
     let (session, _) = rig.stage.started(remote.id(), 0).await;
     rig.up(session, "remote");
     rig.wait_until("remembered", async || {
-        if rig.args.book.entries().unwrap().len() == 1 { Ok(()) } else { Err("not yet".into()) }
+        if rig.args.first.book.entries().unwrap().len() == 1 { Ok(()) } else { Err("not yet".into()) }
     })
     .await;
     assert!(forget(&rig, remote.id()).await);
@@ -300,7 +301,7 @@ async fn a_forgotten_peer_is_closed_and_left_alone() {
     rig.stage.wait_for("its end", |heard| stopped(heard, session)).await;
     assert!(rig.peer(remote.id()).await.is_none());
     rig.wait_until("forgotten", async || {
-        if rig.args.book.entries().unwrap().is_empty() { Ok(()) } else { Err("still there".into()) }
+        if rig.args.first.book.entries().unwrap().is_empty() { Ok(()) } else { Err("still there".into()) }
     })
     .await;
     // A lost peer would be dialled within a second.
@@ -317,8 +318,8 @@ async fn a_peer_that_is_forgotten_while_it_is_dialled_stays_forgotten() {
         mirror: Some(true),
     };
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
-        args.book.remember(&met).unwrap();
-        args.libraries.set_cursor(0);
+        args.first.book.remember(&met).unwrap();
+        args.replica.libraries.set_cursor(0);
     });
     let (rig, remote) = tokio::join!(rig, Remote::bind());
     // The address book was read: nobody comes back from there later on.
@@ -629,12 +630,12 @@ async fn a_version_that_comes_while_an_older_one_is_fetched_is_the_one_that_is_c
     rig.tell(wanted(b, &[&new]));
     // The PeerActor stores what it asked for, the older one.
     let asset = IncomingAsset { record: old.clone(), content: IncomingContent::Bytes(Bytes::new()) };
-    rig.args.store.ingest(vec![asset]).await.unwrap();
+    rig.args.replica.store.ingest(vec![asset]).await.unwrap();
     rig.tell(finished(a, &old, Ok(())));
     for session in [a, b] {
         assert_eq!(rig.stage.told("settled", session, 0, settled).await, [old.hash]);
     }
-    let stored = crate::support::store::held(&*rig.args.store, old.hash).await;
+    let stored = crate::support::store::held(&*rig.args.replica.store, old.hash).await;
     assert_eq!(stored, Some(new), "before anybody was told");
 }
 
@@ -731,8 +732,8 @@ async fn whom_a_user_named_is_looked_up_and_a_new_network_concerns_all_of_discov
     let mut gossip: Probe<GossipMsg> = Probe::spawn().await;
     let (to_rendezvous, to_gossip) = (rendezvous.service(), gossip.service());
     let rig = PeersRig::start_with(SecretKey::generate(), move |args| {
-        args.libraries.set_cursor(0);
-        (args.rendezvous, args.gossip) = (to_rendezvous, to_gossip);
+        args.replica.libraries.set_cursor(0);
+        (args.discovery.rendezvous, args.discovery.gossip) = (to_rendezvous, to_gossip);
     })
     .await;
     let [named, hinted] = [1, 2].map(|n| SecretKey::from_bytes(&[n; 32]).public());

@@ -22,7 +22,7 @@ impl PeerState {
             .as_ref()
             .is_some_and(|running| running.lanes.iter().any(|lane| lane.library.shared().is_none()));
         if mirrored && clock_ms > 0 {
-            self.args.deferrals.clock().hear(*self.args.connection.remote_id().as_bytes(), clock_ms);
+            self.args.replica.deferrals.clock().hear(*self.args.connection.remote_id().as_bytes(), clock_ms);
         }
     }
 
@@ -34,14 +34,14 @@ impl PeerState {
             let confirmed = mirror.session.confirmed();
             if confirmed > running.confirmed {
                 running.confirmed = confirmed;
-                self.args.deferrals.clock().note_confirmed(confirmed.ms());
+                self.args.replica.deferrals.clock().note_confirmed(confirmed.ms());
             }
         }
         for lane in lanes {
             // Of our own versions it has one of this date; whether it is right, only the user's own machines can tell.
             let confirmed_ms = lane.session.confirmed().ms();
             if let Some(id) = lane.library.id().filter(|_| confirmed_ms > 0) {
-                self.args.deferrals.note_confirmed(id, confirmed_ms);
+                self.args.replica.deferrals.note_confirmed(id, confirmed_ms);
             }
         }
         let newest_offered = lanes.iter().map(|lane| lane.session.newest_offered()).max().unwrap_or_default();

@@ -78,7 +78,7 @@ impl PeerState {
             known,
             revocations_sent: HashMap::new(),
             name: name.clone(),
-            generation: self.args.libraries.generation(),
+            generation: self.args.replica.libraries.generation(),
             epoch,
             out,
             bytes_out,
@@ -129,7 +129,7 @@ impl PeerState {
         tasks.spawn(streams::forward_results(myself.clone(), epoch, arrived));
         let receiver = Receiver {
             taker: self.args.taker(),
-            partials: self.args.partials.clone(),
+            partials: self.args.replica.partials.clone(),
             peer: self.args.connection.remote_id(),
             expected: Arc::clone(expected),
             traffic: Arc::clone(&self.args.traffic),

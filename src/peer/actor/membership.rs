@@ -57,7 +57,7 @@ impl PeerState {
         let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
         let peer = self.args.connection.remote_id();
         tracing::warn!(peer = %peer.fmt_short(), why, "the peer does not let us in");
-        for library in self.args.libraries.shared() {
+        for library in self.args.replica.libraries.shared() {
             let led_here = |shared: &&crate::library::SharedLibrary| {
                 shared.key().is_none() && shared.ticket().addrs.iter().any(|addr| addr.id == peer)
             };
@@ -121,7 +121,7 @@ impl PeerState {
         signed: SignedRevocations,
         by_owner: bool,
     ) {
-        let now_ms = self.args.deferrals.clock().now_ms();
+        let now_ms = self.args.replica.deferrals.clock().now_ms();
         let Some(shared) = library.shared() else { return };
         shared.take_list(signed, now_ms, by_owner);
         let Some(writing) = self.write_list(library) else { return };
@@ -136,7 +136,7 @@ impl PeerState {
 
     /// The owner says that our list is the newest. What is not written down before a crash is told by the owner once more.
     fn note_told(&mut self, library: &Arc<Library>, signed: SignedRevocations) {
-        let now_ms = self.args.deferrals.clock().now_ms();
+        let now_ms = self.args.replica.deferrals.clock().now_ms();
         let Some(shared) = library.shared() else { return };
         if !shared.take_list(signed, now_ms, true) {
             return;
@@ -152,7 +152,7 @@ impl PeerState {
 
     /// Writes down the list and its dates together: the date of one says nothing of another.
     fn write_list(&self, library: &Arc<Library>) -> Option<JoinHandle<Result<(), RegistryError>>> {
-        let registry = self.args.libraries.registry().cloned()?;
+        let registry = self.args.replica.libraries.registry().cloned()?;
         let (library, id) = (Arc::clone(library), library.id()?);
         let known = move || library.shared()?.dated_revocations();
         Some(spawn_blocking(move || registry.set_dated_revocations(id, known)))
@@ -160,7 +160,7 @@ impl PeerState {
 
     /// Whether a list is new enough in all libraries where one was not at the last look.
     pub(super) fn lists_are_fresh_again(&mut self) -> bool {
-        let now_ms = self.args.deferrals.clock().now_ms();
+        let now_ms = self.args.replica.deferrals.clock().now_ms();
         let Some(running) = &mut self.running else { return false };
         let stale = |lane: &Lane| lane.library.shared().is_some_and(|shared| shared.is_stale(now_ms));
         let stale = running.lanes.iter().filter(|lane| stale(lane)).count();
@@ -169,7 +169,7 @@ impl PeerState {
 
     /// A member told us of an epoch that began without us, instead of letting us in: shown with its key, we may be.
     pub(super) fn on_outdated(&mut self, myself: &ActorRef<PeerMsg>, id: LibraryId, list: SignedRevocations) {
-        let Some(library) = self.args.libraries.get(id) else { return };
+        let Some(library) = self.args.replica.libraries.get(id) else { return };
         let Some(shared) = library.shared() else { return };
         let before = shared.session_keys();
         let is_news = list.list.version > shared.revocations().version;
@@ -192,7 +192,8 @@ impl PeerState {
         let Some(running) = &self.running else { return };
         let own: Vec<TicketError> =
             running.lanes.iter().filter_map(|lane| lane.check_own(own_id, now).err()).collect();
-        let refused = running.lanes.iter().find_map(|lane| lane.check(&self.args.libraries, now).err());
+        let refused =
+            running.lanes.iter().find_map(|lane| lane.check(&self.args.replica.libraries, now).err());
         if let Some(why) = own.first() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), %why, "closing the connection: our ticket");
             self.shared_view().refusal = Some(PeerRefusal::TicketThere(why.to_string()));
@@ -212,7 +213,7 @@ impl PeerState {
 
     /// Begins the session anew where libraries have come since it began, for the peer may share them.
     pub(super) fn share_more(&mut self, myself: &ActorRef<PeerMsg>) {
-        let generation = self.args.libraries.generation();
+        let generation = self.args.replica.libraries.generation();
         let Some(running) = &mut self.running else { return };
         if running.generation == generation {
             return;

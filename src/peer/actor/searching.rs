@@ -141,13 +141,13 @@ impl PeerState {
         let sought = effects::FetchRequest { hashes: sought, revive };
         let peers = (args.session, args.peers.clone());
         let rules = Rules {
-            deletes: Arc::clone(&args.deletes),
+            deletes: Arc::clone(&args.replica.deletes),
             deleter: shared.deleter(),
-            deferrals: args.deferrals.clone(),
+            deferrals: args.replica.deferrals.clone(),
             gives: shared.session.gives(),
             from_owner: shared.is_owners(),
         };
-        let (store, offered) = (Arc::clone(&args.store), (records, held_there));
+        let (store, offered) = (Arc::clone(&args.replica.store), (records, held_there));
         running.tasks.spawn(effects::judge_all(report, store, rules, library, offered, sought, peers));
         self.ask_for_wanted();
     }
@@ -169,7 +169,7 @@ impl PeerState {
         running.looking += hashes.len();
         let library = Some(&running.lanes[lane]).filter(|lane| lane.session.gives());
         let library = library.map(|lane| Arc::clone(&lane.library));
-        let (actor, epoch, store) = (myself.clone(), running.epoch, Arc::clone(&self.args.store));
+        let (actor, epoch, store) = (myself.clone(), running.epoch, Arc::clone(&self.args.replica.store));
         running.tasks.spawn(async move {
             let (found, lacks) = effects::look(store, library, hashes).await;
             // An actor that is gone has no session any more.

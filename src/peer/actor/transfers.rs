@@ -27,7 +27,7 @@ impl PeerState {
     ) {
         let Some(running) = &self.running else { return };
         // What finds no room is not asked for.
-        let room = |record: &AssetRecord| receive::check_room(&self.args.store, record.size);
+        let room = |record: &AssetRecord| receive::check_room(&self.args.replica.store, record.size);
         let refused: Results = records
             .iter()
             .filter(|record| record.size > SMALL_BYTES_MAX)
@@ -54,11 +54,13 @@ impl PeerState {
         range: Range<u64>,
     ) {
         let Some(running) = &self.running else { return };
-        let mut ranges = self.args.partials.missing(&key, root, range);
+        let mut ranges = self.args.replica.partials.missing(&key, root, range);
         if ranges.is_empty() {
             return self.on_part_received(request, key, Ok(()));
         }
-        if let Err(failure) = receive::check_room_for_parts(&self.args.store, &self.args.partials, &key) {
+        if let Err(failure) =
+            receive::check_room_for_parts(&self.args.replica.store, &self.args.replica.partials, &key)
+        {
             return self.on_part_received(request, key, Err(failure));
         }
         if let ([first, .., last], true) = (&ranges[..], ranges.len() > RANGES_PER_WANT_MAX) {
@@ -157,7 +159,7 @@ impl PeerState {
         let sender = Sender {
             carrier: running.bulk.carrier(),
             streams: running.streams.clone(),
-            store: Arc::clone(&self.args.store),
+            store: Arc::clone(&self.args.replica.store),
             traffic: Arc::clone(&self.args.traffic),
             moving: self.args.sending.clone(),
             stall: self.args.limits.stall,

@@ -21,7 +21,7 @@ use crate::net::bulk::InboundWindow;
 use crate::net::close::{self, is_close};
 use crate::net::endpoint::{self, remote_addrs};
 use crate::net::handshakes::Pending;
-use crate::peer::actor::PeerArgs;
+use crate::peer::args::PeerArgs;
 use crate::peer::dial;
 use crate::peer::establish::ConnectionMemory;
 use crate::peer::messages::{PeerMsg, PeersMsg};
@@ -53,7 +53,7 @@ impl PeersState {
         }
         // It may be back before we were told of the end of the connection that it was shut out from.
         let shut_out = self.current.get(&id).and_then(|session| self.links.get(session));
-        if self.args.libraries.standing(&id) == DeviceStanding::Denied {
+        if self.args.replica.libraries.standing(&id) == DeviceStanding::Denied {
             refuse(close::DENIED, "this machine was denied by its owner");
             self.roster.shut_out(&id, EndpointAddr::from_parts(id, remote_addrs(&connection)));
             return self.roster.dial_failed(&id, "it was denied".into(), now, 1.0);
@@ -146,11 +146,7 @@ impl PeersState {
             memory: Arc::clone(&link.memory),
             offers_mirror: self.roster.get(&link.endpoint_id).is_some_and(KnownPeer::is_offered_mirror),
             introduction: self.args.introduction.clone(),
-            libraries: Arc::clone(&self.args.libraries),
-            store: Arc::clone(&self.args.store),
-            partials: self.args.partials.clone(),
-            deletes: Arc::clone(&self.args.deletes),
-            deferrals: self.args.deferrals.clone(),
+            replica: self.args.replica.clone(),
             traffic: Arc::clone(&meter.traffic),
             receiving: link.receiving.clone(),
             sending: link.sending.clone(),
@@ -158,7 +154,7 @@ impl PeersState {
             peers: self.args.myself.clone(),
             events: self.args.events.clone(),
             held: self.held.clone(),
-            limits: self.args.limits.clone(),
+            limits: self.args.limits.session.clone(),
         };
         match (self.args.spawn_peer)(args, myself.get_cell()).await {
             Ok(actor) => {
@@ -207,7 +203,7 @@ impl PeersState {
         }
         let Some(known) = self.roster.get_mut(&id) else { return };
         for channel in known.sources.iter().filter(|channel| channel.is_static()) {
-            self.args.channels.succeeded(*channel, now_ms());
+            self.args.discovery.channels.succeeded(*channel, now_ms());
         }
         known.name.clone_from(&name);
         // Where it says it is, and where it was seen: either may be what works next time.
@@ -222,7 +218,7 @@ impl PeersState {
         if !foreign {
             let gossip = GossipMsg::PeerUp { addr: addr.clone(), name: name.clone(), assets };
             // Gossip may be down; it then begins with the peers of the address book, which has this one.
-            let _ = self.args.gossip.cast(gossip);
+            let _ = self.args.discovery.gossip.cast(gossip);
         }
         self.count_connected();
         if first {
@@ -248,7 +244,7 @@ impl PeersState {
     /// Discovery looks for members of our network, of whom foreign ones know nothing.
     pub(super) fn count_connected(&self) {
         let ours = self.links.values().filter(|link| link.up && !link.foreign);
-        self.args.connected.send_replace(ours.count());
+        self.args.discovery.connected.send_replace(ours.count());
     }
 
     pub(super) fn on_not_shared(&mut self, id: EndpointId, mirror: bool, failed: bool) {
@@ -326,7 +322,7 @@ impl PeersState {
         let doubled = closed.as_ref().is_some_and(|reason| is_close(reason, close::DOUBLED));
         if link.up {
             // Gossip may be down; it then starts with nobody connected.
-            let _ = self.args.gossip.cast(GossipMsg::PeerGone { endpoint_id: id });
+            let _ = self.args.discovery.gossip.cast(GossipMsg::PeerGone { endpoint_id: id });
         }
         let now = Instant::now();
         let reason = closed.map_or_else(|| "the session failed".to_owned(), |reason| reason.to_string());
@@ -358,7 +354,7 @@ impl PeersState {
         self.roster.disconnected(&id, worked, Some(reason).filter(|_| link.up), now, rand::random());
         let waited =
             self.roster.get(&id).is_some_and(|known| known.refusal == Some(PeerRefusal::ApprovalWanted));
-        if waited && self.args.libraries.standing(&id) == DeviceStanding::Approved {
+        if waited && self.args.replica.libraries.standing(&id) == DeviceStanding::Approved {
             // Its user let it in while it was being turned away.
             self.roster.let_in(&id, now);
         }
@@ -382,7 +378,9 @@ impl PeersState {
     /// What a peer seems to be that connects, by what it proved before and what led to it.
     fn class_of(&self, id: &EndpointId) -> Class {
         match self.roster.get(id).map_or(Class::Stranger, KnownPeer::class) {
-            Class::Stranger => self.args.libraries.ticket_of(id).map_or(Class::Stranger, Class::Member),
+            Class::Stranger => {
+                self.args.replica.libraries.ticket_of(id).map_or(Class::Stranger, Class::Member)
+            }
             class @ (Class::Named | Class::Own | Class::Member(_)) => class,
         }
     }

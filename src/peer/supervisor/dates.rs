@@ -58,7 +58,7 @@ struct RedateLook {
 
 impl PeersState {
     pub(super) fn tick_dates(&mut self, myself: &ActorRef<PeersMsg>, now: Instant) {
-        let clock = self.args.deferrals.clock();
+        let clock = self.args.replica.deferrals.clock();
         let (reading, uptime) = (clock.reading(), clock.uptime());
         self.tell_doubt(&reading);
         let start_ms = reading.now_ms.saturating_sub(u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX));
@@ -71,7 +71,7 @@ impl PeersState {
         self.recall(myself, &reading, start_ms, now);
         if self.dates.save_at.is_none_or(|at| at <= now) {
             self.dates.save_at = Some(now + SAVE_EVERY);
-            let deferrals = self.args.deferrals.clone();
+            let deferrals = self.args.replica.deferrals.clone();
             self.tasks.spawn(async move { deferrals.save().await });
         }
     }
@@ -92,7 +92,7 @@ impl PeersState {
 
     /// Has the versions dated anew that were written here by a clock that was ahead, as far as nobody else has them.
     fn recall(&mut self, myself: &ActorRef<PeersMsg>, reading: &Reading, start_ms: u64, now: Instant) {
-        let (mirror, now_ms) = (self.args.libraries.mirror(), reading.now_ms);
+        let (mirror, now_ms) = (self.args.replica.libraries.mirror(), reading.now_ms);
         let limit = Hlc::from_ms(now_ms.saturating_add(HLC_AHEAD_MAX_MS + 1));
         self.dates.ahead = mirror.snapshot().items_after(limit).count() as u64;
         // Where it is our clock that may be behind, what is ahead of it may be right: another machine has to bear it out.
@@ -106,8 +106,8 @@ impl PeersState {
         }
         let offered =
             self.links.values().map(|link| link.shared_view().newest_offered).max().unwrap_or_default();
-        let known = Hlc::end_of_ms(self.args.deferrals.clock().confirmed_ms()).max(offered);
-        let by_members = self.args.deferrals.confirmed_by_members();
+        let known = Hlc::end_of_ms(self.args.replica.deferrals.clock().confirmed_ms()).max(offered);
+        let by_members = self.args.replica.deferrals.confirmed_by_members();
         let look =
             RedateLook { start_ms, ahead: self.dates.ahead, known, by_members: by_members.values().sum() };
         if self.dates.looked.is_some_and(|(last, again)| last == look && now < again) {
@@ -115,8 +115,9 @@ impl PeersState {
         }
         self.dates.looked = Some((look, now + LOOK_AGAIN));
         self.dates.recalling = true;
-        let (myself, store) = (myself.clone(), Arc::clone(&self.args.store));
-        let (libraries, deferrals) = (Arc::clone(&self.args.libraries), self.args.deferrals.clone());
+        let (myself, store) = (myself.clone(), Arc::clone(&self.args.replica.store));
+        let (libraries, deferrals) =
+            (Arc::clone(&self.args.replica.libraries), self.args.replica.deferrals.clone());
         let known = Known { everywhere: known, by_members };
         self.tasks.spawn(async move {
             let recalled = recall(store, &libraries, &deferrals, now_ms, known).await;
@@ -147,7 +148,7 @@ impl PeersState {
 
     /// Why some versions do not get through, and what there is to say of our clock.
     pub(super) fn reason_of_dates(&self) -> Option<String> {
-        let doubt = self.args.deferrals.clock().reading().doubt.map(|doubt| doubt.to_string());
+        let doubt = self.args.replica.deferrals.clock().reading().doubt.map(|doubt| doubt.to_string());
         let of = |count: u64| format!("{count} version{}", if count == 1 { "" } else { "s" });
         let standings = self.links.values().filter_map(|link| link.shared_view().standing.clone());
         let (here, there) = standings.fold((0, 0), |(here, there), standing| {

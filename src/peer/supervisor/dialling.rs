@@ -26,7 +26,7 @@ impl PeersState {
         if self.hints_at.is_some_and(|at| now < at) {
             return;
         }
-        let (hints, more) = self.args.hints.take(HINTS_AT_ONCE);
+        let (hints, more) = self.args.discovery.hints.take(HINTS_AT_ONCE);
         self.hints_at = more.then_some(now + HINTS_AGAIN);
         if more {
             myself.send_after(HINTS_AGAIN, || PeersMsg::HintsWaiting);
@@ -50,12 +50,12 @@ impl PeersState {
         if KnownPeer::names(channel) {
             // It may be of our topic and not of our passphrase, so that no session ever tells gossip of it. Gossip may be
             // down; a session then does.
-            let _ = self.args.gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
+            let _ = self.args.discovery.gossip.cast(GossipMsg::Candidate { addr: addr.clone(), channel });
         }
         // What comes through the other channels was counted on its way here.
         let known = self.roster.candidate(addr, channel, Instant::now());
         if known && channel.is_static() {
-            self.args.channels.found(channel, id);
+            self.args.discovery.channels.found(channel, id);
         }
         known
     }
@@ -75,7 +75,7 @@ impl PeersState {
             }
             .into());
         }
-        if self.args.libraries.standing(&id) == DeviceStanding::Denied {
+        if self.args.replica.libraries.standing(&id) == DeviceStanding::Denied {
             return Err("this machine was denied: `can-sync approve` lets it in".into());
         }
         if !self.on_candidate(addr.clone(), Channel::Tickets) {
@@ -89,7 +89,7 @@ impl PeersState {
     /// A user decided about a machine.
     pub(super) fn on_device_decided(&mut self, myself: &ActorRef<PeersMsg>, id: &EndpointId) {
         // A peer that is shut out has lost its connections already.
-        if self.args.libraries.standing(id) == DeviceStanding::Approved {
+        if self.args.replica.libraries.standing(id) == DeviceStanding::Approved {
             self.roster.let_in(id, Instant::now());
             self.dial_due(myself);
         }
@@ -99,7 +99,7 @@ impl PeersState {
     /// id.
     fn locate(&self, endpoint_id: EndpointId) {
         // It may be down; the next attempt asks again.
-        let _ = self.args.rendezvous.cast(RendezvousMsg::Locate { endpoint_id });
+        let _ = self.args.discovery.rendezvous.cast(RendezvousMsg::Locate { endpoint_id });
     }
 
     pub(super) fn on_address_changed(&mut self, myself: &ActorRef<PeersMsg>) {
@@ -135,7 +135,7 @@ impl PeersState {
             self.locate(endpoint_id);
         }
         // Gossip may be down; it then starts anew, without what failed.
-        let _ = self.args.gossip.cast(GossipMsg::DialFailed { endpoint_id });
+        let _ = self.args.discovery.gossip.cast(GossipMsg::DialFailed { endpoint_id });
         self.dial_due(myself);
     }
 
@@ -143,7 +143,7 @@ impl PeersState {
         if !self.accepting {
             return;
         }
-        let may_dial = may_dial(&self.args.libraries, &self.places);
+        let may_dial = may_dial(&self.args.replica.libraries, &self.places);
         let due = self.roster.due(Instant::now(), rand::random(), may_dial);
         self.dial(myself, due);
     }
@@ -153,7 +153,7 @@ impl PeersState {
         if !self.accepting {
             return;
         }
-        let may_dial = may_dial(&self.args.libraries, &self.places);
+        let may_dial = may_dial(&self.args.replica.libraries, &self.places);
         let lost = self.roster.retry(now, rand::random(), may_dial);
         self.dial(myself, lost);
     }

@@ -90,7 +90,7 @@ impl PeersState {
 
     /// Deletions that wait for somebody's decision may have become pointless.
     fn note_deletions(&mut self, entries: &Arc<[FeedEntry]>) {
-        let deletes = Arc::clone(&self.args.deletes);
+        let deletes = Arc::clone(&self.args.replica.deletes);
         if deletes.concerns(entries.iter().map(|entry| &entry.record.hash)) {
             let records: Vec<AssetRecord> = entries.iter().map(|entry| entry.record.clone()).collect();
             self.tasks.spawn(async move {
@@ -132,7 +132,7 @@ impl PeersState {
     }
 
     fn load(&mut self, hashes: Vec<ContentHash>) {
-        let (store, myself) = (Arc::clone(&self.args.store), self.args.myself.clone());
+        let (store, myself) = (Arc::clone(&self.args.replica.store), self.args.myself.clone());
         self.tasks.spawn(async move {
             // Without them they are offered without them.
             let read = timeout(LOAD_WITHIN, store.small_contents(hashes)).await;

@@ -27,7 +27,7 @@ pub(super) fn report(state: &PeersState) -> PeersReport {
     // Whoever only knocked, or was only hinted at, is nobody's business before it has proved itself.
     let known = state.roster.iter().filter(|(_, known)| !known.is_hint() || known.refusal.is_some());
     let mut peers: Vec<PeerReport> = known.map(|(id, known)| peer(state, id, known)).collect();
-    add_announced(&mut peers, &state.args.directory.lock().listings(tokio::time::Instant::now()));
+    add_announced(&mut peers, &state.args.discovery.directory.lock().listings(tokio::time::Instant::now()));
     peers.sort_by(|a, b| {
         let connected = |p: &PeerReport| p.path.is_some();
         connected(b).cmp(&connected(a)).then_with(|| a.endpoint_id.cmp(&b.endpoint_id))
@@ -121,7 +121,7 @@ fn standing(state: &PeersState, link: &PeerLink) -> Option<SessionStatus> {
         standing.state = ConnectionState::Reconciling;
     }
     // The session counts whole contents until they are durable.
-    let partials = &state.args.partials;
+    let partials = &state.args.replica.partials;
     let under_way = link.receiving.list().into_iter();
     let here: u64 = under_way.map(|(hash, moving)| partials.held_for_any(&hash).unwrap_or(moving.done)).sum();
     standing.missing_here_bytes = standing.missing_here_bytes.saturating_sub(here);
@@ -181,7 +181,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
 
 /// Who does not let whom in: what users of this machine decided since counts at once.
 fn refusal(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> Option<PeerRefusal> {
-    match (state.args.libraries.standing(id), &known.refusal) {
+    match (state.args.replica.libraries.standing(id), &known.refusal) {
         (DeviceStanding::Denied, _) => Some(PeerRefusal::DeniedHere),
         (DeviceStanding::Approved, Some(PeerRefusal::ApprovalWanted | PeerRefusal::DeniedHere)) => None,
         (DeviceStanding::Approved | DeviceStanding::Waiting, refusal) => refusal.clone(),
@@ -214,7 +214,7 @@ fn sync(state: &PeersState) -> SyncReport {
         SyncState::Syncing
     } else if any(ConnectionState::Reconciling) {
         SyncState::Reconciling
-    } else if state.args.deletes.held() > 0 {
+    } else if state.args.replica.deletes.held() > 0 {
         SyncState::DeletionsHeld
     } else if !standings.iter().all(SessionStatus::is_in_sync) {
         SyncState::VersionsHeld
@@ -236,7 +236,7 @@ fn sync(state: &PeersState) -> SyncReport {
         missing_there,
         rate,
         send_rate,
-        held_deletions: state.args.deletes.held(),
+        held_deletions: state.args.replica.deletes.held(),
         dated_ahead: state.dated_ahead(),
         copied,
         copied_peers,

@@ -52,7 +52,8 @@ impl PeersState {
             return;
         }
         let room = if self.places.has_room_for(Class::Own) { DIALS_AT_ONCE } else { 0 };
-        let (searches, libraries, now) = (self.fetching.searches(), &self.args.libraries, Instant::now());
+        let (searches, libraries, now) =
+            (self.fetching.searches(), &self.args.replica.libraries, Instant::now());
         let is_sought = |id: &EndpointId, known: &KnownPeer| {
             searches.would_dial(id, now) && dial::may_dial(libraries, id, known)
         };
@@ -67,7 +68,7 @@ impl PeersState {
     pub(super) fn tick_searches(&mut self, myself: &ActorRef<PeersMsg>) {
         self.dial_for_searches(myself);
         let now = Instant::now();
-        let (searches, libraries) = (self.fetching.searches(), &self.args.libraries);
+        let (searches, libraries) = (self.fetching.searches(), &self.args.replica.libraries);
         let is_sought = |id: &EndpointId, known: &KnownPeer| {
             searches.would_dial(id, now) && dial::may_dial(libraries, id, known)
         };
@@ -86,7 +87,7 @@ impl PeersState {
         let done: Vec<EndpointId> = self.visited.iter().filter(over).copied().collect();
         for id in done {
             self.visited.remove(&id);
-            let too_many = self.roster.connected_count() > self.args.dialling.dialled_max;
+            let too_many = self.roster.connected_count() > self.args.limits.dialling.dialled_max;
             if too_many && self.roster.get(&id).is_some_and(|known| !known.is_wanted()) {
                 self.give_up(&id);
             }

@@ -19,7 +19,8 @@ impl PeersState {
             return;
         }
         self.sizes_at = now + EVERY;
-        let (libraries, deletes) = (Arc::clone(&self.args.libraries), Arc::clone(&self.args.deletes));
+        let (libraries, deletes) =
+            (Arc::clone(&self.args.replica.libraries), Arc::clone(&self.args.replica.deletes));
         self.tasks.spawn(async move {
             let told = spawn_blocking(move || {
                 let size = |library: &Arc<Library>| {

@@ -151,11 +151,14 @@ impl PeersState {
     }
 
     fn taker(&self) -> Taker {
-        Taker { store: Arc::clone(&self.args.store), libraries: Arc::clone(&self.args.libraries) }
+        Taker {
+            store: Arc::clone(&self.args.replica.store),
+            libraries: Arc::clone(&self.args.replica.libraries),
+        }
     }
 
     fn commit(&mut self, key: WantKey, record: AssetRecord) {
-        let (partials, taker) = (self.args.partials.clone(), self.taker());
+        let (partials, taker) = (self.args.replica.partials.clone(), self.taker());
         let myself = self.args.myself.clone();
         self.tasks.spawn(async move {
             let outcome = commit::commit(partials, taker, key, record).await;
@@ -174,7 +177,7 @@ impl PeersState {
 
     fn restrict(&mut self, key: WantKey, session: SessionId) {
         let peer = self.links.get(&session).map(|link| link.endpoint_id);
-        let (partials, myself) = (self.args.partials.clone(), self.args.myself.clone());
+        let (partials, myself) = (self.args.replica.partials.clone(), self.args.myself.clone());
         self.tasks.spawn(async move {
             let mut result = Ok(());
             if let (Some(partial), Some(peer)) = (partials.get(&key), peer) {
@@ -186,7 +189,7 @@ impl PeersState {
 
     /// Throws away what is here of a content.
     fn restart(&mut self, key: WantKey) {
-        let (partials, myself) = (self.args.partials.clone(), self.args.myself.clone());
+        let (partials, myself) = (self.args.replica.partials.clone(), self.args.myself.clone());
         self.tasks.spawn(async move {
             partials.remove(vec![key]).await;
             let _ = myself.cast(PeersMsg::Restricted { key, result: Ok(()) });
@@ -226,7 +229,7 @@ impl PeersState {
     pub(super) fn forget_parts(&mut self, entries: &[FeedEntry]) {
         let gone = entries.iter().filter(|entry| entry.holding != Holding::Wanted);
         let gone = gone.map(|entry| WantKey::new(None, &entry.record));
-        let partials = self.args.partials.clone();
+        let partials = self.args.replica.partials.clone();
         let gone: Vec<WantKey> = gone
             .filter(|key| !self.fetching.scheduler().wants_for(key) && partials.held(key).is_some())
             .collect();
@@ -237,7 +240,7 @@ impl PeersState {
 
     /// As [`Self::forget_parts`], for what happened before we were here.
     pub(super) fn forget_stored_parts(&mut self) {
-        let (partials, store) = (self.args.partials.clone(), Arc::clone(&self.args.store));
+        let (partials, store) = (self.args.replica.partials.clone(), Arc::clone(&self.args.replica.store));
         self.tasks.spawn(async move {
             let mirrored = partials.keys().into_iter().filter(|key| key.library.is_none());
             let hashes: Vec<ContentHash> = mirrored.map(|key| key.hash).collect();
@@ -252,7 +255,7 @@ impl PeersState {
 
     /// Lets parts rest that nobody offers any more.
     pub(super) fn rest_parts(&mut self) {
-        let partials = self.args.partials.clone();
+        let partials = self.args.replica.partials.clone();
         let keys = partials.keys();
         if keys.is_empty() {
             return;
@@ -276,7 +279,7 @@ impl PeersState {
         let receiving = self.fetching.scheduler().report(TRANSFERS_MAX).into_iter().map(|wanted| {
             let link = wanted.session.and_then(|session| self.links.get(&session));
             let progress = link.and_then(|link| link.receiving.progress(&wanted.key.hash));
-            let kept = self.args.partials.held(&wanted.key);
+            let kept = self.args.replica.partials.held(&wanted.key);
             TransferReport {
                 hash: wanted.key.hash.to_string(),
                 size: wanted.key.size,
@@ -324,7 +327,7 @@ impl PeersState {
         WhyReport {
             wanted: standing.is_some(),
             size: standing.as_ref().map(|standing| standing.key.size),
-            done: self.args.partials.held_for_any(hash).unwrap_or(0),
+            done: self.args.replica.partials.held_for_any(hash).unwrap_or(0),
             complete: standing.as_ref().is_some_and(|standing| standing.is_complete),
             paused: self.paused().map(str::to_owned),
             search: self.fetching.searches().report(hash),

@@ -33,12 +33,12 @@ async fn asked(t: &Test, session: &mut Established, request: u64, record: &Asset
 }
 
 async fn stream_of(connection: &Connection) -> RecvStream {
-    timeout(PATIENCE, connection.accept_uni()).await.expect("a stream in time").expect("a stream")
+    timeout(DEADLINE, connection.accept_uni()).await.expect("a stream in time").expect("a stream")
 }
 
 /// Everything of a stream behind its header.
 async fn rest_of(mut stream: RecvStream) -> Vec<u8> {
-    timeout(PATIENCE, stream.read_to_end(64 << 20)).await.expect("an end").expect("all of it")
+    timeout(DEADLINE, stream.read_to_end(64 << 20)).await.expect("an end").expect("all of it")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +144,7 @@ async fn a_crash_leaves_no_bulk_connection_behind_and_the_next_session_has_its_o
     let records = vec![WireRecord::from(&record_of(b"x"))];
     let offer = frame::Kind::Offer(Offer { library, records, ..Offer::default() });
     wire::write_frame(&mut session.send, offer).await.unwrap();
-    timeout(PATIENCE, &mut t.ends).await.expect("it fails").unwrap();
+    timeout(DEADLINE, &mut t.ends).await.expect("it fails").unwrap();
     assert_closed(&connection, close::SHUTDOWN).await;
     assert!(!t.args.window.has_bulk());
     scripted.set_mood(Mood::Well);

@@ -68,9 +68,9 @@ async fn fakes_by_the_thousand_keep_nobody_waiting() {
     let hints = Hints::default();
     let fakes = hints.clone();
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
-        args.hints = fakes;
-        args.bootstrap = vec![configured.addr()];
-        args.book.remember(&entry).unwrap();
+        args.discovery.hints = fakes;
+        args.first.bootstrap = vec![configured.addr()];
+        args.first.book.remember(&entry).unwrap();
     })
     .await;
     // A port where nobody answers.
@@ -92,7 +92,7 @@ async fn fakes_by_the_thousand_keep_nobody_waiting() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
-    rig.args.libraries.set_cursor(0);
+    rig.args.replica.libraries.set_cursor(0);
     rig.dial(named.addr()).await.unwrap();
     let within = Duration::from_secs(5);
     let accepted = async { tokio::join!(named.accept(), met.accept(), configured.accept()) };
@@ -100,7 +100,7 @@ async fn fakes_by_the_thousand_keep_nobody_waiting() {
     // PeersActor answers all the time.
     for _ in 0..20 {
         rig.health().await;
-        put_fake(&rig.args.hints, 0, nowhere, &rig.service);
+        put_fake(&rig.args.discovery.hints, 0, nowhere, &rig.service);
     }
     flood.abort();
 }
@@ -164,8 +164,8 @@ async fn handshakes_from_one_place_are_few_and_own_devices_have_theirs() {
         RememberedPeer { addr: met.addr(), name: "met".into(), last_seen_ms: Some(9), mirror: Some(true) };
     // The store is not read yet, so that everybody keeps the place of a handshake.
     let rig = PeersRig::start_with(SecretKey::generate(), |args| {
-        args.limits.establish = Duration::from_mins(1);
-        args.book.remember(&entry).unwrap();
+        args.limits.session.establish = Duration::from_mins(1);
+        args.first.book.remember(&entry).unwrap();
     })
     .await;
     let mut open = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use can_sync::testing::config::{Config, Origins, RelaySetting, SettingSources};
 use can_sync::testing::node::{Node, Shutdown, StartOutput};
-use can_sync::testing::peer::supervisor::{SpawnPeer, spawn_peer};
+use can_sync::testing::peer::args::{SpawnPeer, spawn_peer};
 use can_sync::testing::store::can_http::CanHttpStore;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};

@@ -22,7 +22,9 @@ use can_sync::testing::library::{Libraries, Library};
 use can_sync::testing::net::SESSION_ALPN as ALPN;
 use can_sync::testing::net::close::is_close;
 use can_sync::testing::net::endpoint;
-use can_sync::testing::peer::actor::{PeerArgs, PeerLimits};
+use can_sync::testing::peer::args::{
+    DiscoveryLinks, FirstPeers, PeerArgs, PeerLimits, PeersArgs, PeersLimits, Replica, SpawnPeer, spawn_peer,
+};
 use can_sync::testing::peer::deferrals::Deferrals;
 use can_sync::testing::peer::delete_guard::DeleteGuard;
 use can_sync::testing::peer::establish::Introduction;
@@ -30,7 +32,7 @@ use can_sync::testing::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::testing::peer::places::PlaceLimits;
 use can_sync::testing::peer::report::{PeerReport, PeersReport};
 use can_sync::testing::peer::roster::DialLimits;
-use can_sync::testing::peer::supervisor::{PeersActor, PeersArgs, SpawnPeer};
+use can_sync::testing::peer::supervisor::PeersActor;
 use can_sync::testing::transfer::pace::Pace;
 use can_sync::testing::transfer::partial::Partials;
 use can_sync::testing::transfer::schedule::{PART_BYTES, ScheduleLimits, SessionId};
@@ -320,7 +322,7 @@ pub(crate) struct PeersRig {
 impl PeersRig {
     /// With a store that was read and works.
     pub(crate) async fn start() -> Self {
-        Self::start_with(SecretKey::generate(), |args| args.libraries.set_cursor(0)).await
+        Self::start_with(SecretKey::generate(), |args| args.replica.libraries.set_cursor(0)).await
     }
 
     /// With this key, after `adjust` has changed what it starts from; the store was not read unless the library says so.
@@ -445,40 +447,48 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
             clock: Clock::system(),
             boot_id: 1,
         },
-        libraries: Arc::new(Libraries::of(Arc::new(Library::new(KEYS.clone())))),
-        store: ScriptedStore::new().as_ref(),
-        partials: Partials::open(&dir.join("partial")).expect("a directory"),
-        book: AddressBook::open(&dir.join("agent.db")).expect("an address book"),
-        connect_ticket_file: None,
-        bootstrap: Vec::new(),
-        channels: Channels::default(),
-        gossip: ServiceCell::new("GossipActor").service_ref(),
-        rendezvous: ServiceCell::new("RendezvousActor").service_ref(),
         protocols: Arc::new([]),
-        directory: SharedDirectory::default(),
-        connected: watch::Sender::new(0),
-        deletes: Arc::new(DeleteGuard::new(false)),
-        deferrals: Deferrals::in_memory(Clock::system()),
-        places: PlaceLimits { connections: 64, pending: 32 },
-        hints: Hints::default(),
-        in_flight: ScheduleLimits {
-            node_bytes: 64 << 20,
-            peer_bytes: 8 << 20,
-            part_bytes: PART_BYTES,
-            stall: Duration::from_secs(30),
+        replica: Replica {
+            store: ScriptedStore::new().as_ref(),
+            libraries: Arc::new(Libraries::of(Arc::new(Library::new(KEYS.clone())))),
+            partials: Partials::open(&dir.join("partial")).expect("a directory"),
+            deletes: Arc::new(DeleteGuard::new(false)),
+            deferrals: Deferrals::in_memory(Clock::system()),
         },
-        dialling: DialLimits {
-            dialled_max: 16,
-            hints_at_once_max: 8,
-            known_max: 4096,
-            sealed: ChannelSet::from([Channel::Relays, Channel::Dht, Channel::Mdns, Channel::Gossip]),
-            backoff_min: Duration::from_secs(1),
-            backoff_max: Duration::from_mins(5),
+        discovery: DiscoveryLinks {
+            channels: Channels::default(),
+            gossip: ServiceCell::new("GossipActor").service_ref(),
+            rendezvous: ServiceCell::new("RendezvousActor").service_ref(),
+            directory: SharedDirectory::default(),
+            hints: Hints::default(),
+            connected: watch::Sender::new(0),
         },
-        limits: peer_limits(),
-        verify_interval: Duration::from_hours(1),
+        first: FirstPeers {
+            book: AddressBook::open(&dir.join("agent.db")).expect("an address book"),
+            connect_ticket_file: None,
+            bootstrap: Vec::new(),
+        },
+        limits: PeersLimits {
+            places: PlaceLimits { connections: 64, pending: 32 },
+            in_flight: ScheduleLimits {
+                node_bytes: 64 << 20,
+                peer_bytes: 8 << 20,
+                part_bytes: PART_BYTES,
+                stall: Duration::from_secs(30),
+            },
+            dialling: DialLimits {
+                dialled_max: 16,
+                hints_at_once_max: 8,
+                known_max: 4096,
+                sealed: ChannelSet::from([Channel::Relays, Channel::Dht, Channel::Mdns, Channel::Gossip]),
+                backoff_min: Duration::from_secs(1),
+                backoff_max: Duration::from_mins(5),
+            },
+            session: peer_limits(),
+            verify_interval: Duration::from_hours(1),
+        },
         events: EventLog::default(),
-        spawn_peer: can_sync::testing::peer::supervisor::spawn_peer(),
+        spawn_peer: spawn_peer(),
         myself,
     }
 }
