@@ -16,5 +16,6 @@ pub mod list;
 pub mod list_peers;
 pub mod mdns;
 pub mod network;
+pub mod pace;
 pub mod rendezvous;
 pub mod slot;

@@ -67,8 +67,8 @@
 //! # What is pure
 //!
 //! Rules are functions of their arguments, time included, with neither runtime nor I/O: [`record`], [`discovery::slot`],
-//! [`discovery::announcement`], [`discovery::directory`], [`peer::session`], [`peer::wishes`], [`peer::roster`],
-//! [`peer::doubles`], [`peer::deferrals::notes`], [`clock::evidence`], [`reconcile`], [`store::groups`], [`transfer::fetching`], [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
+//! [`discovery::announcement`], [`discovery::directory`], [`discovery::pace`], [`peer::session`], [`peer::wishes`],
+//! [`peer::roster`], [`peer::doubles`], [`peer::deferrals::notes`], [`clock::evidence`], [`reconcile`], [`store::groups`], [`transfer::fetching`], [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
 //! each rule can be tested without a socket.
 
 mod actor;

@@ -50,7 +50,7 @@ pub mod discovery {
         pub use crate::discovery::address_book::{AddressBook, RememberedPeer};
     }
     pub mod announcement {
-        pub use crate::discovery::announcement::Announcement;
+        pub use crate::discovery::announcement::{Announcement, Signed, verify};
     }
     pub mod candidates {
         pub use crate::discovery::candidates::Candidates;
@@ -62,7 +62,10 @@ pub mod discovery {
         pub use crate::discovery::crawl::{Crawl, CrawlLimits, Crawled, run};
     }
     pub mod directory {
-        pub use crate::discovery::directory::{AgentListing, FRESH_FOR, SWEEP_EVERY, SharedDirectory};
+        pub use crate::discovery::directory::gate::SignatureGate;
+        pub use crate::discovery::directory::{
+            AgentListing, Directory, DirectoryEffect, FRESH_FOR, SWEEP_EVERY, SharedDirectory,
+        };
     }
     pub mod gossip {
         pub use crate::discovery::gossip::{
@@ -89,13 +92,16 @@ pub mod discovery {
             Connect, KeyLookup, NetworkError, NetworkSettings, Transport, Transports, now_us,
         };
     }
+    pub mod pace {
+        pub use crate::discovery::pace::{JoinPace, announce_period, counts_gap, jittered, news_gap};
+    }
     pub mod rendezvous {
         pub use crate::discovery::rendezvous::{RendezvousActor, RendezvousArgs, RendezvousMsg};
     }
     pub mod slot {
-        pub use crate::discovery::slot::{SLOTS, Slot, SlotEntry, SlotKeys};
+        pub use crate::discovery::slot::{SLOTS, Slot, SlotEntry, SlotKeys, SlotReading};
         pub mod pace {
-            pub use crate::discovery::slot::pace::Timing;
+            pub use crate::discovery::slot::pace::{Timing, next_read, publishes};
         }
         pub mod packet {
             pub use crate::discovery::slot::packet::sign;
@@ -192,7 +198,7 @@ pub mod peer {
         pub use crate::peer::messages::{PeerMsg, PeersMsg};
     }
     pub mod places {
-        pub use crate::peer::places::PlaceLimits;
+        pub use crate::peer::places::{Class, PlaceLimits};
     }
     pub mod report {
         pub use crate::peer::report::{
@@ -201,7 +207,7 @@ pub mod peer {
         };
     }
     pub mod roster {
-        pub use crate::peer::roster::DialLimits;
+        pub use crate::peer::roster::{ConnectionRuling, DialLimits, LinkState, Roster};
     }
     pub mod session {
         pub use crate::peer::session::{SessionStatus, WaitingCounts};

@@ -153,7 +153,11 @@ impl Agent {
     }
 
     pub(crate) async fn dial(&self, other: &Self) -> Result<()> {
-        let dial = HTTP.post(format!("{}/peers", self.api)).json(&json!({ "ticket": other.ticket }));
+        self.dial_ticket(&other.ticket).await
+    }
+
+    pub(crate) async fn dial_ticket(&self, ticket: &str) -> Result<()> {
+        let dial = HTTP.post(format!("{}/peers", self.api)).json(&json!({ "ticket": ticket }));
         dial.timeout(ANSWER_WITHIN).send().await?.error_for_status()?;
         Ok(())
     }

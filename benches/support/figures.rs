@@ -46,8 +46,17 @@ impl Table {
 pub(crate) struct Runs(Vec<Duration>);
 
 impl Runs {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     pub(crate) fn add(&mut self, took: Duration) {
         self.0.push(took);
+        self.0.sort_unstable();
+    }
+
+    pub(crate) fn add_all(&mut self, others: Self) {
+        self.0.extend(others.0);
         self.0.sort_unstable();
     }
 

@@ -118,6 +118,20 @@ impl Announcement {
             .into()
     }
 
+    /// Whether `other` says the same of who the agent is and where, whatever it holds.
+    #[must_use]
+    pub fn is_same_agent_as(&self, other: &Self) -> bool {
+        let Self { assets, total_bytes, fingerprint, timestamp_ms, boot_id, counter, .. } = *other;
+        Self { assets, total_bytes, fingerprint, timestamp_ms, boot_id, counter, ..self.clone() } == *other
+    }
+
+    /// Whether `other` says the same of what the agent holds.
+    #[must_use]
+    pub fn holds_as_much_as(&self, other: &Self) -> bool {
+        let held = |of: &Self| (of.assets, of.total_bytes, of.fingerprint);
+        held(self) == held(other)
+    }
+
     /// Its place among its author's.
     #[must_use]
     pub fn mark(&self) -> Mark {

@@ -1,6 +1,7 @@
 //! Everyone who has announced themselves, with what they said, by our own clock. Pure.
 //!
-//! An agent is **fresh** for two minutes after it was last known to be alive, by an announcement, a session or an answer. A
+//! An agent is **fresh** for two minutes, in a large network for longer, after it was last known to be alive, by an announcement, a
+//! session or an answer. A
 //! silent one is asked once; without an answer it is **stale**, and the next sweep takes it off the list. What other channels
 //! say of agents that were never alive here are **hints**: never listed, never passed on, good for trying to join through
 //! them. An agent that was taken off the list goes on as a hint, so that a network that was cut in two finds itself again.
@@ -31,9 +32,10 @@ use self::marks::Marks;
 pub use self::saved::SavedPeer;
 use super::announcement::{Mark, NAME_CHARS_MAX, Signed, Unverified, printable};
 use super::channel::{Channel, ChannelSet};
+use super::pace::alive_for;
 
-/// How long a sign of life counts.
-pub const FRESH_FOR: Duration = Duration::from_mins(2);
+/// How long a sign of life counts in a network of up to some hundreds.
+pub const FRESH_FOR: Duration = super::pace::ALIVE_FOR;
 /// How often those who are stale are taken off the list.
 pub const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// Agents in the directory, hints included.
@@ -131,6 +133,8 @@ pub struct Directory {
     entries: HashMap<EndpointId, DirectoryEntry>,
     marks: Marks,
     restored: bool,
+    settled: u32,
+    alive: u32,
 }
 
 impl Directory {
@@ -143,10 +147,24 @@ impl Directory {
         listings
     }
 
-    /// Agents that were alive within the last two minutes, ourselves not among them.
+    /// Agents that are fresh, ourselves not among them.
     #[must_use]
     pub fn fresh(&self, now: Instant) -> usize {
-        self.entries.values().filter(|entry| entry.age(now).is_some_and(|age| age < FRESH_FOR)).count()
+        let fresh_for = self.fresh_for();
+        self.entries.values().filter(|entry| entry.age(now).is_some_and(|age| age < fresh_for)).count()
+    }
+
+    /// How many others the network has, as of the last [`Directory::tick`]: those that are alive and have proved themselves, or spoke
+    /// more than once.
+    #[must_use]
+    pub fn settled(&self) -> u32 {
+        self.settled
+    }
+
+    /// How long a sign of life counts. Large networks speak less often; who has just come to one has heard each agent once for as
+    /// long as it takes until all have spoken again.
+    fn fresh_for(&self) -> Duration {
+        alive_for(self.alive)
     }
 
     /// Our own announcement as we last signed it.
@@ -210,6 +228,12 @@ impl Directory {
         self.entries.get(id).is_some_and(|entry| entry.alive.is_some())
     }
 
+    /// Whether its author announced itself lately.
+    #[must_use]
+    pub fn has_heard(&self, id: &EndpointId) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.heard.is_some())
+    }
+
     fn admits_mark(
         &self,
         id: &EndpointId,
@@ -259,6 +283,7 @@ impl Directory {
         entry.total_bytes = announcement.total_bytes;
         entry.signed = Some(bytes);
         entry.heard = Some(now);
+        entry.times_heard = entry.times_heard.saturating_add(1);
         entry.lives(now, now_ms);
         self.marks.remember(id, mark);
         Ok(effects)
@@ -321,6 +346,12 @@ impl Directory {
 
     /// Asks those who were silent for too long, as many at once as is sensible.
     pub fn tick(&mut self, now: Instant) -> Vec<DirectoryEffect> {
+        let count = |of: fn(&DirectoryEntry) -> bool| {
+            u32::try_from(self.entries.values().filter(|entry| of(entry)).count()).unwrap_or(u32::MAX)
+        };
+        (self.alive, self.settled) =
+            (count(|entry| entry.alive.is_some()), count(DirectoryEntry::is_settled));
+        let fresh_for = self.fresh_for();
         let mut asked = 0;
         let mut silent: Vec<(Duration, EndpointId)> = Vec::new();
         for (id, entry) in &mut self.entries {
@@ -330,7 +361,7 @@ impl Directory {
                 }
                 AgentStanding::Stale => {}
                 AgentStanding::Fresh | AgentStanding::Asked { .. } => {
-                    silent.extend(entry.age(now).filter(|age| *age >= FRESH_FOR).map(|age| (age, *id)));
+                    silent.extend(entry.age(now).filter(|age| *age >= fresh_for).map(|age| (age, *id)));
                 }
             }
         }

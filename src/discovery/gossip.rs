@@ -15,7 +15,6 @@
 
 mod follower;
 mod messages;
-mod pace;
 mod swarm;
 
 use std::collections::{HashMap, HashSet};
@@ -33,13 +32,13 @@ use tokio::time::{Instant, timeout};
 
 use self::follower::TopicFollower;
 pub use self::messages::{GossipArgs, GossipMsg, NodeRun, PresenceProbe};
-use self::pace::{gap, jittered, period, says_the_same};
 use self::swarm::Join;
 pub use self::swarm::{start, topic_of};
 use super::announcement::{ADDRS_MAX, Announcement, Signed};
 use super::channel::{Channel, ChannelSet};
 use super::directory::{DirectoryEffect, SWEEP_EVERY, SavedPeer};
 use super::hints::{HINTS_AGAIN, HINTS_AT_ONCE};
+use super::pace::{JoinPace, announce_period, counts_gap, jittered, news_gap};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
@@ -48,15 +47,9 @@ use crate::events::NodeEvent;
 
 /// Limit of handing an announcement to gossip.
 const BROADCAST_WITHIN: Duration = Duration::from_secs(5);
-/// Below this many neighbours, more are looked for.
-const NEIGHBOURS_WANTED: usize = 4;
 /// Attempts to join at once, and the limit of each: a question, a dial through a relay, and telling gossip.
 const JOINS_MAX: usize = 8;
 const JOIN_WITHIN: Duration = Duration::from_secs(20);
-/// However many neighbours there are, this many others are joined this often: a swarm can split into parts that each have
-/// enough.
-const HEAL_EVERY: Duration = Duration::from_mins(3);
-const HEAL_JOINS: usize = 3;
 /// Limit of asking for a sign of life.
 const PROBE_WITHIN: Duration = Duration::from_secs(10);
 /// How often the directory is looked at, and how often what is new in it is written down.
@@ -75,12 +68,14 @@ pub struct GossipState {
     joining: HashSet<EndpointId>,
     /// What we said last, and when.
     said: Option<(Announcement, Instant)>,
-    /// Something that others do not know yet.
+    /// Something that others do not know yet, other than how much we hold.
     news: bool,
+    /// How much we hold is not what we said.
+    counts_news: bool,
     announce_at: Instant,
     sweep_at: Instant,
     save_at: Instant,
-    heal_at: Instant,
+    joins: JoinPace,
     refused: Arc<AtomicU64>,
     /// When more of the hints that wait are taken.
     hints_at: Option<Instant>,
@@ -122,10 +117,11 @@ impl Actor for GossipActor {
             joining: HashSet::new(),
             said: None,
             news: true,
+            counts_news: false,
             announce_at: now,
             sweep_at: now + SWEEP_EVERY,
             save_at: now + SAVE_EVERY,
-            heal_at: now + jittered(HEAL_EVERY),
+            joins: JoinPace::default(),
             refused,
             hints_at: None,
         })
@@ -299,7 +295,8 @@ impl GossipState {
     fn on_tick(&mut self, myself: &ActorRef<GossipMsg>) {
         let now = Instant::now();
         let own = self.own();
-        self.news |= self.said.as_ref().is_none_or(|(said, _)| !says_the_same(said, &own));
+        self.news |= self.said.as_ref().is_none_or(|(said, _)| !said.is_same_agent_as(&own));
+        self.counts_news = self.said.as_ref().is_some_and(|(said, _)| !said.holds_as_much_as(&own));
         let mut effects = self.args.directory.lock().forget(|id| (self.args.shut_out)(id));
         effects.extend(self.args.directory.lock().tick(now));
         self.carry_out(myself, effects);
@@ -314,10 +311,6 @@ impl GossipState {
             if !unsaved.is_empty() {
                 self.tasks.spawn(save(self.args.book.clone(), unsaved));
             }
-        }
-        if now >= self.heal_at {
-            self.heal_at = now + jittered(HEAL_EVERY);
-            self.join(myself, HEAL_JOINS);
         }
         self.take_hints(myself);
         self.join_more(myself);
@@ -350,19 +343,21 @@ impl GossipState {
     // ---- The swarm ----------------------------------------------------------------------------------------------------
 
     fn on_neighbours(&mut self, myself: &ActorRef<GossipMsg>, ids: HashSet<EndpointId>) {
-        // A new neighbour has not heard us yet.
-        self.news |= ids.iter().any(|id| !self.neighbours.contains(id));
+        // Somebody who is new has not heard us yet. One whom we have heard has heard us, too: neighbours come and go, and all
+        // agents hear what we say.
+        {
+            let directory = self.args.directory.lock();
+            self.news |= self.neighbours.is_empty() && !ids.is_empty();
+            self.news |= ids.iter().any(|id| !self.neighbours.contains(id) && !directory.has_heard(id));
+        }
         self.neighbours = ids;
         self.join_more(myself);
     }
 
     /// Looks for more neighbours where there are few.
     fn join_more(&mut self, myself: &ActorRef<GossipMsg>) {
-        let missing = NEIGHBOURS_WANTED.saturating_sub(self.neighbours.len());
-        if missing > 0 {
-            // One more than are missing: some of them do not answer.
-            self.join(myself, missing + 1);
-        }
+        let count = self.joins.joins(self.neighbours.len(), Instant::now(), rand::random());
+        self.join(myself, count);
     }
 
     fn join(&mut self, myself: &ActorRef<GossipMsg>, count: usize) {
@@ -414,11 +409,11 @@ impl GossipState {
 
     fn announce_if_due(&mut self) {
         let now = Instant::now();
-        if now < self.announce_at && !self.news {
+        if now < self.announce_at && !self.news && !self.counts_news {
             return;
         }
-        let fresh = u32::try_from(self.args.directory.lock().fresh(now)).unwrap_or(u32::MAX);
-        let gap = gap(fresh);
+        let others = self.args.directory.lock().settled();
+        let gap = if self.news { news_gap(others) } else { counts_gap(others) };
         if self.said.as_ref().is_some_and(|(_, at)| now.saturating_duration_since(*at) < gap) {
             return;
         }
@@ -428,8 +423,8 @@ impl GossipState {
         let bytes = own.sign(&self.args.secret_key);
         self.args.directory.lock().set_own(bytes.clone());
         self.said = Some((own, now));
-        self.news = false;
-        self.announce_at = now + jittered(period(fresh));
+        (self.news, self.counts_news) = (false, false);
+        self.announce_at = now + jittered(announce_period(others), rand::random());
         self.tasks.spawn(async move {
             match timeout(BROADCAST_WITHIN, sender.broadcast(bytes)).await {
                 Ok(Ok(())) => {}

@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "clock::evidence",
     "discovery::announcement",
     "discovery::directory",
+    "discovery::pace",
     "discovery::slot",
     "peer::deferrals::notes",
     "peer::doubles",

@@ -66,4 +66,5 @@ mod store_server;
 mod store_space;
 mod supervisor;
 mod support;
+mod swarm;
 mod transfer;

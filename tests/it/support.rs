@@ -30,4 +30,6 @@ pub(crate) mod rendezvous;
 pub(crate) mod scripted;
 pub(crate) mod service;
 pub(crate) mod store;
+#[path = "../support/swarm.rs"]
+pub(crate) mod swarm;
 pub(crate) mod tree;

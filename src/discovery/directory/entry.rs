@@ -54,6 +54,8 @@ pub(super) struct DirectoryEntry {
     pub(super) last_success_ms: Option<u64>,
     /// When it last announced itself.
     pub(super) heard: Option<Instant>,
+    /// How often it did, since it is on the list.
+    pub(super) times_heard: u32,
     pub(super) connected: bool,
     /// Whether it has proved in this run that it is of our network.
     pub(super) proven: bool,
@@ -81,6 +83,7 @@ impl DirectoryEntry {
             standing: AgentStanding::Fresh,
             last_success_ms: None,
             heard: None,
+            times_heard: 0,
             connected: false,
             proven: false,
             failures: 0,
@@ -120,12 +123,19 @@ impl DirectoryEntry {
         self.failures = 0;
     }
 
+    /// Whether it counts for how large the network is. To invent agents that speak once costs nothing, and is not to make the others
+    /// speak less often.
+    pub(super) fn is_settled(&self) -> bool {
+        self.alive.is_some() && (self.proven || self.times_heard > 1)
+    }
+
     /// It is no longer taken for alive; where it was may still help.
     pub(super) fn become_hint(&mut self) {
         self.alive = None;
         self.standing = AgentStanding::Fresh;
         self.signed = None;
         self.heard = None;
+        self.times_heard = 0;
         self.offered = None;
         self.connected = false;
     }

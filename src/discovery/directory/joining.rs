@@ -6,7 +6,7 @@ use iroh::{EndpointAddr, EndpointId};
 use tokio::time::Instant;
 
 use super::entry::{AgentStanding, Rank};
-use super::{Directory, DirectoryEffect, FAILURES_MAX, FRESH_FOR};
+use super::{Directory, DirectoryEffect, FAILURES_MAX};
 use crate::discovery::channel::Channel;
 
 impl Directory {
@@ -33,9 +33,10 @@ impl Directory {
     /// Dialling an agent came to nothing. That ends no entry of somebody who was heard of lately: behind a firewall one can
     /// be well and out of reach.
     pub fn dial_failed(&mut self, id: &EndpointId, now: Instant) -> Vec<DirectoryEffect> {
+        let fresh_for = self.fresh_for();
         let Some(entry) = self.entries.get_mut(id) else { return Vec::new() };
         entry.fail(now);
-        let silent = entry.age(now).is_none_or(|age| age >= FRESH_FOR);
+        let silent = entry.age(now).is_none_or(|age| age >= fresh_for);
         if silent
             && entry.failures >= FAILURES_MAX
             && entry.standing != AgentStanding::Stale

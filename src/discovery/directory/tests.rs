@@ -421,3 +421,32 @@ fn the_gate_keeps_half_for_those_who_are_known() {
     }
     assert!((3_000..=3_840).contains(&strangers), "{strangers}");
 }
+
+/// In a network that takes minutes until everybody has spoken, nobody is asked for a sign of life for having had no turn: neither
+/// by those who have heard all of them for long, nor by one that has just come.
+#[test]
+fn a_sign_of_life_counts_for_longer_where_there_are_many() {
+    let (mut directory, start) = directory();
+    // Each speaks once in a hundred seconds, sixteen a second: so do 1,600 agents.
+    let mut elapsed = 0;
+    for counter in 1..=3 {
+        for sixteen in 0..100 {
+            elapsed += 1;
+            let now = start + elapsed * SECOND;
+            for n in 1..=16 {
+                directory.hear(announced(sixteen * 16 + n, counter, NOW_MS), now, NOW_MS).unwrap();
+            }
+            assert_eq!(directory.tick(now), [], "after {elapsed} s");
+        }
+        assert_eq!(
+            directory.settled(),
+            if counter == 1 { 0 } else { 1_600 },
+            "who spoke once may be invented"
+        );
+        assert_eq!(directory.fresh(start + elapsed * SECOND), 1_600);
+    }
+    // The first sixteen of the last round were heard 99 s ago.
+    assert_eq!(directory.tick(start + (elapsed + 150) * SECOND), []);
+    assert_eq!(directory.tick(start + (elapsed + 151) * SECOND).len(), PROBES_MAX);
+    assert_eq!(directory.fresh(start + (elapsed + 151) * SECOND), 1_584);
+}

@@ -1,3 +1,5 @@
+#![allow(unused_imports, reason = "benches are compiled for tests as well, and then without what runs these")]
+
 use std::collections::BTreeMap;
 
 use super::link::HELD_BACK;
