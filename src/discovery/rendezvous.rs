@@ -28,7 +28,7 @@ use self::channel::RendezvousChannel;
 pub use self::messages::{RendezvousArgs, RendezvousMsg};
 use self::work::{Location, TaskContext};
 use super::channel::Channel;
-use super::network::{NetworkError, now_us};
+use super::network::{NetworkError, Transport as _, now_us};
 use super::slot::pace::publishes;
 use super::slot::{SLOTS, Slot, SlotKeys, SlotReading};
 use crate::actor::status::ActorDetail;
@@ -36,6 +36,10 @@ use crate::actor::tasks::Tasks;
 
 /// Writes that may be repeated at once because they were lost; then the next period is waited for.
 const RECLAIMS_MAX: u32 = 5;
+/// Where fewer requests than this go out at once, a first look at all slots would keep those waiting by which two agents meet that
+/// start at the same time: write, verify, and locate whoever wrote over it. The look follows them; it waits no longer than this.
+const WIDTH_FOR_BOTH: usize = 4;
+const LOOK_AFTER_WRITE: Duration = Duration::from_secs(4);
 /// Our addresses change several times while an endpoint starts; one write for all of them.
 const ADDRESS_SETTLES: Duration = Duration::from_secs(2);
 
@@ -67,13 +71,17 @@ impl Actor for RendezvousActor {
         let mut state = RendezvousState { args, channels: lines, tasks };
         for index in 0..state.channels.len() {
             state.args.channels.up(state.channels[index].channel);
-            state.arm_scan(&myself, index, Duration::ZERO);
-            let delay = match state.args.slots {
-                SlotKeys::Sealed { .. } => Duration::ZERO,
+            let is_narrow = state.channels[index].transport.width() < WIDTH_FOR_BOTH;
+            let (look, write) = match state.args.slots {
+                SlotKeys::Sealed { .. } if is_narrow => (LOOK_AFTER_WRITE, Duration::ZERO),
+                SlotKeys::Sealed { .. } => (Duration::ZERO, Duration::ZERO),
                 // With one id per slot it matters whether one of them is still ours, which the first look tells.
-                SlotKeys::Compatible { .. } => state.args.timing.until_publish(rand::random()),
+                SlotKeys::Compatible { .. } => {
+                    (Duration::ZERO, state.args.timing.until_publish(rand::random()))
+                }
             };
-            state.arm_publish(&myself, index, delay);
+            state.arm_scan(&myself, index, look);
+            state.arm_publish(&myself, index, write);
         }
         Ok(state)
     }
@@ -173,11 +181,6 @@ impl RendezvousState {
             // The first look of a restarted actor is thorough, also with peers connected.
             let thorough = !contact || !self.channels[index].scanned_once;
             self.tasks.spawn(work.scan(thorough, rand::random()));
-            if !contact {
-                // In company, the others notice a second machine with our key.
-                let work = self.work(myself, index);
-                self.tasks.spawn(work.locate(self.args.keys.clone(), self.args.secret_key.public()));
-            }
         }
         let delay = self.until_scan(index);
         self.arm_scan(myself, index, delay);
@@ -281,6 +284,11 @@ impl RendezvousState {
     fn on_scanned(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, failure: Option<String>) {
         let Some(index) = self.line(channel) else { return };
         self.channels[index].busy.scanning = false;
+        if !self.args.contact() {
+            // In company, the others notice a second machine with our key. Nobody else waits for this.
+            let work = self.work(myself, index);
+            self.tasks.spawn(work.locate(self.args.keys.clone(), self.args.secret_key.public()));
+        }
         self.report(index, failure);
         if self.channels[index].failures > 0 {
             let delay = self.until_scan(index);
@@ -375,6 +383,8 @@ impl RendezvousState {
             // The more writers met here, the further they spread.
             let delay = self.args.timing.until_verify(rand::random()) * (self.channels[index].reclaims + 1);
             myself.send_after(delay, move || RendezvousMsg::VerifyDue { channel, slot });
+        } else {
+            self.take_first_look(myself, index);
         }
         let failed = self.channels[index].failures > 0;
         self.report(index, failure);
@@ -396,8 +406,16 @@ impl RendezvousState {
     fn on_verified(&mut self, myself: &ActorRef<RendezvousMsg>, channel: Channel, held: Option<bool>) {
         let Some(index) = self.line(channel) else { return };
         self.channels[index].busy.verifying = false;
+        self.take_first_look(myself, index);
         if held == Some(false) {
             self.lost(myself, index);
+        }
+    }
+
+    /// The first write is done, so the look that waited for it goes.
+    fn take_first_look(&mut self, myself: &ActorRef<RendezvousMsg>, index: usize) {
+        if self.channels[index].scans == 0 {
+            self.arm_scan(myself, index, Duration::ZERO);
         }
     }
 

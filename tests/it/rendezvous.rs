@@ -214,10 +214,39 @@ async fn live_owners_of_compatible_slots_are_not_overwritten() {
     assert_eq!(listed(&fake, format, slot), [agent.id]);
 }
 
+/// Two agents that start at once meet by what they write and then verify. Where requests wait for one another, those go first.
+#[tokio::test(start_paused = true)]
+async fn where_few_requests_go_out_at_once_the_first_look_follows_the_first_write() {
+    for (width, looks_first) in [(2, false), (8, true)] {
+        let (format, fake) = (SlotFormat::Sealed, FakePkarr::default());
+        fake.get().width = Some(width);
+        let agent = Agent::start(1, format, fake.connect(Channel::Relays)).await;
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let keys: HashSet<_> = slots(format).into_iter().map(|slot| key(format, slot)).collect();
+        let log: Vec<([u8; 32], bool)> =
+            fake.get().log.iter().map(|(_, key, write)| (*key, *write)).collect();
+        let wrote = log.iter().position(|(key, write)| *write && keys.contains(key)).expect("a claim");
+        let reads = log[..wrote].iter().filter(|(_, write)| !write).count();
+        // One read is of the slot that it writes.
+        assert_eq!(reads > 1, looks_first, "{width}: {reads} reads before the first write");
+        // The look comes all the same, soon; and for its own record it looks last.
+        let own = log.iter().position(|(key, write)| !write && key == agent.id.as_bytes()).expect("a look");
+        let looked: HashSet<_> = log[..own].iter().filter(|(_, write)| !write).map(|(key, _)| *key).collect();
+        assert!(keys.is_subset(&looked), "{width}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_fails_is_left_alone_longer_and_longer_and_comes_back() {
+    for width in [2, 8] {
+        fails_and_comes_back(width).await;
+    }
+}
+
+async fn fails_and_comes_back(width: usize) {
     let (format, fake) = (SlotFormat::Sealed, FakePkarr::default());
     fake.get().down = true;
+    fake.get().width = Some(width);
     let agent = Agent::start(1, format, fake.connect(Channel::Relays)).await;
     tokio::time::sleep(Duration::from_hours(1)).await;
     let report = agent.report(Channel::Relays);

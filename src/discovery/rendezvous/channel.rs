@@ -34,6 +34,8 @@ pub(super) struct RendezvousChannel {
     pub(super) scan_generation: u64,
     pub(super) publish_generation: u64,
     pub(super) busy: Busy,
+    /// Looks that have begun, and whether one has ended well.
+    pub(super) scans: u64,
     pub(super) scanned_once: bool,
     pub(super) published_once: bool,
     /// Looks since somebody is connected.
@@ -89,6 +91,7 @@ impl RendezvousChannel {
             scan_generation: 0,
             publish_generation: 0,
             busy: Busy::default(),
+            scans: 0,
             scanned_once: false,
             published_once: false,
             quiet: 0,
@@ -130,6 +133,7 @@ impl RendezvousChannel {
 
     pub(super) fn begin_scan(&mut self, contact: bool) {
         self.busy.scanning = true;
+        self.scans += 1;
         self.lookups = 0;
         self.quiet = if contact { self.quiet.saturating_add(1) } else { 0 };
     }

@@ -158,6 +158,8 @@ pub(crate) struct FakeState {
     pub(crate) down: bool,
     /// The next request panics.
     pub(crate) panics: bool,
+    /// How many requests at once it claims to take; four if it does not say.
+    pub(crate) width: Option<usize>,
 }
 
 impl std::fmt::Debug for FakeState {
@@ -215,6 +217,6 @@ impl Transport for FakePkarr {
     }
 
     fn width(&self) -> usize {
-        4
+        self.get().width.unwrap_or(4)
     }
 }
