@@ -20,10 +20,8 @@ pub(super) type Controller = Arc<dyn ControllerFactory + Send + Sync>;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// What agents use between machines.
-#[expect(clippy::unnecessary_wraps, reason = "as others name none, which is iroh's own")]
-pub(super) fn ours() -> Option<Controller> {
-    Some(Arc::new(noq_proto::congestion::Bbr3Config::default()))
+pub(super) fn bbr3() -> Controller {
+    Arc::new(noq_proto::congestion::Bbr3Config::default())
 }
 
 pub(super) fn addr_of(id: EndpointId, addr: SocketAddr) -> EndpointAddr {
