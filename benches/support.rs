@@ -15,6 +15,7 @@ pub(crate) mod agent;
 pub(crate) mod figures;
 pub(crate) mod http;
 pub(crate) mod limits;
+pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod process;
 pub(crate) mod stores;

@@ -237,7 +237,7 @@ async fn program(bins: &Bins, dir: &Path, of: usize) -> Result<Vec<(&'static str
         let url = url.clone();
         async move {
             for m in 0..50 {
-                get(&format!("{url}/api/v1/can/0/search?{}", questions[(n + m) % questions.len()])).await?;
+                get(&format!("{url}/search?{}", questions[(n + m) % questions.len()])).await?;
             }
             Result::Ok(())
         }
@@ -247,7 +247,7 @@ async fn program(bins: &Bins, dir: &Path, of: usize) -> Result<Vec<(&'static str
     let mut seen = 0;
     let mut cursor = String::new();
     while seen < of {
-        let page = get(&format!("{url}/api/v1/can/0/list?limit=1000{cursor}")).await?;
+        let page = get(&format!("{url}/list?limit=1000{cursor}")).await?;
         seen += page["assets"].as_array().map_or(0, Vec::len);
         let Some(next) = page["next_cursor"].as_str() else { break };
         cursor = format!("&cursor={next}");

@@ -45,6 +45,14 @@ impl Table {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runs(Vec<Duration>);
 
+impl FromIterator<Duration> for Runs {
+    fn from_iter<T: IntoIterator<Item = Duration>>(took: T) -> Self {
+        let mut took: Vec<Duration> = took.into_iter().collect();
+        took.sort_unstable();
+        Self(took)
+    }
+}
+
 impl Runs {
     pub(crate) const fn new() -> Self {
         Self(Vec::new())

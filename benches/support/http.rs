@@ -24,7 +24,8 @@ pub(crate) static HTTP: LazyLock<Client> = LazyLock::new(|| {
 
 /// `data` of an answer.
 pub(crate) async fn get(url: &str) -> Result<Value> {
-    let mut answer: Value = HTTP.get(url).timeout(ANSWER_WITHIN).send().await?.json().await?;
+    let answer = HTTP.get(url).timeout(ANSWER_WITHIN).send().await?.error_for_status()?;
+    let mut answer: Value = answer.json().await?;
     Ok(answer["data"].take())
 }
 

@@ -38,7 +38,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -155,8 +155,19 @@ struct StoreShared {
 impl StoreShared {
     /// Why there are no writes at the moment.
     fn read_only(&self) -> Option<String> {
-        let lasting = self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        lasting.or_else(|| self.lost_database()).or_else(|| self.anchors.contents_problem())
+        self.read_only_for_good().or_else(|| {
+            let looked_at = Instant::now();
+            let problem = self.lost_database().or_else(|| self.anchors.contents_problem());
+            if problem.is_none() {
+                self.anchors.note_right(looked_at);
+            }
+            problem
+        })
+    }
+
+    /// Why there are no more writes.
+    fn read_only_for_good(&self) -> Option<String> {
+        self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends all writing where the database is not the one any more that was opened; why.
@@ -172,8 +183,10 @@ impl StoreShared {
         self.read_only.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
     }
 
+    /// Refuses early what the writer would refuse: it looks at the disk itself, each time.
     fn check_writable(&self) -> Result<(), StoreError> {
-        self.read_only().map_or(Ok(()), |why| Err(StoreError::ReadOnly(why)))
+        let why = if self.anchors.were_right() { self.read_only_for_good() } else { self.read_only() };
+        why.map_or(Ok(()), |why| Err(StoreError::ReadOnly(why)))
     }
 
     /// Whether a reader at `since` may have missed something, or comes from a future that the store does not have.
@@ -285,10 +298,15 @@ impl EmbeddedStore {
         self.0.shared.scrub.note_use();
         let query = query::Prepared::new(query)?;
         let readers = &self.0.shared.readers;
+        let others = readers.others();
         if query.is_quick(self.0.shared.building.is_built()) {
-            return readers.run("list assets", move |conn| query.run(conn)).await.map(|(page, _)| page);
+            return readers
+                .run("list assets", move |conn| query.run(conn, &others))
+                .await
+                .map(|(page, _)| page);
         }
-        let (page, is_garbled) = readers.search("search assets", move |conn| query.run(conn)).await?;
+        let (page, is_garbled) =
+            readers.search("search assets", move |conn| query.run(conn, &others)).await?;
         if is_garbled {
             tracing::warn!("the index of words is damaged: it is made anew");
             self.begin_words_anew().await?;

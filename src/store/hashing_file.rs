@@ -1,12 +1,14 @@
 //! Content on its way to the disk: hashed while it is written, and durable at the end.
 //!
-//! The bytes that arrive are gathered into blocks. While a block is being filled, the one before it is written and
-//! hashed with BLAKE3 on one blocking thread, and hashed with SHA-256, the slowest of the three, on another. No thread is held while
-//! bytes are awaited, so a slow sender costs a little memory and nothing else: at most two blocks, of which the second
-//! is refused for as long as the first is not done.
+//! The bytes that arrive are copied into blocks that are used again and again: those who read them from a socket have their buffers back
+//! at once, so that neither side asks the system for memory all the time, which costs more than the copy. While a block is being
+//! filled, the one before it is written and hashed with BLAKE3 on one blocking thread, and hashed with SHA-256, the slowest of the
+//! three, on another. No thread is held while bytes are awaited, so a slow sender costs a little memory and nothing else: at most two
+//! blocks, of which the second is refused for as long as the first is not done.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Write};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,15 +26,13 @@ use crate::store::{ReceivedFile, StoreError};
 const BLOCK_BYTES: usize = 1024 * 1024;
 /// How much is written until the disk is asked to have it: more would only be waited for at the end.
 const SYNC_BYTES: usize = 64 * 1024 * 1024;
-/// Most slices that one system call takes.
-const SLICES_MAX: usize = 1024;
 
 /// A file that is hashed while it is written. Removed when dropped, unless it was [finished](Self::finish).
 pub struct HashingFile {
     path: TempPath,
     dir: PathBuf,
-    block: Vec<Bytes>,
-    block_bytes: usize,
+    /// What is being filled; empty, and without memory, before the first byte.
+    block: Vec<u8>,
     written: u64,
     ends: Ends,
     /// Written since the disk was last asked to have it.
@@ -42,10 +42,18 @@ pub struct HashingFile {
 }
 
 enum Ends {
-    Idle(Box<(Pen, Sha256)>),
-    Busy(JoinHandle<io::Result<(Pen, Sha256)>>),
+    Idle(Box<Idle>),
+    Busy(JoinHandle<io::Result<Idle>>),
     /// An earlier block could not be written.
     Failed,
+}
+
+/// What waits for the next block.
+struct Idle {
+    pen: Pen,
+    sha256: Sha256,
+    /// The block before, to be filled again.
+    spare: Vec<u8>,
 }
 
 /// What all that was written hashes to.
@@ -58,6 +66,8 @@ pub(crate) struct Hashes {
 /// What writes a block.
 struct Pen {
     file: File,
+    /// Where the next block goes.
+    at: u64,
     blake3: GroupHasher,
 }
 
@@ -72,9 +82,12 @@ impl HashingFile {
             path,
             dir: dir.to_owned(),
             block: Vec::new(),
-            block_bytes: 0,
             written: 0,
-            ends: Ends::Idle(Box::new((Pen { file, blake3: GroupHasher::default() }, Sha256::new()))),
+            ends: Ends::Idle(Box::new(Idle {
+                pen: Pen { file, at: 0, blake3: GroupHasher::default() },
+                sha256: Sha256::new(),
+                spare: Vec::new(),
+            })),
             unsynced: 0,
             syncing: None,
         })
@@ -105,10 +118,17 @@ impl HashingFile {
 
     pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
         self.written += chunk.len() as u64;
-        self.block_bytes += chunk.len();
-        self.block.push(chunk);
-        if self.block_bytes >= BLOCK_BYTES || self.block.len() >= SLICES_MAX {
-            self.send_block().await?;
+        let mut rest = chunk.as_ref();
+        while !rest.is_empty() {
+            if self.block.capacity() == 0 {
+                self.block.reserve_exact(BLOCK_BYTES);
+            }
+            let (now, later) = rest.split_at(rest.len().min(BLOCK_BYTES - self.block.len()));
+            self.block.extend_from_slice(now);
+            if self.block.len() == BLOCK_BYTES {
+                self.send_block().await?;
+            }
+            rest = later;
         }
         Ok(())
     }
@@ -116,7 +136,7 @@ impl HashingFile {
     /// Writes what is left and makes it durable.
     pub(crate) async fn complete(&mut self) -> io::Result<Hashes> {
         self.send_block().await?;
-        let (pen, sha256) = self.take_idle().await?;
+        let Idle { pen, sha256, .. } = self.take_idle().await?;
         self.take_synced().await?;
         let file = pen.file;
         tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(io::Error::other)??;
@@ -136,30 +156,33 @@ impl HashingFile {
 
     /// Hands the block to the threads, once they are done with the one before.
     async fn send_block(&mut self) -> io::Result<()> {
-        let (mut pen, mut sha256) = self.take_idle().await?;
+        let Idle { mut pen, mut sha256, spare } = self.take_idle().await?;
         if self.unsynced >= SYNC_BYTES && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
             self.take_synced().await?;
             let file = pen.file.try_clone()?;
             self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
             self.unsynced = 0;
         }
-        self.unsynced += self.block_bytes;
-        self.block_bytes = 0;
-        let block: Arc<[Bytes]> = std::mem::take(&mut self.block).into();
+        let block = Arc::new(std::mem::replace(&mut self.block, spare));
+        self.unsynced += block.len();
         let same = Arc::clone(&block);
         let hashed = tokio::task::spawn_blocking(move || {
-            same.iter().for_each(|chunk| sha256.update(chunk));
+            sha256.update(same.as_slice());
             sha256
         });
         let written = tokio::task::spawn_blocking(move || {
-            block.iter().for_each(|chunk| {
-                pen.blake3.update(chunk);
-            });
-            write_all(&mut pen.file, &block).map(|()| pen)
+            pen.blake3.update(&block);
+            pen.file.write_all_at(&block, pen.at)?;
+            pen.at += block.len() as u64;
+            io::Result::Ok((pen, block))
         });
         let both = async move {
-            let (pen, sha256) = tokio::join!(written, hashed);
-            Ok((pen.map_err(io::Error::other)??, sha256.map_err(io::Error::other)?))
+            let (written, sha256) = tokio::join!(written, hashed);
+            let ((pen, block), sha256) =
+                (written.map_err(io::Error::other)??, sha256.map_err(io::Error::other)?);
+            let mut spare = Arc::into_inner(block).unwrap_or_default();
+            spare.clear();
+            Ok(Idle { pen, sha256, spare })
         };
         self.ends = Ends::Busy(tokio::spawn(both));
         Ok(())
@@ -174,7 +197,7 @@ impl HashingFile {
     }
 
     /// Waits until the last block is written. Nothing is lost if the wait is given up.
-    async fn take_idle(&mut self) -> io::Result<(Pen, Sha256)> {
+    async fn take_idle(&mut self) -> io::Result<Idle> {
         if let Ends::Busy(work) = &mut self.ends {
             let done = work.await;
             self.ends = Ends::Failed;
@@ -185,23 +208,6 @@ impl HashingFile {
             Ends::Busy(_) | Ends::Failed => Err(io::Error::other("an earlier write failed")),
         }
     }
-}
-
-/// Writes all chunks, many in one system call.
-fn write_all(file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
-    let mut left = slices.as_mut_slice();
-    // Skips leading empty slices, for which a write of nothing would look like a full disk.
-    IoSlice::advance_slices(&mut left, 0);
-    while !left.is_empty() {
-        match file.write_vectored(left) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => IoSlice::advance_slices(&mut left, n),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

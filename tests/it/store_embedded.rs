@@ -129,6 +129,7 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
              ALTER TABLE records DROP COLUMN list_key;
              ALTER TABLE state DROP COLUMN index_stage;
              ALTER TABLE state DROP COLUMN key_spill;
+             ALTER TABLE state DROP COLUMN words_seq;
              CREATE TABLE record_tags (
                  tag TEXT NOT NULL,
                  hash BLOB NOT NULL,

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
-use can_sync::testing::store::embedded::{EmbeddedStore, ListFilter, ListQuery, MetaPatch, Order};
+use can_sync::testing::store::embedded::{
+    EmbeddedStore, IngestFields, ListFilter, ListQuery, MetaPatch, Order,
+};
 use can_sync::testing::store::{ContentStore as _, ItemOutcome};
 use can_sync::testing::text::folded;
 use proptest::prelude::*;
 use rusqlite::Connection;
 
-use crate::support::embedded::open;
+use crate::support::embedded::{open, upload};
 use crate::support::nodes::eventually;
 use crate::support::store::{LONG_AGO_MS, edited, incoming, record_of};
 
@@ -278,6 +280,7 @@ fn without_index(dir: &Path) {
              ALTER TABLE records DROP COLUMN list_key;
              ALTER TABLE state DROP COLUMN index_stage;
              ALTER TABLE state DROP COLUMN key_spill;
+             ALTER TABLE state DROP COLUMN words_seq;
              CREATE TABLE record_tags (tag TEXT NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (tag, hash)) STRICT, WITHOUT ROWID;
              CREATE INDEX records_by_creation ON records (created_at_ms, hash) WHERE deleted = 0;
              CREATE INDEX records_by_mime_type ON records (lower(mime_type), created_at_ms, hash) WHERE deleted = 0;
@@ -299,6 +302,64 @@ fn without_index(dir: &Path) {
             database.execute(add, (folded(&tag), &hash)).unwrap();
         }
     }
+}
+
+/// How many records the index has words of.
+fn with_words(dir: &Path) -> u64 {
+    let database = Connection::open(dir.join("store.db")).unwrap();
+    database.query_row("SELECT count(*) FROM words_docsize", [], |row| row.get::<_, u32>(0)).unwrap().into()
+}
+
+async fn found_by(store: &EmbeddedStore, q: &str) -> Vec<ContentHash> {
+    let filter = ListFilter { q: Some(q.to_owned()), ..ListFilter::default() };
+    found(store, &filter, Order::OldestFirst, 100).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_one_by_one_is_found_at_once_and_indexed_in_batches() {
+    const ASSETS: usize = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).await;
+    let mut hashes = Vec::new();
+    for i in 0..ASSETS {
+        let named = IngestFields { filename: Some(format!("image-{i:04}.png")), ..IngestFields::default() };
+        hashes.push(upload(&store, &content(i), named).await.asset.record.hash);
+        if i % 50 == 0 {
+            assert_eq!(found_by(&store, &format!("{i:04}")).await, hashes[i..]);
+            assert_eq!(found_by(&store, "image").await.len(), i + 1, "old and new ones, each once");
+            assert_eq!(found_by(&store, "ge").await.len(), i + 1, "short words, too");
+        }
+    }
+    assert!(with_words(dir.path()) > 200, "nobody has to wait for a pause");
+    // Of those that the index has and of those that it has not, maybe.
+    for (i, hash) in hashes.iter().enumerate().filter(|(i, _)| i % 20 == 0) {
+        if i % 40 == 0 {
+            store.delete(*hash).await.unwrap();
+        } else {
+            let filename = Some(Some(format!("renamed-{i:04}.png")));
+            store.patch(*hash, MetaPatch { filename, ..MetaPatch::default() }).await.unwrap();
+            let tags = Some(vec!["tagged".to_owned()]);
+            store.patch(*hash, MetaPatch { tags, ..MetaPatch::default() }).await.unwrap();
+        }
+    }
+    for restart in [false, true] {
+        if restart {
+            store.close().await;
+            store = open(dir.path()).await;
+        }
+        assert_eq!(found_by(&store, "renamed").await.len(), 7);
+        assert_eq!(found_by(&store, "0020 renamed").await, hashes[20..=20]);
+        assert_eq!(found_by(&store, "0040").await, []);
+        assert_eq!(found_by(&store, ".png").await.len(), ASSETS - 8);
+    }
+    eventually("all are indexed", async || {
+        let indexed = with_words(dir.path());
+        (indexed == ASSETS as u64 - 8).then_some(()).ok_or_else(|| indexed.to_string())
+    })
+    .await;
+    assert_eq!(found_by(&store, "renamed").await.len(), 7);
+    assert_eq!(found_by(&store, "image").await.len(), ASSETS - 15);
+    store.close().await;
 }
 
 proptest! {

@@ -9,9 +9,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::layout::{Layout, leads_nowhere};
+
+/// How long those who only ask before a change believe that all was in its place. The writer looks anew before it acknowledges any.
+const BELIEVED_FOR: Duration = Duration::from_millis(100);
 
 /// Device and inode.
 pub(super) type Identity = (u64, u64);
@@ -28,6 +32,9 @@ pub(super) struct Anchors {
     told: AtomicBool,
     /// The store is closed: whatever lies there now is no concern of its.
     released: AtomicBool,
+    began: Instant,
+    /// Until when it is believed that all is in its place, in milliseconds since it began.
+    believed_ms: AtomicU64,
 }
 
 impl Anchors {
@@ -49,6 +56,8 @@ impl Anchors {
             is_renumbered,
             told: AtomicBool::new(false),
             released: AtomicBool::new(false),
+            began: Instant::now(),
+            believed_ms: AtomicU64::new(0),
         }
     }
 
@@ -71,6 +80,17 @@ impl Anchors {
                 path.display()
             )
         })
+    }
+
+    /// Whether all was in its place a moment ago.
+    pub(super) fn were_right(&self) -> bool {
+        self.began.elapsed() < Duration::from_millis(self.believed_ms.load(Ordering::Relaxed))
+    }
+
+    /// All is in its place, by a look that began at this moment.
+    pub(super) fn note_right(&self, looked_at: Instant) {
+        let until = looked_at.saturating_duration_since(self.began) + BELIEVED_FOR;
+        self.believed_ms.store(u64::try_from(until.as_millis()).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// The store is closed.

@@ -5,22 +5,23 @@
 //! - `facets` names what records can be asked for as a whole (a tag, a media type, an application, a user, whether content
 //!   is held) and counts the live records of each; `faceted` has their keys ([`facets`]).
 //! - `words` is an index of FTS5 over the trigrams of names and descriptions ([`grams`]). A word is found by its trigrams in a
-//!   row: what matches is exactly what has the word in it.
+//!   row: what matches is exactly what has the word in it. The latest records are added in batches ([`words`]).
 //!
 //! A database of before there was an index gets it in the background ([`build`]); until then, lists go by the records alone.
 
-use std::collections::BTreeMap;
-
 use rusqlite::Connection;
 
-use super::rows::{self, StoredRow};
+use self::facets::FacetChanges;
+use self::words::{WordChanges, empty_words};
+use super::rows::{StoredRow, searched_text};
 use super::types::StoredAsset;
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::ContentHash;
 
 pub(super) mod build;
 pub(super) mod facets;
 pub(super) mod grams;
 pub(super) mod keys;
+pub(super) mod words;
 
 /// How much of the index there is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -49,66 +50,10 @@ impl IndexStage {
     }
 }
 
-/// Changes of `words` in one transaction. FTS5 wants them in the order of their keys, or it writes a segment for each.
-#[derive(Default)]
-pub(super) struct PendingWords(BTreeMap<i64, WordsChange>);
-
-#[derive(Default)]
-struct WordsChange {
-    removes: bool,
-    adds: Option<String>,
-}
-
-impl PendingWords {
-    fn add(&mut self, key: i64, record: &AssetRecord) {
-        if let Some(text) = rows::searched_text(&record.meta) {
-            self.0.entry(key).or_default().adds = Some(text);
-        }
-    }
-
-    fn remove(&mut self, key: i64, record: &AssetRecord) {
-        if rows::searched_text(&record.meta).is_some() {
-            let change = self.0.entry(key).or_default();
-            // What was added just now is not there yet.
-            change.removes |= change.adds.take().is_none();
-        }
-    }
-
-    /// Removes what may be there under this key, and adds what should be.
-    pub(super) fn replace(&mut self, key: i64, record: Option<&AssetRecord>) {
-        let adds = record.and_then(|record| rows::searched_text(&record.meta));
-        self.0.insert(key, WordsChange { removes: true, adds });
-    }
-
-    /// Where the index of words turns out to be damaged, it is emptied: it is made anew when somebody notices, at the latest
-    /// when the store opens.
-    pub(super) fn write(self, conn: &Connection) -> Result<(), rusqlite::Error> {
-        match self.try_write(conn) {
-            Err(error) if is_garbled(&error) => {
-                tracing::warn!(%error, "the index of words is damaged");
-                empty_words(conn)
-            }
-            written => written,
-        }
-    }
-
-    fn try_write(self, conn: &Connection) -> Result<(), rusqlite::Error> {
-        for (key, WordsChange { removes, adds }) in self.0 {
-            if removes {
-                conn.prepare_cached("DELETE FROM words WHERE rowid = ?1")?.execute([key])?;
-            }
-            let Some(text) = adds else { continue };
-            conn.prepare_cached("INSERT INTO words (rowid, grams) VALUES (?1, ?2)")?
-                .execute((key, grams::indexed(&text)))?;
-        }
-        Ok(())
-    }
-}
-
-/// Empties the index of words; until it is made anew, searches compare records.
-fn empty_words(conn: &Connection) -> Result<(), rusqlite::Error> {
-    conn.execute_batch("INSERT INTO words (words) VALUES ('delete-all')")?;
-    IndexStage::WithoutWords.write(conn)
+/// What a transaction changes of the index, as far as that is written at its end.
+pub(super) struct IndexChanges {
+    pub(super) facets: FacetChanges,
+    pub(super) words: WordChanges,
 }
 
 /// Whether FTS5 says that its own tables make no sense: they are no more than an index.
@@ -120,15 +65,15 @@ pub(super) fn is_garbled(error: &rusqlite::Error) -> bool {
 /// Brings the index to what is said of an asset from now on; the key that its row gets.
 pub(super) fn update(
     conn: &Connection,
-    words: &mut PendingWords,
+    changes: &mut IndexChanges,
     old: Option<&StoredRow>,
     new: &StoredAsset,
 ) -> Result<Option<i64>, rusqlite::Error> {
     let before = old.and_then(|old| Some((old.list_key?, &old.asset)));
     if new.record.deleted {
         if let Some((key, old)) = before {
-            facets::remove(conn, key, &facets::of(old))?;
-            words.remove(key, &old.record);
+            changes.facets.remove(conn, key, &facets::of(old))?;
+            changes.words.remove(key, &old.record);
         }
         return Ok(None);
     }
@@ -136,22 +81,20 @@ pub(super) fn update(
     match before {
         Some((key, old)) if old.record.meta.created_at_ms == new.record.meta.created_at_ms => {
             let had = facets::of(old);
-            facets::remove(conn, key, &had.difference(&wanted).cloned().collect())?;
-            facets::add(conn, key, &wanted.difference(&had).cloned().collect())?;
-            if rows::searched_text(&old.record.meta) != rows::searched_text(&new.record.meta) {
-                words.remove(key, &old.record);
-                words.add(key, &new.record);
+            changes.facets.remove(conn, key, &had.difference(&wanted).cloned().collect())?;
+            changes.facets.add(conn, key, &wanted.difference(&had).cloned().collect())?;
+            if searched_text(&old.record.meta) != searched_text(&new.record.meta) {
+                changes.words.remove(key, &old.record);
             }
             Ok(Some(key))
         }
         before => {
             if let Some((key, old)) = before {
-                facets::remove(conn, key, &facets::of(old))?;
-                words.remove(key, &old.record);
+                changes.facets.remove(conn, key, &facets::of(old))?;
+                changes.words.remove(key, &old.record);
             }
             let key = keys::assign(conn, new.record.meta.created_at_ms)?;
-            facets::add(conn, key, &wanted)?;
-            words.add(key, &new.record);
+            changes.facets.add(conn, key, &wanted)?;
             Ok(Some(key))
         }
     }
@@ -160,7 +103,7 @@ pub(super) fn update(
 /// Adds what is missing of a record; words are another matter.
 pub(super) fn mend(
     conn: &Connection,
-    words: &mut PendingWords,
+    changes: &mut IndexChanges,
     stored: &StoredRow,
 ) -> Result<(), rusqlite::Error> {
     let (wanted, created_at_ms) = (facets::of(&stored.asset), stored.asset.record.meta.created_at_ms);
@@ -169,7 +112,7 @@ pub(super) fn mend(
         None if stored.asset.record.deleted => return Ok(()),
         None => {
             let key = keys::assign(conn, created_at_ms)?;
-            words.replace(key, Some(&stored.asset.record));
+            changes.words.replace(key, Some(&stored.asset.record));
             key
         }
     };
@@ -181,7 +124,7 @@ pub(super) fn mend(
         Ok(false) => Some(Ok(facet)),
         Err(error) => Some(Err(error)),
     });
-    facets::add(conn, key, &missing.collect::<Result<_, _>>()?)
+    changes.facets.add(conn, key, &missing.collect::<Result<_, _>>()?)
 }
 
 /// The hash of the record with this key.

@@ -19,6 +19,7 @@ use super::anchors::Anchors;
 use super::failure::Abort;
 use super::found::FoundOnDisk;
 use super::index::build::Building;
+use super::index::words::WordsBehind;
 use super::layout::Layout;
 use super::loss::SeqMark;
 use super::purge::Purging;
@@ -100,6 +101,7 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
     // One more than there are turns: for the message that ends the writer.
     let (queue, queued) = std::sync::mpsc::sync_channel(QUEUE_TASKS + 1);
     let writer = StoreWriter {
+        words: WordsBehind::count(&conn, &totals)?,
         probe: schema::open_for_reading(&layout.database())?,
         conn,
         layout: layout.clone(),

@@ -8,6 +8,7 @@ use data_encoding::BASE64URL_NOPAD;
 use rusqlite::Connection;
 
 use super::index::{IndexStage, is_garbled, keys};
+use super::readers::Others;
 use super::types::{ListFilter, ListPage, ListQuery, Order};
 use super::{HASHES_MAX, StoredAsset};
 use crate::record::{ContentHash, TAGS_MAX};
@@ -90,14 +91,14 @@ impl Prepared {
     }
 
     /// A page, and whether the index of words has to be made anew.
-    pub(super) fn run(self, conn: &Connection) -> Result<(ListPage, bool), rusqlite::Error> {
+    pub(super) fn run(self, conn: &Connection, others: &Others) -> Result<(ListPage, bool), rusqlite::Error> {
         match IndexStage::read(conn)? {
             IndexStage::Building => by_record::page(self, conn).map(|page| (page, false)),
-            IndexStage::WithoutWords => by_index::page(self, conn, false).map(|page| (page, false)),
-            IndexStage::Built => match by_index::page(self.clone(), conn, true) {
+            IndexStage::WithoutWords => by_index::page(self, conn, false, others).map(|page| (page, false)),
+            IndexStage::Built => match by_index::page(self.clone(), conn, true, others) {
                 // The records know as well.
                 Err(error) if is_garbled(&error) => {
-                    by_index::page(self, conn, false).map(|page| (page, true))
+                    by_index::page(self, conn, false, others).map(|page| (page, true))
                 }
                 page => page.map(|page| (page, false)),
             },

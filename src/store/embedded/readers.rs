@@ -38,7 +38,7 @@ pub(super) struct Readers {
     database: PathBuf,
     reads: Connections,
     searches: Connections,
-    searches_waiting: AtomicUsize,
+    searches_waiting: Others,
     anchors: Arc<Anchors>,
     /// Why there are no more writes: damage that a reader meets ends them.
     read_only: Arc<Mutex<Option<String>>>,
@@ -50,6 +50,17 @@ struct Connections {
     count: usize,
     turns: Arc<Semaphore>,
     idle: Idle,
+}
+
+/// Searches that wait for a turn.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Others(Arc<AtomicUsize>);
+
+impl Others {
+    /// Whether there are any.
+    pub(super) fn wait(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
 }
 
 /// Connections that are open and not used, and since when.
@@ -85,10 +96,15 @@ impl Readers {
             database,
             reads: Connections::new(READERS),
             searches: Connections::new((cores / 2).clamp(1, SEARCHERS_MAX)),
-            searches_waiting: AtomicUsize::new(0),
+            searches_waiting: Others::default(),
             anchors,
             read_only,
         }
+    }
+
+    /// Who waits while a search runs.
+    pub(super) fn others(&self) -> Others {
+        self.searches_waiting.clone()
     }
 
     /// Runs `read` in one read transaction: everything that it sees belongs to the same moment.
@@ -249,7 +265,7 @@ impl ReadHandle {
 struct PlaceInQueue<'a>(&'a AtomicUsize);
 
 impl<'a> PlaceInQueue<'a> {
-    fn take(waiting: &'a AtomicUsize) -> Option<Self> {
+    fn take(Others(waiting): &'a Others) -> Option<Self> {
         let place = Self(waiting);
         // Given back by the drop, also where there was none.
         (waiting.fetch_add(1, Ordering::Relaxed) < SEARCHES_WAITING_MAX).then_some(place)

@@ -257,6 +257,12 @@ const SCHEMA_GROUPS: &str = "
 DELETE FROM content_sums;
 ";
 
+/// `words_seq` says up to which number `words` has the words of records (see the module `index::words`): so far, all of them.
+const SCHEMA_WORDS_BEHIND: &str = "
+ALTER TABLE state ADD COLUMN words_seq INTEGER NOT NULL DEFAULT 0;
+UPDATE state SET words_seq = last_seq;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -276,6 +282,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_RUNS),
     M::up(SCHEMA_INDEX),
     M::up(SCHEMA_GROUPS),
+    M::up(SCHEMA_WORDS_BEHIND),
 ];
 /// Schemas from here on touch nothing but what is made from the records and the contents, so that no copy is kept: it would take
 /// long, and as much room as the database.

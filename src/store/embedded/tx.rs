@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::damage::{self, AfterCommit, DamageEvent};
-use super::index::{self, IndexStage, PendingWords};
+use super::index::{self, IndexChanges, IndexStage};
 use super::layout::Layout;
 use super::rows::{self, ContentPlace, InlineContent, StoredRow};
 use super::types::StoredAsset;
@@ -29,11 +29,13 @@ pub(super) struct Totals {
     pub(super) assets_held: u64,
     /// Sum of the sizes of those.
     pub(super) bytes_held: u64,
+    /// Up to which number the index has the words of records.
+    pub(super) words_seq: u64,
 }
 
 impl Totals {
     pub(super) fn read(conn: &Connection) -> Result<Self, rusqlite::Error> {
-        let read = "SELECT last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes FROM state";
+        let read = "SELECT last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes, words_seq FROM state";
         conn.prepare_cached(read)?.query_row([], |row| {
             Ok(Self {
                 last_seq: rows::unsigned(row, 0)?,
@@ -43,18 +45,21 @@ impl Totals {
                 assets_held: rows::unsigned(row, 4)?,
                 bytes_held: rows::unsigned(row, 5)?,
                 changes: rows::unsigned(row, 6)?,
+                words_seq: rows::unsigned(row, 7)?,
             })
         })
     }
 
     pub(super) fn write(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
-        let Self { last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes } = *self;
+        let Self { last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes, words_seq } =
+            *self;
         conn.prepare_cached(
             "UPDATE state SET last_seq = ?1, purge_floor = ?2, assets = ?3, bytes = ?4, assets_held = ?5, \
-             bytes_held = ?6, changes = ?7",
+             bytes_held = ?6, changes = ?7, words_seq = ?8",
         )?
         .execute(
-            [last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes].map(u64::cast_signed),
+            [last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes, words_seq]
+                .map(u64::cast_signed),
         )?;
         Ok(())
     }
@@ -126,7 +131,7 @@ pub(super) struct Tx<'a> {
     /// How much of the index there is.
     pub(super) stage: IndexStage,
     /// Written before the commit.
-    pub(super) words: PendingWords,
+    pub(super) index: IndexChanges,
 }
 
 impl Tx<'_> {
@@ -224,7 +229,8 @@ impl Tx<'_> {
         let asset = StoredAsset { seq: self.totals.last_seq, updated_at_ms: self.now_ms, record, holding };
         self.totals.add(&asset);
         self.add_tags(&asset.record)?;
-        let list_key = index::update(self.conn, &mut self.words, old, &asset)?;
+        self.index.words.note(&asset.record);
+        let list_key = index::update(self.conn, &mut self.index, old, &asset)?;
         rows::write(self.conn, old, &asset, place, list_key)?;
         // What was set aside is kept for as long as the content is wanted.
         if holding != Holding::Wanted && damage::forget(self, asset.record.hash)? && holding.is_held() {

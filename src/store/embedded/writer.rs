@@ -33,7 +33,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::StoreShared;
 use super::damage::AfterCommit;
 use super::failure::{self, Abort};
-use super::index::{IndexStage, PendingWords};
+use super::index::facets::FacetChanges;
+use super::index::words::{WordChanges, WordsBehind};
+use super::index::{IndexChanges, IndexStage};
 use super::layout::{self, Layout};
 use super::loss::SeqMark;
 use super::purge::{Purged, Purging};
@@ -190,6 +192,7 @@ pub(super) struct StoreWriter {
     pub(super) layout: Layout,
     pub(super) id: WriterId,
     pub(super) totals: Totals,
+    pub(super) words: WordsBehind,
     pub(super) shared: Arc<StoreShared>,
     pub(super) seq: watch::Sender<u64>,
     /// It has written since it last gave memory back.
@@ -312,7 +315,7 @@ impl StoreWriter {
             totals,
             after_commit: Vec::new(),
             stage: IndexStage::read(&transaction)?,
-            words: PendingWords::default(),
+            index: IndexChanges { facets: FacetChanges::default(), words: WordChanges::new(self.words) },
         };
         for task in group {
             task.run(&mut tx)?;
@@ -327,13 +330,15 @@ impl StoreWriter {
                 unused = true;
             }
         }
-        let Tx { totals, after_commit, words, .. } = tx;
-        words.write(&transaction)?;
+        let Tx { mut totals, after_commit, index, .. } = tx;
+        let IndexChanges { mut facets, words } = index;
+        facets.write(&transaction)?;
+        let words = words.write(&transaction, &mut totals)?;
         if totals != self.totals {
             totals.write(&transaction)?;
         }
         transaction.commit()?;
-        self.totals = totals;
+        (self.totals, self.words) = (totals, words);
         if clock_set {
             self.clock_watch.note();
         }
@@ -433,6 +438,9 @@ impl StoreWriter {
         if self.shared.read_only().is_some() {
             return;
         }
+        if !self.words.is_empty() {
+            self.catch_up_words();
+        }
         if self.since_checkpoint > 0 {
             self.checkpoint("PASSIVE");
         }
@@ -443,6 +451,30 @@ impl StoreWriter {
         if self.purging.since_last_look() >= LOOK_INTERVAL {
             self.on_purge(oneshot::channel().0);
         }
+    }
+
+    /// Adds the words of the latest records to the index, now that nothing else is to be done.
+    fn catch_up_words(&mut self) {
+        match self.try_catch_up_words() {
+            Ok(()) => self.since_checkpoint += TRANSACTION_BYTES,
+            Err(abort) => match abort.or_full(&self.layout.tmp()) {
+                abort if abort.is_fatal() => drop(self.on_abort(abort)),
+                // Searches compare them, as before.
+                abort => tracing::debug!(?abort, "words are not added to the index yet"),
+            },
+        }
+    }
+
+    fn try_catch_up_words(&mut self) -> Result<(), Abort> {
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut totals = self.totals;
+        let mut words = WordChanges::new(self.words);
+        words.catch_up(&transaction, &mut totals)?;
+        let words = words.write(&transaction, &mut totals)?;
+        totals.write(&transaction)?;
+        transaction.commit()?;
+        (self.totals, self.words) = (totals, words);
+        Ok(())
     }
 
     /// Brings the WAL home into the database. Everything is durable before; this only keeps the WAL short.

@@ -94,7 +94,7 @@ pub struct AssetListJson {
     pub next_cursor: Option<String>,
     /// How many assets match, on all pages; at least so many where `total_is_bound`.
     pub total: u64,
-    /// Whether more may match than `total`: counting ends at 10,000, or where it takes too long.
+    /// Whether more may match than `total`: counting ends at 10,000, or where it takes too long for this request or those that wait.
     #[serde(default)]
     pub total_is_bound: bool,
 }

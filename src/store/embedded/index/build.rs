@@ -149,15 +149,15 @@ fn add_some(tx: &mut Tx<'_>, stage: IndexStage, after: i64) -> Result<Step, rusq
         let record = &row.asset.record;
         match row.list_key {
             // Whatever was written since has it.
-            Some(key) if stage == IndexStage::WithoutWords => tx.words.replace(key, Some(record)),
+            Some(key) if stage == IndexStage::WithoutWords => tx.index.words.replace(key, Some(record)),
             Some(_) => {}
             None => {
                 let key = keys::assign(tx.conn, record.meta.created_at_ms)?;
                 tx.conn
                     .prepare_cached("UPDATE records SET list_key = ?2 WHERE seq = ?1")?
                     .execute([row.asset.seq.cast_signed(), key])?;
-                facets::add(tx.conn, key, &facets::of(&row.asset))?;
-                tx.words.add(key, record);
+                tx.index.facets.add(tx.conn, key, &facets::of(&row.asset))?;
+                tx.index.words.replace(key, Some(record));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What records can be asked for as a whole, with the number of live records of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -57,46 +57,85 @@ pub(in super::super) fn held(is_held: bool) -> Facet {
     Facet { kind: FacetKind::Held, value: if is_held { "1" } else { "0" }.to_owned() }
 }
 
-pub(in super::super) fn add(
-    conn: &Connection,
-    key: i64,
-    facets: &BTreeSet<Facet>,
-) -> Result<(), rusqlite::Error> {
-    for Facet { kind, value } in facets {
-        let id: i64 = conn
-            .prepare_cached(
-                "INSERT INTO facets (kind, value, assets) VALUES (?1, ?2, 1) \
-                 ON CONFLICT (kind, value) DO UPDATE SET assets = assets + 1 RETURNING id",
-            )?
-            .query_row((*kind as i64, value), |row| row.get(0))?;
-        conn.prepare_cached("INSERT OR IGNORE INTO faceted (facet, list_key) VALUES (?1, ?2)")?
-            .execute((id, key))?;
-    }
-    Ok(())
+/// Facets that a transaction gives to records and takes from them. How many have each is written at its end, once for each.
+#[derive(Default)]
+pub(in super::super) struct FacetChanges(BTreeMap<Facet, FacetChange>);
+
+struct FacetChange {
+    id: i64,
+    /// Records that have it now and did not, less those that had it.
+    more: i64,
 }
 
-pub(in super::super) fn remove(
-    conn: &Connection,
-    key: i64,
-    facets: &BTreeSet<Facet>,
-) -> Result<(), rusqlite::Error> {
-    for facet in facets {
-        let Some(known) = find(conn, facet)? else { continue };
-        let removed = conn
-            .prepare_cached("DELETE FROM faceted WHERE facet = ?1 AND list_key = ?2")?
-            .execute((known.id, key))?;
-        if removed == 0 {
-            continue;
+impl FacetChanges {
+    pub(super) fn add(
+        &mut self,
+        conn: &Connection,
+        key: i64,
+        facets: &BTreeSet<Facet>,
+    ) -> Result<(), rusqlite::Error> {
+        for facet in facets {
+            let change = match self.known(conn, facet)? {
+                Some(change) => change,
+                None => self.begin(conn, facet)?,
+            };
+            let added = conn
+                .prepare_cached("INSERT OR IGNORE INTO faceted (facet, list_key) VALUES (?1, ?2)")?
+                .execute((change.id, key))?;
+            change.more += i64::from(added > 0);
         }
-        // What nothing has any more is not listed.
-        let sql = if known.assets > 1 {
-            "UPDATE facets SET assets = assets - 1 WHERE id = ?1"
-        } else {
-            "DELETE FROM facets WHERE id = ?1"
-        };
-        conn.prepare_cached(sql)?.execute([known.id])?;
+        Ok(())
     }
-    Ok(())
+
+    pub(super) fn remove(
+        &mut self,
+        conn: &Connection,
+        key: i64,
+        facets: &BTreeSet<Facet>,
+    ) -> Result<(), rusqlite::Error> {
+        for facet in facets {
+            let Some(change) = self.known(conn, facet)? else { continue };
+            let removed = conn
+                .prepare_cached("DELETE FROM faceted WHERE facet = ?1 AND list_key = ?2")?
+                .execute((change.id, key))?;
+            change.more -= i64::from(removed > 0);
+        }
+        Ok(())
+    }
+
+    /// A facet that the database has.
+    fn known(
+        &mut self,
+        conn: &Connection,
+        facet: &Facet,
+    ) -> Result<Option<&mut FacetChange>, rusqlite::Error> {
+        if !self.0.contains_key(facet) {
+            let Some(known) = find(conn, facet)? else { return Ok(None) };
+            self.0.insert(facet.clone(), FacetChange { id: known.id, more: 0 });
+        }
+        Ok(self.0.get_mut(facet))
+    }
+
+    /// One that it does not have.
+    fn begin(&mut self, conn: &Connection, facet: &Facet) -> Result<&mut FacetChange, rusqlite::Error> {
+        conn.prepare_cached("INSERT INTO facets (kind, value, assets) VALUES (?1, ?2, 0)")?
+            .execute((facet.kind as i64, &facet.value))?;
+        Ok(self.0.entry(facet.clone()).or_insert(FacetChange { id: conn.last_insert_rowid(), more: 0 }))
+    }
+
+    /// Writes how many records have each. What nothing has any more is not listed.
+    pub(in super::super) fn write(&mut self, conn: &Connection) -> Result<(), rusqlite::Error> {
+        for FacetChange { id, more } in std::mem::take(&mut self.0).into_values() {
+            if more != 0 {
+                conn.prepare_cached("UPDATE facets SET assets = assets + ?2 WHERE id = ?1")?
+                    .execute([id, more])?;
+            }
+            if more <= 0 {
+                conn.prepare_cached("DELETE FROM facets WHERE id = ?1 AND assets <= 0")?.execute([id])?;
+            }
+        }
+        Ok(())
+    }
 }
 
 pub(in super::super) fn find(

@@ -2,7 +2,7 @@
 //!
 //! What a condition leads to comes in the order of the list, so that a page costs about as much as what it skips over. Counting
 //! everything that matches costs more the more there is: where no number that is kept says it, it ends after [`COUNTED_MAX`], or
-//! after so much work, and `total` is a lower bound.
+//! after so much work, and `total` is a lower bound; sooner where other searches wait.
 //!
 //! Words of three characters and more are answered by FTS5 in the order of the list as well. A shorter one is the beginning of so many
 //! trigrams that FTS5 would have to merge all of them first: it is looked for in the records one after the other, as most are
@@ -12,18 +12,20 @@
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::index::facets::{self, Facet, FacetKind, KnownFacet};
-use super::super::index::{grams, keys};
+use super::super::index::{grams, keys, words};
+use super::super::readers::Others;
 use super::super::rows::{self, COLUMNS};
 use super::super::tx::Totals;
 use super::super::types::{ListFilter, ListPage, Order, StoredAsset};
-use super::sources::{Direction, Source, cost};
+use super::sources::{Direction, Source, WordsLater, cost};
 use super::{LAST_CHAR, Prepared, cut};
 use crate::text::folded;
 
 /// What matches is not counted any further.
 const COUNTED_MAX: u64 = 10_000;
-/// Nor when it has cost so much (about 10 ms).
+/// Nor when it has cost so much (about 10 ms), or so much while others wait for their turn (half a millisecond).
 const COUNTING_COST_MAX: u64 = 100_000;
+const COUNTING_COST_BESIDE: u64 = 5_000;
 /// Records that are compared with words rather than asking FTS5 (about 10 ms).
 const COMPARED_MAX: u64 = 1_500;
 /// Short words that FTS5 is asked for at once: it merges all that begins so, in memory.
@@ -68,6 +70,8 @@ struct Plan {
     /// For FTS5: words of three characters and more, and shorter ones.
     phrases: Vec<String>,
     beginnings: Vec<String>,
+    /// Records that FTS5 does not know yet.
+    later: WordsLater,
     comparison: Comparison,
     /// The first and the last key, as numbers.
     bounds: (i64, i64),
@@ -88,6 +92,7 @@ impl Plan {
             keys: None,
             phrases: Vec::new(),
             beginnings: Vec::new(),
+            later: WordsLater::default(),
             comparison: Comparison::default(),
             bounds: (0, i64::MAX - 1),
             total: None,
@@ -142,7 +147,7 @@ impl Plan {
             [only] if is_countable => Some(only.iter().map(|facet| facet.assets).sum()),
             _ => None,
         };
-        plan.ask_for(words, has_words);
+        plan.ask_for(words, has_words, conn)?;
         Ok(Some(plan))
     }
 
@@ -168,8 +173,14 @@ impl Plan {
     }
 
     /// Decides how words are looked for.
-    fn ask_for(&mut self, words: Vec<String>, has_words: bool) {
+    fn ask_for(
+        &mut self,
+        words: Vec<String>,
+        has_words: bool,
+        conn: &Connection,
+    ) -> Result<(), rusqlite::Error> {
         let compares = !has_words || self.fewest() <= COMPARED_MAX;
+        let mut whole = Vec::new();
         for word in words {
             let query = if compares { None } else { grams::query(&word) };
             match query {
@@ -177,6 +188,8 @@ impl Plan {
                     self.phrases.push(query.expression);
                     if query.is_vague {
                         self.comparison.words.push(word);
+                    } else {
+                        whole.push(word);
                     }
                 }
                 query => {
@@ -185,6 +198,11 @@ impl Plan {
                 }
             }
         }
+        if !self.phrases.is_empty() || !self.beginnings.is_empty() {
+            let behind = words::behind(conn, &Totals::read(conn)?)?;
+            self.later = WordsLater::new(behind, |text| whole.iter().all(|word| text.contains(word)));
+        }
+        Ok(())
     }
 
     /// What to go along. `short` are the records with the short words, where FTS5 was asked for them.
@@ -203,7 +221,7 @@ impl Plan {
         facets.sort_by_key(|facets| facets.iter().map(|facet| facet.assets).sum::<u64>());
         sources.extend(facets.into_iter().map(|facets| Source::facets(facets)));
         if !self.phrases.is_empty() {
-            sources.push(Source::words(self.phrases.join(" AND ")));
+            sources.push(Source::words(self.phrases.join(" AND "), &self.later, direction));
         }
         if sources.is_empty() {
             sources.push(Source::all());
@@ -211,15 +229,19 @@ impl Plan {
         sources
     }
 
-    /// Keys of the records with some of the short words: the longest, which are in the fewest.
+    /// Keys of the records that may have the short words: those with the longest, which are in the fewest, and those that FTS5 does
+    /// not know yet.
     fn short(&self, conn: &Connection) -> Result<Vec<i64>, rusqlite::Error> {
         let mut asked: Vec<&str> = self.beginnings.iter().map(String::as_str).collect();
         asked.sort_by_key(|expression| std::cmp::Reverse(expression.len()));
         asked.truncate(SHORT_WORDS_MAX);
         let expression = asked.join(" AND ");
-        conn.prepare_cached("SELECT rowid FROM words WHERE words MATCH ?1")?
+        let mut keys: Vec<i64> = conn
+            .prepare_cached("SELECT rowid FROM words WHERE words MATCH ?1")?
             .query_map([expression], |row| row.get(0))?
-            .collect()
+            .collect::<Result<_, _>>()?;
+        keys.extend(&self.later.keys);
+        Ok(keys)
     }
 }
 
@@ -282,10 +304,11 @@ impl Walk<'_> {
     }
 
     /// Counts on from there; and whether there may be more.
-    fn count(&mut self, from: u64) -> Result<(u64, bool), rusqlite::Error> {
+    fn count(&mut self, from: u64, others: &Others) -> Result<(u64, bool), rusqlite::Error> {
         let mut total = from;
         while total < COUNTED_MAX {
-            match self.next(COUNTING_COST_MAX)? {
+            let cost_max = if others.wait() { COUNTING_COST_BESIDE } else { COUNTING_COST_MAX };
+            match self.next(cost_max)? {
                 Some(_) => total += 1,
                 None => return Ok((total, !self.is_over())),
             }
@@ -334,7 +357,12 @@ impl<'a> Listing<'a> {
     }
 }
 
-pub(super) fn page(query: Prepared, conn: &Connection, has_words: bool) -> Result<ListPage, rusqlite::Error> {
+pub(super) fn page(
+    query: Prepared,
+    conn: &Connection,
+    has_words: bool,
+    others: &Others,
+) -> Result<ListPage, rusqlite::Error> {
     let Prepared { order, limit, after, filter, words } = query;
     let direction = Direction(order);
     let Some(plan) = Plan::of(filter, words, conn, has_words)? else { return Ok(ListPage::default()) };
@@ -349,8 +377,8 @@ pub(super) fn page(query: Prepared, conn: &Connection, has_words: bool) -> Resul
     let (keys, mut walk) = listing.first(from, limit + 1)?;
     let (total, total_is_bound) = match listing.plan.total {
         Some(total) => (total, false),
-        None if from == first => walk.count(keys.len() as u64)?,
-        None => listing.walk(first).count(0)?,
+        None if from == first => walk.count(keys.len() as u64, others)?,
+        None => listing.walk(first).count(0, others)?,
     };
     let found = keys.into_iter().filter_map(|key| asset(conn, key).transpose());
     let (assets, next_cursor) = cut(found.collect::<Result<_, _>>()?, limit, order);

@@ -11,15 +11,16 @@ pub(super) mod cost {
     /// Beginning to read somewhere, of a table and of FTS5.
     pub(in super::super) const TABLE_SEEK: u64 = 30;
     pub(in super::super) const WORDS_SEEK: u64 = 2_000;
-    /// One more key from there on.
+    /// One more key from there on, of a table and of FTS5, which compares where trigrams stand.
     pub(in super::super) const KEY: u64 = 2;
+    pub(in super::super) const WORDS_KEY: u64 = 6;
     /// Looking at a record.
     pub(in super::super) const RECORD: u64 = 60;
 }
 
 /// Keys that are read at once, at first and at most.
 const TABLE_CHUNK: (usize, usize) = (16, 1024);
-const WORDS_CHUNK: (usize, usize) = (256, 4096);
+const WORDS_CHUNK: (usize, usize) = (256, 16_384);
 
 /// Which way a list goes.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +58,8 @@ pub(super) enum Source {
     All(Chunk),
     /// Those with any of these facets.
     Facets(Vec<(i64, Chunk)>),
-    /// Those that match an expression of FTS5.
-    Words(String, Chunk),
+    /// Those that match an expression of FTS5, or would.
+    Words(Box<Words>),
     /// These, in the order of the list.
     Keys(Chunk),
 }
@@ -72,8 +73,18 @@ impl Source {
         Self::Facets(facets.iter().map(|facet| (facet.id, Chunk::new(TABLE_CHUNK))).collect())
     }
 
-    pub(super) fn words(expression: String) -> Self {
-        Self::Words(expression, Chunk::new(WORDS_CHUNK))
+    pub(super) fn words(expression: String, later: &WordsLater, direction: Direction) -> Self {
+        let mut matching = later.matching.clone();
+        if direction.is_before(1, 0) {
+            matching.reverse();
+        }
+        let matching = Chunk { keys: matching, is_last: true, ..Chunk::new(TABLE_CHUNK) };
+        Self::Words(Box::new(Words {
+            expression,
+            known: Chunk::new(WORDS_CHUNK),
+            later: later.keys.clone(),
+            matching,
+        }))
     }
 
     pub(super) fn keys(keys: Vec<i64>) -> Self {
@@ -92,7 +103,7 @@ impl Source {
             Self::All(chunk) => {
                 let sql = direction.sql("list_key");
                 let sql = format!("SELECT list_key FROM records WHERE {sql}");
-                chunk.seek(direction, target, (cost::TABLE_SEEK, spent), |from, limit| {
+                chunk.seek(direction, target, (cost::TABLE_SEEK, cost::KEY, spent), |from, limit| {
                     conn.prepare_cached(&sql)?.query_map(params![from, limit], |row| row.get(0))?.collect()
                 })
             }
@@ -106,7 +117,7 @@ impl Source {
                             .query_map(params![from, limit, *facet], |row| row.get(0))?
                             .collect()
                     };
-                    let key = chunk.seek(direction, target, (cost::TABLE_SEEK, spent), read)?;
+                    let key = chunk.seek(direction, target, (cost::TABLE_SEEK, cost::KEY, spent), read)?;
                     first = match (first, key) {
                         (Some(first), Some(key)) if direction.is_before(first, key) => Some(first),
                         (first, key) => key.or(first),
@@ -114,17 +125,64 @@ impl Source {
                 }
                 Ok(first)
             }
-            Self::Words(expression, chunk) => {
-                let sql = direction.sql("rowid");
-                let sql = format!("SELECT rowid FROM words WHERE words MATCH ?3 AND {sql}");
-                chunk.seek(direction, target, (cost::WORDS_SEEK, spent), |from, limit| {
-                    conn.prepare_cached(&sql)?
-                        .query_map(params![from, limit, &*expression], |row| row.get(0))?
-                        .collect()
-                })
-            }
-            Self::Keys(chunk) => chunk.seek(direction, target, (0, spent), |_, _| Ok(Vec::new())),
+            Self::Words(words) => words.seek(conn, direction, target, spent),
+            Self::Keys(chunk) => chunk.seek(direction, target, (0, 0, spent), |_, _| Ok(Vec::new())),
         }
+    }
+}
+
+/// Records that FTS5 does not know yet, compared with words instead. Sorted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WordsLater {
+    /// What FTS5 says of these does not count.
+    pub(super) keys: Vec<i64>,
+    matching: Vec<i64>,
+}
+
+impl WordsLater {
+    pub(super) fn new(mut records: Vec<(i64, String)>, matches: impl Fn(&str) -> bool) -> Self {
+        records.sort_unstable_by_key(|(key, _)| *key);
+        let matching = records.iter().filter(|(_, text)| matches(text)).map(|(key, _)| *key).collect();
+        Self { keys: records.into_iter().map(|(key, _)| key).collect(), matching }
+    }
+}
+
+/// What FTS5 finds, and what is behind it.
+#[derive(Debug)]
+pub(super) struct Words {
+    expression: String,
+    known: Chunk,
+    later: Vec<i64>,
+    matching: Chunk,
+}
+
+impl Words {
+    fn seek(
+        &mut self,
+        conn: &Connection,
+        direction: Direction,
+        target: i64,
+        spent: &mut u64,
+    ) -> Result<Option<i64>, rusqlite::Error> {
+        let sql = direction.sql("rowid");
+        let sql = format!("SELECT rowid FROM words WHERE words MATCH ?3 AND {sql}");
+        let mut from = target;
+        let known = loop {
+            let read = |from: i64, limit: i64| {
+                conn.prepare_cached(&sql)?
+                    .query_map(params![from, limit, &*self.expression], |row| row.get(0))?
+                    .collect()
+            };
+            match self.known.seek(direction, from, (cost::WORDS_SEEK, cost::WORDS_KEY, spent), read)? {
+                Some(key) if self.later.binary_search(&key).is_ok() => from = direction.after(key),
+                key => break key,
+            }
+        };
+        let later = self.matching.seek(direction, target, (0, 0, spent), |_, _| Ok(Vec::new()))?;
+        Ok(match (known, later) {
+            (Some(known), Some(later)) if direction.is_before(known, later) => Some(known),
+            (known, later) => later.or(known),
+        })
     }
 }
 
@@ -151,7 +209,7 @@ impl Chunk {
         &mut self,
         direction: Direction,
         target: i64,
-        (seek_cost, spent): (u64, &mut u64),
+        (seek_cost, key_cost, spent): (u64, u64, &mut u64),
         read: impl FnOnce(i64, i64) -> Result<Vec<i64>, rusqlite::Error>,
     ) -> Result<Option<i64>, rusqlite::Error> {
         self.asked += 1;
@@ -172,7 +230,7 @@ impl Chunk {
             self.size = if is_dense { (self.size * 4).min(most) } else { least };
         }
         self.keys = read(target, i64::try_from(self.size).unwrap_or(i64::MAX))?;
-        *spent += seek_cost + cost::KEY * self.keys.len() as u64;
+        *spent += seek_cost + key_cost * self.keys.len() as u64;
         (self.at, self.asked, self.is_last) = (0, 1, self.keys.len() < self.size);
         Ok(self.keys.first().copied())
     }

@@ -185,8 +185,12 @@ impl Pass {
         }
         let wrong = self.store.0.shared.readers.run("count facets", facets::wrong_counts).await?;
         if !wrong.is_empty() {
-            rebuilt +=
-                self.store.submit_deletion(move |tx| facets::count_anew(tx.conn, &wrong).map(Ok)).await?;
+            let count = move |tx: &mut Tx<'_>| {
+                // What the transaction has changed so far counts as well.
+                tx.index.facets.write(tx.conn)?;
+                facets::count_anew(tx.conn, &wrong).map(Ok)
+            };
+            rebuilt += self.store.submit_deletion(count).await?;
         }
         Ok(rebuilt)
     }
@@ -336,7 +340,7 @@ fn mend_rows(tx: &mut Tx<'_>, wrong: &[ContentHash]) -> Result<u64, rusqlite::Er
             )?
             .execute((hash.0, search, application, user))?;
         if tx.stage > IndexStage::Building {
-            index::mend(tx.conn, &mut tx.words, &stored)?;
+            index::mend(tx.conn, &mut tx.index, &stored)?;
         }
         mended += 1;
     }

@@ -3,17 +3,17 @@
 //! FTS5 lists every trigram with the record and the place that it has it at, in the order of the trigrams. Both sides are added up
 //! per record, which takes one number for each and no order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::task::spawn_blocking;
 
-use super::super::index::{self, IndexStage, grams};
+use super::super::index::{self, IndexStage, grams, words};
 use super::super::readers::open_patiently;
 use super::super::rows;
-use super::super::tx::Tx;
+use super::super::tx::{Totals, Tx};
 use super::pass::Pass;
 use crate::store::StoreError;
 
@@ -73,6 +73,9 @@ fn compare(conn: &Connection, is_stopped: impl Fn() -> bool) -> Result<WordsComp
     if IndexStage::read(&transaction)? < IndexStage::Built {
         return Ok(WordsComparison::Stopped);
     }
+    // Of these, the index may have nothing yet.
+    let behind = words::behind(&transaction, &Totals::read(&transaction)?)?;
+    let behind: HashSet<i64> = behind.into_iter().map(|(key, _)| key).collect();
     let mut sums: HashMap<i64, u64> = HashMap::new();
     let mut rest = Rest::default();
     let mut select =
@@ -106,7 +109,8 @@ fn compare(conn: &Connection, is_stopped: impl Fn() -> bool) -> Result<WordsComp
             return Ok(WordsComparison::Stopped);
         }
     }
-    let mut wrong: Vec<i64> = sums.into_iter().filter(|(_, sum)| *sum != 0).map(|(key, _)| key).collect();
+    let wrong = sums.into_iter().filter(|(key, sum)| *sum != 0 && !behind.contains(key));
+    let mut wrong: Vec<i64> = wrong.map(|(key, _)| key).collect();
     wrong.sort_unstable();
     Ok(WordsComparison::Wrong(wrong))
 }
@@ -147,7 +151,7 @@ fn mend(tx: &mut Tx<'_>, keys: &[i64]) -> Result<u64, rusqlite::Error> {
     for key in keys {
         let hash = index::hash_of(tx.conn, *key)?;
         let stored = hash.map(|hash| rows::find(tx.conn, hash)).transpose()?.flatten();
-        tx.words.replace(*key, stored.as_ref().map(|stored| &stored.asset.record));
+        tx.index.words.replace(*key, stored.as_ref().map(|stored| &stored.asset.record));
     }
     Ok(keys.len() as u64)
 }
