@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::endpoint::{
-    BindOpts, ConnectOptions, Connection, ConnectionError, Incoming, IncomingAddr, QuicTransportConfig,
-    ServerConfig, VarInt, presets,
+    BindOpts, ConnectOptions, Connection, ConnectionError, Incoming, IncomingAddr, Path, PathList,
+    QuicTransportConfig, ServerConfig, VarInt, presets,
 };
 use iroh::{
     Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, Signature, TransportAddr, Watcher as _,
@@ -226,6 +226,13 @@ pub async fn connect_bulk(endpoint: &Endpoint, session: &Connection) -> Result<C
     let options = ConnectOptions::new().with_transport_config(transport);
     let connecting = endpoint.connect_with_opts(addr, BULK_ALPN, options).await;
     connecting.map_err(|error| format!("{error:#}"))?.await.map_err(|error| format!("{error:#}"))
+}
+
+/// The path that a connection uses. iroh chooses one for all connections with an endpoint id; where two machines have one id,
+/// that may be a path of the other one's connection, and this one uses what it has.
+#[must_use]
+pub fn path_in_use<'a>(paths: &'a PathList<'_>) -> Option<Path<'a>> {
+    paths.iter().find(Path::is_selected).or_else(|| paths.iter().next())
 }
 
 /// Where the other end of a connection was seen.

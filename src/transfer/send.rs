@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use iroh::endpoint::{Connection, Path, SendStream, VarInt};
+use iroh::endpoint::{Connection, SendStream, VarInt};
 use tokio::time::{Instant, timeout};
 
 use super::active::ActiveTransfers;
@@ -23,7 +23,7 @@ use super::streams::{PathLook, StreamCount};
 use super::turns::{Turn, Turns};
 use crate::library::Library;
 use crate::net::bulk::{BulkCarrier, Carrying};
-use crate::net::endpoint::STREAM_WINDOW;
+use crate::net::endpoint::{STREAM_WINDOW, path_in_use};
 use crate::record::ContentHash;
 use crate::store::groups::{GROUP_BYTES, groups_of};
 use crate::store::{ContentReader, StoreError, StoreRef, StoredRecord};
@@ -121,7 +121,7 @@ impl SendStreams {
             return;
         }
         let paths = connection.paths();
-        let Some(path) = paths.iter().find(Path::is_selected).or_else(|| paths.iter().next()) else {
+        let Some(path) = path_in_use(&paths) else {
             return;
         };
         let stats = path.stats();

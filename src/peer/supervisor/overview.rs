@@ -14,6 +14,7 @@ use crate::discovery::channel::{Channel, ChannelSet};
 use crate::discovery::directory::AgentListing;
 use crate::events::{PeerProgress, SyncProgress};
 use crate::library::registry::DeviceStanding;
+use crate::net::endpoint::path_in_use;
 use crate::peer::messages::PeerMsg;
 use crate::peer::refusal::PeerRefusal;
 use crate::peer::report::{ConnectionState, PeerReport, PeersReport, Rates, SyncReport, SyncState};
@@ -133,9 +134,9 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
     let standing = link.and_then(|link| standing(state, link));
     let path = link.and_then(|link| {
         let paths = link.connection.paths();
-        let selected = paths.iter().find(iroh::endpoint::Path::is_selected)?;
-        let kind = if selected.is_relay() { "relay" } else { "direct" };
-        Some((kind, shown(selected.remote_addr()), selected.rtt()))
+        let path = path_in_use(&paths)?;
+        let kind = if path.is_relay() { "relay" } else { "direct" };
+        Some((kind, shown(path.remote_addr()), path.rtt()))
     });
     let waiting_counts = standing.as_ref().map(|standing| standing.waiting).unwrap_or_default();
     let meter = state.traffic.get(id);
