@@ -9,9 +9,9 @@
 //! `Have` once it is durable there, or was settled otherwise. A record that came from the peer is remembered until our
 //! own feed reports it, and is not offered back.
 //!
-//! **Receiving.** Each offered record is compared with ours ([`judge`]): settled at once, applied without content, or
+//! **Receiving.** Each offered record is compared with ours ([`judge_holding`]): settled at once, applied without content, or
 //! handed to the scheduler that picks one source for its content. Either side may know a record without holding its
-//! content, and says so in its offers: then there is nothing to ask for, and nothing to wait for ([`judge_holding`]). One
+//! content, and says so in its offers: then there is nothing to ask for, and nothing to wait for. One
 //! that is dated too far ahead is answered `Later`, and delays nothing.
 //!
 //! **Standing.** A session is in sync when a reconciliation ended and nothing is outstanding either way. A check on

@@ -6,8 +6,9 @@
 //!
 //! A PeerActor that fails is started again on its connection, within the policy's budget; then the peer is left alone
 //! for a while. Discovery never notices. **Bounds**: places for connections by class ([`Places`]), for handshakes by where
-//! they come from ([`SharedHandshakes`]), hints that wait ([`Hints`]), the scheduler's bytes in flight. **A restart** loses the connections: peers are dialled again from the address book,
-//! nothing that was received is fetched twice.
+//! they come from ([`SharedHandshakes`]), hints that wait ([`Hints`](crate::discovery::hints::Hints)), the scheduler's bytes
+//! in flight. **A restart** loses the connections: peers are dialled again from the address book, nothing that was received
+//! is fetched twice.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

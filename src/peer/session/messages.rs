@@ -92,7 +92,7 @@ pub enum SessionInput {
 pub enum SessionEffect {
     /// Send on the control stream.
     Send(frame::Kind),
-    /// Compare these with ours ([`judge_holding`]); answer with [`SessionInput::Judged`].
+    /// Compare these with ours ([`judge_holding`](super::judge_holding)); answer with [`SessionInput::Judged`].
     Judge(Vec<AssetRecord>),
     /// The same, of records whose contents the peer does not hold.
     JudgeAbsent(Vec<AssetRecord>),
