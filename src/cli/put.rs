@@ -175,7 +175,7 @@ struct Stored {
     outcome: Outcome,
     /// What became of the name that came with it.
     #[serde(default)]
-    name_outcome: Option<NameOutcome>,
+    name_outcome: Option<NameTaken>,
     /// What the file hashed to when it was measured.
     #[serde(skip)]
     measured: Option<String>,
@@ -199,7 +199,7 @@ enum Outcome {
 /// What became of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum NameOutcome {
+enum NameTaken {
     Added,
     Known,
     LeftOut,

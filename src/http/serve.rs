@@ -39,7 +39,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::patience::{Patience, Waiting};
-use self::places::{ConnectionPlace, ConnectionPlaces};
+use self::places::{ClientPlace, ClientPlaces};
 use self::slow::{SlowBody, SlowIo};
 use super::envelope::ApiError;
 
@@ -203,7 +203,7 @@ pub async fn serve_within(
 ) {
     let closing = Closing::default();
     let router = router.layer(Extension(closing.clone()));
-    let places = ConnectionPlaces::new(limits.within_open_files());
+    let places = ClientPlaces::new(limits.within_open_files());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -249,7 +249,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn connection(stream: TcpStream, place: ConnectionPlace, router: Router, closing: Closing) {
+async fn connection(stream: TcpStream, place: ClientPlace, router: Router, closing: Closing) {
     // Answers are small and someone waits for each.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -261,7 +261,7 @@ async fn connection(stream: TcpStream, place: ConnectionPlace, router: Router, c
     }
 }
 
-async fn serve_client(stream: TcpStream, place: Arc<ConnectionPlace>, router: Router, closing: Closing) {
+async fn serve_client(stream: TcpStream, place: Arc<ClientPlace>, router: Router, closing: Closing) {
     let stream = SlowIo::new(stream, place.places().min_bytes_per_sec());
     let taking = Arc::clone(&stream.taking.patience);
     let router = TowerToHyperService::new(router);
@@ -299,7 +299,7 @@ async fn serve_client(stream: TcpStream, place: Arc<ConnectionPlace>, router: Ro
 async fn answer(
     request: Request<Incoming>,
     router: TowerToHyperService<Router>,
-    place: Arc<ConnectionPlace>,
+    place: Arc<ClientPlace>,
     taking: Arc<Patience>,
 ) -> Response {
     if FORWARDED.iter().any(|name| request.headers().contains_key(name))
@@ -339,7 +339,7 @@ async fn answer(
 
 /// Takes note of a request. Where there are too many others, the slow among them show within a moment.
 async fn begin(
-    place: &ConnectionPlace,
+    place: &ClientPlace,
     sending: Option<&Arc<Patience>>,
     taking: &Arc<Patience>,
 ) -> Result<(), ApiError> {
@@ -353,7 +353,7 @@ async fn begin(
 }
 
 /// The same answer; its end is noted.
-fn ending(response: Response, place: Arc<ConnectionPlace>) -> Response {
+fn ending(response: Response, place: Arc<ClientPlace>) -> Response {
     response.map(|body| Body::new(AnswerBody { body, place }))
 }
 
@@ -366,7 +366,7 @@ const EVENT_STREAM: &str = "text/event-stream";
 /// The body of an answer.
 struct AnswerBody {
     body: Body,
-    place: Arc<ConnectionPlace>,
+    place: Arc<ClientPlace>,
 }
 
 impl Drop for AnswerBody {

@@ -1,6 +1,6 @@
 //! What `put` says about what it stored: of each file, and of all together.
 
-use super::{NameOutcome, Outcome, Stored};
+use super::{NameTaken, Outcome, Stored};
 use crate::cli::text;
 
 /// Names that were left out and are told one by one where many files are stored.
@@ -28,9 +28,9 @@ impl Tally {
             Outcome::Merged => self.merged += 1,
             Outcome::Unchanged => self.unchanged += 1,
         }
-        let is_named = stored.outcome == Outcome::Merged && stored.name_outcome == Some(NameOutcome::Added);
+        let is_named = stored.outcome == Outcome::Merged && stored.name_outcome == Some(NameTaken::Added);
         self.named += u64::from(is_named);
-        let is_left_out = stored.name_outcome == Some(NameOutcome::LeftOut);
+        let is_left_out = stored.name_outcome == Some(NameTaken::LeftOut);
         self.left_out += u64::from(is_left_out);
         self.explains = is_left_out && self.left_out <= LEFT_OUT_TOLD;
     }
@@ -71,9 +71,9 @@ pub(super) fn remark(stored: &Stored, many: bool) -> Option<String> {
     if many || *outcome == Outcome::New {
         return None;
     }
-    let is_new = |name: &&str| *name_outcome == Some(NameOutcome::Added) && given.as_deref() == Some(*name);
+    let is_new = |name: &&str| *name_outcome == Some(NameTaken::Added) && given.as_deref() == Some(*name);
     let called = called(asset.names().filter(|name| !is_new(name)));
-    if *name_outcome == Some(NameOutcome::LeftOut) {
+    if *name_outcome == Some(NameTaken::LeftOut) {
         let command = format!("can-sync edit {} --remove-name NAME", asset.hash);
         return Some(format!(
             "its content is here already{called}; there is no room for one more name: `{command}` makes some"

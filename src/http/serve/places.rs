@@ -48,7 +48,7 @@ const SLOW: Duration = Duration::from_millis(250);
 
 /// The table. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct ConnectionPlaces {
+pub(super) struct ClientPlaces {
     table: Arc<Mutex<HashMap<u64, Occupant>>>,
     /// Places given so far.
     given: Arc<AtomicU64>,
@@ -116,7 +116,7 @@ impl Activity {
     }
 }
 
-impl ConnectionPlaces {
+impl ClientPlaces {
     pub(super) fn new(limits: ServeLimits) -> Self {
         Self { table: Arc::default(), given: Arc::default(), limits }
     }
@@ -126,7 +126,7 @@ impl ConnectionPlaces {
     }
 
     /// Lets a client in that came to the address `here`; `None` if there is no place for it, and nobody has to go for it.
-    pub(super) fn admit(&self, from: IpAddr, here: Option<IpAddr>) -> Option<ConnectionPlace> {
+    pub(super) fn admit(&self, from: IpAddr, here: Option<IpAddr>) -> Option<ClientPlace> {
         let address = Address::of(from, here);
         let all = self.limits.connections;
         let mut table = self.lock();
@@ -141,7 +141,7 @@ impl ConnectionPlaces {
         let cut = CancellationToken::new();
         let does = Activity::Waits { since: Instant::now(), taking: None };
         table.insert(id, Occupant { address, does, cut: cut.clone() });
-        Some(ConnectionPlace { places: self.clone(), id, cut })
+        Some(ClientPlace { places: self.clone(), id, cut })
     }
 
     pub(super) fn min_bytes_per_sec(&self) -> u64 {
@@ -175,21 +175,21 @@ fn make_room(
 
 /// A client's place, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct ConnectionPlace {
-    places: ConnectionPlaces,
+pub(super) struct ClientPlace {
+    places: ClientPlaces,
     id: u64,
     /// Fires when the client has to go.
     pub(super) cut: CancellationToken,
 }
 
-impl Drop for ConnectionPlace {
+impl Drop for ClientPlace {
     fn drop(&mut self) {
         self.places.lock().remove(&self.id);
     }
 }
 
-impl ConnectionPlace {
-    pub(super) fn places(&self) -> &ConnectionPlaces {
+impl ClientPlace {
+    pub(super) fn places(&self) -> &ClientPlaces {
         &self.places
     }
 
@@ -319,8 +319,8 @@ fn too_many_streams() -> ApiError {
 mod tests {
     use super::*;
 
-    fn places(connections: usize) -> ConnectionPlaces {
-        ConnectionPlaces::new(ServeLimits { connections, ..ServeLimits::default() })
+    fn places(connections: usize) -> ClientPlaces {
+        ClientPlaces::new(ServeLimits { connections, ..ServeLimits::default() })
     }
 
     fn local() -> IpAddr {
@@ -338,10 +338,10 @@ mod tests {
     #[test]
     fn who_waits_the_longest_goes_and_newcomers_are_let_in() {
         let places = places(16);
-        let all: Vec<ConnectionPlace> = (0..16).map(|_| places.admit(local(), None).unwrap()).collect();
+        let all: Vec<ClientPlace> = (0..16).map(|_| places.admit(local(), None).unwrap()).collect();
         all[0].begin_request(None, taking()).unwrap();
         all[1].begin_events().unwrap();
-        let more: Vec<ConnectionPlace> = (0..3).map(|_| places.admit(local(), None).unwrap()).collect();
+        let more: Vec<ClientPlace> = (0..3).map(|_| places.admit(local(), None).unwrap()).collect();
         let cut: Vec<usize> = (0..16).filter(|n| all[*n].cut.is_cancelled()).collect();
         assert_eq!(cut, [2, 3, 4], "neither who is answered nor who follows events");
         assert_eq!(places.lock().len(), 16);
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn where_all_are_busy_a_newcomer_is_refused() {
         let places = places(8);
-        let all: Vec<ConnectionPlace> = (0..8).map(|_| places.admit(local(), None).unwrap()).collect();
+        let all: Vec<ClientPlace> = (0..8).map(|_| places.admit(local(), None).unwrap()).collect();
         for place in &all {
             place.begin_request(None, taking()).unwrap();
         }
@@ -365,12 +365,11 @@ mod tests {
     #[test]
     fn other_machines_leave_places_for_this_one_and_for_each_other() {
         let places = places(16);
-        let busy = |place: ConnectionPlace| {
+        let busy = |place: ClientPlace| {
             place.begin_request(None, taking()).unwrap();
             place
         };
-        let mut all: Vec<ConnectionPlace> =
-            (0..4).map(|_| busy(places.admit(other(1), None).unwrap())).collect();
+        let mut all: Vec<ClientPlace> = (0..4).map(|_| busy(places.admit(other(1), None).unwrap())).collect();
         all.extend((2..6).map(|n| busy(places.admit(other(n), None).unwrap())));
         assert!(places.admit(other(1), None).is_none(), "a quarter is one address's");
         all.extend((6..12).map(|n| busy(places.admit(other(n), None).unwrap())));
@@ -389,7 +388,7 @@ mod tests {
     #[test]
     fn kinds_have_their_part() {
         let places = places(16);
-        let all: Vec<ConnectionPlace> = (0..9).map(|_| places.admit(local(), None).unwrap()).collect();
+        let all: Vec<ClientPlace> = (0..9).map(|_| places.admit(local(), None).unwrap()).collect();
         for place in &all[..4] {
             place.begin_events().unwrap();
         }
@@ -402,7 +401,7 @@ mod tests {
         assert_eq!(all[0].begin_request(Some(taking()), taking()).unwrap_err().code, "too_many_uploads");
         all[5].end_body();
         all[0].begin_request(Some(taking()), taking()).unwrap();
-        let theirs: Vec<ConnectionPlace> = (0..3).map(|_| places.admit(other(1), None).unwrap()).collect();
+        let theirs: Vec<ClientPlace> = (0..3).map(|_| places.admit(other(1), None).unwrap()).collect();
         all[1].end_request();
         theirs[0].begin_events().unwrap();
         all[2].end_request();
@@ -418,12 +417,12 @@ mod tests {
             let place = places.admit(address, None).unwrap();
             place.begin_request(Some(taking()), taking()).map(|()| place)
         };
-        let honest: Vec<ConnectionPlace> = (2..5).map(|n| sends(other(n)).unwrap()).collect();
-        let theirs: Vec<ConnectionPlace> = (0..4).map(|_| sends(other(1)).unwrap()).collect();
+        let honest: Vec<ClientPlace> = (2..5).map(|n| sends(other(n)).unwrap()).collect();
+        let theirs: Vec<ClientPlace> = (0..4).map(|_| sends(other(1)).unwrap()).collect();
         assert_eq!(sends(other(1)).unwrap_err().code, "too_many_uploads", "a quarter of a quarter");
-        let more: Vec<ConnectionPlace> = (10..15).map(|n| sends(other(n)).unwrap()).collect();
+        let more: Vec<ClientPlace> = (10..15).map(|n| sends(other(n)).unwrap()).collect();
         assert!(sends(other(20)).is_err(), "the rest is for this machine");
-        let local: Vec<ConnectionPlace> = (0..4).map(|_| sends(local()).unwrap()).collect();
+        let local: Vec<ClientPlace> = (0..4).map(|_| sends(local()).unwrap()).collect();
         assert!(
             honest.iter().chain(&theirs).chain(&more).chain(&local).all(|place| !place.cut.is_cancelled())
         );
@@ -432,7 +431,7 @@ mod tests {
     #[test]
     fn who_comes_through_a_proxy_is_of_another_machine() {
         let places = places(16);
-        let mut all: Vec<ConnectionPlace> = (0..16).map(|_| places.admit(local(), None).unwrap()).collect();
+        let mut all: Vec<ClientPlace> = (0..16).map(|_| places.admit(local(), None).unwrap()).collect();
         for place in &all {
             place.begin_request(None, taking()).unwrap();
         }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::patience::{Patience, Waiting};
-use super::places::ConnectionPlace;
+use super::places::ClientPlace;
 
 /// How long a client may take nothing of its answer. Long, since the system tells of room only once a third of its buffer,
 /// some megabytes, is free: a reader that takes 20 KiB/s all the time shows nothing of it for more than a minute.
@@ -26,7 +26,7 @@ pub(super) struct SlowBody {
     pub(super) waiting: Waiting,
     /// Fires when it does.
     pub(super) too_slow: CancellationToken,
-    pub(super) place: Arc<ConnectionPlace>,
+    pub(super) place: Arc<ClientPlace>,
 }
 
 impl Drop for SlowBody {
