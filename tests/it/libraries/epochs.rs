@@ -45,10 +45,13 @@ async fn who_was_away_when_tickets_were_revoked_finds_its_way_back() {
     arrives(&connected, &second).await;
     assert!(!owner.stop().await.failed);
     owner.boot().await;
+    // Its port may be another test's by now, and nothing here would find it at a new one.
+    connected.dial(&owner).await;
     let third = image(&owner, "third").await;
     arrives(&connected, &third).await;
     // Who was away proves the key of two epochs ago, is told the list, and is let in with the new one.
     away.boot().await;
+    away.dial(&owner).await;
     arrives(&away, &third).await;
     let own = image(&away, "its own").await;
     arrives(&owner, &own).await;
