@@ -1,8 +1,7 @@
 //! Everyone who has announced themselves, with what they said, by our own clock. Pure.
 //!
-//! An agent is **fresh** for two minutes, in a large network for longer, after it was last known to be alive, by an announcement, a
-//! session or an answer. A
-//! silent one is asked once; without an answer it is **stale**, and the next sweep takes it off the list. What other channels
+//! An agent is **fresh** for two minutes, in a large network for longer, after it was last known to be alive, by an announcement,
+//! a session or an answer. A silent one is asked once; without an answer it is **stale**, and the next sweep takes it off the list. What other channels
 //! say of agents that were never alive here are **hints**: never listed, never passed on, good for trying to join through
 //! them. An agent that was taken off the list goes on as a hint, so that a network that was cut in two finds itself again.
 //!
@@ -161,8 +160,8 @@ impl Directory {
         self.settled
     }
 
-    /// How long a sign of life counts. Large networks speak less often; who has just come to one has heard each agent once for as
-    /// long as it takes until all have spoken again.
+    /// How long a sign of life counts. In a large network each agent announces itself less often; an agent that has just come has
+    /// heard each of the others once, and for longer than two minutes not again.
     fn fresh_for(&self) -> Duration {
         alive_for(self.alive)
     }

@@ -36,9 +36,10 @@ use crate::actor::tasks::Tasks;
 
 /// Writes that may be repeated at once because they were lost; then the next period is waited for.
 const RECLAIMS_MAX: u32 = 5;
-/// Where fewer requests than this go out at once, a first look at all slots would keep those waiting by which two agents meet that
-/// start at the same time: write, verify, and locate whoever wrote over it. The look follows them; it waits no longer than this.
+/// Two agents that start at the same time meet by writing a slot, reading it again, and locating the other one that wrote over it.
+/// Where fewer requests than this may go out at once, a first look at all slots would hold that up.
 const WIDTH_FOR_BOTH: usize = 4;
+/// So the look comes after the first write was verified, or at the latest after this time.
 const LOOK_AFTER_WRITE: Duration = Duration::from_secs(4);
 /// Our addresses change several times while an endpoint starts; one write for all of them.
 const ADDRESS_SETTLES: Duration = Duration::from_secs(2);

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::transfer::schedule::Failure;
 
-/// So many bulk connections of a session may break within [`EXCUSED_WINDOW`] before it is the peer's fault: a path breaks now and
-/// then, and whoever breaks it again and again would be asked for the same content for ever.
+/// So many bulk connections of a session may break within [`EXCUSED_WINDOW`] before it is the peer's fault. A path breaks now and
+/// then; without a limit, a peer that closes its connection again and again would be asked for the same content for ever.
 const EXCUSED_MAX: usize = 4;
 /// See [`EXCUSED_MAX`].
 const EXCUSED_WINDOW: Duration = Duration::from_mins(10);
