@@ -46,14 +46,18 @@ impl Gate {
     pub fn enforce(&self, id: &EndpointId) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(handles) = open.get_mut(id) else { return };
-        handles.retain(|handle| {
-            let Some(connection) = handle.upgrade() else { return false };
-            let shut_out = (self.policy)(id, connection.alpn());
-            if let Some((code, why)) = shut_out {
-                connection.close(VarInt::from_u32(code), why.as_bytes());
+        let mut allowed = Vec::new();
+        // The latest first. The end of a session ends its bulk connections, too: closed after it they would be told that
+        // instead of why.
+        for handle in handles.drain(..).rev() {
+            let Some(connection) = handle.upgrade() else { continue };
+            match (self.policy)(id, connection.alpn()) {
+                Some((code, why)) => connection.close(VarInt::from_u32(code), why.as_bytes()),
+                None => allowed.push(handle),
             }
-            shut_out.is_none()
-        });
+        }
+        allowed.reverse();
+        *handles = allowed;
     }
 
     fn remember(&self, connection: &Connection) {
