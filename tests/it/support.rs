@@ -24,6 +24,7 @@ pub(crate) mod nodes;
 pub(crate) mod outboard;
 pub(crate) mod path;
 pub(crate) mod peers;
+pub(crate) mod ports;
 pub(crate) mod probe;
 pub(crate) mod proving;
 pub(crate) mod rendezvous;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::clock::SetClock;
 use super::daemon;
+use super::ports::KeptPorts;
 
 /// Long enough for a loaded machine; nothing waits for all of it unless it is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(3);
@@ -25,6 +26,8 @@ pub(crate) struct TestNode {
     _dir: TempDir,
     pub(crate) config: Config,
     node: Option<Node>,
+    /// While it is down.
+    ports: Option<KeptPorts>,
     spawn_peer: SpawnPeer,
     clock: SetClock,
     pub(crate) http: reqwest::Client,
@@ -84,7 +87,7 @@ impl TestNode {
         // Whatever made a client first has installed the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut node = Self { _dir: dir, config, node: None, spawn_peer, clock, http };
+        let mut node = Self { _dir: dir, config, node: None, ports: None, spawn_peer, clock, http };
         node.boot().await;
         node
     }
@@ -98,6 +101,7 @@ impl TestNode {
             clock: self.clock.start(),
         };
         let (config, spawn_peer) = (self.config.clone(), Arc::clone(&self.spawn_peer));
+        self.ports = None;
         let node = Box::pin(Node::start_with(config, output, spawn_peer)).await.expect("the node starts");
         self.config.listen_addr = node.api_addr();
         self.node = Some(node);
@@ -106,8 +110,11 @@ impl TestNode {
     /// Stops it in order.
     pub(crate) async fn stop(&mut self) -> Shutdown {
         let node = self.node.take().expect("a running node");
+        let (ticket, api) = (node.ticket(), node.api_addr());
         node.stop("the test wants it");
-        node.wait().await
+        let shutdown = node.wait().await;
+        self.ports = Some(KeptPorts::of(&ticket, api));
+        shutdown
     }
 
     pub(crate) fn node(&self) -> &Node {
