@@ -3,6 +3,8 @@
 //! Network and FUSE file systems, and those of memory cards, lack one thing or another that a local disk has. What can be
 //! done without is done without, and said once; what cannot is named in one sentence ([`lock_problem`]).
 
+mod direct;
+
 use std::error::Error;
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
@@ -15,6 +17,8 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+
+pub use self::direct::{DirectWriter, PageBuffer};
 
 /// Pauses between the tries of somebody who is waited for.
 pub const SHORT_PATIENCE: [Duration; 3] =

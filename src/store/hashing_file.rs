@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempPath};
 use tokio::task::JoinHandle;
 
+use crate::disk::{DirectWriter, PageBuffer};
 use crate::record::ContentHash;
 use crate::store::embedded::failure;
 use crate::store::groups::{GroupHasher, GroupSum};
@@ -24,15 +25,19 @@ use crate::store::{ReceivedFile, StoreError};
 
 /// Size of a block: large enough that handing it to a thread costs nothing beside hashing it (about 0.8 ms).
 const BLOCK_BYTES: usize = 1024 * 1024;
+/// Size of the first one: most contents are not longer.
+const FIRST_BLOCK_BYTES: usize = 64 * 1024;
 /// How much is written until the disk is asked to have it: more would only be waited for at the end.
 const SYNC_BYTES: usize = 64 * 1024 * 1024;
+/// How much is written into the memory of the system, where peers that ask for it soon find it; what follows is written past it.
+const CACHED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A file that is hashed while it is written. Removed when dropped, unless it was [finished](Self::finish).
 pub struct HashingFile {
     path: TempPath,
     dir: PathBuf,
-    /// What is being filled; empty, and without memory, before the first byte.
-    block: Vec<u8>,
+    /// What is being filled; without memory before the first byte.
+    block: PageBuffer,
     written: u64,
     ends: Ends,
     /// Written since the disk was last asked to have it.
@@ -53,7 +58,7 @@ struct Idle {
     pen: Pen,
     sha256: Sha256,
     /// The block before, to be filled again.
-    spare: Vec<u8>,
+    spare: PageBuffer,
 }
 
 /// What all that was written hashes to.
@@ -66,9 +71,25 @@ pub(crate) struct Hashes {
 /// What writes a block.
 struct Pen {
     file: File,
+    path: PathBuf,
+    direct: Option<DirectWriter>,
     /// Where the next block goes.
     at: u64,
     blake3: GroupHasher,
+}
+
+impl Pen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.blake3.update(bytes);
+        if self.at < CACHED_BYTES {
+            self.file.write_all_at(bytes, self.at)?;
+        } else {
+            let direct = self.direct.get_or_insert_with(|| DirectWriter::of(&self.path));
+            direct.write_all_at(&self.file, bytes, self.at)?;
+        }
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
 }
 
 impl HashingFile {
@@ -78,16 +99,17 @@ impl HashingFile {
     /// What the file system says.
     pub fn create(dir: &Path) -> io::Result<Self> {
         let (file, path) = NamedTempFile::new_in(dir)?.into_parts();
+        let ends = Idle {
+            pen: Pen { file, path: path.to_path_buf(), direct: None, at: 0, blake3: GroupHasher::default() },
+            sha256: Sha256::new(),
+            spare: PageBuffer::default(),
+        };
         Ok(Self {
             path,
             dir: dir.to_owned(),
-            block: Vec::new(),
+            block: PageBuffer::default(),
             written: 0,
-            ends: Ends::Idle(Box::new(Idle {
-                pen: Pen { file, at: 0, blake3: GroupHasher::default() },
-                sha256: Sha256::new(),
-                spare: Vec::new(),
-            })),
+            ends: Ends::Idle(Box::new(ends)),
             unsynced: 0,
             syncing: None,
         })
@@ -117,18 +139,19 @@ impl HashingFile {
     }
 
     pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
-        self.written += chunk.len() as u64;
         let mut rest = chunk.as_ref();
         while !rest.is_empty() {
-            if self.block.capacity() == 0 {
-                self.block.reserve_exact(BLOCK_BYTES);
+            if self.block.is_full() {
+                // There was none to be used again.
+                let length = if self.written == 0 { FIRST_BLOCK_BYTES } else { BLOCK_BYTES };
+                self.block = PageBuffer::new(length);
             }
-            let (now, later) = rest.split_at(rest.len().min(BLOCK_BYTES - self.block.len()));
-            self.block.extend_from_slice(now);
-            if self.block.len() == BLOCK_BYTES {
+            let copied = self.block.extend(rest);
+            self.written += copied as u64;
+            rest = &rest[copied..];
+            if self.block.is_full() {
                 self.send_block().await?;
             }
-            rest = later;
         }
         Ok(())
     }
@@ -164,24 +187,24 @@ impl HashingFile {
             self.unsynced = 0;
         }
         let block = Arc::new(std::mem::replace(&mut self.block, spare));
-        self.unsynced += block.len();
+        self.unsynced += block.filled().len();
         let same = Arc::clone(&block);
         let hashed = tokio::task::spawn_blocking(move || {
-            sha256.update(same.as_slice());
+            sha256.update(same.filled());
             sha256
         });
         let written = tokio::task::spawn_blocking(move || {
-            pen.blake3.update(&block);
-            pen.file.write_all_at(&block, pen.at)?;
-            pen.at += block.len() as u64;
+            pen.write(block.filled())?;
             io::Result::Ok((pen, block))
         });
         let both = async move {
             let (written, sha256) = tokio::join!(written, hashed);
             let ((pen, block), sha256) =
                 (written.map_err(io::Error::other)??, sha256.map_err(io::Error::other)?);
-            let mut spare = Arc::into_inner(block).unwrap_or_default();
-            spare.clear();
+            // The first one is too short to be used again.
+            let spare = Arc::into_inner(block).filter(|block| block.filled().len() == BLOCK_BYTES);
+            let mut spare = spare.unwrap_or_default();
+            spare.truncate(0);
             Ok(Idle { pen, sha256, spare })
         };
         self.ends = Ends::Busy(tokio::spawn(both));

@@ -1,9 +1,8 @@
 //! One content on its way, from however many peers: a file, what of it is there, its senders, and its hash so far.
 //!
-//! Bytes are written at their place, whichever peer sends them; what is there already is left as it is. Who writes what follows
-//! all that is hashed already hashes it from memory in the same go. Behind the writers come two jobs on blocking threads, each at
-//! most once at a time: one hashes what came out of order, from the file, as far as there is no gap, the other makes durable what
-//! was written and notes it in the ledger.
+//! Bytes are written at their place, whichever peer sends them; what is there already is left as it is. Beside the writers go two
+//! jobs on blocking threads, each at most once at a time: one hashes as far as there is no gap, from memory while a block is being
+//! written and from the file what came out of order; the other makes durable what was written and notes it in the ledger.
 //!
 //! A content that has a root (BLAKE3, as its source says) consists of whole groups that were proved before they came here, with
 //! their sums. So nothing else is hashed but SHA-256, which has the last word.
@@ -30,11 +29,12 @@ use self::judge::Suspect;
 pub use self::judge::{Blame, Finished};
 use self::sums::SumTable;
 use super::ledger::{Ledger, LedgerSubject};
-use crate::disk;
+use crate::disk::{self, DirectWriter};
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::embedded::failure;
 use crate::store::groups::{GroupHasher, GroupSum};
+use crate::transfer::partial::block::Block;
 use crate::transfer::ranges::Ranges;
 
 /// Bytes written after which they are made durable, once the last such work is done, or how long after it. What a power cut costs
@@ -43,8 +43,8 @@ const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
 /// Bytes hashed at once: whole groups.
 const HASH_BYTES: usize = 1024 * 1024;
-/// Of a content longer than this, what is durable and hashed leaves the memory of the system: pages that are new cost more than the
-/// writing itself, and whatever else was in their place is gone.
+/// A content longer than this is written past the memory of the system, and where that cannot be, what is durable and hashed leaves it:
+/// pages that are new cost more than the writing itself, and whatever else was in their place is gone.
 const CACHED_BYTES_MAX: u64 = CHECKPOINT_BYTES;
 /// Where bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +62,8 @@ pub struct Partial {
     root: Option<GroupSum>,
     path: PathBuf,
     file: File,
+    /// Writes it past the memory of the system, if it is long.
+    direct: DirectWriter,
     /// Its name in the directory is durable.
     named: OnceLock<()>,
     state: Mutex<PartialState>,
@@ -78,9 +80,11 @@ struct PartialState {
     from: BTreeMap<Giver, Ranges>,
     /// Where there is a root.
     sums: SumTable,
+    /// Blocks that are being written, or were just now, by where they begin: they are hashed from memory when it is their turn.
+    fresh: BTreeMap<u64, Arc<Block>>,
     /// `None` while somebody hashes.
     hasher: Option<Box<Hasher>>,
-    /// How much was hashed when nobody did last, and how much of that left the memory of the system.
+    /// How much is hashed, and how much of that left the memory of the system.
     hashed: u64,
     uncached: u64,
     /// Whether the job runs that makes durable what was written.
@@ -114,6 +118,11 @@ impl PartialState {
         self.hasher = Some(hasher);
     }
 
+    /// Whether there is more to hash.
+    fn has_next(&self, hashed: u64) -> bool {
+        self.fresh.contains_key(&hashed) || hashed < self.written.prefix()
+    }
+
     /// Whether enough was written to make it durable.
     fn is_checkpoint_due(&self) -> bool {
         let fresh = self.written.len() - self.durable.len();
@@ -141,6 +150,7 @@ impl Partial {
             // Some of it may have been written and no more when the last process ended.
             file.sync_data()?;
         }
+        let direct = if size > CACHED_BYTES_MAX { DirectWriter::of(path) } else { DirectWriter::none() };
         let ledger = Ledger::create(&ledger_path(path), subject, &durable)?;
         let from = (!durable.is_empty()).then(|| (Giver::Earlier, durable.clone()));
         let state = PartialState {
@@ -149,6 +159,7 @@ impl Partial {
             durable,
             from: from.into_iter().collect(),
             sums: SumTable::new(size),
+            fresh: BTreeMap::new(),
             hasher: Some(Box::default()),
             hashed: 0,
             uncached: 0,
@@ -163,7 +174,7 @@ impl Partial {
         let path = path.to_owned();
         let (state, ledger) = (Mutex::new(state), Mutex::new(ledger));
         let (named, changed) = (OnceLock::new(), Notify::new());
-        Ok(Self { hash, size, root, path, file, named, state, ledger, changed })
+        Ok(Self { hash, size, root, path, file, direct, named, state, ledger, changed })
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -209,7 +220,8 @@ impl Partial {
 
     /// Starts the jobs that have something to do. The caller is on a thread of the runtime's.
     fn follow(self: &Arc<Self>, state: &mut PartialState) {
-        if state.hasher.as_ref().is_some_and(|hasher| hasher.done < state.written.prefix())
+        let hashed = state.hasher.as_ref().map(|hasher| hasher.done);
+        if hashed.is_some_and(|hashed| state.has_next(hashed))
             && let Some(hasher) = state.hasher.take()
         {
             let this = Arc::clone(self);

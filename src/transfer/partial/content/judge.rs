@@ -216,6 +216,7 @@ impl Partial {
             }
         }
         let mut state = self.state();
+        state.fresh.clear();
         if !suspected {
             state.only = None;
         }

@@ -1,4 +1,4 @@
-//! Writing what came at its place, and hashing it: from memory where it is what comes next, else from the file.
+//! Writing what came at its place, and hashing it: from memory while it is being written, else from the file.
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -11,7 +11,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::{Giver, HASH_BYTES, Hasher, Partial};
 use crate::store::StoreError;
 use crate::store::groups::{GROUP_BYTES, GroupSum, group_sum};
-use crate::transfer::partial::block::Block;
+use crate::transfer::partial::block::{BLOCK_BYTES, Block};
+
+/// How far ahead of what is hashed a block may be to wait for its turn in memory: a few blocks more than one sender has under way.
+const FRESH_WITHIN: u64 = 8 * BLOCK_BYTES as u64;
 
 impl Partial {
     /// Begins to write what of `block`, which is at `offset`, is not here yet. Where there is a root, these are whole groups that
@@ -27,6 +30,7 @@ impl Partial {
         peer: EndpointId,
     ) -> Result<Option<JoinHandle<Result<(), StoreError>>>, StoreError> {
         let end = (offset + block.filled().len() as u64).min(self.size);
+        let block = Arc::new(block);
         let gaps = {
             let mut state = self.state();
             if let Some(error) = &state.failed {
@@ -40,27 +44,33 @@ impl Partial {
             for gap in &gaps {
                 state.claimed.insert(gap.clone());
             }
+            if gaps.is_empty() {
+                return Ok(None);
+            }
+            let whole = offset..offset + block.filled().len() as u64;
+            if gaps.first() == Some(&whole) && offset.saturating_sub(state.hashed) <= FRESH_WITHIN {
+                state.fresh.insert(offset, Arc::clone(&block));
+                self.follow(&mut state);
+            }
             gaps
         };
-        if gaps.is_empty() {
-            return Ok(None);
-        }
         let this = Arc::clone(self);
-        Ok(Some(spawn_blocking(move || this.write_gaps(offset, block.filled(), gaps, sums, peer))))
+        Ok(Some(spawn_blocking(move || this.write_gaps(offset, block.filled(), &gaps, sums, peer))))
     }
 
     fn write_gaps(
         self: &Arc<Self>,
         offset: u64,
         block: &[u8],
-        gaps: Vec<Range<u64>>,
+        gaps: &[Range<u64>],
         sums: Vec<GroupSum>,
         peer: EndpointId,
     ) -> Result<(), StoreError> {
         // All of them lie within the block.
         let index = |at: u64| usize::try_from(at - offset).unwrap_or(block.len()).min(block.len());
         let bytes = |range: &Range<u64>| &block[index(range.start)..index(range.end)];
-        let result = gaps.iter().try_for_each(|gap| self.file.write_all_at(bytes(gap), gap.start));
+        let result =
+            gaps.iter().try_for_each(|gap| self.direct.write_all_at(&self.file, bytes(gap), gap.start));
         let noted = result.is_ok().then(|| gaps.iter().try_for_each(|gap| self.ledger().note(gap)));
         if let Some(Err(error)) = noted {
             tracing::debug!(%error, "a part of a partial content is not noted before it is durable");
@@ -73,21 +83,12 @@ impl Partial {
             self.changed.notify_waiters();
             return Err(error);
         }
-        for gap in &gaps {
+        for gap in gaps {
             state.written.insert(gap.clone());
             state.from.entry(Giver::Peer(peer)).or_default().insert(gap.clone());
         }
         for (group, sum) in (offset / GROUP_BYTES as u64..).zip(sums) {
             state.sums.put(group, sum);
-        }
-        let next = state.hasher.as_ref().map(|hasher| hasher.done);
-        let from_memory = gaps.into_iter().find(|gap| next.is_some_and(|next| gap.contains(&next)));
-        if let Some((gap, mut hasher)) = from_memory.and_then(|gap| Some((gap, state.hasher.take()?))) {
-            drop(state);
-            let next = hasher.done..gap.end;
-            self.hash(&mut hasher, bytes(&next));
-            state = self.state();
-            state.put_back(hasher);
         }
         self.follow(&mut state);
         drop(state);
@@ -104,18 +105,24 @@ impl Partial {
         hasher.done += bytes.len() as u64;
     }
 
-    /// Hashes as far as there is no gap.
+    /// Hashes as far as there is no gap, or a block that is being written.
     pub(super) fn hash_along(self: Arc<Self>, mut hasher: Box<Hasher>) {
         let mut block = Vec::new();
         loop {
             let mut state = self.state();
-            let until = state.written.prefix();
-            if hasher.done >= until {
+            state.hashed = hasher.done;
+            let (fresh, until) = (state.fresh.remove(&hasher.done), state.written.prefix());
+            if fresh.is_none() && hasher.done >= until {
                 // Also when bytes were thrown away meanwhile: the one that did that waits for it.
+                state.fresh.retain(|at, _| *at > hasher.done);
                 state.put_back(hasher);
                 break;
             }
             drop(state);
+            if let Some(fresh) = fresh {
+                self.hash(&mut hasher, fresh.filled());
+                continue;
+            }
             let len = usize::try_from((until - hasher.done).min(HASH_BYTES as u64)).unwrap_or(HASH_BYTES);
             if block.len() < len {
                 block.resize(len, 0);
