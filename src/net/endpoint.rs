@@ -16,7 +16,7 @@ use iroh_tickets::endpoint::EndpointTicket;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::congestion::WithinMachine;
+use super::congestion::ByRoundTrip;
 use super::gate::Gate;
 use super::handshakes::{Pending, RemoteNet};
 use super::{BULK_ALPN, LIST_PEERS_ALPN, SESSION_ALPN, close, sockets};
@@ -76,16 +76,15 @@ impl TheirStreams {
 
 /// What every connection begins with: a small window, and these streams. `within_machine` says that both ends are here.
 fn transport(streams: TheirStreams, within_machine: bool) -> QuicTransportConfig {
+    let congestion = if within_machine { ByRoundTrip::within_machine() } else { ByRoundTrip::default() };
     let mut builder = QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(VarInt::from_u32(streams.bidirectional))
         .max_concurrent_uni_streams(VarInt::from_u32(streams.unidirectional))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .send_window(u64::from(SEND_WINDOW))
+        .congestion_controller_factory(Arc::new(congestion))
         .keep_alive_interval(KEEP_ALIVE);
-    if within_machine {
-        builder = builder.congestion_controller_factory(Arc::new(WithinMachine::default()));
-    }
     // A time that fits, by far.
     if let Ok(timeout) = IDLE_TIMEOUT.try_into() {
         builder = builder.max_idle_timeout(Some(timeout));
