@@ -10,7 +10,7 @@ use crate::disk::PageBuffer;
 /// Length of a buffer.
 pub const BLOCK_BYTES: usize = 1024 * 1024;
 /// Buffers that are kept for later.
-const IDLE_MAX: usize = 16;
+const IDLE_MAX: usize = 8;
 
 /// Buffers that are in use nowhere. Cheap to clone.
 #[derive(Clone, Default)]
