@@ -154,7 +154,9 @@ mod tests {
 
     #[test]
     fn whatever_lies_how_it_is_written_at_its_place() {
-        let dir = tempfile::tempdir_in(".").unwrap();
+        // Beside the program: the system's directory for temporary files may be memory.
+        let program = std::env::current_exe().unwrap();
+        let dir = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
         let path = dir.path().join("file");
         let file = File::options().create_new(true).read(true).write(true).open(&path).unwrap();
         let mut buffer = PageBuffer::new(5 * ALIGNMENT);
