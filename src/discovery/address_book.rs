@@ -225,7 +225,7 @@ impl AddressBook {
                  (endpoint_id, ticket, name, sources, last_success_ms, announcement) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
             for peer in peers {
-                let names: Vec<&str> = peer.sources.iter().map(|source| source.name()).collect();
+                let names: Vec<&str> = peer.sources.iter().map(Channel::name).collect();
                 insert.execute((
                     peer.addr.id.to_string(),
                     EndpointTicket::new(peer.addr.clone()).to_string(),

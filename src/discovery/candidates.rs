@@ -34,9 +34,9 @@ impl Candidates {
 
     /// A peer that was alive in an earlier run, and the channels that led to it then: they did not lead to it now, and that a
     /// user named it then does not make it one that a user names now.
-    pub fn restored(&self, addr: &EndpointAddr, sources: &ChannelSet) {
+    pub fn restored(&self, addr: &EndpointAddr, sources: ChannelSet) {
         for channel in sources.iter().filter(|channel| !channel.is_static()) {
-            (self.take)(addr.clone(), *channel);
+            (self.take)(addr.clone(), channel);
         }
         self.found(addr.clone(), Channel::Saved);
     }
@@ -63,7 +63,7 @@ mod tests {
         let candidates =
             Candidates::new(channels.clone(), move |_, channel| into.lock().unwrap().push(channel));
         let addr = EndpointAddr::new(SecretKey::from_bytes(&[1; 32]).public());
-        candidates.restored(&addr, &ChannelSet::from([Channel::Tickets, Channel::Dht, Channel::Gossip]));
+        candidates.restored(&addr, ChannelSet::from([Channel::Tickets, Channel::Dht, Channel::Gossip]));
         assert_eq!(*taken.lock().unwrap(), [Channel::Dht, Channel::Gossip, Channel::Saved]);
         let found = |channel| channels.reports().into_iter().find(|r| r.channel == channel).unwrap().found;
         assert_eq!(

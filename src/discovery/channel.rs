@@ -1,6 +1,7 @@
 //! The ways of finding peers, and how each of them does.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use iroh::EndpointId;
@@ -73,8 +74,69 @@ impl Channel {
     }
 }
 
-/// The channels that led to one peer.
-pub type ChannelSet = BTreeSet<Channel>;
+/// The channels that led to one peer. It is asked for every known peer each time one is chosen, so it is one byte.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChannelSet(u8);
+
+impl ChannelSet {
+    /// None of them.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(0)
+    }
+
+    const fn bit(channel: Channel) -> u8 {
+        1 << channel as u8
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub const fn contains(self, channel: Channel) -> bool {
+        self.0 & Self::bit(channel) != 0
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Adds one; whether it was not there.
+    pub fn insert(&mut self, channel: Channel) -> bool {
+        let is_new = !self.contains(channel);
+        self.0 |= Self::bit(channel);
+        is_new
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// In the order in which they are preferred.
+    pub fn iter(self) -> impl Iterator<Item = Channel> {
+        Channel::ALL.into_iter().filter(move |channel| self.contains(*channel))
+    }
+}
+
+impl FromIterator<Channel> for ChannelSet {
+    fn from_iter<I: IntoIterator<Item = Channel>>(channels: I) -> Self {
+        channels.into_iter().fold(Self::new(), |set, channel| set.union(Self(Self::bit(channel))))
+    }
+}
+
+impl<const N: usize> From<[Channel; N]> for ChannelSet {
+    fn from(channels: [Channel; N]) -> Self {
+        channels.into_iter().collect()
+    }
+}
+
+impl fmt::Debug for ChannelSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
 
 /// Whether a discovery channel works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
@@ -187,6 +249,23 @@ mod tests {
     use iroh::SecretKey;
 
     use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in_and_tells_it_in_order() {
+        let mut set = ChannelSet::new();
+        assert!(set.is_empty());
+        for channel in Channel::ALL.into_iter().rev() {
+            assert!(!set.contains(channel));
+            assert!(set.insert(channel) && !set.insert(channel));
+            assert_eq!(set.iter().next(), Some(channel));
+        }
+        assert!(set.iter().eq(Channel::ALL));
+        let [first, .., last] = Channel::ALL;
+        assert_eq!(
+            ChannelSet::from([last]).union(ChannelSet::from([first])),
+            ChannelSet::from([first, last])
+        );
+    }
 
     #[test]
     fn each_peer_counts_once_per_channel() {

@@ -284,11 +284,11 @@ impl GossipState {
 
     fn on_restored(&mut self, saved: Vec<SavedPeer>) {
         let sources: HashMap<EndpointId, ChannelSet> =
-            saved.iter().map(|peer| (peer.addr.id, peer.sources.clone())).collect();
+            saved.iter().map(|peer| (peer.addr.id, peer.sources)).collect();
         let addrs = self.args.directory.lock().restore(saved, Instant::now(), now_ms());
         for addr in addrs.into_iter().take(RESTORED_CANDIDATES_MAX) {
-            let sources = sources.get(&addr.id).cloned().unwrap_or_default();
-            self.args.candidates.restored(&addr, &sources);
+            let sources = sources.get(&addr.id).copied().unwrap_or_default();
+            self.args.candidates.restored(&addr, sources);
         }
     }
 

@@ -162,7 +162,7 @@ impl Roster {
         if (is_new || wanted && before != Some(Share::Named)) && !self.make_room(share) {
             return false;
         }
-        let vouched = wanted || self.limits.sealed.contains(&channel);
+        let vouched = wanted || self.limits.sealed.contains(channel);
         let known = self.entry(id);
         known.sources.insert(channel);
         known.vouched |= vouched;

@@ -522,7 +522,7 @@ async fn what_was_remembered_is_used_at_the_next_start() {
     let saved = book(one.dir.path()).directory().expect("a book");
     assert_eq!(saved.len(), 1);
     assert_eq!((saved[0].addr.clone(), saved[0].name.as_str()), (two.addr(), "two"));
-    assert!(saved[0].sources.contains(&Channel::Gossip) && saved[0].signed.is_some());
+    assert!(saved[0].sources.contains(Channel::Gossip) && saved[0].signed.is_some());
 
     // The next start knows nothing but its book, and nobody gives it a hint.
     one.args.directory = SharedDirectory::default();
@@ -530,7 +530,7 @@ async fn what_was_remembered_is_used_at_the_next_start() {
     let at = two.addr();
     one.peers.wait_for("a candidate", |seen| candidates(seen, Channel::Saved).contains(&at)).await;
     let listed = one.sees_agent(&two).await;
-    assert!(listed.sources.contains(&Channel::Saved));
+    assert!(listed.sources.contains(Channel::Saved));
 }
 
 #[tokio::test]
@@ -609,7 +609,7 @@ async fn agents_of_one_network_find_each_other_on_this_machine() {
     }
     one.sees_agent(&two).await;
     for (agent, id) in [(&one, two.id()), (&two, one.id())] {
-        let found = |listing: &AgentListing| listing.id == id && listing.sources.contains(&Channel::Mdns);
+        let found = |listing: &AgentListing| listing.id == id && listing.sources.contains(Channel::Mdns);
         agent.sees("each hears the other one's name", found).await;
         let report = agent.channel(Channel::Mdns);
         assert!(report.found == 1 && report.last_success_ms.is_some(), "{report:?}");

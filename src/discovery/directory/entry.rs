@@ -110,7 +110,7 @@ impl DirectoryEntry {
             age: self.age(now)?,
             stale,
             addr: self.addr.clone(),
-            sources: self.sources.clone(),
+            sources: self.sources,
             signed: self.signed.clone().filter(|_| !stale),
         })
     }

@@ -49,7 +49,7 @@ impl Directory {
             let id = peer.addr.id;
             let Some(entry) = self.entry(id, Rank::Hint, now, &mut Vec::new()) else { continue };
             entry.merge_addrs(&peer.addr);
-            entry.sources.extend(peer.sources);
+            entry.sources = entry.sources.union(peer.sources);
             entry.sources.insert(Channel::Saved);
             if entry.name.is_empty() {
                 entry.name = printable(&peer.name, NAME_CHARS_MAX);
@@ -78,7 +78,7 @@ impl Directory {
                 unsaved.push(SavedPeer {
                     addr: entry.addr.clone(),
                     name: entry.name.clone(),
-                    sources: entry.sources.clone(),
+                    sources: entry.sources,
                     last_success_ms,
                     signed: entry.signed.clone(),
                 });

@@ -169,7 +169,7 @@ impl KnownPeer {
     }
 
     pub(super) fn share(&self) -> Share {
-        let by = |channel: Channel| self.sources.contains(&channel);
+        let by = |channel: Channel| self.sources.contains(channel);
         if self.is_wanted() {
             Share::Named
         } else if self.is_member && !self.vouched {
@@ -203,13 +203,13 @@ impl KnownPeer {
     /// Whether nobody vouches for it: it was never there, and no user, ticket or earlier session named it.
     #[must_use]
     pub fn is_hint(&self) -> bool {
-        self.last_seen_ms.is_none() && !self.sources.iter().any(|channel| channel.is_static())
+        self.last_seen_ms.is_none() && !self.sources.iter().any(Channel::is_static)
     }
 
     /// Whether a user named it, so that we want a connection to it whatever else is connected.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        self.sources.iter().any(|channel| Self::names(*channel))
+        self.sources.iter().any(Self::names)
     }
 
     /// Whether a user named the peers that come through this channel.

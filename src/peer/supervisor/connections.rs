@@ -203,7 +203,7 @@ impl PeersState {
         }
         let Some(known) = self.roster.get_mut(&id) else { return };
         for channel in known.sources.iter().filter(|channel| channel.is_static()) {
-            self.args.discovery.channels.succeeded(*channel, now_ms());
+            self.args.discovery.channels.succeeded(channel, now_ms());
         }
         known.name.clone_from(&name);
         // Where it says it is, and where it was seen: either may be what works next time.

@@ -91,14 +91,14 @@ fn add_announced(peers: &mut Vec<PeerReport>, listings: &[AgentListing]) {
         }
         peer.assets = peer.assets.or(Some(listing.assets));
         peer.last_seen_ms = peer.last_seen_ms.max(Some(seen(listing)));
-        peer.sources = sources(listing.sources.iter().chain(&channels_of(&peer.sources)).copied().collect());
+        peer.sources = sources(listing.sources.union(channels_of(&peer.sources)));
     }
     peers.extend(listings.into_values().map(|listing| PeerReport {
         endpoint_id: listing.id.to_string(),
         name: listing.name.clone(),
         assets: Some(listing.assets),
         last_seen_ms: Some(seen(listing)),
-        sources: sources(listing.sources.clone()),
+        sources: sources(listing.sources),
         ..PeerReport::default()
     }));
 }
@@ -108,7 +108,7 @@ fn sources(sources: ChannelSet) -> Vec<&'static str> {
     if sources.is_empty() {
         return vec!["incoming"];
     }
-    sources.into_iter().map(Channel::name).collect()
+    sources.iter().map(Channel::name).collect()
 }
 
 fn channels_of(names: &[&'static str]) -> ChannelSet {
@@ -176,7 +176,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
             .or_else(|| Some(refusal?.sentence(id, &state.args.endpoint.id())))
             .or_else(|| state.is_doubled(id).then(|| DOUBLED.to_owned()))
             .or_else(|| known.last_error.clone()),
-        sources: sources(known.sources.clone()),
+        sources: sources(known.sources),
     }
 }
 

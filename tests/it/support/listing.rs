@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use can_sync::testing::discovery::announcement::Announcement;
+use can_sync::testing::discovery::channel::ChannelSet;
 use can_sync::testing::discovery::directory::AgentListing;
 use can_sync::testing::discovery::list_peers::{ListPeersService, ListingSource};
 use can_sync::testing::identity::{Key, PresenceKeys};
@@ -59,7 +60,7 @@ pub(crate) fn listing(key: &SecretKey, name: &str, addr: EndpointAddr, age: Dura
         stale: false,
         signed: Some(announcement(key, name, 3, &addr)),
         addr,
-        sources: std::collections::BTreeSet::default(),
+        sources: ChannelSet::default(),
     }
 }
 
