@@ -5,9 +5,8 @@
 //! datagram; the same for ours and for raw, and nothing is said of other paths than these. "ours" goes from the dial until both say
 //! that they are in sync; "raw" from the dial until one stream with the same bytes is acknowledged, with BBR3, which makes most of
 //! paths with loss; "Cubic" is the same with iroh's default, and a tenth of the bytes, because it is slow where datagrams get
-//! lost. Live is from the 201 at one
-//! agent to the event of the other one's store, 4 KiB each, beside the time that a datagram is under way. `--controllers` compares
-//! congestion controllers instead: see `wan/controllers.rs`.
+//! lost. Live is from the 201 at one agent to the event of the other one's store, 4 KiB each, beside the time that a datagram is
+//! under way. `--controllers` compares congestion controllers instead: see `wan/controllers.rs`.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -79,7 +79,7 @@ impl Channel {
 pub struct ChannelSet(u8);
 
 impl ChannelSet {
-    /// None of them.
+    /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
         Self(0)
@@ -108,13 +108,13 @@ impl ChannelSet {
         is_new
     }
 
-    /// Those of both.
+    /// The channels that are in either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// In the order in which they are preferred.
+    /// The channels in the set, in the order of [`Channel::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Channel> {
         Channel::ALL.into_iter().filter(move |channel| self.contains(*channel))
     }

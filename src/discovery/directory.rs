@@ -1,9 +1,10 @@
 //! Everyone who has announced themselves, with what they said, by our own clock. Pure.
 //!
 //! An agent is **fresh** for two minutes, in a large network for longer, after it was last known to be alive, by an announcement,
-//! a session or an answer. A silent one is asked once; without an answer it is **stale**, and the next sweep takes it off the list. What other channels
-//! say of agents that were never alive here are **hints**: never listed, never passed on, good for trying to join through
-//! them. An agent that was taken off the list goes on as a hint, so that a network that was cut in two finds itself again.
+//! a session or an answer. A silent one is asked once; without an answer it is **stale**, and the next sweep takes it off the
+//! list. What other channels say of agents that were never alive here are **hints**: never listed, never passed on, good for
+//! trying to join through them. An agent that was taken off the list goes on as a hint, so that a network that was cut in two
+//! finds itself again.
 //!
 //! Time comes in: `now` is our own clock, `now_ms` the wall clock, which is only compared with what authors wrote. There are
 //! at most 4,096 entries. When there is no room, hints go first, then the stale, then the agents that were silent for longest, those

@@ -38,13 +38,13 @@ impl PageBuffer {
         Self { bytes, start, length, filled: 0 }
     }
 
-    /// What it was filled with.
+    /// The bytes that it was filled with, from the start of a page.
     #[must_use]
     pub fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.filled]
     }
 
-    /// Where more goes.
+    /// The part that is not filled yet, to be written to before [`Self::advance`].
     pub fn free(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start + self.filled..self.start + self.length]
     }
@@ -55,17 +55,17 @@ impl PageBuffer {
         self.filled == self.length
     }
 
-    /// So many more bytes came.
+    /// Counts the next `bytes` of the free part as filled, at most to the end of the buffer.
     pub fn advance(&mut self, bytes: usize) {
         self.filled = (self.filled + bytes).min(self.length);
     }
 
-    /// Forgets what follows.
+    /// Keeps the first `bytes` that it was filled with, and frees the rest.
     pub fn truncate(&mut self, bytes: usize) {
         self.filled = self.filled.min(bytes);
     }
 
-    /// Copies of `bytes` as many as there is room for; how many.
+    /// Copies the start of `bytes` behind what is there, as far as there is room; returns how many bytes were copied.
     pub fn extend(&mut self, bytes: &[u8]) -> usize {
         let room = self.free();
         let length = bytes.len().min(room.len());
@@ -79,7 +79,7 @@ impl PageBuffer {
 #[derive(Debug)]
 pub struct DirectWriter {
     direct: Option<File>,
-    /// The file system said no.
+    /// A write past memory failed; no other is tried on this file.
     refused: AtomicBool,
 }
 
@@ -105,8 +105,8 @@ impl DirectWriter {
         file.write_all_at(&bytes[written..], at + written as u64)
     }
 
-    /// Writes as many pages as it can; how many bytes that were. What keeps the rest from being written is met again by whoever
-    /// writes it as usual.
+    /// Writes whole pages past memory, from the start of `bytes`, until one fails; returns how many bytes were written. The failure is
+    /// not returned: if it lasts, writing the rest as usual meets it again.
     fn write_pages(&self, bytes: &[u8], at: u64) -> usize {
         let Some(direct) = self.direct.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed)) else {
             return 0;
