@@ -4,7 +4,8 @@
 //! 100 ms leave it a sixteenth of what BBR sends there; BBR goes by the rate at which things arrive, and keeps the queue in front of a
 //! slow link short, too. On a short path that rate is what two busy processors and their sockets make of it: BBR measures pauses of
 //! the scheduler, and takes a third to a half longer than Cubic, which is back within a millisecond. So a path is watched for its
-//! first acknowledgements, and has the one that suits its round trip from then on.
+//! first acknowledgements, and has the one that suits its round trip from then on. A path that turns out to be shorter than it looked
+//! while a machine was busy begins anew with Cubic.
 //!
 //! Within a machine there is no congestion at all, but iroh 1.4 throws away what it is about to send when the task that sends has
 //! received much in the same turn: tokio's budget for that turn is used up, the socket claims not to be writable, and iroh goes on
@@ -45,38 +46,67 @@ impl ControllerFactory for ByRoundTrip {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let in_force = Arc::clone(&self.short).build(now, current_mtu);
         let other = Arc::clone(&self.long).build(now, current_mtu);
-        Box::new(Watched { in_force, other: Some(other), acks: 0, floor: self.floor })
+        Box::new(Watched {
+            in_force,
+            state: PathState::Watched { other, acks: 0 },
+            mtu: current_mtu,
+            within: self,
+        })
     }
 }
 
-/// The controller of a path. While it is watched, both are told everything, so that either can go on.
+/// What is known of a path.
+#[derive(Debug)]
+enum PathState {
+    /// Too little. Both controllers are told everything, so that either can go on: the one for long paths, and acknowledgements so far.
+    Watched { other: Box<dyn Controller>, acks: u32 },
+    /// Cubic is in force.
+    Short,
+    /// BBR is in force.
+    Long,
+}
+
+/// The controller of a path.
 #[derive(Debug)]
 struct Watched {
     in_force: Box<dyn Controller>,
-    /// The one for long paths, until the path is known.
-    other: Option<Box<dyn Controller>>,
-    acks: u32,
-    /// The least window of a short path.
-    floor: u64,
+    state: PathState,
+    mtu: u16,
+    /// What it was made by.
+    within: Arc<ByRoundTrip>,
 }
 
 impl Watched {
     fn tell(&mut self, mut event: impl FnMut(&mut dyn Controller)) {
         event(self.in_force.as_mut());
-        if let Some(other) = &mut self.other {
+        if let PathState::Watched { other, .. } = &mut self.state {
             event(other.as_mut());
         }
     }
 
-    /// Decides, once there were enough acknowledgements.
-    fn choose(&mut self, round_trip: Duration) {
-        self.acks = self.acks.saturating_add(1);
-        if self.acks >= WATCHED_ACKS
-            && let Some(other) = self.other.take()
-            && round_trip >= LONG
-        {
-            (self.in_force, self.floor) = (other, 0);
+    /// Decides, once there were enough acknowledgements; and again where the least round trip so far shows that a path is short.
+    fn choose(&mut self, now: Instant, round_trip: Duration) {
+        match &mut self.state {
+            PathState::Watched { acks, .. } if *acks + 1 < WATCHED_ACKS => *acks += 1,
+            PathState::Watched { .. } => {
+                let state = if round_trip >= LONG { PathState::Long } else { PathState::Short };
+                if let PathState::Watched { other, .. } = std::mem::replace(&mut self.state, state)
+                    && matches!(self.state, PathState::Long)
+                {
+                    self.in_force = other;
+                }
+            }
+            PathState::Long if round_trip < LONG => {
+                self.in_force = Arc::clone(&self.within.short).build(now, self.mtu);
+                self.state = PathState::Short;
+            }
+            PathState::Short | PathState::Long => {}
         }
+    }
+
+    /// The least window.
+    fn floor(&self) -> u64 {
+        if matches!(self.state, PathState::Long) { 0 } else { self.within.floor }
     }
 }
 
@@ -103,9 +133,7 @@ impl Controller for Watched {
         rtt: &RttEstimator,
     ) {
         self.tell(|controller| controller.on_ack(now, sent, bytes, pn, app_limited, rtt));
-        if self.other.is_some() {
-            self.choose(rtt.min());
-        }
+        self.choose(now, rtt.min());
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_acked: Option<u64>) {
@@ -142,6 +170,7 @@ impl Controller for Watched {
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = new_mtu;
         self.tell(|controller| controller.on_mtu_update(new_mtu));
     }
 
@@ -152,7 +181,7 @@ impl Controller for Watched {
     }
 
     fn window(&self) -> u64 {
-        self.in_force.window().max(self.floor)
+        self.in_force.window().max(self.floor())
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -164,9 +193,15 @@ impl Controller for Watched {
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
             in_force: self.in_force.clone_box(),
-            other: self.other.as_ref().map(|other| other.clone_box()),
-            acks: self.acks,
-            floor: self.floor,
+            state: match &self.state {
+                PathState::Watched { other, acks } => {
+                    PathState::Watched { other: other.clone_box(), acks: *acks }
+                }
+                PathState::Short => PathState::Short,
+                PathState::Long => PathState::Long,
+            },
+            mtu: self.mtu,
+            within: Arc::clone(&self.within),
         })
     }
 
@@ -194,20 +229,39 @@ mod tests {
     fn watched(round_trip: Duration, acks: u32) -> Watched {
         let built = Arc::new(ByRoundTrip::within_machine()).build(Instant::now(), 1200);
         let mut watched = *built.into_any().downcast::<Watched>().unwrap();
-        (0..acks).for_each(|_| watched.choose(round_trip));
+        (0..acks).for_each(|_| watched.choose(Instant::now(), round_trip));
         watched
     }
 
     #[test]
-    fn a_long_path_has_bbr_and_a_short_one_cubic_and_that_stays() {
+    fn a_long_path_has_bbr_and_a_short_one_cubic() {
         let short = LONG.checked_sub(Duration::from_micros(1)).unwrap();
         for (round_trip, paced) in [(Duration::ZERO, false), (short, false), (LONG, true)] {
             let mut path = watched(round_trip, WATCHED_ACKS - 1);
-            assert!(!is_paced(&path) && path.other.is_some(), "a path begins as a short one");
-            path.choose(round_trip);
-            assert!(is_paced(&path) == paced && path.other.is_none(), "{round_trip:?}");
+            assert!(
+                !is_paced(&path) && matches!(path.state, PathState::Watched { .. }),
+                "begins as a short one"
+            );
+            path.choose(Instant::now(), round_trip);
+            assert_eq!(
+                (is_paced(&path), matches!(path.state, PathState::Long)),
+                (paced, paced),
+                "{round_trip:?}"
+            );
             assert_eq!(is_paced(path.clone_box().as_ref()), paced);
         }
+    }
+
+    #[test]
+    fn a_path_that_turns_out_to_be_short_begins_anew_and_stays_short() {
+        let mut path = watched(LONG, WATCHED_ACKS);
+        assert!(is_paced(&path) && path.window() < WINDOW_WITHIN_MACHINE);
+        path.on_mtu_update(1400);
+        path.choose(Instant::now(), Duration::from_millis(1));
+        assert!(!is_paced(&path), "the first acknowledgements were late");
+        assert_eq!(path.window(), WINDOW_WITHIN_MACHINE, "within a machine it has the floor again");
+        path.choose(Instant::now(), LONG);
+        assert!(!is_paced(&path));
     }
 
     #[test]
@@ -251,10 +305,11 @@ mod tests {
     #[test]
     fn whoever_takes_over_heard_of_all_that_came_before() {
         let mut path = watched(LONG, WATCHED_ACKS - 1);
-        let (now, before) = (Instant::now(), path.other.as_ref().unwrap().window());
+        let PathState::Watched { other, .. } = &path.state else { panic!("{path:?}") };
+        let (now, before) = (Instant::now(), other.window());
         path.on_congestion_event(now, now, true, false, 50_000, 1);
         path.on_mtu_update(9000);
-        path.choose(LONG);
+        path.choose(now, LONG);
         assert_ne!(path.window(), before);
     }
 }
