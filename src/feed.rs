@@ -23,9 +23,11 @@ use self::reading::{follow, scan};
 use crate::actor::ServiceRef;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
+use crate::entry::EntryHash;
 use crate::library::Libraries;
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
+use crate::store::entries::StoredEntry;
 use crate::store::{FeedEntry, StoreError, StoreRef, StoreStatus};
 
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub enum CanServiceMsg {
     /// Follower or scan: a page of changes, ascending; answered once it was taken in.
     Page {
         entries: Vec<FeedEntry>,
+        /// The same of folders.
+        folder_records: Vec<StoredEntry>,
         /// Whether it moves the cursor (the follower's) or not (the scan's).
         follows: bool,
         reply: RpcReplyPort<()>,
@@ -44,7 +48,7 @@ pub enum CanServiceMsg {
     /// Follower: the store's numbers do not continue ours; everything is read again.
     Reset,
     /// Scan: these are in the index and not in the store.
-    Vanished(Vec<ContentHash>),
+    Vanished { assets: Vec<ContentHash>, entries: Vec<EntryHash> },
     /// Scan: it could not read all of the store.
     ScanFailed,
     /// Own tasks: one of them panicked, and why.
@@ -114,15 +118,15 @@ impl Actor for CanServiceActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            CanServiceMsg::Page { entries, follows, reply } => {
-                state.on_page(entries, follows);
+            CanServiceMsg::Page { entries, folder_records, follows, reply } => {
+                state.on_page(entries, folder_records, follows);
                 // A follower that gave up waiting sends the page again; taking it twice does no harm.
                 let _ = reply.send(());
             }
             CanServiceMsg::CaughtUp { at, status } => state.on_caught_up(&myself, at, status),
             CanServiceMsg::StoreFailed(error) => state.on_store_failed(error),
             CanServiceMsg::Reset => state.on_reset(&myself),
-            CanServiceMsg::Vanished(hashes) => state.on_vanished(&myself, &hashes),
+            CanServiceMsg::Vanished { assets, entries } => state.on_vanished(&myself, &assets, &entries),
             CanServiceMsg::ScanFailed => state.scanning = false,
             CanServiceMsg::TaskFailed(why) => {
                 return Err(format!("a task of the store's follower: {why}").into());
@@ -161,9 +165,11 @@ impl CanServiceState {
         ActorDetail { detail: Some(detail), ..ActorDetail::default() }
     }
 
-    fn on_page(&mut self, entries: Vec<FeedEntry>, follows: bool) {
-        let last = entries.last().map(|entry| entry.seq);
+    fn on_page(&mut self, entries: Vec<FeedEntry>, folder_records: Vec<StoredEntry>, follows: bool) {
+        let (last, last_entry) = (entries.last(), folder_records.last());
+        let last = last.map(|entry| entry.seq).max(last_entry.map(|entry| entry.seq));
         let changed = self.args.libraries.apply(entries);
+        let changed_entries = self.args.libraries.mirror().apply_entries(folder_records);
         if let Some(seq) = last.filter(|_| follows) {
             // Before the store was read once there is none: sessions that began on a part of the index would offer all of
             // the rest.
@@ -173,6 +179,9 @@ impl CanServiceState {
         }
         if !changed.is_empty() {
             self.tell(PeersMsg::StoreChanged(changed.into()));
+        }
+        if !changed_entries.is_empty() {
+            self.tell(PeersMsg::EntriesChanged(changed_entries.into()));
         }
     }
 
@@ -224,7 +233,12 @@ impl CanServiceState {
         self.start_scan(myself);
     }
 
-    fn on_vanished(&mut self, myself: &ActorRef<CanServiceMsg>, hashes: &[ContentHash]) {
+    fn on_vanished(
+        &mut self,
+        myself: &ActorRef<CanServiceMsg>,
+        hashes: &[ContentHash],
+        entries: &[EntryHash],
+    ) {
         self.scanning = false;
         if std::mem::take(&mut self.scan_again) {
             return self.start_scan(myself);
@@ -233,8 +247,12 @@ impl CanServiceState {
             tracing::warn!(records = hashes.len(), "the store no longer has records that it had");
             self.args.libraries.remove(hashes);
         }
+        if !entries.is_empty() {
+            tracing::warn!(entries = entries.len(), "the store no longer has entries of folders that it had");
+            self.args.libraries.mirror().remove_entries(entries);
+        }
         // They take us to have what we had.
-        if std::mem::take(&mut self.compare_after) || !hashes.is_empty() {
+        if std::mem::take(&mut self.compare_after) || !hashes.is_empty() || !entries.is_empty() {
             self.tell(PeersMsg::Verify);
         }
     }

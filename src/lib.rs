@@ -54,12 +54,13 @@
 //! cli testing                                  what a person types; what tests may see
 //! node                                         boot: puts everything together
 //! api feed                                     the agent's HTTP API and page; the store's changes
-//! peer                                         sessions with other agents
+//! peer folder                                  sessions with other agents; directories on this machine
 //! transfer                                     who is asked for what, bytes in and out
 //! library                                      sets of assets, tickets, who may do what
 //! discovery                                    who is there, and where
 //! store net                                    where assets live; the endpoint and proofs
 //! actor http wire reconcile                    supervision kit; HTTP servers; frames; set difference
+//! entry                                        what a folder has at a path
 //! record events clock text identity config qr stderr  the ground
 //! disk                                         what file systems cannot do
 //! ```
@@ -68,7 +69,8 @@
 //!
 //! Rules are functions of their arguments, time included, with neither runtime nor I/O: [`record`], [`discovery::slot`],
 //! [`discovery::announcement`], [`discovery::directory`], [`discovery::pace`], [`peer::session`], [`peer::wishes`],
-//! [`peer::roster`], [`peer::doubles`], [`peer::deferrals::notes`], [`clock::evidence`], [`reconcile`], [`store::groups`], [`transfer::fetching`], [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
+//! [`peer::roster`], [`peer::doubles`], [`peer::deferrals::notes`], [`clock::evidence`], [`entry`], [`folder::answers`], [`folder::brake`],
+//! [`folder::plan`], [`folder::sight`], [`reconcile`], [`store::groups`], [`transfer::fetching`], [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
 //! each rule can be tested without a socket.
 
 mod actor;
@@ -78,8 +80,10 @@ mod clock;
 mod config;
 mod discovery;
 mod disk;
+mod entry;
 mod events;
 mod feed;
+mod folder;
 mod http;
 mod identity;
 mod library;

@@ -9,6 +9,7 @@
 pub mod actor;
 mod asides;
 mod codec;
+mod entries;
 pub mod epoch;
 pub mod filter;
 pub mod manage;
@@ -80,6 +81,9 @@ pub struct Library {
 #[derive(Debug, Default)]
 struct LibraryIndex {
     tree: ItemTree,
+    /// Records of folders, by what names them; of the mirror alone. A tree of their own: a name that both kinds have names two
+    /// things, and machines that know no folders compare the other tree as ever.
+    entries: ItemTree,
     /// Sizes of contents that are here and their sum; not kept for the mirror, which has the store's own counts.
     sizes: HashMap<ContentHash, u64>,
     bytes: u64,
@@ -393,14 +397,21 @@ impl Library {
 
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let (assets, bytes) = {
+        let (assets, bytes, keeps_entries) = {
             let store = self.feed.store.lock().unwrap_or_else(PoisonError::into_inner);
-            (store.assets_held, store.bytes_held)
+            (store.assets_held, store.bytes_held, store.keeps_entries)
         };
         let index = self.index();
         let own = (index.sizes.len() as u64, index.bytes);
         let (assets, bytes) = if self.shared.is_some() { own } else { (assets, bytes) };
-        Summary { count: index.tree.len() as u64, fingerprint: index.tree.fingerprint(), assets, bytes }
+        let entries = (self.shared.is_none() && keeps_entries).then(|| index.entry_summary());
+        Summary {
+            count: index.tree.len() as u64,
+            fingerprint: index.tree.fingerprint(),
+            assets,
+            bytes,
+            entries,
+        }
     }
 
     /// The contents whose records have these ids, with the ids, and the ids that no record has any more.

@@ -18,4 +18,4 @@ pub mod tree;
 mod wire;
 
 pub use engine::{EngineLimits, Initiator, Responder};
-pub use summary::Summary;
+pub use summary::{EntrySummary, Summary};

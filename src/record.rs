@@ -112,6 +112,11 @@ id_type! {
     LibraryId
 }
 
+impl LibraryId {
+    /// No library: of what is the user's own, and was deleted through a library that it was in. No library has it.
+    pub const NONE: Self = Self([0; 32]);
+}
+
 impl WriterId {
     /// The writer of every asset that was never edited.
     pub const NULL: Self = Self([0; 32]);
@@ -339,6 +344,12 @@ impl AssetRecord {
         let was_own = if other.deleted { other.own_content } else { other.is_own() };
         let own_content = self.own_content || (was_own && !self.deleted && self.via.is_some());
         Self { own_content, ..self }
+    }
+
+    /// This version as the user's own, and no library's.
+    #[must_use]
+    pub fn outside_libraries(self) -> Self {
+        Self { via: Some(LibraryId::NONE), own_content: true, ..self }
     }
 
     /// What members of a library see of it: nothing of the ways by which it came, and of a tombstone that the asset was

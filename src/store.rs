@@ -10,12 +10,15 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+use self::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderPlaces, HistoryPlace, StoredEntry};
 use self::scrub::{ScrubFinding, ScrubReport};
+use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, Hlc};
 
 pub(crate) mod at_rest;
 pub mod can_http;
 pub mod embedded;
+pub mod entries;
 pub mod groups;
 pub mod hashing_file;
 mod id;
@@ -106,6 +109,8 @@ impl FeedEntry {
 pub struct FeedPage {
     /// Ascending by `seq`, all greater than the cursor that was asked for.
     pub entries: Vec<FeedEntry>,
+    /// The same of folders, in one sequence with the others: of [`ContentStore::feed_with_entries`] alone.
+    pub folder_records: Vec<StoredEntry>,
     /// The cursor lies outside what this store can continue from (older than purged tombstones, or none that it gave
     /// out, as after a restore): read everything again from 0. `entries` is empty then.
     pub reset: bool,
@@ -114,6 +119,27 @@ pub struct FeedPage {
     pub end: u64,
     /// Which store this is of, where it says. A cursor of another store means nothing to it.
     pub store: Option<StoreId>,
+}
+
+impl FeedPage {
+    /// How many changes it has, of assets and folders.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len() + self.folder_records.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of its last change.
+    #[must_use]
+    pub fn last_seq(&self) -> Option<u64> {
+        let (asset, entry) = (self.entries.last(), self.folder_records.last());
+        asset.map(|entry| entry.seq).max(entry.map(|entry| entry.seq))
+    }
 }
 
 /// What [`ContentStore::watch`] yields.
@@ -142,6 +168,8 @@ pub struct StoreStatus {
     pub damaged: u64,
     /// Number of the last change.
     pub seq: u64,
+    /// Whether it keeps records of folders.
+    pub keeps_entries: bool,
     /// Why the store takes no writes at the moment, where it does not.
     pub read_only: Option<String>,
     /// Why nothing but deletions is taken, where the disk has too little room.
@@ -262,6 +290,12 @@ pub enum StoreError {
     /// A live asset whose content is not here.
     #[error("the content of {0} is not held here")]
     NotHeld(ContentHash),
+    /// An asset whose content a file of a folder has.
+    #[error("{0}")]
+    InFolder(Box<FolderPlaces>),
+    /// A store without records of folders.
+    #[error("this store keeps no folders")]
+    NoFolders,
     /// An asset that was changed since the caller looked at it.
     #[error("the asset {0} was changed meanwhile")]
     Changed(ContentHash),
@@ -321,6 +355,54 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Changes after `since`, at most `limit` (capped at 1,000) of them, tombstones included.
     fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>>;
+
+    /// As [`feed`](Self::feed), with the records of folders: at most `limit` changes of both together, in one sequence.
+    fn feed_with_entries(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+        self.feed(since, limit)
+    }
+
+    /// What folders have, in the order of paths, in pages.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a cursor that is none; [`StoreError::NoFolders`], or [`StoreError::Unsupported`].
+    fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<EntryPage, StoreError>> {
+        drop(query);
+        Box::pin(async { Err(StoreError::NoFolders) })
+    }
+
+    /// The records of folders of these names, in any order; unknown ones are left out. At most 1,000.
+    fn entries_named(&self, hashes: Vec<EntryHash>) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+        drop(hashes);
+        Box::pin(async { Err(StoreError::NoFolders) })
+    }
+
+    /// The versions of what is at a path that lost, the newest first, those that come after `before`; at most 1,000.
+    fn entry_history(
+        &self,
+        folder: FolderId,
+        path: String,
+        before: Option<HistoryPlace>,
+    ) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+        let _ = (folder, path, before);
+        Box::pin(async { Err(StoreError::NoFolders) })
+    }
+
+    /// Takes versions that are written here, each if what is there is what it names. Answers in the same order once all that is
+    /// [`EntryOutcome::Stored`] is durable. At most 1,000.
+    fn put_entries(&self, puts: Vec<EntryPut>) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+        drop(puts);
+        Box::pin(async { Err(StoreError::NoFolders) })
+    }
+
+    /// Takes versions from a peer: they merge ([`crate::entry::merge`]), and what loses goes to the history. Same order, same
+    /// durability. At most 1,000.
+    fn take_entries(
+        &self,
+        records: Vec<FolderRecord>,
+    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+        drop(records);
+        Box::pin(async { Err(StoreError::NoFolders) })
+    }
 
     /// Yields whenever the store has changes after the last number yielded (`since` at first). Coalesces; ends or
     /// yields an error when the stream is cut, after which the caller asks again.

@@ -108,6 +108,12 @@ pub mod discovery {
         }
     }
 }
+pub mod entry {
+    pub use crate::entry::{
+        EntryAuthor, EntryDigest, EntryFile, EntryHash, EntryPath, EntryRecord, FolderAccess,
+        FolderDefinition, FolderId, FolderRecord, SeenVersion, merge,
+    };
+}
 pub mod events {
     pub use crate::events::{EventLog, LoggedEvent, NodeEvent, PeerProgress, SyncProgress};
 }
@@ -245,6 +251,9 @@ pub mod store {
             DamageEvent, EmbeddedConfig, EmbeddedStore, IngestFields, Ingested, ListFilter, ListPage,
             ListQuery, MetaPatch, Order, Purged,
         };
+    }
+    pub mod entries {
+        pub use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, StoredEntry};
     }
     pub mod groups {
         pub use crate::store::groups::{

@@ -22,6 +22,9 @@ pub(super) struct RmArgs {
     /// Delete more than three without a question; needed where nobody can answer
     #[arg(short, long)]
     yes: bool,
+    /// Delete what files of folders have, too: they are removed from the folders, on all machines
+    #[arg(long)]
+    from_folders: bool,
 }
 
 /// Goes on after an asset that is not there, and fails at the end.
@@ -38,8 +41,9 @@ pub(super) async fn run(context: &Context, args: &RmArgs) -> Result<(), CliError
             Err(error) => failed = Some(told(error)?),
         }
     }
+    let from_folders = if args.from_folders { "?from_folders=true" } else { "" };
     for hash in hashes {
-        match store.delete(&format!("/asset/{hash}")).await {
+        match store.delete(&format!("/asset/{hash}{from_folders}")).await {
             Ok(()) if context.out.json => {
                 context.out.value(&json!({ "hash": hash.to_string(), "deleted": true }))?;
             }

@@ -11,8 +11,9 @@ use ractor::ActorRef;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{CanServiceArgs, CanServiceMsg};
+use crate::entry::{EntryHash, FolderRecord};
 use crate::record::ContentHash;
-use crate::store::{FeedEntry, StoreError, StoreEvent};
+use crate::store::{FeedPage, StoreError, StoreEvent};
 
 /// Records per page of the feed.
 const PAGE: usize = 1000;
@@ -75,7 +76,7 @@ async fn catch_up(
     cursor: &mut u64,
 ) -> Result<(), StoreError> {
     loop {
-        let page = answered(args.store.feed(*cursor, PAGE)).await?;
+        let page = answered(args.store.feed_with_entries(*cursor, PAGE)).await?;
         if page.reset && *cursor == 0 {
             return Err(StoreError::Io {
                 action: "cannot follow the store's feed".into(),
@@ -89,13 +90,13 @@ async fn catch_up(
             *cursor = 0;
             continue;
         }
-        let Some(last) = page.entries.last().map(|entry| entry.seq) else {
+        let Some(last) = page.last_seq() else {
             *cursor = page.end.max(*cursor);
             break;
         };
-        let more = page.entries.len() >= PAGE;
-        hand_over(actor, page.entries, true).await?;
-        *cursor = if more { last } else { page.end.max(last) };
+        let (more, end) = (page.len() >= PAGE, page.end);
+        hand_over(actor, page, true).await?;
+        *cursor = if more { last } else { end.max(last) };
         if !more {
             break;
         }
@@ -108,9 +109,10 @@ async fn catch_up(
 /// Compares all of the store with the index: changed records go to the actor as pages, and what the index has and the
 /// store does not is reported at the end.
 pub(super) async fn scan(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
-    let before = args.libraries.mirror().hashes();
+    let mirror = args.libraries.mirror();
+    let before = (mirror.hashes(), mirror.entry_hashes());
     let ended = match scan_store(&actor, &args, before).await {
-        Ok(vanished) => CanServiceMsg::Vanished(vanished),
+        Ok((assets, entries)) => CanServiceMsg::Vanished { assets, entries },
         Err(error) => {
             tracing::debug!(%error, "a full comparison with the store did not end; the next one is due later");
             CanServiceMsg::ScanFailed
@@ -122,12 +124,13 @@ pub(super) async fn scan(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
 async fn scan_store(
     actor: &ActorRef<CanServiceMsg>,
     args: &CanServiceArgs,
-    before: Vec<ContentHash>,
-) -> Result<Vec<ContentHash>, StoreError> {
-    let mut unseen: HashSet<ContentHash> = before.into_iter().collect();
+    (assets, entries): (Vec<ContentHash>, Vec<EntryHash>),
+) -> Result<(Vec<ContentHash>, Vec<EntryHash>), StoreError> {
+    let mut unseen: HashSet<ContentHash> = assets.into_iter().collect();
+    let mut unseen_entries: HashSet<EntryHash> = entries.into_iter().collect();
     let (mut cursor, mut source) = (0, None);
     loop {
-        let page = answered(args.store.feed(cursor, PAGE)).await?;
+        let page = answered(args.store.feed_with_entries(cursor, PAGE)).await?;
         // A part of it says nothing about what is gone.
         if page.reset || (cursor > 0 && page.store != source) {
             return Err(StoreError::Io {
@@ -136,11 +139,14 @@ async fn scan_store(
             });
         }
         source = page.store;
-        let Some(last) = page.entries.last().map(|entry| entry.seq) else { break };
+        let Some(last) = page.last_seq() else { break };
         for entry in &page.entries {
             unseen.remove(&entry.record.hash);
         }
-        hand_over(actor, page.entries, false).await?;
+        for entry in &page.folder_records {
+            unseen_entries.remove(&entry.record.hash());
+        }
+        hand_over(actor, page, false).await?;
         cursor = last;
     }
     // A record that changed while we read moved ahead of us, so ask once more before calling it gone.
@@ -151,15 +157,19 @@ async fn scan_store(
         let found: HashSet<ContentHash> = found.iter().map(|stored| stored.record.hash).collect();
         vanished.extend(hashes.iter().filter(|hash| !found.contains(hash)));
     }
-    Ok(vanished)
+    let unseen: Vec<EntryHash> = unseen_entries.into_iter().collect();
+    let mut vanished_entries = Vec::new();
+    for hashes in unseen.chunks(PAGE) {
+        let found = answered(args.store.entries_named(hashes.to_vec())).await?;
+        let found: HashSet<EntryHash> = found.iter().map(FolderRecord::hash).collect();
+        vanished_entries.extend(hashes.iter().filter(|hash| !found.contains(hash)));
+    }
+    Ok((vanished, vanished_entries))
 }
 
-async fn hand_over(
-    actor: &ActorRef<CanServiceMsg>,
-    entries: Vec<FeedEntry>,
-    follows: bool,
-) -> Result<(), StoreError> {
-    let page = |reply| CanServiceMsg::Page { entries, follows, reply };
+async fn hand_over(actor: &ActorRef<CanServiceMsg>, page: FeedPage, follows: bool) -> Result<(), StoreError> {
+    let FeedPage { entries, folder_records, .. } = page;
+    let page = |reply| CanServiceMsg::Page { entries, folder_records, follows, reply };
     match actor.call(page, Some(TAKE_WITHIN)).await {
         Ok(ractor::rpc::CallResult::Success(())) => Ok(()),
         Ok(ractor::rpc::CallResult::Timeout | ractor::rpc::CallResult::SenderError) | Err(_) => {

@@ -324,6 +324,39 @@ fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
     assert_eq!(library.take_aside_news().changed, [Aside::of_own(left, Holding::Unwanted)]);
 }
 
+#[test]
+fn what_a_folder_keeps_of_what_a_library_deleted_is_in_no_library() {
+    let libraries = libraries();
+    let add =
+        |n| libraries.add(SharedLibrary::new(kept(n, Access::Write, Filter::default()), HashMap::new()));
+    let (deleting, other, reader) = (
+        add(1),
+        add(2),
+        libraries.add(SharedLibrary::new(kept(3, Access::Read, Filter::default()), HashMap::new())),
+    );
+    for library in [&deleting, &other, &reader] {
+        library.filled();
+    }
+    for via in [None, deleting.id()] {
+        let n = 5 + u8::from(via.is_some());
+        let mine = AssetRecord { via, ..record_of(n) };
+        libraries.apply(vec![entry(u64::from(n), held(&mine))]);
+        assert!(deleting.has(&mine.hash));
+        let deletion = AssetRecord { deleted: true, hlc: mine.hlc.next(10), ..record_of(n) }.for_members();
+        let again = mine.reasserted(deletion.hlc).outside_libraries();
+        libraries.keep_versions(&held(&mine), &again);
+        libraries.apply(vec![entry(u64::from(10 + n), held(&again))]);
+        deleting.note_deleted(&deletion, &held(&again));
+        let of_deleting = deleting.version(&mine.hash, Some(&held(&again))).map(|version| version.record);
+        assert_eq!(of_deleting, Some(deletion), "rid of it");
+        assert!(!deleting.serves(&held(&again)) && !reader.has(&mine.hash));
+        // What was in the other one stays there as it was; what was not does not come into it.
+        let of_other = other.version(&mine.hash, Some(&held(&again)));
+        assert_eq!(of_other, via.is_none().then(|| held(&record_of(n))));
+        assert!(libraries.mirror().has(&mine.hash) && again.is_own());
+    }
+}
+
 /// What users of this node made of what was there.
 fn changed(seq: u64, record: &AssetRecord, former: &AssetRecord) -> FeedEntry {
     FeedEntry { formers: vec![former.clone()], ..entry(seq, held(record)) }

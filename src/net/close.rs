@@ -7,6 +7,8 @@ pub const SHUTDOWN: u32 = 0;
 pub const VIOLATION: u32 = 400;
 /// Given up in favour of another peer, so that the network stays mixed; both ends leave it at that for a while.
 pub const ROTATED: u32 = 1;
+/// To begin anew, by what both sides can do by now.
+pub const ANEW: u32 = 2;
 pub const NOT_SHARED: u32 = 401;
 /// Known, and not let in, or not any longer: the reason says why.
 pub const REFUSED: u32 = 403;

@@ -30,7 +30,9 @@ use super::held::HeldBySession;
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
 use super::refusal::PeerRefusal;
-use super::session::{InlineContents, Session, SessionEffect, SessionInput, SessionStatus, WaitingVersion};
+use super::session::{
+    EntryNews, InlineContents, Session, SessionEffect, SessionInput, SessionStatus, WaitingVersion,
+};
 use super::{effects, streams};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
@@ -38,8 +40,9 @@ use crate::clock::now_ms;
 use crate::library::Library;
 use crate::net::bulk::BulkOutgoing;
 use crate::net::close;
-use crate::record::{ContentHash, Hlc, LibraryId};
+use crate::record::{ContentHash, Hlc, LibraryId, RecordId};
 use crate::store::FeedEntry;
+use crate::store::entries::StoredEntry;
 use crate::transfer::meter::Meter;
 use crate::transfer::receive::Expected;
 use crate::transfer::schedule::Failure;
@@ -103,6 +106,8 @@ pub(super) struct ProvedSession {
     pub(super) epoch: u64,
     /// What is shared, by its blinded id, in the order of the lanes.
     pub(super) lanes: Arc<[(bytes::Bytes, Arc<Library>)]>,
+    /// Whether both sides know the records of folders.
+    pub(super) entries: bool,
 }
 
 /// A request of the peer's that is being served or waits for it.
@@ -221,6 +226,7 @@ impl Actor for PeerActor {
         match message {
             PeerMsg::StoreChanged(entries) => state.on_store_changed(&myself, entries),
             PeerMsg::Created { entries, contents } => state.on_created(&myself, entries, &contents),
+            PeerMsg::EntriesChanged(changed) => state.on_entries_changed(&myself, &changed),
             PeerMsg::LibraryChanged { library, records } => {
                 state.on_library_changed(&myself, library, &records);
             }
@@ -406,6 +412,25 @@ impl PeerState {
         }
     }
 
+    fn on_entries_changed(&mut self, myself: &ActorRef<PeerMsg>, changed: &Arc<[StoredEntry]>) {
+        // Before a session, the summary may not have them.
+        self.early_lost |= self.running.is_none();
+        self.step_all(myself, |_| Some(SessionInput::Entries(EntryNews::Changed(Arc::clone(changed)))));
+    }
+
+    /// Finds the records with these ids, of folders where both sides know them, and of assets.
+    fn resolve(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, mut rids: Vec<RecordId>) {
+        let Some(shared) = self.running.as_ref().and_then(|running| running.lanes.get(lane)) else { return };
+        let library = Arc::clone(&shared.library);
+        if shared.session.has_entries() {
+            let (found, others) = library.resolve_entries(&rids);
+            rids = others;
+            self.step(myself, lane, SessionInput::Entries(EntryNews::Resolved(found)));
+        }
+        let (found, gone) = library.resolve(&rids);
+        self.step(myself, lane, SessionInput::Resolved { found, gone });
+    }
+
     /// A library has something otherwise than the store.
     fn on_library_changed(
         &mut self,
@@ -574,10 +599,14 @@ impl PeerState {
                 let library = Arc::clone(&shared.library);
                 running.tasks.spawn(effects::load(report, store, library, hashes));
             }
-            SessionEffect::Resolve(rids) => {
-                let (found, gone) = shared.library.resolve(&rids);
-                self.step(myself, lane, SessionInput::Resolved { found, gone });
+            SessionEffect::TakeEntries(records) => {
+                let clock = args.replica.deferrals.clock().clone();
+                running.tasks.spawn(effects::take_entries(report, store, clock, records));
             }
+            SessionEffect::LoadEntries(hashes) => {
+                running.tasks.spawn(effects::load_entries(report, store, hashes));
+            }
+            SessionEffect::Resolve(rids) => self.resolve(myself, lane, rids),
             SessionEffect::Announce(records) => {
                 let library = shared.library.id();
                 self.tell(PeersMsg::Wanted { session: args.session, library, records });
@@ -601,8 +630,10 @@ impl PeerState {
             }
             SessionEffect::Reconcile => {
                 let (connection, library) = (args.connection.clone(), shared.blinded.clone());
-                let snapshot = shared.library.snapshot();
-                running.tasks.spawn(effects::reconcile(report, connection, library, snapshot));
+                let (assets, entries) = shared.session.to_compare(shared.library.summary());
+                let assets = assets.then(|| shared.library.snapshot());
+                let entries = entries.then(|| shared.library.entries_snapshot());
+                running.tasks.spawn(effects::reconcile(report, connection, library, assets, entries));
             }
             SessionEffect::Close { code, reason } => self.close(code, &reason),
         }

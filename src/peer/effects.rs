@@ -10,20 +10,23 @@ use ractor::ActorRef;
 use tokio::time::{sleep, timeout};
 
 use super::messages::PeerMsg;
-use super::reconciliation;
-use super::session::SessionInput;
+use super::reconciliation::{self, Subject};
+use super::session::{EntryNews, SessionInput};
 use crate::clock::now_ms;
+use crate::entry::EntryHash;
 use crate::events::{EventLog, NodeEvent};
 use crate::library::Library;
 use crate::reconcile::tree::Snapshot;
-use crate::record::{AssetRecord, ContentHash};
+use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::{StoreError, StoreRef};
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::Failure;
 
+mod entries;
 mod judging;
 mod storing;
 
+pub(super) use self::entries::{load_entries, take_entries};
 pub(super) use self::judging::{FetchRequest, Rules, judge_all};
 pub(super) use self::storing::{apply, reassert, store_inline, take_absent};
 
@@ -120,18 +123,34 @@ pub(super) async fn catch_up(
     let _ = actor.send_message(PeerMsg::SummaryReady { epoch, lane, nonce, answer, behind });
 }
 
+/// Compares records with the peer's: those of assets, then those of folders. That the latter cannot be compared is no harm to the former.
 pub(super) async fn reconcile(
     report: Reporter,
     connection: Connection,
     library: bytes::Bytes,
-    snapshot: Snapshot,
+    assets: Option<Snapshot>,
+    entries: Option<Snapshot>,
 ) {
-    let found = |have: Vec<ContentHash>, need| {
-        if !(have.is_empty() && Vec::is_empty(&need)) {
-            report.report(SessionInput::Differences { have, need });
-        }
-    };
-    let result = reconciliation::initiate(&connection, library, snapshot, found).await;
+    let mut result = Ok(());
+    if let Some(assets) = assets {
+        let found = |have: Vec<ContentHash>, need: Vec<RecordId>| {
+            if !(have.is_empty() && need.is_empty()) {
+                report.report(SessionInput::Differences { have, need });
+            }
+        };
+        let subject = Subject { entries: false, more: entries.is_some() };
+        result = reconciliation::initiate(&connection, library.clone(), (assets, subject), found).await;
+    }
+    if let Some(entries) = entries.filter(|_| result.is_ok()) {
+        let found = |have: Vec<ContentHash>, need: Vec<RecordId>| {
+            if !(have.is_empty() && need.is_empty()) {
+                let have = have.into_iter().map(|ContentHash(hash)| EntryHash(hash)).collect();
+                report.report(SessionInput::Entries(EntryNews::Differences { have, need }));
+            }
+        };
+        let subject = Subject { entries: true, more: false };
+        result = reconciliation::initiate(&connection, library, (entries, subject), found).await;
+    }
     report.report(SessionInput::ReconEnded { opened_here: true, result: result.map_err(|e| e.to_string()) });
 }
 

@@ -109,6 +109,8 @@ pub struct CommonLibrary {
     /// Our summary as we sent it.
     pub ours: Summary,
     pub theirs: Summary,
+    /// Whether both know the records of folders, and it is the mirror.
+    pub entries: bool,
 }
 
 #[derive(Debug)]

@@ -44,13 +44,14 @@ impl Lane {
         probe_after: std::time::Duration,
         now: Instant,
     ) -> (Self, Vec<SessionEffect>) {
-        let CommonLibrary { library, blinded, member, ours, theirs } = shared;
+        let CommonLibrary { library, blinded, member, ours, theirs, entries } = shared;
         let settings = SessionSettings {
             library: blinded.clone(),
             tag: if library.shared().is_some() { blinded.clone() } else { Bytes::new() },
             record_key: library.keys().record().clone(),
             gives: library.shared().is_none_or(|shared| shared.access() == Access::Write),
             takes: member.as_ref().is_none_or(|member| member.claims.access == Access::Write),
+            entries,
             lanes,
             dialer,
             probe_after,

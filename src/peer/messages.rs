@@ -18,6 +18,7 @@ use crate::library::ticket::TicketSerial;
 use crate::net::handshakes::Pending;
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::FeedEntry;
+use crate::store::entries::StoredEntry;
 use crate::store::groups::GroupSum;
 use crate::transfer::commit::CommitOutcome;
 use crate::transfer::receive::Results;
@@ -30,6 +31,8 @@ use crate::wire::proto::frame;
 pub enum PeersMsg {
     /// CanServiceActor: these records changed, in sequence.
     StoreChanged(Arc<[FeedEntry]>),
+    /// CanServiceActor: these records of folders changed, in sequence.
+    EntriesChanged(Arc<[StoredEntry]>),
     /// LibraryActor: a library has these now, otherwise than the store.
     LibraryChanged {
         /// The library that changed.
@@ -241,6 +244,8 @@ pub enum PeersMsg {
 pub enum PeerMsg {
     /// PeersActor: these records changed, in sequence.
     StoreChanged(Arc<[FeedEntry]>),
+    /// PeersActor: these records of folders changed, in sequence.
+    EntriesChanged(Arc<[StoredEntry]>),
     /// PeersActor: as `StoreChanged`, with the contents of small assets that were made here.
     Created {
         entries: Arc<[FeedEntry]>,

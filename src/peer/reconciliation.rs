@@ -45,20 +45,29 @@ impl StreamError {
     }
 }
 
-/// Opens a reconciliation and follows it to its end. `found` gets the differences of each message as it arrives.
+/// What is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    /// The entries of folders, and not the assets.
+    pub entries: bool,
+    /// Whether another comparison follows.
+    pub more: bool,
+}
+
+/// Opens a reconciliation, and follows it to its end. `found` gets the differences of each message as it arrives.
 ///
 /// # Errors
 /// See [`StreamError`]; what was found until then holds.
 pub async fn initiate(
     connection: &Connection,
     library: Bytes,
-    snapshot: Snapshot,
+    (snapshot, Subject { entries, more }): (Snapshot, Subject),
     mut found: impl FnMut(Vec<ContentHash>, Vec<RecordId>) + Send,
 ) -> Result<(), StreamError> {
     let (mut send, mut receive) =
         within(async { connection.open_bi().await.map_err(|e| WireError::Broken(e.to_string())) }).await?;
     let (mut initiator, first) = Initiator::new(snapshot, EngineLimits::default());
-    let open = ReconOpen { library, message: first.into() };
+    let open = ReconOpen { library, message: first.into(), entries, more };
     within(wire::write_frame(&mut send, frame::Kind::ReconOpen(open))).await?;
     loop {
         let message = read_message(&mut receive).await?.ok_or(WireError::Ended)?;
@@ -149,7 +158,8 @@ mod tests {
             };
             let tree = ItemTree::from_sorted((0..count).map(item).collect());
             let (_, message) = Initiator::new(tree.snapshot(), EngineLimits::default());
-            let open = ReconOpen { library: vec![0; 32].into(), message: message.into() };
+            let open =
+                ReconOpen { library: vec![0; 32].into(), message: message.into(), entries: true, more: true };
             let bytes = wire::encode(&crate::wire::proto::Frame { kind: Some(frame::Kind::ReconOpen(open)) });
             assert!(bytes.len() <= wire::FIRST_FRAME_BYTES_MAX, "{count} records: {} bytes", bytes.len());
         }

@@ -19,6 +19,7 @@
 
 mod comparing;
 mod deferring;
+mod entries;
 mod holding;
 mod judging;
 mod messages;
@@ -39,8 +40,9 @@ use tokio::time::Instant;
 use self::comparing::{Comparing, Reconciliation};
 use self::deferring::Deferred;
 pub use self::deferring::{WaitingCounts, WaitingVersion};
+use self::entries::Entries;
 pub use self::judging::{OfferVerdict, judge_for, judge_holding};
-pub use self::messages::{SessionEffect, SessionInput};
+pub use self::messages::{EntryNews, SessionEffect, SessionInput};
 use self::offering::Offering;
 use self::receiving::{Asking, Echoes, Taking};
 pub use self::status::SessionStatus;
@@ -88,6 +90,7 @@ struct Enclosed<'a> {
 
 /// What differs between sessions.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the two sides")]
 pub struct SessionSettings {
     /// The library's blinded id on this connection.
     pub library: Bytes,
@@ -99,6 +102,8 @@ pub struct SessionSettings {
     pub gives: bool,
     /// Whether the peer may write into the library, and so its offers are taken.
     pub takes: bool,
+    /// Whether both sides know the records of folders, and it is the mirror.
+    pub entries: bool,
     /// How many libraries share the connection, and what may be unconfirmed on it.
     pub lanes: usize,
     /// Whether we dialled: the dialler opens the first reconciliation.
@@ -119,6 +124,7 @@ pub struct Session {
     echoes: Echoes,
     comparing: Comparing,
     deferred: Deferred,
+    entries: Entries,
     last_error: Option<String>,
 }
 
@@ -133,7 +139,8 @@ impl Session {
     ) -> (Self, Vec<SessionEffect>) {
         // Two readers have nothing to say to each other; they may still ask each other for content.
         let silent = !settings.gives && !settings.takes;
-        let same = ours.same_records(&theirs) || silent;
+        let told = |summary: Summary| summary.with_entries(settings.entries);
+        let same = told(ours).same_records(&told(theirs)) || silent;
         let (comparing, effects) = Comparing::begin(same, settings.dialer, now);
         let session = Self {
             settings,
@@ -144,6 +151,7 @@ impl Session {
             echoes: Echoes::default(),
             comparing,
             deferred: Deferred::default(),
+            entries: Entries::default(),
             last_error: None,
         };
         (session, effects)
@@ -157,14 +165,16 @@ impl Session {
             SessionInput::Compared { answer: false, nonce, theirs, ours, certain } => {
                 self.comparing.last_heard = now;
                 self.theirs = theirs;
+                let (ours, theirs) = self.compared(ours, theirs, &mut out);
                 if certain && ours.same_records(&theirs) {
-                    self.deferred.all_there();
+                    self.all_there();
                 }
                 out.push(SessionEffect::SendSummary { nonce, answer: true });
             }
             SessionInput::Compared { answer: true, nonce, theirs, ours, certain } => {
                 self.comparing.last_heard = now;
                 self.theirs = theirs;
+                let (ours, theirs) = self.compared(ours, theirs, &mut out);
                 self.on_answer(nonce, theirs, ours, certain, now, &mut out);
             }
             SessionInput::StoreChanged(entries) => {
@@ -173,6 +183,7 @@ impl Session {
             SessionInput::Created { entries, contents } => {
                 self.on_store_changed(&entries, &contents, &mut out);
             }
+            SessionInput::Entries(news) => self.on_entry_news(news, now, &mut out),
             SessionInput::NotStored(records) => out.push(SessionEffect::Announce(records)),
             SessionInput::Judged(verdicts) => self.on_judged(verdicts, now, &mut out),
             SessionInput::Loaded { records } => {
@@ -235,6 +246,7 @@ impl Session {
                 for hash in have.hashes.iter().filter_map(|h| ContentHash::from_slice(h)) {
                     self.confirm_offer(&hash);
                 }
+                self.on_entries_confirmed(&have.entries);
             }
             frame::Kind::Later(later) => self.on_later(&later, now),
             frame::Kind::Error(error) => self.on_error(&error),
@@ -257,6 +269,9 @@ impl Session {
 
     fn on_error(&mut self, error: &proto::Error) {
         let message: String = error.message.chars().take(200).collect();
+        if error.entry && error.hash.as_ref().is_some_and(|hash| self.on_entry_refused(hash, &message)) {
+            return;
+        }
         if let Some(hash) = error.hash.as_ref().and_then(|h| ContentHash::from_slice(h))
             && self.close_offer(&hash)
         {
@@ -269,14 +284,15 @@ impl Session {
 
     /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<SessionEffect>) {
-        let room = self.offers_open_max().saturating_sub(self.offering.open_count).min(self.load_batch());
-        if !self.offering.loading && room > 0 && self.offering.open_bytes < self.offered_bytes_max() {
+        let room = self.room_to_load();
+        if !self.offering.loading && room > 0 {
             let hashes = self.offering.next_batch(room);
             if !hashes.is_empty() {
                 self.offering.loading = true;
                 out.push(SessionEffect::Load(hashes));
             }
         }
+        self.pump_entries(out);
         let rids = self.asking.next_batch();
         if !rids.is_empty() {
             out.push(SessionEffect::Send(frame::Kind::Records(Records {
@@ -288,21 +304,6 @@ impl Session {
         self.ask_for_round(now, out);
     }
 
-    /// Offers that may be unconfirmed: the libraries of a connection share what there is.
-    fn offers_open_max(&self) -> usize {
-        OFFERS_OPEN_MAX / self.settings.lanes.max(1)
-    }
-
-    /// Bytes of their records.
-    fn offered_bytes_max(&self) -> usize {
-        OFFERED_BYTES_MAX / self.settings.lanes.max(1)
-    }
-
-    /// Records that are loaded at once.
-    fn load_batch(&self) -> usize {
-        (LOAD_BATCH / self.settings.lanes.max(1)).max(LOAD_BATCH_MIN)
-    }
-
     /// Whether we may offer what we have.
     #[must_use]
     pub fn gives(&self) -> bool {
@@ -312,7 +313,13 @@ impl Session {
     /// Bytes of the peer's offers that are not settled.
     #[must_use]
     pub fn taken_bytes(&self) -> usize {
-        self.taking.bytes
+        self.taking.bytes + self.entries.owed().1
+    }
+
+    /// Whether both sides know the records of folders.
+    #[must_use]
+    pub fn has_entries(&self) -> bool {
+        self.settings.entries
     }
 
     /// Whether the peer's offers are taken.
@@ -336,8 +343,10 @@ impl Session {
     /// Whether the peer has more offers open in all the sessions of a connection than it may have.
     #[must_use]
     pub fn owe_too_much<'a>(sessions: impl Iterator<Item = &'a Self>) -> bool {
-        let sum =
-            |(offers, bytes), session: &Self| (offers + session.taking.offers, bytes + session.taking.bytes);
+        let sum = |(offers, bytes), session: &Self| {
+            let entries = session.entries.owed();
+            (offers + session.taking.offers + entries.0, bytes + session.taking.bytes + entries.1)
+        };
         let (offers, bytes) = sessions.fold((0, 0), sum);
         offers > OFFERS_TAKEN_MAX || bytes > OFFERED_BYTES_TAKEN_MAX
     }
@@ -348,11 +357,16 @@ impl Session {
             || self.offering.is_busy()
             || self.asking.is_busy()
             || !self.taking.by_hash.is_empty()
+            || self.entries.is_busy()
     }
 
     /// Whether something failed that a later reconciliation may mend.
     fn is_incomplete(&self) -> bool {
-        self.comparing.missed || !self.offering.refused.is_empty() || !self.taking.failed.is_empty()
+        let entries = !self.entries.refused.is_empty() || !self.entries.failed.is_empty();
+        self.comparing.missed
+            || !self.offering.refused.is_empty()
+            || !self.taking.failed.is_empty()
+            || entries
     }
 }
 

@@ -99,7 +99,8 @@ impl BiStream {
         // Streams overtake each other: the frame that ends the proof may still be on its way to the actor.
         let mut proved = self.proved.clone();
         let session = timeout(self.args.limits.establish, proved.wait_for(Option::is_some)).await;
-        let Some(ProvedSession { epoch, lanes }) = session.ok().and_then(|proved| proved.ok()?.clone())
+        let Some(ProvedSession { epoch, lanes, entries }) =
+            session.ok().and_then(|proved| proved.ok()?.clone())
         else {
             return;
         };
@@ -112,12 +113,20 @@ impl BiStream {
         let Some(_permit) = permit.filter(|_| open_already < RECONCILIATIONS_MAX * lanes.len()) else {
             return self.violation("more reconciliations than may be open at once".into());
         };
-        let snapshot = library.snapshot();
+        let of_entries = open.entries;
+        if of_entries && !entries {
+            return self.violation("a reconciliation of entries, which were not agreed on".into());
+        }
+        let more = open.more;
+        let snapshot = if of_entries { library.entries_snapshot() } else { library.snapshot() };
         let result = reconciliation::respond(send, receive, open, snapshot).await;
         if let Err(error) = &result
             && error.is_violation()
         {
             return self.violation(format!("in a reconciliation: {error}"));
+        }
+        if more && result.is_ok() {
+            return;
         }
         let input =
             SessionInput::ReconEnded { opened_here: false, result: result.map_err(|e| e.to_string()) };

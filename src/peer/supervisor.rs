@@ -211,14 +211,13 @@ impl Actor for PeersActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PeersMsg::StoreChanged(entries) => state.on_store_changed(entries),
+            PeersMsg::EntriesChanged(changed) => state.on_entries_changed(&changed),
             PeersMsg::LibraryChanged { library, records } => state.on_library_changed(library, &records),
             PeersMsg::ContentsLoaded(contents) => state.on_contents_loaded(contents),
             PeersMsg::Arriving(hashes) => state.feeding.note_foreign(hashes),
             PeersMsg::Arrived { library, records } => state.on_arrived(library, &records),
             PeersMsg::StoreHealth(failure) => state.on_store_health(failure),
-            PeersMsg::DialPeer { addr, reply } => {
-                let _ = reply.send(state.on_dial_peer(&myself, addr));
-            }
+            PeersMsg::DialPeer { addr, reply } => drop(reply.send(state.on_dial_peer(&myself, addr))),
             PeersMsg::ForgetPeer { endpoint_id, reply } => {
                 let _ = reply.send(state.on_forget_peer(&endpoint_id));
             }

@@ -11,12 +11,41 @@ pub struct Summary {
     pub assets: u64,
     /// Sum of their sizes.
     pub bytes: u64,
+    /// Of the records of folders, where they are kept and told.
+    pub entries: Option<EntrySummary>,
+}
+
+/// How many records of folders there are, and the fingerprint of their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EntrySummary {
+    /// Removed ones included.
+    pub count: u64,
+    /// As of records of assets.
+    pub fingerprint: [u8; 16],
 }
 
 impl Summary {
-    /// Whether both have the same records.
+    /// The same, without the records of folders where those are not `compared`.
+    #[must_use]
+    pub fn with_entries(self, compared: bool) -> Self {
+        Self { entries: self.entries.filter(|_| compared), ..self }
+    }
+
+    /// Whether both have the same records; those of folders as far as both tell.
     #[must_use]
     pub fn same_records(&self, other: &Self) -> bool {
+        self.same_assets(other) && self.same_entries(other)
+    }
+
+    /// Whether both have the same records of assets.
+    #[must_use]
+    pub fn same_assets(&self, other: &Self) -> bool {
         (self.count, self.fingerprint) == (other.count, other.fingerprint)
+    }
+
+    /// Whether both have the same records of folders, as far as both tell.
+    #[must_use]
+    pub fn same_entries(&self, other: &Self) -> bool {
+        self.entries.zip(other.entries).is_none_or(|(one, other)| one == other)
     }
 }

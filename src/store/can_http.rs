@@ -16,13 +16,15 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirec
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
+use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::http::envelope::Success;
 use crate::record::{AssetRecord, ContentHash};
+use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, HistoryPlace, StoredEntry};
 use crate::store::scrub::ScrubFinding;
 use crate::store::service::{BASE_PATH, StatusJson, key};
 use crate::store::sync_wire::{
-    BATCH_MAX, BodyReader, FEED_END, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, STORE_ID, holding_of,
-    outcome_of, put,
+    BATCH_MAX, BodyReader, FEED_END, FEED_ENTRIES, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, STORE_ID,
+    holding_of, outcome_of, put,
 };
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
@@ -34,6 +36,7 @@ use crate::wire::proto::{
 };
 
 mod answer;
+mod entries;
 mod upload;
 mod watch;
 
@@ -48,6 +51,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const REDATE_AGAIN: Duration = Duration::from_mins(10);
 /// Largest piece of content that readers get.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
+/// Questions for one page of the feed, where what comes has to be passed over.
+const FEED_ROUNDS_MAX: usize = 64;
 
 /// Why a store behind HTTP cannot even be named.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -150,6 +155,7 @@ impl CanHttpStore {
             // One that makes no sense tells nothing.
             id: data.store_id.and_then(|id| id.parse().ok()),
             seq: data.seq,
+            keeps_entries: data.keeps_entries,
             read_only: data.read_only,
             short_of_space: data.short_of_space,
             notice: data.notice,
@@ -157,30 +163,60 @@ impl CanHttpStore {
         })
     }
 
-    async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
+    /// A page of the feed. Entries of folders that are none by our rules are passed over, and the page is filled up with what follows.
+    async fn read_feed(&self, since: u64, limit: usize, with_entries: bool) -> Result<FeedPage, StoreError> {
         let limit = limit.clamp(1, BATCH_MAX);
-        let request = self.request(Method::GET, &format!("sync/feed?since={since}&limit={limit}"));
-        let response = self.send(request, None).await?;
-        let end =
-            response.headers().get(FEED_END).and_then(|end| end.to_str().ok()?.parse().ok()).unwrap_or(0);
-        let store = response.headers().get(STORE_ID).and_then(|id| id.to_str().ok()?.parse().ok());
-        if response.headers().get(FEED_RESET).is_some_and(|value| value == "true") {
-            return Ok(FeedPage { reset: true, store, ..FeedPage::default() });
-        }
-        let mut entries = Vec::new();
-        let mut last = since;
-        for WireFeedEntry { seq, record, holding, formers } in self.messages(response, limit).await? {
-            if seq <= last {
-                return Err(self.garbled(&format!("number {seq} follows {last} in its feed")));
+        let (mut page, mut last) = (FeedPage::default(), since);
+        for _ in 0..FEED_ROUNDS_MAX {
+            let mut request = self.request(Method::GET, &format!("sync/feed?since={last}&limit={limit}"));
+            if with_entries {
+                // One that knows none takes no notice.
+                request = request.header(FEED_ENTRIES, "true");
             }
-            last = seq;
-            let StoredRecord { record, holding } = self.stored(record, holding)?;
-            let formers = formers.into_iter().map(|former| self.record(former));
-            let mut formers = formers.collect::<Result<Vec<AssetRecord>, _>>()?;
-            formers.retain(|former| former.hash == record.hash);
-            entries.push(FeedEntry { seq, record, holding, formers });
+            let response = self.send(request, None).await?;
+            let end = response.headers().get(FEED_END).and_then(|end| end.to_str().ok()?.parse().ok());
+            let store = response.headers().get(STORE_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+            if response.headers().get(FEED_RESET).is_some_and(|value| value == "true") {
+                return Ok(FeedPage { reset: true, store, ..FeedPage::default() });
+            }
+            (page.end, page.store) = (end.unwrap_or(0), store);
+            let messages = self.messages::<WireFeedEntry>(response, limit).await?;
+            let is_full = messages.len() == limit;
+            for message in messages {
+                if page.len() == limit {
+                    page.end = last;
+                    return Ok(page);
+                }
+                if message.seq <= last {
+                    return Err(self.garbled(&format!("number {} follows {last} in its feed", message.seq)));
+                }
+                last = message.seq;
+                self.add_to_page(message, with_entries, &mut page)?;
+            }
+            if !is_full || page.len() == limit {
+                return Ok(page);
+            }
         }
-        Ok(FeedPage { entries, reset: false, end, store })
+        Err(self.garbled(&"its feed has too many entries of folders that are none"))
+    }
+
+    fn add_to_page(
+        &self,
+        message: WireFeedEntry,
+        with_entries: bool,
+        page: &mut FeedPage,
+    ) -> Result<(), StoreError> {
+        let WireFeedEntry { seq, record, holding, formers, entry } = message;
+        if let Some(entry) = entry.filter(|_| with_entries) {
+            page.folder_records.extend(self.entry(entry).map(|record| StoredEntry { seq, record }));
+            return Ok(());
+        }
+        let StoredRecord { record, holding } = self.stored(record, holding)?;
+        let formers = formers.into_iter().map(|former| self.record(former));
+        let mut formers = formers.collect::<Result<Vec<AssetRecord>, _>>()?;
+        formers.retain(|former| former.hash == record.hash);
+        page.entries.push(FeedEntry { seq, record, holding, formers });
+        Ok(())
     }
 
     fn record(&self, wire: WireRecord) -> Result<AssetRecord, StoreError> {
@@ -434,7 +470,39 @@ impl ContentStore for CanHttpStore {
     }
 
     fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
-        self.read_feed(since, limit).boxed()
+        self.read_feed(since, limit, false).boxed()
+    }
+
+    fn feed_with_entries(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+        self.read_feed(since, limit, true).boxed()
+    }
+
+    fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<EntryPage, StoreError>> {
+        self.list_entries(query).boxed()
+    }
+
+    fn entries_named(&self, hashes: Vec<EntryHash>) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+        self.find_entries(hashes).boxed()
+    }
+
+    fn entry_history(
+        &self,
+        folder: FolderId,
+        path: String,
+        before: Option<HistoryPlace>,
+    ) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+        async move { self.read_entry_history(folder, &path, before).await }.boxed()
+    }
+
+    fn put_entries(&self, puts: Vec<EntryPut>) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+        self.send_puts(puts).boxed()
+    }
+
+    fn take_entries(
+        &self,
+        records: Vec<FolderRecord>,
+    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+        self.send_entries(records).boxed()
     }
 
     fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {

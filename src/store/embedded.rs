@@ -41,7 +41,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use self::anchors::Anchors;
 use self::layout::Layout;
@@ -61,6 +61,7 @@ mod contract;
 mod copied;
 mod damage;
 mod edit;
+mod entries;
 pub(crate) mod failure;
 mod found;
 mod incoming;
@@ -87,6 +88,7 @@ mod types;
 mod upload;
 mod writer;
 
+pub use self::contract::StoreChanges;
 pub use self::copied::{CopiedContent, CopiedDatabase, CopiedFigures};
 pub use self::damage::DamageEvent;
 pub use self::purge::{Purged, TRASH_KEPT_MS};
@@ -149,6 +151,10 @@ struct StoreShared {
     building: index::build::Building,
     /// What proofs of contents are made of that are asked for in parts.
     trees: proofs::SumTrees,
+    /// Rows of folders that are passed over.
+    unreadable_entries: entries::UnreadableEntries,
+    /// Wakes the job that brings back what folders have and was deleted.
+    targets_deleted: Arc<Notify>,
     seq: watch::Receiver<u64>,
 }
 
@@ -231,6 +237,7 @@ impl EmbeddedStore {
         }
         tokio::spawn(store.clone().look_again());
         tokio::spawn(store.clone().build_index());
+        tokio::spawn(store.clone().keep_targets());
         Ok(store)
     }
 
@@ -359,6 +366,19 @@ impl EmbeddedStore {
         self.submit_deletion(move |tx| edit::delete(tx, hash, meant_for.as_deref())).await
     }
 
+    /// As [`EmbeddedStore::delete_version`], of what files of folders may have, too: they are removed from the folders first, on all
+    /// machines.
+    ///
+    /// # Errors
+    /// Those of [`EmbeddedStore::delete_version`]; [`StoreError::Invalid`] where too many files have it.
+    pub async fn delete_from_folders(
+        &self,
+        hash: ContentHash,
+        meant_for: Option<Vec<String>>,
+    ) -> Result<StoredAsset, StoreError> {
+        self.submit_deletion(move |tx| edit::delete_from_folders(tx, hash, meant_for.as_deref())).await
+    }
+
     /// The number of the last committed change, whenever it rises. Ends when the store is closed.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.shared.seq.clone()
@@ -395,6 +415,7 @@ impl EmbeddedStore {
     /// Commits what is queued, ends the writer, and gives the directory free. Whatever is asked afterwards fails.
     pub async fn close(&self) {
         self.0.turns.close();
+        self.0.shared.targets_deleted.notify_one();
         // One place is left in the queue for this message, so it is never refused for want of room.
         let _ = self.send(Msg::Stop);
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -27,6 +27,7 @@ use crate::store::embedded::EmbeddedStore;
 
 mod assets;
 mod content;
+mod entries;
 mod error;
 mod events;
 mod ingest;
@@ -131,7 +132,11 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         .routes(routes!(sync::want))
         .routes(routes!(sync::content))
         .routes(routes!(sync::ingest))
-        .routes(routes!(sync::redate));
+        .routes(routes!(sync::redate))
+        .routes(routes!(entries::list, entries::put))
+        .routes(routes!(entries::history))
+        .routes(routes!(entries::query))
+        .routes(routes!(entries::take));
     let api = OpenApiRouter::new()
         // Its parts are bounded one by one: the file by the disk, everything else by BODY_BYTES_MAX.
         .routes(routes!(ingest::ingest).layer(DefaultBodyLimit::disable()))

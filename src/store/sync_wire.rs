@@ -8,11 +8,14 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use prost::Message;
 
+use crate::entry::{EntryDigest, EntryHash, FolderRecord};
 use crate::record::{ContentHash, Hlc};
+use crate::store::entries::{EntryOutcome, HistoryPlace};
 use crate::store::{Holding, ItemOutcome, Redating};
 use crate::wire::decode::{Inbound, decode};
+use crate::wire::proto::entry_result::Outcome as WireEntryOutcome;
 use crate::wire::proto::ingest_result::Outcome as WireOutcome;
-use crate::wire::proto::{IngestResult, RecordError, WireHolding, WireRedating};
+use crate::wire::proto::{EntryResult, IngestResult, RecordError, WireEntry, WireHolding, WireRedating};
 
 /// Media type of these bodies.
 pub const PROTOBUF: &str = "application/x-protobuf";
@@ -22,6 +25,22 @@ pub const FEED_RESET: &str = "x-feed-reset";
 pub const FEED_END: &str = "x-feed-end";
 /// Names the store, on answers that have numbers of its feed.
 pub const STORE_ID: &str = "x-store-id";
+/// Asks with the feed for changes of folders, too. A header: a service that knows none refuses parameters that it does not know.
+pub const FEED_ENTRIES: &str = "x-feed-entries";
+/// Where the next page of a list of entries begins, if there is one.
+pub const NEXT_CURSOR: &str = "x-next-cursor";
+/// A place in the history of a path, as a parameter says it.
+pub fn history_cursor(HistoryPlace { hlc, digest }: HistoryPlace) -> String {
+    format!("{}-{}", hlc.0, data_encoding::HEXLOWER.encode(&digest.0))
+}
+
+/// The same back; `None` for what says no place.
+pub fn history_place_of(text: &str) -> Option<HistoryPlace> {
+    let (hlc, digest) = text.split_once('-')?;
+    let digest = data_encoding::HEXLOWER.decode(digest.as_bytes()).ok()?;
+    Some(HistoryPlace { hlc: Hlc(hlc.parse().ok()?), digest: EntryDigest(digest.try_into().ok()?) })
+}
+
 /// Most records, hashes or assets of one request, and most entries of one page.
 pub const BATCH_MAX: usize = 1_000;
 /// Most hashes in a query string; more go into a body, as URLs have limits on their way.
@@ -162,6 +181,35 @@ pub fn outcome_of(result: IngestResult) -> Option<ItemOutcome> {
         WireOutcome::NeedsContent => Some(ItemOutcome::NeedsContent),
         WireOutcome::Rejected => Some(ItemOutcome::Rejected(result.reason)),
         WireOutcome::Absent => Some(ItemOutcome::Absent),
+    }
+}
+
+/// What became of an entry, as it is sent.
+pub fn entry_result_of(hash: EntryHash, outcome: EntryOutcome) -> EntryResult {
+    let (outcome, reason, found) = match outcome {
+        EntryOutcome::Stored => (WireEntryOutcome::Stored, String::new(), None),
+        EntryOutcome::Unchanged => (WireEntryOutcome::Unchanged, String::new(), None),
+        EntryOutcome::Changed(found) => (WireEntryOutcome::Changed, String::new(), found),
+        EntryOutcome::Rejected(reason) => (WireEntryOutcome::Rejected, reason, None),
+    };
+    let found = found.as_deref().map(WireEntry::from);
+    EntryResult { hash: hash.0.to_vec().into(), outcome: outcome.into(), reason, found }
+}
+
+/// What became of an entry, as it was received.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn entry_outcome_of(result: EntryResult) -> Result<EntryOutcome, String> {
+    match WireEntryOutcome::try_from(result.outcome) {
+        Ok(WireEntryOutcome::Stored) => Ok(EntryOutcome::Stored),
+        Ok(WireEntryOutcome::Unchanged) => Ok(EntryOutcome::Unchanged),
+        Ok(WireEntryOutcome::Changed) => {
+            let found = result.found.map(FolderRecord::try_from).transpose();
+            Ok(EntryOutcome::Changed(found.map_err(|error| error.to_string())?.map(Box::new)))
+        }
+        Ok(WireEntryOutcome::Rejected) => Ok(EntryOutcome::Rejected(result.reason)),
+        Ok(WireEntryOutcome::Unspecified) | Err(_) => Err("an outcome is unknown".into()),
     }
 }
 

@@ -202,9 +202,18 @@ impl Taker {
             }
             let replaced = self.store.replace(changes.clone()).await?;
             for ((n, (fresh, _)), outcome) in places.into_iter().zip(changes).zip(replaced) {
-                if outcome.is_some() && fresh.deleted {
-                    let stored = StoredRecord { record: fresh, holding: Holding::Unwanted };
-                    library.note_deleted(&records[n], &stored);
+                if fresh.deleted {
+                    let stored = match outcome {
+                        None => None,
+                        // A folder has it: it stays, and is the library's no more.
+                        Some(ItemOutcome::Unchanged) => {
+                            self.stored(std::iter::once(fresh.hash)).await?.remove(&fresh.hash)
+                        }
+                        Some(_) => Some(StoredRecord { record: fresh, holding: Holding::Unwanted }),
+                    };
+                    if let Some(stored) = stored {
+                        library.note_deleted(&records[n], &stored);
+                    }
                 }
                 outcomes[n] = outcome;
             }

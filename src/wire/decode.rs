@@ -11,13 +11,15 @@ use bytes::{Buf as _, Bytes};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
+use crate::entry::SEEN_MAX;
 use crate::record::{DROPPED_NAMES_MAX, NAMES_MAX, TAGS_MAX};
 use crate::wire::proto::{
-    Auth, Cancel, ContentHeader, ContentRequest, Deferral, Doubled, Error, Find, Frame, Have, Hello,
-    IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof, LibrarySummary, LibraryTicket,
-    ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, ReconClose, ReconMsg, ReconOpen,
-    Records, RedateResult, Revocations, SignedAnnouncement, Want, Welcome, WireAnnouncement, WireFeedEntry,
-    WireMeta, WireRecord, WireRedating, WireStoredRecord,
+    Auth, Cancel, ContentHeader, ContentRequest, Deferral, Doubled, EntryResult, Error, Find, Frame, Have,
+    Hello, IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof, LibrarySummary,
+    LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, PutEntry, ReconClose,
+    ReconMsg, ReconOpen, Records, RedateResult, Revocations, SignedAnnouncement, Want, Welcome,
+    WireAnnouncement, WireEntry, WireFeedEntry, WireMeta, WireRecord, WireRedating, WireSeen,
+    WireStoredRecord,
 };
 
 /// Records, contents and confirmations in one frame.
@@ -171,8 +173,14 @@ shapes! {
     ];
     WireRecord, "AssetRecord": [message::<WireMeta>(7, "AssetRecord.meta")];
     WireFeedEntry, "FeedEntry": [
-        message::<WireRecord>(2, "FeedEntry.record"), messages::<WireRecord>(4, "FeedEntry.formers", FORMERS_MAX)
+        message::<WireRecord>(2, "FeedEntry.record"),
+        messages::<WireRecord>(4, "FeedEntry.formers", FORMERS_MAX),
+        message::<WireEntry>(5, "FeedEntry.entry")
     ];
+    WireSeen, "SeenVersion": [];
+    WireEntry, "FolderEntry": [messages::<WireSeen>(9, "FolderEntry.seen", SEEN_MAX)];
+    PutEntry, "PutEntry": [message::<WireEntry>(1, "PutEntry.entry")];
+    EntryResult, "EntryResult": [message::<WireEntry>(4, "EntryResult.found")];
     WireStoredRecord, "StoredRecord": [message::<WireRecord>(1, "StoredRecord.record")];
     IngestHeader, "IngestHeader": [message::<WireRecord>(1, "IngestHeader.record")];
     IngestResult, "IngestResult": [];
@@ -194,14 +202,17 @@ shapes! {
     Offer, "Offer": [
         messages::<WireRecord>(2, "Offer.records", RECORDS_PER_FRAME_MAX),
         values(3, "Offer.gone", RIDS_PER_FRAME_MAX),
-        messages::<InlineContent>(4, "Offer.contents", RECORDS_PER_FRAME_MAX)
+        messages::<InlineContent>(4, "Offer.contents", RECORDS_PER_FRAME_MAX),
+        messages::<WireEntry>(6, "Offer.entries", RECORDS_PER_FRAME_MAX)
     ];
     ContentRequest, "ContentRequest": [];
     Want, "Want": [messages::<ContentRequest>(2, "Want.contents", CONTENTS_PER_WANT_MAX)];
     Find, "Find": [values(1, "Find.hashes", FINDS_PER_FRAME_MAX)];
     Lacks, "Lacks": [values(1, "Lacks.hashes", FINDS_PER_FRAME_MAX)];
     Cancel, "Cancel": [];
-    Have, "Have": [values(1, "Have.hashes", RECORDS_PER_FRAME_MAX)];
+    Have, "Have": [
+        values(1, "Have.hashes", RECORDS_PER_FRAME_MAX), values(3, "Have.entries", RECORDS_PER_FRAME_MAX)
+    ];
     Deferral, "Deferral": [];
     Doubled, "Doubled": [];
     Later, "Later": [messages::<Deferral>(1, "Later.deferrals", RECORDS_PER_FRAME_MAX)];

@@ -1,5 +1,6 @@
 //! The client of a CAN Service against services that fail, lie, stall and go away: the right error, and never a hang.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION};
 use axum::response::Response;
@@ -14,18 +16,20 @@ use axum::routing::{any, get, post};
 use bytes::Bytes;
 use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash, Hlc};
 use can_sync::testing::store::can_http::CanHttpStore;
+use can_sync::testing::store::entries::{EntryPut, EntryQuery};
 use can_sync::testing::store::hashing_file::HashingFile;
 use can_sync::testing::store::service::BASE_PATH;
 use can_sync::testing::store::{
     ContentStore, IncomingAsset, IncomingContent, ItemOutcome, Redating, StoreError, StoreEvent,
 };
-use can_sync::testing::wire::proto::{IngestResult, WireFeedEntry, WireRecord};
+use can_sync::testing::wire::proto::{IngestResult, WireEntry, WireFeedEntry, WireRecord};
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::support::folder::{FOLDER, author, entry};
 use crate::support::service::{KEY, ServiceProcess, TestService, soon, until};
 
 /// Serves `api` under the base path.
@@ -120,6 +124,71 @@ async fn a_service_that_cannot_date_versions_anew_is_not_asked_again_and_again()
             assert!(error.to_string().contains("cannot date versions anew"), "{error}");
         }
         assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+}
+
+/// As one of before there were folders: it knows no such paths, and refuses parameters that it does not know.
+#[tokio::test]
+async fn a_service_that_keeps_no_folders_is_named_and_goes_on() {
+    let feed = |Query(asked): Query<HashMap<String, String>>| async move {
+        let is_known = asked.keys().all(|name| ["since", "limit"].contains(&name.as_str()));
+        let status = if is_known { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+        let entry = WireFeedEntry {
+            seq: 5,
+            record: Some(WireRecord::from(&asset(b"x").record)),
+            holding: 1,
+            ..WireFeedEntry::default()
+        };
+        (status, protobuf(&[entry]))
+    };
+    let status = || async {
+        let status = serde_json::json!({"healthy": true, "assets": 1, "bytes": 1, "assets_held": 1, "bytes_held": 1,
+            "seq": 5, "read_only": null, "version": "0.0.1"});
+        axum::Json(serde_json::json!({"status": "success", "data": status}))
+    };
+    let former = Router::new().route("/sync/feed", any(feed)).route("/status", any(status));
+    let store = fake(former).await;
+    assert!(!store.status().await.unwrap().keeps_entries);
+    let page = store.feed_with_entries(0, 10).await.unwrap();
+    assert_eq!((page.entries.len(), page.folder_records.len(), page.last_seq()), (1, 0, Some(5)));
+    let record = entry("a", None, Some(b"x"), &author(1, 0));
+    let errors = [
+        store.entries(EntryQuery::default()).await.unwrap_err(),
+        store.entries_named(vec![record.hash()]).await.unwrap_err(),
+        store.entry_history(FOLDER, "a".into(), None).await.unwrap_err(),
+        store.put_entries(vec![EntryPut { record: record.clone(), expects: None }]).await.unwrap_err(),
+        store.take_entries(vec![record]).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(error, StoreError::Unsupported { .. }), "{error:?}");
+        assert!(error.to_string().contains("cannot keep folders: it is older than this program"), "{error}");
+    }
+}
+
+/// Ten entries, of which every other one is none by our rules.
+#[tokio::test]
+async fn an_entry_that_breaks_the_rules_hides_no_other_one() {
+    let feed = |Query(asked): Query<HashMap<String, u64>>| async move {
+        let entry = |seq: u64| {
+            let good = WireEntry::from(&entry(&format!("{seq}"), None, Some(b"x"), &author(1, 0)));
+            let path = if seq % 2 == 0 { good.path.clone() } else { ".can-sync-trash".into() };
+            WireFeedEntry { seq, entry: Some(WireEntry { path, ..good }), ..WireFeedEntry::default() }
+        };
+        let limit = usize::try_from(asked["limit"]).unwrap();
+        protobuf(&(asked["since"] + 1..=10).take(limit).map(entry).collect::<Vec<_>>())
+    };
+    let store = fake(Router::new().route("/sync/feed", any(feed))).await;
+    for limit in [1, 2, 3, 10] {
+        let (mut seen, mut since) = (Vec::new(), 0);
+        loop {
+            let page = store.feed_with_entries(since, limit).await.unwrap();
+            seen.extend(page.folder_records.iter().map(|entry| entry.seq));
+            if page.len() < limit {
+                break;
+            }
+            since = page.last_seq().unwrap();
+        }
+        assert_eq!(seen, [2, 4, 6, 8, 10], "in pages of {limit}");
     }
 }
 
@@ -374,8 +443,12 @@ fn protobuf(messages: &[impl Message]) -> Vec<u8> {
 
 #[tokio::test]
 async fn answers_that_lie_are_refused() {
-    let entry =
-        |seq, record: Option<WireRecord>| WireFeedEntry { seq, record, holding: 1, formers: Vec::new() };
+    let entry = |seq, record: Option<WireRecord>| WireFeedEntry {
+        seq,
+        record,
+        holding: 1,
+        ..WireFeedEntry::default()
+    };
     let good = || Some(WireRecord::from(&asset(b"x").record));
     let buried = good().map(|record| WireRecord { deleted: true, ..record });
     let no_meta = good().map(|record| WireRecord { meta: None, ..record });

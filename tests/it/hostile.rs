@@ -4,6 +4,7 @@ mod bulk;
 mod content;
 mod crowds;
 mod denied;
+mod entries;
 mod floods;
 mod frames;
 pub(crate) mod lanes;

@@ -283,6 +283,8 @@ async fn reconciliations_are_answered_four_at_once_at_most() {
         frame::Kind::ReconOpen(ReconOpen {
             library: session.shared[0].blinded.clone(),
             message: message.into(),
+            entries: false,
+            more: false,
         })
     };
     let mut held = Vec::new();
@@ -314,7 +316,7 @@ async fn a_reconciliation_that_overtakes_the_end_of_the_introduction_is_answered
     assert!(matches!(talk.hear().await, Ok(frame::Kind::Welcome(_))));
     let (mut recon, mut answer) = t.connection.open_bi().await.unwrap();
     let (mut initiator, first) = Initiator::new(t.library.snapshot(), EngineLimits::default());
-    let open = ReconOpen { library: library.clone(), message: first.into() };
+    let open = ReconOpen { library: library.clone(), message: first.into(), entries: false, more: false };
     wire::write_frame(&mut recon, frame::Kind::ReconOpen(open)).await.unwrap();
     let early = timeout(Duration::from_millis(200), wire::read_frame(&mut answer)).await;
     assert!(early.is_err(), "nothing is said before the introduction is complete: {early:?}");

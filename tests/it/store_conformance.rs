@@ -19,10 +19,12 @@ use crate::support::store::{
 };
 
 mod absent;
+mod entries;
 mod names;
 mod through;
 
 pub(crate) use absent::*;
+pub(crate) use entries::*;
 pub(crate) use names::*;
 pub(crate) use through::*;
 
@@ -91,6 +93,15 @@ macro_rules! conformance_tests {
             what_is_held_is_written_once_more_and_later
             what_users_wrote_by_a_clock_that_was_ahead_is_dated_anew
             what_others_wrote_or_may_have_keeps_its_date
+            entries_are_put_listed_and_no_assets
+            an_entry_follows_the_version_that_it_names
+            entries_merge_in_either_order
+            changes_of_folders_share_the_feed
+            what_an_entry_says_of_a_content_is_so
+            an_entry_keeps_the_content_that_it_names
+            a_folder_keeps_what_a_library_deletes_and_publishes_nothing
+            a_long_history_is_read_in_pages
+            entries_of_many_tasks_at_once
         }
     };
     ($fixture:expr => $($case:ident)*) => {

@@ -122,7 +122,9 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
     let database = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
     database
         .execute_batch(
-            "DROP TABLE words;
+            "DROP TABLE entries;
+             DROP TABLE entry_history;
+             DROP TABLE words;
              DROP TABLE faceted;
              DROP TABLE facets;
              DROP INDEX records_by_list_key;

@@ -273,7 +273,9 @@ fn without_index(dir: &Path) {
     let database = Connection::open(dir.join("store.db")).unwrap();
     database
         .execute_batch(
-            "DROP TABLE words;
+            "DROP TABLE entries;
+             DROP TABLE entry_history;
+             DROP TABLE words;
              DROP TABLE faceted;
              DROP TABLE facets;
              DROP INDEX records_by_list_key;

@@ -56,7 +56,8 @@ impl PeerState {
         self.epochs += 1;
         let epoch = self.epochs;
         let lanes = shared.iter().map(|one| (one.blinded.clone(), Arc::clone(&one.library))).collect();
-        self.proved.send_replace(Some(ProvedSession { epoch, lanes }));
+        let entries = shared.iter().any(|one| one.entries);
+        self.proved.send_replace(Some(ProvedSession { epoch, lanes, entries }));
         self.args.window.open_up(self.args.limits.streams);
 
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);

@@ -9,7 +9,7 @@ use super::{Admitted, BlindedLibrary, CommonLibrary, EstablishError, Established
 use crate::identity::Key;
 use crate::library::Library;
 use crate::net::auth::{AuthError, LIBRARIES_MAX, Role, Transcript};
-use crate::reconcile::Summary;
+use crate::reconcile::{EntrySummary, Summary};
 use crate::wire::WireError;
 use crate::wire::proto::{LibrarySummary, Welcome, frame};
 
@@ -19,6 +19,8 @@ const FEATURE_FIND: &str = "find";
 const FEATURE_DOUBLED: &str = "doubled";
 /// The ability to take contents on a connection of their own.
 const FEATURE_BULK: &str = "bulk";
+/// The ability to keep records of folders.
+const FEATURE_ENTRIES: &str = "entries";
 /// Abilities that are looked at.
 const FEATURES_MAX: usize = crate::wire::decode::FEATURES_MAX;
 /// Longest name that a peer may give itself, in characters.
@@ -34,12 +36,15 @@ impl Meeting<'_> {
         let beside = if mirrors { self.beside_mirror() } else { Vec::new() };
         let known: Vec<_> = beside.iter().map(|library| transcript.prove(known_by(library), role)).collect();
         self.memory.own_proofs().note(&known);
+        let entries = ours.iter().any(|(_, _, summary)| summary.entries.is_some());
+        let always = [FEATURE_FIND, FEATURE_DOUBLED, FEATURE_BULK].into_iter();
+        let features = always.chain(entries.then_some(FEATURE_ENTRIES)).map(str::to_owned).collect();
         frame::Kind::Welcome(Welcome {
             name: self.introduction.name.clone(),
             libraries: summaries.collect(),
             ticket: self.introduction.ticket.borrow().clone(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
-            features: [FEATURE_FIND, FEATURE_DOUBLED, FEATURE_BULK].map(str::to_owned).to_vec(),
+            features,
             known,
             clock_ms: if mirrors { self.introduction.clock.own_ms() } else { 0 },
             boot_id: self.introduction.boot_id,
@@ -64,11 +69,16 @@ impl Meeting<'_> {
             return Err(AuthError::Malformed("more libraries than may be known").into());
         }
         let purpose = purpose_of(&ours);
+        let has = |name: &str| welcome.features.iter().take(FEATURES_MAX).any(|feature| feature == name);
         let mut shared = Vec::with_capacity(ours.len());
         let mut missing = None;
         for ((blinded, library), member, ours) in ours {
             match summary_from_wire(&blinded, &welcome.libraries) {
-                Ok(theirs) => shared.push(CommonLibrary { library, blinded, member, ours, theirs }),
+                Ok(theirs) => {
+                    let both = ours.entries.is_some() && theirs.entries.is_some() && has(FEATURE_ENTRIES);
+                    let entries = both && library.shared().is_none();
+                    shared.push(CommonLibrary { library, blinded, member, ours, theirs, entries });
+                }
                 Err(error) => missing = Some(error),
             }
         }
@@ -83,7 +93,6 @@ impl Meeting<'_> {
             Some((Bytes::copy_from_slice(&transcript.blinded(key)), library))
         };
         let known: Vec<BlindedLibrary> = beside.into_iter().filter_map(known).collect();
-        let has = |name: &str| welcome.features.iter().take(FEATURES_MAX).any(|feature| feature == name);
         let (finds, hears_doubled, takes_bulk) = (has(FEATURE_FIND), has(FEATURE_DOUBLED), has(FEATURE_BULK));
         let name = name_of(&welcome);
         let ticket = if welcome.ticket.len() <= TICKET_BYTES_MAX { welcome.ticket } else { String::new() };
@@ -138,6 +147,11 @@ pub fn summary_to_wire(blinded: &Bytes, summary: &Summary) -> LibrarySummary {
         fingerprint: summary.fingerprint.to_vec().into(),
         assets: summary.assets,
         total_bytes: summary.bytes,
+        entries: summary.entries.map_or(0, |entries| entries.count),
+        entries_fingerprint: summary
+            .entries
+            .map(|entries| entries.fingerprint.to_vec().into())
+            .unwrap_or_default(),
     }
 }
 
@@ -149,5 +163,12 @@ pub fn summary_from_wire(blinded: &Bytes, summaries: &[LibrarySummary]) -> Resul
     let malformed = || WireError::Malformed("no summary of the shared library".into());
     let found = summaries.iter().take(LIBRARIES_MAX).find(|s| s.blinded == *blinded).ok_or_else(malformed)?;
     let fingerprint = found.fingerprint.as_ref().try_into().map_err(|_| malformed())?;
-    Ok(Summary { count: found.count, fingerprint, assets: found.assets, bytes: found.total_bytes })
+    let entries = match &found.entries_fingerprint[..] {
+        [] => None,
+        fingerprint => {
+            let fingerprint = fingerprint.try_into().map_err(|_| malformed())?;
+            Some(EntrySummary { count: found.entries, fingerprint })
+        }
+    };
+    Ok(Summary { count: found.count, fingerprint, assets: found.assets, bytes: found.total_bytes, entries })
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Session, SessionEffect, Summary};
+use crate::entry::EntryHash;
+use crate::net::close::ANEW;
 use crate::record::ContentHash;
 
 /// Time that it has for the answer. Its store may take a while to answer it.
@@ -33,24 +35,32 @@ pub(super) enum Reconciliation {
     },
 }
 
-/// What could not be moved either way: how many assets, and a sum over their hashes, to tell whether they are the same.
+/// What could not be moved either way: how many assets and entries, and sums over their hashes, to tell whether they are the same.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unmoved {
     there: (usize, u64),
     here: (usize, u64),
+    entries_there: (usize, u64),
+    entries_here: (usize, u64),
 }
 
 impl Unmoved {
-    fn of(refused_there: &HashSet<ContentHash>, failed_here: &HashSet<ContentHash>) -> Self {
-        let sum = |hashes: &HashSet<ContentHash>| {
-            let (mut count, mut sum) = (0, 0_u64);
-            for ContentHash([a, b, c, d, e, f, g, h, ..]) in hashes {
-                count += 1;
-                sum = sum.wrapping_add(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]));
-            }
-            (count, sum)
-        };
-        Self { there: sum(refused_there), here: sum(failed_here) }
+    /// What the peer refused, and what failed here.
+    fn of(
+        assets: (&HashSet<ContentHash>, &HashSet<ContentHash>),
+        entries: (&HashSet<EntryHash>, &HashSet<EntryHash>),
+    ) -> Self {
+        fn sum<'a>(names: impl Iterator<Item = &'a [u8; 32]>) -> (usize, u64) {
+            names.fold((0, 0), |(count, sum), [a, b, c, d, e, f, g, h, ..]| {
+                (count + 1, sum.wrapping_add(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h])))
+            })
+        }
+        Self {
+            there: sum(assets.0.iter().map(|hash| &hash.0)),
+            here: sum(assets.1.iter().map(|hash| &hash.0)),
+            entries_there: sum(entries.0.iter().map(|hash| &hash.0)),
+            entries_here: sum(entries.1.iter().map(|hash| &hash.0)),
+        }
     }
 }
 
@@ -124,6 +134,35 @@ impl Comparing {
 }
 
 impl Session {
+    /// What the two sides compare of what they have. Where both keep records of folders by now, and did not when the session began, it
+    /// begins anew.
+    pub(super) fn compared(
+        &self,
+        ours: Summary,
+        theirs: Summary,
+        out: &mut Vec<SessionEffect>,
+    ) -> (Summary, Summary) {
+        let agreed = self.settings.entries;
+        if !agreed && ours.entries.is_some() && theirs.entries.is_some() {
+            out.push(SessionEffect::Close { code: ANEW, reason: "both sides keep folders by now".into() });
+        }
+        (ours.with_entries(agreed), theirs.with_entries(agreed))
+    }
+
+    pub(super) fn all_there(&mut self) {
+        self.deferred.all_there();
+        self.entries.all_there();
+    }
+
+    /// Whether assets are to be compared, and entries, where we have `ours` by now. What both have alike is left out, unless all is
+    /// alike: then something is thought to be amiss.
+    #[must_use]
+    pub fn to_compare(&self, ours: Summary) -> (bool, bool) {
+        let agreed = self.settings.entries;
+        let (assets, entries) = (!ours.same_assets(&self.theirs), agreed && !ours.same_entries(&self.theirs));
+        if assets || entries { (assets, entries) } else { (true, agreed) }
+    }
+
     pub(super) fn on_answer(
         &mut self,
         nonce: u64,
@@ -148,7 +187,7 @@ impl Session {
         }
         let known = self.comparing.reconciled_for == Some((ours, theirs));
         if ours.same_records(&theirs) {
-            self.deferred.all_there();
+            self.all_there();
         }
         if ours.same_records(&theirs) || known {
             if let Some(round) = self.comparing.verifying.take_if(|_| verifying) {
@@ -170,6 +209,7 @@ impl Session {
         self.comparing.opened_at = now;
         self.offering.refused.clear();
         self.taking.failed.clear();
+        self.entries.compared();
         self.comparing.missed = false;
         self.deferred.compared();
         out.push(SessionEffect::Reconcile);
@@ -205,6 +245,7 @@ impl Session {
             self.ask(now, out);
         }
         self.end_deferrals(now);
+        self.end_entry_deferrals(now);
         let retry = match self.comparing.reconciliation {
             Reconciliation::Failed { at } => now.duration_since(at) > RECONCILE_RETRY,
             Reconciliation::Ended if self.is_busy() => false,
@@ -226,7 +267,8 @@ impl Session {
     /// What came to nothing once more comes later the next time; as soon as anything else is left, that is worth trying as
     /// soon as before.
     fn wait_longer(&mut self) {
-        let left = Unmoved::of(&self.offering.refused, &self.taking.failed);
+        let entries = (&self.entries.refused, &self.entries.failed);
+        let left = Unmoved::of((&self.offering.refused, &self.taking.failed), entries);
         let same = std::mem::replace(&mut self.comparing.unmoved, left) == left;
         self.comparing.retry_after =
             if same { (2 * self.comparing.retry_after).min(INCOMPLETE_RETRY_MAX) } else { INCOMPLETE_RETRY };

@@ -224,6 +224,7 @@ impl Session {
                     rid: Bytes::copy_from_slice(&rid.0),
                     wait_ms,
                     held,
+                    entry: false,
                 });
             }
             self.echoes.forget(&record.hash);
@@ -246,7 +247,12 @@ impl Session {
 
     /// The peer does not take versions of ours yet.
     pub(super) fn on_later(&mut self, later: &Later, now: Instant) {
-        for Deferral { hash, rid, wait_ms, held } in &later.deferrals {
+        for deferral in &later.deferrals {
+            if deferral.entry {
+                self.on_entry_later(deferral, now);
+                continue;
+            }
+            let Deferral { hash, rid, wait_ms, held, .. } = deferral;
             let (Some(hash), Some(rid)) = (ContentHash::from_slice(hash), RecordId::from_slice(rid)) else {
                 continue;
             };
@@ -290,6 +296,7 @@ impl Session {
 
     /// What waits here may have to wait no longer, and is asked for again.
     pub(super) fn reconsider(&mut self) {
+        self.reconsider_entries();
         if !self.deferred.here.by_hash.is_empty() {
             self.deferred.here.clear();
             self.deferred.versions_here.clear();
@@ -313,7 +320,7 @@ impl Session {
     /// A number that grows with each change of [`Session::waiting`].
     #[must_use]
     pub fn waiting_changes(&self) -> u64 {
-        self.deferred.changes
+        self.deferred.changes + self.entries.waiting_changes
     }
 
     /// Versions that wait, at most `limit` of either side.

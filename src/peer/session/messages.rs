@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{InlineContents, OfferVerdict};
+use crate::entry::{EntryHash, FolderRecord};
 use crate::reconcile::Summary;
 use crate::record::{AssetRecord, ContentHash, RecordId};
+use crate::store::entries::StoredEntry;
 use crate::store::{FeedEntry, StoredRecord};
 use crate::wire::proto::{Want, frame};
 
@@ -35,6 +37,8 @@ pub enum SessionInput {
         /// Contents of some of them.
         contents: Arc<InlineContents>,
     },
+    /// What concerns records of folders.
+    Entries(EntryNews),
     /// Outcome of [`SessionEffect::Store`] for what the store did not take: it is to be fetched like anything else.
     NotStored(Vec<AssetRecord>),
     /// Outcome of [`SessionEffect::Judge`].
@@ -87,6 +91,33 @@ pub enum SessionInput {
     Tick,
 }
 
+/// What the shell tells the session of records of folders.
+#[derive(Debug)]
+pub enum EntryNews {
+    /// Our store's feed moved on.
+    Changed(Arc<[StoredEntry]>),
+    /// Outcome of [`SessionEffect::LoadEntries`]: what the store has of it.
+    Loaded(Vec<FolderRecord>),
+    /// Outcome of [`SessionEffect::Resolve`], before that of assets: the names of those with these ids.
+    Resolved(Vec<(RecordId, EntryHash)>),
+    /// Outcome of [`SessionEffect::TakeEntries`].
+    Taken {
+        /// The store has these, or newer versions.
+        settled: Vec<EntryHash>,
+        /// The store does not take these, and why.
+        failed: Vec<(EntryHash, String)>,
+        /// These are dated too far ahead, by so many milliseconds.
+        later: Vec<(FolderRecord, u64)>,
+    },
+    /// A reconciliation that we opened found these differences so far.
+    Differences {
+        /// We have them, the peer does not.
+        have: Vec<EntryHash>,
+        /// The peer has them, we do not.
+        need: Vec<RecordId>,
+    },
+}
+
 /// What the shell is to do.
 #[derive(Debug, PartialEq)]
 pub enum SessionEffect {
@@ -107,6 +138,10 @@ pub enum SessionEffect {
     Store(Vec<(AssetRecord, Bytes)>),
     /// Load these from the store; answer with [`SessionInput::Loaded`].
     Load(Vec<ContentHash>),
+    /// Store these records of folders; answer with [`EntryNews::Taken`].
+    TakeEntries(Vec<FolderRecord>),
+    /// Load these from the store; answer with [`EntryNews::Loaded`].
+    LoadEntries(Vec<EntryHash>),
     /// Find the records with these ids; answer with [`SessionInput::Resolved`].
     Resolve(Vec<RecordId>),
     /// Have the scheduler find a source for these: the peer has them.

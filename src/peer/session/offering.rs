@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use bytes::Bytes;
 
 use super::{
-    ASKED_MAX, Enclosed, InlineContents, OFFERS_TAKEN_MAX, QUEUE_MAX, RECORD_BYTES_PER_FRAME,
-    RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding, offered_bytes, violation,
+    Enclosed, InlineContents, LOAD_BATCH, LOAD_BATCH_MIN, OFFERED_BYTES_MAX, OFFERS_OPEN_MAX,
+    OFFERS_TAKEN_MAX, QUEUE_MAX, RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX, Session, SessionEffect,
+    holding, offered_bytes, violation,
 };
 use crate::record::{AssetRecord, ContentHash, Hlc, RecordId};
 use crate::store::{FeedEntry, StoredRecord};
@@ -92,12 +93,47 @@ impl Offering {
 }
 
 impl Session {
+    /// Whether so many offers more may be unconfirmed, of so many bytes. Assets and entries share what there is: the peer counts
+    /// both together.
+    pub(super) fn has_room(&self, offers: usize, bytes: usize) -> bool {
+        let (open, open_bytes) = self.open();
+        offers + open <= self.offers_open_max() && bytes + open_bytes <= self.offered_bytes_max()
+    }
+
+    /// How many records may be loaded now in order to be offered.
+    pub(super) fn room_to_load(&self) -> usize {
+        let (open, bytes) = self.open();
+        let room = self.offers_open_max().saturating_sub(open).min(self.load_batch());
+        if bytes < self.offered_bytes_max() { room } else { 0 }
+    }
+
+    /// What was offered and not confirmed, of assets and entries: how many, and bytes.
+    pub(super) fn open(&self) -> (usize, usize) {
+        let (count, bytes) = self.entries.open();
+        (self.offering.open_count + count, self.offering.open_bytes + bytes)
+    }
+
+    /// Offers that may be unconfirmed: the libraries of a connection share what there is.
+    pub(super) fn offers_open_max(&self) -> usize {
+        OFFERS_OPEN_MAX / self.settings.lanes.max(1)
+    }
+
+    /// Bytes of their records.
+    pub(super) fn offered_bytes_max(&self) -> usize {
+        OFFERED_BYTES_MAX / self.settings.lanes.max(1)
+    }
+
+    /// Records that are loaded at once.
+    pub(super) fn load_batch(&self) -> usize {
+        (LOAD_BATCH / self.settings.lanes.max(1)).max(LOAD_BATCH_MIN)
+    }
+
     pub(super) fn on_records(&mut self, records: &Records, out: &mut Vec<SessionEffect>) {
         if records.library != self.settings.library {
             return out.push(violation("a question about a library that is not shared"));
         }
         self.offering.resolving += records.rids.len();
-        if self.offering.resolving + self.offering.answers.len() > 2 * ASKED_MAX {
+        if self.asks_too_much() {
             return out.push(violation("more record ids than may be asked for at once"));
         }
         let rids: Vec<RecordId> = records.rids.iter().filter_map(|rid| RecordId::from_slice(rid)).collect();
@@ -110,7 +146,7 @@ impl Session {
     /// Offers what the peer asked for by name ahead of what waits. It has more open than it may have taken if it confirms
     /// none of that.
     pub(super) fn on_found(&mut self, records: &[AssetRecord], out: &mut Vec<SessionEffect>) {
-        if self.offering.open_count + records.len() > OFFERS_TAKEN_MAX {
+        if self.open().0 + records.len() > OFFERS_TAKEN_MAX {
             return out.push(violation("contents asked for by name and never confirmed"));
         }
         self.offer(records, &[], &Enclosed::default(), out);
@@ -130,8 +166,7 @@ impl Session {
         let fresh: Vec<&AssetRecord> = fresh.into_iter().filter(|record| !self.waits_there(record)).collect();
         let inline = |record: &AssetRecord| contents.get(&record.hash).map_or(0, Bytes::len);
         let bytes: usize = fresh.iter().map(|record| offered_bytes(record) + inline(record)).sum();
-        let room = fresh.len() + self.offering.open_count <= self.offers_open_max()
-            && bytes + self.offering.open_bytes <= self.offered_bytes_max();
+        let room = self.has_room(fresh.len(), bytes);
         let straight = self.offering.queue.is_empty() && !self.offering.loading && room;
         if straight {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();

@@ -151,6 +151,9 @@ impl Session {
         if self.taking.offers > OFFERS_TAKEN_MAX {
             return out.push(violation("more offers than may be open"));
         }
+        if !self.on_entries_offered(offer.entries, out) {
+            return;
+        }
         for rid in offer.gone.iter().filter_map(|rid| RecordId::from_slice(rid)) {
             self.asking.asked.remove(&rid);
         }
@@ -223,6 +226,7 @@ impl Session {
                     message: "your ticket lets you read and not write".into(),
                     hash: Some(Bytes::copy_from_slice(&record.hash.0)),
                     library: self.settings.tag.clone(),
+                    entry: false,
                 })));
             }
         }
@@ -300,7 +304,8 @@ impl Session {
         }
         for hashes in have.chunks(RECORDS_PER_FRAME_MAX) {
             let library = self.settings.tag.clone();
-            out.push(SessionEffect::Send(frame::Kind::Have(Have { hashes: hashes.to_vec(), library })));
+            let have = Have { hashes: hashes.to_vec(), library, ..Have::default() };
+            out.push(SessionEffect::Send(frame::Kind::Have(have)));
         }
     }
 
@@ -318,6 +323,7 @@ impl Session {
                     message: reason.clone(),
                     hash: Some(Bytes::copy_from_slice(&hash.0)),
                     library: self.settings.tag.clone(),
+                    entry: false,
                 })));
             }
         }

@@ -39,7 +39,7 @@ impl Session {
     #[must_use]
     pub fn standing(&self) -> SessionStatus {
         let reconciling = self.comparing.reconciliation != Reconciliation::Ended;
-        let moves = !self.taking.by_hash.is_empty() || self.offering.is_busy();
+        let moves = !self.taking.by_hash.is_empty() || self.offering.is_busy() || self.entries.is_busy();
         let state = if moves && !reconciling || self.is_incomplete() {
             ConnectionState::Syncing
         } else if self.is_busy() || self.comparing.verifying.is_some() {
@@ -50,12 +50,12 @@ impl Session {
         SessionStatus {
             state,
             assets: self.theirs.assets,
-            missing_here: self.taking.wanted.0 + self.taking.failed.len() as u64,
+            missing_here: self.taking.wanted.0 + self.taking.failed.len() as u64 + self.entries.unsettled(),
             missing_here_bytes: self.taking.wanted.1,
             unseen: (self.asking.asked.len() + self.asking.waiting.len()) as u64,
-            missing_there: self.offering.unconfirmed(),
+            missing_there: self.offering.unconfirmed() + self.entries.unconfirmed(),
             last_error: self.last_error.clone(),
-            waiting: self.deferred.counts(),
+            waiting: self.deferred.counts().and(self.entries.waiting()),
             verified: self.comparing.verified,
         }
     }

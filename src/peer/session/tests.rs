@@ -3,6 +3,7 @@
 mod asking;
 mod comparing;
 mod deferring;
+mod entries;
 mod offering;
 mod receiving;
 
@@ -28,8 +29,8 @@ const NOW_MS: u64 = 1_700_000_000_000;
 /// How far ahead a version may be dated, and whether deletions are applied.
 const LIMITS: (u64, bool) = (HLC_AHEAD_MAX_MS, true);
 
-const EMPTY: Summary = Summary { count: 0, fingerprint: [0; 16], assets: 0, bytes: 0 };
-const OTHER: Summary = Summary { count: 3, fingerprint: [1; 16], assets: 3, bytes: 3 };
+const EMPTY: Summary = Summary { count: 0, fingerprint: [0; 16], assets: 0, bytes: 0, entries: None };
+const OTHER: Summary = Summary { count: 3, fingerprint: [1; 16], assets: 3, bytes: 3, entries: None };
 
 fn content_of(record: &AssetRecord) -> Bytes {
     vec![7; usize::try_from(record.size).unwrap()].into()
@@ -121,6 +122,7 @@ fn settings(dialer: bool) -> SessionSettings {
         takes: true,
         library: LIBRARY,
         record_key: KEYS.record().clone(),
+        entries: false,
         lanes: 1,
         dialer,
         probe_after: Duration::from_secs(15),

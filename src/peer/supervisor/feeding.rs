@@ -15,6 +15,7 @@ use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::{INLINE_CONTENT_BYTES_MAX, InlineContents};
 use crate::record::{AssetRecord, ContentHash, LibraryId, WriterId};
 use crate::store::FeedEntry;
+use crate::store::entries::StoredEntry;
 
 /// Contents that go along with one batch of changes, in bytes. More at once is no single asset that somebody waits for,
 /// and travels better in packs.
@@ -150,6 +151,13 @@ impl PeersState {
             } else {
                 PeerMsg::Created { entries, contents: Arc::clone(&contents) }
             });
+        }
+    }
+
+    /// Records of folders go without contents, and wait for none.
+    pub(super) fn on_entries_changed(&self, changed: &Arc<[StoredEntry]>) {
+        for link in self.links.values() {
+            link.cast(PeerMsg::EntriesChanged(Arc::clone(changed)));
         }
     }
 

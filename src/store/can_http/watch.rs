@@ -59,7 +59,7 @@ fn events(url: String, response: Response) -> impl Stream<Item = WatchItem> {
 /// What an event means to us; other kinds may come with later versions.
 fn meaning(url: &str, event: &SseEvent) -> Option<WatchItem> {
     match event.kind.as_str() {
-        "asset" => Some(match event.id.parse() {
+        "asset" | "entry" => Some(match event.id.parse() {
             Ok(seq) => Ok(StoreEvent::Advanced(seq)),
             Err(_) => Err(unavailable(url, "an event of its stream has no number")),
         }),

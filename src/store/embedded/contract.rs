@@ -11,8 +11,10 @@ use rusqlite::params;
 use super::merge::Absence;
 use super::rows::{self, COLUMNS, FORMERS};
 use super::tx::Totals;
-use super::{EmbeddedStore, HASHES_MAX, StoredAsset, damage, edit, loss, writer};
+use super::{EmbeddedStore, HASHES_MAX, StoredAsset, damage, edit, entries, loss, writer};
+use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
+use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, HistoryPlace, StoredEntry};
 use crate::store::scrub::ScrubFinding;
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
@@ -25,6 +27,20 @@ const FEED_MAX: usize = 1000;
 /// An asset, and the versions that users changed into it.
 type ChangedAsset = (StoredAsset, Vec<AssetRecord>);
 
+/// Changes of assets and folders, each in sequence.
+#[derive(Debug)]
+pub struct StoreChanges {
+    pub assets: Vec<StoredAsset>,
+    pub entries: Vec<StoredEntry>,
+}
+
+struct Changes {
+    assets: Vec<ChangedAsset>,
+    entries: Vec<StoredEntry>,
+    /// Up to which number they are all there is.
+    end: u64,
+}
+
 impl ContentStore for EmbeddedStore {
     fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
         async {
@@ -33,7 +49,9 @@ impl ContentStore for EmbeddedStore {
                 Ok((Totals::read(conn)?, damage::count(conn)?, loss::sentence(conn, now_ms)?))
             };
             let (totals, damaged, lost) = self.0.shared.readers.run("read the store's status", read).await?;
+            let unreadable = self.0.shared.unreadable_entries.sentence();
             let notice = lost
+                .or(unreadable)
                 .or_else(|| self.0.shared.opened_with.clone())
                 .or_else(|| self.0.shared.building.sentence());
             Ok(StoreStatus {
@@ -44,6 +62,7 @@ impl ContentStore for EmbeddedStore {
                 damaged,
                 id: Some(self.id()),
                 seq: totals.last_seq,
+                keeps_entries: true,
                 read_only: self.0.shared.read_only(),
                 short_of_space: self.0.shared.space.shortage(),
                 notice,
@@ -55,7 +74,39 @@ impl ContentStore for EmbeddedStore {
     }
 
     fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
-        self.read_feed(since, limit).boxed()
+        self.read_feed(since, limit, false).boxed()
+    }
+
+    fn feed_with_entries(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+        self.read_feed(since, limit, true).boxed()
+    }
+
+    fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<EntryPage, StoreError>> {
+        self.list_entries(query).boxed()
+    }
+
+    fn entries_named(&self, hashes: Vec<EntryHash>) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+        self.find_entries(hashes).boxed()
+    }
+
+    fn entry_history(
+        &self,
+        folder: FolderId,
+        path: String,
+        before: Option<HistoryPlace>,
+    ) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+        self.read_entry_history(EntryHash::of_path(folder, &path), before).boxed()
+    }
+
+    fn put_entries(&self, puts: Vec<EntryPut>) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+        self.put_all_entries(puts).boxed()
+    }
+
+    fn take_entries(
+        &self,
+        records: Vec<FolderRecord>,
+    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+        self.take_all_entries(records).boxed()
     }
 
     fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
@@ -211,16 +262,28 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub async fn changes(&self, since: u64, limit: usize) -> Result<Option<Vec<StoredAsset>>, StoreError> {
-        let changes = self.changes_with_formers(since, limit).await?;
-        Ok(changes.map(|(changes, _)| changes.into_iter().map(|(asset, _)| asset).collect()))
+        let changes = self.changes_with_formers(since, limit, false).await?;
+        Ok(changes.map(|changes| changes.assets.into_iter().map(|(asset, _)| asset).collect()))
     }
 
-    /// With the number up to which they are all there is.
+    /// The same with the records of folders.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn all_changes(&self, since: u64, limit: usize) -> Result<Option<StoreChanges>, StoreError> {
+        let changes = self.changes_with_formers(since, limit, true).await?;
+        Ok(changes.map(|Changes { assets, entries, .. }| StoreChanges {
+            assets: assets.into_iter().map(|(asset, _)| asset).collect(),
+            entries,
+        }))
+    }
+
     async fn changes_with_formers(
         &self,
         since: u64,
         limit: usize,
-    ) -> Result<Option<(Vec<ChangedAsset>, u64)>, StoreError> {
+        with_entries: bool,
+    ) -> Result<Option<Changes>, StoreError> {
         let limit = limit.clamp(1, FEED_MAX);
         let shared = Arc::clone(&self.0.shared);
         let read = move |conn: &rusqlite::Connection| {
@@ -229,7 +292,7 @@ impl EmbeddedStore {
                 return Ok(None);
             }
             let after = i64::try_from(since).unwrap_or(i64::MAX);
-            let assets: Vec<ChangedAsset> = conn
+            let mut assets: Vec<ChangedAsset> = conn
                 .prepare_cached(&format!(
                     "SELECT {COLUMNS}, {FORMERS} FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
                 ))?
@@ -238,27 +301,48 @@ impl EmbeddedStore {
                     Ok((rows::read_asset(row)?, rows::read_formers(row, formers)?))
                 })?
                 .collect::<Result<_, _>>()?;
-            Ok(Some((totals, assets)))
+            let mut entries = if with_entries {
+                entries::changes(conn, &shared.unreadable_entries, since, limit)?
+            } else {
+                Vec::new()
+            };
+            truncate(&mut assets, &mut entries, limit);
+            Ok(Some((totals, assets, entries)))
         };
         let read = self.0.shared.readers.run("read the feed", read).await?;
-        let Some((totals, assets)) = read else { return Ok(None) };
-        let last = assets.last().map(|(asset, _)| asset.seq);
+        let Some((totals, assets, entries)) = read else { return Ok(None) };
+        let last = assets.last().map(|(asset, _)| asset.seq).max(entries.last().map(|entry| entry.seq));
         // Below the floor, only a reading that began at 0 comes this far.
         if let Some(end) = last.filter(|end| *end < totals.purge_floor) {
             self.0.shared.remember_walk(end);
         }
-        let end = last.filter(|_| assets.len() >= limit).unwrap_or(totals.last_seq);
-        Ok(Some((assets, end)))
+        let is_full = assets.len() + entries.len() >= limit;
+        let end = last.filter(|_| is_full).unwrap_or(totals.last_seq);
+        Ok(Some(Changes { assets, entries, end }))
     }
 
-    async fn read_feed(&self, since: u64, limit: usize) -> Result<FeedPage, StoreError> {
+    async fn read_feed(&self, since: u64, limit: usize, with_entries: bool) -> Result<FeedPage, StoreError> {
         let store = Some(self.id());
-        let Some((assets, end)) = self.changes_with_formers(since, limit).await? else {
-            return Ok(FeedPage { entries: Vec::new(), reset: true, store, ..FeedPage::default() });
+        let Some(changes) = self.changes_with_formers(since, limit, with_entries).await? else {
+            return Ok(FeedPage { reset: true, store, ..FeedPage::default() });
         };
         let entry =
             |(StoredAsset { seq, record, holding, .. }, formers)| FeedEntry { seq, record, holding, formers };
-        Ok(FeedPage { entries: assets.into_iter().map(entry).collect(), reset: false, end, store })
+        let Changes { assets, entries, end } = changes;
+        let assets = assets.into_iter().map(entry).collect();
+        Ok(FeedPage { entries: assets, folder_records: entries, reset: false, end, store })
+    }
+}
+
+/// Keeps the first `limit` of both together.
+fn truncate(assets: &mut Vec<ChangedAsset>, entries: &mut Vec<StoredEntry>, limit: usize) {
+    if assets.len() + entries.len() > limit {
+        let mut numbers: Vec<u64> = assets.iter().map(|(asset, _)| asset.seq).collect();
+        numbers.extend(entries.iter().map(|entry| entry.seq));
+        numbers.sort_unstable();
+        let last = numbers[limit - 1];
+        assets.retain(|(asset, _)| asset.seq <= last);
+        entries.retain(|entry| entry.seq <= last);
     }
 }
 

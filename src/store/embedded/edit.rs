@@ -1,6 +1,7 @@
 //! What users do to the store: upload, change metadata, delete. An edit is dated later than what it edits and carries
 //! this store's writer id.
 
+use super::entries;
 use super::media_type::{PLAIN_TEXT, is_unknown};
 use super::merge::{WholeInTrash, fill, heal};
 use super::own_names;
@@ -189,12 +190,35 @@ pub(super) fn delete(
         Ok(stored) => stored,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    if let Some(places) = entries::places_of(tx.conn, hash)? {
+        return Ok(Err(StoreError::InFolder(Box::new(places))));
+    }
+    bury(tx, hash, &stored)
+}
+
+/// Deletes a live asset that folders may have, and removes it from those.
+pub(super) fn delete_from_folders(
+    tx: &mut Tx<'_>,
+    hash: ContentHash,
+    meant_for: Option<&[String]>,
+) -> EditResult<StoredAsset> {
+    let stored = match live(tx, hash, meant_for)? {
+        Ok(stored) => stored,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    match entries::remove_everywhere(tx, hash)? {
+        Ok(_) => bury(tx, hash, &stored),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+fn bury(tx: &mut Tx<'_>, hash: ContentHash, stored: &StoredRow) -> EditResult<StoredAsset> {
     // Of which library it was stays written down: no other one is to hear that it was there.
     let via = stored.asset.record.via;
-    let record = AssetRecord { deleted: true, via, ..next_version(tx, &stored) };
+    let record = AssetRecord { deleted: true, via, ..next_version(tx, stored) };
     own_names::forget_all(tx.conn, hash)?;
-    tx.bury(&stored)?;
-    Ok(Ok(tx.put_own(Some(&stored), record, None)?))
+    tx.bury(stored)?;
+    Ok(Ok(tx.put_own(Some(stored), record, None)?))
 }
 
 /// Makes a deleted asset live again, with what the trash has of it: an edit like any other, later than the deletion.

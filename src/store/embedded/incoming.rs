@@ -341,8 +341,12 @@ impl Checked {
 }
 
 fn check_count(hashes: &[ContentHash]) -> Result<(), StoreError> {
-    if hashes.len() > HASHES_MAX {
-        return Err(StoreError::Invalid(format!("at most {HASHES_MAX} assets can be named at once")));
+    check_batch_size(hashes.len())
+}
+
+pub(super) fn check_batch_size(count: usize) -> Result<(), StoreError> {
+    if count > HASHES_MAX {
+        return Err(StoreError::Invalid(format!("at most {HASHES_MAX} records can be named at once")));
     }
     Ok(())
 }

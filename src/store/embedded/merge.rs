@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::damage::AfterCommit;
+use super::entries;
 use super::own_names::put_winner;
 use super::rows::{self, ContentPlace, InlineContent, StoredRow};
 use super::tx::{Tx, Verified, VerifiedBytes};
@@ -116,6 +117,14 @@ fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<It
         return Ok(wrong_size(&record, mine.size));
     }
     if record.supersedes(mine) {
+        if record.deleted && entries::is_in_folder(tx.conn, record.hash)? {
+            // A file of a folder has it: it stays, later than the deletion. Whoever has the entry and this version writes the same.
+            // A library whose members delete it is rid of it all the same.
+            let again = mine.reasserted(record.hlc);
+            let again = if record.via.is_some() { again.outside_libraries() } else { again };
+            tx.put(Some(stored), again, stored.place)?;
+            return Ok(ItemOutcome::Unchanged);
+        }
         let record = AssetRecord { blake3: mine.blake3, ..record.keeping_own(mine) };
         if record.deleted {
             tx.bury(stored)?;

@@ -95,6 +95,8 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         sums: super::sums::SumMakers::default(),
         building: Building::begin(&conn)?,
         trees: super::proofs::SumTrees::default(),
+        unreadable_entries: super::entries::UnreadableEntries::default(),
+        targets_deleted: Arc::default(),
         seq: seen,
     });
     shared.space.lay_by();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
+use super::entries::TRASH_IN_FOLDER;
 use super::failure::Abort;
 use super::layout::Layout;
 use super::rows::{self, ContentPlace};
@@ -133,9 +134,13 @@ fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let batch: Vec<(ContentHash, ContentPlace)> = transaction
             .prepare_cached(
-                // What has no record was deleted by nobody: the database lost it.
-                "SELECT hash, content FROM trash WHERE trashed_at_ms < ?1 \
-                 AND EXISTS (SELECT 1 FROM records WHERE records.hash = trash.hash) LIMIT ?2",
+                // What has no record was deleted by nobody: the database lost it. What folders have is to come back; what a user let go
+                // of is not, whatever has it.
+                &format!(
+                    "SELECT hash, content FROM trash WHERE trashed_at_ms < ?1 \
+                     AND EXISTS (SELECT 1 FROM records WHERE records.hash = trash.hash \
+                     AND (deleted = 0 OR NOT {TRASH_IN_FOLDER})) LIMIT ?2"
+                ),
             )?
             .query_map(params![until_ms.cast_signed(), BATCH], |row| {
                 Ok((ContentHash(row.get(0)?), ContentPlace::from_column(row.get(1)?)))
@@ -178,7 +183,11 @@ fn purge_tombstones(conn: &mut Connection, totals: &mut Totals, until_ms: u64) -
         let mut next = *totals;
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let batch: Vec<u64> = transaction
-            .prepare_cached("SELECT seq FROM records WHERE deleted = 1 AND updated_at_ms < ?1 LIMIT ?2")?
+            .prepare_cached(
+                // Of what is still in the trash, the tombstone says that it was deleted.
+                "SELECT seq FROM records WHERE deleted = 1 AND updated_at_ms < ?1 \
+                 AND NOT EXISTS (SELECT 1 FROM trash WHERE trash.hash = records.hash) LIMIT ?2",
+            )?
             .query_map(params![until_ms.cast_signed(), BATCH], |row| rows::unsigned(row, 0))?
             .collect::<Result<_, _>>()?;
         for seq in &batch {

@@ -263,6 +263,39 @@ ALTER TABLE state ADD COLUMN words_seq INTEGER NOT NULL DEFAULT 0;
 UPDATE state SET words_seq = last_seq;
 ";
 
+/// Records of folders, which are no assets. The numbers of `entries` are of one sequence with those of `records`.
+///
+/// - `hash` names a path in a folder, and no content; `path` is as paths are compared (NFC), and empty for what the folder is; `target`
+///   is the content that it names, where it names one. `entry` is the whole as it is sent.
+/// - `entry_history` has the versions that lost, whatever became of them since.
+/// - `entry_counts` says how many rows of both a folder has: there is a bound.
+const SCHEMA_ENTRIES: &str = "
+CREATE TABLE entries (
+    seq INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL,
+    folder BLOB NOT NULL,
+    path BLOB NOT NULL,
+    target BLOB,
+    entry BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX entries_by_hash ON entries (hash);
+CREATE UNIQUE INDEX entries_by_path ON entries (folder, path);
+CREATE INDEX entries_by_target ON entries (target) WHERE target IS NOT NULL;
+CREATE INDEX entries_of_folders ON entries (folder) WHERE path = x'';
+CREATE TABLE entry_history (
+    hash BLOB NOT NULL,
+    hlc INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    entry BLOB NOT NULL,
+    PRIMARY KEY (hash, hlc, digest)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE entry_counts (
+    folder BLOB PRIMARY KEY,
+    entries INTEGER NOT NULL,
+    history INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -283,9 +316,10 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_INDEX),
     M::up(SCHEMA_GROUPS),
     M::up(SCHEMA_WORDS_BEHIND),
+    M::up(SCHEMA_ENTRIES),
 ];
-/// Schemas from here on touch nothing but what is made from the records and the contents, so that no copy is kept: it would take
-/// long, and as much room as the database.
+/// Schemas from here on touch nothing but what is made from the records and the contents, or add tables, so that no copy is kept: it
+/// would take long, and as much room as the database.
 const DERIVED_FROM: u64 = 13;
 
 /// Opens the connection of the writer, and makes or migrates the database.

@@ -132,6 +132,8 @@ pub(super) struct Tx<'a> {
     pub(super) stage: IndexStage,
     /// Written before the commit.
     pub(super) index: IndexChanges,
+    /// An entry of a folder names what was deleted.
+    pub(super) targets_deleted: bool,
 }
 
 impl Tx<'_> {

@@ -316,6 +316,7 @@ impl StoreWriter {
             after_commit: Vec::new(),
             stage: IndexStage::read(&transaction)?,
             index: IndexChanges { facets: FacetChanges::default(), words: WordChanges::new(self.words) },
+            targets_deleted: false,
         };
         for task in group {
             task.run(&mut tx)?;

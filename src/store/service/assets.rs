@@ -158,11 +158,14 @@ pub(super) async fn edit(
 #[utoipa::path(delete, path = "/asset/{hash}", tag = "assets",
     params(
         ("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits"),
+        ("from_folders" = Option<bool>, Query,
+            description = "Whether it is removed from all folders that have it, too, on all machines"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the metadata that is known of it"),
     ),
     responses(
         (status = 200, description = "The tombstone", body = Success<AssetJson>),
         (status = 400, description = "No hash", body = ErrorBody),
+        (status = 409, description = "`in_folder`: a file of a folder has this content", body = ErrorBody),
         (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
         (status = 412, description = "`changed`: `If-Match` names another version", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
@@ -170,10 +173,17 @@ pub(super) async fn edit(
 pub(super) async fn delete(
     State(service): ServiceState,
     HashPath(hash): HashPath,
+    params: Params,
     headers: HeaderMap,
 ) -> ApiResult<Success<AssetJson>> {
     service.live(hash).await?;
-    Ok(Success::new(service.store.delete_version(hash, meant_for(&headers)).await?.into()))
+    let (store, meant_for) = (&service.store, meant_for(&headers));
+    let tombstone = if params.flag("from_folders")?.unwrap_or(false) {
+        store.delete_from_folders(hash, meant_for).await?
+    } else {
+        store.delete_version(hash, meant_for).await?
+    };
+    Ok(Success::new(tombstone.into()))
 }
 
 /// Health and size.
@@ -190,6 +200,7 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         damaged: status.damaged,
         store_id: status.id.map(|id| id.to_string()),
         seq: status.seq,
+        keeps_entries: status.keeps_entries,
         read_only: status.read_only,
         short_of_space: status.short_of_space,
         notice: status.notice,

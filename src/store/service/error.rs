@@ -17,6 +17,7 @@ pub(crate) mod codes {
     pub(crate) const DISK_FULL: &str = "disk_full";
     pub(crate) const READ_ONLY: &str = "read_only";
     pub(crate) const TOO_BUSY: &str = "too_busy";
+    pub(crate) const IN_FOLDER: &str = "in_folder";
 }
 
 impl From<StoreError> for ApiError {
@@ -30,6 +31,14 @@ impl From<StoreError> for ApiError {
                 "changed",
                 "read the metadata again, and repeat the change with its ETag if it is still wanted",
             ),
+            StoreError::InFolder(_) => (
+                StatusCode::CONFLICT,
+                codes::IN_FOLDER,
+                "remove the files from the folders first; or `can-sync rm --from-folders HASH` (`?from_folders=true`) removes both, on all machines",
+            ),
+            StoreError::NoFolders => {
+                (StatusCode::BAD_GATEWAY, "store_unavailable", "update the program that keeps the store")
+            }
             StoreError::Corrupt(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 codes::CORRUPT,
@@ -112,15 +121,21 @@ pub(super) fn about_metadata(error: StoreError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::FolderId;
+    use crate::store::entries::FolderPlaces;
 
     #[test]
     fn each_error_of_the_store_has_its_status_and_code() {
         let hash = ContentHash([1; 32]);
         let text = || "why".to_owned();
+        let places = FolderPlaces { hash, folder: FolderId([2; 32]), name: None, path: text(), paths: 3 };
+        assert!(places.to_string().ends_with("as 'why' and at 2 more paths"), "{places}");
         let cases = [
             (StoreError::NotFound(hash), 404, "not_found"),
             (StoreError::NotHeld(hash), 404, "not_held"),
             (StoreError::Changed(hash), 412, "changed"),
+            (StoreError::InFolder(Box::new(places)), 409, "in_folder"),
+            (StoreError::NoFolders, 502, "store_unavailable"),
             (StoreError::Corrupt(hash), 500, "corrupt"),
             (StoreError::Full(text()), 507, "disk_full"),
             (StoreError::ReadOnly(text()), 503, "read_only"),

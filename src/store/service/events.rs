@@ -14,11 +14,13 @@ use futures::stream;
 use tokio::sync::watch;
 
 use super::ServiceState;
+use super::entries::EntryJson;
 use super::model::AssetJson;
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::Params;
 use crate::http::serve::Closing;
-use crate::store::embedded::{EmbeddedStore, StoredAsset};
+use crate::store::embedded::{EmbeddedStore, StoreChanges, StoredAsset};
+use crate::store::entries::StoredEntry;
 use crate::store::sync_wire::STORE_ID;
 use crate::store::{StoreError, StoreId};
 
@@ -29,7 +31,7 @@ const PAGE: usize = 256;
 /// Changes as they happen.
 ///
 /// Each `asset` event is one changed record: its `id` is the number of the change, its data the asset (a tombstone has
-/// `deleted`). Numbers rise, and leave gaps. `reset` means that the number asked for is one this store cannot continue
+/// `deleted`); each `entry` event is one changed path of a folder (`folder`, `path`, `target`). Numbers rise, and leave gaps. `reset` means that the number asked for is one this store cannot continue
 /// from: read everything again, from 0; the stream ends after it. A store that is set back (restored from a backup) has its
 /// readers begin again like that where it does not know what they have read. Comments every 15 seconds show that the stream is alive.
 #[utoipa::path(get, path = "/events", tag = "assets",
@@ -90,13 +92,37 @@ pub(super) async fn events(
     Ok((headers, sse).into_response())
 }
 
+/// One change of the store.
+enum Change {
+    Asset(Box<StoredAsset>),
+    Entry(Box<StoredEntry>),
+}
+
+impl Change {
+    fn seq(&self) -> u64 {
+        match self {
+            Self::Asset(asset) => asset.seq,
+            Self::Entry(entry) => entry.seq,
+        }
+    }
+}
+
+/// What changed in assets and folders, in one sequence.
+fn in_sequence(changes: StoreChanges) -> VecDeque<Change> {
+    let assets = changes.assets.into_iter().map(|asset| Change::Asset(Box::new(asset)));
+    let entries = changes.entries.into_iter().map(|entry| Change::Entry(Box::new(entry)));
+    let mut all: Vec<Change> = assets.chain(entries).collect();
+    all.sort_unstable_by_key(Change::seq);
+    all.into()
+}
+
 struct Changes {
     store: EmbeddedStore,
     signal: watch::Receiver<u64>,
     cursor: u64,
     /// It is a number of another store.
     is_foreign: bool,
-    page: VecDeque<StoredAsset>,
+    page: VecDeque<Change>,
     ended: bool,
 }
 
@@ -104,19 +130,25 @@ impl Changes {
     /// The next event, however long it takes; `None` when there will be none.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(asset) = self.page.pop_front() {
-                self.cursor = asset.seq;
-                return asset_event(asset);
+            if let Some(change) = self.page.pop_front() {
+                self.cursor = change.seq();
+                return match change {
+                    Change::Asset(asset) => asset_event(*asset),
+                    Change::Entry(entry) => entry_event(*entry),
+                };
             }
             if self.ended {
                 return None;
             }
             // Marked as seen before the feed is read, so that a commit in between is not slept through.
             self.signal.borrow_and_update();
-            let read = if self.is_foreign { Ok(None) } else { self.store.changes(self.cursor, PAGE).await };
+            let read =
+                if self.is_foreign { Ok(None) } else { self.store.all_changes(self.cursor, PAGE).await };
             match read {
-                Ok(Some(page)) if page.is_empty() => self.signal.changed().await.ok()?,
-                Ok(Some(page)) => self.page = page.into(),
+                Ok(Some(page)) if page.assets.is_empty() && page.entries.is_empty() => {
+                    self.signal.changed().await.ok()?;
+                }
+                Ok(Some(page)) => self.page = in_sequence(page),
                 Ok(None) => {
                     self.ended = true;
                     // The id makes a browser that reconnects begin again.
@@ -131,6 +163,12 @@ impl Changes {
 fn asset_event(asset: StoredAsset) -> Option<Event> {
     let seq = asset.seq;
     let event = Event::default().event("asset").id(seq.to_string()).json_data(AssetJson::from(asset));
+    event.inspect_err(|error| tracing::error!(seq, %error, "an event cannot be written")).ok()
+}
+
+fn entry_event(entry: StoredEntry) -> Option<Event> {
+    let seq = entry.seq;
+    let event = Event::default().event("entry").id(seq.to_string()).json_data(EntryJson::from(entry));
     event.inspect_err(|error| tracing::error!(seq, %error, "an event cannot be written")).ok()
 }
 

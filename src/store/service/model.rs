@@ -128,6 +128,9 @@ pub struct StatusJson {
     pub store_id: Option<String>,
     /// Number of the last change.
     pub seq: u64,
+    /// Whether it keeps records of folders.
+    #[serde(default)]
+    pub keeps_entries: bool,
     /// Why it takes no writes, where it does not.
     pub read_only: Option<String>,
     /// Why it takes nothing but deletions, where the disk has too little room.

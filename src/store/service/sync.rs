@@ -15,9 +15,10 @@ use super::{BASE_PATH, ServiceInner, ServiceState, content, key};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{BODY_STALL, HashPath, Params, collect, has_content_type};
 use crate::record::{AssetRecord, ContentHash};
+use crate::store::entries::StoredEntry;
 use crate::store::sync_wire::{
-    BATCH_MAX, BodyError, BodyReader, FEED_END, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX, STORE_ID, put,
-    result_of, wire_holding,
+    BATCH_MAX, BodyError, BodyReader, FEED_END, FEED_ENTRIES, FEED_RESET, PROTOBUF, QUERY_HASHES_MAX,
+    STORE_ID, put, result_of, wire_holding,
 };
 use crate::store::{ContentStore, FeedEntry, ItemOutcome, Redating, StoredRecord};
 use crate::wire::proto::{
@@ -26,7 +27,7 @@ use crate::wire::proto::{
 
 mod batch;
 
-const STALL: Duration = BODY_STALL;
+pub(super) const STALL: Duration = BODY_STALL;
 
 /// Whether a request carries the key, once.
 pub(super) fn has_key(service: &ServiceInner, headers: &HeaderMap) -> bool {
@@ -63,6 +64,7 @@ pub(super) async fn require_key(State(service): ServiceState, request: Request, 
     params(
         ("since" = Option<u64>, Query, description = "Changes after this number; all when absent"),
         ("limit" = Option<u64>, Query, minimum = 1, description = "Entries at most: 1000 unless given, and never more"),
+        ("X-Feed-Entries" = Option<bool>, Header, description = "`true` for changes of folders, too"),
     ),
     responses(
         (status = 200, description = "Entries in ascending sequence", content_type = "application/x-protobuf",
@@ -74,16 +76,34 @@ pub(super) async fn require_key(State(service): ServiceState, request: Request, 
         (status = 400, description = "A parameter makes no sense", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
-pub(super) async fn feed(State(service): ServiceState, params: Params) -> ApiResult<Response> {
+pub(super) async fn feed(
+    State(service): ServiceState,
+    params: Params,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     let since = params.number("since")?.unwrap_or(0);
-    let page = service.store.feed(since, params.limit(BATCH_MAX, BATCH_MAX)?).await?;
-    let entry = |FeedEntry { seq, record, holding, formers }: &FeedEntry| WireFeedEntry {
+    let limit = params.limit(BATCH_MAX, BATCH_MAX)?;
+    let page = if headers.get(FEED_ENTRIES).is_some_and(|value| value == "true") {
+        service.store.feed_with_entries(since, limit).await?
+    } else {
+        service.store.feed(since, limit).await?
+    };
+    let asset = |FeedEntry { seq, record, holding, formers }: &FeedEntry| WireFeedEntry {
         seq: *seq,
         record: Some(record.into()),
         holding: wire_holding(*holding).into(),
         formers: formers.iter().map(WireRecord::from).collect(),
+        entry: None,
     };
-    let mut response = protobuf(page.entries.iter().map(entry));
+    let entry = |StoredEntry { seq, record }: &StoredEntry| WireFeedEntry {
+        seq: *seq,
+        entry: Some(record.into()),
+        ..WireFeedEntry::default()
+    };
+    let assets = page.entries.iter().map(asset);
+    let mut changes: Vec<_> = assets.chain(page.folder_records.iter().map(entry)).collect();
+    changes.sort_unstable_by_key(|change| change.seq);
+    let mut response = protobuf(changes.into_iter());
     if page.reset {
         response.headers_mut().insert(HeaderName::from_static(FEED_RESET), HeaderValue::from_static("true"));
     }
@@ -136,11 +156,16 @@ fn stored_record(StoredRecord { record, holding }: &StoredRecord) -> WireStoredR
 
 /// A body of hashes.
 async fn hashes_of(request: Request) -> ApiResult<Vec<ContentHash>> {
+    Ok(hash_bodies(request).await?.into_iter().map(ContentHash).collect())
+}
+
+/// A body of names of 32 bytes.
+pub(super) async fn hash_bodies(request: Request) -> ApiResult<Vec<[u8; 32]>> {
     let body = collect(protobuf_body(request)?, BATCH_MAX * 32).await?;
     let (hashes, []) = body.as_chunks::<32>() else {
         return Err(malformed("the body is not a sequence of hashes of 32 bytes"));
     };
-    Ok(hashes.iter().map(|bytes| ContentHash(*bytes)).collect())
+    Ok(hashes.to_vec())
 }
 
 /// Content, for agents.
@@ -372,7 +397,7 @@ impl Slots {
 }
 
 /// An answer of these messages, each behind its length.
-fn protobuf<M: prost::Message>(messages: impl Iterator<Item = M>) -> Response {
+pub(super) fn protobuf<M: prost::Message>(messages: impl Iterator<Item = M>) -> Response {
     let mut body = Vec::new();
     for message in messages {
         put(&mut body, &message);
@@ -380,7 +405,7 @@ fn protobuf<M: prost::Message>(messages: impl Iterator<Item = M>) -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF))], Bytes::from(body)).into_response()
 }
 
-fn protobuf_body(request: Request) -> ApiResult<Body> {
+pub(super) fn protobuf_body(request: Request) -> ApiResult<Body> {
     if has_content_type(request.headers(), PROTOBUF) {
         Ok(request.into_body())
     } else {
@@ -388,7 +413,7 @@ fn protobuf_body(request: Request) -> ApiResult<Body> {
     }
 }
 
-fn malformed(message: impl Into<String>) -> ApiError {
+pub(super) fn malformed(message: impl Into<String>) -> ApiError {
     ApiError::bad_request(
         "malformed_body",
         message,
@@ -396,7 +421,7 @@ fn malformed(message: impl Into<String>) -> ApiError {
     )
 }
 
-fn body_error(error: BodyError) -> ApiError {
+pub(super) fn body_error(error: BodyError) -> ApiError {
     match error {
         BodyError::Stalled(_) => ApiError::stalled(),
         BodyError::Cut(_) | BodyError::Truncated => crate::http::extract::cut(error),

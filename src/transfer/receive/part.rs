@@ -147,6 +147,8 @@ pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), Failure> {
         StoreError::NotFound(_)
         | StoreError::NotHeld(_)
         | StoreError::Changed(_)
+        | StoreError::InFolder(_)
+        | StoreError::NoFolders
         | StoreError::Corrupt(_)
         | StoreError::ReadOnly(_)
         | StoreError::Busy(_)

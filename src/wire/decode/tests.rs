@@ -5,9 +5,12 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::entry::path::PATH_BYTES_MAX;
+use crate::entry::record::BY_CHARS_MAX;
+use crate::entry::{EntryFile, EntryPath, EntryRecord, FolderId, FolderRecord, SeenVersion};
 use crate::record::{
-    AssetMeta, AssetRecord, ContentHash, DROPPED_NAMES_MAX, META_BYTES_MAX, NAME_BYTES_MAX, NAMES_MAX,
-    TAG_CHARS_MAX,
+    AssetMeta, AssetRecord, ContentHash, DROPPED_NAMES_MAX, Hlc, META_BYTES_MAX, NAME_BYTES_MAX, NAMES_MAX,
+    TAG_CHARS_MAX, WriterId,
 };
 use crate::wire::proto::frame;
 
@@ -97,6 +100,82 @@ fn largest_record(n: u64) -> WireRecord {
     WireRecord::from(&AssetRecord::new(ContentHash(hash), u64::MAX >> 1, Some([7; 32]), meta))
 }
 
+/// An entry as large as any may be.
+fn largest_entry(n: u8) -> WireEntry {
+    let path = format!("{}{n:03}", "x/".repeat(PATH_BYTES_MAX / 2 - 2) + "y");
+    let seen = (0..=u8::MAX).map(|n| SeenVersion { writer: WriterId([n; 32]), hlc: Hlc(u64::MAX - 2) });
+    let record = FolderRecord::Entry(EntryRecord {
+        folder: FolderId([n; 32]),
+        path: EntryPath::parse(&path).expect("a path"),
+        hlc: Hlc(u64::MAX - 1),
+        writer: WriterId([n; 32]),
+        file: Some(EntryFile {
+            target: ContentHash([n; 32]),
+            size: crate::entry::record::ENTRY_SIZE_MAX,
+            mtime_ms: u64::MAX >> 16,
+            executable: true,
+        }),
+        was: Some(ContentHash([n; 32])),
+        by: "\u{1F40C}".repeat(BY_CHARS_MAX),
+        seen: seen.take(SEEN_MAX).collect(),
+    });
+    record.validate().expect("at its limits, not beyond");
+    WireEntry::from(&record)
+}
+
+#[test]
+fn entries_come_back_as_they_were_and_garbled_ones_do_not() {
+    let largest = largest_entry(3);
+    let back =
+        |wire: WireEntry| FolderRecord::try_from(decode::<WireEntry>(encoded(&wire)).expect("a message"));
+    let record = back(largest.clone()).expect("an entry");
+    assert_eq!(WireEntry::from(&record), largest);
+    let removed = WireEntry { target: None, size: 0, mtime_ms: 0, executable: false, ..largest.clone() };
+    assert!(back(removed).is_ok_and(|removed| removed.target().is_none()));
+    let definition = WireEntry {
+        folder: bytes32(),
+        writer: bytes32(),
+        hlc: 5,
+        name: Some("photos".into()),
+        senders_only: true,
+        ..WireEntry::default()
+    };
+    assert_eq!(WireEntry::from(&back(definition.clone()).expect("a folder")), definition);
+    let entry = |change: fn(&mut WireEntry)| {
+        let mut wire = largest.clone();
+        change(&mut wire);
+        back(wire).expect_err("it breaks a rule")
+    };
+    let errors = [
+        entry(|e| e.folder = Bytes::new()),
+        entry(|e| e.writer = vec![0; 33].into()),
+        entry(|e| e.target = Some(vec![0; 31].into())),
+        entry(|e| e.was = Some(vec![0; 31].into())),
+        entry(|e| e.target = None),
+        entry(|e| e.path = String::new()),
+        entry(|e| e.path = "a/../b".into()),
+        entry(|e| e.name = Some("photos".into())),
+        entry(|e| e.senders_only = true),
+        entry(|e| e.size = u64::MAX),
+        entry(|e| e.mtime_ms = u64::MAX),
+        entry(|e| e.by = "x".repeat(33)),
+        entry(|e| e.seen[0].writer = vec![9; 31].into()),
+        entry(|e| e.seen.reverse()),
+        entry(|e| e.seen[0].hlc = u64::MAX),
+    ];
+    assert!(errors.iter().all(|error| !error.to_string().is_empty()));
+    let back_of_definition = |change: fn(&mut WireEntry)| {
+        let mut wire = definition.clone();
+        change(&mut wire);
+        back(wire)
+    };
+    assert!(back_of_definition(|d| d.path = "a".into()).is_err());
+    assert!(back_of_definition(|d| d.executable = true).is_err());
+    assert!(back_of_definition(|d| d.name = Some("  ".into())).is_err());
+    let many = WireEntry { seen: vec![WireSeen::default(); SEEN_MAX + 1], ..largest };
+    refused::<WireEntry>(encoded(&many), "FolderEntry.seen");
+}
+
 fn bytes32() -> Bytes {
     Bytes::from_static(&[0x5a; 32])
 }
@@ -109,6 +188,8 @@ fn largest_frames() -> Vec<frame::Kind> {
         fingerprint: Bytes::from_static(&[9; 16]),
         assets: u64::MAX,
         total_bytes: u64::MAX,
+        entries: u64::MAX,
+        entries_fingerprint: Bytes::from_static(&[9; 16]),
     };
     let summaries = vec![summary; LIBRARIES_PER_FRAME_MAX];
     let proof = LibraryProof { blinded: bytes32(), proof: bytes32(), ticket: vec![1; 656].into() };
@@ -116,7 +197,7 @@ fn largest_frames() -> Vec<frame::Kind> {
     let small = largest_record(0);
     let small =
         WireRecord { meta: Some(WireMeta { mime_type: "a/b".into(), ..WireMeta::default() }), ..small };
-    let deferral = Deferral { hash: bytes32(), rid: bytes32(), wait_ms: u64::MAX, held: true };
+    let deferral = Deferral { hash: bytes32(), rid: bytes32(), wait_ms: u64::MAX, held: true, entry: true };
     let request = ContentRequest { hash: bytes32(), offset: u64::MAX, length: u64::MAX, proved: true };
     vec![
         frame::Kind::Hello(Hello { version: u32::MAX, nonce: bytes32() }),
@@ -135,9 +216,20 @@ fn largest_frames() -> Vec<frame::Kind> {
             gone: vec![bytes32(); RIDS_PER_FRAME_MAX],
             contents: (0..1000).map(content).collect(),
             absent: vec![0xff; 4].into(),
+            entries: Vec::new(),
+        }),
+        frame::Kind::Offer(Offer {
+            library: bytes32(),
+            gone: vec![bytes32(); RIDS_PER_FRAME_MAX],
+            entries: (0..100).map(largest_entry).collect(),
+            ..Offer::default()
         }),
         frame::Kind::Want(Want { request: u64::MAX, contents: vec![request; CONTENTS_PER_WANT_MAX] }),
-        frame::Kind::Have(Have { hashes: vec![bytes32(); RECORDS_PER_FRAME_MAX], library: bytes32() }),
+        frame::Kind::Have(Have {
+            hashes: vec![bytes32(); RECORDS_PER_FRAME_MAX],
+            library: bytes32(),
+            entries: vec![bytes32(); RECORDS_PER_FRAME_MAX],
+        }),
         frame::Kind::Find(Find { hashes: vec![bytes32(); FINDS_PER_FRAME_MAX], library: bytes32() }),
         frame::Kind::Lacks(Lacks { hashes: vec![bytes32(); FINDS_PER_FRAME_MAX], library: bytes32() }),
         frame::Kind::Later(Later { deferrals: vec![deferral; RECORDS_PER_FRAME_MAX], library: bytes32() }),
@@ -360,6 +452,7 @@ proptest! {
             gone: vec![Bytes::new(); gone],
             contents: vec![InlineContent::default(); contents],
             absent: Bytes::new(),
+            entries: Vec::new(),
         });
         let within = records <= RECORDS_PER_FRAME_MAX
             && gone <= RIDS_PER_FRAME_MAX

@@ -288,7 +288,12 @@ async fn reconciliations_are_few_and_make_sense() {
     let mut arena = Arena::new().await;
     let open = |library: &Bytes, message: &[u8]| {
         let message = Bytes::copy_from_slice(message);
-        framed(frame::Kind::ReconOpen(ReconOpen { library: library.clone(), message }))
+        framed(frame::Kind::ReconOpen(ReconOpen {
+            library: library.clone(),
+            message,
+            entries: false,
+            more: false,
+        }))
     };
     // An empty message of the right version is answered and then waited for.
     let flood = Flood::start(&arena, true).await;

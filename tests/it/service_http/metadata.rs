@@ -205,14 +205,14 @@ async fn the_status_counts() {
     service.put("678", &[]).await;
     let status = get(&service, "/status").await;
     let expected = json!({"healthy": true, "assets": 2, "bytes": 8, "assets_held": 2,
-        "bytes_held": 8, "damaged": 0, "seq": 2, "read_only": null, "short_of_space": null, "notice": null,
+        "bytes_held": 8, "damaged": 0, "seq": 2, "keeps_entries": true, "read_only": null, "short_of_space": null, "notice": null,
         "scrub": {"running": null, "last": null, "next_ms": null}, "store_id": service.store.id().to_string(),
         "version": env!("CARGO_PKG_VERSION")});
     assert_eq!(status, expected);
 }
 
 /// Every route there is. A new one has to be added here, and then to be described.
-const ROUTES: [(&str, &str); 29] = [
+const ROUTES: [(&str, &str); 34] = [
     ("post", "/ingest"),
     ("get", "/list"),
     ("get", "/search"),
@@ -242,6 +242,11 @@ const ROUTES: [(&str, &str); 29] = [
     ("post", "/sync/let-go"),
     ("post", "/sync/redate"),
     ("post", "/sync/want"),
+    ("get", "/sync/entries"),
+    ("post", "/sync/entries"),
+    ("get", "/sync/entries/history"),
+    ("post", "/sync/entries/query"),
+    ("post", "/sync/entries/take"),
 ];
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use can_sync::testing::store::can_http::CanHttpStore;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -205,6 +206,12 @@ impl Daemon {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.said("api_url"))
+    }
+
+    /// Its store, as an agent sees it.
+    pub(crate) fn sync_store(&self) -> CanHttpStore {
+        let key = std::fs::read_to_string(self.data_dir().join("sync_api_key")).expect("a key");
+        CanHttpStore::new(&self.store_url(""), &key.trim().into()).expect("a client")
     }
 
     pub(crate) fn store_url(&self, path: &str) -> String {

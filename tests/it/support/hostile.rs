@@ -9,6 +9,7 @@ use can_sync::testing::library::{Libraries, Library};
 use can_sync::testing::net::SESSION_ALPN as ALPN;
 use can_sync::testing::peer::establish::{ConnectionMemory, Established, Introduction, Meeting};
 use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash};
+use can_sync::testing::store::StoreStatus;
 use can_sync::testing::wire::proto::{ContentHeader, Frame, Offer, Want, WireRecord, frame};
 use can_sync::testing::wire::{self, WireError};
 use iroh::endpoint::{Connection, ConnectionError, SendStream};
@@ -147,7 +148,7 @@ impl Arena {
 }
 
 /// What everyone with the passphrase of the tests knows. Derived once: that takes its time on purpose.
-fn member_keys() -> LibraryKeys {
+pub(crate) fn member_keys() -> LibraryKeys {
     static KEYS: OnceLock<LibraryKeys> = OnceLock::new();
     KEYS.get_or_init(|| NetworkKeys::derive(&PASSPHRASE.into()).mirror().clone()).clone()
 }
@@ -182,6 +183,12 @@ impl Attacker {
         let endpoint =
             can_sync::testing::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
         Self { endpoint: endpoint.expect("an endpoint"), library: Arc::new(Library::new(keys)), victim }
+    }
+
+    /// One that says that it keeps records of folders.
+    pub(crate) fn keeping_entries(self) -> Self {
+        self.library.set_store_status(StoreStatus { keeps_entries: true, ..StoreStatus::default() });
+        self
     }
 
     /// The same endpoint with other keys.

@@ -149,7 +149,7 @@ impl Session {
         let empty = Library::new(LibraryKeys::of_read_secret(&[0; 32]));
         let (mut initiator, first) = Initiator::new(empty.snapshot(), EngineLimits::default());
         let (mut send, mut receive) = self.connection.open_bi().await.expect("a stream");
-        let open = ReconOpen { library: self.library(), message: first.into() };
+        let open = ReconOpen { library: self.library(), message: first.into(), entries: false, more: false };
         wire::write_frame(&mut send, frame::Kind::ReconOpen(open)).await.expect("sent");
         let mut need = Vec::new();
         loop {
@@ -201,7 +201,7 @@ impl Session {
     /// Says that these are here.
     pub(crate) async fn confirm(&mut self, records: &[AssetRecord]) {
         let hashes = records.iter().map(|record| bytes::Bytes::copy_from_slice(&record.hash.0)).collect();
-        self.send(frame::Kind::Have(Have { hashes, library: self.library() })).await;
+        self.send(frame::Kind::Have(Have { hashes, library: self.library(), ..Have::default() })).await;
     }
 
     /// Asks for contents by their names; which of them are said not to be there.

@@ -21,6 +21,7 @@ fn later_frame<'a>(records: impl IntoIterator<Item = (&'a AssetRecord, u64)>) ->
         rid: rid_bytes(record),
         wait_ms,
         held: false,
+        entry: false,
     };
     let deferrals = records.into_iter().map(deferral).collect();
     frame::Kind::Later(Later { deferrals, ..Later::default() })
@@ -246,7 +247,7 @@ fn what_is_held_is_told_apart_from_what_waits_for_a_clock_on_both_sides() {
     t.step(offered([&held]));
     let frame = |record: &AssetRecord, wait_ms| {
         let hash = Bytes::copy_from_slice(&record.hash.0);
-        let deferral = Deferral { hash, rid: rid_bytes(record), wait_ms, held: true };
+        let deferral = Deferral { hash, rid: rid_bytes(record), wait_ms, held: true, entry: false };
         frame::Kind::Later(Later { deferrals: vec![deferral], ..Later::default() })
     };
     let answer = SessionEffect::Send(frame(&held, HELD_RETRY_MS));

@@ -213,6 +213,7 @@ impl SimWorld {
                 takes: writes(peer, *library),
                 library: blinded(*library),
                 record_key: self.library_of(at, lane).keys().record().clone(),
+                entries: false,
                 lanes: self.links[at.link].lanes.len(),
                 dialer: at.end == 0,
                 probe_after: Duration::from_secs(15),
@@ -287,6 +288,9 @@ impl SimWorld {
                 | SessionEffect::Load(_)
                 | SessionEffect::Serve(_) => {
                     self.later(SimEvent::Side(at, News::Perform(lane, effect)));
+                }
+                SessionEffect::TakeEntries(_) | SessionEffect::LoadEntries(_) => {
+                    panic!("there are no folders here");
                 }
                 SessionEffect::Resolve(rids) => {
                     let (found, gone) = self.library_of(at, lane).resolve(&rids);

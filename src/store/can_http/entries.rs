@@ -1,0 +1,161 @@
+//! Folders of a CAN Service. One that knows none is told apart, and named in the error.
+
+use bytes::Bytes;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+
+use super::answer::{check, fail, timed};
+use super::{CanHttpStore, READ_TIMEOUT, upload};
+use crate::entry::{EntryHash, FolderId, FolderRecord};
+use crate::store::StoreError;
+use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, HistoryPlace};
+use crate::store::sync_wire::{BATCH_MAX, NEXT_CURSOR, PROTOBUF, entry_outcome_of, history_cursor, put};
+use crate::text::quoted;
+use crate::wire::proto::{EntryResult, PutEntry, RecordError, WireEntry};
+
+impl CanHttpStore {
+    /// What the service keeps as an entry; `None` for what is none by our rules, as a newer or older program may have let it in: that
+    /// must not keep all others from being read.
+    pub(super) fn entry(&self, wire: WireEntry) -> Option<FolderRecord> {
+        let path = wire.path.clone();
+        wire.try_into()
+            .inspect_err(|error: &RecordError| {
+                tracing::warn!(url = self.url(), path = %quoted(&path), %error, "an entry of a folder is passed over");
+            })
+            .ok()
+    }
+
+    pub(super) async fn list_entries(&self, query: EntryQuery) -> Result<EntryPage, StoreError> {
+        let EntryQuery { folder, prefix, cursor, limit } = query;
+        let limit = limit.clamp(1, BATCH_MAX);
+        let folder = folder.map(|FolderId(id)| ("folder", data_encoding::HEXLOWER.encode(&id)));
+        let prefix = Some(("prefix", prefix)).filter(|(_, prefix)| !prefix.is_empty());
+        let cursor = cursor.map(|cursor| ("cursor", cursor));
+        let given: Vec<(&str, String)> = [folder, prefix, cursor].into_iter().flatten().collect();
+        let request = self.request(Method::GET, "sync/entries").query(&given).query(&[("limit", limit)]);
+        let response = self.ask_about_entries(request, READ_TIMEOUT).await?;
+        let next = response.headers().get(NEXT_CURSOR).and_then(|cursor| cursor.to_str().ok());
+        let next_cursor = next.map(str::to_owned);
+        Ok(EntryPage { records: self.entries_in(response, limit).await?, next_cursor })
+    }
+
+    pub(super) async fn find_entries(&self, hashes: Vec<EntryHash>) -> Result<Vec<FolderRecord>, StoreError> {
+        check_count(hashes.len())?;
+        if hashes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let body: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+        let request =
+            self.request(Method::POST, "sync/entries/query").header(CONTENT_TYPE, PROTOBUF).body(body);
+        let response = self.ask_about_entries(request, READ_TIMEOUT).await?;
+        self.entries_in(response, hashes.len()).await
+    }
+
+    pub(super) async fn read_entry_history(
+        &self,
+        FolderId(folder): FolderId,
+        path: &str,
+        before: Option<HistoryPlace>,
+    ) -> Result<Vec<FolderRecord>, StoreError> {
+        let folder = data_encoding::HEXLOWER.encode(&folder);
+        let request = self.request(Method::GET, "sync/entries/history");
+        let before = before.map(|before| [("before", history_cursor(before))]);
+        let request =
+            request.query(&[("folder", folder.as_str()), ("path", path)]).query(&before.as_slice().concat());
+        let response = self.ask_about_entries(request, READ_TIMEOUT).await?;
+        self.entries_in(response, BATCH_MAX).await
+    }
+
+    pub(super) async fn send_puts(&self, puts: Vec<EntryPut>) -> Result<Vec<EntryOutcome>, StoreError> {
+        let message = |EntryPut { record, expects }: &EntryPut| PutEntry {
+            entry: Some(record.into()),
+            expects: expects.map(|digest| Bytes::copy_from_slice(&digest.0)),
+        };
+        check_count(puts.len())?;
+        let (puts, rejected) = screened(puts, |put| &put.record);
+        let mut body = Vec::new();
+        for entry in &puts {
+            put(&mut body, &message(entry));
+        }
+        let hashes: Vec<EntryHash> = puts.iter().map(|entry| entry.record.hash()).collect();
+        Ok(in_order(rejected, self.change_entries("sync/entries", body, &hashes).await?))
+    }
+
+    pub(super) async fn send_entries(
+        &self,
+        records: Vec<FolderRecord>,
+    ) -> Result<Vec<EntryOutcome>, StoreError> {
+        check_count(records.len())?;
+        let (records, rejected) = screened(records, |record| record);
+        let mut body = Vec::new();
+        for record in &records {
+            put(&mut body, &WireEntry::from(record));
+        }
+        let hashes: Vec<EntryHash> = records.iter().map(FolderRecord::hash).collect();
+        Ok(in_order(rejected, self.change_entries("sync/entries/take", body, &hashes).await?))
+    }
+
+    async fn change_entries(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        hashes: &[EntryHash],
+    ) -> Result<Vec<EntryOutcome>, StoreError> {
+        if hashes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = self.request(Method::POST, path).header(CONTENT_TYPE, PROTOBUF).body(body);
+        let response = self.ask_about_entries(request, upload::COMMIT_TIMEOUT).await?;
+        let results = self.messages::<EntryResult>(response, hashes.len()).await?;
+        let about = |(result, hash): (&EntryResult, &EntryHash)| result.hash[..] == hash.0;
+        if results.len() != hashes.len() || !results.iter().zip(hashes).all(about) {
+            return Err(self.garbled(&"its outcomes are not those of what was sent"));
+        }
+        let outcome = |result| entry_outcome_of(result).map_err(|error| self.garbled(&error));
+        results.into_iter().map(outcome).collect()
+    }
+
+    async fn entries_in(&self, response: Response, max: usize) -> Result<Vec<FolderRecord>, StoreError> {
+        let messages = self.messages::<WireEntry>(response, max).await?;
+        Ok(messages.into_iter().filter_map(|wire| self.entry(wire)).collect())
+    }
+
+    /// A service without entries has no such paths.
+    async fn ask_about_entries(
+        &self,
+        request: RequestBuilder,
+        limit: std::time::Duration,
+    ) -> Result<Response, StoreError> {
+        let sent = timed(self.url(), limit, request.send()).await?;
+        let response = sent.map_err(|error| fail(self.url(), &error))?;
+        if [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&response.status()) {
+            return Err(StoreError::Unsupported { url: self.url().to_owned(), what: "keep folders" });
+        }
+        check(self.url(), response, None).await
+    }
+}
+
+/// Those of `items` that keep to the rules; and for each item why it is rejected, if it is. A service that cannot even read one refuses
+/// all that came with it.
+fn screened<T>(items: Vec<T>, record: impl Fn(&T) -> &FolderRecord) -> (Vec<T>, Vec<Option<EntryOutcome>>) {
+    let (mut kept, mut rejected) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+    for item in items {
+        let broken = record(&item).validate().err();
+        rejected.push(broken.as_ref().map(|rule| EntryOutcome::Rejected(rule.to_string())));
+        kept.extend(broken.is_none().then_some(item));
+    }
+    (kept, rejected)
+}
+
+/// The outcomes of all items, given those of the ones that were sent.
+fn in_order(rejected: Vec<Option<EntryOutcome>>, sent: Vec<EntryOutcome>) -> Vec<EntryOutcome> {
+    let mut sent = sent.into_iter();
+    rejected.into_iter().filter_map(|outcome| outcome.or_else(|| sent.next())).collect()
+}
+
+fn check_count(count: usize) -> Result<(), StoreError> {
+    if count > BATCH_MAX {
+        return Err(StoreError::Invalid(format!("at most {BATCH_MAX} records can be named at once")));
+    }
+    Ok(())
+}

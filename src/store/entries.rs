@@ -1,0 +1,107 @@
+//! What a store is asked about folders, and what it answers.
+
+use std::fmt;
+
+use crate::entry::{EntryDigest, FolderId, FolderRecord};
+use crate::record::{ContentHash, Hlc};
+use crate::text::escape;
+
+/// Most records on a page, in a batch, and of a history.
+pub const ENTRIES_MAX: usize = 1_000;
+
+/// A record of a folder, under the number of its latest change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredEntry {
+    /// Of the same sequence as those of assets.
+    pub seq: u64,
+    /// The version that won.
+    pub record: FolderRecord,
+}
+
+/// Which records of folders to list.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EntryQuery {
+    /// Of this folder; `None` for what all the folders are, without what they have.
+    pub folder: Option<FolderId>,
+    /// Whose paths begin so, canonically equal ones included.
+    pub prefix: String,
+    /// The `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// How many at most; brought into 1..=1000.
+    pub limit: usize,
+}
+
+/// A page of records of folders, in the order of paths; removed ones are there, too.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EntryPage {
+    /// The versions that won.
+    pub records: Vec<FolderRecord>,
+    /// Where the next page begins, if there is one.
+    pub next_cursor: Option<String>,
+}
+
+/// A version that is written here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryPut {
+    /// The version.
+    pub record: FolderRecord,
+    /// The version that it is to follow; `None` where there is to be none.
+    pub expects: Option<EntryDigest>,
+}
+
+/// What became of a version of a folder's record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EntryOutcome {
+    /// Durable now, and what the folder has.
+    Stored,
+    /// The store had this version or a newer one; it is in the history.
+    Unchanged,
+    /// Another version is there than was expected, or none; nothing was stored.
+    Changed(Option<Box<FolderRecord>>),
+    /// Refused, and why.
+    Rejected(String),
+}
+
+/// A version in the history of a path: those before it are older, or as old with a smaller digest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryPlace {
+    /// When it was written.
+    pub hlc: Hlc,
+    /// What it says.
+    pub digest: EntryDigest,
+}
+
+impl From<&FolderRecord> for HistoryPlace {
+    fn from(record: &FolderRecord) -> Self {
+        Self { hlc: record.hlc(), digest: record.digest() }
+    }
+}
+
+/// Where folders have a content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FolderPlaces {
+    /// The content.
+    pub hash: ContentHash,
+    /// One of the folders.
+    pub folder: FolderId,
+    /// What people call it, where that is known.
+    pub name: Option<String>,
+    /// One of its paths there.
+    pub path: String,
+    /// How many paths of all folders have it.
+    pub paths: u64,
+}
+
+impl fmt::Display for FolderPlaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hash, folder: FolderId(folder), name, path, paths } = self;
+        let folder = data_encoding::HEXLOWER.encode(folder);
+        write!(f, "the asset {hash} is in the folder ")?;
+        match name {
+            Some(name) => write!(f, "'{}' ({folder})", escape(name))?,
+            None => f.write_str(&folder)?,
+        }
+        write!(f, ", as '{}'", escape(path))?;
+        if *paths > 1 { write!(f, " and at {} more paths", paths - 1) } else { Ok(()) }
+    }
+}
