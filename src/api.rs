@@ -7,6 +7,7 @@ pub mod bodies;
 pub mod damaged;
 mod deletions;
 pub mod events;
+mod folders;
 mod libraries;
 pub mod metrics;
 mod model;

@@ -29,6 +29,7 @@ mod edit;
 mod error;
 mod events;
 mod fetch;
+mod folder;
 mod get;
 mod id;
 mod library;
@@ -144,6 +145,8 @@ enum Command {
     Doctor,
     /// Run commands one after the other
     Repl,
+    /// Keep directories alike on several machines
+    Folder(folder::FolderCommandArgs),
     /// Share a part of the assets by ticket
     Library(library::LibraryCommandArgs),
     /// Join a library by ticket
@@ -257,6 +260,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Peers(args) => peers::run(context, args).await,
         Command::Doctor => Box::pin(doctor::run(context)).await,
         Command::Repl => Box::pin(repl::run(context)).await,
+        Command::Folder(args) => folder::run(context, args).await,
         Command::Library(args) => library::run(context, args).await,
         Command::Join(args) => library::join(context, args).await,
         Command::Devices => library::devices(context).await,

@@ -138,6 +138,17 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// As [`sync_dir`], of one that is open.
+///
+/// # Errors
+/// What the system says of a file system that can.
+pub fn sync_open_dir(dir: &File) -> io::Result<()> {
+    match dir.sync_all() {
+        Err(error) if cannot_sync_dirs(&error) => Ok(()),
+        done => done,
+    }
+}
+
 /// That names in a directory may be lost by a power cut, if its file system cannot make them durable.
 pub fn dir_sync_problem(path: &Path) -> Option<String> {
     let error = File::open(path).and_then(|dir| dir.sync_all()).err().filter(cannot_sync_dirs)?;

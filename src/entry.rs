@@ -6,7 +6,7 @@
 #![warn(missing_docs)]
 
 mod kinds;
-mod merge;
+pub(crate) mod merge;
 pub(crate) mod path;
 pub(crate) mod record;
 

@@ -61,6 +61,27 @@ pub enum NodeEvent {
         /// How many assets, so far.
         held: u64,
     },
+    /// A file of a folder was edited on two machines apart: both versions have a path.
+    FolderConflict {
+        folder: String,
+        /// The copy's path.
+        path: String,
+    },
+    /// The directory of a folder is not there, or is not the one that was bound: nothing is concluded from that.
+    FolderMissing {
+        folder: String,
+        /// The directory.
+        path: String,
+        reason: String,
+    },
+    /// So many files of a folder went at once that their removal waits for somebody's word.
+    FolderHeld {
+        folder: String,
+        /// The directory.
+        path: String,
+        /// How many files.
+        held: u64,
+    },
     /// An actor was started again.
     ActorRestarted {
         kind: String,
@@ -85,6 +106,9 @@ impl NodeEvent {
             Self::Healed { .. } => "healed",
             Self::InSync { .. } => "in_sync",
             Self::DeletionsHeld { .. } => "deletions_held",
+            Self::FolderConflict { .. } => "folder_conflict",
+            Self::FolderMissing { .. } => "folder_missing",
+            Self::FolderHeld { .. } => "folder_held",
             Self::ActorRestarted { .. } => "actor_restarted",
         }
     }

@@ -24,6 +24,7 @@ use crate::actor::ServiceRef;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::entry::EntryHash;
+use crate::folder::supervisor::FoldersMsg;
 use crate::library::Libraries;
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
@@ -66,6 +67,7 @@ pub struct CanServiceArgs {
     /// The indices to keep.
     pub libraries: Arc<Libraries>,
     pub peers: ServiceRef<PeersMsg>,
+    pub folders: ServiceRef<FoldersMsg>,
     /// Longest time between two looks at the feed.
     pub poll_interval: Duration,
     /// Time between two full comparisons.
@@ -168,6 +170,13 @@ impl CanServiceState {
     fn on_page(&mut self, entries: Vec<FeedEntry>, folder_records: Vec<StoredEntry>, follows: bool) {
         let (last, last_entry) = (entries.last(), folder_records.last());
         let last = last.map(|entry| entry.seq).max(last_entry.map(|entry| entry.seq));
+        let has_contents = entries.iter().any(|entry| entry.holding.is_held());
+        let named = folder_records.iter().map(|entry| (entry.record.folder(), entry.record.hash()));
+        if has_contents || !folder_records.is_empty() {
+            // When FoldersActor is down, everything is looked at once it is back.
+            let _ =
+                self.args.folders.cast(FoldersMsg::StoreChanged { entries: named.collect(), has_contents });
+        }
         let changed = self.args.libraries.apply(entries);
         let changed_entries = self.args.libraries.mirror().apply_entries(folder_records);
         if let Some(seq) = last.filter(|_| follows) {

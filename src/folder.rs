@@ -1,7 +1,7 @@
 //! Folders: a directory on every machine.
 //!
 //! A folder is a name in the network and a directory on each machine that is bound to it; what is at its paths is said by
-//! [entries](crate::entry). This is what decides: no clock, no file system, no runtime. An actor for each folder looks, asks
+//! [entries](crate::entry). What decides is pure: no clock, no file system, no runtime. An actor for each folder looks, asks
 //! [`plan`] what to do about a path, does that, and looks again. Its duties stand where the plan asks for them: with each
 //! [`FolderAction`], in the order of its steps, and with each [`DiskSight`].
 //!
@@ -31,19 +31,26 @@
 //! during a look, opening without following symlinks fails, and so does the action.
 
 #![warn(missing_docs)]
-#![allow(dead_code, unused_imports, reason = "the actors of folders come next")]
 
+pub(crate) mod actor;
 mod answers;
 mod brake;
+#[allow(dead_code, unused_imports, reason = "the page shows what is in the trash next")]
+pub(crate) mod files;
 mod plan;
+pub(crate) mod report;
+pub(crate) mod rows;
 mod sight;
 #[cfg(test)]
 mod simulation;
+pub(crate) mod supervisor;
+mod watching;
+pub(crate) mod work;
 
 pub(crate) use answers::{keep, revert, salvage, trash};
 pub(crate) use brake::{FolderBrake, PathLoss};
 pub(crate) use plan::{FolderAction, plan};
 pub(crate) use sight::{
     AgreedRow, CameOut, DiskSight, FileStat, FolderMode, FolderRules, MountPoint, OnDisk, PathSight,
-    ReadFile, SETTLED_AFTER_MS, SeenFile, StoreSight,
+    ReadFile, SeenFile, StoreSight,
 };

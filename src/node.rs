@@ -28,6 +28,9 @@ use crate::discovery::gossip::{GossipActor, GossipMsg};
 use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use crate::events::EventLog;
 use crate::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
+use crate::folder::files::Forbidden;
+use crate::folder::supervisor::{FoldersActor, FoldersArgs, FoldersMsg};
+use crate::folder::work::{FolderContext, FolderLocks};
 use crate::http::ServeLimits;
 use crate::identity::PassphraseOrigin;
 use crate::library::actor::{LibraryActor, LibraryArgs, LibraryMsg};
@@ -263,6 +266,7 @@ struct Cells {
     library: Arc<ServiceCell<LibraryMsg>>,
     store_server: Arc<ServiceCell<StoreServerMsg>>,
     scrub: Arc<ServiceCell<ScrubMsg>>,
+    folders: Arc<ServiceCell<FoldersMsg>>,
     peers: Arc<ServiceCell<PeersMsg>>,
     http: Arc<ServiceCell<HttpMsg>>,
     signals: Arc<ServiceCell<SignalMsg>>,
@@ -278,6 +282,7 @@ impl Default for Cells {
             library: Arc::new(ServiceCell::new("LibraryActor")),
             store_server: Arc::new(ServiceCell::new("StoreServerActor")),
             scrub: Arc::new(ServiceCell::new("ScrubActor")),
+            folders: Arc::new(ServiceCell::new("FoldersActor")),
             peers: Arc::new(ServiceCell::new("PeersActor")),
             http: Arc::new(ServiceCell::new("HttpActor")),
             signals: Arc::new(ServiceCell::new("SignalActor")),
@@ -290,7 +295,8 @@ impl Cells {
     async fn up(&self) {
         let (can_service, library) = (self.can_service.service_ref(), self.library.service_ref());
         let (peers, http) = (self.peers.service_ref(), self.http.service_ref());
-        tokio::join!(can_service.up(), library.up(), peers.up(), http.up());
+        let folders = self.folders.service_ref();
+        tokio::join!(can_service.up(), library.up(), folders.up(), peers.up(), http.up());
     }
 }
 
@@ -307,6 +313,7 @@ fn children(
         store: Arc::clone(&resources.store),
         libraries: Arc::clone(&resources.libraries),
         peers: cells.peers.service_ref(),
+        folders: cells.folders.service_ref(),
         poll_interval: config.poll_interval,
         full_scan_interval: config.full_scan_interval,
     };
@@ -341,6 +348,7 @@ fn children(
             move || (LibraryActor, library.clone()),
             |reply| LibraryMsg::GetHealth { reply },
         ),
+        folders(config, resources, cells),
         Child::new(
             ChildKind::Peers,
             Arc::clone(&cells.peers),
@@ -379,6 +387,33 @@ fn children(
         ));
     }
     children
+}
+
+fn folders(config: &Config, resources: &Resources, cells: &Cells) -> Child {
+    let args = FoldersArgs {
+        context: FolderContext {
+            store: Arc::clone(&resources.store),
+            rows: resources.folder_rows.clone(),
+            name: config.name.clone(),
+            clock: resources.deferrals.clock().clone(),
+            events: resources.events.clone(),
+            temporary: resources.dir.folders(),
+            forbidden: Arc::new(Forbidden {
+                data_dir: config.data_dir.clone(),
+                home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
+            }),
+            reserve_bytes: config.limits.disk_reserve_bytes,
+            full_scan_interval: config.full_scan_interval,
+            busy: FolderLocks::default(),
+        },
+        configured: Arc::new([]),
+    };
+    Child::new(
+        ChildKind::Folders,
+        Arc::clone(&cells.folders),
+        move || (FoldersActor, args.clone()),
+        |reply| FoldersMsg::GetHealth { reply },
+    )
 }
 
 fn scrub(config: &Config, resources: &Resources, cells: &Cells) -> Option<Child> {
@@ -503,6 +538,7 @@ fn view(config: &Config, resources: &Resources, cells: &Cells, channels: &Channe
         store: Arc::clone(&resources.store),
         peers: cells.peers.service_ref(),
         library: cells.library.service_ref(),
+        folders: cells.folders.service_ref(),
         libraries: Arc::clone(&resources.libraries),
         deletes: Arc::clone(&resources.deletes),
         root: cells.root.service_ref(),
@@ -550,6 +586,11 @@ impl DataDir {
 
     pub(crate) fn partial(&self) -> PathBuf {
         self.0.join("partial")
+    }
+
+    /// Copies of files of folders, for a moment.
+    pub(crate) fn folders(&self) -> PathBuf {
+        self.0.join("folders")
     }
 
     pub(crate) fn clock_db(&self) -> PathBuf {

@@ -18,6 +18,10 @@ pub enum ChildKind {
     StoreServer,
     /// Has an embedded store scrubbed.
     Scrub,
+    /// Directories of this machine.
+    Folders,
+    /// One directory; a child of [`ChildKind::Folders`].
+    Folder,
     /// Who to connect to.
     Peers,
     /// One session; a child of [`ChildKind::Peers`].
@@ -29,13 +33,15 @@ pub enum ChildKind {
 
 impl ChildKind {
     /// Every kind, in the order of [`POLICIES`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::CanService,
         Self::Rendezvous,
         Self::Gossip,
         Self::Library,
         Self::StoreServer,
         Self::Scrub,
+        Self::Folders,
+        Self::Folder,
         Self::Peers,
         Self::Peer,
         Self::Http,
@@ -51,6 +57,8 @@ impl ChildKind {
             Self::Library => "LibraryActor",
             Self::StoreServer => "StoreServerActor",
             Self::Scrub => "ScrubActor",
+            Self::Folders => "FoldersActor",
+            Self::Folder => "FolderActor",
             Self::Peers => "PeersActor",
             Self::Peer => "PeerActor",
             Self::Http => "HttpActor",
@@ -126,7 +134,7 @@ const PER_MINUTE_5: RestartBudget = RestartBudget { restarts: 5, window: Duratio
 /// once spends its budget instead of crawling along at the longest delay.
 const BRISK: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::from_secs(2), jitter: 0.5 };
 
-pub static POLICIES: [RestartPolicy; 10] = [
+pub static POLICIES: [RestartPolicy; 12] = [
     // Stops late: actors that stop before it may still have something to write.
     RestartPolicy {
         kind: ChildKind::CanService,
@@ -182,6 +190,25 @@ pub static POLICIES: [RestartPolicy; 10] = [
         restart: Restart::Always,
         budget: PER_MINUTE_10,
         backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
+        exhausted: Exhausted::Degrade,
+        stop_order: 1,
+        stop_timeout: Duration::from_secs(2),
+    },
+    // Without it no directory is kept alike; the network goes on. It has its children stop first.
+    RestartPolicy {
+        kind: ChildKind::Folders,
+        restart: Restart::Always,
+        budget: PER_MINUTE_10,
+        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
+        exhausted: Exhausted::Degrade,
+        stop_order: 1,
+        stop_timeout: Duration::from_secs(4),
+    },
+    RestartPolicy {
+        kind: ChildKind::Folder,
+        restart: Restart::Always,
+        budget: PER_MINUTE_5,
+        backoff: Backoff { min: Duration::from_millis(100), max: Duration::from_mins(1), jitter: 0.5 },
         exhausted: Exhausted::Degrade,
         stop_order: 1,
         stop_timeout: Duration::from_secs(2),
@@ -254,6 +281,7 @@ mod tests {
             assert!(!p.stop_timeout.is_zero(), "{}", p.kind);
         }
         assert!(policy(ChildKind::Peer).stop_timeout < policy(ChildKind::Peers).stop_timeout);
+        assert!(policy(ChildKind::Folder).stop_timeout < policy(ChildKind::Folders).stop_timeout);
     }
 
     #[test]

@@ -139,6 +139,7 @@ mod tests {
             store: Arc::new(EmbeddedStore::open(config).await.unwrap()),
             peers: ServiceCell::new("PeersActor").service_ref(),
             library: ServiceCell::new("LibraryActor").service_ref(),
+            folders: ServiceCell::new("FoldersActor").service_ref(),
             deletes: Arc::new(DeleteGuard::new(false)),
             libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
             root: ServiceCell::new("RootSupervisor").service_ref(),

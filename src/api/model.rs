@@ -514,6 +514,16 @@ impl ActivityRow {
                 "bad",
                 format!("{} by a peer held back: too much at once", count(*held, "deletion", "deletions")),
             ),
+            NodeEvent::FolderConflict { path, .. } => {
+                ("", format!("Edited on two machines apart: the other version is {path}"))
+            }
+            NodeEvent::FolderMissing { path, reason, .. } => {
+                ("bad", format!("The folder at {path} is missing: {reason}"))
+            }
+            NodeEvent::FolderHeld { path, held, .. } => (
+                "bad",
+                format!("{} in {path} held back: too much at once", count(*held, "removal", "removals")),
+            ),
             NodeEvent::ActorRestarted { kind, reason, restarts } => (
                 "bad",
                 format!("{kind} was restarted ({}): {reason}", count(u64::from(*restarts), "time", "times")),

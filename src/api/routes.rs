@@ -22,7 +22,7 @@ use super::bodies::{
 };
 use super::token::is_authorised;
 use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
-use super::{deletions, events, libraries, metrics, page, proxy, token, why};
+use super::{deletions, events, folders, libraries, metrics, page, proxy, token, why};
 use crate::actor::status::ActorStatus;
 use crate::http::description::{self, Description};
 use crate::http::envelope::{ErrorBody, Success};
@@ -50,6 +50,7 @@ const ADDRS_MAX: usize = 32;
         (name = "node", description = "This node."),
         (name = "peers", description = "Other nodes, and what moves between them and this one."),
         (name = "libraries", description = "What is shared by ticket, its members, and who is let in."),
+        (name = "folders", description = "Directories of this machine that are kept alike with those of others."),
         (name = "events", description = "What happens."),
         (name = "store", description = "The store's own API, as far as the page and the command line need it.")
     )
@@ -72,6 +73,7 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .routes(routes!(why::fetch))
         .routes(routes!(actors))
         .merge(deletions::routes())
+        .merge(folders::routes())
         .merge(libraries::routes())
         .routes(routes!(events::events))
         .routes(routes!(ticket))

@@ -19,6 +19,7 @@ use crate::actor::supervisor::RootMsg;
 use crate::clock::Clock;
 use crate::discovery::channel::Channels;
 use crate::events::EventLog;
+use crate::folder::supervisor::FoldersMsg;
 use crate::http::{ApiError, ApiResult};
 use crate::library::Libraries;
 use crate::library::actor::LibraryMsg;
@@ -63,6 +64,8 @@ pub struct AgentView {
     pub peers: ServiceRef<PeersMsg>,
     /// LibraryActor.
     pub library: ServiceRef<LibraryMsg>,
+    /// FoldersActor.
+    pub folders: ServiceRef<FoldersMsg>,
     /// All libraries.
     pub libraries: Arc<Libraries>,
     /// Peers' deletions, and the brake on them.

@@ -46,8 +46,32 @@ const SCHEMA_DIRECTORY: &str = "CREATE TABLE directory (
 CREATE INDEX directory_by_success ON directory (last_success_ms);";
 
 const SCHEMA_MIRROR: &str = "ALTER TABLE peers ADD COLUMN mirror INTEGER;";
+/// What this machine knows of the directories of folders: one file has one sequence of schemas, so that it stands here. Columns are
+/// explained where they are read.
+const SCHEMA_FOLDERS: &str = "CREATE TABLE folder_bindings (
+    folder BLOB PRIMARY KEY,
+    binding BLOB NOT NULL,
+    path TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    brake TEXT NOT NULL
+) STRICT;
+CREATE TABLE folder_writers (store BLOB PRIMARY KEY, writer BLOB NOT NULL) STRICT;
+CREATE TABLE folder_rows (
+    folder BLOB NOT NULL,
+    entry BLOB NOT NULL,
+    record BLOB NOT NULL,
+    disk TEXT,
+    PRIMARY KEY (folder, entry)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE folder_journal (
+    folder BLOB NOT NULL,
+    id BLOB NOT NULL,
+    note TEXT NOT NULL,
+    PRIMARY KEY (folder, id)
+) STRICT, WITHOUT ROWID;";
 /// How the schema came to be, one step after the other.
-const STEPS: &[M<'_>] = &[M::up(SCHEMA), M::up(SCHEMA_DIRECTORY), M::up(SCHEMA_MIRROR)];
+const STEPS: &[M<'_>] =
+    &[M::up(SCHEMA), M::up(SCHEMA_DIRECTORY), M::up(SCHEMA_MIRROR), M::up(SCHEMA_FOLDERS)];
 /// The newest schema that is understood.
 pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();
 

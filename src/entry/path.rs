@@ -138,6 +138,13 @@ impl EntryPath {
         Self::joined(directory, without_conflict_suffix(stem), &suffix, extension)
     }
 
+    /// Whether it has a name that [`EntryPath::conflict`] makes.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        let (stem, _) = split_name(self.split().1);
+        without_conflict_suffix(stem) != stem
+    }
+
     /// The name on disk of a file whose own is taken by a directory: `stem (file DIGEST8).ext`. The entry keeps its path.
     #[must_use]
     pub fn aside(&self, folder: FolderId) -> Self {
@@ -187,7 +194,7 @@ pub fn composed(path: &str) -> Cow<'_, str> {
 
 /// Whether a component begins as the names of our own files do, as far as any file system may tell them apart: some fold case, some
 /// leave out characters that show nothing.
-fn is_own(component: &str) -> bool {
+pub(crate) fn is_own(component: &str) -> bool {
     // Most names are told apart by their first letter.
     if component.starts_with(|c: char| c.is_ascii() && c != '.') {
         return false;

@@ -6,6 +6,9 @@
 //! ([`merge`](super::merge())).
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use data_encoding::HEXLOWER;
 
 use super::path::EntryPath;
 use crate::record::{ContentHash, Hlc, RecordId, WriterId};
@@ -29,12 +32,24 @@ const KIND_ENTRY: [u8; 16] = *b"can-sync entry\0\x01";
 const KIND_DEFINITION: [u8; 16] = *b"can-sync entry\0\x02";
 
 /// Names a folder: random.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FolderId(pub [u8; 32]);
 
+impl fmt::Debug for FolderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FolderId({})", HEXLOWER.encode(&self.0[..5]))
+    }
+}
+
 /// Names what all versions of an entry share: the folder and the path. No content has such a name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryHash(pub [u8; 32]);
+
+impl fmt::Debug for EntryHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EntryHash({})", HEXLOWER.encode(&self.0[..5]))
+    }
+}
 
 impl EntryHash {
     /// Of a path; the same for every way to write it.

@@ -38,8 +38,8 @@ pub(crate) enum FolderAction {
     /// 2. Make the temporary file beside the place (every component without following symlinks), hash what it holds, set times and
     ///    mode, `fsync`, `fstat`.
     /// 3. `over` is `None`: rename without replacing. Else exchange the two names, and look at what came out
-    ///    ([`AgreedRow::came_out`] of `over`). Where exchanging is not known: hard-link the old file into the trash first, then
-    ///    rename over it, then look at the link.
+    ///    ([`AgreedRow::came_out`] of `over`). Where exchanging is not known: rename the old file into the trash, look at it there, and
+    ///    rename the new one to the free name without replacing.
     /// 4. If it changed: exchange back, drop the temporary file, look again. Should the path be taken by yet another file: [`salvage`](super::salvage()).
     /// 5. Write the row ([`AgreedRow::written`]), drop the journal's, and leave the old file in the trash for ten minutes; who has it
     ///    open may still write to it. One that is not what the row said then is an edit: [`salvage`](super::salvage()).

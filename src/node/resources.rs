@@ -30,6 +30,7 @@ use crate::discovery::gossip::{self, NodeRun};
 use crate::discovery::hints::Hints;
 use crate::disk;
 use crate::events::{EventLog, NodeEvent};
+use crate::folder::rows::FolderRows;
 use crate::http::SharedListener;
 use crate::identity::{self, NetworkKeys, PassphraseOrigin, PresenceKeys};
 use crate::library::registry::Registry;
@@ -78,6 +79,7 @@ pub(super) struct Resources {
     pub(super) run: NodeRun,
     pub(super) ticket: watch::Receiver<String>,
     pub(super) book: AddressBook,
+    pub(super) folder_rows: FolderRows,
     pub(super) connected: watch::Sender<usize>,
     pub(super) directory: SharedDirectory,
     /// What discovery found, on its way to PeersActor and to GossipActor.
@@ -88,7 +90,7 @@ pub(super) struct Resources {
     pub(super) deferrals: Deferrals,
     pub(super) events: EventLog,
     unshown: Unshown,
-    dir: DataDir,
+    pub(super) dir: DataDir,
     /// Held for as long as the process lives.
     _lock: File,
 }
@@ -130,12 +132,10 @@ impl Resources {
         let deferrals = open_deferrals(dir.clock_db(), clock.clone()).await?;
         let (key, can_token) = (secrets.sync_api_key, secrets.can_token);
         let opened = OpenedStore::open(config, &dir, can_listener, key, can_token, clock).await?;
-        let path = dir.partial();
-        let partials = blocking(move || open_partials(&path)).await?;
-        let book = {
-            let path = dir.agent_db();
-            blocking(move || AddressBook::open(&path).map_err(|e| StartError::new(e.to_string()))).await?
-        };
+        let partial = dir.partial();
+        let partials = blocking(move || open_partials(&partial)).await?;
+        let agent_dir = dir.clone();
+        let (book, folder_rows) = blocking(move || open_agent_db(&agent_dir)).await?;
         let mirror = Arc::new(Library::new(secrets.keys.mirror().clone()));
         let libraries = open_libraries(dir.libraries_db(), mirror, config.approve_devices).await?;
         let events = EventLog::default();
@@ -169,6 +169,7 @@ impl Resources {
             run: NodeRun::begin(),
             ticket: watch::Sender::new(String::new()).subscribe(),
             book,
+            folder_rows,
             connected: watch::Sender::new(0),
             directory: SharedDirectory::default(),
             hints_for_peers: Hints::default(),
@@ -312,6 +313,26 @@ fn open_partials(path: &Path) -> Result<Partials, StartError> {
             path.display()
         ))
     })
+}
+
+/// What this machine remembers of peers and folders; copies of files that a killed node left behind go.
+fn open_agent_db(dir: &DataDir) -> Result<(AddressBook, FolderRows), StartError> {
+    let book = AddressBook::open(&dir.agent_db()).map_err(|e| StartError::new(e.to_string()))?;
+    let copies = dir.folders();
+    let made = identity::private_dir(&copies).map_err(io::Error::other).and_then(|_| {
+        for left in std::fs::read_dir(&copies)? {
+            std::fs::remove_file(left?.path())?;
+        }
+        Ok(())
+    });
+    made.map_err(|e| {
+        StartError::new(format!(
+            "cannot open '{}', where copies of files lie for a moment: {e}; check that this user may write there",
+            copies.display()
+        ))
+    })?;
+    let rows = FolderRows::open(&dir.agent_db()).map_err(|e| StartError::new(e.to_string()))?;
+    Ok((book, rows))
 }
 
 struct OpenedStore {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::entry::{EntryDigest, FolderId, FolderRecord};
 use crate::record::{ContentHash, Hlc};
+use crate::store::{StoreError, StoreRef};
 use crate::text::escape;
 
 /// Most records on a page, in a batch, and of a history.
@@ -74,6 +75,26 @@ pub struct HistoryPlace {
 impl From<&FolderRecord> for HistoryPlace {
     fn from(record: &FolderRecord) -> Self {
         Self { hlc: record.hlc(), digest: record.digest() }
+    }
+}
+
+/// All former versions of what is at a path, the newest first.
+///
+/// # Errors
+/// What the store says.
+pub(crate) async fn whole_history(
+    store: &StoreRef,
+    folder: FolderId,
+    path: &str,
+) -> Result<Vec<FolderRecord>, StoreError> {
+    let mut all = Vec::new();
+    loop {
+        let before = all.last().map(HistoryPlace::from);
+        let page = store.entry_history(folder, path.to_owned(), before).await?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
     }
 }
 

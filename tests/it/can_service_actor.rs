@@ -504,6 +504,7 @@ fn args(
         store: store.as_ref(),
         libraries: Arc::new(Libraries::of(Arc::clone(library))),
         peers,
+        folders: ServiceCell::new("FoldersActor").service_ref(),
         poll_interval: POLL,
         full_scan_interval,
     }

@@ -33,6 +33,7 @@ mod discovery;
 mod external;
 mod fetch;
 mod folders;
+mod folders_on_disk;
 mod gossip;
 mod healing;
 mod hostile;

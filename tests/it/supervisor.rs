@@ -148,6 +148,8 @@ async fn starts_that_fail_count_and_are_repeated() {
         | ChildKind::Library
         | ChildKind::StoreServer
         | ChildKind::Scrub
+        | ChildKind::Folders
+        | ChildKind::Folder
         | ChildKind::Peer => {}
     })
     .await;
@@ -366,6 +368,8 @@ async fn nothing_is_started_any_more_once_the_node_stops() {
         | ChildKind::Library
         | ChildKind::StoreServer
         | ChildKind::Scrub
+        | ChildKind::Folders
+        | ChildKind::Folder
         | ChildKind::Peer => {}
     })
     .await;
@@ -393,6 +397,8 @@ async fn a_start_under_way_and_a_pending_one_are_given_up_when_the_node_stops() 
         | ChildKind::Library
         | ChildKind::StoreServer
         | ChildKind::Scrub
+        | ChildKind::Folders
+        | ChildKind::Folder
         | ChildKind::Peer => {}
     })
     .await;

@@ -36,15 +36,15 @@ fn every_field_is_part_of_the_digest_and_of_the_id() {
         |r| r.seen[0].hlc.0 += 1,
         |r| r.seen[0].writer.0[0] = 9,
     ];
-    let versions: Vec<EntryRecord> = changes
+    let records: Vec<EntryRecord> = changes
         .map(|change| {
             let mut record = record();
             change(&mut record);
             record
         })
         .into();
-    let digests: std::collections::BTreeSet<_> = versions.iter().map(EntryRecord::digest).collect();
-    let ids: std::collections::BTreeSet<_> = versions.iter().map(|record| record.id(&[1; 32])).collect();
+    let digests: std::collections::BTreeSet<_> = records.iter().map(EntryRecord::digest).collect();
+    let ids: std::collections::BTreeSet<_> = records.iter().map(|record| record.id(&[1; 32])).collect();
     assert_eq!((digests.len(), ids.len()), (changes.len(), changes.len()));
     assert_ne!(record().id(&[1; 32]), record().id(&[2; 32]));
 }

@@ -113,6 +113,7 @@ impl Agent {
             store: Arc::new(store.clone()),
             peers: peers.service(),
             library: ServiceCell::new("LibraryActor").service_ref(),
+            folders: ServiceCell::new("FoldersActor").service_ref(),
             deletes: Arc::new(DeleteGuard::new(true)),
             libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
             root: root.service(),

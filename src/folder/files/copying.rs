@@ -1,0 +1,137 @@
+//! Reading: the file is copied first, and what was copied is what counts.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use super::super::FileStat;
+use super::held::{Descent, HeldDir, split};
+use super::opened::open_file;
+use super::own::OwnPath;
+use super::stat::RawStat;
+use super::{FolderDir, Moment};
+use crate::disk::NotAFile;
+use crate::entry::EntryPath;
+use crate::record::ContentHash;
+
+/// A copy of a file.
+#[derive(Debug)]
+pub(crate) struct CopiedFile {
+    /// The copy, at its beginning. Not yet durable.
+    pub(crate) file: File,
+    /// The file, before copying began and after it ended.
+    pub(crate) stat: FileStat,
+    /// What the copy holds.
+    pub(crate) hash: ContentHash,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// Whether it shares the file's blocks.
+    pub(crate) is_clone: bool,
+}
+
+/// Why a file was not read. Where the copy was to be there is nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyError {
+    /// Somebody writes to it, or it is not what it was: try again once it rests.
+    #[error("{0} changed while it was read")]
+    Changed(String),
+    /// It is no file, or something on the way to it is no directory.
+    #[error("{0} is not a file any more")]
+    NotThere(String),
+    /// It cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Unreadable(String, #[source] io::Error),
+    /// The copy cannot be written.
+    #[error("cannot copy {0} to {1}: {2}")]
+    Copy(String, String, #[source] io::Error),
+    /// [`FolderDir::stop_flag`] is set.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl FolderDir {
+    /// Copies a file to `into`, which must not be there. Blocks are shared where they can be; else all is hashed as it is copied. Give
+    /// `agreed` as for [`sight`](Self::sight).
+    ///
+    /// # Errors
+    /// [`CopyError`]
+    pub(crate) fn copy(
+        &self,
+        name: &EntryPath,
+        into: &Path,
+        agreed: Option<bool>,
+    ) -> Result<CopiedFile, CopyError> {
+        self.copy_at(name.as_str(), into, agreed)
+    }
+
+    /// The same for a file in the trash.
+    ///
+    /// # Errors
+    /// [`CopyError`]
+    pub(crate) fn copy_trashed(&self, name: &OwnPath, into: &Path) -> Result<CopiedFile, CopyError> {
+        self.copy_at(name.as_str(), into, None)
+    }
+
+    fn copy_at(&self, path: &str, into: &Path, agreed: Option<bool>) -> Result<CopiedFile, CopyError> {
+        let (directory, name) = split(path);
+        let unreadable = |error: io::Error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                CopyError::Stopped
+            } else if error.kind() == io::ErrorKind::NotFound || NotAFile::of(&error).is_some() {
+                CopyError::NotThere(path.to_owned())
+            } else {
+                CopyError::Unreadable(path.to_owned(), error)
+            }
+        };
+        let dir = match self.descend(directory).map_err(unreadable)? {
+            Descent::Open(dir) => dir,
+            Descent::Missing { .. } | Descent::Blocked { .. } | Descent::Unmounted(_) => {
+                return Err(CopyError::NotThere(path.to_owned()));
+            }
+        };
+        let (mut from, before) = open_file(&dir, name).map_err(unreadable)?;
+        let failed = |error| CopyError::Copy(path.to_owned(), into.display().to_string(), error);
+        let mut options = OpenOptions::new();
+        let mut copy =
+            options.read(true).write(true).create_new(true).mode(0o600).open(into).map_err(failed)?;
+        let copied = self.fill(&mut from, &mut copy).and_then(|(hash, bytes, is_clone)| {
+            self.at(Moment::Copied)?;
+            copy.rewind()?;
+            Ok((hash, bytes, is_clone))
+        });
+        let is_same = RawStat::of(&from).is_ok_and(|after| after == before);
+        let done = match copied {
+            Ok((hash, bytes, is_clone)) if is_same && bytes == before.size => {
+                let stat = before.seen(dir.traits, agreed);
+                Ok(CopiedFile { file: copy, stat, hash, bytes, is_clone })
+            }
+            Ok(_) => Err(CopyError::Changed(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(CopyError::Stopped),
+            Err(error) => Err(failed(error)),
+        };
+        if done.is_err() {
+            std::fs::remove_file(into).ok();
+        }
+        done
+    }
+
+    fn fill(&self, from: &mut File, copy: &mut File) -> io::Result<(ContentHash, u64, bool)> {
+        let is_clone = self.clone_file(from, copy);
+        let poured = if is_clone { self.hash_rest(copy)? } else { self.pour(from, copy)? };
+        Ok((poured.hash, poured.bytes, is_clone))
+    }
+
+    /// Hashes a file to which nobody writes meanwhile; `None` where somebody does.
+    pub(super) fn hash_at(
+        &self,
+        dir: &HeldDir,
+        name: &str,
+        seen: &RawStat,
+    ) -> io::Result<Option<ContentHash>> {
+        let (mut file, before) = open_file(dir, name)?;
+        let poured = self.hash_rest(&mut file)?;
+        let is_same = *seen == before && RawStat::of(&file)? == before && poured.bytes == before.size;
+        Ok(is_same.then_some(poured.hash))
+    }
+}

@@ -1,0 +1,255 @@
+//! Making files under a temporary name: content, owner, mode, times.
+
+use std::fs::File;
+use std::io::{self, Seek as _};
+use std::os::fd::AsFd as _;
+
+use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+
+use super::held::{Descent, HeldDir, split};
+use super::journal::{FolderJournal, JournalNote, NoteStep};
+use super::own::{NoteId, OwnPath};
+use super::stat::RawStat;
+use super::writing::{ContentSource, WriteError, WriteOrder};
+use super::{FolderDir, Moment};
+use crate::entry::EntryFile;
+use crate::record::ContentHash;
+
+/// As many files or fewer are made durable one by one; more with all else that the file system has to write.
+const SYNC_EACH_MAX: usize = 8;
+
+/// A file that is made but not in its place.
+pub(super) struct MadeFile<'a> {
+    pub(super) order: &'a WriteOrder<'a>,
+    pub(super) file: &'a EntryFile,
+    pub(super) note: JournalNote,
+    pub(super) temporary: OwnPath,
+    pub(super) dir: HeldDir,
+    /// The name in the directory.
+    pub(super) name: String,
+    /// What is there, as it is to be replaced.
+    pub(super) old: Option<RawStat>,
+    /// Directories that were made for it.
+    pub(super) made_dirs: usize,
+    pub(super) made: Option<(File, RawStat)>,
+}
+
+impl MadeFile<'_> {
+    pub(super) fn making(&self) -> String {
+        self.temporary.making().split().1.to_owned()
+    }
+
+    pub(super) fn ready(&self) -> &str {
+        self.temporary.split().1
+    }
+}
+
+impl FolderDir {
+    /// Finds the place. `None` where the disk shows something else than what was planned by.
+    pub(super) fn prepare<'a>(
+        &self,
+        order: &'a WriteOrder<'a>,
+        now_ms: u64,
+    ) -> Result<Option<MadeFile<'a>>, WriteError> {
+        let failed = |error| WriteError::Failed(order.name.clone(), error);
+        let blocked = |why: String| WriteError::Blocked(order.name.clone(), why);
+        let Some(file) = &order.entry.file else { return Err(blocked("it is removed".to_owned())) };
+        let (directory, name) = split(order.name.as_str());
+        // Over nothing: a directory that is gone is made. Over a file: it is gone as well.
+        let (descent, made_dirs) = self.descend_written(directory, order.over.is_none()).map_err(failed)?;
+        let dir = match descent {
+            Descent::Open(dir) => dir,
+            Descent::Missing { .. } => return Ok(None),
+            Descent::Blocked { component, .. } => {
+                return Err(blocked(format!("{component} is no directory")));
+            }
+            Descent::Unmounted(mount) => {
+                return Err(blocked(format!("nothing is mounted on {mount}, but something was")));
+            }
+        };
+        let id = NoteId::random();
+        let note = JournalNote {
+            id,
+            step: NoteStep::Write,
+            entry: order.entry.clone(),
+            over: order.over.cloned(),
+            name: order.name.clone(),
+            temporary: Some(OwnPath::temporary(&dir.path, id)),
+            trash: OwnPath::trashed(&dir.mount, id, now_ms, name),
+            at_ms: now_ms,
+        };
+        let temporary = OwnPath::temporary(&dir.path, id);
+        let mut made = MadeFile {
+            order,
+            file,
+            note,
+            temporary,
+            name: name.to_owned(),
+            old: None,
+            made_dirs,
+            made: None,
+            dir,
+        };
+        let done = self.check_place(&mut made);
+        if !matches!(done, Ok(true)) {
+            self.undo_dirs(&made);
+        }
+        Ok(done?.then_some(made))
+    }
+
+    /// Whether the place is as it was planned by.
+    fn check_place(&self, made: &mut MadeFile<'_>) -> Result<bool, WriteError> {
+        let order = made.order;
+        let failed = |error| WriteError::Failed(order.name.clone(), error);
+        let found = self.find(&made.dir, &made.name).map_err(failed)?;
+        match (order.over, found) {
+            (None, Some(_)) | (Some(_), None) => Ok(false),
+            (None, None) => match self.twins(&made.dir, &made.name).map_err(failed)?.pop() {
+                Some(twin) => Err(WriteError::Twin(order.name.clone(), twin)),
+                None => Ok(true),
+            },
+            (Some(over), Some((name, old))) => {
+                if !Self::may_be(&made.dir, &old, over) {
+                    return Ok(false);
+                }
+                // The trash has to be there before anything needs it.
+                self.open_trash(&made.dir.mount).map_err(failed)?;
+                (made.name, made.old) = (name, Some(old));
+                Ok(true)
+            }
+        }
+    }
+
+    pub(super) fn undo_dirs(&self, made: &MadeFile<'_>) {
+        self.remove_empty(&made.dir.path, made.made_dirs).ok();
+    }
+
+    /// Makes the temporary file.
+    pub(super) fn make(&self, making: &mut MadeFile<'_>, reserve_bytes: u64) -> Result<(), WriteError> {
+        let order = making.order;
+        let failed = |error: io::Error| {
+            use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+            let is_full = [StorageFull, QuotaExceeded, FileTooLarge].contains(&error.kind());
+            let name = order.name.clone();
+            if is_full { WriteError::NoRoom(name) } else { WriteError::Failed(name, error) }
+        };
+        self.at(Moment::Making).map_err(failed)?;
+        let flags = OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
+        // Who may read the old file may read the new one, and nobody else at any time.
+        let mode = match (making.old, making.file.executable) {
+            (Some(_), _) => 0o600,
+            (None, true) => 0o777,
+            (None, false) => 0o666,
+        };
+        let opened = rustix::fs::openat(&making.dir, making.making(), flags, Mode::from_raw_mode(mode));
+        let mut file = File::from(opened.map_err(|error| failed(error.into()))?);
+        let hash = self.fill_made(order.content, &mut file, making, reserve_bytes).map_err(failed)?;
+        match hash {
+            None => return Err(WriteError::NoRoom(order.name.clone())),
+            Some(hash) if hash != making.file.target => {
+                return Err(WriteError::WrongContent(order.name.clone()));
+            }
+            Some(_) => {}
+        }
+        let stat = Self::dress(&file, making).map_err(failed)?;
+        making.made = Some((file, stat));
+        self.at(Moment::Made).map_err(failed)
+    }
+
+    /// Content, and what it hashes to; `None` where it would go into the reserve.
+    fn fill_made(
+        &self,
+        content: ContentSource<'_>,
+        file: &mut File,
+        making: &MadeFile<'_>,
+        reserve_bytes: u64,
+    ) -> io::Result<Option<ContentHash>> {
+        if let ContentSource::File(source) = content
+            && self.clone_file(source, file)
+        {
+            return Ok(Some(self.hash_rest(file)?.hash));
+        }
+        let room = rustix::fs::fstatvfs(&making.dir)?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        if free < making.file.size.saturating_add(reserve_bytes) {
+            return Ok(None);
+        }
+        let poured = match content {
+            ContentSource::File(source) => {
+                let mut source = source.try_clone()?;
+                source.rewind()?;
+                self.pour(&mut source, file)?
+            }
+            ContentSource::Bytes(mut bytes) => self.pour(&mut bytes, file)?,
+        };
+        Ok(Some(poured.hash))
+    }
+
+    /// Owner, mode and time.
+    fn dress(file: &File, making: &MadeFile<'_>) -> io::Result<RawStat> {
+        if let Some(old) = making.old {
+            let (owner, group) = (Uid::from_raw(old.owner.0), Gid::from_raw(old.owner.1));
+            let now = RawStat::of(file)?;
+            if now.owner != old.owner {
+                // The file is the user's all the same where that is not allowed.
+                rustix::fs::fchown(file, Some(owner), Some(group)).ok();
+            }
+            let reads = old.mode & 0o444;
+            let plain = old.mode & 0o666;
+            let mode = if making.file.executable { plain | (reads >> 2) | 0o100 } else { plain };
+            let mode = Mode::from_raw_mode(mode);
+            match rustix::fs::fchmod(file, mode) {
+                // Some file systems have no modes.
+                Err(_) if !making.dir.traits.has_modes => {}
+                done => done?,
+            }
+        }
+        let ms = i64::try_from(making.file.mtime_ms).unwrap_or(i64::MAX);
+        let nanos = (ms % 1000) * 1_000_000;
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: ms / 1000, tv_nsec: nanos },
+        };
+        rustix::fs::futimens(file, &times)?;
+        RawStat::of(file)
+    }
+
+    /// What came of a file that is not put in its place: nothing is left of it.
+    pub(super) fn unmake(
+        &self,
+        making: &MadeFile<'_>,
+        journal: &dyn FolderJournal,
+        why: WriteError,
+    ) -> WriteError {
+        // Only ever ours.
+        let flags = rustix::fs::AtFlags::empty();
+        let is_gone = match rustix::fs::unlinkat(&making.dir, making.making(), flags) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => true,
+            Err(_) => false,
+        };
+        self.undo_dirs(making);
+        if is_gone {
+            journal.forget(&[making.note.id]).ok();
+        }
+        why
+    }
+
+    pub(super) fn sync_made(made: &[(usize, MadeFile<'_>)]) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if made.len() > SYNC_EACH_MAX {
+            let mut done = std::collections::HashSet::new();
+            for (_, made) in made {
+                if done.insert(made.dir.key.device) {
+                    rustix::fs::syncfs(made.dir.as_fd())?;
+                }
+            }
+            return Ok(());
+        }
+        for (_, made) in made {
+            if let Some((file, _)) = &made.made {
+                file.sync_all()?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! What the disk shows at one path.
+
+use std::io;
+
+use super::super::{DiskSight, MountPoint, SeenFile};
+use super::FolderDir;
+use super::held::{Descent, HeldDir, split};
+use super::looking::LookRules;
+use super::stat::{FileKind, RawStat};
+use crate::entry::{EntryPath, composed};
+
+/// What a name shows.
+enum NameSight {
+    File(SeenFile),
+    Directory(MountPoint),
+    Gone(MountPoint),
+    Foreign,
+    Unknown,
+}
+
+impl FolderDir {
+    /// Looks at one path. `name` is how the disk writes it, where that is known; `agreed` whether the file was executable when that was
+    /// last known, for file systems that cannot say.
+    ///
+    /// A file whose twin is there as well is [`DiskSight::Foreign`] unless this spelling stays.
+    pub(crate) fn sight(
+        &self,
+        path: &EntryPath,
+        name: &EntryPath,
+        rules: LookRules<'_>,
+        agreed: Option<bool>,
+    ) -> DiskSight {
+        if rules.ignored.is_ignored(name, false) {
+            return DiskSight::Ignored;
+        }
+        // An error says nothing about the file.
+        let shown = self.sight_name(name, rules, agreed).unwrap_or(NameSight::Unknown);
+        let at_name = match shown {
+            NameSight::File(file) => return DiskSight::File(file),
+            NameSight::Foreign => return DiskSight::Foreign,
+            NameSight::Unknown => return DiskSight::Unknown,
+            NameSight::Directory(mount) => DiskSight::Directory(mount),
+            NameSight::Gone(mount) => DiskSight::Gone(mount),
+        };
+        match self.sight_name(&path.aside(self.marker.folder), rules, agreed) {
+            Ok(NameSight::File(file)) => DiskSight::File(SeenFile { is_aside: true, ..file }),
+            Ok(NameSight::Unknown) | Err(_) => DiskSight::Unknown,
+            Ok(NameSight::Directory(_) | NameSight::Gone(_) | NameSight::Foreign) => {
+                let is_left_out =
+                    matches!(at_name, DiskSight::Directory(_)) && rules.ignored.is_ignored(name, true);
+                if is_left_out { DiskSight::Ignored } else { at_name }
+            }
+        }
+    }
+
+    fn sight_name(
+        &self,
+        path: &EntryPath,
+        rules: LookRules<'_>,
+        agreed: Option<bool>,
+    ) -> io::Result<NameSight> {
+        let (directory, name) = split(path.as_str());
+        let dir = match self.descend_written(directory, false)?.0 {
+            Descent::Open(dir) => dir,
+            Descent::Missing { at, component } => return self.gone(&at, &component),
+            // A file is where a directory was: nothing can be below it.
+            Descent::Blocked { at, kind: FileKind::File, .. } => return Ok(NameSight::Gone(at.mount)),
+            Descent::Blocked { .. } | Descent::Unmounted(_) => return Ok(NameSight::Unknown),
+        };
+        let Some((_, stat)) = self.find(&dir, name)? else { return self.gone(&dir, name) };
+        self.sight_stat(&dir, path, &stat, rules, agreed)
+    }
+
+    fn sight_stat(
+        &self,
+        dir: &HeldDir,
+        path: &EntryPath,
+        stat: &RawStat,
+        rules: LookRules<'_>,
+        agreed: Option<bool>,
+    ) -> io::Result<NameSight> {
+        match stat.kind {
+            FileKind::Directory => return Ok(NameSight::Directory(dir.mount.clone())),
+            FileKind::File if !stat.is_mounted_on(dir.key) => {}
+            FileKind::File | FileKind::Symlink | FileKind::Fifo | FileKind::Socket | FileKind::Device => {
+                return Ok(NameSight::Foreign);
+            }
+        }
+        let (_, name) = split(path.as_str());
+        let mut twins = self.twins(dir, name)?;
+        if !twins.is_empty() && self.lacks(dir, name)? {
+            let is_this = |twin: &String| composed(twin) == composed(name);
+            if !twins.iter().any(is_this) {
+                // A file system that folds case has the file under another name.
+                return Ok(NameSight::Gone(dir.mount.clone()));
+            }
+            twins.retain(|twin| !is_this(twin));
+        }
+        if !twins.is_empty() && !stays(dir, path, &twins, rules) {
+            return Ok(NameSight::Foreign);
+        }
+        let (stat, mount) = (stat.seen(dir.traits, agreed), dir.mount.clone());
+        Ok(NameSight::File(SeenFile { stat, mount, is_aside: false, read: None }))
+    }
+
+    /// A name is gone only from a directory that was listed to the end without it.
+    fn gone(&self, dir: &HeldDir, name: &str) -> io::Result<NameSight> {
+        let is_gone = self.lacks(dir, name)? && dir.stat(name)?.is_none();
+        Ok(if is_gone { NameSight::Gone(dir.mount.clone()) } else { NameSight::Unknown })
+    }
+}
+
+/// Whether this one of several names that are the same stays: the first that rows know, else the first.
+fn stays(dir: &HeldDir, path: &EntryPath, twins: &[String], rules: LookRules<'_>) -> bool {
+    let own = (rules.knows)(path, false);
+    twins.iter().all(|twin| {
+        let Ok(other) = EntryPath::parse(&super::held::below(&dir.path, twin)) else { return true };
+        let kind = dir.stat(twin).ok().flatten().map(|stat| stat.kind);
+        let is_directory = match kind {
+            Some(FileKind::File) => false,
+            Some(FileKind::Directory) => true,
+            Some(FileKind::Symlink | FileKind::Fifo | FileKind::Socket | FileKind::Device) | None => {
+                return true;
+            }
+        };
+        match (own, (rules.knows)(&other, is_directory)) {
+            (true, false) => true,
+            (false, true) => false,
+            (true, true) | (false, false) => path.as_str() < other.as_str(),
+        }
+    })
+}

@@ -1,0 +1,185 @@
+//! The trash, files that made way, and temporary files that nobody knows.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::ControlFlow;
+
+use rustix::fs::AtFlags;
+
+use super::super::{FileStat, MountPoint};
+use super::FolderDir;
+use super::held::{Descent, below, split};
+use super::journal::{FolderJournal, JournalNote};
+use super::own::{NoteId, OwnPath, TRASH};
+use super::placing::Judgement;
+use super::stat::FileKind;
+use crate::entry::EntryPath;
+use crate::record::ContentHash;
+
+/// What a file that made way is, some time later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OldSight {
+    /// What was agreed.
+    Agreed,
+    /// Somebody wrote to it since: it is to be [salvaged](super::super::salvage()).
+    Changed,
+    /// It is not in the trash any more.
+    Gone,
+}
+
+/// A file in the trash.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Trashed {
+    /// Where.
+    pub(crate) path: OwnPath,
+    /// What its name was, cut if it was long.
+    pub(crate) name: String,
+    /// When it was taken out.
+    pub(crate) at_ms: u64,
+    /// What it is.
+    pub(crate) kind: FileKind,
+    /// Of a file.
+    pub(crate) stat: FileStat,
+}
+
+/// What came of putting a file back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PutBack {
+    /// It has its name again.
+    Done,
+    /// Something else has the name: it is in the trash.
+    Taken,
+    /// It is not in the trash.
+    Gone,
+}
+
+impl FolderDir {
+    /// Looks at a file that made way, and reads it if its looks prove nothing.
+    ///
+    /// # Errors
+    /// What the system says: it is unknown.
+    pub(crate) fn old_file(&self, note: &JournalNote) -> io::Result<OldSight> {
+        let Some(place) = self.place_of(&note.trash)? else { return Ok(OldSight::Gone) };
+        Ok(match self.judge(&place.dir, &place.name, note.over.as_ref())? {
+            Judgement::Agreed => OldSight::Agreed,
+            Judgement::Changed => OldSight::Changed,
+            Judgement::Missing => OldSight::Gone,
+        })
+    }
+
+    /// Names what is in the trash of the root and of these mount points, the oldest first in each. What is not named as we name files is
+    /// left out, and stays.
+    ///
+    /// # Errors
+    /// What the system says of a trash that is there.
+    pub(crate) fn trash(
+        &self,
+        mounts: &BTreeSet<MountPoint>,
+        each: &mut dyn FnMut(Trashed) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        let root = MountPoint::new();
+        for mount in std::iter::once(&root).chain(mounts.iter().filter(|mount| !mount.is_empty())) {
+            let Descent::Open(dir) = self.descend(&below(mount, TRASH))? else { continue };
+            let mut names: Vec<String> = dir
+                .list()?
+                .into_iter()
+                .filter_map(|listed| String::from_utf8(listed.name.into()).ok())
+                .collect();
+            names.sort_unstable();
+            for name in names {
+                let Some((at_ms, old_name)) = OwnPath::read_trashed(&name) else { continue };
+                let Some(stat) = dir.stat(&name)? else { continue };
+                let Some(path) = OwnPath::parse(&below(&dir.path, &name)) else { continue };
+                let (old_name, kind) = (old_name.to_owned(), stat.kind);
+                let stat = stat.seen(dir.traits, None);
+                if each(Trashed { path, name: old_name, at_ms, kind, stat }).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a file from the trash for good, whose content is in the store: it must be what `read` found
+    /// ([`copy_trashed`](Self::copy_trashed), with its stat). `false` where it is not, or is not there.
+    ///
+    /// # Errors
+    /// What the system says: it is there.
+    pub(crate) fn drop_trashed(&self, path: &OwnPath, read: FileStat) -> io::Result<bool> {
+        let Some(place) = self.place_of(path)? else { return Ok(false) };
+        let Some(stat) = place.dir.stat(&place.name)? else { return Ok(false) };
+        if stat.kind != FileKind::File || stat.seen(place.dir.traits, None) != read {
+            return Ok(false);
+        }
+        rustix::fs::unlinkat(&place.dir, place.name.as_str(), AtFlags::empty())?;
+        Ok(true)
+    }
+
+    /// The hash of a file in the trash and its looks; `None` where it is none, or somebody writes to it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn hash_trashed(&self, path: &OwnPath) -> io::Result<Option<(FileStat, ContentHash)>> {
+        let Some(place) = self.place_of(path)? else { return Ok(None) };
+        let Some(stat) = place.dir.stat(&place.name)? else { return Ok(None) };
+        if stat.kind != FileKind::File {
+            return Ok(None);
+        }
+        let hash = self.hash_at(&place.dir, &place.name, &stat)?;
+        Ok(hash.map(|hash| (stat.seen(place.dir.traits, None), hash)))
+    }
+
+    /// Gives a file in the trash a name in the folder, never another's.
+    ///
+    /// # Errors
+    /// What the system says: it is in the trash.
+    pub(crate) fn put_back(&self, path: &OwnPath, name: &EntryPath) -> io::Result<PutBack> {
+        let Some(place) = self.place_of(path)? else { return Ok(PutBack::Gone) };
+        if place.dir.stat(&place.name)?.is_none() {
+            return Ok(PutBack::Gone);
+        }
+        let (directory, name) = split(name.as_str());
+        let (descent, made_dirs) = self.descend_written(directory, true)?;
+        let Descent::Open(dir) = descent else { return Ok(PutBack::Taken) };
+        if self.find(&dir, name)?.is_some() {
+            return Ok(PutBack::Taken);
+        }
+        match self.give((&place.dir, &place.name), (&dir, name)) {
+            Ok(()) => {
+                self.note_name(&dir.path, name);
+                dir.sync()?;
+                place.dir.sync()?;
+                Ok(PutBack::Done)
+            }
+            Err(error) => {
+                self.remove_empty(&dir.path, made_dirs)?;
+                if error.kind() == io::ErrorKind::AlreadyExists { Ok(PutBack::Taken) } else { Err(error) }
+            }
+        }
+    }
+
+    /// A [stray](super::Sighted::Stray) goes to the trash: it may be the user's. One of the journal's stays. Says where it went.
+    ///
+    /// # Errors
+    /// What the system or the journal says: it is where it was.
+    pub(crate) fn rescue(
+        &self,
+        stray: &OwnPath,
+        journal: &dyn FolderJournal,
+        now_ms: u64,
+    ) -> io::Result<Option<OwnPath>> {
+        let is_noted = journal.all()?.iter().any(|note| {
+            let temporary = note.temporary.as_ref();
+            temporary.is_some_and(|own| own == stray || own.making() == *stray) || note.trash == *stray
+        });
+        let Some(place) = self.place_of(stray)?.filter(|_| !is_noted) else { return Ok(None) };
+        if place.dir.stat(&place.name)?.is_none() {
+            return Ok(None);
+        }
+        let trash = OwnPath::trashed(&place.dir.mount, NoteId::random(), now_ms, &place.name);
+        self.open_trash(&place.dir.mount)?;
+        self.move_to_trash(&place.dir, &place.name, &trash)?;
+        self.sync_out(&[place.dir])?;
+        Ok(Some(trash))
+    }
+}

@@ -1,0 +1,153 @@
+//! Putting versions in their places.
+//!
+//! Many at a time: one commit of the journal, and one order to the disk to keep what was written, for a whole batch. Nothing is in its
+//! place before its content is durable under a temporary name.
+
+use std::fs::File;
+use std::io;
+
+use super::super::AgreedRow;
+use super::held::HeldDir;
+use super::journal::{FolderJournal, JournalNote};
+use super::placing::ActEnd;
+use super::{FolderDir, Moment};
+use crate::entry::{EntryPath, EntryRecord};
+
+/// Files that are acted on at a time, with two descriptors each.
+pub(super) const BATCH_MAX: usize = 128;
+
+/// Where a content comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ContentSource<'a> {
+    /// A file of the store's, from its beginning. Blocks are shared where they can be; it is never linked.
+    File(&'a File),
+    /// Small ones.
+    Bytes(&'a [u8]),
+}
+
+/// A version that is to be put in its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteOrder<'a> {
+    /// The version. It is live.
+    pub(crate) entry: &'a EntryRecord,
+    /// What the file that makes way has to be.
+    pub(crate) over: Option<&'a AgreedRow>,
+    /// Whether the file goes to [`EntryPath::aside`].
+    pub(crate) is_aside: bool,
+    /// The name on the disk: as a look said, else that of the entry.
+    pub(crate) name: &'a EntryPath,
+    /// The content.
+    pub(crate) content: ContentSource<'a>,
+}
+
+/// Why a version is not in its place. The disk is as it was.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// Too little room, or it would go into the reserve.
+    #[error("there is no room for {0}")]
+    NoRoom(EntryPath),
+    /// Something on the way is no directory, or was a mount point and is none now.
+    #[error("cannot write {0}: {1}")]
+    Blocked(EntryPath, String),
+    /// A name that is the same to people, or to other machines, is taken.
+    #[error("cannot write {0}: {1} is there, which differs in case or in the way it is written alone")]
+    Twin(EntryPath, String),
+    /// The store gave something else.
+    #[error("the store gave another content for {0}")]
+    WrongContent(EntryPath),
+    /// The system, or the journal.
+    #[error("cannot write {0}: {1}")]
+    Failed(EntryPath, #[source] io::Error),
+}
+
+type WriteResult = Result<ActEnd, WriteError>;
+
+impl FolderDir {
+    /// Puts versions in their places. What it returns is in the order of `orders`. `reserve_bytes` of the disk are left free.
+    pub(crate) fn write(
+        &self,
+        orders: &[WriteOrder<'_>],
+        journal: &dyn FolderJournal,
+        (now_ms, reserve_bytes): (u64, u64),
+    ) -> Vec<WriteResult> {
+        let batches = orders.chunks(BATCH_MAX);
+        batches.flat_map(|batch| self.write_batch(batch, journal, now_ms, reserve_bytes)).collect()
+    }
+
+    fn write_batch(
+        &self,
+        orders: &[WriteOrder<'_>],
+        journal: &dyn FolderJournal,
+        now_ms: u64,
+        reserve_bytes: u64,
+    ) -> Vec<WriteResult> {
+        let failed = |order: &WriteOrder<'_>, error| WriteError::Failed(order.name.clone(), error);
+        let mut ends: Vec<Option<WriteResult>> = orders.iter().map(|_| None).collect();
+        let mut found = Vec::new();
+        for (at, order) in orders.iter().enumerate() {
+            match self.prepare(order, now_ms) {
+                Ok(Some(place)) => found.push((at, place)),
+                Ok(None) => ends[at] = Some(Ok(ActEnd::LookAgain)),
+                Err(error) => ends[at] = Some(Err(error)),
+            }
+        }
+        let notes: Vec<JournalNote> = found.iter().map(|(_, place)| place.note.clone()).collect();
+        let written = journal.note(&notes).and_then(|()| self.at(Moment::Noted));
+        if let Err(error) = written {
+            for (at, place) in found.drain(..) {
+                self.undo_dirs(&place);
+                ends[at] = Some(Err(failed(place.order, io::Error::new(error.kind(), error.to_string()))));
+            }
+        }
+        let mut made = Vec::new();
+        for (at, mut making) in found {
+            match self.make(&mut making, reserve_bytes) {
+                Ok(()) => made.push((at, making)),
+                Err(error) => ends[at] = Some(Err(self.unmake(&making, journal, error))),
+            }
+        }
+        let (mut synced, mut dirs) = (Self::sync_made(&made), Vec::new());
+        let mut forgotten = Vec::new();
+        for (at, mut made) in made {
+            let order = made.order;
+            if let Err(error) = std::mem::replace(&mut synced, Ok(())) {
+                synced = Err(io::Error::new(error.kind(), error.to_string()));
+                ends[at] = Some(Err(self.unmake(&made, journal, failed(order, error))));
+                continue;
+            }
+            let end = self.place(&mut made, journal, now_ms).map_err(|error| failed(order, error));
+            if matches!(end, Ok(ActEnd::LookAgain)) {
+                self.undo_dirs(&made);
+                forgotten.push(made.note.id);
+            }
+            if let Ok(ActEnd::Done { .. }) = end {
+                self.note_name(&made.dir.path, &made.name);
+            }
+            ends[at] = Some(end);
+            dirs.push(made.dir);
+        }
+        // Renames are durable before any row says so.
+        let is_over = orders.iter().any(|order| order.over.is_some());
+        if let Err(error) = if is_over { self.sync_out(&dirs) } else { sync_dirs(&dirs) } {
+            for (end, order) in ends.iter_mut().zip(orders) {
+                if matches!(end, Some(Ok(ActEnd::Done { .. }))) {
+                    *end = Some(Err(failed(order, io::Error::new(error.kind(), error.to_string()))));
+                }
+            }
+        }
+        // A note that stays is looked at again at the next start, and finds nothing.
+        journal.forget(&forgotten).ok();
+        let missing = |order: &WriteOrder<'_>| failed(order, io::Error::other("nothing came of it"));
+        ends.into_iter().zip(orders).map(|(end, order)| end.unwrap_or_else(|| Err(missing(order)))).collect()
+    }
+}
+
+fn sync_dirs(dirs: &[HeldDir]) -> io::Result<()> {
+    let mut done = std::collections::HashSet::new();
+    for dir in dirs {
+        if done.insert(&dir.path) {
+            dir.sync()?;
+        }
+    }
+    Ok(())
+}

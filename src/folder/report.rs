@@ -1,0 +1,121 @@
+//! How a folder is, for people.
+
+use serde::{Deserialize, Serialize};
+
+/// What a folder is up to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FolderState {
+    /// It was not looked at yet.
+    #[default]
+    Starting,
+    /// It is looked at, or something is done.
+    Busy,
+    /// Nothing is left to do.
+    Idle,
+    /// Contents are on their way, or files change all the time.
+    Waiting,
+    /// Somebody has to say what is meant.
+    Held,
+    /// A user wants nothing to be done.
+    Paused,
+    /// Its directory is not there.
+    Missing,
+    /// Something does not work.
+    Failed,
+}
+
+impl FolderState {
+    /// As in its JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Busy => "busy",
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Held => "held",
+            Self::Paused => "paused",
+            Self::Missing => "missing",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Something at a path that people should know of.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FolderRemark {
+    /// From the folder's root.
+    pub path: String,
+    /// The reason.
+    pub why: String,
+}
+
+/// How a folder is. Lists have at most 100 items.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FolderReport {
+    /// 64 hexadecimal digits.
+    pub folder: String,
+    /// What the network calls it.
+    pub name: String,
+    /// The directory.
+    pub path: String,
+    /// `both`, `send-only` or `read-only`.
+    pub mode: String,
+    /// `apply` or `ignore`.
+    pub removals: String,
+    /// What it is up to.
+    pub state: FolderState,
+    /// Why, where that helps.
+    pub reason: Option<String>,
+    /// Whether changes on the disk are noticed at once; else with the next look at everything.
+    pub watched: bool,
+    /// Plain files on the disk.
+    pub files: u64,
+    /// Files that the folder has.
+    pub entries: u64,
+    /// Files whose contents are on their way.
+    pub waiting: u64,
+    /// Removals that wait for `confirm` or `revert`.
+    pub held: u64,
+    /// Some of them.
+    pub held_paths: Vec<String>,
+    /// Files that were removed elsewhere before they were found here: `keep` or `trash`.
+    pub asked: Vec<String>,
+    /// Copies of what was edited apart.
+    pub conflicts: Vec<String>,
+    /// What is left as it is.
+    pub passed_over: Vec<FolderRemark>,
+    /// Of what nothing can be said.
+    pub unknown: Vec<FolderRemark>,
+    /// What went wrong with the last look.
+    pub problems: Vec<String>,
+}
+
+/// A folder of the network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KnownFolder {
+    /// 64 hexadecimal digits.
+    pub folder: String,
+    /// What people call it.
+    pub name: String,
+    /// The machine that said so.
+    pub by: String,
+    /// Whether a directory of this machine is bound to it.
+    pub bound: bool,
+}
+
+/// One version of what a folder has at a path.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FolderVersion {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The machine that wrote it.
+    pub by: String,
+    /// The content, unless it was removed.
+    pub hash: Option<String>,
+    /// Length in bytes.
+    pub size: Option<u64>,
+    /// Whether the folder has this one now.
+    pub current: bool,
+}

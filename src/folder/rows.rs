@@ -1,0 +1,291 @@
+//! What this machine remembers of its folders, in `agent.db`: bindings, agreed rows, the brake, the journal.
+//!
+//! Everything is durable once a call returns: a row decides what is done to a user's file. Losing the file costs questions and reading,
+//! and no content: a directory without rows is one that was bound just now.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use self::coding::{brake_of, brake_text, disk_of, disk_text, note_of, note_text, record_bytes, record_of};
+use super::files::{FolderJournal, FolderMarker, JournalNote, NoteId};
+use super::{AgreedRow, FolderBrake, FolderMode, FolderRules};
+use crate::entry::{EntryHash, FolderId};
+use crate::record::WriterId;
+use crate::store::StoreId;
+
+mod coding;
+
+/// Why what is remembered of folders cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} in agent.db: {source}")]
+pub(crate) struct RowsError {
+    action: &'static str,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// How a folder is kept here, as the user wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is the user's word on its own")]
+pub(crate) struct FolderSettings {
+    /// Nothing of this machine shows elsewhere.
+    pub(crate) read_only: bool,
+    /// Nothing of others shows here.
+    pub(crate) send_only: bool,
+    /// Removals by others are left undone on this disk.
+    pub(crate) ignore_removals: bool,
+    /// Nothing is done until the user says so.
+    pub(crate) paused: bool,
+    /// The user took the folder from here; what was agreed stays for when it comes back.
+    pub(crate) removed: bool,
+}
+
+impl FolderSettings {
+    pub(crate) fn rules(self) -> FolderRules {
+        let mode = match self {
+            Self { read_only: true, .. } => FolderMode::ReadOnly,
+            Self { send_only: true, .. } => FolderMode::SendOnly,
+            Self { .. } => FolderMode::Both,
+        };
+        FolderRules { mode, ignores_removals: self.ignore_removals }
+    }
+}
+
+/// A directory that is bound to a folder.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FolderBinding {
+    /// Which folder, by which binding.
+    pub(crate) marker: FolderMarker,
+    /// The directory.
+    pub(crate) path: PathBuf,
+    /// How it is kept.
+    pub(crate) settings: FolderSettings,
+}
+
+/// A change of what was agreed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are of the largest")]
+pub(crate) enum RowChange {
+    /// The row of its entry is this.
+    Agree(AgreedRow),
+    /// The entry has none.
+    Forget(EntryHash),
+    /// The journal has this note.
+    Note(Box<JournalNote>),
+    /// The journal has it no more.
+    DropNote(NoteId),
+}
+
+/// The tables of folders. Cheap to clone; blocks.
+#[derive(Clone, Debug)]
+pub(crate) struct FolderRows(Arc<Mutex<Connection>>);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl FolderRows {
+    /// Opens the file; its schema is brought up to date by who opens it first, the address book.
+    ///
+    /// # Errors
+    /// If it is no database.
+    pub(crate) fn open(path: &Path) -> Result<Self, RowsError> {
+        let open = || -> Result<Connection, Failure> {
+            let connection = Connection::open(path)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.busy_timeout(std::time::Duration::from_secs(5))?;
+            Ok(connection)
+        };
+        let connection =
+            open().map_err(|source| RowsError { action: "open the tables of folders", source })?;
+        Ok(Self(Arc::new(Mutex::new(connection))))
+    }
+
+    fn with<T>(
+        &self,
+        action: &'static str,
+        ask: impl FnOnce(&mut Connection) -> Result<T, Failure>,
+    ) -> Result<T, RowsError> {
+        let mut connection: MutexGuard<'_, Connection> =
+            self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&mut connection).map_err(|source| RowsError { action, source })
+    }
+
+    /// Every binding, those that were removed among them.
+    pub(crate) fn bindings(&self) -> Result<Vec<FolderBinding>, RowsError> {
+        self.with("read the folders", |connection| {
+            let mut statement = connection
+                .prepare("SELECT folder, binding, path, settings FROM folder_bindings ORDER BY path")?;
+            let mut found = statement.query([])?;
+            let mut bindings = Vec::new();
+            while let Some(row) = found.next()? {
+                let marker = FolderMarker { folder: FolderId(row.get(0)?), binding: row.get(1)? };
+                let (path, settings): (String, String) = (row.get(2)?, row.get(3)?);
+                let settings = serde_json::from_str(&settings)?;
+                bindings.push(FolderBinding { marker, path: path.into(), settings });
+            }
+            Ok(bindings)
+        })
+    }
+
+    /// Writes a binding; the brake of one that is there stays.
+    pub(crate) fn save_binding(&self, binding: &FolderBinding) -> Result<(), RowsError> {
+        self.with("write a folder", |connection| {
+            let path = binding.path.to_str().ok_or("its path is no UTF-8")?;
+            let settings = json!(binding.settings).to_string();
+            let FolderMarker { folder, binding } = binding.marker;
+            connection.execute(
+                "INSERT INTO folder_bindings VALUES (?1, ?2, ?3, ?4, '{}') ON CONFLICT (folder) DO UPDATE SET \
+                 binding = ?2, path = ?3, settings = ?4",
+                params![folder.0, binding, path, settings],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Forgets what was agreed with a directory that is another one now.
+    pub(crate) fn forget_rows(&self, folder: FolderId) -> Result<(), RowsError> {
+        self.with("forget a folder", |connection| {
+            let tx = connection.transaction()?;
+            tx.execute("DELETE FROM folder_rows WHERE folder = ?1", [folder.0])?;
+            tx.execute("DELETE FROM folder_journal WHERE folder = ?1", [folder.0])?;
+            Ok(tx.commit()?)
+        })
+    }
+
+    /// By whose name versions are written while this store is used: random, made the first time.
+    pub(crate) fn writer(&self, store: Option<&StoreId>) -> Result<WriterId, RowsError> {
+        self.with("read who writes", |connection| {
+            let key = store.map(ToString::to_string).unwrap_or_default().into_bytes();
+            let sql = "SELECT writer FROM folder_writers WHERE store = ?1";
+            let known = connection.query_row(sql, [&key], |row| row.get(0)).optional()?;
+            if let Some(known) = known {
+                return Ok(WriterId(known));
+            }
+            let made: [u8; 32] = rand::random();
+            connection.execute("INSERT INTO folder_writers VALUES (?1, ?2)", params![key, made])?;
+            Ok(WriterId(made))
+        })
+    }
+
+    /// All that was agreed.
+    pub(crate) fn rows(&self, folder: FolderId) -> Result<BTreeMap<EntryHash, AgreedRow>, RowsError> {
+        self.with("read what was agreed", |connection| {
+            let mut statement =
+                connection.prepare("SELECT entry, record, disk FROM folder_rows WHERE folder = ?1")?;
+            let mut found = statement.query([folder.0])?;
+            let mut rows = BTreeMap::new();
+            while let Some(row) = found.next()? {
+                let (record, disk): (Vec<u8>, Option<String>) = (row.get(1)?, row.get(2)?);
+                let disk = disk.map(|disk| disk_of(&disk)).transpose()?;
+                rows.insert(EntryHash(row.get(0)?), AgreedRow { entry: record_of(&record)?, disk });
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Writes changes of what was agreed, all or none.
+    pub(crate) fn change(&self, folder: FolderId, changes: &[RowChange]) -> Result<(), RowsError> {
+        self.with("write what was agreed", |connection| {
+            let tx = connection.transaction()?;
+            for change in changes {
+                match change {
+                    RowChange::Agree(row) => {
+                        let (record, disk) = (record_bytes(&row.entry), row.disk.as_ref().map(disk_text));
+                        tx.prepare_cached("INSERT OR REPLACE INTO folder_rows VALUES (?1, ?2, ?3, ?4)")?
+                            .execute(params![folder.0, row.entry.hash().0, record, disk])?;
+                    }
+                    RowChange::Forget(hash) => {
+                        tx.prepare_cached("DELETE FROM folder_rows WHERE folder = ?1 AND entry = ?2")?
+                            .execute(params![folder.0, hash.0])?;
+                    }
+                    RowChange::Note(note) => {
+                        tx.prepare_cached("INSERT OR REPLACE INTO folder_journal VALUES (?1, ?2, ?3)")?
+                            .execute(params![folder.0, note.id.0, note_text(note)])?;
+                    }
+                    RowChange::DropNote(id) => {
+                        tx.prepare_cached("DELETE FROM folder_journal WHERE folder = ?1 AND id = ?2")?
+                            .execute(params![folder.0, id.0])?;
+                    }
+                }
+            }
+            Ok(tx.commit()?)
+        })
+    }
+
+    /// What the brake of a folder remembers.
+    pub(crate) fn brake(&self, folder: FolderId) -> Result<FolderBrake, RowsError> {
+        self.with("read the brake of a folder", |connection| {
+            let sql = "SELECT brake FROM folder_bindings WHERE folder = ?1";
+            let text: Option<String> = connection.query_row(sql, [folder.0], |row| row.get(0)).optional()?;
+            text.map_or_else(|| Ok(FolderBrake::default()), |text| brake_of(&text))
+        })
+    }
+
+    /// Keeps what the brake of a folder remembers.
+    pub(crate) fn save_brake(&self, folder: FolderId, brake: &FolderBrake) -> Result<(), RowsError> {
+        self.with("write the brake of a folder", |connection| {
+            let sql = "UPDATE folder_bindings SET brake = ?2 WHERE folder = ?1";
+            connection.execute(sql, params![folder.0, brake_text(brake)])?;
+            Ok(())
+        })
+    }
+
+    /// The journal of one folder.
+    pub(crate) fn journal(&self, folder: FolderId) -> JournalRows {
+        JournalRows { rows: self.clone(), folder }
+    }
+}
+
+/// The journal of one folder.
+#[derive(Clone, Debug)]
+pub(crate) struct JournalRows {
+    rows: FolderRows,
+    folder: FolderId,
+}
+
+impl FolderJournal for JournalRows {
+    fn note(&self, notes: &[JournalNote]) -> io::Result<()> {
+        let written = self.rows.with("write the journal of a folder", |connection| {
+            let tx = connection.transaction()?;
+            for note in notes {
+                tx.prepare_cached("INSERT OR REPLACE INTO folder_journal VALUES (?1, ?2, ?3)")?
+                    .execute(params![self.folder.0, note.id.0, note_text(note)])?;
+            }
+            Ok(tx.commit()?)
+        });
+        written.map_err(io::Error::other)
+    }
+
+    fn forget(&self, ids: &[NoteId]) -> io::Result<()> {
+        let forgotten = self.rows.with("write the journal of a folder", |connection| {
+            let tx = connection.transaction()?;
+            for id in ids {
+                tx.prepare_cached("DELETE FROM folder_journal WHERE folder = ?1 AND id = ?2")?
+                    .execute(params![self.folder.0, id.0])?;
+            }
+            Ok(tx.commit()?)
+        });
+        forgotten.map_err(io::Error::other)
+    }
+
+    fn all(&self) -> io::Result<Vec<JournalNote>> {
+        let read = self.rows.with("read the journal of a folder", |connection| {
+            let mut statement =
+                connection.prepare("SELECT id, note FROM folder_journal WHERE folder = ?1 ORDER BY id")?;
+            let mut found = statement.query([self.folder.0])?;
+            let mut notes = Vec::new();
+            while let Some(row) = found.next()? {
+                let (id, text): ([u8; 16], String) = (row.get(0)?, row.get(1)?);
+                notes.push(note_of(NoteId(id), &text)?);
+            }
+            Ok(notes)
+        });
+        read.map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,466 @@
+//! FoldersActor: which directories are bound to which folders, and one FolderActor for each.
+//!
+//! **Owns** the FolderActors. **Talks to** them, and is told by CanServiceActor what is new in the store. **Bounds**: `FOLDERS_MAX`
+//! folders, `TASKS_MAX` operations at once. **A restart** loses nothing: bindings are in `agent.db`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+
+use super::actor::{CommandReply, FolderActor, FolderArgs, FolderMsg};
+use super::report::{FolderReport, FolderVersion, KnownFolder};
+use super::rows::{FolderBinding, FolderSettings};
+use super::work::FolderContext;
+use super::work::answering::FolderCommand;
+use crate::actor::policy::{ChildKind, policy};
+use crate::actor::restart::{ExitKind, History, RestartDecision, decide};
+use crate::actor::status::{ASK_GRANDCHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
+use crate::actor::tasks::Tasks;
+use crate::entry::{EntryHash, FolderId};
+use crate::events::NodeEvent;
+
+mod binding;
+
+/// Most folders of a node.
+pub const FOLDERS_MAX: usize = 64;
+/// How long stopping FolderActors are waited for.
+const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(3);
+/// Longest wait for a FolderActor's report.
+const REPORT_WITHIN: Duration = Duration::from_millis(500);
+
+/// Why something cannot be done with a folder, in a sentence with the next step.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FolderError {
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such folder here.
+    #[error("no folder '{0}' is on this machine: `can-sync folder list` shows those that are")]
+    Unknown(String),
+    /// Several folders have the name.
+    #[error("several folders are called '{name}': {}; name one by its id", ids.join(", "))]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// Their ids.
+        ids: Vec<String>,
+    },
+    /// The store, `agent.db`, or the directory.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What is answered to somebody who asks for something.
+pub type FolderReply<T> = RpcReplyPort<Result<T, FolderError>>;
+
+/// A directory that is to be bound.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FolderOrder {
+    /// Absolute.
+    pub path: PathBuf,
+    /// The folder's name, or its id; the directory's name, if it is missing.
+    pub name: Option<String>,
+    /// Whether it is made although others have that name.
+    pub is_new: bool,
+    pub(crate) settings: FolderSettings,
+}
+
+#[derive(Debug)]
+pub enum FoldersMsg {
+    /// CanServiceActor: entries that changed, and whether contents came.
+    StoreChanged { entries: Arc<[(FolderId, EntryHash)]>, has_contents: bool },
+    /// HTTP API: bind a directory to a folder.
+    AddFolder { order: FolderOrder, reply: FolderReply<FolderReport> },
+    /// HTTP API: every folder of this machine.
+    ListFolders { reply: RpcReplyPort<Vec<FolderReport>> },
+    /// HTTP API: every folder that the network knows.
+    ListKnown { reply: FolderReply<Vec<KnownFolder>> },
+    /// HTTP API: one folder, by name or id.
+    GetFolder { wanted: String, reply: FolderReply<FolderReport> },
+    /// HTTP API: forget the binding; files and rows stay.
+    RemoveFolder { wanted: String, reply: FolderReply<()> },
+    /// HTTP API: ask something of a folder.
+    Obey { wanted: String, command: FolderCommand, reply: FolderReply<String> },
+    /// HTTP API: the versions of a path, the newest first.
+    GetHistory { wanted: String, path: String, reply: FolderReply<Vec<FolderVersion>> },
+    /// Its task: the bindings as they are now.
+    Bound { bindings: Vec<FolderBinding>, names: BTreeMap<FolderId, String> },
+    /// Its timer: start that FolderActor again.
+    Respawn { folder: FolderId, generation: u64 },
+    /// Its tasks: one of them panicked, and why.
+    TaskFailed(String),
+    /// Status: how it is.
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
+}
+
+/// What it is started with.
+#[derive(Clone)]
+pub struct FoldersArgs {
+    pub(crate) context: FolderContext,
+    /// Folders of the configuration.
+    pub(crate) configured: Arc<[FolderOrder]>,
+}
+
+/// A bound folder.
+struct Bound {
+    binding: FolderBinding,
+    actor: Option<ActorRef<FolderMsg>>,
+    history: History,
+    generation: u64,
+    degraded: bool,
+}
+
+pub struct FoldersState {
+    args: FoldersArgs,
+    tasks: Tasks<FoldersMsg>,
+    folders: BTreeMap<FolderId, Bound>,
+    names: BTreeMap<FolderId, String>,
+}
+
+pub struct FoldersActor;
+
+impl Actor for FoldersActor {
+    type Msg = FoldersMsg;
+    type State = FoldersState;
+    type Arguments = FoldersArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let mut tasks = Tasks::new(myself.clone(), FoldersMsg::TaskFailed);
+        tasks.spawn(binding::begin(args.clone(), myself));
+        Ok(FoldersState { args, tasks, folders: BTreeMap::new(), names: BTreeMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            FoldersMsg::StoreChanged { entries, has_contents } => {
+                state.on_store_changed(&entries, has_contents);
+            }
+            FoldersMsg::AddFolder { order, reply } => {
+                let context = state.args.context.clone();
+                let owner = myself.clone();
+                let here = state.folders.len();
+                state.tasks.spawn(async move {
+                    let added = if here < FOLDERS_MAX {
+                        binding::add(&context, &order, &owner).await
+                    } else {
+                        Err(FolderError::Failed(format!("there are {FOLDERS_MAX} folders already")))
+                    };
+                    let _ = reply.send(added);
+                });
+            }
+            FoldersMsg::ListFolders { reply } => {
+                let actors = state.actors(&myself);
+                state.tasks.spawn(async move {
+                    let _ = reply.send(binding::reports(actors).await);
+                });
+            }
+            FoldersMsg::ListKnown { reply } => {
+                let context = state.args.context.clone();
+                let bound: Vec<FolderId> = state.folders.keys().copied().collect();
+                state.tasks.spawn(async move {
+                    let _ = reply.send(binding::known(&context, &bound).await);
+                });
+            }
+            FoldersMsg::GetFolder { wanted, reply } => {
+                let found = state.find(&wanted).map(|folder| state.actor_of(folder));
+                state.tasks.spawn(async move {
+                    let _ = reply.send(match found {
+                        Ok(one) => Ok(binding::report(one).await),
+                        Err(error) => Err(error),
+                    });
+                });
+            }
+            FoldersMsg::RemoveFolder { wanted, reply } => state.on_remove(&myself, &wanted, reply),
+            FoldersMsg::Obey { wanted, command, reply } => state.on_obey(&wanted, command, reply),
+            FoldersMsg::GetHistory { wanted, path, reply } => {
+                let (context, found) = (state.args.context.clone(), state.find(&wanted));
+                state.tasks.spawn(async move {
+                    let _ = reply.send(match found {
+                        Ok(folder) => binding::history(&context, folder, &path).await,
+                        Err(error) => Err(error),
+                    });
+                });
+            }
+            FoldersMsg::Bound { bindings, names } => state.on_bound(&myself, bindings, names).await,
+            FoldersMsg::Respawn { folder, generation } => {
+                if state.folders.get(&folder).is_some_and(|bound| bound.generation == generation) {
+                    state.start(&myself, folder).await;
+                }
+            }
+            FoldersMsg::TaskFailed(why) => return Err(format!("a task of FoldersActor: {why}").into()),
+            FoldersMsg::GetHealth { reply } => state.on_get_health(reply),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some((who, exit)) = ExitKind::of_event(event, false) {
+            state.on_exit(&myself, who.get_id(), &exit);
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.tasks.shutdown().await;
+        myself.stop_children_and_wait(Some("shutting down".into()), Some(STOP_CHILDREN_WITHIN)).await;
+        Ok(())
+    }
+}
+
+/// A FolderActor, and what is known of its folder where there is none.
+struct Asked {
+    binding: FolderBinding,
+    name: String,
+    actor: Option<ActorRef<FolderMsg>>,
+    last_error: Option<String>,
+}
+
+impl FoldersState {
+    /// By id, the beginning of one, or name.
+    fn find(&self, wanted: &str) -> Result<FolderId, FolderError> {
+        let id_of = |folder: &FolderId| data_encoding::HEXLOWER.encode(&folder.0);
+        let names = |folder: &FolderId| {
+            let id = id_of(folder);
+            let is_part = wanted.len() >= 6 && id.starts_with(&wanted.to_ascii_lowercase());
+            let name = self.names.get(folder).is_some_and(|name| name == wanted);
+            let path = self
+                .folders
+                .get(folder)
+                .is_some_and(|bound| bound.binding.path == std::path::Path::new(wanted));
+            is_part || name || path
+        };
+        let found: Vec<FolderId> = self.folders.keys().copied().filter(|folder| names(folder)).collect();
+        match found.as_slice() {
+            [] => Err(FolderError::Unknown(wanted.to_owned())),
+            [folder] => Ok(*folder),
+            several => Err(FolderError::Ambiguous {
+                name: wanted.to_owned(),
+                ids: several.iter().map(id_of).collect(),
+            }),
+        }
+    }
+
+    fn actor_of(&self, folder: FolderId) -> Option<Asked> {
+        let bound = self.folders.get(&folder)?;
+        Some(Asked {
+            binding: bound.binding.clone(),
+            name: self.names.get(&folder).cloned().unwrap_or_default(),
+            actor: bound.actor.clone(),
+            last_error: bound.history.last_error().map(str::to_owned),
+        })
+    }
+
+    fn actors(&self, _: &ActorRef<FoldersMsg>) -> Vec<Asked> {
+        self.folders.keys().filter_map(|folder| self.actor_of(*folder)).collect()
+    }
+
+    fn on_store_changed(&mut self, entries: &[(FolderId, EntryHash)], has_contents: bool) {
+        for (folder, bound) in &self.folders {
+            let Some(actor) = &bound.actor else { continue };
+            let changed: Vec<EntryHash> =
+                entries.iter().filter(|(of, _)| of == folder).map(|(_, hash)| *hash).collect();
+            if !changed.is_empty() || has_contents {
+                // One that is gone looks at everything when it is back.
+                let _ = actor.send_message(FolderMsg::StoreChanged { entries: changed, has_contents });
+            }
+        }
+    }
+
+    fn on_obey(&mut self, wanted: &str, command: FolderCommand, reply: FolderReply<String>) {
+        let folder = match self.find(wanted) {
+            Ok(folder) => folder,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let Some(actor) = self.folders.get(&folder).and_then(|bound| bound.actor.clone()) else {
+            let _ =
+                reply.send(Err(FolderError::Failed("the folder is being started again; try again".into())));
+            return;
+        };
+        self.tasks.spawn(async move {
+            let within = Some(binding::OBEY_WITHIN);
+            let obey = |reply: CommandReply| FolderMsg::Obey { command, reply };
+            let said = match actor.call(obey, within).await {
+                Ok(ractor::rpc::CallResult::Success(Ok(said))) => Ok(said),
+                Ok(ractor::rpc::CallResult::Success(Err(why))) => Err(FolderError::Failed(why)),
+                Ok(_) | Err(_) => Err(FolderError::Failed(
+                    "the folder is busy, and does it when it is done with what it does; `folder status` shows that".into(),
+                )),
+            };
+            let _ = reply.send(said);
+        });
+    }
+
+    fn on_remove(&mut self, myself: &ActorRef<FoldersMsg>, wanted: &str, reply: FolderReply<()>) {
+        let folder = match self.find(wanted) {
+            Ok(folder) => folder,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let Some(bound) = self.folders.get(&folder) else { return };
+        let mut binding = bound.binding.clone();
+        binding.settings.removed = true;
+        let (context, owner) = (self.args.context.clone(), myself.clone());
+        self.tasks.spawn(async move {
+            let _ = reply.send(binding::save(&context, binding, &owner).await);
+        });
+    }
+
+    /// Starts those that are new, and stops those that are gone.
+    async fn on_bound(
+        &mut self,
+        myself: &ActorRef<FoldersMsg>,
+        bindings: Vec<FolderBinding>,
+        names: BTreeMap<FolderId, String>,
+    ) {
+        self.names.extend(names);
+        let wanted: BTreeMap<FolderId, FolderBinding> = bindings
+            .into_iter()
+            .filter(|binding| !binding.settings.removed)
+            .map(|binding| (binding.marker.folder, binding))
+            .collect();
+        let gone: Vec<FolderId> =
+            self.folders.keys().copied().filter(|id| !wanted.contains_key(id)).collect();
+        for folder in gone {
+            if let Some(Bound { actor: Some(actor), .. }) = self.folders.remove(&folder) {
+                actor.stop(Some("the folder was removed".into()));
+            }
+        }
+        for (folder, binding) in wanted {
+            if self.folders.contains_key(&folder) {
+                continue;
+            }
+            let history = History::default();
+            let bound = Bound { binding, actor: None, history, generation: 0, degraded: false };
+            self.folders.insert(folder, bound);
+            self.start(myself, folder).await;
+        }
+    }
+
+    async fn start(&mut self, myself: &ActorRef<FoldersMsg>, folder: FolderId) {
+        let Some(bound) = self.folders.get_mut(&folder) else { return };
+        let args = FolderArgs { context: self.args.context.clone(), binding: bound.binding.clone() };
+        bound.generation += 1;
+        match Actor::spawn_linked(None, FolderActor, args, myself.get_cell()).await {
+            Ok((actor, _)) => {
+                bound.actor = Some(actor);
+                bound.degraded = false;
+                bound.history.started(Instant::now());
+            }
+            Err(error) => {
+                let exit = ExitKind::of_spawn_error(&error);
+                self.failed(myself, folder, &exit);
+            }
+        }
+    }
+
+    fn on_exit(&mut self, myself: &ActorRef<FoldersMsg>, who: ActorId, exit: &ExitKind) {
+        let is_it = |bound: &Bound| bound.actor.as_ref().is_some_and(|actor| actor.get_id() == who);
+        let folder = self.folders.iter().find(|(_, bound)| is_it(bound)).map(|(folder, _)| *folder);
+        if let Some(folder) = folder {
+            self.failed(myself, folder, exit);
+        }
+    }
+
+    fn failed(&mut self, myself: &ActorRef<FoldersMsg>, folder: FolderId, exit: &ExitKind) {
+        let Some(bound) = self.folders.get_mut(&folder) else { return };
+        bound.actor = None;
+        let decision =
+            decide(policy(ChildKind::Folder), exit, &mut bound.history, Instant::now(), rand::random());
+        let (reason, generation) = (exit.reason(), bound.generation);
+        let after = match decision {
+            RestartDecision::LetGo => return,
+            RestartDecision::Respawn { after } => after,
+            RestartDecision::Degrade { retry_after, .. } => {
+                bound.degraded = true;
+                retry_after
+            }
+            RestartDecision::BackOff { for_, .. } => for_,
+            RestartDecision::Escalate { .. } => policy(ChildKind::Folder).backoff.max,
+        };
+        tracing::warn!(path = %bound.binding.path.display(), reason, ?after, "a FolderActor failed and is started again");
+        let (kind, restarts) = (ChildKind::Folder.to_string(), bound.history.restarts());
+        let event = NodeEvent::ActorRestarted { kind, reason, restarts };
+        self.args.context.events.publish(self.args.context.clock.own_ms(), event);
+        myself.send_after(after, move || FoldersMsg::Respawn { folder, generation });
+    }
+
+    fn on_get_health(&mut self, reply: RpcReplyPort<ActorDetail>) {
+        if reply.is_closed() {
+            return;
+        }
+        let asked: Vec<_> = self
+            .folders
+            .iter()
+            .map(|(folder, bound)| {
+                let label = self.names.get(folder).cloned().unwrap_or_else(|| binding::id_of(*folder));
+                (label, bound.actor.clone(), bound.history.clone(), bound.degraded)
+            })
+            .collect();
+        self.tasks.spawn(async move {
+            let children = asked.into_iter().map(|(label, actor, history, degraded)| async move {
+                child_status(label, actor, &history, degraded).await
+            });
+            let children = futures::future::join_all(children).await;
+            let detail = Some(format!("{} folders", children.len()));
+            let _ = reply.send(ActorDetail { queued: None, detail, children });
+        });
+    }
+}
+
+async fn child_status(
+    label: String,
+    actor: Option<ActorRef<FolderMsg>>,
+    history: &History,
+    degraded: bool,
+) -> ActorStatus {
+    let query = |reply| FolderMsg::GetHealth { reply };
+    let answer = match &actor {
+        Some(actor) => ask(actor, query, ASK_GRANDCHILD_LIMIT).await,
+        None => None,
+    };
+    let state = match (&actor, &answer) {
+        (None, _) if degraded => ActorState::Degraded,
+        (None, _) => ActorState::Restarting,
+        (Some(_), None) => ActorState::Unresponsive,
+        (Some(_), Some(_)) => ActorState::Running,
+    };
+    let answer = answer.unwrap_or_default();
+    ActorStatus {
+        id: actor.map(|actor| actor.get_id().to_string()),
+        kind: ChildKind::Folder.to_string(),
+        label: Some(label),
+        state,
+        restarts: history.restarts(),
+        uptime_secs: history.running_since().map_or(0, |since| since.elapsed().as_secs()),
+        queued: answer.queued,
+        last_error: history.last_error().map(str::to_owned),
+        children: Vec::new(),
+        detail: answer.detail,
+    }
+}

@@ -1,0 +1,290 @@
+//! The actions, many of a kind at a time. What fails is named and left for another look; nothing that follows depends on it.
+
+use std::collections::BTreeSet;
+
+use super::contents::TempContent;
+use super::{FolderWork, Observed, WorkError};
+use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderRecord};
+use crate::folder::files::{ActEnd, AfterAct, ContentSource, RemoveOrder, WriteOrder};
+use crate::folder::rows::RowChange;
+use crate::folder::{AgreedRow, FolderAction};
+use crate::record::ContentHash;
+use crate::store::entries::{ENTRIES_MAX, EntryOutcome};
+
+/// Files that are written at once, and the bytes of their contents that lie beside the folder meanwhile.
+const WRITES_MAX: usize = 64;
+const WRITE_BYTES_MAX: u64 = 64 << 20;
+
+/// A file that is to be written.
+struct Writing {
+    hash: EntryHash,
+    entry: EntryRecord,
+    over: Option<AgreedRow>,
+    is_aside: bool,
+}
+
+impl FolderWork {
+    /// Carries out actions, sorted by phase. Which paths have to be looked at again.
+    pub(super) fn perform(
+        &mut self,
+        actions: Vec<(EntryHash, FolderAction)>,
+    ) -> Result<BTreeSet<EntryHash>, WorkError> {
+        let (mut again, mut rows, mut kept) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (mut reads, mut puts, mut removals) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut fetches, mut aside, mut writes, mut removes) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (hash, action) in actions {
+            match action {
+                FolderAction::Nothing | FolderAction::Ask => {}
+                FolderAction::Agree(row) => rows.push((hash, RowChange::Agree(row))),
+                FolderAction::Forget => rows.push((hash, RowChange::Forget(hash))),
+                FolderAction::PutAgain(entry) => kept.push((hash, entry, None)),
+                FolderAction::Read => reads.push(hash),
+                FolderAction::Put(row) if row.entry.is_live() => {
+                    puts.push((hash, row.entry.clone(), Some(row)));
+                }
+                FolderAction::Put(row) => removals.push((hash, row.entry.clone(), Some(row))),
+                FolderAction::Fetch(target) => fetches.push((hash, target)),
+                FolderAction::StepAside(to) => aside.push((hash, to)),
+                FolderAction::Write { entry, over, is_aside } => {
+                    writes.push(Writing { hash, entry, over, is_aside });
+                }
+                FolderAction::Remove { removal, over } => removes.push((hash, removal, over)),
+            }
+        }
+        again.extend(rows.iter().map(|(hash, _)| *hash));
+        self.change_rows(rows.into_iter().map(|(_, change)| change).collect())?;
+        again.extend(self.put_all(&kept)?);
+        again.extend(self.read_all(reads)?);
+        again.extend(self.put_all(&puts)?);
+        self.fetch_all(fetches)?;
+        for (hash, to) in aside {
+            if self.step_aside(hash, &to)? {
+                again.insert(hash);
+            }
+        }
+        again.extend(self.write_all(writes)?);
+        again.extend(self.put_all(&removals)?);
+        again.extend(self.remove_all(&removes)?);
+        for hash in &again {
+            self.observe_again(*hash)?;
+        }
+        Ok(again)
+    }
+
+    /// Writes rows, durably, and takes them in.
+    pub(super) fn change_rows(&mut self, changes: Vec<RowChange>) -> Result<(), WorkError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.context.rows.change(self.binding.marker.folder, &changes)?;
+        for change in changes {
+            match change {
+                RowChange::Agree(row) => {
+                    self.reads.remove(&row.entry.hash());
+                    self.agreed.insert(row.entry.hash(), row);
+                }
+                RowChange::Forget(hash) => {
+                    self.agreed.remove(&hash);
+                }
+                RowChange::Note(_) | RowChange::DropNote(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges versions into the store, and writes the rows that go with them.
+    pub(super) fn put_all(
+        &mut self,
+        puts: &[(EntryHash, EntryRecord, Option<AgreedRow>)],
+    ) -> Result<BTreeSet<EntryHash>, WorkError> {
+        let mut done = BTreeSet::new();
+        for part in puts.chunks(ENTRIES_MAX) {
+            let records = part.iter().map(|(_, entry, _)| FolderRecord::Entry(entry.clone())).collect();
+            let outcomes = self.wait(self.context.store.take_entries(records))?;
+            let mut rows = Vec::new();
+            for ((hash, entry, row), outcome) in part.iter().zip(outcomes) {
+                match outcome {
+                    EntryOutcome::Stored | EntryOutcome::Unchanged => {
+                        rows.extend(row.clone().map(RowChange::Agree));
+                        done.insert(*hash);
+                    }
+                    EntryOutcome::Changed(_) => {
+                        self.problem(format!("the store did not merge {}", entry.path));
+                    }
+                    EntryOutcome::Rejected(why) => {
+                        self.problem(format!("the store refuses {}: {why}", entry.path));
+                    }
+                }
+            }
+            self.change_rows(rows)?;
+            self.read_named(&part.iter().map(|(hash, ..)| *hash).collect())?;
+        }
+        Ok(done)
+    }
+
+    fn fetch_all(&mut self, fetches: Vec<(EntryHash, ContentHash)>) -> Result<(), WorkError> {
+        let targets: BTreeSet<ContentHash> = fetches.iter().map(|(_, target)| *target).collect();
+        for part in targets.into_iter().collect::<Vec<_>>().chunks(1_000) {
+            // What the store does not know comes with the assets of the network.
+            self.wait(self.context.store.want(part.to_vec()))?;
+        }
+        self.waiting.extend(fetches);
+        Ok(())
+    }
+
+    fn step_aside(&mut self, hash: EntryHash, to: &EntryPath) -> Result<bool, WorkError> {
+        let Some(from) = self.name_on_disk(hash) else { return Ok(false) };
+        match self.held()?.step_aside(&from, to) {
+            Ok(true) => {
+                // The reader's own change is another file from now on.
+                if to.plain(self.binding.marker.folder).is_none()
+                    && self.observed.get(&hash).is_some_and(|seen| seen.path != *to)
+                {
+                    let other = EntryHash::of(self.binding.marker.folder, to);
+                    self.observe(other, to.clone(), to.clone())?;
+                }
+                Ok(true)
+            }
+            Ok(false) => Ok(false),
+            Err(error) => {
+                self.problem(format!("cannot rename {from} to {to}: {error}"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// The name that the file of an entry has.
+    fn name_on_disk(&self, hash: EntryHash) -> Option<EntryPath> {
+        let Observed { path, name, disk } = self.observed.get(&hash)?;
+        let is_aside = matches!(disk, crate::folder::DiskSight::File(file) if file.is_aside);
+        Some(if is_aside { path.aside(self.binding.marker.folder) } else { name.clone() })
+    }
+
+    fn write_all(&mut self, writes: Vec<Writing>) -> Result<BTreeSet<EntryHash>, WorkError> {
+        let mut again = BTreeSet::new();
+        let mut rest = writes.into_iter().peekable();
+        while rest.peek().is_some() {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while let Some(writing) = rest.next_if(|writing| {
+                let size = writing.entry.file.as_ref().map_or(0, |file| file.size);
+                batch.is_empty() || (batch.len() < WRITES_MAX && bytes + size <= WRITE_BYTES_MAX)
+            }) {
+                bytes += writing.entry.file.as_ref().map_or(0, |file| file.size);
+                batch.push(writing);
+            }
+            again.extend(self.write_batch(batch)?);
+            self.check_stop()?;
+        }
+        Ok(again)
+    }
+
+    fn write_batch(&mut self, batch: Vec<Writing>) -> Result<BTreeSet<EntryHash>, WorkError> {
+        let mut ready: Vec<(Writing, EntryPath, TempContent)> = Vec::new();
+        for writing in batch {
+            let Some(file) = writing.entry.file.clone() else { continue };
+            match self.content_of(&file) {
+                Ok(content) => {
+                    let known = self.name_on_disk(writing.hash).filter(|_| writing.over.is_some());
+                    let name = known.unwrap_or_else(|| {
+                        if writing.is_aside {
+                            writing.entry.path.aside(self.binding.marker.folder)
+                        } else {
+                            writing.entry.path.clone()
+                        }
+                    });
+                    ready.push((writing, name, content));
+                }
+                Err(WorkError::Store(error)) => {
+                    self.problem(format!("cannot read {} from the store: {error}", writing.entry.path));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let orders: Vec<WriteOrder<'_>> = ready
+            .iter()
+            .map(|(writing, name, content)| WriteOrder {
+                entry: &writing.entry,
+                over: writing.over.as_ref(),
+                is_aside: writing.is_aside,
+                name,
+                content: match content {
+                    TempContent::Small(bytes) => ContentSource::Bytes(bytes),
+                    TempContent::Large(file) => ContentSource::File(file),
+                },
+            })
+            .collect();
+        let journal = self.context.rows.journal(self.binding.marker.folder);
+        let at = (self.now_ms(), self.context.reserve_bytes);
+        let ends = self.held()?.write(&orders, &journal, at);
+        drop(orders);
+        let mut acted = Vec::new();
+        for ((writing, ..), end) in ready.iter().zip(ends) {
+            match end {
+                Ok(end) => acted.push((writing.hash, end)),
+                Err(error) => {
+                    self.must_recover = true;
+                    self.problem(error.to_string());
+                }
+            }
+        }
+        self.after_acts(acted)
+    }
+
+    fn remove_all(
+        &mut self,
+        removes: &[(EntryHash, EntryRecord, AgreedRow)],
+    ) -> Result<BTreeSet<EntryHash>, WorkError> {
+        let mut again = BTreeSet::new();
+        for part in removes.chunks(WRITES_MAX) {
+            let names: Vec<EntryPath> = part
+                .iter()
+                .map(|(hash, removal, _)| self.name_on_disk(*hash).unwrap_or_else(|| removal.path.clone()))
+                .collect();
+            let orders: Vec<RemoveOrder<'_>> = part
+                .iter()
+                .zip(&names)
+                .map(|((_, removal, over), name)| RemoveOrder { entry: removal, over: Some(over), name })
+                .collect();
+            let journal = self.context.rows.journal(self.binding.marker.folder);
+            let ends = self.held()?.remove(&orders, &journal, self.now_ms());
+            let mut acted = Vec::new();
+            for ((hash, removal, _), end) in part.iter().zip(ends) {
+                match end {
+                    Ok(end) => acted.push((*hash, end)),
+                    Err(error) => {
+                        self.must_recover = true;
+                        self.problem(format!("cannot remove {}: {error}", removal.path));
+                    }
+                }
+            }
+            again.extend(self.after_acts(acted)?);
+            self.check_stop()?;
+        }
+        Ok(again)
+    }
+
+    /// Rows and journal in one transaction; then what could not be put back.
+    fn after_acts(&mut self, acted: Vec<(EntryHash, ActEnd)>) -> Result<BTreeSet<EntryHash>, WorkError> {
+        let (mut again, mut changes, mut salvages) = (BTreeSet::new(), Vec::new(), Vec::new());
+        for (hash, end) in acted {
+            again.insert(hash);
+            match end {
+                ActEnd::Done { row, after } => {
+                    changes.push(RowChange::Agree(*row));
+                    changes.push(match after {
+                        AfterAct::Forget(id) => RowChange::DropNote(id),
+                        AfterAct::Watch(note) => RowChange::Note(note),
+                    });
+                }
+                ActEnd::LookAgain => {}
+                ActEnd::Salvage(note) => salvages.push(*note),
+            }
+        }
+        self.change_rows(changes)?;
+        for note in salvages {
+            self.salvage(&note)?;
+        }
+        Ok(again)
+    }
+}

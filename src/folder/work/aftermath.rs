@@ -1,0 +1,143 @@
+//! What becomes of files that were taken out: after a crash, when they cannot be put back, and some time later.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
+
+use super::{FolderWork, WorkError};
+use crate::entry::EntryHash;
+use crate::folder::files::{
+    FolderJournal as _, JournalNote, NoteStep, OldSight, OwnPath, Recovered, Trashed,
+};
+use crate::folder::rows::RowChange;
+use crate::folder::{DiskSight, MountPoint, PathSight, ReadFile, SeenFile, StoreSight, salvage};
+use crate::record::ContentHash;
+
+/// How long a file that made way is watched: who has it open may still write to it.
+const WATCHED_MS: u64 = 10 * 60 * 1000;
+/// How long the trash is kept.
+const TRASH_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Files that leave the trash with one look.
+const PURGED_MAX: usize = 1_000;
+
+impl FolderWork {
+    /// What the journal has when a folder is opened.
+    pub(super) fn recover(&mut self) -> Result<(), WorkError> {
+        let journal = self.context.rows.journal(self.binding.marker.folder);
+        let failed = |source| WorkError::Io { action: "cannot look at what was under way".into(), source };
+        let (runtime, store) = (self.runtime.clone(), self.context.store.clone());
+        let is_kept = move |hash: ContentHash| {
+            let records = super::wait(&runtime, store.records(vec![hash]));
+            records.is_ok_and(|found| found.iter().any(|one| !one.record.deleted && one.holding.is_held()))
+        };
+        for recovered in self.held()?.recover(&journal, &is_kept).map_err(failed)? {
+            match recovered {
+                Recovered::Settled(_) | Recovered::Watched(_) => {}
+                Recovered::Salvage(note) => self.salvage(&note)?,
+                Recovered::Later(note, error) => {
+                    self.problem(format!("what was under way with {} is not settled: {error}", note.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a file in the trash into the store, as a version of its own.
+    pub(super) fn salvage(&mut self, note: &JournalNote) -> Result<(), WorkError> {
+        // Until it is done, the note stays.
+        self.must_recover = true;
+        let Some(copied) = self.copy_trashed(&note.trash, &note.name)? else {
+            self.problem(format!("{} is in the trash as {}, and cannot be read", note.name, note.trash));
+            return Ok(());
+        };
+        let (stat, read) = (copied.copy.stat, ReadFile { hash: copied.copy.hash, at_ms: copied.at_ms });
+        if !self.ingest(vec![copied])?.contains(&read.hash) {
+            return Ok(());
+        }
+        let path = &note.entry.path;
+        let hash = EntryHash::of(self.binding.marker.folder, path);
+        self.read_named(&BTreeSet::from([hash]))?;
+        let file = SeenFile { stat, mount: MountPoint::new(), is_aside: false, read: Some(read) };
+        let (gone, author) = (DiskSight::Gone(MountPoint::new()), self.author());
+        let sight = PathSight {
+            folder: self.binding.marker.folder,
+            path,
+            disk: &gone,
+            agreed: self.agreed.get(&hash),
+            store: StoreSight { entry: self.entries.get(&hash), ..StoreSight::default() },
+            has_children: false,
+            rules: self.binding.settings.rules(),
+            author: &author,
+        };
+        let version = salvage(&sight, &file, read);
+        self.problem(format!("{path} changed while it was replaced: what it had is kept as a copy"));
+        if self.put_all(&[(hash, version, None)])?.contains(&hash) {
+            self.change_rows(vec![RowChange::DropNote(note.id)])?;
+        }
+        Ok(())
+    }
+
+    /// Files that made way long enough ago; what has been in the trash for long.
+    pub(super) fn tidy(&mut self) -> Result<(), WorkError> {
+        let journal = self.context.rows.journal(self.binding.marker.folder);
+        let failed = |source| WorkError::Io { action: "cannot look at files that made way".into(), source };
+        let now_ms = self.now_ms();
+        for note in journal.all().map_err(failed)? {
+            if note.step != NoteStep::Old || note.at_ms.saturating_add(WATCHED_MS) > now_ms {
+                continue;
+            }
+            match self.held()?.old_file(&note) {
+                Ok(OldSight::Agreed | OldSight::Gone) => {
+                    self.change_rows(vec![RowChange::DropNote(note.id)])?;
+                }
+                Ok(OldSight::Changed) => self.salvage(&note)?,
+                Err(error) => self.problem(format!("cannot look at {}: {error}", note.trash)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Files that have been in the trash for long and whose contents are in the store leave it.
+    pub(super) fn purge(&mut self) -> Result<(), WorkError> {
+        let until_ms = self.now_ms().saturating_sub(TRASH_KEPT_MS);
+        let mounts: BTreeSet<MountPoint> =
+            self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone())).collect();
+        let mut old: Vec<Trashed> = Vec::new();
+        let listed = self.held()?.trash(&mounts, &mut |trashed| {
+            if trashed.at_ms > until_ms || old.len() >= PURGED_MAX {
+                return ControlFlow::Break(());
+            }
+            old.push(trashed);
+            ControlFlow::Continue(())
+        });
+        if let Err(error) = listed {
+            self.problem(format!("cannot list the trash: {error}"));
+        }
+        let mut read: HashMap<OwnPath, _> = HashMap::new();
+        for trashed in &old {
+            if let Ok(Some(found)) = self.held()?.hash_trashed(&trashed.path) {
+                read.insert(trashed.path.clone(), found);
+            }
+            self.check_stop()?;
+        }
+        let here = self.are_here(read.values().map(|(_, hash)| *hash))?;
+        for (path, (stat, hash)) in read {
+            if here.get(&hash).copied().unwrap_or_default() {
+                self.held()?.drop_trashed(&path, stat).ok();
+            }
+        }
+        Ok(())
+    }
+
+    /// Files with the names of temporary ones go to the trash.
+    pub(super) fn rescue(&mut self, strays: Vec<OwnPath>) -> Result<(), WorkError> {
+        let journal = self.context.rows.journal(self.binding.marker.folder);
+        for stray in strays {
+            match self.held()?.rescue(&stray, &journal, self.now_ms()) {
+                Ok(None) => {}
+                Ok(Some(to)) => self.problem(format!("{stray} is in the trash now, as {to}")),
+                Err(error) => self.problem(format!("cannot look at {stray}: {error}")),
+            }
+        }
+        Ok(())
+    }
+}

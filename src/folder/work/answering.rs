@@ -1,0 +1,155 @@
+//! What is done because somebody says so.
+
+use std::collections::BTreeSet;
+
+use super::{FolderWork, LookScope, WorkError};
+use crate::entry::{EntryHash, EntryPath, EntryRecord};
+use crate::folder::{FolderAction, keep, revert, trash};
+
+/// What a user asks of a folder.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FolderCommand {
+    /// Nothing is done until [`Resume`](Self::Resume).
+    Pause,
+    /// Goes on.
+    Resume,
+    /// The removals that wait are meant.
+    Confirm,
+    /// They are not.
+    Revert,
+    /// Files that were removed elsewhere before they were found here belong to the folder; all of them without a path.
+    Keep(Option<EntryPath>),
+    /// They go to the trash.
+    Trash(Option<EntryPath>),
+    /// The path has again what it had at that time, or before it was changed last.
+    Restore {
+        /// Which.
+        path: EntryPath,
+        /// Milliseconds since the Unix epoch.
+        at_ms: Option<u64>,
+    },
+    /// Looks at everything.
+    Look,
+}
+
+impl FolderWork {
+    /// Does what somebody asked for; a sentence that says what was done.
+    pub(crate) fn obey(&mut self, command: &FolderCommand) -> Result<Result<String, String>, WorkError> {
+        match command {
+            FolderCommand::Pause | FolderCommand::Resume => {
+                self.binding.settings.paused = *command == FolderCommand::Pause;
+                self.context.rows.save_binding(&self.binding)?;
+                let now = if self.binding.settings.paused { "paused" } else { "goes on" };
+                return Ok(Ok(format!("the folder is {now}").replace("is goes", "goes")));
+            }
+            FolderCommand::Look => return Ok(Ok("everything is looked at".into())),
+            FolderCommand::Confirm
+            | FolderCommand::Revert
+            | FolderCommand::Keep(_)
+            | FolderCommand::Trash(_)
+            | FolderCommand::Restore { .. } => {}
+        }
+        self.look(&LookScope { is_full: true, ..LookScope::default() })?;
+        match command {
+            FolderCommand::Confirm => self.confirm(),
+            FolderCommand::Revert => {
+                let held = self.brake.to_revert();
+                let done = self.answer(held, |sight| Some(revert(sight)))?;
+                Ok(if done == 0 { Err("nothing waits".into()) } else { Ok(format!("{done} are put back")) })
+            }
+            FolderCommand::Keep(path) => {
+                let done = self.answer(self.asked_for(path.as_ref()), keep)?;
+                Ok(if done == 0 { Err("nothing waits".into()) } else { Ok(format!("{done} are kept")) })
+            }
+            FolderCommand::Trash(path) => {
+                let done = self.answer(self.asked_for(path.as_ref()), trash)?;
+                Ok(if done == 0 {
+                    Err("nothing waits".into())
+                } else {
+                    Ok(format!("{done} are in the trash"))
+                })
+            }
+            FolderCommand::Restore { path, at_ms } => self.restore(path, *at_ms),
+            FolderCommand::Pause | FolderCommand::Resume | FolderCommand::Look => Ok(Ok(String::new())),
+        }
+    }
+
+    fn confirm(&mut self) -> Result<Result<String, String>, WorkError> {
+        let held = self.brake.held.len();
+        if held == 0 {
+            return Ok(Err("nothing waits".into()));
+        }
+        self.brake.confirm();
+        self.context.rows.save_brake(self.binding.marker.folder, &self.brake)?;
+        Ok(Ok(format!("{held} removals are carried out")))
+    }
+
+    fn asked_for(&self, path: Option<&EntryPath>) -> Vec<EntryHash> {
+        let asked = self.asked.iter().filter(|(_, asked)| path.is_none_or(|path| asked.is_same(path)));
+        asked.map(|(hash, _)| *hash).collect()
+    }
+
+    /// Does what the answer makes of each path; how many there were.
+    fn answer(
+        &mut self,
+        hashes: Vec<EntryHash>,
+        answer: impl Fn(&crate::folder::PathSight<'_>) -> Option<FolderAction>,
+    ) -> Result<usize, WorkError> {
+        self.open()?;
+        // What was read is read again: nothing is answered about a file by what it was before.
+        let todo: BTreeSet<EntryHash> = hashes.into_iter().collect();
+        for hash in &todo {
+            self.observe_again(*hash)?;
+        }
+        let unread: Vec<EntryHash> = self
+            .planned(&todo)?
+            .into_iter()
+            .filter(|(_, action)| *action == FolderAction::Read)
+            .map(|(hash, _)| hash)
+            .collect();
+        for hash in self.read_all(unread)? {
+            self.observe_again(hash)?;
+        }
+        let here = self.contents_here(&todo)?;
+        let mut actions = Vec::new();
+        for hash in &todo {
+            if let Some(Some(action)) = self.with_sight(*hash, &here, &answer)? {
+                actions.push((*hash, action));
+            }
+        }
+        actions.sort_by_key(|(_, action)| action.phase());
+        let count = actions.len();
+        self.perform(actions)?;
+        Ok(count)
+    }
+
+    fn restore(&mut self, path: &EntryPath, at_ms: Option<u64>) -> Result<Result<String, String>, WorkError> {
+        let hash = EntryHash::of(self.binding.marker.folder, path);
+        let Some(now) = self.entries.get(&hash).cloned() else {
+            return Ok(Err(format!("the folder never had {path}")));
+        };
+        let mut versions = self.history(path)?;
+        versions.push(now.clone());
+        let is_older = |version: &&EntryRecord| match at_ms {
+            Some(at_ms) => version.hlc.ms() <= at_ms,
+            None => version.target() != now.target(),
+        };
+        let wanted = versions.iter().filter(is_older).filter(|version| version.is_live());
+        let wanted =
+            wanted.reduce(|newest, version| if version.supersedes(newest) { version } else { newest });
+        let Some(file) = wanted.and_then(|version| version.file.clone()) else {
+            return Ok(Err(format!(
+                "there is no such version of {path}: `history` shows those that are known"
+            )));
+        };
+        if !self.are_here([file.target])?.get(&file.target).copied().unwrap_or_default() {
+            return Ok(Err("its content is not here, and has to be fetched first: can-sync fetch"
+                .to_owned()
+                + &format!(" {}", file.target)));
+        }
+        let at = (self.binding.marker.folder, path);
+        let version = EntryRecord::after(Some(&now), at, Some(file), &self.author(), now.hlc);
+        self.put_all(&[(hash, version, None)])?;
+        Ok(Ok(format!("{path} is restored")))
+    }
+}

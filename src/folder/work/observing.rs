@@ -1,0 +1,236 @@
+//! What the disk shows, and which contents the store has.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
+
+use super::{FolderWork, LookScope, Observed, SHOWN_MAX, WorkError};
+use crate::entry::{EntryHash, EntryPath, EntryRecord};
+use crate::folder::files::{LookEnd, LookRules, Sighted};
+use crate::folder::{DiskSight, SeenFile};
+use crate::record::ContentHash;
+
+/// Contents that the store is asked for at once.
+const RECORDS_MAX: usize = 1_000;
+
+impl FolderWork {
+    /// Looks at the whole directory, and at every path that a row or an entry has.
+    pub(super) fn observe_all(&mut self) -> Result<BTreeSet<EntryHash>, WorkError> {
+        self.read_entries()?;
+        self.observed.clear();
+        let mounts = self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone())).collect();
+        if let Some(dir) = &mut self.dir {
+            dir.know_mounts(mounts);
+        }
+        let folder = self.binding.marker.folder;
+        let rows = self.row_names();
+        let has_spelling = |path: &EntryPath, is_directory: bool| {
+            if is_directory { rows.1.contains(path.as_str()) } else { rows.0.contains(path.as_str()) }
+        };
+        let mut seen: BTreeMap<EntryHash, Observed> = BTreeMap::new();
+        let (mut passed_over, mut unknown, mut strays) = (Vec::new(), Vec::new(), Vec::new());
+        let look_rules = LookRules { ignored: &self.rules, knows: &has_spelling };
+        let ended = self.held()?.look(look_rules, &mut |sighted| {
+            match sighted {
+                Sighted::File(at) => {
+                    let hash = EntryHash::of(folder, &at.path);
+                    let mut file = at.file;
+                    if !at.has_modes {
+                        file.stat.executable = self.agreed_mode(hash).unwrap_or_default();
+                    }
+                    let is_aside = file.is_aside;
+                    let found = Observed { path: at.path, name: at.name, disk: DiskSight::File(file) };
+                    // Where both names have a file, the plain one is the entry's.
+                    if is_aside && seen.contains_key(&hash) {
+                        passed_over
+                            .push((found.name.as_str().to_owned(), "its plain name has a file, too".into()));
+                    } else {
+                        seen.insert(hash, found);
+                    }
+                }
+                Sighted::PassedOver { name, why, .. } if passed_over.len() < SHOWN_MAX => {
+                    passed_over.push((name, why.to_string()));
+                }
+                Sighted::Unknown { name, why } if unknown.len() < SHOWN_MAX => unknown.push((name, why)),
+                Sighted::Stray(path) => strays.push(path),
+                Sighted::Directory { .. }
+                | Sighted::Ignored(_)
+                | Sighted::PassedOver { .. }
+                | Sighted::Unknown { .. } => {}
+            }
+            ControlFlow::Continue(())
+        });
+        match ended {
+            LookEnd::Done(counts) => self.files = counts.files,
+            LookEnd::Stopped => return Err(WorkError::Stopped),
+            LookEnd::Gone(gone) => return Err(gone.into()),
+        }
+        (self.passed_over, self.unknown) = (passed_over, unknown);
+        self.directories = rows.1;
+        self.observed = seen;
+        let known = self.agreed.iter().map(|(hash, row)| (*hash, &row.entry.path));
+        let known = known.chain(self.entries.iter().map(|(hash, entry)| (*hash, &entry.path)));
+        let missed: BTreeMap<EntryHash, EntryPath> = known
+            .filter(|(hash, _)| !self.observed.contains_key(hash))
+            .map(|(hash, path)| (hash, path.clone()))
+            .collect();
+        for (hash, path) in missed {
+            self.observe(hash, path.clone(), path)?;
+        }
+        if let Some(dir) = &self.dir {
+            dir.check()?;
+        }
+        self.rescue(strays)?;
+        Ok(self.observed.keys().copied().collect())
+    }
+
+    /// Looks at what somebody says has changed.
+    pub(super) fn observe_some(&mut self, scope: &LookScope) -> Result<BTreeSet<EntryHash>, WorkError> {
+        let folder = self.binding.marker.folder;
+        self.read_named(&scope.entries)?;
+        let mut todo = BTreeSet::new();
+        for name in &scope.names {
+            let Ok(name) = EntryPath::parse(name) else { continue };
+            let path = name.plain(folder).unwrap_or_else(|| name.clone());
+            let hash = EntryHash::of(folder, &path);
+            let path = self.entries.get(&hash).map_or(path, |entry| entry.path.clone());
+            let name = if name.plain(folder).is_some() { path.clone() } else { name };
+            self.observe(hash, path, name)?;
+            self.note_foreign(hash);
+            todo.insert(hash);
+        }
+        todo.extend(self.below_gone(&todo)?);
+        let stirred = std::mem::take(&mut self.stirred);
+        let waiting = self.waiting.keys().copied().filter(|_| scope.waiting);
+        for hash in scope.entries.iter().copied().chain(stirred).chain(waiting).collect::<BTreeSet<_>>() {
+            let entry = self.entries.get(&hash).map(|entry| entry.path.clone());
+            let path = entry.or_else(|| Some(self.agreed.get(&hash)?.entry.path.clone()));
+            if let Some(path) = path {
+                let name = self.observed.get(&hash).map_or_else(|| path.clone(), |seen| seen.name.clone());
+                self.observe(hash, path, name)?;
+                todo.insert(hash);
+            }
+        }
+        Ok(todo)
+    }
+
+    /// Names what is left alone until everything is looked at again.
+    fn note_foreign(&mut self, hash: EntryHash) {
+        let Some(Observed { name, disk: DiskSight::Foreign, .. }) = self.observed.get(&hash) else { return };
+        let is_named = self.passed_over.iter().any(|(known, _)| known == name.as_str());
+        if !is_named && self.passed_over.len() < SHOWN_MAX {
+            let why = "it is no plain file, or has the name of another one but for its case";
+            self.passed_over.push((name.as_str().to_owned(), why.to_owned()));
+        }
+    }
+
+    /// What was agreed below names that are gone: directories that were moved away are told by their own name alone.
+    fn below_gone(&mut self, todo: &BTreeSet<EntryHash>) -> Result<BTreeSet<EntryHash>, WorkError> {
+        let gone = |hash: &&EntryHash| {
+            let observed = self.observed.get(*hash);
+            !self.agreed.contains_key(*hash)
+                && observed.is_some_and(|observed| matches!(observed.disk, DiskSight::Gone(_)))
+        };
+        let gone: BTreeSet<String> = todo
+            .iter()
+            .filter(gone)
+            .filter_map(|hash| Some(self.observed.get(hash)?.path.composed().into_owned()))
+            .collect();
+        if gone.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let is_below = |path: &str| path.match_indices('/').any(|(at, _)| gone.contains(&path[..at]));
+        let below: Vec<(EntryHash, EntryPath)> = self
+            .agreed
+            .iter()
+            .filter(|(_, row)| row.disk.is_some() && is_below(&row.entry.path.composed()))
+            .map(|(hash, row)| (*hash, row.entry.path.clone()))
+            .collect();
+        for (hash, path) in &below {
+            self.observe(*hash, path.clone(), path.clone())?;
+        }
+        Ok(below.into_iter().map(|(hash, _)| hash).collect())
+    }
+
+    /// Looks at one path.
+    pub(super) fn observe(
+        &mut self,
+        hash: EntryHash,
+        path: EntryPath,
+        name: EntryPath,
+    ) -> Result<(), WorkError> {
+        let rows = |path: &EntryPath, is_directory: bool| {
+            if is_directory {
+                return self.directories.contains(path.as_str());
+            }
+            let row = self.agreed.get(&EntryHash::of(self.binding.marker.folder, path));
+            row.is_some_and(|row| row.disk.is_some() && row.entry.path == *path)
+        };
+        let agreed = self.agreed_mode(hash);
+        let look_rules = LookRules { ignored: &self.rules, knows: &rows };
+        let mut disk = self.held()?.sight(&path, &name, look_rules, agreed);
+        if let DiskSight::File(SeenFile { stat, read, .. }) = &mut disk {
+            *read = self.reads.get(&hash).filter(|(then, _)| then == stat).map(|(_, read)| *read);
+        }
+        self.observed.insert(hash, Observed { path, name, disk });
+        Ok(())
+    }
+
+    /// Looks again at paths that were acted on.
+    pub(super) fn observe_again(&mut self, hash: EntryHash) -> Result<(), WorkError> {
+        match self.observed.get(&hash).map(|seen| (seen.path.clone(), seen.name.clone())) {
+            Some((path, name)) => self.observe(hash, path, name),
+            None => Ok(()),
+        }
+    }
+
+    fn agreed_mode(&self, hash: EntryHash) -> Option<bool> {
+        Some(self.agreed.get(&hash)?.disk.as_ref()?.stat.executable)
+    }
+
+    /// Names of files that rows have, and of the directories above them.
+    fn row_names(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let (mut files, mut directories) = (BTreeSet::new(), BTreeSet::new());
+        for row in self.agreed.values().filter(|row| row.disk.is_some()) {
+            let path = row.entry.path.as_str();
+            for (at, _) in path.match_indices('/') {
+                if !directories.contains(&path[..at]) {
+                    directories.insert(path[..at].to_owned());
+                }
+            }
+            files.insert(path.to_owned());
+        }
+        (files, directories)
+    }
+
+    /// Which of the contents that these paths speak of are here.
+    pub(super) fn contents_here(
+        &self,
+        todo: &BTreeSet<EntryHash>,
+    ) -> Result<HashMap<ContentHash, bool>, WorkError> {
+        let mut asked: BTreeSet<ContentHash> = BTreeSet::new();
+        for hash in todo {
+            asked.extend(self.entries.get(hash).and_then(EntryRecord::target));
+            asked.extend(self.agreed.get(hash).and_then(|row| row.entry.target()));
+            if let Some(Observed { disk: DiskSight::File(file), .. }) = self.observed.get(hash) {
+                asked.extend(file.read.map(|read| read.hash));
+            }
+        }
+        self.are_here(asked)
+    }
+
+    /// Which of these contents are here.
+    pub(super) fn are_here(
+        &self,
+        asked: impl IntoIterator<Item = ContentHash>,
+    ) -> Result<HashMap<ContentHash, bool>, WorkError> {
+        let asked: Vec<ContentHash> = asked.into_iter().collect();
+        let mut here = HashMap::with_capacity(asked.len());
+        for part in asked.chunks(RECORDS_MAX) {
+            for stored in self.wait(self.context.store.records(part.to_vec()))? {
+                let is_here = !stored.record.deleted && stored.holding.is_held();
+                here.insert(stored.record.hash, is_here);
+            }
+        }
+        Ok(here)
+    }
+}
