@@ -171,7 +171,7 @@ async fn an_entry_that_breaks_the_rules_hides_no_other_one() {
     let feed = |Query(asked): Query<HashMap<String, u64>>| async move {
         let entry = |seq: u64| {
             let good = WireEntry::from(&entry(&format!("{seq}"), None, Some(b"x"), &author(1, 0)));
-            let path = if seq % 2 == 0 { good.path.clone() } else { ".can-sync-trash".into() };
+            let path = if seq.is_multiple_of(2) { good.path.clone() } else { ".can-sync-trash".into() };
             WireFeedEntry { seq, entry: Some(WireEntry { path, ..good }), ..WireFeedEntry::default() }
         };
         let limit = usize::try_from(asked["limit"]).unwrap();
