@@ -47,6 +47,7 @@ fn help_lists_what_works_and_nothing_else() {
         "peers",
         "doctor",
         "repl",
+        "folder",
         "library",
         "join",
         "devices",
