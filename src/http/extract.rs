@@ -194,7 +194,11 @@ impl DayEdge {
     }
 }
 
-fn parse_hash(text: &str) -> ApiResult<ContentHash> {
+/// A content hash as text.
+///
+/// # Errors
+/// 400 for anything but 64 lower-case hexadecimal digits.
+pub fn parse_hash(text: &str) -> ApiResult<ContentHash> {
     text.parse().map_err(|error: crate::record::ParseIdError| {
         ApiError::bad_request(
             "invalid_hash",

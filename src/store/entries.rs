@@ -9,6 +9,8 @@ use crate::text::escape;
 
 /// Most records on a page, in a batch, and of a history.
 pub const ENTRIES_MAX: usize = 1_000;
+/// Most paths that are told of contents at once.
+pub const PLACES_MAX: usize = 10_000;
 
 /// A record of a folder, under the number of its latest change.
 #[derive(Clone, PartialEq, Eq, Debug)]

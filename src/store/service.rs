@@ -136,6 +136,7 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         .routes(routes!(entries::list, entries::put))
         .routes(routes!(entries::history))
         .routes(routes!(entries::query))
+        .routes(routes!(entries::with))
         .routes(routes!(entries::take));
     let api = OpenApiRouter::new()
         // Its parts are bounded one by one: the file by the disk, everything else by BODY_BYTES_MAX.

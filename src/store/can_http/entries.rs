@@ -7,8 +7,9 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use super::answer::{check, fail, timed};
 use super::{CanHttpStore, READ_TIMEOUT, upload};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
+use crate::record::ContentHash;
 use crate::store::StoreError;
-use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, HistoryPlace};
+use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, HistoryPlace, PLACES_MAX};
 use crate::store::sync_wire::{BATCH_MAX, NEXT_CURSOR, PROTOBUF, entry_outcome_of, history_cursor, put};
 use crate::text::quoted;
 use crate::wire::proto::{EntryResult, PutEntry, RecordError, WireEntry};
@@ -49,6 +50,24 @@ impl CanHttpStore {
             self.request(Method::POST, "sync/entries/query").header(CONTENT_TYPE, PROTOBUF).body(body);
         let response = self.ask_about_entries(request, READ_TIMEOUT).await?;
         self.entries_in(response, hashes.len()).await
+    }
+
+    pub(super) async fn find_entries_with(
+        &self,
+        contents: Vec<ContentHash>,
+    ) -> Result<Vec<FolderRecord>, StoreError> {
+        check_count(contents.len())?;
+        if contents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let body: Vec<u8> = contents.iter().flat_map(|hash| hash.0).collect();
+        let request =
+            self.request(Method::POST, "sync/entries/with").header(CONTENT_TYPE, PROTOBUF).body(body);
+        match self.ask_about_entries(request, READ_TIMEOUT).await {
+            // An older service does not look by content.
+            Err(StoreError::Unsupported { .. }) => Ok(Vec::new()),
+            response => self.entries_in(response?, PLACES_MAX).await,
+        }
     }
 
     pub(super) async fn read_entry_history(

@@ -89,6 +89,13 @@ impl ContentStore for EmbeddedStore {
         self.find_entries(hashes).boxed()
     }
 
+    fn entries_with(
+        &self,
+        contents: Vec<ContentHash>,
+    ) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+        self.find_entries_with(contents).boxed()
+    }
+
     fn entry_history(
         &self,
         folder: FolderId,

@@ -13,6 +13,7 @@ use super::sync::{STALL, body_error, hash_bodies, malformed, protobuf, protobuf_
 use crate::entry::{EntryDigest, EntryHash, FolderId, FolderRecord};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::Params;
+use crate::record::ContentHash;
 use crate::store::ContentStore;
 use crate::store::entries::{EntryOutcome, EntryPut, EntryQuery, StoredEntry};
 use crate::store::sync_wire::{BATCH_MAX, BodyReader, NEXT_CURSOR, entry_result_of, history_place_of};
@@ -134,6 +135,25 @@ pub(super) async fn history(State(service): ServiceState, params: Params) -> Api
 pub(super) async fn query(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let hashes = hash_bodies(request).await?.into_iter().map(EntryHash).collect();
     Ok(protobuf(service.store.entries_named(hashes).await?.iter().map(WireEntry::from)))
+}
+
+/// Entries by what they have.
+///
+/// Length-delimited `FolderEntry` messages in any order, of what folders have now: at most 10000.
+#[utoipa::path(post, path = "/entries/with", tag = "sync", operation_id = "sync_entries_with",
+    security(("sync_key" = [])),
+    request_body(content = Binary, content_type = "application/x-protobuf",
+        description = "Up to 1000 contents: hashes of 32 raw bytes, one after the other"),
+    responses(
+        (status = 200, description = "The entries", content_type = "application/x-protobuf", body = Binary),
+        (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
+        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
+        (status = 413, description = "More than 1000 hashes", body = ErrorBody),
+        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
+    ))]
+pub(super) async fn with(State(service): ServiceState, request: Request) -> ApiResult<Response> {
+    let contents = hash_bodies(request).await?.into_iter().map(ContentHash).collect();
+    Ok(protobuf(service.store.entries_with(contents).await?.iter().map(WireEntry::from)))
 }
 
 /// Put entries.

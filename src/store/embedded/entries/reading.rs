@@ -8,8 +8,9 @@ use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 
 use super::super::{EmbeddedStore, incoming::check_batch_size, rows};
 use crate::entry::{self, EntryHash, FolderId, FolderRecord};
+use crate::record::ContentHash;
 use crate::store::StoreError;
-use crate::store::entries::{ENTRIES_MAX, EntryPage, EntryQuery, HistoryPlace, StoredEntry};
+use crate::store::entries::{ENTRIES_MAX, EntryPage, EntryQuery, HistoryPlace, PLACES_MAX, StoredEntry};
 use crate::wire::decode::decode;
 use crate::wire::proto::WireEntry;
 
@@ -93,6 +94,24 @@ impl EmbeddedStore {
             for EntryHash(hash) in hashes {
                 let sql = "SELECT hash, entry FROM entries WHERE hash = ?1";
                 found.extend(readable(conn, &shared.unreadable_entries, sql, [hash], 1, |_| Ok(()))?);
+            }
+            Ok(found.into_iter().map(|((), record)| record).collect())
+        };
+        self.0.shared.readers.run("read entries of folders", read).await
+    }
+
+    pub(in super::super) async fn find_entries_with(
+        &self,
+        contents: Vec<ContentHash>,
+    ) -> Result<Vec<FolderRecord>, StoreError> {
+        check_batch_size(contents.len())?;
+        let shared = std::sync::Arc::clone(&self.0.shared);
+        let read = move |conn: &Connection| {
+            let mut found = Vec::new();
+            for ContentHash(content) in contents {
+                let left = PLACES_MAX - found.len();
+                let sql = "SELECT hash, entry FROM entries WHERE target = ?1 ORDER BY folder, path";
+                found.extend(readable(conn, &shared.unreadable_entries, sql, [content], left, |_| Ok(()))?);
             }
             Ok(found.into_iter().map(|((), record)| record).collect())
         };
