@@ -12,6 +12,7 @@ use secrecy::SecretString;
 
 mod error;
 mod file;
+mod folders;
 mod load;
 mod setting;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 mod value;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use folders::{ConfiguredFolder, ConfiguredFolders, ConfiguredMode};
 pub use load::{FlagValue, Loaded, LoadedSetting, Origin, Origins, SettingSources};
 pub use value::{Days, HttpUrl, RelaySetting, ServiceUrl, SlotFormat};
 
@@ -78,6 +80,8 @@ settings! {
         replicate_deletes: bool = false;
         /// Has new machines wait for `can-sync approve`, also those that know the passphrase.
         approve_devices: bool = false;
+        /// Directories that are kept alike with those of other machines.
+        folders: ConfiguredFolders = ConfiguredFolders::default();
     }
     sections {
         /// How peers are found.

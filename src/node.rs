@@ -21,15 +21,16 @@ use crate::api::metrics;
 use crate::api::view::StoreMode;
 use crate::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
 use crate::clock::Clock;
-use crate::config::{Config, Limits, Origins};
+use crate::config::{Config, ConfiguredFolder, ConfiguredMode, Limits, Origins};
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
 use crate::discovery::gossip::{GossipActor, GossipMsg};
 use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use crate::events::EventLog;
 use crate::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
+use crate::folder::FolderMode;
 use crate::folder::files::Forbidden;
-use crate::folder::supervisor::{FoldersActor, FoldersArgs, FoldersMsg};
+use crate::folder::supervisor::{FolderOrder, FolderWishes, FoldersActor, FoldersArgs, FoldersMsg};
 use crate::folder::work::{FolderContext, FolderLocks};
 use crate::http::ServeLimits;
 use crate::identity::PassphraseOrigin;
@@ -64,6 +65,9 @@ pub mod signals;
 /// How long the endpoint has to say goodbye to peers. Those that answer take less; one that is being dialled and never does takes
 /// three seconds by itself.
 const CLOSE_ENDPOINT_WITHIN: Duration = Duration::from_secs(1);
+
+/// What ids of folders that the configuration names derive from.
+const FOLDERS_CONTEXT: &str = "can-sync 2026 folders of a network";
 
 /// How long the actors have for their first start; the supervisor goes on trying after that.
 const ACTORS_START_WITHIN: Duration = Duration::from_secs(5);
@@ -402,11 +406,13 @@ fn folders(config: &Config, resources: &Resources, cells: &Cells) -> Child {
                 data_dir: config.data_dir.clone(),
                 home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
             }),
+            is_store_here: resources.embedded().is_some(),
+            network: blake3::derive_key(FOLDERS_CONTEXT, resources.keys.mirror().record().expose()),
             reserve_bytes: config.limits.disk_reserve_bytes,
             full_scan_interval: config.full_scan_interval,
             busy: FolderLocks::default(),
         },
-        configured: Arc::new([]),
+        configured: config.folders.0.iter().map(folder_order).collect(),
     };
     Child::new(
         ChildKind::Folders,
@@ -414,6 +420,27 @@ fn folders(config: &Config, resources: &Resources, cells: &Cells) -> Child {
         move || (FoldersActor, args.clone()),
         |reply| FoldersMsg::GetHealth { reply },
     )
+}
+
+/// What the configuration says of a folder is all that is said of it.
+fn folder_order(folder: &ConfiguredFolder) -> FolderOrder {
+    let ConfiguredFolder { path, name, mode, ignores_removals, is_scan_only } = folder;
+    let mode = match mode {
+        ConfiguredMode::Both => FolderMode::Both,
+        ConfiguredMode::SendOnly => FolderMode::SendOnly,
+        ConfiguredMode::ReadOnly => FolderMode::ReadOnly,
+    };
+    FolderOrder {
+        path: std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+        name: name.clone(),
+        is_new: false,
+        is_configured: true,
+        wishes: FolderWishes {
+            mode: Some(mode),
+            ignore_removals: Some(*ignores_removals),
+            scan_only: Some(*is_scan_only),
+        },
+    }
 }
 
 fn scrub(config: &Config, resources: &Resources, cells: &Cells) -> Option<Child> {

@@ -8,18 +8,18 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::view::{ApiState, unavailable};
+use super::view::{ApiState, FOLDERS, unavailable};
 use crate::entry::EntryPath;
-use crate::folder::report::{FolderReport, FolderVersion, KnownFolder};
-use crate::folder::rows::FolderSettings;
-use crate::folder::supervisor::{FolderError, FolderOrder, FoldersMsg};
+use crate::folder::FolderMode;
+use crate::folder::report::{FolderConflict, FolderPlace, FolderReport, FolderVersion, KnownFolder};
+use crate::folder::supervisor::{FolderError, FolderOrder, FolderWishes, FoldersMsg};
 use crate::folder::work::answering::FolderCommand;
 use crate::http::envelope::Success;
-use crate::http::extract::{JsonBody, Params};
+use crate::http::extract::{JsonBody, Params, parse_hash};
 use crate::http::{ApiError, ApiResult};
+use crate::record::ContentHash;
+use crate::store::entries::ENTRIES_MAX;
 
-/// What errors call the actor that we ask.
-const FOLDERS: &str = "FoldersActor";
 /// Longest wait for it: binding writes to the directory, and commands wait for a look under way.
 const WITHIN: std::time::Duration = std::time::Duration::from_secs(25);
 
@@ -30,6 +30,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(show, remove))
         .routes(routes!(act))
         .routes(routes!(history))
+        .routes(routes!(conflicts))
+        .routes(routes!(places))
 }
 
 async fn ask<T: Send + 'static>(
@@ -50,7 +52,7 @@ fn refused(error: &FolderError) -> ApiError {
         FolderError::Ambiguous { .. } => (
             StatusCode::CONFLICT,
             "ambiguous_folder",
-            "name the folder by its id, or send \"new\":true for another one",
+            "name the folder by its id: GET /folders lists them; `--new`, over HTTP \"new\": true, makes another one",
         ),
         FolderError::Failed(_) => {
             (StatusCode::CONFLICT, "folder_failed", "GET /folders/{id} says how the folder is")
@@ -60,20 +62,32 @@ fn refused(error: &FolderError) -> ApiError {
 }
 
 /// In which directions a folder is kept alike.
-#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 enum ModeName {
-    #[default]
     Both,
+    /// Nothing is written to this directory.
+    #[serde(alias = "send_only")]
     SendOnly,
+    /// Nothing of this directory shows elsewhere.
+    #[serde(alias = "read_only")]
     ReadOnly,
 }
 
+impl From<ModeName> for FolderMode {
+    fn from(mode: ModeName) -> Self {
+        match mode {
+            ModeName::Both => Self::Both,
+            ModeName::SendOnly => Self::SendOnly,
+            ModeName::ReadOnly => Self::ReadOnly,
+        }
+    }
+}
+
 /// What becomes of files that were removed elsewhere.
-#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum RemovalsName {
-    #[default]
     Apply,
     Ignore,
 }
@@ -87,18 +101,21 @@ struct AddRequest {
     /// The folder's name or id; the directory's name, if it is missing. A name that the network knows joins that folder.
     #[serde(default)]
     name: Option<String>,
-    /// `both`, `send-only` or `read-only`.
+    /// Without it, `both`; of a directory that is bound already, as it is.
     #[serde(default)]
-    mode: ModeName,
-    /// `apply` or `ignore`.
+    mode: Option<ModeName>,
+    /// Without it, `apply`; of a directory that is bound already, as it is.
     #[serde(default)]
-    removals: RemovalsName,
+    removals: Option<RemovalsName>,
+    /// Changes are found by looking from time to time alone, as it has to be on network file systems.
+    #[serde(default)]
+    scan_only: Option<bool>,
     /// Makes another folder, also if the network knows one of that name.
     #[serde(default)]
     new: bool,
 }
 
-/// What a folder is asked for.
+/// What a folder is asked for. `look` looks at everything now.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ActionName {
@@ -129,10 +146,8 @@ struct ActRequest {
 #[derive(Serialize, ToSchema)]
 struct FolderList {
     /// Folders with a directory on this machine.
-    #[schema(value_type = Vec<Object>)]
     folders: Vec<FolderReport>,
     /// Every folder that the network knows, as far as this node does.
-    #[schema(value_type = Vec<Object>)]
     known: Vec<KnownFolder>,
 }
 
@@ -147,7 +162,6 @@ struct Acted {
 #[derive(Serialize, ToSchema)]
 struct FolderHistory {
     /// The newest first.
-    #[schema(value_type = Vec<Object>)]
     versions: Vec<FolderVersion>,
 }
 
@@ -177,7 +191,11 @@ async fn list(State(state): State<ApiState>) -> ApiResult<Success<FolderList>> {
     tag = "folders",
     request_body(content = AddRequest, example = json!({ "path": "/home/kim/Photos", "name": "photos" })),
     responses(
-        (status = 201, body = Success<Object>, description = "The folder, as in `GET /folders`."),
+        (
+            status = 201,
+            body = Success<FolderReport>,
+            description = "The folder, with the room that it needs. One that is bound already has the settings that were given."
+        ),
         (status = 400, description = "The directory cannot be a folder, and why."),
         (status = 409, description = "Several folders have the name, or the directory is bound already."),
         (status = 503, description = "FoldersActor does not answer.")
@@ -187,14 +205,13 @@ async fn add(
     State(state): State<ApiState>,
     JsonBody(request): JsonBody<AddRequest>,
 ) -> ApiResult<(StatusCode, Success<FolderReport>)> {
-    let AddRequest { path, name, mode, removals, new } = request;
-    let settings = FolderSettings {
-        read_only: matches!(mode, ModeName::ReadOnly),
-        send_only: matches!(mode, ModeName::SendOnly),
-        ignore_removals: matches!(removals, RemovalsName::Ignore),
-        ..FolderSettings::default()
+    let AddRequest { path, name, mode, removals, scan_only, new } = request;
+    let wishes = FolderWishes {
+        mode: mode.map(FolderMode::from),
+        ignore_removals: removals.map(|removals| matches!(removals, RemovalsName::Ignore)),
+        scan_only,
     };
-    let order = FolderOrder { path: path.into(), name, is_new: new, settings };
+    let order = FolderOrder { path: path.into(), name, is_new: new, is_configured: false, wishes };
     let added = ask(&state, |reply| FoldersMsg::AddFolder { order, reply }).await?;
     let added = added.map_err(|error| refused(&error))?;
     Ok((StatusCode::CREATED, Success::new(added)))
@@ -207,7 +224,7 @@ async fn add(
     tag = "folders",
     params(("id" = String, Path, description = "The folder's id, the beginning of that, or its name.")),
     responses(
-        (status = 200, body = Success<Object>, description = "Its state, what waits, what is left alone, and why."),
+        (status = 200, body = Success<FolderReport>, description = "Its state, what waits, what is left alone, and why."),
         (status = 404, description = "No such folder."),
         (status = 409, description = "Several folders have the name."),
         (status = 503, description = "FoldersActor does not answer.")
@@ -309,4 +326,72 @@ async fn history(
     let path = params.one("path")?.unwrap_or_default().to_owned();
     let found = ask(&state, |reply| FoldersMsg::GetHistory { wanted: id, path, reply }).await?;
     Ok(Success::new(FolderHistory { versions: found.map_err(|error| refused(&error))? }))
+}
+
+/// `GET /folders/{id}/conflicts`.
+#[derive(Serialize, ToSchema)]
+struct FolderConflicts {
+    /// In the order of paths; at most 10000.
+    conflicts: Vec<FolderConflict>,
+}
+
+/// Copies of files that were edited on two machines apart
+#[utoipa::path(
+    get,
+    path = "/folders/{id}/conflicts",
+    tag = "folders",
+    params(("id" = String, Path, description = "The folder's id, the beginning of that, or its name.")),
+    responses(
+        (status = 200, body = Success<FolderConflicts>),
+        (status = 404, description = "No such folder."),
+        (status = 409, description = "Several folders have the name."),
+        (status = 503, description = "FoldersActor does not answer.")
+    )
+)]
+async fn conflicts(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> ApiResult<Success<FolderConflicts>> {
+    let found = ask(&state, |reply| FoldersMsg::ListConflicts { wanted: id, reply }).await?;
+    Ok(Success::new(FolderConflicts { conflicts: found.map_err(|error| refused(&error))? }))
+}
+
+/// `POST /folder-places`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PlacesRequest {
+    /// Hashes of contents; at most 1000.
+    hashes: Vec<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct FolderPlaces {
+    /// At most 10000, in no order.
+    places: Vec<FolderPlace>,
+}
+
+/// At which paths folders have contents
+#[utoipa::path(
+    post,
+    path = "/folder-places",
+    tag = "folders",
+    request_body(content = PlacesRequest),
+    responses(
+        (status = 200, body = Success<FolderPlaces>),
+        (status = 400, description = "More hashes than 1000, or what is none."),
+        (status = 409, description = "The store does not say, and why."),
+        (status = 503, description = "FoldersActor does not answer.")
+    )
+)]
+async fn places(
+    State(state): State<ApiState>,
+    JsonBody(PlacesRequest { hashes }): JsonBody<PlacesRequest>,
+) -> ApiResult<Success<FolderPlaces>> {
+    if hashes.len() > ENTRIES_MAX {
+        let why = format!("{} hashes are more than {ENTRIES_MAX}", hashes.len());
+        return Err(ApiError::bad_request("too_many_hashes", why, "ask for fewer at a time"));
+    }
+    let hashes: Vec<ContentHash> = hashes.iter().map(|hash| parse_hash(hash)).collect::<ApiResult<_>>()?;
+    let found = ask(&state, |reply| FoldersMsg::ListPlaces { hashes, reply }).await?;
+    Ok(Success::new(FolderPlaces { places: found.map_err(|error| refused(&error))? }))
 }

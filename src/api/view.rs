@@ -19,6 +19,7 @@ use crate::actor::supervisor::RootMsg;
 use crate::clock::Clock;
 use crate::discovery::channel::Channels;
 use crate::events::EventLog;
+use crate::folder::report::FolderReport;
 use crate::folder::supervisor::FoldersMsg;
 use crate::http::{ApiError, ApiResult};
 use crate::library::Libraries;
@@ -101,6 +102,11 @@ impl AgentView {
         ask(&self.peers, PEERS, |reply| PeersMsg::GetTransfers { reply }).await
     }
 
+    /// Folders with a directory on this machine.
+    pub(super) async fn folder_reports(&self) -> ApiResult<Vec<FolderReport>> {
+        ask(&self.folders, FOLDERS, |reply| FoldersMsg::ListFolders { reply }).await
+    }
+
     /// The supervision tree.
     pub(super) async fn tree(&self) -> ApiResult<ActorStatus> {
         ask(&self.root, ROOT, |reply| RootMsg::GetTree { reply }).await
@@ -118,6 +124,8 @@ impl AgentView {
 
 /// What errors call the actors that we ask.
 pub(super) const PEERS: &str = "PeersActor";
+/// As [`PEERS`].
+pub(super) const FOLDERS: &str = "FoldersActor";
 /// As [`PEERS`].
 pub(super) const ROOT: &str = "RootSupervisor";
 

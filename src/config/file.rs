@@ -67,7 +67,9 @@ fn parse(path: &Path, text: &str) -> (ConfigLayer, Vec<ConfigError>) {
         };
         let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
         let problem = explain(&error, line, column);
-        let key = problem.split_once(": ").map(|(key, _)| key).filter(|key| is_key(key)).map(str::to_owned);
+        let (line, column) = unknown_key(&left, line, &problem).unwrap_or((line, column));
+        let key = problem.split_once(": ").map(|(key, _)| setting_of(key)).filter(|key| is_key(key));
+        let key = key.map(str::to_owned);
         errors.push(ConfigError::Malformed { path: path.to_owned(), line, column, key, problem });
         // Of what is no YAML, nobody knows what the rest was meant to be.
         let is_yaml = serde_yaml::from_str::<IgnoredAny>(&left).is_ok();
@@ -80,6 +82,22 @@ fn parse(path: &Path, text: &str) -> (ConfigLayer, Vec<ConfigError>) {
 
 fn is_empty(text: &str) -> bool {
     text.lines().all(|line| matches!(line.trim_start().chars().next(), None | Some('#')))
+}
+
+/// Where a key stands that an item of a list must not have: the YAML reader tells where the item begins.
+fn unknown_key(text: &str, line: usize, problem: &str) -> Option<(usize, usize)> {
+    let name = problem.split_once("unknown key '")?.1.split_once('\'')?.0;
+    let is_it = |line: &str| {
+        let key = line.trim_start().trim_start_matches("- ").trim_start().split_once(':')?.0;
+        (key.trim().trim_matches(['"', '\'']) == name).then(|| line.find(key).unwrap_or_default() + 1)
+    };
+    let mut lines = text.lines().enumerate().skip(line.saturating_sub(1));
+    lines.find_map(|(at, line)| Some((at + 1, is_it(line)?)))
+}
+
+/// The setting that the place of an item is in: `folders` of `folders[0].mode`.
+fn setting_of(place: &str) -> &str {
+    place.split_once('[').map_or(place, |(setting, _)| setting)
 }
 
 fn is_key(text: &str) -> bool {

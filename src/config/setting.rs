@@ -36,6 +36,16 @@ pub(super) trait Setting: Sized {
 
     /// The value as `config show` prints it; secrets are hidden.
     fn shown(&self) -> Value;
+
+    /// Reads what stands in a file: a value, or a clause that says what is wrong with it.
+    ///
+    /// # Errors
+    /// What cannot even be read, with its place.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<Self, String>, D::Error> {
+        // Asked for a string, the YAML reader hands out any scalar as it was typed: `name: 007` stays `007`.
+        let visitor = GivenVisitor(PhantomData);
+        if Self::LIST { deserializer.deserialize_any(visitor) } else { deserializer.deserialize_str(visitor) }
+    }
 }
 
 pub(super) fn unexpected<T: Setting>(text: &str) -> String {
@@ -130,7 +140,8 @@ impl Setting for PathBuf {
         if text.is_empty() || text.contains('\0') {
             return Err(unexpected::<Self>(text));
         }
-        match (text.strip_prefix("~/"), std::env::home_dir()) {
+        let below_home = if text == "~" { Some("") } else { text.strip_prefix("~/") };
+        match (below_home, std::env::home_dir()) {
             (Some(rest), Some(home)) => Ok(home.join(rest)),
             (None, _) | (_, None) => Ok(Self::from(text)),
         }
@@ -196,23 +207,21 @@ pub(super) struct GivenSetting<T>(pub(super) Result<T, String>);
 
 impl<'de, T: Setting> Deserialize<'de> for GivenSetting<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Asked for a string, the YAML reader hands out any scalar as it was typed: `name: 007` stays `007`.
-        let visitor = GivenVisitor(PhantomData);
-        if T::LIST { deserializer.deserialize_any(visitor) } else { deserializer.deserialize_str(visitor) }
+        T::read(deserializer).map(Self)
     }
 }
 
 struct GivenVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Setting> Visitor<'de> for GivenVisitor<T> {
-    type Value = GivenSetting<T>;
+    type Value = Result<T, String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if T::LIST { write!(f, "a list: each item {}", T::EXPECTED) } else { f.write_str(T::EXPECTED) }
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(GivenSetting(T::from_text(text)))
+        Ok(T::from_text(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
@@ -220,7 +229,7 @@ impl<'de, T: Setting> Visitor<'de> for GivenVisitor<T> {
         while let Some(item) = seq.next_element::<String>()? {
             items.push(item);
         }
-        Ok(GivenSetting(T::from_items(&items)))
+        Ok(T::from_items(&items))
     }
 }
 

@@ -356,3 +356,52 @@ fn files_are_searched_in_order_and_a_named_one_must_exist() {
     let large = SettingSources { file: Some(large), ..SettingSources::default() };
     assert!(matches!(Config::load(&large).unwrap_err().0[..], [ConfigError::TooLarge { .. }]));
 }
+
+#[test]
+fn folders_are_a_list_of_tables() {
+    let yaml = "folders:\n  - path: ~/Photos\n    name: 007\n    mode: send_only\n    removals: ignore\n  - /srv/x\n  - { path: /y, \
+                read_only: true, scan_only: true }\n";
+    let loaded = load(yaml).unwrap();
+    let home = std::env::home_dir().unwrap();
+    assert_eq!(
+        value(&loaded, "folders"),
+        json!([
+            { "path": home.join("Photos"), "name": "007", "mode": "send-only", "removals": "ignore", "scan_only": false },
+            { "path": "/srv/x", "name": null, "mode": "both", "removals": "apply", "scan_only": false },
+            { "path": "/y", "name": null, "mode": "read-only", "removals": "apply", "scan_only": true },
+        ])
+    );
+    assert_eq!(load("folders:\n").unwrap().config.folders, ConfiguredFolders::default());
+    let paths = load_with("", &[("CAN_SYNC_FOLDERS", "/a, /b")], &[]).unwrap().config.folders.0;
+    assert_eq!(
+        paths.iter().map(|one| one.path.as_path()).collect::<Vec<_>>(),
+        [Path::new("/a"), Path::new("/b")]
+    );
+}
+
+#[test]
+fn a_mistake_in_a_folder_is_told_where_it_stands() {
+    for (yaml, expected) in [
+        (
+            "folders:\n  - name: x\n",
+            "test.yaml:2:5: folders[0]: a folder needs its directory: `path: ~/Photos`",
+        ),
+        (
+            "name: a\nfolders:\n  - path: /x\n    modus: both\n",
+            "test.yaml:4:5: folders[0]: unknown key 'modus'; did you mean 'mode'?",
+        ),
+        (
+            "folders:\n  - path: /x\n  - path: /y\n    mode: sideways\n",
+            "test.yaml:4:11: folders[1].mode: expected 'both', 'send-only' or 'read-only', not 'sideways'",
+        ),
+        (
+            "folders:\n  - path: /x\n    send_only: true\n    read_only: true\n",
+            "test.yaml:2:5: folders[0]: send_only and read_only: keep one of the two, or nothing moves",
+        ),
+        ("folders:\n  - path: /x\n    removals: [a]\n", "removals"),
+        ("folders: 5\nname: [a]\n", "name"),
+    ] {
+        let error = error(yaml);
+        assert!(error.contains(expected), "{yaml}: {error}");
+    }
+}

@@ -19,6 +19,7 @@ use super::report::{FolderRemark, FolderReport, FolderState};
 use super::rows::FolderBinding;
 use super::watching::watch;
 use super::work::answering::FolderCommand;
+use super::work::progress::WorkMeter;
 use super::work::{FolderContext, FolderWork, LookScope, StopSwitch, WorkError};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
@@ -94,6 +95,7 @@ pub struct FolderActorState {
     /// Away while a look is under way.
     work: Option<Box<FolderWork>>,
     stop: Arc<StopSwitch>,
+    meter: Arc<WorkMeter>,
     watcher: Option<RecommendedWatcher>,
     watch_problem: Option<String>,
     scope: LookScope,
@@ -125,6 +127,7 @@ impl Actor for FolderActor {
         let mut state = FolderActorState {
             tasks: Tasks::new(myself.clone(), FolderMsg::TaskFailed),
             stop: Arc::clone(&work.stop),
+            meter: Arc::clone(&work.meter),
             work: Some(Box::new(work)),
             watcher: None,
             watch_problem: None,
@@ -320,7 +323,7 @@ impl FolderActorState {
 
     /// Starts the watcher, if there is none.
     fn watch(&mut self, myself: &ActorRef<FolderMsg>) {
-        if self.watcher.is_some() {
+        if self.watcher.is_some() || self.args.binding.settings.scan_only {
             return;
         }
         match watch(&self.args.binding.path, myself.clone()) {
@@ -389,6 +392,7 @@ impl FolderActorState {
         } else if self.is_paused {
             report.state = FolderState::Paused;
         }
+        (report.progress, report.eta_secs) = self.meter.read();
         report.watched = self.watcher.is_some() && self.watch_problem.is_none();
         report.problems.extend(
             self.watch_problem
@@ -416,23 +420,11 @@ pub(super) fn first_report(binding: &FolderBinding) -> FolderReport {
     };
     FolderReport {
         folder: data_encoding::HEXLOWER.encode(&folder.0),
-        name: String::new(),
         path: binding.path.display().to_string(),
         mode: mode.into(),
         removals: if settings.ignore_removals { "ignore" } else { "apply" }.into(),
-        state: FolderState::Starting,
-        reason: None,
-        watched: false,
-        files: 0,
-        entries: 0,
-        waiting: 0,
-        held: 0,
-        held_paths: Vec::new(),
-        asked: Vec::new(),
-        conflicts: Vec::new(),
-        passed_over: Vec::new(),
-        unknown: Vec::new(),
-        problems: Vec::new(),
+        scan_only: settings.scan_only,
+        ..FolderReport::default()
     }
 }
 
@@ -453,6 +445,7 @@ fn report_of(work: &FolderWork, outcome: &Result<(), WorkError>) -> FolderReport
         files: work.files,
         entries: work.live_entries(),
         waiting: work.waiting.len() as u64,
+        waiting_bytes: work.waiting_bytes(),
         held: work.held_count(),
         held_paths: work.held_paths(),
         asked: work

@@ -29,6 +29,7 @@ mod removing;
 mod replacing;
 mod sighting;
 mod stat;
+mod suiting;
 #[cfg(test)]
 mod tests;
 mod trash;
@@ -55,6 +56,7 @@ pub(crate) use placing::{ActEnd, AfterAct};
 pub(crate) use recovery::Recovered;
 pub(crate) use removing::RemoveOrder;
 pub(crate) use stat::FileKind;
+pub(crate) use suiting::{distant_kind, free_bytes, room_needed};
 pub(crate) use trash::{OldSight, PutBack, Trashed};
 pub(crate) use writing::{ContentSource, WriteError, WriteOrder};
 

@@ -40,6 +40,8 @@ pub(crate) struct FolderSettings {
     pub(crate) send_only: bool,
     /// Removals by others are left undone on this disk.
     pub(crate) ignore_removals: bool,
+    /// Changes are found by looking from time to time alone.
+    pub(crate) scan_only: bool,
     /// Nothing is done until the user says so.
     pub(crate) paused: bool,
     /// The user took the folder from here; what was agreed stays for when it comes back.

@@ -3,16 +3,15 @@
 //! **Owns** the FolderActors. **Talks to** them, and is told by CanServiceActor what is new in the store. **Bounds**: `FOLDERS_MAX`
 //! folders, `TASKS_MAX` operations at once. **A restart** loses nothing: bindings are in `agent.db`.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
 use super::actor::{CommandReply, FolderActor, FolderArgs, FolderMsg};
-use super::report::{FolderReport, FolderVersion, KnownFolder};
-use super::rows::{FolderBinding, FolderSettings};
+use super::report::{FolderConflict, FolderPlace, FolderReport, FolderVersion, KnownFolder};
+use super::rows::FolderBinding;
 use super::work::FolderContext;
 use super::work::answering::FolderCommand;
 use crate::actor::policy::{ChildKind, policy};
@@ -21,8 +20,14 @@ use crate::actor::status::{ASK_GRANDCHILD_LIMIT, ActorDetail, ActorState, ActorS
 use crate::actor::tasks::Tasks;
 use crate::entry::{EntryHash, FolderId};
 use crate::events::NodeEvent;
+use crate::record::ContentHash;
 
+mod adding;
 mod binding;
+mod orders;
+
+pub(crate) use orders::FolderWishes;
+pub use orders::{FolderOrder, UnboundFolder};
 
 /// Most folders of a node.
 pub const FOLDERS_MAX: usize = 64;
@@ -56,18 +61,6 @@ pub enum FolderError {
 /// What is answered to somebody who asks for something.
 pub type FolderReply<T> = RpcReplyPort<Result<T, FolderError>>;
 
-/// A directory that is to be bound.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FolderOrder {
-    /// Absolute.
-    pub path: PathBuf,
-    /// The folder's name, or its id; the directory's name, if it is missing.
-    pub name: Option<String>,
-    /// Whether it is made although others have that name.
-    pub is_new: bool,
-    pub(crate) settings: FolderSettings,
-}
-
 #[derive(Debug)]
 pub enum FoldersMsg {
     /// CanServiceActor: entries that changed, and whether contents came.
@@ -86,6 +79,12 @@ pub enum FoldersMsg {
     Obey { wanted: String, command: FolderCommand, reply: FolderReply<String> },
     /// HTTP API: the versions of a path, the newest first.
     GetHistory { wanted: String, path: String, reply: FolderReply<Vec<FolderVersion>> },
+    /// HTTP API: the copies of what was edited apart.
+    ListConflicts { wanted: String, reply: FolderReply<Vec<FolderConflict>> },
+    /// HTTP API: at which paths folders have these contents.
+    ListPlaces { hashes: Vec<ContentHash>, reply: FolderReply<Vec<FolderPlace>> },
+    /// Its task: folders of the configuration that cannot be bound, as of the last try, and those that are.
+    Tried { unbound: Vec<UnboundFolder>, bound: Vec<String> },
     /// Its task: the bindings as they are now.
     Bound { bindings: Vec<FolderBinding>, names: BTreeMap<FolderId, String> },
     /// Its timer: start that FolderActor again.
@@ -118,6 +117,9 @@ pub struct FoldersState {
     tasks: Tasks<FoldersMsg>,
     folders: BTreeMap<FolderId, Bound>,
     names: BTreeMap<FolderId, String>,
+    unbound: Vec<UnboundFolder>,
+    /// Ids of folders that the configuration names.
+    configured: BTreeSet<String>,
 }
 
 pub struct FoldersActor;
@@ -133,8 +135,15 @@ impl Actor for FoldersActor {
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         let mut tasks = Tasks::new(myself.clone(), FoldersMsg::TaskFailed);
-        tasks.spawn(binding::begin(args.clone(), myself));
-        Ok(FoldersState { args, tasks, folders: BTreeMap::new(), names: BTreeMap::new() })
+        tasks.spawn(adding::begin(args.clone(), myself));
+        Ok(FoldersState {
+            args,
+            tasks,
+            folders: BTreeMap::new(),
+            names: BTreeMap::new(),
+            unbound: Vec::new(),
+            configured: BTreeSet::new(),
+        })
     }
 
     async fn handle(
@@ -147,23 +156,14 @@ impl Actor for FoldersActor {
             FoldersMsg::StoreChanged { entries, has_contents } => {
                 state.on_store_changed(&entries, has_contents);
             }
-            FoldersMsg::AddFolder { order, reply } => {
-                let context = state.args.context.clone();
-                let owner = myself.clone();
-                let here = state.folders.len();
-                state.tasks.spawn(async move {
-                    let added = if here < FOLDERS_MAX {
-                        binding::add(&context, &order, &owner).await
-                    } else {
-                        Err(FolderError::Failed(format!("there are {FOLDERS_MAX} folders already")))
-                    };
-                    let _ = reply.send(added);
-                });
-            }
+            FoldersMsg::AddFolder { order, reply } => state.on_add(&myself, order, reply),
             FoldersMsg::ListFolders { reply } => {
-                let actors = state.actors(&myself);
+                let actors = state.actors();
+                let unbound: Vec<FolderReport> = state.unbound().map(UnboundFolder::report).collect();
                 state.tasks.spawn(async move {
-                    let _ = reply.send(binding::reports(actors).await);
+                    let mut all = binding::reports(actors).await;
+                    all.extend(unbound);
+                    let _ = reply.send(all);
                 });
             }
             FoldersMsg::ListKnown { reply } => {
@@ -175,10 +175,11 @@ impl Actor for FoldersActor {
             }
             FoldersMsg::GetFolder { wanted, reply } => {
                 let found = state.find(&wanted).map(|folder| state.actor_of(folder));
+                let unbound = state.unbound().find(|one| one.is(&wanted)).map(UnboundFolder::report);
                 state.tasks.spawn(async move {
                     let _ = reply.send(match found {
                         Ok(one) => Ok(binding::report(one).await),
-                        Err(error) => Err(error),
+                        Err(error) => unbound.ok_or(error),
                     });
                 });
             }
@@ -192,6 +193,25 @@ impl Actor for FoldersActor {
                         Err(error) => Err(error),
                     });
                 });
+            }
+            FoldersMsg::ListConflicts { wanted, reply } => {
+                let (context, found) = (state.args.context.clone(), state.find(&wanted));
+                state.tasks.spawn(async move {
+                    let _ = reply.send(match found {
+                        Ok(folder) => binding::conflicts(&context, folder).await,
+                        Err(error) => Err(error),
+                    });
+                });
+            }
+            FoldersMsg::ListPlaces { hashes, reply } => {
+                let (context, names) = (state.args.context.clone(), state.names.clone());
+                state.tasks.spawn(async move {
+                    let _ = reply.send(binding::places(&context, hashes, &names).await);
+                });
+            }
+            FoldersMsg::Tried { unbound, bound } => {
+                state.unbound = unbound;
+                state.configured.extend(bound);
             }
             FoldersMsg::Bound { bindings, names } => state.on_bound(&myself, bindings, names).await,
             FoldersMsg::Respawn { folder, generation } => {
@@ -232,6 +252,7 @@ impl Actor for FoldersActor {
 struct Asked {
     binding: FolderBinding,
     name: String,
+    is_configured: bool,
     actor: Option<ActorRef<FolderMsg>>,
     last_error: Option<String>,
 }
@@ -252,7 +273,10 @@ impl FoldersState {
         };
         let found: Vec<FolderId> = self.folders.keys().copied().filter(|folder| names(folder)).collect();
         match found.as_slice() {
-            [] => Err(FolderError::Unknown(wanted.to_owned())),
+            [] => Err(match self.unbound().find(|one| one.is(wanted)) {
+                Some(one) => FolderError::Failed(one.why.clone()),
+                None => FolderError::Unknown(wanted.to_owned()),
+            }),
             [folder] => Ok(*folder),
             several => Err(FolderError::Ambiguous {
                 name: wanted.to_owned(),
@@ -261,17 +285,24 @@ impl FoldersState {
         }
     }
 
+    /// Those that nobody has bound meanwhile.
+    fn unbound(&self) -> impl Iterator<Item = &UnboundFolder> {
+        let is_bound = |path: &std::path::Path| self.folders.values().any(|bound| bound.binding.path == path);
+        self.unbound.iter().filter(move |one| !is_bound(&one.order.path))
+    }
+
     fn actor_of(&self, folder: FolderId) -> Option<Asked> {
         let bound = self.folders.get(&folder)?;
         Some(Asked {
             binding: bound.binding.clone(),
             name: self.names.get(&folder).cloned().unwrap_or_default(),
+            is_configured: self.configured.contains(&binding::id_of(folder)),
             actor: bound.actor.clone(),
             last_error: bound.history.last_error().map(str::to_owned),
         })
     }
 
-    fn actors(&self, _: &ActorRef<FoldersMsg>) -> Vec<Asked> {
+    fn actors(&self) -> Vec<Asked> {
         self.folders.keys().filter_map(|folder| self.actor_of(*folder)).collect()
     }
 
@@ -287,6 +318,24 @@ impl FoldersState {
         }
     }
 
+    fn on_add(
+        &mut self,
+        myself: &ActorRef<FoldersMsg>,
+        order: FolderOrder,
+        reply: FolderReply<FolderReport>,
+    ) {
+        let (context, owner) = (self.args.context.clone(), myself.clone());
+        let here = self.folders.len();
+        self.tasks.spawn(async move {
+            let added = if here < FOLDERS_MAX {
+                adding::add(&context, &order, &owner).await
+            } else {
+                Err(FolderError::Failed(format!("there are {FOLDERS_MAX} folders already")))
+            };
+            let _ = reply.send(added);
+        });
+    }
+
     fn on_obey(&mut self, wanted: &str, command: FolderCommand, reply: FolderReply<String>) {
         let folder = match self.find(wanted) {
             Ok(folder) => folder,
@@ -295,6 +344,19 @@ impl FoldersState {
                 return;
             }
         };
+        // One that is started again begins with what was asked for last.
+        if let Some(bound) = self.folders.get_mut(&folder) {
+            match command {
+                FolderCommand::Pause => bound.binding.settings.paused = true,
+                FolderCommand::Resume => bound.binding.settings.paused = false,
+                FolderCommand::Confirm
+                | FolderCommand::Revert
+                | FolderCommand::Keep(_)
+                | FolderCommand::Trash(_)
+                | FolderCommand::Restore { .. }
+                | FolderCommand::Look => {}
+            }
+        }
         let Some(actor) = self.folders.get(&folder).and_then(|bound| bound.actor.clone()) else {
             let _ =
                 reply.send(Err(FolderError::Failed("the folder is being started again; try again".into())));
@@ -352,8 +414,18 @@ impl FoldersState {
             }
         }
         for (folder, binding) in wanted {
-            if self.folders.contains_key(&folder) {
-                continue;
+            match self.folders.get_mut(&folder) {
+                Some(bound) if bound.binding == binding => continue,
+                // Kept in another way from now on.
+                Some(bound) => {
+                    bound.binding = binding;
+                    if let Some(actor) = bound.actor.take() {
+                        actor.stop(Some("the folder is kept in another way".into()));
+                    }
+                    self.start(myself, folder).await;
+                    continue;
+                }
+                None => {}
             }
             let history = History::default();
             let bound = Bound { binding, actor: None, history, generation: 0, degraded: false };

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use self::progress::WorkMeter;
 use super::files::{FolderDir, FolderGone, Forbidden, IgnoreRules};
 use super::rows::{FolderBinding, FolderRows, RowsError};
 use super::{
@@ -30,6 +31,7 @@ mod aftermath;
 pub(crate) mod answering;
 mod contents;
 mod observing;
+pub(crate) mod progress;
 
 /// More rounds than any path needs; what is left then is looked at later.
 const ROUNDS_MAX: u32 = 16;
@@ -57,6 +59,10 @@ pub(crate) struct FolderContext {
     pub(crate) temporary: PathBuf,
     /// Places that are no folders.
     pub(crate) forbidden: Arc<Forbidden>,
+    /// Whether the store is on this machine, and takes its room.
+    pub(crate) is_store_here: bool,
+    /// What the network's passphrase makes of it.
+    pub(crate) network: [u8; 32],
     /// What the disk keeps free.
     pub(crate) reserve_bytes: u64,
     /// How often everything is looked at.
@@ -165,6 +171,8 @@ pub(crate) struct FolderWork {
     dir: Option<FolderDir>,
     /// Set by whoever wants the work to end.
     pub(super) stop: Arc<StopSwitch>,
+    /// How far it is.
+    pub(super) meter: Arc<WorkMeter>,
     rules: IgnoreRules,
     agreed: BTreeMap<EntryHash, AgreedRow>,
     entries: BTreeMap<EntryHash, EntryRecord>,
@@ -203,6 +211,7 @@ impl FolderWork {
             writer: None,
             dir: None,
             stop: Arc::default(),
+            meter: Arc::default(),
             rules: IgnoreRules::default(),
             agreed: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -236,6 +245,7 @@ impl FolderWork {
             Err(_) => {}
         }
         self.reads.clear();
+        self.meter.end(self.waiting_bytes());
         done
     }
 
@@ -367,6 +377,18 @@ impl FolderWork {
                 break;
             }
             self.check_stop()?;
+        }
+        // Those that are in no row were made while nobody looked.
+        let is_new = |entry: &EntryRecord| {
+            let hash = entry.hash();
+            entry.is_live()
+                && entry.path.is_conflict()
+                && !self.agreed.contains_key(&hash)
+                && !self.entries.contains_key(&hash)
+        };
+        for entry in all.values().filter(|entry| is_new(entry)).take(SHOWN_MAX) {
+            let path = entry.path.as_str().to_owned();
+            self.publish(|folder, _| NodeEvent::FolderConflict { folder, path });
         }
         self.entries.clear();
         self.below.clear();
@@ -576,6 +598,12 @@ impl FolderWork {
     pub(super) fn conflicts(&self) -> Vec<String> {
         let live = self.entries.values().filter(|entry| entry.is_live() && entry.path.is_conflict());
         live.map(|entry| entry.path.as_str().to_owned()).take(SHOWN_MAX).collect()
+    }
+
+    /// Bytes of the contents that are on their way.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        let size = |hash: &EntryHash| self.entries.get(hash)?.file.as_ref().map(|file| file.size);
+        self.waiting.keys().filter_map(size).sum()
     }
 
     pub(super) fn live_entries(&self) -> u64 {

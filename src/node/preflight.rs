@@ -74,6 +74,7 @@ impl Preflight {
             refuse("ticket_file", problem);
         }
         let mut remarks: Vec<String> = unguarded_store(config).into_iter().collect();
+        remarks.extend(unbound_folders(config));
         let secrets = match GivenSecrets::look(config, origins) {
             Ok(secrets) => Some(secrets),
             Err(found) => {
@@ -183,6 +184,22 @@ fn unguarded_store(config: &Config) -> Option<String> {
             "can_listen_addr: {addr} can be reached from other machines, and anyone who reaches it can read, add and delete \
              assets: set can_token_file, or listen on 127.0.0.1"
         )
+    })
+}
+
+/// Folders whose directories are not there now: a start goes on without them, and tries again.
+fn unbound_folders(config: &Config) -> impl Iterator<Item = String> {
+    config.folders.0.iter().enumerate().filter_map(|(place, folder)| {
+        let path = folder.path.display();
+        let problem = match std::fs::metadata(&folder.path) {
+            Ok(found) if found.is_dir() => return None,
+            Ok(_) => "it is no directory".to_owned(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => "there is no such directory".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        Some(format!(
+            "folders[{place}]: {path}: {problem}; it is bound once it is there, and `can-sync folder status` says so"
+        ))
     })
 }
 

@@ -139,7 +139,11 @@ pub(crate) struct Forbidden {
 }
 
 impl Forbidden {
-    fn check(&self, path: &Path) -> Result<(), BindError> {
+    /// Whether a folder may be here.
+    ///
+    /// # Errors
+    /// [`BindError`], and why not.
+    pub(crate) fn check(&self, path: &Path) -> Result<(), BindError> {
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let data = real(&self.data_dir);
         let is_home = self.home.as_deref().is_some_and(|home| real(home) == path);
@@ -178,6 +182,22 @@ impl FolderDir {
         }
         dir.check()?;
         Ok(dir)
+    }
+
+    /// Takes the marker away from a directory that is no folder any more; another marker stays.
+    ///
+    /// # Errors
+    /// [`BindError`]
+    pub(crate) fn leave(path: &Path, marker: FolderMarker) -> Result<(), BindError> {
+        let dir = Self::open_unmarked(path, marker)?;
+        let unreadable = |error| FolderGone::Unreadable(dir.path.clone(), error);
+        let root = dir.held_root().map_err(unreadable)?;
+        if matches!(read_marker(&root).map_err(unreadable)?, MarkerSight::Marker(found) if found == marker) {
+            let removed = rustix::fs::unlinkat(&root, MARKER, rustix::fs::AtFlags::empty());
+            removed.map_err(|error| BindError::NotWritable(dir.path.clone(), error.into()))?;
+            root.sync().map_err(unreadable)?;
+        }
+        Ok(())
     }
 
     fn write_marker(&self, root: &HeldDir) -> io::Result<()> {

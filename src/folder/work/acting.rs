@@ -7,7 +7,7 @@ use super::{FolderWork, Observed, WorkError};
 use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderRecord};
 use crate::folder::files::{ActEnd, AfterAct, ContentSource, RemoveOrder, WriteOrder};
 use crate::folder::rows::RowChange;
-use crate::folder::{AgreedRow, FolderAction};
+use crate::folder::{AgreedRow, DiskSight, FolderAction};
 use crate::record::ContentHash;
 use crate::store::entries::{ENTRIES_MAX, EntryOutcome};
 
@@ -52,6 +52,7 @@ impl FolderWork {
                 FolderAction::Remove { removal, over } => removes.push((hash, removal, over)),
             }
         }
+        self.measure(&reads, &writes);
         again.extend(rows.iter().map(|(hash, _)| *hash));
         self.change_rows(rows.into_iter().map(|(_, change)| change).collect())?;
         again.extend(self.put_all(&kept)?);
@@ -70,6 +71,21 @@ impl FolderWork {
             self.observe_again(*hash)?;
         }
         Ok(again)
+    }
+
+    /// What is read and written now, for who asks how far it is.
+    fn measure(&self, reads: &[EntryHash], writes: &[Writing]) {
+        let read = |hash: &EntryHash| match &self.observed.get(hash)?.disk {
+            DiskSight::File(file) => Some(file.stat.size),
+            DiskSight::Unknown
+            | DiskSight::Ignored
+            | DiskSight::Foreign
+            | DiskSight::Gone(_)
+            | DiskSight::Directory(_) => None,
+        };
+        let written = |writing: &Writing| writing.entry.file.as_ref().map_or(0, |file| file.size);
+        let bytes = reads.iter().filter_map(read).chain(writes.iter().map(written)).sum();
+        self.meter.begin((reads.len() + writes.len()) as u64, bytes);
     }
 
     /// Writes rows, durably, and takes them in.
@@ -157,7 +173,7 @@ impl FolderWork {
     /// The name that the file of an entry has.
     fn name_on_disk(&self, hash: EntryHash) -> Option<EntryPath> {
         let Observed { path, name, disk } = self.observed.get(&hash)?;
-        let is_aside = matches!(disk, crate::folder::DiskSight::File(file) if file.is_aside);
+        let is_aside = matches!(disk, DiskSight::File(file) if file.is_aside);
         Some(if is_aside { path.aside(self.binding.marker.folder) } else { name.clone() })
     }
 
@@ -173,7 +189,9 @@ impl FolderWork {
                 bytes += writing.entry.file.as_ref().map_or(0, |file| file.size);
                 batch.push(writing);
             }
+            let files = batch.len() as u64;
             again.extend(self.write_batch(batch)?);
+            self.meter.add(files, bytes);
             self.check_stop()?;
         }
         Ok(again)

@@ -51,6 +51,7 @@ impl FolderWork {
         let mut rest = hashes.into_iter().peekable();
         while rest.peek().is_some() {
             let (mut batch, mut bytes) = (Vec::new(), 0);
+            let before = rest.len();
             while let Some(hash) =
                 rest.next_if(|_| batch.is_empty() || (batch.len() < READS_MAX && bytes < READ_BYTES_MAX))
             {
@@ -70,6 +71,7 @@ impl FolderWork {
                     done.insert(hash);
                 }
             }
+            self.meter.add((before - rest.len()) as u64, bytes);
             self.check_stop()?;
         }
         Ok(done)

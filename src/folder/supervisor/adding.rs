@@ -1,0 +1,389 @@
+//! Binding a directory to a folder: everything that speaks against it is said before anything is written to it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use super::binding::{STORE_WITHIN, bindings, blocking, definitions, id_of, names, reported, save};
+use super::{FolderError, FolderOrder, FoldersArgs, FoldersMsg, UnboundFolder};
+use crate::entry::{EntryAuthor, FolderAccess, FolderDefinition, FolderId, FolderRecord, composed};
+use crate::folder::files::{FolderDir, FolderMarker, distant_kind, free_bytes, room_needed};
+use crate::folder::report::{FolderReport, FolderRoom, FolderState};
+use crate::folder::rows::{FolderBinding, FolderSettings};
+use crate::folder::work::FolderContext;
+use crate::record::Hlc;
+use crate::store::entries::EntryOutcome;
+use crate::text::amounts;
+
+/// Pause after something did not work at the start.
+const BEGIN_RETRY: Duration = Duration::from_secs(2);
+/// How often folders of the configuration are tried again that cannot be bound.
+const CONFIGURED_RETRY: Duration = Duration::from_secs(30);
+/// How long the network is waited for to say what folders it has.
+const KNOWN_TRIES: u32 = 20;
+const KNOWN_RETRY: Duration = Duration::from_millis(250);
+/// What a folder is derived from that the configuration names and nobody knows yet.
+const CONFIGURED_CONTEXT: &str = "can-sync 2026 folder by configuration";
+
+/// Tells FoldersActor what is bound, and binds what the configuration names; again and again, what cannot be.
+pub(super) async fn begin(args: FoldersArgs, owner: ActorRef<FoldersMsg>) {
+    loop {
+        match bindings(&args.context).await {
+            Ok(bindings) => {
+                let names = names(&args.context).await;
+                let _ = owner.send_message(FoldersMsg::Bound { bindings, names });
+                break;
+            }
+            Err(error) => {
+                tracing::error!(%error, "folders do not start; trying again");
+                sleep(BEGIN_RETRY).await;
+            }
+        }
+    }
+    if !args.configured.is_empty() {
+        let first = unknown(&args).await;
+        let waits = |order: FolderOrder| UnboundFolder {
+            order,
+            why: "it is bound in a moment, once it is known whether the network has a folder of that name"
+                .into(),
+            state: FolderState::Starting,
+        };
+        let unbound = first.into_iter().map(waits).collect();
+        let _ = owner.send_message(FoldersMsg::Tried { unbound, bound: Vec::new() });
+        for _ in 0..KNOWN_TRIES {
+            if unknown(&args).await.is_empty() {
+                break;
+            }
+            sleep(KNOWN_RETRY).await;
+        }
+    }
+    let mut told: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut left = args.configured.to_vec();
+    while !left.is_empty() {
+        let (mut unbound, mut bound) = (Vec::new(), Vec::new());
+        for order in left {
+            match add(&args.context, &order, &owner).await {
+                Ok(report) => bound.push(report.folder),
+                Err(error) => {
+                    let why = error.to_string();
+                    if told.insert(order.path.clone(), why.clone()).as_ref() != Some(&why) {
+                        let path = order.path.display().to_string();
+                        tracing::warn!(path, why, "a folder of the configuration is not bound");
+                    }
+                    unbound.push(UnboundFolder { order, why, state: FolderState::Failed });
+                }
+            }
+        }
+        left = unbound.iter().map(|one| one.order.clone()).collect();
+        let _ = owner.send_message(FoldersMsg::Tried { unbound, bound });
+        sleep(CONFIGURED_RETRY).await;
+    }
+}
+
+/// Folders of the configuration that are not bound, and whose names nobody knows yet: a network that is only being met gets a moment to
+/// say what it has, or one that has another id there would be made anew.
+async fn unknown(args: &FoldersArgs) -> Vec<FolderOrder> {
+    let known = names(&args.context).await;
+    let bound = bindings(&args.context).await.unwrap_or_default();
+    let mut unknown = Vec::new();
+    for order in args.configured.iter() {
+        let own = order.path.file_name().and_then(|name| name.to_str());
+        let name = order.name.as_deref().or(own).unwrap_or_default();
+        let is_known = known.iter().any(|(folder, known)| is_called(known, name) || id_of(*folder) == name);
+        let is_bound = match real_path(&order.path).await {
+            Ok(real) => bound.iter().any(|one| one.path == real),
+            // It is told of at once, with the first try.
+            Err(_) => true,
+        };
+        if !is_known && !is_bound {
+            unknown.push(order.clone());
+        }
+    }
+    unknown
+}
+
+/// Binds a directory to a folder that is known by this name, or to a new one. One that is bound already gets the settings that were
+/// given.
+pub(super) async fn add(
+    context: &FolderContext,
+    order: &FolderOrder,
+    owner: &ActorRef<FoldersMsg>,
+) -> Result<FolderReport, FolderError> {
+    let failed = |why: String| FolderError::Failed(why);
+    let real = real_path(&order.path).await?;
+    let known = definitions(context).await.map_err(|error| failed(error.to_string()))?;
+    let before = bindings(context).await?;
+    let mine = before.iter().find(|one| one.path == real);
+    if let Some(bound) = mine.filter(|one| !one.settings.removed) {
+        return change(context, order, bound, name_in(&known, bound.marker.folder), owner).await;
+    }
+    may_be_one(context, &real).await?;
+    let name = match &order.name {
+        Some(name) => name.clone(),
+        None => match mine.map(|one| name_in(&known, one.marker.folder)).filter(|name| !name.is_empty()) {
+            Some(name) => name,
+            None => own_name(&real)?,
+        },
+    };
+    let is_nested = |one: &&FolderBinding| {
+        !one.settings.removed && (one.path.starts_with(&real) || real.starts_with(&one.path))
+    };
+    if let Some(nested) = before.iter().find(is_nested) {
+        let other = nested.path.display();
+        return Err(FolderError::Invalid(format!(
+            "{} and the folder {other} lie one inside the other: choose another directory, or remove that folder first",
+            real.display()
+        )));
+    }
+    let folder = pick(&known, &name, order.is_new)?;
+    let folder_id = folder.as_ref().map_or_else(|| new_id(context, order, &name), |folder| folder.folder);
+    let former = before.iter().find(|one| one.marker.folder == folder_id);
+    if let Some(former) = former.filter(|one| !one.settings.removed) {
+        let other = former.path.display();
+        return Err(FolderError::Invalid(format!(
+            "the folder '{name}' is at {other} on this machine already: remove it there first, or make another one (--new)"
+        )));
+    }
+    let definition = match &folder {
+        Some(_) => None,
+        None => Some(definition(context, folder_id, &name).await?),
+    };
+    let settings = order.wishes.over(FolderSettings::default());
+    let room = suits(context, &real, settings, mine.is_none()).await?;
+    // The same directory, added again: what was agreed with it still holds.
+    let resumed = former.filter(|former| former.path == real);
+    let binding = resumed.map_or_else(rand::random, |former| former.marker.binding);
+    let binding = FolderBinding { marker: FolderMarker { folder: folder_id, binding }, path: real, settings };
+    let left = mine.map(|one| one.marker).filter(|marker| *marker != binding.marker);
+    bind(context, &binding, left, resumed.is_some()).await?;
+    let shown = folder.as_ref().map_or_else(|| name.clone(), |folder| folder.name.clone());
+    if let Some(definition) = definition {
+        define(context, definition).await?;
+    }
+    save(context, binding.clone(), owner).await?;
+    Ok(FolderReport { room, configured: order.is_configured, ..reported(&binding, shown) })
+}
+
+/// Where a directory really is.
+async fn real_path(path: &Path) -> Result<PathBuf, FolderError> {
+    if !path.is_absolute() {
+        return Err(FolderError::Invalid("the path of the directory has to be absolute".into()));
+    }
+    let asked = path.to_owned();
+    let real = spawn_blocking(move || std::fs::canonicalize(&asked))
+        .await
+        .map_err(|e| FolderError::Failed(e.to_string()))?;
+    let real = real.map_err(|e| {
+        let shown = path.display();
+        if e.kind() == std::io::ErrorKind::NotFound {
+            FolderError::Invalid(format!(
+                "there is no directory {shown}: make it, or connect the disk that it is on"
+            ))
+        } else {
+            FolderError::Invalid(format!("cannot find {shown}: {e}"))
+        }
+    })?;
+    if real.to_str().is_none() {
+        let shown = real.display();
+        return Err(FolderError::Invalid(format!(
+            "the path {shown} is no UTF-8 text: choose another directory"
+        )));
+    }
+    Ok(real)
+}
+
+/// Whether a folder may be there at all.
+async fn may_be_one(context: &FolderContext, real: &Path) -> Result<(), FolderError> {
+    let (forbidden, real) = (context.forbidden.clone(), real.to_owned());
+    let judged = spawn_blocking(move || {
+        if !real.is_dir() {
+            return Err(format!("{} is not a directory", real.display()));
+        }
+        forbidden.check(&real).map_err(|error| error.to_string())
+    });
+    judged.await.map_err(|e| FolderError::Failed(e.to_string()))?.map_err(FolderError::Invalid)
+}
+
+/// A directory that is bound already: its settings, where others were asked for.
+async fn change(
+    context: &FolderContext,
+    order: &FolderOrder,
+    bound: &FolderBinding,
+    name: String,
+    owner: &ActorRef<FoldersMsg>,
+) -> Result<FolderReport, FolderError> {
+    let id = id_of(bound.marker.folder);
+    let is_it = |asked: &String| is_called(&name, asked) || id == asked.to_ascii_lowercase();
+    if order.is_new || order.name.as_ref().is_some_and(|asked| !is_it(asked)) {
+        let shown = bound.path.display();
+        return Err(FolderError::Invalid(format!(
+            "{shown} is the folder '{name}' already: `can-sync folder remove {name}` first, to make it another one"
+        )));
+    }
+    let settings = order.wishes.over(bound.settings);
+    let changed = FolderBinding { settings, ..bound.clone() };
+    if settings != bound.settings {
+        suits(context, &bound.path, settings, false).await?;
+        save(context, changed.clone(), owner).await?;
+    }
+    Ok(FolderReport { configured: order.is_configured, ..reported(&changed, name) })
+}
+
+/// Whether a directory suits: its file system, and, where `counts`, the room that its files need.
+async fn suits(
+    context: &FolderContext,
+    path: &Path,
+    settings: FolderSettings,
+    counts: bool,
+) -> Result<Option<FolderRoom>, FolderError> {
+    let (path, temporary) = (path.to_owned(), context.temporary.clone());
+    let (store, is_here) = (context.store.clone(), context.is_store_here);
+    let reserve_bytes = context.reserve_bytes;
+    let looked = spawn_blocking(move || {
+        if let Some(kind) = distant_kind(&path).filter(|_| !settings.scan_only) {
+            let shown = path.display();
+            return Err(format!(
+                "{shown} is on a file system of other machines ({kind}), whose changes are not heard of: add it with --scan-only, \
+                 and they are found by looking from time to time"
+            ));
+        }
+        if !counts {
+            return Ok(None);
+        }
+        let needed = room_needed(&path, &temporary);
+        let free = free_bytes(&temporary).filter(|_| is_here);
+        let free = free.map(|free| free.saturating_sub(reserve_bytes));
+        let room = FolderRoom {
+            files: needed.files,
+            bytes: needed.bytes,
+            free_bytes: free,
+            shares_blocks: needed.shares_blocks,
+        };
+        let lacks = free.is_some_and(|free| free < needed.bytes) || store.check_room(needed.bytes).is_err();
+        if lacks && !needed.shares_blocks {
+            let (shown, free) = (path.display(), free.unwrap_or_default());
+            return Err(format!(
+                "what is in {shown} is kept in the store as well, which needs {} ({} bytes), and {} ({free} bytes) are free beside what \
+                 the disk is to keep: make room, or name in .can-syncignore what is to be left out",
+                amounts::bytes(needed.bytes),
+                needed.bytes,
+                amounts::bytes(free),
+            ));
+        }
+        Ok(Some(room))
+    });
+    looked.await.map_err(|e| FolderError::Failed(e.to_string()))?.map_err(FolderError::Invalid)
+}
+
+/// Writes the marker; `left` is the one of a folder that the directory was before.
+async fn bind(
+    context: &FolderContext,
+    binding: &FolderBinding,
+    left: Option<FolderMarker>,
+    is_resumed: bool,
+) -> Result<(), FolderError> {
+    let (bound, forbidden, rows) = (binding.clone(), context.forbidden.clone(), context.rows.clone());
+    spawn_blocking(move || -> Result<(), String> {
+        if let Some(left) = left {
+            FolderDir::leave(&bound.path, left).map_err(|error| error.to_string())?;
+        }
+        FolderDir::bind(&bound.path, bound.marker, &forbidden).map_err(|error| error.to_string())?;
+        if !is_resumed {
+            rows.forget_rows(bound.marker.folder).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
+    .await
+    .map_err(|e| FolderError::Failed(e.to_string()))?
+    .map_err(FolderError::Invalid)
+}
+
+pub(super) fn name_in(known: &[FolderDefinition], folder: FolderId) -> String {
+    known.iter().find(|one| one.folder == folder).map_or_else(String::new, |one| one.name.clone())
+}
+
+fn own_name(path: &Path) -> Result<String, FolderError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned).ok_or_else(|| {
+        FolderError::Invalid("the directory's name is no text: give the folder one with --name".into())
+    })
+}
+
+/// Names are compared as paths are.
+fn is_called(name: &str, asked: &str) -> bool {
+    composed(name) == composed(asked)
+}
+
+/// The folder of the network that is meant, if there is one.
+fn pick(
+    known: &[FolderDefinition],
+    name: &str,
+    is_new: bool,
+) -> Result<Option<FolderDefinition>, FolderError> {
+    if is_new {
+        return Ok(None);
+    }
+    if let Some(found) = known.iter().find(|one| id_of(one.folder) == name.to_ascii_lowercase()) {
+        return Ok(Some(found.clone()));
+    }
+    let found: Vec<&FolderDefinition> = known.iter().filter(|one| is_called(&one.name, name)).collect();
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some((*one).clone())),
+        several => Err(FolderError::Ambiguous {
+            name: name.to_owned(),
+            ids: several.iter().map(|one| id_of(one.folder)).collect(),
+        }),
+    }
+}
+
+/// Machines that are configured alike and start before they met make one folder, not one each.
+fn new_id(context: &FolderContext, order: &FolderOrder, name: &str) -> FolderId {
+    if !order.is_configured {
+        return FolderId(rand::random());
+    }
+    let name = composed(name);
+    FolderId(blake3::derive_key(CONFIGURED_CONTEXT, &[&context.network[..], name.as_bytes()].concat()))
+}
+
+/// What the network is told of a new folder.
+async fn definition(
+    context: &FolderContext,
+    folder: FolderId,
+    name: &str,
+) -> Result<FolderDefinition, FolderError> {
+    let failed = |why: String| FolderError::Failed(why);
+    let status = timeout(STORE_WITHIN, context.store.status()).await.map_err(|e| failed(e.to_string()))?;
+    let status = status.map_err(|error| failed(error.to_string()))?;
+    let rows = context.rows.clone();
+    let writer = blocking(move || rows.writer(status.id.as_ref())).await?;
+    let definition = FolderDefinition {
+        folder,
+        hlc: Hlc::default().next(context.clock.now_ms()),
+        writer,
+        name: name.to_owned(),
+        access: FolderAccess::Everybody,
+        by: EntryAuthor::name_from(&context.name),
+    };
+    definition.validate().map_err(|error| {
+        FolderError::Invalid(format!("'{}' is no name for a folder: {error}", crate::text::quoted(name)))
+    })?;
+    Ok(definition)
+}
+
+/// Tells it.
+async fn define(context: &FolderContext, definition: FolderDefinition) -> Result<(), FolderError> {
+    let failed = |why: String| FolderError::Failed(why);
+    let records = vec![FolderRecord::Definition(definition)];
+    let taken = timeout(STORE_WITHIN, context.store.take_entries(records)).await;
+    let taken = taken.map_err(|e| failed(e.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    match taken.into_iter().next() {
+        Some(EntryOutcome::Stored | EntryOutcome::Unchanged) => Ok(()),
+        Some(EntryOutcome::Rejected(why)) => Err(failed(why)),
+        Some(EntryOutcome::Changed(_)) | None => Err(failed("the store did not take the folder".into())),
+    }
+}
